@@ -1,0 +1,133 @@
+"""All that detbuild asks of a container engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from detbuild.events import Emit
+from detbuild.image.plan import ImagePlan
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mount:
+    """A bind mount. The source must exist; it is never made by the engine."""
+
+    source: str
+    target: str
+    read_only: bool = False
+    propagation: str = "rprivate"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    host_path: str
+    container_path: str
+    permissions: str = "rwm"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContainerSpec:
+    """One container, fully decided. `name` is fixed by experiment, trial and run: creating it twice is impossible."""
+
+    name: str
+    image: str  # always an id: tags move
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""  # "uid:gid"
+    gpus: tuple[str, ...] = ()  # ids: "0", a GPU-UUID, or a CDI name such as "nvidia.com/gpu=0"
+    gpu_driver: Literal["nvidia", "cdi"] = "nvidia"
+    shm_size: int = 4 << 30
+    mounts: tuple[Mount, ...] = ()
+    devices: tuple[Device, ...] = ()
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ("ALL",)
+    ports: tuple[int, ...] = ()  # published on ports of the engine's choice
+    network: str = "bridge"
+    pids_limit: int = 4096
+    tmpfs: tuple[str, ...] = ()
+    stop_timeout: int = 3600  # seconds between SIGTERM and SIGKILL when the engine stops the container
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContainerState:
+    id: str
+    name: str
+    status: Literal["created", "running", "paused", "restarting", "removing", "exited", "dead"]
+    exit_code: int = 0
+    oom_killed: bool = False
+    error: str = ""  # the engine's own words when it could not start the container
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ended(self) -> bool:
+        return self.status in {"exited", "dead"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineInfo:
+    version: str
+    api_version: str
+    storage_driver: str
+    data_root: str
+    cpus: int
+    memory: int  # bytes
+    architecture: str  # "x86_64"
+    rootless: bool
+    live_restore: bool
+    log_driver: str
+    cgroup_version: str
+    runtimes: tuple[str, ...]
+    cdi_devices: tuple[str, ...]  # fully qualified: "nvidia.com/gpu=0"
+
+
+class Engine(Protocol):
+    """Every method raises EngineError when the engine is away or refuses, each call with a deadline of its own."""
+
+    def info(self) -> EngineInfo: ...
+
+    def image_id(self, reference: str) -> str | None:
+        """The id of a local image, or None. About a millisecond: this is how an unchanged submission skips the build."""
+
+    def image_labels(self, reference: str) -> Mapping[str, str]:
+        """Labels of a local image; raise EngineError when it is not there."""
+
+    def pull(self, reference: str, emit: Emit) -> str:
+        """Pull and return the id; credentials come from the caller's docker config."""
+
+    def build(self, plan: ImagePlan, emit: Emit) -> str:
+        """Build, tag and return the image's id; raise BuildError when a step fails.
+
+        An interrupted build leaves neither tag nor container.
+        """
+
+    def create(self, spec: ContainerSpec) -> str:
+        """Create the container and return its id; a container of that name that is there already is returned."""
+
+    def start(self, container: str) -> None:
+        """Start it; nothing happens when it runs or has ended already."""
+
+    def inspect(self, container: str) -> ContainerState | None:
+        """State by id or name; None when there is no such container."""
+
+    def wait(self, container: str, *, timeout: float) -> ContainerState | None:
+        """Wait up to `timeout` seconds for its end; its state then, or None when it still runs. LookupError if gone."""
+
+    def find(self, labels: Mapping[str, str]) -> tuple[ContainerState, ...]:
+        """All containers, running or not, that carry the labels; an empty value asks for the key alone."""
+
+    def signal(self, container: str, signal: str) -> None:
+        """Send a signal ("SIGTERM"); nothing happens when it has ended or is gone."""
+
+    def remove(self, container: str) -> None:
+        """Kill and remove; nothing happens when it is gone."""
+
+    def remove_image(self, reference: str) -> None:
+        """Remove a tag or image; nothing happens when it is gone."""
+
+    def import_image(self, rootfs_tar: str, *, tag: str, changes: tuple[str, ...]) -> str:
+        """Make an image of one layer from a tar file of a root file system and return its id."""
+
+    def close(self) -> None: ...

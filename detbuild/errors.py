@@ -1,0 +1,55 @@
+"""Every error a user can meet, each with a cause, a mend and an exit code.
+
+* DetbuildError
+    * ConfigError       2  the experiment config or the command line is wrong
+    * ContextError      3  the context directory cannot be packed
+    * EngineError       4  Docker Engine or other infrastructure is absent or refused
+    * BuildError        5  the image did not build
+    * ExperimentError   6  the experiment ended in error
+    * CanceledError     7  the experiment was cancelled or killed
+    * LeaseError       75  another controller holds the experiment
+
+Exit code 0 is success, 1 is a defect of detbuild itself, 130 is Ctrl-C.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DetbuildError(Exception):
+    """What went wrong (`str(error)`) and what the user can do about it (`mend`)."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, cause: str, *, mend: str = "") -> None:
+        super().__init__(cause)
+        self.mend = mend
+
+
+class ConfigError(DetbuildError):
+    exit_code = 2
+
+
+class ContextError(DetbuildError):
+    exit_code = 3
+
+
+class EngineError(DetbuildError):
+    exit_code = 4
+
+
+class BuildError(DetbuildError):
+    exit_code = 5
+
+
+class ExperimentError(DetbuildError):
+    exit_code = 6
+
+
+class CanceledError(DetbuildError):
+    exit_code = 7
+
+
+class LeaseError(DetbuildError):
+    exit_code = 75

@@ -1,0 +1,136 @@
+"""What happened, as frozen values. The library emits them; the command line, the store and the tests read them.
+
+The records of `events.jsonl`, which a run writes, are defined in the harness (`determined._records`) and pass
+through here as `RunRecord`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Union
+
+from determined._records import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something was accepted that has no effect, or looks like a slip."""
+
+    message: str
+    mend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextPacked:
+    files: int
+    size: int  # bytes
+    largest: tuple[tuple[str, int], ...]  # (path, bytes), largest first
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePulling:
+    reference: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuildStep:
+    """A step of the Dockerfile. `seconds` is None while it runs."""
+
+    name: str
+    cached: bool
+    seconds: float | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOutput:
+    step: str
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContextSent:
+    """What travelled to the engine for this build."""
+
+    files: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReady:
+    image: str  # sha256:...
+    tag: str
+    built: bool  # False: an image of the same inputs was there
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentCreated:
+    experiment_id: int
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrialQueued:
+    trial_id: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    trial_id: int
+    run: int
+    container: str
+    gpu_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    trial_id: int
+    run: int
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutput:
+    trial_id: int
+    run: int
+    stream: str  # "stdout" or "stderr"
+    text: str  # one line without its end
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    trial_id: int
+    run: int
+    exit_code: int | None
+    why: str  # for people: class of failure, signal, what to do
+    retry: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentEnded:
+    experiment_id: int
+    state: str  # COMPLETED, CANCELED or ERROR
+    why: str
+
+
+Event = Union[
+    Warned,
+    ContextPacked,
+    ImagePulling,
+    BuildStep,
+    BuildOutput,
+    ContextSent,
+    ImageReady,
+    ExperimentCreated,
+    TrialQueued,
+    RunStarted,
+    RunRecord,
+    RunOutput,
+    RunEnded,
+    ExperimentEnded,
+]
+Emit = Callable[[Event], None]

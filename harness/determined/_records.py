@@ -1,0 +1,217 @@
+"""The records of `events.jsonl`: what a run tells the host. One JSON object a line, defined once for both sides.
+
+A line is `{"seq": n, "run": "<trial>-<run>", "time": seconds since the epoch, "kind": ..., ...fields}`; `seq` counts
+from 1 without a gap in each file and gives the order, `time` is for display only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import ClassVar, Union
+
+_NOT_NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+class ExitReason(str, Enum):
+    """Why a worker ended, in its own words. Only the last two are failures."""
+
+    COMPLETED = "completed"
+    PREEMPTED = "preempted"  # asked to stop by SIGTERM; a checkpoint was written
+    STOPPED = "stopped"  # the trial itself called set_stop_requested
+    INVALID_HP = "invalid_hp"
+    ERROR = "error"  # user code failed while running: may succeed when tried again
+    HOPELESS = "hopeless"  # cannot succeed unchanged: entrypoint, imports, wrong trial class
+
+    @property
+    def failed(self) -> bool:
+        return self in {ExitReason.ERROR, ExitReason.HOPELESS}
+
+
+class Stage(str, Enum):
+    """Where in its life a run is; a failure names the stage it happened in."""
+
+    IMPORT = "import"
+    BUILD = "build"  # the trial's __init__, its callbacks and its data loaders
+    RESTORE = "restore"
+    TRAIN = "train"
+    VALIDATE = "validate"
+    CHECKPOINT = "checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Written by the supervisor before it starts the worker."""
+
+    kind: ClassVar[str] = "started"
+    pid: int
+    python: str
+    harness: str  # version of the harness
+
+
+@dataclass(frozen=True, slots=True)
+class StageEntered:
+    kind: ClassVar[str] = "stage"
+    stage: Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """Metrics averaged over the batches since the last such record."""
+
+    kind: ClassVar[str] = "training"
+    steps_completed: int  # batches
+    metrics: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    kind: ClassVar[str] = "validation"
+    steps_completed: int
+    metrics: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Written only after the checkpoint's directory is complete, synced and visible."""
+
+    kind: ClassVar[str] = "checkpoint"
+    uuid: str
+    steps_completed: int
+    resources: Mapping[str, int]  # path in the checkpoint -> bytes
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    kind: ClassVar[str] = "restored"
+    uuid: str
+    steps_completed: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRejected:
+    """A checkpoint that was to be resumed from is missing or damaged; the next older one is tried."""
+
+    kind: ClassVar[str] = "checkpoint_rejected"
+    uuid: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    kind: ClassVar[str] = "progress"
+    fraction: float  # 0..1
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The worker's own last word. Absent when it was killed."""
+
+    kind: ClassVar[str] = "ended"
+    reason: ExitReason
+    stage: Stage | None = None
+    message: str = ""  # one line or a few, for people
+    mend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """Written by the supervisor after the worker is gone. Absent when the container was killed."""
+
+    kind: ClassVar[str] = "exited"
+    code: int | None  # None when a signal ended the worker
+    signal: str | None = None  # "SIGKILL"
+    oom_kills: int = 0  # processes of this container that the kernel killed for memory
+    disk_full: bool = False
+
+
+Record = Union[
+    Started, StageEntered, Training, Validation, Checkpoint, Restored, CheckpointRejected, Progress, Ended, Exited
+]
+_KINDS: Mapping[str, type] = {
+    cls.kind: cls
+    for cls in (
+        Started,
+        StageEntered,
+        Training,
+        Validation,
+        Checkpoint,
+        Restored,
+        CheckpointRejected,
+        Progress,
+        Ended,
+        Exited,
+    )
+}
+_MUST_SYNC = (Validation, Checkpoint, Ended, Exited)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One parsed line of `events.jsonl`."""
+
+    seq: int
+    run: str
+    time: float
+    record: Record
+
+
+def must_sync(record: Record) -> bool:
+    """Whether the record has to be on disk before anyone acts on it."""
+    return isinstance(record, _MUST_SYNC)
+
+
+def encode(line: Line) -> bytes:
+    """One line of JSON with its newline. NaN and the infinities become the texts "NaN", "Infinity", "-Infinity"."""
+    envelope = {"seq": line.seq, "run": line.run, "time": line.time, "kind": line.record.kind}
+    body = {key: _plain(value) for key, value in asdict(line.record).items()}
+    return json.dumps({**envelope, **body}, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
+def decode(line: bytes) -> Line:
+    """The opposite of `encode`.
+
+    Raises:
+        ValueError: the line is not a record; whoever reads sets it aside and goes on.
+    """
+    try:
+        raw = json.loads(line)
+        cls = _KINDS[raw.pop("kind")]
+        seq, run, time = int(raw.pop("seq")), str(raw.pop("run")), float(raw.pop("time"))
+        return Line(seq, run, time, cls(**_typed(raw)))
+    except (KeyError, TypeError, AttributeError, RecursionError, ValueError) as error:
+        raise ValueError(f"not an event record: {error!r}") from error
+
+
+def _typed(raw: dict[str, object]) -> dict[str, object]:
+    if isinstance(raw.get("stage"), str):
+        raw["stage"] = Stage(raw["stage"])
+    if "reason" in raw:
+        raw["reason"] = ExitReason(raw["reason"])
+    if "metrics" in raw:
+        raw["metrics"] = _numbers(raw["metrics"])
+    return raw
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _numbers(value: object) -> object:
+    if isinstance(value, str):
+        return _NOT_NUMBERS.get(value, value)
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return value

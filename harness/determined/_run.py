@@ -1,0 +1,45 @@
+"""What a framework's controller may ask of the run it trains in. Implemented by `determined.exec` once for all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from determined._records import Stage
+from determined._run_info import RunInfo
+
+
+class Run(Protocol):
+    """One run of one trial, as its chief process sees it."""
+
+    info: RunInfo
+
+    def enter(self, stage: Stage) -> None:
+        """Say which stage of its life the run is in; a failure after this names that stage."""
+
+    def report_training(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
+        """Buffered; costs the training loop no disk access."""
+
+    def report_validation(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
+        """On disk when it returns."""
+
+    def report_progress(self, fraction: float) -> None: ...
+
+    def store_checkpoint(
+        self, steps_completed: int, metadata: Mapping[str, object]
+    ) -> AbstractContextManager[tuple[Path, str]]:
+        """Give an empty directory to fill and the uuid it will have.
+
+        When the block ends: manifest, sync, rename, then the record. When it raises: nothing is left.
+        """
+
+    def open_checkpoint(self) -> tuple[Path, str] | None:
+        """The newest undamaged checkpoint of `info.checkpoints` and its uuid; None when there is none to resume from.
+
+        Damaged ones are recorded and skipped. Raises CheckpointError when all of them are damaged.
+        """
+
+    def should_stop(self) -> bool:
+        """Whether the run was asked to checkpoint and leave (SIGTERM). Cheap: may be asked after every batch."""

@@ -1,0 +1,82 @@
+"""What one run of a trial is told. Written by detbuild as `run.json`, read by the harness, defined once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+RUN_DIR_VARIABLE = "DETBUILD_RUN_DIR"
+RUN_FILE = "run.json"
+EVENTS_FILE = "events.jsonl"
+STDOUT_FILE = "stdout.log"
+STDERR_FILE = "stderr.log"
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """A length of training: a count of `batches`, `records` or `epochs`."""
+
+    unit: str
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunInfo:
+    """All paths are as the run sees them; a run is one container, or one local process, of one trial."""
+
+    experiment_id: int
+    trial_id: int
+    run: int  # 0 for the first run of the trial, one more after each restart
+    trial_seed: int
+    slots: int  # GPUs, and so worker processes; 0 trains on the CPU
+    entrypoint: str | tuple[str, ...]
+    run_dir: str
+    context_dir: str
+    context_name: str  # the directory's name where it was submitted: modules may be prefixed with it
+    checkpoint_dir: str  # holds one directory per checkpoint of the experiment, named by its uuid
+    max_length: Length | None = None  # None: the script decides
+    hparams: Mapping[str, object] = field(default_factory=dict)
+    config: Mapping[str, object] = field(default_factory=dict)  # the resolved experiment config
+    test_mode: bool = False  # one batch, one validation, one checkpoint, one restore
+    checkpoints: tuple[str, ...] = ()  # uuids to resume from, newest first: the first undamaged one is used
+    warm_start: bool = False  # `checkpoints` are another trial's: take the weights, count from 0
+    best_validation: float | None = None  # the searcher metric's best so far, for checkpoint_policy "best"
+    gpu_ids: tuple[str, ...] = ()
+    output_limit: int = 64 << 20  # bytes kept of each of stdout and stderr
+
+    @property
+    def name(self) -> str:
+        """Names the run within its experiment: `<trial>-<run>`."""
+        return f"{self.trial_id}-{self.run}"
+
+    def save(self, run_dir: Path) -> None:
+        """Write `run.json` so that a reader sees all of it or none."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        temporary = run_dir / f".{RUN_FILE}.tmp"
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(run_dir / RUN_FILE)
+
+    @classmethod
+    def load(cls, run_dir: Path) -> RunInfo:
+        raw = json.loads((run_dir / RUN_FILE).read_text(encoding="utf-8"))
+        known = {f.name for f in fields(cls)}
+        raw = {key: value for key, value in raw.items() if key in known}
+        for key in ("checkpoints", "gpu_ids"):
+            raw[key] = tuple(raw.get(key, ()))
+        if isinstance(raw["entrypoint"], list):
+            raw["entrypoint"] = tuple(raw["entrypoint"])
+        if raw.get("max_length") is not None:
+            raw["max_length"] = Length(**raw["max_length"])
+        return cls(**raw)
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> RunInfo | None:
+        """Return None outside a run: that is how code tells where it is."""
+        run_dir = environ.get(RUN_DIR_VARIABLE)
+        return cls.load(Path(run_dir)) if run_dir else None
