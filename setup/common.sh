@@ -1,4 +1,4 @@
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2034
 # Find Python and make the virtual environment. Sourced by run.sh and test.sh; expects to stand in the project's root.
 
 VENV=${DETBUILD_VENV:-.venv}
