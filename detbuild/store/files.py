@@ -1,0 +1,81 @@
+"""Writing files so that a crash leaves the old content or the new one, and never a mixture."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from detbuild.errors import EngineError
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class DiskFullError(EngineError):
+    """No room for a file of ours: whoever meets it waits and tries again."""
+
+
+@contextmanager
+def file_errors(path: Path) -> Iterator[None]:
+    """Say which file could not be written, and tell a full disk from everything else."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise DiskFullError(f"no room to write {path}", mend="free some space on that disk") from error
+        raise EngineError(
+            f"cannot write {path}: {error.strerror}", mend="make the directory writable for your user"
+        ) from error
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Replace `path` in one step; the data is on disk when this returns."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with file_errors(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Put the names in a directory on disk: a new file's name is lost otherwise when the power is cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def append_synced(path: Path, line: bytes) -> None:
+    """Append one whole line, or nothing at all: a torn one of an earlier crash is cut off first."""
+    with file_errors(path), path.open("r+b" if path.exists() else "w+b") as file:
+        whole = _end_of_last_line(file.fileno())
+        file.truncate(whole)
+        file.seek(whole)
+        try:
+            file.write(line)
+            file.flush()
+            os.fdatasync(file.fileno())
+        except OSError:
+            os.ftruncate(file.fileno(), whole)
+            raise
+
+
+def _end_of_last_line(descriptor: int, block: int = 1 << 16) -> int:
+    end = os.fstat(descriptor).st_size
+    while end > 0:
+        start = max(0, end - block)
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0

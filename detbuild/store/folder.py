@@ -1,0 +1,133 @@
+"""The folder of one experiment: where its files are, and the few ways in which they are written."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from detbuild.errors import ConfigError
+from detbuild.store import journal
+from detbuild.store.files import file_errors, write_synced
+from determined._run_info import EVENTS_FILE, STDERR_FILE, STDOUT_FILE, RunInfo
+
+VERBS = ("kill", "cancel")  # the first asked for wins over the later ones in this order
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Header:
+    """What was submitted: `experiment.json`. Written last, so a folder without it is no experiment."""
+
+    id: int
+    name: str
+    context_name: str
+    created: float  # seconds since the epoch
+    image: str = ""  # id; "" for a local run
+    tag: str = ""
+    context_dir: str = ""
+    labels: tuple[str, ...] = ()
+    metric: str = ""  # the searcher's
+    smaller_is_better: bool = True
+    user: str = ""  # uid:gid of the caller
+    host: str = ""
+    version: str = ""  # of detbuild
+    test_mode: bool = False
+    local: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def events(self) -> Path:
+        return self.path / EVENTS_FILE
+
+    def output(self, stream: str) -> Path:
+        return self.path / {"stdout": STDOUT_FILE, "stderr": STDERR_FILE}[stream]
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentFolder:
+    path: Path
+
+    @property
+    def id(self) -> int:
+        return int(self.path.name)
+
+    @property
+    def exists(self) -> bool:
+        return (self.path / "experiment.json").is_file()
+
+    @property
+    def journal_file(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.path / "controller.lock"
+
+    @property
+    def log_file(self) -> Path:
+        return self.path / "controller.log"
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def run(self, trial_id: int, run: int) -> RunFolder:
+        return RunFolder(self.path / "runs" / f"{trial_id}-{run}")
+
+    def header(self) -> Header:
+        try:
+            raw = json.loads((self.path / "experiment.json").read_bytes())
+        except FileNotFoundError:
+            raise ConfigError(
+                f"there is no experiment {self.path.name}", mend="see `detbuild list`"
+            ) from None
+        known = {f.name for f in fields(Header)}
+        values = {key: value for key, value in raw.items() if key in known}
+        return Header(**{**values, "labels": tuple(values.get("labels", ()))})
+
+    def write(self, header: Header, files: Mapping[str, bytes]) -> None:
+        """Write the files of a new experiment, the header last."""
+        for name in ("runs", "requests", "checkpoints"):
+            (self.path / name).mkdir(exist_ok=True)
+        for name, data in files.items():
+            write_synced(self.path / name, data)
+        write_synced(self.path / "experiment.json", json.dumps(asdict(header), indent=2).encode() + b"\n")
+
+    def record(self, fact: journal.Fact) -> journal.Entry:
+        """Put a fact into the journal; it is on disk when this returns."""
+        entry = journal.Entry(time.time(), fact)
+        journal.append(self.journal_file, entry)
+        return entry
+
+    def journal(self) -> tuple[journal.Entry, ...]:
+        return journal.replay(self.journal_file)
+
+    def prepare_run(self, info: RunInfo) -> None:
+        """Make the run's folder as the caller's own, since the container runs as the caller too."""
+        folder = self.run(info.trial_id, info.run).path
+        with file_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            info.save(folder)
+
+    def request(self, verb: str) -> None:
+        """Ask the controller, running now or started later, to end the experiment."""
+        with file_errors(self.path / "requests"):
+            (self.path / "requests" / verb).touch()
+
+    def requested(self) -> str:
+        """The strongest verb that was asked for, or ""."""
+        return next((verb for verb in VERBS if (self.path / "requests" / verb).exists()), "")

@@ -1,0 +1,72 @@
+"""The home of one user's experiments: numbers for new ones, and an id that tells homes apart."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from detbuild.errors import ConfigError
+from detbuild.store.files import file_errors
+from detbuild.store.folder import ExperimentFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """`$DETBUILD_HOME`."""
+
+    path: Path
+    id: str  # 8 hex digits, part of every container's name
+
+    @classmethod
+    def open(cls, path: Path) -> Home:
+        """Make the directory when it is not there; give it an id when it has none."""
+        with file_errors(path):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (path / "experiments").mkdir(exist_ok=True)
+            return cls(path, _home_id(path / "home.json"))
+
+    @property
+    def experiments(self) -> Path:
+        return self.path / "experiments"
+
+    def experiment(self, experiment_id: int) -> ExperimentFolder:
+        """Raise ConfigError when there is no such experiment."""
+        folder = ExperimentFolder(self.experiments / str(experiment_id))
+        if not folder.exists:
+            raise ConfigError(f"there is no experiment {experiment_id}", mend="see `detbuild list`")
+        return folder
+
+    def ids(self) -> tuple[int, ...]:
+        """All numbers given out, ascending; some may belong to submissions that never finished."""
+        with file_errors(self.experiments):
+            names = (path.name for path in self.experiments.iterdir())
+            return tuple(sorted(int(name) for name in names if name.isdecimal()))
+
+    def new_experiment(self) -> ExperimentFolder:
+        """Take the next number. `mkdir` gives it to one process only."""
+        number = (self.ids() or (0,))[-1]
+        while True:
+            number += 1
+            folder = ExperimentFolder(self.experiments / str(number))
+            with file_errors(folder.path):
+                try:
+                    folder.path.mkdir()
+                except FileExistsError:
+                    continue
+            return folder
+
+
+def _home_id(file: Path) -> str:
+    if not file.exists():
+        temporary = file.with_name(f".home.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps({"id": secrets.token_hex(4)}) + "\n", encoding="utf-8")
+        try:
+            os.link(temporary, file)  # unlike a rename, this fails when another process was quicker
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink()
+    return str(json.loads(file.read_bytes())["id"])

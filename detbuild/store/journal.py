@@ -1,0 +1,153 @@
+"""The journal of one experiment: what was decided and what is about to be done, on disk before it is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import ClassVar
+
+from detbuild.store.files import append_synced
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialCreated:
+    """A decision of the search method."""
+
+    kind: ClassVar[str] = "trial_created"
+    trial_id: int
+    seed: int
+    hparams: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunIntended:
+    """The run's folder is there and its container is about to be created."""
+
+    kind: ClassVar[str] = "run_intended"
+    trial_id: int
+    run: int
+    gpu_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunCreated:
+    """The container is there and is about to be started; if it is missing later, somebody removed it."""
+
+    kind: ClassVar[str] = "run_created"
+    trial_id: int
+    run: int
+    container: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunFinished:
+    """The run is over, and what follows from that."""
+
+    kind: ClassVar[str] = "run_finished"
+    trial_id: int
+    run: int
+    outcome: str  # of detbuild.launch.failure.Outcome
+    counts: bool = False  # against max_restarts
+    retry: bool = False
+    exit_code: int | None = None
+    signal: str | None = None
+    message: str = ""
+    mend: str = ""
+    tail: tuple[str, ...] = ()  # the last lines of output
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Waiting:
+    """Nothing can be done for a while, and why; an empty text ends it."""
+
+    kind: ClassVar[str] = "waiting"
+    trial_id: int
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StopRequested:
+    kind: ClassVar[str] = "stop_requested"
+    verb: str  # "kill" or "cancel"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialFinished:
+    kind: ClassVar[str] = "trial_finished"
+    trial_id: int
+    state: str
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExperimentFinished:
+    kind: ClassVar[str] = "experiment_finished"
+    state: str
+    why: str = ""
+
+
+TrialFact = TrialCreated | RunIntended | RunCreated | RunFinished | Waiting | TrialFinished
+Fact = TrialFact | StopRequested | ExperimentFinished
+_KINDS: Mapping[str, type] = {
+    cls.kind: cls
+    for cls in (
+        TrialCreated,
+        RunIntended,
+        RunCreated,
+        RunFinished,
+        Waiting,
+        StopRequested,
+        TrialFinished,
+        ExperimentFinished,
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the journal. `time` is seconds since the epoch, for display only; the lines give the order."""
+
+    time: float
+    fact: Fact
+
+
+def append(path: Path, entry: Entry) -> None:
+    """Add one entry; it is on disk when this returns."""
+    append_synced(path, encode(entry))
+
+
+def encode(entry: Entry) -> bytes:
+    body = {"time": entry.time, "kind": entry.fact.kind, **asdict(entry.fact)}
+    return json.dumps(body, separators=(",", ":"), default=list).encode() + b"\n"
+
+
+def decode(line: bytes) -> Entry:
+    """The opposite of `encode`. Raises ValueError for anything else."""
+    try:
+        raw = json.loads(line)
+        cls = _KINDS[raw.pop("kind")]
+        time = float(raw.pop("time"))
+        known = {f.name for f in fields(cls)}
+        values = {key: tuple(v) if isinstance(v, list) else v for key, v in raw.items() if key in known}
+        return Entry(time, cls(**values))
+    except (KeyError, TypeError, AttributeError, RecursionError, ValueError) as error:
+        raise ValueError(f"not a journal entry: {error!r}") from error
+
+
+def replay(path: Path) -> tuple[Entry, ...]:
+    """Every whole entry.
+
+    A torn last line was never acted on, so it is as if it had not been written. Other lines that are no entries
+    are passed over: one bad disk block loses one line.
+    """
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return tuple(entry for line in lines if (entry := _entry(line)))
+
+
+def _entry(line: bytes) -> Entry | None:
+    try:
+        return decode(line)
+    except ValueError:
+        return None

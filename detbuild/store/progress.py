@@ -1,0 +1,146 @@
+"""How far a trial has come over all of its runs.
+
+A run that starts from a checkpoint repeats what earlier runs did after it. What they reported about those batches
+is superseded, so nothing is counted twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from detbuild.store.folder import RunFolder
+from detbuild.store.reader import RecordFile
+from detbuild.store.runs import RunRecords
+from determined._records import Checkpoint, Stage, Training, Validation
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """The searcher's metric, and which way is better."""
+
+    metric: str = ""
+    smaller_is_better: bool = True
+
+    def value(self, validation: Validation) -> float | None:
+        """None when it is absent or not a number: such a validation is never the best."""
+        found = validation.metrics.get(self.metric)
+        if isinstance(found, bool) or not isinstance(found, (int, float)) or math.isnan(found):
+            return None
+        return float(found)
+
+    def best(self, validations: Sequence[Validation]) -> Validation | None:
+        """The best one, the earliest of equals."""
+        sign = 1 if self.smaller_is_better else -1
+        ranked = [
+            (sign * value, i) for i, v in enumerate(validations) if (value := self.value(v)) is not None
+        ]
+        return validations[min(ranked)[1]] if ranked else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointState:
+    uuid: str
+    run: int
+    steps_completed: int
+    size: int  # bytes
+    files: int
+    state: str  # COMPLETED, or ERROR when a run found it damaged or missing
+    validation: Validation | None = None  # of the same batch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    steps_completed: int = 0
+    fraction: float | None = None
+    stage: Stage | None = None
+    best: Validation | None = None
+    validations: tuple[Validation, ...] = ()
+    training: Training | None = None  # the newest
+    checkpoints: tuple[CheckpointState, ...] = ()  # newest first
+    set_aside: int = 0
+
+
+def trial_progress(runs: Sequence[RunRecords], goal: Goal) -> Progress:
+    """Runs in their order; `runs[0]` is run 0."""
+    limits = _limits(runs)
+    validations = tuple(
+        v
+        for run, limit in zip(runs, limits, strict=True)
+        for v in run.validations
+        if v.steps_completed <= limit
+    )
+    last = runs[-1] if runs else RunRecords()
+    steps = [
+        n
+        for run, limit in zip(runs, limits, strict=True)
+        if (n := run.steps_completed) is not None and n <= limit
+    ]
+    return Progress(
+        steps_completed=steps[-1] if steps else 0,
+        fraction=last.fraction,
+        stage=last.stage,
+        best=goal.best(validations),
+        validations=validations,
+        training=next((run.training for run in reversed(runs) if run.training), None),
+        checkpoints=_checkpoints(runs, validations),
+        set_aside=sum(run.set_aside for run in runs),
+    )
+
+
+def _starts(runs: Sequence[RunRecords]) -> list[float]:
+    """The batch each run went on from; infinity for a run that did not get that far."""
+    own: set[str] = set()
+    starts = []
+    for run in runs:
+        if run.restored is not None and run.restored.uuid in own:
+            starts.append(float(run.restored.steps_completed))
+        else:  # from the beginning, or from the weights of another trial, which is a beginning too
+            starts.append(0.0 if run.trained or run.restored else math.inf)
+        own |= {checkpoint.uuid for checkpoint in run.checkpoints}
+    return starts
+
+
+def _limits(runs: Sequence[RunRecords]) -> list[float]:
+    """For each run the last batch that no later run repeated."""
+    limits = []
+    limit = math.inf
+    for start in reversed(_starts(runs)):
+        limits.append(limit)
+        limit = min(limit, start)
+    return limits[::-1]
+
+
+def _checkpoints(
+    runs: Sequence[RunRecords], validations: Sequence[Validation]
+) -> tuple[CheckpointState, ...]:
+    rejected = {r.uuid for run in runs for r in run.rejected}
+    by_steps = {v.steps_completed: v for v in validations}
+    found = [
+        _checkpoint(c, number, rejected, by_steps) for number, run in enumerate(runs) for c in run.checkpoints
+    ]
+    return tuple(reversed(found))
+
+
+def _checkpoint(
+    checkpoint: Checkpoint, run: int, rejected: set[str], validations: Mapping[int, Validation]
+) -> CheckpointState:
+    return CheckpointState(
+        uuid=checkpoint.uuid,
+        run=run,
+        steps_completed=checkpoint.steps_completed,
+        size=sum(checkpoint.resources.values()),
+        files=len(checkpoint.resources),
+        state="ERROR" if checkpoint.uuid in rejected else "COMPLETED",
+        validation=validations.get(checkpoint.steps_completed),
+    )
+
+
+def trajectory(folders: Sequence[RunFolder], runs: Sequence[RunRecords]) -> Iterator[Training | Validation]:
+    """Every training and validation metric of a trial that no later run superseded, in order."""
+    for folder, limit in zip(folders, _limits(runs), strict=True):
+        for line in RecordFile(folder.events, folder.name).rest():
+            record = line.record
+            if isinstance(record, (Training, Validation)) and record.steps_completed <= limit:
+                yield record

@@ -1,0 +1,147 @@
+"""Reads a run's `events.jsonl` while it grows, from bytes cut anywhere, and sets aside what is no record of the run.
+
+User code may write to the file, a crash may tear a line, a disk may flip bits: nothing of that stops the reader
+or loses another line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from determined._records import Line, decode
+
+LONGEST_LINE = 16 << 20  # bytes; a longer line is set aside without being held in memory
+_BLOCK = 1 << 20
+_KEPT = 100  # how many set-aside lines, and how many gaps, are remembered one by one
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A stretch of the file that is not a record of this run."""
+
+    offset: int
+    size: int  # bytes
+    why: str
+
+
+class Sequence:
+    """Which numbers of a sequence have come: a number is taken once, early or late.
+
+    A forged record with a huge number only opens a gap, and the true records that follow fall into it.
+    """
+
+    def __init__(self) -> None:
+        self.last = 0
+        self._gaps: list[tuple[int, int]] = []  # first and last missing number, the newest gap last
+
+    @property
+    def missing(self) -> int:
+        return sum(last - first + 1 for first, last in self._gaps)
+
+    def take(self, number: int) -> bool:
+        """Whether the number is new."""
+        if number > self.last:
+            if number > self.last + 1:
+                self._gaps = [*self._gaps[-_KEPT:], (self.last + 1, number - 1)]
+            self.last = number
+            return True
+        for index, (first, last) in enumerate(self._gaps):
+            if first <= number <= last:
+                rest = ((first, number - 1), (number + 1, last))
+                self._gaps[index : index + 1] = [gap for gap in rest if gap[0] <= gap[1]]
+                return True
+        return False
+
+
+class RecordParser:
+    """Feed it bytes in any pieces; it gives the records.
+
+    `offset` is where the next byte to feed lies in the file, `set_aside` the first hundred stretches that were
+    no records, `rejected` how many there were.
+    """
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        self.offset = 0
+        self.sequence = Sequence()
+        self.rejected = 0
+        self.set_aside: list[SetAside] = []
+        self._held = bytearray()
+        self._line_start = 0
+        self._overlong = False
+
+    def feed(self, data: bytes) -> Iterator[Line]:
+        """Yield the records that became whole with `data`."""
+        start, base = 0, self.offset
+        self.offset += len(data)
+        while (end := data.find(b"\n", start)) >= 0:
+            self._hold(data[start:end])
+            yield from self._end_line(base + end)
+            start = end + 1
+        self._hold(data[start:])
+
+    def finish(self) -> Iterator[Line]:
+        """The run is over: what is left without a newline is a whole record or a torn one."""
+        if self._held or self._overlong:
+            yield from self._end_line(self.offset)
+
+    def _hold(self, piece: bytes) -> None:
+        if len(self._held) + len(piece) > LONGEST_LINE:
+            self._overlong = True
+            self._held.clear()
+        if not self._overlong:
+            self._held += piece
+
+    def _end_line(self, end: int) -> Iterator[Line]:
+        line, overlong, start = bytes(self._held), self._overlong, self._line_start
+        self._held.clear()
+        self._overlong = False
+        self._line_start = end + 1
+        if overlong:
+            self._reject(start, end - start, f"a line longer than {LONGEST_LINE} bytes")
+        elif line.strip():
+            yield from self._record(line, start)
+
+    def _record(self, line: bytes, start: int) -> Iterator[Line]:
+        try:
+            parsed = decode(line)
+        except ValueError as error:
+            self._reject(start, len(line), str(error))
+            return
+        if parsed.run != self.run:
+            self._reject(start, len(line), f"a record of run {parsed.run[:40]!r}")
+        elif parsed.seq < 1 or not self.sequence.take(parsed.seq):
+            self._reject(start, len(line), f"number {parsed.seq} was there before")
+        else:
+            yield parsed
+
+    def _reject(self, offset: int, size: int, why: str) -> None:
+        self.rejected += 1
+        if len(self.set_aside) < _KEPT:
+            self.set_aside.append(SetAside(offset, size, why[:200]))
+
+
+class RecordFile:
+    """The records of one file, read on from where the last look ended."""
+
+    def __init__(self, path: Path, run: str) -> None:
+        self.path = path
+        self.parser = RecordParser(run)
+
+    def new(self) -> Iterator[Line]:
+        """Yield what was appended since the last look; nothing while there is no file."""
+        try:
+            file = self.path.open("rb", buffering=0)
+        except FileNotFoundError:
+            return
+        with file:
+            file.seek(self.parser.offset)
+            while data := file.read(_BLOCK):
+                yield from self.parser.feed(data)
+
+    def rest(self) -> Iterator[Line]:
+        """Yield all that is left, when the run is over."""
+        yield from self.new()
+        yield from self.parser.finish()

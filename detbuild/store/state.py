@@ -1,0 +1,158 @@
+"""From the journal and the records of the runs to the state of an experiment: how is it going?
+
+`detbuild list`, `describe`, `wait`, the SDK and the controller itself all read their facts here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from detbuild.store import journal
+from detbuild.store.folder import ExperimentFolder, Header
+from detbuild.store.progress import Goal, Progress, trial_progress
+from detbuild.store.runs import RunRecords, read_run
+
+ENDED = frozenset({"COMPLETED", "CANCELED", "ERROR"})
+_STOPPING = {"kill": "STOPPING_KILLED", "cancel": "STOPPING_CANCELED"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunState:
+    run: int
+    gpu_ids: tuple[str, ...] = ()
+    container: str = ""  # "" until it was created
+    started: float = 0.0  # seconds since the epoch
+    finished: journal.RunFinished | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialState:
+    id: int
+    state: str = "QUEUED"
+    why: str = ""  # what it waits for, or why it ended
+    seed: int = 0
+    hparams: Mapping[str, object] = field(default_factory=dict)
+    runs: tuple[RunState, ...] = ()
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def restarts(self) -> int:
+        """How many of the failures so far count against `max_restarts`."""
+        return sum(run.finished is not None and run.finished.counts for run in self.runs)
+
+    @property
+    def open_run(self) -> RunState | None:
+        """The run that was intended and has not ended."""
+        return self.runs[-1] if self.runs and self.runs[-1].finished is None else None
+
+    @property
+    def last_run(self) -> journal.RunFinished | None:
+        """How the newest finished run ended."""
+        return next((run.finished for run in reversed(self.runs) if run.finished), None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExperimentState:
+    header: Header
+    state: str = "QUEUED"
+    why: str = ""
+    ended: float | None = None  # seconds since the epoch
+    stop: str = ""  # the verb that was asked for: "kill", "cancel" or ""
+    trials: Mapping[int, TrialState] = field(default_factory=dict)
+
+    @property
+    def over(self) -> bool:
+        return self.state in ENDED
+
+
+def fold(header: Header, entries: Iterable[journal.Entry]) -> ExperimentState:
+    """What the journal alone says; `progress` of the trials is empty."""
+    state = ExperimentState(header=header)
+    for entry in entries:
+        state = advance(state, entry)
+    return state
+
+
+def advance(state: ExperimentState, entry: journal.Entry) -> ExperimentState:
+    """The state after one more journal entry."""
+    match entry.fact:
+        case journal.ExperimentFinished(state=name, why=why):
+            return replace(state, state=name, why=why, ended=entry.time)
+        case journal.StopRequested(verb=verb):
+            return _overall(replace(state, stop=verb))
+        case fact:
+            trial = state.trials.get(fact.trial_id, TrialState(id=fact.trial_id))
+            trials = {**state.trials, fact.trial_id: _advance_trial(trial, fact, entry.time)}
+            return _overall(replace(state, trials=trials))
+
+
+def _overall(state: ExperimentState) -> ExperimentState:
+    going = [trial for trial in state.trials.values() if not trial.ended]
+    running = any(trial.state == "RUNNING" for trial in going)
+    why = next((trial.why for trial in going if trial.why), "")
+    return replace(state, state=_STOPPING.get(state.stop, "RUNNING" if running else "QUEUED"), why=why)
+
+
+def _advance_trial(trial: TrialState, fact: journal.TrialFact, time: float) -> TrialState:
+    match fact:
+        case journal.TrialCreated():
+            return replace(trial, seed=fact.seed, hparams=fact.hparams)
+        case journal.RunIntended():
+            run = RunState(run=fact.run, gpu_ids=fact.gpu_ids, started=time)
+            return replace(trial, runs=(*_without(trial, fact.run), run))
+        case journal.RunCreated():
+            runs = _changed(trial, fact.run, container=fact.container, started=time)
+            return replace(trial, state="RUNNING", why="", runs=runs)
+        case journal.RunFinished():
+            return replace(trial, state="QUEUED", runs=_changed(trial, fact.run, finished=fact))
+        case journal.Waiting():
+            return replace(trial, why=fact.why)
+        case journal.TrialFinished():
+            return replace(trial, state=fact.state, why=fact.why)
+
+
+def _without(trial: TrialState, run: int) -> tuple[RunState, ...]:
+    """An intent that a crash cut short is written again under the same number."""
+    return tuple(r for r in trial.runs if r.run != run)
+
+
+def _changed(
+    trial: TrialState,
+    run: int,
+    *,
+    container: str = "",
+    started: float = 0.0,
+    finished: journal.RunFinished | None = None,
+) -> tuple[RunState, ...]:
+    before = next((r for r in trial.runs if r.run == run), RunState(run=run))
+    after = replace(
+        before,
+        container=container or before.container,
+        started=started or before.started,
+        finished=finished or before.finished,
+    )
+    return (*_without(trial, run), after)
+
+
+def load(folder: ExperimentFolder) -> ExperimentState:
+    """Read everything that the files of an experiment say."""
+    header = folder.header()
+    state = fold(header, folder.journal())
+    return replace(
+        state, trials={number: _with_progress(folder, header, t) for number, t in state.trials.items()}
+    )
+
+
+def _with_progress(folder: ExperimentFolder, header: Header, trial: TrialState) -> TrialState:
+    goal = Goal(header.metric, header.smaller_is_better)
+    return replace(trial, progress=trial_progress(run_records(folder, trial), goal))
+
+
+def run_records(folder: ExperimentFolder, trial: TrialState) -> tuple[RunRecords, ...]:
+    """Read the records of all runs of a trial, in order."""
+    return tuple(read_run(folder.run(trial.id, r.run), over=r.finished is not None) for r in trial.runs)
