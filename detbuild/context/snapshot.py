@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["file", "dir", "link"]
+
+
+def text(path: bytes) -> str:
+    """A path or a pattern as text that `raw` turns back into the same bytes, whatever the locale."""
+    return path.decode("utf-8", "surrogateescape")
+
+
+def raw(path: str) -> bytes:
+    """The bytes of a path that `text` made."""
+    return path.encode("utf-8", "surrogateescape")
+
+
+def shown(path: str) -> str:
+    """A path for people: line breaks, other control characters and odd bytes made visible."""
+    readable = raw(path).decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in readable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +41,11 @@ class Entry:
 
     @property
     def line(self) -> bytes:
-        """What the entry adds to the digest: everything that can be seen in the image, nothing else."""
-        text = f"{self.kind} {self.mode:o} {self.sha256 or self.target} {self.path}\n"
-        return text.encode("utf-8", "surrogateescape")
+        """What the entry adds to the digest: everything that can be seen in the image, nothing else.
+
+        The fields end in NUL, which no path holds, so no two trees share their lines.
+        """
+        return raw(f"{self.kind}\0{self.mode:o}\0{self.sha256 or self.target}\0{self.path}\0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +67,26 @@ class ContextSnapshot:
     @property
     def files(self) -> int:
         return sum(entry.kind == "file" for entry in self.entries)
+
+
+def file_snapshot(files: Mapping[str, bytes]) -> ContextSnapshot:
+    """A tree that is on no disk: `files` maps relative POSIX paths to contents; the directories follow from them."""
+    entries = {path: _file(path, body) for path, body in files.items()}
+    for path in files:
+        for parent in _parents(path):
+            entries.setdefault(parent, Entry(parent, "dir", 0o755))
+    return ContextSnapshot(tuple(sorted(entries.values(), key=lambda entry: order(raw(entry.path)))))
+
+
+def order(path: bytes) -> bytes:
+    """Sort key: by path components, a directory before what it holds."""
+    return path.replace(b"/", b"\0")
+
+
+def _file(path: str, body: bytes) -> Entry:
+    return Entry(path, "file", size=len(body), sha256=hashlib.sha256(body).hexdigest(), body=body)
+
+
+def _parents(path: str) -> list[str]:
+    names = path.split("/")
+    return ["/".join(names[:depth]) for depth in range(1, len(names))]

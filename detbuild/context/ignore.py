@@ -1,0 +1,181 @@
+"""What `.detignore` files leave out: git's rules for `.gitignore`, on bytes, with git as the oracle of the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from detbuild.context.snapshot import text
+from detbuild.context.wildmatch import Glob, compile_name, compile_path
+
+NAME = b".detignore"
+
+# Cannot be taken back with `!`: byte-compiled Python is made anew in the image, and the ignore files steer only us.
+_ALWAYS = b"""\
+__pycache__/
+*.py[co]
+*$py.class
+.detignore
+"""
+
+# As Determined's own; a line `!.git/` in the root's `.detignore` takes one back.
+_DEFAULTS = b"""\
+terraform
+terraform_data
+terraform.tfstate*
+terraform.tfvars*
+.terraform*
+.git/
+.vscode/
+.idea/
+.mypy_cache/
+/shared_fs
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """One line of an ignore file."""
+
+    pattern: str  # as written
+    where: str  # "sub/.detignore:3", or "built in"
+    negated: bool
+    dirs_only: bool
+    by_name: bool  # without a slash inside: decides by the last name of a path
+    glob: Glob
+
+    def reaches(self, directory: bytes) -> bool:
+        """Whether the rule, decided by paths, could match something that lies directly in the directory."""
+        start = self.glob.start
+        return directory.startswith(start) or (start.startswith(directory) and b"/" not in start[len(directory) :])
+
+
+def parse_rules(content: bytes, source: str) -> tuple[Rule, ...]:
+    """Read an ignore file. Lines that can never match anything give no rule."""
+    rules = []
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        if line and not line.startswith(b"#"):
+            # git's strings end at a NUL byte
+            kept = _without_trailing_spaces(line.removesuffix(b"\r").partition(b"\0")[0])
+            rules.append(_rule(kept, f"{source}:{number}"))
+    return tuple(rule for rule in rules if rule is not None)
+
+
+def _without_trailing_spaces(line: bytes) -> bytes:
+    if not line.endswith(b" "):
+        return line
+    kept = line.rstrip(b" ")
+    backslashes = len(kept) - len(kept.rstrip(b"\\"))
+    return kept + b" " * (backslashes % 2)
+
+
+def _rule(line: bytes, where: str) -> Rule | None:
+    pattern = line.removeprefix(b"!")
+    dirs_only = pattern.endswith(b"/")
+    pattern = pattern.removesuffix(b"/")
+    by_name = b"/" not in pattern
+    glob = compile_name(pattern) if by_name else compile_path(pattern.removeprefix(b"/"))
+    if glob is None:
+        return None
+    return Rule(
+        pattern=text(line),
+        where=where,
+        negated=line.startswith(b"!"),
+        dirs_only=dirs_only,
+        by_name=by_name,
+        glob=glob,
+    )
+
+
+def _built_in(content: bytes) -> tuple[Rule, ...]:
+    return tuple(replace(rule, where="built in") for rule in parse_rules(content, ""))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Level:
+    """The rules of one file as they bear on one directory, the last line first."""
+
+    base: bytes  # the directory that holds the file: b"" or b"sub/dir/"
+    rules: Sequence[Rule]
+    below: bytes  # the directory in question, relative to `base`
+    near: Sequence[Rule]  # those of the rules that can match here
+
+    def last_match(self, name: bytes, *, is_dir: bool) -> Rule | None:
+        path = self.below + name
+        for rule in self.near:
+            if (is_dir or not rule.dirs_only) and rule.glob.matches(name if rule.by_name else path):
+                return rule
+        return None
+
+
+def _level(base: bytes, rules: Sequence[Rule], directory: bytes) -> _Level:
+    below = directory[len(base) :]
+    near = [rule for rule in rules if rule.by_name or rule.reaches(below)]
+    return _Level(base=base, rules=rules, below=below, near=near)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scope:
+    """All rules that bear on what lies directly in one directory."""
+
+    levels: tuple[_Level, ...]  # the first that says something decides
+    some_name_matches: Callable[[bytes], bool]
+    by_paths: bool  # a rule that decides by paths is near
+
+    def verdict(self, name: bytes, *, is_dir: bool) -> Rule | None:
+        """The rule that leaves this entry out, or None: it is kept."""
+        if not self.by_paths and not self.some_name_matches(name):
+            return None
+        for level in self.levels:
+            rule = level.last_match(name, is_dir=is_dir)
+            if rule is not None:
+                return None if rule.negated else rule
+        return None
+
+    def enter(self, directory: bytes, content: bytes | None) -> Scope:
+        """The scope of a directory below.
+
+        Args:
+            directory: its path from the root, with a slash at the end.
+            content: its own `.detignore`, if it has one.
+        """
+        always, *levels = (_level(level.base, level.rules, directory) for level in self.levels)
+        if content is None:
+            return _scope((always, *levels), self.some_name_matches)
+        own = parse_rules(content, text(directory + NAME))
+        levels.insert(0, _level(directory, own[::-1], directory))
+        return _scope((always, *levels), None)
+
+
+def root_scope(content: bytes | None) -> Scope:
+    """The scope of the root.
+
+    Args:
+        content: the root's `.detignore`, if it has one.
+    """
+    given = _built_in(_DEFAULTS) + parse_rules(content or b"", text(NAME))
+    levels = (_level(b"", _built_in(_ALWAYS)[::-1], b""), _level(b"", given[::-1], b""))
+    return _scope(levels, None)
+
+
+def _scope(levels: tuple[_Level, ...], some_name_matches: Callable[[bytes], bool] | None) -> Scope:
+    if some_name_matches is None:
+        some_name_matches = _any_of([rule.glob for level in levels for rule in level.rules if rule.by_name])
+    by_paths = any(not rule.by_name for level in levels for rule in level.near)
+    return Scope(levels=levels, some_name_matches=some_name_matches, by_paths=by_paths)
+
+
+def _any_of(globs: Iterable[Glob]) -> Callable[[bytes], bool]:
+    """One quick question for all globs: most names match none of them."""
+    globs = tuple(globs)
+    names = frozenset(glob.start for glob in globs if glob.exact)
+    starts = tuple({glob.start for glob in globs if glob.affix and glob.start})
+    ends = tuple({glob.end for glob in globs if glob.affix and not glob.start})
+    others = tuple(glob.matches for glob in globs if not (glob.exact or glob.affix))
+
+    def some_name_matches(name: bytes) -> bool:
+        if name in names or name.startswith(starts) or name.endswith(ends):
+            return True
+        return any(matches(name) for matches in others)
+
+    return some_name_matches

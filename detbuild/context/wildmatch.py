@@ -1,0 +1,161 @@
+"""git's glob language (`wildmatch`, see gitignore(5)) compiled to matchers of bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import count
+from typing import Union
+
+from detbuild.context.bracket import parse_bracket
+
+_SPECIAL = re.compile(rb"[*?\[\\]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Glob:
+    """A compiled pattern, with what is known of its matches beforehand: most names can be passed over by that."""
+
+    matches: Callable[[bytes], object]
+    start: bytes = b""  # every match starts so
+    end: bytes = b""  # every match ends so
+    exact: bool = False  # `start` is the only match
+    affix: bool = False  # `start` and `end` alone decide
+
+
+def compile_name(pattern: bytes) -> Glob | None:
+    """Compile a pattern for one name without slashes; None when it can never match."""
+    special = _SPECIAL.search(pattern)
+    if special is None:
+        return _exact(pattern)
+    if not _SPECIAL.search(pattern, special.end()):  # a single star at one end: by far the most frequent forms
+        if pattern.startswith(b"*"):
+            tail = pattern[1:]
+            return Glob(matches=lambda name: name.endswith(tail), end=tail, affix=True)
+        if pattern.endswith(b"*"):
+            head = pattern[:-1]
+            return Glob(matches=lambda name: name.startswith(head), start=head, affix=True)
+    return _compile(b"", pattern, paths=False)
+
+
+def compile_path(pattern: bytes) -> Glob | None:
+    """Compile a pattern for a path of several names; None when it can never match.
+
+    Like git, compare what precedes the first special byte as it is and read the rest as a pattern of its own. It shows
+    in `a**/b`: the stars stand at the start of the rest, so they cross slashes.
+    """
+    special = _SPECIAL.search(pattern)
+    if special is None:
+        return _exact(pattern)
+    return _compile(pattern[: special.start()], pattern[special.start() :], paths=True)
+
+
+def _exact(pattern: bytes) -> Glob | None:
+    return Glob(matches=pattern.__eq__, start=pattern, exact=True) if pattern else None
+
+
+def _compile(start: bytes, rest: bytes, *, paths: bool) -> Glob | None:
+    tokens = _tokens(rest, paths=paths)
+    if tokens is None:
+        return None
+    regex = re.compile(re.escape(start) + _regex(tokens) + rb"\Z", re.DOTALL)
+    return Glob(matches=regex.match, start=start)
+
+
+class _Star(Enum):
+    """The stars, each as the regular expression that takes as little as it can."""
+
+    NAME = rb"[^/]*?"  # `*`: within a name
+    DIRS = rb"(?:.*?/)??"  # `**/`
+    TREE = rb".*?"  # `**` at the end, or before an escaped slash
+
+
+_Token = Union[_Star, bytes]  # bytes: a regular expression for exactly one byte
+
+
+def _tokens(pattern: bytes, *, paths: bool) -> list[_Token] | None:
+    tokens: list[_Token] = []
+    at = 0
+    while at < len(pattern):
+        step = _star(pattern, at, paths=paths) if pattern[at : at + 1] == b"*" else _byte(pattern, at)
+        if step is None:
+            return None
+        token, at = step
+        tokens.append(token)
+    return tokens
+
+
+def _star(pattern: bytes, at: int, *, paths: bool) -> tuple[_Star, int]:
+    behind = at + 1
+    while pattern[behind : behind + 1] == b"*":
+        behind += 1
+    rest = pattern[behind : behind + 2]
+    alone = behind - at > 1 and (at == 0 or pattern[at - 1 : at] == b"/")
+    if not (paths and alone and (rest in {b"", b"\\/"} or rest[:1] == b"/")):
+        return _Star.NAME, behind
+    return (_Star.DIRS, behind + 1) if rest[:1] == b"/" else (_Star.TREE, behind)
+
+
+def _byte(pattern: bytes, at: int) -> tuple[bytes, int] | None:
+    head, behind = pattern[at : at + 1], at + 1
+    if head == b"?":
+        return rb"[^/]", behind
+    if head == b"[":
+        return _bracket(pattern, behind)
+    if head == b"\\":
+        head, behind = pattern[behind : behind + 1], behind + 1
+    return (re.escape(head), behind) if head else None
+
+
+def _bracket(pattern: bytes, at: int) -> tuple[bytes, int] | None:
+    parsed = parse_bracket(pattern, at)
+    if parsed is None:
+        return None
+    members, behind = parsed
+    members -= {ord("/")}
+    if not members:
+        return None
+    return b"[" + b"".join(re.escape(bytes([member])) for member in sorted(members)) + b"]", behind
+
+
+def _regex(tokens: Sequence[_Token]) -> bytes:
+    """Join the tokens so that no more than the last star of each kind is ever tried again.
+
+    What stands between two stars is best matched as early as possible: whatever the second star would have taken from a
+    later place, it takes from the earlier one too. So each such piece is made atomic, and no pattern, however many stars
+    it has, takes exponential time. (`*` cannot cross a slash, hence the two levels: pieces between `**` and, within
+    them, pieces between `*`.)
+    """
+    groups = count(1)
+    sections = _split(tokens, {_Star.DIRS, _Star.TREE})
+    return _atomic_but_last([_section(section, groups) for section in sections], groups)
+
+
+def _section(tokens: Sequence[_Token], groups: Iterator[int]) -> bytes:
+    deep = b""
+    if tokens and tokens[0] in {_Star.DIRS, _Star.TREE}:
+        deep, tokens = tokens[0].value, tokens[1:]
+    pieces = _split(tokens, {_Star.NAME})
+    return deep + _atomic_but_last([b"".join(_source(token) for token in piece) for piece in pieces], groups)
+
+
+def _source(token: _Token) -> bytes:
+    return token if isinstance(token, bytes) else token.value
+
+
+def _split(tokens: Sequence[_Token], stars: set[_Star]) -> list[Sequence[_Token]]:
+    """Cut in front of each of the stars; the first piece has none."""
+    cuts = [0, *(at for at, token in enumerate(tokens) if token in stars), len(tokens)]
+    return [tokens[here:there] for here, there in zip(cuts, cuts[1:])]
+
+
+def _atomic_but_last(pieces: Sequence[bytes], groups: Iterator[int]) -> bytes:
+    first, *middle = pieces[:-1] or [b""]
+    return b"".join([first, *(_atomic(piece, next(groups)) for piece in middle), pieces[-1]])
+
+
+def _atomic(piece: bytes, group: int) -> bytes:
+    name = b"g%d" % group  # Python 3.10 has no atomic groups: look ahead, then take just what was seen
+    return b"(?=(?P<%s>%s))(?P=%s)" % (name, piece, name)
