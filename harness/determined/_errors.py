@@ -1,9 +1,12 @@
 """What can go wrong inside a run, each with a cause and a mend.
 
-* InvalidHP             the hyperparameters cannot work; raised by user code, and not a failure
-* HarnessError          a run cannot go on
-    * InvalidTrialError the trial cannot succeed unchanged: HOPELESS, never tried again
-    * CheckpointError   a checkpoint is missing or damaged
+* InvalidHP                 the hyperparameters cannot work; raised by user code, and not a failure
+* HarnessError              a run cannot go on
+    * InvalidTrialError     the trial cannot succeed unchanged: HOPELESS, never tried again
+        * LoadError         the entrypoint cannot be imported, or is not a trial class
+        * RemovedError      a part of Determined that is no more; also an ImportError
+    * CheckpointError       a checkpoint is missing or damaged
+    * StorageError          the disk under checkpoints or records is full or failing: infrastructure, costs no restart
 """
 
 from __future__ import annotations
@@ -25,5 +28,17 @@ class InvalidTrialError(HarnessError):
     """The same code and config will fail again in the same way."""
 
 
+class LoadError(InvalidTrialError):
+    """The entrypoint cannot be imported, or what it names is not a trial class."""
+
+
+class RemovedError(InvalidTrialError, ImportError):
+    """A part of Determined's API that detbuild does not carry."""
+
+
 class CheckpointError(HarnessError):
     """A checkpoint cannot be read, or is not one of this trial's."""
+
+
+class StorageError(HarnessError):
+    """The disk that holds checkpoints or records is full or failing."""

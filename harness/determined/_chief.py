@@ -1,0 +1,105 @@
+"""The run as its chief process sees it: `determined._run.Run`, with records in the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from determined import _checkpoints
+from determined._event_file import EventFile
+from determined._records import (
+    Checkpoint,
+    CheckpointRejected,
+    Ended,
+    Progress,
+    Restored,
+    Stage,
+    StageEntered,
+    Training,
+    Validation,
+)
+from determined._run_info import EVENTS_FILE, RunInfo
+from determined._version import __version__
+
+
+class ChiefRun:
+    """A run with its event file open. Satisfies the `Run` protocol."""
+
+    def __init__(self, info: RunInfo) -> None:
+        self.info = info
+        self.stage: Stage | None = None
+        self._checkpoint_dir = Path(info.checkpoint_dir)
+        self._events = EventFile(Path(info.run_dir) / EVENTS_FILE, info.name)
+        self._stored: list[str] = []  # newest first
+        self._stop_asked = False
+        _checkpoints.sweep(self._checkpoint_dir)
+
+    def enter(self, stage: Stage) -> None:
+        self.stage = stage
+        self._events.append(StageEntered(stage))
+
+    def report_training(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
+        self._events.append(Training(steps_completed, _plain(metrics)))
+
+    def report_validation(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
+        self._events.append(Validation(steps_completed, _plain(metrics)))
+
+    def report_progress(self, fraction: float) -> None:
+        self._events.append(Progress(fraction))
+
+    @contextmanager
+    def store_checkpoint(
+        self, steps_completed: int, metadata: Mapping[str, object]
+    ) -> Iterator[tuple[Path, str]]:
+        described = {"determined_version": __version__, **metadata, "steps_completed": steps_completed}
+        with _checkpoints.store(self._checkpoint_dir, described) as (path, uuid):
+            yield path, uuid
+        files = _checkpoints.resources(self._checkpoint_dir / uuid)
+        self._events.append(Checkpoint(uuid, steps_completed, files, described))
+        self._stored.insert(0, uuid)
+
+    def open_checkpoint(self) -> tuple[Path, str] | None:
+        """The newest undamaged one of this run's own checkpoints and `info.checkpoints`."""
+        candidates = [*self._stored, *self.info.checkpoints]
+        if not candidates:
+            return None
+        uuid, rejected = _checkpoints.first_whole(self._checkpoint_dir, candidates)
+        for name, why in rejected.items():
+            self._events.append(CheckpointRejected(name, why))
+        path = self._checkpoint_dir / uuid
+        fresh = self.info.warm_start and uuid not in self._stored
+        self._events.append(Restored(uuid, 0 if fresh else _checkpoints.steps_completed(path)))
+        return path, uuid
+
+    def should_stop(self) -> bool:
+        return self._stop_asked
+
+    def ask_to_stop(self) -> None:
+        """Let the run finish its batch, checkpoint and leave. Safe in a signal handler."""
+        self._stop_asked = True
+
+    def end(self, ended: Ended) -> None:
+        """Write the last record and close the file."""
+        try:
+            self._events.append(ended)
+        finally:
+            self._events.close()
+
+
+def _plain(metrics: Mapping[str, object]) -> dict[str, object]:
+    """Metrics as JSON can carry them: tensors and arrays as numbers and lists, sizes and nesting as they are."""
+    return {str(name): _value(value, str(name)) for name, value in metrics.items()}
+
+
+def _value(value: object, name: str) -> object:
+    to_list = getattr(value, "tolist", None)  # torch.Tensor, numpy.ndarray and numpy scalars
+    if callable(to_list):
+        return to_list()
+    if isinstance(value, Mapping):
+        return {str(key): _value(item, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_value(item, name) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"the metric `{name}` is a {type(value).__name__}, not a number")

@@ -1,0 +1,102 @@
+"""Appends records to `events.jsonl`: numbered without a gap, and never torn by a full disk.
+
+Writers take turns: the supervisor before the worker and after it, the chief worker in between.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+
+from determined._disk import storage_error, storage_errors, sync_directory
+from determined._records import Line, Record, decode, encode, must_sync
+
+_LONGEST_RECORD = 16 << 20  # bytes; a longer line is not a record of ours
+
+
+class EventFile:
+    """The open end of a run's events.
+
+    A record is in the page cache when `append` returns, so it survives the death of the process and costs
+    microseconds; records that others act on are on disk.
+    """
+
+    def __init__(self, path: Path, run: str) -> None:
+        self.path = path
+        self._run = run
+        with storage_errors("records", path.parent):
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            self._size = os.fstat(self._fd).st_size
+            self._close_torn_line()
+            self._seq = _last_seq(self._fd, self._size, run)
+            sync_directory(path.parent)
+
+    def append(self, record: Record) -> None:
+        """Write one record.
+
+        Raises:
+            StorageError: the disk is full or failing; the file is as it was before, and may be tried again.
+            TypeError: a field holds what JSON cannot carry.
+        """
+        line = encode(Line(self._seq + 1, self._run, time.time(), record))
+        try:
+            self._write(line)
+            if must_sync(record):
+                os.fdatasync(self._fd)
+        except OSError as error:
+            self._take_back()
+            raise storage_error("records", self.path.parent, error.errno or 0) from error
+        self._size += len(line)
+        self._seq += 1
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def __enter__(self) -> EventFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._fd, rest) :]
+
+    def _take_back(self) -> None:
+        """A full disk takes a part of a line; giving bytes back needs no space."""
+        os.ftruncate(self._fd, self._size)
+
+    def _close_torn_line(self) -> None:
+        """A writer that was killed may have left half a line: readers set it aside once it has an end."""
+        if self._size and os.pread(self._fd, 1, self._size - 1) != b"\n":
+            self._write(b"\n")
+            self._size += 1
+
+
+def _last_seq(fd: int, size: int, run: str) -> int:
+    """The number of the newest record of this run, looking backwards over whatever else was appended."""
+    if not size:
+        return 0
+    with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as data:
+        end = size - 1  # the newline that ends the last line
+        while end > 0:
+            start = data.rfind(b"\n", 0, end) + 1
+            seq = _seq_of(data[start:end], run) if end - start <= _LONGEST_RECORD else None
+            if seq is not None:
+                return seq
+            end = start - 1
+    return 0
+
+
+def _seq_of(text: bytes, run: str) -> int | None:
+    try:
+        line = decode(text)
+    except ValueError:
+        return None
+    return line.seq if line.run == run else None

@@ -1,0 +1,15 @@
+"""What the exit code of a run says, for the host that has nothing else left to go by."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """A script of the user's own may end with any other number; 128 + n means that signal n ended the worker."""
+
+    DONE = 0  # completed, preempted, stopped or invalid_hp
+    USER_ERROR = 1
+    HOPELESS = 2
+    INFRASTRUCTURE = 74  # sysexits' EX_IOERR: disk full or failing, run folder missing or unreadable
+    INTERRUPTED = 130  # Ctrl-C
