@@ -1,0 +1,106 @@
+"""One build: the plan goes to BuildKit, its progress comes back as events, the image's id in the end."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from detbuild.engine.buildkit.failure import build_error
+from detbuild.engine.buildkit.session import Session, open_session
+from detbuild.engine.buildkit.trace import Trace
+from detbuild.engine.connection import Connection, UpgradeRefusedError
+from detbuild.errors import DetbuildError, EngineError
+from detbuild.events import ContextSent, Emit, Warned
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from detbuild.image.plan import ImagePlan
+
+_SILENCE = 3600.0  # seconds; a step may say nothing for long, a hung engine shows in the session
+
+
+def build(connection: Connection, plan: ImagePlan, emit: Emit, *, whole_tar: bool = False) -> str:
+    """Build, tag and return the image's id.
+
+    Whatever ends this early (Ctrl-C included) closes the connection, which makes BuildKit stop.
+
+    Args:
+        whole_tar: send the whole context in one piece, as is done when the engine refuses a session.
+    """
+    if not whole_tar:
+        try:
+            with open_session(connection, plan) as session:
+                return _build_in_session(connection, plan, emit, session)
+        except UpgradeRefusedError as error:
+            emit(Warned(f"the engine offers no build session ({error}): the whole context travels each time"))
+    return _build_from_tar(connection, plan, emit)
+
+
+def _build_in_session(connection: Connection, plan: ImagePlan, emit: Emit, session: Session) -> str:
+    params = {**_params(plan), "remote": "client-session", "session": session.id, "buildid": session.id}
+    messages = connection.stream("/build", params=params, silence=_SILENCE, watch=session.served)
+    try:
+        image = _follow(messages, emit)
+    except DetbuildError:
+        if session.sent.failure is not None:
+            raise session.sent.failure from None
+        if session.served.done():
+            _ended_early(session.served)
+        raise
+    emit(ContextSent(session.sent.files, session.sent.size))
+    return image
+
+
+def _ended_early(served: Future[None]) -> None:
+    try:
+        served.result()
+    except TimeoutError as error:
+        raise EngineError(
+            f"Docker Engine fell silent during the build: {error}",
+            mend="see whether `docker info` answers; a stalled disk under the engine looks like this",
+        ) from error
+
+
+def _build_from_tar(connection: Connection, plan: ImagePlan, emit: Emit) -> str:
+    if plan.secrets:
+        raise EngineError(
+            f"this engine cannot pass secrets to a build: {', '.join(sorted(plan.secrets))}",
+            mend="use Docker Engine 23 or newer, or unset them",
+        )
+    sizes: list[int] = []
+    body = _counted(stream(context), sizes)
+    headers = {"Content-Type": "application/x-tar"}
+    image = _follow(connection.stream("/build", params=_params(plan), body=body, headers=headers, silence=_SILENCE), emit)
+    return image
+
+
+def _params(plan: ImagePlan) -> dict[str, str]:
+    return {
+        "version": "2",  # BuildKit
+        "t": plan.tag,
+        "dockerfile": "Dockerfile",
+        "labels": json.dumps(dict(plan.labels)),
+        "buildargs": json.dumps(dict(plan.build_args)),
+        "rm": "1",
+        **({} if plan.pip_network else {"networkmode": "none"}),
+    }
+
+
+def _follow(messages: Iterator[dict[str, Any]], emit: Emit) -> str:
+    trace, image = Trace(), ""
+    with closing(messages):
+        for message in messages:
+            if "error" in message:
+                raise build_error(str(message["error"]), trace.failed)
+            if message.get("id") == "moby.buildkit.trace":
+                for event in trace.read(base64.b64decode(message["aux"])):
+                    emit(event)
+            elif message.get("id") == "moby.image.id":
+                image = message["aux"]["ID"]
+    if not image:
+        raise EngineError("Docker Engine ended the build without an image")
+    return image

@@ -1,0 +1,115 @@
+"""Why a build failed, in the user's terms."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from detbuild.errors import BuildError
+
+if TYPE_CHECKING:
+    from detbuild.engine.buildkit.trace import Step
+
+_SHOWN_LINES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """`cause` may use the groups of the pattern."""
+
+    pattern: str
+    cause: str
+    mend: str
+
+
+# The first that matches wins: what lies deeper comes before what it leads to.
+_KNOWN: Final = (
+    _Known(
+        r"(?i)no space left on device|disk quota exceeded|ResourceExhausted",
+        "the disk of Docker Engine is full",
+        "make room: `docker system df` shows what takes it, `docker builder prune` frees old build steps",
+    ),
+    _Known(
+        r"did not complete successfully: exit code: 137|(?m:^Killed$)|MemoryError|[Cc]annot allocate memory",
+        "the step was killed, most likely because memory ran out",
+        "give the engine more memory, or install smaller packages",
+    ),
+    _Known(
+        r"CERTIFICATE_VERIFY_FAILED|SSLCertVerificationError|certificate verify failed|x509: certificate",
+        "the certificate of a server is not trusted inside the build",
+        "name the certificate authority of your network: SSL_CERT_FILE or REQUESTS_CA_BUNDLE on this host",
+    ),
+    _Known(
+        r"Temporary failure in name resolution|Name or service not known|Could not resolve host"
+        r"|Temporary failure resolving|Failed to establish a new connection|Network is unreachable"
+        r"|ConnectTimeoutError|ReadTimeoutError|dial tcp\b.*",
+        "the build cannot reach the network",
+        "check the network of the engine; behind a proxy set HTTPS_PROXY, with a mirror set PIP_INDEX_URL",
+    ),
+    _Known(
+        r"THESE PACKAGES DO NOT MATCH THE HASHES|HashMismatch|hashes are required in --require-hashes mode",
+        "a package is not the one whose hash the requirements name",
+        "make the hashes anew, and find out why the package changed",
+    ),
+    _Known(
+        r"[Rr]equires a different Python: (?P<versions>.*)|Requires-Python (?P<range>\S+)",
+        "a requirement does not support the Python of the image ({versions}{range})",
+        "choose another version of it, or another image in environment.image",
+    ),
+    _Known(
+        r"No matching distribution found for (?P<name>.+)"
+        r"|Could not find a version that satisfies the requirement (?P<other>\S+)",
+        "no package index has {name}{other} for this Python and platform",
+        "check its name and version in requirements.txt; a private index is named by PIP_INDEX_URL",
+    ),
+    _Known(
+        r"ResolutionImpossible|conflicting dependencies",
+        "the requirements contradict each other",
+        "loosen one of the versions that are named in the output",
+    ),
+    _Known(
+        r"Invalid requirement: (?P<line>.*)",
+        "requirements.txt has a line that is no requirement: {line}",
+        "write it as `name==version`",
+    ),
+    _Known(
+        r"(?i)error: command '(?P<tool>[^']+)' failed|unable to execute '(?P<other>[^']+)'"
+        r"|Failed (?:to build|building wheel for) (?P<name>\S+)",
+        "a requirement has no ready-made wheel and could not be compiled ({tool}{other}{name})",
+        "choose a version that has a wheel for this Python, or add the compiler by a base image of your own",
+    ),
+    _Known(
+        r"failed to resolve source metadata for (?P<image>\S+): .*|(?P<other>\S+): not found",
+        "the base image {image}{other} cannot be had",
+        "check its name; log in with `docker login` when it is private",
+    ),
+    _Known(
+        r"secret (?P<id>\S+): not found",
+        "a build secret is missing: {id}",
+        "set it on this host before you submit",
+    ),
+)
+
+
+def build_error(message: str, step: Step | None) -> BuildError:
+    """From the engine's last word and the step that failed, which ends in its last output lines."""
+    lines = list(step.lines) if step else []
+    cause, mend = _explain("\n".join([*lines, message]))
+    what = f"build step failed: {step.name}" if step and step.name else "the build failed"
+    shown = "".join(f"\n  | {line}" for line in lines[-_SHOWN_LINES:])
+    return BuildError(f"{what}: {cause or _own_words(message)}{shown}", mend=mend)
+
+
+def _explain(text: str) -> tuple[str, str]:
+    for known in _KNOWN:
+        match = re.search(known.pattern, text)
+        if match:
+            named = {key: value or "" for key, value in match.groupdict().items()}
+            return known.cause.format(**named).replace(" ()", ""), known.mend
+    return "", "the output of the step says why"
+
+
+def _own_words(message: str) -> str:
+    """BuildKit repeats the command before it says how it ended."""
+    return message.rpartition("did not complete successfully: ")[2]

@@ -1,0 +1,165 @@
+"""The build context as BuildKit reads it: it gets the list of all entries and asks for the files it lacks.
+
+The protocol is fsutil's: STAT packets in path order and an empty one, then REQ in and DATA out (empty: end of file),
+then FIN both ways.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_plus
+
+from detbuild.context.content import open_entry
+from detbuild.context.snapshot import Entry
+from detbuild.engine.buildkit import wire
+from detbuild.errors import ContextError
+
+if TYPE_CHECKING:
+    from detbuild.engine.buildkit.grpc import Metadata
+    from detbuild.image.plan import ImagePlan
+
+METHOD: Final = "/moby.filesync.v1.FileSync/DiffCopy"
+
+_STAT, _REQ, _DATA, _FIN, _ERR = range(5)
+_GO_TYPE = {"file": 0, "dir": 1 << 31, "link": 1 << 27}  # bits of Go's fs.FileMode
+_CHUNK = 256 << 10  # bytes; gRPC refuses messages above 4 MiB
+_NANOSECONDS = 999_999_937  # the largest prime below a second
+
+
+@dataclass
+class Sent:
+    """What travelled: counted in the session's thread, read in the caller's."""
+
+    files: int = 0
+    size: int = 0
+    complete: bool = False
+    failure: ContextError | None = None
+
+
+@dataclass
+class FileSync:
+    """Serves the directories of one build by name ("context", "dockerfile")."""
+
+    directories: Mapping[str, tuple[Entry, ...]]
+    sent: Sent = field(default_factory=Sent)
+
+    def diff_copy(self, metadata: Metadata) -> DiffCopy:
+        (name,) = metadata.get("dir-name", ("context",))
+        asked = _asked(metadata)
+        entries = [entry for entry in self.directories.get(name, ()) if _wanted(entry.path, asked)]
+        return DiffCopy(entries, self.sent if name == "context" else Sent())
+
+
+@dataclass
+class DiffCopy:
+    """One transfer of one directory."""
+
+    entries: list[Entry]
+    sent: Sent
+    requested: deque[int] = field(default_factory=deque)
+    finished: bool = False
+
+    def receive(self, message: bytes) -> None:
+        packet = wire.fields(message)
+        kind = wire.number(packet, 1)
+        if kind == _REQ:
+            self.requested.append(wire.number(packet, 3))
+        elif kind in {_FIN, _ERR}:
+            self.finished = True
+
+    def messages(self) -> Iterator[bytes | None]:
+        for entry in self.entries:
+            yield wire.message(2, _stat(entry))
+        yield wire.integer(1, _STAT)
+        while not self.finished or self.requested:
+            if not self.requested:
+                yield None
+                continue
+            number = self.requested.popleft()
+            try:
+                yield from self._file(number)
+            except ContextError as error:
+                self.sent.failure = error
+                yield wire.integer(1, _ERR) + wire.blob(4, str(error).encode("utf-8", "replace"))
+                return
+        self.sent.complete = bool(self.entries)
+        yield wire.integer(1, _FIN)
+
+    def _file(self, number: int) -> Iterator[bytes]:
+        head = wire.integer(1, _DATA) + wire.integer(3, number)
+        for chunk in _chunks(self.entries[number]):
+            self.sent.size += len(chunk)
+            yield head + wire.blob(4, chunk)
+        self.sent.files += 1
+        yield head
+
+
+def directories(plan: ImagePlan) -> dict[str, tuple[Entry, ...]]:
+    """What the engine sees of the plan: one directory per tree, and the Dockerfile apart from them."""
+    trees = {**plan.trees, **plan.local_trees}
+    context = (entry for name in sorted(trees) for entry in _rooted(name, trees[name].entries))
+    body = plan.dockerfile.encode()
+    return {"context": tuple(context), "dockerfile": (_file_entry("Dockerfile", body),)}
+
+
+def _stat(entry: Entry) -> bytes:
+    """Owner 0 and the second 0 of the epoch for everything, so that equal input gives equal layers.
+
+    BuildKit asks for a file only when its size or time differs from the last transfer's, so the time has to follow
+    the content. Only its nanoseconds do: layers keep whole seconds.
+    """
+    size = entry.size if entry.kind == "file" else 0
+    path = entry.path.encode("utf-8", "surrogateescape")
+    return (
+        wire.blob(1, path)
+        + wire.integer(2, _GO_TYPE[entry.kind] | entry.mode & 0o777)
+        + wire.integer(5, size)
+        + wire.integer(6, int(entry.sha256[:15] or "0", 16) % _NANOSECONDS)
+        + wire.blob(7, entry.target.encode("utf-8", "surrogateescape"))
+    )
+
+
+def _rooted(name: str, entries: tuple[Entry, ...]) -> Iterator[Entry]:
+    yield Entry(name, "dir", 0o755)
+    for entry in entries:
+        yield replace(entry, path=f"{name}/{entry.path}")
+
+
+def _file_entry(path: str, body: bytes) -> Entry:
+    return Entry(path, "file", size=len(body), sha256=hashlib.sha256(body).hexdigest(), body=body)
+
+
+def _chunks(entry: Entry) -> Iterator[bytes]:
+    for content in open_entry(entry):
+        for at in range(0, len(content), _CHUNK):
+            yield content[at : at + _CHUNK]
+
+
+def _asked(metadata: Metadata) -> tuple[str, ...]:
+    """The paths that the engine follows, each cut before its first wildcard; none means all.
+
+    More than was asked for is harmless: the engine looks only at what a COPY names. Exclusions come from a
+    `.dockerignore` at the top, which no plan has.
+    """
+    paths = (*metadata.get("followpaths", ()), *metadata.get("include-patterns", ()))
+    if "followpaths-encoded" in metadata:
+        paths = tuple(map(unquote_plus, paths))
+    return tuple(_literal(path) for path in paths)
+
+
+def _literal(path: str) -> str:
+    parts = path.strip("/").split("/")
+    wild = next((at for at, part in enumerate(parts) if set(part) & set("*?[\\")), len(parts))
+    return "/".join(part for part in parts[:wild] if part != ".")
+
+
+def _wanted(path: str, asked: tuple[str, ...]) -> bool:
+    """Whether the path is asked for, lies in what is, or leads to it."""
+    inside = f"{path}/"
+    return not asked or any(
+        not head or inside.startswith(f"{head}/") or head.startswith(inside) for head in asked
+    )

@@ -1,0 +1,99 @@
+"""The wire format of protocol buffers, as far as BuildKit's few messages need it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_MASK64 = (1 << 64) - 1
+
+Value = int | bytes
+Fields = dict[int, list[Value]]
+
+
+def varint(value: int) -> bytes:
+    """Seven bits a byte, lowest first; a negative number is its 64-bit complement."""
+    value &= _MASK64
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def integer(number: int, value: int) -> bytes:
+    """A field that holds a number; zero is the default and is left out."""
+    return varint(number << 3 | _VARINT) + varint(value) if value else b""
+
+
+def blob(number: int, value: bytes) -> bytes:
+    """A field that holds bytes, text or a message; empty is the default and is left out."""
+    return varint(number << 3 | _BYTES) + varint(len(value)) + value if value else b""
+
+
+def message(number: int, value: bytes) -> bytes:
+    """A field whose presence counts even when the message in it is empty."""
+    return varint(number << 3 | _BYTES) + varint(len(value)) + value
+
+
+def fields(data: bytes) -> Fields:
+    """All fields of a message by number, in the order in which they came.
+
+    Raises:
+        ValueError: the bytes are not a message.
+    """
+    found: Fields = {}
+    for number, value in _walk(data):
+        found.setdefault(number, []).append(value)
+    return found
+
+
+def blobs(found: Fields, number: int) -> list[bytes]:
+    return [value for value in found.get(number, ()) if isinstance(value, bytes)]
+
+
+def text(found: Fields, number: int) -> str:
+    values = blobs(found, number)
+    return values[-1].decode("utf-8", "replace") if values else ""
+
+
+def number(found: Fields, number: int) -> int:
+    """The last value of a number field, 0 when it is absent; as a signed 64-bit number."""
+    values = [value for value in found.get(number, ()) if isinstance(value, int)]
+    value = values[-1] if values else 0
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _walk(data: bytes) -> Iterator[tuple[int, Value]]:
+    at = 0
+    while at < len(data):
+        key, at = _read_varint(data, at)
+        kind = key & 7
+        if kind == _VARINT:
+            value, at = _read_varint(data, at)
+            yield key >> 3, value
+            continue
+        if kind == _BYTES:
+            size, at = _read_varint(data, at)
+        elif kind in {_FIXED64, _FIXED32}:
+            size = 8 if kind == _FIXED64 else 4
+        else:
+            raise ValueError(f"unknown wire type {kind}")
+        if at + size > len(data):
+            raise ValueError("a field is cut off")
+        yield key >> 3, data[at : at + size]
+        at += size
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if at >= len(data) or shift > 63:  # noqa: PLR2004  (a varint has at most ten bytes)
+            raise ValueError("a number is cut off or too long")
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at += 1
+        if byte < 0x80:  # noqa: PLR2004  (the bit that says: more follows)
+            return value & _MASK64, at
+        shift += 7

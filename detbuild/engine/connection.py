@@ -1,0 +1,153 @@
+"""The one connection to Docker Engine: docker-py's client, and what docker-py has no public call for."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import docker
+import docker.auth
+import requests
+from docker.errors import APIError, DockerException
+from urllib3.exceptions import HTTPError
+
+from detbuild.engine.refusals import refusal, unreachable
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+
+class UpgradeRefusedError(Exception):
+    """The engine, or something between it and us, does not upgrade connections."""
+
+
+class Connection:
+    """Made without asking the engine for anything: the first call does, and each until one succeeded.
+
+    `host` is a URL as in DOCKER_HOST; None asks the environment and docker's current context, as the docker
+    command does. `deadline` is in seconds, for each answer of the engine.
+    """
+
+    def __init__(self, host: str | None, *, deadline: float) -> None:
+        self._host, self.deadline = host, deadline
+        self._client: Any = None
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def api(self) -> Iterator[Any]:
+        """docker-py's low-level client; what it raises inside the block becomes an EngineError."""
+        try:
+            yield self._connected()
+        except APIError as error:
+            raise refusal(error.explanation or str(error)) from error
+        except (DockerException, requests.RequestException, HTTPError, OSError, ValueError) as error:
+            raise unreachable(self._host, error) from error
+
+    def stream(
+        self,
+        path: str,
+        *,
+        params: Mapping[str, str],
+        body: Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        silence: float,
+        watch: Future[None] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Post and yield the messages of the answer.
+
+        The connection is closed when the caller stops listening: that is what ends a build.
+
+        Args:
+            silence: the longest wait for one message, in seconds.
+            watch: what must not fail meanwhile; if it does, the wait is over.
+        """
+        with self.api() as api:
+            answer = api._post(  # noqa: SLF001  (docker-py's own builds cannot name a session)
+                api._url(path),  # noqa: SLF001
+                params=dict(params),
+                data=body,
+                headers=dict(headers or {}),
+                stream=True,
+                timeout=(self.deadline, silence),
+            )
+            if watch is not None:
+                watch.add_done_callback(lambda done: _interrupt(answer) if done.exception() else None)
+            with closing(answer):
+                api._raise_for_status(answer)  # noqa: SLF001
+                yield from map(json.loads, filter(None, answer.iter_lines(None)))
+
+    def upgrade(self, path: str, headers: Iterable[tuple[str, str]]) -> tuple[socket.socket, bytes]:
+        """A raw connection of our own, and what the engine had said on it already when its answer was read.
+
+        Raises:
+            UpgradeRefusedError: the engine did not switch protocols.
+        """
+        with self.api() as api:
+            url: str = api._url(path)  # noqa: SLF001
+            if "://ssh" in url:
+                raise UpgradeRefusedError("a connection over ssh cannot be upgraded")
+            of_proxies = api._general_configs.get("HttpHeaders", {})  # noqa: SLF001
+            lines = "".join(f"{name}: {value}\r\n" for name, value in (*headers, *of_proxies.items()))
+            sock = _connect(api, url)
+            sock.sendall(f"POST {urlsplit(url).path} HTTP/1.1\r\nHost: docker\r\n{lines}\r\n".encode("latin-1"))
+            head, early = _read_head(sock)
+        if not head.startswith(b"HTTP/1.1 101 "):
+            sock.close()
+            raise UpgradeRefusedError(head.split(b"\r\n")[0].decode("latin-1"))
+        return sock, early
+
+    def credentials(self, registry: str) -> dict[str, str]:
+        """From the caller's docker config file and its helpers: keys in lower case; {} when there are none."""
+        with self.api() as api:
+            found = docker.auth.resolve_authconfig(api._auth_configs, registry)  # noqa: SLF001
+        return {key.lower(): value for key, value in (found or {}).items()}
+
+    def close(self) -> None:
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+            self._client = None
+
+    def _connected(self) -> Any:  # noqa: ANN401  (docker-py's types lack what is used of it)
+        with self._lock:
+            if self._client is None:
+                self._client = self._connect()
+            return self._client
+
+    def _connect(self) -> Any:  # noqa: ANN401
+        if self._host is None:
+            return docker.from_env(version="auto", timeout=self.deadline).api
+        tls = docker.utils.kwargs_from_env().get("tls", False)
+        return docker.APIClient(self._host, version="auto", timeout=self.deadline, tls=tls)
+
+
+def _connect(api: Any, url: str) -> Any:  # noqa: ANN401
+    """A connection as docker-py makes them (unix socket, TCP or TLS) that no pool will use again."""
+    request = requests.Request("POST", url).prepare()
+    pool = api.get_adapter(url).get_connection_with_tls_context(request, verify=api.verify, cert=api.cert)
+    connection = pool._new_conn()  # noqa: SLF001
+    connection.connect()
+    return connection.sock
+
+
+def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        piece = sock.recv(1 << 12)
+        if not piece:
+            raise ConnectionError("the engine hung up")
+        answer += piece
+    head, _, early = answer.partition(b"\r\n\r\n")
+    return head, early
+
+
+def _interrupt(answer: Any) -> None:  # noqa: ANN401
+    """Wake the thread that waits for more of the answer; closing alone would not."""
+    raw = answer.raw._fp.fp.raw  # noqa: SLF001  (where docker-py, too, finds the socket)
+    with suppress(OSError):
+        getattr(raw, "_sock", raw).shutdown(socket.SHUT_RDWR)
