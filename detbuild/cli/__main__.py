@@ -1,0 +1,109 @@
+"""`detbuild` and `det`: reads the environment once, runs a command, turns its outcome into an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+import click
+
+from detbuild.cli.session import Session, home_of
+from detbuild.errors import DetbuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from detbuild.engine.protocol import Engine
+
+INTERRUPTED = 130
+_LOG_LIMIT = 1 << 20  # bytes, of the current log; one older one is kept
+
+
+def main() -> None:
+    from detbuild.cli.commands import detbuild
+
+    sys.exit(run(detbuild, "detbuild", sys.argv[1:], _session()))
+
+
+def det() -> None:
+    from detbuild.cli.det import det as group
+
+    sys.exit(run(group, "det", sys.argv[1:], _session()))
+
+
+def run(group: click.Group, name: str, argv: Sequence[str], session: Session) -> int:
+    """Run one command line and return its exit code; everything that can go wrong is said on stderr."""
+    debug = "--debug" in argv
+    try:
+        code = group.main(list(argv), prog_name=name, standalone_mode=False, obj=session)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
+    except click.UsageError as error:
+        hint = error.ctx.command_path if error.ctx else name
+        _complain(_sentence(error.format_message()), f"see `{hint} --help`")
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except DetbuildError as error:
+        _record(session.home, debug=debug)
+        _complain(str(error), error.mend)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001  (the outermost boundary: a defect of ours)
+        log = _record(session.home, debug=debug)
+        _complain(
+            f"detbuild failed: {type(error).__name__}: {error}",
+            f"this is a defect of detbuild; please report it with {log}" if log else "run it again with --debug",
+        )
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _session() -> Session:
+    return Session(home=home_of(os.environ), environ=dict(os.environ), connect=_connect)
+
+
+def _connect() -> Engine:
+    from detbuild.engine.docker import DockerEngine
+
+    return DockerEngine()
+
+
+def _complain(cause: str, mend: str) -> None:
+    # The cause may quote a name from a config or a file: no control character of it may act on the terminal.
+    from detbuild.cli.text import visible
+
+    lines = [visible(line) for line in cause.splitlines()] or ["unknown"]
+    click.echo("\n".join([f"error: {lines[0]}", *(f"  {line}" for line in lines[1:])]), err=True)
+    for index, line in enumerate(mend.splitlines()):
+        click.echo(f"  {'mend:' if index == 0 else '     '} {visible(line)}", err=True)
+
+
+def _sentence(message: str) -> str:
+    return message[:1].lower() + message[1:].rstrip(".")
+
+
+def _record(home: Path, *, debug: bool) -> Path | None:
+    """Keep the traceback in a log file, and show it when it was asked for."""
+    text = traceback.format_exc()
+    if debug:
+        click.echo(text, err=True, nl=False)
+    log = home / "log" / "detbuild.log"
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        if log.exists() and log.stat().st_size > _LOG_LIMIT:
+            log.replace(log.with_suffix(".log.1"))
+        with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{datetime.now(timezone.utc).isoformat()}\n{text}\n")
+    except OSError:
+        return None  # the disk may be what is wrong; the error itself is shown either way
+    return log
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from detbuild.cli.session import Session
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+
+def complete_ids(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str | CompletionItem]:
+    """Offer the experiments of this home, newest first; names of folders alone, so it answers at once."""
+    session = ctx.find_object(Session)
+    try:
+        names = os.listdir(session.home / "experiments") if session else []
+    except OSError:
+        return []
+    ids = sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+    return [str(id_) for id_ in ids if str(id_).startswith(incomplete)]
+
+
+class TrialReference(click.ParamType):
+    """`3/2` is trial 2 of experiment 3; `3` is the first trial of experiment 3."""
+
+    name = "trial"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        experiment_id, _, trial_id = str(value).partition("/")
+        try:
+            return int(experiment_id), int(trial_id or 1)
+        except ValueError:
+            self.fail(f"{value!r} is no trial; write EXPERIMENT/TRIAL, such as 3/1", param, ctx)
+
+
+trial_argument = click.argument("trial", metavar="TRIAL", type=TrialReference(), shell_complete=complete_ids)
+experiment_argument = click.argument(
+    "experiment_id", metavar="ID", type=click.IntRange(min=1), shell_complete=complete_ids
+)
+config_argument = click.argument(
+    "config", metavar="CONFIG", type=click.Path(path_type=Path), shell_complete=None
+)
+overrides_option = click.option(
+    "--config",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Set a field of the config; dots nest: --config searcher.max_length.batches=100. May be repeated.",
+)
+include_option = click.option(
+    "-i",
+    "--include",
+    "includes",
+    metavar="PATH",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Add a file or directory to the context, under its own name. May be repeated.",
+)

@@ -1,0 +1,113 @@
+"""Rules about the engine: whether it answers, what it can do, how it is set up."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detbuild.cli.doctor import host_rules
+from detbuild.cli.doctor.verdict import NO_ENGINE, Verdict, fatal, ok, warning
+from detbuild.cli.text import size
+
+if TYPE_CHECKING:
+    from detbuild.cli.doctor.verdict import Surroundings
+
+OLDEST_API = (1, 40)  # Docker Engine 19.03: BuildKit and GPU requests
+DEFAULT_SOCKET = "unix:///var/run/docker.sock"
+REMOTE_LOGS = frozenset({"syslog", "fluentd", "gelf", "splunk", "awslogs", "gcplogs", "logentries"})
+NEEDED_MEMORY = 4 << 30
+
+
+def reachable(around: Surroundings) -> Verdict:
+    if around.info is None:
+        trouble = around.trouble
+        return fatal(str(trouble), trouble.mend if trouble else "") if trouble else NO_ENGINE
+    info = around.info
+    rootless = ", rootless" if info.rootless else ""
+    return ok(
+        f"{info.version} (API {info.api_version}), {info.cpus} CPUs, {size(info.memory)}, "
+        f"{info.storage_driver}, cgroup v{info.cgroup_version}{rootless}"
+    )
+
+
+def socket(around: Surroundings) -> Verdict:
+    host = around.environ.get("DOCKER_HOST") or DEFAULT_SOCKET
+    if not host.startswith("unix://"):
+        return ok(f"DOCKER_HOST={host}")
+    path = Path(host.removeprefix("unix://"))
+    if not path.exists():
+        return fatal(
+            f"{path} is not there", "install and start Docker Engine, or set DOCKER_HOST; `--local` needs none"
+        )
+    if not os.access(path, os.R_OK | os.W_OK):
+        return fatal(f"{path} is not yours to use", "sudo usermod -aG docker $USER, then log in again")
+    return ok(str(path))
+
+
+def buildkit(around: Surroundings) -> Verdict:
+    if around.info is None:
+        return NO_ENGINE
+    version = tuple(int(part) for part in around.info.api_version.split(".") if part.isdigit())
+    if version < OLDEST_API:
+        return fatal(f"API {around.info.api_version} is too old for it", "use Docker Engine 23 or newer")
+    return ok(f"part of engine {around.info.version}")
+
+
+def log_driver(around: Surroundings) -> Verdict:
+    if around.info is None:
+        return NO_ENGINE
+    driver = around.info.log_driver
+    if driver in REMOTE_LOGS:
+        return warning(
+            f"{driver}: when its target is away the engine may refuse to start containers",
+            "detbuild keeps output in its own files; set `log-driver` to `local` if this host allows",
+        )
+    return ok(f"{driver}; detbuild keeps events and output in its own files")
+
+
+def live_restore(around: Surroundings) -> Verdict:
+    if around.info is None:
+        return NO_ENGINE
+    if around.info.live_restore:
+        return ok("on: containers go on when the engine is restarted")
+    return ok("off: when the engine is restarted, trials continue from their newest checkpoint")
+
+
+def base_image(around: Surroundings) -> Verdict:
+    raise NotImplementedError
+
+
+def gpu_toolkit(around: Surroundings) -> Verdict:
+    if around.info is None:
+        return NO_ENGINE
+    if around.info.cdi_devices:
+        return ok(f"CDI devices: {', '.join(around.info.cdi_devices)}")
+    if "nvidia" in around.info.runtimes:
+        return ok("NVIDIA container runtime")
+    if host_rules.DRIVER_VERSION.exists():
+        return warning(
+            "a GPU driver is here, but the engine cannot give GPUs to containers",
+            "install nvidia-container-toolkit, then `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`",
+        )
+    return ok("none, and no GPU driver: trials train on the CPU, with `resources: {slots_per_trial: 0}`")
+
+
+def shared_memory(around: Surroundings) -> Verdict:
+    if around.info is None:
+        return NO_ENGINE
+    if around.info.memory < NEEDED_MEMORY:
+        return warning(
+            f"the engine has {size(around.info.memory)} of memory; trials get up to 4 GiB of it as /dev/shm",
+            "set a smaller `resources.shm_size`, or fewer data loader workers",
+        )
+    return ok("trials get 4 GiB as /dev/shm, or `resources.shm_size`")
+
+
+def data_root(around: Surroundings) -> Verdict:
+    if around.info is None:
+        return NO_ENGINE
+    path = Path(around.info.data_root)
+    if not path.is_dir():
+        return ok(f"{path} is not on this host, or not readable: its free space is not known")
+    return host_rules.disk(path, wanted=20 * host_rules.GB, needed=host_rules.GB)

@@ -1,0 +1,117 @@
+"""All rules of the doctor, and how they are asked: side by side, each with a deadline, so that none can hang it."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import TYPE_CHECKING, TypeVar
+
+from detbuild.cli.doctor import engine_rules, host_rules, network_rules
+from detbuild.cli.doctor.verdict import Severity, Surroundings, Verdict, fatal, warning
+from detbuild.errors import DetbuildError, EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from detbuild.cli.session import Session
+    from detbuild.engine.protocol import Engine, EngineInfo
+
+DEADLINE = 5.0  # seconds for each rule
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    name: str
+    group: str
+    check: Callable[[Surroundings], Verdict]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    rule: str
+    group: str
+    severity: Severity
+    finding: str
+    remedy: str
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("engine", "Engine", engine_rules.reachable),
+    Rule("socket", "Engine", engine_rules.socket),
+    Rule("buildkit", "Engine", engine_rules.buildkit),
+    Rule("log driver", "Engine", engine_rules.log_driver),
+    Rule("live-restore", "Engine", engine_rules.live_restore),
+    Rule("base image", "Engine", engine_rules.base_image),
+    Rule("gpu toolkit", "GPU", engine_rules.gpu_toolkit),
+    Rule("gpu driver", "GPU", host_rules.gpu_driver),
+    Rule("shared memory", "Host", engine_rules.shared_memory),
+    Rule("data root", "Host", engine_rules.data_root),
+    Rule("home", "Host", host_rules.home),
+    Rule("temporary files", "Host", host_rules.temporary),
+    Rule("python", "Host", host_rules.python),
+    Rule("determined", "Host", host_rules.peer),
+    Rule("registry", "Network", network_rules.registry),
+    Rule("package index", "Network", network_rules.package_index),
+)
+
+
+def examine(session: Session, rules: tuple[Rule, ...] = RULES, *, deadline: float = DEADLINE) -> tuple[Finding, ...]:
+    """Ask all rules; the whole takes at most two deadlines."""
+    engine, info, trouble = _meet(session, deadline)
+    around = Surroundings(home=session.home, environ=session.environ, engine=engine, info=info, trouble=trouble)
+    pending = [(rule, _begin(lambda rule=rule: _judge(rule, around))) for rule in rules]  # type: ignore[misc]
+    end = monotonic() + deadline
+    return tuple(_finding(rule, _receive(answer, end)) for rule, answer in pending)
+
+
+def _meet(session: Session, deadline: float) -> tuple[Engine | None, EngineInfo | None, DetbuildError | None]:
+    def greet() -> tuple[Engine | None, EngineInfo | None, DetbuildError | None]:
+        try:
+            engine = session.connect()
+            return engine, engine.info(), None
+        except DetbuildError as error:
+            return None, None, error
+
+    silence = EngineError(f"the engine did not answer within {deadline:.0f} s", mend="restart it")
+    return _receive(_begin(greet), monotonic() + deadline) or (None, None, silence)
+
+
+def _judge(rule: Rule, around: Surroundings) -> Verdict:
+    try:
+        return rule.check(around)
+    except DetbuildError as error:
+        return fatal(str(error), error.mend)
+    except OSError as error:
+        return warning(f"could not be checked: {error}", "")
+
+
+def _begin(question: Callable[[], Answer]) -> SimpleQueue[Answer | None]:
+    """Ask in a thread that nobody waits for at exit."""
+    answer: SimpleQueue[Answer | None] = SimpleQueue()
+
+    def ask() -> None:
+        result = None
+        try:
+            result = question()
+        finally:
+            answer.put(result)
+
+    threading.Thread(target=ask, daemon=True).start()
+    return answer
+
+
+def _receive(answer: SimpleQueue[Answer | None], end: float) -> Answer | None:
+    try:
+        return answer.get(timeout=max(0.0, end - monotonic()))
+    except Empty:
+        return None
+
+
+def _finding(rule: Rule, verdict: Verdict | None) -> Finding:
+    said = verdict or warning("no answer in time", "try again; if it stays so, look at what this rule asks")
+    return Finding(
+        rule=rule.name, group=rule.group, severity=said.severity, finding=said.finding, remedy=said.remedy
+    )

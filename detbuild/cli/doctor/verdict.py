@@ -1,0 +1,48 @@
+"""What a rule of the doctor is told, and what it may answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from detbuild.engine.protocol import Engine, EngineInfo
+    from detbuild.errors import DetbuildError
+
+Severity = Literal["ok", "warning", "fatal"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Surroundings:
+    """`engine` and `info` are None, and `trouble` says why, when no engine answers."""
+
+    home: Path
+    environ: Mapping[str, str]
+    engine: Engine | None
+    info: EngineInfo | None
+    trouble: DetbuildError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    severity: Severity
+    finding: str
+    remedy: str = ""
+
+
+def ok(finding: str) -> Verdict:
+    return Verdict("ok", finding)
+
+
+def warning(finding: str, remedy: str) -> Verdict:
+    return Verdict("warning", finding, remedy)
+
+
+def fatal(finding: str, remedy: str) -> Verdict:
+    return Verdict("fatal", finding, remedy)
+
+
+NO_ENGINE = Verdict("warning", "not checked: no engine answers")

@@ -1,0 +1,120 @@
+"""What `--json` prints of experiments: plain values under documented names, which stay as they are.
+
+Times are seconds since the epoch, sizes bytes; what is not known yet is null.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.progress import CheckpointState
+    from detbuild.store.state import ExperimentState, RunState, TrialState
+    from determined._records import Validation
+
+Document = dict[str, object]
+
+
+def experiment(state: ExperimentState, folder: ExperimentFolder) -> Document:
+    """One element of `detbuild list --json`."""
+    header = state.header
+    best = best_validation(state)
+    return {
+        "id": header.id,
+        "name": header.name,
+        "state": state.state,
+        "why": state.why,
+        "metric": header.metric or None,
+        "best": best.metrics.get(header.metric) if best else None,
+        "steps_completed": max((trial.progress.steps_completed for trial in state.trials.values()), default=0),
+        "trial_count": len(state.trials),
+        "checkpoint_count": sum(len(trial.progress.checkpoints) for trial in state.trials.values()),
+        "created": header.created,
+        "ended": state.ended,
+        "local": header.local,
+        "test_mode": header.test_mode,
+        "labels": list(header.labels),
+        "folder": str(folder.path),
+    }
+
+
+def described(state: ExperimentState, folder: ExperimentFolder) -> Document:
+    """The answer of `detbuild describe --json`."""
+    header = state.header
+    return {
+        **experiment(state, folder),
+        "image": header.image or None,
+        "tag": header.tag or None,
+        "context_dir": header.context_dir,
+        "host": header.host,
+        "version": header.version,
+        "trials": [trial(one, folder) for one in state.trials.values()],
+    }
+
+
+def trial(state: TrialState, folder: ExperimentFolder) -> Document:
+    """One trial, with its runs, validations and checkpoints."""
+    progress = state.progress
+    return {
+        "id": state.id,
+        "experiment_id": folder.id,
+        "state": state.state,
+        "why": state.why,
+        "hparams": dict(state.hparams),
+        "seed": state.seed,
+        "restarts": state.restarts,
+        "steps_completed": progress.steps_completed,
+        "progress": progress.fraction,
+        "stage": progress.stage.value if progress.stage else None,
+        "best": _validation(progress.best),
+        "training": dict(progress.training.metrics) if progress.training else None,
+        "validations": [_validation(one) for one in progress.validations],
+        "checkpoints": [checkpoint(one, state.id, folder) for one in progress.checkpoints],
+        "runs": [_run(one, state.id, folder) for one in state.runs],
+    }
+
+
+def checkpoint(state: CheckpointState, trial_id: int, folder: ExperimentFolder) -> Document:
+    """One element of `detbuild checkpoint list --json`."""
+    return {
+        "uuid": state.uuid,
+        "experiment_id": folder.id,
+        "trial_id": trial_id,
+        "run": state.run,
+        "steps_completed": state.steps_completed,
+        "state": state.state,
+        "size": state.size,
+        "files": state.files,
+        "metrics": dict(state.validation.metrics) if state.validation else None,
+    }
+
+
+def best_validation(state: ExperimentState) -> Validation | None:
+    """The best of all trials, by the searcher's metric."""
+    from detbuild.store.progress import Goal
+
+    found = [trial.progress.best for trial in state.trials.values() if trial.progress.best]
+    return Goal(state.header.metric, state.header.smaller_is_better).best(found)
+
+
+def _validation(validation: Validation | None) -> Document | None:
+    if validation is None:
+        return None
+    return {"steps_completed": validation.steps_completed, "metrics": dict(validation.metrics)}
+
+
+def _run(run: RunState, trial_id: int, folder: ExperimentFolder) -> Document:
+    end = run.finished
+    return {
+        "run": run.run,
+        "container": run.container or None,
+        "gpu_ids": list(run.gpu_ids),
+        "started": run.started or None,
+        "outcome": end.outcome if end else None,
+        "exit_code": end.exit_code if end else None,
+        "signal": end.signal if end else None,
+        "message": end.message if end else "",
+        "mend": end.mend if end else "",
+        "folder": str(folder.run(trial_id, run.run).path),
+    }

@@ -1,0 +1,40 @@
+"""Reads what the commands of a listing show, out of the files of a home."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from detbuild.errors import ConfigError
+from detbuild.store import state as store
+from detbuild.store.home import Home
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.state import ExperimentState, TrialState
+
+
+def experiments(home: Path) -> Iterator[tuple[ExperimentState, ExperimentFolder]]:
+    """All experiments, newest first; numbers of submissions that never finished are passed over."""
+    opened = Home.open(home)
+    for number in reversed(opened.ids()):
+        try:
+            folder = opened.experiment(number)
+        except ConfigError:
+            continue
+        yield store.load(folder), folder
+
+
+def experiment(home: Path, experiment_id: int) -> tuple[ExperimentState, ExperimentFolder]:
+    folder = Home.open(home).experiment(experiment_id)
+    return store.load(folder), folder
+
+
+def trial(home: Path, reference: tuple[int, int]) -> tuple[TrialState, ExperimentFolder]:
+    state, folder = experiment(home, reference[0])
+    if reference[1] not in state.trials:
+        there = ", ".join(map(str, state.trials)) or "none yet"
+        raise ConfigError(f"experiment {folder.id} has no trial {reference[1]}", mend=f"its trials: {there}")
+    return state.trials[reference[1]], folder

@@ -1,0 +1,100 @@
+"""The live view of a build: what runs now, for how long, and its last lines of output; finished steps scroll up."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live as Region
+from rich.text import Text
+
+from detbuild.cli.show import lines_of
+from detbuild.cli.text import line_of_output, visible
+from detbuild.cli.views import Plain
+from detbuild.events import BuildOutput, BuildStep, Event, ImagePulling
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rich.console import RenderableType
+
+SHOWN_LINES = 3  # of each running step
+
+
+@dataclass
+class Running:
+    since: float
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=SHOWN_LINES))
+
+
+class Live:
+    """Emits events to a terminal; anything but a build goes through as plain lines."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)  # honours NO_COLOR
+        self.plain = Plain()
+        self.running: dict[str, Running] = {}
+        self.pulling = ""
+        self.region: Region | None = None
+
+    def __enter__(self) -> Live:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def emit(self, event: Event) -> None:
+        match event:
+            case ImagePulling():
+                self.pulling = lines_of(event)[0]
+                self._redraw()
+            case BuildStep(seconds=None, error="") if not event.cached:
+                self.running.setdefault(event.name, Running(time.monotonic()))
+                self._redraw()
+            case BuildOutput(step, line):
+                self.plain.output.setdefault(step, deque(maxlen=20)).append(line)
+                if step in self.running:
+                    self.running[step].lines.append(line)
+            case BuildStep():
+                self.running.pop(event.name, None)
+                self._above(event)
+            case _:
+                self._stop()
+                self.plain.emit(event)
+
+    def _above(self, event: BuildStep) -> None:
+        style = "red" if event.error else "dim" if event.cached else "green"
+        for line in lines_of(event):
+            self.console.print(Text(line, style=style), soft_wrap=True)
+        if event.error:
+            for line in self.plain.output.get(event.name, ()):
+                self.console.print(Text(f"    {line_of_output(line)}"), soft_wrap=True)
+
+    def _redraw(self) -> None:
+        if self.region is None:
+            self.region = Region(
+                console=self.console, transient=True, refresh_per_second=4, get_renderable=self._render
+            )
+            self.region.start()
+
+    def _stop(self) -> None:
+        if self.region is not None:
+            self.region.stop()
+            self.region = None
+        self.pulling = ""
+
+    def _render(self) -> RenderableType:
+        lines = [Text(self.pulling, no_wrap=True, overflow="ellipsis")] if self.pulling else []
+        for name, step in list(self.running.items()):
+            seconds = time.monotonic() - step.since
+            lines.append(Text(f"{visible(name)}  {seconds:.0f} s", style="bold", no_wrap=True, overflow="ellipsis"))
+            lines += [
+                Text(f"    {line_of_output(line)}", style="dim", no_wrap=True, overflow="ellipsis")
+                for line in list(step.lines)
+            ]
+        return Group(*lines)

@@ -1,0 +1,148 @@
+"""`detbuild logs`: what a trial wrote, byte for byte."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import click
+
+from detbuild.cli.arguments import experiment_argument, trial_argument
+from detbuild.cli.group import Command
+from detbuild.cli.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from detbuild.store.folder import ExperimentFolder
+
+POLL = 0.2  # seconds between looks at files that grow
+_BLOCK = 1 << 20
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("-f", "--follow", is_flag=True, help="Go on until the trial has ended."),
+        click.option("--head", type=click.IntRange(min=0), metavar="N", help="Only the first N lines."),
+        click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines."),
+        click.option("--stderr", "only_stderr", is_flag=True, help="Only what went to stderr, on stdout."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command(cls=Command)
+@experiment_argument
+@click.option("--trial", "trial_id", type=click.IntRange(min=1), default=1, show_default=True, help="Which trial.")
+@_options
+@pass_session
+def logs(session: Session, *, experiment_id: int, trial_id: int, **options: object) -> None:
+    """Write out what a trial wrote to stdout and stderr, on stdout and stderr.
+
+    All runs of the trial, in order; bytes are not changed.
+    """
+    _write(session, experiment_id, trial_id, **options)  # type: ignore[arg-type]  # click checked them
+
+
+@click.command("logs", cls=Command)
+@trial_argument
+@_options
+@pass_session
+def trial_logs(session: Session, *, trial: tuple[int, int], **options: object) -> None:
+    """Write out what a trial wrote to stdout and stderr, on stdout and stderr.
+
+    TRIAL is EXPERIMENT/TRIAL, such as 3/1; a lone number is the first trial of that experiment.
+    """
+    _write(session, *trial, **options)  # type: ignore[arg-type]  # click checked them
+
+
+def _write(  # noqa: PLR0913  (the options of the command)
+    session: Session,
+    experiment_id: int,
+    trial_id: int,
+    *,
+    follow: bool,
+    head: int | None,
+    tail: int | None,
+    only_stderr: bool,
+) -> None:
+    from detbuild.cli import listing
+
+    if head is not None and (tail is not None or follow):
+        raise click.UsageError("--head goes neither with --tail nor with --follow")
+    _, folder = listing.experiment(session.home, experiment_id)
+    if not follow:
+        listing.trial(session.home, (experiment_id, trial_id))
+    sinks = {"stderr": sys.stdout.buffer} if only_stderr else {"stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer}
+    pumps = [Pump(folder, trial_id, stream, sink) for stream, sink in sinks.items()]
+    for pump in pumps:
+        pump.begin(head, tail)
+    if head is None:
+        _pump(pumps, (lambda: _over(folder, trial_id)) if follow else lambda: True)
+
+
+def _pump(pumps: list[Pump], over: Callable[[], bool]) -> None:
+    while True:
+        last = over()  # asked first: what was written before the end is then written out after it
+        for pump in pumps:
+            pump.copy()
+        if last:
+            return
+        time.sleep(POLL)
+
+
+def _over(folder: ExperimentFolder, trial_id: int) -> bool:
+    from detbuild.store.state import fold
+
+    state = fold(folder.header(), folder.journal())
+    return state.over or (trial_id in state.trials and state.trials[trial_id].ended)
+
+
+class Pump:
+    """Copies one stream of all runs of a trial, new runs too, from where it stopped the last time."""
+
+    def __init__(self, folder: ExperimentFolder, trial_id: int, stream: str, sink: BinaryIO) -> None:
+        self.folder = folder
+        self.trial_id = trial_id
+        self.stream = stream
+        self.sink = sink
+        self.offsets: dict[Path, int] = {}
+
+    def files(self) -> Iterator[Path]:
+        run = 0
+        while (folder := self.folder.run(self.trial_id, run)).path.is_dir():
+            if folder.output(self.stream).exists():
+                yield folder.output(self.stream)
+            run += 1
+
+    def begin(self, head: int | None, tail: int | None) -> None:
+        """Write the first or last lines; without either, nothing yet."""
+        if head is not None:
+            self._write(islice(self._lines(), head))
+        elif tail is not None:
+            self._write(deque(self._lines(), maxlen=tail))
+
+    def copy(self) -> None:
+        """Write what is new, in blocks: a line may be as long as the file."""
+        for path in self.files():
+            with path.open("rb") as file:
+                file.seek(self.offsets.get(path, 0))
+                while block := file.read(_BLOCK):
+                    self.sink.write(block)
+                self.offsets[path] = file.tell()
+        self.sink.flush()
+
+    def _lines(self) -> Iterator[bytes]:
+        for path in self.files():
+            with path.open("rb") as file:
+                yield from file
+                self.offsets[path] = file.tell()
+
+    def _write(self, lines: Iterable[bytes]) -> None:
+        self.sink.writelines(lines)
+        self.sink.flush()

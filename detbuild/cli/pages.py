@@ -1,0 +1,86 @@
+"""Pages for people about one experiment, one trial, one checkpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from detbuild.cli.documents import best_validation
+from detbuild.cli.show import metrics_line
+from detbuild.cli.text import size, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.progress import CheckpointState
+    from detbuild.store.state import ExperimentState, RunState, TrialState
+
+
+def experiment_page(state: ExperimentState, folder: ExperimentFolder) -> str:
+    header = state.header
+    why = f" ({visible(state.why)})" if state.why else ""
+    lines = [f"experiment {header.id}  {visible(header.name)}  {state.state}{why}"]
+    if header.tag:
+        lines.append(f"image      {visible(header.tag)}  {header.image[7:19]}")
+    best = best_validation(state)
+    if best:
+        lines.append(f"best       {metrics_line(best.metrics)} at batch {best.steps_completed}")
+    lines.append(f"folder     {visible(str(folder.path))}")
+    for trial in state.trials.values():
+        lines += ["", *trial_lines(trial, folder)]
+    return "\n".join(lines)
+
+
+def trial_lines(trial: TrialState, folder: ExperimentFolder) -> Iterator[str]:
+    progress = trial.progress
+    why = f" ({visible(trial.why)})" if trial.why else ""
+    yield f"trial {trial.id}  {trial.state}{why}  batch {progress.steps_completed}  restarts {trial.restarts}"
+    if trial.hparams:
+        yield f"  hyperparameters  {metrics_line(trial.hparams)}"
+    if progress.training:
+        yield f"  training         {metrics_line(progress.training.metrics)}"
+    for validation in progress.validations[-1:]:
+        yield f"  last validation  {metrics_line(validation.metrics)} at batch {validation.steps_completed}"
+    for checkpoint in progress.checkpoints:
+        yield f"  checkpoint       {checkpoint_line(checkpoint)}"
+    for run in trial.runs:
+        yield from _run_lines(run, trial.id, folder)
+
+
+def checkpoint_line(checkpoint: CheckpointState) -> str:
+    damaged = "" if checkpoint.state == "COMPLETED" else f"  {checkpoint.state}"
+    return f"{checkpoint.uuid}  batch {checkpoint.steps_completed}  {size(checkpoint.size)}{damaged}"
+
+
+def _run_lines(run: RunState, trial_id: int, folder: ExperimentFolder) -> Iterator[str]:
+    end = run.finished
+    how = "running" if end is None else end.outcome
+    yield f"  run {run.run}  {how}  {visible(str(folder.run(trial_id, run.run).path))}"
+    if end and end.message:
+        yield from (f"      {visible(line)}" for line in end.message.splitlines())
+    if end and end.mend:
+        yield f"      mend: {visible(end.mend)}"
+    if end:
+        yield from (f"      | {visible(line)}" for line in end.tail)
+
+
+def ending_page(state: ExperimentState, folder: ExperimentFolder) -> str:
+    """What `create -f` says last: how it ended, how good it is, where everything lies."""
+    best = best_validation(state)
+    newest = next((c for trial in state.trials.values() for c in trial.progress.checkpoints), None)
+    why = f": {visible(state.why)}" if state.why else ""
+    lines = [f"experiment {folder.id} {state.state}{why}"]
+    if best:
+        lines.append(f"  best validation  {metrics_line(best.metrics)} at batch {best.steps_completed}")
+    if newest:
+        lines.append(f"  checkpoint       {visible(str(folder.checkpoints / newest.uuid))}")
+    lines.append(f"  metrics, logs    {visible(str(folder.path / 'runs'))}")
+    return "\n".join(lines)
+
+
+def next_commands(state: ExperimentState, folder: ExperimentFolder) -> str:
+    newest = next((c for trial in state.trials.values() for c in trial.progress.checkpoints), None)
+    lines = [f"detbuild describe {folder.id}", f"detbuild logs {folder.id}"]
+    if newest:
+        lines.append(f"detbuild checkpoint download {newest.uuid} -o DIR")
+    return "next:\n" + "\n".join(f"  {line}" for line in lines)

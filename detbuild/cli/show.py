@@ -1,0 +1,153 @@
+"""How events look to people. Pure: an event in, lines out; which stream they go to is decided in `views.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NoReturn
+
+from detbuild.cli.text import line_of_output, number, size, visible
+from detbuild.events import (
+    BuildOutput,
+    BuildStep,
+    ContextPacked,
+    ContextSent,
+    Event,
+    ExperimentCreated,
+    ExperimentEnded,
+    ImagePulling,
+    ImageReady,
+    RunEnded,
+    RunOutput,
+    RunRecord,
+    RunStarted,
+    TrialQueued,
+    Warned,
+)
+from determined._records import (
+    Checkpoint,
+    CheckpointRejected,
+    Ended,
+    Exited,
+    Progress,
+    Record,
+    Restored,
+    StageEntered,
+    Started,
+    Training,
+    Validation,
+)
+
+LARGE_CONTEXT = 100_000_000  # bytes; above it the largest entries are named
+
+
+def lines_of(event: Event) -> tuple[str, ...]:  # noqa: C901, PLR0911, PLR0912  (one case an event; mypy holds that none is missing)
+    """Return what to print for an event; nothing for those that matter to programs only."""
+    match event:
+        case Warned(message, mend):
+            return (f"warning: {visible(message)}", *((f"  mend: {visible(mend)}",) if mend else ()))
+        case ContextPacked():
+            return _context(event)
+        case ImagePulling(reference, detail):
+            return (f"pulling {visible(reference)}: {visible(detail)}",)
+        case BuildStep():
+            return _step(event)
+        case BuildOutput(_, text):
+            return (f"    {line_of_output(text)}",)
+        case ContextSent(files, count):
+            return (f"sent {files} files, {size(count)}, to the engine",)
+        case ImageReady(_, tag, built, seconds):
+            return (f"image {tag} " + (f"built in {seconds:.1f} s" if built else "unchanged: nothing to build"),)
+        case ExperimentCreated(experiment_id):
+            return (f"Created experiment {experiment_id}",)
+        case TrialQueued(trial_id, why):
+            return (f"trial {trial_id} waits: {visible(why)}",)
+        case RunStarted():
+            return (_started(event),)
+        case RunRecord(trial_id, _, record):
+            return tuple(f"trial {trial_id}  {line}" for line in record_lines(record))
+        case RunOutput(trial_id, _, _, text):
+            return (f"[trial {trial_id}] {line_of_output(text)}",)
+        case RunEnded():
+            return _run_ended(event)
+        case ExperimentEnded(experiment_id, state, why):
+            return (f"experiment {experiment_id} {state}" + (f": {visible(why)}" if why else ""),)
+        case _:
+            _never(event)
+
+
+def record_lines(record: Record) -> tuple[str, ...]:  # noqa: PLR0911  (one case a record)
+    match record:
+        case Training(steps, metrics):
+            return (f"batch {steps}  {metrics_line(metrics)}",)
+        case Validation(steps, metrics):
+            return (f"batch {steps}  validation  {metrics_line(metrics)}",)
+        case Checkpoint(uuid, steps, resources):
+            return (f"batch {steps}  checkpoint {uuid}  {len(resources)} files, {size(sum(resources.values()))}",)
+        case Restored(uuid, steps):
+            return (f"batch {steps}  restored from checkpoint {uuid}",)
+        case CheckpointRejected(uuid, why):
+            return (f"checkpoint {uuid} not used: {visible(why)}",)
+        case Ended(reason, stage, message, mend):
+            return _worker_ended(reason.value, stage.value if stage else "", message, mend)
+        case Started() | StageEntered() | Progress() | Exited():
+            return ()  # RunStarted, metrics and RunEnded say the same to people
+        case _:
+            _never(record)
+
+
+def metrics_line(metrics: Mapping[str, object]) -> str:
+    """Return `loss=0.25 accuracy=0.9`; nested metrics get dotted names."""
+    return " ".join(f"{visible(name)}={number(value)}" for name, value in _flat(metrics))
+
+
+def _flat(metrics: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:
+    flat: list[tuple[str, object]] = []
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            flat += _flat(value, f"{prefix}{name}.")
+        else:
+            flat.append((f"{prefix}{name}", value))
+    return flat
+
+
+def _context(event: ContextPacked) -> tuple[str, ...]:
+    head = f"context: {event.files} files, {size(event.size)}"
+    if event.size < LARGE_CONTEXT:
+        return (head,)
+    largest = (f"    {size(count):>9}  {visible(path)}" for path, count in event.largest)
+    return (f"{head}; the largest are below, .detignore can keep them out", *largest)
+
+
+def _step(event: BuildStep) -> tuple[str, ...]:
+    name = visible(event.name)
+    if event.error:
+        return (f"{name}  FAILED: {visible(event.error)}",)
+    if event.seconds is None:
+        return (f"{name}  ...",)
+    return (f"{name}  " + ("cached" if event.cached else f"{event.seconds:.1f} s"),)
+
+
+def _started(event: RunStarted) -> str:
+    where = f"container {event.container[:12]}" if event.container else "this host's Python"
+    gpus = f" on GPU {', '.join(event.gpu_ids)}" if event.gpu_ids else ""
+    again = f" (run {event.run})" if event.run else ""
+    return f"trial {event.trial_id} started{again} in {visible(where)}{visible(gpus)}"
+
+
+def _run_ended(event: RunEnded) -> tuple[str, ...]:
+    next_ = "; it will be run again" if event.retry else ""
+    first, *rest = event.why.splitlines() or [f"exit code {event.exit_code}"]
+    return (f"trial {event.trial_id} ended: {visible(first)}{next_}", *(f"    {visible(line)}" for line in rest))
+
+
+def _worker_ended(reason: str, stage: str, message: str, mend: str) -> tuple[str, ...]:
+    if not message:
+        return ()
+    where = f" in stage {stage}" if stage else ""
+    first, *rest = message.splitlines()
+    lines = (f"{reason}{where}: {visible(first)}", *(f"    {visible(line)}" for line in rest))
+    return (*lines, f"  mend: {visible(mend)}") if mend else lines
+
+
+def _never(value: NoReturn) -> NoReturn:  # typing.assert_never is not in Python 3.10
+    raise AssertionError(value)

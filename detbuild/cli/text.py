@@ -1,0 +1,44 @@
+"""Text for a terminal: nothing that a name or a log line holds may act on it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def visible(text: str) -> str:
+    """Show control characters, and those that reorder or hide text, as escapes such as `\\x1b`."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(char if _harmless(char) else _escape(char) for char in text)
+
+
+def line_of_output(text: str) -> str:
+    """One line that a program wrote: a progress bar's last state, no colours, the rest as in `visible`."""
+    last = text.rstrip("\r").rpartition("\r")[2]
+    return "\t".join(visible(part) for part in _COLOUR.sub("", last).split("\t"))
+
+
+def size(count: float) -> str:
+    """Bytes for people: `3.4 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:  # noqa: PLR2004
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def number(value: object) -> str:
+    """A metric for people: at most six significant digits."""
+    return f"{value:.6g}" if isinstance(value, float) else visible(str(value))
+
+
+def _harmless(char: str) -> bool:
+    # Cc: controls; Cf: bidirectional overrides and zero-width marks; Cs: lone surrogates; Zl, Zp: line ends.
+    return unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -1,0 +1,68 @@
+"""`det experiment list-trials` and `det trial describe | kill | download`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from detbuild.cli.arguments import experiment_argument, trial_argument
+from detbuild.cli.group import Command
+from detbuild.cli.session import Session, pass_session
+from detbuild.cli.table import json_option, show_json, show_table
+
+if TYPE_CHECKING:
+    from detbuild.cli.table import Row
+
+
+@click.command("list-trials", cls=Command)
+@experiment_argument
+@json_option
+@pass_session
+def list_(session: Session, *, experiment_id: int, as_json: bool) -> None:
+    """List the trials of an experiment.
+
+    With --json: a list as under "trials" of `detbuild describe --json`.
+    """
+    from detbuild.cli import documents, listing
+
+    state, folder = listing.experiment(session.home, experiment_id)
+    rows = [documents.trial(trial, folder) for trial in state.trials.values()]
+    if as_json:
+        show_json(rows)
+    else:
+        columns = {
+            "TRIAL": lambda row: f"{experiment_id}/{row['id']}",
+            "STATE": "state",
+            "BATCHES": "steps_completed",
+            "RESTARTS": "restarts",
+            "HYPERPARAMETERS": _hparams,
+        }
+        show_table(rows, columns, empty=f"experiment {experiment_id} has no trials yet")
+
+
+@click.command(cls=Command)
+@trial_argument
+@json_option
+@pass_session
+def describe(session: Session, *, trial: tuple[int, int], as_json: bool) -> None:
+    """Show one trial: runs, metrics, checkpoints.
+
+    TRIAL is EXPERIMENT/TRIAL, such as 3/1; a lone number is the first trial of that experiment.
+    """
+    from detbuild.cli import documents, listing
+    from detbuild.cli.pages import trial_lines
+
+    state, folder = listing.trial(session.home, trial)
+    if as_json:
+        show_json(documents.trial(state, folder))
+    else:
+        click.echo("\n".join(trial_lines(state, folder)))
+
+
+def _hparams(row: Row) -> str:
+    from detbuild.cli.show import metrics_line
+
+    hparams = row["hparams"]
+    return metrics_line(hparams) if isinstance(hparams, dict) else ""

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+
+from detbuild.cli.commands import COMMANDS
+from detbuild.cli.det import CHECKPOINT, EXPERIMENT, TRIAL
+from detbuild.cli.det import det as det_group
+from detbuild.cli.group import Noun, Verb
+
+TABLES = [COMMANDS, det_group.table, EXPERIMENT.verbs, TRIAL.verbs, CHECKPOINT.verbs]
+TABLES += [entry.verbs for entry in COMMANDS.values() if isinstance(entry, Noun)]
+VERBS = {entry.target: entry for table in TABLES for entry in table.values() if isinstance(entry, Verb)}
+
+
+@pytest.mark.parametrize("target", sorted(VERBS))
+def test_every_command_of_the_tables_can_be_loaded_and_explains_itself(target):
+    command = VERBS[target].load()
+    assert command.help
+    assert all(option.help for option in command.params if option.param_type_name == "option" and not option.hidden)
+
+
+def test_the_help_of_the_group_says_what_the_commands_own_help_says():
+    for name, entry in COMMANDS.items():
+        if isinstance(entry, Verb):
+            first = (entry.load().help or "").splitlines()[0]
+            assert first.startswith(entry.help.rstrip(".").split(";")[0].split(":")[0]), name
+
+
+def test_a_mistyped_command_is_refused_with_the_nearest_one(shell):
+    outcome = shell("detbuild", "creat")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == "error: no such command: creat. Did you mean `create`?\n  mend: see `detbuild --help`\n"
+
+
+def test_a_mistyped_option_is_refused_with_the_nearest_one(shell):
+    outcome = shell("detbuild", "list", "--jsn")
+    assert outcome.code == 2
+    assert "--json" in outcome.err
+    assert outcome.err.endswith("  mend: see `detbuild list --help`\n")
+
+
+def test_a_missing_argument_is_a_usage_error(shell):
+    outcome = shell("detbuild", "describe")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("error: missing argument 'ID'")
+
+
+def test_no_command_at_all_shows_the_help(shell):
+    outcome = shell("detbuild")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "Commands:" in outcome.err
+
+
+def test_the_version_is_the_harness_version(shell):
+    from determined._version import __version__
+
+    assert shell("detbuild", "--version").out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (("e", "pause", "1"), "error: `pause` is not there: `det experiment cancel ID` stops it after a checkpoint\n"),
+        (("master", "config"), "error: `master` is not there: detbuild has no server"),
+        (("tensorboard", "start"), "error: `tensorboard` is not there: "),
+    ],
+)
+def test_what_determined_has_and_detbuild_has_not_is_answered_with_what_to_do(shell, words, advice):
+    outcome = shell("det", *words)
+    assert outcome.code == 2
+    assert outcome.err.startswith(advice)
+
+
+@pytest.mark.parametrize("words", [("e", "lt"), ("experiment", "list-trials"), ("t", "logs"), ("c", "download")])
+def test_short_and_long_words_of_determined_reach_a_command(shell, words):
+    outcome = shell("det", *words, "--help")
+    assert outcome.code == 0
+    assert "Usage: det " in outcome.out

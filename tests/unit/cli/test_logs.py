@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from detbuild.store import journal
+from tests.unit.cli.shells import FINISHED
+
+
+@pytest.fixture
+def logs(shell):
+    def command(*words: str) -> tuple[int, bytes, bytes]:
+        outcome = shell("detbuild", "logs", *words)
+        return outcome.code, *(text.encode("utf-8", "surrogateescape") for text in (outcome.out, outcome.err))
+
+    return command
+
+
+def test_both_streams_come_out_byte_for_byte(shell, logs):
+    shell.experiment()
+    assert logs("1") == (0, b"one\ntwo\nthree\n", b"warn \xff\x1b[31mred\n")
+
+
+def test_stderr_alone_comes_on_stdout(shell, logs):
+    shell.experiment()
+    assert logs("1", "--stderr") == (0, b"warn \xff\x1b[31mred\n", b"")
+
+
+@pytest.mark.parametrize(
+    ("words", "out"),
+    [
+        (("--head", "2"), b"one\ntwo\n"),
+        (("--tail", "1"), b"three\n"),
+        (("--tail", "0"), b""),
+        (("--tail", "9"), b"one\ntwo\nthree\n"),
+    ],
+)
+def test_head_and_tail_count_lines(shell, logs, words, out):
+    shell.experiment()
+    assert logs("1", *words)[:2] == (0, out)
+
+
+def test_head_goes_not_with_follow(shell, logs):
+    shell.experiment()
+    assert logs("1", "--head", "1", "-f")[0] == 2
+
+
+def test_all_runs_of_a_trial_come_in_order(shell, logs):
+    folder = shell.experiment()
+    second = folder.run(1, 1)
+    second.path.mkdir()
+    second.output("stdout").write_bytes(b"again\n")
+    assert logs("1")[1] == b"one\ntwo\nthree\nagain\n"
+    assert logs("1", "--tail", "2")[1] == b"three\nagain\n"
+
+
+def test_a_trial_that_is_not_there_is_an_error(shell, logs):
+    shell.experiment()
+    assert logs("1", "--trial", "2")[0] == 2
+
+
+def test_following_ends_with_the_trial_and_misses_nothing(shell, logs):
+    folder = shell.experiment(finished=None)
+
+    def train() -> None:
+        with folder.run(1, 0).output("stdout").open("ab") as file:
+            for word in (b"four\n", b"five", b" and a half\n"):
+                time.sleep(0.05)
+                file.write(word)
+                file.flush()
+        folder.record(FINISHED)
+        folder.record(journal.TrialFinished(trial_id=1, state="COMPLETED"))
+
+    trainer = threading.Thread(target=train)
+    trainer.start()
+    outcome = logs("1", "-f", "--tail", "1")
+    trainer.join()
+    assert outcome[:2] == (0, b"three\nfour\nfive and a half\n")
