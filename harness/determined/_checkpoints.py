@@ -1,6 +1,6 @@
-"""Checkpoints on disk: directories that are complete or invisible, each with a manifest that tells damage.
+"""Checkpoints on disk: directories that are complete or invisible, with a manifest that tells damage.
 
-`store` fills a hidden directory, syncs it, writes the manifest and renames: a checkpoint under its uuid is whole.
+`store` fills a hidden directory, syncs it, writes the manifest and renames: what bears a uuid is whole.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BLOCK = 1 << 20
 
 @contextmanager
 def store(root: Path, metadata: Mapping[str, object]) -> Iterator[tuple[Path, str]]:
-    """Give an empty directory to fill and the uuid it will have; it is visible and on disk when the block ends.
+    """Give an empty directory to fill and the uuid it will have; after the block it is visible and on disk.
 
     Raises:
         StorageError: the disk is full or failing; nothing is left of the checkpoint.
@@ -119,7 +119,7 @@ def first_whole(root: Path, uuids: Sequence[str]) -> tuple[str, dict[str, str]]:
 
 
 def _lock(draft: Path) -> int:
-    """Mark the draft as alive: the lock dies with its process. Network disks may refuse it, and sweep no draft."""
+    """Mark the draft as alive: the lock dies with its process. A network disk that refuses it is not swept."""
     handle = os.open(draft, os.O_RDONLY | os.O_DIRECTORY)
     with suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)

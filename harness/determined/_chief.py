@@ -88,7 +88,7 @@ class ChiefRun:
 
 
 def _plain(metrics: Mapping[str, object]) -> dict[str, object]:
-    """Metrics as JSON can carry them: tensors and arrays as numbers and lists, sizes and nesting as they are."""
+    """Metrics as JSON can carry them: tensors and arrays become numbers and lists."""
     return {str(name): _value(value, str(name)) for name, value in metrics.items()}
 
 

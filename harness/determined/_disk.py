@@ -1,4 +1,4 @@
-"""What the disk does under checkpoints and records: syncing, and telling a full or failing disk from a user's error."""
+"""The disk under checkpoints and records: syncing it, and telling its faults from a user's errors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def storage_error(what: str, place: Path, fault: int) -> StorageError:
 def _fault(error: BaseException, place: Path) -> int | None:
     """The errno of the disk's fault at the root of the error.
 
-    Writers such as torch.save turn ENOSPC into a RuntimeError of their own, hence the look at what space is left.
+    Writers such as torch.save turn ENOSPC into a RuntimeError of their own, hence the look at the space left.
     """
     link: BaseException | None = error
     while link is not None:

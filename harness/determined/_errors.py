@@ -6,7 +6,7 @@
         * LoadError         the entrypoint cannot be imported, or is not a trial class
         * RemovedError      a part of Determined that is no more; also an ImportError
     * CheckpointError       a checkpoint is missing or damaged
-    * StorageError          the disk under checkpoints or records is full or failing: infrastructure, costs no restart
+    * StorageError          the disk under checkpoints or records is full or failing: infrastructure
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ import mmap
 import os
 import time
 from pathlib import Path
-from types import TracebackType
 
 from determined._disk import storage_error, storage_errors, sync_directory
 from determined._records import Line, Record, decode, encode, must_sync
@@ -21,7 +20,7 @@ class EventFile:
     """The open end of a run's events.
 
     A record is in the page cache when `append` returns, so it survives the death of the process and costs
-    microseconds; records that others act on are on disk.
+    microseconds; records that others act on are on disk. `last` is the newest record of the run.
     """
 
     def __init__(self, path: Path, run: str) -> None:
@@ -31,8 +30,10 @@ class EventFile:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             self._size = os.fstat(self._fd).st_size
             self._close_torn_line()
-            self._seq = _last_seq(self._fd, self._size, run)
+            newest = _newest(self._fd, self._size, run)
             sync_directory(path.parent)
+        self._seq = newest.seq if newest else 0
+        self.last = newest.record if newest else None
 
     def append(self, record: Record) -> None:
         """Write one record.
@@ -51,17 +52,10 @@ class EventFile:
             raise storage_error("records", self.path.parent, error.errno or 0) from error
         self._size += len(line)
         self._seq += 1
+        self.last = record
 
     def close(self) -> None:
         os.close(self._fd)
-
-    def __enter__(self) -> EventFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -79,24 +73,24 @@ class EventFile:
             self._size += 1
 
 
-def _last_seq(fd: int, size: int, run: str) -> int:
-    """The number of the newest record of this run, looking backwards over whatever else was appended."""
+def _newest(fd: int, size: int, run: str) -> Line | None:
+    """The newest record of this run, looking backwards over whatever else was appended."""
     if not size:
-        return 0
+        return None
     with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as data:
         end = size - 1  # the newline that ends the last line
         while end > 0:
             start = data.rfind(b"\n", 0, end) + 1
-            seq = _seq_of(data[start:end], run) if end - start <= _LONGEST_RECORD else None
-            if seq is not None:
-                return seq
+            found = _line(data[start:end], run) if end - start <= _LONGEST_RECORD else None
+            if found:
+                return found
             end = start - 1
-    return 0
+    return None
 
 
-def _seq_of(text: bytes, run: str) -> int | None:
+def _line(text: bytes, run: str) -> Line | None:
     try:
         line = decode(text)
     except ValueError:
         return None
-    return line.seq if line.run == run else None
+    return line if line.run == run else None

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """A script of the user's own may end with any other number; 128 + n means that signal n ended the worker."""
+    """A script of the user's may end with any other number; 128 + n means that signal n ended the worker."""
 
     DONE = 0  # completed, preempted, stopped or invalid_hp
     USER_ERROR = 1

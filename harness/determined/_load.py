@@ -21,3 +21,8 @@ def load_trial_class(entrypoint: str, context_dir: Path, context_name: str) -> t
     if not isinstance(found, type):
         raise LoadError(f"{entrypoint} is not a class")
     return found
+
+
+def names_trial(entrypoint: str) -> bool:
+    """Whether an entrypoint is `module:Class`, and not a command for the shell."""
+    return ":" in entrypoint and " " not in entrypoint

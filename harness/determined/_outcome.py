@@ -52,7 +52,7 @@ def user_trace(error: BaseException, context_dir: Path) -> TracebackType | None:
 
 
 def place_of(error: BaseException, context_dir: Path) -> str:
-    """`model_def.py:12 in train_batch`: the innermost line of the user's own code, or "" when there is none."""
+    """`model_def.py:12 in train_batch`: the innermost line of the user's own code, or ""."""
     place = ""
     for trace in _frames(error.__traceback__):
         file = _user_file(trace, context_dir)
@@ -98,7 +98,7 @@ def _mend(error: BaseException) -> str:
 
 
 def _user_file(trace: TracebackType, context_dir: Path) -> Path | None:
-    """The frame's file, relative to the context; None for a library's, even one in a venv inside the context."""
+    """The frame's file, relative to the context; None for a library's, even in a venv inside the context."""
     file = Path(trace.tb_frame.f_code.co_filename)
     if file.is_relative_to(context_dir) and "site-packages" not in file.parts:
         return file.relative_to(context_dir)

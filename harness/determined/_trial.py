@@ -8,8 +8,8 @@ from typing import ClassVar
 class Trial:
     """The base of `PyTorchTrial` and its like.
 
-    `_runner` names the function that trains such a trial, as `module:function`. It is imported only when a trial of
-    that kind runs, and called as `function(trial_class, run) -> ExitReason`.
+    `_runner` names the function that trains such a trial, as `module:function`. It is imported only when
+    a trial of that kind runs, and called as `function(trial_class, run) -> ExitReason`.
     """
 
     _runner: ClassVar[str] = ""

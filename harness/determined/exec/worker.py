@@ -1,4 +1,4 @@
-"""Runs one trial to its end: the outermost boundary of user code, where everything it raises becomes a record."""
+"""Runs one trial to its end: the outermost boundary, where whatever user code raises becomes a record."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _runner_of(trial_class: type) -> Runner:
 
 @contextmanager
 def _stopped_by_sigterm(run: ChiefRun) -> Iterator[None]:
-    """SIGTERM asks the run to leave; a notebook's or a test's other threads cannot set handlers, and do without."""
+    """SIGTERM asks the run to leave. Only a main thread can set handlers; another one does without."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -101,7 +101,6 @@ def _shown(outcome: Outcome, context_dir: Path) -> Outcome:
     if root is not None and outcome.exit_code is not ExitCode.INTERRUPTED:
         traceback.print_exception(type(root), root, user_trace(root, context_dir))
     stage = f" in stage {ended.stage.value}" if ended.stage else ""
-    print(f"error{stage}: {ended.message}", file=sys.stderr)
-    if ended.mend:
-        print(f"  mend: {ended.mend}", file=sys.stderr)
+    mend = f"\n  mend: {ended.mend}" if ended.mend else ""
+    sys.stderr.write(f"error{stage}: {ended.message}{mend}\n")
     return outcome

@@ -1,0 +1,158 @@
+"""The parent of a run's worker, PID 1 in a container: starts it, keeps its output, writes how it ended."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from determined._disk import storage_errors
+from determined._errors import StorageError
+from determined._event_file import EventFile
+from determined._exit_codes import ExitCode
+from determined._records import Ended, Exited, ExitReason, Record, Started
+from determined._run_info import (
+    EVENTS_FILE,
+    RUN_DIR_VARIABLE,
+    RUN_FILE,
+    STDERR_FILE,
+    STDOUT_FILE,
+    RunInfo,
+)
+from determined._version import __version__
+from determined.exec._children import adopt_orphans
+from determined.exec._launch import HOOK_FILE, Worker, launch
+from determined.exec._memory import oom_kills
+from determined.exec._output import CappedFile
+from determined.exec._watch import Signals, Stream, watch
+
+_NOT_FOUND = {126, 127}  # sh's codes for a command that is not executable, or not there
+
+
+def main() -> int:
+    """Run the worker of the run folder that the environment names; return the exit code of the run."""
+    signals = Signals()
+    try:
+        info = RunInfo.from_environ(os.environ)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _refuse(f"cannot read {RUN_FILE} in {os.environ[RUN_DIR_VARIABLE]}: {error!r}")
+    if info is None:
+        return _refuse(f"{RUN_DIR_VARIABLE} is not set: this program runs trials for detbuild, not by itself")
+    try:
+        return _supervise(info, signals)
+    except StorageError as error:
+        return _refuse(f"{error}\n  mend: {error.mend}")
+
+
+def _refuse(why: str) -> int:
+    sys.stderr.write(f"error: {why}\n")
+    return ExitCode.INFRASTRUCTURE
+
+
+def _supervise(info: RunInfo, signals: Signals) -> int:
+    adopt_orphans()
+    killed_before = oom_kills()
+    logs = _open_logs(info)
+    with closing(_events(info)) as events:
+        events.append(Started(os.getpid(), platform.python_version(), __version__))
+    try:
+        worker = launch(info)
+    except OSError as error:
+        return _cannot_start(info, error)
+    assert worker.process.stdout is not None
+    assert worker.process.stderr is not None
+    pipes = (worker.process.stdout, worker.process.stderr)
+    watch(worker, [Stream(*each) for each in zip(pipes, logs, (1, 2), strict=True)], signals)
+    status = worker.process.returncode
+    full = status == ExitCode.INFRASTRUCTURE or any(log.disk_full for log in logs)
+    with closing(_events(info)) as events:
+        ended = last_word(worker, events.last, stop_asked=signals.stop_asked)
+        if ended:
+            events.append(ended)
+        events.append(_exited(status, oom_kills() - killed_before, disk_full=full))
+    return _exit_code(status, ended)
+
+
+def last_word(worker: Worker, last: Record | None, *, stop_asked: bool) -> Ended | None:
+    """Say why the worker ended where it could not say so itself; None where its status tells all."""
+    status = worker.process.returncode
+    if isinstance(last, Ended):
+        return None
+    if not worker.hook_passed():
+        return None if stop_asked else _hook_failed(status)
+    if worker.is_trial:
+        return _left_in_silence() if status == 0 else None
+    if status == 0:
+        return Ended(ExitReason.PREEMPTED if stop_asked else ExitReason.COMPLETED)
+    if worker.in_shell and status in _NOT_FOUND:
+        return Ended(
+            ExitReason.HOPELESS,
+            message=f"the shell cannot run the entrypoint (exit code {status})",
+            mend="check the command in `entrypoint`; it runs with `sh -c` in the context directory",
+        )
+    return None
+
+
+def _hook_failed(status: int) -> Ended:
+    how = f"by {_signal_name(-status)}" if status < 0 else f"with exit code {status}"
+    return Ended(
+        ExitReason.ERROR,
+        message=f"{HOOK_FILE} ended {how} before the entrypoint was started",
+        mend=f"see the last lines of its output; every command in {HOOK_FILE} has to succeed",
+    )
+
+
+def _left_in_silence() -> Ended:
+    return Ended(
+        ExitReason.ERROR,
+        message="the trial's process ended with exit code 0 before the trial was done",
+        mend="user code must not call os._exit: return from the trial's methods, or raise",
+    )
+
+
+def _cannot_start(info: RunInfo, error: OSError) -> int:
+    ended = Ended(
+        ExitReason.HOPELESS,
+        message=f"cannot start the entrypoint: {error.filename or ''}: {error.strerror}",
+        mend="check `entrypoint`: a list is a program and its arguments, run in the context directory",
+    )
+    sys.stderr.write(f"error: {ended.message}\n  mend: {ended.mend}\n")
+    with closing(_events(info)) as events:
+        events.append(ended)
+        events.append(Exited(ExitCode.HOPELESS))
+    return ExitCode.HOPELESS
+
+
+def _exited(status: int, kills: int, *, disk_full: bool) -> Exited:
+    if status < 0:
+        return Exited(None, _signal_name(-status), kills, disk_full)
+    return Exited(status, None, kills, disk_full)
+
+
+def _exit_code(status: int, ended: Ended | None) -> int:
+    if status < 0:
+        return 128 - status
+    return ExitCode.USER_ERROR if status == 0 and ended and ended.reason.failed else status
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _events(info: RunInfo) -> EventFile:
+    return EventFile(Path(info.run_dir) / EVENTS_FILE, info.name)
+
+
+def _open_logs(info: RunInfo) -> tuple[CappedFile, CappedFile]:
+    folder = Path(info.run_dir)
+    with storage_errors("output", folder):
+        return (
+            CappedFile(folder / STDOUT_FILE, info.output_limit),
+            CappedFile(folder / STDERR_FILE, info.output_limit),
+        )
