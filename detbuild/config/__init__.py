@@ -1,0 +1,27 @@
+"""The experiment config: YAML 1.2 with positions in, one frozen value out."""
+
+from detbuild.config.entrypoint import Entrypoint
+from detbuild.config.experiment import ExperimentConfig
+from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping, load_config, parse_config
+from detbuild.config.problems import ConfigErrors
+from detbuild.config.rewrite import completed, test_mode
+from detbuild.config.sampling import Draw, draws, sample, trial_identity
+from detbuild.config.unacted import unsupported, warnings_for
+
+__all__ = [
+    "LOCAL_DEFAULTS",
+    "ConfigErrors",
+    "Draw",
+    "Entrypoint",
+    "ExperimentConfig",
+    "completed",
+    "config_from_mapping",
+    "draws",
+    "load_config",
+    "parse_config",
+    "sample",
+    "test_mode",
+    "trial_identity",
+    "unsupported",
+    "warnings_for",
+]

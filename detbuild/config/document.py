@@ -1,0 +1,258 @@
+"""YAML text as a tree of values that know where they stand, with limits that hold before anything walks it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn, Union
+
+import yaml
+
+from detbuild.config.problems import ConfigErrors, Path, Problem, show
+from detbuild.config.scalars import Scalar, plain_scalar, tagged_scalar
+
+MAX_BYTES: Final = 4 << 20
+MAX_DEPTH: Final = 100
+MAX_NODES: Final = 100_000  # every use of an alias counts all that it stands for
+
+# libyaml when it is there: ten times as fast, the same events.
+_LOADER: Final[Any] = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+_UNPRINTABLE: Final = re.compile(
+    "[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+)  # YAML 1.2, chapter 5.1
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_MERGE: Final = "<<"
+_MAP_TAGS: Final = frozenset({None, "!", "tag:yaml.org,2002:map"})
+_LIST_TAGS: Final = frozenset({None, "!", "tag:yaml.org,2002:seq"})
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """From 1, as editors count."""
+
+    line: int
+    column: int
+
+
+@dataclass(slots=True)
+class Node:
+    """A value of the document; an alias gives the very node that its anchor names."""
+
+    position: Position
+    value: Union[Scalar, list["Node"], dict[str, tuple[Position, "Node"]]] = None
+    size: int = 1
+    height: int = 1
+
+    def add(self, child: Node) -> None:
+        self.size += child.size
+        self.height = max(self.height, child.height + 1)
+
+    def plain(self) -> object:
+        """The value without positions; nothing in it is shared."""
+        if isinstance(self.value, dict):
+            return {key: child.plain() for key, (_, child) in self.value.items()}
+        if isinstance(self.value, list):
+            return [child.plain() for child in self.value]
+        return self.value
+
+    def locate(self, path: Path, *, on_key: bool = False) -> Position:
+        """Where a path stands, or the nearest thing above it that the document has."""
+        node, place = self, self.position
+        for part in path:
+            if isinstance(node.value, dict) and part in node.value:
+                key, node = node.value[str(part)]
+                place = key if on_key else node.position
+            elif isinstance(node.value, list) and isinstance(part, int) and part < len(node.value):
+                node = node.value[part]
+                place = node.position
+            else:
+                break
+        return place
+
+
+def read_document(text: str, source: str) -> Node:
+    """Parse one YAML 1.2 document whose root is a map.
+
+    Raises:
+        ConfigErrors: it is not one, or larger, deeper or more aliased than the limits allow.
+    """
+    composer = _Composer(_events(text.removeprefix("\ufeff"), source), source)
+    root = composer.document()
+    if composer.problems:
+        raise ConfigErrors(problem.line(place) for place, problem in composer.problems)
+    return root
+
+
+def _events(text: str, source: str) -> Iterator[Any]:
+    if len(text) > MAX_BYTES:
+        raise ConfigErrors([f"{source}: is larger than {MAX_BYTES >> 20} MiB"])
+    if bad := _UNPRINTABLE.search(text):
+        before = text[: bad.start()]
+        place = Position(before.count("\n") + 1, bad.start() - before.rfind("\n"))
+        what = f"the character U+{ord(bad[0]):04X} may not stand in YAML; remove it"
+        raise ConfigErrors([f"{_place(source, place)}: {what}"])
+    try:
+        yield from yaml.parse(text, Loader=_LOADER)
+    except yaml.MarkedYAMLError as error:
+        raise _syntax_error(error, source) from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise ConfigErrors([f"{source}: is not YAML: {str(error)[:120]!r}"]) from None
+
+
+def _syntax_error(error: yaml.MarkedYAMLError, source: str) -> ConfigErrors:
+    mark = error.problem_mark or error.context_mark
+    place = _place(source, Position(mark.line + 1, mark.column + 1)) if mark else source
+    problem = error.problem or "cannot be read"
+    mend = next((mend for part, mend in _SYNTAX_MENDS.items() if part in problem), "")
+    return ConfigErrors([Problem((), f"is not YAML: {problem}", mend).line(place)])
+
+
+_SYNTAX_MENDS: Final = {
+    r"'\t'": "indent with spaces, not tabs",
+    "mapping values are not allowed": "quote text that holds `: `, and check the indentation",
+}
+
+
+def _place(source: str, position: Position) -> str:
+    return f"{source}:{position.line}:{position.column}"
+
+
+@dataclass(slots=True)
+class _Composer:
+    """From the parser's events to nodes. What spoils one value is collected; what spoils all is raised."""
+
+    events: Iterator[Any]
+    source: str
+    problems: list[tuple[str, Problem]] = field(default_factory=list)
+    anchors: dict[str, Node | None] = field(default_factory=dict)  # None: not yet closed
+    path: list[str | int] = field(default_factory=list)
+
+    def document(self) -> Node:
+        next(self.events)  # the start of the stream
+        event = next(self.events)
+        if isinstance(event, yaml.StreamEndEvent):
+            raise ConfigErrors([f"{self.source}: is empty; an experiment config is a map of fields"])
+        root = self.node(next(self.events), 1)
+        next(self.events)  # the end of the document
+        if not isinstance(event := next(self.events), yaml.StreamEndEvent):
+            self.fail(event, "a second document starts here", "keep one document in the file")
+        if root.value is None:
+            raise ConfigErrors([f"{self.source}: is empty; an experiment config is a map of fields"])
+        if not isinstance(root.value, dict):
+            what = f"an experiment config must be a map of fields, not {_show(root)}"
+            raise ConfigErrors([f"{_place(self.source, root.position)}: {what}"])
+        return root
+
+    def node(self, event: Any, depth: int) -> Node:
+        if isinstance(event, yaml.AliasEvent):
+            return self.alias(event, depth)
+        if depth > MAX_DEPTH:
+            self.fail(event, f"is nested more than {MAX_DEPTH} deep")
+        node = Node(_position(event))
+        if event.anchor:
+            self.anchors[event.anchor] = None
+        if isinstance(event, yaml.ScalarEvent):
+            node.value = self.scalar(event)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            self.sequence(event, node, depth)
+        else:
+            self.mapping(event, node, depth)
+        if event.anchor:
+            self.anchors[event.anchor] = node
+        return node
+
+    def alias(self, event: Any, depth: int) -> Node:
+        if event.anchor not in self.anchors:
+            self.fail(event, f"no anchor `&{event.anchor}` stands above this alias")
+        node = self.anchors[event.anchor]
+        if node is None:
+            self.fail(event, f"the alias `*{event.anchor}` stands inside of what it names")
+        if depth + node.height - 1 > MAX_DEPTH:
+            self.fail(event, f"is nested more than {MAX_DEPTH} deep")
+        return node
+
+    def scalar(self, event: Any) -> Scalar:
+        if _SURROGATE.search(event.value):
+            self.note(event, "holds half of a surrogate pair, which is no character")
+            return ""
+        try:
+            if event.tag is not None:
+                return tagged_scalar(event.value, event.tag)
+            return event.value if event.style else plain_scalar(event.value)
+        except ValueError as error:
+            self.note(event, str(error))
+            return ""
+
+    def sequence(self, event: Any, node: Node, depth: int) -> None:
+        self.check_tag(event, _LIST_TAGS)
+        node.value = items = list[Node]()
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            self.path.append(len(items))
+            items.append(self.node(event, depth + 1))
+            self.path.pop()
+            self.grow(event, node, items[-1])
+
+    def mapping(self, event: Any, node: Node, depth: int) -> None:
+        self.check_tag(event, _MAP_TAGS)
+        node.value = pairs = dict[str, tuple[Position, Node]]()
+        merged: list[dict[str, tuple[Position, Node]]] = []
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            merging = isinstance(event, yaml.ScalarEvent) and event.value == _MERGE and not event.style
+            key = self.node(event, depth + 1)
+            name = _MERGE if merging else self.name(event, key)
+            self.path.append(name)
+            child = self.node(next(self.events), depth + 1)
+            self.grow(event, node, child)
+            if merging:
+                merged += self.sources(event, child)
+            elif name in pairs:
+                first = pairs[name][0].line
+                self.note(event, f"is given twice, first on line {first}; remove one of the two")
+            else:
+                pairs[name] = (key.position, child)
+            self.path.pop()
+        # What the map says itself wins, then the earlier of several merged maps.
+        for name, pair in (item for source in merged for item in source.items()):
+            if name not in pairs:
+                pairs[name] = pair
+                self.grow(event, node, pair[1])
+
+    def name(self, event: Any, key: Node) -> str:
+        if isinstance(key.value, str):
+            return key.value
+        quote = "" if isinstance(key.value, (dict, list)) else "; put it in quotes"
+        self.note(event, f"a key must be text, not {_show(key)}{quote}")
+        return show(key.value) if quote else "?"
+
+    def sources(self, event: Any, child: Node) -> list[dict[str, tuple[Position, Node]]]:
+        nodes = child.value if isinstance(child.value, list) else [child]
+        maps = [node.value for node in nodes if isinstance(node.value, dict)]
+        if len(maps) < len(nodes):
+            self.note(event, "`<<` merges a map or a list of maps")
+        return maps
+
+    def grow(self, event: Any, node: Node, child: Node) -> None:
+        node.add(child)
+        if node.size > MAX_NODES:
+            self.fail(event, f"aliases included, there are more than {MAX_NODES:,} values")
+
+    def check_tag(self, event: Any, allowed: frozenset[str | None]) -> None:
+        if event.tag not in allowed:
+            self.note(event, f"the tag {event.tag[:60]!r} is not allowed")
+
+    def note(self, event: Any, what: str) -> None:
+        place = _place(self.source, _position(event))
+        self.problems.append((place, Problem(tuple(self.path), what)))
+
+    def fail(self, event: Any, what: str, mend: str = "") -> NoReturn:
+        place = _place(self.source, _position(event))
+        raise ConfigErrors([Problem(tuple(self.path), what, mend).line(place)])
+
+
+def _position(event: Any) -> Position:
+    return Position(event.start_mark.line + 1, event.start_mark.column + 1)
+
+
+def _show(node: Node) -> str:
+    return show({} if isinstance(node.value, dict) else node.value)

@@ -1,0 +1,115 @@
+"""What a trial runs: `module:Class`, a shell command or an argument list."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal, Union
+
+from pydantic import BeforeValidator, InstanceOf, PlainSerializer, WithJsonSchema
+
+from detbuild.config.problems import show
+from detbuild.config.section import wrong
+
+Kind = Literal["trial", "shell", "argv", "given"]
+
+_NAME: Final = r"[^\W\d]\w*"
+_OBJECT: Final = rf"{_NAME}(?:\.{_NAME})*"
+# Directory names may hold dashes; an empty module is the context directory itself.
+_TRIAL: Final = re.compile(rf"(?P<module>(?:[\w-]+(?:\.[\w-]+)*)?):(?P<object>{_OBJECT})")
+_SPACED: Final = re.compile(rf"(?P<module>[\w.-]*)\s*:\s*(?P<object>{_OBJECT})")
+_ONE_WORD: Final = re.compile(r"(?P<module>[^\s:=$'\"]*):(?P<object>[^\s=$'\"]*)")
+_DOTTED_CLASS: Final = re.compile(rf"(?P<module>[\w-]+(?:\.[\w-]+)*)\.(?P<object>[A-Z]\w*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Entrypoint:
+    """`written` is what a run is told; `given`: the program that creates the experiment hands over the class."""
+
+    kind: Kind
+    written: str | tuple[str, ...]
+
+    @property
+    def module(self) -> str:
+        """Of a trial: dotted, may be empty or hold dashes."""
+        return str(self.written).partition(":")[0] if self.kind == "trial" else ""
+
+    @property
+    def trial_class(self) -> str:
+        """Of a trial: the class within the module, `Outer.Inner` when it is nested."""
+        return str(self.written).partition(":")[2] if self.kind == "trial" else ""
+
+
+GIVEN: Final = Entrypoint("given", "")
+
+
+def parse_entrypoint(value: object) -> Entrypoint:
+    """Read the config's `entrypoint`.
+
+    Raises:
+        PydanticCustomError: it is neither of the three, or looks like a slip of the first.
+    """
+    if value is None:
+        return GIVEN
+    if isinstance(value, Entrypoint):
+        return value
+    if isinstance(value, list):
+        return _argv(value)
+    if not isinstance(value, str):
+        raise wrong(f"must be text or a list of texts, not {show(value)}", mend=_EXAMPLE)
+    text = value.strip()
+    if not text:
+        raise wrong("is empty", mend=_EXAMPLE)
+    if _TRIAL.fullmatch(text) and not text.partition(":")[0].endswith(".py"):
+        return Entrypoint("trial", text)
+    if mend := _slip(text):
+        raise wrong(f"{text[:40]!r} is no `module:Class`", mend=mend)
+    return Entrypoint("shell", value)
+
+
+_EXAMPLE: Final = "write `module:Class`, such as `model_def:MyTrial`, or a command"
+
+
+def _argv(items: list[object]) -> Entrypoint:
+    if not items:
+        raise wrong("is empty", mend=_EXAMPLE)
+    for index, item in enumerate(items):
+        if not isinstance(item, str):
+            raise wrong(f"must be text, not {show(item)}", at=(index,), mend="put it in quotes")
+    if not items[0]:
+        raise wrong("is empty", at=(0,), mend="name the program to run first")
+    return Entrypoint("argv", tuple(map(str, items)))
+
+
+def _slip(text: str) -> str:
+    """The mend for text that was meant as `module:Class`; "" when it is a command."""
+    match = _SPACED.fullmatch(text) or _ONE_WORD.fullmatch(text) or _DOTTED_CLASS.fullmatch(text)
+    if match is None:
+        return ""
+    module = re.sub(r"\.py$", "", match["module"]).strip("./").replace("/", ".")
+    name = re.sub(r"\(.*\)$", "", match["object"].strip(":")) or "MyTrial"
+    meant = f"{module}:{name}"
+    if not _TRIAL.fullmatch(meant):
+        meant = "model_def:MyTrial"
+    return f"write `{meant}`, or a command as a list"
+
+
+def _written(entrypoint: Entrypoint) -> Union[str, list[str], None]:
+    if entrypoint.kind == "given":
+        return None
+    return entrypoint.written if isinstance(entrypoint.written, str) else list(entrypoint.written)
+
+
+ConfigEntrypoint = Annotated[
+    InstanceOf[Entrypoint],
+    BeforeValidator(parse_entrypoint),
+    PlainSerializer(_written),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "minLength": 1},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            ]
+        }
+    ),
+]

@@ -1,0 +1,123 @@
+"""What surrounds the user's code in the container: image, variables, ports, capabilities."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
+
+from detbuild.config.fields import Many
+from detbuild.config.problems import show
+from detbuild.config.section import Section, wrong
+
+DeviceKind = Literal["cpu", "cuda", "rocm"]
+_KINDS: Final[tuple[DeviceKind, ...]] = ("cpu", "cuda", "rocm")
+
+# The grammar of github.com/distribution/reference; an image id passes too.
+_LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_DOMAIN: Final = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?"
+_PART: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REFERENCE: Final = re.compile(
+    rf"(?:{_DOMAIN}/)?{_PART}(?:/{_PART})*(?::\w[\w.-]{{0,127}})?"
+    r"(?:@[A-Za-z][\w.+-]*:[0-9a-fA-F]{32,128})?|sha256:[0-9a-f]{64}",
+    re.ASCII,
+)
+_MAX_REFERENCE: Final = 512
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _reference(value: str) -> str:
+    if len(value) > _MAX_REFERENCE or not _REFERENCE.fullmatch(value):
+        mend = "write it in lower case" if _REFERENCE.fullmatch(value.lower()) else "write `repository:tag`"
+        raise wrong(f"is no image reference: {show(value)}", mend=mend)
+    return value
+
+
+def _variable(value: object) -> str:
+    if isinstance(value, dict) and len(value) == 1:
+        ((name, text),) = value.items()
+        raise wrong("must be the text NAME=VALUE, not a map", mend=f"write `- {name}={text}`")
+    if not isinstance(value, str):
+        raise wrong(f"must be the text NAME=VALUE, not {show(value)}")
+    name, equals, _ = value.partition("=")
+    if not equals:
+        raise wrong(f"must be NAME=VALUE, not {show(value)}", mend=f"write `{name[:30]}=` for an empty value")
+    if not _VARIABLE.fullmatch(name):
+        raise wrong(f"{name[:40]!r} is no name of a variable", mend="use letters, digits and `_`")
+    return value
+
+
+def _for_each_kind(value: object) -> object:
+    """A value for all kinds of device becomes one for each; `gpu` is what `cuda` was once called."""
+    if isinstance(value, (str, list)):
+        return dict.fromkeys(_KINDS, value)
+    if isinstance(value, dict) and "gpu" in value:
+        if "cuda" in value:
+            raise wrong("is the old name of cuda, which is given too", at=("gpu",), mend="keep cuda")
+        return {("cuda" if key == "gpu" else key): item for key, item in value.items()}
+    return value
+
+
+Reference = Annotated[str, AfterValidator(_reference)]
+Variable = Annotated[str, BeforeValidator(_variable)]
+
+
+class Images(Section):
+    """Images to build on, by kind of device; None: detbuild chooses."""
+
+    cpu: Reference | None = None
+    cuda: Reference | None = None
+    rocm: Reference | None = None
+
+    def of(self, kind: DeviceKind) -> str | None:
+        image: str | None = getattr(self, kind)
+        return image
+
+
+class Variables(Section):
+    """`NAME=VALUE`, in order, by kind of device."""
+
+    cpu: Many[Variable] = ()
+    cuda: Many[Variable] = ()
+    rocm: Many[Variable] = ()
+
+    def of(self, kind: DeviceKind) -> tuple[str, ...]:
+        variables: tuple[str, ...] = getattr(self, kind)
+        return variables
+
+
+class RegistryAuth(Section):
+    """Credentials of a registry; never shown."""
+
+    username: str | None = Field(default=None, repr=False)
+    password: str | None = Field(default=None, repr=False)
+    auth: str | None = Field(default=None, repr=False)
+    email: str | None = Field(default=None, repr=False)
+    serveraddress: str | None = None
+    identitytoken: str | None = Field(default=None, repr=False)
+    registrytoken: str | None = Field(default=None, repr=False)
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Capability = Annotated[str, Field(pattern=r"^[A-Za-z_]{2,40}$")]
+
+
+class ProxyPort(Section):
+    proxy_port: Port
+    proxy_tcp: bool = False
+    unauthenticated: bool = False
+    default_service_id: str | None = None
+
+
+class Environment(Section):
+    image: Annotated[Images, BeforeValidator(_for_each_kind)] = Images()
+    environment_variables: Annotated[Variables, BeforeValidator(_for_each_kind)] = Variables()
+    ports: Mapping[str, Port] = Field(default_factory=dict)
+    proxy_ports: Many[ProxyPort] = ()
+    force_pull_image: bool = False
+    registry_auth: RegistryAuth | None = None
+    add_capabilities: Many[Capability] = ()
+    drop_capabilities: Many[Capability] = ()
+    pod_spec: Mapping[str, JsonValue] | None = None

@@ -1,0 +1,192 @@
+"""pydantic's findings in the words of somebody who writes YAML."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Any, Final, get_args
+
+from pydantic import ValidationError
+
+from detbuild.config.experiment import ExperimentConfig
+from detbuild.config.masking import is_secret
+from detbuild.config.problems import Path, Problem, dotted, show
+from detbuild.config.section import TAG, Section
+
+Finding = Mapping[str, Any]
+
+_MISSING_MENDS: Final = {
+    ("entrypoint",): "add `entrypoint: model_def:MyTrial`",
+    ("searcher",): "add `searcher: {name: single, metric: loss, max_length: {epochs: 1}}`",
+    ("searcher", "metric"): "add `metric:` with the name of a validation metric",
+}
+_KIND_WORDS: Final = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing_size": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "mapping_type": "a map",
+    "dict_type": "a map",
+    "model_type": "a map",
+    "model_attributes_type": "a map",
+    "none_required": "absent",
+}
+_BOUNDS: Final = {
+    "greater_than": ("gt", "above"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "below"),
+    "less_than_equal": ("le", "at most"),
+}
+_BOOLEAN_WORDS: Final = {
+    "yes": "true",
+    "on": "true",
+    "y": "true",
+    "no": "false",
+    "off": "false",
+    "n": "false",
+}
+
+
+def explain(error: ValidationError) -> list[Problem]:
+    """One problem for each finding, in pydantic's order."""
+    return [_problem(finding) for finding in error.errors(include_url=False)]
+
+
+def _problem(finding: Finding) -> Problem:
+    path: Path = tuple(part for part in finding["loc"] if not str(part).startswith(TAG))
+    kind = finding["type"]
+    explainer = _EXPLAINERS.get(kind)
+    if explainer is not None:
+        return explainer(path, finding)
+    given = _given(path, finding["input"])
+    if kind in _KIND_WORDS:
+        return Problem(path, f"must be {_KIND_WORDS[kind]}, not {given}", _type_mend(kind, finding["input"]))
+    if kind in _BOUNDS:
+        bound, word = _BOUNDS[kind]
+        return Problem(path, f"must be {word} {finding['ctx'][bound]:g}, not {given}")
+    return Problem(path, f"is not allowed: {finding['msg']}")
+
+
+def _given(path: Path, value: object) -> str:
+    return "what is written there" if is_secret(path) else show(value)
+
+
+def _type_mend(kind: str, value: object) -> str:
+    if kind == "bool_type" and isinstance(value, str) and value.lower() in _BOOLEAN_WORDS:
+        return f"write `{_BOOLEAN_WORDS[value.lower()]}`; in YAML 1.2 only true and false are truth values"
+    if kind == "string_type" and isinstance(value, (int, float, bool)):
+        return "put it in quotes"
+    if kind == "tuple_type" and isinstance(value, (str, int, float)):
+        return f"write `[{str(value)[:30]}]`"
+    return ""
+
+
+def _rule(path: Path, finding: Finding) -> Problem:
+    context = finding["ctx"]
+    return Problem((*path, *context["at"]), context["what"], context["mend"])
+
+
+def _missing(path: Path, _: Finding) -> Problem:
+    return Problem(path, "is missing", _MISSING_MENDS.get(path, f"add `{path[-1]}:`"))
+
+
+def _choice(path: Path, finding: Finding) -> Problem:
+    key, names, value = finding["ctx"]["key"], finding["ctx"]["names"], finding["input"]
+    if not isinstance(value, dict):
+        return Problem(path, f"must be a map with `{key}`, not {_given(path, value)}")
+    if key not in value:
+        near = difflib.get_close_matches(key, value, n=1)
+        mend = f"did you mean it by `{near[0]}`?" if near else _one_of(names)
+        return Problem((*path, key), "is missing", mend)
+    what = f"{show(value[key])} is not known"
+    return Problem((*path, key), what, _near(value[key], names) or _one_of(names))
+
+
+def _literal(path: Path, finding: Finding) -> Problem:
+    value = finding["input"]
+    names = [name.strip("'") for name in finding["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+    return Problem(path, f"must be {_or(names)}, not {_given(path, value)}", _near(value, names))
+
+
+def _pattern(path: Path, finding: Finding) -> Problem:
+    pattern = finding["ctx"]["pattern"]
+    if pattern == "^/":
+        return Problem(path, f"must be an absolute path, not {_given(path, finding['input'])}")
+    return Problem(path, f"does not have the form {pattern}: {_given(path, finding['input'])}")
+
+
+def _too_short(path: Path, finding: Finding) -> Problem:
+    return Problem(path, f"needs at least {finding['ctx']['min_length']} of its items")
+
+
+def _unknown(path: Path, finding: Finding) -> Problem:
+    name = str(path[-1])
+    section = _section_of(tuple(finding["loc"][:-1]))
+    known = list(section.model_fields) if section else []
+    mend = _near(name, known)
+    if not mend and (home := _homes().get(name)):
+        mend = f"did you mean `{home}`?"
+    what = f"is no field of {dotted(path[:-1]) or 'an experiment config'}"
+    return Problem(path, what, mend or _allowed(known), on_key=True)
+
+
+def _allowed(known: list[str]) -> str:
+    return f"it has {', '.join(sorted(known))}" if len(known) < 6 else ""  # noqa: PLR2004  (fits a line)
+
+
+def _near(value: object, names: list[str] | tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(str(value).lower(), names, n=1)
+    return f"did you mean `{near[0]}`?" if near else ""
+
+
+def _one_of(names: tuple[str, ...]) -> str:
+    return f"one of {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"  # noqa: PLR2004  (fits a line)
+
+
+def _or(names: list[str]) -> str:
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _section_of(location: Path) -> type[Section] | None:
+    """The model at a place of pydantic's; a tag says which member of a union it took."""
+    section: type[Section] | None = ExperimentConfig
+    for part in location:
+        if isinstance(part, str) and part.startswith(TAG):
+            section = Section.tagged.get(part)
+        elif section is not None and part in section.model_fields:
+            section = next(_sections(section.model_fields[str(part)].annotation), None)
+    return section
+
+
+def _sections(annotation: object) -> Iterator[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _sections(argument)
+
+
+@cache
+def _homes() -> Mapping[str, str]:
+    """Where each field lives whose name only one section has: `shm_size` -> `resources.shm_size`."""
+    homes: dict[str, str] = {}
+    for name, field in ExperimentConfig.model_fields.items():
+        homes[name] = name
+        for section in _sections(field.annotation):
+            homes |= {key: f"{name}.{key}" for key in section.model_fields if key not in homes}
+    return homes
+
+
+_EXPLAINERS: Final[Mapping[str, Callable[[Path, Finding], Problem]]] = {
+    "rule": _rule,
+    "missing": _missing,
+    "choice": _choice,
+    "literal_error": _literal,
+    "string_pattern_mismatch": _pattern,
+    "too_short": _too_short,
+    "string_too_short": _too_short,
+    "extra_forbidden": _unknown,
+}

@@ -1,0 +1,129 @@
+"""Hyperparameters: constants, ranges and choices, nested to any depth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal, Union
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    RootModel,
+    Strict,
+    Tag,
+    model_validator,
+)
+
+from detbuild.config.section import TAG, Section, choice, wrong
+
+
+class Const(Section):
+    type: Literal["const"] = "const"
+    val: JsonValue
+
+
+class _Range(Section):
+    minval: float
+    maxval: float
+    count: Annotated[int, Field(ge=1)] | None = None  # points of a grid
+
+    @model_validator(mode="after")
+    def _ordered(self) -> _Range:
+        if not self.minval < self.maxval:
+            raise wrong(f"must be above minval, {self.minval:g}, not {self.maxval:g}", at=("maxval",))
+        return self
+
+
+class Int(_Range):
+    """Uniform, both ends included."""
+
+    type: Literal["int"] = "int"
+    minval: int
+    maxval: int
+
+
+class Double(_Range):
+    """Uniform."""
+
+    type: Literal["double"] = "double"
+
+
+class Log(_Range):
+    """`base` to the power of a uniform exponent between `minval` and `maxval`."""
+
+    type: Literal["log"] = "log"
+    base: Annotated[float, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Log:
+        for name, exponent in (("minval", self.minval), ("maxval", self.maxval)):
+            try:
+                _ = self.base**exponent
+            except OverflowError:
+                mend = f"{name} is an exponent, -4 for 0.0001"
+                raise wrong(
+                    f"base ** {name} is beyond the range of a double", at=(name,), mend=mend
+                ) from None
+        return self
+
+
+class Categorical(Section):
+    type: Literal["categorical"] = "categorical"
+    vals: Annotated[tuple[JsonValue, ...], Strict(strict=False), Field(min_length=1)]
+
+
+class Nested(RootModel[Mapping[str, "Hyperparameter"]]):
+    """A map without `type`; each of its leaves is drawn on its own."""
+
+    model_config = ConfigDict(strict=True, frozen=True, defer_build=True)
+
+
+_KINDS: Final[dict[str, type[Section]]] = {
+    "const": Const,
+    "int": Int,
+    "double": Double,
+    "log": Log,
+    "categorical": Categorical,
+}
+
+
+def _tag(value: object) -> str | None:
+    if not isinstance(value, dict):
+        return TAG + type(value).__name__
+    if "type" not in value:
+        return TAG + Nested.__name__
+    kind = value["type"]
+    return TAG + _KINDS[kind].__name__ if isinstance(kind, str) and kind in _KINDS else None
+
+
+def _spelled_out(value: object) -> object:
+    """A bare value is a constant. Null is absence for the keys of a typed map, but a value everywhere else."""
+    if isinstance(value, (Section, Nested)):
+        return value
+    if not isinstance(value, dict):
+        return {"type": "const", "val": value}
+    if "type" in value:
+        return {key: item for key, item in value.items() if item is not None or key in {"type", "val"}}
+    return value
+
+
+Hyperparameter = Annotated[
+    Union[
+        Annotated[Const, Tag(TAG + "Const")],
+        Annotated[Int, Tag(TAG + "Int")],
+        Annotated[Double, Tag(TAG + "Double")],
+        Annotated[Log, Tag(TAG + "Log")],
+        Annotated[Categorical, Tag(TAG + "Categorical")],
+        Annotated[Nested, Tag(TAG + "Nested")],
+    ],
+    Discriminator(
+        _tag,
+        custom_error_type="choice",
+        custom_error_message="choice",
+        custom_error_context=choice("type", tuple(_KINDS)),
+    ),
+    BeforeValidator(_spelled_out),
+]

@@ -1,0 +1,59 @@
+"""What is done about lines of a trial's log."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from detbuild.config.section import Section, wrong
+
+
+def _pattern(value: str) -> str:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a set such as [[a] is odd, and legal
+            re.compile(value)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise wrong(f"is no regular expression: {error}") from None
+    return value
+
+
+def _action(value: object) -> object:
+    """The form of before 0.38, `{type: cancel_retries}`, means the same as the bare name."""
+    return value["type"] if isinstance(value, dict) and value.keys() == {"type"} else value
+
+
+class LogPolicy(Section):
+    """A named pattern. A default's name without a pattern switches that default off."""
+
+    name: str | None = None
+    pattern: Annotated[str, AfterValidator(_pattern)] | None = None
+    action: Annotated[Literal["cancel_retries", "exclude_node"], BeforeValidator(_action)] | None = None
+
+    @model_validator(mode="after")
+    def _named_or_whole(self) -> LogPolicy:
+        if self.name is None and (self.pattern is None or self.action is None):
+            raise wrong("needs a name, or both a pattern and an action")
+        return self
+
+
+DEFAULT_POLICIES: Final = (
+    LogPolicy.model_construct(name="CUDA OOM", pattern=".*CUDA out of memory.*"),
+    LogPolicy.model_construct(name="ECC Error", pattern=".*uncorrectable ECC error encountered.*"),
+)
+
+
+def with_defaults(policies: tuple[LogPolicy, ...]) -> tuple[LogPolicy, ...]:
+    """The defaults whose names the config does not use, then the config's own."""
+    names = [policy.name for policy in policies if policy.name is not None]
+    for index, policy in enumerate(policies):
+        if policy.name is not None and names.count(policy.name) > 1:
+            raise wrong(f"the name {policy.name[:40]!r} is given twice", at=(index, "name"))
+    return tuple(policy for policy in DEFAULT_POLICIES if policy.name not in names) + policies
+
+
+class RetentionPolicy(Section):
+    log_retention_days: Annotated[int, Field(ge=-1, le=32767)] | None = None  # -1: for ever

@@ -1,0 +1,77 @@
+"""Directories of the host that a trial sees, and those that it may not."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator
+
+from detbuild.config.section import Section, wrong
+
+Propagation = Literal["rprivate", "private", "rshared", "shared", "rslave", "slave"]
+
+# Each of these hands over the host, or breaks it, as soon as the container writes.
+_WHOLE_HOST: Final = frozenset({"/", "/boot", "/dev", "/etc", "/run", "/var", "/var/lib", "/var/run"})
+_KERNEL_AND_ENGINE: Final = ("/proc", "/sys", "/var/lib/docker", "/var/lib/containerd")
+_SOCKETS: Final = frozenset({"docker.sock", "containerd.sock", "podman.sock", "crio.sock"})
+_TAKEN: Final = ("/proc", "/sys", "/opt/detbuild", "/run/detbuild")
+
+
+def host_path(path: str) -> str:
+    """Accept an absolute path of the host that is safe to hand to a container.
+
+    Raises:
+        PydanticCustomError: it is relative, or the host's own.
+    """
+    if not path.startswith("/"):
+        raise wrong(f"must be absolute, not {path[:40]!r}", mend="start it with `/`")
+    normal = posixpath.normpath(path).replace("//", "/")
+    if posixpath.basename(normal) in _SOCKETS:
+        raise wrong("is an engine's socket: who has it is root on the host", mend="remove the mount")
+    if normal in _WHOLE_HOST or _within(normal, _KERNEL_AND_ENGINE):
+        raise wrong(f"{normal[:40]} belongs to the host itself", mend="mount a directory of your data")
+    return path
+
+
+def container_path(path: str) -> str:
+    """Accept a place in the container; a relative one lies below the work directory.
+
+    Raises:
+        PydanticCustomError: it is the work directory, leaves it, or hides what a trial needs.
+    """
+    if ".." in path.split("/"):
+        raise wrong("may not hold `..`")
+    normal = posixpath.normpath(path).replace("//", "/") if path else "."
+    if normal == ".":
+        raise wrong("is the work directory itself", mend="name a directory below it, such as `data`")
+    if normal == "/" or _within(normal, _TAKEN):
+        raise wrong(f"{normal[:40]} is taken by the container itself", mend="mount it elsewhere")
+    return path
+
+
+def _within(path: str, parents: Iterable[str]) -> bool:
+    return any(path == parent or path.startswith(parent + "/") for parent in parents)
+
+
+HostPath = Annotated[str, AfterValidator(host_path)]
+ContainerPath = Annotated[str, AfterValidator(container_path)]
+
+
+class BindMount(Section):
+    host_path: HostPath
+    container_path: ContainerPath
+    read_only: bool = False
+    propagation: Propagation = "rprivate"
+
+
+def distinct(mounts: tuple[BindMount, ...]) -> tuple[BindMount, ...]:
+    """Refuse two mounts in one place."""
+    places: dict[str, int] = {}
+    for index, mount in enumerate(mounts):
+        first = places.setdefault(posixpath.normpath(mount.container_path), index)
+        if first != index:
+            what = f"is the place of bind_mounts[{first}] too"
+            raise wrong(what, at=(index, "container_path"), mend="give each mount a place of its own")
+    return mounts

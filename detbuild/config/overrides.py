@@ -1,0 +1,86 @@
+"""`--config key.sub=value`: changes to a config from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from detbuild.config.document import read_document
+from detbuild.config.problems import ConfigErrors, Path, dotted, show
+from detbuild.config.scalars import plain_scalar
+
+_FLAG = "--config"
+_LISTS = frozenset({"bind_mounts"})  # one mount may be given without the brackets
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    path: tuple[str, ...]
+    value: object
+    place: str  # for errors: `--config key=value`
+
+
+def parse_override(text: str) -> Override:
+    """Split at the first `=`; the value is a list or map in `[` or `{`, a list when it has commas, else a scalar.
+
+    Raises:
+        ConfigErrors: there is no key, or the value is not YAML.
+    """
+    place = f"{_FLAG} {text if len(text) <= 60 else text[:57] + '...'}"  # noqa: PLR2004  (fits a line)
+    key, equals, value = text.partition("=")
+    path = tuple(key.strip().split("."))
+    if not equals or not all(path):
+        raise ConfigErrors([f"{place}: must be key=value; write `{_FLAG} searcher.max_length.epochs=3`"])
+    parsed = _value(value.strip(), place)
+    if path[-1] in _LISTS and not isinstance(parsed, list):
+        parsed = [parsed]
+    return Override(path, parsed, place)
+
+
+def apply(raw: dict[str, object], overrides: Iterable[Override]) -> dict[str, object]:
+    """A copy of the config with each override laid over it, in order."""
+    for override in overrides:
+        raw = _laid_over(raw, override, override.path)
+    return raw
+
+
+def _laid_over(raw: dict[str, object], override: Override, path: tuple[str, ...]) -> dict[str, object]:
+    name, rest = path[0], path[1:]
+    below = raw.get(name)
+    if not rest:
+        return {**raw, name: _merged(below, override.value)}
+    if below is None:
+        below = {}
+    if not isinstance(below, dict):
+        where: Path = override.path[: len(override.path) - len(rest)]
+        raise ConfigErrors([f"{override.place}: {dotted(where)} is {show(below)}, not a map"])
+    return {**raw, name: _laid_over(below, override, rest)}
+
+
+def _merged(below: object, above: object) -> object:
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
+
+
+def _value(text: str, place: str) -> object:
+    if text[:1] in {"[", "{", '"', "'"}:
+        return _yaml(text, place)
+    if "," in text:
+        return [_scalar(part.strip(), place) for part in text.split(",")]
+    return _scalar(text, place)
+
+
+def _scalar(text: str, place: str) -> object:
+    if text[:1] in {'"', "'"}:
+        return _yaml(text, place)
+    try:
+        return plain_scalar(text)
+    except ValueError as error:
+        raise ConfigErrors([f"{place}: {error}"]) from None
+
+
+def _yaml(text: str, place: str) -> object:
+    # The reader wants a map at the root; its positions would count from here, so only the place is told.
+    document = read_document(f"value: {text}", place).plain()
+    return document["value"] if isinstance(document, dict) else None

@@ -1,0 +1,44 @@
+"""NumPy's legacy RandomState without NumPy: the generator from which Determined draws its trials."""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+_WORDS: Final = 624
+_MASK32: Final = 0xFFFF_FFFF
+
+
+class RandomState:
+    """MT19937 seeded as `init_genrand` does (Matsumoto and Nishimura, 2002); equal seeds give NumPy's numbers."""
+
+    def __init__(self, seed: int) -> None:
+        words = [seed & _MASK32]
+        for index in range(1, _WORDS):
+            last = words[-1]
+            words.append((1812433253 * (last ^ (last >> 30)) + index) & _MASK32)
+        # Python's own generator is the same one behind another seeding.
+        self._mt = random.Random()  # noqa: S311  (reproducible by design)
+        self._mt.setstate((3, (*words, _WORDS), None))
+
+    def uniform(self, low: float, high: float) -> float:
+        """In [low, high), from 53 random bits."""
+        return low + (high - low) * self._mt.random()
+
+    def randint(self, low: int, high: int) -> int:
+        """In [low, high), by masked rejection; a range of one value draws nothing."""
+        span = high - 1 - low
+        if span == 0:
+            return low
+        bits = span.bit_length()
+        while (value := self._word(64 if bits > 32 else 32) & ((1 << bits) - 1)) > span:  # noqa: PLR2004
+            pass
+        return low + value
+
+    def bytes(self, length: int) -> bytes:
+        words = b"".join(self._word(32).to_bytes(4, "little") for _ in range(-(-length // 4)))
+        return words[:length]
+
+    def _word(self, bits: int) -> int:
+        first = self._mt.getrandbits(32)
+        return first if bits == 32 else first << 32 | self._mt.getrandbits(32)  # noqa: PLR2004

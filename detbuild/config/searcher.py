@@ -1,0 +1,159 @@
+"""How hyperparameters are searched; `name` chooses the method and with it the keys."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, Union
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from detbuild.config.fields import Count, Fraction, Many, Positive
+from detbuild.config.lengths import TrainingLength
+from detbuild.config.section import TAG, Section, choice, wrong
+
+Mode = Literal["conservative", "standard", "aggressive"]
+Divisor = Annotated[float, Field(gt=1)]
+# Names a directory of checkpoints, so it may not lead out of one.
+CheckpointId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+
+class _Searcher(Section):
+    metric: str | None  # None only where `create` trains locally: then nothing is compared
+    smaller_is_better: bool = True
+    source_trial_id: Positive | None = None
+    source_checkpoint_uuid: CheckpointId | None = None
+    max_length: TrainingLength | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> _Searcher:
+        if self.source_trial_id is not None and self.source_checkpoint_uuid is not None:
+            what = "goes not together with source_trial_id"
+            raise wrong(what, at=("source_checkpoint_uuid",), mend="keep one of the two")
+        return self
+
+
+class Single(_Searcher):
+    name: Literal["single"] = "single"
+
+
+class Random(_Searcher):
+    name: Literal["random"] = "random"
+    max_trials: Positive
+    max_concurrent_trials: Count = 16  # 0: no limit
+
+
+class Grid(_Searcher):
+    name: Literal["grid"] = "grid"
+    max_concurrent_trials: Count = 16
+
+
+class _Asha(_Searcher):
+    max_trials: Positive
+    divisor: Divisor = 4.0
+    max_concurrent_trials: Count = 16
+    max_time: Positive | None = None
+    time_metric: str | None = None
+    stop_once: bool = False
+
+
+class AsyncHalving(_Asha):
+    name: Literal["async_halving"] = "async_halving"
+    num_rungs: Positive
+
+
+class AdaptiveAsha(_Asha):
+    name: Literal["adaptive_asha"] = "adaptive_asha"
+    mode: Mode = "standard"
+    max_rungs: Positive = 5
+    bracket_rungs: Many[Positive] = ()
+
+
+class SyncHalving(_Searcher):
+    name: Literal["sync_halving"] = "sync_halving"
+    num_rungs: Positive
+    budget: TrainingLength
+    divisor: Divisor = 4.0
+    train_stragglers: bool = True
+
+
+class Adaptive(_Searcher):
+    name: Literal["adaptive"] = "adaptive"
+    budget: TrainingLength
+    mode: Mode = "standard"
+    divisor: Divisor = 4.0
+    max_rungs: Positive = 5
+    bracket_rungs: Many[Positive] = ()
+    train_stragglers: bool = True
+
+
+class AdaptiveSimple(_Searcher):
+    name: Literal["adaptive_simple"] = "adaptive_simple"
+    max_trials: Positive
+    mode: Mode = "standard"
+    divisor: Divisor = 4.0
+    max_rungs: Positive = 5
+
+
+class Replace(Section):
+    truncate_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.2
+
+
+class Explore(Section):
+    resample_probability: Fraction = 0.2
+    perturb_factor: Fraction = 0.2
+
+
+class PopulationBased(_Searcher):
+    name: Literal["pbt"] = "pbt"
+    population_size: Positive
+    num_rounds: Positive
+    length_per_round: TrainingLength
+    replace_function: Replace = Replace()
+    explore_function: Explore = Explore()
+
+
+class Custom(_Searcher):
+    name: Literal["custom"] = "custom"
+    unit: Literal["batches", "records", "epochs"] | None = None
+
+
+_METHODS: Final[dict[str, type[_Searcher]]] = {
+    "single": Single,
+    "random": Random,
+    "grid": Grid,
+    "async_halving": AsyncHalving,
+    "adaptive_asha": AdaptiveAsha,
+    "sync_halving": SyncHalving,
+    "adaptive": Adaptive,
+    "adaptive_simple": AdaptiveSimple,
+    "pbt": PopulationBased,
+    "custom": Custom,
+}
+
+
+def _tag(value: object) -> str | None:
+    if isinstance(value, _Searcher):
+        return TAG + type(value).__name__
+    name = value.get("name") if isinstance(value, dict) else None
+    return TAG + _METHODS[name].__name__ if isinstance(name, str) and name in _METHODS else None
+
+
+Searcher = Annotated[
+    Union[
+        Annotated[Single, Tag(TAG + "Single")],
+        Annotated[Random, Tag(TAG + "Random")],
+        Annotated[Grid, Tag(TAG + "Grid")],
+        Annotated[AsyncHalving, Tag(TAG + "AsyncHalving")],
+        Annotated[AdaptiveAsha, Tag(TAG + "AdaptiveAsha")],
+        Annotated[SyncHalving, Tag(TAG + "SyncHalving")],
+        Annotated[Adaptive, Tag(TAG + "Adaptive")],
+        Annotated[AdaptiveSimple, Tag(TAG + "AdaptiveSimple")],
+        Annotated[PopulationBased, Tag(TAG + "PopulationBased")],
+        Annotated[Custom, Tag(TAG + "Custom")],
+    ],
+    Discriminator(
+        _tag,
+        custom_error_type="choice",
+        custom_error_message="choice",
+        custom_error_context=choice("name", tuple(_METHODS)),
+    ),
+]

@@ -1,0 +1,96 @@
+"""What a config may say that has no effect yet, and what it may say that cannot run yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from pydantic import BaseModel
+
+from detbuild.config.experiment import ExperimentConfig
+from detbuild.config.problems import ConfigErrors, Problem
+from detbuild.errors import ConfigError
+from detbuild.events import Warned
+
+NOT_YET: Final = (
+    "searcher.source_trial_id",
+    "checkpoint_storage.save_experiment_best",
+    "checkpoint_storage.save_trial_best",
+    "checkpoint_storage.save_trial_latest",
+    "optimizations.mixed_precision",
+    "profiling",
+    "log_policies",
+)
+# Of a cluster, its scheduler and its web page, or of a time long gone.
+NO_MEANING_HERE: Final = (
+    "workspace",
+    "project",
+    "resources.max_slots",
+    "resources.weight",
+    "resources.priority",
+    "resources.resource_pool",
+    "resources.is_single_node",
+    "resources.native_parallel",
+    "resources.agent_label",
+    "environment.proxy_ports",
+    "environment.pod_spec",
+    "checkpoint_storage.checkpoint_path",
+    "checkpoint_storage.tensorboard_path",
+    "optimizations.gradient_compression",
+    "optimizations.grad_updates_size_file",
+    "optimizations.tensor_fusion_threshold",
+    "optimizations.tensor_fusion_cycle_time",
+    "optimizations.auto_tune_tensor_fusion",
+    "retention_policy",
+    "integrations",
+    "slurm",
+    "pbs",
+    "security",
+    "tensorboard_storage",
+    "data_layer",
+    "internal",
+)
+LOCAL_STORAGE: Final = frozenset({None, "shared_fs", "directory"})
+
+
+def warnings_for(config: ExperimentConfig) -> tuple[Warned, ...]:
+    """At most two warnings: fields that are not acted on yet, and fields that mean nothing on one host.
+
+    A field that is set to its default says nothing that is not done, so it is not named.
+    """
+    later = _used(config, NOT_YET)
+    if config.checkpoint_storage.type not in LOCAL_STORAGE:
+        later.append(f"checkpoint_storage.type {config.checkpoint_storage.type}")
+    never = _used(config, NO_MEANING_HERE)
+    warnings = []
+    if later:
+        message = f"accepted, but not acted on yet: {', '.join(later)}"
+        warnings.append(Warned(message, "the experiment runs as if they were absent"))
+    if never:
+        message = f"without meaning on one host, and ignored: {', '.join(never)}"
+        warnings.append(Warned(message, "remove them, or keep them for a cluster"))
+    return tuple(warnings)
+
+
+def unsupported(config: ExperimentConfig) -> ConfigError | None:
+    """Why a config that is right cannot run yet; None when it can."""
+    problems = []
+    if config.searcher.name != "single":
+        what = f"{config.searcher.name} cannot run yet"
+        problems.append(Problem(("searcher", "name"), what, "use `single`, one experiment for each trial"))
+    return ConfigErrors(problem.line("") for problem in problems) if problems else None
+
+
+def _used(config: ExperimentConfig, names: Iterable[str]) -> list[str]:
+    return [name for name in names if _is_set(config, name.split("."))]
+
+
+def _is_set(model: BaseModel, path: list[str]) -> bool:
+    name, *rest = path
+    if name not in type(model).model_fields:  # another searcher or storage than the one with this field
+        return False
+    value = getattr(model, name)
+    if rest:
+        return _is_set(value, rest)
+    default: object = type(model).model_fields[name].get_default(call_default_factory=True)
+    return bool(value != default)
