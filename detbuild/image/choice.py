@@ -1,0 +1,154 @@
+"""Which version and build of one framework: what the requirements allow, what the driver can run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from detbuild.errors import ConfigError
+from detbuild.image.requirements import Requirement
+from detbuild.image.table import Framework, FrameworkRelease, Table
+from detbuild.image.versions import allows, release
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What the image is for."""
+
+    gpu: bool
+    python: str  # minor version of the submitting host: "3.11"
+    machine: str  # "x86_64"
+    driver: str | None = None  # of NVIDIA, where a GPU is; None: not known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One framework, decided."""
+
+    project: str  # "torch", "tensorflow", "tensorflow-cpu"
+    version: str
+    release: FrameworkRelease  # the row of the table whose facts hold
+    line: str  # for pip; "" leaves it to the user's own requirements
+    build: str  # "cpu", "cu126"; "" is the default one
+    index: str  # where that build lies; "" is the default index
+    cuda: str  # "13.0"; "" without CUDA
+    min_driver: str
+    origin: str  # why this version, for people
+    warning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    number: str
+    pin: str  # what pip is told after the project's name; "" for nothing
+    origin: str
+    warning: str = ""
+
+
+def choices(
+    framework: Framework, pins: tuple[Requirement, ...], *, target: Target, table: Table
+) -> tuple[Choice, ...]:
+    """Every release that the pins allow and the driver can run, best first.
+
+    Raises:
+        ConfigError: The driver is too old for all of them.
+    """
+    project = _project(framework, pins, target)
+    versions = tuple(_versions(framework, pins, table))
+    fitting = []
+    for version in versions:
+        row = framework.nearest(version.number)
+        build = _build(row, version, project=project, target=target, table=table)
+        if build is not None:
+            fitting.append(_choice(row, version, project=project, build=build, table=table))
+    if not fitting:
+        raise _driver_too_old(framework, versions[0].number, target.driver or "")
+    return tuple(fitting)
+
+
+def _choice(row: FrameworkRelease, version: _Version, *, project: str, build: str, table: Table) -> Choice:
+    other = table.builds.get(build)
+    cuda = other.cuda if other else row.cuda
+    # A CUDA build that is not the default one is named, so that pip cannot take another. The CPU one is not: an
+    # index of the host may have it under the plain version.
+    local = f"+{build}" if cuda and other and "+" not in version.pin else ""
+    extra = "[and-cuda]" if cuda and project == "tensorflow" else ""
+    return Choice(
+        project=project,
+        version=version.number,
+        release=row,
+        line=f"{project}{extra}{version.pin}{local}" if version.pin else "",
+        build=build,
+        index=other.index if other and build in row.builds else "",
+        cuda=".".join(cuda.split(".")[:2]),
+        min_driver=(other.min_driver if other else row.min_driver) if cuda else "",
+        origin=version.origin,
+        warning=version.warning,
+    )
+
+
+def _project(framework: Framework, pins: tuple[Requirement, ...], target: Target) -> str:
+    named = {pin.name for pin in pins}
+    if framework.name != "tensorflow" or "tensorflow" in named:
+        return framework.name
+    slim = "tensorflow-cpu" in named or (not target.gpu and target.machine == "x86_64")
+    return "tensorflow-cpu" if slim else "tensorflow"
+
+
+def _versions(framework: Framework, pins: tuple[Requirement, ...], table: Table) -> Iterator[_Version]:
+    """Candidates, best first; at least one: pip has the last word on what the table does not know."""
+    specifiers = tuple(specifier for pin in pins for specifier in pin.specifiers)
+    exact = [s.version for s in specifiers if s.operator in {"==", "==="} and not s.version.endswith(".*")]
+    if any(pin.direct for pin in pins):
+        yield _Version(framework.default, "", "from an address in requirements.txt")
+    elif exact:
+        # A build that no known index has can only come from the index that requirements.txt names.
+        local = exact[0].partition("+")[2]
+        pin = f"=={exact[0]}" if not local or local in table.builds else ""
+        yield _Version(exact[0], pin, "requirements.txt", _unknown(framework, exact[0]))
+    else:
+        origin = "requirements.txt" if specifiers else "default"
+        known = [version for version in framework.by_preference if allows(specifiers, version)]
+        yield from (_Version(version, f"=={version}", origin) for version in known)
+        if not known:
+            yield _unknown_range(framework, ",".join(map(str, specifiers)))
+
+
+def _unknown(framework: Framework, version: str) -> str:
+    row = framework.nearest(version)
+    if framework.knows(version):
+        return ""
+    return f"{framework.name} {version} is not in detbuild's table; assuming what holds for {row.version}"
+
+
+def _unknown_range(framework: Framework, asked: str) -> _Version:
+    rows = framework.releases
+    number = rows[0].version if "<" in asked else rows[-1].version
+    warning = f"detbuild's table has no {framework.name}{asked}; assuming what holds for {number}"
+    return _Version(number, asked, "requirements.txt", warning)
+
+
+def _build(
+    row: FrameworkRelease, version: _Version, *, project: str, target: Target, table: Table
+) -> str | None:
+    """Name of the build; None when the driver runs none of them."""
+    pinned = version.number.partition("+")[2]
+    if pinned in table.builds:
+        return pinned
+    if not target.gpu or project == "tensorflow-cpu":
+        return "cpu"
+    if target.driver is None or release(target.driver) >= release(row.min_driver):
+        return ""
+    builds = {name: table.builds[name] for name in row.builds if table.builds[name].cuda}
+    fitting = [name for name, build in builds.items() if release(target.driver) >= release(build.min_driver)]
+    return max(fitting, key=lambda name: release(builds[name].cuda), default=None)
+
+
+def _driver_too_old(framework: Framework, version: str, driver: str) -> ConfigError:
+    needed = framework.nearest(version).min_driver
+    older = [row.version for row in framework.releases if release(row.min_driver) <= release(driver)]
+    instead = f", or ask for {framework.name}=={older[-1]} in requirements.txt" if older else ""
+    return ConfigError(
+        f"{framework.name} {version} needs NVIDIA driver {needed} or newer; this host has {driver}",
+        mend=f"update the driver{instead}",
+    )

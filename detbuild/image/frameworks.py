@@ -1,0 +1,120 @@
+"""Which frameworks a context uses, read from its import statements and its requirements."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from detbuild.context.snapshot import ContextSnapshot, Entry
+from detbuild.image.requirements import Requirement, RequirementsFile, applies, parse_requirements
+from detbuild.image.trees import read
+
+REQUIREMENTS: Final = "requirements.txt"
+
+# Modules that need a framework, by their first or first two components.
+_NEEDS: Final[Mapping[str, str]] = {
+    "torch": "torch",
+    "determined.pytorch": "torch",
+    "tensorflow": "tensorflow",
+    "keras": "tensorflow",
+    "determined.keras": "tensorflow",
+}
+# Determined's own images had these beside the framework, so contexts import them without requiring them.
+_COMPANIONS: Final[Mapping[str, str]] = {"torchvision": "torch", "torchaudio": "torch"}
+# Projects of the package index that bring one. A nightly or macOS build is the user's own affair.
+PROJECTS: Final[Mapping[str, str]] = {
+    "torch": "torch",
+    "tensorflow": "tensorflow",
+    "tensorflow-cpu": "tensorflow",
+}
+_LARGEST: Final = 1 << 20  # bytes; a longer file is data, not a program
+_FILES: Final = 1000  # nearest to the root: a trial imports its framework there
+_IMPORT: Final = re.compile(
+    rb"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]+(\([^)]*\)|[^\n#;]*)|import[ \t]+([^\n#;]+))",
+    re.MULTILINE,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextNeeds:
+    """What a context asks of its image, beyond its own files."""
+
+    frameworks: frozenset[str] = frozenset()  # "torch", "tensorflow"
+    companions: frozenset[str] = frozenset()  # "torchvision": imported, but in no requirements
+    requirements: RequirementsFile = field(default_factory=RequirementsFile)
+
+    def pins(self, framework: str, *, python: str, machine: str) -> tuple[Requirement, ...]:
+        """Requirements on the framework that hold in a container with that Python."""
+        return tuple(
+            requirement
+            for requirement in self.requirements.requirements
+            if PROJECTS.get(requirement.name) == framework
+            and applies(requirement.marker, python=python, machine=machine)
+        )
+
+
+def read_needs(context: ContextSnapshot) -> ContextNeeds:
+    """Scan the snapshot's Python files and its requirements.txt with the files that it includes."""
+    requirements = parse_requirements(
+        b"\n".join(read(e) for e in requirement_files(context)).decode("utf-8", "replace")
+    )
+    required = {requirement.name for requirement in requirements.requirements}
+    modules = _imported(context)
+    companions = {name for name in modules if name in _COMPANIONS}
+    needed = {_NEEDS[name] for name in modules if name in _NEEDS} | {_COMPANIONS[name] for name in companions}
+    return ContextNeeds(
+        frameworks=frozenset(needed | {PROJECTS[name] for name in required if name in PROJECTS}),
+        companions=frozenset(companions - required),
+        requirements=requirements,
+    )
+
+
+def requirement_files(context: ContextSnapshot) -> tuple[Entry, ...]:
+    """requirements.txt at the root and what it includes by -r and -c, as far as it is in the snapshot."""
+    entries = {entry.path: entry for entry in context.entries if entry.kind == "file"}
+    found: dict[str, Entry] = {}
+    waiting = [REQUIREMENTS]
+    while waiting:
+        path = waiting.pop()
+        if path in entries and path not in found:
+            found[path] = entries[path]
+            folder = path.rpartition("/")[0]
+            included = parse_requirements(read(entries[path]).decode("utf-8", "replace")).includes
+            waiting += [_joined(folder, name) for name in included]
+    return tuple(found.values())
+
+
+def imported_modules(source: bytes) -> Iterator[str]:
+    """Dotted names of the import statements in a program text, whatever its Python version."""
+    for match in _IMPORT.finditer(source):
+        origin, names, modules = (part.decode("ascii", "replace") if part else "" for part in match.groups())
+        if origin:
+            yield origin
+        for name in re.findall(r"([\w.]+)(?:\s+as\s+\w+)?\s*(?:,|$|\))", names or modules):
+            yield f"{origin}.{name}" if origin else name
+
+
+def _imported(context: ContextSnapshot) -> set[str]:
+    """Modules that matter here and that the programs nearest to the root import."""
+    programs = [
+        e for e in context.entries if e.kind == "file" and e.path.endswith(".py") and e.size <= _LARGEST
+    ]
+    found: set[str] = set()
+    for entry in sorted(programs, key=lambda entry: entry.path.count("/"))[:_FILES]:
+        for module in imported_modules(read(entry)):
+            parts = module.split(".")
+            found |= {parts[0], ".".join(parts[:2])} & (_NEEDS.keys() | _COMPANIONS.keys())
+    return found
+
+
+def _joined(folder: str, name: str) -> str:
+    """Path of an included file inside the context; what leads out of it is not found there."""
+    parts: list[str] = folder.split("/") if folder else []
+    for part in name.strip("'\"").split("/"):
+        if part == ".." and parts:
+            parts.pop()
+        elif part not in {"", "."}:
+            parts.append(part)
+    return "/".join(parts)

@@ -1,0 +1,12 @@
+"""Names on which the Dockerfile template, the plan and the borrowed settings agree."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SECRETS_DIR: Final = "/run/secrets"
+WHEELS_DIR: Final = "/build/wheels"
+PIP_CONF: Final = "pip.conf"
+CA: Final = "ca.pem"
+CONSTRAINTS: Final = "constraints.txt"
+SECRETS: Final = (PIP_CONF, CA, CONSTRAINTS)

@@ -1,0 +1,39 @@
+"""The grammar of image references, checked before an engine is asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from detbuild.errors import ConfigError
+
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_HOST = rf"(?:\[[0-9A-Fa-f:]+\]|{_LABEL}(?:\.{_LABEL})*)"
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REFERENCE = re.compile(
+    rf"(?:{_HOST}(?::\d+)?/)?{_PART}(?:/{_PART})*(?::\w[\w.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?", re.ASCII
+)
+
+
+def check_reference(reference: str, *, key: str = "environment.image") -> str:
+    """Return the reference as it is.
+
+    Raises:
+        ConfigError: It is not of the form `[host[:port]/]name[:tag][@sha256:digest]`.
+    """
+    if _REFERENCE.fullmatch(reference):
+        return reference
+    mend = "write it as [host[:port]/]name[:tag][@sha256:digest], such as python:3.11-slim"
+    if _REFERENCE.fullmatch(reference.lower()):
+        mend = f"names are in lower case: {reference.lower()}"
+    raise ConfigError(f"{key}: {reference!r} is not an image reference", mend=mend)
+
+
+def image_for(image: str | Mapping[str, str] | None, *, slots_per_trial: int) -> str:
+    """The user's own image for this kind of device; "" when there is none."""
+    if image is None or isinstance(image, str):
+        return check_reference(image) if image else ""
+    device = "cuda" if slots_per_trial else "cpu"
+    keys = (device, "gpu", "rocm") if slots_per_trial else (device,)
+    found = next(((key, image[key]) for key in keys if image.get(key)), None)
+    return check_reference(found[1], key=f"environment.image.{found[0]}") if found else ""

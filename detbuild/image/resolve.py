@@ -1,0 +1,164 @@
+"""Which base image, Python and frameworks an experiment gets, and why; pure and offline."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from detbuild.errors import ConfigError
+from detbuild.image.choice import Choice, Target, choices
+from detbuild.image.frameworks import ContextNeeds
+from detbuild.image.reference import image_for
+from detbuild.image.table import Base, Table
+from detbuild.image.versions import release
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """What the image will be made of. The first of `bases` is best; the others do where it cannot be had."""
+
+    bases: tuple[str, ...]
+    reason: str  # one sentence, for people
+    own_image: bool = False  # nothing but requirements, harness and context is added to it
+    frameworks: tuple[str, ...] = ()  # lines for pip: "torch==2.13.0"
+    companions: tuple[str, ...] = ()  # more lines for the same step: "numpy"
+    builds: tuple[str, ...] = ()  # "torch 2.13.0 cpu", for labels and caches
+    indexes: tuple[str, ...] = ()  # where those builds lie, if not in the default index
+    cuda: str = ""
+    min_driver: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+def resolve(
+    needs: ContextNeeds,
+    *,
+    table: Table,
+    target: Target,
+    image: str | Mapping[str, str] | None = None,
+) -> Resolution:
+    """Decide for a context.
+
+    Args:
+        needs: What the context imports and requires.
+        table: Bases and releases to choose from.
+        target: Device, Python, driver and architecture that the image is for.
+        image: `environment.image`: one reference, or one for each of cpu, cuda, rocm.
+
+    Raises:
+        ConfigError: The frameworks do not fit each other, any Python or the driver, or `image` is malformed.
+    """
+    own = image_for(image, slots_per_trial=int(target.gpu))
+    if own:
+        return Resolution(bases=(own,), own_image=True, reason=f"{own} is the experiment's environment.image")
+    wanted = [
+        choices(
+            table.frameworks[name],
+            needs.pins(name, python=target.python, machine=target.machine),
+            target=target,
+            table=table,
+        )
+        for name in sorted(needs.frameworks, reverse=True)
+    ]
+    combination, bases = _first_fit(wanted, table=table, target=target)
+    resolution = _resolution(combination, bases, target)
+    return replace(resolution, companions=_companions(needs, table)) if resolution.frameworks else resolution
+
+
+def _first_fit(
+    wanted: list[tuple[Choice, ...]], *, table: Table, target: Target
+) -> tuple[tuple[Choice, ...], tuple[Base, ...]]:
+    trouble: ConfigError | None = None
+    for combination in itertools.product(*wanted):
+        if not _pair_fits(combination, table):
+            trouble = trouble or _pair_conflict(combination, table)
+        elif bases := _bases(combination, table=table, target=target):
+            return combination, bases
+        else:
+            trouble = trouble or _no_python(combination)
+    assert trouble is not None
+    raise trouble
+
+
+def _pair_fits(combination: tuple[Choice, ...], table: Table) -> bool:
+    versions = {choice.project: choice.release.version for choice in combination if choice.cuda}
+    if versions.keys() != {"torch", "tensorflow"}:
+        return True
+    return any(pair.fits(versions["torch"], versions["tensorflow"]) for pair in table.gpu_pairs)
+
+
+def _bases(combination: tuple[Choice, ...], *, table: Table, target: Target) -> tuple[Base, ...]:
+    """Bases that can carry the combination: those of registries first, among them the host's own Python."""
+    cuda = _cuda(combination)
+    fitting = [
+        base
+        for base in table.bases
+        if target.machine in base.architectures
+        and (base.local or base.cuda == cuda)
+        and all(choice.release.supports(base.python) for choice in combination)
+    ]
+    return tuple(sorted(fitting, key=lambda base: (base.local, _distance(base.python, target.python))))
+
+
+def _distance(python: str, host: str) -> tuple[int, int]:
+    steps = release(python)[1] - release(host)[1]
+    return abs(steps), steps
+
+
+def _cuda(combination: tuple[Choice, ...]) -> str:
+    """CUDA of the base: the newest that a framework brings, since its driver must be there anyway."""
+    return max((choice.cuda for choice in combination), key=release, default="")
+
+
+def _resolution(combination: tuple[Choice, ...], bases: tuple[Base, ...], target: Target) -> Resolution:
+    return Resolution(
+        bases=tuple(base.pinned for base in bases),
+        reason=_reason(combination, bases[0], target),
+        frameworks=tuple(choice.line for choice in combination if choice.line),
+        builds=tuple(f"{c.project} {c.version} {c.build or 'default'}" for c in combination),
+        indexes=tuple(dict.fromkeys(choice.index for choice in combination if choice.index)),
+        cuda=_cuda(combination),
+        min_driver=max((choice.min_driver for choice in combination), key=release, default=""),
+        warnings=tuple(choice.warning for choice in combination if choice.warning),
+    )
+
+
+def _reason(combination: tuple[Choice, ...], base: Base, target: Target) -> str:
+    python = (
+        "as on this host" if base.python == target.python else f"the nearest to this host's {target.python}"
+    )
+    if not combination:
+        return f"the context imports no framework; Python {base.python}, {python}"
+    device = "GPUs are asked for" if target.gpu else "slots_per_trial is 0"
+    names = [
+        f"{c.project} {c.version} ({c.origin}) for {f'CUDA {c.cuda}' if c.cuda else 'CPU'}"
+        for c in combination
+    ]
+    return f"{' and '.join(names)}, since {device}; Python {base.python}, {python}"
+
+
+def _companions(needs: ContextNeeds, table: Table) -> tuple[str, ...]:
+    brought = {project for name in needs.frameworks for project in table.frameworks[name].brings}
+    return tuple(sorted(brought | needs.companions))
+
+
+def _pair_conflict(combination: tuple[Choice, ...], table: Table) -> ConfigError:
+    versions = {choice.project: choice.version for choice in combination}
+    newest = table.gpu_pairs[-1]
+    return ConfigError(
+        f"torch {versions['torch']} and tensorflow {versions['tensorflow']} pin different CUDA packages, "
+        "so both cannot use the GPU in one image",
+        mend=f"in requirements.txt ask for torch>={newest.torch[0]} with tensorflow>={newest.tensorflow[0]}, "
+        "or for tensorflow-cpu instead of tensorflow",
+    )
+
+
+def _no_python(combination: tuple[Choice, ...]) -> ConfigError:
+    spans = " and ".join(
+        f"{c.project} {c.version} has wheels for Python {c.release.python[0]} to {c.release.python[1]}"
+        for c in combination
+    )
+    return ConfigError(
+        f"no base image fits: {spans}",
+        mend="ask for other versions in requirements.txt, or name an image of your own as environment.image",
+    )
