@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from detbuild.errors import ConfigError
-from detbuild.image.requirements import Requirement
-from detbuild.image.table import Framework, FrameworkRelease, Table
 from detbuild.image.versions import allows, release
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from detbuild.image.requirements import Requirement
+    from detbuild.image.table import Framework, FrameworkRelease, Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +73,8 @@ def choices(
 def _choice(row: FrameworkRelease, version: _Version, *, project: str, build: str, table: Table) -> Choice:
     other = table.builds.get(build)
     cuda = other.cuda if other else row.cuda
-    # A CUDA build that is not the default one is named, so that pip cannot take another. The CPU one is not: an
-    # index of the host may have it under the plain version.
+    # A CUDA build that is not the default one is named, so that pip cannot take another. The CPU one is not:
+    # an index of the host may have it under the plain version.
     local = f"+{build}" if cuda and other and "+" not in version.pin else ""
     extra = "[and-cuda]" if cuda and project == "tensorflow" else ""
     return Choice(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from detbuild.context.snapshot import ContextSnapshot, Entry
 from detbuild.image.requirements import Requirement, RequirementsFile, applies, parse_requirements
 from detbuild.image.trees import read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from detbuild.context.snapshot import ContextSnapshot, Entry
 
 REQUIREMENTS: Final = "requirements.txt"
 

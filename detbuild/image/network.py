@@ -1,16 +1,18 @@
-"""The host's certificates, proxies and pip settings: what a build borrows for its pip steps and does not keep."""
+"""The host's certificates, proxies and pip settings: what a build borrows for its pip steps and never keeps."""
 
 from __future__ import annotations
 
 import configparser
 import io
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from detbuild.image.mounts import CA, CONSTRAINTS, PIP_CONF, SECRETS_DIR, WHEELS_DIR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 _CA_VARIABLES: Final = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
 _SYSTEM_CA: Final = (
@@ -21,8 +23,8 @@ _SYSTEM_CA: Final = (
 _PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY")
 _LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
 
-# pip's options that say where packages come from and how patiently to fetch them. The others (target, cache-dir,
-# log) are about the host's own disk.
+# pip's options that say where packages come from and how patiently to fetch them. The others (target, log,
+# cache-dir) are about the host's own disk.
 _TAKEN: Final = frozenset(
     {
         "index-url",
@@ -216,7 +218,7 @@ def _first_content(paths: Iterable[Path]) -> bytes:
 
 
 def _content(path: Path) -> bytes:
-    """Empty when it cannot be read: these files are the host's, and pip says more about them than we could."""
+    """Empty when it cannot be read: these files are the host's, and pip says more about them than we can."""
     try:
         return path.read_bytes()
     except OSError:

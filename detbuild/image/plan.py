@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING
 
-from detbuild.context.snapshot import ContextSnapshot
-from detbuild.image.choice import Target
-from detbuild.image.frameworks import REQUIREMENTS, ContextNeeds, requirement_files
-from detbuild.image.network import NetworkSettings
-from detbuild.image.render import DockerfilePlan, render
-from detbuild.image.resolve import Resolution
-from detbuild.image.table import Table
-from detbuild.image.trees import below, in_memory, ordered, read
-from detbuild.image.wheels import wanted_wheels
-from determined._version import __version__
+from detbuild.image.trees import in_memory
 
-REPOSITORY: Final = "detbuild"
-_FORMAT: Final = "detbuild image 1"  # changes when equal inputs must give another image
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from detbuild.context.snapshot import ContextSnapshot
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImagePlan:
     """All that a build needs.
 
-    The build context that the engine sees has one directory per tree (`context/`, `harness/`, `wheels/` ...),
-    also for an empty one, and the Dockerfile beside them. `secrets` ride on the BuildKit session and appear in
-    no layer, history or label; neither they nor `local_trees` (wheels of the host's pip settings) count for the
-    tag.
+    The build context that the engine sees has one directory per tree (`context/`, `harness/`, ...), also for
+    an empty one, and the Dockerfile beside them. `secrets` ride on the BuildKit session and appear in no layer,
+    history or label; neither they nor `local_trees` (wheels of the host's pip settings) count for the tag.
     """
 
     tag: str  # "detbuild:<64 hex of the sha256 of all inputs>"
@@ -47,75 +34,6 @@ class ImagePlan:
     pip_network: bool = True  # False: no step of this build may use the network
 
 
-def choose_base(resolution: Resolution, is_local: Callable[[str], bool]) -> str:
-    """Return the first base that the engine has already, else the one to pull."""
-    return next((base for base in resolution.bases if is_local(base)), resolution.bases[0])
-
-
-def plan_image(
-    resolution: Resolution,
-    needs: ContextNeeds,
-    *,
-    base_image: str,
-    base_digest: str = "",
-    context: ContextSnapshot,
-    harness: ContextSnapshot,
-    table: Table,
-    templates: Path,
-) -> ImagePlan:
-    """Plan the image of a context. Nothing of the host but the arguments has a say in it.
-
-    Args:
-        resolution: What `resolve` decided.
-        needs: What the context asks for.
-        base_image: One of the resolution's bases.
-        base_digest: What tells this content of `base_image` from another one of that name; "" trusts the name.
-        context: The user's directory.
-        harness: The `determined` package itself.
-        table: Where the base's packages are described.
-        templates: Where Dockerfile.j2 is.
-    """
-    trees = {
-        "context": context,
-        "harness": below("determined", harness),
-        **_pip_trees(resolution, needs, context),
-    }
-    dockerfile_plan = _dockerfile_plan(resolution, needs, base_image, trees=trees, table=table)
-    dockerfile = render(dockerfile_plan, templates)
-    labels = _labels(resolution, base_image, trees)
-    return ImagePlan(
-        tag=_tag([_FORMAT, base_image, base_digest, dockerfile, *_lines(trees), json.dumps(labels)]),
-        base_image=base_image,
-        dockerfile=dockerfile,
-        upload_dockerfile=render(replace(dockerfile_plan, session=False), templates),
-        trees=trees,
-        local_trees={"wheels": ContextSnapshot()} if "framework" in trees else {},
-        labels=labels,
-    )
-
-
-def lend(plan: ImagePlan, resolution: Resolution, network: NetworkSettings, *, target: Target) -> ImagePlan:
-    """Add what the build borrows from this host: certificates, proxies, pip settings, wheels.
-
-    Worth its time (folders are read) only when the image has to be built; the tag stays the same.
-    """
-    if "framework" not in plan.trees:
-        return replace(plan, build_args=network.proxies)
-    entries = [
-        e for name in ("framework", "requirements") if name in plan.trees for e in plan.trees[name].entries
-    ]
-    asked = [read(entry).decode("utf-8", "replace") for entry in entries]
-    wheels = wanted_wheels(network.wheel_dirs, asked, machine=target.machine, cuda=bool(resolution.cuda))
-    indexes = () if network.own_index or _has_build(wheels) else resolution.indexes
-    return replace(
-        plan,
-        local_trees={"wheels": wheels},
-        build_args=network.proxies,
-        secrets=network.secrets(indexes),
-        pip_network="no-index" not in network.pip or "apt-get" in plan.dockerfile,
-    )
-
-
 def for_upload(plan: ImagePlan) -> ImagePlan:
     """Turn it into the same build for an engine without sessions: what would be served travels as files.
 
@@ -125,74 +43,3 @@ def for_upload(plan: ImagePlan) -> ImagePlan:
         {**plan.local_trees, "secrets": in_memory(plan.secrets)} if plan.secrets else plan.local_trees
     )
     return replace(plan, dockerfile=plan.upload_dockerfile, local_trees=local_trees, secrets={})
-
-
-def _pip_trees(
-    resolution: Resolution, needs: ContextNeeds, context: ContextSnapshot
-) -> dict[str, ContextSnapshot]:
-    files = requirement_files(context)
-    if not resolution.frameworks and not files:
-        return {}
-    # The names of the builds keep apart cached steps that differ in nothing else.
-    lines = [*(f"# {build}" for build in resolution.builds), *resolution.frameworks, *resolution.companions]
-    trees = {
-        "framework": in_memory({REQUIREMENTS: _text(lines), "constraints.txt": _text(_pins(resolution))})
-    }
-    if files and not needs.requirements.local:
-        trees["requirements"] = ordered(files)
-    return trees
-
-
-def _pins(resolution: Resolution) -> list[str]:
-    """What holds the frameworks in place when the user's requirements are installed; pip allows no extras here."""
-    return [re.sub(r"\[[^]]*\]", "", line) for line in resolution.frameworks]
-
-
-def _text(lines: Iterable[str]) -> bytes:
-    return "".join(f"{line}\n" for line in lines).encode()
-
-
-def _dockerfile_plan(
-    resolution: Resolution,
-    needs: ContextNeeds,
-    base_image: str,
-    *,
-    trees: Mapping[str, ContextSnapshot],
-    table: Table,
-) -> DockerfilePlan:
-    base = table.base(base_image)
-    late = needs.requirements.local
-    return DockerfilePlan(
-        base=base_image,
-        own_image=resolution.own_image,
-        os=base.os if base else "",
-        apt=base.apt if base else (),
-        framework=bool(resolution.frameworks),
-        requirements="late" if late else "early" if "requirements" in trees else "none",
-    )
-
-
-def _labels(resolution: Resolution, base_image: str, trees: Mapping[str, ContextSnapshot]) -> dict[str, str]:
-    labels = {
-        "detbuild.context": trees["context"].digest,
-        "detbuild.cuda": resolution.cuda,
-        "detbuild.frameworks": ", ".join(resolution.builds),
-        "detbuild.harness": trees["harness"].digest,
-        "detbuild.min_driver": resolution.min_driver,
-        "detbuild.version": __version__,
-        "org.opencontainers.image.base.name": base_image,
-        "org.opencontainers.image.title": "detbuild trial",
-    }
-    return {name: value for name, value in labels.items() if value}
-
-
-def _lines(trees: Mapping[str, ContextSnapshot]) -> list[str]:
-    return [f"{name} {trees[name].digest}" for name in sorted(trees)]
-
-
-def _tag(inputs: Sequence[str]) -> str:
-    return f"{REPOSITORY}:{hashlib.sha256(json.dumps(list(inputs)).encode()).hexdigest()}"
-
-
-def _has_build(wheels: ContextSnapshot) -> bool:
-    return any(entry.path.startswith("torch-") and "+" in entry.path for entry in wheels.entries)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import jinja2
 
 from detbuild.image.mounts import SECRETS, SECRETS_DIR, WHEELS_DIR
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HARNESS: Final = "/opt/detbuild/harness"
 VENV: Final = "/opt/detbuild/venv"

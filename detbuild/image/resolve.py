@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from detbuild.errors import ConfigError
 from detbuild.image.choice import Choice, Target, choices
-from detbuild.image.frameworks import ContextNeeds
 from detbuild.image.reference import image_for
-from detbuild.image.table import Base, Table
 from detbuild.image.versions import release
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from detbuild.image.frameworks import ContextNeeds
+    from detbuild.image.table import Base, Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detbuild.context.snapshot import ContextSnapshot, Entry
 from detbuild.errors import ContextError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 
 def in_memory(files: Mapping[str, bytes]) -> ContextSnapshot:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Iterable, Iterator
 from email.parser import BytesHeaderParser
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detbuild.context.snapshot import ContextSnapshot, Entry
 from detbuild.image.frameworks import PROJECTS
 from detbuild.image.requirements import normalized, parse_requirements
 from detbuild.image.trees import ordered
 from detbuild.image.versions import allows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 
 def wanted_wheels(
