@@ -58,7 +58,9 @@ def run(group: click.Group, name: str, argv: Sequence[str], session: Session) ->
         log = _record(session.home, debug=debug)
         _complain(
             f"detbuild failed: {type(error).__name__}: {error}",
-            f"this is a defect of detbuild; please report it with {log}" if log else "run it again with --debug",
+            f"this is a defect of detbuild; please report it with {log}"
+            if log
+            else "run it again with --debug",
         )
         return 1
     return code if isinstance(code, int) else 0

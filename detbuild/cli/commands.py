@@ -27,7 +27,9 @@ COMMANDS: dict[str, Verb | Noun] = {
         {
             "list": Verb("detbuild.cli.checkpoints:list_", "List the checkpoints of an experiment."),
             "describe": Verb("detbuild.cli.checkpoints:describe", "Show one checkpoint and its files."),
-            "download": Verb("detbuild.cli.checkpoints:download", "Copy a checkpoint, verified, into a directory."),
+            "download": Verb(
+                "detbuild.cli.checkpoints:download", "Copy a checkpoint, verified, into a directory."
+            ),
         },
     ),
     "context": Verb("detbuild.cli.context:context", "Show what of a directory goes into the image, and why."),
@@ -35,17 +37,21 @@ COMMANDS: dict[str, Verb | Noun] = {
         "Check an experiment config.",
         {"check": Verb("detbuild.cli.config:check", "Print the config with all defaults filled in.")},
     ),
-    "render": Verb("detbuild.cli.build:render", "Print the Dockerfile and the rest of the plan; build nothing."),
+    "render": Verb(
+        "detbuild.cli.build:render", "Print the Dockerfile and the rest of the plan; build nothing."
+    ),
     "build": Verb("detbuild.cli.build:build", "Build the image and print its id."),
     "base": Noun(
         "Make or list base images.",
         {
-            "ensure": Verb("detbuild.cli.base:ensure", "Get the base image: what is there, else pull, else bootstrap."),
+            "ensure": Verb(
+                "detbuild.cli.base:ensure", "Get the base image: what is there, else pull, else bootstrap."
+            ),
             "bootstrap": Verb("detbuild.cli.base:bootstrap", "Make the base image from Debian packages."),
             "list": Verb("detbuild.cli.base:list_", "List the base images that detbuild knows."),
         },
     ),
-    "doctor": Verb("detbuild.cli.doctor:doctor", "Say what is missing on this host, and the mend."),
+    "doctor": Verb("detbuild.cli.doctor.command:doctor", "Say what is missing on this host, and the mend."),
     "completion": Verb("detbuild.cli.completion:completion", "Print the completion script of a shell."),
 }
 

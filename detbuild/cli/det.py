@@ -13,7 +13,9 @@ EXPERIMENT = Noun(
     {
         "create": Verb("detbuild.cli.create:create", "Build an image of a model directory and train in it."),
         "list": Verb("detbuild.cli.experiments:list_", "List experiments."),
-        "describe": Verb("detbuild.cli.experiments:describe", "Show one experiment: runs, metrics, checkpoints."),
+        "describe": Verb(
+            "detbuild.cli.experiments:describe", "Show one experiment: runs, metrics, checkpoints."
+        ),
         "config": Verb("detbuild.cli.config:config", "Print the config of an experiment."),
         "logs": Verb("detbuild.cli.logs:logs", "Write out what the trials wrote."),
         "wait": Verb("detbuild.cli.experiments:wait", "Wait until an experiment has ended."),

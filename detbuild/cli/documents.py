@@ -27,7 +27,9 @@ def experiment(state: ExperimentState, folder: ExperimentFolder) -> Document:
         "why": state.why,
         "metric": header.metric or None,
         "best": best.metrics.get(header.metric) if best else None,
-        "steps_completed": max((trial.progress.steps_completed for trial in state.trials.values()), default=0),
+        "steps_completed": max(
+            (trial.progress.steps_completed for trial in state.trials.values()), default=0
+        ),
         "trial_count": len(state.trials),
         "checkpoint_count": sum(len(trial.progress.checkpoints) for trial in state.trials.values()),
         "created": header.created,

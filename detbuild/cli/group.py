@@ -85,7 +85,8 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         short = {full: alias for alias, full in self.aliases.items()}
         rows = [
-            (f"{name}, {short[name]}" if name in short else name, entry.help) for name, entry in self.table.items()
+            (f"{name}, {short[name]}" if name in short else name, entry.help)
+            for name, entry in self.table.items()
         ]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
@@ -115,5 +116,10 @@ def _version_option() -> click.Option:
             ctx.exit()
 
     return click.Option(
-        ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=show, help="Show the version."
+        ["--version"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=show,
+        help="Show the version.",
     )

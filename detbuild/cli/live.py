@@ -92,7 +92,9 @@ class Live:
         lines = [Text(self.pulling, no_wrap=True, overflow="ellipsis")] if self.pulling else []
         for name, step in list(self.running.items()):
             seconds = time.monotonic() - step.since
-            lines.append(Text(f"{visible(name)}  {seconds:.0f} s", style="bold", no_wrap=True, overflow="ellipsis"))
+            lines.append(
+                Text(f"{visible(name)}  {seconds:.0f} s", style="bold", no_wrap=True, overflow="ellipsis")
+            )
             lines += [
                 Text(f"    {line_of_output(line)}", style="dim", no_wrap=True, overflow="ellipsis")
                 for line in list(step.lines)

@@ -38,7 +38,9 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command(cls=Command)
 @experiment_argument
-@click.option("--trial", "trial_id", type=click.IntRange(min=1), default=1, show_default=True, help="Which trial.")
+@click.option(
+    "--trial", "trial_id", type=click.IntRange(min=1), default=1, show_default=True, help="Which trial."
+)
 @_options
 @pass_session
 def logs(session: Session, *, experiment_id: int, trial_id: int, **options: object) -> None:
@@ -78,7 +80,11 @@ def _write(  # noqa: PLR0913  (the options of the command)
     _, folder = listing.experiment(session.home, experiment_id)
     if not follow:
         listing.trial(session.home, (experiment_id, trial_id))
-    sinks = {"stderr": sys.stdout.buffer} if only_stderr else {"stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer}
+    sinks = (
+        {"stderr": sys.stdout.buffer}
+        if only_stderr
+        else {"stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer}
+    )
     pumps = [Pump(folder, trial_id, stream, sink) for stream, sink in sinks.items()]
     for pump in pumps:
         pump.begin(head, tail)

@@ -56,7 +56,9 @@ def lines_of(event: Event) -> tuple[str, ...]:  # noqa: C901, PLR0911, PLR0912  
         case ContextSent(files, count):
             return (f"sent {files} files, {size(count)}, to the engine",)
         case ImageReady(_, tag, built, seconds):
-            return (f"image {tag} " + (f"built in {seconds:.1f} s" if built else "unchanged: nothing to build"),)
+            return (
+                f"image {tag} " + (f"built in {seconds:.1f} s" if built else "unchanged: nothing to build"),
+            )
         case ExperimentCreated(experiment_id):
             return (f"Created experiment {experiment_id}",)
         case TrialQueued(trial_id, why):
@@ -82,7 +84,9 @@ def record_lines(record: Record) -> tuple[str, ...]:  # noqa: PLR0911  (one case
         case Validation(steps, metrics):
             return (f"batch {steps}  validation  {metrics_line(metrics)}",)
         case Checkpoint(uuid, steps, resources):
-            return (f"batch {steps}  checkpoint {uuid}  {len(resources)} files, {size(sum(resources.values()))}",)
+            return (
+                f"batch {steps}  checkpoint {uuid}  {len(resources)} files, {size(sum(resources.values()))}",
+            )
         case Restored(uuid, steps):
             return (f"batch {steps}  restored from checkpoint {uuid}",)
         case CheckpointRejected(uuid, why):
@@ -137,7 +141,10 @@ def _started(event: RunStarted) -> str:
 def _run_ended(event: RunEnded) -> tuple[str, ...]:
     next_ = "; it will be run again" if event.retry else ""
     first, *rest = event.why.splitlines() or [f"exit code {event.exit_code}"]
-    return (f"trial {event.trial_id} ended: {visible(first)}{next_}", *(f"    {visible(line)}" for line in rest))
+    return (
+        f"trial {event.trial_id} ended: {visible(first)}{next_}",
+        *(f"    {visible(line)}" for line in rest),
+    )
 
 
 def _worker_ended(reason: str, stage: str, message: str, mend: str) -> tuple[str, ...]:

@@ -34,7 +34,16 @@ if TYPE_CHECKING:
 
 HEARTBEAT = 30.0  # seconds after which a step that still runs says so
 LAST_LINES = 20  # of a failing step
-_PROGRESS = (ContextPacked, ImagePulling, BuildStep, BuildOutput, ContextSent, ImageReady, TrialQueued, Warned)
+_PROGRESS = (
+    ContextPacked,
+    ImagePulling,
+    BuildStep,
+    BuildOutput,
+    ContextSent,
+    ImageReady,
+    TrialQueued,
+    Warned,
+)
 
 
 @dataclass
@@ -65,7 +74,9 @@ class Plain:
         return self.clock() - self.said >= HEARTBEAT
 
     def _print(self, event: Event) -> None:
-        to_stderr = isinstance(event, _PROGRESS) or (isinstance(event, RunOutput) and event.stream == "stderr")
+        to_stderr = isinstance(event, _PROGRESS) or (
+            isinstance(event, RunOutput) and event.stream == "stderr"
+        )
         for line in lines_of(event):
             click.echo(line, err=to_stderr)
         self.said = self.clock()

@@ -48,7 +48,9 @@ def _show(findings: Sequence[Finding], *, colour: bool) -> None:
             group = finding.group
             click.echo(group)
         mark = f"{finding.severity:<7}"
-        mark = click.style(mark, fg=COLOURS[finding.severity]) if colour else mark  # a pipe gets no colour anyway
+        mark = (
+            click.style(mark, fg=COLOURS[finding.severity]) if colour else mark
+        )  # a pipe gets no colour anyway
         click.echo(f"  {mark}  {finding.rule}: {visible(finding.finding)}")
         for line in finding.remedy.splitlines():
             click.echo(f"           mend: {visible(line)}")

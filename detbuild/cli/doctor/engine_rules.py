@@ -33,12 +33,15 @@ def reachable(around: Surroundings) -> Verdict:
 
 def socket(around: Surroundings) -> Verdict:
     host = around.environ.get("DOCKER_HOST") or DEFAULT_SOCKET
+    if around.info is not None:
+        return ok("yours to use")
     if not host.startswith("unix://"):
-        return ok(f"DOCKER_HOST={host}")
+        return warning(f"nothing answers at DOCKER_HOST={host}", "see that the engine runs there")
     path = Path(host.removeprefix("unix://"))
     if not path.exists():
         return fatal(
-            f"{path} is not there", "install and start Docker Engine, or set DOCKER_HOST; `--local` needs none"
+            f"{path} is not there",
+            "install and start Docker Engine, or set DOCKER_HOST; `--local` needs none",
         )
     if not os.access(path, os.R_OK | os.W_OK):
         return fatal(f"{path} is not yours to use", "sudo usermod -aG docker $USER, then log in again")
@@ -75,7 +78,18 @@ def live_restore(around: Surroundings) -> Verdict:
 
 
 def base_image(around: Surroundings) -> Verdict:
-    raise NotImplementedError
+    from detbuild.image.table import load_table
+    from detbuild.resources import images_dir
+
+    if around.engine is None:
+        return NO_ENGINE
+    references = [base.pinned for base in load_table(images_dir()).bases]
+    there = [reference for reference in references if around.engine.image_id(reference)]
+    if not there:
+        return warning(
+            "none is there; the first build pulls one", "without a registry: `detbuild base bootstrap`"
+        )
+    return ok(", ".join(there))
 
 
 def gpu_toolkit(around: Surroundings) -> Verdict:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from typing import TYPE_CHECKING
 
 from detbuild.cli.doctor.verdict import Verdict, ok, warning
@@ -11,18 +13,23 @@ from detbuild.cli.doctor.verdict import Verdict, ok, warning
 if TYPE_CHECKING:
     from detbuild.cli.doctor.verdict import Surroundings
 
+REGISTRY = "https://registry-1.docker.io/v2/"
+
 
 def package_index(around: Surroundings) -> Verdict:
     """Ask pip, which knows its own settings, proxies and certificates, for a package that every index has."""
     command = [sys.executable, "-m", "pip", "index", "versions", "pip", "--retries", "0", "--timeout", "3"]
-    asked = subprocess.run(
-        [*command, "--disable-pip-version-check", "--no-input"],
-        env={**around.environ},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=4.5,
-    )
+    try:
+        asked = subprocess.run(
+            [*command, "--disable-pip-version-check", "--no-input"],
+            env={**around.environ},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=4,
+        )
+    except subprocess.TimeoutExpired:
+        return warning("the package index did not answer in time", "check `pip config list` and proxies")
     if asked.returncode == 0:
         return ok("pip reaches it")
     if "No module named pip" in asked.stderr:
@@ -33,5 +40,17 @@ def package_index(around: Surroundings) -> Verdict:
     )
 
 
-def registry(around: Surroundings) -> Verdict:
-    raise NotImplementedError
+def registry(around: Surroundings) -> Verdict:  # noqa: ARG001  (the shape of a rule)
+    """Any answer will do, also "who are you?". Asked from this host: an engine elsewhere may see another network."""
+    try:
+        with urllib.request.urlopen(REGISTRY, timeout=3):
+            pass
+    except urllib.error.HTTPError:
+        return ok(f"{REGISTRY} answers")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        return warning(
+            f"{REGISTRY} does not answer: {reason}",
+            "needed only for base images that are not there; `detbuild base bootstrap` makes one without a registry",
+        )
+    return ok(f"{REGISTRY} answers")

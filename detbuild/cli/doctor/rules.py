@@ -58,10 +58,14 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def examine(session: Session, rules: tuple[Rule, ...] = RULES, *, deadline: float = DEADLINE) -> tuple[Finding, ...]:
+def examine(
+    session: Session, rules: tuple[Rule, ...] = RULES, *, deadline: float = DEADLINE
+) -> tuple[Finding, ...]:
     """Ask all rules; the whole takes at most two deadlines."""
     engine, info, trouble = _meet(session, deadline)
-    around = Surroundings(home=session.home, environ=session.environ, engine=engine, info=info, trouble=trouble)
+    around = Surroundings(
+        home=session.home, environ=session.environ, engine=engine, info=info, trouble=trouble
+    )
     pending = [(rule, _begin(lambda rule=rule: _judge(rule, around))) for rule in rules]  # type: ignore[misc]
     end = monotonic() + deadline
     return tuple(_finding(rule, _receive(answer, end)) for rule, answer in pending)

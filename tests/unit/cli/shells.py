@@ -75,7 +75,9 @@ class Shell:
         folder.record(journal.RunCreated(trial_id=1, run=0, container="c0ffee"))
         run_folder = folder.run(1, 0)
         run_folder.path.mkdir(parents=True)
-        lines = [encode(Line(seq, run_folder.name, 1.7e9 + seq, record)) for seq, record in enumerate(records, 1)]
+        lines = [
+            encode(Line(seq, run_folder.name, 1.7e9 + seq, record)) for seq, record in enumerate(records, 1)
+        ]
         run_folder.events.write_bytes(b"".join(lines))
         run_folder.output("stdout").write_bytes(b"one\ntwo\nthree\n")
         run_folder.output("stderr").write_bytes(b"warn \xff\x1b[31mred\n")

@@ -106,7 +106,13 @@ def test_determineds_words_show_the_same(shell):
     shell.experiment()
     assert shell("det", "e", "list", "--json") == shell("detbuild", "list", "--json")
     assert shell("det", "experiment", "describe", "1") == shell("detbuild", "describe", "1")
-    assert shell("det", "e", "lt", "1").out.splitlines()[1].split() == ["1/1", "COMPLETED", "10", "0", "lr=0.001"]
+    assert shell("det", "e", "lt", "1").out.splitlines()[1].split() == [
+        "1/1",
+        "COMPLETED",
+        "10",
+        "0",
+        "lr=0.001",
+    ]
     assert shell("det", "t", "describe", "1").out.startswith("trial 1  COMPLETED  batch 10  restarts 0\n")
 
 

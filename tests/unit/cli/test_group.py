@@ -16,7 +16,9 @@ VERBS = {entry.target: entry for table in TABLES for entry in table.values() if 
 def test_every_command_of_the_tables_can_be_loaded_and_explains_itself(target):
     command = VERBS[target].load()
     assert command.help
-    assert all(option.help for option in command.params if option.param_type_name == "option" and not option.hidden)
+    assert all(
+        option.help for option in command.params if option.param_type_name == "option" and not option.hidden
+    )
 
 
 def test_the_help_of_the_group_says_what_the_commands_own_help_says():
@@ -29,7 +31,10 @@ def test_the_help_of_the_group_says_what_the_commands_own_help_says():
 def test_a_mistyped_command_is_refused_with_the_nearest_one(shell):
     outcome = shell("detbuild", "creat")
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err == "error: no such command: creat. Did you mean `create`?\n  mend: see `detbuild --help`\n"
+    assert (
+        outcome.err
+        == "error: no such command: creat. Did you mean `create`?\n  mend: see `detbuild --help`\n"
+    )
 
 
 def test_a_mistyped_option_is_refused_with_the_nearest_one(shell):
@@ -60,7 +65,10 @@ def test_the_version_is_the_harness_version(shell):
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        (("e", "pause", "1"), "error: `pause` is not there: `det experiment cancel ID` stops it after a checkpoint\n"),
+        (
+            ("e", "pause", "1"),
+            "error: `pause` is not there: `det experiment cancel ID` stops it after a checkpoint\n",
+        ),
         (("master", "config"), "error: `master` is not there: detbuild has no server"),
         (("tensorboard", "start"), "error: `tensorboard` is not there: "),
     ],
@@ -71,7 +79,9 @@ def test_what_determined_has_and_detbuild_has_not_is_answered_with_what_to_do(sh
     assert outcome.err.startswith(advice)
 
 
-@pytest.mark.parametrize("words", [("e", "lt"), ("experiment", "list-trials"), ("t", "logs"), ("c", "download")])
+@pytest.mark.parametrize(
+    "words", [("e", "lt"), ("experiment", "list-trials"), ("t", "logs"), ("c", "download")]
+)
 def test_short_and_long_words_of_determined_reach_a_command(shell, words):
     outcome = shell("det", *words, "--help")
     assert outcome.code == 0

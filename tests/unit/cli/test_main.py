@@ -8,7 +8,15 @@ import pytest
 
 from detbuild.cli.__main__ import run
 from detbuild.cli.session import Session, home_of
-from detbuild.errors import BuildError, CanceledError, ConfigError, ContextError, EngineError, ExperimentError, LeaseError
+from detbuild.errors import (
+    BuildError,
+    CanceledError,
+    ConfigError,
+    ContextError,
+    EngineError,
+    ExperimentError,
+    LeaseError,
+)
 from tests.fakes import FakeEngine
 
 HEAVY = ("docker", "pydantic", "yaml", "jinja2", "rich", "torch", "h2", "pathspec", "sqlite3")
@@ -33,7 +41,9 @@ def session(tmp_path):
 
 
 def test_an_error_is_shown_with_its_mend(session, capfd):
-    code = run(raising(ConfigError("no such field: x", mend="did you mean `y`?")), "detbuild", ["fail"], session)
+    code = run(
+        raising(ConfigError("no such field: x", mend="did you mean `y`?")), "detbuild", ["fail"], session
+    )
     assert code == 2
     assert tuple(capfd.readouterr()) == ("", "error: no such field: x\n  mend: did you mean `y`?\n")
 
@@ -96,7 +106,9 @@ def test_the_home_comes_from_the_environment(environ, home):
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["create", "--help"], ["creat"], ["logs", "--tial"], ["completion", "bash"]], ids=" ".join
+    "words",
+    [["--help"], ["create", "--help"], ["creat"], ["logs", "--tial"], ["completion", "bash"]],
+    ids=" ".join,
 )
 def test_help_usage_errors_and_completion_import_nothing_heavy(words):
     code = f"""

@@ -1,0 +1,43 @@
+"""`detbuild config check` and `det experiment config`: configs with every default filled in and secrets hidden."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from detbuild.cli.arguments import config_argument, experiment_argument, overrides_option
+from detbuild.cli.group import Command
+from detbuild.cli.session import Session, pass_session
+from detbuild.cli.table import show_json
+
+
+@click.command(cls=Command)
+@config_argument
+@overrides_option
+def check(config: Path, overrides: tuple[str, ...]) -> None:
+    """Print the config with all defaults filled in, as JSON, which is YAML too; secrets are hidden.
+
+    What is wrong with it is said with file, line and column, everything at once.
+    """
+    from detbuild.cli.views import no_output
+    from detbuild.config.parse import load_config
+    from detbuild.config.unacted import warnings_for
+
+    loaded = load_config(config, overrides)
+    for warning in warnings_for(loaded):
+        no_output(warning)
+    show_json(loaded.masked())
+
+
+@click.command(cls=Command)
+@experiment_argument
+@pass_session
+def config(session: Session, *, experiment_id: int) -> None:
+    """Print the config of an experiment with all defaults filled in; secrets are hidden."""
+    from detbuild.config.parse import parse_config
+    from detbuild.store.home import Home
+
+    folder = Home.open(session.home).experiment(experiment_id)
+    text = folder.config_file.read_text(encoding="utf-8")
+    show_json(parse_config(text, source=str(folder.config_file)).masked())

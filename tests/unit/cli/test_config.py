@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import json
+
+GOOD = "entrypoint: model_def:T\nsearcher: {name: single, metric: loss, max_length: {batches: 3}}\n"
+
+
+def test_a_config_is_shown_with_its_defaults(shell, tmp_path):
+    (tmp_path / "c.yaml").write_text(GOOD)
+    outcome = shell("detbuild", "config", "check", str(tmp_path / "c.yaml"), "--config", "max_restarts=2")
+    assert outcome.code == 0
+    document = json.loads(outcome.out)
+    assert (document["entrypoint"], document["max_restarts"], document["scheduling_unit"]) == (
+        "model_def:T",
+        2,
+        100,
+    )
+
+
+def test_secrets_are_not_shown(shell, tmp_path):
+    (tmp_path / "c.yaml").write_text(
+        GOOD + "environment: {registry_auth: {username: me, password: hunter2}}\n"
+    )
+    assert "hunter2" not in shell("detbuild", "config", "check", str(tmp_path / "c.yaml")).out
+
+
+def test_every_problem_is_named_with_its_place(shell, tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "entrypoin: model_def:T\nsearcher: {name: single, metric: loss, max_length: {batches: x}}\n"
+    )
+    outcome = shell("detbuild", "config", "check", str(path))
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(f"error: {path}:1:1: entrypoin: ")
+    assert "did you mean `entrypoint`?" in outcome.err
+    assert f"\n  {path}:2:62: searcher.max_length.batches: " in outcome.err
+
+
+def test_what_is_accepted_without_effect_is_warned_of_on_stderr(shell, tmp_path):
+    (tmp_path / "c.yaml").write_text(GOOD + "workspace: a\nproject: b\n")
+    outcome = shell("detbuild", "config", "check", str(tmp_path / "c.yaml"))
+    assert outcome.code == 0
+    assert outcome.err.startswith("warning: ")
+    json.loads(outcome.out)
+
+
+def test_the_config_of_an_experiment_can_be_shown(shell):
+    folder = shell.experiment()
+    folder.config_file.write_text(
+        json.dumps(
+            {
+                "entrypoint": "m:T",
+                "searcher": {"name": "single", "metric": "loss", "max_length": {"batches": 3}},
+            }
+        )
+    )
+    assert json.loads(shell("det", "e", "config", "1").out)["entrypoint"] == "m:T"

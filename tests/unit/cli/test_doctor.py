@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from detbuild.cli.doctor import engine_rules, host_rules
+from detbuild.cli.doctor.rules import RULES, Rule, examine
+from detbuild.cli.doctor.verdict import Surroundings, Verdict, fatal, ok, warning
+from detbuild.cli.session import Session
+from detbuild.errors import EngineError
+from tests.fakes import INFO, FakeEngine, gpus
+
+
+@pytest.fixture
+def around(tmp_path):
+    return Surroundings(home=tmp_path, environ={}, engine=FakeEngine(), info=INFO, trouble=None)
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """No engine answers."""
+    trouble = EngineError("cannot reach Docker Engine", mend="start it")
+    environ = {"DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
+    return Surroundings(home=tmp_path, environ=environ, engine=None, info=None, trouble=trouble)
+
+
+def session(tmp_path, connect):
+    return Session(home=tmp_path, environ={}, connect=connect)
+
+
+def test_each_rule_answers_without_an_engine(alone):
+    checked = [rule for rule in RULES if rule.check.__module__.endswith("engine_rules")]
+    severities = {rule.name: rule.check(alone).severity for rule in checked}
+    assert {name for name, severity in severities.items() if severity == "fatal"} == {"engine", "socket"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "info", "verdict"),
+    [
+        (engine_rules.buildkit, replace(INFO, api_version="1.39"), "fatal"),
+        (engine_rules.log_driver, replace(INFO, log_driver="gelf"), "warning"),
+        (engine_rules.log_driver, INFO, "ok"),
+        (engine_rules.live_restore, replace(INFO, live_restore=True), "ok"),
+        (engine_rules.gpu_toolkit, gpus("0"), "ok"),
+        (engine_rules.gpu_toolkit, replace(INFO, runtimes=("runc", "nvidia")), "ok"),
+        (engine_rules.shared_memory, replace(INFO, memory=1 << 30), "warning"),
+        (engine_rules.data_root, replace(INFO, data_root="/no/such/place"), "ok"),
+        (engine_rules.reachable, INFO, "ok"),
+    ],
+)
+def test_a_rule_judges_what_the_engine_says(around, rule, info, verdict):
+    assert rule(replace(around, info=info)).severity == verdict
+
+
+def test_a_driver_without_a_toolkit_is_named_with_the_mend(around, tmp_path, monkeypatch):
+    driver = tmp_path / "version"
+    driver.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar 5\n")
+    monkeypatch.setattr(host_rules, "DRIVER_VERSION", driver)
+    assert host_rules.gpu_driver(around) == ok("NVIDIA 550.54.15")
+    verdict = engine_rules.gpu_toolkit(around)
+    assert verdict.severity == "warning"
+    assert "nvidia-container-toolkit" in verdict.remedy
+
+
+def test_a_missing_base_image_is_a_warning_and_a_present_one_is_named(around):
+    assert engine_rules.base_image(around).severity == "warning"
+    around.engine.add_image("detbuild-base:cpu-debian12-py3.11")
+    assert engine_rules.base_image(around) == ok("detbuild-base:cpu-debian12-py3.11")
+
+
+def test_a_full_disk_is_fatal_and_a_small_one_a_warning(tmp_path):
+    assert host_rules.disk(tmp_path / "new" / "dir", wanted=1, needed=1).severity == "ok"
+    assert host_rules.disk(tmp_path, wanted=1 << 60, needed=1).severity == "warning"
+    assert host_rules.disk(tmp_path, wanted=1 << 60, needed=1 << 60).severity == "fatal"
+
+
+def test_the_package_of_a_determined_cluster_beside_ours_is_fatal(around, monkeypatch):
+    assert host_rules.peer(around).severity == "ok"
+    monkeypatch.setattr(host_rules.metadata, "version", lambda _name: "0.38.1")
+    assert host_rules.peer(around).severity == "fatal"
+
+
+def test_a_rule_that_hangs_does_not_hang_the_doctor(tmp_path):
+    forever = threading.Event()
+    rules = (
+        Rule("stuck", "Host", lambda _: forever.wait() and ok("")),
+        Rule("quick", "Host", lambda _: ok("fine")),
+    )
+    begun = time.monotonic()
+    findings = examine(session(tmp_path, FakeEngine), rules, deadline=0.1)
+    forever.set()
+    assert time.monotonic() - begun < 2
+    assert [(finding.rule, finding.severity, finding.finding) for finding in findings] == [
+        ("stuck", "warning", "no answer in time"),
+        ("quick", "ok", "fine"),
+    ]
+
+
+def test_an_engine_that_hangs_does_not_hang_the_doctor(tmp_path):
+    forever = threading.Event()
+
+    def connect():
+        forever.wait()
+        return FakeEngine()
+
+    rules = (Rule("engine", "Engine", engine_rules.reachable),)
+    (finding,) = examine(session(tmp_path, connect), rules, deadline=0.1)
+    forever.set()
+    assert (finding.severity, finding.finding) == ("fatal", "the engine did not answer within 0 s")
+
+
+def test_an_error_in_a_rule_is_a_finding(tmp_path):
+    def broken(_: Surroundings) -> Verdict:
+        raise EngineError("gone", mend="start it")
+
+    def unreadable(_: Surroundings) -> Verdict:
+        raise PermissionError("no")
+
+    rules = (Rule("a", "Engine", broken), Rule("b", "Engine", unreadable))
+    findings = examine(session(tmp_path, FakeEngine), rules)
+    assert [Verdict(f.severity, f.finding, f.remedy) for f in findings] == [
+        fatal("gone", "start it"),
+        warning("could not be checked: no", ""),
+    ]
+
+
+def test_the_exit_code_says_whether_anything_is_fatal(shell, monkeypatch):
+    from detbuild.cli.doctor import rules
+
+    monkeypatch.setattr(rules.examine, "__defaults__", ((Rule("engine", "Engine", engine_rules.reachable),),))
+    assert shell("detbuild", "doctor").code == 0
+    shell.engine.go_away()
+    outcome = shell("detbuild", "doctor", "--json")
+    assert outcome.code == 4
+    assert json.loads(outcome.out) == [
+        {
+            "rule": "engine",
+            "group": "Engine",
+            "severity": "fatal",
+            "finding": "cannot reach Docker Engine (the fake is away)",
+            "remedy": "start it, or set DOCKER_HOST to where it runs",
+        }
+    ]

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+
+from detbuild.cli.show import LARGE_CONTEXT, lines_of
+from detbuild.events import (
+    BuildOutput,
+    BuildStep,
+    ContextPacked,
+    ContextSent,
+    ExperimentCreated,
+    ExperimentEnded,
+    ImagePulling,
+    ImageReady,
+    RunEnded,
+    RunOutput,
+    RunRecord,
+    RunStarted,
+    TrialQueued,
+    Warned,
+)
+from determined._records import (
+    Checkpoint,
+    CheckpointRejected,
+    Ended,
+    Exited,
+    ExitReason,
+    Progress,
+    Restored,
+    Stage,
+    StageEntered,
+    Started,
+    Training,
+    Validation,
+)
+
+LINES = [
+    (Warned("odd", "do this"), ("warning: odd", "  mend: do this")),
+    (ContextPacked(3, 2048, (("a.py", 2000),)), ("context: 3 files, 2.0 kB",)),
+    (
+        ContextPacked(3, LARGE_CONTEXT, (("data.bin", LARGE_CONTEXT),)),
+        (
+            "context: 3 files, 100.0 MB; the largest are below, .detignore can keep them out",
+            "     100.0 MB  data.bin",
+        ),
+    ),
+    (ImagePulling("python:3.11", "10 of 20 MB"), ("pulling python:3.11: 10 of 20 MB",)),
+    (BuildStep("RUN pip", cached=False, seconds=None), ("RUN pip  ...",)),
+    (BuildStep("RUN pip", cached=True, seconds=0.0), ("RUN pip  cached",)),
+    (BuildStep("RUN pip", cached=False, seconds=1.25), ("RUN pip  1.2 s",)),
+    (BuildStep("RUN pip", cached=False, seconds=1.0, error="exit 1"), ("RUN pip  FAILED: exit 1",)),
+    (BuildOutput("RUN pip", "Collecting x"), ("    Collecting x",)),
+    (ContextSent(1, 500), ("sent 1 files, 500 B, to the engine",)),
+    (ImageReady("sha256:1", "detbuild:1", built=True, seconds=2.0), ("image detbuild:1 built in 2.0 s",)),
+    (
+        ImageReady("sha256:1", "detbuild:1", built=False, seconds=0.0),
+        ("image detbuild:1 unchanged: nothing to build",),
+    ),
+    (ExperimentCreated(4, "/home/4"), ("Created experiment 4",)),
+    (TrialQueued(1, "no GPU is free"), ("trial 1 waits: no GPU is free",)),
+    (RunStarted(1, 0, "c0ffee", ()), ("trial 1 started in container c0ffee",)),
+    (RunStarted(1, 2, "", ("0", "1")), ("trial 1 started (run 2) in this host's Python on GPU 0, 1",)),
+    (RunOutput(1, 0, "stdout", "hello \x1b[2J"), ("[trial 1] hello \\x1b[2J",)),
+    (
+        RunEnded(1, 0, 1, "user error\nlast line", retry=True),
+        ("trial 1 ended: user error; it will be run again", "    last line"),
+    ),
+    (RunEnded(1, 0, 0, "", retry=False), ("trial 1 ended: exit code 0",)),
+    (ExperimentEnded(4, "ERROR", "import failed"), ("experiment 4 ERROR: import failed",)),
+]
+RECORDS = [
+    (Training(100, {"loss": 0.123456789}), ("trial 1  batch 100  loss=0.123457",)),
+    (Validation(100, {"a": {"b": 1}}), ("trial 1  batch 100  validation  a.b=1",)),
+    (
+        Checkpoint("uuid", 100, {"a": 1000, "b": 1000}),
+        ("trial 1  batch 100  checkpoint uuid  2 files, 2.0 kB",),
+    ),
+    (Restored("uuid", 100), ("trial 1  batch 100  restored from checkpoint uuid",)),
+    (CheckpointRejected("uuid", "damaged"), ("trial 1  checkpoint uuid not used: damaged",)),
+    (Ended(ExitReason.COMPLETED), ()),
+    (
+        Ended(ExitReason.ERROR, Stage.TRAIN, "ValueError: x\nmore", "mend it"),
+        ("trial 1  error in stage train: ValueError: x", "trial 1      more", "trial 1    mend: mend it"),
+    ),
+    (Started(1, "3.11", "0.1"), ()),
+    (StageEntered(Stage.TRAIN), ()),
+    (Progress(0.5), ()),
+    (Exited(0), ()),
+]
+
+
+@pytest.mark.parametrize(("event", "lines"), LINES, ids=lambda value: type(value).__name__)
+def test_an_event_is_shown(event, lines):
+    assert lines_of(event) == lines
+
+
+@pytest.mark.parametrize(("record", "lines"), RECORDS, ids=lambda value: type(value).__name__)
+def test_a_record_is_shown(record, lines):
+    assert lines_of(RunRecord(1, 0, record)) == lines

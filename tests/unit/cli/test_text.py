@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detbuild.cli.text import line_of_output, number, size, visible
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain", "plain"),
+        ("größe", "größe"),
+        ("a\nb\tc", "a\\nb\\tc"),
+        ("\x1b[31mred\x07", "\\x1b[31mred\\x07"),
+        ("\x9b2J", "\\x9b2J"),
+        ("abc\u202egnp", "abc\\u202egnp"),
+        ("zero\u200bwidth", "zero\\u200bwidth"),
+        (b"\xff.py".decode("utf-8", "surrogateescape"), "\\xff.py"),
+    ],
+)
+def test_what_could_act_on_a_terminal_is_made_visible(text, shown):
+    assert visible(text) == shown
+
+
+@given(st.text())
+def test_visible_text_can_be_printed_anywhere(text):
+    shown = visible(text)
+    shown.encode("utf-8")
+    assert not any(char < " " or "\x7f" <= char <= "\x9f" for char in shown)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (" 10%\r 50%\r100%", "100%"),
+        ("done\r", "done"),
+        ("\x1b[1;32mINFO\x1b[0m ok", "INFO ok"),
+        ("\x1b]0;title\x07x", "\\x1b]0;title\\x07x"),
+        ("a\tb", "a\tb"),
+    ],
+)
+def test_a_line_of_output_keeps_its_words_and_loses_what_acts(text, shown):
+    assert line_of_output(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (3_400_000, "3.4 MB"), (5e13, "50.0 TB")],
+)
+def test_sizes_are_for_people(count, text):
+    assert size(count) == text
+
+
+def test_numbers_have_six_digits_and_other_values_are_text():
+    assert [number(value) for value in (0.1 + 0.2, 7, None, "a\x1b")] == ["0.3", "7", "None", "a\\x1b"]
