@@ -1,17 +1,18 @@
 """The one connection to Docker Engine: docker-py's client, and what docker-py has no public call for."""
 
+# ruff: noqa: SLF001, ANN401  (docker-py has no public way to what is done here)
 from __future__ import annotations
 
 import json
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import docker
 import docker.auth
+import docker.utils
 import requests
 from docker.errors import APIError, DockerException
 from urllib3.exceptions import HTTPError
@@ -19,6 +20,7 @@ from urllib3.exceptions import HTTPError
 from detbuild.engine.refusals import refusal, unreachable
 
 if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
 
@@ -33,7 +35,7 @@ class Connection:
     command does. `deadline` is in seconds, for each answer of the engine.
     """
 
-    def __init__(self, host: str | None, *, deadline: float) -> None:
+    def __init__(self, host: str | None, *, deadline: int) -> None:
         self._host, self.deadline = host, deadline
         self._client: Any = None
         self._lock = threading.Lock()
@@ -52,23 +54,20 @@ class Connection:
         self,
         path: str,
         *,
-        params: Mapping[str, str],
+        params: Mapping[str, str | Sequence[str]],
         body: Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         silence: float,
         watch: Future[None] | None = None,
-    ) -> Iterator[dict[str, Any]]:
-        """Post and yield the messages of the answer.
+    ) -> Generator[dict[str, Any], None, None]:
+        """Post and yield the messages of the answer; `silence` is the longest wait for one, in seconds.
 
-        The connection is closed when the caller stops listening: that is what ends a build.
-
-        Args:
-            silence: the longest wait for one message, in seconds.
-            watch: what must not fail meanwhile; if it does, the wait is over.
+        The connection is closed when the caller stops listening: that is what ends a build. When `watch`
+        fails meanwhile, the wait is over too.
         """
         with self.api() as api:
-            answer = api._post(  # noqa: SLF001  (docker-py's own builds cannot name a session)
-                api._url(path),  # noqa: SLF001
+            answer = api._post(
+                api._url(path),
                 params=dict(params),
                 data=body,
                 headers=dict(headers or {}),
@@ -78,7 +77,7 @@ class Connection:
             if watch is not None:
                 watch.add_done_callback(lambda done: _interrupt(answer) if done.exception() else None)
             with closing(answer):
-                api._raise_for_status(answer)  # noqa: SLF001
+                api._raise_for_status(answer)
                 yield from map(json.loads, filter(None, answer.iter_lines(None)))
 
     def upgrade(self, path: str, headers: Iterable[tuple[str, str]]) -> tuple[socket.socket, bytes]:
@@ -88,13 +87,15 @@ class Connection:
             UpgradeRefusedError: the engine did not switch protocols.
         """
         with self.api() as api:
-            url: str = api._url(path)  # noqa: SLF001
+            url: str = api._url(path)
             if "://ssh" in url:
                 raise UpgradeRefusedError("a connection over ssh cannot be upgraded")
-            of_proxies = api._general_configs.get("HttpHeaders", {})  # noqa: SLF001
+            of_proxies = api._general_configs.get("HttpHeaders", {})
             lines = "".join(f"{name}: {value}\r\n" for name, value in (*headers, *of_proxies.items()))
             sock = _connect(api, url)
-            sock.sendall(f"POST {urlsplit(url).path} HTTP/1.1\r\nHost: docker\r\n{lines}\r\n".encode("latin-1"))
+            sock.sendall(
+                f"POST {urlsplit(url).path} HTTP/1.1\r\nHost: docker\r\n{lines}\r\n".encode("latin-1")
+            )
             head, early = _read_head(sock)
         if not head.startswith(b"HTTP/1.1 101 "):
             sock.close()
@@ -102,10 +103,17 @@ class Connection:
         return sock, early
 
     def credentials(self, registry: str) -> dict[str, str]:
-        """From the caller's docker config file and its helpers: keys in lower case; {} when there are none."""
+        """From the caller's docker config file and its helpers: keys in lower case; may be empty."""
         with self.api() as api:
-            found = docker.auth.resolve_authconfig(api._auth_configs, registry)  # noqa: SLF001
+            found = docker.auth.resolve_authconfig(api._auth_configs, registry)
         return {key.lower(): value for key, value in (found or {}).items()}
+
+    def registry_auth(self, repository: str) -> dict[str, str]:
+        """The header that carries the caller's credentials for a pull."""
+        registry, _ = docker.auth.resolve_repository_name(repository)
+        with self.api() as api:
+            header: bytes | None = docker.auth.get_config_header(api, registry)
+        return {"X-Registry-Auth": header.decode()} if header else {}
 
     def close(self) -> None:
         with self._lock:
@@ -113,24 +121,24 @@ class Connection:
                 self._client.close()
             self._client = None
 
-    def _connected(self) -> Any:  # noqa: ANN401  (docker-py's types lack what is used of it)
+    def _connected(self) -> Any:
         with self._lock:
             if self._client is None:
                 self._client = self._connect()
             return self._client
 
-    def _connect(self) -> Any:  # noqa: ANN401
+    def _connect(self) -> Any:
         if self._host is None:
             return docker.from_env(version="auto", timeout=self.deadline).api
         tls = docker.utils.kwargs_from_env().get("tls", False)
         return docker.APIClient(self._host, version="auto", timeout=self.deadline, tls=tls)
 
 
-def _connect(api: Any, url: str) -> Any:  # noqa: ANN401
+def _connect(api: Any, url: str) -> Any:
     """A connection as docker-py makes them (unix socket, TCP or TLS) that no pool will use again."""
     request = requests.Request("POST", url).prepare()
     pool = api.get_adapter(url).get_connection_with_tls_context(request, verify=api.verify, cert=api.cert)
-    connection = pool._new_conn()  # noqa: SLF001
+    connection = pool._new_conn()
     connection.connect()
     return connection.sock
 
@@ -146,8 +154,8 @@ def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
     return head, early
 
 
-def _interrupt(answer: Any) -> None:  # noqa: ANN401
+def _interrupt(answer: Any) -> None:
     """Wake the thread that waits for more of the answer; closing alone would not."""
-    raw = answer.raw._fp.fp.raw  # noqa: SLF001  (where docker-py, too, finds the socket)
+    raw = answer.raw._fp.fp.raw
     with suppress(OSError):
         getattr(raw, "_sock", raw).shutdown(socket.SHUT_RDWR)

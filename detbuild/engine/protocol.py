@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from detbuild.events import Emit
-from detbuild.image.plan import ImagePlan
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from detbuild.events import Emit
+    from detbuild.image.plan import ImagePlan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +31,7 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ContainerSpec:
-    """One container, fully decided. `name` is fixed by experiment, trial and run: creating it twice is impossible."""
+    """One container, fully decided. Its name is fixed by experiment, trial and run, so there is no second."""
 
     name: str
     image: str  # always an id: tags move
@@ -84,12 +86,12 @@ class EngineInfo:
 
 
 class Engine(Protocol):
-    """Every method raises EngineError when the engine is away or refuses, each call with a deadline of its own."""
+    """Every method raises EngineError when the engine is away, refuses, or does not answer in time."""
 
     def info(self) -> EngineInfo: ...
 
     def image_id(self, reference: str) -> str | None:
-        """The id of a local image, or None. About a millisecond: this is how an unchanged submission skips the build."""
+        """The id of a local image, or None; asked first, so that what is unchanged skips the build."""
 
     def image_labels(self, reference: str) -> Mapping[str, str]:
         """Labels of a local image; raise EngineError when it is not there."""
@@ -104,7 +106,7 @@ class Engine(Protocol):
         """
 
     def create(self, spec: ContainerSpec) -> str:
-        """Create the container and return its id; a container of that name that is there already is returned."""
+        """Create the container and return its id; the same one again when it is there already."""
 
     def start(self, container: str) -> None:
         """Start it; nothing happens when it runs or has ended already."""
@@ -113,7 +115,7 @@ class Engine(Protocol):
         """State by id or name; None when there is no such container."""
 
     def wait(self, container: str, *, timeout: float) -> ContainerState | None:
-        """Wait up to `timeout` seconds for its end; its state then, or None when it still runs. LookupError if gone."""
+        """Wait up to `timeout` seconds for its end; None when it still runs. LookupError when it is gone."""
 
     def find(self, labels: Mapping[str, str]) -> tuple[ContainerState, ...]:
         """All containers, running or not, that carry the labels; an empty value asks for the key alone."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
+from detbuild.context.archive import stream
 from detbuild.engine.buildkit.failure import build_error
 from detbuild.engine.buildkit.session import Session, open_session
 from detbuild.engine.buildkit.trace import Trace
 from detbuild.engine.connection import Connection, UpgradeRefusedError
 from detbuild.errors import DetbuildError, EngineError
 from detbuild.events import ContextSent, Emit, Warned
+from detbuild.image.plan import for_upload
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from concurrent.futures import Future
 
     from detbuild.image.plan import ImagePlan
@@ -24,19 +26,17 @@ _SILENCE = 3600.0  # seconds; a step may say nothing for long, a hung engine sho
 
 
 def build(connection: Connection, plan: ImagePlan, emit: Emit, *, whole_tar: bool = False) -> str:
-    """Build, tag and return the image's id.
+    """Build, tag and return the image's id; `whole_tar` sends the context in one piece, without a session.
 
     Whatever ends this early (Ctrl-C included) closes the connection, which makes BuildKit stop.
-
-    Args:
-        whole_tar: send the whole context in one piece, as is done when the engine refuses a session.
     """
-    if not whole_tar:
-        try:
-            with open_session(connection, plan) as session:
-                return _build_in_session(connection, plan, emit, session)
-        except UpgradeRefusedError as error:
-            emit(Warned(f"the engine offers no build session ({error}): the whole context travels each time"))
+    if whole_tar or not _names_are_text(plan):
+        return _build_from_tar(connection, plan, emit)
+    try:
+        with open_session(connection, plan) as session:
+            return _build_in_session(connection, plan, emit, session)
+    except UpgradeRefusedError as error:
+        emit(Warned(f"the engine offers no build session ({error}): the whole context travels each time"))
     return _build_from_tar(connection, plan, emit)
 
 
@@ -66,16 +66,28 @@ def _ended_early(served: Future[None]) -> None:
 
 
 def _build_from_tar(connection: Connection, plan: ImagePlan, emit: Emit) -> str:
-    if plan.secrets:
+    upload = for_upload(plan) if plan.upload_dockerfile else plan
+    if upload.secrets:
         raise EngineError(
-            f"this engine cannot pass secrets to a build: {', '.join(sorted(plan.secrets))}",
+            f"this engine cannot pass secrets to a build: {', '.join(sorted(upload.secrets))}",
             mend="use Docker Engine 23 or newer, or unset them",
         )
-    sizes: list[int] = []
-    body = _counted(stream(context), sizes)
+    trees = {**upload.trees, **upload.local_trees}
+    body = stream(trees, {"Dockerfile": upload.dockerfile.encode()})
     headers = {"Content-Type": "application/x-tar"}
-    image = _follow(connection.stream("/build", params=_params(plan), body=body, headers=headers, silence=_SILENCE), emit)
+    messages = connection.stream(
+        "/build", params=_params(upload), body=body, headers=headers, silence=_SILENCE
+    )
+    image = _follow(messages, emit)
+    emit(ContextSent(sum(tree.files for tree in trees.values()), sum(tree.size for tree in trees.values())))
     return image
+
+
+def _names_are_text(plan: ImagePlan) -> bool:
+    """BuildKit refuses a session's names that are not UTF-8; in an archive it takes any bytes."""
+    trees = (*plan.trees.values(), *plan.local_trees.values())
+    names = (text for tree in trees for entry in tree.entries for text in (entry.path, entry.target))
+    return not any("\udc80" <= char <= "\udcff" for text in names if not text.isascii() for char in text)
 
 
 def _params(plan: ImagePlan) -> dict[str, str]:
@@ -90,17 +102,22 @@ def _params(plan: ImagePlan) -> dict[str, str]:
     }
 
 
-def _follow(messages: Iterator[dict[str, Any]], emit: Emit) -> str:
+def _follow(messages: Generator[dict[str, Any], None, None], emit: Emit) -> str:
     trace, image = Trace(), ""
     with closing(messages):
         for message in messages:
             if "error" in message:
                 raise build_error(str(message["error"]), trace.failed)
             if message.get("id") == "moby.buildkit.trace":
-                for event in trace.read(base64.b64decode(message["aux"])):
-                    emit(event)
+                _tell(trace, message["aux"], emit)
             elif message.get("id") == "moby.image.id":
                 image = message["aux"]["ID"]
     if not image:
         raise EngineError("Docker Engine ended the build without an image")
     return image
+
+
+def _tell(trace: Trace, aux: str, emit: Emit) -> None:
+    with suppress(ValueError):  # progress that cannot be read is no reason to lose a build
+        for event in trace.read(base64.b64decode(aux)):
+            emit(event)

@@ -1,14 +1,13 @@
 """The build context as BuildKit reads it: it gets the list of all entries and asks for the files it lacks.
 
-The protocol is fsutil's: STAT packets in path order and an empty one, then REQ in and DATA out (empty: end of file),
-then FIN both ways.
+The protocol is fsutil's: STAT packets in path order and an empty one, then REQ in and DATA out (empty: end
+of file), then FIN both ways.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_plus
@@ -19,6 +18,8 @@ from detbuild.engine.buildkit import wire
 from detbuild.errors import ContextError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from detbuild.engine.buildkit.grpc import Metadata
     from detbuild.image.plan import ImagePlan
 
@@ -109,8 +110,8 @@ def directories(plan: ImagePlan) -> dict[str, tuple[Entry, ...]]:
 def _stat(entry: Entry) -> bytes:
     """Owner 0 and the second 0 of the epoch for everything, so that equal input gives equal layers.
 
-    BuildKit asks for a file only when its size or time differs from the last transfer's, so the time has to follow
-    the content. Only its nanoseconds do: layers keep whole seconds.
+    BuildKit asks for a file only when its size or time differs from the last transfer's, so the time has to
+    follow the content. Only its nanoseconds do: layers keep whole seconds.
     """
     size = entry.size if entry.kind == "file" else 0
     path = entry.path.encode("utf-8", "surrogateescape")

@@ -205,7 +205,8 @@ class GrpcServer:
         """Let each call say what it can; whether any did."""
         if len(self._out) > _BUFFERED:
             return False
-        return any([self._say(stream_id, call) for stream_id, call in list(self._calls.items())])
+        said = [self._say(stream_id, call) for stream_id, call in list(self._calls.items())]
+        return any(said)
 
     def _say(self, stream_id: int, call: _Open) -> bool:
         room = self._http.local_flow_control_window(stream_id)

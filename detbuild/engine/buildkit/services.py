@@ -27,7 +27,7 @@ FindCredentials = Callable[[str], Credentials | None]
 def handlers(secrets: Mapping[str, bytes], find: FindCredentials) -> dict[str, Handler]:
     """The unary methods of the session by path.
 
-    The other methods of Auth are left out: BuildKit takes "unimplemented" as leave to fetch its tokens itself.
+    The other methods of Auth are left out: BuildKit takes that as leave to fetch its tokens itself.
     """
     return {
         "/grpc.health.v1.Health/Check": lambda _: Unary(lambda _: wire.integer(1, _SERVING)),

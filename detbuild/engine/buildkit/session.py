@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from detbuild.engine.buildkit.services import Credentials, handlers
 from detbuild.errors import EngineError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from detbuild.context.snapshot import ContextSnapshot
     from detbuild.engine.connection import Connection
     from detbuild.image.plan import ImagePlan

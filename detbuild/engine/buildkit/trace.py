@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from detbuild.engine.buildkit import wire
 from detbuild.events import BuildOutput, BuildStep
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _KEPT_LINES = 200  # of output of each step, for the error message
 
@@ -55,7 +58,8 @@ class Trace:
 
     def _vertex(self, vertex: wire.Fields) -> Iterator[BuildStep | BuildOutput]:
         step = self.steps.setdefault(wire.text(vertex, 1), Step())
-        before, started, completed = step.event, _time(vertex, 5), _time(vertex, 6)
+        before = (step.event, step.running)
+        started, completed = _time(vertex, 5), _time(vertex, 6)
         step.name = wire.text(vertex, 3)
         step.cached = bool(wire.number(vertex, 4))
         step.error = wire.text(vertex, 7)
@@ -64,7 +68,7 @@ class Trace:
         if completed and (step.running or step.cached or step.error):
             yield from self._flush(step)
             step.seconds = completed - started
-        if step.event != before and (step.running or step.seconds is not None):
+        if (step.event, step.running) != before and (step.running or step.seconds is not None):
             yield step.event
 
     def _log(self, log: wire.Fields) -> Iterator[BuildOutput]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_LOW_BITS, _MORE = 0x7F, 0x80  # of each byte of a varint
 _MASK64 = (1 << 64) - 1
 
 Value = int | bytes
@@ -15,8 +19,8 @@ def varint(value: int) -> bytes:
     """Seven bits a byte, lowest first; a negative number is its 64-bit complement."""
     value &= _MASK64
     out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
+    while value > _LOW_BITS:
+        out.append(value & _LOW_BITS | _MORE)
         value >>= 7
     out.append(value)
     return bytes(out)
@@ -87,13 +91,9 @@ def _walk(data: bytes) -> Iterator[tuple[int, Value]]:
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if at >= len(data) or shift > 63:  # noqa: PLR2004  (a varint has at most ten bytes)
-            raise ValueError("a number is cut off or too long")
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at += 1
-        if byte < 0x80:  # noqa: PLR2004  (the bit that says: more follows)
-            return value & _MASK64, at
-        shift += 7
+    value = 0
+    for shift, byte in zip(range(0, 70, 7), data[at : at + 10], strict=False):
+        value |= (byte & _LOW_BITS) << shift
+        if not byte & _MORE:
+            return value & _MASK64, at + shift // 7 + 1
+    raise ValueError("a number is cut off or too long")

@@ -1,0 +1,84 @@
+"""A ContainerSpec as the engine's API wants it, and the engine's answer as a ContainerState."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from detbuild.engine.protocol import ContainerState
+
+if TYPE_CHECKING:
+    from detbuild.engine.protocol import ContainerSpec, Mount
+
+Json = dict[str, Any]
+
+
+def create_body(spec: ContainerSpec) -> Json:
+    """The body of `POST /containers/create`."""
+    ports = [f"{port}/tcp" for port in spec.ports]
+    return {
+        "Image": spec.image,
+        "Cmd": list(spec.command) or None,  # None: the image's own
+        "Env": [f"{key}={value}" for key, value in spec.env.items()],
+        "User": spec.user,
+        "Labels": dict(spec.labels),
+        "StopTimeout": spec.stop_timeout,
+        "ExposedPorts": {port: {} for port in ports},
+        "HostConfig": {
+            "ShmSize": spec.shm_size,
+            "Mounts": [_mount(mount) for mount in spec.mounts],
+            "Devices": [
+                {
+                    "PathOnHost": device.host_path,
+                    "PathInContainer": device.container_path,
+                    "CgroupPermissions": device.permissions,
+                }
+                for device in spec.devices
+            ],
+            "DeviceRequests": _device_requests(spec),
+            "CapAdd": list(spec.cap_add),
+            "CapDrop": list(spec.cap_drop),
+            "SecurityOpt": ["no-new-privileges"],
+            "PidsLimit": spec.pids_limit,
+            "NetworkMode": spec.network,
+            "PortBindings": {port: [{"HostPort": ""}] for port in ports},
+            "Tmpfs": dict(_tmpfs(text) for text in spec.tmpfs),
+            "Init": False,  # PID 1 is the harness's supervisor
+        },
+    }
+
+
+def state_of(inspected: Json) -> ContainerState:
+    """From the answer to `GET /containers/<id>/json`."""
+    state = inspected["State"]
+    return ContainerState(
+        id=inspected["Id"],
+        name=inspected["Name"].removeprefix("/"),
+        status=state["Status"],
+        exit_code=state["ExitCode"],
+        oom_killed=bool(state.get("OOMKilled")),
+        error=state.get("Error", ""),
+        labels=inspected["Config"].get("Labels") or {},
+    )
+
+
+def _mount(mount: Mount) -> Json:
+    # Unlike the string form src:dst, this one refuses a source that does not exist.
+    return {
+        "Type": "bind",
+        "Source": mount.source,
+        "Target": mount.target,
+        "ReadOnly": mount.read_only,
+        "BindOptions": {"Propagation": mount.propagation},
+    }
+
+
+def _device_requests(spec: ContainerSpec) -> list[Json]:
+    if not spec.gpus:
+        return []
+    capabilities = [["gpu", "compute", "utility"]] if spec.gpu_driver == "nvidia" else []
+    return [{"Driver": spec.gpu_driver, "DeviceIDs": list(spec.gpus), "Capabilities": capabilities}]
+
+
+def _tmpfs(text: str) -> tuple[str, str]:
+    path, _, options = text.partition(":")
+    return path, options

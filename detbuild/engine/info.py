@@ -1,0 +1,34 @@
+"""What the engine says about itself and its host, as an EngineInfo."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from detbuild.engine.protocol import EngineInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def engine_info(raw: Mapping[str, Any], *, api_version: str) -> EngineInfo:
+    """From the answer to `GET /info`. Podman and old engines leave fields out."""
+    return EngineInfo(
+        version=raw.get("ServerVersion", ""),
+        api_version=api_version,
+        storage_driver=raw.get("Driver", ""),
+        data_root=raw.get("DockerRootDir", ""),
+        cpus=raw.get("NCPU", 0),
+        memory=raw.get("MemTotal", 0),
+        architecture=raw.get("Architecture", ""),
+        rootless="name=rootless" in (raw.get("SecurityOptions") or ()),
+        live_restore=bool(raw.get("LiveRestoreEnabled")),
+        log_driver=raw.get("LoggingDriver", ""),
+        cgroup_version=str(raw.get("CgroupVersion", "")),
+        runtimes=tuple(sorted(raw.get("Runtimes") or ())),
+        cdi_devices=tuple(_cdi_devices(raw)),
+    )
+
+
+def _cdi_devices(raw: Mapping[str, Any]) -> list[str]:
+    """Listed by Docker Engine from 28.3 on."""
+    return [device["ID"] for device in raw.get("DiscoveredDevices") or () if device.get("Source") == "cdi"]
