@@ -30,7 +30,7 @@ _NAMED: Mapping[bytes, frozenset[int]] = {
 
 
 def parse_bracket(pattern: bytes, at: int) -> tuple[frozenset[int], int] | None:
-    """The bytes that match and the index behind `]`; None when the bracket is malformed and so matches nothing.
+    """The bytes that match and the index behind `]`; None when it is malformed and so matches nothing.
 
     Args:
         pattern: the whole pattern.

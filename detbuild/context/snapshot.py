@@ -23,7 +23,9 @@ def raw(path: str) -> bytes:
 def shown(path: str) -> str:
     """A path for people: line breaks, other control characters and odd bytes made visible."""
     readable = raw(path).decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in readable)
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in readable
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class ContextSnapshot:
 
 
 def file_snapshot(files: Mapping[str, bytes]) -> ContextSnapshot:
-    """A tree that is on no disk: `files` maps relative POSIX paths to contents; the directories follow from them."""
+    """A tree that is on no disk: relative POSIX paths and contents; the directories follow from the paths."""
     entries = {path: _file(path, body) for path, body in files.items()}
     for path in files:
         for parent in _parents(path):

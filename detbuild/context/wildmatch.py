@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import count
-from typing import Union
+from itertools import count, pairwise
+from typing import TypeAlias
 
 from detbuild.context.bracket import parse_bracket
 
@@ -16,7 +16,7 @@ _SPECIAL = re.compile(rb"[*?\[\\]")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Glob:
-    """A compiled pattern, with what is known of its matches beforehand: most names can be passed over by that."""
+    """A compiled pattern, with what is known of its matches beforehand: it rules out most names cheaply."""
 
     matches: Callable[[bytes], object]
     start: bytes = b""  # every match starts so
@@ -30,7 +30,9 @@ def compile_name(pattern: bytes) -> Glob | None:
     special = _SPECIAL.search(pattern)
     if special is None:
         return _exact(pattern)
-    if not _SPECIAL.search(pattern, special.end()):  # a single star at one end: by far the most frequent forms
+    if not _SPECIAL.search(
+        pattern, special.end()
+    ):  # a single star at one end: by far the most frequent forms
         if pattern.startswith(b"*"):
             tail = pattern[1:]
             return Glob(matches=lambda name: name.endswith(tail), end=tail, affix=True)
@@ -43,8 +45,8 @@ def compile_name(pattern: bytes) -> Glob | None:
 def compile_path(pattern: bytes) -> Glob | None:
     """Compile a pattern for a path of several names; None when it can never match.
 
-    Like git, compare what precedes the first special byte as it is and read the rest as a pattern of its own. It shows
-    in `a**/b`: the stars stand at the start of the rest, so they cross slashes.
+    Like git, compare what precedes the first special byte as it is and read the rest as a pattern of its own.
+    It shows in `a**/b`: the stars stand at the start of the rest, so they cross slashes.
     """
     special = _SPECIAL.search(pattern)
     if special is None:
@@ -72,7 +74,7 @@ class _Star(Enum):
     TREE = rb".*?"  # `**` at the end, or before an escaped slash
 
 
-_Token = Union[_Star, bytes]  # bytes: a regular expression for exactly one byte
+_Token: TypeAlias = "_Star | bytes"  # noqa: S105  (no password); bytes: a regular expression for exactly one byte
 
 
 def _tokens(pattern: bytes, *, paths: bool) -> list[_Token] | None:
@@ -123,10 +125,10 @@ def _bracket(pattern: bytes, at: int) -> tuple[bytes, int] | None:
 def _regex(tokens: Sequence[_Token]) -> bytes:
     """Join the tokens so that no more than the last star of each kind is ever tried again.
 
-    What stands between two stars is best matched as early as possible: whatever the second star would have taken from a
-    later place, it takes from the earlier one too. So each such piece is made atomic, and no pattern, however many stars
-    it has, takes exponential time. (`*` cannot cross a slash, hence the two levels: pieces between `**` and, within
-    them, pieces between `*`.)
+    What stands between two stars is best matched as early as possible: whatever the second star would have
+    taken from a later place, it takes from the earlier one too. So each such piece is made atomic, and no
+    pattern takes exponential time, however many stars it has. `*` cannot cross a slash, hence the two levels:
+    pieces between `**` and, within them, pieces between `*`.
     """
     groups = count(1)
     sections = _split(tokens, {_Star.DIRS, _Star.TREE})
@@ -148,7 +150,7 @@ def _source(token: _Token) -> bytes:
 def _split(tokens: Sequence[_Token], stars: set[_Star]) -> list[Sequence[_Token]]:
     """Cut in front of each of the stars; the first piece has none."""
     cuts = [0, *(at for at, token in enumerate(tokens) if token in stars), len(tokens)]
-    return [tokens[here:there] for here, there in zip(cuts, cuts[1:])]
+    return [tokens[here:there] for here, there in pairwise(cuts)]
 
 
 def _atomic_but_last(pieces: Sequence[bytes], groups: Iterator[int]) -> bytes:

@@ -1,0 +1,96 @@
+"""Content hashes kept from one submission to the next, so that unchanged files are not read again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import struct
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from detbuild.context.content import hash_file, state
+
+_MAGIC = b"detbuild hashes 1\n"
+_RECORD = struct.Struct("<QqqQ32s")  # size, mtime_ns, ctime_ns, inode, SHA-256
+_RACY = (
+    2_000_000_000  # ns: stamps are coarse, a write soon after may leave the same one (as git's racy entries)
+)
+
+_Known = tuple[int, int, int, int, bytes]
+
+
+class HashCache:
+    """Hashes by path, size, times and inode, for the files of one context directory.
+
+    A damaged or missing file is an empty cache. One that cannot be written is lost and does no harm.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], int] = time.time_ns) -> None:
+        self._path = path
+        self._clock = clock
+        self._known = _load(path)
+        self._used: dict[bytes, _Known] = {}
+
+    def sha256(self, source: bytes, seen: os.stat_result) -> tuple[str, int]:
+        """The SHA-256 and the size of a file's content, read only when it may have changed.
+
+        Args:
+            source: absolute path.
+            seen: its state as of now.
+
+        Raises:
+            OSError: it cannot be read.
+            ContextError: it changed during each of several readings.
+        """
+        known = self._known.get(source)
+        if known is not None and known[:4] == state(seen):
+            self._used[source] = known
+            return known[4].hex(), known[0]
+        started = self._clock()
+        digest, read = hash_file(source)
+        if started - max(read.st_mtime_ns, read.st_ctime_ns) > _RACY:
+            self._used[source] = (*state(read), bytes.fromhex(digest))
+        return digest, read.st_size
+
+    def save(self) -> None:
+        """Write the hashes of the files seen since the cache was opened, in one step; forget all others."""
+        if self._used == self._known:
+            return
+        with contextlib.suppress(OSError):
+            _replace(self._path, _dump(self._used))
+            self._known = dict(self._used)
+
+
+def _load(path: Path) -> dict[bytes, _Known]:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return {}
+    head, body = content[: len(_MAGIC) + 32], content[len(_MAGIC) + 32 :]
+    if head != _MAGIC + hashlib.sha256(body).digest():
+        return {}
+    (count,) = struct.unpack_from("<Q", body)
+    paths = 8 + count * _RECORD.size
+    return dict(zip(body[paths:].split(b"\0"), _RECORD.iter_unpack(body[8:paths]), strict=False))
+
+
+def _dump(known: dict[bytes, _Known]) -> bytes:
+    records = b"".join(_RECORD.pack(*record) for record in known.values())
+    body = struct.pack("<Q", len(known)) + records + b"\0".join(known)
+    return _MAGIC + hashlib.sha256(body).digest() + body
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

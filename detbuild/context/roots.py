@@ -1,0 +1,86 @@
+"""The directories and files that a user names: what can be a context, and what can be included in one."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from detbuild.context.snapshot import ContextSnapshot
+from detbuild.errors import ContextError
+
+
+def context_root(context_dir: Path, *, home: Path | None, allow_anything: bool) -> bytes:
+    """The real path of a directory that can be a context.
+
+    Args:
+        context_dir: as the user gave it.
+        home: the user's home directory, which is refused like `/`: nobody means to bake it.
+        allow_anything: accept them all the same.
+    """
+    if not stat.S_ISDIR(_stat(context_dir, "the context directory").st_mode):
+        raise ContextError(
+            f"the context {context_dir} is not a directory",
+            mend="pass the directory that holds your model code; single files go in with --include",
+        )
+    root = os.path.realpath(os.fsencode(context_dir))
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise ContextError(
+            f"no permission to read the context directory {context_dir}", mend="make it readable to you"
+        )
+    unlikely = {b"/"} | ({os.path.realpath(os.fsencode(home))} if home is not None else set())
+    if root in unlikely and not allow_anything:
+        raise ContextError(
+            f"the context directory {context_dir} is {_whose(root)}: all of it would go into the image",
+            mend="pass the directory that holds your model code, or --yes if you mean it",
+        )
+    return root
+
+
+def _whose(root: bytes) -> str:
+    return "the root of the file system" if root == b"/" else "your home directory"
+
+
+def include_root(include: Path) -> tuple[bytes, bytes, os.stat_result]:
+    """The name at the context's root, the real path and the state of an included file or directory."""
+    seen = _stat(include, "the included path")
+    name = os.path.basename(os.path.abspath(os.fsencode(include)))  # noqa: PTH100, PTH119  (bytes)
+    if not name or not (stat.S_ISDIR(seen.st_mode) or stat.S_ISREG(seen.st_mode)):
+        raise ContextError(f"the included path {include} is neither a file nor a directory with a name")
+    return name, os.path.realpath(os.fsencode(include)), seen
+
+
+def _stat(path: Path, what: str) -> os.stat_result:
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ContextError(f"{what} {path} does not exist", mend="check the path") from error
+    except PermissionError as error:
+        raise ContextError(
+            f"no permission to look at {what} {path}", mend="make it readable to you"
+        ) from error
+    except OSError as error:
+        raise ContextError(
+            f"{what} {path} cannot be used: {error.strerror}", mend="check the path"
+        ) from error
+
+
+def refuse_shadowing(context: ContextSnapshot) -> None:
+    """Raise when the root has a module `determined`, which would be imported in the harness's place.
+
+    A plain folder of that name, without `__init__.py`, does no harm: Python prefers the harness to it.
+    """
+    paths = {entry.path for entry in context.entries if entry.path.startswith("determined")}
+    links = {entry.path for entry in context.entries if entry.kind == "link"}
+    for path in ("determined.py", "determined/__init__.py"):
+        if path in paths:
+            raise _shadows(path)
+    if "determined" in links:
+        raise _shadows("determined")
+
+
+def _shadows(path: str) -> ContextError:
+    return ContextError(
+        f"{path} in the context hides the harness, which user code imports as `determined`",
+        mend="rename it, or name it in .detignore",
+    )

@@ -1,0 +1,135 @@
+"""The walk itself: what lies in a tree, what its ignore files leave out, and what cannot be packed."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from detbuild.context import ignore
+from detbuild.context.links import inner_target
+from detbuild.context.snapshot import Kind, shown, text
+
+_SPECIAL = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+
+class Found(NamedTuple):
+    """Something that goes in."""
+
+    path: bytes  # in the image, relative
+    kind: Kind
+    source: bytes  # on this host, absolute
+    seen: os.stat_result | None = None  # of a file
+    target: bytes = b""  # of a link
+
+
+class Problem(NamedTuple):
+    """Why nothing can be packed."""
+
+    path: bytes
+    cause: str
+    mend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """All that the walks of one context have come across, in no order."""
+
+    found: list[Found] = field(default_factory=list)
+    left_out: list[tuple[bytes, ignore.Rule]] = field(default_factory=list)
+    special: list[tuple[bytes, str]] = field(default_factory=list)  # what no image should hold; never opened
+    problems: list[Problem] = field(default_factory=list)
+    roots: list[bytes] = field(default_factory=list)  # real paths of the trees walked
+
+
+_Entries = Mapping[bytes, "os.DirEntry[bytes]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """One walk through one tree. It follows no link and does not enter what is left out."""
+
+    root: bytes  # real path
+    prefix: bytes  # where the tree goes in the image: b"" or b"name/"
+    findings: Findings
+
+    def run(self) -> None:
+        self.findings.roots.append(self.root)
+        pending: list[tuple[bytes, ignore.Scope | None]] = [(b"", None)]
+        while pending:
+            directory, above = pending.pop()
+            try:
+                entries = self._entries(directory)
+                scope = self._scope(directory, above, entries)
+                pending += [(inner, scope) for inner in self._sort(directory, scope, entries)]
+            except OSError as error:
+                self.findings.problems.append(unreadable(self.prefix + directory, error))
+
+    def _entries(self, directory: bytes) -> _Entries:
+        with os.scandir(self.root.rstrip(b"/") + b"/" + directory) as entries:
+            return {entry.name: entry for entry in entries}
+
+    def _scope(self, directory: bytes, above: ignore.Scope | None, entries: _Entries) -> ignore.Scope:
+        own = _rules(entries[ignore.NAME].path) if ignore.NAME in entries else None
+        return ignore.root_scope(own) if above is None else above.enter(directory, own)
+
+    def _sort(self, directory: bytes, scope: ignore.Scope, entries: _Entries) -> list[bytes]:
+        """Put each entry where it belongs and return the directories to walk next."""
+        found, by_paths, some_name_matches = (
+            self.findings.found.append,
+            scope.by_paths,
+            scope.some_name_matches,
+        )
+        at, inner = self.prefix + directory, []
+        for name, entry in entries.items():
+            is_dir = entry.is_dir(follow_symlinks=False)
+            suspect = by_paths or some_name_matches(name)
+            if suspect and (rule := scope.verdict(name, is_dir=is_dir)):
+                self.findings.left_out.append((at + name + b"/" * is_dir, rule))
+            elif is_dir:
+                found(Found(at + name, "dir", entry.path, None, b""))
+                inner.append(directory + name + b"/")
+            elif entry.is_file(follow_symlinks=False):
+                found(Found(at + name, "file", entry.path, entry.stat(follow_symlinks=False), b""))
+            elif entry.is_symlink():
+                self._link(directory + name, entry.path)
+            else:
+                what = _SPECIAL.get(stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode), "no file")
+                self.findings.special.append((at + name, what))
+        return inner
+
+    def _link(self, path: bytes, source: bytes) -> None:
+        target = inner_target(source, path, self.root)
+        if target is None:
+            self.findings.problems.append(_leaves(self.prefix + path, source))
+        else:
+            self.findings.found.append(Found(self.prefix + path, "link", source, target=target))
+
+
+def _rules(path: bytes) -> bytes | None:
+    """The content of an ignore file. Unlike git we follow a link, as Determined does."""
+    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  (bytes)
+        return None
+    with open(path, "rb") as file:  # noqa: PTH123  (bytes)
+        return file.read()
+
+
+def unreadable(path: bytes, error: OSError) -> Problem:
+    mend = "make it readable to you, or name it in .detignore"
+    return Problem(path, error.strerror or str(error), mend)
+
+
+def _leaves(path: bytes, source: bytes) -> Problem:
+    target = shown(text(os.readlink(source)))  # noqa: PTH115  (bytes)
+    return Problem(
+        path,
+        f"a link out of the context, to {target}",
+        "copy what it points to into the context, pass that with --include, or name the link in .detignore",
+    )
