@@ -1,0 +1,31 @@
+"""`python -m detbuild.controller FOLDER`: the process that drives one experiment, started by detbuild itself."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+
+from detbuild.controller.lease import lease
+from detbuild.controller.start import controller_of
+from detbuild.engine.docker import DockerEngine
+from detbuild.errors import DetbuildError
+from detbuild.store.folder import ExperimentFolder
+
+
+def main(argv: list[str]) -> int:
+    folder = ExperimentFolder(Path(argv[0]))
+    try:
+        with lease(folder.lock_file):
+            controller_of(folder, DockerEngine()).run()
+    except DetbuildError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    except Exception:  # the outermost boundary: the log is the only place where anybody can read it
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,82 @@
+"""At most one controller an experiment: a lock that dies with its process."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from detbuild.errors import LeaseError
+from detbuild.store.files import file_errors
+
+_PATIENCE = 0.5  # seconds: long enough to outlast somebody who only looks who holds it
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    pid: int
+    host: str
+
+
+@contextmanager
+def lease(file: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
+    """Be the controller of an experiment.
+
+    Raises:
+        LeaseError: another process is, and still was after `patience` seconds.
+    """
+    with file_errors(file):
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        deadline = time.monotonic() + patience
+        while not _lock(descriptor, fcntl.LOCK_EX):
+            if time.monotonic() >= deadline:
+                raise _held(file)
+            time.sleep(0.02)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def holder(file: Path) -> Holder | None:
+    """Who holds the lease now; None when nobody does."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return None if _lock(descriptor, fcntl.LOCK_SH) else _written(file)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _written(file: Path) -> Holder:
+    try:
+        raw = json.loads(file.read_bytes())
+        return Holder(int(raw["pid"]), str(raw["host"]))
+    except (ValueError, KeyError, TypeError):
+        return Holder(0, "")  # it took the lease this very moment
+
+
+def _held(file: Path) -> LeaseError:
+    found = _written(file)
+    return LeaseError(
+        f"experiment {file.parent.name} already has a controller: process {found.pid} on {found.host}",
+        mend=f"nothing needs to be done; `detbuild describe {file.parent.name}` shows how it is going",
+    )

@@ -1,0 +1,102 @@
+"""The loop that drives one experiment: look at everything, do the next thing, wait a moment, until it is over.
+
+It may die at any moment. It starts from what the journal and the engine say, and whatever changes the world was
+written down before.
+"""
+
+from __future__ import annotations
+
+from detbuild.controller.trial import TrialDriver
+from detbuild.controller.world import World
+from detbuild.errors import EngineError
+from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL, RUN_LABEL, TRIAL_LABEL
+from detbuild.search.method import CreateTrial, Observation, SearchMethod
+from detbuild.store import journal
+from detbuild.store.files import DiskFullError
+
+TICK = 0.2  # seconds between two looks; a request is answered within this time
+_STRENGTH = {"": 0, "cancel": 1, "kill": 2}
+
+
+class Controller:
+    """Drives the experiment of one folder; the caller holds its lease."""
+
+    def __init__(self, world: World, method: SearchMethod) -> None:
+        self.world = world
+        self._method = method
+        self._drivers: dict[int, TrialDriver] = {}
+        self._swept = False
+
+    def run(self) -> None:
+        """Drive the experiment to its end."""
+        while not self.world.state.over:
+            self.step()
+            self.world.clock.wait(TICK)
+
+    def step(self) -> None:
+        """One look at everything."""
+        try:
+            self._heed_requests()
+            self._decide()
+        except DiskFullError:
+            return  # the home's disk is full: nothing can be decided until there is room
+        self._sweep()
+        for trial in self.world.state.trials.values():
+            if not trial.ended:
+                self._driver(trial.id).step()
+
+    def _heed_requests(self) -> None:
+        verb = self.world.folder.requested()
+        if _STRENGTH[verb] > _STRENGTH[self.world.state.stop]:
+            self.world.record(journal.StopRequested(verb=verb))
+
+    def _decide(self) -> None:
+        """Ask the search method what comes next."""
+        if self.world.state.stop and all(trial.ended for trial in self.world.state.trials.values()):
+            self._finish()
+            return
+        for decision in self._method.decide(self._observations()):
+            if not isinstance(decision, CreateTrial):
+                self._finish()
+            elif not self.world.state.stop:
+                self.world.record(
+                    journal.TrialCreated(
+                        trial_id=decision.trial_id, seed=decision.seed, hparams=decision.hparams
+                    )
+                )
+
+    def _observations(self) -> tuple[Observation, ...]:
+        return tuple(Observation(trial.id, trial.ended) for trial in self.world.state.trials.values())
+
+    def _finish(self) -> None:
+        """One completed trial makes the experiment a success."""
+        trials = tuple(self.world.state.trials.values())
+        for name in ("COMPLETED", "ERROR", "CANCELED"):
+            ended = [trial for trial in trials if trial.state == name]
+            if ended:
+                self.world.record(journal.ExperimentFinished(state=name, why=ended[0].why))
+                return
+        self.world.record(journal.ExperimentFinished(state="CANCELED", why="stopped before it began"))
+
+    def _sweep(self) -> None:
+        """Remove the containers of runs that are over: a controller may have died before it came to that."""
+        if self._swept:
+            return
+        labels = {HOME_LABEL: self.world.home_id, EXPERIMENT_LABEL: str(self.world.folder.id)}
+        going = {
+            (str(trial.id), str(trial.open_run.run))
+            for trial in self.world.state.trials.values()
+            if trial.open_run is not None
+        }
+        try:
+            for container in self.world.engine.find(labels):
+                if (container.labels.get(TRIAL_LABEL, ""), container.labels.get(RUN_LABEL, "")) not in going:
+                    self.world.engine.remove(container.id)
+        except EngineError:
+            return  # next time
+        self._swept = True
+
+    def _driver(self, trial_id: int) -> TrialDriver:
+        if trial_id not in self._drivers:
+            self._drivers[trial_id] = TrialDriver(self.world, trial_id)
+        return self._drivers[trial_id]

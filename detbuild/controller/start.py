@@ -1,0 +1,62 @@
+"""Makes the controller of an experiment, in this process or as one of its own that outlives its parent."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping
+from detbuild.controller.clock import SystemClock
+from detbuild.controller.loop import Controller
+from detbuild.controller.world import World
+from detbuild.engine.protocol import Engine
+from detbuild.launch.gpus import exclusive, lock_file
+from detbuild.search.methods import search_method
+from detbuild.store.files import file_errors
+from detbuild.store.folder import ExperimentFolder
+from detbuild.store.home import Home
+
+
+def controller_of(folder: ExperimentFolder, engine: Engine) -> Controller:
+    """Read everything that a controller needs from the experiment's folder."""
+    raw = json.loads(folder.config_file.read_bytes())
+    config = config_from_mapping(raw, source=str(folder.config_file), defaults=LOCAL_DEFAULTS)
+    world = World(
+        folder=folder,
+        engine=engine,
+        config=config,
+        home_id=Home.open(folder.path.parent.parent).id,
+        clock=SystemClock(),
+        nvidia_smi=nvidia_smi,
+        gpu_lock=lambda: exclusive(lock_file()),
+    )
+    return Controller(world, search_method(config))
+
+
+def start_detached(folder: ExperimentFolder) -> None:
+    """Start the controller as a process of its own; it ends at once when another one holds the experiment."""
+    with file_errors(folder.log_file), folder.log_file.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "detbuild.controller", str(folder.path)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",  # not the caller's: `python -m` would import from there
+            start_new_session=True,
+        )
+    # Reaps it in programs that outlive it; says nothing when it does not.
+    threading.Thread(target=process.wait, daemon=True).start()
+
+
+def nvidia_smi() -> str:
+    """What `nvidia-smi -L` says; "" on a host without NVIDIA's driver."""
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, errors="replace", timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout

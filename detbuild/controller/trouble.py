@@ -1,0 +1,28 @@
+"""Back-off while the infrastructure is in the way: ever longer, never for ever."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from detbuild.controller.clock import Clock
+
+_FIRST = 0.25  # seconds
+_LONGEST = 10.0
+
+
+@dataclass(slots=True)
+class Trouble:
+    clock: Clock
+    times: int = 0
+    _until: float = 0.0
+
+    @property
+    def pausing(self) -> bool:
+        return self.times > 0 and self.clock.now() < self._until
+
+    def met(self) -> None:
+        self._until = self.clock.now() + min(_LONGEST, _FIRST * 2.0**self.times)
+        self.times = min(self.times + 1, 10)
+
+    def gone(self) -> None:
+        self.times = 0

@@ -1,0 +1,206 @@
+"""Why a run ended, whose fault that was, and what to do about it.
+
+The run's own records come first: they were synced before it ended. Where they are silent (the run was killed) the
+engine's state and the exit code decide.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from enum import Enum
+
+from detbuild.store.journal import RunFinished
+from detbuild.store.runs import RunRecords
+from determined._exit_codes import ExitCode
+from determined._records import Ended, ExitReason
+
+
+class Outcome(str, Enum):
+    """How a run can end. `docs/architecture.md` has the table."""
+
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    INVALID_HP = "invalid_hp"
+    PREEMPTED = "preempted"
+    KILLED = "killed"
+    USER_ERROR = "user_error"
+    OUT_OF_MEMORY = "out_of_memory"
+    HOPELESS = "hopeless"
+    INFRASTRUCTURE = "infrastructure"
+    DISK_FULL = "disk_full"
+    LOST = "lost"
+
+    @property
+    def succeeded(self) -> bool:
+        return self in _SUCCEEDED
+
+    @property
+    def counts(self) -> bool:
+        """Whether it costs one of `max_restarts`: only what the user's code did."""
+        return self in {Outcome.USER_ERROR, Outcome.OUT_OF_MEMORY}
+
+    @property
+    def may_retry(self) -> bool:
+        return self.counts or self in _NOBODYS_FAULT
+
+
+_SUCCEEDED = {Outcome.COMPLETED, Outcome.STOPPED, Outcome.INVALID_HP}
+_NOBODYS_FAULT = {Outcome.INFRASTRUCTURE, Outcome.DISK_FULL, Outcome.LOST, Outcome.PREEMPTED}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evidence:
+    """All that is known of a run that is over."""
+
+    records: RunRecords
+    exit_code: int | None  # of the container or the local process; None when it is gone
+    oom_killed: bool = False  # the engine's flag
+    engine_error: str = ""  # the engine's words when the container could not start
+    stop: str = ""  # "kill" or "cancel" when a person asked for the end
+    memory: int = 0  # bytes that the run could use; 0 when unknown
+    tail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    outcome: Outcome
+    message: str = ""
+    mend: str = ""
+
+
+def judge(evidence: Evidence, *, trial_id: int, run: int, restarts_left: int) -> RunFinished:
+    """Classify a run that is over and say whether it is to be tried again."""
+    verdict = classify(evidence)
+    outcome = verdict.outcome
+    retry = outcome.may_retry and not evidence.stop and (restarts_left > 0 or not outcome.counts)
+    code, name = _exit(evidence)
+    return RunFinished(
+        trial_id=trial_id,
+        run=run,
+        outcome=outcome.value,
+        counts=outcome.counts,
+        retry=retry,
+        exit_code=code,
+        signal=name,
+        message=verdict.message,
+        mend=verdict.mend,
+        tail=() if outcome.succeeded else evidence.tail,
+    )
+
+
+def classify(evidence: Evidence) -> Verdict:
+    """The class of the end, in the order in which the signs can be trusted."""
+    ended = evidence.records.ended
+    if ended is not None and not ended.reason.failed:
+        return _said(ended)
+    if evidence.stop == "kill":
+        return Verdict(Outcome.KILLED, "killed on request")
+    if evidence.oom_killed or (evidence.records.exited and evidence.records.exited.oom_kills):
+        return _out_of_memory(evidence)
+    if ended is not None:
+        return _failed(ended, evidence)
+    if evidence.records.exited is not None:
+        return _worker_died(evidence)
+    return _container_died(evidence)
+
+
+def _said(ended: Ended) -> Verdict:
+    outcome = {
+        ExitReason.COMPLETED: Outcome.COMPLETED,
+        ExitReason.STOPPED: Outcome.STOPPED,
+        ExitReason.PREEMPTED: Outcome.PREEMPTED,
+        ExitReason.INVALID_HP: Outcome.INVALID_HP,
+    }[ended.reason]
+    return Verdict(outcome, ended.message, ended.mend)
+
+
+def _out_of_memory(evidence: Evidence) -> Verdict:
+    code, _ = _exit(evidence)
+    if code == 0:
+        return Verdict(Outcome.COMPLETED)  # a loader's worker was killed and the trial got over it
+    limit = f" of {evidence.memory / (1 << 30):.1f} GiB" if evidence.memory else ""
+    return Verdict(
+        Outcome.OUT_OF_MEMORY,
+        f"out of memory: the kernel killed a process of the run at the limit{limit}",
+        "lower the batch size or the number of data loader workers, or give the run more memory",
+    )
+
+
+def _failed(ended: Ended, evidence: Evidence) -> Verdict:
+    where = f" ({ended.stage.value})" if ended.stage else ""
+    message = f"{ended.message or 'the trial failed'}{where}"
+    if ended.reason is ExitReason.HOPELESS:
+        return Verdict(Outcome.HOPELESS, message, ended.mend)
+    return _disk(evidence, message) or Verdict(Outcome.USER_ERROR, message, ended.mend)
+
+
+def _worker_died(evidence: Evidence) -> Verdict:
+    code, name = _exit(evidence)
+    if code == 0:
+        return Verdict(Outcome.COMPLETED)
+    if evidence.stop and (name == "SIGTERM" or code == _died_of(signal.SIGTERM)):
+        return Verdict(Outcome.PREEMPTED, "ended on request, without a checkpoint of its own")
+    return _disk(evidence, _how(code, name)) or Verdict(Outcome.USER_ERROR, _how(code, name), _SEE_LOGS)
+
+
+def _disk(evidence: Evidence, message: str) -> Verdict | None:
+    exited = evidence.records.exited
+    if exited is not None and exited.disk_full:
+        return Verdict(
+            Outcome.DISK_FULL,
+            f"no space left on the disk of the checkpoints: {message}",
+            "make room there; the trial goes on by itself from its newest checkpoint",
+        )
+    if _exit(evidence)[0] == ExitCode.INFRASTRUCTURE:
+        return Verdict(Outcome.INFRASTRUCTURE, f"the disk under the run failed: {message}", "check that disk")
+    return None
+
+
+def _container_died(evidence: Evidence) -> Verdict:
+    """Nobody in the container could say a last word."""
+    code, name = _exit(evidence)
+    if code is None:
+        return Verdict(Outcome.LOST, "the container is gone: somebody removed it")
+    if code == 0:
+        return Verdict(Outcome.COMPLETED)
+    if evidence.engine_error or (not evidence.records.started and code in {126, 127}):
+        why = evidence.engine_error or _how(code, name)
+        return Verdict(Outcome.HOPELESS, f"the container could not start: {why}", "see `detbuild doctor`")
+    if code == ExitCode.INFRASTRUCTURE:
+        return Verdict(
+            Outcome.INFRASTRUCTURE, "the harness could not write to the run's folder", "check that disk"
+        )
+    if code == _HOST_DOWN or name is not None:
+        why = "the host or the engine went down" if code == _HOST_DOWN else f"killed from outside by {name}"
+        return Verdict(Outcome.INFRASTRUCTURE, why)
+    return Verdict(Outcome.USER_ERROR, _how(code, name), _SEE_LOGS)
+
+
+_HOST_DOWN = 255  # what the engine says of containers that ran when it died
+_SEE_LOGS = "the last lines of its output say more"
+
+
+def _exit(evidence: Evidence) -> tuple[int | None, str | None]:
+    """The worker's own exit code and signal where the supervisor wrote them, else the container's."""
+    exited = evidence.records.exited
+    if exited is not None:
+        return exited.code, exited.signal
+    code = evidence.exit_code
+    return code, _signal_of(code) if code is not None else None
+
+
+def _signal_of(code: int) -> str | None:
+    """The signal behind a shell's 128 + n."""
+    try:
+        return signal.Signals(code - 128).name
+    except ValueError:
+        return None
+
+
+def _died_of(number: signal.Signals) -> int:
+    return 128 + number
+
+
+def _how(code: int | None, name: str | None) -> str:
+    return f"ended by {name}" if name else f"ended with exit code {code}"

@@ -1,0 +1,191 @@
+"""From a run of a trial to the container that it is, and to what it is told. No engine here: it is a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from detbuild.config.environment import DeviceKind
+from detbuild.config.experiment import ExperimentConfig
+from detbuild.engine.protocol import ContainerSpec, Device, EngineInfo, Mount
+from detbuild.launch.gpus import LABEL, Gpu
+from detbuild.store.folder import ExperimentFolder, Header
+from detbuild.store.storage import WORK_DIR, checkpoint_storage, in_container
+from determined._run_info import RUN_DIR_VARIABLE, RunInfo
+
+RUN_DIR: Final = "/run/detbuild/run"
+HOME_LABEL: Final = "detbuild.home"
+EXPERIMENT_LABEL: Final = "detbuild.experiment"
+TRIAL_LABEL: Final = "detbuild.trial"
+RUN_LABEL: Final = "detbuild.run"
+_GRACE: Final = 3600  # seconds that a run has to checkpoint when it is told to stop
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRequest:
+    """One run of one trial, decided."""
+
+    trial_id: int
+    run: int
+    trial_seed: int
+    hparams: Mapping[str, object] = field(default_factory=dict)
+    gpus: tuple[Gpu, ...] = ()
+    checkpoints: tuple[str, ...] = ()  # newest first
+    best_validation: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where the run belongs and who it runs as."""
+
+    home_id: str
+    folder: ExperimentFolder
+    header: Header
+    user: str  # uid:gid
+
+
+def user_of(info: EngineInfo, caller: str) -> str:
+    """The container's user such that files come out as the caller's.
+
+    A rootless engine maps the container's root to the caller, and every other id to nobody's.
+    """
+    return "0:0" if info.rootless else caller
+
+
+def container_name(home_id: str, experiment_id: int, trial_id: int, run: int) -> str:
+    """Fixed by what it runs: a second container of the same run cannot be created."""
+    return f"detbuild-{home_id}-{experiment_id}-{trial_id}-{run}"
+
+
+def plan_run(config: ExperimentConfig, request: RunRequest, place: Place) -> tuple[RunInfo, ContainerSpec]:
+    """Decide the whole container. `slots_per_trial` reaches the GPUs and the harness from one value."""
+    info = _run_info(config, request, place)
+    name = container_name(place.home_id, place.header.id, request.trial_id, request.run)
+    spec = ContainerSpec(
+        name=name,
+        image=place.header.image,
+        env=_environment(config),
+        user=place.user,
+        gpus=info.gpu_ids,
+        gpu_driver=request.gpus[0].driver if request.gpus else "nvidia",
+        shm_size=config.resources.shm_size,
+        mounts=_mounts(config, request, place),
+        devices=tuple(Device(d.host_path, d.container_path, d.mode) for d in config.resources.devices),
+        cap_add=config.environment.add_capabilities,
+        cap_drop=("ALL", *config.environment.drop_capabilities),
+        ports=tuple(sorted(set(config.environment.ports.values()))),
+        stop_timeout=grace(config),
+        labels=_labels(request, place),
+    )
+    return info, spec
+
+
+def grace(config: ExperimentConfig) -> int:
+    """Seconds that a run has to checkpoint when it is told to stop."""
+    return config.preemption_timeout or _GRACE
+
+
+def local_run_info(
+    config: ExperimentConfig, request: RunRequest, folder: ExperimentFolder, header: Header
+) -> RunInfo:
+    """The same for a run on the host, without a container."""
+    storage = checkpoint_storage(config, folder)
+    return _info(
+        config,
+        request,
+        header,
+        run_dir=str(folder.run(request.trial_id, request.run).path),
+        context_dir=header.context_dir,
+        checkpoint_dir=str(storage.on_host or folder.checkpoints),
+    )
+
+
+def _run_info(config: ExperimentConfig, request: RunRequest, place: Place) -> RunInfo:
+    storage = checkpoint_storage(config, place.folder)
+    return _info(
+        config,
+        request,
+        place.header,
+        run_dir=RUN_DIR,
+        context_dir=WORK_DIR,
+        checkpoint_dir=storage.in_run,
+    )
+
+
+def _info(
+    config: ExperimentConfig,
+    request: RunRequest,
+    header: Header,
+    *,
+    run_dir: str,
+    context_dir: str,
+    checkpoint_dir: str,
+) -> RunInfo:
+    return RunInfo(
+        experiment_id=header.id,
+        trial_id=request.trial_id,
+        run=request.run,
+        trial_seed=request.trial_seed,
+        slots=config.resources.slots_per_trial,
+        entrypoint=config.entrypoint.written,
+        run_dir=run_dir,
+        context_dir=context_dir,
+        context_name=header.context_name,
+        checkpoint_dir=checkpoint_dir,
+        max_length=config.searcher.max_length,
+        hparams=request.hparams,
+        config=_told(config),
+        test_mode=header.test_mode,
+        checkpoints=request.checkpoints,
+        best_validation=request.best_validation,
+        gpu_ids=tuple(gpu.id for gpu in request.gpus),
+    )
+
+
+def _told(config: ExperimentConfig) -> dict[str, object]:
+    """The config for the run, without what only the host needs: the registry's credentials."""
+    resolved = config.resolved()
+    environment = resolved.get("environment")
+    if isinstance(environment, dict):
+        resolved["environment"] = {**environment, "registry_auth": None}
+    return resolved
+
+
+def _environment(config: ExperimentConfig) -> dict[str, str]:
+    """The user's variables come last, so that they win."""
+    kind: DeviceKind = "cuda" if config.resources.slots_per_trial else "cpu"
+    given = (text.partition("=") for text in config.environment.environment_variables.of(kind))
+    return {
+        # The caller's uid has no entry in the image's passwd: without these, looking up home or name fails.
+        "HOME": "/tmp",  # noqa: S108  (the container's own)
+        "USER": "detbuild",
+        "LOGNAME": "detbuild",
+        RUN_DIR_VARIABLE: RUN_DIR,
+        **{name: value for name, _, value in given},
+    }
+
+
+def _mounts(config: ExperimentConfig, request: RunRequest, place: Place) -> tuple[Mount, ...]:
+    run = Mount(source=str(place.folder.run(request.trial_id, request.run).path), target=RUN_DIR)
+    storage = checkpoint_storage(config, place.folder).mount
+    own = tuple(
+        Mount(
+            source=mount.host_path,
+            target=in_container(mount.container_path),
+            read_only=mount.read_only,
+            propagation=mount.propagation,
+        )
+        for mount in config.bind_mounts
+    )
+    return (run, *((storage,) if storage else ()), *own)
+
+
+def _labels(request: RunRequest, place: Place) -> dict[str, str]:
+    labels = {
+        HOME_LABEL: place.home_id,
+        EXPERIMENT_LABEL: str(place.header.id),
+        TRIAL_LABEL: str(request.trial_id),
+        RUN_LABEL: str(request.run),
+    }
+    return {**labels, LABEL: ",".join(gpu.id for gpu in request.gpus)} if request.gpus else labels

@@ -1,0 +1,26 @@
+"""The search methods by their name in the config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from detbuild.config.experiment import ExperimentConfig
+from detbuild.errors import ConfigError
+from detbuild.search.method import SearchMethod
+from detbuild.search.single import Single
+
+
+def _single(config: ExperimentConfig) -> SearchMethod:
+    return Single(config.hyperparameters, config.reproducibility.experiment_seed or 0)
+
+
+METHODS: Final[Mapping[str, Callable[[ExperimentConfig], SearchMethod]]] = {"single": _single}
+
+
+def search_method(config: ExperimentConfig) -> SearchMethod:
+    """Raise ConfigError for a method that is not here."""
+    name = config.searcher.name
+    if name not in METHODS:
+        raise ConfigError(f"searcher.name: {name} cannot run", mend=f"use one of {', '.join(METHODS)}")
+    return METHODS[name](config)

@@ -1,0 +1,68 @@
+"""The output of a run as lines of text, while it grows and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from detbuild.store.folder import RunFolder
+
+_LONGEST = 64 << 10  # bytes of one line of text; a longer one is shown in pieces
+_BLOCK = 1 << 20
+_TAIL = 64 << 10  # bytes looked at for the last lines
+
+
+class OutputFile:
+    """Lines of one stream, read on from where the last look ended. Bytes that are no UTF-8 become U+FFFD."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offset = 0
+        self._held = b""
+
+    def new(self) -> Iterator[str]:
+        """Yield the lines that became whole since the last look."""
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            file.seek(self._offset)
+            while data := file.read(_BLOCK):
+                self._offset += len(data)
+                *lines, self._held = (self._held + data).split(b"\n")
+                yield from (_text(line) for line in lines)
+                if len(self._held) > _LONGEST:
+                    yield _text(self._held)
+                    self._held = b""
+
+    def rest(self) -> Iterator[str]:
+        """Yield all that is left, when the run is over."""
+        yield from self.new()
+        if self._held:
+            yield _text(self._held)
+            self._held = b""
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "replace").removesuffix("\r")
+
+
+def tail(folder: RunFolder, lines: int = 20) -> tuple[str, ...]:
+    """The last lines that tell most about a failure: those of stderr, or of stdout when it is silent."""
+    for stream in ("stderr", "stdout"):
+        found = _last(folder.output(stream), lines)
+        if found:
+            return found
+    return ()
+
+
+def _last(path: Path, lines: int) -> tuple[str, ...]:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _TAIL))
+            data = file.read(_TAIL)
+    except FileNotFoundError:
+        return ()
+    return tuple(_text(line)[:500] for line in data.splitlines()[-lines:])

@@ -1,0 +1,212 @@
+"""A trial without a framework: a recurrence whose every value depends on all before, and a home to run it in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from detbuild.config.parse import config_from_mapping
+from detbuild.config.rewrite import completed
+from detbuild.controller.loop import Controller
+from detbuild.controller.world import World
+from detbuild.engine.protocol import Engine
+from detbuild.search.methods import search_method
+from detbuild.store import journal
+from detbuild.store.folder import ExperimentFolder, Header
+from detbuild.store.home import Home
+from detbuild.store.progress import trajectory
+from detbuild.store.state import ExperimentState, load, run_records
+from determined import _checkpoints
+from determined._event_file import EventFile
+from determined._records import (
+    Checkpoint,
+    CheckpointRejected,
+    Ended,
+    Exited,
+    ExitReason,
+    Restored,
+    Started,
+    Training,
+    Validation,
+)
+from determined._run_info import RunInfo
+from tests.fakes import Effects, Exit, FakeEngine, Process
+
+BATCHES = 6
+IMAGE_TAG = "detbuild:training"
+
+
+def loss_after(batch: int) -> float:
+    loss = 1.0
+    for number in range(1, batch + 1):
+        loss = loss * 0.9 + 1 / (number + loss)
+    return loss
+
+
+def expected() -> list[Training | Validation]:
+    """What an undisturbed trial reports."""
+    reports: list[Training | Validation] = []
+    for batch in range(1, BATCHES + 1):
+        reports.append(Training(batch, {"loss": loss_after(batch)}))
+        if batch % 2 == 0:
+            reports.append(Validation(batch, {"accuracy": 1 / (1 + loss_after(batch))}))
+    return reports
+
+
+def train(process: Process) -> Generator[None, None, Exit]:
+    """The program of the container: what harness and user code do together, one batch between two looks at it."""
+    info = RunInfo.load(process.run_dir)
+    checkpoints = host_path(process, info.checkpoint_dir)
+    _checkpoints.sweep(checkpoints)
+    with closing(EventFile(process.run_dir / "events.jsonl", info.name)) as events:
+        events.append(Started(1, "3.11", "0"))
+        batch, loss = restore(info, checkpoints, events)
+        yield
+        while batch < BATCHES:
+            batch += 1
+            loss = loss * 0.9 + 1 / (batch + loss)
+            events.append(Training(batch, {"loss": loss}))
+            if batch % 2 == 0:
+                events.append(Validation(batch, {"accuracy": 1 / (1 + loss)}))
+                save(checkpoints, events, batch, loss)
+            yield
+            if "SIGTERM" in process.signals:
+                save(checkpoints, events, batch, loss)
+                events.append(Ended(ExitReason.PREEMPTED))
+                events.append(Exited(0))
+                return Exit(0)
+        events.append(Ended(ExitReason.COMPLETED))
+        events.append(Exited(0))
+    return Exit(0)
+
+
+def restore(info: RunInfo, checkpoints: Path, events: EventFile) -> tuple[int, float]:
+    if not info.checkpoints:
+        return 0, 1.0
+    uuid, rejected = _checkpoints.first_whole(checkpoints, info.checkpoints)
+    for name, why in rejected.items():
+        events.append(CheckpointRejected(name, why))
+    state = json.loads((checkpoints / uuid / "state.json").read_text())
+    events.append(Restored(uuid, state["batch"]))
+    return state["batch"], state["loss"]
+
+
+def save(checkpoints: Path, events: EventFile, batch: int, loss: float) -> None:
+    with _checkpoints.store(checkpoints, {"steps_completed": batch}) as (directory, uuid):
+        (directory / "state.json").write_text(json.dumps({"batch": batch, "loss": loss}))
+    events.append(Checkpoint(uuid, batch, _checkpoints.resources(checkpoints / uuid)))
+
+
+def host_path(process: Process, inside: str) -> Path:
+    return next(Path(mount.source) for mount in process.spec.mounts if mount.target == inside)
+
+
+@dataclass
+class FakeClock:
+    """Time passes only when somebody waits, so a test never does."""
+
+    time: float = 1000.0
+
+    def now(self) -> float:
+        return self.time
+
+    def wait(self, seconds: float) -> None:
+        self.time += seconds
+
+
+@dataclass(frozen=True, slots=True)
+class CountedFolder(ExperimentFolder):
+    """An experiment folder whose every effect is counted, and may be the last thing its controller does."""
+
+    effects: Effects = field(default_factory=Effects)
+
+    def record(self, fact: journal.Fact) -> journal.Entry:
+        with self.effects(f"journal {fact.kind}"):
+            return ExperimentFolder.record(self, fact)
+
+    def prepare_run(self, info: RunInfo) -> None:
+        with self.effects(f"prepare run {info.name}"):
+            ExperimentFolder.prepare_run(self, info)
+
+
+CONFIG: Mapping[str, object] = {
+    "name": "training",
+    "entrypoint": "model_def:Trial",
+    "searcher": {"name": "single", "metric": "accuracy", "smaller_is_better": False, "max_length": 6},
+    "resources": {"slots_per_trial": 0},
+    "reproducibility": {"experiment_seed": 7},
+    "hyperparameters": {"lr": {"type": "double", "minval": 0, "maxval": 1}},
+}
+
+
+def submit(home: Home, image: str, changes: Mapping[str, object] | None = None) -> ExperimentFolder:
+    """What `detbuild create` leaves behind for a controller."""
+    config = completed(config_from_mapping({**CONFIG, **(changes or {})}), seed=7)
+    folder = home.new_experiment()
+    header = Header(
+        id=folder.id,
+        name=config.name or "",
+        context_name="context",
+        created=0.0,
+        image=image,
+        metric="accuracy",
+        smaller_is_better=False,
+        user="0:0",
+    )
+    folder.write(header, {"config.json": json.dumps(config.resolved()).encode()})
+    return folder
+
+
+@dataclass
+class Rig:
+    """One experiment on one engine, and as many controllers of it, one after the other, as a test likes."""
+
+    home: Home
+    engine: Engine
+    folder: ExperimentFolder
+    effects: Effects = field(default_factory=Effects)
+    clock: FakeClock = field(default_factory=FakeClock)
+    gpu_lock: AbstractContextManager[None] = field(default_factory=nullcontext)
+
+    def controller(self) -> Controller:
+        config = config_from_mapping(json.loads(self.folder.config_file.read_bytes()))
+        world = World(
+            folder=CountedFolder(self.folder.path, self.effects),
+            engine=self.engine,
+            config=config,
+            home_id=self.home.id,
+            clock=self.clock,
+            nvidia_smi=str,
+            gpu_lock=lambda: self.gpu_lock,
+        )
+        return Controller(world, search_method(config))
+
+    def run(self, *, at_most: int = 5000) -> ExperimentState:
+        """Drive the experiment to its end with a new controller."""
+        controller = self.controller()
+        for _ in range(at_most):
+            if controller.world.state.over:
+                return self.state()
+            controller.step()
+            self.clock.wait(0.2)
+        raise AssertionError(f"not over after {at_most} looks: {self.state()}")
+
+    def state(self) -> ExperimentState:
+        return load(self.folder)
+
+    def reports(self) -> list[Training | Validation]:
+        """The metrics of trial 1 that no later run superseded."""
+        trial = self.state().trials[1]
+        folders = [self.folder.run(1, run.run) for run in trial.runs]
+        return list(trajectory(folders, run_records(self.folder, trial)))
+
+
+def rig(path: Path, *, engine: FakeEngine | None = None, changes: Mapping[str, object] | None = None) -> Rig:
+    """A home in `path` with one experiment whose image is there."""
+    engine = engine if engine is not None else FakeEngine(train)
+    home = Home.open(path)
+    image = engine.image_id(IMAGE_TAG) or engine.add_image(IMAGE_TAG)
+    return Rig(home, engine, submit(home, image, changes), engine.effects)
