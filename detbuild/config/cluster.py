@@ -1,4 +1,4 @@
-"""Sections of the config that only a cluster can act on. They are checked, kept and said to have no effect."""
+"""Sections that only a cluster can act on: checked, kept, and said to have no effect."""
 
 from __future__ import annotations
 

@@ -1,20 +1,22 @@
-"""YAML text as a tree of values that know where they stand, with limits that hold before anything walks it."""
+"""YAML text as a tree of values that know where they stand, limited before anything walks it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn, Union
+from typing import Any, Final, NoReturn, TypeAlias
 
 import yaml
 
-from detbuild.config.problems import ConfigErrors, Path, Problem, show
+from detbuild.config.problems import ConfigErrors, KeyPath, Problem, show
 from detbuild.config.scalars import Scalar, plain_scalar, tagged_scalar
 
 MAX_BYTES: Final = 4 << 20
 MAX_DEPTH: Final = 100
 MAX_NODES: Final = 100_000  # every use of an alias counts all that it stands for
+
+Event: TypeAlias = Any  # PyYAML gives its events no types
 
 # libyaml when it is there: ten times as fast, the same events.
 _LOADER: Final[Any] = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
@@ -40,7 +42,7 @@ class Node:
     """A value of the document; an alias gives the very node that its anchor names."""
 
     position: Position
-    value: Union[Scalar, list["Node"], dict[str, tuple[Position, "Node"]]] = None
+    value: Scalar | list[Node] | dict[str, tuple[Position, Node]] = None
     size: int = 1
     height: int = 1
 
@@ -56,7 +58,7 @@ class Node:
             return [child.plain() for child in self.value]
         return self.value
 
-    def locate(self, path: Path, *, on_key: bool = False) -> Position:
+    def locate(self, path: KeyPath, *, on_key: bool = False) -> Position:
         """Where a path stands, or the nearest thing above it that the document has."""
         node, place = self, self.position
         for part in path:
@@ -77,14 +79,29 @@ def read_document(text: str, source: str) -> Node:
     Raises:
         ConfigErrors: it is not one, or larger, deeper or more aliased than the limits allow.
     """
-    composer = _Composer(_events(text.removeprefix("\ufeff"), source), source)
+    root = read_value(text.removeprefix("\ufeff"), source)
+    if root is None or root.value is None:
+        raise ConfigErrors([f"{source}: is empty; an experiment config is a map of fields"])
+    if not isinstance(root.value, dict):
+        what = f"an experiment config must be a map of fields, not {_show(root)}"
+        raise ConfigErrors([f"{_place(source, root.position)}: {what}"])
+    return root
+
+
+def read_value(text: str, source: str) -> Node | None:
+    """Parse one YAML 1.2 document of any kind; None when there is none.
+
+    Raises:
+        ConfigErrors: as `read_document`.
+    """
+    composer = _Composer(_events(text, source), source)
     root = composer.document()
     if composer.problems:
         raise ConfigErrors(problem.line(place) for place, problem in composer.problems)
     return root
 
 
-def _events(text: str, source: str) -> Iterator[Any]:
+def _events(text: str, source: str) -> Iterator[Event]:
     if len(text) > MAX_BYTES:
         raise ConfigErrors([f"{source}: is larger than {MAX_BYTES >> 20} MiB"])
     if bad := _UNPRINTABLE.search(text):
@@ -109,7 +126,8 @@ def _syntax_error(error: yaml.MarkedYAMLError, source: str) -> ConfigErrors:
 
 
 _SYNTAX_MENDS: Final = {
-    r"'\t'": "indent with spaces, not tabs",
+    "cannot start any token": "indent with spaces, not tabs; quote text that begins with @, ` or %",
+    "did not find expected": "close every bracket and quote, and check the indentation",
     "mapping values are not allowed": "quote text that holds `: `, and check the indentation",
 }
 
@@ -122,29 +140,24 @@ def _place(source: str, position: Position) -> str:
 class _Composer:
     """From the parser's events to nodes. What spoils one value is collected; what spoils all is raised."""
 
-    events: Iterator[Any]
+    events: Iterator[Event]
     source: str
     problems: list[tuple[str, Problem]] = field(default_factory=list)
     anchors: dict[str, Node | None] = field(default_factory=dict)  # None: not yet closed
     path: list[str | int] = field(default_factory=list)
 
-    def document(self) -> Node:
+    def document(self) -> Node | None:
         next(self.events)  # the start of the stream
         event = next(self.events)
         if isinstance(event, yaml.StreamEndEvent):
-            raise ConfigErrors([f"{self.source}: is empty; an experiment config is a map of fields"])
+            return None
         root = self.node(next(self.events), 1)
         next(self.events)  # the end of the document
         if not isinstance(event := next(self.events), yaml.StreamEndEvent):
             self.fail(event, "a second document starts here", "keep one document in the file")
-        if root.value is None:
-            raise ConfigErrors([f"{self.source}: is empty; an experiment config is a map of fields"])
-        if not isinstance(root.value, dict):
-            what = f"an experiment config must be a map of fields, not {_show(root)}"
-            raise ConfigErrors([f"{_place(self.source, root.position)}: {what}"])
         return root
 
-    def node(self, event: Any, depth: int) -> Node:
+    def node(self, event: Event, depth: int) -> Node:
         if isinstance(event, yaml.AliasEvent):
             return self.alias(event, depth)
         if depth > MAX_DEPTH:
@@ -162,7 +175,7 @@ class _Composer:
             self.anchors[event.anchor] = node
         return node
 
-    def alias(self, event: Any, depth: int) -> Node:
+    def alias(self, event: Event, depth: int) -> Node:
         if event.anchor not in self.anchors:
             self.fail(event, f"no anchor `&{event.anchor}` stands above this alias")
         node = self.anchors[event.anchor]
@@ -172,7 +185,7 @@ class _Composer:
             self.fail(event, f"is nested more than {MAX_DEPTH} deep")
         return node
 
-    def scalar(self, event: Any) -> Scalar:
+    def scalar(self, event: Event) -> Scalar:
         if _SURROGATE.search(event.value):
             self.note(event, "holds half of a surrogate pair, which is no character")
             return ""
@@ -184,7 +197,7 @@ class _Composer:
             self.note(event, str(error))
             return ""
 
-    def sequence(self, event: Any, node: Node, depth: int) -> None:
+    def sequence(self, event: Event, node: Node, depth: int) -> None:
         self.check_tag(event, _LIST_TAGS)
         node.value = items = list[Node]()
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
@@ -193,7 +206,7 @@ class _Composer:
             self.path.pop()
             self.grow(event, node, items[-1])
 
-    def mapping(self, event: Any, node: Node, depth: int) -> None:
+    def mapping(self, event: Event, node: Node, depth: int) -> None:
         self.check_tag(event, _MAP_TAGS)
         node.value = pairs = dict[str, tuple[Position, Node]]()
         merged: list[dict[str, tuple[Position, Node]]] = []
@@ -218,39 +231,39 @@ class _Composer:
                 pairs[name] = pair
                 self.grow(event, node, pair[1])
 
-    def name(self, event: Any, key: Node) -> str:
+    def name(self, event: Event, key: Node) -> str:
         if isinstance(key.value, str):
             return key.value
         quote = "" if isinstance(key.value, (dict, list)) else "; put it in quotes"
         self.note(event, f"a key must be text, not {_show(key)}{quote}")
         return show(key.value) if quote else "?"
 
-    def sources(self, event: Any, child: Node) -> list[dict[str, tuple[Position, Node]]]:
+    def sources(self, event: Event, child: Node) -> list[dict[str, tuple[Position, Node]]]:
         nodes = child.value if isinstance(child.value, list) else [child]
         maps = [node.value for node in nodes if isinstance(node.value, dict)]
         if len(maps) < len(nodes):
             self.note(event, "`<<` merges a map or a list of maps")
         return maps
 
-    def grow(self, event: Any, node: Node, child: Node) -> None:
+    def grow(self, event: Event, node: Node, child: Node) -> None:
         node.add(child)
         if node.size > MAX_NODES:
             self.fail(event, f"aliases included, there are more than {MAX_NODES:,} values")
 
-    def check_tag(self, event: Any, allowed: frozenset[str | None]) -> None:
+    def check_tag(self, event: Event, allowed: frozenset[str | None]) -> None:
         if event.tag not in allowed:
             self.note(event, f"the tag {event.tag[:60]!r} is not allowed")
 
-    def note(self, event: Any, what: str) -> None:
+    def note(self, event: Event, what: str) -> None:
         place = _place(self.source, _position(event))
         self.problems.append((place, Problem(tuple(self.path), what)))
 
-    def fail(self, event: Any, what: str, mend: str = "") -> NoReturn:
+    def fail(self, event: Event, what: str, mend: str = "") -> NoReturn:
         place = _place(self.source, _position(event))
         raise ConfigErrors([Problem(tuple(self.path), what, mend).line(place)])
 
 
-def _position(event: Any) -> Position:
+def _position(event: Event) -> Position:
     return Position(event.start_mark.line + 1, event.start_mark.column + 1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, Union
+from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, InstanceOf, PlainSerializer, WithJsonSchema
 
@@ -19,12 +19,12 @@ _OBJECT: Final = rf"{_NAME}(?:\.{_NAME})*"
 _TRIAL: Final = re.compile(rf"(?P<module>(?:[\w-]+(?:\.[\w-]+)*)?):(?P<object>{_OBJECT})")
 _SPACED: Final = re.compile(rf"(?P<module>[\w.-]*)\s*:\s*(?P<object>{_OBJECT})")
 _ONE_WORD: Final = re.compile(r"(?P<module>[^\s:=$'\"]*):(?P<object>[^\s=$'\"]*)")
-_DOTTED_CLASS: Final = re.compile(rf"(?P<module>[\w-]+(?:\.[\w-]+)*)\.(?P<object>[A-Z]\w*)")
+_DOTTED_CLASS: Final = re.compile(r"(?P<module>[\w-]+(?:\.[\w-]+)*)\.(?P<object>[A-Z]\w*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Entrypoint:
-    """`written` is what a run is told; `given`: the program that creates the experiment hands over the class."""
+    """`written` is what a run is told; `given`: the program that calls `create` hands over the class."""
 
     kind: Kind
     written: str | tuple[str, ...]
@@ -94,7 +94,7 @@ def _slip(text: str) -> str:
     return f"write `{meant}`, or a command as a list"
 
 
-def _written(entrypoint: Entrypoint) -> Union[str, list[str], None]:
+def _written(entrypoint: Entrypoint) -> str | list[str] | None:
     if entrypoint.kind == "given":
         return None
     return entrypoint.written if isinstance(entrypoint.written, str) else list(entrypoint.written)

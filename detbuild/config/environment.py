@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
-from detbuild.config.fields import Many
+from detbuild.config.fields import Many, matching
 from detbuild.config.problems import show
 from detbuild.config.section import Section, wrong
 
@@ -101,7 +101,7 @@ class RegistryAuth(Section):
 
 
 Port = Annotated[int, Field(ge=1, le=65535)]
-Capability = Annotated[str, Field(pattern=r"^[A-Za-z_]{2,40}$")]
+Capability = Annotated[str, matching(r"[A-Za-z_]{2,40}", "a capability such as SYS_PTRACE")]
 
 
 class ProxyPort(Section):
@@ -112,8 +112,8 @@ class ProxyPort(Section):
 
 
 class Environment(Section):
-    image: Annotated[Images, BeforeValidator(_for_each_kind)] = Images()
-    environment_variables: Annotated[Variables, BeforeValidator(_for_each_kind)] = Variables()
+    image: Annotated[Images, BeforeValidator(_for_each_kind)] = Images.model_construct()
+    environment_variables: Annotated[Variables, BeforeValidator(_for_each_kind)] = Variables.model_construct()
     ports: Mapping[str, Port] = Field(default_factory=dict)
     proxy_ports: Many[ProxyPort] = ()
     force_pull_image: bool = False

@@ -42,10 +42,10 @@ class ExperimentConfig(Section):
     entrypoint: ConfigEntrypoint
     hyperparameters: Mapping[str, Hyperparameter] = Field(default_factory=dict)
     searcher: Searcher
-    resources: Resources = Resources()
-    environment: Environment = Environment()
+    resources: Resources = Resources.model_construct()
+    environment: Environment = Environment.model_construct()
     bind_mounts: Annotated[Many[BindMount], AfterValidator(distinct)] = ()
-    checkpoint_storage: Storage = OwnFolder()
+    checkpoint_storage: Storage = OwnFolder.model_construct()
     checkpoint_policy: Literal["best", "all", "none"] = "best"
     min_validation_period: Period = NEVER  # 0: only when the searcher asks
     min_checkpoint_period: Period = NEVER
@@ -53,16 +53,16 @@ class ExperimentConfig(Section):
     records_per_epoch: Count = 0
     scheduling_unit: Positive = 100  # batches between two reports
     max_restarts: Count = 5
-    reproducibility: Reproducibility = Reproducibility()
-    profiling: Profiling = Profiling()
-    optimizations: Optimizations = Optimizations()
+    reproducibility: Reproducibility = Reproducibility.model_construct()
+    profiling: Profiling = Profiling.model_construct()
+    optimizations: Optimizations = Optimizations.model_construct()
     log_policies: Annotated[Many[LogPolicy], AfterValidator(with_defaults)] = DEFAULT_POLICIES
-    retention_policy: RetentionPolicy = RetentionPolicy()
+    retention_policy: RetentionPolicy = RetentionPolicy.model_construct()
     integrations: Integrations | None = None
     preemption_timeout: Positive | None = None  # seconds
     debug: bool = False
-    slurm: Slurm = Slurm()
-    pbs: Pbs = Pbs()
+    slurm: Slurm = Slurm.model_construct()
+    pbs: Pbs = Pbs.model_construct()
     security: Anything | None = None
     tensorboard_storage: Anything | None = None
     data_layer: Anything | None = None

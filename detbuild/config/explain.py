@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any, Final, get_args
 
@@ -11,12 +12,12 @@ from pydantic import ValidationError
 
 from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.masking import is_secret
-from detbuild.config.problems import Path, Problem, dotted, show
+from detbuild.config.problems import KeyPath, Problem, dotted, show
 from detbuild.config.section import TAG, Section
 
 Finding = Mapping[str, Any]
 
-_MISSING_MENDS: Final = {
+_MISSING_MENDS: Final[Mapping[KeyPath, str]] = {
     ("entrypoint",): "add `entrypoint: model_def:MyTrial`",
     ("searcher",): "add `searcher: {name: single, metric: loss, max_length: {epochs: 1}}`",
     ("searcher", "metric"): "add `metric:` with the name of a validation metric",
@@ -51,13 +52,30 @@ _BOOLEAN_WORDS: Final = {
 }
 
 
-def explain(error: ValidationError) -> list[Problem]:
-    """One problem for each finding, in pydantic's order."""
-    return [_problem(finding) for finding in error.errors(include_url=False)]
+def explain(error: ValidationError, raw: object) -> list[Problem]:
+    """One problem for each finding, at the path that `raw` has for it."""
+    problems = [_problem(finding) for finding in error.errors(include_url=False)]
+    return [replace(problem, path=_as_written(problem.path, raw)) for problem in problems]
+
+
+def _as_written(path: KeyPath, raw: object) -> KeyPath:
+    """Leave out what a short form stands for, such as one list of variables for all kinds of device."""
+    written: list[str | int] = []
+    for part in path:
+        name = part
+        if isinstance(raw, dict):
+            name = "gpu" if part == "cuda" and "cuda" not in raw and "gpu" in raw else part
+            raw = raw.get(name, {})
+        elif isinstance(raw, list) and isinstance(part, int):
+            raw = raw[part]
+        else:
+            continue
+        written.append(name)
+    return tuple(written)
 
 
 def _problem(finding: Finding) -> Problem:
-    path: Path = tuple(part for part in finding["loc"] if not str(part).startswith(TAG))
+    path: KeyPath = tuple(part for part in finding["loc"] if not str(part).startswith(TAG))
     kind = finding["type"]
     explainer = _EXPLAINERS.get(kind)
     if explainer is not None:
@@ -67,11 +85,11 @@ def _problem(finding: Finding) -> Problem:
         return Problem(path, f"must be {_KIND_WORDS[kind]}, not {given}", _type_mend(kind, finding["input"]))
     if kind in _BOUNDS:
         bound, word = _BOUNDS[kind]
-        return Problem(path, f"must be {word} {finding['ctx'][bound]:g}, not {given}")
+        return Problem(path, f"must be {word} {show(finding['ctx'][bound])}, not {given}")
     return Problem(path, f"is not allowed: {finding['msg']}")
 
 
-def _given(path: Path, value: object) -> str:
+def _given(path: KeyPath, value: object) -> str:
     return "what is written there" if is_secret(path) else show(value)
 
 
@@ -85,17 +103,17 @@ def _type_mend(kind: str, value: object) -> str:
     return ""
 
 
-def _rule(path: Path, finding: Finding) -> Problem:
+def _rule(path: KeyPath, finding: Finding) -> Problem:
     context = finding["ctx"]
     return Problem((*path, *context["at"]), context["what"], context["mend"])
 
 
-def _missing(path: Path, _: Finding) -> Problem:
+def _missing(path: KeyPath, _: Finding) -> Problem:
     return Problem(path, "is missing", _MISSING_MENDS.get(path, f"add `{path[-1]}:`"))
 
 
-def _choice(path: Path, finding: Finding) -> Problem:
-    key, names, value = finding["ctx"]["key"], finding["ctx"]["names"], finding["input"]
+def _choice(path: KeyPath, finding: Finding) -> Problem:
+    key, names, value = finding["ctx"]["key"], finding["ctx"]["names"].split(", "), finding["input"]
     if not isinstance(value, dict):
         return Problem(path, f"must be a map with `{key}`, not {_given(path, value)}")
     if key not in value:
@@ -106,30 +124,24 @@ def _choice(path: Path, finding: Finding) -> Problem:
     return Problem((*path, key), what, _near(value[key], names) or _one_of(names))
 
 
-def _literal(path: Path, finding: Finding) -> Problem:
+def _literal(path: KeyPath, finding: Finding) -> Problem:
     value = finding["input"]
     names = [name.strip("'") for name in finding["ctx"]["expected"].replace(" or ", ", ").split(", ")]
     return Problem(path, f"must be {_or(names)}, not {_given(path, value)}", _near(value, names))
 
 
-def _pattern(path: Path, finding: Finding) -> Problem:
-    pattern = finding["ctx"]["pattern"]
-    if pattern == "^/":
-        return Problem(path, f"must be an absolute path, not {_given(path, finding['input'])}")
-    return Problem(path, f"does not have the form {pattern}: {_given(path, finding['input'])}")
-
-
-def _too_short(path: Path, finding: Finding) -> Problem:
+def _too_short(path: KeyPath, finding: Finding) -> Problem:
     return Problem(path, f"needs at least {finding['ctx']['min_length']} of its items")
 
 
-def _unknown(path: Path, finding: Finding) -> Problem:
+def _unknown(path: KeyPath, finding: Finding) -> Problem:
     name = str(path[-1])
     section = _section_of(tuple(finding["loc"][:-1]))
     known = list(section.model_fields) if section else []
     mend = _near(name, known)
     if not mend and (home := _homes().get(name)):
-        mend = f"did you mean `{home}`?"
+        here = home == dotted(path)
+        mend = "it goes with another `name` or `type`" if here else f"did you mean `{home}`?"
     what = f"is no field of {dotted(path[:-1]) or 'an experiment config'}"
     return Problem(path, what, mend or _allowed(known), on_key=True)
 
@@ -143,7 +155,7 @@ def _near(value: object, names: list[str] | tuple[str, ...]) -> str:
     return f"did you mean `{near[0]}`?" if near else ""
 
 
-def _one_of(names: tuple[str, ...]) -> str:
+def _one_of(names: list[str]) -> str:
     return f"one of {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"  # noqa: PLR2004  (fits a line)
 
 
@@ -151,7 +163,7 @@ def _or(names: list[str]) -> str:
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def _section_of(location: Path) -> type[Section] | None:
+def _section_of(location: KeyPath) -> type[Section] | None:
     """The model at a place of pydantic's; a tag says which member of a union it took."""
     section: type[Section] | None = ExperimentConfig
     for part in location:
@@ -180,12 +192,11 @@ def _homes() -> Mapping[str, str]:
     return homes
 
 
-_EXPLAINERS: Final[Mapping[str, Callable[[Path, Finding], Problem]]] = {
+_EXPLAINERS: Final[Mapping[str, Callable[[KeyPath, Finding], Problem]]] = {
     "rule": _rule,
     "missing": _missing,
     "choice": _choice,
     "literal_error": _literal,
-    "string_pattern_mismatch": _pattern,
     "too_short": _too_short,
     "string_too_short": _too_short,
     "extra_forbidden": _unknown,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal, Union
+from typing import Annotated, Final, Literal
 
 from pydantic import (
     BeforeValidator,
     ConfigDict,
-    Discriminator,
     Field,
     JsonValue,
     RootModel,
@@ -17,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from detbuild.config.section import TAG, Section, choice, wrong
+from detbuild.config.section import TAG, Section, chosen_by, wrong
 
 
 class Const(Section):
@@ -59,14 +58,12 @@ class Log(_Range):
 
     @model_validator(mode="after")
     def _in_range(self) -> Log:
-        for name, exponent in (("minval", self.minval), ("maxval", self.maxval)):
-            try:
-                _ = self.base**exponent
-            except OverflowError:
-                mend = f"{name} is an exponent, -4 for 0.0001"
-                raise wrong(
-                    f"base ** {name} is beyond the range of a double", at=(name,), mend=mend
-                ) from None
+        culprit = "minval" if self.base < 1 else "maxval"
+        try:
+            _ = self.base ** (self.minval if culprit == "minval" else self.maxval)
+        except OverflowError:
+            what = f"base ** {culprit} is beyond the range of a double"
+            raise wrong(what, at=(culprit,), mend="it is an exponent: -4 stands for 0.0001") from None
         return self
 
 
@@ -90,17 +87,8 @@ _KINDS: Final[dict[str, type[Section]]] = {
 }
 
 
-def _tag(value: object) -> str | None:
-    if not isinstance(value, dict):
-        return TAG + type(value).__name__
-    if "type" not in value:
-        return TAG + Nested.__name__
-    kind = value["type"]
-    return TAG + _KINDS[kind].__name__ if isinstance(kind, str) and kind in _KINDS else None
-
-
 def _spelled_out(value: object) -> object:
-    """A bare value is a constant. Null is absence for the keys of a typed map, but a value everywhere else."""
+    """A bare value is a constant. Null is absence for the keys of a typed map and a value elsewhere."""
     if isinstance(value, (Section, Nested)):
         return value
     if not isinstance(value, dict):
@@ -111,19 +99,12 @@ def _spelled_out(value: object) -> object:
 
 
 Hyperparameter = Annotated[
-    Union[
-        Annotated[Const, Tag(TAG + "Const")],
-        Annotated[Int, Tag(TAG + "Int")],
-        Annotated[Double, Tag(TAG + "Double")],
-        Annotated[Log, Tag(TAG + "Log")],
-        Annotated[Categorical, Tag(TAG + "Categorical")],
-        Annotated[Nested, Tag(TAG + "Nested")],
-    ],
-    Discriminator(
-        _tag,
-        custom_error_type="choice",
-        custom_error_message="choice",
-        custom_error_context=choice("type", tuple(_KINDS)),
-    ),
+    Annotated[Const, Tag(TAG + "Const")]
+    | Annotated[Int, Tag(TAG + "Int")]
+    | Annotated[Double, Tag(TAG + "Double")]
+    | Annotated[Log, Tag(TAG + "Log")]
+    | Annotated[Categorical, Tag(TAG + "Categorical")]
+    | Annotated[Nested, Tag(TAG + "Nested")],
+    chosen_by("type", _KINDS, Nested),
     BeforeValidator(_spelled_out),
 ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from detbuild.config.document import read_document
-from detbuild.config.problems import ConfigErrors, Path, dotted, show
+from detbuild.config.document import read_value
+from detbuild.config.problems import ConfigErrors, KeyPath, Problem, dotted, show
 from detbuild.config.scalars import plain_scalar
 
 _FLAG = "--config"
@@ -19,9 +19,16 @@ class Override:
     value: object
     place: str  # for errors: `--config key=value`
 
+    def concerns(self, problem: Problem) -> bool:
+        """Whether the problem lies in what was laid over, or in a key that only the override brought."""
+        shared = min(len(self.path), len(problem.path))
+        if self.path[:shared] != problem.path[:shared]:
+            return False
+        return shared == len(self.path) or problem.on_key
+
 
 def parse_override(text: str) -> Override:
-    """Split at the first `=`; the value is a list or map in `[` or `{`, a list when it has commas, else a scalar.
+    """Split at the first `=`; a value in `[` or `{` is YAML, one with commas a list, any other a scalar.
 
     Raises:
         ConfigErrors: there is no key, or the value is not YAML.
@@ -52,7 +59,7 @@ def _laid_over(raw: dict[str, object], override: Override, path: tuple[str, ...]
     if below is None:
         below = {}
     if not isinstance(below, dict):
-        where: Path = override.path[: len(override.path) - len(rest)]
+        where: KeyPath = override.path[: len(override.path) - len(rest)]
         raise ConfigErrors([f"{override.place}: {dotted(where)} is {show(below)}, not a map"])
     return {**raw, name: _laid_over(below, override, rest)}
 
@@ -81,6 +88,5 @@ def _scalar(text: str, place: str) -> object:
 
 
 def _yaml(text: str, place: str) -> object:
-    # The reader wants a map at the root; its positions would count from here, so only the place is told.
-    document = read_document(f"value: {text}", place).plain()
-    return document["value"] if isinstance(document, dict) else None
+    node = read_value(text, f"{place}: value")
+    return node.plain() if node else None

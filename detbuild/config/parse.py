@@ -15,7 +15,7 @@ from detbuild.config.era import translate
 from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.explain import explain
 from detbuild.config.overrides import Override, apply, parse_override
-from detbuild.config.problems import ConfigErrors, Problem, show
+from detbuild.config.problems import ConfigErrors, KeyPath, Problem, show
 from detbuild.config.values import plain
 from detbuild.errors import ConfigError
 
@@ -38,14 +38,16 @@ class _Origin:
     defaults: Mapping[str, object] = field(default_factory=dict)
 
     def error(self, problems: Iterable[Problem]) -> ConfigErrors:
-        first = {problem.path: problem for problem in reversed(list(problems))}
+        first: dict[KeyPath, Problem] = {}
+        for problem in problems:
+            first.setdefault(problem.path, problem)
         placed = [(self.place(problem), problem) for problem in first.values()]
         placed.sort(key=itemgetter(0))
         return ConfigErrors(problem.line(text) for (_, text), problem in placed)
 
     def place(self, problem: Problem) -> tuple[Position, str]:
         for override in reversed(self.overrides):
-            if problem.path[: len(override.path)] == override.path:
+            if override.concerns(problem):
                 return Position(0, 0), override.place
         if self.document is None:
             return Position(0, 0), self.source
@@ -106,11 +108,12 @@ def _config(value: object, origin: _Origin) -> ExperimentConfig:
         raise ConfigErrors([f"{origin.source}: must be a map of fields, not {show(raw)}"])
     raw, more = plain(apply(raw, origin.overrides))
     raw, outdated = translate(_without_nulls(raw))
+    raw = _over_defaults(raw, origin.defaults)
     problems += more + outdated
     try:
-        config = ExperimentConfig.model_validate(_over_defaults(raw, origin.defaults))
+        config = ExperimentConfig.model_validate(raw)
     except ValidationError as error:
-        raise origin.error([*problems, *explain(error)]) from None
+        raise origin.error([*problems, *explain(error, raw)]) from None
     if problems:
         raise origin.error(problems)
     return config
@@ -128,7 +131,7 @@ def _pruned(value: object) -> object:
 
 
 def _over_defaults(raw: dict[str, object], defaults: Mapping[str, object]) -> dict[str, object]:
-    """Sections merge key by key, unless the config chose another searcher: then its keys mean other things."""
+    """Sections merge key by key, unless the config chose another searcher, whose keys mean other things."""
     merged = {**defaults, **raw}
     for key, below in defaults.items():
         above = raw.get(key)

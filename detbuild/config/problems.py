@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Union
+from typing import Final
 
 from detbuild.errors import ConfigError
 
-Path = tuple[Union[str, int], ...]
+KeyPath = tuple[str | int, ...]
 
 MAX_SHOWN: Final = 50  # lines of one error
 _MAX_WORDS: Final = 120  # with a key path of 50 a line stays below 200 characters
@@ -21,7 +21,7 @@ _PLAIN_KEY: Final = re.compile(r"[\w./<>-]+")
 class Problem:
     """One thing that is wrong. `on_key`: the key itself is, rather than its value."""
 
-    path: Path
+    path: KeyPath
     what: str
     mend: str = ""
     on_key: bool = False
@@ -33,7 +33,7 @@ class Problem:
         return ": ".join(filter(None, (place, where, words)))
 
 
-class ConfigErrors(ConfigError):
+class ConfigErrors(ConfigError):  # noqa: N818  (it holds many)
     """All problems of one config; `str()` has one line for each."""
 
     def __init__(self, lines: Iterable[str]) -> None:
@@ -44,7 +44,7 @@ class ConfigErrors(ConfigError):
         super().__init__("\n".join(shown))
 
 
-def dotted(path: Path) -> str:
+def dotted(path: KeyPath) -> str:
     """`searcher.max_length`, `bind_mounts[2].host_path`; a key that is not a word is quoted."""
     text = ""
     for part in path:

@@ -10,7 +10,7 @@ _MASK32: Final = 0xFFFF_FFFF
 
 
 class RandomState:
-    """MT19937 seeded as `init_genrand` does (Matsumoto and Nishimura, 2002); equal seeds give NumPy's numbers."""
+    """MT19937, seeded as `init_genrand` of Matsumoto and Nishimura: the numbers are NumPy's."""
 
     def __init__(self, seed: int) -> None:
         words = [seed & _MASK32]

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from detbuild.config.fields import Count, Many
+from detbuild.config.fields import AbsolutePath, Count, Many
 from detbuild.config.problems import show
 from detbuild.config.section import Section, wrong
 
@@ -35,8 +35,8 @@ def _mode(value: str) -> str:
 
 
 class Device(Section):
-    host_path: Annotated[str, Field(pattern=r"^/")]
-    container_path: Annotated[str, Field(pattern=r"^/")]
+    host_path: AbsolutePath
+    container_path: AbsolutePath
     mode: Annotated[str, AfterValidator(_mode)] = "mrw"
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Final, Union
+from typing import Final
 
-Scalar = Union[str, int, float, bool, None]
+Scalar = str | int | float | bool | None
 
 MAX_DIGITS: Final = 400  # no double and no 64-bit integer needs more; int() itself gives up at 4,300
 
@@ -68,5 +68,5 @@ def _number(text: str) -> Scalar:
     if matches[_INTEGER]:
         return int(text)
     if matches[_OCTAL]:
-        return int(text[2:], 8)
+        return int(text.removeprefix("0o"), 8)
     return int(text, 16) if matches[_HEX] else float(text)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Union
+from typing import Annotated, Final, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, Tag, model_validator
 
-from detbuild.config.fields import Count, Fraction, Many, Positive
+from detbuild.config.fields import Count, Fraction, Many, Positive, matching
 from detbuild.config.lengths import TrainingLength
-from detbuild.config.section import TAG, Section, choice, wrong
+from detbuild.config.section import TAG, Section, chosen_by, wrong
 
 Mode = Literal["conservative", "standard", "aggressive"]
 Divisor = Annotated[float, Field(gt=1)]
 # Names a directory of checkpoints, so it may not lead out of one.
-CheckpointId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+CheckpointId = Annotated[str, matching(r"[A-Za-z0-9][\w.-]{0,127}", "the id of a checkpoint")]
 
 
 class _Searcher(Section):
-    metric: str | None  # None only where `create` trains locally: then nothing is compared
+    metric: (
+        Annotated[str, Field(min_length=1)] | None
+    )  # None only where `create` trains locally: then nothing is compared
     smaller_is_better: bool = True
     source_trial_id: Positive | None = None
     source_checkpoint_uuid: CheckpointId | None = None
@@ -107,8 +109,8 @@ class PopulationBased(_Searcher):
     population_size: Positive
     num_rounds: Positive
     length_per_round: TrainingLength
-    replace_function: Replace = Replace()
-    explore_function: Explore = Explore()
+    replace_function: Replace = Replace.model_construct()
+    explore_function: Explore = Explore.model_construct()
 
 
 class Custom(_Searcher):
@@ -130,30 +132,16 @@ _METHODS: Final[dict[str, type[_Searcher]]] = {
 }
 
 
-def _tag(value: object) -> str | None:
-    if isinstance(value, _Searcher):
-        return TAG + type(value).__name__
-    name = value.get("name") if isinstance(value, dict) else None
-    return TAG + _METHODS[name].__name__ if isinstance(name, str) and name in _METHODS else None
-
-
 Searcher = Annotated[
-    Union[
-        Annotated[Single, Tag(TAG + "Single")],
-        Annotated[Random, Tag(TAG + "Random")],
-        Annotated[Grid, Tag(TAG + "Grid")],
-        Annotated[AsyncHalving, Tag(TAG + "AsyncHalving")],
-        Annotated[AdaptiveAsha, Tag(TAG + "AdaptiveAsha")],
-        Annotated[SyncHalving, Tag(TAG + "SyncHalving")],
-        Annotated[Adaptive, Tag(TAG + "Adaptive")],
-        Annotated[AdaptiveSimple, Tag(TAG + "AdaptiveSimple")],
-        Annotated[PopulationBased, Tag(TAG + "PopulationBased")],
-        Annotated[Custom, Tag(TAG + "Custom")],
-    ],
-    Discriminator(
-        _tag,
-        custom_error_type="choice",
-        custom_error_message="choice",
-        custom_error_context=choice("name", tuple(_METHODS)),
-    ),
+    Annotated[Single, Tag(TAG + "Single")]
+    | Annotated[Random, Tag(TAG + "Random")]
+    | Annotated[Grid, Tag(TAG + "Grid")]
+    | Annotated[AsyncHalving, Tag(TAG + "AsyncHalving")]
+    | Annotated[AdaptiveAsha, Tag(TAG + "AdaptiveAsha")]
+    | Annotated[SyncHalving, Tag(TAG + "SyncHalving")]
+    | Annotated[Adaptive, Tag(TAG + "Adaptive")]
+    | Annotated[AdaptiveSimple, Tag(TAG + "AdaptiveSimple")]
+    | Annotated[PopulationBased, Tag(TAG + "PopulationBased")]
+    | Annotated[Custom, Tag(TAG + "Custom")],
+    chosen_by("name", _METHODS),
 ]

@@ -1,11 +1,11 @@
-"""What all sections of the config have in common: strict, closed, frozen, and their own rules with a place."""
+"""What all sections of the config share: strict, closed and frozen, with rules that know their place."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Discriminator
 from pydantic_core import PydanticCustomError
 
 # Marks the members of a union in pydantic's error paths. No key of a config can start with NUL.
@@ -30,6 +30,20 @@ def wrong(what: str, *, at: Sequence[str | int] = (), mend: str = "") -> Pydanti
     return PydanticCustomError("rule", "{what}", {"what": what, "mend": mend, "at": tuple(at)})
 
 
-def choice(key: str, names: Sequence[str]) -> dict[str, object]:
-    """The context of the error that a union gives when `key` names none of its members."""
-    return {"key": key, "names": tuple(names)}
+def chosen_by(
+    key: str, members: Mapping[str, type[BaseModel]], otherwise: type[BaseModel] | None = None
+) -> Discriminator:
+    """Choose the member of a union by the value of `key`, and `otherwise` where the key is absent."""
+
+    def tag(value: object) -> str | None:
+        if not isinstance(value, dict):
+            return TAG + type(value).__name__
+        name = value.get(key)
+        member = members.get(name) if isinstance(name, str) else None
+        member = otherwise if key not in value else member
+        return TAG + member.__name__ if member else None
+
+    context: dict[str, str | int | float] = {"key": key, "names": ", ".join(members)}
+    return Discriminator(
+        tag, custom_error_type="choice", custom_error_message="choice", custom_error_context=context
+    )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import posixpath
-from typing import Annotated, Final, Literal, Union
+from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Field, Tag, model_validator
 
 from detbuild.config.fields import Count
 from detbuild.config.mounts import ContainerPath, HostPath, Propagation
-from detbuild.config.section import TAG, Section, choice, wrong
+from detbuild.config.section import TAG, Section, chosen_by, wrong
 
 
 def _no_parent(value: str) -> str:
@@ -113,31 +113,13 @@ _TYPES: Final[dict[str, type[_Storage]]] = {
 }
 
 
-def _tag(value: object) -> str | None:
-    if isinstance(value, _Storage):
-        return TAG + type(value).__name__
-    if not isinstance(value, dict):
-        return None
-    if "type" not in value:
-        return TAG + OwnFolder.__name__
-    name = value["type"]
-    return TAG + _TYPES[name].__name__ if isinstance(name, str) and name in _TYPES else None
-
-
 Storage = Annotated[
-    Union[
-        Annotated[OwnFolder, Tag(TAG + "OwnFolder")],
-        Annotated[SharedFs, Tag(TAG + "SharedFs")],
-        Annotated[Directory, Tag(TAG + "Directory")],
-        Annotated[S3, Tag(TAG + "S3")],
-        Annotated[Gcs, Tag(TAG + "Gcs")],
-        Annotated[Azure, Tag(TAG + "Azure")],
-        Annotated[Hdfs, Tag(TAG + "Hdfs")],
-    ],
-    Discriminator(
-        _tag,
-        custom_error_type="choice",
-        custom_error_message="choice",
-        custom_error_context=choice("type", tuple(_TYPES)),
-    ),
+    Annotated[OwnFolder, Tag(TAG + "OwnFolder")]
+    | Annotated[SharedFs, Tag(TAG + "SharedFs")]
+    | Annotated[Directory, Tag(TAG + "Directory")]
+    | Annotated[S3, Tag(TAG + "S3")]
+    | Annotated[Gcs, Tag(TAG + "Gcs")]
+    | Annotated[Azure, Tag(TAG + "Azure")]
+    | Annotated[Hdfs, Tag(TAG + "Hdfs")],
+    chosen_by("type", _TYPES, OwnFolder),
 ]
