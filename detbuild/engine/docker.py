@@ -34,8 +34,9 @@ _CONFLICT = 409
 class DockerEngine:
     """One Docker Engine; nothing is asked of it before the first call.
 
-    `host` is a URL as in DOCKER_HOST; None follows the environment and docker's current context. `deadline` is in seconds,
-    for each answer. `whole_tar` builds without a session: the whole context travels each time.
+    `host` is a URL as in DOCKER_HOST; None follows the environment and docker's current context.
+    `deadline` is in seconds, for each answer. `whole_tar` builds without a session:
+    the whole context travels each time.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import quote
@@ -101,7 +101,7 @@ class GrpcServer:
     def serve(self) -> None:
         """Raises TimeoutError when nothing was heard for too long."""
         self._sock.setblocking(False)
-        with closing(self._sock), closing(self._wake), selectors.DefaultSelector() as selector:
+        with self._sock, self._wake, self._waker, selectors.DefaultSelector() as selector:
             selector.register(self._wake, selectors.EVENT_READ)
             selector.register(self._sock, selectors.EVENT_READ)
             self._feed(self._early)

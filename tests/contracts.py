@@ -1,0 +1,186 @@
+"""What every Engine must do. Run against the fake and against Docker, so the fake stays honest."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+
+from detbuild.context.snapshot import ContextSnapshot, Entry
+from detbuild.engine.protocol import ContainerSpec, Engine, Mount
+from detbuild.errors import EngineError
+from detbuild.events import ContextSent, Event
+from detbuild.image.plan import ImagePlan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from detbuild.engine.protocol import ContainerState
+
+TEST_LABEL = "detbuild.test"  # on whatever a test makes, so that what is left over can be found
+
+
+def tree(**files: str) -> ContextSnapshot:
+    return ContextSnapshot(
+        tuple(
+            Entry(path, "file", size=len(body), sha256=hashlib.sha256(body).hexdigest(), body=body)
+            for path, body in sorted((path, text.encode()) for path, text in files.items())
+        )
+    )
+
+
+def tiny_plan(tag: str, **files: str) -> ImagePlan:
+    """An image that holds nothing but these files."""
+    return ImagePlan(
+        tag=tag,
+        base_image="scratch",
+        dockerfile="FROM scratch\nCOPY context /context\n",
+        trees={"context": tree(**files)},
+        labels={TEST_LABEL: "contract"},
+    )
+
+
+class EngineContract:
+    """Subclass it with fixtures `engine` and `image` (an id). Its containers run `sh -c "exit N"` or `"sleep N"`."""
+
+    @pytest.fixture
+    def name(self, engine: Engine):
+        name = f"detbuild-test-{uuid.uuid4().hex[:12]}"
+        yield name
+        engine.remove(name)
+
+    @pytest.fixture
+    def tag(self, engine: Engine):
+        tag = f"detbuild-test:{uuid.uuid4().hex[:12]}"
+        yield tag
+        engine.remove_image(tag)
+
+    def spec(self, name: str, image: str, script: str, **settings) -> ContainerSpec:
+        labels = {TEST_LABEL: "contract", **settings.pop("labels", {})}
+        return ContainerSpec(
+            name=name, image=image, command=("sh", "-c", script), labels=labels, network="none", **settings
+        )
+
+    def wait(self, engine: Engine, container: str) -> ContainerState:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            state = engine.wait(container, timeout=5)
+            if state is not None:
+                return state
+        raise AssertionError("the container did not end")
+
+    # containers
+
+    def test_a_container_is_created_then_runs_and_tells_its_exit_code(self, engine, image, name) -> None:
+        container = engine.create(self.spec(name, image, "exit 3"))
+        assert engine.inspect(name).status == "created"
+        engine.start(container)
+        state = self.wait(engine, container)
+        assert (state.id, state.name, state.exit_code) == (container, name, 3)
+        assert state.labels[TEST_LABEL] == "contract"
+        assert not state.oom_killed
+
+    def test_the_same_container_is_not_created_twice(self, engine, image, name) -> None:
+        spec = self.spec(name, image, "exit 0")
+        assert engine.create(spec) == engine.create(spec)
+        assert [state.name for state in engine.find({TEST_LABEL: "contract"})].count(name) == 1
+
+    def test_a_name_that_another_container_has_is_refused(self, engine, image, name) -> None:
+        engine.create(self.spec(name, image, "exit 0", labels={"detbuild.home": "one"}))
+        with pytest.raises(EngineError, match="taken by"):
+            engine.create(self.spec(name, image, "exit 0", labels={"detbuild.home": "two"}))
+
+    def test_starting_what_has_ended_does_not_run_it_again(self, engine, image, name, tmp_path: Path) -> None:
+        spec = self.spec(name, image, "exit 4")
+        container = engine.create(spec)
+        engine.start(container)
+        ended = self.wait(engine, container)
+        engine.start(container)
+        assert engine.inspect(container) == ended
+
+    def test_waiting_gives_nothing_while_it_runs(self, engine, image, name) -> None:
+        container = engine.create(self.spec(name, image, "sleep 60"))
+        assert engine.wait(container, timeout=0.05) is None
+        engine.start(container)
+        engine.start(container)
+        assert engine.wait(container, timeout=0.05) is None
+        assert engine.inspect(container).status == "running"
+
+    def test_a_signal_ends_it_and_a_second_one_does_no_harm(self, engine, image, name) -> None:
+        container = engine.create(self.spec(name, image, "sleep 60"))
+        engine.start(container)
+        engine.signal(container, "SIGKILL")
+        assert self.wait(engine, container).exit_code == 137
+        engine.signal(container, "SIGKILL")
+
+    def test_what_is_gone_is_none_or_a_lookup_error(self, engine, image, name) -> None:
+        container = engine.create(self.spec(name, image, "sleep 60"))
+        engine.start(container)
+        engine.remove(container)
+        assert engine.inspect(container) is None
+        assert engine.inspect(name) is None
+        with pytest.raises(LookupError):
+            engine.wait(container, timeout=1)
+        with pytest.raises(EngineError):
+            engine.start(container)
+        engine.signal(container, "SIGTERM")
+        engine.remove(container)
+
+    def test_containers_are_found_by_label_and_value_and_by_label_alone(self, engine, image, name) -> None:
+        mark = uuid.uuid4().hex
+        engine.create(self.spec(name, image, "exit 0", labels={"detbuild.mark": mark}))
+        (found,) = engine.find({"detbuild.mark": mark, TEST_LABEL: ""})
+        assert found == engine.inspect(name)
+        assert engine.find({"detbuild.mark": "other"}) == ()
+
+    def test_a_missing_image_is_an_engine_error_with_a_mend(self, engine, name) -> None:
+        with pytest.raises(EngineError, match="image") as caught:
+            engine.create(self.spec(name, f"sha256:{'0' * 64}", "exit 0"))
+        assert caught.value.mend
+
+    def test_a_missing_mount_source_is_an_engine_error(self, engine, image, name, tmp_path: Path) -> None:
+        mount = Mount(source=str(tmp_path / "missing"), target="/mnt")
+        with pytest.raises(EngineError, match="missing"):
+            engine.create(self.spec(name, image, "exit 0", mounts=(mount,)))
+        assert engine.inspect(name) is None
+
+    # images
+
+    def test_building_tags_the_image_and_gives_its_id_and_labels(self, engine, tag) -> None:
+        assert engine.image_id(tag) is None
+        events: list[Event] = []
+        image = engine.build(tiny_plan(tag, a="1", b="2"), events.append)
+        assert image.startswith("sha256:")
+        assert engine.image_id(tag) == engine.image_id(image) == image
+        assert engine.image_labels(tag) == {TEST_LABEL: "contract"}
+        assert [event for event in events if isinstance(event, ContextSent)] != []
+
+    def test_the_same_plan_gives_the_same_image_and_another_one_another(self, engine, tag) -> None:
+        plan = tiny_plan(tag, a=uuid.uuid4().hex)
+        image = engine.build(plan, lambda _: None)
+        assert engine.build(plan, lambda _: None) == image
+        assert engine.build(tiny_plan(tag, a="2"), lambda _: None) != image
+        engine.remove_image(image)
+
+    def test_an_image_that_is_gone_is_none_and_removing_it_again_does_no_harm(self, engine, tag) -> None:
+        image = engine.build(tiny_plan(tag, a=uuid.uuid4().hex), lambda _: None)
+        engine.remove_image(tag)
+        engine.remove_image(tag)
+        assert (engine.image_id(tag), engine.image_id(image)) == (None, None)
+        with pytest.raises(EngineError, match="image"):
+            engine.image_labels(tag)
+
+    def test_importing_a_root_file_system_makes_an_image(self, engine, tag, tmp_path: Path) -> None:
+        rootfs = tmp_path / "rootfs.tar"
+        rootfs.write_bytes(bytes(10240))
+        image = engine.import_image(str(rootfs), tag=tag, changes=(f"LABEL {TEST_LABEL}=contract",))
+        assert engine.image_id(tag) == image
+
+    def test_the_engine_tells_what_it_is(self, engine) -> None:
+        info = engine.info()
+        assert info.cpus > 0
+        assert info.memory > 1 << 20
+        assert info.architecture
