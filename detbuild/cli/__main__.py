@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import click
 
 from detbuild.cli.session import Session, home_of
 from detbuild.errors import DetbuildError
+from detbuild.peer import check_determined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +38,7 @@ def run(group: click.Group, name: str, argv: Sequence[str], session: Session) ->
     """Run one command line and return its exit code; everything that can go wrong is said on stderr."""
     debug = "--debug" in argv
     try:
+        check_determined()
         code = group.main(list(argv), prog_name=name, standalone_mode=False, obj=session)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
@@ -92,6 +92,9 @@ def _sentence(message: str) -> str:
 
 def _record(home: Path, *, debug: bool) -> Path | None:
     """Keep the traceback in a log file, and show it when it was asked for."""
+    import time
+    import traceback
+
     text = traceback.format_exc()
     if debug:
         click.echo(text, err=True, nl=False)
@@ -101,7 +104,7 @@ def _record(home: Path, *, debug: bool) -> Path | None:
         if log.exists() and log.stat().st_size > _LOG_LIMIT:
             log.replace(log.with_suffix(".log.1"))
         with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"{datetime.now(timezone.utc).isoformat()}\n{text}\n")
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{text}\n")
     except OSError:
         return None  # the disk may be what is wrong; the error itself is shown either way
     return log

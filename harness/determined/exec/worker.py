@@ -17,9 +17,10 @@ from determined._chief import ChiefRun
 from determined._errors import HarnessError, InvalidTrialError, StorageError
 from determined._exit_codes import ExitCode
 from determined._load import load_trial_class
-from determined._outcome import Outcome, failed, finished, user_trace
+from determined._outcome import Outcome, failed, finished
 from determined._records import ExitReason, Stage
 from determined._run_info import RunInfo
+from determined._user_code import user_trace
 
 Runner = Callable[[type, ChiefRun], ExitReason]
 
@@ -36,12 +37,15 @@ def main() -> int:
     return run_trial(info).exit_code
 
 
-def run_trial(info: RunInfo, trial_class: type | None = None) -> Outcome:
+def run_trial(
+    info: RunInfo, trial_class: type | None = None, *, load: Callable[[], type] | None = None
+) -> Outcome:
     """Run a trial in this process, with the same records and checkpoints as in a container.
 
     Args:
         info: `run_dir` has to exist.
         trial_class: by default the class that `info.entrypoint` names.
+        load: gives the class instead, in stage IMPORT: what it raises ends the run as such.
     """
     context_dir = Path(info.context_dir).resolve()
     try:
@@ -50,18 +54,21 @@ def run_trial(info: RunInfo, trial_class: type | None = None) -> Outcome:
         return _shown(failed(error, None, context_dir), context_dir)
     try:
         with _stopped_by_sigterm(run):
-            outcome = _conduct(run, trial_class, context_dir)
+            outcome = _conduct(run, load or (lambda: trial_class or _named(info, context_dir)), context_dir)
         run.end(outcome.ended)
     except StorageError as error:
         outcome = failed(error, run.stage, context_dir)
     return _shown(outcome, context_dir)
 
 
-def _conduct(run: ChiefRun, trial_class: type | None, context_dir: Path) -> Outcome:
+def _named(info: RunInfo, context_dir: Path) -> type:
+    return load_trial_class(str(info.entrypoint), context_dir, info.context_name)
+
+
+def _conduct(run: ChiefRun, load: Callable[[], type], context_dir: Path) -> Outcome:
     try:
         run.enter(Stage.IMPORT)
-        if trial_class is None:
-            trial_class = load_trial_class(str(run.info.entrypoint), context_dir, run.info.context_name)
+        trial_class = load()
         runner = _runner_of(trial_class)
         return finished(runner(trial_class, run))
     except BaseException as error:  # noqa: BLE001  (user code may raise anything, SystemExit too; all of it is told)

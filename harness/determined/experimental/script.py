@@ -1,0 +1,64 @@
+"""The container's side of `create`: runs the submitting script again and trains the class that it hands over.
+
+Started by the supervisor as `python3 -m determined.experimental.script SCRIPT [ARGUMENT...]` in the context directory.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from determined._errors import LoadError
+from determined._run_info import RunInfo
+from determined.exec.worker import run_trial
+from determined.experimental._handover import TrialGiven, handover
+
+
+def main() -> int:
+    info = RunInfo.from_environ(os.environ)
+    if info is None:
+        sys.stderr.write("error: this module is for containers; run your script itself\n")
+        return 2
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    return run_trial(info, load=lambda: trial_of_script(sys.argv[1:])).exit_code
+
+
+def trial_of_script(argv: Sequence[str]) -> type:
+    """Run a script as `__main__`, with its arguments, up to its call of `create`; return the class given there.
+
+    Raises:
+        LoadError: it cannot be read, fails, or ends without that call.
+    """
+    path = Path(argv[0])
+    # The module stays `__main__`: classes of it can be pickled, and loader processes find it by its file.
+    module = ModuleType("__main__")
+    module.__dict__.update(__file__=str(path), __builtins__=__builtins__)
+    sys.modules["__main__"] = module
+    sys.argv = list(argv)
+    sys.path.insert(0, str(path.parent.resolve()))
+    try:
+        code = compile(path.read_bytes(), str(path.resolve()), "exec")
+        with handover():
+            exec(code, module.__dict__)  # noqa: S102  (the user's script is what this process is for)
+    except TrialGiven as given:
+        return given.trial_class
+    except (Exception, SystemExit) as error:
+        what = f"exit({error.code!r})" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+        raise LoadError(
+            f"{path} did not reach its call of determined.experimental.create: {what}",
+            mend="the script runs again inside the image: it needs there all that it needs up to that call",
+        ) from error
+    raise LoadError(
+        f"{path} ended without calling determined.experimental.create",
+        mend="call it at the top level, or under `if __name__ == '__main__':`",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
