@@ -1,4 +1,4 @@
-"""The host's certificates, proxies and pip settings: what a build borrows for its pip steps and never keeps."""
+"""The host's certificates, proxies and pip settings: what pip steps of a build borrow and never keep."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from detbuild.image.trees import in_memory
+from detbuild.context.snapshot import file_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,8 +18,8 @@ class ImagePlan:
     """All that a build needs.
 
     The build context that the engine sees has one directory per tree (`context/`, `harness/`, ...), also for
-    an empty one, and the Dockerfile beside them. `secrets` ride on the BuildKit session and appear in no layer,
-    history or label; neither they nor `local_trees` (wheels of the host's pip settings) count for the tag.
+    an empty one, and the Dockerfile beside them. `secrets` ride on the BuildKit session and appear in no
+    layer, history or label; neither they nor `local_trees` (wheels of this host) count for the tag.
     """
 
     tag: str  # "detbuild:<64 hex of the sha256 of all inputs>"
@@ -39,7 +39,10 @@ def for_upload(plan: ImagePlan) -> ImagePlan:
 
     They are mounted for the steps that need them, so that they reach neither layers nor history.
     """
-    local_trees = (
-        {**plan.local_trees, "secrets": in_memory(plan.secrets)} if plan.secrets else plan.local_trees
+    lent = {"secrets": file_snapshot(plan.secrets)} if plan.secrets else {}
+    return replace(
+        plan,
+        dockerfile=plan.upload_dockerfile or plan.dockerfile,
+        local_trees={**plan.local_trees, **lent},
+        secrets={},
     )
-    return replace(plan, dockerfile=plan.upload_dockerfile, local_trees=local_trees, secrets={})

@@ -8,16 +8,16 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from detbuild.context.snapshot import ContextSnapshot
+from detbuild.context.snapshot import ContextSnapshot, file_snapshot
 from detbuild.image.frameworks import REQUIREMENTS, ContextNeeds, requirement_files
 from detbuild.image.plan import ImagePlan
 from detbuild.image.render import DockerfilePlan, render
-from detbuild.image.trees import below, in_memory, ordered, read
+from detbuild.image.trees import below, read
 from detbuild.image.wheels import wanted_wheels
 from determined._version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from detbuild.image.choice import Target
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 
 REPOSITORY: Final = "detbuild"
 _FORMAT: Final = "detbuild image 1"  # changes when equal inputs must give another image
-
-
-def choose_base(resolution: Resolution, is_local: Callable[[str], bool]) -> str:
-    """Return the first base that the engine has already, else the one to pull."""
-    return next((base for base in resolution.bases if is_local(base)), resolution.bases[0])
 
 
 def plan_image(
@@ -107,10 +102,10 @@ def _pip_trees(
     # The names of the builds keep apart cached steps that differ in nothing else.
     lines = [*(f"# {build}" for build in resolution.builds), *resolution.frameworks, *resolution.companions]
     trees = {
-        "framework": in_memory({REQUIREMENTS: _text(lines), "constraints.txt": _text(_pins(resolution))})
+        "framework": file_snapshot({REQUIREMENTS: _text(lines), "constraints.txt": _text(_pins(resolution))})
     }
     if files and not needs.requirements.local:
-        trees["requirements"] = ordered(files)
+        trees["requirements"] = file_snapshot({entry.path: read(entry) for entry in files})
     return trees
 
 

@@ -8,9 +8,7 @@ from email.parser import BytesHeaderParser
 from typing import TYPE_CHECKING
 
 from detbuild.context.snapshot import ContextSnapshot, Entry
-from detbuild.image.frameworks import PROJECTS
 from detbuild.image.requirements import normalized, parse_requirements
-from detbuild.image.trees import ordered
 from detbuild.image.versions import allows
 
 if TYPE_CHECKING:
@@ -44,18 +42,17 @@ def wanted_wheels(
                 fresh = set(_requires(path)) - seen
                 seen |= fresh
                 waiting += fresh
-    return ordered(_entry(path) for path in chosen.values())
+    return ContextSnapshot(tuple(_entry(chosen[name]) for name in sorted(chosen)))
 
 
 def _fits(path: Path, machine: str, *, cuda: bool) -> bool:
     match path.stem.split("-"):
-        case [project, version, *_, _, _, platform]:
-            pass
+        case [_, version, *_, _, _, platform]:
+            build = version.partition("+")[2]
         case _:
             return False
     if platform != "any" and machine not in platform:
         return False
-    build = version.partition("+")[2] if normalized(project) in PROJECTS else ""
     return not build.startswith("cpu") if cuda else build.startswith("cpu") or not build.startswith("cu")
 
 

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+
+from detbuild.errors import ConfigError
+from detbuild.image.choice import Target
+from detbuild.image.frameworks import ContextNeeds
+from detbuild.image.requirements import parse_requirements
+from detbuild.image.resolve import Resolution, resolve
+from detbuild.image.table import load_table
+from detbuild.resources import images_dir
+
+TABLE = load_table(images_dir())
+TORCH = [row.version for row in TABLE.frameworks["torch"].releases]
+TENSORFLOW = [row.version for row in TABLE.frameworks["tensorflow"].releases]
+
+
+def decide(
+    *frameworks: str,
+    requirements: str = "",
+    gpu: bool = False,
+    driver: str | None = None,
+    python: str = "3.11",
+    machine: str = "x86_64",
+) -> Resolution:
+    needs = ContextNeeds(frameworks=frozenset(frameworks), requirements=parse_requirements(requirements))
+    return resolve(needs, table=TABLE, target=Target(gpu=gpu, python=python, machine=machine, driver=driver))
+
+
+def test_a_torch_context_on_a_cpu_host() -> None:
+    assert decide("torch") == Resolution(
+        bases=(
+            "python:3.11-slim-bookworm",
+            "python:3.10-slim-bookworm",
+            "python:3.12-slim-bookworm",
+            "python:3.13-slim-bookworm",
+            "python:3.14-slim-bookworm",
+            "detbuild-base:cpu-debian12-py3.11",
+            "detbuild-base:cpu-debian13-py3.13",
+        ),
+        reason="torch 2.13.0 (default) for CPU, since slots_per_trial is 0; Python 3.11, as on this host",
+        frameworks=("torch==2.13.0",),
+        companions=("numpy",),
+        builds=("torch 2.13.0 cpu",),
+        indexes=(TABLE.builds["cpu"].index,),
+    )
+
+
+def test_a_torch_context_on_a_gpu_host() -> None:
+    resolution = decide("torch", gpu=True, driver="580.65.06")
+    assert resolution.bases[0] == "nvidia/cuda:13.0.3-base-ubuntu24.04"
+    assert resolution.frameworks == ("torch==2.13.0",)
+    assert (resolution.cuda, resolution.min_driver, resolution.indexes) == ("13.0", "580", ())
+
+
+@pytest.mark.parametrize("version", TORCH)
+def test_the_cuda_base_is_that_of_the_wheel(version: str) -> None:
+    resolution = decide("torch", requirements=f"torch=={version}", gpu=True)
+    row = TABLE.frameworks["torch"].nearest(version)
+    assert resolution.bases[0].startswith(f"nvidia/cuda:{resolution.cuda}.")
+    assert row.cuda.startswith(resolution.cuda)
+
+
+def test_an_older_driver_gets_the_build_that_it_runs() -> None:
+    resolution = decide("torch", gpu=True, driver="535.183.01")
+    assert resolution.frameworks == ("torch==2.13.0+cu126",)
+    assert resolution.bases[0] == "nvidia/cuda:12.6.3-base-ubuntu24.04"
+    assert (resolution.min_driver, resolution.indexes) == ("525", (TABLE.builds["cu126"].index,))
+
+
+def test_a_very_old_driver_gets_an_older_release_unless_one_is_required() -> None:
+    assert decide("torch", gpu=True, driver="470.57").frameworks == ("torch==2.7.1+cu118",)
+    with pytest.raises(
+        ConfigError, match=r"torch 2\.13\.0 needs NVIDIA driver 580 or newer; this host has 470\.57"
+    ):
+        decide("torch", requirements="torch==2.13.0", gpu=True, driver="470.57")
+
+
+def test_a_driver_that_runs_nothing_is_refused_with_the_mend() -> None:
+    with pytest.raises(ConfigError) as caught:
+        decide("tensorflow", gpu=True, driver="440.33")
+    assert str(caught.value) == "tensorflow 2.21.0 needs NVIDIA driver 525 or newer; this host has 440.33"
+    assert caught.value.mend == "update the driver"
+
+
+def resolver_says(torch: str, tensorflow: str) -> bool:
+    """What pip's resolver found for torch with tensorflow[and-cuda]."""
+    torch_minor, tensorflow_minor = (int(version.split(".")[1]) for version in (torch, tensorflow))
+    return torch_minor >= 11 or (torch_minor >= 7 and tensorflow_minor == 20)
+
+
+@pytest.mark.parametrize("torch", TORCH)
+@pytest.mark.parametrize("tensorflow", TENSORFLOW)
+def test_every_pair_of_gpu_frameworks_is_answered_as_the_resolver_does(torch: str, tensorflow: str) -> None:
+    asked = f"torch=={torch}\ntensorflow=={tensorflow}"
+    if not resolver_says(torch, tensorflow):
+        with pytest.raises(ConfigError, match="both cannot use the GPU in one image"):
+            decide("torch", "tensorflow", requirements=asked, gpu=True)
+    elif (torch, tensorflow) == ("2.15.0", "2.15.1"):
+        # 3.11 is all that both have wheels for, and no CUDA 13.2 base has it.
+        assert decide("torch", "tensorflow", requirements=asked, gpu=True).bases == (
+            "detbuild-base:cpu-debian12-py3.11",
+        )
+    else:
+        resolution = decide("torch", "tensorflow", requirements=asked, gpu=True)
+        assert resolution.frameworks == (f"torch=={torch}", f"tensorflow[and-cuda]=={tensorflow}")
+
+
+def test_a_pair_on_a_cpu_never_conflicts() -> None:
+    asked = "torch==2.5.1\ntensorflow==2.19.1"
+    assert decide("torch", "tensorflow", requirements=asked).frameworks == (
+        "torch==2.5.1",
+        "tensorflow==2.19.1",
+    )
+
+
+def test_the_free_half_of_a_pair_follows_the_pinned_one() -> None:
+    resolution = decide("torch", "tensorflow", requirements="torch==2.9.1", gpu=True)
+    assert resolution.frameworks == ("torch==2.9.1", "tensorflow[and-cuda]==2.20.0")
+
+
+def test_tensorflow_without_gpu_packages_goes_with_any_torch() -> None:
+    resolution = decide("torch", "tensorflow", requirements="torch==2.5.1\ntensorflow-cpu==2.19.1", gpu=True)
+    assert resolution.frameworks == ("torch==2.5.1", "tensorflow-cpu==2.19.1")
+    assert resolution.cuda == "12.4"
+
+
+def test_the_cpu_project_of_tensorflow_is_taken_where_it_exists() -> None:
+    assert decide("tensorflow").frameworks == ("tensorflow-cpu==2.21.0",)
+    assert decide("tensorflow", machine="aarch64").frameworks == ("tensorflow==2.21.0",)
+    assert decide("tensorflow", requirements="tensorflow>=2.16,<2.17").frameworks == ("tensorflow==2.16.2",)
+
+
+def test_a_range_gets_the_default_where_it_fits_and_else_the_newest() -> None:
+    assert decide("torch", requirements="torch>=2.5").frameworks == ("torch==2.13.0",)
+    assert decide("torch", requirements="torch~=2.9.0").frameworks == ("torch==2.9.1",)
+
+
+@pytest.mark.parametrize(
+    ("asked", "line", "assumed"),
+    [
+        ("torch==2.99.0", "torch==2.99.0", "2.15.0"),
+        ("torch==1.12.1", "torch==1.12.1", "2.4.1"),
+        ("torch>=2.99", "torch>=2.99", "2.15.0"),
+        ("torch<2", "torch<2", "2.4.1"),
+    ],
+)
+def test_a_version_that_the_table_lacks_is_pips_to_find(asked: str, line: str, assumed: str) -> None:
+    resolution = decide("torch", requirements=asked)
+    assert resolution.frameworks == (line,)
+    assert [re.search(r"what holds for (\S+)", warning)[1] for warning in resolution.warnings] == [assumed]
+
+
+def test_a_framework_from_an_address_is_left_to_the_requirements() -> None:
+    resolution = decide("torch", requirements="torch @ https://example.org/torch.whl")
+    assert (resolution.frameworks, resolution.companions) == ((), ())
+
+
+def test_a_build_of_an_index_that_only_the_requirements_know_is_left_to_them() -> None:
+    assert (
+        decide("torch", requirements="--index-url https://example.org\ntorch==2.13.0+rocm6").frameworks == ()
+    )
+
+
+def test_a_pinned_build_of_the_table_brings_its_index() -> None:
+    resolution = decide("torch", requirements="torch==2.4.1+cu118", gpu=True)
+    assert resolution.frameworks == ("torch==2.4.1+cu118",)
+    assert (resolution.cuda, resolution.indexes) == ("11.8", (TABLE.builds["cu118"].index,))
+
+
+def test_a_pin_for_another_python_does_not_count() -> None:
+    asked = 'torch==2.4.1 ; python_version < "3.10"\ntorch==2.9.1 ; python_version >= "3.10"'
+    assert decide("torch", requirements=asked).frameworks == ("torch==2.9.1",)
+
+
+def test_the_nearest_python_is_taken_where_the_hosts_has_no_wheels() -> None:
+    resolution = decide("tensorflow", requirements="tensorflow==2.15.1", python="3.13")
+    assert resolution.bases[0] == "python:3.11-slim-bookworm"
+    assert resolution.reason.endswith("Python 3.11, the nearest to this host's 3.13")
+
+
+def test_frameworks_without_a_common_python_are_refused() -> None:
+    table = TABLE
+    needs = ContextNeeds(
+        frameworks=frozenset({"tensorflow"}), requirements=parse_requirements("tensorflow==2.15.1")
+    )
+    with pytest.raises(
+        ConfigError, match=r"no base image fits: tensorflow-?\w* 2\.15\.1 has wheels for Python 3\.9 to 3\.11"
+    ):
+        resolve(needs, table=table, target=Target(gpu=False, python="3.11", machine="riscv64"))
+
+
+def test_no_framework_still_gives_a_base() -> None:
+    resolution = decide()
+    assert resolution.frameworks == resolution.companions == ()
+    assert resolution.reason == "the context imports no framework; Python 3.11, as on this host"
+
+
+def test_the_users_image_is_taken_as_it_is() -> None:
+    needs = ContextNeeds(frameworks=frozenset({"torch"}))
+    target = Target(gpu=True, python="3.11", machine="x86_64")
+    assert resolve(
+        needs, table=TABLE, target=target, image={"cuda": "me/torch:1", "cpu": "me/cpu:1"}
+    ) == Resolution(
+        bases=("me/torch:1",), own_image=True, reason="me/torch:1 is the experiment's environment.image"
+    )
+
+
+def test_an_answer_takes_no_noticeable_time() -> None:
+    start = time.perf_counter()
+    decide("torch", "tensorflow", gpu=True)
+    assert time.perf_counter() - start < 0.5
