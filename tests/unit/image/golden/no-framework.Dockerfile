@@ -1,0 +1,18 @@
+# check=error=true
+FROM python:3.11-slim-bookworm
+
+ENV LANG=C.UTF-8 LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1 PYTHONHASHSEED=0 PYTHONPATH=/opt/detbuild/harness PATH=/opt/detbuild/venv/bin:$PATH
+
+RUN python3 -m venv /opt/detbuild/venv
+
+RUN --mount=type=bind,source=harness,target=/build/harness \
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 10) and "detbuild needs Python 3.10 or newer in the image")' \
+    && mkdir -p /opt/detbuild/harness /run/determined/workdir && chmod 1777 /run/determined/workdir \
+    && cp -R /build/harness/. /opt/detbuild/harness \
+    && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/detbuild/harness
+
+COPY context/ /run/determined/workdir/
+WORKDIR /run/determined/workdir
+
+USER 65533:65533
+ENTRYPOINT ["python3", "-m", "determined.exec"]
