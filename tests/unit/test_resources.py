@@ -10,7 +10,7 @@ from detbuild import resources
 if TYPE_CHECKING:
     from pathlib import Path
 
-SHOW = "from detbuild import resources as r; print(r.templates_dir(), r.images_dir(), r.harness_dir(), sep='\\n')"
+SHOW = "from detbuild import resources as r; print(r.templates_dir(), r.images_dir(), r.harness_dir())"
 
 
 def test_a_checkout_has_them_beside_the_package() -> None:

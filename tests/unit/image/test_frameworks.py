@@ -63,7 +63,7 @@ def test_a_file_that_vanished_after_the_walk_is_named(tmp_path: Path) -> None:
     (tmp_path / "model_def.py").write_text("import torch")
     context = snapshot(tmp_path)
     (tmp_path / "model_def.py").unlink()
-    with pytest.raises(ContextError, match="cannot read model_def.py"):
+    with pytest.raises(ContextError, match="cannot read model_def"):
         read_needs(context)
 
 

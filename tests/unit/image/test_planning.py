@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from detbuild.context.snapshot import ContextSnapshot, file_snapshot
+from detbuild.image.choice import Target
+from detbuild.image.frameworks import read_needs
+from detbuild.image.network import NetworkSettings
+from detbuild.image.plan import ImagePlan, for_upload
+from detbuild.image.planning import lend, plan_image
+from detbuild.image.resolve import Resolution, resolve
+from detbuild.image.table import load_table
+from detbuild.resources import images_dir, templates_dir
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TABLE = load_table(images_dir())
+TARGET = Target(gpu=False, python="3.11", machine="x86_64")
+HARNESS = file_snapshot({"__init__.py": b"", "exec/__main__.py": b""})
+PROGRAM = {"model_def.py": b"import torch"}
+CANARY = "canary-5e1f"
+
+
+def resolved(context: ContextSnapshot, *, target: Target = TARGET, image: str | None = None) -> Resolution:
+    return resolve(read_needs(context), table=TABLE, target=target, image=image)
+
+
+def plan(
+    files: dict[str, bytes],
+    *,
+    target: Target = TARGET,
+    image: str | None = None,
+    base: str = "",
+    base_digest: str = "",
+    harness: ContextSnapshot = HARNESS,
+) -> ImagePlan:
+    context = file_snapshot(files)
+    resolution = resolved(context, target=target, image=image)
+    return plan_image(
+        resolution,
+        read_needs(context),
+        base_image=base or resolution.bases[0],
+        base_digest=base_digest,
+        context=context,
+        harness=harness,
+        table=TABLE,
+        templates=templates_dir(),
+    )
+
+
+def files_of(tree: ContextSnapshot) -> dict[str, bytes | None]:
+    return {entry.path: entry.body for entry in tree.entries if entry.kind == "file"}
+
+
+def test_each_part_of_the_image_is_a_tree_of_its_own() -> None:
+    planned = plan({**PROGRAM, "requirements.txt": b"-r more/base.txt", "more/base.txt": b"scipy"})
+    assert {name: files_of(tree) for name, tree in planned.trees.items()} == {
+        "context": {**PROGRAM, "requirements.txt": b"-r more/base.txt", "more/base.txt": b"scipy"},
+        "harness": {"determined/__init__.py": b"", "determined/exec/__main__.py": b""},
+        "framework": {
+            "requirements.txt": b"# torch 2.13.0 cpu\ntorch==2.13.0\nnumpy\n",
+            "constraints.txt": b"torch==2.13.0\n",
+        },
+        "requirements": {"requirements.txt": b"-r more/base.txt", "more/base.txt": b"scipy"},
+    }
+
+
+def test_labels_say_what_the_image_is() -> None:
+    labels = dict(plan(PROGRAM, target=replace(TARGET, gpu=True)).labels)
+    assert labels.pop("detbuild.version")
+    assert re.fullmatch("[0-9a-f]{64}", labels.pop("detbuild.context"))
+    assert re.fullmatch("[0-9a-f]{64}", labels.pop("detbuild.harness"))
+    assert labels == {
+        "detbuild.cuda": "13.0",
+        "detbuild.frameworks": "torch 2.13.0 default",
+        "detbuild.min_driver": "580",
+        "org.opencontainers.image.base.name": "nvidia/cuda:13.0.3-base-ubuntu24.04",
+        "org.opencontainers.image.title": "detbuild trial",
+    }
+
+
+def test_the_tag_is_64_hex_digits_and_the_same_for_the_same_inputs() -> None:
+    assert re.fullmatch(r"detbuild:[0-9a-f]{64}", plan(PROGRAM).tag)
+    assert plan(PROGRAM) == plan(PROGRAM)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"files": {"model_def.py": b"import torch "}},
+        {"files": {**PROGRAM, "requirements.txt": b"numpy"}},
+        {"target": replace(TARGET, gpu=True)},
+        {"base": "detbuild-base:cpu-debian12-py3.11"},
+        {"base_digest": "sha256:1"},
+        {"image": "me/img:1"},
+        {"harness": file_snapshot({"__init__.py": b"changed"})},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_the_tag_follows_every_input(other: dict) -> None:
+    assert plan(**{"files": PROGRAM, **other}).tag != plan(PROGRAM).tag
+
+
+def test_cpu_and_gpu_builds_on_one_base_do_not_share_a_cached_step() -> None:
+    base = "detbuild-base:cpu-debian12-py3.11"
+    cpu, gpu = (plan(PROGRAM, base=base, target=replace(TARGET, gpu=gpu)) for gpu in (False, True))
+    assert cpu.trees["framework"].digest != gpu.trees["framework"].digest
+
+
+def test_extras_are_kept_out_of_the_constraints() -> None:
+    framework = plan({"model_def.py": b"import keras"}, target=replace(TARGET, gpu=True)).trees["framework"]
+    assert files_of(framework) == {
+        "requirements.txt": b"# tensorflow 2.21.0 default\ntensorflow[and-cuda]==2.21.0\n",
+        "constraints.txt": b"tensorflow==2.21.0\n",
+    }
+
+
+def test_requirements_that_name_the_context_are_installed_after_it() -> None:
+    planned = plan({**PROGRAM, "requirements.txt": b"-e .", "setup.py": b""})
+    assert "requirements" not in planned.trees
+    assert planned.dockerfile.index("COPY context/") < planned.dockerfile.index("-r requirements.txt")
+
+
+def test_an_image_of_ones_own_without_requirements_needs_no_network_and_no_pip() -> None:
+    planned = plan(PROGRAM, image="me/img:1")
+    assert planned.trees.keys() == {"context", "harness"}
+    assert "pip" not in planned.dockerfile
+    assert planned.local_trees == {}
+
+
+def test_the_users_words_never_reach_the_dockerfile() -> None:
+    words = b"# syntax=evil\nRUN evil\nEOF\n"
+    planned = plan(
+        {"model_def.py": b"import torch # RUN evil", "requirements.txt": words, "RUN evil.txt": words}
+    )
+    assert "evil" not in planned.dockerfile + planned.upload_dockerfile
+
+
+def test_what_is_lent_changes_neither_tag_nor_dockerfile(tmp_path: Path) -> None:
+    (tmp_path / "torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl").touch()
+    network = NetworkSettings(
+        pip={"index-url": f"https://u:{CANARY}@x.example"},
+        ca=b"certificate",
+        wheel_dirs=(tmp_path,),
+        proxies={"HTTP_PROXY": "http://proxy.example"},
+    )
+    context = file_snapshot(PROGRAM)
+    bare = plan(PROGRAM)
+    lent = lend(bare, resolved(context), network, target=TARGET)
+    assert (lent.tag, lent.dockerfile, lent.labels, lent.trees) == (
+        bare.tag,
+        bare.dockerfile,
+        bare.labels,
+        bare.trees,
+    )
+    assert list(files_of(lent.local_trees["wheels"])) == ["torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl"]
+    assert lent.build_args == {"HTTP_PROXY": "http://proxy.example"}
+    assert CANARY.encode() in lent.secrets["pip.conf"]
+    assert CANARY not in repr(lent)
+
+
+def test_the_index_of_a_build_is_asked_only_when_nothing_nearer_has_it(tmp_path: Path) -> None:
+    context = file_snapshot(PROGRAM)
+
+    def asks(network: NetworkSettings) -> bool:
+        lent = lend(plan(PROGRAM), resolved(context), network, target=TARGET)
+        return TABLE.builds["cpu"].index.encode() in lent.secrets["pip.conf"]
+
+    assert asks(NetworkSettings())
+    assert not asks(NetworkSettings(pip={"index-url": "https://mirror.example/simple"}))
+    (tmp_path / "torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl").touch()
+    assert not asks(NetworkSettings(wheel_dirs=(tmp_path,)))
+
+
+def test_a_host_without_an_index_builds_without_network() -> None:
+    lent = lend(
+        plan(PROGRAM),
+        resolved(file_snapshot(PROGRAM)),
+        NetworkSettings(pip={"no-index": "true"}),
+        target=TARGET,
+    )
+    assert not lent.pip_network
+
+
+def test_an_upload_carries_as_files_what_a_session_would_serve() -> None:
+    network = NetworkSettings(ca=b"certificate")
+    lent = lend(plan(PROGRAM), resolved(file_snapshot(PROGRAM)), network, target=TARGET)
+    upload = for_upload(lent)
+    assert (upload.tag, upload.secrets) == (lent.tag, {})
+    assert files_of(upload.local_trees["secrets"]) == lent.secrets
+    assert "type=secret" in lent.dockerfile
+    assert "type=secret" not in upload.dockerfile
+    assert "source=secrets,target=/run/secrets" in upload.dockerfile
