@@ -1,4 +1,4 @@
-"""GPUs that are none: CDI devices which any engine with CDI hands to containers, made for the time of a test."""
+"""GPUs that are none: CDI devices that an engine hands to containers for the time of a test."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def tiny_plan(tag: str, **files: str) -> ImagePlan:
 
 
 class EngineContract:
-    """Subclass it with fixtures `engine` and `image` (an id). Its containers run `sh -c "exit N"` or `"sleep N"`."""
+    """Give it fixtures `engine` and `image` (an id). Containers run `sh -c "exit N"` or `"sleep N"`."""
 
     @pytest.fixture
     def name(self, engine: Engine):

@@ -54,6 +54,11 @@ _REFUSALS: Final = (
         "mend resources.devices in the experiment config",
     ),
     _Refusal(
+        r"exec: \"(?P<program>[^\"]*)\": .*(not found|no such file)",
+        "the image has no program {program}",
+        "use a base image that has it",
+    ),
+    _Refusal(
         r"[Nn]o such image: (?P<image>.*)",
         "the image {image} is not there",
         "submit again: it is built anew",
@@ -69,8 +74,9 @@ _REFUSALS: Final = (
         "check the name; log in with `docker login` when it is private",
     ),
     _Refusal(
-        r"manifest for (?P<image>\S+) not found|(?P<other>\S+): not found",
-        "the registry has no such image: {0}",
+        r"manifest for (?P<image>\S+) not found"
+        r"|failed to resolve reference \"(?P<other>[^\"]+)\".*: not found",
+        "the registry has no image {image}{other}",
         "check its name and tag",
     ),
     _Refusal(

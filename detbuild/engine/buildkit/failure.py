@@ -36,6 +36,11 @@ _KNOWN: Final = (
         "give the engine more memory, or install smaller packages",
     ),
     _Known(
+        r"failed to resolve source metadata for (?P<image>[^\s]+): (?P<why>.*)",
+        "the base image {image} cannot be had: {why}",
+        "check its name and the network; log in with `docker login` when it is private",
+    ),
+    _Known(
         r"CERTIFICATE_VERIFY_FAILED|SSLCertVerificationError|certificate verify failed|x509: certificate",
         "the certificate of a server is not trusted inside the build",
         "name the certificate authority of your network: SSL_CERT_FILE or REQUESTS_CA_BUNDLE on this host",
@@ -78,11 +83,6 @@ _KNOWN: Final = (
         r"|Failed (?:to build|building wheel for) (?P<name>\S+)",
         "a requirement has no ready-made wheel and could not be compiled ({tool}{other}{name})",
         "choose a version that has a wheel for this Python, or add the compiler by a base image of your own",
-    ),
-    _Known(
-        r"failed to resolve source metadata for (?P<image>\S+): .*|(?P<other>\S+): not found",
-        "the base image {image}{other} cannot be had",
-        "check its name; log in with `docker login` when it is private",
     ),
     _Known(
         r"secret (?P<id>\S+): not found",
