@@ -25,8 +25,10 @@ class Holder:
 
 
 @contextmanager
-def lease(file: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
-    """Be the controller of an experiment.
+def lease(file: Path, *, patience: float = _PATIENCE) -> Iterator[int]:
+    """Be the controller of an experiment; give the descriptor that holds the lock.
+
+    A child process that inherits it holds the lease too, until it ends.
 
     Raises:
         LeaseError: another process is, and still was after `patience` seconds.
@@ -41,7 +43,7 @@ def lease(file: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
             time.sleep(0.02)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

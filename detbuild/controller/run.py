@@ -56,10 +56,14 @@ class RunDriver:
             container, why = self._create()
             if why:
                 return why
-        else:
-            container = found.id
-        self.world.record(journal.RunCreated(trial_id=self.trial_id, run=self.run, container=container))
-        return self._start(container)
+            found = self.world.engine.inspect(container)
+        if found is None:
+            return "its container was removed at once"
+        gpu_ids = tuple(gpu for gpu in found.labels.get(LABEL, "").split(",") if gpu)
+        self.world.record(
+            journal.RunCreated(trial_id=self.trial_id, run=self.run, container=found.id, gpu_ids=gpu_ids)
+        )
+        return self._start(found.id)
 
     def abandon(self) -> None:
         """A person asked for the end before the run had begun."""
@@ -89,8 +93,7 @@ class RunDriver:
                 return "", why
             info, spec = plan_run(self.world.config, self._request(gpus), self.world.place())
             self.world.folder.prepare_run(info)
-            intent = journal.RunIntended(trial_id=self.trial_id, run=self.run, gpu_ids=info.gpu_ids)
-            self.world.record(intent)
+            self.world.record(journal.RunIntended(trial_id=self.trial_id, run=self.run))
             try:
                 return self.world.engine.create(spec), ""
             except EngineError as error:

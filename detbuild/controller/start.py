@@ -6,10 +6,10 @@ import json
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping
 from detbuild.controller.clock import SystemClock
+from detbuild.controller.lease import lease
 from detbuild.controller.loop import Controller
 from detbuild.controller.world import World
 from detbuild.engine.protocol import Engine
@@ -36,6 +36,16 @@ def controller_of(folder: ExperimentFolder, engine: Engine) -> Controller:
     return Controller(world, search_method(config))
 
 
+def first_steps(folder: ExperimentFolder, engine: Engine) -> None:
+    """Drive the experiment until its first run has started, in this process, which has all that takes loaded.
+
+    The controller that comes after adopts the container as it would after a crash.
+    """
+    with lease(folder.lock_file):
+        controller = controller_of(folder, engine)
+        controller.step()
+
+
 def start_detached(folder: ExperimentFolder) -> None:
     """Start the controller as a process of its own; it ends at once when another one holds the experiment."""
     with file_errors(folder.log_file), folder.log_file.open("ab") as log:
@@ -53,10 +63,25 @@ def start_detached(folder: ExperimentFolder) -> None:
 
 def nvidia_smi() -> str:
     """What `nvidia-smi -L` says; "" on a host without NVIDIA's driver."""
+    return _ask_nvidia("-L")
+
+
+def nvidia_driver() -> str | None:
+    """The version of NVIDIA's driver; None on a host without one."""
+    lines = _ask_nvidia("--query-gpu=driver_version", "--format=csv,noheader").split()
+    return lines[0] if lines else None
+
+
+def _ask_nvidia(*arguments: str) -> str:
     try:
         done = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, errors="replace", timeout=30, check=False
+            ["nvidia-smi", *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=30,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout
+    return done.stdout if done.returncode == 0 else ""

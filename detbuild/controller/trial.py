@@ -68,7 +68,7 @@ class TrialDriver:
         if run is None:
             return self._between_runs()
         driver = self._driver_of(run.run)
-        if run.container:
+        if run.created:
             return driver.watch(run.container)
         if self.world.state.stop:
             driver.abandon()

@@ -65,7 +65,7 @@ def plan_run(config: ExperimentConfig, request: RunRequest, place: Place) -> tup
     spec = ContainerSpec(
         name=name,
         image=place.header.image,
-        env=_environment(config),
+        env={**variables(config), RUN_DIR_VARIABLE: RUN_DIR},
         user=place.user,
         gpus=info.gpu_ids,
         gpu_driver=request.gpus[0].driver if request.gpus else "nvidia",
@@ -152,18 +152,11 @@ def _told(config: ExperimentConfig) -> dict[str, object]:
     return resolved
 
 
-def _environment(config: ExperimentConfig) -> dict[str, str]:
-    """The user's variables come last, so that they win."""
+def variables(config: ExperimentConfig) -> dict[str, str]:
+    """The user's own environment variables for the kind of device that the trial runs on."""
     kind: DeviceKind = "cuda" if config.resources.slots_per_trial else "cpu"
     given = (text.partition("=") for text in config.environment.environment_variables.of(kind))
-    return {
-        # The caller's uid has no entry in the image's passwd: without these, looking up home or name fails.
-        "HOME": "/tmp",  # noqa: S108  (the container's own)
-        "USER": "detbuild",
-        "LOGNAME": "detbuild",
-        RUN_DIR_VARIABLE: RUN_DIR,
-        **{name: value for name, _, value in given},
-    }
+    return {name: value for name, _, value in given}
 
 
 def _mounts(config: ExperimentConfig, request: RunRequest, place: Place) -> tuple[Mount, ...]:

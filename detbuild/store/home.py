@@ -25,16 +25,26 @@ class Home:
         """Make the directory when it is not there; give it an id when it has none."""
         with file_errors(path):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (path / "experiments").mkdir(exist_ok=True)
+            for name in ("experiments", "cache"):
+                (path / name).mkdir(exist_ok=True)
             return cls(path, _home_id(path / "home.json"))
 
     @property
     def experiments(self) -> Path:
         return self.path / "experiments"
 
+    @property
+    def cache(self) -> Path:
+        """What may be deleted at any time: hashes of context files."""
+        return self.path / "cache"
+
+    def folder(self, experiment_id: int) -> ExperimentFolder:
+        """The folder of a number, whether or not there is an experiment in it."""
+        return ExperimentFolder(self.experiments / str(experiment_id))
+
     def experiment(self, experiment_id: int) -> ExperimentFolder:
         """Raise ConfigError when there is no such experiment."""
-        folder = ExperimentFolder(self.experiments / str(experiment_id))
+        folder = self.folder(experiment_id)
         if not folder.exists:
             raise ConfigError(f"there is no experiment {experiment_id}", mend="see `detbuild list`")
         return folder
@@ -50,7 +60,7 @@ class Home:
         number = (self.ids() or (0,))[-1]
         while True:
             number += 1
-            folder = ExperimentFolder(self.experiments / str(number))
+            folder = self.folder(number)
             with file_errors(folder.path):
                 try:
                     folder.path.mkdir()

@@ -28,7 +28,6 @@ class RunIntended:
     kind: ClassVar[str] = "run_intended"
     trial_id: int
     run: int
-    gpu_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +37,8 @@ class RunCreated:
     kind: ClassVar[str] = "run_created"
     trial_id: int
     run: int
-    container: str
+    container: str  # "" for a run on the host itself
+    gpu_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,9 +20,11 @@ _STOPPING = {"kill": "STOPPING_KILLED", "cancel": "STOPPING_CANCELED"}
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunState:
     run: int
+    created: bool = False
+    container: str = ""  # "" before it was created, and for a run on the host itself
     gpu_ids: tuple[str, ...] = ()
-    container: str = ""  # "" until it was created
-    started: float = 0.0  # seconds since the epoch
+    started: float | None = None  # seconds since the epoch
+    ended: float | None = None
     finished: journal.RunFinished | None = None
 
 
@@ -103,13 +105,17 @@ def _advance_trial(trial: TrialState, fact: journal.TrialFact, time: float) -> T
         case journal.TrialCreated():
             return replace(trial, seed=fact.seed, hparams=fact.hparams)
         case journal.RunIntended():
-            run = RunState(run=fact.run, gpu_ids=fact.gpu_ids, started=time)
+            run = RunState(run=fact.run)
             return replace(trial, runs=(*_without(trial, fact.run), run))
         case journal.RunCreated():
-            runs = _changed(trial, fact.run, container=fact.container, started=time)
-            return replace(trial, state="RUNNING", why="", runs=runs)
+            run = RunState(
+                run=fact.run, created=True, container=fact.container, gpu_ids=fact.gpu_ids, started=time
+            )
+            return replace(trial, state="RUNNING", why="", runs=(*_without(trial, fact.run), run))
         case journal.RunFinished():
-            return replace(trial, state="QUEUED", runs=_changed(trial, fact.run, finished=fact))
+            before = next((r for r in trial.runs if r.run == fact.run), RunState(run=fact.run))
+            runs = (*_without(trial, fact.run), replace(before, finished=fact, ended=time))
+            return replace(trial, state="QUEUED", runs=runs)
         case journal.Waiting():
             return replace(trial, why=fact.why)
         case journal.TrialFinished():
@@ -119,24 +125,6 @@ def _advance_trial(trial: TrialState, fact: journal.TrialFact, time: float) -> T
 def _without(trial: TrialState, run: int) -> tuple[RunState, ...]:
     """An intent that a crash cut short is written again under the same number."""
     return tuple(r for r in trial.runs if r.run != run)
-
-
-def _changed(
-    trial: TrialState,
-    run: int,
-    *,
-    container: str = "",
-    started: float = 0.0,
-    finished: journal.RunFinished | None = None,
-) -> tuple[RunState, ...]:
-    before = next((r for r in trial.runs if r.run == run), RunState(run=run))
-    after = replace(
-        before,
-        container=container or before.container,
-        started=started or before.started,
-        finished=finished or before.finished,
-    )
-    return (*_without(trial, run), after)
 
 
 def load(folder: ExperimentFolder) -> ExperimentState:

@@ -1,0 +1,120 @@
+"""Runs the one trial of an experiment on this host, without a container, in the same folders as any other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+
+from detbuild.config.experiment import ExperimentConfig
+from detbuild.controller.lease import lease
+from detbuild.events import Emit
+from detbuild.launch.failure import Evidence, judge
+from detbuild.launch.plan import RunRequest, local_run_info, variables
+from detbuild.launch.restart import ending
+from detbuild.search.method import CreateTrial
+from detbuild.search.methods import search_method
+from detbuild.store import journal
+from detbuild.store.files import file_errors
+from detbuild.store.folder import ExperimentFolder
+from detbuild.store.follow import ExperimentTail
+from detbuild.store.output import tail
+from detbuild.store.runs import read_run
+from detbuild.store.state import ExperimentState, fold, load
+from determined._run_info import RUN_DIR_VARIABLE
+from determined.exec import ENTRY
+
+_POLL = 0.05  # seconds
+_SIGNALS = {"cancel": signal.SIGTERM, "kill": signal.SIGKILL}
+
+
+def run_local(
+    folder: ExperimentFolder, config: ExperimentConfig, environ: Mapping[str, str], emit: Emit
+) -> ExperimentState:
+    """Train to the end in a process of this host. Ctrl-C asks it to checkpoint and leave; a second one kills it."""
+    events = ExperimentTail(folder)
+    with lease(folder.lock_file) as descriptor:
+        trial = _create_trial(folder, config)
+        process = _start(folder, config, trial, environ, descriptor)
+        _watch(process, events, emit)
+        settle(folder, exit_code=process.returncode if process.returncode >= 0 else 128 - process.returncode)
+        events.emit(emit)
+    return load(folder)
+
+
+def settle(folder: ExperimentFolder, *, exit_code: int | None) -> None:
+    """Write down how a local run ended. It is never tried again: the person is there to see why.
+
+    Args:
+        folder: Of the experiment; the caller holds its lease.
+        exit_code: None when the process that knew it is gone.
+    """
+    state = fold(folder.header(), folder.journal())
+    stop = folder.requested()
+    for trial in state.trials.values():
+        last = trial.last_run
+        if trial.open_run is not None:
+            run_folder = folder.run(trial.id, trial.open_run.run)
+            evidence = Evidence(
+                records=read_run(run_folder, over=True), exit_code=exit_code, stop=stop, tail=tail(run_folder)
+            )
+            last = judge(evidence, trial_id=trial.id, run=trial.open_run.run, restarts_left=0)
+            folder.record(last)
+        name, why = ending(last, stop=stop, max_restarts=0)
+        folder.record(journal.TrialFinished(trial_id=trial.id, state=name, why=why))
+        folder.record(journal.ExperimentFinished(state=name, why=why))
+    if not state.trials:
+        folder.record(journal.ExperimentFinished(state="ERROR", why="its process ended before it began"))
+
+
+def _create_trial(folder: ExperimentFolder, config: ExperimentConfig) -> CreateTrial:
+    (trial,) = (d for d in search_method(config).decide(()) if isinstance(d, CreateTrial))
+    folder.record(journal.TrialCreated(trial_id=trial.trial_id, seed=trial.seed, hparams=trial.hparams))
+    return trial
+
+
+def _start(
+    folder: ExperimentFolder,
+    config: ExperimentConfig,
+    trial: CreateTrial,
+    environ: Mapping[str, str],
+    lease_descriptor: int,
+) -> subprocess.Popen[bytes]:
+    request = RunRequest(trial_id=trial.trial_id, run=0, trial_seed=trial.seed, hparams=trial.hparams)
+    info = local_run_info(config, request, folder, folder.header())
+    folder.prepare_run(info)
+    folder.record(journal.RunIntended(trial_id=trial.trial_id, run=0))
+    with file_errors(folder.log_file), folder.log_file.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, str(ENTRY)],
+            env={**environ, **variables(config), RUN_DIR_VARIABLE: info.run_dir},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # it is in the run's folder
+            stderr=log,
+            pass_fds=(lease_descriptor,),  # while it lives the experiment is held, whatever becomes of us
+            start_new_session=True,  # Ctrl-C is for us
+        )
+    folder.record(journal.RunCreated(trial_id=trial.trial_id, run=0, container=""))
+    return process
+
+
+def _watch(process: subprocess.Popen[bytes], events: ExperimentTail, emit: Emit) -> None:
+    """Tell what happens until the process has ended; pass on what a person asks for."""
+    sent = ""
+    while True:
+        try:
+            events.emit(emit)
+            verb = events.folder.requested()
+            if verb != sent:
+                sent = verb
+                os.killpg(process.pid, _SIGNALS[verb])
+            if process.poll() is not None:
+                return
+            time.sleep(_POLL)
+        except KeyboardInterrupt:
+            events.folder.request("kill" if sent else "cancel")
+        except ProcessLookupError:
+            process.wait()

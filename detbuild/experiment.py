@@ -1,0 +1,321 @@
+"""The pipeline, read top to bottom: from a config and a directory to a running experiment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from detbuild.config.experiment import ExperimentConfig
+from detbuild.config.rewrite import completed
+from detbuild.config.rewrite import test_mode as for_test
+from detbuild.config.storage import SharedFs
+from detbuild.config.unacted import unsupported, warnings_for
+from detbuild.context.hashes import HashCache
+from detbuild.context.listing import Listing
+from detbuild.context.walk import read_context, snapshot
+from detbuild.controller import local
+from detbuild.controller.attend import follow, request, resume, wait
+from detbuild.controller.start import first_steps, nvidia_driver, nvidia_smi, start_detached
+from detbuild.engine.protocol import ContainerSpec, Engine
+from detbuild.errors import ConfigError, EngineError
+from detbuild.events import ContextPacked, Emit, ExperimentCreated, ImagePulling, ImageReady
+from detbuild.image.base import IMPORT_CHANGES, bootstrap, bootstrap_tag, can_bootstrap, choose_base
+from detbuild.image.choice import Target
+from detbuild.image.frameworks import read_needs
+from detbuild.image.network import host_network, pip_config_files
+from detbuild.image.plan import ImagePlan
+from detbuild.image.planning import lend, plan_image
+from detbuild.image.resolve import Resolution, resolve
+from detbuild.image.table import load_table
+from detbuild.launch.gpus import discover, lacking
+from detbuild.launch.plan import Place, RunRequest, plan_run
+from detbuild.resources import harness_dir, images_dir, templates_dir
+from detbuild.search.method import CreateTrial
+from detbuild.search.methods import search_method
+from detbuild.store.files import file_errors
+from detbuild.store.folder import ExperimentFolder, Header
+from detbuild.store.home import Home
+from detbuild.store.state import ExperimentState
+from determined._run_info import RunInfo
+from determined._version import __version__
+
+__all__ = ["follow", "prepare", "request", "resume", "run_local", "submit", "this_host", "wait"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Host:
+    """What a submission takes from the machine it is made on."""
+
+    environ: Mapping[str, str] = field(repr=False)
+    user: str  # uid:gid of the caller
+    python: str  # "3.11"
+    machine: str  # "x86_64"
+    name: str
+    directory: Path  # the caller's home directory
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """What a person asks for."""
+
+    config: ExperimentConfig
+    text: str  # the config as written
+    context_dir: Path
+    includes: tuple[Path, ...] = ()
+    test_mode: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submission:
+    """Everything decided, nothing done."""
+
+    order: Order
+    config: ExperimentConfig  # complete: with seed and name, and cut down in test mode
+    listing: Listing
+    resolution: Resolution
+    target: Target
+    plan: ImagePlan
+
+
+def this_host(environ: Mapping[str, str]) -> Host:
+    """Look at the machine; the caller hands over its environment, which the library does not read."""
+    return Host(
+        environ=environ,
+        user=f"{os.getuid()}:{os.getgid()}",
+        python=".".join(platform.python_version_tuple()[:2]),
+        machine=platform.machine(),
+        name=socket.gethostname(),
+        directory=Path(environ.get("HOME") or "/"),
+    )
+
+
+def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine | None) -> Submission:
+    """Decide the whole submission.
+
+    Args:
+        order: What to submit.
+        host: Where from.
+        home: Keeps the hashes of files from one submission to the next.
+        emit: Told of warnings, and of what the context weighs.
+        engine: Gets the base image; None plans for the best one without asking, for a dry run.
+
+    Raises:
+        ConfigError: The config is wrong, or cannot run here.
+        ContextError: The directory cannot be packed.
+        EngineError: There is no base image, and none can be had.
+    """
+    config = _complete(order, emit)
+    context, listing = read_context(
+        order.context_dir,
+        includes=order.includes,
+        cache=_hash_cache(home, order.context_dir),
+        home=host.directory,
+    )
+    emit(ContextPacked(context.files, context.size, listing.largest))
+    table = load_table(images_dir())
+    needs = read_needs(context)
+    target = _target(config, host)
+    image = config.environment.image.of("cuda" if target.gpu else "cpu")
+    resolution = resolve(needs, table=table, target=target, image=image)
+    if engine is None:
+        base = choose_base(resolution, lambda _: False)
+    else:
+        force = config.environment.force_pull_image and resolution.own_image
+        base = ensure_base(resolution, engine, emit, force_pull=force)
+    plan = plan_image(
+        resolution,
+        needs,
+        base_image=base,
+        # The user's own image may have changed under its name.
+        base_digest=(engine.image_id(base) or "") if engine and resolution.own_image else "",
+        context=context,
+        harness=snapshot(harness_dir(), cache=_hash_cache(home, harness_dir())),
+        table=table,
+        templates=templates_dir(),
+    )
+    return Submission(
+        order=order, config=config, listing=listing, resolution=resolution, target=target, plan=plan
+    )
+
+
+def planned_run(submission: Submission, host: Host) -> tuple[RunInfo, ContainerSpec]:
+    """What the first run will be told and the container it will be, for a dry run: numbers and image are made up."""
+    trial = _first_trial(submission.config)
+    header = _header(submission.order, submission.config, host, number=0)
+    folder = ExperimentFolder(Path("experiments/0"))
+    place = Place(home_id="0" * 8, folder=folder, header=header, user=host.user)
+    request = RunRequest(trial_id=trial.trial_id, run=0, trial_seed=trial.seed, hparams=trial.hparams)
+    return plan_run(submission.config, request, place)
+
+
+def build_image(submission: Submission, host: Host, engine: Engine, emit: Emit) -> str:
+    """Return the id of the submission's image; nothing is built when one of the same inputs is there.
+
+    Raises:
+        EngineError: The engine is away, or no base image can be had.
+        BuildError: A step failed.
+    """
+    began = time.monotonic()
+    plan = submission.plan
+    image = engine.image_id(plan.tag)
+    built = image is None
+    if image is None:
+        network = host_network(host.environ, _pip_files(host))
+        image = engine.build(lend(plan, submission.resolution, network, target=submission.target), emit)
+    emit(ImageReady(image, plan.tag, built, time.monotonic() - began))
+    return image
+
+
+def submit(submission: Submission, host: Host, home: Home, emit: Emit, *, engine: Engine) -> int:
+    """Build the image, write the experiment's folder, start its first run and its controller; return its id.
+
+    Raises:
+        EngineError: The engine is away, or the host cannot give what the config asks for.
+        BuildError: The image did not build; no experiment was made.
+    """
+    _check_host(submission.config, engine)
+    image = build_image(submission, host, engine, emit)
+    folder = home.new_experiment()
+    header = _header(submission.order, submission.config, host, number=folder.id)
+    header = replace(header, image=image, tag=submission.plan.tag)
+    files = _files(submission.order, submission.config)
+    folder.write(header, {**files, "Dockerfile": submission.plan.dockerfile.encode()})
+    emit(ExperimentCreated(folder.id, str(folder.path)))
+    try:
+        first_steps(folder, engine)
+    finally:
+        start_detached(folder)
+    return folder.id
+
+
+def run_local(order: Order, host: Host, home: Home, emit: Emit) -> ExperimentState:
+    """Train on this host without a container, in the foreground; folders, events and checkpoints are the same."""
+    config = _complete(order, emit)
+    folder = home.new_experiment()
+    header = replace(_header(order, config, host, number=folder.id), local=True)
+    folder.write(header, _files(order, config))
+    emit(ExperimentCreated(folder.id, str(folder.path)))
+    return local.run_local(folder, config, host.environ, emit)
+
+
+def _complete(order: Order, emit: Emit) -> ExperimentConfig:
+    config = completed(order.config, seed=int(time.time()))
+    if order.test_mode:
+        config = for_test(config)
+    trouble = unsupported(config)
+    if trouble is not None:
+        raise trouble
+    for warning in warnings_for(config):
+        emit(warning)
+    return config
+
+
+def _first_trial(config: ExperimentConfig) -> CreateTrial:
+    return next(d for d in search_method(config).decide(()) if isinstance(d, CreateTrial))
+
+
+def _target(config: ExperimentConfig, host: Host) -> Target:
+    gpu = config.resources.slots_per_trial > 0
+    return Target(gpu=gpu, python=host.python, machine=host.machine, driver=nvidia_driver() if gpu else None)
+
+
+def ensure_base(resolution: Resolution, engine: Engine, emit: Emit, *, force_pull: bool = False) -> str:
+    """Return a base image that the engine has: one it had, else pulled, else made from this host's packages.
+
+    Raises:
+        EngineError: None of these ways leads to one.
+    """
+    base = choose_base(resolution, lambda name: engine.image_id(name) is not None)
+    if engine.image_id(base) is not None and not force_pull:
+        return base
+    try:
+        engine.pull(base, emit)
+    except EngineError:
+        made = _bootstrapped(resolution, engine, emit)
+        if made is None:
+            raise
+        return made
+    return base
+
+
+def bootstrap_base(engine: Engine, emit: Emit) -> str:
+    """Make the base image of this host's own Debian release and return its tag.
+
+    Raises:
+        EngineError: This host cannot: it is no Debian, the caller is not root, or no mirror answers.
+    """
+    tag = bootstrap_tag(images_dir())
+    emit(ImagePulling(tag, "made from Debian packages"))
+    with tempfile.TemporaryDirectory(prefix="detbuild-base-") as directory:
+        rootfs = Path(directory, "rootfs.tar")
+        bootstrap(images_dir(), rootfs)
+        engine.import_image(str(rootfs), tag=tag, changes=IMPORT_CHANGES)
+    return tag
+
+
+def _bootstrapped(resolution: Resolution, engine: Engine, emit: Emit) -> str | None:
+    try:
+        tag = bootstrap_tag(images_dir())
+    except EngineError:
+        return None
+    if not can_bootstrap(resolution, load_table(images_dir()), tag):
+        return None
+    return bootstrap_base(engine, emit)
+
+
+def _check_host(config: ExperimentConfig, engine: Engine) -> None:
+    """Refuse what can never start here, before anything is built."""
+    slots = config.resources.slots_per_trial
+    trouble = lacking(discover(engine.info(), nvidia_smi()), slots) if slots else None
+    if trouble is not None:
+        raise trouble
+    for mount in config.bind_mounts:
+        if not Path(mount.host_path).exists():
+            raise ConfigError(
+                f"bind_mounts: {mount.host_path} is not there", mend="make it, or mend its host_path"
+            )
+    storage = config.checkpoint_storage
+    if isinstance(storage, SharedFs):
+        with file_errors(Path(storage.directory)):
+            Path(storage.directory).mkdir(parents=True, exist_ok=True)
+
+
+def _header(order: Order, config: ExperimentConfig, host: Host, *, number: int) -> Header:
+    context_dir = order.context_dir.resolve()
+    return Header(
+        id=number,
+        name=config.name or "",
+        context_name=context_dir.name,
+        created=time.time(),
+        context_dir=str(context_dir),
+        labels=config.labels,
+        metric=config.searcher.metric or "",
+        smaller_is_better=config.searcher.smaller_is_better,
+        user=host.user,
+        host=host.name,
+        version=__version__,
+        test_mode=order.test_mode,
+    )
+
+
+def _files(order: Order, config: ExperimentConfig) -> dict[str, bytes]:
+    resolved = json.dumps(config.resolved(), indent=2).encode() + b"\n"
+    return {"config.yaml": order.text.encode(), "config.json": resolved}
+
+
+def _hash_cache(home: Home, directory: Path) -> HashCache:
+    name = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:16]
+    return HashCache(home.cache / f"{name}.hashes")
+
+
+def _pip_files(host: Host) -> tuple[Path, ...]:
+    return pip_config_files(host.environ, home=host.directory, prefix=Path(sys.prefix))

@@ -1,0 +1,69 @@
+"""Turns the growing files of an experiment into events, as they come and each once."""
+
+from __future__ import annotations
+
+from detbuild.events import Emit, ExperimentEnded, RunEnded, RunOutput, RunRecord, RunStarted, TrialQueued
+from detbuild.store import journal
+from detbuild.store.folder import ExperimentFolder
+from detbuild.store.output import OutputFile
+from detbuild.store.reader import RecordFile
+
+STREAMS = ("stdout", "stderr")
+
+
+class RunTail:
+    """The records and the output of one run."""
+
+    def __init__(self, folder: ExperimentFolder, trial_id: int, run: int) -> None:
+        self.trial_id = trial_id
+        self.run = run
+        run_folder = folder.run(trial_id, run)
+        self._records = RecordFile(run_folder.events, run_folder.name)
+        self._outputs = {stream: OutputFile(run_folder.output(stream)) for stream in STREAMS}
+
+    def emit(self, emit: Emit, *, over: bool) -> None:
+        """Emit what is new; all that is left when the run is `over`."""
+        for stream, output in self._outputs.items():
+            for text in output.rest() if over else output.new():
+                emit(RunOutput(self.trial_id, self.run, stream, text))
+        for line in self._records.rest() if over else self._records.new():
+            emit(RunRecord(self.trial_id, self.run, line.record))
+
+
+class ExperimentTail:
+    """The journal and the runs of one experiment."""
+
+    def __init__(self, folder: ExperimentFolder) -> None:
+        self.folder = folder
+        self.over = False
+        self._seen = 0  # journal entries
+        self._runs: dict[tuple[int, int], RunTail] = {}
+
+    def emit(self, emit: Emit) -> None:
+        """Emit what happened since the last time."""
+        entries = self.folder.journal()
+        for entry in entries[self._seen :]:
+            self._tell(entry.fact, emit)
+        self._seen = len(entries)
+        for tail in self._runs.values():
+            tail.emit(emit, over=False)
+
+    def _tell(self, fact: journal.Fact, emit: Emit) -> None:
+        match fact:
+            case journal.Waiting(trial_id=trial_id, why=why) if why:
+                emit(TrialQueued(trial_id, why))
+            case journal.RunCreated(trial_id=trial_id, run=run, container=container, gpu_ids=gpu_ids):
+                self._runs[trial_id, run] = RunTail(self.folder, trial_id, run)
+                emit(RunStarted(trial_id, run, container, gpu_ids))
+            case journal.RunFinished():
+                self._end_run(fact, emit)
+            case journal.ExperimentFinished(state=state, why=why):
+                self.over = True
+                emit(ExperimentEnded(self.folder.id, state, why))
+
+    def _end_run(self, fact: journal.RunFinished, emit: Emit) -> None:
+        tail = self._runs.pop((fact.trial_id, fact.run), None)
+        if tail is not None:
+            tail.emit(emit, over=True)
+        why = "; ".join(text for text in (fact.message, fact.mend) if text)
+        emit(RunEnded(fact.trial_id, fact.run, fact.exit_code, why, fact.retry))
