@@ -1,8 +1,45 @@
-"""Determined's API for user code, as detbuild carries it."""
+"""Determined's API for user code, as detbuild carries it. Importing it imports no framework."""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING
+
 from determined._errors import InvalidHP
+from determined._hparams import Categorical, Constant, Double, Integer, Log
 from determined._version import __version__
 
-__detbuild__ = __version__
+if TYPE_CHECKING:
+    from determined._import_from_path import import_from_path
+    from determined._info import ClusterInfo, get_cluster_info
+
+__all__ = [
+    "Categorical",
+    "ClusterInfo",
+    "Constant",
+    "Double",
+    "Integer",
+    "InvalidHP",
+    "Log",
+    "__version__",
+    "get_cluster_info",
+    "import_from_path",
+]
+
+__detbuild__ = __version__  # the mark by which this package is told from PyPI's of the same name
+
+# Imported at first touch: `import determined as det` is enough for det.pytorch, and costs a few milliseconds.
+_MODULES = ("estimator", "experimental", "pytorch")
+_HOMES = {"ClusterInfo": "_info", "get_cluster_info": "_info", "import_from_path": "_import_from_path"}
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return importlib.import_module(f"determined.{name}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"determined.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'determined' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *_MODULES]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from determined._disk import storage_errors, sync_directory
+from determined._disk import storage_error, storage_errors, sync_directory
 from determined._errors import CheckpointError
 
 MANIFEST_FILE = "manifest.json"
@@ -51,8 +52,23 @@ def store(root: Path, metadata: Mapping[str, object]) -> Iterator[tuple[Path, st
             os.close(lock)
 
 
-def sweep(root: Path) -> None:
-    """Remove the drafts of runs that died while they wrote; a draft of a living run is locked."""
+def prepare(root: Path) -> None:
+    """Make sure that checkpoints can be written, and sweep away the drafts of runs that died.
+
+    Raises:
+        StorageError: they cannot; better told before the training than after it.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if not os.access(root, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "not writable")
+    except OSError as error:
+        raise storage_error("checkpoints", root, error.errno or 0) from error
+    _sweep(root)
+
+
+def _sweep(root: Path) -> None:
+    """A draft of a living run is locked; the lock of a dead one is gone."""
     for draft in root.glob(_DRAFTS):
         with suppress(OSError):
             lock = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -119,7 +135,7 @@ def first_whole(root: Path, uuids: Sequence[str]) -> tuple[str, dict[str, str]]:
 
 
 def _lock(draft: Path) -> int:
-    """Mark the draft as alive: the lock dies with its process. A network disk that refuses it is not swept."""
+    """Mark the draft as alive: the lock dies with its process. A disk that refuses it is not swept."""
     handle = os.open(draft, os.O_RDONLY | os.O_DIRECTORY)
     with suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)

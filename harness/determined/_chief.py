@@ -33,7 +33,7 @@ class ChiefRun:
         self._events = EventFile(Path(info.run_dir) / EVENTS_FILE, info.name)
         self._stored: list[str] = []  # newest first
         self._stop_asked = False
-        _checkpoints.sweep(self._checkpoint_dir)
+        _checkpoints.prepare(self._checkpoint_dir)
 
     def enter(self, stage: Stage) -> None:
         self.stage = stage

@@ -10,7 +10,7 @@ import os
 import time
 from pathlib import Path
 
-from determined._disk import storage_error, storage_errors, sync_directory
+from determined._disk import storage_error, sync_directory
 from determined._records import Line, Record, decode, encode, must_sync
 
 _LONGEST_RECORD = 16 << 20  # bytes; a longer line is not a record of ours
@@ -26,12 +26,14 @@ class EventFile:
     def __init__(self, path: Path, run: str) -> None:
         self.path = path
         self._run = run
-        with storage_errors("records", path.parent):
+        try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             self._size = os.fstat(self._fd).st_size
             self._close_torn_line()
             newest = _newest(self._fd, self._size, run)
             sync_directory(path.parent)
+        except OSError as error:
+            raise storage_error("records", path.parent, error.errno or 0) from error
         self._seq = newest.seq if newest else 0
         self.last = newest.record if newest else None
 

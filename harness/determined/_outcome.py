@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from determined._errors import CheckpointError, HarnessError, InvalidHP, InvalidTrialError, StorageError
 from determined._exit_codes import ExitCode
 from determined._records import Ended, ExitReason, Stage
+from determined._user_code import place_of
 
 _SHM_MEND = "raise resources.shm_size in the experiment config, or use fewer data loader workers"
 _GPU_MEMORY_MEND = "lower the batch size, or use smaller layers: the GPU's memory is full"
@@ -43,22 +42,6 @@ def failed(error: BaseException, stage: Stage | None, context_dir: Path) -> Outc
     reason, code = _judge(error)
     ended = Ended(reason, stage, _message(error, context_dir), _mend(error))
     return Outcome(ended, code, error)
-
-
-def user_trace(error: BaseException, context_dir: Path) -> TracebackType | None:
-    """The error's traceback from the first line of the user's own code on; all of it when there is none."""
-    inner = (trace for trace in _frames(error.__traceback__) if _user_file(trace, context_dir))
-    return next(inner, error.__traceback__)
-
-
-def place_of(error: BaseException, context_dir: Path) -> str:
-    """`model_def.py:12 in train_batch`: the innermost line of the user's own code, or ""."""
-    place = ""
-    for trace in _frames(error.__traceback__):
-        file = _user_file(trace, context_dir)
-        if file:
-            place = f"{file}:{trace.tb_lineno} in {trace.tb_frame.f_code.co_name}"
-    return place
 
 
 def _judge(error: BaseException) -> tuple[ExitReason, ExitCode]:
@@ -95,17 +78,3 @@ def _mend(error: BaseException) -> str:
         return "let the harness end the trial: raise an exception, or call context.set_stop_requested(True)"
     text = str(error)
     return next((mend for known, mend in _KNOWN_TEXTS if known in text), "")
-
-
-def _user_file(trace: TracebackType, context_dir: Path) -> Path | None:
-    """The frame's file, relative to the context; None for a library's, even in a venv inside the context."""
-    file = Path(trace.tb_frame.f_code.co_filename)
-    if file.is_relative_to(context_dir) and "site-packages" not in file.parts:
-        return file.relative_to(context_dir)
-    return None
-
-
-def _frames(trace: TracebackType | None) -> Iterator[TracebackType]:
-    while trace is not None:
-        yield trace
-        trace = trace.tb_next

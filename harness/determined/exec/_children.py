@@ -15,7 +15,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every orphan below, as PID 1 is by nature; so a local run ends as a container."""
+    """Become the parent of every orphan below, as PID 1 is; so a local run ends as a container does."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
@@ -25,7 +25,7 @@ def die_with_parent() -> None:
 
 
 def reap(worker: subprocess.Popen[bytes]) -> bool:
-    """Collect all processes that have ended; say whether any is left. The worker's status goes to `worker`."""
+    """Collect all processes that have ended, the worker's status into `worker`; say whether any is left."""
     while True:
         try:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

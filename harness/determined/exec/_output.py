@@ -20,7 +20,7 @@ class CappedFile:
     """A log file that keeps its first quarter and its newest output.
 
     When it is full, the middle is cut out: head, one line that says how many bytes are gone, and the newest
-    quarter are written to a new file that takes the old one's place. A reader that follows sees another inode.
+    quarter are written to a new file that takes the old one's place. Whoever follows sees another inode.
     """
 
     def __init__(self, path: Path, limit: int) -> None:
@@ -30,6 +30,7 @@ class CappedFile:
         self._keep = self._limit // 4
         self._mark = b""
         self._dropped = 0
+        self._lost = 0  # for want of space on the disk
         self._open()
 
     def write(self, data: bytes) -> None:
@@ -39,7 +40,7 @@ class CappedFile:
                 written = os.write(self._fd, rest[: self._limit - self._size])
             except OSError as error:
                 self._note(error)
-                self._dropped += len(rest)
+                self._lost += len(rest)
                 return
             self._size += written
             rest = rest[written:]
@@ -47,6 +48,11 @@ class CappedFile:
                 self._cut()
 
     def close(self) -> None:
+        if self._lost:
+            with contextlib.suppress(OSError):
+                os.write(
+                    self._fd, b"\n[detbuild: %d bytes of output are lost: the disk was full]\n" % self._lost
+                )
         os.close(self._fd)
 
     def _open(self) -> None:

@@ -23,7 +23,7 @@ _BLOCK = 1 << 16
 
 
 class Signals:
-    """The signals that came, as bytes in a pipe: nothing runs in a handler, and none is lost before `take`."""
+    """The signals that came, as bytes in a pipe: no handler does anything, and none is lost."""
 
     def __init__(self) -> None:
         self.stop_asked = False

@@ -9,7 +9,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from determined._disk import storage_errors
+from determined._disk import storage_error
 from determined._errors import StorageError
 from determined._event_file import EventFile
 from determined._exit_codes import ExitCode
@@ -151,8 +151,10 @@ def _events(info: RunInfo) -> EventFile:
 
 def _open_logs(info: RunInfo) -> tuple[CappedFile, CappedFile]:
     folder = Path(info.run_dir)
-    with storage_errors("output", folder):
+    try:
         return (
             CappedFile(folder / STDOUT_FILE, info.output_limit),
             CappedFile(folder / STDERR_FILE, info.output_limit),
         )
+    except OSError as error:
+        raise storage_error("output", folder, error.errno or 0) from error

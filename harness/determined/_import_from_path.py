@@ -1,0 +1,46 @@
+"""Imports user code from a directory for a while: `det.import_from_path`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+
+@contextmanager
+def import_from_path(path: str | Path) -> Iterator[None]:
+    """Let imports in the block take modules from the directory first, and forget those afterwards.
+
+    Modules of the same names that were imported before are out of the way in the block, and back after it. No
+    bytecode is written into the directory.
+    """
+    root = Path(path).resolve()
+    names = _top_level_names(root)
+    kept = _take_out(names)
+    writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    sys.path.insert(0, str(root))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(root))
+        sys.dont_write_bytecode = writes_bytecode
+        _take_out(names)
+        sys.modules.update(kept)
+
+
+def _top_level_names(root: Path) -> set[str]:
+    """What the directory can be asked for. A folder without `__init__.py` hides no loaded module."""
+    packages = {path.name for path in root.iterdir() if path.is_dir()}
+    unloaded = {
+        name for name in packages if name not in sys.modules or (root / name / "__init__.py").is_file()
+    }
+    return unloaded | {path.name.partition(".")[0] for path in root.glob("*.py")}
+
+
+def _take_out(names: set[str]) -> dict[str, ModuleType]:
+    found = [name for name in sys.modules if name.partition(".")[0] in names]
+    return {name: sys.modules.pop(name) for name in found}

@@ -1,0 +1,164 @@
+"""Plain words for everything that can be wrong with an entrypoint, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from determined._context_import import PACKAGE
+from determined._errors import LoadError
+from determined._trial import Trial
+from determined._user_code import place_of, python_files
+
+# Modules whose distribution has another name.
+_DISTRIBUTIONS = {
+    "Crypto": "pycryptodome",
+    "PIL": "pillow",
+    "attr": "attrs",
+    "bs4": "beautifulsoup4",
+    "cv2": "opencv-python-headless",
+    "dateutil": "python-dateutil",
+    "dotenv": "python-dotenv",
+    "faiss": "faiss-cpu",
+    "git": "GitPython",
+    "hydra": "hydra-core",
+    "mpl_toolkits": "matplotlib",
+    "pkg_resources": "setuptools",
+    "pytorch_lightning": "pytorch-lightning",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "umap": "umap-learn",
+    "yaml": "PyYAML",
+}
+
+
+def names_a_file(entrypoint: str) -> LoadError:
+    module, _, name = entrypoint.partition(":")
+    dotted = ".".join(part for part in module.removesuffix(".py").split("/") if part not in {"", "."})
+    return LoadError(
+        f"the entrypoint `{entrypoint}` names a file; it has to name a module",
+        mend=f"write `{dotted}:{name}`",
+    )
+
+
+def names_no_class(entrypoint: str) -> LoadError:
+    return LoadError(
+        f"the entrypoint `{entrypoint}` does not name a class after its colon",
+        mend="write `<module>:<trial class>`, such as `model_def:MNistTrial`",
+    )
+
+
+def no_such_module(module: str, root: Path) -> LoadError:
+    if not module:
+        return LoadError(
+            "the entrypoint names the context directory itself, which has no __init__.py",
+            mend="write `<module>:<trial class>`, such as `model_def:MNistTrial`",
+        )
+    there = _modules(root)
+    inside = [name for name in there if name.endswith(f".{module}")]
+    near = inside or difflib.get_close_matches(module, there, n=3)
+    mend = f"did you mean {_listed(near)}?" if near else f"the context directory has {_listed(there[:10])}"
+    return LoadError(f"the entrypoint's module `{module}` is not in the context directory", mend=mend)
+
+
+def no_such_name(holder: object, name: str, module: ModuleType) -> LoadError:
+    where = getattr(holder, "__qualname__", None) or _plain(module.__name__)
+    near = difflib.get_close_matches(name, [each for each in dir(holder) if not each.startswith("_")], n=1)
+    trials = [name for name, value in vars(module).items() if _is_own_trial(value, module)]
+    if near:
+        mend = f"did you mean `{near[0]}`?"
+    elif trials:
+        mend = f"its trial classes are {_listed(trials)}"
+    else:
+        mend = "no trial class is defined there: derive one from determined.pytorch.PyTorchTrial"
+    return LoadError(f"`{where}` has no `{name}`", mend=mend)
+
+
+def not_a_class(entrypoint: str, found: object) -> LoadError:
+    return LoadError(
+        f"the entrypoint `{entrypoint}` is a {type(found).__name__}, not a class",
+        mend="name the trial class itself; for a script, write the command, such as `python3 train.py`",
+    )
+
+
+def not_a_trial(entrypoint: str, found: type) -> LoadError:
+    bases = ", ".join(base.__name__ for base in found.__bases__)
+    return LoadError(
+        f"the entrypoint `{entrypoint}` is not a trial class: it derives from {bases}",
+        mend="derive it from determined.pytorch.PyTorchTrial",
+    )
+
+
+def failed_import(error: BaseException, root: Path) -> LoadError:
+    """What user code raised while it was imported."""
+    place = place_of(error, root)
+    where = f"{place}: " if place else ""
+    if isinstance(error, SystemExit):
+        return LoadError(
+            f"{where}the module calls sys.exit while it is imported",
+            mend='put what the script does under `if __name__ == "__main__":`',
+        )
+    if isinstance(error, SyntaxError):
+        return _syntax_error(error, root)
+    text = str(error).replace(f"{PACKAGE}.", "")
+    if "partially initialized module" in text:
+        return LoadError(
+            f"{where}{text}",
+            mend="modules import each other in a circle: move one of the imports into a function",
+        )
+    if isinstance(error, ModuleNotFoundError):
+        return _missing_module(error, where, root)
+    mend = "the names it has depend on its version: pin one in requirements.txt"
+    return LoadError(
+        f"{where}{type(error).__name__}: {text}", mend=mend if isinstance(error, ImportError) else ""
+    )
+
+
+def _syntax_error(error: SyntaxError, root: Path) -> LoadError:
+    file = Path(error.filename or "?")
+    shown = file.relative_to(root) if file.is_relative_to(root) else file
+    line = f": `{error.text.strip()}`" if error.text else ""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return LoadError(
+        f"{shown}:{error.lineno}: {error.msg}{line}",
+        mend=f"correct it; the code runs on Python {version}",
+    )
+
+
+def _missing_module(error: ModuleNotFoundError, where: str, root: Path) -> LoadError:
+    name = _plain(error.name or "")
+    top = name.partition(".")[0]
+    if top == "determined":
+        return LoadError(
+            f"{where}`{name}` is no part of Determined's API that detbuild carries",
+            mend="detbuild carries determined.pytorch and determined.experimental",
+        )
+    there = _modules(root)
+    inside = [module for module in there if module == name or module.endswith(f".{name}")]
+    if inside:
+        mend = f"the context has {_listed(inside)}: import it by that name, from the context directory on"
+    elif top != name or top in there:
+        mend = f"check the name, and which version of `{top}` there is"
+    else:
+        distribution = _DISTRIBUTIONS.get(top, top)
+        mend = f"add `{distribution}` to requirements.txt in the context; for a local run, install it"
+    return LoadError(f"{where}the module `{name}` is not installed, and not in the context", mend=mend)
+
+
+def _modules(root: Path) -> list[str]:
+    names = (".".join(file.with_suffix("").parts) for file in python_files(root))
+    return sorted(name.removesuffix(".__init__") for name in names if name != "__init__")
+
+
+def _is_own_trial(value: object, module: ModuleType) -> bool:
+    return isinstance(value, type) and issubclass(value, Trial) and value.__module__ == module.__name__
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix(f"{PACKAGE}.")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "no Python file"

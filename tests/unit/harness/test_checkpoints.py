@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from determined import _checkpoints
+from determined._errors import CheckpointError, StorageError
+
+WEIGHTS = b"\x00weights" * 1000
+
+
+def stored(root: Path, *, steps: int = 1) -> str:
+    with _checkpoints.store(root, {"steps_completed": steps}) as (path, uuid):
+        (path / "state_dict.pth").write_bytes(WEIGHTS)
+        (path / "code" / "empty").mkdir(parents=True)
+        (path / "code" / "model_def.py").write_bytes(b"")
+    return uuid
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """One megabyte."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("only root may mount a tiny disk")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_checkpoint_is_whole_and_says_what_is_in_it(tmp_path: Path) -> None:
+    uuid = stored(tmp_path, steps=12)
+    assert os.listdir(tmp_path) == [uuid]
+    assert _checkpoints.verify(tmp_path / uuid) == []
+    assert _checkpoints.resources(tmp_path / uuid) == {
+        "code/model_def.py": 0,
+        "metadata.json": 27,
+        "state_dict.pth": len(WEIGHTS),
+    }
+    assert _checkpoints.steps_completed(tmp_path / uuid) == 12
+
+
+def test_nothing_is_visible_while_it_is_filled(tmp_path: Path) -> None:
+    with _checkpoints.store(tmp_path, {}) as (path, uuid):
+        (path / "half").write_bytes(b"half")
+        assert [name for name in os.listdir(tmp_path) if not name.startswith(".")] == []
+    assert (tmp_path / uuid / "half").read_bytes() == b"half"
+
+
+def test_nothing_is_left_when_filling_it_raises(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), _checkpoints.store(tmp_path, {}) as (path, _):
+        (path / "half").write_bytes(b"half")
+        raise KeyError
+    assert os.listdir(tmp_path) == []
+
+
+KILLED_WHILE_FILLING = """
+import os, signal, sys
+from pathlib import Path
+from determined import _checkpoints
+with _checkpoints.store(Path(sys.argv[1]), {}) as (path, uuid):
+    (path / "half").write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_run_killed_while_it_writes_leaves_a_draft_that_the_next_one_sweeps(tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_FILLING, tmp_path], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (draft,) = os.listdir(tmp_path)
+    assert draft.startswith(".")
+    _checkpoints.prepare(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_draft_of_a_living_run_is_not_swept(tmp_path: Path) -> None:
+    with _checkpoints.store(tmp_path, {}) as (path, uuid):
+        (path / "half").write_bytes(b"half")
+        _checkpoints.prepare(tmp_path)
+    assert _checkpoints.verify(tmp_path / uuid) == []
+
+
+def damage(checkpoint: Path, what: str) -> None:
+    file = checkpoint / "state_dict.pth"
+    match what:
+        case "truncated":
+            file.write_bytes(WEIGHTS[:3])
+        case "flipped":
+            file.write_bytes(b"\x01" + WEIGHTS[1:])
+        case "missing":
+            file.unlink()
+        case "extra":
+            (checkpoint / "code" / "more.py").write_text("")
+        case "no manifest":
+            (checkpoint / "manifest.json").unlink()
+        case "strange manifest":
+            (checkpoint / "manifest.json").write_text(json.dumps({"files": [1, 2]}))
+
+
+@pytest.mark.parametrize(
+    ("what", "problem"),
+    [
+        ("truncated", f"state_dict.pth has 3 bytes instead of {len(WEIGHTS)}"),
+        ("flipped", "state_dict.pth has other content than was stored"),
+        ("missing", "state_dict.pth is missing"),
+        ("extra", "code/more.py is not in manifest.json"),
+    ],
+)
+def test_every_kind_of_damage_is_found(tmp_path: Path, what: str, problem: str) -> None:
+    checkpoint = tmp_path / stored(tmp_path)
+    damage(checkpoint, what)
+    assert _checkpoints.verify(checkpoint) == [problem]
+
+
+@pytest.mark.parametrize("what", ["no manifest", "strange manifest"])
+def test_without_its_manifest_a_checkpoint_is_damaged(tmp_path: Path, what: str) -> None:
+    checkpoint = tmp_path / stored(tmp_path)
+    damage(checkpoint, what)
+    (problem,) = _checkpoints.verify(checkpoint)
+    assert problem.startswith("manifest.json cannot be read")
+
+
+def test_the_newest_whole_checkpoint_is_taken_and_the_damaged_ones_are_named(tmp_path: Path) -> None:
+    newest, older = stored(tmp_path), stored(tmp_path)
+    damage(tmp_path / newest, "truncated")
+    uuid, rejected = _checkpoints.first_whole(tmp_path, ["gone", newest, older])
+    assert uuid == older
+    assert rejected == {
+        "gone": "it is missing",
+        newest: f"state_dict.pth has 3 bytes instead of {len(WEIGHTS)}",
+    }
+
+
+def test_when_all_are_damaged_none_is_taken(tmp_path: Path) -> None:
+    newest = stored(tmp_path)
+    damage(tmp_path / newest, "missing")
+    with pytest.raises(
+        CheckpointError, match=f"none of the checkpoints .*\n  {newest}: state_dict.pth is missing"
+    ):
+        _checkpoints.first_whole(tmp_path, [newest])
+
+
+def test_a_full_disk_leaves_the_older_checkpoint_and_nothing_else(tiny_disk: Path) -> None:
+    older = stored(tiny_disk)
+    with pytest.raises(
+        StorageError, match="cannot write a checkpoint under .*: No space left on device"
+    ) as failed:
+        with _checkpoints.store(tiny_disk, {}) as (path, _):
+            (path / "big").write_bytes(bytes(2 << 20))
+    assert "make room" in failed.value.mend
+    assert os.listdir(tiny_disk) == [older]
+    assert _checkpoints.verify(tiny_disk / older) == []
+
+
+def test_a_writer_that_hides_the_full_disk_is_seen_through(tiny_disk: Path) -> None:
+    with pytest.raises(StorageError), _checkpoints.store(tiny_disk, {}) as (path, _):
+        with (path / "big").open("wb", buffering=0) as file:
+            while file.write(bytes(1 << 16)) == 1 << 16:
+                pass
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="cannot write checkpoints under"):
+        _checkpoints.prepare(tmp_path / "file" / "checkpoints")
