@@ -71,7 +71,9 @@ def test_mode(config: ExperimentConfig) -> ExperimentConfig:
             "scheduling_unit": 1,
             "min_validation_period": one,
             "searcher": _single(config, one),
-            "hyperparameters": {name: Const.model_validate({"val": value}) for name, value in hparams.items()},
+            "hyperparameters": {
+                name: Const.model_validate({"val": value}) for name, value in hparams.items()
+            },
             "checkpoint_storage": config.checkpoint_storage.model_copy(update=keep_none),
             "max_restarts": 0,
         }

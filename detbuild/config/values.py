@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import PurePath
@@ -35,8 +35,7 @@ class _Walk:
             self.too_much(path)
             return None
         if isinstance(value, Mapping):
-            items = ((self.key(key, path), child) for key, child in value.items())
-            return {key: self.value(child, (*path, key)) for key, child in items}
+            return {key: self.value(value[key], (*path, key)) for key in self.keys(value, path)}
         if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)):
             return [self.value(child, (*path, index)) for index, child in enumerate(value)]
         return self.scalar(value, path)
@@ -46,14 +45,16 @@ class _Walk:
             what = f"nests deeper than {MAX_DEPTH} or holds more than {MAX_NODES:,} values"
             self.problems.append(Problem(path[:3], what))
 
-    def key(self, key: object, path: KeyPath) -> str:
-        if not isinstance(key, str):
-            self.problems.append(Problem(path, f"a key must be text, not {_kind(key)}"))
-        elif _UNFIT.search(key):
-            self.problems.append(
-                Problem((*path, key), "holds a NUL or half of a surrogate pair", "", on_key=True)
-            )
-        return str(key) if isinstance(key, (str, int, float)) else "?"
+    def keys(self, value: Mapping[object, object], path: KeyPath) -> Iterator[str]:
+        """The keys that can be kept; the others are problems."""
+        for key in value:
+            if not isinstance(key, str):
+                self.problems.append(Problem(path, f"a key must be text, not {_kind(key)}"))
+            elif _UNFIT.search(key):
+                what = "holds a NUL or half of a surrogate pair"
+                self.problems.append(Problem((*path, key), what, on_key=True))
+            else:
+                yield key
 
     def scalar(self, value: object, path: KeyPath) -> object:
         try:
@@ -94,4 +95,4 @@ def _real(value: float) -> float:
 
 
 def _kind(value: object) -> str:
-    return f"a {type(value).__name__}"
+    return f"a value of type {type(value).__name__}"

@@ -1,0 +1,377 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detbuild.config.experiment import ExperimentConfig
+from detbuild.config.lengths import Length
+from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping, load_config, parse_config
+from detbuild.config.problems import ConfigErrors
+from detbuild.errors import ConfigError
+
+MINIMAL = "entrypoint: model_def:T\nsearcher: {name: single, metric: loss, max_length: {epochs: 1}}\n"
+SEARCHER = "{name: single, metric: loss, max_length: {epochs: 1}}`"
+MEANT = "write `model_def:T`, or a command as a list"
+TRUTH = "write `true`; in YAML 1.2 only true and false are truth values"
+LENGTHS = "write one of {batches: 5}, {records: 5}, {epochs: 5}"
+
+
+def refusal(text: str) -> list[str]:
+    with pytest.raises(ConfigErrors) as caught:
+        parse_config(text, source="c.yaml")
+    assert all(len(line) < 200 for line in caught.value.lines)
+    return str(caught.value).splitlines()
+
+
+def test_every_field_has_its_default() -> None:
+    assert parse_config(MINIMAL).resolved() == {
+        "version": 0,
+        "name": None,
+        "description": None,
+        "labels": [],
+        "workspace": "",
+        "project": "",
+        "data": {},
+        "entrypoint": "model_def:T",
+        "hyperparameters": {},
+        "searcher": {
+            "name": "single",
+            "metric": "loss",
+            "smaller_is_better": True,
+            "source_trial_id": None,
+            "source_checkpoint_uuid": None,
+            "max_length": {"epochs": 1},
+        },
+        "resources": {
+            "slots_per_trial": 1,
+            "shm_size": 4 << 30,
+            "devices": [],
+            "max_slots": None,
+            "weight": 1.0,
+            "priority": None,
+            "resource_pool": "",
+            "is_single_node": None,
+            "native_parallel": None,
+            "agent_label": None,
+        },
+        "environment": {
+            "image": {"cpu": None, "cuda": None, "rocm": None},
+            "environment_variables": {"cpu": [], "cuda": [], "rocm": []},
+            "ports": {},
+            "proxy_ports": [],
+            "force_pull_image": False,
+            "registry_auth": None,
+            "add_capabilities": [],
+            "drop_capabilities": [],
+            "pod_spec": None,
+        },
+        "bind_mounts": [],
+        "checkpoint_storage": {
+            "type": None,
+            "save_experiment_best": 0,
+            "save_trial_best": 1,
+            "save_trial_latest": 1,
+        },
+        "checkpoint_policy": "best",
+        "min_validation_period": {"batches": 0},
+        "min_checkpoint_period": {"batches": 0},
+        "perform_initial_validation": False,
+        "records_per_epoch": 0,
+        "scheduling_unit": 100,
+        "max_restarts": 5,
+        "reproducibility": {"experiment_seed": None},
+        "profiling": {"enabled": False, "begin_on_batch": 0, "end_after_batch": None, "sync_timings": True},
+        "optimizations": {
+            "aggregation_frequency": 1,
+            "average_aggregated_gradients": True,
+            "average_training_metrics": True,
+            "gradient_compression": False,
+            "grad_updates_size_file": None,
+            "mixed_precision": "O0",
+            "tensor_fusion_threshold": 64,
+            "tensor_fusion_cycle_time": 1,
+            "auto_tune_tensor_fusion": False,
+        },
+        "log_policies": [
+            {"name": "CUDA OOM", "pattern": ".*CUDA out of memory.*", "action": None},
+            {"name": "ECC Error", "pattern": ".*uncorrectable ECC error encountered.*", "action": None},
+        ],
+        "retention_policy": {"log_retention_days": None},
+        "integrations": None,
+        "preemption_timeout": None,
+        "debug": False,
+        "slurm": {"slots_per_node": None, "gpu_type": None, "sbatch_args": []},
+        "pbs": {"slots_per_node": None, "pbsbatch_args": []},
+        "security": None,
+        "tensorboard_storage": None,
+        "data_layer": None,
+        "internal": None,
+    }
+
+
+@pytest.mark.parametrize("field", ExperimentConfig.model_fields)
+def test_null_is_absence(field: str) -> None:
+    text = "".join(line for line in MINIMAL.splitlines(keepends=True) if not line.startswith(f"{field}:"))
+    if field in {"entrypoint", "searcher"}:
+        assert f": {field}: is missing; add" in refusal(f"{text}{field}: null\n")[0]
+    else:
+        assert parse_config(f"{text}{field}: null\n") == parse_config(MINIMAL)
+
+
+def test_null_is_absence_inside_of_sections_too() -> None:
+    text = MINIMAL + "resources: {shm_size: ~, devices: null}\nenvironment: {image: {cpu: ~}}\n"
+    assert parse_config(text) == parse_config(MINIMAL)
+
+
+def test_null_is_a_value_in_data_and_hyperparameters() -> None:
+    config = parse_config(
+        MINIMAL + "data: {a: ~}\nhyperparameters: {b: ~, c: {type: const, val: ~}, d: {e: ~}}\n"
+    )
+    none = {"type": "const", "val": None}
+    assert config.resolved()["data"] == {"a": None}
+    assert config.resolved()["hyperparameters"] == {"b": none, "c": none, "d": {"e": none}}
+
+
+def test_the_resolved_config_is_json_and_gives_the_same_config_again() -> None:
+    text = MINIMAL + (
+        "hyperparameters: {a: 1, lr: {type: log, base: 10, minval: -4, maxval: -1}, n: {m: [1, ~]}}\n"
+        "environment: {image: a/b:1, environment_variables: {gpu: [A=1]}}\n"
+        "checkpoint_storage: {type: shared_fs, host_path: /data, storage_path: a/b}\n"
+        "log_policies: [{name: CUDA OOM}, {name: mine, pattern: x, action: {type: exclude_node}}]\n"
+        "resources: {devices: [/dev/a:/dev/b:rw], shm_size: 1.5 GiB}\n"
+    )
+    config = parse_config(text)
+    again = config_from_mapping(json.loads(json.dumps(config.resolved(), allow_nan=False)))
+    assert again == config
+    assert again.resolved() == config.resolved()
+
+
+def test_all_problems_are_told_at_once_in_the_order_of_the_file() -> None:
+    text = (
+        "entrypoint: model_def.py:T\n"
+        "searcher: {name: single, metrc: loss, max_length: 0}\n"
+        "max_restarts: true\n"
+        "scheduling_unit: twelve\n"
+        "resources:\n"
+        "  slot_per_trial: 2\n"
+        "  slots_per_trial: -1\n"
+        "shm_size: 4g\n"
+        "debug: yes\n"
+        "labels: mnist\n"
+        "name: 5\n"
+        "checkpoint_policy: last\n"
+        "min_validation_period: 5\n"
+        "hyperparameters: {lr: .nan, n: {type: intt}, m: {o: {type: int, minval: 1.5, maxval: 2}}}\n"
+    )
+    assert refusal(text) == [
+        "c.yaml:1:13: entrypoint: 'model_def.py:T' is no `module:Class`; " + MEANT,
+        "c.yaml:2:11: searcher.metric: is missing; add `metric:` with the name of a validation metric",
+        "c.yaml:2:26: searcher.metrc: is no field of searcher; did you mean `metric`?",
+        "c.yaml:2:51: searcher.max_length: must be a whole number of at least 1, not 0",
+        "c.yaml:3:15: max_restarts: must be a whole number, not true",
+        "c.yaml:4:18: scheduling_unit: must be a whole number, not the text 'twelve'",
+        "c.yaml:6:3: resources.slot_per_trial: is no field of resources; did you mean `slots_per_trial`?",
+        "c.yaml:7:20: resources.slots_per_trial: must be at least 0, not -1",
+        "c.yaml:8:1: shm_size: is no field of an experiment config; did you mean `resources.shm_size`?",
+        "c.yaml:9:8: debug: must be true or false, not the text 'yes'; " + TRUTH,
+        "c.yaml:10:9: labels: must be a list, not the text 'mnist'; write `[mnist]`",
+        "c.yaml:11:7: name: must be text, not 5; put it in quotes",
+        "c.yaml:12:20: checkpoint_policy: must be best, all or none, not the text 'last'",
+        "c.yaml:13:24: min_validation_period: must be a length, not 5; " + LENGTHS,
+        "c.yaml:14:23: hyperparameters.lr: must be a finite number within ±1.8e308, not nan",
+        "c.yaml:14:38: hyperparameters.n.type: the text 'intt' is not known; did you mean `int`?",
+        "c.yaml:14:73: hyperparameters.m.o.minval: must be a whole number, not 1.5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("data: {a: [{b: -.inf}]}", "data.a[0].b: must be a finite number within ±1.8e308, not -inf"),
+        ("data: {a: 1e400}", "data.a: must be a finite number within ±1.8e308, not inf"),
+        ("data: {a: 12345678901234567890123}", "data.a: must lie between -2**63 and 2**63-1; it has 74 bits"),
+        ('data: {a: "\\0"}', "data.a: holds a NUL or half of a surrogate pair"),
+        ('"\\0": 1', "'\\x00': holds a NUL or half of a surrogate pair"),
+        ("hyperparameters: {a: {type: categorical, vals: [1, .inf]}}", "hyperparameters.a.vals[1]: must be"),
+        ("max_restarts: 1e3", "max_restarts: must be a whole number, not 1000"),
+        ("records_per_epoch: -5", "records_per_epoch: must be at least 0, not -5"),
+        ("searchers: {}", "searchers: is no field of an experiment config; did you mean `searcher`?"),
+        ("version: 1", "version: must be 0, not 1"),
+        ("resources: {priority: 100}", "resources.priority: must be at most 99, not 100"),
+        (
+            "reproducibility: {experiment_seed: 4294967296}",
+            "reproducibility.experiment_seed: must be at most",
+        ),
+        ("workspace: a", "workspace: needs project beside it; add `project`, or remove both"),
+        ("project: a", "project: needs workspace beside it; add `workspace`, or remove both"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_path(line: str, problem: str) -> None:
+    (told,) = refusal(MINIMAL + line)
+    assert told.startswith("c.yaml:3:")
+    assert told.split(": ", 1)[1].startswith(problem)
+
+
+def test_what_must_be_there_is_asked_for() -> None:
+    assert refusal("name: x") == [
+        "c.yaml:1:1: entrypoint: is missing; add `entrypoint: model_def:MyTrial`",
+        "c.yaml:1:1: searcher: is missing; add `searcher: " + SEARCHER,
+    ]
+
+
+def test_a_trial_class_needs_a_length_and_a_script_does_not() -> None:
+    searcher = "searcher: {name: single, metric: loss}\n"
+    assert parse_config("entrypoint: python3 train.py\n" + searcher).searcher.max_length is None
+    (line,) = refusal("entrypoint: a:B\n" + searcher)
+    assert line.startswith("c.yaml:2:11: searcher: needs max_length")
+
+
+def test_many_problems_are_cut_to_a_screenful() -> None:
+    lines = refusal(MINIMAL + "".join(f"x{index}: 1\n" for index in range(80)))
+    assert (len(lines), lines[-1]) == (51, "... and 30 more")
+
+
+def test_a_secret_is_not_shown_in_its_own_error() -> None:
+    text = MINIMAL + "environment: {registry_auth: {password: 12345, serveraddress: 678}}\n"
+    secret, address = refusal(text)
+    assert secret.endswith("auth.password: must be text, not what is written there; put it in quotes")
+    assert address.endswith("auth.serveraddress: must be text, not 678; put it in quotes")
+
+
+def test_steps_of_determined_0_12_become_batches() -> None:
+    text = (
+        "entrypoint: a:B\nbatches_per_step: 5\nmin_validation_period: 3\nmin_checkpoint_period: {epochs: 1}\n"
+        "searcher: {name: single, metric: loss, max_steps: 10}\n"
+    )
+    config = parse_config(text)
+    assert (config.searcher.max_length, config.min_validation_period, config.min_checkpoint_period) == (
+        Length("batches", 50),
+        Length("batches", 15),
+        Length("epochs", 1),
+    )
+
+
+def test_a_step_is_a_hundred_batches_unless_said() -> None:
+    config = parse_config("entrypoint: a:B\nsearcher: {name: single, metric: loss, max_steps: 10}\n")
+    assert config.searcher.max_length == Length("batches", 1000)
+
+
+def test_old_adaptive_and_population_searchers_are_read_in_batches() -> None:
+    adaptive = "{name: adaptive, metric: loss, target_trial_steps: 2, step_budget: 9}"
+    pbt = "{name: pbt, metric: loss, population_size: 2, num_rounds: 3, steps_per_round: 4}"
+    budget = parse_config(f"entrypoint: a:B\nsearcher: {adaptive}\n").resolved()["searcher"]
+    rounds = parse_config(f"entrypoint: a:B\nsearcher: {pbt}\n").resolved()["searcher"]
+    assert isinstance(budget, dict)
+    assert isinstance(rounds, dict)
+    assert (budget["max_length"], budget["budget"]) == ({"batches": 200}, {"batches": 900})
+    assert rounds["length_per_round"] == {"batches": 400}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("max_steps: 0}", "searcher.max_steps: must be a whole number above 0, not 0"),
+        ("max_steps: x}", "searcher.max_steps: must be a whole number above 0, not the text 'x'"),
+        ("max_steps: 1, max_length: 5}", "searcher.max_steps: is the old form of max_length"),
+        ("max_steps: 1}\nbatches_per_step: 1.5", "batches_per_step: must be a whole number above 0"),
+    ],
+)
+def test_a_wrong_count_of_steps_is_refused_once(text: str, problem: str) -> None:
+    (line,) = refusal(f"entrypoint: a:B\nsearcher: {{name: single, metric: l, {text}\n")
+    assert line.split(": ", 1)[1].startswith(problem)
+
+
+def test_a_file_is_read_with_its_name_in_every_error(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + MINIMAL.encode())
+    assert load_config(path, ["max_restarts=1"]).max_restarts == 1
+    path.write_text("a: 1\n")
+    with pytest.raises(ConfigErrors, match=f"^{path}:1:1: "):
+        load_config(path)
+
+
+def test_a_file_that_cannot_be_read_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read the experiment config .*: No such file or directory"):
+        load_config(tmp_path / "absent.yaml")
+    with pytest.raises(ConfigError, match="Is a directory"):
+        load_config(tmp_path)
+    with pytest.raises(ConfigError, match="cannot read"):
+        load_config(tmp_path / "a\0b")
+
+
+def test_a_file_that_is_not_utf_8_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(b"a: 1\nb: \xff\n")
+    with pytest.raises(ConfigErrors, match=f"^{path}:2: is not UTF-8 text; save it as UTF-8$"):
+        load_config(path)
+    path.write_text(MINIMAL, encoding="utf-16")
+    with pytest.raises(ConfigErrors, match="is not UTF-8"):
+        load_config(path)
+
+
+def test_an_endless_file_is_refused() -> None:
+    if not os.access("/dev/zero", os.R_OK):
+        pytest.skip("no /dev/zero here")
+    with pytest.raises(ConfigErrors, match="is larger than 4 MiB"):
+        load_config(Path("/dev/zero"))
+
+
+def test_a_mapping_of_python_values_is_a_config() -> None:
+    mapping = {
+        "entrypoint": ("python3", "train.py"),
+        "searcher": {"name": "single", "metric": "loss"},
+        "hyperparameters": {"lr": np.float64(0.5), "n": np.int64(3), "path": Path("/data"), "t": (1, 2)},
+    }
+    config = config_from_mapping(mapping)
+    assert config.entrypoint.written == ("python3", "train.py")
+    assert config.resolved()["hyperparameters"] == {
+        name: {"type": "const", "val": value}
+        for name, value in {"lr": 0.5, "n": 3, "path": "/data", "t": [1, 2]}.items()
+    }
+
+
+def test_local_training_needs_neither_entrypoint_nor_searcher() -> None:
+    config = config_from_mapping({}, defaults=LOCAL_DEFAULTS)
+    assert (config.entrypoint.kind, config.entrypoint.written, config.searcher.metric) == ("given", "", None)
+    assert config.searcher.max_length == Length("batches", 100)
+
+
+def test_a_users_searcher_wins_over_the_local_one() -> None:
+    own = {"searcher": {"metric": "loss", "max_length": {"epochs": 2}}}
+    config = config_from_mapping(own, defaults=LOCAL_DEFAULTS)
+    assert (config.searcher.metric, config.searcher.max_length) == ("loss", Length("epochs", 2))
+    other = {"searcher": {"name": "random", "metric": "loss", "max_trials": 2}}
+    assert config_from_mapping(other, defaults=LOCAL_DEFAULTS).searcher.max_length is None
+
+
+@pytest.mark.parametrize(
+    ("mapping", "problem"),
+    [
+        ({"data": {1: 2}}, "config: data: a key must be text, not a value of type int"),
+        ({"data": {"a": object()}}, "config: data.a: is a value of type object, which no config can hold"),
+        ({"data": {"a": b"x"}}, "config: data.a: is a value of type bytes, which no config can hold"),
+        ({"data": {"a": float("nan")}}, "config: data.a: must be a finite number"),
+        ({"data": {"a": 10**5000}}, "config: data.a: must lie between -2**63 and 2**63-1"),
+        ({"data": {"a": "\ud800"}}, "config: data.a: holds a NUL or half of a surrogate pair"),
+    ],
+)
+def test_a_mapping_is_held_to_the_same_rules(mapping: dict[str, object], problem: str) -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        config_from_mapping(mapping, defaults=LOCAL_DEFAULTS)
+    assert str(caught.value).startswith(problem)
+
+
+def test_a_mapping_that_holds_itself_is_refused() -> None:
+    loop: dict[str, object] = {}
+    loop["data"] = loop
+    with pytest.raises(ConfigErrors, match="nests deeper than 100"):
+        config_from_mapping(loop, defaults=LOCAL_DEFAULTS)
+
+
+def test_a_list_is_no_config() -> None:
+    with pytest.raises(ConfigErrors, match="config: must be a map of fields, not a list"):
+        config_from_mapping([1])  # type: ignore[arg-type]
