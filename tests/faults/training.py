@@ -60,7 +60,7 @@ def train(process: Process) -> Generator[None, None, Exit]:
     """The program of the container: what harness and user code do together, one batch between two looks at it."""
     info = RunInfo.load(process.run_dir)
     checkpoints = host_path(process, info.checkpoint_dir)
-    _checkpoints.sweep(checkpoints)
+    _checkpoints.prepare(checkpoints)
     with closing(EventFile(process.run_dir / "events.jsonl", info.name)) as events:
         events.append(Started(1, "3.11", "0"))
         batch, loss = restore(info, checkpoints, events)
