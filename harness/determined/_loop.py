@@ -1,0 +1,204 @@
+"""The training loop of every framework, in the order in which things happen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from determined._errors import InvalidHP, InvalidTrialError
+from determined._records import ExitReason, Stage
+from determined._schedule import Schedule, Stop, stops
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from determined._run import Run
+
+Metrics = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where in its schedule a trial is; kept in checkpoints."""
+
+    steps_completed: int = 0  # batches
+    validated: int | None = None  # batches that had been trained when the newest validation was made
+
+
+class Trainable(Protocol):
+    """What a framework supplies. It knows how to train and nothing of when to stop."""
+
+    @property
+    def steps_completed(self) -> int: ...
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether user code asked to end the trial."""
+
+    def train_until(self, batch: int, should_stop: Callable[[], bool]) -> None:
+        """Train until `batch` batches are completed; ask `should_stop` after each; stop when it says so."""
+
+    def reduce(self) -> Metrics:
+        """Training metrics over the batches since the last call."""
+
+    def reported(self, metrics: Metrics) -> None:
+        """Training metrics were reported."""
+
+    def evaluate(self) -> Metrics: ...
+
+    def save(self, directory: Path, position: Position) -> None:
+        """Fill an empty directory with all that training needs to go on."""
+
+    def saved(self, uuid: str) -> None:
+        """The checkpoint is complete and visible."""
+
+    def metadata(self) -> Mapping[str, object]:
+        """What the checkpoint's record says of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SavePolicy:
+    """Which validations are saved besides what the schedule asks for."""
+
+    name: str  # best, all or none
+    metric: str = ""
+    smaller_is_better: bool = True
+
+    @classmethod
+    def configured(cls, config: Mapping[str, object]) -> SavePolicy:
+        searcher = config.get("searcher")
+        searcher = searcher if isinstance(searcher, Mapping) else {}
+        name, metric = str(config.get("checkpoint_policy", "best")), str(searcher.get("metric") or "")
+        smaller = bool(searcher.get("smaller_is_better", True))
+        return cls("all", "", smaller) if name == "best" and not metric else cls(name, metric, smaller)
+
+    def value(self, metrics: Metrics) -> float:
+        """The searcher metric.
+
+        Raises:
+            InvalidTrialError: validation did not return it, or not as one number.
+        """
+        mend = (
+            f"return {self.metric} as one number when validating, or name another metric in searcher.metric"
+        )
+        if self.metric not in metrics:
+            raise InvalidTrialError(
+                f"the searcher metric {self.metric} is none of the validation metrics {', '.join(metrics)}",
+                mend=mend,
+            )
+        value = metrics[self.metric]
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise InvalidTrialError(
+                f"the searcher metric {self.metric} is not a number: {value!r}", mend=mend
+            )
+        return float(value)
+
+    def better(self, value: float, best: float | None) -> bool:
+        """NaN is never better than anything."""
+        if best is None or math.isnan(best):
+            return not math.isnan(value)
+        return value < best if self.smaller_is_better else value > best
+
+
+@dataclass(slots=True)
+class Loop:
+    """One trial's way through its schedule.
+
+    Args:
+        trial: the framework's part.
+        run: where results go.
+        schedule: what is due when.
+        policy: which validations are saved.
+        start: where training goes on from.
+    """
+
+    trial: Trainable
+    run: Run
+    schedule: Schedule
+    policy: SavePolicy
+    start: Position = field(default_factory=Position)
+    _validated: int | None = None
+    _saved: Position = field(default_factory=Position)
+    _best: float | None = None
+
+    def __post_init__(self) -> None:
+        self._validated = self.start.validated
+        self._saved = self.start
+        self._best = self.run.info.best_validation
+
+    def train(self) -> ExitReason:
+        """Train to the end of the schedule, or until somebody asks to stop.
+
+        Raises:
+            InvalidHP: from user code, after what was trained is saved.
+        """
+        try:
+            return self._train()
+        except InvalidHP:
+            self._save_unless_current()
+            raise
+
+    def _train(self) -> ExitReason:
+        completed, validated = self.start.steps_completed, self.start.validated
+        for stop in stops(self.schedule, completed=completed, validated=validated):
+            reason = self._reach(stop)
+            if reason is not None:
+                self._save_unless_current()
+                return reason
+        return ExitReason.COMPLETED
+
+    def _reach(self, stop: Stop) -> ExitReason | None:
+        self._train_to(stop.batch)
+        if self.trial.steps_completed == stop.batch and not self.run.should_stop():
+            self._do_what_is_due(stop)
+        if self.trial.stop_requested:
+            return ExitReason.STOPPED
+        done = self._saved == Position(self.schedule.max_length, self.schedule.max_length)
+        return ExitReason.PREEMPTED if self.run.should_stop() and not done else None
+
+    def _train_to(self, batch: int) -> None:
+        if self.trial.steps_completed >= batch:
+            return
+        self.run.enter(Stage.TRAIN)
+        self.trial.train_until(batch, self.run.should_stop)
+        metrics = self.trial.reduce()
+        self.run.report_training(self.trial.steps_completed, metrics)
+        self.trial.reported(metrics)
+        self.run.report_progress(min(1.0, self.trial.steps_completed / self.schedule.max_length))
+
+    def _do_what_is_due(self, stop: Stop) -> None:
+        if stop.validate:
+            self._validate()
+        if stop.checkpoint:
+            self._save_unless_current()
+
+    def _validate(self) -> None:
+        self.run.enter(Stage.VALIDATE)
+        metrics = self.trial.evaluate()
+        self._validated = self.trial.steps_completed
+        self.run.report_validation(self._validated, metrics)
+        if self._worth_saving(metrics):
+            self._save_unless_current()
+
+    def _worth_saving(self, metrics: Metrics) -> bool:
+        if self.policy.name != "best":
+            return self.policy.name == "all"
+        value = self.policy.value(metrics)
+        if self._validated == 0 or not self.policy.better(value, self._best):
+            return False
+        self._best = value
+        return True
+
+    def _save_unless_current(self) -> None:
+        position = Position(self.trial.steps_completed, self._validated)
+        if (
+            position == self._saved or position.steps_completed == 0
+        ):  # a trial that was never trained is no loss
+            return
+        self.run.enter(Stage.CHECKPOINT)
+        with self.run.store_checkpoint(position.steps_completed, self.trial.metadata()) as (directory, uuid):
+            self.trial.save(directory, position)
+        self._saved = position
+        self.trial.saved(uuid)

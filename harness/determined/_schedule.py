@@ -1,0 +1,144 @@
+"""When a trial stops to report, validate and checkpoint. Arithmetic in batches, without a framework."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from determined._errors import InvalidTrialError
+from determined._run_info import Length
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """Due every so many batches, or at given batches. Neither: never."""
+
+    every: int = 0
+    at: tuple[int, ...] = ()  # sorted
+
+    def after(self, batch: int) -> int | None:
+        """The first batch after `batch` at which it is due."""
+        if self.every:
+            return (batch // self.every + 1) * self.every
+        index = bisect_right(self.at, batch)
+        return self.at[index] if index < len(self.at) else None
+
+    def due(self, batch: int) -> bool:
+        return batch % self.every == 0 if self.every else batch in self.at
+
+
+NEVER = Period()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Schedule:
+    max_length: int  # in batches
+    report: Period = NEVER
+    validation: Period = NEVER
+    checkpoint: Period = NEVER
+    initial_validation: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """After `batch` batches training pauses to report, and for what else is due."""
+
+    batch: int
+    validate: bool
+    checkpoint: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """What lengths are worth in batches. None: not known for this trial."""
+
+    epoch: int | None = None  # batches in an epoch
+    batch: int | None = None  # records in a batch, over all slots
+
+    def batches(self, length: Length, field: str) -> int:
+        """Convert a length of the config.
+
+        Args:
+            length: what to convert.
+            field: the config's name for it, for the error.
+        """
+        if length.unit == "batches":
+            return length.count
+        if length.unit == "epochs":
+            return length.count * self._known(self.epoch, "the training data has no length", field)
+        records = self._known(self.batch, "the hyperparameter global_batch_size is not set", field)
+        return max(1, length.count // records) if length.count else 0
+
+    @staticmethod
+    def _known(value: int | None, why: str, field: str) -> int:
+        if value is None:
+            raise InvalidTrialError(
+                f"{field} cannot be converted to batches: {why}", mend=f"give {field} in batches"
+            )
+        return value
+
+
+def stops(schedule: Schedule, *, completed: int = 0, validated: int | None = None) -> Iterator[Stop]:
+    """Yield the stops that are left; the last one validates and checkpoints.
+
+    Args:
+        schedule: what is due when.
+        completed: batches trained so far.
+        validated: batches that had been trained when the newest validation was made. One that was due at
+            `completed` and was not made, because the run was asked to leave, comes first.
+    """
+    if validated != completed and _validate(schedule, completed):
+        yield Stop(completed, validate=True, checkpoint=completed > 0)
+    batch = completed
+    while batch < schedule.max_length:
+        batch = _next(schedule, batch)
+        last = batch == schedule.max_length
+        yield Stop(batch, _validate(schedule, batch), checkpoint=last or schedule.checkpoint.due(batch))
+
+
+def _validate(schedule: Schedule, batch: int) -> bool:
+    if batch == 0:
+        return schedule.initial_validation
+    return batch >= schedule.max_length or schedule.validation.due(batch)
+
+
+def _next(schedule: Schedule, batch: int) -> int:
+    due = (period.after(batch) for period in (schedule.report, schedule.validation, schedule.checkpoint))
+    return min(schedule.max_length, *(schedule.max_length if stop is None else stop for stop in due))
+
+
+def configured(config: Mapping[str, object], max_length: Length, units: Units) -> Schedule:
+    """The schedule that an experiment config asks for."""
+
+    def period(field: str) -> Period:
+        length = parse_length(config.get(field), field)
+        return Period(units.batches(length, field)) if length else NEVER
+
+    unit = config.get("scheduling_unit")
+    return Schedule(
+        max_length=units.batches(max_length, "searcher.max_length"),
+        report=Period(unit if isinstance(unit, int) and unit > 0 else 100),
+        validation=period("min_validation_period"),
+        checkpoint=period("min_checkpoint_period"),
+        initial_validation=bool(config.get("perform_initial_validation", False)),
+    )
+
+
+def parse_length(value: object, field: str) -> Length | None:
+    """Read `{batches: 100}` or plain 100; None and zero mean never."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Length("batches", value) if value > 0 else None
+    if isinstance(value, Length):
+        return value if value.count > 0 else None
+    if isinstance(value, Mapping):
+        given = {
+            unit: value[unit] for unit in ("batches", "records", "epochs") if value.get(unit) is not None
+        }
+        if "unit" in value:
+            given[str(value["unit"])] = value.get("count")
+        if len(given) == 1 and isinstance(count := next(iter(given.values())), int):
+            return Length(next(iter(given)), count) if count > 0 else None
+    elif value is None:
+        return None
+    raise InvalidTrialError(f"{field} is not a length: {value!r}", mend="write it as {batches: 100}")

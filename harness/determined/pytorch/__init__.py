@@ -1,0 +1,58 @@
+"""Determined's PyTorch API: `from determined.pytorch import PyTorchTrial, DataLoader`."""
+
+from __future__ import annotations
+
+from determined._errors import InvalidHP
+from determined.pytorch import samplers
+from determined.pytorch._callbacks import PyTorchCallback
+from determined.pytorch._context import PyTorchTrialContext
+from determined.pytorch._data import DataLoader, adapt_batch_sampler, data_length
+from determined.pytorch._device import to_device
+from determined.pytorch._load import load_trial_from_checkpoint_path, reset_parameters
+from determined.pytorch._lr_scheduler import LRScheduler
+from determined.pytorch._reducers import MetricReducer, Reducer
+from determined.pytorch._trainer import Batch, Epoch, Trainer, TrainUnit, init
+from determined.pytorch._trial import PyTorchTrial
+from determined.pytorch._types import Array, TorchData
+from determined.pytorch.samplers import (
+    DistributedBatchSampler,
+    DistributedSampler,
+    RepeatBatchSampler,
+    RepeatSampler,
+    ReproducibleShuffleBatchSampler,
+    ReproducibleShuffleSampler,
+    SkipBatchSampler,
+    SkipSampler,
+)
+
+__all__ = [
+    "Array",
+    "Batch",
+    "DataLoader",
+    "DistributedBatchSampler",
+    "DistributedSampler",
+    "Epoch",
+    "InvalidHP",
+    "LRScheduler",
+    "MetricReducer",
+    "PyTorchCallback",
+    "PyTorchTrial",
+    "PyTorchTrialContext",
+    "Reducer",
+    "RepeatBatchSampler",
+    "RepeatSampler",
+    "ReproducibleShuffleBatchSampler",
+    "ReproducibleShuffleSampler",
+    "SkipBatchSampler",
+    "SkipSampler",
+    "TorchData",
+    "TrainUnit",
+    "Trainer",
+    "adapt_batch_sampler",
+    "data_length",
+    "init",
+    "load_trial_from_checkpoint_path",
+    "reset_parameters",
+    "samplers",
+    "to_device",
+]

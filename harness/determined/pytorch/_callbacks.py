@@ -1,0 +1,106 @@
+"""Callbacks: the hooks a user may override, and their dispatch at no cost for those that nobody overrides."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from determined._errors import InvalidTrialError
+
+if TYPE_CHECKING:
+    import pathlib
+
+State = dict[str, object]
+
+
+class PyTorchCallback:
+    """Override any of these; the harness calls what you override, in the order in which they stand here."""
+
+    def on_trial_startup(self, first_batch_idx: int, checkpoint_uuid: str | None) -> None: ...
+
+    def on_checkpoint_load_start(self, checkpoint: State) -> None:
+        """May change what was read before it is restored."""
+
+    def on_training_start(self) -> None: ...
+
+    def on_training_epoch_start(self, epoch_idx: int) -> None: ...
+
+    def on_training_epoch_end(self, epoch_idx: int) -> None: ...
+
+    def on_training_workload_end(self, avg_metrics: State, batch_metrics: list[State]) -> None:
+        """Training metrics were reported: their means, and every batch's values since the last report."""
+
+    def on_validation_start(self) -> None: ...
+
+    def on_validation_epoch_start(self) -> None: ...
+
+    def on_validation_epoch_end(self, outputs: list[State]) -> None: ...
+
+    def on_validation_end(self, metrics: State) -> None: ...
+
+    def on_checkpoint_save_start(self, checkpoint: State) -> None:
+        """May change what will be written."""
+
+    def on_checkpoint_end(self, checkpoint_dir: str) -> None:
+        """Deprecated name of `on_checkpoint_write_end`."""
+
+    def on_checkpoint_write_end(self, checkpoint_dir: pathlib.Path) -> None: ...
+
+    def on_checkpoint_upload_end(self, uuid: str) -> None: ...
+
+    def on_trial_shutdown(self) -> None:
+        """Called last, also when the trial failed."""
+
+    def state_dict(self) -> State:
+        return {}
+
+    def load_state_dict(self, state_dict: State) -> None: ...
+
+
+class Hooks:
+    """The callbacks of one trial, each hook resolved once to the methods that override it."""
+
+    def __init__(self, callbacks: Mapping[str, PyTorchCallback]) -> None:
+        self.callbacks = _checked(callbacks)
+        self.epoch_start = tuple(_epoch_hook(hook) for hook in self.of("on_training_epoch_start"))
+        self.epoch_end = tuple(_epoch_hook(hook) for hook in self.of("on_training_epoch_end"))
+
+    def of(self, name: str) -> tuple[Callable[..., object], ...]:
+        return tuple(getattr(one, name) for one in self.callbacks.values() if _overridden(one, name))
+
+    def call(self, name: str, *args: object, **keywords: object) -> None:
+        for hook in self.of(name):
+            hook(*args, **keywords)
+
+    def state_dicts(self) -> dict[str, State]:
+        return {name: one.state_dict() for name, one in self.callbacks.items()}
+
+    def load_state_dicts(self, states: Mapping[str, State]) -> None:
+        """A callback that the checkpoint does not know starts afresh."""
+        for name, one in self.callbacks.items():
+            if name in states:
+                one.load_state_dict(states[name])
+
+
+def _overridden(callback: PyTorchCallback, name: str) -> bool:
+    return getattr(getattr(callback, name), "__func__", None) is not getattr(PyTorchCallback, name)
+
+
+def _checked(callbacks: object) -> dict[str, PyTorchCallback]:
+    mend = "return {name: PyTorchCallback} from build_callbacks"
+    if not isinstance(callbacks, Mapping):
+        raise InvalidTrialError(f"build_callbacks returned {type(callbacks).__name__}, not a dict", mend=mend)
+    for name, callback in callbacks.items():
+        if not isinstance(callback, PyTorchCallback):
+            raise InvalidTrialError(
+                f"callback {name!r} is a {type(callback).__name__}, no PyTorchCallback", mend=mend
+            )
+    return dict(callbacks)
+
+
+def _epoch_hook(hook: Callable[..., object]) -> Callable[[int], object]:
+    """Before Determined 0.17.9 these hooks took no argument."""
+    if inspect.signature(hook).parameters:
+        return hook
+    return lambda _: hook()

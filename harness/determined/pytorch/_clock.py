@@ -1,0 +1,50 @@
+"""Where training is: the one number that the loop writes for every batch."""
+
+from __future__ import annotations
+
+from determined._errors import InvalidTrialError
+
+
+class Clock:
+    """The batch in training, and what it means in epochs.
+
+    Attributes:
+        batch_idx: counted from 0 over the life of the trial; None before the first batch.
+        epoch_length: batches in an epoch; None when the training data has no length: one endless epoch.
+    """
+
+    __slots__ = ("batch_idx", "epoch_length")
+
+    def __init__(self) -> None:
+        self.batch_idx: int | None = None
+        self.epoch_length: int | None = None
+
+    @property
+    def batch(self) -> int:
+        """The batch in training.
+
+        Raises:
+            InvalidTrialError: there is none yet.
+        """
+        if self.batch_idx is None:
+            raise InvalidTrialError(
+                "the trial asked for the current batch or epoch before training began",
+                mend="ask for it in train_batch, not in __init__ or while data is loaded",
+            )
+        return self.batch_idx
+
+    @property
+    def epoch(self) -> int:
+        return self.epochs(self.batch)
+
+    @property
+    def is_epoch_start(self) -> bool:
+        return self.batch % self.epoch_length == 0 if self.epoch_length else self.batch == 0
+
+    @property
+    def is_epoch_end(self) -> bool:
+        return self.epoch_length is not None and (self.batch + 1) % self.epoch_length == 0
+
+    def epochs(self, batches: int) -> int:
+        """Epochs that are complete after so many batches."""
+        return batches // self.epoch_length if self.epoch_length else 0

@@ -1,0 +1,247 @@
+"""What a PyTorchTrial is given: wrapping, stepping, hyperparameters, and where training is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from determined._errors import InvalidTrialError
+from determined.pytorch._clock import Clock
+from determined.pytorch._device import to_device
+from determined.pytorch._distributed import SingleProcess
+from determined.pytorch._experimental import Experimental
+from determined.pytorch._gradients import Aggregation, ClipGrads, Gradients
+from determined.pytorch._hparams import HparamAccess
+from determined.pytorch._lr_scheduler import LRScheduler
+from determined.pytorch._reducers import FunctionReducer, MetricReducer, Reducers, Wrapped
+from determined.pytorch._tensorboard import Board
+
+if TYPE_CHECKING:
+    from torch.amp.grad_scaler import GradScaler
+
+    from determined._run_info import RunInfo
+    from determined.pytorch._types import Untyped
+
+_LOG = logging.getLogger(__name__)
+_Model = TypeVar("_Model", bound=torch.nn.Module)
+_Optimizer = TypeVar("_Optimizer", bound=torch.optim.Optimizer)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """All that a context knows before user code runs."""
+
+    device: torch.device
+    hparams: Mapping[str, object] | None = None
+    config: Mapping[str, object] | None = None
+    info: RunInfo | None = None  # None: the context is not part of a run
+    tensorboard_dir: Path = Path("runs")
+    aggregation: Aggregation = field(default_factory=Aggregation)
+    initial_batch: int = 0
+    place: bool = True  # move models to the device
+
+
+class PyTorchTrialContext(HparamAccess):
+    """The first argument of a trial's `__init__`; keep it as `self.context`."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting.hparams, setting.config, setting.info)
+        self.device = setting.device
+        self.distributed = SingleProcess()
+        self.models: list[torch.nn.Module] = []
+        self.optimizers: list[torch.optim.Optimizer] = []
+        self.lr_schedulers: list[LRScheduler] = []
+        self.clock = Clock()
+        self.gradients = Gradients(setting.aggregation, self.clock, self.device)
+        self.reducers = Reducers(self.distributed.allgather)
+        self.board = Board(setting.tensorboard_dir)
+        self.experimental = Experimental(self.wrap_amp)
+        self.profiler: torch.profiler.profile | None = None
+        self.asked_initial_batch = False
+        self.initial_batch = setting.initial_batch
+        self._place = setting.place
+        self._stop_requested = False
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, object]) -> PyTorchTrialContext:
+        """A context for trying a trial out by hand; hyperparameters must be plain values."""
+        hparams = config.get("hyperparameters")
+        known = dict(hparams) if isinstance(hparams, Mapping) else {}
+        return cls(Setting(device=torch.device("cpu"), hparams=known, config=config))
+
+    def wrap_model(self, model: _Model) -> _Model:
+        """Move a model to the device and keep it in checkpoints. Use what is returned."""
+        if not isinstance(model, torch.nn.Module):
+            raise InvalidTrialError(
+                f"wrap_model got a {type(model).__name__}, not a torch.nn.Module",
+                mend="pass the model itself, before any other wrapping",
+            )
+        if self._place:
+            model = model.to(self.device)
+        if self.gradients.automatic:
+            self.gradients.autocast(model)
+        self.models.append(model)
+        return model
+
+    def wrap_optimizer(
+        self,
+        optimizer: _Optimizer,
+        backward_passes_per_step: int = 1,
+        fp16_compression: bool | None = None,  # noqa: ARG002, FBT001  (Determined's own signature)
+        average_aggregated_gradients: bool | None = None,  # noqa: FBT001  (Determined's own signature)
+    ) -> _Optimizer:
+        """Keep an optimizer in checkpoints and let `step_optimizer` step it."""
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise InvalidTrialError(
+                f"wrap_optimizer got a {type(optimizer).__name__}, not a torch.optim.Optimizer",
+                mend="make the optimizer from the wrapped model's parameters and pass it",
+            )
+        if backward_passes_per_step < 1:
+            raise InvalidTrialError(
+                f"wrap_optimizer got backward_passes_per_step={backward_passes_per_step}",
+                mend="make it 1 or more",
+            )
+        self.gradients.add(optimizer, average=average_aggregated_gradients)
+        self.optimizers.append(optimizer)
+        return optimizer
+
+    def wrap_lr_scheduler(
+        self, lr_scheduler: Untyped, step_mode: LRScheduler.StepMode, frequency: int = 1
+    ) -> Untyped:
+        """Keep a scheduler in checkpoints and step it as `step_mode` says; returns it as it is."""
+        optimizer = getattr(lr_scheduler, "optimizer", None)
+        if not any(optimizer is one for one in self.optimizers):
+            raise InvalidTrialError(
+                "wrap_lr_scheduler got a scheduler of an optimizer that was not wrapped",
+                mend="make the scheduler from the optimizer that context.wrap_optimizer returned",
+            )
+        self.lr_schedulers.append(LRScheduler(lr_scheduler, step_mode, frequency))
+        return lr_scheduler
+
+    def wrap_scaler(self, scaler: GradScaler) -> GradScaler:
+        """Keep the trial's own GradScaler in checkpoints; the trial scales, unscales and updates."""
+        if self.models:
+            raise InvalidTrialError(
+                "wrap_scaler came after wrap_model", mend="call wrap_scaler, or use_amp, first"
+            )
+        if self.gradients.scaler is not None:
+            raise InvalidTrialError("a second GradScaler was wrapped", mend="use one for all optimizers")
+        self.gradients.scaler = scaler
+        return scaler
+
+    def wrap_amp(self) -> None:
+        """Let the harness do mixed precision: see `experimental.use_amp`."""
+        if self.models or self.gradients.scaler is not None:
+            raise InvalidTrialError(
+                "use_amp came after wrap_model or wrap_scaler",
+                mend="call context.experimental.use_amp() first",
+            )
+        self.gradients.use_amp()
+
+    def wrap_reducer(
+        self,
+        reducer: MetricReducer | Callable[[list[Any]], Any],
+        name: str | None = None,
+        for_training: bool = True,  # noqa: FBT001, FBT002  (Determined's own signature)
+        for_validation: bool = True,  # noqa: FBT001, FBT002  (Determined's own signature)
+    ) -> Untyped:
+        """Have a metric reduced by an object, or by a function of all values given to its `update`."""
+        if not isinstance(reducer, MetricReducer):
+            if not callable(reducer):
+                raise InvalidTrialError(
+                    f"wrap_reducer got a {type(reducer).__name__}", mend="pass a MetricReducer or a function"
+                )
+            reducer = FunctionReducer(reducer)
+        self.reducers.add(
+            Wrapped(reducer=reducer, name=name, for_training=for_training, for_validation=for_validation)
+        )
+        return reducer
+
+    def configure_apex_amp(self, *_args: object, **_options: object) -> None:
+        """Refused: apex is no longer maintained."""
+        raise InvalidTrialError(
+            "configure_apex_amp: apex is not supported",
+            mend="call context.experimental.use_amp() before wrap_model, and leave configure_apex_amp out",
+        )
+
+    def backward(
+        self,
+        loss: torch.Tensor,
+        gradient: torch.Tensor | None = None,
+        retain_graph: bool = False,  # noqa: FBT001, FBT002  (Determined's own signature)
+        create_graph: bool = False,  # noqa: FBT001, FBT002  (Determined's own signature)
+    ) -> None:
+        """`loss.backward`, scaled where mixed precision is on."""
+        if gradient is None and not retain_graph and not create_graph:
+            self.gradients.backward(loss)
+        else:
+            self.gradients.backward(
+                loss, gradient=gradient, retain_graph=retain_graph, create_graph=create_graph
+            )
+
+    def step_optimizer(
+        self,
+        optimizer: torch.optim.Optimizer,
+        clip_grads: ClipGrads | None = None,
+        auto_zero_grads: bool = True,  # noqa: FBT001, FBT002  (Determined's own signature)
+        scaler: GradScaler | None = None,
+    ) -> None:
+        """Step and zero, if this batch ends an aggregation; `clip_grads(parameters)` is called before."""
+        self.gradients.step(optimizer, clip_grads, auto_zero_grads, scaler)
+
+    def to_device(self, data: Untyped) -> Untyped:
+        """Move what can be moved, anywhere in dicts, lists and tuples."""
+        return to_device(data, self.device)
+
+    def current_train_batch(self) -> int:
+        return self.clock.batch
+
+    def current_train_epoch(self) -> int:
+        return self.clock.epoch
+
+    def is_epoch_start(self) -> bool:
+        return self.clock.is_epoch_start
+
+    def is_epoch_end(self) -> bool:
+        return self.clock.is_epoch_end
+
+    def get_initial_batch(self) -> int:
+        """Batches trained before this run. A trial that asks skips them itself in loaders of its own."""
+        self.asked_initial_batch = True
+        return self.initial_batch
+
+    def get_stop_requested(self) -> bool:
+        return self._stop_requested
+
+    def set_stop_requested(self, stop_requested: bool) -> None:  # noqa: FBT001  (Determined's own signature)
+        """Checkpoint and end the trial at the next report."""
+        if not isinstance(stop_requested, bool):
+            raise InvalidTrialError(
+                f"set_stop_requested got {stop_requested!r}", mend="call context.set_stop_requested(True)"
+            )
+        if stop_requested:
+            _LOG.info("the trial asked to stop")
+        self._stop_requested = stop_requested
+
+    def get_tensorboard_path(self) -> Path:
+        return self.board.directory
+
+    def get_tensorboard_writer(self) -> Untyped:
+        """A SummaryWriter on the trial's path; a silent one where the package tensorboard is missing."""
+        return self.board.writer
+
+    def set_enable_tensorboard_logging(self, enable_tensorboard_logging: bool) -> None:  # noqa: FBT001  (Determined's own signature)
+        self.board.enabled = enable_tensorboard_logging
+
+    def get_enable_tensorboard_logging(self) -> bool:
+        return self.board.enabled
+
+    def set_profiler(self, *args: Untyped, **options: Untyped) -> None:
+        """Profile with `torch.profiler.profile`; traces go to the TensorBoard path."""
+        options["on_trace_ready"] = torch.profiler.tensorboard_trace_handler(str(self.board.directory))
+        self.profiler = torch.profiler.profile(*args, **options)

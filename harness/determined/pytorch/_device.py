@@ -1,0 +1,69 @@
+"""Which device a trial trains on, and how batches get there."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+
+from determined._errors import InvalidTrialError
+
+if TYPE_CHECKING:
+    from determined.pytorch._types import Untyped
+
+_LOG = logging.getLogger(__name__)
+_NUMERIC_KINDS = "fciub"
+
+
+def choose_device(slots: int) -> torch.device:
+    """The device of a run with `slots` slots.
+
+    Raises:
+        InvalidTrialError: more than one slot.
+    """
+    if slots > 1:
+        raise InvalidTrialError(
+            f"resources.slots_per_trial is {slots}, and training on more than one GPU is not supported yet",
+            mend="set resources.slots_per_trial to 1",
+        )
+    if slots == 1 and torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    if slots == 1:
+        _LOG.warning("torch sees no GPU: training on the CPU")
+    return torch.device("cpu")
+
+
+def to_device(data: Untyped, device: torch.device | str) -> Untyped:
+    """Move tensors and numeric arrays, anywhere in dicts, lists and tuples; leave what cannot be moved."""
+    kind = type(data)
+    if kind is torch.Tensor:
+        return data.to(device, non_blocking=True)
+    if kind is list:
+        return [to_device(item, device) for item in data]
+    if isinstance(data, dict):
+        moved = {key: to_device(value, device) for key, value in data.items()}
+        return moved if kind is dict else kind(moved)  # an OrderedDict and the like
+    if isinstance(data, tuple):
+        items = [to_device(item, device) for item in data]
+        return kind(*items) if hasattr(data, "_fields") else tuple(items)
+    if isinstance(data, list):
+        return [to_device(item, device) for item in data]
+    return _leaf(data, device)
+
+
+def _leaf(data: Untyped, device: torch.device | str) -> Untyped:
+    if hasattr(data, "to"):
+        return data.to(device)
+    if getattr(getattr(data, "dtype", None), "kind", "") in _NUMERIC_KINDS and hasattr(data, "__array__"):
+        return torch.as_tensor(data).to(device)
+    _warn_once(type(data).__name__)
+    return data
+
+
+@cache
+def _warn_once(kind: str) -> None:
+    _LOG.warning(
+        "values of type %s in a batch cannot be moved to a device and are passed on as they are", kind
+    )

@@ -1,0 +1,88 @@
+"""One validation: every batch, or the whole data set at once, to one dict of metrics."""
+
+from __future__ import annotations
+
+import inspect
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from determined.pytorch._metrics import Window, as_metrics, plain, reduce_validation
+from determined.pytorch._reducers import reducers_of
+from determined.pytorch._trial import PyTorchTrial, overrides
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from determined.pytorch._callbacks import Hooks
+    from determined.pytorch._context import PyTorchTrialContext
+
+Metrics = dict[str, object]
+
+
+class Evaluation:
+    """How a trial validates.
+
+    Args:
+        trial: whose methods are called.
+        context: the trial's.
+        hooks: its callbacks.
+        loader: the validation data.
+        limit: batches to read; None reads all of them.
+    """
+
+    def __init__(
+        self,
+        trial: PyTorchTrial,
+        context: PyTorchTrialContext,
+        hooks: Hooks,
+        loader: Iterable[Any],
+        limit: int | None = None,
+    ) -> None:
+        self._trial, self._context, self._hooks = trial, context, hooks
+        self._loader, self._limit = loader, limit
+        self._whole = overrides(type(trial), "evaluate_full_dataset")
+
+    def run(self) -> Metrics:
+        """Validate in eval mode and without gradients; models train again afterwards."""
+        self._context.reducers.reset(training=False)
+        for model in self._context.models:
+            model.eval()
+        self._hooks.call("on_validation_start")
+        with torch.no_grad():
+            metrics = self._full_dataset() if self._whole else self._batches()
+        metrics = {**metrics, **self._context.reducers.metrics(training=False)}
+        metrics = {name: plain(value, name) for name, value in metrics.items()}
+        self._hooks.call("on_validation_end", metrics)
+        for model in self._context.models:
+            model.train()
+        return metrics
+
+    def _full_dataset(self) -> Metrics:
+        outcome = self._trial.evaluate_full_dataset(self._loader)  # type: ignore[arg-type]
+        return as_metrics(outcome, "evaluate_full_dataset")
+
+    def _batches(self) -> Metrics:
+        window = Window("evaluate_batch")
+        evaluate = _evaluate_batch(self._trial)
+        self._hooks.call("on_validation_epoch_start")
+        for number, batch in enumerate(islice(self._loader, self._limit)):
+            placed = self._context.to_device(batch) if self._context.experimental.auto_to_device else batch
+            window.add(evaluate(placed, number))
+        if self._hooks.of("on_validation_epoch_end"):
+            self._hooks.call("on_validation_epoch_end", window.rows())
+        reducers = reducers_of(self._trial.evaluation_reducer(), list(window.columns))
+        return reduce_validation(window.columns, reducers)
+
+
+def _evaluate_batch(trial: PyTorchTrial) -> Callable[[Any, int], object]:
+    """`batch_idx` came with 0.14.5: trials written before do not take it."""
+    method: Callable[..., object] = trial.evaluate_batch
+    parameters = inspect.signature(method).parameters
+    if "batch_idx" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return lambda batch, number: method(batch, batch_idx=number)
+    positional = [p for p in parameters.values() if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
+    if len(positional) > 1 or any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
+        return method
+    return lambda batch, _: method(batch)

@@ -1,0 +1,170 @@
+"""The two loaders of a trial: built, checked, and made to begin at any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch.utils.data import DataLoader as TorchDataLoader
+
+from determined._errors import InvalidTrialError
+from determined._seeds import derive
+from determined.pytorch import _rng
+from determined.pytorch._data import DataLoader
+
+if TYPE_CHECKING:
+    from determined.pytorch._context import PyTorchTrialContext
+    from determined.pytorch._trial import PyTorchTrial
+    from determined.pytorch._types import Untyped
+
+_RETURN = "return a determined.pytorch.DataLoader from {method}"
+_ALLOW = (
+    "use determined.pytorch.DataLoader, or call "
+    "context.experimental.disable_dataset_reproducibility_checks() in __init__"
+)
+
+
+class Feed(Protocol):
+    """Training batches without an end."""
+
+    epoch_length: int | None
+
+    def begin(self, batch: int, state: _rng.State | None) -> Iterator[Any]:
+        """Batches from number `batch` on; `state` is what `state()` gave when that many had been read."""
+
+    def state(self) -> _rng.State:
+        """What `begin` needs besides the number of the batch."""
+
+
+class OwnFeed:
+    """A `determined.pytorch.DataLoader`: any batch is found by its number."""
+
+    def __init__(self, loader: DataLoader, seed: int) -> None:
+        self._loader, self._seed = loader, seed
+        self.epoch_length: int | None = len(loader)
+
+    def begin(self, batch: int, state: _rng.State | None) -> Iterator[Any]:  # noqa: ARG002  (the other kind of feed needs it)
+        return iter(self._loader.get_data_loader(repeat=True, skip=batch, seed=self._seed))
+
+    def state(self) -> _rng.State:
+        return {}
+
+
+class ForeignFeed:
+    """A loader of the user's own, begun again whenever it ends.
+
+    It is brought back to where it was by reading its current pass again, under the random state that the pass
+    began with; a trial that asked for `get_initial_batch` does this itself.
+    """
+
+    def __init__(self, loader: Iterable[Any], *, replay: bool) -> None:
+        self._loader, self._replay = loader, replay
+        self._iterator: Iterator[Any] | None = None
+        self._began: _rng.State = {}
+        self._read = 0  # batches of the current pass
+        self.epoch_length = _length(loader)
+
+    def begin(self, batch: int, state: _rng.State | None) -> Iterator[Any]:  # noqa: ARG002  (the other kind of feed needs it)
+        if state and self._replay and state["read"]:
+            with _rng.kept():
+                _rng.restore(state["began"])
+                self._start()
+                self._read = sum(1 for _ in islice(self._iterator or (), state["read"]))
+        return self
+
+    def state(self) -> _rng.State:
+        return {"read": self._read, "began": self._began}
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Untyped:
+        if self._iterator is None:
+            self._start()
+        try:
+            batch = next(self._iterator or iter(()))
+        except StopIteration:
+            batch = self._again()
+        self._read += 1
+        return batch
+
+    def _start(self) -> None:
+        self._began = _rng.capture()
+        self._iterator, self._read = iter(self._loader), 0
+
+    def _again(self) -> Untyped:
+        self._start()
+        for batch in self._iterator or ():
+            return batch
+        raise InvalidTrialError(
+            "the loader of build_training_data_loader has no batches", mend="check the data set that it reads"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Loaders:
+    training: Feed
+    validation: TorchDataLoader[Any]
+
+
+def build_loaders(trial: PyTorchTrial, context: PyTorchTrialContext, seed: int) -> Loaders:
+    """Call both `build_..._data_loader` methods and check what they return.
+
+    Args:
+        trial: whose loaders are built.
+        context: the trial's; knows which loaders are allowed.
+        seed: of the order of the training data, and of what is random in loader workers.
+    """
+    training = _checked(trial.build_training_data_loader(), "build_training_data_loader", context)
+    validation = _checked(trial.build_validation_data_loader(), "build_validation_data_loader", context)
+    feed: Feed = (
+        OwnFeed(training, derive(seed, "training"))
+        if isinstance(training, DataLoader)
+        else ForeignFeed(training, replay=not context.asked_initial_batch)
+    )
+    return Loaders(feed, _validation(validation, derive(seed, "validation")))
+
+
+def _validation(loader: Untyped, seed: int) -> TorchDataLoader[Any]:
+    if isinstance(loader, DataLoader):
+        return loader.get_data_loader(seed=seed)
+    if isinstance(loader, TorchDataLoader):
+        return loader
+    raise InvalidTrialError(
+        f"build_validation_data_loader returned a {type(loader).__name__}",
+        mend=_RETURN.format(method="build_validation_data_loader"),
+    )
+
+
+def _checked(loader: Untyped, method: str, context: PyTorchTrialContext) -> Untyped:
+    if not isinstance(loader, DataLoader):
+        _check_foreign(loader, method, context)
+    if _length(loader) == 0:
+        raise InvalidTrialError(
+            f"the loader that {method} returned has no batches",
+            mend="check the data set, its path, and drop_last with a data set smaller than one batch",
+        )
+    return loader
+
+
+def _check_foreign(loader: object, method: str, context: PyTorchTrialContext) -> None:
+    if not isinstance(loader, Iterable):
+        raise InvalidTrialError(
+            f"{method} returned {type(loader).__name__}, not a data loader",
+            mend=_RETURN.format(method=method),
+        )
+    if not context.experimental.foreign_loaders:
+        raise InvalidTrialError(
+            f"{method} returned a {type(loader).__module__}.{type(loader).__name__}",
+            mend=_ALLOW,
+        )
+
+
+def _length(loader: Untyped) -> int | None:
+    """None when the loader cannot tell."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None

@@ -1,0 +1,80 @@
+"""When learning-rate schedulers step: a table of modes, kept apart from the schedulers themselves."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from determined._errors import InvalidTrialError
+
+if TYPE_CHECKING:
+    from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
+
+
+class _StepMode(enum.Enum):
+    """Who steps a scheduler, and when."""
+
+    STEP_EVERY_EPOCH = 1
+    STEP_EVERY_BATCH = 2
+    MANUAL_STEP = 3
+    STEP_EVERY_OPTIMIZER_STEP = 4
+
+
+class LRScheduler:
+    """A scheduler with the mode in which the harness steps it.
+
+    Args:
+        scheduler: any scheduler of torch.
+        step_mode: when it is stepped.
+        frequency: step only every so many times.
+    """
+
+    StepMode: TypeAlias = _StepMode
+
+    def __init__(self, scheduler: TorchScheduler, step_mode: _StepMode, frequency: int = 1) -> None:
+        if not isinstance(step_mode, _StepMode):
+            raise InvalidTrialError(
+                f"step_mode of a learning-rate scheduler is {step_mode!r}",
+                mend="pass one of LRScheduler.StepMode, for example LRScheduler.StepMode.STEP_EVERY_EPOCH",
+            )
+        if frequency < 1:
+            raise InvalidTrialError(
+                f"frequency of a learning-rate scheduler is {frequency}", mend="make it 1 or more"
+            )
+        if isinstance(scheduler, ReduceLROnPlateau) and step_mode is not _StepMode.MANUAL_STEP:
+            raise InvalidTrialError(
+                "ReduceLROnPlateau needs a metric to step and cannot be stepped by the harness",
+                mend="use LRScheduler.StepMode.MANUAL_STEP and call scheduler.step(metric) in your trial",
+            )
+        self.scheduler = scheduler
+        self.step_mode = step_mode
+        self.frequency = frequency
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What a batch's number means for the schedulers."""
+
+    epoch_length: int | None  # batches; None: endless
+    aggregation_frequency: int = 1
+
+    def steps(self, scheduler: LRScheduler, batch_idx: int) -> int:
+        """How often to step after batch `batch_idx`, counted from 0 over the life of the trial.
+
+        Without an optimizer step there is none; after one it catches up over the batches that went into it.
+        """
+        done, span, every = batch_idx + 1, self.aggregation_frequency, scheduler.frequency
+        if done % span or scheduler.step_mode is _StepMode.MANUAL_STEP:
+            return 0
+        if scheduler.step_mode is _StepMode.STEP_EVERY_OPTIMIZER_STEP:
+            return int(done // span % every == 0)
+        if scheduler.step_mode is _StepMode.STEP_EVERY_BATCH:
+            return done // every - (done - span) // every
+        if self.epoch_length is None:
+            return 0
+        # an epoch counts as ended when the next optimizer step falls into a later one
+        first, last = batch_idx // self.epoch_length, (batch_idx + span) // self.epoch_length
+        return last // every - first // every

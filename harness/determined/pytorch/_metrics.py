@@ -1,0 +1,163 @@
+"""Metrics of many batches: kept as they come, on their device, and reduced only when somebody asks."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from determined._errors import InvalidTrialError
+from determined.pytorch._reducers import Reducer
+
+if TYPE_CHECKING:
+    from determined.pytorch._types import Untyped
+
+Values = dict[str, list[Any]]
+_COMBINE: dict[Reducer, Callable[[torch.Tensor], torch.Tensor]] = {
+    Reducer.SUM: torch.sum,
+    Reducer.MAX: torch.max,
+    Reducer.MIN: torch.min,
+}
+
+
+class Window:
+    """The metrics of the batches since the last reset.
+
+    `add` is called for each batch and costs a microsecond: nothing is synchronised, converted or averaged.
+    """
+
+    def __init__(self, method: str) -> None:
+        self._method = method
+        self.columns: Values = {}
+        self.count = 0
+
+    def add(self, metrics: object) -> None:
+        if type(metrics) is not dict:
+            metrics = as_metrics(metrics, self._method)
+        if not self.count:
+            self.columns = {key: [] for key in metrics}
+        columns = self.columns
+        if len(metrics) != len(columns):
+            self._refuse(metrics)
+        try:
+            for key, value in metrics.items():
+                columns[key].append(_kept(value) if isinstance(value, torch.Tensor) else value)
+        except KeyError:
+            self._refuse(metrics)
+        self.count += 1
+
+    def reset(self) -> None:
+        self.columns, self.count = {}, 0
+
+    def rows(self) -> list[dict[str, object]]:
+        """One dict per batch, tensors as numpy arrays: what callbacks are given."""
+        columns = {key: [_as_array(value) for value in values] for key, values in self.columns.items()}
+        return [{key: values[row] for key, values in columns.items()} for row in range(self.count)]
+
+    def _refuse(self, metrics: Mapping[str, object]) -> None:
+        raise InvalidTrialError(
+            f"{self._method} returned the metrics {_names(metrics)}, and {_names(self.columns)} before",
+            mend=f"return the same metrics from {self._method} for every batch",
+        )
+
+
+def as_metrics(outcome: object, method: str) -> dict[str, object]:
+    """What a trial's method returned, as a dict.
+
+    Raises:
+        InvalidTrialError: it is neither a dict nor one tensor.
+    """
+    if isinstance(outcome, Mapping):
+        return {str(key): value for key, value in outcome.items()}
+    if isinstance(outcome, torch.Tensor) and method == "train_batch":
+        return {"loss": outcome}
+    also = ", or the loss as one tensor" if method == "train_batch" else ""
+    raise InvalidTrialError(
+        f"{method} returned {type(outcome).__name__}, not a dict of metrics",
+        mend=f"return {{name: value}} from {method}{also}",
+    )
+
+
+def training_means(columns: Values) -> dict[str, object]:
+    """The unweighted mean over the batches. Texts have none and become None."""
+    return {key: _training_mean(values) for key, values in columns.items()}
+
+
+def reduce_validation(columns: Values, reducers: Mapping[str, Reducer]) -> dict[str, object]:
+    """One number per metric."""
+    return {key: _reduced(values, reducers[key], key) for key, values in columns.items()}
+
+
+def plain(value: object, name: str) -> object:
+    """A metric as JSON can carry it: numbers, texts, and lists and dicts of them.
+
+    Raises:
+        InvalidTrialError: it is something else.
+    """
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, name) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item, name) for item in value]
+    if hasattr(value, "tolist"):  # tensors, numpy arrays and numbers
+        return plain(value.tolist(), name)
+    raise InvalidTrialError(
+        f"the metric {name} is a {type(value).__name__}",
+        mend=f"make {name} a number, or a list or dict of numbers",
+    )
+
+
+def _kept(value: torch.Tensor) -> torch.Tensor:
+    """What carries a gradient was just computed; the next batch may change anything else in place."""
+    return value.detach() if value.requires_grad else value.clone()
+
+
+def _training_mean(values: Sequence[Any]) -> float | None:
+    if any(isinstance(value, (str, bytes)) for value in values):
+        return None
+    return _mean(values, "train_batch")
+
+
+def _reduced(values: Sequence[Any], reducer: Reducer, name: str) -> float:
+    for value in values:
+        if value is None or isinstance(value, (str, bytes)):
+            raise InvalidTrialError(
+                f"evaluate_batch returned {value!r} for {name}, which cannot be reduced",
+                mend=f"return a number for {name}, or keep it out of the dict",
+            )
+    if reducer is Reducer.AVG:
+        return _mean(values, "evaluate_batch")
+    numbers_ = torch.cat([_tensor(value, "evaluate_batch").reshape(-1) for value in values])
+    return float(_COMBINE[reducer](numbers_))
+
+
+def _mean(values: Sequence[Any], method: str) -> float:
+    """Mean over the batches of the mean of each; one transfer from the device for all of them."""
+    if all(isinstance(value, torch.Tensor) and value.dim() == 0 for value in values):
+        return float(torch.stack(list(values)).to(torch.float64).mean())
+    return float(torch.stack([_tensor(value, method).mean() for value in values]).mean())
+
+
+def _tensor(value: Untyped, method: str) -> torch.Tensor:
+    """As float64 on the CPU: numbers of any size and kind can be averaged there."""
+    if value is None:
+        value = math.nan
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", torch.float64)
+    if isinstance(value, (numbers.Real, list, tuple)) or hasattr(value, "__array__"):
+        return torch.as_tensor(value, dtype=torch.float64)
+    raise InvalidTrialError(
+        f"{method} returned a {type(value).__name__} as a metric", mend="return numbers or tensors as metrics"
+    )
+
+
+def _as_array(value: object) -> object:
+    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+
+
+def _names(metrics: Iterable[str]) -> str:
+    return ", ".join(sorted(metrics)) or "nothing"

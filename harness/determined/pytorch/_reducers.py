@@ -1,0 +1,138 @@
+"""How per-batch validation metrics become one value, and reducers of the user's own that see every value."""
+
+from __future__ import annotations
+
+import abc
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from determined._errors import InvalidTrialError
+
+
+class Reducer(enum.Enum):
+    """How the values of one metric over all validation batches become one."""
+
+    AVG = 1
+    SUM = 2
+    MAX = 3
+    MIN = 4
+
+
+class MetricReducer(abc.ABC):
+    """A metric that is no mean over batches. Feed it in `train_batch` or `evaluate_batch`."""
+
+    @abc.abstractmethod
+    def reset(self) -> None:
+        """Forget everything: a new window of batches begins."""
+
+    @abc.abstractmethod
+    def per_slot_reduce(self) -> object:
+        """What this process has seen, as something that can be pickled."""
+
+    @abc.abstractmethod
+    def cross_slot_reduce(self, per_slot_metrics: list[object]) -> object:
+        """The metric from all processes' results: one value, or a dict when it was wrapped without a name."""
+
+
+class FunctionReducer(MetricReducer):
+    """A plain function as a reducer: it sees what `update` was given, in the order of batches."""
+
+    def __init__(self, function: Callable[[list[object]], object]) -> None:
+        self._function = function
+        self._values: list[object] = []
+
+    def update(self, value: object) -> None:
+        self._values.append(value)
+
+    def reset(self) -> None:
+        self._values = []
+
+    def per_slot_reduce(self) -> list[object]:
+        return self._values
+
+    def cross_slot_reduce(self, per_slot_metrics: list[object]) -> object:
+        slots = [values for values in per_slot_metrics if isinstance(values, list)]
+        longest = max(map(len, slots), default=0)
+        return self._function([values[i] for i in range(longest) for values in slots if i < len(values)])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wrapped:
+    reducer: MetricReducer
+    name: str | None
+    for_training: bool
+    for_validation: bool
+
+    def metrics(self, allgather: Callable[[object], list[object]]) -> dict[str, object]:
+        """Reduce over all processes."""
+        result = self.reducer.cross_slot_reduce(allgather(self.reducer.per_slot_reduce()))
+        if self.name is None:
+            if isinstance(result, Mapping):
+                return {str(key): value for key, value in result.items()}
+            raise InvalidTrialError(
+                f"a reducer that was wrapped without a name returned {type(result).__name__}, not a dict",
+                mend="pass name= to wrap_reducer, or return {name: value} from cross_slot_reduce",
+            )
+        if isinstance(result, Mapping):
+            raise InvalidTrialError(
+                f"the reducer wrapped as {self.name!r} returned a dict",
+                mend="return one value from cross_slot_reduce, or leave name= out of wrap_reducer",
+            )
+        return {self.name: result}
+
+
+class Reducers:
+    """The reducers of one trial, in the order in which they were wrapped."""
+
+    def __init__(self, allgather: Callable[[object], list[object]]) -> None:
+        self._allgather = allgather
+        self._wrapped: list[Wrapped] = []
+
+    def add(self, wrapped: Wrapped) -> None:
+        if any(wrapped.reducer is other.reducer for other in self._wrapped):
+            raise InvalidTrialError(
+                f"the reducer {wrapped.name or type(wrapped.reducer).__name__} is wrapped twice",
+                mend="call wrap_reducer once for each reducer",
+            )
+        self._wrapped.append(wrapped)
+
+    def of(self, *, training: bool) -> tuple[Wrapped, ...]:
+        return tuple(one for one in self._wrapped if (one.for_training if training else one.for_validation))
+
+    def reset(self, *, training: bool) -> None:
+        for one in self.of(training=training):
+            one.reducer.reset()
+
+    def metrics(self, *, training: bool) -> dict[str, object]:
+        """Reduce all of them."""
+        metrics: dict[str, object] = {}
+        for one in self.of(training=training):
+            metrics.update(one.metrics(self._allgather))
+        return metrics
+
+
+def reducers_of(declared: object, names: list[str]) -> dict[str, Reducer]:
+    """Read what `evaluation_reducer` returned for the metrics that were seen.
+
+    Raises:
+        InvalidTrialError: it is neither a Reducer nor a dict with exactly these names.
+    """
+    mend = "return a Reducer, or a dict with one for each metric that evaluate_batch returns"
+    if isinstance(declared, Reducer):
+        return dict.fromkeys(names, declared)
+    if not isinstance(declared, Mapping):
+        raise InvalidTrialError(f"evaluation_reducer returned {type(declared).__name__}", mend=mend)
+    if set(declared) != set(names):
+        raise InvalidTrialError(
+            f"evaluation_reducer names {_listed(declared)}, and evaluate_batch returned {_listed(names)}",
+            mend=mend,
+        )
+    for name, reducer in declared.items():
+        if not isinstance(reducer, Reducer):
+            raise InvalidTrialError(f"evaluation_reducer gives {reducer!r} for {name}, no Reducer", mend=mend)
+    return {name: declared[name] for name in names}
+
+
+def _listed(names: object) -> str:
+    return ", ".join(sorted(str(name) for name in names)) or "nothing"  # type: ignore[attr-defined]

@@ -1,0 +1,70 @@
+"""The global random states of Python, numpy and torch: captured as plain values that safe loading accepts."""
+
+from __future__ import annotations
+
+import random
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from determined._seeds import seed_python
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from determined.pytorch._types import Untyped
+
+State = dict[str, Any]
+
+
+def seed_all(seed: int) -> None:
+    seed_python(seed)
+    torch.default_generator.manual_seed(seed)
+    if _on_gpu():
+        torch.cuda.manual_seed_all(seed)
+
+
+def capture() -> State:
+    """Under the names that Determined's checkpoints use."""
+    state: State = {"cpu_rng_state": torch.get_rng_state(), "random_rng_state": random.getstate()}
+    if "numpy" in sys.modules:
+        kind, keys, *rest = sys.modules["numpy"].random.get_state()
+        state["np_rng_state"] = (kind, torch.as_tensor(keys.astype("int64")), *rest)
+    if _on_gpu():
+        state["gpu_rng_state"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore(state: Mapping[str, Any]) -> None:
+    """Take over a captured state, on whichever device loading has put its tensors."""
+    torch.set_rng_state(state["cpu_rng_state"].cpu())
+    random.setstate(_tuples(state["random_rng_state"]))
+    if state.get("np_rng_state") is not None:
+        import numpy as np
+
+        kind, keys, *rest = state["np_rng_state"]
+        keys = torch.as_tensor(keys).cpu().numpy().astype("uint32")
+        np.random.set_state((kind, keys, *rest))  # noqa: NPY002  (user code draws from this generator)
+    if state.get("gpu_rng_state") is not None and _on_gpu():
+        torch.cuda.set_rng_state(state["gpu_rng_state"].cpu())
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """What is drawn inside leaves no trace outside."""
+    state = capture()
+    try:
+        yield
+    finally:
+        restore(state)
+
+
+def _tuples(value: Untyped) -> Untyped:
+    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def _on_gpu() -> bool:
+    """Whether this process uses a GPU; to ask must not start one."""
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]

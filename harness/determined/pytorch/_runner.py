@@ -1,0 +1,113 @@
+"""Runs one trial of a class, as the harness was told to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from determined._errors import CheckpointError, InvalidTrialError
+from determined._loop import SavePolicy
+from determined._records import ExitReason, Stage
+from determined._schedule import Schedule, Units, configured
+from determined.pytorch import _rng
+from determined.pytorch._callbacks import Hooks
+from determined.pytorch._checkpoint import read_numbers
+from determined.pytorch._context import PyTorchTrialContext, Setting
+from determined.pytorch._device import choose_device
+from determined.pytorch._gradients import Aggregation
+from determined.pytorch._session import Plan, Session, Source, open_source
+from determined.pytorch._state import same_weights
+from determined.pytorch._trial import PyTorchTrial, check_class
+
+if TYPE_CHECKING:
+    from determined._run import Run
+    from determined._run_info import RunInfo
+
+
+def run_trial(trial_class: type[PyTorchTrial], run: Run) -> ExitReason:
+    """Build, restore, train, validate and checkpoint; in test mode one batch of each, and restore again.
+
+    Raises:
+        InvalidHP: user code says that its hyperparameters cannot work.
+        InvalidTrialError: the trial cannot be trained as it is written.
+    """
+    check_class(trial_class)
+    source = open_source(run)
+    session = _session(trial_class, run, source)
+    reason = session.train()
+    if run.info.test_mode and reason is ExitReason.COMPLETED:
+        _check_restoring(trial_class, run, session.context)
+    return reason
+
+
+def context_of(info: RunInfo, initial_batch: int = 0) -> PyTorchTrialContext:
+    """The context of a trial that the harness was told to run."""
+    setting = Setting(
+        device=choose_device(info.slots),
+        hparams=info.hparams,
+        config=info.config,
+        info=info,
+        tensorboard_dir=Path(info.run_dir) / "tensorboard",
+        aggregation=_aggregation(info.config),
+        initial_batch=initial_batch,
+    )
+    return PyTorchTrialContext(setting)
+
+
+def plan_of(info: RunInfo) -> Plan:
+    """What the experiment config asks for."""
+    if info.test_mode:
+        return Plan(schedule=_one_batch, policy=SavePolicy("none"), seed=info.trial_seed, test_mode=True)
+    length = info.max_length
+    if length is None:
+        raise InvalidTrialError(
+            "the experiment config does not say how long to train",
+            mend="set searcher.max_length, for example {epochs: 10}",
+        )
+    policy = SavePolicy.configured(info.config)
+    return Plan(
+        schedule=lambda units: configured(info.config, length, units), policy=policy, seed=info.trial_seed
+    )
+
+
+def _one_batch(_: Units) -> Schedule:
+    return Schedule(max_length=1)
+
+
+def _session(trial_class: type[PyTorchTrial], run: Run, source: Source) -> Session:
+    run.enter(Stage.BUILD)
+    _rng.seed_all(run.info.trial_seed)
+    context = context_of(run.info, source.position.steps_completed)
+    plan = plan_of(run.info)
+    return Session(trial=trial_class(context), context=context, run=run, plan=plan, source=source)
+
+
+def _check_restoring(trial_class: type[PyTorchTrial], run: Run, trained: PyTorchTrialContext) -> None:
+    run.enter(Stage.RESTORE)
+    found = run.open_checkpoint()
+    if found is None:
+        raise CheckpointError(
+            "the test's checkpoint is gone", mend="leave checkpoint storage alone during the test"
+        )
+    directory, uuid = found
+    source = Source(directory=directory, uuid=uuid, numbers=read_numbers(directory))
+    session = _session(trial_class, run, source)
+    session.restored(Hooks(session.trial.build_callbacks()))
+    if not same_weights(trained, session.context):
+        raise InvalidTrialError(
+            "the weights restored from the test's checkpoint are not those that were saved",
+            mend="keep all weights in models given to context.wrap_model, and change none while loading",
+        )
+
+
+def _aggregation(config: Mapping[str, object]) -> Aggregation:
+    section = config.get("optimizations")
+    options = section if isinstance(section, Mapping) else {}
+    frequency = options.get("aggregation_frequency", 1)
+    if isinstance(frequency, bool) or not isinstance(frequency, int) or frequency < 1:
+        raise InvalidTrialError(
+            f"optimizations.aggregation_frequency is {frequency!r}",
+            mend="make it a whole number of 1 or more",
+        )
+    return Aggregation(frequency, bool(options.get("average_aggregated_gradients", True)))

@@ -1,0 +1,117 @@
+"""From a trial object to a trained one: the order in which its parts are built, restored and trained."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from determined._loop import Loop, Position, SavePolicy
+from determined._records import ExitReason, Stage
+from determined._schedule import Schedule, Units
+from determined.pytorch._callbacks import Hooks
+from determined.pytorch._checkpoint import TrialState, read_numbers
+from determined.pytorch._loaders import build_loaders
+from determined.pytorch._trainable import Parts, PyTorchTrainable, warm_start
+from determined.pytorch._trial import PyTorchTrial, check_instance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from determined._run import Run
+    from determined.pytorch._context import PyTorchTrialContext
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where a run goes on from."""
+
+    directory: Path | None = None
+    uuid: str | None = None
+    numbers: TrialState | None = None  # None: only the weights are taken, and counters begin at 0
+
+    @property
+    def position(self) -> Position:
+        return self.numbers.position if self.numbers else Position()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What is asked of one run of a trial; the schedule, once the length of its epochs is known."""
+
+    schedule: Callable[[Units], Schedule]
+    policy: SavePolicy
+    seed: int  # of the data, where no checkpoint says otherwise
+    is_trainer: bool = False
+    test_mode: bool = False  # validate one batch only
+
+
+def open_source(run: Run) -> Source:
+    """Find what to resume from."""
+    if not run.info.checkpoints:
+        return Source()
+    run.enter(Stage.RESTORE)
+    found = run.open_checkpoint()
+    if found is None:
+        return Source()
+    directory, uuid = found
+    return Source(
+        directory=directory, uuid=uuid, numbers=None if run.info.warm_start else read_numbers(directory)
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Session:
+    """A trial that has just been made, and all it needs to be trained."""
+
+    trial: PyTorchTrial
+    context: PyTorchTrialContext
+    run: Run
+    plan: Plan
+    source: Source
+
+    def train(self) -> ExitReason:
+        """Train to the end of the plan, or until somebody asks to stop."""
+        check_instance(self.trial, self.context)
+        hooks = Hooks(self.trial.build_callbacks())
+        try:
+            hooks.call("on_trial_startup", self.source.position.steps_completed, self.source.uuid)
+            trainable = self.restored(hooks)
+            hooks.call("on_training_start")
+            schedule = self.plan.schedule(self._units())
+            with self.context.profiler or nullcontext():
+                return Loop(trainable, self.run, schedule, self.plan.policy, self.source.position).train()
+        finally:
+            hooks.call("on_trial_shutdown")
+            self.context.board.close()
+
+    def restored(self, hooks: Hooks) -> PyTorchTrainable:
+        """Build the loaders, and restore what there is to restore."""
+        trainable = PyTorchTrainable(self._parts(hooks))
+        if self.source.directory is None:
+            trainable.begin(Position())
+            return trainable
+        self.run.enter(Stage.RESTORE)
+        if self.source.numbers is None:
+            warm_start(self.source.directory, self.context)
+            trainable.begin(Position())
+        else:
+            trainable.restore(self.source.directory, self.source.position)
+        return trainable
+
+    def _parts(self, hooks: Hooks) -> Parts:
+        seed = self.source.numbers.data_seed if self.source.numbers else self.plan.seed
+        return Parts(
+            trial=self.trial,
+            context=self.context,
+            hooks=hooks,
+            loaders=build_loaders(self.trial, self.context, seed),
+            info=self.run.info,
+            data_seed=seed,
+            is_trainer=self.plan.is_trainer,
+            validation_limit=1 if self.plan.test_mode else None,
+        )
+
+    def _units(self) -> Units:
+        return Units(self.context.clock.epoch_length, self.context.batch_size)

@@ -1,0 +1,126 @@
+"""All that training has become, as one dict: taken from a trial, and put back into one."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from determined._errors import CheckpointError
+from determined.pytorch import _rng
+from determined.pytorch._gradients import gradients_of, restore_gradients
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from determined.pytorch._callbacks import Hooks
+    from determined.pytorch._context import PyTorchTrialContext
+
+State = dict[str, Any]
+_MODELS = "models_state_dict"
+_OPTIMIZERS = "optimizers_state_dict"
+_SCHEDULERS = "lr_schedulers_state_dict"
+_SCALER = "scaler_state_dict"
+_DDP_PREFIX = "module."
+
+
+def take(context: PyTorchTrialContext, hooks: Hooks, data: _rng.State) -> State:
+    """Under the names of Determined's checkpoints, and `gradients`, `data` for what those lacked.
+
+    Args:
+        context: holds models, optimizers, schedulers and scaler.
+        hooks: the callbacks, which may change what is kept.
+        data: where reading the training data stands.
+    """
+    state: State = {
+        _MODELS: [model.state_dict() for model in context.models],
+        _OPTIMIZERS: [optimizer.state_dict() for optimizer in context.optimizers],
+        _SCHEDULERS: [one.scheduler.state_dict() for one in context.lr_schedulers],
+        "callbacks": hooks.state_dicts(),
+        "rng_state": _rng.capture(),
+    }
+    if context.gradients.scaler is not None:
+        state[_SCALER] = context.gradients.scaler.state_dict()
+    gradients = gradients_of(context.models)
+    if any(gradients):
+        state["gradients"] = gradients
+    if data:
+        state["data"] = data
+    hooks.call("on_checkpoint_save_start", state)
+    return state
+
+
+def put(state: State, context: PyTorchTrialContext, hooks: Hooks) -> None:
+    """Restore everything but the random states, which the caller restores last.
+
+    Raises:
+        CheckpointError: the trial is not the one that the state was taken from.
+    """
+    hooks.call("on_checkpoint_load_start", state)
+    put_models(state, context)
+    _each(context.optimizers, state.get(_OPTIMIZERS, []), "optimizers")
+    _each(
+        [one.scheduler for one in context.lr_schedulers],
+        state.get(_SCHEDULERS, []),
+        "learning-rate schedulers",
+    )
+    if context.gradients.scaler is not None and _SCALER in state:
+        context.gradients.scaler.load_state_dict(state[_SCALER])
+    restore_gradients(context.models, state.get("gradients", []))
+    hooks.load_state_dicts(state.get("callbacks", {}))
+
+
+def put_models(state: Mapping[str, Any], context: PyTorchTrialContext) -> None:
+    """Restore the weights alone."""
+    _each(context.models, state[_MODELS], "models")
+
+
+def put_random_states(state: Mapping[str, Any]) -> None:
+    if "rng_state" in state:
+        _rng.restore(state["rng_state"])
+
+
+def _each(things: list[Any], states: list[Any], what: str) -> None:
+    mend = "restore the code that wrote the checkpoint, of which code/ in it is a copy, or start afresh"
+    if len(things) != len(states):
+        raise CheckpointError(f"the trial has {len(things)} {what}, its checkpoint {len(states)}", mend=mend)
+    for number, (thing, state) in enumerate(zip(things, states, strict=True)):
+        with _fitting(f"number {number} of the trial's {what}", mend):
+            thing.load_state_dict(_renamed(state, thing) if isinstance(thing, torch.nn.Module) else state)
+
+
+@contextmanager
+def _fitting(what: str, mend: str) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"the checkpoint does not fit {what}: {error}", mend=mend) from error
+
+
+def _renamed(found: Mapping[str, Any], model: torch.nn.Module) -> Mapping[str, Any]:
+    """Checkpoints of one process and of several name the same weights differently."""
+    wanted = set(model.state_dict())
+    if set(found) == wanted:
+        return found
+    if {_DDP_PREFIX + name for name in wanted} == set(found):
+        return {name[len(_DDP_PREFIX) :]: value for name, value in found.items()}
+    prefixed = {_DDP_PREFIX + name: value for name, value in found.items()}
+    return prefixed if set(prefixed) == wanted else found
+
+
+def same_weights(one: PyTorchTrialContext, other: PyTorchTrialContext) -> bool:
+    """Whether two trials' models are equal to the bit."""
+    return len(one.models) == len(other.models) and all(
+        _equal(a.state_dict(), b.state_dict()) for a, b in zip(one.models, other.models, strict=True)
+    )
+
+
+def _equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return set(one) == set(other) and all(_same_value(one[name], other[name]) for name in one)
+
+
+def _same_value(one: object, other: object) -> bool:
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return one.shape == other.shape and bool(torch.equal(one.nan_to_num(), other.nan_to_num()))
+    return type(one) is type(other)  # a layer's own extra state need not be comparable

@@ -1,0 +1,192 @@
+"""PyTorch's part of the training loop: batches, scheduler steps, metrics, validation, checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from determined._errors import CheckpointError, InvalidTrialError
+from determined.pytorch import _checkpoint, _rng, _state
+from determined.pytorch._device import to_device
+from determined.pytorch._evaluate import Evaluation
+from determined.pytorch._lr_scheduler import Pace
+from determined.pytorch._metrics import Window, plain, training_means
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from determined._loop import Metrics, Position
+    from determined._run_info import RunInfo
+    from determined.pytorch._callbacks import Hooks
+    from determined.pytorch._context import PyTorchTrialContext
+    from determined.pytorch._loaders import Loaders
+    from determined.pytorch._trial import PyTorchTrial
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """A trial that is built."""
+
+    trial: PyTorchTrial
+    context: PyTorchTrialContext
+    hooks: Hooks
+    loaders: Loaders
+    info: RunInfo
+    data_seed: int
+    is_trainer: bool = False
+    validation_limit: int | None = None  # batches
+
+
+class PyTorchTrainable:
+    """Satisfies `determined._loop.Trainable`."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.steps_completed = 0
+        self.context, self._parts, self._hooks = parts.context, parts, parts.hooks
+        self._window = Window("train_batch")
+        self._clock = parts.context.clock
+        self._clock.epoch_length = parts.loaders.training.epoch_length
+        self._batches: Iterator[Any] = iter(())
+        self._evaluation = Evaluation(
+            parts.trial, parts.context, parts.hooks, parts.loaders.validation, parts.validation_limit
+        )
+
+    @property
+    def stop_requested(self) -> bool:
+        return self.context.get_stop_requested()
+
+    def restore(self, directory: Path, position: Position) -> None:
+        """Go on from a checkpoint."""
+        state = _checkpoint.read(directory, self.context.device)
+        _state.put(state, self.context, self._hooks)
+        self.begin(position, state.get("data"))
+        _state.put_random_states(state)
+
+    def begin(self, position: Position, data: _rng.State | None = None) -> None:
+        """Make the training data ready from a position on."""
+        self.steps_completed = position.steps_completed
+        self._batches = self._parts.loaders.training.begin(position.steps_completed, data)
+        self.context.reducers.reset(training=True)
+        for model in self.context.models:
+            model.train()
+
+    def train_until(self, batch: int, should_stop: Callable[[], bool]) -> None:
+        epoch_length = self._clock.epoch_length
+        stopped = False
+        while self.steps_completed < batch and not stopped:
+            done = self.steps_completed
+            epoch = self._clock.epochs(done)
+            epoch_end = (epoch + 1) * epoch_length if epoch_length else batch + 1
+            if (done == epoch * epoch_length) if epoch_length else (done == 0):
+                self._call(self._hooks.epoch_start, epoch)
+            stopped = self._train_batches(epoch, min(batch, epoch_end), should_stop)
+            if self.steps_completed == done:
+                raise InvalidTrialError(
+                    f"the training data ended after {done} batches, in the middle of an epoch",
+                    mend="make the sampler yield as many batches as its length says",
+                )
+            if self.steps_completed == epoch_end:
+                self._call(self._hooks.epoch_end, epoch)
+
+    def _train_batches(self, epoch: int, end: int, should_stop: Callable[[], bool]) -> bool:
+        """The innermost loop: whatever is done here is paid for in every batch."""
+        clock, add, train_batch = self._clock, self._window.add, self._parts.trial.train_batch
+        prepare, after = self._preparation(), self._after_batch()
+        for index, batch in zip(range(self.steps_completed, end), self._batches, strict=False):
+            clock.batch_idx = index
+            add(train_batch(batch=prepare(batch), epoch_idx=epoch, batch_idx=index))
+            for do in after:
+                do(index)
+            self.steps_completed = index + 1
+            if should_stop():
+                return True
+        return False
+
+    def reduce(self) -> Metrics:
+        metrics = training_means(self._window.columns)
+        metrics.update(self.context.reducers.metrics(training=True))
+        return self._counted({name: plain(value, name) for name, value in metrics.items()})
+
+    def reported(self, metrics: Metrics) -> None:
+        if self._hooks.of("on_training_workload_end"):
+            self._hooks.call(
+                "on_training_workload_end", avg_metrics=dict(metrics), batch_metrics=self._window.rows()
+            )
+        self.context.board.add("", self.steps_completed, metrics)
+        self._window.reset()
+        self.context.reducers.reset(training=True)
+
+    def evaluate(self) -> Metrics:
+        metrics = self._evaluation.run()
+        self.context.board.add("val", self.steps_completed, metrics)
+        self.context.reducers.reset(training=True)
+        return self._counted(metrics)
+
+    def save(self, directory: Path, position: Position) -> None:
+        state = _state.take(self.context, self._hooks, self._parts.loaders.training.state())
+        _checkpoint.write(directory, state, self._numbers(position))
+        _checkpoint.write_code(
+            directory, self._parts.info, type(self._parts.trial), is_trainer=self._parts.is_trainer
+        )
+        self._hooks.call("on_checkpoint_end", str(directory))
+        self._hooks.call("on_checkpoint_write_end", directory)
+
+    def saved(self, uuid: str) -> None:
+        self._hooks.call("on_checkpoint_upload_end", uuid=uuid)
+
+    def metadata(self) -> Mapping[str, object]:
+        return {"framework": f"torch-{torch.__version__}", "format": "pickle"}
+
+    def _numbers(self, position: Position) -> _checkpoint.TrialState:
+        return _checkpoint.TrialState(
+            trial_id=self._parts.info.trial_id,
+            steps_completed=position.steps_completed,
+            epochs_completed=self._clock.epochs(position.steps_completed),
+            validated=position.validated,
+            data_seed=self._parts.data_seed,
+        )
+
+    def _counted(self, metrics: dict[str, object]) -> dict[str, object]:
+        steps = self.steps_completed
+        return {"batches": steps, "epochs": self._clock.epochs(steps), **metrics}
+
+    def _preparation(self) -> Callable[[Any], Any]:
+        if self.context.experimental.auto_to_device:
+            return partial(to_device, device=self.context.device)
+        return lambda batch: batch
+
+    def _after_batch(self) -> tuple[Callable[[int], object], ...]:
+        """What has to be done after each batch of this trial; nothing, for most."""
+        context = self.context
+        after: list[Callable[[int], object]] = []
+        if context.gradients.automatic:
+            after.append(lambda _: context.gradients.end_batch())
+        if context.lr_schedulers:
+            after.append(self._step_schedulers)
+        if context.profiler is not None:
+            profiler = context.profiler
+            after.append(lambda _: profiler.step())
+        return tuple(after)
+
+    def _step_schedulers(self, index: int) -> None:
+        pace = Pace(self._clock.epoch_length, self.context.gradients.aggregation.frequency)
+        for one in self.context.lr_schedulers:
+            for _ in range(pace.steps(one, index)):
+                one.scheduler.step()
+
+    @staticmethod
+    def _call(hooks: tuple[Callable[[int], object], ...], epoch: int) -> None:
+        for hook in hooks:
+            hook(epoch)
+
+
+def warm_start(directory: Path, context: PyTorchTrialContext) -> None:
+    """Take the weights of another trial's checkpoint, and nothing else."""
+    state = _checkpoint.read(directory, context.device)
+    if "models_state_dict" not in state:
+        raise CheckpointError(f"{directory} holds no weights", mend="name a checkpoint of a PyTorchTrial")
+    _state.put_models(state, context)

@@ -1,0 +1,233 @@
+"""Training from a script: `with pytorch.init() as context: pytorch.Trainer(trial, context).fit(...)`."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from determined import _checkpoints
+from determined._errors import CheckpointError, InvalidTrialError
+from determined._loop import SavePolicy
+from determined._run_info import Length, RunInfo
+from determined._schedule import Period, Schedule, Units, configured
+from determined.pytorch import _rng
+from determined.pytorch._checkpoint import read_numbers
+from determined.pytorch._context import PyTorchTrialContext, Setting
+from determined.pytorch._device import choose_device
+from determined.pytorch._gradients import Aggregation
+from determined.pytorch._script import Holder, script_run
+from determined.pytorch._session import Plan, Session, Source, open_source
+from determined.pytorch._trial import PyTorchTrial, check_class
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class TrainUnit:
+    """A length of training, or several: an integer is a period, a collection says exactly when."""
+
+    value: int | Collection[int]
+
+    def period(self, units: Units, field: str) -> Period:
+        """In batches; an integer below 1 is always due."""
+        if isinstance(self.value, int):
+            return Period(self._batches(max(1, self.value), units, field) if self.value > 0 else 1)
+        return Period(at=tuple(sorted({self._batches(at, units, field) for at in self.value})))
+
+    def length(self, units: Units, field: str) -> int:
+        if not isinstance(self.value, int) or self.value < 1:
+            raise InvalidTrialError(
+                f"{field} is {self!r}", mend=f"make it a whole number, such as {type(self).__name__}(100)"
+            )
+        return self._batches(self.value, units, field)
+
+    def _batches(self, count: int, units: Units, field: str) -> int:
+        return units.batches(Length("batches", count), field)
+
+
+class Batch(TrainUnit):
+    """So many batches."""
+
+
+class Epoch(TrainUnit):
+    """So many epochs."""
+
+    def _batches(self, count: int, units: Units, field: str) -> int:
+        return units.batches(Length("epochs", count), field)
+
+
+class _TrainerContext(PyTorchTrialContext):
+    """A context that knows the run its script trains in."""
+
+    def __init__(self, setting: Setting, holder: Holder, source: Source) -> None:
+        super().__init__(setting)
+        self.holder, self.source = holder, source
+
+
+@contextmanager
+def init(
+    *,
+    hparams: Mapping[str, object] | None = None,
+    exp_conf: Mapping[str, object] | None = None,
+    distributed: object = None,
+    aggregation_frequency: int = 1,
+    enable_tensorboard_logging: bool = True,
+) -> Iterator[PyTorchTrialContext]:
+    """Make the context of a trial that a script trains.
+
+    In a run of detbuild hyperparameters and config are those of the experiment, unless they are passed, and
+    all generators are seeded with the trial's seed. Elsewhere the script seeds what it wants to.
+
+    Args:
+        hparams: hyperparameters.
+        exp_conf: the experiment config.
+        distributed: accepted for one process only.
+        aggregation_frequency: batches whose gradients make one optimizer step.
+        enable_tensorboard_logging: write metrics as TensorBoard event files.
+    """
+    if distributed is not None and getattr(distributed, "size", 1) != 1:
+        raise InvalidTrialError(
+            "training in several processes is not supported yet", mend="leave distributed= out"
+        )
+    with script_run(hparams, exp_conf) as holder:
+        info = holder.run.info
+        if holder.supervised:
+            _rng.seed_all(info.trial_seed)
+        source = open_source(holder.run)
+        setting = Setting(
+            device=choose_device(info.slots),
+            hparams=hparams if hparams is not None or not holder.supervised else info.hparams,
+            config=exp_conf if exp_conf is not None or not holder.supervised else info.config,
+            info=info if holder.supervised else None,
+            tensorboard_dir=Path(info.run_dir) / "tensorboard",
+            aggregation=Aggregation(aggregation_frequency),
+            initial_batch=source.position.steps_completed,
+        )
+        context = _TrainerContext(setting, holder, source)
+        context.set_enable_tensorboard_logging(enable_tensorboard_logging)
+        yield context
+
+
+class Trainer:
+    """Trains a trial that the script has made.
+
+    Args:
+        trial: made with the context.
+        context: of `pytorch.init`.
+    """
+
+    def __init__(self, trial: PyTorchTrial, context: PyTorchTrialContext) -> None:
+        if not isinstance(context, _TrainerContext):
+            raise InvalidTrialError(
+                "Trainer got a context that pytorch.init did not make",
+                mend="use `with pytorch.init() as context:`",
+            )
+        self._trial, self._context = trial, context
+
+    def configure_profiler(self, *_: object, **__: object) -> None:
+        """Accepted for Determined's sake: system metrics are sampled by the host."""
+
+    def fit(  # noqa: PLR0917  (Determined's own signature)
+        self,
+        checkpoint_period: TrainUnit | None = None,
+        validation_period: TrainUnit | None = None,
+        max_length: TrainUnit | None = None,
+        reporting_period: TrainUnit | None = None,
+        checkpoint_policy: str = "best",
+        latest_checkpoint: str | None = None,
+        step_zero_validation: bool = False,  # noqa: FBT001, FBT002  (Determined's own signature)
+        test_mode: bool = False,  # noqa: FBT001, FBT002  (Determined's own signature)
+        profiling_enabled: bool = False,  # noqa: ARG002, FBT001, FBT002  (Determined's own signature)
+    ) -> None:
+        """Train, validate and checkpoint.
+
+        Args:
+            checkpoint_period: None checkpoints at the end only.
+            validation_period: None validates at the end only.
+            max_length: in a run None means `searcher.max_length`; elsewhere it is required.
+            reporting_period: of training metrics; None means 100 batches.
+            checkpoint_policy: best, all or none; outside a run best means all.
+            latest_checkpoint: directory of a checkpoint to go on from; in a run that is known.
+            step_zero_validation: validate before training.
+            test_mode: train one batch, validate one, checkpoint once.
+            profiling_enabled: has no effect.
+        """
+        context, run = self._context, self._context.holder.run
+        check_class(type(self._trial))
+        if test_mode and context.holder.supervised:
+            raise InvalidTrialError(
+                "fit got test_mode=True in a run", mend="submit the experiment with --test instead"
+            )
+        test_mode = test_mode or run.info.test_mode
+        wishes = _Wishes(
+            max_length, reporting_period, validation_period, checkpoint_period, step_zero_validation
+        )
+        plan = Plan(
+            schedule=(lambda _: Schedule(max_length=1))
+            if test_mode
+            else (lambda units: wishes.schedule(run.info, units)),
+            policy=_policy(context.holder, "none" if test_mode else checkpoint_policy),
+            seed=run.info.trial_seed,
+            is_trainer=True,
+            test_mode=test_mode,
+        )
+        source = context.source
+        if latest_checkpoint and not context.holder.supervised:
+            source = _source_at(Path(latest_checkpoint))
+            context.initial_batch = source.position.steps_completed
+        session = Session(trial=self._trial, context=context, run=run, plan=plan, source=source)
+        context.holder.reason = session.train()
+
+
+@dataclass(frozen=True, slots=True)
+class _Wishes:
+    """The arguments of `fit`; where one is None, the experiment config decides."""
+
+    max_length: TrainUnit | None
+    report: TrainUnit | None
+    validation: TrainUnit | None
+    checkpoint: TrainUnit | None
+    initial_validation: bool
+
+    def schedule(self, info: RunInfo, units: Units) -> Schedule:
+        length = self._length(info, units)
+        base = configured(info.config, Length("batches", length), units)
+        return replace(
+            base,
+            report=_period(self.report, base.report, units, "reporting_period"),
+            validation=_period(self.validation, base.validation, units, "validation_period"),
+            checkpoint=_period(self.checkpoint, base.checkpoint, units, "checkpoint_period"),
+            initial_validation=self.initial_validation or base.initial_validation,
+        )
+
+    def _length(self, info: RunInfo, units: Units) -> int:
+        if self.max_length is not None:
+            return self.max_length.length(units, "max_length")
+        if info.max_length is not None:
+            return units.batches(info.max_length, "searcher.max_length")
+        raise InvalidTrialError(
+            "fit does not know how long to train", mend="pass max_length=pytorch.Epoch(10), say"
+        )
+
+
+def _period(wish: TrainUnit | None, configured_period: Period, units: Units, field: str) -> Period:
+    return wish.period(units, field) if wish is not None else configured_period
+
+
+def _policy(holder: Holder, name: str) -> SavePolicy:
+    if name not in {"best", "all", "none"}:
+        raise InvalidTrialError(f"checkpoint_policy is {name!r}", mend="make it best, all or none")
+    return SavePolicy.configured({**holder.run.info.config, "checkpoint_policy": name})
+
+
+def _source_at(directory: Path) -> Source:
+    problems = _checkpoints.verify(directory)
+    if problems:
+        raise CheckpointError(
+            f"{directory} is not a whole checkpoint: {'; '.join(problems[:3])}",
+            mend="pass the directory of a checkpoint as latest_checkpoint",
+        )
+    return Source(directory=directory, uuid=directory.name, numbers=read_numbers(directory))

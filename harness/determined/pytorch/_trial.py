@@ -1,0 +1,120 @@
+"""The class that users derive from, and what is checked of theirs before anything is trained."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from determined._errors import InvalidTrialError
+from determined._trial import Trial
+from determined.pytorch._data import data_length
+from determined.pytorch._reducers import Reducer
+
+if TYPE_CHECKING:
+    import torch
+
+    from determined.pytorch._callbacks import PyTorchCallback
+    from determined.pytorch._context import PyTorchTrialContext
+    from determined.pytorch._types import Untyped
+
+_REQUIRED = ("train_batch", "build_training_data_loader", "build_validation_data_loader")
+_OLD_DIALECT = ("build_model", "optimizer", "create_lr_scheduler")
+
+
+class PyTorchTrial(Trial):
+    """A model, its data and what is done with a batch. Wrap models and optimizers in `__init__`."""
+
+    _runner: ClassVar[str] = "determined.pytorch._runner:run_trial"
+    trial_context_class: ClassVar[str] = "determined.pytorch:PyTorchTrialContext"
+
+    def __init__(self, context: PyTorchTrialContext) -> None:
+        self.context = context
+
+    def train_batch(self, batch: Untyped, epoch_idx: int, batch_idx: int) -> torch.Tensor | dict[str, Any]:
+        """Train on one batch and return metrics, or the loss. Called with keywords; indices count from 0."""
+        raise NotImplementedError
+
+    def build_training_data_loader(self) -> Untyped:
+        raise NotImplementedError
+
+    def build_validation_data_loader(self) -> Untyped:
+        raise NotImplementedError
+
+    def evaluate_batch(self, batch: Untyped, batch_idx: int) -> dict[str, Any]:
+        """Metrics of one validation batch. Define this or `evaluate_full_dataset`."""
+        raise NotImplementedError
+
+    def evaluate_full_dataset(self, data_loader: torch.utils.data.DataLoader[Any]) -> dict[str, Any]:
+        """Metrics of the whole validation set. Define this or `evaluate_batch`."""
+        raise NotImplementedError
+
+    def evaluation_reducer(self) -> Reducer | dict[str, Reducer]:
+        """How the metrics of all validation batches become one."""
+        return Reducer.AVG
+
+    def build_callbacks(self) -> dict[str, PyTorchCallback]:
+        """Callbacks by the names under which checkpoints keep their state."""
+        return {}
+
+    def get_batch_length(self, batch: Untyped) -> int:
+        """Records in a batch."""
+        return data_length(batch)
+
+
+def overrides(trial_class: type, method: str) -> bool:
+    """Whether the class has a method of its own. Functions are compared: names say nothing."""
+    return getattr(trial_class, method) is not getattr(PyTorchTrial, method)
+
+
+def check_class(trial_class: type) -> None:
+    """Refuse a class that cannot be trained.
+
+    Raises:
+        InvalidTrialError: a method is missing or doubled.
+    """
+    name = trial_class.__name__
+    missing = [method for method in _REQUIRED if not overrides(trial_class, method)]
+    if missing:
+        raise InvalidTrialError(f"{name} does not define {' and '.join(missing)}", mend=f"add it to {name}")
+    _check_evaluation(trial_class)
+
+
+def _check_evaluation(trial_class: type) -> None:
+    name = trial_class.__name__
+    defined = [m for m in ("evaluate_batch", "evaluate_full_dataset") if overrides(trial_class, m)]
+    if not defined:
+        raise InvalidTrialError(
+            f"{name} defines neither evaluate_batch nor evaluate_full_dataset", mend="define one of them"
+        )
+    if len(defined) > 1:
+        raise InvalidTrialError(
+            f"{name} defines both evaluate_batch and evaluate_full_dataset", mend="remove one of them"
+        )
+
+
+def check_instance(trial: PyTorchTrial, context: PyTorchTrialContext) -> None:
+    """Refuse a trial that cannot be called, or that kept its model or its optimizer to itself."""
+    name = type(trial).__name__
+    _check_train_batch(trial, name)
+    for things, thing in ((context.models, "model"), (context.optimizers, "optimizer")):
+        if not things:
+            raise InvalidTrialError(
+                f"{name}.__init__ wrapped no {thing}",
+                mend=f"call self.{thing} = context.wrap_{thing}({thing}) there and use what it returns",
+            )
+
+
+def _check_train_batch(trial: PyTorchTrial, name: str) -> None:
+    signature = inspect.signature(trial.train_batch)
+    try:
+        signature.bind(batch=None, epoch_idx=0, batch_idx=0)
+    except TypeError as error:
+        if "model" in signature.parameters and any(hasattr(trial, method) for method in _OLD_DIALECT):
+            raise InvalidTrialError(
+                f"{name} is written for Determined 0.12, which is not supported",
+                mend="build the model in __init__: self.model = context.wrap_model(...); so the optimizer",
+            ) from error
+        raise InvalidTrialError(
+            f"{name}.train_batch cannot be called with batch, epoch_idx and batch_idx: {error}",
+            mend="declare it as train_batch(self, batch, epoch_idx, batch_idx)",
+        ) from error
