@@ -37,7 +37,6 @@ class Sent:
 
     files: int = 0
     size: int = 0
-    complete: bool = False
     failure: ContextError | None = None
 
 
@@ -87,7 +86,6 @@ class DiffCopy:
                 self.sent.failure = error
                 yield wire.integer(1, _ERR) + wire.blob(4, str(error).encode("utf-8", "replace"))
                 return
-        self.sent.complete = bool(self.entries)
         yield wire.integer(1, _FIN)
 
     def _file(self, number: int) -> Iterator[bytes]:

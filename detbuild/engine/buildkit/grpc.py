@@ -16,7 +16,7 @@ from urllib.parse import quote
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, DataReceived, Event, RequestReceived, StreamReset
-from h2.exceptions import ProtocolError
+from h2.exceptions import ProtocolError, StreamClosedError
 
 Metadata = Mapping[str, tuple[str, ...]]
 
@@ -154,10 +154,13 @@ class GrpcServer:
 
     def _feed(self, data: bytes) -> None:
         try:
-            for event in self._http.receive_data(data) if data else ():
-                self._handle(event)
+            events = self._http.receive_data(data) if data else []
         except ProtocolError:
             self._open = False
+            return
+        for event in events:
+            with suppress(StreamClosedError):  # given up by the peer further on in the same data
+                self._handle(event)
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, RequestReceived):
@@ -181,8 +184,8 @@ class GrpcServer:
             self._refuse(stream_id, GrpcError(UNIMPLEMENTED, f"unknown method {path}"))
             return
         call = handler(metadata)
-        self._calls[stream_id] = _Open(call, call.messages())
         self._http.send_headers(stream_id, [(":status", "200"), ("content-type", "application/grpc")])
+        self._calls[stream_id] = _Open(call, call.messages())
 
     def _refuse(self, stream_id: int, error: GrpcError) -> None:
         head = [(":status", "200"), ("content-type", "application/grpc")]
