@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 
 from detbuild.context.content import open_entry
 from detbuild.context.snapshot import ContextSnapshot, Entry, file_snapshot, raw
@@ -31,20 +30,23 @@ def stream(trees: Mapping[str, ContextSnapshot], files: Mapping[str, bytes]) -> 
     yield bytes(end + -(length + end) % _RECORD)
 
 
-def _laid_out(trees: Mapping[str, ContextSnapshot], files: Mapping[str, bytes]) -> Iterator[Entry]:
+def _laid_out(
+    trees: Mapping[str, ContextSnapshot], files: Mapping[str, bytes]
+) -> Iterator[tuple[str, Entry]]:
+    """The entries in order, each with its path in the archive."""
     beside = {entry.path: entry for entry in file_snapshot(files).entries}
     for name in sorted({*trees, *beside}, key=raw):
         if name in beside:
-            yield beside[name]
+            yield name, beside[name]
         else:
-            yield Entry(name, "dir", 0o755)
+            yield name, Entry(name, "dir", 0o755)
             for entry in trees[name].entries:
-                yield replace(entry, path=f"{name}/{entry.path}")
+                yield f"{name}/{entry.path}", entry
 
 
-def _members(entries: Iterable[Entry]) -> Iterator[bytes]:
-    for entry in entries:
-        yield _header(entry)
+def _members(entries: Iterable[tuple[str, Entry]]) -> Iterator[bytes]:
+    for path, entry in entries:
+        yield _header(raw(path), entry)
         if entry.kind == "file":
             yield from open_entry(entry)
             yield bytes(-entry.size % _BLOCK)
@@ -63,8 +65,8 @@ def _batches(pieces: Iterable[bytes]) -> Iterator[bytes]:
     yield b"".join(batch)
 
 
-def _header(entry: Entry) -> bytes:
-    name = raw(entry.path) + b"/" * (entry.kind == "dir")
+def _header(path: bytes, entry: Entry) -> bytes:
+    name = path + b"/" * (entry.kind == "dir")
     target = raw(entry.target)
     size = entry.size if entry.kind == "file" else 0
     return (

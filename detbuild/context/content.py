@@ -29,7 +29,10 @@ def hash_file(source: bytes) -> tuple[str, os.stat_result]:
             before = os.fstat(descriptor)
             digest = hashlib.sha256()
             length = 0
-            while chunk := os.read(descriptor, min(before.st_size + 1, _CHUNK)):
+            # no further than one byte too many: a file may grow faster than it is read
+            while length <= before.st_size and (
+                chunk := os.read(descriptor, min(before.st_size + 1, _CHUNK))
+            ):
                 digest.update(chunk)
                 length += len(chunk)
             after = os.fstat(descriptor)

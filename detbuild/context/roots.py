@@ -24,7 +24,7 @@ def context_root(context_dir: Path, *, home: Path | None, allow_anything: bool) 
             mend="pass the directory that holds your model code; single files go in with --include",
         )
     root = os.path.realpath(os.fsencode(context_dir))
-    if not os.access(root, os.R_OK | os.X_OK):
+    if not os.access(root, os.R_OK | os.X_OK, effective_ids=True):
         raise ContextError(
             f"no permission to read the context directory {context_dir}", mend="make it readable to you"
         )

@@ -70,10 +70,15 @@ class Walk:
                 scope = self._scope(directory, above, entries)
                 pending += [(inner, scope) for inner in self._sort(directory, scope, entries)]
             except OSError as error:
-                self.findings.problems.append(unreadable(self.prefix + directory, error))
+                at = error.filename.removeprefix(self._start) if error.filename else directory
+                self.findings.problems.append(unreadable(self.prefix + at, error))
+
+    @property
+    def _start(self) -> bytes:
+        return self.root.rstrip(b"/") + b"/"
 
     def _entries(self, directory: bytes) -> _Entries:
-        with os.scandir(self.root.rstrip(b"/") + b"/" + directory) as entries:
+        with os.scandir(self._start + directory) as entries:
             return {entry.name: entry for entry in entries}
 
     def _scope(self, directory: bytes, above: ignore.Scope | None, entries: _Entries) -> ignore.Scope:

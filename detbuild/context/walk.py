@@ -16,6 +16,7 @@ from detbuild.context.snapshot import ContextSnapshot, Entry, order, shown, text
 from detbuild.errors import ContextError
 
 _SHOWN = 20  # problems in one message
+_LONG = 200  # characters of a path in it
 
 
 def read_context(
@@ -107,7 +108,7 @@ def _read(findings: Findings, cache: HashCache | None) -> ContextSnapshot:
 
 def _closed(found: Iterable[Found]) -> Iterator[Problem]:
     for path, kind, source, *_ in found:
-        if kind == "file" and not os.access(source, os.R_OK):
+        if kind == "file" and not os.access(source, os.R_OK, effective_ids=True):
             yield unreadable(path, PermissionError(13, "Permission denied"))
 
 
@@ -139,8 +140,13 @@ def _sha256(source: bytes, seen: os.stat_result, cache: HashCache | None) -> tup
 def _refuse(problems: Sequence[Problem]) -> None:
     if not problems:
         return
-    lines = [f"  {shown(text(problem.path)) or '.'}: {problem.cause}" for problem in problems[:_SHOWN]]
+    lines = [f"  {_brief(problem.path)}: {problem.cause}" for problem in problems[:_SHOWN]]
     if len(problems) > _SHOWN:
         lines.append(f"  and {len(problems) - _SHOWN} more")
     mends = dict.fromkeys(problem.mend for problem in problems)
     raise ContextError("the context cannot be packed:\n" + "\n".join(lines), mend="; ".join(mends))
+
+
+def _brief(path: bytes) -> str:
+    name = shown(text(path)) or "."
+    return name if len(name) <= _LONG else f"{name[: _LONG // 2]}...{name[-_LONG // 2 :]}"

@@ -6,41 +6,45 @@ import os
 import random
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 NAMES = (
-    b"a", b"b", b"c", b"ab", b"abc", b"foo", b"bar", b"foo.py", b"x.txt", b".x", b"A", b"Z9", b"a-b", b"a b", b"a ",
-    b" a", b"a\t", b"a\r", b"a\n", b"\n", b"#a", b"!a", b"a!", b"^", b"-", b"[", b"]", b"[a]", b"[]", b"*", b"**", b"a*",
-    b"?", b"\\", b"a\\", b"\\a", b"{a}", b"$a", b"a+", b"(a|b)", b"\xc3\xa9", b"\xff", b"\xff\xfe", b"a\xc3", b"~", b":",
-    b"...", b"aaaa", b"_", b"\x7f", b"\x0b", b"\x1b", b"build", b"data", b"foo~",
+    b"a", b"b", b"c", b"ab", b"abc", b"foo", b"bar", b"foo.py", b"x.txt", b".x", b"A", b"Z9", b"a-b",
+    b"a b", b"a ", b" a", b"a\t", b"a\r", b"a\n", b"\n", b"#a", b"!a", b"a!", b"^", b"-", b"[", b"]",
+    b"[a]", b"[]", b"*", b"**", b"a*", b"?", b"\\", b"a\\", b"\\a", b"{a}", b"$a", b"a+", b"(a|b)",
+    b"\xc3\xa9", b"\xff", b"\xff\xfe", b"a\xc3", b"~", b":", b"...", b"aaaa", b"_", b"\x7f", b"\x0b",
+    b"\x1b", b"build", b"data", b"foo~",
 )  # fmt: skip
 TOKENS = (
-    b"*", b"*", b"*", b"**", b"**", b"***", b"/", b"/", b"/", b"?", b"?", b"\\", b"[", b"]", b"[a]", b"[a-c]", b"[!a]",
-    b"[^b]", b"[]a]", b"[!]a]", b"[]-a]", b"[a-]", b"[-a]", b"[a\\-c]", b"[\\]]", b"[z-a]", b"[/]", b"[a/b]", b"[!/]",
-    b"[[:alpha:]]", b"[[:digit:]]", b"[[:space:]]", b"[[:punct:]]", b"[[:cntrl:]]", b"[[:upper:][:digit:]]", b"[^[:alnum:]]",
-    b"[[:foo:]]", b"[[:]", b"[[:alpha:]", b"[[:alpha]", b"[:alpha:]", b"[[::]]", b"[[:alpha:]-z]", b"[!", b"[^", b"[a",
-    b"[\xc3\xa9]", b"[\x80-\xff]", b"[!\x01-\x7f]", b"\\*", b"\\?", b"\\[", b"\\\\", b"\\a", b"\\ ", b"\\/", b"\\!",
-    b"\\#", b" ", b"  ", b"\t", b"\r", b"!", b"#", b"-", b"^", b"\x00", b"**/", b"/**", b"/**/", b"*/", b"\xef\xbb\xbf",
+    b"*", b"*", b"*", b"**", b"**", b"***", b"/", b"/", b"/", b"?", b"?", b"\\", b"[", b"]", b"[a]",
+    b"[a-c]", b"[!a]", b"[^b]", b"[]a]", b"[!]a]", b"[]-a]", b"[a-]", b"[-a]", b"[a\\-c]", b"[\\]]",
+    b"[z-a]", b"[/]", b"[a/b]", b"[!/]", b"[[:alpha:]]", b"[[:digit:]]", b"[[:space:]]", b"[[:punct:]]",
+    b"[[:cntrl:]]", b"[[:upper:][:digit:]]", b"[^[:alnum:]]", b"[[:foo:]]", b"[[:]", b"[[:alpha:]",
+    b"[[:alpha]", b"[:alpha:]", b"[[::]]", b"[[:alpha:]-z]", b"[!", b"[^", b"[a", b"[\xc3\xa9]",
+    b"[\x80-\xff]", b"[!\x01-\x7f]", b"\\*", b"\\?", b"\\[", b"\\\\", b"\\a", b"\\ ", b"\\/", b"\\!",
+    b"\\#", b" ", b"  ", b"\t", b"\r", b"!", b"#", b"-", b"^", b"\x00", b"**/", b"/**", b"/**/", b"*/",
+    b"\xef\xbb\xbf",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     files: Mapping[bytes, bytes]  # path -> content; ignore files among them
-    links: Mapping[bytes, bytes]
-    empty: tuple[bytes, ...] = ()
+    links: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
 def hostile_case(rng: random.Random, ignore_name: bytes) -> Case:
     paths = sorted({b"/".join(_names(rng)) for _ in range(rng.randint(3, 14))})
     files = [path for path in paths if not any(other.startswith(path + b"/") for other in paths)]
     directories = sorted({path.rpartition(b"/")[0] for path in files} - {b""})
-    content = {path: b"" for path in files}
+    content = dict.fromkeys(files, b"")
     content[ignore_name] = hostile_rules(rng, files)
     for directory in directories:
         if rng.random() < 0.25:
-            inner = [path.removeprefix(directory + b"/") for path in files if path.startswith(directory + b"/")]
+            inner = [
+                path.removeprefix(directory + b"/") for path in files if path.startswith(directory + b"/")
+            ]
             content[directory + b"/" + ignore_name] = hostile_rules(rng, inner)
     links = {b"link": rng.choice([*directories, b"nowhere"])} if rng.random() < 0.2 else {}
     return Case(content, links)
@@ -59,7 +63,9 @@ def _names(rng: random.Random) -> list[bytes]:
 def _hostile_line(rng: random.Random, paths: Sequence[bytes]) -> bytes:
     pattern = _near_a_path(rng, rng.choice(paths)) if rng.random() < 0.7 else _random_tokens(rng)
     before = rng.choice([b"", b"", b"", b"!", b"!", b"/", b"!/", b"**/", b"*/", b"\\", b"#", b" "])
-    after = rng.choice([b"", b"", b"", b"", b"/", b"/", b"*", b"/*", b"/**", b" ", b"  ", b"\\ ", b"\\", b"\t", b"\r"])
+    after = rng.choice(
+        [b"", b"", b"", b"", b"/", b"/", b"*", b"/*", b"/**", b" ", b"  ", b"\\ ", b"\\", b"\t", b"\r"]
+    )
     return (before if rng.random() < 0.6 else b"") + pattern + (after if rng.random() < 0.6 else b"")
 
 
@@ -80,7 +86,9 @@ def _near_a_name(rng: random.Random, name: bytes) -> bytes:
     if chance < 0.35:
         return name
     if chance < 0.5:
-        return rng.choice([b"*", b"**", b"?", b"**/" + name, name + b"**", b"**" + name, name + b"/**", b"***"])
+        return rng.choice(
+            [b"*", b"**", b"?", b"**/" + name, name + b"**", b"**" + name, name + b"/**", b"***"]
+        )
     at = rng.randrange(len(name))
     behind = rng.randint(at, len(name))
     return name[:at] + _stand_in(rng, name[at:behind]) + name[behind:]
@@ -88,23 +96,31 @@ def _near_a_name(rng: random.Random, name: bytes) -> bytes:
 
 def _stand_in(rng: random.Random, piece: bytes) -> bytes:
     byte = piece[:1] or b"a"
+    inside = rng.choice([byte, b"!" + byte, b"^" + piece, byte + b"-~", b"\\" + byte])
     return rng.choice(
-        [b"*", b"?", b"**", b"[" + byte + b"]", b"[!" + byte + b"]", b"[^" + piece + b"]", b"[" + byte + b"-~]",
-         b"[\x01-" + byte + b"]", b"\\" + piece, b"[\\" + byte + b"]", b"*" + piece, piece + b"*", rng.choice(TOKENS)]
-    )  # fmt: skip
+        [
+            b"[" + inside + b"]",
+            b"[" + inside + b"]",
+            b"*",
+            b"?",
+            b"**",
+            b"\\" + piece,
+            b"*" + piece,
+            piece + b"*",
+            rng.choice(TOKENS),
+        ]
+    )
 
 
-def write_case(root: bytes, case: Case) -> None:
+def write_case(root: Path, case: Case) -> None:
     for path, content in case.files.items():
-        target = root + b"/" + path
-        os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120  (bytes)
-        with open(target, "wb") as file:  # noqa: PTH123  (bytes)
-            file.write(content)
-    for path in case.empty:
-        os.makedirs(root + b"/" + path, exist_ok=True)  # noqa: PTH103  (bytes)
+        target = root / os.fsdecode(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
     for path, points_to in case.links.items():
-        if not os.path.lexists(root + b"/" + path):
-            os.symlink(points_to, root + b"/" + path)  # noqa: PTH211  (bytes)
+        link = root / os.fsdecode(path)
+        if not os.path.lexists(link):
+            link.symlink_to(os.fsdecode(points_to))
 
 
 def git_keeps(root: Path, *options: str) -> set[bytes]:
@@ -127,7 +143,11 @@ def git(root: Path, *arguments: str, stdin: bytes = b"") -> bytes:
         subprocess.run(["git", "init", "-q"], cwd=root, env=environment, check=True)
     done = subprocess.run(
         ["git", "-c", "core.excludesFile=", *arguments],
-        cwd=root, env=environment, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False,
-    )  # fmt: skip
+        cwd=root,
+        env=environment,
+        input=stdin,
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode in {0, 1}, done.stderr
     return done.stdout

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from detbuild.context import ignore
+from detbuild.context.listing import Listing
+from detbuild.context.snapshot import raw
+from detbuild.context.walk import listing
+from tests.unit.context.git_oracle import Case, git, git_keeps, hostile_case, write_case
+
+needs_git = pytest.mark.skipif(
+    shutil.which("git") is None, reason="git is the oracle, and it is not installed"
+)
+
+CASES = 3000  # of the seeds 1 to 40,000 none differed
+
+
+def kept_files(found: Listing) -> set[bytes]:
+    return {raw(kept.path) for kept in found.kept if kept.kind != "dir"}
+
+
+def git_options(folder: Path) -> list[str]:
+    """Our precedence in git's terms: what always holds, then the files of the tree, then the defaults."""
+    defaults = folder / "defaults"
+    defaults.write_bytes(ignore._DEFAULTS)
+    always = [f"--exclude={line}" for line in ignore._ALWAYS.decode().splitlines()]
+    return [*always, f"--exclude-from={defaults}", "--exclude-per-directory=.detignore"]
+
+
+def git_keeps_of_each(root: Path) -> dict[bytes, set[bytes]]:
+    """All trees below the root at once: each has ignore files of its own."""
+    kept: dict[bytes, set[bytes]] = {}
+    for path in git_keeps(root, *git_options(root.parent)):
+        tree, _, inner = path.partition(b"/")
+        kept.setdefault(tree, set()).add(inner)
+    return kept
+
+
+def one(root: Path, rules: bytes, *paths: str) -> list[str]:
+    """Which of the files at these paths the rules keep."""
+    write_case(root, Case({b".detignore": rules, **{raw(path): b"" for path in paths}}))
+    return sorted(path.decode() for path in kept_files(listing(root)))
+
+
+@needs_git
+@pytest.mark.parametrize("batch", range(6))
+def test_what_stays_is_what_git_keeps(tmp_path: Path, batch: int) -> None:
+    root = tmp_path / "trees"
+    root.mkdir()
+    cases = {
+        b"%d" % seed: hostile_case(random.Random(seed), b".detignore")
+        for seed in range(batch * CASES // 6, (batch + 1) * CASES // 6)
+    }
+    for name, case in cases.items():
+        write_case(root / name.decode(), case)
+    expected = git_keeps_of_each(root)
+    differing = {
+        name: (case, kept ^ expected.get(name, set()))
+        for name, case in cases.items()
+        if (kept := kept_files(listing(root / name.decode()))) != expected.get(name, set())
+    }
+    assert differing == {}
+
+
+@needs_git
+def test_the_rule_that_is_named_is_the_one_that_git_names(tmp_path: Path) -> None:
+    root = tmp_path / "trees"
+    root.mkdir()
+    ours: dict[bytes, str] = {}
+    for seed in range(50_000, 50_300):
+        tree = root / str(seed)
+        case = hostile_case(random.Random(seed), b".detignore")
+        write_case(tree, case)
+        for out in listing(tree).left_out:
+            if out.where != "built in":
+                ours[b"%d/%s" % (seed, raw(out.path).rstrip(b"/"))] = f"{seed}/{out.where}"
+        for path in tree.rglob(".detignore"):
+            path.rename(path.with_name(".gitignore"))
+    answer = git(root, "check-ignore", "-v", "-z", "--no-index", "--stdin", stdin=b"\0".join([*ours, b""]))
+    fields = iter(answer.split(b"\0")[:-1])
+    theirs = {
+        path: f"{source.decode('utf-8', 'surrogateescape')}:{int(line)}".replace(".gitignore", ".detignore")
+        for source, line, _, path in zip(fields, fields, fields, fields, strict=True)
+    }
+    assert len(ours) > 300
+    assert ours == theirs
+
+
+@needs_git
+def test_every_byte_is_in_the_classes_that_git_puts_it_in(tmp_path: Path) -> None:
+    root = tmp_path / "trees"
+    names = b"alnum alpha blank cntrl digit graph lower print punct space upper xdigit".split()
+    files = {bytes([byte]) + b"_": b"" for byte in range(1, 256) if byte != ord("/")}
+    for name in names:
+        write_case(root / name.decode(), Case({b".detignore": b"[[:%s:]]_" % name, **files}))
+    assert {name: kept_files(listing(root / name.decode())) for name in names} == git_keeps_of_each(root)
+
+
+@pytest.mark.parametrize(
+    ("rules", "kept"),
+    [
+        (b"!", ["a", "b/a", "b/c"]),
+        (b"a\\", ["a", "b/a", "b/c"]),
+        (b"[a", ["a", "b/a", "b/c"]),
+        (b"/a", ["b/a", "b/c"]),
+        (b"a", ["b/c"]),
+        (b"a\t", ["a", "b/a", "b/c"]),
+        (b"a  ", ["b/c"]),
+        (b"a\r\n", ["b/c"]),
+        (b"\xef\xbb\xbfa\n", ["b/c"]),
+        (b"# a\n", ["a", "b/a", "b/c"]),
+        (b"b\n!b/c", ["a"]),
+        (b"b/*\n!b/c", ["a", "b/c"]),
+        (b"*\n!b/\n!c", ["b/c"]),
+    ],
+)
+def test_rules_that_other_matchers_get_wrong(tmp_path: Path, rules: bytes, kept: list[str]) -> None:
+    assert one(tmp_path, rules, "a", "b/a", "b/c") == kept
+
+
+def test_a_question_mark_is_one_byte(tmp_path: Path) -> None:
+    assert one(tmp_path, b"?", "a", "\u00e9") == ["\u00e9"]
+
+
+def test_byte_compiled_python_cannot_be_taken_back(tmp_path: Path) -> None:
+    rules = b"!__pycache__/\n!*.pyc\n!*.pyo\n!*$py.class\n!.detignore\n"
+    paths = ("m.py", "m.pyc", "m.pyo", "m$py.class", "__pycache__/m.txt", "sub/__pycache__/m.txt")
+    assert one(tmp_path, rules, *paths) == ["m.py"]
+
+
+def test_the_other_defaults_can_be_taken_back(tmp_path: Path) -> None:
+    era = "terraform terraform.tfstate.1 terraform.tfvars terraform_data .terraform.d shared_fs/x"
+    paths = [*era.split(), ".git/HEAD", ".idea/x", ".mypy_cache/x", ".vscode/x", "sub/shared_fs"]
+    assert one(tmp_path / "by-default", b"", *paths) == ["sub/shared_fs"]
+    every = b"".join(b"!" + line + b"\n" for line in ignore._DEFAULTS.splitlines())
+    assert one(tmp_path / "taken-back", every, *paths) == sorted(paths)
+
+
+def test_a_pattern_full_of_stars_takes_no_longer_than_others(tmp_path: Path) -> None:
+    rules = b"*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*b\n**/*a*a*a/**/a*a/**/*a*a*a*/**/*a*a*b/x\n"
+    deep = "/".join(["a" * 120] * 20)
+    started = time.process_time()
+    assert one(tmp_path, rules, "a" * 250, deep) == sorted(["a" * 250, deep])
+    assert time.process_time() - started < 2
