@@ -7,7 +7,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -16,7 +16,7 @@ from urllib.parse import quote
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, DataReceived, Event, RequestReceived, StreamReset
-from h2.exceptions import ProtocolError, StreamClosedError
+from h2.exceptions import ProtocolError
 
 Metadata = Mapping[str, tuple[str, ...]]
 
@@ -158,12 +158,13 @@ class GrpcServer:
         except ProtocolError:
             self._open = False
             return
+        # a call may be given up further on in the same data: h2 knows nothing of it any more
+        given_up = {event.stream_id for event in events if isinstance(event, StreamReset)}
         for event in events:
-            with suppress(StreamClosedError):  # given up by the peer further on in the same data
-                self._handle(event)
+            self._handle(event, given_up)
 
-    def _handle(self, event: Event) -> None:
-        if isinstance(event, RequestReceived):
+    def _handle(self, event: Event, given_up: Collection[int]) -> None:
+        if isinstance(event, RequestReceived) and event.stream_id not in given_up:
             self._begin(event.stream_id, [(str(key), str(value)) for key, value in event.headers])
         elif isinstance(event, DataReceived):
             self._http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
