@@ -10,29 +10,25 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.rewrite import completed
 from detbuild.config.rewrite import test_mode as for_test
 from detbuild.config.storage import SharedFs
 from detbuild.config.unacted import unsupported, warnings_for
 from detbuild.context.hashes import HashCache
-from detbuild.context.listing import Listing
 from detbuild.context.walk import read_context, snapshot
 from detbuild.controller import local
-from detbuild.controller.attend import follow, request, resume, wait
+from detbuild.controller.attend import follow, resume, wait
 from detbuild.controller.start import first_steps, nvidia_driver, nvidia_smi, start_detached
-from detbuild.engine.protocol import ContainerSpec, Engine
 from detbuild.errors import ConfigError, EngineError
 from detbuild.events import ContextPacked, Emit, ExperimentCreated, ImagePulling, ImageReady
 from detbuild.image.base import IMPORT_CHANGES, bootstrap, bootstrap_tag, can_bootstrap, choose_base
 from detbuild.image.choice import Target
 from detbuild.image.frameworks import read_needs
 from detbuild.image.network import host_network, pip_config_files
-from detbuild.image.plan import ImagePlan
 from detbuild.image.planning import lend, plan_image
 from detbuild.image.resolve import Resolution, resolve
 from detbuild.image.table import load_table
@@ -43,12 +39,35 @@ from detbuild.search.method import CreateTrial
 from detbuild.search.methods import search_method
 from detbuild.store.files import file_errors
 from detbuild.store.folder import ExperimentFolder, Header
-from detbuild.store.home import Home
-from detbuild.store.state import ExperimentState
-from determined._run_info import RunInfo
 from determined._version import __version__
 
-__all__ = ["follow", "prepare", "request", "resume", "run_local", "submit", "this_host", "wait"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from detbuild.config.experiment import ExperimentConfig
+    from detbuild.context.listing import Listing
+    from detbuild.engine.protocol import ContainerSpec, Engine
+    from detbuild.image.plan import ImagePlan
+    from detbuild.store.home import Home
+    from detbuild.store.state import ExperimentState
+    from determined._run_info import RunInfo
+
+__all__ = [
+    "Host",
+    "Order",
+    "Submission",
+    "bootstrap_base",
+    "build_image",
+    "ensure_base",
+    "follow",
+    "planned_run",
+    "prepare",
+    "resume",
+    "run_local",
+    "submit",
+    "this_host",
+    "wait",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     except DetbuildError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    except Exception:  # the outermost boundary: the log is the only place where anybody can read it
+    except Exception:  # noqa: BLE001  (the outermost boundary: the log is the only place to say it)
         traceback.print_exc()
         return 1
     return 0

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from detbuild.controller.lease import holder, lease
 from detbuild.controller.local import settle
 from detbuild.controller.start import start_detached
 from detbuild.errors import EngineError
 from detbuild.events import Emit, Warned
-from detbuild.store.folder import ExperimentFolder
 from detbuild.store.follow import ExperimentTail
-from detbuild.store.home import Home
 from detbuild.store.state import ExperimentState, fold, load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.home import Home
 
 _POLL = 0.1  # seconds between looks at the files
 _ABSENT = 3.0  # seconds without a controller after which a new one is started

@@ -7,13 +7,16 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detbuild.errors import LeaseError
 from detbuild.store.files import file_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 _PATIENCE = 0.5  # seconds: long enough to outlast somebody who only looks who holds it
 

@@ -7,11 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from detbuild.config.experiment import ExperimentConfig
 from detbuild.controller.lease import lease
-from detbuild.events import Emit
 from detbuild.launch.failure import Evidence, judge
 from detbuild.launch.plan import RunRequest, local_run_info, variables
 from detbuild.launch.restart import ending
@@ -19,13 +17,19 @@ from detbuild.search.method import CreateTrial
 from detbuild.search.methods import search_method
 from detbuild.store import journal
 from detbuild.store.files import file_errors
-from detbuild.store.folder import ExperimentFolder
 from detbuild.store.follow import ExperimentTail
 from detbuild.store.output import tail
 from detbuild.store.runs import read_run
 from detbuild.store.state import ExperimentState, fold, load
 from determined._run_info import RUN_DIR_VARIABLE
 from determined.exec import ENTRY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from detbuild.config.experiment import ExperimentConfig
+    from detbuild.events import Emit
+    from detbuild.store.folder import ExperimentFolder
 
 _POLL = 0.05  # seconds
 _SIGNALS = {"cancel": signal.SIGTERM, "kill": signal.SIGKILL}

@@ -6,13 +6,17 @@ written down before.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from detbuild.controller.trial import TrialDriver
-from detbuild.controller.world import World
 from detbuild.errors import EngineError
 from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL, RUN_LABEL, TRIAL_LABEL
 from detbuild.search.method import CreateTrial, Observation, SearchMethod
 from detbuild.store import journal
 from detbuild.store.files import DiskFullError
+
+if TYPE_CHECKING:
+    from detbuild.controller.world import World
 
 TICK = 0.2  # seconds between two looks; a request is answered within this time
 _STRENGTH = {"": 0, "cancel": 1, "kill": 2}

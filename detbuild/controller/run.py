@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
-from detbuild.controller.world import World
-from detbuild.engine.protocol import ContainerState
 from detbuild.errors import EngineError
 from detbuild.launch.failure import Evidence, Outcome, judge
 from detbuild.launch.gpus import LABEL, Gpu, choose, held
@@ -16,6 +15,10 @@ from detbuild.store.progress import Goal, trial_progress
 from detbuild.store.reader import RecordFile
 from detbuild.store.runs import RunRecords, extended
 from detbuild.store.state import TrialState, run_records
+
+if TYPE_CHECKING:
+    from detbuild.controller.world import World
+    from detbuild.engine.protocol import ContainerState
 
 _LOOK = 1.0  # seconds between two questions to the engine about a container that runs
 _REFUSALS = 3  # how often the engine may refuse a container before that is taken for its last word

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import threading
+from typing import TYPE_CHECKING
 
-from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping
 from detbuild.controller.clock import SystemClock
 from detbuild.controller.lease import lease
 from detbuild.controller.loop import Controller
 from detbuild.controller.world import World
-from detbuild.engine.protocol import Engine
 from detbuild.launch.gpus import exclusive, lock_file
 from detbuild.search.methods import search_method
 from detbuild.store.files import file_errors
-from detbuild.store.folder import ExperimentFolder
 from detbuild.store.home import Home
+from detbuild.store.submitted import config_of
+
+if TYPE_CHECKING:
+    from detbuild.engine.protocol import Engine
+    from detbuild.store.folder import ExperimentFolder
 
 
 def controller_of(folder: ExperimentFolder, engine: Engine) -> Controller:
     """Read everything that a controller needs from the experiment's folder."""
-    raw = json.loads(folder.config_file.read_bytes())
-    config = config_from_mapping(raw, source=str(folder.config_file), defaults=LOCAL_DEFAULTS)
+    config = config_of(folder)
     world = World(
         folder=folder,
         engine=engine,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from detbuild.controller.room import Room
 from detbuild.controller.run import RunDriver
 from detbuild.controller.trouble import Trouble
-from detbuild.controller.world import World
 from detbuild.errors import EngineError
 from detbuild.launch.failure import Outcome
 from detbuild.launch.restart import ending, pause
@@ -15,6 +15,9 @@ from detbuild.store import journal
 from detbuild.store.files import DiskFullError
 from detbuild.store.state import TrialState, run_records
 from detbuild.store.storage import checkpoint_storage
+
+if TYPE_CHECKING:
+    from detbuild.controller.world import World
 
 
 @dataclass(frozen=True, slots=True)

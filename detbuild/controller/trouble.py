@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from detbuild.controller.clock import Clock
+if TYPE_CHECKING:
+    from detbuild.controller.clock import Clock
 
 _FIRST = 0.25  # seconds
 _LONGEST = 10.0

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from detbuild.config.experiment import ExperimentConfig
-from detbuild.controller.clock import Clock
-from detbuild.engine.protocol import Engine, EngineInfo
 from detbuild.launch.gpus import Gpu, discover
 from detbuild.launch.plan import Place, user_of
-from detbuild.store.folder import ExperimentFolder
-from detbuild.store.journal import Fact
 from detbuild.store.state import ExperimentState, advance, fold
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from detbuild.config.experiment import ExperimentConfig
+    from detbuild.controller.clock import Clock
+    from detbuild.engine.protocol import Engine, EngineInfo
+    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.journal import Fact
 
 
 @dataclass(kw_only=True, slots=True)

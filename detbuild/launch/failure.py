@@ -9,11 +9,14 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from detbuild.store.journal import RunFinished
-from detbuild.store.runs import RunRecords
 from determined._exit_codes import ExitCode
 from determined._records import Ended, ExitReason
+
+if TYPE_CHECKING:
+    from detbuild.store.runs import RunRecords
 
 
 class Outcome(str, Enum):

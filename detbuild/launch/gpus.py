@@ -6,14 +6,17 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from detbuild.engine.protocol import ContainerState, EngineInfo
 from detbuild.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from detbuild.engine.protocol import ContainerState, EngineInfo
 
 LABEL = "detbuild.gpus"  # comma-separated ids; a container that carries it and has not ended holds them
 
@@ -87,7 +90,7 @@ def lacking(gpus: Sequence[Gpu], slots: int) -> EngineError | None:
 def lock_file() -> Path:
     """One file for the host, whoever the user is and whatever TMPDIR says."""
     directory = Path("/run/lock")
-    return (directory if directory.is_dir() else Path("/tmp")) / "detbuild-gpus.lock"
+    return (directory if directory.is_dir() else Path("/tmp")) / "detbuild-gpus.lock"  # noqa: S108  (opened without following or creating what others own)
 
 
 @contextmanager

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from detbuild.config.environment import DeviceKind
-from detbuild.config.experiment import ExperimentConfig
 from detbuild.engine.protocol import ContainerSpec, Device, EngineInfo, Mount
 from detbuild.launch.gpus import LABEL, Gpu
-from detbuild.store.folder import ExperimentFolder, Header
 from detbuild.store.storage import WORK_DIR, checkpoint_storage, in_container
 from determined._run_info import RUN_DIR_VARIABLE, RunInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from detbuild.config.environment import DeviceKind
+    from detbuild.config.experiment import ExperimentConfig
+    from detbuild.store.folder import ExperimentFolder, Header
 
 RUN_DIR: Final = "/run/detbuild/run"
 HOME_LABEL: Final = "detbuild.home"

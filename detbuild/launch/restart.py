@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from detbuild.launch.failure import Outcome
-from detbuild.store.journal import RunFinished
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from detbuild.store.journal import RunFinished
 
 _FIRST_PAUSE = 1.0  # seconds
 _LONGEST_PAUSE = 60.0

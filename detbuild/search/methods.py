@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from detbuild.config.experiment import ExperimentConfig
 from detbuild.errors import ConfigError
-from detbuild.search.method import SearchMethod
 from detbuild.search.single import Single
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from detbuild.config.experiment import ExperimentConfig
+    from detbuild.search.method import SearchMethod
 
 
 def _single(config: ExperimentConfig) -> SearchMethod:

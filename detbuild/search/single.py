@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from detbuild.config.hyperparameters import Hyperparameter
 from detbuild.config.sampling import draws
 from detbuild.search.method import CreateTrial, Decision, Finish, Observation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from detbuild.config.hyperparameters import Hyperparameter
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detbuild.errors import ConfigError
 from detbuild.store import journal
 from detbuild.store.files import file_errors, write_synced
 from determined._run_info import EVENTS_FILE, STDERR_FILE, STDOUT_FILE, RunInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 VERBS = ("kill", "cancel")  # the first asked for wins over the later ones in this order
 

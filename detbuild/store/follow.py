@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from detbuild.events import Emit, ExperimentEnded, RunEnded, RunOutput, RunRecord, RunStarted, TrialQueued
 from detbuild.store import journal
-from detbuild.store.folder import ExperimentFolder
 from detbuild.store.output import OutputFile
 from detbuild.store.reader import RecordFile
+
+if TYPE_CHECKING:
+    from detbuild.store.folder import ExperimentFolder
 
 STREAMS = ("stdout", "stderr")
 

@@ -6,11 +6,14 @@ import json
 import os
 import secrets
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detbuild.errors import ConfigError
 from detbuild.store.files import file_errors
 from detbuild.store.folder import ExperimentFolder
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from detbuild.store.folder import RunFolder
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from detbuild.store.folder import RunFolder
 
 _LONGEST = 64 << 10  # bytes of one line of text; a longer one is shown in pieces
 _BLOCK = 1 << 20

@@ -7,13 +7,17 @@ is superseded, so nothing is counted twice.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from detbuild.store.folder import RunFolder
 from detbuild.store.reader import RecordFile
 from detbuild.store.runs import RunRecords
 from determined._records import Checkpoint, Stage, Training, Validation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from detbuild.store.folder import RunFolder
 
 
 @dataclass(frozen=True, slots=True)

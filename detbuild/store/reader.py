@@ -6,11 +6,14 @@ or loses another line.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from determined._records import Line, decode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 LONGEST_LINE = 16 << 20  # bytes; a longer line is set aside without being held in memory
 _BLOCK = 1 << 20

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from detbuild.store.folder import RunFolder
 from detbuild.store.reader import RecordFile
 from determined._records import (
     Checkpoint,
@@ -21,6 +20,11 @@ from determined._records import (
     Training,
     Validation,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from detbuild.store.folder import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from detbuild.store import journal
-from detbuild.store.folder import ExperimentFolder, Header
 from detbuild.store.progress import Goal, Progress, trial_progress
 from detbuild.store.runs import RunRecords, read_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from detbuild.store.folder import ExperimentFolder, Header
 
 ENDED = frozenset({"COMPLETED", "CANCELED", "ERROR"})
 _STOPPING = {"kill": "STOPPING_KILLED", "cancel": "STOPPING_CANCELED"}

@@ -5,13 +5,16 @@ from __future__ import annotations
 import posixpath
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from detbuild.config.experiment import ExperimentConfig
-from detbuild.config.mounts import BindMount
 from detbuild.config.storage import Directory, SharedFs
 from detbuild.engine.protocol import Mount
-from detbuild.store.folder import ExperimentFolder
+from detbuild.store.submitted import config_of
+
+if TYPE_CHECKING:
+    from detbuild.config.experiment import ExperimentConfig
+    from detbuild.config.mounts import BindMount
+    from detbuild.store.folder import ExperimentFolder
 
 WORK_DIR: Final = "/run/determined/workdir"
 OWN_DIR: Final = "/run/detbuild/checkpoints"
@@ -54,3 +57,8 @@ def _behind(inside: str, mounts: tuple[BindMount, ...]) -> Path | None:
         if inside == target or inside.startswith(f"{target}/"):
             return Path(source) / posixpath.relpath(inside, target)
     return None
+
+
+def storage_of(folder: ExperimentFolder) -> CheckpointStorage:
+    """Where the checkpoints of a submitted experiment are."""
+    return checkpoint_storage(config_of(folder), folder)
