@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from determined._errors import InvalidHP, InvalidTrialError
+from determined._loop import Loop, Position, SavePolicy
+from determined._records import ExitReason, Stage
+from determined._run_info import RunInfo
+from determined._schedule import Period, Schedule
+
+BEST = SavePolicy("best", "loss")
+NONE = SavePolicy("none")
+
+
+class FakeRun:
+    """Keeps what it is told in one list."""
+
+    def __init__(self, *, best_validation: float | None = None) -> None:
+        self.info = RunInfo(
+            experiment_id=1,
+            trial_id=1,
+            run=0,
+            trial_seed=0,
+            slots=0,
+            entrypoint="m:T",
+            run_dir="",
+            context_dir="",
+            context_name="",
+            checkpoint_dir="",
+            best_validation=best_validation,
+        )
+        self.told: list[tuple[object, ...]] = []
+        self.stop_asked = False
+
+    def enter(self, stage: Stage) -> None:
+        self.told.append(("enter", stage.value))
+
+    def report_training(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
+        self.told.append(("training", steps_completed, metrics))
+
+    def report_validation(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
+        self.told.append(("validation", steps_completed, metrics))
+
+    def report_progress(self, fraction: float) -> None:
+        self.told.append(("progress", fraction))
+
+    @contextmanager
+    def store_checkpoint(self, steps_completed: int, metadata: Mapping[str, object]) -> Iterator[tuple[Path, str]]:
+        yield Path("draft"), f"uuid-{steps_completed}"
+        self.told.append(("checkpoint", steps_completed))
+
+    def open_checkpoint(self) -> None:
+        return None
+
+    def should_stop(self) -> bool:
+        return self.stop_asked
+
+    def of(self, kind: str) -> list[object]:
+        return [told[1] for told in self.told if told[0] == kind]
+
+
+class FakeTrial:
+    """Counts. `on_batch` is called with the number of batches completed."""
+
+    def __init__(self, on_batch: Callable[[int], None] = lambda _: None, losses: tuple[float, ...] = ()) -> None:
+        self.steps_completed = 0
+        self.stop_requested = False
+        self.positions: list[Position] = []
+        self._on_batch, self._losses = on_batch, iter(losses)
+
+    def train_until(self, batch: int, should_stop: Callable[[], bool]) -> None:
+        while self.steps_completed < batch:
+            self._on_batch(self.steps_completed)
+            self.steps_completed += 1
+            if should_stop():
+                return
+
+    def reduce(self) -> dict[str, object]:
+        return {"batches": self.steps_completed}
+
+    def reported(self, metrics: Mapping[str, object]) -> None: ...
+
+    def evaluate(self) -> dict[str, object]:
+        return {"loss": next(self._losses, 1.0)}
+
+    def save(self, directory: Path, position: Position) -> None:
+        self.positions.append(position)
+
+    def saved(self, uuid: str) -> None: ...
+
+    def metadata(self) -> dict[str, object]:
+        return {}
+
+
+def test_a_window_is_reported_then_progress_then_validation_then_checkpoint() -> None:
+    run = FakeRun()
+    assert Loop(FakeTrial(), run, Schedule(max_length=2), NONE).train() is ExitReason.COMPLETED
+    assert run.told == [
+        ("enter", "train"),
+        ("training", 2, {"batches": 2}),
+        ("progress", 1.0),
+        ("enter", "validate"),
+        ("validation", 2, {"loss": 1.0}),
+        ("enter", "checkpoint"),
+        ("checkpoint", 2),
+    ]
+
+
+def test_policy_all_saves_each_validation_and_no_batch_twice() -> None:
+    run = FakeRun()
+    schedule = Schedule(max_length=6, validation=Period(2), checkpoint=Period(3))
+    Loop(FakeTrial(), run, schedule, SavePolicy("all")).train()
+    assert run.of("checkpoint") == [2, 3, 4, 6]
+
+
+def test_policy_none_saves_what_the_schedule_asks_for_and_the_end() -> None:
+    run = FakeRun()
+    Loop(FakeTrial(), run, Schedule(max_length=5, validation=Period(2), checkpoint=Period(3)), NONE).train()
+    assert run.of("checkpoint") == [3, 5]
+
+
+def test_policy_best_saves_what_is_better_than_the_best_of_the_whole_experiment() -> None:
+    run, trial = FakeRun(best_validation=0.5), FakeTrial(losses=(0.6, 0.4, math.nan, 0.45, 0.3, 9.0))
+    Loop(trial, run, Schedule(max_length=6, validation=Period(1)), BEST).train()
+    assert run.of("checkpoint") == [2, 5, 6]
+
+
+def test_larger_may_be_better() -> None:
+    run, trial = FakeRun(), FakeTrial(losses=(0.6, 0.7, 0.5, 0.5))
+    schedule = Schedule(max_length=4, validation=Period(1))
+    Loop(trial, run, schedule, SavePolicy("best", "loss", smaller_is_better=False)).train()
+    assert run.of("checkpoint") == [1, 2, 4]
+
+
+def test_an_initial_validation_is_not_saved() -> None:
+    run = FakeRun()
+    schedule = Schedule(max_length=2, initial_validation=True)
+    Loop(FakeTrial(), run, schedule, SavePolicy("all")).train()
+    assert (run.of("validation"), run.of("checkpoint")) == ([0, 2], [2])
+
+
+def test_a_run_that_is_asked_to_leave_finishes_its_batch_and_saves() -> None:
+    run = FakeRun()
+    trial = FakeTrial(on_batch=lambda done: setattr(run, "stop_asked", done == 4))
+    schedule = Schedule(max_length=10, validation=Period(5), report=Period(3))
+    assert Loop(trial, run, schedule, NONE).train() is ExitReason.PREEMPTED
+    assert (run.of("training"), run.of("validation"), run.of("checkpoint")) == ([3, 5], [], [5])
+    assert trial.positions == [Position(5, None)]
+
+
+def test_a_run_that_is_asked_to_leave_while_it_validates_trains_no_more() -> None:
+    run, trial = FakeRun(), FakeTrial()
+    trial.evaluate = lambda: setattr(run, "stop_asked", True) or {"loss": 1.0}  # type: ignore[method-assign]
+    assert Loop(trial, run, Schedule(max_length=10, validation=Period(5)), NONE).train() is ExitReason.PREEMPTED
+    assert trial.positions == [Position(5, 5)]
+
+
+def test_being_asked_to_leave_in_the_last_validation_changes_nothing() -> None:
+    run, trial = FakeRun(), FakeTrial()
+    trial.evaluate = lambda: setattr(run, "stop_asked", True) or {"loss": 1.0}  # type: ignore[method-assign]
+    assert Loop(trial, run, Schedule(max_length=3), NONE).train() is ExitReason.COMPLETED
+
+
+def test_a_validation_that_is_made_up_for_is_saved_with_its_trial() -> None:
+    run, trial = FakeRun(), FakeTrial()
+    trial.steps_completed = 10
+    loop = Loop(trial, run, Schedule(max_length=10), NONE, Position(10, None))
+    assert loop.train() is ExitReason.COMPLETED
+    assert (run.of("training"), run.of("validation"), trial.positions) == ([], [10], [Position(10, 10)])
+
+
+def test_a_trial_that_asks_to_stop_is_saved_at_its_next_report_without_a_final_validation() -> None:
+    run, trial = FakeRun(), FakeTrial()
+    trial = FakeTrial(on_batch=lambda done: setattr(trial, "stop_requested", done >= 1))
+    schedule = Schedule(max_length=500, report=Period(50))
+    assert Loop(trial, run, schedule, NONE).train() is ExitReason.STOPPED
+    assert (run.of("training"), run.of("validation"), run.of("checkpoint")) == ([50], [], [50])
+
+
+def invalid_at(batch: int) -> Callable[[int], None]:
+    def on_batch(done: int) -> None:
+        if done == batch:
+            raise InvalidHP("too deep")
+
+    return on_batch
+
+
+def test_invalid_hyperparameters_leave_a_checkpoint_of_what_was_trained() -> None:
+    run = FakeRun()
+    with pytest.raises(InvalidHP):
+        Loop(FakeTrial(invalid_at(3)), run, Schedule(max_length=9), NONE).train()
+    assert run.of("checkpoint") == [3]
+
+
+def test_invalid_hyperparameters_before_the_first_batch_leave_nothing() -> None:
+    run = FakeRun()
+    with pytest.raises(InvalidHP):
+        Loop(FakeTrial(invalid_at(0)), run, Schedule(max_length=9), NONE).train()
+    assert run.of("checkpoint") == []
+
+
+@pytest.mark.parametrize(
+    ("metrics", "why"),
+    [
+        ({"accuracy": 0.5}, "the searcher metric loss is none of the validation metrics accuracy"),
+        ({"loss": [1.0, 2.0]}, "the searcher metric loss is not a number"),
+    ],
+)
+def test_a_searcher_metric_that_is_missing_or_no_number_is_named(metrics: dict[str, object], why: str) -> None:
+    trial = FakeTrial()
+    trial.evaluate = lambda: metrics  # type: ignore[method-assign]
+    with pytest.raises(InvalidTrialError, match=why):
+        Loop(trial, FakeRun(), Schedule(max_length=1), BEST).train()
+
+
+@pytest.mark.parametrize(
+    ("config", "policy"),
+    [
+        ({"searcher": {"metric": "loss"}}, BEST),
+        ({"searcher": {"metric": "acc", "smaller_is_better": False}}, SavePolicy("best", "acc", False)),
+        ({"checkpoint_policy": "none", "searcher": {"metric": "loss"}}, SavePolicy("none", "loss")),
+        ({}, SavePolicy("all")),
+    ],
+)
+def test_the_policy_is_read_from_the_config(config: dict[str, object], policy: SavePolicy) -> None:
+    assert SavePolicy.configured(config) == policy
