@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from email.parser import BytesHeaderParser
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from detbuild.context.snapshot import ContextSnapshot, Entry
 from detbuild.image.requirements import normalized, parse_requirements
@@ -14,6 +14,8 @@ from detbuild.image.versions import allows
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+_CHUNK: Final = 1 << 20  # bytes: wheels can be larger than memory should be asked for
 
 
 def wanted_wheels(
@@ -69,7 +71,9 @@ def _requires(path: Path) -> Iterator[str]:
 
 
 def _entry(path: Path) -> Entry:
-    # Wheels are large and not part of the tag: name, size and time tell one from another well enough.
-    status = path.stat()
-    identity = hashlib.sha256(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
-    return Entry(path=path.name, kind="file", size=status.st_size, sha256=identity, source=str(path))
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return Entry(path.name, "file", size=size, sha256=digest.hexdigest(), source=str(path))

@@ -1,7 +1,8 @@
-# check=error=true
+# check=skip=UndefinedVar;error=true
 FROM me/img:1
 
 USER 0:0
+# A PYTHONPATH that the image has of its own stays, behind the harness; most have none.
 ENV PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1 PYTHONHASHSEED=0 PYTHONPATH=/opt/detbuild/harness${PYTHONPATH:+:$PYTHONPATH}
 
 RUN --mount=type=bind,source=harness,target=/build/harness \

@@ -1,0 +1,261 @@
+"""Planned images, built by a real engine on a base made from Debian packages."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import tarfile
+import uuid
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from detbuild.context.snapshot import ContextSnapshot, file_snapshot
+from detbuild.context.walk import snapshot
+from detbuild.engine.docker import DockerEngine
+from detbuild.events import BuildStep
+from detbuild.image.choice import Target
+from detbuild.image.frameworks import read_needs
+from detbuild.image.network import NetworkSettings
+from detbuild.image.planning import lend, plan_image
+from detbuild.image.render import DockerfilePlan, render
+from detbuild.image.resolve import resolve
+from detbuild.image.table import load_table
+from detbuild.resources import harness_dir, images_dir, templates_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from detbuild.events import Event
+    from detbuild.image.plan import ImagePlan
+
+pytestmark = pytest.mark.engine
+
+BASE = "detbuild-base:cpu-debian12-py3.11"
+TARGET = Target(gpu=False, python="3.11", machine="x86_64")
+TABLE = load_table(images_dir())
+CANARY = b"canary-8c41d7e2"
+
+
+class Builder:
+    """Builds plans, keeps what was said, and removes the images afterwards."""
+
+    def __init__(self, *, whole_tar: bool) -> None:
+        self.engine = DockerEngine(whole_tar=whole_tar)
+        self.events: list[Event] = []
+        self.tags: set[str] = set()
+
+    def build(self, plan: ImagePlan) -> str:
+        self.events.clear()
+        self.tags.add(plan.tag)
+        return self.engine.build(plan, self.events.append)
+
+    @property
+    def run_again(self) -> list[str]:
+        """Steps of the Dockerfile that the cache did not spare."""
+        steps = {e.name: e for e in self.events if isinstance(e, BuildStep) and e.seconds is not None}
+        return [
+            name
+            for name, step in steps.items()
+            if name.startswith("[") and "internal" not in name and not step.cached
+        ]
+
+    def close(self) -> None:
+        for tag in self.tags:
+            self.engine.remove_image(tag)
+        self.engine.close()
+
+
+@pytest.fixture(params=[False, True], ids=["session", "upload"])
+def builder(request: pytest.FixtureRequest, base_image: str) -> Iterator[Builder]:
+    assert base_image == BASE
+    builder = Builder(whole_tar=request.param)
+    yield builder
+    builder.close()
+
+
+def planned(
+    files: dict[str, bytes],
+    network: NetworkSettings | None = None,
+    *,
+    harness: ContextSnapshot | None = None,
+    image: str | None = None,
+) -> ImagePlan:
+    context = file_snapshot(files)
+    needs = read_needs(context)
+    resolution = resolve(needs, table=TABLE, target=TARGET, image=image)
+    plan = plan_image(
+        resolution,
+        needs,
+        base_image=image or BASE,
+        context=context,
+        harness=harness or snapshot(harness_dir()),
+        table=TABLE,
+        templates=templates_dir(),
+    )
+    return lend(plan, resolution, network or NetworkSettings(pip={"no-index": "true"}), target=TARGET)
+
+
+def wheel(folder: Path, name: str) -> None:
+    """The smallest wheel that pip installs: one module that says hello."""
+    info = f"{name}-1.0.dist-info"
+    files = {
+        f"{name}.py": "hello = 'hello'\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as archive:
+        for path, text in {**files, f"{info}/RECORD": record}.items():
+            archive.writestr(path, text)
+
+
+def python(image: str, program: str, *, user: str = "1234:1234") -> str:
+    command = [
+        "docker",
+        "run",
+        "--rm",
+        "--network=none",
+        f"--user={user}",
+        "--entrypoint=python3",
+        image,
+        "-c",
+        program,
+    ]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_context_and_harness_are_where_the_documentation_says(builder: Builder) -> None:
+    image = builder.build(planned({"model_def.py": b"x = 1", "sub/data.txt": b"d"}))
+    shown = python(
+        image,
+        "import os, json, sys, determined, model_def\n"
+        "open('made-by-the-trial', 'w').close()\n"
+        "print(json.dumps([os.getcwd(), determined.__file__, determined.__cached__ is not None"
+        " and os.path.exists(determined.__cached__), model_def.x, open('sub/data.txt').read()]))",
+    )
+    assert json.loads(shown) == [
+        "/run/determined/workdir",
+        "/opt/detbuild/harness/determined/__init__.py",
+        True,
+        1,
+        "d",
+    ]
+
+
+def test_the_image_starts_the_harness_as_nobody(builder: Builder) -> None:
+    image = builder.build(planned({"model_def.py": b""}))
+    inspected = subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=True).stdout
+    config = json.loads(inspected)[0]["Config"]
+    assert config["Entrypoint"] == ["python3", "-m", "determined.exec"]
+    assert config["User"] == "65533:65533"
+    assert not config["Cmd"]
+
+
+def test_requirements_come_from_the_hosts_own_wheels(builder: Builder, tmp_path: Path) -> None:
+    wheel(tmp_path, "hello_requirement")
+    network = NetworkSettings(pip={"no-index": "true", "find-links": "/build/wheels"}, wheel_dirs=(tmp_path,))
+    image = builder.build(planned({"requirements.txt": b"hello-requirement==1.0"}, network))
+    assert python(image, "import hello_requirement; print(hello_requirement.hello)") == "hello\n"
+
+
+def test_requirements_may_name_the_context_itself(builder: Builder, tmp_path: Path) -> None:
+    wheel(tmp_path, "hello_local")
+    files = {"requirements.txt": b"./wheels/hello_local-1.0-py3-none-any.whl", "model_def.py": b""}
+    files["wheels/hello_local-1.0-py3-none-any.whl"] = (
+        tmp_path / "hello_local-1.0-py3-none-any.whl"
+    ).read_bytes()
+    image = builder.build(planned(files))
+    assert python(image, "import hello_local; print(hello_local.hello)") == "hello\n"
+
+
+def test_an_image_of_ones_own_keeps_its_python(builder: Builder) -> None:
+    image = builder.build(planned({"model_def.py": b"import torch"}, image=BASE))
+    assert python(image, "import sys; print(sys.executable)") == "/usr/bin/python3\n"
+
+
+def test_what_was_borrowed_leaves_no_trace(builder: Builder, tmp_path: Path) -> None:
+    wheel(tmp_path, "hello_canary")
+    network = NetworkSettings(
+        pip={
+            "no-index": "true",
+            "find-links": "/build/wheels",
+            "index-url": f"https://u:{CANARY.decode()}@x.example",
+        },
+        ca=b"# " + CANARY,
+        constraints=b"# " + CANARY,
+        wheel_dirs=(tmp_path,),
+        proxies={"HTTP_PROXY": f"http://u:{CANARY.decode()}@p.example"},
+    )
+    image = builder.build(planned({"requirements.txt": b"hello-canary"}, network))
+    assert python(image, "import hello_canary; print(hello_canary.hello)") == "hello\n"
+    for command in (["history", "--no-trunc"], ["image", "inspect"]):
+        said = subprocess.run(["docker", *command, image], capture_output=True, check=True).stdout
+        assert CANARY not in said
+    saved = subprocess.run(["docker", "save", image], capture_output=True, check=True).stdout
+    assert not list(layers_with(CANARY, saved))
+    assert (
+        python(image, "import os; print(os.path.exists('/run/secrets'), os.path.exists('/build'))")
+        == "False False\n"
+    )
+
+
+def layers_with(text: bytes, archive: bytes) -> Iterator[str]:
+    """Names of the parts of a saved image, layers among them, that hold the text."""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as outer:
+        for member in outer:
+            body = outer.extractfile(member)
+            content = body.read() if body else b""
+            if text in content:
+                yield member.name
+
+
+@pytest.mark.parametrize(
+    ("edited", "again"),
+    [("model_def.py", ["COPY context/"]), ("__init__.py", ["source=harness", "COPY context/"])],
+    ids=["code", "harness"],
+)
+def test_an_edit_runs_only_the_steps_behind_it(builder: Builder, edited: str, again: list[str]) -> None:
+    before = {name: uuid.uuid4().bytes for name in ("model_def.py", "__init__.py")}
+    after = {**before, edited: uuid.uuid4().bytes}
+    for files in (before, after):
+        builder.build(
+            planned(
+                {"data.bin": files["model_def.py"]}, harness=file_snapshot({"data": files["__init__.py"]})
+            )
+        )
+    steps = [step for step in builder.run_again if "WORKDIR" not in step]
+    assert len(steps) == len(again)
+    assert all(part in step for part, step in zip(again, steps, strict=True))
+
+
+@pytest.mark.parametrize("requirements", ["none", "early", "late"])
+@pytest.mark.parametrize("framework", [False, True])
+@pytest.mark.parametrize("session", [False, True])
+@pytest.mark.parametrize("apt", [(), ("python3", "python3-venv")])
+def test_buildkits_own_checks_find_nothing(
+    requirements: str, *, framework: bool, session: bool, apt: tuple[str, ...]
+) -> None:
+    for own_image in (False, True):
+        plan = DockerfilePlan(
+            base=BASE,
+            own_image=own_image,
+            os="debian12",
+            apt=apt,
+            framework=framework,
+            requirements=requirements,  # type: ignore[arg-type]
+            session=session,
+        )
+        done = subprocess.run(
+            ["docker", "build", "--check", "-"],
+            input=render(plan, templates_dir()),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, "no warnings found" in (done.stdout + done.stderr)) == (0, True), (
+            done.stdout + done.stderr
+        )
