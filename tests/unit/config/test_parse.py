@@ -183,7 +183,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file() -> None:
         "c.yaml:12:20: checkpoint_policy: must be best, all or none, not the text 'last'",
         "c.yaml:13:24: min_validation_period: must be a length, not 5; " + LENGTHS,
         "c.yaml:14:23: hyperparameters.lr: must be a finite number within ±1.8e308, not nan",
-        "c.yaml:14:38: hyperparameters.n.type: the text 'intt' is not known; did you mean `int`?",
+        "c.yaml:14:39: hyperparameters.n.type: the text 'intt' is not known; did you mean `int`?",
         "c.yaml:14:73: hyperparameters.m.o.minval: must be a whole number, not 1.5",
     ]
 

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from pydantic import BaseModel
+
+from detbuild.config.experiment import ExperimentConfig
+from detbuild.config.explain import _sections
+from detbuild.config.parse import parse_config
+from detbuild.config.unacted import NO_MEANING_HERE, NOT_YET, unsupported, warnings_for
+
+MINIMAL = "entrypoint: a:B\nsearcher: {name: single, metric: loss, max_length: {epochs: 1}}\n"
+READ = {
+    "version",
+    "name",
+    "description",
+    "labels",
+    "data",
+    "entrypoint",
+    "hyperparameters",
+    "searcher.name",
+    "searcher.metric",
+    "searcher.smaller_is_better",
+    "searcher.max_length",
+    "searcher.source_checkpoint_uuid",
+    "resources.slots_per_trial",
+    "resources.shm_size",
+    "resources.devices",
+    "environment.image",
+    "environment.environment_variables",
+    "environment.ports",
+    "environment.force_pull_image",
+    "environment.registry_auth",
+    "environment.add_capabilities",
+    "environment.drop_capabilities",
+    "bind_mounts",
+    "checkpoint_storage.type",
+    "checkpoint_storage.host_path",
+    "checkpoint_storage.storage_path",
+    "checkpoint_storage.container_path",
+    "checkpoint_storage.propagation",
+    "checkpoint_policy",
+    "min_validation_period",
+    "min_checkpoint_period",
+    "perform_initial_validation",
+    "records_per_epoch",
+    "scheduling_unit",
+    "max_restarts",
+    "reproducibility.experiment_seed",
+    "optimizations.aggregation_frequency",
+    "optimizations.average_aggregated_gradients",
+    "optimizations.average_training_metrics",
+    "preemption_timeout",
+    "debug",
+}
+# Refused or warned about as a whole: other search methods, and storage in somebody's cloud.
+AS_A_WHOLE = {"searcher": {"Single"}, "checkpoint_storage": {"OwnFolder", "SharedFs", "Directory"}}
+
+
+def paths() -> Iterator[str]:
+    for name, field in ExperimentConfig.model_fields.items():
+        sections: list[type[BaseModel]] = [
+            section
+            for section in _sections(field.annotation)
+            if section.__name__ in AS_A_WHOLE.get(name, {section.__name__})
+        ]
+        if sections and name not in {*READ, *NOT_YET, *NO_MEANING_HERE}:
+            yield from (f"{name}.{key}" for section in sections for key in section.model_fields)
+        else:
+            yield name
+
+
+def test_every_field_is_read_or_said_to_have_no_effect() -> None:
+    assert set(paths()) == READ | set(NOT_YET) | set(NO_MEANING_HERE)
+
+
+def test_no_field_is_in_two_tables() -> None:
+    tables = [*READ, *NOT_YET, *NO_MEANING_HERE]
+    assert len(tables) == len(set(tables))
+
+
+def test_a_config_that_is_acted_on_gives_no_warning() -> None:
+    assert warnings_for(parse_config(MINIMAL + "debug: true\nresources: {slots_per_trial: 0}\n")) == ()
+
+
+def test_a_field_set_to_its_default_gives_no_warning() -> None:
+    text = "profiling: {enabled: false}\nworkspace: ''\nlog_policies: []\nresources: {weight: 1}\n"
+    assert warnings_for(parse_config(MINIMAL + text)) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [
+        (
+            "profiling: {enabled: true}\ncheckpoint_storage: {save_trial_best: 5}",
+            ["accepted, but not acted on yet: checkpoint_storage.save_trial_best, profiling"],
+        ),
+        (
+            "checkpoint_storage: {type: s3, bucket: b}",
+            ["accepted, but not acted on yet: checkpoint_storage.type s3"],
+        ),
+        (
+            "slurm: {gpu_type: a}\nworkspace: w\nproject: p\nresources: {priority: 3}",
+            ["without meaning on one host, and ignored: workspace, project, resources.priority, slurm"],
+        ),
+        (
+            "log_policies: [{name: CUDA OOM}]\ninternal: {}",
+            [
+                "accepted, but not acted on yet: log_policies",
+                "without meaning on one host, and ignored: internal",
+            ],
+        ),
+    ],
+)
+def test_one_warning_names_what_comes_later_and_one_what_never_will(text: str, messages: list[str]) -> None:
+    assert [warning.message for warning in warnings_for(parse_config(MINIMAL + text))] == messages
+
+
+def test_another_searcher_is_warned_about_only_once_it_runs() -> None:
+    text = "entrypoint: a:B\nsearcher: {name: grid, metric: loss, max_length: 5, source_trial_id: 3}\n"
+    config = parse_config(text)
+    assert [warning.message for warning in warnings_for(config)] == [
+        "accepted, but not acted on yet: searcher.source_trial_id"
+    ]
+    assert (
+        str(unsupported(config))
+        == "searcher.name: grid cannot run yet; use `single`, one experiment for each trial"
+    )
+
+
+def test_a_single_trial_can_run() -> None:
+    assert unsupported(parse_config(MINIMAL)) is None
