@@ -18,34 +18,33 @@ def complete_ids(ctx: click.Context, _param: click.Parameter, incomplete: str) -
     """Offer the experiments of this home, newest first; names of folders alone, so it answers at once."""
     session = ctx.find_object(Session)
     try:
-        names = os.listdir(session.home / "experiments") if session else []
+        names = os.listdir(session.home / "experiments") if session else []  # noqa: PTH208  (names alone, fast)
     except OSError:
         return []
     ids = sorted((int(name) for name in names if name.isdecimal()), reverse=True)
     return [str(id_) for id_ in ids if str(id_).startswith(incomplete)]
 
 
-class TrialReference(click.ParamType):
+def trial_reference(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int, int]:
     """`3/2` is trial 2 of experiment 3; `3` is the first trial of experiment 3."""
-
-    name = "trial"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        experiment_id, _, trial_id = str(value).partition("/")
-        try:
-            return int(experiment_id), int(trial_id or 1)
-        except ValueError:
-            self.fail(f"{value!r} is no trial; write EXPERIMENT/TRIAL, such as 3/1", param, ctx)
+    experiment_id, _, trial_id = value.partition("/")
+    try:
+        return int(experiment_id), int(trial_id or 1)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no trial; write EXPERIMENT/TRIAL, such as 3/1") from None
 
 
-trial_argument = click.argument("trial", metavar="TRIAL", type=TrialReference(), shell_complete=complete_ids)
+trial_argument = click.argument(
+    "trial", metavar="TRIAL", callback=trial_reference, shell_complete=complete_ids
+)
 experiment_argument = click.argument(
     "experiment_id", metavar="ID", type=click.IntRange(min=1), shell_complete=complete_ids
 )
 config_argument = click.argument(
     "config", metavar="CONFIG", type=click.Path(path_type=Path), shell_complete=None
+)
+directory_argument = click.argument(
+    "directory", metavar="[DIR]", default=".", type=click.Path(path_type=Path)
 )
 overrides_option = click.option(
     "--config",

@@ -1,8 +1,8 @@
-"""`detbuild config check` and `det experiment config`: configs with every default filled in and secrets hidden."""
+"""`detbuild config check` and `det experiment config`: complete configs, secrets hidden."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +10,9 @@ from detbuild.cli.arguments import config_argument, experiment_argument, overrid
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 from detbuild.cli.table import show_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.command(cls=Command)

@@ -23,27 +23,24 @@ if TYPE_CHECKING:
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @include_option
 @json_option
-@click.option("--yes", is_flag=True, help="Accept / or the home directory as a context.")
 @pass_session
-def context(
-    session: Session, *, directory: Path, includes: tuple[Path, ...], as_json: bool, yes: bool
-) -> None:
+def context(session: Session, *, directory: Path, includes: tuple[Path, ...], as_json: bool) -> None:
     """Show what of a directory goes into the image, and why the rest does not.
 
-    No file is opened. With --json: {"files", "size", "kept": [{"path", "kind", "size"}], "left_out": [{"path",
-    "rule", "where"}], "warnings": [{"message", "mend"}]}.
+    No file is opened. With --json: {"files", "size", "kept": [{"path", "kind", "size"}],
+    "left_out": [{"path", "rule", "where"}], "warnings": [{"message", "mend"}]}.
     """
     from detbuild.cli.views import no_output
     from detbuild.context.walk import listing
 
     home = session.environ.get("HOME")
-    found = listing(directory, includes, home=Path(home) if home else None, allow_anything=yes)
+    found = listing(directory, includes, home=Path(home) if home else None)
     if as_json:
         show_json(document(found))
         return
     for warning in found.warnings:
         no_output(warning)
-    for line in _lines(found):
+    for line in lines(found):
         click.echo(line)
 
 
@@ -58,10 +55,11 @@ def document(found: Listing) -> dict[str, object]:
     }
 
 
-def _lines(found: Listing) -> Iterator[str]:
+def lines(found: Listing) -> Iterator[str]:
+    """What goes in, what stays out and why, and a sum."""
     yield from map(_kept, found.kept)
     yield from map(_left_out, found.left_out)
-    yield f"{found.files} files, {size(found.size)} go in; {len(found.left_out)} files or directories stay out"
+    yield f"{found.files} files, {size(found.size)} go in; {len(found.left_out)} paths stay out"
 
 
 def _kept(entry: Kept) -> str:

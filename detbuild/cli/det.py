@@ -1,4 +1,4 @@
-"""Determined's words for the same commands: `det experiment create ...`. A table; nothing is implemented here."""
+"""Determined's words for the same commands, as a table: `det experiment create ...`."""
 
 from __future__ import annotations
 

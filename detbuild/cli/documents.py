@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from detbuild.checkpoint.find import Found
     from detbuild.store.folder import ExperimentFolder
-    from detbuild.store.progress import CheckpointState
     from detbuild.store.state import ExperimentState, RunState, TrialState
     from determined._records import Validation
 
@@ -57,6 +57,8 @@ def described(state: ExperimentState, folder: ExperimentFolder) -> Document:
 
 def trial(state: TrialState, folder: ExperimentFolder) -> Document:
     """One trial, with its runs, validations and checkpoints."""
+    from detbuild.checkpoint.find import checkpoints_of
+
     progress = state.progress
     return {
         "id": state.id,
@@ -72,23 +74,25 @@ def trial(state: TrialState, folder: ExperimentFolder) -> Document:
         "best": _validation(progress.best),
         "training": dict(progress.training.metrics) if progress.training else None,
         "validations": [_validation(one) for one in progress.validations],
-        "checkpoints": [checkpoint(one, state.id, folder) for one in progress.checkpoints],
+        "checkpoints": [checkpoint(one) for one in checkpoints_of(folder) if one.trial_id == state.id],
         "runs": [_run(one, state.id, folder) for one in state.runs],
     }
 
 
-def checkpoint(state: CheckpointState, trial_id: int, folder: ExperimentFolder) -> Document:
+def checkpoint(found: Found) -> Document:
     """One element of `detbuild checkpoint list --json`."""
+    state = found.checkpoint
     return {
         "uuid": state.uuid,
-        "experiment_id": folder.id,
-        "trial_id": trial_id,
+        "experiment_id": found.experiment_id,
+        "trial_id": found.trial_id,
         "run": state.run,
         "steps_completed": state.steps_completed,
-        "state": state.state,
+        "state": found.state,
         "size": state.size,
         "files": state.files,
         "metrics": dict(state.validation.metrics) if state.validation else None,
+        "directory": str(found.directory) if found.directory else None,
     }
 
 

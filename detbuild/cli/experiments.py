@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import time
 from typing import TYPE_CHECKING
 
 import click
@@ -13,14 +13,14 @@ from detbuild.cli.session import Session, pass_session
 from detbuild.cli.table import json_option, show_json, show_table
 
 if TYPE_CHECKING:
-    from detbuild.cli.table import Row
+    from detbuild.cli.table import Columns, Row
 
 
 @click.command("list", cls=Command)
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
 @pass_session
-def list_(session: Session, *, as_json: bool, quiet: bool) -> None:
+def list_(session: Session, /, *, as_json: bool, quiet: bool) -> None:
     """List experiments, newest first.
 
     With --json: a list of {"id", "name", "state", "why", "metric", "best", "steps_completed", "trial_count",
@@ -35,7 +35,7 @@ def list_(session: Session, *, as_json: bool, quiet: bool) -> None:
         for row in rows:
             click.echo(row["id"])
     else:
-        columns = {
+        columns: Columns = {
             "ID": "id",
             "NAME": "name",
             "STATE": "state",
@@ -51,7 +51,7 @@ def list_(session: Session, *, as_json: bool, quiet: bool) -> None:
 @experiment_argument
 @json_option
 @pass_session
-def describe(session: Session, *, experiment_id: int, as_json: bool) -> None:
+def describe(session: Session, /, *, experiment_id: int, as_json: bool) -> None:
     """Show one experiment: runs, metrics, checkpoints.
 
     With --json: the keys of `detbuild list --json`, and "image", "tag", "context_dir", "host", "version" and
@@ -74,4 +74,77 @@ def _best(row: Row) -> str:
 
 
 def _created(row: Row) -> str:
-    return datetime.fromtimestamp(float(str(row["created"]))).strftime("%Y-%m-%d %H:%M")  # noqa: DTZ006  (local time)
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(float(str(row["created"]))))
+
+
+@click.command(cls=Command)
+@experiment_argument
+@pass_session
+def wait(session: Session, /, *, experiment_id: int) -> int:
+    """Wait until an experiment has ended.
+
+    Exit code 0 when it completed, 6 when it ended in error, 7 when it was cancelled or killed.
+    """
+    from detbuild.cli.ending import exit_code_of
+    from detbuild.cli.views import no_output
+    from detbuild.controller.attend import wait as wait_for
+    from detbuild.store.home import Home
+
+    state = wait_for(Home.open(session.home), experiment_id, no_output)
+    click.echo(f"experiment {experiment_id} {state.state}")
+    return exit_code_of(state)
+
+
+@click.command(cls=Command)
+@experiment_argument
+@pass_session
+def cancel(session: Session, /, *, experiment_id: int) -> None:
+    """Stop an experiment after a last checkpoint; `detbuild wait ID` waits for that."""
+    ask(session, experiment_id, "cancel")
+
+
+@click.command(cls=Command)
+@experiment_argument
+@pass_session
+def kill(session: Session, /, *, experiment_id: int) -> None:
+    """Stop an experiment at once; what it trained since its last checkpoint is lost."""
+    ask(session, experiment_id, "kill")
+
+
+def ask(session: Session, experiment_id: int, verb: str) -> None:
+    """Ask for the end of an experiment and say what became of that."""
+    from detbuild.controller.attend import request
+    from detbuild.store.home import Home
+
+    state = request(Home.open(session.home), experiment_id, verb)
+    if state.over:
+        click.echo(f"experiment {experiment_id} had ended before: {state.state}", err=True)
+    else:
+        click.echo(
+            f"asked experiment {experiment_id} to end; wait for it: detbuild wait {experiment_id}", err=True
+        )
+
+
+@click.command(cls=Command)
+@click.argument(
+    "experiment_id", metavar="[ID]", required=False, type=click.IntRange(min=1), shell_complete=complete_ids
+)
+@pass_session
+def resume(session: Session, /, *, experiment_id: int | None) -> None:
+    """Take up experiments whose controller is gone: one, or all of them; print their ids.
+
+    Containers that still run are taken over; nothing is lost or done twice.
+    """
+    from detbuild.controller.attend import resume as resume_all
+    from detbuild.controller.attend import resume_one
+    from detbuild.store.home import Home
+
+    home = Home.open(session.home)
+    if experiment_id is None:
+        taken = resume_all(home)
+    else:
+        taken = (experiment_id,) if resume_one(home.experiment(experiment_id)) else ()
+    for id_ in taken:
+        click.echo(id_)
+    if not taken:
+        click.echo("nothing to take up: each experiment has ended or has a controller", err=True)

@@ -1,13 +1,16 @@
-"""Commands that are imported when they are called, so that help, completion and usage errors answer at once."""
+"""Commands that are imported when they are called: help and usage errors answer at once."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Command(click.Command):
@@ -65,10 +68,10 @@ class LazyGroup(click.Group):
         self.aliases = aliases or {}
         self.elsewhere = elsewhere or {}
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(self.table)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         entry = self.table.get(self.aliases.get(cmd_name, cmd_name))
         return entry.load() if entry else None
 
@@ -82,7 +85,7 @@ class LazyGroup(click.Group):
             return super().resolve_command(ctx, args)
         return self.aliases.get(args[0], args[0]), command, args[1:]
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         short = {full: alias for alias, full in self.aliases.items()}
         rows = [
             (f"{name}, {short[name]}" if name in short else name, entry.help)
@@ -108,7 +111,7 @@ def debug_option() -> click.Option:
 
 
 def _version_option() -> click.Option:
-    def show(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001  (click's protocol)
+    def show(ctx: click.Context, _param: click.Parameter, value: object) -> None:
         if value:
             from determined._version import __version__
 

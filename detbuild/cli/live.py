@@ -1,4 +1,4 @@
-"""The live view of a build: what runs now, for how long, and its last lines of output; finished steps scroll up."""
+"""The live view of a build: what runs now, for how long, its last lines; finished steps scroll up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rich.console import RenderableType
-
 SHOWN_LINES = 3  # of each running step
 
 
@@ -40,7 +39,7 @@ class Live:
         self.pulling = ""
         self.region: Region | None = None
 
-    def __enter__(self) -> Live:
+    def __enter__(self) -> Live:  # noqa: PYI034  (never subclassed)
         return self
 
     def __exit__(

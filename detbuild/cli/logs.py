@@ -43,7 +43,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @_options
 @pass_session
-def logs(session: Session, *, experiment_id: int, trial_id: int, **options: object) -> None:
+def logs(session: Session, /, *, experiment_id: int, trial_id: int, **options: object) -> None:
     """Write out what a trial wrote to stdout and stderr, on stdout and stderr.
 
     All runs of the trial, in order; bytes are not changed.
@@ -55,7 +55,7 @@ def logs(session: Session, *, experiment_id: int, trial_id: int, **options: obje
 @trial_argument
 @_options
 @pass_session
-def trial_logs(session: Session, *, trial: tuple[int, int], **options: object) -> None:
+def trial_logs(session: Session, /, *, trial: tuple[int, int], **options: object) -> None:
     """Write out what a trial wrote to stdout and stderr, on stdout and stderr.
 
     TRIAL is EXPERIMENT/TRIAL, such as 3/1; a lone number is the first trial of that experiment.
@@ -63,7 +63,7 @@ def trial_logs(session: Session, *, trial: tuple[int, int], **options: object) -
     _write(session, *trial, **options)  # type: ignore[arg-type]  # click checked them
 
 
-def _write(  # noqa: PLR0913  (the options of the command)
+def _write(
     session: Session,
     experiment_id: int,
     trial_id: int,

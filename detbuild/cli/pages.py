@@ -11,6 +11,7 @@ from detbuild.cli.text import size, visible
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from detbuild.checkpoint.find import Found
     from detbuild.store.folder import ExperimentFolder
     from detbuild.store.progress import CheckpointState
     from detbuild.store.state import ExperimentState, RunState, TrialState
@@ -65,22 +66,26 @@ def _run_lines(run: RunState, trial_id: int, folder: ExperimentFolder) -> Iterat
 
 
 def ending_page(state: ExperimentState, folder: ExperimentFolder) -> str:
-    """What `create -f` says last: how it ended, how good it is, where everything lies."""
-    best = best_validation(state)
-    newest = next((c for trial in state.trials.values() for c in trial.progress.checkpoints), None)
-    why = f": {visible(state.why)}" if state.why else ""
-    lines = [f"experiment {folder.id} {state.state}{why}"]
+    """What `create -f` says last, after how it ended: how good it is, and where everything lies."""
+    best, newest = best_validation(state), _newest(folder)
+    lines = []
     if best:
         lines.append(f"  best validation  {metrics_line(best.metrics)} at batch {best.steps_completed}")
-    if newest:
-        lines.append(f"  checkpoint       {visible(str(folder.checkpoints / newest.uuid))}")
+    if newest and newest.directory:
+        lines.append(f"  checkpoint       {visible(str(newest.directory))}")
     lines.append(f"  metrics, logs    {visible(str(folder.path / 'runs'))}")
     return "\n".join(lines)
 
 
-def next_commands(state: ExperimentState, folder: ExperimentFolder) -> str:
-    newest = next((c for trial in state.trials.values() for c in trial.progress.checkpoints), None)
+def next_commands(folder: ExperimentFolder) -> str:
+    newest = _newest(folder)
     lines = [f"detbuild describe {folder.id}", f"detbuild logs {folder.id}"]
     if newest:
-        lines.append(f"detbuild checkpoint download {newest.uuid} -o DIR")
+        lines.append(f"detbuild checkpoint download {newest.checkpoint.uuid} -o DIR")
     return "next:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _newest(folder: ExperimentFolder) -> Found | None:
+    from detbuild.checkpoint.find import checkpoints_of
+
+    return next((found for found in checkpoints_of(folder) if found.state == "COMPLETED"), None)

@@ -1,4 +1,4 @@
-"""How events look to people. Pure: an event in, lines out; which stream they go to is decided in `views.py`."""
+"""How events look to people: an event in, lines out; `views.py` decides where they go."""
 
 from __future__ import annotations
 
@@ -40,8 +40,11 @@ from determined._records import (
 LARGE_CONTEXT = 100_000_000  # bytes; above it the largest entries are named
 
 
-def lines_of(event: Event) -> tuple[str, ...]:  # noqa: C901, PLR0911, PLR0912  (one case an event; mypy holds that none is missing)
-    """Return what to print for an event; nothing for those that matter to programs only."""
+def lines_of(event: Event) -> tuple[str, ...]:  # noqa: C901, PLR0911, PLR0912  (one case an event)
+    """Return what to print for an event; nothing for those that matter to programs only.
+
+    That no event is forgotten is held by mypy, which sees what reaches the last case.
+    """
     match event:
         case Warned(message, mend):
             return (f"warning: {visible(message)}", *((f"  mend: {visible(mend)}",) if mend else ()))
@@ -74,7 +77,7 @@ def lines_of(event: Event) -> tuple[str, ...]:  # noqa: C901, PLR0911, PLR0912  
         case ExperimentEnded(experiment_id, state, why):
             return (f"experiment {experiment_id} {state}" + (f": {visible(why)}" if why else ""),)
         case _:
-            _never(event)
+            return _never(event)
 
 
 def record_lines(record: Record) -> tuple[str, ...]:  # noqa: PLR0911  (one case a record)
@@ -96,7 +99,7 @@ def record_lines(record: Record) -> tuple[str, ...]:  # noqa: PLR0911  (one case
         case Started() | StageEntered() | Progress() | Exited():
             return ()  # RunStarted, metrics and RunEnded say the same to people
         case _:
-            _never(record)
+            return _never(record)
 
 
 def metrics_line(metrics: Mapping[str, object]) -> str:

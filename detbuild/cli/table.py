@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     Row = Mapping[str, object]
+    Columns = Mapping[str, str | Callable[[Row], str]]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
@@ -22,8 +23,8 @@ def show_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=True, default=str))
 
 
-def show_table(rows: Sequence[Row], columns: Mapping[str, str | Callable[[Row], str]], *, empty: str) -> None:
-    """Print rows under headings; a column is a key of the row or a function of it. Cells are never wrapped or cut."""
+def show_table(rows: Sequence[Row], columns: Columns, *, empty: str) -> None:
+    """Print rows under headings; a column is a key of the row or a function of it. Cells are never cut."""
     if not rows:
         click.echo(empty, err=True)
         return

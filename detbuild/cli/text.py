@@ -9,7 +9,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def visible(text: str) -> str:
-    """Show control characters, and those that reorder or hide text, as escapes such as `\\x1b`."""
+    r"""Show control characters, and those that reorder or hide text, as escapes such as `\x1b`."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(char if _harmless(char) else _escape(char) for char in text)
@@ -24,7 +24,7 @@ def line_of_output(text: str) -> str:
 def size(count: float) -> str:
     """Bytes for people: `3.4 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:  # noqa: PLR2004
+        if count < 1000:  # noqa: PLR2004  (decimal units)
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"

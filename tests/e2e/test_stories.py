@@ -1,11 +1,11 @@
 """Runs the stories: each file under `stories/` holds commands, what they must answer, and the files they work on.
 
-    # One sentence that says what is promised.            (`# needs: engine`: a Docker Engine; `# needs: torch`)
-    $ detbuild list                                       (a command: detbuild, det or python; no shell)
-    exit 0                                                (its exit code; 0 when nothing is said)
-    stdout part of a line                                 (must be there, and on that stream)
-    no stdout part of a line                              (must not be there; alone: nothing may be there)
-    -- path/of/a/file --                                  (from here to the next such line: its content)
+# One sentence that says what is promised.            (`# needs: engine`: a Docker Engine; `# needs: torch`)
+$ detbuild list                                       (a command: detbuild, det or python; no shell)
+exit 0                                                (its exit code; 0 when nothing is said)
+stdout part of a line                                 (must be there, and on that stream)
+no stdout part of a line                              (must not be there; alone: nothing may be there)
+-- path/of/a/file --                                  (from here to the next such line: its content)
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def parameter(path: Path) -> object:
     needs = re.findall(r"^# needs: (\w+)$", path.read_text(), re.MULTILINE)
     absent = [name for name in needs if name != "engine" and importlib.util.find_spec(name) is None]
     marks = [pytest.mark.skip(reason=f"{name} is not installed") for name in absent]
-    return pytest.param(path, id=path.stem, marks=[*marks, *([pytest.mark.engine] if "engine" in needs else [])])
+    return pytest.param(
+        path, id=path.stem, marks=[*marks, *([pytest.mark.engine] if "engine" in needs else [])]
+    )
 
 
 def write_files(text: str, directory: Path) -> str:
@@ -50,7 +52,9 @@ def tell(command: str, directory: Path) -> subprocess.CompletedProcess[str]:
     program, *words = shlex.split(command)
     environ = {**os.environ, "DETBUILD_HOME": str(directory / "home"), "COLUMNS": "200"}
     argv = [*PROGRAMS[program], *words]
-    return subprocess.run(argv, cwd=directory / "work", env=environ, capture_output=True, text=True, timeout=600)
+    return subprocess.run(
+        argv, cwd=directory / "work", env=environ, capture_output=True, text=True, timeout=600
+    )
 
 
 def check(expectation: str, done: subprocess.CompletedProcess[str]) -> None:

@@ -25,8 +25,9 @@ COLOURS = {"ok": "green", "warning": "yellow", "fatal": "red"}
 def doctor(session: Session, /, *, as_json: bool) -> int:
     """Say what is missing on this host, and the mend.
 
-    Each rule has five seconds. Exit code 4 if something is fatal: then no experiment can run in a container.
-    With --json: a list of {"rule", "group", "severity", "finding", "remedy"}; severity is ok, warning or fatal.
+    Each rule has five seconds. Exit code 4 if something is fatal: no experiment can run in a container then.
+    With --json: a list of {"rule", "group", "severity", "finding", "remedy"}; severity is ok, warning
+    or fatal.
     """
     from dataclasses import asdict
 

@@ -41,18 +41,15 @@ def home(around: Surroundings) -> Verdict:
     return verdict
 
 
-def temporary(around: Surroundings) -> Verdict:  # noqa: ARG001  (the shape of a rule)
+def temporary(_around: Surroundings) -> Verdict:
     return disk(Path(tempfile.gettempdir()), wanted=GB, needed=GB // 20)
 
 
-def python(around: Surroundings) -> Verdict:  # noqa: ARG001  (the shape of a rule)
-    version = platform.python_version()
-    if sys.version_info < (3, 10):
-        return fatal(f"Python {version}", "use Python 3.10 or newer")
-    return ok(f"{version} ({sys.executable})")
+def python(_around: Surroundings) -> Verdict:
+    return ok(f"{platform.python_version()} ({sys.executable})")
 
 
-def peer(around: Surroundings) -> Verdict:  # noqa: ARG001  (the shape of a rule)
+def peer(_around: Surroundings) -> Verdict:
     """Whether the package `determined` of Determined's own cluster is installed beside ours."""
     import determined
 
@@ -64,10 +61,25 @@ def peer(around: Surroundings) -> Verdict:  # noqa: ARG001  (the shape of a rule
     return fatal(f"the package `determined` {version} of a Determined cluster is installed too", remedy)
 
 
-def gpu_driver(around: Surroundings) -> Verdict:  # noqa: ARG001  (the shape of a rule)
+def gpu_driver(_around: Surroundings) -> Verdict:
+    from detbuild.image.table import load_table
+    from detbuild.image.versions import release
+    from detbuild.resources import images_dir
+
+    version = _driver_version()
+    if not version:
+        return ok("none: trials train on the CPU, with `resources: {slots_per_trial: 0}`")
+    frameworks = load_table(images_dir()).frameworks.values()
+    oldest = min((row.min_driver for framework in frameworks for row in framework.releases), key=release)
+    if release(version) < release(oldest):
+        return warning(f"NVIDIA {version} is too old for the frameworks", f"install {oldest} or newer")
+    return ok(f"NVIDIA {version}")
+
+
+def _driver_version() -> str:
+    """The first word of the driver's own line that looks like a version; "" without a driver."""
     try:
         first = DRIVER_VERSION.read_text(encoding="utf-8").splitlines()[0]
     except (FileNotFoundError, IndexError):
-        return ok("none: trials train on the CPU, with `resources: {slots_per_trial: 0}`")
-    words = first.split()
-    return ok(f"NVIDIA {next((word for word in words if word[:1].isdigit()), first)}")
+        return ""
+    return next((word for word in first.split() if word[:1].isdigit()), "")

@@ -40,8 +40,8 @@ def package_index(around: Surroundings) -> Verdict:
     )
 
 
-def registry(around: Surroundings) -> Verdict:  # noqa: ARG001  (the shape of a rule)
-    """Any answer will do, also "who are you?". Asked from this host: an engine elsewhere may see another network."""
+def registry(_around: Surroundings) -> Verdict:
+    """Any answer will do, also "who are you?". An engine elsewhere may see another network than this host."""
     try:
         with urllib.request.urlopen(REGISTRY, timeout=3):
             pass
@@ -51,6 +51,6 @@ def registry(around: Surroundings) -> Verdict:  # noqa: ARG001  (the shape of a 
         reason = getattr(error, "reason", error)
         return warning(
             f"{REGISTRY} does not answer: {reason}",
-            "needed only for base images that are not there; `detbuild base bootstrap` makes one without a registry",
+            "needed only for absent base images; `detbuild base bootstrap` makes one without a registry",
         )
     return ok(f"{REGISTRY} answers")

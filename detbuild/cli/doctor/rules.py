@@ -1,4 +1,4 @@
-"""All rules of the doctor, and how they are asked: side by side, each with a deadline, so that none can hang it."""
+"""All rules of the doctor, asked side by side, each with a deadline, so that none can hang it."""
 
 from __future__ import annotations
 

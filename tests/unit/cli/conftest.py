@@ -1,11 +1,14 @@
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.fakes import FakeEngine
 from tests.unit.cli.shells import Shell
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture

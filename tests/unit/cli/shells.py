@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detbuild.cli.__main__ import run
 from detbuild.cli.commands import detbuild
@@ -14,7 +13,12 @@ from detbuild.store import journal
 from detbuild.store.folder import ExperimentFolder, Header
 from detbuild.store.home import Home
 from determined._records import Checkpoint, Line, Record, Training, Validation, encode
-from tests.fakes import FakeEngine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from tests.fakes import FakeEngine
 
 UUID = "0f7c2a54-8f0e-4c5e-9a1c-1f2e3d4c5b6a"
 RECORDS: tuple[Record, ...] = (

@@ -1,0 +1,95 @@
+"""`detbuild base`: the images that everything is built on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from detbuild.cli.group import Command
+from detbuild.cli.session import Session, pass_session
+from detbuild.cli.table import json_option, show_json, show_table
+
+if TYPE_CHECKING:
+    from detbuild.cli.table import Columns
+    from detbuild.engine.protocol import Engine
+
+
+@click.command(cls=Command)
+@pass_session
+def ensure(session: Session) -> None:
+    """Get the base image: what is there, else pull, else bootstrap; print its tag.
+
+    It is the one that a CPU experiment of this host's Python gets.
+    """
+    from detbuild import experiment
+    from detbuild.cli.views import view
+    from detbuild.context.snapshot import ContextSnapshot
+    from detbuild.image.choice import Target
+    from detbuild.image.frameworks import read_needs
+    from detbuild.image.resolve import resolve
+    from detbuild.image.table import load_table
+    from detbuild.resources import images_dir
+
+    host = experiment.this_host(session.environ)
+    resolution = resolve(
+        read_needs(ContextSnapshot()),
+        table=load_table(images_dir()),
+        target=Target(gpu=False, python=host.python, machine=host.machine),
+    )
+    with view(session.environ) as emit:
+        tag = experiment.ensure_base(resolution, session.connect(), emit)
+    click.echo(tag)
+
+
+@click.command(cls=Command)
+@pass_session
+def bootstrap(session: Session) -> None:
+    """Make the base image from Debian packages and print its tag.
+
+    Needs no registry, but Debian, root and a package mirror; takes about half a minute.
+    """
+    from detbuild import experiment
+    from detbuild.cli.views import view
+
+    with view(session.environ) as emit:
+        tag = experiment.bootstrap_base(session.connect(), emit)
+    click.echo(tag)
+
+
+@click.command("list", cls=Command)
+@json_option
+@pass_session
+def list_(session: Session, /, *, as_json: bool) -> None:
+    """List the base images that detbuild knows, and which of them are there.
+
+    With --json: a list of {"reference", "os", "python", "cuda", "there"}.
+    """
+    from detbuild.image.table import load_table
+    from detbuild.resources import images_dir
+
+    engine = session.connect()
+    rows = [
+        {
+            "reference": base.pinned,
+            "os": base.os,
+            "python": base.python,
+            "cuda": base.cuda or None,
+            "there": _is_there(engine, base.pinned),
+        }
+        for base in load_table(images_dir()).bases
+    ]
+    if as_json:
+        show_json(rows)
+        return
+    columns: Columns = {
+        "BASE": "reference",
+        "PYTHON": "python",
+        "CUDA": "cuda",
+        "THERE": lambda row: "yes" if row["there"] else "",
+    }
+    show_table(rows, columns, empty="the table of base images is empty")
+
+
+def _is_there(engine: Engine, reference: str) -> bool:
+    return engine.image_id(reference) is not None

@@ -1,0 +1,130 @@
+"""`detbuild render` and `detbuild build`: the image alone, without an experiment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from detbuild.cli.arguments import config_argument, directory_argument, include_option, overrides_option
+from detbuild.cli.group import Command
+from detbuild.cli.session import Session, pass_session
+from detbuild.cli.table import json_option, show_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from detbuild.experiment import Order
+
+
+@click.command(cls=Command)
+@config_argument
+@directory_argument
+@include_option
+@overrides_option
+@json_option
+@pass_session
+def render(
+    session: Session,
+    /,
+    *,
+    config: Path,
+    directory: Path,
+    includes: tuple[Path, ...],
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Print the Dockerfile and the rest of the plan; build nothing.
+
+    No engine is asked, so the base image is the best one, whether or not it is there. With --json:
+    {"tag", "base_image", "why", "dockerfile", "labels", "context" (as `detbuild context --json`),
+    "container", "run"}.
+    """
+    show_plan(session, _order(config, directory, includes, overrides), as_json=as_json)
+
+
+@click.command(cls=Command)
+@config_argument
+@directory_argument
+@include_option
+@overrides_option
+@json_option
+@click.option("-q", "--quiet", is_flag=True, help="Print the image's id only.")
+@pass_session
+def build(
+    session: Session,
+    /,
+    *,
+    config: Path,
+    directory: Path,
+    includes: tuple[Path, ...],
+    overrides: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Build the image and print its id and tag; nothing is built when there is one of the same inputs.
+
+    With --json: {"image", "tag"}.
+    """
+    from detbuild import experiment
+    from detbuild.cli.views import no_output, view
+    from detbuild.store.home import Home
+
+    home, host = Home.open(session.home), experiment.this_host(session.environ)
+    engine = session.connect()
+    with view(session.environ) as show:
+        emit = no_output if quiet else show
+        order = _order(config, directory, includes, overrides)
+        submission = experiment.prepare(order, host, home, emit, engine=engine)
+        image = experiment.build_image(submission, host, engine, emit)
+    if as_json:
+        show_json({"image": image, "tag": submission.plan.tag})
+    else:
+        click.echo(image if quiet else f"{image}  {submission.plan.tag}")
+
+
+def show_plan(session: Session, order: Order, *, as_json: bool) -> None:
+    """Print exactly what a real run would send, as far as it is known without an engine."""
+    from dataclasses import asdict
+
+    from detbuild import experiment
+    from detbuild.cli.context import document, lines
+    from detbuild.cli.views import no_output
+    from detbuild.store.home import Home
+
+    host = experiment.this_host(session.environ)
+    submission = experiment.prepare(order, host, Home.open(session.home), no_output, engine=None)
+    run, container = experiment.planned_run(submission, host)
+    plan = submission.plan
+    if as_json:
+        show_json(
+            {
+                "tag": plan.tag,
+                "base_image": plan.base_image,
+                "why": submission.resolution.reason,
+                "dockerfile": plan.dockerfile,
+                "labels": dict(plan.labels),
+                "context": document(submission.listing),
+                "container": asdict(container),
+                "run": asdict(run),
+            }
+        )
+        return
+    click.echo(f"# {plan.tag}\n# {submission.resolution.reason}\n\n{plan.dockerfile}")
+    click.echo("# context")
+    for line in lines(submission.listing):
+        click.echo(line)
+    click.echo("\n# container of the first run")
+    show_json(asdict(container))
+    click.echo("\n# what the run is told (run.json)")
+    show_json(asdict(run))
+
+
+def _order(config: Path, directory: Path, includes: tuple[Path, ...], overrides: tuple[str, ...]) -> Order:
+    from detbuild.config.parse import load_config
+    from detbuild.experiment import Order
+
+    loaded = load_config(config, overrides)
+    return Order(
+        config=loaded, text=config.read_text(encoding="utf-8"), context_dir=directory, includes=includes
+    )

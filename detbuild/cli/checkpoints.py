@@ -1,0 +1,126 @@
+"""`detbuild checkpoint list | describe | download`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from detbuild.cli.arguments import experiment_argument
+from detbuild.cli.group import Command
+from detbuild.cli.session import Session, pass_session
+from detbuild.cli.table import json_option, show_json, show_table
+from detbuild.cli.text import size, visible
+
+if TYPE_CHECKING:
+    from detbuild.checkpoint.find import Found
+    from detbuild.cli.table import Columns, Row
+
+output_option = click.option(
+    "-o",
+    "--output-dir",
+    "target",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="A directory that is new or empty.  [default: checkpoints/<uuid>]",
+)
+uuid_argument = click.argument("uuid", metavar="UUID")
+
+
+@click.command("list", cls=Command)
+@experiment_argument
+@json_option
+@click.option("-q", "--quiet", is_flag=True, help="Print uuids only.")
+@pass_session
+def list_(session: Session, /, *, experiment_id: int, as_json: bool, quiet: bool) -> None:
+    """List the checkpoints of an experiment, newest first.
+
+    With --json: a list of {"uuid", "experiment_id", "trial_id", "run", "steps_completed", "state", "size",
+    "files", "metrics", "directory"}; state is COMPLETED, ERROR (found damaged) or DELETED.
+    """
+    from detbuild.checkpoint.find import checkpoints_of
+    from detbuild.cli import documents
+    from detbuild.store.home import Home
+
+    found = checkpoints_of(Home.open(session.home).experiment(experiment_id))
+    rows = [documents.checkpoint(one) for one in found]
+    if as_json:
+        show_json(rows)
+    elif quiet:
+        for row in rows:
+            click.echo(row["uuid"])
+    else:
+        columns: Columns = {
+            "UUID": "uuid",
+            "TRIAL": lambda row: f"{row['experiment_id']}/{row['trial_id']}",
+            "BATCH": "steps_completed",
+            "SIZE": lambda row: size(float(str(row["size"]))),
+            "STATE": "state",
+            "METRICS": _metrics,
+        }
+        show_table(rows, columns, empty=f"experiment {experiment_id} has no checkpoints")
+
+
+@click.command(cls=Command)
+@uuid_argument
+@json_option
+@pass_session
+def describe(session: Session, /, *, uuid: str, as_json: bool) -> None:
+    """Show one checkpoint and its files; every file is read and compared with the manifest.
+
+    UUID may be cut short where it stays unique. With --json: the keys of `detbuild checkpoint list --json`,
+    "contents" (path and bytes of each file) and "damage" (a list, empty when it is whole).
+    """
+    from detbuild.checkpoint.download import damage
+    from detbuild.checkpoint.find import find_checkpoint
+    from detbuild.cli import documents
+    from detbuild.store.home import Home
+    from determined._checkpoints import resources
+
+    found = find_checkpoint(Home.open(session.home), uuid)
+    contents = resources(found.directory) if found.directory else {}
+    problems = damage(found)
+    if as_json:
+        show_json({**documents.checkpoint(found), "contents": contents, "damage": problems})
+        return
+    click.echo(f"checkpoint {found.checkpoint.uuid}  trial {found.experiment_id}/{found.trial_id}")
+    click.echo(
+        f"batch {found.checkpoint.steps_completed}  {_metrics(documents.checkpoint(found)) or 'not validated'}"
+    )
+    click.echo(f"{visible(str(found.directory or ''))}  {'DAMAGED' if problems else 'whole'}")
+    for path, count in contents.items():
+        click.echo(f"{size(count):>9}  {visible(path)}")
+    for problem in problems:
+        click.echo(f"  damage: {visible(problem)}")
+
+
+@click.command(cls=Command)
+@uuid_argument
+@output_option
+@pass_session
+def download(session: Session, /, *, uuid: str, target: Path | None) -> None:
+    """Copy a checkpoint, verified, into a directory, and print the directory's name.
+
+    UUID may be cut short where it stays unique. A damaged checkpoint is refused, and nothing is left.
+    """
+    from detbuild.checkpoint.find import find_checkpoint
+    from detbuild.store.home import Home
+
+    fetch(find_checkpoint(Home.open(session.home), uuid), target)
+
+
+def fetch(found: Found, target: Path | None) -> None:
+    """Download to `target`, or where Determined's commands would."""
+    from detbuild.checkpoint.download import download as copy
+
+    directory = target or Path("checkpoints", found.checkpoint.uuid)
+    copy(found, directory)
+    click.echo(directory)
+
+
+def _metrics(row: Row) -> str:
+    from detbuild.cli.show import metrics_line
+
+    metrics = row["metrics"]
+    return metrics_line(metrics) if isinstance(metrics, dict) else ""

@@ -1,0 +1,176 @@
+"""`detbuild create`: build an image of a model directory and train in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from detbuild.cli.arguments import config_argument, directory_argument, include_option, overrides_option
+from detbuild.cli.group import Command
+from detbuild.cli.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from detbuild.events import Emit, Event
+    from detbuild.experiment import Order
+    from detbuild.store.home import Home
+    from detbuild.store.state import ExperimentState
+
+INTERRUPTED = 130
+# Options of Determined's command that have no meaning here, and what to do instead.
+_ELSEWHERE = {
+    "--paused": "experiments start at once; use --dry-run to look at one first",
+    "--template": "detbuild merges no templates; use --config key=value, or write it into the config",
+    "--git": "nothing is recorded of git; the experiment's folder and its image hold what was submitted",
+    "--project_id": "there is no server, and so there are no projects",
+    "--publish": "write `environment: {proxy_ports: ...}` into the config",
+}
+_WITH_VALUE = frozenset({"--template", "--project_id", "--publish"})
+
+
+def _refuse(_ctx: click.Context, param: click.Parameter, value: object) -> None:
+    if value:
+        raise click.UsageError(f"{param.opts[0]} is not there: {_ELSEWHERE[param.opts[0]]}")
+
+
+def _elsewhere(command: Callable[..., int]) -> Callable[..., int]:
+    for name in _ELSEWHERE:
+        option = click.option(
+            name, hidden=True, expose_value=False, is_flag=name not in _WITH_VALUE, callback=_refuse
+        )
+        command = option(command)
+    return command
+
+
+@click.command(cls=Command)
+@config_argument
+@directory_argument
+@include_option
+@overrides_option
+@click.option("-f", "--follow", "--follow-first-trial", is_flag=True, help="Show what happens until the end.")
+@click.option(
+    "-t",
+    "--test",
+    "--test-mode",
+    is_flag=True,
+    help="Train one batch, validate one, checkpoint and restore; follows until the end.",
+)
+@click.option("--local", is_flag=True, help="Train in this Python, without Docker.")
+@click.option("--dry-run", is_flag=True, help="Print what would be built and run; do nothing.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the id only.")
+@_elsewhere
+@pass_session
+def create(  # noqa: PLR0913  (one parameter an option)
+    session: Session,
+    /,
+    *,
+    config: Path,
+    directory: Path,
+    includes: tuple[Path, ...],
+    overrides: tuple[str, ...],
+    follow: bool,
+    test: bool,
+    local: bool,
+    dry_run: bool,
+    quiet: bool,
+) -> int:
+    """Build an image of a model directory and train in it.
+
+    Returns once the image is built and the experiment runs, which then goes on by itself. With --follow it
+    shows what happens; Ctrl-C detaches, and the experiment goes on. The exit code is 0 when it completed, 6
+    when it ended in error, 7 when it was cancelled.
+    """
+    from detbuild.config.parse import load_config
+    from detbuild.experiment import Order
+
+    if local and dry_run:
+        raise click.UsageError("--local builds nothing: there is nothing for --dry-run to show")
+    order = Order(
+        config=load_config(config, overrides),
+        text=config.read_text(encoding="utf-8"),
+        context_dir=directory,
+        includes=includes,
+        test_mode=test,
+    )
+    if dry_run:
+        from detbuild.cli.build import show_plan
+
+        show_plan(session, order, as_json=False)
+        return 0
+    return Creation(session, quiet=quiet).run(order, local=local, follow=follow or test)
+
+
+class Creation:
+    """One submission; knows what to say when it is interrupted at any point."""
+
+    def __init__(self, session: Session, *, quiet: bool) -> None:
+        self.session = session
+        self.quiet = quiet
+        self.created = 0  # the experiment's id, once there is one
+
+    def run(self, order: Order, *, local: bool, follow: bool) -> int:
+        from detbuild.cli.views import view
+        from detbuild.store.home import Home
+
+        home = Home.open(self.session.home)
+        try:
+            with view(self.session.environ, quiet=self.quiet) as emit:
+                act = self._train_here if local else self._submit
+                state = act(order, home, self._noting(emit), follow=follow)
+        except KeyboardInterrupt:
+            return self._detach()
+        return self._end(home, state) if state else self._leave()
+
+    def _submit(self, order: Order, home: Home, emit: Emit, *, follow: bool) -> ExperimentState | None:
+        from detbuild import experiment
+
+        host = experiment.this_host(self.session.environ)
+        engine = self.session.connect()
+        submission = experiment.prepare(order, host, home, emit, engine=engine)
+        id_ = experiment.submit(submission, host, home, emit, engine=engine)
+        return experiment.follow(home, id_, emit) if follow else None
+
+    def _train_here(self, order: Order, home: Home, emit: Emit, *, follow: bool) -> ExperimentState:  # noqa: ARG002  (always to the end)
+        from detbuild import experiment
+
+        return experiment.run_local(order, experiment.this_host(self.session.environ), home, emit)
+
+    def _noting(self, emit: Emit) -> Emit:
+        from detbuild.events import ExperimentCreated
+
+        def note(event: Event) -> None:
+            if isinstance(event, ExperimentCreated):
+                self.created = event.experiment_id
+            emit(event)
+
+        return note
+
+    def _detach(self) -> int:
+        if not self.created:
+            click.echo("\ninterrupted: no experiment was created", err=True)
+            return INTERRUPTED
+        lines = (
+            f"\nleft experiment {self.created}; it goes on",
+            f"  attach: detbuild logs {self.created} -f",
+            f"  cancel: detbuild cancel {self.created}",
+        )
+        click.echo("\n".join(lines), err=True)
+        return INTERRUPTED
+
+    def _leave(self) -> int:
+        if not self.quiet:
+            click.echo(f"next:\n  detbuild logs {self.created} -f\n  detbuild wait {self.created}", err=True)
+        return 0
+
+    def _end(self, home: Home, state: ExperimentState) -> int:
+        from detbuild.cli.ending import exit_code_of
+        from detbuild.cli.pages import ending_page, next_commands
+
+        if not self.quiet:
+            folder = home.experiment(self.created)
+            click.echo(ending_page(state, folder))
+            click.echo(next_commands(folder), err=True)
+        return exit_code_of(state)
