@@ -1,8 +1,8 @@
 """Makes the context directory importable: as the root of plain modules, and as a package at the same time.
 
 Code written for Determined imports its siblings absolutely (`import net`); its documentation lets the
-directory be a package, with relative imports (`from .net import Net`) and the directory's name in front. Here
-both give the same module: a module has its plain name, its relative imports start at a package of our own, and
+directory be a package, with relative imports (`from .net import Net`) and the directory's name in front.
+Here both give the same module: it has its plain name, its relative imports start at a package of our own, and
 a name in that package is an alias of the plain one.
 """
 

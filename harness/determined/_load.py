@@ -85,7 +85,7 @@ def _locate(module: str, root: Path, context_name: str) -> str:
 
 
 def _has_module(root: Path, module: str) -> bool:
-    """Whether a file is there for it. A directory without `__init__.py` may lead to it, but holds no class."""
+    """Whether a file is there for it; a directory without `__init__.py` may lead to it, but is none."""
     *folders, last = module.split(".")
     base = root.joinpath(*folders, last)
     files = [base.with_name(last + suffix) for suffix in all_suffixes()] if last else []
@@ -99,8 +99,8 @@ def _is_taken(name: str, root: Path) -> bool:
     """
     if name in sys.stdlib_module_names:
         return True
-    elsewhere = [entry for entry in sys.path if Path(entry or ".").resolve() != root]
-    spec = PathFinder.find_spec(name, elsewhere) if name else None
+    installed = [entry for entry in sys.path if entry.endswith("-packages")]
+    spec = PathFinder.find_spec(name, installed) if name else None
     return spec is not None and spec.origin is not None and not _imported_by_others(name, root)
 
 

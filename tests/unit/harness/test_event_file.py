@@ -101,7 +101,7 @@ def test_a_full_disk_leaves_the_file_as_it_was_and_the_record_may_be_tried_again
     with closing(EventFile(path, "1-0")) as events:
         with monkeypatch.context() as disk:
             disk.setattr(os, "write", half_then_full)
-            with pytest.raises(StorageError, match="cannot write records under .*No space left"):
+            with pytest.raises(StorageError, match=r"cannot write records under .*No space left"):
                 events.append(Progress(0.6))
         assert path.read_bytes() == before
         events.append(Progress(0.7))

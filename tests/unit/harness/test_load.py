@@ -132,7 +132,8 @@ def test_absolute_imports_may_begin_with_the_directory_s_name(context: Context) 
     root = context(
         {
             "model_def.py": trial(
-                before="import mnist.layers\nfrom mnist import layers\nimport layers as plain\nassert plain is layers\n"
+                before="import mnist.layers\nfrom mnist import layers\nimport layers as plain\n"
+                "assert plain is layers is mnist.layers\n"
             ),
             "layers.py": "",
         }

@@ -39,7 +39,7 @@ def test_above_it_head_and_newest_tail_stay_and_the_mark_says_what_is_gone(
     assert text.endswith(tail)
     assert len(head) == 2048 <= len(tail)
     assert len(head) + int(gone) + len(tail) == len(text)
-    assert os.listdir(tmp_path) == ["log"]
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
 def test_a_full_disk_loses_output_and_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import determined as det
+
+FRAMEWORKS = {"torch", "tensorflow", "keras", "docker", "detbuild", "numpy"}
+
+
+def test_importing_it_imports_no_framework() -> None:
+    code = "import sys, determined; print('\\n'.join(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(loaded.stdout.split()) & FRAMEWORKS == set()
+
+
+def test_its_parts_are_there_without_importing_them_by_name() -> None:
+    code = "import determined as det; det.pytorch.PyTorchTrial; det.experimental.create; det.import_from_path"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_it_does_not_have_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'determined' has no attribute 'kreas'"):
+        _ = det.kreas
+
+
+def test_estimators_name_their_replacement() -> None:
+    with pytest.raises(ImportError, match="removed") as caught:
+        _ = det.estimator
+    assert "PyTorchTrial" in caught.value.mend
+
+
+@pytest.mark.parametrize(
+    ("made", "written"),
+    [
+        (det.Constant(32), {"type": "const", "val": 32}),
+        (det.Integer(1, 8), {"type": "int", "minval": 1, "maxval": 8}),
+        (
+            det.Double(minval=0.1, maxval=0.5, count=3),
+            {"type": "double", "minval": 0.1, "maxval": 0.5, "count": 3},
+        ),
+        (det.Log(-4, -1), {"type": "log", "minval": -4, "maxval": -1, "base": 10.0}),
+        (det.Categorical(("a", "b")), {"type": "categorical", "vals": ["a", "b"]}),
+    ],
+)
+def test_hyperparameters_are_what_the_config_has(made: object, written: object) -> None:
+    assert made == written

@@ -1,0 +1,336 @@
+"""The supervisor as a process of its own, as it is PID 1 of a container and the parent of a local run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from determined._exit_codes import ExitCode
+from determined._records import Ended, Exited, ExitReason, Record, StageEntered, Started, decode
+from determined._run_info import RUN_DIR_VARIABLE, RunInfo
+from determined._version import __version__
+from determined.exec import ENTRY
+
+PATIENCE = 20.0  # seconds; what takes longer hangs
+
+
+def start(info: RunInfo, **options: Any) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, RUN_DIR_VARIABLE: info.run_dir}
+    return subprocess.Popen(
+        [sys.executable, ENTRY],
+        env=environment,
+        **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **options},
+    )
+
+
+def supervise(info: RunInfo) -> int:
+    return start(info).wait(PATIENCE)
+
+
+def records(info: RunInfo) -> list[Record]:
+    lines = [decode(line) for line in (Path(info.run_dir) / "events.jsonl").read_bytes().splitlines()]
+    assert [line.seq for line in lines] == list(range(1, len(lines) + 1))
+    return [line.record for line in lines]
+
+
+def output(info: RunInfo, stream: str = "stdout") -> bytes:
+    file = Path(info.run_dir) / f"{stream}.log"
+    return file.read_bytes() if file.exists() else b""
+
+
+def wait_for(what: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def python(code: str) -> Sequence[str]:
+    return (sys.executable, "-c", code)
+
+
+@pytest.fixture
+def toy(make_run: Callable[..., RunInfo]) -> Callable[..., RunInfo]:
+    """A run of a trial class whose training is the given code, with `run` at hand."""
+
+    def make(code: str, **changes: object) -> RunInfo:
+        info = make_run(**changes)
+        context = Path(info.context_dir)
+        (context / "model_def.py").write_text(
+            "from determined._trial import Trial\nclass Toy(Trial):\n    _runner = 'toy_runner:train'\n"
+        )
+        body = "".join(f"    {line}\n" for line in code.splitlines())
+        (context / "toy_runner.py").write_text(
+            "import os, sys, time\nfrom determined._records import ExitReason, Stage\n"
+            f"def train(trial_class, run):\n{body}    return ExitReason.COMPLETED\n"
+        )
+        return info
+
+    return make
+
+
+def test_a_trial_that_completes(toy: Callable[..., RunInfo]) -> None:
+    info = toy("run.enter(Stage.TRAIN)")
+    process = start(info)
+    assert process.wait(PATIENCE) == ExitCode.DONE
+    started, *rest = records(info)
+    assert started == Started(process.pid, sys.version.split()[0], __version__)
+    assert [type(record) for record in rest] == [StageEntered, StageEntered, Ended, Exited]
+    assert rest[-2:] == [Ended(ExitReason.COMPLETED), Exited(0)]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "exit_code"),
+    [
+        ("raise KeyError('big')", ExitReason.ERROR, ExitCode.USER_ERROR),
+        ("import determined; raise determined.InvalidHP('no')", ExitReason.INVALID_HP, ExitCode.DONE),
+        ("import nonsense", ExitReason.ERROR, ExitCode.USER_ERROR),
+        ("sys.exit(0)", ExitReason.ERROR, ExitCode.USER_ERROR),
+        ("os._exit(0)", ExitReason.ERROR, ExitCode.USER_ERROR),
+    ],
+)
+def test_every_other_end_says_why(
+    toy: Callable[..., RunInfo], code: str, reason: ExitReason, exit_code: ExitCode
+) -> None:
+    info = toy(code)
+    assert supervise(info) == exit_code
+    ended = records(info)[-2]
+    assert isinstance(ended, Ended)
+    assert ended.reason == reason
+
+
+def test_what_cannot_be_loaded_is_hopeless(toy: Callable[..., RunInfo]) -> None:
+    info = toy("", entrypoint="model_dfe:Toy")
+    assert supervise(info) == ExitCode.HOPELESS
+    ended = records(info)[-2]
+    assert isinstance(ended, Ended)
+    assert (ended.reason, ended.mend) == (ExitReason.HOPELESS, "did you mean `model_def`?")
+    assert output(info, "stderr").decode().endswith(f"{ended.message}\n  mend: {ended.mend}\n")
+
+
+def test_the_file_system_of_the_context_cannot_get_in_the_way(toy: Callable[..., RunInfo]) -> None:
+    info = toy("")
+    for name in ("json", "signal", "selectors", "subprocess", "sitecustomize", "typing"):
+        (Path(info.context_dir) / f"{name}.py").write_text("raise RuntimeError('shadowed')")
+    process = start(info, cwd=info.context_dir)
+    assert process.wait(PATIENCE) == ExitCode.DONE
+
+
+def test_output_is_kept_byte_for_byte(make_run: Callable[..., RunInfo]) -> None:
+    said = b"\xff\xfe\x00" + b"10%\r100%\r\n" + b"x" * 40_000 + b"\n\x1b[31mred" + b"no newline"
+    code = f"import sys; sys.stdout.buffer.write({said!r}); sys.stderr.buffer.write({said[::-1]!r})"
+    info = make_run(entrypoint=python(code))
+    process = start(info, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    shown = process.communicate(timeout=PATIENCE)
+    assert (output(info), output(info, "stderr")) == (said, said[::-1])
+    assert shown == (said, said[::-1])
+
+
+def test_output_is_capped(make_run: Callable[..., RunInfo]) -> None:
+    code = "for number in range(200_000): print(number)"
+    info = make_run(entrypoint=python(code), output_limit=100_000)
+    assert supervise(info) == 0
+    said = output(info)
+    assert len(said) <= 100_000
+    assert said.startswith(b"0\n1\n2\n")
+    assert said.endswith(b"199998\n199999\n")
+    assert b"bytes of output are left out here]" in said
+
+
+def test_an_absent_reader_of_the_supervisor_s_own_output_stops_nobody(
+    make_run: Callable[..., RunInfo],
+) -> None:
+    info = make_run(entrypoint=python("print('x' * 3_000_000, flush=True)"))
+    reader, writer = os.pipe()
+    process = start(info, stdout=writer)
+    assert process.wait(PATIENCE) == 0
+    assert len(output(info)) == 3_000_001
+    os.close(reader)
+    os.close(writer)
+
+
+def test_sigterm_lets_a_trial_finish_its_batch(toy: Callable[..., RunInfo]) -> None:
+    info = toy(
+        "print('training', flush=True)\n"
+        "while not run.should_stop(): time.sleep(0.01)\n"
+        "return ExitReason.PREEMPTED"
+    )
+    process = start(info)
+    wait_for(lambda: b"training" in output(info))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == ExitCode.DONE
+    assert records(info)[-2:] == [Ended(ExitReason.PREEMPTED), Exited(0)]
+
+
+def test_sigterm_does_not_reach_the_loader_processes_of_a_trial(toy: Callable[..., RunInfo]) -> None:
+    info = toy(
+        "import subprocess\n"
+        "loader = subprocess.Popen(['sleep', '60'])\n"
+        "print('training', flush=True)\n"
+        "while not run.should_stop(): time.sleep(0.01)\n"
+        "time.sleep(0.1)\n"
+        "assert loader.poll() is None\n"
+        "loader.kill()\n"
+        "loader.wait()"
+    )
+    process = start(info)
+    wait_for(lambda: b"training" in output(info))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == ExitCode.DONE
+
+
+def test_sigterm_reaches_the_program_behind_a_shell(make_run: Callable[..., RunInfo]) -> None:
+    info = make_run(entrypoint="echo begin; sleep 60; echo end")
+    process = start(info)
+    wait_for(lambda: b"begin" in output(info))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == 128 + signal.SIGTERM
+    assert records(info)[-1] == Exited(None, "SIGTERM")
+
+
+def test_a_script_that_leaves_well_after_sigterm_is_preempted(make_run: Callable[..., RunInfo]) -> None:
+    code = (
+        "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+        "print('ready', flush=True)\ntime.sleep(60)"
+    )
+    info = make_run(entrypoint=python(code))
+    process = start(info)
+    wait_for(lambda: b"ready" in output(info))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == 0
+    assert records(info)[-2] == Ended(ExitReason.PREEMPTED)
+
+
+def test_usr1_shows_where_the_trial_is(toy: Callable[..., RunInfo]) -> None:
+    info = toy("print('training', flush=True)\ntime.sleep(60)")
+    process = start(info)
+    wait_for(lambda: b"training" in output(info))
+    process.send_signal(signal.SIGUSR1)
+    wait_for(lambda: b"toy_runner.py" in output(info, "stderr"))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE) == ExitCode.INTERRUPTED
+    ended = records(info)[-2]
+    assert isinstance(ended, Ended)
+    assert ended.message == "interrupted by SIGINT (toy_runner.py:5 in train)"
+
+
+def test_a_worker_that_is_killed_has_no_last_word(toy: Callable[..., RunInfo]) -> None:
+    info = toy("run.report_training(1, {'loss': 0.5})\nos.kill(os.getpid(), 9)")
+    assert supervise(info) == 128 + signal.SIGKILL
+    assert [record.kind for record in records(info)] == ["started", "stage", "training", "exited"]
+    assert records(info)[-1] == Exited(None, "SIGKILL")
+
+
+def test_a_supervisor_that_is_killed_takes_its_worker_along(make_run: Callable[..., RunInfo]) -> None:
+    info = make_run(entrypoint=python("import os, time; print(os.getpid(), flush=True); time.sleep(60)"))
+    process = start(info)
+    wait_for(lambda: output(info).endswith(b"\n"))
+    process.kill()
+    process.wait(PATIENCE)
+    worker = Path("/proc", output(info).decode().strip(), "stat")
+    wait_for(lambda: not worker.exists() or worker.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def test_nothing_outlives_the_run_and_orphans_are_reaped(make_run: Callable[..., RunInfo]) -> None:
+    left_behind = "import subprocess; print(subprocess.Popen(['sleep', '60'], start_new_session=True).pid)"
+    info = make_run(entrypoint=python(left_behind))
+    began = time.monotonic()
+    assert supervise(info) == 0
+    assert 2 < time.monotonic() - began < 10  # it was given its moment, and no more
+    assert not Path("/proc", output(info).decode().strip()).exists()
+
+
+def test_a_process_that_ends_soon_after_the_worker_is_waited_for(make_run: Callable[..., RunInfo]) -> None:
+    info = make_run(entrypoint="(sleep 0.5; echo flushed) & echo done")
+    assert supervise(info) == 0
+    assert output(info) == b"done\nflushed\n"
+
+
+def test_a_script_s_exit_code_is_the_run_s(make_run: Callable[..., RunInfo]) -> None:
+    info = make_run(entrypoint="exit 7")
+    assert supervise(info) == 7
+    assert records(info)[1:] == [Exited(7)]
+
+
+def test_a_script_that_succeeds_has_completed(make_run: Callable[..., RunInfo]) -> None:
+    info = make_run(entrypoint="echo $DET_TRIAL_ID")
+    assert supervise(info) == 0
+    assert records(info)[1:] == [Ended(ExitReason.COMPLETED), Exited(0)]
+    assert output(info) == b"7\n"
+
+
+def test_a_list_is_run_as_it_is(make_run: Callable[..., RunInfo]) -> None:
+    info = make_run(entrypoint=("echo", "$HOME", "a b;"))
+    assert supervise(info) == 0
+    assert output(info) == b"$HOME a b;\n"
+
+
+@pytest.mark.parametrize("entrypoint", [("no-such-program",), "no-such-program --fast"])
+def test_a_program_that_is_not_there_is_hopeless(
+    make_run: Callable[..., RunInfo], entrypoint: object
+) -> None:
+    info = make_run(entrypoint=entrypoint)
+    assert supervise(info) in {ExitCode.HOPELESS, 127}
+    ended = records(info)[-2]
+    assert isinstance(ended, Ended)
+    assert ended.reason == ExitReason.HOPELESS
+
+
+def test_the_start_up_hook_sets_what_the_worker_sees(make_run: Callable[..., RunInfo]) -> None:
+    info = make_run(entrypoint='echo "$GREETING $#"')
+    hook = "export GREETING=hello\nset -- lost arguments\necho from the hook\n"
+    (Path(info.context_dir) / "startup-hook.sh").write_text(hook)
+    assert supervise(info) == 0
+    assert output(info) == b"from the hook\nhello 0\n"
+
+
+@pytest.mark.parametrize(
+    ("hook", "code"), [("false\necho not reached\n", 1), ("exit 0\n", 1), ("exit 9\n", 9)]
+)
+def test_a_failing_start_up_hook_ends_the_run_with_its_own_message(
+    make_run: Callable[..., RunInfo], hook: str, code: int
+) -> None:
+    info = make_run(entrypoint="echo not reached")
+    (Path(info.context_dir) / "startup-hook.sh").write_text(hook)
+    assert supervise(info) == code
+    ended = records(info)[-2]
+    assert isinstance(ended, Ended)
+    assert (ended.reason, ended.message.partition(" ended with ")[0]) == (ExitReason.ERROR, "startup-hook.sh")
+    assert output(info) == b""
+
+
+def test_without_a_readable_run_file_it_says_so(make_run: Callable[..., RunInfo]) -> None:
+    info = make_run()
+    (Path(info.run_dir) / "run.json").write_text('{"experiment_id": 1')
+    process = start(info, stderr=subprocess.PIPE)
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == ExitCode.INFRASTRUCTURE
+    assert said.startswith(f"error: cannot read run.json in {info.run_dir}: JSONDecodeError".encode())
+
+
+def test_outside_a_run_it_says_so() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != RUN_DIR_VARIABLE}
+    done = subprocess.run(
+        [sys.executable, ENTRY], env=environment, capture_output=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == ExitCode.INFRASTRUCTURE
+    assert done.stderr.startswith(b"error: DETBUILD_RUN_DIR is not set")
+
+
+def test_scripts_learn_about_their_run(make_run: Callable[..., RunInfo]) -> None:
+    code = (
+        "import determined as det, json, os\ninfo = det.get_cluster_info()\n"
+        "print(json.dumps([info.trial.hparams, info.user_data, os.environ['DET_HPARAMS']]))"
+    )
+    info = make_run(entrypoint=python(code), hparams={"lr": 0.1}, config={"data": {"url": "x"}})
+    assert supervise(info) == 0
+    assert json.loads(output(info)) == [{"lr": 0.1}, {"url": "x"}, '{"lr": 0.1}']
