@@ -61,7 +61,7 @@ class ForeignFeed:
 
     def __init__(self, loader: Iterable[Any], *, replay: bool) -> None:
         self._loader, self._replay = loader, replay
-        self._iterator: Iterator[Any] | None = None
+        self._iterator: Iterator[Any] = iter(())  # the first pass begins where this one ends
         self._began: _rng.State = {}
         self._read = 0  # batches of the current pass
         self.epoch_length = _length(loader)
@@ -71,7 +71,7 @@ class ForeignFeed:
             with _rng.kept():
                 _rng.restore(state["began"])
                 self._start()
-                self._read = sum(1 for _ in islice(self._iterator or (), state["read"]))
+                self._read = sum(1 for _ in islice(self._iterator, state["read"]))
         return self
 
     def state(self) -> _rng.State:
@@ -81,10 +81,8 @@ class ForeignFeed:
         return self
 
     def __next__(self) -> Untyped:
-        if self._iterator is None:
-            self._start()
         try:
-            batch = next(self._iterator or iter(()))
+            batch = next(self._iterator)
         except StopIteration:
             batch = self._again()
         self._read += 1
@@ -96,7 +94,7 @@ class ForeignFeed:
 
     def _again(self) -> Untyped:
         self._start()
-        for batch in self._iterator or ():
+        for batch in self._iterator:
             return batch
         raise InvalidTrialError(
             "the loader of build_training_data_loader has no batches", mend="check the data set that it reads"
