@@ -167,7 +167,7 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
 
 
 def planned_run(submission: Submission, host: Host) -> tuple[RunInfo, ContainerSpec]:
-    """What the first run will be told and the container it will be, for a dry run: numbers and image are made up."""
+    """What the first run would be told and the container it would be; numbers and image are made up."""
     trial = _first_trial(submission.config)
     header = _header(submission.order, submission.config, host, number=0)
     folder = ExperimentFolder(Path("experiments/0"))
@@ -217,7 +217,7 @@ def submit(submission: Submission, host: Host, home: Home, emit: Emit, *, engine
 
 
 def run_local(order: Order, host: Host, home: Home, emit: Emit) -> ExperimentState:
-    """Train on this host without a container, in the foreground; folders, events and checkpoints are the same."""
+    """Train on this host, in the foreground; folders, events and checkpoints are those of a container."""
     config = _complete(order, emit)
     folder = home.new_experiment()
     header = replace(_header(order, config, host, number=folder.id), local=True)

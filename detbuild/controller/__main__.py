@@ -1,4 +1,4 @@
-"""`python -m detbuild.controller FOLDER`: the process that drives one experiment, started by detbuild itself."""
+"""`python -m detbuild.controller FOLDER`: the process that drives one experiment; detbuild starts it."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def wait(home: Home, experiment_id: int, emit: Emit) -> ExperimentState:
 
 
 def request(home: Home, experiment_id: int, verb: str) -> ExperimentState:
-    """Ask for the end of an experiment ("kill" or "cancel"); it is carried out even if no controller runs now."""
+    """Ask for the end of an experiment: "kill" or "cancel". If it has no controller now, it gets one."""
     folder = home.experiment(experiment_id)
     state = fold(folder.header(), folder.journal())
     if not state.over:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from detbuild.controller.lease import lease
@@ -38,7 +39,7 @@ _SIGNALS = {"cancel": signal.SIGTERM, "kill": signal.SIGKILL}
 def run_local(
     folder: ExperimentFolder, config: ExperimentConfig, environ: Mapping[str, str], emit: Emit
 ) -> ExperimentState:
-    """Train to the end in a process of this host. Ctrl-C asks it to checkpoint and leave; a second one kills it."""
+    """Train to the end in a process of this host. Ctrl-C asks it to checkpoint and leave, twice kills it."""
     events = ExperimentTail(folder)
     with lease(folder.lock_file) as descriptor:
         trial = _create_trial(folder, config)
@@ -108,17 +109,18 @@ def _start(
 def _watch(process: subprocess.Popen[bytes], events: ExperimentTail, emit: Emit) -> None:
     """Tell what happens until the process has ended; pass on what a person asks for."""
     sent = ""
-    while True:
+    while process.poll() is None:
         try:
             events.emit(emit)
-            verb = events.folder.requested()
-            if verb != sent:
-                sent = verb
-                os.killpg(process.pid, _SIGNALS[verb])
-            if process.poll() is not None:
-                return
+            sent = _pass_on(events.folder.requested(), sent, process)
             time.sleep(_POLL)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # noqa: PERF203  (it may come at any time, and is a request)
             events.folder.request("kill" if sent else "cancel")
-        except ProcessLookupError:
-            process.wait()
+    events.emit(emit)
+
+
+def _pass_on(verb: str, sent: str, process: subprocess.Popen[bytes]) -> str:
+    if verb != sent:
+        with suppress(ProcessLookupError):  # it has just ended
+            os.killpg(process.pid, _SIGNALS[verb])
+    return verb

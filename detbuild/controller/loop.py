@@ -1,7 +1,7 @@
-"""The loop that drives one experiment: look at everything, do the next thing, wait a moment, until it is over.
+"""The loop that drives one experiment: look at everything, do the next thing, wait a moment.
 
-It may die at any moment. It starts from what the journal and the engine say, and whatever changes the world was
-written down before.
+It may die at any moment. It starts from what the journal and the engine say, and whatever changes the world
+was written down before.
 """
 
 from __future__ import annotations

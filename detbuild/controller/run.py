@@ -180,7 +180,7 @@ class RunDriver:
             self._send(container, "SIGTERM")
 
     def _listens(self, now: float) -> bool:
-        """A process that has not set its handlers yet would lose the signal, being number 1 of its container."""
+        """Process 1 of a container loses a signal for which it has set no handler yet."""
         return self._records.started or now - self._first_look > _SETTLE
 
     def _send(self, container: str, signal: str) -> None:

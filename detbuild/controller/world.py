@@ -1,4 +1,4 @@
-"""What the controller of one experiment knows and may change; every effect goes through the folder or the engine."""
+"""What the controller of an experiment knows and may change; every effect goes through folder or engine."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Why a run ended, whose fault that was, and what to do about it.
 
-The run's own records come first: they were synced before it ended. Where they are silent (the run was killed) the
-engine's state and the exit code decide.
+The run's own records come first: they were synced before it ended. Where they are silent (the run was killed)
+the engine's state and the exit code decide.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def _by_number(name: str) -> tuple[int, ...]:
 
 
 def _listed(nvidia_smi: str) -> list[str]:
-    """UUIDs from lines such as `GPU 0: NVIDIA H100 (UUID: GPU-...)`, followed by its MIG parts if it has any."""
+    """UUIDs from lines such as `GPU 0: NVIDIA H100 (UUID: GPU-...)`, each followed by its MIG parts."""
     found: list[str] = []
     for line in nvidia_smi.splitlines():
         match = re.match(r"\s*(GPU|MIG)\b.*\(UUID: ((?:GPU|MIG)-[^)]+)\)", line)
@@ -83,7 +83,7 @@ def lacking(gpus: Sequence[Gpu], slots: int) -> EngineError | None:
     found = "no GPU was found" if not gpus else f"only {len(gpus)} of them"
     return EngineError(
         f"resources.slots_per_trial asks for {slots} GPU{'s' if slots > 1 else ''}, and {found} on this host",
-        mend="set `resources.slots_per_trial: 0` to train on the CPU, or see `detbuild doctor` for the GPU set-up",
+        mend="set `resources.slots_per_trial: 0` to train on the CPU; `detbuild doctor` looks for GPUs",
     )
 
 
@@ -115,7 +115,7 @@ def exclusive(file: Path, *, timeout: float = 10.0) -> Iterator[None]:
 def _open(file: Path) -> int:
     """Open it for locking only; it is made once and shared by all users.
 
-    The kernel refuses O_CREAT on a file of somebody else in a world-writable directory (fs.protected_regular),
+    The kernel refuses O_CREAT on somebody else's file in a world-writable directory (fs.protected_regular),
     so it is tried without first.
     """
     try:

@@ -1,4 +1,4 @@
-"""From a run of a trial to the container that it is, and to what it is told. No engine here: it is a table."""
+"""From a run of a trial to the container that it is, and to what it is told; a table, without an engine."""
 
 from __future__ import annotations
 

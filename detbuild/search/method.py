@@ -33,6 +33,6 @@ Decision = CreateTrial | Finish
 
 
 class SearchMethod(Protocol):
-    """Asked again and again with all there is to know; the same observations always give the same decisions."""
+    """Asked again and again with all there is to know: equal observations give equal decisions."""
 
     def decide(self, trials: Sequence[Observation]) -> Sequence[Decision]: ...

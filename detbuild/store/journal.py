@@ -109,7 +109,7 @@ _KINDS: Mapping[str, type] = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the journal. `time` is seconds since the epoch, for display only; the lines give the order."""
+    """One line of the journal. `time`, in seconds since the epoch, is for display; the lines give the order."""
 
     time: float
     fact: Fact
@@ -141,8 +141,8 @@ def decode(line: bytes) -> Entry:
 def replay(path: Path) -> tuple[Entry, ...]:
     """Every whole entry.
 
-    A torn last line was never acted on, so it is as if it had not been written. Other lines that are no entries
-    are passed over: one bad disk block loses one line.
+    A torn last line was never acted on, so it is as if it had not been written. Other lines that are no
+    entries are passed over: one bad disk block loses one line.
     """
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     return tuple(entry for line in lines if (entry := _entry(line)))

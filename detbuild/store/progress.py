@@ -1,7 +1,7 @@
 """How far a trial has come over all of its runs.
 
-A run that starts from a checkpoint repeats what earlier runs did after it. What they reported about those batches
-is superseded, so nothing is counted twice.
+A run that starts from a checkpoint repeats what earlier runs did after it. What they reported about those
+batches is superseded, so nothing is counted twice.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Reads a run's `events.jsonl` while it grows, from bytes cut anywhere, and sets aside what is no record of the run.
+"""Reads a run's `events.jsonl` while it grows, from bytes cut anywhere, and sets aside what is no record.
 
-User code may write to the file, a crash may tear a line, a disk may flip bits: nothing of that stops the reader
-or loses another line.
+User code may write to the file, a crash may tear a line, a disk may flip bits: nothing of that stops the
+reader or loses another line.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Sequence:
 class RecordParser:
     """Feed it bytes in any pieces; it gives the records.
 
-    `offset` is where the next byte to feed lies in the file, `set_aside` the first hundred stretches that were
-    no records, `rejected` how many there were.
+    `offset` is where the next byte to feed lies in the file, `set_aside` the first hundred stretches that
+    were no records, `rejected` how many there were.
     """
 
     def __init__(self, run: str) -> None:

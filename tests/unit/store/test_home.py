@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from detbuild.errors import ConfigError, EngineError
+from detbuild.store.folder import ExperimentFolder, Header
+from detbuild.store.home import Home
+from determined._run_info import RunInfo
+
+HEADER = Header(id=1, name="n", context_name="c", created=1.5, labels=("a", "b"), metric="loss", user="1:2")
+
+
+def test_a_home_keeps_its_id(tmp_path: Path) -> None:
+    first = Home.open(tmp_path / "home")
+    assert len(first.id) == 8
+    assert Home.open(tmp_path / "home") == first
+    assert Home.open(tmp_path / "other").id != first.id
+
+
+def test_a_home_is_closed_to_other_users(tmp_path: Path) -> None:
+    Home.open(tmp_path / "home")
+    assert stat.S_IMODE((tmp_path / "home").stat().st_mode) == 0o700
+
+
+def test_numbers_are_given_out_once(tmp_path: Path) -> None:
+    home = Home.open(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(lambda _: home.new_experiment().id, range(40)))
+    assert sorted(numbers) == list(range(1, 41))
+
+
+def test_an_experiment_is_there_once_its_header_is(tmp_path: Path) -> None:
+    home = Home.open(tmp_path)
+    folder = home.new_experiment()
+    with pytest.raises(ConfigError, match="there is no experiment 1"):
+        home.experiment(1)
+    folder.write(HEADER, {"config.json": b"{}"})
+    assert home.experiment(1).header() == HEADER
+
+
+def test_what_a_newer_version_wrote_into_a_header_does_no_harm(tmp_path: Path) -> None:
+    folder = Home.open(tmp_path).new_experiment()
+    folder.write(HEADER, {})
+    file = folder.path / "experiment.json"
+    file.write_text(file.read_text().replace("{", '{"new_field": 1,', 1))
+    assert folder.header() == HEADER
+
+
+def test_the_strongest_verb_wins_whatever_came_first(tmp_path: Path) -> None:
+    folder = Home.open(tmp_path).new_experiment()
+    folder.write(HEADER, {})
+    assert folder.requested() == ""
+    folder.request("cancel")
+    assert folder.requested() == "cancel"
+    folder.request("kill")
+    folder.request("cancel")
+    assert folder.requested() == "kill"
+
+
+def test_a_run_folder_tells_its_run(tmp_path: Path) -> None:
+    folder = Home.open(tmp_path).new_experiment()
+    info = RunInfo(
+        experiment_id=1,
+        trial_id=2,
+        run=3,
+        trial_seed=4,
+        slots=0,
+        entrypoint=("python3", "train.py"),
+        run_dir="/r",
+        context_dir="/c",
+        context_name="c",
+        checkpoint_dir="/k",
+    )
+    folder.prepare_run(info)
+    assert RunInfo.load(folder.run(2, 3).path) == info
+    assert folder.run(2, 3).path.stat().st_uid == os.getuid()
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EngineError, match="cannot write .*/file/home"):
+        Home.open(tmp_path / "file" / "home")
+
+
+def test_a_folder_that_is_no_number_is_no_experiment(tmp_path: Path) -> None:
+    home = Home.open(tmp_path)
+    (home.experiments / "lost+found").mkdir()
+    home.new_experiment()
+    assert home.ids() == (1,)
+    assert ExperimentFolder(home.experiments / "1").exists is False

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detbuild.store import reader
+from detbuild.store.reader import RecordFile, RecordParser, SetAside
+from determined._records import Line, Progress, Record, Training, encode
+
+RUN = "1-0"
+
+
+def line(seq: int, *, run: str = RUN, record: Record | None = None) -> Line:
+    return Line(seq, run, 0.5, record or Training(seq, {"loss": seq / 3}))
+
+
+def lines(count: int) -> list[Line]:
+    return [line(seq) for seq in range(1, count + 1)]
+
+
+def data(*parts: Line | bytes) -> bytes:
+    return b"".join(part if isinstance(part, bytes) else encode(part) for part in parts)
+
+
+def parse(*pieces: bytes) -> tuple[list[Line], RecordParser]:
+    parser = RecordParser(RUN)
+    found = [one for piece in pieces for one in parser.feed(piece)]
+    return [*found, *parser.finish()], parser
+
+
+def cut(whole: bytes, places: list[int]) -> list[bytes]:
+    edges = sorted({0, len(whole), *(place % (len(whole) + 1) for place in places)})
+    return [whole[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+
+
+@given(places=st.lists(st.integers(0, 10_000)))
+def test_bytes_cut_anywhere_give_the_same_records(places: list[int]) -> None:
+    whole = data(*lines(5))
+    assert parse(*cut(whole, places))[0] == lines(5)
+
+
+@given(garbage=st.lists(st.binary(max_size=50), min_size=6, max_size=6), places=st.lists(st.integers(0, 10_000)))
+def test_garbage_between_records_is_set_aside_and_nothing_else_is_lost(
+    garbage: list[bytes], places: list[int]
+) -> None:
+    clean = [bytes(piece).replace(b"\n", b" ") + b"\n" for piece in garbage]
+    mixed = [part for pair in zip(clean, [*lines(5), b""], strict=True) for part in pair]
+    found, parser = parse(*cut(data(*mixed), places))
+    assert found == lines(5)
+    assert parser.rejected == sum(bool(piece.strip()) for piece in clean)
+    assert parser.offset == len(data(*mixed))
+
+
+@given(noise=st.binary(max_size=400))
+def test_no_bytes_at_all_stop_the_reader(noise: bytes) -> None:
+    found, parser = parse(noise, b"\n", data(line(1)))
+    assert found[-1:] == [line(1)]
+    assert all(aside.size <= len(noise) for aside in parser.set_aside)
+
+
+@given(end=st.integers(0, 2000))
+def test_a_prefix_of_a_file_gives_a_prefix_of_its_records(end: int) -> None:
+    whole = data(*lines(5))
+    found, _ = parse(whole[: min(end, len(whole))])
+    assert found == lines(5)[: len(found)]
+
+
+def test_a_torn_tail_waits_for_its_end_and_is_set_aside_when_there_is_none() -> None:
+    torn = encode(line(2))[:20]
+    parser = RecordParser(RUN)
+    assert list(parser.feed(data(line(1)) + torn)) == [line(1)]
+    assert parser.rejected == 0
+    assert list(parser.finish()) == []
+    assert [(aside.offset, aside.size) for aside in parser.set_aside] == [(len(data(line(1))), len(torn))]
+
+
+def test_a_whole_record_without_its_newline_counts_when_the_run_is_over() -> None:
+    assert parse(encode(line(1)).rstrip(b"\n"))[0] == [line(1)]
+
+
+def test_records_of_another_run_are_set_aside_by_offset() -> None:
+    foreign = line(1, run="9-9")
+    found, parser = parse(data(line(1), foreign, line(2)))
+    assert found == [line(1), line(2)]
+    start = len(data(line(1)))
+    size = len(data(foreign)) - 1
+    assert parser.set_aside == [SetAside(start, size, "a record of run '9-9'")]
+
+
+def test_a_number_that_came_before_is_not_counted_twice() -> None:
+    found, parser = parse(data(line(1), line(2), line(1), line(2), line(3)))
+    assert found == lines(3)
+    assert parser.rejected == 2
+
+
+def test_a_gap_is_counted_and_what_follows_is_kept() -> None:
+    found, parser = parse(data(line(1), line(5)))
+    assert [one.seq for one in found] == [1, 5]
+    assert parser.sequence.missing == 3
+
+
+def test_a_forged_huge_number_costs_no_true_record() -> None:
+    forged = line(10**12, record=Progress(0.5))
+    found, _ = parse(data(line(1), forged, line(2), line(3), line(2)))
+    assert [one.seq for one in found] == [1, 10**12, 2, 3]
+
+
+def test_a_line_of_100_megabytes_is_set_aside_in_bounded_memory() -> None:
+    block = b"x" * (1 << 20)
+    parser = RecordParser(RUN)
+    tracemalloc.start()
+    found = list(parser.feed(data(line(1))))
+    for _ in range(100):
+        found += parser.feed(block)
+    found += parser.feed(b"\n" + data(line(2)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == lines(2)
+    assert [(aside.offset, aside.size) for aside in parser.set_aside] == [(len(data(line(1))), 100 << 20)]
+    assert peak < 3 * reader.LONGEST_LINE
+
+
+def test_a_file_that_grows_is_read_from_where_the_last_look_ended(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    file = RecordFile(path, RUN)
+    assert list(file.new()) == []
+    path.write_bytes(data(line(1)) + encode(line(2))[:7])
+    assert list(file.new()) == [line(1)]
+    path.write_bytes(data(*lines(3)))
+    assert list(file.new()) == [line(2), line(3)]
+    assert list(file.rest()) == []
