@@ -41,7 +41,9 @@ def main(rounds: int) -> None:
     for _ in range(rounds + 1):
         for name, command in there.items():
             times[name].append(seconds(command))
-    medians = {name: statistics.median(measured[1:]) for name, measured in times.items()}  # the first warms caches
+    medians = {
+        name: statistics.median(measured[1:]) for name, measured in times.items()
+    }  # the first warms caches
     bare = medians["python -c pass"]
     for name, median in medians.items():
         print(f"{name:<30} {median * 1000:7.1f} ms  {median / bare:5.1f} x bare Python")

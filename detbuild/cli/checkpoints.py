@@ -86,7 +86,8 @@ def describe(session: Session, /, *, uuid: str, as_json: bool) -> None:
         return
     click.echo(f"checkpoint {found.checkpoint.uuid}  trial {found.experiment_id}/{found.trial_id}")
     click.echo(
-        f"batch {found.checkpoint.steps_completed}  {_metrics(documents.checkpoint(found)) or 'not validated'}"
+        f"batch {found.checkpoint.steps_completed}  "
+        + (_metrics(documents.checkpoint(found)) or "not validated")
     )
     click.echo(f"{visible(str(found.directory or ''))}  {'DAMAGED' if problems else 'whole'}")
     for path, count in contents.items():

@@ -11,8 +11,8 @@ from rich.console import Console, Group
 from rich.live import Live as Region
 from rich.text import Text
 
-from detbuild.cli.show import lines_of
-from detbuild.cli.text import line_of_output, visible
+from detbuild.cli.show import lines_of, step_name
+from detbuild.cli.text import line_of_output
 from detbuild.cli.views import Plain
 from detbuild.events import BuildOutput, BuildStep, Event, ImagePulling
 
@@ -92,7 +92,7 @@ class Live:
         for name, step in list(self.running.items()):
             seconds = time.monotonic() - step.since
             lines.append(
-                Text(f"{visible(name)}  {seconds:.0f} s", style="bold", no_wrap=True, overflow="ellipsis")
+                Text(f"{step_name(name)}  {seconds:.0f} s", style="bold", no_wrap=True, overflow="ellipsis")
             )
             lines += [
                 Text(f"    {line_of_output(line)}", style="dim", no_wrap=True, overflow="ellipsis")

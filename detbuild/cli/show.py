@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import NoReturn
 
@@ -37,6 +38,9 @@ from determined._records import (
     Validation,
 )
 
+_MOUNT = re.compile(r"--mount=\S+|PIP_\w+=\S+")
+_LONGEST_STEP = 100  # characters
+
 LARGE_CONTEXT = 100_000_000  # bytes; above it the largest entries are named
 
 
@@ -58,9 +62,10 @@ def lines_of(event: Event) -> tuple[str, ...]:  # noqa: C901, PLR0911, PLR0912  
             return (f"    {line_of_output(text)}",)
         case ContextSent(files, count):
             return (f"sent {files} files, {size(count)}, to the engine",)
-        case ImageReady(_, tag, built, seconds):
+        case ImageReady(image, _, built, seconds):
             return (
-                f"image {tag} " + (f"built in {seconds:.1f} s" if built else "unchanged: nothing to build"),
+                f"image {image[7:19]} "
+                + (f"built in {seconds:.1f} s" if built else "unchanged: nothing to build"),
             )
         case ExperimentCreated(experiment_id):
             return (f"Created experiment {experiment_id}",)
@@ -126,12 +131,20 @@ def _context(event: ContextPacked) -> tuple[str, ...]:
 
 
 def _step(event: BuildStep) -> tuple[str, ...]:
-    name = visible(event.name)
+    name = step_name(event.name)
     if event.error:
         return (f"{name}  FAILED: {visible(event.error)}",)
+    if event.name.startswith("[internal]"):
+        return ()  # BuildKit's own book-keeping
     if event.seconds is None:
         return (f"{name}  ...",)
     return (f"{name}  " + ("cached" if event.cached else f"{event.seconds:.1f} s"),)
+
+
+def step_name(name: str) -> str:
+    """A step in one line of a terminal: what it runs, without the mounts that every step has."""
+    short = " ".join(_MOUNT.sub("", name).split())
+    return visible(short if len(short) <= _LONGEST_STEP else f"{short[:_LONGEST_STEP]}...")
 
 
 def _started(event: RunStarted) -> str:
@@ -142,12 +155,11 @@ def _started(event: RunStarted) -> str:
 
 
 def _run_ended(event: RunEnded) -> tuple[str, ...]:
-    next_ = "; it will be run again" if event.retry else ""
-    first, *rest = event.why.splitlines() or [f"exit code {event.exit_code}"]
-    return (
-        f"trial {event.trial_id} ended: {visible(first)}{next_}",
-        *(f"    {visible(line)}" for line in rest),
-    )
+    code = f"exit code {event.exit_code}" if event.exit_code else ""
+    first, *rest = event.why.splitlines() or [code]
+    how = f": {visible(first)}" if first else ""
+    again = "; it will be run again" if event.retry else ""
+    return (f"trial {event.trial_id} ended{how}{again}", *(f"    {visible(line)}" for line in rest))
 
 
 def _worker_ended(reason: str, stage: str, message: str, mend: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.show import lines_of
+from detbuild.cli.show import lines_of, step_name
 from detbuild.cli.text import line_of_output
 from detbuild.events import (
     BuildOutput,
@@ -59,7 +59,7 @@ class Plain:
             case BuildOutput(step, line):
                 self.output.setdefault(step, deque(maxlen=LAST_LINES)).append(line)
                 if self._quiet_for_long():
-                    self._say(f"{step}  ... {line_of_output(line)}")
+                    self._say(f"{step_name(step)}  ... {line_of_output(line)}")
             case ImagePulling() | BuildStep(seconds=None, error=""):
                 if self._quiet_for_long():
                     self._print(event)

@@ -49,12 +49,22 @@ LINES = [
     (BuildStep("RUN pip", cached=True, seconds=0.0), ("RUN pip  cached",)),
     (BuildStep("RUN pip", cached=False, seconds=1.25), ("RUN pip  1.2 s",)),
     (BuildStep("RUN pip", cached=False, seconds=1.0, error="exit 1"), ("RUN pip  FAILED: exit 1",)),
+    (BuildStep("[internal] load .dockerignore", cached=False, seconds=0.1), ()),
+    (
+        BuildStep(
+            "RUN --mount=type=cache,id=x PIP_A=1   pip  install " + "x" * 100, cached=True, seconds=0.0
+        ),
+        ("RUN pip install " + "x" * 84 + "...  cached",),
+    ),
     (BuildOutput("RUN pip", "Collecting x"), ("    Collecting x",)),
     (ContextSent(1, 500), ("sent 1 files, 500 B, to the engine",)),
-    (ImageReady("sha256:1", "detbuild:1", built=True, seconds=2.0), ("image detbuild:1 built in 2.0 s",)),
     (
-        ImageReady("sha256:1", "detbuild:1", built=False, seconds=0.0),
-        ("image detbuild:1 unchanged: nothing to build",),
+        ImageReady("sha256:0123456789abcdef", "detbuild:1", built=True, seconds=2.0),
+        ("image 0123456789ab built in 2.0 s",),
+    ),
+    (
+        ImageReady("sha256:0123456789abcdef", "detbuild:1", built=False, seconds=0.0),
+        ("image 0123456789ab unchanged: nothing to build",),
     ),
     (ExperimentCreated(4, "/home/4"), ("Created experiment 4",)),
     (TrialQueued(1, "no GPU is free"), ("trial 1 waits: no GPU is free",)),
@@ -65,7 +75,7 @@ LINES = [
         RunEnded(1, 0, 1, "user error\nlast line", retry=True),
         ("trial 1 ended: user error; it will be run again", "    last line"),
     ),
-    (RunEnded(1, 0, 0, "", retry=False), ("trial 1 ended: exit code 0",)),
+    (RunEnded(1, 0, 0, "", retry=False), ("trial 1 ended",)),
     (ExperimentEnded(4, "ERROR", "import failed"), ("experiment 4 ERROR: import failed",)),
 ]
 RECORDS = [

@@ -17,7 +17,7 @@ with view({"TERM": "xterm"}) as emit:
     emit(BuildStep("RUN pip install", cached=False, seconds=None))
     emit(BuildOutput("RUN pip install", "no such package"))
     emit(BuildStep("RUN pip install", cached=False, seconds=1.5, error="exit code 1"))
-    emit(ImageReady("sha256:1", "detbuild:1", built=True, seconds=2.0))
+    emit(ImageReady("sha256:0123456789abcdef", "detbuild:1", built=True, seconds=2.0))
 """
 
 
@@ -30,13 +30,13 @@ class Clock:
 
 def test_results_go_to_stdout_and_progress_to_stderr(capfd):
     plain = Plain()
-    plain.emit(ImageReady("sha256:1", "detbuild:1", built=False, seconds=0.0))
+    plain.emit(ImageReady("sha256:0123456789abcdef", "detbuild:1", built=False, seconds=0.0))
     plain.emit(ExperimentCreated(1, "/x"))
     plain.emit(RunOutput(1, 0, "stdout", "to stdout"))
     plain.emit(RunOutput(1, 0, "stderr", "to stderr"))
     assert tuple(capfd.readouterr()) == (
         "Created experiment 1\n[trial 1] to stdout\n",
-        "image detbuild:1 unchanged: nothing to build\n[trial 1] to stderr\n",
+        "image 0123456789ab unchanged: nothing to build\n[trial 1] to stderr\n",
     )
 
 
@@ -107,7 +107,7 @@ def test_on_a_terminal_finished_steps_stay_and_failing_ones_show_their_output():
     shown = on_a_terminal({"TERM": "xterm-256color", "COLUMNS": "120"})
     assert "RUN pip install  FAILED: exit code 1" in shown
     assert "    no such package" in shown
-    assert "image detbuild:1 built in 2.0 s" in shown
+    assert "image 0123456789ab built in 2.0 s" in shown
     assert "\x1b[31m" in shown
 
 
