@@ -42,7 +42,9 @@ def test_bytes_cut_anywhere_give_the_same_records(places: list[int]) -> None:
     assert parse(*cut(whole, places))[0] == lines(5)
 
 
-@given(garbage=st.lists(st.binary(max_size=50), min_size=6, max_size=6), places=st.lists(st.integers(0, 10_000)))
+@given(
+    garbage=st.lists(st.binary(max_size=50), min_size=6, max_size=6), places=st.lists(st.integers(0, 10_000))
+)
 def test_garbage_between_records_is_set_aside_and_nothing_else_is_lost(
     garbage: list[bytes], places: list[int]
 ) -> None:

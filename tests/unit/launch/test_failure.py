@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import pytest
+
+from detbuild.launch.failure import Evidence, Outcome, classify, judge
+from detbuild.store.journal import RunFinished
+from detbuild.store.runs import RunRecords
+from determined._records import Ended, Exited, ExitReason, Stage
+
+MESSAGE = "ValueError: no"
+
+
+def seen(  # noqa: PLR0913
+    *,
+    code: int | None = 0,
+    reason: ExitReason | None = None,
+    exited: Exited | None = None,
+    started: bool = True,
+    oom_killed: bool = False,
+    stop: str = "",
+    error: str = "",
+) -> Evidence:
+    ended = Ended(reason, Stage.TRAIN, MESSAGE if reason and reason.failed else "") if reason else None
+    records = RunRecords(started=started, ended=ended, exited=exited)
+    return Evidence(
+        records=records, exit_code=code, oom_killed=oom_killed, stop=stop, engine_error=error, memory=8 << 30
+    )
+
+
+E, X, R = ExitReason, Exited, Outcome
+TABLE = [
+    # the worker had a last word
+    ("completed", seen(reason=E.COMPLETED, exited=X(0)), R.COMPLETED),
+    (
+        "completed, then crashed on its way out",
+        seen(code=139, reason=E.COMPLETED, exited=X(None, "SIGSEGV")),
+        R.COMPLETED,
+    ),
+    ("stopped itself", seen(reason=E.STOPPED, exited=X(0)), R.STOPPED),
+    ("invalid hyperparameters", seen(reason=E.INVALID_HP, exited=X(0)), R.INVALID_HP),
+    ("preempted", seen(reason=E.PREEMPTED, exited=X(0)), R.PREEMPTED),
+    ("completed just before the kill", seen(code=137, reason=E.COMPLETED, stop="kill"), R.COMPLETED),
+    ("failed", seen(code=1, reason=E.ERROR, exited=X(1)), R.USER_ERROR),
+    ("hopeless", seen(code=2, reason=E.HOPELESS, exited=X(2)), R.HOPELESS),
+    ("failed on a full disk", seen(code=74, reason=E.ERROR, exited=X(74, disk_full=True)), R.DISK_FULL),
+    ("failed on a bad disk", seen(code=74, reason=E.ERROR, exited=X(74)), R.INFRASTRUCTURE),
+    ("failed for want of memory", seen(code=1, reason=E.ERROR, exited=X(1, oom_kills=1)), R.OUT_OF_MEMORY),
+    # the supervisor saw it die
+    ("script ended well", seen(exited=X(0)), R.COMPLETED),
+    ("script failed", seen(code=3, exited=X(3)), R.USER_ERROR),
+    ("worker killed", seen(code=137, exited=X(None, "SIGKILL")), R.USER_ERROR),
+    ("worker killed for memory", seen(code=137, exited=X(None, "SIGKILL", oom_kills=1)), R.OUT_OF_MEMORY),
+    (
+        "a loader was killed for memory, all went well",
+        seen(exited=X(0, oom_kills=1), oom_killed=True),
+        R.COMPLETED,
+    ),
+    ("killed on request", seen(code=137, exited=X(None, "SIGKILL"), stop="kill"), R.KILLED),
+    (
+        "script without handler, cancelled",
+        seen(code=143, exited=X(None, "SIGTERM"), stop="cancel"),
+        R.PREEMPTED,
+    ),
+    ("script failed when cancelled", seen(code=1, exited=X(1), stop="cancel"), R.USER_ERROR),
+    # nobody in the container could speak
+    ("container removed", seen(code=None), R.LOST),
+    (
+        "container removed after it had completed",
+        seen(code=None, reason=E.COMPLETED, exited=X(0)),
+        R.COMPLETED,
+    ),
+    ("container removed after the script had failed", seen(code=None, exited=X(5)), R.USER_ERROR),
+    ("supervisor killed", seen(code=137), R.INFRASTRUCTURE),
+    ("supervisor killed for memory", seen(code=137, oom_killed=True), R.OUT_OF_MEMORY),
+    ("host rebooted", seen(code=255), R.INFRASTRUCTURE),
+    ("engine stopped", seen(code=143), R.INFRASTRUCTURE),
+    ("run folder full", seen(code=74, started=False), R.INFRASTRUCTURE),
+    ("no python in the image", seen(code=127, started=False), R.HOPELESS),
+    ("no harness in the image", seen(code=1, started=False), R.USER_ERROR),
+    ("engine's own words", seen(code=128, started=False, error="mkdir /x: read-only"), R.HOPELESS),
+]
+
+
+@pytest.mark.parametrize(("evidence", "outcome"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_the_class_of_an_end(evidence: Evidence, outcome: Outcome) -> None:
+    assert classify(evidence).outcome is outcome
+
+
+@pytest.mark.parametrize(("evidence", "outcome"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_every_failure_says_what_happened(evidence: Evidence, outcome: Outcome) -> None:
+    assert bool(classify(evidence).message) or outcome.succeeded or outcome is Outcome.PREEMPTED
+
+
+@pytest.mark.parametrize(("evidence", "outcome"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_only_the_users_own_failures_cost_a_restart(evidence: Evidence, outcome: Outcome) -> None:
+    judged = judge(evidence, trial_id=1, run=0, restarts_left=1)
+    assert judged.counts == (outcome in {R.USER_ERROR, R.OUT_OF_MEMORY})
+
+
+def test_a_failure_with_all_that_is_known_of_it() -> None:
+    evidence = Evidence(
+        records=RunRecords(ended=Ended(E.ERROR, Stage.VALIDATE, MESSAGE, "mend it"), exited=X(1)),
+        exit_code=1,
+        tail=("Traceback", MESSAGE),
+    )
+    assert judge(evidence, trial_id=1, run=2, restarts_left=1) == RunFinished(
+        trial_id=1,
+        run=2,
+        outcome="user_error",
+        counts=True,
+        retry=True,
+        exit_code=1,
+        message="ValueError: no (validate)",
+        mend="mend it",
+        tail=("Traceback", MESSAGE),
+    )
+
+
+def test_out_of_memory_names_the_limit() -> None:
+    assert "8.0 GiB" in classify(seen(code=137, oom_killed=True)).message
+
+
+@pytest.mark.parametrize(
+    ("evidence", "left", "retry"),
+    [
+        (seen(code=1, exited=X(1)), 1, True),
+        (seen(code=1, exited=X(1)), 0, False),
+        (seen(code=255), 0, True),
+        (seen(code=None), 0, True),
+        (seen(reason=E.PREEMPTED), 0, True),
+        (seen(reason=E.PREEMPTED, stop="cancel"), 5, False),
+        (seen(code=255, stop="kill"), 5, False),
+        (seen(code=2, reason=E.HOPELESS), 5, False),
+        (seen(reason=E.COMPLETED), 5, False),
+    ],
+)
+def test_when_a_run_is_tried_again(evidence: Evidence, left: int, retry: bool) -> None:
+    assert judge(evidence, trial_id=1, run=0, restarts_left=left).retry is retry
