@@ -1,6 +1,6 @@
 """Listing a context of 50,001 files, 20,000 of them kept, beside docker-py's and pathspec's own walks.
 
-Run it with the `test` extra installed: `python benchmarks/context/walk.py`. Machines differ: trust the ratios.
+Run it with `python benchmarks/context/walk.py`. Machines differ: trust the ratios.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ROUNDS = 7
 
 
 def make_tree(root: Path) -> None:
-    """20,000 files that stay, 25,000 in ignored directories, 5,000 that a pattern names, and the `.detignore`."""
+    """20,000 files that stay, 25,000 in an ignored directory, 5,000 that a pattern names, a `.detignore`."""
     root.mkdir()
     (root / ".detignore").write_text("\n".join(PATTERNS) + "\n")
     for number in range(200):

@@ -121,6 +121,7 @@ def _level(base: bytes, rules: Sequence[Rule], directory: bytes) -> _Level:
 class Scope:
     """All rules that bear on what lies directly in one directory."""
 
+    at: bytes  # where the walk's root goes in the image, to name ignore files by
     levels: tuple[_Level, ...]  # the first that says something decides
     some_name_matches: Callable[[bytes], bool]  # says no for most names, and quickly
     by_paths: bool  # a rule that decides by paths is near
@@ -145,28 +146,29 @@ class Scope:
         """
         always, *levels = (_level(level.base, level.rules, directory) for level in self.levels)
         if content is None:
-            return _scope((always, *levels), self.some_name_matches)
-        own = parse_rules(content, text(directory + NAME))
+            return _scope(self.at, (always, *levels), self.some_name_matches)
+        own = parse_rules(content, text(self.at + directory + NAME))
         levels.insert(0, _level(directory, own[::-1], directory))
-        return _scope((always, *levels), None)
+        return _scope(self.at, (always, *levels), None)
 
 
-def root_scope(content: bytes | None) -> Scope:
-    """The scope of the root.
+def root_scope(at: bytes, content: bytes | None) -> Scope:
+    """The scope of a walk's root.
 
     Args:
+        at: where it goes in the image: b"" or b"name/".
         content: the root's `.detignore`, if it has one.
     """
-    given = _built_in(_DEFAULTS) + parse_rules(content or b"", text(NAME))
+    given = _built_in(_DEFAULTS) + parse_rules(content or b"", text(at + NAME))
     levels = (_level(b"", _built_in(_ALWAYS)[::-1], b""), _level(b"", given[::-1], b""))
-    return _scope(levels, None)
+    return _scope(at, levels, None)
 
 
-def _scope(levels: tuple[_Level, ...], some_name_matches: Callable[[bytes], bool] | None) -> Scope:
+def _scope(at: bytes, levels: tuple[_Level, ...], some_name_matches: Callable[[bytes], bool] | None) -> Scope:
     if some_name_matches is None:
         some_name_matches = _any_of([rule.glob for level in levels for rule in level.rules if rule.by_name])
     by_paths = any(not rule.by_name for level in levels for rule in level.near)
-    return Scope(levels=levels, some_name_matches=some_name_matches, by_paths=by_paths)
+    return Scope(at=at, levels=levels, some_name_matches=some_name_matches, by_paths=by_paths)
 
 
 def _any_of(globs: Iterable[Glob]) -> Callable[[bytes], bool]:

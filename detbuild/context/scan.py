@@ -83,7 +83,7 @@ class Walk:
 
     def _scope(self, directory: bytes, above: ignore.Scope | None, entries: _Entries) -> ignore.Scope:
         own = _rules(entries[ignore.NAME].path) if ignore.NAME in entries else None
-        return ignore.root_scope(own) if above is None else above.enter(directory, own)
+        return above.enter(directory, own) if above else ignore.root_scope(self.prefix, own)
 
     def _sort(self, directory: bytes, scope: ignore.Scope, entries: _Entries) -> list[bytes]:
         """Put each entry where it belongs and return the directories to walk next."""

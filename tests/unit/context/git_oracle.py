@@ -78,6 +78,8 @@ def _near_a_path(rng: random.Random, path: bytes) -> bytes:
     names = path.split(b"/")
     start = rng.randrange(len(names))
     names = names[start : rng.randint(start + 1, len(names))] if rng.random() < 0.6 else names
+    if rng.random() < 0.2:
+        return _near_a_name(rng, b"/".join(names))  # the stretch may hold slashes
     return b"/".join(_near_a_name(rng, name) for name in names)
 
 
@@ -90,12 +92,14 @@ def _near_a_name(rng: random.Random, name: bytes) -> bytes:
             [b"*", b"**", b"?", b"**/" + name, name + b"**", b"**" + name, name + b"/**", b"***"]
         )
     at = rng.randrange(len(name))
-    behind = rng.randint(at, len(name))
+    behind = rng.choice([at + 1, rng.randint(at, len(name))])
     return name[:at] + _stand_in(rng, name[at:behind]) + name[behind:]
 
 
 def _stand_in(rng: random.Random, piece: bytes) -> bytes:
     byte = piece[:1] or b"a"
+    if piece == b"/":
+        return rng.choice([b"?", b"*", b"[/]", b"[!a]", b"[^a]", b"[+-9]", b"\\/", b"**", b"/**/"])
     inside = rng.choice([byte, b"!" + byte, b"^" + piece, byte + b"-~", b"\\" + byte])
     return rng.choice(
         [

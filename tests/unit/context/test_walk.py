@@ -381,6 +381,8 @@ def test_includes_go_in_under_their_base_names(tmp_path: Path) -> None:
     (beside / "lib/inner").symlink_to("x")
     found = paths(context, beside / "lib", beside / "one")
     assert found == ["lib", "lib/a.py", "lib/inner", "lib/x", "m.py", "one"]
+    left_out = listing(context, [beside / "lib"]).left_out
+    assert LeftOut("lib/x/b.log", "*.log", "lib/.detignore:1") in left_out
 
 
 def test_an_included_link_is_followed_and_keeps_its_name(tmp_path: Path) -> None:
