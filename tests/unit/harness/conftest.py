@@ -1,8 +1,9 @@
-"""A run of one trial in tmp_path, as detbuild would describe it."""
+"""A run of one trial in tmp_path, as detbuild would describe it, and a disk that is soon full."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,17 @@ def make_run(tmp_path: Path) -> MakeRun:
         return info
 
     return make
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """One megabyte."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("only root may mount a tiny disk")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)

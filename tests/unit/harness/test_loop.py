@@ -50,7 +50,9 @@ class FakeRun:
         self.told.append(("progress", fraction))
 
     @contextmanager
-    def store_checkpoint(self, steps_completed: int, metadata: Mapping[str, object]) -> Iterator[tuple[Path, str]]:
+    def store_checkpoint(
+        self, steps_completed: int, metadata: Mapping[str, object]
+    ) -> Iterator[tuple[Path, str]]:
         yield Path("draft"), f"uuid-{steps_completed}"
         self.told.append(("checkpoint", steps_completed))
 
@@ -67,7 +69,9 @@ class FakeRun:
 class FakeTrial:
     """Counts. `on_batch` is called with the number of batches completed."""
 
-    def __init__(self, on_batch: Callable[[int], None] = lambda _: None, losses: tuple[float, ...] = ()) -> None:
+    def __init__(
+        self, on_batch: Callable[[int], None] = lambda _: None, losses: tuple[float, ...] = ()
+    ) -> None:
         self.steps_completed = 0
         self.stop_requested = False
         self.positions: list[Position] = []
@@ -156,7 +160,9 @@ def test_a_run_that_is_asked_to_leave_finishes_its_batch_and_saves() -> None:
 def test_a_run_that_is_asked_to_leave_while_it_validates_trains_no_more() -> None:
     run, trial = FakeRun(), FakeTrial()
     trial.evaluate = lambda: setattr(run, "stop_asked", True) or {"loss": 1.0}  # type: ignore[method-assign]
-    assert Loop(trial, run, Schedule(max_length=10, validation=Period(5)), NONE).train() is ExitReason.PREEMPTED
+    assert (
+        Loop(trial, run, Schedule(max_length=10, validation=Period(5)), NONE).train() is ExitReason.PREEMPTED
+    )
     assert trial.positions == [Position(5, 5)]
 
 
@@ -211,7 +217,9 @@ def test_invalid_hyperparameters_before_the_first_batch_leave_nothing() -> None:
         ({"loss": [1.0, 2.0]}, "the searcher metric loss is not a number"),
     ],
 )
-def test_a_searcher_metric_that_is_missing_or_no_number_is_named(metrics: dict[str, object], why: str) -> None:
+def test_a_searcher_metric_that_is_missing_or_no_number_is_named(
+    metrics: dict[str, object], why: str
+) -> None:
     trial = FakeTrial()
     trial.evaluate = lambda: metrics  # type: ignore[method-assign]
     with pytest.raises(InvalidTrialError, match=why):

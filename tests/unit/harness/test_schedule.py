@@ -85,7 +85,8 @@ def test_lengths_are_counted_in_batches(length: Length, batches: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "why"), [("epochs", "the training data has no length"), ("records", "global_batch_size is not set")]
+    ("unit", "why"),
+    [("epochs", "the training data has no length"), ("records", "global_batch_size is not set")],
 )
 def test_a_length_that_cannot_be_converted_says_why(unit: str, why: str) -> None:
     with pytest.raises(InvalidTrialError, match=why) as caught:

@@ -334,3 +334,48 @@ def test_scripts_learn_about_their_run(make_run: Callable[..., RunInfo]) -> None
     info = make_run(entrypoint=python(code), hparams={"lr": 0.1}, config={"data": {"url": "x"}})
     assert supervise(info) == 0
     assert json.loads(output(info)) == [{"lr": 0.1}, {"url": "x"}, '{"lr": 0.1}']
+
+
+def test_a_full_disk_ends_the_run_as_infrastructure_and_leaves_whole_records(
+    toy: Callable[..., RunInfo], tiny_disk: Path
+) -> None:
+    code = (
+        "run.report_validation(1, {'loss': 0.5})\n"
+        "with run.store_checkpoint(1, {}) as (path, _):\n"
+        "    (path / 'state').write_bytes(bytes(2 << 20))"
+    )
+    info = toy(code, checkpoint_dir=str(tiny_disk / "checkpoints"))
+    assert supervise(info) == ExitCode.INFRASTRUCTURE
+    ended, exited = records(info)[-2:]
+    assert isinstance(ended, Ended)
+    assert "No space left on device" in ended.message
+    assert exited == Exited(ExitCode.INFRASTRUCTURE, disk_full=True)
+    assert list((tiny_disk / "checkpoints").iterdir()) == []
+
+
+def test_records_on_a_full_disk_are_whole_or_absent(toy: Callable[..., RunInfo], tiny_disk: Path) -> None:
+    code = "for step in range(100_000):\n    run.report_training(step, {'text': 'x' * 1000})"
+    on_disk = tiny_disk / "run"
+    on_disk.mkdir()
+    info = toy(code, run_dir=str(on_disk))
+    info.save(on_disk)
+    assert supervise(info) == ExitCode.INFRASTRUCTURE
+    assert len(records(info)) > 500  # none of them torn, or `records` had refused it
+
+
+def test_as_pid_1_it_does_the_same(toy: Callable[..., RunInfo]) -> None:
+    own_pids = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if subprocess.run([*own_pids, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("only root may open a PID namespace")
+    info = toy("import subprocess\nsubprocess.Popen(['sh', '-c', 'sleep 0.2 & exit'])\ntime.sleep(0.5)")
+    environment = {**os.environ, RUN_DIR_VARIABLE: info.run_dir}
+    done = subprocess.run(
+        [*own_pids, sys.executable, ENTRY],
+        env=environment,
+        timeout=PATIENCE,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert records(info)[0] == Started(1, sys.version.split()[0], __version__)
+    assert records(info)[-1] == Exited(0)

@@ -1,0 +1,259 @@
+"""A trial in this process: its records, its last word, and the run as the trial sees it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import determined as det
+from determined import _checkpoints
+from determined._chief import ChiefRun
+from determined._errors import CheckpointError, InvalidTrialError
+from determined._exit_codes import ExitCode
+from determined._outcome import Outcome
+from determined._records import (
+    Checkpoint,
+    CheckpointRejected,
+    Ended,
+    ExitReason,
+    Progress,
+    Record,
+    Restored,
+    Stage,
+    StageEntered,
+    Training,
+    Validation,
+    decode,
+)
+from determined._run import Run
+from determined._run_info import RunInfo
+from determined._trial import Trial
+from determined._version import __version__
+from determined.exec.worker import run_trial
+
+Body = Callable[[ChiefRun], ExitReason]
+
+
+class Toy(Trial):
+    _runner = f"{__name__}:train"
+    body: Body
+
+
+def train(trial_class: type[Toy], run: ChiefRun) -> ExitReason:
+    protocol: Run = run  # ChiefRun is a Run: mypy would say so
+    assert protocol is run
+    return trial_class.body(run)
+
+
+def go(info: RunInfo, body: Body) -> tuple[Outcome, list[Record]]:
+    """Run a trial whose training is `body`; its outcome, and its records after the first stage."""
+    outcome = run_trial(info, type("Toy", (Toy,), {"body": staticmethod(body)}))
+    lines = (Path(info.run_dir) / "events.jsonl").read_bytes().splitlines()
+    first, *rest = (decode(line).record for line in lines)
+    assert first == StageEntered(Stage.IMPORT)
+    return outcome, rest
+
+
+def raises(error: BaseException) -> Body:
+    def body(run: ChiefRun) -> ExitReason:
+        run.enter(Stage.TRAIN)
+        raise error
+
+    return body
+
+
+def stored(root: str, steps: int) -> str:
+    with _checkpoints.store(Path(root), {"steps_completed": steps}) as (path, uuid):
+        (path / "state").write_text("state")
+    return uuid
+
+
+def test_what_a_run_reports_is_recorded_in_order(make_run: Callable[..., RunInfo]) -> None:
+    class Tensor(float):
+        def tolist(self) -> float:
+            return float(self)
+
+    def body(run: ChiefRun) -> ExitReason:
+        run.enter(Stage.TRAIN)
+        run.report_training(5, {"loss": Tensor(0.25), "by_class": {"cat": [1, Tensor(2.0)]}})
+        run.report_validation(5, {"accuracy": 0.5})
+        run.report_progress(0.5)
+        with run.store_checkpoint(5, {"framework": "toy"}) as (path, _):
+            (path / "state").write_bytes(b"1234")
+        return ExitReason.STOPPED
+
+    outcome, records = go(make_run(), body)
+    (checkpoint,) = (record for record in records if isinstance(record, Checkpoint))
+    metadata = {"determined_version": __version__, "framework": "toy", "steps_completed": 5}
+    assert outcome == Outcome(Ended(ExitReason.STOPPED), ExitCode.DONE)
+    assert records == [
+        StageEntered(Stage.TRAIN),
+        Training(5, {"loss": 0.25, "by_class": {"cat": [1, 2.0]}}),
+        Validation(5, {"accuracy": 0.5}),
+        Progress(0.5),
+        Checkpoint(checkpoint.uuid, 5, {"metadata.json": 81, "state": 4}, metadata),
+        Ended(ExitReason.STOPPED),
+    ]
+
+
+def test_a_metric_that_is_no_number_is_named(make_run: Callable[..., RunInfo]) -> None:
+    def body(run: ChiefRun) -> ExitReason:
+        run.report_validation(1, {"by_class": {"cat": object()}})
+        return ExitReason.COMPLETED
+
+    outcome, _ = go(make_run(), body)
+    assert outcome.ended.message.startswith("TypeError: the metric `by_class.cat` is a object, not a number")
+
+
+def test_a_checkpoint_written_in_this_run_can_be_opened_in_it(make_run: Callable[..., RunInfo]) -> None:
+    info = make_run()
+    older = stored(info.checkpoint_dir, 3)
+    opened = []
+
+    def body(run: ChiefRun) -> ExitReason:
+        with run.store_checkpoint(9, {}) as (path, uuid):
+            (path / "state").write_text("new")
+        opened.append((run.open_checkpoint(), uuid))
+        return ExitReason.COMPLETED
+
+    _, records = go(make_run(checkpoints=(older,)), body)
+    ((found, uuid),) = opened
+    assert found == (Path(info.checkpoint_dir) / uuid, uuid)
+    assert Restored(uuid, 9) in records
+
+
+@pytest.mark.parametrize(("warm_start", "steps"), [(False, 3), (True, 0)])
+def test_a_damaged_checkpoint_is_recorded_and_the_older_one_taken(
+    make_run: Callable[..., RunInfo], warm_start: bool, steps: int
+) -> None:
+    root = make_run().checkpoint_dir
+    newest, older = stored(root, 6), stored(root, 3)
+    (Path(root) / newest / "state").write_text("sta")
+
+    def body(run: ChiefRun) -> ExitReason:
+        run.open_checkpoint()
+        return ExitReason.COMPLETED
+
+    _, records = go(make_run(checkpoints=(newest, older), warm_start=warm_start), body)
+    assert records[:2] == [
+        CheckpointRejected(newest, "state has 3 bytes instead of 5"),
+        Restored(older, steps),
+    ]
+
+
+def test_without_a_checkpoint_there_is_nothing_to_open(make_run: Callable[..., RunInfo]) -> None:
+    opened = []
+
+    def body(run: ChiefRun) -> ExitReason:
+        opened.append(run.open_checkpoint())
+        return ExitReason.COMPLETED
+
+    go(make_run(), body)
+    assert opened == [None]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "code", "message"),
+    [
+        (det.InvalidHP("lr too big"), ExitReason.INVALID_HP, ExitCode.DONE, "InvalidHP: lr too big"),
+        (KeyError("big"), ExitReason.ERROR, ExitCode.USER_ERROR, "KeyError: 'big'"),
+        (InvalidTrialError("no model"), ExitReason.HOPELESS, ExitCode.HOPELESS, "no model"),
+        (CheckpointError("all damaged"), ExitReason.HOPELESS, ExitCode.HOPELESS, "all damaged"),
+        (SystemExit(3), ExitReason.ERROR, ExitCode.USER_ERROR, "the trial called sys.exit(3)"),
+        (KeyboardInterrupt(), ExitReason.ERROR, ExitCode.INTERRUPTED, "interrupted by SIGINT"),
+        (OSError(errno.ENOSPC, "full"), ExitReason.ERROR, ExitCode.USER_ERROR, "OSError: [Errno 28] full"),
+    ],
+)
+def test_whatever_a_trial_raises_becomes_its_last_word(
+    make_run: Callable[..., RunInfo], error: BaseException, reason: ExitReason, code: ExitCode, message: str
+) -> None:
+    outcome, records = go(make_run(), raises(error))
+    assert (outcome.ended.reason, outcome.exit_code, outcome.ended.message) == (reason, code, message)
+    assert outcome.ended.stage == Stage.TRAIN
+    assert outcome.error is error
+    assert records[-1] == outcome.ended
+
+
+@pytest.mark.parametrize(
+    ("error", "mend"),
+    [
+        (MemoryError(), "the host's memory is full"),
+        (RuntimeError("CUDA out of memory. Tried to allocate"), "the GPU's memory is full"),
+        (RuntimeError("DataLoader worker is killed by signal: Bus error. out of shared memory"), "shm_size"),
+    ],
+)
+def test_memory_that_ran_out_comes_with_a_mend(
+    make_run: Callable[..., RunInfo], error: Exception, mend: str
+) -> None:
+    outcome, _ = go(make_run(), raises(error))
+    assert mend in outcome.ended.mend
+
+
+def test_a_disk_that_is_full_under_a_checkpoint_is_no_fault_of_the_trial(
+    make_run: Callable[..., RunInfo],
+) -> None:
+    def body(run: ChiefRun) -> ExitReason:
+        with run.store_checkpoint(1, {}):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    outcome, records = go(make_run(), body)
+    assert outcome.exit_code == ExitCode.INFRASTRUCTURE
+    assert isinstance(records[-1], Ended)
+
+
+def test_a_trial_of_no_framework_is_hopeless(make_run: Callable[..., RunInfo]) -> None:
+    outcome = run_trial(make_run(), Trial)
+    assert (outcome.ended.reason, outcome.ended.message) == (
+        ExitReason.HOPELESS,
+        "Trial is a Trial of no framework",
+    )
+
+
+def test_sigterm_asks_the_trial_to_stop_and_the_handler_before_comes_back(
+    make_run: Callable[..., RunInfo],
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def body(run: ChiefRun) -> ExitReason:
+        assert not run.should_stop()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert run.should_stop()
+        return ExitReason.PREEMPTED
+
+    outcome, _ = go(make_run(), body)
+    assert outcome.ended == Ended(ExitReason.PREEMPTED)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_trial_may_run_in_a_thread(make_run: Callable[..., RunInfo]) -> None:
+    ended = []
+    info = make_run()
+    thread = threading.Thread(target=lambda: ended.append(go(info, lambda _: ExitReason.COMPLETED)[0].ended))
+    thread.start()
+    thread.join()
+    assert ended == [Ended(ExitReason.COMPLETED)]
+
+
+def test_the_last_word_says_where_in_the_user_s_code_it_happened(make_run: Callable[..., RunInfo]) -> None:
+    info = make_run(entrypoint="failing_model:Toy")
+    (Path(info.context_dir) / "failing_model.py").write_text(
+        "from determined._trial import Trial\n"
+        "class Toy(Trial):\n    _runner = 'failing_model:train'\n"
+        "def train(trial_class, run):\n    batch(None)\n"
+        "def batch(data):\n    int.from_bytes(data)\n"
+    )
+    outcome = run_trial(info)
+    assert outcome.ended.message.endswith("(failing_model.py:7 in batch)")
+
+
+def test_a_run_without_a_place_for_its_records_is_a_matter_of_the_host(
+    make_run: Callable[..., RunInfo],
+) -> None:
+    outcome = run_trial(make_run(run_dir="/no/such/folder"), Toy)
+    assert outcome.exit_code == ExitCode.INFRASTRUCTURE
