@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import yaml
 
 from detbuild.config.problems import ConfigErrors, KeyPath, Problem, show
 from detbuild.config.scalars import Scalar, plain_scalar, tagged_scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAX_BYTES: Final = 4 << 20
 MAX_DEPTH: Final = 100

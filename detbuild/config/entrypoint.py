@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
-from pydantic import BeforeValidator, InstanceOf, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, InstanceOf, PlainSerializer
 
 from detbuild.config.problems import show
 from detbuild.config.section import wrong
@@ -101,15 +101,5 @@ def _written(entrypoint: Entrypoint) -> str | list[str] | None:
 
 
 ConfigEntrypoint = Annotated[
-    InstanceOf[Entrypoint],
-    BeforeValidator(parse_entrypoint),
-    PlainSerializer(_written),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "minLength": 1},
-                {"type": "array", "items": {"type": "string"}, "minItems": 1},
-            ]
-        }
-    ),
+    InstanceOf[Entrypoint], BeforeValidator(parse_entrypoint), PlainSerializer(_written)
 ]

@@ -6,14 +6,15 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
-from typing import Any, Final, get_args
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.masking import is_secret
 from detbuild.config.problems import KeyPath, Problem, dotted, show
 from detbuild.config.section import TAG, Section
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 Finding = Mapping[str, Any]
 
@@ -175,9 +176,10 @@ def _section_of(location: KeyPath) -> type[Section] | None:
 
 
 def _sections(annotation: object) -> Iterator[type[Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
+    arguments = get_args(annotation)  # Python 3.10 takes `tuple[str]` for a class
+    if not arguments and isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation
-    for argument in get_args(annotation):
+    for argument in arguments:
         yield from _sections(argument)
 
 

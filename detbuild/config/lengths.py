@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from pydantic import BeforeValidator, InstanceOf, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, InstanceOf, PlainSerializer
 
 from detbuild.config.problems import show
 from detbuild.config.section import wrong
@@ -48,22 +48,6 @@ def _written(length: Length) -> dict[str, int]:
     return {length.unit: length.count}
 
 
-_SCHEMA: Final = {
-    "type": "object",
-    "properties": {unit: {"type": "integer", "minimum": 0} for unit in UNITS},
-    "additionalProperties": False,
-    "minProperties": 1,
-    "maxProperties": 1,
-}
-_TRAINING_SCHEMA: Final = {"anyOf": [_SCHEMA, {"type": "integer", "minimum": 1}]}
-
-Period = Annotated[
-    InstanceOf[Length], BeforeValidator(_period), PlainSerializer(_written), WithJsonSchema(_SCHEMA)
-]
-TrainingLength = Annotated[
-    InstanceOf[Length],
-    BeforeValidator(_training),
-    PlainSerializer(_written),
-    WithJsonSchema(_TRAINING_SCHEMA),
-]
+Period = Annotated[InstanceOf[Length], BeforeValidator(_period), PlainSerializer(_written)]
+TrainingLength = Annotated[InstanceOf[Length], BeforeValidator(_training), PlainSerializer(_written)]
 NEVER: Final = Length("batches", 0)

@@ -48,10 +48,13 @@ DEFAULT_POLICIES: Final = (
 
 def with_defaults(policies: tuple[LogPolicy, ...]) -> tuple[LogPolicy, ...]:
     """The defaults whose names the config does not use, then the config's own."""
-    names = [policy.name for policy in policies if policy.name is not None]
+    names: set[str] = set()
     for index, policy in enumerate(policies):
-        if policy.name is not None and names.count(policy.name) > 1:
+        if policy.name is None:
+            continue
+        if policy.name in names:
             raise wrong(f"the name {policy.name[:40]!r} is given twice", at=(index, "name"))
+        names.add(policy.name)
     return tuple(policy for policy in DEFAULT_POLICIES if policy.name not in names) + policies
 
 

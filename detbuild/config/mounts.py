@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import AfterValidator
 
 from detbuild.config.section import Section, wrong
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Propagation = Literal["rprivate", "private", "rshared", "shared", "rslave", "slave"]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from detbuild.config.document import read_value
 from detbuild.config.problems import ConfigErrors, KeyPath, Problem, dotted, show
 from detbuild.config.scalars import plain_scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _FLAG = "--config"
 _LISTS = frozenset({"bind_mounts"})  # one mount may be given without the brackets

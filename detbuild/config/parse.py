@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
@@ -18,6 +16,10 @@ from detbuild.config.overrides import Override, apply, parse_override
 from detbuild.config.problems import ConfigErrors, KeyPath, Problem, show
 from detbuild.config.values import plain
 from detbuild.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
 # What `create(local=True)` may leave out: the caller hands over the class, and nothing is compared.
 LOCAL_DEFAULTS: Final[Mapping[str, object]] = {

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from detbuild.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 KeyPath = tuple[str | int, ...]
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.hyperparameters import Const
 from detbuild.config.randomstate import RandomState
 from detbuild.config.sampling import sample
 from detbuild.config.searcher import Single
 from detbuild.config.training import MAX_SEED
 from determined._run_info import Length
+
+if TYPE_CHECKING:
+    from detbuild.config.experiment import ExperimentConfig
 
 _WORDS: Final = (
     ("brave", "calm", "eager", "fond", "gentle", "keen", "lively", "mild", "quick", "sunny", "vivid", "wise"),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from pydantic import BaseModel
-
-from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.problems import ConfigErrors, Problem
-from detbuild.errors import ConfigError
 from detbuild.events import Warned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pydantic import BaseModel
+
+    from detbuild.config.experiment import ExperimentConfig
+    from detbuild.errors import ConfigError
 
 NOT_YET: Final = (
     "searcher.source_trial_id",

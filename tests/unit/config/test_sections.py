@@ -383,7 +383,7 @@ def test_a_wrong_hyperparameter_is_refused_by_its_path(written: str, problem: st
             "log_policies[0].pattern: is no regular expression: missing )",
         ),
         ("log_policies: [{pattern: a}]", "log_policies[0]: needs a name, or both a pattern and an action"),
-        ("log_policies: [{name: a}, {name: a}]", "log_policies[0].name: the name 'a' is given twice"),
+        ("log_policies: [{name: a}, {name: a}]", "log_policies[1].name: the name 'a' is given twice"),
         (
             "log_policies: [{name: a, action: stop}]",
             "log_policies[0].action: must be cancel_retries or exclude_node",

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
-from pydantic import BaseModel
 
 from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.explain import _sections
 from detbuild.config.parse import parse_config
 from detbuild.config.unacted import NO_MEANING_HERE, NOT_YET, unsupported, warnings_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import BaseModel
 
 MINIMAL = "entrypoint: a:B\nsearcher: {name: single, metric: loss, max_length: {epochs: 1}}\n"
 READ = {
