@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from detbuild.controller.lease import Holder, holder, lease
+from detbuild.errors import LeaseError
+
+
+def test_a_second_controller_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
+    file = tmp_path / "7" / "controller.lock"
+    file.parent.mkdir()
+    with lease(file):
+        assert holder(file) == Holder(os.getpid(), socket.gethostname())
+        with (
+            pytest.raises(LeaseError, match=f"experiment 7 already has a controller: process {os.getpid()}"),
+            lease(file, patience=0.05),
+        ):
+            pass
+    assert holder(file) is None
+
+
+def test_nobody_holds_what_was_never_held(tmp_path: Path) -> None:
+    assert holder(tmp_path / "controller.lock") is None
+
+
+def test_a_lease_dies_with_its_process(tmp_path: Path) -> None:
+    file = tmp_path / "controller.lock"
+    code = f"""
+import time
+from pathlib import Path
+from detbuild.controller.lease import lease
+with lease(Path({str(file)!r})):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert holder(file) == Holder(process.pid, socket.gethostname())
+        process.send_signal(signal.SIGKILL)
+    assert holder(file) is None
+    with lease(file):
+        pass
+
+
+def test_a_child_that_inherits_the_descriptor_keeps_the_lease(tmp_path: Path) -> None:
+    file = tmp_path / "controller.lock"
+    with lease(file) as descriptor:
+        child = subprocess.Popen(
+            [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(descriptor,)
+        )
+    assert holder(file) is not None
+    child.communicate(b"\n")
+    assert holder(file) is None
+
+
+def test_a_look_at_the_holder_does_not_keep_a_controller_away(tmp_path: Path) -> None:
+    file = tmp_path / "controller.lock"
+    with lease(file):
+        pass
+    looking = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"import fcntl; f = open({str(file)!r}); fcntl.flock(f, fcntl.LOCK_SH); print(1, flush=True); import time; time.sleep(0.2)",
+        ],
+        stdout=subprocess.PIPE,
+    )
+    assert looking.stdout is not None
+    looking.stdout.readline()
+    with lease(file):
+        pass
+    looking.communicate()

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from detbuild import experiment
+from detbuild.checkpoint.find import checkpoints_of
+from detbuild.config.parse import parse_config
+from detbuild.controller.attend import request, resume
+from detbuild.controller.lease import holder
+from detbuild.errors import ConfigError, EngineError
+from detbuild.events import (
+    Event,
+    ExperimentCreated,
+    ExperimentEnded,
+    ImageReady,
+    RunEnded,
+    RunOutput,
+    RunStarted,
+)
+from detbuild.experiment import Host, Order, this_host
+from detbuild.store.home import Home
+from detbuild.store.state import load
+from tests.fakes import FakeEngine, gpus
+
+SCRIPT = "{name: s, entrypoint: [python3, train.py], searcher: {name: single, metric: loss}, resources: {slots_per_trial: 0}}"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.open(tmp_path / "home")
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return this_host({"PATH": os.environ["PATH"], "HOME": str(tmp_path)})
+
+
+def order(tmp_path: Path, script: str, *, config: str = SCRIPT) -> Order:
+    context = tmp_path / "model"
+    context.mkdir(exist_ok=True)
+    (context / "train.py").write_text(script)
+    return Order(config=parse_config(config), text=config, context_dir=context)
+
+
+@pytest.fixture
+def no_controller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Controllers of their own would ask a real engine."""
+    monkeypatch.setattr(experiment, "start_detached", lambda folder: None)
+
+
+def engine_with_base(order_: Order, host: Host, home: Home) -> FakeEngine:
+    engine = FakeEngine()
+    plan = experiment.prepare(order_, host, home, list[Event]().append, engine=None).plan
+    engine.add_image(plan.base_image)
+    return engine
+
+
+@pytest.mark.usefixtures("no_controller")
+def test_a_submission_builds_once_then_starts(tmp_path: Path, home: Home, host: Host) -> None:
+    wanted = order(tmp_path, "")
+    engine = engine_with_base(wanted, host, home)
+    events: list[Event] = []
+    for _ in range(2):
+        submission = experiment.prepare(wanted, host, home, events.append, engine=engine)
+        experiment.submit(submission, host, home, events.append, engine=engine)
+    assert [event.built for event in events if isinstance(event, ImageReady)] == [True, False]
+    assert [event.experiment_id for event in events if isinstance(event, ExperimentCreated)] == [1, 2]
+    assert [container.status for container in engine.containers.values()] == ["exited", "exited"]
+    assert len(engine.built) == 1
+    folder = home.experiment(1)
+    assert (folder.path / "config.yaml").read_text() == SCRIPT
+    assert (folder.path / "Dockerfile").read_text() == engine.built[0].dockerfile
+    assert folder.header().image == next(iter(engine.tags[engine.built[0].tag].split()))
+
+
+def test_a_dry_run_plans_what_a_real_one_sends(tmp_path: Path, home: Home, host: Host) -> None:
+    submission = experiment.prepare(order(tmp_path, ""), host, home, list[Event]().append, engine=None)
+    info, spec = experiment.planned_run(submission, host)
+    assert (info.entrypoint, spec.user, spec.gpus) == (("python3", "train.py"), host.user, ())
+    assert home.ids() == ()
+
+
+def test_a_host_without_gpus_is_said_before_anything_is_built(tmp_path: Path, home: Home, host: Host) -> None:
+    wanted = order(tmp_path, "", config=SCRIPT.replace("slots_per_trial: 0", "slots_per_trial: 2"))
+    engine = engine_with_base(wanted, host, home)
+    engine.engine_info = gpus("0")
+    submission = experiment.prepare(wanted, host, home, list[Event]().append, engine=engine)
+    with pytest.raises(EngineError, match="asks for 2 GPUs, and only 1 of them"):
+        experiment.submit(submission, host, home, list[Event]().append, engine=engine)
+    assert (engine.built, home.ids()) == ([], ())
+
+
+def test_a_directory_to_mount_that_is_not_there_is_said_before_anything_is_built(
+    tmp_path: Path, home: Home, host: Host
+) -> None:
+    mounts = ", bind_mounts: [{host_path: /no/such/place, container_path: /data}]}"
+    wanted = order(tmp_path, "", config=SCRIPT[:-1] + mounts)
+    engine = engine_with_base(wanted, host, home)
+    submission = experiment.prepare(wanted, host, home, list[Event]().append, engine=engine)
+    with pytest.raises(ConfigError, match="/no/such/place is not there"):
+        experiment.submit(submission, host, home, list[Event]().append, engine=engine)
+    assert home.ids() == ()
+
+
+# without a container
+
+
+def test_a_local_run_has_the_same_folder_and_events(tmp_path: Path, home: Home, host: Host) -> None:
+    events: list[Event] = []
+    state = experiment.run_local(order(tmp_path, "print('hello')"), host, home, events.append)
+    assert (state.state, state.header.local) == ("COMPLETED", True)
+    told = [e for e in events if isinstance(e, (RunStarted, RunOutput, RunEnded, ExperimentEnded))]
+    assert told == [
+        RunStarted(1, 0, "", ()),
+        RunOutput(1, 0, "stdout", "hello"),
+        RunEnded(1, 0, 0, "", False),
+        ExperimentEnded(1, "COMPLETED", ""),
+    ]
+    assert (home.experiment(1).run(1, 0).path / "stdout.log").read_bytes() == b"hello\n"
+    assert checkpoints_of(home.experiment(1)) == ()
+
+
+def test_a_local_run_that_fails_is_not_tried_again(tmp_path: Path, home: Home, host: Host) -> None:
+    state = experiment.run_local(order(tmp_path, "raise SystemExit(3)"), host, home, list[Event]().append)
+    (run,) = state.trials[1].runs
+    assert run.finished is not None
+    assert (state.state, run.finished.exit_code, run.finished.retry) == ("ERROR", 3, False)
+
+
+def test_the_users_variables_reach_a_local_run(tmp_path: Path, home: Home, host: Host) -> None:
+    config = SCRIPT[:-1] + ", environment: {environment_variables: [GREETING=good day]}}"
+    events: list[Event] = []
+    wanted = order(tmp_path, "import os; print(os.environ['GREETING'])", config=config)
+    experiment.run_local(wanted, host, home, events.append)
+    assert RunOutput(1, 0, "stdout", "good day") in events
+
+
+@pytest.mark.parametrize(("verb", "outcome"), [("cancel", "preempted"), ("kill", "killed")])
+def test_a_local_run_can_be_ended_from_elsewhere(
+    tmp_path: Path, home: Home, host: Host, verb: str, outcome: str
+) -> None:
+    def ask(event: Event) -> None:
+        if isinstance(event, RunOutput):
+            request(home, 1, verb)
+
+    script = "import time\nprint('up', flush=True)\ntime.sleep(60)"
+    began = time.monotonic()
+    state = experiment.run_local(order(tmp_path, script), host, home, ask)
+    assert (state.state, state.trials[1].runs[0].finished.outcome) == ("CANCELED", outcome)  # type: ignore[union-attr]
+    assert time.monotonic() - began < 20
+
+
+def test_ctrl_c_lets_a_local_run_leave(tmp_path: Path, home: Home, host: Host) -> None:
+    def interrupt(event: Event) -> None:
+        if isinstance(event, RunOutput):
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    script = "import time\nprint('up', flush=True)\ntime.sleep(60)"
+    state = experiment.run_local(order(tmp_path, script), host, home, interrupt)
+    assert (state.state, state.why) == ("CANCELED", "cancelled on request")
+
+
+def test_a_local_run_whose_process_is_gone_is_settled(tmp_path: Path, home: Home, host: Host) -> None:
+    pid = os.fork()
+    if pid == 0:
+        experiment.run_local(order(tmp_path, "import time; time.sleep(60)"), host, home, list[Event]().append)
+        os._exit(0)
+    deadline = time.monotonic() + 20
+    while not (home.folder(1).run(1, 0).path / "events.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert resume(home) == ()  # its supervisor lives, and with it the experiment
+    supervisor = holder(home.folder(1).lock_file)
+    assert supervisor is not None
+    for process in _children_with(str(home.folder(1).run(1, 0).path)):
+        os.kill(process, signal.SIGKILL)
+    while holder(home.folder(1).lock_file) is not None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert resume(home) == (1,)
+    state = load(home.experiment(1))
+    assert (state.state, state.trials[1].runs[0].finished.outcome) == ("ERROR", "lost")  # type: ignore[union-attr]
+
+
+def _children_with(run_dir: str) -> list[int]:
+    """Processes whose environment names the run folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"DETBUILD_RUN_DIR={run_dir}".encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
