@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from detbuild.context.hashes import HashCache
     from detbuild.image.choice import Target
     from detbuild.image.network import NetworkSettings
     from detbuild.image.resolve import Resolution
@@ -71,10 +72,24 @@ def plan_image(
     )
 
 
-def lend(plan: ImagePlan, resolution: Resolution, network: NetworkSettings, *, target: Target) -> ImagePlan:
+def lend(
+    plan: ImagePlan,
+    resolution: Resolution,
+    network: NetworkSettings,
+    *,
+    target: Target,
+    cache: HashCache | None = None,
+) -> ImagePlan:
     """Add what the build borrows from this host: certificates, proxies, pip settings, wheels.
 
-    Worth its time (folders are read) only when the image has to be built; the tag stays the same.
+    Worth its time (wheels are read) only when the image has to be built; the tag stays the same.
+
+    Args:
+        plan: What `plan_image` made.
+        resolution: What it was made from.
+        network: What `host_network` found.
+        target: What the image is for.
+        cache: Hashes of wheels from earlier builds; the caller saves it.
     """
     if "framework" not in plan.trees:
         return replace(plan, build_args=network.proxies)
@@ -82,7 +97,9 @@ def lend(plan: ImagePlan, resolution: Resolution, network: NetworkSettings, *, t
         e for name in ("framework", "requirements") if name in plan.trees for e in plan.trees[name].entries
     ]
     asked = [read(entry).decode("utf-8", "replace") for entry in entries]
-    wheels = wanted_wheels(network.wheel_dirs, asked, machine=target.machine, cuda=bool(resolution.cuda))
+    wheels = wanted_wheels(
+        network.wheel_dirs, asked, machine=target.machine, cuda=bool(resolution.cuda), cache=cache
+    )
     indexes = () if network.own_index or _has_build(wheels) else resolution.indexes
     return replace(
         plan,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from email.parser import BytesHeaderParser
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from detbuild.context.snapshot import ContextSnapshot, Entry
+from detbuild.context.content import hash_file
+from detbuild.context.snapshot import ContextSnapshot, Entry, raw, text
+from detbuild.errors import ContextError
 from detbuild.image.requirements import normalized, parse_requirements
 from detbuild.image.versions import allows
 
@@ -15,11 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-_CHUNK: Final = 1 << 20  # bytes: wheels can be larger than memory should be asked for
+    from detbuild.context.hashes import HashCache
 
 
 def wanted_wheels(
-    folders: Iterable[Path], lines: Iterable[str], *, machine: str, cuda: bool
+    folders: Iterable[Path],
+    lines: Iterable[str],
+    *,
+    machine: str,
+    cuda: bool,
+    cache: HashCache | None = None,
 ) -> ContextSnapshot:
     """Wheels for the projects that pip's lines name, and for what those wheels themselves require.
 
@@ -28,23 +34,35 @@ def wanted_wheels(
         lines: What pip will be asked for, as in requirements.txt.
         machine: Architecture of the image.
         cuda: Whether it is for GPUs: pip would take "2.13.0+cpu" for "==2.13.0", and the other way round.
+        cache: Hashes of earlier readings; the caller saves it.
     """
-    stored = [
-        path for folder in folders for path in sorted(folder.glob("*.whl")) if _fits(path, machine, cuda=cuda)
-    ]
-    chosen: dict[str, Path] = {}
+    stored = _stored(folders, machine, cuda=cuda)
     asked = {r.name: r.specifiers for r in parse_requirements("\n".join(lines)).requirements}
+    chosen: dict[str, Path] = {}
     waiting, seen = list(asked), set(asked)
     while waiting:
         name = waiting.pop()
-        for path in stored:
-            project, version = path.name.split("-")[:2]
-            if normalized(project) == name and allows(asked.get(name, ()), version):
-                chosen.setdefault(path.name, path)
-                fresh = set(_requires(path)) - seen
-                seen |= fresh
-                waiting += fresh
-    return ContextSnapshot(tuple(_entry(chosen[name]) for name in sorted(chosen)))
+        found = {
+            path.name: path
+            for project, version, path in stored
+            if project == name and allows(asked.get(name, ()), version) and path.name not in chosen
+        }
+        chosen.update(found)
+        if len(chosen) < len(stored):  # opening an archive of thousands of files takes time
+            fresh = {needed for path in found.values() for needed in _requires(path)} - seen
+            seen |= fresh
+            waiting += fresh
+    return ContextSnapshot(tuple(_entry(chosen[name], cache) for name in sorted(chosen)))
+
+
+def _stored(folders: Iterable[Path], machine: str, *, cuda: bool) -> list[tuple[str, str, Path]]:
+    """Project, version and path of each wheel that fits; the first folder wins."""
+    paths: dict[str, Path] = {}
+    for folder in folders:
+        paths.update({path.name: path for path in folder.glob("*.whl") if path.name not in paths})
+    fitting = (paths[name] for name in sorted(paths) if _fits(paths[name], machine, cuda=cuda))
+    parts = ((path, path.name.split("-")) for path in fitting)
+    return [(normalized(names[0]), names[1], path) for path, names in parts]
 
 
 def _fits(path: Path, machine: str, *, cuda: bool) -> bool:
@@ -70,10 +88,17 @@ def _requires(path: Path) -> Iterator[str]:
     yield from (requirement.name for requirement in parse_requirements(lines).requirements)
 
 
-def _entry(path: Path) -> Entry:
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    return Entry(path.name, "file", size=size, sha256=digest.hexdigest(), source=str(path))
+def _entry(path: Path, cache: HashCache | None) -> Entry:
+    source = raw(str(path.absolute()))
+    try:
+        if cache is not None:
+            sha256, size = cache.sha256(source, path.stat())
+        else:
+            sha256, seen = hash_file(source)
+            size = seen.st_size
+    except OSError as error:
+        raise ContextError(
+            f"cannot read {path}: {error.strerror}",
+            mend="make it readable, or move it out of pip's find-links",
+        ) from error
+    return Entry(path.name, "file", size=size, sha256=sha256, source=text(source))

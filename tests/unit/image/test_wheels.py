@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from detbuild.context.hashes import HashCache
 from detbuild.image.wheels import wanted_wheels
 
 if TYPE_CHECKING:
+    import os
     from pathlib import Path
 
 
@@ -65,3 +67,25 @@ def test_a_changed_wheel_of_the_same_name_is_another_one(tmp_path: Path) -> None
     before = wanted_wheels([tmp_path], ["x"], machine="x86_64", cuda=False)
     wheel(tmp_path, "x-1-py3-none-any.whl", "y")
     assert wanted_wheels([tmp_path], ["x"], machine="x86_64", cuda=False).digest != before.digest
+
+
+def test_the_first_folder_that_has_a_wheel_gives_it(tmp_path: Path) -> None:
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        wheel(tmp_path / folder, "x-1-py3-none-any.whl")
+    (entry,) = wanted_wheels(
+        [tmp_path / "first", tmp_path / "second"], ["x"], machine="x86_64", cuda=False
+    ).entries
+    assert entry.source == str(tmp_path / "first" / "x-1-py3-none-any.whl")
+
+
+class Remembered(HashCache):
+    def sha256(self, source: bytes, seen: os.stat_result) -> tuple[str, int]:
+        return "remembered", seen.st_size
+
+
+def test_hashes_of_earlier_builds_are_used(tmp_path: Path) -> None:
+    wheel(tmp_path, "x-1-py3-none-any.whl")
+    cache = Remembered(tmp_path / "hashes")
+    (entry,) = wanted_wheels([tmp_path], ["x"], machine="x86_64", cuda=False, cache=cache).entries
+    assert entry.sha256 == "remembered"

@@ -20,8 +20,8 @@ RUN --mount=type=bind,source=harness,target=/build/harness \
     && cp -R /build/harness/. /opt/detbuild/harness \
     && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/detbuild/harness
 
-COPY context/ /run/determined/workdir/
 WORKDIR /run/determined/workdir
+COPY context/ /run/determined/workdir/
 
 RUN --mount=type=cache,id=detbuild-pip,target=/root/.cache/pip \
     --mount=type=bind,source=wheels,target=/build/wheels \

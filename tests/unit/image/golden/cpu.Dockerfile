@@ -20,8 +20,8 @@ RUN --mount=type=bind,source=harness,target=/build/harness \
     && cp -R /build/harness/. /opt/detbuild/harness \
     && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/detbuild/harness
 
-COPY context/ /run/determined/workdir/
 WORKDIR /run/determined/workdir
+COPY context/ /run/determined/workdir/
 
 USER 65533:65533
 ENTRYPOINT ["python3", "-m", "determined.exec"]
