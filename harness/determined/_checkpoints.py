@@ -145,12 +145,26 @@ def _lock(draft: Path) -> int:
 def _seal(directory: Path) -> dict[str, dict[str, object]]:
     """Sync every file and directory below, and describe the files."""
     files: dict[str, dict[str, object]] = {}
+    _replace_links(directory)
     for path in _files(directory):
         size, sha256 = _digest(directory / path, sync=True)
         files[path] = {"size": size, "sha256": sha256}
     for parent, _, _ in os.walk(directory):
         sync_directory(Path(parent))
     return files
+
+
+def _replace_links(directory: Path) -> None:
+    """Put what a link leads to in its place: a checkpoint is whole by itself."""
+    for path in [path for path in directory.rglob("*") if path.is_symlink()]:
+        if not path.is_file():
+            raise CheckpointError(
+                f"{path.relative_to(directory)} in the checkpoint is a link to no file",
+                mend="let the trial and its callbacks save files, not links",
+            )
+        draft = path.with_name(f"{path.name}.tmp")
+        shutil.copyfile(path, draft)
+        draft.replace(path)
 
 
 def _files(directory: Path) -> list[str]:

@@ -19,13 +19,6 @@ from determined._errors import HarnessError, InvalidHP, LoadError
 from determined._trial import Trial
 from determined._user_code import python_files
 
-_TRIAL = re.compile(r"[^\s:;&|<>$'\"`()=]*:[\w.\-]*")
-
-
-def names_trial(entrypoint: str) -> bool:
-    """Whether an entrypoint is meant as `module:Class`, and not as a command for the shell."""
-    return _TRIAL.fullmatch(entrypoint) is not None
-
 
 def load_trial_class(entrypoint: str, context_dir: Path, context_name: str) -> type:
     """Import the module from the context and give the class; the context becomes this process's own.

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from determined._load import names_trial
+from determined._entrypoint import names_trial
 from determined._run_info import RunInfo
 from determined.exec import ENTRY
 from determined.exec._children import die_with_parent

@@ -45,6 +45,27 @@ def test_nothing_is_visible_while_it_is_filled(tmp_path: Path) -> None:
     assert (tmp_path / uuid / "half").read_bytes() == b"half"
 
 
+def test_a_link_is_stored_as_what_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("weights")
+    root = tmp_path / "checkpoints"
+    with _checkpoints.store(root, {}) as (path, uuid):
+        (path / "latest").symlink_to(tmp_path / "outside")
+    assert not (root / uuid / "latest").is_symlink()
+    assert (root / uuid / "latest").read_text() == "weights"
+    assert _checkpoints.verify(root / uuid) == []
+
+
+def test_a_link_to_no_file_is_refused_by_name(tmp_path: Path) -> None:
+    def link(path: Path) -> None:
+        (path / "loop").symlink_to(path)
+
+    with (
+        pytest.raises(CheckpointError, match="loop in the checkpoint"),
+        _checkpoints.store(tmp_path, {}) as (p, _),
+    ):
+        link(p)
+
+
 def test_nothing_is_left_when_filling_it_raises(tmp_path: Path) -> None:
     def fail(path: Path) -> None:
         (path / "half").write_bytes(b"half")

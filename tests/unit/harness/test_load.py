@@ -11,7 +11,7 @@ import pytest
 
 from determined._context_import import close_context
 from determined._errors import InvalidHP, LoadError, RemovedError
-from determined._load import load_trial_class, names_trial
+from determined._load import load_trial_class
 
 TRIAL = "from determined._trial import Trial\nclass {name}(Trial):\n    where = __file__\n"
 Context = Callable[[dict[str, str]], Path]
@@ -323,18 +323,3 @@ def test_what_is_no_mistake_of_the_code_passes_as_it_is(context: Context, error:
     root = context({"model_def.py": f"import determined\nraise {error}"})
     with pytest.raises((InvalidHP, ConnectionError)):
         load(root, "model_def:T")
-
-
-@pytest.mark.parametrize(
-    "text", ["model_def:T", ":T", "my-model.v2.net:Outer.T", "model_def.py:T", "a/b:T", "m:"]
-)
-def test_names_a_trial(text: str) -> None:
-    assert names_trial(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["python3 train.py", "python3 -m a:b", "./run.sh", "A=b:c", "train.sh;a:b", "http://a:80/b", "$(a):b"],
-)
-def test_names_a_command(text: str) -> None:
-    assert not names_trial(text)

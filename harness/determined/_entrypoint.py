@@ -1,0 +1,12 @@
+"""The two kinds of entrypoint that are one string: a trial class, and a command for the shell."""
+
+from __future__ import annotations
+
+import re
+
+_TRIAL = re.compile(r"[^\s:;&|<>$'\"`()=]*:[\w.\-]*")
+
+
+def names_trial(entrypoint: str) -> bool:
+    """Whether an entrypoint is meant as `module:Class`; it may still name nothing that is there."""
+    return _TRIAL.fullmatch(entrypoint) is not None
