@@ -103,9 +103,13 @@ def read_value(text: str, source: str) -> Node | None:
     return root
 
 
+def too_large(source: str) -> ConfigErrors:
+    return ConfigErrors([f"{source}: is larger than {MAX_BYTES >> 20} MiB"])
+
+
 def _events(text: str, source: str) -> Iterator[Event]:
     if len(text) > MAX_BYTES:
-        raise ConfigErrors([f"{source}: is larger than {MAX_BYTES >> 20} MiB"])
+        raise too_large(source)
     if bad := _UNPRINTABLE.search(text):
         before = text[: bad.start()]
         place = Position(before.count("\n") + 1, bad.start() - before.rfind("\n"))

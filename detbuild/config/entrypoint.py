@@ -19,6 +19,7 @@ _OBJECT: Final = rf"{_NAME}(?:\.{_NAME})*"
 _TRIAL: Final = re.compile(rf"(?P<module>(?:[\w-]+(?:\.[\w-]+)*)?):(?P<object>{_OBJECT})")
 _SPACED: Final = re.compile(rf"(?P<module>[\w.-]*)\s*:\s*(?P<object>{_OBJECT})")
 _ONE_WORD: Final = re.compile(r"(?P<module>[^\s:=$'\"]*):(?P<object>[^\s=$'\"]*)")
+_SCRIPT: Final = re.compile(r"[\w.-]+\.py")
 _DOTTED_CLASS: Final = re.compile(r"(?P<module>[\w-]+(?:\.[\w-]+)*)\.(?P<object>[A-Z]\w*)")
 
 
@@ -83,6 +84,8 @@ def _argv(items: list[object]) -> Entrypoint:
 
 def _slip(text: str) -> str:
     """The mend for text that was meant as `module:Class`; "" when it is a command."""
+    if _SCRIPT.fullmatch(text):
+        return f"write `python3 {text}` to run it as a script"
     match = _SPACED.fullmatch(text) or _ONE_WORD.fullmatch(text) or _DOTTED_CLASS.fullmatch(text)
     if match is None:
         return ""

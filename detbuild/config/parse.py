@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from detbuild.config.document import MAX_BYTES, Node, Position, read_document
+from detbuild.config.document import MAX_BYTES, Node, Position, read_document, too_large
 from detbuild.config.era import translate
 from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.explain import explain
@@ -69,8 +69,10 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"cannot read the experiment config {path}: {reason}") from error
+    if len(body) > MAX_BYTES:
+        raise too_large(str(path))
     try:
-        text = body[: MAX_BYTES + 1].decode("utf-8")
+        text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         line = body.count(b"\n", 0, error.start) + 1
         raise ConfigErrors([f"{path}:{line}: is not UTF-8 text; save it as UTF-8"]) from error

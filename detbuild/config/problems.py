@@ -39,7 +39,7 @@ class ConfigErrors(ConfigError):  # noqa: N818  (it holds many)
     """All problems of one config; `str()` has one line for each."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        self.lines = tuple(lines)
+        self.lines = tuple(map(_visible, lines))
         shown = [*self.lines[:MAX_SHOWN]]
         if len(self.lines) > MAX_SHOWN:
             shown.append(f"... and {len(self.lines) - MAX_SHOWN} more")
@@ -63,6 +63,11 @@ def show(value: object) -> str:
     if isinstance(value, (int, float)):
         return _cut(f"{value:g}" if isinstance(value, float) else str(value), 40)
     return "a map" if isinstance(value, dict) else "a list"
+
+
+def _visible(text: str) -> str:
+    """Neither a line break nor a terminal's escape in a user's text may reach the screen as such."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _key(key: str) -> str:

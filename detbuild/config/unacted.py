@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from detbuild.config.problems import ConfigErrors, Problem
+from detbuild.config.storage import SharedFs
 from detbuild.events import Warned
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def warnings_for(config: ExperimentConfig) -> tuple[Warned, ...]:
     if config.checkpoint_storage.type not in LOCAL_STORAGE:
         later.append(f"checkpoint_storage.type {config.checkpoint_storage.type}")
     never = _used(config, NO_MEANING_HERE)
+    if isinstance(config.checkpoint_storage, SharedFs) and config.checkpoint_storage.container_path:
+        never.append("checkpoint_storage.container_path")
     warnings = []
     if later:
         message = f"accepted, but not acted on yet: {', '.join(later)}"

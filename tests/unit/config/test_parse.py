@@ -216,6 +216,22 @@ def test_a_wrong_value_is_refused_by_its_path(line: str, problem: str) -> None:
     assert told.split(": ", 1)[1].startswith(problem)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        'bind_mounts: [{host_path: "/proc/\\e[31m\\n", container_path: a}]',
+        'log_policies: [{name: a, pattern: "(?\\n"}]',
+        'environment: {environment_variables: [{"\\a": "\\n"}]}',
+        'labels: "\\n\\e[2J"',
+        '"\\e[2J\\n": 1',
+        'entrypont: "\\r"',
+    ],
+)
+def test_no_line_break_or_terminal_escape_of_a_config_reaches_the_screen(line: str) -> None:
+    (told,) = refusal(MINIMAL + line)
+    assert told.isprintable()
+
+
 def test_what_must_be_there_is_asked_for() -> None:
     assert refusal("name: x") == [
         "c.yaml:1:1: entrypoint: is missing; add `entrypoint: model_def:MyTrial`",
@@ -310,6 +326,13 @@ def test_a_file_that_is_not_utf_8_is_refused_with_its_line(tmp_path: Path) -> No
         load_config(path)
     path.write_text(MINIMAL, encoding="utf-16")
     with pytest.raises(ConfigErrors, match="is not UTF-8"):
+        load_config(path)
+
+
+def test_a_large_file_is_told_from_one_that_is_not_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("ä" * (3 << 20), encoding="utf-8")
+    with pytest.raises(ConfigErrors, match="is larger than 4 MiB"):
         load_config(path)
 
 

@@ -105,6 +105,10 @@ def test_a_field_set_to_its_default_gives_no_warning() -> None:
             ["accepted, but not acted on yet: checkpoint_storage.type s3"],
         ),
         (
+            "checkpoint_storage: {type: shared_fs, host_path: /d, container_path: /c}",
+            ["without meaning on one host, and ignored: checkpoint_storage.container_path"],
+        ),
+        (
             "slurm: {gpu_type: a}\nworkspace: w\nproject: p\nresources: {priority: 3}",
             ["without meaning on one host, and ignored: workspace, project, resources.priority, slurm"],
         ),
