@@ -14,6 +14,7 @@ import docker
 import docker.auth
 import docker.utils
 import requests
+from docker.context import ContextAPI
 from docker.errors import APIError, DockerException
 from urllib3.exceptions import HTTPError
 
@@ -128,10 +129,19 @@ class Connection:
             return self._client
 
     def _connect(self) -> Any:
-        if self._host is None:
-            return docker.from_env(version="auto", timeout=self.deadline).api
-        tls = docker.utils.kwargs_from_env().get("tls", False)
-        return docker.APIClient(self._host, version="auto", timeout=self.deadline, tls=tls)
+        settings = docker.utils.kwargs_from_env()
+        if self._host is not None:
+            settings["base_url"] = self._host
+        elif "base_url" not in settings:
+            settings |= ContextAPI.kwargs_from_context()
+        return _Client(version="auto", timeout=self.deadline, **settings)
+
+
+class _Client(docker.APIClient):
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        """As in requests, but REQUESTS_CA_BUNDLE, meant for the web, does not replace the engine's own."""
+        verify = self.verify if verify is None else verify
+        return super().merge_environment_settings(url, proxies, stream, verify, cert)
 
 
 def _connect(api: Any, url: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from detbuild.errors import EngineError
 from detbuild.events import ImagePulling
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from detbuild.engine.protocol import ContainerSpec, ContainerState, EngineInfo
     from detbuild.events import Emit
@@ -61,15 +61,9 @@ class DockerEngine:
 
     def pull(self, reference: str, emit: Emit) -> str:
         repository, tag = parse_repository_tag(reference)
-        messages = self._connection.stream(
-            "/images/create",
-            params={"fromImage": repository, "tag": tag or "latest"},
-            headers=self._connection.registry_auth(repository),
-            silence=_PULL_SILENCE,
-        )
-        for message in messages:
-            if "error" in message:
-                raise refusal(message["error"])
+        request = {"fromImage": repository, "tag": tag or "latest"}
+        headers = self._connection.registry_auth(repository)
+        for message in self._create_image(request, headers=headers, silence=_PULL_SILENCE):
             emit(ImagePulling(reference, _pull_detail(message)))
         return self._there(reference)
 
@@ -145,20 +139,34 @@ class DockerEngine:
 
     def import_image(self, rootfs_tar: str, *, tag: str, changes: tuple[str, ...]) -> str:
         repository, version = parse_repository_tag(tag)
-        params = {"fromSrc": "-", "repo": repository, "tag": version or "latest", "changes": changes}
+        request = {"fromSrc": "-", "repo": repository, "tag": version or "latest", "changes": changes}
         try:
             with Path(rootfs_tar).open("rb") as file:
-                for message in self._connection.stream(
-                    "/images/create", params=params, body=file, silence=_IMPORT_SILENCE
-                ):
-                    if "error" in message:
-                        raise refusal(message["error"])
+                for _ in self._create_image(request, body=file, silence=_IMPORT_SILENCE):
+                    pass
         except OSError as error:
             raise EngineError(f"cannot read {rootfs_tar}: {error.strerror}") from error
         return self._there(tag)
 
     def close(self) -> None:
         self._connection.close()
+
+    def _create_image(
+        self,
+        params: Mapping[str, str | Sequence[str]],
+        *,
+        body: Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        silence: float,
+    ) -> Iterator[dict[str, Any]]:
+        answer = self._connection.stream(
+            "/images/create", params=params, body=body, headers=headers, silence=silence
+        )
+        with closing(answer) as messages:
+            for message in messages:
+                if "error" in message:
+                    raise refusal(message["error"])
+                yield message
 
     def _image(self, reference: str) -> dict[str, Any] | None:
         with self._connection.api() as api:

@@ -28,7 +28,7 @@ _REFUSALS: Final = (
         "or make a CDI specification with `nvidia-ctk cdi generate`; then restart the engine",
     ),
     _Refusal(
-        r"unresolvable CDI devices (?P<names>\S+)",
+        r"unresolvable CDI devices (?P<names>[^:\n]+)",
         "Docker Engine knows no CDI device {names}",
         "list what there is with `detbuild doctor`; "
         "make a specification with `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`",

@@ -113,19 +113,17 @@ def wheel(folder: Path, name: str) -> None:
             archive.writestr(path, text)
 
 
-def python(image: str, program: str, *, user: str = "1234:1234") -> str:
+def python(image: str, program: str, *options: str) -> str:
     command = [
         "docker",
         "run",
         "--rm",
         "--network=none",
-        f"--user={user}",
+        "--user=1234:1234",
         "--entrypoint=python3",
-        image,
-        "-c",
-        program,
+        *options,
     ]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return subprocess.run([*command, image, "-c", program], capture_output=True, text=True, check=True).stdout
 
 
 def test_context_and_harness_are_where_the_documentation_says(builder: Builder) -> None:
@@ -144,6 +142,13 @@ def test_context_and_harness_are_where_the_documentation_says(builder: Builder) 
         1,
         "d",
     ]
+
+
+@pytest.mark.parametrize("own", [None, BASE], ids=["ours", "own image"])
+def test_a_pythonpath_of_the_users_does_not_hide_the_harness(builder: Builder, own: str | None) -> None:
+    image = builder.build(planned({"model_def.py": b""}, image=own))
+    shown = python(image, "import determined; print(determined.__file__)", "--env=PYTHONPATH=/elsewhere")
+    assert shown == "/opt/detbuild/harness/determined/__init__.py\n"
 
 
 def test_the_image_starts_the_harness_as_nobody(builder: Builder) -> None:

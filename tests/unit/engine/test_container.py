@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from detbuild.engine.container import create_body, state_of
+from detbuild.engine.protocol import ContainerSpec, ContainerState, Device, Mount
+
+
+def test_every_setting_of_a_spec_reaches_the_engine() -> None:
+    spec = ContainerSpec(
+        name="detbuild-1",
+        image="sha256:0",
+        command=("train", "a b"),
+        env={"A": "b=c", "E": ""},
+        user="1:2",
+        gpus=("0", "GPU-1"),
+        shm_size=5,
+        mounts=(Mount(source="/a:b", target="/c", read_only=True, propagation="rslave"),),
+        devices=(Device("/dev/a", "/dev/b", "r"),),
+        cap_add=("SYS_NICE",),
+        ports=(80,),
+        network="none",
+        pids_limit=6,
+        tmpfs=("/tmp:size=1m,mode=1777", "/t"),
+        stop_timeout=7,
+        labels={"l": "m"},
+    )
+    assert create_body(spec) == {
+        "Image": "sha256:0",
+        "Cmd": ["train", "a b"],
+        "Env": ["A=b=c", "E="],
+        "User": "1:2",
+        "Labels": {"l": "m"},
+        "StopTimeout": 7,
+        "ExposedPorts": {"80/tcp": {}},
+        "HostConfig": {
+            "ShmSize": 5,
+            "Mounts": [
+                {
+                    "Type": "bind",
+                    "Source": "/a:b",
+                    "Target": "/c",
+                    "ReadOnly": True,
+                    "BindOptions": {"Propagation": "rslave"},
+                }
+            ],
+            "Devices": [{"PathOnHost": "/dev/a", "PathInContainer": "/dev/b", "CgroupPermissions": "r"}],
+            "DeviceRequests": [
+                {
+                    "Driver": "nvidia",
+                    "DeviceIDs": ["0", "GPU-1"],
+                    "Capabilities": [["gpu", "compute", "utility"]],
+                }
+            ],
+            "CapAdd": ["SYS_NICE"],
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            "PidsLimit": 6,
+            "NetworkMode": "none",
+            "PortBindings": {"80/tcp": [{"HostPort": ""}]},
+            "Tmpfs": {"/tmp": "size=1m,mode=1777", "/t": ""},
+            "Init": False,
+        },
+    }
+
+
+def test_cdi_devices_are_asked_for_by_their_full_names() -> None:
+    spec = ContainerSpec(name="c", image="i", gpus=("nvidia.com/gpu=0",), gpu_driver="cdi")
+    assert create_body(spec)["HostConfig"]["DeviceRequests"] == [
+        {"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=0"], "Capabilities": []}
+    ]
+
+
+def test_without_gpus_and_command_nothing_is_asked_for() -> None:
+    body = create_body(ContainerSpec(name="c", image="i"))
+    assert (body["Cmd"], body["HostConfig"]["DeviceRequests"]) == (None, [])
+
+
+def test_the_engines_answer_is_a_state() -> None:
+    state = {"Status": "exited", "ExitCode": 137, "OOMKilled": True, "Error": "words"}
+    answer = {"Id": "1", "Name": "/detbuild-1", "State": state, "Config": {"Labels": {"a": "b"}}}
+    assert state_of(answer) == ContainerState(
+        id="1",
+        name="detbuild-1",
+        status="exited",
+        exit_code=137,
+        oom_killed=True,
+        error="words",
+        labels={"a": "b"},
+    )
+
+
+def test_an_answer_without_labels_has_none() -> None:
+    answer = {
+        "Id": "1",
+        "Name": "/c",
+        "State": {"Status": "created", "ExitCode": 0},
+        "Config": {"Labels": None},
+    }
+    assert state_of(answer) == ContainerState(id="1", name="c", status="created")

@@ -1,0 +1,222 @@
+"""DockerEngine in front of an engine that is away, hangs, or answers in unexpected ways."""
+
+from __future__ import annotations
+
+import base64
+import gc
+import io
+import json
+import socket
+import tarfile
+import threading
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from detbuild.engine.buildkit import wire
+from detbuild.engine.docker import DockerEngine
+from detbuild.errors import BuildError, EngineError
+from detbuild.events import BuildStep, ContextSent, ImagePulling, Warned
+from tests.contracts import tiny_plan
+
+VERSION = {"ApiVersion": "1.51"}
+
+
+class Daemon(ThreadingHTTPServer):
+    """Answers each request by what `answers` says for "METHOD /path" (without the API's version)."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers = {"GET /version": (200, VERSION)}
+        self.bodies: dict[str, bytes] = {}
+        self.hang = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"tcp://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Daemon
+
+    def answer(self) -> None:
+        path = self.path.partition("?")[0]
+        asked = f"{self.command} {path.removeprefix('/v1.51')}"
+        self.server.bodies[asked] = self.body()
+        status, content = self.server.answers.get(asked, (404, {"message": f"no {asked}"}))
+        if content == "hang":
+            self.server.hang.wait(30)
+        lines = content if isinstance(content, list) else [content]
+        body = b"".join(json.dumps(line).encode() + b"\r\n" for line in lines)
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        with suppress(OSError):  # the client gave up
+            self.wfile.write(body)
+
+    do_GET = do_POST = do_DELETE = answer  # noqa: N815
+
+    def body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        data = b""
+        while size := int(self.rfile.readline(), 16):
+            data += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return data
+
+    def log_message(self, *_) -> None:
+        return
+
+
+@pytest.fixture
+def daemon():
+    with Daemon() as daemon:
+        thread = threading.Thread(target=daemon.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield daemon
+        daemon.hang.set()
+        daemon.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def engine(daemon: Daemon):
+    engine = DockerEngine(daemon.url, deadline=2)
+    yield engine
+    engine.close()
+
+
+def test_an_engine_that_is_away_is_missed_at_the_first_call_only() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    engine = DockerEngine(f"tcp://127.0.0.1:{port}")
+    for _ in range(2):
+        with pytest.raises(
+            EngineError, match=f"cannot reach Docker Engine at tcp://127.0.0.1:{port}"
+        ) as caught:
+            engine.image_id("x")
+        assert "DOCKER_HOST" in caught.value.mend
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_socket_that_is_not_there_is_an_engine_that_is_away(tmp_path) -> None:
+    with pytest.raises(EngineError, match="cannot reach Docker Engine at unix://"):
+        DockerEngine(f"unix://{tmp_path}/docker.sock").info()
+    gc.collect()  # docker-py leaves the socket to it that it could not connect
+
+
+def test_an_engine_that_comes_back_is_used(daemon, engine) -> None:
+    daemon.answers["GET /version"] = (500, {"message": "starting"})
+    with pytest.raises(EngineError):
+        engine.image_id("x")
+    daemon.answers["GET /version"] = (200, VERSION)
+    daemon.answers["GET /images/x/json"] = (200, {"Id": "sha256:1"})
+    assert engine.image_id("x") == "sha256:1"
+
+
+@pytest.mark.parametrize("path", ["GET /version", "GET /images/x/json"])
+def test_a_hung_engine_is_given_up_in_time(daemon, engine, path) -> None:
+    daemon.answers[path] = (200, "hang")
+    with pytest.raises(EngineError, match="did not answer in time"):
+        engine.image_id("x")
+
+
+def test_a_hung_wait_is_not_taken_for_a_running_container(daemon, engine) -> None:
+    state = {"Status": "running", "ExitCode": 0}
+    daemon.answers["GET /containers/c/json"] = (200, {"Id": "1", "Name": "/c", "State": state, "Config": {}})
+    daemon.answers["POST /containers/c/wait"] = (200, "hang")
+    assert engine.wait("c", timeout=0.05) is None
+    daemon.answers["GET /containers/c/json"] = (200, "hang")
+    with pytest.raises(EngineError, match="did not answer in time"):
+        engine.wait("c", timeout=0.05)
+
+
+def test_what_is_no_json_is_an_engine_error(daemon, engine) -> None:
+    daemon.answers["POST /images/create"] = (200, "x")
+    daemon.answers["GET /images/x:latest/json"] = (200, {"Id": "sha256:1"})
+    with pytest.raises(EngineError):
+        engine.info()
+
+
+def test_a_pull_tells_its_progress_and_gives_the_id(daemon, engine) -> None:
+    daemon.answers["POST /images/create"] = (
+        200,
+        [
+            {"status": "Pulling from x", "id": "1"},
+            {"status": "Downloading", "progress": "[=>] 1/2", "id": "ab"},
+        ],
+    )
+    daemon.answers["GET /images/host:1/x:2/json"] = (200, {"Id": "sha256:1"})
+    events = []
+    assert engine.pull("host:1/x:2", events.append) == "sha256:1"
+    assert events == [
+        ImagePulling("host:1/x:2", "1 Pulling from x"),
+        ImagePulling("host:1/x:2", "ab Downloading [=>] 1/2"),
+    ]
+
+
+def test_a_pull_that_fails_half_way_is_an_error(daemon, engine) -> None:
+    daemon.answers["POST /images/create"] = (200, [{"status": "x"}, {"error": "manifest for x:1 not found"}])
+    with pytest.raises(EngineError, match="the registry has no image x:1"):
+        engine.pull("x:1", lambda _: None)
+
+
+def trace(name: str, *, error: str = "") -> dict[str, str]:
+    stamp = wire.integer(1, 1)
+    vertex = wire.blob(1, b"1") + wire.blob(3, name.encode()) + wire.blob(5, stamp) + wire.blob(6, stamp)
+    data = wire.message(1, vertex + wire.integer(4, not error) + wire.blob(7, error.encode()))
+    return {"id": "moby.buildkit.trace", "aux": base64.b64encode(data).decode()}
+
+
+IMAGE = {"id": "moby.image.id", "aux": {"ID": "sha256:2"}}
+
+
+def test_an_engine_without_sessions_gets_the_whole_context(daemon, engine) -> None:
+    daemon.answers["POST /build"] = (
+        200,
+        [trace("step"), {"id": "moby.buildkit.trace", "aux": "AA=="}, IMAGE],
+    )
+    events = []
+    assert engine.build(tiny_plan("x:1", a="1", b="22"), events.append) == "sha256:2"
+    warned, *rest = events
+    assert isinstance(warned, Warned)
+    assert "404" in warned.message
+    assert rest == [BuildStep("step", cached=True, seconds=0), ContextSent(files=2, size=3)]
+    with tarfile.open(fileobj=io.BytesIO(daemon.bodies["POST /build"])) as archive:
+        assert archive.getnames() == ["Dockerfile", "context", "context/a", "context/b"]
+
+
+def test_a_failed_build_names_its_step(daemon, engine) -> None:
+    daemon.answers["POST /build"] = (
+        200,
+        [trace("[2/2] RUN x", error="exit code: 1"), {"error": "exit code: 1"}],
+    )
+    with pytest.raises(BuildError, match=r"build step failed: \[2/2\] RUN x: exit code: 1"):
+        engine.build(tiny_plan("x:1"), lambda _: None)
+
+
+def test_a_build_that_ends_without_an_image_is_an_engine_error(daemon, engine) -> None:
+    daemon.answers["POST /build"] = (200, [trace("step")])
+    with pytest.raises(EngineError, match="without an image"):
+        engine.build(tiny_plan("x:1"), lambda _: None)
+
+
+def test_a_name_in_use_is_ours_only_with_our_labels(daemon, engine) -> None:
+    from detbuild.engine.protocol import ContainerSpec
+
+    daemon.answers["POST /containers/create"] = (409, {"message": "Conflict. The container name is in use"})
+    there = {"Id": "1", "Name": "/c", "State": {"Status": "created", "ExitCode": 0}}
+    daemon.answers["GET /containers/c/json"] = (
+        200,
+        there | {"Config": {"Labels": {"a": "b", "of": "image"}}},
+    )
+    assert engine.create(ContainerSpec(name="c", image="i", labels={"a": "b"})) == "1"
+    with pytest.raises(EngineError, match="taken by a container that is not ours"):
+        engine.create(ContainerSpec(name="c", image="i", labels={"a": "c"}))

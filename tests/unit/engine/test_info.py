@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from detbuild.engine.info import engine_info
+from detbuild.engine.protocol import EngineInfo
+
+
+def test_what_the_engine_tells_of_itself() -> None:
+    raw = {
+        "ServerVersion": "28.5.2",
+        "Driver": "overlay2",
+        "DockerRootDir": "/var/lib/docker",
+        "NCPU": 2,
+        "MemTotal": 1 << 30,
+        "Architecture": "x86_64",
+        "SecurityOptions": ["name=seccomp,profile=builtin", "name=rootless"],
+        "LiveRestoreEnabled": True,
+        "LoggingDriver": "local",
+        "CgroupVersion": "2",
+        "Runtimes": {"runc": {}, "nvidia": {}},
+        "DiscoveredDevices": [
+            {"Source": "cdi", "ID": "nvidia.com/gpu=0"},
+            {"Source": "other", "ID": "x"},
+        ],
+    }
+    assert engine_info(raw, api_version="1.51") == EngineInfo(
+        version="28.5.2",
+        api_version="1.51",
+        storage_driver="overlay2",
+        data_root="/var/lib/docker",
+        cpus=2,
+        memory=1 << 30,
+        architecture="x86_64",
+        rootless=True,
+        live_restore=True,
+        log_driver="local",
+        cgroup_version="2",
+        runtimes=("nvidia", "runc"),
+        cdi_devices=("nvidia.com/gpu=0",),
+    )
+
+
+def test_what_an_older_engine_leaves_out_is_empty() -> None:
+    info = engine_info({"SecurityOptions": None, "Runtimes": None}, api_version="1.40")
+    assert (info.runtimes, info.cdi_devices, info.rootless, info.cpus) == ((), (), False, 0)
