@@ -42,7 +42,7 @@ from detbuild.store.folder import ExperimentFolder, Header
 from determined._version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.context.listing import Listing
@@ -63,6 +63,7 @@ __all__ = [
     "planned_run",
     "prepare",
     "resume",
+    "run_here",
     "run_local",
     "submit",
     "this_host",
@@ -218,12 +219,27 @@ def submit(submission: Submission, host: Host, home: Home, emit: Emit, *, engine
 
 def run_local(order: Order, host: Host, home: Home, emit: Emit) -> ExperimentState:
     """Train on this host, in the foreground; folders, events and checkpoints are those of a container."""
+    folder, config = _local_experiment(order, host, home, emit)
+    return local.run_local(folder, config, host.environ, emit)
+
+
+def run_here(
+    order: Order, host: Host, home: Home, emit: Emit, *, train: Callable[[RunInfo], int]
+) -> ExperimentState:
+    """The same in this very process: `train` is told what any run is told, and returns its exit code."""
+    folder, config = _local_experiment(order, host, home, emit)
+    return local.run_here(folder, config, train, emit)
+
+
+def _local_experiment(
+    order: Order, host: Host, home: Home, emit: Emit
+) -> tuple[ExperimentFolder, ExperimentConfig]:
     config = _complete(order, emit)
     folder = home.new_experiment()
     header = replace(_header(order, config, host, number=folder.id), local=True)
     folder.write(header, _files(order, config))
     emit(ExperimentCreated(folder.id, str(folder.path)))
-    return local.run_local(folder, config, host.environ, emit)
+    return folder, config
 
 
 def _complete(order: Order, emit: Emit) -> ExperimentConfig:

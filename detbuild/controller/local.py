@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from detbuild.controller.lease import lease
@@ -26,11 +27,12 @@ from determined._run_info import RUN_DIR_VARIABLE
 from determined.exec import ENTRY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.events import Emit
     from detbuild.store.folder import ExperimentFolder
+    from determined._run_info import RunInfo
 
 _POLL = 0.05  # seconds
 _SIGNALS = {"cancel": signal.SIGTERM, "kill": signal.SIGKILL}
@@ -48,6 +50,40 @@ def run_local(
         settle(folder, exit_code=process.returncode if process.returncode >= 0 else 128 - process.returncode)
         events.emit(emit)
     return load(folder)
+
+
+def run_here(
+    folder: ExperimentFolder, config: ExperimentConfig, train: Callable[[RunInfo], int], emit: Emit
+) -> ExperimentState:
+    """Train in this very process: `train` is told what any run is told, and returns the run's exit code.
+
+    Events are emitted from a thread of their own while it trains.
+    """
+    with lease(folder.lock_file):
+        info = _intend(folder, config, _create_trial(folder, config))
+        folder.record(journal.RunCreated(trial_id=info.trial_id, run=info.run, container=""))
+        with _telling(folder, emit):
+            settle(folder, exit_code=train(info))
+    return load(folder)
+
+
+@contextmanager
+def _telling(folder: ExperimentFolder, emit: Emit) -> Iterator[None]:
+    """Emit the events of an experiment while the block runs, and those that are left after it."""
+    events, over = ExperimentTail(folder), threading.Event()
+
+    def tell() -> None:
+        while not over.wait(_POLL):
+            events.emit(emit)
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join()
+        events.emit(emit)
 
 
 def settle(folder: ExperimentFolder, *, exit_code: int | None) -> None:
@@ -81,6 +117,14 @@ def _create_trial(folder: ExperimentFolder, config: ExperimentConfig) -> CreateT
     return trial
 
 
+def _intend(folder: ExperimentFolder, config: ExperimentConfig, trial: CreateTrial) -> RunInfo:
+    request = RunRequest(trial_id=trial.trial_id, run=0, trial_seed=trial.seed, hparams=trial.hparams)
+    info = local_run_info(config, request, folder, folder.header())
+    folder.prepare_run(info)
+    folder.record(journal.RunIntended(trial_id=trial.trial_id, run=0))
+    return info
+
+
 def _start(
     folder: ExperimentFolder,
     config: ExperimentConfig,
@@ -88,10 +132,7 @@ def _start(
     environ: Mapping[str, str],
     lease_descriptor: int,
 ) -> subprocess.Popen[bytes]:
-    request = RunRequest(trial_id=trial.trial_id, run=0, trial_seed=trial.seed, hparams=trial.hparams)
-    info = local_run_info(config, request, folder, folder.header())
-    folder.prepare_run(info)
-    folder.record(journal.RunIntended(trial_id=trial.trial_id, run=0))
+    info = _intend(folder, config, trial)
     with file_errors(folder.log_file), folder.log_file.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, str(ENTRY)],

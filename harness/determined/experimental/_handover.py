@@ -1,15 +1,18 @@
-"""How a script that is run again inside a run hands over its trial class: `create` throws it out of the script."""
+"""How a script that runs again inside a run hands over its class: `create` throws it out of the script."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _expected = ContextVar("expected", default=False)
 
 
-class TrialGiven(BaseException):  # noqa: N818  (no error; user code that catches Exception must not stop it)
+class TrialGiven(BaseException):
     """Unwinds the script: nothing after its call of `create` runs."""
 
     def __init__(self, trial_class: type) -> None:

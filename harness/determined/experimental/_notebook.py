@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from determined._errors import InvalidTrialError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
 
 # Cell magics whose body is Python; the body of any other (`%%bash`, `%%html`) is not.
 _PYTHON_MAGICS = frozenset({"time", "timeit", "capture", "prun"})
@@ -24,7 +27,7 @@ _NOT_PYTHON = re.compile(
 
 
 def script_of(cells: Iterable[str]) -> str:
-    """Return the cells as one script; lines of magics and shell commands become `pass`, so that blocks stay whole."""
+    """Return the cells as one script; magics and shell commands become `pass`, so that blocks stay whole."""
     return "\n\n".join(cell for cell in map(_python, cells) if cell.strip()) + "\n"
 
 
@@ -47,7 +50,7 @@ def _python(cell: str) -> str:
 
 
 def _compiles(cell: str) -> bool:
-    """Whether it is Python as it stands: then a line that looks like a magic is part of a text or an expression."""
+    """Whether it is Python as it stands: what looks like a magic is then part of a text or an expression."""
     try:
         compile(cell, "<cell>", "exec")
     except (SyntaxError, ValueError):

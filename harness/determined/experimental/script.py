@@ -1,6 +1,6 @@
 """The container's side of `create`: runs the submitting script again and trains the class that it hands over.
 
-Started by the supervisor as `python3 -m determined.experimental.script SCRIPT [ARGUMENT...]` in the context directory.
+The supervisor starts it in the context directory: `python3 -m determined.experimental.script SCRIPT ARG...`.
 """
 
 from __future__ import annotations
@@ -9,14 +9,17 @@ import faulthandler
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from determined._errors import LoadError
+from determined._errors import HarnessError, InvalidHP, LoadError
 from determined._run_info import RunInfo
 from determined.exec.worker import run_trial
 from determined.experimental._handover import TrialGiven, handover
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def main() -> int:
@@ -30,7 +33,7 @@ def main() -> int:
 
 
 def trial_of_script(argv: Sequence[str]) -> type:
-    """Run a script as `__main__`, with its arguments, up to its call of `create`; return the class given there.
+    """Run a script as `__main__`, with its arguments, up to its call of `create`; return the class it gives.
 
     Raises:
         LoadError: it cannot be read, fails, or ends without that call.
@@ -45,11 +48,15 @@ def trial_of_script(argv: Sequence[str]) -> type:
     try:
         code = compile(path.read_bytes(), str(path.resolve()), "exec")
         with handover():
-            exec(code, module.__dict__)  # noqa: S102  (the user's script is what this process is for)
+            exec(code, module.__dict__)  # noqa: S102  (running it is what this process is for)
     except TrialGiven as given:
         return given.trial_class
+    except (InvalidHP, HarnessError, MemoryError, ConnectionError, TimeoutError):
+        raise  # told by themselves, or may go better another time
     except (Exception, SystemExit) as error:
-        what = f"exit({error.code!r})" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+        what = (
+            f"exit({error.code!r})" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+        )
         raise LoadError(
             f"{path} did not reach its call of determined.experimental.create: {what}",
             mend="the script runs again inside the image: it needs there all that it needs up to that call",

@@ -1,0 +1,46 @@
+"""The experiment config of a call of `create`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping, load_config
+from determined.experimental._log import LOG
+
+if TYPE_CHECKING:
+    from detbuild.config.experiment import ExperimentConfig
+
+Given = Mapping[str, object] | str | Path | None
+# Of no meaning in the caller's own process.
+_IGNORED = ("bind_mounts", "checkpoint_storage", "environment", "resources")
+
+
+def submitted(given: Given, entrypoint: str | tuple[str, ...]) -> tuple[ExperimentConfig, str]:
+    """Return the config with that entrypoint, and its text as it was given."""
+    if isinstance(given, (str, Path)):
+        config = load_config(Path(given), (f"entrypoint={json.dumps(entrypoint)}",))
+        return config, Path(given).read_text(encoding="utf-8")
+    raw = dict(given or {})
+    written = entrypoint if isinstance(entrypoint, str) else list(entrypoint)
+    config = config_from_mapping({**raw, "entrypoint": written}, defaults=LOCAL_DEFAULTS)
+    return config, json.dumps(config.resolved(), indent=2)
+
+
+def local(given: Given, *, test: bool) -> tuple[ExperimentConfig, str]:
+    """Return the config for this process, without what has no meaning here; each of that is said once."""
+    if isinstance(given, (str, Path)):
+        config, text = load_config(Path(given)), Path(given).read_text(encoding="utf-8")
+    else:
+        config = config_from_mapping(dict(given or {}), defaults=LOCAL_DEFAULTS)
+        text = json.dumps(config.resolved(), indent=2)
+    resolved = config.resolved()
+    plain = config_from_mapping({}, defaults=LOCAL_DEFAULTS).resolved()
+    ignored = (*_IGNORED, "optimizations") if test else _IGNORED
+    for name in ignored:
+        if resolved[name] != plain[name]:
+            LOG.info("%s is ignored in local mode", name)
+    here = {**resolved, **{name: plain[name] for name in ignored}}
+    return config_from_mapping(here, defaults=LOCAL_DEFAULTS), text

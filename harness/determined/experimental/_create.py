@@ -1,0 +1,83 @@
+"""`create`: the way into detbuild from Python. Only this package of the harness knows of the host side."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from determined._run_info import RunInfo
+from determined.experimental._handover import TrialGiven, expected
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def create(  # noqa: PLR0917  (Determined's own signature)
+    trial_def: type,
+    config: Mapping[str, object] | str | Path | None = None,
+    local: bool = False,  # noqa: FBT001, FBT002
+    test: bool = False,  # noqa: FBT001, FBT002
+    context_dir: str | Path = "",
+    command: Sequence[str] | None = None,
+    master_url: str | None = None,
+) -> int | None:
+    """Train a trial class: in a container of its own, or right here.
+
+    | local | test  | what happens                                                                         |
+    | ----- | ----- | ------------------------------------------------------------------------------------ |
+    | True  | True  | one batch is trained, one validated, a checkpoint saved and restored, in this process |
+    | True  | False | the trial is trained to its end in this process; events and checkpoints as anywhere  |
+    | False | False | an image of `context_dir` is built and the experiment submitted                      |
+    | False | True  | the minimal loop inside the image; followed to its end                               |
+
+    In a container the script that called `create` runs again up to this call, with the same arguments.
+
+    Args:
+        trial_def: A subclass of a framework's Trial, such as `determined.pytorch.PyTorchTrial`.
+        config: An experiment config, or the path of one; `entrypoint` may be left out of the former.
+        local: Train in this process, without Docker.
+        test: The minimal loop instead of the whole training.
+        context_dir: Directory of the code; required unless local, where it defaults to the current one.
+        command: Script and arguments that call `create`; by default this process's. May name a notebook.
+        master_url: Of no meaning here: there is no server.
+
+    Returns:
+        The experiment's id; None for a local test, as in Determined.
+
+    Raises:
+        DetbuildError: A stage failed; each has its own message. A script ends with exit code 1 then.
+    """
+    if expected():
+        raise TrialGiven(trial_def)
+    if RunInfo.from_environ(os.environ) is not None:
+        return None  # a run that was given its class in another way imports the module of this call
+    from determined.experimental import _local, _submit
+    from determined.experimental._log import explained, logged, note_ignored
+
+    with logged(), explained():
+        note_ignored("master_url", master_url, why="there is no server")
+        if local:
+            return _local.train(trial_def, config, Path(context_dir or "."), test=test)
+        return _submit.submit(trial_def, config, context_dir, command=command, test=test)
+
+
+def create_trial_instance(
+    trial_def: type,
+    checkpoint_dir: str | Path,
+    config: Mapping[str, object] | str | Path | None = None,
+    hparams: Mapping[str, object] | None = None,
+) -> object:
+    """Make a trial by hand, for looking at it and trying its methods.
+
+    Args:
+        trial_def: A subclass of `determined.pytorch.PyTorchTrial`.
+        checkpoint_dir: Where it may write.
+        config: An experiment config, or the path of one.
+        hparams: By default one sample of the config's hyperparameters.
+    """
+    from determined.experimental import _local
+    from determined.experimental._log import explained
+
+    with explained():
+        return _local.instance(trial_def, Path(checkpoint_dir), config, hparams)

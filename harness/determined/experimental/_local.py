@@ -1,0 +1,120 @@
+"""`create(local=True)`: the trial in this very process, with the folders and records of any other run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detbuild.cli.session import home_of
+from detbuild.config.sampling import sample
+from detbuild.errors import ExperimentError
+from detbuild.experiment import Order, run_here, this_host
+from detbuild.store.home import Home
+from determined._errors import InvalidTrialError
+from determined._exit_codes import ExitCode
+from determined._records import Stage
+from determined._run_info import RunInfo
+from determined.exec.worker import run_trial
+from determined.experimental import _config
+from determined.experimental._log import LOG, tell, tell_stages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from determined._outcome import Outcome
+
+_FAILED = {
+    Stage.IMPORT: "importing the trial",
+    Stage.BUILD: "creating the trial",
+    Stage.RESTORE: "restoring the checkpoint",
+    Stage.TRAIN: "training",
+    Stage.VALIDATE: "validating",
+    Stage.CHECKPOINT: "saving a checkpoint",
+    None: "starting the trial",
+}
+
+
+def train(trial_class: type, given: _config.Given, context_dir: Path, *, test: bool) -> int | None:
+    """Train in this process; return the experiment's id, or None for a test.
+
+    Raises:
+        ExperimentError: the trial failed; says in which stage.
+    """
+    config, text = _config.local(given, test=test)
+    outcomes: list[Outcome] = []
+
+    def run(info: RunInfo) -> int:
+        LOG.info("Hyperparameters: %s", dict(info.hparams))
+        outcomes.append(run_trial(info, trial_class))
+        return outcomes[0].exit_code
+
+    LOG.info("Running a minimal test experiment locally" if test else "Training locally")
+    order = Order(config=config, text=text, context_dir=context_dir, test_mode=test)
+    home = Home.open(home_of(os.environ))
+    with _working_in(context_dir.resolve()):
+        state = run_here(order, this_host(os.environ), home, tell_stages if test else tell, train=run)
+    _raise_failure(outcomes[0])
+    folder = home.experiment(state.header.id).path
+    LOG.info("The %s; everything is in %s", "test experiment passed" if test else "trial was trained", folder)
+    return None if test else state.header.id
+
+
+def instance(
+    trial_class: type,
+    directory: Path,
+    given: _config.Given,
+    hparams: Mapping[str, object] | None,
+) -> object:
+    """Make a PyTorchTrial as a run would, outside of any run."""
+    from determined.pytorch import PyTorchTrial
+    from determined.pytorch._runner import context_of
+
+    if not issubclass(trial_class, PyTorchTrial):
+        raise InvalidTrialError(
+            f"{trial_class.__name__} is no PyTorchTrial",
+            mend="derive it from PyTorchTrial",
+        )
+    config, _ = _config.local(given, test=False)
+    seed = config.reproducibility.experiment_seed or 0
+    directory.mkdir(parents=True, exist_ok=True)
+    info = RunInfo(
+        experiment_id=0,
+        trial_id=0,
+        run=0,
+        trial_seed=seed,
+        slots=config.resources.slots_per_trial,
+        entrypoint="",
+        run_dir=str(directory),
+        context_dir=str(Path.cwd()),
+        context_name=Path.cwd().name,
+        checkpoint_dir=str(directory),
+        hparams=sample(config.hyperparameters, seed) if hparams is None else hparams,
+        config=config.resolved(),
+    )
+    return trial_class(context_of(info))
+
+
+def _raise_failure(outcome: Outcome) -> None:
+    if outcome.exit_code is ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
+    if outcome.ended.reason.failed:
+        raise ExperimentError(
+            f"{_FAILED[outcome.ended.stage]} failed: {outcome.ended.message}",
+            mend=outcome.ended.mend,
+        ) from outcome.error
+
+
+@contextmanager
+def _working_in(directory: Path) -> Iterator[None]:
+    """The trial finds its files and modules in the context, as it will in a container."""
+    before, path = Path.cwd(), list(sys.path)
+    os.chdir(directory)
+    sys.path.insert(0, str(directory))
+    try:
+        yield
+    finally:
+        os.chdir(before)
+        sys.path[:] = path

@@ -1,0 +1,76 @@
+"""`create(local=False)`: an image of the context, and an experiment that comes to the class there again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detbuild.cli.session import home_of
+from detbuild.cli.views import view
+from detbuild.engine.docker import DockerEngine
+from detbuild.errors import CanceledError, ConfigError, ExperimentError
+from detbuild.experiment import Order, follow, prepare, this_host
+from detbuild.experiment import submit as send
+from detbuild.store.home import Home
+from determined._trial import Trial
+from determined.experimental import _config
+from determined.experimental._log import LOG
+from determined.experimental._place import reach
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from detbuild.store.state import ExperimentState
+
+
+def submit(
+    trial_class: type,
+    given: _config.Given,
+    context_dir: str | Path,
+    *,
+    command: Sequence[str] | None,
+    test: bool,
+) -> int:
+    """Build the image and submit; return the experiment's id, for a test once it has ended.
+
+    Raises:
+        DetbuildError: by its kind: the call, the context, the engine, the build, or the test failed.
+    """
+    _check(trial_class, context_dir)
+    directory = Path(context_dir)
+    host, home, engine = this_host(os.environ), Home.open(home_of(os.environ)), DockerEngine()
+    with reach(trial_class, directory, command) as way, view(os.environ) as emit:
+        config, text = _config.submitted(given, way.entrypoint)
+        order = Order(config=config, text=text, context_dir=directory, includes=way.includes, test_mode=test)
+        id_ = send(prepare(order, host, home, emit, engine=engine), host, home, emit, engine=engine)
+        if test:
+            try:
+                _raise_failure(follow(home, id_, emit))
+            except KeyboardInterrupt:
+                LOG.info("left experiment %s, which goes on; see `detbuild logs %s -f`", id_, id_)
+                raise
+    return id_
+
+
+def _check(trial_class: object, context_dir: str | Path) -> None:
+    if not isinstance(trial_class, type) or not issubclass(trial_class, Trial):
+        raise ConfigError(
+            f"trial_def is {trial_class!r}, not a trial class",
+            mend="derive it from determined.pytorch.PyTorchTrial",
+        )
+    if not context_dir:
+        raise ConfigError(
+            "context_dir is required when local is False",
+            mend='give the directory of your code, for example context_dir="."',
+        )
+
+
+def _raise_failure(state: ExperimentState) -> None:
+    if state.state == "CANCELED":
+        raise CanceledError(f"experiment {state.header.id} was cancelled")
+    if state.state == "ERROR":
+        raise ExperimentError(
+            f"the test of experiment {state.header.id} failed: {state.why}",
+            mend=f"see `detbuild logs {state.header.id}`",
+        )
