@@ -14,10 +14,13 @@ RUN --mount=type=cache,id=detbuild-pip,target=/root/.cache/pip \
     PIP_CONFIG_FILE=/run/secrets/pip.conf PIP_CACHE_DIR=/root/.cache/pip PIP_BREAK_SYSTEM_PACKAGES=1 \
     python3 -m pip install -c /build/framework/constraints.txt -r /build/framework/requirements.txt
 
+# The .pth file keeps the harness importable for a run whose config sets a PYTHONPATH of its own.
 RUN --mount=type=bind,source=harness,target=/build/harness \
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 10) and "detbuild needs Python 3.10 or newer in the image")' \
     && mkdir -p /opt/detbuild/harness /run/determined/workdir && chmod 1777 /run/determined/workdir \
     && cp -R /build/harness/. /opt/detbuild/harness \
+    && python3 -c 'import pathlib, site; sites = pathlib.Path(site.getsitepackages()[0]); \
+sites.mkdir(parents=True, exist_ok=True); (sites / "detbuild.pth").write_text("/opt/detbuild/harness")' \
     && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/detbuild/harness
 
 WORKDIR /run/determined/workdir

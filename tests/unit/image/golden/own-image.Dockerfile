@@ -5,10 +5,13 @@ USER 0:0
 # A PYTHONPATH that the image has of its own stays, behind the harness; most have none.
 ENV PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1 PYTHONHASHSEED=0 PYTHONPATH=/opt/detbuild/harness${PYTHONPATH:+:$PYTHONPATH}
 
+# The .pth file keeps the harness importable for a run whose config sets a PYTHONPATH of its own.
 RUN --mount=type=bind,source=harness,target=/build/harness \
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 10) and "detbuild needs Python 3.10 or newer in the image")' \
     && mkdir -p /opt/detbuild/harness /run/determined/workdir && chmod 1777 /run/determined/workdir \
     && cp -R /build/harness/. /opt/detbuild/harness \
+    && python3 -c 'import pathlib, site; sites = pathlib.Path(site.getsitepackages()[0]); \
+sites.mkdir(parents=True, exist_ok=True); (sites / "detbuild.pth").write_text("/opt/detbuild/harness")' \
     && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/detbuild/harness
 
 WORKDIR /run/determined/workdir
