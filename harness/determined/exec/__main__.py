@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-if not getattr(sys.flags, "safe_path", False):
-    # Here stands the directory of this file, or with `-m` the current one, the context: its json.py is
-    # not for us. (The imports above have not met it: Python itself has both modules when it starts.)
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120
-
 if __name__ == "__main__":
+    if not getattr(sys.flags, "safe_path", False):
+        # Here stands the directory of this file, or with `-m` the current one, the context: its json.py is
+        # not for us. (The imports above have not met it: Python itself has both modules when it starts.)
+        sys.path[0] = os.path.abspath(os.path.join(__file__, "..", "..", ".."))  # noqa: PTH100, PTH118
     if sys.argv[1:] == ["worker"]:
         from determined.exec.worker import main
     else:
