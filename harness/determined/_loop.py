@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from determined._run import Run
 
 Metrics = Mapping[str, object]
+_VISIBLE = 0.01  # of the whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,8 @@ class Loop:
     _validated: int | None = None
     _saved: Position = field(default_factory=Position)
     _best: float | None = None
+    _stage: Stage | None = None
+    _told: float = 0.0  # the progress that was reported last
 
     def __post_init__(self) -> None:
         self._validated = self.start.validated
@@ -161,12 +164,23 @@ class Loop:
     def _train_to(self, batch: int) -> None:
         if self.trial.steps_completed >= batch:
             return
-        self.run.enter(Stage.TRAIN)
+        self._enter(Stage.TRAIN)
         self.trial.train_until(batch, self.run.should_stop)
         metrics = self.trial.reduce()
         self.run.report_training(self.trial.steps_completed, metrics)
         self.trial.reported(metrics)
-        self.run.report_progress(min(1.0, self.trial.steps_completed / self.schedule.max_length))
+        self._report_progress(min(1.0, self.trial.steps_completed / self.schedule.max_length))
+
+    def _enter(self, stage: Stage) -> None:
+        if stage is not self._stage:
+            self._stage = stage
+            self.run.enter(stage)
+
+    def _report_progress(self, fraction: float) -> None:
+        """Not oftener than anyone can see."""
+        if fraction >= 1 or fraction - self._told >= _VISIBLE:
+            self._told = fraction
+            self.run.report_progress(fraction)
 
     def _do_what_is_due(self, stop: Stop) -> None:
         if stop.validate:
@@ -175,7 +189,7 @@ class Loop:
             self._save_unless_current()
 
     def _validate(self) -> None:
-        self.run.enter(Stage.VALIDATE)
+        self._enter(Stage.VALIDATE)
         metrics = self.trial.evaluate()
         self._validated = self.trial.steps_completed
         self.run.report_validation(self._validated, metrics)
@@ -197,7 +211,7 @@ class Loop:
             position == self._saved or position.steps_completed == 0
         ):  # a trial that was never trained is no loss
             return
-        self.run.enter(Stage.CHECKPOINT)
+        self._enter(Stage.CHECKPOINT)
         with self.run.store_checkpoint(position.steps_completed, self.trial.metadata()) as (directory, uuid):
             self.trial.save(directory, position)
         self._saved = position

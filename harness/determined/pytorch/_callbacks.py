@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from determined._errors import InvalidTrialError
@@ -63,14 +63,16 @@ class Hooks:
 
     def __init__(self, callbacks: Mapping[str, PyTorchCallback]) -> None:
         self.callbacks = _checked(callbacks)
+        names = [name for name in vars(PyTorchCallback) if name.startswith("on_")]
+        self._hooks = {name: _overriding(self.callbacks.values(), name) for name in names}
         self.epoch_start = tuple(_epoch_hook(hook) for hook in self.of("on_training_epoch_start"))
         self.epoch_end = tuple(_epoch_hook(hook) for hook in self.of("on_training_epoch_end"))
 
     def of(self, name: str) -> tuple[Callable[..., object], ...]:
-        return tuple(getattr(one, name) for one in self.callbacks.values() if _overridden(one, name))
+        return self._hooks[name]
 
     def call(self, name: str, *args: object, **keywords: object) -> None:
-        for hook in self.of(name):
+        for hook in self._hooks[name]:
             hook(*args, **keywords)
 
     def state_dicts(self) -> dict[str, State]:
@@ -83,8 +85,10 @@ class Hooks:
                 one.load_state_dict(states[name])
 
 
-def _overridden(callback: PyTorchCallback, name: str) -> bool:
-    return getattr(getattr(callback, name), "__func__", None) is not getattr(PyTorchCallback, name)
+def _overriding(callbacks: Iterable[PyTorchCallback], name: str) -> tuple[Callable[..., object], ...]:
+    own = getattr(PyTorchCallback, name)
+    hooks = (getattr(one, name) for one in callbacks)
+    return tuple(hook for hook in hooks if getattr(hook, "__func__", None) is not own)
 
 
 def _checked(callbacks: object) -> dict[str, PyTorchCallback]:

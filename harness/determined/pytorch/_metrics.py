@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from determined.pytorch._types import Untyped
 
 Values = dict[str, list[Any]]
+_Tensor = torch.Tensor  # found faster, in every batch
 _COMBINE: dict[Reducer, Callable[[torch.Tensor], torch.Tensor]] = {
     Reducer.SUM: torch.sum,
     Reducer.MAX: torch.max,
@@ -44,7 +45,10 @@ class Window:
             self._refuse(metrics)
         try:
             for key, value in metrics.items():
-                columns[key].append(_kept(value) if isinstance(value, torch.Tensor) else value)
+                if isinstance(value, _Tensor):
+                    # what carries a gradient was just computed; the next batch may change others in place
+                    value = value.detach() if value.requires_grad else value.clone()  # noqa: PLW2901
+                columns[key].append(value)
         except KeyError:
             self._refuse(metrics)
         self.count += 1
@@ -111,11 +115,6 @@ def plain(value: object, name: str) -> object:
     )
 
 
-def _kept(value: torch.Tensor) -> torch.Tensor:
-    """What carries a gradient was just computed; the next batch may change anything else in place."""
-    return value.detach() if value.requires_grad else value.clone()
-
-
 def _training_mean(values: Sequence[Any]) -> float | None:
     if any(isinstance(value, (str, bytes)) for value in values):
         return None
@@ -138,6 +137,8 @@ def _reduced(values: Sequence[Any], reducer: Reducer, name: str) -> float:
 def _mean(values: Sequence[Any], method: str) -> float:
     """Mean over the batches of the mean of each; one transfer from the device for all of them."""
     if all(isinstance(value, torch.Tensor) and value.dim() == 0 for value in values):
+        if len(values) == 1:
+            return float(values[0].item())
         return float(torch.stack(list(values)).to(torch.float64).mean())
     return float(torch.stack([_tensor(value, method).mean() for value in values]).mean())
 

@@ -10,7 +10,7 @@ import torch
 
 from determined._errors import CheckpointError, InvalidTrialError
 from determined.pytorch import _checkpoint, _rng, _state
-from determined.pytorch._device import to_device
+from determined.pytorch._device import to_cpu, to_device
 from determined.pytorch._evaluate import Evaluation
 from determined.pytorch._lr_scheduler import Pace
 from determined.pytorch._metrics import Window, plain, training_means
@@ -155,9 +155,9 @@ class PyTorchTrainable:
         return {"batches": steps, "epochs": self._clock.epochs(steps), **metrics}
 
     def _preparation(self) -> Callable[[Any], Any]:
-        if self.context.experimental.auto_to_device:
-            return partial(to_device, device=self.context.device)
-        return lambda batch: batch
+        if not self.context.experimental.auto_to_device:
+            return lambda batch: batch
+        return to_cpu if self.context.device.type == "cpu" else partial(to_device, device=self.context.device)
 
     def _after_batch(self) -> tuple[Callable[[int], object], ...]:
         """What has to be done after each batch of this trial; nothing, for most."""

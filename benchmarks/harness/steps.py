@@ -1,0 +1,164 @@
+"""What the harness adds to a step over a loop written by hand; both in one run, taking turns.
+
+    python3 benchmarks/harness/steps.py [--blocks 15] [--steps 2000]
+
+Each line gives the hand-written loop's time per step, what the harness adds (best block, and median of the
+differences of neighbouring blocks), and the ratio of the best. Times are of this thread's CPU, which other
+programs disturb least. Only compare figures of one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader as TorchDataLoader
+from torch.utils.data import TensorDataset
+
+from determined._chief import ChiefRun
+from determined._run_info import Length, RunInfo
+from determined.pytorch import DataLoader, PyTorchTrial, PyTorchTrialContext
+from determined.pytorch._runner import run_trial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+RECORDS, BATCH = 12_800, 32
+_now = time.thread_time
+
+
+def data() -> TensorDataset:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(RECORDS, 16, generator=generator)
+    return TensorDataset(x, x[:, :1])
+
+
+def tiny_mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 1))
+
+
+class Ready(list[tuple[torch.Tensor, ...]]):
+    """Batches made beforehand: loading costs both sides nothing."""
+
+
+def ready() -> Ready:
+    return Ready(tuple(batch) for batch in TorchDataLoader(data(), batch_size=BATCH))
+
+
+def by_hand(batches: Ready, steps: int, report: int) -> Iterator[float]:
+    """Seconds of each block of `steps` steps."""
+    model = tiny_mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    while True:
+        total, source = torch.zeros(()), iter(batches)
+        start = _now()
+        for step in range(steps):
+            try:
+                x, y = next(source)
+            except StopIteration:
+                source = iter(batches)
+                x, y = next(source)
+            loss = nn.functional.mse_loss(model(x), y)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            total += loss.detach()
+            if (step + 1) % report == 0:
+                (total / report).item()
+                total.zero_()
+        yield _now() - start
+
+
+def trial_class(
+    batches: Ready, steps: int, blocks: list[float], between: Callable[[], None]
+) -> type[PyTorchTrial]:
+    class Tiny(PyTorchTrial):
+        def __init__(self, context: PyTorchTrialContext) -> None:
+            self.context = context
+            context.experimental.disable_dataset_reproducibility_checks()
+            self.model = context.wrap_model(tiny_mlp())
+            self.optimizer = context.wrap_optimizer(torch.optim.SGD(self.model.parameters(), lr=0.01))
+            self.start = 0.0
+
+        def build_training_data_loader(self) -> Ready:
+            return batches
+
+        def build_validation_data_loader(self) -> DataLoader:
+            return DataLoader(data(), batch_size=RECORDS)
+
+        def train_batch(
+            self,
+            batch: tuple[torch.Tensor, ...],
+            epoch_idx: int,  # noqa: ARG002  (called with keywords)
+            batch_idx: int,
+        ) -> dict[str, torch.Tensor]:
+            if batch_idx % steps == 0:
+                self._next_block()
+            x, y = batch
+            loss = nn.functional.mse_loss(self.model(x), y)
+            self.context.backward(loss)
+            self.context.step_optimizer(self.optimizer)
+            return {"loss": loss}
+
+        def _next_block(self) -> None:
+            if self.start:
+                blocks.append(_now() - self.start)
+            between()
+            self.start = _now()
+
+        def evaluate_batch(self, batch: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
+            x, y = batch
+            return {"loss": nn.functional.mse_loss(self.model(x), y)}
+
+    return Tiny
+
+
+def compare(report: int, steps: int, blocks: int) -> str:
+    """Alternate one block of each, so that both meet the same noise."""
+    batches = ready()
+    hand, ours, theirs = by_hand(batches, steps, report), [], []
+    trial = trial_class(batches, steps, ours, lambda: theirs.append(next(hand)))
+    with tempfile.TemporaryDirectory() as folder:
+        run_trial(trial, ChiefRun(_info(Path(folder), report, steps * (blocks + 1) + 1)))
+    us = [(a - b) / steps * 1e6 for a, b in zip(ours[1:], theirs[1:], strict=False)]
+    floor, best = min(theirs) / steps * 1e6, (min(ours) - min(theirs)) / steps * 1e6
+    added = f"harness adds {best:+6.2f} best, {statistics.median(us):+6.2f} median"
+    return f"report every {report:3}: by hand {floor:6.1f} us, {added}, ratio {min(ours) / min(theirs):.3f}"
+
+
+def _info(folder: Path, report: int, length: int) -> RunInfo:
+    (folder / "context").mkdir()
+    return RunInfo(
+        experiment_id=1,
+        trial_id=1,
+        run=0,
+        trial_seed=0,
+        slots=0,
+        entrypoint="steps:Tiny",
+        run_dir=str(folder),
+        context_dir=str(folder / "context"),
+        context_name="context",
+        checkpoint_dir=str(folder / "checkpoints"),
+        max_length=Length("batches", length),
+        config={"scheduling_unit": report, "checkpoint_policy": "none"},
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--blocks", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=2000)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    for report in (100, 1):
+        print(compare(report, args.steps, args.blocks))
+
+
+if __name__ == "__main__":
+    main()
