@@ -1,0 +1,325 @@
+"""Faults made for real on a Docker Engine: nothing is lost, nothing doubled, and the reason is shown."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from detbuild import experiment
+from detbuild.config.parse import config_from_mapping
+from detbuild.controller.attend import request, resume, wait
+from detbuild.controller.lease import holder
+from detbuild.engine.docker import DockerEngine
+from detbuild.errors import EngineError
+from detbuild.events import Event
+from detbuild.experiment import Order, this_host
+from detbuild.store.folder import ExperimentFolder
+from detbuild.store.home import Home
+from detbuild.store.progress import trajectory
+from detbuild.store.state import ExperimentState, load, run_records
+from determined._records import Training, Validation
+
+pytestmark = pytest.mark.engine
+
+MODEL = Path(__file__).parent / "model"
+BATCHES = 40
+CONFIG: Mapping[str, object] = {
+    "name": "fault",
+    "entrypoint": ["python3", "train.py"],
+    "searcher": {"name": "single", "metric": "accuracy", "smaller_is_better": False},
+    "resources": {"slots_per_trial": 0},
+    "hyperparameters": {"batches": BATCHES, "pace": 0.05, "ballast": 10},
+}
+PATIENCE = 60  # seconds
+
+
+def expected(batches: int = BATCHES) -> list[Training | Validation]:
+    reports: list[Training | Validation] = []
+    loss = 1.0
+    for batch in range(1, batches + 1):
+        loss = loss * 0.9 + 1 / (batch + loss)
+        reports.append(Training(batch, {"loss": loss}))
+        if batch % 5 == 0:
+            reports.append(Validation(batch, {"accuracy": 1 / (1 + loss)}))
+    return reports
+
+
+@dataclass
+class Trial:
+    """A submitted experiment, and what can be done to it."""
+
+    home: Home
+    folder: ExperimentFolder
+    engine: DockerEngine
+
+    @property
+    def id(self) -> int:
+        return self.folder.id
+
+    def state(self) -> ExperimentState:
+        return load(self.folder)
+
+    def container(self, run: int = 0) -> str:
+        return f"detbuild-{self.home.id}-{self.id}-1-{run}"
+
+    def steps(self) -> int:
+        trial = self.state().trials.get(1)
+        return trial.progress.steps_completed if trial else 0
+
+    def until(self, condition: Callable[[], object], *, what: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, f"{what} did not come; {self.state()}"
+            time.sleep(0.05)
+
+    def train_until(self, batch: int) -> None:
+        self.until(lambda: self.steps() >= batch, what=f"batch {batch}")
+
+    def end(self) -> ExperimentState:
+        return wait(self.home, self.id, list[Event]().append)
+
+    def outcomes(self) -> list[str]:
+        return [run.finished.outcome for run in self.state().trials[1].runs if run.finished]
+
+    def reports(self) -> list[Training | Validation]:
+        trial = self.state().trials[1]
+        folders = [self.folder.run(1, run.run) for run in trial.runs]
+        return list(trajectory(folders, run_records(self.folder, trial)))
+
+    def kill_controller(self) -> None:
+        found = holder(self.folder.lock_file)
+        if found is not None and found.pid:
+            os.kill(found.pid, signal.SIGKILL)
+            self.until(lambda: holder(self.folder.lock_file) is None, what="the controller's end")
+
+    def worker(self) -> int:
+        """The worker's pid on the host: the supervisor's child."""
+        top = docker("top", self.container(), "-eo", "pid,args").splitlines()[1:]
+        return next(int(line.split()[0]) for line in top if "train.py" in line)
+
+
+def docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[DockerEngine]:
+    engine = DockerEngine()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def submit(tmp_path: Path, engine: DockerEngine) -> Iterator[Callable[..., Trial]]:
+    home = Home.open(tmp_path / "home")
+    host = this_host({"PATH": os.environ["PATH"], "HOME": str(tmp_path)})
+    made: list[Trial] = []
+
+    def make(context: Path = MODEL, **changes: object) -> Trial:
+        config = config_from_mapping({**CONFIG, **changes})
+        order = Order(config=config, text="", context_dir=context)
+        submission = experiment.prepare(order, host, home, list[Event]().append, engine=engine)
+        number = experiment.submit(submission, host, home, list[Event]().append, engine=engine)
+        made.append(Trial(home, home.experiment(number), engine))
+        return made[-1]
+
+    yield make
+    for trial in made:
+        if not trial.state().over:
+            request(trial.home, trial.id, "kill")
+            trial.end()
+    for container in engine.find({"detbuild.home": home.id}):
+        engine.remove(container.id)
+
+
+def assert_whole(trial: Trial, outcomes: list[str], *, restarts: int = 0) -> None:
+    state = trial.end()
+    assert (state.state, trial.outcomes()) == ("COMPLETED", outcomes)
+    assert state.trials[1].restarts == restarts
+    assert trial.reports() == expected()
+    steps = [c.steps_completed for c in state.trials[1].progress.checkpoints]
+    assert set(steps) >= set(range(5, BATCHES + 1, 5))
+    trial.until(lambda: trial.engine.find({"detbuild.home": trial.home.id}) == (), what="a clean engine")
+
+
+def test_nothing_goes_wrong(submit: Callable[..., Trial]) -> None:
+    trial = submit()
+    assert_whole(trial, ["completed"])
+    assert (trial.folder.run(1, 0).path / "events.jsonl").stat().st_uid == os.getuid()
+
+
+def test_the_controller_is_killed_again_and_again(submit: Callable[..., Trial]) -> None:
+    trial = submit()
+    for batch in (3, 9, 16, 24, 31):
+        trial.train_until(batch)
+        trial.kill_controller()
+        assert resume(trial.home) == (trial.id,)
+    assert_whole(trial, ["completed"])
+
+
+def test_a_controller_that_is_gone_is_replaced_by_whoever_waits(submit: Callable[..., Trial]) -> None:
+    trial = submit()
+    trial.train_until(5)
+    trial.kill_controller()
+    assert_whole(trial, ["completed"])
+
+
+def test_the_worker_is_killed(submit: Callable[..., Trial]) -> None:
+    trial = submit()
+    trial.train_until(12)
+    os.kill(trial.worker(), signal.SIGKILL)
+    assert_whole(trial, ["user_error", "completed"], restarts=1)
+    assert trial.state().trials[1].runs[0].finished.signal == "SIGKILL"  # type: ignore[union-attr]
+
+
+def test_the_supervisor_is_killed(submit: Callable[..., Trial]) -> None:
+    trial = submit()
+    trial.train_until(12)
+    docker("kill", trial.container())
+    assert_whole(trial, ["infrastructure", "completed"])
+
+
+def test_the_container_is_removed(submit: Callable[..., Trial]) -> None:
+    trial = submit()
+    trial.train_until(12)
+    docker("rm", "-f", trial.container())
+    assert_whole(trial, ["lost", "completed"])
+
+
+def test_controller_and_container_are_killed_together(submit: Callable[..., Trial]) -> None:
+    trial = submit()
+    trial.train_until(12)
+    trial.kill_controller()
+    docker("kill", trial.container())
+    assert_whole(trial, ["infrastructure", "completed"])
+
+
+def test_somebody_stops_the_container(submit: Callable[..., Trial]) -> None:
+    trial = submit()
+    trial.train_until(12)
+    docker("stop", trial.container())
+    assert_whole(trial, ["preempted", "completed"])
+
+
+def test_memory_runs_out(submit: Callable[..., Trial], tmp_path: Path) -> None:
+    context = tmp_path / "hungry"
+    context.mkdir()
+    (context / "train.py").write_bytes((MODEL / "train.py").read_bytes())
+    (context / "hog").touch()
+    trial = submit(context, hyperparameters={"batches": BATCHES, "pace": 0.05, "ballast": 10})
+    docker("update", "--memory", "64m", "--memory-swap", "64m", trial.container())
+    assert_whole(trial, ["out_of_memory", "completed"], restarts=1)
+    assert "out of memory" in trial.state().trials[1].runs[0].finished.message  # type: ignore[union-attr]
+
+
+def test_the_newest_checkpoint_is_damaged(submit: Callable[..., Trial]) -> None:
+    trial = submit()
+    trial.train_until(16)
+    trial.kill_controller()
+    docker("kill", trial.container())
+    newest = trial.state().trials[1].progress.checkpoints[0]
+    os.truncate(trial.folder.checkpoints / newest.uuid / "state.json", 3)
+    assert_whole(trial, ["infrastructure", "completed"])
+    damaged = [c for c in trial.state().trials[1].progress.checkpoints if c.state == "ERROR"]
+    assert [c.uuid for c in damaged] == [newest.uuid]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a small file system")
+def test_the_disk_of_the_checkpoints_is_full(submit: Callable[..., Trial], tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], check=True)
+    try:
+        trial = submit(
+            checkpoint_storage={"type": "shared_fs", "host_path": str(small)},
+            hyperparameters={"batches": BATCHES, "pace": 0.02, "ballast": 200_000},
+        )
+        trial.until(lambda: trial.outcomes()[-1:] == ["disk_full"], what="a full disk")
+        trial.until(lambda: "no space left" in trial.state().why, what="the reason")
+        kept = trial.state().trials[1].progress.checkpoints
+        assert [c.state for c in kept] == ["COMPLETED"] * len(kept)
+        assert not list(small.glob(".*.tmp"))
+        subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
+        assert_whole(trial, ["disk_full", "completed"])
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+def test_two_controllers_at_once(submit: Callable[..., Trial]) -> None:
+    trial = submit(hyperparameters={"batches": BATCHES, "pace": 0.2, "ballast": 10})
+    trial.until(lambda: holder(trial.folder.lock_file), what="the controller")
+    found = holder(trial.folder.lock_file)
+    command = [sys.executable, "-m", "detbuild.controller", str(trial.folder.path)]
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert second.returncode == 75
+    assert found is not None
+    assert f"process {found.pid}" in second.stderr
+    assert_whole(trial, ["completed"])
+
+
+def test_whoever_follows_may_leave(submit: Callable[..., Trial]) -> None:
+    trial = submit()
+    code = (
+        "import sys; from pathlib import Path; from detbuild.experiment import follow; "
+        "from detbuild.store.home import Home; "
+        f"follow(Home.open(Path({str(trial.home.path)!r})), {trial.id}, lambda e: print(e, flush=True))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as follower:
+        assert follower.stdout is not None
+        assert "RunStarted" in follower.stdout.readline()
+        follower.send_signal(signal.SIGINT)
+        follower.communicate()
+    assert_whole(trial, ["completed"])
+
+
+@pytest.mark.parametrize(("verb", "outcome"), [("cancel", "preempted"), ("kill", "killed")])
+def test_a_request_is_answered_at_once(submit: Callable[..., Trial], verb: str, outcome: str) -> None:
+    trial = submit(hyperparameters={"batches": 10_000, "pace": 0.05, "ballast": 10})
+    trial.train_until(7)
+    began = time.monotonic()
+    request(trial.home, trial.id, verb)
+    state = trial.end()
+    assert time.monotonic() - began < 5
+    assert (state.state, trial.outcomes()) == ("CANCELED", [outcome])
+    steps = state.trials[1].progress.steps_completed
+    assert trial.reports() == [report for report in expected(10_000) if report.steps_completed <= steps]
+    if verb == "cancel":
+        assert state.trials[1].progress.checkpoints[0].steps_completed == steps
+
+
+def test_a_kill_that_was_asked_while_nobody_listened(submit: Callable[..., Trial]) -> None:
+    trial = submit(hyperparameters={"batches": 10_000, "pace": 0.05, "ballast": 10})
+    trial.train_until(7)
+    trial.kill_controller()
+    docker("kill", trial.container())
+    trial.folder.request("kill")
+    resume(trial.home)
+    assert (trial.end().state, trial.outcomes()) == ("CANCELED", ["killed"])
+    assert trial.engine.find({"detbuild.home": trial.home.id}) == ()
+
+
+def test_a_container_that_cannot_start_says_why(submit: Callable[..., Trial]) -> None:
+    trial = submit(resources={"slots_per_trial": 0, "devices": ["/dev/no-such-device:/dev/x"]})
+    state = trial.end()
+    assert (state.state, trial.outcomes()) == ("ERROR", ["hopeless"])
+    assert "/dev/no-such-device" in state.why
+
+
+def test_an_engine_that_cannot_be_reached_creates_nothing(tmp_path: Path) -> None:
+    home = Home.open(tmp_path / "home")
+    host = this_host({"HOME": str(tmp_path)})
+    order = Order(config=config_from_mapping(CONFIG), text="", context_dir=MODEL)
+    with pytest.raises(EngineError, match="cannot reach Docker Engine"):
+        experiment.prepare(
+            order, host, home, list[Event]().append, engine=DockerEngine(f"unix://{tmp_path}/none.sock")
+        )
+    assert home.ids() == ()
