@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from docker.utils.build import exclude_paths
 from pathspec import GitIgnoreSpec
 
 from detbuild.context.hashes import HashCache
 from detbuild.context.walk import listing, snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PATTERNS = (
     "data/raw/",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from detbuild.context.content import open_entry
 from detbuild.context.snapshot import ContextSnapshot, Entry, file_snapshot, raw
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
 
 _BLOCK = 512
 _RECORD = 20 * _BLOCK  # a tar file is filled up to whole records

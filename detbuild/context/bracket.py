@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _EVERY_BYTE = frozenset(range(1, 256))
 

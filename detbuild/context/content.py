@@ -6,11 +6,14 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from detbuild.context.snapshot import Entry, raw, shown
 from detbuild.errors import ContextError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _CHUNK = 1 << 20
 _TRIES = 3

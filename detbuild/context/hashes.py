@@ -8,10 +8,13 @@ import os
 import struct
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detbuild.context.content import hash_file, state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _MAGIC = b"detbuild hashes 1\n"
 _RECORD = struct.Struct("<QqqQ32s")  # size, mtime_ns, ctime_ns, inode, SHA-256

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from detbuild.context.snapshot import text
 from detbuild.context.wildmatch import Glob, compile_name, compile_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
 
 NAME = b".detignore"
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from detbuild.context.scan import Findings
 from detbuild.context.snapshot import Kind, order, shown, text
 from detbuild.events import Warned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from detbuild.context.scan import Findings
 
 
 class Kept(NamedTuple):

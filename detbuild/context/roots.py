@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from detbuild.context.snapshot import ContextSnapshot
 from detbuild.errors import ContextError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from detbuild.context.snapshot import ContextSnapshot
 
 
 def context_root(context_dir: Path, *, home: Path | None, allow_anything: bool) -> bytes:

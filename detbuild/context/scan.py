@@ -87,11 +87,8 @@ class Walk:
 
     def _sort(self, directory: bytes, scope: ignore.Scope, entries: _Entries) -> list[bytes]:
         """Put each entry where it belongs and return the directories to walk next."""
-        found, by_paths, some_name_matches = (
-            self.findings.found.append,
-            scope.by_paths,
-            scope.some_name_matches,
-        )
+        by_paths, some_name_matches = scope.by_paths, scope.some_name_matches  # this loop is the hot one
+        found = self.findings.found.append
         at, inner = self.prefix + directory, []
         for name, entry in entries.items():
             is_dir = entry.is_dir(follow_symlinks=False)

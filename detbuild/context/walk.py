@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detbuild.context.content import hash_file
-from detbuild.context.hashes import HashCache
 from detbuild.context.listing import Listing, list_findings
 from detbuild.context.roots import context_root, include_root
 from detbuild.context.scan import Findings, Found, Problem, Walk, unreadable
 from detbuild.context.snapshot import ContextSnapshot, Entry, order, shown, text
 from detbuild.errors import ContextError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from detbuild.context.hashes import HashCache
 
 _SHOWN = 20  # problems in one message
 _LONG = 200  # characters of a path in it

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-import random
 import subprocess
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 NAMES = (
     b"a", b"b", b"c", b"ab", b"abc", b"foo", b"bar", b"foo.py", b"x.txt", b".x", b"A", b"Z9", b"a-b",

@@ -6,7 +6,7 @@ import os
 import tarfile
 import tracemalloc
 from itertools import cycle
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +14,9 @@ from detbuild.context.archive import stream
 from detbuild.context.snapshot import ContextSnapshot, Entry, file_snapshot, raw
 from detbuild.context.walk import snapshot
 from detbuild.errors import ContextError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GOLDEN = "b4124bd29f9d62dbd712aaeab55e70e098c06eac4e312dccc984e522d9a71db4"
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,6 +10,9 @@ from detbuild.context.content import hash_file, open_entry
 from detbuild.context.snapshot import Entry
 from detbuild.context.walk import snapshot
 from detbuild.errors import ContextError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MIB = 1 << 20
 

@@ -3,15 +3,19 @@ from __future__ import annotations
 import random
 import shutil
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from detbuild.context import ignore
-from detbuild.context.listing import Listing
 from detbuild.context.snapshot import raw
 from detbuild.context.walk import listing
 from tests.unit.context.git_oracle import Case, git, git_keeps, hostile_case, write_case
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from detbuild.context.listing import Listing
 
 needs_git = pytest.mark.skipif(
     shutil.which("git") is None, reason="git is the oracle, and it is not installed"

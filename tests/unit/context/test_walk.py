@@ -4,9 +4,9 @@ import os
 import socket
 import stat
 import tempfile
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +15,9 @@ from detbuild.context.roots import refuse_shadowing
 from detbuild.context.snapshot import Entry, file_snapshot, raw
 from detbuild.context.walk import listing, read_context, snapshot
 from detbuild.errors import ContextError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
