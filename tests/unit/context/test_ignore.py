@@ -71,6 +71,34 @@ def test_what_stays_is_what_git_keeps(tmp_path: Path, batch: int) -> None:
     assert differing == {}
 
 
+CORNERS = (
+    rb"**\/c", rb"x/**\/c", rb"x**/c", rb"x**\/c", rb"x/**", rb"**/y", rb"x/***/c", rb"/**/c", rb"x/**c",
+    rb"**c", rb"x/y/a/**/b", rb"*/y", rb"*/c", rb"x/*", rb"/*\n!/x", b"/*\n!/x/\n/x/*\n!/x/y/", b"//", b"/",
+    b"a//", b"x//y", b"x/y/\n!x/y/c", b"x/\n!x/y/c", b"a/", b"link/", b"link", b"!a\na", b"a\n!a", rb"\a",
+    rb"\!a", b"!a", rb"\#a", b"a\\ ", b"a\\  ", b"a\\\\ ", b"a\\", b"a ", b"a\r", b"a\r\r\n", b"a\r\n",
+    b"\r\n", b"a\x00b", b"\x00", b"[a", b"[", b"[]", b"[]a]", b"[!]a]", b"[^a]", b"[!", b"[a-", b"[a-]",
+    b"[--a]", b"[+--]", b"[\\]]", b"[\\a]", b"[a\\-c]", b"[c-a]", b"[[:alpha:]-z]", b"[[:alpha]",
+    b"[[:bogus:]]", b"[[:]a]", b"[[:alpha:", b"x[/]y", b"x?y", b"x[!a]y/c", b"b?a", b"\xef\xbb\xbfa",
+    b"\xef\xbb\xbf#a", b"a\n\xef\xbb\xbfb", b"#a", b" a", b"\ta", b"a\t", b"?", b"??", b"*.*", b".*", b"*",
+)  # fmt: skip
+CORNER_TREE = (
+    b"a", b"b/a", b"b/c", b"c", b"xc", b"x/c", b"x/y/c", b"x/y/a/b", b"x/y/a/q/b", b"!a", b"#a", b"a ",
+    b" a", b"a\\", b"a\\ ", b"a\t", b"a\r", b"]", b"-", b"[a", b"[", b"[:a", b".x", b"\xef\xbb\xbfb",
+    b"\xc3\xa9",
+)  # fmt: skip
+
+
+@needs_git
+def test_corners_of_the_language_are_as_in_git(tmp_path: Path) -> None:
+    root = tmp_path / "trees"
+    for number, rules in enumerate(CORNERS):
+        files = {**dict.fromkeys(CORNER_TREE, b""), b".detignore": rules}
+        write_case(root / str(number), Case(files, {b"link": b"x"}))
+    expected = git_keeps_of_each(root)
+    ours = {rules: kept_files(listing(root / str(number))) for number, rules in enumerate(CORNERS)}
+    assert ours == {rules: expected.get(b"%d" % number, set()) for number, rules in enumerate(CORNERS)}
+
+
 @needs_git
 def test_the_rule_that_is_named_is_the_one_that_git_names(tmp_path: Path) -> None:
     root = tmp_path / "trees"
