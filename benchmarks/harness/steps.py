@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -24,7 +25,6 @@ from determined._chief import ChiefRun
 from determined._run_info import Length, RunInfo
 from determined.pytorch import DataLoader, PyTorchTrial, PyTorchTrialContext
 from determined.pytorch._runner import run_trial
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from determined._errors import InvalidTrialError
+from determined.pytorch import PyTorchTrialContext
+from determined.pytorch._context import Setting
+from determined.pytorch._gradients import Aggregation
+
+
+def context(**aggregation: Any) -> PyTorchTrialContext:
+    return PyTorchTrialContext(
+        Setting(device=torch.device("cpu"), hparams={}, aggregation=Aggregation(**aggregation))
+    )
+
+
+class One:
+    """One weight that begins at 0; its gradient is whatever the loss is multiplied with."""
+
+    def __init__(self, ctx: PyTorchTrialContext, **wrapping: Any) -> None:
+        self.context = ctx
+        model = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(model.weight)
+        self.model = ctx.wrap_model(model)
+        self.optimizer = ctx.wrap_optimizer(torch.optim.SGD(self.model.parameters(), lr=1.0), **wrapping)
+
+    def batch(self, index: int, gradient: float, **stepping: Any) -> float:
+        self.context.clock.batch_idx = index
+        self.context.backward(self.model(torch.tensor([[gradient]])).sum())
+        self.context.step_optimizer(self.optimizer, **stepping)
+        return round(self.model.weight.item(), 6)
+
+
+def test_every_batch_is_a_step_by_default() -> None:
+    one = One(context())
+    assert [one.batch(index, 2.0) for index in range(3)] == [-2.0, -4.0, -6.0]
+
+
+def test_aggregated_gradients_are_averaged() -> None:
+    one = One(context(frequency=2))
+    assert [one.batch(0, 2.0), one.batch(1, 4.0), one.batch(2, 1.0), one.batch(3, 1.0)] == [0.0, -3.0, -3.0, -4.0]
+
+
+def test_aggregated_gradients_are_summed_where_the_config_or_the_optimizer_says_so() -> None:
+    for one in (One(context(frequency=2, average=False)), One(context(frequency=2), average_aggregated_gradients=False)):
+        assert [one.batch(0, 2.0), one.batch(1, 4.0)] == [0.0, -6.0]
+
+
+def test_clipping_sees_the_averaged_gradients_before_the_step() -> None:
+    one, seen = One(context(frequency=2)), []
+
+    def clip(parameters: Any) -> None:
+        (weight,) = parameters
+        seen.append(weight.grad.item())
+        weight.grad.clamp_(max=0.5)
+
+    assert [one.batch(0, 2.0, clip_grads=clip), one.batch(1, 4.0, clip_grads=clip)] == [0.0, -0.5]
+    assert seen == [3.0]
+
+
+def test_gradients_are_kept_where_the_trial_zeroes_them_itself() -> None:
+    one = One(context())
+    one.batch(0, 2.0, auto_zero_grads=False)
+    assert one.model.weight.grad.item() == 2.0
+    with pytest.raises(InvalidTrialError, match="auto_zero_grads=False, and optimizations.aggregation_frequency is 2"):
+        One(context(frequency=2)).batch(0, 1.0, auto_zero_grads=False)
+
+
+def test_backward_passes_on_what_torch_takes() -> None:
+    one = One(context())
+    output = one.model(torch.tensor([[3.0]]))
+    one.context.backward(output, gradient=torch.tensor([[2.0]]), retain_graph=True)
+    assert one.model.weight.grad.item() == 6.0
+
+
+def test_an_optimizer_that_was_not_wrapped_is_refused() -> None:
+    one = One(context())
+    one.optimizer = torch.optim.SGD(one.model.parameters(), lr=1.0)
+    with pytest.raises(InvalidTrialError, match="step_optimizer got an optimizer that was not wrapped"):
+        one.batch(0, 1.0)
+
+
+def test_automatic_mixed_precision_computes_in_half_and_gives_back_float32() -> None:
+    ctx = context()
+    ctx.experimental.use_amp()
+    seen: list[torch.dtype] = []
+
+    class Spy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(1, 1)
+
+        def forward(self, x: torch.Tensor) -> dict[str, Any]:
+            out = self.inner(x)
+            seen.append(out.dtype)
+            return {"out": out, "parts": [out]}
+
+    output = ctx.wrap_model(Spy())(torch.ones(1, 1))
+    assert seen == [torch.bfloat16]
+    assert (output["out"].dtype, output["parts"][0].dtype) == (torch.float32, torch.float32)
+
+
+def test_a_scaler_of_the_trial_steps_the_optimizer() -> None:
+    ctx = context()
+    scaler = ctx.wrap_scaler(torch.amp.GradScaler("cpu", init_scale=4.0))
+    one = One(ctx)
+    ctx.clock.batch_idx = 0
+    ctx.backward(scaler.scale(one.model(torch.tensor([[2.0]])).sum()))
+    ctx.step_optimizer(one.optimizer, scaler=scaler)
+    scaler.update()
+    assert one.model.weight.item() == -2.0
+
+
+def test_what_comes_too_late_or_twice_is_refused() -> None:
+    one = One(context())
+    with pytest.raises(InvalidTrialError, match="use_amp came after wrap_model"):
+        one.context.experimental.use_amp()
+    with pytest.raises(InvalidTrialError, match="wrap_scaler came after wrap_model"):
+        one.context.wrap_scaler(torch.amp.GradScaler("cpu"))
+    with pytest.raises(InvalidTrialError, match="apex is not supported"):
+        one.context.configure_apex_amp([], [], opt_level="O2")
+    with pytest.raises(InvalidTrialError, match="backward_passes_per_step=0"):
+        one.context.wrap_optimizer(one.optimizer, backward_passes_per_step=0)
+    with pytest.raises(InvalidTrialError, match="wrap_model got a int"):
+        one.context.wrap_model(3)  # type: ignore[type-var]
