@@ -61,7 +61,10 @@ def _copy(source: Path, target: Path, name: str) -> None:
     if path.is_absolute() or ".." in path.parts:
         raise EngineError(f"a file of the checkpoint would leave its directory: {name}")
     (target / path).parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(source / path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(source / path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise EngineError(f"cannot read {source / path}: {error.strerror}") from error
     with os.fdopen(descriptor, "rb") as file, (target / path).open("xb") as copy:
         shutil.copyfileobj(file, copy, 1 << 20)
         copy.flush()

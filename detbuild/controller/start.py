@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from detbuild.controller.clock import SystemClock
 from detbuild.controller.lease import lease
 from detbuild.controller.loop import Controller
 from detbuild.controller.world import World
+from detbuild.errors import LeaseError
 from detbuild.launch.gpus import exclusive, lock_file
 from detbuild.search.methods import search_method
 from detbuild.store.files import file_errors
@@ -42,7 +44,7 @@ def first_steps(folder: ExperimentFolder, engine: Engine) -> None:
 
     The controller that comes after adopts the container as it would after a crash.
     """
-    with lease(folder.lock_file):
+    with suppress(LeaseError), lease(folder.lock_file):  # another one may have been quicker
         controller = controller_of(folder, engine)
         controller.step()
 

@@ -20,7 +20,7 @@ _FULL_DISK_PAUSE = (
 
 
 def pause(finished: Sequence[RunFinished]) -> float:
-    """Seconds to wait before the next run: none after a user's error, ever more if the engine or disk fails."""
+    """Seconds to wait before the next run: none after a user's error, ever more if engine or disk fail."""
     failures = 0
     for run in reversed(finished):
         if run.counts:

@@ -41,6 +41,10 @@ class Home:
         """What may be deleted at any time: hashes of context files."""
         return self.path / "cache"
 
+    @property
+    def index(self) -> Path:
+        return self.path / "index.sqlite"
+
     def folder(self, experiment_id: int) -> ExperimentFolder:
         """The folder of a number, whether or not there is an experiment in it."""
         return ExperimentFolder(self.experiments / str(experiment_id))

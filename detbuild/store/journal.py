@@ -109,7 +109,7 @@ _KINDS: Mapping[str, type] = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the journal. `time`, in seconds since the epoch, is for display; the lines give the order."""
+    """One line of the journal. `time`, in seconds since the epoch, is for display: the lines have an order."""
 
     time: float
     fact: Fact

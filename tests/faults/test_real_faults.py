@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
 from detbuild import experiment
 from detbuild.config.parse import config_from_mapping
 from detbuild.controller.attend import request, resume, wait
@@ -20,11 +22,15 @@ from detbuild.engine.docker import DockerEngine
 from detbuild.errors import EngineError
 from detbuild.events import Event
 from detbuild.experiment import Order, this_host
-from detbuild.store.folder import ExperimentFolder
 from detbuild.store.home import Home
 from detbuild.store.progress import trajectory
 from detbuild.store.state import ExperimentState, load, run_records
 from determined._records import Training, Validation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from detbuild.store.folder import ExperimentFolder
 
 pytestmark = pytest.mark.engine
 
@@ -314,6 +320,7 @@ def test_a_container_that_cannot_start_says_why(submit: Callable[..., Trial]) ->
     assert "/dev/no-such-device" in state.why
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_engine_that_cannot_be_reached_creates_nothing(tmp_path: Path) -> None:
     home = Home.open(tmp_path / "home")
     host = this_host({"HOME": str(tmp_path)})
@@ -323,3 +330,4 @@ def test_an_engine_that_cannot_be_reached_creates_nothing(tmp_path: Path) -> Non
             order, host, home, list[Event]().append, engine=DockerEngine(f"unix://{tmp_path}/none.sock")
         )
     assert home.ids() == ()
+    gc.collect()  # docker-py leaves the socket to it that it could not connect

@@ -1,20 +1,18 @@
-"""A trial without a framework: a recurrence whose every value depends on all before, and a home to run it in."""
+"""A trial without a framework, whose every value depends on all before, and a home to run it in."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detbuild.config.parse import config_from_mapping
 from detbuild.config.rewrite import completed
 from detbuild.controller.loop import Controller
 from detbuild.controller.world import World
-from detbuild.engine.protocol import Engine
 from detbuild.search.methods import search_method
-from detbuild.store import journal
 from detbuild.store.folder import ExperimentFolder, Header
 from detbuild.store.home import Home
 from detbuild.store.progress import trajectory
@@ -34,6 +32,12 @@ from determined._records import (
 )
 from determined._run_info import RunInfo
 from tests.fakes import Effects, Exit, FakeEngine, Process
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+    from detbuild.engine.protocol import Engine
+    from detbuild.store import journal
 
 BATCHES = 6
 IMAGE_TAG = "detbuild:training"
@@ -57,7 +61,7 @@ def expected() -> list[Training | Validation]:
 
 
 def train(process: Process) -> Generator[None, None, Exit]:
-    """The program of the container: what harness and user code do together, one batch between two looks at it."""
+    """The program of the container: what harness and user code do together, one batch for each look at it."""
     info = RunInfo.load(process.run_dir)
     checkpoints = host_path(process, info.checkpoint_dir)
     _checkpoints.prepare(checkpoints)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -28,7 +30,10 @@ from detbuild.store.home import Home
 from detbuild.store.state import load
 from tests.fakes import FakeEngine, gpus
 
-SCRIPT = "{name: s, entrypoint: [python3, train.py], searcher: {name: single, metric: loss}, resources: {slots_per_trial: 0}}"
+SCRIPT = (
+    "{name: s, entrypoint: [python3, train.py], searcher: {name: single, metric: loss}, "
+    "resources: {slots_per_trial: 0}}"
+)
 
 
 @pytest.fixture
@@ -110,6 +115,17 @@ def test_a_directory_to_mount_that_is_not_there_is_said_before_anything_is_built
 
 # without a container
 
+RUN_LOCAL = """
+import sys
+from pathlib import Path
+from detbuild import experiment
+from detbuild.config.parse import parse_config
+from detbuild.store.home import Home
+context, home, text = Path(sys.argv[1], "model"), Home.open(Path(sys.argv[2])), sys.argv[3]
+order = experiment.Order(config=parse_config(text), text=text, context_dir=context)
+experiment.run_local(order, experiment.this_host({}), home, lambda event: None)
+"""
+
 
 def test_a_local_run_has_the_same_folder_and_events(tmp_path: Path, home: Home, host: Host) -> None:
     events: list[Event] = []
@@ -167,15 +183,14 @@ def test_ctrl_c_lets_a_local_run_leave(tmp_path: Path, home: Home, host: Host) -
 
 
 def test_a_local_run_whose_process_is_gone_is_settled(tmp_path: Path, home: Home, host: Host) -> None:
-    pid = os.fork()
-    if pid == 0:
-        experiment.run_local(order(tmp_path, "import time; time.sleep(60)"), host, home, list[Event]().append)
-        os._exit(0)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "train.py").write_text("import time; time.sleep(60)")
+    runner = subprocess.Popen([sys.executable, "-c", RUN_LOCAL, str(tmp_path), str(home.path), SCRIPT])
     deadline = time.monotonic() + 20
     while not (home.folder(1).run(1, 0).path / "events.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    runner.kill()
+    runner.wait()
     assert resume(home) == ()  # its supervisor lives, and with it the experiment
     supervisor = holder(home.folder(1).lock_file)
     assert supervisor is not None
@@ -190,11 +205,13 @@ def test_a_local_run_whose_process_is_gone_is_settled(tmp_path: Path, home: Home
 
 def _children_with(run_dir: str) -> list[int]:
     """Processes whose environment names the run folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if f"DETBUILD_RUN_DIR={run_dir}".encode() in path.read_bytes():
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
+    wanted = f"DETBUILD_RUN_DIR={run_dir}".encode()
+    environs = Path("/proc").glob("[0-9]*/environ")
+    return [int(path.parent.name) for path in environs if wanted in _content(path)]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

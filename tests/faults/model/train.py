@@ -1,4 +1,4 @@
-"""A trial without a framework, as a script: every value depends on all before, checkpoints and metrics are real."""
+"""A trial without a framework, as a script: every value depends on all before; checkpoints are real."""
 
 from __future__ import annotations
 
@@ -61,11 +61,12 @@ def train(events: EventFile) -> ExitReason:
         if stop_asked:
             save(events, batch, loss)
             return ExitReason.PREEMPTED
-        print(f"batch {batch}", flush=True)
+        sys.stdout.write(f"batch {batch}\n")
+        sys.stdout.flush()
         hog = Path(info.context_dir) / "hog"
         if hog.exists() and not info.run:
             hoard = [bytearray(os.urandom(1 << 20)) for _ in range(512)]
-            print(len(hoard))
+            sys.stdout.write(f"{len(hoard)} MiB\n")
         time.sleep(pace)
     return ExitReason.COMPLETED
 

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from detbuild.engine.protocol import ContainerSpec
-from detbuild.store.journal import RunFinished
-from detbuild.store.state import ExperimentState
 from determined._event_file import EventFile
 from determined._records import Ended, Exited, ExitReason, Started
 from determined._run_info import RunInfo
 from tests.fakes import INFO, Exit, FakeEngine, Process, gpus, run_for_ever
 from tests.faults.training import IMAGE_TAG, Rig, expected, host_path, rig, submit, train
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from detbuild.store.journal import RunFinished
+    from detbuild.store.state import ExperimentState
 
 
 def runs(state: ExperimentState) -> list[RunFinished]:

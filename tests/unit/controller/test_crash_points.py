@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 from tests.fakes import Crash, Effects, FakeEngine
 from tests.faults.training import BATCHES, Rig, expected, rig, train
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SLACK = 3  # crash points beyond the last effect: nothing happens there, and that must hold too
 
@@ -50,4 +52,4 @@ def test_a_crash_at_any_effect_loses_and_doubles_nothing(
     assert [c.steps_completed for c in state.trials[1].progress.checkpoints] == [6, 4, 2]
     assert len([name for name in effects.done if name.startswith("create ")]) == 1
     assert tried.engine.containers == {}
-    assert BATCHES == state.trials[1].progress.steps_completed
+    assert state.trials[1].progress.steps_completed == BATCHES

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
+import threading
+from typing import TYPE_CHECKING
 
 import pytest
 
 from detbuild.controller.lease import Holder, holder, lease
 from detbuild.errors import LeaseError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_a_second_controller_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
@@ -65,16 +70,8 @@ def test_a_look_at_the_holder_does_not_keep_a_controller_away(tmp_path: Path) ->
     file = tmp_path / "controller.lock"
     with lease(file):
         pass
-    looking = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"import fcntl; f = open({str(file)!r}); fcntl.flock(f, fcntl.LOCK_SH); print(1, flush=True); import time; time.sleep(0.2)",
-        ],
-        stdout=subprocess.PIPE,
-    )
-    assert looking.stdout is not None
-    looking.stdout.readline()
-    with lease(file):
-        pass
-    looking.communicate()
+    with file.open("rb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.2, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
+        with lease(file):
+            pass

@@ -10,7 +10,7 @@ from determined._records import Ended, Exited, ExitReason, Stage
 MESSAGE = "ValueError: no"
 
 
-def seen(  # noqa: PLR0913
+def seen(
     *,
     code: int | None = 0,
     reason: ExitReason | None = None,

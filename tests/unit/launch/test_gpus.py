@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,6 +10,9 @@ from detbuild.engine.protocol import ContainerState
 from detbuild.errors import EngineError
 from detbuild.launch.gpus import Gpu, choose, discover, exclusive, held, lacking
 from tests.fakes import INFO, gpus
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LISTED = """\
 GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-aaaa)

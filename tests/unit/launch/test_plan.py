@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +13,9 @@ from detbuild.launch.plan import Place, RunRequest, plan_run, user_of
 from detbuild.store.folder import ExperimentFolder, Header
 from determined._run_info import Length, RunInfo
 from tests.fakes import INFO
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 HEADER = Header(
     id=3, name="n", context_name="my-model", created=0.0, image="sha256:0", metric="loss", user="1000:1000"

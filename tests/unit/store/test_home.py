@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +11,9 @@ from detbuild.errors import ConfigError, EngineError
 from detbuild.store.folder import ExperimentFolder, Header
 from detbuild.store.home import Home
 from determined._run_info import RunInfo
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HEADER = Header(id=1, name="n", context_name="c", created=1.5, labels=("a", "b"), metric="loss", user="1:2")
 
@@ -83,7 +86,7 @@ def test_a_run_folder_tells_its_run(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(EngineError, match="cannot write .*/file/home"):
+    with pytest.raises(EngineError, match=r"cannot write .*/file/home"):
         Home.open(tmp_path / "file" / "home")
 
 

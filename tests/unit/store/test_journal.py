@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -23,6 +23,9 @@ from detbuild.store.journal import (
     encode,
     replay,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ALL = [
     Entry(1.0, TrialCreated(trial_id=1, seed=3, hparams={"lr": 0.1, "layers": {"sizes": [1, 2]}})),

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import tracemalloc
-from pathlib import Path
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +10,9 @@ from hypothesis import strategies as st
 from detbuild.store import reader
 from detbuild.store.reader import RecordFile, RecordParser, SetAside
 from determined._records import Line, Progress, Record, Training, encode
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RUN = "1-0"
 
@@ -33,7 +37,7 @@ def parse(*pieces: bytes) -> tuple[list[Line], RecordParser]:
 
 def cut(whole: bytes, places: list[int]) -> list[bytes]:
     edges = sorted({0, len(whole), *(place % (len(whole) + 1) for place in places)})
-    return [whole[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [whole[a:b] for a, b in pairwise(edges)]
 
 
 @given(places=st.lists(st.integers(0, 10_000)))

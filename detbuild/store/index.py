@@ -1,0 +1,138 @@
+"""An index over the experiments that are over, so that listing thousands of them is quick.
+
+It holds nothing that the files do not say. When it is gone, damaged, of another version or locked, the files
+are read instead; it is made again on the way.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from detbuild.events import Warned
+from detbuild.store.progress import Goal
+from detbuild.store.state import ExperimentState, load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from detbuild.events import Emit
+    from detbuild.store.home import Home
+
+_VERSION = 1  # of what a row holds; rows of another version are forgotten
+_PATIENCE = 0.5  # seconds for somebody who holds the index locked
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """One line of a listing."""
+
+    id: int
+    name: str
+    state: str
+    why: str
+    metric: str
+    best: float | None
+    steps_completed: int
+    trial_count: int
+    checkpoint_count: int
+    created: float  # seconds since the epoch, as `ended`
+    ended: float | None
+    local: bool
+    test_mode: bool
+    labels: tuple[str, ...]
+
+
+def summarize(state: ExperimentState) -> Summary:
+    header, progress = state.header, [trial.progress for trial in state.trials.values()]
+    goal = Goal(header.metric, header.smaller_is_better)
+    best = goal.best([p.best for p in progress if p.best])
+    return Summary(
+        id=header.id,
+        name=header.name,
+        state=state.state,
+        why=state.why,
+        metric=header.metric,
+        best=goal.value(best) if best else None,
+        steps_completed=max((p.steps_completed for p in progress), default=0),
+        trial_count=len(state.trials),
+        checkpoint_count=sum(len(p.checkpoints) for p in progress),
+        created=header.created,
+        ended=state.ended,
+        local=header.local,
+        test_mode=header.test_mode,
+        labels=header.labels,
+    )
+
+
+def summaries(home: Home, emit: Emit) -> Iterator[Summary]:
+    """Every experiment, newest first; numbers of submissions that were never finished are passed over."""
+    known = _read(home.index, emit)
+    learnt: dict[int, Summary] = {}
+    for number in reversed(home.ids()):
+        if number in known:
+            yield known[number]
+        elif home.folder(number).exists:
+            state = load(home.folder(number))
+            summary = summarize(state)
+            if state.over:
+                learnt[number] = summary
+            yield summary
+    _write(home.index, learnt)
+
+
+def _read(file: Path, emit: Emit) -> Mapping[int, Summary]:
+    if not file.exists():
+        return {}
+    try:
+        with closing(_open(file)) as index:
+            rows = index.execute("SELECT id, summary FROM experiments").fetchall()
+            return {number: _summary(text) for number, text in rows}
+    except sqlite3.OperationalError:
+        return {}  # locked, or on a disk that cannot lock
+    except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+        aside = file.with_name(f"{file.name}.damaged")
+        emit(Warned(f"{file} is damaged ({error}); it is kept as {aside.name} and made anew from the files"))
+        file.replace(aside)
+        for rest in ("-wal", "-shm"):
+            file.with_name(file.name + rest).unlink(missing_ok=True)
+        return {}
+
+
+def _write(file: Path, learnt: Mapping[int, Summary]) -> None:
+    if not learnt:
+        return
+    rows = [(number, json.dumps(asdict(summary))) for number, summary in learnt.items()]
+    try:
+        with closing(_open(file)) as index, index:
+            index.executemany("INSERT OR REPLACE INTO experiments VALUES (?, ?)", rows)
+    except sqlite3.Error:
+        return  # it only saves time
+
+
+def _open(file: Path) -> sqlite3.Connection:
+    index = sqlite3.connect(file, timeout=_PATIENCE)
+    try:
+        (version,) = index.execute("PRAGMA user_version").fetchone()
+        if version != _VERSION:
+            index.executescript(
+                f"""
+                PRAGMA journal_mode = WAL;
+                DROP TABLE IF EXISTS experiments;
+                CREATE TABLE experiments (id INTEGER PRIMARY KEY, summary TEXT NOT NULL);
+                PRAGMA user_version = {_VERSION};
+                """
+            )
+    except sqlite3.Error:
+        index.close()
+        raise
+    return index
+
+
+def _summary(text: str) -> Summary:
+    raw = json.loads(text)
+    return Summary(**{**raw, "labels": tuple(raw["labels"])})

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from detbuild.events import Event, ExperimentEnded, RunEnded, RunOutput, RunRecord, RunStarted, TrialQueued
+from detbuild.store.folder import ExperimentFolder, Header
+from detbuild.store.follow import ExperimentTail
+from detbuild.store.home import Home
+from detbuild.store.journal import ExperimentFinished, RunCreated, RunFinished, Waiting
+from detbuild.store.output import OutputFile, tail
+from determined._event_file import EventFile
+from determined._records import Training
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def folder_in(path: Path) -> ExperimentFolder:
+    folder = Home.open(path).new_experiment()
+    folder.write(Header(id=1, name="n", context_name="c", created=0.0), {})
+    folder.run(1, 0).path.mkdir()
+    return folder
+
+
+def new(tail_: ExperimentTail) -> list[Event]:
+    events: list[Event] = []
+    tail_.emit(events.append)
+    return events
+
+
+def test_everything_is_told_once_and_before_the_end(tmp_path: Path) -> None:
+    folder = folder_in(tmp_path)
+    run = folder.run(1, 0)
+    follower = ExperimentTail(folder)
+    assert new(follower) == []
+    folder.record(Waiting(trial_id=1, why="no GPU is free"))
+    folder.record(Waiting(trial_id=1, why=""))
+    folder.record(RunCreated(trial_id=1, run=0, container="abc", gpu_ids=("0",)))
+    assert new(follower) == [TrialQueued(1, "no GPU is free"), RunStarted(1, 0, "abc", ("0",))]
+    records = EventFile(run.events, "1-0")
+    records.append(Training(1, {"loss": 1.0}))
+    run.output("stdout").write_bytes(b"one\ntw")
+    assert new(follower) == [RunOutput(1, 0, "stdout", "one"), RunRecord(1, 0, Training(1, {"loss": 1.0}))]
+    run.output("stdout").write_bytes(b"one\ntwo\r\nthree")
+    run.output("stderr").write_bytes(b"\xff odd\n")
+    records.append(Training(2, {"loss": 0.5}))
+    records.close()
+    folder.record(
+        RunFinished(
+            trial_id=1, run=0, outcome="user_error", exit_code=1, message="boom", mend="mend it", retry=True
+        )
+    )
+    folder.record(ExperimentFinished(state="ERROR", why="boom"))
+    assert new(follower) == [
+        RunOutput(1, 0, "stdout", "two"),
+        RunOutput(1, 0, "stdout", "three"),
+        RunOutput(1, 0, "stderr", "\ufffd odd"),
+        RunRecord(1, 0, Training(2, {"loss": 0.5})),
+        RunEnded(1, 0, 1, "boom; mend it", True),
+        ExperimentEnded(1, "ERROR", "boom"),
+    ]
+    assert (new(follower), follower.over) == ([], True)
+
+
+def test_a_line_without_end_comes_in_pieces_of_bounded_size(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(b"x" * (3 << 20))
+    pieces = list(OutputFile(path).rest())
+    assert "".join(pieces) == "x" * (3 << 20)
+    assert max(map(len, pieces)) <= 2 << 20
+
+
+def test_the_last_lines_are_those_of_stderr_or_else_of_stdout(tmp_path: Path) -> None:
+    run = folder_in(tmp_path).run(1, 0)
+    assert tail(run) == ()
+    run.output("stdout").write_text("".join(f"line {number}\n" for number in range(100)))
+    assert tail(run, 2) == ("line 98", "line 99")
+    run.output("stderr").write_text("Traceback\n" + "y" * 1000)
+    assert tail(run) == ("Traceback", "y" * 500)
