@@ -77,7 +77,7 @@ CORNERS = (
     b"a//", b"x//y", b"x/y/\n!x/y/c", b"x/\n!x/y/c", b"a/", b"link/", b"link", b"!a\na", b"a\n!a", rb"\a",
     rb"\!a", b"!a", rb"\#a", b"a\\ ", b"a\\  ", b"a\\\\ ", b"a\\", b"a ", b"a\r", b"a\r\r\n", b"a\r\n",
     b"\r\n", b"a\x00b", b"\x00", b"[a", b"[", b"[]", b"[]a]", b"[!]a]", b"[^a]", b"[!", b"[a-", b"[a-]",
-    b"[--a]", b"[+--]", b"[\\]]", b"[\\a]", b"[a\\-c]", b"[a-a-z]", b"[[:alpha:]-z]", b"[[:alpha]",
+    b"[--a]", b"[+--]", b"[\\]]", b"[\\a]", b"[a\\-c]", b"[a-a-z]", b"[c-a]", b"[[:alpha:]-z]", b"[[:alpha]",
     b"[[:bogus:]]", b"[[:]a]", b"[[:alpha:", b"x[/]y", b"x?y", b"x[!a]y/c", b"b?a", b"\xef\xbb\xbfa",
     b"\xef\xbb\xbf#a", b"a\n\xef\xbb\xbfb", b"#a", b" a", b"\ta", b"a\t", b"?", b"??", b"*.*", b".*", b"*",
 )  # fmt: skip
