@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +12,9 @@ from determined._loop import Loop, Position, SavePolicy
 from determined._records import ExitReason, Stage
 from determined._run_info import RunInfo
 from determined._schedule import Period, Schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
 
 BEST = SavePolicy("best", "loss")
 NONE = SavePolicy("none")

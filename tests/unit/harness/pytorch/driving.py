@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -16,6 +15,9 @@ from determined._records import Checkpoint, ExitReason, Record, Training, Valida
 from determined._run_info import Length, RunInfo
 from determined.pytorch import DataLoader, PyTorchTrial, PyTorchTrialContext
 from determined.pytorch._runner import run_trial
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Records(Dataset[Any]):

@@ -96,7 +96,13 @@ def test_plain_weights_load_without_detbuild(folder: Folder) -> None:
 
 
 def test_whatever_a_state_holds_comes_back_as_it_was() -> None:
-    state = {"array": np.arange(3), "set": {1}, "path": [Path("x")], "tensor": torch.ones(2), "plain": (1, None)}
+    state = {
+        "array": np.arange(3),
+        "set": {1},
+        "path": [Path("x")],
+        "tensor": torch.ones(2),
+        "plain": (1, None),
+    }
     frozen = freeze(state, "the state")
     assert frozen["tensor"] is state["tensor"]
     back = thaw(frozen)
@@ -119,7 +125,9 @@ def test_a_state_that_cannot_be_pickled_is_named(folder: Folder) -> None:
         def build_callbacks(self) -> Any:
             return {"bad": Bad()}
 
-    with pytest.raises(InvalidTrialError, match="the state of a callback cannot be saved: it holds a function"):
+    with pytest.raises(
+        InvalidTrialError, match="the state of a callback cannot be saved: it holds a function"
+    ):
         folder.drive(Trial, max_length=THREE)
     assert list(folder.checkpoints.iterdir()) == []
 
@@ -171,7 +179,13 @@ def test_a_directory_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 def test_the_copy_of_the_code_never_holds_storage_or_caches(tmp_path: Path) -> None:
-    for name in ("model_def.py", "sub/layers.py", "__pycache__/x.pyc", ".git/config", "checkpoints/a/state_dict.pth"):
+    for name in (
+        "model_def.py",
+        "sub/layers.py",
+        "__pycache__/x.pyc",
+        ".git/config",
+        "checkpoints/a/state_dict.pth",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     (tmp_path / "link.py").symlink_to("model_def.py")

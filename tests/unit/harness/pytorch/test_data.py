@@ -28,7 +28,9 @@ def test_outside_the_harness_it_is_iterated_like_torchs_own() -> None:
 
 
 def test_a_replica_reads_its_share_from_where_it_is_told() -> None:
-    loader = DataLoader(Records(10), batch_size=2).get_data_loader(repeat=True, skip=2, num_replicas=2, rank=0)
+    loader = DataLoader(Records(10), batch_size=2).get_data_loader(
+        repeat=True, skip=2, num_replicas=2, rank=0
+    )
     assert (len(loader), values(loader, 3)) == (3, [[8.0, 9.0], [2.0, 3.0], [6.0, 7.0]])
 
 
@@ -89,7 +91,10 @@ class Sizeless(Dataset[Any]):
         ({"dataset": Records(), "batch_size": None}, "batch_size is None"),
         ({"dataset": Records(), "batch_size": 0}, "batch_size of a DataLoader is 0"),
         ({"dataset": Sizeless()}, "Sizeless has no length"),
-        ({"dataset": Records(), "shuffle": True, "sampler": SequentialSampler(range(3))}, "both sampler and shuffle"),
+        (
+            {"dataset": Records(), "shuffle": True, "sampler": SequentialSampler(range(3))},
+            "both sampler and shuffle",
+        ),
     ],
 )
 def test_what_cannot_be_resumed_or_read_is_refused(arguments: dict[str, Any], why: str) -> None:
@@ -142,7 +147,9 @@ def test_a_batch_without_an_array_has_no_length() -> None:
 
 
 def test_more_than_one_gpu_is_refused_plainly() -> None:
-    with pytest.raises(InvalidTrialError, match="slots_per_trial is 2, and training on more than one GPU") as caught:
+    with pytest.raises(
+        InvalidTrialError, match="slots_per_trial is 2, and training on more than one GPU"
+    ) as caught:
         choose_device(2)
     assert caught.value.mend == "set resources.slots_per_trial to 1"
     assert choose_device(0) == torch.device("cpu")

@@ -42,11 +42,19 @@ def test_every_batch_is_a_step_by_default() -> None:
 
 def test_aggregated_gradients_are_averaged() -> None:
     one = One(context(frequency=2))
-    assert [one.batch(0, 2.0), one.batch(1, 4.0), one.batch(2, 1.0), one.batch(3, 1.0)] == [0.0, -3.0, -3.0, -4.0]
+    assert [one.batch(0, 2.0), one.batch(1, 4.0), one.batch(2, 1.0), one.batch(3, 1.0)] == [
+        0.0,
+        -3.0,
+        -3.0,
+        -4.0,
+    ]
 
 
 def test_aggregated_gradients_are_summed_where_the_config_or_the_optimizer_says_so() -> None:
-    for one in (One(context(frequency=2, average=False)), One(context(frequency=2), average_aggregated_gradients=False)):
+    for one in (
+        One(context(frequency=2, average=False)),
+        One(context(frequency=2), average_aggregated_gradients=False),
+    ):
         assert [one.batch(0, 2.0), one.batch(1, 4.0)] == [0.0, -6.0]
 
 
@@ -66,7 +74,9 @@ def test_gradients_are_kept_where_the_trial_zeroes_them_itself() -> None:
     one = One(context())
     one.batch(0, 2.0, auto_zero_grads=False)
     assert one.model.weight.grad.item() == 2.0
-    with pytest.raises(InvalidTrialError, match="auto_zero_grads=False, and optimizations.aggregation_frequency is 2"):
+    with pytest.raises(
+        InvalidTrialError, match="auto_zero_grads=False, and optimizations.aggregation_frequency is 2"
+    ):
         One(context(frequency=2)).batch(0, 1.0, auto_zero_grads=False)
 
 

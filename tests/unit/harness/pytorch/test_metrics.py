@@ -56,7 +56,9 @@ def test_no_graph_is_kept_alive() -> None:
     assert [value.requires_grad for value in window.columns["loss"]] == [False]
 
 
-@pytest.mark.parametrize(("first", "second"), [({"a": 1}, {"b": 1}), ({"a": 1}, {"a": 1, "b": 2}), ({"a": 1}, {})])
+@pytest.mark.parametrize(
+    ("first", "second"), [({"a": 1}, {"b": 1}), ({"a": 1}, {"a": 1, "b": 2}), ({"a": 1}, {})]
+)
 def test_metrics_that_change_from_batch_to_batch_are_refused(first: Any, second: Any) -> None:
     window = Window("train_batch")
     window.add(first)
@@ -74,7 +76,9 @@ def test_one_tensor_is_the_loss() -> None:
     ("reducer", "value"), [(Reducer.AVG, 2.5), (Reducer.SUM, 7.0), (Reducer.MAX, 4.0), (Reducer.MIN, 1.0)]
 )
 def test_validation_metrics_are_reduced_over_batches(reducer: Reducer, value: float) -> None:
-    columns = {"m": [torch.tensor([1.0, 2.0]), torch.tensor(4.0)] if reducer is not Reducer.AVG else [1.0, 4.0]}
+    columns = {
+        "m": [torch.tensor([1.0, 2.0]), torch.tensor(4.0)] if reducer is not Reducer.AVG else [1.0, 4.0]
+    }
     assert reduce_validation(columns, {"m": reducer}) == {"m": value}
 
 
@@ -85,7 +89,11 @@ def test_a_validation_metric_that_is_no_number_is_named(value: object) -> None:
 
 
 def test_what_reducers_return_becomes_plain() -> None:
-    assert plain({"a": np.float32(1), "b": [torch.tensor([1, 2])], "c": "x"}, "m") == {"a": 1.0, "b": [[1, 2]], "c": "x"}
+    assert plain({"a": np.float32(1), "b": [torch.tensor([1, 2])], "c": "x"}, "m") == {
+        "a": 1.0,
+        "b": [[1, 2]],
+        "c": "x",
+    }
     with pytest.raises(InvalidTrialError, match="the metric m is a object"):
         plain(object(), "m")
 
@@ -100,7 +108,9 @@ def test_a_short_last_batch_counts_like_a_full_one_and_batches_and_epochs_are_ad
 
     outcome = folder.drive(Trial, max_length=Length("batches", 6))
     assert outcome.validations == [(6, {"batches": 6, "epochs": 5.0, "first": 1.0, "index": 0.5})]
-    assert [(steps, set(metrics)) for steps, metrics in outcome.training] == [(6, {"batches", "epochs", "loss"})]
+    assert [(steps, set(metrics)) for steps, metrics in outcome.training] == [
+        (6, {"batches", "epochs", "loss"})
+    ]
 
 
 def test_the_reported_loss_is_the_mean_since_the_last_report(folder: Folder) -> None:
@@ -162,7 +172,9 @@ def test_reducers_see_every_value_of_their_window(folder: Folder) -> None:
         def __init__(self, context: Any) -> None:
             super().__init__(context)
             self.largest = context.wrap_reducer(Largest(), name="largest")
-            self.indices = context.wrap_reducer(lambda values: list(values), name="indices", for_validation=False)
+            self.indices = context.wrap_reducer(
+                lambda values: list(values), name="indices", for_validation=False
+            )
             self.pair = context.wrap_reducer(lambda values: {"low": min(values)}, for_training=False)
 
         def train_batch(self, batch: Any, epoch_idx: int, batch_idx: int) -> Any:
@@ -182,7 +194,10 @@ def test_reducers_see_every_value_of_their_window(folder: Folder) -> None:
 
 @pytest.mark.parametrize(
     ("name", "result", "why"),
-    [("score", {"a": 1}, "'score' returned a dict"), (None, 1.0, "without a name returned float, not a dict")],
+    [
+        ("score", {"a": 1}, "'score' returned a dict"),
+        (None, 1.0, "without a name returned float, not a dict"),
+    ],
 )
 def test_a_reducer_with_a_name_gives_one_value_and_without_one_a_dict(
     folder: Folder, name: str | None, result: Any, why: str

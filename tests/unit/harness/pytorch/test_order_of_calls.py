@@ -64,7 +64,14 @@ def logging_trial(calls: list[str]) -> type[PyTorchTrial]:
     return Trial
 
 
-START = ["__init__", "build_callbacks", "on_trial_startup 0", "training loader", "validation loader", "on_training_start"]
+START = [
+    "__init__",
+    "build_callbacks",
+    "on_trial_startup 0",
+    "training loader",
+    "validation loader",
+    "on_training_start",
+]
 VALIDATION = [
     "on_validation_start",
     "on_validation_epoch_start",

@@ -91,7 +91,11 @@ def trained(folder: Folder, cuts: tuple[int, ...], options: dict[str, Any]) -> L
         outcome = folder.drive(trial, config=config, max_length=length, checkpoints=checkpoints)
         assert outcome.reason is (ExitReason.PREEMPTED if cut else ExitReason.COMPLETED)
         assert [restored.steps_completed for restored in outcome.of(Restored)] == list(
-            cuts[cuts.index(cut) - 1 : cuts.index(cut)] if cut and checkpoints else cuts[-1:] if checkpoints else []
+            cuts[cuts.index(cut) - 1 : cuts.index(cut)]
+            if cut and checkpoints
+            else cuts[-1:]
+            if checkpoints
+            else []
         )
         checkpoints = (outcome.newest,)
     return log
@@ -105,7 +109,9 @@ def assert_equal(one: Log, other: Log) -> None:
     assert all(torch.equal(value, other.weights[name]) for name, value in one.weights.items())
 
 
-def check(tmp_path: Any, options: dict[str, Any], cuts: tuple[tuple[int, ...], ...] = ((3,), (5,), (3, 7))) -> None:
+def check(
+    tmp_path: Any, options: dict[str, Any], cuts: tuple[tuple[int, ...], ...] = ((3,), (5,), (3, 7))
+) -> None:
     torch.manual_seed(0)
     folders = []
     for name in range(1 + len(cuts)):
@@ -136,7 +142,9 @@ def test_without_workers(
     check(tmp_path, options)
 
 
-@pytest.mark.parametrize(("shuffle", "dropout", "noise"), [(True, 0.5, True), (False, 0.0, True), (True, 0.0, False)])
+@pytest.mark.parametrize(
+    ("shuffle", "dropout", "noise"), [(True, 0.5, True), (False, 0.0, True), (True, 0.0, False)]
+)
 def test_with_two_workers(tmp_path: Any, shuffle: bool, dropout: float, noise: bool) -> None:
     check(tmp_path, {"shuffle": shuffle, "dropout": dropout, "noise": noise, "workers": 2}, cuts=((3,), (7,)))
 
@@ -171,7 +179,9 @@ def test_with_samplers_of_the_user(tmp_path: Any, loader: Any) -> None:
 
 
 def torch_loader(options: dict[str, Any]) -> Any:
-    return TorchDataLoader(Records(noise=True), batch_size=2, shuffle=True, num_workers=options.get("workers", 0))
+    return TorchDataLoader(
+        Records(noise=True), batch_size=2, shuffle=True, num_workers=options.get("workers", 0)
+    )
 
 
 class Stream(IterableDataset[Any]):

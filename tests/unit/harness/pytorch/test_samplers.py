@@ -60,7 +60,9 @@ def test_equal_seeds_shuffle_equally_and_passes_differ() -> None:
 )
 def test_two_processes_share_a_repeated_data_set_without_loss(rank: int, first: Any, length: int) -> None:
     adapted = adapt_batch_sampler(batches(), repeat=True, num_replicas=2, rank=rank)
-    own = BatchStream(OwnOrder(10, 2, shuffle=False, drop_last=False), Share(repeat=True, num_replicas=2, rank=rank))
+    own = BatchStream(
+        OwnOrder(10, 2, shuffle=False, drop_last=False), Share(repeat=True, num_replicas=2, rank=rank)
+    )
     foreign = BatchStream(ForeignOrder.of(batches()), Share(repeat=True, num_replicas=2, rank=rank), 3)
     assert list(islice(adapted, 5)) == list(islice(own, 5)) == list(islice(foreign, 5)) == first
     assert len(own) == length
@@ -94,7 +96,10 @@ def test_an_epoch_holds_every_record_once_and_epochs_differ() -> None:
 
 def test_a_short_batch_is_kept_or_dropped_as_asked() -> None:
     kept, dropped = (OwnOrder(5, 2, shuffle=False, drop_last=drop) for drop in (False, True))
-    assert [list(BatchStream(order, Share())) for order in (kept, dropped)] == [[[0, 1], [2, 3], [4]], [[0, 1], [2, 3]]]
+    assert [list(BatchStream(order, Share())) for order in (kept, dropped)] == [
+        [[0, 1], [2, 3], [4]],
+        [[0, 1], [2, 3]],
+    ]
 
 
 def test_a_sampler_that_yields_nothing_ends_instead_of_looping_for_ever() -> None:

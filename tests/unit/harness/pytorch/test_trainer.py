@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from determined import InvalidHP
+from determined._errors import InvalidTrialError
+from determined._records import Checkpoint, Ended, ExitReason, Record, Restored, Training, Validation, decode
+from determined._run_info import RUN_DIR_VARIABLE, Length
+from determined._schedule import Period, Units
+from determined.pytorch import Batch, Epoch, Trainer, init
+from tests.unit.harness.pytorch.driving import Folder, TinyTrial
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a script that nobody supervises keeps its run."""
+    monkeypatch.delenv(RUN_DIR_VARIABLE, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+    return tmp_path
+
+
+def records(run_dir: Path) -> list[Record]:
+    return [decode(line).record for line in (run_dir / "events.jsonl").read_bytes().splitlines(keepends=True)]
+
+
+def own_runs(home: Path) -> list[Path]:
+    return sorted(path.parent for path in home.glob(".local/share/detbuild/scripts/*/events.jsonl"))
+
+
+def steps(found: list[Record], kind: type) -> list[int]:
+    return [record.steps_completed for record in found if isinstance(record, kind)]  # type: ignore[attr-defined]
+
+
+def test_a_script_run_by_hand_trains_with_the_same_loop(home: Path) -> None:
+    with init(hparams={"width": 3}) as context:
+        assert context.get_hparam("width") == 3
+        Trainer(TinyTrial(context), context).fit(
+            max_length=Epoch(2),
+            validation_period=Batch(4),
+            checkpoint_period=Batch([3]),
+            reporting_period=Batch(5),
+            checkpoint_policy="none",
+            step_zero_validation=True,
+        )
+    (run_dir,) = own_runs(home)
+    found = records(run_dir)
+    assert steps(found, Training) == [3, 4, 5, 8, 10]
+    assert steps(found, Validation) == [0, 4, 8, 10]
+    assert steps(found, Checkpoint) == [3, 10]
+    assert found[-1] == Ended(ExitReason.COMPLETED)
+
+
+def test_best_means_all_where_there_is_no_searcher(home: Path) -> None:
+    with init() as context:
+        Trainer(TinyTrial(context), context).fit(max_length=Batch(4), validation_period=Batch(2))
+    assert steps(records(own_runs(home)[0]), Checkpoint) == [2, 4]
+
+
+def test_a_script_goes_on_from_a_checkpoint_and_not_beyond_its_length(home: Path) -> None:
+    with init() as context:
+        Trainer(TinyTrial(context), context).fit(max_length=Batch(3))
+    (checkpoint,) = (path.parent for path in home.glob(".local/**/state_dict.pth"))
+    trained: list[int] = []
+
+    class Second(TinyTrial):
+        def train_batch(self, batch: Any, epoch_idx: int, batch_idx: int) -> Any:
+            trained.append(batch_idx)
+            return super().train_batch(batch, epoch_idx, batch_idx)
+
+    with init() as context:
+        Trainer(Second(context), context).fit(max_length=Batch(5), latest_checkpoint=str(checkpoint))
+    assert trained == [3, 4]
+
+
+def test_test_mode_trains_one_batch(home: Path) -> None:
+    with init() as context:
+        Trainer(TinyTrial(context), context).fit(max_length=Batch(100), test_mode=True)
+    found = records(own_runs(home)[0])
+    assert (steps(found, Training), steps(found, Validation), steps(found, Checkpoint)) == ([1], [1], [1])
+
+
+def test_a_script_in_a_run_writes_the_records_of_that_run(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = folder.drive(TinyTrial, max_length=Length("batches", 3))
+    config = {"searcher": {"metric": "validation_loss"}, "min_validation_period": {"batches": 2}}
+    info = folder.info(
+        hparams={"width": 5}, config=config, max_length=Length("batches", 7), checkpoints=(first.newest,)
+    )
+    info.save(Path(info.run_dir))
+    monkeypatch.setenv(RUN_DIR_VARIABLE, info.run_dir)
+    with init() as context:
+        assert (context.get_hparam("width"), context.get_trial_seed(), context.get_initial_batch()) == (
+            5,
+            7,
+            3,
+        )
+        Trainer(TinyTrial(context), context).fit()
+    found = records(Path(info.run_dir))
+    assert steps(found, Restored) == [3]
+    assert steps(found, Validation) == [4, 6, 7]
+    assert found[-1] == Ended(ExitReason.COMPLETED)
+
+
+def test_invalid_hyperparameters_end_the_block_and_not_the_script(home: Path) -> None:
+    with init():
+        raise InvalidHP("too deep")
+    ended = records(own_runs(home)[0])[-1]
+    assert isinstance(ended, Ended)
+    assert (ended.reason, ended.message.startswith("InvalidHP: too deep")) == (ExitReason.INVALID_HP, True)
+
+
+def test_a_failing_script_is_recorded_and_fails(home: Path) -> None:
+    with pytest.raises(ZeroDivisionError), init():
+        raise ZeroDivisionError
+    ended = records(own_runs(home)[0])[-1]
+    assert isinstance(ended, Ended)
+    assert ended.reason is ExitReason.ERROR
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ({}, "fit does not know how long to train"),
+        ({"max_length": Batch(0)}, "max_length is"),
+        ({"max_length": Batch(2), "checkpoint_policy": "some"}, "checkpoint_policy is 'some'"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(arguments: dict[str, Any], why: str) -> None:
+    with pytest.raises(InvalidTrialError, match=why), init() as context:
+        Trainer(TinyTrial(context), context).fit(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("unit", "period"),
+    [
+        (Batch(3), Period(3)),
+        (Epoch(2), Period(10)),
+        (Batch(0), Period(1)),
+        (Epoch(-1), Period(1)),
+        (Batch([5, 2]), Period(at=(2, 5))),
+        (Epoch({1, 3}), Period(at=(5, 15))),
+    ],
+)
+def test_units_become_periods_in_batches(unit: Any, period: Period) -> None:
+    assert unit.period(Units(epoch=5), "validation_period") == period
