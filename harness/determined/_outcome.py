@@ -10,6 +10,7 @@ from determined._exit_codes import ExitCode
 from determined._records import Ended, ExitReason, Stage
 from determined._user_code import place_of
 
+_LONGEST = 4000  # characters of an error's text; the traceback in the output has all of it
 _SHM_MEND = "raise resources.shm_size in the experiment config, or use fewer data loader workers"
 _GPU_MEMORY_MEND = "lower the batch size, or use smaller layers: the GPU's memory is full"
 _HOST_MEMORY_MEND = "lower the batch size or the number of data loader workers: the host's memory is full"
@@ -66,7 +67,8 @@ def _message(error: BaseException, context_dir: Path) -> str:
     if isinstance(error, SystemExit):
         return f"the trial called sys.exit({'' if error.code is None else repr(error.code)}){where}"
     text = str(error)
-    return f"{type(error).__name__}{': ' if text else ''}{text}{where}"
+    shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} [...]"
+    return f"{type(error).__name__}{': ' if text else ''}{shown}{where}"
 
 
 def _mend(error: BaseException) -> str:

@@ -180,6 +180,11 @@ def test_whatever_a_trial_raises_becomes_its_last_word(
     assert records[-1] == outcome.ended
 
 
+def test_an_endless_message_is_cut(make_run: Callable[..., RunInfo]) -> None:
+    outcome, _ = go(make_run(), raises(ValueError("x" * 1_000_000)))
+    assert outcome.ended.message == f"ValueError: {'x' * 4000} [...]"
+
+
 @pytest.mark.parametrize(
     ("error", "mend"),
     [
