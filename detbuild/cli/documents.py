@@ -5,38 +5,27 @@ Times are seconds since the epoch, sizes bytes; what is not known yet is null.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
+
+from detbuild.store.index import summarize
 
 if TYPE_CHECKING:
     from detbuild.checkpoint.find import Found
     from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.index import Summary
     from detbuild.store.state import ExperimentState, RunState, TrialState
     from determined._records import Validation
 
 Document = dict[str, object]
 
 
-def experiment(state: ExperimentState, folder: ExperimentFolder) -> Document:
+def experiment(summary: Summary, folder: ExperimentFolder) -> Document:
     """One element of `detbuild list --json`."""
-    header = state.header
-    best = best_validation(state)
     return {
-        "id": header.id,
-        "name": header.name,
-        "state": state.state,
-        "why": state.why,
-        "metric": header.metric or None,
-        "best": best.metrics.get(header.metric) if best else None,
-        "steps_completed": max(
-            (trial.progress.steps_completed for trial in state.trials.values()), default=0
-        ),
-        "trial_count": len(state.trials),
-        "checkpoint_count": sum(len(trial.progress.checkpoints) for trial in state.trials.values()),
-        "created": header.created,
-        "ended": state.ended,
-        "local": header.local,
-        "test_mode": header.test_mode,
-        "labels": list(header.labels),
+        **asdict(summary),
+        "metric": summary.metric or None,
+        "labels": list(summary.labels),
         "folder": str(folder.path),
     }
 
@@ -45,7 +34,7 @@ def described(state: ExperimentState, folder: ExperimentFolder) -> Document:
     """The answer of `detbuild describe --json`."""
     header = state.header
     return {
-        **experiment(state, folder),
+        **experiment(summarize(state), folder),
         "image": header.image or None,
         "tag": header.tag or None,
         "context_dir": header.context_dir,

@@ -26,9 +26,10 @@ def list_(session: Session, /, *, as_json: bool, quiet: bool) -> None:
     With --json: a list of {"id", "name", "state", "why", "metric", "best", "steps_completed", "trial_count",
     "checkpoint_count", "created", "ended", "local", "test_mode", "labels", "folder"}.
     """
-    from detbuild.cli import documents, listing
+    from detbuild.cli import listing
+    from detbuild.cli.views import no_output
 
-    rows = [documents.experiment(state, folder) for state, folder in listing.experiments(session.home)]
+    rows = list(listing.experiments(session.home, no_output))
     if as_json:
         show_json(rows)
     elif quiet:

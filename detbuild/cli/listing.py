@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from detbuild.cli import documents
 from detbuild.errors import ConfigError
 from detbuild.store import state as store
 from detbuild.store.home import Home
+from detbuild.store.index import summaries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from detbuild.cli.documents import Document
+    from detbuild.events import Emit
     from detbuild.store.folder import ExperimentFolder
     from detbuild.store.state import ExperimentState, TrialState
 
 
-def experiments(home: Path) -> Iterator[tuple[ExperimentState, ExperimentFolder]]:
+def experiments(home: Path, emit: Emit) -> Iterator[Document]:
     """All experiments, newest first; numbers of submissions that never finished are passed over."""
     opened = Home.open(home)
-    for number in reversed(opened.ids()):
-        try:
-            folder = opened.experiment(number)
-        except ConfigError:
-            continue
-        yield store.load(folder), folder
+    for summary in summaries(opened, emit):
+        yield documents.experiment(summary, opened.folder(summary.id))
 
 
 def experiment(home: Path, experiment_id: int) -> tuple[ExperimentState, ExperimentFolder]:

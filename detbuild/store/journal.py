@@ -109,7 +109,7 @@ _KINDS: Mapping[str, type] = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the journal. `time`, in seconds since the epoch, is for display: the lines have an order."""
+    """One line of the journal. `time`, in seconds since the epoch, is for display; lines are in order."""
 
     time: float
     fact: Fact

@@ -10,14 +10,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from detbuild.store.reader import RecordFile
 from detbuild.store.runs import RunRecords
-from determined._records import Checkpoint, Stage, Training, Validation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from detbuild.store.folder import RunFolder
+    from determined._records import Checkpoint, Stage, Training, Validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +66,17 @@ class Progress:
 
 def trial_progress(runs: Sequence[RunRecords], goal: Goal) -> Progress:
     """Runs in their order; `runs[0]` is run 0."""
-    limits = _limits(runs)
+    last_own = limits(runs)
     validations = tuple(
         v
-        for run, limit in zip(runs, limits, strict=True)
+        for run, limit in zip(runs, last_own, strict=True)
         for v in run.validations
         if v.steps_completed <= limit
     )
     last = runs[-1] if runs else RunRecords()
     steps = [
         n
-        for run, limit in zip(runs, limits, strict=True)
+        for run, limit in zip(runs, last_own, strict=True)
         if (n := run.steps_completed) is not None and n <= limit
     ]
     return Progress(
@@ -106,14 +104,14 @@ def _starts(runs: Sequence[RunRecords]) -> list[float]:
     return starts
 
 
-def _limits(runs: Sequence[RunRecords]) -> list[float]:
+def limits(runs: Sequence[RunRecords]) -> list[float]:
     """For each run the last batch that no later run repeated."""
-    limits = []
+    found = []
     limit = math.inf
     for start in reversed(_starts(runs)):
-        limits.append(limit)
+        found.append(limit)
         limit = min(limit, start)
-    return limits[::-1]
+    return found[::-1]
 
 
 def _checkpoints(
@@ -139,12 +137,3 @@ def _checkpoint(
         state="ERROR" if checkpoint.uuid in rejected else "COMPLETED",
         validation=validations.get(checkpoint.steps_completed),
     )
-
-
-def trajectory(folders: Sequence[RunFolder], runs: Sequence[RunRecords]) -> Iterator[Training | Validation]:
-    """Every training and validation metric of a trial that no later run superseded, in order."""
-    for folder, limit in zip(folders, _limits(runs), strict=True):
-        for line in RecordFile(folder.events, folder.name).rest():
-            record = line.record
-            if isinstance(record, (Training, Validation)) and record.steps_completed <= limit:
-                yield record

@@ -23,9 +23,9 @@ from detbuild.errors import EngineError
 from detbuild.events import Event
 from detbuild.experiment import Order, this_host
 from detbuild.store.home import Home
-from detbuild.store.progress import trajectory
-from detbuild.store.state import ExperimentState, load, run_records
+from detbuild.store.state import ExperimentState, load
 from determined._records import Training, Validation
+from tests.faults.training import trajectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -95,9 +95,7 @@ class Trial:
         return [run.finished.outcome for run in self.state().trials[1].runs if run.finished]
 
     def reports(self) -> list[Training | Validation]:
-        trial = self.state().trials[1]
-        folders = [self.folder.run(1, run.run) for run in trial.runs]
-        return list(trajectory(folders, run_records(self.folder, trial)))
+        return trajectory(self.folder, self.state().trials[1])
 
     def kill_controller(self) -> None:
         found = holder(self.folder.lock_file)

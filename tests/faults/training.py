@@ -15,8 +15,9 @@ from detbuild.controller.world import World
 from detbuild.search.methods import search_method
 from detbuild.store.folder import ExperimentFolder, Header
 from detbuild.store.home import Home
-from detbuild.store.progress import trajectory
-from detbuild.store.state import ExperimentState, load, run_records
+from detbuild.store.progress import limits
+from detbuild.store.reader import RecordFile
+from detbuild.store.state import ExperimentState, TrialState, load, run_records
 from determined import _checkpoints
 from determined._event_file import EventFile
 from determined._records import (
@@ -41,6 +42,17 @@ if TYPE_CHECKING:
 
 BATCHES = 6
 IMAGE_TAG = "detbuild:training"
+
+
+def trajectory(folder: ExperimentFolder, trial: TrialState) -> list[Training | Validation]:
+    """Every training and validation metric of a trial that no later run superseded, in order."""
+    found: list[Training | Validation] = []
+    for run, limit in zip(trial.runs, limits(run_records(folder, trial)), strict=True):
+        run_folder = folder.run(trial.id, run.run)
+        lines = RecordFile(run_folder.events, run_folder.name).rest()
+        metrics = [line.record for line in lines if isinstance(line.record, (Training, Validation))]
+        found += [metric for metric in metrics if metric.steps_completed <= limit]
+    return found
 
 
 def loss_after(batch: int) -> float:
@@ -203,9 +215,7 @@ class Rig:
 
     def reports(self) -> list[Training | Validation]:
         """The metrics of trial 1 that no later run superseded."""
-        trial = self.state().trials[1]
-        folders = [self.folder.run(1, run.run) for run in trial.runs]
-        return list(trajectory(folders, run_records(self.folder, trial)))
+        return trajectory(self.folder, self.state().trials[1])
 
 
 def rig(path: Path, *, engine: FakeEngine | None = None, changes: Mapping[str, object] | None = None) -> Rig:
