@@ -53,7 +53,7 @@ def test_a_snapshot_holds_all_that_can_be_seen_in_the_image(tmp_path: Path) -> N
     (tmp_path / "run.sh").write_text("")
     (tmp_path / "run.sh").chmod(0o777)
     (tmp_path / "secret").write_text("")
-    (tmp_path / "secret").chmod(0o600)
+    (tmp_path / "secret").chmod(0o611)  # only the owner's bit counts
     (tmp_path / "empty").mkdir(mode=0o700)
     (tmp_path / "again.py").symlink_to("model_def.py")
     source = str(tmp_path) + "/"
