@@ -172,9 +172,7 @@ def test_reducers_see_every_value_of_their_window(folder: Folder) -> None:
         def __init__(self, context: Any) -> None:
             super().__init__(context)
             self.largest = context.wrap_reducer(Largest(), name="largest")
-            self.indices = context.wrap_reducer(
-                lambda values: list(values), name="indices", for_validation=False
-            )
+            self.indices = context.wrap_reducer(list, name="indices", for_validation=False)
             self.pair = context.wrap_reducer(lambda values: {"low": min(values)}, for_training=False)
 
         def train_batch(self, batch: Any, epoch_idx: int, batch_idx: int) -> Any:

@@ -20,7 +20,6 @@ from determined.pytorch import DataLoader, LRScheduler, PyTorchCallback, PyTorch
 from tests.unit.harness.pytorch.driving import Folder, Records, TinyTrial
 
 LENGTH = 13  # two epochs and a half
-CUTS = (3, 5, 7)  # in an epoch, at its end, in an aggregation
 
 
 @dataclass
@@ -109,9 +108,7 @@ def assert_equal(one: Log, other: Log) -> None:
     assert all(torch.equal(value, other.weights[name]) for name, value in one.weights.items())
 
 
-def check(
-    tmp_path: Any, options: dict[str, Any], cuts: tuple[tuple[int, ...], ...] = ((3,), (5,), (3, 7))
-) -> None:
+def check(tmp_path: Any, options: dict[str, Any], cuts: tuple[tuple[int, ...], ...] = ((5,), (3, 7))) -> None:
     torch.manual_seed(0)
     folders = []
     for name in range(1 + len(cuts)):
@@ -129,7 +126,7 @@ MODES = (None, LRScheduler.StepMode.STEP_EVERY_BATCH, LRScheduler.StepMode.STEP_
     ("shuffle", "dropout", "noise", "frequency", "scheduler"),
     list(product((False, True), (0.0, 0.5), (False, True), (1, 3), MODES)),
 )
-def test_without_workers(
+def test_without_workers(  # noqa: PLR0917  (one parameter a dimension of the grid)
     tmp_path: Any, shuffle: bool, dropout: float, noise: bool, frequency: int, scheduler: Any
 ) -> None:
     options = {
