@@ -155,7 +155,7 @@ def test_the_image_starts_the_harness_as_nobody(builder: Builder) -> None:
     image = builder.build(planned({"model_def.py": b""}))
     inspected = subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=True).stdout
     config = json.loads(inspected)[0]["Config"]
-    assert config["Entrypoint"] == ["python3", "-m", "determined.exec"]
+    assert config["Entrypoint"] == ["python3", "/opt/detbuild/harness/determined/exec"]
     assert config["User"] == "65533:65533"
     assert not config["Cmd"]
 

@@ -27,4 +27,4 @@ WORKDIR /run/determined/workdir
 COPY context/ /run/determined/workdir/
 
 USER 65533:65533
-ENTRYPOINT ["python3", "-m", "determined.exec"]
+ENTRYPOINT ["python3", "/opt/detbuild/harness/determined/exec"]

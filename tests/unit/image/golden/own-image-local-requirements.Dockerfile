@@ -27,4 +27,4 @@ RUN --mount=type=cache,id=detbuild-pip,target=/root/.cache/pip \
     python3 -m pip install -c /build/framework/constraints.txt -r requirements.txt
 
 USER 65533:65533
-ENTRYPOINT ["python3", "-m", "determined.exec"]
+ENTRYPOINT ["python3", "/opt/detbuild/harness/determined/exec"]
