@@ -1,4 +1,4 @@
-"""Runs the stories: each file under `stories/` holds commands, what they must answer, and the files they work on.
+"""Runs the stories: each file under `stories/` holds commands, what they must answer, and their files.
 
 # One sentence that says what is promised.            (`# needs: engine`: a Docker Engine; `# needs: torch`)
 $ detbuild list                                       (a command: detbuild, det or python; no shell)
@@ -53,7 +53,7 @@ def tell(command: str, directory: Path) -> subprocess.CompletedProcess[str]:
     environ = {**os.environ, "DETBUILD_HOME": str(directory / "home"), "COLUMNS": "200"}
     argv = [*PROGRAMS[program], *words]
     return subprocess.run(
-        argv, cwd=directory / "work", env=environ, capture_output=True, text=True, timeout=600
+        argv, check=False, cwd=directory / "work", env=environ, capture_output=True, text=True, timeout=600
     )
 
 

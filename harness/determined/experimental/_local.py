@@ -52,9 +52,10 @@ def train(trial_class: type, given: _config.Given, context_dir: Path, *, test: b
         return outcomes[0].exit_code
 
     LOG.info("Running a minimal test experiment locally" if test else "Training locally")
-    order = Order(config=config, text=text, context_dir=context_dir, test_mode=test)
+    directory = context_dir.resolve()
+    order = Order(config=config, text=text, context_dir=directory, test_mode=test)
     home = Home.open(home_of(os.environ))
-    with _working_in(context_dir.resolve()):
+    with _working_in(directory):
         state = run_here(order, this_host(os.environ), home, tell_stages if test else tell, train=run)
     _raise_failure(outcomes[0])
     folder = home.experiment(state.header.id).path

@@ -1,4 +1,4 @@
-"""A shell for tests: it runs command lines as `detbuild` and `det` do, in a home of their own and with an engine in memory."""
+"""A shell for tests: runs command lines as `detbuild` and `det` do, with a home and an engine of its own."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Shell:
         finished: journal.RunFinished | None = FINISHED,
         state: str = "COMPLETED",
     ) -> ExperimentFolder:
-        """Put an experiment of one trial with one run into the home; one that goes on when `finished` is None."""
+        """Put an experiment of one trial with one run into the home; it goes on when `finished` is None."""
         folder = Home.open(self.home).new_experiment()
         folder.write(
             Header(

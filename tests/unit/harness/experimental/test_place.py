@@ -60,7 +60,7 @@ def test_a_command_is_looked_for_in_the_context_too(context, monkeypatch, tmp_pa
         ("pkg", "pkg/__init__.py", "pkg:Mine"),
     ],
 )
-def test_without_a_script_of_the_context_the_class_is_imported_from_its_module(
+def test_without_a_script_of_the_context_the_class_is_imported_from_its_module(  # noqa: PLR0917
     context, monkeypatch, argv, module, file, entrypoint
 ):
     monkeypatch.setattr(sys, "argv", argv)

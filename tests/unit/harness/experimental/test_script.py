@@ -20,7 +20,8 @@ from determined.experimental import create
 
 def train(trial_class, run):
     pickle.loads(pickle.dumps(trial_class))
-    run.report_validation(1, {"args": " ".join(sys.argv), "class": trial_class.__name__, "beside": beside.VALUE})
+    args = " ".join(sys.argv)
+    run.report_validation(1, {"args": args, "class": trial_class.__name__, "beside": beside.VALUE})
     return ExitReason.COMPLETED
 
 class Mine(Trial):
@@ -57,7 +58,8 @@ def run(tmp_path):
         info.save(run_dir)
         harness = str(Path(__file__).parents[4] / "harness")
         done = subprocess.run(
-            [sys.executable, *command[1:]],
+            check=False,
+            args=[sys.executable, *command[1:]],
             cwd=context,
             env={**os.environ, "DETBUILD_RUN_DIR": str(run_dir), "PYTHONPATH": harness},
             capture_output=True,
@@ -112,7 +114,7 @@ def test_a_script_without_create_is_hopeless_and_says_so(run):
 def test_outside_a_run_it_says_what_to_do():
     environ = {key: value for key, value in os.environ.items() if key != "DETBUILD_RUN_DIR"}
     command = [sys.executable, "-m", "determined.experimental.script", "x.py"]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, env=environ, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (
         2,
         "error: this module is for containers; run your script itself\n",
