@@ -127,9 +127,6 @@ class Trainer:
             )
         self._trial, self._context = trial, context
 
-    def configure_profiler(self, *_: object, **__: object) -> None:
-        """Accepted for Determined's sake: system metrics are sampled by the host."""
-
     def fit(  # noqa: PLR0917  (Determined's own signature)
         self,
         checkpoint_period: TrainUnit | None = None,

@@ -25,7 +25,6 @@ class PyTorchTrial(Trial):
     """A model, its data and what is done with a batch. Wrap models and optimizers in `__init__`."""
 
     _runner: ClassVar[str] = "determined.pytorch._runner:run_trial"
-    trial_context_class: ClassVar[str] = "determined.pytorch:PyTorchTrialContext"
 
     def __init__(self, context: PyTorchTrialContext) -> None:
         self.context = context

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -14,8 +15,8 @@ from torch import nn
 from determined._errors import InvalidTrialError
 from determined._records import ExitReason, Restored, StageEntered
 from determined._run_info import Length
-from determined.pytorch import PyTorchTrialContext
-from tests.unit.harness.pytorch.driving import Folder, TinyTrial
+from determined.pytorch import DataLoader, PyTorchTrialContext
+from tests.unit.harness.pytorch.driving import Folder, Records, TinyTrial
 
 DIGITS = Path(__file__).parents[4] / "examples" / "digits_pytorch"
 
@@ -109,6 +110,38 @@ def test_a_missing_tensorboard_package_harms_nothing(folder: Folder, monkeypatch
             context.get_tensorboard_writer().add_scalar("mine", 1.0, 0)
 
     assert folder.drive(Trial, max_length=Length("batches", 1)).checkpoints == [1]
+
+
+def test_a_profiler_steps_with_every_batch_and_leaves_a_trace(folder: Folder) -> None:
+    class Trial(TinyTrial):
+        def __init__(self, context: Any) -> None:
+            super().__init__(context)
+            activities = [torch.profiler.ProfilerActivity.CPU]
+            context.set_profiler(
+                activities=activities, schedule=torch.profiler.schedule(wait=0, warmup=1, active=1, repeat=1)
+            )
+
+    folder.drive(Trial, max_length=Length("batches", 2))
+    assert len(list(folder.path.glob("run-0/tensorboard/*.pt.trace.json"))) == 1
+
+
+def test_batches_stay_where_the_loader_put_them_when_the_trial_says_so(folder: Folder) -> None:
+    seen: list[type] = []
+
+    class Trial(TinyTrial):
+        def __init__(self, context: Any) -> None:
+            super().__init__(context)
+            context.experimental.disable_auto_to_device()
+
+        def build_training_data_loader(self) -> Any:
+            return DataLoader(Records(), batch_size=2, collate_fn=lambda items: torch.stack(items).numpy())
+
+        def train_batch(self, batch: Any, epoch_idx: int, batch_idx: int) -> Any:
+            seen.append(type(batch))
+            return super().train_batch(self.context.to_device(batch), epoch_idx, batch_idx)
+
+    folder.drive(Trial, max_length=Length("batches", 1))
+    assert seen == [np.ndarray]
 
 
 def test_importing_determined_imports_no_framework() -> None:
