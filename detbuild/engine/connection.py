@@ -73,11 +73,13 @@ class Connection:
                 data=body,
                 headers=dict(headers or {}),
                 stream=True,
-                timeout=(self.deadline, silence),
+                timeout=(self.deadline, self.deadline if watch else silence),
             )
-            if watch is not None:
-                watch.add_done_callback(lambda done: _interrupt(answer) if done.exception() else None)
             with closing(answer):
+                if watch is not None:
+                    sock = _socket_of(answer)
+                    sock.settimeout(silence)
+                    watch.add_done_callback(lambda done: _wake(sock) if done.exception() else None)
                 api._raise_for_status(answer)
                 yield from map(json.loads, filter(None, answer.iter_lines(None)))
 
@@ -164,8 +166,14 @@ def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
     return head, early
 
 
-def _interrupt(answer: Any) -> None:
-    """Wake the thread that waits for more of the answer; closing alone would not."""
+def _socket_of(answer: Any) -> socket.socket:
+    """Where docker-py, too, finds it."""
     raw = answer.raw._fp.fp.raw
+    sock: socket.socket = getattr(raw, "_sock", raw)
+    return sock
+
+
+def _wake(sock: socket.socket) -> None:
+    """End the wait of another thread for more from it; closing alone would not."""
     with suppress(OSError):
-        getattr(raw, "_sock", raw).shutdown(socket.SHUT_RDWR)
+        sock.shutdown(socket.SHUT_RDWR)

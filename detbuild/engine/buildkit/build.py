@@ -13,7 +13,7 @@ from detbuild.engine.buildkit.session import Session, open_session
 from detbuild.engine.buildkit.trace import Trace
 from detbuild.engine.connection import Connection, UpgradeRefusedError
 from detbuild.errors import DetbuildError, EngineError
-from detbuild.events import ContextSent, Emit, Warned
+from detbuild.events import BuildOutput, ContextSent, Emit, Warned
 from detbuild.image.plan import for_upload
 
 if TYPE_CHECKING:
@@ -30,14 +30,22 @@ def build(connection: Connection, plan: ImagePlan, emit: Emit, *, whole_tar: boo
 
     Whatever ends this early (Ctrl-C included) closes the connection, which makes BuildKit stop.
     """
-    if whole_tar or not _names_are_text(plan):
-        return _build_from_tar(connection, plan, emit)
+    image = None
+    if not whole_tar and _names_are_text(plan):
+        image = _try_session(connection, plan, emit)
+    if image is None:
+        image = _build_from_tar(connection, plan, emit)
+    return image or _tagged(connection, plan.tag)
+
+
+def _try_session(connection: Connection, plan: ImagePlan, emit: Emit) -> str | None:
+    """The image's id, or None when the engine offers no sessions."""
     try:
         with open_session(connection, plan) as session:
             return _build_in_session(connection, plan, emit, session)
     except UpgradeRefusedError as error:
         emit(Warned(f"the engine offers no build session ({error}): the whole context travels each time"))
-    return _build_from_tar(connection, plan, emit)
+        return None
 
 
 def _build_in_session(connection: Connection, plan: ImagePlan, emit: Emit, session: Session) -> str:
@@ -83,6 +91,12 @@ def _build_from_tar(connection: Connection, plan: ImagePlan, emit: Emit) -> str:
     return image
 
 
+def _tagged(connection: Connection, tag: str) -> str:
+    with connection.api() as api:
+        image: str = api.inspect_image(tag)["Id"]
+    return image
+
+
 def _names_are_text(plan: ImagePlan) -> bool:
     """BuildKit refuses a session's names that are not UTF-8; in an archive it takes any bytes."""
     trees = (*plan.trees.values(), *plan.local_trees.values())
@@ -103,6 +117,7 @@ def _params(plan: ImagePlan) -> dict[str, str]:
 
 
 def _follow(messages: Generator[dict[str, Any], None, None], emit: Emit) -> str:
+    """Tell the progress and return the image's id; "" when the engine does not say it."""
     trace, image = Trace(), ""
     with closing(messages):
         for message in messages:
@@ -112,8 +127,8 @@ def _follow(messages: Generator[dict[str, Any], None, None], emit: Emit) -> str:
                 _tell(trace, message["aux"], emit)
             elif message.get("id") == "moby.image.id":
                 image = message["aux"]["ID"]
-    if not image:
-        raise EngineError("Docker Engine ended the build without an image")
+            elif "stream" in message:  # Podman's only kind of progress
+                emit(BuildOutput("", message["stream"].rstrip("\n")))
     return image
 
 

@@ -20,7 +20,7 @@ from h2.exceptions import ProtocolError
 
 Metadata = Mapping[str, tuple[str, ...]]
 
-NOT_FOUND, UNIMPLEMENTED, INTERNAL = 5, 12, 13
+NOT_FOUND, UNIMPLEMENTED = 5, 12
 
 _PREFIX = struct.Struct(">BI")  # compressed or not, length
 _BUFFERED = 1 << 20  # bytes waiting for the socket before we stop asking calls for more
