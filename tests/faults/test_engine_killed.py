@@ -1,0 +1,195 @@
+"""The engine itself is killed or stopped under a running trial: a second dockerd, which is nobody else's."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from detbuild import experiment
+from detbuild.config.parse import config_from_mapping
+from detbuild.controller.clock import SystemClock
+from detbuild.controller.loop import Controller
+from detbuild.controller.world import World
+from detbuild.engine.docker import DockerEngine
+from detbuild.experiment import Order, this_host
+from detbuild.search.methods import search_method
+from detbuild.store.folder import ExperimentFolder, Header
+from detbuild.store.home import Home
+from detbuild.store.state import load
+from detbuild.store.submitted import config_of
+from tests.faults.test_real_faults import BATCHES, CONFIG, MODEL, expected
+from tests.faults.training import trajectory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from detbuild.engine.protocol import ContainerSpec
+    from detbuild.events import Event
+
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(
+        os.getuid() != 0 or shutil.which("dockerd") is None,
+        reason="it takes root and dockerd to start a second engine",
+    ),
+    # A killed engine leaves docker-py with half-closed sockets that only the collector finds.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+# A bridge of its own: with `--bridge=none` an engine removes docker0, which is the first engine's.
+BRIDGE = "detbuild-test0"
+
+
+class WithoutNetwork(DockerEngine):
+    """The containers of the second engine need no network, and it must not touch the host's firewall."""
+
+    def create(self, spec: ContainerSpec) -> str:
+        return super().create(replace(spec, network="none"))
+
+
+@dataclass
+class Dockerd:
+    place: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def host(self) -> str:
+        return f"unix://{self.place}/docker.sock"
+
+    def start(self, *flags: str) -> None:
+        command = [
+            "dockerd",
+            "-H",
+            self.host,
+            f"--bridge={BRIDGE}",
+            "--iptables=false",
+            "--ip6tables=false",
+            *flags,
+        ]
+        for name in ("data-root", "exec-root", "pidfile"):
+            command += [f"--{name}", str(self.place / name)]
+        (self.place / "pidfile").unlink(missing_ok=True)
+        with (self.place / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        wait_for(lambda: self.docker("version", check=False).returncode == 0, what="the second engine")
+
+    def end(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+        self.process.wait()
+
+    def docker(
+        self, *arguments: str, check: bool = True, **options: object
+    ) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            ["docker", "-H", self.host, *arguments], check=check, capture_output=True, **options
+        )  # type: ignore[call-overload]
+
+
+def wait_for(condition: Callable[[], object], *, what: str, patience: float = 90) -> None:
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Dockerd, str]]:
+    """A second engine that has the image of the model."""
+    place = tmp_path_factory.mktemp("dockerd")
+    first, second = DockerEngine(), Dockerd(place)
+    host, home = this_host({"HOME": str(place)}), Home.open(place / "home")
+    order = Order(config=config_from_mapping(CONFIG), text="", context_dir=MODEL)
+    ignored: list[Event] = []
+    submission = experiment.prepare(order, host, home, ignored.append, engine=first)
+    experiment.build_image(submission, host, first, ignored.append)
+    first.close()
+    saved = subprocess.run(["docker", "save", submission.plan.tag], check=True, capture_output=True).stdout
+    subprocess.run(["ip", "link", "add", BRIDGE, "type", "bridge"], check=True)
+    subprocess.run(["ip", "address", "add", "198.51.100.1/28", "dev", BRIDGE], check=True)
+    second.start()
+    second.docker("load", input=saved)
+    found = json.loads(second.docker("image", "inspect", submission.plan.tag).stdout)[0]["Id"]
+    second.end(signal.SIGTERM)
+    yield second, found
+    subprocess.run(["umount", "-R", "-l", str(place / "data-root")], check=False, capture_output=True)
+    subprocess.run(["ip", "link", "delete", BRIDGE], check=True)
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def trial(home: Home, image: str) -> ExperimentFolder:
+    hyperparameters = {"batches": BATCHES, "pace": 0.2, "ballast": 10}
+    config = config_from_mapping({**CONFIG, "hyperparameters": hyperparameters})
+    folder = home.new_experiment()
+    header = Header(
+        id=folder.id, name="f", context_name="m", created=0.0, image=image, metric="accuracy", user="0:0"
+    )
+    folder.write(header, {"config.json": json.dumps(config.resolved()).encode()})
+    return folder
+
+
+def possible_outcomes(number: signal.Signals, *, live_restore: bool) -> list[list[str]]:
+    if live_restore:
+        return [["completed"]]
+    if number is signal.SIGTERM:
+        return [["preempted", "completed"]]
+    # The trial lives on until the next engine kills it, which on a busy host may come after its end.
+    return [["infrastructure", "completed"], ["completed"]]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+@pytest.mark.parametrize("flags", [(), ("--live-restore",)], ids=["plain", "live-restore"])
+def test_the_engine_goes_away_and_comes_back(
+    image: tuple[Dockerd, str], tmp_path: Path, number: signal.Signals, flags: tuple[str, ...]
+) -> None:
+    dockerd, image_id = image
+    dockerd.start(*flags)
+    engine = WithoutNetwork(dockerd.host)
+    home = Home.open(tmp_path)
+    folder = trial(home, image_id)
+    config = config_of(folder)
+    world = World(
+        folder=folder,
+        engine=engine,
+        config=config,
+        home_id=home.id,
+        clock=SystemClock(),
+        nvidia_smi=str,
+        gpu_lock=nullcontext,
+    )
+    driving = threading.Thread(target=Controller(world, search_method(config)).run, daemon=True)
+    driving.start()
+    try:
+        wait_for(
+            lambda: 1 in load(folder).trials and load(folder).trials[1].progress.steps_completed > 6,
+            what="training",
+        )
+        dockerd.end(number)
+        wait_for(lambda: "Docker Engine" in load(folder).why, what="the reason")
+        time.sleep(1)
+        dockerd.start(*flags)
+        driving.join(90)
+        state = load(folder)
+        outcomes = [run.finished.outcome for run in state.trials[1].runs if run.finished]
+        assert (state.state, state.trials[1].restarts) == ("COMPLETED", 0)
+        assert outcomes in possible_outcomes(number, live_restore=bool(flags))
+        assert trajectory(folder, state.trials[1]) == expected()
+        assert engine.find({"detbuild.home": home.id}) == ()
+    finally:
+        engine.close()
+        dockerd.end(signal.SIGTERM)
+        gc.collect()
