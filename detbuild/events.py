@@ -1,4 +1,4 @@
-"""What happened, as frozen values. The library emits them; the command line, the store and the tests read them.
+"""What happened, as frozen values: the library emits them; the command line, the store and tests read them.
 
 The records of `events.jsonl`, which a run writes, are defined in the harness (`determined._records`) and pass
 through here as `RunRecord`.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Union
+from typing import TYPE_CHECKING
 
-from determined._records import Record
+if TYPE_CHECKING:
+    from determined._records import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,20 +118,20 @@ class ExperimentEnded:
     why: str
 
 
-Event = Union[
-    Warned,
-    ContextPacked,
-    ImagePulling,
-    BuildStep,
-    BuildOutput,
-    ContextSent,
-    ImageReady,
-    ExperimentCreated,
-    TrialQueued,
-    RunStarted,
-    RunRecord,
-    RunOutput,
-    RunEnded,
-    ExperimentEnded,
-]
+Event = (
+    Warned
+    | ContextPacked
+    | ImagePulling
+    | BuildStep
+    | BuildOutput
+    | ContextSent
+    | ImageReady
+    | ExperimentCreated
+    | TrialQueued
+    | RunStarted
+    | RunRecord
+    | RunOutput
+    | RunEnded
+    | ExperimentEnded
+)
 Emit = Callable[[Event], None]

@@ -2,10 +2,10 @@
 
     python benchmarks/submit/submit.py [--files 200] [--rounds 5] [--peers DIR]
 
-`--peers` names the `bin` directory of a virtual environment with torchx, mlflow-skinny and docker; without it they are
-left out. Every way submits the same directory from a shell command, and all ways take turns within each round. The
-clock stops at the `start` event that the engine itself records for the container. Ratios are to the floor: `create`
-and `start` of a ready image over the engine's socket, from a process that is already up.
+`--peers` names the `bin` directory of a virtual environment with torchx, mlflow-skinny and docker; without it
+they are left out. Every way submits the same directory from a shell command, and all ways take turns within
+each round. The clock stops at the `start` event that the engine itself records for the container. Ratios are
+to the floor: `create` and `start` of a ready image over the engine's socket, from a process that is up already.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import docker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 BASE = "detbuild-base:cpu-debian12-py3.11"
 LABEL = "detbuild.bench"
@@ -32,7 +35,9 @@ resources: {{slots_per_trial: 0}}
 searcher: {{name: single, metric: loss, max_length: {{batches: 1}}}}
 """
 DOCKERFILE = f'FROM {BASE}\nWORKDIR /w\nCOPY . /w\nENTRYPOINT ["python3", "main.py"]\n'
-MLPROJECT = f"name: bench\ndocker_env:\n  image: {BASE}\nentry_points:\n  main:\n    command: python3 main.py\n"
+MLPROJECT = (
+    f"name: bench\ndocker_env:\n  image: {BASE}\nentry_points:\n  main:\n    command: python3 main.py\n"
+)
 
 
 def make_tree(root: Path, files: int) -> None:
@@ -67,13 +72,17 @@ def started_after(client: docker.APIClient, since: float, act: Callable[[], None
 
 
 def run(*command: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
-    done = subprocess.run(command, capture_output=True, env={**os.environ, **(env or {})}, cwd=cwd, check=False)
+    done = subprocess.run(
+        command, capture_output=True, env={**os.environ, **(env or {})}, cwd=cwd, check=False
+    )
     if done.returncode:
         sys.stderr.write(done.stderr.decode(errors="replace")[-2000:])
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
 
 
-def ways(root: Path, client: docker.APIClient, peers: Path | None, home: Path) -> dict[str, Callable[[], None]]:
+def ways(
+    root: Path, client: docker.APIClient, peers: Path | None, home: Path
+) -> dict[str, Callable[[], None]]:
     tag = f"{LABEL}:hand"
 
     def floor() -> None:
@@ -88,7 +97,12 @@ def ways(root: Path, client: docker.APIClient, peers: Path | None, home: Path) -
     found: dict[str, Callable[[], None]] = {
         "engine: create + start": floor,
         "detbuild create": lambda: run(
-            str(detbuild), "create", "-q", str(root / "config.yaml"), str(root), env={"DETBUILD_HOME": str(home)}
+            str(detbuild),
+            "create",
+            "-q",
+            str(root / "config.yaml"),
+            str(root),
+            env={"DETBUILD_HOME": str(home)},
         ),
         "docker build + run": by_hand,
     }
@@ -97,10 +111,14 @@ def ways(root: Path, client: docker.APIClient, peers: Path | None, home: Path) -
             str(peers / "torchx"), "run", "-s", "local_docker", "--workspace", str(root),
             "utils.sh", "--image", BASE, "python3", "main.py", cwd=root,
         )  # fmt: skip
+        mlflow = {
+            "MLFLOW_TRACKING_URI": f"{home}/mlruns",
+            "MLFLOW_ALLOW_FILE_STORE": "true",
+            "PATH": f"{peers}:{os.environ['PATH']}",
+        }
         found["mlflow run"] = lambda: run(
-            str(peers / "mlflow"), "run", "--build-image", str(root), cwd=home, env={"MLFLOW_TRACKING_URI": f"{home}/mlruns",
-            "MLFLOW_ALLOW_FILE_STORE": "true", "PATH": f"{peers}:{os.environ['PATH']}"},
-        )  # fmt: skip
+            str(peers / "mlflow"), "run", "--build-image", str(root), cwd=home, env=mlflow
+        )
     return found
 
 
@@ -170,7 +188,9 @@ def main() -> None:
         for (found, name), seconds in times.items():
             if found == change:
                 middle = statistics.median(seconds)
-                print(f"{change:17}  {name:24}  {middle:7.3f}  min {min(seconds):7.3f}  {middle / floor:6.2f}x")
+                print(
+                    f"{change:17}  {name:24}  {middle:7.3f}  min {min(seconds):7.3f}  {middle / floor:6.2f}x"
+                )
 
 
 if __name__ == "__main__":

@@ -12,12 +12,15 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from determined._disk import storage_error, storage_errors, sync_directory
 from determined._errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
 
 MANIFEST_FILE = "manifest.json"
 METADATA_FILE = "metadata.json"

@@ -8,10 +8,13 @@ from __future__ import annotations
 import mmap
 import os
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from determined._disk import storage_error, sync_directory
 from determined._records import Line, Record, decode, encode, must_sync
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _LONGEST_RECORD = 16 << 20  # bytes; a longer line is not a record of ours
 

@@ -10,14 +10,17 @@ import importlib
 import re
 import sys
 from importlib.machinery import PathFinder, all_suffixes
-from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 from determined import _load_errors
 from determined._context_import import PACKAGE, open_context
 from determined._errors import HarnessError, InvalidHP, LoadError
 from determined._trial import Trial
 from determined._user_code import python_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import ModuleType
 
 
 def load_trial_class(entrypoint: str, context_dir: Path, context_name: str) -> type:

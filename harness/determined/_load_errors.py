@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 import sys
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 from determined._context_import import PACKAGE
 from determined._errors import LoadError
 from determined._trial import Trial
 from determined._user_code import place_of, python_files
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 # Modules whose distribution has another name.
 _DISTRIBUTIONS = {

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from determined._errors import CheckpointError, HarnessError, InvalidHP, InvalidTrialError, StorageError
 from determined._exit_codes import ExitCode
 from determined._records import Ended, ExitReason, Stage
 from determined._user_code import place_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _LONGEST = 4000  # characters of an error's text; the traceback in the output has all of it
 _SHM_MEND = "raise resources.shm_size in the experiment config, or use fewer data loader workers"

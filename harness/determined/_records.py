@@ -1,7 +1,7 @@
-"""The records of `events.jsonl`: what a run tells the host. One JSON object a line, defined once for both sides.
+"""The records of `events.jsonl`, by which a run tells the host: JSON objects, a line each, defined once.
 
-A line is `{"seq": n, "run": "<trial>-<run>", "time": seconds since the epoch, "kind": ..., ...fields}`; `seq` counts
-from 1 without a gap in each file and gives the order, `time` is for display only.
+A line is `{"seq": n, "run": "<trial>-<run>", "time": seconds since the epoch, "kind": ..., ...fields}`; `seq`
+counts from 1 without a gap in each file and gives the order, `time` is for display only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
-from typing import ClassVar, Union
+from typing import ClassVar, get_args
 
 _NOT_NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -129,24 +129,19 @@ class Exited:
     disk_full: bool = False
 
 
-Record = Union[
-    Started, StageEntered, Training, Validation, Checkpoint, Restored, CheckpointRejected, Progress, Ended, Exited
-]
-_KINDS: Mapping[str, type] = {
-    cls.kind: cls
-    for cls in (
-        Started,
-        StageEntered,
-        Training,
-        Validation,
-        Checkpoint,
-        Restored,
-        CheckpointRejected,
-        Progress,
-        Ended,
-        Exited,
-    )
-}
+Record = (
+    Started
+    | StageEntered
+    | Training
+    | Validation
+    | Checkpoint
+    | Restored
+    | CheckpointRejected
+    | Progress
+    | Ended
+    | Exited
+)
+_KINDS: Mapping[str, type] = {cls.kind: cls for cls in get_args(Record)}
 _MUST_SYNC = (Validation, Checkpoint, Ended, Exited)
 
 
@@ -166,7 +161,7 @@ def must_sync(record: Record) -> bool:
 
 
 def encode(line: Line) -> bytes:
-    """One line of JSON with its newline. NaN and the infinities become the texts "NaN", "Infinity", "-Infinity"."""
+    """One line of JSON with its newline; NaN and the infinities become "NaN", "Infinity" and "-Infinity"."""
     envelope = {"seq": line.seq, "run": line.run, "time": line.time, "kind": line.record.kind}
     body = {key: _plain(value) for key, value in asdict(line.record).items()}
     return json.dumps({**envelope, **body}, allow_nan=False, separators=(",", ":")).encode() + b"\n"

@@ -1,14 +1,16 @@
-"""What a framework's controller may ask of the run it trains in. Implemented by `determined.exec` once for all."""
+"""What a framework's controller may ask of the run it trains in; `determined._chief` answers for all."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from determined._records import Stage
-from determined._run_info import RunInfo
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from determined._records import Stage
+    from determined._run_info import RunInfo
 
 
 class Run(Protocol):
@@ -36,10 +38,10 @@ class Run(Protocol):
         """
 
     def open_checkpoint(self) -> tuple[Path, str] | None:
-        """The newest undamaged checkpoint of `info.checkpoints` and its uuid; None when there is none to resume from.
+        """The newest undamaged checkpoint of `info.checkpoints` and its uuid; None when there is none.
 
         Damaged ones are recorded and skipped. Raises CheckpointError when all of them are damaged.
         """
 
     def should_stop(self) -> bool:
-        """Whether the run was asked to checkpoint and leave (SIGTERM). Cheap: may be asked after every batch."""
+        """Whether the run was asked to checkpoint and leave (SIGTERM). Cheap: ask it after every batch."""

@@ -43,6 +43,7 @@ CONFIG: Mapping[str, object] = {
     "resources": {"slots_per_trial": 0},
     "hyperparameters": {"batches": BATCHES, "pace": 0.05, "ballast": 10},
 }
+SLOW = {"batches": BATCHES, "pace": 0.2, "ballast": 10}  # so that a new controller is up before the end
 PATIENCE = 60  # seconds
 
 
@@ -98,10 +99,14 @@ class Trial:
         return trajectory(self.folder, self.state().trials[1])
 
     def kill_controller(self) -> None:
+        self.until(self.controller, what="the controller")
+        os.kill(self.controller(), signal.SIGKILL)
+        self.until(lambda: not self.controller(), what="the controller's end")
+
+    def controller(self) -> int:
+        """Its process id; 0 while there is none."""
         found = holder(self.folder.lock_file)
-        if found is not None and found.pid:
-            os.kill(found.pid, signal.SIGKILL)
-            self.until(lambda: holder(self.folder.lock_file) is None, what="the controller's end")
+        return found.pid if found else 0
 
     def worker(self) -> int:
         """The worker's pid on the host: the supervisor's child."""
@@ -160,8 +165,8 @@ def test_nothing_goes_wrong(submit: Callable[..., Trial]) -> None:
 
 
 def test_the_controller_is_killed_again_and_again(submit: Callable[..., Trial]) -> None:
-    trial = submit()
-    for batch in (3, 9, 16, 24, 31):
+    trial = submit(hyperparameters=SLOW)
+    for batch in (3, 12, 21):
         trial.train_until(batch)
         trial.kill_controller()
         assert resume(trial.home) == (trial.id,)
@@ -169,7 +174,7 @@ def test_the_controller_is_killed_again_and_again(submit: Callable[..., Trial]) 
 
 
 def test_a_controller_that_is_gone_is_replaced_by_whoever_waits(submit: Callable[..., Trial]) -> None:
-    trial = submit()
+    trial = submit(hyperparameters=SLOW)
     trial.train_until(5)
     trial.kill_controller()
     assert_whole(trial, ["completed"])
@@ -198,7 +203,7 @@ def test_the_container_is_removed(submit: Callable[..., Trial]) -> None:
 
 
 def test_controller_and_container_are_killed_together(submit: Callable[..., Trial]) -> None:
-    trial = submit()
+    trial = submit(hyperparameters=SLOW)
     trial.train_until(12)
     trial.kill_controller()
     docker("kill", trial.container())
@@ -224,7 +229,7 @@ def test_memory_runs_out(submit: Callable[..., Trial], tmp_path: Path) -> None:
 
 
 def test_the_newest_checkpoint_is_damaged(submit: Callable[..., Trial]) -> None:
-    trial = submit()
+    trial = submit(hyperparameters=SLOW)
     trial.train_until(16)
     trial.kill_controller()
     docker("kill", trial.container())
@@ -257,7 +262,7 @@ def test_the_disk_of_the_checkpoints_is_full(submit: Callable[..., Trial], tmp_p
 
 
 def test_two_controllers_at_once(submit: Callable[..., Trial]) -> None:
-    trial = submit(hyperparameters={"batches": BATCHES, "pace": 0.2, "ballast": 10})
+    trial = submit(hyperparameters=SLOW)
     trial.until(lambda: holder(trial.folder.lock_file), what="the controller")
     found = holder(trial.folder.lock_file)
     command = [sys.executable, "-m", "detbuild.controller", str(trial.folder.path)]

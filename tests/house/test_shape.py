@@ -1,4 +1,4 @@
-"""The house keeps its measure: sizes of modules and functions, where printing and wide catching may happen."""
+"""The house keeps its measure: sizes of modules and functions, where printing and wide catching may be."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(
-    path for top in ("detbuild", "harness/determined") for path in (ROOT / top).rglob("*.py") if path.stat().st_size
+    path
+    for top in ("detbuild", "harness/determined")
+    for path in (ROOT / top).rglob("*.py")
+    if path.stat().st_size
 )
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -63,7 +66,15 @@ def test_no_function_has_more_than_5_positional_parameters_besides_self() -> Non
         return len(names) - (names[:1] in (["self"], ["cls"]))
 
     # The signatures that Determined's users call by position are not ours to change.
-    public = {"create", "wrap_optimizer", "step_optimizer", "configure_apex_amp", "backward", "fit", "__init__"}
+    public = {
+        "create",
+        "wrap_optimizer",
+        "step_optimizer",
+        "configure_apex_amp",
+        "backward",
+        "fit",
+        "__init__",
+    }
     found = [where for where, node in functions() if positional(node) > 5 and node.name not in public]
     assert found == []
 
@@ -90,7 +101,11 @@ def catches_all(node: ast.AST) -> bool:
 
 
 def test_everything_is_caught_only_at_the_outermost_boundaries() -> None:
-    allowed = {"detbuild/cli/__main__.py", "detbuild/controller/__main__.py", "harness/determined/exec/worker.py"}
+    allowed = {
+        "detbuild/cli/__main__.py",
+        "detbuild/controller/__main__.py",
+        "harness/determined/exec/worker.py",
+    }
     found = {name(path) for path in MODULES if any(catches_all(node) for node in ast.walk(parse(path)))}
     assert found - allowed == set()
 

@@ -6,12 +6,16 @@ import json
 import os
 import pwd
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from determined._info import cluster_info
-from determined._run_info import RunInfo
 from determined.exec import ENTRY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from determined._run_info import RunInfo
 
 _LONGEST = 128 * 1024 - 1  # bytes of NAME=value; Linux starts no program with more (MAX_ARG_STRLEN)
 _HARNESS = str(ENTRY.parent.parent)

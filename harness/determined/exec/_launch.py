@@ -8,12 +8,15 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from determined._entrypoint import names_trial
-from determined._run_info import RunInfo
 from determined.exec import ENTRY
 from determined.exec._children import die_with_parent
 from determined.exec._environment import worker_environment
+
+if TYPE_CHECKING:
+    from determined._run_info import RunInfo
 
 HOOK_FILE = "startup-hook.sh"
 # Sourced, so that it may set variables, limits and the directory for what follows; in a function, so that it

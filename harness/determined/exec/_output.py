@@ -10,7 +10,10 @@ import errno
 import os
 import queue
 import threading
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _LEAST = 4096  # bytes: a smaller limit has no room for head, mark and tail
 _WAITING = 64  # pieces that may wait for a slow reader

@@ -7,12 +7,15 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Sequence
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from determined.exec._children import kill_children, reap
-from determined.exec._launch import Worker
 from determined.exec._output import CappedFile, Mirror
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from determined.exec._launch import Worker
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _GRACE = 3.0  # seconds that processes of the worker may outlive it
