@@ -5,7 +5,7 @@
 `--peers` names the `bin` directory of a virtual environment with torchx, mlflow-skinny and docker; without it
 they are left out. Every way submits the same directory from a shell command, and all ways take turns within
 each round. The clock stops at the `start` event that the engine itself records for the container. Ratios are
-to the floor: `create` and `start` of a ready image over the engine's socket, from a process that is up already.
+to the floor: `create` and `start` of a ready image over the engine's socket, from a process that is up.
 """
 
 from __future__ import annotations

@@ -1,17 +1,53 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+from detbuild.controller.lease import lease
+from detbuild.controller.start import controller_of
+from detbuild.store.folder import ExperimentFolder
 from tests.fakes import FakeEngine
-from tests.unit.cli.shells import Shell
+from tests.unit.cli.shells import Shell, train
 
-if TYPE_CHECKING:
-    from pathlib import Path
+BASES = (
+    "python:3.11-slim-bookworm",
+    "detbuild-base:cpu-debian12-py3.11",
+    "detbuild-base:cpu-debian13-py3.13",
+)
+CONFIG = """\
+name: tiny
+entrypoint: model_def:Tiny
+searcher: {name: single, metric: validation_loss, max_length: {batches: 1}}
+resources: {slots_per_trial: 0}
+"""
 
 
 @pytest.fixture
-def shell(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Shell:
+def shell(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> Shell:
+    """Controllers run in this process, on the engine in memory, and are done when they have been started."""
+    engine = FakeEngine(train)
+    for base in BASES:
+        engine.add_image(base)
+
+    def control(folder: ExperimentFolder) -> None:
+        with lease(folder.lock_file):
+            controller_of(folder, engine).run()
+
+    monkeypatch.setattr("detbuild.experiment.start_detached", control)
+    monkeypatch.setattr("detbuild.controller.attend.start_detached", control)
     environ = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    return Shell(tmp_path / "home", FakeEngine(), environ, capfdbinary.readouterr)
+    return Shell(tmp_path / "home", engine, environ, capfdbinary.readouterr)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a config and a context, which the commands work in."""
+    directory = tmp_path / "project"
+    directory.mkdir()
+    (directory / "const.yaml").write_text(CONFIG)
+    (directory / "model_def.py").write_text("class Tiny: ...\n")
+    monkeypatch.chdir(directory)
+    return directory

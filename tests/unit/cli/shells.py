@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detbuild.cli.__main__ import run
@@ -12,13 +14,27 @@ from detbuild.cli.session import Session
 from detbuild.store import journal
 from detbuild.store.folder import ExperimentFolder, Header
 from detbuild.store.home import Home
-from determined._records import Checkpoint, Line, Record, Training, Validation, encode
+from determined import _checkpoints
+from determined._event_file import EventFile
+from determined._records import (
+    Checkpoint,
+    Ended,
+    Exited,
+    ExitReason,
+    Line,
+    Record,
+    Stage,
+    Training,
+    Validation,
+    encode,
+)
+from determined._run_info import RunInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from tests.fakes import FakeEngine
+    from tests.fakes import Exit, FakeEngine, Process
 
 UUID = "0f7c2a54-8f0e-4c5e-9a1c-1f2e3d4c5b6a"
 RECORDS: tuple[Record, ...] = (
@@ -90,3 +106,27 @@ class Shell:
             folder.record(journal.TrialFinished(trial_id=1, state=state))
             folder.record(journal.ExperimentFinished(state=state))
         return folder
+
+
+def train(process: Process) -> Exit:
+    """The program of a container: one batch, one validation, one checkpoint, some output."""
+    run_dir = process.run_dir
+    info = RunInfo.load(run_dir)
+    checkpoints = next(Path(m.source) for m in process.spec.mounts if m.target == info.checkpoint_dir)
+    (run_dir / "stdout.log").write_bytes(b"hello from the trial\n")
+    with closing(EventFile(run_dir / "events.jsonl", info.name)) as events:
+        events.append(Training(1, {"loss": 0.5}))
+        events.append(Validation(1, {"validation_loss": 0.25}))
+        with _checkpoints.store(checkpoints, {"steps_completed": 1}) as (path, uuid):
+            (path / "weights").write_bytes(b"123")
+        events.append(Checkpoint(uuid, 1, _checkpoints.resources(checkpoints / uuid)))
+        events.append(Ended(ExitReason.COMPLETED))
+        events.append(Exited(0))
+    return Exit(0)
+
+
+def fail(process: Process) -> Exit:
+    (process.run_dir / "stderr.log").write_bytes(b"Traceback: it broke\n")
+    with closing(EventFile(process.run_dir / "events.jsonl", "1-0")) as events:
+        events.append(Ended(ExitReason.HOPELESS, Stage.IMPORT, "no module named model_def", "add it"))
+    return Exit(2)
