@@ -29,12 +29,12 @@ from determined._records import (
     encode,
 )
 from determined._run_info import RunInfo
+from tests.fakes import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
-    from tests.fakes import Exit, FakeEngine, Process
+    from tests.fakes import FakeEngine, Process
 
 UUID = "0f7c2a54-8f0e-4c5e-9a1c-1f2e3d4c5b6a"
 RECORDS: tuple[Record, ...] = (

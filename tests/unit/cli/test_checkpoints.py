@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def uuid(shell, project):
+    """The checkpoint of an experiment that was trained."""
+    shell("detbuild", "create", "const.yaml", ".")
+    return shell("detbuild", "checkpoint", "list", "1", "-q").out.strip()
+
+
+def test_checkpoints_are_listed_with_what_they_are_worth(shell, uuid):
+    head, row = shell("detbuild", "checkpoint", "list", "1").out.splitlines()
+    assert head.split() == ["UUID", "TRIAL", "BATCH", "SIZE", "STATE", "METRICS"]
+    assert row.split()[:3] == [uuid, "1/1", "1"]
+    assert row.split()[-2:] == ["COMPLETED", "validation_loss=0.25"]
+    (document,) = json.loads(shell("det", "e", "lc", "1", "--json").out)
+    assert document["uuid"] == uuid
+    assert document["directory"] == f"{shell.home}/experiments/1/checkpoints/{uuid}"
+
+
+def test_every_key_of_the_json_is_named_in_the_help(shell, uuid):
+    text = shell("detbuild", "checkpoint", "list", "--help").out
+    (row,) = json.loads(shell("detbuild", "checkpoint", "list", "1", "--json").out)
+    assert [key for key in row if f'"{key}"' not in text] == []
+
+
+def test_a_checkpoint_is_described_with_its_files(shell, uuid):
+    out = shell("detbuild", "checkpoint", "describe", uuid[:8]).out
+    assert out.startswith(f"checkpoint {uuid}  trial 1/1\nbatch 1  validation_loss=0.25\n")
+    assert "3 B  weights" in out
+    assert "whole" in out
+    document = json.loads(shell("det", "c", "describe", uuid, "--json").out)
+    assert (document["contents"]["weights"], document["damage"]) == (3, [])
+
+
+def test_a_damaged_checkpoint_is_shown_as_such_and_not_copied(shell, uuid, tmp_path):
+    (shell.home / "experiments" / "1" / "checkpoints" / uuid / "weights").write_bytes(b"124")
+    assert "DAMAGED" in shell("detbuild", "checkpoint", "describe", uuid).out
+    outcome = shell("detbuild", "checkpoint", "download", uuid, "-o", str(tmp_path / "copy"))
+    assert outcome.code == 4
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_checkpoint_is_copied_to_a_directory(shell, uuid, tmp_path):
+    outcome = shell("detbuild", "checkpoint", "download", uuid, "-o", str(tmp_path / "copy"))
+    assert (outcome.code, outcome.out) == (0, f"{tmp_path}/copy\n")
+    assert (tmp_path / "copy" / "weights").read_bytes() == b"123"
+
+
+def test_without_a_directory_it_goes_where_determined_puts_it(shell, uuid, project):
+    assert shell("det", "checkpoint", "download", uuid).out == f"checkpoints/{uuid}\n"
+    assert (project / "checkpoints" / uuid / "weights").is_file()
+
+
+@pytest.mark.parametrize("option", [(), ("--best",), ("--latest",)])
+def test_the_checkpoint_of_a_trial_can_be_had_without_its_name(shell, uuid, tmp_path, option):
+    outcome = shell("det", "trial", "download", "1", "-o", str(tmp_path / "copy"), *option)
+    assert (outcome.code, outcome.out) == (0, f"{tmp_path}/copy\n")
+
+
+def test_a_trial_without_checkpoints_has_none_to_download(shell):
+    shell.experiment(records=())
+    assert shell("det", "trial", "download", "1").code == 2
+
+
+def test_a_checkpoint_that_is_not_there_is_an_error(shell, uuid):
+    outcome = shell("detbuild", "checkpoint", "describe", "nothing")
+    assert (outcome.code, outcome.err.splitlines()[0]) == (2, "error: there is no checkpoint 'nothing'")

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from detbuild.errors import BuildError
+from detbuild.store.home import Home
+from tests.fakes import run_for_ever
+from tests.unit.cli.shells import fail
+
+CREATE = ("detbuild", "create", "const.yaml", ".")
+
+
+def test_create_builds_submits_and_says_what_comes_next(shell, project):
+    outcome = shell(*CREATE)
+    assert (outcome.code, outcome.out) == (0, "Created experiment 1\n")
+    assert outcome.err.endswith("next:\n  detbuild logs 1 -f\n  detbuild wait 1\n")
+    assert len(shell.engine.built) == 1
+
+
+def test_quiet_prints_the_id_alone(shell, project):
+    outcome = shell(*CREATE, "-q")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "1\n", "")
+
+
+def test_following_ends_with_what_is_best_and_where_it_lies(shell, project):
+    outcome = shell(*CREATE, "-f")
+    assert outcome.code == 0
+    for part in (
+        "Created experiment 1",
+        "[trial 1] hello from the trial",
+        "trial 1  batch 1  validation  validation_loss=0.25",
+        "experiment 1 COMPLETED",
+        "  best validation  validation_loss=0.25 at batch 1",
+        f"  checkpoint       {shell.home}/experiments/1/checkpoints/",
+        f"  metrics, logs    {shell.home}/experiments/1/runs",
+    ):
+        assert part in outcome.out
+    assert "detbuild checkpoint download " in outcome.err
+
+
+def test_the_context_is_the_current_directory_unless_said_otherwise(shell, project):
+    assert shell("detbuild", "create", "const.yaml").code == 0
+    assert [entry.path for entry in shell.engine.built[0].trees["context"].entries] == [
+        "const.yaml",
+        "model_def.py",
+    ]
+
+
+def test_nothing_is_built_when_nothing_changed(shell, project):
+    shell(*CREATE)
+    outcome = shell(*CREATE)
+    assert "unchanged: nothing to build" in outcome.err
+    assert len(shell.engine.built) == 1
+
+
+def test_an_experiment_that_ends_in_error_has_exit_code_6(shell, project):
+    shell.engine.program = fail
+    outcome = shell(*CREATE, "-f")
+    assert outcome.code == 6
+    assert "experiment 1 ERROR" in outcome.out
+    assert "no module named model_def" in outcome.out
+
+
+def test_a_cancelled_experiment_has_exit_code_7(shell, project, monkeypatch):
+    shell.engine.program = run_for_ever
+    ask = Home.new_experiment
+
+    def cancelled(home):
+        folder = ask(home)
+        (folder.path / "requests").mkdir()
+        folder.request("cancel")
+        return folder
+
+    monkeypatch.setattr(Home, "new_experiment", cancelled)
+    outcome = shell(*CREATE, "-f")
+    assert outcome.code == 7
+    assert "experiment 1 CANCELED" in outcome.out
+
+
+def test_a_build_that_fails_leaves_no_experiment(shell, project):
+    shell.engine.build_error = BuildError("RUN pip install failed", mend="see above")
+    outcome = shell(*CREATE)
+    assert (outcome.code, outcome.out) == (5, "")
+    assert outcome.err.endswith("error: RUN pip install failed\n  mend: see above\n")
+    assert shell("detbuild", "list", "-q").out == ""
+
+
+def test_an_engine_that_is_away_is_named(shell, project):
+    shell.engine.go_away()
+    outcome = shell(*CREATE)
+    assert (outcome.code, outcome.out) == (4, "")
+    assert "error: cannot reach Docker Engine" in outcome.err
+
+
+def test_overrides_and_includes_reach_the_submission(shell, project, tmp_path):
+    (tmp_path / "extra.py").write_text("x = 1\n")
+    assert shell(*CREATE, "--config", "name=other", "-i", str(tmp_path / "extra.py")).code == 0
+    assert "extra.py" in [entry.path for entry in shell.engine.built[0].trees["context"].entries]
+    assert json.loads(shell("detbuild", "list", "--json").out)[0]["name"] == "other"
+
+
+def test_test_mode_is_followed_to_its_end(shell, project):
+    outcome = shell(*CREATE, "--test")
+    assert "experiment 1 COMPLETED" in outcome.out
+    assert json.loads(shell("detbuild", "list", "--json").out)[0]["test_mode"] is True
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("det", "e", "create", "const.yaml", ".", "-f"),
+        ("det", "experiment", "create", "const.yaml", ".", "--follow-first-trial"),
+        ("det", "e", "create", "-f", "const.yaml", "."),
+        ("det", "e", "create", "--test-mode", "const.yaml", "."),
+    ],
+)
+def test_determineds_words_do_the_same(shell, project, words):
+    outcome = shell(*words)
+    assert outcome.code == 0
+    assert outcome.out.startswith("Created experiment 1\n")
+    assert "experiment 1 COMPLETED" in outcome.out
+
+
+@pytest.mark.parametrize("option", [("--paused",), ("--template", "x"), ("--project_id", "3")])
+def test_options_without_a_meaning_here_say_what_to_do_instead(shell, project, option):
+    outcome = shell("det", "e", "create", "const.yaml", ".", *option)
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"error: {option[0]} is not there: ")
+    assert shell.engine.built == []
+
+
+def test_a_dry_run_shows_the_plan_and_touches_nothing(shell, project):
+    shell.engine.go_away()
+    outcome = shell(*CREATE, "--dry-run")
+    assert outcome.code == 0
+    for part in (
+        "FROM ",
+        "model_def.py",
+        '"name": "detbuild-00000000-0-1-0"',
+        '"entrypoint": "model_def:Tiny"',
+    ):
+        assert part in outcome.out
+    assert shell("detbuild", "list", "-q").out == ""
+
+
+def test_render_prints_the_plan_for_programs(shell, project):
+    document = json.loads(shell("detbuild", "render", "const.yaml", ".", "--json").out)
+    assert document["tag"].startswith("detbuild:")
+    assert document["dockerfile"].splitlines()[-1].startswith("ENTRYPOINT [")
+    assert [entry["path"] for entry in document["context"]["kept"]] == ["const.yaml", "model_def.py"]
+    assert document["run"]["hparams"] == {}
+
+
+def test_build_prints_id_and_tag_of_the_image(shell, project):
+    outcome = shell("detbuild", "build", "const.yaml", ".")
+    (plan,) = shell.engine.built
+    assert outcome.out == f"{shell.engine.image_id(plan.tag)}  {plan.tag}\n"
+    assert shell("detbuild", "build", "const.yaml", ".", "-q").out == f"{shell.engine.image_id(plan.tag)}\n"
+    assert shell("detbuild", "list", "-q").out == ""
+
+
+def test_ctrl_c_while_following_leaves_the_experiment_and_says_how_to_come_back(shell, project, monkeypatch):
+    def interrupted(_home, _id, _emit):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("detbuild.experiment.follow", interrupted)
+    outcome = shell(*CREATE, "-f")
+    assert outcome.code == 130
+    assert outcome.err.endswith(
+        "left experiment 1; it goes on\n  attach: detbuild logs 1 -f\n  cancel: detbuild cancel 1\n"
+    )
+
+
+def test_ctrl_c_while_building_leaves_nothing(shell, project, monkeypatch):
+    def interrupted(_plan, _emit):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shell.engine, "build", interrupted)
+    outcome = shell(*CREATE, "-f")
+    assert (outcome.code, outcome.out) == (130, "")
+    assert outcome.err.endswith("interrupted: no experiment was created\n")
+    assert shell("detbuild", "list", "-q").out == ""
+
+
+def test_local_and_dry_run_exclude_each_other(shell, project):
+    assert shell(*CREATE, "--local", "--dry-run").code == 2
