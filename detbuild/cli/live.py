@@ -52,7 +52,7 @@ class Live:
             case ImagePulling():
                 self.pulling = lines_of(event)[0]
                 self._redraw()
-            case BuildStep(seconds=None, error="") if not event.cached:
+            case BuildStep(seconds=None, error="") if not event.cached and lines_of(event):
                 self.running.setdefault(event.name, Running(time.monotonic()))
                 self._redraw()
             case BuildOutput(step, line):
@@ -92,7 +92,7 @@ class Live:
         for name, step in list(self.running.items()):
             seconds = time.monotonic() - step.since
             lines.append(
-                Text(f"{step_name(name)}  {seconds:.0f} s", style="bold", no_wrap=True, overflow="ellipsis")
+                Text(f"{seconds:4.0f} s  {step_name(name)}", style="bold", no_wrap=True, overflow="ellipsis")
             )
             lines += [
                 Text(f"    {line_of_output(line)}", style="dim", no_wrap=True, overflow="ellipsis")

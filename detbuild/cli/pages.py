@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from detbuild.store.folder import ExperimentFolder
     from detbuild.store.progress import CheckpointState
     from detbuild.store.state import ExperimentState, RunState, TrialState
+    from determined._records import Validation
 
 
 def experiment_page(state: ExperimentState, folder: ExperimentFolder) -> str:
@@ -25,7 +26,7 @@ def experiment_page(state: ExperimentState, folder: ExperimentFolder) -> str:
         lines.append(f"image      {visible(header.tag)}  {header.image[7:19]}")
     best = best_validation(state)
     if best:
-        lines.append(f"best       {metrics_line(best.metrics)} at batch {best.steps_completed}")
+        lines.append(f"best       {_validation(best)}")
     lines.append(f"folder     {visible(str(folder.path))}")
     for trial in state.trials.values():
         lines += ["", *trial_lines(trial, folder)]
@@ -39,13 +40,17 @@ def trial_lines(trial: TrialState, folder: ExperimentFolder) -> Iterator[str]:
     if trial.hparams:
         yield f"  hyperparameters  {metrics_line(trial.hparams)}"
     if progress.training:
-        yield f"  training         {metrics_line(progress.training.metrics)}"
+        yield f"  training         {metrics_line(progress.training.metrics, leave_out='batches')}"
     for validation in progress.validations[-1:]:
-        yield f"  last validation  {metrics_line(validation.metrics)} at batch {validation.steps_completed}"
+        yield f"  last validation  {_validation(validation)}"
     for checkpoint in progress.checkpoints:
         yield f"  checkpoint       {checkpoint_line(checkpoint)}"
     for run in trial.runs:
         yield from _run_lines(run, trial.id, folder)
+
+
+def _validation(validation: Validation) -> str:
+    return f"{metrics_line(validation.metrics, leave_out='batches')} at batch {validation.steps_completed}"
 
 
 def checkpoint_line(checkpoint: CheckpointState) -> str:
@@ -70,7 +75,7 @@ def ending_page(state: ExperimentState, folder: ExperimentFolder) -> str:
     best, newest = best_validation(state), _newest(folder)
     lines = []
     if best:
-        lines.append(f"  best validation  {metrics_line(best.metrics)} at batch {best.steps_completed}")
+        lines.append(f"  best validation  {_validation(best)}")
     if newest and newest.directory:
         lines.append(f"  checkpoint       {visible(str(newest.directory))}")
     lines.append(f"  metrics, logs    {visible(str(folder.path / 'runs'))}")

@@ -88,9 +88,9 @@ def lines_of(event: Event) -> tuple[str, ...]:  # noqa: C901, PLR0911, PLR0912  
 def record_lines(record: Record) -> tuple[str, ...]:  # noqa: PLR0911  (one case a record)
     match record:
         case Training(steps, metrics):
-            return (f"batch {steps}  {metrics_line(metrics)}",)
+            return (f"batch {steps}  {metrics_line(metrics, leave_out='batches')}",)
         case Validation(steps, metrics):
-            return (f"batch {steps}  validation  {metrics_line(metrics)}",)
+            return (f"batch {steps}  validation  {metrics_line(metrics, leave_out='batches')}",)
         case Checkpoint(uuid, steps, resources):
             return (
                 f"batch {steps}  checkpoint {uuid}  {len(resources)} files, {size(sum(resources.values()))}",
@@ -107,9 +107,9 @@ def record_lines(record: Record) -> tuple[str, ...]:  # noqa: PLR0911  (one case
             return _never(record)
 
 
-def metrics_line(metrics: Mapping[str, object]) -> str:
+def metrics_line(metrics: Mapping[str, object], *, leave_out: str = "") -> str:
     """Return `loss=0.25 accuracy=0.9`; nested metrics get dotted names."""
-    return " ".join(f"{visible(name)}={number(value)}" for name, value in _flat(metrics))
+    return " ".join(f"{visible(name)}={number(value)}" for name, value in _flat(metrics) if name != leave_out)
 
 
 def _flat(metrics: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:

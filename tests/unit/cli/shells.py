@@ -24,6 +24,7 @@ from determined._records import (
     Line,
     Record,
     Stage,
+    Started,
     Training,
     Validation,
     encode,
@@ -32,7 +33,7 @@ from determined._run_info import RunInfo
 from tests.fakes import Exit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from tests.fakes import FakeEngine, Process
 
@@ -123,6 +124,15 @@ def train(process: Process) -> Exit:
         events.append(Ended(ExitReason.COMPLETED))
         events.append(Exited(0))
     return Exit(0)
+
+
+def train_until_told(process: Process) -> Generator[None, None, Exit]:
+    """Runs until it is told to stop."""
+    with closing(EventFile(process.run_dir / "events.jsonl", "1-0")) as events:
+        events.append(Started(1, "3.11", "0"))
+    while "SIGTERM" not in process.signals:
+        yield
+    return Exit(143)
 
 
 def fail(process: Process) -> Exit:

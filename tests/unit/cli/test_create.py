@@ -6,8 +6,7 @@ import pytest
 
 from detbuild.errors import BuildError
 from detbuild.store.home import Home
-from tests.fakes import run_for_ever
-from tests.unit.cli.shells import fail
+from tests.unit.cli.shells import fail, train_until_told
 
 CREATE = ("detbuild", "create", "const.yaml", ".")
 
@@ -64,7 +63,7 @@ def test_an_experiment_that_ends_in_error_has_exit_code_6(shell, project):
 
 
 def test_a_cancelled_experiment_has_exit_code_7(shell, project, monkeypatch):
-    shell.engine.program = run_for_ever
+    shell.engine.program = train_until_told
     ask = Home.new_experiment
 
     def cancelled(home):

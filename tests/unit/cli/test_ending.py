@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fakes import run_for_ever
+from tests.unit.cli.shells import train_until_told
 
 
 @pytest.mark.parametrize(("state", "code"), [("COMPLETED", 0), ("ERROR", 6), ("CANCELED", 7)])
@@ -16,7 +16,7 @@ def test_waiting_gives_the_exit_code_of_the_experiment(shell, state, code):
 
 @pytest.mark.parametrize("verb", ["cancel", "kill"])
 def test_an_experiment_that_runs_can_be_ended(shell, project, monkeypatch, verb):
-    shell.engine.program = run_for_ever
+    shell.engine.program = train_until_told
     monkeypatch.setattr(
         "detbuild.experiment.start_detached", lambda _folder: None
     )  # as if it had died at once
@@ -51,7 +51,7 @@ def test_resume_has_nothing_to_do_when_all_have_ended(shell):
 
 
 def test_killing_a_trial_kills_its_experiment(shell, project, monkeypatch):
-    shell.engine.program = run_for_ever
+    shell.engine.program = train_until_told
     monkeypatch.setattr("detbuild.experiment.start_detached", lambda _folder: None)
     shell("detbuild", "create", "const.yaml", ".")
     assert shell("det", "t", "kill", "1/1").code == 0
