@@ -55,13 +55,21 @@ fi
 [ "$(id -u)" = 0 ] || fail "needs root: the files of the image belong to root"
 if ! command -v mmdebstrap >/dev/null; then
     say "installing mmdebstrap"
-    { apt-get update -qq && apt-get install -y -qq --no-install-recommends mmdebstrap; } >&2 ||
+    # One unreadable source of many does not keep the package away, so the update's own verdict does not count.
+    { apt-get update -qq || true; } >&2
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mmdebstrap >&2 ||
         fail "mmdebstrap did not install"
 fi
 
 sources=$(mirrors "$VERSION_CODENAME")
-[ -n "$sources" ] || { apt-get update -qq >&2 && sources=$(mirrors "$VERSION_CODENAME"); }
+[ -n "$sources" ] || {
+    apt-get update -qq >&2 || true
+    sources=$(mirrors "$VERSION_CODENAME")
+}
 [ -n "$sources" ] || fail "apt knows no Debian mirror of $VERSION_CODENAME; look at /etc/apt/sources.list.d"
+
+# A mirror that is frozen on purpose has lists past their date: what the host's apt accepts is accepted here.
+dated=$(apt-config dump --format '%v' Acquire::Check-Valid-Until)
 
 say "making $name; takes about half a minute"
 # Documentation, translations and caches are never read in a container.
@@ -72,4 +80,5 @@ printf '%s\n' "$sources" | mmdebstrap --quiet --mode=root --variant=minbase --in
     --dpkgopt='path-exclude=/usr/share/locale/*' \
     --dpkgopt='path-include=/usr/share/doc/*/copyright' \
     --aptopt='Acquire::Languages "none"' \
+    --aptopt="Acquire::Check-Valid-Until \"${dated:-true}\"" \
     "$VERSION_CODENAME" "$1" -

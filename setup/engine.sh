@@ -49,7 +49,7 @@ start_engine() {
         systemctl start docker
     else
         # A pid file of an engine that was killed must not keep the new one away.
-        pgrep -x dockerd >/dev/null || rm -f /var/run/docker.pid
+        [ "$(cat "/proc/$(cat /var/run/docker.pid 2>/dev/null)/comm" 2>/dev/null)" = dockerd ] || rm -f /var/run/docker.pid
         setsid nohup dockerd >>"$ENGINE_LOG" 2>&1 </dev/null &
     fi
     for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30; do
