@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from determined._info import ClusterInfo, get_cluster_info
 
 __all__ = [
+    "LOG_FORMAT",
     "Categorical",
     "ClusterInfo",
     "Constant",
@@ -26,6 +27,7 @@ __all__ = [
     "import_from_path",
 ]
 
+LOG_FORMAT = "%(levelname)s: [%(process)s] %(name)s: %(message)s"
 __detbuild__ = __version__  # the mark by which this package is told from PyPI's of the same name
 
 # Imported at first touch: `import determined as det` is enough for det.pytorch, and costs a few milliseconds.
