@@ -18,6 +18,7 @@ from docker.context import ContextAPI
 from docker.errors import APIError, DockerException
 from urllib3.exceptions import HTTPError
 
+from detbuild.engine.plain import Answer
 from detbuild.engine.refusals import refusal, unreachable
 
 if TYPE_CHECKING:
@@ -50,6 +51,26 @@ class Connection:
             raise refusal(error.explanation or str(error)) from error
         except (DockerException, requests.RequestException, HTTPError, OSError, ValueError) as error:
             raise unreachable(self._host, error) from error
+
+    @property
+    def api_version(self) -> str:
+        with self.api() as api:
+            version: str = api.api_version
+        return version
+
+    def call(
+        self, method: str, path: str, *, params: Mapping[str, str], body: object, timeout: float | None
+    ) -> Answer:
+        """Ask for something that has one answer, whatever its status."""
+        with self.api() as api:
+            ways = {"GET": api._get, "POST": api._post, "DELETE": api._delete}
+            answer = ways[method](
+                api._url("{0}", path),
+                params=dict(params),
+                json=body,
+                timeout=self.deadline if timeout is None else timeout,
+            )
+        return Answer(answer.status_code, answer.content)
 
     def stream(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from detbuild.engine.protocol import ContainerState
 
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from detbuild.engine.protocol import ContainerSpec, Mount
 
 Json = dict[str, Any]
+# What a run prints is in its folder; the engine's copy, which nothing else limits, must not fill its disk.
+_LOGS: Final = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}}
 
 
 def create_body(spec: ContainerSpec) -> Json:
@@ -43,6 +45,7 @@ def create_body(spec: ContainerSpec) -> Json:
             "PortBindings": {port: [{"HostPort": ""}] for port in ports},
             "Tmpfs": dict(_tmpfs(text) for text in spec.tmpfs),
             "Init": False,  # PID 1 is the harness's supervisor
+            "LogConfig": _LOGS,
         },
     }
 
@@ -59,6 +62,16 @@ def state_of(inspected: Json) -> ContainerState:
         error=state.get("Error", ""),
         labels=inspected["Config"].get("Labels") or {},
     )
+
+
+def joined(output: bytes) -> bytes:
+    """Stdout and stderr as they came: the engine sends pieces, each after 4 bytes of kind and 4 of length."""
+    pieces, start = [], 0
+    while start + 8 <= len(output):
+        end = start + 8 + int.from_bytes(output[start + 4 : start + 8], "big")
+        pieces.append(output[start + 8 : end])
+        start = end
+    return b"".join(pieces)
 
 
 def _mount(mount: Mount) -> Json:

@@ -1,18 +1,14 @@
-"""The Engine protocol on Docker Engine, through docker-py's low-level client."""
+"""The Engine protocol on Docker Engine."""
 
 from __future__ import annotations
 
+import json
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import requests
-from docker.errors import APIError, NotFound
-from docker.utils import parse_repository_tag
-
-from detbuild.engine.buildkit.build import build
-from detbuild.engine.connection import Connection
-from detbuild.engine.container import create_body, state_of
+from detbuild.engine.calls import Calls
+from detbuild.engine.container import create_body, joined, state_of
 from detbuild.engine.info import engine_info
 from detbuild.engine.refusals import refusal
 from detbuild.errors import EngineError
@@ -28,7 +24,13 @@ if TYPE_CHECKING:
 _DEADLINE = 60  # seconds; starting a container on a cold GPU driver takes long
 _PULL_SILENCE = 300.0  # seconds between two words about a pull
 _IMPORT_SILENCE = 900.0  # seconds that unpacking a whole root file system may take
+_MISSING = 404
 _CONFLICT = 409
+_UNREADABLE = {
+    _MISSING,
+    500,
+    501,
+}  # answers about the output of what is gone, or of a log driver without a way back
 
 
 class DockerEngine:
@@ -42,12 +44,12 @@ class DockerEngine:
     def __init__(
         self, host: str | None = None, *, deadline: int = _DEADLINE, whole_tar: bool = False
     ) -> None:
-        self._connection = Connection(host, deadline=deadline)
+        self._calls = Calls(host, deadline=deadline)
         self._whole_tar = whole_tar
 
     def info(self) -> EngineInfo:
-        with self._connection.api() as api:
-            return engine_info(api.info(), api_version=api.api_version)
+        raw = self._calls.ask("GET", "/info").json()
+        return engine_info(raw, api_version=self._calls.api_version)
 
     def image_id(self, reference: str) -> str | None:
         image = self._image(reference)
@@ -60,86 +62,84 @@ class DockerEngine:
         return (image.get("Config") or {}).get("Labels") or {}
 
     def pull(self, reference: str, emit: Emit) -> str:
-        repository, tag = parse_repository_tag(reference)
-        request = {"fromImage": repository, "tag": tag or "latest"}
-        headers = self._connection.registry_auth(repository)
+        repository, tag = _split(reference)
+        request = {"fromImage": repository, "tag": tag}
+        headers = self._calls.connection.registry_auth(repository)
         for message in self._create_image(request, headers=headers, silence=_PULL_SILENCE):
             emit(ImagePulling(reference, _pull_detail(message)))
         return self._there(reference)
 
     def build(self, plan: ImagePlan, emit: Emit) -> str:
-        return build(self._connection, plan, emit, whole_tar=self._whole_tar)
+        from detbuild.engine.buildkit.build import build
+
+        return build(self._calls.connection, plan, emit, whole_tar=self._whole_tar)
 
     def create(self, spec: ContainerSpec) -> str:
-        with self._connection.api() as api:
-            try:
-                created: str = api.create_container_from_config(create_body(spec), spec.name)["Id"]
-            except APIError as error:
-                if error.status_code != _CONFLICT:
-                    raise
-            else:
-                return created
-        return self._created_before(spec)
+        answer = self._calls.ask(
+            "POST",
+            "/containers/create",
+            params={"name": spec.name},
+            body=create_body(spec),
+            accept={_CONFLICT},
+        )
+        if answer.status == _CONFLICT:
+            return self._created_before(spec)
+        created: str = answer.json()["Id"]
+        return created
 
     def start(self, container: str) -> None:
         state = self.inspect(container)
         if state is not None and state.status != "created":
             return  # the engine would start an ended one again
-        with self._connection.api() as api:
-            api.start(container)
+        self._calls.ask("POST", f"/containers/{container}/start")
 
     def inspect(self, container: str) -> ContainerState | None:
-        with self._connection.api() as api:
-            try:
-                return state_of(api.inspect_container(container))
-            except NotFound:
-                return None
+        answer = self._calls.ask("GET", f"/containers/{container}/json", accept={_MISSING})
+        return None if answer.status == _MISSING else state_of(answer.json())
 
     def wait(self, container: str, *, timeout: float) -> ContainerState | None:
         state = self._present(container)
         if not state.ended and timeout > 0:
             # to wait until a created one is "not running" would return at once
             condition = "next-exit" if state.status == "created" else "not-running"
-            with self._connection.api() as api, suppress(requests.RequestException, NotFound):
-                # time is up, the engine left or the container is gone: the next look tells which
-                api.wait(container, timeout=timeout, condition=condition)
+            # time is up, the engine left or the container is gone: the next look tells which
+            with suppress(EngineError):
+                self._calls.ask(
+                    "POST", f"/containers/{container}/wait", params={"condition": condition}, timeout=timeout
+                )
             state = self._present(container)
         return state if state.ended else None
 
+    def output_tail(self, container: str, lines: int) -> tuple[str, ...]:
+        params = {"stdout": "1", "stderr": "1", "tail": str(lines)}
+        answer = self._calls.ask("GET", f"/containers/{container}/logs", params=params, accept=_UNREADABLE)
+        output = b"" if answer.status in _UNREADABLE else joined(answer.body)
+        return tuple(output.decode("utf-8", "replace").splitlines()[-lines:])
+
     def find(self, labels: Mapping[str, str]) -> tuple[ContainerState, ...]:
         wanted = [f"{key}={value}" if value else key for key, value in labels.items()]
-        with self._connection.api() as api:
-            found = api.containers(all=True, filters={"label": wanted})
+        filters = json.dumps({"label": wanted})
+        found = self._calls.ask("GET", "/containers/json", params={"all": "1", "filters": filters}).json()
         states = (self.inspect(container["Id"]) for container in found)
         return tuple(state for state in states if state is not None)
 
     def signal(self, container: str, signal: str) -> None:
-        with self._connection.api() as api:
-            try:
-                api.kill(container, signal)
-            except NotFound:
-                return
-            except APIError as error:
-                if error.status_code != _CONFLICT:  # it does not run any more
-                    raise
+        # in conflict: it does not run any more
+        gone = {_MISSING, _CONFLICT}
+        self._calls.ask("POST", f"/containers/{container}/kill", params={"signal": signal}, accept=gone)
 
     def remove(self, container: str) -> None:
-        with self._connection.api() as api:
-            try:
-                api.remove_container(container, force=True, v=True)
-            except NotFound:
-                return
-            except APIError as error:
-                if error.status_code != _CONFLICT:  # its removal is in progress already
-                    raise
+        # in conflict: its removal is in progress already
+        gone = {_MISSING, _CONFLICT}
+        params = {"force": "1", "v": "1"}
+        self._calls.ask("DELETE", f"/containers/{container}", params=params, accept=gone)
 
     def remove_image(self, reference: str) -> None:
-        with self._connection.api() as api, suppress(NotFound):
-            api.remove_image(reference, force=True)
+        self._calls.ask("DELETE", f"/images/{reference}", params={"force": "1"}, accept={_MISSING})
 
     def import_image(self, rootfs_tar: str, *, tag: str, changes: tuple[str, ...]) -> str:
-        repository, version = parse_repository_tag(tag)
-        request = {"fromSrc": "-", "repo": repository, "tag": version or "latest", "changes": changes}
+        repository, version = _split(tag)
+        request = {"fromSrc": "-", "repo": repository, "tag": version, "changes": changes}
         try:
             with Path(rootfs_tar).open("rb") as file:
                 for _ in self._create_image(request, body=file, silence=_IMPORT_SILENCE):
@@ -149,7 +149,7 @@ class DockerEngine:
         return self._there(tag)
 
     def close(self) -> None:
-        self._connection.close()
+        self._calls.close()
 
     def _create_image(
         self,
@@ -159,7 +159,7 @@ class DockerEngine:
         headers: Mapping[str, str] | None = None,
         silence: float,
     ) -> Iterator[dict[str, Any]]:
-        answer = self._connection.stream(
+        answer = self._calls.connection.stream(
             "/images/create", params=params, body=body, headers=headers, silence=silence
         )
         with closing(answer) as messages:
@@ -169,11 +169,10 @@ class DockerEngine:
                 yield message
 
     def _image(self, reference: str) -> dict[str, Any] | None:
-        with self._connection.api() as api:
-            try:
-                image: dict[str, Any] = api.inspect_image(reference)
-            except NotFound:
-                return None
+        answer = self._calls.ask("GET", f"/images/{reference}/json", accept={_MISSING})
+        if answer.status == _MISSING:
+            return None
+        image: dict[str, Any] = answer.json()
         return image
 
     def _there(self, reference: str) -> str:
@@ -199,6 +198,17 @@ class DockerEngine:
         if state is None:
             raise LookupError(container)
         return state
+
+
+def _split(reference: str) -> tuple[str, str]:
+    """The repository and the tag or digest of a reference."""
+    repository, at, digest = reference.partition("@")
+    if at:
+        return repository, digest
+    repository, colon, tag = reference.rpartition(":")
+    if not colon or "/" in tag:  # the colon of a registry's port
+        return reference, "latest"
+    return repository, tag
 
 
 def _pull_detail(message: Mapping[str, Any]) -> str:

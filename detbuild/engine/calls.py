@@ -1,0 +1,113 @@
+"""Questions that have one answer, put to the engine on the shortest way there is."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detbuild.engine.plain import Answer, PlainApi
+from detbuild.engine.refusals import refusal, unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from detbuild.engine.connection import Connection
+
+_DEFAULT = "unix:///var/run/docker.sock"
+_ERRORS = 400  # the first status that is one
+
+
+class Calls:
+    """Over the engine's socket itself where it is one of this host, else through docker-py.
+
+    Nothing is asked before the first call. `deadline` is in seconds, for each answer.
+    """
+
+    def __init__(self, host: str | None, *, deadline: int) -> None:
+        self._host, self._deadline = host, deadline
+        path = socket_path(host, os.environ)
+        self._plain = PlainApi(path, deadline=deadline) if path else None
+
+    @cached_property
+    def connection(self) -> Connection:
+        """Made of docker-py, for all that streams or needs what the user's docker is set to."""
+        from detbuild.engine.connection import Connection
+
+        return Connection(self._host, deadline=self._deadline)
+
+    @property
+    def api_version(self) -> str:
+        if self._plain is None:
+            return self.connection.api_version
+        try:
+            return self._plain.version
+        except (OSError, ValueError) as error:
+            raise unreachable(self._host, error) from error
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: object = None,
+        accept: Collection[int] = (),
+        timeout: float | None = None,
+    ) -> Answer:
+        """Return the answer; an error is one too if its status is among `accept`.
+
+        Raises:
+            EngineError: the engine refuses, is away, or says nothing for the deadline or `timeout`.
+        """
+        answer = self._answer(method, path, params=params or {}, body=body, timeout=timeout)
+        if answer.status >= _ERRORS and answer.status not in accept:
+            raise refusal(_words(answer))
+        return answer
+
+    def close(self) -> None:
+        if self._plain is not None:
+            self._plain.close()
+        if "connection" in self.__dict__:
+            self.connection.close()
+
+    def _answer(
+        self, method: str, path: str, *, params: Mapping[str, str], body: object, timeout: float | None
+    ) -> Answer:
+        if self._plain is None:
+            return self.connection.call(method, path, params=params, body=body, timeout=timeout)
+        try:
+            return self._plain.call(method, path, params=params, body=body, timeout=timeout)
+        except (OSError, ValueError) as error:
+            raise unreachable(self._host, error) from error
+
+
+def socket_path(host: str | None, environ: Mapping[str, str]) -> str:
+    """The engine's socket on this host; "" where only docker-py knows the way.
+
+    As the docker command: DOCKER_HOST comes before the context, and a context that is not the default one, or
+    headers of the user's own, stand in docker's config file.
+    """
+    settings = _docker_config(environ)
+    elsewhere = environ.get("DOCKER_CONTEXT") or settings.get("currentContext") or "default"
+    host = host or environ.get("DOCKER_HOST") or (_DEFAULT if elsewhere == "default" else "")
+    path = host.removeprefix("unix://")
+    return path if path.startswith("/") and path != host and not settings.get("HttpHeaders") else ""
+
+
+def _docker_config(environ: Mapping[str, str]) -> Mapping[str, object]:
+    folder = environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or "/", ".docker")
+    try:
+        found = json.loads(Path(folder, "config.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _words(answer: Answer) -> str:
+    try:
+        return str(answer.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return answer.body.decode("utf-8", "replace").strip() or f"status {answer.status}"
