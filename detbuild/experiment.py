@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import socket
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,12 +18,11 @@ from detbuild.config.storage import SharedFs
 from detbuild.config.unacted import unsupported, warnings_for
 from detbuild.context.hashes import HashCache
 from detbuild.context.walk import read_context, snapshot
-from detbuild.controller import local
 from detbuild.controller.attend import follow, resume, wait
 from detbuild.controller.start import first_steps, nvidia_driver, nvidia_smi, start_detached
 from detbuild.errors import ConfigError, EngineError
 from detbuild.events import ContextPacked, Emit, ExperimentCreated, ImagePulling, ImageReady
-from detbuild.image.base import IMPORT_CHANGES, bootstrap, bootstrap_tag, can_bootstrap, choose_base
+from detbuild.image.base import choose_base
 from detbuild.image.choice import Target
 from detbuild.image.frameworks import read_needs
 from detbuild.image.network import host_network, pip_config_files
@@ -111,8 +108,8 @@ def this_host(environ: Mapping[str, str]) -> Host:
     return Host(
         environ=environ,
         user=f"{os.getuid()}:{os.getgid()}",
-        python=".".join(platform.python_version_tuple()[:2]),
-        machine=platform.machine(),
+        python=f"{sys.version_info.major}.{sys.version_info.minor}",
+        machine=os.uname().machine,
         name=socket.gethostname(),
         directory=Path(environ.get("HOME") or "/"),
     )
@@ -161,6 +158,7 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
         harness=snapshot(harness_dir(), cache=_hash_cache(home, harness_dir())),
         table=table,
         templates=templates_dir(),
+        kept=home.cache / "dockerfiles",
     )
     return Submission(
         order=order, config=config, listing=listing, resolution=resolution, target=target, plan=plan
@@ -177,7 +175,7 @@ def planned_run(submission: Submission, host: Host) -> tuple[RunInfo, ContainerS
     return plan_run(submission.config, request, place)
 
 
-def build_image(submission: Submission, host: Host, engine: Engine, emit: Emit) -> str:
+def build_image(submission: Submission, host: Host, home: Home, emit: Emit, *, engine: Engine) -> str:
     """Return the id of the submission's image; nothing is built when one of the same inputs is there.
 
     Raises:
@@ -190,7 +188,10 @@ def build_image(submission: Submission, host: Host, engine: Engine, emit: Emit) 
     built = image is None
     if image is None:
         network = host_network(host.environ, _pip_files(host))
-        image = engine.build(lend(plan, submission.resolution, network, target=submission.target), emit)
+        wheels = HashCache(home.cache / "wheels.hashes")
+        lent = lend(plan, submission.resolution, network, target=submission.target, cache=wheels)
+        wheels.save()
+        image = engine.build(lent, emit)
     emit(ImageReady(image, plan.tag, built, time.monotonic() - began))
     return image
 
@@ -203,7 +204,7 @@ def submit(submission: Submission, host: Host, home: Home, emit: Emit, *, engine
         BuildError: The image did not build; no experiment was made.
     """
     _check_host(submission.config, engine)
-    image = build_image(submission, host, engine, emit)
+    image = build_image(submission, host, home, emit, engine=engine)
     folder = home.new_experiment()
     header = _header(submission.order, submission.config, host, number=folder.id)
     header = replace(header, image=image, tag=submission.plan.tag)
@@ -219,6 +220,8 @@ def submit(submission: Submission, host: Host, home: Home, emit: Emit, *, engine
 
 def run_local(order: Order, host: Host, home: Home, emit: Emit) -> ExperimentState:
     """Train on this host, in the foreground; folders, events and checkpoints are those of a container."""
+    from detbuild.controller import local
+
     folder, config = _local_experiment(order, host, home, emit)
     return local.run_local(folder, config, host.environ, emit)
 
@@ -227,6 +230,8 @@ def run_here(
     order: Order, host: Host, home: Home, emit: Emit, *, train: Callable[[RunInfo], int]
 ) -> ExperimentState:
     """The same in this very process: `train` is told what any run is told, and returns its exit code."""
+    from detbuild.controller import local
+
     folder, config = _local_experiment(order, host, home, emit)
     return local.run_here(folder, config, train, emit)
 
@@ -288,6 +293,10 @@ def bootstrap_base(engine: Engine, emit: Emit) -> str:
     Raises:
         EngineError: This host cannot: it is no Debian, the caller is not root, or no mirror answers.
     """
+    import tempfile
+
+    from detbuild.image.base import IMPORT_CHANGES, bootstrap, bootstrap_tag
+
     tag = bootstrap_tag(images_dir())
     emit(ImagePulling(tag, "made from Debian packages"))
     with tempfile.TemporaryDirectory(prefix="detbuild-base-") as directory:
@@ -298,6 +307,8 @@ def bootstrap_base(engine: Engine, emit: Emit) -> str:
 
 
 def _bootstrapped(resolution: Resolution, engine: Engine, emit: Emit) -> str | None:
+    from detbuild.image.base import bootstrap_tag, can_bootstrap
+
     try:
         tag = bootstrap_tag(images_dir())
     except EngineError:

@@ -76,7 +76,7 @@ def build(
         emit = no_output if quiet else show
         order = _order(config, directory, includes, overrides)
         submission = experiment.prepare(order, host, home, emit, engine=engine)
-        image = experiment.build_image(submission, host, engine, emit)
+        image = experiment.build_image(submission, host, home, emit, engine=engine)
     if as_json:
         show_json({"image": image, "tag": submission.plan.tag})
     else:

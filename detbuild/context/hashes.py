@@ -6,15 +6,14 @@ import contextlib
 import hashlib
 import os
 import struct
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detbuild.context.content import hash_file, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 _MAGIC = b"detbuild hashes 1\n"
 _RECORD = struct.Struct("<QqqQ32s")  # size, mtime_ns, ctime_ns, inode, SHA-256
@@ -88,11 +87,9 @@ def _dump(known: dict[bytes, _Known]) -> bytes:
 
 def _replace(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+        temporary.write_bytes(content)
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ import time
 from typing import TYPE_CHECKING
 
 from detbuild.controller.lease import holder, lease
-from detbuild.controller.local import settle
 from detbuild.controller.start import start_detached
 from detbuild.errors import EngineError
 from detbuild.events import Emit, Warned
@@ -66,6 +65,8 @@ def resume_one(folder: ExperimentFolder) -> bool:
     if holder(folder.lock_file) is not None:
         return False
     if folder.header().local:
+        from detbuild.controller.local import settle
+
         with lease(folder.lock_file):
             settle(folder, exit_code=None)
     else:

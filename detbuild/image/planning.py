@@ -40,6 +40,7 @@ def plan_image(
     harness: ContextSnapshot,
     table: Table,
     templates: Path,
+    kept: Path | None = None,
 ) -> ImagePlan:
     """Plan the image of a context. Nothing of the host but the arguments has a say in it.
 
@@ -52,6 +53,7 @@ def plan_image(
         harness: The `determined` package itself.
         table: Where the base's packages are described.
         templates: Where Dockerfile.j2 is.
+        kept: Where texts of Dockerfiles are kept from one submission to the next.
     """
     trees = {
         "context": context,
@@ -59,13 +61,13 @@ def plan_image(
         **_pip_trees(resolution, needs, context),
     }
     dockerfile_plan = _dockerfile_plan(resolution, needs, base_image, trees=trees, table=table)
-    dockerfile = render(dockerfile_plan, templates)
+    dockerfile = render(dockerfile_plan, templates, kept=kept)
     labels = _labels(resolution, base_image, trees)
     return ImagePlan(
         tag=_tag([_FORMAT, base_image, base_digest, dockerfile, *_lines(trees), json.dumps(labels)]),
         base_image=base_image,
         dockerfile=dockerfile,
-        upload_dockerfile=render(replace(dockerfile_plan, session=False), templates),
+        upload_dockerfile=render(replace(dockerfile_plan, session=False), templates, kept=kept),
         trees=trees,
         local_trees={"wheels": ContextSnapshot()} if "framework" in trees else {},
         labels=labels,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, Literal
-
-import jinja2
 
 from detbuild.image.mounts import SECRETS, SECRETS_DIR, WHEELS_DIR
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 HARNESS: Final = "/opt/detbuild/harness"
@@ -31,7 +34,65 @@ class DockerfilePlan:
     session: bool = True  # False: the borrowed settings come as files, since nobody serves secrets
 
 
-def render(plan: DockerfilePlan, templates: Path) -> str:
+def render(plan: DockerfilePlan, templates: Path, *, kept: Path | None = None) -> str:
+    """Fill the template.
+
+    Args:
+        plan: What decides the text.
+        templates: Where the template and its parts are.
+        kept: Where texts of earlier calls lie: finding one is quicker than importing Jinja2.
+    """
+    values = {
+        **asdict(plan),
+        "harness": HARNESS,
+        "venv": VENV,
+        "workdir": WORKDIR,
+        "user": USER,
+        "wheels": WHEELS_DIR,
+        "secrets": SECRETS,
+        "secrets_dir": SECRETS_DIR,
+    }
+    if kept is None:
+        return _filled(values, templates)
+    file = kept / f"{_key(values, templates)}.Dockerfile"
+    text = _read(file)
+    if text is None:
+        text = _filled(values, templates)
+        _write(file, text)
+    return text
+
+
+def _key(values: Mapping[str, object], templates: Path) -> str:
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    for template in sorted(templates.glob("*.j2")):
+        digest.update(f"\0{template.name}\0".encode() + template.read_bytes())
+    return digest.hexdigest()
+
+
+def _read(file: Path) -> str | None:
+    """The text that was kept; None when there is none, or it is damaged."""
+    try:
+        checksum, _, text = file.read_text(encoding="utf-8").partition("\n")
+    except (OSError, ValueError):
+        return None
+    return text if checksum == _checksum(text) else None
+
+
+def _write(file: Path, text: str) -> None:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    with contextlib.suppress(OSError):  # next time it is rendered again
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(f"{_checksum(text)}\n{text}", encoding="utf-8")
+        temporary.replace(file)
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _filled(values: Mapping[str, object], templates: Path) -> str:
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(templates),
         undefined=jinja2.StrictUndefined,
@@ -40,13 +101,4 @@ def render(plan: DockerfilePlan, templates: Path) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701  (a Dockerfile is no HTML, and no value here is a user's)
     )
-    return environment.get_template("Dockerfile.j2").render(
-        **asdict(plan),
-        harness=HARNESS,
-        venv=VENV,
-        workdir=WORKDIR,
-        user=USER,
-        wheels=WHEELS_DIR,
-        secrets=SECRETS,
-        secrets_dir=SECRETS_DIR,
-    )
+    return environment.get_template("Dockerfile.j2").render(values)

@@ -116,7 +116,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Dockerd, s
     order = Order(config=config_from_mapping(CONFIG), text="", context_dir=MODEL)
     ignored: list[Event] = []
     submission = experiment.prepare(order, host, home, ignored.append, engine=first)
-    experiment.build_image(submission, host, first, ignored.append)
+    experiment.build_image(submission, host, home, ignored.append, engine=first)
     first.close()
     saved = subprocess.run(["docker", "save", submission.plan.tag], check=True, capture_output=True).stdout
     subprocess.run(["ip", "link", "add", BRIDGE, "type", "bridge"], check=True)
