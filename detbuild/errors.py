@@ -4,6 +4,7 @@
     * ConfigError       2  the experiment config or the command line is wrong
     * ContextError      3  the context directory cannot be packed
     * EngineError       4  Docker Engine or other infrastructure is absent or refused
+        * DiskFullError
     * BuildError        5  the image did not build
     * ExperimentError   6  the experiment ended in error
     * CanceledError     7  the experiment was cancelled or killed
@@ -37,6 +38,10 @@ class ContextError(DetbuildError):
 
 class EngineError(DetbuildError):
     exit_code = 4
+
+
+class DiskFullError(EngineError):
+    """No room, here or under the engine: whoever meets it waits and tries again."""
 
 
 class BuildError(DetbuildError):

@@ -44,7 +44,10 @@ def tiny_plan(tag: str, **files: str) -> ImagePlan:
 
 
 class EngineContract:
-    """Give it fixtures `engine` and `image` (an id). Containers run `sh -c "exit N"` or `"sleep N"`."""
+    """Give it fixtures `engine` and `image` (an id).
+
+    Containers run `sh -c` with `exit N`, with `echo WORD` before it, or with `sleep N`.
+    """
 
     @pytest.fixture
     def name(self, engine: Engine):
@@ -82,6 +85,15 @@ class EngineContract:
         assert (state.id, state.name, state.exit_code) == (container, name, 3)
         assert state.labels[TEST_LABEL] == "contract"
         assert not state.oom_killed
+
+    def test_the_last_lines_of_its_output_can_be_read_until_it_is_gone(self, engine, image, name) -> None:
+        container = engine.create(self.spec(name, image, "echo one; echo two; echo three; exit 1"))
+        assert engine.output_tail(container, 2) == ()
+        engine.start(container)
+        self.wait(engine, container)
+        assert engine.output_tail(container, 2) == ("two", "three")
+        engine.remove(container)
+        assert engine.output_tail(container, 2) == ()
 
     def test_the_same_container_is_not_created_twice(self, engine, image, name) -> None:
         spec = self.spec(name, image, "exit 0")
@@ -181,6 +193,7 @@ class EngineContract:
 
     def test_the_engine_tells_what_it_is(self, engine) -> None:
         info = engine.info()
+        assert info.id == engine.info().id != ""
         assert info.cpus > 0
         assert info.memory > 1 << 20
         assert info.architecture

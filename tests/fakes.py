@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from detbuild.engine.protocol import ContainerSpec, ContainerState, EngineInfo
+from detbuild.engine.refusals import refusal
 from detbuild.errors import BuildError, EngineError
 from detbuild.events import BuildStep, ContextSent, Emit, ImagePulling
 
@@ -58,6 +59,7 @@ class Exit:
 
     code: int = 0
     oom_killed: bool = False
+    output: tuple[str, ...] = ()  # lines that it printed itself, past the harness
 
 
 @dataclass
@@ -131,6 +133,8 @@ class FakeImage:
 
 
 INFO = EngineInfo(
+    id="fake",
+    name="memory",
     version="28.5.2",
     api_version="1.51",
     storage_driver="overlay2",
@@ -264,7 +268,7 @@ class FakeEngine:
                 return
             if self.start_error:
                 found.error = self.start_error
-                raise EngineError(self.start_error)
+                raise refusal(self.start_error)
             with self.effects(f"start {found.process.spec.name}"):
                 found.status = "running"
                 ended = self.program(found.process)
@@ -292,6 +296,11 @@ class FakeEngine:
                 return found.state
         time.sleep(min(timeout, 0.001))
         return None
+
+    def output_tail(self, container: str, lines: int) -> tuple[str, ...]:
+        with self._call():
+            found = self._find(container)
+            return found.exit.output[-lines:] if found else ()
 
     def find(self, labels: Mapping[str, str]) -> tuple[ContainerState, ...]:
         with self._call():

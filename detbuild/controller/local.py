@@ -100,7 +100,11 @@ def settle(folder: ExperimentFolder, *, exit_code: int | None) -> None:
         if trial.open_run is not None:
             run_folder = folder.run(trial.id, trial.open_run.run)
             evidence = Evidence(
-                records=read_run(run_folder, over=True), exit_code=exit_code, stop=stop, tail=tail(run_folder)
+                records=read_run(run_folder, over=True),
+                exit_code=exit_code,
+                stop=stop,
+                tail=tail(run_folder),
+                kind="process",
             )
             last = judge(evidence, trial_id=trial.id, run=trial.open_run.run, restarts_left=0)
             folder.record(last)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from detbuild.controller.trial import TrialDriver
-from detbuild.errors import EngineError
+from detbuild.controller.trouble import Trouble
+from detbuild.errors import DiskFullError, EngineError
 from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL, RUN_LABEL, TRIAL_LABEL
 from detbuild.search.method import CreateTrial, Observation, SearchMethod
 from detbuild.store import journal
-from detbuild.store.files import DiskFullError
 
 if TYPE_CHECKING:
     from detbuild.controller.world import World
@@ -29,11 +29,16 @@ class Controller:
         self.world = world
         self._method = method
         self._drivers: dict[int, TrialDriver] = {}
-        self._swept = False
+        self._trouble = Trouble(world.clock)
+
+    @property
+    def done(self) -> bool:
+        """The experiment is over and none of its containers is left."""
+        return self.world.state.over and self.world.tidy
 
     def run(self) -> None:
         """Drive the experiment to its end."""
-        while not self.world.state.over:
+        while not self.done:
             before = self.world.state
             self.step()
             if self.world.state is before:  # else the next thing may be possible at once
@@ -41,11 +46,12 @@ class Controller:
 
     def step(self) -> None:
         """One look at everything."""
-        try:
-            self._heed_requests()
-            self._decide()
-        except DiskFullError:
-            return  # the home's disk is full: nothing can be decided until there is room
+        if not self.world.state.over:
+            try:
+                self._heed_requests()
+                self._decide()
+            except DiskFullError:
+                return  # the home's disk is full: nothing can be decided until there is room
         self._sweep()
         for trial in self.world.state.trials.values():
             if not trial.ended:
@@ -85,8 +91,8 @@ class Controller:
         self.world.record(journal.ExperimentFinished(state="CANCELED", why="stopped before it began"))
 
     def _sweep(self) -> None:
-        """Remove the containers of runs that are over: a controller may have died before it came to that."""
-        if self._swept:
+        """Remove the containers of runs that are over, also those that an earlier controller left."""
+        if self.world.tidy or self._trouble.pausing:
             return
         labels = {HOME_LABEL: self.world.home_id, EXPERIMENT_LABEL: str(self.world.folder.id)}
         going = {
@@ -99,8 +105,10 @@ class Controller:
                 if (container.labels.get(TRIAL_LABEL, ""), container.labels.get(RUN_LABEL, "")) not in going:
                     self.world.engine.remove(container.id)
         except EngineError:
-            return  # next time
-        self._swept = True
+            self._trouble.met()
+        else:
+            self._trouble.gone()
+            self.world.tidy = True
 
     def _driver(self, trial_id: int) -> TrialDriver:
         if trial_id not in self._drivers:

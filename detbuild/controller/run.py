@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from detbuild.errors import EngineError
+from detbuild.errors import DiskFullError, EngineError
 from detbuild.launch.failure import Evidence, Outcome, judge
-from detbuild.launch.gpus import LABEL, Gpu, choose, held
+from detbuild.launch.gpus import LABEL, Gpu, choose, free, held
 from detbuild.launch.plan import RunRequest, container_name, grace, plan_run
 from detbuild.store import journal
-from detbuild.store.output import tail
+from detbuild.store.output import TAIL_LINES, tail
 from detbuild.store.progress import Goal, trial_progress
 from detbuild.store.reader import RecordFile
 from detbuild.store.runs import RunRecords, extended
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from detbuild.engine.protocol import ContainerState
 
 _LOOK = 1.0  # seconds between two questions to the engine about a container that runs
+_LOOK_FOR_GPUS = 2.0  # seconds between two tries of a run that waits: any number of experiments may
 _REFUSALS = 3  # how often the engine may refuse a container before that is taken for its last word
 _SETTLE = 10.0  # seconds after which SIGTERM is sent to a run that has not said that it listens
 _AGAIN = 5.0  # seconds after which a SIGKILL without effect is sent again
@@ -40,6 +41,8 @@ class RunDriver:
         self._look_at = self._first_look
         self._sent: dict[str, float] = {}  # signal -> when
         self._refusals = 0
+        self._launch_at = self._first_look
+        self._waits_for = ""
 
     @property
     def name(self) -> str:
@@ -50,10 +53,15 @@ class RunDriver:
         return self.world.state.trials[self.trial_id]
 
     def launch(self) -> str:
-        """Create the container and start it; say what it has to wait for, or "".
+        """Create the container and start it; say what it has to wait for, or ""."""
+        now = self.world.clock.now()
+        if now >= self._launch_at:
+            self._waits_for = self._launch()
+            self._launch_at = now + _LOOK_FOR_GPUS
+        return self._waits_for
 
-        A container of the name may be there already, from a controller that died right after making it.
-        """
+    def _launch(self) -> str:
+        """A container of the name may be there already, from a controller that died right after making it."""
         found = self.world.engine.inspect(self.name)
         if found is None:
             container, why = self._create()
@@ -70,7 +78,6 @@ class RunDriver:
 
     def abandon(self) -> None:
         """A person asked for the end before the run had begun."""
-        self.world.engine.remove(self.name)
         outcome = Outcome.KILLED if self.world.state.stop == "kill" else Outcome.PREEMPTED
         self._finish(journal.RunFinished(trial_id=self.trial_id, run=self.run, outcome=outcome.value))
 
@@ -115,11 +122,7 @@ class RunDriver:
         chosen = choose(gpus, taken, slots)
         if chosen is not None:
             return chosen, ""
-        free = sum(gpu.id not in taken for gpu in gpus)
-        return (
-            (),
-            f"waits for {slots} free GPU{'s'[: slots > 1]}: {free} of {len(gpus)} on this host are free",
-        )
+        return (), f"waits for {slots} free GPU{'s'[: slots > 1]}: {free(gpus, taken)}"
 
     def _request(self, gpus: tuple[Gpu, ...]) -> RunRequest:
         trial, header = self.trial, self.world.state.header
@@ -150,15 +153,13 @@ class RunDriver:
 
     def _refused(self, error: EngineError) -> str:
         """The engine said no: say why the run waits, or give it up when that was its last word."""
-        engine, image = self.world.engine, self.world.state.header.image
-        engine.info()  # raises when the engine is away, which is no refusal
-        if engine.image_id(image) is None:
-            return f"the image {image[:19]} is gone: `detbuild build` makes it again, then the trial goes on"
+        self.world.ask_engine()  # raises when it is away, which is no refusal
+        if not self.world.image_is_there():
+            gone = self.world.state.header.image[:19]
+            return f"the image {gone} is gone: `detbuild build` makes it again, then the trial goes on"
         self._refusals += 1
-        words = f"{error}; {error.mend}" if error.mend else str(error)
-        if "full" in words or self._refusals < _REFUSALS:
-            raise EngineError(str(error), mend=error.mend) from error
-        engine.remove(self.name)
+        if isinstance(error, DiskFullError) or self._refusals < _REFUSALS:
+            raise error
         self._finish(
             journal.RunFinished(
                 trial_id=self.trial_id,
@@ -188,6 +189,7 @@ class RunDriver:
         self._sent[signal] = self._look_at = self.world.clock.now()
 
     def _end(self, state: ContainerState | None) -> None:
+        engine = self.world.ask_engine()
         records = extended(self._records, self._file.rest())
         left = self.world.config.max_restarts - self.trial.restarts
         evidence = Evidence(
@@ -196,11 +198,18 @@ class RunDriver:
             oom_killed=state.oom_killed if state else False,
             engine_error=state.error if state else "",
             stop=self.world.state.stop,
-            memory=self.world.info.memory,
-            tail=tail(self.folder),
+            memory=engine.memory,
+            tail=self._last_words(state, records),
         )
         self._finish(judge(evidence, trial_id=self.trial_id, run=self.run, restarts_left=left))
-        self.world.engine.remove(self.name)
+
+    def _last_words(self, state: ContainerState | None, records: RunRecords) -> tuple[str, ...]:
+        """The end of its output; where the harness did not get to keep any, what the engine has of it."""
+        if state is None or records.started:
+            return tail(self.folder)
+        return self.world.engine.output_tail(state.id, TAIL_LINES)
 
     def _finish(self, finished: journal.RunFinished) -> None:
+        """Write it down; from now on the container may be swept away."""
         self.world.record(finished)
+        self.world.tidy = False

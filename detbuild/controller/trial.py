@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 from detbuild.controller.room import Room
 from detbuild.controller.run import RunDriver
 from detbuild.controller.trouble import Trouble
-from detbuild.errors import EngineError
+from detbuild.errors import DiskFullError, EngineError
 from detbuild.launch.failure import Outcome
 from detbuild.launch.restart import ending, pause
 from detbuild.store import journal
-from detbuild.store.files import DiskFullError
 from detbuild.store.state import TrialState, run_records
 from detbuild.store.storage import checkpoint_storage
 

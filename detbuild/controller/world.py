@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from detbuild.errors import EngineError
 from detbuild.launch.gpus import Gpu, discover
 from detbuild.launch.plan import Place, user_of
 from detbuild.store.state import ExperimentState, advance, fold
@@ -32,7 +33,9 @@ class World:
     nvidia_smi: Callable[[], str]  # what `nvidia-smi -L` says, "" without one
     gpu_lock: Callable[[], AbstractContextManager[None]]
     state: ExperimentState = field(init=False)
-    _info: EngineInfo | None = None
+    info: EngineInfo | None = None  # what the engine said last of itself
+    image: str = ""  # in the place of the header's, if that is gone
+    tidy: bool = False  # no container of a run that is over is left
 
     def __post_init__(self) -> None:
         self.state = fold(self.folder.header(), self.folder.journal())
@@ -41,19 +44,38 @@ class World:
         """Write the fact down, then believe it."""
         self.state = advance(self.state, self.folder.record(fact))
 
-    @property
-    def info(self) -> EngineInfo:
-        """Asked for once, when there is an engine to ask."""
-        if self._info is None:
-            self._info = self.engine.info()
-        return self._info
+    def ask_engine(self) -> EngineInfo:
+        """Ask the engine about itself.
+
+        Raises:
+            EngineError: It is away, or another one than the experiment's: what is not there is not lost then.
+        """
+        info, header = self.engine.info(), self.state.header
+        if info.id and header.engine not in {"", info.id}:
+            raise EngineError(
+                f"experiment {header.id} runs on Docker Engine {header.engine} at {header.engine_at}, "
+                f"and this is {info.id} of {info.name}",
+                mend=f"set DOCKER_HOST to that engine and run `detbuild resume`; "
+                f"when it is gone for good, remove {self.folder.path}",
+            )
+        self.info = info
+        return info
 
     def place(self) -> Place:
         header = self.state.header
-        return Place(
-            home_id=self.home_id, folder=self.folder, header=header, user=user_of(self.info, header.user)
-        )
+        user = user_of(self.info or self.ask_engine(), header.user)
+        header = replace(header, image=self.image or header.image)
+        return Place(home_id=self.home_id, folder=self.folder, header=header, user=user)
+
+    def image_is_there(self) -> bool:
+        """Whether the engine has the experiment's image, or one that was built anew from the same inputs."""
+        header = self.state.header
+        found = self.engine.image_id(header.image)
+        if found is None and header.tag:
+            found = self.engine.image_id(header.tag)
+        self.image = found or ""
+        return found is not None
 
     def gpus(self) -> tuple[Gpu, ...]:
         """The GPUs of the host as they are now."""
-        return discover(self.engine.info(), self.nvidia_smi())
+        return discover(self.ask_engine(), self.nvidia_smi())

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from detbuild.engine.protocol import EngineInfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_PODMAN: Final = {"BuildahVersion"}  # a field that Docker Engine does not have
+
 
 def engine_info(raw: Mapping[str, Any], *, api_version: str) -> EngineInfo:
-    """From the answer to `GET /info`. Podman and old engines leave fields out."""
+    """From the answer to `GET /info`. Podman and old engines leave fields out.
+
+    Podman invents another id for each answer, so it has none.
+    """
     return EngineInfo(
+        id="" if _PODMAN & raw.keys() else raw.get("ID", ""),
+        name=raw.get("Name", ""),
         version=raw.get("ServerVersion", ""),
         api_version=api_version,
         storage_driver=raw.get("Driver", ""),

@@ -70,6 +70,8 @@ class ContainerState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineInfo:
+    id: str  # kept by the engine for as long as it keeps its containers; "" for one that does not say
+    name: str  # of its host
     version: str
     api_version: str
     storage_driver: str
@@ -116,6 +118,9 @@ class Engine(Protocol):
 
     def wait(self, container: str, *, timeout: float) -> ContainerState | None:
         """Wait up to `timeout` seconds for its end; None when it still runs. LookupError when it is gone."""
+
+    def output_tail(self, container: str, lines: int) -> tuple[str, ...]:
+        """The last lines that it printed, as far as the engine kept them; none when it is gone."""
 
     def find(self, labels: Mapping[str, str]) -> tuple[ContainerState, ...]:
         """All containers, running or not, that carry the labels; an empty value asks for the key alone."""

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from detbuild.errors import EngineError
+from detbuild.errors import DiskFullError, EngineError
 
 _START_IT: Final = "start it, or set DOCKER_HOST to where it runs; `detbuild doctor` checks the host"
 
@@ -18,6 +18,7 @@ class _Refusal:
     pattern: str
     cause: str
     mend: str
+    error: type[EngineError] = EngineError
 
 
 _REFUSALS: Final = (
@@ -67,6 +68,7 @@ _REFUSALS: Final = (
         r"no space left on device",
         "the disk of Docker Engine is full",
         "make room: `docker system df` shows what takes it, `docker builder prune` frees old build steps",
+        DiskFullError,
     ),
     _Refusal(
         r"(pull access denied for|repository) (?P<image>[^ ,]+).*(does not exist|may require|not found)",
@@ -109,7 +111,7 @@ def refusal(words: str) -> EngineError:
         match = re.search(known.pattern, words)
         if match:
             named = {key: value or "" for key, value in match.groupdict().items()}
-            return EngineError(known.cause.format(words, **named), mend=known.mend)
+            return known.error(known.cause.format(words, **named), mend=known.mend)
     return EngineError(f"Docker Engine refused: {words}")
 
 

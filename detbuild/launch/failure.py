@@ -63,6 +63,7 @@ class Evidence:
     stop: str = ""  # "kill" or "cancel" when a person asked for the end
     memory: int = 0  # bytes that the run could use; 0 when unknown
     tail: tuple[str, ...] = ()
+    kind: str = "container"  # what ran it, for people
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,26 +162,38 @@ def _disk(evidence: Evidence, message: str) -> Verdict | None:
 
 
 def _container_died(evidence: Evidence) -> Verdict:
-    """Nobody in the container could say a last word."""
+    """Nobody in the run could say a last word."""
     code, name = _exit(evidence)
     if code is None:
-        return Verdict(Outcome.LOST, "the container is gone: somebody removed it")
-    if code == 0:
-        return Verdict(Outcome.COMPLETED)
-    if evidence.engine_error or (not evidence.records.started and code in {126, 127}):
-        why = evidence.engine_error or _how(code, name)
-        return Verdict(Outcome.HOPELESS, f"the container could not start: {why}", "see `detbuild doctor`")
+        return Verdict(Outcome.LOST, f"the {evidence.kind} is gone: somebody removed it")
     if code == ExitCode.INFRASTRUCTURE:
         return Verdict(
             Outcome.INFRASTRUCTURE, "the harness could not write to the run's folder", "check that disk"
         )
-    if code == _HOST_DOWN or name is not None:
-        why = "the host or the engine went down" if code == _HOST_DOWN else f"killed from outside by {name}"
+    began = evidence.records.started
+    outside = code == _HOST_DOWN or (name is not None if began else name in _FROM_OUTSIDE)
+    if not began and (not outside or any(_WRONG_MACHINE in line for line in evidence.tail)):
+        return _never_began(evidence, code, name)
+    if outside:
+        why = f"killed from outside by {name}" if name else "the host or the engine went down"
         return Verdict(Outcome.INFRASTRUCTURE, why)
     return Verdict(Outcome.USER_ERROR, _how(code, name), _SEE_LOGS)
 
 
+def _never_began(evidence: Evidence, code: int, name: str | None) -> Verdict:
+    """The image cannot run the harness, and never will."""
+    words = next((line for line in reversed(evidence.tail) if line.strip()), "")
+    why = evidence.engine_error or f"{_how(code, name)}{f': {words}' if words else ''}"
+    return Verdict(
+        Outcome.HOPELESS,
+        f"the {evidence.kind} could not run the harness: {why}",
+        "the image needs Python 3.10 or newer as python3, of this machine's architecture",
+    )
+
+
 _HOST_DOWN = 255  # what the engine says of containers that ran when it died
+_FROM_OUTSIDE = frozenset({"SIGHUP", "SIGINT", "SIGKILL", "SIGTERM"})
+_WRONG_MACHINE = "exec format error"  # with exit code 255, as a host that went down has
 _SEE_LOGS = "the last lines of its output say more"
 
 

@@ -72,8 +72,24 @@ def held(containers: Iterable[ContainerState]) -> frozenset[str]:
 
 def choose(gpus: Sequence[Gpu], taken: frozenset[str], slots: int) -> tuple[Gpu, ...] | None:
     """The first free ones; None when too few are free."""
-    free = [gpu for gpu in gpus if gpu.id not in taken]
-    return tuple(free[:slots]) if len(free) >= slots else None
+    there = [gpu for gpu in gpus if gpu.id not in taken]
+    return tuple(there[:slots]) if len(there) >= slots and not _strange(gpus, taken) else None
+
+
+def free(gpus: Sequence[Gpu], taken: frozenset[str]) -> str:
+    """How many are free, for people."""
+    strange = _strange(gpus, taken)
+    if strange:
+        return f"a container holds {', '.join(strange)}, which has another name by now"
+    return f"{sum(gpu.id not in taken for gpu in gpus)} of {len(gpus)} on this host are free"
+
+
+def _strange(gpus: Sequence[Gpu], taken: frozenset[str]) -> list[str]:
+    """Held GPUs of unknown names.
+
+    Names change when the host gets or loses a CDI specification, so any of the known ones may be meant.
+    """
+    return sorted(taken - {gpu.id for gpu in gpus})
 
 
 def lacking(gpus: Sequence[Gpu], slots: int) -> EngineError | None:

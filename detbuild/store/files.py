@@ -7,17 +7,13 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from detbuild.errors import EngineError
+from detbuild.errors import DiskFullError, EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
-class DiskFullError(EngineError):
-    """No room for a file of ours: whoever meets it waits and tries again."""
 
 
 @contextmanager

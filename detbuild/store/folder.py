@@ -29,6 +29,8 @@ class Header:
     created: float  # seconds since the epoch
     image: str = ""  # id; "" for a local run
     tag: str = ""
+    engine: str = ""  # id of the engine that has the experiment's containers; "" when it does not say
+    engine_at: str = ""  # where that was, for people
     context_dir: str = ""
     labels: tuple[str, ...] = ()
     metric: str = ""  # the searcher's

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from detbuild.store.folder import RunFolder
 
+TAIL_LINES: Final = 20  # what is shown of the output of a failed run
 _LONGEST = 64 << 10  # bytes of one line of text; a longer one is shown in pieces
 _BLOCK = 1 << 20
 _TAIL = 64 << 10  # bytes looked at for the last lines
@@ -51,7 +52,7 @@ def _text(line: bytes) -> str:
     return line.decode("utf-8", "replace").removesuffix("\r")
 
 
-def tail(folder: RunFolder, lines: int = 20) -> tuple[str, ...]:
+def tail(folder: RunFolder, lines: int = TAIL_LINES) -> tuple[str, ...]:
     """The last lines that tell most about a failure: those of stderr, or of stdout when it is silent."""
     for stream in ("stderr", "stdout"):
         found = _last(folder.output(stream), lines)

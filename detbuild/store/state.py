@@ -48,8 +48,8 @@ class TrialState:
 
     @property
     def restarts(self) -> int:
-        """How many of the failures so far count against `max_restarts`."""
-        return sum(run.finished is not None and run.finished.counts for run in self.runs)
+        """How many of `max_restarts` are spent: failures that count and were, or are to be, tried again."""
+        return sum(run.finished.counts and run.finished.retry for run in self.runs if run.finished)
 
     @property
     def open_run(self) -> RunState | None:

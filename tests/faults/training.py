@@ -32,7 +32,7 @@ from determined._records import (
     Validation,
 )
 from determined._run_info import RunInfo
-from tests.fakes import Effects, Exit, FakeEngine, Process
+from tests.fakes import INFO, Effects, Exit, FakeEngine, Process
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -168,6 +168,9 @@ def submit(home: Home, image: str, changes: Mapping[str, object] | None = None) 
         context_name="context",
         created=0.0,
         image=image,
+        tag=IMAGE_TAG,
+        engine=INFO.id,
+        engine_at="here",
         metric="accuracy",
         smaller_is_better=False,
         user="0:0",

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from detbuild.engine.protocol import ContainerSpec
+from detbuild.errors import EngineError
 from determined._event_file import EventFile
 from determined._records import Ended, Exited, ExitReason, Started
 from determined._run_info import RunInfo
-from tests.fakes import INFO, Exit, FakeEngine, Process, gpus, run_for_ever
+from tests.fakes import INFO, Exit, FakeEngine, FakeImage, Process, gpus, run_for_ever
 from tests.faults.training import IMAGE_TAG, Rig, expected, host_path, rig, submit, train
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
     from pathlib import Path
 
+    from detbuild.engine.protocol import ContainerState
     from detbuild.store.journal import RunFinished
     from detbuild.store.state import ExperimentState
 
@@ -74,6 +76,7 @@ def test_a_users_failure_is_tried_again_max_restarts_times(tmp_path: Path, max_r
     state = tried.run()
     trial = state.trials[1]
     assert (state.state, len(trial.runs)) == ("ERROR", max_restarts + 1)
+    assert trial.restarts == max_restarts
     assert trial.why.startswith("boom")
     assert runs(state)[-1].tail == ("Traceback", "boom")
     assert runs(state)[-1].mend == "mend it"
@@ -173,6 +176,72 @@ def test_an_image_that_is_gone_is_waited_for(tmp_path: Path) -> None:
     assert tried.reports() == expected()
 
 
+def test_an_image_that_was_built_anew_is_taken_in_the_place_of_the_one_that_is_gone(tmp_path: Path) -> None:
+    tried = rig(tmp_path)
+    tried.engine.lose_image(IMAGE_TAG)
+    look(tried, 3)
+    tried.engine.images["sha256:new"] = FakeImage("sha256:new")
+    tried.engine.tags[IMAGE_TAG] = "sha256:new"
+    assert tried.run().state == "COMPLETED"
+    assert tried.reports() == expected()
+
+
+def test_a_disk_in_the_name_of_a_file_is_no_full_disk(tmp_path: Path) -> None:
+    tried = rig(tmp_path)
+    tried.engine.start_error = "no such device: /dev/full-duplex"
+    assert ends(tried.run()) == ["hopeless"]
+
+
+def test_what_died_before_the_harness_began_is_told_by_its_own_last_words(tmp_path: Path) -> None:
+    words = ("exec /usr/local/bin/python3: no such file or directory",)
+    state = rig(tmp_path, engine=FakeEngine(lambda _: Exit(1, output=words))).run()
+    assert (state.state, ends(state), runs(state)[0].tail) == ("ERROR", ["hopeless"], words)
+    assert words[0] in state.why
+
+
+OTHER_ENGINE = replace(INFO, id="another", name="laptop")
+
+
+@pytest.mark.parametrize("looks", [0, 3], ids=["before its first run", "while it runs"])
+def test_on_another_engine_an_experiment_waits_and_loses_nothing(tmp_path: Path, looks: int) -> None:
+    tried = rig(tmp_path)
+    look(tried, looks)
+    other = FakeEngine(train, info=OTHER_ENGINE)
+    other.add_image(IMAGE_TAG)
+    look(replace(tried, engine=other), 20)
+    waiting = tried.state()
+    assert other.containers == {}
+    assert "runs on Docker Engine fake at here, and this is another of laptop" in waiting.why
+    assert ends(waiting) == []
+    state = tried.run()
+    assert (state.state, ends(state), state.trials[1].restarts) == ("COMPLETED", ["completed"], 0)
+    assert tried.reports() == expected()
+
+
+def test_an_engine_that_does_not_say_who_it_is_is_taken_for_the_same(tmp_path: Path) -> None:
+    tried = rig(tmp_path, engine=FakeEngine(train, info=replace(INFO, id="")))
+    assert tried.run().state == "COMPLETED"
+
+
+class Sticky(FakeEngine):
+    """Fails to remove a container, now and then."""
+
+    failures = 3
+
+    def remove(self, container: str) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise EngineError("the removal did not end in time")
+        super().remove(container)
+
+
+def test_a_container_that_could_not_be_removed_is_removed_later(tmp_path: Path) -> None:
+    tried = rig(tmp_path, engine=Sticky(train))
+    tried.controller().run()
+    assert tried.state().state == "COMPLETED"
+    assert tried.engine.containers == {}
+
+
 def test_a_container_that_the_engine_refuses_again_and_again_ends_the_trial(tmp_path: Path) -> None:
     tried = rig(tmp_path)
     tried.engine.start_error = "no such device: /dev/nowhere"
@@ -184,7 +253,7 @@ def test_a_container_that_the_engine_refuses_again_and_again_ends_the_trial(tmp_
 
 def test_a_full_engine_disk_is_waited_for(tmp_path: Path) -> None:
     tried = rig(tmp_path)
-    tried.engine.start_error = "the disk of Docker Engine is full"
+    tried.engine.start_error = "mkdir /var/lib/docker/overlay2/x: no space left on device"
     look(tried, 40)
     assert "disk of Docker Engine is full" in tried.state().why
     tried.engine.start_error = ""
@@ -387,6 +456,28 @@ def test_experiments_side_by_side_never_share_a_gpu(tmp_path: Path) -> None:
     look(second, 2)
     taken = [rig_.state().trials[1].runs[0].gpu_ids for rig_ in (first, second)]
     assert taken == [("nvidia.com/gpu=0",), ("nvidia.com/gpu=1",)]
+
+
+def test_experiments_that_wait_for_a_gpu_look_for_it_every_two_seconds(tmp_path: Path) -> None:
+    looks: list[float] = []
+
+    class Watched(FakeEngine):
+        def find(self, labels: Mapping[str, str]) -> tuple[ContainerState, ...]:
+            looks.extend([tried.clock.now()] if "detbuild.gpus" in labels else [])
+            return super().find(labels)
+
+    tried = rig(
+        tmp_path, engine=Watched(train, info=gpus("0")), changes={"resources": {"slots_per_trial": 2}}
+    )
+    controller = tried.controller()
+    for _ in range(100):
+        controller.step()
+        tried.clock.wait(0.2)
+    assert 9 <= len(looks) <= 11
+    tried.folder.request("kill")
+    controller.step()
+    controller.step()
+    assert tried.state().state == "CANCELED"
 
 
 def test_a_run_that_a_crash_left_half_made_gets_its_gpus_anew(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from detbuild.engine.container import create_body, state_of
+from detbuild.engine.container import create_body, joined, state_of
 from detbuild.engine.protocol import ContainerSpec, ContainerState, Device, Mount
 
 
@@ -58,6 +58,7 @@ def test_every_setting_of_a_spec_reaches_the_engine() -> None:
             "PortBindings": {"80/tcp": [{"HostPort": ""}]},
             "Tmpfs": {"/tmp": "size=1m,mode=1777", "/t": ""},
             "Init": False,
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}},
         },
     }
 
@@ -96,3 +97,10 @@ def test_an_answer_without_labels_has_none() -> None:
         "Config": {"Labels": None},
     }
     assert state_of(answer) == ContainerState(id="1", name="c", status="created")
+
+
+def test_both_streams_of_output_are_joined_as_they_came() -> None:
+    pieces = b"\x01\0\0\0\0\0\0\x03on\n" + b"\x02\0\0\0\0\0\0\x04two\n"
+    assert joined(pieces) == b"on\ntwo\n"
+    assert joined(pieces[:-2]) == b"on\ntw"
+    assert joined(b"") == b""

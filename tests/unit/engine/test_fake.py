@@ -14,8 +14,10 @@ from tests.fakes import RUN_DIR_TARGET, Crash, Effects, Exit, FakeEngine, gpus, 
 
 def shell(process):
     """As much of a shell as the contract uses."""
-    exit_code = re.fullmatch(r"exit (\d+)", process.spec.command[-1])
-    return Exit(int(exit_code[1])) if exit_code else run_for_ever(process)
+    script = process.spec.command[-1]
+    exit_code = re.search(r"exit (\d+)", script)
+    output = tuple(re.findall(r"echo (\w+)", script))
+    return Exit(int(exit_code[1]), output=output) if exit_code else run_for_ever(process)
 
 
 class TestTheFake(EngineContract):

@@ -6,6 +6,8 @@ from detbuild.engine.protocol import EngineInfo
 
 def test_what_the_engine_tells_of_itself() -> None:
     raw = {
+        "ID": "0b-1c",
+        "Name": "trainer",
         "ServerVersion": "28.5.2",
         "Driver": "overlay2",
         "DockerRootDir": "/var/lib/docker",
@@ -23,6 +25,8 @@ def test_what_the_engine_tells_of_itself() -> None:
         ],
     }
     assert engine_info(raw, api_version="1.51") == EngineInfo(
+        id="0b-1c",
+        name="trainer",
         version="28.5.2",
         api_version="1.51",
         storage_driver="overlay2",
@@ -42,3 +46,7 @@ def test_what_the_engine_tells_of_itself() -> None:
 def test_what_an_older_engine_leaves_out_is_empty() -> None:
     info = engine_info({"SecurityOptions": None, "Runtimes": None}, api_version="1.40")
     assert (info.runtimes, info.cdi_devices, info.rootless, info.cpus) == ((), (), False, 0)
+
+
+def test_the_id_that_podman_invents_for_each_answer_is_not_taken_for_one() -> None:
+    assert engine_info({"ID": "5c9e", "BuildahVersion": "1.38.0"}, api_version="1.41").id == ""

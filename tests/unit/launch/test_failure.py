@@ -19,14 +19,22 @@ def seen(
     oom_killed: bool = False,
     stop: str = "",
     error: str = "",
+    tail: tuple[str, ...] = (),
 ) -> Evidence:
     ended = Ended(reason, Stage.TRAIN, MESSAGE if reason and reason.failed else "") if reason else None
     records = RunRecords(started=started, ended=ended, exited=exited)
     return Evidence(
-        records=records, exit_code=code, oom_killed=oom_killed, stop=stop, engine_error=error, memory=8 << 30
+        records=records,
+        exit_code=code,
+        oom_killed=oom_killed,
+        stop=stop,
+        engine_error=error,
+        memory=8 << 30,
+        tail=tail,
     )
 
 
+FORMAT_ERROR = "exec /usr/bin/python3: exec format error"
 E, X, R = ExitReason, Exited, Outcome
 TABLE = [
     # the worker had a last word
@@ -76,7 +84,12 @@ TABLE = [
     ("engine stopped", seen(code=143), R.INFRASTRUCTURE),
     ("run folder full", seen(code=74, started=False), R.INFRASTRUCTURE),
     ("no python in the image", seen(code=127, started=False), R.HOPELESS),
-    ("no harness in the image", seen(code=1, started=False), R.USER_ERROR),
+    ("no harness in the image", seen(code=1, started=False), R.HOPELESS),
+    ("python crashes in the image", seen(code=139, started=False), R.HOPELESS),
+    ("something else than the harness ran", seen(code=0, started=False), R.HOPELESS),
+    ("another architecture", seen(code=255, started=False, tail=(FORMAT_ERROR,)), R.HOPELESS),
+    ("host rebooted before the harness ran", seen(code=255, started=False), R.INFRASTRUCTURE),
+    ("killed before the harness ran", seen(code=137, started=False), R.INFRASTRUCTURE),
     ("engine's own words", seen(code=128, started=False, error="mkdir /x: read-only"), R.HOPELESS),
 ]
 
@@ -114,6 +127,19 @@ def test_a_failure_with_all_that_is_known_of_it() -> None:
         mend="mend it",
         tail=("Traceback", MESSAGE),
     )
+
+
+def test_what_never_ran_the_harness_shows_its_own_last_words() -> None:
+    verdict = classify(seen(code=1, started=False, tail=("Traceback", "SyntaxError: invalid syntax", "")))
+    assert verdict.message == (
+        "the container could not run the harness: ended with exit code 1: SyntaxError: invalid syntax"
+    )
+    assert "Python 3.10 or newer" in verdict.mend
+
+
+def test_a_local_run_that_is_gone_is_no_container() -> None:
+    gone = Evidence(records=RunRecords(), exit_code=None, kind="process")
+    assert classify(gone).message == "the process is gone: somebody removed it"
 
 
 def test_out_of_memory_names_the_limit() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from detbuild.engine.protocol import ContainerState
 from detbuild.errors import EngineError
-from detbuild.launch.gpus import Gpu, choose, discover, exclusive, held, lacking
+from detbuild.launch.gpus import Gpu, choose, discover, exclusive, free, held, lacking
 from tests.fakes import INFO, gpus
 
 if TYPE_CHECKING:
@@ -67,6 +67,13 @@ def test_the_first_free_gpus_are_chosen() -> None:
     three = tuple(Gpu(name, "cdi") for name in "abc")
     assert choose(three, frozenset("a"), 2) == (Gpu("b", "cdi"), Gpu("c", "cdi"))
     assert choose(three, frozenset("ab"), 2) is None
+
+
+def test_a_held_gpu_of_another_name_may_be_any_of_those_that_are_there() -> None:
+    two = (Gpu("nvidia.com/gpu=0", "cdi"), Gpu("nvidia.com/gpu=1", "cdi"))
+    assert choose(two, frozenset({"GPU-5c9e"}), 1) is None
+    assert free(two, frozenset({"GPU-5c9e"})) == "a container holds GPU-5c9e, which has another name by now"
+    assert free(two, frozenset({"nvidia.com/gpu=1"})) == "1 of 2 on this host are free"
 
 
 @pytest.mark.parametrize(

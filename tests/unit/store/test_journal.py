@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detbuild.errors import DiskFullError
 from detbuild.store import files, journal
-from detbuild.store.files import DiskFullError
 from detbuild.store.journal import (
     Entry,
     ExperimentFinished,
