@@ -1,0 +1,1 @@
+"""Where trials of every era import their TensorBoard writers from."""

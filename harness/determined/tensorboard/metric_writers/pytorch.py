@@ -1,0 +1,36 @@
+"""`TorchWriter`, by which trials write images, histograms and scalars of their own for TensorBoard."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from determined._run_info import RunInfo
+from determined.pytorch._tensorboard import Board
+
+if TYPE_CHECKING:
+    from determined.pytorch._types import Untyped
+
+
+class TorchWriter:
+    """A SummaryWriter on the trial's own path; where the package tensorboard is missing, a silent one.
+
+    Outside a run the files come to `runs` in the working directory, as torch's own writer does it.
+    """
+
+    def __init__(self) -> None:
+        info = RunInfo.from_environ(os.environ)
+        self._board = Board(Path(info.run_dir) / "tensorboard" if info else Path("runs"))
+
+    @property
+    def writer(self) -> Untyped:
+        """The `torch.utils.tensorboard.SummaryWriter`."""
+        return self._board.writer
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.writer.add_scalar(name, value, step)
+
+    def reset(self) -> None:
+        """Put on disk what was written so far."""
+        self.writer.flush()
