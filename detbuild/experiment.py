@@ -8,38 +8,40 @@ import os
 import socket
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detbuild.checkpoint.source import bring, source_of
 from detbuild.config.rewrite import completed
 from detbuild.config.rewrite import test_mode as for_test
-from detbuild.config.storage import SharedFs
 from detbuild.config.unacted import unsupported, warnings_for
 from detbuild.context.hashes import HashCache
+from detbuild.context.roots import refuse_shadowing
 from detbuild.context.walk import read_context, snapshot
 from detbuild.controller.attend import follow, resume, wait
+from detbuild.controller.lease import lease
 from detbuild.controller.start import first_steps, nvidia_driver, nvidia_smi, start_detached
 from detbuild.errors import ConfigError, EngineError
-from detbuild.events import ContextPacked, Emit, ExperimentCreated, ImagePulling, ImageReady
+from detbuild.events import ContextPacked, Emit, ExperimentCreated, ImagePulling, ImageReady, Warned
 from detbuild.image.base import choose_base
 from detbuild.image.choice import Target
 from detbuild.image.frameworks import read_needs
 from detbuild.image.network import host_network, pip_config_files
-from detbuild.image.planning import lend, plan_image
+from detbuild.image.planning import lend, pip_warnings, plan_image
 from detbuild.image.resolve import Resolution, resolve
 from detbuild.image.table import load_table
-from detbuild.launch.gpus import discover, lacking
+from detbuild.launch.host import check_host
 from detbuild.launch.plan import Place, RunRequest, plan_run
 from detbuild.resources import harness_dir, images_dir, templates_dir
 from detbuild.search.method import CreateTrial
 from detbuild.search.methods import search_method
-from detbuild.store.files import file_errors
 from detbuild.store.folder import ExperimentFolder, Header
 from determined._version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.context.listing import Listing
@@ -137,12 +139,15 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
         cache=_hash_cache(home, order.context_dir),
         home=host.directory,
     )
+    refuse_shadowing(context)
     emit(ContextPacked(context.files, context.size, listing.largest))
     table = load_table(images_dir())
     needs = read_needs(context)
     target = _target(config, host)
     image = config.environment.image.of("cuda" if target.gpu else "cpu")
     resolution = resolve(needs, table=table, target=target, image=image)
+    for warning in (*listing.warnings, *(Warned(message) for message in resolution.warnings)):
+        emit(warning)
     if engine is None:
         base = choose_base(resolution, lambda _: False)
     else:
@@ -188,6 +193,8 @@ def build_image(submission: Submission, host: Host, home: Home, emit: Emit, *, e
     built = image is None
     if image is None:
         network = host_network(host.environ, _pip_files(host))
+        for warning in pip_warnings(submission.resolution, network, target=submission.target):
+            emit(warning)
         wheels = HashCache(home.cache / "wheels.hashes")
         lent = lend(plan, submission.resolution, network, target=submission.target, cache=wheels)
         wheels.save()
@@ -203,16 +210,24 @@ def submit(submission: Submission, host: Host, home: Home, emit: Emit, *, engine
         EngineError: The engine is away, or the host cannot give what the config asks for.
         BuildError: The image did not build; no experiment was made.
     """
-    _check_host(submission.config, engine)
+    config, info = submission.config, engine.info()
+    check_host(config, info, nvidia_smi)
+    source = source_of(config, home)
     image = build_image(submission, host, home, emit, engine=engine)
     folder = home.new_experiment()
-    header = _header(submission.order, submission.config, host, number=folder.id)
-    header = replace(header, image=image, tag=submission.plan.tag)
-    files = _files(submission.order, submission.config)
+    bring(source, config, folder)
+    header = replace(
+        _header(submission.order, config, host, number=folder.id),
+        image=image,
+        tag=submission.plan.tag,
+        engine=info.id,
+        engine_at=host.environ.get("DOCKER_HOST") or info.name,
+    )
+    files = _files(submission.order, config)
     folder.write(header, {**files, "Dockerfile": submission.plan.dockerfile.encode()})
     emit(ExperimentCreated(folder.id, str(folder.path)))
     try:
-        first_steps(folder, engine)
+        first_steps(folder, engine, info)
     finally:
         start_detached(folder)
     return folder.id
@@ -222,8 +237,8 @@ def run_local(order: Order, host: Host, home: Home, emit: Emit) -> ExperimentSta
     """Train on this host, in the foreground; folders, events and checkpoints are those of a container."""
     from detbuild.controller import local
 
-    folder, config = _local_experiment(order, host, home, emit)
-    return local.run_local(folder, config, host.environ, emit)
+    with _local_experiment(order, host, home, emit) as (folder, config, held):
+        return local.run_local(folder, config, host.environ, emit, lease_descriptor=held)
 
 
 def run_here(
@@ -232,19 +247,30 @@ def run_here(
     """The same in this very process: `train` is told what any run is told, and returns its exit code."""
     from detbuild.controller import local
 
-    folder, config = _local_experiment(order, host, home, emit)
-    return local.run_here(folder, config, train, emit)
+    with _local_experiment(order, host, home, emit) as (folder, config, _):
+        return local.run_here(folder, config, train, emit)
 
 
+@contextmanager
 def _local_experiment(
     order: Order, host: Host, home: Home, emit: Emit
-) -> tuple[ExperimentFolder, ExperimentConfig]:
+) -> Iterator[tuple[ExperimentFolder, ExperimentConfig, int]]:
+    """Make one and hold its lease; the number is the descriptor that does."""
+    if order.includes:
+        raise ConfigError(
+            "a local run uses its directory as it is, so nothing can be included in it",
+            mend="leave out --include: put what is missing into the directory, or on PYTHONPATH",
+        )
     config = _complete(order, emit)
+    source = source_of(config, home)
     folder = home.new_experiment()
-    header = replace(_header(order, config, host, number=folder.id), local=True)
-    folder.write(header, _files(order, config))
-    emit(ExperimentCreated(folder.id, str(folder.path)))
-    return folder, config
+    # Held before it is an experiment: `detbuild resume` settles local ones that nobody holds.
+    with lease(folder.lock_file) as descriptor:
+        bring(source, config, folder)
+        header = replace(_header(order, config, host, number=folder.id), local=True)
+        folder.write(header, _files(order, config))
+        emit(ExperimentCreated(folder.id, str(folder.path)))
+        yield folder, config, descriptor
 
 
 def _complete(order: Order, emit: Emit) -> ExperimentConfig:
@@ -254,7 +280,7 @@ def _complete(order: Order, emit: Emit) -> ExperimentConfig:
     trouble = unsupported(config)
     if trouble is not None:
         raise trouble
-    for warning in warnings_for(config):
+    for warning in warnings_for(order.config):  # the user's own words, and not what test mode makes of them
         emit(warning)
     return config
 
@@ -316,23 +342,6 @@ def _bootstrapped(resolution: Resolution, engine: Engine, emit: Emit) -> str | N
     if not can_bootstrap(resolution, load_table(images_dir()), tag):
         return None
     return bootstrap_base(engine, emit)
-
-
-def _check_host(config: ExperimentConfig, engine: Engine) -> None:
-    """Refuse what can never start here, before anything is built."""
-    slots = config.resources.slots_per_trial
-    trouble = lacking(discover(engine.info(), nvidia_smi()), slots) if slots else None
-    if trouble is not None:
-        raise trouble
-    for mount in config.bind_mounts:
-        if not Path(mount.host_path).exists():
-            raise ConfigError(
-                f"bind_mounts: {mount.host_path} is not there", mend="make it, or mend its host_path"
-            )
-    storage = config.checkpoint_storage
-    if isinstance(storage, SharedFs):
-        with file_errors(Path(storage.directory)):
-            Path(storage.directory).mkdir(parents=True, exist_ok=True)
 
 
 def _header(order: Order, config: ExperimentConfig, host: Host, *, number: int) -> Header:

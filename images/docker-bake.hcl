@@ -75,7 +75,7 @@ target "torch-2-4-cpu" {
   args = {
     BASE         = "python:3.11-slim-bookworm"
     DEVICE       = "cpu"
-    REQUIREMENTS = "--extra-index-url https://download.pytorch.org/whl/cpu\ntorch==2.4.1\nnumpy"
+    REQUIREMENTS = "torch==2.4.1\nnumpy"
   }
   tags = ["${REPOSITORY}:torch2.4-cpu-py311"]
 }
@@ -95,7 +95,7 @@ target "torch-2-5-cpu" {
   args = {
     BASE         = "python:3.11-slim-bookworm"
     DEVICE       = "cpu"
-    REQUIREMENTS = "--extra-index-url https://download.pytorch.org/whl/cpu\ntorch==2.5.1\nnumpy"
+    REQUIREMENTS = "torch==2.5.1\nnumpy"
   }
   tags = ["${REPOSITORY}:torch2.5-cpu-py311"]
 }
@@ -115,7 +115,7 @@ target "torch-2-6-cpu" {
   args = {
     BASE         = "python:3.11-slim-bookworm"
     DEVICE       = "cpu"
-    REQUIREMENTS = "--extra-index-url https://download.pytorch.org/whl/cpu\ntorch==2.6.0\nnumpy"
+    REQUIREMENTS = "torch==2.6.0\nnumpy"
   }
   tags = ["${REPOSITORY}:torch2.6-cpu-py311"]
 }
@@ -135,7 +135,7 @@ target "torch-2-7-cpu" {
   args = {
     BASE         = "python:3.11-slim-bookworm"
     DEVICE       = "cpu"
-    REQUIREMENTS = "--extra-index-url https://download.pytorch.org/whl/cpu\ntorch==2.7.1\nnumpy"
+    REQUIREMENTS = "torch==2.7.1\nnumpy"
   }
   tags = ["${REPOSITORY}:torch2.7-cpu-py311"]
 }
@@ -155,7 +155,7 @@ target "torch-2-8-cpu" {
   args = {
     BASE         = "python:3.11-slim-bookworm"
     DEVICE       = "cpu"
-    REQUIREMENTS = "--extra-index-url https://download.pytorch.org/whl/cpu\ntorch==2.8.0\nnumpy"
+    REQUIREMENTS = "torch==2.8.0\nnumpy"
   }
   tags = ["${REPOSITORY}:torch2.8-cpu-py311"]
 }
@@ -175,7 +175,7 @@ target "torch-2-9-cpu" {
   args = {
     BASE         = "python:3.11-slim-bookworm"
     DEVICE       = "cpu"
-    REQUIREMENTS = "--extra-index-url https://download.pytorch.org/whl/cpu\ntorch==2.9.1\nnumpy"
+    REQUIREMENTS = "torch==2.9.1\nnumpy"
   }
   tags = ["${REPOSITORY}:torch2.9-cpu-py311"]
 }
@@ -195,7 +195,7 @@ target "torch-2-10-cpu" {
   args = {
     BASE         = "python:3.11-slim-bookworm"
     DEVICE       = "cpu"
-    REQUIREMENTS = "--extra-index-url https://download.pytorch.org/whl/cpu\ntorch==2.10.0\nnumpy"
+    REQUIREMENTS = "torch==2.10.0\nnumpy"
   }
   tags = ["${REPOSITORY}:torch2.10-cpu-py311"]
 }
@@ -215,7 +215,7 @@ target "torch-2-11-cpu" {
   args = {
     BASE         = "python:3.11-slim-bookworm"
     DEVICE       = "cpu"
-    REQUIREMENTS = "--extra-index-url https://download.pytorch.org/whl/cpu\ntorch==2.11.0\nnumpy"
+    REQUIREMENTS = "torch==2.11.0\nnumpy"
   }
   tags = ["${REPOSITORY}:torch2.11-cpu-py311"]
 }
@@ -235,7 +235,7 @@ target "torch-2-12-cpu" {
   args = {
     BASE         = "python:3.11-slim-bookworm"
     DEVICE       = "cpu"
-    REQUIREMENTS = "--extra-index-url https://download.pytorch.org/whl/cpu\ntorch==2.12.1\nnumpy"
+    REQUIREMENTS = "torch==2.12.1\nnumpy"
   }
   tags = ["${REPOSITORY}:torch2.12-cpu-py311"]
 }
@@ -255,7 +255,7 @@ target "torch-2-13-cpu" {
   args = {
     BASE         = "python:3.11-slim-bookworm"
     DEVICE       = "cpu"
-    REQUIREMENTS = "--extra-index-url https://download.pytorch.org/whl/cpu\ntorch==2.13.0\nnumpy"
+    REQUIREMENTS = "torch==2.13.0\nnumpy"
   }
   tags = ["${REPOSITORY}:torch2.13-cpu-py311"]
 }
@@ -275,7 +275,7 @@ target "torch-2-14-cpu" {
   args = {
     BASE         = "python:3.11-slim-bookworm"
     DEVICE       = "cpu"
-    REQUIREMENTS = "--extra-index-url https://download.pytorch.org/whl/cpu\ntorch==2.14.1\nnumpy"
+    REQUIREMENTS = "torch==2.14.1\nnumpy"
   }
   tags = ["${REPOSITORY}:torch2.14-cpu-py311"]
 }
@@ -295,7 +295,7 @@ target "torch-2-15-cpu" {
   args = {
     BASE         = "python:3.11-slim-bookworm"
     DEVICE       = "cpu"
-    REQUIREMENTS = "--extra-index-url https://download.pytorch.org/whl/cpu\ntorch==2.15.0\nnumpy"
+    REQUIREMENTS = "torch==2.15.0\nnumpy"
   }
   tags = ["${REPOSITORY}:torch2.15-cpu-py311"]
 }

@@ -65,8 +65,7 @@ def _target(
     minor = ".".join(release.version.split(".")[:2])
     name = f"{framework.name}-{minor.replace('.', '-')}-{device}"
     tag = f"{framework.name}{minor}-{device}-py{base.python.replace('.', '')}"
-    lines = [*(f"--extra-index-url {index}" for index in resolution.indexes), *resolution.frameworks]
-    requirements = "\\n".join([*lines, *resolution.companions])
+    requirements = "\\n".join([*resolution.frameworks, *resolution.companions])
     text = f"""\
 target "{name}" {{
   inherits = ["_environment"]

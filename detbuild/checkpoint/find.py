@@ -54,10 +54,13 @@ def find_checkpoint(home: Home, uuid: str) -> Found:
     Raises:
         ConfigError: There is none, or more than one.
     """
-    found = [each for each in _all(home) if each.checkpoint.uuid.startswith(uuid)] if uuid else []
-    exact = [each for each in found if each.checkpoint.uuid == uuid]
-    if len(exact or found) == 1:
-        return (exact or found)[0]
+    found = []
+    for each in _all(home) if uuid else ():
+        if each.checkpoint.uuid == uuid:
+            return each
+        found += [each] if each.checkpoint.uuid.startswith(uuid) else []
+    if len(found) == 1:
+        return found[0]
     if found:
         names = ", ".join(each.checkpoint.uuid for each in found[:5])
         raise ConfigError(f"{uuid} begins the names of several checkpoints: {names}", mend="give more of it")

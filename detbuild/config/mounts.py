@@ -29,12 +29,21 @@ def host_path(path: str) -> str:
     """
     if not path.startswith("/"):
         raise wrong(f"must be absolute, not {path[:40]!r}", mend="start it with `/`")
-    normal = posixpath.normpath(path).replace("//", "/")
-    if posixpath.basename(normal) in _SOCKETS:
-        raise wrong("is an engine's socket: who has it is root on the host", mend="remove the mount")
-    if normal in _WHOLE_HOST or _within(normal, _KERNEL_AND_ENGINE):
-        raise wrong(f"{normal[:40]} belongs to the host itself", mend="mount a directory of your data")
+    found = reserved(posixpath.normpath(path).replace("//", "/"))
+    if found is not None:
+        what, mend = found
+        raise wrong(what, mend=mend)
     return path
+
+
+def reserved(normal: str, *, engine_root: str = "") -> tuple[str, str] | None:
+    """Why a normal path of the host is not safe to hand to a container, and what to do; None when it is."""
+    if posixpath.basename(normal) in _SOCKETS:
+        return "is an engine's socket: who has it is root on the host", "remove the mount"
+    of_engine = (*_KERNEL_AND_ENGINE, engine_root) if engine_root else _KERNEL_AND_ENGINE
+    if normal in _WHOLE_HOST or _within(normal, of_engine):
+        return f"{normal[:40]} belongs to the host itself", "mount a directory of your data"
+    return None
 
 
 def container_path(path: str) -> str:

@@ -11,7 +11,6 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from detbuild.controller.lease import lease
 from detbuild.launch.failure import Evidence, judge
 from detbuild.launch.plan import RunRequest, local_run_info, variables
 from detbuild.launch.restart import ending
@@ -39,16 +38,28 @@ _SIGNALS = {"cancel": signal.SIGTERM, "kill": signal.SIGKILL}
 
 
 def run_local(
-    folder: ExperimentFolder, config: ExperimentConfig, environ: Mapping[str, str], emit: Emit
+    folder: ExperimentFolder,
+    config: ExperimentConfig,
+    environ: Mapping[str, str],
+    emit: Emit,
+    *,
+    lease_descriptor: int,
 ) -> ExperimentState:
-    """Train to the end in a process of this host. Ctrl-C asks it to checkpoint and leave, twice kills it."""
+    """Train to the end in a process of this host. Ctrl-C asks it to checkpoint and leave, twice kills it.
+
+    Args:
+        folder: Of the experiment; the caller holds its lease.
+        config: As submitted.
+        environ: For the process.
+        emit: Told of all that happens.
+        lease_descriptor: Holds the lease; the process inherits it.
+    """
     events = ExperimentTail(folder)
-    with lease(folder.lock_file) as descriptor:
-        trial = _create_trial(folder, config)
-        process = _start(folder, config, trial, environ, descriptor)
-        _watch(process, events, emit)
-        settle(folder, exit_code=process.returncode if process.returncode >= 0 else 128 - process.returncode)
-        events.emit(emit)
+    trial = _create_trial(folder, config)
+    process = _start(folder, config, trial, environ, lease_descriptor)
+    _watch(process, events, emit)
+    settle(folder, exit_code=process.returncode if process.returncode >= 0 else 128 - process.returncode)
+    events.emit(emit)
     return load(folder)
 
 
@@ -57,13 +68,12 @@ def run_here(
 ) -> ExperimentState:
     """Train in this very process: `train` is told what any run is told, and returns the run's exit code.
 
-    Events are emitted from a thread of their own while it trains.
+    Events are emitted from a thread of their own while it trains. The caller holds the experiment's lease.
     """
-    with lease(folder.lock_file):
-        info = _intend(folder, config, _create_trial(folder, config))
-        folder.record(journal.RunCreated(trial_id=info.trial_id, run=info.run, container=""))
-        with _telling(folder, emit):
-            settle(folder, exit_code=train(info))
+    info = _intend(folder, config, _create_trial(folder, config))
+    folder.record(journal.RunCreated(trial_id=info.trial_id, run=info.run, container=""))
+    with _telling(folder, emit):
+        settle(folder, exit_code=train(info))
     return load(folder)
 
 

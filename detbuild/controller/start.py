@@ -20,12 +20,12 @@ from detbuild.store.home import Home
 from detbuild.store.submitted import config_of
 
 if TYPE_CHECKING:
-    from detbuild.engine.protocol import Engine
+    from detbuild.engine.protocol import Engine, EngineInfo
     from detbuild.store.folder import ExperimentFolder
 
 
-def controller_of(folder: ExperimentFolder, engine: Engine) -> Controller:
-    """Read everything that a controller needs from the experiment's folder."""
+def controller_of(folder: ExperimentFolder, engine: Engine, info: EngineInfo | None = None) -> Controller:
+    """Read everything that a controller needs from the experiment's folder; `info` spares it a question."""
     config = config_of(folder)
     world = World(
         folder=folder,
@@ -35,17 +35,18 @@ def controller_of(folder: ExperimentFolder, engine: Engine) -> Controller:
         clock=SystemClock(),
         nvidia_smi=nvidia_smi,
         gpu_lock=lambda: exclusive(lock_file()),
+        info=info,
     )
     return Controller(world, search_method(config))
 
 
-def first_steps(folder: ExperimentFolder, engine: Engine) -> None:
+def first_steps(folder: ExperimentFolder, engine: Engine, info: EngineInfo) -> None:
     """Drive the experiment until its first run has started, in this process, which has all that takes loaded.
 
     The controller that comes after adopts the container as it would after a crash.
     """
     with suppress(LeaseError), lease(folder.lock_file):  # another one may have been quicker
-        controller = controller_of(folder, engine)
+        controller = controller_of(folder, engine, info)
         controller.step()
 
 

@@ -34,7 +34,7 @@ class Choice:
     release: FrameworkRelease  # the row of the table whose facts hold
     line: str  # for pip; "" leaves it to the user's own requirements
     build: str  # "cpu", "cu126"; "" is the default one
-    index: str  # where that build lies; "" is the default index
+    special: bool  # the default index does not have that build
     cuda: str  # "13.0"; "" without CUDA
     min_driver: str
     origin: str  # why this version, for people
@@ -83,7 +83,7 @@ def _choice(row: FrameworkRelease, version: _Version, *, project: str, build: st
         release=row,
         line=f"{project}{extra}{version.pin}{local}" if version.pin else "",
         build=build,
-        index=other.index if other and build in row.builds else "",
+        special=build in row.builds,
         cuda=".".join(cuda.split(".")[:2]),
         min_driver=(other.min_driver if other else row.min_driver) if cuda else "",
         origin=version.origin,

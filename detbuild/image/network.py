@@ -42,6 +42,7 @@ _TAKEN: Final = frozenset(
         "pre",
     }
 )
+_PLACES: Final = frozenset({"index-url", "extra-index-url", "find-links", "no-index"})
 _ALIASES: Final = {"default-timeout": "timeout", "pypi-url": "index-url"}
 _OURS: Final = {"timeout": "60", "retries": "5"}
 _QUIET: Final = {
@@ -64,19 +65,13 @@ class NetworkSettings:
     warnings: tuple[str, ...] = ()
 
     @property
-    def own_index(self) -> bool:
-        """The host says itself which index to use, or to use none."""
-        return bool(self.pip.get("index-url") or self.pip.get("no-index"))
+    def default_index_only(self) -> bool:
+        """The host names no place of its own where packages come from."""
+        return not self.pip.keys() & _PLACES
 
-    def secrets(self, indexes: Sequence[str] = ()) -> dict[str, bytes]:
-        """Files for the pip steps by the name they have in /run/secrets.
-
-        Args:
-            indexes: More indexes to look into, for builds that the default one does not have.
-        """
+    def secrets(self) -> dict[str, bytes]:
+        """Files for the pip steps by the name they have in /run/secrets."""
         conf = dict(self.pip)
-        if indexes:
-            conf["extra-index-url"] = "\n".join([*conf.get("extra-index-url", "").split(), *indexes])
         if self.ca:
             conf["cert"] = f"{SECRETS_DIR}/{CA}"
         if self.constraints:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from detbuild.context.snapshot import ContextSnapshot, file_snapshot
+from detbuild.events import Warned
 from detbuild.image.frameworks import REQUIREMENTS, ContextNeeds, requirement_files
 from detbuild.image.plan import ImagePlan
 from detbuild.image.render import DockerfilePlan, render
@@ -102,14 +103,29 @@ def lend(
     wheels = wanted_wheels(
         network.wheel_dirs, asked, machine=target.machine, cuda=bool(resolution.cuda), cache=cache
     )
-    indexes = () if network.own_index or _has_build(wheels) else resolution.indexes
     return replace(
         plan,
         local_trees={"wheels": wheels},
         build_args=network.proxies,
-        secrets=network.secrets(indexes),
+        secrets=network.secrets(),
         pip_network="no-index" not in network.pip or "apt-get" in plan.dockerfile,
     )
+
+
+def pip_warnings(resolution: Resolution, network: NetworkSettings, *, target: Target) -> tuple[Warned, ...]:
+    """What a build will run into with the host's network as it is."""
+    warnings = [Warned(message, "use its address on the network") for message in network.warnings]
+    # For other machines than x86_64 the default index has the CPU build itself.
+    if resolution.special_builds and network.default_index_only and target.machine == "x86_64":
+        names = ", ".join(resolution.special_builds)
+        warnings.append(
+            Warned(
+                f"pip's settings name no place that has {names}; the default index has another build, "
+                "which may bring gigabytes of CUDA",
+                "point pip at that build with PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS, as README.md says",
+            )
+        )
+    return tuple(warnings)
 
 
 def _pip_trees(
@@ -177,7 +193,3 @@ def _lines(trees: Mapping[str, ContextSnapshot]) -> list[str]:
 
 def _tag(inputs: Sequence[str]) -> str:
     return f"{REPOSITORY}:{hashlib.sha256(json.dumps(list(inputs)).encode()).hexdigest()}"
-
-
-def _has_build(wheels: ContextSnapshot) -> bool:
-    return any(entry.path.startswith("torch-") and "+" in entry.path for entry in wheels.entries)

@@ -27,8 +27,8 @@ class Resolution:
     own_image: bool = False  # nothing but requirements, harness and context is added to it
     frameworks: tuple[str, ...] = ()  # lines for pip: "torch==2.13.0"
     companions: tuple[str, ...] = ()  # more lines for the same step: "numpy"
-    builds: tuple[str, ...] = ()  # "torch 2.13.0 cpu", for labels and caches
-    indexes: tuple[str, ...] = ()  # where those builds lie, if not in the default index
+    builds: tuple[str, ...] = ()  # "torch 2.13.0 for CPU", for labels and caches
+    special_builds: tuple[str, ...] = ()  # those of them that the default index does not have
     cuda: str = ""
     min_driver: str = ""
     warnings: tuple[str, ...] = ()
@@ -119,12 +119,17 @@ def _resolution(combination: tuple[Choice, ...], bases: tuple[Base, ...], target
         bases=tuple(base.pinned for base in bases),
         reason=_reason(combination, bases[0], target),
         frameworks=tuple(choice.line for choice in combination if choice.line),
-        builds=tuple(f"{c.project} {c.version} {c.build or 'default'}" for c in combination),
-        indexes=tuple(dict.fromkeys(choice.index for choice in combination if choice.index)),
+        builds=tuple(_build(choice) for choice in combination),
+        special_builds=tuple(_build(choice) for choice in combination if choice.special),
         cuda=_cuda(combination),
         min_driver=max((choice.min_driver for choice in combination), key=release, default=""),
         warnings=tuple(choice.warning for choice in combination if choice.warning),
     )
+
+
+def _build(choice: Choice) -> str:
+    """What it is for; on a CPU the build for GPUs would do as well."""
+    return f"{choice.project} {choice.version} for {f'CUDA {choice.cuda}' if choice.cuda else 'CPU'}"
 
 
 def _reason(combination: tuple[Choice, ...], base: Base, target: Target) -> str:

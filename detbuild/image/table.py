@@ -34,7 +34,6 @@ class Base:
 class Build:
     """A build of a framework that is not the default one of the Python package index."""
 
-    index: str
     cuda: str  # "12.6"; "" for CPU
     min_driver: str
 

@@ -34,7 +34,7 @@ class RunRequest:
     trial_seed: int
     hparams: Mapping[str, object] = field(default_factory=dict)
     gpus: tuple[Gpu, ...] = ()
-    checkpoints: tuple[str, ...] = ()  # newest first
+    checkpoints: tuple[str, ...] = ()  # the trial's own, newest first
     best_validation: float | None = None
 
 
@@ -125,6 +125,8 @@ def _info(
     context_dir: str,
     checkpoint_dir: str,
 ) -> RunInfo:
+    source = config.searcher.source_checkpoint_uuid
+    warm_start = source is not None and not request.checkpoints
     return RunInfo(
         experiment_id=header.id,
         trial_id=request.trial_id,
@@ -140,7 +142,8 @@ def _info(
         hparams=request.hparams,
         config=_told(config),
         test_mode=header.test_mode,
-        checkpoints=request.checkpoints,
+        checkpoints=(source,) if warm_start and source else request.checkpoints,
+        warm_start=warm_start,
         best_validation=request.best_validation,
         gpu_ids=tuple(gpu.id for gpu in request.gpus),
     )

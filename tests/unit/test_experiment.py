@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from detbuild.checkpoint.find import checkpoints_of
 from detbuild.config.parse import parse_config
 from detbuild.controller.attend import request, resume
 from detbuild.controller.lease import holder
-from detbuild.errors import ConfigError, EngineError
+from detbuild.errors import ConfigError, ContextError, EngineError
 from detbuild.events import (
     Event,
     ExperimentCreated,
@@ -24,11 +25,14 @@ from detbuild.events import (
     RunEnded,
     RunOutput,
     RunStarted,
+    Warned,
 )
 from detbuild.experiment import Host, Order, this_host
 from detbuild.store.home import Home
 from detbuild.store.state import load
-from tests.fakes import FakeEngine, gpus
+from determined._checkpoints import verify
+from determined._run_info import RunInfo
+from tests.fakes import INFO, FakeEngine, gpus
 
 SCRIPT = (
     "{name: s, entrypoint: [python3, train.py], searcher: {name: single, metric: loss}, "
@@ -113,7 +117,186 @@ def test_a_directory_to_mount_that_is_not_there_is_said_before_anything_is_built
     assert home.ids() == ()
 
 
+def with_links(tmp_path: Path) -> tuple[Path, Path]:
+    """A link to where no mount may lead, and the directory of an engine that is not in its usual place."""
+    (tmp_path / "innocent").symlink_to("/etc")
+    (tmp_path / "engine" / "volumes").mkdir(parents=True)
+    return tmp_path / "innocent", tmp_path / "engine"
+
+
+@pytest.mark.usefixtures("no_controller")
+@pytest.mark.parametrize(
+    "field",
+    [
+        "bind_mounts: [{{host_path: {}, container_path: /data}}]",
+        "checkpoint_storage: {{type: shared_fs, host_path: {}}}",
+    ],
+)
+def test_a_link_into_the_host_or_the_engine_is_not_mounted(
+    tmp_path: Path, home: Home, host: Host, field: str
+) -> None:
+    link, root = with_links(tmp_path)
+    for place in (link, root / "volumes"):
+        wanted = order(tmp_path, "", config=f"{SCRIPT[:-1]}, {field.format(place)}}}")
+        engine = engine_with_base(wanted, host, home)
+        engine.engine_info = replace(INFO, data_root=str(root))
+        submission = experiment.prepare(wanted, host, home, list[Event]().append, engine=engine)
+        with pytest.raises(ConfigError, match="belongs to the host itself"):
+            experiment.submit(submission, host, home, list[Event]().append, engine=engine)
+    assert home.ids() == ()
+
+
+@pytest.mark.usefixtures("no_controller")
+def test_an_experiment_knows_its_engine(tmp_path: Path, home: Home, host: Host) -> None:
+    wanted = order(tmp_path, "")
+    engine = engine_with_base(wanted, host, home)
+    submission = experiment.prepare(wanted, host, home, list[Event]().append, engine=engine)
+    for environ, at in (({}, "memory"), ({"DOCKER_HOST": "tcp://there:2376"}, "tcp://there:2376")):
+        from_host = replace(host, environ={**host.environ, **environ})
+        number = experiment.submit(submission, from_host, home, list[Event]().append, engine=engine)
+        header = home.experiment(number).header()
+        assert (header.engine, header.engine_at) == ("fake", at)
+
+
+def test_a_package_that_hides_the_harness_is_refused(tmp_path: Path, home: Home, host: Host) -> None:
+    wanted = order(tmp_path, "")
+    (wanted.context_dir / "determined.py").touch()
+    with pytest.raises(ContextError, match=r"determined\.py in the context hides the harness"):
+        experiment.prepare(wanted, host, home, list[Event]().append, engine=None)
+
+
+@pytest.mark.usefixtures("no_controller")
+def test_what_looks_like_a_slip_is_warned_about(tmp_path: Path, home: Home, host: Host) -> None:
+    wanted = order(tmp_path, "import torch")
+    (wanted.context_dir / "requirements.txt").write_text("torch==1.99.0")
+    os.mkfifo(wanted.context_dir / "pipe")
+    engine = engine_with_base(wanted, host, home)
+    there = replace(host, environ={"HTTPS_PROXY": "http://localhost:3128", "PIP_CONFIG_FILE": "/dev/null"})
+    events: list[Event] = []
+    submission = experiment.prepare(wanted, there, home, events.append, engine=engine)
+    experiment.submit(submission, there, home, events.append, engine=engine)
+    warnings = [event.message for event in events if isinstance(event, Warned)]
+    assert [text.split()[0] for text in warnings] == ["pipe", "torch", "HTTPS_PROXY", "pip's"]
+
+
+def test_in_test_mode_only_what_the_user_wrote_is_warned_about(
+    tmp_path: Path, home: Home, host: Host
+) -> None:
+    events: list[Event] = []
+    for field in ("{}", "{save_trial_best: 5}"):
+        config = f"{SCRIPT[:-1]}, checkpoint_storage: {field}}}"
+        wanted = replace(order(tmp_path, "", config=config), test_mode=True)
+        experiment.prepare(wanted, host, home, events.append, engine=None)
+    (warning,) = [event for event in events if isinstance(event, Warned)]
+    assert warning.message == "accepted, but not acted on yet: checkpoint_storage.save_trial_best"
+
+
+# a checkpoint to start from
+
+SAVES = """
+import json, os, sys
+from pathlib import Path
+from determined import _checkpoints
+from determined._event_file import EventFile
+from determined._records import Checkpoint
+from determined._run_info import RunInfo
+info = RunInfo.from_environ(os.environ)
+root = Path(info.checkpoint_dir)
+if info.warm_start:
+    print((root / info.checkpoints[0] / "weights").read_text())
+    sys.exit()
+with _checkpoints.store(root, {"steps_completed": 1}) as (directory, uuid):
+    (directory / "weights").write_text("heavy")
+EventFile(Path(info.run_dir) / "events.jsonl", info.name).append(Checkpoint(uuid, 1, {"weights": 5}))
+"""
+
+
+SAVING = SCRIPT.replace("python3", sys.executable)
+
+
+def from_checkpoint(uuid: str) -> str:
+    return SAVING.replace("metric: loss", f"metric: loss, source_checkpoint_uuid: {uuid}")
+
+
+def saved(tmp_path: Path, home: Home, host: Host) -> str:
+    wanted = order(tmp_path, SAVES, config=SAVING)
+    state = experiment.run_local(wanted, host, home, list[Event]().append)
+    return checkpoints_of(home.experiment(state.header.id))[0].checkpoint.uuid
+
+
+def test_a_local_run_starts_from_the_weights_of_another_experiment(
+    tmp_path: Path, home: Home, host: Host
+) -> None:
+    uuid = saved(tmp_path, home, host)
+    events: list[Event] = []
+    again = order(tmp_path, SAVES, config=from_checkpoint(uuid))
+    state = experiment.run_local(again, host, home, events.append)
+    assert (state.state, RunOutput(1, 0, "stdout", "heavy") in events) == ("COMPLETED", True)
+    assert verify(home.experiment(2).checkpoints / uuid) == []
+    assert checkpoints_of(home.experiment(2)) == ()
+
+
+@pytest.mark.usefixtures("no_controller")
+def test_a_container_is_told_to_start_from_a_checkpoint_that_it_can_reach(
+    tmp_path: Path, home: Home, host: Host
+) -> None:
+    uuid = saved(tmp_path, home, host)
+    again = order(tmp_path, SAVES, config=from_checkpoint(uuid))
+    engine = engine_with_base(again, host, home)
+    submission = experiment.prepare(again, host, home, list[Event]().append, engine=engine)
+    number = experiment.submit(submission, host, home, list[Event]().append, engine=engine)
+    info = RunInfo.load(home.experiment(number).run(1, 0).path)
+    assert (info.checkpoints, info.warm_start) == ((uuid,), True)
+    (container,) = engine.containers.values()
+    mounts = {mount.target: Path(mount.source) for mount in container.process.spec.mounts}
+    assert verify(mounts[info.checkpoint_dir] / uuid) == []
+
+
+def test_a_checkpoint_of_a_shared_directory_is_taken_from_there(
+    tmp_path: Path, home: Home, host: Host
+) -> None:
+    uuid = saved(tmp_path, home, host)
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (home.experiment(1).checkpoints / uuid).rename(shared / uuid)
+    config = f"{from_checkpoint(uuid)[:-1]}, checkpoint_storage: {{type: shared_fs, host_path: {shared}}}}}"
+    state = experiment.run_local(order(tmp_path, SAVES, config=config), host, home, list[Event]().append)
+    assert state.state == "COMPLETED"
+
+
+def test_a_checkpoint_that_cannot_be_had_is_said_before_there_is_an_experiment(
+    tmp_path: Path, home: Home, host: Host
+) -> None:
+    uuid = saved(tmp_path, home, host)
+    for name, cause in (("0b1c", "there is no checkpoint"), (uuid[:8], "no whole name of a checkpoint")):
+        wanted = order(tmp_path, SAVES, config=from_checkpoint(name))
+        with pytest.raises(ConfigError, match=cause):
+            experiment.run_local(wanted, host, home, list[Event]().append)
+    (home.experiment(1).checkpoints / uuid / "weights").write_text("light")
+    wanted = order(tmp_path, SAVES, config=from_checkpoint(uuid))
+    with pytest.raises(EngineError, match="is damaged"):
+        experiment.run_local(wanted, host, home, list[Event]().append)
+    assert [number for number in home.ids() if home.folder(number).exists] == [1]
+
+
 # without a container
+
+
+def test_nothing_can_be_included_in_a_local_run(tmp_path: Path, home: Home, host: Host) -> None:
+    wanted = replace(order(tmp_path, ""), includes=(tmp_path,))
+    with pytest.raises(ConfigError, match="nothing can be included") as caught:
+        experiment.run_local(wanted, host, home, list[Event]().append)
+    assert "--include" in caught.value.mend
+    assert home.ids() == ()
+
+
+def test_a_local_experiment_is_held_before_it_can_be_seen(tmp_path: Path, home: Home, host: Host) -> None:
+    def look(event: Event) -> None:
+        if isinstance(event, ExperimentCreated):
+            assert resume(home) == ()
+
+    assert experiment.run_local(order(tmp_path, ""), host, home, look).state == "COMPLETED"
+
 
 RUN_LOCAL = """
 import sys

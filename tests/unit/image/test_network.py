@@ -6,10 +6,10 @@ from pathlib import Path
 from detbuild.image.network import NetworkSettings, host_network, pip_config_files
 
 
-def conf(settings: NetworkSettings, *indexes: str) -> dict[str, str]:
+def conf(settings: NetworkSettings) -> dict[str, str]:
     """What a pip in the image reads, without what is always there."""
     parser = configparser.RawConfigParser()
-    parser.read_string(settings.secrets(indexes)["pip.conf"].decode())
+    parser.read_string(settings.secrets()["pip.conf"].decode())
     always = ("disable-pip-version-check", "no-input", "progress-bar", "root-user-action")
     return {name: value for name, value in parser["global"].items() if name not in always}
 
@@ -17,6 +17,7 @@ def conf(settings: NetworkSettings, *indexes: str) -> dict[str, str]:
 def test_a_host_without_settings_lends_patience_only() -> None:
     settings = host_network({}, [], system_ca=())
     assert settings == NetworkSettings()
+    assert settings.default_index_only
     assert conf(settings) == {"timeout": "60", "retries": "5"}
     assert settings.secrets().keys() == {"pip.conf", "ca.pem", "constraints.txt"}
 
@@ -36,7 +37,7 @@ def test_later_files_win_and_the_environment_beats_them(tmp_path: Path) -> None:
         "pre": "true",
         "timeout": "180",
     }
-    assert settings.own_index
+    assert not settings.default_index_only
 
 
 def test_what_concerns_the_hosts_disk_stays_there() -> None:
@@ -51,12 +52,6 @@ def test_indexes_in_folders_of_the_host_are_dropped() -> None:
     }
     settings = host_network(environ, [], system_ca=())
     assert conf(settings)["extra-index-url"] == "https://extra.example/simple"
-    assert not settings.own_index
-
-
-def test_indexes_of_builds_are_added_to_the_hosts_own() -> None:
-    settings = NetworkSettings(pip={"extra-index-url": "https://a.example"})
-    assert conf(settings, "https://b.example")["extra-index-url"] == "https://a.example\nhttps://b.example"
 
 
 def test_wheel_folders_are_known_by_their_place_in_the_build(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from detbuild.image.choice import Target
 from detbuild.image.frameworks import read_needs
 from detbuild.image.network import NetworkSettings
 from detbuild.image.plan import ImagePlan, for_upload
-from detbuild.image.planning import lend, plan_image
+from detbuild.image.planning import lend, pip_warnings, plan_image
 from detbuild.image.resolve import Resolution, resolve
 from detbuild.image.table import load_table
 from detbuild.resources import images_dir, templates_dir
@@ -63,7 +63,7 @@ def test_each_part_of_the_image_is_a_tree_of_its_own() -> None:
         "context": {**PROGRAM, "requirements.txt": b"-r more/base.txt", "more/base.txt": b"scipy"},
         "harness": {"determined/__init__.py": b"", "determined/exec/__main__.py": b""},
         "framework": {
-            "requirements.txt": b"# torch 2.13.0 cpu\ntorch==2.13.0\nnumpy\n",
+            "requirements.txt": b"# torch 2.13.0 for CPU\ntorch==2.13.0\nnumpy\n",
             "constraints.txt": b"torch==2.13.0\n",
         },
         "requirements": {"requirements.txt": b"-r more/base.txt", "more/base.txt": b"scipy"},
@@ -77,7 +77,7 @@ def test_labels_say_what_the_image_is() -> None:
     assert re.fullmatch("[0-9a-f]{64}", labels.pop("detbuild.harness"))
     assert labels == {
         "detbuild.cuda": "13.0",
-        "detbuild.frameworks": "torch 2.13.0 default",
+        "detbuild.frameworks": "torch 2.13.0 for CUDA 13.0",
         "detbuild.min_driver": "580",
         "org.opencontainers.image.base.name": "nvidia/cuda:13.0.3-base-ubuntu24.04",
         "org.opencontainers.image.title": "detbuild trial",
@@ -115,7 +115,7 @@ def test_cpu_and_gpu_builds_on_one_base_do_not_share_a_cached_step() -> None:
 def test_extras_are_kept_out_of_the_constraints() -> None:
     framework = plan({"model_def.py": b"import keras"}, target=replace(TARGET, gpu=True)).trees["framework"]
     assert files_of(framework) == {
-        "requirements.txt": b"# tensorflow 2.21.0 default\ntensorflow[and-cuda]==2.21.0\n",
+        "requirements.txt": b"# tensorflow 2.21.0 for CUDA 12.9\ntensorflow[and-cuda]==2.21.0\n",
         "constraints.txt": b"tensorflow==2.21.0\n",
     }
 
@@ -164,17 +164,26 @@ def test_what_is_lent_changes_neither_tag_nor_dockerfile(tmp_path: Path) -> None
     assert CANARY not in repr(lent)
 
 
-def test_the_index_of_a_build_is_asked_only_when_nothing_nearer_has_it(tmp_path: Path) -> None:
-    context = file_snapshot(PROGRAM)
+def test_a_build_that_the_default_index_does_not_have_is_warned_about_where_nothing_else_is_named() -> None:
+    resolution = resolved(file_snapshot(PROGRAM))
 
-    def asks(network: NetworkSettings) -> bool:
-        lent = lend(plan(PROGRAM), resolved(context), network, target=TARGET)
-        return TABLE.builds["cpu"].index.encode() in lent.secrets["pip.conf"]
+    def warned(network: NetworkSettings, machine: str = "x86_64") -> list[str]:
+        found = pip_warnings(resolution, network, target=replace(TARGET, machine=machine))
+        return [warning.message for warning in found if "README.md" in warning.mend]
 
-    assert asks(NetworkSettings())
-    assert not asks(NetworkSettings(pip={"index-url": "https://mirror.example/simple"}))
-    (tmp_path / "torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl").touch()
-    assert not asks(NetworkSettings(wheel_dirs=(tmp_path,)))
+    (message,) = warned(NetworkSettings())
+    assert message.startswith("pip's settings name no place that has torch 2.13.0 for CPU;")
+    assert warned(NetworkSettings(), machine="aarch64") == []
+    for option in ("index-url", "extra-index-url", "find-links", "no-index"):
+        assert warned(NetworkSettings(pip={option: "x"})) == []
+    default = resolved(file_snapshot(PROGRAM), target=replace(TARGET, gpu=True))
+    assert pip_warnings(default, NetworkSettings(), target=TARGET) == ()
+
+
+def test_a_loopback_proxy_is_warned_about_with_a_mend() -> None:
+    network = NetworkSettings(pip={"no-index": "1"}, warnings=("HTTP_PROXY names this host's loopback",))
+    (warning,) = pip_warnings(resolved(file_snapshot(PROGRAM)), network, target=TARGET)
+    assert (warning.message, bool(warning.mend)) == (network.warnings[0], True)
 
 
 def test_a_host_without_an_index_builds_without_network() -> None:
