@@ -55,12 +55,12 @@ class Builder:
 
     @property
     def run_again(self) -> list[str]:
-        """Steps of the Dockerfile that the cache did not spare."""
+        """Steps of the Dockerfile that the cache did not spare; FROM runs nothing, cached or not."""
         steps = {e.name: e for e in self.events if isinstance(e, BuildStep) and e.seconds is not None}
         return [
             name
             for name, step in steps.items()
-            if name.startswith("[") and "internal" not in name and not step.cached
+            if name.startswith("[") and "internal" not in name and "] FROM " not in name and not step.cached
         ]
 
     def close(self) -> None:
