@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -19,16 +20,19 @@ if TYPE_CHECKING:
     from detbuild.engine.protocol import Engine
 
 INTERRUPTED = 130
+_GARBAGE = 50_000  # objects between two collections: importing makes many, and next to no garbage
 _LOG_LIMIT = 1 << 20  # bytes, of the current log; one older one is kept
 
 
 def main() -> None:
+    gc.set_threshold(_GARBAGE)
     from detbuild.cli.commands import detbuild
 
     sys.exit(run(detbuild, "detbuild", sys.argv[1:], _session()))
 
 
 def det() -> None:
+    gc.set_threshold(_GARBAGE)
     from detbuild.cli.det import det as group
 
     sys.exit(run(group, "det", sys.argv[1:], _session()))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import gc
 import io
 import json
 import socket
+import socketserver
 import tarfile
 import threading
 from concurrent.futures import Future
@@ -30,15 +30,28 @@ class Daemon(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.answers = {"GET /version": (200, VERSION)}
+    def __init__(self, address: tuple[str, int] | str = ("127.0.0.1", 0)) -> None:
+        super().__init__(address, Handler)
+        self.answers = {"GET /version": (200, VERSION), "GET /_ping": (200, "OK")}
         self.bodies: dict[str, bytes] = {}
         self.hang = threading.Event()
 
     @property
     def url(self) -> str:
         return f"tcp://127.0.0.1:{self.server_port}"
+
+
+class LocalDaemon(Daemon):
+    """The same behind a Unix socket, where docker-py is not needed for plain questions."""
+
+    address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        socketserver.TCPServer.server_bind(self)
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.server_address}"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -54,6 +67,7 @@ class Handler(BaseHTTPRequestHandler):
         with suppress(OSError):  # the client gave up
             if content != "hang":
                 self.send_response(status)
+                self.send_header("Api-Version", VERSION["ApiVersion"])
                 self.send_header("Transfer-Encoding", "chunked")
                 self.end_headers()
             for line in lines:
@@ -82,9 +96,9 @@ class Handler(BaseHTTPRequestHandler):
         return
 
 
-@pytest.fixture
-def daemon():
-    with Daemon() as daemon:
+@pytest.fixture(params=["tcp", "unix"])
+def daemon(request, tmp_path):
+    with Daemon() if request.param == "tcp" else LocalDaemon(str(tmp_path / "docker.sock")) as daemon:
         thread = threading.Thread(target=daemon.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield daemon
@@ -112,25 +126,24 @@ def test_an_engine_that_is_away_is_missed_at_the_first_call_only() -> None:
         assert "DOCKER_HOST" in caught.value.mend
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_socket_that_is_not_there_is_an_engine_that_is_away(tmp_path) -> None:
     with pytest.raises(EngineError, match="cannot reach Docker Engine at unix://"):
         DockerEngine(f"unix://{tmp_path}/docker.sock").info()
-    gc.collect()  # docker-py leaves the socket to it that it could not connect
 
 
 def test_an_engine_that_comes_back_is_used(daemon, engine) -> None:
-    daemon.answers["GET /version"] = (500, {"message": "starting"})
+    ready = dict(daemon.answers)
+    daemon.answers.update(dict.fromkeys(ready, (500, {"message": "starting"})))
     with pytest.raises(EngineError):
         engine.image_id("x")
-    daemon.answers["GET /version"] = (200, VERSION)
+    daemon.answers.update(ready)
     daemon.answers["GET /images/x/json"] = (200, {"Id": "sha256:1"})
     assert engine.image_id("x") == "sha256:1"
 
 
-@pytest.mark.parametrize("path", ["GET /version", "GET /images/x/json"])
-def test_a_hung_engine_is_given_up_in_time(daemon, engine, path) -> None:
-    daemon.answers[path] = (200, "hang")
+@pytest.mark.parametrize("paths", [("GET /version", "GET /_ping"), ("GET /images/x/json",)])
+def test_a_hung_engine_is_given_up_in_time(daemon, engine, paths) -> None:
+    daemon.answers.update(dict.fromkeys(paths, (200, "hang")))
     with pytest.raises(EngineError, match="did not answer in time"):
         engine.image_id("x")
 

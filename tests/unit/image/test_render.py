@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,27 @@ def variant(request: pytest.FixtureRequest) -> str:
 def test_the_dockerfile_is_the_golden_one(variant: str) -> None:
     """To accept a change: write the rendered text over the golden file and read the difference."""
     assert render(VARIANTS[variant], templates_dir()) == (GOLDEN / f"{variant}.Dockerfile").read_text()
+
+
+def test_a_kept_text_is_the_rendered_one_and_a_damaged_one_is_rendered_again(tmp_path, variant) -> None:
+    plan = VARIANTS[variant]
+    first = render(plan, templates_dir(), kept=tmp_path)
+    (file,) = tmp_path.iterdir()
+    assert first == render(plan, templates_dir(), kept=tmp_path) == render(plan, templates_dir())
+    file.write_text(file.read_text().replace("FROM", "MORF"))
+    assert render(plan, templates_dir(), kept=tmp_path) == first
+
+
+def test_a_changed_template_or_value_is_rendered_anew(tmp_path) -> None:
+    templates, kept = tmp_path / "templates", tmp_path / "kept"
+    shutil.copytree(templates_dir(), templates)
+    first = render(VARIANTS["cpu"], templates, kept=kept)
+    assert render(VARIANTS["no-framework"], templates, kept=kept) != first
+    with (templates / "pip.j2").open("a") as part:
+        part.write("\n")
+    with (templates / "Dockerfile.j2").open("a") as part:
+        part.write("# one more line\n")
+    assert render(VARIANTS["cpu"], templates, kept=kept) == f"{first}# one more line\n"
 
 
 def test_every_golden_file_is_of_a_variant() -> None:
