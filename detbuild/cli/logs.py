@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.log import LogFile
 
 POLL = 0.2  # seconds between looks at files that grow
-_BLOCK = 1 << 20
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -117,13 +117,15 @@ class Pump:
         self.trial_id = trial_id
         self.stream = stream
         self.sink = sink
-        self.offsets: dict[Path, int] = {}
+        self._known: dict[Path, LogFile] = {}
 
-    def files(self) -> Iterator[Path]:
+    def files(self) -> Iterator[LogFile]:
+        from detbuild.store.log import LogFile
+
         run = 0
         while (folder := self.folder.run(self.trial_id, run)).path.is_dir():
-            if folder.output(self.stream).exists():
-                yield folder.output(self.stream)
+            path = folder.output(self.stream)
+            yield self._known.setdefault(path, LogFile(path))
             run += 1
 
     def begin(self, head: int | None, tail: int | None) -> None:
@@ -135,19 +137,13 @@ class Pump:
 
     def copy(self) -> None:
         """Write what is new, in blocks: a line may be as long as the file."""
-        for path in self.files():
-            with path.open("rb") as file:
-                file.seek(self.offsets.get(path, 0))
-                while block := file.read(_BLOCK):
-                    self.sink.write(block)
-                self.offsets[path] = file.tell()
+        for file in self.files():
+            self.sink.writelines(file.blocks())
         self.sink.flush()
 
     def _lines(self) -> Iterator[bytes]:
-        for path in self.files():
-            with path.open("rb") as file:
-                yield from file
-                self.offsets[path] = file.tell()
+        for file in self.files():
+            yield from file.lines()
 
     def _write(self, lines: Iterable[bytes]) -> None:
         self.sink.writelines(lines)

@@ -45,6 +45,8 @@ def trial_lines(trial: TrialState, folder: ExperimentFolder) -> Iterator[str]:
         yield f"  last validation  {_validation(validation)}"
     for checkpoint in progress.checkpoints:
         yield f"  checkpoint       {checkpoint_line(checkpoint)}"
+    if progress.set_aside:
+        yield f"  set aside        {progress.set_aside} pieces of events.jsonl that are no records of the run"
     for run in trial.runs:
         yield from _run_lines(run, trial.id, folder)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from detbuild.context.hashes import HashCache
 
+_READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 _SHOWN = 20  # problems in one message
 _LONG = 200  # characters of a path in it
 
@@ -69,7 +70,7 @@ def listing(
 ) -> Listing:
     """What goes in and what stays out, without opening a file. Arguments are those of `read_context`."""
     findings = _walk(context_dir, includes, home=home, allow_anything=allow_anything)
-    _refuse(findings.problems)
+    _refuse([*findings.problems, *_closed(findings.found)])
     return list_findings(findings)
 
 
@@ -111,8 +112,10 @@ def _read(findings: Findings, cache: HashCache | None) -> ContextSnapshot:
 
 
 def _closed(found: Iterable[Found]) -> Iterator[Problem]:
-    for path, kind, source, *_ in found:
-        if kind == "file" and not os.access(source, os.R_OK, effective_ids=True):
+    for path, _, source, seen, _ in found:
+        if seen is None or seen.st_mode & _READABLE == _READABLE:
+            continue  # by everybody, so there is no need to ask
+        if not os.access(source, os.R_OK, effective_ids=True):
             yield unreadable(path, PermissionError(13, "Permission denied"))
 
 

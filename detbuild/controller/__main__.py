@@ -19,7 +19,8 @@ def main(argv: list[str]) -> int:
         with lease(folder.lock_file):
             controller_of(folder, DockerEngine()).run()
     except DetbuildError as error:
-        sys.stderr.write(f"{error}\n")
+        mend = f"\n  mend: {error.mend}" if error.mend else ""
+        sys.stderr.write(f"error: {error}{mend}\n")
         return error.exit_code
     except Exception:  # noqa: BLE001  (the outermost boundary: the log is the only place to say it)
         traceback.print_exc()

@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
-from detbuild.errors import ConfigError
+from detbuild.errors import ConfigError, EngineError
 from detbuild.store import journal
 from detbuild.store.files import file_errors, write_synced
 from determined._run_info import EVENTS_FILE, STDERR_FILE, STDOUT_FILE, RunInfo
@@ -71,6 +71,14 @@ class ExperimentFolder:
         return (self.path / "experiment.json").is_file()
 
     @property
+    def made(self) -> int:
+        """When it became an experiment, in nanoseconds since the epoch; 0 when it is none."""
+        try:
+            return (self.path / "experiment.json").stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
+    @property
     def journal_file(self) -> Path:
         return self.path / "journal.jsonl"
 
@@ -94,20 +102,26 @@ class ExperimentFolder:
         return RunFolder(self.path / "runs" / f"{trial_id}-{run}")
 
     def header(self) -> Header:
+        file = self.path / "experiment.json"
         try:
-            raw = json.loads((self.path / "experiment.json").read_bytes())
+            raw = json.loads(file.read_bytes())
+            known = {f.name for f in fields(Header)}
+            values = {key: value for key, value in raw.items() if key in known}
+            return Header(**{**values, "labels": tuple(values.get("labels", ()))})
         except FileNotFoundError:
             raise ConfigError(
                 f"there is no experiment {self.path.name}", mend="see `detbuild list`"
             ) from None
-        known = {f.name for f in fields(Header)}
-        values = {key: value for key, value in raw.items() if key in known}
-        return Header(**{**values, "labels": tuple(values.get("labels", ()))})
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise EngineError(
+                f"cannot read {file}: {error}", mend="mend it, or move the experiment's folder away"
+            ) from error
 
     def write(self, header: Header, files: Mapping[str, bytes]) -> None:
         """Write the files of a new experiment, the header last."""
-        for name in ("runs", "requests", "checkpoints"):
-            (self.path / name).mkdir(exist_ok=True)
+        with file_errors(self.path):
+            for name in ("runs", "requests", "checkpoints"):
+                (self.path / name).mkdir(exist_ok=True)
         for name, data in files.items():
             write_synced(self.path / name, data)
         write_synced(self.path / "experiment.json", json.dumps(asdict(header), indent=2).encode() + b"\n")

@@ -8,8 +8,8 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from detbuild.errors import ConfigError
-from detbuild.store.files import file_errors
+from detbuild.errors import ConfigError, EngineError
+from detbuild.store.files import file_errors, write_synced
 from detbuild.store.folder import ExperimentFolder
 
 if TYPE_CHECKING:
@@ -79,11 +79,17 @@ class Home:
 def _home_id(file: Path) -> str:
     if not file.exists():
         temporary = file.with_name(f".home.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({"id": secrets.token_hex(4)}) + "\n", encoding="utf-8")
+        write_synced(temporary, json.dumps({"id": secrets.token_hex(4)}).encode() + b"\n")
         try:
             os.link(temporary, file)  # unlike a rename, this fails when another process was quicker
         except FileExistsError:
             pass
         finally:
             temporary.unlink()
-    return str(json.loads(file.read_bytes())["id"])
+    try:
+        return str(json.loads(file.read_bytes())["id"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise EngineError(
+            f"{file} is damaged",
+            mend='write {"id": "..."} with the 8 hex digits after `detbuild-` in the names of its containers',
+        ) from error

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from detbuild.events import Emit
     from detbuild.store.home import Home
 
-_VERSION = 1  # of what a row holds; rows of another version are forgotten
+_VERSION = 2  # of what a row holds; rows of another version are forgotten
 _PATIENCE = 0.5  # seconds for somebody who holds the index locked
+_Key = tuple[int, int]  # number and `made`: the number of a folder that was deleted is given out again
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,26 +73,28 @@ def summarize(state: ExperimentState) -> Summary:
 def summaries(home: Home, emit: Emit) -> Iterator[Summary]:
     """Every experiment, newest first; numbers of submissions that were never finished are passed over."""
     known = _read(home.index, emit)
-    learnt: dict[int, Summary] = {}
+    learnt: dict[_Key, Summary] = {}
     for number in reversed(home.ids()):
-        if number in known:
-            yield known[number]
-        elif home.folder(number).exists:
-            state = load(home.folder(number))
+        folder = home.folder(number)
+        made = folder.made
+        if (number, made) in known:
+            yield known[number, made]
+        elif made:
+            state = load(folder)
             summary = summarize(state)
             if state.over:
-                learnt[number] = summary
+                learnt[number, made] = summary
             yield summary
     _write(home.index, learnt)
 
 
-def _read(file: Path, emit: Emit) -> Mapping[int, Summary]:
+def _read(file: Path, emit: Emit) -> Mapping[_Key, Summary]:
     if not file.exists():
         return {}
     try:
         with closing(_open(file)) as index:
-            rows = index.execute("SELECT id, summary FROM experiments").fetchall()
-            return {number: _summary(text) for number, text in rows}
+            rows = index.execute("SELECT id, made, summary FROM experiments").fetchall()
+            return {(number, made): _summary(text) for number, made, text in rows}
     except sqlite3.OperationalError:
         return {}  # locked, or on a disk that cannot lock
     except (sqlite3.DatabaseError, ValueError, TypeError) as error:
@@ -103,13 +106,13 @@ def _read(file: Path, emit: Emit) -> Mapping[int, Summary]:
         return {}
 
 
-def _write(file: Path, learnt: Mapping[int, Summary]) -> None:
+def _write(file: Path, learnt: Mapping[_Key, Summary]) -> None:
     if not learnt:
         return
-    rows = [(number, json.dumps(asdict(summary))) for number, summary in learnt.items()]
+    rows = [(*key, json.dumps(asdict(summary))) for key, summary in learnt.items()]
     try:
         with closing(_open(file)) as index, index:
-            index.executemany("INSERT OR REPLACE INTO experiments VALUES (?, ?)", rows)
+            index.executemany("INSERT OR REPLACE INTO experiments VALUES (?, ?, ?)", rows)
     except sqlite3.Error:
         return  # it only saves time
 
@@ -123,7 +126,7 @@ def _open(file: Path) -> sqlite3.Connection:
                 f"""
                 PRAGMA journal_mode = WAL;
                 DROP TABLE IF EXISTS experiments;
-                CREATE TABLE experiments (id INTEGER PRIMARY KEY, summary TEXT NOT NULL);
+                CREATE TABLE experiments (id INTEGER PRIMARY KEY, made INTEGER, summary TEXT);
                 PRAGMA user_version = {_VERSION};
                 """
             )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from detbuild.store.log import LogFile
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -12,7 +14,6 @@ if TYPE_CHECKING:
 
 TAIL_LINES: Final = 20  # what is shown of the output of a failed run
 _LONGEST = 64 << 10  # bytes of one line of text; a longer one is shown in pieces
-_BLOCK = 1 << 20
 _TAIL = 64 << 10  # bytes looked at for the last lines
 
 
@@ -20,25 +21,17 @@ class OutputFile:
     """Lines of one stream, read on from where the last look ended. Bytes that are no UTF-8 become U+FFFD."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._offset = 0
+        self._log = LogFile(path)
         self._held = b""
 
     def new(self) -> Iterator[str]:
         """Yield the lines that became whole since the last look."""
-        try:
-            file = self.path.open("rb")
-        except FileNotFoundError:
-            return
-        with file:
-            file.seek(self._offset)
-            while data := file.read(_BLOCK):
-                self._offset += len(data)
-                *lines, self._held = (self._held + data).split(b"\n")
-                yield from (_text(line) for line in lines)
-                if len(self._held) > _LONGEST:
-                    yield _text(self._held)
-                    self._held = b""
+        for data in self._log.blocks():
+            *lines, self._held = (self._held + data).split(b"\n")
+            yield from (_text(line) for line in lines)
+            if len(self._held) > _LONGEST:
+                yield _text(self._held)
+                self._held = b""
 
     def rest(self) -> Iterator[str]:
         """Yield all that is left, when the run is over."""

@@ -16,6 +16,7 @@ RUN_FILE = "run.json"
 EVENTS_FILE = "events.jsonl"
 STDOUT_FILE = "stdout.log"
 STDERR_FILE = "stderr.log"
+OUTPUT_LIMIT = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class RunInfo:
     warm_start: bool = False  # `checkpoints` are another trial's: take the weights, count from 0
     best_validation: float | None = None  # the searcher metric's best so far, for checkpoint_policy "best"
     gpu_ids: tuple[str, ...] = ()
-    output_limit: int = 64 << 20  # bytes kept of each of stdout and stderr
+    output_limit: int = OUTPUT_LIMIT  # bytes kept of each of stdout and stderr
 
     @property
     def name(self) -> str:

@@ -9,14 +9,21 @@ import contextlib
 import errno
 import os
 import queue
+import re
 import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+MARK = re.compile(rb"\n\[detbuild: (\d+) bytes of output are left out here\]\n")
 _LEAST = 4096  # bytes: a smaller limit has no room for head, mark and tail
 _WAITING = 64  # pieces that may wait for a slow reader
+
+
+def kept(limit: int) -> int:
+    """Bytes that are left of the head, and of the newest output, of a log that grew to its limit."""
+    return max(limit, _LEAST) // 4
 
 
 class CappedFile:
@@ -30,7 +37,7 @@ class CappedFile:
         self.disk_full = False
         self._path = path
         self._limit = max(limit, _LEAST)
-        self._keep = self._limit // 4
+        self._keep = kept(limit)
         self._mark = b""
         self._dropped = 0
         self._lost = 0  # for want of space on the disk

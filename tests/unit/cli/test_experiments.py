@@ -82,6 +82,14 @@ def test_describe_shows_state_metrics_checkpoints_and_folders(shell):
         assert part in out
 
 
+def test_describe_says_how_much_of_the_records_was_set_aside(shell):
+    folder = shell.experiment()
+    assert "set aside" not in shell("detbuild", "describe", "1").out
+    with folder.run(1, 0).events.open("ab") as events:
+        events.write(b"garbage\n{}\n")
+    assert "set aside        2 pieces of events.jsonl" in shell("detbuild", "describe", "1").out
+
+
 def test_describe_for_programs_nests_trials_checkpoints_and_runs(shell):
     shell.experiment()
     document = json.loads(shell("detbuild", "describe", "1", "--json").out)

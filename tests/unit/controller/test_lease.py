@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -75,3 +76,16 @@ def test_a_look_at_the_holder_does_not_keep_a_controller_away(tmp_path: Path) ->
         threading.Timer(0.2, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
         with lease(file):
             pass
+
+
+def test_a_full_disk_takes_the_name_from_the_lease_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = tmp_path / "controller.lock"
+    monkeypatch.setattr(os, "pwrite", full)
+    with lease(file):
+        assert holder(file) == Holder(0, "")
+    assert holder(file) is None

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 import pytest
 
-from determined.exec._output import CappedFile, Mirror
-
-MARK = re.compile(rb"\n\[detbuild: (\d+) bytes of output are left out here\]\n")
+from determined.exec._output import MARK, CappedFile, Mirror
 
 
 def write(path: Path, pieces: list[bytes], *, limit: int) -> CappedFile:

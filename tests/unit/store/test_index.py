@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -109,3 +111,11 @@ def test_an_experiment_whose_folder_was_deleted_is_not_listed(home: Home) -> Non
         path.rmdir() if path.is_dir() else path.unlink()
     home.folder(gone.id).path.rmdir()
     assert listed(home) == ([kept], [])
+
+
+def test_a_number_that_was_given_out_again_is_another_experiment(home: Home) -> None:
+    experiment(home)
+    listed(home)
+    shutil.rmtree(home.folder(1).path)
+    again = replace(experiment(home), id=1)
+    assert listed(home) == ([again], [])
