@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from detbuild.errors import DiskFullError, EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -31,18 +31,29 @@ def file_errors(path: Path) -> Iterator[None]:
 
 def write_synced(path: Path, data: bytes) -> None:
     """Replace `path` in one step; the data is on disk when this returns."""
+    write_all_synced(path.parent, {path.name: data})
+
+
+def write_all_synced(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Replace files one by one, in this order; all are on disk when this returns."""
+    for name, data in files.items():
+        with file_errors(directory / name):
+            _replace(directory / name, data)
+    with file_errors(directory):
+        sync_directory(directory)
+
+
+def _replace(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with file_errors(path):
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_directory(path.parent)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def sync_directory(path: Path) -> None:

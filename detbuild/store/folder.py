@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.errors import ConfigError, EngineError
 from detbuild.store import journal
-from detbuild.store.files import file_errors, write_synced
+from detbuild.store.files import file_errors, write_all_synced
 from determined._run_info import EVENTS_FILE, STDERR_FILE, STDOUT_FILE, RunInfo
 
 if TYPE_CHECKING:
@@ -122,9 +122,8 @@ class ExperimentFolder:
         with file_errors(self.path):
             for name in ("runs", "requests", "checkpoints"):
                 (self.path / name).mkdir(exist_ok=True)
-        for name, data in files.items():
-            write_synced(self.path / name, data)
-        write_synced(self.path / "experiment.json", json.dumps(asdict(header), indent=2).encode() + b"\n")
+        last = json.dumps(asdict(header), indent=2).encode() + b"\n"
+        write_all_synced(self.path, {**files, "experiment.json": last})
 
     def record(self, fact: journal.Fact) -> journal.Entry:
         """Put a fact into the journal; it is on disk when this returns."""
