@@ -49,11 +49,13 @@ class Evaluation:
         self._context.reducers.reset(training=False)
         for model in self._context.models:
             model.eval()
+        self._hooks.call("on_validation_step_start")
         self._hooks.call("on_validation_start")
         with torch.no_grad():
             metrics = self._full_dataset() if self._whole else self._batches()
         metrics = {**metrics, **self._context.reducers.metrics(training=False)}
         metrics = {name: plain(value, name) for name, value in metrics.items()}
+        self._hooks.call("on_validation_step_end", metrics)
         self._hooks.call("on_validation_end", metrics)
         for model in self._context.models:
             model.train()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from determined._errors import InvalidTrialError
+from determined._trial_context import Environment, TrialContext
 
 if TYPE_CHECKING:
     from determined._run_info import RunInfo
@@ -19,7 +20,7 @@ class NotConfiguredError(InvalidTrialError, ValueError):
     """The trial asked for something that neither config nor hyperparameters hold."""
 
 
-class HparamAccess:
+class HparamAccess(TrialContext):
     def __init__(
         self, hparams: Mapping[str, object] | None, config: Mapping[str, object] | None, info: RunInfo | None
     ) -> None:
@@ -65,6 +66,19 @@ class HparamAccess:
     def batch_size(self) -> int | None:
         """The global batch size, where it is set."""
         return self.get_global_batch_size() if self._hparams and _BATCH_SIZE in self._hparams else None
+
+    @property
+    def env(self) -> Environment:
+        info = self._info
+        return Environment(
+            experiment_config=self._config or {},
+            hparams=self._hparams or {},
+            trial_seed=info.trial_seed if info else None,
+            det_experiment_id=info.experiment_id if info else None,
+            det_trial_id=info.trial_id if info else None,
+            use_gpu=info is not None and info.slots > 0,
+            on_cluster=info is not None,
+        )
 
     def get_experiment_config(self) -> dict[str, object]:
         if self._config is None:

@@ -15,6 +15,7 @@ import torch
 from determined._errors import CheckpointError
 from determined.pytorch import _checkpoint, _state
 from determined.pytorch._context import PyTorchTrialContext, Setting
+from determined.pytorch._dialect import build_model
 from determined.pytorch._trial import PyTorchTrial
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def load_trial_from_checkpoint_path(
         )
     )
     trial = trial_class(context, **dict(trial_kwargs or {}))
+    build_model(trial, context)
     options = {**(torch_load_kwargs or {}), **more_torch_load_kwargs}
     _state.put_models(_checkpoint.read(directory, **options), context)
     return trial

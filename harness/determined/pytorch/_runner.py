@@ -11,10 +11,10 @@ from determined._loop import SavePolicy
 from determined._records import ExitReason, Stage
 from determined._schedule import Schedule, Units, configured
 from determined.pytorch import _rng
-from determined.pytorch._callbacks import Hooks
 from determined.pytorch._checkpoint import read_numbers
 from determined.pytorch._context import PyTorchTrialContext, Setting
 from determined.pytorch._device import choose_device
+from determined.pytorch._dialect import opened
 from determined.pytorch._gradients import Aggregation
 from determined.pytorch._session import Plan, Session, Source, open_source
 from determined.pytorch._state import same_weights
@@ -93,7 +93,7 @@ def _check_restoring(trial_class: type[PyTorchTrial], run: Run, trained: PyTorch
     directory, uuid = found
     source = Source(directory=directory, uuid=uuid, numbers=read_numbers(directory))
     session = _session(trial_class, run, source)
-    session.restored(Hooks(session.trial.build_callbacks()))
+    session.restored(*opened(session.trial, session.context))
     if not same_weights(trained, session.context):
         raise InvalidTrialError(
             "the weights restored from the test's checkpoint are not those that were saved",

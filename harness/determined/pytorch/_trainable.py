@@ -32,6 +32,7 @@ class Parts:
     """A trial that is built."""
 
     trial: PyTorchTrial
+    trial_class: type  # as the user wrote it
     context: PyTorchTrialContext
     hooks: Hooks
     loaders: Loaders
@@ -75,6 +76,7 @@ class PyTorchTrainable:
             model.train()
 
     def train_until(self, batch: int, should_stop: Callable[[], bool]) -> None:
+        self._hooks.call("on_train_step_start", self._step_id())
         epoch_length = self._clock.epoch_length
         stopped = False
         while self.steps_completed < batch and not stopped:
@@ -112,10 +114,10 @@ class PyTorchTrainable:
         return self._counted({name: plain(value, name) for name, value in metrics.items()})
 
     def reported(self, metrics: Metrics) -> None:
-        if self._hooks.of("on_training_workload_end"):
-            self._hooks.call(
-                "on_training_workload_end", avg_metrics=dict(metrics), batch_metrics=self._window.rows()
-            )
+        if self._hooks.of("on_training_workload_end") or self._hooks.of("on_train_step_end"):
+            both = {"avg_metrics": dict(metrics), "batch_metrics": self._window.rows()}
+            self._hooks.call("on_training_workload_end", **both)
+            self._hooks.call("on_train_step_end", self._step_id(-1), both)
         self.context.board.add("", self.steps_completed, metrics)
         self._window.reset()
         self.context.reducers.reset(training=True)
@@ -130,7 +132,7 @@ class PyTorchTrainable:
         state = _state.take(self.context, self._hooks, self._parts.loaders.training.state())
         _checkpoint.write(directory, state, self._numbers(position))
         _checkpoint.write_code(
-            directory, self._parts.info, type(self._parts.trial), is_trainer=self._parts.is_trainer
+            directory, self._parts.info, self._parts.trial_class, is_trainer=self._parts.is_trainer
         )
         self._hooks.call("on_checkpoint_end", str(directory))
         self._hooks.call("on_checkpoint_write_end", directory)
@@ -149,6 +151,11 @@ class PyTorchTrainable:
             validated=position.validated,
             data_seed=self._parts.data_seed,
         )
+
+    def _step_id(self, batch: int = 0) -> int:
+        """The step, as Determined 0.12 counted them, that the batch so far from here belongs to."""
+        unit = self._parts.info.config.get("scheduling_unit")
+        return 1 + (self.steps_completed + batch) // (unit if isinstance(unit, int) and unit > 0 else 100)
 
     def _counted(self, metrics: dict[str, object]) -> dict[str, object]:
         steps = self.steps_completed
