@@ -23,6 +23,9 @@ from determined._run_info import EVENTS_FILE, RunInfo
 from determined._version import __version__
 
 
+_NUMBERS = {int, float}
+
+
 class ChiefRun:
     """A run with its event file open. Satisfies the `Run` protocol."""
 
@@ -89,10 +92,12 @@ class ChiefRun:
 
 def _plain(metrics: Mapping[str, object]) -> dict[str, object]:
     """Metrics as JSON can carry them: tensors and arrays become numbers and lists."""
-    return {str(name): _value(value, str(name)) for name, value in metrics.items()}
+    return {str(name): _value(value, name) for name, value in metrics.items()}
 
 
 def _value(value: object, name: str) -> object:
+    if type(value) in _NUMBERS:  # as most are, in every report
+        return value
     to_list = getattr(value, "tolist", None)  # torch.Tensor, numpy.ndarray and numpy scalars
     if callable(to_list):
         return to_list()

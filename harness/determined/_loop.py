@@ -158,8 +158,10 @@ class Loop:
             self._do_what_is_due(stop)
         if self.trial.stop_requested:
             return ExitReason.STOPPED
-        done = self._saved == Position(self.schedule.max_length, self.schedule.max_length)
-        return ExitReason.PREEMPTED if self.run.should_stop() and not done else None
+        return ExitReason.PREEMPTED if self.run.should_stop() and not self._is_done() else None
+
+    def _is_done(self) -> bool:
+        return self._saved == Position(self.schedule.max_length, self.schedule.max_length)
 
     def _train_to(self, batch: int) -> None:
         if self.trial.steps_completed >= batch:

@@ -76,7 +76,8 @@ class PyTorchTrainable:
             model.train()
 
     def train_until(self, batch: int, should_stop: Callable[[], bool]) -> None:
-        self._hooks.call("on_train_step_start", self._step_id())
+        if self._hooks.of("on_train_step_start"):
+            self._hooks.call("on_train_step_start", self._step_id())
         epoch_length = self._clock.epoch_length
         stopped = False
         while self.steps_completed < batch and not stopped:
