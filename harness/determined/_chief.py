@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from determined import _checkpoints
 from determined._event_file import EventFile
+from determined._group import Alone
 from determined._records import (
     Checkpoint,
     CheckpointRejected,
@@ -22,6 +24,8 @@ from determined._records import (
 from determined._run_info import EVENTS_FILE, RunInfo
 from determined._version import __version__
 
+if TYPE_CHECKING:
+    from determined._group import Group
 
 _NUMBERS = {int, float}
 
@@ -31,6 +35,7 @@ class ChiefRun:
 
     def __init__(self, info: RunInfo) -> None:
         self.info = info
+        self.group: Group = Alone()
         self.stage: Stage | None = None
         self._checkpoint_dir = Path(info.checkpoint_dir)
         self._events = EventFile(Path(info.run_dir) / EVENTS_FILE, info.name)
@@ -78,9 +83,15 @@ class ChiefRun:
     def should_stop(self) -> bool:
         return self._stop_asked
 
+    def asked_to_stop(self) -> bool:
+        return self._stop_asked
+
     def ask_to_stop(self) -> None:
         """Let the run finish its batch, checkpoint and leave. Safe in a signal handler."""
         self._stop_asked = True
+
+    def together(self) -> bool:
+        return True
 
     def end(self, ended: Ended) -> None:
         """Write the last record and close the file."""
@@ -88,6 +99,10 @@ class ChiefRun:
             self._events.append(ended)
         finally:
             self._events.close()
+
+    def close(self) -> None:
+        """Close the file; the last record comes from somebody else."""
+        self._events.close()
 
 
 def _plain(metrics: Mapping[str, object]) -> dict[str, object]:

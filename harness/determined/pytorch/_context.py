@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from determined._distributed import DistributedContext
 from determined._errors import InvalidTrialError
 from determined.pytorch._clock import Clock
 from determined.pytorch._device import to_device
-from determined.pytorch._distributed import SingleProcess
+from determined.pytorch._distributed import parallel
 from determined.pytorch._experimental import Experimental
 from determined.pytorch._gradients import Aggregation, ClipGrads, Gradients
 from determined.pytorch._hparams import HparamAccess
@@ -46,15 +47,17 @@ class Setting:
     aggregation: Aggregation = field(default_factory=Aggregation)
     initial_batch: int = 0
     place: bool = True  # move models to the device
+    distributed: DistributedContext = field(default_factory=DistributedContext.alone)
 
 
 class PyTorchTrialContext(HparamAccess):
     """The first argument of a trial's `__init__`; keep it as `self.context`."""
 
     def __init__(self, setting: Setting) -> None:
-        super().__init__(setting.hparams, setting.config, setting.info)
+        slots = setting.distributed.size
+        super().__init__(setting.hparams, setting.config, setting.info, slots=slots)
         self.device = setting.device
-        self.distributed = SingleProcess()
+        self.distributed = setting.distributed
         self.models: list[torch.nn.Module] = []
         self.optimizers: list[torch.optim.Optimizer] = []
         self.lr_schedulers: list[LRScheduler] = []
@@ -74,7 +77,10 @@ class PyTorchTrialContext(HparamAccess):
         return cls(Setting(device=torch.device("cpu"), hparams=hparams, config=config))
 
     def wrap_model(self, model: _Model) -> _Model:
-        """Move a model to the device and keep it in checkpoints. Use what is returned."""
+        """Move a model to the device and keep it in checkpoints. Use what is returned.
+
+        With several processes that is a DistributedDataParallel, which passes on what it does not know itself.
+        """
         if not isinstance(model, torch.nn.Module):
             raise InvalidTrialError(
                 f"wrap_model got a {type(model).__name__}, not a torch.nn.Module",
@@ -84,8 +90,9 @@ class PyTorchTrialContext(HparamAccess):
             model = model.to(self.device)
         if self.gradients.automatic:
             self.gradients.autocast(model)
-        self.models.append(model)
-        return model
+        wrapped: Untyped = parallel(model, self.device) if self.distributed.size > 1 else model
+        self.models.append(wrapped)
+        return wrapped  # type: ignore[no-any-return]  (what the model has, the wrapper passes on)
 
     def wrap_optimizer(
         self,

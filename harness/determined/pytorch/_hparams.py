@@ -22,9 +22,14 @@ class NotConfiguredError(InvalidTrialError, ValueError):
 
 class HparamAccess(TrialContext):
     def __init__(
-        self, hparams: Mapping[str, object] | None, config: Mapping[str, object] | None, info: RunInfo | None
+        self,
+        hparams: Mapping[str, object] | None,
+        config: Mapping[str, object] | None,
+        info: RunInfo | None,
+        *,
+        slots: int = 1,
     ) -> None:
-        self._hparams, self._config, self._info = hparams, config, info
+        self._hparams, self._config, self._info, self._slots = hparams, config, info, slots
 
     def get_hparams(self) -> dict[str, object]:
         return dict(self._known_hparams())
@@ -46,7 +51,7 @@ class HparamAccess(TrialContext):
         return hparams[name]
 
     def get_global_batch_size(self) -> int:
-        """Records in a batch over all slots."""
+        """Records in a batch over all slots: `global_batch_size`, rounded down to a multiple of them."""
         hparams = self._known_hparams()
         size = hparams.get(_BATCH_SIZE)
         mend = f"set hyperparameters.{_BATCH_SIZE} in the experiment config, to a whole number of 1 or more"
@@ -56,11 +61,24 @@ class HparamAccess(TrialContext):
             )
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise NotConfiguredError(f"the hyperparameter {_BATCH_SIZE} is {size!r}", mend=mend)
-        return size
+        if size < self._slots:
+            raise NotConfiguredError(
+                f"the hyperparameter {_BATCH_SIZE} is {size}, and the trial has {self._slots} slots",
+                mend=f"make it {self._slots} or more",
+            )
+        if size % self._slots:
+            _LOG.warning(
+                "%s %d is no multiple of %d slots: %d is used",
+                _BATCH_SIZE,
+                size,
+                self._slots,
+                size - size % self._slots,
+            )
+        return size - size % self._slots
 
     def get_per_slot_batch_size(self) -> int:
         """Records in a batch of this process."""
-        return self.get_global_batch_size()
+        return self.get_global_batch_size() // self._slots
 
     @property
     def batch_size(self) -> int | None:

@@ -6,9 +6,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from determined._launched import launch_directory
+from determined._lockstep import Lockstep
 from determined._loop import Loop, Position, SavePolicy
 from determined._records import ExitReason, Stage
 from determined._schedule import Schedule, Units
+from determined.pytorch import _rank_state
 from determined.pytorch._checkpoint import TrialState, read_numbers
 from determined.pytorch._dialect import opened
 from determined.pytorch._loaders import build_loaders
@@ -76,6 +79,7 @@ class Session:
         """Train to the end of the plan, or until somebody asks to stop."""
         trial, hooks = opened(self.trial, self.context)
         try:
+            _rank_state.scatter_seeds(self.run.group, self.run.info.trial_seed)
             hooks.call("on_trial_startup", self.source.position.steps_completed, self.source.uuid)
             trainable = self.restored(trial, hooks)
             hooks.call("on_training_start")
@@ -102,6 +106,7 @@ class Session:
 
     def _parts(self, trial: PyTorchTrial, hooks: Hooks) -> Parts:
         seed = self.source.numbers.data_seed if self.source.numbers else self.plan.seed
+        group = self.context.distributed.group
         return Parts(
             trial=trial,
             trial_class=type(self.trial),
@@ -112,6 +117,7 @@ class Session:
             data_seed=seed,
             is_trainer=self.plan.is_trainer,
             validation_limit=1 if self.plan.test_mode else None,
+            lockstep=Lockstep(group, launch_directory()) if group.size > 1 else None,
         )
 
     def _units(self) -> Units:
