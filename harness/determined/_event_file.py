@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ class EventFile:
             sync_directory(path.parent)
         except OSError as error:
             raise storage_error("records", path.parent, error.errno or 0) from error
+        self._lock = threading.Lock()  # a checkpoint is recorded by the thread that has written it
         self._waiting: list[bytes] = []
         self._room = _ROOM
         self._released = 0.0  # when records that may wait were last written, by the records' own clock
@@ -54,6 +56,10 @@ class EventFile:
                 What waits goes on waiting.
             TypeError: a field holds what JSON cannot carry.
         """
+        with self._lock:
+            self._append(record)
+
+    def _append(self, record: Record) -> None:
         now = time.time()
         line = encode(Line(self._seq + 1, self._run, now, record))
         self._waiting.append(line)

@@ -42,9 +42,14 @@ class TrialState:
         return Position(self.steps_completed, self.validated)
 
 
+def frozen(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state as values that safe loading accepts."""
+    return {key: freeze(value, _described(key)) for key, value in state.items()}
+
+
 def write(directory: Path, state: Mapping[str, Any], numbers: TrialState) -> None:
-    frozen = {key: freeze(value, _described(key)) for key, value in state.items()}
-    torch.save(frozen, directory / STATE_FILE)
+    """Write a frozen state."""
+    torch.save(state, directory / STATE_FILE)
     _write_json(directory / TRIAL_STATE_FILE, asdict(numbers))
 
 

@@ -35,8 +35,7 @@ def take(context: PyTorchTrialContext, hooks: Hooks, data: _rng.State) -> State:
         data: where reading the training data stands.
     """
     state: State = {
-        _MODELS: [inner(model).state_dict() for model in context.models],
-        _OPTIMIZERS: [optimizer.state_dict() for optimizer in context.optimizers],
+        **bulk(context),
         _SCHEDULERS: [one.scheduler.state_dict() for one in context.lr_schedulers],
         "callbacks": hooks.state_dicts(),
     }
@@ -45,6 +44,14 @@ def take(context: PyTorchTrialContext, hooks: Hooks, data: _rng.State) -> State:
     state.update(take_own(context, data))
     hooks.call("on_checkpoint_save_start", state)
     return state
+
+
+def bulk(context: PyTorchTrialContext) -> State:
+    """The large part of it."""
+    return {
+        _MODELS: [inner(model).state_dict() for model in context.models],
+        _OPTIMIZERS: [optimizer.state_dict() for optimizer in context.optimizers],
+    }
 
 
 def take_own(context: PyTorchTrialContext, data: _rng.State) -> State:
