@@ -28,6 +28,7 @@ from determined._records import (
     Checkpoint,
     CheckpointRejected,
     Ended,
+    Measured,
     Exited,
     Progress,
     Record,
@@ -91,6 +92,8 @@ def record_lines(record: Record) -> tuple[str, ...]:  # noqa: PLR0911  (one case
             return (f"batch {steps}  {metrics_line(metrics)}",)
         case Validation(steps, metrics):
             return (f"batch {steps}  validation  {metrics_line(metrics)}",)
+        case Measured(group, steps, metrics):
+            return (f"batch {steps}  {visible(group)}  {metrics_line(metrics)}",)
         case Checkpoint(uuid, steps, resources):
             return (
                 f"batch {steps}  checkpoint {uuid}  {len(resources)} files, {size(sum(resources.values()))}",

@@ -12,6 +12,7 @@ from determined._records import (
     Ended,
     Exited,
     Line,
+    Measured,
     Progress,
     Restored,
     Stage,
@@ -71,6 +72,8 @@ def _with(records: RunRecords, line: Line) -> RunRecords:
             return replace(records, rejected=(*records.rejected, rejected))
         case Training() as training:
             return replace(records, training=training)
+        case Measured():
+            return records  # a group of a script's own: shown as it comes
         case Progress(fraction):
             return replace(records, fraction=fraction)
         case milestone:

@@ -31,7 +31,7 @@ __all__ = [
 __detbuild__ = __version__  # the mark by which this package is told from PyPI's of the same name
 
 # Imported at first touch: `import determined as det` is enough for det.pytorch, and costs a few milliseconds.
-_MODULES = ("estimator", "experimental", "pytorch")
+_MODULES = ("core", "estimator", "experimental", "launch", "pytorch")
 _HOMES = {
     "ClusterInfo": "_info",
     "TrialContext": "_trial_context",

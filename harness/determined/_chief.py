@@ -14,6 +14,7 @@ from determined._records import (
     Checkpoint,
     CheckpointRejected,
     Ended,
+    Measured,
     Progress,
     Restored,
     Stage,
@@ -53,6 +54,9 @@ class ChiefRun:
     def report_validation(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
         self._events.append(Validation(steps_completed, _plain(metrics)))
 
+    def report_metrics(self, group: str, steps_completed: int, metrics: Mapping[str, object]) -> None:
+        self._events.append(Measured(group, steps_completed, _plain(metrics)))
+
     def report_progress(self, fraction: float) -> None:
         self._events.append(Progress(fraction))
 
@@ -79,6 +83,10 @@ class ChiefRun:
         fresh = self.info.warm_start and uuid not in self._stored
         self._events.append(Restored(uuid, 0 if fresh else _checkpoints.steps_completed(path)))
         return path, uuid
+
+    def restored(self, uuid: str) -> None:
+        """A script goes on from one of the experiment's checkpoints."""
+        self._events.append(Restored(uuid, _checkpoints.steps_completed(self._checkpoint_dir / uuid)))
 
     def should_stop(self) -> bool:
         return self._stop_asked

@@ -44,10 +44,15 @@ def launched_group() -> Group:
     if launch_directory() is None:
         return Alone()
     group = environment_group()
-    _stacks.answer(os.environ, group.rank)
-    if group.rank:
-        logging.getLogger("determined").setLevel(logging.WARNING)
+    settle(group.rank)
     return group
+
+
+def settle(rank: int) -> None:
+    """What every process of several does: it answers where it stands, and only rank 0 says the usual things."""
+    _stacks.answer(os.environ, rank)
+    if rank:
+        logging.getLogger("determined").setLevel(logging.WARNING)
 
 
 def say(run: ChiefRun | None, outcome: Outcome, *, rank: int = 0) -> None:

@@ -76,6 +76,16 @@ class Validation:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """Metrics of a group that a script has named itself, besides training and validation."""
+
+    kind: ClassVar[str] = "metrics"
+    group: str
+    steps_completed: int
+    metrics: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """Written only after the checkpoint's directory is complete, synced and visible."""
 
@@ -135,6 +145,7 @@ Record = (
     | StageEntered
     | Training
     | Validation
+    | Measured
     | Checkpoint
     | Restored
     | CheckpointRejected
@@ -145,7 +156,7 @@ Record = (
 _KINDS: Mapping[str, type] = {cls.kind: cls for cls in get_args(Record)}
 _FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in _KINDS.values()}
 _MUST_SYNC = (Validation, Checkpoint, Ended, Exited)
-_MAY_WAIT = (Training, Progress)
+_MAY_WAIT = (Training, Measured, Progress)
 _ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 _quoted = lru_cache(4096)(_ENCODER.encode)  # names of metrics come again and again
 

@@ -16,6 +16,7 @@ RUN_FILE = "run.json"
 EVENTS_FILE = "events.jsonl"
 STDOUT_FILE = "stdout.log"
 STDERR_FILE = "stderr.log"
+TENSORBOARD_DIR = "tensorboard"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from determined.launch._failure import Failure
 from determined.launch.torch_distributed import conclude
 
 
-
 def refuse(cause: str, *, mend: str) -> int:
     """Return the exit code."""
     ended = Ended(ExitReason.HOPELESS, message=cause, mend=mend)

@@ -45,7 +45,7 @@ class Request:
     @property
     def processes(self) -> int | None:
         """What the options ask for."""
-        for option, following in zip(self.options, (*self.options[1:], ""), strict=True):
+        for option, following in zip(self.options, (*self.options[1:], ""), strict=False):
             match = _PROCESSES.fullmatch(option)
             count = (match["count"] or following) if match else ""
             if count.isdigit():

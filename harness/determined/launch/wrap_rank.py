@@ -54,9 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tail: deque[str] = deque(maxlen=_TAIL)
     assert program.stdout is not None
     assert program.stderr is not None
-    marks = [
-        Mark(pipe, fd, _prefix(rank), tail) for pipe, fd in ((program.stdout, 1), (program.stderr, 2))
-    ]
+    marks = [Mark(pipe, fd, _prefix(rank), tail) for pipe, fd in ((program.stdout, 1), (program.stderr, 2))]
     code = program.wait()
     for mark in marks:
         mark.join(_REST)

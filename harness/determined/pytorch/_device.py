@@ -38,7 +38,12 @@ def choose_device(slots: int, group: DistributedContext | None = None) -> torch.
             mend=f"set resources.slots_per_trial to {seen}",
         )
     if slots > processes:
-        _LOG.warning("%d slots and %d process%s: the other GPUs are idle", slots, processes, "es"[: 2 * (processes > 1)])
+        _LOG.warning(
+            "%d slots and %d process%s: the other GPUs are idle",
+            slots,
+            processes,
+            "es"[: 2 * (processes > 1)],
+        )
     if processes > 1:
         torch.cuda.set_device(rank)
     return torch.device("cuda", rank)

@@ -78,7 +78,10 @@ class Evaluation:
         metrics: Metrics = {}
         if self._group.rank == 0:
             outcome = self._trial.evaluate_full_dataset(self._loader)  # type: ignore[arg-type]
-            metrics = {name: plain(value, name) for name, value in as_metrics(outcome, "evaluate_full_dataset").items()}
+            metrics = {
+                name: plain(value, name)
+                for name, value in as_metrics(outcome, "evaluate_full_dataset").items()
+            }
         return self._group.broadcast(metrics)
 
     def _batches(self) -> Metrics:
@@ -93,7 +96,9 @@ class Evaluation:
         if self._hooks.of("on_validation_epoch_end"):
             self._hooks.call("on_validation_epoch_end", window.rows())
         declared = self._trial.evaluation_reducer()
-        reducers = reducers_of(declared, list(window.columns)) if window.count or self._group.size == 1 else {}
+        reducers = (
+            reducers_of(declared, list(window.columns)) if window.count or self._group.size == 1 else {}
+        )
         own = reduce_validation(window.columns, reducers)
         return _across.validation(own, window.count, reducers, self._group)
 

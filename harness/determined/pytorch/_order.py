@@ -127,7 +127,12 @@ class BatchStream(Sampler[list[int]]):
     """
 
     def __init__(
-        self, order: OwnOrder | ForeignOrder | Deal, share: Share, seed: int | None = None, *, mark: bool = False
+        self,
+        order: OwnOrder | ForeignOrder | Deal,
+        share: Share,
+        seed: int | None = None,
+        *,
+        mark: bool = False,
     ) -> None:
         self._order, self._share, self._seed, self._mark = order, share, seed, mark
         rank = getattr(order, "rank", 0)

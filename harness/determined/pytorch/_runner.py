@@ -11,6 +11,7 @@ from determined._errors import CheckpointError, InvalidTrialError
 from determined._loop import SavePolicy
 from determined._ranks import Rank
 from determined._records import ExitReason, Stage
+from determined._run_info import TENSORBOARD_DIR
 from determined._schedule import Schedule, Units, configured
 from determined.pytorch import _rng
 from determined.pytorch._checkpoint import read_numbers
@@ -56,7 +57,7 @@ def context_of(
         hparams=info.hparams,
         config=info.config,
         info=info,
-        tensorboard_dir=Path(info.run_dir) / "tensorboard",
+        tensorboard_dir=Path(info.run_dir) / TENSORBOARD_DIR,
         aggregation=_aggregation(info.config),
         initial_batch=initial_batch,
         distributed=distributed,

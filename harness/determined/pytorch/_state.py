@@ -126,7 +126,8 @@ def _renamed(found: Mapping[str, Any], model: torch.nn.Module) -> Mapping[str, A
 def same_weights(one: PyTorchTrialContext, other: PyTorchTrialContext) -> bool:
     """Whether two trials' models are equal to the bit."""
     return len(one.models) == len(other.models) and all(
-        _equal(inner(a).state_dict(), inner(b).state_dict()) for a, b in zip(one.models, other.models, strict=True)
+        _equal(inner(a).state_dict(), inner(b).state_dict())
+        for a, b in zip(one.models, other.models, strict=True)
     )
 
 
