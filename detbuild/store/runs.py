@@ -72,16 +72,18 @@ def _with(records: RunRecords, line: Line) -> RunRecords:
             return replace(records, rejected=(*records.rejected, rejected))
         case Training() as training:
             return replace(records, training=training)
-        case Measured():
-            return records  # a group of a script's own: shown as it comes
         case Progress(fraction):
             return replace(records, fraction=fraction)
         case milestone:
             return _past(records, milestone)
 
 
-def _past(records: RunRecords, milestone: Started | StageEntered | Restored | Ended | Exited) -> RunRecords:
+def _past(
+    records: RunRecords, milestone: Started | StageEntered | Restored | Measured | Ended | Exited
+) -> RunRecords:
     match milestone:
+        case Measured():
+            return records  # a group of a script's own: shown as it comes
         case Started():
             return replace(records, started=True)
         case StageEntered(stage):

@@ -58,9 +58,9 @@ class DistributedContext:
             cross_size=cross_size,
         )
         point = f"{chief_ip or ''}/{pub_port + port_offset}"
-        self._settle(found, joined(found, point), f"{point}/{cross_rank}")
+        self._adopt(found, joined(found, point), f"{point}/{cross_rank}")
 
-    def _settle(self, rank: Rank, group: Group, local_point: str) -> None:
+    def _adopt(self, rank: Rank, group: Group, local_point: str) -> None:
         self.rank, self.size = rank.rank, rank.size
         self.local_rank, self.local_size = rank.local_rank, rank.local_size
         self.cross_rank, self.cross_size = rank.cross_rank, rank.cross_size
@@ -72,7 +72,7 @@ class DistributedContext:
     def of(cls, rank: Rank, group: Group) -> DistributedContext:
         """Of processes that have met already."""
         context = cls.__new__(cls)
-        context._settle(rank, group, meeting_point(os.environ) + "/local")
+        context._adopt(rank, group, f"{meeting_point(os.environ)}/local")  # noqa: SLF001  (its own other half)
         return context
 
     @classmethod
@@ -80,7 +80,10 @@ class DistributedContext:
         return cls.of(Rank(), Alone())
 
     @classmethod
-    def from_torch_distributed(cls, chief_ip: str | None = None) -> DistributedContext:  # noqa: ARG003  (one host)
+    def from_torch_distributed(
+        cls,
+        chief_ip: str | None = None,  # noqa: ARG003  (all processes are on one host)
+    ) -> DistributedContext:
         """Of the processes that torch's launcher, or ours, has started.
 
         Raises:
@@ -89,7 +92,7 @@ class DistributedContext:
         rank = Rank.from_environ(os.environ)
         if rank is None:
             raise ValueError(
-                "RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, GROUP_RANK and GROUP_WORLD_SIZE are not set: "
+                "RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, GROUP_RANK, GROUP_WORLD_SIZE are not set: "
                 "start the script with python3 -m determined.launch.torch_distributed, or torchrun"
             )
         return cls.of(rank, environment_group())
@@ -167,7 +170,7 @@ class DistributedContext:
         self._local.close()
         self.group.close()
 
-    def __enter__(self) -> DistributedContext:
+    def __enter__(self) -> DistributedContext:  # noqa: PYI034  (typing.Self is not in Python 3.10)
         return self
 
     def __exit__(

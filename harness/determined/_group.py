@@ -168,33 +168,40 @@ def _accepted(address: str, size: int, end: float) -> dict[int, socket.socket]:
 
 
 def _bind(listener: socket.socket, address: str, end: float) -> None:
-    while True:
-        try:
-            listener.bind(address)
-        except OSError as error:  # another group of this name is just coming up
-            if time.monotonic() > end:
-                raise GroupError(f"the address {address[1:]} is taken: {error.strerror}") from error
-            time.sleep(_RETRY)
-        else:
-            return
+    while not _bound(listener, address):  # another group of this name is just coming up
+        if time.monotonic() > end:
+            raise GroupError(f"the address {address[1:]} is taken", mend="end the processes that hold it")
+        time.sleep(_RETRY)
+
+
+def _bound(listener: socket.socket, address: str) -> bool:
+    try:
+        listener.bind(address)
+    except OSError:
+        return False
+    return True
 
 
 def _connected(address: str, rank: int, end: float) -> socket.socket:
-    while True:
-        peer = socket.socket(socket.AF_UNIX)
-        try:
-            peer.connect(address)
-        except OSError as error:
-            peer.close()
-            if time.monotonic() > end:
-                raise GroupError("rank 0 did not come up", mend=_MEND) from error
-            time.sleep(_RETRY)
-            continue
-        if not _same_user(peer):
-            peer.close()
-            raise GroupError("another user of this host answers in the place of rank 0")
-        peer.sendall(_HEADER.pack(rank))
-        return peer
+    while (peer := _answered(address)) is None:
+        if time.monotonic() > end:
+            raise GroupError("rank 0 did not come up", mend=_MEND)
+        time.sleep(_RETRY)
+    if not _same_user(peer):
+        peer.close()
+        raise GroupError("another user of this host answers in the place of rank 0")
+    peer.sendall(_HEADER.pack(rank))
+    return peer
+
+
+def _answered(address: str) -> socket.socket | None:
+    peer = socket.socket(socket.AF_UNIX)
+    try:
+        peer.connect(address)
+    except OSError:
+        peer.close()
+        return None
+    return peer
 
 
 def _same_user(peer: socket.socket) -> bool:

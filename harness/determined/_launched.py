@@ -49,7 +49,7 @@ def launched_group() -> Group:
 
 
 def settle(rank: int) -> None:
-    """What every process of several does: it answers where it stands, and only rank 0 says the usual things."""
+    """What each of several processes does: answer where it stands, and leave the usual words to rank 0."""
     _stacks.answer(os.environ, rank)
     if rank:
         logging.getLogger("determined").setLevel(logging.WARNING)
@@ -58,7 +58,7 @@ def settle(rank: int) -> None:
 def say(run: ChiefRun | None, outcome: Outcome, *, rank: int = 0) -> None:
     """End a process's part of a run.
 
-    In a launch a bad end is left to the launcher to record: it alone knows which process was the first.
+    In a launch a bad end is left to the launcher to record: it alone knows whose was the first.
     """
     launched = launch_directory() is not None
     if run is not None and not (launched and outcome.ended.reason not in _GOOD):

@@ -1,8 +1,8 @@
 """How several processes stop after the same batch without asking each other after every one.
 
-They share a page of memory. Each writes there how many batches it has done, which costs a tenth of a microsecond.
-Nobody may run more than `AHEAD` batches ahead of rank 0, so when rank 0 is asked to stop it names a batch that
-nobody has passed, before it lets anybody pass it. The launcher reads the same page to notice a process that hangs.
+They share a page of memory, and each writes there how many batches it has done: that costs next to nothing.
+Nobody may run more than `AHEAD` batches ahead of rank 0. When rank 0 is asked to stop it names a batch that
+nobody has passed, before it lets anybody pass it. The launcher reads the same page to notice who hangs.
 """
 
 from __future__ import annotations

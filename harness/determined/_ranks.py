@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 GROUP_DIR_VARIABLE = (
     "DETBUILD_GROUP_DIR"  # set by our launcher: where the processes of one run find each other
@@ -21,7 +24,7 @@ _VARIABLES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rank:
-    """One of `size` processes: the `local_rank`-th of `local_size` on the `cross_rank`-th of `cross_size` hosts."""
+    """One process of `size`; on its host one of `local_size`, and that host one of `cross_size`."""
 
     rank: int = 0
     size: int = 1

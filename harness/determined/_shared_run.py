@@ -1,4 +1,4 @@
-"""One run of several processes, as each of them sees it: rank 0 reports and saves, all agree on what happens."""
+"""One run of several processes, as each sees it: rank 0 reports and saves, all agree on what happens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`core_context.checkpoint`: stores a script's files as checkpoints of the experiment, and gives them back."""
+"""`core_context.checkpoint`: stores a script's files as checkpoints, and gives them back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DownloadMode(enum.Enum):
 
 
 class CheckpointContext:
-    """A checkpoint is complete and on disk before any of these returns; a process that dies leaves nothing."""
+    """A checkpoint is complete and on disk when these return; a process that dies leaves nothing."""
 
     def __init__(self, holder: Holder) -> None:
         self._holder, self._distributed = holder, holder.distributed
@@ -44,7 +44,8 @@ class CheckpointContext:
             shard: all processes call, each fills a directory of its own, and their files are put together.
 
         Raises:
-            RuntimeError: another process than rank 0 calls without `shard`, or two wrote different files of one name.
+            RuntimeError: another process than rank 0 calls without `shard`, or two wrote different files of
+                one name.
             ValueError: `steps_completed` is missing.
         """
         if shard and self._distributed.size > 1:
@@ -200,7 +201,9 @@ def _missing(storage_id: str, root: Path) -> CheckpointError:
 def _steps(metadata: Mapping[str, object]) -> int:
     steps = metadata.get("steps_completed")
     if isinstance(steps, bool) or not isinstance(steps, int):
-        raise ValueError("the metadata of a checkpoint needs steps_completed, a whole number of batches")
+        raise ValueError(  # noqa: TRY004  (Determined's own type, and most often it is missing)
+            "the metadata of a checkpoint needs steps_completed, a whole number of batches"
+        )
     return steps
 
 

@@ -57,8 +57,8 @@ def init(
 
     Args:
         distributed: the processes of the trial; None takes those that a launcher has started.
-        checkpoint_storage: a directory, or a config's `checkpoint_storage` with `container_path` or `host_path`;
-            only for a script that is run by hand.
+        checkpoint_storage: a directory, or a config's `checkpoint_storage` with a path of the host; only for
+            scripts that are run by hand.
         preempt_mode: how processes learn that they are to stop.
         tensorboard_mode: of no effect.
     """

@@ -93,6 +93,6 @@ class SearcherContext:
         if not self._holder.supervised:
             return 1
         raise InvalidTrialError(
-            "the script asks for searcher operations, and the experiment config does not say how long to train",
+            "the script asks for searcher operations, and the config does not say how long to train",
             mend="set searcher.max_length, for example {batches: 1000}",
         )

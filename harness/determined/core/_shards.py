@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import filecmp
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 _SHOWN = 5  # conflicts in a message
 

@@ -1,4 +1,4 @@
-"""Start the supervisor; with an argument what it starts: `worker`, `launch` for several of those, or one `rank`."""
+"""Start the supervisor, or what it starts: a `worker`, or a `launch` of several, each with its `rank`."""
 
 from __future__ import annotations
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from determined._exit_codes import ExitCode
 from determined._records import Ended, ExitReason
 from determined.launch._reports import Left, Said
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 _SHOWN = 10  # lines of output in a message
 _GOOD = {ExitReason.COMPLETED, ExitReason.PREEMPTED, ExitReason.STOPPED}
@@ -101,7 +104,7 @@ def shown(tail: Sequence[str]) -> str:
 
 def _mend(code: int) -> str:
     if code == -signal.SIGKILL:
-        return "SIGKILL comes from the kernel when memory is full: lower the batch size, or use fewer loader workers"
+        return "the kernel sends it when memory is full: lower the batch size, or use fewer loader workers"
     if code == 0:
         return "user code must not call os._exit: return from the trial's methods, or raise"
     return "see the output of that rank"

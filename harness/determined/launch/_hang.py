@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from determined._exit_codes import ExitCode
@@ -14,6 +13,7 @@ from determined.launch._failure import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 TIMEOUT_VARIABLE = "DETBUILD_HANG_TIMEOUT"  # seconds; 0 never gives up
 TIMEOUT = 120.0
@@ -25,7 +25,7 @@ _WARM_UP = 5  # times longer before anything was done: kernels are compiled and 
 class Watchdog:
     """Looks at the page that the ranks share, from outside of them.
 
-    Only while they train or validate batch by batch: how long a checkpoint or a whole data set takes, nobody knows.
+    Only while they train or validate batch by batch: nobody knows how long a checkpoint takes, or a data set.
     """
 
     def __init__(self, directory: Path, size: int, timeout: float) -> None:
@@ -71,7 +71,8 @@ def hung(directory: Path, pids: Mapping[int, int], context_dir: str, silence: fl
     culprits = [rank for rank, frames in stacks.items() if not _stacks.waits(frames)]
     if len(culprits) == 1:
         (rank,) = culprits
-        message = f"rank {rank} of {len(pids)} hangs: {_at(places[rank])} for {silence:.0f} seconds, and the others wait"
+        where = f"{_at(places[rank])} for {silence:.0f} seconds"
+        message = f"rank {rank} of {len(pids)} hangs: {where}, and the others wait"
     else:
         listing = "".join(f"\n  rank {rank}: {_at(where)}" for rank, where in sorted(places.items()))
         message = f"the {len(pids)} processes hang for {silence:.0f} seconds:{listing}"
@@ -80,7 +81,7 @@ def hung(directory: Path, pids: Mapping[int, int], context_dir: str, silence: fl
         ExitReason.ERROR,
         None,
         message + _stack(frames),
-        f"let every rank do the same in every batch; set {TIMEOUT_VARIABLE} (seconds) where batches take longer",
+        f"let all ranks do the same in each batch; set {TIMEOUT_VARIABLE} (seconds) if batches take longer",
     )
     return Failure(ended, ExitCode.USER_ERROR)
 

@@ -1,7 +1,7 @@
 """Starts the processes of one launch by torch's elastic launcher, and sees them to their end.
 
-The tree: this launcher, torch's below it, below that one `wrap_rank` a rank, and below each the program. Signals go
-from here straight to the programs: torch's launcher would give them 30 seconds and then kill.
+The tree: this launcher, torch's below it, below that one `wrap_rank` a rank, below each the program. Signals
+go from here straight to the programs: torch's launcher would give them 30 seconds and then kill.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the processes of a launch tell their launcher: small datagrams over a socket in the launch's directory."""
+"""What the processes of a launch tell their launcher: small datagrams, over a socket in its directory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from determined._ranks import GROUP_DIR_VARIABLE, RANK_VARIABLE
 from determined._records import Ended, ExitReason, Stage
@@ -46,7 +46,7 @@ class Left:
     tail: tuple[str, ...]  # the last lines of its output
 
 
-Report = Began | Said | Left if TYPE_CHECKING else object
+Report: TypeAlias = Began | Said | Left
 
 
 class Inbox:
@@ -55,7 +55,7 @@ class Inbox:
     def __init__(self, directory: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(directory / _SOCKET))
-        self._socket.setblocking(False)  # noqa: FBT003
+        self._socket.setblocking(False)
 
     def fileno(self) -> int:
         return self._socket.fileno()

@@ -1,4 +1,4 @@
-"""Where each rank stands: asked by a signal, answered by Python's fault handler even when Python itself is stuck."""
+"""Where each rank stands: asked by a signal, answered by the fault handler even when Python is stuck."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _kept: list[object] = []
 
 
 def ask(directory: Path, pids: Mapping[int, int]) -> dict[int, list[str]]:
-    """Ask all ranks; return the frames of each one's main thread, innermost first. Who is stopped gives none."""
+    """Ask all; return the frames of each one's main thread, innermost first. Who is stopped gives none."""
     for rank, pid in pids.items():
         if _file(directory, rank).exists():  # the signal would end a program that did not prepare for it
             with suppress(ProcessLookupError):
@@ -47,7 +47,7 @@ def ask(directory: Path, pids: Mapping[int, int]) -> dict[int, list[str]]:
 
 
 def place(frames: list[str], context_dir: str) -> str:
-    """`model_def.py:12 in train_batch`: the innermost frame of the user's own code, else the innermost of all."""
+    """`model_def.py:12 in train_batch`: the innermost frame of the user's own code, else of all code."""
     parsed = [match for frame in frames if (match := _FRAME.match(frame))]
     own = [m for m in parsed if context_dir and m["file"].startswith(f"{context_dir}/")]
     for match in own or parsed:

@@ -10,6 +10,7 @@ if __name__ == "__main__":
     sys.exit(
         refuse(
             "determined.launch.deepspeed: detbuild carries no DeepSpeedTrial",
-            mend="start the script with `python3 -m determined.launch.torch_distributed` and call deepspeed.init_distributed() in it",
+            mend="start the script with `python3 -m determined.launch.torch_distributed`, and in it call "
+            "deepspeed.init_distributed()",
         )
     )

@@ -10,6 +10,6 @@ if __name__ == "__main__":
     sys.exit(
         refuse(
             "determined.launch.horovod: Horovod is no longer maintained",
-            mend="start the script with `python3 -m determined.launch.torch_distributed`: PyTorch trials need no change",
+            mend="use determined.launch.torch_distributed instead: PyTorch trials stay as they are",
         )
     )

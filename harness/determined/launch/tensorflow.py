@@ -9,7 +9,7 @@ from determined.launch._replaced import refuse
 if __name__ == "__main__":
     sys.exit(
         refuse(
-            "determined.launch.tensorflow: a MultiWorkerMirroredStrategy spans hosts, and detbuild trains on one",
-            mend="use tf.distribute.MirroredStrategy in a script of one process: `entrypoint: python3 train.py`",
+            "determined.launch.tensorflow: MultiWorkerMirroredStrategy spans hosts, detbuild trains on one",
+            mend="use tf.distribute.MirroredStrategy in a script: `entrypoint: python3 train.py`",
         )
     )

@@ -1,4 +1,4 @@
-"""Starts one process for each slot of the run: `python3 -m determined.launch.torch_distributed python3 train.py`.
+"""Starts one process for each slot: `python3 -m determined.launch.torch_distributed python3 train.py`.
 
     python3 -m determined.launch.torch_distributed [OPTIONS OF torchrun --] PROGRAM ARGS...
     python3 -m determined.launch.torch_distributed [OPTIONS OF torchrun --] --trial MODULE:CLASS

@@ -1,7 +1,7 @@
-"""Runs one rank's program and marks its output: `python3 -m determined.launch.wrap_rank RANK program args...`.
+"""Runs one rank's program, marks its output: `python3 -m determined.launch.wrap_rank RANK program args...`.
 
-Each line gets `[rank=N] ` in front of it. RANK is a number, or the names of environment variables of which the first
-that is set holds it. Signals are passed on; the program's end, and its last lines, are told to the launcher.
+Each line gets `[rank=N] ` in front of it. RANK is a number, or names of environment variables of which the
+first that is set holds it. Signals are passed on; the launcher is told how the program ended, and its last lines.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            start_new_session=True,  # what torch's launcher sends to our group is passed on to the program alone
+            start_new_session=True,  # what torch's launcher sends to our group goes to the program alone
             preexec_fn=die_with_parent,  # noqa: PLW1509  (there is no other thread yet)
         )
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,8 @@ from determined._errors import InvalidTrialError
 from determined.pytorch._reducers import Reducer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from determined._group import Group
 
 Metrics = dict[str, object]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
@@ -79,7 +79,7 @@ class PyTorchTrialContext(HparamAccess):
     def wrap_model(self, model: _Model) -> _Model:
         """Move a model to the device and keep it in checkpoints. Use what is returned.
 
-        With several processes that is a DistributedDataParallel, which passes on what it does not know itself.
+        With several processes that is a DistributedDataParallel, which passes on what it does not know.
         """
         if not isinstance(model, torch.nn.Module):
             raise InvalidTrialError(
@@ -90,9 +90,9 @@ class PyTorchTrialContext(HparamAccess):
             model = model.to(self.device)
         if self.gradients.automatic:
             self.gradients.autocast(model)
-        wrapped: Untyped = parallel(model, self.device) if self.distributed.size > 1 else model
+        wrapped = parallel(model, self.device) if self.distributed.size > 1 else model
         self.models.append(wrapped)
-        return wrapped  # type: ignore[no-any-return]  (what the model has, the wrapper passes on)
+        return cast("_Model", wrapped)  # what the model has, the wrapper passes on
 
     def wrap_optimizer(
         self,

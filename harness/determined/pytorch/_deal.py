@@ -1,8 +1,8 @@
-"""An epoch dealt out to several processes: each gets as many batches as the others, and no record comes twice.
+"""An epoch dealt out to several processes: each gets as many batches as the others, and no record twice.
 
-Batches are dealt like cards, one a process. Where the last ones do not go round, their records and those of the round
-before are spread evenly over two rounds: no batch is larger than others, and none much smaller than half of them. With
-`drop_last` what does not go round is left out: whoever asks for it wants every batch to have the same size.
+Batches are dealt like cards, one a process. Where the last ones do not go round, their records and those of
+the round before are spread evenly over two rounds: no batch is larger than others, and none much smaller than
+half of them. With `drop_last` what does not go round is left out: who asks for it wants batches of one size.
 """
 
 from __future__ import annotations

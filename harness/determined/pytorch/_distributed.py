@@ -30,13 +30,13 @@ class ParallelModel(DistributedDataParallel):
 
     def forward(self, *inputs: Untyped, **keywords: Untyped) -> Untyped:
         if self.training:
-            return super().forward(*inputs, **keywords)
+            return super().forward(*inputs, **keywords)  # type: ignore[no-untyped-call]
         return self.module(*inputs, **keywords)
 
 
 @contextmanager
 def process_group(group: Group, device: torch.device) -> Iterator[None]:
-    """Have torch's own process group in the block, NCCL on GPUs and gloo without; user code may have made one."""
+    """Have torch's own process group in the block, by NCCL or gloo, unless user code has made one."""
     if group.size == 1 or distributed.is_initialized():
         yield
         return
@@ -53,8 +53,8 @@ def parallel(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     on_gpu = device.type == "cuda"
     made = ParallelModel(model, device_ids=[device] if on_gpu else None)
     if not on_gpu:
-        # Else the first backward pass re-arranges what is summed together, and with three processes or more the
-        # last bits of sums depend on it: a resumed run would differ from one that was never interrupted.
+        # Else the first backward pass re-arranges what is summed together, and with three processes or more
+        # the last bits of sums depend on it: a resumed run would differ from one that was not interrupted.
         made.reducer._push_all_rebuilt_params()  # noqa: SLF001  (torch calls it so itself, in join())
         made.reducer._rebuild_buckets()  # noqa: SLF001
     return made

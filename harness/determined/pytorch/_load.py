@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import json
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from determined._errors import CheckpointError
-from determined.pytorch import _checkpoint, _state
+from determined.pytorch import _checkpoint, _forms, _state
 from determined.pytorch._context import PyTorchTrialContext, Setting
 from determined.pytorch._dialect import build_model
 from determined.pytorch._trial import PyTorchTrial
@@ -37,27 +36,31 @@ def load_trial_from_checkpoint_path(
         path: directory of the checkpoint.
         trial_class: by default the class that wrote it, imported from the checkpoint's copy of the code.
         trial_kwargs: for its `__init__`, besides the context.
-        torch_load_kwargs: for `torch.load`, instead of `weights_only=True`.
+        torch_load_kwargs: for `torch.load`; `{"weights_only": False}` also takes what is no plain weight or
+            number, and runs whatever code the file names: only for checkpoints that you trust.
         more_torch_load_kwargs: the same, as Determined took them before 0.21.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or its class not be found.
     """
     directory = Path(path)
-    described = _described(directory)
-    trial_class = trial_class or _class_of(directory, str(described.get("trial_cls_spec", "")))
+    described = _forms.described(directory)
+    _forms.state_file(directory)
+    trial_class = trial_class or _class_of(directory, described["trial_cls_spec"])
     context = PyTorchTrialContext(
         Setting(
             device=torch.device("cpu"),
-            hparams=described.get("hparams") or {},
-            config=described.get("experiment_config") or {},
+            hparams=described["hparams"],
+            config=described["experiment_config"],
             place=False,
         )
     )
     trial = trial_class(context, **dict(trial_kwargs or {}))
     build_model(trial, context)
     options = {**(torch_load_kwargs or {}), **more_torch_load_kwargs}
-    _state.put_models(_checkpoint.read(directory, **options), context)
+    with _importing_from(directory / _checkpoint.CODE_DIR, ""):
+        state = _checkpoint.read(directory, **options)
+    _state.put_models(state, context)
     return trial
 
 
@@ -69,20 +72,11 @@ def reset_parameters(model: torch.nn.Module) -> None:
             reset()
 
 
-def _described(directory: Path) -> dict[str, Any]:
-    path = directory / _checkpoint.LOAD_DATA_FILE
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read: {error}", mend="name the directory of a checkpoint"
-        ) from error
-    return found if isinstance(found, dict) else {}
-
-
 def _class_of(directory: Path, spec: str) -> type[PyTorchTrial]:
     module, _, name = spec.partition(":")
     mend = "pass trial_class="
+    if not module:
+        raise CheckpointError(f"{directory} does not name its trial class", mend=mend)
     if module == "__main__":
         raise CheckpointError(f"the trial class {name} was defined in the script that was run", mend=mend)
     try:

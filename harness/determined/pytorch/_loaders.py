@@ -153,8 +153,8 @@ def _warn_of_repetition(training: Untyped, validation: Untyped) -> None:
         sampler = getattr(loader, "sampler", None)
         if not isinstance(loader, DataLoader) and not isinstance(sampler, DistributedSampler):
             _LOG.warning(
-                "the %s loader is not determined.pytorch.DataLoader: it is left as it is, and unless it shares "
-                "the data itself every process reads all of it",
+                "the %s loader is not determined.pytorch.DataLoader: unless it shares the data itself, "
+                "every process reads all of it",
                 which,
             )
 

@@ -1,4 +1,4 @@
-"""What every process of a trial keeps of its own in a checkpoint: random states, aggregated gradients, its data's place.
+"""What each process of a trial has of its own in a checkpoint: random states, gradients, place in the data.
 
 Rank 0's is in the checkpoint's main file, where a run of one process has it too.
 """
@@ -33,8 +33,8 @@ def write(directory: Path, state: Mapping[str, Any], group: Group) -> None:
 def own(directory: Path, state: dict[str, Any], group: Group, seed: int) -> dict[str, Any]:
     """The state of a checkpoint as this rank needs it.
 
-    A rank that the checkpoint does not know, because it was written by fewer processes, gets random numbers of
-    its own and begins its part of an aggregation afresh.
+    A checkpoint of another number of processes knows nothing of this rank: it gets random numbers of its own
+    and begins its part of an aggregation afresh.
 
     Args:
         directory: the checkpoint.

@@ -19,10 +19,10 @@ from determined.pytorch._lr_scheduler import Pace
 from determined.pytorch._metrics import Window, plain, training_means
 
 if TYPE_CHECKING:
-    from determined._lockstep import Lockstep
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from determined._lockstep import Lockstep
     from determined._loop import Metrics, Position
     from determined._run_info import RunInfo
     from determined.pytorch._callbacks import Hooks
