@@ -76,7 +76,9 @@ class ChiefRun:
         candidates = [*self._stored, *self.info.checkpoints]
         if not candidates:
             return None
-        uuid, rejected = _checkpoints.first_whole(self._checkpoint_dir, candidates)
+        uuid, rejected = _checkpoints.first_whole(
+            self._checkpoint_dir, candidates, unsealed=self.info.warm_start
+        )
         for name, why in rejected.items():
             self._events.append(CheckpointRejected(name, why))
         path = self._checkpoint_dir / uuid

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,6 @@ def load_trial_from_checkpoint_path(
     directory = Path(path)
     described = _forms.described(directory)
     _forms.state_file(directory)
-    trial_class = trial_class or _class_of(directory, described["trial_cls_spec"])
     context = PyTorchTrialContext(
         Setting(
             device=torch.device("cpu"),
@@ -55,10 +54,12 @@ def load_trial_from_checkpoint_path(
             place=False,
         )
     )
-    trial = trial_class(context, **dict(trial_kwargs or {}))
-    build_model(trial, context)
+    code, spec = directory / _checkpoint.CODE_DIR, described["trial_cls_spec"]
+    with _importing_from(code, spec.partition(":")[0]) if trial_class is None else nullcontext():
+        trial = (trial_class or _class_of(directory, spec))(context, **dict(trial_kwargs or {}))
+        build_model(trial, context)
     options = {**(torch_load_kwargs or {}), **more_torch_load_kwargs}
-    with _importing_from(directory / _checkpoint.CODE_DIR, ""):
+    with _importing_from(code, ""):
         state = _checkpoint.read(directory, **options)
     _state.put_models(state, context)
     return trial
@@ -80,8 +81,7 @@ def _class_of(directory: Path, spec: str) -> type[PyTorchTrial]:
     if module == "__main__":
         raise CheckpointError(f"the trial class {name} was defined in the script that was run", mend=mend)
     try:
-        with _importing_from(directory / _checkpoint.CODE_DIR, module):
-            found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+        found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
     except (ImportError, AttributeError) as error:
         raise CheckpointError(f"the trial class {spec} cannot be imported: {error}", mend=mend) from error
     if not (isinstance(found, type) and issubclass(found, PyTorchTrial)):
