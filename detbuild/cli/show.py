@@ -29,6 +29,7 @@ from determined._records import (
     CheckpointRejected,
     Ended,
     Exited,
+    Measured,
     Progress,
     Record,
     Restored,
@@ -91,6 +92,8 @@ def record_lines(record: Record) -> tuple[str, ...]:  # noqa: PLR0911  (one case
             return (f"batch {steps}  {metrics_line(metrics, leave_out='batches')}",)
         case Validation(steps, metrics):
             return (f"batch {steps}  validation  {metrics_line(metrics, leave_out='batches')}",)
+        case Measured(group, steps, metrics):
+            return (f"batch {steps}  {visible(group)}  {metrics_line(metrics, leave_out='batches')}",)
         case Checkpoint(uuid, steps, resources):
             return (
                 f"batch {steps}  checkpoint {uuid}  {len(resources)} files, {size(sum(resources.values()))}",

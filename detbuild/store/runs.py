@@ -12,6 +12,7 @@ from determined._records import (
     Ended,
     Exited,
     Line,
+    Measured,
     Progress,
     Restored,
     Stage,
@@ -77,8 +78,12 @@ def _with(records: RunRecords, line: Line) -> RunRecords:
             return _past(records, milestone)
 
 
-def _past(records: RunRecords, milestone: Started | StageEntered | Restored | Ended | Exited) -> RunRecords:
+def _past(
+    records: RunRecords, milestone: Started | StageEntered | Restored | Measured | Ended | Exited
+) -> RunRecords:
     match milestone:
+        case Measured():
+            return records  # a group of a script's own: shown as it comes
         case Started():
             return replace(records, started=True)
         case StageEntered(stage):

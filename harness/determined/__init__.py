@@ -12,6 +12,7 @@ from determined._version import __version__
 if TYPE_CHECKING:
     from determined._import_from_path import import_from_path
     from determined._info import ClusterInfo, get_cluster_info
+    from determined._trial_context import TrialContext
 
 __all__ = [
     "LOG_FORMAT",
@@ -22,6 +23,7 @@ __all__ = [
     "Integer",
     "InvalidHP",
     "Log",
+    "TrialContext",
     "__version__",
     "get_cluster_info",
     "import_from_path",
@@ -31,8 +33,13 @@ LOG_FORMAT = "%(levelname)s: [%(process)s] %(name)s: %(message)s"
 __detbuild__ = __version__  # the mark by which this package is told from PyPI's of the same name
 
 # Imported at first touch: `import determined as det` is enough for det.pytorch, and costs a few milliseconds.
-_MODULES = ("estimator", "experimental", "pytorch", "tensorboard")
-_HOMES = {"ClusterInfo": "_info", "get_cluster_info": "_info", "import_from_path": "_import_from_path"}
+_MODULES = ("core", "estimator", "experimental", "launch", "pytorch", "tensorboard")
+_HOMES = {
+    "ClusterInfo": "_info",
+    "TrialContext": "_trial_context",
+    "get_cluster_info": "_info",
+    "import_from_path": "_import_from_path",
+}
 
 
 def __getattr__(name: str) -> object:

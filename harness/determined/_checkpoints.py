@@ -118,15 +118,20 @@ def steps_completed(directory: Path) -> int:
     return steps if isinstance(steps, int) else 0
 
 
-def first_whole(root: Path, uuids: Sequence[str]) -> tuple[str, dict[str, str]]:
+def first_whole(root: Path, uuids: Sequence[str], *, unsealed: bool = False) -> tuple[str, dict[str, str]]:
     """The first undamaged checkpoint, and for each one passed over why.
+
+    Args:
+        root: holds them.
+        uuids: in the order of preference.
+        unsealed: also take one without a manifest, as Determined has written them.
 
     Raises:
         CheckpointError: all of them are damaged.
     """
     rejected: dict[str, str] = {}
     for name in uuids:
-        problems = verify(root / name)
+        problems = [] if unsealed and _is_unsealed(root / name) else verify(root / name)
         if not problems:
             return name, rejected
         rejected[name] = "; ".join(problems[:3])
@@ -135,6 +140,11 @@ def first_whole(root: Path, uuids: Sequence[str]) -> tuple[str, dict[str, str]]:
         f"none of the checkpoints to resume from is whole:{listing}",
         mend=f"restore one of them under {root} from a copy, or start a new experiment",
     )
+
+
+def _is_unsealed(directory: Path) -> bool:
+    """What is stored here is sealed before it gets its name: without a manifest it is another's."""
+    return directory.is_dir() and not (directory / MANIFEST_FILE).exists()
 
 
 def _lock(draft: Path) -> int:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from determined import _checkpoints
 from determined._event_file import EventFile
+from determined._group import Alone
 from determined._records import (
     Checkpoint,
     CheckpointRejected,
     Ended,
+    Measured,
     Progress,
     Restored,
     Stage,
@@ -22,12 +25,18 @@ from determined._records import (
 from determined._run_info import EVENTS_FILE, RunInfo
 from determined._version import __version__
 
+if TYPE_CHECKING:
+    from determined._group import Group
+
+_NUMBERS = {int, float}
+
 
 class ChiefRun:
     """A run with its event file open. Satisfies the `Run` protocol."""
 
     def __init__(self, info: RunInfo) -> None:
         self.info = info
+        self.group: Group = Alone()
         self.stage: Stage | None = None
         self._checkpoint_dir = Path(info.checkpoint_dir)
         self._events = EventFile(Path(info.run_dir) / EVENTS_FILE, info.name)
@@ -44,6 +53,9 @@ class ChiefRun:
 
     def report_validation(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
         self._events.append(Validation(steps_completed, _plain(metrics)))
+
+    def report_metrics(self, group: str, steps_completed: int, metrics: Mapping[str, object]) -> None:
+        self._events.append(Measured(group, steps_completed, _plain(metrics)))
 
     def report_progress(self, fraction: float) -> None:
         self._events.append(Progress(fraction))
@@ -64,7 +76,9 @@ class ChiefRun:
         candidates = [*self._stored, *self.info.checkpoints]
         if not candidates:
             return None
-        uuid, rejected = _checkpoints.first_whole(self._checkpoint_dir, candidates)
+        uuid, rejected = _checkpoints.first_whole(
+            self._checkpoint_dir, candidates, unsealed=self.info.warm_start
+        )
         for name, why in rejected.items():
             self._events.append(CheckpointRejected(name, why))
         path = self._checkpoint_dir / uuid
@@ -72,12 +86,22 @@ class ChiefRun:
         self._events.append(Restored(uuid, 0 if fresh else _checkpoints.steps_completed(path)))
         return path, uuid
 
+    def restored(self, uuid: str) -> None:
+        """A script goes on from one of the experiment's checkpoints."""
+        self._events.append(Restored(uuid, _checkpoints.steps_completed(self._checkpoint_dir / uuid)))
+
     def should_stop(self) -> bool:
+        return self._stop_asked
+
+    def asked_to_stop(self) -> bool:
         return self._stop_asked
 
     def ask_to_stop(self) -> None:
         """Let the run finish its batch, checkpoint and leave. Safe in a signal handler."""
         self._stop_asked = True
+
+    def together(self) -> bool:
+        return True
 
     def end(self, ended: Ended) -> None:
         """Write the last record and close the file."""
@@ -86,13 +110,19 @@ class ChiefRun:
         finally:
             self._events.close()
 
+    def close(self) -> None:
+        """Close the file; the last record comes from somebody else."""
+        self._events.close()
+
 
 def _plain(metrics: Mapping[str, object]) -> dict[str, object]:
     """Metrics as JSON can carry them: tensors and arrays become numbers and lists."""
-    return {str(name): _value(value, str(name)) for name, value in metrics.items()}
+    return {str(name): _value(value, name) for name, value in metrics.items()}
 
 
 def _value(value: object, name: str) -> object:
+    if type(value) in _NUMBERS:  # as most are, in every report
+        return value
     to_list = getattr(value, "tolist", None)  # torch.Tensor, numpy.ndarray and numpy scalars
     if callable(to_list):
         return to_list()

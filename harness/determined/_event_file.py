@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 import time
 from typing import TYPE_CHECKING
 
 from determined._disk import storage_error, sync_directory
-from determined._records import Line, Record, decode, encode, must_sync
+from determined._records import Line, Record, decode, encode, may_wait, must_sync
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+_MOMENT = 0.05  # seconds
+_ROOM = 1 << 16  # bytes that may wait
 _LONGEST_RECORD = 16 << 20  # bytes; a longer line is not a record of ours
 
 
 class EventFile:
     """The open end of a run's events.
 
-    A record is in the page cache when `append` returns, so it survives the death of the process and costs
-    microseconds; records that others act on are on disk. `last` is the newest record of the run.
+    A record is in the page cache when `append` returns, so it survives the death of the process; records that
+    others act on are on disk. Training metrics that come faster than anyone reads wait for each other: those
+    of the last moment may die with the process. `last` is the newest record of the run.
     """
 
     def __init__(self, path: Path, run: str) -> None:
@@ -37,6 +41,10 @@ class EventFile:
             sync_directory(path.parent)
         except OSError as error:
             raise storage_error("records", path.parent, error.errno or 0) from error
+        self._lock = threading.Lock()  # a checkpoint is recorded by the thread that has written it
+        self._waiting: list[bytes] = []
+        self._room = _ROOM
+        self._released = 0.0  # when records that may wait were last written, by the records' own clock
         self._seq = newest.seq if newest else 0
         self.last = newest.record if newest else None
 
@@ -45,22 +53,45 @@ class EventFile:
 
         Raises:
             StorageError: the disk is full or failing; the file is as it was before, and may be tried again.
+                What waits goes on waiting.
             TypeError: a field holds what JSON cannot carry.
         """
-        line = encode(Line(self._seq + 1, self._run, time.time(), record))
-        try:
-            self._write(line)
-            if must_sync(record):
-                os.fdatasync(self._fd)
-        except OSError as error:
-            self._take_back()
-            raise storage_error("records", self.path.parent, error.errno or 0) from error
-        self._size += len(line)
+        with self._lock:
+            self._append(record)
+
+    def _append(self, record: Record) -> None:
+        now = time.time()
+        line = encode(Line(self._seq + 1, self._run, now, record))
+        self._waiting.append(line)
+        self._room -= len(line)
+        if not may_wait(record):
+            self._flush(sync=must_sync(record))
+        elif not 0 <= now - self._released < _MOMENT or self._room < 0:
+            self._flush(sync=False)
+            self._released = now
         self._seq += 1
         self.last = record
 
     def close(self) -> None:
-        os.close(self._fd)
+        try:
+            if self._waiting:
+                self._flush(sync=False)
+        finally:
+            os.close(self._fd)
+
+    def _flush(self, *, sync: bool) -> None:
+        data = b"".join(self._waiting)
+        try:
+            self._write(data)
+            if sync:
+                os.fdatasync(self._fd)
+        except OSError as error:
+            self._take_back()
+            self._waiting.pop()
+            raise storage_error("records", self.path.parent, error.errno or 0) from error
+        self._size += len(data)
+        self._waiting.clear()
+        self._room = _ROOM
 
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)

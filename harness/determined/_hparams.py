@@ -1,13 +1,15 @@
-"""Hyperparameters as code writes them into `config["hyperparameters"]`: the mappings the YAML has."""
+"""Hyperparameters as code writes them into `config["hyperparameters"]`: what the YAML has, and a draw."""
 
 # ruff: noqa: N802  (Determined's own names)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import random
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 Spec = dict[str, object]
 
@@ -37,3 +39,25 @@ def Categorical(vals: Sequence[object]) -> Spec:
 
 def _grid(count: int | None) -> Spec:
     return {} if count is None else {"count": count}
+
+
+def sampled(hyperparameters: object) -> dict[str, object]:
+    """Draw one value of each, also of nested ones; what is no range stays as it is."""
+    given = hyperparameters if isinstance(hyperparameters, Mapping) else {}
+    return {str(name): _drawn(spec) for name, spec in given.items()}
+
+
+def _drawn(spec: Any) -> object:  # noqa: ANN401  (a config's own value)
+    if not isinstance(spec, Mapping):
+        return spec
+    draw = _DRAWS.get(spec.get("type", ""))
+    return draw(spec) if draw else sampled(spec)
+
+
+_DRAWS: dict[object, Callable[[Mapping[str, Any]], object]] = {
+    "const": lambda spec: spec["val"],
+    "int": lambda spec: random.randint(spec["minval"], spec["maxval"]),  # noqa: S311  (no secret)
+    "double": lambda spec: random.uniform(spec["minval"], spec["maxval"]),  # noqa: S311
+    "log": lambda spec: spec.get("base", 10.0) ** random.uniform(spec["minval"], spec["maxval"]),  # noqa: S311
+    "categorical": lambda spec: random.choice(spec["vals"]),  # noqa: S311
+}

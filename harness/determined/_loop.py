@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from determined._beside import Beside
 from determined._errors import InvalidHP, InvalidTrialError
 from determined._records import ExitReason, Stage
-from determined._schedule import Schedule, Stop, stops
+from determined._schedule import NEVER, Schedule, Stop, stops
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,8 +51,17 @@ class Trainable(Protocol):
 
     def evaluate(self) -> Metrics: ...
 
-    def save(self, directory: Path, position: Position) -> None:
-        """Fill an empty directory with all that training needs to go on."""
+    def prepare_saving(self) -> None:
+        """A checkpoint will be due before training ends."""
+
+    def save(self, directory: Path, position: Position, *, beside: bool) -> Callable[[], None] | None:
+        """Fill an empty directory with all that training needs to go on.
+
+        Args:
+            directory: of the checkpoint.
+            position: goes into it.
+            beside: training goes on at once. A function that is returned does the rest in another thread.
+        """
 
     def saved(self, uuid: str) -> None:
         """The checkpoint is complete and visible."""
@@ -125,6 +136,8 @@ class Loop:
     _best: float | None = None
     _stage: Stage | None = None
     _told: float = 0.0  # the progress that was reported last
+    _prepared: bool = False
+    _beside: Beside = field(default_factory=Beside)
 
     def __post_init__(self) -> None:
         self._validated = self.start.validated
@@ -138,9 +151,19 @@ class Loop:
             InvalidHP: from user code, after what was trained is saved.
         """
         try:
+            reason = self._train_or_save()
+            self._settle(wait=True)
+        finally:
+            self._beside.close()
+        return reason
+
+    def _train_or_save(self) -> ExitReason:
+        try:
             return self._train()
         except InvalidHP:
-            self._save_unless_current()
+            if self.run.together():
+                self._save_unless_current()
+                self._settle(wait=True)
             raise
 
     def _train(self) -> ExitReason:
@@ -158,17 +181,23 @@ class Loop:
             self._do_what_is_due(stop)
         if self.trial.stop_requested:
             return ExitReason.STOPPED
-        done = self._saved == Position(self.schedule.max_length, self.schedule.max_length)
-        return ExitReason.PREEMPTED if self.run.should_stop() and not done else None
+        return ExitReason.PREEMPTED if self.run.should_stop() and not self._is_done() else None
+
+    def _is_done(self) -> bool:
+        return self._saved == Position(self.schedule.max_length, self.schedule.max_length)
 
     def _train_to(self, batch: int) -> None:
         if self.trial.steps_completed >= batch:
             return
         self._enter(Stage.TRAIN)
-        self.trial.train_until(batch, self.run.should_stop)
+        self.trial.train_until(batch, self.run.asked_to_stop)
         metrics = self.trial.reduce()
+        self._settle(wait=False)
         self.run.report_training(self.trial.steps_completed, metrics)
         self.trial.reported(metrics)
+        if not self._prepared and self._will_save():
+            self.trial.prepare_saving()
+        self._prepared = True
         self._report_progress(min(1.0, self.trial.steps_completed / self.schedule.max_length))
 
     def _enter(self, stage: Stage) -> None:
@@ -186,15 +215,16 @@ class Loop:
         if stop.validate:
             self._validate()
         if stop.checkpoint:
-            self._save_unless_current()
+            self._save_unless_current(beside=True)
 
     def _validate(self) -> None:
+        self._settle(wait=True)
         self._enter(Stage.VALIDATE)
         metrics = self.trial.evaluate()
         self._validated = self.trial.steps_completed
         self.run.report_validation(self._validated, metrics)
         if self._worth_saving(metrics):
-            self._save_unless_current()
+            self._save_unless_current(beside=True)
 
     def _worth_saving(self, metrics: Metrics) -> bool:
         if self.policy.name != "best":
@@ -205,14 +235,32 @@ class Loop:
         self._best = value
         return True
 
-    def _save_unless_current(self) -> None:
+    def _will_save(self) -> bool:
+        """Whether something is to be saved while training goes on."""
+        by_validation = self.schedule.validation != NEVER and self.policy.name != "none"
+        return by_validation or self.schedule.checkpoint != NEVER
+
+    def _save_unless_current(self, *, beside: bool = False) -> None:
         position = Position(self.trial.steps_completed, self._validated)
         if (
             position == self._saved or position.steps_completed == 0
         ):  # a trial that was never trained is no loss
             return
+        self._settle(wait=True)
         self._enter(Stage.CHECKPOINT)
-        with self.run.store_checkpoint(position.steps_completed, self.trial.metadata()) as (directory, uuid):
-            self.trial.save(directory, position)
+        with ExitStack() as closing:
+            storing = self.run.store_checkpoint(position.steps_completed, self.trial.metadata())
+            directory, uuid = closing.enter_context(storing)
+            on = beside and position.steps_completed < self.schedule.max_length
+            rest = self.trial.save(directory, position, beside=on)
+            if rest is not None:
+                self._beside.start(rest, closing.pop_all(), lambda: self.trial.saved(uuid))
         self._saved = position
-        self.trial.saved(uuid)
+        if rest is None:
+            self.trial.saved(uuid)
+
+    def _settle(self, *, wait: bool) -> None:
+        """Take notice of the checkpoint that is written beside training: if it is done, or once it is."""
+        if self._beside.failed:
+            self._enter(Stage.CHECKPOINT)
+        self._beside.settle(wait=wait)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from determined._group import Group
     from determined._records import Stage
     from determined._run_info import RunInfo
 
@@ -17,6 +18,7 @@ class Run(Protocol):
     """One run of one trial, as its chief process sees it."""
 
     info: RunInfo
+    group: Group  # the processes of the run; each of them makes the same calls
 
     def enter(self, stage: Stage) -> None:
         """Say which stage of its life the run is in; a failure after this names that stage."""
@@ -44,4 +46,10 @@ class Run(Protocol):
         """
 
     def should_stop(self) -> bool:
-        """Whether the run was asked to checkpoint and leave (SIGTERM). Cheap: ask it after every batch."""
+        """Whether the run was asked to checkpoint and leave (SIGTERM); all processes get the same answer."""
+
+    def asked_to_stop(self) -> bool:
+        """Whether this very process was asked. Cheap: may be asked after every batch."""
+
+    def together(self) -> bool:
+        """Whether all processes have come to this point."""

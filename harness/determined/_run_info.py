@@ -17,6 +17,7 @@ EVENTS_FILE = "events.jsonl"
 STDOUT_FILE = "stdout.log"
 STDERR_FILE = "stderr.log"
 OUTPUT_LIMIT = 64 << 20
+TENSORBOARD_DIR = "tensorboard"
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,8 +104,12 @@ def _validate(schedule: Schedule, batch: int) -> bool:
 
 
 def _next(schedule: Schedule, batch: int) -> int:
-    due = (period.after(batch) for period in (schedule.report, schedule.validation, schedule.checkpoint))
-    return min(schedule.max_length, *(schedule.max_length if stop is None else stop for stop in due))
+    nearest = schedule.max_length
+    for period in (schedule.report, schedule.validation, schedule.checkpoint):
+        stop = period.after(batch)
+        if stop is not None and stop < nearest:
+            nearest = stop
+    return nearest
 
 
 def configured(config: Mapping[str, object], max_length: Length, units: Units) -> Schedule:

@@ -1,4 +1,4 @@
-"""Start the supervisor, or with the argument `worker` the worker: see `determined.exec`."""
+"""Start the supervisor, or what it starts: a `worker`, or a `launch` of several, each with its `rank`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ if __name__ == "__main__":
         # Here stands the directory of this file, or with `-m` the current one, the context: its json.py is
         # not for us. (The imports above have not met it: Python itself has both modules when it starts.)
         sys.path[0] = os.path.abspath(os.path.join(__file__, "..", "..", ".."))  # noqa: PTH100, PTH118
-    if sys.argv[1:] == ["worker"]:
+    if sys.argv[1:2] == ["worker"]:
         from determined.exec.worker import main
+    elif sys.argv[1:2] == ["launch"]:
+        from determined.launch.torch_distributed import run_worker as main
+    elif sys.argv[1:2] == ["rank"]:
+        from determined.launch.wrap_rank import main
+
+        del sys.argv[1]
     else:
         from determined.exec.supervisor import main
     sys.exit(main())

@@ -99,5 +99,5 @@ def _command(info: RunInfo) -> list[str]:
     if isinstance(info.entrypoint, tuple):
         return list(info.entrypoint)
     if names_trial(info.entrypoint):
-        return [sys.executable, str(ENTRY), "worker"]
+        return [sys.executable, str(ENTRY), "launch" if info.slots > 1 else "worker"]
     return ["sh", "-c", info.entrypoint]

@@ -7,28 +7,33 @@ import importlib
 import os
 import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from determined._chief import ChiefRun
 from determined._errors import HarnessError, InvalidTrialError, StorageError
 from determined._exit_codes import ExitCode
+from determined._launched import is_consequence, launch_directory, launched_group, on_sigterm, say
 from determined._load import load_trial_class
 from determined._outcome import Outcome, failed, finished
+from determined._ranks import Rank
 from determined._records import ExitReason, Stage
+from determined._run import Run
 from determined._run_info import RunInfo
+from determined._shared_run import SharedRun
 from determined._user_code import user_trace
 
-Runner = Callable[[type, ChiefRun], ExitReason]
+Runner = Callable[[type, Run], ExitReason]
 
 
 def main() -> int:
     """Run what `run.json` asks for, as the only thing this process does."""
     info = RunInfo.from_environ(os.environ)
     assert info is not None, "the supervisor sets the run folder"
+    if named := sys.argv[2:]:
+        info = replace(info, entrypoint=named[0])
     assert isinstance(info.entrypoint, str), "the supervisor runs other commands itself"
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
@@ -48,16 +53,23 @@ def run_trial(
         load: gives the class instead, in stage IMPORT: what it raises ends the run as such.
     """
     context_dir = Path(info.context_dir).resolve()
+    chief: ChiefRun | None = None
     try:
-        run = ChiefRun(info)
-    except StorageError as error:
-        return _shown(failed(error, None, context_dir), context_dir)
+        rank = Rank.from_environ(os.environ) if launch_directory() else None
+        chief = ChiefRun(info) if rank is None or rank.is_chief else None
+        run = chief if chief and rank is None else SharedRun(info, launched_group(), chief)
+    except HarnessError as error:
+        return _told(chief, failed(error, None, context_dir), context_dir)
+    with on_sigterm(chief.ask_to_stop if chief else lambda: None):
+        outcome = _conduct(run, load or (lambda: trial_class or _named(info, context_dir)), context_dir)
+        return _told(chief, outcome, context_dir, rank=run.group.rank)
+
+
+def _told(chief: ChiefRun | None, outcome: Outcome, context_dir: Path, *, rank: int = 0) -> Outcome:
     try:
-        with _stopped_by_sigterm(run):
-            outcome = _conduct(run, load or (lambda: trial_class or _named(info, context_dir)), context_dir)
-        run.end(outcome.ended)
+        say(chief, outcome, rank=rank)
     except StorageError as error:
-        outcome = failed(error, run.stage, context_dir)
+        outcome = failed(error, outcome.ended.stage, context_dir)
     return _shown(outcome, context_dir)
 
 
@@ -65,7 +77,7 @@ def _named(info: RunInfo, context_dir: Path) -> type:
     return load_trial_class(str(info.entrypoint), context_dir, info.context_name)
 
 
-def _conduct(run: ChiefRun, load: Callable[[], type], context_dir: Path) -> Outcome:
+def _conduct(run: ChiefRun | SharedRun, load: Callable[[], type], context_dir: Path) -> Outcome:
     try:
         run.enter(Stage.IMPORT)
         trial_class = load()
@@ -86,26 +98,13 @@ def _runner_of(trial_class: type) -> Runner:
     return runner
 
 
-@contextmanager
-def _stopped_by_sigterm(run: ChiefRun) -> Iterator[None]:
-    """SIGTERM asks the run to leave. Only a main thread can set handlers; another one does without."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, lambda _number, _frame: run.ask_to_stop())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
 def _shown(outcome: Outcome, context_dir: Path) -> Outcome:
     """Write to stderr what a person needs: the trace into user code, then cause and mend."""
     error, ended = outcome.error, outcome.ended
     if error is None or not ended.reason.failed:
         return outcome
     root = error.__cause__ if isinstance(error, HarnessError) else error
-    if root is not None and outcome.exit_code is not ExitCode.INTERRUPTED:
+    if root is not None and outcome.exit_code is not ExitCode.INTERRUPTED and not is_consequence(error):
         traceback.print_exception(type(root), root, user_trace(root, context_dir))
     stage = f" in stage {ended.stage.value}" if ended.stage else ""
     mend = f"\n  mend: {ended.mend}" if ended.mend else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from determined._errors import InvalidHP
 from determined.pytorch import samplers
-from determined.pytorch._callbacks import PyTorchCallback
+from determined.pytorch._callbacks import ClipGradsL2Norm, ClipGradsL2Value, PyTorchCallback
 from determined.pytorch._context import PyTorchTrialContext
 from determined.pytorch._data import DataLoader, adapt_batch_sampler, data_length
 from determined.pytorch._device import to_device
@@ -28,6 +28,8 @@ from determined.pytorch.samplers import (
 __all__ = [
     "Array",
     "Batch",
+    "ClipGradsL2Norm",
+    "ClipGradsL2Value",
     "DataLoader",
     "DistributedBatchSampler",
     "DistributedSampler",

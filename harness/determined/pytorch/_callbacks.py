@@ -6,15 +6,35 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+import torch
+
 from determined._errors import InvalidTrialError
 
 if TYPE_CHECKING:
     import pathlib
+    from collections.abc import Iterator
 
 State = dict[str, object]
 
 
-class PyTorchCallback:
+class _OldHooks:
+    """Hooks that Determined has dropped: those of a step, its name for the batches between two reports."""
+
+    def on_train_step_start(self, step_id: int) -> None:
+        """Steps count from 1, `scheduling_unit` batches each."""
+
+    def on_train_step_end(self, step_id: int, metrics: State) -> None:
+        """`metrics` holds avg_metrics and batch_metrics, those of `on_training_workload_end`."""
+
+    def on_before_optimizer_step(self, parameters: Iterator[torch.nn.Parameter]) -> None:
+        """Gradients are averaged and not yet used. Only for trials whose step the harness does."""
+
+    def on_validation_step_start(self) -> None: ...
+
+    def on_validation_step_end(self, metrics: State) -> None: ...
+
+
+class PyTorchCallback(_OldHooks):
     """Override any of these; the harness calls what you override, in the order in which they stand here."""
 
     def on_trial_startup(self, first_batch_idx: int, checkpoint_uuid: str | None) -> None: ...
@@ -58,12 +78,32 @@ class PyTorchCallback:
     def load_state_dict(self, state_dict: State) -> None: ...
 
 
+class ClipGradsL2Norm(PyTorchCallback):
+    """Clip the norm of all gradients together to `clip_value`."""
+
+    def __init__(self, clip_value: float) -> None:
+        self._clip_value = clip_value
+
+    def on_before_optimizer_step(self, parameters: Iterator[torch.nn.Parameter]) -> None:
+        torch.nn.utils.clip_grad_norm_(parameters, self._clip_value)
+
+
+class ClipGradsL2Value(PyTorchCallback):
+    """Clip every gradient to the range from -`clip_value` to `clip_value`."""
+
+    def __init__(self, clip_value: float) -> None:
+        self._clip_value = clip_value
+
+    def on_before_optimizer_step(self, parameters: Iterator[torch.nn.Parameter]) -> None:
+        torch.nn.utils.clip_grad_value_(parameters, self._clip_value)
+
+
 class Hooks:
     """The callbacks of one trial, each hook resolved once to the methods that override it."""
 
     def __init__(self, callbacks: Mapping[str, PyTorchCallback]) -> None:
         self.callbacks = _checked(callbacks)
-        names = [name for name in vars(PyTorchCallback) if name.startswith("on_")]
+        names = [name for name in dir(PyTorchCallback) if name.startswith("on_")]
         self._hooks = {name: _overriding(self.callbacks.values(), name) for name in names}
         self.epoch_start = tuple(_epoch_hook(hook) for hook in self.of("on_training_epoch_start"))
         self.epoch_end = tuple(_epoch_hook(hook) for hook in self.of("on_training_epoch_end"))

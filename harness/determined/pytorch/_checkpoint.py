@@ -13,6 +13,7 @@ import torch
 from determined._errors import CheckpointError
 from determined._loop import Position
 from determined.pytorch._code import copy_code
+from determined.pytorch._forms import LOAD_DATA_FILE, STATE_FILE, numpy_allowed, state_file, today
 from determined.pytorch._portable import freeze, thaw
 
 if TYPE_CHECKING:
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
     from determined._run_info import RunInfo
     from determined.pytorch._types import Untyped
 
-STATE_FILE = "state_dict.pth"
 TRIAL_STATE_FILE = "trial_state.json"
-LOAD_DATA_FILE = "load_data.json"
 CODE_DIR = "code"
 
 
@@ -42,9 +41,14 @@ class TrialState:
         return Position(self.steps_completed, self.validated)
 
 
+def frozen(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state as values that safe loading accepts."""
+    return {key: freeze(value, _described(key)) for key, value in state.items()}
+
+
 def write(directory: Path, state: Mapping[str, Any], numbers: TrialState) -> None:
-    frozen = {key: freeze(value, _described(key)) for key, value in state.items()}
-    torch.save(frozen, directory / STATE_FILE)
+    """Write a frozen state."""
+    torch.save(state, directory / STATE_FILE)
     _write_json(directory / TRIAL_STATE_FILE, asdict(numbers))
 
 
@@ -67,24 +71,28 @@ def read(directory: Path, device: torch.device | str = "cpu", **options: Untyped
     Args:
         directory: the checkpoint.
         device: where its tensors go.
-        options: of `torch.load`, instead of `weights_only=True`.
+        options: of `torch.load`, besides `weights_only=True`.
 
     Raises:
         CheckpointError: there is no state, or it cannot be read.
     """
-    path = directory / STATE_FILE
+    path = state_file(directory)
     try:
-        state = torch.load(path, map_location=device, **(options or {"weights_only": True}))
-    except FileNotFoundError as error:
+        with numpy_allowed():
+            state = torch.load(path, map_location=device, **{"weights_only": True, **options})
+    except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{directory} holds no {STATE_FILE}", mend="name the directory of a PyTorch checkpoint"
+            f"{path} holds more than weights and numbers: {_last_line(error)}",
+            mend="if you trust it, load_trial_from_checkpoint_path(..., "
+            'torch_load_kwargs={"weights_only": False}); docs/checkpoints.md shows how to convert it',
         ) from error
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+    except (ImportError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} cannot be read: {error}",
-            mend="use another one; one of Determined's own needs torch_load_kwargs={'weights_only': False}",
+            f"{path} needs a module that is not here: {error}", mend="install it, and load again"
         ) from error
-    return {key: thaw(value) for key, value in state.items()}
+    except (OSError, EOFError, RuntimeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}", mend="use another checkpoint") from error
+    return {key: thaw(value) for key, value in today(state).items()}
 
 
 def read_numbers(directory: Path) -> TrialState:
@@ -100,6 +108,12 @@ def read_numbers(directory: Path) -> TrialState:
         raise CheckpointError(
             f"{path} cannot be read: {error}", mend="resume from a checkpoint that detbuild wrote"
         ) from error
+
+
+def _last_line(error: Exception) -> str:
+    """What torch says it met; the advice around it is about torch."""
+    lines = [line for line in str(error).splitlines() if "GLOBAL" in line or "Error" in line]
+    return (lines or str(error).splitlines() or [""])[0].strip().partition(" Please use")[0]
 
 
 def _described(key: str) -> str:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
+from determined._distributed import DistributedContext
 from determined._errors import InvalidTrialError
 from determined.pytorch._clock import Clock
 from determined.pytorch._device import to_device
-from determined.pytorch._distributed import SingleProcess
+from determined.pytorch._distributed import parallel
 from determined.pytorch._experimental import Experimental
 from determined.pytorch._gradients import Aggregation, ClipGrads, Gradients
 from determined.pytorch._hparams import HparamAccess
@@ -22,12 +22,15 @@ from determined.pytorch._reducers import FunctionReducer, MetricReducer, Reducer
 from determined.pytorch._tensorboard import Board
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from torch.amp.grad_scaler import GradScaler
 
     from determined._run_info import RunInfo
     from determined.pytorch._types import Untyped
 
 _LOG = logging.getLogger(__name__)
+_T = TypeVar("_T")
 _Model = TypeVar("_Model", bound=torch.nn.Module)
 _Optimizer = TypeVar("_Optimizer", bound=torch.optim.Optimizer)
 
@@ -44,15 +47,17 @@ class Setting:
     aggregation: Aggregation = field(default_factory=Aggregation)
     initial_batch: int = 0
     place: bool = True  # move models to the device
+    distributed: DistributedContext = field(default_factory=DistributedContext.alone)
 
 
 class PyTorchTrialContext(HparamAccess):
     """The first argument of a trial's `__init__`; keep it as `self.context`."""
 
     def __init__(self, setting: Setting) -> None:
-        super().__init__(setting.hparams, setting.config, setting.info)
+        slots = setting.distributed.size
+        super().__init__(setting.hparams, setting.config, setting.info, slots=slots)
         self.device = setting.device
-        self.distributed = SingleProcess()
+        self.distributed = setting.distributed
         self.models: list[torch.nn.Module] = []
         self.optimizers: list[torch.optim.Optimizer] = []
         self.lr_schedulers: list[LRScheduler] = []
@@ -68,14 +73,14 @@ class PyTorchTrialContext(HparamAccess):
         self._stop_requested = False
 
     @classmethod
-    def from_config(cls, config: Mapping[str, object]) -> PyTorchTrialContext:
-        """A context for trying a trial out by hand; hyperparameters must be plain values."""
-        hparams = config.get("hyperparameters")
-        known = dict(hparams) if isinstance(hparams, Mapping) else {}
-        return cls(Setting(device=torch.device("cpu"), hparams=known, config=config))
+    def of_config(cls, config: Mapping[str, object], hparams: Mapping[str, object]) -> PyTorchTrialContext:
+        return cls(Setting(device=torch.device("cpu"), hparams=hparams, config=config))
 
     def wrap_model(self, model: _Model) -> _Model:
-        """Move a model to the device and keep it in checkpoints. Use what is returned."""
+        """Move a model to the device and keep it in checkpoints. Use what is returned.
+
+        With several processes that is a DistributedDataParallel, which passes on what it does not know.
+        """
         if not isinstance(model, torch.nn.Module):
             raise InvalidTrialError(
                 f"wrap_model got a {type(model).__name__}, not a torch.nn.Module",
@@ -85,8 +90,9 @@ class PyTorchTrialContext(HparamAccess):
             model = model.to(self.device)
         if self.gradients.automatic:
             self.gradients.autocast(model)
-        self.models.append(model)
-        return model
+        wrapped = parallel(model, self.device) if self.distributed.size > 1 else model
+        self.models.append(wrapped)
+        return cast("_Model", wrapped)  # what the model has, the wrapper passes on
 
     def wrap_optimizer(
         self,
@@ -122,6 +128,16 @@ class PyTorchTrialContext(HparamAccess):
             )
         self.lr_schedulers.append(LRScheduler(lr_scheduler, step_mode, frequency))
         return lr_scheduler
+
+    def get_model(self) -> torch.nn.Module:
+        """The model of a trial of Determined 0.12; of any trial that has one."""
+        return _only(self.models, "model")
+
+    def get_optimizer(self) -> torch.optim.Optimizer:
+        return _only(self.optimizers, "optimizer")
+
+    def get_lr_scheduler(self) -> LRScheduler | None:
+        return _only(self.lr_schedulers, "learning-rate scheduler") if self.lr_schedulers else None
 
     def wrap_scaler(self, scaler: GradScaler) -> GradScaler:
         """Keep the trial's own GradScaler in checkpoints; the trial scales, unscales and updates."""
@@ -245,3 +261,12 @@ class PyTorchTrialContext(HparamAccess):
         """Profile with `torch.profiler.profile`; traces go to the TensorBoard path."""
         options["on_trace_ready"] = torch.profiler.tensorboard_trace_handler(str(self.board.directory))
         self.profiler = torch.profiler.profile(*args, **options)
+
+
+def _only(things: list[_T], what: str) -> _T:
+    if len(things) == 1:
+        return things[0]
+    why = "is not built yet" if not things else f"is one of {len(things)}"
+    raise InvalidTrialError(
+        f"the trial asked for its {what}, which {why}", mend=f"keep the {what} as an attribute of the trial"
+    )

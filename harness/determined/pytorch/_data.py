@@ -12,10 +12,12 @@ from torch.utils.data import DataLoader as TorchDataLoader
 from determined._errors import InvalidTrialError
 from determined._seeds import derive
 from determined.pytorch import _rng
+from determined.pytorch._deal import deal
 from determined.pytorch._order import BatchStream, ForeignOrder, Indices, OwnOrder, Share
 from determined.pytorch.samplers import DistributedBatchSampler, RepeatBatchSampler, SkipBatchSampler
 
 if TYPE_CHECKING:
+    from determined.pytorch._deal import Deal
     from determined.pytorch._types import Untyped
 
 
@@ -94,10 +96,23 @@ class DataLoader:
                 batch's number. None leaves both to torch.
         """
         share = Share(repeat=repeat, skip=skip, num_replicas=num_replicas, rank=rank)
+        return self._made(self._order, share, seed)
+
+    def deal(self, replicas: int, rank: int) -> Deal:
+        """How an epoch goes round `replicas` processes in training: evenly, and no record twice."""
+        return deal(self._order, replicas, rank, drop_last=self.drop_last)
+
+    def dealt(self, cards: Deal, skip: int, seed: int) -> TorchDataLoader[Any]:
+        """Make torch's loader of one process: endless, from its batch `skip` on."""
+        return self._made(cards, Share(repeat=True, skip=skip), seed)
+
+    def _made(
+        self, order: OwnOrder | ForeignOrder | Deal, share: Share, seed: int | None
+    ) -> TorchDataLoader[Any]:
         if seed is not None and self.generator is not None:
             seed = derive(seed, self.generator.initial_seed())
         in_workers = self.num_workers > 0
-        stream = BatchStream(self._order, share, seed, mark=in_workers and seed is not None)
+        stream = BatchStream(order, share, seed, mark=in_workers and seed is not None)
         if seed is None:
             return TorchDataLoader(
                 self.dataset,

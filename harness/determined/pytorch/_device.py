@@ -11,6 +11,7 @@ import torch
 from determined._errors import InvalidTrialError
 
 if TYPE_CHECKING:
+    from determined._distributed import DistributedContext
     from determined.pytorch._types import Untyped
 
 _LOG = logging.getLogger(__name__)
@@ -19,22 +20,33 @@ _CPU = torch.device("cpu")
 _Tensor = torch.Tensor  # found faster, in every batch
 
 
-def choose_device(slots: int) -> torch.device:
-    """The device of a run with `slots` slots.
+def choose_device(slots: int, group: DistributedContext | None = None) -> torch.device:
+    """The device of one process of a run with `slots` slots.
 
     Raises:
-        InvalidTrialError: more than one slot.
+        InvalidTrialError: there are GPUs, but fewer than processes.
     """
-    if slots > 1:
+    rank, processes = (group.local_rank, group.local_size) if group else (0, 1)
+    seen = torch.cuda.device_count() if slots else 0
+    if not seen:
+        if slots and not rank:
+            _warn_of_cpu()
+        return torch.device("cpu")
+    if seen < processes:
         raise InvalidTrialError(
-            f"resources.slots_per_trial is {slots}, and training on more than one GPU is not supported yet",
-            mend="set resources.slots_per_trial to 1",
+            f"the trial has {processes} processes, and torch sees {seen} GPU{'s'[: seen > 1]}",
+            mend=f"set resources.slots_per_trial to {seen}",
         )
-    if slots == 1 and torch.cuda.is_available():
-        return torch.device("cuda", 0)
-    if slots == 1:
-        _LOG.warning("torch sees no GPU: training on the CPU")
-    return torch.device("cpu")
+    if slots > processes:
+        _LOG.warning(
+            "%d slots and %d process%s: the other GPUs are idle",
+            slots,
+            processes,
+            "es"[: 2 * (processes > 1)],
+        )
+    if processes > 1:
+        torch.cuda.set_device(rank)
+    return torch.device("cuda", rank)
 
 
 def to_device(data: Untyped, device: torch.device | str) -> Untyped:
@@ -74,6 +86,11 @@ def _leaf(data: Untyped, device: torch.device | str) -> Untyped:
         return torch.as_tensor(data).to(device)
     _warn_once(type(data).__name__)
     return data
+
+
+@cache
+def _warn_of_cpu() -> None:
+    _LOG.warning("torch sees no GPU: training on the CPU")
 
 
 @cache

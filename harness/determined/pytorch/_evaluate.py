@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from determined.pytorch import _across
+from determined.pytorch._distributed import same_buffers
 from determined.pytorch._metrics import Window, as_metrics, plain, reduce_validation
 from determined.pytorch._reducers import reducers_of
 from determined.pytorch._trial import PyTorchTrial, overrides
@@ -30,6 +32,7 @@ class Evaluation:
         hooks: its callbacks.
         loader: the validation data.
         limit: batches to read; None reads all of them.
+        tick: called after each batch, where somebody watches.
     """
 
     def __init__(
@@ -39,29 +42,47 @@ class Evaluation:
         hooks: Hooks,
         loader: Iterable[Any],
         limit: int | None = None,
+        *,
+        tick: Callable[[], object] | None = None,
     ) -> None:
         self._trial, self._context, self._hooks = trial, context, hooks
-        self._loader, self._limit = loader, limit
+        self._loader, self._limit, self._tick = loader, limit, tick
         self._whole = overrides(type(trial), "evaluate_full_dataset")
+        self._group = context.distributed.group
+
+    @property
+    def by_batch(self) -> bool:
+        return not self._whole
 
     def run(self) -> Metrics:
         """Validate in eval mode and without gradients; models train again afterwards."""
         self._context.reducers.reset(training=False)
         for model in self._context.models:
             model.eval()
+        if self._group.size > 1:
+            same_buffers(self._context.models)
+        self._hooks.call("on_validation_step_start")
         self._hooks.call("on_validation_start")
         with torch.no_grad():
             metrics = self._full_dataset() if self._whole else self._batches()
         metrics = {**metrics, **self._context.reducers.metrics(training=False)}
         metrics = {name: plain(value, name) for name, value in metrics.items()}
+        self._hooks.call("on_validation_step_end", metrics)
         self._hooks.call("on_validation_end", metrics)
         for model in self._context.models:
             model.train()
         return metrics
 
     def _full_dataset(self) -> Metrics:
-        outcome = self._trial.evaluate_full_dataset(self._loader)  # type: ignore[arg-type]
-        return as_metrics(outcome, "evaluate_full_dataset")
+        """Rank 0 alone reads it; the others wait."""
+        metrics: Metrics = {}
+        if self._group.rank == 0:
+            outcome = self._trial.evaluate_full_dataset(self._loader)  # type: ignore[arg-type]
+            metrics = {
+                name: plain(value, name)
+                for name, value in as_metrics(outcome, "evaluate_full_dataset").items()
+            }
+        return self._group.broadcast(metrics)
 
     def _batches(self) -> Metrics:
         window = Window("evaluate_batch")
@@ -70,10 +91,16 @@ class Evaluation:
         for number, batch in enumerate(islice(self._loader, self._limit)):
             placed = self._context.to_device(batch) if self._context.experimental.auto_to_device else batch
             window.add(evaluate(placed, number))
+            if self._tick:
+                self._tick()
         if self._hooks.of("on_validation_epoch_end"):
             self._hooks.call("on_validation_epoch_end", window.rows())
-        reducers = reducers_of(self._trial.evaluation_reducer(), list(window.columns))
-        return reduce_validation(window.columns, reducers)
+        declared = self._trial.evaluation_reducer()
+        reducers = (
+            reducers_of(declared, list(window.columns)) if window.count or self._group.size == 1 else {}
+        )
+        own = reduce_validation(window.columns, reducers)
+        return _across.validation(own, window.count, reducers, self._group)
 
 
 def _evaluate_batch(trial: PyTorchTrial) -> Callable[[Any, int], object]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from determined._errors import InvalidTrialError
+from determined._trial_context import Environment, TrialContext
 
 if TYPE_CHECKING:
     from determined._run_info import RunInfo
@@ -19,11 +20,16 @@ class NotConfiguredError(InvalidTrialError, ValueError):
     """The trial asked for something that neither config nor hyperparameters hold."""
 
 
-class HparamAccess:
+class HparamAccess(TrialContext):
     def __init__(
-        self, hparams: Mapping[str, object] | None, config: Mapping[str, object] | None, info: RunInfo | None
+        self,
+        hparams: Mapping[str, object] | None,
+        config: Mapping[str, object] | None,
+        info: RunInfo | None,
+        *,
+        slots: int = 1,
     ) -> None:
-        self._hparams, self._config, self._info = hparams, config, info
+        self._hparams, self._config, self._info, self._slots = hparams, config, info, slots
 
     def get_hparams(self) -> dict[str, object]:
         return dict(self._known_hparams())
@@ -45,7 +51,7 @@ class HparamAccess:
         return hparams[name]
 
     def get_global_batch_size(self) -> int:
-        """Records in a batch over all slots."""
+        """Records in a batch over all slots: `global_batch_size`, rounded down to a multiple of them."""
         hparams = self._known_hparams()
         size = hparams.get(_BATCH_SIZE)
         mend = f"set hyperparameters.{_BATCH_SIZE} in the experiment config, to a whole number of 1 or more"
@@ -55,16 +61,42 @@ class HparamAccess:
             )
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise NotConfiguredError(f"the hyperparameter {_BATCH_SIZE} is {size!r}", mend=mend)
-        return size
+        if size < self._slots:
+            raise NotConfiguredError(
+                f"the hyperparameter {_BATCH_SIZE} is {size}, and the trial has {self._slots} slots",
+                mend=f"make it {self._slots} or more",
+            )
+        if size % self._slots:
+            _LOG.warning(
+                "%s %d is no multiple of %d slots: %d is used",
+                _BATCH_SIZE,
+                size,
+                self._slots,
+                size - size % self._slots,
+            )
+        return size - size % self._slots
 
     def get_per_slot_batch_size(self) -> int:
         """Records in a batch of this process."""
-        return self.get_global_batch_size()
+        return self.get_global_batch_size() // self._slots
 
     @property
     def batch_size(self) -> int | None:
         """The global batch size, where it is set."""
         return self.get_global_batch_size() if self._hparams and _BATCH_SIZE in self._hparams else None
+
+    @property
+    def env(self) -> Environment:
+        info = self._info
+        return Environment(
+            experiment_config=self._config or {},
+            hparams=self._hparams or {},
+            trial_seed=info.trial_seed if info else None,
+            det_experiment_id=info.experiment_id if info else None,
+            det_trial_id=info.trial_id if info else None,
+            use_gpu=info is not None and info.slots > 0,
+            on_cluster=info is not None,
+        )
 
     def get_experiment_config(self) -> dict[str, object]:
         if self._config is None:

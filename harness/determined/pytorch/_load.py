@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import functools
 import importlib
-import json
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from determined._errors import CheckpointError
-from determined.pytorch import _checkpoint, _state
+from determined.pytorch import _checkpoint, _forms, _state
 from determined.pytorch._context import PyTorchTrialContext, Setting
+from determined.pytorch._dialect import build_model
 from determined.pytorch._trial import PyTorchTrial
 
 if TYPE_CHECKING:
@@ -36,26 +36,32 @@ def load_trial_from_checkpoint_path(
         path: directory of the checkpoint.
         trial_class: by default the class that wrote it, imported from the checkpoint's copy of the code.
         trial_kwargs: for its `__init__`, besides the context.
-        torch_load_kwargs: for `torch.load`, instead of `weights_only=True`.
+        torch_load_kwargs: for `torch.load`; `{"weights_only": False}` also takes what is no plain weight or
+            number, and runs whatever code the file names: only for checkpoints that you trust.
         more_torch_load_kwargs: the same, as Determined took them before 0.21.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or its class not be found.
     """
     directory = Path(path)
-    described = _described(directory)
-    trial_class = trial_class or _class_of(directory, str(described.get("trial_cls_spec", "")))
+    described = _forms.described(directory)
+    _forms.state_file(directory)
     context = PyTorchTrialContext(
         Setting(
             device=torch.device("cpu"),
-            hparams=described.get("hparams") or {},
-            config=described.get("experiment_config") or {},
+            hparams=described["hparams"],
+            config=described["experiment_config"],
             place=False,
         )
     )
-    trial = trial_class(context, **dict(trial_kwargs or {}))
+    code, spec = directory / _checkpoint.CODE_DIR, described["trial_cls_spec"]
+    with _importing_from(code, spec.partition(":")[0]) if trial_class is None else nullcontext():
+        trial = (trial_class or _class_of(directory, spec))(context, **dict(trial_kwargs or {}))
+        build_model(trial, context)
     options = {**(torch_load_kwargs or {}), **more_torch_load_kwargs}
-    _state.put_models(_checkpoint.read(directory, **options), context)
+    with _importing_from(code, ""):
+        state = _checkpoint.read(directory, **options)
+    _state.put_models(state, context)
     return trial
 
 
@@ -67,25 +73,15 @@ def reset_parameters(model: torch.nn.Module) -> None:
             reset()
 
 
-def _described(directory: Path) -> dict[str, Any]:
-    path = directory / _checkpoint.LOAD_DATA_FILE
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read: {error}", mend="name the directory of a checkpoint"
-        ) from error
-    return found if isinstance(found, dict) else {}
-
-
 def _class_of(directory: Path, spec: str) -> type[PyTorchTrial]:
     module, _, name = spec.partition(":")
     mend = "pass trial_class="
+    if not module:
+        raise CheckpointError(f"{directory} does not name its trial class", mend=mend)
     if module == "__main__":
         raise CheckpointError(f"the trial class {name} was defined in the script that was run", mend=mend)
     try:
-        with _importing_from(directory / _checkpoint.CODE_DIR, module):
-            found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+        found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
     except (ImportError, AttributeError) as error:
         raise CheckpointError(f"the trial class {spec} cannot be imported: {error}", mend=mend) from error
     if not (isinstance(found, type) and issubclass(found, PyTorchTrial)):

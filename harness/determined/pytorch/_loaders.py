@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch.utils.data import DataLoader as TorchDataLoader
+from torch.utils.data import DistributedSampler
 
 from determined._errors import InvalidTrialError
 from determined._seeds import derive
 from determined.pytorch import _rng
 from determined.pytorch._data import DataLoader
+from determined.pytorch._trial import overrides
 
 if TYPE_CHECKING:
+    from determined._group import Group
     from determined.pytorch._context import PyTorchTrialContext
     from determined.pytorch._trial import PyTorchTrial
     from determined.pytorch._types import Untyped
 
+_LOG = logging.getLogger(__name__)
 _RETURN = "return a determined.pytorch.DataLoader from {method}"
 _ALLOW = (
     "use determined.pytorch.DataLoader, or call "
@@ -41,11 +46,14 @@ class Feed(Protocol):
 class OwnFeed:
     """A `determined.pytorch.DataLoader`: any batch is found by its number."""
 
-    def __init__(self, loader: DataLoader, seed: int) -> None:
+    def __init__(self, loader: DataLoader, seed: int, group: Group) -> None:
         self._loader, self._seed = loader, seed
-        self.epoch_length: int | None = len(loader)
+        self._deal = loader.deal(group.size, group.rank) if group.size > 1 else None
+        self.epoch_length: int | None = len(self._deal or loader)
 
     def begin(self, batch: int, state: _rng.State | None) -> Iterator[Any]:  # noqa: ARG002  (the other kind of feed needs it)
+        if self._deal is not None:
+            return iter(self._loader.dealt(self._deal, batch, self._seed))
         return iter(self._loader.get_data_loader(repeat=True, skip=batch, seed=self._seed))
 
     def state(self) -> _rng.State:
@@ -59,12 +67,12 @@ class ForeignFeed:
     began with; a trial that asked for `get_initial_batch` does this itself.
     """
 
-    def __init__(self, loader: Iterable[Any], *, replay: bool) -> None:
+    def __init__(self, loader: Iterable[Any], group: Group, *, replay: bool) -> None:
         self._loader, self._replay = loader, replay
         self._iterator: Iterator[Any] = iter(())  # the first pass begins where this one ends
         self._began: _rng.State = {}
         self._read = 0  # batches of the current pass
-        self.epoch_length = _length(loader)
+        self.epoch_length = group.broadcast(_length(loader))
 
     def begin(self, batch: int, state: _rng.State | None) -> Iterator[Any]:  # noqa: ARG002  (the other kind of feed needs it)
         if state and self._replay and state["read"]:
@@ -115,25 +123,40 @@ def build_loaders(trial: PyTorchTrial, context: PyTorchTrialContext, seed: int) 
         context: the trial's; knows which loaders are allowed.
         seed: of the order of the training data, and of what is random in loader workers.
     """
+    group = context.distributed.group
     training = _checked(trial.build_training_data_loader(), "build_training_data_loader", context)
     validation = _checked(trial.build_validation_data_loader(), "build_validation_data_loader", context)
     feed: Feed = (
-        OwnFeed(training, derive(seed, "training"))
+        OwnFeed(training, derive(seed, "training"), group)
         if isinstance(training, DataLoader)
-        else ForeignFeed(training, replay=not context.asked_initial_batch)
+        else ForeignFeed(training, group, replay=not context.asked_initial_batch)
     )
-    return Loaders(feed, _validation(validation, derive(seed, "validation")))
+    shares = 1 if overrides(type(trial), "evaluate_full_dataset") else group.size
+    if group.size > 1 and group.rank == 0:
+        _warn_of_repetition(training, validation)
+    return Loaders(feed, _validation(validation, derive(seed, "validation"), shares, group.rank))
 
 
-def _validation(loader: Untyped, seed: int) -> TorchDataLoader[Any]:
+def _validation(loader: Untyped, seed: int, shares: int, rank: int) -> TorchDataLoader[Any]:
     if isinstance(loader, DataLoader):
-        return loader.get_data_loader(seed=seed)
+        return loader.get_data_loader(seed=seed, num_replicas=shares, rank=rank if shares > 1 else 0)
     if isinstance(loader, TorchDataLoader):
         return loader
     raise InvalidTrialError(
         f"build_validation_data_loader returned a {type(loader).__name__}",
         mend=_RETURN.format(method="build_validation_data_loader"),
     )
+
+
+def _warn_of_repetition(training: Untyped, validation: Untyped) -> None:
+    for loader, which in ((training, "training"), (validation, "validation")):
+        sampler = getattr(loader, "sampler", None)
+        if not isinstance(loader, DataLoader) and not isinstance(sampler, DistributedSampler):
+            _LOG.warning(
+                "the %s loader is not determined.pytorch.DataLoader: unless it shares the data itself, "
+                "every process reads all of it",
+                which,
+            )
 
 
 def _checked(loader: Untyped, method: str, context: PyTorchTrialContext) -> Untyped:

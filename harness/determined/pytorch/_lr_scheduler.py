@@ -13,6 +13,8 @@ from determined._errors import InvalidTrialError
 if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 
+    from determined.pytorch._types import Untyped
+
 
 class _StepMode(enum.Enum):
     """Who steps a scheduler, and when."""
@@ -52,6 +54,12 @@ class LRScheduler:
         self.scheduler = scheduler
         self.step_mode = step_mode
         self.frequency = frequency
+
+    def __getattr__(self, name: str) -> Untyped:
+        """`step`, `get_last_lr` and the like: trials of Determined 0.12 hold this object and no other."""
+        if name == "scheduler":  # a copy that is being made
+            raise AttributeError(name)
+        return getattr(self.scheduler, name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from determined.pytorch.samplers import shard_length
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from determined.pytorch._deal import Deal
     from determined.pytorch._types import Untyped
 
 _CHUNK = 1024  # batches drawn from a foreign sampler at a time, for one exchange of random states
@@ -126,9 +127,16 @@ class BatchStream(Sampler[list[int]]):
     """
 
     def __init__(
-        self, order: OwnOrder | ForeignOrder, share: Share, seed: int | None = None, *, mark: bool = False
+        self,
+        order: OwnOrder | ForeignOrder | Deal,
+        share: Share,
+        seed: int | None = None,
+        *,
+        mark: bool = False,
     ) -> None:
         self._order, self._share, self._seed, self._mark = order, share, seed, mark
+        rank = getattr(order, "rank", 0)
+        self._owner = ("rank", rank) if rank else ()
 
     def __len__(self) -> int:
         return shard_length(len(self._order), self._share.num_replicas, self._share.rank)
@@ -158,5 +166,5 @@ class BatchStream(Sampler[list[int]]):
 
     def _marked(self, batch: list[int], number: int) -> Indices:
         indices = Indices(batch)
-        indices.seed = derive(self._seed or 0, "batch", number)
+        indices.seed = derive(self._seed or 0, "batch", number, *self._owner)
         return indices

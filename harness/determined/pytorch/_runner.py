@@ -6,15 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from determined._distributed import DistributedContext
 from determined._errors import CheckpointError, InvalidTrialError
 from determined._loop import SavePolicy
+from determined._ranks import Rank
 from determined._records import ExitReason, Stage
+from determined._run_info import TENSORBOARD_DIR
 from determined._schedule import Schedule, Units, configured
 from determined.pytorch import _rng
-from determined.pytorch._callbacks import Hooks
 from determined.pytorch._checkpoint import read_numbers
 from determined.pytorch._context import PyTorchTrialContext, Setting
 from determined.pytorch._device import choose_device
+from determined.pytorch._dialect import opened
+from determined.pytorch._distributed import process_group
 from determined.pytorch._gradients import Aggregation
 from determined.pytorch._session import Plan, Session, Source, open_source
 from determined.pytorch._state import same_weights
@@ -33,24 +37,30 @@ def run_trial(trial_class: type[PyTorchTrial], run: Run) -> ExitReason:
         InvalidTrialError: the trial cannot be trained as it is written.
     """
     check_class(trial_class)
-    source = open_source(run)
-    session = _session(trial_class, run, source)
-    reason = session.train()
-    if run.info.test_mode and reason is ExitReason.COMPLETED:
-        _check_restoring(trial_class, run, session.context)
+    device = choose_device(run.info.slots, _ranks(run))
+    with process_group(run.group, device):
+        source = open_source(run)
+        session = _session(trial_class, run, source)
+        reason = session.train()
+        if run.info.test_mode and reason is ExitReason.COMPLETED:
+            _check_restoring(trial_class, run, session.context)
     return reason
 
 
-def context_of(info: RunInfo, initial_batch: int = 0) -> PyTorchTrialContext:
+def context_of(
+    info: RunInfo, initial_batch: int = 0, distributed: DistributedContext | None = None
+) -> PyTorchTrialContext:
     """The context of a trial that the harness was told to run."""
+    distributed = distributed or DistributedContext.alone()
     setting = Setting(
-        device=choose_device(info.slots),
+        device=choose_device(info.slots, distributed),
         hparams=info.hparams,
         config=info.config,
         info=info,
-        tensorboard_dir=Path(info.run_dir) / "tensorboard",
+        tensorboard_dir=Path(info.run_dir) / TENSORBOARD_DIR,
         aggregation=_aggregation(info.config),
         initial_batch=initial_batch,
+        distributed=distributed,
     )
     return PyTorchTrialContext(setting)
 
@@ -78,9 +88,16 @@ def _one_batch(_: Units) -> Schedule:
 def _session(trial_class: type[PyTorchTrial], run: Run, source: Source) -> Session:
     run.enter(Stage.BUILD)
     _rng.seed_all(run.info.trial_seed)
-    context = context_of(run.info, source.position.steps_completed)
+    context = context_of(run.info, source.position.steps_completed, _ranks(run))
     plan = plan_of(run.info)
     return Session(trial=trial_class(context), context=context, run=run, plan=plan, source=source)
+
+
+def _ranks(run: Run) -> DistributedContext:
+    """The processes of the run, all of one host."""
+    group = run.group
+    rank = Rank(rank=group.rank, size=group.size, local_rank=group.rank, local_size=group.size)
+    return DistributedContext.of(rank, group)
 
 
 def _check_restoring(trial_class: type[PyTorchTrial], run: Run, trained: PyTorchTrialContext) -> None:
@@ -93,7 +110,7 @@ def _check_restoring(trial_class: type[PyTorchTrial], run: Run, trained: PyTorch
     directory, uuid = found
     source = Source(directory=directory, uuid=uuid, numbers=read_numbers(directory))
     session = _session(trial_class, run, source)
-    session.restored(Hooks(session.trial.build_callbacks()))
+    session.restored(*opened(session.trial, session.context))
     if not same_weights(trained, session.context):
         raise InvalidTrialError(
             "the weights restored from the test's checkpoint are not those that were saved",

@@ -6,21 +6,25 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from determined._launched import launch_directory
+from determined._lockstep import Lockstep
 from determined._loop import Loop, Position, SavePolicy
 from determined._records import ExitReason, Stage
 from determined._schedule import Schedule, Units
-from determined.pytorch._callbacks import Hooks
+from determined.pytorch import _rank_state
 from determined.pytorch._checkpoint import TrialState, read_numbers
+from determined.pytorch._dialect import opened
 from determined.pytorch._loaders import build_loaders
 from determined.pytorch._trainable import Parts, PyTorchTrainable, warm_start
-from determined.pytorch._trial import PyTorchTrial, check_instance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from determined._run import Run
+    from determined.pytorch._callbacks import Hooks
     from determined.pytorch._context import PyTorchTrialContext
+    from determined.pytorch._trial import PyTorchTrial
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,11 +77,11 @@ class Session:
 
     def train(self) -> ExitReason:
         """Train to the end of the plan, or until somebody asks to stop."""
-        check_instance(self.trial, self.context)
-        hooks = Hooks(self.trial.build_callbacks())
+        trial, hooks = opened(self.trial, self.context)
         try:
+            _rank_state.scatter_seeds(self.run.group, self.run.info.trial_seed)
             hooks.call("on_trial_startup", self.source.position.steps_completed, self.source.uuid)
-            trainable = self.restored(hooks)
+            trainable = self.restored(trial, hooks)
             hooks.call("on_training_start")
             schedule = self.plan.schedule(self._units())
             with self.context.profiler or nullcontext():
@@ -86,9 +90,9 @@ class Session:
             hooks.call("on_trial_shutdown")
             self.context.board.close()
 
-    def restored(self, hooks: Hooks) -> PyTorchTrainable:
-        """Build the loaders, and restore what there is to restore."""
-        trainable = PyTorchTrainable(self._parts(hooks))
+    def restored(self, trial: PyTorchTrial, hooks: Hooks) -> PyTorchTrainable:
+        """Build the loaders of an opened trial, and restore what there is to restore."""
+        trainable = PyTorchTrainable(self._parts(trial, hooks))
         if self.source.directory is None:
             trainable.begin(Position())
             return trainable
@@ -100,17 +104,20 @@ class Session:
             trainable.restore(self.source.directory, self.source.position)
         return trainable
 
-    def _parts(self, hooks: Hooks) -> Parts:
+    def _parts(self, trial: PyTorchTrial, hooks: Hooks) -> Parts:
         seed = self.source.numbers.data_seed if self.source.numbers else self.plan.seed
+        group = self.context.distributed.group
         return Parts(
-            trial=self.trial,
+            trial=trial,
+            trial_class=type(self.trial),
             context=self.context,
             hooks=hooks,
-            loaders=build_loaders(self.trial, self.context, seed),
+            loaders=build_loaders(trial, self.context, seed),
             info=self.run.info,
             data_seed=seed,
             is_trainer=self.plan.is_trainer,
             validation_limit=1 if self.plan.test_mode else None,
+            lockstep=Lockstep(group, launch_directory()) if group.size > 1 else None,
         )
 
     def _units(self) -> Units:

@@ -9,6 +9,7 @@ import torch
 
 from determined._errors import CheckpointError
 from determined.pytorch import _rng
+from determined.pytorch._distributed import inner
 from determined.pytorch._gradients import gradients_of, restore_gradients
 
 if TYPE_CHECKING:
@@ -34,20 +35,33 @@ def take(context: PyTorchTrialContext, hooks: Hooks, data: _rng.State) -> State:
         data: where reading the training data stands.
     """
     state: State = {
-        _MODELS: [model.state_dict() for model in context.models],
-        _OPTIMIZERS: [optimizer.state_dict() for optimizer in context.optimizers],
+        **bulk(context),
         _SCHEDULERS: [one.scheduler.state_dict() for one in context.lr_schedulers],
         "callbacks": hooks.state_dicts(),
-        "rng_state": _rng.capture(),
     }
     if context.gradients.scaler is not None:
         state[_SCALER] = context.gradients.scaler.state_dict()
-    gradients = gradients_of(context.models)
+    state.update(take_own(context, data))
+    hooks.call("on_checkpoint_save_start", state)
+    return state
+
+
+def bulk(context: PyTorchTrialContext) -> State:
+    """The large part of it."""
+    return {
+        _MODELS: [inner(model).state_dict() for model in context.models],
+        _OPTIMIZERS: [optimizer.state_dict() for optimizer in context.optimizers],
+    }
+
+
+def take_own(context: PyTorchTrialContext, data: _rng.State) -> State:
+    """What each process of a trial has of its own."""
+    state: State = {"rng_state": _rng.capture()}
+    gradients = gradients_of(map(inner, context.models))
     if any(gradients):
         state["gradients"] = gradients
     if data:
         state["data"] = data
-    hooks.call("on_checkpoint_save_start", state)
     return state
 
 
@@ -67,13 +81,13 @@ def put(state: State, context: PyTorchTrialContext, hooks: Hooks) -> None:
     )
     if context.gradients.scaler is not None and _SCALER in state:
         context.gradients.scaler.load_state_dict(state[_SCALER])
-    restore_gradients(context.models, state.get("gradients", []))
+    restore_gradients(map(inner, context.models), state.get("gradients", []))
     hooks.load_state_dicts(state.get("callbacks", {}))
 
 
 def put_models(state: Mapping[str, Any], context: PyTorchTrialContext) -> None:
     """Restore the weights alone."""
-    _each(context.models, state[_MODELS], "models")
+    _each([inner(model) for model in context.models], state[_MODELS], "models")
 
 
 def put_random_states(state: Mapping[str, Any]) -> None:
@@ -112,7 +126,8 @@ def _renamed(found: Mapping[str, Any], model: torch.nn.Module) -> Mapping[str, A
 def same_weights(one: PyTorchTrialContext, other: PyTorchTrialContext) -> bool:
     """Whether two trials' models are equal to the bit."""
     return len(one.models) == len(other.models) and all(
-        _equal(a.state_dict(), b.state_dict()) for a, b in zip(one.models, other.models, strict=True)
+        _equal(inner(a).state_dict(), inner(b).state_dict())
+        for a, b in zip(one.models, other.models, strict=True)
     )
 
 

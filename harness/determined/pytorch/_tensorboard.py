@@ -44,7 +44,7 @@ class Board:
             step: batches trained.
             metrics: names to values.
         """
-        if not self.enabled:
+        if not self.enabled or isinstance(self.writer, _Silent):
             return
         for name, value in metrics.items():
             if isinstance(value, (int, float)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from determined._errors import CheckpointError, InvalidTrialError
-from determined.pytorch import _checkpoint, _rng, _state
+from determined.pytorch import _across, _checkpoint, _rank_state, _rng, _state
 from determined.pytorch._device import to_cpu, to_device
+from determined.pytorch._distributed import averaging
 from determined.pytorch._evaluate import Evaluation
+from determined.pytorch._host_copy import HostCopy
 from determined.pytorch._lr_scheduler import Pace
 from determined.pytorch._metrics import Window, plain, training_means
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from determined._lockstep import Lockstep
     from determined._loop import Metrics, Position
     from determined._run_info import RunInfo
     from determined.pytorch._callbacks import Hooks
@@ -32,6 +36,7 @@ class Parts:
     """A trial that is built."""
 
     trial: PyTorchTrial
+    trial_class: type  # as the user wrote it
     context: PyTorchTrialContext
     hooks: Hooks
     loaders: Loaders
@@ -39,6 +44,7 @@ class Parts:
     data_seed: int
     is_trainer: bool = False
     validation_limit: int | None = None  # batches
+    lockstep: Lockstep | None = None  # with other processes
 
 
 class PyTorchTrainable:
@@ -51,17 +57,27 @@ class PyTorchTrainable:
         self._clock = parts.context.clock
         self._clock.epoch_length = parts.loaders.training.epoch_length
         self._batches: Iterator[Any] = iter(())
+        self._copy = HostCopy()
+        self._group = parts.context.distributed.group
+        self._lockstep = parts.lockstep
         self._evaluation = Evaluation(
-            parts.trial, parts.context, parts.hooks, parts.loaders.validation, parts.validation_limit
+            parts.trial,
+            parts.context,
+            parts.hooks,
+            parts.loaders.validation,
+            parts.validation_limit,
+            tick=parts.lockstep.tick if parts.lockstep else None,
         )
 
     @property
     def stop_requested(self) -> bool:
-        return self.context.get_stop_requested()
+        """Whether the trial asked to stop, in any process."""
+        return any(self._group.allgather(self.context.get_stop_requested()))
 
     def restore(self, directory: Path, position: Position) -> None:
         """Go on from a checkpoint."""
         state = _checkpoint.read(directory, self.context.device)
+        state = _rank_state.own(directory, state, self._group, self._parts.info.trial_seed)
         _state.put(state, self.context, self._hooks)
         self.begin(position, state.get("data"))
         _state.put_random_states(state)
@@ -73,8 +89,23 @@ class PyTorchTrainable:
         self.context.reducers.reset(training=True)
         for model in self.context.models:
             model.train()
+        if self._lockstep:
+            self._lockstep.begin(position.steps_completed)
 
     def train_until(self, batch: int, should_stop: Callable[[], bool]) -> None:
+        if self._hooks.of("on_train_step_start"):
+            self._hooks.call("on_train_step_start", self._step_id())
+        if self._lockstep:
+            with self._lockstep.watched():
+                self._train_until(batch, self._agreed(self._lockstep, should_stop))
+        else:
+            self._train_until(batch, should_stop)
+
+    def _agreed(self, lockstep: Lockstep, asked: Callable[[], bool]) -> Callable[[], bool]:
+        after_batch = lockstep.after_batch(asked)
+        return lambda: after_batch(self.steps_completed)
+
+    def _train_until(self, batch: int, should_stop: Callable[[], bool]) -> None:
         epoch_length = self._clock.epoch_length
         stopped = False
         while self.steps_completed < batch and not stopped:
@@ -96,6 +127,7 @@ class PyTorchTrainable:
         """The innermost loop: whatever is done here is paid for in every batch."""
         clock, add, train_batch = self._clock, self._window.add, self._parts.trial.train_batch
         prepare, after = self._preparation(), self._after_batch()
+        self._average_at(self.steps_completed)
         for index, batch in zip(range(self.steps_completed, end), self._batches, strict=False):
             clock.batch_idx = index
             add(train_batch(batch=prepare(batch), epoch_idx=epoch, batch_idx=index))
@@ -107,33 +139,58 @@ class PyTorchTrainable:
         return False
 
     def reduce(self) -> Metrics:
-        metrics = training_means(self._window.columns)
+        metrics = _across.training(training_means(self._window.columns), self._group)
         metrics.update(self.context.reducers.metrics(training=True))
         return self._counted({name: plain(value, name) for name, value in metrics.items()})
 
     def reported(self, metrics: Metrics) -> None:
-        if self._hooks.of("on_training_workload_end"):
-            self._hooks.call(
-                "on_training_workload_end", avg_metrics=dict(metrics), batch_metrics=self._window.rows()
-            )
-        self.context.board.add("", self.steps_completed, metrics)
+        if self._hooks.of("on_training_workload_end") or self._hooks.of("on_train_step_end"):
+            both = {
+                "avg_metrics": dict(metrics),
+                "batch_metrics": _across.rows(self._window.rows(), self._group),
+            }
+            self._hooks.call("on_training_workload_end", **both)
+            self._hooks.call("on_train_step_end", self._step_id(-1), both)
+        self._show("", metrics)
         self._window.reset()
         self.context.reducers.reset(training=True)
 
     def evaluate(self) -> Metrics:
-        metrics = self._evaluation.run()
-        self.context.board.add("val", self.steps_completed, metrics)
+        with self._lockstep.watched(on=self._evaluation.by_batch) if self._lockstep else nullcontext():
+            metrics = self._evaluation.run()
+        self._show("val", metrics)
         self.context.reducers.reset(training=True)
         return self._counted(metrics)
 
-    def save(self, directory: Path, position: Position) -> None:
+    def prepare_saving(self) -> None:
+        if self._group.size == 1:
+            self._copy.rehearse(_state.bulk(self.context))
+
+    def save(self, directory: Path, position: Position, *, beside: bool) -> Callable[[], None] | None:
+        if self._group.rank:
+            data = self._parts.loaders.training.state()
+            _rank_state.write(directory, _state.take_own(self.context, data), self._group)
+            return None
         state = _state.take(self.context, self._hooks, self._parts.loaders.training.state())
-        _checkpoint.write(directory, state, self._numbers(position))
-        _checkpoint.write_code(
-            directory, self._parts.info, type(self._parts.trial), is_trainer=self._parts.is_trainer
-        )
+        frozen, numbers = _checkpoint.frozen(state), self._numbers(position)
+        if beside and self._may_write_beside(frozen):
+            return partial(self._write, directory, self._copy.of(frozen), numbers)
+        self._write(directory, frozen, numbers)
         self._hooks.call("on_checkpoint_end", str(directory))
         self._hooks.call("on_checkpoint_write_end", directory)
+        return None
+
+    def _may_write_beside(self, state: Mapping[str, Any]) -> bool:
+        """Not when callbacks want to see the files at once, other processes take part, or memory is short."""
+        hooks = ("on_checkpoint_end", "on_checkpoint_write_end", "on_checkpoint_upload_end")
+        watched = any(self._hooks.of(hook) for hook in hooks)
+        return not watched and self.context.distributed.size == 1 and self._copy.fits(state)
+
+    def _write(self, directory: Path, state: Mapping[str, Any], numbers: _checkpoint.TrialState) -> None:
+        _checkpoint.write(directory, state, numbers)
+        _checkpoint.write_code(
+            directory, self._parts.info, self._parts.trial_class, is_trainer=self._parts.is_trainer
+        )
 
     def saved(self, uuid: str) -> None:
         self._hooks.call("on_checkpoint_upload_end", uuid=uuid)
@@ -149,6 +206,11 @@ class PyTorchTrainable:
             validated=position.validated,
             data_seed=self._parts.data_seed,
         )
+
+    def _step_id(self, batch: int = 0) -> int:
+        """The step, as Determined 0.12 counted them, that the batch so far from here belongs to."""
+        unit = self._parts.info.config.get("scheduling_unit")
+        return 1 + (self.steps_completed + batch) // (unit if isinstance(unit, int) and unit > 0 else 100)
 
     def _counted(self, metrics: dict[str, object]) -> dict[str, object]:
         steps = self.steps_completed
@@ -170,7 +232,18 @@ class PyTorchTrainable:
         if context.profiler is not None:
             profiler = context.profiler
             after.append(lambda _: profiler.step())
+        if self._group.size > 1 and context.gradients.aggregation.frequency > 1:
+            after.append(lambda index: self._average_at(index + 1))
         return tuple(after)
+
+    def _average_at(self, index: int) -> None:
+        """Gradients are averaged over processes once an update: in the last batch that goes into it."""
+        if self._group.size > 1:
+            averaging(self.context.models, on=(index + 1) % self.context.gradients.aggregation.frequency == 0)
+
+    def _show(self, kind: str, metrics: Metrics) -> None:
+        if self._group.rank == 0:
+            self.context.board.add(kind, self.steps_completed, metrics)
 
     def _step_schedulers(self, index: int) -> None:
         pace = Pace(self._clock.epoch_length, self.context.gradients.aggregation.frequency)

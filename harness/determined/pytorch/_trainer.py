@@ -7,22 +7,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from determined import _checkpoints
 from determined._errors import CheckpointError, InvalidTrialError
 from determined._loop import SavePolicy
-from determined._run_info import Length, RunInfo
+from determined._records import ExitReason
+from determined._run_info import TENSORBOARD_DIR, Length, RunInfo
 from determined._schedule import Period, Schedule, Units, configured
+from determined._script import Holder, Wish, script_run
 from determined.pytorch import _rng
 from determined.pytorch._checkpoint import read_numbers
 from determined.pytorch._context import PyTorchTrialContext, Setting
 from determined.pytorch._device import choose_device
+from determined.pytorch._distributed import process_group
 from determined.pytorch._gradients import Aggregation
-from determined.pytorch._script import Holder, script_run
 from determined.pytorch._session import Plan, Session, Source, open_source
 from determined.pytorch._trial import PyTorchTrial, check_class
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+
+    from determined._distributed import DistributedContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,7 @@ def init(
     *,
     hparams: Mapping[str, object] | None = None,
     exp_conf: Mapping[str, object] | None = None,
-    distributed: object = None,
+    distributed: DistributedContext | None = None,
     aggregation_frequency: int = 1,
     enable_tensorboard_logging: bool = True,
 ) -> Iterator[PyTorchTrialContext]:
@@ -84,31 +90,48 @@ def init(
     Args:
         hparams: hyperparameters.
         exp_conf: the experiment config.
-        distributed: accepted for one process only.
+        distributed: the processes of the trial; None takes those that a launcher has started.
         aggregation_frequency: batches whose gradients make one optimizer step.
         enable_tensorboard_logging: write metrics as TensorBoard event files.
     """
-    if distributed is not None and getattr(distributed, "size", 1) != 1:
-        raise InvalidTrialError(
-            "training in several processes is not supported yet", mend="leave distributed= out"
-        )
-    with script_run(hparams, exp_conf) as holder:
-        info = holder.run.info
-        if holder.supervised:
-            _rng.seed_all(info.trial_seed)
-        source = open_source(holder.run)
-        setting = Setting(
-            device=choose_device(info.slots),
-            hparams=hparams if hparams is not None or not holder.supervised else info.hparams,
-            config=exp_conf if exp_conf is not None or not holder.supervised else info.config,
-            info=info if holder.supervised else None,
-            tensorboard_dir=Path(info.run_dir) / "tensorboard",
-            aggregation=Aggregation(aggregation_frequency),
-            initial_batch=source.position.steps_completed,
-        )
-        context = _TrainerContext(setting, holder, source)
-        context.set_enable_tensorboard_logging(enable_tensorboard_logging)
-        yield context
+    wish = Wish(
+        hparams=hparams or {},
+        config=exp_conf or {},
+        distributed=distributed,
+        seed=torch.initial_seed(),  # the script seeds, if anybody does
+        slots=int(torch.cuda.is_available()),
+    )
+    with script_run(wish) as holder:
+        device = choose_device(holder.info.slots, holder.distributed)
+        with process_group(holder.distributed.group, device):
+            context = _context(holder, device, hparams, exp_conf, aggregation_frequency)
+            context.set_enable_tensorboard_logging(enable_tensorboard_logging)
+            yield context
+        holder.reason = holder.reason or ExitReason.COMPLETED
+
+
+def _context(
+    holder: Holder,
+    device: torch.device,
+    hparams: Mapping[str, object] | None,
+    exp_conf: Mapping[str, object] | None,
+    aggregation_frequency: int,
+) -> _TrainerContext:
+    info = holder.info
+    if holder.supervised:
+        _rng.seed_all(info.trial_seed)
+    source = open_source(holder.run)
+    setting = Setting(
+        device=device,
+        hparams=hparams if hparams is not None or not holder.supervised else info.hparams,
+        config=exp_conf if exp_conf is not None or not holder.supervised else info.config,
+        info=info if holder.supervised else None,
+        tensorboard_dir=Path(info.run_dir) / TENSORBOARD_DIR,
+        aggregation=Aggregation(aggregation_frequency),
+        initial_batch=source.position.steps_completed,
+        distributed=holder.distributed,
+    )
+    return _TrainerContext(setting, holder, source)
 
 
 class Trainer:

@@ -11,6 +11,8 @@ from determined.pytorch._data import data_length
 from determined.pytorch._reducers import Reducer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
     from determined.pytorch._callbacks import PyTorchCallback
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from determined.pytorch._types import Untyped
 
 _REQUIRED = ("train_batch", "build_training_data_loader", "build_validation_data_loader")
-_OLD_DIALECT = ("build_model", "optimizer", "create_lr_scheduler")
+_OLD_REQUIRED = ("build_model", "optimizer")
 
 
 class PyTorchTrial(Trial):
@@ -65,6 +67,19 @@ def overrides(trial_class: type, method: str) -> bool:
     return getattr(trial_class, method) is not getattr(PyTorchTrial, method)
 
 
+def is_old(trial_class: type) -> bool:
+    """Whether a class is one of Determined 0.12, where the harness passes the model to `train_batch`.
+
+    The old methods' names alone do not tell: later trials may use them for helpers of their own.
+    """
+    train_batch: Callable[..., object] = trial_class.train_batch  # type: ignore[attr-defined]
+    parameters = inspect.signature(train_batch).parameters
+    if "model" in parameters and parameters["model"].default is inspect.Parameter.empty:
+        return True
+    takes_it = "model" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return takes_it and all(callable(getattr(trial_class, name, None)) for name in _OLD_REQUIRED)
+
+
 def check_class(trial_class: type) -> None:
     """Refuse a class that cannot be trained.
 
@@ -73,8 +88,13 @@ def check_class(trial_class: type) -> None:
     """
     name = trial_class.__name__
     missing = [method for method in _REQUIRED if not overrides(trial_class, method)]
+    if not missing and is_old(trial_class):
+        missing = [method for method in _OLD_REQUIRED if not callable(getattr(trial_class, method, None))]
     if missing:
-        raise InvalidTrialError(f"{name} does not define {' and '.join(missing)}", mend=f"add it to {name}")
+        them = "it" if len(missing) == 1 else "them"
+        raise InvalidTrialError(
+            f"{name} does not define {' and '.join(missing)}", mend=f"add {them} to {name}"
+        )
     _check_evaluation(trial_class)
 
 
@@ -108,11 +128,6 @@ def _check_train_batch(trial: PyTorchTrial, name: str) -> None:
     try:
         signature.bind(batch=None, epoch_idx=0, batch_idx=0)
     except TypeError as error:
-        if "model" in signature.parameters and any(hasattr(trial, method) for method in _OLD_DIALECT):
-            raise InvalidTrialError(
-                f"{name} is written for Determined 0.12, which is not supported",
-                mend="build the model in __init__: self.model = context.wrap_model(...); so the optimizer",
-            ) from error
         raise InvalidTrialError(
             f"{name}.train_batch cannot be called with batch, epoch_idx and batch_idx: {error}",
             mend="declare it as train_batch(self, batch, epoch_idx, batch_idx)",

@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 
 from determined._errors import StorageError
 from determined._event_file import EventFile
-from determined._records import Ended, ExitReason, Line, Progress, Record, decode, encode
+from determined._records import (
+    Ended,
+    ExitReason,
+    Line,
+    Progress,
+    Record,
+    Stage,
+    StageEntered,
+    Training,
+    decode,
+    encode,
+)
 
 
 def append(path: Path, *records: Record, run: str = "1-0") -> None:
@@ -49,6 +60,46 @@ def test_a_record_is_in_the_file_before_the_writer_closes_it(tmp_path: Path) -> 
     with closing(EventFile(tmp_path / "e", "1-0")) as events:
         events.append(Progress(0.5))
         assert records(tmp_path / "e") == [(1, Progress(0.5))]
+
+
+def test_training_metrics_that_come_fast_wait_for_a_record_that_matters(tmp_path: Path) -> None:
+    with closing(EventFile(tmp_path / "e", "1-0")) as events:
+        for step in (1, 2, 3):
+            events.append(Training(step, {}))
+        assert records(tmp_path / "e") == [(1, Training(1, {}))]
+        events.append(StageEntered(Stage.VALIDATE))
+        assert [seq for seq, _ in records(tmp_path / "e")] == [1, 2, 3, 4]
+        events.append(Training(4, {}))
+    assert [seq for seq, _ in records(tmp_path / "e")] == [1, 2, 3, 4, 5]
+
+
+def test_training_metrics_that_come_slowly_are_written_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(EventFile(tmp_path / "e", "1-0")) as events:
+        for second in range(3):
+            monkeypatch.setattr("time.time", lambda now=1000.0 + second: now)
+            events.append(Training(second, {}))
+            assert len(records(tmp_path / "e")) == second + 1
+
+
+def test_a_full_disk_keeps_what_waits_for_another_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with closing(EventFile(tmp_path / "e", "1-0")) as events:
+        events.append(Training(1, {}))
+        events.append(Training(2, {}))
+        with monkeypatch.context() as disk:
+            disk.setattr(os, "write", full)
+            with pytest.raises(StorageError):
+                events.append(StageEntered(Stage.TRAIN))
+        events.append(StageEntered(Stage.CHECKPOINT))
+    found = records(tmp_path / "e")
+    assert [seq for seq, _ in found] == [1, 2, 3]
+    assert found[-1][1] == StageEntered(Stage.CHECKPOINT)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)

@@ -3,11 +3,13 @@ from __future__ import annotations
 import math
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
+from time import sleep
 from typing import TYPE_CHECKING
 
 import pytest
 
-from determined._errors import InvalidHP, InvalidTrialError
+from determined._errors import InvalidHP, InvalidTrialError, StorageError
 from determined._loop import Loop, Position, SavePolicy
 from determined._records import ExitReason, Stage
 from determined._run_info import RunInfo
@@ -65,6 +67,12 @@ class FakeRun:
     def should_stop(self) -> bool:
         return self.stop_asked
 
+    def asked_to_stop(self) -> bool:
+        return self.stop_asked
+
+    def together(self) -> bool:
+        return True
+
     def of(self, kind: str) -> list[object]:
         return [told[1] for told in self.told if told[0] == kind]
 
@@ -78,6 +86,9 @@ class FakeTrial:
         self.steps_completed = 0
         self.stop_requested = False
         self.positions: list[Position] = []
+        self.prepared: list[int] = []
+        self.told: list[str] = []
+        self.rest: Callable[[], None] | None = None
         self._on_batch, self._losses = on_batch, iter(losses)
 
     def train_until(self, batch: int, should_stop: Callable[[], bool]) -> None:
@@ -95,10 +106,15 @@ class FakeTrial:
     def evaluate(self) -> dict[str, object]:
         return {"loss": next(self._losses, 1.0)}
 
-    def save(self, directory: Path, position: Position) -> None:
-        self.positions.append(position)
+    def prepare_saving(self) -> None:
+        self.prepared.append(self.steps_completed)
 
-    def saved(self, uuid: str) -> None: ...
+    def save(self, directory: Path, position: Position, *, beside: bool) -> Callable[[], None] | None:
+        self.positions.append(position)
+        return self.rest if beside else None
+
+    def saved(self, uuid: str) -> None:
+        self.told.append(f"saved {uuid}")
 
     def metadata(self) -> dict[str, object]:
         return {}
@@ -240,3 +256,59 @@ def test_a_searcher_metric_that_is_missing_or_no_number_is_named(
 )
 def test_the_policy_is_read_from_the_config(config: dict[str, object], policy: SavePolicy) -> None:
     assert SavePolicy.configured(config) == policy
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_its_record_follows() -> None:
+    trained_past, run = Event(), FakeRun()
+    trial = FakeTrial(lambda batch: trained_past.set() if batch == 3 else None)
+
+    def rest() -> None:
+        assert trained_past.wait(10)
+
+    trial.rest = rest
+    assert (
+        Loop(trial, run, Schedule(max_length=4, checkpoint=Period(2)), NONE).train() is ExitReason.COMPLETED
+    )
+    told = [told for told in run.told if told[0] in {"training", "checkpoint"}]
+    assert told.index(("checkpoint", 2)) < told.index(("checkpoint", 4))
+    assert trial.told == ["saved uuid-2", "saved uuid-4"]
+    assert trial.prepared == [2]
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_training_at_the_next_report() -> None:
+    def full() -> None:
+        raise StorageError("the disk is full")
+
+    trial, run = FakeTrial(), FakeRun()
+    trial.rest = full
+    with pytest.raises(StorageError):
+        Loop(trial, run, Schedule(max_length=100, checkpoint=Period(2), report=Period(1)), NONE).train()
+    assert trial.steps_completed <= 4
+    assert (run.of("checkpoint"), run.of("enter")[-1]) == ([], "checkpoint")
+
+
+def test_a_validation_waits_for_the_checkpoint_before_it() -> None:
+    run, trial = FakeRun(), FakeTrial()
+    trial.rest = lambda: sleep(0.05)
+    Loop(trial, run, Schedule(max_length=4, checkpoint=Period(2), validation=Period(3)), NONE).train()
+    order = [told[:2] for told in run.told if told[0] in {"validation", "checkpoint"}]
+    assert order == [("checkpoint", 2), ("validation", 3), ("validation", 4), ("checkpoint", 4)]
+
+
+def test_a_trial_that_fails_still_keeps_the_checkpoint_that_is_being_written() -> None:
+    def fail(batch: int) -> None:
+        if batch == 2:
+            raise ZeroDivisionError
+
+    run, trial = FakeRun(), FakeTrial(fail)
+    trial.rest = lambda: sleep(0.05)
+    with pytest.raises(ZeroDivisionError):
+        Loop(trial, run, Schedule(max_length=4, checkpoint=Period(2)), NONE).train()
+    assert run.of("checkpoint") == [2]
+
+
+def test_what_is_saved_last_is_not_saved_beside_training() -> None:
+    run, trial = FakeRun(), FakeTrial()
+    trial.rest = lambda: pytest.fail("nothing is trained any more")
+    Loop(trial, run, Schedule(max_length=2), NONE).train()
+    assert (run.of("checkpoint"), trial.prepared) == ([2], [])

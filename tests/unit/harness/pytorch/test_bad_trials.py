@@ -131,7 +131,7 @@ class TooEarly(TinyTrial):
             "OtherNames.train_batch cannot be called with batch",
             "train_batch(self, batch, epoch_idx",
         ),
-        (OldDialect, "OldDialect is written for Determined 0.12", "build the model in __init__"),
+        (OldDialect, "OldDialect does not define optimizer", "add it to OldDialect"),
         (
             BareLoader,
             "build_training_data_loader returned a torch.utils",

@@ -174,7 +174,7 @@ def test_a_trial_is_loaded_from_the_code_in_its_checkpoint(
 
 
 def test_a_directory_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"load_data.json cannot be read"):
+    with pytest.raises(CheckpointError, match=r"holds no state_dict.pth"):
         load_trial_from_checkpoint_path(tmp_path, trial_class=TinyTrial)
 
 

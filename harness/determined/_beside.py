@@ -1,0 +1,45 @@
+"""Finishes a checkpoint in a thread while training goes on."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import ExitStack
+
+
+class Beside:
+    """One thread, at most one checkpoint at a time."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+        self._after: Callable[[], None] = lambda: None
+
+    def start(self, write: Callable[[], None], closing: ExitStack, after: Callable[[], None]) -> None:
+        """Let the thread write and close; `after` is called by whoever settles it."""
+        self._after = after
+        self._writing = self._thread.submit(_write, write, closing)
+
+    @property
+    def failed(self) -> bool:
+        return self._writing is not None and self._writing.done() and self._writing.exception() is not None
+
+    def settle(self, *, wait: bool) -> None:
+        """Raise what the thread has met, if it is done, or when it is."""
+        if self._writing is None or not (wait or self._writing.done()):
+            return
+        writing, self._writing = self._writing, None
+        writing.result()
+        self._after()
+
+    def close(self) -> None:
+        """Wait for the thread; nothing is raised any more."""
+        self._thread.shutdown()
+
+
+def _write(write: Callable[[], None], closing: ExitStack) -> None:
+    with closing:
+        write()

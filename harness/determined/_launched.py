@@ -1,0 +1,92 @@
+"""A process of a launch with several: how it takes up its part of the run, and how it says its last word."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from determined._distributed import environment_group
+from determined._group import Alone, GroupError
+from determined._ranks import GROUP_DIR_VARIABLE
+from determined._records import ExitReason
+from determined.launch import _stacks
+from determined.launch._reports import Said, tell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from determined._chief import ChiefRun
+    from determined._group import Group
+    from determined._outcome import Outcome
+
+# What a process meets when another one has gone first, in the words of torch and its back-ends.
+_CONSEQUENCES = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "ncclRemoteError")
+_GOOD = {ExitReason.COMPLETED, ExitReason.PREEMPTED, ExitReason.STOPPED}
+
+
+def launch_directory() -> Path | None:
+    """Of our own launcher; None where it did not start this process."""
+    directory = os.environ.get(GROUP_DIR_VARIABLE)
+    return Path(directory) if directory else None
+
+
+def launched_group() -> Group:
+    """The processes that our launcher has started; this one alone where it has not.
+
+    Raises:
+        GroupError: they did not all come up.
+    """
+    if launch_directory() is None:
+        return Alone()
+    group = environment_group()
+    settle(group.rank)
+    return group
+
+
+def settle(rank: int) -> None:
+    """What each of several processes does: answer where it stands, and leave the usual words to rank 0."""
+    _stacks.answer(os.environ, rank)
+    if rank:
+        logging.getLogger("determined").setLevel(logging.WARNING)
+
+
+def say(run: ChiefRun | None, outcome: Outcome, *, rank: int = 0) -> None:
+    """End a process's part of a run.
+
+    In a launch a bad end is left to the launcher to record: it alone knows whose was the first.
+    """
+    launched = launch_directory() is not None
+    if run is not None and not (launched and outcome.ended.reason not in _GOOD):
+        run.end(outcome.ended)
+    elif run is not None:
+        run.close()
+    if launched:
+        consequence = is_consequence(outcome.error)
+        said = Said(rank=rank, ended=outcome.ended, code=int(outcome.exit_code), consequence=consequence)
+        tell(os.environ, said)
+
+
+def is_consequence(error: BaseException | None) -> bool:
+    """Whether an error only says that another process of the launch has gone."""
+    if error is None or launch_directory() is None:
+        return False
+    return isinstance(error, GroupError) or any(words in str(error) for words in _CONSEQUENCES)
+
+
+@contextmanager
+def on_sigterm(ask: Callable[[], object]) -> Iterator[None]:
+    """Call `ask` when SIGTERM comes. Only a main thread can set handlers; another one does without."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, lambda _number, _frame: ask())
+    try:
+        yield
+    finally:
+        with suppress(TypeError):  # a handler that Python did not install cannot be put back
+            signal.signal(signal.SIGTERM, previous)

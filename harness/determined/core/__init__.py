@@ -1,0 +1,35 @@
+"""Determined's Core API: metrics, checkpoints, preemption and processes for a script that trains by itself.
+
+with det.core.init() as core_context:
+    core_context.train.report_training_metrics(steps_completed=1, metrics={"loss": 0.5})
+"""
+
+from __future__ import annotations
+
+from determined._distributed import DistributedContext
+from determined.core._checkpoint import CheckpointContext, DownloadMode
+from determined.core._context import Context, TensorboardMode, init
+from determined.core._experimental import ExperimentalCoreContext
+from determined.core._preempt import PreemptContext, PreemptMode
+from determined.core._profiler import ProfilerContext
+from determined.core._searcher import SearcherContext, SearcherMode, SearcherOperation, Unit
+from determined.core._train import EarlyExitReason, TrainContext
+
+__all__ = [
+    "CheckpointContext",
+    "Context",
+    "DistributedContext",
+    "DownloadMode",
+    "EarlyExitReason",
+    "ExperimentalCoreContext",
+    "PreemptContext",
+    "PreemptMode",
+    "ProfilerContext",
+    "SearcherContext",
+    "SearcherMode",
+    "SearcherOperation",
+    "TensorboardMode",
+    "TrainContext",
+    "Unit",
+    "init",
+]

@@ -1,0 +1,222 @@
+"""`core_context.checkpoint`: stores a script's files as checkpoints, and gives them back."""
+
+from __future__ import annotations
+
+import enum
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from determined import _checkpoints
+from determined._errors import CheckpointError
+from determined.core import _shards
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from determined._script import Holder
+
+
+class DownloadMode(enum.Enum):
+    """Whether the processes of a host share what one of them fetches."""
+
+    LocalWorkersShareDownload = "LOCAL_WORKERS_SHARE_DOWNLOAD"
+    NoSharedDownload = "NO_SHARED_DOWNLOAD"
+
+
+class CheckpointContext:
+    """A checkpoint is complete and on disk when these return; a process that dies leaves nothing."""
+
+    def __init__(self, holder: Holder) -> None:
+        self._holder, self._distributed = holder, holder.distributed
+        self._root = Path(holder.info.checkpoint_dir)
+
+    @contextmanager
+    def store_path(
+        self, metadata: Mapping[str, object] | None = None, *, shard: bool = False
+    ) -> Iterator[tuple[Path, str]]:
+        """Give an empty directory to fill, and the id that the checkpoint will have.
+
+        Args:
+            metadata: needs `steps_completed`, the batches trained so far.
+            shard: all processes call, each fills a directory of its own, and their files are put together.
+
+        Raises:
+            RuntimeError: another process than rank 0 calls without `shard`, or two wrote different files of
+                one name.
+            ValueError: `steps_completed` is missing.
+        """
+        if shard and self._distributed.size > 1:
+            with self._sharded(metadata or {}) as (path, uuid):
+                yield path, uuid
+            return
+        chief = self._holder.chief
+        if chief is None:
+            raise RuntimeError(
+                f"rank {self._distributed.rank} stores a checkpoint without shard=True: "
+                "call it on rank 0 only, or pass shard=True on all ranks"
+            )
+        with chief.store_checkpoint(_steps(metadata or {}), metadata or {}) as (path, uuid):
+            yield path, uuid
+
+    def upload(
+        self,
+        ckpt_dir: str | Path | None,
+        metadata: Mapping[str, object] | None = None,
+        *,
+        shard: bool = False,
+        selector: Callable[[str], bool] | None = None,
+    ) -> str:
+        """Store a copy of a directory and return the checkpoint's id.
+
+        Args:
+            ckpt_dir: what to store; with `shard` it may be None where a process has nothing.
+            metadata: needs `steps_completed`.
+            shard: all processes call.
+            selector: called with each path below the directory; says whether it is stored.
+
+        Raises:
+            ValueError: `steps_completed` is missing, or there is no directory.
+        """
+        if ckpt_dir is None and not shard:
+            raise ValueError("upload got ckpt_dir=None without shard=True")
+        if ckpt_dir is not None and not Path(ckpt_dir).is_dir():
+            raise ValueError(f"upload got {ckpt_dir}, which is no directory")
+        with self.store_path(metadata, shard=shard) as (path, uuid):
+            if ckpt_dir is not None:
+                _copy(Path(ckpt_dir), path, selector)
+        return uuid
+
+    def download(
+        self,
+        storage_id: str,
+        ckpt_dir: str | Path,
+        download_mode: DownloadMode = DownloadMode.LocalWorkersShareDownload,
+        *,
+        selector: Callable[[str], bool] | None = None,
+    ) -> None:
+        """Copy a checkpoint's files into a directory.
+
+        Args:
+            storage_id: the checkpoint's id.
+            ckpt_dir: made if it is not there.
+            download_mode: whether all processes call, and rank 0 copies for all of them.
+            selector: called with each path; says whether it is copied.
+
+        Raises:
+            CheckpointError: the checkpoint is missing or damaged.
+        """
+        shared = download_mode is DownloadMode.LocalWorkersShareDownload
+        if not shared or self._distributed.local_rank == 0:
+            _copy(self._whole(storage_id), Path(ckpt_dir), selector)
+        if shared:
+            self._distributed.broadcast_local(None)
+
+    @contextmanager
+    def restore_path(
+        self,
+        storage_id: str,
+        download_mode: DownloadMode = DownloadMode.LocalWorkersShareDownload,
+        *,
+        selector: Callable[[str], bool] | None = None,
+    ) -> Iterator[Path]:
+        """Give a directory with the checkpoint's files, to be read only.
+
+        Args:
+            storage_id: the checkpoint's id.
+            download_mode: whether all processes call, and one looks for damage for all of them.
+            selector: called with each path; says whether it will be there.
+
+        Raises:
+            CheckpointError: the checkpoint is missing or damaged.
+        """
+        path = self._directory(storage_id)
+        shared = download_mode is DownloadMode.LocalWorkersShareDownload
+        if not shared or self._distributed.local_rank == 0:
+            self._whole(storage_id)
+        if shared:
+            self._distributed.broadcast_local(None)
+        if self._holder.chief:
+            self._holder.chief.restored(storage_id)
+        if selector is None:
+            yield path
+            return
+        with tempfile.TemporaryDirectory(prefix="checkpoint-") as selected:
+            _copy(path, Path(selected), selector)
+            yield Path(selected)
+
+    def get_metadata(self, storage_id: str) -> dict[str, object]:
+        """What was stored with the checkpoint."""
+        path = self._directory(storage_id)
+        if not path.is_dir():
+            raise _missing(storage_id, self._root)
+        return _checkpoints.read_metadata(path)
+
+    def delete(self, storage_id: str) -> None:
+        """Delete a checkpoint's files."""
+        path = self._directory(storage_id)
+        if not path.is_dir():
+            raise _missing(storage_id, self._root)
+        shutil.rmtree(path)
+
+    @contextmanager
+    def _sharded(self, metadata: Mapping[str, object]) -> Iterator[tuple[Path, str]]:
+        rank, group = self._distributed.rank, self._distributed.group
+        merged = _shards.merged_metadata(self._distributed.allgather(dict(metadata)))
+        with self._holder.run.store_checkpoint(_steps(merged), merged) as (draft, uuid):
+            own = _shards.directory(draft, rank)
+            own.mkdir()
+            yield own, uuid
+            self._distributed.gather(None)
+            trouble = group.broadcast(_shards.merge(draft, group.size) if rank == 0 else "")
+            if trouble:
+                raise RuntimeError(trouble)
+
+    def _whole(self, storage_id: str) -> Path:
+        path = self._directory(storage_id)
+        problems = _checkpoints.verify(path)
+        if not path.is_dir():
+            raise _missing(storage_id, self._root)
+        if problems:
+            raise CheckpointError(
+                f"checkpoint {storage_id} is damaged: {'; '.join(problems[:3])}",
+                mend=f"use an older one, or restore its files under {self._root} from a copy",
+            )
+        return path
+
+    def _directory(self, storage_id: str) -> Path:
+        if Path(storage_id).name != storage_id:
+            raise ValueError(f"{storage_id!r} is no id of a checkpoint")
+        return self._root / storage_id
+
+
+def _missing(storage_id: str, root: Path) -> CheckpointError:
+    return CheckpointError(
+        f"there is no checkpoint {storage_id}", mend=f"`detbuild checkpoint list` shows what is under {root}"
+    )
+
+
+def _steps(metadata: Mapping[str, object]) -> int:
+    steps = metadata.get("steps_completed")
+    if isinstance(steps, bool) or not isinstance(steps, int):
+        raise ValueError(  # noqa: TRY004  (Determined's own type, and most often it is missing)
+            "the metadata of a checkpoint needs steps_completed, a whole number of batches"
+        )
+    return steps
+
+
+def _copy(source: Path, target: Path, selector: Callable[[str], bool] | None) -> None:
+    """Everything but the manifest; a directory that is selected brings nothing but itself."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.rglob("*")):
+        name = path.relative_to(source).as_posix() + ("/" if path.is_dir() else "")
+        if name == _checkpoints.MANIFEST_FILE or (selector is not None and not selector(name)):
+            continue
+        copy = target / name
+        if path.is_dir():
+            copy.mkdir(parents=True, exist_ok=True)
+        else:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)

@@ -1,0 +1,89 @@
+"""`core.init`: everything of the Core API for as long as a block lasts."""
+
+from __future__ import annotations
+
+import enum
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from determined._script import Wish, script_run
+from determined.core._checkpoint import CheckpointContext
+from determined.core._experimental import ExperimentalCoreContext
+from determined.core._preempt import PreemptContext, PreemptMode
+from determined.core._profiler import ProfilerContext
+from determined.core._searcher import SearcherContext
+from determined.core._train import TrainContext
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from determined._distributed import DistributedContext
+    from determined._script import Holder
+
+
+class TensorboardMode(enum.Enum):
+    """Accepted for compatibility: files on the TensorBoard path are in the run's folder at once."""
+
+    AUTO = "AUTO"
+    MANUAL = "MANUAL"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Context:
+    """What `core.init` gives."""
+
+    distributed: DistributedContext
+    train: TrainContext
+    checkpoint: CheckpointContext
+    preempt: PreemptContext
+    searcher: SearcherContext
+    profiler: ProfilerContext
+    experimental: ExperimentalCoreContext
+
+
+@contextmanager
+def init(
+    *,
+    distributed: DistributedContext | None = None,
+    checkpoint_storage: str | Mapping[str, object] | None = None,
+    preempt_mode: PreemptMode = PreemptMode.WorkersAskChief,
+    tensorboard_mode: TensorboardMode = TensorboardMode.AUTO,  # noqa: ARG001  (files need no sending)
+) -> Iterator[Context]:
+    """Open the run that this script was started for, or one of its own when it is run by hand.
+
+    `InvalidHP` raised inside ends the block, and the run with it, and is no failure.
+
+    Args:
+        distributed: the processes of the trial; None takes those that a launcher has started.
+        checkpoint_storage: a directory, or a config's `checkpoint_storage` with a path of the host; only for
+            scripts that are run by hand.
+        preempt_mode: how processes learn that they are to stop.
+        tensorboard_mode: of no effect.
+    """
+    wish = Wish(distributed=distributed, checkpoint_dir=_directory(checkpoint_storage))
+    with script_run(wish) as holder:
+        yield _made(holder, preempt_mode)
+
+
+def _made(holder: Holder, preempt_mode: PreemptMode) -> Context:
+    preempt = PreemptContext(holder, preempt_mode)
+    return Context(
+        distributed=holder.distributed,
+        train=TrainContext(holder),
+        checkpoint=CheckpointContext(holder),
+        preempt=preempt,
+        searcher=SearcherContext(holder),
+        profiler=ProfilerContext(),
+        experimental=ExperimentalCoreContext(),
+    )
+
+
+def _directory(storage: str | Mapping[str, object] | None) -> str | None:
+    if storage is None or isinstance(storage, str):
+        return storage
+    found = (storage.get(key) for key in ("container_path", "host_path"))
+    base = next((str(path) for path in found if path), None)
+    inner = storage.get("storage_path")
+    return str(Path(base, str(inner))) if base and inner else base

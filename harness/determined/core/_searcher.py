@@ -1,0 +1,98 @@
+"""`core_context.searcher`: how long to train, in the form that Determined had for it until 0.37."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from typing import TYPE_CHECKING
+
+from determined._errors import InvalidTrialError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from determined._script import Holder
+
+_LOG = logging.getLogger("determined.core")
+
+
+class Unit(enum.Enum):
+    """Of a length."""
+
+    EPOCHS = "EPOCHS"
+    RECORDS = "RECORDS"
+    BATCHES = "BATCHES"
+
+
+class SearcherMode(enum.Enum):
+    """Who may ask: all processes, or rank 0 alone. There is nothing to wait for in either."""
+
+    WorkersAskChief = "WORKERS_ASK_CHIEF"
+    ChiefOnly = "CHIEF_ONLY"
+
+
+class SearcherOperation:
+    """Train up to `length`, then report the metric."""
+
+    def __init__(self, holder: Holder, length: int) -> None:
+        self.length = length
+        self.completed = False
+        self._holder = holder
+
+    def report_progress(self, length: float) -> None:
+        """Say how far training has come, in the unit of `length`."""
+        self._chief_only("report_progress")
+        if not 0 <= length <= self.length:
+            raise RuntimeError(f"op.report_progress got {length!r}: it has to be between 0 and {self.length}")
+        if self._holder.chief and self.length:
+            self._holder.chief.report_progress(length / self.length)
+
+    def report_completed(self, searcher_metric: float) -> None:
+        """Say that it is done, and with which result."""
+        self._chief_only("report_completed")
+        if self.completed:
+            raise RuntimeError("op.report_completed was called twice for one operation")
+        self.completed = True
+        _LOG.info("trained to the end, with a searcher metric of %s", searcher_metric)
+        self.report_progress(self.length)
+
+    def _chief_only(self, method: str) -> None:
+        rank = self._holder.distributed.rank
+        if rank:
+            raise RuntimeError(f"op.{method} was called by rank {rank}: only rank 0 may call it")
+
+
+class SearcherContext:
+    def __init__(self, holder: Holder) -> None:
+        self._holder = holder
+
+    def operations(
+        self,
+        searcher_mode: SearcherMode = SearcherMode.WorkersAskChief,  # noqa: ARG002  (nothing is asked)
+        auto_ack: bool = True,  # noqa: ARG002, FBT001, FBT002  (Determined's own signature)
+    ) -> Iterator[SearcherOperation]:
+        """One operation of `searcher.max_length`; of length 1 in a script that is run by hand.
+
+        Raises:
+            RuntimeError: the script went on without `op.report_completed`.
+        """
+        operation = SearcherOperation(self._holder, self._length())
+        yield operation
+        if self._holder.chief and not operation.completed:
+            raise RuntimeError("call op.report_completed(metric) at the end of each searcher operation")
+
+    def get_configured_units(self) -> Unit | None:
+        """The unit of `searcher.max_length`; None where the script decides on its length."""
+        length = self._holder.info.max_length
+        return Unit[length.unit.upper()] if length else None
+
+    def _length(self) -> int:
+        info = self._holder.info
+        if info.max_length is not None:
+            return 1 if info.test_mode else info.max_length.count
+        if not self._holder.supervised:
+            return 1
+        raise InvalidTrialError(
+            "the script asks for searcher operations, and the config does not say how long to train",
+            mend="set searcher.max_length, for example {batches: 1000}",
+        )

@@ -1,0 +1,1 @@
+"""Launchers: `python3 -m determined.launch.torch_distributed` starts one process for each slot."""

@@ -1,0 +1,122 @@
+"""Of all that the ranks of a launch told at their end: what was the cause, and how to say it."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from determined._exit_codes import ExitCode
+from determined._records import Ended, ExitReason
+from determined.launch._reports import Left, Said
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_SHOWN = 10  # lines of output in a message
+_GOOD = {ExitReason.COMPLETED, ExitReason.PREEMPTED, ExitReason.STOPPED}
+
+
+@dataclass(slots=True)
+class End:
+    """How one rank ended, as far as is known."""
+
+    said: Said | None = None
+    left: Left | None = None
+    killed: bool = False  # by the launcher, for another rank's sake
+
+    def bad(self, *, is_trial: bool) -> bool:
+        """Whether the others wait for it in vain."""
+        if self.said is not None:
+            return self.said.ended.reason not in _GOOD
+        return self.left is not None and (self.left.code != 0 or is_trial)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a launch that failed comes down to. INVALID_HP is among them, and is no failure of the run."""
+
+    ended: Ended
+    code: int
+    told: bool = False  # on stderr, by the rank itself
+
+
+@dataclass(slots=True)
+class Ends:
+    """The ends of all ranks, in the order in which they were learnt."""
+
+    size: int
+    is_trial: bool  # the harness's own worker, which always says how it ended
+    of: dict[int, End] = field(default_factory=dict)
+    hung: Failure | None = None
+
+    def learn(self, report: Said | Left) -> None:
+        end = self.of.setdefault(report.rank, End())
+        if isinstance(report, Said):
+            end.said = report
+        else:
+            end.left = report
+
+    def failed(self) -> bool:
+        return self.hung is not None or any(end.bad(is_trial=self.is_trial) for end in self.of.values())
+
+    def failure(self) -> Failure | None:
+        """The cause: what was a consequence of something else comes last."""
+        if self.hung is not None:
+            return self.hung
+        bad = [
+            (rank, end) for rank, end in self.of.items() if end.bad(is_trial=self.is_trial) and not end.killed
+        ]
+        if not bad:
+            return None
+        rank, end = min(bad, key=lambda each: bool(each[1].said and each[1].said.consequence))
+        alike = len(bad) == self.size and len({_words(each) for _, each in bad}) == 1
+        return _failure(end, "" if alike or self.size == 1 else f"rank {rank} of {self.size}: ")
+
+
+def _words(end: End) -> str:
+    return end.said.ended.message if end.said else repr(end.left)
+
+
+def _failure(end: End, whose: str) -> Failure:
+    if end.said is not None:
+        ended = replace(end.said.ended, message=whose + end.said.ended.message)
+        return Failure(ended, end.said.code, told=True)
+    assert end.left is not None
+    code, tail = end.left.code, end.left.tail
+    message = f"{whose or 'the process '}{how(code)}{shown(tail)}"
+    ended = Ended(ExitReason.ERROR, message=message, mend=_mend(code))
+    return Failure(ended, 128 - code if code < 0 else code or ExitCode.USER_ERROR)
+
+
+def how(code: int) -> str:
+    """In words."""
+    if code < 0:
+        return f"was ended by {_name(-code)}"
+    return f"ended with exit code {code}" + ("" if code else " before the trial was done")
+
+
+def shown(tail: Sequence[str]) -> str:
+    """The last lines of a rank's output, to append to a message."""
+    lines = [line for line in tail if line.strip()][-_SHOWN:]
+    return "; its last output:\n" + "\n".join(f"  {line}" for line in lines) if lines else ""
+
+
+def _mend(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "the kernel sends it when memory is full: lower the batch size, or use fewer loader workers"
+    if code == 0:
+        return "user code must not call os._exit: return from the trial's methods, or raise"
+    return "see the output of that rank"
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def pids_of(began: Mapping[int, int], ends: Ends) -> dict[int, int]:
+    """The programs that still run."""
+    return {rank: pid for rank, pid in began.items() if rank not in ends.of or ends.of[rank].left is None}

@@ -1,0 +1,188 @@
+"""Starts the processes of one launch by torch's elastic launcher, and sees them to their end.
+
+The tree: this launcher, torch's below it, below that one `wrap_rank` a rank, below each the program. Signals
+go from here straight to the programs: torch's launcher would give them 30 seconds and then kill.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from determined._exit_codes import ExitCode
+from determined._ranks import GROUP_DIR_VARIABLE
+from determined._records import Ended, ExitReason
+from determined.exec import ENTRY
+from determined.exec._children import die_with_parent
+from determined.exec._watch import Signals
+from determined.launch._failure import End, Ends, Failure, pids_of
+from determined.launch._hang import TIMEOUT, TIMEOUT_VARIABLE, Watchdog, hung
+from determined.launch._reports import Began, Inbox, Left, Report, Said
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_GRACE = 5.0  # seconds that the others have to say what they know, once one has failed
+_LOOK = 0.5  # seconds between looks at the ranks
+# Not `-m torch.distributed.run`: that puts the context first on the path, and its json.py is not for torch.
+# How the ranks ended we know and tell ourselves, so its own account of that is left out.
+_TORCH = """
+import sys
+sys.path[:] = filter(None, sys.path)
+import logging
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main
+logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+try:
+    main()
+except ChildFailedError:
+    sys.exit(1)
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Launch:
+    """What to start, and how often."""
+
+    command: tuple[str, ...]  # of one rank
+    size: int
+    options: tuple[str, ...] = ()  # for torch's launcher, after ours
+    is_trial: bool = False  # the harness's own worker
+    context_dir: str = ""
+
+
+def run(launch: Launch, environ: Mapping[str, str]) -> Failure | None:
+    """Start all ranks and wait for them; None when all has gone well."""
+    if importlib.util.find_spec("torch") is None:
+        return _no_torch(launch.size)
+    directory = Path(tempfile.mkdtemp(prefix="detbuild-"))
+    signals, inbox = Signals(), Inbox(directory)
+    try:
+        torch = subprocess.Popen(
+            torch_command(launch),
+            env=_environment(launch, directory, environ),
+            start_new_session=True,  # a shell above us sends signals to its whole group
+            preexec_fn=die_with_parent,  # noqa: PLW1509  (there is no other thread yet)
+        )
+        watch = _Watch(launch, directory, torch, _timeout(environ))
+        return watch.until_ended(signals, inbox)
+    finally:
+        inbox.close()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def torch_command(launch: Launch) -> list[str]:
+    own = ["--standalone", "--nproc-per-node", str(launch.size), "--max-restarts", "0", "--no-python"]
+    rank = [sys.executable, str(ENTRY), "rank", "RANK", *launch.command]
+    return [sys.executable, "-c", _TORCH, *own, *launch.options, *rank]
+
+
+def _environment(launch: Launch, directory: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // launch.size))}
+    own = {GROUP_DIR_VARIABLE: str(directory), "USE_TORCH_DISTRIBUTED": "True"}
+    return {**threads, **environ, **own}
+
+
+def _timeout(environ: Mapping[str, str]) -> float:
+    try:
+        return float(environ.get(TIMEOUT_VARIABLE, TIMEOUT))
+    except ValueError:
+        return TIMEOUT
+
+
+def _no_torch(size: int) -> Failure:
+    ended = Ended(
+        ExitReason.HOPELESS,
+        message=f"{size} processes are to be started by torch's launcher, and torch is not installed",
+        mend="add torch to requirements.txt, or set resources.slots_per_trial to 1",
+    )
+    return Failure(ended, ExitCode.HOPELESS)
+
+
+class _Watch:
+    def __init__(
+        self, launch: Launch, directory: Path, torch: subprocess.Popen[bytes], timeout: float
+    ) -> None:
+        self._launch, self._directory, self._torch = launch, directory, torch
+        self._ends = Ends(launch.size, launch.is_trial)
+        self._began: dict[int, int] = {}
+        self._dog = Watchdog(directory, launch.size, timeout)
+        self._deadline: float | None = None
+        self._stop_asked = False
+
+    def until_ended(self, signals: Signals, inbox: Inbox) -> Failure | None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(signals, selectors.EVENT_READ)
+            selector.register(inbox, selectors.EVENT_READ)
+            while self._torch.poll() is None:
+                selector.select(_LOOK)
+                for number in signals.take():
+                    self._forward(number)
+                for report in inbox.take():
+                    self._learn(report)
+                self._judge()
+        for report in inbox.take():
+            self._learn(report)
+        self._kill()
+        return self._failure()
+
+    def _learn(self, report: Report) -> None:
+        if isinstance(report, Began):
+            self._began[report.rank] = report.pid
+        elif isinstance(report, (Said, Left)):
+            self._ends.learn(report)
+
+    def _forward(self, number: int) -> None:
+        """A trial's rank 0 tells the others of SIGTERM when it can stop; everything else is for all."""
+        self._stop_asked |= number == signal.SIGTERM
+        for rank, pid in pids_of(self._began, self._ends).items():
+            if rank == 0 or not (self._launch.is_trial and number == signal.SIGTERM):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
+    def _judge(self) -> None:
+        now = time.monotonic()
+        if self._deadline is None and self._ends.failed():
+            self._deadline = now + _GRACE
+        if self._deadline is not None:
+            if now > self._deadline:
+                self._kill()
+            return
+        silence = self._dog.silent()
+        if silence:
+            pids = pids_of(self._began, self._ends)
+            self._ends.hung = hung(self._directory, pids, self._launch.context_dir, silence)
+            self._deadline = now
+            self._kill()
+
+    def _kill(self) -> None:
+        """What still runs waits for a rank that has gone."""
+        for rank, pid in pids_of(self._began, self._ends).items():
+            self._ends.of.setdefault(rank, End()).killed = True
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+    def _failure(self) -> Failure | None:
+        failure, code = self._ends.failure(), self._torch.returncode
+        if failure is None and code:
+            how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+            ended = Ended(
+                ExitReason.ERROR,
+                message=f"torch's launcher ended {how}",
+                mend="see the last lines of its output",
+            )
+            return Failure(ended, code if code > 0 else 128 - code)
+        if failure is not None and self._stop_asked and failure.code == 128 + signal.SIGTERM:
+            return Failure(Ended(ExitReason.PREEMPTED), failure.code)
+        return failure

@@ -1,0 +1,17 @@
+"""Ends a run whose entrypoint names a launcher that is not carried: hopeless, and in plain words."""
+
+from __future__ import annotations
+
+import os
+
+from determined._exit_codes import ExitCode
+from determined._records import Ended, ExitReason
+from determined._run_info import RunInfo
+from determined.launch._failure import Failure
+from determined.launch.torch_distributed import conclude
+
+
+def refuse(cause: str, *, mend: str) -> int:
+    """Return the exit code."""
+    ended = Ended(ExitReason.HOPELESS, message=cause, mend=mend)
+    return conclude(Failure(ended, ExitCode.HOPELESS), RunInfo.from_environ(os.environ))

@@ -1,0 +1,98 @@
+"""What the processes of a launch tell their launcher: small datagrams, over a socket in its directory."""
+
+from __future__ import annotations
+
+import json
+import socket
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from determined._ranks import GROUP_DIR_VARIABLE, RANK_VARIABLE
+from determined._records import Ended, ExitReason, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SOCKET = "reports"
+_LARGEST = 1 << 16  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """A rank's program was started."""
+
+    rank: int
+    pid: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Said:
+    """A trial's process says how it ended."""
+
+    rank: int
+    ended: Ended
+    code: int
+    consequence: bool  # another process's end was the cause
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Left:
+    """A rank's program has ended."""
+
+    rank: int
+    code: int  # negative: the signal that ended it
+    tail: tuple[str, ...]  # the last lines of its output
+
+
+Report: TypeAlias = Began | Said | Left
+
+
+class Inbox:
+    """The launcher's end."""
+
+    def __init__(self, directory: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(directory / _SOCKET))
+        self._socket.setblocking(False)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def take(self) -> list[Report]:
+        """What has come since the last call."""
+        reports: list[Report] = []
+        with suppress(BlockingIOError):
+            while True:
+                reports.append(_decoded(self._socket.recv(_LARGEST)))
+        return reports
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def tell(environ: Mapping[str, str], report: Report) -> None:
+    """Send a report to the launcher that the environment names, if it is still there."""
+    directory = environ.get(GROUP_DIR_VARIABLE)
+    if not directory:
+        return
+    data = json.dumps({"kind": type(report).__name__, **asdict(report)}).encode()
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as own:
+        own.sendto(data, str(Path(directory, _SOCKET)))
+
+
+def rank_of(environ: Mapping[str, str]) -> int:
+    return int(environ.get(RANK_VARIABLE, "0"))
+
+
+def _decoded(data: bytes) -> Report:
+    raw = json.loads(data)
+    kind = raw.pop("kind")
+    if kind == "Began":
+        return Began(**raw)
+    if kind == "Left":
+        return Left(**{**raw, "tail": tuple(raw["tail"])})
+    ended = raw.pop("ended")
+    stage = Stage(ended["stage"]) if ended["stage"] else None
+    return Said(ended=Ended(ExitReason(ended["reason"]), stage, ended["message"], ended["mend"]), **raw)

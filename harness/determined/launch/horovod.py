@@ -1,0 +1,15 @@
+"""Determined's launcher for Horovod, which is not carried: it names what takes its place."""
+
+from __future__ import annotations
+
+import sys
+
+from determined.launch._replaced import refuse
+
+if __name__ == "__main__":
+    sys.exit(
+        refuse(
+            "determined.launch.horovod: Horovod is no longer maintained",
+            mend="use determined.launch.torch_distributed instead: PyTorch trials stay as they are",
+        )
+    )

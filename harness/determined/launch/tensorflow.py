@@ -1,0 +1,15 @@
+"""Determined's launcher for TensorFlow, which is not carried: it names what takes its place."""
+
+from __future__ import annotations
+
+import sys
+
+from determined.launch._replaced import refuse
+
+if __name__ == "__main__":
+    sys.exit(
+        refuse(
+            "determined.launch.tensorflow: MultiWorkerMirroredStrategy spans hosts, detbuild trains on one",
+            mend="use tf.distribute.MirroredStrategy in a script: `entrypoint: python3 train.py`",
+        )
+    )

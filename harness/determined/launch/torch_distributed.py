@@ -1,0 +1,132 @@
+"""Starts one process for each slot: `python3 -m determined.launch.torch_distributed python3 train.py`.
+
+    python3 -m determined.launch.torch_distributed [OPTIONS OF torchrun --] PROGRAM ARGS...
+    python3 -m determined.launch.torch_distributed [OPTIONS OF torchrun --] --trial MODULE:CLASS
+
+The processes find each other by `torch.distributed.init_process_group()` or `pytorch.init()` or
+`core.DistributedContext.from_torch_distributed()`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from determined._event_file import EventFile
+from determined._exit_codes import ExitCode
+from determined._ranks import alone_environ
+from determined._records import ExitReason
+from determined._run_info import EVENTS_FILE, RunInfo
+from determined.exec import ENTRY
+from determined.launch._launcher import Launch, run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from determined.launch._failure import Failure
+
+_PROCESSES = re.compile(r"--nproc[-_]per[-_]node(?:=(?P<count>\d+))?")
+_USAGE = (__doc__ or "").partition("\n\n")[2].partition("\n\n")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The command line, understood."""
+
+    options: tuple[str, ...]  # of torchrun
+    command: tuple[str, ...]
+    is_trial: bool = False
+
+    @property
+    def processes(self) -> int | None:
+        """What the options ask for."""
+        for option, following in zip(self.options, (*self.options[1:], ""), strict=False):
+            match = _PROCESSES.fullmatch(option)
+            count = (match["count"] or following) if match else ""
+            if count.isdigit():
+                return int(count)
+        return None
+
+
+def parse(argv: Sequence[str]) -> Request | None:
+    """None when there is nothing to start."""
+    options: Sequence[str] = ()
+    if "--" in argv and argv[0].startswith("-") and argv[0] != "--trial":
+        at = argv.index("--")
+        options, argv = argv[:at], argv[at + 1 :]
+    if argv[:1] == ["--trial"] and len(argv) == 2:  # noqa: PLR2004  (the option and its value)
+        return Request(tuple(options), (sys.executable, str(ENTRY), "worker", argv[1]), is_trial=True)
+    if not argv or argv[0].startswith("-"):
+        return None
+    is_script = argv[0].endswith(".py") and not os.access(argv[0], os.X_OK)
+    return Request(tuple(options), ((sys.executable,) if is_script else ()) + tuple(argv))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return the exit code of the first rank that failed, else 0."""
+    request = parse(list(sys.argv[1:] if argv is None else argv))
+    if request is None:
+        sys.stderr.write(f"usage:\n{_USAGE}\n")
+        return ExitCode.HOPELESS
+    info = RunInfo.from_environ(os.environ)
+    slots = info.slots if info else 1
+    if slots <= 1 and not request.options:
+        return _become(request.command)
+    launch = Launch(
+        command=request.command,
+        size=request.processes or max(1, slots),
+        options=request.options,
+        is_trial=request.is_trial,
+        context_dir=info.context_dir if info else str(Path.cwd()),
+    )
+    return conclude(run(launch, os.environ), info)
+
+
+def run_worker() -> int:
+    """Train the trial class of the run, in as many processes as it has slots."""
+    info = RunInfo.from_environ(os.environ)
+    assert info is not None, "the supervisor sets the run folder"
+    launch = Launch(
+        command=(sys.executable, str(ENTRY), "worker"),
+        size=info.slots,
+        is_trial=True,
+        context_dir=info.context_dir,
+    )
+    return conclude(run(launch, os.environ), info)
+
+
+def conclude(failure: Failure | None, info: RunInfo | None) -> int:
+    """Write the last record of a launch that failed, and say why; return the exit code."""
+    if failure is None:
+        return ExitCode.DONE
+    ended = failure.ended
+    if ended.reason is ExitReason.PREEMPTED:
+        return failure.code
+    if ended.reason.failed and not failure.told:
+        sys.stderr.write(f"error: {ended.message}\n" + (f"  mend: {ended.mend}\n" if ended.mend else ""))
+    if info is not None:
+        events = EventFile(Path(info.run_dir) / EVENTS_FILE, info.name)
+        events.append(ended)
+        events.close()
+    return failure.code
+
+
+def _become(command: Sequence[str]) -> int:
+    """One process needs no launcher: this one turns into it, with the variables that a launcher sets."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    try:
+        os.execvpe(command[0], list(command), {**alone_environ(port), **os.environ})  # noqa: S606  (no shell is meant)
+    except OSError as error:
+        sys.stderr.write(f"error: cannot start {command[0]}: {error.strerror}\n")
+        return 127
+
+
+if __name__ == "__main__":
+    sys.exit(main())

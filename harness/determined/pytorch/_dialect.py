@@ -1,0 +1,148 @@
+"""Trials of Determined 0.12, which leave model, optimizer and step to the harness, made into today's kind."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from determined._errors import InvalidTrialError
+from determined.pytorch._callbacks import Hooks
+from determined.pytorch._lr_scheduler import LRScheduler
+from determined.pytorch._trial import PyTorchTrial, check_instance, is_old, overrides
+
+if TYPE_CHECKING:
+    from determined.pytorch._context import PyTorchTrialContext
+    from determined.pytorch._reducers import Reducer
+    from determined.pytorch._types import Untyped
+
+_MIXED = ("O1", "O2", "O3")  # levels of optimizations.mixed_precision
+
+
+def opened(trial: Untyped, context: PyTorchTrialContext) -> tuple[PyTorchTrial, Hooks]:
+    """Check a trial that was just made, and give it as one of today's, with its callbacks.
+
+    A trial of the old dialect builds its model, optimizer and scheduler here.
+
+    Raises:
+        InvalidTrialError: it cannot be trained as it is written.
+    """
+    if is_old(type(trial)):
+        hooks = Hooks(trial.build_callbacks())
+        return _adapted(trial, context, hooks), hooks
+    check_instance(trial, context)
+    hooks = Hooks(trial.build_callbacks())
+    if hooks.of("on_before_optimizer_step"):
+        raise InvalidTrialError(
+            "a callback overrides on_before_optimizer_step, and the trial steps its optimizer itself",
+            mend="pass what it does to context.step_optimizer(optimizer, clip_grads=...)",
+        )
+    return trial, hooks
+
+
+def build_model(trial: Untyped, context: PyTorchTrialContext) -> None:
+    """Let a trial of the old dialect build its model; one of today's has done so."""
+    if is_old(type(trial)):
+        context.wrap_model(trial.build_model())
+
+
+def _adapted(trial: Untyped, context: PyTorchTrialContext, hooks: Hooks) -> PyTorchTrial:
+    if _mixed_precision(context):
+        context.experimental.use_amp()
+    build_model(trial, context)
+    context.wrap_optimizer(trial.optimizer(context.get_model()))
+    scheduler = _scheduler(trial, context)
+    if scheduler is not None:
+        context.wrap_lr_scheduler(scheduler.scheduler, scheduler.step_mode, scheduler.frequency)
+    whole = overrides(type(trial), "evaluate_full_dataset")
+    return (_AdaptedWhole if whole else _AdaptedByBatch)(trial, context, hooks)
+
+
+def _scheduler(trial: Untyped, context: PyTorchTrialContext) -> LRScheduler | None:
+    create = getattr(trial, "create_lr_scheduler", None)
+    scheduler = create(context.get_optimizer()) if create else None
+    if scheduler is None or isinstance(scheduler, LRScheduler):
+        return scheduler
+    raise InvalidTrialError(
+        f"create_lr_scheduler returned a {type(scheduler).__name__}",
+        mend="return determined.pytorch.LRScheduler(scheduler, step_mode), or None",
+    )
+
+
+def _mixed_precision(context: PyTorchTrialContext) -> bool:
+    """What apex did by itself at these levels, torch's own mixed precision does here."""
+    options = context.get_experiment_config().get("optimizations")
+    return isinstance(options, Mapping) and options.get("mixed_precision") in _MIXED
+
+
+class _Adapted(PyTorchTrial):
+    """One of today's trials that hands model and batch to one of the old ones, and does its step."""
+
+    def __init__(self, trial: Untyped, context: PyTorchTrialContext, hooks: Hooks) -> None:
+        super().__init__(context)
+        self.inner = trial
+        self._model, self._optimizer = context.get_model(), context.get_optimizer()
+        before = hooks.of("on_before_optimizer_step")
+        self._before_step = _calling(before, self._model) if before else None
+
+    def train_batch(self, batch: Untyped, epoch_idx: int, batch_idx: int) -> torch.Tensor | dict[str, Any]:
+        outcome: torch.Tensor | dict[str, Any] = self.inner.train_batch(
+            batch=batch, model=self._model, epoch_idx=epoch_idx, batch_idx=batch_idx
+        )
+        self.context.backward(_loss(outcome))
+        self.context.step_optimizer(self._optimizer, self._before_step)
+        return outcome
+
+    def build_training_data_loader(self) -> Untyped:
+        return self.inner.build_training_data_loader()
+
+    def build_validation_data_loader(self) -> Untyped:
+        return self.inner.build_validation_data_loader()
+
+    def evaluation_reducer(self) -> Reducer | dict[str, Reducer]:
+        reducer: Reducer | dict[str, Reducer] = self.inner.evaluation_reducer()
+        return reducer
+
+    def get_batch_length(self, batch: Untyped) -> int:
+        return int(self.inner.get_batch_length(batch))
+
+
+class _AdaptedByBatch(_Adapted):
+    def evaluate_batch(self, batch: Untyped) -> Untyped:  # type: ignore[override]
+        return _called(self.inner.evaluate_batch, batch=batch, model=self._model)
+
+
+class _AdaptedWhole(_Adapted):
+    def evaluate_full_dataset(self, data_loader: Untyped) -> Untyped:
+        return _called(self.inner.evaluate_full_dataset, data_loader=data_loader, model=self._model)
+
+
+def _loss(outcome: object) -> torch.Tensor:
+    loss = outcome.get("loss") if isinstance(outcome, Mapping) else outcome
+    if isinstance(loss, torch.Tensor):
+        return loss
+    raise InvalidTrialError(
+        "train_batch returned no loss to go backward from",
+        mend="return the loss as a tensor, or a dict that has it as `loss`",
+    )
+
+
+def _calling(hooks: tuple[Callable[..., object], ...], model: torch.nn.Module) -> Callable[[object], object]:
+    """As the argument `clip_grads`: the hooks were always given an iterator each."""
+
+    def call(_: object) -> None:
+        for hook in hooks:
+            hook(model.parameters())
+
+    return call
+
+
+def _called(method: Callable[..., Untyped], **named: object) -> Untyped:
+    """By name, as Determined did, and by position where the trial chose names of its own."""
+    try:
+        inspect.signature(method).bind(**named)
+    except TypeError:
+        return method(*named.values())
+    return method(**named)
