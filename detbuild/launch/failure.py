@@ -187,6 +187,7 @@ def _never_began(evidence: Evidence, code: int, name: str | None) -> Verdict:
     return Verdict(
         Outcome.HOPELESS,
         f"the {evidence.kind} could not run the harness: {why}",
+        "look for what is in its way in environment_variables and bind_mounts; "
         "the image needs Python 3.10 or newer as python3, of this machine's architecture",
     )
 

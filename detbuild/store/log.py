@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from detbuild.store.reading import open_written
 from determined._run_info import OUTPUT_LIMIT
 from determined.exec._output import MARK, kept
 
@@ -31,9 +32,10 @@ class LogFile:
 
     def blocks(self) -> Iterator[bytes]:
         """Yield what was appended since the last look; nothing while there is no file."""
-        if not self.path.exists():
+        file = open_written(self.path)
+        if file is None:
             return
-        with self.path.open("rb") as file:
+        with file:
             left_out = self._seek(file)
             while block := file.read(_BLOCK):
                 place = file.tell()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 from detbuild.store.log import LogFile
+from detbuild.store.reading import open_written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,11 +57,11 @@ def tail(folder: RunFolder, lines: int = TAIL_LINES) -> tuple[str, ...]:
 
 
 def _last(path: Path, lines: int) -> tuple[str, ...]:
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - _TAIL))
-            data = file.read(_TAIL)
-    except FileNotFoundError:
+    file = open_written(path)
+    if file is None:
         return ()
+    with file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TAIL))
+        data = file.read(_TAIL)
     return tuple(_text(line)[:500] for line in data.splitlines()[-lines:])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from detbuild.store.reading import open_written
 from determined._records import Line, decode
 
 if TYPE_CHECKING:
@@ -135,9 +136,8 @@ class RecordFile:
 
     def new(self) -> Iterator[Line]:
         """Yield what was appended since the last look; nothing while there is no file."""
-        try:
-            file = self.path.open("rb", buffering=0)
-        except FileNotFoundError:
+        file = open_written(self.path)
+        if file is None:
             return
         with file:
             file.seek(self.parser.offset)

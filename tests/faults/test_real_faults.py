@@ -36,14 +36,16 @@ pytestmark = pytest.mark.engine
 
 MODEL = Path(__file__).parent / "model"
 BATCHES = 40
+HOLD = 16
 CONFIG: Mapping[str, object] = {
     "name": "fault",
     "entrypoint": ["python3", "train.py"],
     "searcher": {"name": "single", "metric": "accuracy", "smaller_is_better": False},
     "resources": {"slots_per_trial": 0},
-    "hyperparameters": {"batches": BATCHES, "pace": 0.05, "ballast": 10},
+    # At batch `hold` a trial waits until it is told to go on, so that faults need not hurry.
+    "hyperparameters": {"batches": BATCHES, "pace": 0.01, "ballast": 10, "hold": HOLD},
 }
-SLOW = {"batches": BATCHES, "pace": 0.2, "ballast": 10}  # so that a new controller is up before the end
+ENDLESS = {"batches": 10_000, "pace": 0.05, "ballast": 10, "hold": 0}
 PATIENCE = 60  # seconds
 
 
@@ -88,6 +90,10 @@ class Trial:
 
     def train_until(self, batch: int) -> None:
         self.until(lambda: self.steps() >= batch, what=f"batch {batch}")
+
+    def go_on(self) -> None:
+        """Let it train past the batch at which it holds."""
+        (self.folder.checkpoints / "go").touch()
 
     def end(self) -> ExperimentState:
         return wait(self.home, self.id, list[Event]().append)
@@ -149,6 +155,7 @@ def submit(tmp_path: Path, engine: DockerEngine) -> Iterator[Callable[..., Trial
 
 
 def assert_whole(trial: Trial, outcomes: list[str], *, restarts: int = 0) -> None:
+    trial.go_on()
     state = trial.end()
     assert (state.state, trial.outcomes()) == ("COMPLETED", outcomes)
     assert state.trials[1].restarts == restarts
@@ -165,8 +172,8 @@ def test_nothing_goes_wrong(submit: Callable[..., Trial]) -> None:
 
 
 def test_the_controller_is_killed_again_and_again(submit: Callable[..., Trial]) -> None:
-    trial = submit(hyperparameters=SLOW)
-    for batch in (3, 12, 21):
+    trial = submit()
+    for batch in (3, 8, HOLD):
         trial.train_until(batch)
         trial.kill_controller()
         assert resume(trial.home) == (trial.id,)
@@ -174,15 +181,15 @@ def test_the_controller_is_killed_again_and_again(submit: Callable[..., Trial]) 
 
 
 def test_a_controller_that_is_gone_is_replaced_by_whoever_waits(submit: Callable[..., Trial]) -> None:
-    trial = submit(hyperparameters=SLOW)
-    trial.train_until(5)
+    trial = submit()
+    trial.train_until(HOLD)
     trial.kill_controller()
     assert_whole(trial, ["completed"])
 
 
 def test_the_worker_is_killed(submit: Callable[..., Trial]) -> None:
     trial = submit()
-    trial.train_until(12)
+    trial.train_until(HOLD)
     os.kill(trial.worker(), signal.SIGKILL)
     assert_whole(trial, ["user_error", "completed"], restarts=1)
     assert trial.state().trials[1].runs[0].finished.signal == "SIGKILL"  # type: ignore[union-attr]
@@ -190,29 +197,30 @@ def test_the_worker_is_killed(submit: Callable[..., Trial]) -> None:
 
 def test_the_supervisor_is_killed(submit: Callable[..., Trial]) -> None:
     trial = submit()
-    trial.train_until(12)
+    trial.train_until(HOLD)
     docker("kill", trial.container())
     assert_whole(trial, ["infrastructure", "completed"])
 
 
 def test_the_container_is_removed(submit: Callable[..., Trial]) -> None:
     trial = submit()
-    trial.train_until(12)
+    trial.train_until(HOLD)
     docker("rm", "-f", trial.container())
     assert_whole(trial, ["lost", "completed"])
 
 
 def test_controller_and_container_are_killed_together(submit: Callable[..., Trial]) -> None:
-    trial = submit(hyperparameters=SLOW)
-    trial.train_until(12)
+    trial = submit()
+    trial.train_until(HOLD)
     trial.kill_controller()
     docker("kill", trial.container())
+    resume(trial.home)
     assert_whole(trial, ["infrastructure", "completed"])
 
 
 def test_somebody_stops_the_container(submit: Callable[..., Trial]) -> None:
     trial = submit()
-    trial.train_until(12)
+    trial.train_until(HOLD)
     docker("stop", trial.container())
     assert_whole(trial, ["preempted", "completed"])
 
@@ -222,19 +230,20 @@ def test_memory_runs_out(submit: Callable[..., Trial], tmp_path: Path) -> None:
     context.mkdir()
     (context / "train.py").write_bytes((MODEL / "train.py").read_bytes())
     (context / "hog").touch()
-    trial = submit(context, hyperparameters={"batches": BATCHES, "pace": 0.05, "ballast": 10})
+    trial = submit(context)
     docker("update", "--memory", "64m", "--memory-swap", "64m", trial.container())
     assert_whole(trial, ["out_of_memory", "completed"], restarts=1)
     assert "out of memory" in trial.state().trials[1].runs[0].finished.message  # type: ignore[union-attr]
 
 
 def test_the_newest_checkpoint_is_damaged(submit: Callable[..., Trial]) -> None:
-    trial = submit(hyperparameters=SLOW)
-    trial.train_until(16)
+    trial = submit()
+    trial.train_until(HOLD)
     trial.kill_controller()
     docker("kill", trial.container())
     newest = trial.state().trials[1].progress.checkpoints[0]
     os.truncate(trial.folder.checkpoints / newest.uuid / "state.json", 3)
+    resume(trial.home)
     assert_whole(trial, ["infrastructure", "completed"])
     damaged = [c for c in trial.state().trials[1].progress.checkpoints if c.state == "ERROR"]
     assert [c.uuid for c in damaged] == [newest.uuid]
@@ -248,7 +257,7 @@ def test_the_disk_of_the_checkpoints_is_full(submit: Callable[..., Trial], tmp_p
     try:
         trial = submit(
             checkpoint_storage={"type": "shared_fs", "host_path": str(small)},
-            hyperparameters={"batches": BATCHES, "pace": 0.02, "ballast": 200_000},
+            hyperparameters={"batches": BATCHES, "pace": 0.01, "ballast": 200_000, "hold": 0},
         )
         trial.until(lambda: trial.outcomes()[-1:] == ["disk_full"], what="a full disk")
         trial.until(lambda: "no space left" in trial.state().why, what="the reason")
@@ -262,7 +271,7 @@ def test_the_disk_of_the_checkpoints_is_full(submit: Callable[..., Trial], tmp_p
 
 
 def test_two_controllers_at_once(submit: Callable[..., Trial]) -> None:
-    trial = submit(hyperparameters=SLOW)
+    trial = submit()
     trial.until(lambda: holder(trial.folder.lock_file), what="the controller")
     found = holder(trial.folder.lock_file)
     command = [sys.executable, "-m", "detbuild.controller", str(trial.folder.path)]
@@ -292,7 +301,7 @@ def test_whoever_follows_may_leave(submit: Callable[..., Trial]) -> None:
 
 @pytest.mark.parametrize(("verb", "outcome"), [("cancel", "preempted"), ("kill", "killed")])
 def test_a_request_is_answered_at_once(submit: Callable[..., Trial], verb: str, outcome: str) -> None:
-    trial = submit(hyperparameters={"batches": 10_000, "pace": 0.05, "ballast": 10})
+    trial = submit(hyperparameters=ENDLESS)
     trial.train_until(7)
     began = time.monotonic()
     request(trial.home, trial.id, verb)
@@ -306,7 +315,7 @@ def test_a_request_is_answered_at_once(submit: Callable[..., Trial], verb: str, 
 
 
 def test_a_kill_that_was_asked_while_nobody_listened(submit: Callable[..., Trial]) -> None:
-    trial = submit(hyperparameters={"batches": 10_000, "pace": 0.05, "ballast": 10})
+    trial = submit(hyperparameters=ENDLESS)
     trial.train_until(7)
     trial.kill_controller()
     docker("kill", trial.container())
@@ -321,6 +330,13 @@ def test_a_container_that_cannot_start_says_why(submit: Callable[..., Trial]) ->
     state = trial.end()
     assert (state.state, trial.outcomes()) == ("ERROR", ["hopeless"])
     assert "/dev/no-such-device" in state.why
+
+
+def test_a_container_that_cannot_run_the_harness_says_why(submit: Callable[..., Trial]) -> None:
+    trial = submit(environment={"environment_variables": ["PYTHONHOME=/nowhere"]})
+    state = trial.end()
+    assert (state.state, trial.outcomes()) == ("ERROR", ["hopeless"])
+    assert any("/nowhere" in line for line in state.trials[1].runs[0].finished.tail)  # type: ignore[union-attr]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

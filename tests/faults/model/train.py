@@ -26,7 +26,7 @@ from determined._run_info import EVENTS_FILE, RUN_DIR_VARIABLE, RunInfo
 
 info = RunInfo.load(Path(os.environ[RUN_DIR_VARIABLE]))
 storage = Path(info.checkpoint_dir)
-batches, pace, ballast = (info.hparams[name] for name in ("batches", "pace", "ballast"))
+batches, pace, ballast, hold = (info.hparams[name] for name in ("batches", "pace", "ballast", "hold"))
 stop_asked = []
 signal.signal(signal.SIGTERM, lambda *_: stop_asked.append(True))
 
@@ -58,6 +58,8 @@ def train(events: EventFile) -> ExitReason:
         if batch % 5 == 0:
             events.append(Validation(batch, {"accuracy": 1 / (1 + loss)}))
             save(events, batch, loss)
+        while batch == hold and not (stop_asked or (storage / "go").exists()):
+            time.sleep(0.01)
         if stop_asked:
             save(events, batch, loss)
             return ExitReason.PREEMPTED

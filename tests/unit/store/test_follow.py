@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from detbuild.events import Event, ExperimentEnded, RunEnded, RunOutput, RunRecord, RunStarted, TrialQueued
@@ -8,6 +9,7 @@ from detbuild.store.follow import ExperimentTail
 from detbuild.store.home import Home
 from detbuild.store.journal import ExperimentFinished, RunCreated, RunFinished, Waiting
 from detbuild.store.output import OutputFile, tail
+from detbuild.store.state import load
 from determined._event_file import EventFile
 from determined._records import Training
 
@@ -77,3 +79,15 @@ def test_the_last_lines_are_those_of_stderr_or_else_of_stdout(tmp_path: Path) ->
     assert tail(run, 2) == ("line 98", "line 99")
     run.output("stderr").write_text("Traceback\n" + "y" * 1000)
     assert tail(run) == ("Traceback", "y" * 500)
+
+
+def test_what_user_code_put_in_the_place_of_a_file_holds_nobody_up(tmp_path: Path) -> None:
+    folder = folder_in(tmp_path)
+    run = folder.run(1, 0)
+    os.mkfifo(run.events)
+    run.output("stdout").mkdir()
+    run.output("stderr").symlink_to("stderr.log")
+    follower = ExperimentTail(folder)
+    folder.record(RunCreated(trial_id=1, run=0, container="abc"))
+    assert new(follower) == [RunStarted(1, 0, "abc", ())]
+    assert (tail(run), load(folder).trials[1].progress.steps_completed) == ((), 0)
