@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from determined._beside import Beside
 from determined._errors import InvalidHP, InvalidTrialError
 from determined._records import ExitReason, Stage
 from determined._schedule import NEVER, Schedule, Stop, stops
+from determined._throughput import GROUP, Throughput
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,6 +37,10 @@ class Trainable(Protocol):
 
     @property
     def steps_completed(self) -> int: ...
+
+    @property
+    def records_trained(self) -> int:
+        """By all processes, since this run began; 0 where the length of a batch is not known."""
 
     @property
     def stop_requested(self) -> bool:
@@ -137,6 +143,7 @@ class Loop:
     _stage: Stage | None = None
     _told: float = 0.0  # the progress that was reported last
     _prepared: bool = False
+    _throughput: Throughput = field(default_factory=Throughput)
     _beside: Beside = field(default_factory=Beside)
 
     def __post_init__(self) -> None:
@@ -190,10 +197,15 @@ class Loop:
         if self.trial.steps_completed >= batch:
             return
         self._enter(Stage.TRAIN)
+        begun, steps, records = perf_counter(), self.trial.steps_completed, self.trial.records_trained
         self.trial.train_until(batch, self.run.asked_to_stop)
         metrics = self.trial.reduce()
+        steps, records = self.trial.steps_completed - steps, self.trial.records_trained - records
+        self._throughput.add(perf_counter() - begun, steps, records)
         self._settle(wait=False)
         self.run.report_training(self.trial.steps_completed, metrics)
+        if self._throughput.due(last=self.trial.steps_completed >= self.schedule.max_length):
+            self.run.report_metrics(GROUP, self.trial.steps_completed, self._throughput.take())
         self.trial.reported(metrics)
         if not self._prepared and self._will_save():
             self.trial.prepare_saving()

@@ -29,6 +29,9 @@ class Run(Protocol):
     def report_validation(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
         """On disk when it returns."""
 
+    def report_metrics(self, group: str, steps_completed: int, metrics: Mapping[str, object]) -> None:
+        """Metrics of another group. Buffered."""
+
     def report_progress(self, fraction: float) -> None: ...
 
     def store_checkpoint(

@@ -46,6 +46,10 @@ class SharedRun:
         if self._chief:
             self._chief.report_validation(steps_completed, metrics)
 
+    def report_metrics(self, group: str, steps_completed: int, metrics: Mapping[str, object]) -> None:
+        if self._chief:
+            self._chief.report_metrics(group, steps_completed, metrics)
+
     def report_progress(self, fraction: float) -> None:
         if self._chief:
             self._chief.report_progress(fraction)

@@ -1,7 +1,7 @@
 """Runs one rank's program, marks its output: `python3 -m determined.launch.wrap_rank RANK program args...`.
 
 Each line gets `[rank=N] ` in front of it. RANK is a number, or names of environment variables of which the
-first that is set holds it. Signals are passed on; the launcher is told how the program ended, and its last lines.
+first that is set holds it. Signals are passed on; the launcher is told how it ended, and its last lines.
 """
 
 from __future__ import annotations

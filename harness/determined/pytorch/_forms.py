@@ -28,8 +28,11 @@ _LISTS = {
     "optimizer_state_dict": "optimizers_state_dict",
     "lr_scheduler": "lr_schedulers_state_dict",
 }
-_NUMBERS = ("Bool", "Float16", "Float32", "Float64", "Complex64", "Complex128")
-_NUMBERS += tuple(f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64))
+_NUMBERS = (
+    "Bool",
+    *("Float16", "Float32", "Float64", "Complex64", "Complex128"),
+    *("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64"),
+)
 
 
 def state_file(directory: Path) -> Path:

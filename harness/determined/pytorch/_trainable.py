@@ -51,7 +51,7 @@ class PyTorchTrainable:
     """Satisfies `determined._loop.Trainable`."""
 
     def __init__(self, parts: Parts) -> None:
-        self.steps_completed = 0
+        self.steps_completed = self.records_trained = 0
         self.context, self._parts, self._hooks = parts.context, parts, parts.hooks
         self._window = Window("train_batch")
         self._clock = parts.context.clock
@@ -126,17 +126,29 @@ class PyTorchTrainable:
     def _train_batches(self, epoch: int, end: int, should_stop: Callable[[], bool]) -> bool:
         """The innermost loop: whatever is done here is paid for in every batch."""
         clock, add, train_batch = self._clock, self._window.add, self._parts.trial.train_batch
+        first, length, stopped = self.steps_completed, 0, False
         prepare, after = self._preparation(), self._after_batch()
         self._average_at(self.steps_completed)
         for index, batch in zip(range(self.steps_completed, end), self._batches, strict=False):
             clock.batch_idx = index
+            if index == first:
+                length = self._length(batch)
             add(train_batch(batch=prepare(batch), epoch_idx=epoch, batch_idx=index))
             for do in after:
                 do(index)
             self.steps_completed = index + 1
             if should_stop():
-                return True
-        return False
+                stopped = True
+                break
+        self.records_trained += (self.steps_completed - first) * length
+        return stopped
+
+    def _length(self, batch: Any) -> int:  # noqa: ANN401  (whatever the loader gave)
+        """Records in a batch like this one, over all processes; 0 where that cannot be told."""
+        try:
+            return self._parts.trial.get_batch_length(batch) * self._group.size
+        except InvalidTrialError:
+            return 0
 
     def reduce(self) -> Metrics:
         metrics = _across.training(training_means(self._window.columns), self._group)

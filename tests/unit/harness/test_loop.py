@@ -40,6 +40,7 @@ class FakeRun:
             best_validation=best_validation,
         )
         self.told: list[tuple[object, ...]] = []
+        self.measured: list[tuple[str, int, list[str]]] = []
         self.stop_asked = False
 
     def enter(self, stage: Stage) -> None:
@@ -50,6 +51,9 @@ class FakeRun:
 
     def report_validation(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
         self.told.append(("validation", steps_completed, metrics))
+
+    def report_metrics(self, group: str, steps_completed: int, metrics: Mapping[str, object]) -> None:
+        self.measured.append((group, steps_completed, sorted(metrics)))
 
     def report_progress(self, fraction: float) -> None:
         self.told.append(("progress", fraction))
@@ -83,7 +87,7 @@ class FakeTrial:
     def __init__(
         self, on_batch: Callable[[int], None] = lambda _: None, losses: tuple[float, ...] = ()
     ) -> None:
-        self.steps_completed = 0
+        self.steps_completed = self.records_trained = 0
         self.stop_requested = False
         self.positions: list[Position] = []
         self.prepared: list[int] = []
@@ -95,6 +99,7 @@ class FakeTrial:
         while self.steps_completed < batch:
             self._on_batch(self.steps_completed)
             self.steps_completed += 1
+            self.records_trained += 2
             if should_stop():
                 return
 
@@ -312,3 +317,9 @@ def test_what_is_saved_last_is_not_saved_beside_training() -> None:
     trial.rest = lambda: pytest.fail("nothing is trained any more")
     Loop(trial, run, Schedule(max_length=2), NONE).train()
     assert (run.of("checkpoint"), trial.prepared) == ([2], [])
+
+
+def test_how_fast_it_trained_is_told_at_the_end_and_now_and_then() -> None:
+    run = FakeRun()
+    Loop(FakeTrial(), run, Schedule(max_length=9, report=Period(3)), NONE).train()
+    assert run.measured == [("throughput", 9, ["batches_per_second", "records_per_second"])]

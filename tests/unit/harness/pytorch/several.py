@@ -10,21 +10,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import traceback
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import distributed, nn
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
 from determined._chief import ChiefRun
-from determined._group import SocketGroup
-from determined._ranks import Rank
+from determined._group import Alone, SocketGroup
 from determined._run_info import Length, RunInfo
 from determined._shared_run import SharedRun
-from determined.pytorch import DataLoader, MetricReducer, PyTorchTrial, Reducer
+from determined.pytorch import DataLoader, MetricReducer, PyTorchCallback, PyTorchTrial, Reducer
+from determined.pytorch._distributed import inner
 from determined.pytorch._runner import run_trial
 from tests.unit.harness.pytorch.driving import Folder, Records
 
@@ -75,7 +75,7 @@ class Place:
     def drive(self, trial: type[PyTorchTrial], info: RunInfo) -> Any:
         """Train; in this process `trial.run` is the run."""
         chief = ChiefRun(info) if self.group.rank == 0 else None
-        run = SharedRun(info, self.group, chief)
+        run = chief if self.group.size == 1 else SharedRun(info, self.group, chief)
         trial.chief = chief  # type: ignore[attr-defined]
         reason = run_trial(trial, run)
         if chief:
@@ -95,7 +95,7 @@ class Place:
 class Logged(PyTorchTrial):
     """Writes down its batches, losses and weights; `options` change a part."""
 
-    options: dict[str, Any] = {}
+    options: ClassVar[dict[str, Any]] = {}
     log: list[Any]
     weights: dict[str, torch.Tensor]
     chief: ChiefRun | None
@@ -126,7 +126,7 @@ class Logged(PyTorchTrial):
         self.context.backward(loss)
         self.context.step_optimizer(self.optimizer)
         type(self).log.append((epoch_idx, batch_idx, batch.flatten().tolist(), loss.item()))
-        type(self).weights = {name: value.clone() for name, value in self.model.module.state_dict().items()}
+        type(self).weights = {name: value.clone() for name, value in inner(self.model).state_dict().items()}
         if self.chief is not None and self.options.get("leave_after") == batch_idx + 1:
             self.chief.ask_to_stop()
         return {"loss": loss}
@@ -189,7 +189,139 @@ def epochs(place: Place) -> Any:
     return found
 
 
-SCENARIOS: dict[str, Callable[[Place], Any]] = {"grid": grid, "epochs": epochs}
+def metrics(place: Place) -> Any:
+    """What rank 0 recorded, and what every rank's callbacks were given."""
+    seen: list[Any] = []
+
+    class Watching(PyTorchCallback):
+        def on_training_workload_end(self, avg_metrics: Any, batch_metrics: Any) -> None:
+            seen.append((avg_metrics["loss"], [float(row["loss"]) for row in batch_metrics]))
+
+        def on_validation_end(self, metrics: Any) -> None:
+            seen.append(metrics)
+
+        def on_checkpoint_write_end(self, checkpoint_dir: Path) -> None:
+            seen.append("written")
+
+        def on_checkpoint_upload_end(self, uuid: str) -> None:
+            seen.append("uploaded")
+
+    class Trial(Logged):
+        log: ClassVar[list[Any]] = []
+
+        def __init__(self, context: Any) -> None:
+            super().__init__(context)
+            self.count = context.wrap_reducer(Gathered(), name="gathered", for_training=False)
+            self.flat = context.wrap_reducer(list, name="flat", for_training=False)
+
+        def build_callbacks(self) -> Any:
+            return {"watching": Watching()}
+
+        def evaluate_batch(self, batch: torch.Tensor) -> Any:
+            self.count.seen += len(batch)
+            self.flat.update(batch[0, 0].item())
+            return super().evaluate_batch(batch)
+
+    place.drive(Trial, place.info("metrics", max_length=Length("batches", 2)))
+    return {"seen": seen, "losses": [loss for *_, loss in Trial.log]}
+
+
+class Gathered(MetricReducer):
+    """The number of records that each process has seen."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def reset(self) -> None:
+        self.seen = 0
+
+    def per_slot_reduce(self) -> int:
+        return self.seen
+
+    def cross_slot_reduce(self, per_slot_metrics: list[Any]) -> list[Any]:
+        return per_slot_metrics
+
+
+def gradients(place: Place) -> Any:
+    """Weights after plain SGD, and how often gradients were averaged, with aggregation over two batches."""
+    sums: list[int] = []
+    firsts: list[Any] = []
+
+    def counted(state, bucket):  # type: ignore[no-untyped-def]  # torch looks at annotations
+        sums.append(1)
+        return default_hooks.allreduce_hook(None, bucket)
+
+    class Trial(Logged):
+        log: ClassVar[list[Any]] = []
+
+        def __init__(self, context: Any) -> None:
+            self.context = context
+            self.model = context.wrap_model(nn.Linear(2, 1))
+            self.model.register_comm_hook(None, counted)
+            self.optimizer = context.wrap_optimizer(torch.optim.SGD(self.model.parameters(), lr=0.01))
+            assert self.model.in_features == 2  # the wrapper passes it on
+            firsts.append({name: value.clone() for name, value in inner(self.model).state_dict().items()})
+
+    config = {"optimizations": {"aggregation_frequency": 2}}
+    place.drive(Trial, place.info("gradients", max_length=Length("batches", 4), config=config))
+    return {"first": firsts[0], "last": Trial.weights, "sums": len(sums)}
+
+
+def stopping(place: Place) -> Any:
+    """The trial asks to stop in one process only, in another than rank 0."""
+
+    class Trial(Logged):
+        log: ClassVar[list[Any]] = []
+
+        def train_batch(self, batch: torch.Tensor, epoch_idx: int, batch_idx: int) -> Any:
+            if self.context.distributed.rank == self.context.distributed.size - 1:
+                self.context.set_stop_requested(stop_requested=True)
+            return super().train_batch(batch, epoch_idx, batch_idx)
+
+    info = place.info("stopping", max_length=Length("batches", 9), config={"scheduling_unit": 3})
+    return place.drive(Trial, info).value, len(Trial.log)
+
+
+def whole_set(place: Place) -> Any:
+    """A trial that validates the whole data set at once."""
+    read: list[int] = []
+
+    class Trial(Logged):
+        log: ClassVar[list[Any]] = []
+        evaluate_batch = PyTorchTrial.evaluate_batch
+
+        def evaluate_full_dataset(self, data_loader: Any) -> Any:
+            read.extend(int(record) for batch in data_loader for record in batch[:, 0])
+            return {"records": len(read)}
+
+    place.drive(Trial, place.info("whole", max_length=Length("batches", 1)))
+    return read
+
+
+def interchange(place: Place) -> Any:
+    """A checkpoint of several processes, taken up by one and by several again, and one of one by several."""
+    several, alone, again = logged({}), logged({}), logged({})
+    info = place.info("interchange", max_length=Length("batches", 2))
+    place.drive(several, info)
+    second = place.again(info, 2, max_length=Length("batches", 3))
+    single = Place(place.directory, Alone())
+    if place.group.rank == 0:
+        single.drive(alone, replace(second, slots=1))
+    place.group.broadcast(None)
+    third = place.again(info, 3, max_length=Length("batches", 5))
+    place.drive(again, third)
+    return [len(trial.log) for trial in (several, alone, again)]
+
+
+SCENARIOS: dict[str, Callable[[Place], Any]] = {
+    "grid": grid,
+    "epochs": epochs,
+    "metrics": metrics,
+    "gradients": gradients,
+    "stopping": stopping,
+    "whole_set": whole_set,
+    "interchange": interchange,
+}
 
 
 def main() -> None:

@@ -168,7 +168,6 @@ def test_the_message_names_what_is_wrong_and_how_to_mend_it(
         ({"max_length": Length("records", 100)}, "global_batch_size is not set"),
         ({"config": {"optimizations": {"aggregation_frequency": 0}}}, "aggregation_frequency is 0"),
         ({"config": {"searcher": {"metric": "accuracy"}}}, "the searcher metric accuracy is none of"),
-        ({"slots": 2}, "slots_per_trial is 2"),
     ],
 )
 def test_a_config_that_cannot_be_trained_says_why(folder: Folder, fields: dict[str, Any], why: str) -> None:

@@ -10,7 +10,10 @@ import pytest
 import torch
 from torch.utils.data import Dataset, IterableDataset, SequentialSampler, get_worker_info
 
+from determined._distributed import DistributedContext
 from determined._errors import InvalidTrialError
+from determined._group import Alone
+from determined._ranks import Rank
 from determined.pytorch import DataLoader, data_length, to_device
 from determined.pytorch._device import choose_device, to_cpu
 from tests.unit.harness.pytorch.driving import Records
@@ -146,10 +149,12 @@ def test_a_batch_without_an_array_has_no_length() -> None:
         data_length({})
 
 
-def test_more_than_one_gpu_is_refused_plainly() -> None:
-    with pytest.raises(
-        InvalidTrialError, match="slots_per_trial is 2, and training on more than one GPU"
-    ) as caught:
-        choose_device(2)
-    assert caught.value.mend == "set resources.slots_per_trial to 1"
-    assert choose_device(0) == torch.device("cpu")
+def test_the_device_is_the_one_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    second = DistributedContext.of(Rank(rank=1, size=2, local_rank=1, local_size=2), Alone())
+    assert choose_device(0) == choose_device(2, second) == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
+    assert (choose_device(1), choose_device(2, second)) == (torch.device("cuda", 0), torch.device("cuda", 1))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(InvalidTrialError, match="has 2 processes, and torch sees 1 GPU"):
+        choose_device(2, second)

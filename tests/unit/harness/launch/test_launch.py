@@ -1,0 +1,165 @@
+"""Launches through the supervisor, as in a container: torch's launcher, and programs that need no torch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from determined._records import Ended, Exited, ExitReason, Record, Training, decode
+from determined._run_info import RUN_DIR_VARIABLE, RunInfo
+from determined.exec import ENTRY
+from determined.launch import _launcher
+
+pytest.importorskip("torch")
+PATIENCE = 60.0
+
+HEAD = """
+import os, sys, time
+from determined._launched import launch_directory
+from determined._lockstep import Lockstep
+from determined._records import ExitReason, Stage
+def train(trial_class, run):
+    run.enter(Stage.TRAIN)
+    rank, steps = run.group.rank, Lockstep(run.group, launch_directory())
+    steps.begin(0)
+    stop = steps.after_batch(run.asked_to_stop)
+"""
+
+
+@pytest.fixture
+def toy(make_run: Callable[..., RunInfo]) -> Callable[..., RunInfo]:
+    """A run of two processes whose training is the code, with `run`, `rank`, `steps` and `stop` at hand."""
+
+    def make(code: str, **changes: object) -> RunInfo:
+        info = make_run(**{"slots": 2, **changes})
+        context = Path(info.context_dir)
+        (context / "model_def.py").write_text(
+            "from determined._trial import Trial\nclass Toy(Trial):\n    _runner = 'toy_runner:train'\n"
+        )
+        body = "".join(f"    {line}\n" for line in code.splitlines())
+        (context / "toy_runner.py").write_text(f"{HEAD}{body}    return ExitReason.COMPLETED\n")
+        return info
+
+    return make
+
+
+def supervise(info: RunInfo, **environ: str) -> int:
+    """Its exit code. The process is forked from none that has torch: the supervisor is what costs nothing."""
+    pid = os.posix_spawn(
+        sys.executable,
+        [sys.executable, str(ENTRY)],
+        {**os.environ, RUN_DIR_VARIABLE: info.run_dir, **environ},
+        file_actions=[(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)],
+    )
+    if info.config.get("stop_after_output"):
+        wait_for(lambda: b"training" in output(info))
+        os.kill(pid, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def wait_for(what: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def records(info: RunInfo) -> list[Record]:
+    return [decode(line).record for line in (Path(info.run_dir) / "events.jsonl").read_bytes().splitlines()]
+
+
+def output(info: RunInfo) -> bytes:
+    file = Path(info.run_dir) / "stdout.log"
+    return file.read_bytes() if file.exists() else b""
+
+
+def test_each_process_has_its_rank_and_its_lines_are_marked(toy: Callable[..., RunInfo]) -> None:
+    info = toy(
+        "print(run.group.allgather(rank), os.environ['WORLD_SIZE'], flush=True)\n"
+        "run.report_training(1, {'rank': rank})\n"
+        "assert run.should_stop() is False"
+    )
+    assert supervise(info) == 0
+    assert sorted(output(info).splitlines()) == [b"[rank=0] [0, 1] 2", b"[rank=1] [0, 1] 2"]
+    assert [record for record in records(info) if isinstance(record, Training)] == [Training(1, {"rank": 0})]
+    assert records(info)[-2:] == [Ended(ExitReason.COMPLETED), Exited(0)]
+
+
+def test_sigterm_stops_all_ranks_after_the_same_batch(toy: Callable[..., RunInfo]) -> None:
+    info = toy(
+        "done = 0\n"
+        "while True:\n"
+        "    done += 1\n"
+        "    if stop(done): break\n"
+        "    if done == 5: print('training', flush=True)\n"
+        "    time.sleep(0.01 * (rank + 1))\n"
+        "assert len(set(run.group.allgather(done))) == 1\n"
+        "assert run.should_stop()\n"
+        "return ExitReason.PREEMPTED",
+        config={"stop_after_output": True},
+    )
+    assert supervise(info) == 0
+    assert records(info)[-2:] == [Ended(ExitReason.PREEMPTED), Exited(0)]
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "exit_code"),
+    [
+        (
+            "print('last words', flush=True); os.kill(os.getpid(), 9)",
+            "rank 1 of 2: was ended by SIGKILL",
+            137,
+        ),
+        ("raise KeyError('odd')", "rank 1 of 2: KeyError: 'odd' (toy_runner.py:", 1),
+        ("import determined; raise determined.InvalidHP('no')", "rank 1 of 2: InvalidHP: no", 0),
+    ],
+)
+def test_a_rank_that_dies_ends_the_trial_with_its_own_words(
+    toy: Callable[..., RunInfo], code: str, message: str, exit_code: int
+) -> None:
+    """The other one waits for it, for ever."""
+    info = toy(f"if rank == 1:\n    {code}\nrun.group.allgather(None)")
+    assert supervise(info) == exit_code
+    *_, ended, exited = records(info)
+    assert isinstance(ended, Ended)
+    assert ended.message.startswith(message)
+    assert ("last words" in ended.message) == ("SIGKI" in message)
+    assert exited == Exited(exit_code)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("time.sleep(600)", "rank 1 of 2 hangs: at toy_runner.py:"),
+        ("os.kill(os.getpid(), 19)", "rank 1 of 2 hangs: it does not answer"),
+    ],
+)
+def test_a_rank_that_hangs_ends_the_trial_and_is_named(
+    toy: Callable[..., RunInfo], code: str, message: str
+) -> None:
+    info = toy(
+        "with steps.watched():\n"
+        "    for done in range(1, 9):\n"
+        f"        if rank == 1 and done == 3: {code}\n"
+        "        run.group.allgather(None)\n"
+        "        stop(done)"
+    )
+    assert supervise(info, DETBUILD_HANG_TIMEOUT="0.5") == 1
+    ended = records(info)[-2]
+    assert isinstance(ended, Ended)
+    assert ended.message.startswith(message)
+
+
+def test_without_torch_several_processes_are_hopeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    launch = _launcher.Launch(command=("true",), size=2)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    failure = _launcher.run(launch, {})
+    assert failure is not None
+    assert (failure.ended.reason, failure.code) == (ExitReason.HOPELESS, 2)
