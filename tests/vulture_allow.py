@@ -82,6 +82,10 @@ _.webhook_name
 _.webhooks
 
 # Names that Determined's users, Python's import system, click or a named tuple's readers use.
+_.MANUAL
+_.NoSharedDownload
+_.WorkersAskMaster
+_.address_family
 _.allgather_local
 _.broadcast_local
 _.checkpoint_count
@@ -90,10 +94,16 @@ _.container_addrs
 _.container_rank
 _.create_module
 _.cross_rank
+_.det_experiment_id
+_.det_trial_id
 _.epochs_completed
+_.experiment_config
 _.first_batch_idx
+_.force_tcp
 _.format_commands
 _.fp16_compression
+_.from_deepspeed
+_.from_horovod
 _.gather_local
 _.get_batch_length
 _.get_enable_tensorboard_logging
@@ -101,9 +111,20 @@ _.get_local_rank
 _.get_num_agents
 _.list_commands
 _.local_size
+_.mangler
+_.off
 _.profiling_enabled
+_.pull_port
+_.report_task_using_checkpoint
+_.report_task_using_model_version
+_.require_backward_grad_sync
+_.samples_per_report
+_.sampling_interval
+_.searcher_mode
 _.submodule_search_locations
+_.tensorboard_mode
 _.trial_count
+_.use_gpu
 
 # Hooks of http.server and attributes that tests give to their own classes.
 _.build_model
