@@ -28,7 +28,6 @@ from detbuild.events import ContextPacked, Emit, ExperimentCreated, ImagePulling
 from detbuild.image.base import choose_base
 from detbuild.image.choice import Target
 from detbuild.image.frameworks import read_needs
-from detbuild.image.network import host_network, pip_config_files
 from detbuild.image.planning import lend, pip_warnings, plan_image
 from detbuild.image.resolve import Resolution, resolve
 from detbuild.image.table import load_table
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.context.listing import Listing
     from detbuild.engine.protocol import ContainerSpec, Engine
+    from detbuild.image.network import NetworkSettings
     from detbuild.image.plan import ImagePlan
     from detbuild.store.home import Home
     from detbuild.store.state import ExperimentState
@@ -192,7 +192,7 @@ def build_image(submission: Submission, host: Host, home: Home, emit: Emit, *, e
     image = engine.image_id(plan.tag)
     built = image is None
     if image is None:
-        network = host_network(host.environ, _pip_files(host))
+        network = _network(host)
         for warning in pip_warnings(submission.resolution, network, target=submission.target):
             emit(warning)
         wheels = HashCache(home.cache / "wheels.hashes")
@@ -372,5 +372,8 @@ def _hash_cache(home: Home, directory: Path) -> HashCache:
     return HashCache(home.cache / f"{name}.hashes")
 
 
-def _pip_files(host: Host) -> tuple[Path, ...]:
-    return pip_config_files(host.environ, home=host.directory, prefix=Path(sys.prefix))
+def _network(host: Host) -> NetworkSettings:
+    from detbuild.image.network import host_network, pip_config_files
+
+    files = pip_config_files(host.environ, home=host.directory, prefix=Path(sys.prefix))
+    return host_network(host.environ, files)

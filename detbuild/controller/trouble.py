@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from detbuild.controller.clock import Clock
 
 _FIRST = 0.25  # seconds
-_LONGEST = 10.0
+_LONGEST = 4.0
 
 
 @dataclass(slots=True)

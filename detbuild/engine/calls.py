@@ -1,4 +1,4 @@
-"""Questions that have one answer, put to the engine on the shortest way there is."""
+"""What is asked of the engine, on the shortest way there is."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import json
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from detbuild.engine.plain import Answer, PlainApi
 from detbuild.engine.refusals import refusal, unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    import socket
+    from collections.abc import Collection, Generator, Iterable, Mapping
+    from concurrent.futures import Future
 
     from detbuild.engine.connection import Connection
 
@@ -66,6 +68,39 @@ class Calls:
         if answer.status >= _ERRORS and answer.status not in accept:
             raise refusal(_words(answer))
         return answer
+
+    def stream(
+        self,
+        path: str,
+        *,
+        params: Mapping[str, str],
+        silence: float,
+        watch: Future[None] | None = None,
+    ) -> Generator[dict[str, Any], None, None]:
+        """Post and yield the messages of the answer, as `Connection.stream` does."""
+        if self._plain is None:
+            yield from self.connection.stream(path, params=params, silence=silence, watch=watch)
+            return
+        try:
+            with self._plain.lines(path, params=params, silence=silence, watch=watch) as (status, lines):
+                if status >= _ERRORS:
+                    raise refusal(_words(Answer(status, b"\n".join(lines))))
+                yield from (json.loads(line) for line in lines if line.strip())
+        except (OSError, ValueError) as error:
+            raise unreachable(self._host, error) from error
+
+    def upgrade(self, path: str, headers: Iterable[tuple[str, str]]) -> tuple[socket.socket, bytes]:
+        """A raw connection of our own, and what the engine had said on it already when its answer was read.
+
+        Raises:
+            UpgradeRefusedError: the engine did not switch protocols.
+        """
+        if self._plain is None:
+            return self.connection.upgrade(path, headers)
+        try:
+            return self._plain.upgrade(path, headers)
+        except OSError as error:
+            raise unreachable(self._host, error) from error
 
     def close(self) -> None:
         if self._plain is not None:

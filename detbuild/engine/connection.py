@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -18,16 +17,13 @@ from docker.context import ContextAPI
 from docker.errors import APIError, DockerException
 from urllib3.exceptions import HTTPError
 
-from detbuild.engine.plain import Answer
+from detbuild.engine.plain import Answer, UpgradeRefusedError, upgraded, wake
 from detbuild.engine.refusals import refusal, unreachable
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
-
-
-class UpgradeRefusedError(Exception):
-    """The engine, or something between it and us, does not upgrade connections."""
 
 
 class Connection:
@@ -100,7 +96,7 @@ class Connection:
                 if watch is not None:
                     sock = _socket_of(answer)
                     sock.settimeout(silence)
-                    watch.add_done_callback(lambda done: _wake(sock) if done.exception() else None)
+                    watch.add_done_callback(lambda done: wake(sock) if done.exception() else None)
                 api._raise_for_status(answer)
                 yield from map(json.loads, filter(None, answer.iter_lines(None)))
 
@@ -115,16 +111,8 @@ class Connection:
             if "://ssh" in url:
                 raise UpgradeRefusedError("a connection over ssh cannot be upgraded")
             of_proxies = api._general_configs.get("HttpHeaders", {})
-            lines = "".join(f"{name}: {value}\r\n" for name, value in (*headers, *of_proxies.items()))
             sock = _connect(api, url)
-            sock.sendall(
-                f"POST {urlsplit(url).path} HTTP/1.1\r\nHost: docker\r\n{lines}\r\n".encode("latin-1")
-            )
-            head, early = _read_head(sock)
-        if not head.startswith(b"HTTP/1.1 101 "):
-            sock.close()
-            raise UpgradeRefusedError(head.split(b"\r\n")[0].decode("latin-1"))
-        return sock, early
+            return sock, upgraded(sock, urlsplit(url).path, (*headers, *of_proxies.items()))
 
     def credentials(self, registry: str) -> dict[str, str]:
         """From the caller's docker config file and its helpers: keys in lower case; may be empty."""
@@ -176,25 +164,8 @@ def _connect(api: Any, url: str) -> Any:
     return connection.sock
 
 
-def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
-    answer = b""
-    while b"\r\n\r\n" not in answer:
-        piece = sock.recv(1 << 12)
-        if not piece:
-            raise ConnectionError("the engine hung up")
-        answer += piece
-    head, _, early = answer.partition(b"\r\n\r\n")
-    return head, early
-
-
 def _socket_of(answer: Any) -> socket.socket:
     """Where docker-py, too, finds it."""
     raw = answer.raw._fp.fp.raw
     sock: socket.socket = getattr(raw, "_sock", raw)
     return sock
-
-
-def _wake(sock: socket.socket) -> None:
-    """End the wait of another thread for more from it; closing alone would not."""
-    with suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)

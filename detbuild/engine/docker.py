@@ -72,7 +72,7 @@ class DockerEngine:
     def build(self, plan: ImagePlan, emit: Emit) -> str:
         from detbuild.engine.buildkit.build import build
 
-        return build(self._calls.connection, plan, emit, whole_tar=self._whole_tar)
+        return build(self._calls, plan, emit, whole_tar=self._whole_tar)
 
     def create(self, spec: ContainerSpec) -> str:
         answer = self._calls.ask(

@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import json
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+    from concurrent.futures import Future
     from io import BufferedReader
 
-_CHUNKED = "chunked"
 _OK = 200
+_WITHOUT_BODY = frozenset({204, 304})
+
+
+class UpgradeRefusedError(Exception):
+    """The engine, or something between it and us, does not upgrade connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,33 @@ def target(path: str, params: Mapping[str, str]) -> str:
     """A path as it stands in a request; references of images keep their slashes and colons."""
     query = f"?{urlencode(params)}" if params else ""
     return quote(path, safe="/:") + query
+
+
+def upgraded(sock: socket.socket, path: str, headers: Iterable[tuple[str, str]]) -> bytes:
+    """Have a fresh connection upgraded; return what the engine had said on it already by then.
+
+    Raises:
+        UpgradeRefusedError: the engine did not switch protocols; the connection is closed.
+    """
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    sock.sendall(f"POST {path} HTTP/1.1\r\nHost: docker\r\n{lines}\r\n".encode("latin-1"))
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        piece = sock.recv(1 << 12)
+        if not piece:
+            raise ConnectionError("the engine hung up")
+        answer += piece
+    head, _, early = answer.partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 101 "):
+        sock.close()
+        raise UpgradeRefusedError(head.split(b"\r\n")[0].decode("latin-1"))
+    return early
+
+
+def wake(sock: socket.socket) -> None:
+    """End the wait of another thread for more from it; closing alone would not."""
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 class PlainApi:
@@ -63,11 +95,45 @@ class PlainApi:
         self, method: str, path: str, *, params: Mapping[str, str], body: object, timeout: float | None
     ) -> Answer:
         """Ask; the body travels as JSON. `timeout` replaces the deadline."""
-        prefix = f"/v{self.version}" if self.version else ""
+        where = self._prefix + target(path, params)
         payload = b"" if body is None else json.dumps(body).encode()
         with self._wire(self._deadline if timeout is None else timeout) as wire:
-            status, _, content = wire.ask(method, prefix + target(path, params), payload)
+            status, _, content = wire.ask(method, where, payload)
         return Answer(status, content)
+
+    @contextmanager
+    def lines(
+        self, path: str, *, params: Mapping[str, str], silence: float, watch: Future[None] | None
+    ) -> Iterator[tuple[int, Iterator[bytes]]]:
+        """Post; give the status and the lines of the answer, on a connection that ends with the block.
+
+        `silence` is the longest wait for a line, in seconds. When `watch` fails meanwhile, that wait is over.
+        """
+        where = self._prefix + target(path, params)
+        wire = _Wire(self._path, self._deadline if watch else silence)
+        try:
+            status, headers = wire.send("POST", where, b"")
+            wire.socket.settimeout(silence)
+            if watch is not None:
+                watch.add_done_callback(lambda done: wake(wire.socket) if done.exception() else None)
+            yield status, _lines(wire.pieces(status, headers))
+        finally:
+            wire.close()
+
+    def upgrade(self, path: str, headers: Iterable[tuple[str, str]]) -> tuple[socket.socket, bytes]:
+        """A raw connection of one's own, and what the engine had said on it already."""
+        where = self._prefix + path
+        sock = _connected(self._path, self._deadline)
+        try:
+            early = upgraded(sock, where, headers)
+        except OSError:
+            sock.close()
+            raise
+        return sock, early
+
+    @property
+    def _prefix(self) -> str:
+        return f"/v{self.version}" if self.version else ""
 
     def close(self) -> None:
         while self._idle:
@@ -100,16 +166,15 @@ class PlainApi:
 class _Wire:
     def __init__(self, path: str, timeout: float) -> None:
         self.lasts = True
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self.socket.settimeout(timeout)
-            self.socket.connect(path)
-        except OSError:
-            self.socket.close()
-            raise
+        self.socket = _connected(path, timeout)
         self._file: BufferedReader = self.socket.makefile("rb")
 
     def ask(self, method: str, where: str, payload: bytes) -> tuple[int, dict[str, str], bytes]:
+        status, headers = self.send(method, where, payload)
+        return status, headers, b"".join(self.pieces(status, headers))
+
+    def send(self, method: str, where: str, payload: bytes) -> tuple[int, dict[str, str]]:
+        """Ask; return status and headers, after which the answer's body waits to be read."""
         lines = [f"{method} {where} HTTP/1.1", "Host: docker", f"Content-Length: {len(payload)}"]
         if payload:
             lines.append("Content-Type: application/json")
@@ -118,7 +183,7 @@ class _Wire:
         status = int(said[:3])
         headers = dict(self._headers())
         self.lasts = headers.get("connection", "").lower() != "close"
-        return status, headers, self._body(status, headers)
+        return status, headers
 
     def quiet(self) -> bool:
         """Whether nothing has come since the last answer, not even the end."""
@@ -140,15 +205,17 @@ class _Wire:
             name, _, value = line.partition(":")
             yield name.lower(), value.strip()
 
-    def _body(self, status: int, headers: Mapping[str, str]) -> bytes:
-        if status in {204, 304}:
-            return b""
-        if headers.get("transfer-encoding", "").lower() == _CHUNKED:
-            return b"".join(self._chunks())
-        if "content-length" in headers:
-            return self._exactly(int(headers["content-length"]))
-        self.lasts = False
-        return self._file.read()
+    def pieces(self, status: int, headers: Mapping[str, str]) -> Iterator[bytes]:
+        """The body, as it comes."""
+        if status in _WITHOUT_BODY:
+            return
+        if headers.get("transfer-encoding", "").lower() == "chunked":
+            yield from self._chunks()
+        elif "content-length" in headers:
+            yield self._exactly(int(headers["content-length"]))
+        else:
+            self.lasts = False
+            yield self._file.read()
 
     def _chunks(self) -> Iterator[bytes]:
         while size := int(self._line().partition(";")[0], 16):
@@ -168,3 +235,22 @@ class _Wire:
         if len(content) < size:
             raise ConnectionError("the engine hung up")
         return content
+
+
+def _connected(path: str, timeout: float) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    held = b""
+    for piece in pieces:
+        *whole, held = (held + piece).split(b"\n")
+        yield from whole
+    yield held

@@ -14,7 +14,6 @@ from detbuild.image.frameworks import REQUIREMENTS, ContextNeeds, requirement_fi
 from detbuild.image.plan import ImagePlan
 from detbuild.image.render import DockerfilePlan, render
 from detbuild.image.trees import below, read
-from detbuild.image.wheels import wanted_wheels
 from determined._version import __version__
 
 if TYPE_CHECKING:
@@ -94,6 +93,8 @@ def lend(
         target: What the image is for.
         cache: Hashes of wheels from earlier builds; the caller saves it.
     """
+    from detbuild.image.wheels import wanted_wheels
+
     if "framework" not in plan.trees:
         return replace(plan, build_args=network.proxies)
     entries = [

@@ -84,11 +84,12 @@ def in_image(api, tag: str) -> dict[str, tarfile.TarInfo]:
 
 
 def test_only_the_changed_file_travels(engine, tag, tmp_path) -> None:
-    files = {f"f{number:03}.py": f"value = {number}" for number in range(200)}
+    mark = uuid.uuid4().hex  # BuildKit may still have the files of an earlier run of this test
+    files = {f"{mark}-{number:03}.py": f"value = {number}" for number in range(200)}
     plan = tiny_plan(tag)
     first = build(engine, replace(plan, trees={"context": on_disk(tmp_path, **files)}))
     assert sent(first).files == 200
-    files["f007.py"] = "value = 8"  # of the same size
+    files[f"{mark}-007.py"] = "value = 8"  # of the same size
     changed = replace(plan, trees={"context": on_disk(tmp_path, **files)})
     assert sent(build(engine, changed)) == ContextSent(files=1, size=9)
     assert sent(build(engine, changed)) == ContextSent(files=0, size=0)

@@ -11,7 +11,7 @@ from detbuild.context.archive import stream
 from detbuild.engine.buildkit.failure import build_error
 from detbuild.engine.buildkit.session import Session, open_session
 from detbuild.engine.buildkit.trace import Trace
-from detbuild.engine.connection import Connection, UpgradeRefusedError
+from detbuild.engine.plain import UpgradeRefusedError
 from detbuild.errors import DetbuildError, EngineError
 from detbuild.events import BuildOutput, ContextSent, Emit, Warned
 from detbuild.image.plan import for_upload
@@ -20,37 +20,38 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from concurrent.futures import Future
 
+    from detbuild.engine.calls import Calls
     from detbuild.image.plan import ImagePlan
 
 _SILENCE = 3600.0  # seconds; a step may say nothing for long, a hung engine shows in the session
 
 
-def build(connection: Connection, plan: ImagePlan, emit: Emit, *, whole_tar: bool = False) -> str:
+def build(calls: Calls, plan: ImagePlan, emit: Emit, *, whole_tar: bool = False) -> str:
     """Build, tag and return the image's id; `whole_tar` sends the context in one piece, without a session.
 
     Whatever ends this early (Ctrl-C included) closes the connection, which makes BuildKit stop.
     """
     image = None
     if not whole_tar and _names_are_text(plan):
-        image = _try_session(connection, plan, emit)
+        image = _try_session(calls, plan, emit)
     if image is None:
-        image = _build_from_tar(connection, plan, emit)
-    return image or _tagged(connection, plan.tag)
+        image = _build_from_tar(calls, plan, emit)
+    return image or _tagged(calls, plan.tag)
 
 
-def _try_session(connection: Connection, plan: ImagePlan, emit: Emit) -> str | None:
+def _try_session(calls: Calls, plan: ImagePlan, emit: Emit) -> str | None:
     """The image's id, or None when the engine offers no sessions."""
     try:
-        with open_session(connection, plan) as session:
-            return _build_in_session(connection, plan, emit, session)
+        with open_session(calls, plan) as session:
+            return _build_in_session(calls, plan, emit, session)
     except UpgradeRefusedError as error:
         emit(Warned(f"the engine offers no build session ({error}): the whole context travels each time"))
         return None
 
 
-def _build_in_session(connection: Connection, plan: ImagePlan, emit: Emit, session: Session) -> str:
+def _build_in_session(calls: Calls, plan: ImagePlan, emit: Emit, session: Session) -> str:
     params = {**_params(plan), "remote": "client-session", "session": session.id, "buildid": session.id}
-    messages = connection.stream("/build", params=params, silence=_SILENCE, watch=session.served)
+    messages = calls.stream("/build", params=params, silence=_SILENCE, watch=session.served)
     try:
         image = _follow(messages, emit)
     except DetbuildError:
@@ -73,7 +74,7 @@ def _ended_early(served: Future[None]) -> None:
         ) from error
 
 
-def _build_from_tar(connection: Connection, plan: ImagePlan, emit: Emit) -> str:
+def _build_from_tar(calls: Calls, plan: ImagePlan, emit: Emit) -> str:
     upload = for_upload(plan) if plan.upload_dockerfile else plan
     if upload.secrets:
         raise EngineError(
@@ -83,7 +84,7 @@ def _build_from_tar(connection: Connection, plan: ImagePlan, emit: Emit) -> str:
     trees = {**upload.trees, **upload.local_trees}
     body = stream(trees, {"Dockerfile": upload.dockerfile.encode()})
     headers = {"Content-Type": "application/x-tar"}
-    messages = connection.stream(
+    messages = calls.connection.stream(
         "/build", params=_params(upload), body=body, headers=headers, silence=_SILENCE
     )
     image = _follow(messages, emit)
@@ -91,9 +92,8 @@ def _build_from_tar(connection: Connection, plan: ImagePlan, emit: Emit) -> str:
     return image
 
 
-def _tagged(connection: Connection, tag: str) -> str:
-    with connection.api() as api:
-        image: str = api.inspect_image(tag)["Id"]
+def _tagged(calls: Calls, tag: str) -> str:
+    image: str = calls.ask("GET", f"/images/{tag}/json").json()["Id"]
     return image
 
 

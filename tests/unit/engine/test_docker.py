@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from detbuild.engine.buildkit import wire
-from detbuild.engine.connection import Connection
+from detbuild.engine.calls import Calls
 from detbuild.engine.docker import DockerEngine
 from detbuild.errors import BuildError, EngineError
 from detbuild.events import BuildOutput, BuildStep, ContextSent, ImagePulling, Warned
@@ -239,17 +239,17 @@ def test_a_build_that_ends_without_an_image_is_an_engine_error(daemon, engine) -
 
 def test_the_wait_for_a_message_ends_when_what_is_watched_fails(daemon) -> None:
     """The session of a build falls silent when the engine hangs, long before a quiet step may be given up."""
-    connection = Connection(daemon.url, deadline=2)
+    calls = Calls(daemon.url, deadline=2)
     daemon.answers["POST /build"] = (200, [{"first": 1}, "hang"])
     watched = Future()
-    messages = connection.stream("/build", params={}, silence=600, watch=watched)
+    messages = calls.stream("/build", params={}, silence=600, watch=watched)
     assert next(messages) == {"first": 1}
     timer = threading.Timer(0.05, watched.set_exception, [TimeoutError()])
     timer.start()
     with pytest.raises(EngineError):
         next(messages)
     timer.join()
-    connection.close()
+    calls.close()
 
 
 def test_a_name_in_use_is_ours_only_with_our_labels(daemon, engine) -> None:
