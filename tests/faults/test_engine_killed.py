@@ -82,7 +82,9 @@ class Dockerd:
         ]
         for name in ("data-root", "exec-root", "pidfile"):
             command += [f"--{name}", str(self.place / name)]
-        (self.place / "pidfile").unlink(missing_ok=True)
+        # dockerd waits ten seconds for processes that have ended where nobody reaps them.
+        for leftover in ("pidfile", "exec-root/containerd/containerd.pid"):
+            (self.place / leftover).unlink(missing_ok=True)
         with (self.place / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         wait_for(lambda: self.docker("version", check=False).returncode == 0, what="the second engine")
