@@ -82,9 +82,7 @@ class Dockerd:
         ]
         for name in ("data-root", "exec-root", "pidfile"):
             command += [f"--{name}", str(self.place / name)]
-        # dockerd waits ten seconds for processes that have ended where nobody reaps them.
-        for leftover in ("pidfile", "exec-root/containerd/containerd.pid"):
-            (self.place / leftover).unlink(missing_ok=True)
+        (self.place / "pidfile").unlink(missing_ok=True)
         with (self.place / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         wait_for(lambda: self.docker("version", check=False).returncode == 0, what="the second engine")
@@ -93,6 +91,12 @@ class Dockerd:
         assert self.process is not None
         self.process.send_signal(number)
         self.process.wait()
+        containerd = self.place / "exec-root/containerd/containerd.pid"
+        if number is signal.SIGKILL:
+            # Where nobody reaps orphans, the next dockerd would wait ten seconds for this one.
+            pid = int(containerd.read_text())
+            wait_for(lambda: not runs(pid), what="the end of containerd")
+            containerd.unlink()
 
     def docker(
         self, *arguments: str, check: bool = True, **options: object
@@ -100,6 +104,14 @@ class Dockerd:
         return subprocess.run(
             ["docker", "-H", self.host, *arguments], check=check, capture_output=True, **options
         )  # type: ignore[call-overload]
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def wait_for(condition: Callable[[], object], *, what: str, patience: float = 90) -> None:
