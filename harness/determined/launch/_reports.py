@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from determined._ranks import GROUP_DIR_VARIABLE, RANK_VARIABLE
+from determined._ranks import GROUP_DIR_VARIABLE
 from determined._records import Ended, ExitReason, Stage
 
 if TYPE_CHECKING:
@@ -80,10 +80,6 @@ def tell(environ: Mapping[str, str], report: Report) -> None:
     data = json.dumps({"kind": type(report).__name__, **asdict(report)}).encode()
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as own:
         own.sendto(data, str(Path(directory, _SOCKET)))
-
-
-def rank_of(environ: Mapping[str, str]) -> int:
-    return int(environ.get(RANK_VARIABLE, "0"))
 
 
 def _decoded(data: bytes) -> Report:
