@@ -92,6 +92,10 @@ class PyTorchTrainable:
         if self._lockstep:
             self._lockstep.begin(position.steps_completed)
 
+    def close(self) -> None:
+        """Let loader workers go now, and in this thread, not whenever garbage is collected."""
+        self._batches = iter(())
+
     def train_until(self, batch: int, should_stop: Callable[[], bool]) -> None:
         if self._hooks.of("on_train_step_start"):
             self._hooks.call("on_train_step_start", self._step_id())
