@@ -16,7 +16,7 @@ class Beside:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
-        self._after: Callable[[], None] = lambda: None
+        self._after: Callable[[], None] = _nothing
 
     def start(self, write: Callable[[], None], closing: ExitStack, after: Callable[[], None]) -> None:
         """Let the thread write and close; `after` is called by whoever settles it."""
@@ -32,12 +32,16 @@ class Beside:
         if self._writing is None or not (wait or self._writing.done()):
             return
         writing, self._writing = self._writing, None
+        after, self._after = self._after, _nothing  # it may hold whoever holds this
         writing.result()
-        self._after()
+        after()
 
     def close(self) -> None:
         """Wait for the thread; nothing is raised any more."""
         self._thread.shutdown()
+
+
+def _nothing() -> None: ...
 
 
 def _write(write: Callable[[], None], closing: ExitStack) -> None:

@@ -23,7 +23,11 @@ _KNOWN_TEXTS = (
     ("unable to write to file </torch_", _SHM_MEND),
     ("unable to open shared memory object", _SHM_MEND),
     ("CUDA out of memory", _GPU_MEMORY_MEND),
+    ("CUDA error: out of memory", _GPU_MEMORY_MEND),
+    ("HIP out of memory", _GPU_MEMORY_MEND),
     ("CUBLAS_STATUS_ALLOC_FAILED", _GPU_MEMORY_MEND),
+    ("is killed by signal: Killed", _HOST_MEMORY_MEND),  # a data loader worker
+    ("Cannot allocate memory", _HOST_MEMORY_MEND),
     ("DefaultCPUAllocator: can't allocate memory", _HOST_MEMORY_MEND),
 )
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from determined._exit_codes import ExitCode
@@ -12,43 +16,74 @@ from determined.launch import _stacks
 from determined.launch._failure import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
 TIMEOUT_VARIABLE = "DETBUILD_HANG_TIMEOUT"  # seconds; 0 never gives up
-TIMEOUT = 120.0
-_SLOW = 10  # times the longest silence that was none: a trial with slow batches gets more time
-_SHOWN = 6  # frames
+TIMEOUT = 300.0
+_ASLEEP = 0.1  # of the timeout, for a rank that others wait for and that does not even compute
+_COMPUTES = 0.02  # of one processor: less is no work
+_SLOW = 3  # times the longest silence that was none: a trial with slow batches gets more time
 _WARM_UP = 5  # times longer before anything was done: kernels are compiled and caches filled
+_SHOWN = 6  # frames
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Since when nobody has done anything, and the processor time that each rank had used by then."""
+
+    pulse: tuple[int, ...] = ()
+    since: float = 0.0
+    used: Mapping[int, float] | None = None
+    asked: float = 0.0  # when the ranks were last asked where they stand
 
 
 class Watchdog:
     """Looks at the page that the ranks share, from outside of them.
 
     Only while they train or validate batch by batch: nobody knows how long a checkpoint takes, or a data set.
+
+    Args:
+        directory: of the launch.
+        size: ranks.
+        timeout: seconds of silence; a tenth of it where one rank sleeps and another waits for it.
+        context_dir: of the user's code.
     """
 
-    def __init__(self, directory: Path, size: int, timeout: float) -> None:
+    def __init__(self, directory: Path, size: int, timeout: float, context_dir: str) -> None:
         self._directory, self._size, self._timeout = directory, size, timeout
+        self._context_dir = context_dir
         self._page: Page | None = None
-        self._pulse: tuple[int, ...] = ()
-        self._since = time.monotonic()
+        self._silence = Silence()
         self._longest = 0.0
 
-    def silent(self) -> float:
-        """For how many seconds nobody has done anything; 0 where that is nothing to worry about."""
+    def look(self, pids: Mapping[int, int]) -> Failure | None:
+        """Say which rank hangs, if one does. `pids` are those of the ranks' programs."""
         page = self._opened()
         if page is None or not self._timeout:
-            return 0.0
+            return None
         pulse, now = page.pulse(), time.monotonic()
-        if pulse != self._pulse or not page.watched():
-            if self._pulse and page.watched() and page.warm():
-                self._longest = max(self._longest, now - self._since)
-            self._pulse, self._since = pulse, now
-            return 0.0
-        silence = now - self._since
-        limit = self._timeout if page.warm() else self._timeout * _WARM_UP
-        return silence if silence > max(limit, self._longest * _SLOW) else 0.0
+        if pulse != self._silence.pulse or not page.watched():
+            if self._silence.pulse and page.watched() and page.warm():
+                self._longest = max(self._longest, now - self._silence.since)
+            self._silence = Silence(pulse, now)
+            return None
+        if self._silence.used is None:
+            self._silence = Silence(pulse, self._silence.since, processor_time(pids), now)
+        return self._judged(page, pids, now)
+
+    def _judged(self, page: Page, pids: Mapping[int, int], now: float) -> Failure | None:
+        silence = self._silence
+        patience = self._timeout if page.warm() else self._timeout * _WARM_UP
+        quiet, first = now - silence.since, max(patience * _ASLEEP, self._longest * _SLOW)
+        if quiet < first or now - silence.asked < first:
+            return None
+        self._silence = Silence(silence.pulse, silence.since, silence.used, now)
+        stacks = _stacks.ask(self._directory, pids)
+        given_up = quiet >= max(patience, self._longest * _SLOW)
+        if not given_up and not _one_sleeps(stacks, processor_time(pids), silence.used or {}, quiet):
+            return None
+        return _failure(stacks, self._context_dir, quiet)
 
     def _opened(self) -> Page | None:
         path = self._directory / PAGE_FILE
@@ -57,33 +92,48 @@ class Watchdog:
         return self._page
 
 
-def hung(directory: Path, pids: Mapping[int, int], context_dir: str, silence: float) -> Failure:
-    """Say which rank hangs, and where.
+def processor_time(pids: Mapping[int, int]) -> dict[int, float]:
+    """Seconds that each rank's processes have computed; each program leads a process group."""
+    ranks = {pid: rank for rank, pid in pids.items()}
+    used = dict.fromkeys(pids, 0.0)
+    for group, seconds in _processes():
+        if group in ranks:
+            used[ranks[group]] += seconds
+    return used
 
-    Args:
-        directory: of the launch.
-        pids: the ranks' programs.
-        context_dir: of the user's code.
-        silence: seconds.
+
+def _processes() -> Iterator[tuple[int, float]]:
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # the name, in parentheses, may hold anything; state, parent and group follow it
+            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            yield int(fields[2]), (int(fields[11]) + int(fields[12])) / _TICK
+
+
+def _one_sleeps(
+    stacks: Mapping[int, list[str]], now: Mapping[int, float], before: Mapping[int, float], seconds: float
+) -> bool:
+    """Whether a rank that others wait for does not even compute.
+
+    Where nobody waits, all may wait for a disk or for the network together: that is no hang.
     """
-    stacks = _stacks.ask(directory, pids)
-    places = {rank: _stacks.place(frames, context_dir) or "no answer" for rank, frames in stacks.items()}
+    waiting = {rank for rank, frames in stacks.items() if _stacks.waits(frames)}
+    idle = {rank for rank in stacks if now.get(rank, 0.0) - before.get(rank, 0.0) < _COMPUTES * seconds}
+    return bool(waiting) and bool(idle - waiting)
+
+
+def _failure(stacks: Mapping[int, list[str]], context_dir: str, seconds: float) -> Failure:
+    places = {rank: _stacks.place(frames, context_dir) for rank, frames in stacks.items()}
     culprits = [rank for rank, frames in stacks.items() if not _stacks.waits(frames)]
     if len(culprits) == 1:
         (rank,) = culprits
-        where = f"{_at(places[rank])} for {silence:.0f} seconds"
-        message = f"rank {rank} of {len(pids)} hangs: {where}, and the others wait"
+        where = f"{_at(places[rank])} for {seconds:.0f} seconds"
+        message = f"rank {rank} of {len(stacks)} hangs: {where}, and the others wait{_stack(stacks[rank])}"
     else:
-        listing = "".join(f"\n  rank {rank}: {_at(where)}" for rank, where in sorted(places.items()))
-        message = f"the {len(pids)} processes hang for {silence:.0f} seconds:{listing}"
-    frames = next((stacks[rank] for rank in culprits), [])
-    ended = Ended(
-        ExitReason.ERROR,
-        None,
-        message + _stack(frames),
-        f"let all ranks do the same in each batch; set {TIMEOUT_VARIABLE} (seconds) if batches take longer",
-    )
-    return Failure(ended, ExitCode.USER_ERROR)
+        listing = "".join(f"\n  rank {rank}: {_at(place)}" for rank, place in sorted(places.items()))
+        message = f"the {len(stacks)} processes have done nothing for {seconds:.0f} seconds:{listing}"
+    mend = f"let all ranks do the same in each batch; set {TIMEOUT_VARIABLE} (seconds) if batches take longer"
+    return Failure(Ended(ExitReason.ERROR, None, message, mend), ExitCode.USER_ERROR)
 
 
 def _stack(frames: list[str]) -> str:
@@ -92,4 +142,4 @@ def _stack(frames: list[str]) -> str:
 
 
 def _at(place: str) -> str:
-    return "it does not answer, stopped or stuck in the kernel," if place == "no answer" else f"at {place}"
+    return f"at {place}" if place else "it does not answer, stopped or stuck in the kernel,"

@@ -27,7 +27,7 @@ from determined.exec import ENTRY
 from determined.exec._children import die_with_parent
 from determined.exec._watch import Signals
 from determined.launch._failure import End, Ends, Failure, pids_of
-from determined.launch._hang import TIMEOUT, TIMEOUT_VARIABLE, Watchdog, hung
+from determined.launch._hang import TIMEOUT, TIMEOUT_VARIABLE, Watchdog
 from determined.launch._reports import Began, Inbox, Left, Report, Said
 
 if TYPE_CHECKING:
@@ -114,10 +114,10 @@ class _Watch:
     def __init__(
         self, launch: Launch, directory: Path, torch: subprocess.Popen[bytes], timeout: float
     ) -> None:
-        self._launch, self._directory, self._torch = launch, directory, torch
+        self._launch, self._torch = launch, torch
         self._ends = Ends(launch.size, launch.is_trial)
         self._began: dict[int, int] = {}
-        self._dog = Watchdog(directory, launch.size, timeout)
+        self._dog = Watchdog(directory, launch.size, timeout, launch.context_dir)
         self._deadline: float | None = None
         self._stop_asked = False
 
@@ -159,10 +159,8 @@ class _Watch:
             if now > self._deadline:
                 self._kill()
             return
-        silence = self._dog.silent()
-        if silence:
-            pids = pids_of(self._began, self._ends)
-            self._ends.hung = hung(self._directory, pids, self._launch.context_dir, silence)
+        self._ends.hung = self._dog.look(pids_of(self._began, self._ends))
+        if self._ends.hung is not None:
             self._deadline = now
             self._kill()
 

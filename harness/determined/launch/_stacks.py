@@ -21,7 +21,14 @@ _ANSWER = 1.0  # seconds
 _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)$')
 _MAIN = re.compile(r"^(?:Current thread|Thread) .*\(most recent call first\):$")
 # Code in which a rank waits for the others: torch's collectives and backward passes, and our own exchange.
-_WAITING = ("/torch/distributed/", "/torch/autograd/graph.py", "/torch/nn/parallel/", "/determined/_")
+_WAITING = (
+    "/torch/distributed/",
+    "/torch/autograd/graph.py",
+    "/torch/nn/parallel/",
+    "/determined/_group.py",
+    "/determined/_lockstep.py",
+    "/determined/pytorch/_metrics.py",  # means over a window: the GPU has to finish it
+)
 
 
 def answer(environ: Mapping[str, str], rank: int) -> None:

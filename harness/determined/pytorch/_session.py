@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -84,7 +84,7 @@ class Session:
             trainable = self.restored(trial, hooks)
             hooks.call("on_training_start")
             schedule = self.plan.schedule(self._units())
-            with self.context.profiler or nullcontext():
+            with closing(trainable), self.context.profiler or nullcontext():
                 return Loop(trainable, self.run, schedule, self.plan.policy, self.source.position).train()
         finally:
             hooks.call("on_trial_shutdown")

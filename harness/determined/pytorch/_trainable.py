@@ -17,6 +17,7 @@ from determined.pytorch._evaluate import Evaluation
 from determined.pytorch._host_copy import HostCopy
 from determined.pytorch._lr_scheduler import Pace
 from determined.pytorch._metrics import Window, plain, training_means
+from determined.pytorch._nan import NanWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -58,6 +59,7 @@ class PyTorchTrainable:
         self._clock.epoch_length = parts.loaders.training.epoch_length
         self._batches: Iterator[Any] = iter(())
         self._copy = HostCopy()
+        self._nan, self._nan_validated = NanWatch("train_batch"), NanWatch("validation")
         self._group = parts.context.distributed.group
         self._lockstep = parts.lockstep
         self._evaluation = Evaluation(
@@ -91,6 +93,10 @@ class PyTorchTrainable:
             model.train()
         if self._lockstep:
             self._lockstep.begin(position.steps_completed)
+
+    def close(self) -> None:
+        """Let loader workers go now, and in this thread, not whenever garbage is collected."""
+        self._batches = iter(())
 
     def train_until(self, batch: int, should_stop: Callable[[], bool]) -> None:
         if self._hooks.of("on_train_step_start"):
@@ -153,6 +159,7 @@ class PyTorchTrainable:
     def reduce(self) -> Metrics:
         metrics = _across.training(training_means(self._window.columns), self._group)
         metrics.update(self.context.reducers.metrics(training=True))
+        self._nan.look(metrics, self._window.columns, self.steps_completed)
         return self._counted({name: plain(value, name) for name, value in metrics.items()})
 
     def reported(self, metrics: Metrics) -> None:
@@ -170,6 +177,7 @@ class PyTorchTrainable:
     def evaluate(self) -> Metrics:
         with self._lockstep.watched(on=self._evaluation.by_batch) if self._lockstep else nullcontext():
             metrics = self._evaluation.run()
+        self._nan_validated.look(metrics, {}, 0)
         self._show("val", metrics)
         self.context.reducers.reset(training=True)
         return self._counted(metrics)

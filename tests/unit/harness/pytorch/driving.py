@@ -92,6 +92,14 @@ class Folder:
         self.run: ChiefRun | None = None
         (path / "context").mkdir()
 
+    @classmethod
+    def again(cls, path: Path) -> Folder:
+        """One that other processes have used."""
+        folder = cls.__new__(cls)
+        folder.path, folder.checkpoints, folder.run = path, path / "checkpoints", None
+        folder._runs = len(list(path.glob("run-*")))
+        return folder
+
     def info(self, **fields: Any) -> RunInfo:
         run_dir = self.path / f"run-{self._runs}"
         run_dir.mkdir()

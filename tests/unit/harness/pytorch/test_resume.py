@@ -40,6 +40,9 @@ class Logged(TinyTrial):
     def __init__(self, context: Any) -> None:
         self.context = context
         options = self.options
+        self.reducer = context.wrap_reducer(list, name="seen") if options.get("reducer") else None
+        if options.get("amp"):
+            context.experimental.use_amp()
         layers = nn.Sequential(nn.Linear(2, 4), nn.Dropout(options.get("dropout", 0.0)), nn.Linear(4, 1))
         self.model = context.wrap_model(layers)
         adam = torch.optim.Adam(self.model.parameters(), lr=0.01)
@@ -58,6 +61,8 @@ class Logged(TinyTrial):
         loss = self.model(batch).pow(2).mean() * (1 + random.random() + float(np.random.rand()))  # noqa: NPY002
         self.context.backward(loss)
         self.context.step_optimizer(self.optimizer)
+        if self.reducer is not None:
+            self.reducer.update(loss.item())
         self.log.batches.append(batch.flatten().tolist())
         self.log.losses.append(loss.item())
         self.log.weights = {name: value.clone() for name, value in self.model.state_dict().items()}
@@ -144,6 +149,15 @@ def test_without_workers(  # noqa: PLR0917  (one parameter a dimension of the gr
 )
 def test_with_two_workers(tmp_path: Any, shuffle: bool, dropout: float, noise: bool) -> None:
     check(tmp_path, {"shuffle": shuffle, "dropout": dropout, "noise": noise, "workers": 2}, cuts=((3,), (7,)))
+
+
+@pytest.mark.parametrize("amp", [False, True])
+@pytest.mark.parametrize("reducer", [False, True])
+@pytest.mark.parametrize("frequency", [1, 2])
+def test_with_mixed_precision_and_reducers(tmp_path: Any, amp: bool, reducer: bool, frequency: int) -> None:
+    mode = LRScheduler.StepMode.STEP_EVERY_OPTIMIZER_STEP
+    options = {"shuffle": True, "dropout": 0.5, "scheduler": mode, "frequency": frequency}
+    check(tmp_path, {**options, "amp": amp, "reducer": reducer})
 
 
 def weighted(_: dict[str, Any]) -> Any:

@@ -1,0 +1,68 @@
+"""NaN and want of memory are told in plain words."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from determined._outcome import failed
+from determined._records import ExitReason, Stage
+from determined._run_info import Length
+from tests.unit.harness.pytorch.driving import Folder, TinyTrial
+
+
+class Diverging(TinyTrial):
+    def train_batch(self, batch: torch.Tensor, epoch_idx: int, batch_idx: int) -> Any:
+        bad = batch_idx in {6, 7}
+        return {"loss": torch.tensor(float("nan") if bad else 1.0), "score": 1.0}
+
+    def evaluate_batch(self, batch: torch.Tensor) -> Any:
+        return {"validation_loss": float("nan")}
+
+
+def test_nan_is_told_once_with_the_batch_it_began_in(
+    folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("determined").setLevel(logging.WARNING)
+    config = {"scheduling_unit": 5, "min_validation_period": {"batches": 5}}
+    outcome = folder.drive(Diverging, config=config, max_length=Length("batches", 15))
+    told = [record.getMessage() for record in caplog.records if "NaN" in record.getMessage()]
+    assert [message.partition(";")[0] for message in told] == [
+        "validation returned NaN for validation_loss",
+        "train_batch returned NaN for loss for batch 6",
+    ]
+    assert [steps for steps, _ in outcome.training] == [5, 10, 15]
+
+
+@pytest.mark.parametrize(
+    ("error", "mend"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+            "the GPU's memory is full",
+        ),
+        (RuntimeError("CUDA error: out of memory"), "the GPU's memory is full"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"),
+            "the host's memory is full",
+        ),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "the host's memory is full"),
+        (OSError(12, "Cannot allocate memory"), "the host's memory is full"),
+        (MemoryError(), "the host's memory is full"),
+        (
+            RuntimeError(
+                "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that "
+                "dataloader's workers are out of shared memory."
+            ),
+            "raise resources.shm_size",
+        ),
+    ],
+)
+def test_want_of_memory_names_the_memory_and_what_to_lower(error: Exception, mend: str) -> None:
+    ended = failed(error, Stage.TRAIN, Path("/nowhere")).ended
+    assert (ended.reason, ended.stage) == (ExitReason.ERROR, Stage.TRAIN)
+    assert mend in ended.mend
