@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
-import json
-import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from determined._errors import CheckpointError
+from determined._saved_trial import class_of, described
 from determined.pytorch import _checkpoint, _state
 from determined.pytorch._context import PyTorchTrialContext, Setting
 from determined.pytorch._trial import PyTorchTrial
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from determined.pytorch._types import Untyped
 
@@ -43,13 +38,13 @@ def load_trial_from_checkpoint_path(
         CheckpointError: the checkpoint cannot be read, or its class not be found.
     """
     directory = Path(path)
-    described = _described(directory)
-    trial_class = trial_class or _class_of(directory, str(described.get("trial_cls_spec", "")))
+    facts = described(directory)
+    trial_class = trial_class or class_of(directory, str(facts.get("trial_cls_spec", "")), PyTorchTrial)
     context = PyTorchTrialContext(
         Setting(
             device=torch.device("cpu"),
-            hparams=described.get("hparams") or {},
-            config=described.get("experiment_config") or {},
+            hparams=facts.get("hparams") or {},
+            config=facts.get("experiment_config") or {},
             place=False,
         )
     )
@@ -65,47 +60,3 @@ def reset_parameters(model: torch.nn.Module) -> None:
         reset = getattr(module, "reset_parameters", None)
         if callable(reset):
             reset()
-
-
-def _described(directory: Path) -> dict[str, Any]:
-    path = directory / _checkpoint.LOAD_DATA_FILE
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read: {error}", mend="name the directory of a checkpoint"
-        ) from error
-    return found if isinstance(found, dict) else {}
-
-
-def _class_of(directory: Path, spec: str) -> type[PyTorchTrial]:
-    module, _, name = spec.partition(":")
-    mend = "pass trial_class="
-    if module == "__main__":
-        raise CheckpointError(f"the trial class {name} was defined in the script that was run", mend=mend)
-    try:
-        with _importing_from(directory / _checkpoint.CODE_DIR, module):
-            found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
-    except (ImportError, AttributeError) as error:
-        raise CheckpointError(f"the trial class {spec} cannot be imported: {error}", mend=mend) from error
-    if not (isinstance(found, type) and issubclass(found, PyTorchTrial)):
-        raise CheckpointError(f"{spec} is not a PyTorchTrial", mend=mend)
-    return found
-
-
-@contextmanager
-def _importing_from(code: Path, module: str) -> Iterator[None]:
-    """Let the checkpoint's own modules be found first; what was imported before stays as it was."""
-    own = {path.stem for path in code.iterdir()} if code.is_dir() else set()
-    own.add(module.partition(".")[0])
-    before = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in own}
-    no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    sys.path.insert(0, str(code))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(code))
-        sys.dont_write_bytecode = no_bytecode
-        for name in [name for name in sys.modules if name.partition(".")[0] in own]:
-            del sys.modules[name]
-        sys.modules.update(before)

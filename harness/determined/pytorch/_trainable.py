@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from determined._errors import CheckpointError, InvalidTrialError
+from determined._trial_state import TrialState, write_code
 from determined.pytorch import _checkpoint, _rng, _state
 from determined.pytorch._device import to_cpu, to_device
 from determined.pytorch._evaluate import Evaluation
@@ -129,8 +130,12 @@ class PyTorchTrainable:
     def save(self, directory: Path, position: Position) -> None:
         state = _state.take(self.context, self._hooks, self._parts.loaders.training.state())
         _checkpoint.write(directory, state, self._numbers(position))
-        _checkpoint.write_code(
-            directory, self._parts.info, type(self._parts.trial), is_trainer=self._parts.is_trainer
+        write_code(
+            directory,
+            self._parts.info,
+            type(self._parts.trial),
+            trial_type="PyTorchTrial",
+            is_trainer=self._parts.is_trainer,
         )
         self._hooks.call("on_checkpoint_end", str(directory))
         self._hooks.call("on_checkpoint_write_end", directory)
@@ -141,8 +146,8 @@ class PyTorchTrainable:
     def metadata(self) -> Mapping[str, object]:
         return {"framework": f"torch-{torch.__version__}", "format": "pickle"}
 
-    def _numbers(self, position: Position) -> _checkpoint.TrialState:
-        return _checkpoint.TrialState(
+    def _numbers(self, position: Position) -> TrialState:
+        return TrialState(
             trial_id=self._parts.info.trial_id,
             steps_completed=position.steps_completed,
             epochs_completed=self._clock.epochs(position.steps_completed),

@@ -12,7 +12,7 @@ from torch import nn
 from determined._errors import CheckpointError, InvalidTrialError
 from determined._run_info import Length
 from determined.pytorch import LRScheduler, PyTorchCallback, load_trial_from_checkpoint_path
-from determined.pytorch._code import copy_code
+from determined._code import copy_code
 from determined.pytorch._portable import freeze, thaw
 from tests.unit.harness.pytorch.driving import Folder, TinyTrial
 
