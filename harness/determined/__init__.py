@@ -29,7 +29,7 @@ __all__ = [
 __detbuild__ = __version__  # the mark by which this package is told from PyPI's of the same name
 
 # Imported at first touch: `import determined as det` is enough for det.pytorch, and costs a few milliseconds.
-_MODULES = ("estimator", "experimental", "pytorch")
+_MODULES = ("estimator", "experimental", "keras", "pytorch")
 _HOMES = {"ClusterInfo": "_info", "get_cluster_info": "_info", "import_from_path": "_import_from_path"}
 
 
