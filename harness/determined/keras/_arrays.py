@@ -55,6 +55,9 @@ class ArrayFeed:
         indices = epochs.flat_map(self._batches).skip(offset * self._replicas)
         return deal(self._gathered(indices), self._strategy)
 
+    def again(self) -> Untyped:
+        return None
+
     def save(self, directory: Path) -> None: ...
 
     def spec(self) -> Untyped:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from determined.keras._feed import Feed
     from determined.keras._types import InputData, Untyped
 
-_MEND = "return (x, y), (x, y, weights), a keras.utils.Sequence or PyDataset, or a tf.data.Dataset from {method}"
+_MEND = (
+    "return (x, y), (x, y, weights), a keras.utils.Sequence or PyDataset, or a tf.data.Dataset from {method}"
+)
 
 
 def training_feed(data: InputData, context: TFKerasTrialContext, *, seed: int, strategy: Untyped) -> Feed:
@@ -43,7 +45,9 @@ def training_feed(data: InputData, context: TFKerasTrialContext, *, seed: int, s
     raise _refused(data, "build_training_data_loader")
 
 
-def validation_arguments(data: InputData, context: TFKerasTrialContext, limit: int | None) -> dict[str, Untyped]:
+def validation_arguments(
+    data: InputData, context: TFKerasTrialContext, limit: int | None
+) -> dict[str, Untyped]:
     """What `model.evaluate` is called with.
 
     Args:

@@ -19,13 +19,16 @@ _PAIR, _TRIPLE = 2, 3  # (x, y) and (x, y, weights)
 
 
 class Feed(Protocol):
-    """Training batches without an end, dealt out to the devices."""
+    """Training batches, dealt out to the devices."""
 
     epoch_length: int | None  # steps; None when nobody knows
     failure: BaseException | None  # what user code raised in a thread of TensorFlow
 
     def begin(self, step: int, saved: Path | None) -> Untyped:
         """An iterator from a step on; `saved` is the directory that `save` was given at that step."""
+
+    def again(self) -> Untyped:
+        """An iterator for the next pass, when the last one has ended; None where that cannot happen."""
 
     def save(self, directory: Path) -> None:
         """Write what `begin` needs besides the number of the step."""
@@ -39,6 +42,15 @@ def deal(dataset: Untyped, strategy: Untyped) -> Untyped:
     if strategy.num_replicas_in_sync == 1:
         return iter(dataset)
     return iter(strategy.distribute_datasets_from_function(lambda _: dataset))
+
+
+def read_in_step(dataset: Untyped) -> Untyped:
+    """Keep TensorFlow from reading ahead where nobody asked for it: what is read may change what is drawn."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    options.experimental_optimization.inject_prefetch = False
+    return dataset.with_options(options)
 
 
 def steps_of(batches: int, replicas: int) -> int:

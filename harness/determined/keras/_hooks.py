@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from determined._errors import InvalidTrialError
 from determined.keras._tf import keras
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from determined.keras._types import Untyped
 
 _LOG = logging.getLogger(__name__)
+BatchHook: TypeAlias = "Callable[..., object] | None"
+_TRAIN_BATCH = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
+_TEST_BATCH = ("on_test_batch_begin", "on_test_batch_end")
 _END_OF_EPOCH = (keras.callbacks.EarlyStopping, keras.callbacks.ReduceLROnPlateau)
 
 
@@ -37,8 +40,10 @@ class Hooks:
             checked, model=context.model, epochs=1, steps=epoch_length, verbose=0
         )
         self.own = [one for one in checked if isinstance(one, Callback)]
-        self.train_batch_begin = self._if_any(checked, "on_train_batch_begin", "on_batch_begin")
-        self.train_batch_end = self._if_any(checked, "on_train_batch_end", "on_batch_end")
+        # Both or none: Keras 2 takes the time between them.
+        listening = _any(checked, *_TRAIN_BATCH)
+        self.train_batch_begin: BatchHook = self.all.on_train_batch_begin if listening else None
+        self.train_batch_end: BatchHook = self.all.on_train_batch_end if listening else None
         self.in_test = _TestBatchHooks(self) if _any(checked, *_TEST_BATCH) else _TestHooks(self)
 
     def call(self, name: str, *args: object) -> None:
@@ -54,13 +59,6 @@ class Hooks:
         for one, (kind, state) in zip(self.own, states, strict=False):
             if kind == type(one).__name__ and state is not None:
                 one.load_state(state)
-
-    def _if_any(self, callbacks: list[Untyped], name: str, also: str) -> Callable[..., object] | None:
-        hook: Callable[..., object] | None = getattr(self.all, name) if _any(callbacks, name, also) else None
-        return hook
-
-
-_TEST_BATCH = ("on_test_batch_begin", "on_test_batch_end")
 
 
 class _TestHooks(keras.callbacks.Callback):  # type: ignore[misc]  # TensorFlow is untyped
@@ -88,9 +86,7 @@ class _TestBatchHooks(_TestHooks):
 
 
 def validation_names(metrics: dict[str, Untyped]) -> dict[str, Untyped]:
-    return {
-        name if name.startswith("val_") else f"val_{name}": value for name, value in metrics.items()
-    }
+    return {name if name.startswith("val_") else f"val_{name}": value for name, value in metrics.items()}
 
 
 def _any(callbacks: list[Untyped], *names: str) -> bool:
@@ -110,7 +106,9 @@ def _checked(callbacks: object) -> list[Untyped]:
     for one in callbacks:
         name = type(one).__name__
         if not isinstance(one, keras.callbacks.Callback):
-            raise InvalidTrialError(f"keras_callbacks returned a {name}, which is no Keras callback", mend=mend)
+            raise InvalidTrialError(
+                f"keras_callbacks returned a {name}, which is no Keras callback", mend=mend
+            )
         if isinstance(one, _END_OF_EPOCH) and not isinstance(one, Callback):
             _LOG.warning(
                 "Keras' own %s never sees a validation metric: use determined.keras.callbacks.%s", name, name

@@ -27,7 +27,9 @@ def build_model(trial: TFKerasTrial, context: TFKerasTrialContext, config: Mappi
     model = trial.build_model()
     mend = "in build_model: model = context.wrap_model(model); model.compile(...); return model"
     if not isinstance(model, keras.Model):
-        raise InvalidTrialError(f"build_model returned a {type(model).__name__}, not a Keras model", mend=mend)
+        raise InvalidTrialError(
+            f"build_model returned a {type(model).__name__}, not a Keras model", mend=mend
+        )
     if context.model is not model:
         raise InvalidTrialError("build_model returned a model that was not wrapped", mend=mend)
     if not (model.compiled if KERAS_3 else model._is_compiled):  # noqa: SLF001  (Keras 2 has no public name for it)

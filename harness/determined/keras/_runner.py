@@ -40,7 +40,9 @@ def run_trial(trial_class: type[TFKerasTrial], run: Run) -> ExitReason:
     trainable = session.built()
     units = Units(trainable.epoch_length, trainable.context.batch_size)
     try:
-        loop = Loop(trainable, run, session.plan.schedule(units), session.plan.policy, session.source.position)
+        loop = Loop(
+            trainable, run, session.plan.schedule(units), session.plan.policy, session.source.position
+        )
         reason = loop.train()
     finally:
         trainable.end()

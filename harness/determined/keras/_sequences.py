@@ -13,7 +13,7 @@ import numpy as np
 from determined._errors import InvalidTrialError
 from determined._seeds import derive
 from determined.keras import _random
-from determined.keras._feed import deal, plain, steps_of, weighted, without_none
+from determined.keras._feed import deal, plain, read_in_step, steps_of, weighted, without_none
 from determined.keras._tf import tf
 
 if TYPE_CHECKING:
@@ -47,8 +47,13 @@ class SequenceFeed:
 
     def begin(self, step: int, saved: Path | None) -> Untyped:  # noqa: ARG002  (the other kinds of feed need it)
         first = step * self._replicas
-        batches = tf.data.Dataset.from_generator(lambda: self._read(first), output_signature=self._signature())
-        return deal(weighted(batches, self._fit.class_weight), self._strategy)
+        batches = tf.data.Dataset.from_generator(
+            lambda: self._read(first), output_signature=self._signature()
+        )
+        return deal(weighted(read_in_step(batches), self._fit.class_weight), self._strategy)
+
+    def again(self) -> Untyped:
+        return None
 
     def save(self, directory: Path) -> None: ...
 
@@ -76,9 +81,7 @@ class SequenceFeed:
                 epoch = first // self._length
                 self._turn_to(epoch)
                 numbers = iter(range(first, (epoch + 1) * self._length))
-                queue = deque(
-                    pool.submit(self._batch, n) for n in islice(numbers, self._fit.max_queue_size)
-                )
+                queue = deque(pool.submit(self._batch, n) for n in islice(numbers, self._fit.max_queue_size))
                 while queue:
                     batch = queue.popleft().result()
                     queue.extend(pool.submit(self._batch, n) for n in islice(numbers, 1))

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from determined.keras._types import Untyped
 
 keras: Untyped = tf.keras
-KERAS_3: bool = not str(keras.__version__).startswith("2")
+KERAS_3: bool = hasattr(keras, "ops")
+KERAS_VERSION = str(getattr(keras, "__version__", tf.__version__))  # Keras 2 has TensorFlow's
 _SEEDS = 1 << 32  # Keras takes smaller ones only
 
 

@@ -14,7 +14,7 @@ from determined._trial_state import TrialState, write_code, write_numbers
 from determined.keras import _checkpoint
 from determined.keras._hooks import validation_names
 from determined.keras._model import create_variables, train_function
-from determined.keras._tf import keras, tf
+from determined.keras._tf import KERAS_VERSION, tf
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from determined.keras._hooks import Hooks
     from determined.keras._trial import TFKerasTrial
     from determined.keras._types import Untyped
+
+
+_ENDED = (StopIteration, tf.errors.OutOfRangeError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,10 +111,7 @@ class KerasTrainable:
             try:
                 self._logs = train(iterator)
             except (StopIteration, tf.errors.OpError) as error:
-                failure = self._failure(error)
-                if failure is None:
-                    raise
-                raise failure from error
+                iterator = self._train_in_next_pass(error)
             self.steps_completed = index + 1
             if after is not None:
                 after(index, self._logs)
@@ -119,16 +119,25 @@ class KerasTrainable:
                 return True
         return False
 
-    def _failure(self, error: Exception) -> BaseException | None:
-        """What user code raised, where TensorFlow has kept its text only; None for what tells itself."""
+    def _train_in_next_pass(self, error: Exception) -> Untyped:
+        """Train a batch with the iterator that goes on where another one has ended, and give that iterator.
+
+        Raises:
+            Exception: it has not ended; what user code raised, where TensorFlow has kept its text only.
+        """
         if self._parts.feed.failure is not None:
-            return self._parts.feed.failure
-        if isinstance(error, (StopIteration, tf.errors.OutOfRangeError)):
-            return InvalidTrialError(
-                f"the training data ended after {self.steps_completed} batches",
-                mend="check what build_training_data_loader returns: no batches came out of it",
-            )
-        return None
+            raise self._parts.feed.failure from error
+        if not isinstance(error, _ENDED):
+            raise error
+        self._iterator = self._parts.feed.again()
+        try:
+            self._logs = self._train(self._iterator)
+        except _ENDED as ended:
+            raise InvalidTrialError(
+                f"the training data ended after {self.steps_completed} batches, and no more came out of it",
+                mend="check the dataset that build_training_data_loader returns",
+            ) from ended
+        return self._iterator
 
     def reduce(self) -> Metrics:
         if not isinstance(self._logs, dict):
@@ -161,7 +170,7 @@ class KerasTrainable:
         self._hooks.call("on_checkpoint_upload_end", uuid)
 
     def metadata(self) -> Mapping[str, object]:
-        return {"framework": f"tensorflow-{tf.__version__}", "format": f"keras-{keras.__version__}"}
+        return {"framework": f"tensorflow-{tf.__version__}", "format": f"keras-{KERAS_VERSION}"}
 
     def end(self) -> None:
         """Training is over, and the last checkpoint is written."""

@@ -53,7 +53,8 @@ def read(path: Path, variables: list[Untyped]) -> None:
         ) from error
     if len(values) != len(variables):
         raise CheckpointError(
-            f"the trial has {len(variables)} variables, {path.name} of its checkpoint {len(values)}", mend=_MEND
+            f"the trial has {len(variables)} variables, {path.name} of its checkpoint {len(values)}",
+            mend=_MEND,
         )
     for variable, value in zip(variables, values, strict=True):
         _assign(variable, value)
@@ -88,8 +89,10 @@ def _name(variable: Untyped) -> str:
 
 def _optimizers(context: TFKerasTrialContext) -> list[Untyped]:
     """The compiled one, the wrapped ones, and those that a model with a train_step of its own holds."""
-    kinds = (keras.optimizers.Optimizer,) if KERAS_3 else (
-        keras.optimizers.Optimizer, keras.optimizers.legacy.Optimizer
+    kinds = (
+        (keras.optimizers.Optimizer,)
+        if KERAS_3
+        else (keras.optimizers.Optimizer, keras.optimizers.legacy.Optimizer)
     )
     model = context.model
     found = [model.optimizer, *context.optimizers, *vars(model).values()]

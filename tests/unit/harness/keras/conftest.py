@@ -14,6 +14,11 @@ except ImportError:
 else:
     from tests.unit.harness.keras.driving import Folder
 
+    def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+        for item in items:  # Keras' own, against numpy and Python
+            if "harness/keras/" in item.path.as_posix():
+                item.add_marker(pytest.mark.filterwarnings("ignore::DeprecationWarning"))
+
     @pytest.fixture(autouse=True)
     def _quiet() -> None:
         tf.get_logger().setLevel("ERROR")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 keras = tf.keras
-KERAS_3 = keras.__version__.startswith("3")
+KERAS_3 = hasattr(keras, "ops")
 
 
 def records(count: int = 10) -> tuple[np.ndarray, np.ndarray]:
