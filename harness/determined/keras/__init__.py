@@ -1,6 +1,7 @@
 """Determined's Keras API: `from determined.keras import TFKerasTrial, TFKerasTrialContext`.
 
-TensorFlow is imported with the first name that needs it: `DeterminedCallback` works with any backend of Keras 3.
+TensorFlow is imported with the first name that needs it: `DeterminedCallback` works with any backend of
+Keras 3.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ _SEEDS = 1 << 31
 class ArrayFeed:
     """Arrays `(x, y)` or `(x, y, weights)`, in batches of `batch_size` for each device.
 
-    The last global batch of an epoch is what is left, split evenly; less than one record a device is left out.
+    The last global batch of an epoch is what is left, split evenly; less than a record a device is left out.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The devices of one trial, and how they train together: one process, and `tf.distribute` where there are several."""
+"""The devices of one trial: one process, and `tf.distribute` where there are several."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ _LOG = logging.getLogger(__name__)
 def strategy_of(slots: int) -> Untyped:
     """How a run with `slots` slots trains.
 
-    One process drives all devices (MirroredStrategy): Keras 3 knows no other way with TensorFlow, and on one host
-    there is none that is faster. Without GPUs the CPU is split into as many devices.
+    One process drives all devices (MirroredStrategy): Keras 3 knows no other way with TensorFlow, and on one
+    host there is none that is faster. Without GPUs the CPU is split into as many devices.
 
     Raises:
         InvalidTrialError: there are fewer devices than slots.
     """
-    gpus = tf.config.list_logical_devices("GPU") if slots else []
+    # Only asking for physical devices leaves them free to be split.
+    has_gpu = bool(slots and tf.config.list_physical_devices("GPU"))
     if slots <= 1:
-        if slots and not gpus:
+        if slots and not has_gpu:
             _LOG.warning("TensorFlow sees no GPU: training on the CPU")
         return tf.distribute.get_strategy()
-    devices = gpus or _split_cpu(slots)
+    devices = tf.config.list_logical_devices("GPU") if has_gpu else _split_cpu(slots)
     if len(devices) < slots:
         raise InvalidTrialError(
             f"resources.slots_per_trial is {slots}, and TensorFlow sees {len(devices)} devices",

@@ -1,4 +1,4 @@
-"""Training data as an endless `tf.data` iterator that can begin at any batch: what its kinds have in common."""
+"""Training data as `tf.data` iterators that can begin at any batch: what its kinds have in common."""
 
 from __future__ import annotations
 

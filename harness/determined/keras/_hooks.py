@@ -1,4 +1,4 @@
-"""The callbacks of one trial, called in the order in which Keras would, and at no cost where nobody listens."""
+"""The callbacks of one trial, called in Keras' order, and at no cost where nobody listens."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class _TestHooks(keras.callbacks.Callback):  # type: ignore[misc]  # TensorFlow 
 
 
 class _TestBatchHooks(_TestHooks):
-    """Where a callback wants to hear of each batch. Keras looks for these methods, and then waits for each."""
+    """Where a callback wants to hear of each batch: Keras looks for these methods, and waits for them."""
 
     def on_test_batch_begin(self, batch: int, logs: Untyped = None) -> None:
         self._hooks.all.on_test_batch_begin(batch, logs)
@@ -90,7 +90,7 @@ def validation_names(metrics: dict[str, Untyped]) -> dict[str, Untyped]:
 
 
 def _any(callbacks: list[Untyped], *names: str) -> bool:
-    """Whether one of them has a hook of its own; functions are compared, because some are set on the object."""
+    """Whether one of them has a hook of its own, in its class or set on the object."""
     base = keras.callbacks.Callback
     return any(
         getattr(getattr(one, name), "__func__", None) is not getattr(base, name)

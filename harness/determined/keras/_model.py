@@ -1,4 +1,4 @@
-"""A trial's model, made ready: built under the strategy, checked, and with all the variables that it will have."""
+"""A trial's model, made ready: checked, and with all the variables that it will have."""
 
 from __future__ import annotations
 
@@ -39,8 +39,13 @@ def build_model(trial: TFKerasTrial, context: TFKerasTrialContext, config: Mappi
 
 
 def create_variables(context: TFKerasTrialContext, spec: Untyped, strategy: Untyped) -> None:
-    """Make what is only made when training begins: weights of models without an input shape, optimizer slots."""
+    """Make what else is made when training begins: weights of models without an input shape, and slots."""
     model, optimizer = context.model, context.model.optimizer
+    if KERAS_3 and strategy.num_replicas_in_sync > 1:
+        # As `fit` does: metrics that are made while several devices are traced cannot be read by them.
+        with strategy.scope():
+            model._symbolic_build(data_batch=spec)  # noqa: SLF001
+        return
     if model.built and hasattr(optimizer, "build"):
         optimizer.build(model.trainable_variables)
         return

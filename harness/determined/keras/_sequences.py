@@ -33,7 +33,8 @@ class SequenceFeed:
 
     def __init__(self, sequence: Untyped, fit: Fit, *, seed: int, strategy: Untyped) -> None:
         self.failure: BaseException | None = None
-        self._sequence, self._fit, self._seed, self._strategy = sequence, fit, seed, strategy
+        self._sequence: Untyped = sequence
+        self._fit, self._seed, self._strategy = fit, seed, strategy
         self._length = len(sequence)
         if self._length == 0:
             raise InvalidTrialError(
@@ -62,7 +63,7 @@ class SequenceFeed:
         return weighted(batches, self._fit.class_weight).element_spec
 
     def _read(self, first: int) -> Iterator[Untyped]:
-        workers = self._fit.workers or getattr(self._sequence, "workers", 1)
+        workers: int = self._fit.workers or getattr(self._sequence, "workers", 1)
         try:
             yield from self._in_step(first) if workers <= 1 else self._ahead(first, workers)
         except Exception as error:
@@ -106,7 +107,7 @@ class SequenceFeed:
         if epoch not in self._orders:
             order = list(range(self._length))
             if self._fit.shuffle:
-                random.Random(derive(self._seed, "order", epoch)).shuffle(order)
+                random.Random(derive(self._seed, "order", epoch)).shuffle(order)  # noqa: S311  (no secret)
             self._orders = {epoch: order}
         return self._orders[epoch]
 

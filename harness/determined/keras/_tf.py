@@ -12,6 +12,8 @@ from determined._seeds import seed_python
 if TYPE_CHECKING:
     from determined.keras._types import Untyped
 
+__all__ = ["KERAS_3", "KERAS_VERSION", "keras", "prepare", "tf"]
+
 keras: Untyped = tf.keras
 KERAS_3: bool = hasattr(keras, "ops")
 KERAS_VERSION = str(getattr(keras, "__version__", tf.__version__))  # Keras 2 has TensorFlow's

@@ -9,7 +9,6 @@ import numpy as np
 
 from determined._clock import Clock
 from determined._errors import InvalidTrialError
-from determined._loop import Position
 from determined._trial_state import TrialState, write_code, write_numbers
 from determined.keras import _checkpoint
 from determined.keras._hooks import validation_names
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from determined._loop import Metrics
+    from determined._loop import Metrics, Position
     from determined._run_info import RunInfo
     from determined.keras._context import TFKerasTrialContext
     from determined.keras._feed import Feed
@@ -69,12 +68,14 @@ class KerasTrainable:
 
     def begin(self) -> None:
         """Make a new trial ready for its first batch."""
+        if self._parts.strategy.num_replicas_in_sync > 1:
+            self._create_variables()
         self._iterator = self._parts.feed.begin(0, None)
         self._begin_callbacks()
 
     def restore(self, directory: Path, position: Position) -> None:
         """Go on from a checkpoint."""
-        create_variables(self.context, self._parts.feed.spec(), self._parts.strategy)
+        self._create_variables()
         self.steps_completed = position.steps_completed
         self._iterator = self._parts.feed.begin(position.steps_completed, directory)
         self._begin_callbacks()
@@ -83,7 +84,7 @@ class KerasTrainable:
 
     def take_weights(self, directory: Path) -> None:
         """Begin anew, but with the weights of another trial's checkpoint."""
-        create_variables(self.context, self._parts.feed.spec(), self._parts.strategy)
+        self._create_variables()
         self.begin()
         _checkpoint.read_weights(directory, self.context)
 
@@ -175,6 +176,9 @@ class KerasTrainable:
     def end(self) -> None:
         """Training is over, and the last checkpoint is written."""
         self._hooks.all.on_train_end({})
+
+    def _create_variables(self) -> None:
+        create_variables(self.context, self._parts.feed.spec(), self._parts.strategy)
 
     def _begin_callbacks(self) -> None:
         """Before what they kept is restored: Keras' callbacks forget here what they know."""

@@ -27,7 +27,7 @@ class TFKerasTrial(Trial):
         raise NotImplementedError
 
     def build_training_data_loader(self) -> InputData:
-        """Arrays `(x, y)` or `(x, y, weights)`, a Sequence or PyDataset, or a `tf.data.Dataset` of batches."""
+        """Arrays `(x, y)` or `(x, y, weights)`, a Sequence or PyDataset, or a `tf.data.Dataset`."""
         raise NotImplementedError
 
     def build_validation_data_loader(self) -> InputData:

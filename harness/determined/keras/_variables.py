@@ -108,7 +108,7 @@ def _of_optimizer(optimizer: Untyped) -> Iterator[Untyped]:
 
 
 def _seeds_of_keras_3(model: Untyped) -> list[Untyped]:
-    """Seed generators are variables of the model, and no weights of it; one is there for functions without."""
+    """Seed generators are variables of the model, and no weights of it; one is global."""
     from keras.src.random.seed_generator import global_seed_generator
 
     known = {id(variable) for variable in (*model.weights, *model.metrics_variables)}

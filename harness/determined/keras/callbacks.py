@@ -1,6 +1,6 @@
 """Callbacks of a TFKerasTrial: Keras' own, with hooks for what happens outside of epochs.
 
-Keras' EarlyStopping and the like act at the ends of epochs, on metrics that a trial does not have there, because
+Keras' EarlyStopping and the like act at the ends of epochs, on metrics that a trial does not have there:
 validations have a schedule of their own. Those of this module act on validations.
 """
 
@@ -67,7 +67,7 @@ class EarlyStopping(keras.callbacks.EarlyStopping, Callback):  # type: ignore[mi
         return _taken(self, "_validations", "wait", "best", "best_epoch", "best_weights", "stopped_epoch")
 
     def load_state(self, state: Untyped) -> None:
-        vars(self).update(state)
+        self.__dict__.update(state)
 
 
 class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau, Callback):  # type: ignore[misc]
@@ -86,7 +86,7 @@ class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau, Callback):  # type: i
         return _taken(self, "_validations", "wait", "best", "cooldown_counter")
 
     def load_state(self, state: Untyped) -> None:
-        vars(self).update(state)
+        self.__dict__.update(state)
 
 
 class TensorBoard(keras.callbacks.TensorBoard, Callback):  # type: ignore[misc]

@@ -88,10 +88,10 @@ def noisy(*, shuffle: bool) -> Any:
 
 
 LOADERS = {
-    "arrays": lambda: records(),
+    "arrays": records,
     "an odd number of records": lambda: records(9),
     "arrays and weights": lambda: (*records(), np.linspace(0, 1, 10)),
-    "sequence": lambda: Batches(),
+    "sequence": Batches,
     "sequence with its own order": lambda: Batches(own_shuffle=True),
     "sequence with noise": lambda: Batches(noise=True),
     "dataset": lambda: dataset(shuffle=False),
