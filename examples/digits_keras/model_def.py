@@ -5,8 +5,9 @@
 
 import numpy as np
 import tensorflow as tf
-from determined.keras import TFKerasTrial, TFKerasTrialContext, callbacks
 from sklearn.datasets import load_digits
+
+from determined.keras import TFKerasTrial, TFKerasTrialContext, callbacks
 
 keras = tf.keras
 

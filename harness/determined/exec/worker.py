@@ -80,7 +80,7 @@ def _runner_of(trial_class: type) -> Runner:
     if not function:
         raise InvalidTrialError(
             f"{trial_class.__name__} is a Trial of no framework",
-            mend="derive it from determined.pytorch.PyTorchTrial",
+            mend="derive it from determined.pytorch.PyTorchTrial or determined.keras.TFKerasTrial",
         )
     runner: Runner = getattr(importlib.import_module(module), function)
     return runner

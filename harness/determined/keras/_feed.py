@@ -96,7 +96,8 @@ def weighted(dataset: Untyped, class_weight: Mapping[int, float] | None) -> Unty
             )
         one_hot = y.shape.rank is not None and y.shape.rank > 1
         classes = y if not one_hot else tf.argmax(y, -1) if y.shape[-1] != 1 else tf.squeeze(y, -1)
-        found = tf.gather(table, tf.minimum(tf.cast(classes, tf.int64), len(table) - 1))
+        rounded = tf.round(classes) if classes.dtype.is_floating else classes
+        found = tf.gather(table, tf.minimum(tf.cast(rounded, tf.int64), len(table) - 1))
         return x, y, found if weights is None else found * tf.cast(weights, found.dtype)
 
     table = np.append(table, table.dtype.type(1))  # classes that are not named

@@ -181,7 +181,7 @@ class _InitialEpoch:
 
 
 def _begin_at(model: Untyped, epoch: int) -> None:
-    """Let the `fit` that has just begun start at another epoch. Keras has no public way, and asks after this."""
+    """Let the `fit` that has just begun start at another epoch. Keras has no public way."""
     if hasattr(model, "_maybe_load_initial_counters_from_ckpt"):
         model._training_state = _InitialEpoch(epoch)  # noqa: SLF001
     else:

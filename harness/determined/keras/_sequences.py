@@ -63,7 +63,7 @@ class SequenceFeed:
         return weighted(batches, self._fit.class_weight).element_spec
 
     def _read(self, first: int) -> Iterator[Untyped]:
-        workers: int = self._fit.workers or getattr(self._sequence, "workers", 1)
+        workers: Untyped = self._fit.workers or getattr(self._sequence, "workers", 1)
         try:
             yield from self._in_step(first) if workers <= 1 else self._ahead(first, workers)
         except Exception as error:

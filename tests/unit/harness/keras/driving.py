@@ -71,8 +71,12 @@ class Outcome:
         return [record.steps_completed for record in self.of(Checkpoint)]
 
     @property
+    def uuids(self) -> list[str]:
+        return [record.uuid for record in self.of(Checkpoint)]
+
+    @property
     def newest(self) -> str:
-        return self.of(Checkpoint)[-1].uuid
+        return self.uuids[-1]
 
 
 class Folder:

@@ -1,4 +1,4 @@
-"""Several devices: the CPU split in two, in a process of its own because TensorFlow can split it only once."""
+"""Several devices: the CPU split in two, in a process of its own; TensorFlow can split it only once."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Split(Tiny):
         self.context.configure_fit(shuffle=False)
         if self.kind == "arrays":
             return records(10)
-        batches = tf.data.Dataset.from_tensor_slices(records(12)).batch(self.context.get_per_slot_batch_size())
-        return self.context.wrap_dataset(batches)
+        data = tf.data.Dataset.from_tensor_slices(records(12))
+        return self.context.wrap_dataset(data.batch(self.context.get_per_slot_batch_size()))
 
 def weights(folder, outcome):
     with np.load(folder.checkpoints / outcome.newest / "determined-keras-model-weights.npz") as file:
