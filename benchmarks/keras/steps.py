@@ -3,8 +3,8 @@
     python3 benchmarks/keras/steps.py [--blocks 9] [--steps 1000] [--model mlp|cnn]
 
 A block is one epoch; `model.fit` is called for each of them, and so pays for a call besides the steps: take
-many steps. The last line gives the time from the start of a trial to the end of its first batch. Times are of the
-wall, the best of all blocks; only compare figures of one run.
+many steps. The last line gives the time from the start of a trial to the end of its first batch. Times are of
+the wall, the best of all blocks; only compare figures of one run.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -32,10 +33,7 @@ class Hooks:
     """
 
     def __init__(self, callbacks: object, context: TFKerasTrialContext, epoch_length: int | None) -> None:
-        checked = _checked(callbacks)
-        for board in checked:
-            if isinstance(board, TensorBoard):
-                board.set_log_dir(context.get_tensorboard_path())
+        checked = _with_boards(_checked(callbacks), context)
         self.all = keras.callbacks.CallbackList(
             checked, model=context.model, epochs=1, steps=epoch_length, verbose=0
         )
@@ -97,6 +95,17 @@ def _any(callbacks: list[Untyped], *names: str) -> bool:
         for one in callbacks
         for name in names
     )
+
+
+def _with_boards(callbacks: list[Untyped], context: TFKerasTrialContext) -> list[Untyped]:
+    """Let TensorBoard write into the run's folder; leave it out with a word where its package is missing."""
+    boards = [one for one in callbacks if isinstance(one, TensorBoard)]
+    for board in boards:
+        board.set_log_dir(context.get_tensorboard_path())
+    if boards and importlib.util.find_spec("tensorboard") is None:
+        _LOG.warning("no TensorBoard files are written: the package tensorboard is not installed")
+        return [one for one in callbacks if one not in boards]
+    return callbacks
 
 
 def _checked(callbacks: object) -> list[Untyped]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -188,16 +189,16 @@ def test_the_learning_rate_falls_on_a_plateau_and_stays_low_in_a_resumed_run(fol
     assert rates == pytest.approx([0.001, 0.001, 0.0005, 0.00025])
 
 
-def test_tensorboard_files_go_into_the_run_s_folder(folder: Folder) -> None:
-    pytest.importorskip("tensorboard")
+def test_tensorboard_files_go_into_the_run_s_folder_where_the_package_is(folder: Folder) -> None:
 
     class Shown(Tiny):
         def keras_callbacks(self) -> Any:
             return [callbacks.TensorBoard(log_dir="elsewhere")]
 
-    folder.drive(Shown)
+    expected = {"train", "validation"} if importlib.util.find_spec("tensorboard") else set()
+    assert folder.drive(Shown).reason is ExitReason.COMPLETED
     board = folder.path / "run-0" / "tensorboard"
-    assert {path.parent.name for path in board.rglob("events*")} == {"train", "validation"}
+    assert {path.parent.name for path in board.rglob("events*")} == expected
 
 
 def test_test_mode_trains_validates_saves_and_restores_one_batch(folder: Folder) -> None:
