@@ -24,6 +24,7 @@ _KNOWN_TEXTS = (
     ("unable to open shared memory object", _SHM_MEND),
     ("CUDA out of memory", _GPU_MEMORY_MEND),
     ("CUBLAS_STATUS_ALLOC_FAILED", _GPU_MEMORY_MEND),
+    ("OOM when allocating tensor", _GPU_MEMORY_MEND),
     ("DefaultCPUAllocator: can't allocate memory", _HOST_MEMORY_MEND),
 )
 
