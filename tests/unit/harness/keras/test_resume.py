@@ -187,3 +187,51 @@ def test_options_do_not_matter(tmp_path: Path, options: dict[str, Any]) -> None:
     """Cut at the end of an epoch, if not elsewhere."""
     cuts = options.pop("cuts", (5,))
     assert_equal(trained(tmp_path / "cut", cuts, **options), trained(tmp_path / "whole", (), **options))
+
+
+class Pair(keras.Model):
+    """Two parts with an optimizer each, and neither with weights before the first batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = keras.layers.Dense(2), keras.layers.Dense(1)
+
+    def compile(self, one: Any, other: Any) -> None:
+        super().compile()
+        self.optimizers_ = {"one": one}
+        self.second = other
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        x, y = data
+        with tf.GradientTape(persistent=True) as tape:
+            loss = tf.reduce_mean((self.other(self.one(x)) - y) ** 2)
+        for part, optimizer in ((self.one, self.optimizers_["one"]), (self.other, self.second)):
+            gradients = tape.gradient(loss, part.trainable_variables)
+            optimizer.apply_gradients(zip(gradients, part.trainable_variables, strict=True))
+        return {"loss": loss}
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        return {"loss": tf.reduce_mean((self.other(self.one(data[0])) - data[1]) ** 2)}
+
+
+class Adversaries(Tiny):
+    def build_model(self) -> Any:
+        model = self.context.wrap_model(Pair())
+        one = self.context.wrap_optimizer(keras.optimizers.Adam(0.01))
+        model.compile(one, keras.optimizers.Adam(0.1))
+        return model
+
+
+def test_a_train_step_with_optimizers_of_its_own_goes_on_exactly(folder: Folder) -> None:
+    def saved(uuid: str) -> list[Any]:
+        found = []
+        for name in ("model", "optimizer"):
+            with np.load(folder.checkpoints / uuid / f"determined-keras-{name}-weights.npz") as file:
+                found += [file[name].tolist() for name in file.files]
+        return found
+
+    whole = folder.drive(Adversaries, max_length=Length("batches", 6))
+    half = folder.drive(Adversaries, max_length=Length("batches", 4))
+    resumed = folder.drive(Adversaries, max_length=Length("batches", 6), checkpoints=(half.newest,))
+    assert len(saved(whole.newest)) >= 4 + 2 * 6  # weights; steps, rate and two moments of each
+    assert saved(resumed.newest) == saved(whole.newest)

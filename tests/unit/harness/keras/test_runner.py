@@ -14,7 +14,7 @@ from determined._errors import CheckpointError, InvalidHP, InvalidTrialError
 from determined._records import ExitReason, Restored
 from determined._run_info import Length
 from determined.keras import TFKerasTrial, TFKerasTrialContext, callbacks, load_model_from_checkpoint_path
-from tests.unit.harness.keras.driving import Folder, Tiny, keras, records
+from tests.unit.harness.keras.driving import KERAS_3, Folder, Tiny, keras, records
 
 
 class Fixed(Tiny):
@@ -348,3 +348,41 @@ def test_a_context_can_be_made_by_hand() -> None:
     assert Tiny(context).build_model() is context.model
     with pytest.raises(InvalidTrialError, match="wrap_model was called for two models"):
         Tiny(context).build_model()
+
+
+@pytest.mark.skipif(not KERAS_3, reason="Keras 2 cannot accumulate gradients")
+def test_gradients_are_aggregated_over_batches(folder: Folder) -> None:
+    config = {"optimizations": {"aggregation_frequency": 5}, "scheduling_unit": 1}
+    outcome = folder.drive(Fixed, max_length=Length("batches", 5), config=config)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.set_weights([np.full((2, 1), 0.1), np.zeros(1)])
+    model.compile(optimizer=keras.optimizers.SGD(0.001), loss="mse")
+    model.fit(*records(), batch_size=10, verbose=0)
+    with np.load(folder.checkpoints / outcome.newest / "determined-keras-model-weights.npz") as file:
+        for name, expected in zip(file.files, model.get_weights(), strict=True):
+            np.testing.assert_allclose(file[name], expected, rtol=1e-5)
+
+
+@pytest.mark.skipif(KERAS_3, reason="Keras 3 can")
+def test_keras_2_cannot_aggregate_gradients_and_says_so(folder: Folder) -> None:
+    with pytest.raises(InvalidTrialError, match="aggregation_frequency needs Keras 3"):
+        folder.drive(Tiny, config={"optimizations": {"aggregation_frequency": 2}})
+
+
+def test_optimizers_of_the_old_kind_keep_their_learning_rate(folder: Folder) -> None:
+    kind = keras.optimizers.Adam if KERAS_3 else keras.optimizers.legacy.Adam
+
+    class Lowered(Tiny):
+        def build_model(self) -> Any:
+            model = super().build_model()
+            model.compile(optimizer=kind(0.1), loss="mse")
+            return model
+
+        def keras_callbacks(self) -> Any:
+            return [callbacks.ReduceLROnPlateau(patience=1, factor=0.5, min_delta=100.0)]
+
+    config = {"min_validation_period": 1}
+    whole = folder.drive(Lowered, max_length=Length("batches", 6), config=config)
+    half = folder.drive(Lowered, max_length=Length("batches", 3), config=config)
+    rest = folder.drive(Lowered, max_length=Length("batches", 6), config=config, checkpoints=(half.newest,))
+    assert rest.validations[-1] == whole.validations[-1]
