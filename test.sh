@@ -16,6 +16,18 @@ if [ $# -gt 0 ]; then
 fi
 sh setup/check.sh
 python -m pytest -rs --durations=10 tests/unit tests/house
+
+# Keras trials are tested on both generations of Keras, each with a virtual environment of its own.
+test_keras() (
+    VENV=$VENV-tensorflow-$1
+    if ensure_venv keras -e . "$(tensorflow_project)==$1" pytest hypothesis scikit-learn; then
+        "$PYTHON" -m pytest -rs --durations=3 tests/unit/harness/keras
+    else
+        say "SKIPPED tests/unit/harness/keras on TensorFlow $1: it cannot be installed for this Python (see above)"
+    fi
+)
+test_keras "$TENSORFLOW_VERSION"
+test_keras "$KERAS_2_TENSORFLOW"
 if ensure_engine; then
     detbuild base ensure
     python -m pytest -rs --durations=10 tests/engine tests/e2e tests/faults

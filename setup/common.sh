@@ -3,6 +3,8 @@
 
 VENV=${DETBUILD_VENV:-.venv}
 TORCH_VERSION=2.13.0 # the one that images get by default; see images/
+TENSORFLOW_VERSION=2.21.0 # as above
+KERAS_2_TENSORFLOW=2.15.1 # the last with Keras 2
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -50,4 +52,9 @@ ensure_venv() {
         printf '%s\n' "$wanted" >"$stamp"
     fi
     PYTHON=$VENV/bin/python
+}
+
+# Print the project that brings TensorFlow for the CPU alone; there is none but for x86-64.
+tensorflow_project() {
+    if [ "$(uname -m)" = x86_64 ]; then echo tensorflow-cpu; else echo tensorflow; fi
 }

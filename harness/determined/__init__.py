@@ -33,7 +33,7 @@ LOG_FORMAT = "%(levelname)s: [%(process)s] %(name)s: %(message)s"
 __detbuild__ = __version__  # the mark by which this package is told from PyPI's of the same name
 
 # Imported at first touch: `import determined as det` is enough for det.pytorch, and costs a few milliseconds.
-_MODULES = ("core", "estimator", "experimental", "launch", "pytorch", "tensorboard")
+_MODULES = ("core", "estimator", "experimental", "keras", "launch", "pytorch", "tensorboard")
 _HOMES = {
     "ClusterInfo": "_info",
     "TrialContext": "_trial_context",

@@ -90,7 +90,7 @@ def not_a_trial(entrypoint: str, found: type) -> LoadError:
     bases = ", ".join(base.__name__ for base in found.__bases__)
     return LoadError(
         f"the entrypoint `{entrypoint}` is not a trial class: it derives from {bases}",
-        mend="derive it from determined.pytorch.PyTorchTrial",
+        mend="derive it from determined.pytorch.PyTorchTrial or determined.keras.TFKerasTrial",
     )
 
 
@@ -136,7 +136,7 @@ def _missing_module(error: ModuleNotFoundError, where: str, root: Path) -> LoadE
     if top == "determined":
         return LoadError(
             f"{where}`{name}` is no part of Determined's API that detbuild carries",
-            mend="detbuild carries determined.pytorch and determined.experimental",
+            mend="detbuild carries determined.pytorch, determined.keras and determined.experimental",
         )
     there = _modules(root)
     inside = [module for module in there if module == name or module.endswith(f".{name}")]

@@ -28,6 +28,7 @@ _KNOWN_TEXTS = (
     ("CUBLAS_STATUS_ALLOC_FAILED", _GPU_MEMORY_MEND),
     ("is killed by signal: Killed", _HOST_MEMORY_MEND),  # a data loader worker
     ("Cannot allocate memory", _HOST_MEMORY_MEND),
+    ("OOM when allocating tensor", _GPU_MEMORY_MEND),
     ("DefaultCPUAllocator: can't allocate memory", _HOST_MEMORY_MEND),
 )
 

@@ -13,3 +13,4 @@ class Trial:
     """
 
     _runner: ClassVar[str] = ""
+    _one_process: ClassVar[bool] = False  # one process drives all devices of a run, not each process its own

@@ -71,6 +71,7 @@ def test_no_function_has_more_than_5_positional_parameters_besides_self() -> Non
         "wrap_optimizer",
         "step_optimizer",
         "configure_apex_amp",
+        "configure_fit",
         "backward",
         "fit",
         "__init__",

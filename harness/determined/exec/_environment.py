@@ -59,7 +59,12 @@ def _determined(info: RunInfo) -> dict[str, str]:
 
 def _defaults(base: Mapping[str, str]) -> dict[str, str]:
     """As in Determined's images: output appears at once, crashes show a stack, sets have one order."""
-    defaults = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", "PYTHONHASHSEED": "0"}
+    defaults = {
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",
+        "PYTHONHASHSEED": "0",
+        "TF_CPP_MIN_LOG_LEVEL": "1",  # TensorFlow writes ten lines about its own build when it is imported
+    }
     return {name: value for name, value in defaults.items() if name not in base}
 
 

@@ -61,7 +61,8 @@ def run_trial(
     except HarnessError as error:
         return _told(chief, failed(error, None, context_dir), context_dir)
     with on_sigterm(chief.ask_to_stop if chief else lambda: None):
-        outcome = _conduct(run, load or (lambda: trial_class or _named(info, context_dir)), context_dir)
+        load = load or (lambda: trial_class or _named(info, context_dir))
+        outcome = _conduct(run, chief, load, context_dir)
         return _told(chief, outcome, context_dir, rank=run.group.rank)
 
 
@@ -77,11 +78,17 @@ def _named(info: RunInfo, context_dir: Path) -> type:
     return load_trial_class(str(info.entrypoint), context_dir, info.context_name)
 
 
-def _conduct(run: ChiefRun | SharedRun, load: Callable[[], type], context_dir: Path) -> Outcome:
+def _conduct(
+    run: ChiefRun | SharedRun, chief: ChiefRun | None, load: Callable[[], type], context_dir: Path
+) -> Outcome:
     try:
         run.enter(Stage.IMPORT)
         trial_class = load()
         runner = _runner_of(trial_class)
+        if run is not chief and getattr(trial_class, "_one_process", False):
+            if chief is None:
+                return finished(ExitReason.COMPLETED)
+            run = chief
         return finished(runner(trial_class, run))
     except BaseException as error:  # noqa: BLE001  (user code may raise anything, SystemExit too; all of it is told)
         return failed(error, run.stage, context_dir)
@@ -92,7 +99,7 @@ def _runner_of(trial_class: type) -> Runner:
     if not function:
         raise InvalidTrialError(
             f"{trial_class.__name__} is a Trial of no framework",
-            mend="derive it from determined.pytorch.PyTorchTrial",
+            mend="derive it from determined.pytorch.PyTorchTrial or determined.keras.TFKerasTrial",
         )
     runner: Runner = getattr(importlib.import_module(module), function)
     return runner

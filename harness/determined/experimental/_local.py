@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from contextlib import contextmanager
@@ -69,15 +70,14 @@ def instance(
     given: _config.Given,
     hparams: Mapping[str, object] | None,
 ) -> object:
-    """Make a PyTorchTrial as a run would, outside of any run."""
-    from determined.pytorch import PyTorchTrial
-    from determined.pytorch._runner import context_of
-
-    if not issubclass(trial_class, PyTorchTrial):
+    """Make a trial as a run would, outside of any run."""
+    module = getattr(trial_class, "_runner", "").partition(":")[0]
+    if not module:
         raise InvalidTrialError(
-            f"{trial_class.__name__} is no PyTorchTrial",
-            mend="derive it from PyTorchTrial",
+            f"{trial_class.__name__} is no trial class",
+            mend="derive it from PyTorchTrial or TFKerasTrial",
         )
+    runner = importlib.import_module(module)
     config, _ = _config.local(given, test=False)
     seed = config.reproducibility.experiment_seed or 0
     directory.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,8 @@ def instance(
         hparams=sample(config.hyperparameters, seed) if hparams is None else hparams,
         config=config.resolved(),
     )
-    return trial_class(context_of(info))
+    made: object = trial_class(runner.context_of(info))
+    return made
 
 
 def _raise_failure(outcome: Outcome) -> None:

@@ -57,7 +57,7 @@ def _check(trial_class: object, context_dir: str | Path) -> None:
     if not isinstance(trial_class, type) or not issubclass(trial_class, Trial):
         raise ConfigError(
             f"trial_def is {trial_class!r}, not a trial class",
-            mend="derive it from determined.pytorch.PyTorchTrial",
+            mend="derive it from determined.pytorch.PyTorchTrial or determined.keras.TFKerasTrial",
         )
     if not context_dir:
         raise ConfigError(

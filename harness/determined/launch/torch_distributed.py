@@ -9,6 +9,7 @@ The processes find each other by `torch.distributed.init_process_group()` or `py
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import socket
@@ -22,7 +23,7 @@ from determined._exit_codes import ExitCode
 from determined._ranks import alone_environ
 from determined._records import ExitReason
 from determined._run_info import EVENTS_FILE, RunInfo
-from determined.exec import ENTRY
+from determined.exec import ENTRY, worker
 from determined.launch._launcher import Launch, run
 
 if TYPE_CHECKING:
@@ -88,9 +89,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_worker() -> int:
-    """Train the trial class of the run, in as many processes as it has slots."""
+    """Train the trial class of the run, in as many processes as it has slots.
+
+    Without torch it is a class of another framework, of which one process drives all devices. With both, the
+    classes of that framework leave all to rank 0.
+    """
     info = RunInfo.from_environ(os.environ)
     assert info is not None, "the supervisor sets the run folder"
+    if importlib.util.find_spec("torch") is None:
+        return worker.main()
     launch = Launch(
         command=(sys.executable, str(ENTRY), "worker"),
         size=info.slots,

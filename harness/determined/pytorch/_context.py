@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
+from determined._clock import Clock
 from determined._distributed import DistributedContext
 from determined._errors import InvalidTrialError
-from determined.pytorch._clock import Clock
+from determined._hparam_access import HparamAccess
 from determined.pytorch._device import to_device
 from determined.pytorch._distributed import parallel
 from determined.pytorch._experimental import Experimental
 from determined.pytorch._gradients import Aggregation, ClipGrads, Gradients
-from determined.pytorch._hparams import HparamAccess
 from determined.pytorch._lr_scheduler import LRScheduler
 from determined.pytorch._reducers import FunctionReducer, MetricReducer, Reducers, Wrapped
 from determined.pytorch._tensorboard import Board

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from determined._checkpoints import METADATA_FILE
 from determined._errors import CheckpointError
-from determined._hparams import sampled
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from determined.pytorch._types import Untyped
 
 STATE_FILE = "state_dict.pth"
-LOAD_DATA_FILE = "load_data.json"
 _PLACES = (STATE_FILE, f"determined/{STATE_FILE}", f"pedl/{STATE_FILE}", "checkpoint.pt")
 _LISTS = {
     "model_state_dict": "models_state_dict",
@@ -74,35 +69,3 @@ def today(state: Untyped) -> dict[str, Any]:
             value = renamed.pop(old)
             renamed.setdefault(new, [] if value is None else [value])
     return renamed
-
-
-def described(directory: Path) -> dict[str, Any]:
-    """What is known of the trial: `trial_cls_spec`, `hparams` and `experiment_config`, as far as they are.
-
-    Before Determined 0.18 they stood in metadata.json, and the class in the config's entrypoint.
-    """
-    found = {**_read(directory / METADATA_FILE), **_read(directory / LOAD_DATA_FILE)}
-    config = found.get("experiment_config") or {}
-    hparams = found.get("hparams")
-    return {
-        "trial_cls_spec": found.get("trial_cls_spec") or _entrypoint(config),
-        "hparams": sampled(config.get("hyperparameters")) if hparams is None else hparams,
-        "experiment_config": config,
-    }
-
-
-def _entrypoint(config: Mapping[str, Any]) -> str:
-    entrypoint = config.get("entrypoint")
-    return entrypoint if isinstance(entrypoint, str) and ":" in entrypoint else ""
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read: {error}", mend="name the directory of a whole checkpoint"
-        ) from error
-    return found if isinstance(found, dict) else {}

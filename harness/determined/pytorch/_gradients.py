@@ -13,7 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 from determined._errors import InvalidTrialError
 
 if TYPE_CHECKING:
-    from determined.pytorch._clock import Clock
+    from determined._clock import Clock
     from determined.pytorch._types import Untyped
 
 ClipGrads = Callable[[Iterator[torch.nn.Parameter]], object]

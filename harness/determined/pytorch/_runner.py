@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING
 
 from determined._distributed import DistributedContext
 from determined._errors import CheckpointError, InvalidTrialError
-from determined._loop import SavePolicy
+from determined._plan import Source, open_source, plan_of
 from determined._ranks import Rank
 from determined._records import ExitReason, Stage
 from determined._run_info import TENSORBOARD_DIR
-from determined._schedule import Schedule, Units, configured
+from determined._trial_state import read_numbers
 from determined.pytorch import _rng
-from determined.pytorch._checkpoint import read_numbers
 from determined.pytorch._context import PyTorchTrialContext, Setting
 from determined.pytorch._device import choose_device
 from determined.pytorch._dialect import opened
 from determined.pytorch._distributed import process_group
 from determined.pytorch._gradients import Aggregation
-from determined.pytorch._session import Plan, Session, Source, open_source
+from determined.pytorch._session import Session
 from determined.pytorch._state import same_weights
 from determined.pytorch._trial import PyTorchTrial, check_class
 
@@ -63,26 +62,6 @@ def context_of(
         distributed=distributed,
     )
     return PyTorchTrialContext(setting)
-
-
-def plan_of(info: RunInfo) -> Plan:
-    """What the experiment config asks for."""
-    if info.test_mode:
-        return Plan(schedule=_one_batch, policy=SavePolicy("none"), seed=info.trial_seed, test_mode=True)
-    length = info.max_length
-    if length is None:
-        raise InvalidTrialError(
-            "the experiment config does not say how long to train",
-            mend="set searcher.max_length, for example {epochs: 10}",
-        )
-    policy = SavePolicy.configured(info.config)
-    return Plan(
-        schedule=lambda units: configured(info.config, length, units), policy=policy, seed=info.trial_seed
-    )
-
-
-def _one_batch(_: Units) -> Schedule:
-    return Schedule(max_length=1)
 
 
 def _session(trial_class: type[PyTorchTrial], run: Run, source: Source) -> Session:

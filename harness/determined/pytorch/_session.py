@@ -8,61 +8,20 @@ from typing import TYPE_CHECKING
 
 from determined._launched import launch_directory
 from determined._lockstep import Lockstep
-from determined._loop import Loop, Position, SavePolicy
+from determined._loop import Loop, Position
 from determined._records import ExitReason, Stage
-from determined._schedule import Schedule, Units
+from determined._schedule import Units
 from determined.pytorch import _rank_state
-from determined.pytorch._checkpoint import TrialState, read_numbers
 from determined.pytorch._dialect import opened
 from determined.pytorch._loaders import build_loaders
 from determined.pytorch._trainable import Parts, PyTorchTrainable, warm_start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
+    from determined._plan import Plan, Source
     from determined._run import Run
     from determined.pytorch._callbacks import Hooks
     from determined.pytorch._context import PyTorchTrialContext
     from determined.pytorch._trial import PyTorchTrial
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
-    """Where a run goes on from."""
-
-    directory: Path | None = None
-    uuid: str | None = None
-    numbers: TrialState | None = None  # None: only the weights are taken, and counters begin at 0
-
-    @property
-    def position(self) -> Position:
-        return self.numbers.position if self.numbers else Position()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """What is asked of one run of a trial; the schedule, once the length of its epochs is known."""
-
-    schedule: Callable[[Units], Schedule]
-    policy: SavePolicy
-    seed: int  # of the data, where no checkpoint says otherwise
-    is_trainer: bool = False
-    test_mode: bool = False  # validate one batch only
-
-
-def open_source(run: Run) -> Source:
-    """Find what to resume from."""
-    if not run.info.checkpoints:
-        return Source()
-    run.enter(Stage.RESTORE)
-    found = run.open_checkpoint()
-    if found is None:
-        return Source()
-    directory, uuid = found
-    return Source(
-        directory=directory, uuid=uuid, numbers=None if run.info.warm_start else read_numbers(directory)
-    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

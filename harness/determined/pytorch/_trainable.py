@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from determined._errors import CheckpointError, InvalidTrialError
+from determined._trial_state import TrialState, write_code
 from determined.pytorch import _across, _checkpoint, _rank_state, _rng, _state
 from determined.pytorch._device import to_cpu, to_device
 from determined.pytorch._distributed import averaging
@@ -206,10 +207,14 @@ class PyTorchTrainable:
         watched = any(self._hooks.of(hook) for hook in hooks)
         return not watched and self.context.distributed.size == 1 and self._copy.fits(state)
 
-    def _write(self, directory: Path, state: Mapping[str, Any], numbers: _checkpoint.TrialState) -> None:
+    def _write(self, directory: Path, state: Mapping[str, Any], numbers: TrialState) -> None:
         _checkpoint.write(directory, state, numbers)
-        _checkpoint.write_code(
-            directory, self._parts.info, self._parts.trial_class, is_trainer=self._parts.is_trainer
+        write_code(
+            directory,
+            self._parts.info,
+            self._parts.trial_class,
+            trial_type="PyTorchTrial",
+            is_trainer=self._parts.is_trainer,
         )
 
     def saved(self, uuid: str) -> None:
@@ -218,8 +223,8 @@ class PyTorchTrainable:
     def metadata(self) -> Mapping[str, object]:
         return {"framework": f"torch-{torch.__version__}", "format": "pickle"}
 
-    def _numbers(self, position: Position) -> _checkpoint.TrialState:
-        return _checkpoint.TrialState(
+    def _numbers(self, position: Position) -> TrialState:
+        return TrialState(
             trial_id=self._parts.info.trial_id,
             steps_completed=position.steps_completed,
             epochs_completed=self._clock.epochs(position.steps_completed),

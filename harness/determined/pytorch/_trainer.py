@@ -12,17 +12,18 @@ import torch
 from determined import _checkpoints
 from determined._errors import CheckpointError, InvalidTrialError
 from determined._loop import SavePolicy
+from determined._plan import Plan, Source, open_source
 from determined._records import ExitReason
 from determined._run_info import TENSORBOARD_DIR, Length, RunInfo
 from determined._schedule import Period, Schedule, Units, configured
 from determined._script import Holder, Wish, script_run
+from determined._trial_state import read_numbers
 from determined.pytorch import _rng
-from determined.pytorch._checkpoint import read_numbers
 from determined.pytorch._context import PyTorchTrialContext, Setting
 from determined.pytorch._device import choose_device
 from determined.pytorch._distributed import process_group
 from determined.pytorch._gradients import Aggregation
-from determined.pytorch._session import Plan, Session, Source, open_source
+from determined.pytorch._session import Session
 from determined.pytorch._trial import PyTorchTrial, check_class
 
 if TYPE_CHECKING:

@@ -42,6 +42,7 @@ def test_determined_s_variables(make_run: Callable[..., RunInfo]) -> None:
         "PYTHONFAULTHANDLER": "1",
         "PYTHONHASHSEED": "7",
         "PYTHONUNBUFFERED": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "1",
     }
 
 

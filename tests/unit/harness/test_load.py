@@ -218,7 +218,7 @@ REFUSED = {
         "model_def:Net",
         {"model_def.py": "class Net(dict): pass"},
         "the entrypoint `model_def:Net` is not a trial class: it derives from dict",
-        "derive it from determined.pytorch.PyTorchTrial",
+        "derive it from determined.pytorch.PyTorchTrial or determined.keras.TFKerasTrial",
     ),
     "a file's name": (
         "model_def.py:T",
@@ -297,9 +297,9 @@ REFUSED = {
     ),
     "a part of Determined that is not carried": (
         "model_def:T",
-        {"model_def.py": "from determined.keras import TFKerasTrial"},
-        "model_def.py:1: `determined.keras` is no part of Determined's API that detbuild carries",
-        "detbuild carries determined.pytorch and determined.experimental",
+        {"model_def.py": "from determined.deepspeed import DeepSpeedTrial"},
+        "model_def.py:1: `determined.deepspeed` is no part of Determined's API that detbuild carries",
+        "detbuild carries determined.pytorch, determined.keras and determined.experimental",
     ),
 }
 

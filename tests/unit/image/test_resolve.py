@@ -56,6 +56,33 @@ def test_a_torch_context_on_a_gpu_host() -> None:
     assert (resolution.cuda, resolution.min_driver, resolution.special_builds) == ("13.0", "580", ())
 
 
+def test_a_keras_context_on_a_cpu_host() -> None:
+    assert decide("tensorflow") == Resolution(
+        bases=(
+            "python:3.11-slim-bookworm",
+            "python:3.10-slim-bookworm",
+            "python:3.12-slim-bookworm",
+            "python:3.13-slim-bookworm",
+            "detbuild-base:cpu-debian12-py3.11",
+            "detbuild-base:cpu-debian13-py3.13",
+        ),
+        reason="tensorflow-cpu 2.21.0 (default) for CPU, since slots_per_trial is 0; "
+        "Python 3.11, as on this host",
+        frameworks=("tensorflow-cpu==2.21.0",),
+        builds=("tensorflow-cpu 2.21.0 cpu",),
+    )
+
+
+@pytest.mark.parametrize(
+    ("requirement", "project"),
+    [("tensorflow==2.15.1", "tensorflow"), ("tensorflow-cpu~=2.15.0", "tensorflow-cpu")],
+)
+def test_keras_2_comes_with_the_tensorflow_that_is_asked_for(requirement: str, project: str) -> None:
+    resolution = decide("tensorflow", requirements=requirement, python="3.13")
+    assert resolution.frameworks == (f"{project}==2.15.1",)
+    assert resolution.bases[0] == "python:3.11-slim-bookworm"  # it has no wheels for a newer Python
+
+
 @pytest.mark.parametrize("version", TORCH)
 def test_the_cuda_base_is_that_of_the_wheel(version: str) -> None:
     resolution = decide("torch", requirements=f"torch=={version}", gpu=True)

@@ -1,0 +1,77 @@
+"""What is asked of one run of a trial, and where it goes on from: the same for every framework."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from determined._errors import InvalidTrialError
+from determined._loop import Position, SavePolicy
+from determined._records import Stage
+from determined._schedule import Schedule, Units, configured
+from determined._trial_state import TrialState, read_numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from determined._run import Run
+    from determined._run_info import RunInfo
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where a run goes on from."""
+
+    directory: Path | None = None
+    uuid: str | None = None
+    numbers: TrialState | None = None  # None: only the weights are taken, and counters begin at 0
+
+    @property
+    def position(self) -> Position:
+        return self.numbers.position if self.numbers else Position()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What is asked of one run of a trial; the schedule, once the length of its epochs is known."""
+
+    schedule: Callable[[Units], Schedule]
+    policy: SavePolicy
+    seed: int  # of the data, where no checkpoint says otherwise
+    is_trainer: bool = False
+    test_mode: bool = False  # validate one batch only
+
+
+def open_source(run: Run) -> Source:
+    """Find what to resume from."""
+    if not run.info.checkpoints:
+        return Source()
+    run.enter(Stage.RESTORE)
+    found = run.open_checkpoint()
+    if found is None:
+        return Source()
+    directory, uuid = found
+    return Source(
+        directory=directory, uuid=uuid, numbers=None if run.info.warm_start else read_numbers(directory)
+    )
+
+
+def plan_of(info: RunInfo) -> Plan:
+    """What the experiment config asks for."""
+    if info.test_mode:
+        return Plan(schedule=_one_batch, policy=SavePolicy("none"), seed=info.trial_seed, test_mode=True)
+    length = info.max_length
+    if length is None:
+        raise InvalidTrialError(
+            "the experiment config does not say how long to train",
+            mend="set searcher.max_length, for example {epochs: 10}",
+        )
+    policy = SavePolicy.configured(info.config)
+    return Plan(
+        schedule=lambda units: configured(info.config, length, units), policy=policy, seed=info.trial_seed
+    )
+
+
+def _one_batch(_: Units) -> Schedule:
+    return Schedule(max_length=1)

@@ -1,0 +1,15 @@
+"""Determined's Native API for Keras is no more: calling it says what to do instead."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from determined._errors import RemovedError
+
+
+def init(*_args: object, **_options: object) -> NoReturn:
+    """Refused, whatever it is given."""
+    raise RemovedError(
+        "determined.experimental.keras.init belongs to the Native API, which Determined removed",
+        mend="write a determined.keras.TFKerasTrial, or give determined.keras.DeterminedCallback to fit",
+    )

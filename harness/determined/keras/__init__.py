@@ -1,0 +1,56 @@
+"""Determined's Keras API: `from determined.keras import TFKerasTrial, TFKerasTrialContext`.
+
+TensorFlow is imported with the first name that needs it: `DeterminedCallback` works with any backend of
+Keras 3.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from determined._errors import InvalidHP
+
+if TYPE_CHECKING:
+    from determined.keras import callbacks
+    from determined.keras._context import TFKerasTrialContext
+    from determined.keras._load import load_model_from_checkpoint_path
+    from determined.keras._script import DeterminedCallback, TensorBoard
+    from determined.keras._trial import TFKerasTrial
+    from determined.keras._types import InputData
+    from determined.keras.callbacks import TensorBoard as TFKerasTensorBoard
+
+__all__ = [
+    "DeterminedCallback",
+    "InputData",
+    "InvalidHP",
+    "TFKerasTensorBoard",
+    "TFKerasTrial",
+    "TFKerasTrialContext",
+    "TensorBoard",
+    "callbacks",
+    "load_model_from_checkpoint_path",
+]
+
+_HOMES = {
+    "DeterminedCallback": ("_script", "DeterminedCallback"),
+    "InputData": ("_types", "InputData"),
+    "TFKerasTensorBoard": ("callbacks", "TensorBoard"),
+    "TFKerasTrial": ("_trial", "TFKerasTrial"),
+    "TFKerasTrialContext": ("_context", "TFKerasTrialContext"),
+    "TensorBoard": ("_script", "TensorBoard"),
+    "load_model_from_checkpoint_path": ("_load", "load_model_from_checkpoint_path"),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "callbacks":
+        return importlib.import_module("determined.keras.callbacks")
+    if name in _HOMES:
+        module, attribute = _HOMES[name]
+        return getattr(importlib.import_module(f"determined.keras.{module}"), attribute)
+    raise AttributeError(f"module 'determined.keras' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

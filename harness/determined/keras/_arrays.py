@@ -1,0 +1,110 @@
+"""Arrays as training data. Any batch is found by its number: the order of an epoch follows from its seed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from determined._errors import InvalidTrialError
+from determined.keras._feed import deal, plain, weighted, without_none
+from determined.keras._tf import tf
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from determined.keras._types import Untyped
+
+_ENDLESS = 1 << 62  # epochs
+_SEEDS = 1 << 31
+
+
+class ArrayFeed:
+    """Arrays `(x, y)` or `(x, y, weights)`, in batches of `batch_size` for each device.
+
+    The last global batch of an epoch is what is left, split evenly; less than a record a device is left out.
+    """
+
+    def __init__(
+        self,
+        data: tuple[Untyped, ...],
+        batch_size: int,
+        *,
+        seed: int | None,
+        strategy: Untyped,
+        class_weight: Mapping[int, float] | None = None,
+    ) -> None:
+        self.failure: BaseException | None = None
+        self._data = tf.nest.map_structure(tf.convert_to_tensor, plain(without_none(data)))
+        self._seed, self._strategy, self._class_weight = seed, strategy, class_weight
+        self._count = _records(self._data)
+        self._size = batch_size
+        self._replicas: int = strategy.num_replicas_in_sync
+        self._full, rest = divmod(self._count, batch_size * self._replicas)
+        self._tail = _split(rest, self._replicas)
+        self.epoch_length: int | None = self._full + bool(self._tail)
+        if not self.epoch_length:
+            raise InvalidTrialError(
+                f"the training data has {self._count} records, less than one for each device",
+                mend="check the arrays that build_training_data_loader returns",
+            )
+
+    def begin(self, step: int, saved: Path | None) -> Untyped:  # noqa: ARG002  (the other kinds of feed need it)
+        assert self.epoch_length
+        epoch, offset = divmod(step, self.epoch_length)
+        epochs = tf.data.Dataset.range(epoch, _ENDLESS).map(self._order).prefetch(1)
+        indices = epochs.flat_map(self._batches).skip(offset * self._replicas)
+        return deal(self._gathered(indices), self._strategy)
+
+    def again(self) -> Untyped:
+        return None
+
+    def save(self, directory: Path) -> None: ...
+
+    def spec(self) -> Untyped:
+        return self._gathered(tf.data.Dataset.range(1).map(self._order).flat_map(self._batches)).element_spec
+
+    def _order(self, epoch: Untyped) -> Untyped:
+        indices = tf.range(self._count, dtype=tf.int64)
+        if self._seed is None:
+            return indices
+        seed = tf.stack([tf.constant(self._seed % _SEEDS, tf.int64), epoch])
+        return tf.random.experimental.stateless_shuffle(indices, seed=seed)
+
+    def _batches(self, indices: Untyped) -> Untyped:
+        """Slices of an epoch's order. Reshaping it is much faster than slicing it for each batch."""
+        whole = self._full * self._replicas
+        end = whole * self._size
+        batches = tf.data.Dataset.from_tensor_slices(tf.reshape(indices[:end], [whole, self._size]))
+        for size in self._tail:
+            batches = batches.concatenate(tf.data.Dataset.from_tensors(indices[end : end + size]))
+            end += size
+        return batches
+
+    def _gathered(self, indices: Untyped) -> Untyped:
+        # Zipped in, the arrays are no constants of the function, of which each copy would hold them all.
+        both = tf.data.Dataset.zip((indices, tf.data.Dataset.from_tensors(self._data).repeat()))
+        batches = both.map(
+            lambda index, data: tf.nest.map_structure(lambda array: tf.gather(array, index), data),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+        options = tf.data.Options()
+        options.experimental_optimization.apply_default_optimizations = False
+        return weighted(batches.with_options(options), self._class_weight).prefetch(tf.data.AUTOTUNE)
+
+
+def _records(data: Untyped) -> int:
+    lengths = {int(array.shape[0]) if array.shape.rank else 0 for array in tf.nest.flatten(data)}
+    if len(lengths) != 1:
+        raise InvalidTrialError(
+            f"the arrays of the training data differ in length: {', '.join(map(str, sorted(lengths)))}",
+            mend="return (x, y) or (x, y, weights) with one entry for each record",
+        )
+    return lengths.pop()
+
+
+def _split(records: int, replicas: int) -> tuple[int, ...]:
+    """Sizes of the last batches of an epoch; none when there is nothing for some device."""
+    if records < replicas:
+        return ()
+    share, more = divmod(records, replicas)
+    return tuple(share + (rank < more) for rank in range(replicas))

@@ -1,0 +1,72 @@
+"""The two loaders of a trial: told apart by kind, checked, and made ready."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from determined._errors import InvalidTrialError
+from determined._seeds import derive
+from determined.keras._arrays import ArrayFeed
+from determined.keras._datasets import DatasetFeed
+from determined.keras._feed import is_arrays, plain, without_none
+from determined.keras._sequences import SequenceFeed
+from determined.keras._tf import keras, tf
+
+if TYPE_CHECKING:
+    from determined.keras._context import TFKerasTrialContext
+    from determined.keras._feed import Feed
+    from determined.keras._types import InputData, Untyped
+
+_MEND = (
+    "return (x, y), (x, y, weights), a keras.utils.Sequence or PyDataset, or a tf.data.Dataset from {method}"
+)
+
+
+def training_feed(data: InputData, context: TFKerasTrialContext, *, seed: int, strategy: Untyped) -> Feed:
+    """What `build_training_data_loader` returned, as batches without an end."""
+    fit = context.fit
+    if isinstance(data, keras.utils.Sequence):
+        return SequenceFeed(data, fit, seed=derive(seed, "training"), strategy=strategy)
+    if isinstance(data, tf.data.Dataset):
+        return DatasetFeed(
+            data,
+            strategy=strategy,
+            epoch_length=context.configured_epoch_length,
+            class_weight=fit.class_weight,
+        )
+    if is_arrays(data):
+        return ArrayFeed(
+            data,
+            context.get_per_slot_batch_size(),
+            seed=derive(seed, "training") if fit.shuffle else None,
+            strategy=strategy,
+            class_weight=fit.class_weight,
+        )
+    raise _refused(data, "build_training_data_loader")
+
+
+def validation_arguments(
+    data: InputData, context: TFKerasTrialContext, limit: int | None
+) -> dict[str, Untyped]:
+    """What `model.evaluate` is called with.
+
+    Args:
+        data: what `build_validation_data_loader` returned.
+        context: the trial's.
+        limit: batches to read; None reads what `configure_fit` says, or all of them.
+    """
+    steps = limit or context.fit.validation_steps
+    arguments: dict[str, Untyped] = {} if steps is None else {"steps": steps}
+    if is_arrays(data):
+        x, y, *weights = (plain(part) for part in without_none(data))
+        sample_weight = {"sample_weight": weights[0]} if weights else {}
+        return {"x": x, "y": y, "batch_size": context.get_global_batch_size(), **sample_weight, **arguments}
+    if isinstance(data, (keras.utils.Sequence, tf.data.Dataset)):
+        return {"x": data, **arguments}
+    raise _refused(data, "build_validation_data_loader")
+
+
+def _refused(data: InputData, method: str) -> InvalidTrialError:
+    return InvalidTrialError(
+        f"{method} returned a {type(data).__module__}.{type(data).__name__}", mend=_MEND.format(method=method)
+    )

@@ -1,0 +1,104 @@
+"""Training data as `tf.data` iterators that can begin at any batch: what its kinds have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from determined._errors import InvalidTrialError
+from determined.keras._tf import keras, tf
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from determined.keras._types import InputData, Untyped
+
+_PAIR, _TRIPLE = 2, 3  # (x, y) and (x, y, weights)
+
+
+class Feed(Protocol):
+    """Training batches, dealt out to the devices."""
+
+    epoch_length: int | None  # steps; None when nobody knows
+    failure: BaseException | None  # what user code raised in a thread of TensorFlow
+
+    def begin(self, step: int, saved: Path | None) -> Untyped:
+        """An iterator from a step on; `saved` is the directory that `save` was given at that step."""
+
+    def again(self) -> Untyped:
+        """An iterator for the next pass, when the last one has ended; None where that cannot happen."""
+
+    def save(self, directory: Path) -> None:
+        """Write what `begin` needs besides the number of the step."""
+
+    def spec(self) -> Untyped:
+        """What a batch of one device looks like, as tf.TensorSpec."""
+
+
+def deal(dataset: Untyped, strategy: Untyped) -> Untyped:
+    """An iterator in which each device gets the next batch."""
+    if strategy.num_replicas_in_sync == 1:
+        return iter(dataset)
+    return iter(strategy.distribute_datasets_from_function(lambda _: dataset))
+
+
+def read_in_step(dataset: Untyped) -> Untyped:
+    """Keep TensorFlow from reading ahead where nobody asked for it: what is read may change what is drawn."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    options.experimental_optimization.inject_prefetch = False
+    return dataset.with_options(options)
+
+
+def steps_of(batches: int, replicas: int) -> int:
+    """Steps in which so many batches are trained."""
+    return -(-batches // replicas)
+
+
+def plain(data: Untyped) -> Untyped:
+    """Data as Keras takes it: tuples for lists, arrays for frames, floats as wide as its own."""
+    if isinstance(data, dict):
+        return {key: plain(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return tuple(plain(item) for item in data)
+    if hasattr(data, "to_numpy"):
+        data = data.to_numpy()
+    if isinstance(data, np.ndarray) and data.dtype.kind == "f":
+        return data.astype(keras.backend.floatx(), copy=False)
+    return data
+
+
+def is_arrays(data: InputData) -> bool:
+    return isinstance(data, tuple) and len(data) in {_PAIR, _TRIPLE}
+
+
+def without_none(data: tuple[Untyped, ...]) -> tuple[Untyped, ...]:
+    """`(x, y, None)` as `(x, y)`."""
+    return data[:_PAIR] if len(data) == _TRIPLE and data[-1] is None else data
+
+
+def weighted(dataset: Untyped, class_weight: Mapping[int, float] | None) -> Untyped:
+    """Give every record the weight of its class, besides its own weight."""
+    if not class_weight:
+        return dataset
+    table = np.ones(max(class_weight) + 1, dtype=keras.backend.floatx())
+    for number, weight in class_weight.items():
+        table[number] = weight
+
+    def weigh(x: Untyped, y: Untyped, weights: Untyped = None) -> Untyped:
+        if not tf.is_tensor(y):
+            raise InvalidTrialError(
+                "class_weight was given for a model of several outputs",
+                mend="give the weight of each record as the third part of (x, y, weights)",
+            )
+        one_hot = y.shape.rank is not None and y.shape.rank > 1
+        classes = y if not one_hot else tf.argmax(y, -1) if y.shape[-1] != 1 else tf.squeeze(y, -1)
+        rounded = tf.round(classes) if classes.dtype.is_floating else classes
+        found = tf.gather(table, tf.minimum(tf.cast(rounded, tf.int64), len(table) - 1))
+        return x, y, found if weights is None else found * tf.cast(weights, found.dtype)
+
+    table = np.append(table, table.dtype.type(1))  # classes that are not named
+    return dataset.map(weigh, num_parallel_calls=tf.data.AUTOTUNE)

@@ -1,0 +1,125 @@
+"""The callbacks of one trial, called in Keras' order, and at no cost where nobody listens."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from typing import TYPE_CHECKING, TypeAlias
+
+from determined._errors import InvalidTrialError
+from determined.keras._tf import keras
+from determined.keras.callbacks import Callback, TensorBoard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from determined.keras._context import TFKerasTrialContext
+    from determined.keras._types import Untyped
+
+_LOG = logging.getLogger(__name__)
+BatchHook: TypeAlias = "Callable[..., object] | None"
+_TRAIN_BATCH = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
+_TEST_BATCH = ("on_test_batch_begin", "on_test_batch_end")
+_END_OF_EPOCH = (keras.callbacks.EarlyStopping, keras.callbacks.ReduceLROnPlateau)
+
+
+class Hooks:
+    """Keras' list of callbacks, and those of them that know of workloads and checkpoints.
+
+    Args:
+        callbacks: what `keras_callbacks` returned.
+        context: the trial's; its model is built and compiled.
+        epoch_length: in steps.
+    """
+
+    def __init__(self, callbacks: object, context: TFKerasTrialContext, epoch_length: int | None) -> None:
+        checked = _with_boards(_checked(callbacks), context)
+        self.all = keras.callbacks.CallbackList(
+            checked, model=context.model, epochs=1, steps=epoch_length, verbose=0
+        )
+        self.own = [one for one in checked if isinstance(one, Callback)]
+        # Both or none: Keras 2 takes the time between them.
+        listening = _any(checked, *_TRAIN_BATCH)
+        self.train_batch_begin: BatchHook = self.all.on_train_batch_begin if listening else None
+        self.train_batch_end: BatchHook = self.all.on_train_batch_end if listening else None
+        self.in_test = _TestBatchHooks(self) if _any(checked, *_TEST_BATCH) else _TestHooks(self)
+
+    def call(self, name: str, *args: object) -> None:
+        """Call a hook that only `determined.keras.callbacks.Callback` has."""
+        for one in self.own:
+            getattr(one, name)(*args)
+
+    def states(self) -> list[tuple[str, Untyped]]:
+        return [(type(one).__name__, one.get_state()) for one in self.own]
+
+    def load_states(self, states: list[tuple[str, Untyped]]) -> None:
+        """A callback that has taken another one's place starts afresh."""
+        for one, (kind, state) in zip(self.own, states, strict=False):
+            if kind == type(one).__name__ and state is not None:
+                one.load_state(state)
+
+
+class _TestHooks(keras.callbacks.Callback):  # type: ignore[misc]  # TensorFlow is untyped
+    """Passed to `model.evaluate`, which calls only this one; hands on with validation names."""
+
+    def __init__(self, hooks: Hooks) -> None:
+        super().__init__()
+        self._hooks = hooks
+
+    def on_test_begin(self, logs: Untyped = None) -> None:
+        self._hooks.all.on_test_begin(logs)
+
+    def on_test_end(self, logs: Untyped = None) -> None:
+        self._hooks.all.on_test_end(validation_names(logs or {}))
+
+
+class _TestBatchHooks(_TestHooks):
+    """Where a callback wants to hear of each batch: Keras looks for these methods, and waits for them."""
+
+    def on_test_batch_begin(self, batch: int, logs: Untyped = None) -> None:
+        self._hooks.all.on_test_batch_begin(batch, logs)
+
+    def on_test_batch_end(self, batch: int, logs: Untyped = None) -> None:
+        self._hooks.all.on_test_batch_end(batch, logs)
+
+
+def validation_names(metrics: dict[str, Untyped]) -> dict[str, Untyped]:
+    return {name if name.startswith("val_") else f"val_{name}": value for name, value in metrics.items()}
+
+
+def _any(callbacks: list[Untyped], *names: str) -> bool:
+    """Whether one of them has a hook of its own, in its class or set on the object."""
+    base = keras.callbacks.Callback
+    return any(
+        getattr(getattr(one, name), "__func__", None) is not getattr(base, name)
+        for one in callbacks
+        for name in names
+    )
+
+
+def _with_boards(callbacks: list[Untyped], context: TFKerasTrialContext) -> list[Untyped]:
+    """Let TensorBoard write into the run's folder; leave it out with a word where its package is missing."""
+    boards = [one for one in callbacks if isinstance(one, TensorBoard)]
+    for board in boards:
+        board.set_log_dir(context.get_tensorboard_path())
+    if boards and importlib.util.find_spec("tensorboard") is None:
+        _LOG.warning("no TensorBoard files are written: the package tensorboard is not installed")
+        return [one for one in callbacks if one not in boards]
+    return callbacks
+
+
+def _checked(callbacks: object) -> list[Untyped]:
+    mend = "return a list of Keras callbacks from keras_callbacks"
+    if not isinstance(callbacks, (list, tuple)):
+        raise InvalidTrialError(f"keras_callbacks returned a {type(callbacks).__name__}", mend=mend)
+    for one in callbacks:
+        name = type(one).__name__
+        if not isinstance(one, keras.callbacks.Callback):
+            raise InvalidTrialError(
+                f"keras_callbacks returned a {name}, which is no Keras callback", mend=mend
+            )
+        if isinstance(one, _END_OF_EPOCH) and not isinstance(one, Callback):
+            _LOG.warning(
+                "Keras' own %s never sees a validation metric: use determined.keras.callbacks.%s", name, name
+            )
+    return list(callbacks)

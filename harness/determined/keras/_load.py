@@ -1,0 +1,52 @@
+"""A Keras model with its trained weights, from the directory of a checkpoint alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from determined._saved_trial import described, trial_class_of
+from determined.keras import _checkpoint
+from determined.keras._context import Setting, TFKerasTrialContext
+from determined.keras._data import training_feed
+from determined.keras._model import build_model, create_variables
+from determined.keras._tf import tf
+from determined.keras._trial import TFKerasTrial
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from determined.keras._types import Untyped
+
+
+def load_model_from_checkpoint_path(
+    path: str | Path,
+    tags: Sequence[str] | None = None,  # noqa: ARG001  (Determined's own signature; for SavedModels of old)
+    trial_class: type[TFKerasTrial] | None = None,
+) -> Untyped:
+    """Build the model of a checkpoint, compiled, and give it the weights.
+
+    A model that has no weights before it sees data needs the training data again, to know its shape.
+
+    Args:
+        path: directory of the checkpoint.
+        tags: has no effect.
+        trial_class: by default the class that wrote it, imported from the checkpoint's copy of the code.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, or its class not be found.
+    """
+    directory = Path(path)
+    facts = described(directory)
+    config = facts["experiment_config"]
+    context = TFKerasTrialContext(Setting(hparams=facts["hparams"], config=config))
+    with trial_class_of(directory, facts["trial_cls_spec"], TFKerasTrial, trial_class) as found:
+        trial = found(context)
+        build_model(trial, context, config)
+        training = None if context.model.built else trial.build_training_data_loader()
+    if training is not None:
+        strategy = tf.distribute.get_strategy()
+        feed = training_feed(training, context, seed=0, strategy=strategy)
+        create_variables(context, feed.spec(), strategy)
+    _checkpoint.read_weights(directory, context)
+    return context.model

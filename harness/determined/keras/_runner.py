@@ -1,0 +1,136 @@
+"""Runs one TFKerasTrial, as the harness was told to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from determined._errors import CheckpointError, InvalidTrialError
+from determined._loop import Loop
+from determined._plan import Plan, Source, open_source, plan_of
+from determined._records import ExitReason, Stage
+from determined._run_info import TENSORBOARD_DIR
+from determined._schedule import Units
+from determined._trial_state import read_numbers
+from determined.keras import _variables
+from determined.keras._context import Setting, TFKerasTrialContext
+from determined.keras._data import training_feed, validation_arguments
+from determined.keras._devices import strategy_of
+from determined.keras._hooks import Hooks
+from determined.keras._model import build_model
+from determined.keras._tf import prepare
+from determined.keras._trainable import KerasTrainable, Parts
+from determined.keras._trial import TFKerasTrial, check_class
+
+if TYPE_CHECKING:
+    from determined._run import Run
+    from determined._run_info import RunInfo
+    from determined.keras._types import InputData, Untyped
+
+
+def run_trial(trial_class: type[TFKerasTrial], run: Run) -> ExitReason:
+    """Build, restore, train, validate and checkpoint; in test mode one batch of each, and restore again.
+
+    Raises:
+        InvalidHP: user code says that its hyperparameters cannot work.
+        InvalidTrialError: the trial cannot be trained as it is written.
+    """
+    check_class(trial_class)
+    session = Session(trial_class, run, open_source(run), plan_of(run.info), strategy_of(run.info.slots))
+    trainable = session.built()
+    units = Units(trainable.epoch_length, trainable.context.batch_size)
+    try:
+        loop = Loop(
+            trainable, run, session.plan.schedule(units), session.plan.policy, session.source.position
+        )
+        reason = loop.train()
+    finally:
+        trainable.end()
+    if run.info.test_mode and reason is ExitReason.COMPLETED:
+        _check_restoring(session, trainable.context)
+    return reason
+
+
+def context_of(info: RunInfo) -> TFKerasTrialContext:
+    """The context of a trial that the harness was told to run."""
+    return TFKerasTrialContext(
+        Setting(
+            hparams=info.hparams,
+            config=info.config,
+            info=info,
+            tensorboard_dir=Path(info.run_dir) / TENSORBOARD_DIR,
+            replicas=max(1, info.slots),
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """All that is needed to make a trial ready to train."""
+
+    trial_class: type[TFKerasTrial]
+    run: Run
+    source: Source
+    plan: Plan
+    strategy: Untyped
+
+    def built(self) -> KerasTrainable:
+        """Build the trial, its model, data and callbacks, and restore what there is to restore."""
+        self.run.enter(Stage.BUILD)
+        prepare(self.run.info.trial_seed)
+        context = context_of(self.run.info)
+        with self.strategy.scope():
+            trial = self.trial_class(context)
+        training, validation = trial.build_training_data_loader(), trial.build_validation_data_loader()
+        with self.strategy.scope():
+            build_model(trial, context, self.run.info.config)
+        trainable = KerasTrainable(self._parts(trial, context, training, validation))
+        self._restore(trainable)
+        return trainable
+
+    def _parts(
+        self, trial: TFKerasTrial, context: TFKerasTrialContext, training: InputData, validation: InputData
+    ) -> Parts:
+        seed = self.source.numbers.data_seed if self.source.numbers else self.plan.seed
+        feed = training_feed(training, context, seed=seed, strategy=self.strategy)
+        limit = 1 if self.plan.test_mode else None
+        return Parts(
+            trial=trial,
+            context=context,
+            hooks=Hooks(trial.keras_callbacks(), context, feed.epoch_length),
+            feed=feed,
+            validation=validation_arguments(validation, context, limit),
+            strategy=self.strategy,
+            info=self.run.info,
+            data_seed=seed,
+        )
+
+    def _restore(self, trainable: KerasTrainable) -> None:
+        if self.source.directory is None:
+            trainable.begin()
+            return
+        self.run.enter(Stage.RESTORE)
+        with self.strategy.scope():
+            if self.source.numbers is None:
+                trainable.take_weights(self.source.directory)
+            else:
+                trainable.restore(self.source.directory, self.source.position)
+
+
+def _check_restoring(session: Session, trained: TFKerasTrialContext) -> None:
+    run = session.run
+    run.enter(Stage.RESTORE)
+    found = run.open_checkpoint()
+    if found is None:
+        raise CheckpointError(
+            "the test's checkpoint is gone", mend="leave checkpoint storage alone during the test"
+        )
+    directory, uuid = found
+    source = Source(directory=directory, uuid=uuid, numbers=read_numbers(directory))
+    again = Session(session.trial_class, run, source, session.plan, session.strategy)
+    if not _variables.same(trained, again.built().context):
+        raise InvalidTrialError(
+            "the weights restored from the test's checkpoint are not those that were saved",
+            mend="keep all weights in the model given to context.wrap_model, and change none while loading",
+        )

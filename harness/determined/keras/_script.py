@@ -1,0 +1,192 @@
+"""Callbacks for a script that calls `model.fit` itself. They need the Core API, and no TensorFlow."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import keras
+
+from determined._errors import CheckpointError, InvalidTrialError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+
+    from determined.keras._types import Untyped
+
+_WEIGHTS_FILE = "model.weights.h5"
+_STATE_FILE = "callback_state.json"
+
+
+class _Train(Protocol):
+    def report_training_metrics(self, steps_completed: int, metrics: Mapping[str, object]) -> None: ...
+    def report_validation_metrics(self, steps_completed: int, metrics: Mapping[str, object]) -> None: ...
+    def report_progress(self, progress: float) -> None: ...
+    def get_tensorboard_path(self) -> Path: ...
+
+
+class _Checkpoint(Protocol):
+    def store_path(self, metadata: dict[str, object]) -> AbstractContextManager[tuple[Path, str]]: ...
+    def restore_path(self, storage_id: str) -> AbstractContextManager[Path]: ...
+
+
+class _Preempt(Protocol):
+    def should_preempt(self) -> bool: ...
+
+
+class _Distributed(Protocol):
+    @property
+    def rank(self) -> int: ...
+
+
+class CoreContext(Protocol):
+    """What the callbacks ask of the Core API's context."""
+
+    @property
+    def train(self) -> _Train: ...
+    @property
+    def checkpoint(self) -> _Checkpoint: ...
+    @property
+    def preempt(self) -> _Preempt: ...
+    @property
+    def distributed(self) -> _Distributed: ...
+
+
+class DeterminedCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
+    """Give it to `model.fit`: metrics are reported, checkpoints stored, and a run that is resumed goes on.
+
+    Args:
+        core_context: of `determined.core.init()`.
+        checkpoint: uuid of the checkpoint to go on from.
+        continue_id: training goes on at the next epoch of a checkpoint that was stored under the same id, and
+            begins anew, with its weights, under another one.
+        train_metrics_report_period: "epoch", or a number of batches.
+        checkpoint_epochs: epochs from a checkpoint to the next; 0 stores only the last one.
+    """
+
+    def __init__(
+        self,
+        core_context: CoreContext,
+        checkpoint: str | None = None,
+        continue_id: str = "",
+        *,
+        train_metrics_report_period: int | str = "epoch",
+        checkpoint_epochs: int = 1,
+    ) -> None:
+        super().__init__()
+        if train_metrics_report_period != "epoch" and not isinstance(train_metrics_report_period, int):
+            raise InvalidTrialError(
+                f"train_metrics_report_period is {train_metrics_report_period!r}",
+                mend='make it "epoch" or a number of batches',
+            )
+        self._core, self._checkpoint, self._continue_id = core_context, checkpoint, continue_id
+        self._report_every = train_metrics_report_period
+        self._checkpoint_epochs = checkpoint_epochs
+        self._epochs = self._steps = 0  # completed
+        self._saved: int | None = None  # epochs that the newest checkpoint stands for
+
+    def on_train_begin(self, logs: Untyped = None) -> None:  # noqa: ARG002  (Keras' own signature)
+        if self._checkpoint is not None:
+            with self._core.checkpoint.restore_path(self._checkpoint) as path:
+                self._restore(Path(path))
+
+    def on_train_batch_end(self, batch: int, logs: Untyped = None) -> None:  # noqa: ARG002  (as above)
+        self._steps += 1
+        if isinstance(self._report_every, int) and self._steps % self._report_every == 0:
+            self._report_training(dict(logs or {}))
+
+    def on_epoch_end(self, epoch: int, logs: Untyped = None) -> None:
+        self._epochs = epoch + 1
+        found = dict(logs or {})
+        validation = {name: value for name, value in found.items() if name.startswith("val_")}
+        if self._report_every == "epoch":
+            self._report_training({name: value for name, value in found.items() if name not in validation})
+        if validation and self._is_chief:
+            self._core.train.report_validation_metrics(self._steps, self._counted(validation))
+        if self._is_chief and self.params.get("epochs"):
+            self._core.train.report_progress(self._epochs / self.params["epochs"])
+        if self._checkpoint_epochs and self._epochs % self._checkpoint_epochs == 0:
+            self._save()
+        if self._core.preempt.should_preempt():
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: Untyped = None) -> None:  # noqa: ARG002  (as above)
+        if self._saved != self._epochs:
+            self._save()
+
+    def save_model(self, model: Untyped, path: Path, distributed: _Distributed) -> None:  # noqa: ARG002  (may be overridden)
+        """Write a model into the directory of a checkpoint."""
+        model.save_weights(str(path / _WEIGHTS_FILE))
+
+    def load_model(self, model: Untyped, path: Path, distributed: _Distributed) -> None:  # noqa: ARG002  (as above)
+        """Read what `save_model` wrote."""
+        if model.optimizer is not None and model.built:
+            model.optimizer.build(model.trainable_variables)
+        model.load_weights(str(path / _WEIGHTS_FILE))
+
+    @property
+    def _is_chief(self) -> bool:
+        return self._core.distributed.rank == 0
+
+    def _counted(self, metrics: dict[str, object]) -> dict[str, object]:
+        numbers = {name: _number(value) for name, value in metrics.items()}
+        return {"batches": self._steps, "epochs": self._epochs, **numbers}
+
+    def _report_training(self, metrics: dict[str, object]) -> None:
+        if self._is_chief:
+            self._core.train.report_training_metrics(self._steps, self._counted(metrics))
+
+    def _save(self) -> None:
+        self._saved = self._epochs
+        if not self._is_chief:
+            return
+        with self._core.checkpoint.store_path({"steps_completed": self._steps}) as (path, _):
+            self.save_model(self.model, Path(path), self._core.distributed)
+            state = {"continue_id": self._continue_id, "epochs": self._epochs, "steps": self._steps}
+            (Path(path) / _STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
+
+    def _restore(self, path: Path) -> None:
+        self.load_model(self.model, path, self._core.distributed)
+        try:
+            state = json.loads((path / _STATE_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"the checkpoint {self._checkpoint} holds no {_STATE_FILE}",
+                mend="name a checkpoint that a DeterminedCallback stored",
+            ) from error
+        if state["continue_id"] == self._continue_id:
+            self._epochs = self._saved = state["epochs"]
+            self._steps = state["steps"]
+            _begin_at(self.model, self._epochs)
+
+
+class TensorBoard(keras.callbacks.TensorBoard):  # type: ignore[misc]  # Keras is untyped
+    """Keras' TensorBoard, writing into the run's own folder."""
+
+    def __init__(self, core_context: CoreContext, **options: Untyped) -> None:
+        options["log_dir"] = str(core_context.train.get_tensorboard_path())
+        super().__init__(**options)
+
+
+class _InitialEpoch:
+    """Tells Keras 2 where to begin, as its own BackupAndRestore does."""
+
+    def __init__(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def maybe_load_initial_counters_from_ckpt(self, *_args: object, **_keywords: object) -> tuple[int, int]:
+        return self._epoch, 0
+
+
+def _begin_at(model: Untyped, epoch: int) -> None:
+    """Let the `fit` that has just begun start at another epoch. Keras has no public way."""
+    if hasattr(model, "_maybe_load_initial_counters_from_ckpt"):
+        model._training_state = _InitialEpoch(epoch)  # noqa: SLF001
+    else:
+        model._initial_epoch = epoch  # noqa: SLF001
+
+
+def _number(value: Untyped) -> object:
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,132 @@
+"""A Sequence or PyDataset as training data. Any batch is found by its number."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count, islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from determined._errors import InvalidTrialError
+from determined._seeds import derive
+from determined.keras import _random
+from determined.keras._feed import deal, plain, read_in_step, steps_of, weighted, without_none
+from determined.keras._tf import tf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from determined.keras._context import Fit
+    from determined.keras._types import Untyped
+
+
+class SequenceFeed:
+    """Reads a Sequence in step with training, or ahead of it in several threads when it has more workers.
+
+    `on_epoch_begin` and `on_epoch_end` are called at the ends of its passes, each under a seed of its own: a
+    Sequence that shuffles itself there has the same order in a run that is resumed.
+    """
+
+    def __init__(self, sequence: Untyped, fit: Fit, *, seed: int, strategy: Untyped) -> None:
+        self.failure: BaseException | None = None
+        self._sequence: Untyped = sequence
+        self._fit, self._seed, self._strategy = fit, seed, strategy
+        self._length = len(sequence)
+        if self._length == 0:
+            raise InvalidTrialError(
+                "the Sequence of build_training_data_loader has no batches", mend="check its __len__"
+            )
+        self._replicas: int = strategy.num_replicas_in_sync
+        self.epoch_length: int | None = steps_of(self._length, self._replicas)
+        self._begun = 0  # passes
+        self._orders: dict[int, list[int]] = {}
+        self._spec: Untyped = None
+
+    def begin(self, step: int, saved: Path | None) -> Untyped:  # noqa: ARG002  (the other kinds of feed need it)
+        first = step * self._replicas
+        batches = tf.data.Dataset.from_generator(
+            lambda: self._read(first), output_signature=self._signature()
+        )
+        return deal(weighted(read_in_step(batches), self._fit.class_weight), self._strategy)
+
+    def again(self) -> Untyped:
+        return None
+
+    def save(self, directory: Path) -> None: ...
+
+    def spec(self) -> Untyped:
+        batches = tf.data.Dataset.from_generator(lambda: iter(()), output_signature=self._signature())
+        return weighted(batches, self._fit.class_weight).element_spec
+
+    def _read(self, first: int) -> Iterator[Untyped]:
+        workers: Untyped = self._fit.workers or getattr(self._sequence, "workers", 1)
+        try:
+            yield from self._in_step(first) if workers <= 1 else self._ahead(first, workers)
+        except Exception as error:
+            self.failure = error  # TensorFlow keeps its text only
+            raise
+
+    def _in_step(self, first: int) -> Iterator[Untyped]:
+        for number in count(first):
+            self._turn_to(number // self._length)
+            yield self._batch(number)
+
+    def _ahead(self, first: int, workers: int) -> Iterator[Untyped]:
+        """Read ahead, but never into the next pass, before which the Sequence may change."""
+        with ThreadPoolExecutor(workers) as pool:
+            while True:
+                epoch = first // self._length
+                self._turn_to(epoch)
+                numbers = iter(range(first, (epoch + 1) * self._length))
+                queue = deque(pool.submit(self._batch, n) for n in islice(numbers, self._fit.max_queue_size))
+                while queue:
+                    batch = queue.popleft().result()
+                    queue.extend(pool.submit(self._batch, n) for n in islice(numbers, 1))
+                    yield batch
+                first = (epoch + 1) * self._length
+
+    def _turn_to(self, epoch: int) -> None:
+        """Let the Sequence know that passes ended and began, up to one; in a resumed run that may be many."""
+        while self._begun <= epoch:
+            with _random.kept(derive(self._seed, "pass", self._begun)):
+                if self._begun > 0:
+                    self._sequence.on_epoch_end()
+                if hasattr(self._sequence, "on_epoch_begin"):
+                    self._sequence.on_epoch_begin()
+            self._begun += 1
+
+    def _batch(self, number: int) -> Untyped:
+        epoch, place = divmod(number, self._length)
+        return _tuple(self._sequence[self._order(epoch)[place]])
+
+    def _order(self, epoch: int) -> list[int]:
+        if epoch not in self._orders:
+            order = list(range(self._length))
+            if self._fit.shuffle:
+                random.Random(derive(self._seed, "order", epoch)).shuffle(order)  # noqa: S311  (no secret)
+            self._orders = {epoch: order}
+        return self._orders[epoch]
+
+    def _signature(self) -> Untyped:
+        if self._spec is None:
+            with _random.kept():
+                first, last = _tuple(self._sequence[0]), _tuple(self._sequence[self._length - 1])
+            self._spec = tf.nest.map_structure(_spec, first, last)
+        return self._spec
+
+
+def _tuple(batch: Untyped) -> tuple[Untyped, ...]:
+    if not isinstance(batch, (tuple, list)):
+        batch = (batch,)
+    return tuple(plain(part) for part in without_none(tuple(batch)))
+
+
+def _spec(one: Untyped, other: Untyped) -> Untyped:
+    """The number of records is free, and so is what differs between two batches."""
+    a, b = np.asarray(one), np.asarray(other)
+    rest = [size if size == also else None for size, also in zip(a.shape[1:], b.shape[1:], strict=False)]
+    return tf.TensorSpec([None, *rest], dtype=tf.as_dtype(a.dtype))

@@ -1,0 +1,215 @@
+"""Keras' part of the training loop: batches, running metrics, validation, checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from determined._clock import Clock
+from determined._errors import InvalidTrialError
+from determined._trial_state import TrialState, write_code, write_numbers
+from determined.keras import _checkpoint
+from determined.keras._hooks import validation_names
+from determined.keras._model import create_variables, train_function
+from determined.keras._tf import KERAS_VERSION, tf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from determined._loop import Metrics, Position
+    from determined._run_info import RunInfo
+    from determined.keras._context import TFKerasTrialContext
+    from determined.keras._feed import Feed
+    from determined.keras._hooks import Hooks
+    from determined.keras._trial import TFKerasTrial
+    from determined.keras._types import Untyped
+
+
+_ENDED = (StopIteration, tf.errors.OutOfRangeError)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """A trial that is built."""
+
+    trial: TFKerasTrial
+    context: TFKerasTrialContext
+    hooks: Hooks
+    feed: Feed
+    validation: Mapping[str, Untyped]  # arguments of model.evaluate
+    strategy: Untyped
+    info: RunInfo
+    data_seed: int
+
+
+class KerasTrainable:
+    """Satisfies `determined._loop.Trainable`."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.steps_completed = self._first = 0
+        self.context, self._parts, self._hooks = parts.context, parts, parts.hooks
+        self._model = parts.context.model
+        self._clock = Clock()
+        self._clock.epoch_length = parts.feed.epoch_length
+        self._iterator: Untyped = None
+        self._logs: Untyped = None
+        self._train = train_function(self._model)
+
+    @property
+    def records_trained(self) -> int:
+        return (self.steps_completed - self._first) * (self.context.batch_size or 0)
+
+    @property
+    def stop_requested(self) -> bool:
+        return self.context.get_stop_requested()
+
+    @property
+    def epoch_length(self) -> int | None:
+        return self._clock.epoch_length
+
+    def begin(self) -> None:
+        """Make a new trial ready for its first batch."""
+        if self._parts.strategy.num_replicas_in_sync > 1:
+            self._create_variables()
+        self._iterator = self._parts.feed.begin(0, None)
+        self._begin_callbacks()
+
+    def restore(self, directory: Path, position: Position) -> None:
+        """Go on from a checkpoint."""
+        self._create_variables()
+        self.steps_completed = self._first = position.steps_completed
+        self._iterator = self._parts.feed.begin(position.steps_completed, directory)
+        self._begin_callbacks()
+        _checkpoint.read(directory, self.context, self._hooks)
+        _checkpoint.read_random_states(directory)
+
+    def take_weights(self, directory: Path) -> None:
+        """Begin anew, but with the weights of another trial's checkpoint."""
+        self._create_variables()
+        self.begin()
+        _checkpoint.read_weights(directory, self.context)
+
+    def train_until(self, batch: int, should_stop: Callable[[], bool]) -> None:
+        self._hooks.call("on_train_workload_begin", self.steps_completed, batch - self.steps_completed, {})
+        length = self._clock.epoch_length
+        stopped = False
+        while self.steps_completed < batch and not stopped:
+            epoch, end = self._clock.epochs(self.steps_completed), batch
+            if length:
+                end = (epoch + 1) * length
+                if self.steps_completed == epoch * length:
+                    self._hooks.all.on_epoch_begin(epoch)
+            stopped = self._train_batches(min(batch, end), should_stop)
+            if length and self.steps_completed == end:
+                self._hooks.all.on_epoch_end(epoch, {})
+
+    def _train_batches(self, end: int, should_stop: Callable[[], bool]) -> bool:
+        """The innermost loop: whatever is done here is paid for in every batch."""
+        train, iterator, model = self._train, self._iterator, self._model
+        before, after = self._hooks.train_batch_begin, self._hooks.train_batch_end
+        for index in range(self.steps_completed, end):
+            if before is not None:
+                before(index)
+            try:
+                self._logs = train(iterator)
+            except (StopIteration, tf.errors.OpError) as error:
+                iterator = self._train_in_next_pass(error)
+            self.steps_completed = index + 1
+            if after is not None:
+                after(index, self._logs)
+            if should_stop() or model.stop_training:
+                return True
+        return False
+
+    def _train_in_next_pass(self, error: Exception) -> Untyped:
+        """Train a batch with the iterator that goes on where another one has ended, and give that iterator.
+
+        Raises:
+            Exception: it has not ended; what user code raised, where TensorFlow has kept its text only.
+        """
+        if self._parts.feed.failure is not None:
+            raise self._parts.feed.failure from error
+        if not isinstance(error, _ENDED):
+            raise error
+        self._iterator = self._parts.feed.again()
+        try:
+            self._logs = self._train(self._iterator)
+        except _ENDED as ended:
+            raise InvalidTrialError(
+                f"the training data ended after {self.steps_completed} batches, and no more came out of it",
+                mend="check the dataset that build_training_data_loader returns",
+            ) from ended
+        return self._iterator
+
+    def reduce(self) -> Metrics:
+        if not isinstance(self._logs, dict):
+            raise InvalidTrialError(
+                f"the model's train_step returned a {type(self._logs).__name__}, not metrics by name",
+                mend='return a dict from train_step, such as {"loss": loss}',
+            )
+        return self._counted(_numbers(self._logs))
+
+    def reported(self, metrics: Metrics) -> None:
+        self._hooks.call("on_train_workload_end", self.steps_completed, dict(metrics))
+        self._model.reset_metrics()
+
+    def evaluate(self) -> Metrics:
+        metrics = self._model.evaluate(
+            **self._parts.validation, verbose=0, callbacks=[self._hooks.in_test], return_dict=True
+        )
+        self._model.reset_metrics()
+        return self._counted(_numbers(validation_names(metrics)))
+
+    def prepare_saving(self) -> None:
+        """Nothing: checkpoints are written before training goes on."""
+
+    def save(self, directory: Path, position: Position, *, beside: bool) -> None:  # noqa: ARG002  (never beside)
+        _checkpoint.write(directory, self.context, self._hooks)
+        self._parts.feed.save(directory)
+        write_numbers(directory, self._state(position))
+        write_code(directory, self._parts.info, type(self._parts.trial), trial_type="TFKerasTrial")
+        self._hooks.call("on_checkpoint_end", str(directory))
+        self._hooks.call("on_checkpoint_write_end", directory)
+
+    def saved(self, uuid: str) -> None:
+        self._hooks.call("on_checkpoint_upload_end", uuid)
+
+    def metadata(self) -> Mapping[str, object]:
+        return {"framework": f"tensorflow-{tf.__version__}", "format": f"keras-{KERAS_VERSION}"}
+
+    def end(self) -> None:
+        """Training is over, and the last checkpoint is written."""
+        self._hooks.all.on_train_end({})
+
+    def _create_variables(self) -> None:
+        create_variables(self.context, self._parts.feed.spec(), self._parts.strategy)
+
+    def _begin_callbacks(self) -> None:
+        """Before what they kept is restored: Keras' callbacks forget here what they know."""
+        self._model.stop_training = False
+        self._hooks.all.on_train_begin({})
+        self._model.reset_metrics()
+
+    def _state(self, position: Position) -> TrialState:
+        return TrialState(
+            trial_id=self._parts.info.trial_id,
+            steps_completed=position.steps_completed,
+            epochs_completed=self._clock.epochs(position.steps_completed),
+            validated=position.validated,
+            data_seed=self._parts.data_seed,
+        )
+
+    def _counted(self, metrics: dict[str, object]) -> dict[str, object]:
+        steps = self.steps_completed
+        return {"batches": steps, "epochs": self._clock.epochs(steps), **metrics}
+
+
+def _numbers(metrics: Mapping[str, Untyped]) -> dict[str, object]:
+    """Metrics as plain numbers, and lists of them."""
+    return {
+        str(name): _numbers(value) if isinstance(value, dict) else np.asarray(value).tolist()
+        for name, value in metrics.items()
+    }

@@ -1,0 +1,121 @@
+"""All variables that training has changed: taken as arrays, and put back in the same order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from determined._errors import CheckpointError
+from determined.keras._tf import KERAS_3, keras, tf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from determined.keras._context import TFKerasTrialContext
+    from determined.keras._types import Untyped
+
+_MEND = "restore the code that wrote the checkpoint, of which code/ in it is a copy, or start afresh"
+
+
+def weights(context: TFKerasTrialContext) -> list[Untyped]:
+    """In the order of `model.set_weights`."""
+    return list(context.model.weights)
+
+
+def others(context: TFKerasTrialContext) -> list[Untyped]:
+    """Variables of the optimizers, and the states of random layers."""
+    found = [variable for one in _optimizers(context) for variable in _of_optimizer(one)]
+    found += _seeds_of_keras_3(context.model) if KERAS_3 else _seeds_of_keras_2(context.model)
+    return list({id(variable): variable for variable in found}.values())
+
+
+def write(path: Path, variables: list[Untyped]) -> None:
+    """One array for each variable; the names are for people, the order counts."""
+    named = {f"{number:04d}/{_name(one)}": _value(one) for number, one in enumerate(variables)}
+    with path.open("wb") as file:
+        np.savez(file, **named)
+
+
+def read(path: Path, variables: list[Untyped]) -> None:
+    """Give variables the values of a file.
+
+    Raises:
+        CheckpointError: the file is not there, or is another model's.
+    """
+    try:
+        with np.load(path) as file:
+            values = [file[name] for name in file.files]
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error}", mend="name a checkpoint of a TFKerasTrial"
+        ) from error
+    if len(values) != len(variables):
+        raise CheckpointError(
+            f"the trial has {len(variables)} variables, {path.name} of its checkpoint {len(values)}",
+            mend=_MEND,
+        )
+    for variable, value in zip(variables, values, strict=True):
+        _assign(variable, value)
+
+
+def same(one: TFKerasTrialContext, other: TFKerasTrialContext) -> bool:
+    """Whether two trials' models are equal to the bit."""
+    ours, theirs = weights(one), weights(other)
+    return len(ours) == len(theirs) and all(
+        _value(a).tobytes() == _value(b).tobytes() for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def _assign(variable: Untyped, value: Untyped) -> None:
+    wanted = _value(variable)
+    if value.dtype.kind == "V":  # numpy's files do not know bfloat16
+        value = value.view(wanted.dtype)
+    if value.shape != wanted.shape:
+        raise CheckpointError(
+            f"{_name(variable)} has the shape {wanted.shape}, in the checkpoint {value.shape}", mend=_MEND
+        )
+    variable.assign(value)
+
+
+def _value(variable: Untyped) -> Untyped:
+    return np.asarray(variable.numpy())
+
+
+def _name(variable: Untyped) -> str:
+    return str(getattr(variable, "path", variable.name)).replace("/", ".").replace(":0", "")
+
+
+def _optimizers(context: TFKerasTrialContext) -> list[Untyped]:
+    """The compiled one, the wrapped ones, and those that a model with a train_step of its own holds."""
+    kinds = (
+        (keras.optimizers.Optimizer,)
+        if KERAS_3
+        else (keras.optimizers.Optimizer, keras.optimizers.legacy.Optimizer)
+    )
+    model = context.model
+    found = [model.optimizer, *context.optimizers, *vars(model).values()]
+    return list({id(one): one for one in found if isinstance(one, kinds)}.values())
+
+
+def _of_optimizer(optimizer: Untyped) -> Iterator[Untyped]:
+    variables = optimizer.variables
+    yield from variables() if callable(variables) else variables
+    if not KERAS_3:  # a learning rate, say, that a callback lowers
+        settings = [*getattr(optimizer, "_hyper", {}).values(), getattr(optimizer, "_learning_rate", None)]
+        yield from (value for value in settings if isinstance(value, tf.Variable))
+
+
+def _seeds_of_keras_3(model: Untyped) -> list[Untyped]:
+    """Seed generators are variables of the model, and no weights of it; one is global."""
+    from keras.src.random.seed_generator import global_seed_generator
+
+    known = {id(variable) for variable in (*model.weights, *model.metrics_variables)}
+    return [*(one for one in model.variables if id(one) not in known), global_seed_generator().state]
+
+
+def _seeds_of_keras_2(model: Untyped) -> list[Untyped]:
+    layers = (getattr(module, "_random_generator", None) for module in (model, *model.submodules))
+    generators = (getattr(layer, "_generator", None) for layer in layers)
+    return [*(one.state for one in generators if one is not None), tf.random.get_global_generator().state]
