@@ -135,3 +135,16 @@ _.log_message
 _.norm
 _.protocol_version
 _.resets
+
+# Keras' own attributes and options, and pytest's hooks.
+_._initial_epoch
+_._training_state
+_.apply_default_optimizations
+_.gradient_accumulation_steps
+_.inject_prefetch
+_.maybe_load_initial_counters_from_ckpt
+_.pytest_collection_modifyitems
+_.pytest_pycollect_makemodule
+_.session_config
+_.shard_dataset
+_.verbose
