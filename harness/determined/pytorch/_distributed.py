@@ -62,7 +62,9 @@ def parallel(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
 
 def inner(model: torch.nn.Module) -> torch.nn.Module:
     """The user's model, without what was put around it."""
-    return model.module if isinstance(model, ParallelModel) else model
+    model = model.module if isinstance(model, ParallelModel) else model
+    compiled = getattr(model, "_orig_mod", None)  # what torch.compile returns holds it so
+    return compiled if isinstance(compiled, torch.nn.Module) else model
 
 
 def averaging(models: Iterable[torch.nn.Module], *, on: bool) -> None:

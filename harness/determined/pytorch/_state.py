@@ -23,7 +23,7 @@ _MODELS = "models_state_dict"
 _OPTIMIZERS = "optimizers_state_dict"
 _SCHEDULERS = "lr_schedulers_state_dict"
 _SCALER = "scaler_state_dict"
-_DDP_PREFIX = "module."
+_AROUND = ("module", "_orig_mod")  # what DistributedDataParallel and torch.compile call what they wrap
 
 
 def take(context: PyTorchTrialContext, hooks: Hooks, data: _rng.State) -> State:
@@ -113,14 +113,14 @@ def _fitting(what: str, mend: str) -> Iterator[None]:
 
 
 def _renamed(found: Mapping[str, Any], model: torch.nn.Module) -> Mapping[str, Any]:
-    """Checkpoints of one process and of several name the same weights differently."""
-    wanted = set(model.state_dict())
-    if set(found) == wanted:
-        return found
-    if {_DDP_PREFIX + name for name in wanted} == set(found):
-        return {name[len(_DDP_PREFIX) :]: value for name, value in found.items()}
-    prefixed = {_DDP_PREFIX + name: value for name, value in found.items()}
-    return prefixed if set(prefixed) == wanted else found
+    """Weights are named differently when the model, or a part of it, is compiled or in several processes."""
+    wanted = {_bare(name): name for name in model.state_dict()}
+    renamed = {wanted.get(_bare(name), name): value for name, value in found.items()}
+    return renamed if set(renamed) == set(model.state_dict()) != set(found) else found
+
+
+def _bare(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in _AROUND)
 
 
 def same_weights(one: PyTorchTrialContext, other: PyTorchTrialContext) -> bool:

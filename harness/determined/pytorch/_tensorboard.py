@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from determined.pytorch._types import Untyped
 
+_PAUSE = 1.0  # seconds
 _LOG = logging.getLogger(__name__)
 
 
@@ -29,6 +31,7 @@ class Board:
         self.directory = directory
         self.enabled = True
         self._writer: Any = None
+        self._flushed = 0.0
 
     @property
     def writer(self) -> Untyped:
@@ -50,7 +53,9 @@ class Board:
             if isinstance(value, (int, float)):
                 prefix = f"{kind}_" if kind and not name.startswith(kind) else ""
                 self.writer.add_scalar(f"Determined/{prefix}{name}", value, step)
-        self.writer.flush()
+        if kind or time.monotonic() - self._flushed >= _PAUSE:
+            self.writer.flush()  # waits for a thread, so not for every report
+            self._flushed = time.monotonic()
 
     def close(self) -> None:
         if self._writer is not None:
