@@ -91,6 +91,39 @@ def test_each_process_has_its_rank_and_its_lines_are_marked(toy: Callable[..., R
     assert records(info)[-2:] == [Ended(ExitReason.COMPLETED), Exited(0)]
 
 
+ALONE = """
+from determined._records import ExitReason, Stage
+def train(trial_class, run):
+    run.enter(Stage.TRAIN)
+    assert run.group.size == 1
+    run.report_training(1, {"processes": 1})
+    print("alone", flush=True)
+    %s
+    return ExitReason.COMPLETED
+"""
+
+
+@pytest.mark.parametrize(
+    ("last", "ended"),
+    [("", ExitReason.COMPLETED), ("raise RuntimeError('no luck')", ExitReason.ERROR)],
+)
+def test_rank_0_alone_trains_a_class_of_which_one_process_drives_all_devices(
+    make_run: Callable[..., RunInfo], last: str, ended: ExitReason
+) -> None:
+    info = make_run(slots=2)
+    context = Path(info.context_dir)
+    (context / "toy_runner.py").write_text(ALONE % last)
+    (context / "model_def.py").write_text(
+        "from determined._trial import Trial\n"
+        "class Toy(Trial):\n    _runner, _one_process = 'toy_runner:train', True\n"
+    )
+    assert (supervise(info) == 0) is (ended is ExitReason.COMPLETED)
+    assert output(info).splitlines() == [b"[rank=0] alone"]
+    found = records(info)
+    assert [record for record in found if isinstance(record, Training)] == [Training(1, {"processes": 1})]
+    assert [record.reason for record in found if isinstance(record, Ended)] == [ended]
+
+
 def test_sigterm_stops_all_ranks_after_the_same_batch(toy: Callable[..., RunInfo]) -> None:
     info = toy(
         "done = 0\n"
