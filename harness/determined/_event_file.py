@@ -9,9 +9,11 @@ import mmap
 import os
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from determined._disk import storage_error, sync_directory
+from determined._errors import StorageError
 from determined._records import Line, Record, decode, encode, may_wait, must_sync
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ class EventFile:
         self._waiting: list[bytes] = []
         self._room = _ROOM
         self._released = 0.0  # when records that may wait were last written, by the records' own clock
+        self._release: threading.Timer | None = None  # writes what waits when nothing more comes
         self._seq = newest.seq if newest else 0
         self.last = newest.record if newest else None
 
@@ -64,20 +67,37 @@ class EventFile:
         line = encode(Line(self._seq + 1, self._run, now, record))
         self._waiting.append(line)
         self._room -= len(line)
-        if not may_wait(record):
-            self._flush(sync=must_sync(record))
-        elif not 0 <= now - self._released < _MOMENT or self._room < 0:
-            self._flush(sync=False)
-            self._released = now
+        try:
+            if not may_wait(record):
+                self._flush(sync=must_sync(record))
+            elif not 0 <= now - self._released < _MOMENT or self._room < 0:
+                self._flush(sync=False)
+                self._released = now
+            elif self._release is None:
+                self._release = threading.Timer(_MOMENT, self._write_what_waits)
+                self._release.daemon = True
+                self._release.start()
+        except StorageError:
+            self._waiting.pop()
+            raise
         self._seq += 1
         self.last = record
 
+    def _write_what_waits(self) -> None:
+        with self._lock:
+            self._release = None
+            if self._waiting and self._fd >= 0:
+                with suppress(StorageError):  # it goes on waiting, and whoever appends next is told
+                    self._flush(sync=False)
+
     def close(self) -> None:
-        try:
-            if self._waiting:
-                self._flush(sync=False)
-        finally:
-            os.close(self._fd)
+        with self._lock:
+            try:
+                if self._waiting:
+                    self._flush(sync=False)
+            finally:
+                os.close(self._fd)
+                self._fd = -1
 
     def _flush(self, *, sync: bool) -> None:
         data = b"".join(self._waiting)
@@ -87,7 +107,6 @@ class EventFile:
                 os.fdatasync(self._fd)
         except OSError as error:
             self._take_back()
-            self._waiting.pop()
             raise storage_error("records", self.path.parent, error.errno or 0) from error
         self._size += len(data)
         self._waiting.clear()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -162,3 +163,14 @@ def test_a_full_disk_leaves_the_file_as_it_was_and_the_record_may_be_tried_again
 def test_a_missing_run_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="No such file or directory"):
         EventFile(tmp_path / "gone" / "e", "1-0")
+
+
+def test_what_waits_is_written_when_nothing_more_comes(tmp_path: Path) -> None:
+    events = EventFile(tmp_path / "events.jsonl", "1-0")
+    with closing(events):
+        for batch in range(1, 4):
+            events.append(Training(batch, {"loss": 0.5}))
+        deadline = time.monotonic() + 10
+        while (tmp_path / "events.jsonl").read_bytes().count(b"\n") < 3:
+            assert time.monotonic() < deadline, "the last records never reached the file"
+            time.sleep(0.01)
