@@ -69,7 +69,7 @@ def test_a_keras_context_on_a_cpu_host() -> None:
         reason="tensorflow-cpu 2.21.0 (default) for CPU, since slots_per_trial is 0; "
         "Python 3.11, as on this host",
         frameworks=("tensorflow-cpu==2.21.0",),
-        builds=("tensorflow-cpu 2.21.0 cpu",),
+        builds=("tensorflow-cpu 2.21.0 for CPU",),
     )
 
 
