@@ -12,14 +12,12 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from by_hand import RECORDS, Ready, by_hand, data, now, ready, tiny_mlp
 from torch import nn
-from torch.utils.data import DataLoader as TorchDataLoader
-from torch.utils.data import TensorDataset
 
 from determined._chief import ChiefRun
 from determined._run_info import Length, RunInfo
@@ -27,52 +25,7 @@ from determined.pytorch import DataLoader, PyTorchTrial, PyTorchTrialContext
 from determined.pytorch._runner import run_trial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-RECORDS, BATCH = 12_800, 32
-_now = time.thread_time
-
-
-def data() -> TensorDataset:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(RECORDS, 16, generator=generator)
-    return TensorDataset(x, x[:, :1])
-
-
-def tiny_mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 1))
-
-
-class Ready(list[tuple[torch.Tensor, ...]]):
-    """Batches made beforehand: loading costs both sides nothing."""
-
-
-def ready() -> Ready:
-    return Ready(tuple(batch) for batch in TorchDataLoader(data(), batch_size=BATCH))
-
-
-def by_hand(batches: Ready, steps: int, report: int) -> Iterator[float]:
-    """Seconds of each block of `steps` steps."""
-    model = tiny_mlp()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    while True:
-        total, source = torch.zeros(()), iter(batches)
-        start = _now()
-        for step in range(steps):
-            try:
-                x, y = next(source)
-            except StopIteration:
-                source = iter(batches)
-                x, y = next(source)
-            loss = nn.functional.mse_loss(model(x), y)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            total += loss.detach()
-            if (step + 1) % report == 0:
-                (total / report).item()
-                total.zero_()
-        yield _now() - start
+    from collections.abc import Callable
 
 
 def trial_class(
@@ -108,9 +61,9 @@ def trial_class(
 
         def _next_block(self) -> None:
             if self.start:
-                blocks.append(_now() - self.start)
+                blocks.append(now() - self.start)
             between()
-            self.start = _now()
+            self.start = now()
 
         def evaluate_batch(self, batch: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
             x, y = batch
