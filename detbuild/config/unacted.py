@@ -21,7 +21,6 @@ NOT_YET: Final = (
     "checkpoint_storage.save_experiment_best",
     "checkpoint_storage.save_trial_best",
     "checkpoint_storage.save_trial_latest",
-    "optimizations.mixed_precision",
     "profiling",
     "log_policies",
 )

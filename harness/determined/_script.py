@@ -26,15 +26,21 @@ if TYPE_CHECKING:
     from determined._records import ExitReason
 
 _LOG = logging.getLogger("determined")
+_READABLE = 0.2  # seconds between two lines of training metrics
 _HOME = Path(".local", "share", "detbuild", "scripts")
 
 
 class ScriptRun(ChiefRun):
-    """A run of a script that nobody supervises: what it reports is also logged."""
+    """A run of a script that nobody supervises: what it reports is also logged, as far as one can read it."""
+
+    _logged = -_READABLE  # when training metrics were logged last
 
     def report_training(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
         super().report_training(steps_completed, metrics)
-        _LOG.info("training, %d batches: %s", steps_completed, shown(metrics))
+        now = time.monotonic()
+        if now - self._logged >= _READABLE:
+            self._logged = now
+            _LOG.info("training, %d batches: %s", steps_completed, shown(metrics))
 
     def report_validation(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
         super().report_validation(steps_completed, metrics)

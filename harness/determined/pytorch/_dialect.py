@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from determined.pytorch._reducers import Reducer
     from determined.pytorch._types import Untyped
 
+_LOG = logging.getLogger(__name__)
 _MIXED = ("O1", "O2", "O3")  # levels of optimizations.mixed_precision
 
 
@@ -33,6 +35,11 @@ def opened(trial: Untyped, context: PyTorchTrialContext) -> tuple[PyTorchTrial, 
         hooks = Hooks(trial.build_callbacks())
         return _adapted(trial, context, hooks), hooks
     check_instance(trial, context)
+    if _mixed_precision(context):
+        _LOG.warning(
+            "optimizations.mixed_precision acts on trials that define build_model; "
+            "call context.experimental.use_amp() before context.wrap_model instead"
+        )
     hooks = Hooks(trial.build_callbacks())
     if hooks.of("on_before_optimizer_step"):
         raise InvalidTrialError(
@@ -73,7 +80,7 @@ def _scheduler(trial: Untyped, context: PyTorchTrialContext) -> LRScheduler | No
 
 def _mixed_precision(context: PyTorchTrialContext) -> bool:
     """What apex did by itself at these levels, torch's own mixed precision does here."""
-    options = context.get_experiment_config().get("optimizations")
+    options = context.env.experiment_config.get("optimizations")
     return isinstance(options, Mapping) and options.get("mixed_precision") in _MIXED
 
 

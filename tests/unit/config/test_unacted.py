@@ -53,6 +53,7 @@ READ = {
     "max_restarts",
     "reproducibility.experiment_seed",
     "optimizations.aggregation_frequency",
+    "optimizations.mixed_precision",
     "optimizations.average_aggregated_gradients",
     "optimizations.average_training_metrics",
     "preemption_timeout",
