@@ -12,7 +12,7 @@ from detbuild.controller.trial import TrialDriver
 from detbuild.controller.trouble import Trouble
 from detbuild.errors import DiskFullError, EngineError
 from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL, RUN_LABEL, TRIAL_LABEL
-from detbuild.search.method import CreateTrial, Observation, SearchMethod
+from detbuild.search.method import CreateTrial, Observation, OneTrial
 from detbuild.store import journal
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _STRENGTH = {"": 0, "cancel": 1, "kill": 2}
 class Controller:
     """Drives the experiment of one folder; the caller holds its lease."""
 
-    def __init__(self, world: World, method: SearchMethod) -> None:
+    def __init__(self, world: World, method: OneTrial) -> None:
         self.world = world
         self._method = method
         self._drivers: dict[int, TrialDriver] = {}

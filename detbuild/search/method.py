@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from detbuild.decisions import Action, SearchEvent
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:
@@ -32,7 +34,34 @@ class Finish:
 Decision = CreateTrial | Finish
 
 
-class SearchMethod(Protocol):
+class OneTrial(Protocol):
     """Asked again and again with all there is to know: equal observations give equal decisions."""
 
     def decide(self, trials: Sequence[Observation]) -> Sequence[Decision]: ...
+
+
+class SearchMethod(Protocol):
+    """One search, from `Began` on: told of every event in turn, it answers with what to do next.
+
+    It starts nothing, stores nothing and asks for neither time nor chance: equal events give equal decisions.
+    """
+
+    @property
+    def watches(self) -> bool:
+        """What it is told of as `Validated`.
+
+        True: every validation, as it comes. False: for each `Train` one, when the run has done what it asked for.
+        """
+
+    @property
+    def progress(self) -> float:
+        """How much of the search is done, 0..1; it never falls."""
+
+    def decide(self, event: SearchEvent) -> Sequence[Action]: ...
+
+    def recall(self, event: SearchEvent, actions: Sequence[Action]) -> None:
+        """Take up what was decided before a restart.
+
+        Raises:
+            SearchError: It would decide otherwise now; what was recorded cannot be continued.
+        """

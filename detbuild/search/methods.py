@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.search.method import SearchMethod
+    from detbuild.search.method import OneTrial
 
 
-def _single(config: ExperimentConfig) -> SearchMethod:
+def _single(config: ExperimentConfig) -> OneTrial:
     return Single(config.hyperparameters, config.reproducibility.experiment_seed or 0)
 
 
-METHODS: Final[Mapping[str, Callable[[ExperimentConfig], SearchMethod]]] = {"single": _single}
+METHODS: Final[Mapping[str, Callable[[ExperimentConfig], OneTrial]]] = {"single": _single}
 
 
-def search_method(config: ExperimentConfig) -> SearchMethod:
+def search_method(config: ExperimentConfig) -> OneTrial:
     """Raise ConfigError for a method that is not here."""
     name = config.searcher.name
     if name not in METHODS:
