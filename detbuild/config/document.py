@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES: Final = 4 << 20
 MAX_DEPTH: Final = 100
+_TOO_DEEP: Final = f"is nested more than {MAX_DEPTH} deep"
 MAX_NODES: Final = 100_000  # every use of an alias counts all that it stands for
 
 Event: TypeAlias = Any  # PyYAML gives its events no types
@@ -127,6 +128,8 @@ def _syntax_error(error: yaml.MarkedYAMLError, source: str) -> ConfigErrors:
     mark = error.problem_mark or error.context_mark
     place = _place(source, Position(mark.line + 1, mark.column + 1)) if mark else source
     problem = error.problem or "cannot be read"
+    if "nesting depth" in problem:  # libyaml's own limit lies above ours, but it sees brackets before we do
+        return ConfigErrors([Problem((), _TOO_DEEP).line(place)])
     mend = next((mend for part, mend in _SYNTAX_MENDS.items() if part in problem), "")
     return ConfigErrors([Problem((), f"is not YAML: {problem}", mend).line(place)])
 
@@ -167,7 +170,7 @@ class _Composer:
         if isinstance(event, yaml.AliasEvent):
             return self.alias(event, depth)
         if depth > MAX_DEPTH:
-            self.fail(event, f"is nested more than {MAX_DEPTH} deep")
+            self.fail(event, _TOO_DEEP)
         node = Node(_position(event))
         if event.anchor:
             self.anchors[event.anchor] = None
@@ -188,7 +191,7 @@ class _Composer:
         if node is None:
             self.fail(event, f"the alias `*{event.anchor}` stands inside of what it names")
         if depth + node.height - 1 > MAX_DEPTH:
-            self.fail(event, f"is nested more than {MAX_DEPTH} deep")
+            self.fail(event, _TOO_DEEP)
         return node
 
     def scalar(self, event: Event) -> Scalar:
