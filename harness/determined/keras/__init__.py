@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from determined.keras._context import TFKerasTrialContext
     from determined.keras._load import load_model_from_checkpoint_path
     from determined.keras._script import DeterminedCallback, TensorBoard
+    from determined.keras._sequences import SequenceAdapter
     from determined.keras._trial import TFKerasTrial
     from determined.keras._types import InputData
     from determined.keras.callbacks import TensorBoard as TFKerasTensorBoard
@@ -24,6 +25,7 @@ __all__ = [
     "DeterminedCallback",
     "InputData",
     "InvalidHP",
+    "SequenceAdapter",
     "TFKerasTensorBoard",
     "TFKerasTrial",
     "TFKerasTrialContext",
@@ -35,6 +37,7 @@ __all__ = [
 _HOMES = {
     "DeterminedCallback": ("_script", "DeterminedCallback"),
     "InputData": ("_types", "InputData"),
+    "SequenceAdapter": ("_sequences", "SequenceAdapter"),
     "TFKerasTensorBoard": ("callbacks", "TensorBoard"),
     "TFKerasTrial": ("_trial", "TFKerasTrial"),
     "TFKerasTrialContext": ("_context", "TFKerasTrialContext"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from determined._distributed import DistributedContext
 from determined._errors import InvalidTrialError
 from determined._hparam_access import HparamAccess
+from determined.keras._experimental import Experimental
 from determined.keras._tf import keras, tf
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class TFKerasTrialContext(HparamAccess):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting.hparams, setting.config, setting.info, slots=setting.replicas)
         self.distributed = DistributedContext.alone()
+        self.experimental = Experimental()
         self.model: Untyped = None
         self.optimizers: list[Untyped] = []
         self.fit = Fit()

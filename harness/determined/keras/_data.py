@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from determined._errors import InvalidTrialError
@@ -9,7 +10,7 @@ from determined._seeds import derive
 from determined.keras._arrays import ArrayFeed
 from determined.keras._datasets import DatasetFeed
 from determined.keras._feed import is_arrays, plain, without_none
-from determined.keras._sequences import SequenceFeed
+from determined.keras._sequences import SequenceAdapter, SequenceFeed
 from determined.keras._tf import keras, tf
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ _MEND = (
 def training_feed(data: InputData, context: TFKerasTrialContext, *, seed: int, strategy: Untyped) -> Feed:
     """What `build_training_data_loader` returned, as batches without an end."""
     fit = context.fit
+    if isinstance(data, SequenceAdapter):
+        fit, data = replace(fit, workers=data.workers, max_queue_size=data.max_queue_size), data.data
     if isinstance(data, keras.utils.Sequence):
         return SequenceFeed(data, fit, seed=derive(seed, "training"), strategy=strategy)
     if isinstance(data, tf.data.Dataset):
@@ -57,6 +60,8 @@ def validation_arguments(
     """
     steps = limit or context.fit.validation_steps
     arguments: dict[str, Untyped] = {} if steps is None else {"steps": steps}
+    if isinstance(data, SequenceAdapter):
+        data = data.data
     if is_arrays(data):
         x, y, *weights = (plain(part) for part in without_none(data))
         sample_weight = {"sample_weight": weights[0]} if weights else {}

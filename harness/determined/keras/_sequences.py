@@ -24,6 +24,29 @@ if TYPE_CHECKING:
     from determined.keras._types import Untyped
 
 
+class SequenceAdapter:
+    """A Sequence and how it is read, as trials of Determined 0.12 return it; today `configure_fit` says that.
+
+    Args:
+        data: the Sequence.
+        use_multiprocessing: has no effect: threads read.
+        workers: threads that read it; 1 reads it in step with training.
+        max_queue_size: batches that several workers read ahead.
+    """
+
+    def __init__(
+        self,
+        data: Untyped,
+        use_multiprocessing: bool = False,  # noqa: ARG002, FBT001, FBT002  (Determined's own signature)
+        workers: int = 1,
+        max_queue_size: int = 10,
+    ) -> None:
+        self.data, self.workers, self.max_queue_size = data, workers, max_queue_size
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
 class SequenceFeed:
     """Reads a Sequence in step with training, or ahead of it in several threads when it has more workers.
 

@@ -13,7 +13,13 @@ import tensorflow as tf
 from determined._errors import CheckpointError, InvalidHP, InvalidTrialError
 from determined._records import ExitReason, Restored
 from determined._run_info import Length
-from determined.keras import TFKerasTrial, TFKerasTrialContext, callbacks, load_model_from_checkpoint_path
+from determined.keras import (
+    SequenceAdapter,
+    TFKerasTrial,
+    TFKerasTrialContext,
+    callbacks,
+    load_model_from_checkpoint_path,
+)
 from tests.unit.harness.keras.driving import KERAS_3, Folder, Tiny, keras, records
 
 
@@ -386,3 +392,60 @@ def test_optimizers_of_the_old_kind_keep_their_learning_rate(folder: Folder) -> 
     half = folder.drive(Lowered, max_length=Length("batches", 3), config=config)
     rest = folder.drive(Lowered, max_length=Length("batches", 6), config=config, checkpoints=(half.newest,))
     assert rest.validations[-1] == whole.validations[-1]
+
+
+def test_a_sequence_adapter_of_old_is_the_sequence_it_holds(folder: Folder) -> None:
+    class Pairs(keras.utils.Sequence):
+        def __len__(self) -> int:
+            return 5
+
+        def __getitem__(self, index: int) -> Any:
+            return tuple(part[2 * index : 2 * index + 2] for part in records())
+
+    class Adapted(Fixed):
+        def build_training_data_loader(self) -> Any:
+            return SequenceAdapter(Pairs(), workers=2, max_queue_size=3)
+
+        def build_validation_data_loader(self) -> Any:
+            return SequenceAdapter(Pairs())
+
+    outcome = folder.drive(Adapted, config={"scheduling_unit": 5})
+    assert [metrics["loss"] for _, metrics in outcome.training] == pytest.approx(fitted(2).history["loss"])
+    assert outcome.validations[-1][1]["val_loss"] > 0
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_the_data_layer_of_old_shuffles_all_records_anew_in_each_epoch(folder: Folder, counted: bool) -> None:
+    seen: list[list[float]] = []
+
+    class Layered(Tiny):
+        def build_training_data_loader(self) -> Any:
+            @self.context.experimental.cache_train_dataset("ten", "v1", shuffle=True)
+            def make() -> Any:
+                made = tf.data.Dataset.from_tensor_slices(records())
+                return made if counted else made.filter(lambda x, y: True)
+
+            for _ in range(2):
+                data = make()
+                seen.append([float(x[0]) for x, _ in data])
+            return make().batch(2)
+
+        def build_validation_data_loader(self) -> Any:
+            make = self.context.experimental.cache_validation_dataset("four", "v1")(
+                lambda: tf.data.Dataset.from_tensor_slices(records(4))
+            )
+            return make().batch(2)
+
+    outcome = folder.drive(Layered)
+    assert outcome.reason is ExitReason.COMPLETED
+    assert all(sorted(order) == list(map(float, range(10))) for order in seen)
+    assert seen[0] != seen[1] or seen[0] != sorted(seen[0])
+
+
+def test_the_data_layer_of_old_wants_data_sets(folder: Folder) -> None:
+    class Wrong(Tiny):
+        def build_training_data_loader(self) -> Any:
+            return self.context.experimental.cache_train_dataset("ten", "v1")(records)()
+
+    with pytest.raises(InvalidTrialError, match=r"records returned a tuple, not a tf\.data\.Dataset"):
+        folder.drive(Wrong)
