@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Experimental:
-    """Data sets are made anew in every run: nothing is cached, and their names and versions have no effect."""
+    """Data sets are made anew in every run: nothing is cached, names and versions have no effect."""
 
     def cache_train_dataset(
         self,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from determined.keras._types import Untyped
 
+_LOG = logging.getLogger(__name__)
 _WEIGHTS_FILE = "model.weights.h5"
 _STATE_FILE = "callback_state.json"
 
@@ -163,7 +166,13 @@ class DeterminedCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Ker
 
 
 class TensorBoard(keras.callbacks.TensorBoard):  # type: ignore[misc]  # Keras is untyped
-    """Keras' TensorBoard, writing into the run's own folder."""
+    """Keras' TensorBoard, writing into the run's own folder; a callback that does nothing without its package."""
+
+    def __new__(cls, core_context: CoreContext, **options: Untyped) -> Untyped:  # noqa: ARG004  (as __init__)
+        if importlib.util.find_spec("tensorboard") is None:
+            _LOG.warning("no TensorBoard files are written: the package tensorboard is not installed")
+            return keras.callbacks.Callback()
+        return super().__new__(cls)
 
     def __init__(self, core_context: CoreContext, **options: Untyped) -> None:
         options["log_dir"] = str(core_context.train.get_tensorboard_path())

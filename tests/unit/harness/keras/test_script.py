@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import determined as det
 from determined._chief import ChiefRun
 from determined._errors import InvalidTrialError
 from determined._records import Checkpoint, Training, Validation, decode
-from determined.keras import DeterminedCallback
+from determined._run_info import RUN_DIR_VARIABLE, RunInfo
+from determined.keras import DeterminedCallback, TensorBoard
 from tests.unit.harness.keras.driving import Folder, keras, records
 
 if TYPE_CHECKING:
@@ -124,3 +128,44 @@ def test_only_the_chief_reports(folder: Folder) -> None:
 def test_a_wrong_period_is_refused(folder: Folder) -> None:
     with pytest.raises(InvalidTrialError, match="train_metrics_report_period is 'batch'"):
         DeterminedCallback(Core(folder), train_metrics_report_period="batch")
+
+
+def test_a_script_under_the_real_core_api_goes_on_where_it_was_asked_to_leave(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def script(info: RunInfo, epochs: int, *callbacks: Any) -> Any:
+        info.save(Path(info.run_dir))
+        monkeypatch.setenv(RUN_DIR_VARIABLE, info.run_dir)
+        known = det.get_cluster_info()
+        assert known is not None
+        with det.core.init() as context:
+            options = {"checkpoint": known.latest_checkpoint, "continue_id": known.trial.trial_id}
+            return fit(context, epochs, TensorBoard(context), *callbacks, **options)
+
+    leave = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: os.kill(os.getpid(), signal.SIGTERM) if epoch == 0 else None
+    )
+    first = folder.info(entrypoint="python3 train.py")
+    script(first, 3, leave)
+    stored = of_run(first, Checkpoint)
+    assert [one.steps_completed for one in stored][-1] < 15
+    second = folder.info(entrypoint="python3 train.py", checkpoints=(stored[-1].uuid,))
+    model = script(second, 3)
+    assert [v.steps_completed for v in of_run(first, Validation) + of_run(second, Validation)] == [5, 10, 15]
+    whole = folder.info(entrypoint="python3 train.py")
+    assert weights(model) == weights(script(whole, 3))
+
+
+def of_run(info: RunInfo, kind: type) -> list[Any]:
+    lines = (Path(info.run_dir) / "events.jsonl").read_bytes().splitlines(keepends=True)
+    return [record for line in lines if isinstance(record := decode(line).record, kind)]
+
+
+def test_a_missing_tensorboard_is_said_and_harms_nothing(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    core = Core(folder)
+    fit(core, 1, TensorBoard(core))
+    assert "the package tensorboard is not installed" in caplog.text
+    assert core.of(Validation)
