@@ -166,7 +166,7 @@ class DeterminedCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Ker
 
 
 class TensorBoard(keras.callbacks.TensorBoard):  # type: ignore[misc]  # Keras is untyped
-    """Keras' TensorBoard, writing into the run's own folder; a callback that does nothing without its package."""
+    """Keras' TensorBoard, writing into the run's own folder; without its package it does nothing."""
 
     def __new__(cls, core_context: CoreContext, **options: Untyped) -> Untyped:  # noqa: ARG004  (as __init__)
         if importlib.util.find_spec("tensorboard") is None:
