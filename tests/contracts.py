@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -184,6 +185,25 @@ class EngineContract:
         assert (engine.image_id(tag), engine.image_id(image)) == (None, None)
         with pytest.raises(EngineError, match="image"):
             engine.image_labels(tag)
+
+    def test_images_are_found_by_a_label_with_their_tags_and_containers(
+        self, engine, image, tag, name
+    ) -> None:
+        before = time.time()
+        plan = replace(
+            tiny_plan(tag, a=uuid.uuid4().hex), labels={TEST_LABEL: "contract", "detbuild.mark": tag}
+        )
+        built = engine.build(plan, lambda _: None)
+        (found,) = engine.find_images("detbuild.mark")
+        assert (found.id, found.tags, found.containers) == (built, (tag,), 0)
+        assert found.labels["detbuild.mark"] == tag
+        assert abs(found.created - before) < 60
+        engine.create(self.spec(name, built, "exit 0"))
+        (found,) = engine.find_images("detbuild.mark")
+        assert found.containers == 1
+        engine.remove(name)
+        engine.remove_image(built)
+        assert engine.find_images("detbuild.mark") == ()
 
     def test_importing_a_root_file_system_makes_an_image(self, engine, tag, tmp_path: Path) -> None:
         rootfs = tmp_path / "rootfs.tar"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from detbuild.engine.protocol import ContainerSpec, ContainerState, EngineInfo
+from detbuild.engine.protocol import ContainerSpec, ContainerState, EngineInfo, ImageState
 from detbuild.engine.refusals import refusal
 from detbuild.errors import BuildError, EngineError
 from detbuild.events import BuildStep, ContextSent, Emit, ImagePulling
@@ -130,6 +130,7 @@ class FakeContainer:
 class FakeImage:
     id: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    created: float = field(default_factory=time.time)
 
 
 INFO = EngineInfo(
@@ -223,6 +224,22 @@ class FakeEngine:
     def image_labels(self, reference: str) -> Mapping[str, str]:
         with self._call():
             return self._present(reference).labels
+
+    def find_images(self, label: str) -> tuple[ImageState, ...]:
+        with self._call():
+            made_of = [self._image(c.process.spec.image) for c in self.containers.values()]
+            return tuple(
+                ImageState(
+                    id=image.id,
+                    tags=tuple(tag for tag, id_ in self.tags.items() if id_ == image.id),
+                    created=image.created,
+                    size=1 << 20,
+                    containers=sum(used is image for used in made_of),
+                    labels=image.labels,
+                )
+                for image in sorted(self.images.values(), key=lambda one: one.created, reverse=True)
+                if label in image.labels
+            )
 
     def pull(self, reference: str, emit: Emit) -> str:
         with self._call():

@@ -41,6 +41,13 @@ COMMANDS: dict[str, Verb | Noun] = {
         "detbuild.cli.build:render", "Print the Dockerfile and the rest of the plan; build nothing."
     ),
     "build": Verb("detbuild.cli.build:build", "Build the image and print its id."),
+    "image": Noun(
+        "List the images of experiments, or remove what nobody wants.",
+        {
+            "list": Verb("detbuild.cli.images:list_", "List the images that were built for experiments."),
+            "prune": Verb("detbuild.cli.images:prune", "Remove images that nothing wants any more."),
+        },
+    ),
     "base": Noun(
         "Make or list base images.",
         {

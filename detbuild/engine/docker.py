@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from contextlib import closing, suppress
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detbuild.engine.calls import Calls
 from detbuild.engine.container import create_body, joined, state_of
-from detbuild.engine.info import engine_info
+from detbuild.engine.info import engine_info, image_state
 from detbuild.engine.refusals import refusal
 from detbuild.errors import EngineError
 from detbuild.events import ImagePulling
@@ -17,7 +18,7 @@ from detbuild.events import ImagePulling
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from detbuild.engine.protocol import ContainerSpec, ContainerState, EngineInfo
+    from detbuild.engine.protocol import ContainerSpec, ContainerState, EngineInfo, ImageState
     from detbuild.events import Emit
     from detbuild.image.plan import ImagePlan
 
@@ -60,6 +61,12 @@ class DockerEngine:
         if image is None:
             raise refusal(f"No such image: {reference}")
         return (image.get("Config") or {}).get("Labels") or {}
+
+    def find_images(self, label: str) -> tuple[ImageState, ...]:
+        # Of all that lists images only this counts their containers.
+        found = self._calls.ask("GET", "/system/df", params={"type": "image"}).json()["Images"] or ()
+        states = [image_state(image) for image in found if label in (image["Labels"] or {})]
+        return tuple(sorted(states, key=attrgetter("created"), reverse=True))
 
     def pull(self, reference: str, emit: Emit) -> str:
         repository, tag = _split(reference)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from detbuild.engine.protocol import EngineInfo
+from detbuild.engine.protocol import EngineInfo, ImageState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,3 +39,15 @@ def engine_info(raw: Mapping[str, Any], *, api_version: str) -> EngineInfo:
 def _cdi_devices(raw: Mapping[str, Any]) -> list[str]:
     """Listed by Docker Engine from 28.3 on."""
     return [device["ID"] for device in raw.get("DiscoveredDevices") or () if device.get("Source") == "cdi"]
+
+
+def image_state(raw: Mapping[str, Any]) -> ImageState:
+    """From an entry of the answer to `GET /system/df`."""
+    return ImageState(
+        id=raw["Id"],
+        tags=tuple(raw["RepoTags"] or ()),
+        created=float(raw["Created"]),
+        size=raw["Size"] - max(0, raw.get("SharedSize", 0)),
+        containers=max(0, raw.get("Containers", 0)),
+        labels=raw["Labels"] or {},
+    )

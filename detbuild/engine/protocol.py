@@ -87,6 +87,16 @@ class EngineInfo:
     cdi_devices: tuple[str, ...]  # fully qualified: "nvidia.com/gpu=0"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageState:
+    id: str
+    tags: tuple[str, ...]
+    created: float  # seconds since the epoch
+    size: int  # bytes that no other image shares
+    containers: int  # running or not, that were made of it
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
 class Engine(Protocol):
     """Every method raises EngineError when the engine is away, refuses, or does not answer in time."""
 
@@ -97,6 +107,9 @@ class Engine(Protocol):
 
     def image_labels(self, reference: str) -> Mapping[str, str]:
         """Labels of a local image; raise EngineError when it is not there."""
+
+    def find_images(self, label: str) -> tuple[ImageState, ...]:
+        """All images that carry the label, the newest first."""
 
     def pull(self, reference: str, emit: Emit) -> str:
         """Pull and return the id; credentials come from the caller's docker config."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from detbuild.engine.info import engine_info
-from detbuild.engine.protocol import EngineInfo
+from detbuild.engine.info import engine_info, image_state
+from detbuild.engine.protocol import EngineInfo, ImageState
 
 
 def test_what_the_engine_tells_of_itself() -> None:
@@ -50,3 +50,17 @@ def test_what_an_older_engine_leaves_out_is_empty() -> None:
 
 def test_the_id_that_podman_invents_for_each_answer_is_not_taken_for_one() -> None:
     assert engine_info({"ID": "5c9e", "BuildahVersion": "1.38.0"}, api_version="1.41").id == ""
+
+
+def test_what_an_image_is_said_to_be() -> None:
+    raw = {
+        "Id": "sha256:aa",
+        "RepoTags": None,
+        "Created": 5,
+        "Size": 10,
+        "SharedSize": 4,
+        "Containers": 2,
+        "Labels": None,
+    }
+    assert image_state(raw) == ImageState(id="sha256:aa", tags=(), created=5.0, size=6, containers=2)
+    assert image_state({**raw, "SharedSize": -1, "Containers": -1}).size == 10

@@ -1,0 +1,105 @@
+"""`detbuild image list | prune`: what has been built, and an end to what nobody wants any more."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from detbuild.cli.group import Command
+from detbuild.cli.session import Session, pass_session
+from detbuild.cli.table import json_option, show_json, show_table
+from detbuild.cli.text import size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from detbuild.cli.table import Columns, Row
+    from detbuild.engine.protocol import ImageState
+
+_HOUR = 3600
+
+
+@click.command("list", cls=Command)
+@json_option
+@click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
+@pass_session
+def list_(session: Session, /, *, as_json: bool, quiet: bool) -> None:
+    """List the images that were built for experiments, newest first.
+
+    With --json: a list of {"id", "tags", "created", "size", "containers", "experiments", "labels"}; size is
+    in bytes that no other image shares, experiments are those of this home that are not over.
+    """
+    from detbuild.store.home import Home
+    from detbuild.store.images import BUILT_LABEL, wanted
+
+    names = wanted(Home.open(session.home))
+    rows = [_row(image, names) for image in session.connect().find_images(BUILT_LABEL)]
+    if as_json:
+        show_json(rows)
+    elif quiet:
+        for row in rows:
+            click.echo(row["id"])
+    else:
+        show_table(rows, _COLUMNS, empty="no images were built yet")
+
+
+@click.command(cls=Command)
+@click.option(
+    "--older-than",
+    "hours",
+    metavar="HOURS",
+    default=24.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Leave what is younger: other users of the engine may be about to use it.",
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be removed; remove nothing.")
+@pass_session
+def prune(session: Session, /, *, hours: float, dry_run: bool) -> None:
+    """Remove images that were built for experiments and that nothing wants any more; print their ids.
+
+    What is kept: images of experiments of this home that are not over, and images with a container. A later
+    submission of the same inputs builds its image again, from the engine's build cache as far as that has it.
+    """
+    from detbuild.store.home import Home
+    from detbuild.store.images import BUILT_LABEL, prunable, wanted
+
+    engine = session.connect()
+    images = engine.find_images(BUILT_LABEL)
+    removable = prunable(images, wanted(Home.open(session.home)), before=time.time() - hours * _HOUR)
+    for image in removable:
+        if not dry_run:
+            engine.remove_image(image.id)
+        click.echo(image.id)
+    click.echo(_said(removable, len(images), dry_run=dry_run), err=True)
+
+
+def _said(removed: Sequence[ImageState], count: int, *, dry_run: bool) -> str:
+    would = "would remove" if dry_run else "removed"
+    freed = size(sum(image.size for image in removed))
+    return f"{would} {len(removed)} of {count} images; {freed} were theirs alone"
+
+
+def _row(image: ImageState, names: Mapping[str, tuple[int, ...]]) -> Row:
+    from detbuild.store.images import wanted_by
+
+    return {
+        "id": image.id,
+        "tags": list(image.tags),
+        "created": image.created,
+        "size": image.size,
+        "containers": image.containers,
+        "experiments": list(wanted_by(image, names)),
+        "labels": dict(image.labels),
+    }
+
+
+_COLUMNS: Columns = {
+    "IMAGE": lambda row: str(row["id"])[7:19],
+    "CREATED": lambda row: time.strftime("%Y-%m-%d %H:%M", time.localtime(float(str(row["created"])))),
+    "OWN SIZE": lambda row: size(float(str(row["size"]))),
+    "CONTAINERS": "containers",
+    "WANTED BY": lambda row: ", ".join(map(str, row["experiments"])) if row["experiments"] else "",  # type: ignore[call-overload]
+}
