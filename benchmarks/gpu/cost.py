@@ -183,7 +183,7 @@ def _ours_once(work: Work, place: Place) -> None:
 
 def checkpoint(place: Place) -> Figures:
     """How long training waits for a checkpoint of `size` MB that is written beside it."""
-    size, every, stamps = place.pick(1024, 128), place.pick(400, 40), []
+    size, every, stamps = place.pick(1024, 128), place.pick(2500, 40), []
     heavy = nn.ParameterList(torch.zeros(1 << 22).normal_() for _ in range(size // 16))
     heavy.requires_grad_(requires_grad=False)
     work = works(place)[0]
