@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 State = dict[str, Any]
 
 
+def seed_trial(seed: int) -> None:
+    """Before a trial is made: also the generators of GPUs that this process will only turn to later."""
+    seed_all(seed)
+    torch.cuda.manual_seed_all(seed)
+
+
 def seed_all(seed: int) -> None:
     seed_python(seed)
     torch.default_generator.manual_seed(seed)

@@ -66,7 +66,7 @@ def context_of(
 
 def _session(trial_class: type[PyTorchTrial], run: Run, source: Source) -> Session:
     run.enter(Stage.BUILD)
-    _rng.seed_all(run.info.trial_seed)
+    _rng.seed_trial(run.info.trial_seed)
     context = context_of(run.info, source.position.steps_completed, _ranks(run))
     plan = plan_of(run.info)
     return Session(trial=trial_class(context), context=context, run=run, plan=plan, source=source)

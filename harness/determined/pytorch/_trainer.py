@@ -120,7 +120,7 @@ def _context(
 ) -> _TrainerContext:
     info = holder.info
     if holder.supervised:
-        _rng.seed_all(info.trial_seed)
+        _rng.seed_trial(info.trial_seed)
     source = open_source(holder.run)
     setting = Setting(
         device=device,
