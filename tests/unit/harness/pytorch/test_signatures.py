@@ -85,7 +85,6 @@ pytorch.PyTorchTrialContext.wrap_scaler(scaler)
 pytorch.Trainer(trial context)
 pytorch.Trainer.fit(checkpoint_period= validation_period= max_length=
     reporting_period= checkpoint_policy= latest_checkpoint= step_zero_validation=
-
     test_mode= profiling_enabled=)
 pytorch.adapt_batch_sampler(batch_sampler repeat= skip= num_replicas= rank=)
 pytorch.data_length(data)
