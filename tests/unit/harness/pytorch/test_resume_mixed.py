@@ -38,9 +38,10 @@ def fits(options: dict[str, Any]) -> bool:
 
 
 EVERY = [dict(zip(AXES, values, strict=True)) for values in product(*AXES.values())]
-DRAWN = random.Random(3).sample([options for options in EVERY if fits(options)], 44) + random.Random(
-    4
-).sample([options for options in EVERY if fits(options) and options["dialect"] == "0.12"], 8)
+FITTING = [options for options in EVERY if fits(options)]
+OLD = [options for options in FITTING if options["dialect"] == "0.12"]
+DRAWN = random.Random(3).sample([options for options in FITTING if options not in OLD], 40)
+DRAWN += random.Random(3).sample(OLD, 12)
 
 
 class Augmented(Dataset[Any]):

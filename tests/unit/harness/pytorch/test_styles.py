@@ -61,20 +61,23 @@ def test_it_passes_a_test_of_one_batch(folder: Folder, trial: type[PyTorchTrial]
     assert (outcome.reason, outcome.checkpoints) == (ExitReason.COMPLETED, [1])
 
 
-def call(tmp_path: Path, *command: str) -> subprocess.CompletedProcess[str]:
+def call(place: Path, *command: str) -> subprocess.CompletedProcess[str]:
     environ = {
         **os.environ,
-        "DETBUILD_HOME": str(tmp_path / "home"),
+        "DETBUILD_HOME": str(place.parent / f"home-of-{place.name}"),
         "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'harness'}",
     }
     return subprocess.run(
-        [sys.executable, *command], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+        [sys.executable, *command], cwd=place, env=environ, capture_output=True, text=True, check=False
     )
 
 
 def test_create_tests_all_of_them_locally(tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text(SCRIPT.format(how="local=True, test=True", metric='"validation_loss"'))
-    done = call(tmp_path, "train.py")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "train.py").write_text(
+        SCRIPT.format(how="local=True, test=True", metric='"validation_loss"')
+    )
+    done = call(tmp_path / "here", "train.py")
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("passed") == len(STYLES)
 
@@ -83,8 +86,8 @@ def test_create_tests_all_of_them_locally(tmp_path: Path) -> None:
     ("style", "how"), [("Classic", ("--local", "--test")), ("Adversarial", ("--local",))]
 )
 def test_det_experiment_create_runs_them_here(tmp_path: Path, style: str, how: tuple[str, ...]) -> None:
-    context = tmp_path / "model-1.0"
-    context.mkdir()
+    context = tmp_path / "here" / "model-1.0"
+    context.mkdir(parents=True)
     (context / "model_def.py").write_text(f"from tests.unit.harness.pytorch.styles import {style} as Trial\n")
     (context / "const.yaml").write_text(
         "entrypoint: model_def:Trial\n"
@@ -93,5 +96,7 @@ def test_det_experiment_create_runs_them_here(tmp_path: Path, style: str, how: t
         "searcher: {name: single, metric: validation_loss, max_length: {batches: 4}}\n"
     )
     main = "from detbuild.cli.__main__ import det; det()"
-    done = call(tmp_path, "-c", main, "experiment", "create", *how, "model-1.0/const.yaml", "model-1.0")
+    done = call(
+        tmp_path / "here", "-c", main, "experiment", "create", *how, "model-1.0/const.yaml", "model-1.0"
+    )
     assert done.returncode == 0, done.stderr[-3000:]
