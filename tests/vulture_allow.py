@@ -115,6 +115,7 @@ _.mangler
 _.off
 _.profiling_enabled
 _.pull_port
+_.warned_types
 _.report_task_using_checkpoint
 _.report_task_using_model_version
 _.require_backward_grad_sync

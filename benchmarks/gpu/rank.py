@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-
-os.environ["HOME"] = tempfile.mkdtemp(prefix="check-home-")
 
 import torch
 from torch import distributed

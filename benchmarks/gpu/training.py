@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -213,9 +214,9 @@ def _launch(device: str, backend: str, size: int, *, fails: bool = False) -> str
     launcher = [sys.executable, "-m", "determined.launch.torch_distributed", "--nproc-per-node", str(size)]
     call = [*launcher, "--", sys.executable, str(HERE / "rank.py"), device, backend]
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
-    done = subprocess.run(
-        call, env={**os.environ, **hidden}, check=False, capture_output=True, text=True, timeout=120
-    )
+    with tempfile.TemporaryDirectory() as home:  # where scripts keep their runs
+        environ = {**os.environ, **hidden, "HOME": home}
+        done = subprocess.run(call, env=environ, check=False, capture_output=True, text=True, timeout=120)
     said = (done.stdout + done.stderr).strip()
     if fails == (done.returncode == ExitCode.DONE):
         raise Missed(f"{size} processes over {backend} ended with {done.returncode}: {said[-600:]}")

@@ -11,7 +11,8 @@ from determined._version import __version__
 
 if TYPE_CHECKING:
     from determined._import_from_path import import_from_path
-    from determined._info import ClusterInfo, get_cluster_info
+    from determined._info import ClusterInfo, TrialInfo, get_cluster_info
+    from determined._trial import Trial
     from determined._trial_context import TrialContext
 
 __all__ = [
@@ -23,7 +24,9 @@ __all__ = [
     "Integer",
     "InvalidHP",
     "Log",
+    "Trial",
     "TrialContext",
+    "TrialInfo",
     "__version__",
     "get_cluster_info",
     "import_from_path",
@@ -36,7 +39,9 @@ __detbuild__ = __version__  # the mark by which this package is told from PyPI's
 _MODULES = ("core", "estimator", "experimental", "keras", "launch", "pytorch", "tensorboard")
 _HOMES = {
     "ClusterInfo": "_info",
+    "Trial": "_trial",
     "TrialContext": "_trial_context",
+    "TrialInfo": "_info",
     "get_cluster_info": "_info",
     "import_from_path": "_import_from_path",
 }
@@ -51,4 +56,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, *_MODULES]
+    return [*__all__, *(name for name in _MODULES if name != "estimator")]  # touching that one raises

@@ -163,7 +163,8 @@ class DistributedContext:
         """The chief's value."""
         return self.group.broadcast(stuff)
 
-    def broadcast_local(self, stuff: _T) -> _T:
+    def broadcast_local(self, stuff: _T | None = None) -> _T | None:
+        """The value of the first process of this host."""
         return self._local.broadcast(stuff)
 
     def close(self) -> None:
@@ -177,6 +178,13 @@ class DistributedContext:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class DummyDistributedContext(DistributedContext):
+    """This process alone, as scripts make it to be run without a launcher."""
+
+    def __init__(self) -> None:
+        self._adopt(Rank(), Alone(), "")
 
 
 @functools.cache

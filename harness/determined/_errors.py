@@ -15,6 +15,9 @@ from __future__ import annotations
 class InvalidHP(Exception):  # noqa: N818  (Determined's own name)
     """Raise it anywhere in a trial: these hyperparameters are not worth training."""
 
+    def __init__(self, msg: str = "...") -> None:
+        super().__init__(msg)
+
 
 class HarnessError(Exception):
     """What went wrong (`str(error)`) and what the user can do about it (`mend`)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from determined import _checkpoints
@@ -21,11 +21,12 @@ class TrialInfo:
     trial_seed: int
     hparams: Mapping[str, object]
     steps_completed: int  # batches, where the run goes on; 0 in a new trial
+    _config: Mapping[str, object] = field(default_factory=dict)  # of the experiment: scripts read it so
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterInfo:
-    """The names are Determined's own; of master and session there is nothing to tell."""
+    """The names are Determined's own. There is no master and no session: those two are empty."""
 
     cluster_id: str
     agent_id: str
@@ -41,6 +42,8 @@ class ClusterInfo:
     latest_checkpoint: str | None
     user_data: Mapping[str, object]  # `data` of the experiment config
     trial: TrialInfo
+    master_url: str = ""
+    session_token: str = ""
 
 
 def get_cluster_info() -> ClusterInfo | None:
@@ -72,6 +75,7 @@ def cluster_info(info: RunInfo) -> ClusterInfo:
             trial_seed=info.trial_seed,
             hparams=info.hparams,
             steps_completed=_steps_completed(info),
+            _config=info.config,
         ),
     )
 

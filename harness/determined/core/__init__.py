@@ -6,7 +6,7 @@ with det.core.init() as core_context:
 
 from __future__ import annotations
 
-from determined._distributed import DistributedContext
+from determined._distributed import DistributedContext, DummyDistributedContext
 from determined.core._checkpoint import CheckpointContext, DownloadMode
 from determined.core._context import Context, TensorboardMode, init
 from determined.core._experimental import ExperimentalCoreContext
@@ -20,6 +20,7 @@ __all__ = [
     "Context",
     "DistributedContext",
     "DownloadMode",
+    "DummyDistributedContext",
     "EarlyExitReason",
     "ExperimentalCoreContext",
     "PreemptContext",

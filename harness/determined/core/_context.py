@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from determined._info import cluster_info
 from determined._script import Wish, script_run
 from determined.core._checkpoint import CheckpointContext
 from determined.core._experimental import ExperimentalCoreContext
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from determined._distributed import DistributedContext
+    from determined._info import ClusterInfo
     from determined._script import Holder
 
 
@@ -41,6 +43,11 @@ class Context:
     searcher: SearcherContext
     profiler: ProfilerContext
     experimental: ExperimentalCoreContext
+    info: ClusterInfo | None  # of the run; None in a script that is run by hand
+
+    def alert(self, title: str | None = None, description: str | None = None, level: str = "info") -> None:
+        """Logged, for there is nobody to be called."""
+        self.experimental.alert(title or "alert", description or "", level)
 
 
 @contextmanager
@@ -77,6 +84,7 @@ def _made(holder: Holder, preempt_mode: PreemptMode) -> Context:
         searcher=SearcherContext(holder),
         profiler=ProfilerContext(),
         experimental=ExperimentalCoreContext(),
+        info=cluster_info(holder.info) if holder.supervised else None,
     )
 
 

@@ -193,12 +193,9 @@ class PyTorchTrialContext(HparamAccess):
         create_graph: bool = False,  # noqa: FBT001, FBT002  (Determined's own signature)
     ) -> None:
         """`loss.backward`, scaled where mixed precision is on."""
-        if gradient is None and not retain_graph and not create_graph:
-            self.gradients.backward(loss)
-        else:
-            self.gradients.backward(
-                loss, gradient=gradient, retain_graph=retain_graph, create_graph=create_graph
-            )
+        if self.gradients.automatic:
+            loss = self.gradients.scaled(loss)
+        loss.backward(gradient, retain_graph, create_graph)  # type: ignore[no-untyped-call]
 
     def step_optimizer(
         self,
@@ -208,6 +205,11 @@ class PyTorchTrialContext(HparamAccess):
         scaler: GradScaler | None = None,
     ) -> None:
         """Step and zero, if this batch ends an aggregation; `clip_grads(parameters)` is called before."""
+        if clip_grads is None and scaler is None and optimizer in self.gradients.plain:
+            optimizer.step()  # as it is for most: paid for in every batch
+            if auto_zero_grads:
+                optimizer.zero_grad()
+            return
         self.gradients.step(optimizer, clip_grads, auto_zero_grads, scaler)
 
     def to_device(self, data: Untyped) -> Untyped:

@@ -49,8 +49,18 @@ def choose_device(slots: int, group: DistributedContext | None = None) -> torch.
     return torch.device("cuda", rank)
 
 
-def to_device(data: Untyped, device: torch.device | str) -> Untyped:
-    """Move tensors and numeric arrays, anywhere in dicts, lists and tuples; leave what cannot be moved."""
+def to_device(
+    data: Untyped,
+    device: torch.device | str,
+    warned_types: set[type] | None = None,  # noqa: ARG001  (Determined's own signature)
+) -> Untyped:
+    """Move tensors and numeric arrays, anywhere in dicts, lists and tuples; leave what cannot be moved.
+
+    Args:
+        data: a batch.
+        device: where to.
+        warned_types: accepted for compatibility: of each type it is said once that it is left.
+    """
     kind = type(data)
     if kind is torch.Tensor:
         return _moved(data, device)

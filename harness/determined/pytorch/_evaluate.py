@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from determined._errors import InvalidTrialError
 from determined.pytorch import _across
 from determined.pytorch._distributed import same_buffers
 from determined.pytorch._metrics import Window, as_metrics, plain, reduce_validation
@@ -78,10 +79,8 @@ class Evaluation:
         metrics: Metrics = {}
         if self._group.rank == 0:
             outcome = self._trial.evaluate_full_dataset(self._loader)  # type: ignore[arg-type]
-            metrics = {
-                name: plain(value, name)
-                for name, value in as_metrics(outcome, "evaluate_full_dataset").items()
-            }
+            found = as_metrics(outcome, "evaluate_full_dataset")
+            metrics = {name: plain(_present(value, name), name) for name, value in found.items()}
         return self._group.broadcast(metrics)
 
     def _batches(self) -> Metrics:
@@ -101,6 +100,15 @@ class Evaluation:
         )
         own = reduce_validation(window.columns, reducers)
         return _across.validation(own, window.count, reducers, self._group)
+
+
+def _present(value: object, name: str) -> object:
+    if value is None:
+        raise InvalidTrialError(
+            f"evaluate_full_dataset returned None for {name}",
+            mend=f"return a number for {name}, or keep it out of the dict",
+        )
+    return value
 
 
 def _evaluate_batch(trial: PyTorchTrial) -> Callable[[Any, int], object]:

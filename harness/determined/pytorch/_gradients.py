@@ -39,13 +39,19 @@ class Gradients:
         self._device = device
         self._average: dict[int, bool] = {}  # by the optimizer's id
         self._update_due = False
+        self.plain: set[torch.optim.Optimizer] = (
+            set()
+        )  # each batch ends in their step, and gradients stay as they are
 
     def add(self, optimizer: torch.optim.Optimizer, *, average: bool | None) -> None:
         self._average[id(optimizer)] = self.aggregation.average if average is None else average
+        if self._frequency == 1 and not self.automatic:
+            self.plain.add(optimizer)
 
     def use_amp(self) -> None:
         self.scaler = GradScaler(self._device.type, enabled=self._device.type == "cuda")
         self.automatic = True
+        self.plain.clear()
 
     def autocast(self, model: torch.nn.Module) -> None:
         """Run the model in half precision where that is safe; what comes out is float32 again."""
@@ -58,10 +64,8 @@ class Gradients:
 
         model.forward = mixed
 
-    def backward(self, loss: torch.Tensor, **options: Untyped) -> None:
-        if self.automatic and self.scaler is not None:
-            loss = self.scaler.scale(loss)
-        loss.backward(**options)  # type: ignore[no-untyped-call]
+    def scaled(self, loss: torch.Tensor) -> torch.Tensor:
+        return self.scaler.scale(loss) if self.scaler is not None else loss
 
     def step(
         self,

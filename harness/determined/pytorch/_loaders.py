@@ -80,33 +80,32 @@ class ForeignFeed:
                 _rng.restore(state["began"])
                 self._start()
                 self._read = sum(1 for _ in islice(self._iterator, state["read"]))
-        return self
+        return self._endless()
 
     def state(self) -> _rng.State:
         return {"read": self._read, "began": self._began}
 
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Untyped:
-        try:
-            batch = next(self._iterator)
-        except StopIteration:
-            batch = self._again()
-        self._read += 1
-        return batch
+    def _endless(self) -> Iterator[Any]:
+        while True:
+            for batch in self._iterator:
+                self._read += 1
+                yield batch
+            ended = self._read
+            self._start()
+            for batch in self._iterator:
+                self._read += 1
+                yield batch
+                break
+            else:
+                raise InvalidTrialError(
+                    "the loader of build_training_data_loader has no batches",
+                    mend="check the data set that it reads"
+                    + ", and that it can be iterated again" * (ended > 0),
+                )
 
     def _start(self) -> None:
         self._began = _rng.capture()
         self._iterator, self._read = iter(self._loader), 0
-
-    def _again(self) -> Untyped:
-        self._start()
-        for batch in self._iterator:
-            return batch
-        raise InvalidTrialError(
-            "the loader of build_training_data_loader has no batches", mend="check the data set that it reads"
-        )
 
 
 @dataclass(frozen=True, slots=True)

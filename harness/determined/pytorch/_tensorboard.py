@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from determined.pytorch._types import Untyped
 
 _PAUSE = 1.0  # seconds
+_POINTS = (
+    100  # written after each pause; more than that no chart shows, and each costs as much as a small batch
+)
 _LOG = logging.getLogger(__name__)
 
 
@@ -32,6 +36,7 @@ class Board:
         self.enabled = True
         self._writer: Any = None
         self._flushed = 0.0
+        self._waiting: list[tuple[str, int, Mapping[str, object], float]] = []
 
     @property
     def writer(self) -> Untyped:
@@ -40,7 +45,7 @@ class Board:
         return self._writer
 
     def add(self, kind: str, step: int, metrics: Mapping[str, object]) -> None:
-        """Write the metrics that are numbers.
+        """Write the metrics that are numbers, at once or within a second.
 
         Args:
             kind: "val" for validation, else "".
@@ -49,18 +54,29 @@ class Board:
         """
         if not self.enabled or isinstance(self.writer, _Silent):
             return
-        for name, value in metrics.items():
-            if isinstance(value, (int, float)):
-                prefix = f"{kind}_" if kind and not name.startswith(kind) else ""
-                self.writer.add_scalar(f"Determined/{prefix}{name}", value, step)
+        self._waiting.append((kind, step, metrics, time.time()))
         if kind or time.monotonic() - self._flushed >= _PAUSE:
+            self._write()
             self.writer.flush()  # waits for a thread, so not for every report
             self._flushed = time.monotonic()
 
     def close(self) -> None:
         if self._writer is not None:
+            self._write()
             self._writer.close()
             self._writer = None
+
+    def _write(self) -> None:
+        """One event for all metrics of a report: `add_scalar` makes one for each, of many parts."""
+        waiting, self._waiting = self._waiting, []
+        every = -(-len(waiting) // _POINTS)
+        for kind, step, metrics, at in waiting[::-1][:: every or 1][::-1]:
+            values = [
+                {"tag": _tag(kind, name), "simple_value": value}
+                for name, value in metrics.items()
+                if isinstance(value, (int, float))
+            ]
+            self.writer.file_writer.add_summary(_summary(values), step, at)
 
     def _open(self) -> Untyped:
         try:
@@ -69,6 +85,15 @@ class Board:
             _say_once()
             return _Silent()
         return SummaryWriter(log_dir=str(self.directory))
+
+
+def _tag(kind: str, name: str) -> str:
+    prefix = f"{kind}_" if kind and not name.startswith(kind) else ""
+    return f"Determined/{prefix}{name}"
+
+
+def _summary(values: list[dict[str, Any]]) -> Untyped:
+    return importlib.import_module("tensorboard.compat.proto.summary_pb2").Summary(value=values)
 
 
 @functools.cache

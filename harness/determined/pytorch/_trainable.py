@@ -153,9 +153,14 @@ class PyTorchTrainable:
     def _length(self, batch: Any) -> int:  # noqa: ANN401  (whatever the loader gave)
         """Records in a batch like this one, over all processes; 0 where that cannot be told."""
         try:
-            return self._parts.trial.get_batch_length(batch) * self._group.size
+            length = self._parts.trial.get_batch_length(batch)
         except InvalidTrialError:
             return 0
+        if not isinstance(length, int):
+            raise InvalidTrialError(
+                f"get_batch_length returned {length!r}", mend="return the number of records in the batch"
+            )
+        return length * self._group.size
 
     def reduce(self) -> Metrics:
         metrics = _across.training(training_means(self._window.columns), self._group)

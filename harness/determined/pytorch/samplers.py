@@ -29,6 +29,9 @@ class _Layer(Sampler[_T]):
 class RepeatSampler(_Layer[int]):
     """Begin again for ever. Its length is that of one pass."""
 
+    def __init__(self, sampler: Sampler[int]) -> None:
+        super().__init__(sampler)
+
     def __iter__(self) -> Iterator[int]:
         for _ in count():
             yield from self._inner
@@ -36,6 +39,9 @@ class RepeatSampler(_Layer[int]):
 
 class RepeatBatchSampler(_Layer[list[int]]):
     """Begin again for ever. Its length is that of one pass; batches never span two passes."""
+
+    def __init__(self, batch_sampler: Sampler[list[int]]) -> None:
+        super().__init__(batch_sampler)
 
     def __iter__(self) -> Iterator[list[int]]:
         for _ in count():

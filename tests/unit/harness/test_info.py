@@ -28,8 +28,14 @@ def test_inside_a_run_it_tells_what_the_run_was_told(
     found = det.get_cluster_info()
     assert found is not None
     assert found.trial == TrialInfo(
-        trial_id=7, experiment_id=3, trial_seed=42, hparams={"lr": 0.1}, steps_completed=0
+        trial_id=7,
+        experiment_id=3,
+        trial_seed=42,
+        hparams={"lr": 0.1},
+        steps_completed=0,
+        _config=info.config,
     )
+    assert (found.master_url, found.session_token) == ("", "")
     assert (found.slot_ids, found.gpu_uuids, found.container_slot_counts) == (
         (0, 1),
         ("GPU-1", "GPU-2"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 
@@ -31,6 +32,29 @@ def test_estimators_name_their_replacement() -> None:
     with pytest.raises(ImportError, match="removed") as caught:
         _ = det.estimator
     assert "PyTorchTrial" in caught.value.mend
+
+
+@pytest.mark.parametrize(
+    ("module", "instead"),
+    [
+        ("transformers", "report_training_metrics in on_log"),
+        ("lightning.experimental", "Lightning's CSVLogger"),
+        ("pytorch.deepspeed", "determined.pytorch.PyTorchTrial"),
+    ],
+)
+def test_a_part_that_is_not_carried_names_what_does_its_work(module: str, instead: str) -> None:
+    with pytest.raises(ImportError, match="is not carried by detbuild") as caught:
+        importlib.import_module(f"determined.{module}")
+    assert instead in caught.value.mend
+
+
+def test_every_name_that_it_lists_can_be_had() -> None:
+    pytest.importorskip("torch")
+    assert [name for name in dir(det) if getattr(det, name, None) is None] == []
+
+
+def test_invalid_hyperparameters_need_no_message() -> None:
+    assert (str(det.InvalidHP()), str(det.InvalidHP(msg="too wide"))) == ("...", "too wide")
 
 
 @pytest.mark.parametrize(

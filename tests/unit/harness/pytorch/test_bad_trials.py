@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader as TorchDataLoader
+from torch.utils.data import IterableDataset
 
 from determined._errors import InvalidTrialError
 from determined._run_info import Length
-from determined.pytorch import DataLoader, PyTorchTrial
+from determined.pytorch import DataLoader, LRScheduler, PyTorchCallback, PyTorchTrial
 from tests.unit.harness.pytorch.driving import Folder, Records, TinyTrial
 
 
@@ -116,9 +117,72 @@ class TooEarly(TinyTrial):
         context.current_train_batch()
 
 
+class Iterable(TinyTrial):
+    def build_training_data_loader(self) -> Any:
+        return DataLoader(Stream(), batch_size=2)
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter(torch.ones(4, 2))
+
+
+class NumberAsOutcome(TinyTrial):
+    def train_batch(self, batch: Any, epoch_idx: int, batch_idx: int) -> Any:
+        return 1.0
+
+
+class NotTheWrapped(TinyTrial):
+    def train_batch(self, batch: Any, epoch_idx: int, batch_idx: int) -> Any:
+        self.context.step_optimizer(torch.optim.SGD(self.model.parameters(), lr=0.1))
+
+
+class NoScheduler(TinyTrial):
+    def __init__(self, context: Any) -> None:
+        super().__init__(context)
+        other = torch.optim.SGD(self.model.parameters(), lr=0.1)
+        scheduler = torch.optim.lr_scheduler.StepLR(other, 1)
+        context.wrap_lr_scheduler(scheduler, LRScheduler.StepMode.STEP_EVERY_BATCH)
+
+
+class LateAmp(TinyTrial):
+    def __init__(self, context: Any) -> None:
+        super().__init__(context)
+        context.experimental.use_amp()
+
+
+class NoneOfTheWhole(Neither):
+    def evaluate_full_dataset(self, data_loader: Any) -> Any:
+        return {"accuracy": None}
+
+
+class NoLength(TinyTrial):
+    def get_batch_length(self, batch: Any) -> Any:
+        return "two"
+
+
+class ChangingKeys(TinyTrial):
+    def evaluate_batch(self, batch: Any, batch_idx: int) -> Any:  # type: ignore[override]
+        return {f"metric {batch_idx}": 1}
+
+
+class FunctionInState(TinyTrial):
+    def build_callbacks(self) -> Any:
+        return {"odd": type("Odd", (PyTorchCallback,), {"state_dict": lambda _: {"f": lambda: 1}})()}
+
+
 @pytest.mark.parametrize(
     ("trial", "why", "mend"),
     [
+        (Iterable, "cannot read an IterableDataset", "disable_dataset_reproducibility_checks()"),
+        (NumberAsOutcome, "train_batch returned float, not a dict", "the loss as one tensor"),
+        (NotTheWrapped, "step_optimizer got an optimizer that was not wrapped", "context.wrap_optimizer"),
+        (NoScheduler, "a scheduler of an optimizer that was not wrapped", "wrap_optimizer returned"),
+        (LateAmp, "use_amp came after wrap_model", "use_amp() first"),
+        (NoneOfTheWhole, "evaluate_full_dataset returned None for accuracy", "keep it out of the dict"),
+        (NoLength, "get_batch_length returned 'two'", "the number of records"),
+        (ChangingKeys, "evaluate_batch returned the metrics metric 1, and metric 0", "the same metrics"),
+        (FunctionInState, "the state of a callback cannot be saved", "out of state_dict()"),
         (Neither, "Neither defines neither evaluate_batch nor evaluate_full_dataset", "define one of them"),
         (Both, "Both defines both evaluate_batch and evaluate_full_dataset", "remove one of them"),
         (NoLoader, "NoLoader does not define build_training_data_loader", "add it to NoLoader"),

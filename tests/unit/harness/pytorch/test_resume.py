@@ -84,7 +84,8 @@ def own_loader(options: dict[str, Any]) -> Any:
 def trained(folder: Folder, cuts: tuple[int, ...], options: dict[str, Any]) -> Log:
     """Train `LENGTH` batches, asked to leave after each of `cuts`."""
     log, checkpoints = Log([], []), ()
-    trial = type("Trial", (Logged,), {"log": log, "folder": folder, "options": options})
+    kind = options.get("trial", Logged)
+    trial = type("Trial", (kind,), {"log": log, "folder": folder, "options": options})
     config = {
         "optimizations": {"aggregation_frequency": options.get("frequency", 1)},
         "min_validation_period": {"batches": 4},

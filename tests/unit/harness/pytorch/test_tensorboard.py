@@ -70,3 +70,15 @@ def test_without_the_package_it_is_said_once(
     assert [record.getMessage() for record in caplog.records].count(
         "no TensorBoard files are written: the package tensorboard is not installed"
     ) == 1
+
+
+def test_of_very_many_reports_in_a_second_a_hundred_are_drawn_and_the_last(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    board = _tensorboard.Board(tmp_path)
+    for step in range(1, 451):
+        board.add("", step, {"loss": float(step)})
+    board.close()
+    points = scalars(tmp_path)["Determined/loss"]
+    assert len(points) <= 110
+    assert points[-1] == (450, 450.0)
+    assert points == sorted(points)
