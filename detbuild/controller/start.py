@@ -8,7 +8,9 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from detbuild.controller.book import Book
 from detbuild.controller.clock import SystemClock
+from detbuild.controller.heed import take_up
 from detbuild.controller.lease import lease
 from detbuild.controller.loop import Controller
 from detbuild.controller.world import World
@@ -17,7 +19,7 @@ from detbuild.launch.gpus import exclusive, lock_file
 from detbuild.search.methods import search_method
 from detbuild.store.files import file_errors
 from detbuild.store.home import Home
-from detbuild.store.submitted import config_of
+from detbuild.store.submitted import config_of, search_config_of
 
 if TYPE_CHECKING:
     from detbuild.engine.protocol import Engine, EngineInfo
@@ -25,19 +27,22 @@ if TYPE_CHECKING:
 
 
 def controller_of(folder: ExperimentFolder, engine: Engine, info: EngineInfo | None = None) -> Controller:
-    """Read everything that a controller needs from the experiment's folder; `info` spares it a question."""
-    config = config_of(folder)
+    """Read everything that a controller needs from the experiment's folder; `info` spares it a question.
+
+    The caller holds the lease: what was asked for meanwhile is taken up here, and may change the config.
+    """
+    take_up(Book(folder=folder))
     world = World(
         folder=folder,
         engine=engine,
-        config=config,
+        config=config_of(folder),
         home_id=Home.open(folder.path.parent.parent).id,
         clock=SystemClock(),
         nvidia_smi=nvidia_smi,
         gpu_lock=lambda: exclusive(lock_file()),
         info=info,
     )
-    return Controller(world, search_method(config))
+    return Controller(world, search_method(search_config_of(folder)))
 
 
 def first_steps(folder: ExperimentFolder, engine: Engine, info: EngineInfo) -> None:

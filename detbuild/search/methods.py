@@ -11,17 +11,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.search.method import OneTrial
+    from detbuild.search.method import SearchMethod
 
 
-def _single(config: ExperimentConfig) -> OneTrial:
-    return Single(config.hyperparameters, config.reproducibility.experiment_seed or 0)
+def _single(config: ExperimentConfig) -> SearchMethod:
+    seed = config.reproducibility.experiment_seed or 0
+    return Single(config.hyperparameters, seed, config.searcher.max_length)
 
 
-METHODS: Final[Mapping[str, Callable[[ExperimentConfig], OneTrial]]] = {"single": _single}
+METHODS: Final[Mapping[str, Callable[[ExperimentConfig], SearchMethod]]] = {"single": _single}
 
 
-def search_method(config: ExperimentConfig) -> OneTrial:
+def search_method(config: ExperimentConfig) -> SearchMethod:
     """Raise ConfigError for a method that is not here."""
     name = config.searcher.name
     if name not in METHODS:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from detbuild.config.parse import config_from_mapping
 from detbuild.config.rewrite import completed
+from detbuild.controller.book import Book
+from detbuild.controller.heed import take_up
 from detbuild.controller.loop import Controller
 from detbuild.controller.world import World
 from detbuild.search.methods import search_method
@@ -18,6 +20,7 @@ from detbuild.store.home import Home
 from detbuild.store.progress import limits
 from detbuild.store.reader import RecordFile
 from detbuild.store.state import ExperimentState, TrialState, load, run_records
+from detbuild.store.submitted import config_of, search_config_of
 from determined import _checkpoints
 from determined._event_file import EventFile
 from determined._records import (
@@ -191,17 +194,18 @@ class Rig:
     gpu_lock: AbstractContextManager[None] = field(default_factory=nullcontext)
 
     def controller(self) -> Controller:
-        config = config_from_mapping(json.loads(self.folder.config_file.read_bytes()))
+        folder = CountedFolder(self.folder.path, self.effects)
+        take_up(Book(folder=folder))
         world = World(
-            folder=CountedFolder(self.folder.path, self.effects),
+            folder=folder,
             engine=self.engine,
-            config=config,
+            config=config_of(folder),
             home_id=self.home.id,
             clock=self.clock,
             nvidia_smi=str,
             gpu_lock=lambda: self.gpu_lock,
         )
-        return Controller(world, search_method(config))
+        return Controller(world, search_method(search_config_of(folder)))
 
     def run(self, *, at_most: int = 5000) -> ExperimentState:
         """Drive the experiment to its end with a new controller."""
