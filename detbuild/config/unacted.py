@@ -22,7 +22,6 @@ NOT_YET: Final = (
     "checkpoint_storage.save_trial_best",
     "checkpoint_storage.save_trial_latest",
     "profiling",
-    "log_policies",
 )
 # Of a cluster, its scheduler and its web page, or of a time long gone.
 NO_MEANING_HERE: Final = (

@@ -38,9 +38,7 @@ def test_the_pause_grows_while_nobody_is_at_fault(runs: list[RunFinished], secon
 
 def trial(*runs: RunFinished, leg: int = 1, told: int = 0, **changes: object) -> TrialState:
     """One whose runs were all for its first leg."""
-    states = tuple(
-        RunState(run=number, finished=replace(run, run=number)) for number, run in enumerate(runs)
-    )
+    states = tuple(RunState(run=number, finished=replace(run, run=number)) for number, run in enumerate(runs))
     base = TrialState(id=1, leg=leg, legs_told=told, closed=True, runs=states)
     return replace(base, **changes)
 
