@@ -55,7 +55,7 @@ def continue_(home: Home, experiment_id: int, overrides: Sequence[str] = ()) -> 
         )
     if not book.state.at_rest:
         raise ConfigError(
-            f"experiment {experiment_id} is {state.state}: only one that has ended or is paused can be continued",
+            f"experiment {experiment_id} is {state.state}: only what has ended or is paused can be continued",
             mend=f"`detbuild pause {experiment_id}` or `detbuild cancel {experiment_id}` first, and wait",
         )
     before = config_of(folder)
