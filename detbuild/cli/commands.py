@@ -21,9 +21,11 @@ COMMANDS: dict[str, Verb | Noun] = {
     "wait": Verb("detbuild.cli.experiments:wait", "Wait until an experiment has ended."),
     "cancel": Verb("detbuild.cli.experiments:cancel", "Stop an experiment after a last checkpoint."),
     "kill": Verb("detbuild.cli.experiments:kill", "Stop an experiment at once."),
-    "pause": Verb("detbuild.cli.lifecycle:pause", "Stop an experiment until it is activated."),
+    "pause": Verb("detbuild.cli.lifecycle:pause", "Stop an experiment after a checkpoint."),
     "activate": Verb("detbuild.cli.lifecycle:activate", "Let a paused experiment go on."),
-    "continue": Verb("detbuild.cli.lifecycle:continue_", "Go on with an ended or paused experiment."),
+    "continue": Verb(
+        "detbuild.cli.lifecycle:continue_", "Go on with an experiment that has ended or is paused."
+    ),
     "resume": Verb("detbuild.cli.experiments:resume", "Take up experiments whose controller is gone."),
     "checkpoint": Noun(
         "List, describe and download checkpoints.",

@@ -21,9 +21,11 @@ EXPERIMENT = Noun(
         "wait": Verb("detbuild.cli.experiments:wait", "Wait until an experiment has ended."),
         "cancel": Verb("detbuild.cli.experiments:cancel", "Stop an experiment after a last checkpoint."),
         "kill": Verb("detbuild.cli.experiments:kill", "Stop an experiment at once."),
-        "pause": Verb("detbuild.cli.lifecycle:pause", "Stop an experiment until it is activated."),
+        "pause": Verb("detbuild.cli.lifecycle:pause", "Stop an experiment after a checkpoint."),
         "activate": Verb("detbuild.cli.lifecycle:activate", "Let a paused experiment go on."),
-        "continue": Verb("detbuild.cli.lifecycle:continue_", "Go on with an ended or paused experiment."),
+        "continue": Verb(
+            "detbuild.cli.lifecycle:continue_", "Go on with an experiment that has ended or is paused."
+        ),
         "list-trials": Verb("detbuild.cli.trials:list_", "List the trials of an experiment."),
         "list-checkpoints": Verb("detbuild.cli.checkpoints:list_", "List the checkpoints of an experiment."),
     },

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from detbuild.config.logs import with_defaults
 from detbuild.store.output import OutputFile
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def policies_of(config: ExperimentConfig) -> tuple[Policy, ...]:
         warnings.simplefilter("ignore")  # a set such as [[a] is odd, and legal
         return tuple(
             Policy(policy.name or policy.pattern, re.compile(_bare(policy.pattern)), _cancels(policy.action))
-            for policy in with_defaults(config.log_policies)
+            for policy in config.log_policies
             if policy.pattern is not None
         )
 

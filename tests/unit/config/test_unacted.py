@@ -23,6 +23,7 @@ READ = {
     "data",
     "entrypoint",
     "hyperparameters",
+    "log_policies",
     "searcher.name",
     "searcher.metric",
     "searcher.smaller_is_better",
@@ -116,7 +117,6 @@ def test_a_field_set_to_its_default_gives_no_warning() -> None:
         (
             "log_policies: [{name: CUDA OOM}]\ninternal: {}",
             [
-                "accepted, but not acted on yet: log_policies",
                 "without meaning on one host, and ignored: internal",
             ],
         ),
