@@ -116,9 +116,13 @@ class Controller:
         open_runs = [(id_, state.trials[id_].open_run) for id_ in state.running]
         going = {(str(id_), str(run.run)) for id_, run in open_runs if run is not None}
         try:
-            for container in self.world.engine.find(labels):
-                if (container.labels.get(TRIAL_LABEL, ""), container.labels.get(RUN_LABEL, "")) not in going:
-                    self.world.engine.remove(container.id)
+            removals = [
+                self.world.hands.remove(container.id)
+                for container in self.world.engine.find(labels)
+                if (container.labels.get(TRIAL_LABEL, ""), container.labels.get(RUN_LABEL, "")) not in going
+            ]
+            for removal in removals:
+                removal.result()
         except EngineError:
             self._trouble.met()
         else:

@@ -16,6 +16,8 @@ from detbuild.store.output import TAIL_LINES, tail
 from detbuild.store.states import stronger
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from detbuild.controller.search import Search
     from detbuild.controller.world import World
     from detbuild.engine.protocol import ContainerState
@@ -41,6 +43,7 @@ class RunDriver:
         self._first_look = world.clock.now()
         self._look_at = self._first_look
         self._sent: dict[str, float] = {}  # signal -> when
+        self._starting: Future[None] | None = None
         self._refusals = 0
         self._launch_at = self._first_look
         self._freed = world.freed
@@ -143,14 +146,18 @@ class RunDriver:
         return (), f"waits for {slots} free GPU{'s'[: slots > 1]}: {free(gpus, taken)}"
 
     def _start_or_abandon(self, container: str) -> str:
-        if self.stop:
+        if self.stop and self._starting is None:
             self.abandon()
             return ""
         return self._start(container)
 
     def _start(self, container: str) -> str:
+        starting = self._starting or self.world.hands.start(container)
+        self._starting = None if starting.done() else starting
+        if not starting.done():
+            return ""
         try:
-            self.world.engine.start(container)
+            starting.result()
         except EngineError as error:
             return self._refused(error)
         return ""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.controller.book import Book
 from detbuild.controller.clock import SystemClock
+from detbuild.controller.hands import AT_ONCE
 from detbuild.controller.heed import take_up
 from detbuild.controller.lease import lease
 from detbuild.controller.loop import Controller
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from detbuild.store.folder import ExperimentFolder
 
 
-def controller_of(folder: ExperimentFolder, engine: Engine, info: EngineInfo | None = None) -> Controller:
+def controller_of(
+    folder: ExperimentFolder, engine: Engine, info: EngineInfo | None = None, *, hands: int = AT_ONCE
+) -> Controller:
     """Read everything that a controller needs from the experiment's folder; `info` spares it a question.
 
     The caller holds the lease: what was asked for meanwhile is taken up here, and may change the config.
@@ -41,6 +44,7 @@ def controller_of(folder: ExperimentFolder, engine: Engine, info: EngineInfo | N
         nvidia_smi=nvidia_smi,
         gpu_lock=lambda: exclusive(lock_file()),
         info=info,
+        pairs_of_hands=hands,
     )
     return Controller(world, search_method(search_config_of(folder)))
 
@@ -51,7 +55,7 @@ def first_steps(folder: ExperimentFolder, engine: Engine, info: EngineInfo) -> N
     The controller that comes after adopts the container as it would after a crash.
     """
     with suppress(LeaseError), lease(folder.lock_file):  # another one may have been quicker
-        controller = controller_of(folder, engine, info)
+        controller = controller_of(folder, engine, info, hands=1)
         controller.step()
 
 

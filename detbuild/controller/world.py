@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from detbuild.controller.book import Book
+from detbuild.controller.hands import Hands
 from detbuild.controller.policies import Policy, policies_of
 from detbuild.errors import EngineError
 from detbuild.launch.gpus import Gpu, discover
@@ -30,6 +31,8 @@ class World(Book):
     clock: Clock
     nvidia_smi: Callable[[], str]  # what `nvidia-smi -L` says, "" without one
     gpu_lock: Callable[[], AbstractContextManager[None]]
+    pairs_of_hands: int = 1  # how many long calls of the engine go on at once
+    hands: Hands = field(init=False)
     policies: tuple[Policy, ...] = field(init=False)  # that runs' output is looked through for
     info: EngineInfo | None = None  # what the engine said last of itself
     image: str = ""  # in the place of the header's, if that is gone
@@ -38,6 +41,7 @@ class World(Book):
 
     def __post_init__(self) -> None:
         Book.__post_init__(self)
+        self.hands = Hands(self.engine, self.pairs_of_hands)
         self.policies = policies_of(self.config)
 
     def ask_engine(self) -> EngineInfo:
