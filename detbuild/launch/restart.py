@@ -73,7 +73,7 @@ def next_step(
     if run is None or last is None or outcome is Outcome.COMPLETED or run.run < trial.since:
         asked = trial.leg > trial.legs_told or trial.released
         return Launch(None) if asked else _unasked(trial)
-    return Launch(last) if last.retry else End(*_failed(last, max_restarts))
+    return Launch(last) if last.retry else End(*_failed(trial, last, max_restarts))
 
 
 def _unasked(trial: TrialState) -> Wait | End:
@@ -86,11 +86,11 @@ def _stopped(stop: str) -> tuple[str, str]:
     return "CANCELED", "killed on request" if stop == "kill" else "cancelled on request"
 
 
-def _failed(last: RunFinished, max_restarts: int) -> tuple[str, str]:
+def _failed(trial: TrialState, last: RunFinished, max_restarts: int) -> tuple[str, str]:
     if Outcome(last.outcome) in {Outcome.KILLED, Outcome.PREEMPTED}:
         return "CANCELED", last.message
-    spent = f", after {max_restarts} restarts" if last.counts and max_restarts else ""
-    return "ERROR", f"{last.message}{spent}"
+    spent = last.counts and 0 < max_restarts <= trial.restarts
+    return "ERROR", f"{last.message}, after {max_restarts} restarts" if spent else last.message
 
 
 def end_of(trial: TrialState) -> TrialEnd:
