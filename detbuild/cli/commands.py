@@ -38,7 +38,8 @@ COMMANDS: dict[str, Verb | Noun] = {
         {"check": Verb("detbuild.cli.config:check", "Print the config with all defaults filled in.")},
     ),
     "preview-search": Verb(
-        "detbuild.cli.preview:preview_search", "Show how many trials a searcher trains, and how long."
+        "detbuild.cli.preview:preview_search",
+        "Show how many trials the searcher of CONFIG trains, and how long.",
     ),
     "render": Verb(
         "detbuild.cli.build:render", "Print the Dockerfile and the rest of the plan; build nothing."

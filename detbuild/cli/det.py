@@ -70,7 +70,8 @@ det = LazyGroup(
         "trial": TRIAL,
         "checkpoint": CHECKPOINT,
         "preview-search": Verb(
-            "detbuild.cli.preview:preview_search", "Show how many trials a searcher trains, and how long."
+            "detbuild.cli.preview:preview_search",
+            "Show how many trials the searcher of CONFIG trains, and how long.",
         ),
         "version": Verb("detbuild.cli.version:version", "Show versions of detbuild, Python and the engine."),
     },

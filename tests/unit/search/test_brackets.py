@@ -27,8 +27,13 @@ def test_trials_of_brackets(max_trials: int, divisor: float, rungs: list[int], e
 
 @pytest.mark.parametrize(
     ("concurrent", "divisor", "trials", "expected"),
-    [(0, 3, [9, 3, 1], [3, 3, 3]), (11, 3, [9, 3, 1], [4, 4, 3]), (0, 4, [40, 10], [10, 10]), (1, 4, [4, 2], [1, 1])],
-)  # fmt: skip
+    [
+        (0, 3, [9, 3, 1], [3, 3, 3]),
+        (11, 3, [9, 3, 1], [4, 4, 3]),
+        (0, 4, [40, 10], [10, 10]),
+        (1, 4, [4, 2], [1, 1]),
+    ],
+)
 def test_concurrency_of_brackets(
     concurrent: int, divisor: float, trials: list[int], expected: list[int]
 ) -> None:
