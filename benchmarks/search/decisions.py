@@ -151,9 +151,7 @@ def main(trials: int) -> None:
         halvings["Optuna Hyperband"] = lambda: Optuna("Hyperband")
     if find_spec("ray"):
         halvings["Ray Tune ASHA"] = Ray
-    print(
-        f"{trials} trials, {TOGETHER} at a time; microseconds a decision: medians, the best of {ROUNDS} rounds"
-    )
+    print(f"{trials} trials, {TOGETHER} at a time; median microseconds a decision, best of {ROUNDS} rounds")
     print(
         f"{'':26}{'go on':>8}{'end, next':>11}{'first tenth':>13}{'last tenth':>12}{'growth':>8}{'ratio':>8}"
     )

@@ -51,13 +51,19 @@ class HookProcess:
     def _start(self) -> subprocess.Popen[bytes]:
         ours = str(Path(detbuild.__file__).parents[1])
         paths = filter(None, (os.environ.get("PYTHONPATH"), ours))
-        process = subprocess.Popen(  # it ends with its pipe
-            [sys.executable, "-m", "detbuild.search.hook", self.target],
-            cwd=self._context_dir,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "detbuild.search.hook", self.target],
+                cwd=self._context_dir,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+        except OSError as error:
+            raise SearchError(
+                f"searcher.hook: {self.target} cannot be started in {self._context_dir}: {error.strerror}",
+                mend="put the model directory back, then `detbuild resume` goes on from the last decision",
+            ) from error
         weakref.finalize(self, _end, process)
         return process
 

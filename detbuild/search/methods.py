@@ -208,26 +208,26 @@ def time_metric(config: ExperimentConfig) -> str:
     searcher = config.searcher
     if isinstance(searcher, configs.PopulationBased):
         return searcher.length_per_round.unit
-    if searcher.max_length is not None:
-        return searcher.max_length.unit
-    return getattr(searcher, "time_metric", None) or "batches"
+    named: str | None = getattr(searcher, "time_metric", None)
+    return named or (searcher.max_length.unit if searcher.max_length else UNITS[0])
 
 
 def _stops(searcher: configs.AsyncHalving | configs.AdaptiveAsha) -> bool:
-    """Which form of ASHA: without `max_length` always the stopping one, as in Determined since 0.38."""
-    return searcher.stop_once or searcher.max_length is None
+    """Which form of ASHA: by `max_time` always the stopping one, as in Determined since 0.38."""
+    return searcher.stop_once or searcher.max_length is None or searcher.max_time is not None
 
 
 def _top(searcher: configs.AsyncHalving | configs.AdaptiveAsha) -> tuple[int, str]:
     """The length of the top rung, and its unit."""
-    if searcher.max_length is not None:
-        return searcher.max_length.count, searcher.max_length.unit
-    if searcher.max_time is None or searcher.time_metric is None:
+    if searcher.max_time is not None and searcher.time_metric is not None:
+        return searcher.max_time, searcher.time_metric
+    alone = searcher.max_time is not None or searcher.time_metric is not None
+    if searcher.max_length is None or alone:
         raise ConfigError(
-            f"searcher: {searcher.name} needs max_length, or max_time and time_metric",
+            f"searcher: {searcher.name} needs max_length, or max_time and time_metric together",
             mend=f"add `max_length: {{{UNITS[0]}: 1000}}`, or `max_time: 1000` and `time_metric: {UNITS[0]}`",
         )
-    return searcher.max_time, searcher.time_metric
+    return searcher.max_length.count, searcher.max_length.unit
 
 
 def _max_length(searcher: configs.SyncHalving | configs.Adaptive | configs.AdaptiveSimple) -> Length:

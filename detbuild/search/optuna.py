@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from detbuild.config.hyperparameters import Categorical, Const, Int, Log
@@ -13,7 +14,7 @@ from detbuild.errors import ConfigError
 from detbuild.search.base import WORST, Search, cost
 from detbuild.search.leaves import assembled, leaves, value_at
 from detbuild.search.random import OneLeg
-from detbuild.search.recall import equal
+from detbuild.search.recall import equal, same
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,12 +61,17 @@ class OptunaSearch(Search):
 
     def recall(self, event: SearchEvent, actions: Sequence[Action]) -> None:
         """Decide again; where Optuna chooses otherwise now, take the hyperparameters that were recorded."""
-        recorded = {action.trial_id: action for action in actions if isinstance(action, Create)}
+        recorded = {action.trial_id: action.hparams for action in actions if isinstance(action, Create)}
+        taken: list[Action] = []
         for action in self.decide(event):
             if isinstance(action, Create) and action.trial_id in recorded:
-                hparams = recorded[action.trial_id].hparams
+                hparams = recorded[action.trial_id]
                 if not equal(action.hparams, hparams):
                     self._study.adopt(action.trial_id, hparams)
+                taken.append(replace(action, hparams=hparams))
+            else:
+                taken.append(action)
+        same(taken, actions, event)
 
     def _ask(self) -> Create:
         return self._trials.new(self._study.ask(self._trials.count + 1))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
+from random import Random
 
 import pytest
 
@@ -222,7 +224,31 @@ def test_equally_long_rungs_are_passed_without_training() -> None:
     assert shapes(run(equal_results, "async_halving", **settings)) == {(1,): 7, (1, 2): 1}
 
 
-@pytest.mark.parametrize("settings", [{}, {"max_time": 5}, {"time_metric": "batches"}, {"stop_once": True}])
+def test_by_time_it_is_always_the_stopping_form() -> None:
+    search = search_of("async_halving", **ASHA, max_time=90, time_metric="epochs", max_concurrent_trials=1)
+    assert search.watches
+    train = Train(trial_id=1, length=Length("epochs", 90), milestones=(10, 30))
+    assert search.decide(Began())[1] == train
+
+
+@BOTH
+def test_ten_thousand_trials_on_a_thousand_slots(stop_once: bool) -> None:
+    chance = Random(0)
+    settings = {**ASHA, "num_rungs": 5, "divisor": 4, "max_trials": 10_000, "max_concurrent_trials": 1000}
+    simulation = run(
+        lambda *_: chance.random(), "async_halving", **settings, stop_once=stop_once, random=chance
+    )
+    reached = [sum(count > rung for count in rungs(simulation)) for rung in range(5)]
+    assert reached[0] == 10_000
+    for below, above in pairwise(reached):
+        # Promotion: all that are among the best in the end. Both: some that were for a while.
+        assert above >= (0.15 * below if stop_once else below // 4)
+        assert above < 0.4 * below
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"max_time": 5}, {"time_metric": "batches"}, {"max_length": 5, "max_time": 5}]
+)
 def test_without_a_length_the_config_is_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="needs max_length, or max_time and time_metric"):
         search_of("async_halving", num_rungs=2, max_trials=3, **settings)

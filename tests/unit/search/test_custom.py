@@ -53,7 +53,8 @@ class Search:
 
 @pytest.fixture
 def context_dir(tmp_path: Path) -> Path:
-    return tmp_path
+    (tmp_path / "model").mkdir()
+    return tmp_path / "model"
 
 
 def custom(context_dir: Path, code: str, **settings: object) -> SearchMethod:
@@ -157,6 +158,14 @@ def test_what_goes_wrong_in_a_hook_is_said(context_dir: Path, body: str, what: s
     with pytest.raises(SearchError, match=what) as caught:
         custom(context_dir, code).decide(Began())
     assert "detbuild resume" in caught.value.mend
+
+
+def test_a_model_directory_that_is_gone_is_said(context_dir: Path) -> None:
+    search = custom(context_dir, DOUBLING)
+    (context_dir / "mine.py").unlink()
+    context_dir.rmdir()
+    with pytest.raises(SearchError, match=f"cannot be started in {context_dir}"):
+        search.decide(Began())
 
 
 @pytest.mark.parametrize("answer", ["2", "1", "'far'", "True"])

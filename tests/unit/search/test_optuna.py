@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from detbuild.decisions import Began, Create, TrialEnd, TrialEnded, Validated, from_json, to_json
-from detbuild.errors import ConfigError
+from detbuild.errors import ConfigError, SearchError
 from detbuild.search.simulate import Simulator
 from tests.unit.search.searches import run, search_of, shapes
 
@@ -92,6 +92,13 @@ def test_what_another_version_chose_is_taken_over() -> None:
     study = again._study._study  # what Optuna knows is what counts, and it shows nowhere else
     assert [trial.params["x"] for trial in study.get_trials() if trial.value == 0] == [2.0]
     assert isinstance(again.decide(TrialEnded(trial_id=1, reason=TrialEnd.COMPLETED))[0], Create)
+
+
+def test_a_record_of_another_search_cannot_be_continued() -> None:
+    settings = {**OPTUNA, "max_trials": 4}
+    begun = search_of("optuna", **settings).decide(Began())
+    with pytest.raises(SearchError, match="cannot be continued"):
+        search_of("optuna", **settings).recall(Began(), begun[:-1])
 
 
 @pytest.mark.parametrize(("sampler", "package"), [("tpe", "optuna"), ("cmaes", "cmaes"), ("gp", "scipy")])
