@@ -64,7 +64,8 @@ class NaivePromotion:
         rung.insert(index, Result(trial, cost, promoted=index < new))
         if index < new:
             return [trial]
-        if new != old and not rung[old].promoted:
+        # Determined trains on one that it has closed, when a later result was removed as invalid.
+        if new != old and not rung[old].promoted and rung[old].trial not in self.closed:
             rung[old].promoted = True
             return [rung[old].trial]
         return []

@@ -221,3 +221,12 @@ def test_a_record_may_differ_in_the_last_digit_of_a_power() -> None:
     other = {**create.hparams, "log": create.hparams["log"] * 1.001}
     with pytest.raises(SearchError):
         search_of("single", **LENGTH).recall(Began(), [replace(create, hparams=other), *rest])
+
+
+def test_progress_does_not_fall_when_a_result_turns_out_invalid() -> None:
+    search = search_of(**SEARCHES["promotion"])
+    search.decide(Began())
+    search.decide(Validated(trial_id=1, time=3, metric=0.5))
+    before = search.progress
+    search.decide(TrialEnded(trial_id=1, reason=TrialEnd.INVALID_HP))
+    assert search.progress == before > 0

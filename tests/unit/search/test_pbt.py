@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from detbuild.decisions import Began, Close, Create, Train, TrialEnd, Validated
+from detbuild.decisions import Began, Close, Create, Train, TrialEnd, TrialEnded, Validated
 from determined._run_info import Length
 from tests.unit.search.searches import run, search_of, shapes
 
@@ -91,3 +91,14 @@ def test_ties_are_broken_by_the_request_id() -> None:
     assert copy.parent == order[0].trial_id
     assert train == Train(trial_id=5, length=Length("batches", 3))
     assert others == [Train(trial_id=create.trial_id, length=Length("batches", 6)) for create in order[:-1]]
+
+
+def test_a_trial_that_is_killed_after_its_round_is_the_worst() -> None:
+    search = search_of("pbt", **pbt(4, 2, 3, 0.25))
+    search.decide(Began())
+    search.decide(Validated(trial_id=1, time=3, metric=0.1))
+    search.decide(TrialEnded(trial_id=1, reason=TrialEnd.CANCELED))
+    for trial in (2, 3, 4):
+        actions = search.decide(Validated(trial_id=trial, time=3, metric=trial))
+    assert [action.parent for action in actions if isinstance(action, Create)] == [2]
+    assert not [action for action in actions if isinstance(action, Close)]

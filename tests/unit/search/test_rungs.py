@@ -80,3 +80,11 @@ def test_after_each_result_the_best_have_been_promoted_and_none_twice(
         best = {trial for _, trial in order[: int(len(order) / divisor)]}
         assert best <= set(promoted)
         assert len(promoted) == len(set(promoted))
+
+
+def test_who_is_forgotten_does_not_wait() -> None:
+    rung = Rung(1)
+    for trial in (1, 2):
+        rung.promote(trial, 1.0, 4)
+    rung.forget(1)
+    assert rung.close() == [2]

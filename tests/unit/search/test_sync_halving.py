@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from detbuild.decisions import Create, TrialEnd
+from detbuild.decisions import Began, Create, Train, TrialEnd, TrialEnded, Validated
 from detbuild.errors import ConfigError
 from detbuild.search.sync_halving import Stage, planned, planned_simply
+from determined._run_info import Length
 from tests.unit.search.searches import equal_results, run, search_of, shapes
 
 SHA = {"num_rungs": 4, "max_length": {"batches": 800}, "budget": {"batches": 480}, "divisor": 4}
@@ -60,3 +61,14 @@ def test_budget_and_length_are_in_one_unit() -> None:
 def test_a_length_is_needed() -> None:
     with pytest.raises(ConfigError, match="sync_halving needs max_length"):
         search_of("sync_halving", num_rungs=2, budget={"batches": 3})
+
+
+def test_a_waiting_trial_that_is_killed_does_its_worst_above() -> None:
+    search = search_of("sync_halving", **SHA)
+    search.decide(Began())
+    search.decide(Validated(trial_id=1, time=12, metric=0.1))
+    search.decide(TrialEnded(trial_id=1, reason=TrialEnd.CANCELED))
+    for trial in range(2, 12):
+        search.decide(Validated(trial_id=trial, time=12, metric=trial / 10))
+    (train,) = search.decide(Validated(trial_id=2, time=50, metric=1e9))
+    assert train == Train(trial_id=2, length=Length("batches", 200))
