@@ -1,7 +1,7 @@
 """Grid search: one trial for each point of the product of all hyperparameters.
 
 The axes are the leaves in the order of their names, nested ones where their map stands; the first is the
-slowest. As Determined does since 0.13, trials take the points from the end: the last point is trial 1.
+slowest. As in later versions of Determined, trials take the points from the end: the last point is trial 1.
 """
 
 from __future__ import annotations
