@@ -144,7 +144,7 @@ class CustomSearch:
     def _wrong(self, method: str, expected: str, answer: object) -> SearchError:
         return SearchError(
             f"searcher.hook: {self._hook.target}.{method} must return {expected}, not {answer!r}",
-            mend="correct it, then `detbuild resume` goes on from the last decision",
+            mend="correct it and continue the experiment: it goes on from its last decision",
         )
 
 

@@ -62,7 +62,7 @@ class HookProcess:
         except OSError as error:
             raise SearchError(
                 f"searcher.hook: {self.target} cannot be started in {self._context_dir}: {error.strerror}",
-                mend="put the model directory back, then `detbuild resume` goes on from the last decision",
+                mend="put the model directory back and continue the experiment: it goes on from its last decision",
             ) from error
         weakref.finalize(self, _end, process)
         return process
@@ -80,7 +80,7 @@ class HookProcess:
             last = "\n".join(str(answer["error"]).strip().splitlines()[-_SHOWN:])
             raise SearchError(
                 f"searcher.hook: {self.target} raised an error\n{last}",
-                mend="correct it, then `detbuild resume` goes on from the last decision",
+                mend="correct it and continue the experiment: it goes on from its last decision",
             )
         return answer["answer"]
 
@@ -102,7 +102,7 @@ class HookProcess:
         self.close()
         return SearchError(
             f"searcher.hook: the process of {self.target} {what}",
-            mend="what it printed is in the log; `detbuild resume` goes on from the last decision",
+            mend="its output is in controller.log; continue the experiment: it goes on from its last decision",
         )
 
 
