@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from detbuild.config.parse import config_from_mapping
 from detbuild.decisions import Began, Create, Stop, TrialEnd, TrialEnded, Validated
-from detbuild.search.methods import start_search
+from detbuild.search.methods import search_method
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ class Ours:
         }
         space = {"x": {"type": "double", "minval": 0, "maxval": 1}}
         config = config_from_mapping({"entrypoint": ["x"], "searcher": searcher, "hyperparameters": space})
-        self.search = start_search(config)
+        self.search = search_method(config)
         self.created = deque(a.trial_id for a in self.search.decide(Began()) if isinstance(a, Create))
 
     def create(self) -> object:

@@ -62,7 +62,7 @@ class HookProcess:
         except OSError as error:
             raise SearchError(
                 f"searcher.hook: {self.target} cannot be started in {self._context_dir}: {error.strerror}",
-                mend="put the model directory back and continue the experiment: it goes on from its last decision",
+                mend="put the model directory back and continue the experiment",
             ) from error
         weakref.finalize(self, _end, process)
         return process
@@ -102,7 +102,7 @@ class HookProcess:
         self.close()
         return SearchError(
             f"searcher.hook: the process of {self.target} {what}",
-            mend="its output is in controller.log; continue the experiment: it goes on from its last decision",
+            mend="see controller.log for what it printed, correct it and continue the experiment",
         )
 
 

@@ -19,7 +19,7 @@ from detbuild.search.grid import grid_search
 from detbuild.search.optuna import OptunaSearch
 from detbuild.search.pbt import Pbt
 from detbuild.search.random import random_search
-from detbuild.search.single import Single, single_search
+from detbuild.search.single import single_search
 from detbuild.search.sync_halving import SyncHalving, planned
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.search.base import Policy
-    from detbuild.search.method import OneTrial, SearchMethod
+    from detbuild.search.method import SearchMethod
     from determined._run_info import Length
 
 S = TypeVar("S")
@@ -183,7 +183,7 @@ METHODS: Final[Mapping[str, Callable[[_Given], SearchMethod]]] = {
 }
 
 
-def start_search(config: ExperimentConfig, context_dir: Path | None = None) -> SearchMethod:
+def search_method(config: ExperimentConfig, context_dir: Path | None = None) -> SearchMethod:
     """The search of an experiment, at its start.
 
     Args:
@@ -194,13 +194,6 @@ def start_search(config: ExperimentConfig, context_dir: Path | None = None) -> S
         ConfigError: What the method needs is not in the config, or not installed.
     """
     return METHODS[config.searcher.name](_Given(config, context_dir))
-
-
-def search_method(config: ExperimentConfig) -> OneTrial:
-    """Raise ConfigError for a method that is not here. Gives way to `start_search`."""
-    if config.searcher.name != "single":
-        raise ConfigError(f"searcher.name: {config.searcher.name} cannot run", mend="use single")
-    return Single(config.hyperparameters, config.reproducibility.experiment_seed or 0)
 
 
 def time_metric(config: ExperimentConfig) -> str:

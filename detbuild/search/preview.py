@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from detbuild.errors import ConfigError
 from detbuild.search.async_halving import StoppingHalving
 from detbuild.search.base import Search
-from detbuild.search.methods import start_search, time_metric
+from detbuild.search.methods import search_method, time_metric
 from detbuild.search.random import OneLeg
 from detbuild.search.simulate import simulate
 from detbuild.search.sync_halving import SyncHalving
@@ -55,7 +55,7 @@ def preview(config: ExperimentConfig) -> Preview:
             "searcher: custom has no plan to preview; its hook decides as results come",
             mend="`detbuild create` runs it",
         )
-    search = start_search(config)
+    search = search_method(config)
     assert isinstance(search, Search)
     policy = search.policy
     brackets = policy.brackets if isinstance(policy, Tournament) else [policy]

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from detbuild.config.parse import config_from_mapping
-from detbuild.search.methods import start_search
+from detbuild.search.methods import search_method
 from detbuild.search.simulate import simulate
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def config_of(
 
 
 def search_of(name: str, **settings: object) -> SearchMethod:
-    return start_search(config_of(name, **settings))  # type: ignore[arg-type]
+    return search_method(config_of(name, **settings))  # type: ignore[arg-type]
 
 
 def run(world: World, name: str, *, random: Random | None = None, **settings: object) -> Simulation:

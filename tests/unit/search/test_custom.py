@@ -19,7 +19,7 @@ from detbuild.decisions import (
 )
 from detbuild.errors import ConfigError, SearchError
 from detbuild.search import hookprocess
-from detbuild.search.methods import start_search
+from detbuild.search.methods import search_method
 from detbuild.search.simulate import simulate
 from determined._run_info import Length
 from tests.unit.search.searches import config_of
@@ -60,7 +60,7 @@ def context_dir(tmp_path: Path) -> Path:
 def custom(context_dir: Path, code: str, **settings: object) -> SearchMethod:
     (context_dir / "mine.py").write_text(code)
     given = {"hook": "mine:Search", "max_length": {"batches": 2}, "options": {"first": 0.5}, **settings}
-    return start_search(config_of("custom", **given), context_dir)
+    return search_method(config_of("custom", **given), context_dir)
 
 
 def test_the_hook_gives_trials_and_trains_them_on(context_dir: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_custom_search_needs_a_hook_and_a_length(
 
 def test_without_a_model_directory_there_is_no_hook() -> None:
     with pytest.raises(ConfigError, match="needs a class"):
-        start_search(config_of("custom", hook="mine:Search", max_length=2))
+        search_method(config_of("custom", hook="mine:Search", max_length=2))
 
 
 @pytest.mark.parametrize("hook", ["mine", "mine:Search()", "../mine:Search", ":Search", "mine:"])
