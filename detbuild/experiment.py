@@ -172,7 +172,7 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
 
 def planned_run(submission: Submission, host: Host) -> tuple[RunInfo, ContainerSpec]:
     """What the first run would be told and the container it would be; numbers and image are made up."""
-    trial, leg = _first_trial(submission.config)
+    trial, leg = _first_trial(submission.config, submission.order.context_dir)
     header = _header(submission.order, submission.config, host, number=0)
     folder = ExperimentFolder(Path("experiments/0"))
     place = Place(home_id="0" * 8, folder=folder, header=header, user=host.user)
@@ -298,9 +298,9 @@ def _complete(order: Order, emit: Emit) -> ExperimentConfig:
     return config
 
 
-def _first_trial(config: ExperimentConfig) -> tuple[Create, Train]:
+def _first_trial(config: ExperimentConfig, context_dir: Path) -> tuple[Create, Train]:
     """What the search begins with."""
-    actions = search_method(config).decide(Began())
+    actions = search_method(config, context_dir).decide(Began())
     create = next(action for action in actions if isinstance(action, Create))
     legs = (a for a in actions if isinstance(a, Train) and a.trial_id == create.trial_id)
     return create, next(legs)

@@ -42,6 +42,10 @@ COMMANDS: dict[str, Verb | Noun] = {
         "Check an experiment config.",
         {"check": Verb("detbuild.cli.config:check", "Print the config with all defaults filled in.")},
     ),
+    "preview-search": Verb(
+        "detbuild.cli.preview:preview_search",
+        "Show how many trials the searcher of CONFIG trains, and how long.",
+    ),
     "render": Verb(
         "detbuild.cli.build:render", "Print the Dockerfile and the rest of the plan; build nothing."
     ),

@@ -70,6 +70,10 @@ det = LazyGroup(
         "experiment": EXPERIMENT,
         "trial": TRIAL,
         "checkpoint": CHECKPOINT,
+        "preview-search": Verb(
+            "detbuild.cli.preview:preview_search",
+            "Show how many trials the searcher of CONFIG trains, and how long.",
+        ),
         "version": Verb("detbuild.cli.version:version", "Show versions of detbuild, Python and the engine."),
     },
     aliases={"e": "experiment", "t": "trial", "c": "checkpoint"},
@@ -82,7 +86,6 @@ det = LazyGroup(
         "job": "`det experiment list` shows all that runs",
         "model": "there is no registry; `det checkpoint download UUID -o DIR` gives the files",
         "m": "there is no registry; `det checkpoint download UUID -o DIR` gives the files",
-        "preview-search": "the searcher `single` has one trial; there is nothing to preview",
         "tensorboard": "`detbuild describe ID` names the folder of the runs; point tensorboard at it",
         "notebook": "detbuild runs experiments only; `docker run -it IMAGE` opens the image of one",
         "shell": "detbuild runs experiments only; `docker run -it IMAGE` opens the image of one",

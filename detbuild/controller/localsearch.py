@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detbuild.controller.book import Book
@@ -38,7 +39,8 @@ class LocalSearch:
     def __init__(self, folder: ExperimentFolder, config: ExperimentConfig) -> None:
         self.book = Book(folder=folder)
         self._config = config
-        self._search = Search(self.book, search_method(config), config)
+        method = search_method(config, Path(self.book.state.header.context_dir))
+        self._search = Search(self.book, method, config)
         self._policies = policies_of(config)
         self._ears: Ears | None = None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.errors import SearchError
 from detbuild.launch.plan import RunRequest
+from detbuild.search.methods import time_metric
 from detbuild.store.progress import Goal, trial_progress
 from detbuild.store.runs import read_run
 from detbuild.store.state import run_records
@@ -30,15 +31,13 @@ def total_of(length: Length | None, steps_completed: int) -> float:
 def time_of(validation: Validation, trial: TrialState, config: ExperimentConfig) -> float:
     """How far a trial had come, in the unit of its search.
 
-    That is the searcher's `time_metric` among the metrics, else the unit of `max_length`: batches, epochs
-    (which the Trial APIs put among the metrics) or records.
+    That is a metric of the validation (the Trial APIs put `batches` and `epochs` among them), or batches or
+    records as they can be counted.
 
     Raises:
         SearchError: It cannot be told.
     """
-    wanted = getattr(config.searcher, "time_metric", None) or (
-        trial.length.unit if trial.length else "batches"
-    )
+    wanted = time_metric(config)
     given = validation.metrics.get(wanted)
     if isinstance(given, (int, float)) and not isinstance(given, bool) and math.isfinite(given):
         return float(given)

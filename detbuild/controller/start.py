@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detbuild.controller.book import Book
@@ -46,7 +47,8 @@ def controller_of(
         info=info,
         pairs_of_hands=hands,
     )
-    return Controller(world, search_method(search_config_of(folder)))
+    context_dir = Path(world.state.header.context_dir)
+    return Controller(world, search_method(search_config_of(folder), context_dir))
 
 
 def first_steps(folder: ExperimentFolder, engine: Engine, info: EngineInfo) -> None:

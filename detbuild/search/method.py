@@ -20,7 +20,7 @@ class SearchMethod(Protocol):
     def watches(self) -> bool:
         """What it is told of as `Validated`.
 
-        True: every validation, as it comes. False: one for each `Train`, when the run has done that.
+        True: every validation, as it comes. False: one for each `Train`, when its run has done what it asked.
         """
 
     @property

@@ -49,7 +49,7 @@ def train(info: RunInfo) -> int:
 def run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Told, program: object = train
 ) -> tuple[ExperimentFolder, ExperimentState]:
-    monkeypatch.setattr(localsearch, "search_method", lambda _: method)
+    monkeypatch.setattr(localsearch, "search_method", lambda *_: method)
     folder = submit(Home.open(tmp_path), "")
     return folder, run_here(folder, config_of(folder), program, lambda event: None)
 

@@ -243,3 +243,48 @@ def test_invalid_hyperparameters_are_told_to_the_search(tmp_path: Path) -> None:
     assert [event["reason"] for event in told(tried, "trial_ended")] == [TrialEnd.INVALID_HP.value]
     assert told(tried, "validated") == []
     assert [raw["kind"] for raw in searched(tried)[-1].actions] == [Finish.kind]
+
+
+SEARCHERS = (
+    {"name": "random", "max_trials": 5, "max_concurrent_trials": 2, "max_length": 6},
+    {"name": "async_halving", "num_rungs": 2, "divisor": 2, "max_trials": 5, "max_length": 6},
+    {
+        "name": "async_halving",
+        "num_rungs": 2,
+        "divisor": 2,
+        "max_trials": 5,
+        "max_length": 6,
+        "stop_once": True,
+    },
+    {"name": "adaptive_asha", "max_trials": 6, "divisor": 2, "max_length": 6},
+    {"name": "sync_halving", "num_rungs": 2, "divisor": 2, "budget": 40, "max_length": 6},
+    {
+        "name": "pbt",
+        "population_size": 4,
+        "num_rounds": 2,
+        "length_per_round": {"batches": 2},
+        "replace_function": {"truncate_fraction": 0.25},
+    },
+)
+
+
+@pytest.mark.parametrize("searcher", SEARCHERS, ids=lambda searcher: str(searcher["name"]))
+def test_the_searches_of_detbuild_come_to_their_end_whoever_drives_them(
+    tmp_path: Path, searcher: dict[str, object]
+) -> None:
+    goal = {"metric": "accuracy", "smaller_is_better": False}
+    tried = rig(tmp_path, changes={"searcher": {**searcher, **goal}})
+    state, looks = tried.state(), 0
+    while not state.over:
+        controller = tried.controller()  # another one again and again: all has to be recalled
+        for _ in range(7):
+            controller.step()
+            tried.clock.wait(0.7)
+        state, looks = tried.state(), looks + 1
+        assert looks < 300, state
+    assert state.state == "COMPLETED"
+    assert {trial.state for trial in state.trials.values()} == {"COMPLETED"}
+    assert [trial.restarts for trial in state.trials.values()] == [0] * len(state.trials)
+    events = [str(fact.event) for fact in searched(tried)]
+    assert len(events) == len(set(events))
+    assert searched(tried)[-1].actions[-1]["kind"] == "finish"
