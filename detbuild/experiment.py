@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from detbuild.checkpoint.source import bring, source_of
 from detbuild.config.rewrite import completed
 from detbuild.config.rewrite import test_mode as for_test
-from detbuild.config.unacted import unsupported, warnings_for
+from detbuild.config.unacted import warnings_for
 from detbuild.context.hashes import HashCache
 from detbuild.context.roots import refuse_shadowing
 from detbuild.context.walk import read_context, snapshot
@@ -290,9 +290,6 @@ def _complete(order: Order, emit: Emit) -> ExperimentConfig:
     config = completed(order.config, seed=int(time.time()))
     if order.test_mode:
         config = for_test(config)
-    trouble = unsupported(config)
-    if trouble is not None:
-        raise trouble
     for warning in warnings_for(order.config):  # the user's own words, and not what test mode makes of them
         emit(warning)
     return config
