@@ -192,7 +192,7 @@ SEARCH = {
         "smaller_is_better": False,
         "max_length": 20,
     },
-    "hyperparameters": {"batches": 20, "pace": 0.05, "ballast": 10, "hold": 0},
+    "hyperparameters": {"batches": 20, "pace": 0.05, "ballast": 10, "hold": 0, "in_legs": True},
 }
 
 
