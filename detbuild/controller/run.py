@@ -152,12 +152,11 @@ class RunDriver:
         return self._start(container)
 
     def _start(self, container: str) -> str:
-        starting = self._starting or self.world.hands.start(container)
-        self._starting = None if starting.done() else starting
-        if not starting.done():
-            return ""
         try:
-            starting.result()
+            starting = self._starting or self.world.hands.start(container)
+            self._starting = None if starting.done() else starting
+            if starting.done():
+                starting.result()
         except EngineError as error:
             return self._refused(error)
         return ""
