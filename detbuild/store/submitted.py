@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping
+from detbuild.config.parse import config_from_mapping
 from detbuild.errors import EngineError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.store.folder import ExperimentFolder
+
+# What a local experiment may have been submitted without; a length that is absent means something.
+_ABSENT: Final[Mapping[str, object]] = {"entrypoint": None, "searcher": {"name": "single", "metric": None}}
 
 
 def config_of(folder: ExperimentFolder) -> ExperimentConfig:
@@ -39,4 +43,4 @@ def _read(file: Path) -> ExperimentConfig:
         raw = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:
         raise EngineError(f"cannot read {file}: {error}") from error
-    return config_from_mapping(raw, source=str(file), defaults=LOCAL_DEFAULTS)
+    return config_from_mapping(raw, source=str(file), defaults=_ABSENT)

@@ -288,3 +288,11 @@ def test_the_searches_of_detbuild_come_to_their_end_whoever_drives_them(
     events = [str(fact.event) for fact in searched(tried)]
     assert len(events) == len(set(events))
     assert searched(tried)[-1].actions[-1]["kind"] == "finish"
+
+
+def test_without_a_length_the_code_of_the_trial_decides(tmp_path: Path) -> None:
+    searcher = {"name": "single", "metric": "accuracy", "smaller_is_better": False}
+    tried = rig(tmp_path, changes={"searcher": searcher, "entrypoint": ["python3", "train.py"]})
+    assert tried.run().state == "COMPLETED"
+    assert RunInfo.load(tried.folder.run(1, 0).path).max_length is None
+    assert [event["time"] for event in told(tried, "validated")] == [6.0]
