@@ -5,6 +5,7 @@
     * ContextError      3  the context directory cannot be packed
     * EngineError       4  Docker Engine or other infrastructure is absent or refused
         * DiskFullError
+    * SearchError       4  what a search decided before cannot be continued, or its hook does not answer
     * BuildError        5  the image did not build
     * ExperimentError   6  the experiment ended in error
     * CanceledError     7  the experiment was cancelled or killed
@@ -42,6 +43,10 @@ class EngineError(DetbuildError):
 
 class DiskFullError(EngineError):
     """No room, here or under the engine: whoever meets it waits and tries again."""
+
+
+class SearchError(DetbuildError):
+    exit_code = 4
 
 
 class BuildError(DetbuildError):

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 from detbuild.checkpoint.source import bring, source_of
 from detbuild.config.rewrite import completed
 from detbuild.config.rewrite import test_mode as for_test
-from detbuild.config.unacted import unsupported, warnings_for
+from detbuild.config.unacted import warnings_for
 from detbuild.context.hashes import HashCache
 from detbuild.context.roots import refuse_shadowing
 from detbuild.context.walk import read_context, snapshot
 from detbuild.controller.attend import follow, resume, wait
 from detbuild.controller.lease import lease
 from detbuild.controller.start import first_steps, nvidia_driver, nvidia_smi, start_detached
+from detbuild.decisions import Began, Create, Train
 from detbuild.errors import ConfigError, EngineError
 from detbuild.events import ContextPacked, Emit, ExperimentCreated, ImagePulling, ImageReady, Warned
 from detbuild.image.base import choose_base
@@ -34,7 +35,6 @@ from detbuild.image.table import load_table
 from detbuild.launch.host import check_host
 from detbuild.launch.plan import Place, RunRequest, plan_run
 from detbuild.resources import harness_dir, images_dir, templates_dir
-from detbuild.search.method import CreateTrial
 from detbuild.search.methods import search_method
 from detbuild.store.folder import ExperimentFolder, Header
 from determined._version import __version__
@@ -172,11 +172,18 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
 
 def planned_run(submission: Submission, host: Host) -> tuple[RunInfo, ContainerSpec]:
     """What the first run would be told and the container it would be; numbers and image are made up."""
-    trial = _first_trial(submission.config)
+    trial, leg = _first_trial(submission.config, submission.order.context_dir)
     header = _header(submission.order, submission.config, host, number=0)
     folder = ExperimentFolder(Path("experiments/0"))
     place = Place(home_id="0" * 8, folder=folder, header=header, user=host.user)
-    request = RunRequest(trial_id=trial.trial_id, run=0, trial_seed=trial.seed, hparams=trial.hparams)
+    request = RunRequest(
+        trial_id=trial.trial_id,
+        run=0,
+        trial_seed=trial.seed,
+        hparams=trial.hparams,
+        length=leg.length,
+        milestones=leg.milestones,
+    )
     return plan_run(submission.config, request, place)
 
 
@@ -203,8 +210,12 @@ def build_image(submission: Submission, host: Host, home: Home, emit: Emit, *, e
     return image
 
 
-def submit(submission: Submission, host: Host, home: Home, emit: Emit, *, engine: Engine) -> int:
+def submit(
+    submission: Submission, host: Host, home: Home, emit: Emit, *, engine: Engine, paused: bool = False
+) -> int:
     """Build the image, write the experiment's folder, start its first run and its controller; return its id.
+
+    One that is `paused` starts nothing before somebody activates it.
 
     Raises:
         EngineError: The engine is away, or the host cannot give what the config asks for.
@@ -224,6 +235,8 @@ def submit(submission: Submission, host: Host, home: Home, emit: Emit, *, engine
         engine_at=host.environ.get("DOCKER_HOST") or info.name,
     )
     files = _files(submission.order, config)
+    if paused:
+        folder.request("pause")
     folder.write(header, {**files, "Dockerfile": submission.plan.dockerfile.encode()})
     emit(ExperimentCreated(folder.id, str(folder.path)))
     try:
@@ -283,16 +296,17 @@ def _complete(order: Order, emit: Emit) -> ExperimentConfig:
     config = completed(order.config, seed=int(time.time()))
     if order.test_mode:
         config = for_test(config)
-    trouble = unsupported(config)
-    if trouble is not None:
-        raise trouble
     for warning in warnings_for(order.config):  # the user's own words, and not what test mode makes of them
         emit(warning)
     return config
 
 
-def _first_trial(config: ExperimentConfig) -> CreateTrial:
-    return next(d for d in search_method(config).decide(()) if isinstance(d, CreateTrial))
+def _first_trial(config: ExperimentConfig, context_dir: Path) -> tuple[Create, Train]:
+    """What the search begins with."""
+    actions = search_method(config, context_dir).decide(Began())
+    create = next(action for action in actions if isinstance(action, Create))
+    legs = (a for a in actions if isinstance(a, Train) and a.trial_id == create.trial_id)
+    return create, next(legs)
 
 
 def _target(config: ExperimentConfig, host: Host) -> Target:

@@ -21,6 +21,11 @@ COMMANDS: dict[str, Verb | Noun] = {
     "wait": Verb("detbuild.cli.experiments:wait", "Wait until an experiment has ended."),
     "cancel": Verb("detbuild.cli.experiments:cancel", "Stop an experiment after a last checkpoint."),
     "kill": Verb("detbuild.cli.experiments:kill", "Stop an experiment at once."),
+    "pause": Verb("detbuild.cli.lifecycle:pause", "Stop an experiment after a checkpoint."),
+    "activate": Verb("detbuild.cli.lifecycle:activate", "Let a paused experiment go on."),
+    "continue": Verb(
+        "detbuild.cli.lifecycle:continue_", "Go on with an experiment that has ended or is paused."
+    ),
     "resume": Verb("detbuild.cli.experiments:resume", "Take up experiments whose controller is gone."),
     "checkpoint": Noun(
         "List, describe and download checkpoints.",
@@ -36,6 +41,10 @@ COMMANDS: dict[str, Verb | Noun] = {
     "config": Noun(
         "Check an experiment config.",
         {"check": Verb("detbuild.cli.config:check", "Print the config with all defaults filled in.")},
+    ),
+    "preview-search": Verb(
+        "detbuild.cli.preview:preview_search",
+        "Show how many trials the searcher of CONFIG trains, and how long.",
     ),
     "render": Verb(
         "detbuild.cli.build:render", "Print the Dockerfile and the rest of the plan; build nothing."

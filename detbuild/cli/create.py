@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 # Options of Determined's command that have no meaning here, and what to do instead.
 _ELSEWHERE = {
-    "--paused": "experiments start at once; use --dry-run to look at one first",
     "--template": "detbuild merges no templates; use --config key=value, or write it into the config",
     "--git": "nothing is recorded of git; the experiment's folder and its image hold what was submitted",
     "--project_id": "there is no server, and so there are no projects",
@@ -59,6 +58,7 @@ def _elsewhere(command: Callable[..., int]) -> Callable[..., int]:
     help="Train one batch, validate one, checkpoint and restore; follows until the end.",
 )
 @click.option("--local", is_flag=True, help="Train in this Python, without Docker.")
+@click.option("--paused", is_flag=True, help="Start nothing before `detbuild activate ID`.")
 @click.option("--dry-run", is_flag=True, help="Print what would be built and run; do nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the id only.")
 @_elsewhere
@@ -75,6 +75,7 @@ def create(  # noqa: PLR0913  (one parameter an option)
     test: bool,
     local: bool,
     dry_run: bool,
+    paused: bool,
     quiet: bool,
 ) -> int:
     """Build an image of a model directory and train in it.
@@ -88,6 +89,8 @@ def create(  # noqa: PLR0913  (one parameter an option)
 
     if local and dry_run:
         raise click.UsageError("--local builds nothing: there is nothing for --dry-run to show")
+    if paused and (local or follow or test):
+        raise click.UsageError("--paused starts nothing: --local, --follow and --test have nothing to show")
     order = Order(
         config=load_config(config, overrides),
         text=config.read_text(encoding="utf-8"),
@@ -100,15 +103,16 @@ def create(  # noqa: PLR0913  (one parameter an option)
 
         show_plan(session, order, as_json=False)
         return 0
-    return Creation(session, quiet=quiet).run(order, local=local, follow=follow or test)
+    return Creation(session, quiet=quiet, paused=paused).run(order, local=local, follow=follow or test)
 
 
 class Creation:
     """One submission; knows what to say when it is interrupted at any point."""
 
-    def __init__(self, session: Session, *, quiet: bool) -> None:
+    def __init__(self, session: Session, *, quiet: bool, paused: bool) -> None:
         self.session = session
         self.quiet = quiet
+        self.paused = paused
         self.created = 0  # the experiment's id, once there is one
 
     def run(self, order: Order, *, local: bool, follow: bool) -> int:
@@ -130,7 +134,7 @@ class Creation:
         host = experiment.this_host(self.session.environ)
         engine = self.session.connect()
         submission = experiment.prepare(order, host, home, emit, engine=engine)
-        id_ = experiment.submit(submission, host, home, emit, engine=engine)
+        id_ = experiment.submit(submission, host, home, emit, engine=engine, paused=self.paused)
         return experiment.follow(home, id_, emit) if follow else None
 
     def _train_here(self, order: Order, home: Home, emit: Emit, *, follow: bool) -> ExperimentState:  # noqa: ARG002  (always to the end)
@@ -161,7 +165,9 @@ class Creation:
         return INTERRUPTED
 
     def _leave(self) -> int:
-        if not self.quiet:
+        if self.paused and not self.quiet:
+            click.echo(f"next:\n  detbuild activate {self.created}", err=True)
+        elif not self.quiet:
             click.echo(f"next:\n  detbuild logs {self.created} -f\n  detbuild wait {self.created}", err=True)
         return 0
 

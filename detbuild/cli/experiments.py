@@ -14,6 +14,7 @@ from detbuild.cli.table import json_option, show_json, show_table
 
 if TYPE_CHECKING:
     from detbuild.cli.table import Columns, Row
+    from detbuild.store.requests import Verb
 
 
 @click.command("list", cls=Command)
@@ -112,13 +113,17 @@ def kill(session: Session, /, *, experiment_id: int) -> None:
     ask(session, experiment_id, "kill")
 
 
-def ask(session: Session, experiment_id: int, verb: str) -> None:
-    """Ask for the end of an experiment and say what became of that."""
+def ask(session: Session, experiment_id: int, verb: Verb, *, trial_id: int | None = None) -> None:
+    """Ask for the end of an experiment, or of one of its trials, and say what became of that."""
     from detbuild.controller.attend import request
     from detbuild.store.home import Home
 
-    state = request(Home.open(session.home), experiment_id, verb)
-    if state.over:
+    state = request(Home.open(session.home), experiment_id, verb, trial_id)
+    if trial_id is not None and state.trials[trial_id].ended:
+        click.echo(f"trial {experiment_id}/{trial_id} had ended: {state.trials[trial_id].state}", err=True)
+    elif trial_id is not None:
+        click.echo(f"asked trial {experiment_id}/{trial_id} to end; the others go on", err=True)
+    elif state.over:
         click.echo(f"experiment {experiment_id} had ended before: {state.state}", err=True)
     else:
         click.echo(

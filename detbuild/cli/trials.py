@@ -74,15 +74,13 @@ def _hparams(row: Row) -> str:
 @trial_argument
 @pass_session
 def kill(session: Session, /, *, trial: tuple[int, int]) -> None:
-    """Stop a trial at once, and with it its experiment, which has no other.
+    """Stop a trial at once; the other trials of its experiment go on.
 
     TRIAL is EXPERIMENT/TRIAL, such as 3/1; a lone number is the first trial of that experiment.
     """
-    from detbuild.cli import listing
     from detbuild.cli.experiments import ask
 
-    listing.trial(session.home, trial)
-    ask(session, trial[0], "kill")
+    ask(session, trial[0], "kill", trial_id=trial[1])
 
 
 @click.command(cls=Command)

@@ -6,7 +6,7 @@ from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping, load_conf
 from detbuild.config.problems import ConfigErrors
 from detbuild.config.rewrite import completed, test_mode
 from detbuild.config.sampling import Draw, draws, sample, trial_identity
-from detbuild.config.unacted import unsupported, warnings_for
+from detbuild.config.unacted import warnings_for
 
 __all__ = [
     "LOCAL_DEFAULTS",
@@ -22,6 +22,5 @@ __all__ = [
     "sample",
     "test_mode",
     "trial_identity",
-    "unsupported",
     "warnings_for",
 ]

@@ -36,8 +36,8 @@ class RandomState:
         return low + value
 
     def bytes(self, length: int) -> bytes:
-        words = b"".join(self._word(32).to_bytes(4, "little") for _ in range(-(-length // 4)))
-        return words[:length]
+        words = -(-length // 4)  # Python, too, puts the first word lowest
+        return self._mt.getrandbits(32 * words).to_bytes(4 * words, "little")[:length] if words else b""
 
     def _word(self, bits: int) -> int:
         first = self._mt.getrandbits(32)

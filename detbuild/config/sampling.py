@@ -31,7 +31,24 @@ def draws(hyperparameters: Mapping[str, Hyperparameter], seed: int) -> Iterator[
 
 def draw(hyperparameters: Mapping[str, Hyperparameter], random: RandomState) -> dict[str, object]:
     """One sample, drawn in the order of the names; maps are entered where their name stands."""
-    return {name: _drawn(hyperparameters[name], random) for name in sorted(hyperparameters)}
+    return {name: draw_one(hyperparameters[name], random) for name in sorted(hyperparameters)}
+
+
+def draw_one(hyperparameter: Hyperparameter, random: RandomState) -> object:
+    """One value; a constant draws nothing."""
+    match hyperparameter:
+        case Const(val=value):
+            return value
+        case Int(minval=low, maxval=high):
+            return random.randint(low, high + 1)
+        case Double(minval=low, maxval=high):
+            return random.uniform(low, high)
+        case Log(minval=low, maxval=high, base=base):
+            return base ** random.uniform(low, high)
+        case Categorical(vals=values):
+            return values[random.randint(0, len(values))]
+        case Nested(root=below):
+            return draw(below, random)
 
 
 def identity(random: RandomState) -> tuple[str, int]:
@@ -49,19 +66,3 @@ def trial_identity(hyperparameters: Mapping[str, Hyperparameter], seed: int) -> 
     """The request id and seed of the first trial."""
     first = next(draws(hyperparameters, seed))
     return first.request_id, first.trial_seed
-
-
-def _drawn(hyperparameter: Hyperparameter, random: RandomState) -> object:
-    match hyperparameter:
-        case Const(val=value):
-            return value
-        case Int(minval=low, maxval=high):
-            return random.randint(low, high + 1)
-        case Double(minval=low, maxval=high):
-            return random.uniform(low, high)
-        case Log(minval=low, maxval=high, base=base):
-            return base ** random.uniform(low, high)
-        case Categorical(vals=values):
-            return values[random.randint(0, len(values))]
-        case Nested(root=below):
-            return draw(below, random)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, Tag, model_validator
+from pydantic import Field, JsonValue, Tag, model_validator
 
 from detbuild.config.fields import Count, Fraction, Many, Positive, matching
 from detbuild.config.lengths import TrainingLength
@@ -12,6 +13,7 @@ from detbuild.config.section import TAG, Section, chosen_by, wrong
 
 Mode = Literal["conservative", "standard", "aggressive"]
 Divisor = Annotated[float, Field(gt=1)]
+_HOOK: Final = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 # Names a directory of checkpoints, so it may not lead out of one.
 CheckpointId = Annotated[str, matching(r"[A-Za-z0-9][\w.-]{0,127}", "the id of a checkpoint")]
 
@@ -116,6 +118,19 @@ class PopulationBased(_Searcher):
 class Custom(_Searcher):
     name: Literal["custom"] = "custom"
     unit: Literal["batches", "records", "epochs"] | None = None
+    hook: Annotated[str, matching(_HOOK, "a class, such as search:Search")] | None = None
+    options: Mapping[str, JsonValue] = Field(default_factory=dict)  # handed to the hook
+    max_trials: Positive | None = None  # None: until the hook has no more
+    max_concurrent_trials: Count = 16
+    stop_once: bool = False
+
+
+class Optuna(_Searcher):
+    name: Literal["optuna"] = "optuna"
+    max_trials: Positive
+    max_concurrent_trials: Count = 16
+    sampler: Literal["tpe", "cmaes", "gp"] = "tpe"
+    startup_trials: Positive | None = None  # drawn at random first; None: Optuna's choice
 
 
 _METHODS: Final[dict[str, type[_Searcher]]] = {
@@ -129,6 +144,7 @@ _METHODS: Final[dict[str, type[_Searcher]]] = {
     "adaptive_simple": AdaptiveSimple,
     "pbt": PopulationBased,
     "custom": Custom,
+    "optuna": Optuna,
 }
 
 
@@ -142,6 +158,7 @@ Searcher = Annotated[
     | Annotated[Adaptive, Tag(TAG + "Adaptive")]
     | Annotated[AdaptiveSimple, Tag(TAG + "AdaptiveSimple")]
     | Annotated[PopulationBased, Tag(TAG + "PopulationBased")]
-    | Annotated[Custom, Tag(TAG + "Custom")],
+    | Annotated[Custom, Tag(TAG + "Custom")]
+    | Annotated[Optuna, Tag(TAG + "Optuna")],
     chosen_by("name", _METHODS),
 ]

@@ -1,10 +1,9 @@
-"""What a config may say that has no effect yet, and what it may say that cannot run yet."""
+"""What a config may say that has no effect here, or none yet."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from detbuild.config.problems import ConfigErrors, Problem
 from detbuild.config.storage import SharedFs
 from detbuild.events import Warned
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.errors import ConfigError
 
 NOT_YET: Final = (
     "searcher.source_trial_id",
@@ -22,7 +20,6 @@ NOT_YET: Final = (
     "checkpoint_storage.save_trial_best",
     "checkpoint_storage.save_trial_latest",
     "profiling",
-    "log_policies",
 )
 # Of a cluster, its scheduler and its web page, or of a time long gone.
 NO_MEANING_HERE: Final = (
@@ -75,15 +72,6 @@ def warnings_for(config: ExperimentConfig) -> tuple[Warned, ...]:
         message = f"without meaning on one host, and ignored: {', '.join(never)}"
         warnings.append(Warned(message, "remove them, or keep them for a cluster"))
     return tuple(warnings)
-
-
-def unsupported(config: ExperimentConfig) -> ConfigError | None:
-    """Why a config that is right cannot run yet; None when it can."""
-    problems = []
-    if config.searcher.name != "single":
-        what = f"{config.searcher.name} cannot run yet"
-        problems.append(Problem(("searcher", "name"), what, "use `single`, one experiment for each trial"))
-    return ConfigErrors(problem.line("") for problem in problems) if problems else None
 
 
 def _used(config: ExperimentConfig, names: Iterable[str]) -> list[str]:

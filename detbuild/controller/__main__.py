@@ -5,19 +5,31 @@ from __future__ import annotations
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from detbuild.controller.attend import needs_controller
 from detbuild.controller.lease import lease
 from detbuild.controller.start import controller_of
 from detbuild.engine.docker import DockerEngine
 from detbuild.errors import DetbuildError
 from detbuild.store.folder import ExperimentFolder
 
+if TYPE_CHECKING:
+    from detbuild.engine.protocol import Engine
+
+
+def drive(folder: ExperimentFolder, engine: Engine) -> None:
+    with lease(folder.lock_file):
+        controller_of(folder, engine).run()
+
 
 def main(argv: list[str]) -> int:
     folder = ExperimentFolder(Path(argv[0]))
     try:
-        with lease(folder.lock_file):
-            controller_of(folder, DockerEngine()).run()
+        engine = DockerEngine()
+        drive(folder, engine)
+        while needs_controller(folder):  # asked for in the moment in which nobody looked any more
+            drive(folder, engine)
     except DetbuildError as error:
         mend = f"\n  mend: {error.mend}" if error.mend else ""
         sys.stderr.write(f"error: {error}{mend}\n")

@@ -5,18 +5,22 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from detbuild.controller.book import Book
 from detbuild.controller.lease import holder, lease
 from detbuild.controller.start import start_detached
-from detbuild.errors import EngineError
+from detbuild.errors import ConfigError, EngineError
 from detbuild.events import Emit, Warned
 from detbuild.store.follow import ExperimentTail
-from detbuild.store.state import ExperimentState, fold, load
+from detbuild.store.journal import JournalFile
+from detbuild.store.ledger import Ledger
+from detbuild.store.state import ExperimentState, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from detbuild.store.folder import ExperimentFolder
     from detbuild.store.home import Home
+    from detbuild.store.requests import Verb
 
 _POLL = 0.1  # seconds between looks at the files
 _ABSENT = 3.0  # seconds without a controller after which a new one is started
@@ -37,26 +41,61 @@ def follow(home: Home, experiment_id: int, emit: Emit) -> ExperimentState:
 
 
 def wait(home: Home, experiment_id: int, emit: Emit) -> ExperimentState:
-    """Return the state of the experiment once it is over."""
+    """Return the state of the experiment once it is over; one that is paused is waited for."""
     folder = home.experiment(experiment_id)
+    ledger, journal = Ledger(folder.header()), JournalFile(folder.journal_file)
     for _ in _looks(folder, emit):
-        if fold(folder.header(), folder.journal()).over:
+        for entry in journal.new():
+            ledger.enter(entry)
+        if ledger.over:
             break
     return load(folder)
 
 
-def request(home: Home, experiment_id: int, verb: str) -> ExperimentState:
-    """Ask for the end of an experiment: "kill" or "cancel". If it has no controller now, it gets one."""
+def request(home: Home, experiment_id: int, verb: Verb, trial_id: int | None = None) -> ExperimentState:
+    """Ask for "kill", "cancel", "pause" or "activate"; an experiment without a controller gets one.
+
+    Args:
+        home: Of the experiment.
+        experiment_id: Of the experiment.
+        verb: What is wanted; kill wins over cancel, and cancel over pause.
+        trial_id: End this trial alone, by "kill" or "cancel"; the others go on.
+
+    Returns:
+        The state in which the experiment was; where that leaves nothing to do, nothing was asked for.
+
+    Raises:
+        ConfigError: There is no such experiment or trial, or it cannot do that.
+    """
     folder = home.experiment(experiment_id)
-    state = fold(folder.header(), folder.journal())
-    if not state.over:
-        folder.request(verb)
+    book = Book(folder=folder)
+    state = book.state.snapshot()
+    if trial_id is not None and trial_id not in state.trials:
+        raise ConfigError(
+            f"experiment {experiment_id} has no trial {trial_id}",
+            mend=f"see `detbuild describe {experiment_id}`",
+        )
+    if state.header.local and verb == "pause":
+        raise ConfigError("a local run cannot be paused", mend="cancel it; it keeps its checkpoints")
+    if not _idle(book, verb, trial_id):
+        folder.request(verb, trial_id=trial_id)
         resume_one(folder)
     return state
 
 
+def _idle(book: Book, verb: Verb, trial_id: int | None) -> bool:
+    """Whether that is so already."""
+    state = book.state
+    if state.over or (trial_id is not None and state.trials[trial_id].ended):
+        return True
+    waiting = any(other.trial_id is None for other in book.requests())
+    return not waiting and (
+        (verb == "pause" and state.paused) or (verb == "activate" and state.stop != "pause")
+    )
+
+
 def resume(home: Home) -> tuple[int, ...]:
-    """Start a controller for every experiment that is not over and has none; return their ids."""
+    """Start a controller for every experiment that needs one and has none; return their ids."""
     return tuple(folder.id for folder in _unfinished(home) if resume_one(folder))
 
 
@@ -65,19 +104,25 @@ def resume_one(folder: ExperimentFolder) -> bool:
     if holder(folder.lock_file) is not None:
         return False
     if folder.header().local:
-        from detbuild.controller.local import settle
+        from detbuild.controller.localsearch import settle
 
         with lease(folder.lock_file):
-            settle(folder, exit_code=None)
+            settle(folder)
     else:
         start_detached(folder)
     return True
 
 
+def needs_controller(folder: ExperimentFolder) -> bool:
+    """Whether there is something to do: it is neither over nor paused, or something was asked for since."""
+    book = Book(folder=folder)
+    return not book.state.at_rest or bool(book.requests())
+
+
 def _unfinished(home: Home) -> Iterator[ExperimentFolder]:
     for number in home.ids():
         folder = home.folder(number)
-        if folder.exists and not fold(folder.header(), folder.journal()).over:
+        if folder.exists and needs_controller(folder):
             yield folder
 
 
@@ -90,6 +135,9 @@ def _looks(folder: ExperimentFolder, emit: Emit) -> Iterator[None]:
         if holder(folder.lock_file) is not None:
             seen = time.monotonic()
         elif time.monotonic() - seen > _ABSENT:
+            seen = time.monotonic()
+            if not needs_controller(folder):
+                continue
             if starts == _STARTS:
                 raise EngineError(
                     f"the controller of experiment {folder.id} does not stay alive",
@@ -97,4 +145,4 @@ def _looks(folder: ExperimentFolder, emit: Emit) -> Iterator[None]:
                 )
             emit(Warned(f"the controller of experiment {folder.id} is gone; starting another one"))
             resume_one(folder)
-            seen, starts = time.monotonic(), starts + 1
+            starts += 1

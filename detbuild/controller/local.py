@@ -1,4 +1,7 @@
-"""Runs the one trial of an experiment on this host, without a container, in the same folders as any other."""
+"""Runs the trials of an experiment on this host, one after the other, without a container.
+
+Folders, events and checkpoints are those of any other experiment.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,11 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from detbuild.launch.failure import Evidence, judge
-from detbuild.launch.plan import RunRequest, local_run_info, variables
-from detbuild.launch.restart import ending
-from detbuild.search.method import CreateTrial
-from detbuild.search.methods import search_method
-from detbuild.store import journal
+from detbuild.controller.localsearch import LocalSearch
+from detbuild.launch.plan import variables
 from detbuild.store.files import file_errors
 from detbuild.store.follow import ExperimentTail
-from detbuild.store.output import tail
-from detbuild.store.runs import read_run
-from detbuild.store.state import ExperimentState, fold, load
+from detbuild.store.state import ExperimentState, load
 from determined._run_info import RUN_DIR_VARIABLE
 from determined.exec import ENTRY
 
@@ -34,7 +31,6 @@ if TYPE_CHECKING:
     from determined._run_info import RunInfo
 
 _POLL = 0.05  # seconds
-_SIGNALS = {"cancel": signal.SIGTERM, "kill": signal.SIGKILL}
 
 
 def run_local(
@@ -45,20 +41,23 @@ def run_local(
     *,
     lease_descriptor: int,
 ) -> ExperimentState:
-    """Train to the end in a process of this host. Ctrl-C asks it to checkpoint and leave, twice kills it.
+    """Train to the end in processes of this host. Ctrl-C asks to checkpoint and leave, twice kills.
 
     Args:
         folder: Of the experiment; the caller holds its lease.
         config: As submitted.
-        environ: For the process.
+        environ: For the processes.
         emit: Told of all that happens.
-        lease_descriptor: Holds the lease; the process inherits it.
+        lease_descriptor: Holds the lease; the processes inherit it.
     """
     events = ExperimentTail(folder)
-    trial = _create_trial(folder, config)
-    process = _start(folder, config, trial, environ, lease_descriptor)
-    _watch(process, events, emit)
-    settle(folder, exit_code=process.returncode if process.returncode >= 0 else 128 - process.returncode)
+    search = LocalSearch(folder, config)
+    while (info := search.next_run()) is not None:
+        process = _start(folder, info, {**environ, **variables(config)}, lease_descriptor)
+        search.created(info)
+        _watch(search, info, process, lambda: events.emit(emit))
+        code = process.returncode
+        search.ended(info, exit_code=code if code >= 0 else 128 - code)
     events.emit(emit)
     return load(folder)
 
@@ -70,10 +69,11 @@ def run_here(
 
     Events are emitted from a thread of their own while it trains. The caller holds the experiment's lease.
     """
-    info = _intend(folder, config, _create_trial(folder, config))
-    folder.record(journal.RunCreated(trial_id=info.trial_id, run=info.run, container=""))
+    search = LocalSearch(folder, config)
     with _telling(folder, emit):
-        settle(folder, exit_code=train(info))
+        while (info := search.next_run()) is not None:
+            search.created(info)
+            search.ended(info, exit_code=train(info))
     return load(folder)
 
 
@@ -96,86 +96,38 @@ def _telling(folder: ExperimentFolder, emit: Emit) -> Iterator[None]:
         events.emit(emit)
 
 
-def settle(folder: ExperimentFolder, *, exit_code: int | None) -> None:
-    """Write down how a local run ended. It is never tried again: the person is there to see why.
-
-    Args:
-        folder: Of the experiment; the caller holds its lease.
-        exit_code: None when the process that knew it is gone.
-    """
-    state = fold(folder.header(), folder.journal())
-    stop = folder.requested()
-    for trial in state.trials.values():
-        last = trial.last_run
-        if trial.open_run is not None:
-            run_folder = folder.run(trial.id, trial.open_run.run)
-            evidence = Evidence(
-                records=read_run(run_folder, over=True),
-                exit_code=exit_code,
-                stop=stop,
-                tail=tail(run_folder),
-                kind="process",
-            )
-            last = judge(evidence, trial_id=trial.id, run=trial.open_run.run, restarts_left=0)
-            folder.record(last)
-        name, why = ending(last, stop=stop, max_restarts=0)
-        folder.record(journal.TrialFinished(trial_id=trial.id, state=name, why=why))
-        folder.record(journal.ExperimentFinished(state=name, why=why))
-    if not state.trials:
-        folder.record(journal.ExperimentFinished(state="ERROR", why="its process ended before it began"))
-
-
-def _create_trial(folder: ExperimentFolder, config: ExperimentConfig) -> CreateTrial:
-    (trial,) = (d for d in search_method(config).decide(()) if isinstance(d, CreateTrial))
-    folder.record(journal.TrialCreated(trial_id=trial.trial_id, seed=trial.seed, hparams=trial.hparams))
-    return trial
-
-
-def _intend(folder: ExperimentFolder, config: ExperimentConfig, trial: CreateTrial) -> RunInfo:
-    request = RunRequest(trial_id=trial.trial_id, run=0, trial_seed=trial.seed, hparams=trial.hparams)
-    info = local_run_info(config, request, folder, folder.header())
-    folder.prepare_run(info)
-    folder.record(journal.RunIntended(trial_id=trial.trial_id, run=0))
-    return info
-
-
 def _start(
-    folder: ExperimentFolder,
-    config: ExperimentConfig,
-    trial: CreateTrial,
-    environ: Mapping[str, str],
-    lease_descriptor: int,
+    folder: ExperimentFolder, info: RunInfo, environ: Mapping[str, str], lease_descriptor: int
 ) -> subprocess.Popen[bytes]:
-    info = _intend(folder, config, trial)
     with file_errors(folder.log_file), folder.log_file.open("ab") as log:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, str(ENTRY)],
-            env={**environ, **variables(config), RUN_DIR_VARIABLE: info.run_dir},
+            env={**environ, RUN_DIR_VARIABLE: info.run_dir},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # it is in the run's folder
             stderr=log,
             pass_fds=(lease_descriptor,),  # while it lives the experiment is held, whatever becomes of us
             start_new_session=True,  # Ctrl-C is for us
         )
-    folder.record(journal.RunCreated(trial_id=trial.trial_id, run=0, container=""))
-    return process
 
 
-def _watch(process: subprocess.Popen[bytes], events: ExperimentTail, emit: Emit) -> None:
-    """Tell what happens until the process has ended; pass on what a person asks for."""
+def _watch(
+    search: LocalSearch, info: RunInfo, process: subprocess.Popen[bytes], tell: Callable[[], None]
+) -> None:
+    """Tell what happens until the process has ended; pass on what is asked of it."""
     sent = ""
     while process.poll() is None:
         try:
-            events.emit(emit)
-            sent = _pass_on(events.folder.requested(), sent, process)
+            tell()
+            sent = _pass_on(search.listen(info), sent, process)
             time.sleep(_POLL)
         except KeyboardInterrupt:  # noqa: PERF203  (it may come at any time, and is a request)
-            events.folder.request("kill" if sent else "cancel")
-    events.emit(emit)
+            search.book.folder.request("kill" if sent else "cancel")
 
 
-def _pass_on(verb: str, sent: str, process: subprocess.Popen[bytes]) -> str:
-    if verb != sent:
+def _pass_on(stop: str, sent: str, process: subprocess.Popen[bytes]) -> str:
+    number = signal.SIGKILL if stop == "kill" else signal.SIGTERM
+    if stop and stop != sent:
         with suppress(ProcessLookupError):  # it has just ended
-            os.killpg(process.pid, _SIGNALS[verb])
-    return verb
+            os.killpg(process.pid, number)
+    return stop

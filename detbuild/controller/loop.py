@@ -1,116 +1,130 @@
 """The loop that drives one experiment: look at everything, do the next thing, wait a moment.
 
 It may die at any moment. It starts from what the journal and the engine say, and whatever changes the world
-was written down before.
+was written down before. What a look costs depends on what runs, and not on how many trials there are.
 """
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
+from detbuild.controller.conclusion import conclusion
+from detbuild.controller.heed import heed
+from detbuild.controller.search import Search
 from detbuild.controller.trial import TrialDriver
 from detbuild.controller.trouble import Trouble
 from detbuild.errors import DiskFullError, EngineError
 from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL, RUN_LABEL, TRIAL_LABEL
-from detbuild.search.method import CreateTrial, Observation, OneTrial
 from detbuild.store import journal
 
 if TYPE_CHECKING:
     from detbuild.controller.world import World
+    from detbuild.search.method import SearchMethod
 
 TICK = 0.2  # seconds between two looks; a request is answered within this time
-_STRENGTH = {"": 0, "cancel": 1, "kill": 2}
+_AT_ONCE = 32  # trials that are taken a step further at one look, besides those that run
 
 
 class Controller:
-    """Drives the experiment of one folder; the caller holds its lease."""
+    """Drives the experiment of one folder; the caller holds its lease.
 
-    def __init__(self, world: World, method: OneTrial) -> None:
+    Args:
+        world: The experiment and its machine.
+        method: The search, which was told of nothing yet.
+
+    Raises:
+        SearchError: The search decides otherwise than the journal says that it did.
+    """
+
+    def __init__(self, world: World, method: SearchMethod) -> None:
         self.world = world
-        self._method = method
+        self._search = Search(world, method, world.config)
         self._drivers: dict[int, TrialDriver] = {}
         self._trouble = Trouble(world.clock)
+        for trial in tuple(world.state.trials.values()):
+            if trial.ended and trial.released:
+                world.state.forget(trial.id)
 
     @property
     def done(self) -> bool:
-        """The experiment is over and none of its containers is left."""
-        return self.world.state.over and self.world.tidy
+        """Nothing is left to do, and none of the experiment's containers is left."""
+        return self.world.state.at_rest and self.world.tidy
 
     def run(self) -> None:
-        """Drive the experiment to its end."""
+        """Drive the experiment to its end, or until it is paused."""
         while not self.done:
-            before = self.world.state
+            before = self.world.state.entries
             self.step()
-            if self.world.state is before:  # else the next thing may be possible at once
+            if self.world.state.entries == before:  # else the next thing may be possible at once
                 self.world.clock.wait(TICK)
 
     def step(self) -> None:
         """One look at everything."""
         if not self.world.state.over:
             try:
-                self._heed_requests()
-                self._decide()
+                heed(self.world)
+                self._search.step()
+                self._conclude()
             except DiskFullError:
                 return  # the home's disk is full: nothing can be decided until there is room
         self._sweep()
-        for trial in self.world.state.trials.values():
-            if not trial.ended:
-                self._driver(trial.id).step()
+        self._drive()
 
-    def _heed_requests(self) -> None:
-        verb = self.world.folder.requested()
-        if _STRENGTH[verb] > _STRENGTH[self.world.state.stop]:
-            self.world.record(journal.StopRequested(verb=verb))
-
-    def _decide(self) -> None:
-        """Ask the search method what comes next."""
-        if self.world.state.stop and all(trial.ended for trial in self.world.state.trials.values()):
-            self._finish()
+    def _drive(self) -> None:
+        """Take the trials further: all that run, and the first of those that could."""
+        state = self.world.state
+        for trial_id in tuple(state.running):
+            self._take_further(trial_id)
+        if state.stop == "pause":
             return
-        for decision in self._method.decide(self._observations()):
-            if not isinstance(decision, CreateTrial):
-                self._finish()
-            elif not self.world.state.stop:
-                self.world.record(
-                    journal.TrialCreated(
-                        trial_id=decision.trial_id, seed=decision.seed, hparams=decision.hparams
-                    )
-                )
-
-    def _observations(self) -> tuple[Observation, ...]:
-        return tuple(Observation(trial.id, trial.ended) for trial in self.world.state.trials.values())
-
-    def _finish(self) -> None:
-        """One completed trial makes the experiment a success."""
-        trials = tuple(self.world.state.trials.values())
-        for name in ("COMPLETED", "ERROR", "CANCELED"):
-            ended = [trial for trial in trials if trial.state == name]
-            if ended:
-                self.world.record(journal.ExperimentFinished(state=name, why=ended[0].why))
+        for trial_id in tuple(islice(state.ready, _AT_ONCE)):
+            driver = self._take_further(trial_id)
+            if driver.blocked:
                 return
-        self.world.record(journal.ExperimentFinished(state="CANCELED", why="stopped before it began"))
+            if driver.resting and trial_id in state.ready:
+                state.ready.move_to_end(trial_id)
+
+    def _take_further(self, trial_id: int) -> TrialDriver:
+        driver = self._drivers.get(trial_id)
+        if driver is None:
+            driver = self._drivers[trial_id] = TrialDriver(self.world, self._search, trial_id)
+        driver.step()
+        if driver.trial.ended:
+            del self._drivers[trial_id]
+        return driver
+
+    def _conclude(self) -> None:
+        """Write down that the experiment is over or has come to rest, when it has."""
+        state = self.world.state
+        if state.running or (state.ready and state.stop != "pause"):
+            return
+        if state.stop == "pause":
+            if self.world.tidy and not state.paused:
+                self.world.record(journal.Paused())
+        elif state.living == 0 and (state.finishing or state.ending):
+            self.world.record(conclusion(state))
+        elif not state.ending:
+            self._search.stalled()
 
     def _sweep(self) -> None:
         """Remove the containers of runs that are over, also those that an earlier controller left."""
         if self.world.tidy or self._trouble.pausing:
             return
+        state = self.world.state
         labels = {HOME_LABEL: self.world.home_id, EXPERIMENT_LABEL: str(self.world.folder.id)}
-        going = {
-            (str(trial.id), str(trial.open_run.run))
-            for trial in self.world.state.trials.values()
-            if trial.open_run is not None
-        }
+        open_runs = [(id_, state.trials[id_].open_run) for id_ in state.running]
+        going = {(str(id_), str(run.run)) for id_, run in open_runs if run is not None}
         try:
-            for container in self.world.engine.find(labels):
-                if (container.labels.get(TRIAL_LABEL, ""), container.labels.get(RUN_LABEL, "")) not in going:
-                    self.world.engine.remove(container.id)
+            removals = [
+                self.world.hands.remove(container.id)
+                for container in self.world.engine.find(labels)
+                if (container.labels.get(TRIAL_LABEL, ""), container.labels.get(RUN_LABEL, "")) not in going
+            ]
+            for removal in removals:
+                removal.result()
         except EngineError:
             self._trouble.met()
         else:
             self._trouble.gone()
             self.world.tidy = True
-
-    def _driver(self, trial_id: int) -> TrialDriver:
-        if trial_id not in self._drivers:
-            self._drivers[trial_id] = TrialDriver(self.world, trial_id)
-        return self._drivers[trial_id]

@@ -5,20 +5,24 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
+from detbuild.controller.ears import Ears, by_policies, matched
+from detbuild.controller.reported import run_request
 from detbuild.errors import DiskFullError, EngineError
 from detbuild.launch.failure import Evidence, Outcome, judge
 from detbuild.launch.gpus import LABEL, Gpu, choose, free, held
-from detbuild.launch.plan import RunRequest, container_name, grace, plan_run
+from detbuild.launch.plan import container_name, grace, plan_run
 from detbuild.store import journal
 from detbuild.store.output import TAIL_LINES, tail
-from detbuild.store.progress import Goal, trial_progress
-from detbuild.store.reader import RecordFile
-from detbuild.store.runs import RunRecords, extended
-from detbuild.store.state import TrialState, run_records
+from detbuild.store.states import stronger
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from detbuild.controller.search import Search
     from detbuild.controller.world import World
     from detbuild.engine.protocol import ContainerState
+    from detbuild.store.runs import RunRecords
+    from detbuild.store.states import TrialState
 
 _LOOK = 1.0  # seconds between two questions to the engine about a container that runs
 _LOOK_FOR_GPUS = 2.0  # seconds between two tries of a run that waits: any number of experiments may
@@ -30,18 +34,19 @@ _AGAIN = 5.0  # seconds after which a SIGKILL without effect is sent again
 class RunDriver:
     """What it keeps in memory may be lost at any moment: it only spares looks at files and engine."""
 
-    def __init__(self, world: World, trial_id: int, run: int) -> None:
+    def __init__(self, world: World, search: Search, trial_id: int, run: int) -> None:
         self.world = world
         self.trial_id = trial_id
         self.run = run
         self.folder = world.folder.run(trial_id, run)
-        self._file = RecordFile(self.folder.events, self.folder.name)
-        self._records = RunRecords()
+        self._ears = Ears(world, search, world.policies, trial_id=trial_id, run=run)
         self._first_look = world.clock.now()
         self._look_at = self._first_look
         self._sent: dict[str, float] = {}  # signal -> when
+        self._starting: Future[None] | None = None
         self._refusals = 0
         self._launch_at = self._first_look
+        self._freed = world.freed
         self._waits_for = ""
 
     @property
@@ -52,10 +57,16 @@ class RunDriver:
     def trial(self) -> TrialState:
         return self.world.state.trials[self.trial_id]
 
+    @property
+    def stop(self) -> str:
+        """What it is asked to end for: kill, cancel, search, pause or ""."""
+        return stronger(self.world.state.stop, self.trial.stop)
+
     def launch(self) -> str:
         """Create the container and start it; say what it has to wait for, or ""."""
         now = self.world.clock.now()
-        if now >= self._launch_at:
+        if now >= self._launch_at or self._freed != self.world.freed:
+            self._freed = self.world.freed
             self._waits_for = self._launch()
             self._launch_at = now + _LOOK_FOR_GPUS
         return self._waits_for
@@ -77,23 +88,32 @@ class RunDriver:
         return self._start(found.id)
 
     def abandon(self) -> None:
-        """A person asked for the end before the run had begun."""
-        outcome = Outcome.KILLED if self.world.state.stop == "kill" else Outcome.PREEMPTED
-        self._finish(journal.RunFinished(trial_id=self.trial_id, run=self.run, outcome=outcome.value))
+        """The end was asked for before the run had begun."""
+        outcome = Outcome.KILLED if self.stop == "kill" else Outcome.PREEMPTED
+        self._finish(
+            journal.RunFinished(
+                trial_id=self.trial_id,
+                run=self.run,
+                outcome=outcome.value,
+                asked=self.stop,
+                retry=self.stop == "pause",
+            )
+        )
 
     def watch(self, container: str) -> str:
         """Look after the container; say what is in the way, or ""."""
-        self._records = extended(self._records, self._file.new())
+        self._ears.listen()
         self._signal(container)
-        if self.world.clock.now() < self._look_at and self._records.exited is None:
-            return ""
+        if self.world.clock.now() < self._look_at and self._ears.records.exited is None:
+            return matched(self._ears.run)
         self._look_at = self.world.clock.now() + _LOOK
         state = self.world.engine.inspect(container)
         if state is not None and state.status == "created":
             return self._start_or_abandon(container)
         if state is None or state.ended:
             self._end(state)
-        return ""
+            return ""
+        return matched(self._ears.run)
 
     def _create(self) -> tuple[str, str]:
         """Return the container's id, or why there can be none yet."""
@@ -101,9 +121,10 @@ class RunDriver:
             gpus, why = self._free_gpus()
             if why:
                 return "", why
-            info, spec = plan_run(self.world.config, self._request(gpus), self.world.place())
+            request = run_request(self.world, self.trial, self.run, gpus)
+            info, spec = plan_run(self.world.config, request, self.world.place())
             self.world.folder.prepare_run(info)
-            self.world.record(journal.RunIntended(trial_id=self.trial_id, run=self.run))
+            self.world.record(journal.RunIntended(trial_id=self.trial_id, run=self.run, leg=self.trial.leg))
             try:
                 return self.world.engine.create(spec), ""
             except EngineError as error:
@@ -124,29 +145,18 @@ class RunDriver:
             return chosen, ""
         return (), f"waits for {slots} free GPU{'s'[: slots > 1]}: {free(gpus, taken)}"
 
-    def _request(self, gpus: tuple[Gpu, ...]) -> RunRequest:
-        trial, header = self.trial, self.world.state.header
-        goal = Goal(header.metric, smaller_is_better=header.smaller_is_better)
-        progress = trial_progress(run_records(self.world.folder, trial), goal)
-        return RunRequest(
-            trial_id=trial.id,
-            run=self.run,
-            trial_seed=trial.seed,
-            hparams=trial.hparams,
-            gpus=gpus,
-            checkpoints=tuple(c.uuid for c in progress.checkpoints),
-            best_validation=goal.value(progress.best) if progress.best else None,
-        )
-
     def _start_or_abandon(self, container: str) -> str:
-        if self.world.state.stop:
+        if self.stop and self._starting is None:
             self.abandon()
             return ""
         return self._start(container)
 
     def _start(self, container: str) -> str:
         try:
-            self.world.engine.start(container)
+            starting = self._starting or self.world.hands.start(container)
+            self._starting = None if starting.done() else starting
+            if starting.done():
+                starting.result()
         except EngineError as error:
             return self._refused(error)
         return ""
@@ -172,17 +182,17 @@ class RunDriver:
         return ""
 
     def _signal(self, container: str) -> None:
-        stop, now = self.world.state.stop, self.world.clock.now()
+        stop, now = self.stop, self.world.clock.now()
         overdue = now - self._sent.get("SIGTERM", now) > grace(self.world.config)
         if stop == "kill" or overdue:
             if now - self._sent.get("SIGKILL", -_AGAIN) >= _AGAIN:
                 self._send(container, "SIGKILL")
-        elif stop == "cancel" and "SIGTERM" not in self._sent and self._listens(now):
+        elif stop and "SIGTERM" not in self._sent and self._listens(now):
             self._send(container, "SIGTERM")
 
     def _listens(self, now: float) -> bool:
         """Process 1 of a container loses a signal for which it has set no handler yet."""
-        return self._records.started or now - self._first_look > _SETTLE
+        return self._ears.records.started or now - self._first_look > _SETTLE
 
     def _send(self, container: str, signal: str) -> None:
         self.world.engine.signal(container, signal)
@@ -190,18 +200,20 @@ class RunDriver:
 
     def _end(self, state: ContainerState | None) -> None:
         engine = self.world.ask_engine()
-        records = extended(self._records, self._file.rest())
+        self._ears.listen(over=True)
+        records = self._ears.records
         left = self.world.config.max_restarts - self.trial.restarts
         evidence = Evidence(
             records=records,
             exit_code=state.exit_code if state else None,
             oom_killed=state.oom_killed if state else False,
             engine_error=state.error if state else "",
-            stop=self.world.state.stop,
+            stop=self.stop,
             memory=engine.memory,
             tail=self._last_words(state, records),
         )
-        self._finish(judge(evidence, trial_id=self.trial_id, run=self.run, restarts_left=left))
+        finished = judge(evidence, trial_id=self.trial_id, run=self.run, restarts_left=left)
+        self._finish(by_policies(finished, self._ears.run))
 
     def _last_words(self, state: ContainerState | None, records: RunRecords) -> tuple[str, ...]:
         """The end of its output; where the harness did not get to keep any, what the engine has of it."""
@@ -213,3 +225,4 @@ class RunDriver:
         """Write it down; from now on the container may be swept away."""
         self.world.record(finished)
         self.world.tidy = False
+        self.world.freed += 1

@@ -6,9 +6,13 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detbuild.controller.book import Book
 from detbuild.controller.clock import SystemClock
+from detbuild.controller.hands import AT_ONCE
+from detbuild.controller.heed import take_up
 from detbuild.controller.lease import lease
 from detbuild.controller.loop import Controller
 from detbuild.controller.world import World
@@ -17,27 +21,34 @@ from detbuild.launch.gpus import exclusive, lock_file
 from detbuild.search.methods import search_method
 from detbuild.store.files import file_errors
 from detbuild.store.home import Home
-from detbuild.store.submitted import config_of
+from detbuild.store.submitted import config_of, search_config_of
 
 if TYPE_CHECKING:
     from detbuild.engine.protocol import Engine, EngineInfo
     from detbuild.store.folder import ExperimentFolder
 
 
-def controller_of(folder: ExperimentFolder, engine: Engine, info: EngineInfo | None = None) -> Controller:
-    """Read everything that a controller needs from the experiment's folder; `info` spares it a question."""
-    config = config_of(folder)
+def controller_of(
+    folder: ExperimentFolder, engine: Engine, info: EngineInfo | None = None, *, hands: int = AT_ONCE
+) -> Controller:
+    """Read everything that a controller needs from the experiment's folder; `info` spares it a question.
+
+    The caller holds the lease: what was asked for meanwhile is taken up here, and may change the config.
+    """
+    take_up(Book(folder=folder))
     world = World(
         folder=folder,
         engine=engine,
-        config=config,
+        config=config_of(folder),
         home_id=Home.open(folder.path.parent.parent).id,
         clock=SystemClock(),
         nvidia_smi=nvidia_smi,
         gpu_lock=lambda: exclusive(lock_file()),
         info=info,
+        pairs_of_hands=hands,
     )
-    return Controller(world, search_method(config))
+    context_dir = Path(world.state.header.context_dir)
+    return Controller(world, search_method(search_config_of(folder), context_dir))
 
 
 def first_steps(folder: ExperimentFolder, engine: Engine, info: EngineInfo) -> None:
@@ -46,7 +57,7 @@ def first_steps(folder: ExperimentFolder, engine: Engine, info: EngineInfo) -> N
     The controller that comes after adopts the container as it would after a crash.
     """
     with suppress(LeaseError), lease(folder.lock_file):  # another one may have been quicker
-        controller = controller_of(folder, engine, info)
+        controller = controller_of(folder, engine, info, hands=1)
         controller.step()
 
 

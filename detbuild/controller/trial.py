@@ -10,13 +10,16 @@ from detbuild.controller.run import RunDriver
 from detbuild.controller.trouble import Trouble
 from detbuild.errors import DiskFullError, EngineError
 from detbuild.launch.failure import Outcome
-from detbuild.launch.restart import ending, pause
+from detbuild.launch.restart import End, Launch, TellLeg, Wait, next_step, pause
 from detbuild.store import journal
-from detbuild.store.state import TrialState, run_records
+from detbuild.store.state import run_records
+from detbuild.store.states import stronger
 from detbuild.store.storage import checkpoint_storage
 
 if TYPE_CHECKING:
+    from detbuild.controller.search import Search
     from detbuild.controller.world import World
+    from detbuild.store.states import TrialState
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +32,17 @@ class _Break:
 
 
 class TrialDriver:
-    """Nothing that must survive a crash is kept here: the journal says where to go on."""
+    """Nothing that must survive a crash is kept here: the journal says where to go on.
 
-    def __init__(self, world: World, trial_id: int) -> None:
+    `blocked`: what the trial waits for, the trials after it would wait for too. `resting`: it waits for
+    something of its own.
+    """
+
+    def __init__(self, world: World, search: Search, trial_id: int) -> None:
         self.world = world
+        self.search = search
         self.trial_id = trial_id
+        self.blocked = self.resting = False
         self._driver: RunDriver | None = None
         self._trouble = Trouble(world.clock)
         self._break: _Break | None = None
@@ -44,20 +53,22 @@ class TrialDriver:
 
     def step(self) -> None:
         """Do the next thing; while the infrastructure is in the way, say so and try again later."""
-        if self._trouble.pausing:
+        self.blocked = self._trouble.pausing
+        if self.blocked:
             return
         try:
             why = self._next()
         except EngineError as error:
             why = f"{error}; {error.mend}" if error.mend else str(error)
             self._trouble.met()
+            self.blocked = True
         else:
             self._trouble.gone()
         self._say(why)
 
     def _say(self, why: str) -> None:
         """Let everybody see what the trial waits for."""
-        if self.trial.ended or self.trial.why == why:
+        if self.trial.ended or self.trial.state == "WAITING" or self.trial.why == why:
             return
         try:
             self.world.record(journal.Waiting(trial_id=self.trial_id, why=why))
@@ -72,25 +83,44 @@ class TrialDriver:
         driver = self._driver_of(run.run)
         if run.created:
             return driver.watch(run.container)
-        if self.world.state.stop:
+        if driver.stop:
             driver.abandon()
             return ""
-        return driver.launch()
+        return self._launch(driver)
 
     def _driver_of(self, run: int) -> RunDriver:
         if self._driver is None or self._driver.run != run:
-            self._driver = RunDriver(self.world, self.trial_id, run)
+            self._driver = RunDriver(self.world, self.search, self.trial_id, run)
         return self._driver
 
     def _between_runs(self) -> str:
-        trial, stop = self.trial, self.world.state.stop
-        last = trial.last_run
-        if stop or (last is not None and not last.retry):
-            state, why = ending(last, stop=stop, max_restarts=self.world.config.max_restarts)
-            self.world.record(journal.TrialFinished(trial_id=trial.id, state=state, why=why))
+        trial, state = self.trial, self.world.state
+        self.resting = False
+        if state.stop == "pause":
             return ""
-        why = self._pause(last)
-        return why or self._driver_of(len(trial.runs)).launch()
+        step = next_step(
+            trial,
+            stop=stronger(state.stop, trial.stop),
+            watches=self.search.watches,
+            max_restarts=self.world.config.max_restarts,
+        )
+        match step:
+            case End(state=name, why=why):
+                self.world.record(journal.TrialFinished(trial_id=trial.id, state=name, why=why))
+            case TellLeg():
+                self.search.leg_done(trial.id)
+            case Launch(after=failure):
+                why = self._pause(failure)
+                self.resting = bool(why)
+                return why or self._launch(self._driver_of(len(trial.runs)))
+            case Wait():
+                self.resting = True
+        return ""
+
+    def _launch(self, driver: RunDriver) -> str:
+        why = driver.launch()
+        self.blocked = bool(why)
+        return why
 
     def _pause(self, last: journal.RunFinished | None) -> str:
         """Return why the next run has to wait, or "" when it may start now."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from detbuild.controller.book import Book
+from detbuild.controller.hands import Hands
+from detbuild.controller.policies import Policy, policies_of
 from detbuild.errors import EngineError
 from detbuild.launch.gpus import Gpu, discover
 from detbuild.launch.plan import Place, user_of
-from detbuild.store.state import ExperimentState, advance, fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,32 +19,30 @@ if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.controller.clock import Clock
     from detbuild.engine.protocol import Engine, EngineInfo
-    from detbuild.store.folder import ExperimentFolder
-    from detbuild.store.journal import Fact
 
 
 @dataclass(kw_only=True, slots=True)
-class World:
-    """`state` is never ahead of the journal on disk."""
+class World(Book):
+    """The books of the experiment, and the machine that it runs on."""
 
-    folder: ExperimentFolder
     engine: Engine
     config: ExperimentConfig
     home_id: str
     clock: Clock
     nvidia_smi: Callable[[], str]  # what `nvidia-smi -L` says, "" without one
     gpu_lock: Callable[[], AbstractContextManager[None]]
-    state: ExperimentState = field(init=False)
+    pairs_of_hands: int = 1  # how many long calls of the engine go on at once
+    hands: Hands = field(init=False)
+    policies: tuple[Policy, ...] = field(init=False)  # that runs' output is looked through for
     info: EngineInfo | None = None  # what the engine said last of itself
     image: str = ""  # in the place of the header's, if that is gone
     tidy: bool = False  # no container of a run that is over is left
+    freed: int = 0  # how many runs have ended, and so may have made room for others
 
     def __post_init__(self) -> None:
-        self.state = fold(self.folder.header(), self.folder.journal())
-
-    def record(self, fact: Fact) -> None:
-        """Write the fact down, then believe it."""
-        self.state = advance(self.state, self.folder.record(fact))
+        Book.__post_init__(self)
+        self.hands = Hands(self.engine, self.pairs_of_hands)
+        self.policies = policies_of(self.config)
 
     def ask_engine(self) -> EngineInfo:
         """Ask the engine about itself.

@@ -60,7 +60,7 @@ class Evidence:
     exit_code: int | None  # of the container or the local process; None when it is gone
     oom_killed: bool = False  # the engine's flag
     engine_error: str = ""  # the engine's words when the container could not start
-    stop: str = ""  # "kill" or "cancel" when a person asked for the end
+    stop: str = ""  # kill, cancel, search or pause: what it was asked to end for
     memory: int = 0  # bytes that the run could use; 0 when unknown
     tail: tuple[str, ...] = ()
     kind: str = "container"  # what ran it, for people
@@ -77,7 +77,8 @@ def judge(evidence: Evidence, *, trial_id: int, run: int, restarts_left: int) ->
     """Classify a run that is over and say whether it is to be tried again."""
     verdict = classify(evidence)
     outcome = verdict.outcome
-    retry = outcome.may_retry and not evidence.stop and (restarts_left > 0 or not outcome.counts)
+    wanted = evidence.stop in {"", "pause"}
+    retry = outcome.may_retry and wanted and (restarts_left > 0 or not outcome.counts)
     code, name = _exit(evidence)
     return RunFinished(
         trial_id=trial_id,
@@ -85,6 +86,7 @@ def judge(evidence: Evidence, *, trial_id: int, run: int, restarts_left: int) ->
         outcome=outcome.value,
         counts=outcome.counts,
         retry=retry,
+        asked=evidence.stop,
         exit_code=code,
         signal=name,
         message=verdict.message,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from detbuild.config.environment import DeviceKind
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.store.folder import ExperimentFolder, Header
+    from determined._run_info import Length
 
 RUN_DIR: Final = "/run/detbuild/run"
 HOME_LABEL: Final = "detbuild.home"
@@ -34,7 +35,10 @@ class RunRequest:
     trial_seed: int
     hparams: Mapping[str, object] = field(default_factory=dict)
     gpus: tuple[Gpu, ...] = ()
+    length: Length | None = None  # to train to, in total
+    milestones: tuple[int, ...] = ()
     checkpoints: tuple[str, ...] = ()  # the trial's own, newest first
+    source: tuple[str, ...] = ()  # those of the trial that it was made from, newest first
     best_validation: float | None = None
 
 
@@ -125,8 +129,8 @@ def _info(
     context_dir: str,
     checkpoint_dir: str,
 ) -> RunInfo:
-    source = config.searcher.source_checkpoint_uuid
-    warm_start = source is not None and not request.checkpoints
+    named = config.searcher.source_checkpoint_uuid
+    source = request.source or ((named,) if named else ())
     return RunInfo(
         experiment_id=header.id,
         trial_id=request.trial_id,
@@ -138,12 +142,13 @@ def _info(
         context_dir=context_dir,
         context_name=header.context_name,
         checkpoint_dir=checkpoint_dir,
-        max_length=config.searcher.max_length,
+        max_length=request.length,
+        milestones=request.milestones,
         hparams=request.hparams,
         config=_told(config),
         test_mode=header.test_mode,
-        checkpoints=(source,) if warm_start and source else request.checkpoints,
-        warm_start=warm_start,
+        checkpoints=request.checkpoints or source,
+        warm_start=bool(source) and not request.checkpoints,
         best_validation=request.best_validation,
         gpu_ids=tuple(gpu.id for gpu in request.gpus),
     )

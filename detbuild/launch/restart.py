@@ -1,15 +1,18 @@
-"""When a trial is run again after a run that did not complete, and how the trial ends when it is not."""
+"""What comes next for a trial between two runs: another run, a word to the search, or its end."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from detbuild.decisions import TrialEnd
 from detbuild.launch.failure import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from detbuild.store.journal import RunFinished
+    from detbuild.store.states import TrialState
 
 _FIRST_PAUSE = 1.0  # seconds
 _LONGEST_PAUSE = 60.0
@@ -17,13 +20,97 @@ _FULL_DISK_PAUSE = (
     30.0,
     600.0,
 )  # the controller looks for room meanwhile and goes on at once when there is some
+_STOPPED_BY_SEARCH = "stopped by the search"
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Another run."""
+
+    after: RunFinished | None  # the failure that it follows; None: nothing went wrong
+
+
+@dataclass(frozen=True, slots=True)
+class TellLeg:
+    """The search waits for the result of the leg."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The search has not said what it wants."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    state: str
+    why: str = ""
+
+
+def next_step(
+    trial: TrialState, *, stop: str, watches: bool, max_restarts: int
+) -> Launch | TellLeg | Wait | End:
+    """Decide it.
+
+    Args:
+        trial: One without an open run, and not ended.
+        stop: What it was asked to end for: kill, cancel, search, or "".
+        watches: The search hears of validations as they come, so that the end of a leg tells it nothing new.
+        max_restarts: Of the config.
+    """
+    run = trial.runs[-1] if trial.runs else None
+    last = run.finished if run else None
+    outcome = Outcome(last.outcome) if last else None
+    done = run is not None and outcome is Outcome.COMPLETED and run.leg == trial.leg
+    told = watches or trial.released or trial.legs_told >= trial.leg
+    if done and told and (watches or trial.released or trial.closed):
+        return End("COMPLETED", last.message if last else "")
+    if outcome in {Outcome.STOPPED, Outcome.INVALID_HP} and last:
+        return End("COMPLETED", last.message)
+    if stop:
+        return End(*_stopped(stop))
+    if done:
+        return Wait() if told else TellLeg()
+    if run is None or last is None or outcome is Outcome.COMPLETED or run.run < trial.since:
+        asked = trial.leg > trial.legs_told or trial.released
+        return Launch(None) if asked else _unasked(trial)
+    return Launch(last) if last.retry else End(*_failed(trial, last, max_restarts))
+
+
+def _unasked(trial: TrialState) -> Wait | End:
+    return End("COMPLETED") if trial.closed else Wait()
+
+
+def _stopped(stop: str) -> tuple[str, str]:
+    if stop == "search":
+        return "COMPLETED", _STOPPED_BY_SEARCH
+    return "CANCELED", "killed on request" if stop == "kill" else "cancelled on request"
+
+
+def _failed(trial: TrialState, last: RunFinished, max_restarts: int) -> tuple[str, str]:
+    if Outcome(last.outcome) in {Outcome.KILLED, Outcome.PREEMPTED}:
+        return "CANCELED", last.message
+    spent = last.counts and 0 < max_restarts <= trial.restarts
+    return "ERROR", f"{last.message}, after {max_restarts} restarts" if spent else last.message
+
+
+def end_of(trial: TrialState) -> TrialEnd:
+    """Why a trial that is over has ended, in the words of the search."""
+    outcome = trial.last_run.outcome if trial.last_run else ""
+    if trial.state == "CANCELED":
+        return TrialEnd.CANCELED
+    if trial.state == "ERROR":
+        return TrialEnd.ERRORED
+    if trial.stop == "search":
+        return TrialEnd.COMPLETED
+    named = {Outcome.INVALID_HP.value: TrialEnd.INVALID_HP, Outcome.STOPPED.value: TrialEnd.STOPPED}
+    return named.get(outcome, TrialEnd.COMPLETED)
 
 
 def pause(finished: Sequence[RunFinished]) -> float:
     """Seconds to wait before the next run: none after a user's error, ever more if engine or disk fail."""
     failures = 0
     for run in reversed(finished):
-        if run.counts:
+        if run.counts or run.asked or Outcome(run.outcome).succeeded:
             break
         failures += 1
     if not failures:
@@ -31,16 +118,3 @@ def pause(finished: Sequence[RunFinished]) -> float:
     full = finished[-1].outcome == Outcome.DISK_FULL.value
     first, longest = _FULL_DISK_PAUSE if full else (_FIRST_PAUSE, _LONGEST_PAUSE)
     return float(min(longest, first * 2.0 ** min(failures - 1, 20)))
-
-
-def ending(last: RunFinished | None, *, stop: str, max_restarts: int) -> tuple[str, str]:
-    """The state of a trial that is not run again, and why."""
-    outcome = Outcome(last.outcome) if last else None
-    if outcome and outcome.succeeded and last:
-        return "COMPLETED", last.message
-    if stop or outcome in {Outcome.KILLED, Outcome.PREEMPTED}:
-        return "CANCELED", "killed on request" if stop == "kill" else "cancelled on request"
-    if last is None:
-        return "ERROR", "it never ran"
-    spent = f", after {max_restarts} restarts" if last.counts and max_restarts else ""
-    return "ERROR", f"{last.message}{spent}"

@@ -1,43 +1,13 @@
-"""What a search method is: observations in, decisions out. It starts nothing and stores nothing."""
+"""What a search method is: events in, decisions out. It starts nothing and stores nothing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from detbuild.decisions import Action, SearchEvent
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """One trial as a search method sees it."""
-
-    trial_id: int
-    ended: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CreateTrial:
-    trial_id: int  # 1, 2, 3 ... within the experiment
-    seed: int
-    hparams: Mapping[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """No trial is left to run and none will be created."""
-
-
-Decision = CreateTrial | Finish
-
-
-class OneTrial(Protocol):
-    """Asked again and again with all there is to know: equal observations give equal decisions."""
-
-    def decide(self, trials: Sequence[Observation]) -> Sequence[Decision]: ...
 
 
 class SearchMethod(Protocol):
@@ -50,7 +20,7 @@ class SearchMethod(Protocol):
     def watches(self) -> bool:
         """What it is told of as `Validated`.
 
-        True: every validation, as it comes. False: for each `Train` one, when the run has done what it asked for.
+        True: every validation, as it comes. False: one for each `Train`, when its run has done what it asked.
         """
 
     @property

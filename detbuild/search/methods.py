@@ -2,28 +2,239 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
 
+from detbuild.config import searcher as configs
+from detbuild.config.lengths import UNITS
 from detbuild.errors import ConfigError
-from detbuild.search.single import Single
+from detbuild.search.adaptive import adaptive
+from detbuild.search.adaptive_asha import adaptive_asha
+from detbuild.search.adaptive_simple import adaptive_simple
+from detbuild.search.async_halving import AsyncHalving, Halving, StoppingHalving
+from detbuild.search.base import Search, Trials
+from detbuild.search.brackets import asha_brackets, bracket_rungs
+from detbuild.search.custom import CustomSearch
+from detbuild.search.grid import grid_search
+from detbuild.search.optuna import OptunaSearch
+from detbuild.search.pbt import Pbt
+from detbuild.search.random import random_search
+from detbuild.search.single import single_search
+from detbuild.search.sync_halving import SyncHalving, planned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.search.method import OneTrial
+    from detbuild.search.base import Policy
+    from detbuild.search.method import SearchMethod
+    from determined._run_info import Length
+
+S = TypeVar("S")
 
 
-def _single(config: ExperimentConfig) -> OneTrial:
-    return Single(config.hyperparameters, config.reproducibility.experiment_seed or 0)
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What a search is made of."""
+
+    config: ExperimentConfig
+    context_dir: Path | None  # where the module of a custom search is found
+
+    @property
+    def seed(self) -> int:
+        return self.config.reproducibility.experiment_seed or 0
+
+    @property
+    def trials(self) -> Trials:
+        return Trials(self.config.hyperparameters, self.seed)
+
+    def searcher(self, kind: type[S]) -> S:
+        assert isinstance(self.config.searcher, kind)
+        return self.config.searcher
+
+    def search(self, policy: Policy) -> Search:
+        return Search(policy, smaller_is_better=self.config.searcher.smaller_is_better)
 
 
-METHODS: Final[Mapping[str, Callable[[ExperimentConfig], OneTrial]]] = {"single": _single}
+def _single(given: _Given) -> SearchMethod:
+    return given.search(single_search(given.trials, length=given.config.searcher.max_length))
 
 
-def search_method(config: ExperimentConfig) -> OneTrial:
-    """Raise ConfigError for a method that is not here."""
-    name = config.searcher.name
-    if name not in METHODS:
-        raise ConfigError(f"searcher.name: {name} cannot run", mend=f"use one of {', '.join(METHODS)}")
-    return METHODS[name](config)
+def _random(given: _Given) -> SearchMethod:
+    searcher = given.searcher(configs.Random)
+    policy = random_search(
+        given.trials,
+        max_trials=searcher.max_trials,
+        max_concurrent_trials=searcher.max_concurrent_trials,
+        length=searcher.max_length,
+    )
+    return given.search(policy)
+
+
+def _grid(given: _Given) -> SearchMethod:
+    searcher = given.searcher(configs.Grid)
+    policy = grid_search(
+        given.trials, max_concurrent_trials=searcher.max_concurrent_trials, length=searcher.max_length
+    )
+    return given.search(policy)
+
+
+def _async_halving(given: _Given) -> SearchMethod:
+    searcher = given.searcher(configs.AsyncHalving)
+    length, unit = _top(searcher)
+    form = StoppingHalving if _stops(searcher) else AsyncHalving
+    halving = Halving(
+        num_rungs=searcher.num_rungs,
+        length=length,
+        unit=unit,
+        divisor=searcher.divisor,
+        max_trials=searcher.max_trials,
+        max_concurrent_trials=searcher.max_concurrent_trials,
+    )
+    return given.search(form(given.trials, halving))
+
+
+def _adaptive_asha(given: _Given) -> SearchMethod:
+    searcher = given.searcher(configs.AdaptiveAsha)
+    length, unit = _top(searcher)
+    brackets = asha_brackets(
+        mode=searcher.mode,
+        given=searcher.bracket_rungs,
+        max_rungs=searcher.max_rungs,
+        length=length,
+        divisor=searcher.divisor,
+        max_trials=searcher.max_trials,
+        max_concurrent_trials=searcher.max_concurrent_trials,
+    )
+    policy = adaptive_asha(
+        given.trials,
+        brackets,
+        length=length,
+        unit=unit,
+        divisor=searcher.divisor,
+        stopping=_stops(searcher),
+    )
+    return given.search(policy)
+
+
+def _sync_halving(given: _Given) -> SearchMethod:
+    searcher = given.searcher(configs.SyncHalving)
+    length = _max_length(searcher)
+    stages = planned(
+        num_rungs=searcher.num_rungs,
+        length=length.count,
+        budget=_budget(searcher, length),
+        divisor=searcher.divisor,
+    )
+    return given.search(SyncHalving(given.trials, stages, length.unit))
+
+
+def _adaptive(given: _Given) -> SearchMethod:
+    searcher = given.searcher(configs.Adaptive)
+    length = _max_length(searcher)
+    chosen = sorted(searcher.bracket_rungs, reverse=True)
+    policy = adaptive(
+        given.trials,
+        chosen or bracket_rungs(searcher.mode, searcher.max_rungs),
+        length=length,
+        budget=_budget(searcher, length),
+        divisor=searcher.divisor,
+    )
+    return given.search(policy)
+
+
+def _adaptive_simple(given: _Given) -> SearchMethod:
+    searcher = given.searcher(configs.AdaptiveSimple)
+    policy = adaptive_simple(
+        given.trials,
+        bracket_rungs(searcher.mode, searcher.max_rungs),
+        length=_max_length(searcher),
+        max_trials=searcher.max_trials,
+        divisor=searcher.divisor,
+    )
+    return given.search(policy)
+
+
+def _pbt(given: _Given) -> SearchMethod:
+    return given.search(Pbt(given.trials, given.searcher(configs.PopulationBased)))
+
+
+def _custom(given: _Given) -> SearchMethod:
+    return CustomSearch(given.trials, given.searcher(configs.Custom), given.seed, given.context_dir)
+
+
+def _optuna(given: _Given) -> SearchMethod:
+    return OptunaSearch(given.trials, given.searcher(configs.Optuna), given.seed)
+
+
+METHODS: Final[Mapping[str, Callable[[_Given], SearchMethod]]] = {
+    "single": _single,
+    "random": _random,
+    "grid": _grid,
+    "async_halving": _async_halving,
+    "adaptive_asha": _adaptive_asha,
+    "sync_halving": _sync_halving,
+    "adaptive": _adaptive,
+    "adaptive_simple": _adaptive_simple,
+    "pbt": _pbt,
+    "custom": _custom,
+    "optuna": _optuna,
+}
+
+
+def search_method(config: ExperimentConfig, context_dir: Path | None = None) -> SearchMethod:
+    """The search of an experiment, at its start.
+
+    Args:
+        config: complete, with its seed.
+        context_dir: the user's own directory, from which the hook of a custom search is imported.
+
+    Raises:
+        ConfigError: What the method needs is not in the config, or not installed.
+    """
+    return METHODS[config.searcher.name](_Given(config, context_dir))
+
+
+def time_metric(config: ExperimentConfig) -> str:
+    """What `Validated.time` counts: `batches`, `records`, `epochs`, or a validation metric of that name."""
+    searcher = config.searcher
+    if isinstance(searcher, configs.PopulationBased):
+        return searcher.length_per_round.unit
+    named: str | None = getattr(searcher, "time_metric", None)
+    return named or (searcher.max_length.unit if searcher.max_length else UNITS[0])
+
+
+def _stops(searcher: configs.AsyncHalving | configs.AdaptiveAsha) -> bool:
+    """Which form of ASHA: by `max_time` always the stopping one, as in Determined since 0.38."""
+    return searcher.stop_once or searcher.max_length is None or searcher.max_time is not None
+
+
+def _top(searcher: configs.AsyncHalving | configs.AdaptiveAsha) -> tuple[int, str]:
+    """The length of the top rung, and its unit."""
+    if searcher.max_time is not None and searcher.time_metric is not None:
+        return searcher.max_time, searcher.time_metric
+    alone = searcher.max_time is not None or searcher.time_metric is not None
+    if searcher.max_length is None or alone:
+        raise ConfigError(
+            f"searcher: {searcher.name} needs max_length, or max_time and time_metric together",
+            mend=f"add `max_length: {{{UNITS[0]}: 1000}}`, or `max_time: 1000` and `time_metric: {UNITS[0]}`",
+        )
+    return searcher.max_length.count, searcher.max_length.unit
+
+
+def _max_length(searcher: configs.SyncHalving | configs.Adaptive | configs.AdaptiveSimple) -> Length:
+    if searcher.max_length is None:
+        raise ConfigError(
+            f"searcher: {searcher.name} needs max_length", mend="add `max_length: {batches: 1000}`"
+        )
+    return searcher.max_length
+
+
+def _budget(searcher: configs.SyncHalving | configs.Adaptive, length: Length) -> int:
+    if searcher.budget.unit != length.unit:
+        raise ConfigError(
+            f"searcher.budget: is in {searcher.budget.unit} and max_length in {length.unit}",
+            mend="give both in the same unit",
+        )
+    return searcher.budget.count

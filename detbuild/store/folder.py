@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from detbuild.errors import ConfigError, EngineError
 from detbuild.store import journal
 from detbuild.store.files import file_errors, write_all_synced
+from detbuild.store.requests import Inbox
 from determined._run_info import EVENTS_FILE, STDERR_FILE, STDOUT_FILE, RunInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-VERBS = ("kill", "cancel")  # the first asked for wins over the later ones in this order
+    from detbuild.store.requests import Verb
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,11 +73,15 @@ class ExperimentFolder:
 
     @property
     def made(self) -> int:
-        """When it became an experiment, in nanoseconds since the epoch; 0 when it is none."""
+        """When its journal or its header changed last, in nanoseconds since the epoch; 0 when it is none."""
         try:
-            return (self.path / "experiment.json").stat().st_mtime_ns
+            made = (self.path / "experiment.json").stat().st_mtime_ns
         except FileNotFoundError:
             return 0
+        try:
+            return max(made, self.journal_file.stat().st_mtime_ns)
+        except FileNotFoundError:
+            return made
 
     @property
     def journal_file(self) -> Path:
@@ -93,6 +98,11 @@ class ExperimentFolder:
     @property
     def config_file(self) -> Path:
         return self.path / "config.json"
+
+    @property
+    def first_config_file(self) -> Path:
+        """The config that the search was begun with; there once the experiment went on with another one."""
+        return self.path / "config.first.json"
 
     @property
     def checkpoints(self) -> Path:
@@ -120,7 +130,7 @@ class ExperimentFolder:
     def write(self, header: Header, files: Mapping[str, bytes]) -> None:
         """Write the files of a new experiment, the header last."""
         with file_errors(self.path):
-            for name in ("runs", "requests", "checkpoints"):
+            for name in ("runs", "checkpoints"):
                 (self.path / name).mkdir(exist_ok=True)
         last = json.dumps(asdict(header), indent=2).encode() + b"\n"
         write_all_synced(self.path, {**files, "experiment.json": last})
@@ -131,8 +141,19 @@ class ExperimentFolder:
         journal.append(self.journal_file, entry)
         return entry
 
+    def entries(self) -> Iterator[journal.Entry]:
+        """The entries of the journal one by one, however many there are."""
+        return journal.JournalFile(self.journal_file).new()
+
     def journal(self) -> tuple[journal.Entry, ...]:
         return journal.replay(self.journal_file)
+
+    def replace_config(self, config: Mapping[str, object], *, begun: bool) -> None:
+        """Go on with another config; the first one is kept for a search that has `begun` by it."""
+        if begun and not self.first_config_file.exists():
+            write_all_synced(self.path, {self.first_config_file.name: self.config_file.read_bytes()})
+        data = json.dumps(config, indent=2).encode() + b"\n"
+        write_all_synced(self.path, {self.config_file.name: data})
 
     def prepare_run(self, info: RunInfo) -> None:
         """Make the run's folder as the caller's own, since the container runs as the caller too."""
@@ -141,11 +162,10 @@ class ExperimentFolder:
             folder.mkdir(parents=True, exist_ok=True)
             info.save(folder)
 
-    def request(self, verb: str) -> None:
-        """Ask the controller, running now or started later, to end the experiment."""
-        with file_errors(self.path / "requests"):
-            (self.path / "requests" / verb).touch()
+    def inbox(self) -> Inbox:
+        """What people ask of the experiment, whether its controller runs now or is started later."""
+        return Inbox(self.path / "requests.jsonl")
 
-    def requested(self) -> str:
-        """The strongest verb that was asked for, or ""."""
-        return next((verb for verb in VERBS if (self.path / "requests" / verb).exists()), "")
+    def request(self, verb: Verb, *, trial_id: int | None = None) -> None:
+        """Ask for something; it is on disk when this returns."""
+        self.inbox().put(verb, trial_id=trial_id)

@@ -40,15 +40,13 @@ class ExperimentTail:
     def __init__(self, folder: ExperimentFolder) -> None:
         self.folder = folder
         self.over = False
-        self._seen = 0  # journal entries
+        self._journal = journal.JournalFile(folder.journal_file)
         self._runs: dict[tuple[int, int], RunTail] = {}
 
     def emit(self, emit: Emit) -> None:
         """Emit what happened since the last time."""
-        entries = self.folder.journal()
-        for entry in entries[self._seen :]:
+        for entry in self._journal.new():
             self._tell(entry.fact, emit)
-        self._seen = len(entries)
         for tail in self._runs.values():
             tail.emit(emit, over=False)
 
@@ -61,6 +59,8 @@ class ExperimentTail:
                 emit(RunStarted(trial_id, run, container, gpu_ids))
             case journal.RunFinished():
                 self._end_run(fact, emit)
+            case journal.Heeded(verb="continue"):
+                self.over = False
             case journal.ExperimentFinished(state=state, why=why):
                 self.over = True
                 emit(ExperimentEnded(self.folder.id, state, why))

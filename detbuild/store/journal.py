@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 from detbuild.store.files import append_synced
+from detbuild.store.lines import LineFile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Searched:
+    """What the search method was told, and what it decided: one line, so neither is there without the other.
+
+    Both are as `detbuild.decisions.to_json` writes them.
+    """
+
+    kind: ClassVar[str] = "searched"
+    event: Mapping[str, object]
+    actions: tuple[Mapping[str, object], ...] = ()
+    steps_completed: int = -1  # of the validation that it was told of
+    sources: Mapping[str, Sequence[str]] = field(
+        default_factory=dict
+    )  # new trial -> checkpoints of its parent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchFailed:
+    """The search method cannot go on; what it has started checkpoints and ends."""
+
+    kind: ClassVar[str] = "search_failed"
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrialCreated:
-    """A decision of the search method."""
+    """In journals of before there were searches: the one trial of an experiment."""
 
     kind: ClassVar[str] = "trial_created"
     trial_id: int
@@ -30,6 +56,7 @@ class RunIntended:
     kind: ClassVar[str] = "run_intended"
     trial_id: int
     run: int
+    leg: int = 1  # how often the search had said how long to train
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +80,7 @@ class RunFinished:
     outcome: str  # of detbuild.launch.failure.Outcome
     counts: bool = False  # against max_restarts
     retry: bool = False
+    asked: str = ""  # what it was asked to end for: kill, cancel, pause, or search
     exit_code: int | None = None
     signal: str | None = None
     message: str = ""
@@ -70,9 +98,32 @@ class Waiting:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StopRequested:
-    kind: ClassVar[str] = "stop_requested"
-    verb: str  # "kill" or "cancel"
+class PolicyMatched:
+    """A line of the run's output matched one of `log_policies`."""
+
+    kind: ClassVar[str] = "policy_matched"
+    trial_id: int
+    run: int
+    name: str
+    cancels_retries: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Heeded:
+    """A request of a person is taken up; from now on it is the controller that sees to it."""
+
+    kind: ClassVar[str] = "heeded"
+    number: int  # of the request
+    verb: str
+    trial_id: int | None = None  # None: all trials
+    length: Mapping[str, object] | None = None  # of a `continue` that trains longer: {"unit", "count"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Paused:
+    """Nothing of the experiment is left but its files, and no controller is needed until a person asks."""
+
+    kind: ClassVar[str] = "paused"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,21 +141,9 @@ class ExperimentFinished:
     why: str = ""
 
 
-TrialFact = TrialCreated | RunIntended | RunCreated | RunFinished | Waiting | TrialFinished
-Fact = TrialFact | StopRequested | ExperimentFinished
-_KINDS: Mapping[str, type] = {
-    cls.kind: cls
-    for cls in (
-        TrialCreated,
-        RunIntended,
-        RunCreated,
-        RunFinished,
-        Waiting,
-        StopRequested,
-        TrialFinished,
-        ExperimentFinished,
-    )
-}
+TrialFact = TrialCreated | RunIntended | RunCreated | RunFinished | Waiting | PolicyMatched | TrialFinished
+Fact = TrialFact | Searched | SearchFailed | Heeded | Paused | ExperimentFinished
+_KINDS: Mapping[str, type] = {cls.kind: cls for cls in get_args(Fact)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +183,17 @@ def replay(path: Path) -> tuple[Entry, ...]:
     A torn last line was never acted on, so it is as if it had not been written. Other lines that are no
     entries are passed over: one bad disk block loses one line.
     """
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    return tuple(entry for line in lines if (entry := _entry(line)))
+    return tuple(JournalFile(path).new())
 
 
-def _entry(line: bytes) -> Entry | None:
-    try:
-        return decode(line)
-    except ValueError:
-        return None
+class JournalFile:
+    """The entries of a journal, read on from where the last look ended."""
+
+    def __init__(self, path: Path) -> None:
+        self._lines = LineFile(path)
+
+    def new(self) -> Iterator[Entry]:
+        """Yield what was appended since the last look; nothing while there is no journal."""
+        for line in self._lines.new():
+            with suppress(ValueError):
+                yield decode(line)

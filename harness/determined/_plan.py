@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from determined._errors import InvalidTrialError
 from determined._loop import Position, SavePolicy
 from determined._records import Stage
-from determined._schedule import Schedule, Units, configured
+from determined._schedule import Schedule, Units, configured, milestones
 from determined._trial_state import TrialState, read_numbers
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from determined._run import Run
-    from determined._run_info import RunInfo
+    from determined._run_info import Length, RunInfo
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,8 +69,15 @@ def plan_of(info: RunInfo) -> Plan:
         )
     policy = SavePolicy.configured(info.config)
     return Plan(
-        schedule=lambda units: configured(info.config, length, units), policy=policy, seed=info.trial_seed
+        schedule=lambda units: _asked_for(info, length, units),
+        policy=policy,
+        seed=info.trial_seed,
     )
+
+
+def _asked_for(info: RunInfo, length: Length, units: Units) -> Schedule:
+    base = configured(info.config, length, units)
+    return replace(base, validation=base.validation.joined(milestones(info, units)))
 
 
 def _one_batch(_: Units) -> Schedule:

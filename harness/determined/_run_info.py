@@ -42,7 +42,10 @@ class RunInfo:
     context_dir: str
     context_name: str  # the directory's name where it was submitted: modules may be prefixed with it
     checkpoint_dir: str  # holds one directory per checkpoint of the experiment, named by its uuid
-    max_length: Length | None = None  # None: the script decides
+    max_length: Length | None = None  # in total, not from where this run begins; None: the script decides
+    milestones: tuple[
+        int, ...
+    ] = ()  # lengths before that at which it validates too, in the unit of `max_length`
     hparams: Mapping[str, object] = field(default_factory=dict)
     config: Mapping[str, object] = field(default_factory=dict)  # the resolved experiment config
     test_mode: bool = False  # one batch, one validation, one checkpoint, one restore
@@ -72,7 +75,7 @@ class RunInfo:
         raw = json.loads((run_dir / RUN_FILE).read_text(encoding="utf-8"))
         known = {f.name for f in fields(cls)}
         raw = {key: value for key, value in raw.items() if key in known}
-        for key in ("checkpoints", "gpu_ids"):
+        for key in ("checkpoints", "gpu_ids", "milestones"):
             raw[key] = tuple(raw.get(key, ()))
         if isinstance(raw["entrypoint"], list):
             raw["entrypoint"] = tuple(raw["entrypoint"])

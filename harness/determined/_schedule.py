@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from determined._errors import InvalidTrialError
-from determined._run_info import Length
+from determined._run_info import Length, RunInfo
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """Due every so many batches, or at given batches. Neither: never."""
+    """Due every so many batches, and at given batches. Neither: never."""
 
     every: int = 0
     at: tuple[int, ...] = ()  # sorted
 
     def after(self, batch: int) -> int | None:
         """The first batch after `batch` at which it is due."""
-        if self.every:
-            return (batch // self.every + 1) * self.every
         index = bisect_right(self.at, batch)
-        return self.at[index] if index < len(self.at) else None
+        given = self.at[index] if index < len(self.at) else None
+        if not self.every:
+            return given
+        regular = (batch // self.every + 1) * self.every
+        return regular if given is None else min(regular, given)
 
     def due(self, batch: int) -> bool:
-        return batch % self.every == 0 if self.every else batch in self.at
+        return (self.every > 0 and batch % self.every == 0) or batch in self.at
+
+    def joined(self, at: Iterable[int]) -> Period:
+        """Due at these batches besides."""
+        return Period(self.every, tuple(sorted({*self.at, *at})))
 
 
 NEVER = Period()
@@ -127,6 +133,14 @@ def configured(config: Mapping[str, object], max_length: Length, units: Units) -
         checkpoint=period("min_checkpoint_period"),
         initial_validation=bool(config.get("perform_initial_validation", False)),
     )
+
+
+def milestones(info: RunInfo, units: Units) -> tuple[int, ...]:
+    """The batches after which the search wants a validation and lets the run train on."""
+    if info.max_length is None:
+        return ()
+    unit = info.max_length.unit
+    return tuple(units.batches(Length(unit, count), "searcher.max_length") for count in info.milestones)
 
 
 def parse_length(value: object, field: str) -> Length | None:

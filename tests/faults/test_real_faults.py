@@ -22,6 +22,7 @@ from detbuild.engine.docker import DockerEngine
 from detbuild.errors import EngineError
 from detbuild.events import Event
 from detbuild.experiment import Order, this_host
+from detbuild.store import journal
 from detbuild.store.home import Home
 from detbuild.store.state import ExperimentState, load
 from determined._records import Training, Validation
@@ -178,6 +179,50 @@ def test_the_controller_is_killed_again_and_again(submit: Callable[..., Trial]) 
         trial.kill_controller()
         assert resume(trial.home) == (trial.id,)
     assert_whole(trial, ["completed"])
+
+
+SEARCH = {
+    "searcher": {
+        "name": "async_halving",
+        "num_rungs": 2,
+        "divisor": 2,
+        "max_trials": 4,
+        "max_concurrent_trials": 2,
+        "metric": "accuracy",
+        "smaller_is_better": False,
+        "max_length": 20,
+    },
+    "hyperparameters": {"batches": 20, "pace": 0.05, "ballast": 10, "hold": 0, "in_legs": True},
+}
+
+
+def test_a_search_in_legs_outlives_its_controllers(submit: Callable[..., Trial]) -> None:
+    trial = submit(**SEARCH)
+    for _ in range(5):
+        time.sleep(0.7)
+        if trial.controller():
+            trial.kill_controller()
+            resume(trial.home)
+    state = trial.end()
+    assert (state.state, {each.state for each in state.trials.values()}) == ("COMPLETED", {"COMPLETED"})
+    assert len(state.trials) == 4
+    assert max(len(each.runs) for each in state.trials.values()) == 2
+    for each in state.trials.values():
+        assert trajectory(trial.folder, each) == expected(10 * len(each.runs))
+        assert {run.finished.outcome for run in each.runs if run.finished} == {"completed"}
+    told = [str(e.fact.event) for e in trial.folder.journal() if isinstance(e.fact, journal.Searched)]
+    assert len(told) == len(set(told))
+
+
+def test_a_paused_experiment_leaves_the_host_and_comes_back(submit: Callable[..., Trial]) -> None:
+    trial = submit()
+    trial.train_until(HOLD)
+    request(trial.home, trial.id, "pause")
+    trial.until(lambda: trial.state().state == "PAUSED" and not trial.controller(), what="the pause")
+    assert trial.engine.find({"detbuild.home": trial.home.id}) == ()
+    assert resume(trial.home) == ()
+    request(trial.home, trial.id, "activate")
+    assert_whole(trial, ["preempted", "completed"])
 
 
 def test_a_controller_that_is_gone_is_replaced_by_whoever_waits(submit: Callable[..., Trial]) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from detbuild.config.parse import config_from_mapping
 from detbuild.config.rewrite import completed
+from detbuild.controller.book import Book
+from detbuild.controller.heed import take_up
 from detbuild.controller.loop import Controller
 from detbuild.controller.world import World
 from detbuild.search.methods import search_method
@@ -18,6 +20,7 @@ from detbuild.store.home import Home
 from detbuild.store.progress import limits
 from detbuild.store.reader import RecordFile
 from detbuild.store.state import ExperimentState, TrialState, load, run_records
+from detbuild.store.submitted import config_of, search_config_of
 from determined import _checkpoints
 from determined._event_file import EventFile
 from determined._records import (
@@ -35,9 +38,11 @@ from determined._run_info import RunInfo
 from tests.fakes import INFO, Effects, Exit, FakeEngine, Process
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
+    from detbuild.config.experiment import ExperimentConfig
     from detbuild.engine.protocol import Engine
+    from detbuild.search.method import SearchMethod
     from detbuild.store import journal
 
 BATCHES = 6
@@ -55,20 +60,20 @@ def trajectory(folder: ExperimentFolder, trial: TrialState) -> list[Training | V
     return found
 
 
-def loss_after(batch: int) -> float:
-    loss = 1.0
+def loss_after(batch: int, start: float = 1.0) -> float:
+    loss = start
     for number in range(1, batch + 1):
         loss = loss * 0.9 + 1 / (number + loss)
     return loss
 
 
-def expected() -> list[Training | Validation]:
+def expected(batches: int = BATCHES, start: float = 1.0) -> list[Training | Validation]:
     """What an undisturbed trial reports."""
     reports: list[Training | Validation] = []
-    for batch in range(1, BATCHES + 1):
-        reports.append(Training(batch, {"loss": loss_after(batch)}))
+    for batch in range(1, batches + 1):
+        reports.append(Training(batch, {"loss": loss_after(batch, start)}))
         if batch % 2 == 0:
-            reports.append(Validation(batch, {"accuracy": 1 / (1 + loss_after(batch))}))
+            reports.append(Validation(batch, {"accuracy": 1 / (1 + loss_after(batch, start))}))
     return reports
 
 
@@ -81,7 +86,7 @@ def train(process: Process) -> Generator[None, None, Exit]:
         events.append(Started(1, "3.11", "0"))
         batch, loss = restore(info, checkpoints, events)
         yield
-        while batch < BATCHES:
+        while batch < (info.max_length.count if info.max_length else BATCHES):
             batch += 1
             loss = loss * 0.9 + 1 / (batch + loss)
             events.append(Training(batch, {"loss": loss}))
@@ -101,13 +106,14 @@ def train(process: Process) -> Generator[None, None, Exit]:
 
 def restore(info: RunInfo, checkpoints: Path, events: EventFile) -> tuple[int, float]:
     if not info.checkpoints:
-        return 0, 1.0
+        return 0, float(str(info.hparams.get("start", 1.0)))
     uuid, rejected = _checkpoints.first_whole(checkpoints, info.checkpoints)
     for name, why in rejected.items():
         events.append(CheckpointRejected(name, why))
     state = json.loads((checkpoints / uuid / "state.json").read_text())
-    events.append(Restored(uuid, state["batch"]))
-    return state["batch"], state["loss"]
+    batch = 0 if info.warm_start else state["batch"]
+    events.append(Restored(uuid, batch))
+    return batch, state["loss"]
 
 
 def save(checkpoints: Path, events: EventFile, batch: int, loss: float) -> None:
@@ -189,25 +195,27 @@ class Rig:
     effects: Effects = field(default_factory=Effects)
     clock: FakeClock = field(default_factory=FakeClock)
     gpu_lock: AbstractContextManager[None] = field(default_factory=nullcontext)
+    method: Callable[[ExperimentConfig], SearchMethod] = search_method
 
     def controller(self) -> Controller:
-        config = config_from_mapping(json.loads(self.folder.config_file.read_bytes()))
+        folder = CountedFolder(self.folder.path, self.effects)
+        take_up(Book(folder=folder))
         world = World(
-            folder=CountedFolder(self.folder.path, self.effects),
+            folder=folder,
             engine=self.engine,
-            config=config,
+            config=config_of(folder),
             home_id=self.home.id,
             clock=self.clock,
             nvidia_smi=str,
             gpu_lock=lambda: self.gpu_lock,
         )
-        return Controller(world, search_method(config))
+        return Controller(world, self.method(search_config_of(folder)))
 
     def run(self, *, at_most: int = 5000) -> ExperimentState:
         """Drive the experiment to its end with a new controller."""
         controller = self.controller()
         for _ in range(at_most):
-            if controller.world.state.over:
+            if controller.world.state.at_rest:
                 return self.state()
             controller.step()
             self.clock.wait(0.2)
@@ -216,14 +224,20 @@ class Rig:
     def state(self) -> ExperimentState:
         return load(self.folder)
 
-    def reports(self) -> list[Training | Validation]:
-        """The metrics of trial 1 that no later run superseded."""
-        return trajectory(self.folder, self.state().trials[1])
+    def reports(self, trial_id: int = 1) -> list[Training | Validation]:
+        """The metrics of a trial that no later run superseded."""
+        return trajectory(self.folder, self.state().trials[trial_id])
 
 
-def rig(path: Path, *, engine: FakeEngine | None = None, changes: Mapping[str, object] | None = None) -> Rig:
+def rig(
+    path: Path,
+    *,
+    engine: FakeEngine | None = None,
+    changes: Mapping[str, object] | None = None,
+    method: Callable[[ExperimentConfig], SearchMethod] = search_method,
+) -> Rig:
     """A home in `path` with one experiment whose image is there."""
     engine = engine if engine is not None else FakeEngine(train)
     home = Home.open(path)
     image = engine.image_id(IMAGE_TAG) or engine.add_image(IMAGE_TAG)
-    return Rig(home, engine, submit(home, image, changes), engine.effects)
+    return Rig(home, engine, submit(home, image, changes), engine.effects, method=method)

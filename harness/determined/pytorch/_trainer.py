@@ -15,7 +15,7 @@ from determined._loop import SavePolicy
 from determined._plan import Plan, Source, open_source
 from determined._records import ExitReason
 from determined._run_info import TENSORBOARD_DIR, Length, RunInfo
-from determined._schedule import Period, Schedule, Units, configured
+from determined._schedule import Period, Schedule, Units, configured, milestones
 from determined._script import Holder, Wish, script_run
 from determined._trial_state import read_numbers
 from determined.pytorch import _rng
@@ -216,10 +216,11 @@ class _Wishes:
     def schedule(self, info: RunInfo, units: Units) -> Schedule:
         length = self._length(info, units)
         base = configured(info.config, Length("batches", length), units)
+        validation = _period(self.validation, base.validation, units, "validation_period")
         return replace(
             base,
             report=_period(self.report, base.report, units, "reporting_period"),
-            validation=_period(self.validation, base.validation, units, "validation_period"),
+            validation=validation.joined(milestones(info, units)),
             checkpoint=_period(self.checkpoint, base.checkpoint, units, "checkpoint_period"),
             initial_validation=self.initial_validation or base.initial_validation,
         )

@@ -122,12 +122,25 @@ def test_determineds_words_do_the_same(shell, project, words):
     assert "experiment 1 COMPLETED" in outcome.out
 
 
-@pytest.mark.parametrize("option", [("--paused",), ("--template", "x"), ("--project_id", "3")])
+@pytest.mark.parametrize("option", [("--template", "x"), ("--project_id", "3")])
 def test_options_without_a_meaning_here_say_what_to_do_instead(shell, project, option):
     outcome = shell("det", "e", "create", "const.yaml", ".", *option)
     assert outcome.code == 2
     assert outcome.err.startswith(f"error: {option[0]} is not there: ")
     assert shell.engine.built == []
+
+
+def test_an_experiment_may_be_created_paused(shell, project):
+    outcome = shell(*CREATE, "--paused")
+    assert (outcome.code, outcome.err.endswith("next:\n  detbuild activate 1\n")) == (0, True)
+    assert shell.engine.containers == {}
+    assert [request.verb for request in Home.open(shell.home).folder(1).inbox().after(0)] == ["pause"]
+
+
+@pytest.mark.parametrize("option", ["--local", "-f", "-t"])
+def test_what_is_created_paused_has_nothing_to_show(shell, project, option):
+    outcome = shell(*CREATE, "--paused", option)
+    assert (outcome.code, "--paused starts nothing" in outcome.err) == (2, True)
 
 
 def test_a_dry_run_shows_the_plan_and_touches_nothing(shell, project):

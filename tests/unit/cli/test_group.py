@@ -66,8 +66,8 @@ def test_the_version_is_the_harness_version(shell):
     ("words", "advice"),
     [
         (
-            ("e", "pause", "1"),
-            "error: `pause` is not there: `det experiment cancel ID` stops it after a checkpoint\n",
+            ("e", "archive", "1"),
+            "error: `archive` is not there: experiments are folders;",
         ),
         (("master", "config"), "error: `master` is not there: detbuild has no server"),
         (("tensorboard", "start"), "error: `tensorboard` is not there: "),

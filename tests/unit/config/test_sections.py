@@ -187,7 +187,14 @@ def test_what_is_no_length_is_refused(written: str) -> None:
                 "explore_function": {"resample_probability": 0.2, "perturb_factor": 0.2},
             },
         ),
-        ("name: custom", {"unit": None}),
+        (
+            "name: custom",
+            {"unit": None, "hook": None, "options": {}, "max_trials": None, "stop_once": False},
+        ),
+        (
+            "name: optuna, max_trials: 3",
+            {"sampler": "tpe", "startup_trials": None, "max_concurrent_trials": 16},
+        ),
     ],
 )
 def test_every_search_method_is_read_with_its_defaults(searcher: str, defaults: dict[str, object]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.explain import _sections
 from detbuild.config.parse import parse_config
-from detbuild.config.unacted import NO_MEANING_HERE, NOT_YET, unsupported, warnings_for
+from detbuild.config.unacted import NO_MEANING_HERE, NOT_YET, warnings_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,7 @@ READ = {
     "data",
     "entrypoint",
     "hyperparameters",
+    "log_policies",
     "searcher.name",
     "searcher.metric",
     "searcher.smaller_is_better",
@@ -116,7 +117,6 @@ def test_a_field_set_to_its_default_gives_no_warning() -> None:
         (
             "log_policies: [{name: CUDA OOM}]\ninternal: {}",
             [
-                "accepted, but not acted on yet: log_policies",
                 "without meaning on one host, and ignored: internal",
             ],
         ),
@@ -126,17 +126,9 @@ def test_one_warning_names_what_comes_later_and_one_what_never_will(text: str, m
     assert [warning.message for warning in warnings_for(parse_config(MINIMAL + text))] == messages
 
 
-def test_another_searcher_is_warned_about_only_once_it_runs() -> None:
+def test_a_field_of_another_searcher_is_looked_for_there() -> None:
     text = "entrypoint: a:B\nsearcher: {name: grid, metric: loss, max_length: 5, source_trial_id: 3}\n"
     config = parse_config(text)
     assert [warning.message for warning in warnings_for(config)] == [
         "accepted, but not acted on yet: searcher.source_trial_id"
     ]
-    assert (
-        str(unsupported(config))
-        == "searcher.name: grid cannot run yet; use `single`, one experiment for each trial"
-    )
-
-
-def test_a_single_trial_can_run() -> None:
-    assert unsupported(parse_config(MINIMAL)) is None

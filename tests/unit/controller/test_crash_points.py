@@ -1,55 +1,178 @@
-"""The controller is killed before and after every one of its effects; the experiment must not notice."""
+"""The controller is killed before and after every one of its effects; the experiment must not notice.
+
+A story is what a person does meanwhile. It goes on from where it was when the controller died, as people do.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import pytest
 
+from detbuild.controller import attend, onward
+from detbuild.controller.onward import continue_
+from detbuild.search.methods import search_method
+from detbuild.store import journal
 from tests.fakes import Crash, Effects, FakeEngine
+from tests.faults.searching import Halving, Heirs, Random, Watching, made
 from tests.faults.training import BATCHES, Rig, expected, rig, train
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SLACK = 3  # crash points beyond the last effect: nothing happens there, and that must hold too
+    from detbuild.config.experiment import ExperimentConfig
+    from detbuild.search.method import SearchMethod
+    from detbuild.store.state import ExperimentState
+
+SLACK = 2  # crash points beyond the last effect: nothing happens there, and that must hold too
+When = Literal["before", "after"]
 
 
-def effects_of_an_undisturbed_run(path: Path) -> int:
-    undisturbed = rig(path)
-    undisturbed.run()
-    return undisturbed.effects.count
+@dataclass(frozen=True)
+class Story:
+    """What is asked for: once trial 1 has trained so many batches, or for 0 once all has come to rest."""
+
+    name: str
+    effects: int  # of an undisturbed run
+    state: str = "COMPLETED"
+    method: Callable[[ExperimentConfig], SearchMethod] = search_method
+    asked: tuple[tuple[int, str, int | None], ...] = ()  # (batches, verb, trial)
+    lengths: tuple[int, ...] = (BATCHES,)  # what each trial trains in the end; () where that depends
+    start: Callable[[int], float] = lambda _: 1.0
 
 
-def run_with_crash(tried: Rig) -> None:
-    """Kill the controller at its crash point and start another one; the engine lives on."""
-    try:
-        tried.run()
-    except Crash:
-        tried.effects.crash_at = 0
-        tried.run()
+def searched(trial_id: int) -> float:
+    return float(str(made(trial_id).hparams["start"]))
 
 
-def crash_points() -> list[tuple[int, Literal["before", "after"]]]:
-    return [(number, when) for number in range(1, 12 + SLACK) for when in ("before", "after")]
+STORIES = (
+    Story("create", effects=12),
+    Story("pause and activate", effects=23, asked=((2, "pause", None), (0, "activate", None))),
+    Story("cancel", effects=12, state="CANCELED", asked=((2, "cancel", None),), lengths=()),
+    Story("kill", effects=12, state="CANCELED", asked=((2, "kill", None),), lengths=()),
+    Story(
+        "continue with a longer length",
+        effects=22,
+        asked=((0, "continue", None),),
+        lengths=(10,),
+    ),
+    Story(
+        "cancel, and continue a search",
+        effects=73,
+        method=lambda _: Halving(),
+        asked=((2, "cancel", None), (0, "continue", None)),
+        lengths=(6, 4, 2, 2),
+        start=searched,
+    ),
+    Story(
+        "a random search",
+        effects=42,
+        method=lambda _: Random(4, at_once=2),
+        lengths=(6, 6, 6, 6),
+        start=searched,
+    ),
+    Story(
+        "a random search with one trial killed",
+        effects=43,
+        method=lambda _: Random(4, at_once=2),
+        asked=((2, "kill", 1),),
+        lengths=(0, 6, 6, 6),
+        start=searched,
+    ),
+    Story("a search in legs", effects=66, method=lambda _: Halving(), lengths=(6, 4, 2, 2), start=searched),
+    Story("a watching search", effects=37, method=lambda _: Watching(), lengths=(6, 0, 0), start=searched),
+    Story(
+        "a trial from another's checkpoint",
+        effects=22,
+        method=lambda _: Heirs(),
+        lengths=(4, 0),
+        start=searched,
+    ),
+)
 
 
-def test_the_crash_points_are_all_there(tmp_path: Path) -> None:
-    assert effects_of_an_undisturbed_run(tmp_path) == 10
+@pytest.fixture(autouse=True)
+def _no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests are the controller."""
+    monkeypatch.setattr(attend, "start_detached", lambda folder: None)
+    monkeypatch.setattr(onward, "resume_one", lambda folder: True)
 
 
-@pytest.mark.parametrize(("number", "when"), crash_points())
+def tell(story: Story, tried: Rig) -> ExperimentState:
+    """Live through the story, with as many controllers as it takes."""
+    asked = list(story.asked)
+    controller = None
+    for _ in range(3000):
+        try:
+            controller = controller or tried.controller()
+            state = controller.world.state
+            if asked and is_time(tried, asked[0][0], at_rest=state.at_rest):
+                ask(tried, *asked.pop(0)[1:])
+                controller = None
+                continue
+            if state.at_rest and controller.world.tidy:
+                return tried.state()
+            controller.step()
+            tried.clock.wait(0.3)
+        except Crash:
+            tried.effects.crash_at, controller = 0, None
+    raise AssertionError(f"not over: {tried.state()}")
+
+
+def is_time(tried: Rig, batches: int, *, at_rest: bool) -> bool:
+    trial = tried.state().trials.get(1) if batches else None
+    return trial.progress.steps_completed >= batches if trial else at_rest and not batches
+
+
+def ask(tried: Rig, verb: str, trial_id: int | None) -> None:
+    if verb == "continue":
+        longer = ("searcher.max_length.batches=10",) if tried.method is search_method else ()
+        continue_(tried.home, 1, longer)
+    else:
+        tried.folder.request(verb, trial_id=trial_id)
+
+
+def check(story: Story, tried: Rig, state: ExperimentState) -> None:
+    assert state.state == story.state
+    assert tried.engine.containers == {}
+    for trial_id, length in enumerate(story.lengths, start=1):
+        if length:
+            assert state.trials[trial_id].state == "COMPLETED"
+            assert tried.reports(trial_id) == expected(length, story.start(trial_id))
+    for trial in state.trials.values():
+        assert [run.run for run in trial.runs] == list(range(len(trial.runs)))
+        assert trial.restarts == 0
+    created = [name for name in tried.effects.done if name.startswith("create ")]
+    assert len(created) == len(set(created))
+    facts = [entry.fact for entry in tried.folder.journal()]
+    told = [str(fact.event) for fact in facts if isinstance(fact, journal.Searched)]
+    assert len(told) == len(set(told))
+    heeded = [fact.number for fact in facts if isinstance(fact, journal.Heeded)]
+    assert heeded == list(range(1, len(story.asked) + 1))
+
+
+def points() -> list[object]:
+    return [
+        pytest.param(story, number, when, id=f"{story.name}-{number}-{when}")
+        for story in STORIES
+        for number in range(1, story.effects + 1 + SLACK)
+        for when in ("before", "after")
+    ]
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
+def test_the_crash_points_are_all_there(tmp_path: Path, story: Story) -> None:
+    tried = rig(tmp_path, method=story.method)
+    check(story, tried, tell(story, tried))
+    assert tried.effects.count == story.effects
+
+
+@pytest.mark.parametrize(("story", "number", "when"), points())
 def test_a_crash_at_any_effect_loses_and_doubles_nothing(
-    tmp_path: Path, number: int, when: Literal["before", "after"]
+    tmp_path: Path, story: Story, number: int, when: When
 ) -> None:
     effects = Effects(crash_at=number, crash_when=when)
-    tried = rig(tmp_path, engine=FakeEngine(train, effects=effects))
-    run_with_crash(tried)
-    state = tried.state()
-    assert (state.state, state.trials[1].state) == ("COMPLETED", "COMPLETED")
-    assert tried.reports() == expected()
-    assert [run.run for run in state.trials[1].runs] == [0]
-    assert [c.steps_completed for c in state.trials[1].progress.checkpoints] == [6, 4, 2]
-    assert len([name for name in effects.done if name.startswith("create ")]) == 1
-    assert tried.engine.containers == {}
-    assert state.trials[1].progress.steps_completed == BATCHES
+    tried = rig(tmp_path, engine=FakeEngine(train, effects=effects), method=story.method)
+    check(story, tried, tell(story, tried))

@@ -5,8 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from determined._errors import InvalidTrialError
-from determined._run_info import Length
-from determined._schedule import NEVER, Period, Schedule, Stop, Units, configured, parse_length, stops
+from determined._run_info import Length, RunInfo
+from determined._schedule import (
+    NEVER,
+    Period,
+    Schedule,
+    Stop,
+    Units,
+    configured,
+    milestones,
+    parse_length,
+    stops,
+)
 
 UNITS = Units(epoch=5, batch=32)
 PERIODS = st.one_of(st.just(NEVER), st.integers(1, 9).map(Period))
@@ -116,3 +126,36 @@ def test_a_length_may_be_a_plain_number_and_nothing_else() -> None:
     for wrong in ("12", {"batches": 1, "epochs": 1}, {"steps": 3}, {"batches": "many"}, True):
         with pytest.raises(InvalidTrialError, match="max_length is not a length"):
             parse_length(wrong, "max_length")
+
+
+def test_a_run_validates_at_its_milestones_besides_what_is_due() -> None:
+    schedule = Schedule(max_length=9, validation=Period(4).joined((2, 3, 8)))
+    assert [stop.batch for stop in stops(schedule) if stop.validate] == [2, 3, 4, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("length", "counts", "batches"),
+    [
+        (Length("batches", 8), (2, 4), (2, 4)),
+        (Length("epochs", 4), (1, 2), (5, 10)),
+        (None, (), ()),
+    ],
+)
+def test_milestones_are_in_the_unit_of_the_length(
+    length: Length | None, counts: tuple[int, ...], batches: tuple[int, ...]
+) -> None:
+    info = RunInfo(
+        experiment_id=1,
+        trial_id=1,
+        run=0,
+        trial_seed=0,
+        slots=0,
+        entrypoint="m:T",
+        run_dir="",
+        context_dir="",
+        context_name="",
+        checkpoint_dir="",
+        max_length=length,
+        milestones=counts,
+    )
+    assert milestones(info, UNITS) == batches

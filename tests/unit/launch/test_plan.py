@@ -24,7 +24,14 @@ PLACE = Place(
     home_id="abcd1234", folder=ExperimentFolder(Path("/home/experiments/3")), header=HEADER, user="1000:1000"
 )
 REQUEST = RunRequest(
-    trial_id=1, run=2, trial_seed=9, hparams={"lr": 0.1}, checkpoints=("new", "old"), best_validation=0.5
+    trial_id=1,
+    run=2,
+    trial_seed=9,
+    hparams={"lr": 0.1},
+    length=Length("epochs", 2),
+    milestones=(1,),
+    checkpoints=("new", "old"),
+    best_validation=0.5,
 )
 BASE: Mapping[str, object] = {
     "entrypoint": "model_def:Trial",
@@ -72,6 +79,7 @@ def test_what_a_run_is_told() -> None:
         context_name="my-model",
         checkpoint_dir="/run/detbuild/checkpoints",
         max_length=Length("epochs", 2),
+        milestones=(1,),
         hparams={"lr": 0.1},
         checkpoints=("new", "old"),
         best_validation=0.5,

@@ -10,6 +10,7 @@ import pytest
 from detbuild.errors import ConfigError, EngineError
 from detbuild.store.folder import ExperimentFolder, Header
 from detbuild.store.home import Home
+from detbuild.store.requests import Request
 from determined._run_info import RunInfo
 
 if TYPE_CHECKING:
@@ -54,15 +55,16 @@ def test_what_a_newer_version_wrote_into_a_header_does_no_harm(tmp_path: Path) -
     assert folder.header() == HEADER
 
 
-def test_the_strongest_verb_wins_whatever_came_first(tmp_path: Path) -> None:
+def test_requests_are_numbered_and_read_in_their_order(tmp_path: Path) -> None:
     folder = Home.open(tmp_path).new_experiment()
     folder.write(HEADER, {})
-    assert folder.requested() == ""
+    inbox = folder.inbox()
+    assert inbox.after(0) == ()
     folder.request("cancel")
-    assert folder.requested() == "cancel"
-    folder.request("kill")
-    folder.request("cancel")
-    assert folder.requested() == "kill"
+    assert inbox.after(0) == (Request(number=1, verb="cancel"),)
+    folder.request("kill", trial_id=3)
+    assert inbox.after(0) == (Request(number=2, verb="kill", trial_id=3),)
+    assert folder.inbox().after(1) == (Request(number=2, verb="kill", trial_id=3),)
 
 
 def test_a_run_folder_tells_its_run(tmp_path: Path) -> None:

@@ -11,10 +11,15 @@ from detbuild.store import files, journal
 from detbuild.store.journal import (
     Entry,
     ExperimentFinished,
+    Heeded,
+    JournalFile,
+    Paused,
+    PolicyMatched,
     RunCreated,
     RunFinished,
     RunIntended,
-    StopRequested,
+    Searched,
+    SearchFailed,
     TrialCreated,
     TrialFinished,
     Waiting,
@@ -32,7 +37,20 @@ ALL = [
     Entry(2.0, RunIntended(trial_id=1, run=0)),
     Entry(3.0, RunCreated(trial_id=1, run=0, container="abc", gpu_ids=("0", "1"))),
     Entry(4.0, Waiting(trial_id=1, why="the engine is away")),
-    Entry(5.0, StopRequested(verb="kill")),
+    Entry(5.0, Heeded(number=1, verb="kill", trial_id=1)),
+    Entry(5.1, Heeded(number=2, verb="continue", length={"unit": "batches", "count": 9})),
+    Entry(5.2, Paused()),
+    Entry(5.3, SearchFailed(why="the hook does not answer")),
+    Entry(5.4, PolicyMatched(trial_id=1, run=0, name="CUDA OOM", cancels_retries=True)),
+    Entry(
+        5.5,
+        Searched(
+            event={"kind": "validated", "trial_id": 1, "time": 2.0, "metric": None},
+            actions=({"kind": "create", "trial_id": 2, "hparams": {"sizes": [1]}}, {"kind": "finish"}),
+            steps_completed=4,
+            sources={"2": ["a", "b"]},
+        ),
+    ),
     Entry(
         6.0,
         RunFinished(
@@ -54,6 +72,19 @@ def test_the_journal_comes_back_in_order(tmp_path: Path) -> None:
     for entry in ALL:
         append(path, entry)
     assert replay(path) == tuple(ALL)
+
+
+def test_a_journal_is_read_on_from_the_last_look(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    reader = JournalFile(path)
+    seen = []
+    for entry in ALL:
+        append(path, entry)
+        seen.append(list(reader.new()))
+    assert seen == [[entry] for entry in ALL]
+    with path.open("ab") as file:
+        file.write(encode(ALL[0])[:-1])
+    assert list(reader.new()) == []
 
 
 def test_there_is_nothing_in_a_journal_that_was_not_begun(tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from detbuild.store.journal import (
     Entry,
     ExperimentFinished,
     Fact,
+    Heeded,
     RunCreated,
     RunFinished,
     RunIntended,
-    StopRequested,
     TrialCreated,
     TrialFinished,
     Waiting,
@@ -35,13 +35,13 @@ def test_an_experiment_is_queued_until_a_run_was_created() -> None:
     assert after(CREATED, RunIntended(trial_id=1, run=0)) == ExperimentState(
         header=HEADER,
         state="QUEUED",
-        trials={1: TrialState(id=1, seed=5, hparams={"lr": 1}, runs=(RunState(run=0),))},
+        trials={1: TrialState(id=1, seed=5, hparams={"lr": 1}, leg=1, closed=True, runs=(RunState(run=0),))},
     )
 
 
 def test_a_created_run_runs() -> None:
     run = RunState(run=0, created=True, container="id0", gpu_ids=("0",), started=3.0)
-    trial = TrialState(id=1, state="RUNNING", seed=5, hparams={"lr": 1}, runs=(run,))
+    trial = TrialState(id=1, state="RUNNING", seed=5, hparams={"lr": 1}, leg=1, closed=True, runs=(run,))
     assert after(CREATED, *started()) == ExperimentState(header=HEADER, state="RUNNING", trials={1: trial})
     assert trial.open_run == run
 
@@ -65,8 +65,9 @@ def test_an_intent_that_a_crash_cut_short_is_the_same_run_when_it_is_written_aga
 
 
 def test_a_request_shows_until_the_end() -> None:
-    assert after(CREATED, *started(), StopRequested(verb="cancel")).state == "STOPPING_CANCELED"
-    assert after(CREATED, StopRequested(verb="cancel"), StopRequested(verb="kill")).state == "STOPPING_KILLED"
+    kill, cancel = Heeded(number=1, verb="kill"), Heeded(number=2, verb="cancel")
+    assert after(CREATED, *started(), cancel).state == "STOPPING_CANCELED"
+    assert after(CREATED, kill, cancel).state == "STOPPING_KILLED"
 
 
 def test_the_end_is_the_end() -> None:

@@ -1,0 +1,38 @@
+"""`detbuild preview-search`: what a search will train, before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from detbuild.cli.arguments import config_argument, overrides_option
+from detbuild.cli.group import Command
+from detbuild.cli.table import json_option, show_json, show_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command("preview-search", cls=Command)
+@config_argument
+@overrides_option
+@json_option
+def preview_search(config: Path, overrides: tuple[str, ...], *, as_json: bool) -> None:
+    """Show how many trials the searcher of CONFIG trains, and how long.
+
+    Trials are planned as if all did equally well; those of one bracket compete with each other.
+    """
+    from detbuild.config.parse import load_config
+    from detbuild.search.preview import preview
+
+    planned = preview(load_config(config, overrides))
+    rows = [asdict(row) for row in planned.rows]
+    if as_json:
+        show_json({"unit": planned.unit, "rows": rows, "trials": planned.trials, "total": planned.total})
+        return
+    columns = {"bracket": "bracket", "trials": "trials", planned.unit: "length"}
+    show_table(rows, columns, empty="no trials")
+    total = "as long as they like" if planned.total is None else f"{planned.total} {planned.unit}"
+    click.echo(f"{planned.trials} trials, {total} in all")

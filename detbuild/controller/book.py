@@ -1,0 +1,41 @@
+"""The journal of an experiment while it is driven: facts are written down, then believed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from detbuild.store.ledger import Ledger
+
+if TYPE_CHECKING:
+    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.journal import Fact
+    from detbuild.store.requests import Inbox, Request
+
+
+@dataclass(kw_only=True, slots=True)
+class Book:
+    """`state` is never ahead of the journal on disk."""
+
+    folder: ExperimentFolder
+    state: Ledger = field(init=False)
+    _inbox: Inbox = field(init=False)
+    _requests: list[Request] = field(init=False, default_factory=list)  # read, and not heeded yet
+
+    def __post_init__(self) -> None:
+        self.state = Ledger(self.folder.header(), self.folder.entries())
+        self._inbox = self.folder.inbox()
+
+    def record(self, fact: Fact) -> None:
+        """Write the fact down, then believe it.
+
+        Raises:
+            DiskFullError: There is no room for it; nothing has changed.
+        """
+        self.state.enter(self.folder.record(fact))
+
+    def requests(self) -> tuple[Request, ...]:
+        """What people ask for and nobody has heeded, in order."""
+        self._requests += self._inbox.after(self.state.heeded)
+        self._requests = [request for request in self._requests if request.number > self.state.heeded]
+        return tuple(self._requests)

@@ -1,0 +1,74 @@
+"""Listens to one run: its records, its output, and what of them the search and the journal have to know."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from detbuild.controller.policies import Policy, PolicyWatch
+from detbuild.launch.failure import Outcome
+from detbuild.store import journal
+from detbuild.store.reader import RecordFile
+from detbuild.store.runs import RunRecords, extended
+
+if TYPE_CHECKING:
+    from detbuild.controller.book import Book
+    from detbuild.controller.search import Search
+    from detbuild.store.states import RunState
+
+
+class Ears:
+    """What it keeps in memory only spares looks at files: all of it can be heard again."""
+
+    def __init__(
+        self, book: Book, search: Search, policies: tuple[Policy, ...], *, trial_id: int, run: int
+    ) -> None:
+        self._book, self._search = book, search
+        self._trial_id, self._number = trial_id, run
+        folder = book.folder.run(trial_id, run)
+        self._file = RecordFile(folder.events, folder.name)
+        self._watch = PolicyWatch(folder, policies)
+        self._told = 0  # validations that were passed on
+        self.records = RunRecords()
+
+    @property
+    def run(self) -> RunState:
+        runs = self._book.state.trials[self._trial_id].runs
+        return next(run for run in runs if run.run == self._number)
+
+    def listen(self, *, over: bool = False) -> None:
+        """Take in what is new, or all that is left when the run is `over`.
+
+        Raises:
+            DiskFullError: There is no room to write down what follows; the next look tries it again.
+        """
+        self.records = extended(self.records, self._file.rest() if over else self._file.new())
+        for validation in self.records.validations[self._told :]:
+            self._search.heard(self._trial_id, validation)
+            self._told += 1
+        for policy in self._watch.matched(self.run.policies, over=over):
+            self._book.record(
+                journal.PolicyMatched(
+                    trial_id=self._trial_id,
+                    run=self._number,
+                    name=policy.name,
+                    cancels_retries=policy.cancels_retries,
+                )
+            )
+
+
+def matched(run: RunState) -> str:
+    """Which log policies the run's output matched, for people."""
+    if not run.policies:
+        return ""
+    return f"its log matches the polic{'ies' if len(run.policies) > 1 else 'y'} {', '.join(run.policies)}"
+
+
+def by_policies(finished: journal.RunFinished, run: RunState) -> journal.RunFinished:
+    """The same, as the log policies want it that the run's output matched."""
+    if not run.policies or Outcome(finished.outcome).succeeded:
+        return finished
+    message = "; ".join(text for text in (finished.message, matched(run)) if text)
+    if not run.retries_cancelled or not finished.counts:
+        return replace(finished, message=message)
+    return replace(finished, message=f"{message}, which cancels retries", retry=False)

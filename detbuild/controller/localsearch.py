@@ -1,0 +1,152 @@
+"""The search of a local experiment: the same method, legs and journal, and one run at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detbuild.controller.book import Book
+from detbuild.controller.conclusion import conclusion
+from detbuild.controller.ears import Ears, by_policies
+from detbuild.controller.heed import heed, take_up
+from detbuild.controller.policies import policies_of
+from detbuild.controller.reported import run_request
+from detbuild.controller.search import Search
+from detbuild.launch.failure import Evidence, judge
+from detbuild.launch.plan import local_run_info
+from detbuild.launch.restart import End, Launch, TellLeg, next_step
+from detbuild.search.methods import search_method
+from detbuild.store import journal
+from detbuild.store.output import tail
+from detbuild.store.runs import read_run
+from detbuild.store.states import stronger
+from detbuild.store.submitted import config_of
+
+if TYPE_CHECKING:
+    from detbuild.config.experiment import ExperimentConfig
+    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.runs import RunRecords
+    from detbuild.store.states import TrialState
+    from determined._run_info import RunInfo
+
+_LEFT = "its process ended before the search did"
+
+
+class LocalSearch:
+    """Gives one run after the other. No run is tried again: the person is there to see why it failed."""
+
+    def __init__(self, folder: ExperimentFolder, config: ExperimentConfig) -> None:
+        self.book = Book(folder=folder)
+        self._config = config
+        method = search_method(config, Path(self.book.state.header.context_dir))
+        self._search = Search(self.book, method, config)
+        self._policies = policies_of(config)
+        self._ears: Ears | None = None
+
+    def next_run(self) -> RunInfo | None:
+        """What the next run is told; None when the experiment is over."""
+        state = self.book.state
+        while not state.over:
+            heed(self.book)
+            self._search.step()
+            trial_id = next(iter(state.ready), None)
+            trial = state.trials[trial_id] if trial_id is not None else None
+            if trial is not None:
+                info = self._further(trial)
+                if info is not None:
+                    return info
+            elif state.living == 0 and (state.finishing or state.ending):
+                self.book.record(conclusion(state))
+            else:
+                self._search.stalled()
+        return None
+
+    def created(self, info: RunInfo) -> None:
+        """Its process is there."""
+        self.book.record(journal.RunCreated(trial_id=info.trial_id, run=info.run, container=""))
+        self._ears = Ears(self.book, self._search, self._policies, trial_id=info.trial_id, run=info.run)
+
+    def listen(self, info: RunInfo) -> str:
+        """Take in what the run tells; return what it is asked to end for: kill, cancel, search or ""."""
+        heed(self.book)
+        if self._ears is not None:
+            self._ears.listen()
+        return stronger(self.book.state.stop, self.book.state.trials[info.trial_id].stop)
+
+    def ended(self, info: RunInfo, *, exit_code: int) -> None:
+        """Its process is gone."""
+        ears = self._ears
+        if ears is None:
+            raise RuntimeError("a run ended that was not created")
+        heed(self.book)
+        ears.listen(over=True)
+        trial = self.book.state.trials[info.trial_id]
+        finished = _finished(self.book, trial, info.run, exit_code, ears.records)
+        self.book.record(by_policies(finished, ears.run))
+
+    def _further(self, trial: TrialState) -> RunInfo | None:
+        stop = stronger(self.book.state.stop, trial.stop)
+        step = next_step(trial, stop=stop, watches=self._search.watches, max_restarts=0)
+        match step:
+            case Launch():
+                return self._intend(trial)
+            case End(state=name, why=why):
+                self.book.record(journal.TrialFinished(trial_id=trial.id, state=name, why=why))
+            case TellLeg():
+                self._search.leg_done(trial.id)
+            case _:
+                self._search.stalled()
+        return None
+
+    def _intend(self, trial: TrialState) -> RunInfo:
+        folder, run = self.book.folder, len(trial.runs)
+        request = run_request(self.book, trial, run)
+        info = local_run_info(self._config, request, folder, self.book.state.header)
+        folder.prepare_run(info)
+        self.book.record(journal.RunIntended(trial_id=trial.id, run=run, leg=trial.leg))
+        return info
+
+
+def settle(folder: ExperimentFolder) -> None:
+    """Write down how a local experiment ended whose process is gone; the caller holds its lease."""
+    book = Book(folder=folder)
+    take_up(book)
+    for trial_id in tuple(book.state.running):
+        trial = book.state.trials[trial_id]
+        if trial.open_run is not None:
+            records = read_run(folder.run(trial.id, trial.open_run.run), over=True)
+            book.record(_finished(book, trial, trial.open_run.run, None, records))
+    for trial in tuple(book.state.trials.values()):
+        if not trial.ended:
+            stop = stronger(book.state.stop, trial.stop)
+            step = next_step(trial, stop=stop, watches=True, max_restarts=0)
+            name, why = (step.state, step.why) if isinstance(step, End) else ("ERROR", _LEFT)
+            book.record(journal.TrialFinished(trial_id=trial.id, state=name, why=why))
+    alone = book.state.trials and config_of(folder).searcher.name == "single"
+    if book.state.finishing or book.state.ending or alone:
+        book.record(conclusion(book.state))
+    else:
+        book.record(journal.ExperimentFinished(state="ERROR", why=_LEFT))
+
+
+def _finished(
+    book: Book, trial: TrialState, run: int, exit_code: int | None, records: RunRecords
+) -> journal.RunFinished:
+    """How a run ended.
+
+    Args:
+        book: Of the experiment.
+        trial: Whose run it was.
+        run: Its number.
+        exit_code: None when the process that knew it is gone.
+        records: All that it told.
+    """
+    evidence = Evidence(
+        records=records,
+        exit_code=exit_code,
+        stop=stronger(book.state.stop, trial.stop),
+        tail=tail(book.folder.run(trial.id, run)),
+        kind="process",
+    )
+    return replace(judge(evidence, trial_id=trial.id, run=run, restarts_left=0), retry=False)

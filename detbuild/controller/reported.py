@@ -1,0 +1,80 @@
+"""What the runs of a trial reported, in the terms of a search."""
+
+from __future__ import annotations
+
+import math
+from itertools import count, takewhile
+from typing import TYPE_CHECKING
+
+from detbuild.errors import SearchError
+from detbuild.launch.plan import RunRequest
+from detbuild.search.methods import time_metric
+from detbuild.store.progress import Goal, trial_progress
+from detbuild.store.runs import read_run
+from detbuild.store.state import run_records
+
+if TYPE_CHECKING:
+    from detbuild.config.experiment import ExperimentConfig
+    from detbuild.controller.book import Book
+    from detbuild.launch.gpus import Gpu
+    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.states import TrialState
+    from determined._records import Validation
+    from determined._run_info import Length
+
+
+def total_of(length: Length | None, steps_completed: int) -> float:
+    """What a leg comes to; a trial whose own code decides on its end is measured in batches."""
+    return float(length.count if length is not None else steps_completed)
+
+
+def time_of(validation: Validation, trial: TrialState, config: ExperimentConfig) -> float:
+    """How far a trial had come, in the unit of its search.
+
+    That is a metric of the validation (the Trial APIs put `batches` and `epochs` among them), or batches or
+    records as they can be counted.
+
+    Raises:
+        SearchError: It cannot be told.
+    """
+    wanted = time_metric(config)
+    given = validation.metrics.get(wanted)
+    if isinstance(given, (int, float)) and not isinstance(given, bool) and math.isfinite(given):
+        return float(given)
+    if wanted == "batches":
+        return float(validation.steps_completed)
+    batch_size = trial.hparams.get("global_batch_size")
+    if wanted == "records" and isinstance(batch_size, int):
+        return float(validation.steps_completed * batch_size)
+    raise SearchError(
+        f"trial {trial.id} validates without the metric {wanted}, by which the search measures time",
+        mend=f"report {wanted} as a number when validating",
+    )
+
+
+def run_request(book: Book, trial: TrialState, run: int, gpus: tuple[Gpu, ...] = ()) -> RunRequest:
+    """The next run of a trial: on from its newest checkpoint, to the end of its leg."""
+    header = book.state.header
+    goal = Goal(header.metric, smaller_is_better=header.smaller_is_better)
+    progress = trial_progress(run_records(book.folder, trial), goal)
+    return RunRequest(
+        trial_id=trial.id,
+        run=run,
+        trial_seed=trial.seed,
+        hparams=trial.hparams,
+        gpus=gpus,
+        length=trial.length,
+        milestones=trial.milestones,
+        source=trial.source,
+        checkpoints=tuple(checkpoint.uuid for checkpoint in progress.checkpoints),
+        best_validation=goal.value(progress.best) if progress.best else None,
+    )
+
+
+def newest_checkpoints(folder: ExperimentFolder, trial_id: int) -> tuple[str, ...]:
+    """The checkpoints of a trial, newest first, those that a run found damaged left out."""
+    runs = takewhile(lambda run: run.path.is_dir(), (folder.run(trial_id, number) for number in count()))
+    records = [read_run(run, over=True) for run in runs]
+    rejected = {each.uuid for run in records for each in run.rejected}
+    uuids = [each.uuid for run in records for each in run.checkpoints]
+    return tuple(uuid for uuid in reversed(uuids) if uuid not in rejected)

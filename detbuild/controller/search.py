@@ -1,0 +1,136 @@
+"""Between the search method and the journal: tells it each event once, and writes down what it decides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from detbuild.controller.reported import newest_checkpoints, time_of, total_of
+from detbuild.decisions import Began, Create, TrialEnded, Validated, from_json, to_json
+from detbuild.errors import SearchError
+from detbuild.launch.restart import end_of
+from detbuild.store import journal
+from detbuild.store.progress import Goal, trial_progress
+from detbuild.store.state import run_records
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from detbuild.config.experiment import ExperimentConfig
+    from detbuild.controller.book import Book
+    from detbuild.decisions import Action, SearchEvent
+    from detbuild.search.method import SearchMethod
+    from determined._records import Validation
+
+
+class Search:
+    """The search of one experiment.
+
+    Raises:
+        SearchError: The method decides otherwise now than the journal says it did.
+    """
+
+    def __init__(self, book: Book, method: SearchMethod, config: ExperimentConfig) -> None:
+        self._book = book
+        self._method = method
+        self._config = config
+        header = book.state.header
+        self._goal = Goal(header.metric, header.smaller_is_better)
+        self._unwritten: journal.Searched | None = None  # decided, and there was no room to write it down
+        for entry in book.folder.entries():
+            if isinstance(entry.fact, journal.Searched):
+                method.recall(*_as_values(entry.fact))
+
+    @property
+    def watches(self) -> bool:
+        return self._method.watches
+
+    def step(self) -> None:
+        """Tell the method what it does not know yet of the experiment as a whole.
+
+        Raises:
+            DiskFullError: There is no room to write down what it decides.
+        """
+        state = self._book.state
+        self._write()
+        if not state.began and not state.stop:
+            self._tell(Began())
+        for trial_id in tuple(state.untold):
+            trial = state.trials[trial_id]
+            # What a person stopped with the whole experiment goes on when the experiment does.
+            if not (state.ending and trial.state == "CANCELED" and not trial.stop):
+                self._tell(TrialEnded(trial_id=trial_id, reason=end_of(trial)))
+                state.forget(trial_id)
+
+    def heard(self, trial_id: int, validation: Validation) -> None:
+        """A run reports a validation; a watching search is told, of each length of training once."""
+        trial = self._book.state.trials[trial_id]
+        if not self.watches or trial.released or trial.stop or validation.steps_completed <= trial.steps_told:
+            return
+        try:
+            time = time_of(validation, trial, self._config)
+        except SearchError as error:
+            self._fail(error)
+            return
+        event = Validated(trial_id=trial_id, time=time, metric=self._goal.value(validation))
+        self._tell(event, steps_completed=validation.steps_completed)
+
+    def leg_done(self, trial_id: int) -> None:
+        """A trial has trained as long as the search asked for: tell the result."""
+        trial = self._book.state.trials[trial_id]
+        progress = trial_progress(run_records(self._book.folder, trial), self._goal)
+        newest = progress.validations[-1] if progress.validations else None
+        self._tell(
+            Validated(
+                trial_id=trial_id,
+                time=total_of(trial.length, progress.steps_completed),
+                metric=self._goal.value(newest) if newest else None,
+            )
+        )
+
+    def stalled(self) -> None:
+        """Nothing runs and nothing will: say so, rather than wait for ever."""
+        name = self._config.searcher.name
+        self._fail(SearchError(f"the search method {name} asks for nothing more, and does not end"))
+
+    def _tell(self, event: SearchEvent, *, steps_completed: int = -1) -> None:
+        self._write()
+        if self._book.state.failure:
+            return
+        try:
+            actions = self._method.decide(event)
+        except SearchError as error:
+            self._fail(error)
+            return
+        self._unwritten = journal.Searched(
+            event=to_json(event),
+            actions=tuple(map(to_json, actions)),
+            steps_completed=steps_completed,
+            sources=self._sources(actions),
+        )
+        self._write()
+
+    def _write(self) -> None:
+        """The method never decides on before what it decided is on disk."""
+        if self._unwritten is not None:
+            self._book.record(self._unwritten)
+            self._unwritten = None
+
+    def _sources(self, actions: Sequence[Action]) -> dict[str, Sequence[str]]:
+        """Whose checkpoints a new trial starts from, as they are at this moment."""
+        return {
+            str(action.trial_id): newest_checkpoints(self._book.folder, action.parent)
+            for action in actions
+            if isinstance(action, Create) and action.parent is not None
+        }
+
+    def _fail(self, error: SearchError) -> None:
+        if not self._book.state.failure:
+            self._book.record(
+                journal.SearchFailed(why=f"{error}; {error.mend}" if error.mend else str(error))
+            )
+
+
+def _as_values(fact: journal.Searched) -> tuple[SearchEvent, Sequence[Action]]:
+    event = from_json(fact.event)
+    actions = [from_json(raw) for raw in fact.actions]
+    return event, actions  # type: ignore[return-value]  # each is what it was written as

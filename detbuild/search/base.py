@@ -1,0 +1,128 @@
+"""What all search methods share: trials are drawn, counted and ended here; a policy decides the rest."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING, Final, Protocol
+
+from detbuild.config.randomstate import RandomState
+from detbuild.config.sampling import draw, identity
+from detbuild.decisions import Began, Create, Finish, TrialEnded, Validated
+from detbuild.search.recall import same
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from detbuild.config.hyperparameters import Hyperparameter
+    from detbuild.decisions import Action, SearchEvent, TrialEnd
+
+WORST: Final = sys.float_info.max  # the cost of a trial that failed, or whose metric is absent or no number
+REPLACED_AT_MOST: Final = 1000
+
+
+def cost(metric: float | None, *, smaller_is_better: bool) -> float:
+    """Smaller is always better; never above WORST."""
+    if metric is None or math.isnan(metric):
+        return WORST
+    return min(metric if smaller_is_better else -metric, WORST)
+
+
+class Trials:
+    """Numbers the trials of one experiment and draws what they are, all from one generator.
+
+    A trial costs the draws of its hyperparameters in the order of their names (a nested map is entered where
+    its name stands), then 16 bytes for the request id, then a number for the seed: as Determined draws.
+    """
+
+    def __init__(self, hyperparameters: Mapping[str, Hyperparameter], seed: int) -> None:
+        self.hyperparameters = hyperparameters
+        self.random = RandomState(seed)
+        self.count = 0
+        self._replaced = 0
+
+    def new(self, hparams: Mapping[str, object] | None = None, *, parent: int | None = None) -> Create:
+        """The next trial; its hyperparameters are drawn unless they are given."""
+        values = draw(self.hyperparameters, self.random) if hparams is None else hparams
+        request_id, seed = identity(self.random)
+        self.count += 1
+        return Create(trial_id=self.count, request_id=request_id, seed=seed, hparams=values, parent=parent)
+
+    def may_replace(self) -> bool:
+        """Whether one more trial with invalid hyperparameters is replaced by a fresh one.
+
+        In a space where nothing is valid Determined goes on for ever; here it ends.
+        """
+        self._replaced += 1
+        return self._replaced <= REPLACED_AT_MOST
+
+
+class Policy(Protocol):
+    """The part of a search that differs from method to method. It is told of open trials only."""
+
+    @property
+    def watches(self) -> bool:
+        """As of a `SearchMethod`."""
+
+    @property
+    def progress(self) -> float:
+        """How much is done, roughly; `Search` keeps it from falling."""
+
+    def begin(self) -> list[Action]: ...
+
+    def validated(self, trial_id: int, time: float, cost: float) -> list[Action]: ...
+
+    def ended(self, trial_id: int, reason: TrialEnd) -> list[Action]: ...
+
+
+class Search:
+    """A `SearchMethod` around one policy."""
+
+    def __init__(self, policy: Policy, *, smaller_is_better: bool) -> None:
+        self.policy = policy
+        self._smaller_is_better = smaller_is_better
+        self._open: set[int] = set()
+        self._began = self._finished = False
+        self._progress = 0.0
+
+    @property
+    def watches(self) -> bool:
+        return self.policy.watches
+
+    @property
+    def progress(self) -> float:
+        return self._progress
+
+    def decide(self, event: SearchEvent) -> Sequence[Action]:
+        """What follows from the event; a trial that has ended or never was gives nothing."""
+        actions = self._react(event)
+        self._open.update(action.trial_id for action in actions if isinstance(action, Create))
+        if self._began and not self._open and not self._finished:
+            self._finished = True
+            actions.append(Finish())
+        done = 1.0 if self._finished else min(self.policy.progress, 1.0)
+        self._progress = max(self._progress, done)
+        return actions
+
+    def recall(self, event: SearchEvent, actions: Sequence[Action]) -> None:
+        """Decide again and compare. Raises SearchError where the two differ."""
+        same(self.decide(event), actions, event)
+
+    def _react(self, event: SearchEvent) -> list[Action]:
+        if isinstance(event, Validated):
+            if event.trial_id not in self._open:
+                return []
+            value = cost(event.metric, smaller_is_better=self._smaller_is_better)
+            return self.policy.validated(event.trial_id, event.time, value)
+        if isinstance(event, TrialEnded):
+            if event.trial_id not in self._open:
+                return []
+            self._open.remove(event.trial_id)
+            return self.policy.ended(event.trial_id, event.reason)
+        return self._begin(event)
+
+    def _begin(self, _event: Began) -> list[Action]:
+        if self._began:
+            return []
+        self._began = True
+        return self.policy.begin()

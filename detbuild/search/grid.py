@@ -1,0 +1,91 @@
+"""Grid search: one trial for each point of the product of all hyperparameters.
+
+The axes are the leaves in the order of their names, nested ones where their map stands; the first is the
+slowest. As in later versions of Determined, trials take the points from the end: the last point is trial 1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from detbuild.config.hyperparameters import Categorical, Const, Int, Log
+from detbuild.errors import ConfigError
+from detbuild.search.leaves import assembled, leaves
+from detbuild.search.random import OneLeg
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from detbuild.config.hyperparameters import Hyperparameter
+    from detbuild.search.base import Trials
+    from detbuild.search.leaves import Leaf, Path
+    from determined._run_info import Length
+
+
+def grid_search(trials: Trials, *, max_concurrent_trials: int, length: Length | None) -> OneLeg:
+    """Raise ConfigError for a range without `count`."""
+    grid = Grid(trials.hyperparameters)
+    points = reversed(range(len(grid)))
+    return OneLeg(
+        lambda: trials.new(grid[next(points)]),
+        max_trials=len(grid),
+        max_concurrent_trials=max_concurrent_trials,
+        length=length,
+    )
+
+
+class Grid:
+    """All points, made when they are asked for: `grid[i]` are the hyperparameters of the i-th."""
+
+    def __init__(self, hyperparameters: Mapping[str, Hyperparameter]) -> None:
+        self._hyperparameters = hyperparameters
+        self._axes = {path: axis(leaf, ".".join(path)) for path, leaf in leaves(hyperparameters)}
+
+    def __len__(self) -> int:
+        return math.prod(map(len, self._axes.values()))
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        values: dict[Path, object] = {}
+        for path, axis in reversed(self._axes.items()):
+            index, place = divmod(index, len(axis))
+            values[path] = axis[place]
+        return assembled(self._hyperparameters, values)
+
+
+def axis(hyperparameter: Leaf, name: str = "") -> Sequence[object]:
+    """The values of one hyperparameter. Raises ConfigError for a range without `count`."""
+    if isinstance(hyperparameter, Const):
+        return (hyperparameter.val,)
+    if isinstance(hyperparameter, Categorical):
+        return hyperparameter.vals
+    count = hyperparameter.count
+    if count is None:
+        raise ConfigError(
+            f"hyperparameters.{name}: the searcher grid needs count in it",
+            mend="add `count:`, the number of points of the range",
+        )
+    if isinstance(hyperparameter, Int):
+        return _whole(hyperparameter.minval, hyperparameter.maxval, count)
+    points = _spread(hyperparameter.minval, hyperparameter.maxval, count)
+    return [hyperparameter.base**point for point in points] if isinstance(hyperparameter, Log) else points
+
+
+def _spread(low: float, high: float, count: int) -> list[float]:
+    if count == 1:
+        return [(low + high) / 2]
+    return [low + index * (high - low) / (count - 1) for index in range(count)]
+
+
+def _whole(low: int, high: int, count: int) -> list[int]:
+    """Whole numbers only, no more of them than there are; in integers, so that no digit is lost."""
+    count = min(count, high - low + 1)
+    if count == 1:
+        return [_rounded(low + high, 2)]
+    return [_rounded(low * (count - 1) + index * (high - low), count - 1) for index in range(count)]
+
+
+def _rounded(numerator: int, denominator: int) -> int:
+    """The nearest whole number, halves away from zero."""
+    size = (2 * abs(numerator) + denominator) // (2 * denominator)
+    return size if numerator >= 0 else -size

@@ -1,0 +1,117 @@
+"""Our end of the process in which the class of a custom search lives."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import detbuild
+from detbuild.errors import SearchError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ANSWER_WITHIN: Final = 300.0  # seconds
+_SHOWN: Final = 4  # lines of a traceback
+
+
+class HookProcess:
+    """Started with the first call. It ends when its requests do: with this object, or this process.
+
+    Args:
+        target: `module:Class`.
+        about: what the class is made with.
+        context_dir: the directory from which the module is imported.
+    """
+
+    def __init__(self, target: str, about: Mapping[str, object], context_dir: Path) -> None:
+        self.target = target
+        self._about, self._context_dir = about, context_dir
+        self._process: subprocess.Popen[bytes] | None = None
+        self._read = b""
+
+    def call(self, method: str, **arguments: object) -> object:
+        """The answer of a method of the class. Raises SearchError when there is none."""
+        if self._process is None:
+            self._process = self._start()
+            self._exchange(dict(self._about))
+        return self._exchange({"call": method, "with": arguments})
+
+    def close(self) -> None:
+        if self._process is not None:
+            _end(self._process)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        ours = str(Path(detbuild.__file__).parents[1])
+        paths = filter(None, (os.environ.get("PYTHONPATH"), ours))
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "detbuild.search.hook", self.target],
+                cwd=self._context_dir,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+        except OSError as error:
+            raise SearchError(
+                f"searcher.hook: {self.target} cannot be started in {self._context_dir}: {error.strerror}",
+                mend="put the model directory back and continue the experiment",
+            ) from error
+        weakref.finalize(self, _end, process)
+        return process
+
+    def _exchange(self, request: Mapping[str, object]) -> object:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError as error:
+            raise self._silent("has ended") from error
+        answer = json.loads(self._line())
+        if "error" in answer:
+            last = "\n".join(str(answer["error"]).strip().splitlines()[-_SHOWN:])
+            raise SearchError(
+                f"searcher.hook: {self.target} raised an error\n{last}",
+                mend="correct it and continue the experiment: it goes on from its last decision",
+            )
+        return answer["answer"]
+
+    def _line(self) -> bytes:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        pipe, until = self._process.stdout.fileno(), time.monotonic() + ANSWER_WITHIN
+        while b"\n" not in self._read:
+            if not select.select([pipe], [], [], max(until - time.monotonic(), 0))[0]:
+                raise self._silent(f"has not answered within {ANSWER_WITHIN:.0f} seconds")
+            got = os.read(pipe, 1 << 16)
+            if not got:
+                raise self._silent("has ended")
+            self._read += got
+        line, _, self._read = self._read.partition(b"\n")
+        return line
+
+    def _silent(self, what: str) -> SearchError:
+        self.close()
+        return SearchError(
+            f"searcher.hook: the process of {self.target} {what}",
+            mend="see controller.log for what it printed, correct it and continue the experiment",
+        )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            try:
+                pipe.close()
+            except OSError:  # what it never read is lost with it
+                continue
+    process.kill()
+    process.wait()

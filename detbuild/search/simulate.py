@@ -1,0 +1,130 @@
+"""Runs a search without training anything: a function says how each trial does."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from detbuild.decisions import Began, Close, Create, Finish, Stop, Train, TrialEnd, TrialEnded, Validated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from random import Random
+
+    from detbuild.decisions import Action, SearchEvent
+    from detbuild.search.method import SearchMethod
+
+    # What comes of training a trial to a length in total: its metric, or why it ended before.
+    World = Callable[[Create, int], float | TrialEnd | None]
+
+
+@dataclass(slots=True)
+class _Trial:
+    create: Create
+    points: deque[int] = field(default_factory=deque)  # lengths at which it will validate
+    ending: bool = False  # nothing follows the last of them
+    queued: bool = False
+
+
+@dataclass(slots=True)
+class Simulation:
+    """What happened: `trained` has the lengths at which each trial validated."""
+
+    creates: dict[int, Create] = field(default_factory=dict)
+    trained: dict[int, list[int]] = field(default_factory=dict)
+    history: list[tuple[SearchEvent, Sequence[Action]]] = field(default_factory=list)
+    finished: bool = False
+
+
+class Simulator:
+    """Plays the part of the controller, one validation or end at a time.
+
+    Args:
+        method: a search at its start.
+        world: how trials do.
+        random: picks who comes next; None takes them in turn.
+        unbounded: where a trial validates that was told no length, before it ends by itself.
+    """
+
+    def __init__(
+        self,
+        method: SearchMethod,
+        world: World,
+        *,
+        random: Random | None = None,
+        unbounded: Sequence[int] = (1,),
+    ) -> None:
+        self.method = method
+        self.simulation = Simulation()
+        self._world, self._random, self._unbounded = world, random, unbounded
+        self._trials: dict[int, _Trial] = {}
+        self._queue: deque[int] = deque()
+
+    def run(self) -> Simulation:
+        """To the end. Raises RuntimeError when the search leaves trials waiting for ever."""
+        self.tell(Began())
+        while not self.simulation.finished:
+            if not self._queue:
+                raise RuntimeError("the search has not finished and nothing is left to do")
+            self.step()
+        return self.simulation
+
+    def step(self) -> None:
+        """Let one trial train to its next point, or end."""
+        if self._random is not None:
+            self._queue.rotate(-self._random.randrange(len(self._queue)))
+        trial_id = self._queue.popleft()
+        trial = self._trials[trial_id]
+        trial.queued = False
+        if not trial.points:
+            self._end(trial_id, TrialEnd.COMPLETED)
+            return
+        point = trial.points.popleft()
+        outcome = self._world(trial.create, point)
+        if isinstance(outcome, TrialEnd):
+            self._end(trial_id, outcome)
+            return
+        self.simulation.trained[trial_id].append(point)
+        self.tell(Validated(trial_id=trial_id, time=point, metric=outcome))
+        self._enqueue(trial_id)
+
+    def tell(self, event: SearchEvent) -> None:
+        """Hand an event to the search and do what it says."""
+        actions = self.method.decide(event)
+        self.simulation.history.append((event, actions))
+        for action in actions:
+            self._do(action)
+
+    def _end(self, trial_id: int, reason: TrialEnd) -> None:
+        del self._trials[trial_id]
+        self.tell(TrialEnded(trial_id=trial_id, reason=reason))
+
+    def _do(self, action: Action) -> None:
+        if isinstance(action, Finish):
+            self.simulation.finished = True
+            return
+        if isinstance(action, Create):
+            self._trials[action.trial_id] = _Trial(action)
+            self.simulation.creates[action.trial_id] = action
+            self.simulation.trained[action.trial_id] = []
+            return
+        trial = self._trials[action.trial_id]
+        if isinstance(action, Train):
+            end = self._unbounded if action.length is None else (*action.milestones, action.length.count)
+            trial.points.extend(end)
+        elif isinstance(action, Stop):
+            trial.points.clear()
+        trial.ending |= isinstance(action, (Stop, Close))
+        self._enqueue(action.trial_id)
+
+    def _enqueue(self, trial_id: int) -> None:
+        trial = self._trials.get(trial_id)
+        if trial is not None and not trial.queued and (trial.points or trial.ending):
+            trial.queued = True
+            self._queue.append(trial_id)
+
+
+def simulate(method: SearchMethod, world: World, *, random: Random | None = None) -> Simulation:
+    """Run a search to its end."""
+    return Simulator(method, world, random=random).run()

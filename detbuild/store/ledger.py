@@ -1,0 +1,337 @@
+"""The books of one experiment: the facts of its journal, each entered at the same cost.
+
+It changes as facts come; `snapshot` gives the state as a value.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from detbuild.decisions import (
+    Action,
+    Began,
+    Close,
+    Create,
+    Finish,
+    Stop,
+    Train,
+    TrialEnded,
+    Validated,
+    from_json,
+)
+from detbuild.store import journal
+from detbuild.store.states import ENDED, ExperimentState, RunState, TrialState, stronger
+from determined._run_info import Length
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from detbuild.store.folder import Header
+
+WAITS_FOR_SEARCH = "waits for the search"
+_STOPPING = {"kill": "STOPPING_KILLED", "cancel": "STOPPING_CANCELED", "pause": "STOPPING_PAUSED"}
+_RunFact = journal.RunIntended | journal.RunCreated | journal.RunFinished | journal.PolicyMatched
+_FINAL = frozenset({"kill", "cancel"})
+
+
+@dataclass(slots=True)
+class Tally:
+    """The trials that ended in one way."""
+
+    count: int = 0
+    why: str = ""  # of the first
+
+
+class Ledger:
+    """`running` have a run that has not ended, `ready` are to be taken a step further, in this order.
+
+    A trial whose run has ended comes first: the others wait for its place, and the search for its result.
+    `waiting` are those that wait for the search; `untold` have ended, and the search does not know.
+    """
+
+    def __init__(self, header: Header, entries: Iterable[journal.Entry] = ()) -> None:
+        self.header = header
+        self.trials: dict[int, TrialState] = {}
+        self.running: dict[int, None] = {}
+        self.ready: OrderedDict[int, None] = OrderedDict()
+        self.waiting: dict[int, None] = {}
+        self.untold: dict[int, None] = {}
+        self.tallies = {state: Tally() for state in ENDED}
+        self.end: journal.ExperimentFinished | None = None
+        self.ended_at: float | None = None
+        self.stop = ""  # what a person asked for all trials: kill, cancel, pause or ""
+        self.failure = ""  # why the search cannot go on
+        self.paused = False  # and nothing of it is left to look after
+        self.began = False  # the search was asked
+        self.finishing = False  # the search wants no more
+        self.heeded = 0  # the newest request that was taken up
+        self.entries = 0
+        for entry in entries:
+            self.enter(entry)
+
+    @property
+    def over(self) -> bool:
+        return self.end is not None
+
+    @property
+    def at_rest(self) -> bool:
+        """No controller is needed."""
+        return self.over or self.paused
+
+    @property
+    def ending(self) -> bool:
+        """A person, or a search that failed, wants all trials to end."""
+        return self.stop in _FINAL
+
+    @property
+    def living(self) -> int:
+        """How many trials have not ended."""
+        return len(self.running) + len(self.ready) + len(self.waiting)
+
+    def enter(self, entry: journal.Entry) -> None:
+        """Take in one more entry of the journal."""
+        self.entries += 1
+        match entry.fact:
+            case journal.Searched():
+                self._searched(entry.fact)
+            case journal.SearchFailed(why=why):
+                self.failure = why
+                self._ask_all("cancel")
+            case journal.Heeded():
+                self._heed(entry.fact)
+            case journal.Paused():
+                self.paused = True
+            case journal.ExperimentFinished():
+                self.end, self.ended_at = entry.fact, entry.time
+            case fact:
+                self._trial(fact, entry.time)
+
+    def forget(self, trial_id: int) -> None:
+        """Drop what only the trial itself needs: it has ended, and is not asked after any more."""
+        trial = self.trials[trial_id]
+        self.trials[trial_id] = TrialState(id=trial_id, state=trial.state, released=trial.released)
+
+    def snapshot(self) -> ExperimentState:
+        """The state as it is now, as a value."""
+        trials = dict(self.trials)
+        if self.stop == "pause":
+            for id_ in (*self.ready, *self.waiting):
+                trials[id_] = replace(trials[id_], state="PAUSED")
+        if self.end is not None:
+            state, why = self.end.state, self.end.why
+        else:
+            state, why = self._state(), self.failure or self._why()
+        return ExperimentState(
+            header=self.header, state=state, why=why, ended=self.ended_at, stop=self.stop, trials=trials
+        )
+
+    def _state(self) -> str:
+        if self.failure:
+            return "STOPPING_ERROR"
+        if self.stop:
+            return "PAUSED" if self.paused else _STOPPING[self.stop]
+        return "RUNNING" if any(self.trials[id_].state == "RUNNING" for id_ in self.running) else "QUEUED"
+
+    def _why(self) -> str:
+        ids = (*self.running, *self.ready)
+        return next((self.trials[id_].why for id_ in ids if self.trials[id_].why), "")
+
+    # what people ask for
+
+    def _heed(self, fact: journal.Heeded) -> None:
+        self.heeded = max(self.heeded, fact.number)
+        if fact.verb == "continue":
+            if self.at_rest:
+                self._go_on(Length(**fact.length) if fact.length else None)  # type: ignore[arg-type]
+        elif self.over:
+            return
+        elif fact.trial_id is not None:
+            self._ask(fact.trial_id, fact.verb)
+        elif fact.verb == "activate":
+            if self.stop == "pause":
+                self.stop, self.paused = "", False
+        else:
+            self._ask_all(fact.verb)
+
+    def _ask(self, trial_id: int, verb: str) -> None:
+        trial = self.trials.get(trial_id)
+        if trial is not None and not trial.ended and verb in _FINAL:
+            self._place(replace(trial, stop=stronger(trial.stop, verb)))
+
+    def _ask_all(self, verb: str) -> None:
+        self.stop = stronger(self.stop, verb)
+        self.paused = self.paused and self.stop == "pause"
+        if self.ending:
+            for trial_id in tuple(self.waiting):
+                self._place(self.trials[trial_id])
+
+    def _go_on(self, length: Length | None) -> None:
+        """All that was not completed is taken up again; with a length the only trial trains that long."""
+        self.end, self.ended_at, self.stop, self.failure, self.paused = None, None, "", "", False
+        for trial in tuple(self.trials.values()):
+            if trial.stop in _FINAL or (trial.state == "COMPLETED" and length is None):
+                continue
+            if trial.ended:
+                tally = self.tallies[trial.state]
+                tally.count -= 1
+                tally.why = tally.why if tally.count else ""
+                self.untold.pop(trial.id, None)
+            self._place(_reopened(trial, length))
+
+    # what the search decides
+
+    def _searched(self, fact: journal.Searched) -> None:
+        event = from_json(fact.event)
+        if isinstance(event, Began):
+            self.began = True
+        elif isinstance(event, Validated):
+            self._told(event.trial_id, fact.steps_completed)
+        elif isinstance(event, TrialEnded):
+            self.untold.pop(event.trial_id, None)
+            if event.trial_id in self.trials:
+                self.trials[event.trial_id] = replace(self.trials[event.trial_id], released=True)
+        for raw in fact.actions:
+            action = from_json(raw)
+            if isinstance(action, Create):
+                self._create(action, tuple(fact.sources.get(str(action.trial_id), ())))
+            elif isinstance(action, (Train, Stop, Close, Finish)):
+                self._act(action)
+        if isinstance(event, Validated) and event.trial_id in self.trials:
+            self._place(_idle(self.trials[event.trial_id]))
+
+    def _told(self, trial_id: int, steps_completed: int) -> None:
+        """Of one validation of a watching search, or of the result of a leg."""
+        trial = self.trials.get(trial_id)
+        if trial is not None:
+            leg_done = steps_completed < 0
+            self.trials[trial_id] = replace(
+                trial,
+                legs_told=trial.leg if leg_done else trial.legs_told,
+                steps_told=max(trial.steps_told, steps_completed),
+            )
+
+    def _create(self, action: Create, source: tuple[str, ...]) -> None:
+        if action.trial_id in self.trials:  # of a journal of before there were searches
+            return
+        self._place(
+            TrialState(
+                id=action.trial_id,
+                state="WAITING",
+                why=WAITS_FOR_SEARCH,
+                seed=action.seed,
+                hparams=action.hparams,
+                source=source,
+            )
+        )
+
+    def _act(self, action: Action) -> None:
+        if isinstance(action, Finish):
+            self.finishing = True
+            for trial_id in tuple(self.waiting):
+                self._place(replace(self.trials[trial_id], closed=True))
+            return
+        trial = self.trials.get(action.trial_id)
+        if trial is None or trial.ended:
+            return
+        match action:
+            case Train(length=length, milestones=milestones):
+                woken = trial.open_run is None
+                self._place(
+                    replace(
+                        trial,
+                        leg=trial.leg + 1,
+                        length=length,
+                        milestones=milestones,
+                        state="QUEUED" if woken else trial.state,
+                        why="" if woken else trial.why,
+                    )
+                )
+            case Stop():
+                self._place(replace(trial, stop=stronger(trial.stop, "search")))
+            case Close():
+                self._place(replace(trial, closed=True))
+
+    # what becomes of the trials
+
+    def _trial(self, fact: journal.TrialFact, time: float) -> None:
+        trial = self.trials.get(fact.trial_id, TrialState(id=fact.trial_id))
+        if isinstance(fact, journal.TrialFinished) and not trial.ended:
+            tally = self.tallies.get(fact.state)
+            if tally is not None:
+                tally.count, tally.why = tally.count + 1, tally.why or fact.why
+            if not trial.released:
+                self.untold[trial.id] = None
+        self._place(_advanced(trial, fact, time))
+
+    def _place(self, trial: TrialState) -> None:
+        """Enter the trial as it is now, among those that are to be looked after in the same way."""
+        self.trials[trial.id] = trial
+        ran = trial.id in self.running
+        is_ready = not trial.ended and trial.open_run is None and self._wanted(trial)
+        for place in (self.running, self.waiting) if is_ready else (self.running, self.waiting, self.ready):
+            place.pop(trial.id, None)
+        if is_ready:
+            self.ready.setdefault(trial.id, None)
+            if ran:
+                self.ready.move_to_end(trial.id, last=False)
+        elif trial.open_run is not None:
+            self.running[trial.id] = None
+        elif not trial.ended:
+            self.waiting[trial.id] = None
+
+    def _wanted(self, trial: TrialState) -> bool:
+        """Whether there is something to do about it before the search says more."""
+        return trial.state != "WAITING" or trial.closed or bool(trial.stop) or self.ending
+
+
+def _idle(trial: TrialState) -> TrialState:
+    """Waiting for the search, if that is what it does now."""
+    busy = trial.ended or trial.open_run is not None or trial.leg > trial.legs_told or trial.closed
+    return trial if busy else replace(trial, state="WAITING", why=WAITS_FOR_SEARCH)
+
+
+def _reopened(trial: TrialState, length: Length | None) -> TrialState:
+    state = "QUEUED" if trial.ended else trial.state
+    since = trial.runs[-1].run + 1 if trial.runs else 0
+    trial = replace(trial, state=state, why="" if trial.ended else trial.why, stop="", since=since)
+    if length is not None:
+        return replace(trial, state="QUEUED", why="", leg=trial.leg + 1, length=length)
+    return trial if trial.released else _idle(trial)
+
+
+def _advanced(trial: TrialState, fact: journal.TrialFact, time: float) -> TrialState:
+    match fact:
+        case journal.TrialCreated():
+            return replace(trial, seed=fact.seed, hparams=fact.hparams, leg=1, closed=True)
+        case journal.Waiting():
+            return replace(trial, why=fact.why)
+        case journal.TrialFinished():
+            return replace(trial, state=fact.state, why=fact.why)
+        case of_run:
+            return _with_run(trial, of_run, time)
+
+
+def _with_run(trial: TrialState, fact: _RunFact, time: float) -> TrialState:
+    """An intent that a crash cut short is written again under the same number."""
+    run = next((run for run in trial.runs if run.run == fact.run), RunState(run=fact.run))
+    state, why = trial.state, trial.why
+    match fact:
+        case journal.RunIntended():
+            run = RunState(run=fact.run, leg=fact.leg)
+        case journal.RunCreated():
+            state, why = "RUNNING", ""
+            run = replace(run, created=True, container=fact.container, gpu_ids=fact.gpu_ids, started=time)
+        case journal.PolicyMatched():
+            run = _matched(run, fact)
+        case journal.RunFinished():
+            state = "QUEUED"
+            run = replace(run, finished=fact, ended=time)
+    runs = (*(other for other in trial.runs if other.run != run.run), run)
+    return replace(trial, state=state, why=why, runs=runs)
+
+
+def _matched(run: RunState, fact: journal.PolicyMatched) -> RunState:
+    cancelled = run.retries_cancelled or fact.cancels_retries
+    return replace(run, policies=(*run.policies, fact.name), retries_cancelled=cancelled)

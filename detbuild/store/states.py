@@ -1,0 +1,98 @@
+"""The state of an experiment as values: how is it going?
+
+`store.ledger` gathers them from the journal, `store.state` reads them from the files of an experiment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from detbuild.store.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from detbuild.store import journal
+    from detbuild.store.folder import Header
+    from determined._run_info import Length
+
+ENDED: Final = frozenset({"COMPLETED", "CANCELED", "ERROR"})
+# What may ask a run for its end, the stronger after the weaker.
+STOPS: Final = ("", "pause", "search", "cancel", "kill")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunState:
+    run: int
+    leg: int = 1
+    created: bool = False
+    container: str = ""  # "" before it was created, and for a run on the host itself
+    gpu_ids: tuple[str, ...] = ()
+    started: float | None = None  # seconds since the epoch
+    ended: float | None = None
+    policies: tuple[str, ...] = ()  # the log policies that its output matched
+    retries_cancelled: bool = False  # by one of them
+    finished: journal.RunFinished | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialState:
+    """A trial; a search trains it in legs, each to a greater `length` than the one before."""
+
+    id: int
+    state: str = "QUEUED"
+    why: str = ""  # what it waits for, or why it ended
+    seed: int = 0
+    hparams: Mapping[str, object] = field(default_factory=dict)
+    source: tuple[str, ...] = ()  # checkpoints of the trial that it was made from, newest first
+    leg: int = 0  # how often the search has said how long to train
+    legs_told: int = 0  # up to which of them the search knows the result
+    length: Length | None = None  # of the newest leg; None: its own code decides
+    milestones: tuple[int, ...] = ()
+    steps_told: int = -1  # batches of the newest validation that a watching search was told of
+    closed: bool = False  # it ends with its leg
+    released: bool = False  # the search was told of its end, and hears no more of it
+    stop: str = ""  # of STOPS
+    since: int = 0  # the run from which failures count: what came before, a person has let pass
+    runs: tuple[RunState, ...] = ()
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def restarts(self) -> int:
+        """How many of `max_restarts` are spent: failures that count and were, or are to be, tried again."""
+        new = [run.finished for run in self.runs if run.finished and run.run >= self.since]
+        return sum(finished.counts and finished.retry for finished in new)
+
+    @property
+    def open_run(self) -> RunState | None:
+        """The run that was intended and has not ended."""
+        return self.runs[-1] if self.runs and self.runs[-1].finished is None else None
+
+    @property
+    def last_run(self) -> journal.RunFinished | None:
+        """How the newest finished run ended."""
+        return next((run.finished for run in reversed(self.runs) if run.finished), None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExperimentState:
+    header: Header
+    state: str = "QUEUED"
+    why: str = ""
+    ended: float | None = None  # seconds since the epoch
+    stop: str = ""  # what was asked for: "kill", "cancel", "pause" or ""
+    trials: Mapping[int, TrialState] = field(default_factory=dict)
+
+    @property
+    def over(self) -> bool:
+        return self.state in ENDED
+
+
+def stronger(one: str, other: str) -> str:
+    """Of two reasons to stop."""
+    return max(one, other, key=STOPS.index)
