@@ -73,7 +73,12 @@ def _facts(number: int, trials: int, name: str) -> list[journal.Fact]:
     why = f"RuntimeError: CUDA out of memory {name}" if failed else ""
     facts.append(
         journal.RunFinished(
-            trial_id=number, run=0, outcome=outcome, exit_code=int(failed), message=why, mend="a smaller batch" if failed else ""
+            trial_id=number,
+            run=0,
+            outcome=outcome,
+            exit_code=int(failed),
+            message=why,
+            mend="a smaller batch" if failed else "",
         )
     )
     facts.append(journal.TrialFinished(trial_id=number, state="ERROR" if failed else "COMPLETED", why=why))
@@ -90,7 +95,9 @@ def _records(folder: ExperimentFolder, number: int, points: int, drawn: dict[str
         loss = floor + 2.2 * math.exp(-4 * point / points) * (1 + 0.08 * chance.gauss(0, 1))
         records.append(Training(point * 10, {"loss": loss}))
         if point % max(1, points // 10) == 0:
-            records.append(Validation(point * 10, {"validation_loss": loss * 1.1, "accuracy": 1 / (1 + loss)}))
+            records.append(
+                Validation(point * 10, {"validation_loss": loss * 1.1, "accuracy": 1 / (1 + loss)})
+            )
     lines = [encode(Line(i, run.name, 1.7e9 + number + 2 * i, record)) for i, record in enumerate(records, 1)]
     run.events.write_bytes(b"".join(lines))
     run.output("stdout").write_bytes(f"epoch 1\n\x1b[31mred\x1b[0m {HOSTILE}\n".encode())

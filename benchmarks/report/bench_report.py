@@ -1,6 +1,6 @@
 """Size of a report, time to write it and time to open it in chromium, against trials and points.
 
-    python benchmarks/report/bench_report.py [DIRECTORY FOR PICTURES]
+python benchmarks/report/bench_report.py [DIRECTORY FOR PICTURES]
 """
 
 from __future__ import annotations

@@ -31,7 +31,9 @@ def masked_text(text: str) -> str:
 
 def secret_values(config: Mapping[str, object]) -> tuple[str, ...]:
     """What must not be shown: values at secret paths, and those of environment variables named like secrets."""
-    found = {value for value in (*_at_secret_paths(config, ()), *_of_variables(config)) if len(value) >= _SHORTEST}
+    found = {
+        value for value in (*_at_secret_paths(config, ()), *_of_variables(config)) if len(value) >= _SHORTEST
+    }
     return tuple(sorted(found, key=lambda value: (-len(value), value)))
 
 

@@ -33,9 +33,7 @@ def read_all(folders: Sequence[ExperimentFolder], *, points: int = MOST_POINTS) 
     trials = max(1, sum(len(state.trials) for state in states))
     room = min(points, max(_FEWEST_POINTS, _ALL_POINTS // (2 * trials)))
     log = min(_LOG, _ALL_LOGS // trials)
-    return tuple(
-        _read(folder, state, room, log) for folder, state in zip(folders, states, strict=True)
-    )
+    return tuple(_read(folder, state, room, log) for folder, state in zip(folders, states, strict=True))
 
 
 def _read(folder: ExperimentFolder, state: ExperimentState, points: int, log: int) -> Source:

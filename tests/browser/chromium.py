@@ -48,15 +48,29 @@ class Page:
         self.call("Page.navigate", url="about:blank")
         begun = time.perf_counter()
         self.call("Page.navigate", url=path.as_uri())
-        while self.evaluate(f"location.href === {json.dumps(path.as_uri())} && document.documentElement?.dataset.ready") != "yes":
+        while (
+            self.evaluate(
+                f"location.href === {json.dumps(path.as_uri())} && document.documentElement?.dataset.ready"
+            )
+            != "yes"
+        ):
             assert time.perf_counter() - begun < 60, self.troubles()
             time.sleep(0.01)
         self.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         return time.perf_counter() - begun
 
     def look(self, width: int, height: int, *, dark: bool = False) -> None:
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        self.call(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
+        )
         self.evaluate("new Promise((done) => setTimeout(done, 200))")
 
     def picture(self, path: Path) -> None:
@@ -65,12 +79,28 @@ class Page:
 
     def mouse(self, kind: str, x: float, y: float) -> None:
         buttons = {"mousePressed": ("left", 1), "mouseReleased": ("left", 0)}.get(kind, ("none", 0))
-        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button=buttons[0], buttons=buttons[1], clickCount=int(kind != "mouseMoved"))
+        self.call(
+            "Input.dispatchMouseEvent",
+            type=kind,
+            x=x,
+            y=y,
+            button=buttons[0],
+            buttons=buttons[1],
+            clickCount=int(kind != "mouseMoved"),
+        )
 
     def troubles(self) -> list[str]:
         """Errors of scripts, refusals of the content policy, and every request that is no file of ours."""
-        found = [json.dumps(e["params"]) for e in self.events if e.get("method") in {"Runtime.exceptionThrown", "Log.entryAdded"}]
-        urls = [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
+        found = [
+            json.dumps(e["params"])
+            for e in self.events
+            if e.get("method") in {"Runtime.exceptionThrown", "Log.entryAdded"}
+        ]
+        urls = [
+            e["params"]["request"]["url"]
+            for e in self.events
+            if e.get("method") == "Network.requestWillBeSent"
+        ]
         return found + [url for url in urls if not url.startswith("file://")]
 
 
@@ -81,7 +111,9 @@ def browser(profile: Path) -> Iterator[Page]:
     program = find()
     assert program
     process = subprocess.Popen(
-        [program, *OPTIONS, f"--user-data-dir={profile}", "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [program, *OPTIONS, f"--user-data-dir={profile}", "about:blank"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         port = _port(profile / "DevToolsActivePort")

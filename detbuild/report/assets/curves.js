@@ -66,7 +66,7 @@ function curveScales(frame) {
 function drawCurves() {
   const canvas = byId("curves");
   const {pen, width, height} = fit(canvas);
-  const frame = {left: 64, right: width - 14, top: 12, bottom: height - 28};
+  const frame = {left: 64, right: width - 30, top: 12, bottom: height - 28};
   const [xs, ys] = curveScales(frame);
   Object.assign(curves, {frame, xScale: xs, yScale: ys});
   pen.clearRect(0, 0, width, height);
