@@ -40,6 +40,7 @@ def list_(session: Session, /, *, as_json: bool, quiet: bool) -> None:
             "ID": "id",
             "NAME": "name",
             "STATE": "state",
+            "TRIALS": "trial_count",
             "BATCHES": "steps_completed",
             "BEST": _best,
             "CHECKPOINTS": "checkpoint_count",
