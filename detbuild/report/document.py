@@ -88,7 +88,7 @@ def _experiment(source: Source) -> dict[str, object]:
 def _trial(source: Source, trial: TrialState, experiment: int, made: float) -> dict[str, object]:
     header, progress = source.state.header, trial.progress
     goal = Goal(header.metric, header.smaller_is_better)
-    hparams = dict(_flat(trial.hparams))
+    hparams = dict(flat(trial.hparams))
     return {
         "id": trial.id,
         "experiment": experiment,
@@ -179,10 +179,10 @@ def _log_hparams(node: object, prefix: str) -> Iterator[str]:
             yield from _log_hparams(value, f"{prefix}.{key}" if prefix else str(key))
 
 
-def _flat(hparams: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+def flat(hparams: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     for key, value in hparams.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
