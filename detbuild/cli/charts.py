@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
+_IN_ASCII: Final = dict(zip(map(ord, _BLOCKS), "_.-=+*#@", strict=True)) | {
+    0x2800 + dots: "*" if dots else " " for dots in range(256)
+}
 _DOTS: Final = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # by row and column of a braille cell
+
+
+def encodable(text: str, encoding: str) -> str:
+    """The text as a stream of that encoding can write it: charts of ASCII, all else it lacks as escapes."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_IN_ASCII).encode(encoding, "backslashreplace").decode(encoding)
+    return text
 
 
 def bar(share: float, width: int = 24) -> str:
@@ -41,7 +54,7 @@ def curve(points: Sequence[tuple[float, float]], *, width: int = 60, height: int
     across, down = 2 * width - 1, 4 * height - 1
     placed = [(round(_share(x, x0, x1) * across), round((1 - _share(y, y0, y1)) * down)) for x, y in finite]
     cells = [[0] * width for _ in range(height)]
-    for start, end in zip(placed, placed[1:], strict=False):
+    for start, end in pairwise(placed):
         for x, y in _between(start, end):
             cells[y // 4][x // 2] |= _DOTS[y % 4][x % 2]
     return tuple("".join(chr(0x2800 + dots) for dots in line) for line in cells)

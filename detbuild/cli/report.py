@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def report(session: Session, /, *, experiment_ids: tuple[int, ...], output: Path
     folders = [home.experiment(id_) for id_ in dict.fromkeys(experiment_ids)]
     page = render(document(read_all(folders, points=points), made=time.time()))
     if str(output) == "-":
-        click.get_binary_stream("stdout").write(page)
+        sys.stdout.buffer.write(page)
         return
     _write(output, page)
     click.echo(output)

@@ -28,11 +28,11 @@ def search_lines(state: ExperimentState) -> Iterator[str]:
     yield f"progress   {bar(_progress(trials))}"
     improved = sparkline(best_so_far(trials, goal))
     if improved:
-        yield f"best by trial  {improved}"
+        yield f"best yet   {improved}"
     yield from _waiting(trials)
     yield from _failures(trials)
     yield ""
-    yield from _best(trials, goal)
+    yield from _best(state.header.id, trials, goal)
 
 
 def best_so_far(trials: Sequence[TrialState], goal: Goal) -> list[float]:
@@ -84,20 +84,20 @@ def _failures(trials: Sequence[TrialState]) -> Iterator[str]:
         yield f"failed     {count}: {visible(why)}"
 
 
-def _best(trials: Sequence[TrialState], goal: Goal) -> Iterator[str]:
+def _best(experiment_id: int, trials: Sequence[TrialState], goal: Goal) -> Iterator[str]:
     sign = 1 if goal.smaller_is_better else -1
     ranked = sorted(
         ((sign * value, trial.id, trial) for trial in trials if (value := _value(trial, goal)) is not None),
         key=lambda one: one[:2],
     )
     shown = [trial for _, _, trial in ranked[:SHOWN]] or list(trials[:SHOWN])
-    rows = [("TRIAL", "STATE", "BEST", "BATCHES", "RESTARTS", "HYPERPARAMETERS")]
+    rows: list[tuple[str, ...]] = [("TRIAL", "STATE", "BEST", "BATCHES", "RESTARTS", "HYPERPARAMETERS")]
     rows += [_row(trial, goal) for trial in shown]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
     if len(trials) > len(shown):
-        yield f"and {len(trials) - len(shown)} more; all of them: detbuild describe ID --json"
+        yield f"and {len(trials) - len(shown)} more; all of them: detbuild describe {experiment_id} --json"
 
 
 def _row(trial: TrialState, goal: Goal) -> tuple[str, ...]:

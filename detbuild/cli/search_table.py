@@ -1,4 +1,4 @@
-"""The one live table of a search on a terminal: as many trials as there is room for, and a line for them all."""
+"""The live table of a search on a terminal: as many trials as there is room for, and a line for them all."""
 
 from __future__ import annotations
 

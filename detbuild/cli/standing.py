@@ -40,7 +40,7 @@ class Standing:
 
 @dataclass
 class Search:
-    """What is known of all trials; `goal` and `planned` come from the experiment's folder once it is there."""
+    """What is known of all trials; `goal` and `planned` come from its folder once it is there."""
 
     clock: Callable[[], float] = time.monotonic
     goal: Goal = field(default_factory=Goal)

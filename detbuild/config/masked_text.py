@@ -1,9 +1,9 @@
-"""Hides the secrets of a config in its text as written, and finds their values so that they can be hidden elsewhere."""
+"""Hides the secrets of a config in its text, and finds their values, to be hidden elsewhere."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import yaml
 
@@ -23,21 +23,20 @@ def masked_text(text: str) -> str:
         root = yaml.compose(text, Loader=yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError):
         return "# not shown: it is no YAML, so its secrets cannot be told from the rest\n" if text else ""
-    spans = sorted({span for span in _secret_spans(root, ())}, reverse=True)
+    spans = sorted(set(_secret_spans(root, ())), reverse=True)
     for start, end in spans:
         text = f"{text[:start]}{MASK}{text[end:]}"
     return text
 
 
 def secret_values(config: Mapping[str, object]) -> tuple[str, ...]:
-    """What must not be shown: values at secret paths, and those of environment variables named like secrets."""
-    found = {
-        value for value in (*_at_secret_paths(config, ()), *_of_variables(config)) if len(value) >= _SHORTEST
-    }
-    return tuple(sorted(found, key=lambda value: (-len(value), value)))
+    """What must not be shown: values at secret paths, and of environment variables named like secrets."""
+    found = {*_at_secret_paths(config, ()), *_of_variables(config)}
+    long = {value for value in found if len(value) >= _SHORTEST}
+    return tuple(sorted(long, key=lambda value: (-len(value), value)))
 
 
-def _secret_spans(node: Any, path: _Path) -> Iterator[tuple[int, int]]:
+def _secret_spans(node: object, path: _Path) -> Iterator[tuple[int, int]]:
     # No config nests secrets deeper than four levels, so an alias that holds itself ends too.
     if isinstance(node, yaml.ScalarNode):
         if is_secret(path) and node.value:

@@ -1,4 +1,4 @@
-"""From what the files of experiments say to the document that the page shows: plain values, secrets hidden."""
+"""From the files of experiments to the document that the page shows: plain values, secrets hidden."""
 
 from __future__ import annotations
 
@@ -154,11 +154,11 @@ def _table(table: Table, trial: int) -> dict[str, object]:
 def _notes(sources: Sequence[Source]) -> Iterator[str]:
     tables = [table for source in sources for found in source.tables.values() for table in found]
     thinned = [table for table in tables if table.records > len(table.steps)]
+    points, records = sum(len(t.steps) for t in thinned), sum(t.records for t in thinned)
     if thinned:
         yield (
-            f"{len(thinned)} of {len(tables)} curves are thinned: {sum(len(t.steps) for t in thinned)} points "
-            f"stand for {sum(t.records for t in thinned)} records; of each stretch the lowest and the highest "
-            "value are kept"
+            f"{len(thinned)} of {len(tables)} curves are thinned: {points} points for {records} records; "
+            "of each stretch the lowest and the highest value are kept"
         )
     if any(source.secrets for source in sources):
         yield f"values that the config calls secret are shown as {MASK}"

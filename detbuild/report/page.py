@@ -1,4 +1,4 @@
-"""A document as one page that opens from a file: no network, and nothing of the data can become markup or code."""
+"""A document as one page that opens from a file: no network, and no data that becomes markup or code."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The metrics of a trial over all of its runs as tables: nothing twice, and no more rows than asked for.
 
-A long series is thinned as it is read, so memory is bounded by the rows asked for and not by the length of the
-records. Of each stretch of batches the rows with the lowest and the highest value of each metric are kept, so
-that no peak is lost.
+A long series is thinned as it is read, so memory is bounded by the rows asked for and not by how many there
+are. Of each stretch of batches the rows with the lowest and the highest value of each metric stay, so that no
+peak is lost.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SLACK = 4  # how many times the rows asked for are held before they are thinned
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One report: `steps` in batches, `time` in seconds since the epoch, nested metrics under dotted names."""
+    """One report: `steps` in batches, `time` in seconds since the epoch, nested metrics dotted."""
 
     steps: int
     time: float
@@ -37,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """One group of metrics: "training", "validation" or a name of the script's own. Columns are equally long."""
+    """One group of metrics: "training", "validation" or a script's own. Columns are equally long."""
 
     group: str
     steps: tuple[int, ...]  # batches, ascending
@@ -83,7 +83,7 @@ def reports(folder: ExperimentFolder, trial: TrialState) -> Iterator[tuple[str, 
 
 
 def thinned(rows: Sequence[Row], limit: int) -> list[Row]:
-    """At most about `limit` rows: of each stretch of batches those with the lowest and highest value of each metric."""
+    """At most about `limit` rows: of each stretch those with the lowest and highest value of each metric."""
     if len(rows) <= limit:
         return list(rows)
     names = {name for row in rows for name in row.metrics}

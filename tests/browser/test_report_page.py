@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(chromium.find() is None, reason="chromium is not installed"),
 ]
-BRUSH = "(() => { const box = document.getElementById('parallel').getBoundingClientRect(); return [box.left, box.top]; })()"
+BRUSH = "['left', 'top'].map((side) => document.getElementById('parallel').getBoundingClientRect()[side])"
 
 
 @pytest.fixture
@@ -68,6 +68,8 @@ def test_the_table_sorts_filters_and_opens_a_trial_with_its_log(page, tmp_path):
     page.evaluate("document.querySelector('#trial-head button').click()")
     assert page.evaluate(first) == "5"
     page.evaluate("document.querySelector('#trial-rows tr').click()")
+    page.picture(tmp_path / "trial.png")
+    assert (tmp_path / "trial.png").stat().st_size > 10_000
     log = str(page.evaluate("document.getElementById('trial-log').textContent"))
     assert "epoch 1" in log
     assert "hunter2" not in log

@@ -71,7 +71,7 @@ function drawParallel() {
   const shown = new Set(view.shown);
   const order = [...trials].sort((a, b) => (b.rank ?? 2) - (a.rank ?? 2));
   for (const trial of order) if (!shown.has(trial)) strokeTrial(pen, trial, theme.line, 1);
-  const alpha = view.hover ? 0.18 : shown.size > 100 ? 0.4 : 0.75;
+  const alpha = view.hover ? 0.18 : shown.size > 100 ? 0.25 : 0.75;
   for (const trial of order) if (shown.has(trial)) strokeTrial(pen, trial, colourOf(trial, alpha), 1.3);
   for (const trial of [view.chosen, view.hover]) if (trial) strokeTrial(pen, trial, theme.warm, 2.5);
   parallel.axes.forEach((axis, i) => drawAxis(pen, axis, {top, bottom, step, first: i === 0, last: i === parallel.axes.length - 1}));

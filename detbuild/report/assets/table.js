@@ -73,7 +73,7 @@ function drawTable() {
   byId("trial-rows").replaceChildren(...some.map(row));
   byId("more").hidden = some.length === ordered.length;
   byId("more").textContent = `show all ${ordered.length}`;
-  byId("count").textContent = view.shown.length === trials.length ? `${trials.length} trials` : `${view.shown.length} of ${trials.length} trials`;
+  byId("count").textContent = view.shown.length === trials.length ? `${trials.length} trial${trials.length === 1 ? "" : "s"}` : `${view.shown.length} of ${trials.length} trials`;
   byId("clear").hidden = view.shown.length === trials.length && !view.text && !view.state && !view.brushes.size;
   markRows();
 }

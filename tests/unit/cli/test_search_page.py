@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detbuild.cli.charts import bar, curve, sparkline
+from detbuild.cli.charts import bar, curve, encodable, sparkline
 from detbuild.cli.pages import experiment_page
 from detbuild.cli.search_page import SHOWN
 from detbuild.store.state import load
@@ -28,7 +28,7 @@ def test_the_best_trials_come_first(tmp_path):
     table = lines[next(i for i, line in enumerate(lines) if line.startswith("TRIAL")) + 1 :]
     values = [float(line.split()[2]) for line in table[:SHOWN]]
     assert values == sorted(values)
-    assert table[SHOWN] == "and 40 more; all of them: detbuild describe ID --json"
+    assert table[SHOWN] == "and 40 more; all of them: detbuild describe 1 --json"
 
 
 def test_hostile_names_do_not_act_on_the_terminal(tmp_path):
@@ -65,3 +65,8 @@ def test_a_curve_goes_from_the_first_point_to_the_last():
 
 def test_a_bar_stays_within_its_ends():
     assert (bar(0.5, 4), bar(-1, 4), bar(7, 4)) == ("[##--] 50 %", "[----] 0 %", "[####] 100 %")
+
+
+def test_a_terminal_without_these_characters_gets_ascii():
+    assert encodable("▁█⢣⠀é", "ascii") == "_@* \\xe9"
+    assert encodable("▁█⢣", "utf-8") == "▁█⢣"
