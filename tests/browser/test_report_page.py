@@ -79,3 +79,15 @@ def test_500_trials_of_1000_points_open_in_under_two_seconds(page, tmp_path):
     file = written(tmp_path, 500, points=1_000)
     assert min(page.open(file) for _ in range(3)) < 2
     assert page.troubles() == []
+
+
+def test_the_curve_under_the_pointer_is_named_and_stands_out_in_the_table(page, tmp_path):
+    page.open(written(tmp_path, 5))
+    left, top = page.evaluate(BRUSH.replace("parallel", "curves"))
+    for down in range(20, 340, 12):
+        page.mouse("mouseMoved", left + 400, top + down)
+        if not page.evaluate("document.getElementById('curve-tip').hidden"):
+            break
+    tip = str(page.evaluate("document.querySelector('#curve-tip b').textContent"))
+    assert tip in {f"trial {number}" for number in range(1, 6)}
+    assert page.evaluate("document.querySelector('tr.hover td').textContent") == tip.removeprefix("trial ")
