@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ def list_(session: Session, /, *, as_json: bool, quiet: bool) -> None:
             "ID": "id",
             "NAME": "name",
             "STATE": "state",
+            "TRIALS": "trial_count",
             "BATCHES": "steps_completed",
             "BEST": _best,
             "CHECKPOINTS": "checkpoint_count",
@@ -60,13 +62,14 @@ def describe(session: Session, /, *, experiment_id: int, as_json: bool) -> None:
     "trials", each with its "validations", "checkpoints" and "runs".
     """
     from detbuild.cli import documents, listing
+    from detbuild.cli.charts import encodable
     from detbuild.cli.pages import experiment_page
 
     state, folder = listing.experiment(session.home, experiment_id)
     if as_json:
         show_json(documents.described(state, folder))
     else:
-        click.echo(experiment_page(state, folder))
+        click.echo(encodable(experiment_page(state, folder), sys.stdout.encoding))
 
 
 def _best(row: Row) -> str:

@@ -1,4 +1,4 @@
-"""The live view of a build: what runs now, for how long, its last lines; finished steps scroll up."""
+"""The live view: of a build what runs now and its last lines, of a search one table; all else scrolls up."""
 
 from __future__ import annotations
 
@@ -11,10 +11,23 @@ from rich.console import Console, Group
 from rich.live import Live as Region
 from rich.text import Text
 
+from detbuild.cli.search_table import search_table
 from detbuild.cli.show import lines_of, step_name
+from detbuild.cli.standing import Search
 from detbuild.cli.text import line_of_output
 from detbuild.cli.views import Plain
-from detbuild.events import BuildOutput, BuildStep, Event, ImagePulling
+from detbuild.events import (
+    BuildOutput,
+    BuildStep,
+    Event,
+    ExperimentEnded,
+    ImagePulling,
+    RunEnded,
+    RunOutput,
+    RunRecord,
+    RunStarted,
+    TrialQueued,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,7 +43,7 @@ class Running:
 
 
 class Live:
-    """Emits events to a terminal; anything but a build goes through as plain lines."""
+    """Emits events to a terminal: a build and a search of several trials live, all else as plain lines."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)  # honours NO_COLOR
@@ -38,6 +51,7 @@ class Live:
         self.running: dict[str, Running] = {}
         self.pulling = ""
         self.region: Region | None = None
+        self.search = Search()
 
     def __enter__(self) -> Live:  # noqa: PYI034  (never subclassed)
         return self
@@ -48,7 +62,16 @@ class Live:
         self._stop()
 
     def emit(self, event: Event) -> None:
+        self.search.note(event)
         match event:
+            case TrialQueued() | RunStarted() | RunRecord() | RunOutput() if self.searching:
+                self._redraw()
+            case RunEnded() if self.searching:
+                self._search_ended_run(event)
+            case ExperimentEnded() if self.searching:
+                self._stop()
+                self.console.print(self._table())
+                self.plain.emit(event)
             case ImagePulling():
                 self.pulling = lines_of(event)[0]
                 self._redraw()
@@ -65,6 +88,20 @@ class Live:
             case _:
                 self._stop()
                 self.plain.emit(event)
+
+    @property
+    def searching(self) -> bool:
+        """Whether there is more than one trial to look at; a single one is shown line by line."""
+        return max(self.search.planned, len(self.search.trials)) > 1
+
+    def _search_ended_run(self, event: RunEnded) -> None:
+        if event.exit_code:
+            for line in lines_of(event):
+                self.console.print(Text(line, style="red"), soft_wrap=True)
+        self._redraw()
+
+    def _table(self) -> RenderableType:
+        return search_table(self.search, width=self.console.width, height=self.console.height)
 
     def _above(self, event: BuildStep) -> None:
         style = "red" if event.error else "dim" if event.cached else "green"
@@ -98,4 +135,4 @@ class Live:
                 Text(f"    {line_of_output(line)}", style="dim", no_wrap=True, overflow="ellipsis")
                 for line in list(step.lines)
             ]
-        return Group(*lines)
+        return Group(*lines, *([self._table()] if self.search.trials and self.searching else []))

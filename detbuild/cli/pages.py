@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from detbuild.cli.documents import best_validation
+from detbuild.cli.search_page import metric_chart, search_lines
 from detbuild.cli.show import metrics_line
 from detbuild.cli.text import size, visible
+from detbuild.store.progress import Goal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,8 +30,11 @@ def experiment_page(state: ExperimentState, folder: ExperimentFolder) -> str:
     if best:
         lines.append(f"best       {_validation(best)}")
     lines.append(f"folder     {visible(str(folder.path))}")
-    for trial in state.trials.values():
-        lines += ["", *trial_lines(trial, folder)]
+    if len(state.trials) > 1:
+        lines += search_lines(state)
+    for trial in state.trials.values() if len(state.trials) == 1 else ():
+        goal = Goal(header.metric, header.smaller_is_better)
+        lines += ["", *trial_lines(trial, folder), *metric_chart(trial, goal)]
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from detbuild.cli.show import lines_of, step_name
+from detbuild.cli.standing import Search
 from detbuild.cli.text import line_of_output
 from detbuild.events import (
     BuildOutput,
@@ -53,8 +54,17 @@ class Plain:
     clock: Callable[[], float] = time.monotonic
     output: dict[str, deque[str]] = field(default_factory=dict)  # the last lines of each step that runs
     said: float = float("-inf")
+    search: Search = field(default_factory=Search)
+    summed_up: float = 0.0  # when the line for all trials was said last
 
     def emit(self, event: Event) -> None:
+        self.search.note(event)
+        self._emit(event)
+        if len(self.search.trials) > 1 and self.clock() - self.summed_up >= HEARTBEAT:
+            self._say(self.search.summary())
+            self.summed_up = self.clock()
+
+    def _emit(self, event: Event) -> None:
         match event:
             case BuildOutput(step, line):
                 self.output.setdefault(step, deque(maxlen=LAST_LINES)).append(line)

@@ -56,12 +56,25 @@ def tail(folder: RunFolder, lines: int = TAIL_LINES) -> tuple[str, ...]:
     return ()
 
 
+def last_text(path: Path, limit: int) -> tuple[str, bool]:
+    """The last whole lines within `limit` bytes, and whether that is not all."""
+    data, cut = _end_of(path, limit)
+    if cut:
+        data = data.partition(b"\n")[2] or data
+    return data.decode("utf-8", "replace"), cut
+
+
 def _last(path: Path, lines: int) -> tuple[str, ...]:
+    data, _ = _end_of(path, _TAIL)
+    return tuple(_text(line)[:500] for line in data.splitlines()[-lines:])
+
+
+def _end_of(path: Path, limit: int) -> tuple[bytes, bool]:
+    """The last bytes of a file, and whether there are more before them."""
     file = open_written(path)
     if file is None:
-        return ()
+        return b"", False
     with file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _TAIL))
-        data = file.read(_TAIL)
-    return tuple(_text(line)[:500] for line in data.splitlines()[-lines:])
+        file.seek(max(0, size - limit))
+        return file.read(limit), size > limit

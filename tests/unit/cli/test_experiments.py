@@ -17,10 +17,19 @@ def test_a_listing_shows_the_newest_first(shell):
     shell.experiment("first")
     shell.experiment("second", finished=None)
     lines = shell("detbuild", "list").out.splitlines()
-    assert lines[0].split() == ["ID", "NAME", "STATE", "BATCHES", "BEST", "CHECKPOINTS", "CREATED"]
-    assert [line.split()[:6] for line in lines[1:]] == [
-        ["2", "second", "RUNNING", "10", "validation_loss=0.25", "1"],
-        ["1", "first", "COMPLETED", "10", "validation_loss=0.25", "1"],
+    assert lines[0].split() == [
+        "ID",
+        "NAME",
+        "STATE",
+        "TRIALS",
+        "BATCHES",
+        "BEST",
+        "CHECKPOINTS",
+        "CREATED",
+    ]
+    assert [line.split()[:7] for line in lines[1:]] == [
+        ["2", "second", "RUNNING", "1", "10", "validation_loss=0.25", "1"],
+        ["1", "first", "COMPLETED", "1", "10", "validation_loss=0.25", "1"],
     ]
 
 

@@ -1,0 +1,112 @@
+"""A search on one page: how many trials are where, what waits and why, the best of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from detbuild.cli.charts import bar, curve, sparkline
+from detbuild.cli.show import metrics_line
+from detbuild.cli.text import number, visible
+from detbuild.store.progress import Goal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from detbuild.store.state import ExperimentState, TrialState
+
+SHOWN: Final = 10  # trials
+_REASONS: Final = 3
+
+
+def search_lines(state: ExperimentState) -> Iterator[str]:
+    """What there is to say of several trials, without naming each of them."""
+    trials = list(state.trials.values())
+    goal = Goal(state.header.metric, state.header.smaller_is_better)
+    counts = Counter(trial.state for trial in trials)
+    yield f"trials     {', '.join(f'{count} {name}' for name, count in counts.most_common())}"
+    yield f"progress   {bar(_progress(trials))}"
+    improved = sparkline(best_so_far(trials, goal))
+    if improved:
+        yield f"best yet   {improved}"
+    yield from _waiting(trials)
+    yield from _failures(trials)
+    yield ""
+    yield from _best(state.header.id, trials, goal)
+
+
+def best_so_far(trials: Sequence[TrialState], goal: Goal) -> list[float]:
+    """The best value after each trial that has one, in the order of their numbers."""
+    found: list[float] = []
+    pick = min if goal.smaller_is_better else max
+    for trial in trials:
+        value = _value(trial, goal)
+        if value is not None:
+            found.append(pick([value, *found[-1:]]))
+    return found
+
+
+def metric_chart(trial: TrialState, goal: Goal) -> Iterator[str]:
+    """The searcher's metric of one trial over its batches."""
+    points = [
+        (float(v.steps_completed), value)
+        for v in trial.progress.validations
+        if (value := goal.value(v)) is not None
+    ]
+    lines = curve(points)
+    if not lines:
+        return
+    values = [value for _, value in points]
+    marks = {0: number(max(values)), len(lines) - 1: number(min(values))}
+    yield f"  {visible(goal.metric)} over batches {points[0][0]:.0f} to {points[-1][0]:.0f}"
+    for row, line in enumerate(lines):
+        yield f"  {marks.get(row, ''):>12} {line}".rstrip("\u2800 ")
+
+
+def _value(trial: TrialState, goal: Goal) -> float | None:
+    return goal.value(trial.progress.best) if trial.progress.best else None
+
+
+def _progress(trials: Sequence[TrialState]) -> float:
+    shares = [1.0 if trial.ended else trial.progress.fraction or 0.0 for trial in trials]
+    return sum(shares) / len(shares) if shares else 0.0
+
+
+def _waiting(trials: Sequence[TrialState]) -> Iterator[str]:
+    reasons = Counter(trial.why for trial in trials if trial.why and not trial.ended)
+    for why, count in reasons.most_common(_REASONS):
+        yield f"waiting    {count}: {visible(why)}"
+
+
+def _failures(trials: Sequence[TrialState]) -> Iterator[str]:
+    reasons = Counter(trial.why.partition("\n")[0] for trial in trials if trial.state == "ERROR")
+    for why, count in reasons.most_common(_REASONS):
+        yield f"failed     {count}: {visible(why)}"
+
+
+def _best(experiment_id: int, trials: Sequence[TrialState], goal: Goal) -> Iterator[str]:
+    sign = 1 if goal.smaller_is_better else -1
+    ranked = sorted(
+        ((sign * value, trial.id, trial) for trial in trials if (value := _value(trial, goal)) is not None),
+        key=lambda one: one[:2],
+    )
+    shown = [trial for _, _, trial in ranked[:SHOWN]] or list(trials[:SHOWN])
+    rows: list[tuple[str, ...]] = [("TRIAL", "STATE", "BEST", "BATCHES", "RESTARTS", "HYPERPARAMETERS")]
+    rows += [_row(trial, goal) for trial in shown]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    if len(trials) > len(shown):
+        yield f"and {len(trials) - len(shown)} more; all of them: detbuild describe {experiment_id} --json"
+
+
+def _row(trial: TrialState, goal: Goal) -> tuple[str, ...]:
+    value = _value(trial, goal)
+    return (
+        str(trial.id),
+        trial.state,
+        "-" if value is None else number(value),
+        str(trial.progress.steps_completed),
+        str(trial.restarts),
+        metrics_line(trial.hparams),
+    )

@@ -1,0 +1,164 @@
+"""How a search stands, folded from its events: the trials, the best one, how fast and how long still."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detbuild.cli.text import number, visible
+from detbuild.events import ExperimentCreated, RunEnded, RunRecord, RunStarted, TrialQueued
+from detbuild.store.progress import Goal
+from determined._records import Measured, Progress, Training, Validation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from detbuild.events import Event
+    from determined._records import Record
+
+_ORDER = {"running": 0, "waiting": 1}
+_MINUTE, _HOUR = 60, 3600
+
+
+@dataclass
+class Standing:
+    """One trial; `since` is when its run was first seen, on the clock of the search."""
+
+    state: str = "waiting"
+    why: str = ""
+    steps: int = 0
+    fraction: float | None = None
+    best: float | None = None
+    latest: float | None = None
+    gpus: str = ""
+    rate: str = ""
+    since: float = 0.0
+    begun_at: float = 0.0  # the fraction when this run was first seen
+
+
+@dataclass
+class Search:
+    """What is known of all trials; `goal` and `planned` come from its folder once it is there."""
+
+    clock: Callable[[], float] = time.monotonic
+    goal: Goal = field(default_factory=Goal)
+    planned: int = 1
+    trials: dict[int, Standing] = field(default_factory=dict)
+
+    def note(self, event: Event) -> None:
+        match event:
+            case ExperimentCreated(folder=folder):
+                self.goal, self.planned = read_plan(Path(folder))
+            case TrialQueued(trial_id, why):
+                self._trial(trial_id).why = why
+            case RunStarted(trial_id, _, _, gpu_ids):
+                trial = self._trial(trial_id)
+                trial.state, trial.why, trial.gpus = "running", "", ",".join(gpu_ids)
+                trial.since, trial.begun_at = self.clock(), trial.fraction or 0.0
+            case RunRecord(trial_id, _, record):
+                self._record(self._trial(trial_id), record)
+            case RunEnded():
+                self._trial(event.trial_id).state = _end(event)
+            case _:
+                pass
+
+    def _trial(self, number_: int) -> Standing:
+        return self.trials.setdefault(number_, Standing())
+
+    def _record(self, trial: Standing, record: Record) -> None:
+        match record:
+            case Progress(fraction):
+                trial.fraction = fraction
+            case Training(steps):
+                trial.steps = steps
+            case Measured("throughput", _, metrics):
+                trial.rate = _rate(metrics.get("records_per_second"), metrics.get("batches_per_second"))
+            case Validation(steps):
+                trial.steps = steps
+                trial.latest = self.goal.value(record)
+                if trial.latest is not None and (
+                    trial.best is None or self._better(trial.latest, trial.best)
+                ):
+                    trial.best = trial.latest
+            case _:
+                pass
+
+    def _better(self, one: float, other: float) -> bool:
+        return one < other if self.goal.smaller_is_better else one > other
+
+    def ordered(self) -> list[tuple[int, Standing]]:
+        """Running ones first, then those that wait, then those that are done; the best of each first."""
+        sign = 1 if self.goal.smaller_is_better else -1
+
+        def key(item: tuple[int, Standing]) -> tuple[int, float, int]:
+            best = float("inf") if item[1].best is None else sign * item[1].best
+            return _ORDER.get(item[1].state, 2), best, item[0]
+
+        return sorted(self.trials.items(), key=key)
+
+    def best(self) -> tuple[int, float] | None:
+        found = [(number_, trial.best) for number_, trial in self.trials.items() if trial.best is not None]
+        sign = 1 if self.goal.smaller_is_better else -1
+        return min(found, key=lambda one: (sign * one[1], one[0]), default=None)
+
+    def summary(self) -> str:
+        """`3 of 16 done, 2 running, 1 failed; best trial 2: validation_loss=0.1`."""
+        states = [trial.state for trial in self.trials.values()]
+        done = sum(state not in _ORDER for state in states)
+        parts = [f"{done} of {max(self.planned, len(states))} done"]
+        parts += [
+            f"{states.count(name)} {name}" for name in ("running", "waiting", "failed") if name in states
+        ]
+        best = self.best()
+        text = ", ".join(parts)
+        return (
+            f"{text}; best trial {best[0]}: {visible(self.goal.metric)}={number(best[1])}" if best else text
+        )
+
+    def time_left(self, trial: Standing) -> str:
+        """By how long the last stretch took; nothing while that says too little."""
+        if trial.state != "running" or trial.fraction is None or trial.fraction <= trial.begun_at:
+            return ""
+        spent = self.clock() - trial.since
+        left = spent * (1 - trial.fraction) / (trial.fraction - trial.begun_at)
+        return for_people(left)
+
+
+def read_plan(folder: Path) -> tuple[Goal, int]:
+    """The searcher's goal, and how many trials it means to make; what cannot be read is as for one trial."""
+    import json
+
+    from detbuild.errors import DetbuildError
+    from detbuild.store.folder import ExperimentFolder
+
+    experiment = ExperimentFolder(folder)
+    try:
+        header = experiment.header()
+        searcher = json.loads(experiment.config_file.read_bytes()).get("searcher", {})
+        planned = searcher.get("max_trials")
+    except (DetbuildError, OSError, ValueError, AttributeError):
+        return Goal(), 1
+    return Goal(header.metric, header.smaller_is_better), planned if isinstance(planned, int) else 1
+
+
+def for_people(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 20 min`."""
+    if seconds < _MINUTE:
+        return f"{seconds:.0f} s"
+    if seconds < _HOUR:
+        return f"{seconds / _MINUTE:.0f} min"
+    return f"{seconds // _HOUR:.0f} h {seconds % _HOUR / _MINUTE:.0f} min"
+
+
+def _end(event: RunEnded) -> str:
+    if event.retry:
+        return "waiting"
+    return "failed" if event.exit_code else "done"
+
+
+def _rate(records: object, batches: object) -> str:
+    if isinstance(records, (int, float)):
+        return f"{records:.4g} records/s"
+    return f"{batches:.4g} batches/s" if isinstance(batches, (int, float)) else ""

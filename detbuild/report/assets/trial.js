@@ -1,0 +1,65 @@
+// One trial in full: hyperparameters, checkpoints, runs with what to do about failures, the end of its log.
+function pairs(rows) {
+  return el("dl", {}, rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+}
+
+function failureOf(trial) {
+  return [...trial.runs].reverse().find((run) => run.message);
+}
+
+function runLine(run) {
+  return el("li", {}, el("b", {}, "run " + run.run), " " + run.outcome.replaceAll("_", " ") + (run.exit_code ? ", exit code " + run.exit_code : "") + (run.seconds === null ? "" : ", " + duration(run.seconds)),
+    run.message ? el("pre", {class: "message"}, visibleNode(run.message)) : null,
+    run.mend ? el("p", {class: "mend"}, el("b", {}, "mend "), run.mend) : null);
+}
+
+function visibleNode(text) {
+  return document.createTextNode(visibleLines(text));
+}
+
+function drawTrial() {
+  const trial = view.chosen;
+  byId("trial-card").hidden = !trial;
+  if (!trial) return;
+  byId("trial-title").replaceChildren(el("span", {}, "Trial " + trial.name), state(trial.state));
+  const parts = [
+    section("Overview", pairs([["best " + (metricName || "metric"), show(trial.best)], ["latest", show(trial.latest)], ["batches", show(trial.steps)], ["time", duration(trial.duration)], ["restarts", show(trial.restarts)], ["GPU", trial.gpus.join(", ") || "–"], ["seed", show(trial.seed)], ...(trial.why ? [["why", trial.why]] : [])])),
+    section("Hyperparameters", pairs(Object.entries(trial.hparams).map(([name, value]) => [name, show(value)]))),
+    section("Runs", el("ul", {class: "runs"}, trial.runs.map(runLine))),
+    section("Checkpoints", el("ul", {class: "checkpoints"}, trial.checkpoints.map((one) => el("li", {}, el("code", {}, one.uuid), ` batch ${one.steps}, ${bytes(one.size)}` + (one.metric === null ? "" : `, ${metricName} ${number(one.metric)}`) + (one.state === "COMPLETED" ? "" : `, ${one.state}`))))),
+  ];
+  byId("trial-parts").replaceChildren(...parts);
+  byId("trial-log-box").hidden = !trial.log.text;
+  byId("trial-log").textContent = visibleLines(trial.log.text);
+  byId("trial-log-note").textContent = trial.log.cut ? `the last ${bytes(trial.log.text.length)}; all of it: detbuild logs ${trial.of.id} --trial ${trial.id}` : "";
+  filterLog();
+}
+
+function section(title, content) {
+  return el("section", {}, el("h3", {}, title), content.childNodes.length ? content : el("p", {class: "soft"}, "none"));
+}
+
+function filterLog() {
+  const word = byId("log-filter").value.toLowerCase();
+  if (!view.chosen) return;
+  const lines = visibleLines(view.chosen.log.text).split("\n");
+  byId("trial-log").textContent = (word ? lines.filter((line) => line.toLowerCase().includes(word)) : lines).join("\n");
+}
+
+function drawFailures() {
+  const failed = trials.filter((trial) => failureOf(trial) && trial.state === "ERROR");
+  byId("failures-card").hidden = !failed.length;
+  byId("failures").replaceChildren(...failed.slice(0, 50).map((trial) => {
+    const run = failureOf(trial);
+    return el("li", {}, el("button", {type: "button", class: "link", on: {click: () => { choose(trial); byId("trial-card").scrollIntoView(); }}}, "trial " + trial.name),
+      el("pre", {class: "message"}, visibleNode(run.message)), run.mend ? el("p", {class: "mend"}, el("b", {}, "mend "), run.mend) : null);
+  }));
+  byId("failures-note").textContent = failed.length > 50 ? `the first 50 of ${failed.length}` : "";
+}
+
+function setUpTrial() {
+  listeners.push((what) => { if (what === "choice") drawTrial(); });
+  byId("log-filter").addEventListener("input", filterLog);
+  byId("trial-close").addEventListener("click", () => choose(null));
+  drawFailures();
+}

@@ -1,0 +1,222 @@
+"""From the files of experiments to the document that the page shows: plain values, secrets hidden."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from detbuild.store.progress import Goal
+from determined._version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from detbuild.store.progress import CheckpointState
+    from detbuild.store.series import Table
+    from detbuild.store.state import ExperimentState, RunState, TrialState
+
+MASK: Final = "********"
+_DIGITS: Final = 7  # significant ones of a metric
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    text: str
+    cut: bool  # whether only the end of it is there
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """One experiment as its files have it."""
+
+    state: ExperimentState
+    tables: Mapping[int, tuple[Table, ...]]  # by trial
+    logs: Mapping[int, Log]
+    config: Mapping[str, object]  # as resolved
+    config_text: str  # as written, masked
+    dockerfile: str
+    secrets: tuple[str, ...] = ()  # hidden wherever they turn up
+
+
+def document(sources: Sequence[Source], *, made: float) -> dict[str, object]:
+    """What the page reads.
+
+    Args:
+        sources: the experiments to show, to be compared when there are several.
+        made: now, in seconds since the epoch; a trial that still runs has trained until then.
+    """
+    trials: list[object] = []
+    tables: list[object] = []
+    for number, source in enumerate(sources):
+        for trial in source.state.trials.values():
+            tables += [_table(table, len(trials)) for table in source.tables.get(trial.id, ())]
+            trials.append(_hidden(_trial(source, trial, number, made), source.secrets))
+    return {
+        "version": __version__,
+        "made": made,
+        "experiments": [_hidden(_experiment(source), source.secrets) for source in sources],
+        "trials": trials,
+        "tables": tables,
+        "notes": list(_notes(sources)),
+    }
+
+
+def _experiment(source: Source) -> dict[str, object]:
+    state, header = source.state, source.state.header
+    return {
+        "id": header.id,
+        "name": header.name,
+        "state": state.state,
+        "why": state.why,
+        "created": header.created,
+        "image": header.image,
+        "tag": header.tag,
+        "host": header.host,
+        "local": header.local,
+        "metric": header.metric,
+        "smaller_is_better": header.smaller_is_better,
+        "log_hparams": list(_log_hparams(source.config.get("hyperparameters"), "")),
+        "config": _plain(source.config),
+        "config_text": source.config_text,
+        "dockerfile": source.dockerfile,
+    }
+
+
+def _trial(source: Source, trial: TrialState, experiment: int, made: float) -> dict[str, object]:
+    header, progress = source.state.header, trial.progress
+    goal = Goal(header.metric, header.smaller_is_better)
+    hparams = dict(flat(trial.hparams))
+    return {
+        "id": trial.id,
+        "experiment": experiment,
+        "state": trial.state,
+        "why": trial.why,
+        "seed": trial.seed,
+        "hparams": _plain(hparams),
+        "epochs_per_batch": _epochs_per_batch(source.config, hparams),
+        "best": _finite(goal.value(progress.best)) if progress.best else None,
+        "latest": _finite(goal.value(progress.validations[-1])) if progress.validations else None,
+        "steps": progress.steps_completed,
+        "restarts": trial.restarts,
+        "duration": sum(_seconds(run, made) or 0.0 for run in trial.runs) if trial.runs else None,
+        "gpus": list(trial.runs[-1].gpu_ids) if trial.runs else [],
+        "checkpoints": [_checkpoint(one, goal) for one in progress.checkpoints],
+        "runs": [_run(run, made) for run in trial.runs],
+        "log": _log(source.logs.get(trial.id)),
+    }
+
+
+def _log(log: Log | None) -> dict[str, object]:
+    return {"text": log.text if log else "", "cut": log.cut if log else False}
+
+
+def _checkpoint(checkpoint: CheckpointState, goal: Goal) -> dict[str, object]:
+    return {
+        "uuid": checkpoint.uuid,
+        "steps": checkpoint.steps_completed,
+        "size": checkpoint.size,
+        "state": checkpoint.state,
+        "metric": _finite(goal.value(checkpoint.validation)) if checkpoint.validation else None,
+    }
+
+
+def _run(run: RunState, made: float) -> dict[str, object]:
+    end = run.finished
+    return {
+        "run": run.run,
+        "outcome": end.outcome if end else "running",
+        "exit_code": end.exit_code if end else None,
+        "seconds": _seconds(run, made),
+        "message": "\n".join((end.message, *end.tail)).strip() if end and end.outcome != "completed" else "",
+        "mend": end.mend if end else "",
+    }
+
+
+def _seconds(run: RunState, made: float) -> float | None:
+    if run.started is None:
+        return None
+    return round(max(0.0, (made if run.ended is None else run.ended) - run.started), 1)
+
+
+def _table(table: Table, trial: int) -> dict[str, object]:
+    return {
+        "trial": trial,
+        "group": table.group,
+        "steps": list(table.steps),
+        "times": [round(seconds, 2) for seconds in table.times],
+        "metrics": {name: [_rounded(value) for value in values] for name, values in table.metrics.items()},
+    }
+
+
+def _notes(sources: Sequence[Source]) -> Iterator[str]:
+    tables = [table for source in sources for found in source.tables.values() for table in found]
+    thinned = [table for table in tables if table.records > len(table.steps)]
+    points, records = sum(len(t.steps) for t in thinned), sum(t.records for t in thinned)
+    if thinned:
+        yield (
+            f"{len(thinned)} of {len(tables)} curves are thinned: {points} points for {records} records; "
+            "of each stretch the lowest and the highest value are kept"
+        )
+    if any(source.secrets for source in sources):
+        yield f"values that the config calls secret are shown as {MASK}"
+
+
+def _epochs_per_batch(config: Mapping[str, object], hparams: Mapping[str, object]) -> float | None:
+    records, batch = config.get("records_per_epoch"), hparams.get("global_batch_size")
+    if isinstance(records, int) and records > 0 and isinstance(batch, int):
+        return batch / records
+    return None
+
+
+def _log_hparams(node: object, prefix: str) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        if node.get("type") == "log":
+            yield prefix
+        for key, value in node.items():
+            yield from _log_hparams(value, f"{prefix}.{key}" if prefix else str(key))
+
+
+def flat(hparams: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in hparams.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _plain(value: object) -> object:
+    """Values that JSON has; what it has not becomes text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _hidden(values: dict[str, object], secrets: tuple[str, ...]) -> object:
+    return _hide(values, secrets) if secrets else values
+
+
+def _hide(value: object, secrets: tuple[str, ...]) -> object:
+    if isinstance(value, dict):
+        return {str(_hide(key, secrets)): _hide(item, secrets) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_hide(item, secrets) for item in value]
+    if isinstance(value, str):
+        for secret in secrets:
+            for spelling in (secret, json.dumps(secret)[1:-1]):
+                value = value.replace(spelling, MASK)
+    return value
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _rounded(value: float | None) -> float | None:
+    return float(f"{value:.{_DIGITS}g}") if value is not None and math.isfinite(value) else None

@@ -1,0 +1,74 @@
+"""Reads what a report shows out of the folder of an experiment; what is missing or damaged is left out."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+from detbuild.config.masked_text import masked_text, secret_values
+from detbuild.config.masking import mask
+from detbuild.report.document import Log, Source
+from detbuild.store.output import last_text
+from detbuild.store.series import tables
+from detbuild.store.state import load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.state import ExperimentState, TrialState
+
+MOST_POINTS: Final = 1_000  # of one curve
+_ALL_POINTS: Final = 2_000_000  # of a page, before its curves are thinned further
+_FEWEST_POINTS: Final = 50
+_LOG: Final = 16 << 10  # bytes of the log of one trial
+_ALL_LOGS: Final = 16 << 20  # and of a page
+_TEXT: Final = 1 << 20  # bytes of a config or a Dockerfile
+
+
+def read_all(folders: Sequence[ExperimentFolder], *, points: int = MOST_POINTS) -> tuple[Source, ...]:
+    """Read the experiments of one page; the more trials there are, the less of each."""
+    states = [load(folder) for folder in folders]
+    trials = max(1, sum(len(state.trials) for state in states))
+    room = min(points, max(_FEWEST_POINTS, _ALL_POINTS // (2 * trials)))
+    log = min(_LOG, _ALL_LOGS // trials)
+    return tuple(_read(folder, state, room, log) for folder, state in zip(folders, states, strict=True))
+
+
+def _read(folder: ExperimentFolder, state: ExperimentState, points: int, log: int) -> Source:
+    config = _config(folder)
+    return Source(
+        state=state,
+        tables={number: tables(folder, trial, limit=points) for number, trial in state.trials.items()},
+        logs={number: _log(folder, trial, log) for number, trial in state.trials.items()},
+        config=mask(config),
+        config_text=masked_text(_text(folder.path / "config.yaml")),
+        dockerfile=_text(folder.path / "Dockerfile"),
+        secrets=secret_values(config),
+    )
+
+
+def _config(folder: ExperimentFolder) -> dict[str, object]:
+    try:
+        raw = json.loads(folder.config_file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return raw if isinstance(raw, dict) else {}
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(_TEXT).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _log(folder: ExperimentFolder, trial: TrialState, limit: int) -> Log:
+    if not trial.runs:
+        return Log("", cut=False)
+    run = folder.run(trial.id, trial.runs[-1].run)
+    parts = [last_text(run.output(stream), limit // 2) for stream in ("stdout", "stderr")]
+    text = "\n".join(part for part, _ in parts if part)
+    return Log(text, cut=len(trial.runs) > 1 or any(cut for _, cut in parts))

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detbuild.cli.charts import bar, curve, encodable, sparkline
+from detbuild.cli.pages import experiment_page
+from detbuild.cli.search_page import SHOWN
+from detbuild.store.state import load
+from tests.synthetic import HOSTILE, experiment
+
+numbers = st.floats(allow_nan=True, allow_infinity=True)
+
+
+@pytest.mark.parametrize("trials", [2, 5, 500])
+def test_a_search_fits_on_a_screen_whatever_its_size(tmp_path, trials):
+    folder = experiment(tmp_path, trials)
+    page = experiment_page(load(folder), folder)
+    assert len(page.splitlines()) <= SHOWN + 12
+    assert "1 RUNNING" in page
+    assert ("failed     1: RuntimeError" in page) == (trials > 2)
+
+
+def test_the_best_trials_come_first(tmp_path):
+    folder = experiment(tmp_path, 50)
+    lines = experiment_page(load(folder), folder).splitlines()
+    table = lines[next(i for i, line in enumerate(lines) if line.startswith("TRIAL")) + 1 :]
+    values = [float(line.split()[2]) for line in table[:SHOWN]]
+    assert values == sorted(values)
+    assert table[SHOWN] == "and 40 more; all of them: detbuild describe 1 --json"
+
+
+def test_hostile_names_do_not_act_on_the_terminal(tmp_path):
+    folder = experiment(tmp_path, 5, name=HOSTILE)
+    page = experiment_page(load(folder), folder)
+    assert not {"\x1b", "\u202e", "\u2028"} & set(page)
+
+
+def test_one_trial_has_a_chart_of_its_metric(tmp_path):
+    folder = experiment(tmp_path, 1, points=50)
+    page = experiment_page(load(folder), folder)
+    assert "validation_loss over batches 50 to 500" in page
+    assert any("\u2800" < char <= "\u28ff" for char in page)
+
+
+@given(st.lists(numbers), st.integers(1, 50))
+def test_a_sparkline_is_never_wider_than_asked_for(values, width):
+    assert len(sparkline(values, width)) <= width
+
+
+def test_a_sparkline_shows_low_and_high():
+    assert sparkline([0, 1, 0.5]) == "▁█▅"
+
+
+@given(st.lists(numbers))
+def test_a_curve_takes_any_numbers(values):
+    lines = curve([(float(i), value) for i, value in enumerate(values)], width=10, height=3)
+    assert [len(line) for line in lines] in ([], [10, 10, 10])
+
+
+def test_a_curve_goes_from_the_first_point_to_the_last():
+    assert curve([(0, 1), (1, 0)], width=1, height=1) == ("⢣",)
+
+
+def test_a_bar_stays_within_its_ends():
+    assert (bar(0.5, 4), bar(-1, 4), bar(7, 4)) == ("[##--] 50 %", "[----] 0 %", "[####] 100 %")
+
+
+def test_a_terminal_without_these_characters_gets_ascii():
+    assert encodable("▁█⢣⠀é", "ascii") == "_@* \\xe9"
+    assert encodable("▁█⢣", "utf-8") == "▁█⢣"

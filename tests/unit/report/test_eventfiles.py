@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+
+from detbuild.errors import ConfigError
+from detbuild.report.eventfiles import hparam_values, lay_out, require
+from detbuild.store.state import load
+from tests.synthetic import experiment, hparams
+
+
+def exported(tmp_path, folder):
+    trials = list(load(folder).trials.values())
+    return lay_out(folder, trials, "validation_loss", tmp_path / "logs")
+
+
+def read(place):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(place), size_guidance={"scalars": 0, "tensors": 0})
+    return accumulator.Reload()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scalars_and_hyperparameters_are_read_back(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    folder = experiment(tmp_path / "home", 3)
+    places = exported(tmp_path, folder)
+    assert [place.name for place in places] == ["exp-1-trial-1", "exp-1-trial-2", "exp-1-trial-3"]
+    board = read(places[0])
+    assert set(board.Tags()["scalars"]) == {
+        "training/loss",
+        "validation/validation_loss",
+        "validation/accuracy",
+    }
+    assert [scalar.step for scalar in board.Scalars("validation/validation_loss")] == list(range(20, 201, 20))
+    contents = board.PluginTagToContent("hparams")
+    start = HParamsPluginData.FromString(contents["_hparams_/session_start_info"]).session_start_info
+    assert start.hparams["lr"].number_value == hparams(1)["lr"]
+    assert start.hparams["optimizer.name"].string_value == hparams(1)["optimizer"]["name"]
+    end = HParamsPluginData.FromString(contents["_hparams_/session_end_info"]).session_end_info
+    assert end.status == 1  # success
+    assert "_hparams_/session_end_info" not in read(places[2]).PluginTagToContent("hparams")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_a_trial_wrote_itself_is_linked_and_not_written_again(tmp_path):
+    pytest.importorskip("tensorboard")
+    folder = experiment(tmp_path / "home", 1)
+    own = folder.run(1, 0).path / "tensorboard"
+    own.mkdir()
+    (own / "events.out.tfevents.1.host").write_bytes(b"")
+    for _ in range(2):  # and an export that is repeated doubles nothing
+        (place,) = exported(tmp_path, folder)
+    assert (place / "run-0").resolve() == own
+    assert "training/loss" not in read(place).Tags()["scalars"]
+    assert len(list(place.glob("*.detbuild"))) == 1
+
+
+def test_a_missing_package_is_said_with_its_mend(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(ConfigError) as error:
+        require()
+    assert error.value.mend == "pip install 'detbuild[tensorboard]'"
+
+
+def test_values_of_other_types_become_text():
+    assert hparam_values({"a": {"b": [1, 2]}, "c": None, "d": True}) == {
+        "a.b": "[1, 2]",
+        "c": "None",
+        "d": True,
+    }

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import json
+
+from detbuild.report.document import document
+from detbuild.report.sources import read_all
+from tests.synthetic import HOSTILE, experiment
+
+
+def test_a_document_has_every_trial_with_its_curves_log_and_failure(tmp_path):
+    made = document(read_all([experiment(tmp_path, 5)]), made=1.7e9 + 100)
+    assert [trial["id"] for trial in made["trials"]] == [1, 2, 3, 4, 5]
+    assert {(table["trial"], table["group"]) for table in made["tables"]} == {
+        (trial, group) for trial in range(5) for group in ("training", "validation")
+    }
+    failed = made["trials"][3]
+    assert failed["runs"][0]["mend"] == "a smaller batch"
+    assert failed["hparams"]["optimizer.name"] in {"adam", "sgd", "rmsprop", "adamw"}
+    assert failed["epochs_per_batch"] == 0.01
+    assert made["experiments"][0]["log_hparams"] == ["lr"]
+
+
+def test_secrets_are_nowhere_in_it(tmp_path):
+    made = document(read_all([experiment(tmp_path, 2)]), made=1.7e9)
+    assert "hunter2" not in json.dumps(made)
+    assert "********" in made["experiments"][0]["config_text"]
+    assert any("********" in trial["log"]["text"] for trial in made["trials"])
+
+
+def test_experiments_are_compared_in_one_document(tmp_path):
+    made = document(read_all([experiment(tmp_path, 1), experiment(tmp_path, 2, name=HOSTILE)]), made=1.7e9)
+    assert [trial["experiment"] for trial in made["trials"]] == [0, 1, 1]
+
+
+def test_a_page_says_that_its_curves_are_thinned(tmp_path):
+    made = document(read_all([experiment(tmp_path, 1, points=500)], points=50), made=1.7e9)
+    assert any("are thinned" in note for note in made["notes"])
+    assert all(len(table["steps"]) <= 60 for table in made["tables"])
+
+
+def test_an_experiment_without_trials_or_files_is_shown_too(tmp_path):
+    folder = experiment(tmp_path, 0)
+    for name in ("config.json", "config.yaml", "Dockerfile"):
+        (folder.path / name).unlink()
+    assert document(read_all([folder]), made=1.7e9)["trials"] == []
