@@ -45,7 +45,6 @@ _.perform_initial_validation
 _.perturb_factor
 _.pod_spec
 _.population_size
-_.priority
 _.profiling
 _.proxy_port
 _.proxy_ports

@@ -6,17 +6,18 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from detbuild.errors import EngineError
-from detbuild.launch.gpus import Gpu, discover
 from detbuild.launch.plan import Place, user_of
+from detbuild.launch.stock import Limits, Stock, take_stock
 from detbuild.store.state import ExperimentState, advance, fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.controller.clock import Clock
     from detbuild.engine.protocol import Engine, EngineInfo
+    from detbuild.launch.slots import SlotQueue
+    from detbuild.launch.tickets import Kind
     from detbuild.store.folder import ExperimentFolder
     from detbuild.store.journal import Fact
 
@@ -31,7 +32,8 @@ class World:
     home_id: str
     clock: Clock
     nvidia_smi: Callable[[], str]  # what `nvidia-smi -L` says, "" without one
-    gpu_lock: Callable[[], AbstractContextManager[None]]
+    slots: SlotQueue
+    limits: Limits = field(default_factory=Limits)
     state: ExperimentState = field(init=False)
     info: EngineInfo | None = None  # what the engine said last of itself
     image: str = ""  # in the place of the header's, if that is gone
@@ -76,6 +78,8 @@ class World:
         self.image = found or ""
         return found is not None
 
-    def gpus(self) -> tuple[Gpu, ...]:
-        """The GPUs of the host as they are now."""
-        return discover(self.ask_engine(), self.nvidia_smi())
+    def stock(self) -> Stock:
+        """The slots of the host that the experiment's trials use, as they are now."""
+        info = self.ask_engine()
+        kind: Kind = "gpu" if self.config.resources.slots_per_trial else "cpu"
+        return take_stock(kind, self.engine, info, self.nvidia_smi, self.limits)
