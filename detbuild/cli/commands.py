@@ -22,7 +22,9 @@ COMMANDS: dict[str, Verb | Noun] = {
     "cancel": Verb("detbuild.cli.experiments:cancel", "Stop an experiment after a last checkpoint."),
     "kill": Verb("detbuild.cli.experiments:kill", "Stop an experiment at once."),
     "resume": Verb("detbuild.cli.experiments:resume", "Take up experiments whose controller is gone."),
-    "slots": Verb("detbuild.cli.slots:slots", "Show who has which GPU or CPU place, and who waits."),
+    "slots": Verb(
+        "detbuild.cli.slots:slots", "Show who has which GPU or CPU place of this host, and who waits."
+    ),
     "checkpoint": Noun(
         "List, describe and download checkpoints.",
         {

@@ -1,9 +1,10 @@
-"""`detbuild slots`: who has which GPU or place on the CPU, and who waits for one, in the order of their turns."""
+"""`detbuild slots`: who has which GPU or CPU place, and who waits for one, in the order of their turns."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -30,9 +31,9 @@ def slots(session: Session, /, *, as_json: bool) -> None:
 
     Experiments of all users and homes are shown, those that wait in the order of their turns.
 
-    With --json: {"slots": a list of {"kind", "slot", "usable", "experiment", "trial", "user", "home"}, "waiting": a
-    list of {"kind", "position", "experiment", "trial", "user", "home", "slots", "priority", "weight", "seconds",
-    "why"}}. "position" is null for a trial that can have no slots as things are.
+    With --json: {"slots": a list of {"kind", "slot", "usable", "experiment", "trial", "user", "home"},
+    "waiting": a list of {"kind", "position", "experiment", "trial", "user", "home", "slots", "priority",
+    "weight", "seconds", "why"}}. "position" is null for a trial that can have no slots as things are.
     """
     lines = _lines(session)
     held = [row for line in lines for row in _held(line.stock)]
@@ -86,8 +87,8 @@ def _held(stock: Stock) -> Iterator[Row]:
             yield _row(stock, name, container, usable=False)
         return
     for place in range(max(stock.total, len(stock.containers))):
-        container = stock.containers[place] if place < len(stock.containers) else None
-        yield _row(stock, place + 1, container, usable=place < stock.total)
+        holder = stock.containers[place] if place < len(stock.containers) else None
+        yield _row(stock, place + 1, holder, usable=place < stock.total)
 
 
 def _row(stock: Stock, slot: object, holder: ContainerState | None, *, usable: bool) -> Row:
@@ -159,6 +160,4 @@ def _wants(row: Row) -> str:
 
 
 def _patience(row: Row) -> str:
-    from detbuild.cli.text import duration
-
-    return duration(float(str(row["seconds"])))
+    return str(timedelta(seconds=int(float(str(row["seconds"])))))

@@ -108,7 +108,7 @@ def wanted_by(ticket: Ticket) -> str:
 
 
 def behind(ticket: Ticket) -> str:
-    """What a trial waits for that is not the next of its experiment: the same words for as long as it is so."""
+    """What a trial waits for that is not the next of its experiment, in words that stay the same."""
     return f"waits for {wanted_by(ticket)} after other trials of its experiment"
 
 

@@ -8,9 +8,9 @@ Nobody passes the first one: when what is free is too little for it, that is kep
 first of its priority until it is served. So a trial that needs four GPUs waits no longer than the trials do
 that run when it becomes first.
 
-What was had is counted as the fair schedulers of kernels count it: it grows while somebody waits, and an idle past
-is no credit. A new user starts with the least that any rival has had; a new experiment with the most that any other
-of its user that waits has had, so that a stream of new experiments cannot pass an old one for ever.
+What was had is counted as the fair schedulers of kernels count it: it grows while somebody waits, and an idle
+past is no credit. A new user starts with the least that any rival has had. A new experiment starts with the
+most that any other of its user has had that waits, so that a stream of new ones cannot pass an old one for ever.
 """
 
 from __future__ import annotations

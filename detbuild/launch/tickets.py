@@ -164,6 +164,7 @@ def _taken(directory: int, name: str) -> int:
         except OSError:
             return -1
         if _plain(file) and os.fstat(file).st_uid == os.geteuid() and _lock(file):
+            os.fchmod(file, 0o644)  # whatever the umask is
             return file
         os.close(file)
         with suppress(OSError):  # not ours: it stays

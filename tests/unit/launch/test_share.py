@@ -206,8 +206,8 @@ def workloads(draw: st.DrawFn) -> tuple[int, list[Job]]:
             priority=draw(st.sampled_from([1, 42, 42, 42, 99])),
             weight=draw(st.sampled_from([0.0, 0.5, 1.0, 1.0, 3.0])),
         )
-        for _ in range(draw(st.integers(1, 6))):
-            jobs.append(replace(common, seconds=draw(st.integers(1, 12)), arrives=draw(st.integers(0, 40))))
+        times = draw(st.lists(st.tuples(st.integers(1, 12), st.integers(0, 40)), min_size=1, max_size=6))
+        jobs += [replace(common, seconds=seconds, arrives=arrives) for seconds, arrives in times]
     return total, jobs
 
 
@@ -234,7 +234,7 @@ def test_no_slot_is_given_twice_and_everybody_is_served(workload: tuple[int, lis
 def test_a_stream_of_small_trials_starves_no_large_one(
     total: int, streams: int, seconds: int, new_experiments: bool, data: st.DataObject
 ) -> None:
-    """Users who are always there, with as many trials of one GPU as fit, each time of a new experiment or not."""
+    """Users who are always there, with as many trials of one GPU as fit, all of one experiment or not."""
     host = Host(total)
     large = [Job("large", "h/large", total, 3, arrives=10) for _ in range(2)]
     for second in range(10 + (streams + 2) * 2 * (total + 1) * (seconds + 3)):
@@ -271,7 +271,7 @@ def test_a_stream_of_new_experiments_of_the_same_user_starves_no_old_one() -> No
 @pytest.mark.parametrize("total", [1, 2, 3, 4])
 @pytest.mark.parametrize("long", [2, 7, 20])
 def test_users_who_always_wait_get_equal_shares_over_time(total: int, long: int) -> None:
-    """However long their trials are, however many experiments they split them into, and whoever came first."""
+    """However long their trials are, however many experiments they are of, and whoever came first."""
     host = Host(total)
     for second in range(4000):
         arriving: list[Job] = []
