@@ -10,7 +10,7 @@ that run when it becomes first.
 
 What was had is counted as the fair schedulers of kernels count it: it grows while somebody waits, and an idle
 past is no credit. A new user starts with the least that any rival has had. A new experiment starts with the
-most that any other of its user has had that waits, so that a stream of new ones cannot pass an old one for ever.
+most that any other of its user has had that waits, so a stream of new ones cannot pass an old one for ever.
 """
 
 from __future__ import annotations
