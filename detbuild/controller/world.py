@@ -80,6 +80,7 @@ class World:
 
     def stock(self) -> Stock:
         """The slots of the host that the experiment's trials use, as they are now."""
-        info = self.ask_engine()
-        kind: Kind = "gpu" if self.config.resources.slots_per_trial else "cpu"
+        gpus = self.config.resources.slots_per_trial
+        info = self.ask_engine() if gpus or self.info is None else self.info  # its cores stay the same
+        kind: Kind = "gpu" if gpus else "cpu"
         return take_stock(kind, self.engine, info, self.nvidia_smi, self.limits)

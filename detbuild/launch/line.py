@@ -45,19 +45,14 @@ class Line:
         wanted = f"waits for {wanted_by(ticket)}"
         if ticket.slots > self.stock.total:
             return f"{wanted}: this host has {self.stock.total}"
-        order = self.order()
-        if ticket.experiment not in order:
+        stock, own = self.stock, wait_of(ticket)
+        if not any(in_order([own], stock.holdings, self.memory, total=stock.total)):
             return f"{wanted}: the experiment uses all of its resources.max_slots, {ticket.max_slots}"
-        before = tuple(dict.fromkeys(order[: order.index(ticket.experiment)]))
-        return f"{wanted}: {self.stock.said}{self._before(before)}"
-
-    def _before(self, experiments: tuple[str, ...]) -> str:
-        if not experiments:
-            return ""
-        first = next(ticket for ticket in self.tickets if ticket.experiment == experiments[0])
+        first = next(in_order(self.waits, stock.holdings, self.memory, total=stock.total))
+        if first.experiment == own.experiment:
+            return f"{wanted}: {stock.said}"
         name = f"experiment {number_of(first.experiment)} of user {name_of(first.user)}"
-        more = len(experiments) - 1
-        return f"; {name} {f'and {more} more are' if more else 'is'} before it"
+        return f"{wanted}: {stock.said}; {name} is before it"
 
 
 def line_of(stock: Stock, tickets: Iterable[Ticket], memory: Memory, *, now: float) -> Line:

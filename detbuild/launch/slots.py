@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from detbuild.store.folder import Header
 
 LOOK: Final = 2.0  # seconds between two looks of a controller whose trials wait
+_MANY: Final = 20  # experiments that wait; of more, each looks less often, so that looking stays cheap
+_LONGEST: Final = 6.0  # seconds between two looks
 _GIVEN_UP: Final = 5.0  # seconds without a question after which a trial is taken to wait no more
 
 
@@ -114,7 +116,7 @@ class SlotQueue:
             memory = served(line.memory, wait_of(ticket), now=now)
             self._show(self._ticket(wanted, now), line, memory)
             return stock.free_gpus[: ticket.slots], ""
-        self._look_at = now + LOOK
+        self._look_at = now + min(LOOK * max(1.0, len(line.tickets) / _MANY), _LONGEST)
         self._show(ticket, line, replace(line.memory, first=handed.kept_for))
         return (), line.why(ticket)
 

@@ -155,6 +155,14 @@ def test_only_the_first_of_an_experiment_asks_the_engine_and_not_all_the_time(tm
     assert desk.queue.due(1, 12.2)
 
 
+def test_where_many_wait_each_looks_less_often(tmp_path: Path) -> None:
+    busy = host(1, container(OTHER, 1, "0"))
+    desks = [Desk(tmp_path, replace(ONE, experiment=f"aaaa/{number}")) for number in range(100)]
+    for desk in desks:
+        desk(1, busy, 0.0)
+    assert [desks[-1].queue.due(1, now) for now in (2.0, 4.0, 5.9, 6.0)] == [False, False, False, True]
+
+
 def test_a_trial_that_asks_no_more_makes_room_for_the_next(tmp_path: Path) -> None:
     desk = Desk(tmp_path, ONE)
     busy = host(1, container(OTHER, 1, "0"))
