@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import stat
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +17,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _LOCKS = Path("/proc/locks")
+_SHARED = stat.S_ISVTX | stat.S_IWOTH
 
 
-def lock_directory() -> Path:
-    """One for the host, whoever the user is and whatever TMPDIR says."""
-    directory = Path("/run/lock")
-    return directory if directory.is_dir() else Path("/tmp")  # noqa: S108  (opened without following or creating what others own)
+def lock_directory(preferred: Path = Path("/run/lock")) -> Path:
+    """One for the host, whoever the user is and whatever TMPDIR says.
+
+    Debian lets everybody write in /run/lock, other systems root alone. The answer must be the same for all users,
+    so it does not depend on what this one may.
+    """
+    try:
+        shared = preferred.stat().st_mode & _SHARED == _SHARED
+    except OSError:
+        shared = False
+    return preferred if shared else Path("/tmp")  # noqa: S108  (opened without following or creating what others own)
 
 
 @contextmanager

@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from detbuild.errors import EngineError
-from detbuild.launch.hostlock import exclusive
+from detbuild.launch.hostlock import exclusive, lock_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+@pytest.mark.parametrize(("mode", "taken"), [(0o1777, True), (0o755, False), (0o777, False)])
+def test_the_lock_lies_where_all_users_may_write(tmp_path: Path, mode: int, taken: bool) -> None:
+    tmp_path.chmod(mode)
+    assert (lock_directory(tmp_path) == tmp_path) is taken
+    assert str(lock_directory(tmp_path / "absent")) == "/tmp"
 
 
 def test_only_one_process_chooses_at_a_time(tmp_path: Path) -> None:
