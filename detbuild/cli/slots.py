@@ -152,7 +152,9 @@ def _slot(row: Row) -> str:
 
 
 def _trial(row: Row) -> str:
-    return f"{row['experiment']}/{row['trial']}" if row["user"] is not None else ""
+    if row["user"] is None:
+        return ""
+    return f"{row['experiment']}/{row['trial']}" if row["experiment"] is not None else "?"
 
 
 def _wants(row: Row) -> str:

@@ -23,8 +23,8 @@ _SHARED = stat.S_ISVTX | stat.S_IWOTH
 def lock_directory(preferred: Path = Path("/run/lock")) -> Path:
     """One for the host, whoever the user is and whatever TMPDIR says.
 
-    Debian lets everybody write in /run/lock, other systems root alone. The answer must be the same for all users,
-    so it does not depend on what this one may.
+    Debian lets everybody write in /run/lock, other systems root alone. The answer must be the same for all
+    users, so it does not depend on what this one may.
     """
     try:
         shared = preferred.stat().st_mode & _SHARED == _SHARED

@@ -87,7 +87,7 @@ class Share:
 
 def cost(slots: int, weight: float) -> float:
     """What slots count for an experiment of this weight."""
-    return slots / max(weight, _LIGHTEST)
+    return slots / max(_LIGHTEST, weight)
 
 
 def share(

@@ -199,6 +199,16 @@ def test_places_on_the_cpu_are_taken_by_running_trials_without_gpus(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("label", "cost"), [("2", 0.5), ("0", 100.0), ("nan", 100.0), ("heavy", 1.0), ("-3", 100.0)]
+)
+def test_a_weight_that_makes_no_sense_is_a_small_one_or_the_usual(label: str, cost: float) -> None:
+    one = container(ONE, 1, "0")
+    odd = replace(one, labels={**one.labels, "detbuild.weight": label})
+    (holding,) = host(1, odd).holdings
+    assert holding.cost == pytest.approx(cost)
+
+
+@pytest.mark.parametrize(
     ("cpus", "gib", "cpu_trials", "places"),
     [(8, 64, None, 8), (64, 16, None, 8), (1, 1, None, 1), (8, 64, 3, 3), (2, 4, 100, 100)],
 )
