@@ -63,15 +63,15 @@ CHECKPOINT = Noun(
         "rm": "remove the files; `det checkpoint describe UUID` names the folder",
     },
 )
-SLOTS = "Show who has which GPU or CPU place of this host, and who waits."
+SLOTS = Verb("detbuild.cli.slots:slots", "Show who has which GPU or CPU place of this host, and who waits.")
 
 det = LazyGroup(
     {
         "experiment": EXPERIMENT,
         "trial": TRIAL,
         "checkpoint": CHECKPOINT,
-        "slot": Noun("Show the slots of this host.", {"list": Verb("detbuild.cli.slots:slots", SLOTS)}),
-        "job": Noun("Show who waits for slots.", {"list": Verb("detbuild.cli.slots:slots", SLOTS)}),
+        "slot": Noun("Show the slots of this host.", {"list": SLOTS}),
+        "job": Noun("Show who waits for slots.", {"list": SLOTS}),
         "version": Verb("detbuild.cli.version:version", "Show versions of detbuild, Python and the engine."),
     },
     aliases={"e": "experiment", "t": "trial", "c": "checkpoint", "s": "slot", "j": "job"},

@@ -106,7 +106,7 @@ def test_nothing_about_waiting_is_said_when_nobody_waits(shell, monkeypatch, tmp
     assert json.loads(shell("detbuild", "slots", "--json").out)["waiting"] == []
 
 
-@pytest.mark.parametrize("words", [("slot", "list"), ("s", "list"), ("job", "list"), ("j", "list")])
+@pytest.mark.parametrize("words", [("slot", "list"), ("s", "list")])
 def test_determineds_words_show_the_same(shell, monkeypatch, tmp_path, words):
     monkeypatch.setattr("detbuild.launch.hostlock.lock_directory", lambda: tmp_path)
     assert shell("det", *words).out == shell("detbuild", "slots").out
