@@ -33,7 +33,6 @@ _.pbs
 _.pbsbatch_args
 _.perform_initial_validation
 _.pod_spec
-_.priority
 _.profiling
 _.proxy_port
 _.proxy_ports

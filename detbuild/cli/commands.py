@@ -29,6 +29,9 @@ COMMANDS: dict[str, Verb | Noun] = {
         "detbuild.cli.lifecycle:continue_", "Go on with an experiment that has ended or is paused."
     ),
     "resume": Verb("detbuild.cli.experiments:resume", "Take up experiments whose controller is gone."),
+    "slots": Verb(
+        "detbuild.cli.slots:slots", "Show who has which GPU or CPU place of this host, and who waits."
+    ),
     "checkpoint": Noun(
         "List, describe and download checkpoints.",
         {

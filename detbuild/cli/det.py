@@ -64,6 +64,7 @@ CHECKPOINT = Noun(
         "rm": "remove the files; `det checkpoint describe UUID` names the folder",
     },
 )
+SLOTS = Verb("detbuild.cli.slots:slots", "Show who has which GPU or CPU place of this host, and who waits.")
 
 det = LazyGroup(
     {
@@ -74,16 +75,17 @@ det = LazyGroup(
             "detbuild.cli.preview:preview_search",
             "Show how many trials the searcher of CONFIG trains, and how long.",
         ),
+        "slot": Noun("Show the slots of this host.", {"list": SLOTS}),
+        "job": Noun("Show who waits for slots.", {"list": SLOTS}),
         "version": Verb("detbuild.cli.version:version", "Show versions of detbuild, Python and the engine."),
     },
-    aliases={"e": "experiment", "t": "trial", "c": "checkpoint"},
+    aliases={"e": "experiment", "t": "trial", "c": "checkpoint", "s": "slot", "j": "job"},
     elsewhere={
-        **dict.fromkeys(("master", "agent", "a", "slot", "s", "user", "u", "auth", "rbac"), _NO_SERVER),
+        **dict.fromkeys(("master", "agent", "a", "user", "u", "auth", "rbac"), _NO_SERVER),
         **dict.fromkeys(("deploy", "deploy-local", "resource-pool", "workspace", "project"), _NO_SERVER),
         "template": "detbuild merges no templates; give `--config key=value`, or write it into the config",
         "tpl": "detbuild merges no templates; give `--config key=value`, or write it into the config",
         "task": "`det experiment list` shows all that runs",
-        "job": "`det experiment list` shows all that runs",
         "model": "there is no registry; `det checkpoint download UUID -o DIR` gives the files",
         "m": "there is no registry; `det checkpoint download UUID -o DIR` gives the files",
         "tensorboard": "`detbuild describe ID` names the folder of the runs; point tensorboard at it",

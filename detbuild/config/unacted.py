@@ -25,9 +25,6 @@ NOT_YET: Final = (
 NO_MEANING_HERE: Final = (
     "workspace",
     "project",
-    "resources.max_slots",
-    "resources.weight",
-    "resources.priority",
     "resources.resource_pool",
     "resources.is_single_node",
     "resources.native_parallel",

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from detbuild.controller.ears import Ears, by_policies, matched
 from detbuild.controller.reported import run_request
 from detbuild.errors import DiskFullError, EngineError
 from detbuild.launch.failure import Evidence, Outcome, judge
-from detbuild.launch.gpus import LABEL, Gpu, choose, free, held
+from detbuild.launch.gpus import LABEL, Gpu
 from detbuild.launch.plan import container_name, grace, plan_run
+from detbuild.launch.slots import LOOK, demand
 from detbuild.store import journal
 from detbuild.store.output import TAIL_LINES, tail
 from detbuild.store.states import stronger
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+    from contextlib import AbstractContextManager
 
     from detbuild.controller.search import Search
     from detbuild.controller.world import World
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from detbuild.store.states import TrialState
 
 _LOOK = 1.0  # seconds between two questions to the engine about a container that runs
-_LOOK_FOR_GPUS = 2.0  # seconds between two tries of a run that waits: any number of experiments may
 _REFUSALS = 3  # how often the engine may refuse a container before that is taken for its last word
 _SETTLE = 10.0  # seconds after which SIGTERM is sent to a run that has not said that it listens
 _AGAIN = 5.0  # seconds after which a SIGKILL without effect is sent again
@@ -46,7 +46,6 @@ class RunDriver:
         self._starting: Future[None] | None = None
         self._refusals = 0
         self._launch_at = self._first_look
-        self._freed = world.freed
         self._waits_for = ""
 
     @property
@@ -65,10 +64,10 @@ class RunDriver:
     def launch(self) -> str:
         """Create the container and start it; say what it has to wait for, or ""."""
         now = self.world.clock.now()
-        if now >= self._launch_at or self._freed != self.world.freed:
-            self._freed = self.world.freed
+        slots = self.world.slots
+        if slots.due(self.trial_id, now) if slots.waits(self.trial_id) else now >= self._launch_at:
             self._waits_for = self._launch()
-            self._launch_at = now + _LOOK_FOR_GPUS
+            self._launch_at = now + LOOK
         return self._waits_for
 
     def _launch(self) -> str:
@@ -131,19 +130,13 @@ class RunDriver:
                 return "", self._refused(error)
 
     def _alone_with_gpus(self) -> AbstractContextManager[None]:
-        slots = self.world.config.resources.slots_per_trial
-        return self.world.gpu_lock() if slots else nullcontext()
+        return self.world.slots.lock()
 
     def _free_gpus(self) -> tuple[tuple[Gpu, ...], str]:
-        slots = self.world.config.resources.slots_per_trial
-        if not slots:
-            return (), ""
-        gpus = self.world.gpus()
-        taken = held(self.world.engine.find({LABEL: ""}))
-        chosen = choose(gpus, taken, slots)
-        if chosen is not None:
-            return chosen, ""
-        return (), f"waits for {slots} free GPU{'s'[: slots > 1]}: {free(gpus, taken)}"
+        """Return what the run is given, or what it waits for; a place on the CPU has no name."""
+        world = self.world
+        wanted = demand(world.config, world.state.header, world.home_id)
+        return world.slots.ask(wanted, self.trial_id, world.stock, now=world.clock.now())
 
     def _start_or_abandon(self, container: str) -> str:
         if self.stop and self._starting is None:
@@ -225,4 +218,4 @@ class RunDriver:
         """Write it down; from now on the container may be swept away."""
         self.world.record(finished)
         self.world.tidy = False
-        self.world.freed += 1
+        self.world.slots.freed()

@@ -17,7 +17,8 @@ from detbuild.controller.lease import lease
 from detbuild.controller.loop import Controller
 from detbuild.controller.world import World
 from detbuild.errors import LeaseError
-from detbuild.launch.gpus import exclusive, lock_file
+from detbuild.launch.hostlock import lock_directory
+from detbuild.launch.slots import SlotQueue
 from detbuild.search.methods import search_method
 from detbuild.store.files import file_errors
 from detbuild.store.home import Home
@@ -43,7 +44,7 @@ def controller_of(
         home_id=Home.open(folder.path.parent.parent).id,
         clock=SystemClock(),
         nvidia_smi=nvidia_smi,
-        gpu_lock=lambda: exclusive(lock_file()),
+        slots=SlotQueue(lock_directory()),
         info=info,
         pairs_of_hands=hands,
     )

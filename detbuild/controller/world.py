@@ -9,16 +9,17 @@ from detbuild.controller.book import Book
 from detbuild.controller.hands import Hands
 from detbuild.controller.policies import Policy, policies_of
 from detbuild.errors import EngineError
-from detbuild.launch.gpus import Gpu, discover
 from detbuild.launch.plan import Place, user_of
+from detbuild.launch.stock import Limits, Stock, take_stock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.controller.clock import Clock
     from detbuild.engine.protocol import Engine, EngineInfo
+    from detbuild.launch.slots import SlotQueue
+    from detbuild.launch.tickets import Kind
 
 
 @dataclass(kw_only=True, slots=True)
@@ -30,14 +31,14 @@ class World(Book):
     home_id: str
     clock: Clock
     nvidia_smi: Callable[[], str]  # what `nvidia-smi -L` says, "" without one
-    gpu_lock: Callable[[], AbstractContextManager[None]]
+    slots: SlotQueue
+    limits: Limits = field(default_factory=Limits)
     pairs_of_hands: int = 1  # how many long calls of the engine go on at once
     hands: Hands = field(init=False)
     policies: tuple[Policy, ...] = field(init=False)  # that runs' output is looked through for
     info: EngineInfo | None = None  # what the engine said last of itself
     image: str = ""  # in the place of the header's, if that is gone
     tidy: bool = False  # no container of a run that is over is left
-    freed: int = 0  # how many runs have ended, and so may have made room for others
 
     def __post_init__(self) -> None:
         Book.__post_init__(self)
@@ -76,6 +77,9 @@ class World(Book):
         self.image = found or ""
         return found is not None
 
-    def gpus(self) -> tuple[Gpu, ...]:
-        """The GPUs of the host as they are now."""
-        return discover(self.ask_engine(), self.nvidia_smi())
+    def stock(self) -> Stock:
+        """The slots of the host that the experiment's trials use, as they are now."""
+        gpus = self.config.resources.slots_per_trial
+        info = self.ask_engine() if gpus or self.info is None else self.info  # its cores stay the same
+        kind: Kind = "gpu" if gpus else "cpu"
+        return take_stock(kind, self.engine, info, self.nvidia_smi, self.limits)

@@ -1,20 +1,15 @@
-"""Which GPUs a run gets: found on the host, kept apart between all experiments of all users of one engine."""
+"""The GPUs of a host: found, named, and kept apart between all experiments of all users of one engine."""
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
-import time
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from detbuild.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from detbuild.engine.protocol import ContainerState, EngineInfo
 
@@ -25,16 +20,26 @@ LABEL = "detbuild.gpus"  # comma-separated ids; a container that carries it and 
 class Gpu:
     id: str
     driver: Literal["nvidia", "cdi"]
+    names: frozenset[str] = field(default=frozenset(), compare=False)  # all that people call it
+    usable: bool = field(default=True, compare=False)  # detbuild may give it away
 
 
-def discover(info: EngineInfo, nvidia_smi: str) -> tuple[Gpu, ...]:
+def discover(info: EngineInfo, nvidia_smi: str, only: Collection[str] | None = None) -> tuple[Gpu, ...]:
     """The GPUs of the host: the engine's CDI devices where it has any, else what `nvidia-smi -L` lists.
 
     A GPU that is divided (MIG) counts as its parts.
+
+    Args:
+        info: Of the engine that is to give them to containers.
+        nvidia_smi: What `nvidia-smi -L` says; where there are CDI devices, their UUIDs are known from it.
+        only: Those that may be used, by CDI name, UUID or number; a divided GPU stands for all its parts.
     """
-    cdi = _cdi(info.cdi_devices)
-    return tuple(Gpu(name, "cdi") for name in cdi) or tuple(
-        Gpu(uuid, "nvidia") for uuid in _listed(nvidia_smi)
+    listed = _listed(nvidia_smi)
+    found = [_cdi_gpu(name, listed) for name in _cdi(info.cdi_devices)] or [
+        Gpu(uuid, "nvidia", _names(index, listed)) for index, uuid in _undivided(listed).items()
+    ]
+    return tuple(
+        gpu if only is None else replace(gpu, usable=not gpu.names.isdisjoint(only)) for gpu in found
     )
 
 
@@ -50,18 +55,39 @@ def _by_number(name: str) -> tuple[int, ...]:
     return tuple(int(part) for part in name.partition("=")[2].split(":"))
 
 
-def _listed(nvidia_smi: str) -> list[str]:
-    """UUIDs from lines such as `GPU 0: NVIDIA H100 (UUID: GPU-...)`, each followed by its MIG parts."""
-    found: list[str] = []
+def _cdi_gpu(name: str, listed: Mapping[str, str]) -> Gpu:
+    short = name.partition("=")[2]
+    index = next((index for index, uuid in listed.items() if uuid == short), short)
+    return Gpu(name, "cdi", frozenset({name, short}) | _names(index, listed))
+
+
+def _names(index: str, listed: Mapping[str, str]) -> frozenset[str]:
+    """Number and UUID of a GPU, and those of the GPU that it is a part of."""
+    numbers = {index, index.partition(":")[0]}
+    return frozenset(numbers | {listed[number] for number in numbers if number in listed})
+
+
+def _listed(nvidia_smi: str) -> dict[str, str]:
+    """Number -> UUID from lines such as `GPU 0: NVIDIA H100 (UUID: GPU-...)`, each followed by its MIG parts.
+
+    Parts are numbered as CDI does it: "0:1" is part 1 of GPU 0.
+    """
+    found: dict[str, str] = {}
+    whole = ""
     for line in nvidia_smi.splitlines():
-        match = re.match(r"\s*(GPU|MIG)\b.*\(UUID: ((?:GPU|MIG)-[^)]+)\)", line)
-        if match is None:
-            continue
-        kind, uuid = match.groups()
-        if kind == "MIG" and found and found[-1].startswith("GPU-"):
-            found.pop()
-        found.append(uuid)
+        gpu = re.match(r"\s*GPU (\d+):.*\(UUID: (GPU-[^)]+)\)", line)
+        part = re.match(r"\s*MIG\b.*Device +(\d+): \(UUID: (MIG-[^)]+)\)", line)
+        if gpu is not None:
+            whole = gpu[1]
+            found[whole] = gpu[2]
+        elif part is not None:
+            found[f"{whole}:{part[1]}"] = part[2]
     return found
+
+
+def _undivided(listed: Mapping[str, str]) -> dict[str, str]:
+    divided = {index.partition(":")[0] for index in listed if ":" in index}
+    return {index: uuid for index, uuid in listed.items() if index not in divided}
 
 
 def held(containers: Iterable[ContainerState]) -> frozenset[str]:
@@ -70,21 +96,18 @@ def held(containers: Iterable[ContainerState]) -> frozenset[str]:
     return frozenset(gpu for label in labels for gpu in label.split(",") if gpu)
 
 
-def choose(gpus: Sequence[Gpu], taken: frozenset[str], slots: int) -> tuple[Gpu, ...] | None:
-    """The first free ones; None when too few are free."""
-    there = [gpu for gpu in gpus if gpu.id not in taken]
-    return tuple(there[:slots]) if len(there) >= slots and not _strange(gpus, taken) else None
+def free(gpus: Sequence[Gpu], taken: frozenset[str]) -> tuple[Gpu, ...]:
+    """Those that may be given away; none while it is not known which ones are taken."""
+    if strange(gpus, taken):
+        return ()
+    return tuple(gpu for gpu in usable(gpus) if gpu.id not in taken)
 
 
-def free(gpus: Sequence[Gpu], taken: frozenset[str]) -> str:
-    """How many are free, for people."""
-    strange = _strange(gpus, taken)
-    if strange:
-        return f"a container holds {', '.join(strange)}, which has another name by now"
-    return f"{sum(gpu.id not in taken for gpu in gpus)} of {len(gpus)} on this host are free"
+def usable(gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
+    return tuple(gpu for gpu in gpus if gpu.usable)
 
 
-def _strange(gpus: Sequence[Gpu], taken: frozenset[str]) -> list[str]:
+def strange(gpus: Sequence[Gpu], taken: frozenset[str]) -> list[str]:
     """Held GPUs of unknown names.
 
     Names change when the host gets or loses a CDI specification, so any of the known ones may be meant.
@@ -94,63 +117,15 @@ def _strange(gpus: Sequence[Gpu], taken: frozenset[str]) -> list[str]:
 
 def lacking(gpus: Sequence[Gpu], slots: int) -> EngineError | None:
     """The error to raise when the host can never give `slots` GPUs."""
-    if len(gpus) >= slots:
+    ours = len(usable(gpus))
+    if ours >= slots:
         return None
+    asks = f"resources.slots_per_trial asks for {slots} GPU{'s' if slots > 1 else ''}, and"
+    cpu = "set `resources.slots_per_trial: 0` to train on the CPU"
+    if len(gpus) >= slots:
+        return EngineError(
+            f"{asks} detbuild may use {ours} of the {len(gpus)} on this host",
+            mend=f"name more of them under `gpus` in config.yaml of detbuild's home, or {cpu}",
+        )
     found = "no GPU was found" if not gpus else f"only {len(gpus)} of them"
-    return EngineError(
-        f"resources.slots_per_trial asks for {slots} GPU{'s' if slots > 1 else ''}, and {found} on this host",
-        mend="set `resources.slots_per_trial: 0` to train on the CPU; `detbuild doctor` looks for GPUs",
-    )
-
-
-def lock_file() -> Path:
-    """One file for the host, whoever the user is and whatever TMPDIR says."""
-    directory = Path("/run/lock")
-    return (directory if directory.is_dir() else Path("/tmp")) / "detbuild-gpus.lock"  # noqa: S108  (opened without following or creating what others own)
-
-
-@contextmanager
-def exclusive(file: Path, *, timeout: float = 10.0) -> Iterator[None]:
-    """Hold the host's lock, so that choosing GPUs and creating their container is one step.
-
-    Raises:
-        EngineError: another process held it for `timeout` seconds.
-    """
-    descriptor = _open(file)
-    try:
-        deadline = time.monotonic() + timeout
-        while not _locked(descriptor):
-            if time.monotonic() > deadline:
-                raise EngineError(f"another process has held {file} for {timeout:.0f} s")
-            time.sleep(0.02)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _open(file: Path) -> int:
-    """Open it for locking only; it is made once and shared by all users.
-
-    The kernel refuses O_CREAT on somebody else's file in a world-writable directory (fs.protected_regular),
-    so it is tried without first.
-    """
-    try:
-        return os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise EngineError(f"cannot open {file}: {error.strerror}") from error
-    try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-        os.fchmod(descriptor, 0o666)
-    except OSError as error:
-        raise EngineError(f"cannot make {file}: {error.strerror}") from error
-    return descriptor
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    return EngineError(f"{asks} {found} on this host", mend=f"{cpu}; `detbuild doctor` looks for GPUs")

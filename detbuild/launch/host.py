@@ -13,21 +13,26 @@ from detbuild.launch.gpus import discover, lacking
 from detbuild.store.files import file_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.engine.protocol import EngineInfo
 
 
-def check_host(config: ExperimentConfig, info: EngineInfo, nvidia_smi: Callable[[], str]) -> None:
-    """Look for GPUs and for directories to mount; make the directory of the checkpoints.
+def check_host(
+    config: ExperimentConfig,
+    info: EngineInfo,
+    nvidia_smi: Callable[[], str],
+    gpus: Collection[str] | None = None,
+) -> None:
+    """Look for GPUs, of which `gpus` may be used, and directories to mount; make that of the checkpoints.
 
     Raises:
         EngineError: There are too few GPUs, or the directory cannot be made.
         ConfigError: A directory to mount is not there, or is the host's own.
     """
     slots = config.resources.slots_per_trial
-    trouble = lacking(discover(info, nvidia_smi()), slots) if slots else None
+    trouble = lacking(discover(info, nvidia_smi(), gpus), slots) if slots else None
     if trouble is not None:
         raise trouble
     for mount in config.bind_mounts:

@@ -23,6 +23,9 @@ HOME_LABEL: Final = "detbuild.home"
 EXPERIMENT_LABEL: Final = "detbuild.experiment"
 TRIAL_LABEL: Final = "detbuild.trial"
 RUN_LABEL: Final = "detbuild.run"
+USER_LABEL: Final = "detbuild.user"  # uid of who submitted it
+WEIGHT_LABEL: Final = "detbuild.weight"  # resources.weight
+CPU_LABEL: Final = "detbuild.cpu"  # on what takes a place on the CPU, instead of GPUs
 _GRACE: Final = 3600  # seconds that a run has to checkpoint when it is told to stop
 
 
@@ -83,7 +86,7 @@ def plan_run(config: ExperimentConfig, request: RunRequest, place: Place) -> tup
         cap_drop=("ALL", *config.environment.drop_capabilities),
         ports=tuple(sorted(set(config.environment.ports.values()))),
         stop_timeout=grace(config),
-        labels=_labels(request, place),
+        labels=_labels(config, request, place),
     )
     return info, spec
 
@@ -185,11 +188,14 @@ def _mounts(config: ExperimentConfig, request: RunRequest, place: Place) -> tupl
     return (run, *((storage,) if storage else ()), *own)
 
 
-def _labels(request: RunRequest, place: Place) -> dict[str, str]:
-    labels = {
+def _labels(config: ExperimentConfig, request: RunRequest, place: Place) -> dict[str, str]:
+    slots = {LABEL: ",".join(gpu.id for gpu in request.gpus)} if request.gpus else {CPU_LABEL: "1"}
+    return {
         HOME_LABEL: place.home_id,
         EXPERIMENT_LABEL: str(place.header.id),
         TRIAL_LABEL: str(request.trial_id),
         RUN_LABEL: str(request.run),
+        USER_LABEL: place.header.user.partition(":")[0],
+        WEIGHT_LABEL: f"{config.resources.weight:g}",
+        **slots,
     }
-    return {**labels, LABEL: ",".join(gpu.id for gpu in request.gpus)} if request.gpus else labels

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import threading
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from detbuild.controller.loop import Controller
 from detbuild.controller.world import World
 from detbuild.engine.docker import DockerEngine
 from detbuild.experiment import Order, this_host
+from detbuild.launch.slots import SlotQueue
 from detbuild.search.methods import search_method
 from detbuild.store.folder import ExperimentFolder, Header
 from detbuild.store.home import Home
@@ -182,7 +182,7 @@ def test_the_engine_goes_away_and_comes_back(
         home_id=home.id,
         clock=SystemClock(),
         nvidia_smi=str,
-        gpu_lock=nullcontext,
+        slots=SlotQueue(tmp_path),
     )
     driving = threading.Thread(target=Controller(world, search_method(config)).run, daemon=True)
     driving.start()

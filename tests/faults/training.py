@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,8 @@ from detbuild.controller.book import Book
 from detbuild.controller.heed import take_up
 from detbuild.controller.loop import Controller
 from detbuild.controller.world import World
+from detbuild.launch.slots import SlotQueue
+from detbuild.launch.stock import Limits
 from detbuild.search.methods import search_method
 from detbuild.store.folder import ExperimentFolder, Header
 from detbuild.store.home import Home
@@ -194,8 +196,8 @@ class Rig:
     folder: ExperimentFolder
     effects: Effects = field(default_factory=Effects)
     clock: FakeClock = field(default_factory=FakeClock)
-    gpu_lock: AbstractContextManager[None] = field(default_factory=nullcontext)
     method: Callable[[ExperimentConfig], SearchMethod] = search_method
+    limits: Limits = field(default_factory=Limits)
 
     def controller(self) -> Controller:
         folder = CountedFolder(self.folder.path, self.effects)
@@ -207,7 +209,8 @@ class Rig:
             home_id=self.home.id,
             clock=self.clock,
             nvidia_smi=str,
-            gpu_lock=lambda: self.gpu_lock,
+            slots=SlotQueue(self.home.path),
+            limits=self.limits,
         )
         return Controller(world, self.method(search_config_of(folder)))
 

@@ -36,6 +36,7 @@ def shell(
         with lease(folder.lock_file):
             controller_of(folder, engine).run()
 
+    monkeypatch.setattr("detbuild.controller.start.lock_directory", lambda: tmp_path)
     monkeypatch.setattr("detbuild.experiment.start_detached", control)
     monkeypatch.setattr("detbuild.controller.attend.start_detached", control)
     environ = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}

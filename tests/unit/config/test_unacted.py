@@ -31,6 +31,9 @@ READ = {
     "searcher.source_checkpoint_uuid",
     "resources.slots_per_trial",
     "resources.shm_size",
+    "resources.max_slots",
+    "resources.priority",
+    "resources.weight",
     "resources.devices",
     "environment.image",
     "environment.environment_variables",
@@ -111,8 +114,8 @@ def test_a_field_set_to_its_default_gives_no_warning() -> None:
             ["without meaning on one host, and ignored: checkpoint_storage.container_path"],
         ),
         (
-            "slurm: {gpu_type: a}\nworkspace: w\nproject: p\nresources: {priority: 3}",
-            ["without meaning on one host, and ignored: workspace, project, resources.priority, slurm"],
+            "slurm: {gpu_type: a}\nworkspace: w\nproject: p\nresources: {resource_pool: r}",
+            ["without meaning on one host, and ignored: workspace, project, resources.resource_pool, slurm"],
         ),
         (
             "log_policies: [{name: CUDA OOM}]\ninternal: {}",

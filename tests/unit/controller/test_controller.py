@@ -8,6 +8,8 @@ import pytest
 
 from detbuild.engine.protocol import ContainerSpec
 from detbuild.errors import EngineError
+from detbuild.launch.slots import demand
+from detbuild.launch.stock import Limits, cpu_stock
 from determined._event_file import EventFile
 from determined._records import Ended, Exited, ExitReason, Started
 from determined._run_info import RunInfo
@@ -456,6 +458,81 @@ def test_experiments_side_by_side_never_share_a_gpu(tmp_path: Path) -> None:
     look(second, 2)
     taken = [rig_.state().trials[1].runs[0].gpu_ids for rig_ in (first, second)]
     assert taken == [("nvidia.com/gpu=0",), ("nvidia.com/gpu=1",)]
+
+
+def second_of(first: Rig, user: str, changes: Mapping[str, object]) -> Rig:
+    """Another experiment of the same home and engine, submitted by `user`."""
+    folder = submit(first.home, first.folder.header().image, changes)
+    folder.write(replace(folder.header(), user=user), {})
+    return Rig(first.home, first.engine, folder, first.effects, first.clock, first.limits)
+
+
+def drive(*rigs: Rig, at_most: int = 600) -> list[int]:
+    """Drive experiments side by side to their ends; return their numbers in the order in which they began."""
+    controllers = [each.controller() for each in rigs]
+    began: list[int] = []
+    for _ in range(at_most):
+        for controller in controllers:
+            if not controller.world.state.over:
+                controller.step()
+            number = controller.world.folder.id
+            if number not in began and controller.world.state.state == "RUNNING":
+                began.append(number)
+        rigs[0].clock.wait(0.2)
+        if all(controller.world.state.over for controller in controllers):
+            return began
+    raise AssertionError([each.state() for each in rigs])
+
+
+def test_users_take_turns_whoever_came_first(tmp_path: Path) -> None:
+    first = rig(tmp_path, engine=FakeEngine(train, info=gpus("0")), changes=ONE_GPU)
+    anna = [second_of(first, "1:1", ONE_GPU) for _ in range(3)]
+    bert = [second_of(first, "2:2", ONE_GPU) for _ in range(2)]
+    assert drive(first, *anna, *bert) == [1, 2, 5, 3, 6, 4]
+
+
+def test_a_lower_priority_number_goes_first(tmp_path: Path) -> None:
+    first = rig(tmp_path, engine=FakeEngine(train, info=gpus("0")), changes=ONE_GPU)
+    usual = second_of(first, "0:0", ONE_GPU)
+    urgent = second_of(first, "0:0", {"resources": {"slots_per_trial": 1, "priority": 1}})
+    assert drive(first, usual, urgent) == [1, 3, 2]
+
+
+def test_gpus_are_kept_for_a_trial_that_needs_more_of_them(tmp_path: Path) -> None:
+    first = rig(tmp_path, engine=FakeEngine(train, info=gpus("0", "1")), changes=ONE_GPU)
+    large = second_of(first, "1:1", {"resources": {"slots_per_trial": 2}})
+    small = [second_of(first, "0:0", ONE_GPU) for _ in range(3)]
+    assert drive(first, large, *small)[:2] == [1, 2]
+
+
+def test_trials_on_the_cpu_run_side_by_side_as_far_as_there_are_places(tmp_path: Path) -> None:
+    first = rig(tmp_path, changes={})
+    first.limits = Limits(cpu_trials=1)
+    second = second_of(first, "0:0", {})
+    look(first, 2)
+    look(second, 3)
+    waiting = second.state()
+    assert (waiting.state, waiting.why) == ("QUEUED", "waits for a CPU place: 1 of 1 is taken")
+    assert drive(first, second) == [1, 2]
+
+
+def test_the_next_trial_looks_for_a_place_as_soon_as_another_of_the_experiment_has_ended(
+    tmp_path: Path,
+) -> None:
+    """A search of short trials does not lose two seconds between any two of them."""
+    tried = rig(tmp_path)
+    look(tried, 2)
+    controller = tried.controller()
+    slots = controller.world.slots
+    wanted = demand(controller.world.config, controller.world.state.header, tried.home.id)
+    for _ in range(200):
+        slots.ask(wanted, 7, lambda: cpu_stock(0, []), now=tried.clock.now())
+        controller.step()
+        if controller.world.state.trials[1].runs[0].finished:
+            break
+        assert not slots.due(7, tried.clock.now())
+        tried.clock.wait(0.2)
+    assert slots.due(7, tried.clock.now())
 
 
 def test_experiments_that_wait_for_a_gpu_look_for_it_every_two_seconds(tmp_path: Path) -> None:

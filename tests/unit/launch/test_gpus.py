@@ -1,18 +1,10 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-from typing import TYPE_CHECKING
-
 import pytest
 
 from detbuild.engine.protocol import ContainerState
-from detbuild.errors import EngineError
-from detbuild.launch.gpus import Gpu, choose, discover, exclusive, free, held, lacking
+from detbuild.launch.gpus import Gpu, discover, free, held, lacking, strange, usable
 from tests.fakes import INFO, gpus
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LISTED = """\
 GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-aaaa)
@@ -63,17 +55,55 @@ def test_a_gpu_is_held_from_the_creation_of_its_container_to_its_end() -> None:
     assert held(containers) == {"0", "1", "2"}
 
 
-def test_the_first_free_gpus_are_chosen() -> None:
+def test_what_nobody_holds_is_free() -> None:
     three = tuple(Gpu(name, "cdi") for name in "abc")
-    assert choose(three, frozenset("a"), 2) == (Gpu("b", "cdi"), Gpu("c", "cdi"))
-    assert choose(three, frozenset("ab"), 2) is None
+    assert free(three, frozenset("a")) == three[1:]
+    assert free(three, frozenset("abc")) == ()
 
 
 def test_a_held_gpu_of_another_name_may_be_any_of_those_that_are_there() -> None:
     two = (Gpu("nvidia.com/gpu=0", "cdi"), Gpu("nvidia.com/gpu=1", "cdi"))
-    assert choose(two, frozenset({"GPU-5c9e"}), 1) is None
-    assert free(two, frozenset({"GPU-5c9e"})) == "a container holds GPU-5c9e, which has another name by now"
-    assert free(two, frozenset({"nvidia.com/gpu=1"})) == "1 of 2 on this host are free"
+    assert free(two, frozenset({"GPU-5c9e"})) == ()
+    assert strange(two, frozenset({"GPU-5c9e", "nvidia.com/gpu=0"})) == ["GPU-5c9e"]
+
+
+@pytest.mark.parametrize(
+    ("only", "usable_ones"),
+    [
+        (["0"], ["GPU-aaaa"]),
+        (["GPU-cccc"], ["GPU-cccc"]),
+        (["MIG-2222"], ["MIG-2222"]),
+        (["1:0"], ["MIG-1111"]),
+        (["1"], ["MIG-1111", "MIG-2222"]),
+        (["GPU-bbbb", "2"], ["MIG-1111", "MIG-2222", "GPU-cccc"]),
+        (["7"], []),
+        ([], []),
+    ],
+)
+def test_gpus_are_named_by_number_or_uuid_and_a_divided_one_stands_for_its_parts(only, usable_ones) -> None:
+    assert [gpu.id for gpu in usable(discover(INFO, LISTED, only))] == usable_ones
+
+
+@pytest.mark.parametrize("name", ["nvidia.com/gpu=1:0", "1:0", "MIG-1111", "GPU-bbbb", "1"])
+def test_a_cdi_device_answers_to_its_own_name_and_to_those_of_nvidia_smi(name: str) -> None:
+    found = discover(gpus("0", "1:0", "1:1", "2"), LISTED, [name])
+    assert usable(found)[0].id == "nvidia.com/gpu=1:0"
+
+
+def test_a_cdi_device_named_by_its_uuid_answers_to_its_number() -> None:
+    found = discover(gpus("GPU-aaaa", "GPU-cccc"), LISTED, ["2"])
+    assert [gpu.id for gpu in usable(found)] == ["nvidia.com/gpu=GPU-cccc"]
+
+
+def test_a_gpu_that_detbuild_may_not_use_is_never_free_and_no_strange_one() -> None:
+    two = discover(gpus("0", "1"), "", ["1"])
+    assert [gpu.id for gpu in free(two, frozenset())] == ["nvidia.com/gpu=1"]
+    assert [gpu.id for gpu in free(two, frozenset({"nvidia.com/gpu=0"}))] == ["nvidia.com/gpu=1"]
+    error = lacking(two, 2)
+    assert (
+        str(error)
+        == "resources.slots_per_trial asks for 2 GPUs, and detbuild may use 1 of the 2 on this host"
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,29 +119,3 @@ def test_a_host_that_never_has_enough_gpus_is_said_with_a_way_out(names: str, sl
     assert error is not None
     assert "slots_per_trial: 0" in error.mend
     assert lacking((Gpu("a", "cdi"),), 1) is None
-
-
-def test_only_one_process_chooses_at_a_time(tmp_path: Path) -> None:
-    file = tmp_path / "gpus.lock"
-    code = f"""
-from pathlib import Path
-from detbuild.errors import EngineError
-from detbuild.launch.gpus import exclusive
-try:
-    with exclusive(Path({str(file)!r}), timeout=0.1): print("got it")
-except EngineError as error: print(error)
-"""
-    with exclusive(file):
-        inside = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    after = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert inside.stdout.startswith("another process has held")
-    assert after.stdout == "got it\n"
-    assert file.stat().st_mode & 0o777 == 0o666
-
-
-def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
-    (tmp_path / "gpus.lock").symlink_to(victim)
-    with pytest.raises(EngineError, match="cannot open"), exclusive(tmp_path / "gpus.lock"):
-        pass
-    assert not victim.exists()

@@ -61,6 +61,9 @@ def test_the_container_of_a_run_on_the_cpu() -> None:
             "detbuild.experiment": "3",
             "detbuild.trial": "1",
             "detbuild.run": "2",
+            "detbuild.user": "1000",
+            "detbuild.weight": "1",
+            "detbuild.cpu": "1",
         },
     )
 

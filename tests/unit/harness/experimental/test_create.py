@@ -199,6 +199,7 @@ def engine(tmp_path, monkeypatch):
     ):
         engine.add_image(name)
     monkeypatch.setattr(_submit, "DockerEngine", lambda: engine)
+    monkeypatch.setattr("detbuild.controller.start.lock_directory", lambda: tmp_path)
     monkeypatch.setattr(
         "detbuild.experiment.start_detached", lambda folder: controller_of(folder, engine).run()
     )

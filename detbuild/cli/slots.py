@@ -1,0 +1,165 @@
+"""`detbuild slots`: who has which GPU or CPU place, and who waits for one, in the order of their turns."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from detbuild.cli.group import Command
+from detbuild.cli.session import Session, pass_session
+from detbuild.cli.table import json_option, show_json, show_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from detbuild.cli.table import Columns, Row
+    from detbuild.engine.protocol import ContainerState
+    from detbuild.launch.line import Line
+    from detbuild.launch.stock import Stock
+    from detbuild.launch.tickets import Ticket
+
+
+@click.command(cls=Command)
+@json_option
+@pass_session
+def slots(session: Session, /, *, as_json: bool) -> None:
+    """Show who has which GPU or CPU place of this host, and who waits.
+
+    Experiments of all users and homes are shown, those that wait in the order of their turns.
+
+    With --json: {"slots": a list of {"kind", "slot", "usable", "experiment", "trial", "user", "home"},
+    "waiting": a list of {"kind", "position", "experiment", "trial", "user", "home", "slots", "priority",
+    "weight", "seconds", "why"}}. "position" is null for a trial that can have no slots as things are.
+    """
+    lines = _lines(session)
+    held = [row for line in lines for row in _held(line.stock)]
+    waiting = [row for line in lines for row in _waiting(line, now=time.monotonic())]
+    if as_json:
+        show_json({"slots": held, "waiting": waiting})
+        return
+    show_table(held, {"SLOT": _slot, "TRIAL": _trial, "USER": "user"}, empty="this host has no slots")
+    if waiting:
+        click.echo()
+        columns: Columns = {
+            "NEXT": "position",
+            "TRIAL": _trial,
+            "USER": "user",
+            "WANTS": _wants,
+            "PRIORITY": "priority",
+            "FOR": _patience,
+            "WHY": "why",
+        }
+        show_table(waiting, columns, empty="")
+
+
+def _lines(session: Session) -> list[Line]:
+    """Those of the kinds of slots that there are; places on the CPU are everywhere."""
+    from detbuild.controller.start import nvidia_smi
+    from detbuild.launch.hostlock import lock_directory
+    from detbuild.launch.line import line_of
+    from detbuild.launch.slots import SlotQueue
+    from detbuild.launch.stock import Limits, take_stock
+
+    engine = session.connect()
+    info, queue = engine.info(), SlotQueue(lock_directory())
+    lines = []
+    with queue.lock():
+        tickets = queue.tickets.others()
+        for kind in ("gpu", "cpu"):
+            stock = take_stock(kind, engine, info, nvidia_smi, Limits())
+            memory = queue.tickets.memory(info.id, kind)
+            lines.append(line_of(stock, tickets, memory, now=time.monotonic()))
+    return lines
+
+
+def _held(stock: Stock) -> Iterator[Row]:
+    from detbuild.launch.gpus import held
+
+    if stock.kind == "gpu":
+        by_gpu = {gpu: container for container in stock.containers for gpu in held([container])}
+        for gpu in stock.gpus:
+            yield _row(stock, gpu.id, by_gpu.pop(gpu.id, None), usable=gpu.usable)
+        for name, container in by_gpu.items():  # under a name that the host does not know any more
+            yield _row(stock, name, container, usable=False)
+        return
+    for place in range(max(stock.total, len(stock.containers))):
+        holder = stock.containers[place] if place < len(stock.containers) else None
+        yield _row(stock, place + 1, holder, usable=place < stock.total)
+
+
+def _row(stock: Stock, slot: object, holder: ContainerState | None, *, usable: bool) -> Row:
+    from detbuild.launch.line import name_of
+    from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL, TRIAL_LABEL, USER_LABEL
+
+    labels = holder.labels if holder is not None else {}
+    return {
+        "kind": stock.kind,
+        "slot": slot,
+        "usable": usable,
+        "experiment": _number(labels.get(EXPERIMENT_LABEL, "")),
+        "trial": _number(labels.get(TRIAL_LABEL, "")),
+        "user": name_of(labels.get(USER_LABEL, "")) if holder is not None else None,
+        "home": labels.get(HOME_LABEL),
+    }
+
+
+def _waiting(line: Line, *, now: float) -> Iterator[Row]:
+    """One row a trial: those in the order of their turns, then those that can have no slots as things are."""
+    tickets = {ticket.experiment: ticket for ticket in line.tickets}
+    queues = {
+        name: sorted(ticket.waiting, key=ticket.waiting.__getitem__) for name, ticket in tickets.items()
+    }
+    gone: defaultdict[str, int] = defaultdict(int)
+    for position, name in enumerate(line.order(), 1):
+        yield _waiter(line, tickets[name], queues[name][gone[name]], position=position, now=now)
+        gone[name] += 1
+    for name, queue in queues.items():
+        for trial in queue[gone[name] :]:
+            yield _waiter(line, tickets[name], trial, position=None, now=now)
+
+
+def _waiter(line: Line, ticket: Ticket, trial: str, *, position: int | None, now: float) -> Row:
+    from detbuild.launch.line import behind, name_of
+
+    home, _, experiment = ticket.experiment.partition("/")
+    oldest = min(ticket.waiting, key=ticket.waiting.__getitem__)
+    return {
+        "kind": ticket.kind,
+        "position": position,
+        "experiment": _number(experiment),
+        "trial": _number(trial),
+        "user": name_of(ticket.user),
+        "home": home,
+        "slots": ticket.slots,
+        "priority": ticket.priority,
+        "weight": ticket.weight,
+        "seconds": round(max(0.0, now - ticket.waiting[trial]), 1),
+        "why": line.why(ticket) if trial == oldest else behind(ticket),
+    }
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() else None
+
+
+def _slot(row: Row) -> str:
+    name = f"CPU place {row['slot']}" if row["kind"] == "cpu" else str(row["slot"])
+    return name if row["usable"] else f"{name} (not detbuild's to give)"
+
+
+def _trial(row: Row) -> str:
+    if row["user"] is None:
+        return ""
+    return f"{row['experiment']}/{row['trial']}" if row["experiment"] is not None else "?"
+
+
+def _wants(row: Row) -> str:
+    return "a CPU place" if row["kind"] == "cpu" else f"{row['slots']} GPU{'s' if row['slots'] != 1 else ''}"
+
+
+def _patience(row: Row) -> str:
+    return str(timedelta(seconds=int(float(str(row["seconds"])))))

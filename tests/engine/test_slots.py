@@ -1,0 +1,141 @@
+"""Who gets which GPU of a real engine: controllers of several homes, as processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from detbuild import experiment
+from detbuild.config.parse import config_from_mapping
+from detbuild.config.rewrite import completed
+from detbuild.controller.lease import holder
+from detbuild.controller.start import start_detached
+from detbuild.events import Event
+from detbuild.experiment import Order, this_host
+from detbuild.launch.gpus import LABEL, held
+from detbuild.launch.hostlock import lock_directory
+from detbuild.launch.tickets import Tickets
+from detbuild.store.folder import ExperimentFolder
+from detbuild.store.home import Home
+from detbuild.store.state import load
+
+pytestmark = pytest.mark.engine
+
+MODEL = Path(__file__).parents[1] / "faults" / "model"
+CONFIG = {
+    "name": "slots",
+    "entrypoint": ["python3", "train.py"],
+    "searcher": {"name": "single", "metric": "accuracy", "smaller_is_better": False},
+    "resources": {"slots_per_trial": 0},
+    "hyperparameters": {"batches": 20, "pace": 0.05, "ballast": 10, "hold": 0},
+}
+
+
+@pytest.fixture
+def homes(engine, tmp_path):
+    """Two homes with nothing in them; what still runs in the end is killed."""
+    homes = [Home.open(tmp_path / name) for name in ("one", "two")]
+    yield homes
+    for home in homes:
+        for number in home.ids():
+            pid = holder(home.folder(number).lock_file)
+            if pid is not None:
+                os.kill(pid.pid, signal.SIGKILL)
+        for container in engine.find({"detbuild.home": home.id}):
+            engine.remove(container.id)
+
+
+@pytest.fixture
+def submit(engine, homes, tmp_path):
+    """Start an experiment of a home with `slots` GPUs, in an image that needs none."""
+    host = this_host({"PATH": os.environ["PATH"], "HOME": str(tmp_path)})
+    order = Order(config=config_from_mapping(CONFIG), text="", context_dir=MODEL)
+    submission = experiment.prepare(order, host, homes[0], ignore, engine=engine)
+    image = experiment.build_image(submission, host, homes[0], ignore, engine=engine)
+
+    def submit(home: Home, slots: int = 1) -> ExperimentFolder:
+        config = completed(config_from_mapping({**CONFIG, "resources": {"slots_per_trial": slots}}), seed=1)
+        folder = home.new_experiment()
+        header = experiment._header(order, config, host, number=folder.id)
+        header = replace(header, image=image, engine=engine.info().id)
+        folder.write(header, {"config.json": json.dumps(config.resolved()).encode()})
+        start_detached(folder)
+        return folder
+
+    return submit
+
+
+def ignore(_event: Event) -> None: ...
+
+
+def watch(engine, folders, *, at_most: float = 90.0) -> list[frozenset[str]]:
+    """Look at what is held until all is over; return what was held at each look."""
+    looks, deadline = [], time.monotonic() + at_most
+    while not all(load(folder).over for folder in folders):
+        assert time.monotonic() < deadline, [load(folder) for folder in folders]
+        going = [container for container in engine.find({LABEL: ""}) if not container.ended]
+        looks.append(held(going))
+        given = Counter(gpu for container in going for gpu in container.labels[LABEL].split(","))
+        assert set(given.values()) <= {1}, f"a GPU was given twice: {given}"
+        time.sleep(0.03)
+    return looks
+
+
+def test_experiments_of_two_homes_share_two_gpus_and_never_one_of_them(engine, gpus, homes, submit) -> None:
+    folders = [submit(home) for _ in range(3) for home in homes]
+    looks = watch(engine, folders)
+    assert {load(folder).state for folder in folders} == {"COMPLETED"}
+    assert max(looks, key=len) == set(gpus)
+    assert Counter(gpu for folder in folders for gpu in load(folder).trials[1].runs[0].gpu_ids).keys() == set(
+        gpus
+    )
+
+
+def test_a_trial_that_needs_both_gpus_is_not_passed_by_a_stream_of_small_ones(
+    engine, gpus, homes, submit
+) -> None:
+    small = [submit(homes[0]) for _ in range(2)]
+    until(lambda: all(load(folder).state == "RUNNING" for folder in small), "the small ones")
+    large = submit(homes[1], slots=2)
+    until(lambda: "waits for 2 free GPUs: " in load(large).why, "the reason")
+    late = [submit(homes[0]) for _ in range(3)]
+    watch(engine, [*small, large, *late])
+    began = load(large).trials[1].runs[0].started
+    assert sum(load(folder).trials[1].runs[0].started < began for folder in late) <= 1
+    assert sorted(load(large).trials[1].runs[0].gpu_ids) == sorted(gpus)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_controller_that_dies_or_is_stopped_while_it_waits_holds_nobody_up(
+    engine, gpus, homes, submit, number: signal.Signals
+) -> None:
+    first = submit(homes[0], slots=2)
+    until(lambda: load(first).state == "RUNNING", "the first")
+    gone = submit(homes[1], slots=2)
+    until(lambda: load(gone).why, "the reason")
+    pid = holder(gone.lock_file).pid
+    os.kill(pid, number)
+    last = submit(homes[0], slots=2)
+    watch(engine, [first, last])
+    assert load(gone).state == "QUEUED"
+    names = {ticket.experiment for ticket in Tickets(lock_directory() / "detbuild-slots").others()}
+    assert (f"{homes[1].id}/{gone.id}" in names) == (number is signal.SIGSTOP)
+    if number is signal.SIGSTOP:
+        os.kill(pid, signal.SIGCONT)
+    else:
+        start_detached(gone)
+    watch(engine, [gone])
+
+
+def until(condition, what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come"
+        time.sleep(0.05)

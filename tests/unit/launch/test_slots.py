@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from detbuild.config.parse import config_from_mapping
+from detbuild.engine.protocol import ContainerState
+from detbuild.launch.gpus import Gpu
+from detbuild.launch.slots import SlotQueue, demand
+from detbuild.launch.stock import Limits, Stock, cpu_places, cpu_stock, gpu_stock, take_stock
+from detbuild.launch.tickets import Ticket, Tickets
+from detbuild.store.folder import Header
+from tests.fakes import INFO, FakeEngine, gpus
+
+ONE = Ticket(engine="e", kind="gpu", user="0", experiment="aaaa/1", slots=1, waiting={})
+OTHER = replace(ONE, experiment="bbbb/2", user="4321")
+
+
+def container(ticket: Ticket, trial: int, *held: str) -> ContainerState:
+    """A container that runs a trial on these GPUs, or takes a place on the CPU."""
+    home, _, experiment = ticket.experiment.partition("/")
+    labels = {
+        "detbuild.home": home,
+        "detbuild.experiment": experiment,
+        "detbuild.trial": str(trial),
+        "detbuild.user": ticket.user,
+        "detbuild.weight": f"{ticket.weight:g}",
+        **({"detbuild.gpus": ",".join(held)} if held else {"detbuild.cpu": "1"}),
+    }
+    name = f"{ticket.experiment}-{trial}"
+    return ContainerState(id=name, name=name, status="running", labels=labels)
+
+
+def host(count: int, *containers: ContainerState) -> Stock:
+    return gpu_stock([Gpu(str(number), "nvidia") for number in range(count)], containers, "e")
+
+
+class Desk:
+    """Asks for trials of one experiment, as its controller does."""
+
+    def __init__(self, directory: Path, ticket: Ticket) -> None:
+        self.queue, self.ticket = SlotQueue(directory), ticket
+
+    def __call__(self, trial: int, stock: Stock, now: float) -> str:
+        """Return the numbers of the GPUs, or the reason."""
+        with self.queue.lock():
+            given, why = self.queue.ask(self.ticket, trial, lambda: stock, now=now)
+        return why or " ".join(gpu.id for gpu in given)
+
+
+def test_who_finds_enough_free_gpus_gets_them_and_leaves_no_ticket(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, replace(ONE, slots=2))
+    assert desk(1, host(4, container(OTHER, 1, "1")), 0.0) == "0 2"
+    assert Tickets(tmp_path / "detbuild-slots").others() == ()
+
+
+def test_who_waits_says_for_what_and_shows_it(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, replace(ONE, slots=2))
+    assert desk(1, host(4, container(OTHER, 1, "0", "1", "2")), 7.0) == (
+        "waits for 2 free GPUs: 1 of 4 on this host is free"
+    )
+    (shown,) = Tickets(tmp_path / "detbuild-slots").others()
+    assert shown == replace(desk.ticket, asked=7.0, waiting={"1": 7.0})
+
+
+def test_a_host_that_lost_gpus_says_so(tmp_path: Path) -> None:
+    assert Desk(tmp_path, replace(ONE, slots=2))(1, host(1), 0.0) == "waits for 2 free GPUs: this host has 1"
+
+
+def test_free_gpus_are_left_to_those_who_are_before(tmp_path: Path) -> None:
+    large, small = Desk(tmp_path, replace(ONE, slots=2)), Desk(tmp_path, OTHER)
+    busy = host(2, container(replace(ONE, experiment="cccc/3", user="77"), 1, "0"))
+    large(1, busy, 0.0)
+    assert small(1, busy, 1.0) == (
+        "waits for 1 free GPU: 1 of 2 on this host is free; experiment 1 of user root is before it"
+    )
+    assert large(1, host(2), 2.0) == "0 1"
+    assert small(1, host(2, container(ONE, 1, "0", "1")), 3.0) == (
+        "waits for 1 free GPU: 0 of 2 on this host are free"
+    )
+    assert small(1, host(2), 4.0) == "0"
+
+
+def test_a_controller_that_is_stopped_loses_its_turn_after_fifteen_seconds_until_it_looks_again(
+    tmp_path: Path,
+) -> None:
+    stopped, other = Desk(tmp_path, ONE), Desk(tmp_path, OTHER)
+    busy = host(1, container(replace(ONE, experiment="cccc/3", user="77"), 1, "0"))
+    stopped(1, busy, 0.0)
+    other(1, busy, 1.0)
+    assert "is before it" in other(1, host(1), 14.0)
+    assert other(1, host(1), 16.0) == "0"
+    other(2, busy, 17.0)
+    assert stopped(1, host(1), 18.0) == "0"
+
+
+def test_a_controller_that_died_is_before_nobody(tmp_path: Path) -> None:
+    dead, other = Desk(tmp_path, ONE), Desk(tmp_path, OTHER)
+    dead(1, host(1, container(OTHER, 9, "0")), 0.0)
+    del dead
+    assert other(1, host(1), 1.0) == "0"
+
+
+def test_the_next_controller_goes_on_waiting_where_the_last_one_stood(tmp_path: Path) -> None:
+    busy = host(1, container(replace(ONE, experiment="cccc/3", user="77"), 1, "0"))
+    first, other = Desk(tmp_path, ONE), Desk(tmp_path, replace(OTHER, user="0"))
+    first(1, busy, 0.0)
+    other(1, busy, 1.0)
+    del first
+    second = Desk(tmp_path, ONE)
+    second(1, busy, 2.0)
+    assert "experiment 1 of user root is before it" in other(1, host(1), 3.0)
+    assert second(1, host(1), 3.0) == "0"
+
+
+def test_another_engine_or_kind_has_a_line_of_its_own(tmp_path: Path) -> None:
+    busy = host(1, container(OTHER, 9, "0"))
+    elsewhere = Desk(tmp_path, replace(ONE, engine="f"))
+    elsewhere(1, replace(busy, engine="f"), 0.0)
+    Desk(tmp_path, replace(ONE, experiment="aaaa/7", kind="cpu"))(
+        1, cpu_stock(1, [container(OTHER, 8)], "e"), 0.0
+    )
+    assert Desk(tmp_path, OTHER)(1, host(1), 1.0) == "0"
+
+
+def test_whoever_has_its_container_waits_no_more_whatever_its_ticket_says(tmp_path: Path) -> None:
+    first, second = Desk(tmp_path, ONE), Desk(tmp_path, replace(OTHER, user="0"))
+    busy = host(2, container(OTHER, 8, "0"), container(OTHER, 9, "1"))
+    first(1, busy, 0.0)
+    assert second(1, host(2, container(ONE, 1, "0")), 1.0) == "1"
+
+
+def test_trials_of_one_experiment_go_in_the_order_in_which_they_came(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, ONE)
+    busy = host(1, container(OTHER, 1, "0"))
+    desk(5, busy, 0.0)
+    assert desk(3, host(1), 0.0) == "waits for 1 free GPU after other trials of its experiment"
+    assert not desk.queue.due(3, 1.0)
+    assert desk(5, host(1), 2.0) == "0"
+    assert desk.queue.due(3, 2.0)
+    assert desk(3, host(2, container(ONE, 5, "0")), 2.0) == "1"
+
+
+def test_only_the_first_of_an_experiment_asks_the_engine_and_not_all_the_time(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, ONE)
+    desk(1, host(1, container(OTHER, 1, "0")), 10.0)
+    with desk.queue.lock():
+        desk.queue.ask(ONE, 2, lambda: pytest.fail("no need to look"), now=10.0)
+    assert [desk.queue.due(1, now) for now in (10.2, 11.9, 12.0)] == [False, False, True]
+    assert not desk.queue.due(2, 12.0)
+    desk(1, host(1, container(OTHER, 1, "0")), 12.0)
+    desk.queue.freed()
+    assert desk.queue.due(1, 12.2)
+
+
+def test_where_many_wait_each_looks_less_often(tmp_path: Path) -> None:
+    busy = host(1, container(OTHER, 1, "0"))
+    desks = [Desk(tmp_path, replace(ONE, experiment=f"aaaa/{number}")) for number in range(100)]
+    for desk in desks:
+        desk(1, busy, 0.0)
+    assert [desks[-1].queue.due(1, now) for now in (2.0, 4.0, 5.9, 6.0)] == [False, False, False, True]
+
+
+def test_a_trial_that_asks_no_more_makes_room_for_the_next(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, ONE)
+    busy = host(1, container(OTHER, 1, "0"))
+    desk(1, busy, 0.0)
+    desk(2, busy, 0.0)
+    assert not desk.queue.due(2, 4.0)
+    assert desk.queue.due(2, 6.0)
+    assert desk(2, host(1), 6.0) == "0"
+    assert not desk.queue.waits(1)
+
+
+def test_max_slots_is_what_an_experiment_waits_for(tmp_path: Path) -> None:
+    capped = replace(ONE, max_slots=1)
+    assert Desk(tmp_path, capped)(2, host(4, container(ONE, 1, "0")), 0.0) == (
+        "waits for 1 free GPU: the experiment uses all of its resources.max_slots, 1"
+    )
+
+
+def test_a_held_gpu_of_an_unknown_name_is_said(tmp_path: Path) -> None:
+    assert Desk(tmp_path, ONE)(1, host(2, container(OTHER, 1, "GPU-5c9e")), 0.0) == (
+        "waits for 1 free GPU: a container holds GPU-5c9e, which has another name by now"
+    )
+
+
+def test_places_on_the_cpu_are_taken_by_running_trials_without_gpus(tmp_path: Path) -> None:
+    cpu = replace(ONE, kind="cpu")
+    desk = Desk(tmp_path, cpu)
+    ended = replace(container(OTHER, 1), status="exited")
+    assert desk(1, cpu_stock(1, [container(OTHER, 2), ended], "e"), 0.0) == (
+        "waits for a CPU place: 1 of 1 is taken"
+    )
+    assert desk(1, cpu_stock(1, [ended], "e"), 2.0) == ""
+    assert not desk.queue.waits(1)
+
+
+@pytest.mark.parametrize(
+    ("label", "cost"), [("2", 0.5), ("0", 100.0), ("nan", 100.0), ("heavy", 1.0), ("-3", 100.0)]
+)
+def test_a_weight_that_makes_no_sense_is_a_small_one_or_the_usual(label: str, cost: float) -> None:
+    one = container(ONE, 1, "0")
+    odd = replace(one, labels={**one.labels, "detbuild.weight": label})
+    (holding,) = host(1, odd).holdings
+    assert holding.cost == pytest.approx(cost)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gib", "cpu_trials", "places"),
+    [(8, 64, None, 8), (64, 16, None, 8), (1, 1, None, 1), (8, 64, 3, 3), (2, 4, 100, 100)],
+)
+def test_each_trial_has_a_core_and_some_memory_unless_the_host_says_otherwise(
+    cpus: int, gib: int, cpu_trials: int | None, places: int
+) -> None:
+    assert cpu_places(replace(INFO, cpus=cpus, memory=gib << 30), cpu_trials) == places
+
+
+def test_stock_is_what_the_engine_says() -> None:
+    engine = FakeEngine(info=gpus("0", "1"))
+    found = take_stock("gpu", engine, engine.info(), str, Limits(gpus=("1",)))
+    assert (found.total, [gpu.id for gpu in found.free_gpus]) == (1, ["nvidia.com/gpu=1"])
+    assert take_stock("cpu", engine, engine.info(), str, Limits(cpu_trials=5)).free == 5
+
+
+def config(**resources: object):
+    raw = {
+        "entrypoint": "m:T",
+        "searcher": {"name": "single", "metric": "loss", "max_length": {"batches": 1}},
+        "resources": resources,
+    }
+    return config_from_mapping(raw)
+
+
+def test_an_experiment_asks_for_what_its_config_says() -> None:
+    header = Header(id=3, name="n", context_name="c", created=0.0, engine="e", user="1000:100")
+    asked = demand(config(slots_per_trial=2, max_slots=4, weight=3, priority=7), header, "abcd1234")
+    assert asked == Ticket(
+        engine="e",
+        kind="gpu",
+        user="1000",
+        experiment="abcd1234/3",
+        slots=2,
+        priority=7,
+        weight=3.0,
+        max_slots=4,
+        waiting={},
+    )
+    cpu = demand(config(slots_per_trial=0, max_slots=0), header, "abcd1234")
+    assert (cpu.kind, cpu.slots, cpu.priority, cpu.max_slots) == ("cpu", 1, 42, None)

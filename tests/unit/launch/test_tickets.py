@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import pytest
+
+from detbuild.errors import EngineError
+from detbuild.launch.share import Memory, Use
+from detbuild.launch.tickets import Ticket, Tickets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TICKET = Ticket(
+    engine="e",
+    kind="gpu",
+    user=str(os.getuid()),
+    experiment="aaaa/1",
+    slots=2,
+    max_slots=4,
+    asked=5.0,
+    waiting={"1": 3.0},
+)
+
+
+@pytest.fixture
+def tickets(tmp_path: Path) -> Tickets:
+    return Tickets(tmp_path / "slots")
+
+
+HOLD = """
+import sys, json
+from pathlib import Path
+from detbuild.launch.tickets import Ticket, Tickets
+tickets = Tickets(Path(sys.argv[1]))
+tickets.hold(Ticket(**json.loads(sys.argv[2])))
+print("held", flush=True)
+input()
+"""
+
+
+@contextmanager
+def holder(tickets: Tickets, ticket: Ticket) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that holds a ticket until the block ends."""
+    command = [sys.executable, "-c", HOLD, str(tickets.directory), json.dumps(asdict(ticket))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        select.select([process.stdout], [], [], 30)
+        assert process.stdout.readline() == b"held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_ticket_is_seen_as_it_was_written_and_dies_with_its_holder(tickets: Tickets) -> None:
+    second = replace(TICKET, experiment="bbbb/1", max_slots=None, waiting={"2": 1.0, "3": 2.0})
+    with holder(tickets, TICKET) as one, holder(tickets, second):
+        assert tickets.others() == (TICKET, second)
+        assert tickets.others("aaaa/1") == (second,)
+        os.kill(one.pid, signal.SIGKILL)
+        one.wait()
+        assert tickets.others() == (second,)
+    assert tickets.others() == ()
+
+
+def test_the_next_controller_finds_how_long_the_trials_of_a_dead_one_have_waited(tickets: Tickets) -> None:
+    with holder(tickets, TICKET):
+        pass
+    assert tickets.waiting("aaaa/1") == {"1": 3.0}
+    assert tickets.waiting("aaaa/2") == {}
+
+
+def test_a_ticket_is_taken_over_from_a_process_that_no_longer_drives_the_experiment(tickets: Tickets) -> None:
+    after = replace(TICKET, waiting={"7": 1.0})
+    with holder(tickets, TICKET):
+        tickets.hold(after)
+        assert Tickets(tickets.directory).others() == (after,)
+
+
+def test_a_ticket_shrinks_to_what_it_says_last(tickets: Tickets) -> None:
+    tickets.hold(replace(TICKET, waiting={str(n): 1.0 for n in range(50)}))
+    tickets.hold(TICKET)
+    assert Tickets(tickets.directory).others() == (TICKET,)
+    tickets.hold(replace(TICKET, waiting={}))
+    assert Tickets(tickets.directory).others() == (replace(TICKET, waiting={}),)
+
+
+def test_what_the_dead_left_is_swept_away_after_an_hour(tickets: Tickets) -> None:
+    with holder(tickets, TICKET), holder(tickets, replace(TICKET, experiment="bbbb/1")):
+        tickets.sweep(now=9000.0)
+        assert len(tickets.others()) == 2
+    tickets.sweep(now=100.0)
+    assert tickets.waiting("aaaa/1")
+    tickets.sweep(now=9000.0)
+    assert list(tickets.directory.iterdir()) == []
+
+
+def test_a_ticket_that_was_swept_away_under_its_holder_is_made_anew(tickets: Tickets) -> None:
+    tickets.hold(TICKET)
+    for file in tickets.directory.iterdir():
+        file.unlink()
+    tickets.directory.rmdir()
+    tickets.hold(TICKET)
+    assert Tickets(tickets.directory).others() == (TICKET,)
+
+
+# other users
+
+
+def test_the_directory_is_shared_as_tmp_is(tickets: Tickets) -> None:
+    previous = os.umask(0o077)
+    try:
+        tickets.hold(TICKET)
+        tickets.remember("e", "gpu", Memory())
+    finally:
+        os.umask(previous)
+    assert tickets.directory.stat().st_mode & 0o7777 == 0o1777
+    modes = {file.name.partition("-")[0]: file.stat().st_mode & 0o777 for file in tickets.directory.iterdir()}
+    assert modes == {"memory": 0o666, "wait": 0o644}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
+def test_a_ticket_counts_for_the_owner_of_the_file_whatever_it_says(tickets: Tickets) -> None:
+    with holder(tickets, replace(TICKET, user="4321")):
+        (file,) = tickets.directory.iterdir()
+        assert tickets.others()[0].user == "4321"  # root holds it for somebody
+        os.chown(file, 1234, 1234)
+        assert tickets.others()[0].user == "1234"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
+def test_users_share_the_memory_and_see_the_tickets_of_each_other() -> None:
+    """In a directory that both reach; the memory of the one is written by the other."""
+    with TemporaryDirectory(dir="/tmp") as reachable:
+        Path(reachable).chmod(0o755)
+        tickets = Tickets(Path(reachable, "slots"))
+        tickets.remember("e", "gpu", Memory(at=1.0))
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                os.setgid(1234)
+                os.setuid(1234)
+                theirs = Tickets(tickets.directory)
+                theirs.remember("e", "gpu", Memory(at=theirs.memory("e", "gpu").at + 1))
+                theirs.hold(replace(TICKET, user="1234"))
+                status = 0
+                signal.pause()
+            finally:
+                os._exit(status)
+        try:
+            deadline = time.monotonic() + 10
+            while not tickets.others() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert tickets.others() == (replace(TICKET, user="1234"),)
+            assert tickets.memory("e", "gpu").at == 2.0
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def test_a_link_in_the_place_of_the_directory_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "slots").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(EngineError, match="cannot open") as caught:
+        Tickets(tmp_path / "slots").hold(TICKET)
+    assert caught.value.mend
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize("trick", ["symbolic link", "hard link", "pipe", "directory"])
+def test_what_others_put_in_the_place_of_a_file_is_neither_read_nor_written(
+    tickets: Tickets, tmp_path: Path, trick: str
+) -> None:
+    tickets.remember("e", "gpu", Memory())
+    (memory,) = tickets.directory.iterdir()
+    memory.unlink()
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    for place in (memory, tickets.directory / "wait-aaaa-1"):
+        if trick == "symbolic link":
+            place.symlink_to(victim)
+        elif trick == "hard link":
+            os.link(victim, place)
+        elif trick == "pipe":
+            os.mkfifo(place)
+        else:
+            place.mkdir()
+    tickets.remember("e", "gpu", Memory(at=1.0))
+    assert tickets.memory("e", "gpu") == Memory()
+    assert tickets.waiting("aaaa/1") == {}
+    tickets.hold(TICKET)
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff",
+        b"[" * 100_000,
+        json.dumps({**asdict(TICKET), "slots": "many"}).encode(),
+        json.dumps({**asdict(TICKET), "waiting": [1]}).encode(),
+        json.dumps({**asdict(TICKET), "waiting": {"1": float("nan")}}).encode(),
+        json.dumps({**asdict(TICKET), "weight": 1e999}).encode(),
+        json.dumps({**asdict(TICKET), "experiment": "bbbb/2"}).encode(),
+        json.dumps({"experiment": "aaaa/1"}).encode(),
+    ],
+    ids=range(12),
+)
+def test_a_damaged_ticket_or_memory_is_none(tickets: Tickets, content: bytes) -> None:
+    with holder(tickets, TICKET):
+        (file,) = tickets.directory.iterdir()
+        file.write_bytes(content)
+        assert tickets.others() == ()
+    tickets.remember("e", "gpu", Memory(at=1.0))
+    (memory,) = tickets.directory.glob("memory-*")
+    memory.write_bytes(content)
+    assert tickets.memory("e", "gpu") == Memory()
+
+
+def test_memory_lasts_and_is_kept_apart_by_engine_and_kind(tickets: Tickets) -> None:
+    memory = Memory(at=7.5, first="aaaa/1", used={"user 0": Use(1.5, 7.0)})
+    tickets.remember("e", "gpu", memory)
+    assert Tickets(tickets.directory).memory("e", "gpu") == memory
+    assert tickets.memory("other", "gpu") == tickets.memory("e", "cpu") == Memory()
