@@ -127,6 +127,8 @@ def _syntax_error(error: yaml.MarkedYAMLError, source: str) -> ConfigErrors:
     mark = error.problem_mark or error.context_mark
     place = _place(source, Position(mark.line + 1, mark.column + 1)) if mark else source
     problem = error.problem or "cannot be read"
+    if "nesting depth" in problem:  # newer libyaml has a limit of its own, and meets it first
+        return ConfigErrors([Problem((), f"is nested more than {MAX_DEPTH} deep").line(place)])
     mend = next((mend for part, mend in _SYNTAX_MENDS.items() if part in problem), "")
     return ConfigErrors([Problem((), f"is not YAML: {problem}", mend).line(place)])
 

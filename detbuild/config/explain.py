@@ -100,7 +100,7 @@ def _type_mend(kind: str, value: object) -> str:
     if kind == "string_type" and isinstance(value, (int, float, bool)):
         return "put it in quotes"
     if kind == "tuple_type" and isinstance(value, (str, int, float)):
-        return f"write `[{str(value)[:30]}]`"
+        return f"write `[{str(value)[:30]}]`" if str(value)[:30].isprintable() else ""
     return ""
 
 

@@ -1,4 +1,4 @@
-"""The sources of one config, from the user's file down to the host's defaults, and what they are merged to."""
+"""The sources of one config, from the user's file down to the defaults, and what they are merged to."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ _PLAIN_KEY: Final = re.compile(r"[\w./<>-]+")
 class Problem:
     """One thing that is wrong.
 
-    `on_key`: the key itself is, rather than its value. `later`: another source of the same config may mend it.
-    `rule`: the name of what JSON Schema cannot say, see `detbuild.config.schema`.
+    `on_key`: the key itself is, rather than its value. `later`: another source of the same config may mend
+    it. `rule`: the name of what JSON Schema cannot say, see `detbuild.config.schema`.
     """
 
     path: KeyPath

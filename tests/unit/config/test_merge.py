@@ -12,13 +12,27 @@ from detbuild.config.problems import ConfigErrors
 
 ENV = "environment_variables"
 ROWS = {
-    "maps": ({"data": {"a": 1, "b": {"c": 1}}}, {"data": {"a": 2, "b": {"d": 2}}}, {"data": {"a": 1, "b": {"d": 2, "c": 1}}}),
+    "maps": (
+        {"data": {"a": 1, "b": {"c": 1}}},
+        {"data": {"a": 2, "b": {"d": 2}}},
+        {"data": {"a": 1, "b": {"d": 2, "c": 1}}},
+    ),
     "lists": ({"entrypoint": ["a"]}, {"entrypoint": ["b", "c"]}, {"entrypoint": ["a"]}),
     "labels": ({"labels": ["a", "b"]}, {"labels": ["b", "c"]}, {"labels": ["a", "b", "c"]}),
     "bind mounts": (
         {"bind_mounts": [{"host_path": "/h", "container_path": "x"}]},
-        {"bind_mounts": [{"host_path": "/l", "container_path": "./x"}, {"host_path": "/l", "container_path": "y"}]},
-        {"bind_mounts": [{"host_path": "/h", "container_path": "x"}, {"host_path": "/l", "container_path": "y"}]},
+        {
+            "bind_mounts": [
+                {"host_path": "/l", "container_path": "./x"},
+                {"host_path": "/l", "container_path": "y"},
+            ]
+        },
+        {
+            "bind_mounts": [
+                {"host_path": "/h", "container_path": "x"},
+                {"host_path": "/l", "container_path": "y"},
+            ]
+        },
     ),
     "devices": (
         {"resources": {"devices": ["/a:/x"]}},
@@ -37,8 +51,20 @@ ROWS = {
     ),
     "log policies": (
         {"log_policies": [{"name": "a", "pattern": "1"}, {"pattern": "p", "action": "cancel_retries"}]},
-        {"log_policies": [{"name": "a", "pattern": "2"}, {"pattern": "p", "action": "cancel_retries"}, {"name": "b"}]},
-        {"log_policies": [{"name": "a", "pattern": "1"}, {"pattern": "p", "action": "cancel_retries"}, {"name": "b"}]},
+        {
+            "log_policies": [
+                {"name": "a", "pattern": "2"},
+                {"pattern": "p", "action": "cancel_retries"},
+                {"name": "b"},
+            ]
+        },
+        {
+            "log_policies": [
+                {"name": "a", "pattern": "1"},
+                {"pattern": "p", "action": "cancel_retries"},
+                {"name": "b"},
+            ]
+        },
     ),
     "the same searcher": (
         {"searcher": {"name": "random", "max_length": {"epochs": 1}}},
@@ -68,10 +94,18 @@ ROWS = {
     "pods": (
         {"environment": {"pod_spec": {"spec": {"containers": [{"name": "a", "x": 1}]}}}},
         {"environment": {"pod_spec": {"spec": {"containers": [{"name": "a", "y": 2}, {"name": "b"}]}}}},
-        {"environment": {"pod_spec": {"spec": {"containers": [{"name": "a", "y": 2, "x": 1}, {"name": "b"}]}}}},
+        {
+            "environment": {
+                "pod_spec": {"spec": {"containers": [{"name": "a", "y": 2, "x": 1}, {"name": "b"}]}}
+            }
+        },
     ),
-    "slurm": ({"slurm": {"sbatch_args": ["u"]}}, {"slurm": {"sbatch_args": ["c"]}}, {"slurm": {"sbatch_args": ["c", "u"]}}),
-}  # fmt: skip
+    "slurm": (
+        {"slurm": {"sbatch_args": ["u"]}},
+        {"slurm": {"sbatch_args": ["c"]}},
+        {"slurm": {"sbatch_args": ["c", "u"]}},
+    ),
+}
 
 
 @pytest.mark.parametrize("row", ROWS)
