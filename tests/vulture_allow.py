@@ -131,3 +131,5 @@ _.pytest_pycollect_makemodule
 _.session_config
 _.shard_dataset
 _.verbose
+dataset_id
+dataset_version

@@ -53,6 +53,13 @@ overrides_option = click.option(
     multiple=True,
     help="Set a field of the config; dots nest: --config searcher.max_length.batches=100. May be repeated.",
 )
+template_option = click.option(
+    "--template",
+    "templates",
+    metavar="NAME",
+    multiple=True,
+    help="Lay the config over a template of the home, or a file. May be repeated; the last one wins.",
+)
 include_option = click.option(
     "-i",
     "--include",

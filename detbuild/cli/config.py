@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.arguments import config_argument, experiment_argument, overrides_option
+from detbuild.cli.arguments import config_argument, experiment_argument, overrides_option, template_option
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 from detbuild.cli.table import show_json
@@ -18,16 +18,21 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @config_argument
 @overrides_option
-def check(config: Path, overrides: tuple[str, ...]) -> None:
+@template_option
+@pass_session
+def check(
+    session: Session, /, *, config: Path, overrides: tuple[str, ...], templates: tuple[str, ...]
+) -> None:
     """Print the config with all defaults filled in, as JSON, which is YAML too; secrets are hidden.
 
     What is wrong with it is said with file, line and column, everything at once.
     """
     from detbuild.cli.views import no_output
     from detbuild.config.parse import load_config
+    from detbuild.config.templates import template_layers
     from detbuild.config.unacted import warnings_for
 
-    loaded = load_config(config, overrides)
+    loaded = load_config(config, overrides, template_layers(session.home, templates))
     for warning in warnings_for(loaded):
         no_output(warning)
     show_json(loaded.masked())

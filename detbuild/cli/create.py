@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.arguments import config_argument, directory_argument, include_option, overrides_option
+from detbuild.cli.arguments import (
+    config_argument,
+    directory_argument,
+    include_option,
+    overrides_option,
+    template_option,
+)
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 
@@ -22,12 +28,11 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 # Options of Determined's command that have no meaning here, and what to do instead.
 _ELSEWHERE = {
-    "--template": "detbuild merges no templates; use --config key=value, or write it into the config",
     "--git": "nothing is recorded of git; the experiment's folder and its image hold what was submitted",
     "--project_id": "there is no server, and so there are no projects",
     "--publish": "write `environment: {proxy_ports: ...}` into the config",
 }
-_WITH_VALUE = frozenset({"--template", "--project_id", "--publish"})
+_WITH_VALUE = frozenset({"--project_id", "--publish"})
 
 
 def _refuse(_ctx: click.Context, param: click.Parameter, value: object) -> None:
@@ -49,6 +54,7 @@ def _elsewhere(command: Callable[..., int]) -> Callable[..., int]:
 @directory_argument
 @include_option
 @overrides_option
+@template_option
 @click.option("-f", "--follow", "--follow-first-trial", is_flag=True, help="Show what happens until the end.")
 @click.option(
     "-t",
@@ -71,6 +77,7 @@ def create(  # noqa: PLR0913  (one parameter an option)
     directory: Path,
     includes: tuple[Path, ...],
     overrides: tuple[str, ...],
+    templates: tuple[str, ...],
     follow: bool,
     test: bool,
     local: bool,
@@ -85,6 +92,7 @@ def create(  # noqa: PLR0913  (one parameter an option)
     when it ended in error, 7 when it was cancelled.
     """
     from detbuild.config.parse import load_config
+    from detbuild.config.templates import template_layers
     from detbuild.experiment import Order
 
     if local and dry_run:
@@ -92,7 +100,7 @@ def create(  # noqa: PLR0913  (one parameter an option)
     if paused and (local or follow or test):
         raise click.UsageError("--paused starts nothing: --local, --follow and --test have nothing to show")
     order = Order(
-        config=load_config(config, overrides),
+        config=load_config(config, overrides, template_layers(session.home, templates)),
         text=config.read_text(encoding="utf-8"),
         context_dir=directory,
         includes=includes,

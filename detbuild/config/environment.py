@@ -13,7 +13,7 @@ from detbuild.config.problems import show
 from detbuild.config.section import Section, wrong
 
 DeviceKind = Literal["cpu", "cuda", "rocm"]
-_KINDS: Final[tuple[DeviceKind, ...]] = ("cpu", "cuda", "rocm")
+KINDS: Final[tuple[DeviceKind, ...]] = ("cpu", "cuda", "rocm")
 
 # The grammar of github.com/distribution/reference; an image id passes too.
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -52,7 +52,7 @@ def _variable(value: object) -> str:
 def _for_each_kind(value: object) -> object:
     """A value for all kinds of device becomes one for each; `gpu` is what `cuda` was once called."""
     if isinstance(value, (str, list)):
-        return dict.fromkeys(_KINDS, value)
+        return dict.fromkeys(KINDS, value)
     if isinstance(value, dict) and "gpu" in value:
         if "cuda" in value:
             raise wrong("is the old name of cuda, which is given too", at=("gpu",), mend="keep cuda")

@@ -2,62 +2,132 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from detbuild.config.problems import Problem, show
+from detbuild.config.problems import KeyPath, Problem, show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 DEFAULT_BATCHES_PER_STEP: Final = 100
-_TODAY: Final = {
+MOST_STEPS: Final = (1 << 31) - 1  # so that steps times batches stay a 64-bit number
+RENAMED: Final[Mapping[str, str]] = {
     "max_steps": "max_length",
     "target_trial_steps": "max_length",
     "step_budget": "budget",
     "steps_per_round": "length_per_round",
 }
-_PERIODS: Final = ("min_validation_period", "min_checkpoint_period")
+PERIODS: Final = ("min_validation_period", "min_checkpoint_period")
+_CONCURRENT: Final = frozenset({"random", "grid", "async_halving", "adaptive_asha"})
+_HDFS: Final = (
+    "use shared_fs, s3, gcs, azure or directory; an HDFS that is mounted on the host is a shared_fs"
+)
+_NATIVE: Final = "write `entrypoint: model_def:MyTrial`, or `entrypoint: python3 train.py`, in its place"
 
 
-def translate(raw: dict[str, object]) -> tuple[dict[str, object], list[Problem]]:
+def is_of_the_era(raw: Mapping[str, object]) -> bool:
+    """Whether a config counts in steps."""
+    searcher = raw.get("searcher")
+    names = searcher.keys() if isinstance(searcher, dict) else ()
+    return "batches_per_step" in raw or any(name in RENAMED for name in names)
+
+
+def era_defaults(name: object) -> dict[str, object]:
+    """What a config of that time meant by what it left out, where that changed later.
+
+    Args:
+        name: of the searcher.
+    """
+    searcher = {"searcher": {"max_concurrent_trials": 0}} if name in _CONCURRENT else {}
+    return {**searcher, "optimizations": {"average_training_metrics": False}}
+
+
+def steps_of(batches_per_step: object) -> object:
+    """The batches of a step; absent means the default of that time."""
+    return DEFAULT_BATCHES_PER_STEP if batches_per_step is None else batches_per_step
+
+
+def old_path(path: KeyPath, document: Callable[[], object]) -> KeyPath:
+    """Where a field that was renamed stands in the text as written."""
+    if len(path) < 2 or path[0] != "searcher" or path[1] not in RENAMED.values():  # noqa: PLR2004  (both names)
+        return path
+    raw = document()
+    searcher = raw.get("searcher") if isinstance(raw, dict) else None
+    written = searcher if isinstance(searcher, dict) else {}
+    old = (name for name, today in RENAMED.items() if today == path[1] and name in written)
+    return path if path[1] in written else ("searcher", next(old, path[1]), *path[2:])
+
+
+def translate(raw: dict[str, object], per_step: object) -> tuple[dict[str, object], list[Problem]]:
     """Turn lengths in steps into lengths in batches, and leave the rest as it is.
 
-    A bare number as a period is a count of steps only beside another field of that time.
+    Args:
+        raw: one source of a config.
+        per_step: batches of a step; None when nothing of the whole config counts in steps, and a bare
+            number as a period is then not a count of steps either.
     """
+    problems = _gone(raw)
+    if per_step is None:
+        return raw, problems
     searcher = raw.get("searcher")
-    steps = {key: searcher[key] for key in _TODAY if key in searcher} if isinstance(searcher, dict) else {}
-    if not steps and "batches_per_step" not in raw:
-        return raw, []
-    per_step = raw.get("batches_per_step", DEFAULT_BATCHES_PER_STEP)
-    problems = _problems(steps, per_step, searcher)
+    steps = {key: searcher[key] for key in RENAMED if key in searcher} if isinstance(searcher, dict) else {}
+    problems += _problems(raw, steps, searcher)
     translated = {key: value for key, value in raw.items() if key != "batches_per_step"}
     if isinstance(searcher, dict):
         kept = {key: value for key, value in searcher.items() if key not in steps}
-        lengths = {_TODAY[key]: _batches(value, per_step) for key, value in steps.items()}
+        lengths = {RENAMED[key]: _batches(value, per_step) for key, value in steps.items()}
         translated["searcher"] = {**lengths, **kept}
-    periods = {name: _batches(raw[name], per_step) for name in _PERIODS if type(raw.get(name)) is int}
+    periods = {name: _batches(raw[name], per_step) for name in PERIODS if type(raw.get(name)) is int}
     return {**translated, **periods}, problems
 
 
-def _problems(steps: dict[str, object], per_step: object, searcher: object) -> list[Problem]:
+def _gone(raw: dict[str, object]) -> list[Problem]:
+    """What has left Determined, and what took its place."""
     problems = []
-    if not _is_count(per_step):
-        problems.append(
-            Problem(("batches_per_step",), f"must be a whole number above 0, not {show(per_step)}")
-        )
-    for key, value in steps.items():
-        today = _TODAY[key]
-        if not _is_count(value):
-            what = f"must be a whole number above 0, not {show(value)}"
-            problems.append(Problem(("searcher", key), what, f"or write {today}: {{batches: 100}}"))
-        elif isinstance(searcher, dict) and today in searcher:
-            what = f"is the old form of {today}, which is given too"
-            problems.append(Problem(("searcher", key), what, f"keep {today}", on_key=True))
+    storage, internal = raw.get("checkpoint_storage"), raw.get("internal")
+    if isinstance(storage, dict) and storage.get("type") == "hdfs":
+        what = "hdfs left Determined after 0.21.1"
+        problems.append(Problem(("checkpoint_storage", "type"), what, _HDFS))
+    if isinstance(internal, dict) and internal.get("native") is not None and "entrypoint" not in raw:
+        what = "the Native API left Determined with 0.18"
+        problems.append(Problem(("internal", "native"), what, _NATIVE, on_key=True))
     return problems
 
 
+def _problems(raw: dict[str, object], steps: dict[str, object], searcher: object) -> list[Problem]:
+    problems = []
+    counts: list[tuple[KeyPath, object]] = [
+        ((name,), raw[name]) for name in PERIODS if type(raw.get(name)) is int
+    ]
+    if "batches_per_step" in raw:
+        counts.append((("batches_per_step",), raw["batches_per_step"]))
+    for path, value in counts:
+        if not _is_count(value):
+            problems.append(Problem(path, _must_be_count(value)))
+    for key, value in steps.items():
+        today = RENAMED[key]
+        if not _is_count(value):
+            mend = f"or write {today}: {{batches: 100}}"
+            problems.append(Problem(("searcher", key), _must_be_count(value), mend))
+        elif isinstance(searcher, dict) and today in searcher:
+            what = f"is the old form of {today}, which is given too"
+            problems.append(Problem(("searcher", key), what, f"keep {today}", on_key=True))
+    if {"max_steps", "target_trial_steps"} <= steps.keys():
+        what = "means the same as max_steps, which is given too"
+        problems.append(Problem(("searcher", "target_trial_steps"), what, "keep one of the two", on_key=True))
+    return problems
+
+
+def _must_be_count(value: object) -> str:
+    what = f"must be a whole number above 0, not {show(value)}"
+    return f"must be at most {MOST_STEPS}" if isinstance(value, int) and value > MOST_STEPS else what
+
+
 def _is_count(value: object) -> bool:
-    return type(value) is int and value > 0
+    return type(value) is int and 0 < value <= MOST_STEPS
 
 
 def _batches(steps: object, per_step: object) -> dict[str, int]:
     # One that is no count has its problem already and stands for 1 here, so that it is told only once.
-    count = steps if isinstance(steps, int) else 1
-    return {"batches": count * (per_step if isinstance(per_step, int) else 1) if _is_count(steps) else 1}
+    one = per_step if isinstance(per_step, int) and _is_count(per_step) else 1
+    return {"batches": steps * one if isinstance(steps, int) and _is_count(steps) else 1}

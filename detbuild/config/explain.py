@@ -100,17 +100,18 @@ def _type_mend(kind: str, value: object) -> str:
     if kind == "string_type" and isinstance(value, (int, float, bool)):
         return "put it in quotes"
     if kind == "tuple_type" and isinstance(value, (str, int, float)):
-        return f"write `[{str(value)[:30]}]`"
+        return f"write `[{str(value)[:30]}]`" if str(value)[:30].isprintable() else ""
     return ""
 
 
 def _rule(path: KeyPath, finding: Finding) -> Problem:
     context = finding["ctx"]
-    return Problem((*path, *context["at"]), context["what"], context["mend"])
+    what, mend, later, rule = (context[key] for key in ("what", "mend", "later", "rule"))
+    return Problem((*path, *context["at"]), what, mend, later=later, rule=rule)
 
 
 def _missing(path: KeyPath, _: Finding) -> Problem:
-    return Problem(path, "is missing", _MISSING_MENDS.get(path, f"add `{path[-1]}:`"))
+    return Problem(path, "is missing", _MISSING_MENDS.get(path, f"add `{path[-1]}:`"), later=True)
 
 
 def _choice(path: KeyPath, finding: Finding) -> Problem:
@@ -120,7 +121,7 @@ def _choice(path: KeyPath, finding: Finding) -> Problem:
     if key not in value:
         near = difflib.get_close_matches(key, value, n=1)
         mend = f"did you mean it by `{near[0]}`?" if near else _one_of(names)
-        return Problem((*path, key), "is missing", mend)
+        return Problem((*path, key), "is missing", mend, later=not near)
     what = f"{show(value[key])} is not known"
     return Problem((*path, key), what, _near(value[key], names) or _one_of(names))
 

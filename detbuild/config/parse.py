@@ -2,92 +2,78 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from operator import itemgetter
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from detbuild.config.document import MAX_BYTES, Node, Position, read_document, too_large
-from detbuild.config.era import translate
 from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.explain import explain
-from detbuild.config.overrides import Override, apply, parse_override
-from detbuild.config.problems import ConfigErrors, KeyPath, Problem, show
+from detbuild.config.layers import (
+    Layer,
+    errors_of,
+    mapping_layer,
+    merged,
+    read_text,
+    text_layer,
+    translated,
+    without_nulls,
+)
+from detbuild.config.overrides import apply, parse_override
+from detbuild.config.parts import Origin, Part
 from detbuild.config.values import plain
-from detbuild.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from detbuild.config.problems import Problem
 
 # What `create(local=True)` may leave out: the caller hands over the class, and nothing is compared.
 LOCAL_DEFAULTS: Final[Mapping[str, object]] = {
     "entrypoint": None,
     "searcher": {"name": "single", "metric": None, "max_length": {"batches": 100}},
 }
-# Null means something in these; everywhere else it is absence.
-_WITH_NULLS: Final = frozenset({"hyperparameters", "data"})
 
 
 @dataclass(frozen=True, slots=True)
-class _Origin:
-    """Where the values of a config come from, for its errors."""
+class Traced:
+    """A config, the merged values that it was made of, and the layers these came from."""
 
-    source: str
-    document: Node | None = None
-    overrides: tuple[Override, ...] = ()
-    defaults: Mapping[str, object] = field(default_factory=dict)
-
-    def error(self, problems: Iterable[Problem]) -> ConfigErrors:
-        first: dict[KeyPath, Problem] = {}
-        for problem in problems:
-            first.setdefault(problem.path, problem)
-        placed = [(self.place(problem), problem) for problem in first.values()]
-        placed.sort(key=itemgetter(0))
-        return ConfigErrors(problem.line(text) for (_, text), problem in placed)
-
-    def place(self, problem: Problem) -> tuple[Position, str]:
-        for override in reversed(self.overrides):
-            if override.concerns(problem):
-                return Position(0, 0), override.place
-        if self.document is None:
-            return Position(0, 0), self.source
-        position = self.document.locate(problem.path, on_key=problem.on_key)
-        return position, f"{self.source}:{position.line}:{position.column}"
+    config: ExperimentConfig
+    parts: Part
+    layers: tuple[Layer, ...]
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+def load_config(path: Path, overrides: Sequence[str] = (), below: Sequence[Layer] = ()) -> ExperimentConfig:
     """Read an experiment config file.
+
+    Args:
+        path: the file.
+        overrides: `--config` values, laid over it in order.
+        below: what the file is laid over, highest first: templates, then the host's defaults.
 
     Raises:
         ConfigError: it cannot be read, or `parse_config` refuses it.
     """
-    try:
-        with path.open("rb") as file:
-            body = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"cannot read the experiment config {path}: {reason}") from error
-    if len(body) > MAX_BYTES:
-        raise too_large(str(path))
-    try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = body.count(b"\n", 0, error.start) + 1
-        raise ConfigErrors([f"{path}:{line}: is not UTF-8 text; save it as UTF-8"]) from error
-    return parse_config(text, source=str(path), overrides=overrides)
+    return trace_config(path, overrides, below).config
 
 
-def parse_config(text: str, *, source: str = "<config>", overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Parse YAML 1.2 and lay `--config` overrides over it.
+def trace_config(path: Path, overrides: Sequence[str] = (), below: Sequence[Layer] = ()) -> Traced:
+    """`load_config`, and where each value came from."""
+    layer = text_layer(read_text(path, "experiment config"), str(path))
+    return _traced((_overridden(layer, overrides), *below), {})
+
+
+def parse_config(
+    text: str, *, source: str = "<config>", overrides: Sequence[str] = (), below: Sequence[Layer] = ()
+) -> ExperimentConfig:
+    """Parse YAML 1.2 and lay `--config` overrides over it, and all that over the layers below.
 
     Raises:
         ConfigErrors: every problem of the config, each with `source:line:column`.
     """
-    document = read_document(text, source)
-    given = tuple(map(parse_override, overrides))
-    return _config(document.plain(), _Origin(source, document, given))
+    return _traced((_overridden(text_layer(text, source), overrides), *below), {}).config
 
 
 def config_from_mapping(
@@ -96,50 +82,62 @@ def config_from_mapping(
     source: str = "config",
     overrides: Sequence[str] = (),
     defaults: Mapping[str, object] | None = None,
+    below: Sequence[Layer] = (),
 ) -> ExperimentConfig:
-    """Make a config of a Python mapping; `defaults` (such as LOCAL_DEFAULTS) lie below it.
+    """Make a config of a Python mapping; `defaults` (such as LOCAL_DEFAULTS) lie below all.
 
     Raises:
         ConfigErrors: every problem of the config.
     """
+    layer = _overridden(mapping_layer(mapping, source), overrides)
+    return _traced((layer, *below), defaults or {}).config
+
+
+def _overridden(layer: Layer, overrides: Sequence[str]) -> Layer:
     given = tuple(map(parse_override, overrides))
-    return _config(mapping, _Origin(source, None, given, defaults or {}))
+    raw, problems = plain(apply(dict(layer.raw), given))
+    kept = without_nulls(raw) if isinstance(raw, dict) else {}
+    return replace(layer, raw=kept, overrides=given, problems=(*layer.problems, *problems))
 
 
-def _config(value: object, origin: _Origin) -> ExperimentConfig:
-    raw, problems = plain(value)
-    if not isinstance(raw, dict):
-        raise ConfigErrors([f"{origin.source}: must be a map of fields, not {show(raw)}"])
-    raw, more = plain(apply(raw, origin.overrides))
-    raw, outdated = translate(_without_nulls(raw))
-    raw = _over_defaults(raw, origin.defaults)
-    problems += more + outdated
+def _traced(sources: tuple[Layer, ...], defaults: Mapping[str, object]) -> Traced:
+    layers = translated(sources)
+    parts = merged(layers)
+    found = [(Origin(n, problem.path), problem) for n, one in enumerate(layers) for problem in one.problems]
+    if len(layers) > 1:  # each source on its own first: a slip is one even where a higher source hides it
+        found += [
+            (Origin(n, problem.path), problem) for n, one in enumerate(layers) for problem in _sane(one)
+        ]
+    value = parts.plain()
+    raw = _over_defaults(value if isinstance(value, dict) else {}, defaults)
     try:
         config = ExperimentConfig.model_validate(raw)
     except ValidationError as error:
-        raise origin.error([*problems, *explain(error, raw)]) from None
-    if problems:
-        raise origin.error(problems)
-    return config
+        found += [(parts.trace(problem.path), problem) for problem in explain(error, raw)]
+        raise errors_of(layers, found) from None
+    if found:
+        raise errors_of(layers, found)
+    return Traced(config, parts, layers)
 
 
-def _without_nulls(value: object) -> dict[str, object]:
-    items = value.items() if isinstance(value, dict) else ()
-    return {key: item if key in _WITH_NULLS else _pruned(item) for key, item in items if item is not None}
-
-
-def _pruned(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _pruned(item) for key, item in value.items() if item is not None}
-    return [_pruned(item) for item in value] if isinstance(value, list) else value
+def _sane(layer: Layer) -> list[Problem]:
+    """What is wrong with a source whatever the others say: names, types and ranges, not what is missing."""
+    if layer.checked:
+        return []
+    raw = dict(layer.raw)
+    try:
+        ExperimentConfig.model_validate(raw)
+    except ValidationError as error:
+        return [problem for problem in explain(error, raw) if not problem.later]
+    return []
 
 
 def _over_defaults(raw: dict[str, object], defaults: Mapping[str, object]) -> dict[str, object]:
     """Sections merge key by key, unless the config chose another searcher, whose keys mean other things."""
-    merged = {**defaults, **raw}
+    merged_ = {**defaults, **raw}
     for key, below in defaults.items():
         above = raw.get(key)
         if isinstance(above, dict) and isinstance(below, dict):
             same = above.get("name", below.get("name")) == below.get("name")
-            merged[key] = {**below, **above} if same else above
-    return merged
+            merged_[key] = {**below, **above} if same else above
+    return merged_

@@ -21,12 +21,18 @@ _PLAIN_KEY: Final = re.compile(r"[\w./<>-]+")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong. `on_key`: the key itself is, rather than its value."""
+    """One thing that is wrong.
+
+    `on_key`: the key itself is, rather than its value. `later`: another source of the same config may mend
+    it. `rule`: the name of what JSON Schema cannot say, see `detbuild.config.schema`.
+    """
 
     path: KeyPath
     what: str
     mend: str = ""
     on_key: bool = False
+    later: bool = False
+    rule: str = ""
 
     def line(self, place: str) -> str:
         """`file:line:column: key.path: what; mend`, on one line."""

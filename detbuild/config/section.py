@@ -27,9 +27,20 @@ class Section(BaseModel):
         Section.tagged[TAG + cls.__name__] = cls
 
 
-def wrong(what: str, *, at: Sequence[str | int] = (), mend: str = "") -> PydanticCustomError:
-    """A rule is broken: raise this in a validator. `at` leads from the validated value to the culprit."""
-    return PydanticCustomError("rule", "{what}", {"what": what, "mend": mend, "at": tuple(at)})
+def wrong(
+    what: str, *, at: Sequence[str | int] = (), mend: str = "", later: bool = False, rule: str = ""
+) -> PydanticCustomError:
+    """A rule is broken: raise this in a validator.
+
+    Args:
+        what: the rule, in the user's words.
+        at: leads from the validated value to the culprit.
+        mend: what to do.
+        later: another source of the same config may mend it, so that one alone is not refused for it.
+        rule: its name among those that JSON Schema cannot say.
+    """
+    context = {"what": what, "mend": mend, "at": tuple(at), "later": later, "rule": rule}
+    return PydanticCustomError("rule", "{what}", context)
 
 
 def chosen_by(

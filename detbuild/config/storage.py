@@ -96,20 +96,12 @@ class Azure(_Storage):
         return self
 
 
-class Hdfs(_Storage):
-    type: Literal["hdfs"] = "hdfs"
-    hdfs_url: str
-    hdfs_path: str
-    user: str | None = None
-
-
 _TYPES: Final[dict[str, type[_Storage]]] = {
     "shared_fs": SharedFs,
     "directory": Directory,
     "s3": S3,
     "gcs": Gcs,
     "azure": Azure,
-    "hdfs": Hdfs,
 }
 
 
@@ -119,7 +111,6 @@ Storage = Annotated[
     | Annotated[Directory, Tag(TAG + "Directory")]
     | Annotated[S3, Tag(TAG + "S3")]
     | Annotated[Gcs, Tag(TAG + "Gcs")]
-    | Annotated[Azure, Tag(TAG + "Azure")]
-    | Annotated[Hdfs, Tag(TAG + "Hdfs")],
+    | Annotated[Azure, Tag(TAG + "Azure")],
     chosen_by("type", _TYPES, OwnFolder),
 ]

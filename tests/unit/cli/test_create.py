@@ -122,7 +122,7 @@ def test_determineds_words_do_the_same(shell, project, words):
     assert "experiment 1 COMPLETED" in outcome.out
 
 
-@pytest.mark.parametrize("option", [("--template", "x"), ("--project_id", "3")])
+@pytest.mark.parametrize("option", [("--publish", "x"), ("--project_id", "3")])
 def test_options_without_a_meaning_here_say_what_to_do_instead(shell, project, option):
     outcome = shell("det", "e", "create", "const.yaml", ".", *option)
     assert outcome.code == 2

@@ -217,7 +217,6 @@ def test_every_search_method_is_read_with_its_defaults(searcher: str, defaults: 
         ("type: s3, bucket: b, prefix: a/b", {"bucket": "b", "access_key": None, "prefix": "a/b"}),
         ("type: gcs, bucket: b", {"bucket": "b", "prefix": None}),
         ("type: azure, container: c, account_url: u, credential: k", {"account_url": "u", "credential": "k"}),
-        ("type: hdfs, hdfs_url: u, hdfs_path: /p", {"hdfs_url": "u", "hdfs_path": "/p", "user": None}),
     ],
 )
 def test_every_kind_of_storage_is_read(storage: str, kept: dict[str, object]) -> None:

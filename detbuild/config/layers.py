@@ -1,0 +1,167 @@
+"""The sources of one config, from the user's file down to the defaults, and what they are merged to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from typing import TYPE_CHECKING, Final
+
+from detbuild.config.document import MAX_BYTES, Node, Position, read_document, too_large
+from detbuild.config.era import era_defaults, is_of_the_era, old_path, steps_of, translate
+from detbuild.config.merge import merge
+from detbuild.config.parts import Origin, Part, parted
+from detbuild.config.problems import ConfigErrors, Problem, show
+from detbuild.config.values import plain
+from detbuild.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from detbuild.config.overrides import Override
+    from detbuild.config.problems import KeyPath
+
+# Null means something in these; everywhere else it is absence.
+_WITH_NULLS: Final = frozenset({"hyperparameters", "data"})
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One source. `moved`: where each field of an experiment config stands in it, if not in its own place."""
+
+    source: str  # the file, or what else to call it
+    raw: Mapping[str, object]
+    document: Node | None = None
+    overrides: tuple[Override, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    moved: Mapping[KeyPath, KeyPath] = field(default_factory=dict)
+    checked: bool = False  # by a model of its own, so that only the whole is left to check
+
+    def part(self, number: int) -> Part:
+        whole = parted(self.raw, number)
+        if not self.moved:
+            return whole
+        placed = Part({}, whole.origin)
+        for target, source in self.moved.items():
+            value = _at(whole, source)
+            placed = placed if value is None else _put(placed, target, value)
+        return placed
+
+    def place(self, path: KeyPath, *, on_key: bool = False) -> tuple[Position, str]:
+        """Where a value stands: for sorting, and in words."""
+        for override in reversed(self.overrides):
+            if override.concerns(Problem(path, "", on_key=on_key)):
+                return Position(0, 0), override.place
+        if self.document is None:
+            return Position(0, 0), self.source
+        position = self.document.locate(old_path(path, self.document.plain), on_key=on_key)
+        return position, f"{self.source}:{position.line}:{position.column}"
+
+
+def read_text(path: Path, what: str) -> str:
+    """Read a file of YAML, within limits.
+
+    Raises:
+        ConfigError: it cannot be read, is too large, or not UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            body = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"cannot read the {what} {path}: {reason}") from error
+    if len(body) > MAX_BYTES:
+        raise too_large(str(path))
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = body.count(b"\n", 0, error.start) + 1
+        raise ConfigErrors([f"{path}:{line}: is not UTF-8 text; save it as UTF-8"]) from error
+
+
+def text_layer(text: str, source: str) -> Layer:
+    """A layer of YAML text.
+
+    Raises:
+        ConfigErrors: it is not YAML, or no map.
+    """
+    document = read_document(text, source)
+    return mapping_layer(document.plain(), source, document=document)
+
+
+def mapping_layer(value: object, source: str, *, document: Node | None = None) -> Layer:
+    """A layer of plain values; what JSON cannot carry becomes its problem.
+
+    Raises:
+        ConfigErrors: it is no map.
+    """
+    raw, problems = plain(value)
+    if not isinstance(raw, dict):
+        raise ConfigErrors([f"{source}: must be a map of fields, not {show(raw)}"])
+    return Layer(source, without_nulls(raw), document, problems=tuple(problems))
+
+
+def translated(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Today's words in every layer; when one speaks of steps, the defaults of that time lie below all."""
+    per_step = next(
+        (layer.raw["batches_per_step"] for layer in layers if "batches_per_step" in layer.raw), None
+    )
+    of_the_era = any(is_of_the_era(layer.raw) for layer in layers)
+    if not of_the_era:
+        return tuple(map(_migrated, layers))
+    today = []
+    for layer in layers:
+        raw, problems = translate(dict(layer.raw), steps_of(per_step))
+        today.append(replace(layer, raw=raw, problems=(*layer.problems, *problems)))
+    searcher = merged(today).get("searcher")
+    name = None if searcher is None else searcher.scalar("name")
+    return (*today, Layer("default of Determined 0.12", era_defaults(name), checked=True))
+
+
+def _migrated(layer: Layer) -> Layer:
+    raw, problems = translate(dict(layer.raw), None)
+    return replace(layer, raw=raw, problems=(*layer.problems, *problems)) if problems else layer
+
+
+def merged(layers: Sequence[Layer]) -> Part:
+    """All layers as one, the first one highest; a single one is left in its own short forms."""
+    return reduce(merge, (layer.part(number) for number, layer in enumerate(layers)))
+
+
+def errors_of(layers: Sequence[Layer], found: Iterable[tuple[Origin, Problem]]) -> ConfigErrors:
+    """One line for each place: by layer, then as they stand in it."""
+    first: dict[Origin, Problem] = {}
+    for origin, problem in found:
+        first.setdefault(origin, replace(problem, path=origin.path))
+    placed = []
+    for origin, problem in first.items():
+        position, where = layers[origin.layer].place(problem.path, on_key=problem.on_key)
+        placed.append(((origin.layer, position), problem.line(where)))
+    placed.sort(key=lambda item: item[0])
+    return ConfigErrors(line for _, line in placed)
+
+
+def without_nulls(value: Mapping[str, object]) -> dict[str, object]:
+    """Null is absence, but for the values of hyperparameters and data."""
+    kept = ((key, item) for key, item in value.items() if item is not None)
+    return {key: item if key in _WITH_NULLS else _pruned(item) for key, item in kept}
+
+
+def _pruned(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _pruned(item) for key, item in value.items() if item is not None}
+    return [_pruned(item) for item in value] if isinstance(value, list) else value
+
+
+def _at(part: Part | None, path: KeyPath) -> Part | None:
+    for key in path:
+        part = part.below(key) if part is not None else None
+    return part
+
+
+def _put(whole: Part, path: KeyPath, value: Part) -> Part:
+    if not path:
+        return value
+    name, below = str(path[0]), whole.map or {}
+    inner = below.get(name, Part({}, value.origin))
+    return whole.with_map({**below, name: _put(inner, path[1:], value)})

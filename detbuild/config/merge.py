@@ -1,0 +1,207 @@
+"""One config laid over another, by the rules of Determined's `master/pkg/schemas/merge.go` at v0.38.1.
+
+Maps merge key by key and a list is taken whole, the higher one; what merges otherwise is in `_RULES`.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from detbuild.config.environment import KINDS
+from detbuild.config.parts import Part, changed
+
+Rule = Callable[[Part, Part], Part]
+
+_AZURE: Final = ("connection_string", "account_url", "credential")
+_SEARCHER: Final = frozenset(
+    {"name", "metric", "smaller_is_better", "source_trial_id", "source_checkpoint_uuid"}
+)
+_STORAGE: Final = frozenset({"type", "save_experiment_best", "save_trial_best", "save_trial_latest"})
+# The lists of a Kubernetes pod that merge by a field of their items, which is `name` elsewhere.
+_POD_KEYS: Final = {
+    "volumeMounts": "mountPath",
+    "volumeDevices": "devicePath",
+    "ports": "containerPort",
+    "hostAliases": "ip",
+}
+
+
+def merge(higher: Part, lower: Part) -> Part:
+    """Lay a whole config over another; neither is checked, and what fits no rule is the higher one's."""
+    return _maps(uniform(higher), uniform(lower), _RULES)
+
+
+def uniform(config: Part) -> Part:
+    """Write out the short forms that could not be merged: one image for all devices, devices as text."""
+    for path, change in _LONG_FORMS:
+        config = changed(config, path, change)
+    return config
+
+
+def _recursive(higher: Part, lower: Part) -> Part:
+    return _maps(higher, lower, {})
+
+
+def _maps(higher: Part, lower: Part, rules: Mapping[str, object]) -> Part:
+    if higher.map is None or lower.map is None:
+        return higher
+    merged = {**lower.map, **higher.map}
+    for key in higher.map.keys() & lower.map.keys():
+        merged[key] = _by(rules.get(key))(higher.map[key], lower.map[key])
+    return higher.with_map(merged)
+
+
+def _by(rule: object) -> Rule:
+    if isinstance(rule, dict):
+        return lambda higher, lower: _maps(higher, lower, rule)
+    return rule if callable(rule) else _recursive
+
+
+def _whole(higher: Part, lower: Part) -> Part:  # noqa: ARG001  (a rule has two sides)
+    return higher
+
+
+def _lower_first(higher: Part, lower: Part) -> Part:
+    """Both lists; a program that reads the variables in order sees the higher one's last."""
+    if higher.items is None or lower.items is None:
+        return higher
+    return Part((*lower.items, *higher.items), higher.origin)
+
+
+def _adding(identity: Callable[[Part], object]) -> Rule:
+    """The higher list, then the lower one's items that are none of the higher's."""
+
+    def rule(higher: Part, lower: Part) -> Part:
+        if higher.items is None or lower.items is None:
+            return higher
+        taken = [identity(part) for part in higher.items]
+        new = (part for part in lower.items if identity(part) not in taken)
+        return Part((*higher.items, *new), higher.origin)
+
+    return rule
+
+
+def _place(part: Part) -> object:
+    """Where a mount or device lands in the container."""
+    path = part.scalar("container_path")
+    return posixpath.normpath(path) if isinstance(path, str) else part
+
+
+def _port(part: Part) -> object:
+    return part.scalar("proxy_port") or part
+
+
+def _policy(part: Part) -> object:
+    name = part.scalar("name")
+    return name if name is not None else (part.scalar("action"), part.scalar("pattern"))
+
+
+def _member(key: str, common: frozenset[str], same: Rule) -> Rule:
+    """One of several kinds: `common` fields merge, the others only when both are of the same kind."""
+
+    def rule(higher: Part, lower: Part) -> Part:
+        above, below = higher.scalar(key), lower.scalar(key)
+        if above is None or below is None or above == below or lower.map is None:
+            return same(higher, lower)
+        kept = {name: part for name, part in lower.map.items() if name in common}
+        return same(higher, lower.with_map(kept))
+
+    return rule
+
+
+def _search(higher: Part, lower: Part) -> Part:
+    return _maps(higher, lower, dict.fromkeys(("max_length", "budget", "length_per_round"), _whole))
+
+
+def _stored(higher: Part, lower: Part) -> Part:
+    """Credentials of two sources are never mixed."""
+    if higher.map is not None and lower.map is not None and not higher.map.keys().isdisjoint(_AZURE):
+        lower = lower.with_map({key: part for key, part in lower.map.items() if key not in _AZURE})
+    return _recursive(higher, lower)
+
+
+def _hyperparameters(higher: Part, lower: Part) -> Part:
+    """One that is not nested is taken whole: a range has no other range's ends."""
+    if not (_nested(higher) and _nested(lower)) or higher.map is None or lower.map is None:
+        return higher
+    both = higher.map.keys() & lower.map.keys()
+    merged = {key: _hyperparameters(higher.map[key], lower.map[key]) for key in both}
+    return higher.with_map({**lower.map, **higher.map, **merged})
+
+
+def _nested(part: Part) -> bool:
+    return part.map is not None and "type" not in part.map
+
+
+def _all_hyperparameters(higher: Part, lower: Part) -> Part:
+    # At the top, `type` is a name like any other.
+    return _maps(higher, lower, dict.fromkeys(higher.map or (), _hyperparameters))
+
+
+def _pod(higher: Part, lower: Part, name: str = "") -> Part:
+    """A strategic merge as Kubernetes knows it: named items of lists merge as maps do."""
+    if higher.map is not None and lower.map is not None:
+        both = higher.map.keys() & lower.map.keys()
+        merged = {key: _pod(higher.map[key], lower.map[key], key) for key in both}
+        return higher.with_map({**lower.map, **higher.map, **merged})
+    key = _POD_KEYS.get(name, "name")
+    above, below = _keyed(higher, key), _keyed(lower, key)
+    if above is None or below is None:
+        return higher
+    merged_items = {**below, **above}
+    for same in above.keys() & below.keys():
+        merged_items[same] = _pod(above[same], below[same])
+    return Part(tuple(merged_items.values()), higher.origin)
+
+
+def _keyed(part: Part, key: str) -> dict[object, Part] | None:
+    items = part.items or ()
+    keyed = {item.scalar(key): item for item in items}
+    return None if part.items is None or None in keyed or len(keyed) < len(items) else keyed
+
+
+def _per_kind(part: Part) -> Part:
+    if part.map is None:
+        return part.with_map(dict.fromkeys(KINDS, part))
+    if "gpu" in part.map and "cuda" not in part.map:
+        return part.with_map({("cuda" if key == "gpu" else key): item for key, item in part.map.items()})
+    return part
+
+
+def _devices(part: Part) -> Part:
+    return part if part.items is None else Part(tuple(map(_device, part.items)), part.origin)
+
+
+def _device(part: Part) -> Part:
+    names = ("host_path", "container_path", "mode")
+    pieces = part.value.split(":") if isinstance(part.value, str) else []
+    if len(pieces) not in {2, 3}:
+        return part
+    return part.with_map({n: Part(piece, part.origin) for n, piece in zip(names, pieces, strict=False)})
+
+
+_LONG_FORMS: Final = (
+    (("environment", "image"), _per_kind),
+    (("environment", "environment_variables"), _per_kind),
+    (("resources", "devices"), _devices),
+)
+_RULES: Final[Mapping[str, object]] = {
+    "labels": _adding(Part.plain),
+    "bind_mounts": _adding(_place),
+    "resources": {"devices": _adding(_place)},
+    "environment": {
+        "environment_variables": dict.fromkeys(KINDS, _lower_first),
+        "proxy_ports": _adding(_port),
+        "pod_spec": _pod,
+    },
+    "log_policies": _adding(_policy),
+    "hyperparameters": _all_hyperparameters,
+    "searcher": _member("name", _SEARCHER, _search),
+    "checkpoint_storage": _member("type", _STORAGE, _stored),
+    "min_validation_period": _whole,
+    "min_checkpoint_period": _whole,
+    "slurm": {"sbatch_args": _lower_first},
+    "pbs": {"pbsbatch_args": _lower_first},
+}

@@ -1,0 +1,39 @@
+"""Templates: partial configs that several experiments share, kept in the home's `templates/`."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detbuild.config.layers import Layer, read_text, text_layer
+from detbuild.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def template_layers(home: Path, names: Sequence[str]) -> tuple[Layer, ...]:
+    """The templates as layers, highest first: of two, the one named last is the higher one.
+
+    Args:
+        home: `$DETBUILD_HOME`.
+        names: `NAME` for `templates/NAME.yaml` of the home, or a path with a `/` or that ends in `.yaml`.
+
+    Raises:
+        ConfigError: there is no such template, or it is no map of fields.
+    """
+    paths = [_find(home / "templates", name) for name in reversed(names)]
+    return tuple(text_layer(read_text(path, "template"), str(path)) for path in paths)
+
+
+def _find(directory: Path, name: str) -> Path:
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        return Path(name)
+    path = directory / f"{name}.yaml"
+    if not path.is_file():
+        known = [file.stem for file in directory.glob("*.yaml")]
+        near = difflib.get_close_matches(name, known, n=1)
+        mend = f"did you mean `{near[0]}`?" if near else f"write it to {path}, or name a path"
+        raise ConfigError(f"there is no template {name!r} in {directory}", mend=mend)
+    return path

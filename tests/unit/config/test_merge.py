@@ -1,0 +1,134 @@
+"""The table of Determined's merge rules, one row a case."""
+
+from __future__ import annotations
+
+import pytest
+
+from detbuild.config.layers import text_layer
+from detbuild.config.merge import merge
+from detbuild.config.parse import parse_config
+from detbuild.config.parts import Origin, parted
+from detbuild.config.problems import ConfigErrors
+
+ENV = "environment_variables"
+ROWS = {
+    "maps": (
+        {"data": {"a": 1, "b": {"c": 1}}},
+        {"data": {"a": 2, "b": {"d": 2}}},
+        {"data": {"a": 1, "b": {"d": 2, "c": 1}}},
+    ),
+    "lists": ({"entrypoint": ["a"]}, {"entrypoint": ["b", "c"]}, {"entrypoint": ["a"]}),
+    "labels": ({"labels": ["a", "b"]}, {"labels": ["b", "c"]}, {"labels": ["a", "b", "c"]}),
+    "bind mounts": (
+        {"bind_mounts": [{"host_path": "/h", "container_path": "x"}]},
+        {
+            "bind_mounts": [
+                {"host_path": "/l", "container_path": "./x"},
+                {"host_path": "/l", "container_path": "y"},
+            ]
+        },
+        {
+            "bind_mounts": [
+                {"host_path": "/h", "container_path": "x"},
+                {"host_path": "/l", "container_path": "y"},
+            ]
+        },
+    ),
+    "devices": (
+        {"resources": {"devices": ["/a:/x"]}},
+        {"resources": {"devices": [{"host_path": "/b", "container_path": "/x"}]}},
+        {"resources": {"devices": [{"host_path": "/a", "container_path": "/x"}]}},
+    ),
+    "proxy ports": (
+        {"environment": {"proxy_ports": [{"proxy_port": 1, "proxy_tcp": True}]}},
+        {"environment": {"proxy_ports": [{"proxy_port": 1}, {"proxy_port": 2}]}},
+        {"environment": {"proxy_ports": [{"proxy_port": 1, "proxy_tcp": True}, {"proxy_port": 2}]}},
+    ),
+    "variables": (
+        {"environment": {ENV: ["A=1"]}},
+        {"environment": {ENV: {"gpu": ["B=2"]}}},
+        {"environment": {ENV: {"cpu": ["A=1"], "cuda": ["B=2", "A=1"], "rocm": ["A=1"]}}},
+    ),
+    "log policies": (
+        {"log_policies": [{"name": "a", "pattern": "1"}, {"pattern": "p", "action": "cancel_retries"}]},
+        {
+            "log_policies": [
+                {"name": "a", "pattern": "2"},
+                {"pattern": "p", "action": "cancel_retries"},
+                {"name": "b"},
+            ]
+        },
+        {
+            "log_policies": [
+                {"name": "a", "pattern": "1"},
+                {"pattern": "p", "action": "cancel_retries"},
+                {"name": "b"},
+            ]
+        },
+    ),
+    "the same searcher": (
+        {"searcher": {"name": "random", "max_length": {"epochs": 1}}},
+        {"searcher": {"name": "random", "max_trials": 3, "max_length": {"batches": 9}}},
+        {"searcher": {"name": "random", "max_trials": 3, "max_length": {"epochs": 1}}},
+    ),
+    "another searcher": (
+        {"searcher": {"name": "single"}},
+        {"searcher": {"name": "random", "max_trials": 3, "metric": "loss"}},
+        {"searcher": {"metric": "loss", "name": "single"}},
+    ),
+    "another storage": (
+        {"checkpoint_storage": {"type": "s3", "bucket": "b"}},
+        {"checkpoint_storage": {"type": "gcs", "prefix": "p", "save_trial_best": 4}},
+        {"checkpoint_storage": {"save_trial_best": 4, "type": "s3", "bucket": "b"}},
+    ),
+    "azure's credentials": (
+        {"checkpoint_storage": {"type": "azure", "account_url": "u"}},
+        {"checkpoint_storage": {"type": "azure", "container": "c", "account_url": "v", "credential": "s"}},
+        {"checkpoint_storage": {"type": "azure", "container": "c", "account_url": "u"}},
+    ),
+    "hyperparameters": (
+        {"hyperparameters": {"a": {"type": "int", "minval": 1}, "n": {"x": 1}}},
+        {"hyperparameters": {"a": {"type": "int", "maxval": 2}, "n": {"y": 2}}},
+        {"hyperparameters": {"a": {"type": "int", "minval": 1}, "n": {"y": 2, "x": 1}}},
+    ),
+    "pods": (
+        {"environment": {"pod_spec": {"spec": {"containers": [{"name": "a", "x": 1}]}}}},
+        {"environment": {"pod_spec": {"spec": {"containers": [{"name": "a", "y": 2}, {"name": "b"}]}}}},
+        {
+            "environment": {
+                "pod_spec": {"spec": {"containers": [{"name": "a", "y": 2, "x": 1}, {"name": "b"}]}}
+            }
+        },
+    ),
+    "slurm": (
+        {"slurm": {"sbatch_args": ["u"]}},
+        {"slurm": {"sbatch_args": ["c"]}},
+        {"slurm": {"sbatch_args": ["c", "u"]}},
+    ),
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_kind_of_field_merges_by_its_rule(row: str) -> None:
+    higher, lower, expected = ROWS[row]
+    assert merge(parted(higher, 0), parted(lower, 1)).plain() == expected
+
+
+def test_a_merged_value_knows_its_source() -> None:
+    both = merge(parted({"data": {"a": 1}}, 0), parted({"data": {"b": [2]}}, 1))
+    assert both.trace(("data", "a")) == Origin(0, ("data", "a"))
+    assert both.trace(("data", "b", 0)) == Origin(1, ("data", "b", 0))
+
+
+def test_a_slip_in_a_lower_source_is_refused_where_it_stands_even_when_it_is_hidden() -> None:
+    below = text_layer("max_restarts: x\nentrypoint: a:B\n", "t.yaml")
+    text = "searcher: {name: single, metric: l, max_length: 1}\nmax_restarts: 1\n"
+    with pytest.raises(ConfigErrors) as caught:
+        parse_config(text, source="c.yaml", below=[below])
+    assert [line.split(": ")[:2] for line in caught.value.lines] == [["t.yaml:1:15", "max_restarts"]]
+
+
+def test_a_lower_source_fills_what_the_higher_leaves_out() -> None:
+    below = text_layer("entrypoint: a:B\nsearcher: {metric: l, max_length: 7}\n", "t.yaml")
+    config = parse_config("searcher: {name: single}\n", below=[below])
+    assert (config.entrypoint.written, config.searcher.metric) == ("a:B", "l")
