@@ -65,5 +65,5 @@ class Resources(Section):
     def _room_for_one_trial(self) -> Resources:
         if self.max_slots is not None and self.max_slots < self.slots_per_trial:
             what = f"must be at least slots_per_trial, {self.slots_per_trial}, not {self.max_slots}"
-            raise wrong(what, at=("max_slots",))
+            raise wrong(what, at=("max_slots",), later=True)
         return self

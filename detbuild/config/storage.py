@@ -90,9 +90,9 @@ class Azure(_Storage):
     @model_validator(mode="after")
     def _one_way_in(self) -> Azure:
         if (self.connection_string is None) == (self.account_url is None):
-            raise wrong("needs exactly one of connection_string and account_url")
+            raise wrong("needs exactly one of connection_string and account_url", later=True)
         if self.credential is not None and self.account_url is None:
-            raise wrong("goes only together with account_url", at=("credential",))
+            raise wrong("goes only together with account_url", at=("credential",), later=True)
         return self
 
 

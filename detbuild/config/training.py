@@ -26,7 +26,7 @@ class Profiling(Section):
     def _ordered(self) -> Profiling:
         if self.end_after_batch is not None and self.end_after_batch < self.begin_on_batch:
             what = f"must be at least begin_on_batch, {self.begin_on_batch}, not {self.end_after_batch}"
-            raise wrong(what, at=("end_after_batch",))
+            raise wrong(what, at=("end_after_batch",), later=True)
         return self
 
 

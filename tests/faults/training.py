@@ -196,8 +196,8 @@ class Rig:
     folder: ExperimentFolder
     effects: Effects = field(default_factory=Effects)
     clock: FakeClock = field(default_factory=FakeClock)
-    method: Callable[[ExperimentConfig], SearchMethod] = search_method
     limits: Limits = field(default_factory=Limits)
+    method: Callable[[ExperimentConfig], SearchMethod] = search_method
 
     def controller(self) -> Controller:
         folder = CountedFolder(self.folder.path, self.effects)

@@ -60,7 +60,7 @@ STORIES = (
     ),
     Story(
         "cancel, and continue a search",
-        effects=73,
+        effects=89,
         method=lambda _: Halving(),
         asked=((2, "cancel", None), (0, "continue", None)),
         lengths=(6, 4, 2, 2),
