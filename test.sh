@@ -6,6 +6,8 @@ cd "$(dirname "$0")"
 . setup/common.sh
 # shellcheck source=setup/engine.sh
 . setup/engine.sh
+# shellcheck source=setup/browser.sh
+. setup/browser.sh
 
 ensure_venv test -e '.[test]' "torch==$TORCH_VERSION"
 PATH=$(cd "$VENV/bin" && pwd):$PATH
@@ -16,6 +18,11 @@ if [ $# -gt 0 ]; then
 fi
 sh setup/check.sh
 python -m pytest -rs --durations=10 tests/unit tests/house
+if ensure_chromium; then
+    python -m pytest -rs tests/browser
+else
+    say "SKIPPED tests/browser: chromium is not to be had"
+fi
 
 # Keras trials are tested on both generations of Keras, each with a virtual environment of its own.
 test_keras() (
