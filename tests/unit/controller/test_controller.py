@@ -476,7 +476,7 @@ def drive(*rigs: Rig, at_most: int = 600) -> list[int]:
             if not controller.world.state.over:
                 controller.step()
             number = controller.world.folder.id
-            if number not in began and controller.world.state.state == "RUNNING":
+            if number not in began and controller.world.state.snapshot().state == "RUNNING":
                 began.append(number)
         rigs[0].clock.wait(0.2)
         if all(controller.world.state.over for controller in controllers):
