@@ -9,7 +9,7 @@ CREATE = ("detbuild", "create", "const.yaml", ".")
 
 
 @pytest.fixture(autouse=True)
-def _no_controller(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_controller(shell, monkeypatch: pytest.MonkeyPatch) -> None:  # after what `shell` sets
     """What is asked for stays asked for."""
     monkeypatch.setattr("detbuild.controller.attend.start_detached", lambda folder: None)
 
