@@ -20,6 +20,7 @@ def create_body(spec: ContainerSpec) -> Json:
     return {
         "Image": spec.image,
         "Cmd": list(spec.command) or None,  # None: the image's own
+        "Entrypoint": list(spec.entrypoint) or None,
         "Env": [f"{key}={value}" for key, value in spec.env.items()],
         "User": spec.user,
         "Labels": dict(spec.labels),

@@ -36,6 +36,7 @@ class ContainerSpec:
     name: str
     image: str  # always an id: tags move
     command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()  # in the place of the image's own, which is the harness
     env: Mapping[str, str] = field(default_factory=dict)
     user: str = ""  # "uid:gid"
     gpus: tuple[str, ...] = ()  # ids: "0", a GPU-UUID, or a CDI name such as "nvidia.com/gpu=0"
