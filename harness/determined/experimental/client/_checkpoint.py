@@ -147,7 +147,7 @@ class Checkpoint:
             if one.steps_completed == self.steps_completed:
                 yield one
 
-    def load(self, path: str | None = None, tags: Sequence[str] | None = None, **kwargs: Any) -> Any:  # noqa: ANN401  (a trial or a model)
+    def load(self, path: str | None = None, tags: Sequence[str] | None = None, **kwargs: Any) -> Any:
         """Download it where needed, and return its trial (PyTorch) or model (Keras).
 
         Args:
@@ -158,7 +158,7 @@ class Checkpoint:
         return self.load_from_path(self.download(path), tags, **kwargs)
 
     @staticmethod
-    def load_from_path(path: str, tags: Sequence[str] | None = None, **kwargs: Any) -> Any:  # noqa: ANN401  (a trial or a model)
+    def load_from_path(path: str, tags: Sequence[str] | None = None, **kwargs: Any) -> Any:
         """Return the trial or model in the directory of a checkpoint.
 
         Raises:
@@ -193,7 +193,7 @@ class Checkpoint:
             return ModelFramework.TENSORFLOW
         raise ValueError("the metadata name neither torch nor tensorflow as what wrote the checkpoint")
 
-    def _annotate(self, change: Any) -> None:  # noqa: ANN401
+    def _annotate(self, change: Any) -> None:
         from detbuild.store.annotations import change_metadata
 
         with _host.explained():

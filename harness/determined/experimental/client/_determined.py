@@ -28,14 +28,15 @@ class Determined:
         master: So is every other argument: Determined's address of a master, user, password, certificate.
     """
 
-    def __init__(  # noqa: PLR0917  (Determined's own signature)
+    def __init__(
         self,
         master: str | None = None,
         user: str | None = None,
         password: str | None = None,
+        *,
         cert_path: str | None = None,
         cert_name: str | None = None,
-        noverify: bool = False,  # noqa: FBT001, FBT002
+        noverify: bool = False,
     ) -> None:
         for name, value in (
             ("master", master),
@@ -52,6 +53,7 @@ class Determined:
         config: str | Path | dict[str, Any],
         model_dir: str | Path | None = None,
         includes: Iterable[str | Path] | None = None,
+        *,
         parent_id: int | None = None,
         project_id: int | None = None,
         template: str | None = None,
@@ -88,6 +90,7 @@ class Determined:
         self,
         sort_by: ExperimentSortBy | None = None,
         order_by: OrderBy | None = None,
+        *,
         experiment_ids: Sequence[int] | None = None,
         labels: Sequence[str] | None = None,
         users: Sequence[str] | None = None,
@@ -219,11 +222,9 @@ def login(
     master: str | None = None,
     user: str | None = None,
     password: str | None = None,
-    cert_path: str | None = None,  # noqa: ARG001  (Determined's own signature)
-    cert_name: str | None = None,  # noqa: ARG001
-    noverify: bool = False,  # noqa: ARG001, FBT001, FBT002
+    **options: Any,
 ) -> None:
-    """Of no effect, which is said; it may be called at any time."""
-    del master, user, password
+    """Of no effect, which is said; it may be called at any time, with whatever Determined's takes."""
+    del master, user, password, options
     with logged():
         LOG.info("login has no effect: %s", _NO_SERVER)

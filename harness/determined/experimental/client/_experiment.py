@@ -11,7 +11,7 @@ from determined.experimental._say import note_ignored
 from determined.experimental.client import _host
 from determined.experimental.client._checkpoint import Checkpoint, checkpoints_in
 from determined.experimental.client._enums import ExperimentState, OrderBy, TrialSortBy
-from determined.experimental.client._ranking import SortBy, best, ordered
+from determined.experimental.client._ranking import SortBy, ordered
 from determined.experimental.client._trial import Trial, trials_in
 
 if TYPE_CHECKING:
@@ -181,10 +181,13 @@ class Experiment:
             sort_by: Name of a validation metric; the searcher's by default.
             smaller_is_better: Which way is better; by default as the searcher has it.
         """
-        of_trials: dict[str, Checkpoint] = {}
-        for one in best(checkpoints_in(self._folder), sort_by, smaller_is_better):
-            of_trials.setdefault(one.trial_id, one)
-        return list(of_trials.values())[:limit]
+        with _host.explained():
+            from detbuild.checkpoint.find import checkpoints_of
+            from detbuild.checkpoint.ranking import best_of_trials, goal_of
+
+            goal = goal_of(self._folder.header(), sort_by, smaller_is_better)
+            found = best_of_trials(checkpoints_of(self._folder), goal)
+        return [Checkpoint(one, self._folder) for one in found[:limit]]
 
     def download_code(self, output_dir: str | None = None) -> str:
         """Copy its code out of its image, into a new directory, and return the directory's name.
@@ -199,10 +202,10 @@ class Experiment:
             download_code(_host.home(), self._folder, directory, _host.connect)
         return str(directory)
 
-    def logs(self, *args: Any, **options: Any) -> Iterator[str]:
+    def logs(self, **options: Any) -> Iterator[str]:
         """Yield the lines of all its trials, one after the other; options as for `Trial.iter_logs`."""
         for trial in self.list_trials():
-            yield from trial.iter_logs(*args, **options)
+            yield from trial.iter_logs(**options)
 
     def pause(self) -> None:
         """Stop it after a checkpoint, until it is activated."""
@@ -234,7 +237,7 @@ class Experiment:
         """Put it back into listings."""
         self._change(lambda attributes: replace(attributes, archived=False))
 
-    def delete(self, force: bool = False) -> None:  # noqa: FBT001, FBT002
+    def delete(self, force: bool = False) -> None:
         """Delete it with its checkpoints, once it has ended.
 
         Args:

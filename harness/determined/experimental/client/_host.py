@@ -1,5 +1,7 @@
-"""The way from a script to this host's experiments. detbuild is imported when something of it is first needed:
-a script that names the client at its top also runs inside containers, where there is no detbuild.
+"""The way from a script to this host's experiments.
+
+detbuild is imported when something of it is first needed: a script that names the client at its top also runs
+inside containers, where there is no detbuild.
 """
 
 from __future__ import annotations

@@ -6,5 +6,5 @@ from detbuild.errors import ConfigError
 from determined.common.api.errors import NotFoundException
 
 
-class NotFound(ConfigError, NotFoundException):
+class NotFound(ConfigError, NotFoundException):  # noqa: N818  (as Determined names its own)
     """There is no such experiment, trial, checkpoint or model."""

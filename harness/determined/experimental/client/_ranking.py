@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from determined.experimental.client._enums import CheckpointSortBy, CheckpointState, OrderBy
+from determined.experimental.client._enums import CheckpointSortBy, OrderBy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,18 +50,6 @@ def by_metric(
         return (True, 0.0) if value is None else (False, value if smaller else -value)
 
     return sorted(checkpoints, key=key)
-
-
-def best(
-    checkpoints: Iterable[Checkpoint], metric: str | None, smaller_is_better: bool | None
-) -> list[Checkpoint]:
-    """Of the checkpoints that are there, those with that metric, the best first."""
-    there = [one for one in checkpoints if one.state is CheckpointState.COMPLETED]
-    return [
-        one
-        for one in by_metric(there, metric, smaller_is_better)
-        if _metric(one, metric or one.searcher[0]) is not None
-    ]
 
 
 def _metric(one: Checkpoint, name: str) -> float | None:

@@ -10,7 +10,6 @@ from determined.experimental.client._checkpoint import Checkpoint, checkpoints_i
 from determined.experimental.client._enums import LogLevel, OrderBy, TrialSortBy, TrialState
 from determined.experimental.client._metrics import TrialMetrics, iter_trial_metrics
 from determined.experimental.client._ranking import SortBy, ordered
-from determined.experimental.client._ranking import best as by_rank
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -46,7 +45,7 @@ class Trial:
         """The trial of a state that was read already."""
         trial = cls.__new__(cls)
         trial.experiment_id, trial.number = folder.id, state.id
-        trial._take(folder, state)
+        trial._take(folder, state)  # noqa: SLF001  (its own)
         return trial
 
     @property
@@ -71,8 +70,9 @@ class Trial:
 
     @property
     def summary_metrics(self) -> Mapping[str, Any]:
-        """For each group, "avg_metrics" (training) and "validation_metrics" among them, of each metric "count",
-        "last" and "type", and of numbers "min", "max", "sum" and "mean".
+        """By group ("avg_metrics": of training, "validation_metrics": of validation) and metric.
+
+        Each has "count", "last" and "type", and of numbers "min", "max", "sum" and "mean".
         """
         if self._summary is None:
             from detbuild.store.measured import measurements, summary
@@ -81,13 +81,9 @@ class Trial:
             self._summary = {_SUMMARY_NAMES.get(name, name): metrics for name, metrics in found.items()}
         return self._summary
 
-    def logs(self, *args: Any, **options: Any) -> Iterator[str]:
-        """The same as `iter_logs`."""
-        return self.iter_logs(*args, **options)
-
     def iter_logs(
         self,
-        follow: bool = False,  # noqa: FBT001, FBT002  (Determined's own signature)
+        follow: bool = False,
         *,
         head: int | None = None,
         tail: int | None = None,
@@ -139,6 +135,8 @@ class Trial:
             state = journal_state(self._folder, self.number)
             yield from (f"{line.message}\n" for line in lines.new(state))
 
+    logs = iter_logs  # Determined's older name
+
     def iter_metrics(self, group: str | None = None) -> Iterator[TrialMetrics]:
         """Yield what it has reported so far, of one group ("training", "validation", ...) or of all."""
         return iter_trial_metrics([self.id], group)
@@ -176,8 +174,8 @@ class Trial:
 
     def select_checkpoint(
         self,
-        latest: bool = False,  # noqa: FBT001, FBT002  (Determined's own signature)
-        best: bool = False,  # noqa: FBT001, FBT002
+        latest: bool = False,
+        best: bool = False,
         uuid: str | None = None,
         sort_by: str | None = None,
         smaller_is_better: bool | None = None,
@@ -209,12 +207,18 @@ class Trial:
     def _selected(
         self, *, best: bool, uuid: str | None, sort_by: str | None, smaller_is_better: bool | None
     ) -> list[Checkpoint]:
-        own = checkpoints_in(self._folder, self.number)
-        if uuid is not None:
-            return [one for one in own if one.uuid.startswith(uuid)] if uuid else []
-        if best:
-            return by_rank(own, sort_by, smaller_is_better)
-        return [one for one in own if one.state.name == "COMPLETED"]
+        from detbuild.checkpoint.find import checkpoints_of
+        from detbuild.checkpoint.ranking import best_first, goal_of
+
+        with _host.explained():
+            own = [one for one in checkpoints_of(self._folder) if one.trial_id == self.number]
+            if uuid is not None:
+                own = [one for one in own if uuid and one.checkpoint.uuid.startswith(uuid)]
+            elif best:
+                own = best_first(own, goal_of(self._folder.header(), sort_by, smaller_is_better))
+            else:
+                own = [one for one in own if one.state == "COMPLETED"]
+        return [Checkpoint(one, self._folder) for one in own]
 
     def kill(self) -> None:
         """Stop it at once; what it trained since its last checkpoint is lost."""
@@ -245,27 +249,21 @@ def trials_in(folder: ExperimentFolder, sort_by: TrialSortBy, order_by: OrderBy)
     return [trial for trial, _ in known] + [trial for trial, key in keyed if key is None]
 
 
-def _field(trial: Trial, sort_by: TrialSortBy) -> Any:  # noqa: ANN401  (of one kind for each sort_by)
+def _field(trial: Trial, sort_by: TrialSortBy) -> Any:  # of one kind for each `sort_by`
     state = trial._state  # noqa: SLF001  (of this module)
     begun = next((run.started for run in state.runs if run.started is not None), None)
     ended = state.runs[-1].ended if state.runs and state.ended else None
-    match sort_by:
-        case TrialSortBy.START_TIME:
-            return begun
-        case TrialSortBy.END_TIME:
-            return ended
-        case TrialSortBy.DURATION:
-            return ended - begun if ended is not None and begun is not None else None
-        case TrialSortBy.STATE:
-            return state.state
-        case TrialSortBy.BATCHES_PROCESSED:
-            return state.progress.steps_completed
-        case TrialSortBy.RESTARTS:
-            return state.restarts
-        case TrialSortBy.BEST_VALIDATION_METRIC | TrialSortBy.LATEST_VALIDATION_METRIC:
-            return _validation(trial, newest=sort_by is TrialSortBy.LATEST_VALIDATION_METRIC)
-        case _:
-            return trial.number
+    if sort_by in {TrialSortBy.BEST_VALIDATION_METRIC, TrialSortBy.LATEST_VALIDATION_METRIC}:
+        return _validation(trial, newest=sort_by is TrialSortBy.LATEST_VALIDATION_METRIC)
+    values = {
+        TrialSortBy.START_TIME: begun,
+        TrialSortBy.END_TIME: ended,
+        TrialSortBy.DURATION: None if begun is None or ended is None else ended - begun,
+        TrialSortBy.STATE: state.state,
+        TrialSortBy.BATCHES_PROCESSED: state.progress.steps_completed,
+        TrialSortBy.RESTARTS: state.restarts,
+    }
+    return values.get(sort_by, trial.number)
 
 
 def _validation(trial: Trial, *, newest: bool) -> float | None:
