@@ -18,7 +18,7 @@ from detbuild.cli.session import Session, pass_session
 def delete(session: Session, /, *, experiment_ids: tuple[int, ...], yes: bool, force: bool) -> None:
     """Delete experiments that have ended, with their checkpoints wherever they are stored.
 
-    What a crash cuts short is finished by the next delete, resume or list. The image stays: another may use it.
+    What a crash cuts short is finished by the next delete, resume or list. Images stay: others may use them.
     """
     from detbuild.controller.deletion import delete as delete_one
     from detbuild.store.home import Home

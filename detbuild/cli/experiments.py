@@ -95,7 +95,7 @@ def describe(
 
     With --json: the keys of `detbuild list --json`, and "description", "notes", "image", "tag",
     "context_dir", "host", "version" and "trials", each with its "validations", "checkpoints" and "runs", with
-    --metrics "measurements" too; a list of these when several IDs are given. With --csv: a table of each kind.
+    --metrics "measurements" too; a list of these for several IDs. With --csv: a table of each kind.
     """
     from detbuild.cli import documents, listing
     from detbuild.cli.exports import export, metrics_table

@@ -21,6 +21,9 @@ def create_body(spec: ContainerSpec) -> Json:
         "Image": spec.image,
         "Cmd": list(spec.command) or None,  # None: the image's own
         "Entrypoint": list(spec.entrypoint) or None,
+        "OpenStdin": spec.stdin,
+        "StdinOnce": spec.stdin,
+        "Tty": spec.terminal,
         "Env": [f"{key}={value}" for key, value in spec.env.items()],
         "User": spec.user,
         "Labels": dict(spec.labels),

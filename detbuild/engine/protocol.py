@@ -50,6 +50,8 @@ class ContainerSpec:
     network: str = "bridge"
     pids_limit: int = 4096
     tmpfs: tuple[str, ...] = ()
+    stdin: bool = False  # open for whoever attaches first, closed when they leave
+    terminal: bool = False
     stop_timeout: int = 3600  # seconds between SIGTERM and SIGKILL when the engine stops the container
     labels: Mapping[str, str] = field(default_factory=dict)
 
