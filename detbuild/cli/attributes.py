@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @experiments_argument
 @pass_session
 def archive(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
-    """Leave experiments out of `detbuild list`; `detbuild list --all` shows them."""
+    """Leave experiments out of the list; `detbuild list --all` shows them."""
     _archive(session, experiment_ids, archived=True)
 
 
@@ -30,7 +30,7 @@ def archive(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
 @experiments_argument
 @pass_session
 def unarchive(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
-    """Put experiments back into `detbuild list`."""
+    """Put experiments back into the list."""
     _archive(session, experiment_ids, archived=False)
 
 
@@ -99,9 +99,27 @@ def set_priority(session: Session, /, *, experiment_id: int, priority: int) -> N
 
 @click.command("gc-policy", cls=Command)
 @experiment_argument
-@click.option("--save-experiment-best", type=click.IntRange(min=0), required=True, metavar="N")
-@click.option("--save-trial-best", type=click.IntRange(min=0), required=True, metavar="N")
-@click.option("--save-trial-latest", type=click.IntRange(min=0), required=True, metavar="N")
+@click.option(
+    "--save-experiment-best",
+    type=click.IntRange(min=0),
+    required=True,
+    metavar="N",
+    help="The best of the experiment.",
+)
+@click.option(
+    "--save-trial-best",
+    type=click.IntRange(min=0),
+    required=True,
+    metavar="N",
+    help="The best of each trial.",
+)
+@click.option(
+    "--save-trial-latest",
+    type=click.IntRange(min=0),
+    required=True,
+    metavar="N",
+    help="The newest of each trial.",
+)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask: checkpoints may be removed at once.")
 @pass_session
 def set_gc_policy(

@@ -37,7 +37,7 @@ LABEL = Noun(
 COMMANDS: dict[str, Verb | Noun] = {
     "create": Verb("detbuild.cli.create:create", "Build an image of a model directory and train in it."),
     "list": Verb("detbuild.cli.experiments:list_", "List experiments."),
-    "describe": Verb("detbuild.cli.experiments:describe", "Show one experiment: runs, metrics, checkpoints."),
+    "describe": Verb("detbuild.cli.experiments:describe", "Show experiments: runs, metrics, checkpoints."),
     "logs": Verb("detbuild.cli.logs:logs", "Write out what a trial wrote to stdout and stderr."),
     "wait": Verb("detbuild.cli.experiments:wait", "Wait until an experiment has ended."),
     "cancel": Verb("detbuild.cli.experiments:cancel", "Stop an experiment after a last checkpoint."),
@@ -47,7 +47,9 @@ COMMANDS: dict[str, Verb | Noun] = {
     "unarchive": Verb("detbuild.cli.attributes:unarchive", "Put experiments back into the list."),
     "set": SET,
     "label": LABEL,
-    "delete": Verb("detbuild.cli.deletion:delete", "Delete experiments with their checkpoints."),
+    "delete": Verb(
+        "detbuild.cli.deletion:delete", "Delete experiments that have ended, with their checkpoints."
+    ),
     "checkpoint": Noun(
         "List, describe and download checkpoints.",
         {

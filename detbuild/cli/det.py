@@ -61,7 +61,7 @@ EXPERIMENT = Noun(
         "unpause": "`detbuild resume ID` takes up an experiment whose controller is gone",
         "continue": "`searcher.source_checkpoint_uuid` starts another experiment from its weights",
         "move": _NO_PROJECTS,
-        "delete-tb-files": "TensorBoard files lie in the folders of the runs; `detbuild delete ID` removes them",
+        "delete-tb-files": "TensorBoard files lie in the folders of runs; `detbuild delete ID` removes them",
     },
 )
 TRIAL = Noun(

@@ -24,12 +24,14 @@ Document = dict[str, object]
 def experiment(summary: Summary, folder: ExperimentFolder) -> Document:
     """One element of `detbuild list --json`."""
     from detbuild.store.attributes import read_attributes
+    from detbuild.store.deleting import is_deleting
 
     changed = read_attributes(folder.path)
     labels = summary.labels if changed.labels is None else changed.labels
     return {
         **asdict(summary),
         "name": changed.name or summary.name,
+        "state": "DELETING" if is_deleting(folder) else summary.state,
         "metric": summary.metric or None,
         "labels": list(labels),
         "archived": changed.archived,

@@ -119,12 +119,17 @@ def describe(
 
 def _finish_deletions(session: Session) -> None:
     """What a crash left of a deletion is finished by whoever comes next."""
+    from detbuild.store.deleting import begun_deletions
+    from detbuild.store.home import Home
+
+    home = Home.open(session.home)
+    if not any(begun_deletions(home)):
+        return
     from detbuild.cli.views import no_output
     from detbuild.controller.deletion import finish_deletions
     from detbuild.events import Warned
-    from detbuild.store.home import Home
 
-    for error in finish_deletions(Home.open(session.home)):
+    for error in finish_deletions(home):
         no_output(Warned(f"a deletion is not finished yet: {error}", error.mend))
 
 

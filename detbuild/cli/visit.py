@@ -44,8 +44,8 @@ def shell(session: Session, /, *, trial: tuple[int, int], slots: int | None) -> 
 def run(session: Session, /, *, trial: tuple[int, int], command: tuple[str, ...], slots: int | None) -> int:
     """Run a command in the image of an experiment: `detbuild run 3 -- python3 evaluate.py`.
 
-    It has the user, mounts and GPUs of the experiment and starts in the context directory. The exit code is the
-    command's own.
+    It has the user, mounts and GPUs of the experiment and starts in the context directory. The exit code is
+    that of the command.
     """
     return _visit(session, trial, command, slots)
 

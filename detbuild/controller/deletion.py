@@ -14,13 +14,14 @@ from __future__ import annotations
 import json
 import shutil
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from detbuild.checkpoint.find import checkpoints_of
 from detbuild.controller.lease import lease
 from detbuild.errors import ConfigError, DetbuildError, EngineError, LeaseError
 from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL
-from detbuild.store.files import alone, file_errors, sync_directory, write_synced
+from detbuild.store.deleting import begun_deletions, hidden_name, intend_deletion
+from detbuild.store.files import alone, file_errors, sync_directory
 from detbuild.store.registry import registered
 from detbuild.store.state import fold
 from detbuild.store.storage import storage_of
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from detbuild.engine.protocol import Engine
     from detbuild.store.folder import ExperimentFolder
     from detbuild.store.home import Home
-
-INTENT: Final = "deleting"
-_HIDDEN: Final = ".deleted-"
 
 
 def delete(home: Home, experiment_id: int, connect: Callable[[], Engine], *, force: bool = False) -> None:
@@ -64,36 +62,38 @@ def delete(home: Home, experiment_id: int, connect: Callable[[], Engine], *, for
         if not force:
             _refuse_needed(home, folder)
         _remove_containers(home, folder, connect, force=force)
-        write_synced(folder.path / INTENT, b"")
+        intend_deletion(folder)
         _finish(home, folder)
-
-
-def is_deleting(folder: ExperimentFolder) -> bool:
-    """Whether the experiment is being deleted: nobody may take it up again."""
-    return (folder.path / INTENT).exists()
 
 
 def finish_deletions(home: Home) -> tuple[DetbuildError, ...]:
     """Finish what was begun and is nobody's now; return what went wrong, for another try later."""
-    failed: list[DetbuildError] = []
-    for number in home.ids():
-        folder = home.folder(number)
-        if is_deleting(folder):
-            try:
-                with lease(folder.lock_file, patience=0):
-                    _finish(home, folder)
-            except LeaseError:
-                continue  # somebody else is at it
-            except DetbuildError as error:
-                failed.append(error)
-    for hidden in home.experiments.glob(f"{_HIDDEN}*"):
-        shutil.rmtree(hidden, ignore_errors=True)
-    return tuple(failed)
+    marked, hidden = begun_deletions(home)
+    troubles = [_tried(home, folder) for folder in marked] + [_removed(path) for path in hidden]
+    return tuple(trouble for trouble in troubles if trouble is not None)
+
+
+def _tried(home: Home, folder: ExperimentFolder) -> DetbuildError | None:
+    try:
+        with lease(folder.lock_file, patience=0):
+            _finish(home, folder)
+    except LeaseError:
+        return None  # somebody else is at it
+    except DetbuildError as error:
+        return error
+    return None
+
+
+def _removed(directory: Path) -> DetbuildError | None:
+    shutil.rmtree(directory, ignore_errors=True)
+    if not directory.exists():
+        return None
+    return EngineError(f"{directory} cannot be removed", mend="remove it by hand")
 
 
 def _finish(home: Home, folder: ExperimentFolder) -> None:
     _remove_checkpoints(folder)
-    hidden = home.experiments / f"{_HIDDEN}{folder.id}"
+    hidden = hidden_name(home, folder)
     with alone(home.experiments / ".retired.lock"):
         home.retire(folder.id)
     with file_errors(folder.path):

@@ -1,4 +1,4 @@
-"""Creates the container of `detbuild shell` and `detbuild run`: its GPUs are nobody else's while it is there."""
+"""Creates the container of `detbuild shell` and `run`: its GPUs are nobody else's while it is there."""
 
 from __future__ import annotations
 

@@ -56,12 +56,14 @@ class Experiment:
         """Look again at everything that changes."""
         with _host.found():
             from detbuild.store.attributes import read_attributes
+            from detbuild.store.deleting import is_deleting
             from detbuild.store.submitted import config_of
             from determined.experimental.client._read import experiment_state
 
             state = experiment_state(self._folder)
             self.config: dict[str, Any] = config_of(self._folder).masked()
-            self.state = ExperimentState(f"STATE_{state.state}")
+            name = "DELETING" if is_deleting(self._folder) else state.state
+            self.state = ExperimentState(f"STATE_{name}")
             self._put(read_attributes(self._folder.path))
 
     def _put(self, attributes: Attributes) -> None:
