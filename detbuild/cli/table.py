@@ -31,7 +31,7 @@ def show_json(value: object) -> None:
 def csv_text(rows: Sequence[Row]) -> str:
     """Rows as CSV under the names that `--json` has for their values; those inside a map have dotted names.
 
-    Text that a spreadsheet would take for a formula gets an apostrophe in front.
+    Text that a spreadsheet would take for a formula gets an apostrophe in front; control characters are escaped.
     """
     flat = [dict(_flat(row)) for row in rows]
     names = list(dict.fromkeys(name for row in flat for name in row))
@@ -59,7 +59,9 @@ def _safe(value: object) -> str:
     if value is None or isinstance(value, (bool, int, float)):
         return "" if value is None else str(value)
     text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    if text.startswith(_FORMULA):
+        text = f"'{text}"
+    return "\n".join(visible(line) for line in text.split("\n"))  # a terminal may be where it goes
 
 
 def show_table(rows: Sequence[Row], columns: Columns, *, empty: str) -> None:
