@@ -31,7 +31,7 @@ def show_json(value: object) -> None:
 def csv_text(rows: Sequence[Row]) -> str:
     """Rows as CSV under the names that `--json` has for their values; those inside a map have dotted names.
 
-    Text that a spreadsheet would take for a formula gets an apostrophe in front; control characters are escaped.
+    Text that a spreadsheet would take for a formula gets an apostrophe in front; controls are escaped.
     """
     flat = [dict(_flat(row)) for row in rows]
     names = list(dict.fromkeys(name for row in flat for name in row))
