@@ -7,7 +7,7 @@ from tests.fakes import run_for_ever
 
 
 @pytest.fixture
-def docker(shell, tmp_path):
+def docker(shell, tmp_path, monkeypatch):
     """A `docker` command that says what it was asked and ends with 3."""
     program = tmp_path / "bin" / "docker"
     program.parent.mkdir()
@@ -15,6 +15,7 @@ def docker(shell, tmp_path):
     program.chmod(0o755)
     shell.environ["PATH"] = f"{program.parent}:/usr/bin:/bin"
     shell.engine.program = run_for_ever
+    monkeypatch.setattr("detbuild.controller.visit.nvidia_smi", lambda: "")
     shell.engine.images["sha256:" + "a" * 64] = shell.engine.images[shell.engine.add_image("x:1")]
     created = []
     create = shell.engine.create
