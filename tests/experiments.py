@@ -1,4 +1,4 @@
-"""Experiments as their files, made without an engine: what a test needs of trials, reports and checkpoints."""
+"""Experiments as their files, made without an engine: trials, what they reported, their checkpoints."""
 
 from __future__ import annotations
 

@@ -145,9 +145,9 @@ def _created(row: Row) -> str:
 
 @click.command(cls=Command)
 @experiment_argument
-@click.option("--polling-interval", type=float, hidden=True, help="Of no effect: an end is seen at once.")
+@click.option("--polling-interval", type=float, hidden=True, expose_value=False)  # an end is seen at once
 @pass_session
-def wait(session: Session, /, *, experiment_id: int, polling_interval: float | None) -> int:  # noqa: ARG001
+def wait(session: Session, /, *, experiment_id: int) -> int:
     """Wait until an experiment has ended.
 
     Exit code 0 when it completed, 6 when it ended in error, 7 when it was cancelled or killed.

@@ -9,8 +9,8 @@ from detbuild.cli.det import det
 from detbuild.cli.group import LazyGroup
 
 VERBS = {
-    "experiment": "create list describe config logs wait pause activate unpause cancel kill archive unarchive delete"
-    " continue download download-model-def list-trials lt list-checkpoints lc label set move delete-tb-files",
+    "experiment": "create list describe config logs wait pause activate unpause cancel kill archive unarchive"
+    " delete continue download download-model-def list-trials lt list-checkpoints lc label set move delete-tb-files",
     "experiment set": "name description gc-policy max-slots weight priority log-retention",
     "experiment label": "add remove",
     "trial": "describe download logs kill support-bundle set",
@@ -26,9 +26,8 @@ VERBS = {
     "deploy": "local",
     "preview-search": "",
     "version": "",
-    **dict.fromkeys(
-        "master agent slot user workspace project resources dev rbac user-group resource-pool".split(), ""
-    ),
+    **dict.fromkeys(("master", "agent", "slot", "user", "workspace", "project", "resources"), ""),
+    **dict.fromkeys(("dev", "rbac", "user-group", "resource-pool"), ""),
 }
 ALIASES = {
     "e": "experiment",

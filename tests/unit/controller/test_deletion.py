@@ -1,4 +1,4 @@
-"""Deleting an experiment: what is refused, what goes, and that a crash anywhere is finished by the next one."""
+"""Deleting an experiment: what is refused, what goes, and that a crash anywhere is finished later."""
 
 from __future__ import annotations
 
@@ -130,13 +130,15 @@ def prepared(tmp_path):
 
 
 def counting(monkeypatch, effects):
+    def counted(name, real):
+        def call(*args, **options):
+            with effects(name):
+                return real(*args, **options)
+
+        return call
+
     for name in EFFECTS:
-
-        def call(*args, _real=getattr(os, name), _name=name, **options):
-            with effects(_name):
-                return _real(*args, **options)
-
-        monkeypatch.setattr(os, name, call)
+        monkeypatch.setattr(os, name, counted(name, getattr(os, name)))
 
 
 def effects_of_one_deletion(tmp_path, monkeypatch):

@@ -25,6 +25,11 @@ def create(
     config: Config, model_dir: str | Path, includes: Iterable[str | Path], template: str | None
 ) -> int:
     """Build the image and submit; return the experiment's id."""
+    if template is not None:
+        raise ConfigError(
+            f"template {template} was not used: configs are not laid over templates yet",
+            mend=f"write what `detbuild template describe {template}` prints into the config",
+        )
     if not model_dir:
         raise ConfigError(
             "model_dir is required", mend='give the directory of your code, for example model_dir="."'

@@ -250,6 +250,31 @@ def test_lines_of_a_trial_are_chosen_as_on_the_command_line(search):
         list(trial.iter_logs(follow=True, tail=1))
 
 
+def test_older_names_of_determineds_methods_lead_to_the_same(search):
+    trial = client.get_trial("1/1")
+    assert [one.id for one in client.get_experiment(1).get_trials()] == ["1/1", "1/2", "1/3"]
+    assert [one.uuid for one in trial.get_checkpoints()] == [one.uuid for one in trial.list_checkpoints()]
+    assert len(list(trial.stream_metrics("validation"))) == 2
+
+
+STATES = (
+    "PAUSED QUEUED PULLING STARTING RUNNING ACTIVE STOPPING_COMPLETED STOPPING_CANCELED STOPPING_ERROR"
+    " STOPPING_KILLED COMPLETED CANCELED ERROR DELETING DELETED DELETE_FAILED UNSPECIFIED"
+)
+
+
+def test_states_have_determineds_names_and_a_strange_one_is_unspecified():
+    assert {state.name for state in ExperimentState} == set(STATES.split())
+    assert {state.name for state in TrialState} == set(STATES.split()) - {
+        "DELETING",
+        "DELETED",
+        "DELETE_FAILED",
+    }
+    for kind in (ExperimentState, TrialState, CheckpointState):
+        assert kind("STATE_OF_THE_ART").name == "UNSPECIFIED"
+        assert all(state.value == f"STATE_{state.name}" for state in kind)
+
+
 # checkpoints
 
 
