@@ -127,14 +127,22 @@ COMMAND = Noun(
     {name: COMMANDS["run"] for name in ("run",) if "run" in COMMANDS},
     elsewhere=dict.fromkeys(_TASK_VERBS, _KILL),
 )
-TENSORBOARD = "`detbuild describe ID` names the folder of the runs; point tensorboard at it"
+SLOT = Noun("Show the slots of this host.", {"list": COMMANDS["slots"]} if "slots" in COMMANDS else {})
+_TENSORBOARD = "`detbuild describe ID` names the folder of the runs; point tensorboard at it"
+TENSORBOARD = Noun(
+    "Look at what was measured, in TensorBoard.",
+    {"start": COMMANDS["tensorboard"]} if "tensorboard" in COMMANDS else {},
+    elsewhere=dict.fromkeys(_TASK_VERBS, "Ctrl-C ends what `start` has started"),
+)
 
 det = LazyGroup(
     {
         "experiment": EXPERIMENT,
         "trial": TRIAL,
         "checkpoint": CHECKPOINT,
-        **_optional("model", "template", "preview-search", "tensorboard"),
+        **_optional("model", "template", "preview-search"),
+        **({"tensorboard": TENSORBOARD} if TENSORBOARD.verbs else {}),
+        **({"slot": SLOT} if SLOT.verbs else {}),
         "job": JOB,
         "task": TASK,
         **({"shell": SHELL, "command": COMMAND} if "shell" in COMMANDS else {}),
@@ -147,6 +155,7 @@ det = LazyGroup(
         "m": "model",
         "tpl": "template",
         "j": "job",
+        "s": "slot",
         "cmd": "command",
     },
     elsewhere={
@@ -156,7 +165,7 @@ det = LazyGroup(
         **dict.fromkeys(("workspace", "w", "project", "p"), _NO_PROJECTS),
         **dict.fromkeys(("deploy", "d", "deploy-local"), _NOTHING_TO_DEPLOY),
         "preview-search": "the searcher `single` has one trial; there is nothing to preview",
-        "tensorboard": TENSORBOARD,
+        "tensorboard": _TENSORBOARD,
         **dict.fromkeys(("notebook", "nb"), _NO_NOTEBOOKS),
         **dict.fromkeys(
             ("shell", "command", "cmd"), "`docker run -it IMAGE` opens the image of an experiment"

@@ -10,7 +10,8 @@ from detbuild.cli.group import LazyGroup
 
 VERBS = {
     "experiment": "create list describe config logs wait pause activate unpause cancel kill archive unarchive"
-    " delete continue download download-model-def list-trials lt list-checkpoints lc label set move delete-tb-files",
+    " delete continue download download-model-def list-trials lt list-checkpoints lc label set move"
+    " delete-tb-files",
     "experiment set": "name description gc-policy max-slots weight priority log-retention",
     "experiment label": "add remove",
     "trial": "describe download logs kill support-bundle set",

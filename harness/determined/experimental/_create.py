@@ -43,7 +43,7 @@ def create(  # noqa: PLR0917  (Determined's own signature)
         master_url: Of no meaning here: there is no server.
 
     Returns:
-        The experiment's id; None for a local test, as in Determined.
+        The experiment's id, which `client.get_experiment` takes; None for a local test, as in Determined.
 
     Raises:
         DetbuildError: A stage failed; each has its own message. A script ends with exit code 1 then.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from determined.experimental._say import note_ignored
 from determined.experimental.client import _host
@@ -57,22 +58,32 @@ class Experiment:
         with _host.found():
             from detbuild.store.attributes import read_attributes
             from detbuild.store.deleting import is_deleting
-            from detbuild.store.submitted import config_of
             from determined.experimental.client._read import experiment_state
 
             state = experiment_state(self._folder)
-            self.config: dict[str, Any] = config_of(self._folder).masked()
             name = "DELETING" if is_deleting(self._folder) else state.state
             self.state = ExperimentState(f"STATE_{name}")
             self._put(read_attributes(self._folder.path))
+        self.__dict__.pop("config", None)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        with _host.explained():
+            from detbuild.store.submitted import config_of
+
+            return config_of(self._folder).masked()
+
+    @property
+    def description(self) -> str:
+        changed = self._described
+        return self.config.get("description") or "" if changed is None else changed
 
     def _put(self, attributes: Attributes) -> None:
         header = self._folder.header()
         self.name: str = header.name
         self.labels: set[str] = set(header.labels)
         self.archived: bool = attributes.archived
-        submitted = self.config.get("description")
-        self.description: str = submitted or "" if attributes.description is None else attributes.description
+        self._described = attributes.description
         self.notes: str = attributes.notes or ""
 
     @property
@@ -225,7 +236,7 @@ class Experiment:
         """Stop it at once; what it trained since its last checkpoint is lost."""
         self._ask("kill")
 
-    def _ask(self, verb: str) -> None:
+    def _ask(self, verb: Literal["kill", "cancel", "pause", "activate"]) -> None:
         with _host.explained():
             from determined.experimental.client._requests import ask
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from detbuild.controller.attend import request, resume_one
 from detbuild.controller.lease import holder
@@ -18,7 +18,7 @@ _ABSENT = 3.0  # seconds without a controller after which a new one is started
 _STARTS = 3  # how often that is tried before it is taken for a defect
 
 
-def ask(experiment_id: int, verb: str) -> None:
+def ask(experiment_id: int, verb: Literal["kill", "cancel", "pause", "activate"]) -> None:
     """Ask for `verb`; nothing happens when the experiment has ended."""
     with _host.found():
         request(_host.home(), experiment_id, verb)
