@@ -60,6 +60,7 @@ def support_bundle(session: Session, /, *, trial: tuple[int, int], directory: Pa
 
 
 def _files(folder: ExperimentFolder, trial: TrialState) -> Iterator[tuple[str, bytes]]:
+    from detbuild.checkpoint.find import checkpoints_of
     from detbuild.cli import documents
     from detbuild.store.reading import open_written
     from detbuild.store.submitted import config_of
@@ -67,7 +68,8 @@ def _files(folder: ExperimentFolder, trial: TrialState) -> Iterator[tuple[str, b
 
     yield "version.json", _json({"detbuild": __version__})
     yield "config.json", _json(config_of(folder).masked())
-    yield "trial.json", _json(documents.trial(trial, folder))
+    own = [one for one in checkpoints_of(folder) if one.trial_id == trial.id]
+    yield "trial.json", _json(documents.trial(trial, folder, own))
     wanted = [folder.path / name for name in _PLAIN]
     wanted += [folder.run(trial.id, run.run).path / name for run in trial.runs for name in _OF_RUN]
     for path in wanted:

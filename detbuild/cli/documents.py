@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from detbuild.store.index import summarize
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from detbuild.checkpoint.find import Found
     from detbuild.store.folder import ExperimentFolder
     from detbuild.store.index import Summary
@@ -50,7 +52,7 @@ def described(state: ExperimentState, folder: ExperimentFolder, *, metrics: bool
         "context_dir": header.context_dir,
         "host": header.host,
         "version": header.version,
-        "trials": [trial(one, folder, metrics=metrics) for one in state.trials.values()],
+        "trials": trials(state, folder, metrics=metrics),
     }
 
 
@@ -65,9 +67,20 @@ def _words(folder: ExperimentFolder) -> Document:
     return {"description": description, "notes": changed.notes or ""}
 
 
-def trial(state: TrialState, folder: ExperimentFolder, *, metrics: bool = False) -> Document:
-    """One trial, with its runs, validations and checkpoints; with `metrics` all that it has measured, too."""
+def trials(state: ExperimentState, folder: ExperimentFolder, *, metrics: bool = False) -> list[Document]:
+    """The answer of `det experiment list-trials --json`; checkpoints are looked for once, for all of them."""
     from detbuild.checkpoint.find import checkpoints_of
+
+    found: dict[int, list[Found]] = {}
+    for one in checkpoints_of(folder):
+        found.setdefault(one.trial_id, []).append(one)
+    return [trial(one, folder, found.get(one.id, ()), metrics=metrics) for one in state.trials.values()]
+
+
+def trial(
+    state: TrialState, folder: ExperimentFolder, checkpoints: Iterable[Found], *, metrics: bool = False
+) -> Document:
+    """One trial, with its runs, validations and checkpoints; with `metrics` all that it has measured, too."""
     from detbuild.store.measured import measurements
 
     progress = state.progress
@@ -89,7 +102,7 @@ def trial(state: TrialState, folder: ExperimentFolder, *, metrics: bool = False)
         "best": _validation(progress.best),
         "training": dict(progress.training.metrics) if progress.training else None,
         "validations": [_validation(one) for one in progress.validations],
-        "checkpoints": [checkpoint(one) for one in checkpoints_of(folder) if one.trial_id == state.id],
+        "checkpoints": [checkpoint(one) for one in checkpoints],
         "runs": [_run(one, state.id, folder) for one in state.runs],
     }
 

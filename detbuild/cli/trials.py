@@ -33,7 +33,7 @@ def list_(session: Session, /, *, experiment_id: int, as_json: bool, as_csv: boo
     from detbuild.cli.exports import tables_of
 
     state, folder = listing.experiment(session.home, experiment_id)
-    rows = [documents.trial(trial, folder) for trial in state.trials.values()]
+    rows = documents.trials(state, folder)
     if as_json:
         show_json(rows)
     elif as_csv:
@@ -74,6 +74,7 @@ def describe(
     as under "trials" of `detbuild describe --json`, with "measurements" and "metrics_summary" when they are
     asked for. With --csv: what it has measured.
     """
+    from detbuild.checkpoint.find import checkpoints_of
     from detbuild.cli import documents, listing
     from detbuild.cli.exports import metrics_table, summary_table
     from detbuild.cli.pages import trial_lines
@@ -85,7 +86,8 @@ def describe(
         show_csv(listing.measurements(state, folder))
     elif as_json:
         more = {"metrics_summary": figures} if summarized else {}
-        show_json({**documents.trial(state, folder, metrics=metrics), **more})
+        own = [one for one in checkpoints_of(folder) if one.trial_id == state.id]
+        show_json({**documents.trial(state, folder, own, metrics=metrics), **more})
     else:
         click.echo("\n".join(trial_lines(state, folder)))
         if metrics:
