@@ -109,6 +109,28 @@ _.tensorboard_mode
 _.trial_count
 _.use_gpu
 
+# States, orders and levels of the client, and its methods that tests call by name.
+_.ACTIVE
+_.ASCENDING
+_.CHECKPOINT_COUNT
+_.DELETE_FAILED
+_.DELETING
+_.DIRECT
+_.MASTER
+_.NUM_TRIALS
+_.PARTIALLY_DELETED
+_.PULLING
+_.QUEUED
+_.STARTING
+_.STOPPING_CANCELED
+_.STOPPING_COMPLETED
+_.STOPPING_ERROR
+_.STOPPING_KILLED
+_.TRACE
+_._missing_
+_.activate
+_.cancel
+
 # Hooks of http.server and attributes that tests give to their own classes.
 _.build_model
 _.closed

@@ -40,6 +40,22 @@ trial_argument = click.argument(
 experiment_argument = click.argument(
     "experiment_id", metavar="ID", type=click.IntRange(min=1), shell_complete=complete_ids
 )
+
+
+def _numbers(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[int, ...]:
+    """`1 2 3`, `1,2,3` and `1-3` are the same."""
+    found: list[int] = []
+    for value in ",".join(values).split(","):
+        first, dash, last = value.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise click.BadParameter(f"{value!r} is no number of an experiment; write 3, 3,4 or 3-5")
+        found += range(int(first), int(last if dash else first) + 1)
+    return tuple(dict.fromkeys(found))
+
+
+experiments_argument = click.argument(
+    "experiment_ids", metavar="ID...", nargs=-1, required=True, callback=_numbers, shell_complete=complete_ids
+)
 config_argument = click.argument(
     "config", metavar="CONFIG", type=click.Path(path_type=Path), shell_complete=None
 )

@@ -13,10 +13,31 @@ Exit codes:
   4  engine or infrastructure    130  Ctrl-C
 """
 
+SET = Noun(
+    "Change an experiment after its submission.",
+    {
+        "name": Verb("detbuild.cli.attributes:set_name", "Give it another name."),
+        "description": Verb("detbuild.cli.attributes:set_description", "Describe it anew."),
+        "notes": Verb("detbuild.cli.attributes:set_notes", "Write notes about it."),
+        "max-slots": Verb("detbuild.cli.attributes:set_max_slots", "Limit the slots that it uses at a time."),
+        "weight": Verb("detbuild.cli.attributes:set_weight", "Set its share beside others that wait."),
+        "priority": Verb("detbuild.cli.attributes:set_priority", "Set its priority, 1 to 99, lowest first."),
+        "gc-policy": Verb("detbuild.cli.attributes:set_gc_policy", "Set how many checkpoints are kept."),
+    },
+    elsewhere={"log-retention": "logs stay until `detbuild delete ID`"},
+)
+LABEL = Noun(
+    "Add or remove a label of an experiment.",
+    {
+        "add": Verb("detbuild.cli.attributes:label_add", "Add a label."),
+        "remove": Verb("detbuild.cli.attributes:label_remove", "Remove a label."),
+    },
+)
+
 COMMANDS: dict[str, Verb | Noun] = {
     "create": Verb("detbuild.cli.create:create", "Build an image of a model directory and train in it."),
     "list": Verb("detbuild.cli.experiments:list_", "List experiments."),
-    "describe": Verb("detbuild.cli.experiments:describe", "Show one experiment: runs, metrics, checkpoints."),
+    "describe": Verb("detbuild.cli.experiments:describe", "Show experiments: runs, metrics, checkpoints."),
     "logs": Verb("detbuild.cli.logs:logs", "Write out what a trial wrote to stdout and stderr."),
     "report": Verb("detbuild.cli.report:report", "Write one page with all there is to see of experiments."),
     "tensorboard": Verb("detbuild.cli.tensorboard:tensorboard", "Show an experiment in TensorBoard."),
@@ -32,6 +53,13 @@ COMMANDS: dict[str, Verb | Noun] = {
     "slots": Verb(
         "detbuild.cli.slots:slots", "Show who has which GPU or CPU place of this host, and who waits."
     ),
+    "archive": Verb("detbuild.cli.attributes:archive", "Leave experiments out of the list."),
+    "unarchive": Verb("detbuild.cli.attributes:unarchive", "Put experiments back into the list."),
+    "set": SET,
+    "label": LABEL,
+    "delete": Verb(
+        "detbuild.cli.deletion:delete", "Delete experiments that have ended, with their checkpoints."
+    ),
     "checkpoint": Noun(
         "List, describe and download checkpoints.",
         {
@@ -41,6 +69,30 @@ COMMANDS: dict[str, Verb | Noun] = {
                 "detbuild.cli.checkpoints:download", "Copy a checkpoint, verified, into a directory."
             ),
         },
+    ),
+    "model": Noun(
+        "Register checkpoints as versions of models.",
+        {
+            "create": Verb("detbuild.cli.models:create", "Put a new model into the registry."),
+            "list": Verb("detbuild.cli.models:list_", "List the models."),
+            "describe": Verb("detbuild.cli.models:describe", "Show a model and its versions."),
+            "register-version": Verb("detbuild.cli.models:register_version", "Register a checkpoint."),
+            "list-versions": Verb("detbuild.cli.models:list_versions", "List the versions of a model."),
+            "delete": Verb("detbuild.cli.models:delete", "Take a model or a version out of the registry."),
+        },
+        aliases={"ls": "list"},
+        elsewhere={"move": "there are no workspaces: a registry is one user's"},
+    ),
+    "template": Noun(
+        "Keep parts of configs under names.",
+        {
+            "create": Verb("detbuild.cli.templates:create", "Keep a part of a config as a new template."),
+            "set": Verb("detbuild.cli.templates:set_", "Put a template in the place of an older one."),
+            "describe": Verb("detbuild.cli.templates:describe", "Print a template."),
+            "list": Verb("detbuild.cli.templates:list_", "List the templates."),
+            "remove": Verb("detbuild.cli.templates:remove", "Remove a template."),
+        },
+        aliases={"ls": "list", "rm": "remove"},
     ),
     "context": Verb("detbuild.cli.context:context", "Show what of a directory goes into the image, and why."),
     "config": Noun(
@@ -72,6 +124,8 @@ COMMANDS: dict[str, Verb | Noun] = {
             "list": Verb("detbuild.cli.base:list_", "List the base images that detbuild knows."),
         },
     ),
+    "shell": Verb("detbuild.cli.visit:shell", "Open a shell in the image of an experiment."),
+    "run": Verb("detbuild.cli.visit:run", "Run a command in the image of an experiment."),
     "doctor": Verb("detbuild.cli.doctor.command:doctor", "Say what is missing on this host, and the mend."),
     "completion": Verb("detbuild.cli.completion:completion", "Print the completion script of a shell."),
 }

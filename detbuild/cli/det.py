@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
-from detbuild.cli.commands import COMMANDS, EXIT_CODES
+from typing import TYPE_CHECKING
+
+from detbuild.cli.commands import COMMANDS, EXIT_CODES, LABEL, SET
 from detbuild.cli.group import LazyGroup, Noun, Verb
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _NO_SERVER = "detbuild has no server; every command works on this host"
-_FILES = "experiments are folders; see `det experiment describe ID` for where"
+_NO_CLUSTER = "detbuild has no cluster; `detbuild doctor` shows this host, its engine and its GPUs"
+_NO_USERS = "detbuild knows no users but those of this host; each has a home of their own, $DETBUILD_HOME"
+_NO_PROJECTS = "experiments are grouped by labels: `det experiment label add ID LABEL`"
+_NOTHING_TO_DEPLOY = "there is nothing to deploy: Docker Engine is the runtime; `detbuild doctor` checks it"
+_NO_NOTEBOOKS = (
+    "run one with the experiment's image: `detbuild run ID -- COMMAND`, or give `create` a notebook"
+)
+_AS_EXPERIMENT = "a list under `entrypoint:` runs any command as an experiment; see `detbuild run`"
+_KILL = "Ctrl-C ends what `detbuild shell` and `detbuild run` have started"
+
+
+def _verbs(noun: str) -> Mapping[str, Verb | Noun]:
+    """What `detbuild NOUN` has, `det NOUN` has too."""
+    found = COMMANDS[noun]
+    return found.verbs if isinstance(found, Noun) else {}
+
+
+def _optional(*names: str) -> dict[str, Verb | Noun]:
+    return {name: COMMANDS[name] for name in names if name in COMMANDS}
+
 
 EXPERIMENT = Noun(
     "Create, watch and stop experiments.",
@@ -14,32 +38,26 @@ EXPERIMENT = Noun(
         "create": Verb("detbuild.cli.create:create", "Build an image of a model directory and train in it."),
         "list": Verb("detbuild.cli.experiments:list_", "List experiments."),
         "describe": Verb(
-            "detbuild.cli.experiments:describe", "Show one experiment: runs, metrics, checkpoints."
+            "detbuild.cli.experiments:describe", "Show experiments: runs, metrics, checkpoints."
         ),
         "config": Verb("detbuild.cli.config:config", "Print the config of an experiment."),
         "logs": Verb("detbuild.cli.logs:logs", "Write out what the trials wrote."),
         "wait": Verb("detbuild.cli.experiments:wait", "Wait until an experiment has ended."),
+        **_optional("pause", "activate"),
         "cancel": Verb("detbuild.cli.experiments:cancel", "Stop an experiment after a last checkpoint."),
         "kill": Verb("detbuild.cli.experiments:kill", "Stop an experiment at once."),
-        "pause": Verb("detbuild.cli.lifecycle:pause", "Stop an experiment after a checkpoint."),
-        "activate": Verb("detbuild.cli.lifecycle:activate", "Let a paused experiment go on."),
-        "continue": Verb(
-            "detbuild.cli.lifecycle:continue_", "Go on with an experiment that has ended or is paused."
-        ),
+        **_optional("continue", "archive", "unarchive", "delete"),
+        "download": Verb("detbuild.cli.downloads:download", "Copy the best checkpoints."),
+        "download-model-def": Verb("detbuild.cli.downloads:download_model_def", "Copy the code."),
         "list-trials": Verb("detbuild.cli.trials:list_", "List the trials of an experiment."),
-        "list-checkpoints": Verb("detbuild.cli.checkpoints:list_", "List the checkpoints of an experiment."),
+        "list-checkpoints": Verb("detbuild.cli.downloads:list_checkpoints", "List its checkpoints."),
+        "label": LABEL,
+        "set": SET,
     },
     aliases={"ls": "list", "lt": "list-trials", "lc": "list-checkpoints", "unpause": "activate"},
     elsewhere={
-        "delete": "remove the experiment's folder; `det experiment describe ID` names it",
-        "download": "`det experiment list-checkpoints ID`, then `det checkpoint download UUID`",
-        "download-model-def": "the code is in the image; `det experiment describe ID` names both",
-        "archive": _FILES,
-        "unarchive": _FILES,
-        "label": "write `labels:` into the experiment config",
-        "set": "write it into the experiment config",
-        "move": _FILES,
-        "delete-tb-files": _FILES,
+        "move": _NO_PROJECTS,
+        "delete-tb-files": "TensorBoard files lie in the folders of runs; `detbuild delete ID` removes them",
     },
 )
 TRIAL = Noun(
@@ -49,50 +67,105 @@ TRIAL = Noun(
         "logs": Verb("detbuild.cli.logs:trial_logs", "Write out what a trial wrote to stdout and stderr."),
         "kill": Verb("detbuild.cli.trials:kill", "Stop a trial at once."),
         "download": Verb("detbuild.cli.trials:download", "Copy the newest or best checkpoint of a trial."),
+        "support-bundle": Verb(
+            "detbuild.cli.bundle:support_bundle", "Pack what a report of a defect needs into one file."
+        ),
     },
     elsewhere={
         "list": "`det experiment list-trials ID`",
-        "support-bundle": "`detbuild doctor --json` and the experiment's folder hold all there is",
-        "set": "write it into the experiment config",
+        "set": "logs stay until `detbuild delete ID`",
     },
 )
 CHECKPOINT = Noun(
     "List, describe and download checkpoints.",
-    COMMANDS["checkpoint"].verbs if isinstance(COMMANDS["checkpoint"], Noun) else {},
+    _verbs("checkpoint"),
     elsewhere={
         "delete": "remove the checkpoint's folder; `det checkpoint describe UUID` names it",
         "rm": "remove the files; `det checkpoint describe UUID` names the folder",
     },
 )
-SLOTS = Verb("detbuild.cli.slots:slots", "Show who has which GPU or CPU place of this host, and who waits.")
+JOB = Noun(
+    "List what runs and what waits.",
+    {"list": Verb("detbuild.cli.jobs:jobs", "List the experiments that have not ended.")},
+    aliases={"ls": "list"},
+    elsewhere={
+        "update": "`det experiment set priority ID N` and `set weight ID W`",
+        "update-batch": "`det experiment set priority ID N` and `set weight ID W`",
+    },
+)
+TASK = Noun(
+    "List trials that have not ended; each is a task.",
+    {
+        "list": Verb("detbuild.cli.jobs:tasks", "List the trials that have not ended."),
+        "logs": Verb("detbuild.cli.logs:trial_logs", "Write out what a trial wrote to stdout and stderr."),
+        "kill": Verb("detbuild.cli.trials:kill", "Stop a trial at once."),
+    },
+    aliases={"ls": "list"},
+    elsewhere={
+        "create": _AS_EXPERIMENT,
+        "fork": _AS_EXPERIMENT,
+        "config": "`det experiment config ID`",
+        "pause": "`det experiment pause ID`",
+        "unpause": "`det experiment activate ID`",
+    },
+)
+_TASK_VERBS = ("list", "ls", "open", "logs", "kill", "config", "set")
+SHELL = Noun(
+    "Open a shell in the image of an experiment.",
+    {name: COMMANDS["shell"] for name in ("start", "open") if "shell" in COMMANDS},
+    elsewhere={
+        **dict.fromkeys(_TASK_VERBS, _KILL),
+        "show-ssh-command": "there is no SSH server in the way: `detbuild shell ID` opens the shell itself",
+    },
+)
+COMMAND = Noun(
+    "Run a command in the image of an experiment.",
+    {name: COMMANDS["run"] for name in ("run",) if "run" in COMMANDS},
+    elsewhere=dict.fromkeys(_TASK_VERBS, _KILL),
+)
+SLOT = Noun("Show the slots of this host.", {"list": COMMANDS["slots"]} if "slots" in COMMANDS else {})
+_TENSORBOARD = "`detbuild describe ID` names the folder of the runs; point tensorboard at it"
+TENSORBOARD = Noun(
+    "Look at what was measured, in TensorBoard.",
+    {"start": COMMANDS["tensorboard"]} if "tensorboard" in COMMANDS else {},
+    elsewhere=dict.fromkeys(_TASK_VERBS, "Ctrl-C ends what `start` has started"),
+)
 
 det = LazyGroup(
     {
         "experiment": EXPERIMENT,
         "trial": TRIAL,
         "checkpoint": CHECKPOINT,
-        "preview-search": Verb(
-            "detbuild.cli.preview:preview_search",
-            "Show how many trials the searcher of CONFIG trains, and how long.",
-        ),
-        "slot": Noun("Show the slots of this host.", {"list": SLOTS}),
-        "job": Noun("Show who waits for slots.", {"list": SLOTS}),
+        **_optional("model", "template", "preview-search"),
+        **({"tensorboard": TENSORBOARD} if TENSORBOARD.verbs else {}),
+        **({"slot": SLOT} if SLOT.verbs else {}),
+        "job": JOB,
+        "task": TASK,
+        **({"shell": SHELL, "command": COMMAND} if "shell" in COMMANDS else {}),
         "version": Verb("detbuild.cli.version:version", "Show versions of detbuild, Python and the engine."),
     },
-    aliases={"e": "experiment", "t": "trial", "c": "checkpoint", "s": "slot", "j": "job"},
+    aliases={
+        "e": "experiment",
+        "t": "trial",
+        "c": "checkpoint",
+        "m": "model",
+        "tpl": "template",
+        "j": "job",
+        "s": "slot",
+        "cmd": "command",
+    },
     elsewhere={
-        **dict.fromkeys(("master", "agent", "a", "user", "u", "auth", "rbac"), _NO_SERVER),
-        **dict.fromkeys(("deploy", "deploy-local", "resource-pool", "workspace", "project"), _NO_SERVER),
-        "template": "detbuild merges no templates; give `--config key=value`, or write it into the config",
-        "tpl": "detbuild merges no templates; give `--config key=value`, or write it into the config",
-        "task": "`det experiment list` shows all that runs",
-        "model": "there is no registry; `det checkpoint download UUID -o DIR` gives the files",
-        "m": "there is no registry; `det checkpoint download UUID -o DIR` gives the files",
-        "tensorboard": "`detbuild describe ID` names the folder of the runs; point tensorboard at it",
-        "notebook": "detbuild runs experiments only; `docker run -it IMAGE` opens the image of one",
-        "shell": "detbuild runs experiments only; `docker run -it IMAGE` opens the image of one",
-        "command": "detbuild runs experiments only; a list under `entrypoint:` runs any command",
-        "cmd": "detbuild runs experiments only; a list under `entrypoint:` runs any command",
+        **dict.fromkeys(("master", "dev", "oauth", "auth", "token"), _NO_SERVER),
+        **dict.fromkeys(("agent", "a", "slot", "s", "resources", "res", "resource-pool", "rp"), _NO_CLUSTER),
+        **dict.fromkeys(("user", "u", "rbac", "user-group", "ug"), _NO_USERS),
+        **dict.fromkeys(("workspace", "w", "project", "p"), _NO_PROJECTS),
+        **dict.fromkeys(("deploy", "d", "deploy-local"), _NOTHING_TO_DEPLOY),
+        "preview-search": "the searcher `single` has one trial; there is nothing to preview",
+        "tensorboard": _TENSORBOARD,
+        **dict.fromkeys(("notebook", "nb"), _NO_NOTEBOOKS),
+        **dict.fromkeys(
+            ("shell", "command", "cmd"), "`docker run -it IMAGE` opens the image of an experiment"
+        ),
     },
     help="Determined's words for detbuild.",
     epilog=EXIT_CODES,

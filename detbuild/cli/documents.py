@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 from detbuild.store.index import summarize
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from detbuild.checkpoint.find import Found
     from detbuild.store.folder import ExperimentFolder
     from detbuild.store.index import Summary
+    from detbuild.store.measured import Measurement
     from detbuild.store.state import ExperimentState, RunState, TrialState
     from determined._records import Validation
 
@@ -22,34 +25,70 @@ Document = dict[str, object]
 
 def experiment(summary: Summary, folder: ExperimentFolder) -> Document:
     """One element of `detbuild list --json`."""
+    from detbuild.store.attributes import read_attributes
+    from detbuild.store.deleting import is_deleting
+
+    changed = read_attributes(folder.path)
+    labels = summary.labels if changed.labels is None else changed.labels
     return {
         **asdict(summary),
+        "name": changed.name or summary.name,
+        "state": "DELETING" if is_deleting(folder) else summary.state,
         "metric": summary.metric or None,
-        "labels": list(summary.labels),
+        "labels": list(labels),
+        "archived": changed.archived,
         "folder": str(folder.path),
     }
 
 
-def described(state: ExperimentState, folder: ExperimentFolder) -> Document:
-    """The answer of `detbuild describe --json`."""
+def described(state: ExperimentState, folder: ExperimentFolder, *, metrics: bool = False) -> Document:
+    """The answer of `detbuild describe --json`, with `metrics` that of `--metrics`."""
     header = state.header
     return {
         **experiment(summarize(state), folder),
+        **_words(folder),
         "image": header.image or None,
         "tag": header.tag or None,
         "context_dir": header.context_dir,
         "host": header.host,
         "version": header.version,
-        "trials": [trial(one, folder) for one in state.trials.values()],
+        "trials": trials(state, folder, metrics=metrics),
     }
 
 
-def trial(state: TrialState, folder: ExperimentFolder) -> Document:
-    """One trial, with its runs, validations and checkpoints."""
+def _words(folder: ExperimentFolder) -> Document:
+    """What people wrote about the experiment."""
+    from detbuild.store.attributes import read_attributes
+    from detbuild.store.submitted import config_of
+
+    changed = read_attributes(folder.path)
+    submitted = config_of(folder).description or ""
+    description = submitted if changed.description is None else changed.description
+    return {"description": description, "notes": changed.notes or ""}
+
+
+def trials(state: ExperimentState, folder: ExperimentFolder, *, metrics: bool = False) -> list[Document]:
+    """The answer of `det experiment list-trials --json`; checkpoints are looked for once, for all of them."""
     from detbuild.checkpoint.find import checkpoints_of
 
+    found: dict[int, list[Found]] = {}
+    for one in checkpoints_of(folder):
+        found.setdefault(one.trial_id, []).append(one)
+    return [trial(one, folder, found.get(one.id, ()), metrics=metrics) for one in state.trials.values()]
+
+
+def trial(
+    state: TrialState, folder: ExperimentFolder, checkpoints: Iterable[Found], *, metrics: bool = False
+) -> Document:
+    """One trial, with its runs, validations and checkpoints; with `metrics` all that it has measured, too."""
+    from detbuild.store.measured import measurements
+
     progress = state.progress
+    measured = (
+        [measurement(one, folder.id, state.id) for one in measurements(folder, state)] if metrics else []
+    )
     return {
+        **({"measurements": measured} if metrics else {}),
         "id": state.id,
         "experiment_id": folder.id,
         "state": state.state,
@@ -63,7 +102,7 @@ def trial(state: TrialState, folder: ExperimentFolder) -> Document:
         "best": _validation(progress.best),
         "training": dict(progress.training.metrics) if progress.training else None,
         "validations": [_validation(one) for one in progress.validations],
-        "checkpoints": [checkpoint(one) for one in checkpoints_of(folder) if one.trial_id == state.id],
+        "checkpoints": [checkpoint(one) for one in checkpoints],
         "runs": [_run(one, state.id, folder) for one in state.runs],
     }
 
@@ -82,6 +121,19 @@ def checkpoint(found: Found) -> Document:
         "files": state.files,
         "metrics": dict(state.validation.metrics) if state.validation else None,
         "directory": str(found.directory) if found.directory else None,
+    }
+
+
+def measurement(found: Measurement, experiment_id: int, trial_id: int) -> Document:
+    """One element of "measurements" of `detbuild describe --metrics --json`."""
+    return {
+        "experiment_id": experiment_id,
+        "trial_id": trial_id,
+        "run": found.run,
+        "group": found.group,
+        "steps_completed": found.steps_completed,
+        "time": found.time,
+        "metrics": dict(found.metrics),
     }
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.arguments import complete_ids, experiment_argument
+from detbuild.cli.arguments import complete_ids, experiment_argument, experiments_argument
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
-from detbuild.cli.table import json_option, show_json, show_table
+from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table
 
 if TYPE_CHECKING:
     from detbuild.cli.table import Columns, Row
@@ -20,20 +21,40 @@ if TYPE_CHECKING:
 
 @click.command("list", cls=Command)
 @json_option
+@csv_option
 @click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
+@click.option("-a", "--all", "archived", is_flag=True, help="Archived ones too.")
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N.")
+@click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Pass over the first N.")
 @pass_session
-def list_(session: Session, /, *, as_json: bool, quiet: bool) -> None:
+def list_(
+    session: Session,
+    /,
+    *,
+    as_json: bool,
+    as_csv: bool,
+    quiet: bool,
+    archived: bool,
+    limit: int | None,
+    offset: int,
+) -> None:
     """List experiments, newest first.
 
     With --json: a list of {"id", "name", "state", "why", "metric", "best", "steps_completed", "trial_count",
-    "checkpoint_count", "created", "ended", "local", "test_mode", "labels", "folder"}.
+    "checkpoint_count", "created", "ended", "local", "test_mode", "labels", "archived", "folder"}.
     """
+    from itertools import islice
+
     from detbuild.cli import listing
     from detbuild.cli.views import no_output
 
-    rows = list(listing.experiments(session.home, no_output))
+    _finish_deletions(session)
+    found = listing.experiments(session.home, no_output, archived=archived)
+    rows = list(islice(found, offset, None if limit is None else offset + limit))
     if as_json:
         show_json(rows)
+    elif as_csv:
+        show_csv(rows)
     elif quiet:
         for row in rows:
             click.echo(row["id"])
@@ -52,24 +73,69 @@ def list_(session: Session, /, *, as_json: bool, quiet: bool) -> None:
 
 
 @click.command(cls=Command)
-@experiment_argument
+@experiments_argument
+@click.option("--metrics", is_flag=True, help="All that the trials have measured, too.")
 @json_option
+@csv_option
+@click.option(
+    "--outdir",
+    metavar="DIR",
+    type=click.Path(path_type=PurePath),
+    help="With --csv: write experiments.csv, trials.csv, checkpoints.csv (and metrics.csv) there.",
+)
 @pass_session
-def describe(session: Session, /, *, experiment_id: int, as_json: bool) -> None:
-    """Show one experiment: runs, metrics, checkpoints.
+def describe(
+    session: Session,
+    /,
+    *,
+    experiment_ids: tuple[int, ...],
+    metrics: bool,
+    as_json: bool,
+    as_csv: bool,
+    outdir: PurePath | None,
+) -> None:
+    """Show experiments: runs, metrics, checkpoints.
 
-    With --json: the keys of `detbuild list --json`, and "image", "tag", "context_dir", "host", "version" and
-    "trials", each with its "validations", "checkpoints" and "runs".
+    With --json: the keys of `detbuild list --json`, and "description", "notes", "image", "tag",
+    "context_dir", "host", "version" and "trials", each with its "validations", "checkpoints" and "runs", with
+    --metrics "measurements" too; a list of these for several IDs. With --csv: a table of each kind.
     """
     from detbuild.cli import documents, listing
     from detbuild.cli.charts import encodable
+    from detbuild.cli.exports import export, metrics_table
     from detbuild.cli.pages import experiment_page
 
-    state, folder = listing.experiment(session.home, experiment_id)
+    if outdir is not None and not as_csv:
+        raise click.UsageError("--outdir goes with --csv")
+    found = [listing.experiment(session.home, experiment_id) for experiment_id in experiment_ids]
+    if not as_json and not as_csv:
+        for index, (state, folder) in enumerate(found):
+            page = encodable(experiment_page(state, folder), sys.stdout.encoding)
+            click.echo("\n" * bool(index) + page)
+            for trial in state.trials.values() if metrics else ():
+                metrics_table(listing.measurements(trial, folder))
+        return
+    rows = [documents.described(state, folder, metrics=metrics) for state, folder in found]
     if as_json:
-        show_json(documents.described(state, folder))
+        show_json(rows[0] if len(rows) == 1 else rows)
     else:
-        click.echo(encodable(experiment_page(state, folder), sys.stdout.encoding))
+        export(rows, outdir)
+
+
+def _finish_deletions(session: Session) -> None:
+    """What a crash left of a deletion is finished by whoever comes next."""
+    from detbuild.store.deleting import begun_deletions
+    from detbuild.store.home import Home
+
+    home = Home.open(session.home)
+    if not any(begun_deletions(home)):
+        return
+    from detbuild.cli.views import no_output
+    from detbuild.controller.deletion import finish_deletions
+    from detbuild.events import Warned
+
+    for error in finish_deletions(home):
+        no_output(Warned(f"a deletion is not finished yet: {error}", error.mend))
 
 
 def _best(row: Row) -> str:
@@ -84,6 +150,7 @@ def _created(row: Row) -> str:
 
 @click.command(cls=Command)
 @experiment_argument
+@click.option("--polling-interval", type=float, hidden=True, expose_value=False)  # an end is seen at once
 @pass_session
 def wait(session: Session, /, *, experiment_id: int) -> int:
     """Wait until an experiment has ended.
@@ -148,6 +215,7 @@ def resume(session: Session, /, *, experiment_id: int | None) -> None:
     from detbuild.controller.attend import resume_one
     from detbuild.store.home import Home
 
+    _finish_deletions(session)
     home = Home.open(session.home)
     if experiment_id is None:
         taken = resume_all(home)

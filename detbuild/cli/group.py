@@ -41,7 +41,7 @@ class Noun:
     """A word with verbs of its own: `det experiment ...`."""
 
     help: str
-    verbs: Mapping[str, Verb]
+    verbs: Mapping[str, Verb | Noun]
     aliases: Mapping[str, str] = field(default_factory=dict)
     elsewhere: Mapping[str, str] = field(default_factory=dict)  # Determined's verbs -> what to do instead
 

@@ -20,11 +20,20 @@ if TYPE_CHECKING:
     from detbuild.store.state import ExperimentState, TrialState
 
 
-def experiments(home: Path, emit: Emit) -> Iterator[Document]:
+def experiments(home: Path, emit: Emit, *, archived: bool = True) -> Iterator[Document]:
     """All experiments, newest first; numbers of submissions that never finished are passed over."""
     opened = Home.open(home)
     for summary in summaries(opened, emit):
-        yield documents.experiment(summary, opened.folder(summary.id))
+        row = documents.experiment(summary, opened.folder(summary.id))
+        if archived or not row["archived"]:
+            yield row
+
+
+def measurements(trial: TrialState, folder: ExperimentFolder, group: str = "") -> list[Document]:
+    """All that a trial has measured, of one group or of all."""
+    from detbuild.store.measured import measurements as read
+
+    return [documents.measurement(one, folder.id, trial.id) for one in read(folder, trial, group)]
 
 
 def experiment(home: Path, experiment_id: int) -> tuple[ExperimentState, ExperimentFolder]:

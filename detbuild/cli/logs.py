@@ -1,4 +1,4 @@
-"""`detbuild logs`: what a trial wrote, byte for byte."""
+"""`detbuild logs`: what a trial wrote, byte for byte; with filters, line by line."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from detbuild.cli.arguments import experiment_argument, trial_argument
+from detbuild.cli.filtered import FILTERS, Stretch, lines_of, show_lines, wanted_lines
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 
@@ -31,6 +32,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--head", type=click.IntRange(min=0), metavar="N", help="Only the first N lines."),
         click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines."),
         click.option("--stderr", "only_stderr", is_flag=True, help="Only what went to stderr, on stdout."),
+        *reversed(FILTERS),
     ):
         command = option(command)
     return command
@@ -46,7 +48,8 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 def logs(session: Session, /, *, experiment_id: int, trial_id: int, **options: object) -> None:
     """Write out what a trial wrote to stdout and stderr, on stdout and stderr.
 
-    All runs of the trial, in order; bytes are not changed.
+    All runs of the trial, in order; without filters, bytes are not changed. With --json: one object a line,
+    {"trial", "run", "container", "stdtype", "rank", "level", "message"}.
     """
     _write(session, experiment_id, trial_id, **options)  # type: ignore[arg-type]  # click checked them
 
@@ -72,14 +75,21 @@ def _write(
     head: int | None,
     tail: int | None,
     only_stderr: bool,
+    **filters: object,
 ) -> None:
     from detbuild.cli import listing
+    from detbuild.store.home import Home
 
     if head is not None and (tail is not None or follow):
         raise click.UsageError("--head goes neither with --tail nor with --follow")
-    _, folder = listing.experiment(session.home, experiment_id)
+    folder = Home.open(session.home).experiment(experiment_id)
     if not follow:
         listing.trial(session.home, (experiment_id, trial_id))
+    if any(filters.values()):
+        wanted = wanted_lines(filters, only_stderr=only_stderr)
+        lines = lines_of(folder, trial_id, wanted, Stretch(follow=follow, head=head, tail=tail))
+        show_lines(lines, as_json=bool(filters["as_json"]), only_stdout=only_stderr)
+        return
     sinks = (
         {"stderr": sys.stdout.buffer}
         if only_stderr

@@ -1,7 +1,9 @@
-"""Listings: a table for people, `--json` for programs, `-q` for scripts."""
+"""Listings: a table for people, `--json` for programs, `--csv` for spreadsheets, `-q` for scripts."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from typing import TYPE_CHECKING
 
@@ -10,17 +12,56 @@ import click
 from detbuild.cli.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     Row = Mapping[str, object]
     Columns = Mapping[str, str | Callable[[Row], str]]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
+csv_option = click.option("--csv", "as_csv", is_flag=True, help="Print CSV, for spreadsheets.")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 
 def show_json(value: object) -> None:
     """Two spaces, keys in the order given, so that two prints can be compared."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=True, default=str))
+
+
+def csv_text(rows: Sequence[Row]) -> str:
+    """Rows as CSV under the names that `--json` has for their values; those inside a map have dotted names.
+
+    Text that a spreadsheet would take for a formula gets an apostrophe in front; controls are escaped.
+    """
+    flat = [dict(_flat(row)) for row in rows]
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    if names:
+        writer.writerow([_safe(name) for name in names])
+    writer.writerows([_safe(row.get(name)) for name in names] for row in flat)
+    return out.getvalue()
+
+
+def show_csv(rows: Sequence[Row]) -> None:
+    click.echo(csv_text(rows), nl=False)
+
+
+def _flat(row: Row, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in row.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _safe(value: object) -> str:
+    if value is None or isinstance(value, (bool, int, float)):
+        return "" if value is None else str(value)
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    if text.startswith(_FORMULA):
+        text = f"'{text}"
+    return "\n".join(visible(line) for line in text.split("\n"))  # a terminal may be where it goes
 
 
 def show_table(rows: Sequence[Row], columns: Columns, *, empty: str) -> None:

@@ -1,4 +1,4 @@
-"""`det experiment list-trials` and `det trial describe | kill | download`."""
+"""`det experiment list-trials` and `det trial describe | kill | download | support-bundle`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import click
 
 from detbuild.cli.arguments import experiment_argument, trial_argument
 from detbuild.cli.checkpoints import fetch, output_option
+from detbuild.cli.downloads import smaller_option
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
-from detbuild.cli.table import json_option, show_json, show_table
+from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,18 +22,22 @@ if TYPE_CHECKING:
 @click.command("list-trials", cls=Command)
 @experiment_argument
 @json_option
+@csv_option
 @pass_session
-def list_(session: Session, /, *, experiment_id: int, as_json: bool) -> None:
+def list_(session: Session, /, *, experiment_id: int, as_json: bool, as_csv: bool) -> None:
     """List the trials of an experiment.
 
     With --json: a list as under "trials" of `detbuild describe --json`.
     """
     from detbuild.cli import documents, listing
+    from detbuild.cli.exports import tables_of
 
     state, folder = listing.experiment(session.home, experiment_id)
-    rows = [documents.trial(trial, folder) for trial in state.trials.values()]
+    rows = documents.trials(state, folder)
     if as_json:
         show_json(rows)
+    elif as_csv:
+        show_csv(tables_of([{"trials": rows}])["trials"])
     else:
         columns: Columns = {
             "TRIAL": lambda row: f"{experiment_id}/{row['id']}",
@@ -46,21 +51,49 @@ def list_(session: Session, /, *, experiment_id: int, as_json: bool) -> None:
 
 @click.command(cls=Command)
 @trial_argument
+@click.option("--metrics", is_flag=True, help="All that it has measured, too.")
+@click.option(
+    "--metrics-summary", "summarized", is_flag=True, help="Count, last, min, max, mean of each metric."
+)
 @json_option
+@csv_option
 @pass_session
-def describe(session: Session, /, *, trial: tuple[int, int], as_json: bool) -> None:
+def describe(
+    session: Session,
+    /,
+    *,
+    trial: tuple[int, int],
+    metrics: bool,
+    summarized: bool,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
     """Show one trial: runs, metrics, checkpoints.
 
-    TRIAL is EXPERIMENT/TRIAL, such as 3/1; a lone number is the first trial of that experiment.
+    TRIAL is EXPERIMENT/TRIAL, such as 3/1; a lone number is the first trial of that experiment. With --json:
+    as under "trials" of `detbuild describe --json`, with "measurements" and "metrics_summary" when they are
+    asked for. With --csv: what it has measured.
     """
+    from detbuild.checkpoint.find import checkpoints_of
     from detbuild.cli import documents, listing
+    from detbuild.cli.exports import metrics_table, summary_table
     from detbuild.cli.pages import trial_lines
+    from detbuild.store.measured import measurements, summary
 
     state, folder = listing.trial(session.home, trial)
-    if as_json:
-        show_json(documents.trial(state, folder))
+    figures = summary(measurements(folder, state)) if summarized else {}
+    if as_csv:
+        show_csv(listing.measurements(state, folder))
+    elif as_json:
+        more = {"metrics_summary": figures} if summarized else {}
+        own = [one for one in checkpoints_of(folder) if one.trial_id == state.id]
+        show_json({**documents.trial(state, folder, own, metrics=metrics), **more})
     else:
         click.echo("\n".join(trial_lines(state, folder)))
+        if metrics:
+            metrics_table(listing.measurements(state, folder))
+        if summarized:
+            summary_table(figures)
 
 
 def _hparams(row: Row) -> str:
@@ -88,25 +121,43 @@ def kill(session: Session, /, *, trial: tuple[int, int]) -> None:
 @output_option
 @click.option("--best", is_flag=True, help="The best by the searcher's metric, instead of the newest.")
 @click.option("--latest", is_flag=True, help="The newest, which is the default.")
+@click.option("--uuid", metavar="UUID", help="This one; may be cut short.")
+@click.option("--sort-by", metavar="METRIC", help="With --best: the best by this validation metric.")
+@smaller_option
+@click.option("-q", "--quiet", is_flag=True, hidden=True, help="The name of the directory is all it prints.")
 @pass_session
 def download(
-    session: Session, /, *, trial: tuple[int, int], target: Path | None, best: bool, latest: bool
+    session: Session,
+    /,
+    *,
+    trial: tuple[int, int],
+    target: Path | None,
+    best: bool,
+    latest: bool,
+    uuid: str | None,
+    sort_by: str | None,
+    smaller_is_better: bool | None,
+    quiet: bool,  # noqa: ARG001
 ) -> None:
     """Copy the newest or best checkpoint of a trial, verified, into a directory, and print its name.
 
     TRIAL is EXPERIMENT/TRIAL, such as 3/1; a lone number is the first trial of that experiment.
     """
     from detbuild.checkpoint.find import checkpoints_of
+    from detbuild.checkpoint.ranking import best_first, goal_of
     from detbuild.cli import listing
     from detbuild.errors import ConfigError
 
-    if best and latest:
-        raise click.UsageError("--best and --latest exclude each other")
+    if best + latest + (uuid is not None) > 1:
+        raise click.UsageError("--best, --latest and --uuid exclude each other")
+    if sort_by and not best:
+        raise click.UsageError("--sort-by goes with --best")
     state, folder = listing.trial(session.home, trial)
     there = [f for f in checkpoints_of(folder) if f.trial_id == trial[1] and f.state == "COMPLETED"]
-    if best and state.progress.best:
-        there = [f for f in there if f.checkpoint.validation == state.progress.best]
-    if not there:
+    if best:
+        there = best_first(there, goal_of(folder.header(), sort_by, smaller_is_better))
+    there = [f for f in there if f.checkpoint.uuid.startswith(uuid or "")]
+    if not there or (uuid is not None and len(there) > 1):
         raise ConfigError(
             f"trial {folder.id}/{state.id} has no such checkpoint",
             mend=f"see `det experiment list-checkpoints {folder.id}`",

@@ -20,6 +20,10 @@ def create_body(spec: ContainerSpec) -> Json:
     return {
         "Image": spec.image,
         "Cmd": list(spec.command) or None,  # None: the image's own
+        "Entrypoint": list(spec.entrypoint) or None,
+        "OpenStdin": spec.stdin,
+        "StdinOnce": spec.stdin,
+        "Tty": spec.terminal,
         "Env": [f"{key}={value}" for key, value in spec.env.items()],
         "User": spec.user,
         "Labels": dict(spec.labels),

@@ -36,6 +36,7 @@ class ContainerSpec:
     name: str
     image: str  # always an id: tags move
     command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()  # in the place of the image's own, which is the harness
     env: Mapping[str, str] = field(default_factory=dict)
     user: str = ""  # "uid:gid"
     gpus: tuple[str, ...] = ()  # ids: "0", a GPU-UUID, or a CDI name such as "nvidia.com/gpu=0"
@@ -49,6 +50,8 @@ class ContainerSpec:
     network: str = "bridge"
     pids_limit: int = 4096
     tmpfs: tuple[str, ...] = ()
+    stdin: bool = False  # open for whoever attaches first, closed when they leave
+    terminal: bool = False
     stop_timeout: int = 3600  # seconds between SIGTERM and SIGKILL when the engine stops the container
     labels: Mapping[str, str] = field(default_factory=dict)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -89,3 +90,19 @@ def _end_of_last_line(descriptor: int, block: int = 1 << 16) -> int:
             return start + newline + 1
         end = start
     return 0
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Be the only process that changes what `lock` stands for; it is let go when the process ends, too."""
+    with file_errors(lock):
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    try:
+        yield
+    finally:
+        os.close(descriptor)

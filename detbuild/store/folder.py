@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from detbuild.errors import ConfigError, EngineError
 from detbuild.store import journal
+from detbuild.store.attributes import read_attributes
 from detbuild.store.files import file_errors, write_all_synced
 from detbuild.store.requests import Inbox
 from determined._run_info import EVENTS_FILE, STDERR_FILE, STDOUT_FILE, RunInfo
@@ -117,7 +118,7 @@ class ExperimentFolder:
             raw = json.loads(file.read_bytes())
             known = {f.name for f in fields(Header)}
             values = {key: value for key, value in raw.items() if key in known}
-            return Header(**{**values, "labels": tuple(values.get("labels", ()))})
+            return self._renamed(Header(**{**values, "labels": tuple(values.get("labels", ()))}))
         except FileNotFoundError:
             raise ConfigError(
                 f"there is no experiment {self.path.name}", mend="see `detbuild list`"
@@ -126,6 +127,11 @@ class ExperimentFolder:
             raise EngineError(
                 f"cannot read {file}: {error}", mend="mend it, or move the experiment's folder away"
             ) from error
+
+    def _renamed(self, header: Header) -> Header:
+        changed = read_attributes(self.path)
+        labels = header.labels if changed.labels is None else changed.labels
+        return replace(header, name=changed.name or header.name, labels=labels)
 
     def write(self, header: Header, files: Mapping[str, bytes]) -> None:
         """Write the files of a new experiment, the header last."""

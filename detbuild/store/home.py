@@ -15,6 +15,8 @@ from detbuild.store.folder import ExperimentFolder
 if TYPE_CHECKING:
     from pathlib import Path
 
+_RETIRED = ".retired"
+
 
 @dataclass(frozen=True, slots=True)
 class Home:
@@ -63,8 +65,9 @@ class Home:
             return tuple(sorted(int(name) for name in names if name.isdecimal()))
 
     def new_experiment(self) -> ExperimentFolder:
-        """Take the next number. `mkdir` gives it to one process only."""
+        """Take a number. `mkdir` gives it to one process only; numbers of deleted ones never come back."""
         number = (self.ids() or (0,))[-1]
+        number = max(number, self.retired())  # read second: a folder is removed after its number was retired
         while True:
             number += 1
             folder = self.folder(number)
@@ -74,6 +77,18 @@ class Home:
                 except FileExistsError:
                     continue
             return folder
+
+    def retired(self) -> int:
+        """The highest number of an experiment that was deleted; 0 when none was."""
+        try:
+            return int((self.experiments / _RETIRED).read_bytes())
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def retire(self, number: int) -> None:
+        """Keep a number from being given out again. The caller sees to it that nobody else does this now."""
+        if number > self.retired():
+            write_synced(self.experiments / _RETIRED, b"%d\n" % number)
 
 
 def _home_id(file: Path) -> str:

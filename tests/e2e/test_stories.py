@@ -14,6 +14,7 @@ import importlib.util
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,9 +30,16 @@ PROGRAMS = {
 }
 
 
+def there(need: str) -> bool:
+    """`engine` is a mark, `docker_cli` a program, and all others are modules."""
+    if need == "docker_cli":
+        return shutil.which("docker") is not None
+    return need == "engine" or importlib.util.find_spec(need) is not None
+
+
 def parameter(path: Path) -> object:
     needs = re.findall(r"^# needs: (\w+)$", path.read_text(), re.MULTILINE)
-    absent = [name for name in needs if name != "engine" and importlib.util.find_spec(name) is None]
+    absent = [name for name in needs if not there(name)]
     marks = [pytest.mark.skip(reason=f"{name} is not installed") for name in absent]
     return pytest.param(
         path, id=path.stem, marks=[*marks, *([pytest.mark.engine] if "engine" in needs else [])]

@@ -1,7 +1,43 @@
-"""`create`: submit a trial class from Python, or run it right here."""
+"""`create`: submit a trial class from Python, or run it right here. `client`: look at what came of it."""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING
+
 from determined.experimental._create import create, create_trial_instance
 
-__all__ = ["create", "create_trial_instance"]
+if TYPE_CHECKING:
+    from determined.experimental import client
+    from determined.experimental.client import (
+        Checkpoint,
+        Determined,
+        Experiment,
+        ExperimentReference,
+        Model,
+        ModelVersion,
+        Trial,
+        TrialReference,
+    )
+
+__all__ = [
+    "Checkpoint",
+    "Determined",
+    "Experiment",
+    "ExperimentReference",
+    "Model",
+    "ModelVersion",
+    "Trial",
+    "TrialReference",
+    "client",
+    "create",
+    "create_trial_instance",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import the client at first touch: most scripts need `create` alone."""
+    if name not in __all__:
+        raise AttributeError(f"module 'determined.experimental' has no attribute {name!r}")
+    module = importlib.import_module("determined.experimental.client")
+    return module if name == "client" else getattr(module, name)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping, load_config
-from determined.experimental._log import LOG
+from determined.experimental._say import LOG
 
 if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig

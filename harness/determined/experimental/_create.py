@@ -43,7 +43,7 @@ def create(  # noqa: PLR0917  (Determined's own signature)
         master_url: Of no meaning here: there is no server.
 
     Returns:
-        The experiment's id; None for a local test, as in Determined.
+        The experiment's id, which `client.get_experiment` takes; None for a local test, as in Determined.
 
     Raises:
         DetbuildError: A stage failed; each has its own message. A script ends with exit code 1 then.
@@ -53,7 +53,8 @@ def create(  # noqa: PLR0917  (Determined's own signature)
     if RunInfo.from_environ(os.environ) is not None:
         return None  # a run that was given its class in another way imports the module of this call
     from determined.experimental import _local, _submit
-    from determined.experimental._log import explained, logged, note_ignored
+    from determined.experimental._log import explained
+    from determined.experimental._say import logged, note_ignored
 
     with logged(), explained():
         note_ignored("master_url", master_url, why="there is no server")

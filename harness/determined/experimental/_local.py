@@ -20,7 +20,8 @@ from determined._records import Stage
 from determined._run_info import RunInfo
 from determined.exec.worker import run_trial
 from determined.experimental import _config
-from determined.experimental._log import LOG, tell, tell_stages
+from determined.experimental._log import tell, tell_stages
+from determined.experimental._say import LOG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -10,11 +9,11 @@ from detbuild.cli.show import lines_of
 from detbuild.errors import DetbuildError
 from detbuild.events import Event, RunRecord, Warned
 from determined._records import Stage, StageEntered
+from determined.experimental._say import LOG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LOG = logging.getLogger("determined.experimental")
 _STAGES = {
     Stage.IMPORT: "Importing the trial",
     Stage.BUILD: "Creating the trial",
@@ -26,23 +25,6 @@ _STAGES = {
 
 
 @contextmanager
-def logged() -> Iterator[None]:
-    """Show what is logged, unless the program has set up logging of its own."""
-    if LOG.hasHandlers():
-        yield
-        return
-    handler, level = logging.StreamHandler(), LOG.level
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    LOG.addHandler(handler)
-    LOG.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        LOG.removeHandler(handler)
-        LOG.setLevel(level)
-
-
-@contextmanager
 def explained() -> Iterator[None]:
     """Add the mend to an error's text: nobody but Python shows it."""
     try:
@@ -51,11 +33,6 @@ def explained() -> Iterator[None]:
         if error.mend and error.mend not in str(error):
             error.args = (f"{error}\n  mend: {error.mend}",)
         raise
-
-
-def note_ignored(name: str, value: object, *, why: str) -> None:
-    if value is not None:
-        LOG.info("%s is ignored: %s", name, why)
 
 
 def tell(event: Event) -> None:

@@ -15,8 +15,8 @@ from detbuild.experiment import submit as send
 from detbuild.store.home import Home
 from determined._trial import Trial
 from determined.experimental import _config
-from determined.experimental._log import LOG
 from determined.experimental._place import reach
+from determined.experimental._say import LOG
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

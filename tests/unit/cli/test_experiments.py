@@ -52,6 +52,7 @@ def test_a_listing_for_programs_has_the_documented_keys(shell):
         "local": False,
         "test_mode": False,
         "labels": [],
+        "archived": False,
         "folder": str(folder.path),
     }
 

@@ -47,7 +47,7 @@ def test_a_mistyped_option_is_refused_with_the_nearest_one(shell):
 def test_a_missing_argument_is_a_usage_error(shell):
     outcome = shell("detbuild", "describe")
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err.startswith("error: missing argument 'ID'")
+    assert outcome.err.startswith("error: missing argument 'ID...'")
 
 
 def test_no_command_at_all_shows_the_help(shell):

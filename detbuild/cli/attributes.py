@@ -1,0 +1,202 @@
+"""`detbuild archive`, `unarchive`, `set ...` and `label ...`: what may change after submission."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from detbuild.cli.arguments import experiment_argument, experiments_argument
+from detbuild.cli.group import Command
+from detbuild.cli.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from detbuild.store.attributes import Attributes
+    from detbuild.store.folder import ExperimentFolder
+
+
+@click.command(cls=Command)
+@experiments_argument
+@pass_session
+def archive(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
+    """Leave experiments out of the list; `detbuild list --all` shows them."""
+    _archive(session, experiment_ids, archived=True)
+
+
+@click.command(cls=Command)
+@experiments_argument
+@pass_session
+def unarchive(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
+    """Put experiments back into the list."""
+    _archive(session, experiment_ids, archived=False)
+
+
+def _archive(session: Session, experiment_ids: tuple[int, ...], *, archived: bool) -> None:
+    for folder in [_folder(session, experiment_id) for experiment_id in experiment_ids]:
+        _change(folder, lambda attributes: replace(attributes, archived=archived))
+        click.echo(f"experiment {folder.id} {'archived' if archived else 'unarchived'}", err=True)
+
+
+@click.command("name", cls=Command)
+@experiment_argument
+@click.argument("name")
+@pass_session
+def set_name(session: Session, /, *, experiment_id: int, name: str) -> None:
+    """Give an experiment another name."""
+    _set(session, experiment_id, lambda attributes: replace(attributes, name=name))
+
+
+@click.command("description", cls=Command)
+@experiment_argument
+@click.argument("description")
+@pass_session
+def set_description(session: Session, /, *, experiment_id: int, description: str) -> None:
+    """Describe an experiment anew."""
+    _set(session, experiment_id, lambda attributes: replace(attributes, description=description))
+
+
+@click.command("notes", cls=Command)
+@experiment_argument
+@click.argument("notes")
+@pass_session
+def set_notes(session: Session, /, *, experiment_id: int, notes: str) -> None:
+    """Write notes about an experiment, in the place of those that were there."""
+    _set(session, experiment_id, lambda attributes: replace(attributes, notes=notes))
+
+
+@click.command("max-slots", cls=Command)
+@experiment_argument
+@click.argument("slots", metavar="N|none")
+@pass_session
+def set_max_slots(session: Session, /, *, experiment_id: int, slots: str) -> None:
+    """Let an experiment use at most N slots at a time, or as many as there are."""
+    if slots != "none" and not (slots.isdecimal() and int(slots) > 0):
+        raise click.UsageError(f"{slots!r} is neither a number of slots nor none")
+    number = 0 if slots == "none" else int(slots)
+    _set(session, experiment_id, lambda attributes: replace(attributes, max_slots=number))
+
+
+@click.command("weight", cls=Command)
+@experiment_argument
+@click.argument("weight", type=float)
+@pass_session
+def set_weight(session: Session, /, *, experiment_id: int, weight: float) -> None:
+    """Set the share of an experiment beside others that wait for slots."""
+    _set(session, experiment_id, lambda attributes: replace(attributes, weight=weight))
+
+
+@click.command("priority", cls=Command)
+@experiment_argument
+@click.argument("priority", type=int)
+@pass_session
+def set_priority(session: Session, /, *, experiment_id: int, priority: int) -> None:
+    """Set the priority of an experiment, 1 to 99; the lowest number comes first."""
+    _set(session, experiment_id, lambda attributes: replace(attributes, priority=priority))
+
+
+@click.command("gc-policy", cls=Command)
+@experiment_argument
+@click.option(
+    "--save-experiment-best",
+    type=click.IntRange(min=0),
+    required=True,
+    metavar="N",
+    help="The best of the experiment.",
+)
+@click.option(
+    "--save-trial-best",
+    type=click.IntRange(min=0),
+    required=True,
+    metavar="N",
+    help="The best of each trial.",
+)
+@click.option(
+    "--save-trial-latest",
+    type=click.IntRange(min=0),
+    required=True,
+    metavar="N",
+    help="The newest of each trial.",
+)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask: checkpoints may be removed at once.")
+@pass_session
+def set_gc_policy(
+    session: Session,
+    /,
+    *,
+    experiment_id: int,
+    save_experiment_best: int,
+    save_trial_best: int,
+    save_trial_latest: int,
+    yes: bool,
+) -> None:
+    """Set how many checkpoints of an experiment are kept."""
+    confirm(f"checkpoints of experiment {experiment_id} beyond these numbers will be removed", yes=yes)
+    _set(
+        session,
+        experiment_id,
+        lambda attributes: replace(
+            attributes,
+            save_experiment_best=save_experiment_best,
+            save_trial_best=save_trial_best,
+            save_trial_latest=save_trial_latest,
+        ),
+    )
+
+
+@click.command("add", cls=Command)
+@experiment_argument
+@click.argument("label")
+@pass_session
+def label_add(session: Session, /, *, experiment_id: int, label: str) -> None:
+    """Add a label to an experiment."""
+    from detbuild.store.attributes import with_label
+
+    submitted = _folder(session, experiment_id).header().labels
+    _set(session, experiment_id, lambda attributes: with_label(attributes, submitted, label))
+
+
+@click.command("remove", cls=Command)
+@experiment_argument
+@click.argument("label")
+@pass_session
+def label_remove(session: Session, /, *, experiment_id: int, label: str) -> None:
+    """Take a label from an experiment."""
+    from detbuild.store.attributes import without_label
+
+    submitted = _folder(session, experiment_id).header().labels
+    _set(session, experiment_id, lambda attributes: without_label(attributes, submitted, label))
+
+
+def confirm(what: str, *, yes: bool) -> None:
+    """Ask before something that cannot be undone; a script says --yes.
+
+    Raises:
+        UsageError: Nobody is there to be asked.
+    """
+    import sys
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{what}; give --yes to have it done")
+    click.confirm(f"{what}. Go on?", abort=True, err=True)
+
+
+def _set(session: Session, experiment_id: int, change: Callable[[Attributes], Attributes]) -> None:
+    _change(_folder(session, experiment_id), change)
+    click.echo(f"experiment {experiment_id} changed", err=True)
+
+
+def _folder(session: Session, experiment_id: int) -> ExperimentFolder:
+    from detbuild.store.home import Home
+
+    return Home.open(session.home).experiment(experiment_id)
+
+
+def _change(folder: ExperimentFolder, change: Callable[[Attributes], Attributes]) -> None:
+    from detbuild.store.attributes import change_attributes
+
+    change_attributes(folder.path, change)

@@ -1,0 +1,148 @@
+"""`det experiment list-checkpoints | download | download-model-def`: what came of an experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from detbuild.cli.arguments import experiment_argument
+from detbuild.cli.group import Command
+from detbuild.cli.session import Session, pass_session
+from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table
+from detbuild.cli.text import size
+
+if TYPE_CHECKING:
+    from detbuild.cli.table import Columns, Row
+
+
+def _truth(_ctx: click.Context, _param: click.Parameter, value: str | None) -> bool | None:
+    return None if value is None else value == "true"
+
+
+smaller_option = click.option(
+    "--smaller-is-better",
+    type=click.Choice(["true", "false"], case_sensitive=False),
+    callback=_truth,
+    help="With --sort-by: which way is better.  [default: as the searcher has it]",
+)
+
+
+@click.command("list-checkpoints", cls=Command)
+@experiment_argument
+@click.option(
+    "--best", type=click.IntRange(min=1), metavar="N", help="The best of each of the N best trials alone."
+)
+@json_option
+@csv_option
+@pass_session
+def list_checkpoints(
+    session: Session, /, *, experiment_id: int, best: int | None, as_json: bool, as_csv: bool
+) -> None:
+    """List the checkpoints of an experiment, newest first; with --best, the best first.
+
+    With --json: a list as of `detbuild checkpoint list --json`.
+    """
+    from detbuild.checkpoint.find import checkpoints_of
+    from detbuild.checkpoint.ranking import best_of_trials, goal_of
+    from detbuild.cli import documents
+    from detbuild.store.home import Home
+
+    folder = Home.open(session.home).experiment(experiment_id)
+    found = list(checkpoints_of(folder))
+    if best is not None:
+        found = best_of_trials(found, goal_of(folder.header()))[:best]
+    rows = [documents.checkpoint(one) for one in found]
+    if as_json:
+        show_json(rows)
+    elif as_csv:
+        show_csv(rows)
+    else:
+        columns: Columns = {
+            "UUID": "uuid",
+            "TRIAL": lambda row: f"{row['experiment_id']}/{row['trial_id']}",
+            "BATCH": "steps_completed",
+            "SIZE": lambda row: size(float(str(row["size"]))),
+            "STATE": "state",
+            "METRICS": _metrics,
+        }
+        show_table(rows, columns, empty=f"experiment {experiment_id} has no checkpoints")
+
+
+def _metrics(row: Row) -> str:
+    from detbuild.cli.show import metrics_line
+
+    metrics = row["metrics"]
+    return metrics_line(metrics) if isinstance(metrics, dict) else ""
+
+
+@click.command(cls=Command)
+@experiment_argument
+@click.option(
+    "-o",
+    "--output-dir",
+    "target",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    default="checkpoints",
+    show_default=True,
+    help="Each goes into DIR/<uuid>.",
+)
+@click.option(
+    "--top-n", type=click.IntRange(min=1), default=1, show_default=True, help="Of the N best trials."
+)
+@click.option("--sort-by", metavar="METRIC", help="A validation metric.  [default: the searcher's]")
+@smaller_option
+@click.option("-q", "--quiet", is_flag=True, hidden=True, help="Names of directories are all it prints.")
+@pass_session
+def download(
+    session: Session,
+    /,
+    *,
+    experiment_id: int,
+    target: Path,
+    top_n: int,
+    sort_by: str | None,
+    smaller_is_better: bool | None,
+    quiet: bool,  # noqa: ARG001
+) -> None:
+    """Copy the best checkpoints of an experiment, one a trial, verified, and print their directories."""
+    from detbuild.checkpoint.find import checkpoints_of
+    from detbuild.checkpoint.ranking import best_of_trials, goal_of
+    from detbuild.cli.checkpoints import fetch
+    from detbuild.errors import ConfigError
+    from detbuild.store.home import Home
+
+    folder = Home.open(session.home).experiment(experiment_id)
+    goal = goal_of(folder.header(), sort_by, smaller_is_better)
+    found = best_of_trials(checkpoints_of(folder), goal)[:top_n]
+    if not found:
+        raise ConfigError(
+            f"experiment {folder.id} has no checkpoint with a value of {goal.metric or 'a metric'}",
+            mend=f"see `det experiment list-checkpoints {folder.id}`",
+        )
+    for one in found:
+        fetch(one, target / one.checkpoint.uuid)
+
+
+@click.command("download-model-def", cls=Command)
+@experiment_argument
+@click.option(
+    "-o",
+    "--output-dir",
+    "target",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="A directory that is new or empty.  [default: experiment_<id>_model_def]",
+)
+@pass_session
+def download_model_def(session: Session, /, *, experiment_id: int, target: Path | None) -> None:
+    """Copy the code of an experiment out of its image into a directory, and print its name."""
+    from detbuild.controller.definition import download_code
+    from detbuild.store.home import Home
+
+    home = Home.open(session.home)
+    directory = target or Path(f"experiment_{experiment_id}_model_def")
+    download_code(home, home.experiment(experiment_id), directory, session.connect)
+    click.echo(directory)

@@ -1,0 +1,145 @@
+"""The lines of a log that somebody asks for, by rank, level, stream, container or time."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.loglines import LogFilter, LogLine
+    from detbuild.store.state import TrialState
+
+_POLL: Final = 0.2  # seconds between looks at files that grow
+_LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+def _moment(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(value.replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no time; write 2026-01-31T12:00 or seconds") from None
+
+
+def _no_effect(ctx: click.Context, param: click.Parameter, value: object) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"{param.opts[0]} has no effect: all lines are of this host's trials", err=True)
+
+
+FILTERS: Final = (
+    click.option("--rank-id", "ranks", type=int, multiple=True, metavar="N", help="Only of rank N."),
+    click.option(
+        "--level",
+        type=click.Choice(_LEVELS, case_sensitive=False),
+        help="Only lines at least as grave, by the word that a line begins with.",
+    ),
+    click.option(
+        "--stdtype",
+        "stdtypes",
+        type=click.Choice(["stdout", "stderr"]),
+        multiple=True,
+        help="Only of this one.",
+    ),
+    click.option("--container-id", "containers", multiple=True, metavar="ID", help="Only of this container."),
+    click.option(
+        "--timestamp-before",
+        "before",
+        metavar="TIME",
+        callback=_moment,
+        help="Only of runs that had begun by then: lines have no time of their own.",
+    ),
+    click.option(
+        "--timestamp-after", "after", metavar="TIME", callback=_moment, help="Only of runs that ended later."
+    ),
+    click.option("--agent-id", hidden=True, multiple=True, expose_value=False, callback=_no_effect),
+    click.option("--source", hidden=True, multiple=True, expose_value=False, callback=_no_effect),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line, for programs."),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stretch:
+    """Which part of a log is wanted."""
+
+    follow: bool
+    head: int | None
+    tail: int | None
+
+
+def wanted_lines(filters: Mapping[str, object], *, only_stderr: bool) -> LogFilter:
+    """What the options of a command ask for."""
+    from detbuild.store.loglines import STREAMS, Level, LogFilter
+
+    level, before, after = filters["level"], filters["before"], filters["after"]
+    stdtypes = tuple(map(str, _tuple(filters["stdtypes"])))
+    return LogFilter(
+        stdtypes=("stderr",) if only_stderr else stdtypes or STREAMS,
+        ranks=tuple(int(str(rank)) for rank in _tuple(filters["ranks"])),
+        containers=tuple(map(str, _tuple(filters["containers"]))),
+        min_level=Level[str(level).upper()] if level else None,
+        before=before if isinstance(before, float) else None,
+        after=after if isinstance(after, float) else None,
+    )
+
+
+def lines_of(
+    folder: ExperimentFolder, trial_id: int, wanted: LogFilter, stretch: Stretch
+) -> Iterator[tuple[int, LogLine]]:
+    """Yield the number of the trial and each line."""
+    from detbuild.store.loglines import TrialLines, some
+
+    lines = TrialLines(folder, wanted)
+    trial = _trial(folder, trial_id)
+    if trial is not None:
+        yield from ((trial_id, line) for line in some(lines.new(trial), stretch.head, stretch.tail))
+    while stretch.follow and not _over(folder, trial):
+        time.sleep(_POLL)
+        trial = _trial(folder, trial_id)
+        yield from ((trial_id, line) for line in (lines.new(trial) if trial else ()))
+
+
+def show_lines(lines: Iterable[tuple[int, LogLine]], *, as_json: bool, only_stdout: bool) -> None:
+    """Print them, each to the stream that it was written to."""
+    for trial_id, line in lines:
+        if as_json:
+            document = {
+                "trial": trial_id,
+                "run": line.run,
+                "container": line.container or None,
+                "stdtype": line.stdtype,
+                "rank": line.rank,
+                "level": line.level.name,
+                "message": line.message,
+            }
+            click.echo(json.dumps(document))
+        else:
+            click.echo(line.message, err=line.stdtype == "stderr" and not only_stdout)
+
+
+def _trial(folder: ExperimentFolder, trial_id: int) -> TrialState | None:
+    from detbuild.store.state import fold
+
+    return fold(folder.header(), folder.journal()).trials.get(trial_id)
+
+
+def _over(folder: ExperimentFolder, trial: TrialState | None) -> bool:
+    from detbuild.store.state import fold
+
+    return (trial is not None and trial.ended) or fold(folder.header(), folder.journal()).over
+
+
+def _tuple(value: object) -> tuple[object, ...]:
+    return value if isinstance(value, tuple) else ()

@@ -1,0 +1,207 @@
+"""`detbuild model ...`: the registry of models, each with numbered versions that are checkpoints."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from detbuild.cli.group import Command
+from detbuild.cli.session import Session, pass_session
+from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table
+
+if TYPE_CHECKING:
+    from detbuild.cli.table import Columns, Row
+    from detbuild.store.registry import Model, Version
+
+name_argument = click.argument("name", metavar="NAME")
+
+
+@click.command(cls=Command)
+@name_argument
+@click.option("--description", default="", help="What it is for.")
+@click.option("--metadata", default="{}", metavar="JSON", help="A JSON object.")
+@click.option("--label", "labels", multiple=True, help="May be repeated.")
+@json_option
+@pass_session
+def create(
+    session: Session,
+    /,
+    *,
+    name: str,
+    description: str,
+    metadata: str,
+    labels: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Put a new model into the registry."""
+    from detbuild.store.home import Home
+    from detbuild.store.registry import Model, create_model
+
+    try:
+        facts = json.loads(metadata)
+    except ValueError as error:
+        raise click.UsageError(f"--metadata is no JSON: {error}") from None
+    if not isinstance(facts, dict):
+        raise click.UsageError("--metadata is no JSON object")
+    model = Model(name=name, created=time.time(), description=description, metadata=facts, labels=labels)
+    create_model(Home.open(session.home), model)
+    if as_json:
+        show_json(_document(model))
+    else:
+        click.echo(name)
+
+
+@click.command("list", cls=Command)
+@click.option("-a", "--all", "archived", is_flag=True, help="Archived ones too.")
+@json_option
+@csv_option
+@pass_session
+def list_(session: Session, /, *, archived: bool, as_json: bool, as_csv: bool) -> None:
+    """List the models, by name.
+
+    With --json: a list of {"name", "description", "metadata", "labels", "archived", "created", "versions"}.
+    """
+    from detbuild.store.home import Home
+    from detbuild.store.registry import models
+
+    rows = [_document(model) for model in models(Home.open(session.home)) if archived or not model.archived]
+    if as_json:
+        show_json(rows)
+    elif as_csv:
+        show_csv([{**row, "versions": len(_versions(row))} for row in rows])
+    else:
+        columns: Columns = {
+            "NAME": "name",
+            "VERSIONS": lambda row: str(len(_versions(row))),
+            "CREATED": _created,
+            "DESCRIPTION": "description",
+        }
+        show_table(rows, columns, empty="no models yet; `detbuild model create NAME` makes one")
+
+
+@click.command(cls=Command)
+@name_argument
+@json_option
+@pass_session
+def describe(session: Session, /, *, name: str, as_json: bool) -> None:
+    """Show a model and its versions."""
+    from detbuild.cli.text import visible
+    from detbuild.store.home import Home
+    from detbuild.store.registry import read_model
+
+    document = _document(read_model(Home.open(session.home), name))
+    if as_json:
+        show_json(document)
+        return
+    click.echo(f"model {visible(name)}  {'archived' if document['archived'] else ''}".rstrip())
+    for key in ("description", "labels", "metadata"):
+        if document[key]:
+            value = document[key]
+            click.echo(f"{key:<12} {visible(value if isinstance(value, str) else json.dumps(value))}")
+    _show_versions(_versions(document), name)
+
+
+@click.command("list-versions", cls=Command)
+@name_argument
+@json_option
+@csv_option
+@pass_session
+def list_versions(session: Session, /, *, name: str, as_json: bool, as_csv: bool) -> None:
+    """List the versions of a model, by number.
+
+    With --json: a list of {"version", "checkpoint", "created", "name", "comment", "notes", "metadata"}.
+    """
+    from detbuild.store.home import Home
+    from detbuild.store.registry import read_model
+
+    rows = _versions(_document(read_model(Home.open(session.home), name)))
+    if as_json:
+        show_json(rows)
+    elif as_csv:
+        show_csv(rows)
+    else:
+        _show_versions(rows, name)
+
+
+@click.command("register-version", cls=Command)
+@name_argument
+@click.argument("uuid", metavar="UUID")
+@click.option("--name", "version_name", default="", help="A name for the version.")
+@click.option("--comment", default="", help="What there is to say about it.")
+@json_option
+@pass_session
+def register_version(
+    session: Session, /, *, name: str, uuid: str, version_name: str, comment: str, as_json: bool
+) -> None:
+    """Register a checkpoint as the next version of a model; nothing removes it from then on.
+
+    UUID may be cut short where it stays unique. Prints the number of the version.
+    """
+    from detbuild.checkpoint.register import register_checkpoint
+    from detbuild.store.home import Home
+
+    home = Home.open(session.home)
+    version = register_checkpoint(home, name, uuid, name=version_name, comment=comment)
+    if as_json:
+        show_json(_version(version))
+    else:
+        click.echo(version.version)
+
+
+@click.command(cls=Command)
+@name_argument
+@click.option("--version", "number", type=click.IntRange(min=1), metavar="N", help="Only this version.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@pass_session
+def delete(session: Session, /, *, name: str, number: int | None, yes: bool) -> None:
+    """Take a model, or one version of it, out of the registry; checkpoints stay where they are."""
+    from detbuild.cli.attributes import confirm
+    from detbuild.store.home import Home
+    from detbuild.store.registry import delete_model, delete_version, read_model
+
+    home = Home.open(session.home)
+    model = read_model(home, name)
+    if number is None:
+        confirm(f"model {name} with {len(model.versions)} versions will be gone", yes=yes)
+        delete_model(home, name)
+    else:
+        model.version(number)
+        confirm(f"version {number} of model {name} will be gone", yes=yes)
+        delete_version(home, name, number)
+    click.echo(f"deleted {name}{'' if number is None else f':{number}'}", err=True)
+
+
+def _document(model: Model) -> dict[str, object]:
+    versions = [_version(one) for one in model.versions]
+    document = {**asdict(model), "labels": list(model.labels), "versions": versions}
+    del document["last_version"]
+    return document
+
+
+def _version(version: Version) -> dict[str, object]:
+    return asdict(version)
+
+
+def _versions(document: Row) -> list[dict[str, object]]:
+    found = document["versions"]
+    return found if isinstance(found, list) else []
+
+
+def _show_versions(rows: list[dict[str, object]], name: str) -> None:
+    columns: Columns = {
+        "VERSION": "version",
+        "CHECKPOINT": "checkpoint",
+        "CREATED": _created,
+        "NAME": "name",
+        "COMMENT": "comment",
+    }
+    empty = f"no versions yet; `detbuild model register-version {name} UUID` adds one"
+    show_table(rows, columns, empty=empty)
+
+
+def _created(row: Row) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(float(str(row["created"]))))

@@ -1,0 +1,110 @@
+"""`detbuild template ...`: parts of configs under names, for `detbuild create --template NAME`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from detbuild.cli.group import Command
+from detbuild.cli.session import Session, pass_session
+from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table
+
+if TYPE_CHECKING:
+    from detbuild.store.home import Home
+
+name_argument = click.argument("name", metavar="NAME")
+file_argument = click.argument(
+    "file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+
+
+@click.command(cls=Command)
+@name_argument
+@file_argument
+@pass_session
+def create(session: Session, /, *, name: str, file: Path) -> None:
+    """Keep a part of a config as a new template."""
+    from detbuild.errors import ConfigError
+    from detbuild.store.templates import template_file
+
+    home = _home(session)
+    if template_file(home, name).exists():
+        raise ConfigError(
+            f"there is a template {name} already", mend=f"`detbuild template set {name} FILE` replaces it"
+        )
+    _keep(home, name, file)
+
+
+@click.command("set", cls=Command)
+@name_argument
+@file_argument
+@pass_session
+def set_(session: Session, /, *, name: str, file: Path) -> None:
+    """Keep a part of a config as a template, in the place of an older one of that name."""
+    _keep(_home(session), name, file)
+
+
+@click.command(cls=Command)
+@name_argument
+@pass_session
+def describe(session: Session, /, *, name: str) -> None:
+    """Print a template as it was written."""
+    from detbuild.store.templates import read_template
+
+    click.echo(read_template(_home(session), name), nl=False)
+
+
+@click.command("list", cls=Command)
+@json_option
+@csv_option
+@pass_session
+def list_(session: Session, /, *, as_json: bool, as_csv: bool) -> None:
+    """List the templates, by name.
+
+    With --json: a list of {"name", "file"}.
+    """
+    from detbuild.store.templates import template_file, template_names
+
+    home = _home(session)
+    rows = [{"name": name, "file": str(template_file(home, name))} for name in template_names(home)]
+    if as_json:
+        show_json(rows)
+    elif as_csv:
+        show_csv(rows)
+    else:
+        empty = "no templates yet; `detbuild template create NAME FILE` makes one"
+        show_table(rows, {"NAME": "name", "FILE": "file"}, empty=empty)
+
+
+@click.command(cls=Command)
+@name_argument
+@pass_session
+def remove(session: Session, /, *, name: str) -> None:
+    """Remove a template; experiments that were made with it stay as they are."""
+    from detbuild.store.templates import remove_template
+
+    remove_template(_home(session), name)
+    click.echo(f"removed {name}", err=True)
+
+
+def _keep(home: Home, name: str, file: Path) -> None:
+    from detbuild.config.document import read_document
+    from detbuild.errors import ConfigError
+    from detbuild.store.templates import write_template
+
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {file}: {error}") from error
+    if not isinstance(read_document(text, str(file)).plain(), dict):
+        raise ConfigError(f"{file} is no map of fields", mend="write fields of an experiment config into it")
+    write_template(home, name, text)
+    click.echo(name)
+
+
+def _home(session: Session) -> Home:
+    from detbuild.store.home import Home
+
+    return Home.open(session.home)

@@ -1,0 +1,76 @@
+"""`detbuild shell` and `detbuild run`: the image, user, mounts and GPUs of an experiment, for a person."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from detbuild.cli.arguments import trial_argument
+from detbuild.cli.group import Command
+from detbuild.cli.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+slots_option = click.option(
+    "--slots",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="GPUs.  [default: as many as a trial of the experiment has]",
+)
+
+
+@click.command(cls=Command)
+@trial_argument
+@slots_option
+@pass_session
+def shell(session: Session, /, *, trial: tuple[int, int], slots: int | None) -> int:
+    """Open a shell in the image of an experiment, with its user, mounts and GPUs.
+
+    TRIAL is EXPERIMENT/TRIAL, such as 3/1, or the number of an experiment alone: what
+    `det.get_cluster_info()` then tells of inside. The container is gone when the shell ends.
+    """
+    return _visit(session, trial, ("sh", "-c", "exec $(command -v bash || echo sh)"), slots)
+
+
+@click.command(cls=Command, context_settings={"ignore_unknown_options": True})
+@trial_argument
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@slots_option
+@pass_session
+def run(session: Session, /, *, trial: tuple[int, int], command: tuple[str, ...], slots: int | None) -> int:
+    """Run a command in the image of an experiment: `detbuild run 3 -- python3 evaluate.py`.
+
+    It has the user, mounts and GPUs of the experiment and starts in the context directory. The exit code is
+    that of the command.
+    """
+    return _visit(session, trial, command, slots)
+
+
+def _visit(session: Session, trial: tuple[int, int], command: Sequence[str], slots: int | None) -> int:
+    import shutil
+
+    from detbuild.controller.visit import create_visit
+    from detbuild.errors import EngineError
+    from detbuild.store.home import Home
+
+    home = Home.open(session.home)
+    folder = home.experiment(trial[0])
+    if shutil.which("docker", path=session.environ.get("PATH")) is None:
+        raise EngineError(
+            "the `docker` command is not there: it connects the container to this terminal",
+            mend="install Docker's command line; everything else works without it",
+        )
+    engine = session.connect()
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    container = create_visit(
+        engine, home.id, folder, command, trial_id=trial[1], slots=slots, terminal=terminal
+    )
+    try:
+        words = ["docker", "start", "--attach", "--interactive", container]
+        return subprocess.run(words, env=dict(session.environ), check=False).returncode
+    finally:
+        engine.remove(container)

@@ -1,0 +1,176 @@
+"""Deletes experiments: the intent is written first, so that what a crash cut short is finished later.
+
+1. its containers are removed,
+2. the intent is written (`deleting` in its folder): from here on it only goes forward,
+3. its checkpoints are removed from their storage,
+4. its number is retired, and its folder renamed to a hidden name: from here on it is no experiment,
+5. the folder is removed.
+
+`finish_deletions` goes on from wherever it stopped. `delete`, `resume` and `list` call it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from detbuild.checkpoint.find import checkpoints_of
+from detbuild.controller.lease import lease
+from detbuild.errors import ConfigError, DetbuildError, EngineError, LeaseError
+from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL
+from detbuild.store.deleting import begun_deletions, hidden_name, intend_deletion
+from detbuild.store.files import alone, file_errors, sync_directory
+from detbuild.store.registry import registered
+from detbuild.store.state import fold
+from detbuild.store.storage import storage_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from detbuild.engine.protocol import Engine
+    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.home import Home
+
+
+def delete(home: Home, experiment_id: int, connect: Callable[[], Engine], *, force: bool = False) -> None:
+    """Delete an experiment that has ended, with its checkpoints wherever they are stored.
+
+    Args:
+        home: Where it is.
+        experiment_id: Its number, which is not given out again.
+        connect: To the engine that may still have containers of it; not called for a local one.
+        force: Also when its checkpoints are registered or were the source of another experiment, and when
+            its engine does not answer.
+
+    Raises:
+        ConfigError: It has not ended, or something needs it.
+        EngineError: Its containers or checkpoints cannot be removed.
+        LeaseError: A controller holds it.
+    """
+    finish_deletions(home)
+    folder = home.experiment(experiment_id)
+    with lease(folder.lock_file):
+        state = fold(folder.header(), folder.journal())
+        if not state.over:
+            raise ConfigError(
+                f"experiment {experiment_id} has not ended: it is {state.state}",
+                mend=f"`detbuild kill {experiment_id}`, `detbuild wait {experiment_id}`, then delete it",
+            )
+        if not force:
+            _refuse_needed(home, folder)
+        _remove_containers(home, folder, connect, force=force)
+        intend_deletion(folder)
+        _finish(home, folder)
+
+
+def finish_deletions(home: Home) -> tuple[DetbuildError, ...]:
+    """Finish what was begun and is nobody's now; return what went wrong, for another try later."""
+    marked, hidden = begun_deletions(home)
+    troubles = [_tried(home, folder) for folder in marked] + [_removed(path) for path in hidden]
+    return tuple(trouble for trouble in troubles if trouble is not None)
+
+
+def _tried(home: Home, folder: ExperimentFolder) -> DetbuildError | None:
+    try:
+        with lease(folder.lock_file, patience=0):
+            _finish(home, folder)
+    except LeaseError:
+        return None  # somebody else is at it
+    except DetbuildError as error:
+        return error
+    return None
+
+
+def _removed(directory: Path) -> DetbuildError | None:
+    shutil.rmtree(directory, ignore_errors=True)
+    if not directory.exists():
+        return None
+    return EngineError(f"{directory} cannot be removed", mend="remove it by hand")
+
+
+def _finish(home: Home, folder: ExperimentFolder) -> None:
+    _remove_checkpoints(folder)
+    hidden = hidden_name(home, folder)
+    with alone(home.experiments / ".retired.lock"):
+        home.retire(folder.id)
+    with file_errors(folder.path):
+        with suppress(FileNotFoundError):  # another process was as far
+            folder.path.rename(hidden)
+        sync_directory(home.experiments)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _remove_checkpoints(folder: ExperimentFolder) -> None:
+    """Take the name first: half a checkpoint under its own name would look damaged."""
+    storage = storage_of(folder).on_host
+    if storage is None:
+        return
+    for found in checkpoints_of(folder):
+        directory = storage / found.checkpoint.uuid
+        aside = directory.with_name(f".{directory.name}.deleted")
+        with file_errors(directory):
+            if directory.is_dir() and not aside.exists():
+                directory.rename(aside)
+            for left in (aside, directory):
+                if left.exists():
+                    shutil.rmtree(left)
+
+
+def _remove_containers(
+    home: Home, folder: ExperimentFolder, connect: Callable[[], Engine], *, force: bool
+) -> None:
+    if folder.header().local:
+        return
+    try:
+        engine = connect()
+        _refuse_other_engine(folder, engine)
+        for container in engine.find({HOME_LABEL: home.id, EXPERIMENT_LABEL: str(folder.id)}):
+            engine.remove(container.id)
+    except EngineError:
+        if not force:
+            raise
+
+
+def _refuse_other_engine(folder: ExperimentFolder, engine: Engine) -> None:
+    header, info = folder.header(), engine.info()
+    if header.engine not in {"", info.id}:
+        raise EngineError(
+            f"experiment {folder.id} ran on Docker Engine {header.engine} at {header.engine_at}, "
+            f"and this is {info.id} of {info.name}",
+            mend="set DOCKER_HOST to that engine; --force deletes without looking for its containers",
+        )
+
+
+def _refuse_needed(home: Home, folder: ExperimentFolder) -> None:
+    """Registered checkpoints and the sources of others are kept."""
+    own = {found.checkpoint.uuid for found in checkpoints_of(folder)}
+    for uuid, names in registered(home).items():
+        if uuid in own:
+            raise ConfigError(
+                f"checkpoint {uuid} of experiment {folder.id} is registered as {', '.join(names)}",
+                mend="delete that from the registry first, or give --force",
+            )
+    for other, uuid in _sources(home):
+        if other != folder.id and uuid in own:
+            raise ConfigError(
+                f"checkpoint {uuid} of experiment {folder.id} is the source of experiment {other}",
+                mend="delete that one first, or give --force",
+            )
+
+
+def _sources(home: Home) -> Iterator[tuple[int, str]]:
+    for number in home.ids():
+        uuid = _source(home.folder(number).config_file)
+        if uuid:
+            yield number, uuid
+
+
+def _source(config_file: Path) -> str:
+    try:
+        searcher = json.loads(config_file.read_bytes()).get("searcher") or {}
+        return str(searcher.get("source_checkpoint_uuid") or "")
+    except (OSError, ValueError, AttributeError):
+        return ""  # it says nothing

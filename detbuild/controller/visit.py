@@ -1,0 +1,84 @@
+"""Creates the container of `detbuild shell` and `run`: its GPUs are nobody else's while it is there."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+from detbuild.controller.start import nvidia_smi
+from detbuild.errors import ConfigError, EngineError
+from detbuild.launch.gpus import lacking
+from detbuild.launch.hostlock import lock_directory
+from detbuild.launch.plan import Place, user_of
+from detbuild.launch.slots import SlotQueue
+from detbuild.launch.stock import Limits, take_stock
+from detbuild.launch.visit import plan_visit
+from detbuild.store.state import fold
+from detbuild.store.submitted import config_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from detbuild.engine.protocol import Engine, EngineInfo
+    from detbuild.launch.gpus import Gpu
+    from detbuild.store.folder import ExperimentFolder
+
+
+def create_visit(
+    engine: Engine,
+    home_id: str,
+    folder: ExperimentFolder,
+    command: Sequence[str],
+    *,
+    trial_id: int = 1,
+    slots: int | None = None,
+    terminal: bool = False,
+) -> str:
+    """Create the container and return its id; the caller starts and removes it.
+
+    Args:
+        engine: That has the experiment's image.
+        home_id: Of its home.
+        folder: The experiment.
+        command: What to run.
+        trial_id: Whose newest run `det.get_cluster_info()` tells of inside, if it has one.
+        slots: GPUs; by default as many as a trial of the experiment.
+        terminal: For a person at a keyboard.
+
+    Raises:
+        ConfigError: The experiment has no image.
+        EngineError: The image is gone, or too few GPUs are free.
+    """
+    header, config, info = folder.header(), config_of(folder), engine.info()
+    if header.local:
+        raise ConfigError(f"experiment {folder.id} ran on this host itself: it has no image")
+    if engine.image_id(header.image) is None:
+        raise EngineError(
+            f"the image of experiment {folder.id} is gone: {header.tag}", mend="create the experiment anew"
+        )
+    place = Place(home_id=home_id, folder=folder, header=header, user=user_of(info, header.user))
+    wanted = config.resources.slots_per_trial if slots is None else slots
+    with SlotQueue(lock_directory()).lock() if wanted else nullcontext():
+        gpus = _free_gpus(engine, info, wanted) if wanted else ()
+        run = _newest_run(folder, trial_id)
+        spec = plan_visit(config, place, command, run=run, gpus=gpus, terminal=terminal)
+        return engine.create(spec)
+
+
+def _free_gpus(engine: Engine, info: EngineInfo, slots: int) -> tuple[Gpu, ...]:
+    """A person who looks at something stands in no line."""
+    stock = take_stock("gpu", engine, info, nvidia_smi, Limits())
+    trouble = lacking(stock.gpus, slots)
+    if trouble is not None:
+        raise trouble
+    if stock.free < slots:
+        raise EngineError(
+            f"{slots} GPUs are asked for: {stock.said}", mend="wait, or give --slots 0 to do without"
+        )
+    return stock.free_gpus[:slots]
+
+
+def _newest_run(folder: ExperimentFolder, trial_id: int) -> tuple[int, int] | None:
+    trial = fold(folder.header(), folder.journal()).trials.get(trial_id)
+    runs = [run.run for run in trial.runs if folder.run(trial_id, run.run).path.is_dir()] if trial else []
+    return (trial_id, runs[-1]) if runs else None

@@ -1,0 +1,55 @@
+"""Metadata given to checkpoints after they were stored: `annotations.json` of an experiment.
+
+The checkpoint itself is sealed by its manifest and stays as it was written.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+from detbuild.errors import EngineError
+from detbuild.store.files import alone, write_synced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    Metadata = Mapping[str, object]
+
+_FILE: Final = "annotations.json"
+
+
+def metadata_of(experiment: Path, uuid: str, stored: Metadata) -> Metadata:
+    """What is known of the checkpoint: what was given to it, else what was `stored` with it.
+
+    Raises:
+        EngineError: The file is damaged.
+    """
+    found = _read(experiment).get(uuid)
+    return stored if found is None else found
+
+
+def change_metadata(
+    experiment: Path, uuid: str, stored: Metadata, change: Callable[[Metadata], Metadata]
+) -> Metadata:
+    """Put `change` of it on disk; two processes that do so at a time lose nothing."""
+    with alone(experiment / ".attributes.lock"):
+        everything = _read(experiment)
+        changed = dict(change(everything.get(uuid, stored)))
+        text = json.dumps({**everything, uuid: changed}, indent=2)
+        write_synced(experiment / _FILE, text.encode() + b"\n")
+    return changed
+
+
+def _read(experiment: Path) -> dict[str, Metadata]:
+    file = experiment / _FILE
+    try:
+        found = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise EngineError(f"cannot read {file}: {error}", mend="mend it, or remove it") from error
+    if not isinstance(found, dict):
+        raise EngineError(f"{file} holds no map", mend="mend it, or remove it")
+    return found

@@ -1,0 +1,115 @@
+"""What a person may change of an experiment after its submission: `attributes.json`, over what was submitted.
+
+A controller that drives the experiment asks `steered` for its config again whenever it decides something
+that `max_slots`, `weight`, `priority` or a number of kept checkpoints has a say in.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Final
+
+from detbuild.errors import ConfigError, EngineError
+from detbuild.store.files import alone, write_synced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from detbuild.config.experiment import ExperimentConfig
+
+_FILE: Final = "attributes.json"
+_RESOURCES: Final = ("max_slots", "weight", "priority")
+_KEPT: Final = ("save_experiment_best", "save_trial_best", "save_trial_latest")
+_LOWEST_PRIORITY: Final = 99
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attributes:
+    """None stands for what was submitted."""
+
+    name: str | None = None
+    description: str | None = None
+    notes: str | None = None
+    labels: tuple[str, ...] | None = None
+    archived: bool = False
+    max_slots: int | None = None  # 0: no limit
+    weight: float | None = None
+    priority: int | None = None  # 1..99, lower first
+    save_experiment_best: int | None = None
+    save_trial_best: int | None = None
+    save_trial_latest: int | None = None
+
+
+def read_attributes(experiment: Path) -> Attributes:
+    """What was changed of the experiment in this folder.
+
+    Raises:
+        EngineError: The file is damaged.
+    """
+    file = experiment / _FILE
+    try:
+        raw = json.loads(file.read_bytes())
+        known = {f.name for f in fields(Attributes)}
+        values = {key: value for key, value in raw.items() if key in known}
+        labels = values.pop("labels", None)
+        return Attributes(**values, labels=None if labels is None else tuple(labels))
+    except FileNotFoundError:
+        return Attributes()
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise EngineError(f"cannot read {file}: {error}", mend="mend it, or remove it") from error
+
+
+def change_attributes(experiment: Path, change: Callable[[Attributes], Attributes]) -> Attributes:
+    """Put `change` of them on disk; two processes that do so at a time lose nothing.
+
+    Raises:
+        ConfigError: The new values break a rule.
+    """
+    with alone(experiment / ".attributes.lock"):
+        changed = change(read_attributes(experiment))
+        _check(changed)
+        values = asdict(changed)
+        said = {key: value for key, value in values.items() if value is not None and value is not False}
+        write_synced(experiment / _FILE, json.dumps(said, indent=2).encode() + b"\n")
+    return changed
+
+
+def with_label(attributes: Attributes, submitted: tuple[str, ...], label: str) -> Attributes:
+    labels = submitted if attributes.labels is None else attributes.labels
+    return replace(attributes, labels=tuple(dict.fromkeys((*labels, label))))
+
+
+def without_label(attributes: Attributes, submitted: tuple[str, ...], label: str) -> Attributes:
+    labels = submitted if attributes.labels is None else attributes.labels
+    return replace(attributes, labels=tuple(one for one in labels if one != label))
+
+
+def steered(config: ExperimentConfig, attributes: Attributes) -> ExperimentConfig:
+    """The config as it is meant now, with the attributes that steer a running experiment."""
+    resources = _given(attributes, _RESOURCES)
+    if "max_slots" in resources:
+        resources["max_slots"] = resources["max_slots"] or None
+    storage = _given(attributes, _KEPT)
+    update: dict[str, object] = {}
+    if resources:
+        update["resources"] = config.resources.model_copy(update=resources)
+    if storage:
+        update["checkpoint_storage"] = config.checkpoint_storage.model_copy(update=storage)
+    return config.model_copy(update=update) if update else config
+
+
+def _given(attributes: Attributes, names: tuple[str, ...]) -> dict[str, object]:
+    values = {name: getattr(attributes, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _check(attributes: Attributes) -> None:
+    for name, value in _given(attributes, (*_RESOURCES, *_KEPT)).items():
+        if not isinstance(value, (int, float)) or not value >= 0:
+            raise ConfigError(f"{name} must be 0 or more, not {value!r}")
+    if attributes.priority is not None and not 1 <= attributes.priority <= _LOWEST_PRIORITY:
+        raise ConfigError(f"priority must be between 1 and {_LOWEST_PRIORITY}, not {attributes.priority}")
+    if attributes.name is not None and not attributes.name.strip():
+        raise ConfigError("the name of an experiment may not be empty")

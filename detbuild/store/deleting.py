@@ -1,0 +1,37 @@
+"""The marks that a deletion leaves on its way, so that whoever comes next can tell what is to be finished."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from detbuild.store.files import write_synced
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.home import Home
+
+_INTENT: Final = "deleting"
+_HIDDEN: Final = ".deleted-"
+
+
+def intend_deletion(folder: ExperimentFolder) -> None:
+    """From here on the deletion only goes forward; it is on disk when this returns."""
+    write_synced(folder.path / _INTENT, b"")
+
+
+def is_deleting(folder: ExperimentFolder) -> bool:
+    """Whether the experiment is being deleted: nobody may take it up again."""
+    return (folder.path / _INTENT).exists()
+
+
+def hidden_name(home: Home, folder: ExperimentFolder) -> Path:
+    """What the folder is called once it is no experiment any more."""
+    return home.experiments / f"{_HIDDEN}{folder.id}"
+
+
+def begun_deletions(home: Home) -> tuple[tuple[ExperimentFolder, ...], tuple[Path, ...]]:
+    """The experiments that are marked, and the folders that only have to be removed."""
+    folders = (home.folder(number) for number in home.ids())
+    return tuple(filter(is_deleting, folders)), tuple(home.experiments.glob(f"{_HIDDEN}*"))

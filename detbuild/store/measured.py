@@ -1,0 +1,103 @@
+"""Everything that a trial has measured, in order: read from the files as it is asked for, however much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from detbuild.store.progress import limits
+from detbuild.store.reader import RecordFile
+from detbuild.store.state import run_records
+from determined._records import Measured, Training, Validation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.state import TrialState
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measurement:
+    """One report of a run."""
+
+    run: int
+    group: str  # "training", "validation" or a group that the script has named
+    steps_completed: int
+    time: float  # seconds since the epoch
+    metrics: Mapping[str, object]
+
+
+def measurements(folder: ExperimentFolder, trial: TrialState, group: str = "") -> Iterator[Measurement]:
+    """Yield what all runs of the trial have reported, of one group or of all.
+
+    What a run said of batches that a later run repeated is left out, as everywhere.
+    """
+    last_own = limits(run_records(folder, trial))
+    for state, limit in zip(trial.runs, last_own, strict=True):
+        run_folder = folder.run(trial.id, state.run)
+        file = RecordFile(run_folder.events, run_folder.name)
+        for line in file.rest() if state.finished else file.new():
+            found = _group(line.record)
+            if found is None or found[0] != (group or found[0]) or found[1].steps_completed > limit:
+                continue
+            yield Measurement(
+                run=state.run,
+                group=found[0],
+                steps_completed=found[1].steps_completed,
+                time=line.time,
+                metrics=found[1].metrics,
+            )
+
+
+def _group(record: object) -> tuple[str, Training | Validation | Measured] | None:
+    match record:
+        case Training():
+            return "training", record
+        case Validation():
+            return "validation", record
+        case Measured(group):
+            return group, record
+        case _:
+            return None
+
+
+class _Summary:
+    """Of one metric; of values that are no numbers only their count and the last are known."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.last: object = None
+        self.numbers: tuple[float, float, float] | None = None  # min, max, sum
+
+    def take(self, value: object) -> None:
+        self.count += 1
+        self.last = value
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            self.numbers = None
+        elif self.count == 1:
+            self.numbers = (value, value, value)
+        elif self.numbers is not None:
+            low, high, total = self.numbers
+            self.numbers = (min(low, value), max(high, value), total + value)
+
+    def document(self) -> dict[str, object]:
+        if self.numbers is None:
+            return {"count": self.count, "last": self.last, "type": type(self.last).__name__}
+        low, high, total = self.numbers
+        mean = total / self.count
+        found = {"last": self.last, "min": low, "max": high, "sum": total, "mean": mean}
+        return {"count": self.count, **found, "type": "number"}
+
+
+def summary(measured: Iterable[Measurement]) -> dict[str, dict[str, dict[str, object]]]:
+    """For each group and each metric: count, last, and of numbers also min, max, sum and mean."""
+    groups: dict[str, dict[str, _Summary]] = {}
+    for one in measured:
+        metrics = groups.setdefault(one.group, {})
+        for name, value in one.metrics.items():
+            metrics.setdefault(name, _Summary()).take(value)
+    return {
+        group: {name: found.document() for name, found in metrics.items()}
+        for group, metrics in groups.items()
+    }

@@ -1,0 +1,173 @@
+"""The model registry: one file for each model under `$DETBUILD_HOME/models/`, naming checkpoints by uuid.
+
+A registered checkpoint is kept: whoever removes checkpoints asks `registered` first.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from detbuild.errors import ConfigError, EngineError
+from detbuild.store.files import alone, file_errors, sync_directory, write_synced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from detbuild.store.home import Home
+
+_LONGEST_NAME = 200  # bytes of a file's name, with room for its ending and the name of a draft
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Version:
+    version: int
+    checkpoint: str  # uuid
+    created: float  # seconds since the epoch
+    name: str = ""
+    comment: str = ""
+    notes: str = ""
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    name: str
+    created: float  # seconds since the epoch
+    description: str = ""
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    archived: bool = False
+    versions: tuple[Version, ...] = ()
+    last_version: int = 0  # the highest number given out: one that was deleted does not come back
+
+    def version(self, number: int) -> Version:
+        """Raise ConfigError when there is no such version."""
+        for one in self.versions:
+            if one.version == number:
+                return one
+        there = ", ".join(str(one.version) for one in self.versions) or "none"
+        raise ConfigError(f"model {self.name} has no version {number}", mend=f"its versions: {there}")
+
+
+def create_model(home: Home, model: Model) -> Model:
+    """Put a new model into the registry.
+
+    Raises:
+        ConfigError: There is one of that name, or the name cannot be used.
+    """
+    file = _file(home, model.name)
+    if not model.name.strip() or len(file.name) > _LONGEST_NAME:
+        raise ConfigError(f"{model.name[:60]!r} is no name for a model", mend="use a short, readable one")
+    with file_errors(file.parent):
+        file.parent.mkdir(exist_ok=True)
+    with alone(_lock(home)):
+        if file.exists():
+            raise ConfigError(f"there is a model {model.name} already", mend="see `detbuild model list`")
+        _write(file, model)
+    return model
+
+
+def read_model(home: Home, name: str) -> Model:
+    """Raise ConfigError when there is no such model, EngineError when its file is damaged."""
+    return _read(_file(home, name), name)
+
+
+def models(home: Home) -> tuple[Model, ...]:
+    """All models, by name."""
+    found = (_read(file, file.stem) for file in (home.path / "models").glob("[!.]*.json"))
+    return tuple(sorted(found, key=lambda model: model.name))
+
+
+def change_model(home: Home, name: str, change: Callable[[Model], Model]) -> Model:
+    """Put `change` of a model on disk; two processes that do so at a time lose nothing."""
+    read_model(home, name)
+    with alone(_lock(home)):
+        changed = change(read_model(home, name))
+        _write(_file(home, name), changed)
+    return changed
+
+
+def delete_model(home: Home, name: str) -> None:
+    """Take a model out of the registry; its checkpoints stay where they are."""
+    read_model(home, name)
+    file = _file(home, name)
+    with alone(_lock(home)), file_errors(file):
+        file.unlink(missing_ok=True)
+        sync_directory(file.parent)
+
+
+def register(home: Home, name: str, version: Version) -> Version:
+    """Add a version under the next number of the model; `version.version` is not looked at."""
+
+    def add(model: Model) -> Model:
+        number = max((model.last_version, *(one.version for one in model.versions))) + 1
+        added = replace(version, version=number)
+        return replace(model, versions=(*model.versions, added), last_version=number)
+
+    return change_model(home, name, add).versions[-1]
+
+
+def change_version(home: Home, name: str, number: int, change: Callable[[Version], Version]) -> Version:
+    """Put `change` of one version of a model on disk."""
+
+    def put(model: Model) -> Model:
+        model.version(number)
+        versions = tuple(change(one) if one.version == number else one for one in model.versions)
+        return replace(model, versions=versions)
+
+    return change_model(home, name, put).version(number)
+
+
+def delete_version(home: Home, name: str, number: int) -> None:
+    """Take one version out of a model."""
+
+    def drop(model: Model) -> Model:
+        model.version(number)
+        return replace(model, versions=tuple(one for one in model.versions if one.version != number))
+
+    change_model(home, name, drop)
+
+
+def registered(home: Home) -> Mapping[str, tuple[str, ...]]:
+    """The uuids of all registered checkpoints, each with the `model:version` that name it."""
+    found: dict[str, tuple[str, ...]] = {}
+    for model in models(home):
+        for one in model.versions:
+            found[one.checkpoint] = (*found.get(one.checkpoint, ()), f"{model.name}:{one.version}")
+    return found
+
+
+def _file(home: Home, name: str) -> Path:
+    written = quote(name, safe=" ")  # a name may hold anything, a slash too
+    if written.startswith("."):
+        written = f"%2E{written[1:]}"  # a hidden file would be none of the registry's
+    return home.path / "models" / f"{written}.json"
+
+
+def _lock(home: Home) -> Path:
+    return home.path / "models" / ".lock"
+
+
+def _write(file: Path, model: Model) -> None:
+    write_synced(file, json.dumps(asdict(model), indent=2).encode() + b"\n")
+
+
+def _read(file: Path, name: str) -> Model:
+    try:
+        raw = json.loads(file.read_bytes())
+        parts = {f.name for f in fields(Version)}
+        versions = tuple(
+            Version(**{key: value for key, value in one.items() if key in parts})
+            for one in raw.get("versions", ())
+        )
+        known = {f.name for f in fields(Model)} - {"labels", "versions"}
+        values = {key: value for key, value in raw.items() if key in known}
+        return Model(**values, labels=tuple(raw.get("labels", ())), versions=versions)
+    except FileNotFoundError:
+        raise ConfigError(f"there is no model {name}", mend="see `detbuild model list`") from None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise EngineError(f"cannot read {file}: {error}", mend="mend it, or move it away") from error

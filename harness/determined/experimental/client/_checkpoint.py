@@ -1,0 +1,225 @@
+"""`Checkpoint`: what is known of one, its files, and the model in it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from determined.experimental.client import _host
+from determined.experimental.client._enums import CheckpointState, DownloadMode, ModelFramework
+from determined.experimental.client._metrics import TrialMetrics, iter_trial_metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from detbuild.checkpoint.find import Found
+    from detbuild.store.folder import ExperimentFolder
+    from determined._records import Line
+
+METADATA_FILE = "metadata.json"
+
+
+@dataclass(frozen=True)
+class CheckpointTrainingMetadata:
+    """The trial that a checkpoint is of."""
+
+    experiment_config: Mapping[str, Any]  # complete, secrets hidden
+    experiment_id: int
+    trial_id: str  # "experiment/trial", as Trial.id
+    hparams: Mapping[str, Any]
+    validation_metrics: Mapping[str, Any]  # {"avgMetrics": {...}}, of the same batch; empty without one
+
+
+class Checkpoint:
+    """A checkpoint of a trial; `client.get_checkpoint(uuid)` and the methods of a trial give it.
+
+    Attributes:
+        uuid: Its name.
+        state: Whether it is there; as it was when the object was made, until `reload`.
+        experiment_id: Of its experiment.
+        trial_id: "experiment/trial", as `Trial.id`.
+        steps_completed: Batches trained.
+        resources: Path of each file -> bytes.
+        metadata: What was stored with it, with what `add_metadata` and `remove_metadata` made of that.
+        report_time: When it was announced, in UTC.
+        training: The trial that it is of.
+    """
+
+    def __init__(self, found: Found, folder: ExperimentFolder) -> None:
+        self._folder = folder
+        self._take(found)
+
+    def _take(self, found: Found) -> None:
+        self._found = found
+        self.uuid = found.checkpoint.uuid
+        self.state = CheckpointState[found.state]
+        self.experiment_id = found.experiment_id
+        self.trial_id = f"{found.experiment_id}/{found.trial_id}"
+        self.steps_completed = found.checkpoint.steps_completed
+        validation = found.checkpoint.validation
+        self.validation_metrics: Mapping[str, object] = dict(validation.metrics) if validation else {}
+
+    def reload(self) -> None:
+        """Look again at what may have changed: state, metadata, resources."""
+        with _host.found():
+            from detbuild.checkpoint.find import find_checkpoint
+
+            self._take(find_checkpoint(_host.home(), self.uuid))
+        for name in ("_line", "metadata", "resources"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
+    def training(self) -> CheckpointTrainingMetadata:
+        from detbuild.store.state import fold
+        from detbuild.store.submitted import config_of
+
+        with _host.explained():
+            trials = fold(self._folder.header(), self._folder.journal()).trials
+            metrics = self.validation_metrics
+            return CheckpointTrainingMetadata(
+                experiment_config=config_of(self._folder).masked(),
+                experiment_id=self.experiment_id,
+                trial_id=self.trial_id,
+                hparams=dict(trials[self._found.trial_id].hparams),
+                validation_metrics={"avgMetrics": metrics} if metrics else {},
+            )
+
+    @cached_property
+    def metadata(self) -> Mapping[str, Any]:
+        from detbuild.store.annotations import metadata_of
+
+        with _host.explained():
+            return metadata_of(self._folder.path, self.uuid, self._stored_metadata)
+
+    @cached_property
+    def resources(self) -> Mapping[str, int]:
+        record = self._line.record if self._line else None
+        return dict(getattr(record, "resources", {}))
+
+    @property
+    def report_time(self) -> datetime | None:
+        return datetime.fromtimestamp(self._line.time, timezone.utc) if self._line else None
+
+    @cached_property
+    def searcher(self) -> tuple[str, bool]:
+        """The searcher's metric, and whether smaller is better."""
+        header = self._folder.header()
+        return header.metric, header.smaller_is_better
+
+    def download(self, path: str | None = None, mode: DownloadMode | str = DownloadMode.AUTO) -> str:
+        """Copy it, verified, into a directory, and return the directory's name.
+
+        Args:
+            path: `checkpoints/<uuid>` by default; a directory that holds a checkpoint is left as it is.
+            mode: Of no meaning here: there is no master to go through.
+
+        Raises:
+            EngineError: It is damaged or gone.
+        """
+        DownloadMode(mode)
+        directory = Path(path) if path is not None else Path("checkpoints", self.uuid)
+        if not (directory / METADATA_FILE).exists():
+            with _host.explained():
+                from detbuild.checkpoint.download import download
+
+                download(self._found, directory)
+        return str(directory)
+
+    def write_metadata_file(self, path: str) -> None:
+        """Write its metadata, as they are now, into a file."""
+        Path(path).write_text(json.dumps(self.metadata, indent=2), encoding="utf-8")
+
+    def add_metadata(self, metadata: Mapping[str, Any]) -> None:
+        """Add to its metadata. The stored files stay as they are."""
+        self._annotate(lambda before: {**before, **metadata})
+
+    def remove_metadata(self, keys: Sequence[str]) -> None:
+        """Take keys out of its metadata. The stored files stay as they are."""
+        self._annotate(lambda before: {key: value for key, value in before.items() if key not in keys})
+
+    def get_metrics(self, group: str | None = None) -> Iterator[TrialMetrics]:
+        """Yield what its trial reported of the very batch of the checkpoint."""
+        for one in iter_trial_metrics([self.trial_id], group):
+            if one.steps_completed == self.steps_completed:
+                yield one
+
+    def load(self, path: str | None = None, tags: Sequence[str] | None = None, **kwargs: Any) -> Any:
+        """Download it where needed, and return its trial (PyTorch) or model (Keras).
+
+        Args:
+            path: As for `download`.
+            tags: Of no meaning for what is stored today.
+            kwargs: For `torch.load`.
+        """
+        return self.load_from_path(self.download(path), tags, **kwargs)
+
+    @staticmethod
+    def load_from_path(path: str, tags: Sequence[str] | None = None, **kwargs: Any) -> Any:
+        """Return the trial or model in the directory of a checkpoint.
+
+        Raises:
+            ValueError: It does not say what wrote it.
+        """
+        framework = Checkpoint.get_type(Checkpoint.parse_metadata(Path(path)))
+        if framework is ModelFramework.PYTORCH:
+            from determined.pytorch import load_trial_from_checkpoint_path
+
+            return load_trial_from_checkpoint_path(path, **kwargs)
+        from determined.keras import load_model_from_checkpoint_path
+
+        return load_model_from_checkpoint_path(path, tags)
+
+    @staticmethod
+    def parse_metadata(directory: Path) -> dict[str, Any]:
+        """Read the metadata file in the directory of a checkpoint."""
+        found: dict[str, Any] = json.loads((Path(directory) / METADATA_FILE).read_bytes())
+        return found
+
+    @staticmethod
+    def get_type(metadata: Mapping[str, Any]) -> ModelFramework:
+        """What wrote a checkpoint with these metadata.
+
+        Raises:
+            ValueError: They do not say.
+        """
+        framework = str(metadata.get("framework", ""))
+        if framework.startswith("torch") or "torch_version" in metadata:
+            return ModelFramework.PYTORCH
+        if framework.startswith("tensorflow") or "tensorflow_version" in metadata:
+            return ModelFramework.TENSORFLOW
+        raise ValueError("the metadata name neither torch nor tensorflow as what wrote the checkpoint")
+
+    def _annotate(self, change: Any) -> None:
+        from detbuild.store.annotations import change_metadata
+
+        with _host.explained():
+            self.metadata = change_metadata(self._folder.path, self.uuid, self._stored_metadata, change)
+
+    @property
+    def _stored_metadata(self) -> Mapping[str, object]:
+        record = self._line.record if self._line else None
+        return dict(getattr(record, "metadata", {}))
+
+    @cached_property
+    def _line(self) -> Line | None:
+        """The record by which its run announced it."""
+        from detbuild.store.reader import RecordFile
+
+        run = self._folder.run(self._found.trial_id, self._found.checkpoint.run)
+        lines = RecordFile(run.events, run.name).rest()
+        return next((line for line in lines if getattr(line.record, "uuid", "") == self.uuid), None)
+
+    def __repr__(self) -> str:
+        return f"Checkpoint(uuid={self.uuid!r}, trial_id={self.trial_id!r}, state={self.state.name})"
+
+
+def checkpoints_in(folder: ExperimentFolder, trial_id: int | None = None) -> list[Checkpoint]:
+    """All checkpoints of an experiment, or of one of its trials, newest first."""
+    with _host.explained():
+        from detbuild.checkpoint.find import checkpoints_of
+
+        return [Checkpoint(one, folder) for one in checkpoints_of(folder) if trial_id in {None, one.trial_id}]

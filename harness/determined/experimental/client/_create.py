@@ -1,0 +1,50 @@
+"""Submits an experiment from a config and a directory, as `detbuild create` does."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detbuild.cli.views import view
+from detbuild.config.parse import config_from_mapping, load_config
+from detbuild.config.templates import template_layers
+from detbuild.errors import ConfigError
+from detbuild.experiment import Order, prepare, submit, this_host
+from determined.experimental.client import _host
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from detbuild.config.experiment import ExperimentConfig
+    from detbuild.config.layers import Layer
+
+Config = str | Path | dict[str, object]
+
+
+def create(
+    config: Config, model_dir: str | Path, includes: Iterable[str | Path], template: str | None
+) -> int:
+    """Build the image and submit; return the experiment's id."""
+    if not model_dir:
+        raise ConfigError(
+            "model_dir is required", mend='give the directory of your code, for example model_dir="."'
+        )
+    host, home, engine = this_host(os.environ), _host.home(), _host.connect()
+    parsed, text = _parsed(config, template_layers(home.path, () if template is None else (template,)))
+    order = Order(
+        config=parsed,
+        text=text,
+        context_dir=Path(model_dir),
+        includes=tuple(Path(path) for path in includes),
+    )
+    with view(os.environ) as emit:
+        return submit(prepare(order, host, home, emit, engine=engine), host, home, emit, engine=engine)
+
+
+def _parsed(config: Config, below: Sequence[Layer]) -> tuple[ExperimentConfig, str]:
+    if isinstance(config, (str, Path)):
+        return load_config(Path(config), below=below), Path(config).read_text(encoding="utf-8")
+    written: Mapping[str, object] = dict(config)
+    return config_from_mapping(written, below=below), json.dumps(written, indent=2, default=str)

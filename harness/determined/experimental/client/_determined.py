@@ -1,0 +1,230 @@
+"""`Determined`: Determined's object for a master. Here it stands for the experiments of this host."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from determined.experimental._say import LOG, logged, note_ignored
+from determined.experimental.client import _host, _model
+from determined.experimental.client._enums import ExperimentSortBy, ExperimentState, ModelSortBy, OrderBy
+from determined.experimental.client._experiment import Experiment
+from determined.experimental.client._metrics import TrialMetrics, iter_trial_metrics
+from determined.experimental.client._trial import Trial
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from determined.experimental.client._checkpoint import Checkpoint
+    from determined.experimental.client._model import Model
+
+_NO_SERVER = "there is no server; every call works on the experiments of this host"
+
+
+class Determined:
+    """The experiments of this host. Whom and where to log in to is of no meaning, and said to be.
+
+    Args:
+        master: So is every other argument: Determined's address of a master, user, password, certificate.
+    """
+
+    def __init__(
+        self,
+        master: str | None = None,
+        user: str | None = None,
+        password: str | None = None,
+        *,
+        cert_path: str | None = None,
+        cert_name: str | None = None,
+        noverify: bool = False,
+    ) -> None:
+        for name, value in (
+            ("master", master),
+            ("user", user),
+            ("password", password),
+            ("cert_path", cert_path),
+            ("cert_name", cert_name),
+            ("noverify", noverify or None),
+        ):
+            note_ignored(name, value, why="there is no server")
+
+    def create_experiment(
+        self,
+        config: str | Path | dict[str, Any],
+        model_dir: str | Path | None = None,
+        includes: Iterable[str | Path] | None = None,
+        *,
+        parent_id: int | None = None,
+        project_id: int | None = None,
+        template: str | None = None,
+    ) -> Experiment:
+        """Build an image of a directory, submit, and return the experiment, which goes on by itself.
+
+        Args:
+            config: An experiment config, or the path of one.
+            model_dir: Directory of the code.
+            includes: Files and directories to add to it, each under its own name.
+            parent_id: Of no meaning here: nothing is kept of what an experiment was made from.
+            project_id: Of no meaning here.
+            template: Name of a template to lay below the config.
+
+        Raises:
+            DetbuildError: By its kind: config, directory, engine or build.
+        """
+        note_ignored("parent_id", parent_id, why="name a checkpoint with searcher.source_checkpoint_uuid")
+        note_ignored("project_id", project_id, why="there are no projects here")
+        with logged(), _host.explained():
+            from determined.experimental.client._create import create
+
+            return Experiment(create(config, model_dir or "", tuple(includes or ()), template))
+
+    def get_experiment(self, experiment_id: int) -> Experiment:
+        """The experiment of that number.
+
+        Raises:
+            NotFound: There is none; an APIException of Determined's.
+        """
+        return Experiment(experiment_id)
+
+    def list_experiments(
+        self,
+        sort_by: ExperimentSortBy | None = None,
+        order_by: OrderBy | None = None,
+        *,
+        experiment_ids: Sequence[int] | None = None,
+        labels: Sequence[str] | None = None,
+        users: Sequence[str] | None = None,
+        states: Sequence[ExperimentState] | None = None,
+        name: str | None = None,
+        project_id: int | None = None,
+    ) -> list[Experiment]:
+        """All experiments, archived ones too, by number.
+
+        Args:
+            sort_by: What they are sorted by; one that has no such value comes last.
+            order_by: Ascending or descending.
+            experiment_ids: Only these.
+            labels: Only those with all of these.
+            users: Of no meaning here: a home is one user's.
+            states: Only those in one of these.
+            name: Only those with this in their names, in any case.
+            project_id: Of no meaning here.
+        """
+        note_ignored("users", users, why="every user has experiments of their own")
+        note_ignored("project_id", project_id, why="there are no projects here")
+        wanted = {state.name for state in states or ()}
+        rows = [
+            row
+            for row in _rows()
+            if (experiment_ids is None or row["id"] in experiment_ids)
+            and set(labels or ()) <= set(row["labels"])
+            and (states is None or row["state"] in wanted)
+            and (name or "").lower() in row["name"].lower()
+        ]
+        return [Experiment(row["id"]) for row in _sorted(rows, sort_by, order_by)]
+
+    def get_trial(self, trial_id: _host.TrialId) -> Trial:
+        """A trial: "3/2" and (3, 2) are trial 2 of experiment 3, a lone 3 is its first trial.
+
+        Raises:
+            NotFound: There is none.
+        """
+        return Trial(trial_id)
+
+    def get_checkpoint(self, uuid: str) -> Checkpoint:
+        """The checkpoint of that uuid, of which the beginning is enough where it is the only one.
+
+        Raises:
+            NotFound: There is none, or there are several.
+        """
+        return _model.get_checkpoint(uuid)
+
+    def create_model(
+        self,
+        name: str,
+        description: str | None = "",
+        metadata: Mapping[str, Any] | None = None,
+        labels: Iterable[str] | None = None,
+        workspace_name: str | None = None,
+    ) -> Model:
+        """Put a new model into the registry."""
+        return _model.create_model(name, description, metadata, labels, workspace_name)
+
+    def get_model(self, identifier: str | int) -> Model:
+        """The model of that name.
+
+        Raises:
+            NotFound: There is none.
+        """
+        return _model.get_model(identifier)
+
+    def list_models(
+        self,
+        sort_by: ModelSortBy = ModelSortBy.NAME,
+        order_by: OrderBy = OrderBy.ASC,
+        name: str | None = None,
+        description: str | None = None,
+    ) -> list[Model]:
+        """All models, by name."""
+        return _model.list_models(sort_by, order_by, name, description)
+
+    def get_models(
+        self,
+        sort_by: ModelSortBy = ModelSortBy.NAME,
+        order_by: OrderBy = OrderBy.ASC,
+        name: str | None = None,
+        description: str | None = None,
+    ) -> list[Model]:
+        """The same under Determined's older name."""
+        return _model.list_models(sort_by, order_by, name, description)
+
+    def get_model_labels(self) -> list[str]:
+        """The labels of all models, the most frequent first."""
+        return _model.get_model_labels()
+
+    def iter_trials_metrics(
+        self, trial_ids: Sequence[_host.TrialId], group: str | None = None
+    ) -> Iterator[TrialMetrics]:
+        """Yield what trials have reported so far, of one group or of all."""
+        return iter_trial_metrics(trial_ids, group)
+
+    def stream_trials_metrics(self, trial_ids: Sequence[_host.TrialId], group: str) -> Iterator[TrialMetrics]:
+        """The same under Determined's older name."""
+        return iter_trial_metrics(trial_ids, group)
+
+    def logout(self) -> None:
+        """Of no effect, which is said."""
+        with logged():
+            LOG.info("logout has no effect: %s", _NO_SERVER)
+
+
+def _rows() -> list[dict[str, Any]]:
+    with _host.explained():
+        from detbuild.cli.listing import experiments
+        from detbuild.cli.views import no_output
+
+        return sorted(experiments(_host.home().path, no_output), key=lambda row: int(str(row["id"])))
+
+
+def _sorted(
+    rows: list[dict[str, Any]], sort_by: ExperimentSortBy | None, order_by: OrderBy | None
+) -> list[dict[str, Any]]:
+    key = (sort_by or ExperimentSortBy.ID).value
+    known = sorted(
+        (row for row in rows if row[key] is not None),
+        key=lambda row: row[key],
+        reverse=order_by is OrderBy.DESC,
+    )
+    return known + [row for row in rows if row[key] is None]
+
+
+def login(
+    master: str | None = None,
+    user: str | None = None,
+    password: str | None = None,
+    **options: Any,
+) -> None:
+    """Of no effect, which is said; it may be called at any time, with whatever Determined's takes."""
+    del master, user, password, options
+    with logged():
+        LOG.info("login has no effect: %s", _NO_SERVER)

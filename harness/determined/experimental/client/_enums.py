@@ -1,0 +1,153 @@
+"""States, orders and levels under Determined's names."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class OrderBy(Enum):
+    """Ascending or descending."""
+
+    ASC = "ORDER_BY_ASC"
+    DESC = "ORDER_BY_DESC"
+    ASCENDING = ASC
+    DESCENDING = DESC
+
+
+class ExperimentState(Enum):
+    """How an experiment is going."""
+
+    UNSPECIFIED = "STATE_UNSPECIFIED"
+    ACTIVE = "STATE_ACTIVE"
+    PAUSED = "STATE_PAUSED"
+    QUEUED = "STATE_QUEUED"
+    PULLING = "STATE_PULLING"
+    STARTING = "STATE_STARTING"
+    RUNNING = "STATE_RUNNING"
+    STOPPING_COMPLETED = "STATE_STOPPING_COMPLETED"
+    STOPPING_CANCELED = "STATE_STOPPING_CANCELED"
+    STOPPING_ERROR = "STATE_STOPPING_ERROR"
+    STOPPING_KILLED = "STATE_STOPPING_KILLED"
+    COMPLETED = "STATE_COMPLETED"
+    CANCELED = "STATE_CANCELED"
+    ERROR = "STATE_ERROR"
+    DELETING = "STATE_DELETING"
+    DELETED = "STATE_DELETED"
+    DELETE_FAILED = "STATE_DELETE_FAILED"
+
+    @classmethod
+    def _missing_(cls, value: object) -> ExperimentState:  # noqa: ARG003
+        return cls.UNSPECIFIED
+
+
+class TrialState(Enum):
+    """How a trial is going."""
+
+    UNSPECIFIED = "STATE_UNSPECIFIED"
+    ACTIVE = "STATE_ACTIVE"
+    PAUSED = "STATE_PAUSED"
+    QUEUED = "STATE_QUEUED"
+    PULLING = "STATE_PULLING"
+    STARTING = "STATE_STARTING"
+    RUNNING = "STATE_RUNNING"
+    STOPPING_COMPLETED = "STATE_STOPPING_COMPLETED"
+    STOPPING_CANCELED = "STATE_STOPPING_CANCELED"
+    STOPPING_ERROR = "STATE_STOPPING_ERROR"
+    STOPPING_KILLED = "STATE_STOPPING_KILLED"
+    COMPLETED = "STATE_COMPLETED"
+    CANCELED = "STATE_CANCELED"
+    ERROR = "STATE_ERROR"
+
+    @classmethod
+    def _missing_(cls, value: object) -> TrialState:  # noqa: ARG003
+        return cls.UNSPECIFIED
+
+
+class CheckpointState(Enum):
+    """Whether a checkpoint is there."""
+
+    UNSPECIFIED = "STATE_UNSPECIFIED"
+    ACTIVE = "STATE_ACTIVE"
+    COMPLETED = "STATE_COMPLETED"
+    ERROR = "STATE_ERROR"
+    DELETED = "STATE_DELETED"
+    PARTIALLY_DELETED = "STATE_PARTIALLY_DELETED"
+
+    @classmethod
+    def _missing_(cls, value: object) -> CheckpointState:  # noqa: ARG003
+        return cls.UNSPECIFIED
+
+
+class ExperimentSortBy(Enum):
+    """What a list of experiments is sorted by."""
+
+    ID = "id"
+    NAME = "name"
+    STATE = "state"
+    START_TIME = "created"
+    END_TIME = "ended"
+    NUM_TRIALS = "trial_count"
+    CHECKPOINT_COUNT = "checkpoint_count"
+    SEARCHER_METRIC_VAL = "best"
+
+
+class TrialSortBy(Enum):
+    """What a list of trials is sorted by."""
+
+    UNSPECIFIED = "unspecified"
+    ID = "id"
+    START_TIME = "start_time"
+    END_TIME = "end_time"
+    STATE = "state"
+    BEST_VALIDATION_METRIC = "best_validation_metric"
+    LATEST_VALIDATION_METRIC = "latest_validation_metric"
+    BATCHES_PROCESSED = "batches_processed"
+    DURATION = "duration"
+    RESTARTS = "restarts"
+
+
+class CheckpointSortBy(Enum):
+    """What a list of checkpoints is sorted by, besides names of validation metrics."""
+
+    END_TIME = "end_time"
+    STATE = "state"
+    UUID = "uuid"
+    BATCH_NUMBER = "batch_number"
+    SEARCHER_METRIC = "searcher_metric"
+
+
+class ModelSortBy(Enum):
+    """What a list of models is sorted by."""
+
+    UNSPECIFIED = "unspecified"
+    NAME = "name"
+    DESCRIPTION = "description"
+    CREATION_TIME = "creation_time"
+    LAST_UPDATED_TIME = "last_updated_time"
+    NUM_VERSIONS = "num_versions"
+
+
+class LogLevel(Enum):
+    """How grave a line of a log is, by the word that it begins with."""
+
+    TRACE = "TRACE"
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+    CRITICAL = "CRITICAL"
+
+
+class DownloadMode(Enum):
+    """Determined's ways to fetch a checkpoint. Here files are always read from their storage."""
+
+    DIRECT = "direct"
+    MASTER = "master"
+    AUTO = "auto"
+
+
+class ModelFramework(Enum):
+    """What wrote a checkpoint."""
+
+    PYTORCH = 1
+    TENSORFLOW = 2

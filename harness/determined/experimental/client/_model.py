@@ -1,0 +1,293 @@
+"""`Model` and `ModelVersion`: the registry, kept as files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from determined.experimental._say import note_ignored
+from determined.experimental.client import _host
+from determined.experimental.client._checkpoint import Checkpoint
+from determined.experimental.client._enums import ModelSortBy, OrderBy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from detbuild.store import registry
+
+
+class ModelVersion:
+    """A registered checkpoint; `model.get_version()` gives it.
+
+    Attributes:
+        model_name: Of its model.
+        model_version: Its number, from 1.
+        name, comment, notes, metadata: What people wrote about it.
+        creation_time: When it was registered, in UTC.
+    """
+
+    def __init__(self, model_name: str, version: registry.Version) -> None:
+        self.model_name = model_name
+        self._take(version)
+
+    def _take(self, version: registry.Version) -> None:
+        self._checkpoint = version.checkpoint
+        self.model_version = version.version
+        self.name = version.name
+        self.comment = version.comment
+        self.notes = version.notes
+        self.metadata: Mapping[str, Any] = dict(version.metadata)
+        self.creation_time = datetime.fromtimestamp(version.created, timezone.utc)
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint itself.
+
+        Raises:
+            NotFound: Its experiment was removed.
+        """
+        return get_checkpoint(self._checkpoint)
+
+    def set_name(self, name: str) -> None:
+        self._change(lambda version: replace(version, name=name))
+
+    def set_notes(self, notes: str) -> None:
+        self._change(lambda version: replace(version, notes=notes))
+
+    def delete(self) -> None:
+        """Take it out of the registry; the checkpoint stays."""
+        with _host.found():
+            from detbuild.store.registry import delete_version
+
+            delete_version(_host.home(), self.model_name, self.model_version)
+
+    def _change(self, change: Callable[[registry.Version], registry.Version]) -> None:
+        with _host.found():
+            from detbuild.store.registry import change_version
+
+            self._take(change_version(_host.home(), self.model_name, self.model_version, change))
+
+    def __repr__(self) -> str:
+        return f"ModelVersion(model_name={self.model_name!r}, model_version={self.model_version})"
+
+
+class Model:
+    """A name in the registry, with versions; `client.create_model` and `client.get_model` give it.
+
+    Attributes:
+        name: By which it is known: there are no numbers of models, so `model_id` is the name too.
+        description, metadata, labels, archived: What people wrote about it.
+        creation_time: In UTC.
+    """
+
+    def __init__(self, model: registry.Model) -> None:
+        self._take(model)
+
+    def _take(self, model: registry.Model) -> None:
+        self._model = model
+        self.name = model.name
+        self.description = model.description
+        self.metadata: Mapping[str, Any] = dict(model.metadata)
+        self.labels = list(model.labels)
+        self.archived = model.archived
+        self.creation_time = datetime.fromtimestamp(model.created, timezone.utc)
+
+    @property
+    def model_id(self) -> str:
+        return self.name
+
+    def reload(self) -> None:
+        """Look again at everything."""
+        self._take(_read(self.name))
+
+    def get_version(self, version: int = -1) -> ModelVersion | None:
+        """The version of that number; the newest by default, None when there is none.
+
+        Raises:
+            NotFound: There is no version of that number.
+        """
+        model = _read(self.name)
+        if version == -1:
+            return ModelVersion(self.name, model.versions[-1]) if model.versions else None
+        with _host.found():
+            return ModelVersion(self.name, model.version(version))
+
+    def list_versions(self, order_by: OrderBy = OrderBy.DESC) -> list[ModelVersion]:
+        """All versions by number, the newest first."""
+        found = [ModelVersion(self.name, one) for one in _read(self.name).versions]
+        return found[::-1] if order_by is OrderBy.DESC else found
+
+    def get_versions(self, order_by: OrderBy = OrderBy.DESC) -> list[ModelVersion]:
+        """The same under Determined's older name."""
+        return self.list_versions(order_by)
+
+    def register_version(self, checkpoint_uuid: str) -> ModelVersion:
+        """Register a checkpoint under the next number; it is not removed from then on.
+
+        Raises:
+            NotFound: There is no such checkpoint, or it is not there any more.
+        """
+        with _host.found():
+            from detbuild.checkpoint.register import register_checkpoint
+
+            return ModelVersion(self.name, register_checkpoint(_host.home(), self.name, checkpoint_uuid))
+
+    def add_metadata(self, metadata: Mapping[str, Any]) -> None:
+        self._change(lambda model: replace(model, metadata={**model.metadata, **metadata}))
+
+    def remove_metadata(self, keys: Iterable[str]) -> None:
+        gone = set(keys)
+        self._change(
+            lambda model: replace(
+                model, metadata={key: value for key, value in model.metadata.items() if key not in gone}
+            )
+        )
+
+    def set_labels(self, labels: Iterable[str]) -> None:
+        given = tuple(dict.fromkeys(labels))
+        self._change(lambda model: replace(model, labels=given))
+
+    def set_description(self, description: str) -> None:
+        self._change(lambda model: replace(model, description=description))
+
+    def archive(self) -> None:
+        self._change(lambda model: replace(model, archived=True))
+
+    def unarchive(self) -> None:
+        self._change(lambda model: replace(model, archived=False))
+
+    def move_to_workspace(self, workspace_name: str) -> None:
+        """Of no effect, which is said: there is no server, and so there are no workspaces."""
+        note_ignored("move_to_workspace", workspace_name, why="there are no workspaces here")
+
+    def delete(self) -> None:
+        """Take it out of the registry; its checkpoints stay."""
+        with _host.found():
+            from detbuild.store.registry import delete_model
+
+            delete_model(_host.home(), self.name)
+
+    def _change(self, change: Callable[[registry.Model], registry.Model]) -> None:
+        with _host.found():
+            from detbuild.store.registry import change_model
+
+            self._take(change_model(_host.home(), self.name, change))
+
+    def __repr__(self) -> str:
+        return f"Model(name={self.name!r}, metadata={dict(self.metadata)!r})"
+
+
+def create_model(
+    name: str,
+    description: str | None = "",
+    metadata: Mapping[str, Any] | None = None,
+    labels: Iterable[str] | None = None,
+    workspace_name: str | None = None,
+) -> Model:
+    """Put a new model into the registry.
+
+    Args:
+        name: Not that of another model.
+        description: What it is for.
+        metadata: Anything that JSON can carry.
+        labels: Any texts.
+        workspace_name: Of no meaning here.
+
+    Raises:
+        ConfigError: There is one of that name.
+    """
+    import time
+
+    note_ignored("workspace_name", workspace_name, why="there are no workspaces here")
+    with _host.explained():
+        from detbuild.store import registry
+
+        model = registry.Model(
+            name=name,
+            created=time.time(),
+            description=description or "",
+            metadata=dict(metadata or {}),
+            labels=tuple(labels or ()),
+        )
+        return Model(registry.create_model(_host.home(), model))
+
+
+def get_model(identifier: str | int) -> Model:
+    """The model of that name; Determined's numbers of models are not there.
+
+    Raises:
+        NotFound: There is none.
+    """
+    return Model(_read(str(identifier)))
+
+
+def list_models(
+    sort_by: ModelSortBy = ModelSortBy.NAME,
+    order_by: OrderBy = OrderBy.ASC,
+    name: str | None = None,
+    description: str | None = None,
+) -> list[Model]:
+    """All models.
+
+    Args:
+        sort_by: What they are sorted by.
+        order_by: Ascending or descending.
+        name: Only those with this in their names, in any case.
+        description: Only those with this in their descriptions, in any case.
+    """
+    with _host.explained():
+        from detbuild.store.registry import models
+
+        found = models(_host.home())
+    wanted = [
+        model
+        for model in found
+        if (name or "").lower() in model.name.lower()
+        and (description or "").lower() in model.description.lower()
+    ]
+    ranked = sorted(wanted, key=lambda model: _field(model, sort_by), reverse=order_by is OrderBy.DESC)
+    return [Model(model) for model in ranked]
+
+
+def _field(model: registry.Model, sort_by: ModelSortBy) -> tuple[float, str]:
+    match sort_by:
+        case ModelSortBy.DESCRIPTION:
+            return (0, model.description)
+        case ModelSortBy.CREATION_TIME:
+            return (model.created, model.name)
+        case ModelSortBy.LAST_UPDATED_TIME:
+            return (max((model.created, *(one.created for one in model.versions))), model.name)
+        case ModelSortBy.NUM_VERSIONS:
+            return (len(model.versions), model.name)
+        case _:
+            return (0, model.name)
+
+
+def get_model_labels() -> list[str]:
+    """The labels of all models, the most frequent first."""
+    from collections import Counter
+
+    counted = Counter(label for model in list_models() for label in model.labels)
+    return [label for label, _ in counted.most_common()]
+
+
+def get_checkpoint(uuid: str) -> Checkpoint:
+    """The checkpoint of that uuid, of which the beginning is enough where it is the only one.
+
+    Raises:
+        NotFound: There is none, or there are several.
+    """
+    with _host.found():
+        from detbuild.checkpoint.find import find_checkpoint
+
+        home = _host.home()
+        found = find_checkpoint(home, uuid)
+        return Checkpoint(found, home.folder(found.experiment_id))
+
+
+def _read(name: str) -> registry.Model:
+    with _host.found():
+        from detbuild.store.registry import read_model
+
+        return read_model(_host.home(), name)

@@ -1,0 +1,46 @@
+"""Reads the state of a trial without those of its siblings, of which there may be thousands."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from detbuild.errors import ConfigError
+from detbuild.store.progress import Goal, trial_progress
+from detbuild.store.state import fold, run_records
+from determined.experimental.client import _host
+
+if TYPE_CHECKING:
+    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.state import ExperimentState, TrialState
+
+
+def experiment_state(folder: ExperimentFolder) -> ExperimentState:
+    """What the journal says; nothing of what the trials have measured."""
+    return fold(folder.header(), folder.journal())
+
+
+def journal_state(folder: ExperimentFolder, number: int) -> TrialState:
+    """What the journal says of one trial.
+
+    Raises:
+        ConfigError: There is no such trial.
+    """
+    trials = experiment_state(folder).trials
+    if number not in trials:
+        there = ", ".join(map(str, trials)) or "none yet"
+        raise ConfigError(f"experiment {folder.id} has no trial {number}", mend=f"its trials: {there}")
+    return trials[number]
+
+
+def trial_state(numbers: tuple[int, int]) -> tuple[TrialState, ExperimentFolder]:
+    """One trial with its progress.
+
+    Raises:
+        NotFound: There is no such trial.
+    """
+    with _host.found():
+        folder = _host.home().experiment(numbers[0])
+        trial, header = journal_state(folder, numbers[1]), folder.header()
+        goal = Goal(header.metric, header.smaller_is_better)
+        return replace(trial, progress=trial_progress(run_records(folder, trial), goal)), folder

@@ -1,0 +1,278 @@
+"""`Trial`: one trial of an experiment, its metrics, output and checkpoints."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from determined.experimental.client import _host
+from determined.experimental.client._checkpoint import Checkpoint, checkpoints_in
+from determined.experimental.client._enums import LogLevel, OrderBy, TrialSortBy, TrialState
+from determined.experimental.client._metrics import TrialMetrics, iter_trial_metrics
+from determined.experimental.client._ranking import SortBy, ordered
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from detbuild.store import state as store
+    from detbuild.store.folder import ExperimentFolder
+
+_POLL = 0.2  # seconds between looks at output that grows
+
+
+class Trial:
+    """A trial; `client.get_trial(id)` and the methods of an experiment give it.
+
+    Numbers of trials count from 1 in each experiment, and there is no database that would number them all.
+    So `id` is a text, "experiment/trial" such as "3/2", which `get_trial` and the command line take.
+
+    Attributes:
+        id: "experiment/trial".
+        experiment_id: Of its experiment.
+        number: Of the trial in its experiment: what a run finds in `DET_TRIAL_ID`.
+        hparams: Its hyperparameters.
+        state: How it is going; as it was when the object was made, until `reload`.
+        progress: 0 to 1; None while it is not known.
+    """
+
+    def __init__(self, trial_id: _host.TrialId, session: object = None) -> None:  # noqa: ARG002  (no server)
+        self.experiment_id, self.number = _host.trial_numbers(trial_id)
+        self.reload()
+
+    @classmethod
+    def of(cls, folder: ExperimentFolder, state: store.TrialState) -> Trial:
+        """The trial of a state that was read already."""
+        trial = cls.__new__(cls)
+        trial.experiment_id, trial.number = folder.id, state.id
+        trial._take(folder, state)  # noqa: SLF001  (its own)
+        return trial
+
+    @property
+    def id(self) -> str:
+        return f"{self.experiment_id}/{self.number}"
+
+    def reload(self) -> None:
+        """Look again at what changes while it runs."""
+        _host.refuse_container()
+        from determined.experimental.client._read import trial_state
+
+        state, folder = trial_state((self.experiment_id, self.number))
+        self._take(folder, state)
+
+    def _take(self, folder: ExperimentFolder, state: store.TrialState) -> None:
+        self._folder = folder
+        self._state = state
+        self.hparams: dict[str, Any] = dict(state.hparams)
+        self.state = TrialState(f"STATE_{state.state}")
+        self.progress: float | None = state.progress.fraction
+        self._summary: Mapping[str, Any] | None = None
+
+    @property
+    def summary_metrics(self) -> Mapping[str, Any]:
+        """By group ("avg_metrics": of training, "validation_metrics": of validation) and metric.
+
+        Each has "count", "last" and "type", and of numbers "min", "max", "sum" and "mean".
+        """
+        if self._summary is None:
+            from detbuild.store.measured import measurements, summary
+
+            found = summary(measurements(self._folder, self._state))
+            self._summary = {_SUMMARY_NAMES.get(name, name): metrics for name, metrics in found.items()}
+        return self._summary
+
+    def iter_logs(
+        self,
+        follow: bool = False,
+        *,
+        head: int | None = None,
+        tail: int | None = None,
+        container_ids: Sequence[str] | None = None,
+        rank_ids: Sequence[int] | None = None,
+        stdtypes: Sequence[str] | None = None,
+        min_level: LogLevel | None = None,
+        timestamp_before: datetime | float | None = None,
+        timestamp_after: datetime | float | None = None,
+    ) -> Iterator[str]:
+        """Yield the lines that it wrote, each with its newline.
+
+        Args:
+            follow: Go on until the trial has ended; excludes `head` and `tail`.
+            head: Only the first so many lines; excludes `tail`.
+            tail: Only the last so many.
+            container_ids: Only of these containers; how an id begins is enough.
+            rank_ids: Only of these ranks; a line that names none is rank 0's.
+            stdtypes: "stdout", "stderr" or both.
+            min_level: Only lines at least as grave. The level is the word that a line begins with.
+            timestamp_before: Only runs that had begun: lines have no time of their own.
+            timestamp_after: Only runs that had not ended.
+
+        Raises:
+            ValueError: The arguments exclude each other.
+        """
+        if sum((follow, head is not None, tail is not None)) > 1:
+            raise ValueError("follow, head and tail exclude each other")
+        if (head or 0) < 0 or (tail or 0) < 0:
+            raise ValueError("head and tail may not be negative")
+        from detbuild.store.loglines import Level, LogFilter, TrialLines, some
+        from determined.experimental.client._read import journal_state
+
+        lines = TrialLines(
+            self._folder,
+            LogFilter(
+                stdtypes=tuple(stdtypes) if stdtypes else LogFilter().stdtypes,
+                ranks=tuple(rank_ids or ()),
+                containers=tuple(container_ids or ()),
+                min_level=Level[min_level.value] if min_level else None,
+                before=_seconds(timestamp_before),
+                after=_seconds(timestamp_after),
+            ),
+        )
+        state = journal_state(self._folder, self.number)
+        yield from (f"{line.message}\n" for line in some(lines.new(state), head, tail))
+        while follow and not state.ended:
+            time.sleep(_POLL)
+            state = journal_state(self._folder, self.number)
+            yield from (f"{line.message}\n" for line in lines.new(state))
+
+    logs = iter_logs  # Determined's older name
+
+    def iter_metrics(self, group: str | None = None) -> Iterator[TrialMetrics]:
+        """Yield what it has reported so far, of one group ("training", "validation", ...) or of all."""
+        return iter_trial_metrics([self.id], group)
+
+    def stream_metrics(self, group: str) -> Iterator[TrialMetrics]:
+        """The same under Determined's older name."""
+        return self.iter_metrics(group)
+
+    def list_checkpoints(
+        self,
+        sort_by: SortBy = None,
+        order_by: OrderBy | None = None,
+        max_results: int | None = None,
+    ) -> list[Checkpoint]:
+        """Its checkpoints, the best by the searcher's metric first.
+
+        Args:
+            sort_by: A field, or the name of a validation metric; goes with `order_by`.
+            order_by: Ascending or descending.
+            max_results: At most so many.
+        """
+        return ordered(checkpoints_in(self._folder, self.number), sort_by, order_by, max_results)
+
+    def get_checkpoints(self, sort_by: SortBy = None, order_by: OrderBy | None = None) -> list[Checkpoint]:
+        """The same under Determined's older name."""
+        return self.list_checkpoints(sort_by, order_by)
+
+    def top_checkpoint(self, sort_by: str | None = None, smaller_is_better: bool | None = None) -> Checkpoint:
+        """The best checkpoint by a validation metric; the searcher's by default.
+
+        Raises:
+            ValueError: No checkpoint has that metric.
+        """
+        return self.select_checkpoint(best=True, sort_by=sort_by, smaller_is_better=smaller_is_better)
+
+    def select_checkpoint(
+        self,
+        latest: bool = False,
+        best: bool = False,
+        uuid: str | None = None,
+        sort_by: str | None = None,
+        smaller_is_better: bool | None = None,
+    ) -> Checkpoint:
+        """One checkpoint: the newest, the best or the one of that uuid, of which the beginning is enough.
+
+        Args:
+            latest: The newest.
+            best: The best by the metric `sort_by`, or by the searcher's.
+            uuid: This one.
+            sort_by: Name of a validation metric; goes with `smaller_is_better`.
+            smaller_is_better: Which way is better.
+
+        Raises:
+            ValueError: There is no such checkpoint, or the arguments exclude each other.
+        """
+        if sum((latest, best, uuid is not None)) != 1:
+            raise ValueError("give exactly one of latest, best and uuid")
+        if (sort_by is None) != (smaller_is_better is None):
+            raise ValueError("sort_by and smaller_is_better go together")
+        if sort_by is not None and not best:
+            raise ValueError("sort_by goes with best=True alone")
+        found = self._selected(best=best, uuid=uuid, sort_by=sort_by, smaller_is_better=smaller_is_better)
+        if not found or (uuid and len(found) > 1):
+            what = f"{'several checkpoints' if found else 'no such checkpoint'}"
+            raise ValueError(f"trial {self.id} has {what}; its list_checkpoints() gives all of them")
+        return found[0]
+
+    def _selected(
+        self, *, best: bool, uuid: str | None, sort_by: str | None, smaller_is_better: bool | None
+    ) -> list[Checkpoint]:
+        from detbuild.checkpoint.find import checkpoints_of
+        from detbuild.checkpoint.ranking import best_first, goal_of
+
+        with _host.explained():
+            own = [one for one in checkpoints_of(self._folder) if one.trial_id == self.number]
+            if uuid is not None:
+                own = [one for one in own if uuid and one.checkpoint.uuid.startswith(uuid)]
+            elif best:
+                own = best_first(own, goal_of(self._folder.header(), sort_by, smaller_is_better))
+            else:
+                own = [one for one in own if one.state == "COMPLETED"]
+        return [Checkpoint(one, self._folder) for one in own]
+
+    def kill(self) -> None:
+        """Stop it at once; what it trained since its last checkpoint is lost."""
+        with _host.explained():
+            from determined.experimental.client._requests import kill_trial
+
+            kill_trial(self._folder, self.number)
+
+    def __repr__(self) -> str:
+        return f"Trial(id={self.id!r})"
+
+
+_SUMMARY_NAMES = {"training": "avg_metrics", "validation": "validation_metrics"}
+
+
+def trials_in(folder: ExperimentFolder, sort_by: TrialSortBy, order_by: OrderBy) -> list[Trial]:
+    """The trials of an experiment; those without a value to sort by come last."""
+    with _host.explained():
+        from detbuild.store.state import load
+
+        found = [Trial.of(folder, state) for state in load(folder).trials.values()]
+    keyed = [(trial, _field(trial, sort_by)) for trial in found]
+    known = sorted(
+        ((trial, key) for trial, key in keyed if key is not None),
+        key=lambda pair: pair[1],
+        reverse=order_by is OrderBy.DESC,
+    )
+    return [trial for trial, _ in known] + [trial for trial, key in keyed if key is None]
+
+
+def _field(trial: Trial, sort_by: TrialSortBy) -> Any:  # of one kind for each `sort_by`
+    state = trial._state  # noqa: SLF001  (of this module)
+    begun = next((run.started for run in state.runs if run.started is not None), None)
+    ended = state.runs[-1].ended if state.runs and state.ended else None
+    if sort_by in {TrialSortBy.BEST_VALIDATION_METRIC, TrialSortBy.LATEST_VALIDATION_METRIC}:
+        return _validation(trial, newest=sort_by is TrialSortBy.LATEST_VALIDATION_METRIC)
+    values = {
+        TrialSortBy.START_TIME: begun,
+        TrialSortBy.END_TIME: ended,
+        TrialSortBy.DURATION: None if begun is None or ended is None else ended - begun,
+        TrialSortBy.STATE: state.state,
+        TrialSortBy.BATCHES_PROCESSED: state.progress.steps_completed,
+        TrialSortBy.RESTARTS: state.restarts,
+    }
+    return values.get(sort_by, trial.number)
+
+
+def _validation(trial: Trial, *, newest: bool) -> float | None:
+    from detbuild.store.progress import Goal
+
+    header, progress = trial._folder.header(), trial._state.progress  # noqa: SLF001
+    found = (progress.validations[-1] if progress.validations else None) if newest else progress.best
+    return Goal(header.metric, header.smaller_is_better).value(found) if found else None
+
+
+def _seconds(moment: datetime | float | None) -> float | None:
+    return moment if moment is None or isinstance(moment, (int, float)) else moment.timestamp()

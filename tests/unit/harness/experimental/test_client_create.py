@@ -1,0 +1,73 @@
+"""`client.create_experiment`: the pipeline of `detbuild create`, from Python."""
+
+from __future__ import annotations
+
+import pytest
+
+from detbuild.controller.start import controller_of
+from detbuild.errors import ConfigError
+from determined.experimental import client
+from determined.experimental.client import ExperimentState
+from tests.fakes import FakeEngine
+from tests.unit.cli.shells import train
+
+CONFIG = {
+    "name": "from python",
+    "entrypoint": "model_def:Tiny",
+    "searcher": {"name": "single", "metric": "loss", "max_length": {"batches": 1}},
+    "resources": {"slots_per_trial": 0},
+}
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch):
+    engine = FakeEngine(train)
+    for name in (
+        "python:3.11-slim",
+        "detbuild-base:cpu-debian12-py3.11",
+        "detbuild-base:cpu-debian13-py3.13",
+    ):
+        engine.add_image(name)
+    monkeypatch.setattr("determined.experimental.client._host.connect", lambda: engine)
+    monkeypatch.setattr(
+        "detbuild.experiment.start_detached", lambda folder: controller_of(folder, engine).run()
+    )
+    monkeypatch.setenv("DETBUILD_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model_def.py").write_text("class Tiny: ...\n")
+    (tmp_path / "extra.txt").write_text("more")
+    return engine
+
+
+def test_a_mapping_and_a_directory_become_an_experiment(engine):
+    experiment = client.create_experiment(CONFIG, "model", includes=["extra.txt"])
+    assert (experiment.id, experiment.name) == (1, "from python")
+    assert experiment.wait(interval=0.01) is ExperimentState.COMPLETED
+    (plan,) = engine.built
+    assert [entry.path for entry in plan.trees["context"].entries] == ["extra.txt", "model_def.py"]
+
+
+def test_a_file_becomes_one_and_is_kept_as_it_was_written(engine, tmp_path):
+    text = (
+        "# mine\nname: from a file\nentrypoint: model_def:Tiny\nresources: {slots_per_trial: 0}\n"
+        "searcher: {name: single, metric: loss, max_length: {batches: 1}}\n"
+    )
+    (tmp_path / "config.yaml").write_text(text)
+    assert client.create_experiment("config.yaml", tmp_path / "model").name == "from a file"
+    assert (tmp_path / "home" / "experiments" / "1" / "config.yaml").read_text() == text
+
+
+def test_a_project_is_said_to_have_no_meaning(engine, caplog):
+    caplog.set_level("INFO")
+    client.create_experiment(CONFIG, "model", project_id=3, parent_id=1)
+    assert "project_id is ignored: there are no projects here" in caplog.text
+    assert "parent_id is ignored" in caplog.text
+
+
+def test_a_config_that_is_wrong_makes_no_experiment(engine):
+    with pytest.raises(ConfigError, match="entrypoint"):
+        client.create_experiment({"searcher": CONFIG["searcher"]}, "model")
+    with pytest.raises(ConfigError, match="model_dir is required\n  mend: "):
+        client.create_experiment(CONFIG)
+    assert client.list_experiments() == []
