@@ -65,12 +65,9 @@ def test_the_version_is_the_harness_version(shell):
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        (
-            ("e", "archive", "1"),
-            "error: `archive` is not there: experiments are folders;",
-        ),
+        (("e", "move", "1"), "error: `move` is not there: "),
         (("master", "config"), "error: `master` is not there: detbuild has no server"),
-        (("tensorboard", "start"), "error: `tensorboard` is not there: "),
+        (("notebook", "start"), "error: `notebook` is not there: "),
     ],
 )
 def test_what_determined_has_and_detbuild_has_not_is_answered_with_what_to_do(shell, words, advice):

@@ -178,12 +178,13 @@ def test_an_experiment_is_deleted_with_its_checkpoints(search, home, monkeypatch
 def test_what_is_asked_of_a_running_experiment_reaches_its_controller(home, monkeypatch, verb):
     asked = []
     monkeypatch.setattr(
-        "determined.experimental.client._requests.request", lambda _home, id_, verb: asked.append((id_, verb))
+        "determined.experimental.client._requests.request",
+        lambda _home, id_, verb, trial_id=None: asked.append((id_, verb, trial_id)),
     )
     write_experiment(home.path, state=None)
     getattr(client.get_experiment(1), verb)()
     client.get_trial("1/1").kill()
-    assert asked == [(1, verb), (1, "kill")]
+    assert asked == [(1, verb, None), (1, "kill", 1)]
 
 
 # trials
