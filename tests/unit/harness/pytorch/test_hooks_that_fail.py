@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from determined._context_import import close_context
 from determined._exit_codes import ExitCode
 from determined._records import Checkpoint, Ended, ExitReason, decode
 from determined._run_info import Length, RunInfo
@@ -99,6 +100,12 @@ def run(make_run: Callable[..., RunInfo], where: str, *, invalid: bool) -> tuple
 def records_of(info: RunInfo) -> list[Any]:
     lines = (Path(info.run_dir) / "events.jsonl").read_bytes().splitlines()
     return [decode(line).record for line in lines]
+
+
+@pytest.fixture(autouse=True)
+def _no_context_is_left_open() -> Iterator[None]:
+    yield
+    close_context()
 
 
 @pytest.mark.parametrize("where", [*METHODS, *HOOKS, *OLD, "state_dict", "load_state_dict"])
