@@ -22,9 +22,11 @@ SET = Noun(
         "max-slots": Verb("detbuild.cli.attributes:set_max_slots", "Limit the slots that it uses at a time."),
         "weight": Verb("detbuild.cli.attributes:set_weight", "Set its share beside others that wait."),
         "priority": Verb("detbuild.cli.attributes:set_priority", "Set its priority, 1 to 99, lowest first."),
-        "gc-policy": Verb("detbuild.cli.attributes:set_gc_policy", "Set how many checkpoints are kept."),
     },
-    elsewhere={"log-retention": "logs stay until `detbuild delete ID`"},
+    elsewhere={
+        "gc-policy": "no checkpoint is removed before `detbuild delete ID`",
+        "log-retention": "logs stay until `detbuild delete ID`",
+    },
 )
 LABEL = Noun(
     "Add or remove a label of an experiment.",

@@ -12,6 +12,7 @@ from detbuild.launch.gpus import LABEL, Gpu
 from detbuild.launch.plan import container_name, grace, plan_run
 from detbuild.launch.slots import LOOK, demand
 from detbuild.store import journal
+from detbuild.store.attributes import read_attributes, steered
 from detbuild.store.output import TAIL_LINES, tail
 from detbuild.store.states import stronger
 
@@ -135,7 +136,8 @@ class RunDriver:
     def _free_gpus(self) -> tuple[tuple[Gpu, ...], str]:
         """Return what the run is given, or what it waits for; a place on the CPU has no name."""
         world = self.world
-        wanted = demand(world.config, world.state.header, world.home_id)
+        config = steered(world.config, read_attributes(world.folder.path))  # as people want it by now
+        wanted = demand(config, world.state.header, world.home_id)
         return world.slots.ask(wanted, self.trial_id, world.stock, now=world.clock.now())
 
     def _start_or_abandon(self, container: str) -> str:

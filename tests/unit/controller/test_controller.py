@@ -10,6 +10,7 @@ from detbuild.engine.protocol import ContainerSpec
 from detbuild.errors import EngineError
 from detbuild.launch.slots import demand
 from detbuild.launch.stock import Limits, cpu_stock
+from detbuild.store.attributes import change_attributes
 from determined._event_file import EventFile
 from determined._records import Ended, Exited, ExitReason, Started
 from determined._run_info import RunInfo
@@ -495,6 +496,14 @@ def test_a_lower_priority_number_goes_first(tmp_path: Path) -> None:
     first = rig(tmp_path, engine=FakeEngine(train, info=gpus("0")), changes=ONE_GPU)
     usual = second_of(first, "0:0", ONE_GPU)
     urgent = second_of(first, "0:0", {"resources": {"slots_per_trial": 1, "priority": 1}})
+    assert drive(first, usual, urgent) == [1, 3, 2]
+
+
+def test_a_priority_that_is_set_later_counts_at_once(tmp_path: Path) -> None:
+    first = rig(tmp_path, engine=FakeEngine(train, info=gpus("0")), changes=ONE_GPU)
+    usual = second_of(first, "0:0", ONE_GPU)
+    urgent = second_of(first, "0:0", ONE_GPU)
+    change_attributes(urgent.folder.path, lambda before: replace(before, priority=1))
     assert drive(first, usual, urgent) == [1, 3, 2]
 
 
