@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detbuild.checkpoint.source import bring, source_of
+from detbuild.checkpoint.carrier import try_out
+from detbuild.checkpoint.source import bring, sources_of
 from detbuild.config.rewrite import completed
 from detbuild.config.rewrite import test_mode as for_test
 from detbuild.config.unacted import unsupported, warnings_for
@@ -212,10 +213,11 @@ def submit(submission: Submission, host: Host, home: Home, emit: Emit, *, engine
     """
     config, info = submission.config, engine.info()
     check_host(config, info, nvidia_smi)
-    source = source_of(config, home)
+    source = sources_of(config, home)
+    try_out(config)
     image = build_image(submission, host, home, emit, engine=engine)
     folder = home.new_experiment()
-    bring(source, config, folder)
+    config = bring(source, config, folder)
     header = replace(
         _header(submission.order, config, host, number=folder.id),
         image=image,
@@ -262,11 +264,12 @@ def _local_experiment(
             mend="leave out --include: put what is missing into the directory, or on PYTHONPATH",
         )
     config = _complete(order, emit)
-    source = source_of(config, home)
+    source = sources_of(config, home)
+    try_out(config)
     folder = home.new_experiment()
     # Held before it is an experiment: `detbuild resume` settles local ones that nobody holds.
     with lease(folder.lock_file) as descriptor:
-        bring(source, config, folder)
+        config = bring(source, config, folder)
         header = replace(_header(order, config, host, number=folder.id), local=True)
         folder.write(header, _files(order, config))
         emit(ExperimentCreated(folder.id, str(folder.path)))

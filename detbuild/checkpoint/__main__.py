@@ -11,17 +11,12 @@ import json
 import os
 import sys
 import threading
-from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
-
-from detbuild.checkpoint import transfer
 from detbuild.checkpoint.bucket import Bucket
 from detbuild.checkpoint.jobs import Job, decode_address
+from detbuild.checkpoint.transfer import DamagedError
+from detbuild.checkpoint.work import do
 from detbuild.errors import DetbuildError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def main() -> None:
@@ -33,8 +28,8 @@ def main() -> None:
         job = Job.decode(lines.get())
         try:
             bucket = bucket or Bucket(address, lambda seconds: _say({"allow": seconds}))
-            _do(job, bucket)
-        except transfer.DamagedError as error:
+            do(job, bucket)
+        except DamagedError as error:
             _say({"damaged": str(error)})
         except DetbuildError as error:
             _say({"error": str(error), "mend": error.mend})
@@ -42,31 +37,6 @@ def main() -> None:
             _say({"error": _text(error)})
         else:
             _say({"done": True})
-
-
-def _do(job: Job, bucket: Bucket) -> None:
-    root = Path(job.root)
-    doing: dict[str, Callable[[], None]] = {
-        "try out": bucket.try_out,
-        "upload": lambda: transfer.upload(root / job.uuid, bucket),
-        "fetch": lambda: transfer.fetch(job.uuid, bucket, root),
-        "bring back": lambda: transfer.bring_back(job.uuid, bucket, root),
-        "prune": lambda: transfer.remove_local(root, job.uuid),
-        "remove": lambda: _remove(job, bucket),
-        "remove files": lambda: _remove_files(job, bucket),
-    }
-    doing[job.do]()
-
-
-def _remove(job: Job, bucket: Bucket) -> None:
-    for uuid in job.uuids:
-        transfer.remove(uuid, bucket)
-        transfer.remove_local(Path(job.root), uuid)
-
-
-def _remove_files(job: Job, bucket: Bucket) -> None:
-    transfer.remove_files(job.uuid, bucket, job.paths)
-    transfer.remove_local_files(Path(job.root), job.uuid, job.paths)
 
 
 def _listen(lines: SimpleQueue[bytes]) -> None:

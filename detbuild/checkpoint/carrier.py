@@ -12,14 +12,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from detbuild.checkpoint.jobs import encode_address
+from detbuild.checkpoint.bucket import address_of, file_system
+from detbuild.checkpoint.jobs import Job, encode_address
 from detbuild.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from detbuild.checkpoint.bucket import Address
-    from detbuild.checkpoint.jobs import Job
+    from detbuild.config.experiment import ExperimentConfig
 
 _START: Final = 120.0  # seconds until the first word: a busy host imports slowly
 _BLOCK: Final = 1 << 16
@@ -155,6 +156,23 @@ def carry(address: Address, job: Job) -> None:
         raise ConfigError(answer.error, mend=answer.mend)
     if answer.error:
         raise EngineError(f"{address.url()}: {answer.error}", mend=MEND)
+
+
+def try_out(config: ExperimentConfig) -> None:
+    """See whether checkpoints can be stored where the config wants them; said before anything is built.
+
+    Raises:
+        ConfigError: The library for this kind of storage is not installed.
+        EngineError: The bucket cannot be written.
+    """
+    address = address_of(config.checkpoint_storage)
+    if address is None:
+        return
+    file_system(address)  # a missing library is found without starting anything
+    try:
+        carry(address, Job(do="try out"))
+    except EngineError as error:
+        raise EngineError(f"checkpoint_storage cannot be written: {error}", mend=error.mend) from error
 
 
 MEND: Final = "see whether bucket, prefix and credentials are right, and whether the service can be reached"

@@ -37,7 +37,8 @@ def list_(session: Session, /, *, experiment_id: int, as_json: bool, quiet: bool
     """List the checkpoints of an experiment, newest first.
 
     With --json: a list of {"uuid", "experiment_id", "trial_id", "run", "steps_completed", "state", "size",
-    "files", "metrics", "directory"}; state is COMPLETED, ERROR (found damaged) or DELETED.
+    "files", "metrics", "directory", "url"}; state is COMPLETED, PARTIALLY_DELETED, ERROR (found damaged) or
+    DELETED; directory and url are null where it is not on this host, or not in the cloud.
     """
     from detbuild.checkpoint.find import checkpoints_of
     from detbuild.cli import documents
@@ -89,7 +90,10 @@ def describe(session: Session, /, *, uuid: str, as_json: bool) -> None:
         f"batch {found.checkpoint.steps_completed}  "
         + (_metrics(documents.checkpoint(found)) or "not validated")
     )
-    click.echo(f"{visible(str(found.directory or ''))}  {'DAMAGED' if problems else 'whole'}")
+    place = str(found.directory or found.url or "")
+    click.echo(
+        f"{visible(place)}  {'DAMAGED' if problems else 'whole' if found.directory else 'in the cloud'}"
+    )
     for path, count in contents.items():
         click.echo(f"{size(count):>9}  {visible(path)}")
     for problem in problems:

@@ -36,6 +36,7 @@ _FIRST: Final = 1.0  # seconds to the next try after something failed
 _LONGEST: Final = 60.0
 _LAST_TRIES: Final = 8  # when nothing else is left to do: about two minutes
 _AT_ONCE: Final = 50  # checkpoints that are removed by one job
+_WAITS: Final = "waits until its checkpoints are uploaded"
 _IDLE: Final = 60.0  # seconds after which the process that carries is ended
 
 
@@ -55,7 +56,7 @@ class Keeper:
     """Of one experiment, whose lease the caller holds."""
 
     def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+        self.desk = desk
         self._root = checkpoint_storage(desk.config, desk.folder).on_host
         address = address_of(desk.config.checkpoint_storage)
         self._carrier = Carrier(address) if address else None
@@ -74,7 +75,7 @@ class Keeper:
     @property
     def done(self) -> bool:
         """Nothing is left to be done, or all that is left has failed often enough for now."""
-        stored = self._desk.stored
+        stored = self.desk.stored
         if self._carrier is None:
             return not (stored.left_over or stored.partly_left_over) or self._given_up
         self._look()
@@ -83,7 +84,7 @@ class Keeper:
 
     def step(self) -> None:
         """Do the next thing, unless it has to wait."""
-        now = self._desk.clock.now()
+        now = self.desk.clock.now()
         if self._carrier is None:
             if now >= self._again_at:
                 self._remove_here()
@@ -102,25 +103,34 @@ class Keeper:
             self._carrier.close()
 
     def before_end(self, home: Home) -> str:
-        """Say what the end of the experiment has to wait for; "" when no trial goes on and it may end.
+        """Say what the end of the experiment has to wait for, "" when it may end. No trial goes on any more.
 
-        Raises:
-            EngineError: The registry of models cannot be read.
+        What could not be uploaded by then stays on this host: the state of the experiment says so, and the
+        next controller tries again.
         """
         self._look()
         if not self._ending:
-            self._ending, self._failures, self._again_at = True, 0, self._desk.clock.now()
+            self._ending, self._failures, self._again_at = True, 0, self.desk.clock.now()
         if self._uploads and not self._given_up:
-            return f"uploads {len(self._uploads)} checkpoint{'s'[: len(self._uploads) > 1]}"
+            self._say(self.desk.state.trouble or _WAITS)
+            return _WAITS
         for uuid in self._uploads:
             self._intend(uuid)  # so that whoever comes later knows of them
-        if not self._collected:
-            self.collect(home, policy_of(self._desk.config.checkpoint_storage))
+        return "" if self._collected else self._collect(home)
+
+    def _collect(self, home: Home) -> str:
+        if self.desk.clock.now() < self._again_at and not self._given_up:
+            return self.desk.state.trouble
+        try:
+            self.collect(home, policy_of(self.desk.config.checkpoint_storage))
+        except EngineError as error:
+            self._failed(str(error))
+            return "" if self._given_up else str(error)
         return ""
 
     def collect(self, home: Home, policy: Policy) -> tuple[str, ...]:
         """Delete what the policy does not keep; `step` then removes the files. Return the uuids."""
-        found = garbage(home, self._desk.folder, self._desk.state, self._desk.stored, policy)
+        found = garbage(home, self.desk.folder, self.desk.state, self.desk.stored, policy)
         if self._root is not None:
             self.delete(found.garbage)
         self._collected = True
@@ -129,7 +139,7 @@ class Keeper:
     def delete(self, uuids: Sequence[str]) -> None:
         """They are no checkpoints from now on; `step` then removes their files."""
         if uuids:
-            self._desk.record(journal.CheckpointsDeleted(uuids=tuple(uuids)))
+            self.desk.record(journal.CheckpointsDeleted(uuids=tuple(uuids)))
             gone = set(uuids)
             self._uploads = deque(uuid for uuid in self._uploads if uuid not in gone)
 
@@ -159,16 +169,16 @@ class Keeper:
         """Take notice of checkpoints that were written since the last time."""
         if self._carrier is None:
             return
-        stored = self._desk.stored
-        for uuid in self._arrivals.new(self._desk.state):
+        stored = self.desk.stored
+        for uuid in self._arrivals.new(self.desk.state):
             if uuid not in stored.uploaded and uuid not in stored.refused and uuid not in stored.deleted:
                 self._uploads.append(uuid)
 
     def _next(self) -> Job | None:
-        stored, root = self._desk.stored, str(self._root)
+        stored, root = self.desk.stored, str(self._root)
         if not self._swept:
             self._swept = True
-            transfer.sweep(self._desk.folder.checkpoints)
+            transfer.sweep(self.desk.folder.checkpoints)
         if self._wanted:
             uuids = self._wanted[0]
             return Job(do="bring back", uuid=uuids[self._tried.get(uuids, 0)], root=root)
@@ -186,33 +196,33 @@ class Keeper:
         return None
 
     def _spare(self) -> str:
-        return self._arrivals.spare(self._desk.folder.checkpoints, self._desk.stored, self._held)
+        return self._arrivals.spare(self.desk.folder.checkpoints, self.desk.stored, self._held)
 
     def _intend(self, uuid: str) -> None:
-        if uuid not in self._desk.stored.intended:
-            self._desk.record(journal.UploadIntended(uuid=uuid))
+        if uuid not in self.desk.stored.intended:
+            self.desk.record(journal.UploadIntended(uuid=uuid))
 
     def _heed(self, answer: Answer) -> None:
-        self._busy_at = self._desk.clock.now()
+        self._busy_at = self.desk.clock.now()
         if answer.error:
             assert self._carrier is not None
             what = f"cannot {answer.job.do} checkpoint {answer.job.uuid}".rstrip()
             self._failed(f"{what} ({self._carrier.address.url()}): {answer.error}")
             return
         self._failures = 0
-        self._say("")
         uuid = answer.job.uuid
         match answer.job.do:
             case "bring back":
                 self._brought_back(damaged=bool(answer.damaged))
             case "remove":
-                self._desk.record(journal.CheckpointsRemoved(uuids=answer.job.uuids))
+                self.desk.record(journal.CheckpointsRemoved(uuids=answer.job.uuids))
             case "remove files":
-                self._desk.record(journal.FilesRemoved(uuid=uuid))
+                self.desk.record(journal.FilesRemoved(uuid=uuid))
             case "upload" if uuid in self._uploads:  # else it was deleted meanwhile
                 refused = journal.UploadRefused(uuid=uuid, why=answer.damaged)
-                self._desk.record(refused if answer.damaged else journal.CheckpointUploaded(uuid=uuid))
+                self.desk.record(refused if answer.damaged else journal.CheckpointUploaded(uuid=uuid))
                 self._uploads.remove(uuid)
+        self._say(_WAITS if self._ending and self._uploads else "")
 
     def _brought_back(self, *, damaged: bool) -> None:
         uuids = self._wanted[0]
@@ -228,17 +238,17 @@ class Keeper:
     def _failed(self, what: str) -> None:
         self._failures += 1
         pause = min(_LONGEST, _FIRST * 2.0 ** min(self._failures - 1, 10))
-        self._again_at = self._desk.clock.now() + pause
+        self._again_at = self.desk.clock.now() + pause
         self._say(what)
 
     def _say(self, trouble: str) -> None:
-        if self._desk.state.trouble != trouble:
-            self._desk.record(journal.StorageTrouble(why=trouble))
+        if self.desk.state.trouble != trouble:
+            self.desk.record(journal.StorageTrouble(why=trouble))
 
     # on this host
 
     def _remove_here(self) -> None:
-        stored = self._desk.stored
+        stored = self.desk.stored
         if self._root is None or not (stored.left_over or stored.partly_left_over):
             return
         try:
@@ -254,7 +264,7 @@ class Keeper:
             uuids = tuple(sorted(stored.left_over))
             for uuid in uuids:
                 transfer.remove_local(root, uuid)
-            self._desk.record(journal.CheckpointsRemoved(uuids=uuids))
+            self.desk.record(journal.CheckpointsRemoved(uuids=uuids))
         for uuid in tuple(stored.partly_left_over):
             transfer.remove_local_files(root, uuid, stored.partly[uuid])
-            self._desk.record(journal.FilesRemoved(uuid=uuid))
+            self.desk.record(journal.FilesRemoved(uuid=uuid))

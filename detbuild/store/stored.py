@@ -51,6 +51,12 @@ class Stored:
             case journal.FilesRemoved(uuid=uuid):
                 self.partly_left_over.discard(uuid)
 
+    @property
+    def unsettled(self) -> bool:
+        """Something is still to be uploaded, or to be removed."""
+        waiting = self.intended - self.uploaded - self.deleted - self.refused.keys()
+        return bool(waiting or self.left_over or self.partly_left_over)
+
     def state(self, uuid: str, *, damaged: bool) -> str:
         """Determined's word for how it is.
 

@@ -114,8 +114,10 @@ def test_the_libraries_take_the_arguments_that_they_are_given(
 class OwnMemory(MemoryFileSystem):  # type: ignore[misc]
     """fsspec's own, not shared with other tests."""
 
+    cachable = False
+
     def __init__(self) -> None:
-        super().__init__(skip_instance_cache=True)
+        super().__init__()
         self.store, self.pseudo_dirs = {}, [""]
 
 
