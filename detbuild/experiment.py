@@ -18,6 +18,7 @@ from detbuild.checkpoint.source import bring, sources_of
 from detbuild.config.rewrite import completed
 from detbuild.config.rewrite import test_mode as for_test
 from detbuild.config.unacted import unsupported, warnings_for
+from detbuild.context.credentials import without_credentials
 from detbuild.context.hashes import HashCache
 from detbuild.context.roots import refuse_shadowing
 from detbuild.context.walk import read_context, snapshot
@@ -140,6 +141,7 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
         cache=_hash_cache(home, order.context_dir),
         home=host.directory,
     )
+    context, held_back = without_credentials(context, config, order.text)
     refuse_shadowing(context)
     emit(ContextPacked(context.files, context.size, listing.largest))
     table = load_table(images_dir())
@@ -147,7 +149,7 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
     target = _target(config, host)
     image = config.environment.image.of("cuda" if target.gpu else "cpu")
     resolution = resolve(needs, table=table, target=target, image=image)
-    for warning in (*listing.warnings, *(Warned(message) for message in resolution.warnings)):
+    for warning in (*listing.warnings, *held_back, *(Warned(message) for message in resolution.warnings)):
         emit(warning)
     if engine is None:
         base = choose_base(resolution, lambda _: False)

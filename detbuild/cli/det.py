@@ -56,12 +56,9 @@ TRIAL = Noun(
     },
 )
 CHECKPOINT = Noun(
-    "List, describe and download checkpoints.",
+    "List, describe, download and delete checkpoints.",
     COMMANDS["checkpoint"].verbs if isinstance(COMMANDS["checkpoint"], Noun) else {},
-    elsewhere={
-        "delete": "remove the checkpoint's folder; `det checkpoint describe UUID` names it",
-        "rm": "remove the files; `det checkpoint describe UUID` names the folder",
-    },
+    aliases={"rm": "delete"},
 )
 
 det = LazyGroup(

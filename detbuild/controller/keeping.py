@@ -73,15 +73,20 @@ def tidy(folder: ExperimentFolder) -> None:
         pass
 
 
+def policy(home: Home, experiment_id: int) -> Policy:
+    """How many checkpoints the experiment was told to keep."""
+    return policy_of(config_of(home.experiment(experiment_id)).checkpoint_storage)
+
+
 def collect(
-    home: Home, experiment_id: int, policy: Policy | None = None, *, dry_run: bool = False
+    home: Home, experiment_id: int, wanted: Policy | None = None, *, dry_run: bool = False
 ) -> Collection:
     """Remove the checkpoints that a policy, by default the experiment's own, does not keep.
 
     Args:
         home: Where it is.
         experiment_id: Of an experiment that has ended.
-        policy: How many are kept.
+        wanted: How many are kept.
         dry_run: Only say which.
 
     Raises:
@@ -91,8 +96,8 @@ def collect(
     folder = home.experiment(experiment_id)
     with _alone(folder):
         book = Book.open(folder)
-        wanted = policy or policy_of(book.config.checkpoint_storage)
-        found = garbage(home, folder, book.state, book.stored, wanted)
+        rule = wanted or policy_of(book.config.checkpoint_storage)
+        found = garbage(home, folder, book.state, book.stored, rule)
         if not dry_run:
             with _keeper(book) as keeper:
                 keeper.delete(found.garbage)
