@@ -1,4 +1,4 @@
-"""A real S3 server on this host (moto's), that can be told to fail, to be slow, or to kill whoever calls it."""
+"""A real S3 server on this host, moto's, that can be told to fail, to be slow, or to kill its caller."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from queue import SimpleQueue
+
 from detbuild.checkpoint.bucket import Bucket
 from detbuild.checkpoint.jobs import Job, decode_address
 from detbuild.checkpoint.transfer import DamagedError

@@ -1,7 +1,7 @@
 """Unpacks archives that nobody vouches for: regular files and directories, inside of one new directory.
 
 Every directory is opened below the one before, never by its whole path, and no link is made or followed. The
-standard library's own filter has been got around several times (CVE-2024-12718, CVE-2025-4330, CVE-2025-4517).
+standard library's own filter was got around several times (CVE-2024-12718, CVE-2025-4330, CVE-2025-4517).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import lzma
 import os
 import tarfile
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final, cast
 
@@ -94,10 +94,8 @@ def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, root: int, parts: lis
 
 
 def _enter(directory: int, name: str) -> int:
-    try:
+    with suppress(FileExistsError):  # if it is anything else than a directory, it cannot be opened as one
         os.mkdir(name, 0o755, dir_fd=directory)
-    except FileExistsError:
-        pass  # if it is anything else than a directory, it cannot be opened as one
     return os.open(name, _DIRECTORY, dir_fd=directory)
 
 

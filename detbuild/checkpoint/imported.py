@@ -1,13 +1,14 @@
-"""Takes in a checkpoint from elsewhere, such as one of Determined's, so that experiments can start from it."""
+"""Takes in a checkpoint from elsewhere, such as one of Determined's, for experiments to start from."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import uuid as uuids
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from detbuild.checkpoint.download import copy_whole
 from detbuild.checkpoint.extract import extract
@@ -18,6 +19,8 @@ from determined import _checkpoints
 
 if TYPE_CHECKING:
     from detbuild.store.home import Home
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def import_checkpoint(home: Home, source: Path, uuid: str | None = None) -> str:
@@ -60,12 +63,8 @@ def _directory(source: Path, room: Path) -> Path:
 
 
 def _uuid_of(source: Path, directory: Path) -> str:
-    for name in (directory.name, source.name.split(".")[0]):
-        try:
-            return str(uuids.UUID(name))
-        except ValueError:
-            continue
-    return str(uuids.uuid4())
+    names = (directory.name, source.name.split(".")[0])
+    return next((name for name in names if _UUID.fullmatch(name)), str(uuids.uuid4()))
 
 
 def _take(directory: Path, imported: Path, name: str) -> None:

@@ -10,8 +10,8 @@ from detbuild.controller.start import start_detached
 from detbuild.errors import EngineError
 from detbuild.events import Emit, Warned
 from detbuild.store.follow import ExperimentTail
-from detbuild.store.stored import Stored
 from detbuild.store.state import ExperimentState, fold, load
+from detbuild.store.stored import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Deletes and collects the checkpoints of experiments that have ended, for whoever asks, with their lease held."""
+"""Deletes and collects the checkpoints of experiments that have ended, with their lease held."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from detbuild.errors import ConfigError, EngineError, LeaseError
 from detbuild.store import journal
 from detbuild.store.home import Home
 from detbuild.store.state import ExperimentState, advance, fold, run_records
-from detbuild.store.storage import checkpoint_storage
+from detbuild.store.storage import storage_of
 from detbuild.store.stored import Stored
 from detbuild.store.submitted import config_of
 
@@ -68,9 +68,24 @@ def end_local(folder: ExperimentFolder, end: journal.ExperimentFinished) -> None
 
 
 def tidy(folder: ExperimentFolder) -> None:
-    """Do what is left to be done for the checkpoints of an experiment that has ended. The caller holds its lease."""
+    """Finish what is left to do for the checkpoints of an ended experiment, whose lease the caller holds."""
     with _keeper(Book.open(folder)):
         pass
+
+
+def remove_all(folder: ExperimentFolder) -> None:
+    """Remove every checkpoint of an ended experiment, whose lease the caller holds.
+
+    Raises:
+        EngineError: Files cannot be removed; done again, it goes on.
+    """
+    if storage_of(folder).on_host is None:
+        return
+    book = Book.open(folder)
+    with _keeper(book) as keeper:
+        records = (run_records(folder, trial) for trial in book.state.trials.values())
+        written = (one.uuid for runs in records for run in runs for one in run.checkpoints)
+        keeper.delete([uuid for uuid in written if is_name(uuid) and uuid not in book.stored.deleted])
 
 
 def policy(home: Home, experiment_id: int) -> Policy:
@@ -91,7 +106,7 @@ def collect(
 
     Raises:
         ConfigError: It has not ended, or its checkpoints are inside of its containers.
-        EngineError: Files cannot be removed. They are no checkpoints any more, and the next call removes them.
+        EngineError: Files cannot be removed. They are no checkpoints any more; the next call removes them.
     """
     folder = home.experiment(experiment_id)
     with _alone(folder):
@@ -114,7 +129,7 @@ def delete(home: Home, uuids: Sequence[str], globs: Sequence[str] = ()) -> tuple
 
     Raises:
         ConfigError: There is no such checkpoint, its experiment has not ended, or something needs it.
-        EngineError: Files cannot be removed; they are no checkpoints any more, and the next call removes them.
+        EngineError: Files cannot be removed. They are no checkpoints any more; `collect` removes them.
     """
     found = {(one := find_checkpoint(home, uuid)).checkpoint.uuid: one for uuid in uuids}
     _refuse_needed(home, found)
@@ -172,7 +187,7 @@ def _alone(folder: ExperimentFolder) -> Iterator[None]:
 @contextmanager
 def _keeper(book: Book) -> Iterator[Keeper]:
     """Make one, and when the block is through wait until it is done."""
-    if checkpoint_storage(book.config, book.folder).on_host is None:
+    if storage_of(book.folder).on_host is None:
         raise ConfigError(
             f"the checkpoints of experiment {book.folder.id} are inside its containers alone",
             mend="mount a directory of the host at checkpoint_storage.container_path with bind_mounts",

@@ -111,16 +111,6 @@ def test_the_libraries_take_the_arguments_that_they_are_given(
     assert hasattr(file_system(found), "put_file")
 
 
-class OwnMemory(MemoryFileSystem):  # type: ignore[misc]
-    """fsspec's own, not shared with other tests."""
-
-    cachable = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.store, self.pseudo_dirs = {}, [""]
-
-
 @pytest.mark.parametrize(
     "kind",
     [{"type": "gcs", "bucket": "lab"}, {"type": "azure", "container": "lab", "connection_string": "x"}],
@@ -128,7 +118,8 @@ class OwnMemory(MemoryFileSystem):  # type: ignore[misc]
 def test_any_of_fsspecs_file_systems_will_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: dict[str, object]
 ) -> None:
-    memory = OwnMemory()
+    memory = MemoryFileSystem()
+    monkeypatch.setattr(MemoryFileSystem, "store", {})
     monkeypatch.setattr(module, "file_system", lambda _: memory)
     found = address(**kind)
     assert found is not None

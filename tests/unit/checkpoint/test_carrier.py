@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +19,6 @@ from determined import _checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.s3 import S3Server
 
@@ -234,8 +234,7 @@ def test_it_ends_with_whoever_has_started_it(s3: S3Server, carrying: Carrier) ->
 def test_its_credentials_are_in_no_argument_and_no_environment(s3: S3Server, carrying: Carrier) -> None:
     ask(carrying, Job(do="try out"))
     for file in ("cmdline", "environ"):
-        with open(f"/proc/{carrying.pid}/{file}", "rb") as shown:
-            assert b"hidden-key" not in shown.read()
+        assert b"hidden-key" not in Path(f"/proc/{carrying.pid}/{file}").read_bytes()
 
 
 def test_a_process_that_was_killed_is_an_error_that_may_pass(

@@ -18,7 +18,7 @@ from detbuild.checkpoint.download import damage, download
 from detbuild.checkpoint.find import Found, checkpoints_of
 from detbuild.checkpoint.select import Policy
 from detbuild.config.parse import parse_config
-from detbuild.controller.keeping import collect, delete
+from detbuild.controller.keeping import collect, delete, remove_all
 from detbuild.errors import ConfigError, EngineError
 from detbuild.experiment import Host, Order, this_host
 from detbuild.store.home import Home
@@ -180,7 +180,7 @@ def test_when_all_checkpoints_of_a_trial_are_damaged_all_are_named(
     for one in found(home).values():
         if one.directory:
             (one.directory / "weights").write_text("")
-    with pytest.raises(EngineError, match="(?s)none of the checkpoints .* whole:.*damaged.*damaged"):
+    with pytest.raises(EngineError, match=r"(?s)none of the checkpoints .* whole:.*damaged.*damaged"):
         experiment.run_local(order(tmp_path, {}, source_trial_id=1), host, home, list[object]().append)
 
 
@@ -230,7 +230,7 @@ def test_checkpoints_are_deleted_in_the_bucket_too(
     train(order(tmp_path, s3.storage()), host, home)
     delete(home, [found(home)[2].checkpoint.uuid[:13]])
     assert states(home) == {3: "COMPLETED", 2: "DELETED", 1: "DELETED"}
-    assert {key.split("/")[1] for key in s3.keys()} == {found(home)[3].checkpoint.uuid}
+    assert {key.split("/")[1] for key in s3.keys("nets/")} == {found(home)[3].checkpoint.uuid}
 
 
 @pytest.mark.parametrize("where", ["here", "cloud"])
@@ -260,7 +260,7 @@ def test_a_bucket_that_is_away_leaves_deleted_checkpoints_to_a_later_call(
     assert states(home)[2] == "DELETED"
     s3.failing = 0
     assert collect(home, 1).garbage == ()
-    assert {key.split("/")[1] for key in s3.keys()} == {found(home)[3].checkpoint.uuid}
+    assert {key.split("/")[1] for key in s3.keys("nets/")} == {found(home)[3].checkpoint.uuid}
 
 
 def test_the_checkpoints_of_a_running_experiment_are_its_controllers(
@@ -274,6 +274,15 @@ def test_the_checkpoints_of_a_running_experiment_are_its_controllers(
     for call in (lambda: collect(home, 1), lambda: delete(home, [found(home)[3].checkpoint.uuid])):
         with pytest.raises(ConfigError, match="has not ended"):
             call()
+
+
+def test_all_checkpoints_of_an_experiment_are_removed_before_it_is(
+    tmp_path: Path, home: Home, host: Host, s3: S3Server
+) -> None:
+    train(order(tmp_path, s3.storage()), host, home)
+    for _ in range(2):
+        remove_all(home.experiment(1))
+        assert (s3.keys(), set(states(home).values())) == ({}, {"DELETED"})
 
 
 def test_a_home_that_was_moved_finds_its_checkpoints(tmp_path: Path, home: Home, host: Host) -> None:

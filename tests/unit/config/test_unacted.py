@@ -141,7 +141,9 @@ def test_one_warning_names_what_comes_later_and_one_what_never_will(text: str, m
 
 
 def test_another_searcher_is_warned_about_only_once_it_runs() -> None:
-    text = "entrypoint: a:B\nsearcher: {name: grid, metric: loss, max_length: 5, max_concurrent_trials: 4}\nprofiling: {enabled: true}\n"
+    text = (
+        "entrypoint: a:B\nsearcher: {name: grid, metric: loss, max_length: 5}\nprofiling: {enabled: true}\n"
+    )
     config = parse_config(text)
     assert [warning.message for warning in warnings_for(config)] == [
         "accepted, but not acted on yet: profiling"

@@ -345,49 +345,38 @@ def test_every_checkpoint_of_the_bucket_is_whole_whatever_crashes(
             assert (local(tried), len(bucket.files)) == (set(), 6)
 
 
+def count_removals(monkeypatch: pytest.MonkeyPatch, steps: Effects) -> None:
+    """Every file and directory of a checkpoint is removed one by one, as an effect."""
+
+    def remove(path: Path, **_: object) -> None:
+        below = sorted(path.rglob("*"), reverse=True) if path.exists() else []
+        for each in (*below, path) if path.exists() else ():
+            with steps(f"remove {each.name}"):
+                if each.is_dir():
+                    each.rmdir()
+                else:
+                    each.unlink()
+
+    monkeypatch.setattr(transfer.shutil, "rmtree", remove)
+
+
+@pytest.mark.parametrize("number", range(1, 14))
 def test_no_listed_checkpoint_is_without_files_whatever_crashes_while_they_are_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """Killed before and after every removal of a file or directory."""
-    steps = Effects()
-
-    def counted(name: str) -> None:
-        original = getattr(Path, name)
-
-        def effect(self: Path, *args: object, **kwargs: object) -> object:
-            if "checkpoints" not in str(self):
-                return original(self, *args, **kwargs)
-            with steps(name):
-                return original(self, *args, **kwargs)
-
-        monkeypatch.setattr(Path, name, effect)
-
-    def remove_tree(path: Path, *, ignore_errors: bool = False) -> None:
-        for each in sorted(Path(path).rglob("*"), reverse=True) if Path(path).exists() else ():
-            each.unlink()
-        if Path(path).exists():
-            Path(path).rmdir()
-
-    for name in ("unlink", "rmdir"):
-        counted(name)
-    monkeypatch.setattr(transfer.shutil, "rmtree", remove_tree)
-    total = 0
-    for number in range(1, 40):
-        steps.count, steps.crash_at, steps.crash_when = 0, number, "before"
-        tried = rig(tmp_path / str(number), changes={"checkpoint_storage": {"save_trial_best": 0}})
-        try:
-            run(tried)
-        except Crash:
-            listed = uuids(tried, "COMPLETED")
-            assert all(verify(tried.folder.checkpoints / uuid) == [] for uuid in listed)
-            steps.crash_at = 0
-            run(tried)
-        else:
-            total = number
-        assert {path.name for path in tried.folder.checkpoints.iterdir()} == uuids(tried, "COMPLETED")
-        if total:
-            break
-    assert total > 6
+    steps = Effects(crash_at=number)
+    tried = rig(tmp_path, changes={"checkpoint_storage": {"save_trial_best": 0}})
+    count_removals(monkeypatch, steps)
+    with suppress(Crash):
+        run(tried)
+    listed = uuids(tried, "COMPLETED")
+    assert [verify(tried.folder.checkpoints / uuid) for uuid in listed] == [[]] * len(listed)
+    crashed = steps.count == number
+    steps.crash_at = 0
+    run(tried)
+    assert {path.name for path in tried.folder.checkpoints.iterdir()} == uuids(tried, "COMPLETED")
+    assert len(listed) == 1
+    assert crashed == (number <= 8)  # two checkpoints, each a directory with three files
 
 
 # a real server
