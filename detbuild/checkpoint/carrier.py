@@ -59,14 +59,18 @@ class Carrier:
         """Begin a job; `answer` tells when it is over."""
         self._job, self._deadline = job, time.monotonic() + _START
         if self._process is None:
-            self._start()
-        self._send(job.encode())
+            with suppress(OSError):  # no memory or no process left for it: `answer` says so
+                self._start()
+        if self._process is not None:
+            self._send(job.encode())
 
     def answer(self, *, wait: float = 0.0) -> Answer | None:
         """The answer to the job, if there is one within `wait` seconds."""
         job = self._job
         if job is None:
             return None
+        if self._process is None:
+            return self._lost(job, "no process could be started to carry checkpoints")
         while line := self._line(wait):
             said = json.loads(line)
             if "allow" not in said:

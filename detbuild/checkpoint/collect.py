@@ -53,6 +53,8 @@ def garbage(
         for one in reversed(trial_progress(runs, goal, stored).checkpoints)
         if one.state == "COMPLETED" and is_name(one.uuid)
     ]
+    if not candidates:
+        return Collection()
     protected = registered(home) | sources(home) | parents(records.values())
     stays = kept(candidates, policy, smaller_is_better=header.smaller_is_better, protected=protected)
     return Collection(

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from detbuild.checkpoint.bucket import address_of
 from detbuild.checkpoint.transfer import is_name
 from detbuild.errors import ConfigError
-from detbuild.store.state import load
+from detbuild.store.state import load, run_records
 from detbuild.store.storage import checkpoint_storage
+from detbuild.store.stored import Stored
 from detbuild.store.submitted import config_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from detbuild.checkpoint.bucket import Address
@@ -79,6 +80,16 @@ def find_checkpoint(home: Home, uuid: str) -> Found:
         names = ", ".join(each.checkpoint.uuid for each in found[:5])
         raise ConfigError(f"{uuid} begins the names of several checkpoints: {names}", mend="give more of it")
     raise ConfigError(f"there is no checkpoint {uuid!r}", mend="see `detbuild checkpoint list EXPERIMENT`")
+
+
+def files_of(home: Home, found: Found) -> Mapping[str, int]:
+    """Its files and their sizes in bytes, as the run told them, without those that were deleted."""
+    folder = home.folder(found.experiment_id)
+    stored = Stored.of(entry.fact for entry in folder.journal())
+    runs = run_records(folder, load(folder).trials[found.trial_id])
+    return next(
+        stored.left(one) for run in runs for one in run.checkpoints if one.uuid == found.checkpoint.uuid
+    )
 
 
 def _all(home: Home) -> Iterator[Found]:

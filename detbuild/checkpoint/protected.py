@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from detbuild.errors import EngineError
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from detbuild.store.home import Home
     from detbuild.store.runs import RunRecords
+
+_NO_SOURCE: Final = b'"source_checkpoint_uuid": null'
 
 
 def registered(home: Home) -> frozenset[str]:
@@ -62,7 +64,10 @@ def _foreign(runs: tuple[RunRecords, ...]) -> Iterator[str]:
 
 def _source(config_file: Path) -> str:
     try:
-        searcher = json.loads(config_file.read_bytes()).get("searcher") or {}
+        body = config_file.read_bytes()
+        if _NO_SOURCE in body:  # nearly all of them, and there may be thousands
+            return ""
+        searcher = json.loads(body).get("searcher") or {}
         return str(searcher.get("source_checkpoint_uuid") or "")
     except (OSError, ValueError, AttributeError):
         return ""  # a submission that never finished

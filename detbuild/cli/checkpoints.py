@@ -74,16 +74,16 @@ def describe(session: Session, /, *, uuid: str, as_json: bool) -> None:
     "contents" (path and bytes of each file) and "damage" (a list, empty when it is whole).
     """
     from detbuild.checkpoint.download import damage
-    from detbuild.checkpoint.find import find_checkpoint
+    from detbuild.checkpoint.find import files_of, find_checkpoint
     from detbuild.cli import documents
     from detbuild.store.home import Home
-    from determined._checkpoints import resources
 
-    found = find_checkpoint(Home.open(session.home), uuid)
-    contents = resources(found.directory) if found.directory else {}
+    home = Home.open(session.home)
+    found = find_checkpoint(home, uuid)
+    contents = files_of(home, found) if found.directory or found.cloud else {}
     problems = damage(found)
     if as_json:
-        show_json({**documents.checkpoint(found), "contents": contents, "damage": problems})
+        show_json({**documents.checkpoint(found), "contents": dict(contents), "damage": problems})
         return
     click.echo(f"checkpoint {found.checkpoint.uuid}  trial {found.experiment_id}/{found.trial_id}")
     click.echo(

@@ -153,17 +153,17 @@ def test_the_policy_is_the_configs(tmp_path: Path, policy: dict[str, int], kept:
     assert local(tried) == uuids(tried, "COMPLETED")
 
 
-def test_the_checkpoints_of_a_shared_directory_are_collected_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["shared_fs", "directory"])
+def test_the_checkpoints_of_a_shared_directory_are_collected_there(tmp_path: Path, kind: str) -> None:
     shared = tmp_path / "shared"
     (shared / "of another experiment").mkdir(parents=True)
-    storage = {"type": "shared_fs", "host_path": str(shared), "save_trial_best": 0}
+    place = {"host_path": str(shared)} if kind == "shared_fs" else {"container_path": "/shared"}
+    changes = {
+        "checkpoint_storage": {"type": kind, "save_trial_best": 0, **place},
+        "bind_mounts": [{"host_path": str(shared), "container_path": "/shared"}],
+    }
 
-    def in_the_shared_directory(process):  # the fake's program finds the directory by the mount's target
-        return train(process)
-
-    tried = rig(
-        tmp_path / "home", engine=FakeEngine(in_the_shared_directory), changes={"checkpoint_storage": storage}
-    )
+    tried = rig(tmp_path / "home", changes=changes)
     run(tried)
     assert {path.name for path in shared.iterdir()} == {"of another experiment", *uuids(tried, "COMPLETED")}
     assert len(uuids(tried, "COMPLETED")) == 1
