@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _CONNECT: Final = 15  # seconds for a connection, and for an answer below
 _ANSWER: Final = 60
 _SLOWEST: Final = 128 << 10  # bytes a second: what is slower is taken for dead
+_PARTS: Final = 3  # of a large file at a time; each is held in memory, 50 MB
 _PIECE: Final = 100 << 20  # bytes that may travel without a word of progress
 _PATIENCE: Final = 120.0  # seconds, on top of that
 
@@ -64,7 +65,11 @@ def _root(bucket: str, prefix: str | None) -> str:
 def _s3(storage: S3) -> dict[str, object]:
     config = {"connect_timeout": _CONNECT, "read_timeout": _ANSWER, "retries": {"max_attempts": 2}}
     given = {"key": storage.access_key, "secret": storage.secret_key, "endpoint_url": storage.endpoint_url}
-    return {"config_kwargs": config, **{name: value for name, value in given.items() if value}}
+    return {
+        "config_kwargs": config,
+        "max_concurrency": _PARTS,
+        **{name: value for name, value in given.items() if value},
+    }
 
 
 def _azure(storage: Azure) -> dict[str, object]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.checkpoint.carrier import carry
 from detbuild.checkpoint.jobs import Job
-from detbuild.checkpoint.transfer import safe
+from detbuild.checkpoint.transfer import draft_of, safe
 from detbuild.errors import ConfigError, EngineError
 from detbuild.store.files import file_errors, sync_directory
 from determined._checkpoints import MANIFEST_FILE, resources, verify
@@ -48,7 +48,10 @@ def download(found: Found, target: Path, *, link: bool = False) -> None:
         if found.cloud is None:
             raise _damaged(found, problems)
         job = Job(do="fetch", uuid=found.checkpoint.uuid, root=str(target.absolute()))
-        carry(found.cloud, job)
+        try:
+            carry(found.cloud, job)
+        finally:  # Ctrl-C ends the process that fetches, which then cannot tidy up
+            shutil.rmtree(draft_of(target), ignore_errors=True)
         return
     copy_whole(found.directory, target, link=link)
 

@@ -62,7 +62,7 @@ def fetch(uuid: str, bucket: Bucket, target: Path) -> None:
     Raises:
         DamagedError: It is not there, or not whole.
     """
-    draft = target.with_name(f".{target.name}.fetched")
+    draft = draft_of(target)
     shutil.rmtree(draft, ignore_errors=True)
     manifest = bucket.read(uuid, MANIFEST_FILE)
     if manifest is None:
@@ -83,6 +83,11 @@ def fetch(uuid: str, bucket: Bucket, target: Path) -> None:
             sync_directory(target.parent)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+
+
+def draft_of(target: Path) -> Path:
+    """Where a checkpoint is put together that will be `target`."""
+    return target.with_name(f".{target.name}.fetched")
 
 
 def bring_back(uuid: str, bucket: Bucket, root: Path) -> None:

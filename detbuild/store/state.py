@@ -111,6 +111,7 @@ def _both(why: str, trouble: str) -> str:
 def _overall(state: ExperimentState) -> ExperimentState:
     going = [trial for trial in state.trials.values() if not trial.ended]
     running = any(trial.state == "RUNNING" for trial in going)
+    running |= bool(state.trials) and not going  # it sees to its checkpoints, or decides what comes next
     why = _both(next((trial.why for trial in going if trial.why), ""), state.trouble)
     return replace(state, state=_STOPPING.get(state.stop, "RUNNING" if running else "QUEUED"), why=why)
 

@@ -24,7 +24,11 @@ def test_s3_is_given_what_the_config_says_of_it() -> None:
     )
     assert found is not None
     assert (found.protocol, found.root, found.url("uuid")) == ("s3", "lab/a/b", "s3://lab/a/b/uuid")
-    options = {name: value for name, value in found.options.items() if name != "config_kwargs"}
+    options = {
+        name: value
+        for name, value in found.options.items()
+        if name not in {"config_kwargs", "max_concurrency"}
+    }
     assert options == {"key": "me", "secret": "x", "endpoint_url": "http://h"}
     assert "'x'" not in repr(found)
 
@@ -32,7 +36,7 @@ def test_s3_is_given_what_the_config_says_of_it() -> None:
 def test_what_the_config_does_not_say_is_left_to_the_library() -> None:
     found = address(type="s3", bucket="lab")
     assert found is not None
-    assert list(found.options) == ["config_kwargs"]
+    assert list(found.options) == ["config_kwargs", "max_concurrency"]
     assert address(type="gcs", bucket="lab", prefix="nets") == Address(
         protocol="gs", root="lab/nets", extra="gcs"
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from detbuild import experiment
+from detbuild.checkpoint.carrier import Answer, Carrier
 from detbuild.checkpoint.download import damage, download
 from detbuild.checkpoint.find import Found, checkpoints_of
 from detbuild.checkpoint.select import Policy
@@ -121,6 +122,25 @@ def test_a_download_from_a_bucket_is_whole_or_nothing(
         download(newest, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
     assert not list(tmp_path.glob(".copy*"))
+
+
+def test_a_download_that_is_interrupted_leaves_nothing(
+    tmp_path: Path, home: Home, host: Host, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(order(tmp_path, s3.storage()), host, home)
+    draft = tmp_path / ".copy.fetched"
+    answer = Carrier.answer
+
+    def interrupted(self: Carrier, *, wait: float = 0.0) -> Answer | None:
+        if draft.exists():
+            raise KeyboardInterrupt
+        return answer(self, wait=min(wait, 0.01))
+
+    s3.slow = 0.2
+    monkeypatch.setattr(Carrier, "answer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        download(found(home)[3], tmp_path / "copy")
+    assert not list(tmp_path.glob("*copy*"))
 
 
 def test_a_submission_to_a_bucket_that_cannot_be_written_leaves_no_experiment(
