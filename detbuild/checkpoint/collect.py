@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING
 from detbuild.checkpoint.protected import parents, registered, sources
 from detbuild.checkpoint.select import Candidate, Policy, kept
 from detbuild.checkpoint.transfer import is_name
-from detbuild.store.progress import Goal, trial_progress
-from detbuild.store.state import run_records
+from detbuild.store.progress import Goal
+from detbuild.store.state import load, run_records
 
 if TYPE_CHECKING:
     from detbuild.config.storage import Storage
     from detbuild.store.folder import ExperimentFolder
     from detbuild.store.home import Home
     from detbuild.store.progress import CheckpointState
-    from detbuild.store.state import ExperimentState
-    from detbuild.store.stored import Stored
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,26 +34,25 @@ def policy_of(storage: Storage) -> Policy:
     )
 
 
-def garbage(
-    home: Home, folder: ExperimentFolder, state: ExperimentState, stored: Stored, policy: Policy
-) -> Collection:
+def garbage(home: Home, folder: ExperimentFolder, policy: Policy) -> Collection:
     """Apply the policy to what the runs have told.
 
     Raises:
         EngineError: The registry of models cannot be read.
     """
+    state = load(folder)
     header = state.header
     goal = Goal(header.metric, header.smaller_is_better)
-    records = {trial.id: run_records(folder, trial) for trial in state.trials.values()}
     candidates = [
-        _candidate(one, number, goal)
-        for number, runs in records.items()
-        for one in reversed(trial_progress(runs, goal, stored).checkpoints)
+        _candidate(one, trial.id, goal)
+        for trial in state.trials.values()
+        for one in reversed(trial.progress.checkpoints)
         if one.state == "COMPLETED" and is_name(one.uuid)
     ]
     if not candidates:
         return Collection()
-    protected = registered(home) | sources(home) | parents(records.values())
+    records = (run_records(folder, trial) for trial in state.trials.values())
+    protected = registered(home) | sources(home) | parents(records)
     stays = kept(candidates, policy, smaller_is_better=header.smaller_is_better, protected=protected)
     return Collection(
         kept=tuple(one.uuid for one in candidates if one.uuid in stays),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from detbuild.checkpoint.transfer import is_name
+from detbuild.store import journal
 from detbuild.store.reader import RecordFile
 from determined._records import Checkpoint
 
@@ -15,38 +15,44 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from detbuild.store.folder import ExperimentFolder
-    from detbuild.store.state import ExperimentState, TrialState
     from detbuild.store.stored import Stored
 
-
-@dataclass(slots=True)
-class _Trial:
-    runs_read: int = 0  # to the end
-    file: RecordFile | None = None  # of the run after those
-    written: list[str] = field(default_factory=list)  # uuids that may be on this host, oldest first
+_Run = tuple[int, int]  # trial and run
 
 
 class Arrivals:
-    """Looks only at trials that may still write, so many trials cost no more than those at work."""
+    """Reads only runs that may still write, so a search of many trials costs no more than those at work."""
 
     def __init__(self, folder: ExperimentFolder) -> None:
         self._folder = folder
-        self._going: dict[int, _Trial] = {}
-        self._spare: dict[int, _Trial] = {}  # of trials that have ended
-        self._known = 0  # trials; their numbers are 1, 2, 3 ...
+        self._reading: dict[_Run, RecordFile] = {}
+        self._over: set[_Run] = set()  # and not read to the end yet
+        self._going: set[int] = set()  # trials that have begun and not ended
+        self._written: dict[int, list[str]] = {}  # by trial: uuids that may be on this host, oldest first
 
-    def new(self, state: ExperimentState) -> Iterator[str]:
+    def heed(self, fact: journal.Fact) -> None:
+        """Take notice of what the journal says."""
+        match fact:
+            case journal.RunIntended(trial_id=trial_id, run=run):
+                folder = self._folder.run(trial_id, run)
+                self._reading.setdefault((trial_id, run), RecordFile(folder.events, folder.name))
+                self._going.add(trial_id)
+            case journal.RunFinished(trial_id=trial_id, run=run):
+                self._over.add((trial_id, run))
+            case journal.TrialFinished(trial_id=trial_id):
+                self._going.discard(trial_id)
+
+    def new(self) -> Iterator[str]:
         """The checkpoints that were written since the last time, in the order of each trial."""
-        while self._known + 1 in state.trials:
-            self._known += 1
-            self._going[self._known] = _Trial()
-        for number, seen in list(self._going.items()):
-            trial = state.trials[number]
-            for uuid in self._of(trial, seen):
-                seen.written.append(uuid)
-                yield uuid
-            if trial.ended and seen.runs_read == len(trial.runs):
-                self._spare[number] = self._going.pop(number)
+        for key, file in list(self._reading.items()):
+            over = key in self._over
+            for line in file.rest() if over else file.new():
+                if isinstance(line.record, Checkpoint) and is_name(line.record.uuid):
+                    self._written.setdefault(key[0], []).append(line.record.uuid)
+                    yield line.record.uuid
+            if over:
+                del self._reading[key]
+                self._over.discard(key)
 
     def spare(self, root: Path, stored: Stored, held: AbstractSet[str]) -> str:
         """A checkpoint whose copy in `root` may go: it is in the cloud, and no run will start from it.
@@ -54,25 +60,12 @@ class Arrivals:
         The newest of a trial that goes on stays, and so do those that are `held` while any trial goes on.
         "" when there is none.
         """
-        for number, seen in [*self._spare.items(), *self._going.items()]:
-            seen.written = [uuid for uuid in seen.written if (root / uuid).is_dir()]
+        for number, written in list(self._written.items()):
+            written[:] = [uuid for uuid in written if (root / uuid).is_dir()]
             newest = 1 if number in self._going else 0
-            for uuid in seen.written[: len(seen.written) - newest]:
+            for uuid in written[: len(written) - newest]:
                 if uuid in stored.uploaded and not (self._going and uuid in held):
                     return uuid
-            if not seen.written:
-                self._spare.pop(number, None)
+            if not written:
+                del self._written[number]
         return ""
-
-    def _of(self, trial: TrialState, seen: _Trial) -> Iterator[str]:
-        for run in trial.runs[seen.runs_read :]:
-            over = run.finished is not None
-            if seen.file is None:
-                folder = self._folder.run(trial.id, run.run)
-                seen.file = RecordFile(folder.events, folder.name)
-            for line in seen.file.rest() if over else seen.file.new():
-                if isinstance(line.record, Checkpoint) and is_name(line.record.uuid):
-                    yield line.record.uuid
-            if not over:
-                return
-            seen.runs_read, seen.file = seen.runs_read + 1, None

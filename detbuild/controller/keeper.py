@@ -18,6 +18,7 @@ from detbuild.controller.arrivals import Arrivals
 from detbuild.errors import EngineError
 from detbuild.store import journal
 from detbuild.store.storage import checkpoint_storage
+from detbuild.store.stored import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from detbuild.controller.clock import Clock
     from detbuild.store.folder import ExperimentFolder
     from detbuild.store.home import Home
-    from detbuild.store.state import ExperimentState
-    from detbuild.store.stored import Stored
 
 _FIRST: Final = 1.0  # seconds to the next try after something failed
 _LONGEST: Final = 60.0
@@ -46,10 +45,9 @@ class Desk(Protocol):
     folder: ExperimentFolder
     config: ExperimentConfig
     clock: Clock
-    state: ExperimentState
-    stored: Stored
 
-    def record(self, fact: journal.Fact) -> None: ...
+    def record(self, fact: journal.Fact) -> object:
+        """Put it into the journal."""
 
 
 class Keeper:
@@ -60,6 +58,8 @@ class Keeper:
         self._root = checkpoint_storage(desk.config, desk.folder).on_host
         address = address_of(desk.config.checkpoint_storage)
         self._carrier = Carrier(address) if address else None
+        self.stored = Stored()  # as far as the journal was read
+        self._journal = journal.JournalFile(desk.folder.journal_file)
         self._arrivals = Arrivals(desk.folder)
         self._uploads: deque[str] = deque()
         self._wanted: deque[tuple[str, ...]] = deque()  # to be whole on this host: the first that can be
@@ -69,13 +69,15 @@ class Keeper:
         self._failures = 0
         self._again_at = self._busy_at = desk.clock.now()
         self._collected = self._ending = self._swept = False
+        self._catch_up()
 
     # what the controller asks
 
     @property
     def done(self) -> bool:
         """Nothing is left to be done, or all that is left has failed often enough for now."""
-        stored = self.desk.stored
+        self._catch_up()
+        stored = self.stored
         if self._carrier is None:
             return not (stored.left_over or stored.partly_left_over) or self._given_up
         self._look()
@@ -84,6 +86,7 @@ class Keeper:
 
     def step(self) -> None:
         """Do the next thing, unless it has to wait."""
+        self._catch_up()
         now = self.desk.clock.now()
         if self._carrier is None:
             if now >= self._again_at:
@@ -108,11 +111,12 @@ class Keeper:
         What could not be uploaded by then stays on this host: the state of the experiment says so, and the
         next controller tries again.
         """
+        self._catch_up()
         self._look()
         if not self._ending:
             self._ending, self._failures, self._again_at = True, 0, self.desk.clock.now()
         if self._uploads and not self._given_up:
-            self._say(self.desk.state.trouble or _WAITS)
+            self._say(self.stored.trouble or _WAITS)
             return _WAITS
         for uuid in self._uploads:
             self._intend(uuid)  # so that whoever comes later knows of them
@@ -120,7 +124,7 @@ class Keeper:
 
     def _collect(self, home: Home) -> str:
         if self.desk.clock.now() < self._again_at and not self._given_up:
-            return self.desk.state.trouble
+            return self.stored.trouble
         try:
             self.collect(home, policy_of(self.desk.config.checkpoint_storage))
         except EngineError as error:
@@ -130,7 +134,7 @@ class Keeper:
 
     def collect(self, home: Home, policy: Policy) -> tuple[str, ...]:
         """Delete what the policy does not keep; `step` then removes the files. Return the uuids."""
-        found = garbage(home, self.desk.folder, self.desk.state, self.desk.stored, policy)
+        found = garbage(home, self.desk.folder, policy)
         if self._root is not None:
             self.delete(found.garbage)
         self._collected = True
@@ -139,7 +143,7 @@ class Keeper:
     def delete(self, uuids: Sequence[str]) -> None:
         """They are no checkpoints from now on; `step` then removes their files."""
         if uuids:
-            self.desk.record(journal.CheckpointsDeleted(uuids=tuple(uuids)))
+            self._record(journal.CheckpointsDeleted(uuids=tuple(uuids)))
             gone = set(uuids)
             self._uploads = deque(uuid for uuid in self._uploads if uuid not in gone)
 
@@ -159,6 +163,15 @@ class Keeper:
         if self._carrier is not None:
             self._carrier.close()
 
+    def _catch_up(self) -> None:
+        for entry in self._journal.new():
+            self.stored.add(entry.fact)
+            self._arrivals.heed(entry.fact)
+
+    def _record(self, fact: journal.Fact) -> None:
+        self.desk.record(fact)
+        self._catch_up()
+
     # in the cloud
 
     @property
@@ -169,13 +182,13 @@ class Keeper:
         """Take notice of checkpoints that were written since the last time."""
         if self._carrier is None:
             return
-        stored = self.desk.stored
-        for uuid in self._arrivals.new(self.desk.state):
+        stored = self.stored
+        for uuid in self._arrivals.new():
             if uuid not in stored.uploaded and uuid not in stored.refused and uuid not in stored.deleted:
                 self._uploads.append(uuid)
 
     def _next(self) -> Job | None:
-        stored, root = self.desk.stored, str(self._root)
+        stored, root = self.stored, str(self._root)
         if not self._swept:
             self._swept = True
             transfer.sweep(self.desk.folder.checkpoints)
@@ -196,11 +209,11 @@ class Keeper:
         return None
 
     def _spare(self) -> str:
-        return self._arrivals.spare(self.desk.folder.checkpoints, self.desk.stored, self._held)
+        return self._arrivals.spare(self.desk.folder.checkpoints, self.stored, self._held)
 
     def _intend(self, uuid: str) -> None:
-        if uuid not in self.desk.stored.intended:
-            self.desk.record(journal.UploadIntended(uuid=uuid))
+        if uuid not in self.stored.intended:
+            self._record(journal.UploadIntended(uuid=uuid))
 
     def _heed(self, answer: Answer) -> None:
         self._busy_at = self.desk.clock.now()
@@ -215,12 +228,12 @@ class Keeper:
             case "bring back":
                 self._brought_back(damaged=bool(answer.damaged))
             case "remove":
-                self.desk.record(journal.CheckpointsRemoved(uuids=answer.job.uuids))
+                self._record(journal.CheckpointsRemoved(uuids=answer.job.uuids))
             case "remove files":
-                self.desk.record(journal.FilesRemoved(uuid=uuid))
+                self._record(journal.FilesRemoved(uuid=uuid))
             case "upload" if uuid in self._uploads:  # else it was deleted meanwhile
                 refused = journal.UploadRefused(uuid=uuid, why=answer.damaged)
-                self.desk.record(refused if answer.damaged else journal.CheckpointUploaded(uuid=uuid))
+                self._record(refused if answer.damaged else journal.CheckpointUploaded(uuid=uuid))
                 self._uploads.remove(uuid)
         self._say(_WAITS if self._ending and self._uploads else "")
 
@@ -242,13 +255,13 @@ class Keeper:
         self._say(what)
 
     def _say(self, trouble: str) -> None:
-        if self.desk.state.trouble != trouble:
-            self.desk.record(journal.StorageTrouble(why=trouble))
+        if self.stored.trouble != trouble:
+            self._record(journal.StorageTrouble(why=trouble))
 
     # on this host
 
     def _remove_here(self) -> None:
-        stored = self.desk.stored
+        stored = self.stored
         if self._root is None or not (stored.left_over or stored.partly_left_over):
             return
         try:
@@ -264,7 +277,7 @@ class Keeper:
             uuids = tuple(sorted(stored.left_over))
             for uuid in uuids:
                 transfer.remove_local(root, uuid)
-            self.desk.record(journal.CheckpointsRemoved(uuids=uuids))
+            self._record(journal.CheckpointsRemoved(uuids=uuids))
         for uuid in tuple(stored.partly_left_over):
             transfer.remove_local_files(root, uuid, stored.partly[uuid])
-            self.desk.record(journal.FilesRemoved(uuid=uuid))
+            self._record(journal.FilesRemoved(uuid=uuid))

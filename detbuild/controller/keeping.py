@@ -17,59 +17,58 @@ from detbuild.controller.lease import lease
 from detbuild.errors import ConfigError, EngineError, LeaseError
 from detbuild.store import journal
 from detbuild.store.home import Home
-from detbuild.store.state import ExperimentState, advance, fold, run_records
+from detbuild.store.state import fold, load, run_records
 from detbuild.store.storage import storage_of
-from detbuild.store.stored import Stored
 from detbuild.store.submitted import config_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from detbuild.checkpoint.select import Policy
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.store.folder import ExperimentFolder
+    from determined._records import Checkpoint
 
 _LOOK: Final = 0.05  # seconds
 
 
 @dataclass(slots=True)
-class Book:
+class _Desk:
     """What a keeper works on without a controller."""
 
     folder: ExperimentFolder
     config: ExperimentConfig
     clock: Clock
-    state: ExperimentState
-    stored: Stored
-
-    @classmethod
-    def open(cls, folder: ExperimentFolder) -> Book:
-        entries = folder.journal()
-        state, stored = fold(folder.header(), entries), Stored.of(entry.fact for entry in entries)
-        return cls(folder, config_of(folder), SystemClock(), state, stored)
 
     def record(self, fact: journal.Fact) -> None:
-        self.state = advance(self.state, self.folder.record(fact))
-        self.stored.add(fact)
+        self.folder.record(fact)
 
 
-def end_local(folder: ExperimentFolder, end: journal.ExperimentFinished) -> None:
-    """End an experiment that has no controller, once its checkpoints are where they belong."""
-    book = Book.open(folder)
-    keeper, home = Keeper(book), Home.open(folder.path.parent.parent)
+def _desk(folder: ExperimentFolder) -> _Desk:
+    return _Desk(folder, config_of(folder), SystemClock())
+
+
+def end_local(folder: ExperimentFolder, end: Callable[[], object]) -> None:
+    """Let an experiment without a controller end, once its checkpoints are where they belong.
+
+    Args:
+        folder: Of the experiment; the caller holds its lease.
+        end: Writes down that it is over.
+    """
+    keeper, home = Keeper(_desk(folder)), Home.open(folder.path.parent.parent)
     try:
         while keeper.before_end(home):
             keeper.step()
-            book.clock.wait(_LOOK)
-        book.record(end)
-        _finish(keeper, book)
+            keeper.desk.clock.wait(_LOOK)
+        end()
+        _finish(keeper)
     finally:
         keeper.close()
 
 
 def tidy(folder: ExperimentFolder) -> None:
     """Finish what is left to do for the checkpoints of an ended experiment, whose lease the caller holds."""
-    with _keeper(Book.open(folder)):
+    with _keeper(folder):
         pass
 
 
@@ -81,11 +80,9 @@ def remove_all(folder: ExperimentFolder) -> None:
     """
     if storage_of(folder).on_host is None:
         return
-    book = Book.open(folder)
-    with _keeper(book) as keeper:
-        records = (run_records(folder, trial) for trial in book.state.trials.values())
-        written = (one.uuid for runs in records for run in runs for one in run.checkpoints)
-        keeper.delete([uuid for uuid in written if is_name(uuid) and uuid not in book.stored.deleted])
+    with _keeper(folder) as keeper:
+        written = (one.uuid for one in _written(folder))
+        keeper.delete([uuid for uuid in written if is_name(uuid) and uuid not in keeper.stored.deleted])
 
 
 def policy(home: Home, experiment_id: int) -> Policy:
@@ -110,11 +107,9 @@ def collect(
     """
     folder = home.experiment(experiment_id)
     with _alone(folder):
-        book = Book.open(folder)
-        rule = wanted or policy_of(book.config.checkpoint_storage)
-        found = garbage(home, folder, book.state, book.stored, rule)
+        found = garbage(home, folder, wanted or policy(home, experiment_id))
         if not dry_run:
-            with _keeper(book) as keeper:
+            with _keeper(folder) as keeper:
                 keeper.delete(found.garbage)
     return found
 
@@ -136,36 +131,32 @@ def delete(home: Home, uuids: Sequence[str], globs: Sequence[str] = ()) -> tuple
     for number in sorted({one.experiment_id for one in found.values()}):
         own = [uuid for uuid, one in found.items() if one.experiment_id == number]
         folder = home.folder(number)
-        with _alone(folder), _keeper(Book.open(folder)) as keeper:
-            _delete(keeper, folder, own, globs)
+        with _alone(folder), _keeper(folder) as keeper:
+            _delete(keeper, own, globs)
     return tuple(found.values())
 
 
-def _delete(keeper: Keeper, folder: ExperimentFolder, uuids: Sequence[str], globs: Sequence[str]) -> None:
-    book = keeper.desk
+def _delete(keeper: Keeper, uuids: Sequence[str], globs: Sequence[str]) -> None:
+    stored, folder = keeper.stored, keeper.desk.folder
+    there = [uuid for uuid in uuids if uuid not in stored.deleted and is_name(uuid)]
     if not globs:
-        keeper.delete([uuid for uuid in uuids if uuid not in book.stored.deleted])
+        keeper.delete(there)
         return
     compiled = [one for glob in globs if (one := compile_path(glob.encode()))]
-    for uuid, files in _files(folder, book.state, book.stored, uuids).items():
-        paths = tuple(path for path in files if any(one.matches(path.encode()) for one in compiled))
-        if len(paths) == len(files):
-            keeper.delete([uuid])
-        elif paths:
-            book.record(journal.FilesDeleted(uuid=uuid, paths=paths))
+    for checkpoint in _written(folder):
+        if checkpoint.uuid in there:
+            files = stored.left(checkpoint)
+            paths = tuple(path for path in files if any(one.matches(path.encode()) for one in compiled))
+            if len(paths) == len(files):
+                keeper.delete([checkpoint.uuid])
+            elif paths:
+                keeper.desk.record(journal.FilesDeleted(uuid=checkpoint.uuid, paths=paths))
 
 
-def _files(
-    folder: ExperimentFolder, state: ExperimentState, stored: Stored, uuids: Sequence[str]
-) -> Mapping[str, tuple[str, ...]]:
-    """The files that are left of these checkpoints."""
-    return {
-        checkpoint.uuid: tuple(stored.left(checkpoint))
-        for trial in state.trials.values()
-        for run in run_records(folder, trial)
-        for checkpoint in run.checkpoints
-        if checkpoint.uuid in uuids and checkpoint.uuid not in stored.deleted and is_name(checkpoint.uuid)
-    }
+def _written(folder: ExperimentFolder) -> Iterator[Checkpoint]:
+    for trial in load(folder).trials.values():
+        for run in run_records(folder, trial):
+            yield from run.checkpoints
 
 
 @contextmanager
@@ -185,30 +176,30 @@ def _alone(folder: ExperimentFolder) -> Iterator[None]:
 
 
 @contextmanager
-def _keeper(book: Book) -> Iterator[Keeper]:
+def _keeper(folder: ExperimentFolder) -> Iterator[Keeper]:
     """Make one, and when the block is through wait until it is done."""
-    if storage_of(book.folder).on_host is None:
+    if storage_of(folder).on_host is None:
         raise ConfigError(
-            f"the checkpoints of experiment {book.folder.id} are inside its containers alone",
+            f"the checkpoints of experiment {folder.id} are inside its containers alone",
             mend="mount a directory of the host at checkpoint_storage.container_path with bind_mounts",
         )
-    keeper = Keeper(book)
+    keeper = Keeper(_desk(folder))
     try:
         yield keeper
-        _finish(keeper, book)
+        _finish(keeper)
     finally:
         keeper.close()
-    if book.stored.left_over or book.stored.partly_left_over:
+    if keeper.stored.left_over or keeper.stored.partly_left_over:
         raise EngineError(
-            f"deleted checkpoints could not be removed: {book.state.trouble}",
-            mend=f"`detbuild checkpoint gc {book.folder.id}` tries again",
+            f"deleted checkpoints could not be removed: {keeper.stored.trouble}",
+            mend=f"`detbuild checkpoint gc {folder.id}` tries again",
         )
 
 
-def _finish(keeper: Keeper, book: Book) -> None:
+def _finish(keeper: Keeper) -> None:
     while not keeper.done:
         keeper.step()
-        book.clock.wait(_LOOK)
+        keeper.desk.clock.wait(_LOOK)
 
 
 def _refuse_needed(home: Home, uuids: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from detbuild.controller.keeping import end_local, tidy
@@ -124,7 +125,8 @@ def settle(folder: ExperimentFolder, *, exit_code: int | None) -> None:
             folder.record(last)
         name, why = ending(last, stop=stop, max_restarts=0)
         folder.record(journal.TrialFinished(trial_id=trial.id, state=name, why=why))
-        end_local(folder, journal.ExperimentFinished(state=name, why=why))
+        end = journal.ExperimentFinished(state=name, why=why)
+        end_local(folder, partial(folder.record, end))
     if not state.trials:
         folder.record(journal.ExperimentFinished(state="ERROR", why="its process ended before it began"))
 

@@ -32,7 +32,7 @@ class Controller:
         self._drivers: dict[int, TrialDriver] = {}
         self._trouble = Trouble(world.clock)
         self.keeper = Keeper(world)
-        world.bring_back = self.keeper.bring_back
+        world.stored, world.bring_back = self.keeper.stored, self.keeper.bring_back
 
     @property
     def done(self) -> bool:

@@ -35,16 +35,14 @@ class World:
     nvidia_smi: Callable[[], str]  # what `nvidia-smi -L` says, "" without one
     gpu_lock: Callable[[], AbstractContextManager[None]]
     state: ExperimentState = field(init=False)
-    stored: Stored = field(init=False)
     info: EngineInfo | None = None  # what the engine said last of itself
     image: str = ""  # in the place of the header's, if that is gone
-    bring_back: Callable[[tuple[str, ...]], str] = lambda _: ""  # see Keeper
+    stored: Stored = field(default_factory=Stored)  # the Keeper's
+    bring_back: Callable[[tuple[str, ...]], str] = lambda _: ""  # the Keeper's
     tidy: bool = False  # no container of a run that is over is left
 
     def __post_init__(self) -> None:
-        entries = self.folder.journal()
-        self.state = fold(self.folder.header(), entries)
-        self.stored = Stored.of(entry.fact for entry in entries)
+        self.state = fold(self.folder.header(), self.folder.journal())
 
     @property
     def home(self) -> Home:
@@ -53,7 +51,6 @@ class World:
     def record(self, fact: Fact) -> None:
         """Write the fact down, then believe it."""
         self.state = advance(self.state, self.folder.record(fact))
-        self.stored.add(fact)
 
     def ask_engine(self) -> EngineInfo:
         """Ask the engine about itself.

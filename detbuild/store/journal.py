@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 from detbuild.store.files import append_synced
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 
@@ -216,6 +216,28 @@ def decode(line: bytes) -> Entry:
         return Entry(time, cls(**values))
     except (KeyError, TypeError, AttributeError, RecursionError, ValueError) as error:
         raise ValueError(f"not a journal entry: {error!r}") from error
+
+
+class JournalFile:
+    """The entries of a journal, read on from where the last look ended."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def new(self) -> Iterator[Entry]:
+        """Yield what was appended since the last look; nothing while there is no journal."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+        whole = data.rfind(b"\n") + 1
+        self._offset += whole
+        for line in data[:whole].split(b"\n")[:-1]:
+            entry = _entry(line)
+            if entry is not None:
+                yield entry
 
 
 def replay(path: Path) -> tuple[Entry, ...]:

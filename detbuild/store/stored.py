@@ -24,6 +24,7 @@ class Stored:
     left_over: set[str] = field(default_factory=set)  # deleted, and files of it may be left
     partly: dict[str, set[str]] = field(default_factory=dict)  # uuid -> files that were deleted
     partly_left_over: set[str] = field(default_factory=set)  # uuids
+    trouble: str = ""  # why nothing can be stored or removed now
 
     @classmethod
     def of(cls, facts: Iterable[journal.Fact]) -> Stored:
@@ -50,6 +51,8 @@ class Stored:
                 self.partly_left_over.add(uuid)
             case journal.FilesRemoved(uuid=uuid):
                 self.partly_left_over.discard(uuid)
+            case journal.StorageTrouble(why=why):
+                self.trouble = why
 
     @property
     def unsettled(self) -> bool:
