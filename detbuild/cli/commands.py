@@ -51,14 +51,18 @@ COMMANDS: dict[str, Verb | Noun] = {
         "detbuild.cli.deletion:delete", "Delete experiments that have ended, with their checkpoints."
     ),
     "checkpoint": Noun(
-        "List, describe and download checkpoints.",
+        "List, describe, download and delete checkpoints.",
         {
             "list": Verb("detbuild.cli.checkpoints:list_", "List the checkpoints of an experiment."),
             "describe": Verb("detbuild.cli.checkpoints:describe", "Show one checkpoint and its files."),
             "download": Verb(
                 "detbuild.cli.checkpoints:download", "Copy a checkpoint, verified, into a directory."
             ),
+            "delete": Verb("detbuild.cli.collection:delete", "Delete checkpoints, or some of their files."),
+            "gc": Verb("detbuild.cli.collection:gc", "Remove the checkpoints that are not to be kept."),
+            "import": Verb("detbuild.cli.collection:import_", "Take in a checkpoint from elsewhere."),
         },
+        aliases={"rm": "delete"},
     ),
     "model": Noun(
         "Register checkpoints as versions of models.",

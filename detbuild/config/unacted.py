@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from detbuild.errors import ConfigError
 
 NOT_YET: Final = (
-    "searcher.source_trial_id",
-    "checkpoint_storage.save_experiment_best",
-    "checkpoint_storage.save_trial_best",
-    "checkpoint_storage.save_trial_latest",
     "profiling",
     "log_policies",
 )
@@ -53,7 +49,7 @@ NO_MEANING_HERE: Final = (
     "data_layer",
     "internal",
 )
-LOCAL_STORAGE: Final = frozenset({None, "shared_fs", "directory"})
+GONE_STORAGE: Final = frozenset({"hdfs"})  # Determined has removed it, too: checkpoints stay on this host
 
 
 def warnings_for(config: ExperimentConfig) -> tuple[Warned, ...]:
@@ -62,7 +58,7 @@ def warnings_for(config: ExperimentConfig) -> tuple[Warned, ...]:
     A field that is set to its default says nothing that is not done, so it is not named.
     """
     later = _used(config, NOT_YET)
-    if config.checkpoint_storage.type not in LOCAL_STORAGE:
+    if config.checkpoint_storage.type in GONE_STORAGE:
         later.append(f"checkpoint_storage.type {config.checkpoint_storage.type}")
     never = _used(config, NO_MEANING_HERE)
     if isinstance(config.checkpoint_storage, SharedFs) and config.checkpoint_storage.container_path:

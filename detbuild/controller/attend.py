@@ -11,6 +11,7 @@ from detbuild.errors import EngineError
 from detbuild.events import Emit, Warned
 from detbuild.store.follow import ExperimentTail
 from detbuild.store.state import ExperimentState, fold, load
+from detbuild.store.stored import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,8 +78,14 @@ def resume_one(folder: ExperimentFolder) -> bool:
 def _unfinished(home: Home) -> Iterator[ExperimentFolder]:
     for number in home.ids():
         folder = home.folder(number)
-        if folder.exists and not fold(folder.header(), folder.journal()).over:
+        if folder.exists and _is_unfinished(folder):
             yield folder
+
+
+def _is_unfinished(folder: ExperimentFolder) -> bool:
+    """It has not ended, or not all of its checkpoints are where they belong."""
+    entries = folder.journal()
+    return not fold(folder.header(), entries).over or Stored.of(entry.fact for entry in entries).unsettled
 
 
 def _looks(folder: ExperimentFolder, emit: Emit) -> Iterator[None]:

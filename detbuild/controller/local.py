@@ -11,6 +11,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from detbuild.controller.keeping import end_local, tidy
 from detbuild.launch.failure import Evidence, judge
 from detbuild.launch.plan import RunRequest, local_run_info, variables
 from detbuild.launch.restart import ending
@@ -104,6 +105,9 @@ def settle(folder: ExperimentFolder, *, exit_code: int | None) -> None:
         exit_code: None when the process that knew it is gone.
     """
     state = fold(folder.header(), folder.journal())
+    if state.over:
+        tidy(folder)
+        return
     stop = folder.requested()
     for trial in state.trials.values():
         last = trial.last_run
@@ -120,7 +124,7 @@ def settle(folder: ExperimentFolder, *, exit_code: int | None) -> None:
             folder.record(last)
         name, why = ending(last, stop=stop, max_restarts=0)
         folder.record(journal.TrialFinished(trial_id=trial.id, state=name, why=why))
-        folder.record(journal.ExperimentFinished(state=name, why=why))
+        end_local(folder, journal.ExperimentFinished(state=name, why=why))
     if not state.trials:
         folder.record(journal.ExperimentFinished(state="ERROR", why="its process ended before it began"))
 

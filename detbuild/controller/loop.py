@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from detbuild.controller.keeper import Keeper
 from detbuild.controller.trial import TrialDriver
 from detbuild.controller.trouble import Trouble
 from detbuild.errors import DiskFullError, EngineError
@@ -30,11 +31,13 @@ class Controller:
         self._method = method
         self._drivers: dict[int, TrialDriver] = {}
         self._trouble = Trouble(world.clock)
+        self.keeper = Keeper(world)
+        world.bring_back = self.keeper.bring_back
 
     @property
     def done(self) -> bool:
-        """The experiment is over and none of its containers is left."""
-        return self.world.state.over and self.world.tidy
+        """It is over, none of its containers is left, and its checkpoints are where they belong."""
+        return self.world.state.over and self.world.tidy and self.keeper.done
 
     def run(self) -> None:
         """Drive the experiment to its end."""
@@ -43,6 +46,7 @@ class Controller:
             self.step()
             if self.world.state is before:  # else the next thing may be possible at once
                 self.world.clock.wait(TICK)
+        self.keeper.close()
 
     def step(self) -> None:
         """One look at everything."""
@@ -53,6 +57,7 @@ class Controller:
             except DiskFullError:
                 return  # the home's disk is full: nothing can be decided until there is room
         self._sweep()
+        self._keep()
         for trial in self.world.state.trials.values():
             if not trial.ended:
                 self._driver(trial.id).step()
@@ -80,8 +85,16 @@ class Controller:
     def _observations(self) -> tuple[Observation, ...]:
         return tuple(Observation(trial.id, trial.ended) for trial in self.world.state.trials.values())
 
+    def _keep(self) -> None:
+        try:
+            self.keeper.step()
+        except DiskFullError:
+            return  # no room for a fact; the same is done again
+
     def _finish(self) -> None:
         """One completed trial makes the experiment a success."""
+        if self.keeper.before_end(self.world.home):
+            return  # not before the checkpoints are where they belong
         trials = tuple(self.world.state.trials.values())
         for name in ("COMPLETED", "ERROR", "CANCELED"):
             ended = [trial for trial in trials if trial.state == name]

@@ -64,6 +64,9 @@ class RunDriver:
         """A container of the name may be there already, from a controller that died right after making it."""
         found = self.world.engine.inspect(self.name)
         if found is None:
+            why = self.world.bring_back(self._own_checkpoints())
+            if why:
+                return why
             container, why = self._create()
             if why:
                 return why
@@ -124,6 +127,14 @@ class RunDriver:
             return chosen, ""
         return (), f"waits for {slots} free GPU{'s'[: slots > 1]}: {free(gpus, taken)}"
 
+    def _own_checkpoints(self) -> tuple[str, ...]:
+        """Those that the run may start from, newest first."""
+        if not self.trial.runs:
+            return ()
+        records = run_records(self.world.folder, self.trial)
+        found = trial_progress(records, Goal(), self.world.stored).checkpoints
+        return tuple(one.uuid for one in found if one.state in {"COMPLETED", "ERROR"})
+
     def _request(self, gpus: tuple[Gpu, ...]) -> RunRequest:
         trial, header = self.trial, self.world.state.header
         goal = Goal(header.metric, smaller_is_better=header.smaller_is_better)
@@ -134,7 +145,7 @@ class RunDriver:
             trial_seed=trial.seed,
             hparams=trial.hparams,
             gpus=gpus,
-            checkpoints=tuple(c.uuid for c in progress.checkpoints),
+            checkpoints=self._own_checkpoints(),
             best_validation=goal.value(progress.best) if progress.best else None,
         )
 

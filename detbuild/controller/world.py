@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from detbuild.errors import EngineError
 from detbuild.launch.gpus import Gpu, discover
 from detbuild.launch.plan import Place, user_of
+from detbuild.store.home import Home
 from detbuild.store.state import ExperimentState, advance, fold
+from detbuild.store.stored import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,16 +35,25 @@ class World:
     nvidia_smi: Callable[[], str]  # what `nvidia-smi -L` says, "" without one
     gpu_lock: Callable[[], AbstractContextManager[None]]
     state: ExperimentState = field(init=False)
+    stored: Stored = field(init=False)
     info: EngineInfo | None = None  # what the engine said last of itself
     image: str = ""  # in the place of the header's, if that is gone
+    bring_back: Callable[[tuple[str, ...]], str] = lambda _: ""  # see Keeper
     tidy: bool = False  # no container of a run that is over is left
 
     def __post_init__(self) -> None:
-        self.state = fold(self.folder.header(), self.folder.journal())
+        entries = self.folder.journal()
+        self.state = fold(self.folder.header(), entries)
+        self.stored = Stored.of(entry.fact for entry in entries)
+
+    @property
+    def home(self) -> Home:
+        return Home(self.folder.path.parent.parent, self.home_id)
 
     def record(self, fact: Fact) -> None:
         """Write the fact down, then believe it."""
         self.state = advance(self.state, self.folder.record(fact))
+        self.stored.add(fact)
 
     def ask_engine(self) -> EngineInfo:
         """Ask the engine about itself.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+PRIVATE = ("config.yaml", "config.json")  # may hold credentials of registry and storage
 VERBS = ("kill", "cancel")  # the first asked for wins over the later ones in this order
 
 
@@ -129,7 +130,7 @@ class ExperimentFolder:
             for name in ("runs", "requests", "checkpoints"):
                 (self.path / name).mkdir(exist_ok=True)
         last = json.dumps(asdict(header), indent=2).encode() + b"\n"
-        write_all_synced(self.path, {**files, "experiment.json": last})
+        write_all_synced(self.path, {**files, "experiment.json": last}, private=PRIVATE)
 
     def record(self, fact: journal.Fact) -> journal.Entry:
         """Put a fact into the journal; it is on disk when this returns."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from detbuild.store import journal
 from detbuild.store.progress import Goal, Progress, trial_progress
 from detbuild.store.runs import RunRecords, read_run
+from detbuild.store.stored import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -68,6 +69,7 @@ class ExperimentState:
     state: str = "QUEUED"
     why: str = ""
     ended: float | None = None  # seconds since the epoch
+    trouble: str = ""  # with the storage of checkpoints
     stop: str = ""  # the verb that was asked for: "kill", "cancel" or ""
     trials: Mapping[int, TrialState] = field(default_factory=dict)
 
@@ -88,19 +90,28 @@ def advance(state: ExperimentState, entry: journal.Entry) -> ExperimentState:
     """The state after one more journal entry."""
     match entry.fact:
         case journal.ExperimentFinished(state=name, why=why):
-            return replace(state, state=name, why=why, ended=entry.time)
+            return replace(state, state=name, why=_both(why, state.trouble), ended=entry.time)
+        case journal.StorageTrouble(why=why):
+            own = state.why.removesuffix(state.trouble).removesuffix("; ")
+            return replace(state, trouble=why, why=_both(own, why))
         case journal.StopRequested(verb=verb):
             return _overall(replace(state, stop=verb))
+        case fact if isinstance(fact, journal.StorageFact):
+            return state  # `detbuild.store.stored` reads those
         case fact:
             trial = state.trials.get(fact.trial_id, TrialState(id=fact.trial_id))
             trials = {**state.trials, fact.trial_id: _advance_trial(trial, fact, entry.time)}
             return _overall(replace(state, trials=trials))
 
 
+def _both(why: str, trouble: str) -> str:
+    return "; ".join(text for text in (why, trouble) if text)
+
+
 def _overall(state: ExperimentState) -> ExperimentState:
     going = [trial for trial in state.trials.values() if not trial.ended]
     running = any(trial.state == "RUNNING" for trial in going)
-    why = next((trial.why for trial in going if trial.why), "")
+    why = _both(next((trial.why for trial in going if trial.why), ""), state.trouble)
     return replace(state, state=_STOPPING.get(state.stop, "RUNNING" if running else "QUEUED"), why=why)
 
 
@@ -134,15 +145,14 @@ def _without(trial: TrialState, run: int) -> tuple[RunState, ...]:
 def load(folder: ExperimentFolder) -> ExperimentState:
     """Read everything that the files of an experiment say."""
     header = folder.header()
-    state = fold(header, folder.journal())
-    return replace(
-        state, trials={number: _with_progress(folder, header, t) for number, t in state.trials.items()}
-    )
-
-
-def _with_progress(folder: ExperimentFolder, header: Header, trial: TrialState) -> TrialState:
+    entries = folder.journal()
+    state, stored = fold(header, entries), Stored.of(entry.fact for entry in entries)
     goal = Goal(header.metric, header.smaller_is_better)
-    return replace(trial, progress=trial_progress(run_records(folder, trial), goal))
+
+    def with_progress(trial: TrialState) -> TrialState:
+        return replace(trial, progress=trial_progress(run_records(folder, trial), goal, stored))
+
+    return replace(state, trials={number: with_progress(trial) for number, trial in state.trials.items()})
 
 
 def run_records(folder: ExperimentFolder, trial: TrialState) -> tuple[RunRecords, ...]:

@@ -35,7 +35,7 @@ def crash_points() -> list[tuple[int, Literal["before", "after"]]]:
 
 
 def test_the_crash_points_are_all_there(tmp_path: Path) -> None:
-    assert effects_of_an_undisturbed_run(tmp_path) == 10
+    assert effects_of_an_undisturbed_run(tmp_path) == 12
 
 
 @pytest.mark.parametrize(("number", "when"), crash_points())
