@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+from detbuild.errors import EngineError
 from detbuild.store.deleting import intend_deletion
 from tests.experiments import write_experiment
 
@@ -44,9 +45,9 @@ def test_one_that_cannot_be_finished_is_listed_as_such(shell, monkeypatch):
     intend_deletion(write_experiment(shell.home))
 
     def refuse(*_args, **_options):
-        raise PermissionError(13, "Permission denied")
+        raise EngineError("cannot write")
 
-    monkeypatch.setattr("detbuild.controller.deletion.shutil.rmtree", refuse)
+    monkeypatch.setattr("detbuild.controller.deletion.remove_all", refuse)
     outcome = shell("detbuild", "list", "--json")
     assert [row["state"] for row in json.loads(outcome.out)] == ["DELETING"]
     assert "a deletion is not finished yet" in outcome.err
