@@ -72,7 +72,7 @@ function drawCurves() {
   pen.clearRect(0, 0, width, height);
   grid(pen, frame, xs, ys);
   pen.save();
-  pen.beginPath(); pen.rect(frame.left, frame.top - 4, frame.right - frame.left, frame.bottom - frame.top + 8); pen.clip();
+  pen.beginPath(); pen.rect(frame.left - 4, frame.top - 4, frame.right - frame.left + 8, frame.bottom - frame.top + 8); pen.clip();
   const alpha = curves.visible.length > 60 ? 0.35 : 0.85;
   const order = [...curves.visible].sort((a, b) => (b.trial.rank ?? 2) - (a.trial.rank ?? 2));
   for (const line of order) strokeLine(pen, line, colourOf(line.trial, alpha), curves.visible.length > 60 ? 1 : 1.6);
@@ -98,7 +98,7 @@ function strokeLine(pen, line, colour, thick) {
     down = true;
   }
   pen.stroke();
-  if (alone) { pen.fillStyle = colour; pen.beginPath(); pen.arc(alone[0], alone[1], 2.5, 0, 7); pen.fill(); }
+  if (alone) { pen.fillStyle = colour; pen.beginPath(); pen.arc(alone[0], alone[1], 3, 0, 7); pen.fill(); }
 }
 
 function overCurves() {
@@ -111,7 +111,7 @@ function overCurves() {
   pen.drawImage(curves.base, 0, 0);
   pen.restore();
   pen.save();
-  pen.beginPath(); pen.rect(curves.frame.left, 0, curves.frame.right - curves.frame.left, curves.frame.bottom + 4); pen.clip();
+  pen.beginPath(); pen.rect(curves.frame.left - 4, 0, curves.frame.right - curves.frame.left + 8, curves.frame.bottom + 4); pen.clip();
   for (const trial of marked) for (const line of curves.visible) if (line.trial === trial) strokeLine(pen, line, theme.warm, 2.5);
   if (curves.drag && Math.abs(curves.drag[1] - curves.drag[0]) > 4) {
     pen.globalAlpha = 0.15; pen.fillStyle = theme.accent;
