@@ -161,7 +161,7 @@ def test_what_is_set_is_kept_and_seen_by_everybody(search):
 
 
 def test_there_are_no_projects_to_move_to(search, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="determined.experimental")
     client.get_experiment(1).move_to_project("workspace", "project")
     assert "move_to_project is ignored: there are no projects here" in caplog.text
 
@@ -463,6 +463,6 @@ def test_models_are_changed_found_and_deleted(home):
 
 
 def test_there_are_no_workspaces_to_move_to(home, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="determined.experimental")
     client.create_model("net", workspace_name="w").move_to_workspace("other")
     assert caplog.text.count("there are no workspaces here") == 2

@@ -59,7 +59,7 @@ def test_a_file_becomes_one_and_is_kept_as_it_was_written(engine, tmp_path):
 
 
 def test_a_project_is_said_to_have_no_meaning(engine, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="determined.experimental")
     client.create_experiment(CONFIG, "model", project_id=3, parent_id=1)
     assert "project_id is ignored: there are no projects here" in caplog.text
     assert "parent_id is ignored" in caplog.text
