@@ -106,8 +106,8 @@ def _type_mend(kind: str, value: object) -> str:
 
 def _rule(path: KeyPath, finding: Finding) -> Problem:
     context = finding["ctx"]
-    what, mend, later, rule = (context[key] for key in ("what", "mend", "later", "rule"))
-    return Problem((*path, *context["at"]), what, mend, later=later, rule=rule)
+    what, mend, later = (context[key] for key in ("what", "mend", "later"))
+    return Problem((*path, *context["at"]), what, mend, later=later)
 
 
 def _missing(path: KeyPath, _: Finding) -> Problem:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Final
 
@@ -27,25 +27,17 @@ _WITH_NULLS: Final = frozenset({"hyperparameters", "data"})
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One source. `moved`: where each field of an experiment config stands in it, if not in its own place."""
+    """One source of a config."""
 
     source: str  # the file, or what else to call it
     raw: Mapping[str, object]
     document: Node | None = None
     overrides: tuple[Override, ...] = ()
     problems: tuple[Problem, ...] = ()
-    moved: Mapping[KeyPath, KeyPath] = field(default_factory=dict)
     checked: bool = False  # by a model of its own, so that only the whole is left to check
 
     def part(self, number: int) -> Part:
-        whole = parted(self.raw, number)
-        if not self.moved:
-            return whole
-        placed = Part({}, whole.origin)
-        for target, source in self.moved.items():
-            value = _at(whole, source)
-            placed = placed if value is None else _put(placed, target, value)
-        return placed
+        return parted(self.raw, number)
 
     def place(self, path: KeyPath, *, on_key: bool = False) -> tuple[Position, str]:
         """Where a value stands: for sorting, and in words."""
@@ -151,17 +143,3 @@ def _pruned(value: object) -> object:
     if isinstance(value, dict):
         return {key: _pruned(item) for key, item in value.items() if item is not None}
     return [_pruned(item) for item in value] if isinstance(value, list) else value
-
-
-def _at(part: Part | None, path: KeyPath) -> Part | None:
-    for key in path:
-        part = part.below(key) if part is not None else None
-    return part
-
-
-def _put(whole: Part, path: KeyPath, value: Part) -> Part:
-    if not path:
-        return value
-    name, below = str(path[0]), whole.map or {}
-    inner = below.get(name, Part({}, value.origin))
-    return whole.with_map({**below, name: _put(inner, path[1:], value)})

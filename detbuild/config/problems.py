@@ -24,7 +24,7 @@ class Problem:
     """One thing that is wrong.
 
     `on_key`: the key itself is, rather than its value. `later`: another source of the same config may mend
-    it. `rule`: the name of what JSON Schema cannot say, see `detbuild.config.schema`.
+    it.
     """
 
     path: KeyPath
@@ -32,7 +32,6 @@ class Problem:
     mend: str = ""
     on_key: bool = False
     later: bool = False
-    rule: str = ""
 
     def line(self, place: str) -> str:
         """`file:line:column: key.path: what; mend`, on one line."""

@@ -28,7 +28,7 @@ class Section(BaseModel):
 
 
 def wrong(
-    what: str, *, at: Sequence[str | int] = (), mend: str = "", later: bool = False, rule: str = ""
+    what: str, *, at: Sequence[str | int] = (), mend: str = "", later: bool = False
 ) -> PydanticCustomError:
     """A rule is broken: raise this in a validator.
 
@@ -37,9 +37,8 @@ def wrong(
         at: leads from the validated value to the culprit.
         mend: what to do.
         later: another source of the same config may mend it, so that one alone is not refused for it.
-        rule: its name among those that JSON Schema cannot say.
     """
-    context = {"what": what, "mend": mend, "at": tuple(at), "later": later, "rule": rule}
+    context = {"what": what, "mend": mend, "at": tuple(at), "later": later}
     return PydanticCustomError("rule", "{what}", context)
 
 
