@@ -71,10 +71,11 @@ def init(
     """
     wish = Wish(distributed=distributed, checkpoint_dir=_directory(checkpoint_storage))
     with script_run(wish) as holder:
-        yield _made(holder, preempt_mode)
+        yield opened(holder, preempt_mode)
 
 
-def _made(holder: Holder, preempt_mode: PreemptMode) -> Context:
+def opened(holder: Holder, preempt_mode: PreemptMode = PreemptMode.WorkersAskChief) -> Context:
+    """Everything of the Core API, for the run that is held."""
     preempt = PreemptContext(holder, preempt_mode)
     return Context(
         distributed=holder.distributed,

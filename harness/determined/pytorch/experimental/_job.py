@@ -1,0 +1,168 @@
+"""`torch_batch_process`: every batch of a data set once, by all processes, through any interruption."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.utils.data
+
+from determined._checkpoints import read_metadata
+from determined._errors import CheckpointError, InvalidTrialError
+from determined._script import Holder, Wish, script_run
+from determined.core._context import opened
+from determined.pytorch._device import choose_device
+from determined.pytorch._distributed import process_group
+from determined.pytorch.experimental import _seen
+from determined.pytorch.experimental._context import TorchBatchProcessorContext
+from determined.pytorch.experimental._processor import TorchBatchProcessor
+from determined.pytorch.experimental._share import Remaining, Share, positive, share_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from determined._distributed import DistributedContext
+    from determined.core import Context
+
+_LOG = logging.getLogger(__name__)
+_OUTPUT = "batch-output"  # below the checkpoints: what is there outlives the container
+
+
+def torch_batch_process(  # noqa: PLR0917  (Determined's own signature)
+    batch_processor_cls: type[TorchBatchProcessor],
+    dataset: torch.utils.data.Dataset[Any],
+    batch_size: int | None = None,
+    max_batches: int | None = None,
+    checkpoint_interval: int = 5,
+    dataloader_kwargs: Mapping[str, Any] | None = None,
+    distributed_context: DistributedContext | None = None,
+) -> None:
+    """Deal out a data set's batches over all processes, and have each of them processed once.
+
+    How far the job is gets stored; one that is interrupted goes on after the last checkpoint.
+
+    Args:
+        batch_processor_cls: a subclass of TorchBatchProcessor.
+        dataset: with `__getitem__` and `__len__`; read in its own order.
+        batch_size: records in a batch; 1 unless dataloader_kwargs has it.
+        max_batches: of each process; None is all.
+        checkpoint_interval: batches of each process between two checkpoints.
+        dataloader_kwargs: for torch's DataLoader; nothing that chooses or orders records.
+        distributed_context: the processes of the job; None takes those that a launcher has started.
+
+    Raises:
+        InvalidTrialError: an argument cannot be worked with.
+        CheckpointError: the last checkpoint is of a job with another number of processes.
+    """
+    if not isinstance(batch_processor_cls, type) or not issubclass(batch_processor_cls, TorchBatchProcessor):
+        raise InvalidTrialError(
+            f"torch_batch_process got {batch_processor_cls!r}, no class of processors",
+            mend="derive it from determined.pytorch.experimental.TorchBatchProcessor, and pass the class",
+        )
+    options = dict(dataloader_kwargs or {})
+    gpu = torch.cuda.is_available()
+    with script_run(Wish(distributed=distributed_context, slots=int(gpu))) as holder:
+        share = share_of(
+            dataset,
+            batch_size=batch_size,
+            max_batches=max_batches,
+            options=options,
+            rank=holder.distributed.rank,
+            size=holder.distributed.size,
+        )
+        interval = positive(checkpoint_interval, "checkpoint_interval")
+        device = choose_device(holder.info.slots, holder.distributed)
+        with process_group(holder.distributed.group, device):
+            core = opened(holder)
+            context = TorchBatchProcessorContext(core, _output(holder), device)
+            context.prepare_storage()
+            processor = batch_processor_cls(context)
+            kept = {key: value for key, value in options.items() if key not in {"batch_size", "drop_last"}}
+            _Job(holder, core, context, processor, share, interval).run(dataset, kept)
+
+
+def _output(holder: Holder) -> Path:
+    return Path(holder.info.checkpoint_dir) / _OUTPUT / str(holder.info.trial_id)
+
+
+@dataclass(slots=True)
+class _Job:
+    holder: Holder
+    core: Context
+    context: TorchBatchProcessorContext
+    processor: TorchBatchProcessor
+    share: Share
+    interval: int
+    done: int = 0  # batches of each process
+    stored: int = 0
+
+    def run(self, dataset: torch.utils.data.Dataset[Any], options: dict[str, Any]) -> None:
+        self._resume()
+        _seen.warn_of_what_is_lost(self.context.states)
+        sampler = Remaining(self.share, self.done)
+        batches = iter(torch.utils.data.DataLoader(dataset, batch_sampler=sampler, **options))
+        for _ in range(self.done, self.share.rounds):
+            self._next(batches)
+            if self._due() and self._leave():
+                return
+        if self.stored < self.done:
+            self._checkpoint()
+        self.processor.on_finish()
+        self._report()
+
+    def _next(self, batches: Iterator[Any]) -> None:
+        """A process that has one batch less than others does nothing in the last round."""
+        nothing = object()
+        batch = next(batches, nothing)
+        if batch is not nothing:
+            self.processor.process_batch(batch, self.done)
+        self.done += 1
+
+    def _due(self) -> bool:
+        """Processes agree only every so often: it costs an exchange."""
+        alone = self.share.size == 1
+        return self.done % self.interval == 0 or (alone and self.holder.stop_asked)
+
+    def _leave(self) -> bool:
+        self._checkpoint()
+        self.core.train.report_progress(self.done / self.share.rounds)
+        return self.core.preempt.should_preempt()
+
+    def _checkpoint(self) -> None:
+        self.processor.on_checkpoint_start()
+        metadata = {"steps_completed": self.done, "batch_processor": self._name, "processes": self.share.size}
+        with self.core.checkpoint.store_path(metadata, shard=True) as (path, _):
+            if self.context.states:
+                _seen.save(self.context.states, path / self._reducers_file)
+        self.stored = self.done
+
+    def _resume(self) -> None:
+        found = None if self.holder.info.warm_start else self.holder.run.open_checkpoint()
+        metadata = read_metadata(found[0]) if found else {}
+        if found is None or metadata.get("batch_processor") != self._name:
+            return
+        if metadata.get("processes") != self.share.size:
+            raise CheckpointError(
+                f"the job was begun by {metadata.get('processes')} processes, and has {self.share.size} now",
+                mend="give it as many slots as before, or begin a new experiment",
+            )
+        self.done = self.stored = int(str(metadata["steps_completed"]))
+        if self.context.states:
+            _seen.load(self.context.states, found[0] / self._reducers_file)
+        _LOG.info("going on after batch %d of %d", self.done, self.share.rounds)
+
+    def _report(self) -> None:
+        for group, reducers in self.context.reducers.items():
+            self.context.report_metrics(group, self.done, reducers.metrics(training=False))
+        self.core.train.report_progress(1.0)
+
+    @property
+    def _name(self) -> str:
+        return type(self.processor).__qualname__
+
+    @property
+    def _reducers_file(self) -> str:
+        return f"reducers-{self.share.rank}.pth"
