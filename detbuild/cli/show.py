@@ -102,9 +102,7 @@ def record_lines(record: Record) -> tuple[str, ...]:  # noqa: PLR0911  (one case
             return (f"batch {steps}  restored from checkpoint {uuid}",)
         case CheckpointRejected(uuid, why):
             return (f"checkpoint {uuid} not used: {visible(why)}",)
-        case Ended(reason, stage, message, mend):
-            return _worker_ended(reason.value, stage.value if stage else "", message, mend)
-        case Started() | StageEntered() | Progress() | Exited():
+        case Started() | StageEntered() | Progress() | Ended() | Exited():
             return ()  # RunStarted, metrics and RunEnded say the same to people
         case _:
             return _never(record)
@@ -163,15 +161,6 @@ def _run_ended(event: RunEnded) -> tuple[str, ...]:
     how = f": {visible(first)}" if first else ""
     again = "; it will be run again" if event.retry else ""
     return (f"trial {event.trial_id} ended{how}{again}", *(f"    {visible(line)}" for line in rest))
-
-
-def _worker_ended(reason: str, stage: str, message: str, mend: str) -> tuple[str, ...]:
-    if not message:
-        return ()
-    where = f" in stage {stage}" if stage else ""
-    first, *rest = message.splitlines()
-    lines = (f"{reason}{where}: {visible(first)}", *(f"    {visible(line)}" for line in rest))
-    return (*lines, f"  mend: {visible(mend)}") if mend else lines
 
 
 def _never(value: NoReturn) -> NoReturn:  # typing.assert_never is not in Python 3.10

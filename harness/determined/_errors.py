@@ -27,6 +27,12 @@ class HarnessError(Exception):
         self.mend = mend
 
 
+def explain(error: BaseException) -> None:
+    """Add the mend to the text of an error that a script's own traceback will show."""
+    if isinstance(error, HarnessError) and error.mend and error.mend not in str(error):
+        error.args = (f"{error}\n  mend: {error.mend}",)
+
+
 class InvalidTrialError(HarnessError):
     """The same code and config will fail again in the same way."""
 

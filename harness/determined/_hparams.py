@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 Spec = dict[str, object]
 
 
-def Constant(val: object) -> Spec:
-    return {"type": "const", "val": val}
+def Constant(value: object) -> Spec:
+    return {"type": "const", "val": value}
 
 
 def Integer(minval: int, maxval: int, count: int | None = None) -> Spec:

@@ -103,7 +103,7 @@ class SavePolicy:
         )
         if self.metric not in metrics:
             raise InvalidTrialError(
-                f"the searcher metric {self.metric} is none of the validation metrics {', '.join(metrics)}",
+                f"the searcher metric {self.metric} is none of the validation metrics {_own(metrics)}",
                 mend=mend,
             )
         value = metrics[self.metric]
@@ -118,6 +118,11 @@ class SavePolicy:
         if best is None or math.isnan(best):
             return not math.isnan(value)
         return value < best if self.smaller_is_better else value > best
+
+
+def _own(metrics: Metrics) -> str:
+    """The names that the trial gave."""
+    return ", ".join(name for name in metrics if name not in {"batches", "epochs"}) or "(there are none)"
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from determined._errors import CheckpointError, HarnessError, InvalidHP, InvalidTrialError, StorageError
 from determined._exit_codes import ExitCode
 from determined._records import Ended, ExitReason, Stage
-from determined._user_code import place_of
+from determined._user_code import place_of, relayed_from
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,10 +66,12 @@ def _judge(error: BaseException) -> tuple[ExitReason, ExitCode]:
 
 
 def _message(error: BaseException, context_dir: Path) -> str:
-    if isinstance(error, HarnessError):
-        return str(error)
     place = place_of(error, context_dir)
     where = f" ({place})" if place else ""
+    if isinstance(error, HarnessError):
+        return f"{error}{where}"
+    if relayed := relayed_from(error, context_dir):
+        return relayed
     if isinstance(error, KeyboardInterrupt):
         return f"interrupted by SIGINT{where}"
     if isinstance(error, SystemExit):

@@ -60,7 +60,8 @@ def open_source(run: Run) -> Source:
 def plan_of(info: RunInfo) -> Plan:
     """What the experiment config asks for."""
     if info.test_mode:
-        return Plan(schedule=_one_batch, policy=SavePolicy("none"), seed=info.trial_seed, test_mode=True)
+        policy = SavePolicy.configured(info.config)
+        return Plan(schedule=_one_batch, policy=policy, seed=info.trial_seed, test_mode=True)
     length = info.max_length
     if length is None:
         raise InvalidTrialError(

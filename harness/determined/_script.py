@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from determined._chief import ChiefRun
 from determined._distributed import DistributedContext
-from determined._errors import InvalidHP
+from determined._errors import InvalidHP, explain
 from determined._launched import on_sigterm, say, settle
 from determined._outcome import failed, finished
 from determined._ranks import Rank
@@ -99,6 +99,7 @@ def script_run(wish: Wish) -> Iterator[Holder]:
         _close(holder, failed(error, holder.run.stage, context_dir))
     except BaseException as error:
         _close(holder, failed(error, holder.run.stage, context_dir))
+        explain(error)
         raise
     else:
         _close(holder, finished(holder.reason) if holder.reason else None)

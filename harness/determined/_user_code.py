@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+_HARNESS = f"{Path(__file__).parent}{os.sep}"
+_RELAYED = "\nOriginal Traceback (most recent call last):\n"
+_FRAME = re.compile(r'^  File "(.*)", line (\d+), in (\S+)$', re.MULTILINE)
 _LOOKED_AT = 2000  # files of a context, so that one of many thousands costs no time
 
 
@@ -24,10 +28,35 @@ def place_of(error: BaseException, context_dir: Path) -> str:
     return place
 
 
+def relayed_from(error: BaseException, context_dir: Path) -> str:
+    """What a data loader's process raised, in one line with its place; "" for other errors.
+
+    torch raises it again with that process's traceback as its text.
+    """
+    text = str(error)
+    head, _, trace = text.partition(_RELAYED)
+    if not trace or not head.startswith("Caught "):
+        return ""
+    lines = trace.rstrip().splitlines()
+    last = next((number for number in reversed(range(len(lines))) if lines[number].startswith("  ")), -1)
+    frames = [(Path(file), number, name) for file, number, name in _FRAME.findall(trace)]
+    places = [f"{_inside(f, context_dir)}:{n} in {name}" for f, n, name in frames if _inside(f, context_dir)]
+    where = head.removeprefix("Caught ").partition(" ")[2].rstrip(".")
+    return f"{' '.join(lines[last + 1 :])} ({', '.join([*places[-1:], where])})"
+
+
 def user_trace(error: BaseException, context_dir: Path) -> TracebackType | None:
-    """The error's traceback from the first line of the user's own code on; all of it when there is none."""
-    inner = (trace for trace in _frames(error.__traceback__) if _user_file(trace, context_dir))
-    return next(inner, error.__traceback__)
+    """The error's traceback from the first line of the user's own code on.
+
+    When there is none, from the first line of a library; all of it when the harness itself fails.
+    """
+    if relayed_from(error, context_dir):
+        return None  # its text is the traceback of where it happened
+    frames = list(_frames(error.__traceback__))
+    inner = (trace for trace in frames if _user_file(trace, context_dir))
+    beyond = (trace for trace in frames if not _is_machinery(trace))
+    only = None if isinstance(error, SyntaxError) else error.__traceback__  # that says itself where it is
+    return next(inner, next(beyond, only))
 
 
 def python_files(root: Path) -> Iterator[Path]:
@@ -45,10 +74,19 @@ def python_files(root: Path) -> Iterator[Path]:
 
 def _user_file(trace: TracebackType, context_dir: Path) -> Path | None:
     """The frame's file, relative to the context; None for a library's, even in a venv inside the context."""
-    file = Path(trace.tb_frame.f_code.co_filename)
+    return _inside(Path(trace.tb_frame.f_code.co_filename), context_dir)
+
+
+def _inside(file: Path, context_dir: Path) -> Path | None:
     if file.is_relative_to(context_dir) and "site-packages" not in file.parts:
         return file.relative_to(context_dir)
     return None
+
+
+def _is_machinery(trace: TracebackType) -> bool:
+    """Whether the frame is the harness's own, or Python's on its way to a module."""
+    file = trace.tb_frame.f_code.co_filename
+    return file.startswith((_HARNESS, "<frozen importlib")) or Path(file).parent.name == "importlib"
 
 
 def _frames(trace: TracebackType | None) -> Iterator[TracebackType]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from determined import LOG_FORMAT
 from determined._chief import ChiefRun
 from determined._errors import HarnessError, InvalidTrialError, StorageError
 from determined._exit_codes import ExitCode
@@ -23,7 +25,7 @@ from determined._records import ExitReason, Stage
 from determined._run import Run
 from determined._run_info import RunInfo
 from determined._shared_run import SharedRun
-from determined._user_code import user_trace
+from determined._user_code import place_of, user_trace
 
 Runner = Callable[[type, Run], ExitReason]
 
@@ -37,6 +39,8 @@ def main() -> int:
     assert isinstance(info.entrypoint, str), "the supervisor runs other commands itself"
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
+    level = logging.DEBUG if info.config.get("debug") else logging.INFO
+    logging.basicConfig(level=level, format=LOG_FORMAT)
     os.chdir(info.context_dir)
     sys.argv = [info.entrypoint]
     return run_trial(info).exit_code
@@ -105,12 +109,21 @@ def _runner_of(trial_class: type) -> Runner:
     return runner
 
 
+def _to_be_traced(error: BaseException, context_dir: Path) -> BaseException | None:
+    """What went wrong in user code; what the harness says in its own words needs no traceback."""
+    if not isinstance(error, HarnessError):
+        return error
+    cause = error.__cause__
+    theirs = cause is not None and (isinstance(cause, SyntaxError) or place_of(cause, context_dir))
+    return cause if theirs else None
+
+
 def _shown(outcome: Outcome, context_dir: Path) -> Outcome:
     """Write to stderr what a person needs: the trace into user code, then cause and mend."""
     error, ended = outcome.error, outcome.ended
     if error is None or not ended.reason.failed:
         return outcome
-    root = error.__cause__ if isinstance(error, HarnessError) else error
+    root = _to_be_traced(error, context_dir)
     if root is not None and outcome.exit_code is not ExitCode.INTERRUPTED and not is_consequence(error):
         traceback.print_exception(type(root), root, user_trace(root, context_dir))
     stage = f" in stage {ended.stage.value}" if ended.stage else ""

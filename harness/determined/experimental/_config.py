@@ -43,4 +43,6 @@ def local(given: Given, *, test: bool) -> tuple[ExperimentConfig, str]:
         if resolved[name] != plain[name]:
             LOG.info("%s is ignored in local mode", name)
     here = {**resolved, **{name: plain[name] for name in ignored}}
+    if test:
+        here["checkpoint_policy"] = "none"  # nobody searches, so the searcher metric need not be reported
     return config_from_mapping(here, defaults=LOCAL_DEFAULTS), text

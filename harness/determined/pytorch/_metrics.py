@@ -87,7 +87,9 @@ def as_metrics(outcome: object, method: str) -> dict[str, object]:
 
 def training_means(columns: Values) -> dict[str, object]:
     """The unweighted mean over the batches. Texts have none and become None."""
-    return {key: _training_mean(values) for key, values in columns.items()}
+    return {
+        key: _training_mean(values, f"the metric {key} of train_batch") for key, values in columns.items()
+    }
 
 
 def reduce_validation(columns: Values, reducers: Mapping[str, Reducer]) -> dict[str, object]:
@@ -115,10 +117,10 @@ def plain(value: object, name: str) -> object:
     )
 
 
-def _training_mean(values: Sequence[Any]) -> float | None:
+def _training_mean(values: Sequence[Any], source: str) -> float | None:
     if any(isinstance(value, (str, bytes)) for value in values):
         return None
-    return _mean(values, "train_batch")
+    return _mean(values, source)
 
 
 def _reduced(values: Sequence[Any], reducer: Reducer, name: str) -> float:
@@ -128,22 +130,23 @@ def _reduced(values: Sequence[Any], reducer: Reducer, name: str) -> float:
                 f"evaluate_batch returned {value!r} for {name}, which cannot be reduced",
                 mend=f"return a number for {name}, or keep it out of the dict",
             )
+    source = f"the metric {name} of evaluate_batch"
     if reducer is Reducer.AVG:
-        return _mean(values, "evaluate_batch")
-    numbers_ = torch.cat([_tensor(value, "evaluate_batch").reshape(-1) for value in values])
+        return _mean(values, source)
+    numbers_ = torch.cat([_tensor(value, source).reshape(-1) for value in values])
     return float(_COMBINE[reducer](numbers_))
 
 
-def _mean(values: Sequence[Any], method: str) -> float:
+def _mean(values: Sequence[Any], source: str) -> float:
     """Mean over the batches of the mean of each; one transfer from the device for all of them."""
     if all(isinstance(value, torch.Tensor) and value.dim() == 0 for value in values):
         if len(values) == 1:
             return float(values[0].item())
         return float(torch.stack(list(values)).to(torch.float64).mean())
-    return float(torch.stack([_tensor(value, method).mean() for value in values]).mean())
+    return float(torch.stack([_tensor(value, source).mean() for value in values]).mean())
 
 
-def _tensor(value: Untyped, method: str) -> torch.Tensor:
+def _tensor(value: Untyped, source: str) -> torch.Tensor:
     """As float64 on the CPU: numbers of any size and kind can be averaged there."""
     if value is None:
         value = math.nan
@@ -152,7 +155,7 @@ def _tensor(value: Untyped, method: str) -> torch.Tensor:
     if isinstance(value, (numbers.Real, list, tuple)) or hasattr(value, "__array__"):
         return torch.as_tensor(value, dtype=torch.float64)
     raise InvalidTrialError(
-        f"{method} returned a {type(value).__name__} as a metric", mend="return numbers or tensors as metrics"
+        f"{source} is a {type(value).__name__}", mend="return numbers or tensors as metrics"
     )
 
 

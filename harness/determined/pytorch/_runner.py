@@ -21,7 +21,7 @@ from determined.pytorch._distributed import process_group
 from determined.pytorch._gradients import Aggregation
 from determined.pytorch._session import Session
 from determined.pytorch._state import same_weights
-from determined.pytorch._trial import PyTorchTrial, check_class
+from determined.pytorch._trial import PyTorchTrial, check_class, check_constructor
 
 if TYPE_CHECKING:
     from determined._run import Run
@@ -36,6 +36,7 @@ def run_trial(trial_class: type[PyTorchTrial], run: Run) -> ExitReason:
         InvalidTrialError: the trial cannot be trained as it is written.
     """
     check_class(trial_class)
+    check_constructor(trial_class)
     device = choose_device(run.info.slots, _ranks(run))
     with process_group(run.group, device):
         source = open_source(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from determined._distributed import DistributedContext
+
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,13 @@ class Trainer:
             )
         self._trial, self._context = trial, context
 
+    def configure_profiler(self, **_options: object) -> None:
+        """Accepted for compatibility: system metrics are not sampled."""
+        _LOG.info(
+            "configure_profiler has no effect: call context.set_profiler for torch's own profiler, and see "
+            "docker stats and nvidia-smi on the host"
+        )
+
     def fit(  # noqa: PLR0917  (Determined's own signature)
         self,
         checkpoint_period: TrainUnit | None = None,
@@ -190,7 +201,7 @@ class Trainer:
             schedule=(lambda _: Schedule(max_length=1))
             if test_mode
             else (lambda units: wishes.schedule(run.info, units)),
-            policy=_policy(context.holder, "none" if test_mode else checkpoint_policy),
+            policy=_policy(context.holder, checkpoint_policy),
             seed=run.info.trial_seed,
             is_trainer=True,
             test_mode=test_mode,

@@ -98,6 +98,21 @@ def check_class(trial_class: type) -> None:
     _check_evaluation(trial_class)
 
 
+def check_constructor(trial_class: type) -> None:
+    """Refuse a class that the harness cannot make; a script may make it with more than the context.
+
+    Raises:
+        InvalidTrialError: its constructor does not take the context alone.
+    """
+    try:
+        inspect.signature(trial_class).bind(None)
+    except TypeError as error:
+        raise InvalidTrialError(
+            f"{trial_class.__name__} cannot be made from the context alone: {error}",
+            mend="declare __init__(self, context), or make it in a script with pytorch.init and Trainer",
+        ) from None
+
+
 def _check_evaluation(trial_class: type) -> None:
     name = trial_class.__name__
     defined = [m for m in ("evaluate_batch", "evaluate_full_dataset") if overrides(trial_class, m)]
@@ -131,4 +146,4 @@ def _check_train_batch(trial: PyTorchTrial, name: str) -> None:
         raise InvalidTrialError(
             f"{name}.train_batch cannot be called with batch, epoch_idx and batch_idx: {error}",
             mend="declare it as train_batch(self, batch, epoch_idx, batch_idx)",
-        ) from error
+        ) from None

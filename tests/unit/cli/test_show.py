@@ -88,10 +88,7 @@ RECORDS = [
     (Restored("uuid", 100), ("trial 1  batch 100  restored from checkpoint uuid",)),
     (CheckpointRejected("uuid", "damaged"), ("trial 1  checkpoint uuid not used: damaged",)),
     (Ended(ExitReason.COMPLETED), ()),
-    (
-        Ended(ExitReason.ERROR, Stage.TRAIN, "ValueError: x\nmore", "mend it"),
-        ("trial 1  error in stage train: ValueError: x", "trial 1      more", "trial 1    mend: mend it"),
-    ),
+    (Ended(ExitReason.ERROR, Stage.TRAIN, "ValueError: x\nmore", "mend it"), ()),  # RunEnded says it
     (Started(1, "3.11", "0.1"), ()),
     (StageEntered(Stage.TRAIN), ()),
     (Progress(0.5), ()),

@@ -61,6 +61,7 @@ def test_invalid_hyperparameters_need_no_message() -> None:
     ("made", "written"),
     [
         (det.Constant(32), {"type": "const", "val": 32}),
+        (det.Constant(value="relu"), {"type": "const", "val": "relu"}),
         (det.Integer(1, 8), {"type": "int", "minval": 1, "maxval": 8}),
         (
             det.Double(minval=0.1, maxval=0.5, count=3),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -86,6 +87,16 @@ def test_a_trial_that_completes(toy: Callable[..., RunInfo]) -> None:
     assert started == Started(process.pid, sys.version.split()[0], __version__)
     assert [type(record) for record in rest] == [StageEntered, StageEntered, Ended, Exited]
     assert rest[-2:] == [Ended(ExitReason.COMPLETED), Exited(0)]
+
+
+@pytest.mark.parametrize(("debug", "said"), [(False, ["INFO"]), (True, ["DEBUG", "INFO"])])
+def test_what_a_trial_logs_is_in_its_output(
+    toy: Callable[..., RunInfo], debug: bool, said: list[str]
+) -> None:
+    info = toy("import logging\nlogging.debug('x')\nlogging.info('x')", config={"debug": debug})
+    assert start(info).wait(PATIENCE) == ExitCode.DONE
+    lines = (Path(info.run_dir) / "stderr.log").read_text().splitlines()
+    assert [re.sub(r"\d+", "N", line) for line in lines] == [f"{level}: [N] root: x" for level in said]
 
 
 @pytest.mark.parametrize(

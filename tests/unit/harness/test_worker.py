@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import threading
@@ -255,6 +256,66 @@ def test_the_last_word_says_where_in_the_user_s_code_it_happened(make_run: Calla
     )
     outcome = run_trial(info)
     assert outcome.ended.message.endswith("(failing_model.py:7 in batch)")
+
+
+FAILING = """
+from torch.utils.data import DataLoader
+from determined._errors import InvalidTrialError
+from determined._trial import Trial
+
+class Files:
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        raise FileNotFoundError(f"{index}.png")
+
+class Toy(Trial):
+    _runner = 'module_name:train'
+
+def train(trial_class, run):
+    BODY
+"""
+
+
+def told(make_run: Callable[..., RunInfo], name: str, body: str) -> Outcome:
+    """How a trial of that module ends whose training is `body`."""
+    info = make_run(entrypoint=f"{name}:Toy")
+    text = FAILING.replace("module_name", name).replace("BODY", body)
+    (Path(info.context_dir) / f"{name}.py").write_text(text)
+    return run_trial(info)
+
+
+def test_an_error_of_a_loader_s_process_is_told_in_one_line_with_its_place(
+    make_run: Callable[..., RunInfo], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    loader = "next(iter(DataLoader(Files(), num_workers=1, multiprocessing_context='fork')))"
+    outcome = told(make_run, "failing_loader", loader)
+    message = "FileNotFoundError: 0.png (failing_loader.py:11 in __getitem__, in DataLoader worker process 0)"
+    assert outcome.ended.message == message
+    shown = capsys.readouterr().err
+    assert shown.endswith(f"error in stage import: {message}\n")
+    assert "determined/exec/worker.py" not in shown
+
+
+def test_what_the_harness_refuses_comes_with_the_user_s_line_and_no_traceback(
+    make_run: Callable[..., RunInfo], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    outcome = told(make_run, "refused", "raise InvalidTrialError('not so', mend='but so') from OSError('x')")
+    assert outcome.ended.message == "not so (refused.py:17 in train)"
+    assert capsys.readouterr().err == (
+        "error in stage import: not so (refused.py:17 in train)\n  mend: but so\n"
+    )
+
+
+def test_a_traceback_begins_outside_the_harness(
+    make_run: Callable[..., RunInfo], capsys: pytest.CaptureFixture[str]
+) -> None:
+    go(make_run(), lambda _: json.loads("{"))  # type: ignore[arg-type,return-value]
+    first = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("  File"))
+    assert "harness/determined" not in first
 
 
 def test_a_run_without_a_place_for_its_records_is_a_matter_of_the_host(

@@ -166,6 +166,21 @@ class ChangingKeys(TinyTrial):
         return {f"metric {batch_idx}": 1}
 
 
+class NoMetric(TinyTrial):
+    def train_batch(self, batch: Any, epoch_idx: int, batch_idx: int) -> Any:
+        return {"loss": 1.0, "optimizer": self.optimizer}
+
+
+class NoMetricValidating(TinyTrial):
+    def evaluate_batch(self, batch: Any) -> Any:
+        return {"model": self.model}
+
+
+class OtherConstructor(TinyTrial):
+    def __init__(self, context: Any, width: int) -> None:
+        super().__init__(context)
+
+
 class FunctionInState(TinyTrial):
     def build_callbacks(self) -> Any:
         return {"odd": type("Odd", (PyTorchCallback,), {"state_dict": lambda _: {"f": lambda: 1}})()}
@@ -182,6 +197,9 @@ class FunctionInState(TinyTrial):
         (NoneOfTheWhole, "evaluate_full_dataset returned None for accuracy", "keep it out of the dict"),
         (NoLength, "get_batch_length returned 'two'", "the number of records"),
         (ChangingKeys, "evaluate_batch returned the metrics metric 1, and metric 0", "the same metrics"),
+        (NoMetric, "the metric optimizer of train_batch is a SGD", "numbers or tensors"),
+        (NoMetricValidating, "the metric model of evaluate_batch is a Linear", "numbers or tensors"),
+        (OtherConstructor, "cannot be made from the context alone: missing", "__init__(self, context)"),
         (FunctionInState, "the state of a callback cannot be saved", "out of state_dict()"),
         (Neither, "Neither defines neither evaluate_batch nor evaluate_full_dataset", "define one of them"),
         (Both, "Both defines both evaluate_batch and evaluate_full_dataset", "remove one of them"),

@@ -29,12 +29,19 @@ def test_test_mode_trains_validates_checkpoints_and_restores_one_batch(folder: F
             evaluated.append(batch_idx)
             return super().evaluate_batch(batch)
 
-    outcome = folder.drive(Trial, test_mode=True, config={"searcher": {"metric": "not looked at"}})
+    outcome = folder.drive(Trial, test_mode=True, config={"searcher": {"metric": "validation_loss"}})
     assert [steps for steps, _ in (*outcome.training, *outcome.validations)] == [1, 1]
     assert (outcome.reason, outcome.checkpoints, evaluated) == (ExitReason.COMPLETED, [1], [0])
     assert [restored.steps_completed for restored in outcome.of(Restored)] == [1]
     stages = [record.stage.value for record in outcome.of(StageEntered)]
     assert stages == ["build", "train", "validate", "checkpoint", "restore", "build", "restore"]
+
+
+def test_test_mode_notices_a_searcher_metric_that_is_not_reported(folder: Folder) -> None:
+    with pytest.raises(
+        InvalidTrialError, match=r"accuracy is none of the validation metrics validation_loss$"
+    ):
+        folder.drive(TinyTrial, test_mode=True, config={"searcher": {"metric": "accuracy"}})
 
 
 def test_test_mode_notices_weights_that_do_not_come_back(folder: Folder) -> None:

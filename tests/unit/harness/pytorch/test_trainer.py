@@ -79,6 +79,24 @@ def test_a_script_goes_on_from_a_checkpoint_and_not_beyond_its_length(home: Path
     assert trained == [3, 4]
 
 
+def test_the_mend_is_in_the_error_that_a_script_gets(home: Path) -> None:
+    with (
+        pytest.raises(InvalidTrialError, match=r"how long to train\n  mend: pass max_length=pytorch\.Epoch"),
+        init() as context,
+    ):
+        Trainer(TinyTrial(context), context).fit()
+
+
+def test_the_profiler_of_former_days_is_accepted_and_said_to_have_no_effect(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("determined").setLevel(logging.INFO)
+    with init() as context:
+        trainer = Trainer(TinyTrial(context), context)
+        trainer.configure_profiler(enabled=True, sync_timings=False, begin_on_batch=0, end_after_batch=2)
+    assert "call context.set_profiler for torch's own profiler" in caplog.text
+
+
 def test_test_mode_trains_one_batch(home: Path) -> None:
     with init() as context:
         Trainer(TinyTrial(context), context).fit(max_length=Batch(100), test_mode=True)
