@@ -12,7 +12,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _ASSETS: Final = Path(__file__).parent / "assets"
-_SCRIPTS: Final = ("base", "plot", "model", "curves", "parallel", "scatter", "table", "trial", "main")
+_SCRIPTS: Final = (
+    "base",
+    "plot",
+    "model",
+    "take",
+    "curves",
+    "parallel",
+    "scatter",
+    "table",
+    "compare",
+    "trial",
+    "main",
+)
 # No character that could end the script element that holds the data, or begin a comment in it.
 _IN_MARKUP: Final = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 MOST_POINTS: Final = 1_000  # of one curve
 _ALL_POINTS: Final = 2_000_000  # of a page, before its curves are thinned further
 _FEWEST_POINTS: Final = 50
-_LOG: Final = 16 << 10  # bytes of the log of one trial
-_ALL_LOGS: Final = 16 << 20  # and of a page
+_LOG: Final = 1 << 20  # bytes of the log of one trial
+_ALL_LOGS: Final = 8 << 20  # and of a page
 _TEXT: Final = 1 << 20  # bytes of a config or a Dockerfile
 
 
