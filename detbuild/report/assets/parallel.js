@@ -1,4 +1,4 @@
-// Parallel coordinates: one axis a hyperparameter, the searcher's metric last; a drag along an axis filters.
+// Parallel coordinates: one axis a hyperparameter, and one of the searcher's metric; a drag along an axis filters.
 const parallel = {axes: [], drag: null};
 const MOST_AXES = 40;
 const FEW_AXES = 12; // more are ordered by how strongly they go along with the metric
@@ -23,7 +23,8 @@ function setUpParallel() {
   const axes = hparamNames.map((name) => axisFor(name, (trial) => trial.hparams[name], data.experiments[0].log_hparams.includes(name) ? "log" : ""));
   const strength = new Map(many ? axes.map((axis) => [axis, Math.abs(influence(axis))]) : []);
   parallel.axes = (many ? axes.sort((a, b) => strength.get(b) - strength.get(a)) : axes).slice(0, MOST_AXES);
-  if (metricName) parallel.axes.push({...axisFor(metricName, (trial) => trial.best, ""), metric: true});
+  // Beside the strongest of many, where it is seen without scrolling.
+  if (metricName) parallel.axes.splice(many ? 0 : parallel.axes.length, 0, {...axisFor(metricName, (trial) => trial.best, ""), metric: true});
   byId("parallel-card").hidden = trials.length < 2 || parallel.axes.length < 2;
   byId("parallel-note").textContent = many ? `${Math.min(MOST_AXES, hparamNames.length)} of ${hparamNames.length}, the strongest first` : "";
   const canvas = byId("parallel");

@@ -62,7 +62,7 @@ function drawBars(axes) {
 function drawScatter() {
   const {pen, width, height} = fit(byId("scatter"));
   const frame = {left: 60, right: width - 16, top: 14, bottom: height - 40};
-  const metric = parallel.axes[parallel.axes.length - 1];
+  const metric = parallel.axes.find((axis) => axis.metric);
   const xs = scaleAxis(scatter.axis, frame.right - 8, frame.left + 8), ys = scaleAxis(metric, frame.top + 6, frame.bottom - 6);
   pen.clearRect(0, 0, width, height);
   grid(pen, frame, xs, ys, 4);
