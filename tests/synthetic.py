@@ -17,7 +17,20 @@ CONFIG = {
     "name": "mnist",
     "entrypoint": "model_def:T",
     "records_per_epoch": 6400,
-    "hyperparameters": {"lr": {"type": "log", "base": 10, "minval": -4, "maxval": -1}},
+    "hyperparameters": {
+        "lr": {"type": "log", "base": 10, "minval": -4, "maxval": -1},
+        "layers": {"type": "int", "minval": 2, "maxval": 8},
+        "dropout": {"type": "double", "minval": 0, "maxval": 0.6},
+        "global_batch_size": {"type": "const", "val": 64},
+        "optimizer": {"name": {"type": "categorical", "vals": ["adam", "sgd", "rmsprop", "adamw"]}},
+    },
+    "searcher": {
+        "name": "random",
+        "metric": "validation_loss",
+        "smaller_is_better": True,
+        "max_trials": 50,
+        "max_length": {"batches": 200},
+    },
     "environment": {"registry_auth": {"password": "hunter2hunter2"}},
 }
 WRITTEN = "name: mnist\nentrypoint: model_def:T\nenvironment: {registry_auth: {password: hunter2hunter2}}\n"

@@ -1,4 +1,4 @@
-"""A directory of TensorBoard logs for an experiment: one run a trial, with its hyperparameters.
+"""A directory of TensorBoard logs for experiments: one run a trial, with its hyperparameters.
 
 What a trial wrote itself is linked; scalars of a trial that wrote nothing come from our own records.
 """
@@ -15,7 +15,7 @@ from detbuild.store.series import reports
 from determined._run_info import TENSORBOARD_DIR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from detbuild.store.folder import ExperimentFolder
@@ -35,30 +35,37 @@ class Scalar:
     value: float
 
 
-def lay_out(
-    folder: ExperimentFolder, trials: Sequence[TrialState], metric: str, directory: Path
-) -> tuple[Path, ...]:
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Trials of one experiment, and the searcher's metric, which the HParams page compares."""
+
+    folder: ExperimentFolder
+    trials: Sequence[TrialState]
+    metric: str
+
+
+def lay_out(experiments: Sequence[Chosen], directory: Path) -> tuple[Path, ...]:
     """Make a directory a trial and return them.
 
     Args:
-        folder: the experiment.
-        trials: those to lay out.
-        metric: the searcher's, which the HParams page compares.
+        experiments: what to lay out; the HParams page has their hyperparameters and metrics side by side.
         directory: where; made when it is not there.
 
     Raises:
         ConfigError: the package tensorboard is not installed.
     """
     require()
+    columns = _columns(experiments)
     made = []
-    for trial in trials:
-        place = directory / f"exp-{folder.id}-trial-{trial.id}"
-        with file_errors(place):
-            place.mkdir(parents=True, exist_ok=True)
-            own = _linked(folder, trial, place)
-            scalars = _validations(folder, trial) if own else _scalars(folder, trial)
-            _write(place, trial, metric, scalars)
-        made.append(place)
+    for one in experiments:
+        for trial in one.trials:
+            place = directory / f"exp-{one.folder.id}-trial-{trial.id}"
+            with file_errors(place):
+                place.mkdir(parents=True, exist_ok=True)
+                own = _linked(one.folder, trial, place)
+                scalars = _validations(one.folder, trial) if own else _scalars(one.folder, trial)
+                _write(place, (columns, *_session(one.folder.id, trial)), _begun(trial), scalars)
+            made.append(place)
     return tuple(made)
 
 
@@ -102,7 +109,7 @@ def _of(group: str, row: Row) -> Iterable[Scalar]:
         yield Scalar(f"{group}/{name}", row.steps, row.time, value)
 
 
-def _write(place: Path, trial: TrialState, metric: str, scalars: Iterable[Scalar]) -> None:
+def _write(place: Path, summaries: Sequence[object], begun: float, scalars: Iterable[Scalar]) -> None:
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -111,8 +118,8 @@ def _write(place: Path, trial: TrialState, metric: str, scalars: Iterable[Scalar
         old.unlink()  # of an earlier export: two would show everything twice
     writer = EventFileWriter(str(place), filename_suffix=".detbuild")
     try:
-        for summary in _hparams(trial, metric):
-            writer.add_event(Event(summary=summary, wall_time=_begun(trial)))
+        for summary in summaries:
+            writer.add_event(Event(summary=summary, wall_time=begun))
         for one in scalars:
             value = Summary.Value(tag=one.tag, simple_value=one.value)
             writer.add_event(Event(summary=Summary(value=[value]), step=one.step, wall_time=one.time))
@@ -124,23 +131,30 @@ def _begun(trial: TrialState) -> float:
     return next((run.started for run in trial.runs if run.started), None) or 0.0
 
 
-def _hparams(trial: TrialState, metric: str) -> Sequence[object]:
-    """The HParams plugin's summaries: what is compared, the values of this trial, and how it ended."""
+def _columns(experiments: Sequence[Chosen]) -> object:
+    """What the HParams page compares. It takes this from one of the trials, so each has the same."""
+    from tensorboard.plugins.hparams import summary_v2
+
+    names = dict.fromkeys(
+        name for one in experiments for t in one.trials for name in hparam_values(t.hparams)
+    )
+    metrics = dict.fromkeys(one.metric for one in experiments if one.metric)
+    return summary_v2.hparams_config_pb(
+        [summary_v2.HParam(name) for name in names],
+        [summary_v2.Metric(f"validation/{metric}", display_name=metric) for metric in metrics],
+    )
+
+
+def _session(experiment_id: int, trial: TrialState) -> Iterator[object]:
+    """The values of this trial, and how it ended."""
     from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2, summary_v2
 
-    values = hparam_values(trial.hparams)
-    hparams = [summary_v2.HParam(name) for name in values]
-    metrics = [summary_v2.Metric(f"validation/{metric}", display_name=metric)] if metric else []
-    summaries = [
-        summary_v2.hparams_config_pb(hparams, metrics),
-        summary_v2.hparams_pb(values, trial_id=str(trial.id), start_time_secs=_begun(trial)),
-    ]
+    name = f"{experiment_id}/{trial.id}"
+    yield summary_v2.hparams_pb(hparam_values(trial.hparams), trial_id=name, start_time_secs=_begun(trial))
     if trial.ended:
         status = api_pb2.Status.Value(_STATUS.get(trial.state, "STATUS_UNKNOWN"))
         end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=_ended(trial))
-        data = plugin_data_pb2.HParamsPluginData(session_end_info=end)
-        summaries.append(_summary(data))
-    return summaries
+        yield _summary(plugin_data_pb2.HParamsPluginData(session_end_info=end))
 
 
 def _summary(data: object) -> object:

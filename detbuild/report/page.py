@@ -12,9 +12,21 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _ASSETS: Final = Path(__file__).parent / "assets"
-_SCRIPTS: Final = ("base", "plot", "model", "curves", "parallel", "scatter", "table", "trial", "main")
+_SCRIPTS: Final = (
+    "base",
+    "plot",
+    "model",
+    "take",
+    "curves",
+    "parallel",
+    "scatter",
+    "table",
+    "compare",
+    "trial",
+    "main",
+)
 # No character that could end the script element that holds the data, or begin a comment in it.
-_IN_MARKUP: Final = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
+_IN_MARKUP: Final = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
 
 def render(document: Mapping[str, object]) -> bytes:
@@ -44,7 +56,9 @@ def render(document: Mapping[str, object]) -> bytes:
 def embedded(document: Mapping[str, object]) -> str:
     """JSON in ASCII that is safe inside a script element. Raises ValueError for NaN and the infinities."""
     text = json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.translate(_IN_MARKUP)
+    for char, escape in _IN_MARKUP.items():
+        text = text.replace(char, escape)
+    return text
 
 
 def _script() -> str:

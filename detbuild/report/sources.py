@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from detbuild.config.masked_text import masked_text, secret_values
 from detbuild.config.masking import mask
 from detbuild.report.document import Log, Source
 from detbuild.store.output import last_text
+from detbuild.store.progress import Goal, trial_progress
 from detbuild.store.series import tables
-from detbuild.store.state import load
+from detbuild.store.state import fold
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,14 +24,14 @@ if TYPE_CHECKING:
 MOST_POINTS: Final = 1_000  # of one curve
 _ALL_POINTS: Final = 2_000_000  # of a page, before its curves are thinned further
 _FEWEST_POINTS: Final = 50
-_LOG: Final = 16 << 10  # bytes of the log of one trial
-_ALL_LOGS: Final = 16 << 20  # and of a page
+_LOG: Final = 1 << 20  # bytes of the log of one trial
+_ALL_LOGS: Final = 8 << 20  # and of a page
 _TEXT: Final = 1 << 20  # bytes of a config or a Dockerfile
 
 
 def read_all(folders: Sequence[ExperimentFolder], *, points: int = MOST_POINTS) -> tuple[Source, ...]:
     """Read the experiments of one page; the more trials there are, the less of each."""
-    states = [load(folder) for folder in folders]
+    states = [fold(folder.header(), folder.journal()) for folder in folders]
     trials = max(1, sum(len(state.trials) for state in states))
     room = min(points, max(_FEWEST_POINTS, _ALL_POINTS // (2 * trials)))
     log = min(_LOG, _ALL_LOGS // trials)
@@ -38,9 +40,14 @@ def read_all(folders: Sequence[ExperimentFolder], *, points: int = MOST_POINTS) 
 
 def _read(folder: ExperimentFolder, state: ExperimentState, points: int, log: int) -> Source:
     config = _config(folder)
+    goal = Goal(state.header.metric, state.header.smaller_is_better)
+    trials, curves = {}, {}
+    for number, trial in state.trials.items():
+        records, curves[number] = tables(folder, trial, limit=points)
+        trials[number] = replace(trial, progress=trial_progress(records, goal))
     return Source(
-        state=state,
-        tables={number: tables(folder, trial, limit=points) for number, trial in state.trials.items()},
+        state=replace(state, trials=trials),
+        tables=curves,
         logs={number: _log(folder, trial, log) for number, trial in state.trials.items()},
         config=mask(config),
         config_text=masked_text(_text(folder.path / "config.yaml")),

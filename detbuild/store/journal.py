@@ -143,7 +143,9 @@ class ExperimentFinished:
 
 TrialFact = TrialCreated | RunIntended | RunCreated | RunFinished | Waiting | PolicyMatched | TrialFinished
 Fact = TrialFact | Searched | SearchFailed | Heeded | Paused | ExperimentFinished
-_KINDS: Mapping[str, type] = {cls.kind: cls for cls in get_args(Fact)}
+_KINDS: Mapping[str, tuple[type, frozenset[str]]] = {
+    cls.kind: (cls, frozenset(f.name for f in fields(cls))) for cls in get_args(Fact)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +169,9 @@ def encode(entry: Entry) -> bytes:
 def decode(line: bytes) -> Entry:
     """The opposite of `encode`. Raises ValueError for anything else."""
     try:
-        raw = json.loads(line)
-        cls = _KINDS[raw.pop("kind")]
+        raw = json.loads(line.decode())
+        cls, known = _KINDS[raw.pop("kind")]
         time = float(raw.pop("time"))
-        known = {f.name for f in fields(cls)}
         values = {key: tuple(v) if isinstance(v, list) else v for key, v in raw.items() if key in known}
         return Entry(time, cls(**values))
     except (KeyError, TypeError, AttributeError, RecursionError, ValueError) as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from detbuild.store.progress import limits
 from detbuild.store.reader import RecordFile
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
     from detbuild.store.folder import ExperimentFolder
     from detbuild.store.state import TrialState
+    from determined._records import Record
+
+REPORTS: Final = (Training, Validation, Measured)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,33 +37,28 @@ def measurements(folder: ExperimentFolder, trial: TrialState, group: str = "") -
 
     What a run said of batches that a later run repeated is left out, as everywhere.
     """
-    last_own = limits(run_records(folder, trial))
+    last_own = limits(run_records(folder, trial)) if len(trial.runs) > 1 else [math.inf] * len(trial.runs)
     for state, limit in zip(trial.runs, last_own, strict=True):
         run_folder = folder.run(trial.id, state.run)
         file = RecordFile(run_folder.events, run_folder.name)
         for line in file.rest() if state.finished else file.new():
-            found = _group(line.record)
-            if found is None or found[0] != (group or found[0]) or found[1].steps_completed > limit:
+            record, found = line.record, group_of(line.record)
+            if not isinstance(record, REPORTS) or record.steps_completed > limit or (group or found) != found:
                 continue
             yield Measurement(
                 run=state.run,
-                group=found[0],
-                steps_completed=found[1].steps_completed,
+                group=found,
+                steps_completed=record.steps_completed,
                 time=line.time,
-                metrics=found[1].metrics,
+                metrics=record.metrics,
             )
 
 
-def _group(record: object) -> tuple[str, Training | Validation | Measured] | None:
-    match record:
-        case Training():
-            return "training", record
-        case Validation():
-            return "validation", record
-        case Measured(group):
-            return group, record
-        case _:
-            return None
+def group_of(record: Record) -> str:
+    """Which group of metrics a record belongs to; "" for one that reports none."""
+    if isinstance(record, Measured):
+        return record.group
+    return record.kind if isinstance(record, REPORTS) else ""
 
 
 class _Summary:

@@ -28,9 +28,13 @@ class Goal:
     def value(self, validation: Validation) -> float | None:
         """None when it is absent or not a number: such a validation is never the best."""
         found = validation.metrics.get(self.metric)
-        if isinstance(found, bool) or not isinstance(found, (int, float)) or math.isnan(found):
+        if isinstance(found, bool) or not isinstance(found, (int, float)):
             return None
-        return float(found)
+        try:
+            value = float(found)
+        except OverflowError:  # an integer beyond what a float holds
+            return None
+        return None if math.isnan(value) else value
 
     def best(self, validations: Sequence[Validation]) -> Validation | None:
         """The best one, the earliest of equals."""

@@ -78,18 +78,23 @@ class RecordParser:
 
     def feed(self, data: bytes) -> Iterator[Line]:
         """Yield the records that became whole with `data`."""
-        start, base = 0, self.offset
+        *whole, rest = data.split(b"\n")
+        place = self.offset
         self.offset += len(data)
-        while (end := data.find(b"\n", start)) >= 0:
-            self._hold(data[start:end])
-            yield from self._end_line(base + end)
-            start = end + 1
-        self._hold(data[start:])
+        for piece in whole:
+            place += len(piece) + 1
+            line = self._line(piece) if self._held or self._overlong or len(piece) > LONGEST_LINE else piece
+            parsed = self._ended(line, place - 1)
+            if parsed is not None:
+                yield parsed
+        self._hold(rest)
 
     def finish(self) -> Iterator[Line]:
         """The run is over: what is left without a newline is a whole record or a torn one."""
         if self._held or self._overlong:
-            yield from self._end_line(self.offset)
+            parsed = self._ended(self._line(b""), self.offset)
+            if parsed is not None:
+                yield parsed
 
     def _hold(self, piece: bytes) -> None:
         if len(self._held) + len(piece) > LONGEST_LINE:
@@ -98,28 +103,36 @@ class RecordParser:
         if not self._overlong:
             self._held += piece
 
-    def _end_line(self, end: int) -> Iterator[Line]:
-        line, overlong, start = bytes(self._held), self._overlong, self._line_start
+    def _line(self, end: bytes) -> bytes | None:
+        """The line that ends so; None for one that was too long to hold."""
+        self._hold(end)
+        line = None if self._overlong else bytes(self._held)
         self._held.clear()
         self._overlong = False
-        self._line_start = end + 1
-        if overlong:
-            self._reject(start, end - start, f"a line longer than {LONGEST_LINE} bytes")
-        elif line.strip():
-            yield from self._record(line, start)
+        return line
 
-    def _record(self, line: bytes, start: int) -> Iterator[Line]:
+    def _ended(self, line: bytes | None, end: int) -> Line | None:
+        """The record of a line that ends before this byte of the file; None when it is none."""
+        start, self._line_start = self._line_start, end + 1
+        if line is None:
+            self._reject(start, end - start, f"a line longer than {LONGEST_LINE} bytes")
+        elif line and not line.isspace():
+            return self._record(line, start)
+        return None
+
+    def _record(self, line: bytes, start: int) -> Line | None:
         try:
             parsed = decode(line)
         except ValueError as error:
             self._reject(start, len(line), str(error))
-            return
+            return None
         if parsed.run != self.run:
             self._reject(start, len(line), f"a record of run {parsed.run[:40]!r}")
         elif parsed.seq < 1 or not self.sequence.take(parsed.seq):
             self._reject(start, len(line), f"number {parsed.seq} was there before")
         else:
-            yield parsed
+            return parsed
+        return None
 
     def _reject(self, offset: int, size: int, why: str) -> None:
         self.rejected += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from detbuild.store.reader import RecordFile
 from determined._records import (
@@ -23,9 +23,18 @@ from determined._records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import Any
 
     from detbuild.store.folder import RunFolder
+    from determined._records import Record
+
+
+_ALL_KEPT: Final[Mapping[type, str]] = {
+    Validation: "validations",
+    Checkpoint: "checkpoints",
+    CheckpointRejected: "rejected",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,47 +66,46 @@ class RunRecords:
 
 def extended(records: RunRecords, lines: Iterable[Line]) -> RunRecords:
     """The records with more lines of the same run."""
+    newest: dict[type, Record] = {}
+    kept: dict[type, list[Record]] = {kind: [] for kind in _ALL_KEPT}
     for line in lines:
-        records = _with(records, line)
-    return records
+        record = line.record
+        kind = type(record)
+        newest[kind] = record
+        if kind in kept:
+            kept[kind].append(record)
+    values: dict[str, Any] = dict(_newest(newest.values()))
+    for kind, name in _ALL_KEPT.items():
+        values[name] = (*getattr(records, name), *kept[kind])
+    return replace(records, **values)
 
 
-def _with(records: RunRecords, line: Line) -> RunRecords:
-    match line.record:
-        case Validation() as validation:
-            return replace(records, validations=(*records.validations, validation))
-        case Checkpoint() as checkpoint:
-            return replace(records, checkpoints=(*records.checkpoints, checkpoint))
-        case CheckpointRejected() as rejected:
-            return replace(records, rejected=(*records.rejected, rejected))
-        case Training() as training:
-            return replace(records, training=training)
-        case Progress(fraction):
-            return replace(records, fraction=fraction)
-        case milestone:
-            return _past(records, milestone)
+def _newest(records: Iterable[Record]) -> Iterator[tuple[str, object]]:
+    """What the newest record of each kind changes."""
+    for record in records:
+        match record:
+            case Started():
+                yield "started", True
+            case StageEntered(stage):
+                yield "stage", stage
+            case Progress(fraction):
+                yield "fraction", fraction
+            case Training() | Restored() | Ended() | Exited():
+                yield record.kind, record
+            case Validation() | Checkpoint() | CheckpointRejected() | Measured():
+                continue  # of these all are kept, or none: a group of a script's own is shown as it comes
 
 
-def _past(
-    records: RunRecords, milestone: Started | StageEntered | Restored | Measured | Ended | Exited
+def read_run(
+    folder: RunFolder, *, over: bool, along: Callable[[Iterator[Line]], Iterable[Line]] = iter
 ) -> RunRecords:
-    match milestone:
-        case Measured():
-            return records  # a group of a script's own: shown as it comes
-        case Started():
-            return replace(records, started=True)
-        case StageEntered(stage):
-            return replace(records, stage=stage)
-        case Restored():
-            return replace(records, restored=milestone)
-        case Ended():
-            return replace(records, ended=milestone)
-        case Exited():
-            return replace(records, exited=milestone)
+    """Read the whole file; a last line without its newline counts only when the run is `over`.
 
-
-def read_run(folder: RunFolder, *, over: bool) -> RunRecords:
-    """Read the whole file; a last line without its newline counts only when the run is `over`."""
+    Args:
+        folder: of the run.
+        over: whether the run has ended.
+        along: sees each line on its way, so that whoever needs more of them need not read the file again.
+    """
     file = RecordFile(folder.events, folder.name)
-    records = extended(RunRecords(), file.rest() if over else file.new())
+    records = extended(RunRecords(), along(file.rest() if over else file.new()))
     return replace(records, set_aside=file.parser.rejected)

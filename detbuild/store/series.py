@@ -10,24 +10,25 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from operator import itemgetter
+from typing import TYPE_CHECKING, NamedTuple
 
+from detbuild.store.measured import REPORTS, group_of, measurements
 from detbuild.store.progress import limits
-from detbuild.store.reader import RecordFile
-from detbuild.store.state import run_records
-from determined._records import Measured, Training, Validation
+from detbuild.store.runs import read_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.runs import RunRecords
     from detbuild.store.state import TrialState
+    from determined._records import Line
 
 _SLACK = 4  # how many times the rows asked for are held before they are thinned
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One report: `steps` in batches, `time` in seconds since the epoch, nested metrics dotted."""
 
     steps: int
@@ -59,27 +60,66 @@ class _Group:
             self.rows = thinned(self.rows, self.limit)
 
 
-def tables(folder: ExperimentFolder, trial: TrialState, *, limit: int) -> tuple[Table, ...]:
-    """Every group of metrics that a trial reported, of at most about `limit` rows each."""
-    groups: dict[str, _Group] = {}
-    begun = math.inf
-    for group, row in reports(folder, trial):
-        begun = min(begun, row.time)
-        groups.setdefault(group, _Group(limit)).add(row)
-    return tuple(_table(name, group, begun) for name, group in groups.items())
+@dataclass
+class _Run:
+    """What one run reported up to a batch."""
+
+    limit: int  # of rows
+    upto: float = math.inf
+    last: int = 0  # batch
+    begun: float = math.inf
+    groups: dict[str, _Group] = field(default_factory=dict)
+
+    def along(self, lines: Iterable[Line]) -> Iterator[Line]:
+        for line in lines:
+            record = line.record
+            if isinstance(record, REPORTS):
+                steps = record.steps_completed
+                self.last = max(self.last, steps)
+                if steps <= self.upto:
+                    self._take(group_of(record), Row(steps, line.time, _numbers(record.metrics)))
+            yield line
+
+    def _take(self, name: str, row: Row) -> None:
+        group = self.groups.get(name)
+        if group is None:
+            group = self.groups[name] = _Group(self.limit)
+        self.begun = min(self.begun, row.time)
+        group.add(row)
+
+
+def tables(
+    folder: ExperimentFolder, trial: TrialState, *, limit: int
+) -> tuple[tuple[RunRecords, ...], tuple[Table, ...]]:
+    """Read the runs of a trial once: their records, and every group of metrics as a table.
+
+    Args:
+        folder: the experiment.
+        trial: what its journal says of the trial.
+        limit: about how many rows of each group to keep.
+    """
+    runs = [_Run(limit) for _ in trial.runs]
+    records = tuple(_read(folder, trial, at, run) for at, run in enumerate(runs))
+    for at, upto in enumerate(limits(records)):
+        if runs[at].last > upto:  # a later run repeated some of it
+            runs[at] = _Run(limit, upto)
+            _read(folder, trial, at, runs[at])
+    names = dict.fromkeys(name for run in runs for name in run.groups)
+    begun = min((run.begun for run in runs), default=math.inf)
+    return records, tuple(
+        _table(name, [run.groups[name] for run in runs if name in run.groups], begun) for name in names
+    )
+
+
+def _read(folder: ExperimentFolder, trial: TrialState, at: int, run: _Run) -> RunRecords:
+    state = trial.runs[at]
+    return read_run(folder.run(trial.id, state.run), over=state.finished is not None, along=run.along)
 
 
 def reports(folder: ExperimentFolder, trial: TrialState) -> Iterator[tuple[str, Row]]:
     """Every report that no later run repeated, in order, with its group."""
-    several = len(trial.runs) > 1
-    last_own = limits(run_records(folder, trial)) if several else [math.inf] * len(trial.runs)
-    for run, limit in zip(trial.runs, last_own, strict=True):
-        file = RecordFile(folder.run(trial.id, run.run).events, folder.run(trial.id, run.run).name)
-        for line in file.rest() if run.finished else file.new():
-            record = line.record
-            if isinstance(record, (Training, Validation, Measured)) and record.steps_completed <= limit:
-                group = record.group if isinstance(record, Measured) else record.kind
-                yield group, Row(record.steps_completed, line.time, dict(_numbers(record.metrics)))
+    for one in measurements(folder, trial):
+        yield one.group, Row(one.steps_completed, one.time, _numbers(one.metrics))
 
 
 def thinned(rows: Sequence[Row], limit: int) -> list[Row]:
@@ -105,22 +145,30 @@ def thinned(rows: Sequence[Row], limit: int) -> list[Row]:
     return [rows[number] for number in sorted(kept)]
 
 
-def _table(name: str, group: _Group, begun: float) -> Table:
-    rows = sorted(thinned(group.rows, group.limit), key=lambda row: row.steps)
+def _table(name: str, groups: Sequence[_Group], begun: float) -> Table:
+    found = sorted((row for group in groups for row in group.rows), key=itemgetter(0))
+    rows = thinned(found, groups[0].limit)
     names = dict.fromkeys(name for row in rows for name in row.metrics)
     return Table(
         group=name,
-        steps=tuple(row.steps for row in rows),
-        times=tuple(row.time - begun for row in rows),
-        metrics={name: tuple(row.metrics.get(name) for row in rows) for name in names},
-        records=group.records,
+        steps=tuple([row.steps for row in rows]),
+        times=tuple([row.time - begun for row in rows]),
+        metrics={name: tuple([row.metrics.get(name) for row in rows]) for name in names},
+        records=sum(group.records for group in groups),
     )
 
 
-def _numbers(metrics: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, float]]:
+def _numbers(metrics: Mapping[str, object]) -> Mapping[str, float]:
+    for value in metrics.values():
+        if value.__class__ is not float:
+            return dict(_flat(metrics))
+    return metrics  # type: ignore[return-value]  # the usual case, and a copy would cost more than the reading
+
+
+def _flat(metrics: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, float]]:
     for name, value in metrics.items():
         if isinstance(value, Mapping):
-            yield from _numbers(value, f"{prefix}{name}.")
+            yield from _flat(value, f"{prefix}{name}.")
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             try:
                 yield f"{prefix}{name}", float(value)

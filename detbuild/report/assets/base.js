@@ -74,6 +74,15 @@ function state(name) {
   return el("span", {class: "state state-" + name.toLowerCase().replace(/[^a-z]/g, "-")}, name.toLowerCase().replaceAll("_", " "));
 }
 
+// What a mapping holds under a name that comes from data: a metric may be called "constructor".
+function own(mapping, name) {
+  return Object.hasOwn(mapping, name) ? mapping[name] : undefined;
+}
+
+function say(text) {
+  byId("spoken").textContent = visible(text);
+}
+
 function unique(values) {
   return [...new Set(values)];
 }

@@ -1,5 +1,5 @@
 // Learning curves of all trials: one metric, one line a trial; the one under the pointer stands out.
-const curves = {group: "", metric: "", x: "batches", log: false, zoom: null, lines: [], drag: null};
+const curves = {group: "", metric: "", x: "batches", log: false, clip: false, smooth: 0, zoom: null, lines: [], drag: null};
 
 function epochShare(trial) {
   return trial.epochs_per_batch;
@@ -8,13 +8,25 @@ function epochShare(trial) {
 function buildLines() {
   curves.lines = [];
   for (const table of data.tables) {
-    const values = table.metrics[curves.metric];
+    const values = own(table.metrics, curves.metric);
     if (table.group !== curves.group || !values) continue;
     const trial = trials[table.trial];
     const share = epochShare(trial);
     const xs = curves.x === "time" ? table.times : curves.x === "epochs" ? (share ? table.steps.map((n) => n * share) : null) : table.steps;
-    if (xs) curves.lines.push({trial, xs, ys: values});
+    if (xs) curves.lines.push({trial, xs, raw: values, ys: smoothed(values, curves.smooth)});
   }
+}
+
+// Exponential moving average that starts at the first value and is not drawn to zero by it.
+function smoothed(values, weight) {
+  if (!weight) return values;
+  let sum = 0, share = 0;
+  return values.map((value) => {
+    if (value === null) return null;
+    sum = sum * weight + value * (1 - weight);
+    share = share * weight + 1 - weight;
+    return sum / share;
+  });
 }
 
 function setUpCurves() {
@@ -25,15 +37,20 @@ function setUpCurves() {
     [curves.group, curves.metric] = names[Number(pick.value)] || ["", ""];
     curves.x = byId("curve-x").value;
     curves.log = byId("curve-log").checked;
+    curves.clip = byId("curve-clip").checked;
+    curves.smooth = Number(byId("curve-smooth").value);
     curves.zoom = null;
     buildLines();
     drawCurves();
   };
   const axes = ["batches", ...(trials.some(epochShare) ? ["epochs"] : []), "time"];
   axes.forEach((name) => byId("curve-x").append(el("option", {value: name}, name === "time" ? "time (s)" : name)));
-  for (const id of ["curve-metric", "curve-x", "curve-log"]) byId(id).addEventListener("change", set);
+  for (const id of ["curve-metric", "curve-x", "curve-log", "curve-clip", "curve-smooth"]) byId(id).addEventListener("input", set);
+  byId("curve-csv").addEventListener("click", () => download(`${curves.metric}.csv`, curveRows()));
+  for (const node of document.querySelectorAll(".ranked")) node.hidden = trials.filter((trial) => trial.rank !== null).length < 2;
   byId("curves-empty").hidden = names.length > 0;
   const canvas = byId("curves");
+  walkable(canvas, () => { curves.zoom = null; drawCurves(); });
   canvas.addEventListener("pointermove", moveOverCurves);
   canvas.addEventListener("pointerleave", () => { byId("curve-tip").hidden = true; hover(null); });
   canvas.addEventListener("pointerdown", (event) => { curves.drag = [near(event)[0], near(event)[0]]; });
@@ -56,11 +73,25 @@ function curveScales(frame) {
     const y = line.ys[i];
     if (y !== null && line.xs[i] >= x0 && line.xs[i] <= x1 && (!curves.log || y > 0)) found.push(y);
   }
-  let [y0, y1] = extent(found);
+  let [y0, y1] = curves.clip ? middle(found) : extent(found);
   if (curves.log && !found.length) [y0, y1] = [0.1, 1];
   if (y0 === y1) [y0, y1] = curves.log ? [y0 / 2, y1 * 2] : [y0 - Math.abs(y0 || 1) / 2, y1 + Math.abs(y1 || 1) / 2];
   const pad = curves.log ? 0 : (y1 - y0) * 0.04;
   return [linear(x0, x1, frame.left, frame.right), (curves.log ? logarithmic : linear)(y0 - pad, y1 + pad, frame.bottom, frame.top)];
+}
+
+// Without what lies more than three times the width of the middle half away from it (Tukey's outer fences).
+function middle(values) {
+  const sorted = Float64Array.from(values).sort();
+  const low = sorted[sorted.length >> 2], high = sorted[(3 * sorted.length) >> 2];
+  const inside = sorted.filter((value) => value >= low - 3 * (high - low) && value <= high + 3 * (high - low));
+  return extent(inside);
+}
+
+function curveRows() {
+  const shown = new Set(view.shown);
+  const rows = curves.lines.filter((line) => shown.has(line.trial)).flatMap((line) => line.xs.map((x, i) => [line.trial.name, x, line.raw[i]]));
+  return [["trial", curves.x, curves.metric], ...rows.filter((row) => row[2] !== null)];
 }
 
 function drawCurves() {
@@ -69,13 +100,15 @@ function drawCurves() {
   const frame = {left: 64, right: width - 30, top: 12, bottom: height - 28};
   const [xs, ys] = curveScales(frame);
   Object.assign(curves, {frame, xScale: xs, yScale: ys});
+  canvas.setAttribute("aria-label", visible(`${curves.visible.length} curves of ${curves.metric} over ${curves.x}, from ${show(ys.invert(frame.bottom))} to ${show(ys.invert(frame.top))}`));
   pen.clearRect(0, 0, width, height);
   grid(pen, frame, xs, ys);
   pen.save();
   pen.beginPath(); pen.rect(frame.left - 4, frame.top - 4, frame.right - frame.left + 8, frame.bottom - frame.top + 8); pen.clip();
-  const alpha = curves.visible.length > 60 ? 0.35 : 0.85;
+  const alpha = view.picked.size ? 0.12 : curves.visible.length > 60 ? 0.35 : 0.85;
   const order = [...curves.visible].sort((a, b) => (b.trial.rank ?? 2) - (a.trial.rank ?? 2));
   for (const line of order) strokeLine(pen, line, colourOf(line.trial, alpha), curves.visible.length > 60 ? 1 : 1.6);
+  for (const line of order) if (view.picked.has(line.trial)) strokeLine(pen, line, pickColour(line.trial), 2);
   pen.restore();
   curves.base = document.createElement("canvas");
   curves.base.width = canvas.width;
@@ -148,7 +181,7 @@ function moveOverCurves(event) {
   tip.hidden = !found;
   if (found) {
     const {line, i} = found;
-    tip.replaceChildren(el("b", {}, "trial " + line.trial.name), el("span", {}, curves.metric + " " + show(line.ys[i])),
+    tip.replaceChildren(el("b", {}, "trial " + line.trial.name), el("span", {}, curves.metric + " " + show(line.raw[i]) + (curves.smooth ? ", smooth " + show(line.ys[i]) : "")),
       el("span", {class: "soft"}, curves.x + " " + show(line.xs[i])));
     tip.style.left = Math.min(px + 14, curves.frame.right - 150) + "px";
     tip.style.top = Math.max(0, py - 30) + "px";
@@ -160,5 +193,5 @@ function endDrag(event) {
   const [from, to] = (curves.drag || [0, 0]).slice().sort((a, b) => a - b);
   curves.drag = null;
   if (to - from > 8) { curves.zoom = [curves.xScale.invert(from), curves.xScale.invert(to)]; drawCurves(); }
-  else { const found = nearestLine(...near(event)); if (found) choose(found.line.trial); }
+  else { const found = nearestLine(...near(event)); if (found) open(found.line.trial); }
 }

@@ -6,14 +6,14 @@ function fact(name, value) {
 function drawSummary() {
   const first = data.experiments[0];
   document.title = visible((several ? "experiments " : "experiment ") + data.experiments.map((one) => one.id).join(", ") + " · " + first.name);
-  byId("title").replaceChildren(...data.experiments.map((one) => el("span", {class: "experiment"}, el("span", {class: "id"}, "#" + one.id), el("span", {}, one.name), state(one.state))));
+  byId("title").replaceChildren(...data.experiments.map((one) => el("span", {class: "experiment"}, el("span", {class: "id"}, "#" + one.id), el("span", {class: "name", title: visible(one.name)}, one.name), state(one.state))));
   byId("why").textContent = visible(data.experiments.map((one) => one.why).filter(Boolean).join("; "));
   const best = trials.find((trial) => trial.place === 1);
   const ended = trials.filter((trial) => ["COMPLETED", "CANCELED", "ERROR", "STOPPED"].includes(trial.state));
   const errors = trials.filter((trial) => trial.state === "ERROR");
   byId("facts").replaceChildren(
     fact("trials", `${ended.length} of ${trials.length} done` + (errors.length ? `, ${errors.length} failed` : "")),
-    ...(best ? [fact("best " + metricName, `${number(best.best)} · trial ${best.name}`)] : []),
+    ...(best ? [fact("best " + metricName, el("button", {type: "button", class: "link", on: {click: () => open(best)}}, `${number(best.best)} · trial ${best.name}`))] : []),
     fact("batches", number(trials.reduce((sum, trial) => sum + trial.steps, 0))),
     fact("training time", duration(trials.reduce((sum, trial) => sum + (trial.duration || 0), 0))),
     fact("started", when(first.created)),
@@ -32,6 +32,7 @@ function drawSubmitted() {
 function redraw() {
   readTheme();
   table.rows.clear();
+  drawCompare();
   changed("filter");
 }
 
@@ -44,11 +45,15 @@ function start() {
   setUpParallel();
   setUpScatter();
   setUpTable();
+  setUpCompare();
   setUpTrial();
   byId("notes").replaceChildren(...data.notes.map((note) => el("li", {}, note)));
   byId("made").textContent = `detbuild ${visible(data.version)} · ${when(data.made)}`;
   redraw();
   if (trials.length === 1) choose(trials[0]);
+  const print = (on) => () => { document.documentElement.classList.toggle("print", on); redraw(); };
+  window.addEventListener("beforeprint", print(true));
+  window.addEventListener("afterprint", print(false));
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   let pending = 0;
   window.addEventListener("resize", () => { cancelAnimationFrame(pending); pending = requestAnimationFrame(() => changed("filter")); });

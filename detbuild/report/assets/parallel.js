@@ -1,6 +1,8 @@
-// Parallel coordinates: one axis a hyperparameter, the searcher's metric last; a drag along an axis filters.
+// Parallel coordinates: one axis a hyperparameter, and one of the searcher's metric; a drag along an axis filters.
 const parallel = {axes: [], drag: null};
-const MOST_AXES = 12;
+const MOST_AXES = 40;
+const FEW_AXES = 12; // more are ordered by how strongly they go along with the metric
+const AXIS_WIDTH = 92; // pixels
 
 function kindOf(values, declared) {
   if (!values.every((value) => typeof value === "number" && Number.isFinite(value))) return "categorical";
@@ -17,19 +19,26 @@ function axisFor(name, read, declared) {
 }
 
 function setUpParallel() {
-  const names = hparamNames.slice(0, MOST_AXES);
-  parallel.axes = names.map((name) => axisFor(name, (trial) => trial.hparams[name], data.experiments[0].log_hparams.includes(name) ? "log" : ""));
-  if (metricName) parallel.axes.push({...axisFor(metricName, (trial) => trial.best, ""), metric: true});
+  const many = hparamNames.length > FEW_AXES;
+  const axes = hparamNames.map((name) => axisFor(name, (trial) => trial.hparams[name], data.experiments[0].log_hparams.includes(name) ? "log" : ""));
+  const strength = new Map(many ? axes.map((axis) => [axis, Math.abs(influence(axis))]) : []);
+  parallel.axes = (many ? axes.sort((a, b) => strength.get(b) - strength.get(a)) : axes).slice(0, MOST_AXES);
+  // Beside the strongest of many, where it is seen without scrolling.
+  if (metricName) parallel.axes.splice(many ? 0 : parallel.axes.length, 0, {...axisFor(metricName, (trial) => trial.best, ""), metric: true});
   byId("parallel-card").hidden = trials.length < 2 || parallel.axes.length < 2;
-  byId("parallel-note").textContent = hparamNames.length > MOST_AXES ? `the first ${MOST_AXES} of ${hparamNames.length} hyperparameters` : "";
+  byId("parallel-note").textContent = many ? `${Math.min(MOST_AXES, hparamNames.length)} of ${hparamNames.length}, the strongest first` : "";
   const canvas = byId("parallel");
+  canvas.style.minWidth = parallel.axes.length * AXIS_WIDTH + "px";
+  walkable(canvas);
   canvas.addEventListener("pointerdown", (event) => {
     const [px, py] = near(event), axis = parallel.axes.find((one) => Math.abs(one.x - px) < 24);
+    parallel.dragged = false;
     if (axis) { parallel.drag = {axis, from: py, to: py}; canvas.setPointerCapture(event.pointerId); }
   });
   canvas.addEventListener("pointermove", (event) => {
     if (!parallel.drag) return hoverParallel(...near(event));
     parallel.drag.to = near(event)[1];
+    parallel.dragged = parallel.dragged || Math.abs(parallel.drag.to - parallel.drag.from) > 3;
     brush(parallel.drag.axis, parallel.drag.from, parallel.drag.to);
   });
   canvas.addEventListener("pointerup", () => {
@@ -37,7 +46,7 @@ function setUpParallel() {
     parallel.drag = null;
   });
   canvas.addEventListener("pointerleave", () => hover(null));
-  canvas.addEventListener("click", () => { if (view.hover) choose(view.hover); });
+  canvas.addEventListener("click", () => { if (view.hover && !parallel.dragged) open(view.hover); });
   listeners.push(drawParallel);
 }
 
@@ -71,8 +80,9 @@ function drawParallel() {
   const shown = new Set(view.shown);
   const order = [...trials].sort((a, b) => (b.rank ?? 2) - (a.rank ?? 2));
   for (const trial of order) if (!shown.has(trial)) strokeTrial(pen, trial, theme.line, 1);
-  const alpha = view.hover ? 0.18 : shown.size > 100 ? 0.25 : 0.75;
+  const alpha = view.hover || view.picked.size ? 0.18 : shown.size > 100 ? 0.25 : 0.75;
   for (const trial of order) if (shown.has(trial)) strokeTrial(pen, trial, colourOf(trial, alpha), 1.3);
+  for (const trial of view.picked) if (shown.has(trial)) strokeTrial(pen, trial, pickColour(trial), 2);
   for (const trial of [view.chosen, view.hover]) if (trial) strokeTrial(pen, trial, theme.warm, 2.5);
   parallel.axes.forEach((axis, i) => drawAxis(pen, axis, {top, bottom, step, first: i === 0, last: i === parallel.axes.length - 1}));
 }
@@ -105,7 +115,7 @@ function drawAxis(pen, axis, room) {
   const align = room.first ? "left" : room.last ? "right" : "center";
   const x = room.first ? axis.x - 40 : room.last ? axis.x + 56 : axis.x;
   pen.font = "600 12px system-ui, sans-serif";
-  label(pen, shorten(pen, axis.name, room.step - 8), x, 12, {align, colour: theme.ink});
+  label(pen, shortenMiddle(pen, axis.name, room.step - 8), x, 12, {align, colour: theme.ink});
   pen.font = "11px system-ui, sans-serif";
   if (axis.kind === "log") label(pen, "log", x, 26, {align});
   const ticks = axis.scale.ticks(5), every = Math.ceil(ticks.length / 12);

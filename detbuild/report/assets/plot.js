@@ -6,6 +6,7 @@ function readTheme() {
   for (const name of ["ink", "soft", "faint", "line", "card", "accent", "warm"]) {
     theme[name] = style.getPropertyValue("--" + name).trim();
   }
+  theme.picks = ["--pick-0", "--pick-1", "--pick-2", "--pick-3", "--pick-4", "--pick-5"].map((name) => style.getPropertyValue(name).trim());
   theme.ramp = ["--ramp-0", "--ramp-1", "--ramp-2", "--ramp-3"].map((name) => hex(style.getPropertyValue(name).trim()));
 }
 
@@ -78,6 +79,17 @@ function shorten(pen, text, room) {
   if (pen.measureText(text).width <= room) return text;
   while (text.length > 1 && pen.measureText(text + "…").width > room) text = text.slice(0, -1);
   return text + "…";
+}
+
+// Names that differ only at their ends are told apart by both.
+function shortenMiddle(pen, text, room) {
+  const chars = [...visible(text)];
+  if (pen.measureText(chars.join("")).width <= room) return chars.join("");
+  for (let kept = Math.min(chars.length - 1, 60); kept > 1; kept--) {
+    const cut = chars.slice(0, kept >> 1).join("") + "…" + chars.slice(chars.length - (kept - (kept >> 1))).join("");
+    if (pen.measureText(cut).width <= room) return cut;
+  }
+  return "…";
 }
 
 function label(pen, text, x, y, options) {

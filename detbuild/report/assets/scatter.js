@@ -44,7 +44,8 @@ function setUpScatter() {
   listeners.push((what) => { if (what === "filter") drawBars(axes); drawScatter(); });
   byId("scatter").addEventListener("pointermove", (event) => hover(nearestDot(...near(event))));
   byId("scatter").addEventListener("pointerleave", () => hover(null));
-  byId("scatter").addEventListener("click", () => { if (view.hover) choose(view.hover); });
+  byId("scatter").addEventListener("click", () => { if (view.hover) open(view.hover); });
+  walkable(byId("scatter"));
   drawBars(axes);
 }
 
@@ -61,7 +62,7 @@ function drawBars(axes) {
 function drawScatter() {
   const {pen, width, height} = fit(byId("scatter"));
   const frame = {left: 60, right: width - 16, top: 14, bottom: height - 40};
-  const metric = parallel.axes[parallel.axes.length - 1];
+  const metric = parallel.axes.find((axis) => axis.metric);
   const xs = scaleAxis(scatter.axis, frame.right - 8, frame.left + 8), ys = scaleAxis(metric, frame.top + 6, frame.bottom - 6);
   pen.clearRect(0, 0, width, height);
   grid(pen, frame, xs, ys, 4);
@@ -69,8 +70,8 @@ function drawScatter() {
   scatter.dots = view.shown.filter((trial) => trial.best !== null && scatter.axis.of(trial) !== null)
     .map((trial) => ({trial, x: xs(scatter.axis.of(trial)), y: ys(trial.best)}));
   for (const dot of scatter.dots) {
-    const marked = dot.trial === view.hover || dot.trial === view.chosen;
-    pen.fillStyle = marked ? theme.warm : colourOf(dot.trial, 0.75);
+    const marked = dot.trial === view.hover || dot.trial === view.chosen || view.picked.has(dot.trial);
+    pen.fillStyle = pickColour(dot.trial) || (marked ? theme.warm : colourOf(dot.trial, 0.75));
     pen.beginPath(); pen.arc(dot.x, dot.y, marked ? 6 : 3.5, 0, 7); pen.fill();
   }
 }

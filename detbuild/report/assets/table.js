@@ -32,9 +32,20 @@ function setUpTable() {
   byId("state-filter").addEventListener("change", (event) => { view.state = event.target.value; changed("filter"); });
   byId("text-filter").addEventListener("input", (event) => { view.text = event.target.value.trim(); changed("filter"); });
   byId("clear").addEventListener("click", clearFilters);
+  byId("table-csv").addEventListener("click", () => download("trials.csv", tableRows()));
   byId("more").addEventListener("click", () => { table.all = true; drawTable(); });
   listeners.push((what) => what === "filter" ? drawTable() : markRows());
   drawHead();
+}
+
+function ordered() {
+  const column = table.columns.find((one) => one.key === table.sort);
+  return [...view.shown].sort((a, b) => compare(column.of(a), column.of(b)) || a.index - b.index);
+}
+
+function tableRows() {
+  const plain = table.columns.map((column) => column.key === "trial" ? (trial) => trial.name : column.of);
+  return [table.columns.map((column) => column.title), ...ordered().map((trial) => plain.map((read) => read(trial)))];
 }
 
 function clearFilters() {
@@ -56,23 +67,22 @@ function drawHead() {
 function row(trial) {
   if (table.rows.has(trial)) return table.rows.get(trial);
   const swatch = el("span", {class: "swatch"});
-  swatch.style.background = colourOf(trial, 1);
+  const mark = el("input", {type: "checkbox", checked: view.picked.has(trial), "aria-label": "select trial " + trial.name, on: {click: (event) => event.stopPropagation(), change: () => pick(trial)}});
   const cells = table.columns.map((column, i) => {
     const content = column.cell ? column.cell(trial) : show(column.of(trial));
-    return el("td", {class: (column.num ? "num" : "") + (column.hp ? " hp" : "")}, i === 0 ? swatch : null, content, column.key === "best" && trial.place === 1 ? el("span", {class: "crown"}, "best") : null);
+    return el("td", {class: (column.num ? "num" : "") + (column.hp ? " hp" : "")}, i === 0 ? [mark, swatch] : null, content, column.key === "best" && trial.place === 1 ? el("span", {class: "crown"}, "best") : null);
   });
-  const made = el("tr", {tabIndex: 0, on: {pointerenter: () => hover(trial), pointerleave: () => hover(null), click: () => choose(trial), keydown: (event) => { if (event.key === "Enter") choose(trial); }}}, cells);
+  const made = el("tr", {tabIndex: 0, on: {pointerenter: () => hover(trial), pointerleave: () => hover(null), click: () => open(trial), keydown: (event) => { if (event.key === "Enter") open(trial); }}}, cells);
   table.rows.set(trial, made);
   return made;
 }
 
 function drawTable() {
-  const column = table.columns.find((one) => one.key === table.sort);
-  const ordered = [...view.shown].sort((a, b) => compare(column.of(a), column.of(b)) || a.index - b.index);
-  const some = table.all ? ordered : ordered.slice(0, FIRST_ROWS);
+  const all = ordered();
+  const some = table.all ? all : all.slice(0, FIRST_ROWS);
   byId("trial-rows").replaceChildren(...some.map(row));
-  byId("more").hidden = some.length === ordered.length;
-  byId("more").textContent = `show all ${ordered.length}`;
+  byId("more").hidden = some.length === all.length;
+  byId("more").textContent = `show all ${all.length}`;
   byId("count").textContent = view.shown.length === trials.length ? `${trials.length} trial${trials.length === 1 ? "" : "s"}` : `${view.shown.length} of ${trials.length} trials`;
   byId("clear").hidden = view.shown.length === trials.length && !view.text && !view.state && !view.brushes.size;
   markRows();
@@ -82,5 +92,7 @@ function markRows() {
   for (const [trial, made] of table.rows) {
     made.classList.toggle("hover", trial === view.hover);
     made.classList.toggle("chosen", trial === view.chosen);
+    made.querySelector("input").checked = view.picked.has(trial);
+    made.querySelector(".swatch").style.background = pickColour(trial) || colourOf(trial, 1);
   }
 }

@@ -30,8 +30,9 @@ function drawTrial() {
   ];
   byId("trial-parts").replaceChildren(...parts);
   byId("trial-log-box").hidden = !trial.log.text;
-  byId("trial-log").textContent = visibleLines(trial.log.text);
+  byId("copy-config").hidden = !trial.of.config.searcher;
   byId("trial-log-note").textContent = trial.log.cut ? `the last ${bytes(trial.log.text.length)}; all of it: detbuild logs ${trial.of.id} --trial ${trial.id}` : "";
+  trial.lines = trial.lines || visibleLines(trial.log.text).split("\n");
   filterLog();
 }
 
@@ -42,24 +43,35 @@ function section(title, content) {
 function filterLog() {
   const word = byId("log-filter").value.toLowerCase();
   if (!view.chosen) return;
-  const lines = visibleLines(view.chosen.log.text).split("\n");
+  const lines = view.chosen.lines;
   byId("trial-log").textContent = (word ? lines.filter((line) => line.toLowerCase().includes(word)) : lines).join("\n");
 }
 
+const FIRST_FAILURES = 20;
+
+// The same failure of many trials is said once.
 function drawFailures() {
-  const failed = trials.filter((trial) => failureOf(trial) && trial.state === "ERROR");
-  byId("failures-card").hidden = !failed.length;
-  byId("failures").replaceChildren(...failed.slice(0, 50).map((trial) => {
-    const run = failureOf(trial);
-    return el("li", {}, el("button", {type: "button", class: "link", on: {click: () => { choose(trial); byId("trial-card").scrollIntoView(); }}}, "trial " + trial.name),
-      el("pre", {class: "message"}, visibleNode(run.message)), run.mend ? el("p", {class: "mend"}, el("b", {}, "mend "), run.mend) : null);
+  const groups = new Map();
+  for (const trial of trials.filter((one) => one.state === "ERROR")) {
+    const run = failureOf(trial) || {message: trial.why, mend: ""};
+    const key = JSON.stringify([run.message, run.mend]);
+    groups.set(key, [...(groups.get(key) || []), trial]);
+  }
+  byId("failures-card").hidden = !groups.size;
+  byId("failures").replaceChildren(...[...groups].slice(0, FIRST_FAILURES).map(([key, failed]) => {
+    const [message, mend] = JSON.parse(key);
+    const named = failed.slice(0, FIRST_FAILURES).map((trial) => el("button", {type: "button", class: "link", on: {click: () => open(trial)}}, trial.name));
+    return el("li", {}, failed.length > 1 ? `${failed.length} trials: ` : "trial ", named.flatMap((one, i) => i ? [", ", one] : [one]), failed.length > FIRST_FAILURES ? " …" : null,
+      el("pre", {class: "message"}, visibleNode(message)), mend ? el("p", {class: "mend"}, el("b", {}, "mend "), mend) : null);
   }));
-  byId("failures-note").textContent = failed.length > 50 ? `the first 50 of ${failed.length}` : "";
+  byId("failures-note").textContent = groups.size > FIRST_FAILURES ? `${FIRST_FAILURES} of ${groups.size} kinds` : "";
 }
 
 function setUpTrial() {
   listeners.push((what) => { if (what === "choice") drawTrial(); });
   byId("log-filter").addEventListener("input", filterLog);
   byId("trial-close").addEventListener("click", () => choose(null));
+  byId("copy-hparams").addEventListener("click", (event) => copy(event.target, JSON.stringify(view.chosen.nested, null, 2)));
+  byId("copy-config").addEventListener("click", (event) => copy(event.target, JSON.stringify(configOf(view.chosen), null, 2)));
   drawFailures();
 }

@@ -33,3 +33,27 @@ def test_arguments_after_two_dashes_are_tensorboards(shell, monkeypatch):
     monkeypatch.setattr("subprocess.run", run)
     assert shell("detbuild", "tensorboard", "1", "--", "--port", "7007").code == 0
     assert started[0][-2:] == ["--port", "7007"]
+    assert shell("det", "tensorboard", "start", "1", "--no-browser", "--port", "7007").code == 0
+    assert started[1][3:4] == ["--logdir"]
+    assert started[1][5:] == ["--port", "7007"]
+
+
+@pytest.mark.parametrize(
+    ("words", "places"),
+    [
+        (("1", "2/1"), ["exp-1-trial-1", "exp-1-trial-2", "exp-2-trial-1"]),
+        (("2/2", "2/1", "2/2"), ["exp-2-trial-2", "exp-2-trial-1"]),
+        (("2/2", "2"), ["exp-2-trial-1", "exp-2-trial-2"]),
+        (("1", "-t", "2"), ["exp-1-trial-2"]),
+    ],
+)
+def test_several_experiments_and_single_trials_may_be_named(shell, tmp_path, words, places):
+    for _ in range(2):
+        experiment(shell.home, 2)
+    outcome = shell("det", "tensorboard", "start", *words, "--export", str(tmp_path / "logs"))
+    assert [line.rpartition("/")[2] for line in outcome.out.splitlines()] == places
+
+
+@pytest.mark.parametrize("words", [("--port", "1"), ("1", "2", "-t", "1"), ("1/1", "-t", "1")])
+def test_what_is_not_clear_is_asked_back(shell, words):
+    assert shell("detbuild", "tensorboard", *words).code == 2

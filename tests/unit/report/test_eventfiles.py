@@ -3,14 +3,17 @@ from __future__ import annotations
 import pytest
 
 from detbuild.errors import ConfigError
-from detbuild.report.eventfiles import hparam_values, lay_out, require
+from detbuild.report.eventfiles import Chosen, hparam_values, lay_out, require
 from detbuild.store.state import load
 from tests.synthetic import experiment, hparams
 
 
 def exported(tmp_path, folder):
-    trials = list(load(folder).trials.values())
-    return lay_out(folder, trials, "validation_loss", tmp_path / "logs")
+    return lay_out([chosen(folder)], tmp_path / "logs")
+
+
+def chosen(folder):
+    return Chosen(folder, list(load(folder).trials.values()), "validation_loss")
 
 
 def read(place):
@@ -72,3 +75,41 @@ def test_values_of_other_types_become_text():
         "c": "None",
         "d": True,
     }
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_hparams_page_has_each_trial_with_its_values_its_metric_and_its_end(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard import context
+    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+    from tensorboard.plugins.base_plugin import TBContext
+    from tensorboard.plugins.hparams import api_pb2, backend_context, get_experiment, list_session_groups
+
+    folders = [experiment(tmp_path / "home", 3), experiment(tmp_path / "home", 1)]
+    lay_out([chosen(folder) for folder in folders], tmp_path / "logs")
+    logs = str(tmp_path / "logs")
+    board = EventMultiplexer(tensor_size_guidance={})
+    board.AddRunsFromDirectory(logs).Reload()
+    provider = MultiplexerDataProvider(board, logs)
+    backend = backend_context.Context(TBContext(logdir=logs, data_provider=provider))
+    asked = context.RequestContext()
+    page = get_experiment.Handler(asked, backend, "", api_pb2.GetExperimentRequest()).run()
+    assert [metric.display_name for metric in page.metric_infos] == ["validation_loss"]
+    request = api_pb2.ListSessionGroupsRequest(slice_size=10, allowed_statuses=range(4))
+    request.col_params.extend(api_pb2.ColParams(metric=metric.name) for metric in page.metric_infos)
+    groups = list_session_groups.Handler(asked, backend, "", request).run().session_groups
+    assert {group.name: group.sessions[0].status for group in groups} == {
+        "1/1": api_pb2.STATUS_SUCCESS,
+        "1/2": api_pb2.STATUS_FAILURE,
+        "1/3": api_pb2.STATUS_UNKNOWN,  # it has not ended
+        "2/1": api_pb2.STATUS_SUCCESS,
+    }
+    trials = load(folders[0]).trials
+    for group in groups[:3]:
+        number = int(group.name.partition("/")[2])
+        assert group.hparams["lr"].number_value == hparams(number)["lr"]
+        assert group.hparams["optimizer.name"].string_value == hparams(number)["optimizer"]["name"]
+        last = trials[number].progress.validations[-1]
+        assert group.metric_values[0].value == pytest.approx(last.metrics["validation_loss"])
+        assert group.metric_values[0].training_step == last.steps_completed

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import math
 
 from detbuild.report.document import document
 from detbuild.report.sources import read_all
+from determined._records import Line, Training, encode
 from tests.synthetic import HOSTILE, experiment
 
 
@@ -15,7 +17,7 @@ def test_a_document_has_every_trial_with_its_curves_log_and_failure(tmp_path):
     }
     failed = made["trials"][3]
     assert failed["runs"][0]["mend"] == "a smaller batch"
-    assert failed["hparams"]["optimizer.name"] in {"adam", "sgd", "rmsprop", "adamw"}
+    assert failed["hparams"]["optimizer"]["name"] in {"adam", "sgd", "rmsprop", "adamw"}
     assert failed["epochs_per_batch"] == 0.01
     assert made["experiments"][0]["log_hparams"] == ["lr"]
 
@@ -43,3 +45,15 @@ def test_an_experiment_without_trials_or_files_is_shown_too(tmp_path):
     for name in ("config.json", "config.yaml", "Dockerfile"):
         (folder.path / name).unlink()
     assert document(read_all([folder]), made=1.7e9)["trials"] == []
+
+
+def test_metrics_that_are_no_numbers_are_left_open_and_the_rest_is_rounded(tmp_path):
+    folder = experiment(tmp_path, 1)
+    run = folder.run(1, 0)
+    values = (1 / 3, math.nan, math.inf, 10**400, 1e-300)
+    records = [Training(n, {"loss": value}) for n, value in enumerate(values)]
+    run.events.write_bytes(b"".join(encode(Line(n, run.name, 0.0, r)) for n, r in enumerate(records, 1)))
+    made = document(read_all([folder]), made=1.7e9)
+    (table,) = made["tables"]
+    assert "2 values are NaN or infinite and are left open in the curves" in made["notes"]
+    assert table["metrics"] == {"loss": [0.3333333, None, None, None, 1e-300]}

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
+import math
 import tracemalloc
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -138,3 +141,27 @@ def test_a_file_that_grows_is_read_from_where_the_last_look_ended(tmp_path: Path
     path.write_bytes(data(*lines(3)))
     assert list(file.new()) == [line(2), line(3)]
     assert list(file.rest()) == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kind": "training", "steps_completed": "ten", "metrics": {}},
+        {"kind": "training", "steps_completed": True, "metrics": {}},
+        {"kind": "training", "steps_completed": -1, "metrics": {}},
+        {"kind": "training", "steps_completed": 10**400, "metrics": {}},
+        {"kind": "training", "steps_completed": 1, "metrics": [1]},
+        {"kind": "training", "steps_completed": 1, "metrics": {}, "time": 1e999},
+        {"kind": "training", "steps_completed": 1, "metrics": {}, "time": math.nan},
+        {"kind": "checkpoint", "uuid": "u", "steps_completed": 1, "resources": {"a": "large"}},
+        {"kind": "metrics", "group": None, "steps_completed": 1, "metrics": {}},
+        {"kind": "exited", "code": "0"},
+        {"kind": "progress", "fraction": {}},
+        {"kind": "ended", "reason": 7},
+    ],
+)
+def test_a_forged_field_is_set_aside_and_its_number_stays_free(fields) -> None:
+    forged = json.dumps({"seq": 2, "run": RUN, "time": 0.5, **fields}).encode() + b"\n"
+    found, parser = parse(data(line(1)) + forged + data(line(2)))
+    assert found == lines(2)
+    assert parser.rejected == 1
