@@ -22,6 +22,7 @@ from detbuild.config.parts import Origin
 from detbuild.config.resources import Bytes, ConfigDevice
 from detbuild.config.section import Section
 from detbuild.config.storage import Storage
+from detbuild.events import Warned
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,6 +92,14 @@ class HostConfig:
     cpu_trials: int | None = None  # trials without GPUs at once
     gpus: tuple[str, ...] | None = None  # those that may be used; None for all
     without_effect: tuple[str, ...] = ()  # fields that the file has and one host cannot act on
+
+    def warnings(self) -> tuple[Warned, ...]:
+        """At most one."""
+        if not self.without_effect:
+            return ()
+        names = ", ".join(self.without_effect)
+        message = f"without meaning on one host, and ignored in {HOST_CONFIG} of the home: {names}"
+        return (Warned(message, "remove them, or keep them for a cluster"),)
 
 
 NO_HOST_CONFIG: Final = HostConfig()
@@ -211,7 +220,7 @@ def _layers(layer: Layer, document: Node) -> tuple[Layer, ...]:
     for path, pair in _defaults(document):
         _put(root, path, pair)
     raw = mapping_layer(root.plain(), layer.source, document=root)
-    return (replace(raw, checked=True),) if raw.raw else ()
+    return (replace(raw, checked=True, name="host's config.yaml"),) if raw.raw else ()
 
 
 _Pair = tuple[Position, Node]

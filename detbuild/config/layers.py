@@ -35,6 +35,11 @@ class Layer:
     overrides: tuple[Override, ...] = ()
     problems: tuple[Problem, ...] = ()
     checked: bool = False  # by a model of its own, so that only the whole is left to check
+    name: str = ""  # that people know it by, when that is not `source`
+
+    @property
+    def title(self) -> str:
+        return self.name or self.source
 
     def part(self, number: int) -> Part:
         return parted(self.raw, number)
