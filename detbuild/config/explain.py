@@ -24,6 +24,10 @@ _MISSING_MENDS: Final[Mapping[KeyPath, str]] = {
     ("searcher",): "add `searcher: {name: single, metric: loss, max_length: {epochs: 1}}`",
     ("searcher", "metric"): "add `metric:` with the name of a validation metric",
 }
+# Fields of other tasks than experiments, which a near name would not explain.
+_FORMER: Final[Mapping[KeyPath, str]] = {
+    ("resources", "slots"): "write slots_per_trial: the GPUs of one trial",
+}
 _KIND_WORDS: Final = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -148,7 +152,7 @@ def _unknown(path: KeyPath, finding: Finding) -> Problem:
     name = str(path[-1])
     section = _section_of(tuple(finding["loc"][:-1]), finding["model"])
     known, later = list(section.model_fields) if section else [], False
-    mend = _near(name, known)
+    mend = _FORMER.get(path) or _near(name, known)
     if not mend and (home := _homes(finding["model"]).get(name)):
         here = home == dotted(path)
         mend = "it goes with another `name` or `type`" if here else f"did you mean `{home}`?"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from detbuild.config.era import old_path
 from detbuild.config.problems import dotted
 
 if TYPE_CHECKING:
@@ -74,5 +73,4 @@ def _said(traced: Traced, origin: Origin) -> str:
             return f"--config {dotted(override.path)}"
     if layer.document is None:
         return layer.title
-    written = old_path(origin.path, layer.document.plain)
-    return f"{layer.title}:{layer.document.locate(written).line}"
+    return f"{layer.title}:{layer.document.locate(layer.written(origin.path)).line}"
