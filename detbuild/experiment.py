@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detbuild.checkpoint.source import bring, source_of
+from detbuild.config.host import NO_HOST_CONFIG, HostConfig
 from detbuild.config.rewrite import completed
 from detbuild.config.rewrite import test_mode as for_test
 from detbuild.config.unacted import warnings_for
@@ -91,6 +92,7 @@ class Order:
     context_dir: Path
     includes: tuple[Path, ...] = ()
     test_mode: bool = False
+    host_config: HostConfig = NO_HOST_CONFIG  # of no meaning to a local run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -222,7 +224,7 @@ def submit(
         BuildError: The image did not build; no experiment was made.
     """
     config, info = submission.config, engine.info()
-    check_host(config, info, nvidia_smi)
+    check_host(config, info, nvidia_smi, submission.order.host_config.gpus)
     source = source_of(config, home)
     image = build_image(submission, host, home, emit, engine=engine)
     folder = home.new_experiment()
@@ -251,7 +253,7 @@ def run_local(order: Order, host: Host, home: Home, emit: Emit) -> ExperimentSta
     from detbuild.controller import local
 
     with _local_experiment(order, host, home, emit) as (folder, config, held):
-        return local.run_local(folder, config, _of_this_python(host.environ), emit, lease_descriptor=held)
+        return local.run_local(folder, config, host.environ, emit, lease_descriptor=held)
 
 
 def run_here(
@@ -262,12 +264,6 @@ def run_here(
 
     with _local_experiment(order, host, home, emit) as (folder, config, _):
         return local.run_here(folder, config, train, emit)
-
-
-def _of_this_python(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment in which `python3` is this one, also where its virtual environment is not activated."""
-    directory = str(Path(sys.executable).parent)
-    return {**environ, "PATH": os.pathsep.join(filter(None, (directory, environ.get("PATH", os.defpath))))}
 
 
 @contextmanager
@@ -379,6 +375,8 @@ def _header(order: Order, config: ExperimentConfig, host: Host, *, number: int) 
         host=host.name,
         version=__version__,
         test_mode=order.test_mode,
+        network=order.host_config.network,
+        startup_hook=order.host_config.startup_hook,
     )
 
 

@@ -1,5 +1,16 @@
 """What vulture cannot see is used: it reads the names here as uses of them."""
 
+# Fields of the host's config: accepted without effect on one host, or read from its layer by name.
+_.checkpoint_gc_pod_spec
+_.cpu_pod_spec
+_.dtrain_network_interface
+_.gloo_port_range
+_.gpu_pod_spec
+_.kubernetes
+_.nccl_port_range
+_.shm_size_bytes
+_.work_dir
+
 # Fields of the config that are accepted and have no effect yet, or none on one host: config/unacted.py lists
 # them, and `tests/unit/config/test_unacted.py` holds that list complete.
 _.access_key

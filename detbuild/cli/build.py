@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.arguments import config_argument, directory_argument, include_option, overrides_option
+from detbuild.cli.arguments import (
+    config_argument,
+    directory_argument,
+    include_option,
+    overrides_option,
+    template_option,
+)
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 from detbuild.cli.table import json_option, show_json
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
 @directory_argument
 @include_option
 @overrides_option
+@template_option
 @json_option
 @pass_session
 def render(
@@ -32,6 +39,7 @@ def render(
     directory: Path,
     includes: tuple[Path, ...],
     overrides: tuple[str, ...],
+    templates: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Print the Dockerfile and the rest of the plan; build nothing.
@@ -40,7 +48,12 @@ def render(
     {"tag", "base_image", "why", "dockerfile", "labels", "context" (as `detbuild context --json`),
     "container", "run"}.
     """
-    show_plan(session, _order(config, directory, includes, overrides), as_json=as_json)
+    from dataclasses import replace
+
+    from detbuild.cli.ordering import order_of
+
+    order = order_of(session.home, config, overrides, templates)
+    show_plan(session, replace(order, context_dir=directory, includes=includes), as_json=as_json)
 
 
 @click.command(cls=Command)
@@ -48,6 +61,7 @@ def render(
 @directory_argument
 @include_option
 @overrides_option
+@template_option
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="Print the image's id only.")
 @pass_session
@@ -59,6 +73,7 @@ def build(
     directory: Path,
     includes: tuple[Path, ...],
     overrides: tuple[str, ...],
+    templates: tuple[str, ...],
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -66,7 +81,10 @@ def build(
 
     With --json: {"image", "tag"}.
     """
+    from dataclasses import replace
+
     from detbuild import experiment
+    from detbuild.cli.ordering import order_of
     from detbuild.cli.views import no_output, view
     from detbuild.store.home import Home
 
@@ -74,7 +92,8 @@ def build(
     engine = session.connect()
     with view(session.environ) as show:
         emit = no_output if quiet else show
-        order = _order(config, directory, includes, overrides)
+        order = order_of(session.home, config, overrides, templates)
+        order = replace(order, context_dir=directory, includes=includes)
         submission = experiment.prepare(order, host, home, emit, engine=engine)
         image = experiment.build_image(submission, host, home, emit, engine=engine)
     if as_json:
@@ -118,13 +137,3 @@ def show_plan(session: Session, order: Order, *, as_json: bool) -> None:
     show_json(asdict(container))
     click.echo("\n# what the run is told (run.json)")
     show_json(asdict(run))
-
-
-def _order(config: Path, directory: Path, includes: tuple[Path, ...], overrides: tuple[str, ...]) -> Order:
-    from detbuild.config.parse import load_config
-    from detbuild.experiment import Order
-
-    loaded = load_config(config, overrides)
-    return Order(
-        config=loaded, text=config.read_text(encoding="utf-8"), context_dir=directory, includes=includes
-    )

@@ -13,6 +13,7 @@ import click
 from detbuild.cli.arguments import trial_argument
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
+from detbuild.config.masking import MASK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +77,14 @@ def _files(folder: ExperimentFolder, trial: TrialState) -> Iterator[tuple[str, b
         file = open_written(path)
         if file is not None:
             with file:
-                yield path.relative_to(folder.path).as_posix(), file.read()
+                name, body = path.relative_to(folder.path).as_posix(), file.read()
+            yield name, _without_hook(body) if name == "experiment.json" else body
+
+
+def _without_hook(body: bytes) -> bytes:
+    """A start-up hook is the place where hosts keep what logs them in."""
+    header = json.loads(body)
+    return _json({**header, "startup_hook": MASK}) if header.get("startup_hook") else body
 
 
 def _json(value: object) -> bytes:

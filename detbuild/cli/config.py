@@ -9,7 +9,7 @@ import click
 from detbuild.cli.arguments import config_argument, experiment_argument, overrides_option, template_option
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
-from detbuild.cli.table import show_json
+from detbuild.cli.table import json_option, show_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,23 +19,41 @@ if TYPE_CHECKING:
 @config_argument
 @overrides_option
 @template_option
+@json_option
 @pass_session
 def check(
-    session: Session, /, *, config: Path, overrides: tuple[str, ...], templates: tuple[str, ...]
+    session: Session,
+    /,
+    *,
+    config: Path,
+    overrides: tuple[str, ...],
+    templates: tuple[str, ...],
+    as_json: bool,
 ) -> None:
-    """Print the config with all defaults filled in, as JSON, which is YAML too; secrets are hidden.
+    """Print the config with all defaults filled in, as YAML, and where each value came from.
 
-    What is wrong with it is said with file, line and column, everything at once.
+    Secrets are hidden. What is wrong with it is said with file, line and column, everything at once. With
+    --json: {"config", "sources": {path of a value: source}}; a source is file:line, a template, the host's
+    config.yaml, an option, or "default".
     """
     from detbuild.cli.views import no_output
-    from detbuild.config.parse import load_config
+    from detbuild.config.host import host_config
+    from detbuild.config.parse import trace_config
+    from detbuild.config.problems import dotted
+    from detbuild.config.provenance import values
     from detbuild.config.templates import template_layers
     from detbuild.config.unacted import warnings_for
+    from detbuild.config.written import written
 
-    loaded = load_config(config, overrides, template_layers(session.home, templates))
-    for warning in warnings_for(loaded):
+    host = host_config(session.home)
+    traced = trace_config(config, overrides, (*template_layers(session.home, templates), *host.layers))
+    for warning in (*warnings_for(traced.config), *host.warnings()):
         no_output(warning)
-    show_json(loaded.masked())
+    if as_json:
+        sources = {dotted(value.path): value.source for value in values(traced)}
+        show_json({"config": traced.config.masked(), "sources": sources})
+    else:
+        click.echo(written(values(traced)), nl=False)
 
 
 @click.command(cls=Command)

@@ -91,21 +91,16 @@ def create(  # noqa: PLR0913  (one parameter an option)
     shows what happens; Ctrl-C detaches, and the experiment goes on. The exit code is 0 when it completed, 6
     when it ended in error, 7 when it was cancelled.
     """
-    from detbuild.config.parse import load_config
-    from detbuild.config.templates import template_layers
-    from detbuild.experiment import Order
+    from dataclasses import replace
+
+    from detbuild.cli.ordering import order_of
 
     if local and dry_run:
         raise click.UsageError("--local builds nothing: there is nothing for --dry-run to show")
     if paused and (local or follow or test):
         raise click.UsageError("--paused starts nothing: --local, --follow and --test have nothing to show")
-    order = Order(
-        config=load_config(config, overrides, template_layers(session.home, templates)),
-        text=config.read_text(encoding="utf-8"),
-        context_dir=directory,
-        includes=includes,
-        test_mode=test,
-    )
+    order = order_of(session.home, config, overrides, templates, local=local)
+    order = replace(order, context_dir=directory, includes=includes, test_mode=test)
     if dry_run:
         from detbuild.cli.build import show_plan
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.arguments import config_argument, overrides_option
+from detbuild.cli.arguments import config_argument, overrides_option, template_option
 from detbuild.cli.group import Command
+from detbuild.cli.session import Session, pass_session
 from detbuild.cli.table import json_option, show_json, show_table
 
 if TYPE_CHECKING:
@@ -18,16 +19,29 @@ if TYPE_CHECKING:
 @click.command("preview-search", cls=Command)
 @config_argument
 @overrides_option
+@template_option
 @json_option
-def preview_search(config: Path, overrides: tuple[str, ...], *, as_json: bool) -> None:
+@pass_session
+def preview_search(
+    session: Session,
+    /,
+    *,
+    config: Path,
+    overrides: tuple[str, ...],
+    templates: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Show how many trials the searcher of CONFIG trains, and how long.
 
     Trials are planned as if all did equally well; those of one bracket compete with each other.
     """
+    from detbuild.config.host import host_config
     from detbuild.config.parse import load_config
+    from detbuild.config.templates import template_layers
     from detbuild.search.preview import preview
 
-    planned = preview(load_config(config, overrides))
+    below = (*template_layers(session.home, templates), *host_config(session.home).layers)
+    planned = preview(load_config(config, overrides, below))
     rows = [asdict(row) for row in planned.rows]
     if as_json:
         show_json({"unit": planned.unit, "rows": rows, "trials": planned.trials, "total": planned.total})

@@ -58,19 +58,19 @@ def slots(session: Session, /, *, as_json: bool) -> None:
 
 def _lines(session: Session) -> list[Line]:
     """Those of the kinds of slots that there are; places on the CPU are everywhere."""
-    from detbuild.controller.start import nvidia_smi
+    from detbuild.controller.start import host_limits, nvidia_smi
     from detbuild.launch.hostlock import lock_directory
     from detbuild.launch.line import line_of
     from detbuild.launch.slots import SlotQueue
-    from detbuild.launch.stock import Limits, take_stock
+    from detbuild.launch.stock import take_stock
 
     engine = session.connect()
     info, queue = engine.info(), SlotQueue(lock_directory())
-    lines = []
+    lines, limits = [], host_limits(session.home)
     with queue.lock():
         tickets = queue.tickets.others()
         for kind in ("gpu", "cpu"):
-            stock = take_stock(kind, engine, info, nvidia_smi, Limits())
+            stock = take_stock(kind, engine, info, nvidia_smi, limits)
             memory = queue.tickets.memory(info.id, kind)
             lines.append(line_of(stock, tickets, memory, now=time.monotonic()))
     return lines

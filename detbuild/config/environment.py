@@ -49,7 +49,7 @@ def _variable(value: object) -> str:
     return value
 
 
-def _for_each_kind(value: object) -> object:
+def for_each_kind(value: object) -> object:
     """A value for all kinds of device becomes one for each; `gpu` is what `cuda` was once called."""
     if isinstance(value, (str, list)):
         return dict.fromkeys(KINDS, value)
@@ -112,8 +112,8 @@ class ProxyPort(Section):
 
 
 class Environment(Section):
-    image: Annotated[Images, BeforeValidator(_for_each_kind)] = Images.model_construct()
-    environment_variables: Annotated[Variables, BeforeValidator(_for_each_kind)] = Variables.model_construct()
+    image: Annotated[Images, BeforeValidator(for_each_kind)] = Images.model_construct()
+    environment_variables: Annotated[Variables, BeforeValidator(for_each_kind)] = Variables.model_construct()
     ports: Mapping[str, Port] = Field(default_factory=dict)
     proxy_ports: Many[ProxyPort] = ()
     force_pull_image: bool = False

@@ -11,7 +11,7 @@ from detbuild.config.cluster import Integrations, Pbs, Slurm
 from detbuild.config.entrypoint import ConfigEntrypoint
 from detbuild.config.environment import Environment
 from detbuild.config.fields import Count, Many, Positive
-from detbuild.config.hyperparameters import Hyperparameter
+from detbuild.config.hyperparameters import Double, Hyperparameter, Int, Log, leaves
 from detbuild.config.lengths import NEVER, Period
 from detbuild.config.logs import DEFAULT_POLICIES, LogPolicy, RetentionPolicy, with_defaults
 from detbuild.config.masking import mask
@@ -72,7 +72,8 @@ class ExperimentConfig(Section):
     def _project_in_workspace(self) -> ExperimentConfig:
         if bool(self.workspace) != bool(self.project):
             given, other = ("workspace", "project") if self.workspace else ("project", "workspace")
-            raise wrong(f"needs {other} beside it", at=(given,), mend=f"add `{other}`, or remove both")
+            mend = f"add `{other}`, or remove both"
+            raise wrong(f"needs {other} beside it", at=(given,), mend=mend, later=True)
         return self
 
     @model_validator(mode="after")
@@ -81,9 +82,17 @@ class ExperimentConfig(Section):
             if self.searcher.name in _LENGTH_BY_OTHER_MEANS:
                 return self
             mend = "add `max_length: {epochs: 1}` or another length"
-            raise wrong(
-                "needs max_length: a trial class does not know when to stop", at=("searcher",), mend=mend
-            )
+            what = "needs max_length: a trial class does not know when to stop"
+            raise wrong(what, at=("searcher",), mend=mend, later=True)
+        return self
+
+    @model_validator(mode="after")
+    def _points_for_a_grid(self) -> ExperimentConfig:
+        for path, leaf in leaves(self.hyperparameters):
+            if self.searcher.name == "grid" and isinstance(leaf, (Int, Double, Log)) and leaf.count is None:
+                mend = "add `count:`, the number of points of the range"
+                at = ("hyperparameters", *path)
+                raise wrong("needs count, as the searcher is grid", at=at, mend=mend, later=True)
         return self
 
     def resolved(self) -> dict[str, object]:

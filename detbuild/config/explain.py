@@ -12,6 +12,7 @@ from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.masking import is_secret
 from detbuild.config.problems import KeyPath, Problem, dotted, show
 from detbuild.config.section import TAG, Section
+from detbuild.config.storage import OwnFolder
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -22,6 +23,10 @@ _MISSING_MENDS: Final[Mapping[KeyPath, str]] = {
     ("entrypoint",): "add `entrypoint: model_def:MyTrial`",
     ("searcher",): "add `searcher: {name: single, metric: loss, max_length: {epochs: 1}}`",
     ("searcher", "metric"): "add `metric:` with the name of a validation metric",
+}
+# Fields of other tasks than experiments, which a near name would not explain.
+_FORMER: Final[Mapping[KeyPath, str]] = {
+    ("resources", "slots"): "write slots_per_trial: the GPUs of one trial",
 }
 _KIND_WORDS: Final = {
     "int_type": "a whole number",
@@ -53,9 +58,16 @@ _BOOLEAN_WORDS: Final = {
 }
 
 
-def explain(error: ValidationError, raw: object) -> list[Problem]:
-    """One problem for each finding, at the path that `raw` has for it."""
-    problems = [_problem(finding) for finding in error.errors(include_url=False)]
+def explain(error: ValidationError, raw: object, model: type[Section] = ExperimentConfig) -> list[Problem]:
+    """One problem for each finding, at the path that `raw` has for it.
+
+    Args:
+        error: of pydantic.
+        raw: what was checked.
+        model: what it was checked by.
+    """
+    findings = ({**finding, "model": model} for finding in error.errors(include_url=False))
+    problems = [_problem(finding) for finding in findings]
     return [replace(problem, path=_as_written(problem.path, raw)) for problem in problems]
 
 
@@ -138,14 +150,16 @@ def _too_short(path: KeyPath, finding: Finding) -> Problem:
 
 def _unknown(path: KeyPath, finding: Finding) -> Problem:
     name = str(path[-1])
-    section = _section_of(tuple(finding["loc"][:-1]))
-    known = list(section.model_fields) if section else []
-    mend = _near(name, known)
-    if not mend and (home := _homes().get(name)):
+    section = _section_of(tuple(finding["loc"][:-1]), finding["model"])
+    known, later = list(section.model_fields) if section else [], False
+    mend = _FORMER.get(path) or _near(name, known)
+    if not mend and (home := _homes(finding["model"]).get(name)):
         here = home == dotted(path)
         mend = "it goes with another `name` or `type`" if here else f"did you mean `{home}`?"
-    what = f"is no field of {dotted(path[:-1]) or 'an experiment config'}"
-    return Problem(path, what, mend or _allowed(known), on_key=True)
+        later = here and section is OwnFolder  # where another source has the `type`
+    whole = "an experiment config" if finding["model"] is ExperimentConfig else "the host's config"
+    what = f"is no field of {dotted(path[:-1]) or whole}"
+    return Problem(path, what, mend or _allowed(known), on_key=True, later=later)
 
 
 def _allowed(known: list[str]) -> str:
@@ -165,9 +179,9 @@ def _or(names: list[str]) -> str:
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def _section_of(location: KeyPath) -> type[Section] | None:
+def _section_of(location: KeyPath, model: type[Section]) -> type[Section] | None:
     """The model at a place of pydantic's; a tag says which member of a union it took."""
-    section: type[Section] | None = ExperimentConfig
+    section: type[Section] | None = model
     for part in location:
         if isinstance(part, str) and part.startswith(TAG):
             section = Section.tagged.get(part)
@@ -185,10 +199,10 @@ def _sections(annotation: object) -> Iterator[type[Section]]:
 
 
 @cache
-def _homes() -> Mapping[str, str]:
+def _homes(model: type[Section]) -> Mapping[str, str]:
     """Where each field lives whose name only one section has: `shm_size` -> `resources.shm_size`."""
     homes: dict[str, str] = {}
-    for name, field in ExperimentConfig.model_fields.items():
+    for name, field in model.model_fields.items():
         homes[name] = name
         for section in _sections(field.annotation):
             homes |= {key: f"{name}.{key}" for key in section.model_fields if key not in homes}

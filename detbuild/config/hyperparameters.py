@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Final, Literal
 
 from pydantic import (
@@ -108,3 +108,16 @@ Hyperparameter = Annotated[
     chosen_by("type", _KINDS, Nested),
     BeforeValidator(_spelled_out),
 ]
+
+Path = tuple[str, ...]
+Leaf = Const | Categorical | Int | Double | Log
+
+
+def leaves(hyperparameters: Mapping[str, Hyperparameter], above: Path = ()) -> Iterator[tuple[Path, Leaf]]:
+    """In the order of the names; maps are entered where their name stands."""
+    for name in sorted(hyperparameters):
+        hyperparameter, path = hyperparameters[name], (*above, name)
+        if isinstance(hyperparameter, Nested):
+            yield from leaves(hyperparameter.root, path)
+        else:
+            yield path, hyperparameter

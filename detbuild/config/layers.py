@@ -35,6 +35,11 @@ class Layer:
     overrides: tuple[Override, ...] = ()
     problems: tuple[Problem, ...] = ()
     checked: bool = False  # by a model of its own, so that only the whole is left to check
+    name: str = ""  # that people know it by, when that is not `source`
+
+    @property
+    def title(self) -> str:
+        return self.name or self.source
 
     def part(self, number: int) -> Part:
         return parted(self.raw, number)
@@ -46,8 +51,12 @@ class Layer:
                 return Position(0, 0), override.place
         if self.document is None:
             return Position(0, 0), self.source
-        position = self.document.locate(old_path(path, self.document.plain), on_key=on_key)
+        position = self.document.locate(self.written(path), on_key=on_key)
         return position, f"{self.source}:{position.line}:{position.column}"
+
+    def written(self, path: KeyPath) -> KeyPath:
+        """The path in the words of the text: fields have changed their names."""
+        return path if self.document is None else old_path(path, self.document.plain)
 
 
 def read_text(path: Path, what: str) -> str:
@@ -127,8 +136,10 @@ def errors_of(layers: Sequence[Layer], found: Iterable[tuple[Origin, Problem]]) 
         first.setdefault(origin, replace(problem, path=origin.path))
     placed = []
     for origin, problem in first.items():
-        position, where = layers[origin.layer].place(problem.path, on_key=problem.on_key)
-        placed.append(((origin.layer, position), problem.line(where)))
+        layer = layers[origin.layer]
+        position, where = layer.place(problem.path, on_key=problem.on_key)
+        as_written = replace(problem, path=layer.written(problem.path))
+        placed.append(((origin.layer, position), as_written.line(where)))
     placed.sort(key=lambda item: item[0])
     return ConfigErrors(line for _, line in placed)
 

@@ -13,12 +13,11 @@ _SECRETS: Final = (
     ("checkpoint_storage", "secret_key"),
     ("checkpoint_storage", "connection_string"),
     ("checkpoint_storage", "credential"),
-    ("environment", "registry_auth", "username"),
-    ("environment", "registry_auth", "password"),
-    ("environment", "registry_auth", "auth"),
-    ("environment", "registry_auth", "email"),
-    ("environment", "registry_auth", "identitytoken"),
-    ("environment", "registry_auth", "registrytoken"),
+    *(
+        (section, "registry_auth", name)
+        for section in ("environment", "task_container_defaults")  # the latter in the host's config
+        for name in ("username", "password", "auth", "email", "identitytoken", "registrytoken")
+    ),
 )
 
 

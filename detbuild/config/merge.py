@@ -194,6 +194,7 @@ _RULES: Final[Mapping[str, object]] = {
     "environment": {
         "environment_variables": dict.fromkeys(KINDS, _lower_first),
         "proxy_ports": _adding(_port),
+        "registry_auth": _whole,  # of one registry: a password must not reach another one's address
         "pod_spec": _pod,
     },
     "log_policies": _adding(_policy),

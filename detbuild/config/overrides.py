@@ -29,6 +29,19 @@ class Override:
             return False
         return shared == len(self.path) or problem.on_key
 
+    def brings(self, path: KeyPath) -> bool:
+        """Whether the value at a path of the config is this override's."""
+        if self.path != path[: len(self.path)]:
+            return False
+        value = self.value
+        for key in path[len(self.path) :]:
+            if not isinstance(value, dict):
+                return True  # a list is taken whole
+            if key not in value:
+                return False
+            value = value[str(key)]
+        return True
+
 
 def parse_override(text: str) -> Override:
     """Split at the first `=`; a value in `[` or `{` is YAML, one with commas a list, any other a scalar.

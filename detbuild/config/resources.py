@@ -49,10 +49,13 @@ def _device(value: object) -> object:
     return dict(zip(("host_path", "container_path", "mode"), parts, strict=False))
 
 
+ConfigDevice = Annotated[Device, BeforeValidator(_device)]
+
+
 class Resources(Section):
     slots_per_trial: Count = 1  # GPUs; 0 trains on the CPU
     shm_size: Bytes = 4 << 30
-    devices: Many[Annotated[Device, BeforeValidator(_device)]] = ()
+    devices: Many[ConfigDevice] = ()
     max_slots: Count | None = None
     weight: Annotated[float, Field(ge=0)] = 1.0
     priority: Annotated[int, Field(ge=1, le=99)] | None = None

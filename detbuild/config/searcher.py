@@ -58,6 +58,14 @@ class _Asha(_Searcher):
     time_metric: str | None = None
     stop_once: bool = False
 
+    @model_validator(mode="after")
+    def _a_top_rung(self) -> _Asha:
+        by_time = {self.max_time is not None, self.time_metric is not None}
+        if len(by_time) > 1 or (self.max_length is None and by_time == {False}):
+            mend = "add `max_length: {batches: 1000}`, or `max_time: 1000` and `time_metric: batches`"
+            raise wrong("needs max_length, or max_time and time_metric together", mend=mend, later=True)
+        return self
+
 
 class AsyncHalving(_Asha):
     name: Literal["async_halving"] = "async_halving"
@@ -71,25 +79,51 @@ class AdaptiveAsha(_Asha):
     bracket_rungs: Many[Positive] = ()
 
 
-class SyncHalving(_Searcher):
+class _Synchronous(_Searcher):
+    """Of Determined 0.12: its rungs are parts of a length, whatever the entrypoint is."""
+
+    @model_validator(mode="after")
+    def _a_length(self) -> _Synchronous:
+        if self.max_length is None:
+            raise wrong("needs max_length", mend="add `max_length: {batches: 1000}`", later=True)
+        return self
+
+
+class _Budgeted(_Synchronous):
+    budget: TrainingLength
+
+    @model_validator(mode="after")
+    def _in_the_unit_of_the_length(self) -> _Budgeted:
+        if self.max_length is not None and self.budget.unit != self.max_length.unit:
+            what = f"is in {self.budget.unit} and max_length in {self.max_length.unit}"
+            raise wrong(what, at=("budget",), mend="give both in the same unit", later=True)
+        return self
+
+
+class SyncHalving(_Budgeted):
     name: Literal["sync_halving"] = "sync_halving"
     num_rungs: Positive
-    budget: TrainingLength
     divisor: Divisor = 4.0
     train_stragglers: bool = True
 
 
-class Adaptive(_Searcher):
+class Adaptive(_Budgeted):
     name: Literal["adaptive"] = "adaptive"
-    budget: TrainingLength
     mode: Mode = "standard"
     divisor: Divisor = 4.0
     max_rungs: Positive = 5
     bracket_rungs: Many[Positive] = ()
     train_stragglers: bool = True
 
+    @model_validator(mode="after")
+    def _more_than_one_trial(self) -> Adaptive:
+        if self.max_length is not None and self.budget.count <= self.max_length.count:
+            what = f"must be above max_length, {self.max_length.count}, not {self.budget.count}"
+            raise wrong(what, at=("budget",), mend="it is shared by all trials", later=True)
+        return self
 
-class AdaptiveSimple(_Searcher):
+
+class AdaptiveSimple(_Synchronous):
     name: Literal["adaptive_simple"] = "adaptive_simple"
     max_trials: Positive
     mode: Mode = "standard"

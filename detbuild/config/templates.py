@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,11 @@ def template_layers(home: Path, names: Sequence[str]) -> tuple[Layer, ...]:
     Raises:
         ConfigError: there is no such template, or it is no map of fields.
     """
-    paths = [_find(home / "templates", name) for name in reversed(names)]
-    return tuple(text_layer(read_text(path, "template"), str(path)) for path in paths)
+    return tuple(_layer(_find(home / "templates", name), name) for name in reversed(names))
+
+
+def _layer(path: Path, name: str) -> Layer:
+    return replace(text_layer(read_text(path, "template"), str(path)), name=f"template {name}")
 
 
 def _find(directory: Path, name: str) -> Path:

@@ -44,14 +44,13 @@ NO_MEANING_HERE: Final = (
     "pbs",
     "security",
     "tensorboard_storage",
-    "data_layer",
     "internal",
 )
 LOCAL_STORAGE: Final = frozenset({None, "shared_fs", "directory"})
 
 
 def warnings_for(config: ExperimentConfig) -> tuple[Warned, ...]:
-    """At most two warnings: fields that are not acted on yet, and fields that mean nothing on one host.
+    """At most three warnings: data sets that are not cached, fields without effect yet, or on one host.
 
     A field that is set to its default says nothing that is not done, so it is not named.
     """
@@ -62,6 +61,9 @@ def warnings_for(config: ExperimentConfig) -> tuple[Warned, ...]:
     if isinstance(config.checkpoint_storage, SharedFs) and config.checkpoint_storage.container_path:
         never.append("checkpoint_storage.container_path")
     warnings = []
+    if config.data_layer is not None:
+        message = "data_layer: data sets are not cached, each run reads its own data"
+        warnings.append(Warned(message, "remove it; bind_mounts bring data that lies on the host"))
     if later:
         message = f"accepted, but not acted on yet: {', '.join(later)}"
         warnings.append(Warned(message, "the experiment runs as if they were absent"))

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detbuild.config.host import host_config
 from detbuild.controller.book import Book
 from detbuild.controller.clock import SystemClock
 from detbuild.controller.hands import AT_ONCE
@@ -19,6 +20,7 @@ from detbuild.controller.world import World
 from detbuild.errors import LeaseError
 from detbuild.launch.hostlock import lock_directory
 from detbuild.launch.slots import SlotQueue
+from detbuild.launch.stock import Limits
 from detbuild.search.methods import search_method
 from detbuild.store.files import file_errors
 from detbuild.store.home import Home
@@ -37,19 +39,31 @@ def controller_of(
     The caller holds the lease: what was asked for meanwhile is taken up here, and may change the config.
     """
     take_up(Book(folder=folder))
+    home = Home.open(folder.path.parent.parent)
     world = World(
         folder=folder,
         engine=engine,
         config=config_of(folder),
-        home_id=Home.open(folder.path.parent.parent).id,
+        home_id=home.id,
         clock=SystemClock(),
         nvidia_smi=nvidia_smi,
         slots=SlotQueue(lock_directory()),
+        limits=host_limits(home.path),
         info=info,
         pairs_of_hands=hands,
     )
     context_dir = Path(world.state.header.context_dir)
     return Controller(world, search_method(search_config_of(folder), context_dir))
+
+
+def host_limits(home: Path) -> Limits:
+    """What of the host the experiments of a home may use, by its config file.
+
+    Raises:
+        ConfigError: The file is wrong.
+    """
+    host = host_config(home)
+    return Limits(cpu_trials=host.cpu_trials, gpus=host.gpus)
 
 
 def first_steps(folder: ExperimentFolder, engine: Engine, info: EngineInfo) -> None:

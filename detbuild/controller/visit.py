@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from detbuild.controller.start import nvidia_smi
+from detbuild.controller.start import host_limits, nvidia_smi
 from detbuild.errors import ConfigError, EngineError
 from detbuild.launch.gpus import lacking
 from detbuild.launch.hostlock import lock_directory
 from detbuild.launch.plan import Place, user_of
 from detbuild.launch.slots import SlotQueue
-from detbuild.launch.stock import Limits, take_stock
+from detbuild.launch.stock import take_stock
 from detbuild.launch.visit import plan_visit
 from detbuild.store.state import fold
 from detbuild.store.submitted import config_of
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from detbuild.engine.protocol import Engine, EngineInfo
     from detbuild.launch.gpus import Gpu
+    from detbuild.launch.stock import Limits
     from detbuild.store.folder import ExperimentFolder
 
 
@@ -46,7 +47,7 @@ def create_visit(
         terminal: For a person at a keyboard.
 
     Raises:
-        ConfigError: The experiment has no image.
+        ConfigError: The experiment has no image, or the home's config file is wrong.
         EngineError: The image is gone, or too few GPUs are free.
     """
     header, config, info = folder.header(), config_of(folder), engine.info()
@@ -58,16 +59,17 @@ def create_visit(
         )
     place = Place(home_id=home_id, folder=folder, header=header, user=user_of(info, header.user))
     wanted = config.resources.slots_per_trial if slots is None else slots
+    limits = host_limits(folder.path.parent.parent)
     with SlotQueue(lock_directory()).lock() if wanted else nullcontext():
-        gpus = _free_gpus(engine, info, wanted) if wanted else ()
+        gpus = _free_gpus(engine, info, wanted, limits) if wanted else ()
         run = _newest_run(folder, trial_id)
         spec = plan_visit(config, place, command, run=run, gpus=gpus, terminal=terminal)
         return engine.create(spec)
 
 
-def _free_gpus(engine: Engine, info: EngineInfo, slots: int) -> tuple[Gpu, ...]:
+def _free_gpus(engine: Engine, info: EngineInfo, slots: int, limits: Limits) -> tuple[Gpu, ...]:
     """A person who looks at something stands in no line."""
-    stock = take_stock("gpu", engine, info, nvidia_smi, Limits())
+    stock = take_stock("gpu", engine, info, nvidia_smi, limits)
     trouble = lacking(stock.gpus, slots)
     if trouble is not None:
         raise trouble

@@ -85,6 +85,7 @@ def plan_run(config: ExperimentConfig, request: RunRequest, place: Place) -> tup
         cap_add=config.environment.add_capabilities,
         cap_drop=("ALL", *config.environment.drop_capabilities),
         ports=tuple(sorted(set(config.environment.ports.values()))),
+        network=place.header.network,
         stop_timeout=grace(config),
         labels=_labels(config, request, place),
     )
@@ -154,6 +155,7 @@ def _info(
         warm_start=bool(source) and not request.checkpoints,
         best_validation=request.best_validation,
         gpu_ids=tuple(gpu.id for gpu in request.gpus),
+        startup_hook=header.startup_hook,
     )
 
 

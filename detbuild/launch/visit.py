@@ -53,6 +53,7 @@ def plan_visit(
         gpu_driver=gpus[0].driver if gpus else "nvidia",
         shm_size=config.resources.shm_size,
         mounts=_mounts(config, place, run),
+        network=place.header.network,
         cap_add=config.environment.add_capabilities,
         cap_drop=("ALL", *config.environment.drop_capabilities),
         stdin=True,

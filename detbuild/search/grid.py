@@ -9,22 +9,20 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from detbuild.config.hyperparameters import Categorical, Const, Int, Log
-from detbuild.errors import ConfigError
-from detbuild.search.leaves import assembled, leaves
+from detbuild.config.hyperparameters import Categorical, Const, Int, Log, leaves
+from detbuild.search.leaves import assembled
 from detbuild.search.random import OneLeg
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from detbuild.config.hyperparameters import Hyperparameter
+    from detbuild.config.hyperparameters import Hyperparameter, Leaf, Path
     from detbuild.search.base import Trials
-    from detbuild.search.leaves import Leaf, Path
     from determined._run_info import Length
 
 
 def grid_search(trials: Trials, *, max_concurrent_trials: int, length: Length | None) -> OneLeg:
-    """Raise ConfigError for a range without `count`."""
+    """One trial for each point; every range has its `count`."""
     grid = Grid(trials.hyperparameters)
     points = reversed(range(len(grid)))
     return OneLeg(
@@ -40,7 +38,7 @@ class Grid:
 
     def __init__(self, hyperparameters: Mapping[str, Hyperparameter]) -> None:
         self._hyperparameters = hyperparameters
-        self._axes = {path: axis(leaf, ".".join(path)) for path, leaf in leaves(hyperparameters)}
+        self._axes = {path: axis(leaf) for path, leaf in leaves(hyperparameters)}
 
     def __len__(self) -> int:
         return math.prod(map(len, self._axes.values()))
@@ -53,18 +51,14 @@ class Grid:
         return assembled(self._hyperparameters, values)
 
 
-def axis(hyperparameter: Leaf, name: str = "") -> Sequence[object]:
-    """The values of one hyperparameter. Raises ConfigError for a range without `count`."""
+def axis(hyperparameter: Leaf) -> Sequence[object]:
+    """The values of one hyperparameter; a range has its `count`."""
     if isinstance(hyperparameter, Const):
         return (hyperparameter.val,)
     if isinstance(hyperparameter, Categorical):
         return hyperparameter.vals
     count = hyperparameter.count
-    if count is None:
-        raise ConfigError(
-            f"hyperparameters.{name}: the searcher grid needs count in it",
-            mend="add `count:`, the number of points of the range",
-        )
+    assert count is not None  # else the config would have been refused
     if isinstance(hyperparameter, Int):
         return _whole(hyperparameter.minval, hyperparameter.maxval, count)
     points = _spread(hyperparameter.minval, hyperparameter.maxval, count)

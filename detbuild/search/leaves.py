@@ -5,25 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from detbuild.config.hyperparameters import Categorical, Const, Double, Int, Log, Nested
+from detbuild.config.hyperparameters import Nested
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from detbuild.config.hyperparameters import Hyperparameter
-
-Path = tuple[str, ...]
-Leaf = Const | Categorical | Int | Double | Log
-
-
-def leaves(hyperparameters: Mapping[str, Hyperparameter], above: Path = ()) -> Iterator[tuple[Path, Leaf]]:
-    """In the order of the names; maps are entered where their name stands."""
-    for name in sorted(hyperparameters):
-        hyperparameter, path = hyperparameters[name], (*above, name)
-        if isinstance(hyperparameter, Nested):
-            yield from leaves(hyperparameter.root, path)
-        else:
-            yield path, hyperparameter
+    from detbuild.config.hyperparameters import Hyperparameter, Path
 
 
 def assembled(

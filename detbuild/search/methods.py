@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from detbuild.config import searcher as configs
 from detbuild.config.lengths import UNITS
-from detbuild.errors import ConfigError
 from detbuild.search.adaptive import adaptive
 from detbuild.search.adaptive_asha import adaptive_asha
 from detbuild.search.adaptive_simple import adaptive_simple
@@ -124,7 +123,7 @@ def _sync_halving(given: _Given) -> SearchMethod:
     stages = planned(
         num_rungs=searcher.num_rungs,
         length=length.count,
-        budget=_budget(searcher, length),
+        budget=searcher.budget.count,
         divisor=searcher.divisor,
     )
     return given.search(SyncHalving(given.trials, stages, length.unit))
@@ -138,7 +137,7 @@ def _adaptive(given: _Given) -> SearchMethod:
         given.trials,
         chosen or bracket_rungs(searcher.mode, searcher.max_rungs),
         length=length,
-        budget=_budget(searcher, length),
+        budget=searcher.budget.count,
         divisor=searcher.divisor,
     )
     return given.search(policy)
@@ -214,27 +213,10 @@ def _top(searcher: configs.AsyncHalving | configs.AdaptiveAsha) -> tuple[int, st
     """The length of the top rung, and its unit."""
     if searcher.max_time is not None and searcher.time_metric is not None:
         return searcher.max_time, searcher.time_metric
-    alone = searcher.max_time is not None or searcher.time_metric is not None
-    if searcher.max_length is None or alone:
-        raise ConfigError(
-            f"searcher: {searcher.name} needs max_length, or max_time and time_metric together",
-            mend=f"add `max_length: {{{UNITS[0]}: 1000}}`, or `max_time: 1000` and `time_metric: {UNITS[0]}`",
-        )
+    assert searcher.max_length is not None  # else the config would have been refused
     return searcher.max_length.count, searcher.max_length.unit
 
 
 def _max_length(searcher: configs.SyncHalving | configs.Adaptive | configs.AdaptiveSimple) -> Length:
-    if searcher.max_length is None:
-        raise ConfigError(
-            f"searcher: {searcher.name} needs max_length", mend="add `max_length: {batches: 1000}`"
-        )
+    assert searcher.max_length is not None  # else the config would have been refused
     return searcher.max_length
-
-
-def _budget(searcher: configs.SyncHalving | configs.Adaptive, length: Length) -> int:
-    if searcher.budget.unit != length.unit:
-        raise ConfigError(
-            f"searcher.budget: is in {searcher.budget.unit} and max_length in {length.unit}",
-            mend="give both in the same unit",
-        )
-    return searcher.budget.count

@@ -8,11 +8,11 @@ import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from detbuild.config.hyperparameters import Categorical, Const, Int, Log
+from detbuild.config.hyperparameters import Categorical, Const, Int, Log, leaves
 from detbuild.decisions import Create, TrialEnded, Validated
 from detbuild.errors import ConfigError
 from detbuild.search.base import WORST, Search, cost
-from detbuild.search.leaves import assembled, leaves, value_at
+from detbuild.search.leaves import assembled, value_at
 from detbuild.search.random import OneLeg
 from detbuild.search.recall import equal, same
 
@@ -23,11 +23,10 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
 
-    from detbuild.config.hyperparameters import Hyperparameter
+    from detbuild.config.hyperparameters import Hyperparameter, Leaf, Path
     from detbuild.config.searcher import Optuna as OptunaConfig
     from detbuild.decisions import Action, SearchEvent
     from detbuild.search.base import Trials
-    from detbuild.search.leaves import Leaf, Path
 
 _NEEDS: Final = {"tpe": ("optuna",), "cmaes": ("optuna", "cmaes"), "gp": ("optuna", "scipy", "torch")}
 

@@ -42,6 +42,8 @@ class Header:
     version: str = ""  # of detbuild
     test_mode: bool = False
     local: bool = False
+    network: str = "bridge"  # Docker's, of the containers
+    startup_hook: str = ""  # the host's script that runs in the container before the entrypoint
 
 
 @dataclass(frozen=True, slots=True)

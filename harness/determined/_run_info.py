@@ -53,6 +53,7 @@ class RunInfo:
     warm_start: bool = False  # `checkpoints` are another trial's: take the weights, count from 0
     best_validation: float | None = None  # the searcher metric's best so far, for checkpoint_policy "best"
     gpu_ids: tuple[str, ...] = ()
+    startup_hook: str = ""  # the host's script that runs before the entrypoint
     output_limit: int = OUTPUT_LIMIT  # bytes kept of each of stdout and stderr
 
     @property

@@ -13,6 +13,7 @@ import pytest
 
 from detbuild import experiment
 from detbuild.checkpoint.find import checkpoints_of
+from detbuild.config.host import HostConfig
 from detbuild.config.parse import parse_config
 from detbuild.controller.attend import request, resume
 from detbuild.controller.lease import holder
@@ -102,6 +103,17 @@ def test_a_host_without_gpus_is_said_before_anything_is_built(tmp_path: Path, ho
     engine.engine_info = gpus("0")
     submission = experiment.prepare(wanted, host, home, list[Event]().append, engine=engine)
     with pytest.raises(EngineError, match="asks for 2 GPUs, and only 1 of them"):
+        experiment.submit(submission, host, home, list[Event]().append, engine=engine)
+    assert (engine.built, home.ids()) == ([], ())
+
+
+def test_gpus_that_a_home_may_not_use_are_none(tmp_path: Path, home: Home, host: Host) -> None:
+    wanted = order(tmp_path, "", config=SCRIPT.replace("slots_per_trial: 0", "slots_per_trial: 2"))
+    wanted = replace(wanted, host_config=HostConfig(gpus=("1",)))
+    engine = engine_with_base(wanted, host, home)
+    engine.engine_info = gpus("0", "1")
+    submission = experiment.prepare(wanted, host, home, list[Event]().append, engine=engine)
+    with pytest.raises(EngineError, match="detbuild may use 1 of the 2 on this host"):
         experiment.submit(submission, host, home, list[Event]().append, engine=engine)
     assert (engine.built, home.ids()) == ([], ())
 

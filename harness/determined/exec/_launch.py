@@ -18,18 +18,22 @@ from determined.exec._environment import worker_environment
 if TYPE_CHECKING:
     from determined._run_info import RunInfo
 
-HOOK_FILE = "startup-hook.sh"
-# Sourced, so that it may set variables, limits and the directory for what follows; in a function, so that it
-# may use `set --`. A failing command ends it, as in Determined. A byte through the pipe says that it is over.
-_HOOK_THEN_WORKER = f"""
-_hook() {{ . ./{HOOK_FILE}; }}
-_passed=$1
-shift
+HOOK_FILE = "startup-hook.sh"  # in the context
+_HOST_HOOK = "startup_hook of the host's config"
+# Hooks run in the shell that becomes the worker, so that they may set variables, limits and the directory for
+# what follows; in functions, so that they may use `set --`. A failing command ends them, as in Determined. A
+# byte through the pipe says that one is over.
+_START = """
+_passed=$1 _host=$2 _own=$3
+shift 3
+_host_hook() { eval "$_host"; }
+_own_hook() { . "$_own"; }
+"""
+_ONE_HOOK = """
 set -e
-_hook
+{name}
 set +e
 printf x >"/proc/self/fd/$_passed"
-exec "$@"
 """
 
 
@@ -38,7 +42,8 @@ class Worker:
     process: subprocess.Popen[bytes]
     is_trial: bool  # the harness's own worker, and not a script of the user's
     in_shell: bool  # of a script, only the whole process group is sure to hold the program
-    hook: int | None  # read end of the pipe that tells when the start-up hook is over
+    hooks: tuple[str, ...]  # that run before the worker, in order
+    passed: int | None  # read end of the pipe that tells which of them are over
 
     def send(self, number: int) -> None:
         """Pass a signal on.
@@ -52,15 +57,16 @@ class Worker:
         else:
             self.process.send_signal(number)
 
-    def hook_passed(self) -> bool:
-        """Whether the worker itself was reached. Ask once, when the process has ended."""
-        if self.hook is None:
-            return True
-        os.set_blocking(self.hook, False)
+    def failed_hook(self) -> str:
+        """The hook that ended before the worker was reached, or "". Ask once, when the process has ended."""
+        if self.passed is None:
+            return ""
+        os.set_blocking(self.passed, False)
         try:
-            return os.read(self.hook, 1) != b""
+            over = len(os.read(self.passed, len(self.hooks)))
         except BlockingIOError:
-            return False
+            over = 0
+        return "".join(self.hooks[over : over + 1])
 
 
 def launch(info: RunInfo) -> Worker:
@@ -71,10 +77,13 @@ def launch(info: RunInfo) -> Worker:
     """
     is_trial = isinstance(info.entrypoint, str) and names_trial(info.entrypoint)
     command, reader, writer = _command(info), None, None
-    if (Path(info.context_dir) / HOOK_FILE).is_file():
+    hooks = _hooks(info)
+    if hooks:
         reader, writer = os.pipe()
         shell = shutil.which("bash") or "sh"  # hooks written for Determined may use bash's words
-        command = [shell, "-c", _HOOK_THEN_WORKER, HOOK_FILE, str(writer), *command]
+        own = str(Path(info.context_dir) / HOOK_FILE)
+        script = "".join((_START, *hooks.values(), 'exec "$@"'))
+        command = [shell, "-c", script, "startup-hook", str(writer), info.startup_hook, own, *command]
     try:
         process = subprocess.Popen(
             command,
@@ -92,7 +101,17 @@ def launch(info: RunInfo) -> Worker:
         if writer is not None:
             os.close(writer)
     in_shell = isinstance(info.entrypoint, str) and not is_trial
-    return Worker(process, is_trial, in_shell, reader)
+    return Worker(process, is_trial, in_shell, tuple(hooks), reader)
+
+
+def _hooks(info: RunInfo) -> dict[str, str]:
+    """The hooks that there are, the host's first, each with the piece of script that runs it."""
+    hooks = {}
+    if info.startup_hook:
+        hooks[_HOST_HOOK] = _ONE_HOOK.format(name="_host_hook")
+    if (Path(info.context_dir) / HOOK_FILE).is_file():
+        hooks[HOOK_FILE] = _ONE_HOOK.format(name="_own_hook")
+    return hooks
 
 
 def _command(info: RunInfo) -> list[str]:

@@ -24,7 +24,7 @@ from determined._run_info import (
 )
 from determined._version import __version__
 from determined.exec._children import adopt_orphans
-from determined.exec._launch import HOOK_FILE, Worker, launch
+from determined.exec._launch import Worker, launch
 from determined.exec._memory import oom_kills
 from determined.exec._output import CappedFile
 from determined.exec._watch import Signals, Stream, watch
@@ -81,8 +81,8 @@ def last_word(worker: Worker, last: Record | None, *, stop_asked: bool) -> Ended
     status = worker.process.returncode
     if isinstance(last, Ended):
         return None
-    if not worker.hook_passed():
-        return None if stop_asked else _hook_failed(status)
+    if hook := worker.failed_hook():
+        return None if stop_asked else _hook_failed(hook, status)
     if worker.is_trial:
         return _left_in_silence() if status == 0 else None
     if status == 0:
@@ -96,12 +96,12 @@ def last_word(worker: Worker, last: Record | None, *, stop_asked: bool) -> Ended
     return None
 
 
-def _hook_failed(status: int) -> Ended:
+def _hook_failed(hook: str, status: int) -> Ended:
     how = f"by {_signal_name(-status)}" if status < 0 else f"with exit code {status}"
     return Ended(
         ExitReason.ERROR,
-        message=f"{HOOK_FILE} ended {how} before the entrypoint was started",
-        mend=f"see the last lines of its output; every command in {HOOK_FILE} has to succeed",
+        message=f"{hook} ended {how} before the entrypoint was started",
+        mend="see the last lines of its output; every command in it has to succeed",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,29 +12,32 @@ from determined.experimental._say import LOG
 
 if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
+    from detbuild.config.layers import Layer
 
 Given = Mapping[str, object] | str | Path | None
 # Of no meaning in the caller's own process.
 _IGNORED = ("bind_mounts", "checkpoint_storage", "environment", "resources")
 
 
-def submitted(given: Given, entrypoint: str | tuple[str, ...]) -> tuple[ExperimentConfig, str]:
-    """Return the config with that entrypoint, and its text as it was given."""
+def submitted(
+    given: Given, entrypoint: str | tuple[str, ...], below: Sequence[Layer]
+) -> tuple[ExperimentConfig, str]:
+    """Return the config with that entrypoint, laid over what is below, and its text as it was given."""
     if isinstance(given, (str, Path)):
-        config = load_config(Path(given), (f"entrypoint={json.dumps(entrypoint)}",))
+        config = load_config(Path(given), (f"entrypoint={json.dumps(entrypoint)}",), below)
         return config, Path(given).read_text(encoding="utf-8")
     raw = dict(given or {})
     written = entrypoint if isinstance(entrypoint, str) else list(entrypoint)
-    config = config_from_mapping({**raw, "entrypoint": written}, defaults=LOCAL_DEFAULTS)
+    config = config_from_mapping({**raw, "entrypoint": written}, defaults=LOCAL_DEFAULTS, below=below)
     return config, json.dumps(config.resolved(), indent=2)
 
 
-def local(given: Given, *, test: bool) -> tuple[ExperimentConfig, str]:
+def local(given: Given, *, test: bool, below: Sequence[Layer] = ()) -> tuple[ExperimentConfig, str]:
     """Return the config for this process, without what has no meaning here; each of that is said once."""
     if isinstance(given, (str, Path)):
-        config, text = load_config(Path(given)), Path(given).read_text(encoding="utf-8")
+        config, text = load_config(Path(given), below=below), Path(given).read_text(encoding="utf-8")
     else:
-        config = config_from_mapping(dict(given or {}), defaults=LOCAL_DEFAULTS)
+        config = config_from_mapping(dict(given or {}), defaults=LOCAL_DEFAULTS, below=below)
         text = json.dumps(config.resolved(), indent=2)
     resolved = config.resolved()
     plain = config_from_mapping({}, defaults=LOCAL_DEFAULTS).resolved()

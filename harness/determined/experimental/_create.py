@@ -21,6 +21,8 @@ def create(  # noqa: PLR0917  (Determined's own signature)
     context_dir: str | Path = "",
     command: Sequence[str] | None = None,
     master_url: str | None = None,
+    *,
+    template: str | None = None,
 ) -> int | None:
     """Train a trial class: in a container of its own, or right here.
 
@@ -41,6 +43,7 @@ def create(  # noqa: PLR0917  (Determined's own signature)
         context_dir: Directory of the code; required unless local, where it defaults to the current one.
         command: Script and arguments that call `create`; by default this process's. May name a notebook.
         master_url: Of no meaning here: there is no server.
+        template: What `detbuild create --template` takes: a name in the home, or a file.
 
     Returns:
         The experiment's id, which `client.get_experiment` takes; None for a local test, as in Determined.
@@ -58,9 +61,10 @@ def create(  # noqa: PLR0917  (Determined's own signature)
 
     with logged(), explained():
         note_ignored("master_url", master_url, why="there is no server")
+        templates = () if template is None else (template,)
         if local:
-            return _local.train(trial_def, config, Path(context_dir or "."), test=test)
-        return _submit.submit(trial_def, config, context_dir, command=command, test=test)
+            return _local.train(trial_def, config, Path(context_dir or "."), test=test, templates=templates)
+        return _submit.submit(trial_def, config, context_dir, command=command, test=test, templates=templates)
 
 
 def create_trial_instance(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.cli.session import home_of
 from detbuild.config.sampling import sample
+from detbuild.config.templates import template_layers
 from detbuild.errors import ExperimentError
 from detbuild.experiment import Order, run_here, this_host
 from detbuild.store.home import Home
@@ -24,7 +25,7 @@ from determined.experimental._log import tell, tell_stages
 from determined.experimental._say import LOG
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from determined._outcome import Outcome
 
@@ -39,13 +40,21 @@ _FAILED = {
 }
 
 
-def train(trial_class: type, given: _config.Given, context_dir: Path, *, test: bool) -> int | None:
+def train(
+    trial_class: type,
+    given: _config.Given,
+    context_dir: Path,
+    *,
+    test: bool,
+    templates: Sequence[str] = (),
+) -> int | None:
     """Train in this process; return the experiment's id, or None for a test.
 
     Raises:
         ExperimentError: the trial failed; says in which stage.
     """
-    config, text = _config.local(given, test=test)
+    home = Home.open(home_of(os.environ))
+    config, text = _config.local(given, test=test, below=template_layers(home.path, templates))
     outcomes: list[Outcome] = []
 
     def run(info: RunInfo) -> int:
@@ -56,7 +65,6 @@ def train(trial_class: type, given: _config.Given, context_dir: Path, *, test: b
     LOG.info("Running a minimal test experiment locally" if test else "Training locally")
     directory = context_dir.resolve()
     order = Order(config=config, text=text, context_dir=directory, test_mode=test)
-    home = Home.open(home_of(os.environ))
     with _working_in(directory):
         state = run_here(order, this_host(os.environ), home, tell_stages if test else tell, train=run)
     _raise_failure(outcomes[0])

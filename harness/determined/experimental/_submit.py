@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from detbuild.cli.session import home_of
 from detbuild.cli.views import view
+from detbuild.config.host import host_config
+from detbuild.config.templates import template_layers
 from detbuild.engine.docker import DockerEngine
 from detbuild.errors import CanceledError, ConfigError, ExperimentError
 from detbuild.experiment import Order, follow, prepare, this_host
@@ -31,6 +33,7 @@ def submit(
     *,
     command: Sequence[str] | None,
     test: bool,
+    templates: Sequence[str] = (),
 ) -> int:
     """Build the image and submit; return the experiment's id, for a test once it has ended.
 
@@ -40,9 +43,18 @@ def submit(
     _check(trial_class, context_dir)
     directory = Path(context_dir)
     host, home, engine = this_host(os.environ), Home.open(home_of(os.environ)), DockerEngine()
+    own = host_config(home.path)
+    below = (*template_layers(home.path, templates), *own.layers)
     with reach(trial_class, directory, command) as way, view(os.environ) as emit:
-        config, text = _config.submitted(given, way.entrypoint)
-        order = Order(config=config, text=text, context_dir=directory, includes=way.includes, test_mode=test)
+        config, text = _config.submitted(given, way.entrypoint, below)
+        order = Order(
+            config=config,
+            text=text,
+            context_dir=directory,
+            includes=way.includes,
+            test_mode=test,
+            host_config=own,
+        )
         id_ = send(prepare(order, host, home, emit, engine=engine), host, home, emit, engine=engine)
         if test:
             try:

@@ -2,19 +2,56 @@ from __future__ import annotations
 
 import json
 
+from detbuild.config.parse import parse_config
+
 GOOD = "entrypoint: model_def:T\nsearcher: {name: single, metric: loss, max_length: {batches: 3}}\n"
 
 
 def test_a_config_is_shown_with_its_defaults(shell, tmp_path):
     (tmp_path / "c.yaml").write_text(GOOD)
-    outcome = shell("detbuild", "config", "check", str(tmp_path / "c.yaml"), "--config", "max_restarts=2")
+    check = ("detbuild", "config", "check", str(tmp_path / "c.yaml"), "--config", "max_restarts=2")
+    outcome = shell(*check, "--json")
     assert outcome.code == 0
-    document = json.loads(outcome.out)
+    document = json.loads(outcome.out)["config"]
     assert (document["entrypoint"], document["max_restarts"], document["scheduling_unit"]) == (
         "model_def:T",
         2,
         100,
     )
+    assert parse_config(shell(*check).out).resolved() == document
+
+
+def test_every_value_has_its_source(shell, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (shell.home / "templates").mkdir(parents=True)
+    (shell.home / "templates" / "base.yaml").write_text("debug: true\nrecords_per_epoch: 7\n")
+    (shell.home / "config.yaml").write_text("task_container_defaults:\n  preemption_timeout: 60\n")
+    (tmp_path / "c.yaml").write_text(GOOD + "scheduling_unit: 5\n")
+    check = ("detbuild", "config", "check", "c.yaml", "--template", "base", "--config", "max_restarts=2")
+    sources = json.loads(shell(*check, "--json").out)["sources"]
+    assert {
+        "entrypoint": "c.yaml:1",
+        "searcher.max_length.batches": "c.yaml:2",
+        "scheduling_unit": "c.yaml:3",
+        "max_restarts": "--config max_restarts",
+        "debug": "template base:1",
+        "records_per_epoch": "template base:2",
+        "preemption_timeout": "host's config.yaml:2",
+        "name": "chosen at submission",
+        "checkpoint_policy": "default",
+    }.items() <= sources.items()
+    lines = shell(*check).out.splitlines()
+    shown = [line.partition("  # ")[2] for line in lines]
+    assert [source for source in shown if source] == list(sources.values())
+
+
+def test_what_has_no_effect_in_the_hosts_config_is_said(shell, tmp_path):
+    shell.home.mkdir()
+    (shell.home / "config.yaml").write_text("port: 8080\n")
+    (tmp_path / "c.yaml").write_text(GOOD)
+    outcome = shell("detbuild", "config", "check", str(tmp_path / "c.yaml"))
+    assert outcome.code == 0
+    assert "ignored in config.yaml of the home: port\n" in outcome.err
 
 
 def test_secrets_are_not_shown(shell, tmp_path):
@@ -41,7 +78,7 @@ def test_what_is_accepted_without_effect_is_warned_of_on_stderr(shell, tmp_path)
     outcome = shell("detbuild", "config", "check", str(tmp_path / "c.yaml"))
     assert outcome.code == 0
     assert outcome.err.startswith("warning: ")
-    json.loads(outcome.out)
+    parse_config(outcome.out)
 
 
 def test_the_config_of_an_experiment_can_be_shown(shell):

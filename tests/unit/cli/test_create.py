@@ -6,6 +6,7 @@ import pytest
 
 from detbuild.errors import BuildError
 from detbuild.store.home import Home
+from determined._run_info import RunInfo
 from tests.unit.cli.shells import fail, train_until_told
 
 CREATE = ("detbuild", "create", "const.yaml", ".")
@@ -45,6 +46,54 @@ def test_the_context_is_the_current_directory_unless_said_otherwise(shell, proje
         "const.yaml",
         "model_def.py",
     ]
+
+
+def test_the_hosts_config_lies_below_templates_and_reaches_the_container(shell, project):
+    (shell.home / "templates").mkdir(parents=True)
+    (shell.home / "templates" / "mine.yaml").write_text("environment: {environment_variables: [B=template]}")
+    (shell.home / "config.yaml").write_text(
+        "task_container_defaults:\n"
+        "  environment_variables: [A=host, B=host]\n"
+        "  startup_hook: date\n"
+        "  network_mode: host\n"
+    )
+    plan = json.loads(shell("detbuild", "render", "const.yaml", ".", "--template", "mine", "--json").out)
+    assert plan["container"]["network"] == "host"
+    assert {name: plan["container"]["env"][name] for name in "AB"} == {"A": "host", "B": "template"}
+    assert shell(*CREATE, "--template", "mine", "-f").code == 0
+    run = RunInfo.load(Home.open(shell.home).experiment(1).run(1, 0).path)
+    assert run.startup_hook == plan["run"]["startup_hook"] == "date"
+    assert run.config["environment"]["environment_variables"]["cpu"] == ["A=host", "B=host", "B=template"]
+
+
+def test_a_wrong_config_of_the_host_stops_a_submission(shell, project):
+    shell.home.mkdir()
+    (shell.home / "config.yaml").write_text("gpus: [0]\ncpu_trial: 2\n")
+    outcome = shell(*CREATE)
+    assert outcome.code == 2
+    assert f"{shell.home}/config.yaml:2:1: cpu_trial: is no field of the host's config" in outcome.err
+    assert Home.open(shell.home).ids() == ()
+
+
+def test_the_defaults_of_containers_are_not_those_of_a_local_run(shell, project):
+    shell.home.mkdir()
+    (shell.home / "config.yaml").write_text("task_container_defaults: {bind_mounts: [{host_path: /no/such}]}")
+    (project / "train.py").write_text("")
+    words = ("--config", "entrypoint=python3 train.py", "--local", "-q")
+    assert shell("detbuild", "create", "const.yaml", ".", *words).code == 0
+
+
+@pytest.mark.parametrize("command", ["render", "build"])
+def test_an_image_is_built_of_the_config_over_a_template(shell, project, command):
+    template = project / "template.yaml"
+    template.write_text("environment: {image: some/image:3}\n")
+    shell.engine.add_image("some/image:3")
+    outcome = shell("detbuild", command, "const.yaml", ".", "--template", str(template))
+    assert outcome.code == 0
+    if command == "build":
+        assert shell.engine.built[0].base_image == "some/image:3"
+    else:
+        assert "FROM some/image:3" in outcome.out
 
 
 def test_nothing_is_built_when_nothing_changed(shell, project):

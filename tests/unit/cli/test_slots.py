@@ -67,6 +67,19 @@ def test_slots_shows_who_has_what_and_who_waits_for_it_in_order(shell, busy, mon
     ]
 
 
+def test_slots_keeps_to_what_the_home_may_use(shell, busy, monkeypatch, tmp_path):
+    monkeypatch.setattr("detbuild.launch.hostlock.lock_directory", lambda: tmp_path)
+    shell.home.mkdir(exist_ok=True)
+    (shell.home / "config.yaml").write_text("cpu_trials: 2\ngpus: [1]\n")
+    lines = [line.split("  ")[0] for line in shell("detbuild", "slots").out.splitlines()[1:5]]
+    assert lines == [
+        "nvidia.com/gpu=0 (not detbuild's to give)",
+        "nvidia.com/gpu=1",
+        "CPU place 1",
+        "CPU place 2",
+    ]
+
+
 def test_slots_for_programs_has_the_documented_keys(shell, busy, monkeypatch, tmp_path):
     monkeypatch.setattr("detbuild.launch.hostlock.lock_directory", lambda: tmp_path)
     found = json.loads(shell("detbuild", "slots", "--json").out)

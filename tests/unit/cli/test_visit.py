@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tests.experiments import write_experiment
-from tests.fakes import run_for_ever
+from tests.fakes import gpus, run_for_ever
 
 
 @pytest.fixture
@@ -48,6 +48,15 @@ def test_a_shell_is_one_of_the_image(shell, docker):
         assert shell(*words).code == 3
     assert [spec.entrypoint for spec in docker] == [("sh",), ("sh",)]
     assert all(spec.env["DETBUILD_RUN_DIR"] for spec in docker)
+
+
+def test_a_person_gets_no_gpu_that_the_home_may_not_use(shell, docker):
+    write_experiment(shell.home)
+    shell.engine.engine_info = gpus("0")
+    (shell.home / "config.yaml").write_text("gpus: []\n")
+    outcome = shell("detbuild", "run", "1", "--", "true")
+    assert (outcome.code, docker) == (4, [])
+    assert "detbuild may use 0 of the 1 on this host" in outcome.err
 
 
 def test_gpus_that_are_not_there_are_an_error_and_may_be_done_without(shell, docker):

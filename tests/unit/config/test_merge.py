@@ -86,6 +86,11 @@ ROWS = {
         {"checkpoint_storage": {"type": "azure", "container": "c", "account_url": "v", "credential": "s"}},
         {"checkpoint_storage": {"type": "azure", "container": "c", "account_url": "u"}},
     ),
+    "a registry's credentials": (
+        {"environment": {"registry_auth": {"username": "me", "password": "mine"}}},
+        {"environment": {"registry_auth": {"serveraddress": "registry.corp", "identitytoken": "t"}}},
+        {"environment": {"registry_auth": {"username": "me", "password": "mine"}}},
+    ),
     "hyperparameters": (
         {"hyperparameters": {"a": {"type": "int", "minval": 1}, "n": {"x": 1}}},
         {"hyperparameters": {"a": {"type": "int", "maxval": 2}, "n": {"y": 2}}},

@@ -179,7 +179,7 @@ def test_what_is_no_length_is_refused(written: str) -> None:
         ),
         ("name: adaptive_simple, max_trials: 3", {"mode": "standard", "divisor": 4.0, "max_rungs": 5}),
         ("name: adaptive, budget: {epochs: 9}", {"mode": "standard", "max_rungs": 5, "bracket_rungs": []}),
-        ("name: sync_halving, num_rungs: 2, budget: 9", {"divisor": 4.0, "budget": {"batches": 9}}),
+        ("name: sync_halving, num_rungs: 2, budget: {epochs: 9}", {"divisor": 4.0, "budget": {"epochs": 9}}),
         (
             "name: pbt, population_size: 2, num_rounds: 2, length_per_round: 5",
             {
@@ -371,7 +371,10 @@ def test_a_wrong_hyperparameter_is_refused_by_its_path(written: str, problem: st
             "resources.devices[0]: must be an absolute path, not the text 'a'",
         ),
         ("resources: {devices: ['/a:/b:rr']}", "resources.devices[0]: is no mode of a device"),
-        ("resources: {slots: 2}", "resources.slots: is no field of resources"),
+        (
+            "resources: {slots: 2}",
+            "resources.slots: is no field of resources; write slots_per_trial: the GPUs of one trial",
+        ),
         (
             "profiling: {begin_on_batch: 5, end_after_batch: 4}",
             "profiling.end_after_batch: must be at least begin_on_batch",

@@ -319,6 +319,37 @@ def test_a_failing_start_up_hook_ends_the_run_with_its_own_message(
     assert output(info) == b""
 
 
+def test_the_hosts_hook_runs_before_that_of_the_context(make_run: Callable[..., RunInfo]) -> None:
+    hook = "shopt -s extglob\nexport ORDER=host\nset +e\nset -- lost\ncd /\nfalse\n"
+    info = make_run(entrypoint='echo "$ORDER $# $PWD"', startup_hook=hook)
+    (Path(info.context_dir) / "startup-hook.sh").write_text("ORDER=$ORDER,own\n")
+    assert supervise(info) == 0
+    assert output(info) == b"host,own 0 /\n"
+
+
+@pytest.mark.parametrize("own", [None, "echo not reached\n"])
+def test_a_failing_hook_of_the_host_is_named_as_such(
+    make_run: Callable[..., RunInfo], own: str | None
+) -> None:
+    info = make_run(entrypoint="echo not reached", startup_hook="ls /no/such/place\n")
+    if own is not None:
+        (Path(info.context_dir) / "startup-hook.sh").write_text(own)
+    assert supervise(info) != 0
+    ended = records(info)[-2]
+    assert isinstance(ended, Ended)
+    assert ended.message.partition(" ended with ")[0] == "startup_hook of the host's config"
+    assert output(info) == b""
+
+
+def test_a_failing_hook_of_the_context_is_not_taken_for_the_hosts(make_run: Callable[..., RunInfo]) -> None:
+    info = make_run(entrypoint="echo not reached", startup_hook="true\n")
+    (Path(info.context_dir) / "startup-hook.sh").write_text("false\n")
+    assert supervise(info) == 1
+    ended = records(info)[-2]
+    assert isinstance(ended, Ended)
+    assert ended.message.partition(" ended with ")[0] == "startup-hook.sh"
+
+
 def test_without_a_readable_run_file_it_says_so(make_run: Callable[..., RunInfo]) -> None:
     info = make_run()
     (Path(info.run_dir) / "run.json").write_text('{"experiment_id": 1')

@@ -68,6 +68,12 @@ def test_the_container_of_a_run_on_the_cpu() -> None:
     )
 
 
+def test_what_the_host_gives_all_containers_reaches_them() -> None:
+    header = replace(HEADER, network="host", startup_hook="date\n")
+    info, spec = plan_run(config_from_mapping(BASE), REQUEST, replace(PLACE, header=header))
+    assert (info.startup_hook, spec.network) == ("date\n", "host")
+
+
 def test_what_a_run_is_told() -> None:
     info = plan()[0]
     assert replace(info, config={}) == RunInfo(

@@ -7,7 +7,6 @@ from random import Random
 import pytest
 
 from detbuild.decisions import Began, Close, Create, Stop, Train, TrialEnd, TrialEnded, Validated
-from detbuild.errors import ConfigError
 from determined._run_info import Length
 from tests.unit.search.searches import by_trial, equal_results, run, rungs, search_of, shapes
 
@@ -244,11 +243,3 @@ def test_ten_thousand_trials_on_a_thousand_slots(stop_once: bool) -> None:
         # Promotion: all that are among the best in the end. Both: some that were for a while.
         assert above >= (0.15 * below if stop_once else below // 4)
         assert above < 0.4 * below
-
-
-@pytest.mark.parametrize(
-    "settings", [{}, {"max_time": 5}, {"time_metric": "batches"}, {"max_length": 5, "max_time": 5}]
-)
-def test_without_a_length_the_config_is_refused(settings: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="needs max_length, or max_time and time_metric"):
-        search_of("async_halving", num_rungs=2, max_trials=3, **settings)

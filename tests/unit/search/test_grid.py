@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from detbuild.errors import ConfigError
+from detbuild.config.hyperparameters import leaves
 from detbuild.search.grid import Grid, axis
-from detbuild.search.leaves import leaves
-from tests.unit.search.searches import config_of, equal_results, run, search_of, shapes
+from tests.unit.search.searches import config_of, equal_results, run, shapes
 
 
 def ranged(kind: str, low: float, high: float, count: int | None, **more: object) -> dict[str, object]:
@@ -65,12 +64,6 @@ def test_nested_hyperparameters_are_axes_and_empty_maps_stay() -> None:
     assert grid[0] == {"a": 1, "optimizer": {"lr": 1, "more": {"beta": 1}, "none": {}}, "z": 1}
     assert grid[2] == {"a": 1, "optimizer": {"lr": 1, "more": {"beta": 2}, "none": {}}, "z": 1}
     assert grid[8] == {"a": 2, "optimizer": {"lr": 1, "more": {"beta": 1}, "none": {}}, "z": 1}
-
-
-def test_a_range_without_count_is_named() -> None:
-    space = {"optimizer": {"lr": ranged("double", 0, 1, None)}}
-    with pytest.raises(ConfigError, match=r"hyperparameters\.optimizer\.lr: .* needs count"):
-        search_of("grid", hyperparameters=space)
 
 
 def test_each_point_is_trained_once_even_one_that_is_invalid() -> None:

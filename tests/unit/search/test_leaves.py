@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from detbuild.search.leaves import assembled, leaves, value_at
+from detbuild.config.hyperparameters import leaves
+from detbuild.search.leaves import assembled, value_at
 from tests.unit.search.searches import config_of
 
 SPACE = {"b": 1, "a": {"z": 2, "y": {"x": 3}, "none": {}}}

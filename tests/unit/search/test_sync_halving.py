@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 
 from detbuild.decisions import Began, Create, Train, TrialEnd, TrialEnded, Validated
-from detbuild.errors import ConfigError
 from detbuild.search.sync_halving import Stage, planned, planned_simply
 from determined._run_info import Length
 from tests.unit.search.searches import equal_results, run, search_of, shapes
@@ -51,16 +50,6 @@ def test_a_failed_trial_is_the_worst_and_is_not_replaced(reason: TrialEnd) -> No
 
 def test_all_trials_failing_ends_the_search() -> None:
     assert shapes(run(lambda *_: TrialEnd.ERRORED, "sync_halving", **SHA)) == {(): 11}
-
-
-def test_budget_and_length_are_in_one_unit() -> None:
-    with pytest.raises(ConfigError, match=r"searcher\.budget: is in epochs and max_length in batches"):
-        search_of("sync_halving", **{**SHA, "budget": {"epochs": 3}})
-
-
-def test_a_length_is_needed() -> None:
-    with pytest.raises(ConfigError, match="sync_halving needs max_length"):
-        search_of("sync_halving", num_rungs=2, budget={"batches": 3})
 
 
 def test_a_waiting_trial_that_is_killed_does_its_worst_above() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detbuild.cli.views import view
+from detbuild.config.host import host_config
 from detbuild.config.parse import config_from_mapping, load_config
 from detbuild.config.templates import template_layers
 from detbuild.errors import ConfigError
@@ -32,12 +33,15 @@ def create(
             "model_dir is required", mend='give the directory of your code, for example model_dir="."'
         )
     host, home, engine = this_host(os.environ), _host.home(), _host.connect()
-    parsed, text = _parsed(config, template_layers(home.path, () if template is None else (template,)))
+    own = host_config(home.path)
+    below = (*template_layers(home.path, () if template is None else (template,)), *own.layers)
+    parsed, text = _parsed(config, below)
     order = Order(
         config=parsed,
         text=text,
         context_dir=Path(model_dir),
         includes=tuple(Path(path) for path in includes),
+        host_config=own,
     )
     with view(os.environ) as emit:
         return submit(prepare(order, host, home, emit, engine=engine), host, home, emit, engine=engine)

@@ -1,0 +1,37 @@
+"""From the arguments of `create`, `build` and `render` to what is ordered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from detbuild.experiment import Order
+
+
+def order_of(
+    home: Path, config: Path, overrides: Sequence[str], templates: Sequence[str], *, local: bool = False
+) -> Order:
+    """Read a config and all that lies below it; the directory is the current one until it is replaced.
+
+    Args:
+        home: `$DETBUILD_HOME`.
+        config: The file.
+        overrides: Values of `--config`.
+        templates: Values of `--template`.
+        local: Without a container, the host's defaults for containers are none.
+
+    Raises:
+        ConfigError: Any of these is wrong.
+    """
+    from detbuild.config.host import NO_HOST_CONFIG, host_config
+    from detbuild.config.parse import load_config
+    from detbuild.config.templates import template_layers
+    from detbuild.experiment import Order
+
+    host = NO_HOST_CONFIG if local else host_config(home)
+    below = (*template_layers(home, templates), *host.layers)
+    loaded = load_config(config, overrides, below)
+    return Order(config=loaded, text=config.read_text(encoding="utf-8"), context_dir=Path(), host_config=host)

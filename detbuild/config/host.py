@@ -1,0 +1,243 @@
+"""The host's own `config.yaml`: defaults for every experiment of a home, and what of the host they may use.
+
+Its fields are those of Determined's `master.yaml`, so that such a file can be used as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Final
+
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, ValidationError
+
+from detbuild.config.cluster import Pbs, Slurm
+from detbuild.config.document import Node, Position, read_value
+from detbuild.config.environment import Capability, Images, RegistryAuth, Variables, for_each_kind
+from detbuild.config.explain import explain
+from detbuild.config.fields import Many, Positive, matching
+from detbuild.config.layers import Layer, errors_of, mapping_layer, read_text
+from detbuild.config.logs import LogPolicy
+from detbuild.config.mounts import BindMount, distinct
+from detbuild.config.parts import Origin
+from detbuild.config.resources import Bytes, ConfigDevice
+from detbuild.config.section import Section
+from detbuild.config.storage import Storage
+from detbuild.events import Warned
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from detbuild.config.problems import Problem
+
+HOST_CONFIG: Final = "config.yaml"
+_LONGEST_HOOK: Final = 100_000  # characters; Linux takes no longer argument than 128 KiB
+
+
+def _gpu_name(value: object) -> object:
+    return str(value) if type(value) is int else value
+
+
+Network = Annotated[str, matching(r"[A-Za-z0-9][\w.-]*", "`bridge`, `host` or a network of Docker's")]
+GpuName = Annotated[str, matching(r"\S+", "a GPU's number, UUID or CDI name"), BeforeValidator(_gpu_name)]
+
+
+class TaskContainerDefaults(Section):
+    """Defaults for containers; below the fields of one host those that only a cluster can act on."""
+
+    image: Annotated[Images, BeforeValidator(for_each_kind)] | None = None
+    environment_variables: Annotated[Variables, BeforeValidator(for_each_kind)] | None = None
+    registry_auth: RegistryAuth | None = None
+    force_pull_image: bool | None = None
+    add_capabilities: Many[Capability] = ()
+    drop_capabilities: Many[Capability] = ()
+    bind_mounts: Annotated[Many[BindMount], AfterValidator(distinct)] = ()
+    devices: Many[ConfigDevice] = ()
+    shm_size_bytes: Bytes | None = None
+    log_policies: Many[LogPolicy] = ()
+    preemption_timeout: Positive | None = None
+    slurm: Slurm | None = None
+    pbs: Pbs | None = None
+    startup_hook: Annotated[str, Field(max_length=_LONGEST_HOOK)] = ""
+    network_mode: Network = "bridge"
+    cpu_pod_spec: JsonValue = None
+    gpu_pod_spec: JsonValue = None
+    checkpoint_gc_pod_spec: JsonValue = None
+    kubernetes: JsonValue = None
+    dtrain_network_interface: JsonValue = None
+    nccl_port_range: JsonValue = None
+    gloo_port_range: JsonValue = None
+    work_dir: JsonValue = None
+
+
+class HostFile(Section):
+    """What acts here; `_OF_A_MASTER` are accepted beside it."""
+
+    task_container_defaults: TaskContainerDefaults = TaskContainerDefaults.model_construct()
+    checkpoint_storage: JsonValue = None  # a default that an experiment's config completes: see `_Stored`
+    cpu_trials: Positive | None = None
+    gpus: Many[GpuName] | None = None
+
+
+class _Stored(Section):
+    checkpoint_storage: Storage
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostConfig:
+    """`layers` lie below the templates of every config; the rest is the host's alone."""
+
+    layers: tuple[Layer, ...] = ()
+    startup_hook: str = ""  # a script that runs in the container before a trial's entrypoint
+    network: str = "bridge"
+    cpu_trials: int | None = None  # trials without GPUs at once
+    gpus: tuple[str, ...] | None = None  # those that may be used; None for all
+    without_effect: tuple[str, ...] = ()  # fields that the file has and one host cannot act on
+
+    def warnings(self) -> tuple[Warned, ...]:
+        """At most one."""
+        if not self.without_effect:
+            return ()
+        names = ", ".join(self.without_effect)
+        message = f"without meaning on one host, and ignored in {HOST_CONFIG} of the home: {names}"
+        return (Warned(message, "remove them, or keep them for a cluster"),)
+
+
+NO_HOST_CONFIG: Final = HostConfig()
+# Where a default of the file stands in an experiment's config.
+PLACES: Final = {
+    "image": ("environment", "image"),
+    "environment_variables": ("environment", "environment_variables"),
+    "registry_auth": ("environment", "registry_auth"),
+    "force_pull_image": ("environment", "force_pull_image"),
+    "add_capabilities": ("environment", "add_capabilities"),
+    "drop_capabilities": ("environment", "drop_capabilities"),
+    "bind_mounts": ("bind_mounts",),
+    "devices": ("resources", "devices"),
+    "shm_size_bytes": ("resources", "shm_size"),
+    "log_policies": ("log_policies",),
+    "preemption_timeout": ("preemption_timeout",),
+    "slurm": ("slurm",),
+    "pbs": ("pbs",),
+}
+_OF_ONE_HOST: Final = frozenset({*PLACES, "startup_hook", "network_mode"} - {"slurm", "pbs"})
+_OF_A_MASTER: Final = frozenset(
+    {
+        "additional_resource_managers",
+        "cache",
+        "cluster_name",
+        "config_file",
+        "db",
+        "enable_cors",
+        "feature_switches",
+        "integrations",
+        "internal",
+        "launch_error",
+        "log",
+        "logging",
+        "notebook_timeout",
+        "observability",
+        "oidc",
+        "port",
+        "provisioner",
+        "reserved_ports",
+        "resource_manager",
+        "resource_pools",
+        "retention_policy",
+        "root",
+        "saml",
+        "scheduler",
+        "scim",
+        "security",
+        "telemetry",
+        "tensorboard_timeout",
+        "ui_customization",
+        "webhooks",
+    }
+)
+
+
+def host_config(home: Path) -> HostConfig:
+    """Read `config.yaml` of a home; one that is not there says nothing.
+
+    Args:
+        home: `$DETBUILD_HOME`.
+
+    Raises:
+        ConfigError: it cannot be read, is no YAML, or has a field or a value that means nothing.
+    """
+    path = home / HOST_CONFIG
+    if not path.exists():
+        return NO_HOST_CONFIG
+    document = read_value(read_text(path, "host's config"), str(path))
+    if document is None or document.value is None:
+        return NO_HOST_CONFIG
+    layer = mapping_layer(document.plain(), str(path), document=document)
+    file = _checked(layer)
+    defaults = file.task_container_defaults
+    return HostConfig(
+        layers=_layers(layer, document),
+        startup_hook=defaults.startup_hook,
+        network=defaults.network_mode,
+        cpu_trials=file.cpu_trials,
+        gpus=file.gpus,
+        without_effect=_without_effect(layer),
+    )
+
+
+def _checked(layer: Layer) -> HostFile:
+    own = {key: value for key, value in layer.raw.items() if key not in _OF_A_MASTER}
+    found = list(layer.problems)
+    if "checkpoint_storage" in own:
+        try:
+            _Stored.model_validate({"checkpoint_storage": own["checkpoint_storage"]})
+        except ValidationError as error:
+            found += [problem for problem in explain(error, own, _Stored) if not problem.later]
+    try:
+        file = HostFile.model_validate(own)
+    except ValidationError as error:
+        raise _errors(layer, [*found, *explain(error, own, HostFile)]) from None
+    if found:
+        raise _errors(layer, found)
+    return file
+
+
+def _errors(layer: Layer, found: list[Problem]) -> Exception:
+    return errors_of([layer], ((Origin(0, problem.path), problem) for problem in found))
+
+
+def _without_effect(layer: Layer) -> tuple[str, ...]:
+    defaults = layer.raw.get("task_container_defaults")
+    below = defaults if isinstance(defaults, dict) else {}
+    return (
+        *sorted(layer.raw.keys() & _OF_A_MASTER),
+        *(f"task_container_defaults.{name}" for name in below if name not in _OF_ONE_HOST),
+    )
+
+
+def _layers(layer: Layer, document: Node) -> tuple[Layer, ...]:
+    """The defaults of the file in the words of an experiment's config, each value still at its place."""
+    root = Node(document.position, {})
+    for path, pair in _defaults(document):
+        _put(root, path, pair)
+    raw = mapping_layer(root.plain(), layer.source, document=root)
+    return (replace(raw, checked=True, name="host's config.yaml"),) if raw.raw else ()
+
+
+_Pair = tuple[Position, Node]
+
+
+def _defaults(document: Node) -> list[tuple[tuple[str, ...], _Pair]]:
+    top = document.value if isinstance(document.value, dict) else {}
+    found = [(("checkpoint_storage",), top["checkpoint_storage"])] if "checkpoint_storage" in top else []
+    _, defaults = top.get("task_container_defaults", (document.position, document))
+    below = defaults.value if isinstance(defaults.value, dict) and defaults is not document else {}
+    return [*found, *((path, below[name]) for name, path in PLACES.items() if name in below)]
+
+
+def _put(node: Node, path: tuple[str, ...], pair: _Pair) -> None:
+    assert isinstance(node.value, dict)
+    if len(path) == 1:
+        node.value[path[0]] = pair
+        return
+    _, child = node.value.setdefault(path[0], (pair[0], Node(pair[0], {})))
+    _put(child, path[1:], pair)
