@@ -74,6 +74,14 @@ class ExperimentCreated:
 
 
 @dataclass(frozen=True, slots=True)
+class ExperimentContinued:
+    """It was at rest, and goes on."""
+
+    experiment_id: int
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
 class TrialQueued:
     trial_id: int
     why: str
@@ -127,6 +135,7 @@ Event = (
     | ContextSent
     | ImageReady
     | ExperimentCreated
+    | ExperimentContinued
     | TrialQueued
     | RunStarted
     | RunRecord

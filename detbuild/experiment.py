@@ -250,8 +250,8 @@ def run_local(order: Order, host: Host, home: Home, emit: Emit) -> ExperimentSta
     """Train on this host, in the foreground; folders, events and checkpoints are those of a container."""
     from detbuild.controller import local
 
-    with _local_experiment(order, host, home, emit) as (folder, config, held):
-        return local.run_local(folder, config, _of_this_python(host.environ), emit, lease_descriptor=held)
+    with _local_experiment(order, host, home, emit) as (folder, held):
+        return local.run_local(folder, host.environ, emit, lease_descriptor=held)
 
 
 def run_here(
@@ -260,20 +260,14 @@ def run_here(
     """The same in this very process: `train` is told what any run is told, and returns its exit code."""
     from detbuild.controller import local
 
-    with _local_experiment(order, host, home, emit) as (folder, config, _):
-        return local.run_here(folder, config, train, emit)
-
-
-def _of_this_python(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment in which `python3` is this one, also where its virtual environment is not activated."""
-    directory = str(Path(sys.executable).parent)
-    return {**environ, "PATH": os.pathsep.join(filter(None, (directory, environ.get("PATH", os.defpath))))}
+    with _local_experiment(order, host, home, emit) as (folder, _):
+        return local.run_here(folder, train, emit)
 
 
 @contextmanager
 def _local_experiment(
     order: Order, host: Host, home: Home, emit: Emit
-) -> Iterator[tuple[ExperimentFolder, ExperimentConfig, int]]:
+) -> Iterator[tuple[ExperimentFolder, int]]:
     """Make one and hold its lease; the number is the descriptor that does."""
     if order.includes:
         raise ConfigError(
@@ -289,7 +283,7 @@ def _local_experiment(
         header = replace(_header(order, config, host, number=folder.id), local=True)
         folder.write(header, _files(order, config))
         emit(ExperimentCreated(folder.id, str(folder.path)))
-        yield folder, config, descriptor
+        yield folder, descriptor
 
 
 def _complete(order: Order, emit: Emit) -> ExperimentConfig:

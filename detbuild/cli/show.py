@@ -13,6 +13,7 @@ from detbuild.events import (
     ContextPacked,
     ContextSent,
     Event,
+    ExperimentContinued,
     ExperimentCreated,
     ExperimentEnded,
     ImagePulling,
@@ -70,6 +71,8 @@ def lines_of(event: Event) -> tuple[str, ...]:  # noqa: C901, PLR0911, PLR0912  
             )
         case ExperimentCreated(experiment_id):
             return (f"Created experiment {experiment_id}",)
+        case ExperimentContinued(experiment_id):
+            return (f"experiment {experiment_id} goes on",)
         case TrialQueued(trial_id, why):
             return (f"trial {trial_id} waits: {visible(why)}",)
         case RunStarted():

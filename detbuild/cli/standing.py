@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detbuild.cli.text import number, visible
-from detbuild.events import ExperimentCreated, RunEnded, RunRecord, RunStarted, TrialQueued
+from detbuild.events import (
+    ExperimentContinued,
+    ExperimentCreated,
+    RunEnded,
+    RunRecord,
+    RunStarted,
+    TrialQueued,
+)
 from detbuild.store.progress import Goal
 from determined._records import Measured, Progress, Training, Validation
 
@@ -49,7 +56,7 @@ class Search:
 
     def note(self, event: Event) -> None:
         match event:
-            case ExperimentCreated(folder=folder):
+            case ExperimentCreated(folder=folder) | ExperimentContinued(folder=folder):
                 self.goal, self.planned = read_plan(Path(folder))
             case TrialQueued(trial_id, why):
                 self._trial(trial_id).why = why
