@@ -120,6 +120,20 @@ class RunEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class TrialEnded:
+    """After its last run, if it had one; between two runs a trial may wait for its search."""
+
+    trial_id: int
+    state: str  # COMPLETED, CANCELED or ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAdvanced:
+    progress: float  # 0..1
+    share: float  # what a trial adds to it when it ends; 0 where trials differ in that
+
+
+@dataclass(frozen=True, slots=True)
 class ExperimentEnded:
     experiment_id: int
     state: str  # COMPLETED, CANCELED or ERROR
@@ -141,6 +155,8 @@ Event = (
     | RunRecord
     | RunOutput
     | RunEnded
+    | TrialEnded
+    | SearchAdvanced
     | ExperimentEnded
 )
 Emit = Callable[[Event], None]

@@ -11,13 +11,16 @@ from rich.text import Text
 from detbuild.cli.text import number, visible
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import RenderableType
 
     from detbuild.cli.standing import Search, Standing
 
-_STYLES = {"running": "cyan", "done": "green", "failed": "red", "waiting": "yellow"}
+_STYLES = {"running": "cyan", "done": "green", "failed": "red", "waiting": "yellow", "stopped": "magenta"}
 _OTHER_LINES = 4  # heading, summary, a line of what is left out, the prompt
 _NARROW = 70  # columns
+_ALWAYS = 3  # columns that a narrow terminal has too, besides what a trial waits for
 
 
 def search_table(search: Search, *, width: int, height: int) -> RenderableType:
@@ -25,31 +28,38 @@ def search_table(search: Search, *, width: int, height: int) -> RenderableType:
     room = max(0, height - _OTHER_LINES)
     trials = search.ordered()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    narrow = width < _NARROW
-    metric = visible(search.goal.metric or "metric")
-    names = ["trial", "state", f"best {metric}"] + (
-        [] if narrow else ["latest", "batch", "", "GPU", "rate", "left"]
-    )
-    for name in names:
-        table.add_column(Text(name, style="bold"), no_wrap=True, overflow="crop")
-    for number_, trial in trials[:room]:
-        table.add_row(*_cells(search, number_, trial)[: len(names)])
-    left_out = len(trials) - min(room, len(trials))
+    rows = [_cells(search, number_, trial) for number_, trial in trials[:room]]
+    shown = _shown(rows, narrow=width < _NARROW)
+    names = ("trial", "state", f"best {visible(search.goal.metric or 'metric')}", *_MORE)
+    for index in shown:
+        table.add_column(Text(names[index], style="bold"), no_wrap=True, overflow="crop")
+    for row in rows:
+        table.add_row(*(row[index] for index in shown))
+    left_out = len(trials) - len(rows)
     lines = (
         [Text(f"and {left_out} more", style="dim", no_wrap=True, overflow="crop")]
         if left_out and room
         else []
     )
     summary = Text(search.summary(), style="bold", no_wrap=True, overflow="crop")
-    return Group(*([table] if room and trials else []), *lines, summary)
+    return Group(*([table] if rows else []), *lines, summary)
+
+
+_MORE = ("latest", "batch", "", "GPU", "rate", "left", "waits")
+
+
+def _shown(rows: Sequence[Sequence[Text]], *, narrow: bool) -> list[int]:
+    """The columns with something in them; the first ones always."""
+    last = _ALWAYS + len(_MORE) - 1
+    filled = [index for index in range(_ALWAYS, last + 1) if any(row[index].plain for row in rows)]
+    return [*range(_ALWAYS), *(index for index in filled if index == last or not narrow)]
 
 
 def _cells(search: Search, number_: int, trial: Standing) -> list[Text]:
-    state = f"{trial.state}: {visible(trial.why)[:40]}" if trial.why else trial.state
     percent = "" if trial.fraction is None else f"{100 * trial.fraction:.0f} %"
     return [
         Text(str(number_)),
-        Text(state, style=_STYLES.get(trial.state, "")),
+        Text(trial.state, style=_STYLES.get(trial.state, "")),
         Text("" if trial.best is None else number(trial.best)),
         Text("" if trial.latest is None else number(trial.latest)),
         Text(str(trial.steps)),
@@ -57,4 +67,5 @@ def _cells(search: Search, number_: int, trial: Standing) -> list[Text]:
         Text(visible(trial.gpus)),
         Text(trial.rate),
         Text(search.time_left(trial)),
+        Text(visible(trial.why.removeprefix("waits ")), style="dim"),
     ]

@@ -22,6 +22,8 @@ from detbuild.events import (
     RunOutput,
     RunRecord,
     RunStarted,
+    SearchAdvanced,
+    TrialEnded,
     TrialQueued,
     Warned,
 )
@@ -83,6 +85,8 @@ def lines_of(event: Event) -> tuple[str, ...]:  # noqa: C901, PLR0911, PLR0912  
             return (f"[trial {trial_id}] {line_of_output(text)}",)
         case RunEnded():
             return _run_ended(event)
+        case TrialEnded() | SearchAdvanced():
+            return ()  # the end of its last run, and the table of a search, say it to people
         case ExperimentEnded(experiment_id, state, why):
             return (f"experiment {experiment_id} {state}" + (f": {visible(why)}" if why else ""),)
         case _:

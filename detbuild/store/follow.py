@@ -12,6 +12,8 @@ from detbuild.events import (
     RunOutput,
     RunRecord,
     RunStarted,
+    SearchAdvanced,
+    TrialEnded,
     TrialQueued,
 )
 from detbuild.store import journal
@@ -78,6 +80,10 @@ class ExperimentTail:
                 emit(RunStarted(trial_id, run, container, gpu_ids))
             case journal.RunFinished():
                 self._end_run(fact, emit)
+            case journal.TrialFinished(trial_id=trial_id, state=state):
+                emit(TrialEnded(trial_id, state))
+            case journal.Searched(progress=progress, share=share):
+                emit(SearchAdvanced(progress, share))
             case journal.Heeded(verb="continue"):
                 self.over = False
             case journal.ExperimentFinished(state=state, why=why):

@@ -66,6 +66,7 @@ class Ledger:
         self.paused = False  # and nothing of it is left to look after
         self.began = False  # the search was asked
         self.finishing = False  # the search wants no more
+        self.progress = self.share = 0.0  # as of `journal.Searched`
         self.length: Length | None = None  # how long a `continue` had all trials train, if it did
         self.heeded = 0  # the newest request that was taken up
         self.entries = 0
@@ -125,7 +126,14 @@ class Ledger:
         else:
             state, why = self._state(), self.failure or self._why()
         return ExperimentState(
-            header=self.header, state=state, why=why, ended=self.ended_at, stop=self.stop, trials=trials
+            header=self.header,
+            state=state,
+            why=why,
+            ended=self.ended_at,
+            stop=self.stop,
+            trials=trials,
+            decided=self.progress,
+            share=self.share,
         )
 
     def _state(self) -> str:
@@ -190,6 +198,7 @@ class Ledger:
 
     def _searched(self, fact: journal.Searched) -> None:
         event = from_json(fact.event)
+        self.progress, self.share = fact.progress, fact.share
         if isinstance(event, Began):
             self.began = True
         elif isinstance(event, Validated):

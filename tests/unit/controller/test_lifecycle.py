@@ -237,6 +237,28 @@ def test_a_length_that_was_changed_once_stays_changed(tmp_path: Path) -> None:
     assert [tried.reports(trial_id) for trial_id in state.trials] == [expected(10)] * 3
 
 
+def test_the_progress_counts_trials_that_are_yet_to_come(tmp_path: Path) -> None:
+    tried = rig(tmp_path, changes=searching({**RANDOM, "max_trials": 4, "max_concurrent_trials": 1}))
+    assert tried.state().progress == 0
+    while len(tried.state().trials) < 2:
+        look(tried, 1)
+    assert tried.state().progress == 0.25
+    assert tried.run().progress == 1
+    continue_(tried.home, 1, ("searcher.max_length.batches=10",))
+    while not tried.state().trials[1].runs[1:]:
+        look(tried, 1)
+    assert tried.state().progress == 0
+
+
+def test_a_search_in_legs_counts_itself(tmp_path: Path) -> None:
+    tried = rig(tmp_path, changes=searching({**ASHA, "max_trials": 4, "max_concurrent_trials": 1}))
+    found = set()
+    while not tried.state().over:
+        look(tried, 1)
+        found.add(round(tried.state().progress, 2))
+    assert found >= {0, 0.21, 0.42, 1}
+
+
 def test_a_search_that_decided_by_its_lengths_keeps_them(tmp_path: Path) -> None:
     tried = rig(tmp_path, changes=searching(ASHA))
     tried.run()
