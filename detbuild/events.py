@@ -125,6 +125,7 @@ class TrialEnded:
 
     trial_id: int
     state: str  # COMPLETED, CANCELED or ERROR
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

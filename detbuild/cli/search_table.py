@@ -20,39 +20,45 @@ if TYPE_CHECKING:
 _STYLES = {"running": "cyan", "done": "green", "failed": "red", "waiting": "yellow", "stopped": "magenta"}
 _OTHER_LINES = 4  # heading, summary, a line of what is left out, the prompt
 _NARROW = 70  # columns
-_ALWAYS = 3  # columns that a narrow terminal has too, besides what a trial waits for
+_WIDE = 100
+_GAP = 2  # blanks between two columns
+_ALWAYS = 3  # columns that a narrow terminal has too
+_MORE = ("latest", "batch", "", "GPU", "rate", "left")
+_REASON = 12  # columns that what a trial waits for needs at least
 
 
 def search_table(search: Search, *, width: int, height: int) -> RenderableType:
     """Draw it within a terminal of that many columns and lines, however few."""
     room = max(0, height - _OTHER_LINES)
-    trials = search.ordered()
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    rows = [_cells(search, number_, trial) for number_, trial in trials[:room]]
-    shown = _shown(rows, narrow=width < _NARROW)
-    names = ("trial", "state", f"best {visible(search.goal.metric or 'metric')}", *_MORE)
-    for index in shown:
-        table.add_column(Text(names[index], style="bold"), no_wrap=True, overflow="crop")
-    for row in rows:
-        table.add_row(*(row[index] for index in shown))
-    left_out = len(trials) - len(rows)
-    lines = (
-        [Text(f"and {left_out} more", style="dim", no_wrap=True, overflow="crop")]
-        if left_out and room
-        else []
-    )
+    trials = search.ordered()[:room]
+    narrow = width < _NARROW
+    best = "best" if width < _WIDE else f"best {visible(search.goal.metric or 'metric')}"
+    names = ("trial", "state", best, *_MORE)
+    rows = [_cells(search, number_, trial) for number_, trial in trials]
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    for index in _shown(rows, narrow=narrow):
+        cells = [Text(names[index], style="bold"), *(row[index] for row in rows)]
+        table.add_column(cells[0], no_wrap=True, overflow="crop", min_width=max(map(len, cells)))
+    reasons = [Text(visible(trial.why.removeprefix("waits ")), style="dim") for _, trial in trials]
+    left = width - sum((column.min_width or 0) + _GAP for column in table.columns)
+    told = any(reason.plain for reason in reasons) and left >= _REASON
+    if told:
+        table.add_column(Text("waits", style="bold"), no_wrap=True, overflow="ellipsis", max_width=left)
+    for row, reason in zip(rows, reasons, strict=True):
+        table.add_row(*(row[i] for i in _shown(rows, narrow=narrow)), *([reason] if told else []))
+    return Group(*([table] if rows else []), *_below(search, len(search.trials) - len(rows), room))
+
+
+def _below(search: Search, left_out: int, room: int) -> list[Text]:
+    more = Text(f"and {left_out} more", style="dim", no_wrap=True, overflow="crop")
     summary = Text(search.summary(), style="bold", no_wrap=True, overflow="crop")
-    return Group(*([table] if rows else []), *lines, summary)
-
-
-_MORE = ("latest", "batch", "", "GPU", "rate", "left", "waits")
+    return [more, summary] if left_out and room else [summary]
 
 
 def _shown(rows: Sequence[Sequence[Text]], *, narrow: bool) -> list[int]:
-    """The columns with something in them; the first ones always."""
-    last = _ALWAYS + len(_MORE) - 1
-    filled = [index for index in range(_ALWAYS, last + 1) if any(row[index].plain for row in rows)]
-    return [*range(_ALWAYS), *(index for index in filled if index == last or not narrow)]
+    """The columns with something in them; the first ones always, and on a narrow terminal alone."""
+    more = () if narrow else range(_ALWAYS, _ALWAYS + len(_MORE))
+    return [*range(_ALWAYS), *(index for index in more if any(row[index].plain for row in rows))]
 
 
 def _cells(search: Search, number_: int, trial: Standing) -> list[Text]:
@@ -67,5 +73,4 @@ def _cells(search: Search, number_: int, trial: Standing) -> list[Text]:
         Text(visible(trial.gpus)),
         Text(trial.rate),
         Text(search.time_left(trial)),
-        Text(visible(trial.why.removeprefix("waits ")), style="dim"),
     ]

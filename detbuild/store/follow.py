@@ -80,8 +80,8 @@ class ExperimentTail:
                 emit(RunStarted(trial_id, run, container, gpu_ids))
             case journal.RunFinished():
                 self._end_run(fact, emit)
-            case journal.TrialFinished(trial_id=trial_id, state=state):
-                emit(TrialEnded(trial_id, state))
+            case journal.TrialFinished(trial_id=trial_id, state=state, why=why):
+                emit(TrialEnded(trial_id, state, why))
             case journal.Searched(progress=progress, share=share):
                 emit(SearchAdvanced(progress, share))
             case journal.Heeded(verb="continue"):

@@ -75,7 +75,8 @@ def test_the_number_of_trials_of_a_grid_comes_with_their_share():
     [
         ((), 120, "trial state best loss latest batch"),
         (("0",), 120, "trial state best loss latest batch GPU"),
-        (("0",), 60, "trial state best loss"),
+        (("0",), 90, "trial state best latest batch GPU"),
+        (("0",), 60, "trial state best"),
     ],
 )
 def test_columns_with_nothing_in_them_are_left_out(gpus, width, columns):
@@ -97,9 +98,20 @@ def test_what_a_trial_waits_for_does_not_move_the_other_columns():
     assert after[2].endswith("  for a GPU: 2 of 2 are taken")
 
 
-def shown(search):
-    console = Console(file=io.StringIO(), width=120)
-    console.print(search_table(search, width=120, height=20))
+@pytest.mark.parametrize("width", [35, 80, 120])
+def test_a_narrow_terminal_cuts_the_reason_and_nothing_else(width):
+    search = searched(2)
+    before = shown(search, width)
+    search.note(RunEnded(2, 0, 0, "", retry=False))
+    search.note(TrialQueued(2, "waits for a GPU: " + 40 * "very "))
+    after = shown(search, width)
+    assert after[0].removesuffix("  waits") == before[0]
+    assert after[2].startswith("2      waiting  0.5")
+
+
+def shown(search, width=120):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(search_table(search, width=width, height=20))
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
