@@ -74,6 +74,14 @@ class ExperimentCreated:
 
 
 @dataclass(frozen=True, slots=True)
+class ExperimentContinued:
+    """It was at rest, and goes on."""
+
+    experiment_id: int
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
 class TrialQueued:
     trial_id: int
     why: str
@@ -112,6 +120,21 @@ class RunEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class TrialEnded:
+    """After its last run, if it had one; between two runs a trial may wait for its search."""
+
+    trial_id: int
+    state: str  # COMPLETED, CANCELED or ERROR
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAdvanced:
+    progress: float  # 0..1
+    share: float  # what a trial adds to it when it ends; 0 where trials differ in that
+
+
+@dataclass(frozen=True, slots=True)
 class ExperimentEnded:
     experiment_id: int
     state: str  # COMPLETED, CANCELED or ERROR
@@ -127,11 +150,14 @@ Event = (
     | ContextSent
     | ImageReady
     | ExperimentCreated
+    | ExperimentContinued
     | TrialQueued
     | RunStarted
     | RunRecord
     | RunOutput
     | RunEnded
+    | TrialEnded
+    | SearchAdvanced
     | ExperimentEnded
 )
 Emit = Callable[[Event], None]

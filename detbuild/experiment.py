@@ -252,8 +252,8 @@ def run_local(order: Order, host: Host, home: Home, emit: Emit) -> ExperimentSta
     """Train on this host, in the foreground; folders, events and checkpoints are those of a container."""
     from detbuild.controller import local
 
-    with _local_experiment(order, host, home, emit) as (folder, config, held):
-        return local.run_local(folder, config, host.environ, emit, lease_descriptor=held)
+    with _local_experiment(order, host, home, emit) as (folder, held):
+        return local.run_local(folder, host.environ, emit, lease_descriptor=held)
 
 
 def run_here(
@@ -262,14 +262,14 @@ def run_here(
     """The same in this very process: `train` is told what any run is told, and returns its exit code."""
     from detbuild.controller import local
 
-    with _local_experiment(order, host, home, emit) as (folder, config, _):
-        return local.run_here(folder, config, train, emit)
+    with _local_experiment(order, host, home, emit) as (folder, _):
+        return local.run_here(folder, train, emit)
 
 
 @contextmanager
 def _local_experiment(
     order: Order, host: Host, home: Home, emit: Emit
-) -> Iterator[tuple[ExperimentFolder, ExperimentConfig, int]]:
+) -> Iterator[tuple[ExperimentFolder, int]]:
     """Make one and hold its lease; the number is the descriptor that does."""
     if order.includes:
         raise ConfigError(
@@ -285,7 +285,7 @@ def _local_experiment(
         header = replace(_header(order, config, host, number=folder.id), local=True)
         folder.write(header, _files(order, config))
         emit(ExperimentCreated(folder.id, str(folder.path)))
-        yield folder, config, descriptor
+        yield folder, descriptor
 
 
 def _complete(order: Order, emit: Emit) -> ExperimentConfig:

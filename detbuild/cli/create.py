@@ -13,6 +13,7 @@ from detbuild.cli.arguments import (
     overrides_option,
     template_option,
 )
+from detbuild.cli.following import INTERRUPTED, ended, left
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from detbuild.store.home import Home
     from detbuild.store.state import ExperimentState
 
-INTERRUPTED = 130
 # Options of Determined's command that have no meaning here, and what to do instead.
 _ELSEWHERE = {
     "--git": "nothing is recorded of git; the experiment's folder and its image hold what was submitted",
@@ -159,13 +159,7 @@ class Creation:
         if not self.created:
             click.echo("\ninterrupted: no experiment was created", err=True)
             return INTERRUPTED
-        lines = (
-            f"\nleft experiment {self.created}; it goes on",
-            f"  attach: detbuild logs {self.created} -f",
-            f"  cancel: detbuild cancel {self.created}",
-        )
-        click.echo("\n".join(lines), err=True)
-        return INTERRUPTED
+        return left(self.created)
 
     def _leave(self) -> int:
         if self.paused and not self.quiet:
@@ -176,10 +170,5 @@ class Creation:
 
     def _end(self, home: Home, state: ExperimentState) -> int:
         from detbuild.cli.ending import exit_code_of
-        from detbuild.cli.pages import ending_page, next_commands
 
-        if not self.quiet:
-            folder = home.experiment(self.created)
-            click.echo(ending_page(state, folder))
-            click.echo(next_commands(folder), err=True)
-        return exit_code_of(state)
+        return exit_code_of(state) if self.quiet else ended(home, state)

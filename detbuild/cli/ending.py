@@ -9,7 +9,12 @@ from detbuild.errors import CanceledError, ExperimentError
 if TYPE_CHECKING:
     from detbuild.store.state import ExperimentState
 
-_CODES = {"COMPLETED": 0, "CANCELED": CanceledError.exit_code, "ERROR": ExperimentError.exit_code}
+_CODES = {
+    "PAUSED": 0,  # what rests has not failed
+    "COMPLETED": 0,
+    "CANCELED": CanceledError.exit_code,
+    "ERROR": ExperimentError.exit_code,
+}
 
 
 def exit_code_of(state: ExperimentState) -> int:

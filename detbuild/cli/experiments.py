@@ -40,8 +40,9 @@ def list_(
 ) -> None:
     """List experiments, newest first.
 
-    With --json: a list of {"id", "name", "state", "why", "metric", "best", "steps_completed", "trial_count",
-    "checkpoint_count", "created", "ended", "local", "test_mode", "labels", "archived", "folder"}.
+    With --json: a list of {"id", "name", "state", "why", "metric", "best", "steps_completed", "progress",
+    "trial_count", "checkpoint_count", "created", "ended", "local", "test_mode", "labels", "archived",
+    "folder"}.
     """
     from itertools import islice
 
@@ -63,6 +64,7 @@ def list_(
             "ID": "id",
             "NAME": "name",
             "STATE": "state",
+            "DONE": _done,
             "TRIALS": "trial_count",
             "BATCHES": "steps_completed",
             "BEST": _best,
@@ -142,6 +144,10 @@ def _best(row: Row) -> str:
     from detbuild.cli.text import number
 
     return f"{row['metric']}={number(row['best'])}" if row["best"] is not None else ""
+
+
+def _done(row: Row) -> str:
+    return f"{100 * float(str(row['progress'])):.0f} %"
 
 
 def _created(row: Row) -> str:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
 from detbuild.cli.arguments import experiment_argument, overrides_option
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.home import Home
 
 
 @click.command(cls=Command)
@@ -23,6 +33,8 @@ def pause(session: Session, /, *, experiment_id: int) -> None:
     state = request(Home.open(session.home), experiment_id, "pause")
     if state.over:
         click.echo(f"experiment {experiment_id} had ended before: {state.state}", err=True)
+    elif state.state == "PAUSED":
+        click.echo(f"experiment {experiment_id} is paused; detbuild activate {experiment_id}", err=True)
     else:
         click.echo(f"asked experiment {experiment_id} to pause; detbuild activate {experiment_id}", err=True)
 
@@ -30,12 +42,16 @@ def pause(session: Session, /, *, experiment_id: int) -> None:
 @click.command(cls=Command)
 @experiment_argument
 @pass_session
-def activate(session: Session, /, *, experiment_id: int) -> None:
-    """Let a paused experiment go on."""
+def activate(session: Session, /, *, experiment_id: int) -> int:
+    """Let a paused experiment go on; one that is local goes on here, to its end."""
     from detbuild.controller.attend import request
+    from detbuild.controller.onward import ask_to_activate
     from detbuild.store.home import Home
 
-    state = request(Home.open(session.home), experiment_id, "activate")
+    home = Home.open(session.home)
+    if _local_and_at_rest(home, experiment_id, ("PAUSED",)):
+        return _here(session, home, experiment_id, ask_to_activate)
+    state = request(home, experiment_id, "activate")
     if state.over:
         click.echo(
             f"experiment {experiment_id} has ended: {state.state}; detbuild continue {experiment_id}",
@@ -43,20 +59,61 @@ def activate(session: Session, /, *, experiment_id: int) -> None:
         )
     else:
         click.echo(f"experiment {experiment_id} goes on; detbuild logs {experiment_id} -f", err=True)
+    return 0
 
 
 @click.command("continue", cls=Command)
 @experiment_argument
 @overrides_option
+@click.option(
+    "--config-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Changes to its config: a YAML file, a whole config or a part. --config wins over it.",
+)
+@click.option("-f", "--follow", is_flag=True, help="Show what happens until the experiment has ended.")
 @pass_session
-def continue_(session: Session, /, *, experiment_id: int, overrides: tuple[str, ...]) -> None:
-    """Go on with an experiment that has ended or is paused.
+def continue_(
+    session: Session,
+    /,
+    *,
+    experiment_id: int,
+    overrides: tuple[str, ...],
+    config_file: Path | None,
+    follow: bool,
+) -> int:
+    """Go on with an experiment that has ended or is paused; one that is local goes on here, to its end.
 
-    Trials that were not completed run again from their newest checkpoints. With a longer
-    `--config searcher.max_length...` the trial of a single search trains on.
+    Trials that were not completed run again from their newest checkpoints. With another
+    `--config searcher.max_length...` all trials of a single, random or grid search train to that.
     """
-    from detbuild.controller.onward import continue_ as go_on
+    from detbuild.cli.following import followed
+    from detbuild.controller import attend, onward
     from detbuild.store.home import Home
 
-    go_on(Home.open(session.home), experiment_id, overrides)
+    home = Home.open(session.home)
+    if _local_and_at_rest(home, experiment_id, ("PAUSED", "COMPLETED", "CANCELED", "ERROR")):
+        ask = partial(onward.ask_to_go_on, overrides=overrides, file=config_file)
+        return _here(session, home, experiment_id, ask)
+    number = onward.continue_(home, experiment_id, overrides, config_file)
+    if follow:
+        act = partial(attend.follow, home, experiment_id, since=number)
+        return followed(session, home, experiment_id, act)
     click.echo(f"experiment {experiment_id} goes on; detbuild logs {experiment_id} -f", err=True)
+    return 0
+
+
+def _local_and_at_rest(home: Home, experiment_id: int, states: tuple[str, ...]) -> bool:
+    from detbuild.store.state import fold
+
+    folder = home.experiment(experiment_id)
+    header = folder.header()
+    return header.local and fold(header, folder.journal()).state in states
+
+
+def _here(session: Session, home: Home, experiment_id: int, ask: Callable[[ExperimentFolder], int]) -> int:
+    from detbuild.cli.following import followed
+    from detbuild.controller.onward import go_on_here
+
+    folder = home.experiment(experiment_id)
+    return followed(session, home, experiment_id, partial(go_on_here, folder, ask, session.environ))

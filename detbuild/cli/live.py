@@ -26,6 +26,8 @@ from detbuild.events import (
     RunOutput,
     RunRecord,
     RunStarted,
+    SearchAdvanced,
+    TrialEnded,
     TrialQueued,
 )
 
@@ -64,7 +66,7 @@ class Live:
     def emit(self, event: Event) -> None:
         self.search.note(event)
         match event:
-            case TrialQueued() | RunStarted() | RunRecord() | RunOutput() if self.searching:
+            case TrialQueued() | RunStarted() | RunRecord() | RunOutput() | TrialEnded() if self.searching:
                 self._redraw()
             case RunEnded() if self.searching:
                 self._search_ended_run(event)
@@ -72,6 +74,8 @@ class Live:
                 self._stop()
                 self.console.print(self._table())
                 self.plain.emit(event)
+            case SearchAdvanced() | TrialEnded():
+                pass  # the table shows them, or nothing
             case ImagePulling():
                 self.pulling = lines_of(event)[0]
                 self._redraw()

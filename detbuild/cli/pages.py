@@ -89,8 +89,10 @@ def ending_page(state: ExperimentState, folder: ExperimentFolder) -> str:
     return "\n".join(lines)
 
 
-def next_commands(folder: ExperimentFolder) -> str:
+def next_commands(state: ExperimentState, folder: ExperimentFolder) -> str:
     newest = _newest(folder)
+    if not state.over:
+        return f"next:\n  detbuild activate {folder.id}"
     lines = [f"detbuild describe {folder.id}", f"detbuild logs {folder.id}"]
     if newest:
         lines.append(f"detbuild checkpoint download {newest.checkpoint.uuid} -o DIR")

@@ -25,7 +25,7 @@ def search_lines(state: ExperimentState) -> Iterator[str]:
     goal = Goal(state.header.metric, state.header.smaller_is_better)
     counts = Counter(trial.state for trial in trials)
     yield f"trials     {', '.join(f'{count} {name}' for name, count in counts.most_common())}"
-    yield f"progress   {bar(_progress(trials))}"
+    yield f"progress   {bar(state.progress)}"
     improved = sparkline(best_so_far(trials, goal))
     if improved:
         yield f"best yet   {improved}"
@@ -65,11 +65,6 @@ def metric_chart(trial: TrialState, goal: Goal) -> Iterator[str]:
 
 def _value(trial: TrialState, goal: Goal) -> float | None:
     return goal.value(trial.progress.best) if trial.progress.best else None
-
-
-def _progress(trials: Sequence[TrialState]) -> float:
-    shares = [1.0 if trial.ended else trial.progress.fraction or 0.0 for trial in trials]
-    return sum(shares) / len(shares) if shares else 0.0
 
 
 def _waiting(trials: Sequence[TrialState]) -> Iterator[str]:

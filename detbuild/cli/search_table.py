@@ -11,45 +11,61 @@ from rich.text import Text
 from detbuild.cli.text import number, visible
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import RenderableType
 
     from detbuild.cli.standing import Search, Standing
 
-_STYLES = {"running": "cyan", "done": "green", "failed": "red", "waiting": "yellow"}
+_STYLES = {"running": "cyan", "done": "green", "failed": "red", "waiting": "yellow", "stopped": "magenta"}
 _OTHER_LINES = 4  # heading, summary, a line of what is left out, the prompt
 _NARROW = 70  # columns
+_WIDE = 100
+_GAP = 2  # blanks between two columns
+_ALWAYS = 3  # columns that a narrow terminal has too
+_MORE = ("latest", "batch", "", "GPU", "rate", "left")
+_REASON = 12  # columns that what a trial waits for needs at least
 
 
 def search_table(search: Search, *, width: int, height: int) -> RenderableType:
     """Draw it within a terminal of that many columns and lines, however few."""
     room = max(0, height - _OTHER_LINES)
-    trials = search.ordered()
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    trials = search.ordered()[:room]
     narrow = width < _NARROW
-    metric = visible(search.goal.metric or "metric")
-    names = ["trial", "state", f"best {metric}"] + (
-        [] if narrow else ["latest", "batch", "", "GPU", "rate", "left"]
-    )
-    for name in names:
-        table.add_column(Text(name, style="bold"), no_wrap=True, overflow="crop")
-    for number_, trial in trials[:room]:
-        table.add_row(*_cells(search, number_, trial)[: len(names)])
-    left_out = len(trials) - min(room, len(trials))
-    lines = (
-        [Text(f"and {left_out} more", style="dim", no_wrap=True, overflow="crop")]
-        if left_out and room
-        else []
-    )
+    best = "best" if width < _WIDE else f"best {visible(search.goal.metric or 'metric')}"
+    names = ("trial", "state", best, *_MORE)
+    rows = [_cells(search, number_, trial) for number_, trial in trials]
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    for index in _shown(rows, narrow=narrow):
+        cells = [Text(names[index], style="bold"), *(row[index] for row in rows)]
+        table.add_column(cells[0], no_wrap=True, overflow="crop", min_width=max(map(len, cells)))
+    reasons = [Text(visible(trial.why.removeprefix("waits ")), style="dim") for _, trial in trials]
+    left = width - sum((column.min_width or 0) + _GAP for column in table.columns)
+    told = any(reason.plain for reason in reasons) and left >= _REASON
+    if told:
+        table.add_column(Text("waits", style="bold"), no_wrap=True, overflow="ellipsis", max_width=left)
+    for row, reason in zip(rows, reasons, strict=True):
+        table.add_row(*(row[i] for i in _shown(rows, narrow=narrow)), *([reason] if told else []))
+    return Group(*([table] if rows else []), *_below(search, len(search.trials) - len(rows), room))
+
+
+def _below(search: Search, left_out: int, room: int) -> list[Text]:
+    more = Text(f"and {left_out} more", style="dim", no_wrap=True, overflow="crop")
     summary = Text(search.summary(), style="bold", no_wrap=True, overflow="crop")
-    return Group(*([table] if room and trials else []), *lines, summary)
+    return [more, summary] if left_out and room else [summary]
+
+
+def _shown(rows: Sequence[Sequence[Text]], *, narrow: bool) -> list[int]:
+    """The columns with something in them; the first ones always, and on a narrow terminal alone."""
+    more = () if narrow else range(_ALWAYS, _ALWAYS + len(_MORE))
+    return [*range(_ALWAYS), *(index for index in more if any(row[index].plain for row in rows))]
 
 
 def _cells(search: Search, number_: int, trial: Standing) -> list[Text]:
-    state = f"{trial.state}: {visible(trial.why)[:40]}" if trial.why else trial.state
     percent = "" if trial.fraction is None else f"{100 * trial.fraction:.0f} %"
     return [
         Text(str(number_)),
-        Text(state, style=_STYLES.get(trial.state, "")),
+        Text(trial.state, style=_STYLES.get(trial.state, "")),
         Text("" if trial.best is None else number(trial.best)),
         Text("" if trial.latest is None else number(trial.latest)),
         Text(str(trial.steps)),

@@ -13,6 +13,7 @@ from detbuild.events import (
     ContextPacked,
     ContextSent,
     Event,
+    ExperimentContinued,
     ExperimentCreated,
     ExperimentEnded,
     ImagePulling,
@@ -21,6 +22,8 @@ from detbuild.events import (
     RunOutput,
     RunRecord,
     RunStarted,
+    SearchAdvanced,
+    TrialEnded,
     TrialQueued,
     Warned,
 )
@@ -70,8 +73,10 @@ def lines_of(event: Event) -> tuple[str, ...]:  # noqa: C901, PLR0911, PLR0912  
             )
         case ExperimentCreated(experiment_id):
             return (f"Created experiment {experiment_id}",)
+        case ExperimentContinued(experiment_id):
+            return (f"experiment {experiment_id} goes on",)
         case TrialQueued(trial_id, why):
-            return (f"trial {trial_id} waits: {visible(why)}",)
+            return (f"trial {trial_id} waits: {visible(why.removeprefix('waits '))}",)
         case RunStarted():
             return (_started(event),)
         case RunRecord(trial_id, _, record):
@@ -80,6 +85,10 @@ def lines_of(event: Event) -> tuple[str, ...]:  # noqa: C901, PLR0911, PLR0912  
             return (f"[trial {trial_id}] {line_of_output(text)}",)
         case RunEnded():
             return _run_ended(event)
+        case TrialEnded(trial_id, state, why):
+            return () if why or state != "COMPLETED" else (f"trial {trial_id} ended",)  # else its run says it
+        case SearchAdvanced():
+            return ()
         case ExperimentEnded(experiment_id, state, why):
             return (f"experiment {experiment_id} {state}" + (f": {visible(why)}" if why else ""),)
         case _:
@@ -158,6 +167,8 @@ def _started(event: RunStarted) -> str:
 def _run_ended(event: RunEnded) -> tuple[str, ...]:
     code = f"exit code {event.exit_code}" if event.exit_code else ""
     first, *rest = event.why.splitlines() or [code]
+    if not first and not event.retry:
+        return ()  # a leg is done; the end of the trial is told too
     how = f": {visible(first)}" if first else ""
     again = "; it will be run again" if event.retry else ""
     return (f"trial {event.trial_id} ended{how}{again}", *(f"    {visible(line)}" for line in rest))

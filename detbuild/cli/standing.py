@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detbuild.cli.text import number, visible
-from detbuild.events import ExperimentCreated, RunEnded, RunRecord, RunStarted, TrialQueued
+from detbuild.events import (
+    ExperimentContinued,
+    ExperimentCreated,
+    RunEnded,
+    RunRecord,
+    RunStarted,
+    SearchAdvanced,
+    TrialEnded,
+    TrialQueued,
+)
 from detbuild.store.progress import Goal
 from determined._records import Measured, Progress, Training, Validation
 
@@ -19,6 +28,8 @@ if TYPE_CHECKING:
     from determined._records import Record
 
 _ORDER = {"running": 0, "waiting": 1}
+_ENDS = {"COMPLETED": "done", "CANCELED": "stopped", "ERROR": "failed"}
+_RESTS = "for the search"
 _MINUTE, _HOUR = 60, 3600
 
 
@@ -40,16 +51,21 @@ class Standing:
 
 @dataclass
 class Search:
-    """What is known of all trials; `goal` and `planned` come from its folder once it is there."""
+    """What is known of all trials; `goal` and `planned` come from its folder once it is there.
+
+    `decided` and `share` are as of `SearchAdvanced`.
+    """
 
     clock: Callable[[], float] = time.monotonic
     goal: Goal = field(default_factory=Goal)
     planned: int = 1
+    decided: float = 0.0
+    share: float = 0.0
     trials: dict[int, Standing] = field(default_factory=dict)
 
     def note(self, event: Event) -> None:
         match event:
-            case ExperimentCreated(folder=folder):
+            case ExperimentCreated(folder=folder) | ExperimentContinued(folder=folder):
                 self.goal, self.planned = read_plan(Path(folder))
             case TrialQueued(trial_id, why):
                 self._trial(trial_id).why = why
@@ -59,8 +75,15 @@ class Search:
                 trial.since, trial.begun_at = self.clock(), trial.fraction or 0.0
             case RunRecord(trial_id, _, record):
                 self._record(self._trial(trial_id), record)
-            case RunEnded():
-                self._trial(event.trial_id).state = _end(event)
+            case RunEnded(trial_id, _, _, why, retry):
+                trial = self._trial(trial_id)
+                trial.state, trial.why = "waiting", why.partition("\n")[0] if retry else _RESTS
+            case TrialEnded(trial_id, state):
+                trial = self._trial(trial_id)
+                trial.state, trial.why = _ENDS[state], ""
+            case SearchAdvanced(progress, share):
+                self.decided, self.share = progress, share
+                self.planned = round(1 / share) if share else self.planned
             case _:
                 pass
 
@@ -104,18 +127,26 @@ class Search:
         return min(found, key=lambda one: (sign * one[1], one[0]), default=None)
 
     def summary(self) -> str:
-        """`3 of 16 done, 2 running, 1 failed; best trial 2: validation_loss=0.1`."""
+        """`3 of 16 done, 2 running, 1 failed; 25 %; best trial 2: validation_loss=0.1`."""
         states = [trial.state for trial in self.trials.values()]
         done = sum(state not in _ORDER for state in states)
         parts = [f"{done} of {max(self.planned, len(states))} done"]
         parts += [
-            f"{states.count(name)} {name}" for name in ("running", "waiting", "failed") if name in states
+            f"{states.count(name)} {name}"
+            for name in ("running", "waiting", "failed", "stopped")
+            if name in states
         ]
+        text = f"{', '.join(parts)}; {100 * self.progress:.0f} %"
         best = self.best()
-        text = ", ".join(parts)
         return (
             f"{text}; best trial {best[0]}: {visible(self.goal.metric)}={number(best[1])}" if best else text
         )
+
+    @property
+    def progress(self) -> float:
+        """How much of the search is done, 0..1."""
+        going = [trial.fraction or 0.0 for trial in self.trials.values() if trial.state in _ORDER]
+        return min(1.0, self.decided + self.share * sum(going))
 
     def time_left(self, trial: Standing) -> str:
         """By how long the last stretch took; nothing while that says too little."""
@@ -150,12 +181,6 @@ def for_people(seconds: float) -> str:
     if seconds < _HOUR:
         return f"{seconds / _MINUTE:.0f} min"
     return f"{seconds // _HOUR:.0f} h {seconds % _HOUR / _MINUTE:.0f} min"
-
-
-def _end(event: RunEnded) -> str:
-    if event.retry:
-        return "waiting"
-    return "failed" if event.exit_code else "done"
 
 
 def _rate(records: object, batches: object) -> str:

@@ -93,6 +93,26 @@ def config_from_mapping(
     return _traced((layer, *below), defaults or {}).config
 
 
+def changed_config(
+    config: Mapping[str, object],
+    *,
+    source: str,
+    overrides: Sequence[str] = (),
+    file: Path | None = None,
+    defaults: Mapping[str, object] | None = None,
+) -> ExperimentConfig:
+    """Lay changes over a complete config: those of a file, which need not be complete, and over it overrides.
+
+    Raises:
+        ConfigError: the file cannot be read.
+        ConfigErrors: every problem of the changes, and of what they make of the config.
+    """
+    below = mapping_layer(config, source)
+    above = text_layer(read_text(file, "config"), str(file)) if file else None
+    layers = (_overridden(above, overrides), below) if above else (_overridden(below, overrides),)
+    return _traced(layers, defaults or {}).config
+
+
 def _overridden(layer: Layer, overrides: Sequence[str]) -> Layer:
     given = tuple(map(parse_override, overrides))
     raw, problems = plain(apply(dict(layer.raw), given))

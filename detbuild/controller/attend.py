@@ -27,12 +27,18 @@ _ABSENT = 3.0  # seconds without a controller after which a new one is started
 _STARTS = 3  # how often that is tried before it is taken for a defect
 
 
-def follow(home: Home, experiment_id: int, emit: Emit) -> ExperimentState:
+def follow(home: Home, experiment_id: int, emit: Emit, *, since: int = 0) -> ExperimentState:
     """Emit what happens and what happened so far, until the experiment is over.
 
     The experiment does not notice: the follower may be interrupted at any time.
+
+    Args:
+        home: Of the experiment.
+        experiment_id: Of the experiment.
+        emit: Told of it all.
+        since: The number of a request; what was before it is passed over.
     """
-    tail = ExperimentTail(home.experiment(experiment_id))
+    tail = ExperimentTail(home.experiment(experiment_id), since=since)
     for _ in _looks(tail.folder, emit):
         tail.emit(emit)
         if tail.over:
@@ -75,12 +81,21 @@ def request(home: Home, experiment_id: int, verb: Verb, trial_id: int | None = N
             f"experiment {experiment_id} has no trial {trial_id}",
             mend=f"see `detbuild describe {experiment_id}`",
         )
-    if state.header.local and verb == "pause":
-        raise ConfigError("a local run cannot be paused", mend="cancel it; it keeps its checkpoints")
     if not _idle(book, verb, trial_id):
+        if state.header.local and verb == "activate":
+            raise goes_on_in_the_foreground(state)
         folder.request(verb, trial_id=trial_id)
         resume_one(folder)
     return state
+
+
+def goes_on_in_the_foreground(state: ExperimentState) -> ConfigError:
+    """Of a local experiment, which nobody can take up in the background."""
+    id_, verb = state.header.id, "activate" if state.stop == "pause" else "continue"
+    return ConfigError(
+        f"experiment {id_} is {state.state} and local: it goes on in the shell that says so",
+        mend=f"`detbuild {verb} {id_}` there, once it is at rest",
+    )
 
 
 def _idle(book: Book, verb: Verb, trial_id: int | None) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from detbuild.store import journal
 from detbuild.store.submitted import config_of
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from detbuild.controller.book import Book
     from detbuild.store.requests import Request
+
+
+LENGTHENED: Final = frozenset({"single", "random", "grid"})  # searches that decide nothing by results
 
 
 def heed(book: Book) -> None:
@@ -43,11 +46,11 @@ def _heed(book: Book, request: Request) -> None:
 
 
 def _new_length(book: Book) -> Mapping[str, object] | None:
-    """How long the trial of a search of one is to train now, if that is another length than before.
+    """How long all trials are to train now, if that is another length than before.
 
-    The other searches keep the lengths that they decided on.
+    Only a search that does not look at results can do with it: the others keep the lengths they decided on.
     """
-    searcher, trial = config_of(book.folder).searcher, book.state.trials.get(1)
-    if trial is None or searcher.name != "single" or searcher.max_length in {None, trial.length}:
+    searcher, trial = config_of(book.folder).searcher, next(iter(book.state.trials.values()), None)
+    if trial is None or searcher.name not in LENGTHENED or searcher.max_length in {None, trial.length}:
         return None
     return asdict(searcher.max_length)

@@ -20,13 +20,13 @@ from detbuild.launch.plan import variables
 from detbuild.store.files import file_errors
 from detbuild.store.follow import ExperimentTail
 from detbuild.store.state import ExperimentState, load
+from detbuild.store.submitted import config_of
 from determined._run_info import RUN_DIR_VARIABLE
 from determined.exec import ENTRY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from detbuild.config.experiment import ExperimentConfig
     from detbuild.events import Emit
     from detbuild.store.folder import ExperimentFolder
     from determined._run_info import RunInfo
@@ -36,26 +36,25 @@ _POLL = 0.05  # seconds
 
 def run_local(
     folder: ExperimentFolder,
-    config: ExperimentConfig,
     environ: Mapping[str, str],
     emit: Emit,
     *,
     lease_descriptor: int,
+    since: int = 0,
 ) -> ExperimentState:
-    """Train to the end in processes of this host. Ctrl-C asks to checkpoint and leave, twice kills.
+    """Train to the end or a pause, in processes of this host; Ctrl-C cancels, twice kills.
 
     Args:
         folder: Of the experiment; the caller holds its lease.
-        config: As submitted.
         environ: For the processes.
         emit: Told of all that happens.
         lease_descriptor: Holds the lease; the processes inherit it.
+        since: The number of the request that it goes on by; what was before is not told again.
     """
-    events = ExperimentTail(folder)
-    search = LocalSearch(folder, config)
+    events = ExperimentTail(folder, since=since)
+    search, config = LocalSearch(folder), config_of(folder)
     while (info := search.next_run()) is not None:
-        own = {**_of_this_python(environ), **variables(config)}
-        process = _start(folder, info, own, lease_descriptor)
+        process = _start(folder, info, _of_this_python({**environ, **variables(config)}), lease_descriptor)
         search.created(info)
         _watch(search, info, process, lambda: events.emit(emit))
         code = process.returncode
@@ -64,14 +63,19 @@ def run_local(
     return load(folder)
 
 
-def run_here(
-    folder: ExperimentFolder, config: ExperimentConfig, train: Callable[[RunInfo], int], emit: Emit
-) -> ExperimentState:
+def _of_this_python(environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which `python3` is this one, also where its virtual environment is not activated."""
+    directory = str(Path(sys.executable).parent)
+    return {**environ, "PATH": os.pathsep.join(filter(None, (directory, environ.get("PATH", os.defpath))))}
+
+
+def run_here(folder: ExperimentFolder, train: Callable[[RunInfo], int], emit: Emit) -> ExperimentState:
     """Train in this very process: `train` is told what any run is told, and returns the run's exit code.
 
-    Events are emitted from a thread of their own while it trains. The caller holds the experiment's lease.
+    Events are emitted from a thread of their own while it trains, which also has the training end by SIGTERM
+    when somebody asks for that. The caller holds the experiment's lease.
     """
-    search = LocalSearch(folder, config)
+    search = LocalSearch(folder)
     with _telling(folder, emit):
         while (info := search.next_run()) is not None:
             search.created(info)
@@ -82,11 +86,12 @@ def run_here(
 @contextmanager
 def _telling(folder: ExperimentFolder, emit: Emit) -> Iterator[None]:
     """Emit the events of an experiment while the block runs, and those that are left after it."""
-    events, over = ExperimentTail(folder), threading.Event()
+    events, over, ear = ExperimentTail(folder), threading.Event(), _Ear(folder)
 
     def tell() -> None:
         while not over.wait(_POLL):
             events.emit(emit)
+            ear.listen()
 
     teller = threading.Thread(target=tell, daemon=True)
     teller.start()
@@ -98,10 +103,22 @@ def _telling(folder: ExperimentFolder, emit: Emit) -> Iterator[None]:
         events.emit(emit)
 
 
-def _of_this_python(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment in which `python3` is this one, also where its virtual environment is not activated."""
-    directory = str(Path(sys.executable).parent)
-    return {**environ, "PATH": os.pathsep.join(filter(None, (directory, environ.get("PATH", os.defpath))))}
+class _Ear:
+    """Passes on what is asked of a run in this process: by SIGTERM, once there is who takes it.
+
+    The journal is the training thread's own, so this one only looks who asks; that one heeds it.
+    """
+
+    def __init__(self, folder: ExperimentFolder) -> None:
+        self._inbox = folder.inbox()
+        self._not_ours = signal.getsignal(signal.SIGTERM)
+        self._asked = False
+
+    def listen(self) -> None:
+        self._asked |= any(request.verb in {"kill", "cancel", "pause"} for request in self._inbox.after(0))
+        if self._asked and signal.getsignal(signal.SIGTERM) != self._not_ours:
+            self._asked = False
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _start(

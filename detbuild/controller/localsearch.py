@@ -21,10 +21,9 @@ from detbuild.store import journal
 from detbuild.store.output import tail
 from detbuild.store.runs import read_run
 from detbuild.store.states import stronger
-from detbuild.store.submitted import config_of
+from detbuild.store.submitted import config_of, search_config_of
 
 if TYPE_CHECKING:
-    from detbuild.config.experiment import ExperimentConfig
     from detbuild.store.folder import ExperimentFolder
     from detbuild.store.runs import RunRecords
     from detbuild.store.states import TrialState
@@ -36,19 +35,23 @@ _LEFT = "its process ended before the search did"
 class LocalSearch:
     """Gives one run after the other. No run is tried again: the person is there to see why it failed."""
 
-    def __init__(self, folder: ExperimentFolder, config: ExperimentConfig) -> None:
+    def __init__(self, folder: ExperimentFolder) -> None:
+        take_up(Book(folder=folder))
         self.book = Book(folder=folder)
-        self._config = config
-        method = search_method(config, Path(self.book.state.header.context_dir))
+        self._config = config = config_of(folder)
+        method = search_method(search_config_of(folder), Path(self.book.state.header.context_dir))
         self._search = Search(self.book, method, config)
         self._policies = policies_of(config)
         self._ears: Ears | None = None
 
     def next_run(self) -> RunInfo | None:
-        """What the next run is told; None when the experiment is over."""
+        """What the next run is told; None when the experiment is over, or paused."""
         state = self.book.state
-        while not state.over:
+        while not state.at_rest:
             heed(self.book)
+            if state.stop == "pause":
+                self.book.record(journal.Paused())
+                return None
             self._search.step()
             trial_id = next(iter(state.ready), None)
             trial = state.trials[trial_id] if trial_id is not None else None
@@ -68,7 +71,7 @@ class LocalSearch:
         self._ears = Ears(self.book, self._search, self._policies, trial_id=info.trial_id, run=info.run)
 
     def listen(self, info: RunInfo) -> str:
-        """Take in what the run tells; return what it is asked to end for: kill, cancel, search or ""."""
+        """Take in what the run tells; return what it is asked to end for, one of `STOPS`."""
         heed(self.book)
         if self._ears is not None:
             self._ears.listen()
@@ -112,11 +115,16 @@ def settle(folder: ExperimentFolder) -> None:
     """Write down how a local experiment ended whose process is gone; the caller holds its lease."""
     book = Book(folder=folder)
     take_up(book)
+    if book.state.at_rest:
+        return
     for trial_id in tuple(book.state.running):
         trial = book.state.trials[trial_id]
         if trial.open_run is not None:
             records = read_run(folder.run(trial.id, trial.open_run.run), over=True)
             book.record(_finished(book, trial, trial.open_run.run, None, records))
+    if book.state.stop == "pause":
+        book.record(journal.Paused())
+        return
     for trial in tuple(book.state.trials.values()):
         if not trial.ended:
             stop = stronger(book.state.stop, trial.stop)
@@ -149,4 +157,5 @@ def _finished(
         tail=tail(book.folder.run(trial.id, run)),
         kind="process",
     )
-    return replace(judge(evidence, trial_id=trial.id, run=run, restarts_left=0), retry=False)
+    finished = judge(evidence, trial_id=trial.id, run=run, restarts_left=0)
+    return replace(finished, retry=finished.retry and finished.asked == "pause")

@@ -105,6 +105,8 @@ class Search:
             event=to_json(event),
             actions=tuple(map(to_json, actions)),
             steps_completed=steps_completed,
+            progress=self._method.progress,
+            share=self._method.share,
             sources=self._sources(actions),
         )
         self._write()

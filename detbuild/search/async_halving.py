@@ -50,6 +50,8 @@ class Halving:
 class _Asha:
     """What both forms share: which rung each trial is on its way to, and how many trials count."""
 
+    share = 0.0
+
     def __init__(self, trials: Trials, halving: Halving) -> None:
         self.halving = halving
         self.rungs = [Rung(units) for units in halving.lengths]

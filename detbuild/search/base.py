@@ -68,6 +68,10 @@ class Policy(Protocol):
     def progress(self) -> float:
         """How much is done, roughly; `Search` keeps it from falling."""
 
+    @property
+    def share(self) -> float:
+        """As of a `SearchMethod`."""
+
     def begin(self) -> list[Action]: ...
 
     def validated(self, trial_id: int, time: float, cost: float) -> list[Action]: ...
@@ -92,6 +96,10 @@ class Search:
     @property
     def progress(self) -> float:
         return self._progress
+
+    @property
+    def share(self) -> float:
+        return self.policy.share
 
     def decide(self, event: SearchEvent) -> Sequence[Action]:
         """What follows from the event; a trial that has ended or never was gives nothing."""

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 class CustomSearch:
     """Raise ConfigError when there is no hook, no directory to import it from, or no length to train."""
 
+    share = 0.0
+
     def __init__(self, trials: Trials, config: Custom, seed: int, context_dir: Path | None) -> None:
         if config.hook is None or context_dir is None:
             raise ConfigError(

@@ -27,6 +27,10 @@ class SearchMethod(Protocol):
     def progress(self) -> float:
         """How much of the search is done, 0..1; it never falls."""
 
+    @property
+    def share(self) -> float:
+        """What a trial adds to `progress` when it has ended; 0 where some trials count more than others."""
+
     def decide(self, event: SearchEvent) -> Sequence[Action]: ...
 
     def recall(self, event: SearchEvent, actions: Sequence[Action]) -> None:

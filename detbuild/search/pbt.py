@@ -28,6 +28,7 @@ class Pbt:
     """
 
     watches = False
+    share = 0.0
 
     def __init__(self, trials: Trials, config: PopulationBased) -> None:
         self._trials, self._config = trials, config

@@ -44,6 +44,10 @@ class OneLeg:
     def progress(self) -> float:
         return self._done / self.max_trials
 
+    @property
+    def share(self) -> float:
+        return 1 / self.max_trials
+
     def begin(self) -> list[Action]:
         return [action for _ in range(min(self.max_trials, self._concurrent)) for action in self._next()]
 

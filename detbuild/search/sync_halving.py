@@ -59,6 +59,7 @@ class SyncHalving:
     """
 
     watches = False
+    share = 0.0
 
     def __init__(self, trials: Trials, stages: Sequence[Stage], unit: str) -> None:
         self.stages = stages

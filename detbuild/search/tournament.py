@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class Tournament:
     """The brackets draw from the same generator, in the order in which they are begun."""
 
+    share = 0.0
+
     def __init__(self, brackets: Sequence[Policy]) -> None:
         self.brackets = brackets
         self.bracket_of: dict[int, int] = {}

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detbuild.events import Emit, ExperimentEnded, RunEnded, RunOutput, RunRecord, RunStarted, TrialQueued
+from detbuild.events import (
+    Emit,
+    ExperimentContinued,
+    ExperimentEnded,
+    RunEnded,
+    RunOutput,
+    RunRecord,
+    RunStarted,
+    SearchAdvanced,
+    TrialEnded,
+    TrialQueued,
+)
 from detbuild.store import journal
 from detbuild.store.output import OutputFile
 from detbuild.store.reader import RecordFile
@@ -35,20 +46,30 @@ class RunTail:
 
 
 class ExperimentTail:
-    """The journal and the runs of one experiment."""
+    """The journal and the runs of one experiment, from its start or from the request of a number on."""
 
-    def __init__(self, folder: ExperimentFolder) -> None:
+    def __init__(self, folder: ExperimentFolder, *, since: int = 0) -> None:
         self.folder = folder
         self.over = False
+        self._since = since
         self._journal = journal.JournalFile(folder.journal_file)
         self._runs: dict[tuple[int, int], RunTail] = {}
 
     def emit(self, emit: Emit) -> None:
         """Emit what happened since the last time."""
         for entry in self._journal.new():
-            self._tell(entry.fact, emit)
+            if self._since:
+                self._pass_over(entry.fact, emit)
+            else:
+                self._tell(entry.fact, emit)
         for tail in self._runs.values():
             tail.emit(emit, over=False)
+
+    def _pass_over(self, fact: journal.Fact, emit: Emit) -> None:
+        """What was before the request is no news."""
+        if isinstance(fact, journal.Heeded) and fact.number >= self._since:
+            self._since = 0
+            emit(ExperimentContinued(self.folder.id, str(self.folder.path)))
 
     def _tell(self, fact: journal.Fact, emit: Emit) -> None:
         match fact:
@@ -59,6 +80,10 @@ class ExperimentTail:
                 emit(RunStarted(trial_id, run, container, gpu_ids))
             case journal.RunFinished():
                 self._end_run(fact, emit)
+            case journal.TrialFinished(trial_id=trial_id, state=state, why=why):
+                emit(TrialEnded(trial_id, state, why))
+            case journal.Searched(progress=progress, share=share):
+                emit(SearchAdvanced(progress, share))
             case journal.Heeded(verb="continue"):
                 self.over = False
             case journal.ExperimentFinished(state=state, why=why):

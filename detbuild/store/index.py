@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from detbuild.events import Emit
     from detbuild.store.home import Home
 
-_VERSION = 2  # of what a row holds; rows of another version are forgotten
+_VERSION = 3  # of what a row holds; rows of another version are forgotten
 _PATIENCE = 0.5  # seconds for somebody who holds the index locked
 _Key = tuple[int, int]  # number and `made`: the number of a folder that was deleted is given out again
 
@@ -39,6 +39,7 @@ class Summary:
     metric: str
     best: float | None
     steps_completed: int
+    progress: float  # 0..1
     trial_count: int
     checkpoint_count: int
     created: float  # seconds since the epoch, as `ended`
@@ -60,6 +61,7 @@ def summarize(state: ExperimentState) -> Summary:
         metric=header.metric,
         best=goal.value(best) if best else None,
         steps_completed=max((p.steps_completed for p in progress), default=0),
+        progress=state.progress,
         trial_count=len(state.trials),
         checkpoint_count=sum(len(p.checkpoints) for p in progress),
         created=header.created,

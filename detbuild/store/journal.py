@@ -26,6 +26,8 @@ class Searched:
     event: Mapping[str, object]
     actions: tuple[Mapping[str, object], ...] = ()
     steps_completed: int = -1  # of the validation that it was told of
+    progress: float = 0.0  # of the search, 0..1, after that
+    share: float = 0.0  # what a trial adds to it; 0 where trials differ in that
     sources: Mapping[str, Sequence[str]] = field(
         default_factory=dict
     )  # new trial -> checkpoints of its parent

@@ -66,6 +66,8 @@ class Ledger:
         self.paused = False  # and nothing of it is left to look after
         self.began = False  # the search was asked
         self.finishing = False  # the search wants no more
+        self.progress = self.share = 0.0  # as of `journal.Searched`
+        self.length: Length | None = None  # how long a `continue` had all trials train, if it did
         self.heeded = 0  # the newest request that was taken up
         self.entries = 0
         for entry in entries:
@@ -124,7 +126,14 @@ class Ledger:
         else:
             state, why = self._state(), self.failure or self._why()
         return ExperimentState(
-            header=self.header, state=state, why=why, ended=self.ended_at, stop=self.stop, trials=trials
+            header=self.header,
+            state=state,
+            why=why,
+            ended=self.ended_at,
+            stop=self.stop,
+            trials=trials,
+            decided=self.progress,
+            share=self.share,
         )
 
     def _state(self) -> str:
@@ -168,10 +177,15 @@ class Ledger:
                 self._place(self.trials[trial_id])
 
     def _go_on(self, length: Length | None) -> None:
-        """All that was not completed is taken up again; with a length the only trial trains that long."""
+        """All that was not completed is taken up again, and with a length the rest too, to train that long.
+
+        A trial that was asked to end and has not ended yet still ends.
+        """
+        self.length = length or self.length
         self.end, self.ended_at, self.stop, self.failure, self.paused = None, None, "", "", False
         for trial in tuple(self.trials.values()):
-            if trial.stop in _FINAL or (trial.state == "COMPLETED" and length is None):
+            kept = trial.state == "COMPLETED" and length is None
+            if kept or (trial.stop in _FINAL and not trial.ended):
                 continue
             if trial.ended:
                 tally = self.tallies[trial.state]
@@ -184,6 +198,7 @@ class Ledger:
 
     def _searched(self, fact: journal.Searched) -> None:
         event = from_json(fact.event)
+        self.progress, self.share = fact.progress, fact.share
         if isinstance(event, Began):
             self.began = True
         elif isinstance(event, Validated):
@@ -242,7 +257,7 @@ class Ledger:
                     replace(
                         trial,
                         leg=trial.leg + 1,
-                        length=length,
+                        length=self.length or length,
                         milestones=milestones,
                         state="QUEUED" if woken else trial.state,
                         why="" if woken else trial.why,

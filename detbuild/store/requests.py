@@ -40,8 +40,8 @@ class Inbox:
 
     def put(
         self, verb: Verb, *, trial_id: int | None = None, config: Mapping[str, object] | None = None
-    ) -> None:
-        """Add a request; it is on disk when this returns.
+    ) -> int:
+        """Add a request and return its number; it is on disk when this returns.
 
         Raises:
             DiskFullError: There is no room for it.
@@ -51,6 +51,7 @@ class Inbox:
             number = sum(1 for _ in LineFile(self._path).new()) + 1
             body = {"n": number, "verb": verb, "trial_id": trial_id, "config": config}
             append_synced(self._path, json.dumps(body, separators=(",", ":")).encode() + b"\n")
+        return number
 
     def after(self, number: int) -> tuple[Request, ...]:
         """The requests beyond a number that were put since the last look."""

@@ -87,10 +87,22 @@ class ExperimentState:
     ended: float | None = None  # seconds since the epoch
     stop: str = ""  # what was asked for: "kill", "cancel", "pause" or ""
     trials: Mapping[int, TrialState] = field(default_factory=dict)
+    decided: float = 0.0  # how much the search has done by its own count, 0..1
+    share: float = 0.0  # what a trial adds to that when it ends; 0 where trials differ in that
 
     @property
     def over(self) -> bool:
         return self.state in ENDED
+
+    @property
+    def progress(self) -> float:
+        """How much is done, 0..1: what the search counts, with parts of trials where all count the same."""
+        if self.state == "COMPLETED":
+            return 1.0
+        going = [trial for trial in self.trials.values() if not trial.ended]
+        counted = sum(trial.released for trial in going)  # those that a `continue` took up again
+        parts = sum(trial.progress.fraction or 0.0 for trial in going)
+        return min(1.0, max(0.0, self.decided + self.share * (parts - counted)))
 
 
 def stronger(one: str, other: str) -> str:

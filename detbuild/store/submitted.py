@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from detbuild.config.parse import config_from_mapping
+from detbuild.config.parse import changed_config, config_from_mapping
 from detbuild.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from detbuild.config.experiment import ExperimentConfig
@@ -26,6 +26,23 @@ def config_of(folder: ExperimentFolder) -> ExperimentConfig:
         EngineError: The file is gone or damaged.
     """
     return _read(folder.config_file)
+
+
+def config_with(
+    config: ExperimentConfig, *, overrides: Sequence[str] = (), file: Path | None = None
+) -> ExperimentConfig:
+    """The config of a submitted experiment with the changes of a file, and over them overrides.
+
+    Raises:
+        ConfigError: They cannot be read, or what they make is no config.
+    """
+    return changed_config(
+        config.resolved(),
+        source="the experiment's config",
+        overrides=overrides,
+        file=file,
+        defaults=_ABSENT,
+    )
 
 
 def search_config_of(folder: ExperimentFolder) -> ExperimentConfig:

@@ -98,11 +98,18 @@ def script_run(wish: Wish) -> Iterator[Holder]:
         _LOG.warning("these hyperparameters cannot work: %s", error)
         _close(holder, failed(error, holder.run.stage, context_dir))
     except BaseException as error:
-        _close(holder, failed(error, holder.run.stage, context_dir))
-        explain(error)
+        if isinstance(error, SystemExit) and not error.code:  # a script may end so, and has not failed
+            _close(holder, _end_of(holder))
+        else:
+            _close(holder, failed(error, holder.run.stage, context_dir))
+            explain(error)
         raise
     else:
-        _close(holder, finished(holder.reason) if holder.reason else None)
+        _close(holder, _end_of(holder))
+
+
+def _end_of(holder: Holder) -> Outcome | None:
+    return finished(holder.reason) if holder.reason else None
 
 
 def _opened(wish: Wish) -> Holder:

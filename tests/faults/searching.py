@@ -28,7 +28,7 @@ class Told:
     """Keeps what it was told, and decides the same when it is told the same."""
 
     watches = False
-    progress = 0.0
+    progress = share = 0.0
 
     def __init__(self) -> None:
         self.events: list[SearchEvent] = []

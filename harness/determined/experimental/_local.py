@@ -69,8 +69,14 @@ def train(
         state = run_here(order, this_host(os.environ), home, tell_stages if test else tell, train=run)
     _raise_failure(outcomes[0])
     folder = home.experiment(state.header.id).path
-    LOG.info("The %s; everything is in %s", "test experiment passed" if test else "trial was trained", folder)
+    LOG.info("The %s; everything is in %s", _ending(state.state, test=test), folder)
     return None if test else state.header.id
+
+
+def _ending(state: str, *, test: bool) -> str:
+    if state != "COMPLETED":
+        return f"experiment is {state}"
+    return "test experiment passed" if test else "trial was trained"
 
 
 def instance(

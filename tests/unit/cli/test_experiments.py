@@ -21,15 +21,16 @@ def test_a_listing_shows_the_newest_first(shell):
         "ID",
         "NAME",
         "STATE",
+        "DONE",
         "TRIALS",
         "BATCHES",
         "BEST",
         "CHECKPOINTS",
         "CREATED",
     ]
-    assert [line.split()[:7] for line in lines[1:]] == [
-        ["2", "second", "RUNNING", "1", "10", "validation_loss=0.25", "1"],
-        ["1", "first", "COMPLETED", "1", "10", "validation_loss=0.25", "1"],
+    assert [line.split()[:9] for line in lines[1:]] == [
+        ["2", "second", "RUNNING", "0", "%", "1", "10", "validation_loss=0.25", "1"],
+        ["1", "first", "COMPLETED", "100", "%", "1", "10", "validation_loss=0.25", "1"],
     ]
 
 
@@ -46,6 +47,7 @@ def test_a_listing_for_programs_has_the_documented_keys(shell):
         "metric": "validation_loss",
         "best": 0.25,
         "steps_completed": 10,
+        "progress": 1.0,
         "trial_count": 1,
         "checkpoint_count": 1,
         "created": 1_700_000_000.0,

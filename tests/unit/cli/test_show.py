@@ -16,6 +16,7 @@ from detbuild.events import (
     RunOutput,
     RunRecord,
     RunStarted,
+    TrialEnded,
     TrialQueued,
     Warned,
 )
@@ -75,7 +76,9 @@ LINES = [
         RunEnded(1, 0, 1, "user error\nlast line", retry=True),
         ("trial 1 ended: user error; it will be run again", "    last line"),
     ),
-    (RunEnded(1, 0, 0, "", retry=False), ("trial 1 ended",)),
+    (RunEnded(1, 0, 0, "", retry=False), ()),
+    (TrialEnded(1, "COMPLETED"), ("trial 1 ended",)),
+    (TrialEnded(1, "ERROR", "boom"), ()),
     (ExperimentEnded(4, "ERROR", "import failed"), ("experiment 4 ERROR: import failed",)),
 ]
 RECORDS = [

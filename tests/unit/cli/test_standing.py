@@ -9,7 +9,16 @@ from detbuild.cli.live import Live
 from detbuild.cli.search_table import search_table
 from detbuild.cli.standing import Search
 from detbuild.cli.views import HEARTBEAT, Plain
-from detbuild.events import ExperimentCreated, ExperimentEnded, RunEnded, RunRecord, RunStarted, TrialQueued
+from detbuild.events import (
+    ExperimentCreated,
+    ExperimentEnded,
+    RunEnded,
+    RunRecord,
+    RunStarted,
+    SearchAdvanced,
+    TrialEnded,
+    TrialQueued,
+)
 from detbuild.store.progress import Goal
 from determined._records import Measured, Progress, Validation
 from tests.synthetic import HOSTILE, experiment
@@ -32,9 +41,78 @@ def searched(trials=3):
 
 def test_the_summary_counts_and_names_the_best():
     search = searched()
+    search.note(SearchAdvanced(0.25, 0.0))
+    for number, state in ((1, "COMPLETED"), (2, "ERROR")):
+        search.note(RunEnded(number, 0, number - 1, "", retry=False))
+        search.note(TrialEnded(number, state))
+    assert search.summary() == "2 of 16 done, 1 running, 1 failed; 25 %; best trial 3: loss=0.333333"
+
+
+def test_between_two_legs_a_trial_waits_for_the_search_and_then_for_a_slot():
+    search = searched(1)
+    trial = search.trials[1]
     search.note(RunEnded(1, 0, 0, "", retry=False))
-    search.note(RunEnded(2, 0, 1, "boom", retry=False))
-    assert search.summary() == "2 of 16 done, 1 running, 1 failed; best trial 3: loss=0.333333"
+    assert (trial.state, trial.why) == ("waiting", "for the search")
+    search.note(TrialQueued(1, "waits for a GPU"))
+    assert (trial.state, trial.why) == ("waiting", "waits for a GPU")
+    assert search.summary().startswith("0 of 16 done, 1 waiting;")
+    search.note(RunStarted(1, 1, "c", ()))
+    assert (trial.state, trial.why) == ("running", "")
+    search.note(TrialEnded(1, "CANCELED"))
+    assert (trial.state, search.summary().partition(";")[0]) == ("stopped", "1 of 16 done, 1 stopped")
+
+
+def test_the_number_of_trials_of_a_grid_comes_with_their_share():
+    search = Search(clock=Clock())
+    search.note(SearchAdvanced(0.0, 1 / 7))
+    search.note(RunStarted(1, 0, "c", ()))
+    search.note(RunRecord(1, 0, Progress(0.5)))
+    assert search.summary() == "0 of 7 done, 1 running; 7 %"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "width", "columns"),
+    [
+        ((), 120, "trial state best loss latest batch"),
+        (("0",), 120, "trial state best loss latest batch GPU"),
+        (("0",), 90, "trial state best latest batch GPU"),
+        (("0",), 60, "trial state best"),
+    ],
+)
+def test_columns_with_nothing_in_them_are_left_out(gpus, width, columns):
+    search = Search(goal=Goal("loss"))
+    search.note(RunStarted(1, 0, "c", gpus))
+    search.note(RunRecord(1, 0, Validation(10, {"loss": 1.0})))
+    console = Console(file=io.StringIO(), width=width)
+    console.print(search_table(search, width=width, height=20))
+    assert console.file.getvalue().splitlines()[0].split() == columns.split()
+
+
+def test_what_a_trial_waits_for_does_not_move_the_other_columns():
+    search = searched(2)
+    before = shown(search)
+    search.note(RunEnded(2, 0, 0, "", retry=False))
+    search.note(TrialQueued(2, "waits for a GPU: 2 of 2 are taken"))
+    after = shown(search)
+    assert after[0] == f"{before[0]}  waits"
+    assert after[2].endswith("  for a GPU: 2 of 2 are taken")
+
+
+@pytest.mark.parametrize("width", [35, 80, 120])
+def test_a_narrow_terminal_cuts_the_reason_and_nothing_else(width):
+    search = searched(2)
+    before = shown(search, width)
+    search.note(RunEnded(2, 0, 0, "", retry=False))
+    search.note(TrialQueued(2, "waits for a GPU: " + 40 * "very "))
+    after = shown(search, width)
+    assert after[0].removesuffix("  waits") == before[0]
+    assert after[2].startswith("2      waiting  0.5")
+
+
+def shown(search, width=120):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(search_table(search, width=width, height=20))
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
 def test_the_time_left_comes_from_what_this_run_did():
@@ -81,7 +159,7 @@ def test_a_search_off_a_terminal_sums_up_now_and_then(capfd):
     assert "0 of 2 done" not in capfd.readouterr().err
     clock.now = HEARTBEAT
     plain.emit(RunRecord(1, 0, Progress(0.5)))
-    assert capfd.readouterr().err == "0 of 2 done, 2 running\n"
+    assert capfd.readouterr().err == "0 of 2 done, 2 running; 0 %\n"
 
 
 def test_a_search_on_a_terminal_ends_with_its_table(tmp_path, capfd):

@@ -11,13 +11,14 @@ from detbuild.controller.attend import needs_controller, request
 from detbuild.controller.onward import continue_
 from detbuild.errors import ConfigError
 from detbuild.store import journal
-from determined._run_info import RunInfo
+from detbuild.store.submitted import config_of
+from determined._run_info import Length, RunInfo
 from tests.fakes import Exit, FakeEngine
 from tests.faults.searching import Halving, Random, made
 from tests.faults.training import Rig, expected, loss_after, rig, train
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
     from tests.fakes import Process
@@ -201,6 +202,107 @@ def test_a_trial_may_be_trained_longer(tmp_path: Path, *, pausing: bool) -> None
     assert RunInfo.load(tried.folder.run(1, 1).path).checkpoints[0] == before.checkpoints[0].uuid
 
 
+RANDOM = {"name": "random", "max_trials": 3, "max_concurrent_trials": 2}
+ASHA = {"name": "async_halving", "num_rungs": 2, "divisor": 2, "max_trials": 2}
+
+
+def searching(searcher: Mapping[str, object]) -> Mapping[str, object]:
+    common = {"metric": "accuracy", "smaller_is_better": False, "max_length": {"batches": 6}}
+    return {"searcher": {**common, **searcher}}
+
+
+@pytest.mark.parametrize("looks", [3, 0], ids=["paused", "completed"])
+def test_all_trials_of_a_random_search_train_longer_also_those_that_are_yet_to_come(
+    tmp_path: Path, looks: int
+) -> None:
+    tried = rig(tmp_path, changes=searching(RANDOM))
+    if looks:
+        look(tried, looks)
+        tried.folder.request("pause")
+    assert len(tried.run().trials) == (2 if looks else 3)
+    continue_(tried.home, 1, ("searcher.max_length.batches=10",))
+    state = tried.run()
+    assert (state.state, [t.state for t in state.trials.values()]) == ("COMPLETED", ["COMPLETED"] * 3)
+    assert [tried.reports(trial_id) for trial_id in state.trials] == [expected(10)] * 3
+
+
+def test_a_length_that_was_changed_once_stays_changed(tmp_path: Path) -> None:
+    tried = rig(tmp_path, changes=searching(RANDOM))
+    look(tried, 3)
+    for length in (8, 10):
+        tried.folder.request("pause")
+        tried.run()
+        continue_(tried.home, 1, (f"searcher.max_length.batches={length}",))
+    state = tried.run()
+    assert [tried.reports(trial_id) for trial_id in state.trials] == [expected(10)] * 3
+
+
+def test_the_progress_counts_trials_that_are_yet_to_come(tmp_path: Path) -> None:
+    tried = rig(tmp_path, changes=searching({**RANDOM, "max_trials": 4, "max_concurrent_trials": 1}))
+    assert tried.state().progress == 0
+    while len(tried.state().trials) < 2:
+        look(tried, 1)
+    assert tried.state().progress == 0.25
+    assert tried.run().progress == 1
+    continue_(tried.home, 1, ("searcher.max_length.batches=10",))
+    while not tried.state().trials[1].runs[1:]:
+        look(tried, 1)
+    assert tried.state().progress == 0
+
+
+def test_a_search_in_legs_counts_itself(tmp_path: Path) -> None:
+    tried = rig(tmp_path, changes=searching({**ASHA, "max_trials": 4, "max_concurrent_trials": 1}))
+    found = set()
+    while not tried.state().over:
+        look(tried, 1)
+        found.add(round(tried.state().progress, 2))
+    assert found >= {0, 0.21, 0.42, 1}
+
+
+def test_a_search_that_decided_by_its_lengths_keeps_them(tmp_path: Path) -> None:
+    tried = rig(tmp_path, changes=searching(ASHA))
+    tried.run()
+    with pytest.raises(ConfigError, match="max_length of the searcher async_halving cannot be changed"):
+        continue_(tried.home, 1, ("searcher.max_length.batches=10",))
+    with pytest.raises(ConfigError, match="there is nothing to continue") as refused:
+        continue_(tried.home, 1)
+    assert "max_length" not in refused.value.mend
+
+
+def test_changes_may_come_from_a_file_below_the_overrides(tmp_path: Path) -> None:
+    tried = rig(tmp_path / "home")
+    tried.run()
+    file = tmp_path / "changes.yaml"
+    file.write_text("searcher: {max_length: {batches: 8}}\nmax_restarts: 1\n")
+    continue_(tried.home, 1, ("max_restarts=2",), file)
+    assert tried.run().state == "COMPLETED"
+    config = config_of(tried.folder)
+    assert (config.max_restarts, config.searcher.max_length) == (2, Length("batches", 8))
+    assert tried.reports() == expected(8)
+
+
+def test_a_length_that_was_left_to_the_code_stays_left_to_it(tmp_path: Path) -> None:
+    searcher = {"name": "single", "metric": "accuracy", "smaller_is_better": False}
+    tried = rig(tmp_path, changes={"searcher": searcher, "entrypoint": "python3 train.py"})
+    look(tried, 3)
+    tried.folder.request("pause")
+    tried.run()
+    continue_(tried.home, 1, ("max_restarts=1",))
+    assert tried.run().state == "COMPLETED"
+    assert config_of(tried.folder).searcher.max_length is None
+
+
+def test_trials_that_were_killed_one_by_one_run_again(tmp_path: Path) -> None:
+    tried = rig(tmp_path, method=lambda _: Random(3, at_once=3))
+    look(tried, 2)
+    request(tried.home, 1, "kill", 2)
+    assert [t.state for t in tried.run().trials.values()] == ["COMPLETED", "CANCELED", "COMPLETED"]
+    continue_(tried.home, 1)
+    state = tried.run()
+    assert (state.state, [t.state for t in state.trials.values()]) == ("COMPLETED", ["COMPLETED"] * 3)
+    assert tried.reports(2) == expected(start=start_of(2))
+
+
 def fails_until(go: list[bool]) -> Callable[[Process], Exit | Generator[None, None, Exit]]:
     def program(process: Process) -> Exit | Generator[None, None, Exit]:
         bad = RunInfo.load(process.run_dir).trial_id == 2 and not go
@@ -236,9 +338,9 @@ def test_an_experiment_that_was_continued_may_be_continued_again(tmp_path: Path)
     ("overrides", "message"),
     [
         ((), "there is nothing to continue"),
-        (("hyperparameters.lr=1",), "hyperparameters cannot be changed"),
-        (("searcher.metric=loss",), "searcher cannot be changed"),
-        (("reproducibility.experiment_seed=1",), "reproducibility cannot be changed"),
+        (("hyperparameters.lr=1",), "hyperparameters.lr cannot be changed"),
+        (("searcher.metric=loss",), "searcher.metric cannot be changed"),
+        (("reproducibility.experiment_seed=1",), "reproducibility.experiment_seed cannot be changed"),
     ],
 )
 def test_what_was_decided_by_cannot_be_changed(

@@ -14,7 +14,6 @@ from detbuild.controller.localsearch import settle
 from detbuild.store import journal
 from detbuild.store.home import Home
 from detbuild.store.state import load
-from detbuild.store.submitted import config_of
 from determined import _checkpoints
 from determined._event_file import EventFile
 from determined._records import Ended, ExitReason, Training, Validation
@@ -51,7 +50,7 @@ def run(
 ) -> tuple[ExperimentFolder, ExperimentState]:
     monkeypatch.setattr(localsearch, "search_method", lambda *_: method)
     folder = submit(Home.open(tmp_path), "")
-    return folder, run_here(folder, config_of(folder), program, lambda event: None)
+    return folder, run_here(folder, program, lambda event: None)
 
 
 def start_of(trial_id: int) -> float:

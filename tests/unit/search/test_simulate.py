@@ -18,7 +18,7 @@ class Scripted:
     """A search that says what it was told to say."""
 
     watches = True
-    progress = 0.0
+    progress = share = 0.0
 
     def __init__(self, answers: Mapping[SearchEvent, Sequence[Action]]) -> None:
         self.answers = answers

@@ -7,6 +7,8 @@ from detbuild.search.tournament import Tournament
 class Bracket:
     """Remembers what it is told; creates the trials it was made with."""
 
+    share = 0.0
+
     def __init__(self, *trials: int, progress: float, watches: bool = False) -> None:
         self.trials, self.progress, self.watches = trials, progress, watches
         self.told: list[object] = []

@@ -3,11 +3,30 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from detbuild.events import Event, ExperimentEnded, RunEnded, RunOutput, RunRecord, RunStarted, TrialQueued
+from detbuild.events import (
+    Event,
+    ExperimentContinued,
+    ExperimentEnded,
+    RunEnded,
+    RunOutput,
+    RunRecord,
+    RunStarted,
+    SearchAdvanced,
+    TrialEnded,
+    TrialQueued,
+)
 from detbuild.store.folder import ExperimentFolder, Header
 from detbuild.store.follow import ExperimentTail
 from detbuild.store.home import Home
-from detbuild.store.journal import ExperimentFinished, RunCreated, RunFinished, Waiting
+from detbuild.store.journal import (
+    ExperimentFinished,
+    Heeded,
+    RunCreated,
+    RunFinished,
+    Searched,
+    TrialFinished,
+    Waiting,
+)
 from detbuild.store.output import OutputFile, tail
 from detbuild.store.state import load
 from determined._event_file import EventFile
@@ -28,6 +47,25 @@ def new(tail_: ExperimentTail) -> list[Event]:
     events: list[Event] = []
     tail_.emit(events.append)
     return events
+
+
+def test_the_search_and_the_ends_of_its_trials_are_told(tmp_path: Path) -> None:
+    folder = folder_in(tmp_path)
+    folder.record(Searched(event={"kind": "began"}, progress=0.25, share=0.5))
+    folder.record(TrialFinished(trial_id=1, state="CANCELED"))
+    assert new(ExperimentTail(folder)) == [SearchAdvanced(0.25, 0.5), TrialEnded(1, "CANCELED")]
+
+
+def test_what_was_before_a_request_is_passed_over(tmp_path: Path) -> None:
+    folder = folder_in(tmp_path)
+    follower = ExperimentTail(folder, since=2)
+    folder.record(Heeded(number=1, verb="pause"))
+    folder.record(ExperimentFinished(state="ERROR", why="boom"))
+    assert (new(follower), follower.over) == ([], False)
+    folder.record(Heeded(number=2, verb="continue"))
+    assert new(follower) == [ExperimentContinued(1, str(folder.path))]
+    folder.record(ExperimentFinished(state="COMPLETED"))
+    assert (new(follower), follower.over) == ([ExperimentEnded(1, "COMPLETED", "")], True)
 
 
 def test_everything_is_told_once_and_before_the_end(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def experiment(home: Home, *, over: bool = True) -> Summary:
         metric="loss",
         best=None,
         steps_completed=0,
+        progress=float(over),
         trial_count=1,
         checkpoint_count=0,
         created=1.0,

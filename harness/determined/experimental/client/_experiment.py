@@ -39,7 +39,7 @@ class Experiment:
         id: Its number.
         config: Complete, with secrets hidden.
         state: How it is going.
-        progress: Of its trials, 0 to 1; None while it is not known.
+        progress: Of its search, 0 to 1.
         name: As submitted or set; so are `description`, `notes` and `labels`.
         archived: Whether listings leave it out.
     """
@@ -87,11 +87,11 @@ class Experiment:
         self.notes: str = attributes.notes or ""
 
     @property
-    def progress(self) -> float | None:
-        """Of its trials as they are now, 0 to 1; None while it is not known."""
-        found = [trial.progress for trial in self.list_trials()]
-        known = [fraction for fraction in found if fraction is not None]
-        return sum(known) / len(found) if known else None
+    def progress(self) -> float:
+        """How much of its search is done now, 0 to 1."""
+        from detbuild.store.state import load
+
+        return load(self._folder).progress
 
     def wait(self, interval: float = 5.0) -> ExperimentState:
         """Return its state once it has ended; look every `interval` seconds.

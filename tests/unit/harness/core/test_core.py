@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,32 @@ def test_sigterm_asks_the_script_to_leave_and_it_ends_as_preempted(in_run: Calla
         os.kill(os.getpid(), signal.SIGTERM)
         assert context.preempt.should_preempt()
     assert records(info) == [Ended(ExitReason.PREEMPTED)]
+
+
+def test_a_script_may_leave_by_sys_exit(in_run: Callable[..., RunInfo]) -> None:
+    info = in_run()
+
+    def script() -> None:
+        with core.init() as context:
+            os.kill(os.getpid(), signal.SIGTERM)
+            if context.preempt.should_preempt():
+                sys.exit()
+
+    with pytest.raises(SystemExit):
+        script()
+    assert records(info) == [Ended(ExitReason.PREEMPTED)]
+
+
+def test_sys_exit_with_a_code_is_a_failure(in_run: Callable[..., RunInfo]) -> None:
+    info = in_run()
+    with pytest.raises(SystemExit), core.init():
+        sys.exit(3)
+    (ended,) = records(info)
+    assert isinstance(ended, Ended)
+    assert (ended.reason, ended.message.partition(" (")[0]) == (
+        ExitReason.ERROR,
+        "the trial called sys.exit(3)",
+    )
 
 
 def test_without_acknowledgement_it_has_not_been_preempted(in_run: Callable[..., RunInfo]) -> None:

@@ -1,0 +1,51 @@
+"""Watching an experiment to its end, whoever drives it: what is said when it ends or is left alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from detbuild.cli.session import Session
+    from detbuild.events import Emit
+    from detbuild.store.home import Home
+    from detbuild.store.state import ExperimentState
+
+INTERRUPTED: Final = 130
+
+
+def followed(session: Session, home: Home, experiment_id: int, act: Callable[[Emit], ExperimentState]) -> int:
+    """Show what `act` emits until it returns, and return the exit code; Ctrl-C leaves it alone."""
+    from detbuild.cli.views import view
+
+    try:
+        with view(session.environ) as emit:
+            state = act(emit)
+    except KeyboardInterrupt:
+        return left(experiment_id)
+    return ended(home, state)
+
+
+def left(experiment_id: int) -> int:
+    """Say that the experiment goes on alone."""
+    lines = (
+        f"\nleft experiment {experiment_id}; it goes on",
+        f"  attach: detbuild logs {experiment_id} -f",
+        f"  cancel: detbuild cancel {experiment_id}",
+    )
+    click.echo("\n".join(lines), err=True)
+    return INTERRUPTED
+
+
+def ended(home: Home, state: ExperimentState) -> int:
+    """Say what there is now, and what may come next."""
+    from detbuild.cli.ending import exit_code_of
+    from detbuild.cli.pages import ending_page, next_commands
+
+    folder = home.experiment(state.header.id)
+    click.echo(ending_page(state, folder))
+    click.echo(next_commands(state, folder), err=True)
+    return exit_code_of(state)

@@ -1,0 +1,189 @@
+"""A local experiment is paused, and goes on in whatever shell says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from detbuild.config.parse import parse_config
+from detbuild.controller.attend import request
+from detbuild.controller.lease import lease
+from detbuild.controller.local import run_here
+from detbuild.controller.localsearch import settle
+from detbuild.controller.onward import ask_to_activate, ask_to_go_on, continue_, go_on_here
+from detbuild.errors import ConfigError, LeaseError
+from detbuild.events import Event, ExperimentContinued, RunRecord
+from detbuild.experiment import Order, run_local, this_host
+from detbuild.store.home import Home
+from detbuild.store.state import load
+from determined._records import Training
+from tests.faults.training import submit, trajectory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from detbuild.events import Emit
+    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.requests import Verb
+    from detbuild.store.state import ExperimentState
+    from determined._run_info import RunInfo
+
+TRAIN = """
+import time
+from determined import core, get_cluster_info
+
+newest = get_cluster_info().latest_checkpoint
+with core.init() as context:
+    batch = 0
+    if newest:
+        batch = context.checkpoint.get_metadata(newest)["steps_completed"]
+        with context.checkpoint.restore_path(newest):
+            pass
+    operation = next(context.searcher.operations())
+    while batch < operation.length:
+        batch += 1
+        context.train.report_training_metrics(batch, {"loss": 1.0})
+        time.sleep(0.02)
+        if context.preempt.should_preempt() or batch == operation.length:
+            break
+    with context.checkpoint.store_path({"steps_completed": batch}):
+        pass
+    if batch == operation.length:
+        context.train.report_validation_metrics(batch, {"loss": 1.0})
+        operation.report_completed(1.0)
+"""
+CONFIG = """
+entrypoint: python3 train.py
+searcher: {name: random, metric: loss, max_trials: 2, max_concurrent_trials: 1, max_length: {batches: 20}}
+hyperparameters: {lr: {type: double, minval: 0, maxval: 1}}
+resources: {slots_per_trial: 0}
+"""
+
+
+def asking(folder: Callable[[], ExperimentFolder], verb: Verb, trial_id: int, batch: int) -> Emit:
+    """Somebody else asks for something when a trial has come that far."""
+
+    def emit(event: Event) -> None:
+        record = event.record if isinstance(event, RunRecord) and event.trial_id == trial_id else None
+        if isinstance(record, Training) and record.steps_completed == batch:
+            folder().request(verb)
+
+    return emit
+
+
+@pytest.fixture
+def environ() -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+
+
+@pytest.fixture
+def paused(tmp_path: Path, environ: dict[str, str]) -> ExperimentFolder:
+    """The second of two trials is not done."""
+    home, directory = Home.open(tmp_path / "home"), tmp_path / "model"
+    directory.mkdir()
+    (directory / "train.py").write_text(TRAIN)
+    order = Order(config=parse_config(CONFIG), text=CONFIG, context_dir=directory)
+    emit = asking(lambda: home.folder(1), "pause", 2, 3)
+    state = run_local(order, this_host(environ), home, emit)
+    assert (state.state, [t.state for t in state.trials.values()]) == ("PAUSED", ["COMPLETED", "PAUSED"])
+    return home.folder(1)
+
+
+def batches(folder: ExperimentFolder, state: ExperimentState, trial_id: int) -> list[int]:
+    found = trajectory(folder, state.trials[trial_id])
+    return [record.steps_completed for record in found if isinstance(record, Training)]
+
+
+def test_it_goes_on_from_its_checkpoint_and_tells_only_what_is_new(
+    paused: ExperimentFolder, environ: dict[str, str]
+) -> None:
+    events: list[Event] = []
+    state = go_on_here(paused, ask_to_activate, environ, events.append)
+    assert (state.state, [len(t.runs) for t in state.trials.values()]) == ("COMPLETED", [1, 2])
+    assert batches(paused, state, 2) == list(range(1, 21))
+    assert events[0] == ExperimentContinued(1, str(paused.path))
+    told = [e.record for e in events if isinstance(e, RunRecord) and isinstance(e.record, Training)]
+    assert 3 < told[0].steps_completed < 20
+
+
+def test_all_its_trials_may_train_longer(paused: ExperimentFolder, environ: dict[str, str]) -> None:
+    ask = partial(ask_to_go_on, overrides=("searcher.max_length.batches=25",))
+    state = go_on_here(paused, ask, environ, lambda event: None)
+    assert state.state == "COMPLETED"
+    assert [batches(paused, state, trial_id) for trial_id in (1, 2)] == [list(range(1, 26))] * 2
+
+
+def test_a_paused_one_can_be_cancelled_and_continued(
+    paused: ExperimentFolder, environ: dict[str, str]
+) -> None:
+    home = Home.open(paused.path.parent.parent)
+    request(home, 1, "cancel")
+    assert load(paused).state == "CANCELED"
+    state = go_on_here(paused, ask_to_go_on, environ, lambda event: None)
+    assert (state.state, batches(paused, state, 2)) == ("COMPLETED", list(range(1, 21)))
+
+
+def test_only_a_shell_takes_it_up(paused: ExperimentFolder, environ: dict[str, str]) -> None:
+    home = Home.open(paused.path.parent.parent)
+    with pytest.raises(ConfigError, match="is PAUSED and local") as refused:
+        request(home, 1, "activate")
+    assert "`detbuild activate 1`" in refused.value.mend
+    with pytest.raises(ConfigError, match="is PAUSED and local"):
+        continue_(home, 1)
+    with lease(paused.lock_file), pytest.raises(LeaseError):
+        go_on_here(paused, ask_to_activate, environ, lambda event: None)
+    assert load(paused).state == "PAUSED"
+
+
+def test_what_is_over_is_not_activated(paused: ExperimentFolder, environ: dict[str, str]) -> None:
+    request(Home.open(paused.path.parent.parent), 1, "kill")
+    with pytest.raises(ConfigError, match="is CANCELED: only what is paused can be activated"):
+        go_on_here(paused, ask_to_activate, environ, lambda event: None)
+
+
+def test_one_whose_process_died_while_it_was_pausing_is_paused(tmp_path: Path) -> None:
+    folder = submit(Home.open(tmp_path), "")
+
+    def dies(_: RunInfo) -> int:
+        folder.request("pause")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_here(folder, dies, lambda event: None)
+    settle(folder)
+    state = load(folder)
+    assert (state.state, state.trials[1].state) == ("PAUSED", "PAUSED")
+
+
+@pytest.mark.parametrize(
+    ("verb", "state"), [("pause", "PAUSED"), ("cancel", "CANCELED"), ("kill", "CANCELED")]
+)
+def test_training_in_this_process_is_asked_to_end_by_sigterm(tmp_path: Path, verb: Verb, state: str) -> None:
+    folder = submit(Home.open(tmp_path), "")
+
+    def train(_: RunInfo) -> int:
+        came: list[int] = []
+        before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+        try:
+            folder.request(verb)
+            while not came:
+                signal.sigtimedwait((), 0.01)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        return 143
+
+    assert run_here(folder, train, lambda event: None).state == state
+
+
+def test_a_trial_of_a_program_goes_on_in_that_program_alone(tmp_path: Path) -> None:
+    folder = submit(Home.open(tmp_path), "")
+    config = json.loads(folder.config_file.read_bytes())
+    folder.config_file.write_text(json.dumps({**config, "entrypoint": None}))
+    with pytest.raises(ConfigError, match="ran in a program of yours"):
+        go_on_here(folder, ask_to_go_on, {}, lambda event: None)
