@@ -29,7 +29,7 @@ from detbuild.store.folder import ExperimentFolder, Header
 from detbuild.store.home import Home
 from detbuild.store.state import load
 from detbuild.store.submitted import config_of
-from tests.faults.test_real_faults import BATCHES, CONFIG, HOLD, MODEL, expected
+from tests.faults.real import BATCHES, CONFIG, HOLD, MODEL, expected
 from tests.faults.training import trajectory
 
 if TYPE_CHECKING:
