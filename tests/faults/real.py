@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from detbuild.controller.attend import wait
 from detbuild.controller.lease import holder
@@ -18,7 +20,7 @@ from determined._records import Training, Validation
 from tests.faults.training import trajectory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from detbuild.engine.docker import DockerEngine
     from detbuild.store.folder import ExperimentFolder
@@ -37,6 +39,20 @@ CONFIG: Mapping[str, object] = {
 }
 ENDLESS = {"batches": 10_000, "pace": 0.05, "ballast": 10, "hold": 0}
 PATIENCE = 60  # seconds
+# Four trials in two legs, two at a time.
+SEARCH: Mapping[str, object] = {
+    "searcher": {
+        "name": "async_halving",
+        "num_rungs": 2,
+        "divisor": 2,
+        "max_trials": 4,
+        "max_concurrent_trials": 2,
+        "metric": "accuracy",
+        "smaller_is_better": False,
+        "max_length": 20,
+    },
+    "hyperparameters": {"batches": 20, "pace": 0.05, "ballast": 10, "hold": 0, "in_legs": True},
+}
 
 
 def expected(batches: int = BATCHES) -> list[Training | Validation]:
@@ -112,6 +128,33 @@ class Trial:
 
 def docker(*arguments: str) -> str:
     return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+@contextmanager
+def mounted(place: Path, size: str) -> Iterator[Path]:
+    """A file system in memory, of its own."""
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@contextmanager
+def full(place: Path) -> Iterator[None]:
+    """Not a block is left there meanwhile."""
+    ballast = place / f"ballast-{uuid4().hex}"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+    try:
+        yield
+    finally:
+        ballast.unlink()
 
 
 def assert_whole(trial: Trial, outcomes: list[str], *, restarts: int = 0) -> None:

@@ -22,7 +22,18 @@ from detbuild.controller.attend import resume
 from detbuild.engine.docker import DockerEngine
 from detbuild.events import Event
 from detbuild.experiment import Order, this_host
-from tests.faults.real import BATCHES, CONFIG, HOLD, MODEL, Trial, assert_whole, docker, expected
+from tests.faults.real import (
+    BATCHES,
+    CONFIG,
+    HOLD,
+    MODEL,
+    Trial,
+    assert_whole,
+    docker,
+    expected,
+    full,
+    mounted,
+)
 from tests.faults.training import trajectory
 
 if TYPE_CHECKING:
@@ -44,33 +55,6 @@ SEARCH = {
     },
     "hyperparameters": {"batches": 20, "pace": 0.05, "ballast": 10, "hold": 0},
 }
-
-
-@contextmanager
-def mounted(place: Path, size: str) -> Iterator[Path]:
-    """A file system in memory, of its own."""
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], check=True)
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-@contextmanager
-def full(place: Path) -> Iterator[None]:
-    """Not a byte is left there meanwhile."""
-    ballast = place / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            pass
-    try:
-        yield
-    finally:
-        ballast.unlink()
 
 
 def assert_all_whole(trial: Trial, trials: int, batches: int) -> None:

@@ -23,7 +23,18 @@ from detbuild.events import Event
 from detbuild.experiment import Order, this_host
 from detbuild.store import journal
 from detbuild.store.home import Home
-from tests.faults.real import BATCHES, CONFIG, ENDLESS, HOLD, MODEL, Trial, assert_whole, docker, expected
+from tests.faults.real import (
+    BATCHES,
+    CONFIG,
+    ENDLESS,
+    HOLD,
+    MODEL,
+    SEARCH,
+    Trial,
+    assert_whole,
+    docker,
+    expected,
+)
 from tests.faults.training import trajectory
 
 if TYPE_CHECKING:
@@ -46,21 +57,6 @@ def test_the_controller_is_killed_again_and_again(submit: Callable[..., Trial]) 
         trial.kill_controller()
         assert resume(trial.home) == (trial.id,)
     assert_whole(trial, ["completed"])
-
-
-SEARCH = {
-    "searcher": {
-        "name": "async_halving",
-        "num_rungs": 2,
-        "divisor": 2,
-        "max_trials": 4,
-        "max_concurrent_trials": 2,
-        "metric": "accuracy",
-        "smaller_is_better": False,
-        "max_length": 20,
-    },
-    "hyperparameters": {"batches": 20, "pace": 0.05, "ballast": 10, "hold": 0, "in_legs": True},
-}
 
 
 def test_a_search_in_legs_outlives_its_controllers(submit: Callable[..., Trial]) -> None:
