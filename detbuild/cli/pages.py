@@ -8,6 +8,7 @@ from detbuild.cli.documents import best_validation
 from detbuild.cli.search_page import metric_chart, search_lines
 from detbuild.cli.show import metrics_line
 from detbuild.cli.text import size, visible
+from detbuild.controller.health import hindrance
 from detbuild.store.progress import Goal
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ def experiment_page(state: ExperimentState, folder: ExperimentFolder) -> str:
     header = state.header
     why = f" ({visible(state.why)})" if state.why else ""
     lines = [f"experiment {header.id}  {visible(header.name)}  {state.state}{why}"]
+    stuck = hindrance(folder, state)
+    if stuck:
+        lines.append(f"stuck      {visible(stuck)}")
     if header.tag:
         lines.append(f"image      {visible(header.tag)}  {header.image[7:19]}")
     best = best_validation(state)

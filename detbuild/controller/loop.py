@@ -14,7 +14,7 @@ from detbuild.controller.heed import heed
 from detbuild.controller.search import Search
 from detbuild.controller.trial import TrialDriver
 from detbuild.controller.trouble import Trouble
-from detbuild.errors import DiskFullError, EngineError
+from detbuild.errors import EngineError
 from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL, RUN_LABEL, TRIAL_LABEL
 from detbuild.store import journal
 
@@ -60,14 +60,20 @@ class Controller:
                 self.world.clock.wait(TICK)
 
     def step(self) -> None:
-        """One look at everything."""
+        """One look at everything.
+
+        Raises:
+            EngineError: The experiment's folder is gone.
+        """
+        if not self.world.folder.exists:
+            raise EngineError(f"somebody removed {self.world.folder.path} while the experiment went on")
         if not self.world.state.over:
             try:
                 heed(self.world)
                 self._search.step()
                 self._conclude()
-            except DiskFullError:
-                return  # the home's disk is full: nothing can be decided until there is room
+            except EngineError:
+                return  # nothing can be decided until the home's disk can be written again
         self._sweep()
         self._drive()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from detbuild.controller.room import Room
 from detbuild.controller.run import RunDriver
 from detbuild.controller.trouble import Trouble
-from detbuild.errors import DiskFullError, EngineError
+from detbuild.errors import EngineError
 from detbuild.launch.failure import Outcome
 from detbuild.launch.restart import End, Launch, TellLeg, Wait, next_step, pause
 from detbuild.store import journal
@@ -72,8 +72,8 @@ class TrialDriver:
             return
         try:
             self.world.record(journal.Waiting(trial_id=self.trial_id, why=why))
-        except DiskFullError:
-            self._trouble.met()  # no room even for that; it is said when there is
+        except EngineError:
+            self._trouble.met()  # not even that can be written; it is said when it can
 
     def _next(self) -> str:
         """Return what the trial has to wait for, or ""."""

@@ -70,6 +70,11 @@ class ContainerState:
     def ended(self) -> bool:
         return self.status in {"exited", "dead"}
 
+    @property
+    def lives(self) -> bool:
+        """It has a process or may get one; the engine says "removing" only of what has none any more."""
+        return not self.ended and self.status != "removing"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineInfo:

@@ -92,7 +92,7 @@ def _undivided(listed: Mapping[str, str]) -> dict[str, str]:
 
 def held(containers: Iterable[ContainerState]) -> frozenset[str]:
     """The GPUs that containers hold, running or about to."""
-    labels = (container.labels.get(LABEL, "") for container in containers if not container.ended)
+    labels = (container.labels.get(LABEL, "") for container in containers if container.lives)
     return frozenset(gpu for label in labels for gpu in label.split(",") if gpu)
 
 

@@ -93,7 +93,7 @@ def take_stock(
 
 def cpu_stock(places: int, containers: Iterable[ContainerState], engine: str = "") -> Stock:
     """Places on the CPU; `containers` are all that carry CPU_LABEL."""
-    holders = tuple(container for container in containers if not container.ended)
+    holders = tuple(container for container in containers if container.lives)
     taken = len(holders)
     return Stock(
         kind="cpu",
@@ -107,7 +107,7 @@ def cpu_stock(places: int, containers: Iterable[ContainerState], engine: str = "
 
 def gpu_stock(gpus: Sequence[Gpu], containers: Iterable[ContainerState], engine: str = "") -> Stock:
     """GPUs; `containers` are all that carry the label of GPUs."""
-    holders = tuple(container for container in containers if not container.ended)
+    holders = tuple(container for container in containers if container.lives)
     taken = held(holders)
     odd, there = strange(gpus, taken), free(gpus, taken)
     said = f"{len(there)} of {len(usable(gpus))} on this host {'is' if len(there) == 1 else 'are'} free"

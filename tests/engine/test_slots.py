@@ -60,8 +60,9 @@ def submit(engine, homes, tmp_path):
     submission = experiment.prepare(order, host, homes[0], ignore, engine=engine)
     image = experiment.build_image(submission, host, homes[0], ignore, engine=engine)
 
-    def submit(home: Home, slots: int = 1) -> ExperimentFolder:
-        config = completed(config_from_mapping({**CONFIG, "resources": {"slots_per_trial": slots}}), seed=1)
+    def submit(home: Home, slots: int = 1, **changes: object) -> ExperimentFolder:
+        mapping = {**CONFIG, "resources": {"slots_per_trial": slots}, **changes}
+        config = completed(config_from_mapping(mapping), seed=1)
         folder = home.new_experiment()
         header = experiment._header(order, config, host, number=folder.id)
         header = replace(header, image=image, engine=engine.info().id)
@@ -80,7 +81,7 @@ def watch(engine, folders, *, at_most: float = 90.0) -> list[frozenset[str]]:
     looks, deadline = [], time.monotonic() + at_most
     while not all(load(folder).over for folder in folders):
         assert time.monotonic() < deadline, [load(folder) for folder in folders]
-        going = [container for container in engine.find({LABEL: ""}) if not container.ended]
+        going = [container for container in engine.find({LABEL: ""}) if container.lives]
         looks.append(held(going))
         given = Counter(gpu for container in going for gpu in container.labels[LABEL].split(","))
         assert set(given.values()) <= {1}, f"a GPU was given twice: {given}"
@@ -96,6 +97,18 @@ def test_experiments_of_two_homes_share_two_gpus_and_never_one_of_them(engine, g
     assert Counter(gpu for folder in folders for gpu in load(folder).trials[1].runs[0].gpu_ids).keys() == set(
         gpus
     )
+
+
+def test_the_trials_of_a_search_take_turns_on_two_gpus(engine, gpus, homes, submit) -> None:
+    searcher = {"name": "random", "max_trials": 4, "max_concurrent_trials": 4, "max_length": 20}
+    folder = submit(homes[0], searcher={**CONFIG["searcher"], **searcher})
+    until(lambda: "waits for 1 free GPU" in load(folder).why, "the reason")
+    looks = watch(engine, [folder])
+    trials = load(folder).trials.values()
+    assert [trial.state for trial in trials] == ["COMPLETED"] * 4
+    assert max(looks, key=len) == set(gpus)
+    assert {gpu for trial in trials for gpu in trial.runs[0].gpu_ids} == set(gpus)
+    assert [len(trial.runs) for trial in trials] == [1] * 4
 
 
 def test_a_trial_that_needs_both_gpus_is_not_passed_by_a_stream_of_small_ones(

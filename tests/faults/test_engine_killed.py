@@ -1,4 +1,4 @@
-"""The engine itself is killed or stopped under a running trial: a second dockerd, which is nobody else's."""
+"""The engine itself is killed, stopped or short of space: a second dockerd, which is nobody else's."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import pytest
 
 from detbuild import experiment
 from detbuild.config.parse import config_from_mapping
+from detbuild.config.rewrite import completed
 from detbuild.controller.clock import SystemClock
 from detbuild.controller.loop import Controller
 from detbuild.controller.world import World
@@ -25,15 +26,16 @@ from detbuild.engine.docker import DockerEngine
 from detbuild.experiment import Order, this_host
 from detbuild.launch.slots import SlotQueue
 from detbuild.search.methods import search_method
+from detbuild.store import journal
 from detbuild.store.folder import ExperimentFolder, Header
 from detbuild.store.home import Home
 from detbuild.store.state import load
 from detbuild.store.submitted import config_of
-from tests.faults.test_real_faults import BATCHES, CONFIG, HOLD, MODEL, expected
+from tests.faults.real import BATCHES, CONFIG, HOLD, MODEL, SEARCH, expected, full, mounted
 from tests.faults.training import trajectory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from detbuild.engine.protocol import ContainerSpec
     from detbuild.events import Event
@@ -69,6 +71,10 @@ class Dockerd:
     @property
     def host(self) -> str:
         return f"unix://{self.place}/docker.sock"
+
+    @property
+    def data_root(self) -> Path:
+        return self.place / "data-root"
 
     def start(self, *flags: str) -> None:
         command = [
@@ -135,24 +141,46 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Dockerd, s
     saved = subprocess.run(["docker", "save", submission.plan.tag], check=True, capture_output=True).stdout
     subprocess.run(["ip", "link", "add", BRIDGE, "type", "bridge"], check=True)
     subprocess.run(["ip", "address", "add", "198.51.100.1/28", "dev", BRIDGE], check=True)
-    second.start()
-    second.docker("load", input=saved)
-    found = json.loads(second.docker("image", "inspect", submission.plan.tag).stdout)[0]["Id"]
-    second.end(signal.SIGTERM)
-    yield second, found
-    subprocess.run(["umount", "-R", "-l", str(place / "data-root")], check=False, capture_output=True)
+    with mounted(second.data_root, "1g"):
+        second.start()
+        second.docker("load", input=saved)
+        found = json.loads(second.docker("image", "inspect", submission.plan.tag).stdout)[0]["Id"]
+        second.end(signal.SIGTERM)
+        yield second, found
     subprocess.run(["ip", "link", "delete", BRIDGE], check=True)
     shutil.rmtree(place, ignore_errors=True)
 
 
-def trial(home: Home, image: str) -> ExperimentFolder:
-    config = config_from_mapping(CONFIG)
+def submitted(home: Home, image: str, changes: Mapping[str, object] | None = None) -> ExperimentFolder:
+    config = completed(config_from_mapping({**CONFIG, **(changes or {})}), seed=7)
     folder = home.new_experiment()
     header = Header(
         id=folder.id, name="f", context_name="m", created=0.0, image=image, metric="accuracy", user="0:0"
     )
     folder.write(header, {"config.json": json.dumps(config.resolved()).encode()})
     return folder
+
+
+def driven(folder: ExperimentFolder, home: Home, engine: DockerEngine) -> threading.Thread:
+    """A controller of the experiment, at work."""
+    config = config_of(folder)
+    world = World(
+        folder=folder,
+        engine=engine,
+        config=config,
+        home_id=home.id,
+        clock=SystemClock(),
+        nvidia_smi=str,
+        slots=SlotQueue(home.path),
+    )
+    driving = threading.Thread(target=Controller(world, search_method(config)).run, daemon=True)
+    driving.start()
+    return driving
+
+
+def steps(folder: ExperimentFolder) -> int:
+    trial = load(folder).trials.get(1)
+    return trial.progress.steps_completed if trial else 0
 
 
 def possible_outcomes(number: signal.Signals, *, live_restore: bool) -> list[list[str]]:
@@ -173,31 +201,15 @@ def test_the_engine_goes_away_and_comes_back(
     dockerd.start(*flags)
     engine = WithoutNetwork(dockerd.host)
     home = Home.open(tmp_path)
-    folder = trial(home, image_id)
-    config = config_of(folder)
-    world = World(
-        folder=folder,
-        engine=engine,
-        config=config,
-        home_id=home.id,
-        clock=SystemClock(),
-        nvidia_smi=str,
-        slots=SlotQueue(tmp_path),
-    )
-    driving = threading.Thread(target=Controller(world, search_method(config)).run, daemon=True)
-    driving.start()
+    folder = submitted(home, image_id)
+    driving = driven(folder, home, engine)
     try:
-        wait_for(
-            lambda: 1 in load(folder).trials and load(folder).trials[1].progress.steps_completed == HOLD,
-            what="training",
-        )
+        wait_for(lambda: steps(folder) == HOLD, what="training")
         dockerd.end(number)
         wait_for(lambda: "Docker Engine" in load(folder).why, what="the reason")
         if flags:  # the trial trains to its end while the engine is away
             (folder.checkpoints / "go").touch()
-            wait_for(
-                lambda: load(folder).trials[1].progress.steps_completed == BATCHES, what="the trial's end"
-            )
+            wait_for(lambda: steps(folder) == BATCHES, what="the trial's end")
         dockerd.start(*flags)
         (folder.checkpoints / "go").touch()
         driving.join(90)
@@ -207,6 +219,70 @@ def test_the_engine_goes_away_and_comes_back(
         assert outcomes in possible_outcomes(number, live_restore=bool(flags))
         assert trajectory(folder, state.trials[1]) == expected()
         assert engine.find({"detbuild.home": home.id}) == ()
+    finally:
+        engine.close()
+        dockerd.end(signal.SIGTERM)
+        gc.collect()
+
+
+@pytest.mark.parametrize("flags", [(), ("--live-restore",)], ids=["plain", "live-restore"])
+def test_a_search_outlives_an_engine_that_is_killed_and_one_that_is_stopped(
+    image: tuple[Dockerd, str], tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    dockerd, image_id = image
+    dockerd.start(*flags)
+    engine = WithoutNetwork(dockerd.host)
+    home = Home.open(tmp_path)
+    hparams = {"batches": 20, "pace": 0.15, "ballast": 10, "hold": 0, "in_legs": True}
+    folder = submitted(home, image_id, {**SEARCH, "hyperparameters": hparams})
+    driving = driven(folder, home, engine)
+    try:
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            wait_for(lambda: load(folder).state == "RUNNING", what="a running trial")
+            time.sleep(0.5)
+            dockerd.end(number)
+            wait_for(lambda: "Docker Engine" in load(folder).why, what="the reason")
+            dockerd.start(*flags)
+        driving.join(90)
+        state = load(folder)
+        assert (state.state, len(state.trials)) == ("COMPLETED", 4)
+        for each in state.trials.values():
+            assert (each.state, each.restarts) == ("COMPLETED", 0)
+            assert trajectory(folder, each) == expected(each.progress.steps_completed)
+        assert max(each.progress.steps_completed for each in state.trials.values()) == 20
+        told = [str(e.fact.event) for e in folder.journal() if isinstance(e.fact, journal.Searched)]
+        assert len(told) == len(set(told))
+        assert engine.find({"detbuild.home": home.id}) == ()
+    finally:
+        engine.close()
+        dockerd.end(signal.SIGTERM)
+        gc.collect()
+
+
+def test_a_full_data_root_loses_nothing_and_is_waited_for(image: tuple[Dockerd, str], tmp_path: Path) -> None:
+    dockerd, image_id = image
+    dockerd.start()
+    engine = WithoutNetwork(dockerd.host)
+    home = Home.open(tmp_path)
+    folders = [submitted(home, image_id) for _ in range(2)]
+    try:
+        first = driven(folders[0], home, engine)
+        wait_for(lambda: steps(folders[0]) == HOLD, what="training")
+        with full(dockerd.data_root):
+            (folders[0].checkpoints / "go").touch()
+            first.join(60)
+            assert load(folders[0]).state == "COMPLETED"
+            with full(dockerd.data_root):  # what the removed container left
+                second = driven(folders[1], home, engine)
+                wait_for(lambda: "disk of Docker Engine is full" in load(folders[1]).why, what="the reason")
+        (folders[1].checkpoints / "go").touch()
+        second.join(60)
+        for folder in folders:
+            trial = load(folder).trials[1]
+            assert (trial.state, trial.restarts) == ("COMPLETED", 0)
+            assert trajectory(folder, trial) == expected()
+            printed = folder.run(1, len(trial.runs) - 1).output("stdout").read_text().splitlines()
+            assert printed == [f"batch {number}" for number in range(1, BATCHES + 1)]
     finally:
         engine.close()
         dockerd.end(signal.SIGTERM)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +10,7 @@ from detbuild.cli.charts import bar, curve, encodable, sparkline
 from detbuild.cli.pages import experiment_page
 from detbuild.cli.search_page import SHOWN
 from detbuild.store.state import load
+from tests.faults.training import rig
 from tests.synthetic import HOSTILE, experiment
 
 numbers = st.floats(allow_nan=True, allow_infinity=True)
@@ -70,3 +73,12 @@ def test_a_bar_stays_within_its_ends():
 def test_a_terminal_without_these_characters_gets_ascii():
     assert encodable("▁█⢣⠀é", "ascii") == "_@* \\xe9"
     assert encodable("▁█⢣", "utf-8") == "▁█⢣"
+
+
+def test_what_nobody_drives_any_more_says_how_to_go_on(tmp_path):
+    tried = rig(tmp_path)
+    tried.controller().step()
+    for name in ("journal.jsonl", "experiment.json"):
+        os.utime(tried.folder.path / name, (0, 0))
+    second = experiment_page(tried.state(), tried.folder).splitlines()[1]
+    assert second.startswith("stuck      no process drives it: `detbuild resume 1` starts one")

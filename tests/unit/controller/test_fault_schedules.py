@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.errors import DiskFullError
+from detbuild.errors import DiskFullError, EngineError
 from detbuild.store import journal
 from tests.fakes import Crash, Effects, FakeEngine
 from tests.faults.searching import Halving, Random, made
@@ -24,16 +24,16 @@ LENGTHS = {"random": (6, 6, 6, 6), "halving": (6, 4, 2, 2)}
 
 
 class Disk:
-    """The disk of the home: while it is full, nothing goes into the journal."""
+    """The disk of the home: while something is wrong with it, nothing goes into the journal."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.full = False
+        self.wrong: EngineError | None = None
         self.real = journal.append_synced
         monkeypatch.setattr(journal, "append_synced", self.append)
 
     def append(self, path: Path, line: bytes) -> None:
-        if self.full and path.name == "journal.jsonl":
-            raise DiskFullError(f"no room to write {path}")
+        if self.wrong and path.name == "journal.jsonl":
+            raise self.wrong
         self.real(path, line)
 
 
@@ -51,6 +51,7 @@ class Schedule:
             self.engine_goes_away,
             self.controller_dies_at_an_effect,
             self.disk_fills_up,
+            self.disk_cannot_be_written,
             self.newest_checkpoint_is_damaged,
             self.image_is_lost_for_a_while,
         )
@@ -85,7 +86,10 @@ class Schedule:
         effects.crash_when = self.random.choice(("before", "after"))
 
     def disk_fills_up(self) -> None:
-        self.disk.full = True
+        self.disk.wrong = DiskFullError("no room to write the journal")
+
+    def disk_cannot_be_written(self) -> None:
+        self.disk.wrong = EngineError("cannot write the journal: Read-only file system")
 
     def image_is_lost_for_a_while(self) -> None:
         self.engine.lose_image(IMAGE_TAG)
@@ -109,7 +113,7 @@ class Schedule:
 
     def mend(self) -> None:
         """Whatever is broken is mended after a while."""
-        self.disk.full = False
+        self.disk.wrong = None
         self.engine.come_back()
         if self.engine.image_id(IMAGE_TAG) is None:
             self.engine.add_image(IMAGE_TAG)

@@ -51,6 +51,7 @@ def test_a_gpu_is_held_from_the_creation_of_its_container_to_its_end() -> None:
         container("running", "1,2"),
         container("exited", "3"),
         container("dead", "4"),
+        container("removing", "5"),
     ]
     assert held(containers) == {"0", "1", "2"}
 

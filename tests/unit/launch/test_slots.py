@@ -191,7 +191,8 @@ def test_places_on_the_cpu_are_taken_by_running_trials_without_gpus(tmp_path: Pa
     cpu = replace(ONE, kind="cpu")
     desk = Desk(tmp_path, cpu)
     ended = replace(container(OTHER, 1), status="exited")
-    assert desk(1, cpu_stock(1, [container(OTHER, 2), ended], "e"), 0.0) == (
+    removed = replace(container(OTHER, 3), status="removing")
+    assert desk(1, cpu_stock(1, [container(OTHER, 2), ended, removed], "e"), 0.0) == (
         "waits for a CPU place: 1 of 1 is taken"
     )
     assert desk(1, cpu_stock(1, [ended], "e"), 2.0) == ""

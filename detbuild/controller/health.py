@@ -1,0 +1,34 @@
+"""What keeps an experiment from going on that its journal cannot tell: looked for by whoever shows it."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from detbuild.controller.lease import holder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.state import ExperimentState
+
+_QUIET = 10.0  # seconds without an entry in the journal, in which a controller would have started
+
+
+def hindrance(folder: ExperimentFolder, state: ExperimentState) -> str:
+    """Say what is in the way of an experiment that should go on, and how to mend it; "" for nothing."""
+    if state.over or state.state == "PAUSED":
+        return ""
+    if _full(folder.path):
+        return f"the disk of {folder.path} is full: nothing is decided or started until there is room"
+    if holder(folder.lock_file) is None and abs(time.time() - folder.made / 1e9) > _QUIET:
+        return f"no process drives it: `detbuild resume {folder.id}` starts one; {folder.log_file} says more"
+    return ""
+
+
+def _full(place: Path) -> bool:
+    found = os.statvfs(place)
+    blocks = found.f_bavail if os.geteuid() else found.f_bfree
+    return blocks == 0 or (found.f_files > 0 and found.f_favail == 0)
