@@ -28,7 +28,8 @@ from determined._version import __version__
 if TYPE_CHECKING:
     from determined._group import Group
 
-_NUMBERS = {int, float}
+_TEXTS = frozenset({str})
+_PLAIN = frozenset({int, float, str, bool, type(None)})
 
 
 class ChiefRun:
@@ -117,12 +118,12 @@ class ChiefRun:
 
 def _plain(metrics: Mapping[str, object]) -> dict[str, object]:
     """Metrics as JSON can carry them: tensors and arrays become numbers and lists."""
+    if _PLAIN.issuperset(map(type, metrics.values())) and _TEXTS.issuperset(map(type, metrics)):
+        return dict(metrics)  # as nearly always
     return {str(name): _value(value, name) for name, value in metrics.items()}
 
 
 def _value(value: object, name: str) -> object:
-    if type(value) in _NUMBERS:  # as most are, in every report
-        return value
     to_list = getattr(value, "tolist", None)  # torch.Tensor, numpy.ndarray and numpy scalars
     if callable(to_list):
         return to_list()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from determined._errors import InvalidTrialError
 
 
@@ -44,6 +46,13 @@ class Clock:
     @property
     def is_epoch_end(self) -> bool:
         return self.epoch_length is not None and (self.batch + 1) % self.epoch_length == 0
+
+    def epoch_of(self, batch: int) -> range:
+        """The batches of the epoch that a batch is in."""
+        if not self.epoch_length:
+            return range(sys.maxsize)
+        first = batch - batch % self.epoch_length
+        return range(first, first + self.epoch_length)
 
     def epochs(self, batches: int) -> int:
         """Epochs that are complete after so many batches."""

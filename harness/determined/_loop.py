@@ -146,7 +146,7 @@ class Loop:
     _saved: Position = field(default_factory=Position)
     _best: float | None = None
     _stage: Stage | None = None
-    _told: float = 0.0  # the progress that was reported last
+    _told: float = 0.0  # the progress that was reported last, not oftener than anyone can see
     _prepared: bool = False
     _throughput: Throughput = field(default_factory=Throughput)
     _beside: Beside = field(default_factory=Beside)
@@ -188,8 +188,10 @@ class Loop:
         return ExitReason.COMPLETED
 
     def _reach(self, stop: Stop) -> ExitReason | None:
-        self._train_to(stop.batch)
-        if self.trial.steps_completed == stop.batch and not self.run.should_stop():
+        if self.trial.steps_completed < stop.batch:
+            self._train_to(stop.batch)
+        due = stop.validate or stop.checkpoint
+        if due and self.trial.steps_completed == stop.batch and not self.run.should_stop():
             self._do_what_is_due(stop)
         if self.trial.stop_requested:
             return ExitReason.STOPPED
@@ -199,23 +201,24 @@ class Loop:
         return self._saved == Position(self.schedule.max_length, self.schedule.max_length)
 
     def _train_to(self, batch: int) -> None:
-        if self.trial.steps_completed >= batch:
-            return
-        self._enter(Stage.TRAIN)
-        begun, steps, records = perf_counter(), self.trial.steps_completed, self.trial.records_trained
-        self.trial.train_until(batch, self.run.asked_to_stop)
-        metrics = self.trial.reduce()
-        steps, records = self.trial.steps_completed - steps, self.trial.records_trained - records
-        self._throughput.add(perf_counter() - begun, steps, records)
-        self._settle(wait=False)
-        self.run.report_training(self.trial.steps_completed, metrics)
-        if self._throughput.due(last=self.trial.steps_completed >= self.schedule.max_length):
-            self.run.report_metrics(GROUP, self.trial.steps_completed, self._throughput.take())
-        self.trial.reported(metrics)
-        if not self._prepared and self._will_save():
-            self.trial.prepare_saving()
-        self._prepared = True
-        self._report_progress(min(1.0, self.trial.steps_completed / self.schedule.max_length))
+        """Train and report. All of it is paid for in every batch where each is reported."""
+        trial, run, length = self.trial, self.run, self.schedule.max_length
+        if self._stage is not Stage.TRAIN:
+            self._enter(Stage.TRAIN)
+        begun, before, records = perf_counter(), trial.steps_completed, trial.records_trained
+        trial.train_until(batch, run.asked_to_stop)
+        metrics, done = trial.reduce(), trial.steps_completed
+        due = self._throughput.add(perf_counter() - begun, done - before, trial.records_trained - records)
+        if self._beside.busy:
+            self._settle(wait=False)
+        run.report_training(done, metrics)
+        if due or done >= length:
+            run.report_metrics(GROUP, done, self._throughput.take())
+        trial.reported(metrics)
+        if not self._prepared:
+            self._prepare()
+        if done >= length or done / length - self._told >= _VISIBLE:
+            self._report_progress(min(1.0, done / length))
 
     def _enter(self, stage: Stage) -> None:
         if stage is not self._stage:
@@ -223,10 +226,13 @@ class Loop:
             self.run.enter(stage)
 
     def _report_progress(self, fraction: float) -> None:
-        """Not oftener than anyone can see."""
-        if fraction >= 1 or fraction - self._told >= _VISIBLE:
-            self._told = fraction
-            self.run.report_progress(fraction)
+        self._told = fraction
+        self.run.report_progress(fraction)
+
+    def _prepare(self) -> None:
+        if self._will_save():
+            self.trial.prepare_saving()
+        self._prepared = True
 
     def _do_what_is_due(self, stop: Stop) -> None:
         if stop.validate:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from determined._errors import InvalidTrialError
 from determined._run_info import Length, RunInfo
@@ -26,6 +27,18 @@ class Period:
         regular = (batch // self.every + 1) * self.every
         return regular if given is None else min(regular, given)
 
+    def between(self, begin: int, end: int) -> Iterable[int]:
+        """The batches after `begin` and before `end` at which it is due."""
+        if self.at:
+            return self._one_by_one(begin, end)
+        return range((begin // self.every + 1) * self.every, end, self.every) if self.every else ()
+
+    def _one_by_one(self, begin: int, end: int) -> Iterator[int]:
+        batch = self.after(begin)
+        while batch is not None and batch < end:
+            yield batch
+            batch = self.after(batch)
+
     def due(self, batch: int) -> bool:
         return (self.every > 0 and batch % self.every == 0) or batch in self.at
 
@@ -46,9 +59,8 @@ class Schedule:
     initial_validation: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """After `batch` batches training pauses to report, and for what else is due."""
+class Stop(NamedTuple):
+    """After `batch` batches training pauses to report, and for what else is due. There may be one a batch."""
 
     batch: int
     validate: bool
@@ -98,9 +110,12 @@ def stops(schedule: Schedule, *, completed: int = 0, validated: int | None = Non
         yield Stop(completed, validate=True, checkpoint=completed > 0)
     batch = completed
     while batch < schedule.max_length:
-        batch = _next(schedule, batch)
-        last = batch == schedule.max_length
-        yield Stop(batch, _validate(schedule, batch), checkpoint=last or schedule.checkpoint.due(batch))
+        end = _next(schedule, batch)
+        for report in schedule.report.between(batch, end):
+            yield Stop(report, validate=False, checkpoint=False)
+        last = end == schedule.max_length
+        yield Stop(end, _validate(schedule, end), checkpoint=last or schedule.checkpoint.due(end))
+        batch = end
 
 
 def _validate(schedule: Schedule, batch: int) -> bool:
@@ -110,8 +125,9 @@ def _validate(schedule: Schedule, batch: int) -> bool:
 
 
 def _next(schedule: Schedule, batch: int) -> int:
+    """The next stop that is not for a report alone."""
     nearest = schedule.max_length
-    for period in (schedule.report, schedule.validation, schedule.checkpoint):
+    for period in (schedule.validation, schedule.checkpoint):
         stop = period.after(batch)
         if stop is not None and stop < nearest:
             nearest = stop

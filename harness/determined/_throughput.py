@@ -12,13 +12,12 @@ class Throughput:
     def __init__(self) -> None:
         self._seconds, self._batches, self._records = 0.0, 0, 0
 
-    def add(self, seconds: float, batches: int, records: int) -> None:
+    def add(self, seconds: float, batches: int, records: int) -> bool:
+        """Whether it is time for a report."""
         self._seconds += seconds
         self._batches += batches
         self._records += records
-
-    def due(self, *, last: bool) -> bool:
-        return self._batches > 0 and self._seconds > 0 and (last or self._seconds >= _SPAN)
+        return self._seconds >= _SPAN
 
     def take(self) -> dict[str, object]:
         """The metrics; the next ones begin here. Records are left out where their number is not known."""

@@ -84,7 +84,8 @@ class Evaluation:
         return self._group.broadcast(metrics)
 
     def _batches(self) -> Metrics:
-        window = Window("evaluate_batch")
+        watched = bool(self._hooks.of("on_validation_epoch_end"))
+        window = Window("evaluate_batch", keep_tensors=watched)
         evaluate = _evaluate_batch(self._trial)
         self._hooks.call("on_validation_epoch_start")
         for number, batch in enumerate(islice(self._loader, self._limit)):
@@ -92,7 +93,7 @@ class Evaluation:
             window.add(evaluate(placed, number))
             if self._tick:
                 self._tick()
-        if self._hooks.of("on_validation_epoch_end"):
+        if watched:
             self._hooks.call("on_validation_epoch_end", window.rows())
         declared = self._trial.evaluation_reducer()
         reducers = (

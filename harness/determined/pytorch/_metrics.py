@@ -1,4 +1,8 @@
-"""Metrics of many batches: kept as they come, on their device, and reduced only when somebody asks."""
+"""Metrics of many batches: kept as they come, and reduced only when somebody asks.
+
+What is on a GPU stays there until then, for asking it for a number makes the CPU wait. A number that is in the CPU's
+own memory is taken at once: that is cheaper than keeping its tensor, and no later batch can change it.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
 
 Values = dict[str, list[Any]]
 _Tensor = torch.Tensor  # found faster, in every batch
+_NUMBERS = frozenset({float, int, bool})
 _COMBINE: dict[Reducer, Callable[[torch.Tensor], torch.Tensor]] = {
     Reducer.SUM: torch.sum,
     Reducer.MAX: torch.max,
@@ -27,11 +32,15 @@ _COMBINE: dict[Reducer, Callable[[torch.Tensor], torch.Tensor]] = {
 class Window:
     """The metrics of the batches since the last reset.
 
-    `add` is called for each batch and costs a microsecond: nothing is synchronised, converted or averaged.
+    `add` is called for each batch and costs a microsecond: no device is waited for, and nothing is averaged.
+
+    Args:
+        method: of the trial, which returns the metrics.
+        keep_tensors: somebody will ask for `rows`.
     """
 
-    def __init__(self, method: str) -> None:
-        self._method = method
+    def __init__(self, method: str, *, keep_tensors: bool = False) -> None:
+        self._method, self._keep_tensors = method, keep_tensors
         self.columns: Values = {}
         self.count = 0
 
@@ -45,7 +54,9 @@ class Window:
             self._refuse(metrics)
         try:
             for key, value in metrics.items():
-                if isinstance(value, _Tensor):
+                if type(value) is _Tensor and value.is_cpu and not self._keep_tensors and value.numel() == 1:
+                    value = value.item()  # noqa: PLW2901
+                elif isinstance(value, _Tensor):
                     # what carries a gradient was just computed; the next batch may change others in place
                     value = value.detach() if value.requires_grad else value.clone()  # noqa: PLW2901
                 columns[key].append(value)
@@ -118,7 +129,7 @@ def plain(value: object, name: str) -> object:
 
 
 def _training_mean(values: Sequence[Any], source: str) -> float | None:
-    if any(isinstance(value, (str, bytes)) for value in values):
+    if not _are_numbers(values) and any(isinstance(value, (str, bytes)) for value in values):
         return None
     return _mean(values, source)
 
@@ -139,11 +150,17 @@ def _reduced(values: Sequence[Any], reducer: Reducer, name: str) -> float:
 
 def _mean(values: Sequence[Any], source: str) -> float:
     """Mean over the batches of the mean of each; one transfer from the device for all of them."""
-    if all(isinstance(value, torch.Tensor) and value.dim() == 0 for value in values):
-        if len(values) == 1:
-            return float(values[0].item())
-        return float(torch.stack(list(values)).to(torch.float64).mean())
+    if not _are_numbers(values) and all(
+        isinstance(value, torch.Tensor) and value.dim() == 0 for value in values
+    ):
+        values = torch.stack(list(values)).to(torch.float64).tolist()
+    if _are_numbers(values):
+        return float(sum(values) / len(values))
     return float(torch.stack([_tensor(value, source).mean() for value in values]).mean())
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    return _NUMBERS.issuperset(map(type, values))
 
 
 def _tensor(value: Untyped, source: str) -> torch.Tensor:

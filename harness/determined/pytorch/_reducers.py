@@ -88,6 +88,7 @@ class Reducers:
     def __init__(self, allgather: Callable[[object], list[object]]) -> None:
         self._allgather = allgather
         self._wrapped: list[Wrapped] = []
+        self.training: tuple[Wrapped, ...] = ()  # those that are for training
 
     def add(self, wrapped: Wrapped) -> None:
         if any(wrapped.reducer is other.reducer for other in self._wrapped):
@@ -96,9 +97,10 @@ class Reducers:
                 mend="call wrap_reducer once for each reducer",
             )
         self._wrapped.append(wrapped)
+        self.training = tuple(one for one in self._wrapped if one.for_training)
 
     def of(self, *, training: bool) -> tuple[Wrapped, ...]:
-        return tuple(one for one in self._wrapped if (one.for_training if training else one.for_validation))
+        return self.training if training else tuple(one for one in self._wrapped if one.for_validation)
 
     def reset(self, *, training: bool) -> None:
         for one in self.of(training=training):

@@ -52,13 +52,14 @@ class Board:
             step: batches trained.
             metrics: names to values.
         """
-        if not self.enabled or isinstance(self.writer, _Silent):
+        if not self.enabled:
             return
-        self._waiting.append((kind, step, metrics, time.time()))
-        if kind or time.monotonic() - self._flushed >= _PAUSE:
+        now = time.time()
+        self._waiting.append((kind, step, metrics, now))
+        if kind or not 0 <= now - self._flushed < _PAUSE:
             self._write()
             self.writer.flush()  # waits for a thread, so not for every report
-            self._flushed = time.monotonic()
+            self._flushed = now
 
     def close(self) -> None:
         if self._writer is not None:
@@ -69,6 +70,8 @@ class Board:
     def _write(self) -> None:
         """One event for all metrics of a report: `add_scalar` makes one for each, of many parts."""
         waiting, self._waiting = self._waiting, []
+        if isinstance(self.writer, _Silent):
+            return
         every = -(-len(waiting) // _POINTS)
         for kind, step, metrics, at in waiting[::-1][:: every or 1][::-1]:
             values = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from determined.pytorch._trial import PyTorchTrial
 
 
+_MEASURED = 100  # batches that one batch's length is taken for
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parts:
     """A trial that is built."""
@@ -55,9 +58,13 @@ class PyTorchTrainable:
     def __init__(self, parts: Parts) -> None:
         self.steps_completed = self.records_trained = 0
         self.context, self._parts, self._hooks = parts.context, parts, parts.hooks
-        self._window = Window("train_batch")
+        self._step_start = parts.hooks.of("on_train_step_start")
+        self._watched = any(map(parts.hooks.of, ("on_training_workload_end", "on_train_step_end")))
+        self._window = Window("train_batch", keep_tensors=self._watched)
         self._clock = parts.context.clock
         self._clock.epoch_length = parts.loaders.training.epoch_length
+        self._epoch, self._epoch_idx = range(0), 0  # the batches of the epoch in training
+        self._length, self._measure_at = 0, 0
         self._batches: Iterator[Any] = iter(())
         self._copy = HostCopy()
         self._nan, self._nan_validated = NanWatch("train_batch"), NanWatch("validation")
@@ -75,7 +82,8 @@ class PyTorchTrainable:
     @property
     def stop_requested(self) -> bool:
         """Whether the trial asked to stop, in any process."""
-        return any(self._group.allgather(self.context.get_stop_requested()))
+        asked = self.context.get_stop_requested()
+        return asked if self._group.size == 1 else any(self._group.allgather(asked))
 
     def restore(self, directory: Path, position: Position) -> None:
         """Go on from a checkpoint."""
@@ -87,7 +95,8 @@ class PyTorchTrainable:
 
     def begin(self, position: Position, data: _rng.State | None = None) -> None:
         """Make the training data ready from a position on."""
-        self.steps_completed = position.steps_completed
+        self.steps_completed = self._measure_at = position.steps_completed
+        self._epoch = range(0)
         self._batches = self._parts.loaders.training.begin(position.steps_completed, data)
         self.context.reducers.reset(training=True)
         for model in self.context.models:
@@ -100,7 +109,7 @@ class PyTorchTrainable:
         self._batches = iter(())
 
     def train_until(self, batch: int, should_stop: Callable[[], bool]) -> None:
-        if self._hooks.of("on_train_step_start"):
+        if self._step_start:
             self._hooks.call("on_train_step_start", self._step_id())
         if self._lockstep:
             with self._lockstep.watched():
@@ -113,33 +122,34 @@ class PyTorchTrainable:
         return lambda: after_batch(self.steps_completed)
 
     def _train_until(self, batch: int, should_stop: Callable[[], bool]) -> None:
-        epoch_length = self._clock.epoch_length
         stopped = False
         while self.steps_completed < batch and not stopped:
             done = self.steps_completed
-            epoch = self._clock.epochs(done)
-            epoch_end = (epoch + 1) * epoch_length if epoch_length else batch + 1
-            if (done == epoch * epoch_length) if epoch_length else (done == 0):
-                self._call(self._hooks.epoch_start, epoch)
-            stopped = self._train_batches(epoch, min(batch, epoch_end), should_stop)
+            if done not in self._epoch:
+                self._epoch, self._epoch_idx = self._clock.epoch_of(done), self._clock.epochs(done)
+            if done == self._epoch.start:
+                self._call(self._hooks.epoch_start, self._epoch_idx)
+            stopped = self._train_batches(min(batch, self._epoch.stop), should_stop)
             if self.steps_completed == done:
                 raise InvalidTrialError(
                     f"the training data ended after {done} batches, in the middle of an epoch",
                     mend="make the sampler yield as many batches as its length says",
                 )
-            if self.steps_completed == epoch_end:
-                self._call(self._hooks.epoch_end, epoch)
+            if self.steps_completed == self._epoch.stop:
+                self._call(self._hooks.epoch_end, self._epoch_idx)
 
-    def _train_batches(self, epoch: int, end: int, should_stop: Callable[[], bool]) -> bool:
+    def _train_batches(self, end: int, should_stop: Callable[[], bool]) -> bool:
         """The innermost loop: whatever is done here is paid for in every batch."""
         clock, add, train_batch = self._clock, self._window.add, self._parts.trial.train_batch
-        first, length, stopped = self.steps_completed, 0, False
-        prepare, after = self._preparation(), self._after_batch()
-        self._average_at(self.steps_completed)
-        for index, batch in zip(range(self.steps_completed, end), self._batches, strict=False):
+        prepare, after = self._around_batch
+        if self._group.size > 1:
+            self._average_at(self.steps_completed)
+        first, epoch, stopped = self.steps_completed, self._epoch_idx, False
+        measured = max(first, self._measure_at)
+        for index, batch in zip(range(first, end), self._batches, strict=False):
             clock.batch_idx = index
-            if index == first:
-                length = self._length(batch)
+            if index == measured:
+                self._measure(batch)
             add(train_batch(batch=prepare(batch), epoch_idx=epoch, batch_idx=index))
             for do in after:
                 do(index)
@@ -147,29 +157,34 @@ class PyTorchTrainable:
             if should_stop():
                 stopped = True
                 break
-        self.records_trained += (self.steps_completed - first) * length
+        self.records_trained += (self.steps_completed - first) * self._length
         return stopped
 
-    def _length(self, batch: Any) -> int:  # noqa: ANN401  (whatever the loader gave)
-        """Records in a batch like this one, over all processes; 0 where that cannot be told."""
+    def _measure(self, batch: Any) -> None:  # noqa: ANN401  (whatever the loader gave)
+        """Take a batch's length, over all processes, for that of the next; 0 where it cannot be told."""
+        self._measure_at = self.steps_completed + _MEASURED
         try:
             length = self._parts.trial.get_batch_length(batch)
         except InvalidTrialError:
-            return 0
+            length = 0
         if not isinstance(length, int):
             raise InvalidTrialError(
                 f"get_batch_length returned {length!r}", mend="return the number of records in the batch"
             )
-        return length * self._group.size
+        self._length = length * self._group.size
 
     def reduce(self) -> Metrics:
-        metrics = _across.training(training_means(self._window.columns), self._group)
-        metrics.update(self.context.reducers.metrics(training=True))
+        metrics = training_means(self._window.columns)
+        if self._group.size > 1:
+            metrics = _across.training(metrics, self._group)
+        if self.context.reducers.training:
+            found = self.context.reducers.metrics(training=True)
+            metrics.update({name: plain(value, name) for name, value in found.items()})
         self._nan.look(metrics, self._window.columns, self.steps_completed)
-        return self._counted({name: plain(value, name) for name, value in metrics.items()})
+        return self._counted(metrics)
 
     def reported(self, metrics: Metrics) -> None:
-        if self._hooks.of("on_training_workload_end") or self._hooks.of("on_train_step_end"):
+        if self._watched:
             both = {
                 "avg_metrics": dict(metrics),
                 "batch_metrics": _across.rows(self._window.rows(), self._group),
@@ -178,7 +193,8 @@ class PyTorchTrainable:
             self._hooks.call("on_train_step_end", self._step_id(-1), both)
         self._show("", metrics)
         self._window.reset()
-        self.context.reducers.reset(training=True)
+        if self.context.reducers.training:
+            self.context.reducers.reset(training=True)
 
     def evaluate(self) -> Metrics:
         with self._lockstep.watched(on=self._evaluation.by_batch) if self._lockstep else nullcontext():
@@ -246,6 +262,11 @@ class PyTorchTrainable:
         steps = self.steps_completed
         return {"batches": steps, "epochs": self._clock.epochs(steps), **metrics}
 
+    @cached_property
+    def _around_batch(self) -> tuple[Callable[[Any], Any], tuple[Callable[[int], object], ...]]:
+        """What is done to each batch, and after it: known when training begins, not before callbacks."""
+        return self._preparation(), self._after_batch()
+
     def _preparation(self) -> Callable[[Any], Any]:
         if not self.context.experimental.auto_to_device:
             return lambda batch: batch
@@ -258,7 +279,8 @@ class PyTorchTrainable:
         if context.gradients.automatic:
             after.append(lambda _: context.gradients.end_batch())
         if context.lr_schedulers:
-            after.append(self._step_schedulers)
+            pace = Pace(self._clock.epoch_length, context.gradients.aggregation.frequency)
+            after.append(partial(self._step_schedulers, pace))
         if context.profiler is not None:
             profiler = context.profiler
             after.append(lambda _: profiler.step())
@@ -268,15 +290,13 @@ class PyTorchTrainable:
 
     def _average_at(self, index: int) -> None:
         """Gradients are averaged over processes once an update: in the last batch that goes into it."""
-        if self._group.size > 1:
-            averaging(self.context.models, on=(index + 1) % self.context.gradients.aggregation.frequency == 0)
+        averaging(self.context.models, on=(index + 1) % self.context.gradients.aggregation.frequency == 0)
 
     def _show(self, kind: str, metrics: Metrics) -> None:
         if self._group.rank == 0:
             self.context.board.add(kind, self.steps_completed, metrics)
 
-    def _step_schedulers(self, index: int) -> None:
-        pace = Pace(self._clock.epoch_length, self.context.gradients.aggregation.frequency)
+    def _step_schedulers(self, pace: Pace, index: int) -> None:
         for one in self.context.lr_schedulers:
             for _ in range(pace.steps(one, index)):
                 one.scheduler.step()

@@ -48,6 +48,11 @@ def test_a_schedule_may_name_its_batches() -> None:
     assert [(stop.batch, stop.validate) for stop in stops(schedule)] == [(2, True), (7, True), (9, True)]
 
 
+def test_reports_may_be_at_given_batches() -> None:
+    schedule = Schedule(max_length=9, report=Period(4, at=(3, 4, 9)), checkpoint=Period(6))
+    assert [stop.batch for stop in stops(schedule)] == [3, 4, 6, 8, 9]
+
+
 def test_initial_validation_comes_before_the_first_batch_and_is_not_repeated() -> None:
     schedule = Schedule(max_length=2, initial_validation=True)
     first = Stop(0, validate=True, checkpoint=False)

@@ -51,9 +51,19 @@ def test_a_tensor_that_the_trial_changes_in_place_keeps_the_value_it_had() -> No
 
 
 def test_no_graph_is_kept_alive() -> None:
-    window = Window("train_batch")
+    window = Window("train_batch", keep_tensors=True)
     window.add({"loss": torch.ones((), requires_grad=True) * 2})
     assert [value.requires_grad for value in window.columns["loss"]] == [False]
+
+
+def test_a_mean_is_the_same_to_the_bit_whether_tensors_are_kept_or_not() -> None:
+    values = [torch.tensor(1 / (3 + n)) for n in range(100)]
+    taken, kept = Window("train_batch"), Window("train_batch", keep_tensors=True)
+    for value in values:
+        taken.add({"loss": value})
+        kept.add({"loss": value})
+    assert taken.columns["loss"] == [value.item() for value in values]
+    assert training_means(taken.columns) == training_means(kept.columns)
 
 
 @pytest.mark.parametrize(
