@@ -255,7 +255,7 @@ def run_local(order: Order, host: Host, home: Home, emit: Emit) -> ExperimentSta
     from detbuild.controller import local
 
     with _local_experiment(order, host, home, emit) as (folder, config, held):
-        return local.run_local(folder, config, _of_this_python(host.environ), emit, lease_descriptor=held)
+        return local.run_local(folder, config, host.environ, emit, lease_descriptor=held)
 
 
 def run_here(
@@ -266,12 +266,6 @@ def run_here(
 
     with _local_experiment(order, host, home, emit) as (folder, config, _):
         return local.run_here(folder, config, train, emit)
-
-
-def _of_this_python(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment in which `python3` is this one, also where its virtual environment is not activated."""
-    directory = str(Path(sys.executable).parent)
-    return {**environ, "PATH": os.pathsep.join(filter(None, (directory, environ.get("PATH", os.defpath))))}
 
 
 @contextmanager

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from detbuild.checkpoint.protected import awaited, parents, sources
 from detbuild.checkpoint.select import Candidate, Policy, kept
 from detbuild.checkpoint.transfer import is_name
+from detbuild.store.attributes import read_attributes, steered
 from detbuild.store.progress import Goal
 from detbuild.store.registry import registered
 from detbuild.store.state import load, run_records
 
 if TYPE_CHECKING:
-    from detbuild.config.storage import Storage
+    from detbuild.config.experiment import ExperimentConfig
     from detbuild.store.folder import ExperimentFolder
     from detbuild.store.home import Home
     from detbuild.store.progress import CheckpointState
@@ -27,7 +28,9 @@ class Collection:
     garbage: tuple[str, ...] = ()
 
 
-def policy_of(storage: Storage) -> Policy:
+def policy_of(config: ExperimentConfig, folder: ExperimentFolder) -> Policy:
+    """How many checkpoints the experiment is to keep, as people want it by now."""
+    storage = steered(config, read_attributes(folder.path)).checkpoint_storage
     return Policy(
         save_experiment_best=storage.save_experiment_best,
         save_trial_best=storage.save_trial_best,

@@ -132,7 +132,14 @@ def set_gc_policy(
     save_trial_latest: int,
     yes: bool,
 ) -> None:
-    """Set how many checkpoints of an experiment are kept."""
+    """Set how many checkpoints of an experiment are kept.
+
+    Those of one that has ended go at once, as by `detbuild checkpoint gc`.
+    """
+    from detbuild.controller.keeping import collect
+    from detbuild.store.home import Home
+    from detbuild.store.state import fold
+
     confirm(f"checkpoints of experiment {experiment_id} beyond these numbers will be removed", yes=yes)
     _set(
         session,
@@ -144,6 +151,10 @@ def set_gc_policy(
             save_trial_latest=save_trial_latest,
         ),
     )
+    folder = _folder(session, experiment_id)
+    if fold(folder.header(), folder.journal()).over:
+        for uuid in collect(Home.open(session.home), experiment_id).garbage:
+            click.echo(uuid)
 
 
 @click.command("add", cls=Command)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from detbuild.cli.arguments import experiment_argument
+from detbuild.cli.attributes import confirm
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 from detbuild.cli.table import json_option, show_json
@@ -33,9 +34,8 @@ def delete(session: Session, /, *, uuids: tuple[str, ...], globs: tuple[str, ...
     from detbuild.store.home import Home
 
     names = [name for word in uuids for name in word.split(",") if name]
-    what = f"files of {len(names)} checkpoints" if globs else f"{len(names)} checkpoints"
-    if not yes:
-        click.confirm(f"Delete {what}? They cannot be brought back", abort=True, err=True)
+    what = "files of checkpoint" if globs else "checkpoint"
+    confirm(f"{what} {', '.join(names)} will be gone for good", yes=yes)
     for one in delete_all(Home.open(session.home), names, globs):
         click.echo(one.checkpoint.uuid)
 

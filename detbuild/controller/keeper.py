@@ -17,7 +17,6 @@ from detbuild.checkpoint.jobs import Job
 from detbuild.controller.arrivals import Arrivals
 from detbuild.errors import EngineError
 from detbuild.store import journal
-from detbuild.store.attributes import read_attributes, steered
 from detbuild.store.storage import checkpoint_storage
 
 if TYPE_CHECKING:
@@ -116,8 +115,7 @@ class Keeper:
         if self.clock.now() < self._again_at and not self._given_up:
             return self.stored.trouble
         try:
-            now = steered(self._config, read_attributes(self.book.folder.path))  # as people want it by now
-            self.collect(home, policy_of(now.checkpoint_storage))
+            self.collect(home, policy_of(self._config, self.book.folder))
         except EngineError as error:
             self._failed(f"no checkpoint is removed: {error}")
             return "" if self._given_up else str(error)

@@ -74,7 +74,8 @@ def remove_all(folder: ExperimentFolder) -> None:
 
 def policy(home: Home, experiment_id: int) -> Policy:
     """How many checkpoints the experiment was told to keep."""
-    return policy_of(config_of(home.experiment(experiment_id)).checkpoint_storage)
+    folder = home.experiment(experiment_id)
+    return policy_of(config_of(folder), folder)
 
 
 def collect(

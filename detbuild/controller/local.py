@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detbuild.controller.localsearch import LocalSearch
@@ -53,7 +54,8 @@ def run_local(
     events = ExperimentTail(folder)
     search = LocalSearch(folder, config)
     while (info := search.next_run()) is not None:
-        process = _start(folder, info, {**environ, **variables(config)}, lease_descriptor)
+        own = {**_of_this_python(environ), **variables(config)}
+        process = _start(folder, info, own, lease_descriptor)
         search.created(info)
         _watch(search, info, process, lambda: events.emit(emit))
         code = process.returncode
@@ -94,6 +96,12 @@ def _telling(folder: ExperimentFolder, emit: Emit) -> Iterator[None]:
         over.set()
         teller.join()
         events.emit(emit)
+
+
+def _of_this_python(environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which `python3` is this one, also where its virtual environment is not activated."""
+    directory = str(Path(sys.executable).parent)
+    return {**environ, "PATH": os.pathsep.join(filter(None, (directory, environ.get("PATH", os.defpath))))}
 
 
 def _start(

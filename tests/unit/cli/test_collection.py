@@ -34,10 +34,10 @@ def test_some_files_of_a_checkpoint_are_deleted(shell, uuid):
 
 
 def test_a_registered_checkpoint_is_not_deleted(shell, uuid):
-    (shell.home / "models").mkdir()
-    (shell.home / "models" / "net.json").write_text(json.dumps({"versions": [{"checkpoint": uuid}]}))
+    shell("detbuild", "model", "create", "net")
+    shell("detbuild", "model", "register-version", "net", uuid)
     outcome = shell("det", "c", "rm", uuid, "-y")
-    assert (outcome.code, "registered" in outcome.err) == (2, True)
+    assert (outcome.code, "is registered as net:1" in outcome.err) == (2, True)
     assert state(shell)[0] == "COMPLETED"
 
 
@@ -49,6 +49,14 @@ def test_garbage_is_shown_first_and_then_removed(shell, uuid):
     outcome = shell("detbuild", "checkpoint", "gc", "1", *none, "--json")
     assert json.loads(outcome.out) == {"kept": [], "removed": [uuid]}
     assert state(shell) == ("DELETED", None)
+
+
+def test_a_new_policy_of_an_ended_experiment_is_acted_on_at_once(shell, uuid):
+    none = ("--save-experiment-best", "0", "--save-trial-best", "0", "--save-trial-latest", "0")
+    assert shell("det", "e", "set", "gc-policy", "1", *none, "--yes").out == f"{uuid}\n"
+    assert state(shell) == ("DELETED", None)
+    again = shell("detbuild", "checkpoint", "gc", "1", "--json")
+    assert json.loads(again.out) == {"kept": [], "removed": []}
 
 
 def test_a_checkpoint_from_elsewhere_can_be_started_from(shell, project, tmp_path):
