@@ -13,11 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detbuild.checkpoint.source import bring, source_of
+from detbuild.checkpoint.carrier import try_out
+from detbuild.checkpoint.source import bring, sources_of
 from detbuild.config.host import NO_HOST_CONFIG, HostConfig
 from detbuild.config.rewrite import completed
 from detbuild.config.rewrite import test_mode as for_test
 from detbuild.config.unacted import warnings_for
+from detbuild.context.credentials import without_credentials
 from detbuild.context.hashes import HashCache
 from detbuild.context.roots import refuse_shadowing
 from detbuild.context.walk import read_context, snapshot
@@ -141,6 +143,7 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
         cache=_hash_cache(home, order.context_dir),
         home=host.directory,
     )
+    context, held_back = without_credentials(context, config, order.text)
     refuse_shadowing(context)
     emit(ContextPacked(context.files, context.size, listing.largest))
     table = load_table(images_dir())
@@ -148,7 +151,7 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
     target = _target(config, host)
     image = config.environment.image.of("cuda" if target.gpu else "cpu")
     resolution = resolve(needs, table=table, target=target, image=image)
-    for warning in (*listing.warnings, *(Warned(message) for message in resolution.warnings)):
+    for warning in (*listing.warnings, *held_back, *(Warned(message) for message in resolution.warnings)):
         emit(warning)
     if engine is None:
         base = choose_base(resolution, lambda _: False)
@@ -225,10 +228,11 @@ def submit(
     """
     config, info = submission.config, engine.info()
     check_host(config, info, nvidia_smi, submission.order.host_config.gpus)
-    source = source_of(config, home)
+    source = sources_of(config, home)
+    try_out(config)
     image = build_image(submission, host, home, emit, engine=engine)
     folder = home.new_experiment()
-    bring(source, config, folder)
+    config = bring(source, config, folder)
     header = replace(
         _header(submission.order, config, host, number=folder.id),
         image=image,
@@ -277,11 +281,12 @@ def _local_experiment(
             mend="leave out --include: put what is missing into the directory, or on PYTHONPATH",
         )
     config = _complete(order, emit)
-    source = source_of(config, home)
+    source = sources_of(config, home)
+    try_out(config)
     folder = home.new_experiment()
     # Held before it is an experiment: `detbuild resume` settles local ones that nobody holds.
     with lease(folder.lock_file) as descriptor:
-        bring(source, config, folder)
+        config = bring(source, config, folder)
         header = replace(_header(order, config, host, number=folder.id), local=True)
         folder.write(header, _files(order, config))
         emit(ExperimentCreated(folder.id, str(folder.path)))

@@ -1,21 +1,28 @@
-"""Finds the checkpoints of experiments: what the runs told of them, and where they are on this host."""
+"""Finds the checkpoints of experiments: what the runs told of them, and where they are."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from detbuild.checkpoint.bucket import address_of
+from detbuild.checkpoint.transfer import is_name
 from detbuild.errors import ConfigError
-from detbuild.store.state import load
-from detbuild.store.storage import storage_of
+from detbuild.store.state import load, run_records
+from detbuild.store.storage import checkpoint_storage
+from detbuild.store.stored import Stored
+from detbuild.store.submitted import config_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from detbuild.checkpoint.bucket import Address
     from detbuild.store.folder import ExperimentFolder
     from detbuild.store.home import Home
     from detbuild.store.progress import CheckpointState
+
+_GONE = frozenset({"DELETED"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,23 +32,31 @@ class Found:
     experiment_id: int
     trial_id: int
     checkpoint: CheckpointState
-    directory: Path | None  # None: it is not on this host, or was deleted
+    directory: Path | None  # None: it is not on this host
+    cloud: Address | None = field(default=None, repr=False)  # None: it is not in the cloud
 
     @property
     def state(self) -> str:
-        """COMPLETED, ERROR (a run found it damaged) or DELETED."""
-        return self.checkpoint.state if self.directory else "DELETED"
+        """COMPLETED, PARTIALLY_DELETED, ERROR (found damaged) or DELETED."""
+        return self.checkpoint.state if self.directory or self.cloud else "DELETED"
+
+    @property
+    def url(self) -> str | None:
+        """Where it is in the cloud."""
+        return self.cloud.url(self.checkpoint.uuid) if self.cloud else None
 
 
 def checkpoints_of(folder: ExperimentFolder) -> tuple[Found, ...]:
     """All checkpoints of an experiment, by trial and newest first."""
-    on_host = storage_of(folder).on_host
+    config = config_of(folder)
+    on_host, cloud = checkpoint_storage(config, folder).on_host, address_of(config.checkpoint_storage)
     return tuple(
         Found(
             experiment_id=folder.id,
             trial_id=trial.id,
             checkpoint=checkpoint,
-            directory=_directory(on_host, checkpoint.uuid),
+            directory=_directory(on_host, checkpoint),
+            cloud=cloud if checkpoint.uploaded and checkpoint.state not in _GONE else None,
         )
         for trial in load(folder).trials.values()
         for checkpoint in trial.progress.checkpoints
@@ -67,6 +82,16 @@ def find_checkpoint(home: Home, uuid: str) -> Found:
     raise ConfigError(f"there is no checkpoint {uuid!r}", mend="see `detbuild checkpoint list EXPERIMENT`")
 
 
+def files_of(home: Home, found: Found) -> Mapping[str, int]:
+    """Its files and their sizes in bytes, as the run told them, without those that were deleted."""
+    folder = home.folder(found.experiment_id)
+    stored = Stored.of(entry.fact for entry in folder.journal())
+    runs = run_records(folder, load(folder).trials[found.trial_id])
+    return next(
+        stored.left(one) for run in runs for one in run.checkpoints if one.uuid == found.checkpoint.uuid
+    )
+
+
 def _all(home: Home) -> Iterator[Found]:
     for number in reversed(home.ids()):
         folder = home.folder(number)
@@ -74,6 +99,8 @@ def _all(home: Home) -> Iterator[Found]:
             yield from checkpoints_of(folder)
 
 
-def _directory(on_host: Path | None, uuid: str) -> Path | None:
-    directory = on_host / uuid if on_host else None
-    return directory if directory and directory.is_dir() else None
+def _directory(on_host: Path | None, checkpoint: CheckpointState) -> Path | None:
+    if on_host is None or checkpoint.state in _GONE or not is_name(checkpoint.uuid):
+        return None
+    directory = on_host / checkpoint.uuid
+    return directory if directory.is_dir() else None

@@ -97,6 +97,66 @@ def set_priority(session: Session, /, *, experiment_id: int, priority: int) -> N
     _set(session, experiment_id, lambda attributes: replace(attributes, priority=priority))
 
 
+@click.command("gc-policy", cls=Command)
+@experiment_argument
+@click.option(
+    "--save-experiment-best",
+    type=click.IntRange(min=0),
+    required=True,
+    metavar="N",
+    help="The best of the experiment.",
+)
+@click.option(
+    "--save-trial-best",
+    type=click.IntRange(min=0),
+    required=True,
+    metavar="N",
+    help="The best of each trial.",
+)
+@click.option(
+    "--save-trial-latest",
+    type=click.IntRange(min=0),
+    required=True,
+    metavar="N",
+    help="The newest of each trial.",
+)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask: checkpoints may be removed at once.")
+@pass_session
+def set_gc_policy(
+    session: Session,
+    /,
+    *,
+    experiment_id: int,
+    save_experiment_best: int,
+    save_trial_best: int,
+    save_trial_latest: int,
+    yes: bool,
+) -> None:
+    """Set how many checkpoints of an experiment are kept.
+
+    Those of one that has ended go at once, as by `detbuild checkpoint gc`.
+    """
+    from detbuild.controller.keeping import collect
+    from detbuild.store.home import Home
+    from detbuild.store.state import fold
+
+    confirm(f"checkpoints of experiment {experiment_id} beyond these numbers will be removed", yes=yes)
+    _set(
+        session,
+        experiment_id,
+        lambda attributes: replace(
+            attributes,
+            save_experiment_best=save_experiment_best,
+            save_trial_best=save_trial_best,
+            save_trial_latest=save_trial_latest,
+        ),
+    )
+    folder = _folder(session, experiment_id)
+    if fold(folder.header(), folder.journal()).over:
+        for uuid in collect(Home.open(session.home), experiment_id).garbage:
+            click.echo(uuid)
+
+
 @click.command("add", cls=Command)
 @experiment_argument
 @click.argument("label")

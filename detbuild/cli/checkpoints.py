@@ -37,7 +37,8 @@ def list_(session: Session, /, *, experiment_id: int, as_json: bool, quiet: bool
     """List the checkpoints of an experiment, newest first.
 
     With --json: a list of {"uuid", "experiment_id", "trial_id", "run", "steps_completed", "state", "size",
-    "files", "metrics", "directory"}; state is COMPLETED, ERROR (found damaged) or DELETED.
+    "files", "metrics", "directory", "url"}; state is COMPLETED, PARTIALLY_DELETED, ERROR (found damaged) or
+    DELETED; directory and url are null where it is not on this host, or not in the cloud.
     """
     from detbuild.checkpoint.find import checkpoints_of
     from detbuild.cli import documents
@@ -73,23 +74,26 @@ def describe(session: Session, /, *, uuid: str, as_json: bool) -> None:
     "contents" (path and bytes of each file) and "damage" (a list, empty when it is whole).
     """
     from detbuild.checkpoint.download import damage
-    from detbuild.checkpoint.find import find_checkpoint
+    from detbuild.checkpoint.find import files_of, find_checkpoint
     from detbuild.cli import documents
     from detbuild.store.home import Home
-    from determined._checkpoints import resources
 
-    found = find_checkpoint(Home.open(session.home), uuid)
-    contents = resources(found.directory) if found.directory else {}
+    home = Home.open(session.home)
+    found = find_checkpoint(home, uuid)
+    contents = files_of(home, found) if found.directory or found.cloud else {}
     problems = damage(found)
     if as_json:
-        show_json({**documents.checkpoint(found), "contents": contents, "damage": problems})
+        show_json({**documents.checkpoint(found), "contents": dict(contents), "damage": problems})
         return
     click.echo(f"checkpoint {found.checkpoint.uuid}  trial {found.experiment_id}/{found.trial_id}")
     click.echo(
         f"batch {found.checkpoint.steps_completed}  "
         + (_metrics(documents.checkpoint(found)) or "not validated")
     )
-    click.echo(f"{visible(str(found.directory or ''))}  {'DAMAGED' if problems else 'whole'}")
+    place = str(found.directory or found.url or "")
+    click.echo(
+        f"{visible(place)}  {'DAMAGED' if problems else 'whole' if found.directory else 'in the cloud'}"
+    )
     for path, count in contents.items():
         click.echo(f"{size(count):>9}  {visible(path)}")
     for problem in problems:

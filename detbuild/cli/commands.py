@@ -22,11 +22,9 @@ SET = Noun(
         "max-slots": Verb("detbuild.cli.attributes:set_max_slots", "Limit the slots that it uses at a time."),
         "weight": Verb("detbuild.cli.attributes:set_weight", "Set its share beside others that wait."),
         "priority": Verb("detbuild.cli.attributes:set_priority", "Set its priority, 1 to 99, lowest first."),
+        "gc-policy": Verb("detbuild.cli.attributes:set_gc_policy", "Set how many checkpoints are kept."),
     },
-    elsewhere={
-        "gc-policy": "no checkpoint is removed before `detbuild delete ID`",
-        "log-retention": "logs stay until `detbuild delete ID`",
-    },
+    elsewhere={"log-retention": "logs stay until `detbuild delete ID`"},
 )
 LABEL = Noun(
     "Add or remove a label of an experiment.",
@@ -63,14 +61,18 @@ COMMANDS: dict[str, Verb | Noun] = {
         "detbuild.cli.deletion:delete", "Delete experiments that have ended, with their checkpoints."
     ),
     "checkpoint": Noun(
-        "List, describe and download checkpoints.",
+        "List, describe, download and delete checkpoints.",
         {
             "list": Verb("detbuild.cli.checkpoints:list_", "List the checkpoints of an experiment."),
             "describe": Verb("detbuild.cli.checkpoints:describe", "Show one checkpoint and its files."),
             "download": Verb(
                 "detbuild.cli.checkpoints:download", "Copy a checkpoint, verified, into a directory."
             ),
+            "delete": Verb("detbuild.cli.collection:delete", "Delete checkpoints, or some of their files."),
+            "gc": Verb("detbuild.cli.collection:gc", "Remove the checkpoints that are not to be kept."),
+            "import": Verb("detbuild.cli.collection:import_", "Take in a checkpoint from elsewhere."),
         },
+        aliases={"rm": "delete"},
     ),
     "model": Noun(
         "Register checkpoints as versions of models.",

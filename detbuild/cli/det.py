@@ -77,12 +77,9 @@ TRIAL = Noun(
     },
 )
 CHECKPOINT = Noun(
-    "List, describe and download checkpoints.",
+    "List, describe, download and delete checkpoints.",
     _verbs("checkpoint"),
-    elsewhere={
-        "delete": "remove the checkpoint's folder; `det checkpoint describe UUID` names it",
-        "rm": "remove the files; `det checkpoint describe UUID` names the folder",
-    },
+    aliases={"rm": "delete"},
 )
 JOB = Noun(
     "List what runs and what waits.",

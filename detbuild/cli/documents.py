@@ -121,6 +121,7 @@ def checkpoint(found: Found) -> Document:
         "files": state.files,
         "metrics": dict(state.validation.metrics) if state.validation else None,
         "directory": str(found.directory) if found.directory else None,
+        "url": found.url,
     }
 
 

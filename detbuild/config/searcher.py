@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, JsonValue, Tag, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, Tag, model_validator
 
 from detbuild.config.fields import Count, Fraction, Many, Positive, matching
 from detbuild.config.lengths import TrainingLength
+from detbuild.config.problems import show
 from detbuild.config.section import TAG, Section, chosen_by, wrong
 
 Mode = Literal["conservative", "standard", "aggressive"]
@@ -18,12 +20,26 @@ _HOOK: Final = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 CheckpointId = Annotated[str, matching(r"[A-Za-z0-9][\w.-]{0,127}", "the id of a checkpoint")]
 
 
+def _trial(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    if isinstance(value, str) and re.fullmatch(r"[1-9]\d*(/[1-9]\d*)?", value, re.ASCII):
+        return value
+    raise wrong(f"must be a trial, such as 3/1 or 3, not {show(value)}")
+
+
+TrialReference = Annotated[
+    int | str,  # `3/2`: trial 2 of experiment 3; `3`: its first trial
+    BeforeValidator(_trial),
+]
+
+
 class _Searcher(Section):
     metric: (
         Annotated[str, Field(min_length=1)] | None
     )  # None only where `create` trains locally: then nothing is compared
     smaller_is_better: bool = True
-    source_trial_id: Positive | None = None
+    source_trial_id: TrialReference | None = None
     source_checkpoint_uuid: CheckpointId | None = None
     max_length: TrainingLength | None = None
 

@@ -14,13 +14,7 @@ if TYPE_CHECKING:
 
     from detbuild.config.experiment import ExperimentConfig
 
-NOT_YET: Final = (
-    "searcher.source_trial_id",
-    "checkpoint_storage.save_experiment_best",
-    "checkpoint_storage.save_trial_best",
-    "checkpoint_storage.save_trial_latest",
-    "profiling",
-)
+NOT_YET: Final = ("profiling",)
 # Of a cluster, its scheduler and its web page, or of a time long gone.
 NO_MEANING_HERE: Final = (
     "workspace",
@@ -46,7 +40,6 @@ NO_MEANING_HERE: Final = (
     "tensorboard_storage",
     "internal",
 )
-LOCAL_STORAGE: Final = frozenset({None, "shared_fs", "directory"})
 
 
 def warnings_for(config: ExperimentConfig) -> tuple[Warned, ...]:
@@ -55,8 +48,6 @@ def warnings_for(config: ExperimentConfig) -> tuple[Warned, ...]:
     A field that is set to its default says nothing that is not done, so it is not named.
     """
     later = _used(config, NOT_YET)
-    if config.checkpoint_storage.type not in LOCAL_STORAGE:
-        later.append(f"checkpoint_storage.type {config.checkpoint_storage.type}")
     never = _used(config, NO_MEANING_HERE)
     if isinstance(config.checkpoint_storage, SharedFs) and config.checkpoint_storage.container_path:
         never.append("checkpoint_storage.container_path")

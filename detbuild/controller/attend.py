@@ -129,9 +129,13 @@ def resume_one(folder: ExperimentFolder) -> bool:
 
 
 def needs_controller(folder: ExperimentFolder) -> bool:
-    """Whether there is something to do: it is neither over nor paused, or something was asked for since."""
+    """Whether there is something to do.
+
+    It is neither over nor paused, something was asked for since, or checkpoints are not where they belong.
+    """
     book = Book(folder=folder)
-    return not book.state.at_rest or bool(book.requests())
+    state = book.state
+    return not state.at_rest or bool(book.requests()) or (state.over and state.stored.unsettled)
 
 
 def _unfinished(home: Home) -> Iterator[ExperimentFolder]:

@@ -11,12 +11,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from detbuild.checkpoint.find import checkpoints_of
+from detbuild.checkpoint.protected import sources
+from detbuild.controller.keeping import remove_all
 from detbuild.controller.lease import lease
 from detbuild.errors import ConfigError, DetbuildError, EngineError, LeaseError
 from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL
@@ -24,10 +25,9 @@ from detbuild.store.deleting import begun_deletions, hidden_name, intend_deletio
 from detbuild.store.files import alone, file_errors, sync_directory
 from detbuild.store.registry import registered
 from detbuild.store.state import fold
-from detbuild.store.storage import storage_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from detbuild.engine.protocol import Engine
@@ -92,7 +92,7 @@ def _removed(directory: Path) -> DetbuildError | None:
 
 
 def _finish(home: Home, folder: ExperimentFolder) -> None:
-    _remove_checkpoints(folder)
+    remove_all(folder)
     hidden = hidden_name(home, folder)
     with alone(home.experiments / ".retired.lock"):
         home.retire(folder.id)
@@ -101,22 +101,6 @@ def _finish(home: Home, folder: ExperimentFolder) -> None:
             folder.path.rename(hidden)
         sync_directory(home.experiments)
     shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _remove_checkpoints(folder: ExperimentFolder) -> None:
-    """Take the name first: half a checkpoint under its own name would look damaged."""
-    storage = storage_of(folder).on_host
-    if storage is None:
-        return
-    for found in checkpoints_of(folder):
-        directory = storage / found.checkpoint.uuid
-        aside = directory.with_name(f".{directory.name}.deleted")
-        with file_errors(directory):
-            if directory.is_dir() and not aside.exists():
-                directory.rename(aside)
-            for left in (aside, directory):
-                if left.exists():
-                    shutil.rmtree(left)
 
 
 def _remove_containers(
@@ -153,24 +137,9 @@ def _refuse_needed(home: Home, folder: ExperimentFolder) -> None:
                 f"checkpoint {uuid} of experiment {folder.id} is registered as {', '.join(names)}",
                 mend="delete that from the registry first, or give --force",
             )
-    for other, uuid in _sources(home):
+    for other, uuid in sources(home):
         if other != folder.id and uuid in own:
             raise ConfigError(
                 f"checkpoint {uuid} of experiment {folder.id} is the source of experiment {other}",
                 mend="delete that one first, or give --force",
             )
-
-
-def _sources(home: Home) -> Iterator[tuple[int, str]]:
-    for number in home.ids():
-        uuid = _source(home.folder(number).config_file)
-        if uuid:
-            yield number, uuid
-
-
-def _source(config_file: Path) -> str:
-    try:
-        searcher = json.loads(config_file.read_bytes()).get("searcher") or {}
-        return str(searcher.get("source_checkpoint_uuid") or "")
-    except (OSError, ValueError, AttributeError):
-        return ""  # it says nothing

@@ -10,6 +10,7 @@ from detbuild.controller.book import Book
 from detbuild.controller.conclusion import conclusion
 from detbuild.controller.ears import Ears, by_policies
 from detbuild.controller.heed import heed, take_up
+from detbuild.controller.keeping import end_local, tidy
 from detbuild.controller.policies import policies_of
 from detbuild.controller.reported import run_request
 from detbuild.controller.search import Search
@@ -60,7 +61,7 @@ class LocalSearch:
                 if info is not None:
                     return info
             elif state.living == 0 and (state.finishing or state.ending):
-                self.book.record(conclusion(state))
+                end_local(self.book, conclusion(state))
             else:
                 self._search.stalled()
         return None
@@ -115,6 +116,8 @@ def settle(folder: ExperimentFolder) -> None:
     """Write down how a local experiment ended whose process is gone; the caller holds its lease."""
     book = Book(folder=folder)
     take_up(book)
+    if book.state.over:
+        tidy(folder)
     if book.state.at_rest:
         return
     for trial_id in tuple(book.state.running):
@@ -133,9 +136,9 @@ def settle(folder: ExperimentFolder) -> None:
             book.record(journal.TrialFinished(trial_id=trial.id, state=name, why=why))
     alone = book.state.trials and config_of(folder).searcher.name == "single"
     if book.state.finishing or book.state.ending or alone:
-        book.record(conclusion(book.state))
+        end_local(book, conclusion(book.state))
     else:
-        book.record(journal.ExperimentFinished(state="ERROR", why=_LEFT))
+        end_local(book, journal.ExperimentFinished(state="ERROR", why=_LEFT))
 
 
 def _finished(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.controller.conclusion import conclusion
 from detbuild.controller.heed import heed
+from detbuild.controller.keeper import Keeper
 from detbuild.controller.search import Search
 from detbuild.controller.trial import TrialDriver
 from detbuild.controller.trouble import Trouble
@@ -45,11 +46,14 @@ class Controller:
         for trial in tuple(world.state.trials.values()):
             if trial.ended and trial.released:
                 world.state.forget(trial.id)
+        self.keeper = Keeper(world, world.config, world.clock)
+        world.bring_back = self.keeper.bring_back
 
     @property
     def done(self) -> bool:
-        """Nothing is left to do, and none of the experiment's containers is left."""
-        return self.world.state.at_rest and self.world.tidy
+        """It is over, its checkpoints where they belong, or paused; none of its containers is left."""
+        state = self.world.state
+        return state.at_rest and self.world.tidy and (state.paused or self.keeper.done)
 
     def run(self) -> None:
         """Drive the experiment to its end, or until it is paused."""
@@ -58,6 +62,7 @@ class Controller:
             self.step()
             if self.world.state.entries == before:  # else the next thing may be possible at once
                 self.world.clock.wait(TICK)
+        self.keeper.close()
 
     def step(self) -> None:
         """One look at everything.
@@ -75,7 +80,14 @@ class Controller:
             except EngineError:
                 return  # nothing can be decided until the home's disk can be written again
         self._sweep()
+        self._keep()
         self._drive()
+
+    def _keep(self) -> None:
+        try:
+            self.keeper.step()
+        except EngineError:
+            return  # a fact could not be written; the same is done again
 
     def _drive(self) -> None:
         """Take the trials further: all that run, and the first of those that could."""
@@ -109,7 +121,8 @@ class Controller:
             if self.world.tidy and not state.paused:
                 self.world.record(journal.Paused())
         elif state.living == 0 and (state.finishing or state.ending):
-            self.world.record(conclusion(state))
+            if not self.keeper.before_end(self.world.home):  # its checkpoints are where they belong
+                self.world.record(conclusion(state))
         elif not state.ending:
             self._search.stalled()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import count, takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from detbuild.errors import SearchError
 from detbuild.launch.plan import RunRequest
@@ -16,11 +16,14 @@ from detbuild.store.state import run_records
 if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.controller.book import Book
-    from detbuild.launch.gpus import Gpu
     from detbuild.store.folder import ExperimentFolder
     from detbuild.store.states import TrialState
     from determined._records import Validation
     from determined._run_info import Length
+
+_WHOLE: Final = frozenset(
+    {"COMPLETED", "ERROR"}
+)  # a run may start from them; it looks whether one is damaged
 
 
 def total_of(length: Length | None, steps_completed: int) -> float:
@@ -52,21 +55,20 @@ def time_of(validation: Validation, trial: TrialState, config: ExperimentConfig)
     )
 
 
-def run_request(book: Book, trial: TrialState, run: int, gpus: tuple[Gpu, ...] = ()) -> RunRequest:
+def run_request(book: Book, trial: TrialState, run: int) -> RunRequest:
     """The next run of a trial: on from its newest checkpoint, to the end of its leg."""
     header = book.state.header
     goal = Goal(header.metric, smaller_is_better=header.smaller_is_better)
-    progress = trial_progress(run_records(book.folder, trial), goal)
+    progress = trial_progress(run_records(book.folder, trial), goal, book.state.stored)
     return RunRequest(
         trial_id=trial.id,
         run=run,
         trial_seed=trial.seed,
         hparams=trial.hparams,
-        gpus=gpus,
         length=trial.length,
         milestones=trial.milestones,
         source=trial.source,
-        checkpoints=tuple(checkpoint.uuid for checkpoint in progress.checkpoints),
+        checkpoints=tuple(one.uuid for one in progress.checkpoints if one.state in _WHOLE),
         best_validation=goal.value(progress.best) if progress.best else None,
     )
 

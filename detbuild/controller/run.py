@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from detbuild.controller.ears import Ears, by_policies, matched
@@ -48,6 +49,8 @@ class RunDriver:
         self._refusals = 0
         self._launch_at = self._first_look
         self._waits_for = ""
+        self._origins: tuple[str, ...] | None = None  # checkpoints to start from: the first that is whole
+        self.fetching = False  # one of them
 
     @property
     def name(self) -> str:
@@ -117,11 +120,14 @@ class RunDriver:
 
     def _create(self) -> tuple[str, str]:
         """Return the container's id, or why there can be none yet."""
+        why = self._fetched()
+        if why:
+            return "", why
         with self._alone_with_gpus():
             gpus, why = self._free_gpus()
             if why:
                 return "", why
-            request = run_request(self.world, self.trial, self.run, gpus)
+            request = replace(run_request(self.world, self.trial, self.run), gpus=gpus)
             info, spec = plan_run(self.world.config, request, self.world.place())
             self.world.folder.prepare_run(info)
             self.world.record(journal.RunIntended(trial_id=self.trial_id, run=self.run, leg=self.trial.leg))
@@ -129,6 +135,15 @@ class RunDriver:
                 return self.world.engine.create(spec), ""
             except EngineError as error:
                 return "", self._refused(error)
+
+    def _fetched(self) -> str:
+        """See to it that a checkpoint to start from is on this host; say what that waits for, or ""."""
+        if self._origins is None:
+            request = run_request(self.world, self.trial, self.run)
+            self._origins = request.checkpoints or request.source
+        why = self.world.bring_back(self._origins)
+        self.fetching = bool(why)
+        return why
 
     def _alone_with_gpus(self) -> AbstractContextManager[None]:
         return self.world.slots.lock()

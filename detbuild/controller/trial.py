@@ -119,7 +119,8 @@ class TrialDriver:
 
     def _launch(self, driver: RunDriver) -> str:
         why = driver.launch()
-        self.blocked = bool(why)
+        self.resting = driver.fetching
+        self.blocked = bool(why) and not driver.fetching
         return why
 
     def _pause(self, last: journal.RunFinished | None) -> str:

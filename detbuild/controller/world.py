@@ -11,6 +11,7 @@ from detbuild.controller.policies import Policy, policies_of
 from detbuild.errors import EngineError
 from detbuild.launch.plan import Place, user_of
 from detbuild.launch.stock import Limits, Stock, take_stock
+from detbuild.store.home import Home
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,12 +39,17 @@ class World(Book):
     policies: tuple[Policy, ...] = field(init=False)  # that runs' output is looked through for
     info: EngineInfo | None = None  # what the engine said last of itself
     image: str = ""  # in the place of the header's, if that is gone
+    bring_back: Callable[[tuple[str, ...]], str] = lambda _: ""  # the Keeper's
     tidy: bool = False  # no container of a run that is over is left
 
     def __post_init__(self) -> None:
         Book.__post_init__(self)
         self.hands = Hands(self.engine, self.pairs_of_hands)
         self.policies = policies_of(self.config)
+
+    @property
+    def home(self) -> Home:
+        return Home(self.folder.path.parent.parent, self.home_id)
 
     def ask_engine(self) -> EngineInfo:
         """Ask the engine about itself.

@@ -26,6 +26,10 @@ RUN_LABEL: Final = "detbuild.run"
 USER_LABEL: Final = "detbuild.user"  # uid of who submitted it
 WEIGHT_LABEL: Final = "detbuild.weight"  # resources.weight
 CPU_LABEL: Final = "detbuild.cpu"  # on what takes a place on the CPU, instead of GPUs
+HOST_ONLY: Final = {
+    "environment": ("registry_auth",),
+    "checkpoint_storage": ("access_key", "secret_key", "connection_string", "credential"),
+}
 _GRACE: Final = 3600  # seconds that a run has to checkpoint when it is told to stop
 
 
@@ -160,11 +164,12 @@ def _info(
 
 
 def _told(config: ExperimentConfig) -> dict[str, object]:
-    """The config for the run, without what only the host needs: the registry's credentials."""
+    """The config for the run, without what only the host needs: credentials of registry and storage."""
     resolved = config.resolved()
-    environment = resolved.get("environment")
-    if isinstance(environment, dict):
-        resolved["environment"] = {**environment, "registry_auth": None}
+    for section, names in HOST_ONLY.items():
+        values = resolved.get(section)
+        if isinstance(values, dict):
+            resolved[section] = {key: None if key in names else value for key, value in values.items()}
     return resolved
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _FILE: Final = "attributes.json"
 _RESOURCES: Final = ("max_slots", "weight", "priority")
+_KEPT: Final = ("save_experiment_best", "save_trial_best", "save_trial_latest")
 _LOWEST_PRIORITY: Final = 99
 
 
@@ -36,6 +37,9 @@ class Attributes:
     max_slots: int | None = None  # 0: no limit
     weight: float | None = None
     priority: int | None = None  # 1..99, lower first
+    save_experiment_best: int | None = None
+    save_trial_best: int | None = None
+    save_trial_latest: int | None = None
 
 
 def read_attributes(experiment: Path) -> Attributes:
@@ -87,9 +91,13 @@ def steered(config: ExperimentConfig, attributes: Attributes) -> ExperimentConfi
     resources = _given(attributes, _RESOURCES)
     if "max_slots" in resources:
         resources["max_slots"] = resources["max_slots"] or None
-    if not resources:
-        return config
-    return config.model_copy(update={"resources": config.resources.model_copy(update=resources)})
+    storage = _given(attributes, _KEPT)
+    update: dict[str, object] = {}
+    if resources:
+        update["resources"] = config.resources.model_copy(update=resources)
+    if storage:
+        update["checkpoint_storage"] = config.checkpoint_storage.model_copy(update=storage)
+    return config.model_copy(update=update) if update else config
 
 
 def _given(attributes: Attributes, names: tuple[str, ...]) -> dict[str, object]:
@@ -98,7 +106,7 @@ def _given(attributes: Attributes, names: tuple[str, ...]) -> dict[str, object]:
 
 
 def _check(attributes: Attributes) -> None:
-    for name, value in _given(attributes, _RESOURCES).items():
+    for name, value in _given(attributes, (*_RESOURCES, *_KEPT)).items():
         if not isinstance(value, (int, float)) or not value >= 0:
             raise ConfigError(f"{name} must be 0 or more, not {value!r}")
     if attributes.priority is not None and not 1 <= attributes.priority <= _LOWEST_PRIORITY:

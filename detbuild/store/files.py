@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from detbuild.errors import DiskFullError, EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -35,19 +35,23 @@ def write_synced(path: Path, data: bytes) -> None:
     write_all_synced(path.parent, {path.name: data})
 
 
-def write_all_synced(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Replace files one by one, in this order; all are on disk when this returns."""
+def write_all_synced(directory: Path, files: Mapping[str, bytes], *, private: Collection[str] = ()) -> None:
+    """Replace files one by one, in this order; all are on disk when this returns.
+
+    Those named in `private` can be read by their owner alone, from their first moment.
+    """
     for name, data in files.items():
         with file_errors(directory / name):
-            _replace(directory / name, data)
+            _replace(directory / name, data, mode=0o600 if name in private else 0o666)
     with file_errors(directory):
         sync_directory(directory)
 
 
-def _replace(path: Path, data: bytes) -> None:
+def _replace(path: Path, data: bytes, *, mode: int) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from detbuild.store.requests import Verb
 
+PRIVATE = ("config.yaml", "config.json")  # may hold credentials of registry and storage
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Header:
@@ -141,7 +143,7 @@ class ExperimentFolder:
             for name in ("runs", "checkpoints"):
                 (self.path / name).mkdir(exist_ok=True)
         last = json.dumps(asdict(header), indent=2).encode() + b"\n"
-        write_all_synced(self.path, {**files, "experiment.json": last})
+        write_all_synced(self.path, {**files, "experiment.json": last}, private=PRIVATE)
 
     def record(self, fact: journal.Fact) -> journal.Entry:
         """Put a fact into the journal; it is on disk when this returns."""

@@ -44,6 +44,11 @@ class Home:
         return self.path / "cache"
 
     @property
+    def imported(self) -> Path:
+        """Checkpoints that came from elsewhere, each under its uuid."""
+        return self.path / "imported"
+
+    @property
     def index(self) -> Path:
         return self.path / "index.sqlite"
 

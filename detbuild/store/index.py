@@ -84,7 +84,7 @@ def summaries(home: Home, emit: Emit) -> Iterator[Summary]:
         elif made:
             state = load(folder)
             summary = summarize(state)
-            if state.over:
+            if state.over and not state.trouble:  # else a later upload changes what is said of it
                 learnt[number, made] = summary
             yield summary
     _write(home.index, learnt)

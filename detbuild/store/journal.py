@@ -143,8 +143,87 @@ class ExperimentFinished:
     why: str = ""
 
 
+# Of checkpoints: where they are kept, and which are no longer.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UploadIntended:
+    """The checkpoint is whole and is about to be copied to the cloud, its manifest last."""
+
+    kind: ClassVar[str] = "upload_intended"
+    uuid: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointUploaded:
+    """It is whole in the cloud; the copy on this host may go."""
+
+    kind: ClassVar[str] = "checkpoint_uploaded"
+    uuid: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UploadRefused:
+    """It is not whole on this host, so it will never be in the cloud."""
+
+    kind: ClassVar[str] = "upload_refused"
+    uuid: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointsDeleted:
+    """They are no checkpoints any more; their files are about to be removed."""
+
+    kind: ClassVar[str] = "checkpoints_deleted"
+    uuids: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointsRemoved:
+    """Nothing is left of the files of deleted checkpoints."""
+
+    kind: ClassVar[str] = "checkpoints_removed"
+    uuids: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FilesDeleted:
+    """These files are no part of the checkpoint any more, and are about to be removed."""
+
+    kind: ClassVar[str] = "files_deleted"
+    uuid: str
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FilesRemoved:
+    """Nothing is left of the deleted files of a checkpoint."""
+
+    kind: ClassVar[str] = "files_removed"
+    uuid: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StorageTrouble:
+    """Checkpoints cannot be stored or removed for a while, and why; an empty text ends it."""
+
+    kind: ClassVar[str] = "storage_trouble"
+    why: str
+
+
+StorageFact = (
+    UploadIntended
+    | CheckpointUploaded
+    | UploadRefused
+    | CheckpointsDeleted
+    | CheckpointsRemoved
+    | FilesDeleted
+    | FilesRemoved
+    | StorageTrouble
+)
 TrialFact = TrialCreated | RunIntended | RunCreated | RunFinished | Waiting | PolicyMatched | TrialFinished
-Fact = TrialFact | Searched | SearchFailed | Heeded | Paused | ExperimentFinished
+Fact = TrialFact | StorageFact | Searched | SearchFailed | Heeded | Paused | ExperimentFinished
 _KINDS: Mapping[str, tuple[type, frozenset[str]]] = {
     cls.kind: (cls, frozenset(f.name for f in fields(cls))) for cls in get_args(Fact)
 }

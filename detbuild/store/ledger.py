@@ -23,6 +23,7 @@ from detbuild.decisions import (
 )
 from detbuild.store import journal
 from detbuild.store.states import ENDED, ExperimentState, RunState, TrialState, stronger
+from detbuild.store.stored import Stored
 from determined._run_info import Length
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Ledger:
         self.progress = self.share = 0.0  # as of `journal.Searched`
         self.length: Length | None = None  # how long a `continue` had all trials train, if it did
         self.heeded = 0  # the newest request that was taken up
+        self.stored = Stored()  # what became of the checkpoints
         self.entries = 0
         for entry in entries:
             self.enter(entry)
@@ -107,6 +109,8 @@ class Ledger:
                 self.paused = True
             case journal.ExperimentFinished():
                 self.end, self.ended_at = entry.fact, entry.time
+            case fact if isinstance(fact, journal.StorageFact):
+                self.stored.add(fact)
             case fact:
                 self._trial(fact, entry.time)
 
@@ -125,11 +129,13 @@ class Ledger:
             state, why = self.end.state, self.end.why
         else:
             state, why = self._state(), self.failure or self._why()
+        trouble = self.stored.trouble
         return ExperimentState(
             header=self.header,
             state=state,
-            why=why,
+            why="; ".join(text for text in (why, trouble) if text),
             ended=self.ended_at,
+            trouble=trouble,
             stop=self.stop,
             trials=trials,
             decided=self.progress,
@@ -141,7 +147,9 @@ class Ledger:
             return "STOPPING_ERROR"
         if self.stop:
             return "PAUSED" if self.paused else _STOPPING[self.stop]
-        return "RUNNING" if any(self.trials[id_].state == "RUNNING" for id_ in self.running) else "QUEUED"
+        running = any(self.trials[id_].state == "RUNNING" for id_ in self.running)
+        waits_for_checkpoints = self.trials and not self.living
+        return "RUNNING" if running or waits_for_checkpoints else "QUEUED"
 
     def _why(self) -> str:
         ids = (*self.running, *self.ready)

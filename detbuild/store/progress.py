@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detbuild.store.runs import RunRecords
+from detbuild.store.stored import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,7 +53,8 @@ class CheckpointState:
     steps_completed: int
     size: int  # bytes
     files: int
-    state: str  # COMPLETED, or ERROR when a run found it damaged or missing
+    state: str  # COMPLETED, PARTIALLY_DELETED, DELETED, or ERROR when it was found damaged or missing
+    uploaded: bool = False  # whole in the cloud
     validation: Validation | None = None  # of the same batch
 
 
@@ -68,7 +70,10 @@ class Progress:
     set_aside: int = 0
 
 
-def trial_progress(runs: Sequence[RunRecords], goal: Goal) -> Progress:
+_NOTHING_STORED = Stored()
+
+
+def trial_progress(runs: Sequence[RunRecords], goal: Goal, stored: Stored = _NOTHING_STORED) -> Progress:
     """Runs in their order; `runs[0]` is run 0."""
     last_own = limits(runs)
     validations = tuple(
@@ -90,7 +95,7 @@ def trial_progress(runs: Sequence[RunRecords], goal: Goal) -> Progress:
         best=goal.best(validations),
         validations=validations,
         training=next((run.training for run in reversed(runs) if run.training), None),
-        checkpoints=_checkpoints(runs, validations),
+        checkpoints=_checkpoints(runs, validations, stored),
         set_aside=sum(run.set_aside for run in runs),
     )
 
@@ -119,25 +124,29 @@ def limits(runs: Sequence[RunRecords]) -> list[float]:
 
 
 def _checkpoints(
-    runs: Sequence[RunRecords], validations: Sequence[Validation]
+    runs: Sequence[RunRecords], validations: Sequence[Validation], stored: Stored
 ) -> tuple[CheckpointState, ...]:
     rejected = {r.uuid for run in runs for r in run.rejected}
     by_steps = {v.steps_completed: v for v in validations}
     found = [
-        _checkpoint(c, number, rejected, by_steps) for number, run in enumerate(runs) for c in run.checkpoints
+        _checkpoint(c, number, by_steps, stored.state(c.uuid, damaged=c.uuid in rejected), stored)
+        for number, run in enumerate(runs)
+        for c in run.checkpoints
     ]
     return tuple(reversed(found))
 
 
 def _checkpoint(
-    checkpoint: Checkpoint, run: int, rejected: set[str], validations: Mapping[int, Validation]
+    checkpoint: Checkpoint, run: int, validations: Mapping[int, Validation], state: str, stored: Stored
 ) -> CheckpointState:
+    left = stored.left(checkpoint)
     return CheckpointState(
         uuid=checkpoint.uuid,
         run=run,
         steps_completed=checkpoint.steps_completed,
-        size=sum(checkpoint.resources.values()),
-        files=len(checkpoint.resources),
-        state="ERROR" if checkpoint.uuid in rejected else "COMPLETED",
+        size=sum(left.values()),
+        files=len(left),
+        state=state,
+        uploaded=checkpoint.uuid in stored.uploaded,
         validation=validations.get(checkpoint.steps_completed),
     )

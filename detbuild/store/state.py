@@ -30,15 +30,14 @@ def fold(header: Header, entries: Iterable[journal.Entry]) -> ExperimentState:
 def load(folder: ExperimentFolder) -> ExperimentState:
     """Read everything that the files of an experiment say."""
     header = folder.header()
-    state = fold(header, folder.journal())
-    return replace(
-        state, trials={number: _with_progress(folder, header, t) for number, t in state.trials.items()}
-    )
-
-
-def _with_progress(folder: ExperimentFolder, header: Header, trial: TrialState) -> TrialState:
+    ledger = Ledger(header, folder.journal())
     goal = Goal(header.metric, header.smaller_is_better)
-    return replace(trial, progress=trial_progress(run_records(folder, trial), goal))
+
+    def with_progress(trial: TrialState) -> TrialState:
+        return replace(trial, progress=trial_progress(run_records(folder, trial), goal, ledger.stored))
+
+    state = ledger.snapshot()
+    return replace(state, trials={number: with_progress(trial) for number, trial in state.trials.items()})
 
 
 def run_records(folder: ExperimentFolder, trial: TrialState) -> tuple[RunRecords, ...]:

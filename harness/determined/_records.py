@@ -261,7 +261,7 @@ def _with_numbers(metrics: dict[str, object]) -> object:
     return metrics
 
 
-def _text(value: object) -> str:
+def _text(value: Any) -> str:
     """JSON of one field. Mappings of numbers are what reports are made of, so they are spelt out here."""
     kind = type(value)
     if kind is int or (kind is float and isfinite(value)):
@@ -269,7 +269,7 @@ def _text(value: object) -> str:
     if kind is not dict:
         return _ENCODER.encode(_plain(value))
     members = [
-        f"{_quoted(key)}:{item!r}"
+        f"{_quoted(str(key))}:{item!r}"
         if type(item) is int or (type(item) is float and isfinite(item))
         else f"{_quoted(str(key))}:{_text(item)}"
         for key, item in value.items()

@@ -196,12 +196,12 @@ def test_in_test_mode_only_what_the_user_wrote_is_warned_about(
     tmp_path: Path, home: Home, host: Host
 ) -> None:
     events: list[Event] = []
-    for field in ("{}", "{save_trial_best: 5}"):
-        config = f"{SCRIPT[:-1]}, checkpoint_storage: {field}}}"
+    for field in ("{}", "{enabled: true}"):
+        config = f"{SCRIPT[:-1]}, profiling: {field}}}"
         wanted = replace(order(tmp_path, "", config=config), test_mode=True)
         experiment.prepare(wanted, host, home, events.append, engine=None)
     (warning,) = [event for event in events if isinstance(event, Warned)]
-    assert warning.message == "accepted, but not acted on yet: checkpoint_storage.save_trial_best"
+    assert warning.message == "accepted, but not acted on yet: profiling"
 
 
 # a checkpoint to start from

@@ -1,7 +1,8 @@
 """Metrics of many batches: kept as they come, and reduced only when somebody asks.
 
-What is on a GPU stays there until then, for asking it for a number makes the CPU wait. A number that is in the CPU's
-own memory is taken at once: that is cheaper than keeping its tensor, and no later batch can change it.
+What is on a GPU stays there until then, for asking it for a number makes the CPU wait. A number that is in
+the CPU's own memory is taken at once: that is cheaper than keeping its tensor, and no later batch can change
+it.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def trained(tmp_path: Path) -> Rig:
-    tried = rig(tmp_path / "home", engine=FakeEngine(train))
+    keep = {"checkpoint_storage": {"save_trial_latest": 3}}
+    tried = rig(tmp_path / "home", engine=FakeEngine(train), changes=keep)
     tried.run()
     return tried
 
@@ -54,7 +55,8 @@ def test_a_checkpoint_whose_directory_is_gone_is_deleted(trained: Rig) -> None:
 
 
 def test_a_checkpoint_is_found_in_whatever_experiment_by_the_beginning_of_its_name(trained: Rig) -> None:
-    other = Rig(trained.home, trained.engine, submit(trained.home, trained.folder.header().image))
+    keep = {"checkpoint_storage": {"save_trial_latest": 3}}
+    other = Rig(trained.home, trained.engine, submit(trained.home, trained.folder.header().image, keep))
     other.run()
     for each in (*checkpoints_of(trained.folder), *checkpoints_of(other.folder)):
         assert find_checkpoint(trained.home, each.checkpoint.uuid) == each

@@ -49,6 +49,13 @@ def test_nothing_is_archived_when_one_of_the_experiments_is_not_there(shell, fol
         (("max-slots", "1", "none"), Attributes(max_slots=0)),
         (("weight", "1", "2.5"), Attributes(weight=2.5)),
         (("priority", "1", "9"), Attributes(priority=9)),
+        (
+            (
+                *("gc-policy", "1", "--save-experiment-best", "3", "--save-trial-best", "0"),
+                *("--save-trial-latest", "2", "--yes"),
+            ),
+            Attributes(save_experiment_best=3, save_trial_best=0, save_trial_latest=2),
+        ),
     ],
 )
 def test_each_attribute_is_set_by_determineds_words_and_ours(shell, folder, words, changed):
@@ -65,6 +72,13 @@ def test_each_attribute_is_set_by_determineds_words_and_ours(shell, folder, word
 def test_values_that_make_no_sense_are_usage_errors(shell, folder, words):
     assert shell("detbuild", "set", *words).code == 2
     assert read_attributes(folder.path) == Attributes()
+
+
+def test_a_policy_that_removes_checkpoints_is_asked_for_twice(shell, folder):
+    words = ("--save-experiment-best", "0", "--save-trial-best", "0", "--save-trial-latest", "0")
+    outcome = shell("detbuild", "set", "gc-policy", "1", *words)
+    assert outcome.code == 2
+    assert "give --yes to have it done" in outcome.err
 
 
 def test_labels_come_and_go(shell, folder):

@@ -24,7 +24,7 @@ def test_other_shells_are_refused(shell):
         ("detbuild desc", ["describe"]),
         ("detbuild describe ", ["3", "2", "1"]),
         ("detbuild logs --ta", ["--tail"]),
-        ("detbuild checkpoint ", ["list", "describe", "download"]),
+        ("detbuild checkpoint ", ["list", "describe", "download", "delete", "gc", "import"]),
     ],
 )
 def test_commands_options_and_ids_are_completed(shell, words, offered):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
+from detbuild.checkpoint.find import checkpoints_of
 from detbuild.controller import attend, onward
 from detbuild.controller.onward import continue_
 from detbuild.search.methods import search_method
@@ -48,19 +49,19 @@ def searched(trial_id: int) -> float:
 
 
 STORIES = (
-    Story("create", effects=12),
-    Story("pause and activate", effects=23, asked=((2, "pause", None), (0, "activate", None))),
+    Story("create", effects=14),
+    Story("pause and activate", effects=25, asked=((2, "pause", None), (0, "activate", None))),
     Story("cancel", effects=12, state="CANCELED", asked=((2, "cancel", None),), lengths=()),
     Story("kill", effects=12, state="CANCELED", asked=((2, "kill", None),), lengths=()),
     Story(
         "continue with a longer length",
-        effects=22,
+        effects=26,
         asked=((0, "continue", None),),
         lengths=(10,),
     ),
     Story(
         "cancel, and continue a search",
-        effects=89,
+        effects=91,
         method=lambda _: Halving(),
         asked=((2, "cancel", None), (0, "continue", None)),
         lengths=(6, 4, 2, 2),
@@ -68,24 +69,24 @@ STORIES = (
     ),
     Story(
         "a random search",
-        effects=42,
+        effects=44,
         method=lambda _: Random(4, at_once=2),
         lengths=(6, 6, 6, 6),
         start=searched,
     ),
     Story(
         "a random search with one trial killed",
-        effects=43,
+        effects=45,
         method=lambda _: Random(4, at_once=2),
         asked=((2, "kill", 1),),
         lengths=(0, 6, 6, 6),
         start=searched,
     ),
-    Story("a search in legs", effects=66, method=lambda _: Halving(), lengths=(6, 4, 2, 2), start=searched),
-    Story("a watching search", effects=37, method=lambda _: Watching(), lengths=(6, 0, 0), start=searched),
+    Story("a search in legs", effects=68, method=lambda _: Halving(), lengths=(6, 4, 2, 2), start=searched),
+    Story("a watching search", effects=39, method=lambda _: Watching(), lengths=(6, 0, 0), start=searched),
     Story(
         "a trial from another's checkpoint",
-        effects=22,
+        effects=24,
         method=lambda _: Heirs(),
         lengths=(4, 0),
         start=searched,
@@ -112,7 +113,7 @@ def tell(story: Story, tried: Rig) -> ExperimentState:
                 ask(tried, *asked.pop(0)[1:])
                 controller = None
                 continue
-            if state.at_rest and controller.world.tidy:
+            if controller.done:
                 return tried.state()
             controller.step()
             tried.clock.wait(0.3)
@@ -137,6 +138,8 @@ def ask(tried: Rig, verb: str, trial_id: int | None) -> None:
 def check(story: Story, tried: Rig, state: ExperimentState) -> None:
     assert state.state == story.state
     assert tried.engine.containers == {}
+    kept = {one.checkpoint.uuid for one in checkpoints_of(tried.folder) if one.state == "COMPLETED"}
+    assert {path.name for path in tried.folder.checkpoints.iterdir()} == kept
     for trial_id, length in enumerate(story.lengths, start=1):
         if length:
             assert state.trials[trial_id].state == "COMPLETED"

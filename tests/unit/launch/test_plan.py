@@ -156,3 +156,17 @@ def test_the_registrys_credentials_do_not_reach_the_run() -> None:
 def test_a_rootless_engine_maps_its_root_to_the_caller() -> None:
     assert user_of(INFO, "1000:1000") == "1000:1000"
     assert user_of(replace(INFO, rootless=True), "1000:1000") == "0:0"
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        {"type": "s3", "bucket": "lab", "access_key": "hidden-key", "secret_key": "hidden-key"},
+        {"type": "azure", "container": "lab", "connection_string": "hidden-key"},
+        {"type": "azure", "container": "lab", "account_url": "https://a.b", "credential": "hidden-key"},
+    ],
+)
+def test_credentials_of_the_storage_stay_on_the_host(storage: Mapping[str, object]) -> None:
+    info, spec = plan({"checkpoint_storage": storage})
+    assert "hidden-key" not in repr(info) + repr(spec)
+    assert info.config["checkpoint_storage"]["type"] == storage["type"]  # type: ignore[index]

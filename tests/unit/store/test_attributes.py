@@ -72,6 +72,7 @@ def test_changes_that_come_at_the_same_time_are_all_kept(folder):
         ({"priority": 100}, "priority must be between 1 and 99, not 100"),
         ({"weight": -1.0}, "weight must be 0 or more, not -1.0"),
         ({"weight": float("nan")}, "weight must be 0 or more, not nan"),
+        ({"save_trial_best": -1}, "save_trial_best must be 0 or more, not -1"),
         ({"name": " "}, "the name of an experiment may not be empty"),
     ],
 )
@@ -95,6 +96,8 @@ def test_a_config_nobody_steered_is_the_very_same_value(folder):
 
 def test_what_steers_a_running_experiment_lies_over_its_config(folder):
     config = config_of(folder)
-    now = steered(config, Attributes(max_slots=3, weight=2.5, priority=7))
+    now = steered(config, Attributes(max_slots=3, weight=2.5, priority=7, save_trial_best=0))
     assert (now.resources.max_slots, now.resources.weight, now.resources.priority) == (3, 2.5, 7)
+    assert now.checkpoint_storage.save_trial_best == 0
+    assert now.checkpoint_storage.save_trial_latest == config.checkpoint_storage.save_trial_latest
     assert steered(now, Attributes(max_slots=0)).resources.max_slots is None

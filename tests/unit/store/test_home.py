@@ -116,3 +116,11 @@ def test_a_damaged_home_is_named_with_a_mend(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"home\.json is damaged") as caught:
         Home.open(tmp_path)
     assert caught.value.mend
+
+
+def test_configs_may_hold_credentials_so_only_their_owner_can_read_them(tmp_path: Path) -> None:
+    folder = Home.open(tmp_path / "home").new_experiment()
+    folder.write(HEADER, {"config.yaml": b"{}", "config.json": b"{}", "Dockerfile": b""})
+    modes = {name: (folder.path / name).stat().st_mode & 0o777 for name in ("config.yaml", "config.json")}
+    assert modes == {"config.yaml": 0o600, "config.json": 0o600}
+    assert (folder.path / "Dockerfile").stat().st_mode & 0o444 == 0o444

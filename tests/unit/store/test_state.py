@@ -9,6 +9,7 @@ from detbuild.store.journal import (
     RunCreated,
     RunFinished,
     RunIntended,
+    StorageTrouble,
     TrialCreated,
     TrialFinished,
     Waiting,
@@ -85,3 +86,14 @@ def test_the_end_is_the_end() -> None:
 def test_a_lost_journal_line_does_not_stop_the_reader() -> None:
     state = after(*started(), TrialFinished(trial_id=1, state="COMPLETED"))
     assert state.trials[1].state == "COMPLETED"
+
+
+def test_trouble_with_the_storage_is_shown_until_it_is_over() -> None:
+    waits = Waiting(trial_id=1, why="no free GPU")
+    trouble, over = StorageTrouble(why="cannot upload"), StorageTrouble(why="")
+    assert after(CREATED, waits, trouble).why == "no free GPU; cannot upload"
+    assert after(CREATED, trouble, waits, over).why == "no free GPU"
+    ended = ExperimentFinished(state="ERROR", why="boom")
+    assert after(CREATED, trouble, ended).why == "boom; cannot upload"
+    assert after(CREATED, trouble, ended, over).why == "boom"
+    assert after(CREATED, ended, trouble, over).why == "boom"

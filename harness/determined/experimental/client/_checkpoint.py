@@ -129,6 +129,25 @@ class Checkpoint:
                 download(self._found, directory)
         return str(directory)
 
+    def delete(self) -> None:
+        """Remove its files from their storage, once its experiment has ended.
+
+        Raises:
+            ConfigError: Something needs it, or the experiment has not ended.
+        """
+        self._remove(())
+
+    def remove_files(self, globs: Sequence[str]) -> None:
+        """Remove those of its files whose paths match a glob; `**` stands for any directories."""
+        self._remove(tuple(globs))
+
+    def _remove(self, globs: Sequence[str]) -> None:
+        with _host.explained():
+            from detbuild.controller.keeping import delete
+
+            delete(_host.home(), [self.uuid], globs)
+        self.reload()
+
     def write_metadata_file(self, path: str) -> None:
         """Write its metadata, as they are now, into a file."""
         Path(path).write_text(json.dumps(self.metadata, indent=2), encoding="utf-8")

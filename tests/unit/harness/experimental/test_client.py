@@ -403,6 +403,24 @@ def test_metadata_that_name_no_framework_cannot_be_loaded(search):
     assert client.Checkpoint.parse_metadata(Path(path))["framework"] == "torch-2"
 
 
+def test_a_checkpoint_is_deleted_as_a_whole_or_in_part(search):
+    first, second = client.get_trial("1/1").list_checkpoints()
+    first.delete()
+    assert first.state is CheckpointState.DELETED
+    assert first.uuid not in uuids(search)
+    second.remove_files(["weights"])
+    assert client.get_checkpoint(second.uuid).state is CheckpointState.PARTIALLY_DELETED
+    assert not (search.checkpoints / second.uuid / "weights").exists()
+
+
+def test_a_registered_checkpoint_is_not_deleted(search):
+    checkpoint = client.get_experiment(1).top_checkpoint()
+    client.create_model("net").register_version(checkpoint.uuid)
+    with pytest.raises(ConfigError, match=checkpoint.uuid):
+        checkpoint.delete()
+    assert checkpoint.uuid in uuids(search)
+
+
 # models
 
 

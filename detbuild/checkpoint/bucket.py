@@ -1,0 +1,185 @@
+"""A bucket of S3, Google Cloud Storage or Azure, through fsspec: whole files in, whole files out."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol, cast
+from urllib.parse import urlsplit
+
+from detbuild.config.storage import S3, Azure, Gcs
+from detbuild.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from detbuild.config.storage import Storage
+
+_CONNECT: Final = 15  # seconds for a connection, and for an answer below
+_ANSWER: Final = 60
+_SLOWEST: Final = 128 << 10  # bytes a second: what is slower is taken for dead
+_PARTS: Final = 3  # of a large file at a time; each is held in memory, 50 MB
+_PIECE: Final = 100 << 20  # bytes that may travel without a word of progress
+_PATIENCE: Final = 120.0  # seconds, on top of that
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Address:
+    """Where a bucket is, and how to get in."""
+
+    protocol: str  # fsspec's name
+    root: str  # bucket and prefix
+    extra: str  # of this distribution, that brings the library
+    options: Mapping[str, object] = field(default_factory=dict, repr=False)  # holds credentials
+
+    def url(self, uuid: str = "") -> str:
+        """For people."""
+        return f"{self.protocol}://{self.root}" + (f"/{uuid}" if uuid else "")
+
+
+def address_of(storage: Storage) -> Address | None:
+    """Where checkpoints go; None when they stay on this host.
+
+    What the config does not say (keys, region, project), the libraries look for where they always do: in the
+    environment, in the files of their command line tools, and with the machine's own identity.
+    """
+    match storage:
+        case S3():
+            return Address(
+                protocol="s3", root=_root(storage.bucket, storage.prefix), extra="s3", options=_s3(storage)
+            )
+        case Gcs():
+            return Address(protocol="gs", root=_root(storage.bucket, storage.prefix), extra="gcs")
+        case Azure():
+            return Address(protocol="abfs", root=storage.container, extra="azure", options=_azure(storage))
+        case _:
+            return None
+
+
+def _root(bucket: str, prefix: str | None) -> str:
+    return "/".join(part for part in (bucket, (prefix or "").strip("/")) if part)
+
+
+def _s3(storage: S3) -> dict[str, object]:
+    config = {"connect_timeout": _CONNECT, "read_timeout": _ANSWER, "retries": {"max_attempts": 2}}
+    given = {"key": storage.access_key, "secret": storage.secret_key, "endpoint_url": storage.endpoint_url}
+    return {
+        "config_kwargs": config,
+        "max_concurrency": _PARTS,
+        **{name: value for name, value in given.items() if value},
+    }
+
+
+def _azure(storage: Azure) -> dict[str, object]:
+    if storage.connection_string:
+        return {"connection_string": storage.connection_string}
+    host = urlsplit(storage.account_url or "").netloc
+    options: dict[str, object] = {"account_name": host.partition(".")[0], "account_host": host}
+    # Without a credential: what the environment or the machine's identity gives, rather than nobody's.
+    return {**options, **({"credential": storage.credential} if storage.credential else {"anon": False})}
+
+
+class _FileSystem(Protocol):
+    """What is used of fsspec's AbstractFileSystem."""
+
+    def put_file(self, file: str, path: str, /, callback: object) -> None: ...
+    def get_file(self, path: str, file: str, /, callback: object) -> None: ...
+    def pipe_file(self, path: str, value: bytes) -> None: ...
+    def cat_file(self, path: str) -> bytes: ...
+    def rm_file(self, path: str) -> None: ...
+    def find(self, path: str, *, detail: bool) -> Mapping[str, Mapping[str, object]]: ...
+    def invalidate_cache(self) -> None: ...
+
+
+def file_system(address: Address) -> _FileSystem:
+    """Make fsspec's file system; nothing is asked of the service yet.
+
+    Raises:
+        ConfigError: The library for this kind of storage is not installed.
+    """
+    try:
+        import fsspec
+
+        made = fsspec.filesystem(
+            address.protocol, use_listings_cache=False, skip_instance_cache=True, **address.options
+        )
+    except ImportError as error:
+        raise ConfigError(
+            f"checkpoint_storage.type needs a library that is not installed: {error}",
+            mend=f"pip install 'detbuild[{address.extra}]'",
+        ) from error
+    return cast("_FileSystem", made)
+
+
+class Bucket:
+    """Every call may raise whatever the library raises.
+
+    Before something that takes time, `tell` is told for how many seconds no other word may come.
+    """
+
+    def __init__(self, address: Address, tell: Callable[[float], None]) -> None:
+        self._fs = file_system(address)
+        self._root = address.root
+        self._tell = tell
+
+    def sizes(self, uuid: str) -> dict[str, int]:
+        """Bytes of every file that is there of a checkpoint, by its path in it."""
+        self._tell(_PATIENCE)
+        start = self._key(uuid, "")
+        self._fs.invalidate_cache()
+        found = self._fs.find(start.rstrip("/"), detail=True)
+        names = {name.lstrip("/"): entry for name, entry in found.items()}
+        return {
+            name[len(start) :]: int(str(entry["size"]))
+            for name, entry in names.items()
+            if name.startswith(start) and entry.get("type") == "file"
+        }
+
+    def put(self, file: Path, uuid: str, path: str) -> None:
+        self._tell(_allowed(file.stat().st_size))
+        self._fs.put_file(str(file), self._key(uuid, path), callback=self._progress())
+
+    def get(self, uuid: str, path: str, file: Path) -> None:
+        self._tell(_allowed(_PIECE))
+        self._fs.get_file(self._key(uuid, path), str(file), callback=self._progress())
+
+    def write(self, uuid: str, path: str, body: bytes) -> None:
+        self._tell(_PATIENCE)
+        self._fs.pipe_file(self._key(uuid, path), body)
+
+    def read(self, uuid: str, path: str) -> bytes | None:
+        """None when there is no such file."""
+        self._tell(_PATIENCE)
+        try:
+            return self._fs.cat_file(self._key(uuid, path))
+        except FileNotFoundError:
+            return None
+
+    def remove(self, uuid: str, path: str) -> None:
+        """It is fine if it is not there."""
+        self._tell(_PATIENCE)
+        with suppress(FileNotFoundError):
+            self._fs.rm_file(self._key(uuid, path))
+
+    def try_out(self) -> None:
+        """Write, read and remove a small file, as everything later will."""
+        name, body = f".detbuild-{secrets.token_hex(8)}", b"detbuild looks whether it can write here\n"
+        self.write(name, "test", body)
+        found = self.read(name, "test")
+        self.remove(name, "test")
+        if found != body:
+            raise OSError("what was written there cannot be read back")
+
+    def _key(self, uuid: str, path: str) -> str:
+        return f"{self._root}/{uuid}/{path}"
+
+    def _progress(self) -> object:
+        from fsspec.callbacks import Callback
+
+        return Callback(hooks={"tell": lambda *_, **__: self._tell(_allowed(_PIECE))})
+
+
+def _allowed(size: int) -> float:
+    return _PATIENCE + min(size, _PIECE) / _SLOWEST

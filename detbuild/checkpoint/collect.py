@@ -1,0 +1,73 @@
+"""What garbage collection would remove from an experiment that has ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from detbuild.checkpoint.protected import awaited, parents, sources
+from detbuild.checkpoint.select import Candidate, Policy, kept
+from detbuild.checkpoint.transfer import is_name
+from detbuild.store.attributes import read_attributes, steered
+from detbuild.store.progress import Goal
+from detbuild.store.registry import registered
+from detbuild.store.state import load, run_records
+
+if TYPE_CHECKING:
+    from detbuild.config.experiment import ExperimentConfig
+    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.home import Home
+    from detbuild.store.progress import CheckpointState
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Collection:
+    """Uuids of an experiment's whole checkpoints; damaged ones and those deleted in part are in neither."""
+
+    kept: tuple[str, ...] = ()
+    garbage: tuple[str, ...] = ()
+
+
+def policy_of(config: ExperimentConfig, folder: ExperimentFolder) -> Policy:
+    """How many checkpoints the experiment is to keep, as people want it by now."""
+    storage = steered(config, read_attributes(folder.path)).checkpoint_storage
+    return Policy(
+        save_experiment_best=storage.save_experiment_best,
+        save_trial_best=storage.save_trial_best,
+        save_trial_latest=storage.save_trial_latest,
+    )
+
+
+def garbage(home: Home, folder: ExperimentFolder, policy: Policy) -> Collection:
+    """Apply the policy to what the runs have told.
+
+    Raises:
+        EngineError: The registry of models cannot be read.
+    """
+    state = load(folder)
+    header = state.header
+    goal = Goal(header.metric, header.smaller_is_better)
+    candidates = [
+        _candidate(one, trial.id, goal)
+        for trial in state.trials.values()
+        for one in reversed(trial.progress.checkpoints)
+        if one.state == "COMPLETED" and is_name(one.uuid)
+    ]
+    if not candidates:
+        return Collection()
+    records = (run_records(folder, trial) for trial in state.trials.values())
+    protected = {*registered(home), *(uuid for _, uuid in sources(home)), *parents(records), *awaited(state)}
+    stays = kept(candidates, policy, smaller_is_better=header.smaller_is_better, protected=protected)
+    return Collection(
+        kept=tuple(one.uuid for one in candidates if one.uuid in stays),
+        garbage=tuple(one.uuid for one in candidates if one.uuid not in stays),
+    )
+
+
+def _candidate(checkpoint: CheckpointState, trial_id: int, goal: Goal) -> Candidate:
+    return Candidate(
+        uuid=checkpoint.uuid,
+        trial_id=trial_id,
+        steps_completed=checkpoint.steps_completed,
+        metric=goal.value(checkpoint.validation) if checkpoint.validation else None,
+    )

@@ -1,0 +1,161 @@
+"""Unpacks archives that nobody vouches for: regular files and directories, inside of one new directory.
+
+Every directory is opened below the one before, never by its whole path, and no link is made or followed. The
+standard library's own filter was got around several times (CVE-2024-12718, CVE-2025-4330, CVE-2025-4517).
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import os
+import tarfile
+import zlib
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Final, cast
+
+from detbuild.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_MAGIC: Final = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open))
+_BLOCK: Final = 1 << 20
+_LONGEST_READ: Final = 4 << 20  # what is read at a time, headers included, which may claim any length
+_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_BROKEN: Final = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    entries: int = 100_000
+    size: int = 1 << 40  # bytes of all files together
+    depth: int = 64  # directories below each other
+
+
+def extract(archive: Path, target: Path, limits: Limits | None = None) -> None:
+    """Unpack a tar file, plain or compressed by gzip, bzip2 or xz, into the empty directory `target`.
+
+    Files get the mode 0644 and directories 0755, whatever the archive says. When something is refused, what
+    was unpacked before is left in `target`, whose owner throws it away.
+
+    Raises:
+        ConfigError: It is no such archive, or something in it is no regular file or directory, lies outside,
+            is there twice, or goes beyond the limits.
+    """
+    bounds = limits or Limits()
+    with _broken_archive(archive), _opened(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+        root = os.open(target, _DIRECTORY)
+        try:
+            left = bounds.size
+            for number, member in enumerate(tar, start=1):
+                if number > bounds.entries:
+                    raise _refused(archive, member.name, f"is more than {bounds.entries} entries")
+                left -= member.size if member.isreg() else 0
+                if left < 0:
+                    raise _refused(archive, member.name, f"makes it larger than {bounds.size} bytes")
+                _unpack(tar, member, root, _parts(archive, member, bounds))
+        finally:
+            os.close(root)
+
+
+def _parts(archive: Path, member: tarfile.TarInfo, bounds: Limits) -> list[str]:
+    """The names that lead to the member, from the top."""
+    name = member.name
+    if not (member.isdir() or member.type in {tarfile.REGTYPE, tarfile.AREGTYPE}):
+        raise _refused(archive, name, "is neither a regular file nor a directory")
+    parts = [part for part in name.split("/") if part not in {"", "."}]
+    if name.startswith("/") or ".." in parts or "\0" in name:
+        raise _refused(archive, name, "leads out of the archive")
+    if len(parts) > bounds.depth:
+        raise _refused(archive, name, f"lies more than {bounds.depth} directories deep")
+    if not parts and not member.isdir():
+        raise _refused(archive, name, "has no name")
+    return parts
+
+
+def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, root: int, parts: list[str]) -> None:
+    *parents, name = parts or [""]
+    if member.isdir():
+        parents, name = parts, ""
+    directory = os.dup(root)
+    try:
+        for parent in parents:
+            above, directory = directory, _enter(directory, parent)
+            os.close(above)
+        if name:
+            _write(tar, member, os.open(name, _FILE, 0o644, dir_fd=directory))
+    finally:
+        os.close(directory)
+
+
+def _enter(directory: int, name: str) -> int:
+    with suppress(FileExistsError):  # if it is anything else than a directory, it cannot be opened as one
+        os.mkdir(name, 0o755, dir_fd=directory)
+    return os.open(name, _DIRECTORY, dir_fd=directory)
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, descriptor: int) -> None:
+    with os.fdopen(descriptor, "wb") as file:
+        body = tar.extractfile(member)
+        assert body is not None
+        left = member.size
+        while left:
+            block = body.read(min(_BLOCK, left))
+            if not block:
+                raise EOFError(f"{member.name} ends early")
+            file.write(block)
+            left -= len(block)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class _Bounded:
+    """Refuses a read of a length that only a hostile header asks for: it would be held in memory."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _LONGEST_READ:
+            raise ValueError("a header is too long")
+        return self._stream.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[IO[bytes]]:
+    with archive.open("rb") as raw:
+        start = raw.read(8)
+        raw.seek(0)
+        opener = next((opener for magic, opener in _MAGIC if start.startswith(magic)), None)
+        stream = cast("IO[bytes]", opener(raw, "rb")) if opener else raw
+        with stream:
+            yield cast("IO[bytes]", _Bounded(stream))
+
+
+@contextmanager
+def _broken_archive(archive: Path) -> Iterator[None]:
+    try:
+        yield
+    except _BROKEN as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ConfigError(
+            f"cannot unpack {archive}: {reason}", mend="give a tar file that is whole, or a directory"
+        ) from error
+
+
+def _refused(archive: Path, name: str, why: str) -> ConfigError:
+    return ConfigError(
+        f"{archive} is refused: {name!r} {why}",
+        mend="unpack it where nothing can be harmed, look at it, and give the directory",
+    )

@@ -1,0 +1,37 @@
+"""What the process that carries checkpoints is told, as lines of JSON on its standard input."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from detbuild.checkpoint.bucket import Address
+
+Deed = Literal["try out", "upload", "fetch", "bring back", "prune", "remove", "remove files"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    do: Deed
+    uuid: str = ""
+    uuids: tuple[str, ...] = ()  # for `remove`
+    root: str = ""  # directory on this host that holds the checkpoints; for `fetch` the new directory itself
+    paths: tuple[str, ...] = ()  # files of the checkpoint
+
+    def encode(self) -> bytes:
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def decode(cls, line: bytes) -> Job:
+        raw = json.loads(line)
+        return cls(**{**raw, "uuids": tuple(raw["uuids"]), "paths": tuple(raw["paths"])})
+
+
+def encode_address(address: Address) -> bytes:
+    """The first line: where to, with the credentials, which so stand in no argument and no environment."""
+    return json.dumps(asdict(address)).encode() + b"\n"
+
+
+def decode_address(line: bytes) -> Address:
+    return Address(**json.loads(line))

@@ -1,0 +1,60 @@
+"""Which checkpoints of an experiment are kept: Determined's rule, on values alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Set as AbstractSet
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """How many are kept by each of three measures; what is kept by one of them is kept."""
+
+    save_experiment_best: int = 0
+    save_trial_best: int = 1
+    save_trial_latest: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A whole checkpoint of a trial."""
+
+    uuid: str
+    trial_id: int
+    steps_completed: int
+    metric: float | None  # the searcher's, of the same batch; None is never the best
+
+
+def kept(
+    candidates: Iterable[Candidate], policy: Policy, *, smaller_is_better: bool, protected: AbstractSet[str]
+) -> frozenset[str]:
+    """The uuids of those that stay.
+
+    Args:
+        candidates: In the order in which they were written; of equal metrics the earlier one is better.
+        policy: How many.
+        smaller_is_better: Of the metric.
+        protected: Stay whatever the policy says: registered ones, and those that something started from.
+    """
+    written = tuple(candidates)
+    sign = 1.0 if smaller_is_better else -1.0
+    ranked = [(sign * one.metric, place, one) for place, one in enumerate(written) if one.metric is not None]
+    best = [one for _, _, one in sorted(ranked, key=lambda entry: entry[:2])]
+    chosen = set(best[: policy.save_experiment_best])
+    for own in _by_trial(best):
+        chosen.update(own[: policy.save_trial_best])
+    for own in _by_trial(written[::-1]):
+        newest_first = sorted(own, key=lambda one: -one.steps_completed)  # of equal ones the last written
+        chosen.update(newest_first[: policy.save_trial_latest])
+    return frozenset(one.uuid for one in written if one in chosen or one.uuid in protected)
+
+
+def _by_trial(candidates: Sequence[Candidate]) -> Iterator[list[Candidate]]:
+    trials: dict[int, list[Candidate]] = {}
+    for one in candidates:
+        trials.setdefault(one.trial_id, []).append(one)
+    yield from trials.values()

@@ -1,0 +1,40 @@
+"""What is done for each kind of job, with the bucket and on this host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detbuild.checkpoint import transfer
+
+if TYPE_CHECKING:
+    from detbuild.checkpoint.bucket import Bucket
+    from detbuild.checkpoint.jobs import Job
+
+
+def do(job: Job, bucket: Bucket) -> None:
+    """Do it. Done again, it finishes what a crash cut short, and otherwise changes nothing.
+
+    Raises:
+        DamagedError: A checkpoint is not whole, and trying again does not help.
+        Exception: Whatever the library of the cloud raises.
+    """
+    root = Path(job.root)
+    match job.do:
+        case "try out":
+            bucket.try_out()
+        case "upload":
+            transfer.upload(root / job.uuid, bucket)
+        case "fetch":
+            transfer.fetch(job.uuid, bucket, root)
+        case "bring back":
+            transfer.bring_back(job.uuid, bucket, root)
+        case "prune":
+            transfer.remove_local(root, job.uuid)
+        case "remove":
+            for uuid in job.uuids:
+                transfer.remove(uuid, bucket)
+                transfer.remove_local(root, uuid)
+        case "remove files":
+            transfer.remove_files(job.uuid, bucket, job.paths)
+            transfer.remove_local_files(root, job.uuid, job.paths)

@@ -1,0 +1,107 @@
+"""`detbuild checkpoint delete | gc | import`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from detbuild.cli.arguments import experiment_argument
+from detbuild.cli.attributes import confirm
+from detbuild.cli.group import Command
+from detbuild.cli.session import Session, pass_session
+from detbuild.cli.table import json_option, show_json
+
+
+@click.command(cls=Command)
+@click.argument("uuids", metavar="UUID...", nargs=-1, required=True)
+@click.option(
+    "--glob",
+    "globs",
+    metavar="PATTERN",
+    multiple=True,
+    help="Only files that match, such as 'optimizer/**'. May be repeated.",
+)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@pass_session
+def delete(session: Session, /, *, uuids: tuple[str, ...], globs: tuple[str, ...], yes: bool) -> None:
+    """Delete checkpoints, on this host and in the cloud.
+
+    UUID may be cut short where it stays unique; several may be given, also in one word with commas. What is
+    registered as a version of a model or is the start of another experiment is refused.
+    """
+    from detbuild.controller.keeping import delete as delete_all
+    from detbuild.store.home import Home
+
+    names = [name for word in uuids for name in word.split(",") if name]
+    what = "files of checkpoint" if globs else "checkpoint"
+    confirm(f"{what} {', '.join(names)} will be gone for good", yes=yes)
+    for one in delete_all(Home.open(session.home), names, globs):
+        click.echo(one.checkpoint.uuid)
+
+
+@click.command(cls=Command)
+@experiment_argument
+@click.option(
+    "--save-experiment-best", type=click.IntRange(min=0), metavar="N", help="Keep the N best of all."
+)
+@click.option(
+    "--save-trial-best", type=click.IntRange(min=0), metavar="N", help="Keep the N best of each trial."
+)
+@click.option(
+    "--save-trial-latest", type=click.IntRange(min=0), metavar="N", help="Keep the N newest of each trial."
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
+@json_option
+@pass_session
+def gc(
+    session: Session,
+    /,
+    *,
+    experiment_id: int,
+    save_experiment_best: int | None,
+    save_trial_best: int | None,
+    save_trial_latest: int | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Remove the checkpoints of an experiment that are not to be kept; print their uuids.
+
+    How many are kept is the experiment's own rule, where no option says otherwise. With --json:
+    {"kept", "removed"}, two lists of uuids.
+    """
+    from dataclasses import replace
+
+    from detbuild.controller.keeping import collect, policy
+    from detbuild.store.home import Home
+
+    home = Home.open(session.home)
+    given = {
+        "save_experiment_best": save_experiment_best,
+        "save_trial_best": save_trial_best,
+        "save_trial_latest": save_trial_latest,
+    }
+    said = {name: value for name, value in given.items() if value is not None}
+    wanted = replace(policy(home, experiment_id), **said)
+    found = collect(home, experiment_id, wanted, dry_run=dry_run)
+    if as_json:
+        show_json({"kept": list(found.kept), "removed": list(found.garbage)})
+        return
+    for uuid in found.garbage:
+        click.echo(uuid)
+
+
+@click.command("import", cls=Command)
+@click.argument("source", metavar="PATH", type=click.Path(path_type=Path))
+@click.option("--uuid", metavar="UUID", help="Its name here.  [default: its directory's, or a new one]")
+@pass_session
+def import_(session: Session, /, *, source: Path, uuid: str | None) -> None:
+    """Take in a checkpoint from elsewhere, and print its uuid.
+
+    PATH is its directory or a tar file of it. An experiment starts from it with
+    `searcher.source_checkpoint_uuid`.
+    """
+    from detbuild.checkpoint.imported import import_checkpoint
+    from detbuild.store.home import Home
+
+    click.echo(import_checkpoint(Home.open(session.home), source, uuid))

@@ -1,0 +1,263 @@
+"""Keeps the checkpoints of one experiment: uploads them, brings them back, removes what is not kept.
+
+The controller calls `step` once in each of its own, and nothing here makes it wait: the work with a bucket is
+a process's of its own. What must survive a crash is in the journal, written before the effect.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from detbuild.checkpoint import transfer
+from detbuild.checkpoint.bucket import address_of
+from detbuild.checkpoint.carrier import Carrier
+from detbuild.checkpoint.collect import garbage, policy_of
+from detbuild.checkpoint.jobs import Job
+from detbuild.controller.arrivals import Arrivals
+from detbuild.errors import EngineError
+from detbuild.store import journal
+from detbuild.store.storage import checkpoint_storage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from detbuild.checkpoint.carrier import Answer
+    from detbuild.checkpoint.select import Policy
+    from detbuild.config.experiment import ExperimentConfig
+    from detbuild.controller.book import Book
+    from detbuild.controller.clock import Clock
+    from detbuild.store.home import Home
+    from detbuild.store.stored import Stored
+
+_FIRST: Final = 1.0  # seconds to the next try after something failed
+_LONGEST: Final = 60.0
+_LAST_TRIES: Final = 8  # when nothing else is left to do: about two minutes
+_AT_ONCE: Final = 50  # checkpoints that are removed by one job
+_WAITS: Final = "waits until its checkpoints are uploaded"
+_IDLE: Final = 60.0  # seconds after which the process that carries is ended
+
+
+class Keeper:
+    """Of one experiment, whose lease the caller holds."""
+
+    def __init__(self, book: Book, config: ExperimentConfig, clock: Clock) -> None:
+        self.book, self.clock = book, clock
+        self._config = config
+        self._root = checkpoint_storage(config, book.folder).on_host
+        address = address_of(config.checkpoint_storage)
+        self._carrier = Carrier(address) if address else None
+        self._arrivals = Arrivals(book.folder)
+        self._uploads: deque[str] = deque()
+        self._wanted: deque[tuple[str, ...]] = deque()  # to be whole on this host: the first that can be
+        self._tried: dict[tuple[str, ...], int] = {}  # how many of them cannot
+        self._ready: set[tuple[str, ...]] = set()
+        self._held: set[str] = set()  # a run may be reading them
+        self._failures = 0
+        self._again_at = self._busy_at = clock.now()
+        self._collected = self._ending = self._swept = False
+
+    @property
+    def stored(self) -> Stored:
+        """What the journal says of the checkpoints."""
+        return self.book.state.stored
+
+    # what the controller asks
+
+    @property
+    def done(self) -> bool:
+        """Nothing is left to be done, or all that is left has failed often enough for now."""
+        stored = self.stored
+        if self._carrier is None:
+            return not (stored.left_over or stored.partly_left_over) or self._given_up
+        self._look()
+        left = stored.left_over or stored.partly_left_over or self._uploads or self._spare()
+        return not self._carrier.busy and (not left or self._given_up)
+
+    def step(self) -> None:
+        """Do the next thing, unless it has to wait."""
+        now = self.clock.now()
+        if self._carrier is None:
+            if now >= self._again_at:
+                self._remove_here()
+            return
+        self._look()
+        answer = self._carrier.answer()
+        if answer is not None:
+            self._heed(answer)
+        if self._carrier.busy or now < self._again_at:
+            return
+        job = self._next()
+        if job is not None:
+            self._busy_at = now
+            self._carrier.ask(job)
+        elif now - self._busy_at > _IDLE:
+            self._carrier.close()
+
+    def before_end(self, home: Home) -> str:
+        """Say what the end of the experiment has to wait for, "" when it may end. No trial goes on any more.
+
+        What could not be uploaded by then stays on this host: the state of the experiment says so, and the
+        next controller tries again.
+        """
+        self._look()
+        if not self._ending:
+            self._ending, self._failures, self._again_at = True, 0, self.clock.now()
+        if self._uploads and not self._given_up:
+            self._say(self.stored.trouble or _WAITS)
+            return _WAITS
+        for uuid in self._uploads:
+            self._intend(uuid)  # so that whoever comes later knows of them
+        return "" if self._collected else self._collect(home)
+
+    def _collect(self, home: Home) -> str:
+        if self.clock.now() < self._again_at and not self._given_up:
+            return self.stored.trouble
+        try:
+            self.collect(home, policy_of(self._config, self.book.folder))
+        except EngineError as error:
+            self._failed(f"no checkpoint is removed: {error}")
+            return "" if self._given_up else str(error)
+        return ""
+
+    def collect(self, home: Home, policy: Policy) -> tuple[str, ...]:
+        """Delete what the policy does not keep; `step` then removes the files. Return the uuids."""
+        found = garbage(home, self.book.folder, policy)
+        if self._root is not None:
+            self.delete(found.garbage)
+        self._collected = True
+        return found.garbage if self._root is not None else ()
+
+    def delete(self, uuids: Sequence[str]) -> None:
+        """They are no checkpoints from now on; `step` then removes their files."""
+        if uuids:
+            self.book.record(journal.CheckpointsDeleted(uuids=tuple(uuids)))
+            gone = set(uuids)
+            self._uploads = deque(uuid for uuid in self._uploads if uuid not in gone)
+
+    def bring_back(self, uuids: tuple[str, ...]) -> str:
+        """See to it that the first of them that can be is whole on this host; say what that waits for.
+
+        When none is whole anywhere, nobody is held up: the run says what is wrong with them.
+        """
+        if self._carrier is None or not uuids or uuids in self._ready:
+            return ""
+        if uuids not in self._wanted:
+            self._wanted.append(uuids)
+        return f"fetches checkpoint {uuids[self._tried.get(uuids, 0)]}"
+
+    def close(self) -> None:
+        """End the process that carries."""
+        if self._carrier is not None:
+            self._carrier.close()
+
+    # in the cloud
+
+    @property
+    def _given_up(self) -> bool:
+        return self._failures >= _LAST_TRIES
+
+    def _look(self) -> None:
+        """Take notice of checkpoints that were written since the last time."""
+        if self._carrier is None:
+            return
+        stored = self.stored
+        for uuid in self._arrivals.new():
+            if uuid not in stored.uploaded and uuid not in stored.refused and uuid not in stored.deleted:
+                self._uploads.append(uuid)
+
+    def _next(self) -> Job | None:
+        stored, root = self.stored, str(self._root)
+        if not self._swept:
+            self._swept = True
+            transfer.sweep(self.book.folder.checkpoints)
+        if self._wanted:
+            uuids = self._wanted[0]
+            return Job(do="bring back", uuid=uuids[self._tried.get(uuids, 0)], root=root)
+        if stored.left_over:
+            return Job(do="remove", uuids=tuple(sorted(stored.left_over)[:_AT_ONCE]), root=root)
+        if stored.partly_left_over:
+            uuid = min(stored.partly_left_over)
+            return Job(do="remove files", uuid=uuid, root=root, paths=tuple(sorted(stored.partly[uuid])))
+        spare = self._spare()
+        if spare:
+            return Job(do="prune", uuid=spare, root=root)
+        if self._uploads:
+            self._intend(self._uploads[0])
+            return Job(do="upload", uuid=self._uploads[0], root=root)
+        return None
+
+    def _spare(self) -> str:
+        return self._arrivals.spare(self.book.folder.checkpoints, self.stored, self._held)
+
+    def _intend(self, uuid: str) -> None:
+        if uuid not in self.stored.intended:
+            self.book.record(journal.UploadIntended(uuid=uuid))
+
+    def _heed(self, answer: Answer) -> None:
+        self._busy_at = self.clock.now()
+        if answer.error:
+            assert self._carrier is not None
+            what = f"cannot {answer.job.do} checkpoint {answer.job.uuid}".rstrip()
+            self._failed(f"{what} ({self._carrier.address.url()}): {answer.error}")
+            return
+        self._failures = 0
+        uuid = answer.job.uuid
+        match answer.job.do:
+            case "bring back":
+                self._brought_back(damaged=bool(answer.damaged))
+            case "remove":
+                self.book.record(journal.CheckpointsRemoved(uuids=answer.job.uuids))
+            case "remove files":
+                self.book.record(journal.FilesRemoved(uuid=uuid))
+            case "upload" if uuid in self._uploads:  # else it was deleted meanwhile
+                refused = journal.UploadRefused(uuid=uuid, why=answer.damaged)
+                self.book.record(refused if answer.damaged else journal.CheckpointUploaded(uuid=uuid))
+                self._uploads.remove(uuid)
+        self._say(_WAITS if self._ending and self._uploads else "")
+
+    def _brought_back(self, *, damaged: bool) -> None:
+        uuids = self._wanted[0]
+        if damaged:
+            self._tried[uuids] = self._tried.get(uuids, 0) + 1
+        else:
+            self._held.add(uuids[self._tried.get(uuids, 0)])
+        if not damaged or self._tried[uuids] == len(uuids):
+            self._wanted.popleft()
+            self._tried.pop(uuids, None)
+            self._ready.add(uuids)
+
+    def _failed(self, what: str) -> None:
+        self._failures += 1
+        pause = min(_LONGEST, _FIRST * 2.0 ** min(self._failures - 1, 10))
+        self._again_at = self.clock.now() + pause
+        self._say(what)
+
+    def _say(self, trouble: str) -> None:
+        if self.stored.trouble != trouble:
+            self.book.record(journal.StorageTrouble(why=trouble))
+
+    # on this host
+
+    def _remove_here(self) -> None:
+        stored = self.stored
+        if self._root is None or not (stored.left_over or stored.partly_left_over):
+            return
+        try:
+            self._remove_from(self._root, stored)
+        except EngineError as error:
+            self._failed(str(error))
+        else:
+            self._failures = 0
+            self._say("")
+
+    def _remove_from(self, root: Path, stored: Stored) -> None:
+        if stored.left_over:
+            uuids = tuple(sorted(stored.left_over))
+            for uuid in uuids:
+                transfer.remove_local(root, uuid)
+            self.book.record(journal.CheckpointsRemoved(uuids=uuids))
+        for uuid in tuple(stored.partly_left_over):
+            transfer.remove_local_files(root, uuid, stored.partly[uuid])
+            self.book.record(journal.FilesRemoved(uuid=uuid))

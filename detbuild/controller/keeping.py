@@ -1,0 +1,205 @@
+"""Deletes and collects the checkpoints of experiments that have ended, with their lease held."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from detbuild.checkpoint.collect import Collection, garbage, policy_of
+from detbuild.checkpoint.find import Found, find_checkpoint
+from detbuild.checkpoint.protected import sources
+from detbuild.checkpoint.transfer import is_name
+from detbuild.context.wildmatch import compile_path
+from detbuild.controller.book import Book
+from detbuild.controller.clock import SystemClock
+from detbuild.controller.keeper import Keeper
+from detbuild.controller.lease import lease
+from detbuild.errors import ConfigError, EngineError, LeaseError
+from detbuild.store import journal
+from detbuild.store.home import Home
+from detbuild.store.registry import registered
+from detbuild.store.state import fold, load, run_records
+from detbuild.store.storage import storage_of
+from detbuild.store.submitted import config_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from detbuild.checkpoint.select import Policy
+    from detbuild.store.folder import ExperimentFolder
+    from determined._records import Checkpoint
+
+_LOOK: Final = 0.05  # seconds
+
+
+def end_local(book: Book, end: journal.ExperimentFinished) -> None:
+    """Let an experiment without a controller end, once its checkpoints are where they belong.
+
+    Args:
+        book: Of the experiment; the caller holds its lease.
+        end: What is then written down.
+    """
+    folder = book.folder
+    keeper = Keeper(book, config_of(folder), SystemClock())
+    home = Home.open(folder.path.parent.parent)
+    try:
+        while keeper.before_end(home):
+            keeper.step()
+            keeper.clock.wait(_LOOK)
+        book.record(end)
+        _finish(keeper)
+    finally:
+        keeper.close()
+
+
+def tidy(folder: ExperimentFolder) -> None:
+    """Finish what is left to do for the checkpoints of an ended experiment, whose lease the caller holds."""
+    if storage_of(folder).on_host is not None:
+        with _keeper(folder):
+            pass  # leaving it waits until all is done
+
+
+def remove_all(folder: ExperimentFolder) -> None:
+    """Remove every checkpoint of an ended experiment, whose lease the caller holds.
+
+    Raises:
+        EngineError: Files cannot be removed; done again, it goes on.
+    """
+    if storage_of(folder).on_host is None:
+        return
+    with _keeper(folder) as keeper:
+        written = (one.uuid for one in _written(folder))
+        keeper.delete([uuid for uuid in written if is_name(uuid) and uuid not in keeper.stored.deleted])
+
+
+def policy(home: Home, experiment_id: int) -> Policy:
+    """How many checkpoints the experiment was told to keep."""
+    folder = home.experiment(experiment_id)
+    return policy_of(config_of(folder), folder)
+
+
+def collect(
+    home: Home, experiment_id: int, wanted: Policy | None = None, *, dry_run: bool = False
+) -> Collection:
+    """Remove the checkpoints that a policy, by default the experiment's own, does not keep.
+
+    Args:
+        home: Where it is.
+        experiment_id: Of an experiment that has ended.
+        wanted: How many are kept.
+        dry_run: Only say which.
+
+    Raises:
+        ConfigError: It has not ended, or its checkpoints are inside of its containers.
+        EngineError: Files cannot be removed. They are no checkpoints any more; the next call removes them.
+    """
+    folder = home.experiment(experiment_id)
+    with _alone(folder):
+        found = garbage(home, folder, wanted or policy(home, experiment_id))
+        if not dry_run:
+            with _keeper(folder) as keeper:
+                keeper.delete(found.garbage)
+    return found
+
+
+def delete(home: Home, uuids: Sequence[str], globs: Sequence[str] = ()) -> tuple[Found, ...]:
+    """Remove checkpoints, or only those of their files whose paths match a glob. Return what was found.
+
+    Args:
+        home: Where they are.
+        uuids: Of any experiments that have ended; they may be cut short where they stay unique.
+        globs: As a shell's, `**` stands for any directories.
+
+    Raises:
+        ConfigError: There is no such checkpoint, its experiment has not ended, or something needs it.
+        EngineError: Files cannot be removed. They are no checkpoints any more; `collect` removes them.
+    """
+    found = {(one := find_checkpoint(home, uuid)).checkpoint.uuid: one for uuid in uuids}
+    _refuse_needed(home, found)
+    for number in sorted({one.experiment_id for one in found.values()}):
+        own = [uuid for uuid, one in found.items() if one.experiment_id == number]
+        folder = home.folder(number)
+        with _alone(folder), _keeper(folder) as keeper:
+            _delete(keeper, own, globs)
+    return tuple(found.values())
+
+
+def _delete(keeper: Keeper, uuids: Sequence[str], globs: Sequence[str]) -> None:
+    stored, folder = keeper.stored, keeper.book.folder
+    there = [uuid for uuid in uuids if uuid not in stored.deleted and is_name(uuid)]
+    if not globs:
+        keeper.delete(there)
+        return
+    compiled = [one for glob in globs if (one := compile_path(glob.encode()))]
+    for checkpoint in _written(folder):
+        if checkpoint.uuid in there:
+            files = stored.left(checkpoint)
+            paths = tuple(path for path in files if any(one.matches(path.encode()) for one in compiled))
+            if len(paths) == len(files):
+                keeper.delete([checkpoint.uuid])
+            elif paths:
+                keeper.book.record(journal.FilesDeleted(uuid=checkpoint.uuid, paths=paths))
+
+
+def _written(folder: ExperimentFolder) -> Iterator[Checkpoint]:
+    for trial in load(folder).trials.values():
+        for run in run_records(folder, trial):
+            yield from run.checkpoints
+
+
+@contextmanager
+def _alone(folder: ExperimentFolder) -> Iterator[None]:
+    """Hold an experiment that has ended."""
+    running = ConfigError(
+        f"experiment {folder.id} has not ended, and its controller keeps its checkpoints",
+        mend=f"`detbuild wait {folder.id}` waits for that; `detbuild cancel {folder.id}` ends it",
+    )
+    if not fold(folder.header(), folder.journal()).over:
+        raise running
+    try:
+        with lease(folder.lock_file):
+            yield
+    except LeaseError:
+        raise running from None
+
+
+@contextmanager
+def _keeper(folder: ExperimentFolder) -> Iterator[Keeper]:
+    """Make one, and when the block is through wait until it is done."""
+    if storage_of(folder).on_host is None:
+        raise ConfigError(
+            f"the checkpoints of experiment {folder.id} are inside its containers alone",
+            mend="mount a directory of the host at checkpoint_storage.container_path with bind_mounts",
+        )
+    keeper = Keeper(Book(folder=folder), config_of(folder), SystemClock())
+    try:
+        yield keeper
+        _finish(keeper)
+    finally:
+        keeper.close()
+    if keeper.stored.left_over or keeper.stored.partly_left_over:
+        raise EngineError(
+            f"deleted checkpoints could not be removed: {keeper.stored.trouble}",
+            mend=f"`detbuild checkpoint gc {folder.id}` tries again",
+        )
+
+
+def _finish(keeper: Keeper) -> None:
+    while not keeper.done:
+        keeper.step()
+        keeper.clock.wait(_LOOK)
+
+
+def _refuse_needed(home: Home, uuids: Iterable[str]) -> None:
+    models, started = registered(home), {uuid for _, uuid in sources(home)}
+    for uuid in uuids:
+        if uuid in models:
+            raise ConfigError(
+                f"checkpoint {uuid} is registered as {', '.join(models[uuid])}",
+                mend="take it out of the registry first: see `detbuild model list`",
+            )
+        if uuid in started:
+            raise ConfigError(
+                f"checkpoint {uuid} is what another experiment starts from",
+                mend="delete that experiment first",
+            )

@@ -1,0 +1,83 @@
+"""From the facts of a journal to what became of each checkpoint: in the cloud, deleted, deleted in part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from detbuild.store import journal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from determined._records import Checkpoint
+
+
+@dataclass(kw_only=True, slots=True)
+class Stored:
+    """Grows with the journal: a search may have very many checkpoints, so it is not copied for each."""
+
+    intended: set[str] = field(default_factory=set)  # to the cloud: some of it may be there
+    uploaded: set[str] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)  # uuid -> why it will never be in the cloud
+    deleted: set[str] = field(default_factory=set)
+    left_over: set[str] = field(default_factory=set)  # deleted, and files of it may be left
+    partly: dict[str, set[str]] = field(default_factory=dict)  # uuid -> files that were deleted
+    partly_left_over: set[str] = field(default_factory=set)  # uuids
+    trouble: str = ""  # why nothing can be stored or removed now
+
+    @classmethod
+    def of(cls, facts: Iterable[journal.Fact]) -> Stored:
+        stored = cls()
+        for fact in facts:
+            stored.add(fact)
+        return stored
+
+    def add(self, fact: journal.Fact) -> None:
+        match fact:
+            case journal.UploadIntended(uuid=uuid):
+                self.intended.add(uuid)
+            case journal.CheckpointUploaded(uuid=uuid):
+                self.uploaded.add(uuid)
+            case journal.UploadRefused(uuid=uuid, why=why):
+                self.refused[uuid] = why
+            case journal.CheckpointsDeleted(uuids=uuids):
+                self.deleted.update(uuids)
+                self.left_over.update(uuids)
+            case journal.CheckpointsRemoved(uuids=uuids):
+                self.left_over.difference_update(uuids)
+            case journal.FilesDeleted(uuid=uuid, paths=paths):
+                self.partly.setdefault(uuid, set()).update(paths)
+                self.partly_left_over.add(uuid)
+            case journal.FilesRemoved(uuid=uuid):
+                self.partly_left_over.discard(uuid)
+            case journal.StorageTrouble(why=why):
+                self.trouble = why
+
+    @property
+    def unsettled(self) -> bool:
+        """Something is still to be uploaded, or to be removed."""
+        waiting = self.intended - self.uploaded - self.deleted - self.refused.keys()
+        return bool(waiting or self.left_over or self.partly_left_over)
+
+    def state(self, uuid: str, *, damaged: bool) -> str:
+        """Determined's word for how it is.
+
+        Args:
+            uuid: Of a checkpoint.
+            damaged: A run found it so.
+        """
+        if uuid in self.deleted:
+            return "DELETED"
+        if uuid in self.partly:
+            return "PARTIALLY_DELETED"
+        if uuid in self.uploaded:
+            return "COMPLETED"  # what was damaged is a copy
+        return "ERROR" if damaged or uuid in self.refused else "COMPLETED"
+
+    def left(self, checkpoint: Checkpoint) -> Mapping[str, int]:
+        """Its files and their sizes in bytes, without those that were deleted."""
+        gone = self.partly.get(checkpoint.uuid)
+        if gone is None:
+            return checkpoint.resources
+        return {path: size for path, size in checkpoint.resources.items() if path not in gone}

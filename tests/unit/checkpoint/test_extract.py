@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from detbuild.checkpoint.extract import Limits, extract
+from detbuild.errors import ConfigError
+
+Members = list[tuple[tarfile.TarInfo, bytes]]
+
+
+def member(
+    name: str, body: bytes = b"", *, kind: bytes = tarfile.REGTYPE, link: str = ""
+) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, len(body)
+    return info, body
+
+
+def archive(path: Path, members: Members, mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as tar:
+        for info, body in members:
+            tar.addfile(info, io.BytesIO(body))
+    return path
+
+
+def content(place: Path) -> dict[str, bytes]:
+    return {p.relative_to(place).as_posix(): p.read_bytes() for p in place.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    (tmp_path / "deep" / "target").mkdir(parents=True)
+    return tmp_path / "deep" / "target"
+
+
+GOOD = [member("./one/", kind=tarfile.DIRTYPE), member("./one/weights", b"123"), member("two/deep/empty")]
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_files_and_directories_are_unpacked(tmp_path: Path, target: Path, mode: str) -> None:
+    extract(archive(tmp_path / "a.tar", GOOD, mode), target)
+    assert content(target) == {"one/weights": b"123", "two/deep/empty": b""}
+
+
+@pytest.mark.parametrize("name", ["/absolute", "//absolute", "../x", "a/../../x", "a/..", ".."])
+def test_a_name_that_leads_out_is_refused(tmp_path: Path, target: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="leads out of the archive"):
+        extract(archive(tmp_path / "a.tar", [member(name, b"bad")]), target)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.tar", "deep", "target"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "link"),
+    [
+        (tarfile.SYMTYPE, ".."),  # then written through
+        (tarfile.SYMTYPE, "/tmp"),
+        (tarfile.LNKTYPE, "../../victim"),  # then overwritten
+        (tarfile.CHRTYPE, ""),
+        (tarfile.BLKTYPE, ""),
+        (tarfile.FIFOTYPE, ""),
+        (tarfile.CONTTYPE, ""),
+        (tarfile.GNUTYPE_SPARSE, ""),
+    ],
+)
+def test_what_is_no_file_or_directory_is_refused(
+    tmp_path: Path, target: Path, kind: bytes, link: str
+) -> None:
+    (tmp_path / "victim").write_bytes(b"mine")
+    members = [member("x", kind=kind, link=link), member("x/y", b"bad"), member("x", b"bad")]
+    with pytest.raises(ConfigError):
+        extract(archive(tmp_path / "a.tar", members), target)
+    assert list(target.iterdir()) == []
+    assert (tmp_path / "victim").read_bytes() == b"mine"
+
+
+def test_modes_of_the_archive_do_not_matter(tmp_path: Path, target: Path) -> None:
+    info, body = member("tool", b"#!")
+    info.mode, info.uid, info.uname = 0o4777, 12345, "nobody"
+    extract(archive(tmp_path / "a.tar", [(info, body)]), target)
+    found = (target / "tool").stat()
+    assert (found.st_mode & 0o7133, found.st_uid) == (0, os.getuid())
+
+
+@pytest.mark.parametrize("second", [member("one", b"2"), member("one/two", b"2")])
+def test_nothing_is_written_twice_or_through_a_file(
+    tmp_path: Path, target: Path, second: tuple[tarfile.TarInfo, bytes]
+) -> None:
+    with pytest.raises(ConfigError, match="cannot unpack"):
+        extract(archive(tmp_path / "a.tar", [member("one", b"1"), second]), target)
+    assert content(target) == {"one": b"1"}
+
+
+def test_a_link_that_is_put_there_meanwhile_is_not_followed(tmp_path: Path, target: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (target / "one").symlink_to(tmp_path / "outside")
+    with pytest.raises(ConfigError):
+        extract(archive(tmp_path / "a.tar", [member("one/x", b"bad")]), target)
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [
+        (Limits(entries=2), "more than 2 entries"),
+        (Limits(size=2), "larger than 2 bytes"),
+        (Limits(depth=2), "more than 2 directories deep"),
+    ],
+)
+def test_there_are_limits(tmp_path: Path, target: Path, limits: Limits, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        extract(archive(tmp_path / "a.tar", GOOD), target, limits)
+
+
+def test_a_file_that_claims_to_be_huge_is_refused_before_it_is_read(tmp_path: Path, target: Path) -> None:
+    info = tarfile.TarInfo("bomb")
+    info.size = 1 << 50
+    (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(ConfigError, match="larger than"):
+        extract(tmp_path / "a.tar", target)
+
+
+def test_a_header_that_claims_to_be_huge_is_not_read_into_memory(tmp_path: Path, target: Path) -> None:
+    info = tarfile.TarInfo("pax")
+    info.type, info.size = tarfile.XHDTYPE, 1 << 40
+    with gzip.open(tmp_path / "a.tar.gz", "wb") as file:
+        file.write(
+            info.tobuf(tarfile.USTAR_FORMAT) if info.size < 1 << 33 else info.tobuf(tarfile.GNU_FORMAT)
+        )
+        file.write(bytes(10 << 20))
+    with pytest.raises(ConfigError, match="a header is too long"):
+        extract(tmp_path / "a.tar.gz", target)
+
+
+def nothing(body: bytes) -> bytes:
+    return b""
+
+
+def noise(body: bytes) -> bytes:
+    return bytes(range(256)) * 8
+
+
+def cut(body: bytes) -> bytes:
+    return body[:1600]
+
+
+def damaged(body: bytes) -> bytes:
+    return gzip.compress(body)[:40]
+
+
+@pytest.mark.parametrize("harm", [nothing, noise, cut, damaged])
+def test_what_is_no_whole_archive_is_an_error_of_its_own(
+    tmp_path: Path, target: Path, harm: Callable[[bytes], bytes]
+) -> None:
+    path = archive(tmp_path / "a.tar", [member("one", b"1" * 5000)])
+    path.write_bytes(harm(path.read_bytes()))
+    with pytest.raises(ConfigError, match=r"cannot unpack .*a\.tar"):
+        extract(path, target)
+
+
+def test_an_archive_that_is_not_there_is_named(tmp_path: Path, target: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        extract(tmp_path / "none.tar", target)

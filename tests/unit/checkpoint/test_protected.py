@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from detbuild.checkpoint.protected import awaited, parents, sources
+from detbuild.store.folder import Header
+from detbuild.store.home import Home
+from detbuild.store.runs import RunRecords
+from detbuild.store.states import ExperimentState, RunState, TrialState
+from determined._records import Checkpoint, Restored
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.open(tmp_path / "home")
+
+
+def test_what_experiments_start_from_is_protected(home: Home) -> None:
+    for searcher in ({"source_checkpoint_uuid": "1"}, {}, None):
+        folder = home.new_experiment()
+        folder.config_file.write_text(json.dumps({"searcher": searcher}))
+    home.new_experiment().config_file.write_text("{")
+    assert list(sources(home)) == [(1, "1")]
+
+
+def test_what_a_trial_of_a_search_started_from_is_protected() -> None:
+    def checkpoint(uuid: str) -> Checkpoint:
+        return Checkpoint(uuid, 1, {})
+
+    parent = (RunRecords(checkpoints=(checkpoint("1"), checkpoint("2"))),)
+    child = (
+        RunRecords(restored=Restored("2", 1), checkpoints=(checkpoint("3"),)),
+        RunRecords(restored=Restored("3", 2)),
+    )
+    assert parents((parent, child)) == {"2"}
+
+
+def test_what_a_trial_that_has_not_begun_is_to_start_from_is_protected() -> None:
+    begun = TrialState(id=1, source=("1",), runs=(RunState(run=0),))
+    state = ExperimentState(
+        header=Header(id=1, name="n", context_name="c", created=0.0),
+        trials={1: begun, 2: TrialState(id=2, source=("2", "3"))},
+    )
+    assert awaited(state) == {"2", "3"}

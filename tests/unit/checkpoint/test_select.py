@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import pytest
+
+from detbuild.checkpoint.select import Candidate, Policy, kept
+
+# Determined's reference case: two trials with five checkpoints each; smaller is better.
+METRICS = {1: (None, None, 0.6, 0.5, 0.4), 2: (None, 0.2, 0.3, None, None)}
+CANDIDATES = tuple(
+    Candidate(uuid=str(5 * (trial - 1) + place), trial_id=trial, steps_completed=100 * place, metric=metric)
+    for trial, metrics in METRICS.items()
+    for place, metric in enumerate(metrics, start=1)
+)
+
+
+def numbers(
+    exp_best: int,
+    trial_best: int,
+    trial_latest: int,
+    *,
+    protected: tuple[str, ...] = (),
+    smaller: bool = True,
+) -> list[int]:
+    policy = Policy(save_experiment_best=exp_best, save_trial_best=trial_best, save_trial_latest=trial_latest)
+    found = kept(CANDIDATES, policy, smaller_is_better=smaller, protected=frozenset(protected))
+    return sorted(int(uuid) for uuid in found)
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ((0, 0, 0), []),
+        ((2, 0, 0), [7, 8]),
+        ((5, 0, 0), [3, 4, 5, 7, 8]),
+        ((9, 0, 0), [3, 4, 5, 7, 8]),
+        ((0, 1, 0), [5, 7]),
+        ((0, 3, 0), [3, 4, 5, 7, 8]),
+        ((0, 9, 0), [3, 4, 5, 7, 8]),
+        ((0, 0, 1), [5, 10]),
+        ((0, 0, 3), [3, 4, 5, 8, 9, 10]),
+        ((2, 1, 0), [5, 7, 8]),
+        ((2, 0, 1), [5, 7, 8, 10]),
+        ((0, 1, 1), [5, 7, 10]),
+        ((2, 1, 1), [5, 7, 8, 10]),
+    ],
+)
+def test_the_reference_case_of_determined(policy: tuple[int, int, int], expected: list[int]) -> None:
+    assert numbers(*policy) == expected
+
+
+def test_larger_may_be_better() -> None:
+    assert numbers(1, 1, 0, smaller=False) == [3, 8]
+
+
+def test_what_is_protected_stays() -> None:
+    assert numbers(0, 0, 0, protected=("2", "6")) == [2, 6]
+
+
+def test_protected_ones_take_nobodys_place() -> None:
+    assert numbers(2, 0, 0, protected=("7",)) == [7, 8]
+
+
+def test_the_latest_of_a_trial_that_was_never_validated_is_its_own() -> None:
+    unvalidated = [
+        Candidate(uuid=f"{trial}-{step}", trial_id=trial, steps_completed=step, metric=None)
+        for trial in (1, 2, 3)
+        for step in (10, 20)
+    ]
+    policy = Policy(save_trial_best=1, save_trial_latest=1)
+    found = kept(unvalidated, policy, smaller_is_better=True, protected=frozenset())
+    assert sorted(found) == ["1-20", "2-20", "3-20"]
+
+
+def test_of_equal_metrics_the_earlier_checkpoint_is_the_best() -> None:
+    equal = [Candidate(uuid=name, trial_id=1, steps_completed=1, metric=0.5) for name in ("a", "b")]
+    for smaller in (True, False):
+        found = kept(
+            equal,
+            Policy(save_trial_best=1, save_trial_latest=0),
+            smaller_is_better=smaller,
+            protected=frozenset(),
+        )
+        assert found == {"a"}
+
+
+def test_what_was_trained_furthest_is_the_latest_in_whatever_order_it_was_written() -> None:
+    written = [
+        Candidate(uuid="far", trial_id=1, steps_completed=20, metric=None),
+        Candidate(uuid="again", trial_id=1, steps_completed=10, metric=None),
+    ]
+    found = kept(written, Policy(), smaller_is_better=True, protected=frozenset())
+    assert found == {"far"}

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from detbuild.config.parse import parse_config
+from detbuild.context.credentials import without_credentials
+from detbuild.context.snapshot import file_snapshot
+
+PLAIN = "entrypoint: a:B\nsearcher: {name: single, metric: loss, max_length: {epochs: 1}}\n"
+SECRET = PLAIN + "checkpoint_storage: {type: s3, bucket: lab, access_key: me, secret_key: hidden-key}\n"
+
+
+def test_a_config_with_credentials_stays_out_of_the_image() -> None:
+    files = {"conf/s3.yaml": SECRET.encode(), "model_def.py": b"class B: ..."}
+    context, (warning,) = without_credentials(file_snapshot(files), parse_config(SECRET), SECRET)
+    assert [entry.path for entry in context.entries] == ["conf", "model_def.py"]
+    assert warning.message == "conf/s3.yaml stays out of the image: it holds credentials"
+
+
+def test_any_other_config_goes_in() -> None:
+    before = file_snapshot({"const.yaml": PLAIN.encode(), "other.yaml": SECRET.encode()})
+    assert without_credentials(before, parse_config(PLAIN), PLAIN) == (before, ())

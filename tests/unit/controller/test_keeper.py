@@ -1,0 +1,429 @@
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from detbuild.checkpoint import transfer
+from detbuild.checkpoint.carrier import Answer
+from detbuild.checkpoint.find import checkpoints_of
+from detbuild.checkpoint.jobs import Job
+from detbuild.checkpoint.work import do
+from detbuild.controller import keeper as module
+from detbuild.store.registry import Model, Version, create_model, register
+from detbuild.store.stored import Stored
+from determined._checkpoints import verify
+from tests.fakes import Crash, Effects, FakeEngine
+from tests.faults.training import Rig, expected, rig, train
+
+
+@dataclass
+class MemoryBucket:
+    """As detbuild.checkpoint.bucket.Bucket, with faults."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    away: float = 0  # so many jobs fail
+    jobs: list[Job] = field(default_factory=list)
+
+    def sizes(self, uuid: str) -> dict[str, int]:
+        start = f"{uuid}/"
+        return {key[len(start) :]: len(body) for key, body in self.files.items() if key.startswith(start)}
+
+    def put(self, file: Path, uuid: str, path: str) -> None:
+        self.files[f"{uuid}/{path}"] = file.read_bytes()
+
+    def get(self, uuid: str, path: str, file: Path) -> None:
+        file.write_bytes(self.files[f"{uuid}/{path}"])
+
+    def write(self, uuid: str, path: str, body: bytes) -> None:
+        self.files[f"{uuid}/{path}"] = body
+
+    def read(self, uuid: str, path: str) -> bytes | None:
+        return self.files.get(f"{uuid}/{path}")
+
+    def remove(self, uuid: str, path: str) -> None:
+        self.files.pop(f"{uuid}/{path}", None)
+
+    def whole(self) -> set[str]:
+        """The checkpoints that are in it, with every file that their manifests name."""
+        uuids = {key.split("/")[0] for key in self.files if key.endswith("/manifest.json")}
+        for uuid in uuids:
+            wanted = json.loads(self.files[f"{uuid}/manifest.json"])["files"]
+            assert {path: entry["size"] for path, entry in wanted.items()}.items() <= self.sizes(uuid).items()
+        return uuids
+
+
+class InstantCarrier:
+    """Does a job when it is asked for the answer, in this process."""
+
+    bucket: MemoryBucket
+
+    def __init__(self, address: object) -> None:
+        self.address = address
+        self._job: Job | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self._job is not None
+
+    def ask(self, job: Job) -> None:
+        self._job = job
+
+    def answer(self, *, wait: float = 0.0) -> Answer | None:
+        job, self._job = self._job, None
+        if job is None:
+            return None
+        self.bucket.jobs.append(job)
+        if self.bucket.away > 0:
+            self.bucket.away -= 1
+            return Answer(job=job, error="the network is cut")
+        try:
+            do(job, self.bucket)  # type: ignore[arg-type]
+        except transfer.DamagedError as error:
+            return Answer(job=job, damaged=str(error))
+        return Answer(job=job)
+
+    def close(self) -> None:
+        self._job = None
+
+
+CLOUD = {"checkpoint_storage": {"type": "s3", "bucket": "lab"}}
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> MemoryBucket:
+    made = MemoryBucket()
+    monkeypatch.setattr(module, "Carrier", InstantCarrier)
+    monkeypatch.setattr(InstantCarrier, "bucket", made, raising=False)
+    return made
+
+
+def run(tried: Rig, *, at_most: int = 3000) -> None:
+    """As a controller does: to the end, and until its checkpoints are where they belong."""
+    controller = tried.controller()
+    for _ in range(at_most):
+        if controller.done:
+            return
+        controller.step()
+        tried.clock.wait(0.2)
+    raise AssertionError(f"not done: {tried.state()}")
+
+
+def states(tried: Rig) -> dict[int, str]:
+    return {one.checkpoint.steps_completed: one.state for one in checkpoints_of(tried.folder)}
+
+
+def uuids(tried: Rig, state: str) -> set[str]:
+    return {one.checkpoint.uuid for one in checkpoints_of(tried.folder) if one.state == state}
+
+
+def local(tried: Rig) -> set[str]:
+    return {path.name for path in tried.folder.checkpoints.iterdir()}
+
+
+# on this host
+
+
+def test_at_the_end_only_the_best_and_the_newest_are_kept(tmp_path: Path) -> None:
+    tried = rig(tmp_path)
+    run(tried)
+    assert states(tried) == {6: "COMPLETED", 4: "DELETED", 2: "COMPLETED"}
+    assert local(tried) == uuids(tried, "COMPLETED")
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"),
+    [
+        ({"save_trial_best": 0, "save_trial_latest": 0}, []),
+        ({"save_trial_best": 0, "save_trial_latest": 2}, [6, 4]),
+        ({"save_experiment_best": 9, "save_trial_latest": 0}, [6, 4, 2]),
+    ],
+)
+def test_the_policy_is_the_configs(tmp_path: Path, policy: dict[str, int], kept: list[int]) -> None:
+    tried = rig(tmp_path, changes={"checkpoint_storage": policy})
+    run(tried)
+    assert [steps for steps, state in states(tried).items() if state == "COMPLETED"] == kept
+    assert local(tried) == uuids(tried, "COMPLETED")
+
+
+@pytest.mark.parametrize("kind", ["shared_fs", "directory"])
+def test_the_checkpoints_of_a_shared_directory_are_collected_there(tmp_path: Path, kind: str) -> None:
+    shared = tmp_path / "shared"
+    (shared / "of another experiment").mkdir(parents=True)
+    place = {"host_path": str(shared)} if kind == "shared_fs" else {"container_path": "/shared"}
+    changes = {
+        "checkpoint_storage": {"type": kind, "save_trial_best": 0, **place},
+        "bind_mounts": [{"host_path": str(shared), "container_path": "/shared"}],
+    }
+
+    tried = rig(tmp_path / "home", changes=changes)
+    run(tried)
+    assert {path.name for path in shared.iterdir()} == {"of another experiment", *uuids(tried, "COMPLETED")}
+    assert len(uuids(tried, "COMPLETED")) == 1
+
+
+def test_what_is_registered_stays_whatever_the_policy_says(tmp_path: Path) -> None:
+    tried = rig(tmp_path, changes={"checkpoint_storage": {"save_trial_best": 0, "save_trial_latest": 0}})
+    controller = tried.controller()
+    while len(list(tried.folder.checkpoints.glob("[!.]*"))) < 1:
+        controller.step()
+        tried.clock.wait(0.2)
+    (first,) = local(tried)
+    create_model(tried.home, Model(name="net", created=0.0))
+    register(tried.home, "net", Version(version=1, checkpoint=first, created=0.0))
+    run(tried)
+    assert (states(tried)[2], local(tried)) == ("COMPLETED", {first})
+
+
+def test_nothing_is_removed_while_the_registry_cannot_be_read(tmp_path: Path) -> None:
+    tried = rig(tmp_path)
+    (tried.home.path / "models").mkdir()
+    (tried.home.path / "models" / "net.json").write_text("{")
+    run(tried)
+    assert (tried.state().state, len(local(tried))) == ("COMPLETED", 3)
+    assert "no checkpoint is removed: cannot read" in tried.state().why
+
+
+def test_a_forged_record_removes_nothing_outside(tmp_path: Path) -> None:
+    tried = rig(
+        tmp_path / "home", changes={"checkpoint_storage": {"save_trial_best": 0, "save_trial_latest": 0}}
+    )
+    controller = tried.controller()
+    controller.step()
+    events = tried.folder.run(1, 0).events
+    with events.open("ab") as file:
+        for seq, name in enumerate(("../../victim", "..", ".", "/etc", ""), start=1000):
+            line = {
+                "seq": seq,
+                "run": "1-0",
+                "time": 0,
+                "kind": "checkpoint",
+                "uuid": name,
+                "steps_completed": 1,
+            }
+            file.write(json.dumps({**line, "resources": {}, "metadata": {}}).encode() + b"\n")
+    victim = tried.home.path / "experiments" / "victim"
+    victim.mkdir()
+    run(tried)
+    assert victim.is_dir()
+    assert tried.folder.exists
+
+
+# in the cloud
+
+
+def test_checkpoints_are_uploaded_and_all_but_the_newest_leave_this_host(
+    tmp_path: Path, bucket: MemoryBucket
+) -> None:
+    tried = rig(tmp_path, changes=CLOUD)
+    controller = tried.controller()
+    for _ in range(60):
+        controller.step()
+        tried.clock.wait(0.2)
+        there = local(tried)
+        if len(bucket.whole()) == 2 and len(there) == 1:
+            break
+    assert not controller.done
+    run(tried)
+    assert states(tried) == {6: "COMPLETED", 4: "DELETED", 2: "COMPLETED"}
+    assert bucket.whole() == uuids(tried, "COMPLETED")
+    assert (local(tried), len(bucket.files)) == (set(), 6)
+
+
+def test_a_network_that_is_cut_stops_no_training_and_is_shown(tmp_path: Path, bucket: MemoryBucket) -> None:
+    bucket.away = 5
+    tried = rig(tmp_path, changes=CLOUD)
+    controller = tried.controller()
+    shown = set()
+    while not controller.done:
+        controller.step()
+        tried.clock.wait(0.2)
+        shown.add(controller.world.state.snapshot().why)
+    assert any("(s3://lab): the network is cut" in why for why in shown)
+    assert (tried.state().state, tried.state().why) == ("COMPLETED", "")
+    assert tried.reports() == expected()
+    assert bucket.whole() == uuids(tried, "COMPLETED")
+
+
+def test_an_experiment_whose_bucket_is_gone_ends_and_says_so_and_a_later_controller_tries_again(
+    tmp_path: Path, bucket: MemoryBucket
+) -> None:
+    bucket.away = float("inf")
+    tried = rig(tmp_path, changes=CLOUD)
+    run(tried, at_most=20000)
+    assert tried.state().state == "COMPLETED"
+    assert "the network is cut" in tried.state().why
+    assert local(tried) >= uuids(tried, "COMPLETED")
+    assert Stored.of(entry.fact for entry in tried.folder.journal()).unsettled
+    bucket.away = 0
+    run(tried)
+    assert (tried.state().state, tried.state().why) == ("COMPLETED", "")
+    assert bucket.whole() == uuids(tried, "COMPLETED")
+    assert not Stored.of(entry.fact for entry in tried.folder.journal()).unsettled
+
+
+def test_a_checkpoint_that_is_damaged_before_it_is_sent_is_not_kept_for_whole(
+    tmp_path: Path, bucket: MemoryBucket
+) -> None:
+    bucket.away = 2
+    tried = rig(tmp_path, changes=CLOUD)
+    controller = tried.controller()
+    while not local(tried):
+        controller.step()
+        tried.clock.wait(0.2)
+    (first,) = local(tried)
+    (tried.folder.checkpoints / first / "state.json").write_text("{")
+    run(tried)
+    assert (states(tried)[2], first in bucket.whole()) == ("ERROR", False)
+
+
+def test_a_trial_goes_on_from_a_checkpoint_that_is_in_the_cloud_alone(
+    tmp_path: Path, bucket: MemoryBucket
+) -> None:
+    tried = rig(tmp_path, changes=CLOUD)
+    controller = tried.controller()
+    while len(bucket.whole()) < 2:
+        controller.step()
+        tried.clock.wait(0.2)
+    for path in tried.folder.checkpoints.iterdir():
+        shutil.rmtree(path)
+    (container,) = tried.engine.containers.values()
+    tried.engine.end(container.id, 137)
+    run(tried)
+    assert tried.reports() == expected()
+    assert any(job.do == "bring back" for job in bucket.jobs)
+    assert [r.run for r in tried.state().trials[1].runs] == [0, 1]
+
+
+def test_a_newest_one_that_is_damaged_here_and_there_is_passed_over(
+    tmp_path: Path, bucket: MemoryBucket
+) -> None:
+    tried = rig(tmp_path, changes=CLOUD)
+    controller = tried.controller()
+    while len(bucket.whole()) < 2:
+        controller.step()
+        tried.clock.wait(0.2)
+    newest = checkpoints_of(tried.folder)[0].checkpoint.uuid
+    bucket.files[f"{newest}/state.json"] = b"{"
+    shutil.rmtree(tried.folder.checkpoints / newest, ignore_errors=True)
+    (container,) = tried.engine.containers.values()
+    tried.engine.end(container.id, 137)
+    run(tried)
+    assert tried.reports() == expected()
+    assert [json.loads(line)["kind"] for line in tried.folder.run(1, 1).events.read_bytes().splitlines()][
+        1:3
+    ] == ["checkpoint_rejected", "restored"]
+
+
+def test_every_checkpoint_of_the_bucket_is_whole_whatever_crashes(
+    tmp_path: Path, bucket: MemoryBucket
+) -> None:
+    undisturbed = rig(tmp_path / "undisturbed", changes=CLOUD)
+    run(undisturbed)
+    for number in range(1, undisturbed.effects.count + 2):
+        when: Literal["before", "after"]
+        for when in ("before", "after"):
+            bucket.files.clear()
+            effects = Effects(crash_at=number, crash_when=when)
+            tried = rig(
+                tmp_path / f"{number}-{when}", engine=FakeEngine(train, effects=effects), changes=CLOUD
+            )
+            with suppress(Crash):
+                run(tried)
+            effects.crash_at = 0
+            run(tried)
+            assert tried.reports() == expected()
+            assert states(tried) == {6: "COMPLETED", 4: "DELETED", 2: "COMPLETED"}
+            assert bucket.whole() == uuids(tried, "COMPLETED")
+            assert (local(tried), len(bucket.files)) == (set(), 6)
+
+
+def count_removals(monkeypatch: pytest.MonkeyPatch, steps: Effects) -> None:
+    """Every file and directory of a checkpoint is removed one by one, as an effect."""
+
+    def remove(path: Path, **_: object) -> None:
+        below = sorted(path.rglob("*"), reverse=True) if path.exists() else []
+        for each in (*below, path) if path.exists() else ():
+            with steps(f"remove {each.name}"):
+                if each.is_dir():
+                    each.rmdir()
+                else:
+                    each.unlink()
+
+    monkeypatch.setattr(transfer.shutil, "rmtree", remove)
+
+
+@pytest.mark.parametrize("number", range(1, 14))
+def test_no_listed_checkpoint_is_without_files_whatever_crashes_while_they_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    steps = Effects(crash_at=number)
+    tried = rig(tmp_path, changes={"checkpoint_storage": {"save_trial_best": 0}})
+    count_removals(monkeypatch, steps)
+    with suppress(Crash):
+        run(tried)
+    listed = uuids(tried, "COMPLETED")
+    assert [verify(tried.folder.checkpoints / uuid) for uuid in listed] == [[]] * len(listed)
+    crashed = steps.count == number
+    steps.crash_at = 0
+    run(tried)
+    assert {path.name for path in tried.folder.checkpoints.iterdir()} == uuids(tried, "COMPLETED")
+    assert len(listed) == 1
+    assert crashed == (number <= 8)  # two checkpoints, each a directory with three files
+
+
+# a real server
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    from tests.s3 import s3_server
+
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with s3_server() as server:
+        yield server
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("number", [1, 3, 4, 5, 9, 14, 19])
+def test_a_killed_upload_leaves_no_half_checkpoint_and_is_finished(
+    tmp_path: Path, s3, number: int, after: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carriers = []
+
+    class Watched(module.Carrier):
+        def __init__(self, address) -> None:
+            super().__init__(address)
+            carriers.append(self)
+
+    monkeypatch.setattr(module, "Carrier", Watched)
+    s3.kill_at, s3.kill_after = number, after
+    s3.victim = lambda: next((one.pid for one in carriers if one.pid), None)
+    tried = rig(tmp_path, changes={"checkpoint_storage": {**s3.storage(), "save_trial_latest": 3}})
+    controller = tried.controller()
+    try:
+        deadline = time.monotonic() + 60
+        while not controller.done and time.monotonic() < deadline:
+            controller.step()
+            time.sleep(0.01)
+            tried.clock.wait(0.2)
+    finally:
+        controller.keeper.close()
+    assert states(tried) == {6: "COMPLETED", 4: "COMPLETED", 2: "COMPLETED"}
+    there = s3.keys("nets/")
+    for uuid in uuids(tried, "COMPLETED"):
+        found = json.loads(there[f"nets/{uuid}/manifest.json"])["files"]
+        assert {f"nets/{uuid}/{path}" for path in found} <= there.keys()
+    assert (len(there), local(tried)) == (9, set())
+    assert tried.reports() == expected()
+
+
+def test_a_keeper_of_a_local_storage_starts_no_process(tmp_path: Path) -> None:
+    assert rig(tmp_path).controller().keeper._carrier is None
