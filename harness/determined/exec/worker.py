@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -35,11 +36,22 @@ def main() -> int:
     if named := sys.argv[2:]:
         info = replace(info, entrypoint=named[0])
     assert isinstance(info.entrypoint, str), "the supervisor runs other commands itself"
-    faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    show_stacks(info)
     os.chdir(info.context_dir)
     sys.argv = [info.entrypoint]
     return run_trial(info).exit_code
+
+
+def show_stacks(info: RunInfo, *, every: float = 30.0) -> None:
+    """Show the stacks of all threads when the process crashes, and when it is sent SIGUSR1.
+
+    With `debug: true` in the config, also every so many seconds, and loggers show everything.
+    """
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    if info.config.get("debug"):
+        logging.basicConfig(level=logging.DEBUG)
+        faulthandler.dump_traceback_later(every, repeat=True)
 
 
 def run_trial(
