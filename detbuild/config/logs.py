@@ -10,7 +10,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from detbuild.config.section import Section, wrong
 
-
 # Determined's RE2 has these classes; to Python's `re` they are sets of a few letters.
 _POSIX_CLASS: Final = re.compile(r"\[:\^?[a-z]+:\]")
 
