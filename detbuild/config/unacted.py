@@ -25,6 +25,7 @@ NOT_YET: Final = (
 NO_MEANING_HERE: Final = (
     "workspace",
     "project",
+    "searcher.train_stragglers",
     "resources.resource_pool",
     "resources.is_single_node",
     "resources.native_parallel",
