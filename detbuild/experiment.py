@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
@@ -45,6 +44,7 @@ from determined._version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from detbuild.config.environment import RegistryAuth
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.context.listing import Listing
     from detbuild.engine.protocol import ContainerSpec, Engine
@@ -140,7 +140,7 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
     context, listing = read_context(
         order.context_dir,
         includes=order.includes,
-        cache=_hash_cache(home, order.context_dir),
+        cache=HashCache.of(order.context_dir, home.cache),
         home=host.directory,
     )
     context, held_back = without_credentials(context, config, order.text)
@@ -157,7 +157,8 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
         base = choose_base(resolution, lambda _: False)
     else:
         force = config.environment.force_pull_image and resolution.own_image
-        base = ensure_base(resolution, engine, emit, force_pull=force)
+        auth = config.environment.registry_auth if resolution.own_image else None
+        base = ensure_base(resolution, engine, emit, force_pull=force, auth=auth)
     plan = plan_image(
         resolution,
         needs,
@@ -165,7 +166,7 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
         # The user's own image may have changed under its name.
         base_digest=(engine.image_id(base) or "") if engine and resolution.own_image else "",
         context=context,
-        harness=snapshot(harness_dir(), cache=_hash_cache(home, harness_dir())),
+        harness=snapshot(harness_dir(), cache=HashCache.of(harness_dir(), home.cache)),
         table=table,
         templates=templates_dir(),
         kept=home.cache / "dockerfiles",
@@ -315,7 +316,14 @@ def _target(config: ExperimentConfig, host: Host) -> Target:
     return Target(gpu=gpu, python=host.python, machine=host.machine, driver=nvidia_driver() if gpu else None)
 
 
-def ensure_base(resolution: Resolution, engine: Engine, emit: Emit, *, force_pull: bool = False) -> str:
+def ensure_base(
+    resolution: Resolution,
+    engine: Engine,
+    emit: Emit,
+    *,
+    force_pull: bool = False,
+    auth: RegistryAuth | None = None,
+) -> str:
     """Return a base image that the engine has: one it had, else pulled, else made from this host's packages.
 
     Raises:
@@ -325,7 +333,7 @@ def ensure_base(resolution: Resolution, engine: Engine, emit: Emit, *, force_pul
     if engine.image_id(base) is not None and not force_pull:
         return base
     try:
-        engine.pull(base, emit)
+        engine.pull(base, emit, credentials=auth.given() if auth else None)
     except EngineError:
         made = _bootstrapped(resolution, engine, emit)
         if made is None:
@@ -388,11 +396,6 @@ def _header(order: Order, config: ExperimentConfig, host: Host, *, number: int) 
 def _files(order: Order, config: ExperimentConfig) -> dict[str, bytes]:
     resolved = json.dumps(config.resolved(), indent=2).encode() + b"\n"
     return {"config.yaml": order.text.encode(), "config.json": resolved}
-
-
-def _hash_cache(home: Home, directory: Path) -> HashCache:
-    name = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:16]
-    return HashCache(home.cache / f"{name}.hashes")
 
 
 def _network(host: Host) -> NetworkSettings:

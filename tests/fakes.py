@@ -170,6 +170,7 @@ class FakeEngine:
         self.registry: dict[str, FakeImage] = {}  # what `pull` finds
         self.containers: dict[str, FakeContainer] = {}
         self.built: list[ImagePlan] = []
+        self.credentials: dict[str, str] = {}  # of the last pull
         self.build_error: BuildError | None = None
         self.start_error = ""
         self.closed = False
@@ -241,8 +242,9 @@ class FakeEngine:
                 if label in image.labels
             )
 
-    def pull(self, reference: str, emit: Emit) -> str:
+    def pull(self, reference: str, emit: Emit, *, credentials: Mapping[str, str] | None = None) -> str:
         with self._call():
+            self.credentials = dict(credentials or {})
             if reference not in self.registry:
                 raise EngineError(f"cannot pull {reference}: not found", mend="check the name")
             with self.effects(f"pull {reference}"):

@@ -99,6 +99,10 @@ class RegistryAuth(Section):
     identitytoken: str | None = Field(default=None, repr=False)
     registrytoken: str | None = Field(default=None, repr=False)
 
+    def given(self) -> dict[str, str]:
+        """Those that are, by name."""
+        return self.model_dump(exclude_none=True)
+
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Capability = Annotated[str, matching(r"[A-Za-z_]{2,40}", "a capability such as SYS_PTRACE")]

@@ -19,6 +19,7 @@ NOT_YET: Final = ("profiling",)
 NO_MEANING_HERE: Final = (
     "workspace",
     "project",
+    "searcher.train_stragglers",
     "resources.resource_pool",
     "resources.is_single_node",
     "resources.native_parallel",

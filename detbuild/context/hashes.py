@@ -36,6 +36,12 @@ class HashCache:
         self._known = _load(path)
         self._used: dict[bytes, _Known] = {}
 
+    @classmethod
+    def of(cls, directory: Path, cache: Path) -> HashCache:
+        """The one of a directory, among those that lie in `cache`."""
+        name = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:16]
+        return cls(cache / f"{name}.hashes")
+
     def sha256(self, source: bytes, seen: os.stat_result) -> tuple[str, int]:
         """The SHA-256 and the size of a file's content, read only when it may have changed.
 

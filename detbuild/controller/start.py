@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ def controller_of(
         clock=SystemClock(),
         nvidia_smi=nvidia_smi,
         slots=SlotQueue(lock_directory()),
-        limits=host_limits(home.path),
+        limits=partial(host_limits, home.path),
         info=info,
         pairs_of_hands=hands,
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from detbuild.controller.book import Book
 from detbuild.controller.hands import Hands
 from detbuild.controller.policies import Policy, policies_of
-from detbuild.errors import EngineError
+from detbuild.errors import ConfigError, EngineError
 from detbuild.launch.plan import Place, user_of
 from detbuild.launch.stock import Limits, Stock, take_stock
 from detbuild.store.home import Home
@@ -33,7 +33,7 @@ class World(Book):
     clock: Clock
     nvidia_smi: Callable[[], str]  # what `nvidia-smi -L` says, "" without one
     slots: SlotQueue
-    limits: Limits = field(default_factory=Limits)
+    limits: Callable[[], Limits] = Limits  # asked anew each time: people change them
     pairs_of_hands: int = 1  # how many long calls of the engine go on at once
     hands: Hands = field(init=False)
     policies: tuple[Policy, ...] = field(init=False)  # that runs' output is looked through for
@@ -84,8 +84,19 @@ class World(Book):
         return found is not None
 
     def stock(self) -> Stock:
-        """The slots of the host that the experiment's trials use, as they are now."""
+        """The slots of the host that the experiment's trials use, as they are now.
+
+        Raises:
+            EngineError: The engine is away, or the host's config is wrong.
+        """
         gpus = self.config.resources.slots_per_trial
         info = self.ask_engine() if gpus or self.info is None else self.info  # its cores stay the same
         kind: Kind = "gpu" if gpus else "cpu"
-        return take_stock(kind, self.engine, info, self.nvidia_smi, self.limits)
+        return take_stock(kind, self.engine, info, self.nvidia_smi, self._limits())
+
+    def _limits(self) -> Limits:
+        """What the host's config says now; trials wait while it cannot be told."""
+        try:
+            return self.limits()
+        except ConfigError as error:
+            raise EngineError(str(error), mend=error.mend) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import threading
+from base64 import b64decode
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -120,9 +121,16 @@ class Connection:
             found = docker.auth.resolve_authconfig(api._auth_configs, registry)
         return {key.lower(): value for key, value in (found or {}).items()}
 
-    def registry_auth(self, repository: str) -> dict[str, str]:
-        """The header that carries the caller's credentials for a pull."""
+    def registry_auth(self, repository: str, own: Mapping[str, str]) -> dict[str, str]:
+        """The header that carries credentials for a pull.
+
+        Args:
+            repository: To pull from.
+            own: Sent if they are for its registry; else those of the caller's docker config are.
+        """
         registry, _ = docker.auth.resolve_repository_name(repository)
+        if own and docker.auth.resolve_index_name(own.get("serveraddress", registry)) == registry:
+            return {"X-Registry-Auth": docker.auth.encode_header(_spelled_out(own)).decode()}
         with self.api() as api:
             header: bytes | None = docker.auth.get_config_header(api, registry)
         return {"X-Registry-Auth": header.decode()} if header else {}
@@ -146,6 +154,13 @@ class Connection:
         elif "base_url" not in settings:
             settings |= ContextAPI.kwargs_from_context()
         return _Client(version="auto", timeout=self.deadline, **settings)
+
+
+def _spelled_out(credentials: Mapping[str, str]) -> dict[str, str]:
+    """`auth`, base64 of `name:password` as docker's config file has it, is nothing that the engine reads."""
+    name, _, password = b64decode(credentials.get("auth", "")).decode(errors="replace").partition(":")
+    named = {"username": name, "password": password} if name else {}
+    return {**named, **credentials}
 
 
 class _Client(docker.APIClient):

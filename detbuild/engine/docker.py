@@ -68,10 +68,10 @@ class DockerEngine:
         states = [image_state(image) for image in found if label in (image["Labels"] or {})]
         return tuple(sorted(states, key=attrgetter("created"), reverse=True))
 
-    def pull(self, reference: str, emit: Emit) -> str:
+    def pull(self, reference: str, emit: Emit, *, credentials: Mapping[str, str] | None = None) -> str:
         repository, tag = _split(reference)
         request = {"fromImage": repository, "tag": tag}
-        headers = self._calls.connection.registry_auth(repository)
+        headers = self._calls.connection.registry_auth(repository, credentials or {})
         for message in self._create_image(request, headers=headers, silence=_PULL_SILENCE):
             emit(ImagePulling(reference, _pull_detail(message)))
         return self._there(reference)

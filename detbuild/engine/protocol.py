@@ -119,8 +119,16 @@ class Engine(Protocol):
     def find_images(self, label: str) -> tuple[ImageState, ...]:
         """All images that carry the label, the newest first."""
 
-    def pull(self, reference: str, emit: Emit) -> str:
-        """Pull and return the id; credentials come from the caller's docker config."""
+    def pull(self, reference: str, emit: Emit, *, credentials: Mapping[str, str] | None = None) -> str:
+        """Pull and return the id.
+
+        Args:
+            reference: Of the image.
+            emit: Told how far it is.
+            credentials: Of a registry, under the names of Docker's API (`username`, `password`,
+                `serveraddress`, ...). When they are none, or for another registry than the image's, those of
+                the caller's docker config are used.
+        """
 
     def build(self, plan: ImagePlan, emit: Emit) -> str:
         """Build, tag and return the image's id; raise BuildError when a step fails.

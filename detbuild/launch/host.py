@@ -37,9 +37,8 @@ def check_host(
         raise trouble
     for mount in config.bind_mounts:
         if not Path(mount.host_path).exists():
-            raise ConfigError(
-                f"bind_mounts: {mount.host_path} is not there", mend="make it, or mend its host_path"
-            )
+            mend = "make it, or mend its host_path: `detbuild config check` says where that is written"
+            raise ConfigError(f"bind_mounts: {mount.host_path} is not there", mend=mend)
         _refuse_reserved("bind_mounts", mount.host_path, info)
     storage = config.checkpoint_storage
     if isinstance(storage, SharedFs):

@@ -210,7 +210,7 @@ class Rig:
             clock=self.clock,
             nvidia_smi=str,
             slots=SlotQueue(self.home.path),
-            limits=self.limits,
+            limits=lambda: self.limits,
         )
         return Controller(world, self.method(search_config_of(folder)))
 

@@ -33,7 +33,7 @@ from detbuild.store.home import Home
 from detbuild.store.state import load
 from determined._checkpoints import verify
 from determined._run_info import RunInfo
-from tests.fakes import INFO, FakeEngine, gpus
+from tests.fakes import INFO, FakeEngine, FakeImage, gpus
 
 SCRIPT = (
     "{name: s, entrypoint: [python3, train.py], searcher: {name: single, metric: loss}, "
@@ -88,6 +88,19 @@ def test_a_submission_builds_once_then_starts(tmp_path: Path, home: Home, host: 
     assert (folder.path / "config.yaml").read_text() == SCRIPT
     assert (folder.path / "Dockerfile").read_text() == engine.built[0].dockerfile
     assert folder.header().image == next(iter(engine.tags[engine.built[0].tag].split()))
+
+
+@pytest.mark.parametrize(("image", "sent"), [("", {}), ("image: {cpu: host/x:1}, ", {"username": "me"})])
+def test_credentials_of_a_config_are_for_its_own_image(
+    tmp_path: Path, home: Home, host: Host, image: str, sent: dict[str, str]
+) -> None:
+    environment = f", environment: {{{image}registry_auth: {{username: me}}}}}}"
+    wanted = order(tmp_path, "", config=SCRIPT[:-1] + environment)
+    engine = FakeEngine()
+    base = experiment.prepare(wanted, host, home, list[Event]().append, engine=None).plan.base_image
+    engine.registry[base] = FakeImage("sha256:1", {})
+    experiment.prepare(wanted, host, home, list[Event]().append, engine=engine)
+    assert engine.credentials == sent
 
 
 def test_a_dry_run_plans_what_a_real_one_sends(tmp_path: Path, home: Home, host: Host) -> None:

@@ -41,6 +41,17 @@ def home(around: Surroundings) -> Verdict:
     return verdict
 
 
+def config(around: Surroundings) -> Verdict:
+    """Whether the host's config is one; an error of its own is the finding."""
+    from detbuild.config.host import HOST_CONFIG, host_config
+
+    host = host_config(around.home)
+    for warned in host.warnings():
+        return warning(warned.message, warned.mend)
+    there = (around.home / HOST_CONFIG).exists()
+    return ok(str(around.home / HOST_CONFIG) if there else f"none in {around.home}: nothing is preset")
+
+
 def temporary(_around: Surroundings) -> Verdict:
     return disk(Path(tempfile.gettempdir()), wanted=GB, needed=GB // 20)
 

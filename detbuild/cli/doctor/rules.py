@@ -50,6 +50,7 @@ RULES: tuple[Rule, ...] = (
     Rule("shared memory", "Host", engine_rules.shared_memory),
     Rule("data root", "Host", engine_rules.data_root),
     Rule("home", "Host", host_rules.home),
+    Rule("host config", "Host", host_rules.config),
     Rule("temporary files", "Host", host_rules.temporary),
     Rule("python", "Host", host_rules.python),
     Rule("determined", "Host", host_rules.peer),

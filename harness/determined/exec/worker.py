@@ -37,13 +37,28 @@ def main() -> int:
     if named := sys.argv[2:]:
         info = replace(info, entrypoint=named[0])
     assert isinstance(info.entrypoint, str), "the supervisor runs other commands itself"
-    faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
-    level = logging.DEBUG if info.config.get("debug") else logging.INFO
-    logging.basicConfig(level=level, format=LOG_FORMAT)
+    show_logs(info)
+    show_stacks(info)
     os.chdir(info.context_dir)
     sys.argv = [info.entrypoint]
     return run_trial(info).exit_code
+
+
+def show_logs(info: RunInfo) -> None:
+    """Show what loggers say from INFO on, or everything with `debug: true` in the config."""
+    level = logging.DEBUG if info.config.get("debug") else logging.INFO
+    logging.basicConfig(level=level, format=LOG_FORMAT)
+
+
+def show_stacks(info: RunInfo, *, every: float = 30.0) -> None:
+    """Show the stacks of all threads when the process crashes, and when it is sent SIGUSR1.
+
+    With `debug: true` in the config, also every so many seconds.
+    """
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    if info.config.get("debug"):
+        faulthandler.dump_traceback_later(every, repeat=True)
 
 
 def run_trial(

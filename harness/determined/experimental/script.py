@@ -5,9 +5,7 @@ The supervisor starts it in the context directory: `python3 -m determined.experi
 
 from __future__ import annotations
 
-import faulthandler
 import os
-import signal
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from determined._errors import HarnessError, InvalidHP, LoadError
 from determined._run_info import RunInfo
-from determined.exec.worker import run_trial
+from determined.exec.worker import run_trial, show_stacks
 from determined.experimental._handover import TrialGiven, handover
 
 if TYPE_CHECKING:
@@ -27,8 +25,7 @@ def main() -> int:
     if info is None:
         sys.stderr.write("error: this module is for containers; run your script itself\n")
         return 2
-    faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    show_stacks(info)
     return run_trial(info, load=lambda: trial_of_script(sys.argv[1:])).exit_code
 
 

@@ -128,6 +128,24 @@ def test_an_error_in_a_rule_is_a_finding(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "severity", "finding"),
+    [
+        (None, "ok", "none in "),
+        ("gpus: [0]\n", "ok", "/config.yaml"),
+        ("port: 80\n", "warning", "without meaning on one host"),
+        ("gpu: [0]\n", "fatal", "config.yaml:1:1: gpu: is no field of the host's config"),
+    ],
+)
+def test_the_hosts_config_is_judged(tmp_path, text, severity, finding):
+    if text is not None:
+        (tmp_path / "config.yaml").write_text(text)
+    rules = (Rule("host config", "Host", host_rules.config),)
+    (found,) = examine(session(tmp_path, FakeEngine), rules)
+    assert found.severity == severity
+    assert finding in found.finding
+
+
 def test_the_exit_code_says_whether_anything_is_fatal(shell, monkeypatch):
     from detbuild.cli.doctor import rules
 

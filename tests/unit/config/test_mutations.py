@@ -6,12 +6,17 @@ import copy
 import math
 import re
 
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detbuild.config.parse import config_from_mapping, parse_config
+from detbuild.config.host import host_config
+from detbuild.config.layers import mapping_layer
+from detbuild.config.parse import config_from_mapping, parse_config, trace_config
 from detbuild.config.problems import ConfigErrors
+from detbuild.config.provenance import values
+from detbuild.config.written import written
 
 GOOD = """\
 description: digits
@@ -39,7 +44,24 @@ profiling: {enabled: true, begin_on_batch: 1, end_after_batch: 9}
 log_policies: [{name: mine, pattern: ".*x.*", action: cancel_retries}]
 reproducibility: {experiment_seed: 7}
 """
-LINE = re.compile(r"c\.yaml(:\d+:\d+)?: .+", re.DOTALL)
+HOST = """\
+task_container_defaults:
+  image: {cpu: corp/cpu:1, gpu: corp/cuda:1}
+  environment_variables: [PROXY=http://proxy, A=host]
+  registry_auth: {username: ci, password: hunter2, serveraddress: registry.corp}
+  bind_mounts: [{host_path: /fast, container_path: scratch}]
+  devices: ["/dev/fuse:/dev/fuse"]
+  shm_size_bytes: 1073741824
+  log_policies: [{name: NaN, pattern: nan, action: cancel_retries}]
+  startup_hook: source /data/setup.sh
+  network_mode: host
+  slurm: {sbatch_args: [--x]}
+checkpoint_storage: {type: shared_fs, host_path: /ckpt}
+cpu_trials: 3
+gpus: [0, "1:0"]
+db: {user: x}
+"""
+LINE = re.compile(r"(?:c|config)\.yaml(:\d+:\d+)?: .+", re.DOTALL)
 ODD = st.one_of(
     st.none(),
     st.booleans(),
@@ -71,9 +93,9 @@ RAW = yaml.safe_load(GOOD)
 PATHS = [path for path in slots(RAW) if path]
 
 
-def check(error: ConfigErrors, *, placed: bool) -> None:
+def check(error: ConfigErrors, *, placed: bool, directory: str = "") -> None:
     assert error.lines
-    for line in error.lines:
+    for line in (line.removeprefix(directory) for line in error.lines):
         match = LINE.fullmatch(line)
         assert match, line
         assert match[1] or not placed, line
@@ -82,24 +104,24 @@ def check(error: ConfigErrors, *, placed: bool) -> None:
         assert "Traceback" not in line
 
 
+def mutated_text(text: st.DataObject, good: str) -> str:
+    start = text.draw(st.integers(0, len(good)))
+    end = text.draw(st.integers(start, min(len(good), start + 20)))
+    new = text.draw(st.text(max_size=6) | st.sampled_from(BITS))
+    return good[:start] + new + good[end:]
+
+
 @settings(max_examples=400, deadline=None)
 @given(text=st.data())
 def test_a_mutated_text_is_a_config_or_a_config_error(text: st.DataObject) -> None:
-    start = text.draw(st.integers(0, len(GOOD)))
-    end = text.draw(st.integers(start, min(len(GOOD), start + 20)))
-    new = text.draw(st.text(max_size=6) | st.sampled_from(BITS))
     try:
-        parse_config(GOOD[:start] + new + GOOD[end:], source="c.yaml")
+        parse_config(mutated_text(text, GOOD), source="c.yaml")
     except ConfigErrors as error:
         check(error, placed=True)
 
 
-@settings(max_examples=400, deadline=None)
-@given(path=st.sampled_from(PATHS), value=ODD, action=st.sampled_from(["set", "add", "remove", "rename"]))
-def test_a_mutated_value_is_a_config_or_a_config_error(
-    path: tuple[str | int, ...], value: object, action: str
-) -> None:
-    mutated = copy.deepcopy(RAW)
+def mutated_value(raw: object, path: tuple[str | int, ...], value: object, action: str) -> object:
+    mutated = copy.deepcopy(raw)
     parent = mutated
     for part in path[:-1]:
         parent = parent[part]
@@ -111,12 +133,77 @@ def test_a_mutated_value_is_a_config_or_a_config_error(
         parent["extra"] = value
     else:
         parent[path[-1]] = value
+    return mutated
+
+
+ACTIONS = st.sampled_from(["set", "add", "remove", "rename"])
+
+
+@settings(max_examples=400, deadline=None)
+@given(path=st.sampled_from(PATHS), value=ODD, action=ACTIONS)
+def test_a_mutated_value_is_a_config_or_a_config_error(
+    path: tuple[str | int, ...], value: object, action: str
+) -> None:
+    mutated = mutated_value(RAW, path, value, action)
     try:
         config = config_from_mapping(mutated, source="c.yaml")
     except ConfigErrors as error:
         check(error, placed=False)
     else:
         assert config_from_mapping(config.resolved()) == config
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.data())
+def test_a_mutated_config_of_the_host_is_one_or_a_config_error(
+    text: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    home = tmp_path_factory.mktemp("home")
+    (home / "config.yaml").write_text(mutated_text(text, HOST), encoding="utf-8", newline="")
+    try:
+        parse_config(GOOD, source="c.yaml", below=host_config(home).layers)
+    except ConfigErrors as error:
+        check(error, placed=True, directory=f"{home}/")
+
+
+LOWER = {
+    "labels": ["b", "c"],
+    "hyperparameters": {"optimizer": {"kind": "sgd", "nesterov": True}, "lr": 0.1},
+    "searcher": {"name": "single", "source_trial_id": 3, "max_length": {"batches": 4}},
+    "environment": {"environment_variables": {"gpu": ["C=3"]}, "image": "a/b:3"},
+    "bind_mounts": [{"host_path": "/other", "container_path": "data"}],
+    "log_policies": [{"name": "mine", "pattern": "y"}, {"pattern": "z", "action": "exclude_node"}],
+    "checkpoint_storage": {"type": "s3", "bucket": "b", "save_trial_best": 3},
+    "resources": {"devices": ["/dev/c:/dev/b", "/dev/c:/dev/d"], "shm_size": 5},
+}
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    path=st.sampled_from([path for path in slots(LOWER) if path]),
+    value=ODD,
+    action=ACTIONS,
+    steps=st.booleans(),
+)
+def test_every_value_of_a_config_over_a_mutated_template_has_a_source(
+    path: tuple[str | int, ...],
+    value: object,
+    action: str,
+    steps: bool,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    file = tmp_path_factory.mktemp("config") / "c.yaml"
+    file.write_text(GOOD.replace("max_length: {epochs: 3}", "max_steps: 3") if steps else GOOD)
+    try:
+        lower = mapping_layer(mutated_value(LOWER, path, value, action), "config.yaml")
+        traced = trace_config(file, (), [lower])
+    except ConfigErrors as error:
+        check(error, placed=False, directory=f"{file.parent}/")
+        return
+    found = list(values(traced))
+    own, words = f"{file}:", {"config.yaml", "default", "default of Determined 0.12", "chosen at submission"}
+    assert {one.source for one in found if not one.source.startswith(own)} <= words
+    assert parse_config(written(found)).masked() == traced.config.masked()
 
 
 LEAF = st.one_of(

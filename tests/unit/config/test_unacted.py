@@ -77,6 +77,7 @@ READ = {
     "debug",
 }
 SAID_BY_ITSELF = {"data_layer"}
+OF_ANOTHER_SEARCHER = {"searcher.train_stragglers"}
 # Search methods have tests of their own.
 AS_A_WHOLE = {"searcher": {"Single"}}
 
@@ -95,7 +96,7 @@ def paths() -> Iterator[str]:
 
 
 def test_every_field_is_read_or_said_to_have_no_effect() -> None:
-    assert set(paths()) == READ | SAID_BY_ITSELF | set(NOT_YET) | set(NO_MEANING_HERE)
+    assert set(paths()) == (READ | SAID_BY_ITSELF | set(NOT_YET) | set(NO_MEANING_HERE)) - OF_ANOTHER_SEARCHER
 
 
 def test_no_field_is_in_two_tables() -> None:
@@ -137,3 +138,11 @@ def test_a_field_set_to_its_default_gives_no_warning() -> None:
 )
 def test_one_warning_names_what_comes_later_and_one_what_never_will(text: str, messages: list[str]) -> None:
     assert [warning.message for warning in warnings_for(parse_config(MINIMAL + text))] == messages
+
+
+def test_stragglers_that_were_not_to_be_trained_are_said_to_be() -> None:
+    budget = "{name: adaptive, metric: loss, max_length: 5, budget: 9, train_stragglers: false}"
+    config = parse_config(f"entrypoint: a:B\nsearcher: {budget}\n")
+    assert [warning.message for warning in warnings_for(config)] == [
+        "without meaning on one host, and ignored: searcher.train_stragglers"
+    ]

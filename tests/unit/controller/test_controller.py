@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from detbuild.config.problems import ConfigErrors
 from detbuild.engine.protocol import ContainerSpec
 from detbuild.errors import EngineError
 from detbuild.launch.slots import demand
@@ -523,6 +524,22 @@ def test_trials_on_the_cpu_run_side_by_side_as_far_as_there_are_places(tmp_path:
     waiting = second.state()
     assert (waiting.state, waiting.why) == ("QUEUED", "waits for a CPU place: 1 of 1 is taken")
     assert drive(first, second) == [1, 2]
+
+
+def test_a_trial_waits_while_the_hosts_config_is_wrong_and_goes_on_when_it_is_mended(tmp_path: Path) -> None:
+    tried = rig(tmp_path)
+    wrong = ConfigErrors(["/home/config.yaml:1:1: cpu_trial: is no field of the host's config"])
+
+    def limits() -> Limits:
+        raise wrong
+
+    controller = tried.controller()
+    controller.world.limits = limits
+    for _ in range(3):
+        controller.step()
+    waiting = tried.state()
+    assert (waiting.state, waiting.why) == ("QUEUED", str(wrong))
+    assert tried.run().state == "COMPLETED"
 
 
 def test_the_next_trial_looks_for_a_place_as_soon_as_another_of_the_experiment_has_ended(

@@ -34,6 +34,7 @@ class Daemon(ThreadingHTTPServer):
         super().__init__(address, Handler)
         self.answers = {"GET /version": (200, VERSION), "GET /_ping": (200, "OK")}
         self.bodies: dict[str, bytes] = {}
+        self.credentials: object = None  # of the last pull
         self.hang = threading.Event()
 
     @property
@@ -62,6 +63,8 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         asked = f"{self.command} {path.removeprefix('/v1.51')}"
         self.server.bodies[asked] = self.body()
+        if header := self.headers.get("X-Registry-Auth"):
+            self.server.credentials = json.loads(base64.urlsafe_b64decode(header))
         status, content = self.server.answers.get(asked, (404, {"message": f"no {asked}"}))
         lines = content if isinstance(content, list) else [content]
         with suppress(OSError):  # the client gave up
@@ -180,6 +183,26 @@ def test_a_pull_tells_its_progress_and_gives_the_id(daemon, engine) -> None:
         ImagePulling("host:1/x:2", "1 Pulling from x"),
         ImagePulling("host:1/x:2", "ab Downloading [=>] 1/2"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("own", "sent"),
+    [
+        ({"username": "me", "password": "p"}, {"username": "me", "password": "p"}),
+        (
+            {"username": "me", "password": "p", "serveraddress": "https://host:1/v2/"},
+            {"username": "me", "password": "p", "serveraddress": "https://host:1/v2/"},
+        ),
+        ({"auth": "bWU6cDpx"}, {"auth": "bWU6cDpx", "username": "me", "password": "p:q"}),
+        ({"username": "me", "password": "p", "serveraddress": "other:1"}, None),
+        ({}, None),
+    ],
+)
+def test_a_pull_sends_credentials_to_the_registry_that_they_are_for(daemon, engine, own, sent) -> None:
+    daemon.answers["POST /images/create"] = (200, [])
+    daemon.answers["GET /images/host:1/x:2/json"] = (200, {"Id": "sha256:1"})
+    engine.pull("host:1/x:2", lambda _: None, credentials=own)
+    assert daemon.credentials == sent
 
 
 def test_a_pull_that_fails_half_way_is_an_error(daemon, engine) -> None:

@@ -119,6 +119,27 @@ def test_every_other_end_says_why(
     assert ended.reason == reason
 
 
+@pytest.mark.parametrize("debug", [True, False])
+def test_debug_shows_what_loggers_say(toy: Callable[..., RunInfo], debug: bool) -> None:
+    info = toy("import logging; logging.getLogger('mine').debug('here')", config={"debug": debug})
+    assert supervise(info) == ExitCode.DONE
+    assert (b"DEBUG:mine:here" in output(info, "stderr")) is debug
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_debug_shows_where_a_trial_stands(make_run: Callable[..., RunInfo], debug: bool) -> None:
+    info = make_run(config={"debug": debug})
+    code = (
+        "import sys, time; from pathlib import Path; from determined._run_info import RunInfo\n"
+        "from determined.exec.worker import show_stacks\n"
+        "show_stacks(RunInfo.load(Path(sys.argv[1])), every=0.05); time.sleep(0.5)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, info.run_dir], capture_output=True, timeout=PATIENCE, check=True
+    )
+    assert (b'File "<string>", line 3 in <module>' in done.stderr) is debug
+
+
 def test_what_cannot_be_loaded_is_hopeless(toy: Callable[..., RunInfo]) -> None:
     info = toy("", entrypoint="model_dfe:Toy")
     assert supervise(info) == ExitCode.HOPELESS

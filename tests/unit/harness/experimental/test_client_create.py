@@ -58,6 +58,12 @@ def test_a_file_becomes_one_and_is_kept_as_it_was_written(engine, tmp_path):
     assert (tmp_path / "home" / "experiments" / "1" / "config.yaml").read_text() == text
 
 
+def test_the_hosts_config_lies_below(engine, tmp_path):
+    (tmp_path / "home").mkdir(exist_ok=True)
+    (tmp_path / "home" / "config.yaml").write_text("task_container_defaults: {preemption_timeout: 9}\n")
+    assert client.create_experiment(CONFIG, "model").config["preemption_timeout"] == 9
+
+
 def test_a_project_is_said_to_have_no_meaning(engine, caplog):
     caplog.set_level("INFO", logger="determined.experimental")
     client.create_experiment(CONFIG, "model", project_id=3, parent_id=1)

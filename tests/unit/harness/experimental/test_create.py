@@ -126,6 +126,16 @@ def test_a_config_may_be_a_file(run, tmp_path):
     assert "Hyperparameters: {'lr': 0.001}" in done.stderr
 
 
+def test_a_local_config_lies_over_a_template_and_not_over_defaults_for_containers(run, tmp_path):
+    (tmp_path / "template.yaml").write_text("hyperparameters: {lr: 0.5, more: 1}\nscheduling_unit: 7\n")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "config.yaml").write_text("task_container_defaults: {preemption_timeout: 9}\n")
+    done = run("create(Mine, CONFIG, local=True, context_dir='context', template='template.yaml')")
+    assert "Hyperparameters: {'lr': 0.25, 'more': 1}" in done.stderr
+    config = json.loads(Home.open(tmp_path / "home").experiment(1).config_file.read_bytes())
+    assert (config["scheduling_unit"], config["preemption_timeout"]) == (7, None)
+
+
 @pytest.mark.parametrize(
     ("method", "error"),
     [
@@ -224,6 +234,20 @@ def test_submitting_builds_the_context_and_runs_the_script_again_there(engine, t
     ]
     (plan,) = engine.built
     assert [entry.path for entry in plan.trees["context"].entries] == ["train.py"]
+
+
+def test_a_submitted_config_lies_over_a_template_and_the_hosts_config(engine, tmp_path):
+    (tmp_path / "home" / "templates").mkdir(parents=True)
+    (tmp_path / "home" / "templates" / "base.yaml").write_text("max_restarts: 2\nscheduling_unit: 7\n")
+    (tmp_path / "home" / "config.yaml").write_text(
+        "task_container_defaults: {preemption_timeout: 9, startup_hook: date}\n"
+    )
+    own = {"resources": {"slots_per_trial": 0}, "max_restarts": 1}
+    assert create(Mine, own, context_dir="context", template="base") == 1
+    folder = Home.open(tmp_path / "home").experiment(1)
+    config = json.loads(folder.config_file.read_bytes())
+    assert [config[name] for name in ("max_restarts", "scheduling_unit", "preemption_timeout")] == [1, 7, 9]
+    assert folder.header().startup_hook == "date"
 
 
 def test_the_context_directory_is_required_for_submitting():
