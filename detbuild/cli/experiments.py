@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("-a", "--all", "archived", is_flag=True, help="Archived ones too.")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N.")
 @click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Pass over the first N.")
+@click.option("--pages", hidden=True, expose_value=False)  # all are listed: there are no pages
 @pass_session
 def list_(
     session: Session,

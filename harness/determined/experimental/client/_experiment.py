@@ -100,9 +100,10 @@ class Experiment:
             ValueError: It is paused, and so would never end.
             DetbuildError: Its controller is gone and does not stay alive.
         """
-        from determined.experimental.client._requests import Attendant
+        from detbuild.controller.attend import Attendant
+        from determined.experimental._log import tell
 
-        attendant = Attendant(self._folder)
+        attendant = Attendant(self._folder, tell)
         while True:
             self.reload()
             if self.state in _TERMINAL:
@@ -238,17 +239,24 @@ class Experiment:
 
     def _ask(self, verb: Literal["kill", "cancel", "pause", "activate"]) -> None:
         with _host.explained():
-            from determined.experimental.client._requests import ask
+            from detbuild.controller.attend import request
 
-            ask(self.id, verb)
+            request(_host.home(), self.id, verb)
 
     def archive(self) -> None:
-        """Leave it out of listings."""
-        self._change(lambda attributes: replace(attributes, archived=True))
+        """Leave it out of listings, once it has ended."""
+        self._archive(archived=True)
 
     def unarchive(self) -> None:
         """Put it back into listings."""
-        self._change(lambda attributes: replace(attributes, archived=False))
+        self._archive(archived=False)
+
+    def _archive(self, *, archived: bool) -> None:
+        with _host.explained():
+            from detbuild.store.archive import set_archived
+
+            set_archived([self._folder], archived=archived)
+        self.archived = archived
 
     def delete(self, force: bool = False) -> None:
         """Delete it with its checkpoints, once it has ended.

@@ -105,7 +105,7 @@ def test_waiting_for_what_is_paused_is_an_error(home, monkeypatch):
 
 def test_waiting_starts_a_controller_where_there_is_none(home, monkeypatch):
     folder = write_experiment(home.path, state=None)
-    monkeypatch.setattr("determined.experimental.client._requests._ABSENT", 0.0)
+    monkeypatch.setattr("detbuild.controller.attend._ABSENT", 0.0)
     monkeypatch.setattr(
         "detbuild.controller.attend.start_detached",
         lambda found: found.record(journal.ExperimentFinished(state="COMPLETED")),
@@ -117,7 +117,7 @@ def test_waiting_starts_a_controller_where_there_is_none(home, monkeypatch):
 def test_a_controller_that_does_not_stay_alive_ends_the_waiting(home, monkeypatch):
     write_experiment(home.path, state=None)
     started = []
-    monkeypatch.setattr("determined.experimental.client._requests._ABSENT", 0.0)
+    monkeypatch.setattr("detbuild.controller.attend._ABSENT", 0.0)
     monkeypatch.setattr("detbuild.controller.attend.start_detached", started.append)
     with pytest.raises(Exception, match="the controller of experiment 1 does not stay alive"):
         client.get_experiment(1).wait(interval=0.01)
@@ -178,7 +178,7 @@ def test_an_experiment_is_deleted_with_its_checkpoints(search, home, monkeypatch
 def test_what_is_asked_of_a_running_experiment_reaches_its_controller(home, monkeypatch, verb):
     asked = []
     monkeypatch.setattr(
-        "determined.experimental.client._requests.request",
+        "detbuild.controller.attend.request",
         lambda _home, id_, verb, trial_id=None: asked.append((id_, verb, trial_id)),
     )
     write_experiment(home.path, state=None)
