@@ -32,9 +32,10 @@ def followed(session: Session, home: Home, experiment_id: int, act: Callable[[Em
 
 def hint_if_paused(folder: ExperimentFolder) -> None:
     """Whoever waits for it learns why nothing happens."""
+    from detbuild.controller.attend import needs_controller
     from detbuild.store.state import fold
 
-    if fold(folder.header(), folder.journal()).state == "PAUSED":
+    if fold(folder.header(), folder.journal()).state == "PAUSED" and not needs_controller(folder):
         hint = f"experiment {folder.id} is paused; `detbuild activate {folder.id}` lets it go on"
         click.echo(hint, err=True)
 

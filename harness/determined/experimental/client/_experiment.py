@@ -97,10 +97,10 @@ class Experiment:
         """Return its state once it has ended; look every `interval` seconds.
 
         Raises:
-            ValueError: It is paused, and so would never end.
+            ValueError: It is paused, nobody has asked it to go on or to end, and so it never would.
             DetbuildError: Its controller is gone and does not stay alive.
         """
-        from detbuild.controller.attend import Attendant
+        from detbuild.controller.attend import Attendant, needs_controller
         from determined.experimental._log import tell
 
         attendant = Attendant(self._folder, tell)
@@ -108,7 +108,7 @@ class Experiment:
             self.reload()
             if self.state in _TERMINAL:
                 return self.state
-            if self.state is ExperimentState.PAUSED:
+            if self.state is ExperimentState.PAUSED and not needs_controller(self._folder):
                 raise ValueError(f"experiment {self.id} is paused; activate it before you wait for it")
             with _host.explained():
                 attendant.look()
@@ -264,7 +264,7 @@ class Experiment:
         Args:
             force: Also when its checkpoints are registered or were the source of another experiment.
         """
-        with _host.found():
+        with _host.explained():
             from detbuild.controller.deletion import delete
 
             delete(_host.home(), self.id, _host.connect, force=force)
