@@ -35,8 +35,11 @@ def unarchive(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
 
 
 def _archive(session: Session, experiment_ids: tuple[int, ...], *, archived: bool) -> None:
-    for folder in [_folder(session, experiment_id) for experiment_id in experiment_ids]:
-        _change(folder, lambda attributes: replace(attributes, archived=archived))
+    from detbuild.store.archive import set_archived
+
+    folders = [_folder(session, experiment_id) for experiment_id in experiment_ids]
+    set_archived(folders, archived=archived)
+    for folder in folders:
         click.echo(f"experiment {folder.id} {'archived' if archived else 'unarchived'}", err=True)
 
 
@@ -175,9 +178,15 @@ def label_add(session: Session, /, *, experiment_id: int, label: str) -> None:
 @pass_session
 def label_remove(session: Session, /, *, experiment_id: int, label: str) -> None:
     """Take a label from an experiment."""
+    from detbuild.errors import ConfigError
     from detbuild.store.attributes import without_label
 
-    submitted = _folder(session, experiment_id).header().labels
+    folder = _folder(session, experiment_id)
+    labels = folder.header().labels
+    if label not in labels:
+        there = ", ".join(labels) or "none"
+        raise ConfigError(f"experiment {experiment_id} has no label {label}", mend=f"its labels: {there}")
+    submitted = labels
     _set(session, experiment_id, lambda attributes: without_label(attributes, submitted, label))
 
 

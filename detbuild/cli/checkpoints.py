@@ -10,7 +10,7 @@ import click
 from detbuild.cli.arguments import experiment_argument
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
-from detbuild.cli.table import json_option, show_json, show_table
+from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table
 from detbuild.cli.text import size, visible
 
 if TYPE_CHECKING:
@@ -31,9 +31,10 @@ uuid_argument = click.argument("uuid", metavar="UUID")
 @click.command("list", cls=Command)
 @experiment_argument
 @json_option
+@csv_option
 @click.option("-q", "--quiet", is_flag=True, help="Print uuids only.")
 @pass_session
-def list_(session: Session, /, *, experiment_id: int, as_json: bool, quiet: bool) -> None:
+def list_(session: Session, /, *, experiment_id: int, as_json: bool, as_csv: bool, quiet: bool) -> None:
     """List the checkpoints of an experiment, newest first.
 
     With --json: a list of {"uuid", "experiment_id", "trial_id", "run", "steps_completed", "state", "size",
@@ -48,6 +49,8 @@ def list_(session: Session, /, *, experiment_id: int, as_json: bool, quiet: bool
     rows = [documents.checkpoint(one) for one in found]
     if as_json:
         show_json(rows)
+    elif as_csv:
+        show_csv(rows)
     elif quiet:
         for row in rows:
             click.echo(row["uuid"])
@@ -103,6 +106,9 @@ def describe(session: Session, /, *, uuid: str, as_json: bool) -> None:
 @click.command(cls=Command)
 @uuid_argument
 @output_option
+@click.option(  # there is no master that it could come through
+    "--mode", type=click.Choice(["direct", "master", "auto"]), hidden=True, expose_value=False
+)
 @pass_session
 def download(session: Session, /, *, uuid: str, target: Path | None) -> None:
     """Copy a checkpoint, verified, into a directory, and print the directory's name.

@@ -32,18 +32,24 @@ _ELSEWHERE = {
     "--project_id": "there is no server, and so there are no projects",
     "--publish": "write `environment: {proxy_ports: ...}` into the config",
 }
+_NAMES = {"--publish": ("-p",)}
 _WITH_VALUE = frozenset({"--project_id", "--publish"})
 
 
 def _refuse(_ctx: click.Context, param: click.Parameter, value: object) -> None:
     if value:
-        raise click.UsageError(f"{param.opts[0]} is not there: {_ELSEWHERE[param.opts[0]]}")
+        raise click.UsageError(f"{param.opts[-1]} is not there: {_ELSEWHERE[param.opts[-1]]}")
 
 
 def _elsewhere(command: Callable[..., int]) -> Callable[..., int]:
     for name in _ELSEWHERE:
         option = click.option(
-            name, hidden=True, expose_value=False, is_flag=name not in _WITH_VALUE, callback=_refuse
+            *_NAMES.get(name, ()),
+            name,
+            hidden=True,
+            expose_value=False,
+            is_flag=name not in _WITH_VALUE,
+            callback=_refuse,
         )
         command = option(command)
     return command

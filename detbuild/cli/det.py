@@ -82,13 +82,13 @@ CHECKPOINT = Noun(
     aliases={"rm": "delete"},
 )
 JOB = Noun(
-    "List what runs and what waits.",
-    {"list": Verb("detbuild.cli.jobs:jobs", "List the experiments that have not ended.")},
-    aliases={"ls": "list"},
-    elsewhere={
-        "update": "`det experiment set priority ID N` and `set weight ID W`",
-        "update-batch": "`det experiment set priority ID N` and `set weight ID W`",
+    "List what runs and what waits, and say what comes first.",
+    {
+        "list": Verb("detbuild.cli.jobs:jobs", "List the experiments that have not ended."),
+        "update": Verb("detbuild.cli.jobs:update", "Set the priority or the weight of one."),
+        "update-batch": Verb("detbuild.cli.jobs:update_batch", "Set those of several."),
     },
+    aliases={"ls": "list"},
 )
 TASK = Noun(
     "List trials that have not ended; each is a task.",
@@ -166,4 +166,5 @@ det = LazyGroup(
     },
     help="Determined's words for detbuild.",
     epilog=EXIT_CODES,
+    version=True,
 )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("-a", "--all", "archived", is_flag=True, help="Archived ones too.")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N.")
 @click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Pass over the first N.")
+@click.option("--pages", hidden=True, expose_value=False)  # all are listed: there are no pages
 @pass_session
 def list_(
     session: Session,
@@ -164,11 +165,14 @@ def wait(session: Session, /, *, experiment_id: int) -> int:
     Exit code 0 when it completed, 6 when it ended in error, 7 when it was cancelled or killed.
     """
     from detbuild.cli.ending import exit_code_of
+    from detbuild.cli.following import hint_if_paused
     from detbuild.cli.views import no_output
     from detbuild.controller.attend import wait as wait_for
     from detbuild.store.home import Home
 
-    state = wait_for(Home.open(session.home), experiment_id, no_output)
+    home = Home.open(session.home)
+    hint_if_paused(home.experiment(experiment_id))
+    state = wait_for(home, experiment_id, no_output)
     click.echo(f"experiment {experiment_id} {state.state}")
     return exit_code_of(state)
 
@@ -217,8 +221,8 @@ def resume(session: Session, /, *, experiment_id: int | None) -> None:
 
     Containers that still run are taken over; nothing is lost or done twice.
     """
+    from detbuild.controller.attend import needs_controller, resume_one
     from detbuild.controller.attend import resume as resume_all
-    from detbuild.controller.attend import resume_one
     from detbuild.store.home import Home
 
     _finish_deletions(session)
@@ -226,7 +230,8 @@ def resume(session: Session, /, *, experiment_id: int | None) -> None:
     if experiment_id is None:
         taken = resume_all(home)
     else:
-        taken = (experiment_id,) if resume_one(home.experiment(experiment_id)) else ()
+        folder = home.experiment(experiment_id)
+        taken = (experiment_id,) if needs_controller(folder) and resume_one(folder) else ()
     for id_ in taken:
         click.echo(id_)
     if not taken:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from detbuild.cli.session import Session
     from detbuild.events import Emit
+    from detbuild.store.folder import ExperimentFolder
     from detbuild.store.home import Home
     from detbuild.store.state import ExperimentState
 
@@ -27,6 +28,16 @@ def followed(session: Session, home: Home, experiment_id: int, act: Callable[[Em
     except KeyboardInterrupt:
         return left(experiment_id)
     return ended(home, state)
+
+
+def hint_if_paused(folder: ExperimentFolder) -> None:
+    """Whoever waits for it learns why nothing happens."""
+    from detbuild.controller.attend import needs_controller
+    from detbuild.store.state import fold
+
+    if fold(folder.header(), folder.journal()).state == "PAUSED" and not needs_controller(folder):
+        hint = f"experiment {folder.id} is paused; `detbuild activate {folder.id}` lets it go on"
+        click.echo(hint, err=True)
 
 
 def left(experiment_id: int) -> int:

@@ -1,17 +1,20 @@
-"""`det job list` and `det task list`: Determined's words for experiments and trials that have not ended."""
+"""`det job ...` and `det task list`: Determined's words for experiments and trials that have not ended."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
+from detbuild.cli.arguments import experiment_argument
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from detbuild.cli.documents import Document
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 @click.command("list", cls=Command)
 @json_option
 @csv_option
+@click.option("--yaml", "as_json", is_flag=True, help="The same as --json: all JSON is YAML.")
+@click.option("--table", is_flag=True, hidden=True, expose_value=False)  # what is printed anyhow
 @pass_session
 def jobs(session: Session, /, *, as_json: bool, as_csv: bool) -> None:
     """List the experiments that have not ended, the oldest first.
@@ -38,6 +43,45 @@ def jobs(session: Session, /, *, as_json: bool, as_csv: bool) -> None:
     else:
         columns = {"ID": "id", "NAME": "name", "STATE": "state", "WHY": "why"}
         show_table(rows, columns, empty="nothing runs and nothing waits")
+
+
+@click.command(cls=Command)
+@experiment_argument
+@click.option("-p", "--priority", type=int, metavar="N", help="1 to 99; the lowest comes first.")
+@click.option("-w", "--weight", type=float, metavar="W", help="Its share beside others that wait for slots.")
+@pass_session
+def update(session: Session, /, *, experiment_id: int, priority: int | None, weight: float | None) -> None:
+    """Set the priority or the weight of an experiment that runs or waits."""
+    if priority is None and weight is None:
+        raise click.UsageError("nothing to update: give --priority or --weight")
+    _update(session, experiment_id, {"priority": priority, "weight": weight})
+
+
+@click.command("update-batch", cls=Command)
+@click.argument("changes", metavar="ID.KEY=VALUE...", nargs=-1, required=True)
+@pass_session
+def update_batch(session: Session, /, *, changes: tuple[str, ...]) -> None:
+    """Set priorities or weights of several experiments: `3.priority=10 4.weight=2`."""
+    for experiment_id, values in [_change(text) for text in changes]:
+        _update(session, experiment_id, values)
+
+
+def _change(text: str) -> tuple[int, dict[str, int | float | None]]:
+    match = re.fullmatch(r"(\d+)\.(?:priority=(\d+)|weight=(\d+(?:\.\d+)?))", text)
+    if match is None:
+        raise click.UsageError(f"{text!r} is no change; write 3.priority=10 or 3.weight=2.5")
+    id_, priority, weight = match.groups()
+    return int(id_), {"priority": int(priority)} if priority else {"weight": float(weight)}
+
+
+def _update(session: Session, experiment_id: int, values: Mapping[str, int | float | None]) -> None:
+    from detbuild.store.attributes import change_attributes
+    from detbuild.store.home import Home
+
+    given = {name: value for name, value in values.items() if value is not None}
+    folder = Home.open(session.home).experiment(experiment_id)
+    change_attributes(folder.path, lambda attributes: replace(attributes, **given))  # type: ignore[arg-type]
+    click.echo(f"experiment {experiment_id} changed", err=True)
 
 
 @click.command("list", cls=Command)

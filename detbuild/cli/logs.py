@@ -12,6 +12,7 @@ import click
 
 from detbuild.cli.arguments import experiment_argument, trial_argument
 from detbuild.cli.filtered import FILTERS, Stretch, lines_of, show_lines, wanted_lines
+from detbuild.cli.following import hint_if_paused
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 
@@ -83,7 +84,9 @@ def _write(
     if head is not None and (tail is not None or follow):
         raise click.UsageError("--head goes neither with --tail nor with --follow")
     folder = Home.open(session.home).experiment(experiment_id)
-    if not follow:
+    if follow:
+        hint_if_paused(folder)
+    else:
         listing.trial(session.home, (experiment_id, trial_id))
     if any(filters.values()):
         wanted = wanted_lines(filters, only_stderr=only_stderr)

@@ -169,7 +169,7 @@ def _run_ended(event: RunEnded) -> tuple[str, ...]:
     first, *rest = event.why.splitlines() or [code]
     if not first and not event.retry:
         return ()  # a leg is done; the end of the trial is told too
-    how = f": {visible(first)}" if first else ""
+    how = f": {visible(first.removeprefix('ended with '))}" if first else ""
     again = "; it will be run again" if event.retry else ""
     return (f"trial {event.trial_id} ended{how}{again}", *(f"    {visible(line)}" for line in rest))
 

@@ -59,20 +59,27 @@ def describe(session: Session, /, *, name: str) -> None:
 @click.command("list", cls=Command)
 @json_option
 @csv_option
+@click.option("-d", "--details", is_flag=True, help="With what is in them.")
 @pass_session
-def list_(session: Session, /, *, as_json: bool, as_csv: bool) -> None:
+def list_(session: Session, /, *, as_json: bool, as_csv: bool, details: bool) -> None:
     """List the templates, by name.
 
-    With --json: a list of {"name", "file"}.
+    With --json: a list of {"name", "file"}, with --details "text" too.
     """
-    from detbuild.store.templates import template_file, template_names
+    from detbuild.store.templates import read_template, template_file, template_names
 
     home = _home(session)
     rows = [{"name": name, "file": str(template_file(home, name))} for name in template_names(home)]
+    if details:
+        rows = [{**row, "text": read_template(home, row["name"])} for row in rows]
     if as_json:
         show_json(rows)
     elif as_csv:
         show_csv(rows)
+    elif details:
+        for row in rows:
+            click.echo(f"{row['name']}  {row['file']}")
+            click.echo("".join(f"    {line}\n" for line in row["text"].splitlines()), nl=False)
     else:
         empty = "no templates yet; `detbuild template create NAME FILE` makes one"
         show_table(rows, {"NAME": "name", "FILE": "file"}, empty=empty)

@@ -71,6 +71,13 @@ def _visit(session: Session, trial: tuple[int, int], command: Sequence[str], slo
     )
     try:
         words = ["docker", "start", "--attach", "--interactive", container]
-        return subprocess.run(words, env=dict(session.environ), check=False).returncode
+        code = subprocess.run(words, env=dict(session.environ), check=False).returncode
+        state = engine.inspect(container)
+        if state is not None and state.error:  # the docker command has shown the engine's own words
+            raise EngineError(
+                f"{command[0]} cannot be started in the image of experiment {folder.id}",
+                mend=f"`detbuild shell {folder.id}` shows what is there",
+            )
+        return code
     finally:
         engine.remove(container)

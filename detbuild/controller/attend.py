@@ -81,6 +81,11 @@ def request(home: Home, experiment_id: int, verb: Verb, trial_id: int | None = N
             f"experiment {experiment_id} has no trial {trial_id}",
             mend=f"see `detbuild describe {experiment_id}`",
         )
+    if state.over and verb in {"pause", "activate"}:
+        raise ConfigError(
+            f"experiment {experiment_id} has ended: {state.state}",
+            mend=f"`detbuild continue {experiment_id}` goes on with what was not completed",
+        )
     if not _idle(book, verb, trial_id):
         if state.header.local and verb == "activate":
             raise goes_on_in_the_foreground(state)
@@ -145,23 +150,43 @@ def _unfinished(home: Home) -> Iterator[ExperimentFolder]:
             yield folder
 
 
+class Attendant:
+    """Sees to it that an experiment has a controller while somebody waits for its end."""
+
+    def __init__(self, folder: ExperimentFolder, emit: Emit) -> None:
+        self._folder, self._emit = folder, emit
+        self._seen = time.monotonic()
+        self._starts = 0
+
+    def look(self) -> None:
+        """Start a controller when one is needed and there has been none for a while.
+
+        Raises:
+            EngineError: It does not stay alive.
+        """
+        folder = self._folder
+        if holder(folder.lock_file) is not None:
+            self._seen = time.monotonic()
+        elif time.monotonic() - self._seen > _ABSENT:
+            self._seen = time.monotonic()
+            if needs_controller(folder):
+                self._start(folder)
+
+    def _start(self, folder: ExperimentFolder) -> None:
+        if self._starts == _STARTS:
+            raise EngineError(
+                f"the controller of experiment {folder.id} does not stay alive",
+                mend=f"see {folder.log_file}; then `detbuild resume`",
+            )
+        self._emit(Warned(f"the controller of experiment {folder.id} is gone; starting another one"))
+        resume_one(folder)
+        self._starts += 1
+
+
 def _looks(folder: ExperimentFolder, emit: Emit) -> Iterator[None]:
     """Yield again and again, and see to it that there is a controller meanwhile."""
-    seen, starts = time.monotonic(), 0
+    attendant = Attendant(folder, emit)
     while True:
         yield
         time.sleep(_POLL)
-        if holder(folder.lock_file) is not None:
-            seen = time.monotonic()
-        elif time.monotonic() - seen > _ABSENT:
-            seen = time.monotonic()
-            if not needs_controller(folder):
-                continue
-            if starts == _STARTS:
-                raise EngineError(
-                    f"the controller of experiment {folder.id} does not stay alive",
-                    mend=f"see {folder.log_file}; then `detbuild resume`",
-                )
-            emit(Warned(f"the controller of experiment {folder.id} is gone; starting another one"))
-            resume_one(folder)
-            starts += 1
+        attendant.look()

@@ -52,18 +52,23 @@ def delete(home: Home, experiment_id: int, connect: Callable[[], Engine], *, for
     """
     finish_deletions(home)
     folder = home.experiment(experiment_id)
+    _refuse_going(folder)  # said before the lease is asked for, which a controller of it holds
     with lease(folder.lock_file):
-        state = fold(folder.header(), folder.journal())
-        if not state.over:
-            raise ConfigError(
-                f"experiment {experiment_id} has not ended: it is {state.state}",
-                mend=f"`detbuild kill {experiment_id}`, `detbuild wait {experiment_id}`, then delete it",
-            )
+        _refuse_going(folder)
         if not force:
             _refuse_needed(home, folder)
         _remove_containers(home, folder, connect, force=force)
         intend_deletion(folder)
         _finish(home, folder)
+
+
+def _refuse_going(folder: ExperimentFolder) -> None:
+    state = fold(folder.header(), folder.journal())
+    if not state.over:
+        raise ConfigError(
+            f"experiment {folder.id} has not ended: it is {state.state}",
+            mend=f"`detbuild kill {folder.id}`, `detbuild wait {folder.id}`, then delete it",
+        )
 
 
 def finish_deletions(home: Home) -> tuple[DetbuildError, ...]:

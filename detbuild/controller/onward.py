@@ -117,7 +117,8 @@ def ask_to_go_on(folder: ExperimentFolder, overrides: Sequence[str] = (), file: 
     changed = bool(overrides or file)
     config = _continued(before, overrides, file) if changed else before
     longer = config.searcher.max_length != before.searcher.max_length
-    if book.state.over and not longer and all(t.state == "COMPLETED" for t in state.trials.values()):
+    done = book.state.finishing and all(t.state == "COMPLETED" for t in state.trials.values())
+    if book.state.over and done and not longer:
         raise ConfigError(
             f"all trials of experiment {folder.id} are completed: there is nothing to continue",
             mend="train longer, for example with --config searcher.max_length.batches=1000"

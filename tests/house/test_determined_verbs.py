@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from detbuild.cli.det import det
+from detbuild.cli.det import EXPERIMENT, det
 from detbuild.cli.group import LazyGroup
 
 VERBS = {
@@ -77,3 +77,36 @@ def test_an_alias_is_answered_as_the_word_it_stands_for(alias: str, noun: str) -
 
 def test_a_word_that_determined_never_had_is_no_command() -> None:
     assert answer(("experiment", "frobnicate")) == "no such command: frobnicate"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "experiment list --pages all --limit 1 --offset 0 --csv --all",
+        "experiment wait --polling-interval 1 1",
+        "experiment continue 1 --config-file f --config a=1 -f",
+        "experiment create c.yaml . -i x --config a=1 --template t -f",
+        "checkpoint download u --mode direct -o d",
+        "job list --yaml",
+        "job list --table",
+        "job update 1 --priority 1 --weight 2",
+        "template list --details",
+        "tensorboard start 1 --no-browser",
+    ],
+)
+def test_common_flags_of_determined_are_taken(words: str) -> None:
+    """Parsed, and nothing more."""
+    command: click.Command = det
+    rest = words.split()
+    context = click.Context(det, info_name="det")
+    while isinstance(command, LazyGroup):
+        _, found, rest = command.resolve_command(context, rest)
+        assert found is not None
+        command = found
+    command.make_context("det", rest)
+
+
+@pytest.mark.parametrize("flag", ["-p", "--publish", "--project_id", "--git"])
+def test_a_flag_without_a_meaning_here_says_so(flag: str) -> None:
+    with pytest.raises(click.UsageError, match=" is not there: "):
+        EXPERIMENT.verbs["create"].load().make_context("create", ["c.yaml", ".", flag, "1"])

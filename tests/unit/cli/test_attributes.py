@@ -25,6 +25,22 @@ def test_archived_experiments_are_hidden_until_all_are_asked_for(shell, folder):
     assert listed(shell) == [2, 1]
 
 
+def test_what_runs_is_not_hidden(shell):
+    write_experiment(shell.home)
+    write_experiment(shell.home, state=None)
+    outcome = shell("det", "e", "archive", "1", "2")
+    assert (outcome.code, listed(shell)) == (2, [2, 1])
+    assert "experiment 2 has not ended: it is RUNNING" in outcome.err
+
+
+def test_a_label_that_is_not_there_is_not_removed(shell, folder):
+    shell("det", "e", "label", "add", "1", "hot")
+    outcome = shell("det", "e", "label", "remove", "1", "cold")
+    assert (outcome.code, outcome.err.splitlines()[0]) == (2, "error: experiment 1 has no label cold")
+    assert "hot" in outcome.err
+    assert shell("det", "e", "label", "remove", "1", "hot").code == 0
+
+
 def test_several_experiments_are_named_in_any_way(shell):
     for _ in range(5):
         write_experiment(shell.home)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+from detbuild.controller.lease import lease
 from detbuild.store.deleting import intend_deletion
 from tests.experiments import write_experiment
 
@@ -32,6 +33,12 @@ def test_one_that_runs_is_refused_with_what_to_do(shell):
     outcome = shell("detbuild", "delete", "1", "--yes")
     assert outcome.code == 2
     assert "`detbuild kill 1`, `detbuild wait 1`, then delete it" in outcome.err
+
+
+def test_one_that_runs_is_refused_in_the_same_words_while_its_controller_holds_it(shell):
+    folder = write_experiment(shell.home, state=None)
+    with lease(folder.lock_file):
+        assert "experiment 1 has not ended" in shell("detbuild", "delete", "1", "--yes").err
 
 
 def test_a_listing_finishes_what_a_crash_left(shell):

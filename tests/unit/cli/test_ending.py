@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from detbuild.store import journal
+from detbuild.store.state import load
 from tests.unit.cli.shells import train_until_told
+
+
+def test_whoever_waits_for_what_is_paused_learns_why_nothing_happens(shell, monkeypatch):
+    folder = shell.experiment(finished=None)
+    folder.record(journal.Heeded(number=1, verb="pause"))
+    folder.record(journal.Paused())
+    monkeypatch.setattr(
+        "detbuild.controller.attend.wait", lambda home, id_, emit: replace(load(folder), state="COMPLETED")
+    )
+    hint = "experiment 1 is paused; `detbuild activate 1` lets it go on\n"
+    assert shell("detbuild", "wait", "1").err == hint
+    monkeypatch.setattr("detbuild.cli.logs._over", lambda folder, trial_id: True)
+    assert shell("detbuild", "logs", "1", "-f").err.startswith(hint)
 
 
 @pytest.mark.parametrize(("state", "code"), [("COMPLETED", 0), ("ERROR", 6), ("CANCELED", 7)])
@@ -43,9 +60,10 @@ def test_resume_takes_up_what_lost_its_controller(shell, project, monkeypatch):
     assert shell("detbuild", "wait", "1").out == "experiment 1 COMPLETED\n"
 
 
-def test_resume_has_nothing_to_do_when_all_have_ended(shell):
+@pytest.mark.parametrize("words", [(), ("1",)], ids=["all", "one"])
+def test_resume_has_nothing_to_do_when_all_have_ended(shell, words):
     shell.experiment()
-    outcome = shell("detbuild", "resume")
+    outcome = shell("detbuild", "resume", *words)
     assert (outcome.code, outcome.out) == (0, "")
     assert outcome.err.startswith("nothing to take up")
 

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from detbuild.store.attributes import Attributes, read_attributes
 from tests.experiments import write_experiment
 
 
@@ -10,6 +13,38 @@ def test_jobs_are_the_experiments_that_have_not_ended_oldest_first(shell):
         write_experiment(shell.home, state=state)
     assert [row["id"] for row in json.loads(shell("det", "job", "list", "--json").out)] == [2, 3]
     assert [line.split()[0] for line in shell("det", "j", "ls").out.splitlines()] == ["ID", "2", "3"]
+
+
+def test_what_comes_first_is_changed_for_one_or_for_several(shell):
+    folders = [write_experiment(shell.home, state=None) for _ in range(2)]
+    assert shell("det", "job", "update", "1", "--priority", "3", "-w", "2.5").code == 0
+    assert shell("det", "job", "update-batch", "2.priority=7", "1.weight=4").code == 0
+    found = [read_attributes(folder.path) for folder in folders]
+    assert [(one.priority, one.weight) for one in found] == [(3, 4.0), (7, None)]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("update", "1"), "nothing to update"),
+        (("update", "1", "--priority", "100"), "priority must be between 1 and 99"),
+        (("update-batch", "1.priority=2", "1.color=red"), "'1.color=red' is no change"),
+        (("update-batch",), "missing argument"),
+        (("update", "9", "-p", "1"), "there is no experiment 9"),
+    ],
+)
+def test_a_change_that_makes_no_sense_changes_nothing(shell, words, message):
+    folder = write_experiment(shell.home, state=None)
+    outcome = shell("det", "job", *words)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert read_attributes(folder.path) == Attributes()
+
+
+def test_yaml_is_json_and_a_table_is_what_there_is_anyhow(shell):
+    write_experiment(shell.home, state=None)
+    assert shell("det", "job", "list", "--yaml").out == shell("det", "job", "list", "--json").out
+    assert shell("det", "job", "list", "--table").out == shell("det", "job", "list").out
 
 
 def test_tasks_are_their_trials(shell):

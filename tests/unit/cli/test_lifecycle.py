@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from detbuild.controller.lease import lease
+from detbuild.controller.start import controller_of
 from detbuild.store import journal
+from detbuild.store.folder import ExperimentFolder
 from detbuild.store.home import Home
 
 CREATE = ("detbuild", "create", "const.yaml", ".")
@@ -30,10 +35,15 @@ def test_an_experiment_is_paused_and_activated(shell):
 
 def test_what_has_ended_cannot_rest(shell):
     shell.experiment()
-    assert shell("detbuild", "pause", "1").err == "experiment 1 had ended before: COMPLETED\n"
-    assert shell("det", "e", "unpause", "1").err == (
-        "experiment 1 has ended: COMPLETED; detbuild continue 1\n"
-    )
+    for words in (("detbuild", "pause", "1"), ("det", "e", "unpause", "1")):
+        outcome = shell(*words)
+        assert (outcome.code, outcome.err.splitlines()) == (
+            2,
+            [
+                "error: experiment 1 has ended: COMPLETED",
+                "  mend: `detbuild continue 1` goes on with what was not completed",
+            ],
+        )
     assert asked(shell) == []
 
 
@@ -43,6 +53,41 @@ def test_an_experiment_that_is_completed_goes_on_when_it_is_to_train_longer(shel
     outcome = shell("det", "e", "continue", "1", "--config", "searcher.max_length.batches=900")
     assert (outcome.code, outcome.err) == (0, "experiment 1 goes on; detbuild logs 1 -f\n")
     assert asked(shell) == [("continue", None)]
+
+
+def test_a_paused_experiment_is_said_to_be_paused(shell, project):
+    shell(*CREATE, "--paused")
+    assert shell("detbuild", "pause", "1").err == "experiment 1 is paused; detbuild activate 1\n"
+
+
+def test_changes_for_the_continuation_may_be_in_a_file_and_it_may_be_followed(
+    shell, project, monkeypatch: pytest.MonkeyPatch
+):
+    shell(*CREATE, "-f")
+
+    def control(folder: ExperimentFolder) -> None:
+        with lease(folder.lock_file):
+            controller_of(folder, shell.engine).run()
+
+    monkeypatch.setattr("detbuild.controller.attend.start_detached", control)
+    (project / "longer.yaml").write_text("searcher: {max_length: {batches: 900}}\n")
+    outcome = shell("det", "e", "continue", "1", "--config-file", "longer.yaml", "-f")
+    assert (outcome.code, outcome.out.splitlines()[0]) == (0, "experiment 1 goes on")
+    assert "experiment 1 COMPLETED" in outcome.out
+    assert outcome.err.startswith("next:\n  detbuild describe 1\n")
+
+
+def test_a_local_experiment_goes_on_here(shell, project):
+    (project / "train.py").write_text("raise SystemExit(3)\n")
+    shell.environ["PATH"] = os.environ["PATH"]
+    local = ("entrypoint=[python3, train.py]", "max_restarts=0")
+    create = (*CREATE, "--local", *(word for change in local for word in ("--config", change)))
+    assert shell(*create).code == 6
+    (project / "train.py").write_text("print('well')\n")
+    outcome = shell("detbuild", "continue", "1")
+    assert (outcome.code, outcome.out.splitlines()[0]) == (0, "experiment 1 goes on")
+    assert "[trial 1] well" in outcome.out
+    assert "there is nothing to continue" in shell("detbuild", "continue", "1").err
 
 
 def test_one_trial_is_killed_alone(shell):

@@ -46,3 +46,12 @@ def test_what_is_no_map_of_fields_is_refused(shell, file, tmp_path, text):
     (tmp_path / "part.yaml").write_text(text)
     assert shell("detbuild", "template", "create", "cpu", file).code == 2
     assert shell("detbuild", "template", "list", "--json").out == "[]\n"
+
+
+def test_details_show_what_is_in_the_templates(shell, tmp_path):
+    (tmp_path / "part.yaml").write_text("max_restarts: 1\n")
+    shell("det", "tpl", "set", "part", str(tmp_path / "part.yaml"))
+    out = shell("det", "tpl", "list", "--details").out
+    assert out.splitlines()[1:] == ["    max_restarts: 1"]
+    (row,) = json.loads(shell("detbuild", "template", "list", "--details", "--json").out)
+    assert row["text"] == "max_restarts: 1\n"

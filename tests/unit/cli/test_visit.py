@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.experiments import write_experiment
@@ -26,6 +28,18 @@ def docker(shell, tmp_path, monkeypatch):
 
     shell.engine.create = noting
     return created
+
+
+def test_a_command_that_the_image_has_not_is_named(shell, docker):
+    write_experiment(shell.home, config={"resources": {"slots_per_trial": 0}})
+    inspect = shell.engine.inspect
+    shell.engine.inspect = lambda name: replace(inspect(name), error="exec: not found")
+    outcome = shell("detbuild", "run", "1", "--", "evaluate")
+    assert (outcome.code, outcome.err.splitlines()[0]) == (
+        4,
+        "error: evaluate cannot be started in the image of experiment 1",
+    )
+    assert shell.engine.containers == {}
 
 
 def test_a_command_runs_in_the_image_and_its_exit_code_is_the_answer(shell, docker):

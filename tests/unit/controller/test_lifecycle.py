@@ -9,7 +9,8 @@ import pytest
 from detbuild.controller import attend, onward
 from detbuild.controller.attend import needs_controller, request
 from detbuild.controller.onward import continue_
-from detbuild.errors import ConfigError
+from detbuild.decisions import TrialEnded
+from detbuild.errors import ConfigError, SearchError
 from detbuild.store import journal
 from detbuild.store.submitted import config_of
 from determined._run_info import Length, RunInfo
@@ -18,9 +19,10 @@ from tests.faults.searching import Halving, Random, made
 from tests.faults.training import Rig, expected, loss_after, rig, train
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from pathlib import Path
 
+    from detbuild.decisions import Action, SearchEvent
     from tests.fakes import Process
 
 
@@ -291,6 +293,34 @@ def test_a_length_that_was_left_to_the_code_stays_left_to_it(tmp_path: Path) -> 
     continue_(tried.home, 1, ("max_restarts=1",))
     assert tried.run().state == "COMPLETED"
     assert config_of(tried.folder).searcher.max_length is None
+
+
+def test_an_experiment_that_was_killed_before_it_began_begins(tmp_path: Path) -> None:
+    tried = rig(tmp_path)
+    tried.folder.request("pause")
+    tried.run()
+    tried.folder.request("kill")
+    assert tried.run().state == "CANCELED"
+    continue_(tried.home, 1)
+    assert (tried.run().state, tried.reports()) == ("COMPLETED", expected())
+
+
+def test_a_search_that_failed_goes_on_also_when_all_its_trials_are_completed(tmp_path: Path) -> None:
+    mended: list[bool] = []
+
+    class Failing(Random):
+        def decide(self, event: SearchEvent) -> Sequence[Action]:
+            if isinstance(event, TrialEnded) and not mended:
+                raise SearchError("no idea what comes next")
+            return super().decide(event)
+
+    tried = rig(tmp_path, method=lambda _: Failing(2, at_once=1))
+    state = tried.run()
+    assert (state.state, [t.state for t in state.trials.values()]) == ("ERROR", ["COMPLETED"])
+    mended.append(True)
+    continue_(tried.home, 1)
+    state = tried.run()
+    assert (state.state, [t.state for t in state.trials.values()]) == ("COMPLETED", ["COMPLETED"] * 2)
 
 
 def test_trials_that_were_killed_one_by_one_run_again(tmp_path: Path) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
+
+# States that Determined has no word for, and the nearest that it has.
+_NEAREST: Final = {"STATE_STOPPING_PAUSED": "STATE_PAUSED", "STATE_WAITING": "STATE_ACTIVE"}
 
 
 class OrderBy(Enum):
@@ -36,8 +40,8 @@ class ExperimentState(Enum):
     DELETE_FAILED = "STATE_DELETE_FAILED"
 
     @classmethod
-    def _missing_(cls, value: object) -> ExperimentState:  # noqa: ARG003
-        return cls.UNSPECIFIED
+    def _missing_(cls, value: object) -> ExperimentState:
+        return cls(_NEAREST.get(str(value), "STATE_UNSPECIFIED"))
 
 
 class TrialState(Enum):
@@ -59,8 +63,8 @@ class TrialState(Enum):
     ERROR = "STATE_ERROR"
 
     @classmethod
-    def _missing_(cls, value: object) -> TrialState:  # noqa: ARG003
-        return cls.UNSPECIFIED
+    def _missing_(cls, value: object) -> TrialState:
+        return cls(_NEAREST.get(str(value), "STATE_UNSPECIFIED"))
 
 
 class CheckpointState(Enum):

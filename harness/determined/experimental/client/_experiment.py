@@ -97,17 +97,18 @@ class Experiment:
         """Return its state once it has ended; look every `interval` seconds.
 
         Raises:
-            ValueError: It is paused, and so would never end.
+            ValueError: It is paused, nobody has asked it to go on or to end, and so it never would.
             DetbuildError: Its controller is gone and does not stay alive.
         """
-        from determined.experimental.client._requests import Attendant
+        from detbuild.controller.attend import Attendant, needs_controller
+        from determined.experimental._log import tell
 
-        attendant = Attendant(self._folder)
+        attendant = Attendant(self._folder, tell)
         while True:
             self.reload()
             if self.state in _TERMINAL:
                 return self.state
-            if self.state is ExperimentState.PAUSED:
+            if self.state is ExperimentState.PAUSED and not needs_controller(self._folder):
                 raise ValueError(f"experiment {self.id} is paused; activate it before you wait for it")
             with _host.explained():
                 attendant.look()
@@ -238,17 +239,24 @@ class Experiment:
 
     def _ask(self, verb: Literal["kill", "cancel", "pause", "activate"]) -> None:
         with _host.explained():
-            from determined.experimental.client._requests import ask
+            from detbuild.controller.attend import request
 
-            ask(self.id, verb)
+            request(_host.home(), self.id, verb)
 
     def archive(self) -> None:
-        """Leave it out of listings."""
-        self._change(lambda attributes: replace(attributes, archived=True))
+        """Leave it out of listings, once it has ended."""
+        self._archive(archived=True)
 
     def unarchive(self) -> None:
         """Put it back into listings."""
-        self._change(lambda attributes: replace(attributes, archived=False))
+        self._archive(archived=False)
+
+    def _archive(self, *, archived: bool) -> None:
+        with _host.explained():
+            from detbuild.store.archive import set_archived
+
+            set_archived([self._folder], archived=archived)
+        self.archived = archived
 
     def delete(self, force: bool = False) -> None:
         """Delete it with its checkpoints, once it has ended.
@@ -256,7 +264,7 @@ class Experiment:
         Args:
             force: Also when its checkpoints are registered or were the source of another experiment.
         """
-        with _host.found():
+        with _host.explained():
             from detbuild.controller.deletion import delete
 
             delete(_host.home(), self.id, _host.connect, force=force)

@@ -223,9 +223,9 @@ class Trial:
     def kill(self) -> None:
         """Stop it at once; what it trained since its last checkpoint is lost."""
         with _host.explained():
-            from determined.experimental.client._requests import kill_trial
+            from detbuild.controller.attend import request
 
-            kill_trial(self._folder, self.number)
+            request(_host.home(), self._folder.id, "kill", self.number)
 
     def __repr__(self) -> str:
         return f"Trial(id={self.id!r})"

@@ -91,21 +91,62 @@ def test_waiting_returns_the_state_once_it_has_ended(search):
     assert client.get_experiment(1).wait(interval=0.01) is ExperimentState.COMPLETED
 
 
-def test_waiting_for_what_is_paused_is_an_error(home, monkeypatch):
+def paused(home):
+    folder = write_experiment(home.path, state=None)
+    folder.request("pause")
+    folder.record(journal.Heeded(number=1, verb="pause"))
+    folder.record(journal.RunFinished(trial_id=1, run=0, outcome="preempted", asked="pause", retry=True))
+    folder.record(journal.Paused())
+    return folder
+
+
+def test_waiting_for_what_is_paused_is_an_error(home):
+    paused(home)
+    with pytest.raises(ValueError, match="experiment 1 is paused"):
+        client.get_experiment(1).wait()
+
+
+@pytest.mark.parametrize("verb", ["activate", "kill"])
+def test_what_was_just_asked_to_go_on_or_to_end_is_waited_for(home, monkeypatch, verb):
+    folder = paused(home)
+    monkeypatch.setattr("detbuild.controller.attend.start_detached", lambda found: None)
+    experiment = client.get_experiment(1)
+    getattr(experiment, verb)()
+    looks = []
+
+    def looked(_):
+        looks.append(experiment.state)
+        folder.record(journal.ExperimentFinished(state="CANCELED"))
+
+    monkeypatch.setattr("time.sleep", looked)
+    assert experiment.wait() is ExperimentState.CANCELED
+    assert looks == [ExperimentState.PAUSED]
+
+
+def test_states_of_ours_have_the_nearest_name_of_determineds():
+    assert ExperimentState("STATE_STOPPING_PAUSED") is ExperimentState.PAUSED
+    assert TrialState("STATE_WAITING") is TrialState.ACTIVE
+    assert TrialState("STATE_ODD") is TrialState.UNSPECIFIED
+
+
+def test_deleting_what_runs_says_so_and_not_that_it_is_not_there(home):
+    write_experiment(home.path, state=None)
+    with pytest.raises(ConfigError, match="experiment 1 has not ended") as refused:
+        client.get_experiment(1).delete()
+    assert not isinstance(refused.value, errors.NotFoundException)
+
+
+def test_what_runs_is_not_archived(home):
     write_experiment(home.path, state=None)
     experiment = client.get_experiment(1)
-
-    def paused():
-        experiment.state = ExperimentState.PAUSED
-
-    monkeypatch.setattr(experiment, "reload", paused)
-    with pytest.raises(ValueError, match="experiment 1 is paused"):
-        experiment.wait()
+    with pytest.raises(ConfigError, match="experiment 1 has not ended"):
+        experiment.archive()
+    assert not experiment.archived
 
 
 def test_waiting_starts_a_controller_where_there_is_none(home, monkeypatch):
     folder = write_experiment(home.path, state=None)
-    monkeypatch.setattr("determined.experimental.client._requests._ABSENT", 0.0)
+    monkeypatch.setattr("detbuild.controller.attend._ABSENT", 0.0)
     monkeypatch.setattr(
         "detbuild.controller.attend.start_detached",
         lambda found: found.record(journal.ExperimentFinished(state="COMPLETED")),
@@ -117,7 +158,7 @@ def test_waiting_starts_a_controller_where_there_is_none(home, monkeypatch):
 def test_a_controller_that_does_not_stay_alive_ends_the_waiting(home, monkeypatch):
     write_experiment(home.path, state=None)
     started = []
-    monkeypatch.setattr("determined.experimental.client._requests._ABSENT", 0.0)
+    monkeypatch.setattr("detbuild.controller.attend._ABSENT", 0.0)
     monkeypatch.setattr("detbuild.controller.attend.start_detached", started.append)
     with pytest.raises(Exception, match="the controller of experiment 1 does not stay alive"):
         client.get_experiment(1).wait(interval=0.01)
@@ -178,7 +219,7 @@ def test_an_experiment_is_deleted_with_its_checkpoints(search, home, monkeypatch
 def test_what_is_asked_of_a_running_experiment_reaches_its_controller(home, monkeypatch, verb):
     asked = []
     monkeypatch.setattr(
-        "determined.experimental.client._requests.request",
+        "detbuild.controller.attend.request",
         lambda _home, id_, verb, trial_id=None: asked.append((id_, verb, trial_id)),
     )
     write_experiment(home.path, state=None)
