@@ -11,6 +11,7 @@ import os
 import sqlite3
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 _VERSION: Final = 1
 _PATIENCE: Final = 0.5  # seconds for somebody who holds the file locked
+_LONG_JOURNAL: Final = 32 << 10  # bytes; below that there are some 60 runs at most
+_LONG_RUN: Final = 1 << 20  # bytes
 _NEWEST_ALONE: Final = (Training, Progress)  # of these the newest counts
 
 
@@ -46,31 +49,40 @@ class _Digest:
 
 def load_quickly(home: Home, folder: ExperimentFolder) -> ExperimentState:
     """The same as `state.load`, but of the files of finished runs only those that are new are read."""
-    known = _read(home.digests, folder.id)
-    learnt: dict[str, _Digest] = {}
-
-    def read(experiment: ExperimentFolder, trial: TrialState) -> tuple[RunRecords, ...]:
-        return tuple(_records(experiment.run(trial.id, run.run), run, known, learnt) for run in trial.runs)
-
-    state = load(folder, read)
-    if learnt:
-        _write(home, folder.id, learnt)
+    shelf = _Shelf(home, folder)
+    state = load(folder, shelf.read)
+    if shelf.learnt:
+        _write(home, folder.id, shelf.learnt)
     return state
 
 
-def _records(
-    folder: RunFolder, run: RunState, known: Mapping[str, _Digest], learnt: dict[str, _Digest]
-) -> RunRecords:
-    size, changed = _stamp(folder.events)
-    digest = known.get(folder.name)
-    if run.finished is None or not changed:
-        return read_run(folder, over=run.finished is not None)
-    if digest is None or (digest.size, digest.changed) != (size, changed):
-        kept = _Kept()
-        records = read_run(folder, over=True, along=kept.along)
-        learnt[folder.name] = _Digest(size, changed, records.set_aside, kept.lines())
-        return records
-    return digest.records(folder.name)
+class _Shelf:
+    """The digests of one experiment, opened when needed: few and short runs are read sooner."""
+
+    def __init__(self, home: Home, folder: ExperimentFolder) -> None:
+        self._home = home
+        self._folder = folder
+        self._many = _stamp(folder.journal_file)[0] > _LONG_JOURNAL
+        self.learnt: dict[str, _Digest] = {}
+
+    @cached_property
+    def _known(self) -> Mapping[str, _Digest]:
+        return _read(self._home.digests, self._folder.id)
+
+    def read(self, folder: ExperimentFolder, trial: TrialState) -> tuple[RunRecords, ...]:
+        return tuple(self._records(folder.run(trial.id, run.run), run) for run in trial.runs)
+
+    def _records(self, folder: RunFolder, run: RunState) -> RunRecords:
+        size, changed = _stamp(folder.events)
+        if run.finished is None or not (size > _LONG_RUN or (size and self._many)):
+            return read_run(folder, over=run.finished is not None)
+        digest = self._known.get(folder.name)
+        if digest is None or (digest.size, digest.changed) != (size, changed):
+            kept = _Kept()
+            records = read_run(folder, over=True, along=kept.along)
+            self.learnt[folder.name] = _Digest(size, changed, records.set_aside, kept.lines())
+            return records
+        return digest.records(folder.name)
 
 
 class _Kept:

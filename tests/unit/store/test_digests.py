@@ -29,6 +29,11 @@ from determined._records import (
 from tests.synthetic import experiment
 
 
+@pytest.fixture(autouse=True)
+def short_runs_are_kept_too(monkeypatch):
+    monkeypatch.setattr(digests, "_LONG_RUN", 0)
+
+
 @pytest.fixture
 def home(tmp_path):
     return Home.open(tmp_path)
@@ -99,3 +104,13 @@ def test_what_was_kept_of_an_experiment_goes_with_it(home, folder):
     load_quickly(home, other)
     assert digests._read(home.digests, folder.id) == {}
     assert sorted(digests._read(home.digests, other.id)) == ["1-0", "2-0"]
+
+
+def test_few_and_short_runs_are_not_worth_keeping(home, folder, monkeypatch):
+    monkeypatch.setattr(digests, "_LONG_RUN", 1 << 20)
+    wanted = told(load(folder))
+    assert told(load_quickly(home, folder)) == wanted
+    assert not home.digests.exists()
+    monkeypatch.setattr(digests, "_LONG_JOURNAL", 100)
+    assert told(load_quickly(home, folder)) == wanted == told(load_quickly(home, folder))
+    assert home.digests.exists()
