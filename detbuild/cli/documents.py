@@ -138,12 +138,20 @@ def measurement(found: Measurement, experiment_id: int, trial_id: int) -> Docume
     }
 
 
-def best_validation(state: ExperimentState) -> Validation | None:
-    """The best of all trials, by the searcher's metric."""
+def best_trial(state: ExperimentState) -> TrialState | None:
+    """The one with the best validation of all, by the searcher's metric."""
     from detbuild.store.progress import Goal
 
-    found = [trial.progress.best for trial in state.trials.values() if trial.progress.best]
-    return Goal(state.header.metric, state.header.smaller_is_better).best(found)
+    validated = {id(trial.progress.best): trial for trial in state.trials.values() if trial.progress.best}
+    found = [trial.progress.best for trial in validated.values() if trial.progress.best]
+    best = Goal(state.header.metric, state.header.smaller_is_better).best(found)
+    return validated[id(best)] if best else None
+
+
+def best_validation(state: ExperimentState) -> Validation | None:
+    """The best of all trials, by the searcher's metric."""
+    trial = best_trial(state)
+    return trial.progress.best if trial else None
 
 
 def _validation(validation: Validation | None) -> Document | None:

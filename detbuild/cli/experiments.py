@@ -72,7 +72,12 @@ def list_(
             "CHECKPOINTS": "checkpoint_count",
             "CREATED": _created,
         }
-        show_table(rows, columns, empty="no experiments yet; start one with `detbuild create CONFIG DIR`")
+        show_table(
+            rows,
+            columns,
+            empty="no experiments yet; start one with `detbuild create CONFIG DIR`",
+            spare=("CHECKPOINTS", "BATCHES"),
+        )
 
 
 @click.command(cls=Command)
@@ -107,13 +112,14 @@ def describe(
     from detbuild.cli.charts import encodable
     from detbuild.cli.exports import export, metrics_table
     from detbuild.cli.pages import experiment_page
+    from detbuild.cli.text import terminal_width
 
     if outdir is not None and not as_csv:
         raise click.UsageError("--outdir goes with --csv")
     found = [listing.experiment(session.home, experiment_id) for experiment_id in experiment_ids]
     if not as_json and not as_csv:
         for index, (state, folder) in enumerate(found):
-            page = encodable(experiment_page(state, folder), sys.stdout.encoding)
+            page = encodable(experiment_page(state, folder, terminal_width()), sys.stdout.encoding)
             click.echo("\n" * bool(index) + page)
             for trial in state.trials.values() if metrics else ():
                 metrics_table(listing.measurements(trial, folder))

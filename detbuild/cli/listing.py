@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.cli import documents
 from detbuild.errors import ConfigError
-from detbuild.store import state as store
+from detbuild.store.digests import load_quickly
 from detbuild.store.home import Home
 from detbuild.store.index import summaries
 
@@ -37,8 +37,9 @@ def measurements(trial: TrialState, folder: ExperimentFolder, group: str = "") -
 
 
 def experiment(home: Path, experiment_id: int) -> tuple[ExperimentState, ExperimentFolder]:
-    folder = Home.open(home).experiment(experiment_id)
-    return store.load(folder), folder
+    opened = Home.open(home)
+    folder = opened.experiment(experiment_id)
+    return load_quickly(opened, folder), folder
 
 
 def trial(home: Path, reference: tuple[int, int]) -> tuple[TrialState, ExperimentFolder]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from detbuild.cli.documents import best_validation
+from detbuild.cli.documents import best_trial, best_validation
 from detbuild.cli.search_page import metric_chart, search_lines
 from detbuild.cli.show import metrics_line
+from detbuild.cli.standing import for_people
 from detbuild.cli.text import size, visible
 from detbuild.controller.health import hindrance
 from detbuild.store.progress import Goal
@@ -15,36 +18,49 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from detbuild.checkpoint.find import Found
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.folder import ExperimentFolder, RunFolder
     from detbuild.store.progress import CheckpointState
     from detbuild.store.state import ExperimentState, RunState, TrialState
     from determined._records import Validation
 
 
-def experiment_page(state: ExperimentState, folder: ExperimentFolder) -> str:
+def experiment_page(state: ExperimentState, folder: ExperimentFolder, room: int | None = None) -> str:
+    """All there is to say of an experiment; in a terminal of `room` columns its widest table is cut."""
     header = state.header
-    why = f" ({visible(state.why)})" if state.why else ""
-    lines = [f"experiment {header.id}  {visible(header.name)}  {state.state}{why}"]
+    several = len(state.trials) > 1
+    lines = [f"experiment {header.id}  {visible(header.name)}  {state.state}"]
+    if state.why:
+        lines.append(f"why        {visible(state.why)}")
     stuck = hindrance(folder, state)
     if stuck:
         lines.append(f"stuck      {visible(stuck)}")
     if header.tag:
-        lines.append(f"image      {visible(header.tag)}  {header.image[7:19]}")
-    best = best_validation(state)
-    if best:
-        lines.append(f"best       {_validation(best)}")
+        lines.append(f"image      {visible(header.tag)}  {header.image[7:19]}".rstrip())
+    best = best_trial(state)
+    if best and best.progress.best:
+        which = f"trial {best.id}: " if several else ""
+        lines.append(f"best       {which}{_validation(best.progress.best)}")
+    lines.append(f"started    {_times(state)}")
     lines.append(f"folder     {visible(str(folder.path))}")
-    if len(state.trials) > 1:
-        lines += search_lines(state)
-    for trial in state.trials.values() if len(state.trials) == 1 else ():
+    if several:
+        lines += search_lines(state, room)
+    for trial in () if several else state.trials.values():
         goal = Goal(header.metric, header.smaller_is_better)
-        lines += ["", *trial_lines(trial, folder), *metric_chart(trial, goal)]
+        lines += ["", *trial_lines(trial, folder, said=state.why), *metric_chart(trial, goal)]
     return "\n".join(lines)
 
 
-def trial_lines(trial: TrialState, folder: ExperimentFolder) -> Iterator[str]:
+def _times(state: ExperimentState) -> str:
+    begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(state.header.created))
+    if state.ended is None:
+        return begun
+    return f"{begun}, ended after {for_people(max(0.0, state.ended - state.header.created))}"
+
+
+def trial_lines(trial: TrialState, folder: ExperimentFolder, *, said: str = "") -> Iterator[str]:
+    """A trial in full; why it waits or ended is left out where the page has `said` so."""
     progress = trial.progress
-    why = f" ({visible(trial.why)})" if trial.why else ""
+    why = f" ({visible(trial.why)})" if trial.why and trial.why not in said else ""
     yield f"trial {trial.id}  {trial.state}{why}  batch {progress.steps_completed}  restarts {trial.restarts}"
     if trial.hparams:
         yield f"  hyperparameters  {metrics_line(trial.hparams)}"
@@ -56,8 +72,8 @@ def trial_lines(trial: TrialState, folder: ExperimentFolder) -> Iterator[str]:
         yield f"  checkpoint       {checkpoint_line(checkpoint)}"
     if progress.set_aside:
         yield f"  set aside        {progress.set_aside} pieces of events.jsonl that are no records of the run"
-    for run in trial.runs:
-        yield from _run_lines(run, trial.id, folder)
+    for run, following in zip_longest(trial.runs, trial.runs[1:]):
+        yield from _run_lines(run, following, folder.run(trial.id, run.run))
 
 
 def _validation(validation: Validation) -> str:
@@ -69,16 +85,20 @@ def checkpoint_line(checkpoint: CheckpointState) -> str:
     return f"{checkpoint.uuid}  batch {checkpoint.steps_completed}  {size(checkpoint.size)}{damaged}"
 
 
-def _run_lines(run: RunState, trial_id: int, folder: ExperimentFolder) -> Iterator[str]:
+def _run_lines(run: RunState, following: RunState | None, folder: RunFolder) -> Iterator[str]:
+    """A failure that the following run repeated is told once, with that one."""
     end = run.finished
     how = "running" if end is None else end.outcome
-    yield f"  run {run.run}  {how}  {visible(str(folder.run(trial_id, run.run).path))}"
-    if end and end.message:
-        yield from (f"      {visible(line)}" for line in end.message.splitlines())
-    if end and end.mend:
+    yield f"  run {run.run}  {how}  {visible(str(folder.path))}"
+    if end is None:
+        return
+    if end.message and following and following.finished and following.finished.message == end.message:
+        yield f"      as run {following.run}"
+        return
+    yield from (f"      {visible(line)}" for line in end.message.splitlines())
+    if end.mend:
         yield f"      mend: {visible(end.mend)}"
-    if end:
-        yield from (f"      | {visible(line)}" for line in end.tail)
+    yield from (f"      | {visible(line)}" for line in end.tail)
 
 
 def ending_page(state: ExperimentState, folder: ExperimentFolder) -> str:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from detbuild.cli.charts import bar, curve, sparkline
 from detbuild.cli.show import metrics_line
+from detbuild.cli.table import aligned
 from detbuild.cli.text import number, visible
+from detbuild.report.document import flat
 from detbuild.store.progress import Goal
 
 if TYPE_CHECKING:
@@ -19,8 +21,8 @@ SHOWN: Final = 10  # trials
 _REASONS: Final = 3
 
 
-def search_lines(state: ExperimentState) -> Iterator[str]:
-    """What there is to say of several trials, without naming each of them."""
+def search_lines(state: ExperimentState, room: int | None) -> Iterator[str]:
+    """What there is to say of several trials, without naming each; `room` is how wide its table may be."""
     trials = list(state.trials.values())
     goal = Goal(state.header.metric, state.header.smaller_is_better)
     counts = Counter(trial.state for trial in trials)
@@ -32,7 +34,7 @@ def search_lines(state: ExperimentState) -> Iterator[str]:
     yield from _waiting(trials)
     yield from _failures(trials)
     yield ""
-    yield from _best(state.header.id, trials, goal)
+    yield from _best(state.header.id, trials, goal, room)
 
 
 def best_so_far(trials: Sequence[TrialState], goal: Goal) -> list[float]:
@@ -79,7 +81,7 @@ def _failures(trials: Sequence[TrialState]) -> Iterator[str]:
         yield f"failed     {count}: {visible(why)}"
 
 
-def _best(experiment_id: int, trials: Sequence[TrialState], goal: Goal) -> Iterator[str]:
+def _best(experiment_id: int, trials: Sequence[TrialState], goal: Goal, room: int | None) -> Iterator[str]:
     sign = 1 if goal.smaller_is_better else -1
     ranked = sorted(
         ((sign * value, trial.id, trial) for trial in trials if (value := _value(trial, goal)) is not None),
@@ -87,15 +89,27 @@ def _best(experiment_id: int, trials: Sequence[TrialState], goal: Goal) -> Itera
     )
     shown = [trial for _, _, trial in ranked[:SHOWN]] or list(trials[:SHOWN])
     rows: list[tuple[str, ...]] = [("TRIAL", "STATE", "BEST", "BATCHES", "RESTARTS", "HYPERPARAMETERS")]
-    rows += [_row(trial, goal) for trial in shown]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    drawn = varied(trials)
+    rows += [_row(trial, goal, drawn) for trial in shown]
+    yield from aligned(rows, room)
     if len(trials) > len(shown):
         yield f"and {len(trials) - len(shown)} more; all of them: detbuild describe {experiment_id} --json"
 
 
-def _row(trial: TrialState, goal: Goal) -> tuple[str, ...]:
+def varied(trials: Sequence[TrialState]) -> frozenset[str]:
+    """The hyperparameters that are not the same in all trials, by their dotted names."""
+    values: dict[str, object] = {}
+    counts: Counter[str] = Counter()
+    found: set[str] = set()
+    for trial in trials:
+        for name, value in flat(trial.hparams):
+            counts[name] += 1
+            if values.setdefault(name, value) != value:
+                found.add(name)
+    return frozenset(found | {name for name, count in counts.items() if count < len(trials)})
+
+
+def _row(trial: TrialState, goal: Goal, drawn: frozenset[str]) -> tuple[str, ...]:
     value = _value(trial, goal)
     return (
         str(trial.id),
@@ -103,5 +117,5 @@ def _row(trial: TrialState, goal: Goal) -> tuple[str, ...]:
         "-" if value is None else number(value),
         str(trial.progress.steps_completed),
         str(trial.restarts),
-        metrics_line(trial.hparams),
+        metrics_line({name: value for name, value in flat(trial.hparams) if name in drawn}),
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.text import visible
+from detbuild.cli.text import cut, terminal_width, visible, width
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 csv_option = click.option("--csv", "as_csv", is_flag=True, help="Print CSV, for spreadsheets.")
+_GAP = "  "
+_LEAST = 8  # columns of a terminal that a cell keeps
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -64,15 +66,44 @@ def _safe(value: object) -> str:
     return "\n".join(visible(line) for line in text.split("\n"))  # a terminal may be where it goes
 
 
-def show_table(rows: Sequence[Row], columns: Columns, *, empty: str) -> None:
-    """Print rows under headings; a column is a key of the row or a function of it. Cells are never cut."""
+def show_table(rows: Sequence[Row], columns: Columns, *, empty: str, spare: Sequence[str] = ()) -> None:
+    """Print rows under headings; a column is a key of the row or a function of it.
+
+    On a terminal that is too narrow the columns of `spare` are left out one by one, then the widest cells are
+    cut; anywhere else all is there.
+    """
     if not rows:
         click.echo(empty, err=True)
         return
-    cells = [list(columns), *([_cell(row, column) for column in columns.values()] for row in rows)]
-    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
-    for line in cells:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    lines = [tuple(columns), *(tuple(_cell(row, column) for column in columns.values()) for row in rows)]
+    room = terminal_width()
+    for name in spare:
+        if room is None or _needed(_widths(lines)) <= room:
+            break
+        at = lines[0].index(name)
+        lines = [(*line[:at], *line[at + 1 :]) for line in lines]
+    for line in aligned(lines, room):
+        click.echo(line)
+
+
+def aligned(lines: Sequence[Sequence[str]], room: int | None) -> Iterator[str]:
+    """Yield lines of cells in columns, the widest of which are cut where there is only so much room."""
+    widths = _widths(lines)
+    while room is not None and _needed(widths) > room and max(widths) > _LEAST:
+        widths[widths.index(max(widths))] -= 1
+    for line in lines:
+        cells = (
+            cut(cell, most) + " " * (most - width(cell)) for cell, most in zip(line, widths, strict=True)
+        )
+        yield _GAP.join(cells).rstrip()
+
+
+def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
+    return [max(width(line[at]) for line in lines) for at in range(len(lines[0]))]
+
+
+def _needed(widths: Sequence[int]) -> int:
+    return sum(widths) + len(_GAP) * (len(widths) - 1)
 
 
 def _cell(row: Row, column: str | Callable[[Row], str]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import sys
 import unicodedata
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -19,6 +21,36 @@ def line_of_output(text: str) -> str:
     """One line that a program wrote: a progress bar's last state, no colours, the rest as in `visible`."""
     last = text.rstrip("\r").rpartition("\r")[2]
     return "\t".join(visible(part) for part in _COLOUR.sub("", last).split("\t"))
+
+
+def width(text: str) -> int:
+    """How many columns of a terminal the text takes: letters of Chinese, Japanese and Korean take two."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "FW" else 1
+        for char in text
+    )
+
+
+def cut(text: str, room: int) -> str:
+    """At most so many columns of it: both ends, since names often differ in one of them only."""
+    if width(text) <= room:
+        return text
+    head, tail = text, ""
+    kept = max(0, room - 2)
+    while width(head) > kept - kept // 2:
+        head = head[:-1]
+    for char in reversed(text[len(head) :]):
+        if width(char + tail) > kept // 2:
+            break
+        tail = char + tail
+    return f"{head}..{tail}"
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that stdout is; None when it is none, and nothing may be cut."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def size(count: float) -> str:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from detbuild.config.masked_text import masked_text, secret_values
 from detbuild.config.masking import mask
 from detbuild.report.document import Log, Source
 from detbuild.store.output import last_text
-from detbuild.store.progress import Goal, trial_progress
 from detbuild.store.series import tables
-from detbuild.store.state import fold
+from detbuild.store.state import fold, load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from detbuild.store.folder import ExperimentFolder
-    from detbuild.store.state import ExperimentState, TrialState
+    from detbuild.store.runs import RunRecords
+    from detbuild.store.series import Table
+    from detbuild.store.state import TrialState
 
 MOST_POINTS: Final = 1_000  # of one curve
 _ALL_POINTS: Final = 2_000_000  # of a page, before its curves are thinned further
@@ -31,22 +31,23 @@ _TEXT: Final = 1 << 20  # bytes of a config or a Dockerfile
 
 def read_all(folders: Sequence[ExperimentFolder], *, points: int = MOST_POINTS) -> tuple[Source, ...]:
     """Read the experiments of one page; the more trials there are, the less of each."""
-    states = [fold(folder.header(), folder.journal()) for folder in folders]
-    trials = max(1, sum(len(state.trials) for state in states))
+    trials = max(1, sum(len(fold(folder.header(), folder.journal()).trials) for folder in folders))
     room = min(points, max(_FEWEST_POINTS, _ALL_POINTS // (2 * trials)))
     log = min(_LOG, _ALL_LOGS // trials)
-    return tuple(_read(folder, state, room, log) for folder, state in zip(folders, states, strict=True))
+    return tuple(_read(folder, room, log) for folder in folders)
 
 
-def _read(folder: ExperimentFolder, state: ExperimentState, points: int, log: int) -> Source:
+def _read(folder: ExperimentFolder, points: int, log: int) -> Source:
     config = _config(folder)
-    goal = Goal(state.header.metric, state.header.smaller_is_better)
-    trials, curves = {}, {}
-    for number, trial in state.trials.items():
-        records, curves[number] = tables(folder, trial, limit=points)
-        trials[number] = replace(trial, progress=trial_progress(records, goal))
+    curves: dict[int, tuple[Table, ...]] = {}
+
+    def read(experiment: ExperimentFolder, trial: TrialState) -> tuple[RunRecords, ...]:
+        records, curves[trial.id] = tables(experiment, trial, limit=points)
+        return records
+
+    state = load(folder, read)
     return Source(
-        state=replace(state, trials=trials),
+        state=state,
         tables=curves,
         logs={number: _log(folder, trial, log) for number, trial in state.trials.items()},
         config=mask(config),

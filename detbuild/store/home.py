@@ -40,7 +40,7 @@ class Home:
 
     @property
     def cache(self) -> Path:
-        """What may be deleted at any time: hashes of context files."""
+        """What may be deleted at any time: hashes of context files, digests of runs."""
         return self.path / "cache"
 
     @property
@@ -51,6 +51,11 @@ class Home:
     @property
     def index(self) -> Path:
         return self.path / "index.sqlite"
+
+    @property
+    def digests(self) -> Path:
+        """Of the records of finished runs."""
+        return self.cache / "runs.sqlite"
 
     def folder(self, experiment_id: int) -> ExperimentFolder:
         """The folder of a number, whether or not there is an experiment in it."""

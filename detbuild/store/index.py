@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from detbuild.events import Warned
+from detbuild.store.digests import load_quickly
 from detbuild.store.progress import Goal
-from detbuild.store.state import ExperimentState, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from detbuild.events import Emit
     from detbuild.store.home import Home
+    from detbuild.store.state import ExperimentState
 
 _VERSION = 3  # of what a row holds; rows of another version are forgotten
 _PATIENCE = 0.5  # seconds for somebody who holds the index locked
@@ -82,7 +83,7 @@ def summaries(home: Home, emit: Emit) -> Iterator[Summary]:
         if (number, made) in known:
             yield known[number, made]
         elif made:
-            state = load(folder)
+            state = load_quickly(home, folder)
             summary = summarize(state)
             if state.over and not state.trouble:  # else a later upload changes what is said of it
                 learnt[number, made] = summary

@@ -14,7 +14,7 @@ from detbuild.store.runs import RunRecords, read_run
 from detbuild.store.states import ENDED, ExperimentState, RunState, TrialState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from detbuild.store import journal
     from detbuild.store.folder import ExperimentFolder, Header
@@ -27,19 +27,27 @@ def fold(header: Header, entries: Iterable[journal.Entry]) -> ExperimentState:
     return Ledger(header, entries).snapshot()
 
 
-def load(folder: ExperimentFolder) -> ExperimentState:
-    """Read everything that the files of an experiment say."""
+def run_records(folder: ExperimentFolder, trial: TrialState) -> tuple[RunRecords, ...]:
+    """Read the records of all runs of a trial, in order."""
+    return tuple(read_run(folder.run(trial.id, r.run), over=r.finished is not None) for r in trial.runs)
+
+
+def load(
+    folder: ExperimentFolder,
+    read: Callable[[ExperimentFolder, TrialState], Sequence[RunRecords]] = run_records,
+) -> ExperimentState:
+    """Read everything that the files of an experiment say.
+
+    Args:
+        folder: the experiment.
+        read: how the records of all runs of a trial are come by.
+    """
     header = folder.header()
     ledger = Ledger(header, folder.journal())
     goal = Goal(header.metric, header.smaller_is_better)
 
     def with_progress(trial: TrialState) -> TrialState:
-        return replace(trial, progress=trial_progress(run_records(folder, trial), goal, ledger.stored))
+        return replace(trial, progress=trial_progress(read(folder, trial), goal, ledger.stored))
 
     state = ledger.snapshot()
     return replace(state, trials={number: with_progress(trial) for number, trial in state.trials.items()})
-
-
-def run_records(folder: ExperimentFolder, trial: TrialState) -> tuple[RunRecords, ...]:
-    """Read the records of all runs of a trial, in order."""
-    return tuple(read_run(folder.run(trial.id, r.run), over=r.finished is not None) for r in trial.runs)

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from detbuild.cli.charts import bar, curve, encodable, sparkline
 from detbuild.cli.pages import experiment_page
 from detbuild.cli.search_page import SHOWN
+from detbuild.store import journal
 from detbuild.store.state import load
+from tests.experiments import write_experiment
 from tests.faults.training import rig
 from tests.synthetic import HOSTILE, experiment
 
@@ -32,6 +34,30 @@ def test_the_best_trials_come_first(tmp_path):
     values = [float(line.split()[2]) for line in table[:SHOWN]]
     assert values == sorted(values)
     assert table[SHOWN] == "and 40 more; all of them: detbuild describe 1 --json"
+
+
+def test_the_table_fits_a_terminal_and_leaves_out_what_is_the_same_in_all_trials(tmp_path):
+    folder = experiment(tmp_path, 20)
+    page = experiment_page(load(folder), folder, 80)
+    table = page[page.index("TRIAL") :].splitlines()
+    assert max(map(len, table)) <= 80
+    assert "layers=" in experiment_page(load(folder), folder)
+    assert "global_batch_size" not in experiment_page(load(folder), folder)
+
+
+def test_a_failure_that_came_again_is_told_once(tmp_path):
+    folder = write_experiment(tmp_path / "home", [[]], state=None)
+    for run in range(3):
+        if run:
+            folder.record(journal.RunIntended(trial_id=1, run=run))
+        folder.record(
+            journal.RunFinished(
+                trial_id=1, run=run, outcome="user_error", message="boom", mend="less", tail=("line",)
+            )
+        )
+    page = experiment_page(load(folder), folder)
+    assert page.count("boom") == page.count("mend: less") == page.count("| line") == 1
+    assert "as run 2" in page
 
 
 def test_hostile_names_do_not_act_on_the_terminal(tmp_path):

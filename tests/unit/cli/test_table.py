@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from detbuild.cli.table import csv_text
+from detbuild.cli.table import aligned, csv_text, show_table
 
 
 def read(text):
@@ -39,3 +39,34 @@ def test_text_that_a_spreadsheet_would_run_is_made_plain_and_numbers_are_not(nam
 
 def test_no_rows_are_no_text():
     assert csv_text([]) == ""
+
+
+LONG = [("ID", "NAME", "STATE"), ("1", "a" * 40 + "1", "RUNNING"), ("2", "日本語", "ERROR")]
+
+
+def test_columns_are_aligned_by_what_a_terminal_shows():
+    assert list(aligned([("A", "B"), ("日本", "x"), ("abcd", "y")], None)) == [
+        "A     B",
+        "日本  x",
+        "abcd  y",
+    ]
+
+
+def test_the_widest_cells_are_cut_in_their_middle_to_fit_a_terminal():
+    assert list(aligned(LONG, 30)) == [
+        "ID  NAME               STATE",
+        "1   aaaaaaaa..aaaaaa1  RUNNING",
+        "2   日本語             ERROR",
+    ]
+
+
+def test_nothing_is_cut_where_there_is_no_terminal(capsys):
+    show_table([{"name": "a" * 200, "n": 1}], {"NAME": "name", "N": "n"}, empty="", spare=("N",))
+    assert capsys.readouterr().out == f"{'NAME':200}  N\n{'a' * 200}  1\n"
+
+
+def test_spare_columns_go_before_anything_is_cut(capsys, monkeypatch):
+    monkeypatch.setattr("detbuild.cli.table.terminal_width", lambda: 30)
+    rows = [{"name": "a" * 20, "spare": "b" * 20}]
+    show_table(rows, {"NAME": "name", "SPARE": "spare"}, empty="", spare=("SPARE",))
+    assert capsys.readouterr().out == f"NAME\n{'a' * 20}\n"

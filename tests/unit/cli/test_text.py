@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detbuild.cli.text import line_of_output, number, size, visible
+from detbuild.cli.text import cut, line_of_output, number, size, visible, width
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,10 @@ def test_sizes_are_for_people(count, text):
 
 def test_numbers_have_six_digits_and_other_values_are_text():
     assert [number(value) for value in (0.1 + 0.2, 7, None, "a\x1b")] == ["0.3", "7", "None", "a\\x1b"]
+
+
+@given(st.text(), st.integers(2, 30))
+def test_a_cut_text_fits_and_a_short_one_stays(text, room):
+    found = cut(text, room)
+    assert width(found) <= room
+    assert (found == text) == (width(text) <= room)

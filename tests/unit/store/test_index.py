@@ -18,6 +18,9 @@ from detbuild.store.journal import ExperimentFinished, TrialCreated
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.state import ExperimentState
+
 
 def experiment(home: Home, *, over: bool = True) -> Summary:
     folder = home.new_experiment()
@@ -68,8 +71,13 @@ def test_what_is_over_is_not_read_again(home: Home, monkeypatch: pytest.MonkeyPa
     wanted = [experiment(home), experiment(home, over=False)][::-1]
     listed(home)
     read: list[int] = []
-    load = index.load
-    monkeypatch.setattr(index, "load", lambda folder: read.append(folder.id) or load(folder))
+    load = index.load_quickly
+
+    def reading(home: Home, folder: ExperimentFolder) -> ExperimentState:
+        read.append(folder.id)
+        return load(home, folder)
+
+    monkeypatch.setattr(index, "load_quickly", reading)
     assert listed(home) == (wanted, [])
     assert read == [2]
 

@@ -1,0 +1,168 @@
+"""What finished runs have told, kept without their training metrics so that it need not be gathered again.
+
+A run that has finished says nothing new, but `detbuild list` and `describe` of a search that goes on would
+read all of them each time. Nothing is here that the files do not say: a file that is not as it was is read
+again, and the whole may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final
+
+from detbuild.store.reader import RecordParser
+from detbuild.store.runs import RunRecords, extended, read_run
+from detbuild.store.state import load
+from determined._records import Measured, Progress, Training, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from detbuild.store.folder import ExperimentFolder, RunFolder
+    from detbuild.store.home import Home
+    from detbuild.store.state import ExperimentState, RunState, TrialState
+    from determined._records import Line
+
+_VERSION: Final = 1
+_PATIENCE: Final = 0.5  # seconds for somebody who holds the file locked
+_LONG_JOURNAL: Final = 32 << 10  # bytes; below that there are some 60 runs at most
+_LONG_RUN: Final = 1 << 20  # bytes
+_NEWEST_ALONE: Final = (Training, Progress)  # of these the newest counts
+
+
+@dataclass(frozen=True, slots=True)
+class _Digest:
+    size: int  # of the file, bytes
+    changed: int  # when the file did last, in nanoseconds since the epoch
+    set_aside: int
+    lines: bytes  # records, as in the file
+
+    def records(self, run: str) -> RunRecords:
+        return replace(extended(RunRecords(), RecordParser(run).feed(self.lines)), set_aside=self.set_aside)
+
+
+def load_quickly(home: Home, folder: ExperimentFolder) -> ExperimentState:
+    """The same as `state.load`, but of the files of finished runs only those that are new are read."""
+    shelf = _Shelf(home, folder)
+    state = load(folder, shelf.read)
+    if shelf.learnt:
+        _write(home, folder.id, shelf.learnt)
+    return state
+
+
+class _Shelf:
+    """The digests of one experiment, opened when needed: few and short runs are read sooner."""
+
+    def __init__(self, home: Home, folder: ExperimentFolder) -> None:
+        self._home = home
+        self._folder = folder
+        self._many = _stamp(folder.journal_file)[0] > _LONG_JOURNAL
+        self.learnt: dict[str, _Digest] = {}
+
+    @cached_property
+    def _known(self) -> Mapping[str, _Digest]:
+        return _read(self._home.digests, self._folder.id)
+
+    def read(self, folder: ExperimentFolder, trial: TrialState) -> tuple[RunRecords, ...]:
+        return tuple(self._records(folder.run(trial.id, run.run), run) for run in trial.runs)
+
+    def _records(self, folder: RunFolder, run: RunState) -> RunRecords:
+        size, changed = _stamp(folder.events)
+        if run.finished is None or not (size > _LONG_RUN or (size and self._many)):
+            return read_run(folder, over=run.finished is not None)
+        digest = self._known.get(folder.name)
+        if digest is None or (digest.size, digest.changed) != (size, changed):
+            kept = _Kept()
+            records = read_run(folder, over=True, along=kept.along)
+            self.learnt[folder.name] = _Digest(size, changed, records.set_aside, kept.lines())
+            return records
+        return digest.records(folder.name)
+
+
+class _Kept:
+    """The lines of a run that matter once it is over."""
+
+    def __init__(self) -> None:
+        self._all: list[Line] = []
+        self._newest: dict[type, Line] = {}
+
+    def along(self, lines: Iterable[Line]) -> Iterator[Line]:
+        for line in lines:
+            kind = type(line.record)
+            if kind in _NEWEST_ALONE:
+                self._newest[kind] = line
+            elif kind is not Measured:
+                self._all.append(line)
+            yield line
+
+    def lines(self) -> bytes:
+        """By their numbers: a reader forgets gaps that lie far back."""
+        return b"".join(map(encode, sorted([*self._all, *self._newest.values()], key=attrgetter("seq"))))
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    try:
+        found = os.stat(file)  # noqa: PTH116  (there may be tens of thousands)
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
+
+
+def _read(file: Path, experiment_id: int) -> Mapping[str, _Digest]:
+    if not file.exists():
+        return {}
+    try:
+        with closing(_open(file)) as digests:
+            rows = digests.execute(
+                "SELECT run, size, changed, set_aside, lines FROM runs WHERE experiment = ?",
+                (experiment_id,),
+            ).fetchall()
+    except sqlite3.OperationalError:
+        return {}  # locked, or on a disk that cannot lock
+    except sqlite3.DatabaseError:
+        _remove(file)
+        return {}
+    return {run: _Digest(*values) for run, *values in rows}
+
+
+def _write(home: Home, experiment_id: int, learnt: Mapping[str, _Digest]) -> None:
+    rows = [(experiment_id, run, d.size, d.changed, d.set_aside, d.lines) for run, d in learnt.items()]
+    with suppress(sqlite3.Error), closing(_open(home.digests)) as digests, digests:  # it only saves time
+        there = {number for (number,) in digests.execute("SELECT DISTINCT experiment FROM runs")}
+        gone = [(number,) for number in there - set(home.ids())]
+        digests.executemany("DELETE FROM runs WHERE experiment = ?", gone)
+        digests.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+
+def _open(file: Path) -> sqlite3.Connection:
+    digests = sqlite3.connect(file, timeout=_PATIENCE)
+    try:
+        (version,) = digests.execute("PRAGMA user_version").fetchone()
+        if version != _VERSION:
+            digests.executescript(
+                f"""
+                PRAGMA journal_mode = WAL;
+                DROP TABLE IF EXISTS runs;
+                CREATE TABLE runs (
+                    experiment INTEGER, run TEXT, size INTEGER, changed INTEGER, set_aside INTEGER,
+                    lines BLOB,
+                    PRIMARY KEY (experiment, run)
+                ) WITHOUT ROWID;
+                PRAGMA user_version = {_VERSION};
+                """
+            )
+    except sqlite3.Error:
+        digests.close()
+        raise
+    return digests
+
+
+def _remove(file: Path) -> None:
+    for end in ("", "-wal", "-shm"):
+        file.with_name(file.name + end).unlink(missing_ok=True)
