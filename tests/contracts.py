@@ -142,11 +142,16 @@ class EngineContract:
         engine.signal(container, "SIGTERM")
         engine.remove(container)
 
-    def test_containers_are_found_by_label_and_value_and_by_label_alone(self, engine, image, name) -> None:
+    @pytest.mark.parametrize("script", ["exit 3", "sleep 30"])
+    def test_containers_are_found_by_label_and_value_and_by_label_alone(
+        self, engine, image, name, script
+    ) -> None:
         mark = uuid.uuid4().hex
-        engine.create(self.spec(name, image, "exit 0", labels={"detbuild.mark": mark}))
-        (found,) = engine.find({"detbuild.mark": mark, TEST_LABEL: ""})
-        assert found == engine.inspect(name)
+        engine.create(self.spec(name, image, script, labels={"detbuild.mark": mark}))
+        assert engine.find({"detbuild.mark": mark, TEST_LABEL: ""}) == (engine.inspect(name),)
+        engine.start(name)
+        engine.wait(name, timeout=2)
+        assert engine.find({"detbuild.mark": mark}) == (engine.inspect(name),)
         assert engine.find({"detbuild.mark": "other"}) == ()
 
     def test_a_missing_image_is_an_engine_error_with_a_mend(self, engine, name) -> None:

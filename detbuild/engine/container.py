@@ -68,6 +68,16 @@ def state_of(inspected: Json) -> ContainerState:
     )
 
 
+def listed_state(listed: Json) -> ContainerState:
+    """From one element of the answer to `GET /containers/json`, which does not say how a container ended."""
+    return ContainerState(
+        id=listed["Id"],
+        name=listed["Names"][0].removeprefix("/"),
+        status=listed["State"],
+        labels=listed.get("Labels") or {},
+    )
+
+
 def joined(output: bytes) -> bytes:
     """Stdout and stderr as they came: the engine sends pieces, each after 4 bytes of kind and 4 of length."""
     pieces, start = [], 0

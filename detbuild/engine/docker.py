@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detbuild.engine.calls import Calls
-from detbuild.engine.container import create_body, joined, state_of
+from detbuild.engine.container import create_body, joined, listed_state, state_of
 from detbuild.engine.info import engine_info, image_state
 from detbuild.engine.refusals import refusal
 from detbuild.errors import EngineError
@@ -127,8 +127,10 @@ class DockerEngine:
         wanted = [f"{key}={value}" if value else key for key, value in labels.items()]
         filters = json.dumps({"label": wanted})
         found = self._calls.ask("GET", "/containers/json", params={"all": "1", "filters": filters}).json()
-        states = (self.inspect(container["Id"]) for container in found)
-        return tuple(state for state in states if state is not None)
+        states = map(listed_state, found)
+        # How it ended is not in the list; a question about one that is just being started would wait for it.
+        asked = (self.inspect(state.id) if state.ended else state for state in states)
+        return tuple(state for state in asked if state is not None)
 
     def signal(self, container: str, signal: str) -> None:
         # in conflict: it does not run any more

@@ -152,7 +152,10 @@ class Engine(Protocol):
         """The last lines that it printed, as far as the engine kept them; none when it is gone."""
 
     def find(self, labels: Mapping[str, str]) -> tuple[ContainerState, ...]:
-        """All containers, running or not, that carry the labels; an empty value asks for the key alone."""
+        """All containers, running or not, that carry the labels; an empty value asks for the key alone.
+
+        Only `inspect` knows of one that has not ended whether the engine failed to start it.
+        """
 
     def signal(self, container: str, signal: str) -> None:
         """Send a signal ("SIGTERM"); nothing happens when it has ended or is gone."""

@@ -30,6 +30,7 @@ from determined.exec._output import CappedFile
 from determined.exec._watch import Signals, Stream, watch
 
 _NOT_FOUND = {126, 127}  # sh's codes for a command that is not executable, or not there
+_TERMINATED = {-signal.SIGTERM, 128 + signal.SIGTERM}  # the latter is sh's code for it
 
 
 def main() -> int:
@@ -81,10 +82,17 @@ def last_word(worker: Worker, last: Record | None, *, stop_asked: bool) -> Ended
     status = worker.process.returncode
     if isinstance(last, Ended):
         return None
+    if stop_asked and status in _TERMINATED:
+        return Ended(ExitReason.PREEMPTED, message="ended by SIGTERM, without a checkpoint of its own")
     if hook := worker.failed_hook():
         return None if stop_asked else _hook_failed(hook, status)
     if worker.is_trial:
         return _left_in_silence() if status == 0 else None
+    return _of_program(worker, stop_asked=stop_asked)
+
+
+def _of_program(worker: Worker, *, stop_asked: bool) -> Ended | None:
+    status = worker.process.returncode
     if status == 0:
         return Ended(ExitReason.PREEMPTED if stop_asked else ExitReason.COMPLETED)
     if worker.in_shell and status in _NOT_FOUND:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from detbuild.engine.container import create_body, joined, state_of
+from detbuild.engine.container import create_body, joined, listed_state, state_of
 from detbuild.engine.protocol import ContainerSpec, ContainerState, Device, Mount
 
 
@@ -104,6 +104,13 @@ def test_an_answer_without_labels_has_none() -> None:
         "Config": {"Labels": None},
     }
     assert state_of(answer) == ContainerState(id="1", name="c", status="created")
+
+
+def test_an_element_of_the_list_is_a_state() -> None:
+    listed = {"Id": "1", "Names": ["/detbuild-1"], "State": "running", "Labels": {"a": "b"}, "Status": "Up"}
+    assert listed_state(listed) == ContainerState(
+        id="1", name="detbuild-1", status="running", labels={"a": "b"}
+    )
 
 
 def test_both_streams_of_output_are_joined_as_they_came() -> None:

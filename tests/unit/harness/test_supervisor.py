@@ -226,7 +226,26 @@ def test_sigterm_reaches_the_program_behind_a_shell(make_run: Callable[..., RunI
     wait_for(lambda: b"begin" in output(info))
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE) == 128 + signal.SIGTERM
-    assert records(info)[-1] == Exited(None, "SIGTERM")
+    ended, exited = records(info)[-2:]
+    assert isinstance(ended, Ended)
+    assert (ended.reason, exited) == (ExitReason.PREEMPTED, Exited(None, "SIGTERM"))
+
+
+def test_sigterm_before_the_program_listens_is_no_fault_of_its_own(make_run: Callable[..., RunInfo]) -> None:
+    info = make_run(entrypoint=python("import time; print('ready', flush=True); time.sleep(60)"))
+    process = start(info)
+    wait_for(lambda: b"ready" in output(info))
+    process.send_signal(signal.SIGTERM)
+    process.wait(PATIENCE)
+    ended = records(info)[-2]
+    assert isinstance(ended, Ended)
+    assert ended.reason is ExitReason.PREEMPTED
+
+
+def test_a_program_that_ends_itself_by_sigterm_was_not_asked_to(make_run: Callable[..., RunInfo]) -> None:
+    info = make_run(entrypoint=python("import os, signal; os.kill(os.getpid(), signal.SIGTERM)"))
+    start(info).wait(PATIENCE)
+    assert records(info)[1:] == [Exited(None, "SIGTERM")]
 
 
 def test_a_script_that_leaves_well_after_sigterm_is_preempted(make_run: Callable[..., RunInfo]) -> None:

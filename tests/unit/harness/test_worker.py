@@ -148,6 +148,26 @@ def test_a_damaged_checkpoint_is_recorded_and_the_older_one_taken(
     ]
 
 
+def test_when_all_checkpoints_are_damaged_the_run_ends_and_does_not_begin_anew(
+    make_run: Callable[..., RunInfo],
+) -> None:
+    root = make_run().checkpoint_dir
+    newest, older = stored(root, 6), stored(root, 3)
+    for uuid in (newest, older):
+        (Path(root) / uuid / "state").write_text("sta")
+    trained = []
+
+    def body(run: ChiefRun) -> ExitReason:
+        trained.append(run.open_checkpoint())
+        return ExitReason.COMPLETED
+
+    outcome, _ = go(make_run(checkpoints=(newest, older)), body)
+    assert (trained, outcome.ended.reason, outcome.exit_code) == ([], ExitReason.HOPELESS, ExitCode.HOPELESS)
+    assert outcome.ended.message.splitlines()[1:] == [
+        f"  {uuid}: state has 3 bytes instead of 5" for uuid in (newest, older)
+    ]
+
+
 def test_without_a_checkpoint_there_is_nothing_to_open(make_run: Callable[..., RunInfo]) -> None:
     opened = []
 
