@@ -33,9 +33,9 @@ _INSTEAD = {
     "determined.pytorch.deepspeed": "write the trial as a determined.pytorch.PyTorchTrial, or keep "
     "deepspeed.initialize in a script with determined.core.init, started by "
     "python3 -m determined.launch.torch_distributed",
-    "determined.pytorch.dsat": "make DeepSpeed's settings hyperparameters, and search them with adaptive_asha",
+    "determined.pytorch.dsat": "make DeepSpeed's settings hyperparameters, and search them",
     "determined.pytorch.lr_scheduler": "use determined.pytorch.LRScheduler",
-    "determined.searcher": "write the search as a class and name it: searcher.name custom, see docs/search.md",
+    "determined.searcher": "write the search as a class and name it: searcher.name custom, docs/search.md",
     "determined.tensorboard.metric_writers.tensorflow": "write with tf.summary to the TensorBoard path",
     "determined.transformers": "in a transformers.TrainerCallback of your own, call "
     "core_context.train.report_training_metrics in on_log, core_context.checkpoint.upload in on_save and "

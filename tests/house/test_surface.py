@@ -94,7 +94,7 @@ NOT_CARRIED = {
     "determined.load": "load_trial_from_checkpoint_path",
     "determined.profiler": "set_profiler",
     "determined.pytorch.deepspeed": "PyTorchTrial",
-    "determined.pytorch.dsat": "adaptive_asha",
+    "determined.pytorch.dsat": "hyperparameters, and search",
     "determined.pytorch.lr_scheduler": "determined.pytorch.LRScheduler",
     "determined.searcher": "searcher.name custom",
     "determined.tensorboard.metric_writers.tensorflow": "tf.summary",
