@@ -101,7 +101,6 @@ class _Job:
 
     def run(self, dataset: torch.utils.data.Dataset[Any], options: dict[str, Any]) -> None:
         self._resume()
-        _seen.warn_of_what_is_lost(self.context.states)
         sampler = Remaining(self.share, self.done)
         batches = iter(torch.utils.data.DataLoader(dataset, batch_sampler=sampler, **options))
         for _ in range(self.done, self.share.rounds):
