@@ -68,7 +68,7 @@ def torch_batch_process(  # noqa: PLR0917  (Determined's own signature)
         share = share_of(
             dataset,
             batch_size=batch_size,
-            max_batches=max_batches,
+            max_batches=1 if holder.info.test_mode else max_batches,
             options=options,
             rank=holder.distributed.rank,
             size=holder.distributed.size,

@@ -147,6 +147,12 @@ def test_fewer_batches_and_the_loaders_own_options(
     assert batches(info) == expected
 
 
+def test_a_test_is_one_batch(started: Start) -> None:
+    info = started(test_mode=True)
+    torch_batch_process(Processor, DATA, batch_size=3)
+    assert batches(info) == WHOLE[:1]
+
+
 def test_an_interrupted_job_goes_on_after_its_last_batch_with_what_its_reducers_had(
     started: Start, tmp_path: Path
 ) -> None:
