@@ -11,6 +11,7 @@ from typing import NamedTuple
 from detbuild.context import ignore
 from detbuild.context.links import inner_target
 from detbuild.context.snapshot import Kind, shown, text
+from determined._home import is_home
 
 _SPECIAL = {
     stat.S_IFIFO: "a named pipe",
@@ -95,6 +96,8 @@ class Walk:
             suspect = by_paths or some_name_matches(name)
             if suspect and (rule := scope.verdict(name, is_dir=is_dir)):
                 self.findings.left_out.append((at + name + b"/" * is_dir, rule))
+            elif is_dir and is_home(entry.path):
+                self.findings.special.append((at + name + b"/", "a home of detbuild"))
             elif is_dir:
                 found(Found(at + name, "dir", entry.path, None, b""))
                 inner.append(directory + name + b"/")

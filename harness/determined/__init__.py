@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from determined._errors import InvalidHP
 from determined._hparams import Categorical, Constant, Double, Integer, Log
+from determined._removed import refuse_by_name
 from determined._version import __version__
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ LOG_FORMAT = "%(levelname)s: [%(process)s] %(name)s: %(message)s"
 __detbuild__ = __version__  # the mark by which this package is told from PyPI's of the same name
 
 # Imported at first touch: `import determined as det` is enough for det.pytorch, and costs a few milliseconds.
-_MODULES = ("core", "estimator", "experimental", "keras", "launch", "pytorch", "tensorboard")
+_MODULES = ("common", "core", "errors", "experimental", "keras", "launch", "pytorch", "tensorboard")
 _HOMES = {
     "ClusterInfo": "_info",
     "Trial": "_trial",
@@ -47,8 +48,11 @@ _HOMES = {
 }
 
 
+refuse_by_name()
+
+
 def __getattr__(name: str) -> object:
-    if name in _MODULES:
+    if name in _MODULES or name == "estimator":  # which raises
         return importlib.import_module(f"determined.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(f"determined.{_HOMES[name]}"), name)
@@ -56,4 +60,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, *(name for name in _MODULES if name != "estimator")]  # touching that one raises
+    return [*__all__, *_MODULES]

@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from determined._home import is_home
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -19,7 +21,7 @@ _LIMIT = 95 << 20  # bytes: what Determined lets a context hold; more than that 
 
 
 def copy_code(context_dir: Path, target: Path, storage: Iterable[Path]) -> None:
-    """Copy a context without caches, without `storage`, and not at all when it is mostly data.
+    """Copy a context without caches, `storage` and homes of detbuild, and not at all when it is mostly data.
 
     Args:
         context_dir: the user's files.
@@ -42,6 +44,7 @@ def _files(root: Path, apart: set[Path]) -> Iterator[Path]:
     for parent, names, files in os.walk(root):
         here = Path(parent)
         names[:] = [name for name in names if _is_code(name) and here / name not in apart]
+        names[:] = [name for name in names if not is_home(here / name)]
         links = (here / name for name in names if (here / name).is_symlink())
         found = (here / name for name in files if _is_code(name))
         yield from (path for path in (*links, *found) if path.is_symlink() or path.is_file())

@@ -20,7 +20,7 @@ from determined._run_info import RunInfo
 from determined._shared_run import SharedRun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from determined._outcome import Outcome
     from determined._records import ExitReason
@@ -61,6 +61,7 @@ class Wish:
     checkpoint_dir: str | None = None
     seed: int = 0
     slots: int = 0
+    begin: Callable[[], RunInfo] | None = None  # makes the run where there is none, instead of this module
 
 
 class Holder:
@@ -119,7 +120,7 @@ def _opened(wish: Wish) -> Holder:
     info = RunInfo.from_environ(os.environ)
     supervised = info is not None
     if info is None:
-        info = distributed.broadcast(_own_info(wish) if distributed.rank == 0 else None)
+        info = distributed.broadcast(_begun(wish) if distributed.rank == 0 else None)
     assert info is not None
     kind = ChiefRun if supervised else ScriptRun
     chief = kind(info) if distributed.rank == 0 else None
@@ -140,8 +141,12 @@ def _close(holder: Holder, outcome: Outcome | None) -> None:
         holder.chief.close()
 
 
-def _own_info(wish: Wish) -> RunInfo:
+def _begun(wish: Wish) -> RunInfo:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    return wish.begin() if wish.begin else _own_info(wish)
+
+
+def _own_info(wish: Wish) -> RunInfo:
     folder = Path.home() / _HOME / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
     _LOG.info("metrics and checkpoints are kept in %s", folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from determined._errors import RemovedError
 from determined.experimental._create import create, create_trial_instance
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Import the client at first touch: most scripts need `create` alone."""
+    if name == "Mode":
+        raise RemovedError(
+            "determined.experimental.Mode was removed from Determined in 0.12.5",
+            mend="call create(..., local=True, test=True), or leave them out to submit",
+        )
     if name not in __all__:
         raise AttributeError(f"module 'determined.experimental' has no attribute {name!r}")
     module = importlib.import_module("determined.experimental.client")

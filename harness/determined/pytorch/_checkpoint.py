@@ -45,7 +45,7 @@ def read(directory: Path, device: torch.device | str = "cpu", **options: Untyped
     path = state_file(directory)
     try:
         with numpy_allowed():
-            state = torch.load(path, map_location=device, **{"weights_only": True, **options})
+            state = torch.load(path, **{"map_location": device, "weights_only": True, **options})
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds more than weights and numbers: {_last_line(error)}",

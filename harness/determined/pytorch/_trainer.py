@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from determined.pytorch._session import Session
 from determined.pytorch._trial import PyTorchTrial, check_class
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from determined._distributed import DistributedContext
 
@@ -41,6 +42,14 @@ class TrainUnit:
     """A length of training, or several: an integer is a period, a collection says exactly when."""
 
     value: int | Collection[int]
+
+    def __post_init__(self) -> None:
+        at = [self.value] if isinstance(self.value, int) else self.value
+        if isinstance(at, str) or not isinstance(at, Collection) or not all(isinstance(n, int) for n in at):
+            raise InvalidTrialError(
+                f"{self!r} counts no whole number",
+                mend=f"write {type(self).__name__}(100), or {type(self).__name__}([10, 100])",
+            )
 
     def period(self, units: Units, field: str) -> Period:
         """In batches; an integer below 1 is always due."""
@@ -153,6 +162,12 @@ class Trainer:
                 "Trainer got a context that pytorch.init did not make",
                 mend="use `with pytorch.init() as context:`",
             )
+        if not isinstance(trial, PyTorchTrial):
+            what = trial.__name__ if isinstance(trial, type) else type(trial).__name__
+            raise InvalidTrialError(
+                f"Trainer got {what}, which is no PyTorchTrial that was made",
+                mend="make it inside the block: trial = MyTrial(context)",
+            )
         self._trial, self._context = trial, context
 
     def configure_profiler(self, **_options: object) -> None:
@@ -223,6 +238,20 @@ class _Wishes:
     validation: TrainUnit | None
     checkpoint: TrainUnit | None
     initial_validation: bool
+
+    def __post_init__(self) -> None:
+        named = {
+            "max_length": self.max_length,
+            "reporting_period": self.report,
+            "validation_period": self.validation,
+            "checkpoint_period": self.checkpoint,
+        }
+        for name, wish in named.items():
+            if wish is not None and not isinstance(wish, TrainUnit):
+                raise InvalidTrialError(
+                    f"fit got {name}={wish!r}, which has no unit",
+                    mend=f"write {name}=pytorch.Batch(100), or pytorch.Epoch(1)",
+                )
 
     def schedule(self, info: RunInfo, units: Units) -> Schedule:
         length = self._length(info, units)

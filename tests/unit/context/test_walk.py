@@ -15,6 +15,7 @@ from detbuild.context.roots import refuse_shadowing
 from detbuild.context.snapshot import Entry, file_snapshot, raw
 from detbuild.context.walk import listing, read_context, snapshot
 from detbuild.errors import ContextError
+from detbuild.store.home import Home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,6 +115,14 @@ def test_a_listing_says_what_goes_in_and_which_rule_kept_the_rest_out(tmp_path: 
     )
     assert (found.files, found.size) == (2, 25)
     assert found.largest == (("data/keep.txt", 13), ("model_def.py", 12))
+
+
+def test_a_home_of_detbuild_in_the_context_stays_out(tmp_path: Path) -> None:
+    Home.open(tmp_path / "mine" / "home")
+    (tmp_path / "site" / "experiments").mkdir(parents=True)
+    (tmp_path / "site" / "home.json").write_text('{"title": "our experiments"}')
+    assert paths(tmp_path) == ["mine", "site", "site/experiments", "site/home.json"]
+    assert listing(tmp_path).left_out == (LeftOut("mine/home/", "", "a home of detbuild"),)
 
 
 def test_only_the_ten_largest_are_named(tmp_path: Path) -> None:

@@ -314,7 +314,7 @@ def test_is_refused_in_plain_words(
 
 def test_estimators_are_told_to_be_gone(context: Context) -> None:
     root = context({"model_def.py": "from determined.estimator import EstimatorTrial"})
-    with pytest.raises(RemovedError, match="EstimatorTrial was removed"):
+    with pytest.raises(RemovedError, match=r"determined\.estimator is not carried"):
         load(root, "model_def:T")
 
 

@@ -68,7 +68,7 @@ def torch_batch_process(  # noqa: PLR0917  (Determined's own signature)
         share = share_of(
             dataset,
             batch_size=batch_size,
-            max_batches=max_batches,
+            max_batches=1 if holder.info.test_mode else max_batches,
             options=options,
             rank=holder.distributed.rank,
             size=holder.distributed.size,
@@ -101,7 +101,6 @@ class _Job:
 
     def run(self, dataset: torch.utils.data.Dataset[Any], options: dict[str, Any]) -> None:
         self._resume()
-        _seen.warn_of_what_is_lost(self.context.states)
         sampler = Remaining(self.share, self.done)
         batches = iter(torch.utils.data.DataLoader(dataset, batch_sampler=sampler, **options))
         for _ in range(self.done, self.share.rounds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ EXAMPLES = Path(__file__).parents[4] / "examples"
 def run(name: str, tmp_path: Path, **changes: Any) -> list[Record]:
     """One run of the example, as the supervisor of a container would make it."""
     config = yaml.safe_load((EXAMPLES / name / "const.yaml").read_text())
-    ((unit, count),) = config["searcher"]["max_length"].items()
+    lengths = [Length(*each) for each in config["searcher"].get("max_length", {}).items()]
     run_dir = tmp_path / f"run-{changes.get('run', 0)}"
     run_dir.mkdir()
     values: dict[str, Any] = {
@@ -35,8 +36,8 @@ def run(name: str, tmp_path: Path, **changes: Any) -> list[Record]:
         "context_dir": str(EXAMPLES / name),
         "context_name": name,
         "checkpoint_dir": str(tmp_path / "checkpoints"),
-        "max_length": Length(unit, count),
-        "hparams": config["hyperparameters"],
+        "max_length": lengths[0] if lengths else None,
+        "hparams": config.get("hyperparameters", {}),
         "config": config,
     }
     RunInfo(**{**values, **changes}).save(run_dir)
@@ -62,6 +63,14 @@ def test_several_processes_learn_nine_digits_in_ten(tmp_path: Path) -> None:
     assert of(records, Ended) == [Ended(ExitReason.COMPLETED)]
     said = (tmp_path / "run-0" / "stdout.log").read_text()
     assert said == "[rank=0] 1797 images, 2 processes\n"
+
+
+def test_batch_inference_sees_each_image_once_and_writes_what_it_found(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    records = run("batch_inference_pytorch", tmp_path)
+    assert of(records, Validation) == [Validation(15, {"accuracy": pytest.approx(785 / 897), "images": 897})]
+    written = (tmp_path / "checkpoints" / "batch-output" / "1").glob("process-0-batch-*.json")
+    assert sum(len(json.loads(file.read_text())) for file in written) == 897
 
 
 def test_the_core_api_script_finds_the_line_and_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ Start = Callable[..., RunInfo]
 
 class Mean(MetricReducer):
     def __init__(self) -> None:
+        self.kinds = {"of any kind"}
         self.reset()
 
     def reset(self) -> None:
@@ -146,6 +147,12 @@ def test_fewer_batches_and_the_loaders_own_options(
     assert batches(info) == expected
 
 
+def test_a_test_is_one_batch(started: Start) -> None:
+    info = started(test_mode=True)
+    torch_batch_process(Processor, DATA, batch_size=3)
+    assert batches(info) == WHOLE[:1]
+
+
 def test_an_interrupted_job_goes_on_after_its_last_batch_with_what_its_reducers_had(
     started: Start, tmp_path: Path
 ) -> None:
@@ -170,7 +177,7 @@ def test_all_that_a_checkpoint_holds_is_loaded_safely(started: Start) -> None:
     torch_batch_process(Processor, DATA, batch_size=3)
     (stored,) = (r for r in records(info) if isinstance(r, Checkpoint))
     states = torch.load(Path(info.checkpoint_dir) / stored.uuid / "reducers-0.pth", weights_only=True)
-    assert states == [{"values": list(range(11))}, {"_values": [3, 12, 21, 19]}]
+    assert (states[0]["values"], states[1]) == (list(range(11)), {"_values": [3, 12, 21, 19]})
 
 
 def test_a_job_of_other_processes_is_not_taken_up(started: Start) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from detbuild.store.home import Home
 from determined._code import copy_code
 from determined._errors import CheckpointError, InvalidTrialError
 from determined._run_info import Length
@@ -189,6 +190,7 @@ def test_the_copy_of_the_code_never_holds_storage_or_caches(tmp_path: Path) -> N
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     (tmp_path / "link.py").symlink_to("model_def.py")
+    Home.open(tmp_path / "sub" / "home")
     target = tmp_path / "checkpoints" / "b" / "code"
     copy_code(tmp_path, target, (tmp_path / "checkpoints",))
     found = sorted(path.relative_to(target).as_posix() for path in target.rglob("*") if not path.is_dir())

@@ -79,6 +79,26 @@ def test_a_script_goes_on_from_a_checkpoint_and_not_beyond_its_length(home: Path
     assert trained == [3, 4]
 
 
+@pytest.mark.parametrize("name", ["max_length", "reporting_period", "validation_period", "checkpoint_period"])
+def test_a_length_without_a_unit_is_refused_by_name(home: Path, name: str) -> None:
+    arguments: dict[str, Any] = {"max_length": Batch(3), name: 10}
+    with pytest.raises(InvalidTrialError, match=f"fit got {name}=10, which has no unit"), init() as context:
+        Trainer(TinyTrial(context), context).fit(**arguments)
+
+
+@pytest.mark.parametrize("value", [1.5, "10", [1, "2"], None])
+def test_a_unit_counts_whole_numbers(value: Any) -> None:
+    with pytest.raises(InvalidTrialError, match="counts no whole number") as caught:
+        Epoch(value)
+    assert caught.value.mend == "write Epoch(100), or Epoch([10, 100])"
+
+
+@pytest.mark.parametrize(("trial", "what"), [(TinyTrial, "TinyTrial"), (3, "int")])
+def test_a_trainer_needs_a_trial_that_was_made(home: Path, trial: Any, what: str) -> None:
+    with pytest.raises(InvalidTrialError, match=f"Trainer got {what}, which is no"), init() as context:
+        Trainer(trial, context)
+
+
 def test_the_mend_is_in_the_error_that_a_script_gets(home: Path) -> None:
     with (
         pytest.raises(InvalidTrialError, match=r"how long to train\n  mend: pass max_length=pytorch\.Epoch"),

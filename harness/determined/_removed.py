@@ -1,0 +1,69 @@
+"""Parts of Determined that detbuild does not carry: importing one says what does its work."""
+
+from __future__ import annotations
+
+import sys
+from importlib.abc import MetaPathFinder
+from typing import TYPE_CHECKING
+
+from determined._errors import RemovedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+_CLIENT = "use determined.experimental.client, which knows the experiments of this host"
+_INTERNAL = "it was the harness's own: nothing of it is needed in a trial"
+_INSTEAD = {
+    "determined.cli": "use the command `detbuild`, which knows the words of `det` too",
+    "determined.common": _CLIENT,
+    "determined.constants": _INTERNAL,
+    "determined.deploy": "there is nothing to deploy: `detbuild doctor` says whether this host is ready",
+    "determined.estimator": "rewrite the model as a determined.keras.TFKerasTrial, or as a "
+    "determined.pytorch.PyTorchTrial: TensorFlow itself has removed estimators",
+    "determined.gpu": "use torch.cuda, or determined.get_cluster_info().gpu_uuids",
+    "determined.horovod": "use context.distributed for ranks; gradients are averaged by wrap_optimizer",
+    "determined.integrations": "report with core_context.train.report_training_metrics: examples/core_api",
+    "determined.ipc": _INTERNAL,
+    "determined.layers": _INTERNAL,
+    "determined.lightning": "log with Lightning's CSVLogger, and report with "
+    "core_context.train.report_training_metrics in a callback: examples/core_api shows the calls",
+    "determined.load": "use determined.pytorch.load_trial_from_checkpoint_path",
+    "determined.profiler": "call context.set_profiler for torch's own profiler",
+    "determined.pytorch.deepspeed": "write the trial as a determined.pytorch.PyTorchTrial, or keep "
+    "deepspeed.initialize in a script with determined.core.init, started by "
+    "python3 -m determined.launch.torch_distributed",
+    "determined.pytorch.dsat": "make DeepSpeed's settings hyperparameters, and search them",
+    "determined.pytorch.lr_scheduler": "use determined.pytorch.LRScheduler",
+    "determined.searcher": "write the search as a class and name it: searcher.name custom, docs/search.md",
+    "determined.tensorboard.metric_writers.tensorflow": "write with tf.summary to the TensorBoard path",
+    "determined.transformers": "in a transformers.TrainerCallback of your own, call "
+    "core_context.train.report_training_metrics in on_log, core_context.checkpoint.upload in on_save and "
+    "core_context.preempt.should_preempt in on_step_end",
+    "determined.util": _INTERNAL,
+    "determined.workload": _INTERNAL,
+    "determined_common": _CLIENT,
+    "model_hub": "derive the trial from determined.pytorch.PyTorchTrial, and load the model in its __init__",
+}
+
+
+class _Refusal(MetaPathFinder):
+    """Asked last, about modules that nobody else has found."""
+
+    @staticmethod
+    def find_spec(
+        fullname: str,
+        path: Sequence[str] | None = None,  # noqa: ARG004  (Python's own signature)
+        target: ModuleType | None = None,  # noqa: ARG004
+    ) -> None:
+        parts = fullname.split(".")
+        for length in range(len(parts), 0, -1):
+            mend = _INSTEAD.get(".".join(parts[:length]))
+            if mend:
+                raise RemovedError(f"{fullname} is not carried by detbuild", mend=mend)
+
+
+def refuse_by_name() -> None:
+    """From now on."""
+    if not any(isinstance(finder, _Refusal) for finder in sys.meta_path):
+        sys.meta_path.append(_Refusal())
