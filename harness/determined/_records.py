@@ -218,7 +218,7 @@ def _typed(raw: dict[str, object]) -> dict[str, object]:
 def _text(value: object) -> str:
     """JSON of one field. Mappings of numbers are what reports are made of, so they are spelt out here."""
     kind = type(value)
-    if kind is int or (kind is float and isfinite(value)):
+    if kind is int or (kind is float and isfinite(value)):  # type: ignore[arg-type]
         return repr(value)
     if kind is not dict:
         return _ENCODER.encode(_plain(value))
@@ -226,7 +226,7 @@ def _text(value: object) -> str:
         f"{_quoted(key)}:{item!r}"
         if type(item) is int or (type(item) is float and isfinite(item))
         else f"{_quoted(str(key))}:{_text(item)}"
-        for key, item in value.items()
+        for key, item in value.items()  # type: ignore[attr-defined]
     ]
     return f"{{{','.join(members)}}}"
 
