@@ -24,11 +24,6 @@ class Beside:
         self._writing = self._thread.submit(_write, write, closing)
 
     @property
-    def busy(self) -> bool:
-        """Whether there is something to settle."""
-        return self._writing is not None
-
-    @property
     def failed(self) -> bool:
         return self._writing is not None and self._writing.done() and self._writing.exception() is not None
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
@@ -46,13 +46,20 @@ class Trainable(Protocol):
     def stop_requested(self) -> bool:
         """Whether user code asked to end the trial."""
 
-    def train_until(self, batch: int, should_stop: Callable[[], bool]) -> None:
-        """Train until `batch` batches are completed; ask `should_stop` after each; stop when it says so."""
+    def train_until(self, reports: Iterator[int], should_stop: Callable[[], bool]) -> None:
+        """Train until so many batches are completed as the next of `reports` says.
 
-    def reduce(self) -> Metrics:
-        """Training metrics over the batches since the last call."""
+        Reports that come faster than anyone reads them may wait for each other: training goes on past them.
 
-    def reported(self, metrics: Metrics) -> None:
+        Args:
+            reports: counts of batches, one or more.
+            should_stop: asked after each batch; training stops there when it says so.
+        """
+
+    def reduce(self) -> Sequence[tuple[int, Metrics]]:
+        """For each report that training has come to since the last call: batches completed, and metrics."""
+
+    def reported(self, steps_completed: int, metrics: Metrics) -> None:
         """Training metrics were reported."""
 
     def evaluate(self) -> Metrics: ...
@@ -146,7 +153,7 @@ class Loop:
     _saved: Position = field(default_factory=Position)
     _best: float | None = None
     _stage: Stage | None = None
-    _told: float = 0.0  # the progress that was reported last, not oftener than anyone can see
+    _told: float = 0.0  # the progress that was reported last
     _prepared: bool = False
     _throughput: Throughput = field(default_factory=Throughput)
     _beside: Beside = field(default_factory=Beside)
@@ -188,11 +195,16 @@ class Loop:
         return ExitReason.COMPLETED
 
     def _reach(self, stop: Stop) -> ExitReason | None:
-        if self.trial.steps_completed < stop.batch:
-            self._train_to(stop.batch)
-        due = stop.validate or stop.checkpoint
-        if due and self.trial.steps_completed == stop.batch and not self.run.should_stop():
+        reports = self.schedule.reports(self.trial.steps_completed, stop.batch)
+        while self.trial.steps_completed < stop.batch:
+            self._train_to_next(reports)
+            if self.trial.steps_completed < stop.batch and (reason := self._reason_to_leave()):
+                return reason
+        if not self.run.should_stop():
             self._do_what_is_due(stop)
+        return self._reason_to_leave()
+
+    def _reason_to_leave(self) -> ExitReason | None:
         if self.trial.stop_requested:
             return ExitReason.STOPPED
         return ExitReason.PREEMPTED if self.run.should_stop() and not self._is_done() else None
@@ -200,25 +212,31 @@ class Loop:
     def _is_done(self) -> bool:
         return self._saved == Position(self.schedule.max_length, self.schedule.max_length)
 
-    def _train_to(self, batch: int) -> None:
-        """Train and report. All of it is paid for in every batch where each is reported."""
-        trial, run, length = self.trial, self.run, self.schedule.max_length
-        if self._stage is not Stage.TRAIN:
-            self._enter(Stage.TRAIN)
+    def _train_to_next(self, reports: Iterator[int]) -> None:
+        trial = self.trial
+        self._enter(Stage.TRAIN)
         begun, before, records = perf_counter(), trial.steps_completed, trial.records_trained
-        trial.train_until(batch, run.asked_to_stop)
-        metrics, done = trial.reduce(), trial.steps_completed
+        try:
+            trial.train_until(reports, self.run.asked_to_stop)
+        except BaseException:
+            with suppress(RuntimeError):  # of a GPU that answers no more
+                self._report(trial.reduce())
+            raise
+        found, done = trial.reduce(), trial.steps_completed
         due = self._throughput.add(perf_counter() - begun, done - before, trial.records_trained - records)
-        if self._beside.busy:
-            self._settle(wait=False)
-        run.report_training(done, metrics)
-        if due or done >= length:
-            run.report_metrics(GROUP, done, self._throughput.take())
-        trial.reported(metrics)
-        if not self._prepared:
-            self._prepare()
-        if done >= length or done / length - self._told >= _VISIBLE:
-            self._report_progress(min(1.0, done / length))
+        self._report(found)
+        self._settle(wait=False)
+        if due or done >= self.schedule.max_length:
+            self.run.report_metrics(GROUP, done, self._throughput.take())
+        if not self._prepared and self._will_save():
+            trial.prepare_saving()
+        self._prepared = True
+        self._report_progress(min(1.0, done / self.schedule.max_length))
+
+    def _report(self, found: Sequence[tuple[int, Metrics]]) -> None:
+        for steps_completed, metrics in found:
+            self.run.report_training(steps_completed, metrics)
+            self.trial.reported(steps_completed, metrics)
 
     def _enter(self, stage: Stage) -> None:
         if stage is not self._stage:
@@ -226,13 +244,10 @@ class Loop:
             self.run.enter(stage)
 
     def _report_progress(self, fraction: float) -> None:
-        self._told = fraction
-        self.run.report_progress(fraction)
-
-    def _prepare(self) -> None:
-        if self._will_save():
-            self.trial.prepare_saving()
-        self._prepared = True
+        """Not oftener than anyone can see."""
+        if fraction >= 1 or fraction - self._told >= _VISIBLE:
+            self._told = fraction
+            self.run.report_progress(fraction)
 
     def _do_what_is_due(self, stop: Stop) -> None:
         if stop.validate:

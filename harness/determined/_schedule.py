@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import chain
 
 from determined._errors import InvalidTrialError
 from determined._run_info import Length, RunInfo
@@ -58,9 +58,14 @@ class Schedule:
     checkpoint: Period = NEVER
     initial_validation: bool = False
 
+    def reports(self, begin: int, end: int) -> Iterator[int]:
+        """The batches after `begin` at which training metrics are reported; the last one is `end`."""
+        return chain(self.report.between(begin, end), (end,))
 
-class Stop(NamedTuple):
-    """After `batch` batches training pauses to report, and for what else is due. There may be one a batch."""
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """After `batch` batches training pauses to validate or checkpoint."""
 
     batch: int
     validate: bool
@@ -110,12 +115,9 @@ def stops(schedule: Schedule, *, completed: int = 0, validated: int | None = Non
         yield Stop(completed, validate=True, checkpoint=completed > 0)
     batch = completed
     while batch < schedule.max_length:
-        end = _next(schedule, batch)
-        for report in schedule.report.between(batch, end):
-            yield Stop(report, validate=False, checkpoint=False)
-        last = end == schedule.max_length
-        yield Stop(end, _validate(schedule, end), checkpoint=last or schedule.checkpoint.due(end))
-        batch = end
+        batch = _next(schedule, batch)
+        last = batch == schedule.max_length
+        yield Stop(batch, _validate(schedule, batch), checkpoint=last or schedule.checkpoint.due(batch))
 
 
 def _validate(schedule: Schedule, batch: int) -> bool:
@@ -125,7 +127,6 @@ def _validate(schedule: Schedule, batch: int) -> bool:
 
 
 def _next(schedule: Schedule, batch: int) -> int:
-    """The next stop that is not for a report alone."""
     nearest = schedule.max_length
     for period in (schedule.validation, schedule.checkpoint):
         stop = period.after(batch)

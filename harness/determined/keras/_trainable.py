@@ -16,7 +16,7 @@ from determined.keras._model import create_variables, train_function
 from determined.keras._tf import KERAS_VERSION, tf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from determined._loop import Metrics, Position
@@ -56,6 +56,7 @@ class KerasTrainable:
         self._clock.epoch_length = parts.feed.epoch_length
         self._iterator: Untyped = None
         self._logs: Untyped = None
+        self._come_to: list[int] = []  # the report that is due
         self._train = train_function(self._model)
 
     @property
@@ -92,7 +93,8 @@ class KerasTrainable:
         self.begin()
         _checkpoint.read_weights(directory, self.context)
 
-    def train_until(self, batch: int, should_stop: Callable[[], bool]) -> None:
+    def train_until(self, reports: Iterator[int], should_stop: Callable[[], bool]) -> None:
+        batch = next(reports)
         self._hooks.call("on_train_workload_begin", self.steps_completed, batch - self.steps_completed, {})
         length = self._clock.epoch_length
         stopped = False
@@ -105,6 +107,7 @@ class KerasTrainable:
             stopped = self._train_batches(min(batch, end), should_stop)
             if length and self.steps_completed == end:
                 self._hooks.all.on_epoch_end(epoch, {})
+        self._come_to = [self.steps_completed]
 
     def _train_batches(self, end: int, should_stop: Callable[[], bool]) -> bool:
         """The innermost loop: whatever is done here is paid for in every batch."""
@@ -144,16 +147,19 @@ class KerasTrainable:
             ) from ended
         return self._iterator
 
-    def reduce(self) -> Metrics:
+    def reduce(self) -> list[tuple[int, Metrics]]:
+        come_to, self._come_to = self._come_to, []
+        if not come_to:
+            return []
         if not isinstance(self._logs, dict):
             raise InvalidTrialError(
                 f"the model's train_step returned a {type(self._logs).__name__}, not metrics by name",
                 mend='return a dict from train_step, such as {"loss": loss}',
             )
-        return self._counted(_numbers(self._logs))
+        return [(steps, self._counted(_numbers(self._logs))) for steps in come_to]
 
-    def reported(self, metrics: Metrics) -> None:
-        self._hooks.call("on_train_workload_end", self.steps_completed, dict(metrics))
+    def reported(self, steps_completed: int, metrics: Metrics) -> None:
+        self._hooks.call("on_train_workload_end", steps_completed, dict(metrics))
         self._model.reset_metrics()
 
     def evaluate(self) -> Metrics:

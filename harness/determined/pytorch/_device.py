@@ -84,6 +84,17 @@ def to_cpu(data: Untyped) -> Untyped:
     return data if kind is _Tensor and data.is_cpu else to_device(data, _CPU)
 
 
+def at_home(data: Untyped) -> Untyped:
+    """`to_cpu` where torch knows no other device: it is enough to see that all are tensors."""
+    kind = type(data)
+    if kind is list or kind is tuple:
+        for item in data:
+            if type(item) is not _Tensor:
+                return to_device(data, _CPU)
+        return data
+    return data if kind is _Tensor else to_device(data, _CPU)
+
+
 def _moved(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     # towards the CPU nothing waits for the copy, so there it must be complete
     return tensor.to(device, non_blocking=torch.device(device).type != "cpu")

@@ -11,7 +11,7 @@ import torch
 from determined._errors import InvalidTrialError
 from determined.pytorch import _across
 from determined.pytorch._distributed import same_buffers
-from determined.pytorch._metrics import Window, as_metrics, plain, reduce_validation
+from determined.pytorch._metrics import Window, as_metrics, plain, reduce_validation, rows
 from determined.pytorch._reducers import reducers_of
 from determined.pytorch._trial import PyTorchTrial, overrides
 
@@ -85,7 +85,8 @@ class Evaluation:
 
     def _batches(self) -> Metrics:
         watched = bool(self._hooks.of("on_validation_epoch_end"))
-        window = Window("evaluate_batch", keep_tensors=watched)
+        at_hand = self._context.device.type == "cpu" and not watched
+        window = Window("evaluate_batch", take_numbers=at_hand)
         evaluate = _evaluate_batch(self._trial)
         self._hooks.call("on_validation_epoch_start")
         for number, batch in enumerate(islice(self._loader, self._limit)):
@@ -94,7 +95,7 @@ class Evaluation:
             if self._tick:
                 self._tick()
         if watched:
-            self._hooks.call("on_validation_epoch_end", window.rows())
+            self._hooks.call("on_validation_epoch_end", rows(window.columns, window.count))
         declared = self._trial.evaluation_reducer()
         reducers = (
             reducers_of(declared, list(window.columns)) if window.count or self._group.size == 1 else {}

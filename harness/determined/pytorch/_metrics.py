@@ -1,8 +1,7 @@
 """Metrics of many batches: kept as they come, and reduced only when somebody asks.
 
-What is on a GPU stays there until then, for asking it for a number makes the CPU wait. A number that is in
-the CPU's own memory is taken at once: that is cheaper than keeping its tensor, and no later batch can change
-it.
+What is on a GPU stays there until then, for asking it for a number makes the CPU wait. A number in the CPU's
+own memory is taken at once: that is cheaper than keeping its tensor, and no later batch can change it.
 """
 
 from __future__ import annotations
@@ -10,7 +9,8 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -30,54 +30,102 @@ _COMBINE: dict[Reducer, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-class Window:
-    """The metrics of the batches since the last reset.
+class Closed(NamedTuple):
+    """A window that has ended, after `end` batches of the trial."""
 
-    `add` is called for each batch and costs a microsecond: no device is waited for, and nothing is averaged.
+    end: int
+    columns: Values
+    batches: int
+
+
+class Window:
+    """The metrics of the batches since the last report.
+
+    `add` is called for each batch and costs a microsecond or two: no device is waited for.
 
     Args:
         method: of the trial, which returns the metrics.
-        keep_tensors: somebody will ask for `rows`.
+        take_numbers: tensors with one number are in the CPU's memory, and nobody will ask for them as arrays.
     """
 
-    def __init__(self, method: str, *, keep_tensors: bool = False) -> None:
-        self._method, self._keep_tensors = method, keep_tensors
+    def __init__(self, method: str, *, take_numbers: bool) -> None:
+        self._method, self._take_numbers = method, take_numbers
         self.columns: Values = {}
         self.count = 0
+        self._closed: list[Closed] = []
+        self.add: Callable[[object], None] = self._add_numbers if take_numbers else self._add_any
 
-    def add(self, metrics: object) -> None:
-        if type(metrics) is not dict:
-            metrics = as_metrics(metrics, self._method)
-        if not self.count:
-            self.columns = {key: [] for key in metrics}
+    def _add_numbers(self, metrics: Any) -> None:  # noqa: ANN401  (whatever the trial returned)
+        """What `_add_any` does, for what nearly every trial returns. Called for every batch."""
         columns = self.columns
-        if len(metrics) != len(columns):
-            self._refuse(metrics)
         try:
             for key, value in metrics.items():
-                if type(value) is _Tensor and value.is_cpu and not self._keep_tensors and value.numel() == 1:
-                    value = value.item()  # noqa: PLW2901
-                elif isinstance(value, _Tensor):
-                    # what carries a gradient was just computed; the next batch may change others in place
-                    value = value.detach() if value.requires_grad else value.clone()  # noqa: PLW2901
-                columns[key].append(value)
-        except KeyError:
-            self._refuse(metrics)
+                columns[key].append(value.item() if type(value) is _Tensor else value)
+        except (AttributeError, KeyError, RuntimeError):  # no dict; another name; not one number
+            self._add_instead(metrics)
+            return
+        if len(metrics) != len(columns):
+            self._add_instead(metrics)
+            return
         self.count += 1
 
-    def reset(self) -> None:
+    def _add_instead(self, metrics: object) -> None:
+        for values in self.columns.values():
+            del values[self.count :]
+        self._add_any(metrics)
+
+    def _add_any(self, outcome: object) -> None:
+        """What `add` does, for what it does not expect."""
+        metrics = as_metrics(outcome, self._method)
+        if not self.count:
+            self.columns = {key: [] for key in metrics}
+        if metrics.keys() != self.columns.keys():
+            self._refuse(metrics)
+        for key, value in metrics.items():
+            self.columns[key].append(self._taken(value) if isinstance(value, _Tensor) else value)
+        self.count += 1
+
+    def _taken(self, value: torch.Tensor) -> float | torch.Tensor:
+        """Something that keeps no graph alive and does not change."""
+        if self._take_numbers and type(value) is _Tensor and value.numel() == 1:
+            return value.item()
+        self._take_numbers = self._take_numbers and type(value) is not _Tensor  # it is tried once
+        # what carries a gradient was just computed; the next batch may change others in place
+        return value.detach() if value.requires_grad else value.clone()
+
+    def close(self, end: int) -> None:
+        """Begin anew after `end` batches of the trial; what there was until then is kept for `take`."""
+        self._closed.append(Closed(end, self.columns, self.count))
         self.columns, self.count = {}, 0
 
-    def rows(self) -> list[dict[str, object]]:
-        """One dict per batch, tensors as numpy arrays: what callbacks are given."""
-        columns = {key: [_as_array(value) for value in values] for key, values in self.columns.items()}
-        return [{key: values[row] for key, values in columns.items()} for row in range(self.count)]
+    def take(self) -> list[Closed]:
+        """The windows that were closed since the last call."""
+        taken, self._closed = self._closed, []
+        return taken
 
     def _refuse(self, metrics: Mapping[str, object]) -> None:
         raise InvalidTrialError(
             f"{self._method} returned the metrics {_names(metrics)}, and {_names(self.columns)} before",
             mend=f"return the same metrics from {self._method} for every batch",
         )
+
+
+def rows(columns: Values, batches: int) -> list[dict[str, object]]:
+    """One dict per batch, tensors as numpy arrays: what callbacks are given."""
+    arrays = {key: [_as_array(value) for value in values] for key, values in columns.items()}
+    return [{key: values[row] for key, values in arrays.items()} for row in range(batches)]
+
+
+def fetch(windows: Iterable[Closed]) -> None:
+    """Replace single numbers on a device by their values; one transfer, or one for each kind of number."""
+    kinds: dict[tuple[torch.device, torch.dtype], list[list[Any]]] = {}
+    for values in (values for one in windows for values in one.columns.values()):
+        if all(type(value) is _Tensor and value.dim() == 0 for value in values):
+            kinds.setdefault((values[0].device, values[0].dtype), []).append(values)
+    for columns in kinds.values():
+        found = iter(torch.stack([value for values in columns for value in values]).double().tolist())
+        for values in columns:
+            values[:] = islice(found, len(values))
 
 
 def as_metrics(outcome: object, method: str) -> dict[str, object]:

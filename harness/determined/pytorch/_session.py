@@ -14,7 +14,8 @@ from determined._schedule import Units
 from determined.pytorch import _rank_state
 from determined.pytorch._dialect import opened
 from determined.pytorch._loaders import build_loaders
-from determined.pytorch._trainable import Parts, PyTorchTrainable, warm_start
+from determined.pytorch._parts import Parts
+from determined.pytorch._trainable import PyTorchTrainable, warm_start
 
 if TYPE_CHECKING:
     from determined._plan import Plan, Source

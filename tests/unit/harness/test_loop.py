@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from threading import Event
 from time import sleep
@@ -93,20 +94,31 @@ class FakeTrial:
         self.prepared: list[int] = []
         self.told: list[str] = []
         self.rest: Callable[[], None] | None = None
+        self.at_once = 1
         self._on_batch, self._losses = on_batch, iter(losses)
+        self._come_to: list[int] = []
 
-    def train_until(self, batch: int, should_stop: Callable[[], bool]) -> None:
-        while self.steps_completed < batch:
+    def train_until(self, reports: Iterator[int], should_stop: Callable[[], bool]) -> None:
+        """Past as many reports at once as it may."""
+        for batch in islice(reports, self.at_once):
+            if self._train(batch, should_stop):
+                return
+
+    def _train(self, batch: int, should_stop: Callable[[], bool]) -> bool:
+        stopped = False
+        while self.steps_completed < batch and not stopped:
             self._on_batch(self.steps_completed)
             self.steps_completed += 1
             self.records_trained += 2
-            if should_stop():
-                return
+            stopped = should_stop()
+        self._come_to.append(self.steps_completed)
+        return stopped
 
-    def reduce(self) -> dict[str, object]:
-        return {"batches": self.steps_completed}
+    def reduce(self) -> list[tuple[int, dict[str, object]]]:
+        come_to, self._come_to = self._come_to, []
+        return [(steps, {"batches": steps}) for steps in come_to]
 
-    def reported(self, metrics: Mapping[str, object]) -> None: ...
+    def reported(self, steps_completed: int, metrics: Mapping[str, object]) -> None: ...
 
     def evaluate(self) -> dict[str, object]:
         return {"loss": next(self._losses, 1.0)}
@@ -137,6 +149,31 @@ def test_a_window_is_reported_then_progress_then_validation_then_checkpoint() ->
         ("enter", "checkpoint"),
         ("checkpoint", 2),
     ]
+
+
+def test_reports_that_waited_for_each_other_are_all_made_and_in_order() -> None:
+    run, trial = FakeRun(), FakeTrial()
+    trial.at_once = 3
+    Loop(trial, run, Schedule(max_length=8, report=Period(1), validation=Period(5)), NONE).train()
+    order = [told[:2] for told in run.told if told[0] in {"training", "validation"}]
+    assert order == [
+        *[("training", batch) for batch in range(1, 6)],
+        ("validation", 5),
+        *[("training", batch) for batch in range(6, 9)],
+        ("validation", 8),
+    ]
+
+
+def test_reports_that_waited_are_made_when_the_trial_fails() -> None:
+    def fail(batch: int) -> None:
+        if batch == 2:
+            raise ZeroDivisionError
+
+    run, trial = FakeRun(), FakeTrial(fail)
+    trial.at_once = 9
+    with pytest.raises(ZeroDivisionError):
+        Loop(trial, run, Schedule(max_length=9, report=Period(1)), NONE).train()
+    assert run.of("training") == [1, 2]
 
 
 def test_policy_all_saves_each_validation_and_no_batch_twice() -> None:

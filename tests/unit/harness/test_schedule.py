@@ -35,7 +35,6 @@ def test_a_trial_stops_for_whatever_is_due_first_and_ends_with_everything() -> N
     assert list(stops(schedule)) == [
         Stop(3, validate=True, checkpoint=False),
         Stop(4, validate=False, checkpoint=True),
-        Stop(5, validate=False, checkpoint=False),
         Stop(6, validate=True, checkpoint=False),
         Stop(8, validate=False, checkpoint=True),
         Stop(9, validate=True, checkpoint=False),
@@ -49,8 +48,16 @@ def test_a_schedule_may_name_its_batches() -> None:
 
 
 def test_reports_may_be_at_given_batches() -> None:
-    schedule = Schedule(max_length=9, report=Period(4, at=(3, 4, 9)), checkpoint=Period(6))
-    assert [stop.batch for stop in stops(schedule)] == [3, 4, 6, 8, 9]
+    schedule = Schedule(max_length=9, report=Period(4, at=(3, 4, 9)))
+    assert list(schedule.reports(0, 9)) == [3, 4, 8, 9]
+    assert list(schedule.reports(3, 6)) == [4, 6]
+
+
+@given(st.integers(0, 20), st.integers(1, 20), st.integers(0, 9))
+def test_reports_are_regular_and_the_last_one_ends_the_leg(begin: int, length: int, every: int) -> None:
+    end = begin + length
+    found = list(Schedule(max_length=99, report=Period(every)).reports(begin, end))
+    assert found == [*(batch for batch in range(begin + 1, end) if every and batch % every == 0), end]
 
 
 def test_initial_validation_comes_before_the_first_batch_and_is_not_repeated() -> None:

@@ -10,12 +10,12 @@ import torch
 from determined._errors import InvalidTrialError
 from determined._run_info import Length
 from determined.pytorch import DataLoader, MetricReducer, PyTorchCallback, Reducer
-from determined.pytorch._metrics import Window, plain, reduce_validation, training_means
+from determined.pytorch._metrics import Window, fetch, plain, reduce_validation, training_means
 from tests.unit.harness.pytorch.driving import Folder, Records, TinyTrial
 
 
 def means(*batches: dict[str, Any]) -> dict[str, object]:
-    window = Window("train_batch")
+    window = Window("train_batch", take_numbers=True)
     for batch in batches:
         window.add(batch)
     return training_means(window.columns)
@@ -43,7 +43,7 @@ def test_nan_is_reported_as_it_is() -> None:
 
 
 def test_a_tensor_that_the_trial_changes_in_place_keeps_the_value_it_had() -> None:
-    window, running = Window("train_batch"), torch.zeros(())
+    window, running = Window("train_batch", take_numbers=True), torch.zeros(())
     for _ in range(3):
         running += 1
         window.add({"running": running})
@@ -51,14 +51,14 @@ def test_a_tensor_that_the_trial_changes_in_place_keeps_the_value_it_had() -> No
 
 
 def test_no_graph_is_kept_alive() -> None:
-    window = Window("train_batch", keep_tensors=True)
+    window = Window("train_batch", take_numbers=False)
     window.add({"loss": torch.ones((), requires_grad=True) * 2})
     assert [value.requires_grad for value in window.columns["loss"]] == [False]
 
 
 def test_a_mean_is_the_same_to_the_bit_whether_tensors_are_kept_or_not() -> None:
     values = [torch.tensor(1 / (3 + n)) for n in range(100)]
-    taken, kept = Window("train_batch"), Window("train_batch", keep_tensors=True)
+    taken, kept = Window("train_batch", take_numbers=True), Window("train_batch", take_numbers=False)
     for value in values:
         taken.add({"loss": value})
         kept.add({"loss": value})
@@ -66,18 +66,54 @@ def test_a_mean_is_the_same_to_the_bit_whether_tensors_are_kept_or_not() -> None
     assert training_means(taken.columns) == training_means(kept.columns)
 
 
+def test_numbers_of_many_windows_are_fetched_together_and_other_values_left_alone() -> None:
+    window = Window("train_batch", take_numbers=False)
+    for end in (1, 2):
+        loss, count = torch.tensor(end / 3), torch.tensor(2**40 + end)
+        window.add({"loss": loss, "count": count, "each": torch.ones(2), "name": "x"})
+        window.close(end)
+    windows = window.take()
+    fetch(windows)
+    for one in windows:
+        assert one.columns["loss"] == [torch.tensor(one.end / 3).item()]
+        assert one.columns["count"] == [2.0**40 + one.end]
+        assert one.columns["name"] == ["x"]
+        assert torch.equal(one.columns["each"][0], torch.ones(2))
+
+
+def test_metrics_of_every_form_may_come_together() -> None:
+    found = means(
+        {"loss": torch.tensor(1.0), "each": torch.tensor([1.0, 3.0]), "n": 1},
+        {"loss": torch.tensor(3.0), "each": torch.tensor([5.0, 7.0]), "n": 2},
+    )
+    assert found == {"loss": 2.0, "each": 4.0, "n": 1.5}
+
+
+def test_a_window_may_have_other_metrics_than_the_one_before() -> None:
+    window = Window("train_batch", take_numbers=True)
+    window.add({"a": 1})
+    window.close(1)
+    window.add({"b": 2, "c": 3})
+    window.close(2)
+    assert [(one.end, one.batches, one.columns) for one in window.take()] == [
+        (1, 1, {"a": [1]}),
+        (2, 1, {"b": [2], "c": [3]}),
+    ]
+    assert window.take() == []
+
+
 @pytest.mark.parametrize(
     ("first", "second"), [({"a": 1}, {"b": 1}), ({"a": 1}, {"a": 1, "b": 2}), ({"a": 1}, {})]
 )
 def test_metrics_that_change_from_batch_to_batch_are_refused(first: Any, second: Any) -> None:
-    window = Window("train_batch")
+    window = Window("train_batch", take_numbers=True)
     window.add(first)
     with pytest.raises(InvalidTrialError, match="train_batch returned the metrics"):
         window.add(second)
 
 
 def test_one_tensor_is_the_loss() -> None:
-    window = Window("train_batch")
+    window = Window("train_batch", take_numbers=True)
     window.add(torch.tensor(3.0))
     assert training_means(window.columns) == {"loss": 3.0}
 

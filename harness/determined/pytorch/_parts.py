@@ -1,0 +1,30 @@
+"""A trial whose parts are built, and nothing trained yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from determined._lockstep import Lockstep
+    from determined._run_info import RunInfo
+    from determined.pytorch._callbacks import Hooks
+    from determined.pytorch._context import PyTorchTrialContext
+    from determined.pytorch._loaders import Loaders
+    from determined.pytorch._trial import PyTorchTrial
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """A trial that is built."""
+
+    trial: PyTorchTrial
+    trial_class: type  # as the user wrote it
+    context: PyTorchTrialContext
+    hooks: Hooks
+    loaders: Loaders
+    info: RunInfo
+    data_seed: int
+    is_trainer: bool = False
+    validation_limit: int | None = None  # batches
+    lockstep: Lockstep | None = None  # with other processes

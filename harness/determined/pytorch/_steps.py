@@ -1,0 +1,190 @@
+"""The steps of training: what is done here is paid for in every batch.
+
+Between two ops of torch everything else has left the processor's caches, and a line of Python costs several
+times what it does in a loop of its own. So what cannot change while a trial trains is found out once, and
+reports that come faster than anyone reads them are not made one by one: their metrics are set aside, and all
+are made together a moment later.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property, partial
+from math import inf
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from determined._errors import InvalidTrialError
+from determined.pytorch._device import at_home, to_cpu, to_device
+from determined.pytorch._distributed import averaging
+from determined.pytorch._lr_scheduler import Pace
+from determined.pytorch._metrics import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from determined.pytorch import _rng
+    from determined.pytorch._parts import Parts
+
+_MOMENT = 0.05  # seconds that a report may wait for others
+_MEASURED = 100  # batches that one batch's length is taken for
+
+
+class Steps:
+    """Trains the batches of one trial.
+
+    Args:
+        parts: the trial.
+        watched: somebody will look at the metrics of each batch.
+        one_by_one: somebody waits for each report.
+
+    Attributes:
+        completed: batches, over the life of the trial.
+        records: trained since this run began, by all processes.
+        window: the metrics, one window for each report.
+    """
+
+    def __init__(self, parts: Parts, *, watched: bool, one_by_one: bool) -> None:
+        self.completed = self.records = 0
+        at_hand = parts.context.device.type == "cpu" and not watched
+        self.window = Window("train_batch", take_numbers=at_hand)
+        self._parts, self._context, self._hooks = parts, parts.context, parts.hooks
+        self._clock = parts.context.clock
+        self._clock.epoch_length = parts.loaders.training.epoch_length
+        self._shared = parts.context.distributed.size > 1
+        self._one_by_one = one_by_one or self._shared
+        self._batches: Iterator[Any] = iter(())
+        self._epoch, self._epoch_idx = range(0), 0  # the batches of the epoch in training
+        self._length, self._measure_at = 0, 0
+        self._reports: Iterator[int] = iter(())
+        self._report = 0  # the batch after which the next one is due; 0: there is none
+        self._left = -inf  # when training was left last, to make reports
+
+    def begin(self, completed: int, data: _rng.State | None) -> None:
+        """Make the training data ready from a batch on."""
+        self.completed = self._measure_at = completed
+        self._epoch = range(0)
+        self._batches = self._parts.loaders.training.begin(completed, data)
+
+    def close(self) -> None:
+        """Let loader workers go now, and in this thread, not whenever garbage is collected."""
+        self._batches = iter(())
+
+    def train(self, reports: Iterator[int], should_stop: Callable[[], bool]) -> None:
+        """Train to the next of `reports`, and past it when it may wait: see `determined._loop.Trainable`.
+
+        Raises:
+            InvalidTrialError: the training data ended.
+        """
+        self._reports, self._report = reports, next(reports)
+        going_on = True
+        while going_on:
+            done = self.completed
+            if done not in self._epoch:
+                self._epoch, self._epoch_idx = self._clock.epoch_of(done), self._clock.epochs(done)
+            if done == self._epoch.start:
+                _call(self._hooks.epoch_start, self._epoch_idx)
+            going_on = self._train_in_epoch(should_stop)
+            if self.completed == done:
+                raise InvalidTrialError(
+                    f"the training data ended after {done} batches, in the middle of an epoch",
+                    mend="make the sampler yield as many batches as its length says",
+                )
+            if self.completed == self._epoch.stop:
+                _call(self._hooks.epoch_end, self._epoch_idx)
+        self._left = perf_counter()
+
+    def _train_in_epoch(self, should_stop: Callable[[], bool]) -> bool:
+        """The innermost loop: to the end of the epoch. False when training is to be left before or there."""
+        clock, add, train_batch = self._clock, self.window.add, self._parts.trial.train_batch
+        prepare, after = self._around_batch
+        first, epoch, going_on = self.completed, self._epoch_idx, True
+        measured, last = max(first, self._measure_at), self._report - 1
+        if self._shared:
+            self._average_at(first)
+        for index, batch in zip(range(first, self._epoch.stop), self._batches, strict=False):
+            clock.batch_idx = index
+            if index == measured:
+                self._measure(batch)
+            add(train_batch(batch=prepare(batch), epoch_idx=epoch, batch_idx=index))
+            for do in after:
+                do(index)
+            self.completed = index + 1
+            stopped = should_stop()
+            if index == last or stopped:
+                going_on = self._pass_report() and not stopped
+                if not going_on:
+                    break
+                last = self._report - 1
+        self.records += (self.completed - first) * self._length
+        return going_on
+
+    def _pass_report(self) -> bool:
+        """Close the window here. False when its report is to be made at once, or there is none after it."""
+        self.window.close(self.completed)
+        if (
+            self._one_by_one
+            or perf_counter() - self._left >= _MOMENT
+            or self._context.reducers.training
+            or self._context.get_stop_requested()
+        ):
+            return False
+        self._report = next(self._reports, 0)
+        return self._report > 0
+
+    def _measure(self, batch: Any) -> None:  # noqa: ANN401  (whatever the loader gave)
+        """Take a batch's length, over all processes, for that of the next; 0 where it cannot be told."""
+        self._measure_at = self.completed + _MEASURED
+        try:
+            length = self._parts.trial.get_batch_length(batch)
+        except InvalidTrialError:
+            length = 0
+        if not isinstance(length, int):
+            raise InvalidTrialError(
+                f"get_batch_length returned {length!r}", mend="return the number of records in the batch"
+            )
+        self._length = length * self._context.distributed.size
+
+    @cached_property
+    def _around_batch(self) -> tuple[Callable[[Any], Any], tuple[Callable[[int], object], ...]]:
+        """What is done to each batch, and after it: known when training begins, not before callbacks."""
+        return self._preparation(), self._after_batch()
+
+    def _preparation(self) -> Callable[[Any], Any]:
+        if not self._context.experimental.auto_to_device:
+            return lambda batch: batch
+        device = self._context.device
+        if device.type != "cpu":
+            return partial(to_device, device=device)
+        return to_cpu if torch.cuda.is_available() else at_home
+
+    def _after_batch(self) -> tuple[Callable[[int], object], ...]:
+        """What has to be done after each batch of this trial; nothing, for most."""
+        context = self._context
+        after: list[Callable[[int], object]] = []
+        if context.gradients.automatic:
+            after.append(lambda _: context.gradients.end_batch())
+        if context.lr_schedulers:
+            pace = Pace(self._clock.epoch_length, context.gradients.aggregation.frequency)
+            after.append(partial(self._step_schedulers, pace))
+        if context.profiler is not None:
+            profiler = context.profiler
+            after.append(lambda _: profiler.step())
+        if self._shared and context.gradients.aggregation.frequency > 1:
+            after.append(lambda index: self._average_at(index + 1))
+        return tuple(after)
+
+    def _average_at(self, index: int) -> None:
+        """Gradients are averaged over processes once an update: in the last batch that goes into it."""
+        averaging(self._context.models, on=(index + 1) % self._context.gradients.aggregation.frequency == 0)
+
+    def _step_schedulers(self, pace: Pace, index: int) -> None:
+        for one in self._context.lr_schedulers:
+            for _ in range(pace.steps(one, index)):
+                one.scheduler.step()
+
+
+def _call(hooks: tuple[Callable[[int], object], ...], epoch: int) -> None:
+    for hook in hooks:
+        hook(epoch)
