@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import Field, JsonValue
 
-from detbuild.config.fields import Many, Positive
+from detbuild.config.fields import Integer, Many, Positive
 from detbuild.config.section import Section
 
 
@@ -22,7 +22,7 @@ class Pbs(Section):
 
 
 class Webhooks(Section):
-    webhook_id: Many[int] = ()
+    webhook_id: Many[Integer] = ()
     webhook_name: Many[str] = ()
     exclude: bool = False
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
+from detbuild.config.clauses import Clause, any_of, given, inside, when
 from detbuild.config.cluster import Integrations, Pbs, Slurm
-from detbuild.config.entrypoint import ConfigEntrypoint
+from detbuild.config.entrypoint import IS_TRIAL, ConfigEntrypoint
 from detbuild.config.environment import Environment
-from detbuild.config.fields import Count, Many, Positive
+from detbuild.config.era import RENAMED, with_era
+from detbuild.config.fields import Count, Many, Positive, integral
 from detbuild.config.hyperparameters import Hyperparameter
 from detbuild.config.lengths import NEVER, Period
 from detbuild.config.logs import DEFAULT_POLICIES, LogPolicy, RetentionPolicy, with_defaults
@@ -25,14 +27,37 @@ from detbuild.config.training import Optimizations, Profiling, Reproducibility
 Anything = Mapping[str, JsonValue]
 
 
+_HOME: Final = ("workspace", "project")
+_LENGTH_BY_OTHER_MEANS: Final = frozenset({"async_halving", "adaptive_asha", "pbt", "custom"})
+
+
 def _unique(labels: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(labels))
+
+
+def _clauses(config: Clause) -> None:
+    workspace, project = (
+        {**given(name), **inside(name, {"minLength": 1, "type": "string"})} for name in _HOME
+    )
+    lengths = (
+        given(name)
+        for name in ("max_length", *(old for old, today in RENAMED.items() if today == "max_length"))
+    )
+    trial_class = inside("entrypoint", IS_TRIAL)
+    by_length = inside("searcher", {"not": inside("name", {"enum": sorted(_LENGTH_BY_OTHER_MEANS)})})
+    config["allOf"] = [
+        {"if": workspace, "then": project, "else": {"not": project}},
+        when({"allOf": [trial_class, by_length]}, inside("searcher", any_of(lengths))),
+    ]
+    with_era(config)
 
 
 class ExperimentConfig(Section):
     """Every field of Determined 0.12 to 0.38; what none of them sets has its default here."""
 
-    version: Literal[0] = 0
+    model_config = ConfigDict(json_schema_extra=_clauses)
+
+    version: Annotated[Literal[0], BeforeValidator(integral)] = 0
     name: str | None = None
     description: str | None = None
     labels: Annotated[Many[str], AfterValidator(_unique)] = ()
@@ -93,6 +118,3 @@ class ExperimentConfig(Section):
     def masked(self) -> dict[str, object]:
         """`resolved()` for the eyes of others: what is secret is hidden."""
         return mask(self.resolved())
-
-
-_LENGTH_BY_OTHER_MEANS: Final = frozenset({"async_halving", "adaptive_asha", "pbt", "custom"})

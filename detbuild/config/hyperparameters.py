@@ -16,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from detbuild.config.clauses import Written, when
+from detbuild.config.fields import Integer, Positive
 from detbuild.config.section import TAG, Section, chosen_by, wrong
 
 
@@ -27,7 +29,7 @@ class Const(Section):
 class _Range(Section):
     minval: float
     maxval: float
-    count: Annotated[int, Field(ge=1)] | None = None  # points of a grid
+    count: Positive | None = None  # points of a grid
 
     @model_validator(mode="after")
     def _ordered(self) -> _Range:
@@ -40,8 +42,8 @@ class Int(_Range):
     """Uniform, both ends included."""
 
     type: Literal["int"] = "int"
-    minval: int
-    maxval: int
+    minval: Integer
+    maxval: Integer
 
 
 class Double(_Range):
@@ -93,9 +95,10 @@ def _spelled_out(value: object) -> object:
         return value
     if not isinstance(value, dict):
         return {"type": "const", "val": value}
-    if "type" in value:
-        return {key: item for key, item in value.items() if item is not None or key in {"type", "val"}}
-    return value
+    kind = value.get("type")
+    fields = _KINDS[kind].model_fields if isinstance(kind, str) and kind in _KINDS else {}
+    may_lack = fields.keys() - {"type", "val"}
+    return {key: item for key, item in value.items() if item is not None or key not in may_lack}
 
 
 Hyperparameter = Annotated[
@@ -107,4 +110,5 @@ Hyperparameter = Annotated[
     | Annotated[Nested, Tag(TAG + "Nested")],
     chosen_by("type", _KINDS, Nested),
     BeforeValidator(_spelled_out),
+    Written(lambda of_map: when({"type": "object"}, of_map)),
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from detbuild.config.document import MAX_BYTES, Node, Position, read_document, too_large
 from detbuild.config.era import era_defaults, is_of_the_era, old_path, steps_of, translate
+from detbuild.config.explain import unknown_nulls
 from detbuild.config.merge import merge
 from detbuild.config.parts import Origin, Part, parted
 from detbuild.config.problems import ConfigErrors, Problem, show
@@ -90,7 +91,7 @@ def mapping_layer(value: object, source: str, *, document: Node | None = None) -
     raw, problems = plain(value)
     if not isinstance(raw, dict):
         raise ConfigErrors([f"{source}: must be a map of fields, not {show(raw)}"])
-    return Layer(source, without_nulls(raw), document, problems=tuple(problems))
+    return Layer(source, without_nulls(raw), document, problems=(*problems, *unknown_nulls(raw)))
 
 
 def translated(layers: Sequence[Layer]) -> tuple[Layer, ...]:

@@ -5,20 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, JsonValue, Tag, model_validator
+from pydantic import ConfigDict, Field, JsonValue, Tag, model_validator
 
-from detbuild.config.fields import Count, Fraction, Many, Positive, matching
+from detbuild.config.clauses import Clause, not_both
+from detbuild.config.era import with_steps
+from detbuild.config.fields import Count, Fraction, Many, Matching, Positive
 from detbuild.config.lengths import TrainingLength
 from detbuild.config.section import TAG, Section, chosen_by, wrong
 
 Mode = Literal["conservative", "standard", "aggressive"]
 Divisor = Annotated[float, Field(gt=1)]
-_HOOK: Final = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+_WORD: Final = r"[A-Za-z_][A-Za-z0-9_]*"
+_HOOK: Final = rf"{_WORD}(?:\.{_WORD})*:{_WORD}"
 # Names a directory of checkpoints, so it may not lead out of one.
-CheckpointId = Annotated[str, matching(r"[A-Za-z0-9][\w.-]{0,127}", "the id of a checkpoint")]
+CheckpointId = Annotated[str, Matching(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", "the id of a checkpoint")]
+
+
+def _clauses(searcher: Clause) -> None:
+    searcher["allOf"] = [not_both("source_trial_id", "source_checkpoint_uuid")]
+    with_steps(searcher)
 
 
 class _Searcher(Section):
+    model_config = ConfigDict(json_schema_extra=_clauses)
+
     metric: (
         Annotated[str, Field(min_length=1)] | None
     )  # None only where `create` trains locally: then nothing is compared
@@ -118,7 +128,7 @@ class PopulationBased(_Searcher):
 class Custom(_Searcher):
     name: Literal["custom"] = "custom"
     unit: Literal["batches", "records", "epochs"] | None = None
-    hook: Annotated[str, matching(_HOOK, "a class, such as search:Search")] | None = None
+    hook: Annotated[str, Matching(_HOOK, "a class, such as search:Search")] | None = None
     options: Mapping[str, JsonValue] = Field(default_factory=dict)  # handed to the hook
     max_trials: Positive | None = None  # None: until the hook has no more
     max_concurrent_trials: Count = 16

@@ -5,10 +5,11 @@ from __future__ import annotations
 import posixpath
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, Tag, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, Tag, WithJsonSchema, model_validator
 
+from detbuild.config.clauses import but, given, text, when
 from detbuild.config.fields import Count
-from detbuild.config.mounts import ContainerPath, HostPath, Propagation
+from detbuild.config.mounts import PARENT, ContainerPath, HostPath, Propagation
 from detbuild.config.section import TAG, Section, chosen_by, wrong
 
 
@@ -18,7 +19,9 @@ def _no_parent(value: str) -> str:
     return value
 
 
-Prefix = Annotated[str, AfterValidator(_no_parent)]
+Prefix = Annotated[
+    str, AfterValidator(_no_parent), WithJsonSchema(text(rf"{but(PARENT)}[\s\S]*", "a path without `..`"))
+]
 
 
 class _Storage(Section):
@@ -81,6 +84,13 @@ class Gcs(_Storage):
 
 
 class Azure(_Storage):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [given("connection_string"), given("account_url")],
+            **when(given("credential"), given("account_url")),
+        }
+    )
+
     type: Literal["azure"] = "azure"
     container: str
     connection_string: str | None = Field(default=None, repr=False)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from detbuild.config.fields import Count, Positive
+from detbuild.config.fields import Count, Positive, Whole
 from detbuild.config.section import Section, wrong
 
 MAX_SEED = (1 << 32) - 1  # NumPy's legacy generator takes 32 bits
 
 
 class Reproducibility(Section):
-    experiment_seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None  # None: drawn at submission
+    experiment_seed: Annotated[int, Whole(0, MAX_SEED)] | None = None  # None: drawn at submission
 
 
 class Profiling(Section):
