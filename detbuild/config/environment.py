@@ -63,7 +63,7 @@ def _for_each_kind(value: object) -> object:
 
 def _with_gpu(schema: Clause) -> None:
     """What `_for_each_kind` adds to a map by kind."""
-    schema["properties"]["gpu"] = schema["properties"]["cuda"]
+    schema["properties"]["gpu"] = {**schema["properties"]["cuda"], "description": "The old name of `cuda`."}
     schema |= not_both("gpu", "cuda")
 
 
@@ -79,8 +79,11 @@ class Images(Section):
     model_config = ConfigDict(json_schema_extra=_with_gpu)
 
     cpu: Reference | None = None
+    """For trials without a GPU."""
     cuda: Reference | None = None
+    """For trials on NVIDIA's GPUs; once called `gpu`."""
     rocm: Reference | None = None
+    """For trials on AMD's GPUs."""
 
     def of(self, kind: DeviceKind) -> str | None:
         image: str | None = getattr(self, kind)
@@ -93,8 +96,11 @@ class Variables(Section):
     model_config = ConfigDict(json_schema_extra=_with_gpu)
 
     cpu: Many[Variable] = ()
+    """For trials without a GPU."""
     cuda: Many[Variable] = ()
+    """For trials on NVIDIA's GPUs; once called `gpu`."""
     rocm: Many[Variable] = ()
+    """For trials on AMD's GPUs."""
 
     def of(self, kind: DeviceKind) -> tuple[str, ...]:
         variables: tuple[str, ...] = getattr(self, kind)
@@ -105,12 +111,19 @@ class RegistryAuth(Section):
     """Credentials of a registry; never shown."""
 
     username: str | None = Field(default=None, repr=False)
+    """The user."""
     password: str | None = Field(default=None, repr=False)
+    """The password."""
     auth: str | None = Field(default=None, repr=False)
+    """User and password in base64, in place of both."""
     email: str | None = Field(default=None, repr=False)
+    """The user's address."""
     serveraddress: str | None = None
+    """The registry that these are for."""
     identitytoken: str | None = Field(default=None, repr=False)
+    """A token in place of a password."""
     registrytoken: str | None = Field(default=None, repr=False)
+    """A token that the registry itself gave."""
 
 
 Port = Annotated[int, Whole(1, 65535)]
@@ -119,9 +132,13 @@ Capability = Annotated[str, Matching(r"[A-Za-z_]{2,40}", "a capability such as S
 
 class ProxyPort(Section):
     proxy_port: Port
+    """The port in the container."""
     proxy_tcp: bool = False
+    """Whether what is spoken there is plain TCP rather than HTTP."""
     unauthenticated: bool = False
+    """Whether it may be reached without a login."""
     default_service_id: str | None = None
+    """The name under which a cluster offers it."""
 
 
 def _some_absent(ports: Clause) -> Clause:
@@ -132,13 +149,22 @@ class Environment(Section):
     image: Annotated[Images, BeforeValidator(_for_each_kind), also(_REFERENCE_TEXT)] = (
         Images.model_construct()
     )
+    """The image to build on: one, or one for each kind of device; absent: detbuild chooses."""
     environment_variables: Annotated[
         Variables, BeforeValidator(_for_each_kind), also({"type": "array", "items": _VARIABLE_TEXT})
     ] = Variables.model_construct()
+    """A list of `NAME=VALUE`, or one list for each kind of device."""
     ports: Annotated[Mapping[str, Port], Written(_some_absent)] = Field(default_factory=dict)
+    """By name: ports of the container that the host publishes under free numbers."""
     proxy_ports: Many[ProxyPort] = ()
+    """Ports that a cluster's master offers; without meaning on one host."""
     force_pull_image: bool = False
+    """Ask the registry for a newer image although one is there."""
     registry_auth: RegistryAuth | None = None
+    """Credentials of the registry of `image`; never shown."""
     add_capabilities: Many[Capability] = ()
+    """Linux capabilities that the container gets, such as SYS_PTRACE."""
     drop_capabilities: Many[Capability] = ()
+    """Linux capabilities that the container loses."""
     pod_spec: Mapping[str, JsonValue] | None = None
+    """Of Kubernetes; without meaning on one host."""

@@ -23,13 +23,18 @@ from detbuild.config.section import TAG, Section, chosen_by, wrong
 
 class Const(Section):
     type: Literal["const"] = "const"
+    """Always the same value."""
     val: JsonValue
+    """The value: anything."""
 
 
 class _Range(Section):
     minval: float
+    """The lower end."""
     maxval: float
-    count: Positive | None = None  # points of a grid
+    """The upper end."""
+    count: Positive | None = None
+    """How many points of the range a grid has."""
 
     @model_validator(mode="after")
     def _ordered(self) -> _Range:
@@ -42,21 +47,28 @@ class Int(_Range):
     """Uniform, both ends included."""
 
     type: Literal["int"] = "int"
+    """A whole number, each equally likely."""
     minval: Integer
+    """The smallest."""
     maxval: Integer
+    """The largest; it is drawn too."""
 
 
 class Double(_Range):
     """Uniform."""
 
     type: Literal["double"] = "double"
+    """A number, uniform between `minval` and `maxval`."""
 
 
 class Log(_Range):
     """`base` to the power of a uniform exponent between `minval` and `maxval`."""
 
     type: Literal["log"] = "log"
+    """`base` to the power of a uniform number between `minval` and `maxval`: -4 and base 10 stand for
+    0.0001."""
     base: Annotated[float, Field(gt=0)]
+    """The base of the power."""
 
     @model_validator(mode="after")
     def _in_range(self) -> Log:
@@ -71,7 +83,9 @@ class Log(_Range):
 
 class Categorical(Section):
     type: Literal["categorical"] = "categorical"
+    """One of several values, each equally likely."""
     vals: Annotated[tuple[JsonValue, ...], Strict(strict=False), Field(min_length=1)]
+    """The values: anything."""
 
 
 class Nested(RootModel[Mapping[str, "Hyperparameter"]]):

@@ -42,8 +42,12 @@ class LogPolicy(Section):
     model_config = ConfigDict(json_schema_extra=any_of([given("name"), given("pattern", "action")]))
 
     name: str | None = None
+    """What it is called; the name of a default (`CUDA OOM`, `ECC Error`) replaces that, or switches
+    it off."""
     pattern: Annotated[str, AfterValidator(_pattern)] | None = None
+    """A regular expression that a line of the log holds."""
     action: Annotated[Action, BeforeValidator(_action), Written(_or_typed)] | None = None
+    """cancel_retries: a trial that fails so is not started again. exclude_node: of a cluster."""
 
     @model_validator(mode="after")
     def _named_or_whole(self) -> LogPolicy:
@@ -71,4 +75,5 @@ def with_defaults(policies: tuple[LogPolicy, ...]) -> tuple[LogPolicy, ...]:
 
 
 class RetentionPolicy(Section):
-    log_retention_days: Annotated[int, Whole(-1, 32767)] | None = None  # -1: for ever
+    log_retention_days: Annotated[int, Whole(-1, 32767)] | None = None
+    """Days; -1: for ever."""

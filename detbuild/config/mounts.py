@@ -104,9 +104,13 @@ ContainerPath = Annotated[str, AfterValidator(container_path), WithJsonSchema(_c
 
 class BindMount(Section):
     host_path: HostPath
+    """The directory on the host; absolute."""
     container_path: ContainerPath
+    """Where the trial sees it; a relative path lies below the work directory."""
     read_only: bool = False
+    """Whether the trial may only read it."""
     propagation: Propagation = "rprivate"
+    """Whether mounts below it pass from one side to the other."""
 
 
 def distinct(mounts: tuple[BindMount, ...]) -> tuple[BindMount, ...]:

@@ -41,8 +41,11 @@ def _mode(value: str) -> str:
 
 class Device(Section):
     host_path: AbsolutePath
+    """The device on the host, such as `/dev/infiniband`."""
     container_path: AbsolutePath
+    """What it is called in the container."""
     mode: Annotated[str, AfterValidator(_mode), WithJsonSchema(text(_MODE, _OF_MRW))] = "mrw"
+    """What may be done with it: m (mknod), r (read), w (write)."""
 
 
 def _device(value: object) -> object:
@@ -58,16 +61,26 @@ _PAIR: Final = text(rf"/[^:\0]*:/[^:\0]*(?::{_MODE})?", "host:container or host:
 
 
 class Resources(Section):
-    slots_per_trial: Count = 1  # GPUs; 0 trains on the CPU
+    slots_per_trial: Count = 1
+    """GPUs for each trial; 0 trains on the CPU."""
     shm_size: Bytes = 4 << 30
+    """Shared memory: bytes, or text such as `4g`; units count in powers of 1024."""
     devices: Many[Annotated[Device, BeforeValidator(_device), also(_PAIR)]] = ()
+    """Devices of the host: `host:container`, `host:container:mode`, or a map."""
     max_slots: Count | None = None
+    """Slots that all trials of the experiment may hold at once; absent: no limit."""
     weight: Annotated[float, Field(ge=0)] = 1.0
+    """Its share of a host that several experiments want: twice the weight, twice the slots."""
     priority: Annotated[int, Whole(1, 99)] | None = None
+    """From 1 to 99; the lower number goes first."""
     resource_pool: str = ""
+    """Of a cluster; without meaning on one host."""
     is_single_node: bool | None = None
+    """Of a cluster; without meaning on one host, where a trial never spans several."""
     native_parallel: bool | None = None
+    """Of old versions; without meaning here."""
     agent_label: str | None = None
+    """Of old versions; without meaning here."""
 
     @model_validator(mode="after")
     def _room_for_one_trial(self) -> Resources:

@@ -87,18 +87,21 @@ def _fill(clause: Clause, section: type[Section]) -> None:
 
 def _chosen(key: str, choices: Mapping[str, Clause]) -> Clause:
     """A union, one `if` for each member, so that an error is told of the member that was meant."""
-    names: list[object] = []
+    names: dict[str | None, str] = {}  # and what each means
     rules = []
     optional = False
     for tag, clause in choices.items():
-        field = Section.tagged[tag].model_fields.get(key) if tag in Section.tagged else None
-        if field is not None and field.default is not None:
-            names.append(field.default)
-            rules.append(when({"required": [key], **inside(key, {"const": field.default})}, clause))
-        else:
+        section = Section.tagged.get(tag)
+        field = section.model_fields.get(key) if section else None
+        name: str | None = field.default if field else None
+        if section is not None and field is not None:
+            names[name] = field_docs(section)[key]
+        if name is None:
             optional = True
-            absent = {"not": given(key) if field else {"required": [key]}}
-            rules.append(when(absent, clause))
-            names += [None] if field else []
-    chosen = {"type": "object", **inside(key, {"enum": names}), "allOf": rules}
+            rules.append(when({"not": given(key) if field else {"required": [key]}}, clause))
+        else:
+            rules.append(when({"required": [key], **inside(key, {"const": name})}, clause))
+    about = "\n".join(f"- `{name}`: {doc}" for name, doc in names.items() if name)
+    chooser = {"enum": list(names), "description": about}
+    chosen = {"type": "object", **inside(key, chooser), "allOf": rules}
     return chosen if optional else {**chosen, "required": [key]}

@@ -32,10 +32,16 @@ class _Searcher(Section):
     metric: (
         Annotated[str, Field(min_length=1)] | None
     )  # None only where `create` trains locally: then nothing is compared
+    """The validation metric by which trials are compared."""
     smaller_is_better: bool = True
+    """Whether a smaller value of it is better."""
     source_trial_id: Positive | None = None
+    """Every trial begins with the weights of this trial's newest checkpoint."""
     source_checkpoint_uuid: CheckpointId | None = None
+    """Every trial begins with the weights of this checkpoint."""
     max_length: TrainingLength | None = None
+    """How long a trial is trained at most: `{batches: n}`, `{records: n}`, `{epochs: n}`, or a bare
+    number of batches."""
 
     @model_validator(mode="after")
     def _one_source(self) -> _Searcher:
@@ -47,100 +53,156 @@ class _Searcher(Section):
 
 class Single(_Searcher):
     name: Literal["single"] = "single"
+    """One trial."""
 
 
 class Random(_Searcher):
     name: Literal["random"] = "random"
+    """Trials drawn at random."""
     max_trials: Positive
-    max_concurrent_trials: Count = 16  # 0: no limit
+    """How many."""
+    max_concurrent_trials: Count = 16
+    """How many at once; 0: no limit."""
 
 
 class Grid(_Searcher):
     name: Literal["grid"] = "grid"
+    """A trial for each point of the grid; ranges need `count`."""
     max_concurrent_trials: Count = 16
+    """How many at once; 0: no limit."""
 
 
 class _Asha(_Searcher):
     max_trials: Positive
+    """How many trials."""
     divisor: Divisor = 4.0
+    """One in so many reaches the next rung."""
     max_concurrent_trials: Count = 16
+    """How many at once; 0: as many as the first rung asks for."""
     max_time: Positive | None = None
+    """In place of max_length: how far a trial is trained at most, in units of `time_metric`."""
     time_metric: str | None = None
+    """The validation metric that tells how far a trial is, such as `batches`."""
     stop_once: bool = False
+    """Stop trials early rather than pause them at a rung and promote them later."""
 
 
 class AsyncHalving(_Asha):
     name: Literal["async_halving"] = "async_halving"
+    """Successive halving that waits for nobody."""
     num_rungs: Positive
+    """How many rungs."""
 
 
 class AdaptiveAsha(_Asha):
     name: Literal["adaptive_asha"] = "adaptive_asha"
+    """Several asynchronous halvings, from the bold to the careful: a good first choice."""
     mode: Mode = "standard"
+    """How many of them, and how bold."""
     max_rungs: Positive = 5
+    """How many rungs the deepest has at most."""
     bracket_rungs: Many[Positive] = ()
+    """The rungs of each, in place of `mode`."""
 
 
 class SyncHalving(_Searcher):
     name: Literal["sync_halving"] = "sync_halving"
+    """Successive halving, rung by rung, of Determined 0.12."""
     num_rungs: Positive
+    """How many rungs."""
     budget: TrainingLength
+    """The training of all trials together."""
     divisor: Divisor = 4.0
+    """One in so many reaches the next rung."""
     train_stragglers: bool = True
+    """Train on trials whose rung is full already."""
 
 
 class Adaptive(_Searcher):
     name: Literal["adaptive"] = "adaptive"
+    """Several successive halvings, of Determined 0.12."""
     budget: TrainingLength
+    """The training of all trials together."""
     mode: Mode = "standard"
+    """How many of them, and how bold."""
     divisor: Divisor = 4.0
+    """One in so many reaches the next rung."""
     max_rungs: Positive = 5
+    """How many rungs the deepest has at most."""
     bracket_rungs: Many[Positive] = ()
+    """The rungs of each, in place of `mode`."""
     train_stragglers: bool = True
+    """Train on trials whose rung is full already."""
 
 
 class AdaptiveSimple(_Searcher):
     name: Literal["adaptive_simple"] = "adaptive_simple"
+    """Several successive halvings, by number of trials, of Determined 0.12."""
     max_trials: Positive
+    """How many trials."""
     mode: Mode = "standard"
+    """How many of them, and how bold."""
     divisor: Divisor = 4.0
+    """One in so many reaches the next rung."""
     max_rungs: Positive = 5
+    """How many rungs the deepest has at most."""
 
 
 class Replace(Section):
     truncate_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.2
+    """The share of the worst that give way to copies of the best."""
 
 
 class Explore(Section):
     resample_probability: Fraction = 0.2
+    """How likely a hyperparameter is drawn anew."""
     perturb_factor: Fraction = 0.2
+    """By how much it is changed otherwise."""
 
 
 class PopulationBased(_Searcher):
     name: Literal["pbt"] = "pbt"
+    """Population based training: after each round the worst continue from the best, slightly changed."""
     population_size: Positive
+    """How many trials at a time."""
     num_rounds: Positive
+    """How many rounds."""
     length_per_round: TrainingLength
+    """How long a round trains."""
     replace_function: Replace = Replace.model_construct()
+    """Who gives way."""
     explore_function: Explore = Explore.model_construct()
+    """How the hyperparameters of a copy change."""
 
 
 class Custom(_Searcher):
     name: Literal["custom"] = "custom"
+    """A class of one's own decides."""
     unit: Literal["batches", "records", "epochs"] | None = None
+    """What lengths are counted in."""
     hook: Annotated[str, Matching(_HOOK, "a class, such as search:Search")] | None = None
-    options: Mapping[str, JsonValue] = Field(default_factory=dict)  # handed to the hook
-    max_trials: Positive | None = None  # None: until the hook has no more
+    """The class, `module:Class` of the context directory."""
+    options: Mapping[str, JsonValue] = Field(default_factory=dict)
+    """Handed to the class."""
+    max_trials: Positive | None = None
+    """How many trials; absent: until the class has no more."""
     max_concurrent_trials: Count = 16
+    """How many at once; 0: no limit."""
     stop_once: bool = False
+    """Whether trials are stopped early rather than promoted."""
 
 
 class Optuna(_Searcher):
     name: Literal["optuna"] = "optuna"
+    """A sampler of Optuna draws the trials."""
     max_trials: Positive
+    """How many."""
     max_concurrent_trials: Count = 16
+    """How many at once; 0: no limit."""
     sampler: Literal["tpe", "cmaes", "gp"] = "tpe"
-    startup_trials: Positive | None = None  # drawn at random first; None: Optuna's choice
+    """Which one: TPE, CMA-ES or Gaussian processes."""
+    startup_trials: Positive | None = None
+    """Trials drawn at random first; absent: Optuna's choice."""
 
 
 _METHODS: Final[dict[str, type[_Searcher]]] = {

@@ -454,3 +454,20 @@ def test_patterns_mean_the_same_to_editors_as_to_python(pattern: str) -> None:
         ecma = regress.Regex(pattern, flags)
         for text in TEXTS:
             assert bool(ecma.find(text)) == bool(re.search(pattern, text)), text
+
+
+def undescribed(value: object, path: str) -> Iterator[str]:
+    """Properties of closed maps, which are those that a person writes."""
+    if isinstance(value, dict):
+        if "properties" in value and value.get("additionalProperties") is False and "oneOf" not in value:
+            fields = value["properties"].items()
+            yield from (f"{path}.{name}" for name, field in fields if not field.get("description"))
+        for key, item in value.items():
+            yield from undescribed(item, f"{path}.{key}")
+    elif isinstance(value, list):
+        for item in value:
+            yield from undescribed(item, path)
+
+
+def test_each_field_says_what_it_is_for() -> None:
+    assert list(undescribed(SCHEMA, "$")) == []
