@@ -14,10 +14,10 @@ from detbuild.config.section import wrong
 
 Kind = Literal["trial", "shell", "argv", "given"]
 
-# The JSON Schema holds these patterns too, and its `\w` and `\s` are not Python's: they are written out here,
-# and whatever lies beyond ASCII counts as a letter.
+# The JSON Schema holds these patterns too, and its `\w` and `\s` are not Python's: they are written out here.
+# Beyond ASCII whatever lies outside of the blocks of punctuation and symbols counts as a letter.
 _BLANKS: Final = " \t\r\n"
-_BEYOND: Final = r"[^\x00-\x7f]"
+_BEYOND: Final = r"[^\x00-\xbf\xd7\xf7\u2000-\u2bff\u3000-\u303f\ufe00-\ufe6f\uff00-\uff20]"
 _NAME: Final = rf"(?:[A-Za-z_]|{_BEYOND})(?:[A-Za-z0-9_]|{_BEYOND})*"
 _OBJECT: Final = rf"{_NAME}(?:\.{_NAME})*"
 _DIRECTORY: Final = rf"(?:[A-Za-z0-9_-]|{_BEYOND})+"  # may hold dashes

@@ -89,7 +89,7 @@ def config_from_mapping(
     Raises:
         ConfigErrors: every problem of the config.
     """
-    layer = _overridden(mapping_layer(mapping, source), overrides)
+    layer = _overridden(mapping_layer(mapping, source, of_experiment=True), overrides)
     return _traced((layer, *below), defaults or {}).config
 
 

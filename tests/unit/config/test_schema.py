@@ -45,6 +45,8 @@ TOLD = dict(
     )
 )
 
+_NO_VALUE = BEYOND[8]
+
 SEEDS = [
     """
 name: digits
@@ -188,6 +190,8 @@ TEXTS = [
         "a:B\n\n",
         "a:b c",
         "é:Ü",
+        "\N{LEFT DOUBLE QUOTATION MARK}a:B\N{RIGHT DOUBLE QUOTATION MARK}",
+        "模块:类",
     ),
     *(
         "train.py",
@@ -376,7 +380,8 @@ def check(raw: dict[str, object]) -> str:
     if not lines:
         assert found is None, f"the parser accepts what the schema does not: {where}"
         return "accepted"
-    if all(map(beyond, lines)):
+    # A value that no config can hold counts as absent, which may break further rules.
+    if all(map(beyond, lines)) or any(re.search(TOLD[_NO_VALUE], line) for line in lines):
         return "beyond"
     assert found is not None, f"the schema accepts what the parser does not: {lines}"
     return "refused"
