@@ -11,41 +11,18 @@ from pathlib import Path
 
 import pytest
 import regress
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from detbuild.config.document import read_document
 from detbuild.config.parse import config_from_mapping
 from detbuild.config.problems import ConfigErrors
-from detbuild.config.schema import BEYOND, experiment_schema
+from detbuild.config.schema import BEYOND
 from detbuild.config.section import Section
+from tests.unit.config.agreement import SCHEMA, TOLD, VALIDATOR, compare
 
 ROOT = Path(__file__).parents[3]
-SCHEMA = experiment_schema()
-VALIDATOR = Draft202012Validator(SCHEMA)
-
-# What the parser says of each rule that no schema tells, in the order of the sentences.
-TOLD = dict(
-    zip(
-        BEYOND,
-        (
-            r"must be above minval|is beyond the range of a double",
-            r"must be at least slots_per_trial",
-            r"must be at least begin_on_batch",
-            r"is the place of bind_mounts",
-            r"the name .* is given twice|is no regular expression",
-            r"must lie below host_path",
-            r"host_path: (/\S* belongs to the host itself|is an engine's socket)",
-            r"shm_size: must be (at least 1|at most)",
-            r"must lie between -2\*\*63|holds a NUL",
-            r"nests deeper|is given twice, first on line",
-        ),
-        strict=True,
-    )
-)
-
-_NO_VALUE = BEYOND[8]
 
 SEEDS = [
     """
@@ -368,29 +345,14 @@ def problems(raw: dict[str, object]) -> list[str]:
     return []
 
 
-def beyond(line: str) -> bool:
-    return any(re.search(told, line) for told in TOLD.values())
-
-
 def check(raw: dict[str, object]) -> str:
-    """Compare schema and parser, and say how it came out."""
-    lines = problems(raw)
-    found = next(VALIDATOR.iter_errors(raw), None)
-    where = "" if found is None else f"{found.json_path}: {found.message[:200]}"
-    if not lines:
-        assert found is None, f"the parser accepts what the schema does not: {where}"
-        return "accepted"
-    # A value that no config can hold counts as absent, which may break further rules.
-    if all(map(beyond, lines)) or any(re.search(TOLD[_NO_VALUE], line) for line in lines):
-        return "beyond"
-    assert found is not None, f"the schema accepts what the parser does not: {lines}"
-    return "refused"
+    return compare(raw, problems(raw))
 
 
-@settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=4000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(raw=configs())
 def test_the_schema_accepts_what_the_parser_accepts_and_nothing_else(raw: dict[str, object]) -> None:
-    check(raw)
+    event(check(raw))
 
 
 def test_the_schema_is_one() -> None:
@@ -406,6 +368,20 @@ def test_the_seeds_are_good(raw: dict[str, object]) -> None:
 @pytest.mark.parametrize("path", sorted(ROOT.glob("examples/*/*.yaml")), ids=lambda path: path.parent.name)
 def test_the_examples_fit(path: Path) -> None:
     assert check(read_document(path.read_text(encoding="utf-8"), path.name).plain()) == "accepted"
+
+
+def blocks() -> list[str]:
+    pages = (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))
+    texts = [text for page in pages for text in page.read_text(encoding="utf-8").split("```yaml\n")[1:]]
+    return [text.partition("```")[0] for text in texts]
+
+
+@pytest.mark.parametrize("text", blocks())
+def test_configs_and_parts_of_configs_in_the_docs_fit(text: str) -> None:
+    part = read_document(text, "docs").plain()
+    assert isinstance(part, dict)
+    whole = RAWS[1] if "searcher" not in part else {"entrypoint": "a:B"}
+    assert check({**whole, **part}) == "accepted"
 
 
 # For each rule that the schema does not tell, a config that breaks it.
