@@ -152,6 +152,12 @@ _.norm
 _.protocol_version
 _.resets
 
+# What pydantic's generator of JSON Schemas calls.
+_.default_schema
+_.field_title_should_be_set
+_.nullable_schema
+_.tagged_union_schema
+
 # Keras' own attributes and options, and pytest's hooks.
 _._initial_epoch
 _._training_state

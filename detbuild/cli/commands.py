@@ -100,8 +100,11 @@ COMMANDS: dict[str, Verb | Noun] = {
     ),
     "context": Verb("detbuild.cli.context:context", "Show what of a directory goes into the image, and why."),
     "config": Noun(
-        "Check an experiment config.",
-        {"check": Verb("detbuild.cli.config:check", "Print the config with all defaults filled in.")},
+        "Check experiment configs, here or in an editor.",
+        {
+            "check": Verb("detbuild.cli.config:check", "Print the config with all defaults filled in."),
+            "schema": Verb("detbuild.cli.config:schema", "Write the JSON Schema of configs, for editors."),
+        },
     ),
     "preview-search": Verb(
         "detbuild.cli.preview:preview_search",

@@ -1,18 +1,15 @@
-"""`detbuild config check` and `det experiment config`: complete configs, secrets hidden."""
+"""`detbuild config check`, `config schema` and `det experiment config`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import click
 
 from detbuild.cli.arguments import config_argument, experiment_argument, overrides_option, template_option
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
-from detbuild.cli.table import json_option, show_json
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from detbuild.cli.table import json_option, json_text, show_json
 
 
 @click.command(cls=Command)
@@ -67,3 +64,28 @@ def config(session: Session, *, experiment_id: int) -> None:
     folder = Home.open(session.home).experiment(experiment_id)
     text = folder.config_file.read_text(encoding="utf-8")
     show_json(parse_config(text, source=str(folder.config_file)).masked())
+
+
+@click.command(cls=Command)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, allow_dash=True),
+    default="-",
+    show_default=True,
+    help="The file to write; - is stdout.",
+)
+def schema(*, output: Path) -> None:
+    """Write the JSON Schema of experiment configs, with which editors complete, explain and check them.
+
+    Name it in the first line of a config: `# yaml-language-server: $schema=FILE`.
+    """
+    from detbuild.config.schema import experiment_schema
+    from detbuild.store.files import write_synced
+
+    text = json_text(experiment_schema())
+    if str(output) == "-":
+        click.echo(text)
+        return
+    write_synced(output, f"{text}\n".encode())
+    click.echo(output)

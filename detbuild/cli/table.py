@@ -26,8 +26,12 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def show_json(value: object) -> None:
+    click.echo(json_text(value))
+
+
+def json_text(value: object) -> str:
     """Two spaces, keys in the order given, so that two prints can be compared."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=True, default=str))
+    return json.dumps(value, indent=2, ensure_ascii=True, default=str)
 
 
 def csv_text(rows: Sequence[Row]) -> str:

@@ -6,27 +6,37 @@ from collections.abc import Mapping
 
 from pydantic import Field, JsonValue
 
-from detbuild.config.fields import Many, Positive
+from detbuild.config.fields import Integer, Many, Positive
 from detbuild.config.section import Section
 
 
 class Slurm(Section):
     slots_per_node: Positive | None = None
+    """GPUs of a node."""
     gpu_type: str | None = None
+    """The kind of GPU."""
     sbatch_args: Many[str] = ()
+    """Arguments of sbatch."""
 
 
 class Pbs(Section):
     slots_per_node: Positive | None = None
+    """GPUs of a node."""
     pbsbatch_args: Many[str] = ()
+    """Arguments of qsub."""
 
 
 class Webhooks(Section):
-    webhook_id: Many[int] = ()
+    webhook_id: Many[Integer] = ()
+    """Webhooks by number."""
     webhook_name: Many[str] = ()
+    """Webhooks by name."""
     exclude: bool = False
+    """Trigger none at all."""
 
 
 class Integrations(Section):
     pachyderm: Mapping[str, JsonValue] = Field(default_factory=dict)
+    """Where data came from."""
     webhooks: Webhooks | None = None
+    """Which webhooks of the cluster are triggered."""

@@ -6,21 +6,31 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
-from pydantic import BeforeValidator, InstanceOf, PlainSerializer
+from pydantic import BeforeValidator, InstanceOf, PlainSerializer, WithJsonSchema
 
+from detbuild.config.clauses import Clause, any_of, whole
 from detbuild.config.problems import show
 from detbuild.config.section import wrong
 
 Kind = Literal["trial", "shell", "argv", "given"]
 
-_NAME: Final = r"[^\W\d]\w*"
+# The JSON Schema holds these patterns too, and its `\w` and `\s` are not Python's: they are written out here.
+# Beyond ASCII whatever lies outside of the blocks of punctuation and symbols counts as a letter.
+_BLANKS: Final = " \t\r\n"
+_BEYOND: Final = r"[^\x00-\xbf\xd7\xf7\u2000-\u2bff\u3000-\u303f\ufe00-\ufe6f\uff00-\uff20]"
+_NAME: Final = rf"(?:[A-Za-z_]|{_BEYOND})(?:[A-Za-z0-9_]|{_BEYOND})*"
 _OBJECT: Final = rf"{_NAME}(?:\.{_NAME})*"
-# Directory names may hold dashes; an empty module is the context directory itself.
-_TRIAL: Final = re.compile(rf"(?P<module>(?:[\w-]+(?:\.[\w-]+)*)?):(?P<object>{_OBJECT})")
-_SPACED: Final = re.compile(rf"(?P<module>[\w.-]*)\s*:\s*(?P<object>{_OBJECT})")
-_ONE_WORD: Final = re.compile(r"(?P<module>[^\s:=$'\"]*):(?P<object>[^\s=$'\"]*)")
-_SCRIPT: Final = re.compile(r"[\w.-]+\.py")
-_DOTTED_CLASS: Final = re.compile(r"(?P<module>[\w-]+(?:\.[\w-]+)*)\.(?P<object>[A-Z]\w*)")
+_DIRECTORY: Final = rf"(?:[A-Za-z0-9_-]|{_BEYOND})+"  # may hold dashes
+_MODULE: Final = rf"{_DIRECTORY}(?:\.{_DIRECTORY})*"
+# An empty module is the context directory itself.
+_TRIAL: Final = re.compile(rf"(?![^:]*\.py:)(?P<module>(?:{_MODULE})?):(?P<object>{_OBJECT})")
+_SPACED: Final = re.compile(
+    rf"(?P<module>(?:[A-Za-z0-9_.-]|{_BEYOND})*)[ \t\r\n]*:[ \t\r\n]*(?P<object>{_OBJECT})"
+)
+_ONE_WORD: Final = re.compile(r"""(?P<module>[^ \t\r\n:=$'"]*):(?P<object>[^ \t\r\n=$'"]*)""")
+_SCRIPT: Final = re.compile(rf"(?:[A-Za-z0-9_.-]|{_BEYOND})+\.py")
+_DOTTED_CLASS: Final = re.compile(rf"(?P<module>{_MODULE})\.(?P<object>[A-Z](?:[A-Za-z0-9_]|{_BEYOND})*)")
+_SLIPS: Final = (_SCRIPT, _SPACED, _ONE_WORD, _DOTTED_CLASS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +68,10 @@ def parse_entrypoint(value: object) -> Entrypoint:
         return _argv(value)
     if not isinstance(value, str):
         raise wrong(f"must be text or a list of texts, not {show(value)}", mend=_EXAMPLE)
-    text = value.strip()
+    text = value.strip(_BLANKS)
     if not text:
         raise wrong("is empty", mend=_EXAMPLE)
-    if _TRIAL.fullmatch(text) and not text.partition(":")[0].endswith(".py"):
+    if _TRIAL.fullmatch(text):
         return Entrypoint("trial", text)
     if mend := _slip(text):
         raise wrong(f"{text[:40]!r} is no `module:Class`", mend=mend)
@@ -84,11 +94,11 @@ def _argv(items: list[object]) -> Entrypoint:
 
 def _slip(text: str) -> str:
     """The mend for text that was meant as `module:Class`; "" when it is a command."""
-    if _SCRIPT.fullmatch(text):
-        return f"write `python3 {text}` to run it as a script"
-    match = _SPACED.fullmatch(text) or _ONE_WORD.fullmatch(text) or _DOTTED_CLASS.fullmatch(text)
+    match = next(filter(None, (slip.fullmatch(text) for slip in _SLIPS)), None)
     if match is None:
         return ""
+    if match.re is _SCRIPT:
+        return f"write `python3 {text}` to run it as a script"
     module = re.sub(r"\.py$", "", match["module"]).strip("./").replace("/", ".")
     name = re.sub(r"\(.*\)$", "", match["object"].strip(":")) or "MyTrial"
     meant = f"{module}:{name}"
@@ -103,6 +113,27 @@ def _written(entrypoint: Entrypoint) -> str | list[str] | None:
     return entrypoint.written if isinstance(entrypoint.written, str) else list(entrypoint.written)
 
 
+def _among_blanks(*patterns: re.Pattern[str]) -> Clause:
+    inside = "|".join(pattern.pattern for pattern in patterns)
+    return {"pattern": whole(rf"[ \t\r\n]*(?:{inside})[ \t\r\n]*")}
+
+
+IS_TRIAL: Final[Clause] = {"type": "string", **_among_blanks(_TRIAL)}
+_TEXT: Final[Clause] = {
+    "type": "string",
+    "pattern": r"[^ \t\r\n]",
+    "patternErrorMessage": "is empty",
+    "anyOf": [IS_TRIAL, {"not": _among_blanks(*_SLIPS)}],
+}
+_LIST: Final[Clause] = {
+    "type": "array",
+    "items": {"type": "string"},
+    "prefixItems": [{"type": "string", "minLength": 1}],
+    "minItems": 1,
+}
 ConfigEntrypoint = Annotated[
-    InstanceOf[Entrypoint], BeforeValidator(parse_entrypoint), PlainSerializer(_written)
+    InstanceOf[Entrypoint],
+    BeforeValidator(parse_entrypoint),
+    PlainSerializer(_written),
+    WithJsonSchema(any_of([_TEXT, _LIST])),
 ]

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 
-from detbuild.config.fields import Many, matching
+from detbuild.config.clauses import Clause, Written, also, not_both, nullable, text
+from detbuild.config.fields import Many, Matching, Whole
 from detbuild.config.problems import show
 from detbuild.config.section import Section, wrong
 
@@ -20,9 +21,8 @@ _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _DOMAIN: Final = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?"
 _PART: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REFERENCE: Final = re.compile(
-    rf"(?:{_DOMAIN}/)?{_PART}(?:/{_PART})*(?::\w[\w.-]{{0,127}})?"
-    r"(?:@[A-Za-z][\w.+-]*:[0-9a-fA-F]{32,128})?|sha256:[0-9a-f]{64}",
-    re.ASCII,
+    rf"(?:{_DOMAIN}/)?{_PART}(?:/{_PART})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?"
+    r"(?:@[A-Za-z][A-Za-z0-9_.+-]*:[0-9a-fA-F]{32,128})?|sha256:[0-9a-f]{64}"
 )
 _MAX_REFERENCE: Final = 512
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -54,22 +54,36 @@ def for_each_kind(value: object) -> object:
     if isinstance(value, (str, list)):
         return dict.fromkeys(KINDS, value)
     if isinstance(value, dict) and "gpu" in value:
-        if "cuda" in value:
+        others = {key: item for key, item in value.items() if key != "gpu"}
+        if value["gpu"] is not None and others.get("cuda") is not None:
             raise wrong("is the old name of cuda, which is given too", at=("gpu",), mend="keep cuda")
-        return {("cuda" if key == "gpu" else key): item for key, item in value.items()}
+        return others if value["gpu"] is None else {**others, "cuda": value["gpu"]}
     return value
 
 
-Reference = Annotated[str, AfterValidator(_reference)]
-Variable = Annotated[str, BeforeValidator(_variable)]
+def _with_gpu(schema: Clause) -> None:
+    """What `for_each_kind` adds to a map by kind."""
+    schema["properties"]["gpu"] = {**schema["properties"]["cuda"], "description": "The old name of `cuda`."}
+    schema |= not_both("gpu", "cuda")
+
+
+_REFERENCE_TEXT: Final = text(_REFERENCE.pattern, "an image reference", maxLength=_MAX_REFERENCE)
+_VARIABLE_TEXT: Final = text(rf"{_VARIABLE.pattern}=[\s\S]*", "NAME=VALUE")
+Reference = Annotated[str, AfterValidator(_reference), WithJsonSchema(_REFERENCE_TEXT)]
+Variable = Annotated[str, BeforeValidator(_variable), WithJsonSchema(_VARIABLE_TEXT)]
 
 
 class Images(Section):
     """Images to build on, by kind of device; None: detbuild chooses."""
 
+    model_config = ConfigDict(json_schema_extra=_with_gpu)
+
     cpu: Reference | None = None
+    """For trials without a GPU."""
     cuda: Reference | None = None
+    """For trials on NVIDIA's GPUs; once called `gpu`."""
     rocm: Reference | None = None
+    """For trials on AMD's GPUs."""
 
     def of(self, kind: DeviceKind) -> str | None:
         image: str | None = getattr(self, kind)
@@ -79,9 +93,14 @@ class Images(Section):
 class Variables(Section):
     """`NAME=VALUE`, in order, by kind of device."""
 
+    model_config = ConfigDict(json_schema_extra=_with_gpu)
+
     cpu: Many[Variable] = ()
+    """For trials without a GPU."""
     cuda: Many[Variable] = ()
+    """For trials on NVIDIA's GPUs; once called `gpu`."""
     rocm: Many[Variable] = ()
+    """For trials on AMD's GPUs."""
 
     def of(self, kind: DeviceKind) -> tuple[str, ...]:
         variables: tuple[str, ...] = getattr(self, kind)
@@ -92,36 +111,62 @@ class RegistryAuth(Section):
     """Credentials of a registry; never shown."""
 
     username: str | None = Field(default=None, repr=False)
+    """The user."""
     password: str | None = Field(default=None, repr=False)
+    """The password."""
     auth: str | None = Field(default=None, repr=False)
+    """User and password in base64, in place of both."""
     email: str | None = Field(default=None, repr=False)
+    """The user's address."""
     serveraddress: str | None = None
+    """The registry that these are for."""
     identitytoken: str | None = Field(default=None, repr=False)
+    """A token in place of a password."""
     registrytoken: str | None = Field(default=None, repr=False)
+    """A token that the registry itself gave."""
 
     def given(self) -> dict[str, str]:
         """Those that are, by name."""
         return self.model_dump(exclude_none=True)
 
 
-Port = Annotated[int, Field(ge=1, le=65535)]
-Capability = Annotated[str, matching(r"[A-Za-z_]{2,40}", "a capability such as SYS_PTRACE")]
+Port = Annotated[int, Whole(1, 65535)]
+Capability = Annotated[str, Matching(r"[A-Za-z_]{2,40}", "a capability such as SYS_PTRACE")]
 
 
 class ProxyPort(Section):
     proxy_port: Port
+    """The port in the container."""
     proxy_tcp: bool = False
+    """Whether what is spoken there is plain TCP rather than HTTP."""
     unauthenticated: bool = False
+    """Whether it may be reached without a login."""
     default_service_id: str | None = None
+    """The name under which a cluster offers it."""
+
+
+def _some_absent(ports: Clause) -> Clause:
+    return {**ports, "additionalProperties": nullable(ports["additionalProperties"])}
 
 
 class Environment(Section):
-    image: Annotated[Images, BeforeValidator(for_each_kind)] = Images.model_construct()
-    environment_variables: Annotated[Variables, BeforeValidator(for_each_kind)] = Variables.model_construct()
-    ports: Mapping[str, Port] = Field(default_factory=dict)
+    image: Annotated[Images, BeforeValidator(for_each_kind), also(_REFERENCE_TEXT)] = Images.model_construct()
+    """The image to build on: one, or one for each kind of device; absent: detbuild chooses."""
+    environment_variables: Annotated[
+        Variables, BeforeValidator(for_each_kind), also({"type": "array", "items": _VARIABLE_TEXT})
+    ] = Variables.model_construct()
+    """A list of `NAME=VALUE`, or one list for each kind of device."""
+    ports: Annotated[Mapping[str, Port], Written(_some_absent)] = Field(default_factory=dict)
+    """By name: ports of the container that the host publishes under free numbers."""
     proxy_ports: Many[ProxyPort] = ()
+    """Ports that a cluster's master offers; without meaning on one host."""
     force_pull_image: bool = False
+    """Ask the registry for a newer image although one is there."""
     registry_auth: RegistryAuth | None = None
+    """Credentials of the registry of `image`; never shown."""
     add_capabilities: Many[Capability] = ()
+    """Linux capabilities that the container gets, such as SYS_PTRACE."""
     drop_capabilities: Many[Capability] = ()
+    """Linux capabilities that the container loses."""
     pod_spec: Mapping[str, JsonValue] | None = None
+    """Of Kubernetes; without meaning on one host."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from itertools import combinations
+from typing import TYPE_CHECKING, Final, TypeGuard
 
+from detbuild.config.clauses import Clause, any_of, counted, given, inside, not_both, when
+from detbuild.config.fields import integral
 from detbuild.config.problems import KeyPath, Problem, show
 
 if TYPE_CHECKING:
@@ -18,6 +21,9 @@ RENAMED: Final[Mapping[str, str]] = {
     "steps_per_round": "length_per_round",
 }
 PERIODS: Final = ("min_validation_period", "min_checkpoint_period")
+_LENGTHS: Final = ("max_length", *(old for old, today in RENAMED.items() if today == "max_length"))
+HAS_LENGTH: Final = any_of(map(given, _LENGTHS))  # of a searcher, under whichever name
+_STEPS: Final = counted(1, MOST_STEPS)
 _CONCURRENT: Final = frozenset({"random", "grid", "async_halving", "adaptive_asha"})
 _HDFS: Final = (
     "use shared_fs, s3, gcs, azure or directory; an HDFS that is mounted on the host is a shared_fs"
@@ -32,6 +38,35 @@ def is_of_the_era(raw: Mapping[str, object]) -> bool:
     return "batches_per_step" in raw or any(name in RENAMED for name in names)
 
 
+def with_steps(searcher: Clause) -> None:
+    """Add to a searcher's schema the names under which it took lengths in steps."""
+    fields, rules = searcher["properties"], searcher.setdefault("allOf", [])
+    old_names: dict[str, list[str]] = {}
+    for old, today in RENAMED.items():
+        if today in fields:
+            old_names.setdefault(today, []).append(old)
+            fields[old] = {**_STEPS, "description": f"The old form of `{today}`: counted in steps."}
+    for today, olds in old_names.items():
+        rules += [not_both(*pair) for pair in combinations((today, *olds), 2)]
+        if today in searcher["required"]:
+            searcher["required"].remove(today)
+            rules.append(any_of(map(given, (today, *olds))))
+
+
+def with_era(config: Clause) -> None:
+    """Add to the schema of a whole config what one of 0.12 may say, and only such a one."""
+    config["properties"]["batches_per_step"] = {
+        **_STEPS,
+        "description": "Batches of a step, in an old config.",
+    }
+    for period in PERIODS:
+        config["properties"][period] = any_of([config["properties"][period], _STEPS])
+    speaks_of_steps = {"required": ["searcher"], **inside("searcher", any_of(map(given, RENAMED)))}
+    today = {"not": any_of([given("batches_per_step"), speaks_of_steps])}
+    lengths = {"type": ["object", "null"], "errorMessage": "a bare number counts steps, in old configs only"}
+    config.setdefault("allOf", []).append(when(today, {"properties": dict.fromkeys(PERIODS, lengths)}))
+
+
 def era_defaults(name: object) -> dict[str, object]:
     """What a config of that time meant by what it left out, where that changed later.
 
@@ -40,6 +75,15 @@ def era_defaults(name: object) -> dict[str, object]:
     """
     searcher = {"searcher": {"max_concurrent_trials": 0}} if name in _CONCURRENT else {}
     return {**searcher, "optimizations": {"average_training_metrics": False}}
+
+
+def renamed(raw: Mapping[str, object]) -> dict[str, object]:
+    """The names of today in place of those that `translate` takes away, whatever stands under them."""
+    today = {key: value for key, value in raw.items() if key != "batches_per_step"}
+    searcher = raw.get("searcher")
+    if isinstance(searcher, dict):
+        today["searcher"] = {RENAMED.get(key, key): value for key, value in searcher.items()}
+    return today
 
 
 def steps_of(batches_per_step: object) -> object:
@@ -77,7 +121,7 @@ def translate(raw: dict[str, object], per_step: object) -> tuple[dict[str, objec
         kept = {key: value for key, value in searcher.items() if key not in steps}
         lengths = {RENAMED[key]: _batches(value, per_step) for key, value in steps.items()}
         translated["searcher"] = {**lengths, **kept}
-    periods = {name: _batches(raw[name], per_step) for name in PERIODS if type(raw.get(name)) is int}
+    periods = {name: _batches(raw[name], per_step) for name in PERIODS if _is_number(raw.get(name))}
     return {**translated, **periods}, problems
 
 
@@ -97,7 +141,7 @@ def _gone(raw: dict[str, object]) -> list[Problem]:
 def _problems(raw: dict[str, object], steps: dict[str, object], searcher: object) -> list[Problem]:
     problems = []
     counts: list[tuple[KeyPath, object]] = [
-        ((name,), raw[name]) for name in PERIODS if type(raw.get(name)) is int
+        ((name,), raw[name]) for name in PERIODS if _is_number(raw.get(name))
     ]
     if "batches_per_step" in raw:
         counts.append((("batches_per_step",), raw["batches_per_step"]))
@@ -123,11 +167,16 @@ def _must_be_count(value: object) -> str:
     return f"must be at most {MOST_STEPS}" if isinstance(value, int) and value > MOST_STEPS else what
 
 
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 < value <= MOST_STEPS
+def _is_number(value: object) -> bool:
+    return type(integral(value)) is int
+
+
+def _is_count(value: object) -> TypeGuard[int | float]:
+    number = integral(value)
+    return type(number) is int and 0 < number <= MOST_STEPS
 
 
 def _batches(steps: object, per_step: object) -> dict[str, int]:
     # One that is no count has its problem already and stands for 1 here, so that it is told only once.
-    one = per_step if isinstance(per_step, int) and _is_count(per_step) else 1
-    return {"batches": steps * one if isinstance(steps, int) and _is_count(steps) else 1}
+    one = int(per_step) if _is_count(per_step) else 1
+    return {"batches": int(steps) * one if _is_count(steps) else 1}

@@ -6,16 +6,16 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import Any, Final, get_args
 
+from pydantic import ValidationError
+
+from detbuild.config.era import renamed
 from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.masking import is_secret
 from detbuild.config.problems import KeyPath, Problem, dotted, show
 from detbuild.config.section import TAG, Section
 from detbuild.config.storage import OwnFolder
-
-if TYPE_CHECKING:
-    from pydantic import ValidationError
 
 Finding = Mapping[str, Any]
 
@@ -71,6 +71,26 @@ def explain(error: ValidationError, raw: object, model: type[Section] = Experime
     return [replace(problem, path=_as_written(problem.path, raw)) for problem in problems]
 
 
+def unknown_nulls(raw: dict[str, object]) -> list[Problem]:
+    """Keys without a value that no field has: null is the absence of a field, and not of a slip."""
+    today = renamed(raw)
+    try:
+        ExperimentConfig.model_validate(today)
+    except ValidationError as error:
+        wrong_keys = (problem for problem in explain(error, today) if problem.on_key)
+        return [problem for problem in wrong_keys if _is_null(today, problem.path)]
+    return []
+
+
+def _is_null(value: object, path: KeyPath) -> bool:
+    for part in path:
+        if isinstance(value, list) and isinstance(part, int):
+            value = value[part]
+        else:
+            value = value.get(part) if isinstance(value, dict) else None
+    return value is None
+
+
 def _as_written(path: KeyPath, raw: object) -> KeyPath:
     """Leave out what a short form stands for, such as one list of variables for all kinds of device."""
     written: list[str | int] = []
@@ -118,8 +138,13 @@ def _type_mend(kind: str, value: object) -> str:
 
 def _rule(path: KeyPath, finding: Finding) -> Problem:
     context = finding["ctx"]
-    what, mend, later = (context[key] for key in ("what", "mend", "later"))
-    return Problem((*path, *context["at"]), what, mend, later=later)
+    return Problem(
+        (*path, *context["at"]),
+        context["what"],
+        context["mend"],
+        later=context["later"],
+        on_key=context["on_key"],
+    )
 
 
 def _missing(path: KeyPath, _: Finding) -> Problem:

@@ -3,32 +3,73 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from pydantic import AfterValidator, Field, Strict
+from pydantic import Field, Strict
+from pydantic_core import core_schema
 
+from detbuild.config.clauses import text
 from detbuild.config.problems import show
 from detbuild.config.section import wrong
+from detbuild.config.values import LARGEST, SMALLEST
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+
+    from detbuild.config.clauses import Clause
 
 T = TypeVar("T")
 
-# YAML gives lists and the models keep tuples; the items stay strict.
-Many = Annotated[tuple[T, ...], Strict(strict=False)]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+
+def integral(value: object) -> object:
+    """`1e3` and `2.0` as the whole numbers that they are; anything else, or beyond 64 bits, as it is."""
+    if isinstance(value, float) and value.is_integer() and SMALLEST <= value <= LARGEST:
+        return int(value)
+    return value
 
 
-def matching(pattern: str, meaning: str) -> AfterValidator:
-    """Accept text that matches as a whole; `meaning` says what the text must be."""
-    compiled = re.compile(pattern, re.ASCII)
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Metadata of an `int`: its bounds, both included. JSON knows no difference between 2 and 2.0."""
 
-    def check(value: str) -> str:
-        if not compiled.fullmatch(value):
-            raise wrong(f"must be {meaning}, not {show(value)}")
+    least: int = SMALLEST
+    most: int = LARGEST
+
+    def __get_pydantic_core_schema__(
+        self, _source: object, _handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        number = core_schema.int_schema(ge=self.least, le=self.most, strict=True)
+        return core_schema.no_info_before_validator_function(integral, number)
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """Metadata of a `str`: it matches the pattern as a whole. `meaning` says what the text must be."""
+
+    pattern: str
+    meaning: str
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, _core: core_schema.CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> Clause:
+        return text(self.pattern, self.meaning)
+
+    def check(self, value: str) -> str:
+        if not re.fullmatch(self.pattern, value):
+            raise wrong(f"must be {self.meaning}, not {show(value)}")
         return value
 
-    return AfterValidator(check)
 
-
-AbsolutePath = Annotated[str, matching(r"/[^\0]*", "an absolute path")]
+# YAML gives lists and the models keep tuples; the items stay strict.
+Many = Annotated[tuple[T, ...], Strict(strict=False)]
+Integer = Annotated[int, Whole()]
+Count = Annotated[int, Whole(0)]
+Positive = Annotated[int, Whole(1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+AbsolutePath = Annotated[str, Matching(r"/[^\0]*", "an absolute path")]

@@ -14,7 +14,7 @@ from detbuild.config.cluster import Pbs, Slurm
 from detbuild.config.document import Node, Position, read_value
 from detbuild.config.environment import Capability, Images, RegistryAuth, Variables, for_each_kind
 from detbuild.config.explain import explain
-from detbuild.config.fields import Many, Positive, matching
+from detbuild.config.fields import Many, Matching, Positive
 from detbuild.config.layers import Layer, errors_of, mapping_layer, read_text
 from detbuild.config.logs import LogPolicy
 from detbuild.config.mounts import BindMount, distinct
@@ -37,8 +37,8 @@ def _gpu_name(value: object) -> object:
     return str(value) if type(value) is int else value
 
 
-Network = Annotated[str, matching(r"[A-Za-z0-9][\w.-]*", "`bridge`, `host` or a network of Docker's")]
-GpuName = Annotated[str, matching(r"\S+", "a GPU's number, UUID or CDI name"), BeforeValidator(_gpu_name)]
+Network = Annotated[str, Matching(r"[A-Za-z0-9][\w.-]*", "`bridge`, `host` or a network of Docker's")]
+GpuName = Annotated[str, Matching(r"\S+", "a GPU's number, UUID or CDI name"), BeforeValidator(_gpu_name)]
 
 
 class TaskContainerDefaults(Section):

@@ -16,18 +16,25 @@ from pydantic import (
     model_validator,
 )
 
+from detbuild.config.clauses import Clause, Written, given, inside, when
+from detbuild.config.fields import Integer, Positive
 from detbuild.config.section import TAG, Section, chosen_by, wrong
 
 
 class Const(Section):
     type: Literal["const"] = "const"
+    """Always the same value."""
     val: JsonValue
+    """The value: anything."""
 
 
 class _Range(Section):
     minval: float
+    """The lower end."""
     maxval: float
-    count: Annotated[int, Field(ge=1)] | None = None  # points of a grid
+    """The upper end."""
+    count: Positive | None = None
+    """How many points of the range a grid has."""
 
     @model_validator(mode="after")
     def _ordered(self) -> _Range:
@@ -40,21 +47,28 @@ class Int(_Range):
     """Uniform, both ends included."""
 
     type: Literal["int"] = "int"
-    minval: int
-    maxval: int
+    """A whole number, each equally likely."""
+    minval: Integer
+    """The smallest."""
+    maxval: Integer
+    """The largest; it is drawn too."""
 
 
 class Double(_Range):
     """Uniform."""
 
     type: Literal["double"] = "double"
+    """A number, uniform between `minval` and `maxval`."""
 
 
 class Log(_Range):
     """`base` to the power of a uniform exponent between `minval` and `maxval`."""
 
     type: Literal["log"] = "log"
+    """`base` to the power of a uniform number between `minval` and `maxval`: -4 and base 10 stand for
+    0.0001."""
     base: Annotated[float, Field(gt=0)]
+    """The base of the power."""
 
     @model_validator(mode="after")
     def _in_range(self) -> Log:
@@ -69,7 +83,9 @@ class Log(_Range):
 
 class Categorical(Section):
     type: Literal["categorical"] = "categorical"
+    """One of several values, each equally likely."""
     vals: Annotated[tuple[JsonValue, ...], Strict(strict=False), Field(min_length=1)]
+    """The values: anything."""
 
 
 class Nested(RootModel[Mapping[str, "Hyperparameter"]]):
@@ -93,9 +109,10 @@ def _spelled_out(value: object) -> object:
         return value
     if not isinstance(value, dict):
         return {"type": "const", "val": value}
-    if "type" in value:
-        return {key: item for key, item in value.items() if item is not None or key in {"type", "val"}}
-    return value
+    kind = value.get("type")
+    fields = _KINDS[kind].model_fields if isinstance(kind, str) and kind in _KINDS else {}
+    may_lack = fields.keys() - {"type", "val"}
+    return {key: item for key, item in value.items() if item is not None or key not in may_lack}
 
 
 Hyperparameter = Annotated[
@@ -107,7 +124,16 @@ Hyperparameter = Annotated[
     | Annotated[Nested, Tag(TAG + "Nested")],
     chosen_by("type", _KINDS, Nested),
     BeforeValidator(_spelled_out),
+    Written(lambda of_map: when({"type": "object"}, of_map)),
 ]
+
+# What a grid needs of hyperparameters; `$defs/Point`, as a map may hold maps.
+POINTS: Final[Clause] = {"additionalProperties": {"$ref": "#/$defs/Point"}}
+POINT: Final[Clause] = {
+    "if": {"type": "object", "required": ["type"]},
+    "then": when(inside("type", {"enum": ["int", "double", "log"]}), given("count")),
+    "else": when({"type": "object"}, POINTS),
+}
 
 Path = tuple[str, ...]
 Leaf = Const | Categorical | Int | Double | Log

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from detbuild.config.document import MAX_BYTES, Node, Position, read_document, too_large
 from detbuild.config.era import era_defaults, is_of_the_era, old_path, steps_of, translate
+from detbuild.config.explain import unknown_nulls
 from detbuild.config.merge import merge
 from detbuild.config.parts import Origin, Part, parted
 from detbuild.config.problems import ConfigErrors, Problem, show
@@ -87,11 +88,19 @@ def text_layer(text: str, source: str) -> Layer:
         ConfigErrors: it is not YAML, or no map.
     """
     document = read_document(text, source)
-    return mapping_layer(document.plain(), source, document=document)
+    return mapping_layer(document.plain(), source, document=document, of_experiment=True)
 
 
-def mapping_layer(value: object, source: str, *, document: Node | None = None) -> Layer:
+def mapping_layer(
+    value: object, source: str, *, document: Node | None = None, of_experiment: bool = False
+) -> Layer:
     """A layer of plain values; what JSON cannot carry becomes its problem.
+
+    Args:
+        value: a map.
+        source: what to call it.
+        document: what it was read from.
+        of_experiment: a null under a name that no field of an experiment config has is a problem too.
 
     Raises:
         ConfigErrors: it is no map.
@@ -99,6 +108,8 @@ def mapping_layer(value: object, source: str, *, document: Node | None = None) -
     raw, problems = plain(value)
     if not isinstance(raw, dict):
         raise ConfigErrors([f"{source}: must be a map of fields, not {show(raw)}"])
+    if of_experiment:
+        problems += unknown_nulls(raw)
     return Layer(source, without_nulls(raw), document, problems=tuple(problems))
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from pydantic import BeforeValidator, InstanceOf, PlainSerializer
+from pydantic import BeforeValidator, InstanceOf, PlainSerializer, WithJsonSchema
 
+from detbuild.config.clauses import Clause, any_of, counted, given, lines, nullable
+from detbuild.config.fields import integral
 from detbuild.config.problems import show
 from detbuild.config.section import wrong
+from detbuild.config.values import LARGEST
 from determined._run_info import Length
 
 UNITS: Final = ("batches", "records", "epochs")
@@ -16,9 +19,12 @@ UNITS: Final = ("batches", "records", "epochs")
 def _length(value: object, *, least: int) -> Length:
     if isinstance(value, Length):
         return value
-    if not isinstance(value, dict) or len(value) != 1 or not value.keys() <= set(UNITS):
+    if isinstance(value, dict) and (unknown := next((key for key in value if key not in UNITS), None)):
+        raise wrong("is no unit of a length", at=(unknown,), mend=_mend(value), on_key=True)
+    if not isinstance(value, dict) or len(value) != 1:
         raise wrong(f"must be a length, not {_given(value)}", mend=_mend(value))
-    ((unit, count),) = value.items()
+    ((unit, written),) = value.items()
+    count = integral(written)
     if type(count) is not int or count < least:
         raise wrong(f"must be a whole number of at least {least}, not {show(count)}", at=(unit,))
     return Length(unit, count)
@@ -41,13 +47,25 @@ def _period(value: object) -> Length:
 
 def _training(value: object) -> Length:
     # A bare number is a length without a unit: what a script counts in, and batches for a trial class.
-    return _length({"batches": value} if type(value) is int else value, least=1)
+    return _length({"batches": value} if type(integral(value)) is int else value, least=1)
 
 
 def _written(length: Length) -> dict[str, int]:
     return {length.unit: length.count}
 
 
-Period = Annotated[InstanceOf[Length], BeforeValidator(_period), PlainSerializer(_written)]
-TrainingLength = Annotated[InstanceOf[Length], BeforeValidator(_training), PlainSerializer(_written)]
+def _schema(least: int) -> Clause:
+    count = nullable(counted(least, LARGEST))
+    return {**lines(dict.fromkeys(UNITS, count)), "oneOf": [given(unit) for unit in UNITS]}
+
+
+Period = Annotated[
+    InstanceOf[Length], BeforeValidator(_period), PlainSerializer(_written), WithJsonSchema(_schema(0))
+]
+TrainingLength = Annotated[
+    InstanceOf[Length],
+    BeforeValidator(_training),
+    PlainSerializer(_written),
+    WithJsonSchema(any_of([_schema(1), counted(1, LARGEST)])),
+]
 NEVER: Final = Length("batches", 0)

@@ -6,8 +6,10 @@ import re
 import warnings
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, model_validator
 
+from detbuild.config.clauses import NULL, Clause, Written, any_of, given
+from detbuild.config.fields import Whole
 from detbuild.config.section import Section, wrong
 
 # Determined's RE2 has these classes; to Python's `re` they are sets of a few letters.
@@ -27,17 +29,31 @@ def _pattern(value: str) -> str:
     return value
 
 
+Action = Literal["cancel_retries", "exclude_node"]
+
+
 def _action(value: object) -> object:
     """The form of before 0.38, `{type: cancel_retries}`, means the same as the bare name."""
     return value["type"] if isinstance(value, dict) and value.keys() == {"type"} else value
 
 
+def _or_typed(name: Clause) -> Clause:
+    typed = {"required": ["type"], "properties": {"type": name}, "additionalProperties": NULL}
+    return any_of([name, {"type": "object", **typed}])
+
+
 class LogPolicy(Section):
     """A named pattern. A default's name without a pattern switches that default off."""
 
+    model_config = ConfigDict(json_schema_extra=any_of([given("name"), given("pattern", "action")]))
+
     name: str | None = None
+    """What it is called; the name of a default (`CUDA OOM`, `ECC Error`) replaces that, or switches
+    it off."""
     pattern: Annotated[str, AfterValidator(_pattern)] | None = None
-    action: Annotated[Literal["cancel_retries", "exclude_node"], BeforeValidator(_action)] | None = None
+    """A regular expression that a line of the log holds."""
+    action: Annotated[Action, BeforeValidator(_action), Written(_or_typed)] | None = None
+    """cancel_retries: a trial that fails so is not started again. exclude_node: of a cluster."""
 
     @model_validator(mode="after")
     def _named_or_whole(self) -> LogPolicy:
@@ -65,4 +81,5 @@ def with_defaults(policies: tuple[LogPolicy, ...]) -> tuple[LogPolicy, ...]:
 
 
 class RetentionPolicy(Section):
-    log_retention_days: Annotated[int, Field(ge=-1, le=32767)] | None = None  # -1: for ever
+    log_retention_days: Annotated[int, Whole(-1, 32767)] | None = None
+    """Days; -1: for ever."""

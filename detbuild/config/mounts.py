@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, WithJsonSchema
 
+from detbuild.config.clauses import but, text
 from detbuild.config.section import Section, wrong
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from detbuild.config.clauses import Clause
 
 Propagation = Literal["rprivate", "private", "rshared", "shared", "rslave", "slave"]
 
@@ -66,15 +70,47 @@ def _within(path: str, parents: Iterable[str]) -> bool:
     return any(path == parent or path.startswith(parent + "/") for parent in parents)
 
 
-HostPath = Annotated[str, AfterValidator(host_path)]
-ContainerPath = Annotated[str, AfterValidator(container_path)]
+# The same in patterns, for paths without `..`: what `normpath` makes one of those, or something below.
+PARENT: Final = r"(?:[\s\S]*/)?\.\.(?:/[\s\S]*)?"
+_STEP: Final = r"/(?:\.?/)*"  # between two names
+_END: Final = rf"(?:{_STEP}\.?)?"
+_ROOT: Final = rf"{_STEP}\.?"
+
+
+def _steps(path: str) -> str:
+    return _STEP + _STEP.join(map(re.escape, path.strip("/").split("/")))
+
+
+def _below(paths: Iterable[str]) -> str:
+    return "|".join(rf"{_steps(path)}(?:/[\s\S]*)?" for path in paths)
+
+
+def _host_text() -> Clause:
+    whole_host = "|".join(rf"{_steps(path)}{_END}" for path in sorted(_WHOLE_HOST - {"/"}))
+    sockets = "|".join(map(re.escape, sorted(_SOCKETS)))
+    reserved_ = rf"{_ROOT}|{whole_host}|{_below(_KERNEL_AND_ENGINE)}|[\s\S]*/(?:{sockets}){_END}"
+    refused = rf"{but(PARENT)}(?:{reserved_})"
+    return text(rf"{but(refused)}/[\s\S]*", "an absolute path, and not the host's own")
+
+
+def _container_text() -> Clause:
+    refused = rf"{PARENT}|(?:\.{_END})?|{_ROOT}|{_below(_TAKEN)}"
+    return text(rf"{but(refused)}[\s\S]*", "a place of its own in the container, without `..`")
+
+
+HostPath = Annotated[str, AfterValidator(host_path), WithJsonSchema(_host_text())]
+ContainerPath = Annotated[str, AfterValidator(container_path), WithJsonSchema(_container_text())]
 
 
 class BindMount(Section):
     host_path: HostPath
+    """The directory on the host; absolute."""
     container_path: ContainerPath
+    """Where the trial sees it; a relative path lies below the work directory."""
     read_only: bool = False
+    """Whether the trial may only read it."""
     propagation: Propagation = "rprivate"
+    """Whether mounts below it pass from one side to the other."""
 
 
 def distinct(mounts: tuple[BindMount, ...]) -> tuple[BindMount, ...]:

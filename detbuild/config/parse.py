@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import ValidationError
 
 from detbuild.config.experiment import ExperimentConfig
-from detbuild.config.explain import explain
+from detbuild.config.explain import explain, unknown_nulls
 from detbuild.config.layers import (
     Layer,
     errors_of,
@@ -89,7 +89,7 @@ def config_from_mapping(
     Raises:
         ConfigErrors: every problem of the config.
     """
-    layer = _overridden(mapping_layer(mapping, source), overrides)
+    layer = _overridden(mapping_layer(mapping, source, of_experiment=True), overrides)
     return _traced((layer, *below), defaults or {}).config
 
 
@@ -116,8 +116,9 @@ def changed_config(
 def _overridden(layer: Layer, overrides: Sequence[str]) -> Layer:
     given = tuple(map(parse_override, overrides))
     raw, problems = plain(apply(dict(layer.raw), given))
-    kept = without_nulls(raw) if isinstance(raw, dict) else {}
-    return replace(layer, raw=kept, overrides=given, problems=(*layer.problems, *problems))
+    whole = raw if isinstance(raw, dict) else {}
+    found = (*layer.problems, *problems, *unknown_nulls(whole))
+    return replace(layer, raw=without_nulls(whole), overrides=given, problems=found)
 
 
 def _traced(sources: tuple[Layer, ...], defaults: Mapping[str, object]) -> Traced:

@@ -28,7 +28,12 @@ class Section(BaseModel):
 
 
 def wrong(
-    what: str, *, at: Sequence[str | int] = (), mend: str = "", later: bool = False
+    what: str,
+    *,
+    at: Sequence[str | int] = (),
+    mend: str = "",
+    later: bool = False,
+    on_key: bool = False,
 ) -> PydanticCustomError:
     """A rule is broken: raise this in a validator.
 
@@ -37,8 +42,9 @@ def wrong(
         at: leads from the validated value to the culprit.
         mend: what to do.
         later: another source of the same config may mend it, so that one alone is not refused for it.
+        on_key: the key of the culprit is, rather than its value.
     """
-    context = {"what": what, "mend": mend, "at": tuple(at), "later": later}
+    context = {"what": what, "mend": mend, "at": tuple(at), "later": later, "on_key": on_key}
     return PydanticCustomError("rule", "{what}", context)
 
 
@@ -46,13 +52,15 @@ def chosen_by(
     key: str, members: Mapping[str, type[BaseModel]], otherwise: type[BaseModel] | None = None
 ) -> Discriminator:
     """Choose the member of a union by the value of `key`, and `otherwise` where the key is absent."""
+    nameless = otherwise.model_fields if otherwise else ()  # a member that has the key takes null for absence
 
     def tag(value: object) -> str | None:
         if not isinstance(value, dict):
             return TAG + type(value).__name__
         name = value.get(key)
+        absent = key not in value or (name is None and key in nameless)
         member = members.get(name) if isinstance(name, str) else None
-        member = otherwise if key not in value else member
+        member = otherwise if absent else member
         return TAG + member.__name__ if member else None
 
     context: dict[str, str | int | float] = {"key": key, "names": ", ".join(members)}

@@ -92,3 +92,18 @@ def test_the_config_of_an_experiment_can_be_shown(shell):
         )
     )
     assert json.loads(shell("det", "e", "config", "1").out)["entrypoint"] == "m:T"
+
+
+def test_the_schema_is_written_to_stdout_or_a_file(shell, tmp_path):
+    outcome = shell("detbuild", "config", "schema")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert json.loads(outcome.out)["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    path = tmp_path / "schema.json"
+    assert shell("detbuild", "config", "schema", "-o", str(path)).out == f"{path}\n"
+    assert path.read_text() == outcome.out
+
+
+def test_a_schema_that_cannot_be_written_is_a_plain_error(shell, tmp_path):
+    outcome = shell("detbuild", "config", "schema", "-o", str(tmp_path / "none" / "schema.json"))
+    assert outcome.code not in {0, 1}
+    assert str(tmp_path / "none") in outcome.err

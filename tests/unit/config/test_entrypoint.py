@@ -21,6 +21,7 @@ from detbuild.config.entrypoint import GIVEN, Entrypoint, parse_entrypoint
         ("v1.2-beta.mod:T", "v1.2-beta.mod", "T"),
         (" model_def:T\n", "model_def", "T"),
         ("größe:Modell", "größe", "Modell"),
+        ("模块:类", "模块", "类"),
     ],
 )
 def test_module_and_class_make_a_trial(text: str, module: str, trial_class: str) -> None:
@@ -69,6 +70,7 @@ def test_only_a_trial_has_a_module_and_a_class() -> None:
         ("a..b:T", "model_def:MyTrial"),
         ("a:b:c", "model_def:MyTrial"),
         (":", ":MyTrial"),
+        ("\N{LEFT DOUBLE QUOTATION MARK}a:B\N{RIGHT DOUBLE QUOTATION MARK}", "model_def:MyTrial"),
     ],
 )
 def test_a_slip_is_refused_with_what_was_meant(text: str, meant: str) -> None:

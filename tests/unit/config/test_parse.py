@@ -197,7 +197,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file() -> None:
         ('data: {a: "\\0"}', "data.a: holds a NUL or half of a surrogate pair"),
         ('"\\0": 1', "'\\x00': holds a NUL or half of a surrogate pair"),
         ("hyperparameters: {a: {type: categorical, vals: [1, .inf]}}", "hyperparameters.a.vals[1]: must be"),
-        ("max_restarts: 1e3", "max_restarts: must be a whole number, not 1000"),
+        ("max_restarts: 1.5", "max_restarts: must be a whole number, not 1.5"),
         ("records_per_epoch: -5", "records_per_epoch: must be at least 0, not -5"),
         ("searchers: {}", "searchers: is no field of an experiment config; did you mean `searcher`?"),
         ("version: 1", "version: must be 0, not 1"),

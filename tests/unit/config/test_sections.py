@@ -32,6 +32,7 @@ def refusal(text: str) -> str:
     [
         ("1", 1),
         ("4294967296", 4 << 30),
+        ("1e9", 10**9),
         ("'64'", 64),
         ("64k", 64 << 10),
         ("64 KB", 64 << 10),
@@ -47,7 +48,9 @@ def test_sizes_count_in_powers_of_1024(written: str, size: int) -> None:
     assert taken(f"resources: {{shm_size: {written}}}", "resources", "shm_size") == size
 
 
-@pytest.mark.parametrize("written", ["0", "-1", "4x", "g", "4  g", "'4 g g'", "1e9", "''", "999999p", "true"])
+@pytest.mark.parametrize(
+    "written", ["0", "-1", "4x", "g", "4  g", "'4 g g'", "'1e9'", "1.5", "''", "999999p", "true"]
+)
 def test_what_is_no_size_is_refused(written: str) -> None:
     assert refusal(f"resources: {{shm_size: {written}}}").startswith("resources.shm_size: ")
 
@@ -143,7 +146,7 @@ def test_a_training_length_has_one_unit(written: str, kept: dict[str, int]) -> N
         "{epochs: 1, batches: 1}",
         "{epoch: 1}",
         "{epochs: -1}",
-        "{epochs: 1.0}",
+        "{epochs: 1.5}",
         "{epochs: true}",
         "five",
     ],

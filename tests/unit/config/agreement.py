@@ -1,0 +1,61 @@
+"""Compares what the JSON Schema and the parser say of a config."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from jsonschema import Draft202012Validator
+
+from detbuild.config.schema import BEYOND, experiment_schema
+
+SCHEMA = experiment_schema()
+VALIDATOR = Draft202012Validator(SCHEMA)
+
+# What the parser says of each rule that no schema tells, in the order of the sentences.
+TOLD = dict(
+    zip(
+        BEYOND,
+        (
+            r"must be above minval|is beyond the range of a double",
+            r"is in \w+ and max_length in|budget: must be above max_length",
+            r"must be at least slots_per_trial",
+            r"must be at least begin_on_batch",
+            r"is the place of bind_mounts",
+            r"the name .* is given twice|is no regular expression|which is none in Python's expressions",
+            r"must lie below host_path",
+            r"host_path: (/\S* belongs to the host itself|is an engine's socket)",
+            r"shm_size: must be (at least 1|at most)",
+            r"must be a finite number|must lie between -2\*\*63|holds a NUL",
+            r"nests deeper|is given twice, first on line",
+        ),
+        strict=True,
+    )
+)
+
+_NO_VALUE = TOLD[BEYOND[9]]
+
+
+def beyond(line: str) -> bool:
+    """Whether a problem that the parser tells is one that no schema can."""
+    return any(re.search(told, line) for told in TOLD.values())
+
+
+def compare(raw: object, lines: Iterable[str]) -> str:
+    """Say how a config came out; both must agree.
+
+    Args:
+        raw: the config as plain values.
+        lines: what the parser has against it.
+    """
+    lines = list(lines)
+    found = next(VALIDATOR.iter_errors(raw), None)
+    where = "" if found is None else f"{found.json_path}: {found.message[:200]}"
+    if not lines:
+        assert found is None, f"the parser accepts what the schema does not: {where}"
+        return "accepted"
+    # A value that no config can hold counts as absent, which may break further rules.
+    if all(map(beyond, lines)) or any(re.search(_NO_VALUE, line) for line in lines):
+        return "beyond"
+    assert found is not None, f"the schema accepts what the parser does not: {lines}"
+    return "refused"
