@@ -26,13 +26,14 @@ from detbuild.controller.attend import follow, resume, wait
 from detbuild.controller.lease import lease
 from detbuild.controller.start import first_steps, nvidia_driver, nvidia_smi, start_detached
 from detbuild.decisions import Began, Create, Train
-from detbuild.errors import ConfigError, EngineError
-from detbuild.events import ContextPacked, Emit, ExperimentCreated, ImagePulling, ImageReady, Warned
+from detbuild.engine.bases import ensure_base
+from detbuild.errors import ConfigError
+from detbuild.events import ContextPacked, Emit, ExperimentCreated, ImageReady, Warned
 from detbuild.image.base import choose_base
 from detbuild.image.choice import Target
 from detbuild.image.frameworks import read_needs
 from detbuild.image.planning import lend, pip_warnings, plan_image
-from detbuild.image.resolve import Resolution, resolve
+from detbuild.image.resolve import resolve
 from detbuild.image.table import load_table
 from detbuild.launch.host import check_host
 from detbuild.launch.plan import Place, RunRequest, plan_run
@@ -44,12 +45,12 @@ from determined._version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from detbuild.config.environment import RegistryAuth
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.context.listing import Listing
     from detbuild.engine.protocol import ContainerSpec, Engine
     from detbuild.image.network import NetworkSettings
     from detbuild.image.plan import ImagePlan
+    from detbuild.image.resolve import Resolution
     from detbuild.store.home import Home
     from detbuild.store.state import ExperimentState
     from determined._run_info import RunInfo
@@ -58,9 +59,7 @@ __all__ = [
     "Host",
     "Order",
     "Submission",
-    "bootstrap_base",
     "build_image",
-    "ensure_base",
     "follow",
     "planned_run",
     "prepare",
@@ -314,63 +313,6 @@ def _first_trial(config: ExperimentConfig, context_dir: Path) -> tuple[Create, T
 def _target(config: ExperimentConfig, host: Host) -> Target:
     gpu = config.resources.slots_per_trial > 0
     return Target(gpu=gpu, python=host.python, machine=host.machine, driver=nvidia_driver() if gpu else None)
-
-
-def ensure_base(
-    resolution: Resolution,
-    engine: Engine,
-    emit: Emit,
-    *,
-    force_pull: bool = False,
-    auth: RegistryAuth | None = None,
-) -> str:
-    """Return a base image that the engine has: one it had, else pulled, else made from this host's packages.
-
-    Raises:
-        EngineError: None of these ways leads to one.
-    """
-    base = choose_base(resolution, lambda name: engine.image_id(name) is not None)
-    if engine.image_id(base) is not None and not force_pull:
-        return base
-    try:
-        engine.pull(base, emit, credentials=auth.given() if auth else None)
-    except EngineError:
-        made = _bootstrapped(resolution, engine, emit)
-        if made is None:
-            raise
-        return made
-    return base
-
-
-def bootstrap_base(engine: Engine, emit: Emit) -> str:
-    """Make the base image of this host's own Debian release and return its tag.
-
-    Raises:
-        EngineError: This host cannot: it is no Debian, the caller is not root, or no mirror answers.
-    """
-    import tempfile
-
-    from detbuild.image.base import IMPORT_CHANGES, bootstrap, bootstrap_tag
-
-    tag = bootstrap_tag(images_dir())
-    emit(ImagePulling(tag, "made from Debian packages"))
-    with tempfile.TemporaryDirectory(prefix="detbuild-base-") as directory:
-        rootfs = Path(directory, "rootfs.tar")
-        bootstrap(images_dir(), rootfs)
-        engine.import_image(str(rootfs), tag=tag, changes=IMPORT_CHANGES)
-    return tag
-
-
-def _bootstrapped(resolution: Resolution, engine: Engine, emit: Emit) -> str | None:
-    from detbuild.image.base import bootstrap_tag, can_bootstrap
-
-    try:
-        tag = bootstrap_tag(images_dir())
-    except EngineError:
-        return None
-    if not can_bootstrap(resolution, load_table(images_dir()), tag):
-        return None
-    return bootstrap_base(engine, emit)
 
 
 def _header(order: Order, config: ExperimentConfig, host: Host, *, number: int) -> Header:

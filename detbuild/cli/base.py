@@ -25,6 +25,7 @@ def ensure(session: Session) -> None:
     from detbuild import experiment
     from detbuild.cli.views import view
     from detbuild.context.snapshot import ContextSnapshot
+    from detbuild.engine.bases import ensure_base
     from detbuild.image.choice import Target
     from detbuild.image.frameworks import read_needs
     from detbuild.image.resolve import resolve
@@ -38,7 +39,7 @@ def ensure(session: Session) -> None:
         target=Target(gpu=False, python=host.python, machine=host.machine),
     )
     with view(session.environ) as emit:
-        tag = experiment.ensure_base(resolution, session.connect(), emit)
+        tag = ensure_base(resolution, session.connect(), emit)
     click.echo(tag)
 
 
@@ -49,11 +50,11 @@ def bootstrap(session: Session) -> None:
 
     Needs no registry, but Debian, root and a package mirror; takes about half a minute.
     """
-    from detbuild import experiment
     from detbuild.cli.views import view
+    from detbuild.engine.bases import bootstrap_base
 
     with view(session.environ) as emit:
-        tag = experiment.bootstrap_base(session.connect(), emit)
+        tag = bootstrap_base(session.connect(), emit)
     click.echo(tag)
 
 

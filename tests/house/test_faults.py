@@ -49,6 +49,7 @@ def test_every_real_fault_is_in_the_table(file: Path) -> None:
         "test_a_container_that_cannot_start_says_why",
         "test_a_container_that_cannot_run_the_harness_says_why",
         "test_an_engine_that_cannot_be_reached_creates_nothing",
+        "test_the_credentials_are_in_no_container_and_no_image",
     }
     tests = {name for name in functions_of(file) if name.rpartition("::")[2].startswith("test_")}
     assert {name for name in tests if f"{file.name}::{name}`" not in table} <= others

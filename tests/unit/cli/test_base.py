@@ -24,7 +24,7 @@ def test_the_table_says_which_bases_are_there(shell):
 
 
 def test_a_bootstrapped_base_is_imported_under_its_tag(shell, monkeypatch):
-    monkeypatch.setattr("detbuild.image.base.bootstrap_tag", lambda _images: "detbuild-base:made")
-    monkeypatch.setattr("detbuild.image.base.bootstrap", lambda _images, path: path.write_bytes(b"tar"))
+    monkeypatch.setattr("detbuild.engine.bases.bootstrap_tag", lambda _images: "detbuild-base:made")
+    monkeypatch.setattr("detbuild.engine.bases.bootstrap", lambda _images, path: path.write_bytes(b"tar"))
     assert shell("detbuild", "base", "bootstrap").out == "detbuild-base:made\n"
     assert shell.engine.effects.done == ["import detbuild-base:made"]

@@ -1,0 +1,70 @@
+"""The base image of a build: one that the engine has, else pulled, else made from this host's packages."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detbuild.errors import EngineError
+from detbuild.events import ImagePulling
+from detbuild.image.base import IMPORT_CHANGES, bootstrap, bootstrap_tag, can_bootstrap, choose_base
+from detbuild.image.table import load_table
+from detbuild.resources import images_dir
+
+if TYPE_CHECKING:
+    from detbuild.config.environment import RegistryAuth
+    from detbuild.engine.protocol import Engine
+    from detbuild.events import Emit
+    from detbuild.image.resolve import Resolution
+
+
+def ensure_base(
+    resolution: Resolution,
+    engine: Engine,
+    emit: Emit,
+    *,
+    force_pull: bool = False,
+    auth: RegistryAuth | None = None,
+) -> str:
+    """Return a base image that the engine has: one it had, else pulled, else made from this host's packages.
+
+    Raises:
+        EngineError: None of these ways leads to one.
+    """
+    base = choose_base(resolution, lambda name: engine.image_id(name) is not None)
+    if engine.image_id(base) is not None and not force_pull:
+        return base
+    try:
+        engine.pull(base, emit, credentials=auth.given() if auth else None)
+    except EngineError:
+        made = _bootstrapped(resolution, engine, emit)
+        if made is None:
+            raise
+        return made
+    return base
+
+
+def bootstrap_base(engine: Engine, emit: Emit) -> str:
+    """Make the base image of this host's own Debian release and return its tag.
+
+    Raises:
+        EngineError: This host cannot: it is no Debian, the caller is not root, or no mirror answers.
+    """
+    tag = bootstrap_tag(images_dir())
+    emit(ImagePulling(tag, "made from Debian packages"))
+    with tempfile.TemporaryDirectory(prefix="detbuild-base-") as directory:
+        rootfs = Path(directory, "rootfs.tar")
+        bootstrap(images_dir(), rootfs)
+        engine.import_image(str(rootfs), tag=tag, changes=IMPORT_CHANGES)
+    return tag
+
+
+def _bootstrapped(resolution: Resolution, engine: Engine, emit: Emit) -> str | None:
+    try:
+        tag = bootstrap_tag(images_dir())
+    except EngineError:
+        return None
+    if not can_bootstrap(resolution, load_table(images_dir()), tag):
+        return None
+    return bootstrap_base(engine, emit)
