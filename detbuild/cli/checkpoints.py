@@ -14,6 +14,8 @@ from detbuild.cli.table import csv_option, json_option, show_csv, show_json, sho
 from detbuild.cli.text import size, visible
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from detbuild.checkpoint.find import Found
     from detbuild.cli.table import Columns, Row
 
@@ -47,13 +49,19 @@ def list_(session: Session, /, *, experiment_id: int, as_json: bool, as_csv: boo
 
     found = checkpoints_of(Home.open(session.home).experiment(experiment_id))
     rows = [documents.checkpoint(one) for one in found]
+    if quiet:
+        for row in rows:
+            click.echo(row["uuid"])
+    else:
+        show_checkpoints(rows, experiment_id, as_json=as_json, as_csv=as_csv)
+
+
+def show_checkpoints(rows: Sequence[Row], experiment_id: int, *, as_json: bool, as_csv: bool) -> None:
+    """Print elements of `detbuild checkpoint list --json` as they are asked for."""
     if as_json:
         show_json(rows)
     elif as_csv:
         show_csv(rows)
-    elif quiet:
-        for row in rows:
-            click.echo(row["uuid"])
     else:
         columns: Columns = {
             "UUID": "uuid",

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from detbuild.cli.arguments import experiment_argument
+from detbuild.cli.checkpoints import fetch, show_checkpoints
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
-from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table
-from detbuild.cli.text import size
-
-if TYPE_CHECKING:
-    from detbuild.cli.table import Columns, Row
+from detbuild.cli.table import csv_option, json_option
 
 
 def _truth(_ctx: click.Context, _param: click.Parameter, value: str | None) -> bool | None:
@@ -54,27 +50,7 @@ def list_checkpoints(
     if best is not None:
         found = best_of_trials(found, goal_of(folder.header()))[:best]
     rows = [documents.checkpoint(one) for one in found]
-    if as_json:
-        show_json(rows)
-    elif as_csv:
-        show_csv(rows)
-    else:
-        columns: Columns = {
-            "UUID": "uuid",
-            "TRIAL": lambda row: f"{row['experiment_id']}/{row['trial_id']}",
-            "BATCH": "steps_completed",
-            "SIZE": lambda row: size(float(str(row["size"]))),
-            "STATE": "state",
-            "METRICS": _metrics,
-        }
-        show_table(rows, columns, empty=f"experiment {experiment_id} has no checkpoints")
-
-
-def _metrics(row: Row) -> str:
-    from detbuild.cli.show import metrics_line
-
-    metrics = row["metrics"]
-    return metrics_line(metrics) if isinstance(metrics, dict) else ""
+    show_checkpoints(rows, experiment_id, as_json=as_json, as_csv=as_csv)
 
 
 @click.command(cls=Command)
@@ -110,7 +86,6 @@ def download(
     """Copy the best checkpoints of an experiment, one a trial, verified, and print their directories."""
     from detbuild.checkpoint.find import checkpoints_of
     from detbuild.checkpoint.ranking import best_of_trials, goal_of
-    from detbuild.cli.checkpoints import fetch
     from detbuild.errors import ConfigError
     from detbuild.store.home import Home
 

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 def slots(session: Session, /, *, as_json: bool) -> None:
     """Show who has which GPU or CPU place of this host, and who waits.
 
-    Experiments of all users and homes are shown, those that wait in the order of their turns.
+    Experiments of all users and homes are shown, those that wait in the order of their turns. Where "trial"
+    is null, `detbuild shell` or `run` has the slot.
 
     With --json: {"slots": a list of {"kind", "slot", "usable", "experiment", "trial", "user", "home"},
     "waiting": a list of {"kind", "position", "experiment", "trial", "user", "home", "slots", "priority",
@@ -93,14 +94,14 @@ def _held(stock: Stock) -> Iterator[Row]:
 
 def _row(stock: Stock, slot: object, holder: ContainerState | None, *, usable: bool) -> Row:
     from detbuild.launch.line import name_of
-    from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL, TRIAL_LABEL, USER_LABEL
+    from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL, TRIAL_LABEL, USER_LABEL, VISIT_LABEL
 
     labels = holder.labels if holder is not None else {}
     return {
         "kind": stock.kind,
         "slot": slot,
         "usable": usable,
-        "experiment": _number(labels.get(EXPERIMENT_LABEL, "")),
+        "experiment": _number(labels.get(EXPERIMENT_LABEL) or labels.get(VISIT_LABEL, "")),
         "trial": _number(labels.get(TRIAL_LABEL, "")),
         "user": name_of(labels.get(USER_LABEL, "")) if holder is not None else None,
         "home": labels.get(HOME_LABEL),
@@ -154,7 +155,11 @@ def _slot(row: Row) -> str:
 def _trial(row: Row) -> str:
     if row["user"] is None:
         return ""
-    return f"{row['experiment']}/{row['trial']}" if row["experiment"] is not None else "?"
+    if row["experiment"] is None:
+        return "?"
+    return (
+        f"{row['experiment']}/{row['trial']}" if row["trial"] is not None else f"shell of {row['experiment']}"
+    )
 
 
 def _wants(row: Row) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from itertools import takewhile
 from pathlib import Path
@@ -10,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.arguments import complete_ids
+from detbuild.cli.arguments import complete_ids, experiment_numbers, trial_reference
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from detbuild.report.eventfiles import Chosen
 
-_REFERENCE = re.compile(r"([1-9]\d*)(?:/([1-9]\d*))?")
+_TRIAL = "--trial"
 
 
 @click.command(cls=Command, context_settings={"ignore_unknown_options": True})
@@ -27,34 +26,28 @@ _REFERENCE = re.compile(r"([1-9]\d*)(?:/([1-9]\d*))?")
     "words",
     metavar="ID[/TRIAL]... [-- ARGUMENTS OF TENSORBOARD]",
     nargs=-1,
-    required=True,
     type=click.UNPROCESSED,
     shell_complete=complete_ids,
 )
 @click.option(
     "-t",
-    "--trial",
+    _TRIAL,
     "--trial-ids",
-    "trial_ids",
-    type=click.IntRange(min=1),
+    "only",
+    metavar="TRIAL",
     multiple=True,
-    help="Only this trial of the one experiment. May be repeated.",
+    help="Only this trial: EXPERIMENT/TRIAL, or its number in the only experiment. May be repeated.",
 )
 @click.option(
     "--export",
     "directory",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(path_type=Path),
     help="Write the logs into this directory, and start nothing.",
 )
 @click.option("--no-browser", is_flag=True, hidden=True, expose_value=False)  # none is opened
 @pass_session
 def tensorboard(
-    session: Session,
-    /,
-    *,
-    words: tuple[str, ...],
-    trial_ids: tuple[int, ...],
-    directory: Path | None,
+    session: Session, /, *, words: tuple[str, ...], only: tuple[str, ...], directory: Path | None
 ) -> int:
     """Show experiments in TensorBoard: scalars of each trial, and the HParams page.
 
@@ -64,9 +57,10 @@ def tensorboard(
 
     from detbuild.report.eventfiles import lay_out, require
 
+    references = tuple(takewhile(lambda word: word[:1].isdecimal(), words))
+    wanted = _wanted(references, only)
     require()
-    references = tuple(takewhile(_REFERENCE.fullmatch, words))
-    chosen = tuple(_chosen(session.home, _wanted(references, trial_ids)))
+    chosen = tuple(_chosen(session.home, wanted))
     if directory is not None:
         for place in lay_out(chosen, directory):
             click.echo(place)
@@ -76,27 +70,38 @@ def tensorboard(
         return _serve(temporary, words[len(references) :])
 
 
-def _wanted(references: Sequence[str], trial_ids: Sequence[int]) -> dict[int, list[int]]:
+def _wanted(references: Sequence[str], only: Sequence[str]) -> dict[int, list[int]]:
     """The numbers of trials by experiment; an empty list stands for all of them."""
-    if not references:
-        raise click.UsageError("which experiment? write its number first")
-    wanted: dict[int, list[int]] = {}
-    whole = set()
-    for reference in references:
-        experiment_id, _, trial_id = reference.partition("/")
-        trials = wanted.setdefault(int(experiment_id), [])
-        if trial_id:
-            trials.append(int(trial_id))
-        else:
-            whole.add(int(experiment_id))
-    if trial_ids and (len(wanted) > 1 or not whole):
-        raise click.UsageError("--trial goes with one experiment; of several write EXPERIMENT/TRIAL")
-    return {number: [] if number in whole else trials for number, trials in wanted.items()} | (
-        {number: list(trial_ids) for number in wanted} if trial_ids else {}
-    )
+    if not references and not only:
+        raise click.UsageError("missing argument 'ID...'")
+    plain = [text for text in references if "/" not in text]
+    whole = experiment_numbers(plain) if plain else ()
+    named = [_reference(text) for text in references if "/" in text]
+    narrowed = [_narrowed(text, references, whole) for text in only]
+    wanted: dict[int, list[int]] = {number: [] for number in whole}
+    for number, trial in named:
+        if number not in whole:
+            wanted.setdefault(number, []).append(trial)
+    return wanted | _by_experiment(narrowed)
 
 
-def _chosen(home: Path, wanted: dict[int, list[int]]) -> Iterator[Chosen]:
+def _narrowed(text: str, references: Sequence[str], whole: Sequence[int]) -> tuple[int, int]:
+    if not text.isdecimal() or not references:
+        return _reference(text)
+    if len(references) > 1 or len(whole) != 1:
+        raise click.UsageError(f"{_TRIAL} {text}: of which experiment? write EXPERIMENT/TRIAL")
+    return whole[0], int(text)
+
+
+def _reference(text: str) -> tuple[int, int]:
+    return trial_reference(click.get_current_context(), click.Option([_TRIAL]), text)
+
+
+def _by_experiment(named: Sequence[tuple[int, int]]) -> dict[int, list[int]]:
+    return {number: [trial for of, trial in named if of == number] for number, _ in named}
+
+
+def _chosen(home: Path, wanted: Mapping[int, Sequence[int]]) -> Iterator[Chosen]:
     from detbuild.cli import listing
     from detbuild.errors import ConfigError
     from detbuild.report.eventfiles import Chosen

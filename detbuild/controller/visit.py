@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.controller.start import host_limits, nvidia_smi
 from detbuild.errors import ConfigError, EngineError
-from detbuild.launch.gpus import lacking
+from detbuild.launch.gpus import shortage
 from detbuild.launch.hostlock import lock_directory
 from detbuild.launch.plan import Place, user_of
 from detbuild.launch.slots import SlotQueue
@@ -70,13 +70,13 @@ def create_visit(
 def _free_gpus(engine: Engine, info: EngineInfo, slots: int, limits: Limits) -> tuple[Gpu, ...]:
     """A person who looks at something stands in no line."""
     stock = take_stock("gpu", engine, info, nvidia_smi, limits)
-    trouble = lacking(stock.gpus, slots)
-    if trouble is not None:
-        raise trouble
+    asked = f"{slots} GPU{'s are' if slots > 1 else ' is'} asked for"
+    why = shortage(stock.gpus, slots)
+    if why:
+        mend = "give --slots 0 to do without; `detbuild doctor` looks for GPUs"
+        raise EngineError(f"{asked}, and {why}", mend=mend)
     if stock.free < slots:
-        raise EngineError(
-            f"{slots} GPUs are asked for: {stock.said}", mend="wait, or give --slots 0 to do without"
-        )
+        raise EngineError(f"{asked}: {stock.said}", mend="wait, or give --slots 0 to do without")
     return stock.free_gpus[:slots]
 
 

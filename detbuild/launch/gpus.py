@@ -115,17 +115,24 @@ def strange(gpus: Sequence[Gpu], taken: frozenset[str]) -> list[str]:
     return sorted(taken - {gpu.id for gpu in gpus})
 
 
-def lacking(gpus: Sequence[Gpu], slots: int) -> EngineError | None:
-    """The error to raise when the host can never give `slots` GPUs."""
+def shortage(gpus: Sequence[Gpu], slots: int) -> str:
+    """Why the host can never give `slots` GPUs; "" when it can."""
     ours = len(usable(gpus))
     if ours >= slots:
-        return None
-    asks = f"resources.slots_per_trial asks for {slots} GPU{'s' if slots > 1 else ''}, and"
-    cpu = "set `resources.slots_per_trial: 0` to train on the CPU"
+        return ""
     if len(gpus) >= slots:
-        return EngineError(
-            f"{asks} detbuild may use {ours} of the {len(gpus)} on this host",
-            mend=f"name more of them under `gpus` in config.yaml of detbuild's home, or {cpu}",
-        )
-    found = "no GPU was found" if not gpus else f"only {len(gpus)} of them"
-    return EngineError(f"{asks} {found} on this host", mend=f"{cpu}; `detbuild doctor` looks for GPUs")
+        return f"detbuild may use {ours} of the {len(gpus)} on this host"
+    return f"this host has only {len(gpus)}" if gpus else "no GPU was found on this host"
+
+
+def lacking(gpus: Sequence[Gpu], slots: int) -> EngineError | None:
+    """The error to raise when the host can never give `slots` GPUs."""
+    why = shortage(gpus, slots)
+    if not why:
+        return None
+    asks = f"resources.slots_per_trial asks for {slots} GPU{'s' if slots > 1 else ''}"
+    cpu = "set `resources.slots_per_trial: 0` to train on the CPU"
+    mend = f"{cpu}; `detbuild doctor` looks for GPUs"
+    if len(gpus) >= slots:
+        mend = f"name more of them under `gpus` in config.yaml of detbuild's home, or {cpu}"
+    return EngineError(f"{asks}, and {why}", mend=mend)

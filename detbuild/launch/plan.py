@@ -23,6 +23,7 @@ HOME_LABEL: Final = "detbuild.home"
 EXPERIMENT_LABEL: Final = "detbuild.experiment"
 TRIAL_LABEL: Final = "detbuild.trial"
 RUN_LABEL: Final = "detbuild.run"
+VISIT_LABEL: Final = "detbuild.visit"  # the experiment whose image a person has opened
 USER_LABEL: Final = "detbuild.user"  # uid of who submitted it
 WEIGHT_LABEL: Final = "detbuild.weight"  # resources.weight
 CPU_LABEL: Final = "detbuild.cpu"  # on what takes a place on the CPU, instead of GPUs

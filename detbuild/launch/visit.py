@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from detbuild.engine.protocol import ContainerSpec, Mount
 from detbuild.launch.gpus import LABEL
-from detbuild.launch.plan import HOME_LABEL, RUN_DIR, variables
+from detbuild.launch.plan import HOME_LABEL, RUN_DIR, USER_LABEL, VISIT_LABEL, variables
 from detbuild.store.storage import checkpoint_storage, in_container
 from determined._run_info import RUN_DIR_VARIABLE
 
@@ -60,7 +60,12 @@ def plan_visit(
         terminal=terminal,
         stop_timeout=_GRACE,
         # Not the experiment's own label: its controller removes what carries that and is no run of it.
-        labels={HOME_LABEL: place.home_id, **held},
+        labels={
+            HOME_LABEL: place.home_id,
+            VISIT_LABEL: str(place.header.id),
+            USER_LABEL: place.header.user.partition(":")[0],
+            **held,
+        },
     )
 
 

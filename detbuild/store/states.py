@@ -100,9 +100,9 @@ class ExperimentState:
         """How much is done, 0..1: what the search counts, with parts of trials where all count the same."""
         if self.state == "COMPLETED":
             return 1.0
-        going = [trial for trial in self.trials.values() if not trial.ended]
-        counted = sum(trial.released for trial in going)  # those that a `continue` took up again
-        parts = sum(trial.progress.fraction or 0.0 for trial in going)
+        short = [trial for trial in self.trials.values() if trial.state != "COMPLETED"]
+        counted = sum(trial.released for trial in short)  # by the search, which knows no parts
+        parts = sum(trial.progress.fraction or 0.0 for trial in short)
         return min(1.0, max(0.0, self.decided + self.share * (parts - counted)))
 
 

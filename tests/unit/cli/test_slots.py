@@ -43,6 +43,22 @@ def busy(shell, tmp_path):
     return held
 
 
+def test_a_slot_that_a_person_has_opened_a_shell_with_is_theirs(shell, monkeypatch, tmp_path):
+    monkeypatch.setattr("detbuild.launch.hostlock.lock_directory", lambda: tmp_path)
+    shell.engine.program = run_for_ever
+    shell.engine.engine_info = gpus("0")
+    labels = {"detbuild.visit": "4", "detbuild.user": "0", "detbuild.gpus": "nvidia.com/gpu=0"}
+    spec = ContainerSpec(name="c", image=shell.engine.add_image("some:image"), labels=labels)
+    shell.engine.start(shell.engine.create(spec))
+    assert shell("detbuild", "slots").out.splitlines()[1].split() == [
+        "nvidia.com/gpu=0",
+        "shell",
+        "of",
+        "4",
+        "root",
+    ]
+
+
 def test_slots_shows_who_has_what_and_who_waits_for_it_in_order(shell, busy, monkeypatch, tmp_path):
     monkeypatch.setattr("detbuild.launch.hostlock.lock_directory", lambda: tmp_path)
     lines = [line.split(maxsplit=6) for line in shell("detbuild", "slots").out.splitlines()]

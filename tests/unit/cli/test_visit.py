@@ -77,7 +77,8 @@ def test_gpus_that_are_not_there_are_an_error_and_may_be_done_without(shell, doc
     write_experiment(shell.home)
     outcome = shell("detbuild", "run", "1", "--", "true")
     assert (outcome.code, docker) == (4, [])
-    assert "no GPU was found" in outcome.err
+    assert outcome.err.startswith("error: 1 GPU is asked for, and no GPU was found on this host\n")
+    assert "--slots 0" in outcome.err
     assert shell("detbuild", "run", "1", "--slots", "0", "--", "true").code == 3
 
 

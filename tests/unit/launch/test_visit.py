@@ -53,7 +53,9 @@ def test_gpus_are_held_by_the_label_that_everybody_looks_at(folder):
 
 
 def test_a_controller_does_not_take_it_for_a_run(folder):
-    assert EXPERIMENT_LABEL not in visit(folder).labels
+    labels = visit(folder).labels
+    assert EXPERIMENT_LABEL not in labels
+    assert (labels["detbuild.visit"], "detbuild.user" in labels) == ("1", True)
 
 
 def test_two_visits_at_a_time_have_names_of_their_own(folder):

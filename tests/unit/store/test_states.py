@@ -24,8 +24,9 @@ def trial(
         (0.4, 0.0, [trial(1, 0.9), trial(2, 0.9)], 0.4),
         (1.0, 0.5, [trial(1, 0.5, released=True), trial(2, 1.0, state="COMPLETED", released=True)], 0.75),
         (1.0, 1.0, [trial(1, 0.5)], 1.0),
+        (1.0, 1.0, [trial(1, 0.25, state="ERROR", released=True)], 0.25),
     ],
-    ids=["nothing yet", "parts", "unknown part", "legs", "taken up again", "never above 1"],
+    ids=["nothing yet", "parts", "unknown part", "legs", "taken up again", "never above 1", "failed"],
 )
 def test_the_progress_of_a_search(
     decided: float, share: float, trials: list[TrialState], progress: float
