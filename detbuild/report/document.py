@@ -151,7 +151,18 @@ def _table(table: Table, trial: int) -> dict[str, object]:
 
 
 def _notes(sources: Sequence[Source]) -> Iterator[str]:
-    tables = [table for source in sources for found in source.tables.values() for table in found]
+    metrics = list(dict.fromkeys(source.state.header.metric for source in sources))
+    if len(metrics) > 1:
+        others = ", ".join(metrics[1:])
+        yield f"only trials that are searched by {metrics[0]} are ranked; others are by {others}"
+    yield from _of_curves(
+        [table for source in sources for found in source.tables.values() for table in found]
+    )
+    if any(source.secrets for source in sources):
+        yield f"values that the config calls secret are shown as {MASK}"
+
+
+def _of_curves(tables: Sequence[Table]) -> Iterator[str]:
     thinned = [table for table in tables if table.records > len(table.steps)]
     points, records = sum(len(t.steps) for t in thinned), sum(t.records for t in thinned)
     if thinned:
@@ -159,11 +170,9 @@ def _notes(sources: Sequence[Source]) -> Iterator[str]:
             f"{len(thinned)} of {len(tables)} curves are thinned: {points} points for {records} records; "
             "of each stretch the lowest and the highest value are kept"
         )
-    open_ = sum(_not_finite(values) for table in tables for values in table.metrics.values())
-    if open_:
-        yield f"{open_} values are NaN or infinite and are left open in the curves"
-    if any(source.secrets for source in sources):
-        yield f"values that the config calls secret are shown as {MASK}"
+    left_open = sum(_not_finite(values) for table in tables for values in table.metrics.values())
+    if left_open:
+        yield f"{left_open} values are NaN or infinite and are left open in the curves"
 
 
 def _not_finite(values: Sequence[float | None]) -> int:

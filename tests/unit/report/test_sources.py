@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 from detbuild.report.document import document
 from detbuild.report.sources import read_all
@@ -57,3 +58,12 @@ def test_metrics_that_are_no_numbers_are_left_open_and_the_rest_is_rounded(tmp_p
     (table,) = made["tables"]
     assert "2 values are NaN or infinite and are left open in the curves" in made["notes"]
     assert table["metrics"] == {"loss": [0.3333333, None, None, None, 1e-300]}
+
+
+def test_a_page_of_searches_by_different_metrics_says_which_are_ranked(tmp_path):
+    one, other = experiment(tmp_path, 1), experiment(tmp_path, 1)
+    header = replace(other.header(), metric="accuracy")
+    other.write(header, {})
+    assert document(read_all([one, other]), made=1.7e9)["notes"][0] == (
+        "only trials that are searched by validation_loss are ranked; others are by accuracy"
+    )
