@@ -104,6 +104,7 @@ class Keeper:
         self._look()
         if not self._ending:
             self._ending, self._failures, self._again_at = True, 0, self.clock.now()
+            self._held.clear()  # no run starts any more
         if self._uploads and not self._given_up:
             self._say(self.stored.trouble or _WAITS)
             return _WAITS
@@ -222,7 +223,9 @@ class Keeper:
         if damaged:
             self._tried[uuids] = self._tried.get(uuids, 0) + 1
         else:
-            self._held.add(uuids[self._tried.get(uuids, 0)])
+            uuid = uuids[self._tried.get(uuids, 0)]
+            self._held.add(uuid)
+            self._arrivals.fetched(uuid)
         if not damaged or self._tried[uuids] == len(uuids):
             self._wanted.popleft()
             self._tried.pop(uuids, None)
