@@ -40,10 +40,20 @@ _IDLE: Final = 60.0  # seconds after which the process that carries is ended
 
 
 class Keeper:
-    """Of one experiment, whose lease the caller holds."""
+    """Of one experiment, whose lease the caller holds.
 
-    def __init__(self, book: Book, config: ExperimentConfig, clock: Clock) -> None:
+    Args:
+        book: Of the experiment.
+        config: As submitted.
+        clock: For pauses.
+        tries: How often the last things left to do may fail in a row before they are left for another time.
+    """
+
+    def __init__(
+        self, book: Book, config: ExperimentConfig, clock: Clock, *, tries: int = _LAST_TRIES
+    ) -> None:
         self.book, self.clock = book, clock
+        self._tries = tries
         self._config = config
         self._root = checkpoint_storage(config, book.folder).on_host
         address = address_of(config.checkpoint_storage)
@@ -157,7 +167,7 @@ class Keeper:
 
     @property
     def _given_up(self) -> bool:
-        return self._failures >= _LAST_TRIES
+        return self._failures >= self._tries
 
     def _look(self) -> None:
         """Take notice of checkpoints that were written since the last time."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from determined._records import Checkpoint
 
 _LOOK: Final = 0.05  # seconds
+_TRIES: Final = 3  # while a person waits: three seconds, besides what the network takes
 
 
 def end_local(book: Book, end: journal.ExperimentFinished) -> None:
@@ -171,7 +172,7 @@ def _keeper(folder: ExperimentFolder) -> Iterator[Keeper]:
             f"the checkpoints of experiment {folder.id} are inside its containers alone",
             mend="mount a directory of the host at checkpoint_storage.container_path with bind_mounts",
         )
-    keeper = Keeper(Book(folder=folder), config_of(folder), SystemClock())
+    keeper = Keeper(Book(folder=folder), config_of(folder), SystemClock(), tries=_TRIES)
     try:
         yield keeper
         _finish(keeper)

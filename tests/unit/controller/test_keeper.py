@@ -17,6 +17,8 @@ from detbuild.checkpoint.find import checkpoints_of
 from detbuild.checkpoint.jobs import Job
 from detbuild.checkpoint.work import do
 from detbuild.controller import keeper as module
+from detbuild.controller import keeping
+from detbuild.errors import EngineError
 from detbuild.launch.stock import Limits
 from detbuild.store.registry import Model, Version, create_model, register
 from detbuild.store.runs import read_run
@@ -456,6 +458,22 @@ def test_no_listed_checkpoint_is_without_files_whatever_crashes_while_they_are_r
     assert {path.name for path in tried.folder.checkpoints.iterdir()} == uuids(tried, "COMPLETED")
     assert len(listed) == 1
     assert crashed == (number <= 8)  # two checkpoints, each a directory with three files
+
+
+def test_a_person_who_deletes_is_told_soon_that_the_bucket_is_away_and_the_next_call_finishes_it(
+    tmp_path: Path, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = rig(tmp_path, changes=CLOUD)
+    run(tried)
+    monkeypatch.setattr(keeping, "SystemClock", lambda: tried.clock)
+    first, *others = sorted(bucket.whole())
+    bucket.away, jobs = float("inf"), len(bucket.jobs)
+    with pytest.raises(EngineError, match="the network is cut"):
+        keeping.delete(tried.home, [first])
+    assert (len(bucket.jobs) - jobs, uuids(tried, "COMPLETED")) == (3, set(others))
+    bucket.away = 0
+    keeping.collect(tried.home, 1)
+    assert bucket.whole() == set(others)
 
 
 # a real server
