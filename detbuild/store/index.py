@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from detbuild.events import Emit
     from detbuild.store.home import Home
 
-_VERSION = 2  # of what a row holds; rows of another version are forgotten
+_VERSION = 3  # of what a row holds; rows of another version are forgotten
 _PATIENCE = 0.5  # seconds for somebody who holds the index locked
 _Key = tuple[int, int]  # number and `made`: the number of a folder that was deleted is given out again
 
@@ -61,7 +61,7 @@ def summarize(state: ExperimentState) -> Summary:
         best=goal.value(best) if best else None,
         steps_completed=max((p.steps_completed for p in progress), default=0),
         trial_count=len(state.trials),
-        checkpoint_count=sum(len(p.checkpoints) for p in progress),
+        checkpoint_count=sum(one.state != "DELETED" for p in progress for one in p.checkpoints),
         created=header.created,
         ended=state.ended,
         local=header.local,
@@ -82,7 +82,7 @@ def summaries(home: Home, emit: Emit) -> Iterator[Summary]:
         elif made:
             state = load(folder)
             summary = summarize(state)
-            if state.over and not state.trouble:  # else a later upload changes what is said of it
+            if state.over:
                 learnt[number, made] = summary
             yield summary
     _write(home.index, learnt)
