@@ -54,10 +54,15 @@ def end_local(book: Book, end: journal.ExperimentFinished) -> None:
 
 
 def tidy(folder: ExperimentFolder) -> None:
-    """Finish what is left to do for the checkpoints of an ended experiment, whose lease the caller holds."""
-    if storage_of(folder).on_host is not None:
-        with _keeper(folder):
-            pass  # leaving it waits until all is done
+    """Finish what is left to do for the checkpoints of an ended experiment, whose lease the caller holds.
+
+    What fails is said in the experiment's state.
+    """
+    keeper = Keeper(Book(folder=folder), config_of(folder), SystemClock(), tries=_TRIES)
+    try:
+        _finish(keeper)
+    finally:
+        keeper.close()
 
 
 def remove_all(folder: ExperimentFolder) -> None:

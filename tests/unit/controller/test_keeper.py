@@ -16,8 +16,8 @@ from detbuild.checkpoint.carrier import Answer
 from detbuild.checkpoint.find import checkpoints_of
 from detbuild.checkpoint.jobs import Job
 from detbuild.checkpoint.work import do
+from detbuild.controller import attend, keeping
 from detbuild.controller import keeper as module
-from detbuild.controller import keeping
 from detbuild.errors import EngineError
 from detbuild.launch.stock import Limits
 from detbuild.store.registry import Model, Version, create_model, register
@@ -266,7 +266,7 @@ def test_a_network_that_is_cut_stops_no_training_and_is_shown(tmp_path: Path, bu
 
 
 def test_an_experiment_whose_bucket_is_gone_ends_and_says_so_and_a_later_controller_tries_again(
-    tmp_path: Path, bucket: MemoryBucket
+    tmp_path: Path, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.away = float("inf")
     tried = rig(tmp_path, changes=CLOUD)
@@ -275,6 +275,9 @@ def test_an_experiment_whose_bucket_is_gone_ends_and_says_so_and_a_later_control
     assert "the network is cut" in tried.state().why
     assert local(tried) >= uuids(tried, "COMPLETED")
     assert Stored.of(entry.fact for entry in tried.folder.journal()).unsettled
+    assert not attend.needs_controller(tried.folder)  # else its process would never end
+    monkeypatch.setattr(attend, "start_detached", lambda _: None)
+    assert attend.resume(tried.home) == (1,)
     bucket.away = 0
     run(tried)
     assert (tried.state().state, tried.state().why) == ("COMPLETED", "")
