@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from detbuild.controller.book import Book
     from detbuild.controller.clock import Clock
     from detbuild.store.home import Home
+    from detbuild.store.ledger import Ledger
     from detbuild.store.stored import Stored
 
 _FIRST: Final = 1.0  # seconds to the next try after something failed
@@ -37,6 +38,11 @@ _LAST_TRIES: Final = 8  # when nothing else is left to do: about two minutes
 _AT_ONCE: Final = 50  # checkpoints that are removed by one job
 _WAITS: Final = "waits until its checkpoints are uploaded"
 _IDLE: Final = 60.0  # seconds after which the process that carries is ended
+
+
+def _origins(state: Ledger) -> set[str]:
+    """The checkpoints of other trials that a run may be starting from."""
+    return {uuid for trial_id in state.running for uuid in state.trials[trial_id].source}
 
 
 class Keeper:
@@ -63,7 +69,7 @@ class Keeper:
         self._wanted: deque[tuple[str, ...]] = deque()  # to be whole on this host: the first that can be
         self._tried: dict[tuple[str, ...], int] = {}  # how many of them cannot
         self._ready: set[tuple[str, ...]] = set()
-        self._held: set[str] = set()  # a run may be reading them
+        self._held = _origins(book.state)  # a run may be reading them
         self._failures = 0
         self._again_at = self._busy_at = clock.now()
         self._collected = self._ending = self._swept = False

@@ -381,6 +381,23 @@ def test_an_heir_starts_from_a_checkpoint_that_is_fetched_for_it(
     assert restored.uuid in bucket.whole()
 
 
+def test_a_controller_that_takes_over_keeps_what_a_run_is_starting_from(
+    tmp_path: Path, bucket: MemoryBucket
+) -> None:
+    tried = rig(tmp_path, changes=CLOUD, method=lambda _: Heirs())
+    controller = tried.controller()
+    while 2 not in controller.world.state.running:
+        controller.step()
+        tried.clock.wait(0.2)
+    fetched = next(job.uuid for job in bucket.jobs if job.do == "bring back")
+    keeper = tried.controller().keeper
+    for _ in range(20):
+        keeper.step()
+    assert fetched in local(tried)
+    run(tried)
+    assert local(tried) == set()
+
+
 def test_a_trial_whose_checkpoint_cannot_be_fetched_keeps_no_other_from_its_place(
     tmp_path: Path, bucket: MemoryBucket
 ) -> None:
