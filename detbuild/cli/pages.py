@@ -68,7 +68,7 @@ def trial_lines(trial: TrialState, folder: ExperimentFolder, *, said: str = "") 
         yield f"  training         {metrics_line(progress.training.metrics, leave_out='batches')}"
     for validation in progress.validations[-1:]:
         yield f"  last validation  {_validation(validation)}"
-    for checkpoint in progress.checkpoints:
+    for checkpoint in (one for one in progress.checkpoints if one.state != "DELETED"):
         yield f"  checkpoint       {checkpoint_line(checkpoint)}"
     if progress.set_aside:
         yield f"  set aside        {progress.set_aside} pieces of events.jsonl that are no records of the run"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from detbuild.checkpoint.transfer import is_name
 from detbuild.store import journal
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from detbuild.store.stored import Stored
 
 _Run = tuple[int, int]  # trial and run
+_FETCHED: Final = 0  # no trial has this number
 
 
 class Arrivals:
@@ -56,17 +57,21 @@ class Arrivals:
                 del self._reading[key]
                 self._over.discard(key)
 
+    def fetched(self, uuid: str) -> None:
+        """Take notice of a checkpoint that is on this host again, from whatever trial."""
+        self._written.setdefault(_FETCHED, []).append(uuid)
+
     def spare(self, root: Path, stored: Stored, held: AbstractSet[str]) -> str:
         """A checkpoint whose copy in `root` may go: it is in the cloud, and no run will start from it.
 
-        The newest of a trial that goes on stays, and so do those that are `held` while any trial goes on.
+        The newest of a trial that goes on stays, and so do those that are `held`.
         "" when there is none.
         """
         for number, written in list(self._written.items()):
             written[:] = [uuid for uuid in written if (root / uuid).is_dir()]
             newest = 1 if number in self._going else 0
             for uuid in written[: len(written) - newest]:
-                if uuid in stored.uploaded and not (self._going and uuid in held):
+                if uuid in stored.uploaded and uuid not in held:
                     return uuid
             if not written:
                 del self._written[number]

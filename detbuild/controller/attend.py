@@ -134,20 +134,22 @@ def resume_one(folder: ExperimentFolder) -> bool:
 
 
 def needs_controller(folder: ExperimentFolder) -> bool:
-    """Whether there is something to do.
-
-    It is neither over nor paused, something was asked for since, or checkpoints are not where they belong.
-    """
+    """Whether there is something to do: it is neither over nor paused, or something was asked for since."""
     book = Book(folder=folder)
-    state = book.state
-    return not state.at_rest or bool(book.requests()) or (state.over and state.stored.unsettled)
+    return not book.state.at_rest or bool(book.requests())
 
 
 def _unfinished(home: Home) -> Iterator[ExperimentFolder]:
     for number in home.ids():
         folder = home.folder(number)
-        if folder.exists and needs_controller(folder):
+        if folder.exists and (needs_controller(folder) or _unsettled(folder)):
             yield folder
+
+
+def _unsettled(folder: ExperimentFolder) -> bool:
+    """Whether it left checkpoints to be uploaded or removed, because that had failed too often."""
+    state = Book(folder=folder).state
+    return state.over and state.stored.unsettled
 
 
 class Attendant:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from detbuild.controller.book import Book
     from detbuild.controller.clock import Clock
     from detbuild.store.home import Home
+    from detbuild.store.ledger import Ledger
     from detbuild.store.stored import Stored
 
 _FIRST: Final = 1.0  # seconds to the next try after something failed
@@ -39,11 +40,26 @@ _WAITS: Final = "waits until its checkpoints are uploaded"
 _IDLE: Final = 60.0  # seconds after which the process that carries is ended
 
 
-class Keeper:
-    """Of one experiment, whose lease the caller holds."""
+def _origins(state: Ledger) -> set[str]:
+    """The checkpoints of other trials that a run may be starting from."""
+    return {uuid for trial_id in state.running for uuid in state.trials[trial_id].source}
 
-    def __init__(self, book: Book, config: ExperimentConfig, clock: Clock) -> None:
+
+class Keeper:
+    """Of one experiment, whose lease the caller holds.
+
+    Args:
+        book: Of the experiment.
+        config: As submitted.
+        clock: For pauses.
+        tries: How often the last things left to do may fail in a row before they are left for another time.
+    """
+
+    def __init__(
+        self, book: Book, config: ExperimentConfig, clock: Clock, *, tries: int = _LAST_TRIES
+    ) -> None:
         self.book, self.clock = book, clock
+        self._tries = tries
         self._config = config
         self._root = checkpoint_storage(config, book.folder).on_host
         address = address_of(config.checkpoint_storage)
@@ -53,7 +69,7 @@ class Keeper:
         self._wanted: deque[tuple[str, ...]] = deque()  # to be whole on this host: the first that can be
         self._tried: dict[tuple[str, ...], int] = {}  # how many of them cannot
         self._ready: set[tuple[str, ...]] = set()
-        self._held: set[str] = set()  # a run may be reading them
+        self._held = _origins(book.state)  # a run may be reading them
         self._failures = 0
         self._again_at = self._busy_at = clock.now()
         self._collected = self._ending = self._swept = False
@@ -104,6 +120,7 @@ class Keeper:
         self._look()
         if not self._ending:
             self._ending, self._failures, self._again_at = True, 0, self.clock.now()
+            self._held.clear()  # no run starts any more
         if self._uploads and not self._given_up:
             self._say(self.stored.trouble or _WAITS)
             return _WAITS
@@ -156,7 +173,7 @@ class Keeper:
 
     @property
     def _given_up(self) -> bool:
-        return self._failures >= _LAST_TRIES
+        return self._failures >= self._tries
 
     def _look(self) -> None:
         """Take notice of checkpoints that were written since the last time."""
@@ -222,7 +239,9 @@ class Keeper:
         if damaged:
             self._tried[uuids] = self._tried.get(uuids, 0) + 1
         else:
-            self._held.add(uuids[self._tried.get(uuids, 0)])
+            uuid = uuids[self._tried.get(uuids, 0)]
+            self._held.add(uuid)
+            self._arrivals.fetched(uuid)
         if not damaged or self._tried[uuids] == len(uuids):
             self._wanted.popleft()
             self._tried.pop(uuids, None)

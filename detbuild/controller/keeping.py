@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from determined._records import Checkpoint
 
 _LOOK: Final = 0.05  # seconds
+_TRIES: Final = 3  # while a person waits: three seconds, besides what the network takes
 
 
 def end_local(book: Book, end: journal.ExperimentFinished) -> None:
@@ -53,10 +54,15 @@ def end_local(book: Book, end: journal.ExperimentFinished) -> None:
 
 
 def tidy(folder: ExperimentFolder) -> None:
-    """Finish what is left to do for the checkpoints of an ended experiment, whose lease the caller holds."""
-    if storage_of(folder).on_host is not None:
-        with _keeper(folder):
-            pass  # leaving it waits until all is done
+    """Finish what is left to do for the checkpoints of an ended experiment, whose lease the caller holds.
+
+    What fails is said in the experiment's state.
+    """
+    keeper = Keeper(Book(folder=folder), config_of(folder), SystemClock(), tries=_TRIES)
+    try:
+        _finish(keeper)
+    finally:
+        keeper.close()
 
 
 def remove_all(folder: ExperimentFolder) -> None:
@@ -171,7 +177,7 @@ def _keeper(folder: ExperimentFolder) -> Iterator[Keeper]:
             f"the checkpoints of experiment {folder.id} are inside its containers alone",
             mend="mount a directory of the host at checkpoint_storage.container_path with bind_mounts",
         )
-    keeper = Keeper(Book(folder=folder), config_of(folder), SystemClock())
+    keeper = Keeper(Book(folder=folder), config_of(folder), SystemClock(), tries=_TRIES)
     try:
         yield keeper
         _finish(keeper)

@@ -16,14 +16,11 @@ from detbuild.store.state import run_records
 if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.controller.book import Book
-    from detbuild.store.folder import ExperimentFolder
     from detbuild.store.states import TrialState
     from determined._records import Validation
     from determined._run_info import Length
 
-_WHOLE: Final = frozenset(
-    {"COMPLETED", "ERROR"}
-)  # a run may start from them; it looks whether one is damaged
+_MAYBE_WHOLE: Final = frozenset({"COMPLETED", "ERROR"})  # a run that starts from one verifies it
 
 
 def total_of(length: Length | None, steps_completed: int) -> float:
@@ -68,15 +65,16 @@ def run_request(book: Book, trial: TrialState, run: int) -> RunRequest:
         length=trial.length,
         milestones=trial.milestones,
         source=trial.source,
-        checkpoints=tuple(one.uuid for one in progress.checkpoints if one.state in _WHOLE),
+        checkpoints=tuple(one.uuid for one in progress.checkpoints if one.state in _MAYBE_WHOLE),
         best_validation=goal.value(progress.best) if progress.best else None,
     )
 
 
-def newest_checkpoints(folder: ExperimentFolder, trial_id: int) -> tuple[str, ...]:
-    """The checkpoints of a trial, newest first, those that a run found damaged left out."""
+def newest_checkpoints(book: Book, trial_id: int) -> tuple[str, ...]:
+    """The checkpoints of a trial, newest first, without the deleted and the damaged ones."""
+    folder, deleted = book.folder, book.state.stored.deleted
     runs = takewhile(lambda run: run.path.is_dir(), (folder.run(trial_id, number) for number in count()))
     records = [read_run(run, over=True) for run in runs]
-    rejected = {each.uuid for run in records for each in run.rejected}
+    gone = deleted | {each.uuid for run in records for each in run.rejected}
     uuids = [each.uuid for run in records for each in run.checkpoints]
-    return tuple(uuid for uuid in reversed(uuids) if uuid not in rejected)
+    return tuple(uuid for uuid in reversed(uuids) if uuid not in gone)

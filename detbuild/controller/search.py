@@ -120,7 +120,7 @@ class Search:
     def _sources(self, actions: Sequence[Action]) -> dict[str, Sequence[str]]:
         """Whose checkpoints a new trial starts from, as they are at this moment."""
         return {
-            str(action.trial_id): newest_checkpoints(self._book.folder, action.parent)
+            str(action.trial_id): newest_checkpoints(self._book, action.parent)
             for action in actions
             if isinstance(action, Create) and action.parent is not None
         }

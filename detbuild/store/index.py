@@ -64,7 +64,7 @@ def summarize(state: ExperimentState) -> Summary:
         steps_completed=max((p.steps_completed for p in progress), default=0),
         progress=state.progress,
         trial_count=len(state.trials),
-        checkpoint_count=sum(len(p.checkpoints) for p in progress),
+        checkpoint_count=sum(one.state != "DELETED" for p in progress for one in p.checkpoints),
         created=header.created,
         ended=state.ended,
         local=header.local,
@@ -85,7 +85,7 @@ def summaries(home: Home, emit: Emit) -> Iterator[Summary]:
         elif made:
             state = load_quickly(home, folder)
             summary = summarize(state)
-            if state.over and not state.trouble:  # else a later upload changes what is said of it
+            if state.over:
                 learnt[number, made] = summary
             yield summary
     _write(home.index, learnt)

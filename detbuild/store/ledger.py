@@ -129,13 +129,12 @@ class Ledger:
             state, why = self.end.state, self.end.why
         else:
             state, why = self._state(), self.failure or self._why()
-        trouble = self.stored.trouble
+        why = "; ".join(text for text in (why, self.stored.trouble) if text)
         return ExperimentState(
             header=self.header,
             state=state,
-            why="; ".join(text for text in (why, trouble) if text),
+            why=why,
             ended=self.ended_at,
-            trouble=trouble,
             stop=self.stop,
             trials=trials,
             decided=self.progress,

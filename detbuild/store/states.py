@@ -85,7 +85,6 @@ class ExperimentState:
     state: str = "QUEUED"
     why: str = ""
     ended: float | None = None  # seconds since the epoch
-    trouble: str = ""  # with the storage of checkpoints
     stop: str = ""  # what was asked for: "kill", "cancel", "pause" or ""
     trials: Mapping[int, TrialState] = field(default_factory=dict)
     decided: float = 0.0  # how much the search has done by its own count, 0..1

@@ -13,7 +13,8 @@ import pytest
 
 from detbuild.checkpoint.find import checkpoints_of
 from detbuild.controller.attend import resume
-from tests.faults.test_real_faults import Trial, docker, engine, expected, submit
+from detbuild.store.stored import Stored
+from tests.faults.test_real_faults import SEARCH, Trial, docker, engine, expected, submit
 from tests.s3 import S3Server, s3_server
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ def whole(s3: S3Server) -> set[str]:
 
 def kept(trial: Trial) -> set[str]:
     return {one.checkpoint.uuid for one in checkpoints_of(trial.folder) if one.state == "COMPLETED"}
+
+
+def stored(trial: Trial) -> Stored:
+    return Stored.of(entry.fact for entry in trial.folder.journal())
 
 
 def carrier(trial: Trial) -> int:
@@ -85,6 +90,26 @@ def test_a_run_goes_on_from_a_checkpoint_that_has_left_this_host(
     assert trial.reports() == expected()
     trial.until(lambda: not trial.controller(), what="the controller's end")
     assert whole(s3) == kept(trial)
+
+
+def test_a_search_outlives_its_controllers_while_it_uploads_and_while_it_collects(
+    submit: Callable[..., Trial], s3: S3Server
+) -> None:
+    s3.slow = 0.1
+    trial = submit(**SEARCH, checkpoint_storage={**s3.storage(), "save_trial_best": 0})
+    trial.until(lambda: any(call.startswith("PUT") for call in s3.calls[3:]), what="an upload")
+    trial.kill_controller()
+    assert trial.id in resume(trial.home)
+    trial.until(lambda: stored(trial).deleted, what="the collection")
+    trial.kill_controller()
+    assert stored(trial).left_over
+    listed = kept(trial)
+    assert trial.id in resume(trial.home)
+    trial.until(lambda: not stored(trial).unsettled and not trial.controller(), what="the controller's end")
+    state = trial.state()
+    assert (state.state, len(listed)) == ("COMPLETED", len(state.trials))
+    assert whole(s3) == kept(trial) == listed
+    assert list(trial.folder.checkpoints.iterdir()) == []
 
 
 def test_the_credentials_are_in_no_container_and_no_image(submit: Callable[..., Trial], s3: S3Server) -> None:

@@ -3,11 +3,11 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -16,12 +16,21 @@ from detbuild.checkpoint.carrier import Answer
 from detbuild.checkpoint.find import checkpoints_of
 from detbuild.checkpoint.jobs import Job
 from detbuild.checkpoint.work import do
+from detbuild.controller import attend, keeping
 from detbuild.controller import keeper as module
+from detbuild.errors import EngineError
+from detbuild.launch.stock import Limits
 from detbuild.store.registry import Model, Version, create_model, register
+from detbuild.store.runs import read_run
 from detbuild.store.stored import Stored
 from determined._checkpoints import verify
 from tests.fakes import Crash, Effects, FakeEngine
+from tests.faults.searching import Halving, Heirs, Random, made
 from tests.faults.training import Rig, expected, rig, train
+
+if TYPE_CHECKING:
+    from detbuild.config.experiment import ExperimentConfig
+    from detbuild.search.method import SearchMethod
 
 
 @dataclass
@@ -92,6 +101,10 @@ class InstantCarrier:
 
     def close(self) -> None:
         self._job = None
+
+
+def start_of(trial_id: int) -> float:
+    return float(str(made(trial_id).hparams["start"]))
 
 
 CLOUD = {"checkpoint_storage": {"type": "s3", "bucket": "lab"}}
@@ -253,7 +266,7 @@ def test_a_network_that_is_cut_stops_no_training_and_is_shown(tmp_path: Path, bu
 
 
 def test_an_experiment_whose_bucket_is_gone_ends_and_says_so_and_a_later_controller_tries_again(
-    tmp_path: Path, bucket: MemoryBucket
+    tmp_path: Path, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.away = float("inf")
     tried = rig(tmp_path, changes=CLOUD)
@@ -262,6 +275,9 @@ def test_an_experiment_whose_bucket_is_gone_ends_and_says_so_and_a_later_control
     assert "the network is cut" in tried.state().why
     assert local(tried) >= uuids(tried, "COMPLETED")
     assert Stored.of(entry.fact for entry in tried.folder.journal()).unsettled
+    assert not attend.needs_controller(tried.folder)  # else its process would never end
+    monkeypatch.setattr(attend, "start_detached", lambda _: None)
+    assert attend.resume(tried.home) == (1,)
     bucket.away = 0
     run(tried)
     assert (tried.state().state, tried.state().why) == ("COMPLETED", "")
@@ -322,6 +338,91 @@ def test_a_newest_one_that_is_damaged_here_and_there_is_passed_over(
     ] == ["checkpoint_rejected", "restored"]
 
 
+@pytest.mark.parametrize(
+    ("method", "lengths"),
+    [
+        (lambda _: Random(4, at_once=2), (6, 6, 6, 6)),
+        (lambda _: Halving(), (6, 4, 2, 2)),
+        (lambda _: Heirs(), (4,)),
+    ],
+    ids=["random", "in legs", "heirs"],
+)
+def test_the_checkpoints_of_a_search_come_back_when_they_are_needed(
+    tmp_path: Path,
+    bucket: MemoryBucket,
+    method: Callable[[ExperimentConfig], SearchMethod],
+    lengths: tuple[int, ...],
+) -> None:
+    tried = rig(tmp_path, changes=CLOUD, method=method)
+    lost: set[str] = set()
+    controller = tried.controller()
+    while not controller.done:
+        controller.step()
+        tried.clock.wait(0.2)
+        if not controller.world.state.running:
+            for uuid in (local(tried) & bucket.whole()) - lost:
+                shutil.rmtree(tried.folder.checkpoints / uuid)
+                lost.add(uuid)
+    assert {trial.state for trial in tried.state().trials.values()} == {"COMPLETED"}
+    for trial_id, length in enumerate(lengths, start=1):
+        assert tried.reports(trial_id) == expected(length, start_of(trial_id))
+    assert bucket.whole() == uuids(tried, "COMPLETED")
+    assert local(tried) == set()
+
+
+def test_an_heir_starts_from_a_checkpoint_that_is_fetched_for_it(
+    tmp_path: Path, bucket: MemoryBucket
+) -> None:
+    tried = rig(tmp_path, changes=CLOUD, method=lambda _: Heirs())
+    run(tried)
+    restored = read_run(tried.folder.run(2, 0), over=True).restored
+    assert restored is not None
+    assert restored.uuid in {job.uuid for job in bucket.jobs if job.do == "bring back"}
+    assert restored.uuid in bucket.whole()
+
+
+def test_a_controller_that_takes_over_keeps_what_a_run_is_starting_from(
+    tmp_path: Path, bucket: MemoryBucket
+) -> None:
+    tried = rig(tmp_path, changes=CLOUD, method=lambda _: Heirs())
+    controller = tried.controller()
+    while 2 not in controller.world.state.running:
+        controller.step()
+        tried.clock.wait(0.2)
+    fetched = next(job.uuid for job in bucket.jobs if job.do == "bring back")
+    keeper = tried.controller().keeper
+    for _ in range(20):
+        keeper.step()
+    assert fetched in local(tried)
+    run(tried)
+    assert local(tried) == set()
+
+
+def test_a_trial_whose_checkpoint_cannot_be_fetched_keeps_no_other_from_its_place(
+    tmp_path: Path, bucket: MemoryBucket
+) -> None:
+    tried = rig(tmp_path, changes=CLOUD, method=lambda _: Random(3, at_once=3))
+    tried.limits = Limits(cpu_trials=1)
+    controller = tried.controller()
+    while not bucket.whole():
+        controller.step()
+        tried.clock.wait(0.2)
+    tried.folder.request("pause")
+    run(tried)
+    bucket.away = float("inf")
+    for path in tried.folder.checkpoints.iterdir():
+        shutil.rmtree(path)
+    tried.folder.request("activate")
+    controller = tried.controller()
+    while 2 not in controller.world.state.running:
+        controller.step()
+        tried.clock.wait(0.2)
+    assert "fetches checkpoint" in controller.world.state.trials[1].why
+    bucket.away = 0
+    run(tried)
+    assert [tried.reports(number) for number in (1, 2, 3)] == [expected(6, start_of(n)) for n in (1, 2, 3)]
+
+
 def test_every_checkpoint_of_the_bucket_is_whole_whatever_crashes(
     tmp_path: Path, bucket: MemoryBucket
 ) -> None:
@@ -377,6 +478,22 @@ def test_no_listed_checkpoint_is_without_files_whatever_crashes_while_they_are_r
     assert {path.name for path in tried.folder.checkpoints.iterdir()} == uuids(tried, "COMPLETED")
     assert len(listed) == 1
     assert crashed == (number <= 8)  # two checkpoints, each a directory with three files
+
+
+def test_a_person_who_deletes_is_told_soon_that_the_bucket_is_away_and_the_next_call_finishes_it(
+    tmp_path: Path, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = rig(tmp_path, changes=CLOUD)
+    run(tried)
+    monkeypatch.setattr(keeping, "SystemClock", lambda: tried.clock)
+    first, *others = sorted(bucket.whole())
+    bucket.away, jobs = float("inf"), len(bucket.jobs)
+    with pytest.raises(EngineError, match="the network is cut"):
+        keeping.delete(tried.home, [first])
+    assert (len(bucket.jobs) - jobs, uuids(tried, "COMPLETED")) == (3, set(others))
+    bucket.away = 0
+    keeping.collect(tried.home, 1)
+    assert bucket.whole() == set(others)
 
 
 # a real server

@@ -97,8 +97,10 @@ class Checkpoint:
 
     @cached_property
     def resources(self) -> Mapping[str, int]:
-        record = self._line.record if self._line else None
-        return dict(getattr(record, "resources", {}))
+        from detbuild.checkpoint.find import files_of
+
+        with _host.explained():
+            return dict(files_of(_host.home(), self._found))
 
     @property
     def report_time(self) -> datetime | None:

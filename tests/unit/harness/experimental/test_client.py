@@ -452,6 +452,7 @@ def test_a_checkpoint_is_deleted_as_a_whole_or_in_part(search):
     second.remove_files(["weights"])
     assert client.get_checkpoint(second.uuid).state is CheckpointState.PARTIALLY_DELETED
     assert not (search.checkpoints / second.uuid / "weights").exists()
+    assert "weights" not in client.get_checkpoint(second.uuid).resources
 
 
 def test_a_registered_checkpoint_is_not_deleted(search):
