@@ -10,6 +10,7 @@ import yaml
 
 from detbuild.config.problems import ConfigErrors, KeyPath, Problem, show
 from detbuild.config.scalars import Scalar, plain_scalar, tagged_scalar
+from detbuild.config.syntax import explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,26 +120,17 @@ def _events(text: str, source: str) -> Iterator[Event]:
     try:
         yield from yaml.parse(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
-        raise _syntax_error(error, source) from None
+        raise _syntax_error(error, text, source) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise ConfigErrors([f"{source}: is not YAML: {str(error)[:120]!r}"]) from None
 
 
-def _syntax_error(error: yaml.MarkedYAMLError, source: str) -> ConfigErrors:
-    mark = error.problem_mark or error.context_mark
+def _syntax_error(error: yaml.MarkedYAMLError, text: str, source: str) -> ConfigErrors:
+    what, mend, mark = explained(error, text)
     place = _place(source, Position(mark.line + 1, mark.column + 1)) if mark else source
-    problem = error.problem or "cannot be read"
-    if "nesting depth" in problem:  # libyaml's own limit lies above ours, but it sees brackets before we do
+    if "nesting depth" in what:  # libyaml's own limit lies above ours, but it sees brackets before we do
         return ConfigErrors([Problem((), _TOO_DEEP).line(place)])
-    mend = next((mend for part, mend in _SYNTAX_MENDS.items() if part in problem), "")
-    return ConfigErrors([Problem((), f"is not YAML: {problem}", mend).line(place)])
-
-
-_SYNTAX_MENDS: Final = {
-    "cannot start any token": "indent with spaces, not tabs; quote text that begins with @, ` or %",
-    "did not find expected": "close every bracket and quote, and check the indentation",
-    "mapping values are not allowed": "quote text that holds `: `, and check the indentation",
-}
+    return ConfigErrors([Problem((), f"is not YAML: {what}", mend).line(place)])
 
 
 def _place(source: str, position: Position) -> str:
@@ -261,7 +253,7 @@ class _Composer:
 
     def check_tag(self, event: Event, allowed: frozenset[str | None]) -> None:
         if event.tag not in allowed:
-            self.note(event, f"the tag {event.tag[:60]!r} is not allowed")
+            self.note(event, f"the tag {event.tag[:60]!r} is not allowed; remove it")
 
     def note(self, event: Event, what: str) -> None:
         place = _place(self.source, _position(event))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -10,6 +9,7 @@ from typing import Any, Final, get_args
 
 from pydantic import ValidationError
 
+from detbuild.config import mends
 from detbuild.config.era import renamed
 from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.masking import is_secret
@@ -47,14 +47,6 @@ _BOUNDS: Final = {
     "greater_than_equal": ("ge", "at least"),
     "less_than": ("lt", "below"),
     "less_than_equal": ("le", "at most"),
-}
-_BOOLEAN_WORDS: Final = {
-    "yes": "true",
-    "on": "true",
-    "y": "true",
-    "no": "false",
-    "off": "false",
-    "n": "false",
 }
 
 
@@ -115,7 +107,8 @@ def _problem(finding: Finding) -> Problem:
         return explainer(path, finding)
     given = _given(path, finding["input"])
     if kind in _KIND_WORDS:
-        return Problem(path, f"must be {_KIND_WORDS[kind]}, not {given}", _type_mend(kind, finding["input"]))
+        mend = mends.of_kind(kind, finding["input"])
+        return Problem(path, f"must be {_KIND_WORDS[kind]}, not {given}", mend)
     if kind in _BOUNDS:
         bound, word = _BOUNDS[kind]
         return Problem(path, f"must be {word} {show(finding['ctx'][bound])}, not {given}")
@@ -124,16 +117,6 @@ def _problem(finding: Finding) -> Problem:
 
 def _given(path: KeyPath, value: object) -> str:
     return "what is written there" if is_secret(path) else show(value)
-
-
-def _type_mend(kind: str, value: object) -> str:
-    if kind == "bool_type" and isinstance(value, str) and value.lower() in _BOOLEAN_WORDS:
-        return f"write `{_BOOLEAN_WORDS[value.lower()]}`; in YAML 1.2 only true and false are truth values"
-    if kind == "string_type" and isinstance(value, (int, float, bool)):
-        return "put it in quotes"
-    if kind == "tuple_type" and isinstance(value, (str, int, float)):
-        return f"write `[{str(value)[:30]}]`" if str(value)[:30].isprintable() else ""
-    return ""
 
 
 def _rule(path: KeyPath, finding: Finding) -> Problem:
@@ -154,19 +137,22 @@ def _missing(path: KeyPath, _: Finding) -> Problem:
 def _choice(path: KeyPath, finding: Finding) -> Problem:
     key, names, value = finding["ctx"]["key"], finding["ctx"]["names"].split(", "), finding["input"]
     if not isinstance(value, dict):
-        return Problem(path, f"must be a map with `{key}`, not {_given(path, value)}")
+        mend = f"write `{key}: {value}` below it" if value in names else ""
+        return Problem(path, f"must be a map with `{key}`, not {_given(path, value)}", mend)
+    if glued := next((name for name in value if name.startswith(f"{key}:")), None):
+        mend = "put a space after its `:`"
+        return Problem((*path, glued), f"is no field of {dotted(path)}", mend, on_key=True)
     if key not in value:
-        near = difflib.get_close_matches(key, value, n=1)
-        mend = f"did you mean it by `{near[0]}`?" if near else _one_of(names)
-        return Problem((*path, key), "is missing", mend, later=not near)
+        mend, meant = mends.of_chooser(key, value, names)
+        return Problem((*path, key), "is missing", mend, later=not meant)
     what = f"{show(value[key])} is not known"
-    return Problem((*path, key), what, _near(value[key], names) or _one_of(names))
+    return Problem((*path, key), what, mends.near(value[key], names) or mends.one_of(names))
 
 
 def _literal(path: KeyPath, finding: Finding) -> Problem:
     value = finding["input"]
     names = [name.strip("'") for name in finding["ctx"]["expected"].replace(" or ", ", ").split(", ")]
-    return Problem(path, f"must be {_or(names)}, not {_given(path, value)}", _near(value, names))
+    return Problem(path, f"must be {_or(names)}, not {_given(path, value)}", mends.near(value, names))
 
 
 def _too_short(path: KeyPath, finding: Finding) -> Problem:
@@ -175,29 +161,18 @@ def _too_short(path: KeyPath, finding: Finding) -> Problem:
 
 def _unknown(path: KeyPath, finding: Finding) -> Problem:
     name = str(path[-1])
-    section = _section_of(tuple(finding["loc"][:-1]), finding["model"])
-    known, later = list(section.model_fields) if section else [], False
-    mend = _FORMER.get(path) or _near(name, known)
-    if not mend and (home := _homes(finding["model"]).get(name)):
-        here = home == dotted(path)
+    model = finding["model"]
+    section = _section_of(tuple(finding["loc"][:-1]), model)
+    known = list(section.model_fields) if section else []
+    mend = _FORMER.get(path) or (mends.of_unknown(section, name) if section else "")
+    home = _homes(model).get(name)
+    here = home == dotted(path)  # in another member of the union
+    if not mend and home:
         mend = "it goes with another `name` or `type`" if here else f"did you mean `{home}`?"
-        later = here and section is OwnFolder  # where another source has the `type`
-    whole = "an experiment config" if finding["model"] is ExperimentConfig else "the host's config"
+    whole = "an experiment config" if model is ExperimentConfig else "the host's config"
     what = f"is no field of {dotted(path[:-1]) or whole}"
-    return Problem(path, what, mend or _allowed(known), on_key=True, later=later)
-
-
-def _allowed(known: list[str]) -> str:
-    return f"it has {', '.join(sorted(known))}" if len(known) < 6 else ""  # noqa: PLR2004  (fits a line)
-
-
-def _near(value: object, names: list[str] | tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(str(value).lower(), names, n=1)
-    return f"did you mean `{near[0]}`?" if near else ""
-
-
-def _one_of(names: list[str]) -> str:
-    return f"one of {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"  # noqa: PLR2004  (fits a line)
+    later = here and section is OwnFolder  # where another source has the `type`
+    return Problem(path, what, mend or mends.allowed(known), on_key=True, later=later)
 
 
 def _or(names: list[str]) -> str:

@@ -78,7 +78,8 @@ def read_text(path: Path, what: str) -> str:
         return body.decode("utf-8")
     except UnicodeDecodeError as error:
         line = body.count(b"\n", 0, error.start) + 1
-        raise ConfigErrors([f"{path}:{line}: is not UTF-8 text; save it as UTF-8"]) from error
+        column = len(body[body.rfind(b"\n", 0, error.start) + 1 : error.start].decode("utf-8")) + 1
+        raise ConfigErrors([f"{path}:{line}:{column}: is not UTF-8 text; save it as UTF-8"]) from error
 
 
 def text_layer(text: str, source: str) -> Layer:

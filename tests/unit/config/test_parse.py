@@ -322,7 +322,7 @@ def test_a_file_that_cannot_be_read_is_a_config_error(tmp_path: Path) -> None:
 def test_a_file_that_is_not_utf_8_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_bytes(b"a: 1\nb: \xff\n")
-    with pytest.raises(ConfigErrors, match=f"^{path}:2: is not UTF-8 text; save it as UTF-8$"):
+    with pytest.raises(ConfigErrors, match=f"^{path}:2:4: is not UTF-8 text; save it as UTF-8$"):
         load_config(path)
     path.write_text(MINIMAL, encoding="utf-16")
     with pytest.raises(ConfigErrors, match="is not UTF-8"):

@@ -254,7 +254,7 @@ HYPERPARAMETER_RULES = [
     ("{type: categorical, vals: []}", "h.vals: needs at least 1 of its items"),
     ("{type: categorical, vals: a}", "h.vals: must be a list, not the text 'a'; write `[a]`"),
     ("{type: const}", "h.val: is missing; add `val:`"),
-    ("{type: uniform, minval: 1}", "h.type: the text 'uniform' is not known; one of const, int, double, log"),
+    ("{type: uniform, minval: 1}", "h.type: the text 'uniform' is not known; did you mean `double`?"),
     ("{type: [int]}", "h.type: a list is not known"),
     ("{a: {type: ~}}", "h.a.type: null is not known"),
     ("{a: {type: int, minval: 1, maxval: 3, mxval: 4}}", "h.a.mxval: is no field of hyperparameters.h.a"),
@@ -328,7 +328,7 @@ def test_a_wrong_hyperparameter_is_refused_by_its_path(written: str, problem: st
         ),
         (
             "checkpoint_storage: {type: nfs}",
-            "checkpoint_storage.type: the text 'nfs' is not known; one of shared_fs",
+            "checkpoint_storage.type: the text 'nfs' is not known; did you mean `shared_fs`?",
         ),
         (
             "checkpoint_storage: {save_trial_best: -1}",

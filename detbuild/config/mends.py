@@ -1,0 +1,109 @@
+"""What to do about a value of the wrong kind, a name that is not known, a field in the wrong place."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING, Final
+
+from detbuild.config.environment import Variables
+from detbuild.config.section import Section
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_BOOLEAN_WORDS: Final = {
+    "yes": "true",
+    "on": "true",
+    "y": "true",
+    "no": "false",
+    "off": "false",
+    "n": "false",
+}
+# Names that other tools have for it.
+_MEANT: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("float", "real", "uniform"), "double"),
+    **dict.fromkeys(("loguniform", "log_uniform", "log10"), "log"),
+    **dict.fromkeys(("choice", "enum", "list"), "categorical"),
+    **dict.fromkeys(("asha", "hyperband"), "adaptive_asha"),
+    **dict.fromkeys(("local", "file", "nfs"), "shared_fs"),
+    "minio": "s3",
+}
+_CHOOSERS: Final = ("name", "type")
+_MAPS: Final = frozenset({"mapping_type", "dict_type", "model_type", "model_attributes_type"})
+_MOST_FIELDS: Final = 5  # of a section, that fit a line
+_DIGITS: Final = re.compile(r"[-+]?[0-9]+(?:[_, ][0-9]+)*")
+
+
+def of_kind(kind: str, value: object) -> str:
+    """For a value that is not of the kind of pydantic's error `kind`; "" when there is nothing to say."""
+    if kind == "bool_type" and isinstance(value, str) and value.lower() in _BOOLEAN_WORDS:
+        return f"write `{_BOOLEAN_WORDS[value.lower()]}`; in YAML 1.2 only true and false are truth values"
+    if kind == "string_type" and isinstance(value, (int, float, bool)):
+        return "put it in quotes"
+    if kind in {"int_type", "float_type"} and isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
+        return f"write `{re.sub('[_, ]', '', value.strip())[:20]}`"
+    if kind == "tuple_type":
+        return _of_list(value)
+    return _of_map(value) if kind in _MAPS else ""
+
+
+def _of_map(value: object) -> str:
+    if isinstance(value, list):
+        return "remove the `- ` before its keys"
+    host, colon, container = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if not colon or not host.startswith("/"):
+        return ""
+    return f"write `{{host_path: {host[:20]}, container_path: {container.split(':')[0][:20]}}}`"
+
+
+def _of_list(value: object) -> str:
+    if isinstance(value, dict):
+        return "put `- ` before its first key"
+    text = str(value)[:30]
+    if not isinstance(value, (str, int, float)) or not text.isprintable():
+        return ""
+    return "put a space after each `-`" if text.startswith("-") and " " in text else f"write `[{text}]`"
+
+
+def of_chooser(key: str, value: Mapping[str, object], names: list[str]) -> tuple[str, bool]:
+    """For a union without the key that chooses its member, and whether what was meant stands there."""
+    other = next((name for name in _CHOOSERS if name != key and value.get(name) in names), None)
+    meant = [other] if other else difflib.get_close_matches(key, value, n=1)
+    return (f"did you mean it by `{meant[0]}`?", True) if meant else (one_of(names), False)
+
+
+def near(value: object, names: Iterable[str]) -> str:
+    """For a name that is not known."""
+    text, names = str(value).lower(), list(names)
+    meant = [_MEANT[text]] if _MEANT.get(text) in names else difflib.get_close_matches(text, names, n=1)
+    return f"did you mean `{meant[0]}`?" if meant else ""
+
+
+def of_unknown(section: type[Section], name: str) -> str:
+    """For a field that a section does not have; "" when neither it nor its union has one like it."""
+    known = section.model_fields
+    if section is Variables:
+        return f"write a list: `[{name[:30]}=...]`"
+    other = next((key for key in _CHOOSERS if key in known), None)
+    if name in _CHOOSERS and other:
+        return f"did you mean `{other}`?"
+    return near(name, known) or _of_other_member(section, name)
+
+
+def _of_other_member(section: type[Section], name: str) -> str:
+    family = section.__mro__[section.__mro__.index(Section) - 1]
+    for key in _CHOOSERS if family is not section else ():
+        others = [other.model_fields for other in Section.tagged.values() if issubclass(other, family)]
+        names = [str(fields[key].default) for fields in others if key in fields and name in fields]
+        if names:
+            return f"it goes with {key} {' or '.join(names[:3])}{' ...' if len(names) > 3 else ''}"  # noqa: PLR2004
+    return ""
+
+
+def one_of(names: list[str]) -> str:
+    return f"one of {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"  # noqa: PLR2004  (fits a line)
+
+
+def allowed(known: list[str]) -> str:
+    return f"it has {', '.join(sorted(known))}" if len(known) <= _MOST_FIELDS else ""

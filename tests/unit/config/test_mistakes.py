@@ -1,0 +1,116 @@
+"""The mistakes people make in YAML: each is told by its place and field, with what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from detbuild.config.parse import load_config
+from detbuild.config.problems import ConfigErrors
+
+GOOD = "searcher: {name: single, metric: loss, max_length: {epochs: 1}}\n"
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def last_line(text: str | bytes) -> str:
+    path = Path("c.yaml")
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigErrors) as caught:
+        load_config(path)
+    assert all(len(line) < 200 for line in caught.value.lines)
+    return caught.value.lines[-1]
+
+
+def check(line: str, place: str, *words: str) -> None:
+    assert line.startswith(f"c.yaml:{place}: ")
+    assert [word for word in words if word not in line] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "what", "mend"),
+    [
+        ("searcher:\n\tname: single\n", "2:1", "a tab stands in the indentation", "indent with spaces"),
+        ("searcher:\n  a: b\n  \tc: d\n", "3:3", "a tab stands in the indentation", "indent with spaces"),
+        ("name: @home\n", "1:7", "text may not begin with `@`", "put it in quotes"),
+        ("name: %5\n", "1:7", "text may not begin with `%`", "put it in quotes"),
+        ("name: 'it is\nx: 1\n", "1:7", "the quote that opens here is not closed", "close it"),
+        ('name: "C:\\Users\\x"\n', "1:12", "a backslash escapes nothing here", "in single quotes"),
+        ("data: {a: 1\nb: 1\n", "2:2", "the bracket opened on line 1", "close it"),
+        ("description: lr: 0.1\n", "1:16", "mapping values are not allowed", "quote text with `: `"),
+        ("entrypoint:a:B\nname: x\n", "2:5", "mapping values are not allowed", "the space after `:` above"),
+        ("name: 'it's'\n", "1:11", "did not find expected key", "one kind of quote goes in the other"),
+        ("a: !!python/object:os.system [x]\n", "1:4", "python/object:os.system' is not allowed", "remove it"),
+        ("a: 1\na: 2\n", "2:1", "is given twice, first on line 1", "remove one of the two"),
+        (b"name: a\nlabels: [\xe9]\n", "2:10", "is not UTF-8 text", "save it as UTF-8"),
+    ],
+)
+def test_what_is_no_yaml_is_told_in_words_of_the_writer(
+    text: str | bytes, place: str, what: str, mend: str
+) -> None:
+    check(last_line(text), place, what, mend)
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "field", "mend"),
+    [
+        ("max_restarts: '5'", "2:15", "max_restarts", "write `5`"),
+        ("max_restarts: 1_000", "2:15", "max_restarts", "write `1000`"),
+        ("max_restarts: 1,000", "2:15", "max_restarts", "write `1000`"),
+        ("max_restarts: five", "2:15", "max_restarts", "must be a whole number, not the text 'five'"),
+        ("max_restarts: 5.5", "2:15", "max_restarts", "must be a whole number, not 5.5"),
+        ("maxRestarts: 3", "2:1", "maxRestarts", "did you mean `max_restarts`?"),
+        ("max-restarts:", "2:1", "max-restarts", "did you mean `max_restarts`?"),
+        ("resources:\nslots_per_trial: 2", "3:1", "slots_per_trial", "`resources.slots_per_trial`?"),
+        ("labels:\n  -a\n  -b", "3:3", "labels", "put a space after each `-`"),
+        ("labels: a", "2:9", "labels", "write `[a]`"),
+        ("name: 5", "2:7", "name", "put it in quotes"),
+        ("debug: yes", "2:8", "debug", "write `true`"),
+        ("hyperparameters:\n  - lr: 1", "3:3", "hyperparameters", "remove the `- ` before its keys"),
+        ("bind_mounts: {host_path: /a}", "2:14", "bind_mounts", "put `- ` before its first key"),
+        ("bind_mounts: [/a:/b:ro]", "2:15", "bind_mounts[0]", "`{host_path: /a, container_path: /b}`"),
+        ("environment: {environment_variables: {A: 1}}", "2:39", "variables.A", "write a list: `[A=...]`"),
+        ("hyperparameters: {a: {type: float}}", "2:29", "hyperparameters.a.type", "did you mean `double`?"),
+        ("checkpoint_storage: {bucket: b}", "2:22", "checkpoint_storage.bucket", "goes with type s3 or gcs"),
+        ("checkpoint_storage: {name: s3}", "2:22", "checkpoint_storage.name", "did you mean `type`?"),
+    ],
+)
+def test_a_slip_is_told_with_what_to_do(text: str, place: str, field: str, mend: str) -> None:
+    check(last_line(f"entrypoint: a:B\n{text}\n{GOOD}"), place, f"{field}: ", mend)
+
+
+@pytest.mark.parametrize(
+    ("searcher", "place", "field", "mend"),
+    [
+        ("single", "1:11", "searcher", "write `name: single` below it"),
+        ("{type: single, metric: l}", "1:11", "searcher.name", "did you mean it by `type`?"),
+        ("{nam: single, metric: l}", "1:11", "searcher.name", "did you mean it by `nam`?"),
+        ("{name: asha, metric: l}", "1:18", "searcher.name", "did you mean `adaptive_asha`?"),
+        ("{name:single, metric: l}", "1:12", "searcher.'name:single'", "put a space after its `:`"),
+        (
+            "{name: single, metric: l, max_trials: 3}",
+            "1:37",
+            "searcher.max_trials",
+            "goes with name random or",
+        ),
+        ("{name: single, metric: l, max_length: {epoch: 5}}", "1:50", "max_length.epoch", "{epochs: 100}"),
+        ("{name: single, metric: l, max_length: 5 epochs}", "1:49", "max_length", "{epochs: 100}"),
+        ("{name: single, metric: l, smaller_is_better: no}", "1:56", "smaller_is_better", "write `false`"),
+    ],
+)
+def test_a_slip_in_the_searcher_is_told_with_what_to_do(
+    searcher: str, place: str, field: str, mend: str
+) -> None:
+    check(last_line(f"searcher: {searcher}\nentrypoint: a:B\n"), place, f"{field}: ", mend)
+
+
+def test_what_other_readers_of_yaml_take_for_something_else_is_what_it_looks_like() -> None:
+    path = Path("c.yaml")
+    path.write_text(f"entrypoint: a:B\nname: no\nhyperparameters: {{lr: 1e-3}}\nmax_restarts: 1e1\n{GOOD}")
+    config = load_config(path)
+    assert (config.name, config.max_restarts) == ("no", 10)
+    assert config.resolved()["hyperparameters"] == {"lr": {"type": "const", "val": 0.001}}
