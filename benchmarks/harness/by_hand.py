@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RECORDS, BATCH = 12_800, 32
-now = time.thread_time
+now = time.process_time
 
 
 def data() -> TensorDataset:

@@ -3,8 +3,8 @@
     python3 benchmarks/harness/steps.py [--blocks 15] [--steps 2000]
 
 Each line gives the hand-written loop's time per step, what the harness adds (best block, and median of the
-differences of neighbouring blocks), and the ratio of the best. Times are of this thread's CPU, which other
-programs disturb least. Only compare figures of one run.
+differences of neighbouring blocks), and the ratio of the best. Times are of this process's CPU, all threads,
+which other programs disturb least. Only compare figures of one run.
 """
 
 from __future__ import annotations
