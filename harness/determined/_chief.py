@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +51,9 @@ class ChiefRun:
 
     def report_training(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
         self._events.append(Training(steps_completed, _plain(metrics)))
+
+    def report_windows(self, found: Sequence[tuple[int, Mapping[str, object]]]) -> None:
+        self._events.extend([Training(steps, _plain(metrics)) for steps, metrics in found])
 
     def report_validation(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
         self._events.append(Validation(steps_completed, _plain(metrics)))

@@ -17,6 +17,7 @@ from determined._errors import StorageError
 from determined._records import Line, Record, decode, encode, may_wait, must_sync
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 _MOMENT = 0.05  # seconds
@@ -59,17 +60,25 @@ class EventFile:
                 What waits goes on waiting.
             TypeError: a field holds what JSON cannot carry.
         """
-        with self._lock:
-            self._append(record)
+        self.extend((record,))
 
-    def _append(self, record: Record) -> None:
+    def extend(self, records: Sequence[Record]) -> None:
+        """Write several records, as if each were appended, with one write at most.
+
+        Raises:
+            StorageError, TypeError: as in `append`; none of the records is written, or waits.
+        """
+        with self._lock:
+            self._extend(records)
+
+    def _extend(self, records: Sequence[Record]) -> None:
         now = time.time()
-        line = encode(Line(self._seq + 1, self._run, now, record))
-        self._waiting.append(line)
-        self._room -= len(line)
+        lines = [encode(Line(seq, self._run, now, one)) for seq, one in enumerate(records, self._seq + 1)]
+        self._waiting += lines
+        self._room -= sum(map(len, lines))
         try:
-            if not may_wait(record):
-                self._flush(sync=must_sync(record))
+            if not all(map(may_wait, records)):
+                self._flush(sync=any(map(must_sync, records)))
             elif not 0 <= now - self._released < _MOMENT or self._room < 0:
                 self._flush(sync=False)
                 self._released = now
@@ -78,10 +87,10 @@ class EventFile:
                 self._release.daemon = True
                 self._release.start()
         except StorageError:
-            self._waiting.pop()
+            del self._waiting[len(self._waiting) - len(lines) :]
             raise
-        self._seq += 1
-        self.last = record
+        self._seq += len(lines)
+        self.last = records[-1]
 
     def _write_what_waits(self) -> None:
         with self._lock:

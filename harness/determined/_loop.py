@@ -234,8 +234,9 @@ class Loop:
         self._report_progress(min(1.0, done / self.schedule.max_length))
 
     def _report(self, found: Sequence[tuple[int, Metrics]]) -> None:
+        if found:
+            self.run.report_windows(found)
         for steps_completed, metrics in found:
-            self.run.report_training(steps_completed, metrics)
             self.trial.reported(steps_completed, metrics)
 
     def _enter(self, stage: Stage) -> None:

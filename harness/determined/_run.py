@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -25,6 +25,9 @@ class Run(Protocol):
 
     def report_training(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
         """Buffered; costs the training loop no disk access."""
+
+    def report_windows(self, found: Sequence[tuple[int, Mapping[str, object]]]) -> None:
+        """Training metrics of several reports, one or more: batches completed, and metrics."""
 
     def report_validation(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
         """On disk when it returns."""

@@ -20,7 +20,7 @@ from determined._run_info import RunInfo
 from determined._shared_run import SharedRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from determined._outcome import Outcome
     from determined._records import ExitReason
@@ -37,6 +37,13 @@ class ScriptRun(ChiefRun):
 
     def report_training(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
         super().report_training(steps_completed, metrics)
+        self._log(steps_completed, metrics)
+
+    def report_windows(self, found: Sequence[tuple[int, Mapping[str, object]]]) -> None:
+        super().report_windows(found)
+        self._log(*found[-1])
+
+    def _log(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
         now = time.monotonic()
         if now - self._logged >= _READABLE:
             self._logged = now

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from determined._group import GroupError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from determined._chief import ChiefRun
     from determined._group import Group
@@ -41,6 +41,10 @@ class SharedRun:
     def report_training(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
         if self._chief:
             self._chief.report_training(steps_completed, metrics)
+
+    def report_windows(self, found: Sequence[tuple[int, Mapping[str, object]]]) -> None:
+        if self._chief:
+            self._chief.report_windows(found)
 
     def report_validation(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
         if self._chief:

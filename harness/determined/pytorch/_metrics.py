@@ -52,7 +52,7 @@ class Window:
         self._method, self._take_numbers = method, take_numbers
         self.columns: Values = {}
         self.count = 0
-        self._closed: list[Closed] = []
+        self._closed: list[tuple[int, Values, int]] = []
         self.add: Callable[[object], None] = self._add_numbers if take_numbers else self._add_any
 
     def _add_numbers(self, metrics: Any) -> None:  # noqa: ANN401  (whatever the trial returned)
@@ -95,13 +95,13 @@ class Window:
 
     def close(self, end: int) -> None:
         """Begin anew after `end` batches of the trial; what there was until then is kept for `take`."""
-        self._closed.append(Closed(end, self.columns, self.count))
-        self.columns, self.count = {}, 0
+        self._closed.append((end, self.columns, self.count))
+        self.columns, self.count = {key: [] for key in self.columns}, 0  # most likely the same ones
 
     def take(self) -> list[Closed]:
         """The windows that were closed since the last call."""
         taken, self._closed = self._closed, []
-        return taken
+        return [Closed(*one) for one in taken]
 
     def _refuse(self, metrics: Mapping[str, object]) -> None:
         raise InvalidTrialError(

@@ -103,6 +103,30 @@ def test_a_full_disk_keeps_what_waits_for_another_time(
     assert found[-1][1] == StageEntered(Stage.CHECKPOINT)
 
 
+def test_several_records_are_numbered_as_if_they_came_one_by_one(tmp_path: Path) -> None:
+    with closing(EventFile(tmp_path / "e", "1-0")) as events:
+        events.extend([Training(step, {}) for step in (1, 2, 3)])
+        assert records(tmp_path / "e") == [(step, Training(step, {})) for step in (1, 2, 3)]
+        assert events.last == Training(3, {})
+        events.append(StageEntered(Stage.VALIDATE))
+    assert [seq for seq, _ in records(tmp_path / "e")] == [1, 2, 3, 4]
+
+
+def test_of_several_records_that_a_full_disk_refuses_none_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with closing(EventFile(tmp_path / "e", "1-0")) as events:
+        with monkeypatch.context() as disk:
+            disk.setattr(os, "write", full)
+            with pytest.raises(StorageError):
+                events.extend([Training(step, {}) for step in (1, 2)])
+        events.append(Training(3, {}))
+    assert records(tmp_path / "e") == [(1, Training(3, {}))]
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 @given(cut=st.integers(min_value=0, max_value=400), junk=st.binary(max_size=40))
 def test_after_a_tear_anywhere_the_numbers_go_on_without_gap_or_repeat(

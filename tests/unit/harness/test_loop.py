@@ -17,7 +17,7 @@ from determined._run_info import RunInfo
 from determined._schedule import Period, Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 BEST = SavePolicy("best", "loss")
 NONE = SavePolicy("none")
@@ -47,8 +47,8 @@ class FakeRun:
     def enter(self, stage: Stage) -> None:
         self.told.append(("enter", stage.value))
 
-    def report_training(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
-        self.told.append(("training", steps_completed, metrics))
+    def report_windows(self, found: Sequence[tuple[int, Mapping[str, object]]]) -> None:
+        self.told.extend(("training", steps_completed, metrics) for steps_completed, metrics in found)
 
     def report_validation(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
         self.told.append(("validation", steps_completed, metrics))

@@ -33,9 +33,14 @@ def recorded_before_each_batch(
     folder: Folder, monkeypatch: pytest.MonkeyPatch, *, moment: float, callbacks: bool = False
 ) -> list[int]:
     recorded, seen = [0], []
-    record = ChiefRun.report_training
+    record = ChiefRun.report_windows
     monkeypatch.setattr(_steps, "_MOMENT", moment)
-    monkeypatch.setattr(ChiefRun, "report_training", lambda *args: (recorded.append(args[1]), record(*args)))
+
+    def noted(run: ChiefRun, found: Any) -> None:
+        recorded.extend(steps for steps, _ in found)
+        record(run, found)
+
+    monkeypatch.setattr(ChiefRun, "report_windows", noted)
 
     class Watch(PyTorchCallback):
         def on_training_workload_end(self, avg_metrics: Any, batch_metrics: Any) -> None:
