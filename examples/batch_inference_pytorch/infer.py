@@ -6,11 +6,12 @@
 import json
 
 import torch
-from determined.pytorch import MetricReducer
-from determined.pytorch.experimental import TorchBatchProcessor, torch_batch_process
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import TensorDataset
+
+from determined.pytorch import MetricReducer
+from determined.pytorch.experimental import TorchBatchProcessor, torch_batch_process
 
 
 class NearestMean(nn.Module):
