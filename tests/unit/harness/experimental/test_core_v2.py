@@ -122,10 +122,9 @@ def test_several_processes_are_one_experiment(home: Home) -> None:
     pytest.importorskip("torch")
     stored = SCRIPT.replace('{"steps_completed": batch})', '{"steps_completed": batch}, shard=True)')
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2")
-    ended = script(home, "print('rank', core_v2.distributed.rank)", *launcher, text=stored)
+    ended = script(home, "open(f'rank-{core_v2.distributed.rank}', 'x').close()", *launcher, text=stored)
     assert ended.returncode == 0, ended.stderr
-    ranks = sorted(line for line in ended.stdout.splitlines() if line.startswith("rank"))
-    assert ranks == ["rank 0", "rank 1"]
+    assert sorted(file.name for file in (home.path.parent / "work").glob("rank-*")) == ["rank-0", "rank-1"]
     (state,) = states(home)
     assert (state.state, state.trials[1].progress.steps_completed) == ("COMPLETED", 3)
 
