@@ -1,4 +1,4 @@
-"""The logger of `determined.experimental`, which shows its lines to a program that has set up no logging."""
+"""The logger of `determined.experimental`; a program without logging of its own sees its lines too."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LOG = logging.getLogger("determined.experimental")
+_ALL = logging.getLogger("determined")
 
 
 @contextmanager
 def logged() -> Iterator[None]:
-    """Show what is logged, unless the program has set up logging of its own."""
+    """Show what all of `determined` logs, unless the program has set up logging of its own."""
     if LOG.hasHandlers():
         yield
         return
-    handler, level = logging.StreamHandler(), LOG.level
+    handler, level = logging.StreamHandler(), _ALL.level
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    LOG.addHandler(handler)
-    LOG.setLevel(logging.INFO)
+    _ALL.addHandler(handler)
+    _ALL.setLevel(logging.INFO)
     try:
         yield
     finally:
-        LOG.removeHandler(handler)
-        LOG.setLevel(level)
+        _ALL.removeHandler(handler)
+        _ALL.setLevel(level)
 
 
 def note_ignored(name: str, value: object, *, why: str) -> None:

@@ -103,6 +103,9 @@ def init(
 ) -> None:
     """Begin: the contexts are attributes of this module until `close`, or until the script ends.
 
+    A script that ends by an error has failed. One that leaves by `sys.exit` without `close` is taken for
+    completed, whatever its exit code: Python does not tell.
+
     Args:
         defaults: what an experiment config would say.
         unmanaged: names of the script's own.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 State = dict[str, object]
+_LOG = logging.getLogger(__name__)
 
 
 class _OldHooks:
@@ -32,6 +35,9 @@ class _OldHooks:
     def on_validation_step_start(self) -> None: ...
 
     def on_validation_step_end(self, metrics: State) -> None: ...
+
+
+_LOG = logging.getLogger(__name__)
 
 
 class PyTorchCallback(_OldHooks):
@@ -105,6 +111,8 @@ class Hooks:
         self.callbacks = _checked(callbacks)
         names = [name for name in dir(PyTorchCallback) if name.startswith("on_")]
         self._hooks = {name: _overriding(self.callbacks.values(), name) for name in names}
+        for callback in self.callbacks.values():
+            _warn_of_strangers(type(callback), names)
         self.epoch_start = tuple(_epoch_hook(hook) for hook in self.of("on_training_epoch_start"))
         self.epoch_end = tuple(_epoch_hook(hook) for hook in self.of("on_training_epoch_end"))
 
@@ -129,6 +137,14 @@ def _overriding(callbacks: Iterable[PyTorchCallback], name: str) -> tuple[Callab
     own = getattr(PyTorchCallback, name)
     hooks = (getattr(one, name) for one in callbacks)
     return tuple(hook for hook in hooks if getattr(hook, "__func__", None) is not own)
+
+
+def _warn_of_strangers(kind: type[PyTorchCallback], hooks: Iterable[str]) -> None:
+    """A hook by another framework's name would be silently left out."""
+    for name in dir(kind):
+        if name.startswith("on_") and callable(getattr(kind, name)) and name not in hooks:
+            near = difflib.get_close_matches(name, hooks, n=1, cutoff=0)
+            _LOG.warning("nothing calls %s of the callback %s; there is %s", name, kind.__name__, *near)
 
 
 def _checked(callbacks: object) -> dict[str, PyTorchCallback]:

@@ -148,8 +148,21 @@ def _calling(hooks: tuple[Callable[..., object], ...], model: torch.nn.Module) -
 
 def _called(method: Callable[..., Untyped], **named: object) -> Untyped:
     """By name, as Determined did, and by position where the trial chose names of its own."""
-    try:
-        inspect.signature(method).bind(**named)
-    except TypeError:
+    signature = inspect.signature(method)
+    if _binds(lambda: signature.bind(**named)):
+        return method(**named)
+    if _binds(lambda: signature.bind(*named.values())):
         return method(*named.values())
-    return method(**named)
+    name, arguments = method.__name__, " and ".join(named)
+    raise InvalidTrialError(
+        f"{name} cannot be called with {arguments}",
+        mend=f"declare it as {name}(self, {', '.join(named)}), as a trial does that has build_model",
+    )
+
+
+def _binds(bind: Callable[[], object]) -> bool:
+    try:
+        bind()
+    except TypeError:
+        return False
+    return True

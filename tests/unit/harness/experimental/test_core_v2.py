@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from detbuild.store.home import Home
 from detbuild.store.state import ExperimentState, load
 from determined._errors import HarnessError
+from determined._records import Checkpoint, Training, Validation, decode
+from determined._run_info import EVENTS_FILE, RUN_DIR_VARIABLE, RunInfo
 from determined.experimental import core_v2
 
 ROOT = Path(__file__).parents[4]
@@ -119,12 +122,25 @@ def test_several_processes_are_one_experiment(home: Home) -> None:
     pytest.importorskip("torch")
     stored = SCRIPT.replace('{"steps_completed": batch})', '{"steps_completed": batch}, shard=True)')
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2")
-    ended = script(home, "print('rank', core_v2.distributed.rank)", *launcher, text=stored)
+    ended = script(home, "open(f'rank-{core_v2.distributed.rank}', 'x').close()", *launcher, text=stored)
     assert ended.returncode == 0, ended.stderr
-    ranks = sorted(line for line in ended.stdout.splitlines() if line.startswith("rank"))
-    assert ranks == ["rank 0", "rank 1"]
+    assert sorted(file.name for file in (home.path.parent / "work").glob("rank-*")) == ["rank-0", "rank-1"]
     (state,) = states(home)
     assert (state.state, state.trials[1].progress.steps_completed) == ("COMPLETED", 3)
+
+
+def test_in_a_run_it_is_that_run_s_core_api_and_needs_nothing_of_the_host(
+    make_run: Callable[..., RunInfo], home: Home
+) -> None:
+    info = make_run(entrypoint="python3 train.py", hparams={"lr": 0.1})
+    inside = "import os, sys\nsys.modules['detbuild'] = None\n"
+    inside += f"os.environ[{RUN_DIR_VARIABLE!r}] = {info.run_dir!r}\n"
+    ended = script(home, "", text=inside + SCRIPT.replace(", core_v2.url_reverse_webui_exp_view())", ")"))
+    assert (ended.returncode, ended.stdout) == (0, "0 {'lr': 0.1}\n"), ended.stderr
+    lines = (Path(info.run_dir) / EVENTS_FILE).read_bytes().splitlines()
+    records = [decode(line).record for line in lines]
+    assert [type(record) for record in records] == [Training, Training, Training, Validation, Checkpoint]
+    assert states(home) == []
 
 
 def test_a_config_that_cannot_be_is_refused_and_nothing_begins(home: Home) -> None:

@@ -12,6 +12,7 @@ import torch
 from determined._outcome import failed
 from determined._records import ExitReason, Stage
 from determined._run_info import Length
+from determined.pytorch import PyTorchCallback
 from tests.unit.harness.pytorch.driving import Folder, TinyTrial
 
 
@@ -22,6 +23,26 @@ class Diverging(TinyTrial):
 
     def evaluate_batch(self, batch: torch.Tensor) -> Any:
         return {"validation_loss": float("nan")}
+
+
+class Foreign(PyTorchCallback):
+    def on_epoch_end(self) -> None: ...
+
+    def on_validation_end(self, metrics: Any) -> None: ...
+
+
+class WithForeign(TinyTrial):
+    def build_callbacks(self) -> Any:
+        return {"foreign": Foreign()}
+
+
+def test_a_hook_that_nothing_calls_is_named_with_the_one_it_may_be(
+    folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("determined").setLevel(logging.WARNING)
+    folder.drive(WithForeign)
+    told = [record.getMessage() for record in caplog.records if "nothing calls" in record.getMessage()]
+    assert told == ["nothing calls on_epoch_end of the callback Foreign; there is on_training_epoch_end"]
 
 
 def test_nan_is_told_once_with_the_batch_it_began_in(

@@ -279,6 +279,11 @@ class BareScheduler(OldTrial):
         return torch.optim.lr_scheduler.StepLR(optimizer, 1)
 
 
+class NoModel(OldTrial):
+    def evaluate_batch(self, batch: Any) -> Any:  # type: ignore[override]
+        return {"validation_loss": 1.0}
+
+
 class TooEarly(OldTrial):
     def __init__(self, context: Any) -> None:
         context.get_model()
@@ -294,6 +299,11 @@ class ClipsToday(TinyTrial):
     [
         (NoLoss, "train_batch returned no loss", "a dict that has it as `loss`"),
         (NoOptimizer, "NoOptimizer does not define optimizer", "add it to NoOptimizer"),
+        (
+            NoModel,
+            "evaluate_batch cannot be called with batch and model",
+            "evaluate_batch(self, batch, model)",
+        ),
         (BareScheduler, "create_lr_scheduler returned a StepLR", "determined.pytorch.LRScheduler"),
         (TooEarly, "the trial asked for its model, which is not built yet", "attribute"),
         (ClipsToday, "overrides on_before_optimizer_step", "clip_grads=..."),
