@@ -11,6 +11,8 @@ import click
 from detbuild.cli.session import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from click.shell_completion import CompletionItem
 
 
@@ -37,20 +39,39 @@ def trial_reference(_ctx: click.Context, _param: click.Parameter, value: str) ->
 trial_argument = click.argument(
     "trial", metavar="TRIAL", callback=trial_reference, shell_complete=complete_ids
 )
+
+
+def _number(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(f"{value!r} is no number of an experiment; write one, such as 3")
+    return int(value)
+
+
 experiment_argument = click.argument(
-    "experiment_id", metavar="ID", type=click.IntRange(min=1), shell_complete=complete_ids
+    "experiment_id", metavar="ID", callback=_number, shell_complete=complete_ids
 )
 
 
-def _numbers(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[int, ...]:
-    """`1 2 3`, `1,2,3` and `1-3` are the same."""
+def experiment_numbers(values: Sequence[str]) -> tuple[int, ...]:
+    """`1 2 3`, `1,2,3` and `1-3` are the same.
+
+    Raises:
+        BadParameter: One is no number, or a range runs backwards.
+    """
     found: list[int] = []
     for value in ",".join(values).split(","):
         first, dash, last = value.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise click.BadParameter(f"{value!r} is no number of an experiment; write 3, 3,4 or 3-5")
-        found += range(int(first), int(last if dash else first) + 1)
+        numbers = range(int(first), int(last if dash else first) + 1)
+        if not numbers:
+            raise click.BadParameter(f"{value!r} runs backwards; write {last}-{first}")
+        found += numbers
     return tuple(dict.fromkeys(found))
+
+
+def _numbers(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[int, ...]:
+    return experiment_numbers(values)
 
 
 experiments_argument = click.argument(
