@@ -446,6 +446,29 @@ def test_every_checkpoint_of_the_bucket_is_whole_whatever_crashes(
             assert (local(tried), len(bucket.files)) == (set(), 6)
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_search_with_its_checkpoints_in_a_bucket_outlives_a_crash_at_any_effect(
+    tmp_path: Path, bucket: MemoryBucket, when: Literal["before", "after"]
+) -> None:
+    undisturbed = rig(tmp_path / "undisturbed", changes=CLOUD, method=lambda _: Heirs())
+    run(undisturbed)
+    for number in range(1, undisturbed.effects.count + 2):
+        bucket.files.clear()
+        effects = Effects(crash_at=number, crash_when=when)
+        engine = FakeEngine(train, effects=effects)
+        tried = rig(tmp_path / str(number), engine=engine, changes=CLOUD, method=lambda _: Heirs())
+        with suppress(Crash):
+            run(tried)
+        effects.crash_at = 0
+        run(tried)
+        assert tried.reports(1) == expected(4, start_of(1))
+        assert [len(trial.runs) for trial in tried.state().trials.values()] == [1, 1]
+        restored = read_run(tried.folder.run(2, 0), over=True).restored
+        assert restored is not None
+        assert restored.uuid in bucket.whole()
+        assert (bucket.whole(), local(tried)) == (uuids(tried, "COMPLETED"), set())
+
+
 def count_removals(monkeypatch: pytest.MonkeyPatch, steps: Effects) -> None:
     """Every file and directory of a checkpoint is removed one by one, as an effect."""
 
