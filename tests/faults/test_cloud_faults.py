@@ -14,13 +14,12 @@ import pytest
 from detbuild.checkpoint.find import checkpoints_of
 from detbuild.controller.attend import resume
 from detbuild.store.stored import Stored
-from tests.faults.test_real_faults import SEARCH, Trial, docker, engine, expected, submit
+from tests.faults.real import SEARCH, Trial, docker, expected
 from tests.s3 import S3Server, s3_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["engine", "submit"]  # fixtures
 pytestmark = pytest.mark.engine
 
 
