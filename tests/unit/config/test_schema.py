@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from detbuild.config.document import read_document
+from detbuild.config.era import RENAMED
 from detbuild.config.parse import config_from_mapping
 from detbuild.config.problems import ConfigErrors
 from detbuild.config.schema import BEYOND
@@ -81,6 +82,7 @@ entrypoint: python3 train.py
 version: 0
 searcher: {name: random, metric: loss, max_trials: 3, source_checkpoint_uuid: a1}
 checkpoint_storage: {type: s3, bucket: b, prefix: x/y}
+environment: {image: {cuda: "nvidia/cuda:12", rocm: "rocm/pytorch"}}
 """,
     """
 entrypoint: model_def:T
@@ -285,6 +287,14 @@ TEXTS = [
         "\xa0",
     ),
 ]
+KNOWN: dict[str | int, list[object]] = {}  # by name of a field, the values that the seeds have for it
+for seed in RAWS:
+    for place in places(seed)[1:]:
+        if at(seed, place) not in KNOWN.setdefault(place[-1], []):
+            KNOWN[place[-1]].append(at(seed, place))
+SECTIONS = [set(section.model_fields) | {"gpu", *RENAMED} for section in Section.tagged.values()]
+
+
 VALUES = st.one_of(
     st.sampled_from(NUMBERS),
     st.sampled_from(TEXTS),
@@ -349,10 +359,50 @@ def check(raw: dict[str, object]) -> str:
     return compare(raw, problems(raw))
 
 
-@settings(max_examples=4000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(raw=configs())
 def test_the_schema_accepts_what_the_parser_accepts_and_nothing_else(raw: dict[str, object]) -> None:
     event(check(raw))
+
+
+def changed(raw: dict[str, object], path: Place, value: object) -> dict[str, object]:
+    copied = copy.deepcopy(raw)
+    at(copied, path[:-1])[path[-1]] = value  # type: ignore[index]
+    return copied
+
+
+def leaves(kind: type) -> list[tuple[dict[str, object], Place]]:
+    """Where values of a kind stand in the seeds, each field once."""
+    found = {}
+    for raw in RAWS:
+        for path in places(raw):
+            if type(at(raw, path)) is kind:
+                found.setdefault((type(path[-1]) is int, *path[-2:]), (raw, path))
+    return list(found.values())
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_each_number_is_judged_alike_in_each_field(number: float) -> None:
+    for raw, path in (*leaves(int), *leaves(float)):
+        check(changed(raw, path, number))
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_each_text_is_judged_alike_in_each_field(text: str) -> None:
+    for raw, path in leaves(str):
+        check(changed(raw, path, text))
+
+
+@pytest.mark.parametrize("raw", RAWS, ids=range(len(RAWS)))
+def test_each_field_beside_each_other_is_judged_alike(raw: dict[str, object]) -> None:
+    """Fields that any section has which shares one with the map, each with every value known for it."""
+    for path in places(raw):
+        own = at(raw, path)
+        if not isinstance(own, dict):
+            continue
+        for name in sorted(set().union(*(names for names in SECTIONS if names & own.keys())) - own.keys()):
+            for value in KNOWN.get(name, [1, "a"]):
+                check(changed(raw, (*path, name), value))
 
 
 def test_the_schema_is_one() -> None:
