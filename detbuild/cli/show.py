@@ -167,9 +167,10 @@ def _started(event: RunStarted) -> str:
 def _run_ended(event: RunEnded) -> tuple[str, ...]:
     code = f"exit code {event.exit_code}" if event.exit_code else ""
     first, *rest = event.why.splitlines() or [code]
-    if not first and not event.retry:
-        return ()  # a leg is done; the end of the trial is told too
-    how = f": {visible(first.removeprefix('ended with '))}" if first else ""
+    if not first:  # it was asked to leave, or a leg is done; the end of the trial is told too
+        left = f"trial {event.trial_id} left after a checkpoint; it goes on from there"
+        return (left,) if event.retry else ()
+    how = f": {visible(first.removeprefix('ended with '))}"
     again = "; it will be run again" if event.retry else ""
     return (f"trial {event.trial_id} ended{how}{again}", *(f"    {visible(line)}" for line in rest))
 

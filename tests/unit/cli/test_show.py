@@ -77,6 +77,7 @@ LINES = [
         ("trial 1 ended: user error; it will be run again", "    last line"),
     ),
     (RunEnded(1, 0, 0, "", retry=False), ()),
+    (RunEnded(1, 0, 0, "", retry=True), ("trial 1 left after a checkpoint; it goes on from there",)),
     (TrialEnded(1, "COMPLETED"), ("trial 1 ended",)),
     (TrialEnded(1, "ERROR", "boom"), ()),
     (ExperimentEnded(4, "ERROR", "import failed"), ("experiment 4 ERROR: import failed",)),
