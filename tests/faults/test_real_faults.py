@@ -201,7 +201,7 @@ def test_whoever_follows_may_leave(submit: Callable[..., Trial]) -> None:
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as follower:
         assert follower.stdout is not None
-        assert "RunStarted" in follower.stdout.readline()
+        assert any("RunStarted" in line for line in follower.stdout)
         follower.send_signal(signal.SIGINT)
         follower.communicate()
     assert_whole(trial, ["completed"])
