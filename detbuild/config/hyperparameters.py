@@ -127,13 +127,14 @@ Hyperparameter = Annotated[
     Written(lambda of_map: when({"type": "object"}, of_map)),
 ]
 
-# What a grid needs of hyperparameters; `$defs/Point`, as a map may hold maps.
-POINTS: Final[Clause] = {"additionalProperties": {"$ref": "#/$defs/Point"}}
-POINT: Final[Clause] = {
-    "if": {"type": "object", "required": ["type"]},
-    "then": when(inside("type", {"enum": ["int", "double", "log"]}), given("count")),
-    "else": when({"type": "object"}, POINTS),
-}
+
+def grid_point(ref: str) -> Clause:
+    """The schema of a hyperparameter in a grid, where ranges need `count`; it stands at `ref`."""
+    ranges = [kind for kind, section in _KINDS.items() if "count" in section.model_fields]
+    typed = when(inside("type", {"enum": ranges}), given("count"))
+    nested = {"type": "object", "additionalProperties": {"$ref": ref}}
+    return when({"type": "object"}, {"if": {"required": ["type"]}, "then": typed, "else": nested})
+
 
 Path = tuple[str, ...]
 Leaf = Const | Categorical | Int | Double | Log

@@ -14,7 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from detbuild.config.clauses import Clause, given, inside, nullable, when
 from detbuild.config.docstrings import field_docs
 from detbuild.config.experiment import ExperimentConfig
-from detbuild.config.hyperparameters import POINT, POINTS
+from detbuild.config.hyperparameters import grid_point
 from detbuild.config.section import Section
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 # What the parser alone can tell: how two values relate, and what has a grammar of its own.
 BEYOND: Final = (
     "minval is below maxval, and base ** maxval within the range of a double",
-    "a searcher's budget is in the unit of max_length, and above it where the searcher is adaptive",
     "resources.max_slots is at least slots_per_trial",
     "profiling.end_after_batch is at least begin_on_batch",
     "bind_mounts have different places in the container",
     "log_policies have different names, and their patterns are regular expressions of Python",
+    "searcher.budget is in the unit of max_length, and that of adaptive above it",
     "checkpoint_storage.storage_path lies below host_path",
     "a host_path with `..` does not lead to a directory of the host itself",
     "resources.shm_size, when it is text, is between 1 and 2**63-1 bytes",
@@ -38,13 +38,17 @@ BEYOND: Final = (
 )
 
 
+_GRID_POINT: Final = "#/$defs/GridPoint"
+
+
 def experiment_schema() -> dict[str, object]:
     """The schema as JSON carries it."""
     schema = ExperimentConfig.model_json_schema(schema_generator=_Generator)
-    schema["$defs"]["Point"] = POINT
-    grid = inside("searcher", inside("name", {"const": "grid"}))
-    schema["allOf"].append(when(grid, inside("hyperparameters", POINTS)))
     comment = f"Beyond this schema, the parser holds that: {'; '.join(BEYOND)}."
+    schema["$defs"]["GridPoint"] = grid_point(_GRID_POINT)
+    of_grid = inside("searcher", {"required": ["name"], **inside("name", {"const": "grid"})})
+    points = inside("hyperparameters", {"additionalProperties": {"$ref": _GRID_POINT}})
+    schema["allOf"].append(when(of_grid, points))
     return {
         "$schema": GenerateJsonSchema.schema_dialect,
         "title": "Experiment config of detbuild",

@@ -18,11 +18,11 @@ TOLD = dict(
         BEYOND,
         (
             r"must be above minval|is beyond the range of a double",
-            r"is in \w+ and max_length in|budget: must be above max_length",
             r"must be at least slots_per_trial",
             r"must be at least begin_on_batch",
             r"is the place of bind_mounts",
-            r"the name .* is given twice|is no regular expression|which is none in Python's expressions",
+            r"the name .* is given twice|is no regular expression|holds the class",
+            r"budget: (is in|must be above max_length)",
             r"must lie below host_path",
             r"host_path: (/\S* belongs to the host itself|is an engine's socket)",
             r"shm_size: must be (at least 1|at most)",
