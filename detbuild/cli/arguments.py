@@ -11,8 +11,6 @@ import click
 from detbuild.cli.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from click.shell_completion import CompletionItem
 
 
@@ -52,12 +50,8 @@ experiment_argument = click.argument(
 )
 
 
-def experiment_numbers(values: Sequence[str]) -> tuple[int, ...]:
-    """`1 2 3`, `1,2,3` and `1-3` are the same.
-
-    Raises:
-        BadParameter: One is no number, or a range runs backwards.
-    """
+def _numbers(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[int, ...]:
+    """`1 2 3`, `1,2,3` and `1-3` are the same."""
     found: list[int] = []
     for value in ",".join(values).split(","):
         first, dash, last = value.strip().partition("-")
@@ -68,10 +62,6 @@ def experiment_numbers(values: Sequence[str]) -> tuple[int, ...]:
             raise click.BadParameter(f"{value!r} runs backwards; write {last}-{first}")
         found += numbers
     return tuple(dict.fromkeys(found))
-
-
-def _numbers(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[int, ...]:
-    return experiment_numbers(values)
 
 
 experiments_argument = click.argument(

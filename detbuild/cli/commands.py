@@ -42,7 +42,7 @@ COMMANDS: dict[str, Verb | Noun] = {
     "describe": Verb("detbuild.cli.experiments:describe", "Show experiments: runs, metrics, checkpoints."),
     "logs": Verb("detbuild.cli.logs:logs", "Write out what a trial wrote to stdout and stderr."),
     "report": Verb("detbuild.cli.report:report", "Write one page with all there is to see of experiments."),
-    "tensorboard": Verb("detbuild.cli.tensorboard:tensorboard", "Show experiments in TensorBoard."),
+    "tensorboard": Verb("detbuild.cli.tensorboard:tensorboard", "Show an experiment in TensorBoard."),
     "wait": Verb("detbuild.cli.experiments:wait", "Wait until an experiment has ended."),
     "cancel": Verb("detbuild.cli.experiments:cancel", "Stop an experiment after a last checkpoint."),
     "kill": Verb("detbuild.cli.experiments:kill", "Stop an experiment at once."),

@@ -16,33 +16,6 @@ def test_chosen_trials_are_exported(shell, tmp_path):
     assert (outcome.code, outcome.out) == (0, f"{tmp_path / 'logs' / 'exp-1-trial-2'}\n")
 
 
-def test_several_experiments_are_shown_side_by_side_and_trials_named_in_determineds_way(shell, tmp_path):
-    for _ in range(2):
-        experiment(shell.home, 2)
-    logs = tmp_path / "logs"
-    for words, names in (
-        (("1", "2"), ["exp-1-trial-1", "exp-1-trial-2", "exp-2-trial-1", "exp-2-trial-2"]),
-        (("1-2", "-t", "2/1"), ["exp-1-trial-1", "exp-1-trial-2", "exp-2-trial-1"]),
-        (("-t", "2/2"), ["exp-2-trial-2"]),
-    ):
-        outcome = shell("det", "tensorboard", "start", *words, "--no-browser", "--export", str(logs))
-        assert (outcome.code, outcome.out.split()) == (0, [str(logs / name) for name in names])
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ((), "missing argument 'ID...'"),
-        (("1", "2", "-t", "x"), "'x' is no trial"),
-        (("3-1",), "runs backwards"),
-    ],
-)
-def test_what_names_no_experiment_is_refused(shell, words, message):
-    outcome = shell("det", "tensorboard", "start", *words)
-    assert outcome.code == 2
-    assert message in outcome.err
-
-
 def test_a_trial_that_is_not_there_is_an_error(shell):
     experiment(shell.home, 1)
     outcome = shell("detbuild", "tensorboard", "1", "--trial", "9")
