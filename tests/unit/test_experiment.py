@@ -241,7 +241,7 @@ SAVING = SCRIPT.replace("python3", sys.executable)
 
 
 def from_checkpoint(uuid: str) -> str:
-    return SAVING.replace("metric: loss", f"metric: loss, source_checkpoint_uuid: {uuid}")
+    return SAVING.replace("metric: loss", f"metric: loss, source_checkpoint_uuid: '{uuid}'")
 
 
 def saved(tmp_path: Path, home: Home, host: Host) -> str:
