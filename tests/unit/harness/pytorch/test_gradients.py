@@ -93,7 +93,7 @@ def test_after_a_step_gradients_are_gone_as_after_zero_grad(clip_grads: Any) -> 
 @pytest.mark.parametrize("clip_grads", [None, list], ids=["plain", "clipped"])
 def test_an_optimizer_zeroes_its_own_way(clip_grads: Any) -> None:
     class Zeroing(torch.optim.SGD):
-        def zero_grad(self, set_to_none: bool = False) -> None:  # noqa: FBT001, FBT002  (torch's own signature)
+        def zero_grad(self, set_to_none: bool = False) -> None:
             super().zero_grad(set_to_none)
 
     one = One(context())
