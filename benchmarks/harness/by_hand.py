@@ -48,9 +48,13 @@ def ready(source: TensorDataset | None = None) -> Ready:
 
 
 def by_hand(
-    batches: Ready, steps: int, report: int, build: Callable[[], nn.Module] = tiny_mlp
+    batches: Ready,
+    steps: int,
+    report: int,
+    build: Callable[[], nn.Module] = tiny_mlp,
+    zero: Callable[[torch.optim.Optimizer], None] = torch.optim.Optimizer.zero_grad,
 ) -> Iterator[float]:
-    """Seconds of each block of `steps` steps."""
+    """Seconds of each block of `steps` steps; `zero` is how gradients are reset."""
     model = build()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     while True:
@@ -65,7 +69,7 @@ def by_hand(
             loss = nn.functional.mse_loss(model(x), y)
             loss.backward()
             optimizer.step()
-            optimizer.zero_grad()
+            zero(optimizer)
             total += loss.detach()
             if (step + 1) % report == 0:
                 (total / report).item()

@@ -16,7 +16,7 @@ from determined._hparam_access import HparamAccess
 from determined.pytorch._device import to_device
 from determined.pytorch._distributed import parallel
 from determined.pytorch._experimental import Experimental
-from determined.pytorch._gradients import Aggregation, ClipGrads, Gradients
+from determined.pytorch._gradients import Aggregation, ClipGrads, Gradients, drop_gradients
 from determined.pytorch._lr_scheduler import LRScheduler
 from determined.pytorch._reducers import FunctionReducer, MetricReducer, Reducers, Wrapped
 from determined.pytorch._tensorboard import Board
@@ -208,7 +208,7 @@ class PyTorchTrialContext(HparamAccess):
         if clip_grads is None and scaler is None and optimizer in self.gradients.plain:
             optimizer.step()  # as it is for most: paid for in every batch
             if auto_zero_grads:
-                optimizer.zero_grad()
+                drop_gradients(optimizer)
             return
         self.gradients.step(optimizer, clip_grads, auto_zero_grads, scaler)
 

@@ -80,6 +80,33 @@ def test_gradients_are_kept_where_the_trial_zeroes_them_itself() -> None:
         One(context(frequency=2)).batch(0, 1.0, auto_zero_grads=False)
 
 
+@pytest.mark.parametrize("clip_grads", [None, list], ids=["plain", "clipped"])
+def test_after_a_step_gradients_are_gone_as_after_zero_grad(clip_grads: Any) -> None:
+    one = One(context())
+    later = nn.Parameter(torch.zeros(1))
+    later.grad = torch.ones(1)
+    one.optimizer.add_param_group({"params": [later]})
+    one.batch(0, 2.0, clip_grads=clip_grads)
+    assert [one.model.weight.grad, later.grad, later.item()] == [None, None, -1.0]
+
+
+@pytest.mark.parametrize("clip_grads", [None, list], ids=["plain", "clipped"])
+def test_an_optimizer_zeroes_its_own_way(clip_grads: Any) -> None:
+    class Zeroing(torch.optim.SGD):
+        def zero_grad(self, set_to_none: bool = False) -> None:
+            super().zero_grad(set_to_none)
+
+    one = One(context())
+    one.optimizer = one.context.wrap_optimizer(Zeroing(one.model.parameters(), lr=1.0))
+    one.batch(0, 2.0, clip_grads=clip_grads)
+    assert one.model.weight.grad.item() == 0.0
+
+    patched, calls = One(context()), []
+    patched.optimizer.zero_grad = lambda: calls.append("zero_grad")
+    patched.batch(0, 2.0, clip_grads=clip_grads)
+    assert (calls, patched.model.weight.grad.item()) == (["zero_grad"], 2.0)
+
+
 def test_backward_passes_on_what_torch_takes() -> None:
     one = One(context())
     output = one.model(torch.tensor([[3.0]]))
