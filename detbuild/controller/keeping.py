@@ -21,6 +21,7 @@ from detbuild.store.registry import registered
 from detbuild.store.state import fold, load, run_records
 from detbuild.store.storage import storage_of
 from detbuild.store.submitted import config_of
+from determined._checkpoints import verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -51,6 +52,28 @@ def end_local(book: Book, end: journal.ExperimentFinished) -> None:
         _finish(keeper)
     finally:
         keeper.close()
+
+
+def bring_back(book: Book, uuids: tuple[str, ...]) -> str:
+    """Have the first of them that is whole anywhere on this host; say why that cannot be, or "".
+
+    Args:
+        book: Of an experiment without a controller; the caller holds its lease.
+        uuids: Checkpoints that a run may start from.
+    """
+    on_host = storage_of(book.folder).on_host
+    if not uuids or on_host is None or not verify(on_host / uuids[0]):
+        return ""
+    keeper = Keeper(book, config_of(book.folder), SystemClock(), tries=_TRIES)
+    try:
+        while keeper.bring_back(uuids):
+            if keeper.given_up:
+                return keeper.stored.trouble
+            keeper.step()
+            keeper.clock.wait(_LOOK)
+    finally:
+        keeper.close()
+    return ""
 
 
 def tidy(folder: ExperimentFolder) -> None:
