@@ -107,8 +107,8 @@ def ending_page(state: ExperimentState, folder: ExperimentFolder) -> str:
     lines = []
     if best:
         lines.append(f"  best validation  {_validation(best)}")
-    if newest and newest.directory:
-        lines.append(f"  checkpoint       {visible(str(newest.directory))}")
+    if newest:
+        lines.append(f"  checkpoint       {visible(newest.url or str(newest.directory))}")
     lines.append(f"  metrics, logs    {visible(str(folder.path / 'runs'))}")
     return "\n".join(lines)
 
