@@ -13,8 +13,8 @@ from detbuild.context.wildmatch import compile_path
 from detbuild.controller.book import Book
 from detbuild.controller.clock import SystemClock
 from detbuild.controller.keeper import Keeper
-from detbuild.controller.lease import lease
-from detbuild.errors import ConfigError, EngineError, LeaseError
+from detbuild.controller.lease import lease_at_the_end
+from detbuild.errors import ConfigError, EngineError
 from detbuild.store import journal
 from detbuild.store.home import Home
 from detbuild.store.registry import registered
@@ -121,6 +121,7 @@ def collect(
     Raises:
         ConfigError: It has not ended, or its checkpoints are inside of its containers.
         EngineError: Files cannot be removed. They are no checkpoints any more; the next call removes them.
+        LeaseError: Its controller has not finished its last work.
     """
     folder = home.experiment(experiment_id)
     with _alone(folder):
@@ -142,6 +143,7 @@ def delete(home: Home, uuids: Sequence[str], globs: Sequence[str] = ()) -> tuple
     Raises:
         ConfigError: There is no such checkpoint, its experiment has not ended, or something needs it.
         EngineError: Files cannot be removed. They are no checkpoints any more; `collect` removes them.
+        LeaseError: A controller has not finished its last work.
     """
     found = {(one := find_checkpoint(home, uuid)).checkpoint.uuid: one for uuid in uuids}
     _refuse_needed(home, found)
@@ -179,17 +181,18 @@ def _written(folder: ExperimentFolder) -> Iterator[Checkpoint]:
 @contextmanager
 def _alone(folder: ExperimentFolder) -> Iterator[None]:
     """Hold an experiment that has ended."""
-    running = ConfigError(
-        f"experiment {folder.id} has not ended, and its controller keeps its checkpoints",
-        mend=f"`detbuild wait {folder.id}` waits for that; `detbuild cancel {folder.id}` ends it",
-    )
+    _refuse_going(folder)  # said before the lease is asked for, which a controller of it holds
+    with lease_at_the_end(folder.lock_file):
+        _refuse_going(folder)
+        yield
+
+
+def _refuse_going(folder: ExperimentFolder) -> None:
     if not fold(folder.header(), folder.journal()).over:
-        raise running
-    try:
-        with lease(folder.lock_file):
-            yield
-    except LeaseError:
-        raise running from None
+        raise ConfigError(
+            f"experiment {folder.id} has not ended, and its controller keeps its checkpoints",
+            mend=f"`detbuild wait {folder.id}` waits for that; `detbuild cancel {folder.id}` ends it",
+        )
 
 
 @contextmanager
