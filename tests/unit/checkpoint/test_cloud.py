@@ -107,7 +107,7 @@ def test_what_is_kept_is_in_the_bucket_and_comes_back_from_there(
     assert list(home.experiment(1).checkpoints.iterdir()) == []
     best = found(home)[2]
     assert (best.directory, best.url) == (None, f"s3://lab/nets/{best.checkpoint.uuid}")
-    assert f"s3://lab/nets/{found(home)[3].checkpoint.uuid}" in ending_page(state, home.experiment(1))
+    assert f"s3://lab/nets/{found(home)[2].checkpoint.uuid}" in ending_page(state, home.experiment(1))
     assert damage(best) == []
     download(best, tmp_path / "copy")
     assert verify(tmp_path / "copy") == []
