@@ -223,7 +223,7 @@ def _finish(keeper: Keeper) -> None:
 
 
 def _refuse_needed(home: Home, uuids: Iterable[str]) -> None:
-    models, started = registered(home), {uuid for _, uuid in sources(home)}
+    models, started = registered(home), {uuid: number for number, uuid in sources(home)}
     for uuid in uuids:
         if uuid in models:
             raise ConfigError(
@@ -232,6 +232,6 @@ def _refuse_needed(home: Home, uuids: Iterable[str]) -> None:
             )
         if uuid in started:
             raise ConfigError(
-                f"checkpoint {uuid} is what another experiment starts from",
-                mend="delete that experiment first",
+                f"checkpoint {uuid} is what experiment {started[uuid]} starts from",
+                mend=f"`detbuild delete {started[uuid]}` first",
             )
