@@ -58,12 +58,10 @@ def check(
 @pass_session
 def config(session: Session, *, experiment_id: int) -> None:
     """Print the config of an experiment with all defaults filled in; secrets are hidden."""
-    from detbuild.config.parse import parse_config
     from detbuild.store.home import Home
+    from detbuild.store.submitted import config_of
 
-    folder = Home.open(session.home).experiment(experiment_id)
-    text = folder.config_file.read_text(encoding="utf-8")
-    show_json(parse_config(text, source=str(folder.config_file)).masked())
+    show_json(config_of(Home.open(session.home).experiment(experiment_id)).masked())
 
 
 @click.command(cls=Command)

@@ -103,27 +103,31 @@ def _run_lines(run: RunState, following: RunState | None, folder: RunFolder) -> 
 
 def ending_page(state: ExperimentState, folder: ExperimentFolder) -> str:
     """What `create -f` says last, after how it ended: how good it is, and where everything lies."""
-    best, newest = best_validation(state), _newest(folder)
+    best, checkpoint = best_validation(state), _best_checkpoint(folder)
     lines = []
     if best:
         lines.append(f"  best validation  {_validation(best)}")
-    if newest and newest.directory:
-        lines.append(f"  checkpoint       {visible(str(newest.directory))}")
+    if checkpoint:
+        lines.append(f"  checkpoint       {visible(checkpoint.url or str(checkpoint.directory))}")
     lines.append(f"  metrics, logs    {visible(str(folder.path / 'runs'))}")
     return "\n".join(lines)
 
 
 def next_commands(state: ExperimentState, folder: ExperimentFolder) -> str:
-    newest = _newest(folder)
+    checkpoint = _best_checkpoint(folder)
     if not state.over:
         return f"next:\n  detbuild activate {folder.id}"
     lines = [f"detbuild describe {folder.id}", f"detbuild logs {folder.id}"]
-    if newest:
-        lines.append(f"detbuild checkpoint download {newest.checkpoint.uuid} -o DIR")
+    if checkpoint:
+        lines.append(f"detbuild checkpoint download {checkpoint.checkpoint.uuid} -o DIR")
     return "next:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def _newest(folder: ExperimentFolder) -> Found | None:
+def _best_checkpoint(folder: ExperimentFolder) -> Found | None:
+    """The best of all trials; where none was validated, the newest of the first."""
     from detbuild.checkpoint.find import checkpoints_of
+    from detbuild.checkpoint.ranking import best_first, goal_of
 
-    return next((found for found in checkpoints_of(folder) if found.state == "COMPLETED"), None)
+    found = checkpoints_of(folder)
+    whole = (one for one in found if one.state == "COMPLETED")
+    return next(iter(best_first(found, goal_of(folder.header()))), None) or next(whole, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from detbuild.config.masked_text import masked_text
 from detbuild.config.masking import mask
 from detbuild.context.snapshot import ContextSnapshot, shown
 from detbuild.events import Warned
@@ -20,11 +21,11 @@ def without_credentials(
 
     Args:
         context: What goes into the image.
-        config: As it was parsed.
+        config: As it was parsed, with what other sources brought to it.
         text: Of its file.
     """
     resolved = config.resolved()
-    if mask(resolved) == resolved:
+    if mask(resolved) == resolved or masked_text(text) == text:
         return context, ()
     digest = hashlib.sha256(text.encode()).hexdigest()
     held = tuple(entry for entry in context.entries if entry.sha256 == digest)

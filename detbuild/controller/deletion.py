@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from detbuild.checkpoint.find import checkpoints_of
 from detbuild.checkpoint.protected import sources
 from detbuild.controller.keeping import remove_all
-from detbuild.controller.lease import lease
+from detbuild.controller.lease import lease, lease_at_the_end
 from detbuild.errors import ConfigError, DetbuildError, EngineError, LeaseError
 from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL
 from detbuild.store.deleting import begun_deletions, hidden_name, intend_deletion
@@ -53,7 +53,7 @@ def delete(home: Home, experiment_id: int, connect: Callable[[], Engine], *, for
     finish_deletions(home)
     folder = home.experiment(experiment_id)
     _refuse_going(folder)  # said before the lease is asked for, which a controller of it holds
-    with lease(folder.lock_file):
+    with lease_at_the_end(folder.lock_file):
         _refuse_going(folder)
         if not force:
             _refuse_needed(home, folder)

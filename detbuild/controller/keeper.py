@@ -86,10 +86,15 @@ class Keeper:
         """Nothing is left to be done, or all that is left has failed often enough for now."""
         stored = self.stored
         if self._carrier is None:
-            return not (stored.left_over or stored.partly_left_over) or self._given_up
+            return not (stored.left_over or stored.partly_left_over) or self.given_up
         self._look()
         left = stored.left_over or stored.partly_left_over or self._uploads or self._spare()
-        return not self._carrier.busy and (not left or self._given_up)
+        return not self._carrier.busy and (not left or self.given_up)
+
+    @property
+    def given_up(self) -> bool:
+        """It has failed too often in a row: what is left is for another time."""
+        return self._failures >= self._tries
 
     def step(self) -> None:
         """Do the next thing, unless it has to wait."""
@@ -121,7 +126,7 @@ class Keeper:
         if not self._ending:
             self._ending, self._failures, self._again_at = True, 0, self.clock.now()
             self._held.clear()  # no run starts any more
-        if self._uploads and not self._given_up:
+        if self._uploads and not self.given_up:
             self._say(self.stored.trouble or _WAITS)
             return _WAITS
         for uuid in self._uploads:
@@ -129,13 +134,13 @@ class Keeper:
         return "" if self._collected else self._collect(home)
 
     def _collect(self, home: Home) -> str:
-        if self.clock.now() < self._again_at and not self._given_up:
+        if self.clock.now() < self._again_at and not self.given_up:
             return self.stored.trouble
         try:
             self.collect(home, policy_of(self._config, self.book.folder))
         except EngineError as error:
             self._failed(f"no checkpoint is removed: {error}")
-            return "" if self._given_up else str(error)
+            return "" if self.given_up else str(error)
         return ""
 
     def collect(self, home: Home, policy: Policy) -> tuple[str, ...]:
@@ -170,10 +175,6 @@ class Keeper:
             self._carrier.close()
 
     # in the cloud
-
-    @property
-    def _given_up(self) -> bool:
-        return self._failures >= self._tries
 
     def _look(self) -> None:
         """Take notice of checkpoints that were written since the last time."""

@@ -13,14 +13,15 @@ from detbuild.context.wildmatch import compile_path
 from detbuild.controller.book import Book
 from detbuild.controller.clock import SystemClock
 from detbuild.controller.keeper import Keeper
-from detbuild.controller.lease import lease
-from detbuild.errors import ConfigError, EngineError, LeaseError
+from detbuild.controller.lease import lease_at_the_end
+from detbuild.errors import ConfigError, EngineError
 from detbuild.store import journal
 from detbuild.store.home import Home
 from detbuild.store.registry import registered
 from detbuild.store.state import fold, load, run_records
 from detbuild.store.storage import storage_of
 from detbuild.store.submitted import config_of
+from determined._checkpoints import verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -51,6 +52,28 @@ def end_local(book: Book, end: journal.ExperimentFinished) -> None:
         _finish(keeper)
     finally:
         keeper.close()
+
+
+def bring_back(book: Book, uuids: tuple[str, ...]) -> str:
+    """Have the first of them that is whole anywhere on this host; say why that cannot be, or "".
+
+    Args:
+        book: Of an experiment without a controller; the caller holds its lease.
+        uuids: Checkpoints that a run may start from.
+    """
+    on_host = storage_of(book.folder).on_host
+    if not uuids or on_host is None or not verify(on_host / uuids[0]):
+        return ""
+    keeper = Keeper(book, config_of(book.folder), SystemClock(), tries=_TRIES)
+    try:
+        while keeper.bring_back(uuids):
+            if keeper.given_up:
+                return keeper.stored.trouble
+            keeper.step()
+            keeper.clock.wait(_LOOK)
+    finally:
+        keeper.close()
+    return ""
 
 
 def tidy(folder: ExperimentFolder) -> None:
@@ -98,6 +121,7 @@ def collect(
     Raises:
         ConfigError: It has not ended, or its checkpoints are inside of its containers.
         EngineError: Files cannot be removed. They are no checkpoints any more; the next call removes them.
+        LeaseError: Its controller has not finished its last work.
     """
     folder = home.experiment(experiment_id)
     with _alone(folder):
@@ -119,6 +143,7 @@ def delete(home: Home, uuids: Sequence[str], globs: Sequence[str] = ()) -> tuple
     Raises:
         ConfigError: There is no such checkpoint, its experiment has not ended, or something needs it.
         EngineError: Files cannot be removed. They are no checkpoints any more; `collect` removes them.
+        LeaseError: A controller has not finished its last work.
     """
     found = {(one := find_checkpoint(home, uuid)).checkpoint.uuid: one for uuid in uuids}
     _refuse_needed(home, found)
@@ -156,17 +181,18 @@ def _written(folder: ExperimentFolder) -> Iterator[Checkpoint]:
 @contextmanager
 def _alone(folder: ExperimentFolder) -> Iterator[None]:
     """Hold an experiment that has ended."""
-    running = ConfigError(
-        f"experiment {folder.id} has not ended, and its controller keeps its checkpoints",
-        mend=f"`detbuild wait {folder.id}` waits for that; `detbuild cancel {folder.id}` ends it",
-    )
+    _refuse_going(folder)  # said before the lease is asked for, which a controller of it holds
+    with lease_at_the_end(folder.lock_file):
+        _refuse_going(folder)
+        yield
+
+
+def _refuse_going(folder: ExperimentFolder) -> None:
     if not fold(folder.header(), folder.journal()).over:
-        raise running
-    try:
-        with lease(folder.lock_file):
-            yield
-    except LeaseError:
-        raise running from None
+        raise ConfigError(
+            f"experiment {folder.id} has not ended, and its controller keeps its checkpoints",
+            mend=f"`detbuild wait {folder.id}` waits for that; `detbuild cancel {folder.id}` ends it",
+        )
 
 
 @contextmanager
@@ -197,7 +223,7 @@ def _finish(keeper: Keeper) -> None:
 
 
 def _refuse_needed(home: Home, uuids: Iterable[str]) -> None:
-    models, started = registered(home), {uuid for _, uuid in sources(home)}
+    models, started = registered(home), {uuid: number for number, uuid in sources(home)}
     for uuid in uuids:
         if uuid in models:
             raise ConfigError(
@@ -206,6 +232,6 @@ def _refuse_needed(home: Home, uuids: Iterable[str]) -> None:
             )
         if uuid in started:
             raise ConfigError(
-                f"checkpoint {uuid} is what another experiment starts from",
-                mend="delete that experiment first",
+                f"checkpoint {uuid} is what experiment {started[uuid]} starts from",
+                mend=f"`detbuild delete {started[uuid]}` first",
             )

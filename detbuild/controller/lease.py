@@ -16,9 +16,11 @@ from detbuild.store.files import file_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 _PATIENCE = 0.5  # seconds: long enough to outlast somebody who only looks who holds it
+_LAST_WORK = 20.0  # seconds in which a controller of an experiment that is over has removed what is to go
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,11 @@ def lease(file: Path, *, patience: float = _PATIENCE) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def lease_at_the_end(file: Path) -> AbstractContextManager[int]:
+    """The same for an experiment that is over: its controller may still be removing checkpoints."""
+    return lease(file, patience=_LAST_WORK)
 
 
 def holder(file: Path) -> Holder | None:

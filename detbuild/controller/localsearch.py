@@ -10,7 +10,7 @@ from detbuild.controller.book import Book
 from detbuild.controller.conclusion import conclusion
 from detbuild.controller.ears import Ears, by_policies
 from detbuild.controller.heed import heed, take_up
-from detbuild.controller.keeping import end_local, tidy
+from detbuild.controller.keeping import bring_back, end_local, tidy
 from detbuild.controller.policies import policies_of
 from detbuild.controller.reported import run_request
 from detbuild.controller.search import Search
@@ -103,9 +103,13 @@ class LocalSearch:
                 self._search.stalled()
         return None
 
-    def _intend(self, trial: TrialState) -> RunInfo:
+    def _intend(self, trial: TrialState) -> RunInfo | None:
         folder, run = self.book.folder, len(trial.runs)
         request = run_request(self.book, trial, run)
+        why = bring_back(self.book, request.checkpoints or request.source)
+        if why:
+            self.book.record(journal.TrialFinished(trial_id=trial.id, state="ERROR", why=why))
+            return None
         info = local_run_info(self._config, request, folder, self.book.state.header)
         folder.prepare_run(info)
         self.book.record(journal.RunIntended(trial_id=trial.id, run=run, leg=trial.leg))

@@ -70,9 +70,12 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def append_synced(path: Path, line: bytes) -> None:
-    """Append one whole line, or nothing at all: a torn one of an earlier crash is cut off first."""
-    with file_errors(path), path.open("r+b" if path.exists() else "w+b") as file:
+def append_synced(path: Path, line: bytes, *, private: bool = False) -> None:
+    """Append one whole line, or nothing at all: a torn one of an earlier crash is cut off first.
+
+    A new file that is `private` can be read by its owner alone.
+    """
+    with file_errors(path), os.fdopen(_to_append(path, private=private), "r+b") as file:
         whole = _end_of_last_line(file.fileno())
         file.truncate(whole)
         file.seek(whole)
@@ -83,6 +86,10 @@ def append_synced(path: Path, line: bytes) -> None:
         except OSError:
             os.ftruncate(file.fileno(), whole)
             raise
+
+
+def _to_append(path: Path, *, private: bool) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600 if private else 0o666)
 
 
 def _end_of_last_line(descriptor: int, block: int = 1 << 16) -> int:

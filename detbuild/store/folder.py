@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from detbuild.store.requests import Verb
 
-PRIVATE = ("config.yaml", "config.json")  # may hold credentials of registry and storage
+PRIVATE = ("config.yaml", "config.json", "config.first.json")  # may hold credentials of registry and storage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,9 +161,10 @@ class ExperimentFolder:
     def replace_config(self, config: Mapping[str, object], *, begun: bool) -> None:
         """Go on with another config; the first one is kept for a search that has `begun` by it."""
         if begun and not self.first_config_file.exists():
-            write_all_synced(self.path, {self.first_config_file.name: self.config_file.read_bytes()})
+            first = {self.first_config_file.name: self.config_file.read_bytes()}
+            write_all_synced(self.path, first, private=PRIVATE)
         data = json.dumps(config, indent=2).encode() + b"\n"
-        write_all_synced(self.path, {self.config_file.name: data})
+        write_all_synced(self.path, {self.config_file.name: data}, private=PRIVATE)
 
     def prepare_run(self, info: RunInfo) -> None:
         """Make the run's folder as the caller's own, since the container runs as the caller too."""

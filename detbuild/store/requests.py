@@ -5,18 +5,15 @@ A request is on disk before anybody acts on it; the journal says which of them w
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
-from detbuild.store.files import append_synced, file_errors
+from detbuild.store.files import alone, append_synced
 from detbuild.store.lines import LineFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 Verb = Literal["kill", "cancel", "pause", "activate", "continue"]
@@ -47,29 +44,17 @@ class Inbox:
             DiskFullError: There is no room for it.
             EngineError: The file cannot be written.
         """
-        with _alone(self._path):
+        with alone(self._path.with_suffix(".lock")):  # two requests at once must not get one number
             number = sum(1 for _ in LineFile(self._path).new()) + 1
             body = {"n": number, "verb": verb, "trial_id": trial_id, "config": config}
-            append_synced(self._path, json.dumps(body, separators=(",", ":")).encode() + b"\n")
+            line = json.dumps(body, separators=(",", ":")).encode() + b"\n"
+            append_synced(self._path, line, private=True)  # a config may hold credentials
         return number
 
     def after(self, number: int) -> tuple[Request, ...]:
         """The requests beyond a number that were put since the last look."""
         requests = map(_parsed, self._lines.new())
         return tuple(request for request in requests if request and request.number > number)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Two requests at once must not get one number."""
-    lock = path.with_suffix(".lock")
-    with file_errors(lock):
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _parsed(line: bytes) -> Request | None:

@@ -29,7 +29,7 @@ class CheckpointStorage:
 
 
 def checkpoint_storage(config: ExperimentConfig, folder: ExperimentFolder) -> CheckpointStorage:
-    """Decide it; kinds of storage that are not acted on yet mean the experiment's own folder."""
+    """Decide it; on their way to a bucket they are in the experiment's own folder."""
     storage = config.checkpoint_storage
     if isinstance(storage, SharedFs):
         below = posixpath.relpath(storage.directory, posixpath.normpath(storage.host_path))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from determined.experimental.core_v2 import Config
 
 _LABEL = "external:"
+_BUCKETS = {"s3": "s3", "gs": "gcs"}
 _OF_SEARCHER = ("metric", "smaller_is_better")
 
 
@@ -120,9 +121,22 @@ def _raw(said: Config, home: Home) -> dict[str, object]:
 
 
 def _storage(said: Config) -> object:
-    if isinstance(said.checkpoint_storage, str):
-        return {"type": "shared_fs", "host_path": str(Path(said.checkpoint_storage).resolve())}
-    return said.checkpoint_storage
+    """A directory, or an address such as s3://bucket/prefix, in the words of a config."""
+    from detbuild.errors import ConfigError
+
+    given = said.checkpoint_storage
+    if not isinstance(given, str):
+        return given
+    scheme, found, rest = given.partition("://")
+    if not found or scheme == "file":
+        return {"type": "shared_fs", "host_path": str(Path(rest or given).resolve())}
+    if scheme not in _BUCKETS:
+        raise ConfigError(
+            f"checkpoint_storage: {given} is no address that checkpoints can be kept at",
+            mend="write a directory, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, or a map as in a config",
+        )
+    bucket, _, prefix = rest.partition("/")
+    return {"type": _BUCKETS[scheme], "bucket": bucket, "prefix": prefix}
 
 
 def _external(said: Config) -> str:
@@ -137,7 +151,7 @@ def _newest_checkpoint(home: Home, label: str) -> str | None:
     for number in reversed(home.ids()):
         folder = home.folder(number)
         if folder.exists and label in folder.header().labels:
-            found = [each.checkpoint.uuid for each in checkpoints_of(folder) if each.directory]
+            found = [each.checkpoint.uuid for each in checkpoints_of(folder) if each.state == "COMPLETED"]
             if found:
                 return found[0]
     return None

@@ -56,7 +56,7 @@ class DefaultConfig:
     data: Mapping[str, object] | None = None
     description: str | None = None
     labels: Sequence[str] | None = None
-    checkpoint_storage: str | Mapping[str, object] | None = None  # a directory, or as in a config
+    checkpoint_storage: str | Mapping[str, object] | None = None  # directory, s3://..., or as in a config
     searcher: Mapping[str, object] | None = None
 
 

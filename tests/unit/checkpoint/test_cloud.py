@@ -18,6 +18,7 @@ from detbuild.checkpoint.carrier import Answer, Carrier
 from detbuild.checkpoint.download import damage, download
 from detbuild.checkpoint.find import Found, checkpoints_of
 from detbuild.checkpoint.select import Policy
+from detbuild.cli.pages import ending_page
 from detbuild.config.parse import parse_config
 from detbuild.controller.keeping import collect, delete, remove_all
 from detbuild.errors import ConfigError, EngineError
@@ -99,13 +100,14 @@ def states(home: Home) -> dict[int, str]:
 def test_what_is_kept_is_in_the_bucket_and_comes_back_from_there(
     tmp_path: Path, home: Home, host: Host, s3: S3Server
 ) -> None:
-    train(order(tmp_path, s3.storage()), host, home)
+    state = train(order(tmp_path, s3.storage()), host, home)
     assert states(home) == {3: "COMPLETED", 2: "COMPLETED", 1: "DELETED"}
     kept = {found(home)[steps].checkpoint.uuid for steps in (2, 3)}
     assert {key.split("/")[1] for key in s3.keys("nets/")} == kept
     assert list(home.experiment(1).checkpoints.iterdir()) == []
     best = found(home)[2]
     assert (best.directory, best.url) == (None, f"s3://lab/nets/{best.checkpoint.uuid}")
+    assert f"s3://lab/nets/{found(home)[2].checkpoint.uuid}" in ending_page(state, home.experiment(1))
     assert damage(best) == []
     download(best, tmp_path / "copy")
     assert verify(tmp_path / "copy") == []
@@ -231,7 +233,7 @@ def test_what_another_experiment_starts_from_is_neither_collected_nor_deleted(
     removed = collect(home, 1, Policy(save_trial_best=0, save_trial_latest=0))
     assert removed.kept == (best,)
     assert states(home) == {3: "DELETED", 2: "COMPLETED", 1: "DELETED"}
-    with pytest.raises(ConfigError, match="is what another experiment starts from"):
+    with pytest.raises(ConfigError, match="is what experiment 2 starts from"):
         delete(home, [best])
 
 

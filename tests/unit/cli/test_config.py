@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 from detbuild.config.parse import parse_config
+from tests.experiments import write_experiment
 
 GOOD = "entrypoint: model_def:T\nsearcher: {name: single, metric: loss, max_length: {batches: 3}}\n"
 
@@ -92,6 +93,13 @@ def test_the_config_of_an_experiment_can_be_shown(shell):
         )
     )
     assert json.loads(shell("det", "e", "config", "1").out)["entrypoint"] == "m:T"
+
+
+def test_the_config_of_a_trial_that_a_program_handed_over_has_no_entrypoint(shell):
+    write_experiment(shell.home, local=True, config={"searcher": {"name": "single"}})
+    outcome = shell("det", "experiment", "config", "1")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert json.loads(outcome.out)["entrypoint"] is None
 
 
 def test_the_schema_is_written_to_stdout_or_a_file(shell, tmp_path):

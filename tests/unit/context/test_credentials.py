@@ -18,3 +18,9 @@ def test_a_config_with_credentials_stays_out_of_the_image() -> None:
 def test_any_other_config_goes_in() -> None:
     before = file_snapshot({"const.yaml": PLAIN.encode(), "other.yaml": SECRET.encode()})
     assert without_credentials(before, parse_config(PLAIN), PLAIN) == (before, ())
+
+
+def test_so_does_one_whose_credentials_are_in_another_source() -> None:
+    before = file_snapshot({"const.yaml": PLAIN.encode()})
+    override = 'checkpoint_storage={"type":"s3","bucket":"lab","access_key":"me","secret_key":"hidden-key"}'
+    assert without_credentials(before, parse_config(PLAIN, overrides=[override]), PLAIN) == (before, ())

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from contextlib import suppress
 
 import pytest
 
 from detbuild.checkpoint.register import register_checkpoint
 from detbuild.controller.deletion import delete, finish_deletions
+from detbuild.controller.keeping import collect
 from detbuild.controller.lease import lease
 from detbuild.engine.protocol import ContainerSpec
 from detbuild.errors import ConfigError, EngineError, LeaseError
@@ -72,8 +75,31 @@ def test_an_experiment_that_has_not_ended_is_refused(home):
     assert left_of(home) == ["1"]
 
 
-def test_an_experiment_that_a_controller_holds_is_refused(home):
+def hold_for_a_while(folder):
+    """As a controller that has written the end and removes checkpoints from a bucket."""
+    taken = threading.Event()
+
+    def hold():
+        with lease(folder.lock_file):
+            taken.set()
+            time.sleep(0.8)  # longer than anybody waits who only looks
+
+    threading.Thread(target=hold, daemon=True).start()
+    taken.wait()
+
+
+def test_a_controller_that_finishes_its_last_work_is_waited_for(home):
     folder = write_experiment(home.path)
+    hold_for_a_while(folder)
+    collect(home, 1)
+    hold_for_a_while(folder)
+    delete(home, 1, FakeEngine)
+    assert left_of(home) == []
+
+
+def test_an_experiment_that_a_controller_holds_is_refused(home, monkeypatch):
+    folder = write_experiment(home.path)
+    monkeypatch.setattr("detbuild.controller.lease._LAST_WORK", 0.0)
     with lease(folder.lock_file), pytest.raises(LeaseError):
         delete(home, 1, FakeEngine)
 

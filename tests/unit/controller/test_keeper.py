@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,19 +18,26 @@ from detbuild.checkpoint.jobs import Job
 from detbuild.checkpoint.work import do
 from detbuild.controller import attend, keeping
 from detbuild.controller import keeper as module
+from detbuild.controller.local import run_here
+from detbuild.controller.onward import ask_to_go_on
 from detbuild.errors import EngineError
 from detbuild.launch.stock import Limits
+from detbuild.store.home import Home
 from detbuild.store.registry import Model, Version, create_model, register
 from detbuild.store.runs import read_run
 from detbuild.store.stored import Stored
 from determined._checkpoints import verify
+from determined._event_file import EventFile
+from determined._records import Ended, ExitReason, Training
 from tests.fakes import Crash, Effects, FakeEngine
 from tests.faults.searching import Halving, Heirs, Random, made
-from tests.faults.training import Rig, expected, rig, train
+from tests.faults.training import Rig, expected, restore, rig, save, submit, train, trajectory
 
 if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.search.method import SearchMethod
+    from detbuild.store.folder import ExperimentFolder
+    from determined._run_info import RunInfo
 
 
 @dataclass
@@ -316,6 +323,61 @@ def test_a_trial_goes_on_from_a_checkpoint_that_is_in_the_cloud_alone(
     assert tried.reports() == expected()
     assert any(job.do == "bring back" for job in bucket.jobs)
     assert [r.run for r in tried.state().trials[1].runs] == [0, 1]
+
+
+def half(info: RunInfo) -> int:
+    """Train three batches in this process, then fail."""
+    save_and_end(info, 3, ExitReason.ERROR)
+    return 1
+
+
+def whole(info: RunInfo) -> int:
+    save_and_end(info, 6, ExitReason.COMPLETED)
+    return 0
+
+
+def save_and_end(info: RunInfo, until: int, reason: ExitReason) -> None:
+    checkpoints = Path(info.checkpoint_dir)
+    with closing(EventFile(Path(info.run_dir) / "events.jsonl", info.name)) as events:
+        batch, loss = restore(info, checkpoints, events)
+        for number in range(batch + 1, until + 1):
+            loss = loss * 0.9 + 1 / (number + loss)
+            events.append(Training(number, {"loss": loss}))
+        save(checkpoints, events, until, loss)
+        events.append(Ended(reason))
+
+
+def fail_here(tmp_path: Path) -> ExperimentFolder:
+    """A local experiment that has failed after three batches, and has its checkpoint in the bucket alone."""
+    folder = submit(Home.open(tmp_path), "", CLOUD)
+    assert run_here(folder, half, lambda event: None).state == "ERROR"
+    assert list(folder.checkpoints.iterdir()) == []
+    ask_to_go_on(folder)
+    return folder
+
+
+def test_a_local_run_too_goes_on_from_a_checkpoint_that_is_in_the_cloud_alone(
+    tmp_path: Path, bucket: MemoryBucket
+) -> None:
+    folder = fail_here(tmp_path)
+    state = run_here(folder, whole, lambda event: None)
+    (trial,) = state.trials.values()
+    assert (state.state, len(trial.runs)) == ("COMPLETED", 2)
+    told = [one for one in trajectory(folder, trial) if isinstance(one, Training)]
+    assert told == [one for one in expected() if isinstance(one, Training)]
+    assert (list(folder.checkpoints.iterdir()), len(bucket.whole())) == ([], 1)
+
+
+def test_a_local_run_that_cannot_have_its_checkpoint_does_not_begin(
+    tmp_path: Path, bucket: MemoryBucket
+) -> None:
+    folder = fail_here(tmp_path)
+    bucket.away = 3
+    state = run_here(folder, whole, lambda event: None)
+    assert (state.state, len(state.trials[1].runs)) == ("ERROR", 1)
+    assert "the network is cut" in state.why
+    ask_to_go_on(folder)
+    assert run_here(folder, whole, lambda event: None).state == "COMPLETED"
 
 
 def test_a_newest_one_that_is_damaged_here_and_there_is_passed_over(

@@ -124,3 +124,14 @@ def test_configs_may_hold_credentials_so_only_their_owner_can_read_them(tmp_path
     modes = {name: (folder.path / name).stat().st_mode & 0o777 for name in ("config.yaml", "config.json")}
     assert modes == {"config.yaml": 0o600, "config.json": 0o600}
     assert (folder.path / "Dockerfile").stat().st_mode & 0o444 == 0o444
+
+
+def test_so_are_the_configs_that_it_is_continued_with(tmp_path: Path) -> None:
+    folder = Home.open(tmp_path / "home").new_experiment()
+    folder.write(HEADER, {"config.json": b'{"secret_key": "first"}'})
+    folder.inbox().put("continue", config={"secret_key": "second"})
+    folder.replace_config({"secret_key": "second"}, begun=True)
+    holding = {path.name: path for path in folder.path.iterdir() if path.is_file()}
+    holding = {name: path for name, path in holding.items() if b"secret_key" in path.read_bytes()}
+    assert holding.keys() == {"config.json", "config.first.json", "requests.jsonl"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in holding.values()} == {0o600}

@@ -99,6 +99,34 @@ def test_the_next_one_of_the_same_names_goes_on_from_its_checkpoint(home: Home) 
     assert [state.trials[1].progress.steps_completed for state in states(home)] == [3, 6]
 
 
+def test_so_it_does_when_that_is_in_a_bucket_alone(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.s3 import s3_server
+
+    text = SCRIPT.replace("        labels=", '        checkpoint_storage="s3://lab/nets",\n        labels=')
+    with s3_server() as server:
+        for name, value in {
+            "AWS_ENDPOINT_URL": server.url,
+            "AWS_ACCESS_KEY_ID": "me",
+            "AWS_SECRET_ACCESS_KEY": "hidden-key",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        ended = script(home, "", text=text)
+        assert ended.returncode == 0, ended.stderr
+        assert list(home.experiment(1).checkpoints.iterdir()) == []
+        assert any(key.endswith("/state") for key in server.keys("nets/"))
+        assert script(home, "", text=text).stdout.startswith("3 ")
+
+
+def test_an_address_where_nothing_can_be_kept_is_refused(home: Home) -> None:
+    text = SCRIPT.replace("        labels=", '        checkpoint_storage="ftp://lab",\n        labels=')
+    ended = script(home, "", text=text)
+    assert ended.returncode == 1
+    assert "ftp://lab is no address" in ended.stderr
+    assert "s3://BUCKET/PREFIX" in ended.stderr
+    assert home.ids() == ()
+
+
 def test_a_script_that_fails_has_failed_at_its_line_and_what_it_reported_is_kept(home: Home) -> None:
     assert script(home, "raise ValueError('no')").returncode == 1
     (state,) = states(home)
