@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.checkpoint.bucket import address_of
 from detbuild.checkpoint.transfer import is_name
-from detbuild.errors import ConfigError
+from detbuild.errors import ConfigError, EngineError
 from detbuild.store.state import load, run_records
 from detbuild.store.storage import checkpoint_storage
 from detbuild.store.stored import Stored
@@ -68,9 +68,11 @@ def find_checkpoint(home: Home, uuid: str) -> Found:
 
     Raises:
         ConfigError: There is none, or more than one.
+        EngineError: There is none, and it may be of an experiment whose files cannot be read.
     """
-    found = []
-    for each in _all(home) if uuid else ():
+    found: list[Found] = []
+    unreadable: list[EngineError] = []
+    for each in _all(home, unreadable) if uuid else ():
         if each.checkpoint.uuid == uuid:
             return each
         found += [each] if each.checkpoint.uuid.startswith(uuid) else []
@@ -79,6 +81,8 @@ def find_checkpoint(home: Home, uuid: str) -> Found:
     if found:
         names = ", ".join(each.checkpoint.uuid for each in found[:5])
         raise ConfigError(f"{uuid} begins the names of several checkpoints: {names}", mend="give more of it")
+    if unreadable:
+        raise unreadable[0]
     raise ConfigError(f"there is no checkpoint {uuid!r}", mend="see `detbuild checkpoint list EXPERIMENT`")
 
 
@@ -92,11 +96,15 @@ def files_of(home: Home, found: Found) -> Mapping[str, int]:
     )
 
 
-def _all(home: Home) -> Iterator[Found]:
+def _all(home: Home, unreadable: list[EngineError]) -> Iterator[Found]:
+    """Those of all experiments; what is wrong with some is put into `unreadable`."""
     for number in reversed(home.ids()):
         folder = home.folder(number)
         if folder.exists:
-            yield from checkpoints_of(folder)
+            try:
+                yield from checkpoints_of(folder)
+            except EngineError as error:
+                unreadable.append(error)
 
 
 def _directory(on_host: Path | None, checkpoint: CheckpointState) -> Path | None:

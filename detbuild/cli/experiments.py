@@ -227,7 +227,7 @@ def resume(session: Session, /, *, experiment_id: int | None) -> None:
 
     Containers that still run are taken over; nothing is lost or done twice.
     """
-    from detbuild.controller.attend import needs_controller, resume_one
+    from detbuild.controller.attend import has_work_left, resume_one
     from detbuild.controller.attend import resume as resume_all
     from detbuild.store.home import Home
 
@@ -237,7 +237,7 @@ def resume(session: Session, /, *, experiment_id: int | None) -> None:
         taken = resume_all(home)
     else:
         folder = home.experiment(experiment_id)
-        taken = (experiment_id,) if needs_controller(folder) and resume_one(folder) else ()
+        taken = (experiment_id,) if has_work_left(folder) and resume_one(folder) else ()
     for id_ in taken:
         click.echo(id_)
     if not taken:

@@ -105,6 +105,8 @@ def ending_page(state: ExperimentState, folder: ExperimentFolder) -> str:
     """What `create -f` says last, after how it ended: how good it is, and where everything lies."""
     best, checkpoint = best_validation(state), _best_checkpoint(folder)
     lines = []
+    if state.why and state.state == "COMPLETED":  # any other end was told with its reason
+        lines.append(f"  left to do       {visible(state.why)}")
     if best:
         lines.append(f"  best validation  {_validation(best)}")
     if checkpoint:

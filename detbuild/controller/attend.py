@@ -115,8 +115,21 @@ def _idle(book: Book, verb: Verb, trial_id: int | None) -> bool:
 
 
 def resume(home: Home) -> tuple[int, ...]:
-    """Start a controller for every experiment that needs one and has none; return their ids."""
-    return tuple(folder.id for folder in _unfinished(home) if resume_one(folder))
+    """Start a controller for every experiment that needs one and has none; return their ids.
+
+    Raises:
+        EngineError: The files of one cannot be read; all others were taken up.
+    """
+    taken, unreadable = [], None
+    for folder in filter(lambda one: one.exists, map(home.folder, home.ids())):
+        try:
+            if has_work_left(folder) and resume_one(folder):
+                taken.append(folder.id)
+        except EngineError as error:  # noqa: PERF203  (a folder of each is read)
+            unreadable = unreadable or error
+    if unreadable is not None:
+        raise unreadable
+    return tuple(taken)
 
 
 def resume_one(folder: ExperimentFolder) -> bool:
@@ -139,15 +152,10 @@ def needs_controller(folder: ExperimentFolder) -> bool:
     return not book.state.at_rest or bool(book.requests())
 
 
-def _unfinished(home: Home) -> Iterator[ExperimentFolder]:
-    for number in home.ids():
-        folder = home.folder(number)
-        if folder.exists and (needs_controller(folder) or _unsettled(folder)):
-            yield folder
-
-
-def _unsettled(folder: ExperimentFolder) -> bool:
-    """Whether it left checkpoints to be uploaded or removed, because that had failed too often."""
+def has_work_left(folder: ExperimentFolder) -> bool:
+    """The same, or it is over and left checkpoints to be uploaded or removed: that had failed too often."""
+    if needs_controller(folder):
+        return True
     state = Book(folder=folder).state
     return state.over and state.stored.unsettled
 

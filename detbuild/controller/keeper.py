@@ -169,6 +169,13 @@ class Keeper:
             self._wanted.append(uuids)
         return f"fetches checkpoint {uuids[self._tried.get(uuids, 0)]}"
 
+    def give_up(self) -> None:
+        """Leave what is left for another time, and stop what is being carried."""
+        self.close()
+        self._failures = self._tries
+        if self._uploads:
+            self._say(f"checkpoints are not uploaded yet: `detbuild resume {self.book.folder.id}` does it")
+
     def close(self) -> None:
         """End the process that carries."""
         if self._carrier is not None:

@@ -37,6 +37,8 @@ _TRIES: Final = 3  # while a person waits: three seconds, besides what the netwo
 def end_local(book: Book, end: journal.ExperimentFinished) -> None:
     """Let an experiment without a controller end, once its checkpoints are where they belong.
 
+    Ctrl-C ends it at once; what is not uploaded by then stays on this host, as the state says.
+
     Args:
         book: Of the experiment; the caller holds its lease.
         end: What is then written down.
@@ -46,8 +48,11 @@ def end_local(book: Book, end: journal.ExperimentFinished) -> None:
     home = Home.open(folder.path.parent.parent)
     try:
         while keeper.before_end(home):
-            keeper.step()
-            keeper.clock.wait(_LOOK)
+            try:
+                keeper.step()
+                keeper.clock.wait(_LOOK)
+            except KeyboardInterrupt:  # noqa: PERF203  (it may come at any time)
+                keeper.give_up()
         book.record(end)
         _finish(keeper)
     finally:

@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from detbuild.errors import EngineError
 from detbuild.events import Warned
 from detbuild.store.digests import load_quickly
 from detbuild.store.progress import Goal
@@ -74,7 +75,10 @@ def summarize(state: ExperimentState) -> Summary:
 
 
 def summaries(home: Home, emit: Emit) -> Iterator[Summary]:
-    """Every experiment, newest first; numbers of submissions that were never finished are passed over."""
+    """Every experiment, newest first; numbers of submissions that were never finished are passed over.
+
+    So is one whose files cannot be read, which is said.
+    """
     known = _read(home.index, emit)
     learnt: dict[_Key, Summary] = {}
     for number in reversed(home.ids()):
@@ -83,7 +87,11 @@ def summaries(home: Home, emit: Emit) -> Iterator[Summary]:
         if (number, made) in known:
             yield known[number, made]
         elif made:
-            state = load_quickly(home, folder)
+            try:
+                state = load_quickly(home, folder)
+            except EngineError as error:
+                emit(Warned(f"experiment {number} is not listed: {error}", error.mend))
+                continue
             summary = summarize(state)
             if state.over:
                 learnt[number, made] = summary

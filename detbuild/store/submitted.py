@@ -59,5 +59,7 @@ def _read(file: Path) -> ExperimentConfig:
     try:
         raw = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:
-        raise EngineError(f"cannot read {file}: {error}") from error
+        raise EngineError(
+            f"cannot read {file}: {error}", mend="restore it, or move the experiment's folder away"
+        ) from error
     return config_from_mapping(raw, source=str(file), defaults=_ABSENT)

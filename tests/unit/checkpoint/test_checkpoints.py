@@ -63,6 +63,15 @@ def test_a_checkpoint_is_found_in_whatever_experiment_by_the_beginning_of_its_na
         assert find_checkpoint(trained.home, each.checkpoint.uuid[:18]) == each
 
 
+def test_an_experiment_that_cannot_be_read_hides_no_checkpoint_of_another(trained: Rig) -> None:
+    broken = submit(trained.home, trained.folder.header().image)
+    broken.config_file.unlink()
+    for each in checkpoints_of(trained.folder):
+        assert find_checkpoint(trained.home, each.checkpoint.uuid[:18]) == each
+    with pytest.raises(EngineError, match=f"cannot read {broken.config_file}"):
+        find_checkpoint(trained.home, "nope")
+
+
 def test_a_name_that_fits_none_or_many_is_refused(trained: Rig) -> None:
     with pytest.raises(ConfigError, match="there is no checkpoint 'nope'"):
         find_checkpoint(trained.home, "nope")

@@ -61,6 +61,26 @@ def test_resume_takes_up_what_lost_its_controller(shell, project, monkeypatch):
 
 
 @pytest.mark.parametrize("words", [(), ("1",)], ids=["all", "one"])
+def test_resume_tries_again_what_could_not_be_uploaded_or_removed(shell, monkeypatch, words):
+    folder = shell.experiment()
+    folder.record(journal.CheckpointsDeleted(uuids=("u",)))
+    monkeypatch.setattr("detbuild.controller.attend.start_detached", lambda _folder: None)
+    assert shell("detbuild", "resume", *words).out == "1\n"
+    folder.record(journal.CheckpointsRemoved(uuids=("u",)))
+    assert shell("detbuild", "resume", *words).out == ""
+
+
+def test_resume_takes_up_all_others_when_one_cannot_be_read(shell, monkeypatch):
+    (shell.experiment().path / "experiment.json").write_text("{")
+    shell.experiment(finished=None)
+    taken = []
+    monkeypatch.setattr("detbuild.controller.attend.start_detached", lambda folder: taken.append(folder.id))
+    outcome = shell("detbuild", "resume")
+    assert (outcome.code, taken) == (4, [2])
+    assert "experiments/1/experiment.json" in outcome.err
+
+
+@pytest.mark.parametrize("words", [(), ("1",)], ids=["all", "one"])
 def test_resume_has_nothing_to_do_when_all_have_ended(shell, words):
     shell.experiment()
     outcome = shell("detbuild", "resume", *words)

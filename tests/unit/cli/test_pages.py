@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.checkpoint.find import checkpoints_of
 from detbuild.cli.pages import ending_page, next_commands
+from detbuild.store import journal
 from detbuild.store.state import load
 from tests.experiments import Report, write_experiment
 
@@ -33,3 +34,10 @@ def test_without_any_that_was_validated_it_is_the_newest(tmp_path: Path) -> None
     newest = checkpoints_of(folder)[0]
     assert newest.checkpoint.steps_completed == 2
     assert newest.checkpoint.uuid in next_commands(load(folder), folder)
+
+
+def test_what_could_not_be_uploaded_is_said_at_the_end(tmp_path: Path) -> None:
+    folder = write_experiment(tmp_path)
+    assert "left to do" not in ending_page(load(folder), folder)
+    folder.record(journal.StorageTrouble(why="the bucket is gone"))
+    assert ending_page(load(folder), folder).startswith("  left to do       the bucket is gone\n")

@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -284,6 +284,7 @@ def test_an_experiment_whose_bucket_is_gone_ends_and_says_so_and_a_later_control
     assert Stored.of(entry.fact for entry in tried.folder.journal()).unsettled
     assert not attend.needs_controller(tried.folder)  # else its process would never end
     monkeypatch.setattr(attend, "start_detached", lambda _: None)
+    assert attend.has_work_left(tried.folder)
     assert attend.resume(tried.home) == (1,)
     bucket.away = 0
     run(tried)
@@ -378,6 +379,25 @@ def test_a_local_run_that_cannot_have_its_checkpoint_does_not_begin(
     assert "the network is cut" in state.why
     ask_to_go_on(folder)
     assert run_here(folder, whole, lambda event: None).state == "COMPLETED"
+
+
+def test_ctrl_c_while_a_local_run_uploads_leaves_that_for_later(
+    tmp_path: Path, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_self: object, _seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    folder = submit(Home.open(tmp_path), "", CLOUD)
+    folder.write(replace(folder.header(), local=True), {})
+    bucket.away = float("inf")
+    with monkeypatch.context() as patch:
+        patch.setattr("detbuild.controller.clock.SystemClock.wait", interrupted)
+        state = run_here(folder, whole, lambda event: None)
+    assert (state.state, bucket.whole()) == ("COMPLETED", set())
+    assert "`detbuild resume 1` does it" in state.why
+    bucket.away = 0
+    assert attend.resume(Home.open(tmp_path)) == (1,)
+    assert len(bucket.whole()) == 1
 
 
 def test_a_newest_one_that_is_damaged_here_and_there_is_passed_over(

@@ -106,6 +106,16 @@ def test_a_locked_index_is_done_without(home: Home) -> None:
         assert listed(home) == (wanted, [])
 
 
+def test_one_that_cannot_be_read_hides_no_other(home: Home) -> None:
+    wanted, broken, other = experiment(home), experiment(home), experiment(home, over=False)
+    (home.experiment(broken.id).path / "experiment.json").write_text("{")
+    found, (warning,) = listed(home)
+    assert found == [other, wanted]
+    assert isinstance(warning, Warned)
+    assert warning.message.startswith("experiment 2 is not listed: cannot read ")
+    assert warning.mend
+
+
 def test_an_index_of_another_version_is_forgotten(home: Home) -> None:
     wanted = [experiment(home)]
     with closing(sqlite3.connect(home.index)) as other:
