@@ -116,12 +116,18 @@ class Keeper:
         elif now - self._busy_at > _IDLE:
             self._carrier.close()
 
-    def before_end(self, home: Home) -> str:
+    def before_end(self, home: Home, *, hurry: bool = False) -> str:
         """Say what the end of the experiment has to wait for, "" when it may end. No trial goes on any more.
 
         What could not be uploaded by then stays on this host: the state of the experiment says so, and the
         next controller tries again.
+
+        Args:
+            home: Of all experiments, whose checkpoints may be needed by others.
+            hurry: Somebody asked for a kill: what fails once is left for another time.
         """
+        if hurry:
+            self._tries = 1
         self._look()
         if not self._ending:
             self._ending, self._failures, self._again_at = True, 0, self.clock.now()

@@ -12,6 +12,7 @@ from detbuild.checkpoint.transfer import is_name
 from detbuild.context.wildmatch import compile_path
 from detbuild.controller.book import Book
 from detbuild.controller.clock import SystemClock
+from detbuild.controller.heed import heed
 from detbuild.controller.keeper import Keeper
 from detbuild.controller.lease import lease_at_the_end
 from detbuild.errors import ConfigError, EngineError
@@ -37,7 +38,8 @@ _TRIES: Final = 3  # while a person waits: three seconds, besides what the netwo
 def end_local(book: Book, end: journal.ExperimentFinished) -> None:
     """Let an experiment without a controller end, once its checkpoints are where they belong.
 
-    Ctrl-C ends it at once; what is not uploaded by then stays on this host, as the state says.
+    Ctrl-C ends it at once, and a kill where the bucket does not answer; what is not uploaded by then stays on
+    this host, as the state says.
 
     Args:
         book: Of the experiment; the caller holds its lease.
@@ -47,10 +49,11 @@ def end_local(book: Book, end: journal.ExperimentFinished) -> None:
     keeper = Keeper(book, config_of(folder), SystemClock())
     home = Home.open(folder.path.parent.parent)
     try:
-        while keeper.before_end(home):
+        while keeper.before_end(home, hurry=book.state.stop == "kill"):
             try:
                 keeper.step()
                 keeper.clock.wait(_LOOK)
+                heed(book)
             except KeyboardInterrupt:  # noqa: PERF203  (it may come at any time)
                 keeper.give_up()
         book.record(end)

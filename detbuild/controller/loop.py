@@ -121,7 +121,9 @@ class Controller:
             if self.world.tidy and not state.paused:
                 self.world.record(journal.Paused())
         elif state.living == 0 and (state.finishing or state.ending):
-            if not self.keeper.before_end(self.world.home):  # its checkpoints are where they belong
+            if not self.keeper.before_end(
+                self.world.home, hurry=state.stop == "kill"
+            ):  # its checkpoints are where they belong
                 self.world.record(conclusion(state))
         elif not state.ending:
             self._search.stalled()

@@ -381,6 +381,33 @@ def test_a_local_run_that_cannot_have_its_checkpoint_does_not_begin(
     assert run_here(folder, whole, lambda event: None).state == "COMPLETED"
 
 
+def test_a_kill_waits_for_no_bucket_that_does_not_answer(tmp_path: Path, bucket: MemoryBucket) -> None:
+    bucket.away = float("inf")
+    tried = rig(tmp_path, changes=CLOUD)
+    controller = tried.controller()
+    while "the network is cut" not in controller.world.state.snapshot().why or controller.world.state.living:
+        controller.step()
+        tried.clock.wait(0.2)
+    asked = len(bucket.jobs)
+    tried.folder.request("kill")
+    run(tried)
+    assert (tried.state().over, len(bucket.jobs) - asked <= 1) == (True, True)
+    assert "the network is cut" in tried.state().why
+
+
+def test_a_kill_of_a_local_run_that_uploads_is_heeded_too(tmp_path: Path, bucket: MemoryBucket) -> None:
+    def killed(info: RunInfo) -> int:
+        code = whole(info)
+        folder.request("kill")
+        return code
+
+    folder = submit(Home.open(tmp_path), "", CLOUD)
+    folder.write(replace(folder.header(), local=True), {})
+    bucket.away = float("inf")
+    state = run_here(folder, killed, lambda event: None)
+    assert (state.over, len(bucket.jobs)) == (True, 1)
+
+
 def test_ctrl_c_while_a_local_run_uploads_leaves_that_for_later(
     tmp_path: Path, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
