@@ -47,8 +47,29 @@ def test_what_the_config_does_not_say_is_left_to_the_library() -> None:
     [
         ({"connection_string": "AccountKey=x"}, {"connection_string": "AccountKey=x"}),
         (
-            {"account_url": "https://lab.blob.core.windows.net", "credential": "x"},
-            {"account_name": "lab", "account_host": "lab.blob.core.windows.net", "credential": "x"},
+            {"account_url": "https://lab.blob.core.windows.net", "credential": "x=="},
+            {
+                "connection_string": "BlobEndpoint=https://lab.blob.core.windows.net;"
+                "AccountName=lab;AccountKey=x=="
+            },
+        ),
+        (
+            {"account_url": "http://127.0.0.1:10000/lab/", "credential": "x"},
+            {"connection_string": "BlobEndpoint=http://127.0.0.1:10000/lab;AccountName=lab;AccountKey=x"},
+        ),
+        (
+            {"account_url": "lab.blob.core.windows.net", "credential": "?sv=1&sig=x"},
+            {
+                "connection_string": "BlobEndpoint=https://lab.blob.core.windows.net;"
+                "SharedAccessSignature=sv=1&sig=x"
+            },
+        ),
+        (
+            {"account_url": "https://lab.blob.core.windows.net/?sv=1&sig=x"},
+            {
+                "connection_string": "BlobEndpoint=https://lab.blob.core.windows.net;"
+                "SharedAccessSignature=sv=1&sig=x"
+            },
         ),
         (
             {"account_url": "https://lab.blob.core.windows.net"},
