@@ -53,7 +53,8 @@ def address_of(storage: Storage) -> Address | None:
         case Gcs():
             return Address(protocol="gs", root=_root(storage.bucket, storage.prefix), extra="gcs")
         case Azure():
-            return Address(protocol="abfs", root=storage.container, extra="azure", options=_azure(storage))
+            options = {"max_concurrency": _PARTS, **_azure(storage)}
+            return Address(protocol="abfs", root=storage.container, extra="azure", options=options)
         case _:
             return None
 

@@ -79,7 +79,7 @@ def test_what_the_config_does_not_say_is_left_to_the_library() -> None:
 )
 def test_azure_is_given_one_way_in(said: dict[str, object], options: dict[str, object]) -> None:
     assert address(type="azure", container="lab", **said) == Address(
-        protocol="abfs", root="lab", extra="azure", options=options
+        protocol="abfs", root="lab", extra="azure", options={"max_concurrency": 3, **options}
     )
 
 
@@ -96,7 +96,7 @@ def test_a_library_that_is_missing_is_named(
     monkeypatch: pytest.MonkeyPatch, protocol: str, library: str, extra: str
 ) -> None:
     # fsspec.registry is a mapping of this name, too
-    monkeypatch.setattr(import_module("fsspec.registry"), "_registry", {})
+    monkeypatch.delitem(import_module("fsspec.registry")._registry, protocol, raising=False)
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ConfigError, match="a library that is not installed") as caught:
         file_system(Address(protocol=protocol, root="lab", extra=extra))
