@@ -53,7 +53,7 @@ def _say(answer: dict[str, object]) -> None:
 
 def _text(error: BaseException) -> str:
     """One line; many errors of the network say nothing of themselves, and those that caused them do."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()).partition(" RequestId:")[0]  # Azure says all again after it, as XML
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 

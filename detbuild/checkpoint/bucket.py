@@ -53,7 +53,8 @@ def address_of(storage: Storage) -> Address | None:
         case Gcs():
             return Address(protocol="gs", root=_root(storage.bucket, storage.prefix), extra="gcs")
         case Azure():
-            return Address(protocol="abfs", root=storage.container, extra="azure", options=_azure(storage))
+            options = {"max_concurrency": _PARTS, **_azure(storage)}
+            return Address(protocol="abfs", root=storage.container, extra="azure", options=options)
         case _:
             return None
 
@@ -73,12 +74,24 @@ def _s3(storage: S3) -> dict[str, object]:
 
 
 def _azure(storage: Azure) -> dict[str, object]:
+    """With a secret always a connection string: adlfs puts one of the environment above all else.
+
+    And nothing else can name a server without TLS, or one that serves several accounts.
+    """
     if storage.connection_string:
         return {"connection_string": storage.connection_string}
-    host = urlsplit(storage.account_url or "").netloc
-    options: dict[str, object] = {"account_name": host.partition(".")[0], "account_host": host}
-    # Without a credential: what the environment or the machine's identity gives, rather than nobody's.
-    return {**options, **({"credential": storage.credential} if storage.credential else {"anon": False})}
+    said = storage.account_url or ""
+    url = urlsplit(said if "://" in said else f"https://{said}")
+    path = url.path.strip("/")
+    name, secret = path or url.netloc.partition(".")[0], storage.credential or url.query
+    if not secret:  # what the environment or the machine's identity gives, rather than nobody's
+        return {"account_name": name, "account_host": f"{url.netloc}/{path}".rstrip("/"), "anon": False}
+    signed = "sig=" in secret
+    way_in = (
+        f"SharedAccessSignature={secret.lstrip('?')}" if signed else f"AccountName={name};AccountKey={secret}"
+    )
+    endpoint = f"{url.scheme}://{url.netloc}/{path}".rstrip("/")
+    return {"connection_string": f"BlobEndpoint={endpoint};{way_in}"}
 
 
 class _FileSystem(Protocol):
@@ -147,7 +160,10 @@ class Bucket:
 
     def write(self, uuid: str, path: str, body: bytes) -> None:
         self._tell(_PATIENCE)
-        self._fs.pipe_file(self._key(uuid, path), body)
+        try:
+            self._fs.pipe_file(self._key(uuid, path), body)
+        except FileNotFoundError:  # of gcsfs with an address of the service alone
+            raise FileNotFoundError(f"there is no bucket {self._root.partition('/')[0]}") from None
 
     def read(self, uuid: str, path: str) -> bytes | None:
         """None when there is no such file."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.clouds import Cloud, azure_server, gcs_server
 from tests.s3 import S3Server, s3_server
 
 if TYPE_CHECKING:
@@ -18,3 +19,9 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with s3_server() as server:
         yield server
+
+
+@pytest.fixture(params=["gcs", "azure"])
+def cloud(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    with {"gcs": gcs_server, "azure": azure_server}[request.param](monkeypatch) as made:
+        yield made

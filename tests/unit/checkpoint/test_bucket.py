@@ -47,8 +47,29 @@ def test_what_the_config_does_not_say_is_left_to_the_library() -> None:
     [
         ({"connection_string": "AccountKey=x"}, {"connection_string": "AccountKey=x"}),
         (
-            {"account_url": "https://lab.blob.core.windows.net", "credential": "x"},
-            {"account_name": "lab", "account_host": "lab.blob.core.windows.net", "credential": "x"},
+            {"account_url": "https://lab.blob.core.windows.net", "credential": "x=="},
+            {
+                "connection_string": "BlobEndpoint=https://lab.blob.core.windows.net;"
+                "AccountName=lab;AccountKey=x=="
+            },
+        ),
+        (
+            {"account_url": "http://127.0.0.1:10000/lab/", "credential": "x"},
+            {"connection_string": "BlobEndpoint=http://127.0.0.1:10000/lab;AccountName=lab;AccountKey=x"},
+        ),
+        (
+            {"account_url": "lab.blob.core.windows.net", "credential": "?sv=1&sig=x"},
+            {
+                "connection_string": "BlobEndpoint=https://lab.blob.core.windows.net;"
+                "SharedAccessSignature=sv=1&sig=x"
+            },
+        ),
+        (
+            {"account_url": "https://lab.blob.core.windows.net/?sv=1&sig=x"},
+            {
+                "connection_string": "BlobEndpoint=https://lab.blob.core.windows.net;"
+                "SharedAccessSignature=sv=1&sig=x"
+            },
         ),
         (
             {"account_url": "https://lab.blob.core.windows.net"},
@@ -58,7 +79,7 @@ def test_what_the_config_does_not_say_is_left_to_the_library() -> None:
 )
 def test_azure_is_given_one_way_in(said: dict[str, object], options: dict[str, object]) -> None:
     assert address(type="azure", container="lab", **said) == Address(
-        protocol="abfs", root="lab", extra="azure", options=options
+        protocol="abfs", root="lab", extra="azure", options={"max_concurrency": 3, **options}
     )
 
 
@@ -75,7 +96,7 @@ def test_a_library_that_is_missing_is_named(
     monkeypatch: pytest.MonkeyPatch, protocol: str, library: str, extra: str
 ) -> None:
     # fsspec.registry is a mapping of this name, too
-    monkeypatch.setattr(import_module("fsspec.registry"), "_registry", {})
+    monkeypatch.delitem(import_module("fsspec.registry")._registry, protocol, raising=False)
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ConfigError, match="a library that is not installed") as caught:
         file_system(Address(protocol=protocol, root="lab", extra=extra))

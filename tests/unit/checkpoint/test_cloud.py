@@ -28,6 +28,7 @@ from detbuild.store.state import ExperimentState
 from determined._checkpoints import verify
 
 if TYPE_CHECKING:
+    from tests.clouds import Cloud
     from tests.s3 import S3Server
 
 # Three checkpoints, the middle one the best; told to start from one, it says what is in it.
@@ -112,6 +113,25 @@ def test_what_is_kept_is_in_the_bucket_and_comes_back_from_there(
     download(best, tmp_path / "copy")
     assert verify(tmp_path / "copy") == []
     assert (tmp_path / "copy" / "weights").read_text() == "heavy 2"
+
+
+def test_google_and_azure_keep_give_back_and_remove_the_same(
+    tmp_path: Path, home: Home, host: Host, cloud: Cloud
+) -> None:
+    train(order(tmp_path, cloud.storage), host, home)
+    assert states(home) == {3: "COMPLETED", 2: "COMPLETED", 1: "DELETED"}
+    best, newest = found(home)[2], found(home)[3]
+    download(best, tmp_path / "copy")
+    assert (tmp_path / "copy" / "weights").read_text() == "heavy 2"
+    delete(home, [newest.checkpoint.uuid], ["optimizer/**"])
+    assert sorted(name.rpartition("/")[2] for name in cloud.names() if newest.checkpoint.uuid in name) == [
+        "manifest.json",
+        "metadata.json",
+        "weights",
+    ]
+    collect(home, 1, Policy(save_trial_best=0, save_trial_latest=0))
+    delete(home, [newest.checkpoint.uuid])
+    assert cloud.names() == set()
 
 
 def test_a_download_from_a_bucket_is_whole_or_nothing(

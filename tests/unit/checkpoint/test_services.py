@@ -1,0 +1,134 @@
+"""Google Cloud Storage and Azure, each against a server of its protocol; S3 is in test_cloud.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from detbuild.checkpoint.bucket import Address, address_of
+from detbuild.checkpoint.carrier import Carrier, carry, try_out
+from detbuild.checkpoint.jobs import Job
+from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping
+from detbuild.errors import EngineError
+from determined import _checkpoints
+from tests.clouds import KEY, Cloud, azure_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from detbuild.config.experiment import ExperimentConfig
+
+LARGE = 70 << 20  # gcsfs sends 50 MB in one request, adlfs 64 MB
+HARD_NAME = "deep er/ü/näme +%20#[a]&.txt"
+
+
+@pytest.fixture
+def azure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    with azure_server(monkeypatch) as made:
+        yield made
+
+
+def config(storage: dict[str, object]) -> ExperimentConfig:
+    return config_from_mapping({"checkpoint_storage": storage}, defaults=LOCAL_DEFAULTS)
+
+
+def address(storage: dict[str, object]) -> Address:
+    found = address_of(config(storage).checkpoint_storage)
+    assert found is not None
+    return found
+
+
+def checkpoint(root: Path, size: int = 1 << 20) -> str:
+    with _checkpoints.store(root, {"steps_completed": 1}) as (directory, uuid):
+        (directory / "weights").write_bytes(bytes(range(256)) * (size // 256))
+        (directory / "empty").touch()
+        (directory / HARD_NAME).parent.mkdir(parents=True)
+        (directory / HARD_NAME).write_text("hard")
+        for number in range(60):
+            (directory / f"small{number}").write_text("s" * number)
+    return uuid
+
+
+def fetched(uuid: str, where: Address, target: Path) -> set[str]:
+    carry(where, Job(do="fetch", uuid=uuid, root=str(target)))
+    assert _checkpoints.verify(target) == []
+    return set(_checkpoints.resources(target))
+
+
+def test_a_checkpoint_goes_there_and_comes_back_whole(tmp_path: Path, cloud: Cloud) -> None:
+    where, root = address(cloud.storage), tmp_path / "here"
+    uuid = checkpoint(root, LARGE)
+    try_out(config(cloud.storage))
+    assert cloud.names() == set()
+    carry(where, Job(do="upload", uuid=uuid, root=str(root)))
+    carry(where, Job(do="upload", uuid=uuid, root=str(root)))
+    start = f"{where.root}/{uuid}/".partition("/")[2]
+    local = {str(path.relative_to(root / uuid)) for path in (root / uuid).rglob("*") if path.is_file()}
+    assert cloud.names() == {start + name for name in local}
+    assert fetched(uuid, where, tmp_path / "back") == set(_checkpoints.resources(root / uuid))
+    assert (tmp_path / "back" / "weights").read_bytes() == (root / uuid / "weights").read_bytes()
+
+
+def test_what_is_removed_in_part_stays_whole_and_what_is_removed_is_gone(
+    tmp_path: Path, cloud: Cloud
+) -> None:
+    where, root = address(cloud.storage), tmp_path / "here"
+    uuid = checkpoint(root)
+    carry(where, Job(do="upload", uuid=uuid, root=str(root)))
+    whole = set(_checkpoints.resources(root / uuid))
+    gone = ("weights", HARD_NAME)
+    carry(where, Job(do="remove files", uuid=uuid, root=str(root), paths=gone))
+    assert fetched(uuid, where, tmp_path / "back") == whole - set(gone)
+    carry(where, Job(do="remove", uuids=(uuid, "never-there"), root=str(root)))
+    assert cloud.names() == set()
+    with pytest.raises(EngineError, match="is not in the cloud"):
+        fetched(uuid, where, tmp_path / "none")
+
+
+def test_an_upload_that_is_killed_is_finished_by_the_next(tmp_path: Path, cloud: Cloud) -> None:
+    where, root = address(cloud.storage), tmp_path / "here"
+    uuid = checkpoint(root)
+    job = Job(do="upload", uuid=uuid, root=str(root))
+    cut = Carrier(where)
+    cut.ask(job)
+    while not cloud.names():
+        cut.answer(wait=0.01)
+    cut.close()
+    left = {key.partition(f"/{uuid}/")[2] for key in cloud.names()}
+    assert "manifest.json" not in left or left > set(_checkpoints.resources(root / uuid))
+    carry(where, job)
+    assert fetched(uuid, where, tmp_path / "back") == set(_checkpoints.resources(root / uuid))
+
+
+def test_a_bucket_that_is_not_there_is_named(cloud: Cloud) -> None:
+    with pytest.raises(EngineError) as caught:
+        try_out(config(cloud.missing))
+    assert "nolab" in str(caught.value)
+    assert cloud.no_bucket in str(caught.value)
+    assert "RequestId" not in str(caught.value)
+    assert "credentials are right" in caught.value.mend
+
+
+def test_azure_takes_a_connection_string_too(azure: Cloud) -> None:
+    way_in = f"BlobEndpoint={azure.url};AccountName=devstoreaccount1;AccountKey={KEY}"
+    try_out(config({"type": "azure", "container": "lab", "connection_string": way_in}))
+
+
+def test_azure_takes_a_signature_in_place_of_a_key(azure: Cloud) -> None:
+    from datetime import datetime, timedelta, timezone
+
+    from azure.storage.blob import generate_container_sas
+
+    until = datetime.now(timezone.utc) + timedelta(hours=1)
+    signature = generate_container_sas(
+        "devstoreaccount1", "lab", account_key=KEY, permission="rwdlc", expiry=until
+    )
+    try_out(config({**azure.storage, "credential": signature}))
+
+
+def test_a_wrong_key_of_azure_is_said(azure: Cloud) -> None:
+    with pytest.raises(EngineError, match="failed to authenticate") as caught:
+        try_out(config({**azure.storage, "credential": "eA=="}))
+    assert "RequestId" not in str(caught.value)
