@@ -1,18 +1,20 @@
-"""What a config may say that has no effect here, or none yet."""
+"""What a config may say that has no effect here, none yet, or another than it seems to have."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from detbuild.config.hyperparameters import Nested
 from detbuild.config.storage import SharedFs
 from detbuild.events import Warned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pydantic import BaseModel
 
     from detbuild.config.experiment import ExperimentConfig
+    from detbuild.config.hyperparameters import Hyperparameter, Path
 
 NOT_YET: Final = ("profiling",)
 # Of a cluster, its scheduler and its web page, or of a time long gone.
@@ -44,7 +46,7 @@ NO_MEANING_HERE: Final = (
 
 
 def warnings_for(config: ExperimentConfig) -> tuple[Warned, ...]:
-    """At most three warnings: data sets that are not cached, fields without effect yet, or on one host.
+    """At most four warnings: ranges without a type, data that is not cached, fields without effect.
 
     A field that is set to its default says nothing that is not done, so it is not named.
     """
@@ -53,6 +55,9 @@ def warnings_for(config: ExperimentConfig) -> tuple[Warned, ...]:
     if isinstance(config.checkpoint_storage, SharedFs) and config.checkpoint_storage.container_path:
         never.append("checkpoint_storage.container_path")
     warnings = []
+    if untyped := [".".join(path) for path in _untyped(config.hyperparameters)]:
+        message = f"a map without `type` is no range, but constants: hyperparameters.{', '.join(untyped)}"
+        warnings.append(Warned(message, "add `type: double`, `int`, `log` or `categorical` to search it"))
     if config.data_layer is not None:
         message = "data_layer: data sets are not cached, each run reads its own data"
         warnings.append(Warned(message, "remove it; bind_mounts bring data that lies on the host"))
@@ -63,6 +68,16 @@ def warnings_for(config: ExperimentConfig) -> tuple[Warned, ...]:
         message = f"without meaning on one host, and ignored: {', '.join(never)}"
         warnings.append(Warned(message, "remove them, or keep them for a cluster"))
     return tuple(warnings)
+
+
+def _untyped(hyperparameters: Mapping[str, Hyperparameter], above: Path = ()) -> Iterator[Path]:
+    """The maps of hyperparameters that have the keys of a range or of a choice."""
+    for name, value in hyperparameters.items():
+        if isinstance(value, Nested):
+            inner = value.root.keys()
+            if inner >= {"minval", "maxval"} or "vals" in inner:
+                yield (*above, name)
+            yield from _untyped(value.root, (*above, name))
 
 
 def _used(config: ExperimentConfig, names: Iterable[str]) -> list[str]:

@@ -140,6 +140,13 @@ def test_one_warning_names_what_comes_later_and_one_what_never_will(text: str, m
     assert [warning.message for warning in warnings_for(parse_config(MINIMAL + text))] == messages
 
 
+def test_a_range_without_a_type_is_said_to_be_none() -> None:
+    text = "hyperparameters: {a: {minval: 0, maxval: 1}, b: {c: {vals: [1, 2]}, d: {e: 1}}}\n"
+    (warning,) = warnings_for(parse_config(MINIMAL + text))
+    assert warning.message == "a map without `type` is no range, but constants: hyperparameters.a, b.c"
+    assert "add `type: double`" in warning.mend
+
+
 def test_stragglers_that_were_not_to_be_trained_are_said_to_be() -> None:
     budget = "{name: adaptive, metric: loss, max_length: 5, budget: 9, train_stragglers: false}"
     config = parse_config(f"entrypoint: a:B\nsearcher: {budget}\n")
