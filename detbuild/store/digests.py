@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from detbuild.store.reader import RecordParser
 from detbuild.store.runs import RunRecords, extended, read_run
 from detbuild.store.state import load
+from detbuild.store.tables import open_table, remove_companions
 from determined._records import Measured, Progress, Training, encode
 
 if TYPE_CHECKING:
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
     from determined._records import Line
 
 _VERSION: Final = 1
-_PATIENCE: Final = 0.5  # seconds for somebody who holds the file locked
+_TABLE: Final = """runs (
+    experiment INTEGER, run TEXT, size INTEGER, changed INTEGER, set_aside INTEGER, lines BLOB,
+    PRIMARY KEY (experiment, run)
+) WITHOUT ROWID"""
 _LONG_JOURNAL: Final = 32 << 10  # bytes; below that there are some 60 runs at most
 _LONG_RUN: Final = 1 << 20  # bytes
 _NEWEST_ALONE: Final = (Training, Progress)  # of these the newest counts
@@ -118,7 +122,7 @@ def _read(file: Path, experiment_id: int) -> Mapping[str, _Digest]:
     if not file.exists():
         return {}
     try:
-        with closing(_open(file)) as digests:
+        with _opened(file) as digests:
             rows = digests.execute(
                 "SELECT run, size, changed, set_aside, lines FROM runs WHERE experiment = ?",
                 (experiment_id,),
@@ -126,43 +130,20 @@ def _read(file: Path, experiment_id: int) -> Mapping[str, _Digest]:
     except sqlite3.OperationalError:
         return {}  # locked, or on a disk that cannot lock
     except sqlite3.DatabaseError:
-        _remove(file)
+        file.unlink(missing_ok=True)
+        remove_companions(file)
         return {}
     return {run: _Digest(*values) for run, *values in rows}
 
 
 def _write(home: Home, experiment_id: int, learnt: Mapping[str, _Digest]) -> None:
     rows = [(experiment_id, run, d.size, d.changed, d.set_aside, d.lines) for run, d in learnt.items()]
-    with suppress(sqlite3.Error), closing(_open(home.digests)) as digests, digests:  # it only saves time
+    with suppress(sqlite3.Error), _opened(home.digests) as digests, digests:  # it only saves time
         there = {number for (number,) in digests.execute("SELECT DISTINCT experiment FROM runs")}
         gone = [(number,) for number in there - set(home.ids())]
         digests.executemany("DELETE FROM runs WHERE experiment = ?", gone)
         digests.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?)", rows)
 
 
-def _open(file: Path) -> sqlite3.Connection:
-    digests = sqlite3.connect(file, timeout=_PATIENCE)
-    try:
-        (version,) = digests.execute("PRAGMA user_version").fetchone()
-        if version != _VERSION:
-            digests.executescript(
-                f"""
-                PRAGMA journal_mode = WAL;
-                DROP TABLE IF EXISTS runs;
-                CREATE TABLE runs (
-                    experiment INTEGER, run TEXT, size INTEGER, changed INTEGER, set_aside INTEGER,
-                    lines BLOB,
-                    PRIMARY KEY (experiment, run)
-                ) WITHOUT ROWID;
-                PRAGMA user_version = {_VERSION};
-                """
-            )
-    except sqlite3.Error:
-        digests.close()
-        raise
-    return digests
-
-
-def _remove(file: Path) -> None:
-    for end in ("", "-wal", "-shm"):
-        file.with_name(file.name + end).unlink(missing_ok=True)
+def _opened(file: Path) -> closing[sqlite3.Connection]:
+    return closing(open_table(file, _TABLE, version=_VERSION))

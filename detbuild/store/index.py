@@ -16,6 +16,7 @@ from detbuild.errors import EngineError
 from detbuild.events import Warned
 from detbuild.store.digests import load_quickly
 from detbuild.store.progress import Goal
+from detbuild.store.tables import open_table, remove_companions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from detbuild.store.state import ExperimentState
 
 _VERSION = 3  # of what a row holds; rows of another version are forgotten
-_PATIENCE = 0.5  # seconds for somebody who holds the index locked
+_TABLE = "experiments (id INTEGER PRIMARY KEY, made INTEGER, summary TEXT)"
 _Key = tuple[int, int]  # number and `made`: the number of a folder that was deleted is given out again
 
 
@@ -103,7 +104,7 @@ def _read(file: Path, emit: Emit) -> Mapping[_Key, Summary]:
     if not file.exists():
         return {}
     try:
-        with closing(_open(file)) as index:
+        with closing(open_table(file, _TABLE, version=_VERSION)) as index:
             rows = index.execute("SELECT id, made, summary FROM experiments").fetchall()
             return {(number, made): _summary(text) for number, made, text in rows}
     except sqlite3.OperationalError:
@@ -112,8 +113,7 @@ def _read(file: Path, emit: Emit) -> Mapping[_Key, Summary]:
         aside = file.with_name(f"{file.name}.damaged")
         emit(Warned(f"{file} is damaged ({error}); it is kept as {aside.name} and made anew from the files"))
         file.replace(aside)
-        for rest in ("-wal", "-shm"):
-            file.with_name(file.name + rest).unlink(missing_ok=True)
+        remove_companions(file)
         return {}
 
 
@@ -122,29 +122,10 @@ def _write(file: Path, learnt: Mapping[_Key, Summary]) -> None:
         return
     rows = [(*key, json.dumps(asdict(summary))) for key, summary in learnt.items()]
     try:
-        with closing(_open(file)) as index, index:
+        with closing(open_table(file, _TABLE, version=_VERSION)) as index, index:
             index.executemany("INSERT OR REPLACE INTO experiments VALUES (?, ?, ?)", rows)
     except sqlite3.Error:
         return  # it only saves time
-
-
-def _open(file: Path) -> sqlite3.Connection:
-    index = sqlite3.connect(file, timeout=_PATIENCE)
-    try:
-        (version,) = index.execute("PRAGMA user_version").fetchone()
-        if version != _VERSION:
-            index.executescript(
-                f"""
-                PRAGMA journal_mode = WAL;
-                DROP TABLE IF EXISTS experiments;
-                CREATE TABLE experiments (id INTEGER PRIMARY KEY, made INTEGER, summary TEXT);
-                PRAGMA user_version = {_VERSION};
-                """
-            )
-    except sqlite3.Error:
-        index.close()
-        raise
-    return index
 
 
 def _summary(text: str) -> Summary:
