@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from detbuild.checkpoint.carrier import carry
 from detbuild.checkpoint.jobs import Job
@@ -17,6 +18,9 @@ from determined._checkpoints import MANIFEST_FILE, resources, verify
 
 if TYPE_CHECKING:
     from detbuild.checkpoint.find import Found
+
+_FICLONE: Final = 0x40049409  # ioctl of Linux: share the blocks of a file until one of the two is written
+_PIECE: Final = 1 << 30  # bytes that the kernel copies in one call
 
 
 def damage(found: Found) -> list[str]:
@@ -29,13 +33,12 @@ def damage(found: Found) -> list[str]:
     return [] if found.cloud else ["it is not on this host"]
 
 
-def download(found: Found, target: Path, *, link: bool = False) -> None:
+def download(found: Found, target: Path) -> None:
     """Copy a checkpoint into the new directory `target`.
 
     Args:
         found: On this host or in the cloud.
         target: New, or empty.
-        link: Its files may be hard links to those that are on this host: nobody may write into them.
 
     Raises:
         ConfigError: `target` is there already.
@@ -53,11 +56,13 @@ def download(found: Found, target: Path, *, link: bool = False) -> None:
         finally:  # Ctrl-C ends the process that fetches, which then cannot tidy up
             shutil.rmtree(draft_of(target), ignore_errors=True)
         return
-    copy_whole(found.directory, target, link=link)
+    copy_whole(found.directory, target)
 
 
-def copy_whole(source: Path, target: Path, *, link: bool) -> None:
+def copy_whole(source: Path, target: Path) -> None:
     """Copy what the manifest of `source` vouches for into the new directory `target`, or leave nothing.
+
+    The copy shares no inode with its source: a run may write into its own checkpoints.
 
     Raises:
         EngineError: It is damaged, or cannot be copied.
@@ -67,7 +72,7 @@ def copy_whole(source: Path, target: Path, *, link: bool) -> None:
         draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
             for name in (*resources(source), MANIFEST_FILE):
-                _copy(source, draft, name, link=link)
+                _copy(source, draft, name)
             problems = verify(draft)  # it may have changed while it was copied
             if problems:
                 raise EngineError(f"checkpoint {source.name} is damaged: {'; '.join(problems[:3])}")
@@ -92,7 +97,7 @@ def _damaged(found: Found, problems: list[str]) -> EngineError:
     )
 
 
-def _copy(source: Path, target: Path, name: str, *, link: bool) -> None:
+def _copy(source: Path, target: Path, name: str) -> None:
     """Copy one regular file. A link would lead to what the manifest does not vouch for."""
     path = safe(name)
     (target / path).parent.mkdir(parents=True, exist_ok=True)
@@ -100,18 +105,23 @@ def _copy(source: Path, target: Path, name: str, *, link: bool) -> None:
         descriptor = os.open(source / path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError as error:
         raise EngineError(f"cannot read {source / path}: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        if link and _linked(source / path, target / path):
-            return
-        with (target / path).open("xb") as copy:
-            shutil.copyfileobj(file, copy, 1 << 20)
-            copy.flush()
-            os.fsync(copy.fileno())
+    with os.fdopen(descriptor, "rb") as file, (target / path).open("xb") as copy:
+        copy_content(file.fileno(), copy.fileno())
+        os.fsync(copy.fileno())
 
 
-def _linked(source: Path, target: Path) -> bool:
+def copy_content(source: int, target: int) -> None:
+    """Copy an open file into an empty one: by shared blocks where the file system can, else in the kernel."""
     try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:
-        return False  # another disk, or one without hard links
-    return True
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:  # another disk, or a file system without shared blocks
+        _copy_blocks(source, target)
+
+
+def _copy_blocks(source: int, target: int) -> None:
+    try:
+        while os.copy_file_range(source, target, _PIECE):
+            pass
+    except OSError:  # some pairs of file systems refuse it, all of it or the rest
+        with os.fdopen(os.dup(source), "rb") as file, os.fdopen(os.dup(target), "wb") as copy:
+            shutil.copyfileobj(file, copy, 1 << 20)

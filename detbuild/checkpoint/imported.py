@@ -69,7 +69,7 @@ def _uuid_of(source: Path, directory: Path) -> str:
 
 def _take(directory: Path, imported: Path, name: str) -> None:
     if (directory / _checkpoints.MANIFEST_FILE).is_file():
-        copy_whole(directory, imported / name, link=False)
+        copy_whole(directory, imported / name)
         return
     files = _files(directory)
     if not files:

@@ -112,6 +112,6 @@ def _bring_first(sources: Sequence[Found | Path], storage: Path) -> str:
 
 def _copy(source: Found | Path, target: Path) -> None:
     if isinstance(source, Path):
-        copy_whole(source, target, link=True)
+        copy_whole(source, target)
     else:
-        download(source, target, link=True)
+        download(source, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from detbuild.engine.protocol import ContainerSpec, Device, EngineInfo, Mount
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from detbuild.config.environment import DeviceKind
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.store.folder import ExperimentFolder, Header
+    from detbuild.store.storage import CheckpointStorage
     from determined._run_info import Length
 
 RUN_DIR: Final = "/run/detbuild/run"
@@ -183,7 +185,7 @@ def variables(config: ExperimentConfig) -> dict[str, str]:
 
 def _mounts(config: ExperimentConfig, request: RunRequest, place: Place) -> tuple[Mount, ...]:
     run = Mount(source=str(place.folder.run(request.trial_id, request.run).path), target=RUN_DIR)
-    storage = checkpoint_storage(config, place.folder).mount
+    storage = checkpoint_storage(config, place.folder)
     own = tuple(
         Mount(
             source=mount.host_path,
@@ -193,7 +195,28 @@ def _mounts(config: ExperimentConfig, request: RunRequest, place: Place) -> tupl
         )
         for mount in config.bind_mounts
     )
-    return (run, *((storage,) if storage else ()), *own)
+    return (
+        run,
+        *((storage.mount,) if storage.mount else ()),
+        *own,
+        *_source_mount(config, place.folder, storage),
+    )
+
+
+def _source_mount(
+    config: ExperimentConfig, folder: ExperimentFolder, storage: CheckpointStorage
+) -> tuple[Mount, ...]:
+    """The checkpoint to start from, read-only where it may be another experiment's own.
+
+    In the experiment's folder it is a copy, and the run may do with it what it likes.
+    """
+    uuid = config.searcher.source_checkpoint_uuid
+    if uuid is None or storage.on_host in {None, folder.checkpoints}:
+        return ()
+    source = Path(storage.on_host or "", uuid)
+    if source.is_symlink() or not source.is_dir():
+        return ()
+    return (Mount(source=str(source), target=f"{storage.in_run}/{uuid}", read_only=True),)
 
 
 def _labels(config: ExperimentConfig, request: RunRequest, place: Place) -> dict[str, str]:

@@ -17,6 +17,8 @@ from detbuild import experiment
 from detbuild.checkpoint.carrier import Answer, Carrier
 from detbuild.checkpoint.download import damage, download
 from detbuild.checkpoint.find import Found, checkpoints_of
+from detbuild.checkpoint.imported import import_checkpoint
+from detbuild.checkpoint.register import register_checkpoint
 from detbuild.checkpoint.select import Policy
 from detbuild.cli.pages import ending_page
 from detbuild.config.parse import parse_config
@@ -24,10 +26,13 @@ from detbuild.controller.keeping import collect, delete, remove_all
 from detbuild.errors import ConfigError, EngineError
 from detbuild.experiment import Host, Order, this_host
 from detbuild.store.home import Home
+from detbuild.store.registry import Model, create_model
 from detbuild.store.state import ExperimentState
 from determined._checkpoints import verify
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.clouds import Cloud
     from tests.s3 import S3Server
 
@@ -235,13 +240,71 @@ def test_a_trial_that_is_not_there_is_refused(
         experiment.run_local(order(tmp_path, {}, source_trial_id=source), host, home, list[object]().append)
 
 
-def test_a_checkpoint_of_this_host_is_linked_and_not_copied(tmp_path: Path, home: Home, host: Host) -> None:
+# Told to start from one, it writes into every file of it, in place.
+OVERWRITES = """
+import os, sys
+from pathlib import Path
+from determined._run_info import RunInfo
+info = RunInfo.load(Path(os.environ["DETBUILD_RUN_DIR"]))
+for path in (Path(info.checkpoint_dir) / info.checkpoints[0]).rglob("*"):
+    if path.is_file():
+        path.chmod(0o600)
+        with path.open("r+b") as file:
+            file.write(b"XXXX")
+"""
+
+
+def _by_uuid(tmp_path: Path, home: Home, source: Found) -> dict[str, object]:
+    return {"source_checkpoint_uuid": source.checkpoint.uuid}
+
+
+def _by_trial(tmp_path: Path, home: Home, source: Found) -> dict[str, object]:
+    return {"source_trial_id": 1}
+
+
+def _by_registry(tmp_path: Path, home: Home, source: Found) -> dict[str, object]:
+    create_model(home, Model(name="net", created=0.0))
+    version = register_checkpoint(home, "net", source.checkpoint.uuid)
+    return {"source_checkpoint_uuid": version.checkpoint}
+
+
+def _by_import(tmp_path: Path, home: Home, source: Found) -> dict[str, object]:
+    assert source.directory is not None
+    return {"source_checkpoint_uuid": import_checkpoint(home, source.directory, "taken")}
+
+
+def _by_import_of_anothers(tmp_path: Path, home: Home, source: Found) -> dict[str, object]:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "weights").write_text("heavy 3")
+    return {"source_checkpoint_uuid": import_checkpoint(home, theirs, "anothers")}
+
+
+@pytest.mark.parametrize("way", [_by_uuid, _by_trial, _by_registry, _by_import, _by_import_of_anothers])
+def test_an_experiment_that_overwrites_what_it_started_from_damages_no_other(
+    tmp_path: Path, home: Home, host: Host, way: Callable[[Path, Home, Found], dict[str, object]]
+) -> None:
     train(order(tmp_path, {}), host, home)
     source = found(home)[3]
-    train(order(tmp_path, {}, source_trial_id=1), host, home)
-    assert source.directory is not None
-    linked = home.experiment(2).checkpoints / source.checkpoint.uuid / "weights"
-    assert linked.stat().st_ino == (source.directory / "weights").stat().st_ino
+    wanted = order(tmp_path, {}, **way(tmp_path, home, source))
+    (tmp_path / "model" / "train.py").write_text(OVERWRITES)
+    train(wanted, host, home)
+    others = [one.directory for one in checkpoints_of(home.experiment(1)) if one.directory]
+    others += list(home.imported.iterdir()) if home.imported.exists() else []
+    assert [verify(directory) for directory in others] == [[] for _ in others]
+    (copy,) = home.experiment(2).checkpoints.iterdir()
+    assert (copy / "weights").read_text().startswith("XXXX")
+
+
+def test_an_overwritten_copy_of_a_checkpoint_in_a_bucket_damages_nothing_there(
+    tmp_path: Path, home: Home, host: Host, s3: S3Server
+) -> None:
+    train(order(tmp_path, s3.storage()), host, home)
+    before = s3.keys("nets/")
+    wanted = order(tmp_path, s3.storage(), source_trial_id=1)
+    (tmp_path / "model" / "train.py").write_text(OVERWRITES)
+    train(wanted, host, home)
+    assert s3.keys("nets/") == before
 
 
 def test_what_another_experiment_starts_from_is_neither_collected_nor_deleted(

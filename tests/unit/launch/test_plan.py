@@ -141,6 +141,25 @@ def test_a_shared_file_system_is_mounted_where_determined_mounts_it() -> None:
     assert spec.mounts[1] == Mount(source="/srv/shared", target="/determined_shared_fs")
 
 
+@pytest.mark.parametrize("kind", ["shared_fs", "directory"])
+def test_a_checkpoint_to_start_from_in_a_shared_directory_is_read_only(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "5f2a").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "5f2a")
+    places = {
+        "shared_fs": {"host_path": str(tmp_path)},
+        "directory": {"container_path": f"/c/{tmp_path.name}"},
+    }
+    mounts = [{"host_path": str(tmp_path.parent), "container_path": "/c"}] if kind == "directory" else []
+    storage = {"checkpoint_storage": {"type": kind, **places[kind]}, "bind_mounts": mounts}
+    for source, readonly in (("5f2a", True), ("linked", False), ("gone", False)):
+        searcher = {"name": "single", "metric": "loss", "max_length": 2, "source_checkpoint_uuid": source}
+        info, spec = plan({**storage, "searcher": searcher})
+        target = f"{info.checkpoint_dir}/{source}"
+        wanted = Mount(source=str(tmp_path / source), target=target, read_only=True)
+        assert (wanted in spec.mounts) == readonly
+        assert len(spec.mounts) == 2 + readonly
+
+
 def test_a_directory_of_the_container_needs_no_mount_of_ours() -> None:
     info, spec = plan({"checkpoint_storage": {"type": "directory", "container_path": "/ckpt"}})
     assert info.checkpoint_dir == "/ckpt"
