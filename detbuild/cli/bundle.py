@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _PLAIN = ("Dockerfile", "experiment.json", "attributes.json", "journal.jsonl", "controller.log")
 _OF_RUN = ("events.jsonl", "stdout.log", "stderr.log")
+_LARGEST = 256 << 20  # bytes of one file
 
 
 @click.command("support-bundle", cls=Command)
@@ -63,22 +64,27 @@ def support_bundle(session: Session, /, *, trial: tuple[int, int], directory: Pa
 def _files(folder: ExperimentFolder, trial: TrialState) -> Iterator[tuple[str, bytes]]:
     from detbuild.checkpoint.find import checkpoints_of
     from detbuild.cli import documents
-    from detbuild.store.reading import open_written
     from detbuild.store.submitted import config_of
+    from determined._untrusted import UntrustedError, UntrustedMissingError
     from determined._version import __version__
 
     yield "version.json", _json({"detbuild": __version__})
     yield "config.json", _json(config_of(folder).masked())
     own = [one for one in checkpoints_of(folder) if one.trial_id == trial.id]
     yield "trial.json", _json(documents.trial(trial, folder, own))
-    wanted = [folder.path / name for name in _PLAIN]
-    wanted += [folder.run(trial.id, run.run).path / name for run in trial.runs for name in _OF_RUN]
-    for path in wanted:
-        file = open_written(path)
-        if file is not None:
-            with file:
-                name, body = path.relative_to(folder.path).as_posix(), file.read()
-            yield name, _without_hook(body) if name == "experiment.json" else body
+    runs = [folder.run(trial.id, run.run).path.relative_to(folder.path).as_posix() for run in trial.runs]
+    left_out = []
+    for name in (*_PLAIN, *(f"{run}/{name}" for run in runs for name in _OF_RUN)):
+        try:
+            body = folder.files.read(name, _LARGEST)
+        except UntrustedMissingError:
+            continue
+        except UntrustedError as error:
+            left_out.append(f"{name} {error.reason}\n")
+            continue
+        yield name, _without_hook(body) if name == "experiment.json" else body
+    if left_out:
+        yield "left-out.txt", "".join(left_out).encode("utf-8", "backslashreplace")
 
 
 def _without_hook(body: bytes) -> bytes:

@@ -18,7 +18,6 @@ from detbuild.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
     from typing import BinaryIO
 
     from detbuild.store.folder import ExperimentFolder
@@ -130,15 +129,14 @@ class Pump:
         self.trial_id = trial_id
         self.stream = stream
         self.sink = sink
-        self._known: dict[Path, LogFile] = {}
+        self._known: dict[int, LogFile] = {}
 
     def files(self) -> Iterator[LogFile]:
         from detbuild.store.log import LogFile
 
         run = 0
-        while (folder := self.folder.run(self.trial_id, run)).path.is_dir():
-            path = folder.output(self.stream)
-            yield self._known.setdefault(path, LogFile(path))
+        while (folder := self.folder.run(self.trial_id, run)).exists:
+            yield self._known.setdefault(run, LogFile(folder, self.stream))
             run += 1
 
     def begin(self, head: int | None, tail: int | None) -> None:

@@ -35,8 +35,7 @@ class Arrivals:
     def _heed(self, fact: journal.Fact) -> None:
         match fact:
             case journal.RunIntended(trial_id=trial_id, run=run):
-                folder = self._folder.run(trial_id, run)
-                self._reading.setdefault((trial_id, run), RecordFile(folder.events, folder.name))
+                self._reading.setdefault((trial_id, run), RecordFile(self._folder.run(trial_id, run)))
                 self._going.add(trial_id)
             case journal.RunFinished(trial_id=trial_id, run=run):
                 self._over.add((trial_id, run))

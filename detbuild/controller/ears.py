@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from detbuild.controller.search import Search
     from detbuild.store.states import RunState
 
+_MOST = 64 << 20  # bytes of records in one look: a run that writes without end holds up nothing else
+
 
 class Ears:
     """What it keeps in memory only spares looks at files: all of it can be heard again."""
@@ -26,7 +28,7 @@ class Ears:
         self._book, self._search = book, search
         self._trial_id, self._number = trial_id, run
         folder = book.folder.run(trial_id, run)
-        self._file = RecordFile(folder.events, folder.name)
+        self._file = RecordFile(folder)
         self._watch = PolicyWatch(folder, policies)
         self._told = 0  # validations that were passed on
         self.records = RunRecords()
@@ -42,7 +44,8 @@ class Ears:
         Raises:
             DiskFullError: There is no room to write down what follows; the next look tries it again.
         """
-        self.records = extended(self.records, self._file.rest() if over else self._file.new())
+        lines = self._file.rest() if over else self._file.new(_MOST)
+        self.records = replace(extended(self.records, lines), unreadable=self._file.unreadable)
         for validation in self.records.validations[self._told :]:
             self._search.heard(self._trial_id, validation)
             self._told += 1

@@ -72,7 +72,7 @@ class PolicyWatch:
 
     def __init__(self, folder: RunFolder, policies: tuple[Policy, ...]) -> None:
         self._open = list(policies)
-        self._outputs = [OutputFile(folder.output(stream)) for stream in STREAMS]
+        self._outputs = [OutputFile(folder, stream) for stream in STREAMS]
         self._unread: list[Iterator[str]] = [output.new() for output in self._outputs]
 
     def matched(self, known: Collection[str], *, over: bool = False) -> list[Policy]:

@@ -73,7 +73,7 @@ def run_request(book: Book, trial: TrialState, run: int) -> RunRequest:
 def newest_checkpoints(book: Book, trial_id: int) -> tuple[str, ...]:
     """The checkpoints of a trial, newest first, without the deleted and the damaged ones."""
     folder, deleted = book.folder, book.state.stored.deleted
-    runs = takewhile(lambda run: run.path.is_dir(), (folder.run(trial_id, number) for number in count()))
+    runs = takewhile(lambda run: run.exists, (folder.run(trial_id, number) for number in count()))
     records = [read_run(run, over=True) for run in runs]
     gone = deleted | {each.uuid for run in records for each in run.rejected}
     uuids = [each.uuid for run in records for each in run.checkpoints]

@@ -82,5 +82,5 @@ def _free_gpus(engine: Engine, info: EngineInfo, slots: int, limits: Limits) -> 
 
 def _newest_run(folder: ExperimentFolder, trial_id: int) -> tuple[int, int] | None:
     trial = fold(folder.header(), folder.journal()).trials.get(trial_id)
-    runs = [run.run for run in trial.runs if folder.run(trial_id, run.run).path.is_dir()] if trial else []
+    runs = [run.run for run in trial.runs if folder.run(trial_id, run.run).exists] if trial else []
     return (trial_id, runs[-1]) if runs else None

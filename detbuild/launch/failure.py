@@ -168,6 +168,12 @@ def _container_died(evidence: Evidence) -> Verdict:
     code, name = _exit(evidence)
     if code is None:
         return Verdict(Outcome.LOST, f"the {evidence.kind} is gone: somebody removed it")
+    if evidence.records.unreadable:
+        return Verdict(
+            Outcome.USER_ERROR,
+            f"the records of the run cannot be read: {evidence.records.unreadable}",
+            "change the code of the trial so that it leaves this file alone",
+        )
     if code == ExitCode.INFRASTRUCTURE:
         return Verdict(
             Outcome.INFRASTRUCTURE, "the harness could not write to the run's folder", "check that disk"

@@ -77,6 +77,6 @@ def _log(folder: ExperimentFolder, trial: TrialState, limit: int) -> Log:
     if not trial.runs:
         return Log("", cut=False)
     run = folder.run(trial.id, trial.runs[-1].run)
-    parts = [last_text(run.output(stream), limit // 2) for stream in ("stdout", "stderr")]
+    parts = [last_text(run, stream, limit // 2) for stream in ("stdout", "stderr")]
     text = "\n".join(part for part, _ in parts if part)
     return Log(text, cut=len(trial.runs) > 1 or any(cut for _, cut in parts))

@@ -13,6 +13,7 @@ from detbuild.store.attributes import read_attributes
 from detbuild.store.files import file_errors, write_all_synced
 from detbuild.store.requests import Inbox
 from determined._run_info import EVENTS_FILE, STDERR_FILE, STDOUT_FILE, RunInfo
+from determined._untrusted import UntrustedDir
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from detbuild.store.requests import Verb
 
+OUTPUT_FILES = {"stdout": STDOUT_FILE, "stderr": STDERR_FILE}
 PRIVATE = ("config.yaml", "config.json", "config.first.json")  # may hold credentials of registry and storage
 
 
@@ -60,8 +62,17 @@ class RunFolder:
     def events(self) -> Path:
         return self.path / EVENTS_FILE
 
+    @property
+    def files(self) -> UntrustedDir:
+        """What lies in it, of which the run may have written everything."""
+        return UntrustedDir(self.path.parent.parent).enter(f"{self.path.parent.name}/{self.name}")
+
+    @property
+    def exists(self) -> bool:
+        return self.files.is_directory()
+
     def output(self, stream: str) -> Path:
-        return self.path / {"stdout": STDOUT_FILE, "stderr": STDERR_FILE}[stream]
+        return self.path / OUTPUT_FILES[stream]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +82,11 @@ class ExperimentFolder:
     @property
     def id(self) -> int:
         return int(self.path.name)
+
+    @property
+    def files(self) -> UntrustedDir:
+        """What lies in it. Its own files are the host's; damage of any kind is met all the same."""
+        return UntrustedDir(self.path)
 
     @property
     def exists(self) -> bool:

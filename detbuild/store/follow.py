@@ -33,8 +33,8 @@ class RunTail:
         self.trial_id = trial_id
         self.run = run
         run_folder = folder.run(trial_id, run)
-        self._records = RecordFile(run_folder.events, run_folder.name)
-        self._outputs = {stream: OutputFile(run_folder.output(stream)) for stream in STREAMS}
+        self._records = RecordFile(run_folder)
+        self._outputs = {stream: OutputFile(run_folder, stream) for stream in STREAMS}
 
     def emit(self, emit: Emit, *, over: bool) -> None:
         """Emit what is new; all that is left when the run is `over`."""

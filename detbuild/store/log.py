@@ -1,7 +1,7 @@
-"""Reads a log of a run while it grows, and goes on at the right byte when its middle has been cut out.
+"""Reads a log of a run while it grows, and continues at the right byte when its middle has been cut out.
 
 The supervisor keeps a log below its limit: the head, a line that says how much is left out, and the newest
-output take the place of the whole.
+output replace the whole. A run may have put anything there: a line that says so is read instead.
 """
 
 from __future__ import annotations
@@ -9,15 +9,18 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from detbuild.store.reading import open_written
+from detbuild.store.folder import OUTPUT_FILES
 from determined._run_info import OUTPUT_LIMIT
+from determined._untrusted import UntrustedError, UntrustedMissingError
 from determined.exec._output import MARK, kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from typing import BinaryIO
 
+    from detbuild.store.folder import RunFolder
+
+LARGEST_LOG = 2 * OUTPUT_LIMIT  # bytes; the supervisor lets none grow beyond half of that
 _BLOCK = 1 << 20
 _LONGEST_MARK = 100
 
@@ -25,21 +28,29 @@ _LONGEST_MARK = 100
 class LogFile:
     """One log, read on from where the last look ended."""
 
-    def __init__(self, path: Path, *, limit: int = OUTPUT_LIMIT) -> None:
-        self.path = path
+    def __init__(self, folder: RunFolder, stream: str, *, limit: int = OUTPUT_LIMIT) -> None:
+        self._folder = folder
+        self._stream = stream
         self._head = kept(limit)
         self._passed = 0  # bytes of output, those that were left out among them
+        self._refused = ""  # why it cannot be read, once that was said
 
     def blocks(self) -> Iterator[bytes]:
         """Yield what was appended since the last look; nothing while there is no file."""
-        file = open_written(self.path)
-        if file is None:
+        try:
+            file = open_log(self._folder, self._stream)
+        except UntrustedMissingError:
+            return
+        except UntrustedError as error:
+            if error.reason != self._refused:
+                self._refused = error.reason
+                yield left_out(self._stream, error)
             return
         with file:
-            left_out = self._seek(file)
-            while block := file.read(_BLOCK):
+            gone = self._seek(file)
+            while file.tell() < LARGEST_LOG and (block := file.read(_BLOCK)):
                 place = file.tell()
-                self._passed = place if place <= self._head else place + left_out
+                self._passed = place if place <= self._head else place + gone
                 yield block
 
     def lines(self) -> Iterator[bytes]:
@@ -65,3 +76,17 @@ class LogFile:
         else:  # what is left out was never seen, and the mark says so
             file.seek(min(self._passed, self._head))
         return gone - mark
+
+
+def open_log(folder: RunFolder, stream: str) -> BinaryIO:
+    """Open the log of "stdout" or "stderr".
+
+    Raises:
+        UntrustedError: It is not a regular file, or larger than the supervisor lets it grow.
+    """
+    return folder.files.open(OUTPUT_FILES[stream], limit=LARGEST_LOG)
+
+
+def left_out(stream: str, error: UntrustedError) -> bytes:
+    """The line that is shown instead of a log that cannot be read."""
+    return f"[detbuild: {OUTPUT_FILES[stream]} {error.reason}; it is left out]\n".encode()

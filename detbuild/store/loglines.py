@@ -82,7 +82,7 @@ class RunLines:
     def __init__(self, folder: ExperimentFolder, trial_id: int, run: RunState, stdtype: str) -> None:
         self._run = run
         self._stdtype = stdtype
-        self._output = OutputFile(folder.run(trial_id, run.run).output(stdtype))
+        self._output = OutputFile(folder.run(trial_id, run.run), stdtype)
         self._levels: dict[int, Level] = {}
 
     def new(self, *, over: bool) -> Iterator[LogLine]:

@@ -39,8 +39,7 @@ def measurements(folder: ExperimentFolder, trial: TrialState, group: str = "") -
     """
     last_own = limits(run_records(folder, trial)) if len(trial.runs) > 1 else [math.inf] * len(trial.runs)
     for state, limit in zip(trial.runs, last_own, strict=True):
-        run_folder = folder.run(trial.id, state.run)
-        file = RecordFile(run_folder.events, run_folder.name)
+        file = RecordFile(folder.run(trial.id, state.run))
         for line in file.rest() if state.finished else file.new():
             record, found = line.record, group_of(line.record)
             if not isinstance(record, REPORTS) or record.steps_completed > limit or (group or found) != found:

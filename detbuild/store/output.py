@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from detbuild.store.log import LogFile
-from detbuild.store.reading import open_written
+from detbuild.store.log import LogFile, left_out, open_log
+from determined._untrusted import UntrustedError, UntrustedMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from detbuild.store.folder import RunFolder
 
@@ -22,8 +21,8 @@ _TAIL = 64 << 10  # bytes looked at for the last lines
 class OutputFile:
     """Lines of one stream, read on from where the last look ended. Bytes that are no UTF-8 become U+FFFD."""
 
-    def __init__(self, path: Path) -> None:
-        self._log = LogFile(path)
+    def __init__(self, folder: RunFolder, stream: str) -> None:
+        self._log = LogFile(folder, stream)
         self._held = b""
 
     def new(self) -> Iterator[str]:
@@ -50,30 +49,33 @@ def _text(line: bytes) -> str:
 def tail(folder: RunFolder, lines: int = TAIL_LINES) -> tuple[str, ...]:
     """The last lines that tell most about a failure: those of stderr, or of stdout when it is silent."""
     for stream in ("stderr", "stdout"):
-        found = _last(folder.output(stream), lines)
+        found = _last(folder, stream, lines)
         if found:
             return found
     return ()
 
 
-def last_text(path: Path, limit: int) -> tuple[str, bool]:
+def last_text(folder: RunFolder, stream: str, limit: int) -> tuple[str, bool]:
     """The last whole lines within `limit` bytes, and whether that is not all."""
-    data, cut = _end_of(path, limit)
+    data, cut = _end_of(folder, stream, limit)
     if cut:
         data = data.partition(b"\n")[2] or data
     return data.decode("utf-8", "replace"), cut
 
 
-def _last(path: Path, lines: int) -> tuple[str, ...]:
-    data, _ = _end_of(path, _TAIL)
+def _last(folder: RunFolder, stream: str, lines: int) -> tuple[str, ...]:
+    data, _ = _end_of(folder, stream, _TAIL)
     return tuple(_text(line)[:500] for line in data.splitlines()[-lines:])
 
 
-def _end_of(path: Path, limit: int) -> tuple[bytes, bool]:
-    """The last bytes of a file, and whether there are more before them."""
-    file = open_written(path)
-    if file is None:
+def _end_of(folder: RunFolder, stream: str, limit: int) -> tuple[bytes, bool]:
+    """The last bytes of a log, and whether there are more before them."""
+    try:
+        file = open_log(folder, stream)
+    except UntrustedMissingError:
         return b"", False
+    except UntrustedError as error:
+        return left_out(stream, error), False
     with file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - limit))

@@ -1,7 +1,8 @@
 """Reads a run's `events.jsonl` while it grows, from bytes cut anywhere, and sets aside what is no record.
 
 User code may write to the file, a crash may tear a line, a disk may flip bits: nothing of that stops the
-reader or loses another line.
+reader or loses another line. What is read and what is kept of one file is bounded, so that a file without end
+costs no more than a long one: what lies beyond is set aside.
 """
 
 from __future__ import annotations
@@ -9,16 +10,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from detbuild.store.reading import open_written
-from determined._records import Line, decode
+from determined._records import Checkpoint, CheckpointRejected, Line, Validation, decode
+from determined._run_info import EVENTS_FILE
+from determined._untrusted import UntrustedError, UntrustedMissingError, sized
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from detbuild.store.folder import RunFolder
 
 LONGEST_LINE = 16 << 20  # bytes; a longer line is set aside without being held in memory
 _BLOCK = 1 << 20
+_HELD = frozenset({Validation, Checkpoint, CheckpointRejected})  # readers hold all of these in memory
 _KEPT = 100  # how many set-aside lines, and how many gaps, are remembered one by one
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bounds:
+    """How much of one file is read. A file of a true run stays far below each of these."""
+
+    size: int = 4 << 30  # bytes
+    rejected: int = 100_000  # lines that are not records
+    rejected_size: int = 256 << 20  # bytes of those
+    held_size: int = 128 << 20  # bytes of the records that readers hold in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +77,7 @@ class RecordParser:
     """Feed it bytes in any pieces; it gives the records.
 
     `offset` is where the next byte to feed lies in the file, `set_aside` the first hundred stretches that
-    were no records, `rejected` how many there were.
+    were no records, `rejected` how many there were, `held` the bytes of the records that readers hold.
     """
 
     def __init__(self, run: str) -> None:
@@ -71,6 +85,9 @@ class RecordParser:
         self.offset = 0
         self.sequence = Sequence()
         self.rejected = 0
+        self.held = 0
+        self._rejected_size = 0
+        self._blank = 0
         self.set_aside: list[SetAside] = []
         self._held = bytearray()
         self._line_start = 0
@@ -88,6 +105,17 @@ class RecordParser:
             if parsed is not None:
                 yield parsed
         self._hold(rest)
+
+    def excess(self, bounds: Bounds) -> str:
+        """What there is more of than the bounds allow, in words; "" as long as all is well."""
+        unended = self.offset - self._line_start if self._overlong else 0
+        if max(self.rejected, self._blank) > bounds.rejected:
+            return f"{bounds.rejected} lines that are not records"
+        if self._rejected_size + unended > bounds.rejected_size:
+            return f"{sized(bounds.rejected_size)} that are not records"
+        if self.held > bounds.held_size:
+            return f"{sized(bounds.held_size)} of validations and checkpoints"
+        return sized(bounds.size) if self.offset >= bounds.size else ""
 
     def finish(self) -> Iterator[Line]:
         """The run is over: what is left without a newline is a whole record or a torn one."""
@@ -118,6 +146,8 @@ class RecordParser:
             self._reject(start, end - start, f"a line longer than {LONGEST_LINE} bytes")
         elif line and not line.isspace():
             return self._record(line, start)
+        else:
+            self._blank += 1
         return None
 
     def _record(self, line: bytes, start: int) -> Line | None:
@@ -131,33 +161,63 @@ class RecordParser:
         elif parsed.seq < 1 or not self.sequence.take(parsed.seq):
             self._reject(start, len(line), f"number {parsed.seq} was there before")
         else:
+            if type(parsed.record) in _HELD:
+                self.held += len(line)
             return parsed
         return None
 
     def _reject(self, offset: int, size: int, why: str) -> None:
         self.rejected += 1
+        self._rejected_size += size
         if len(self.set_aside) < _KEPT:
             self.set_aside.append(SetAside(offset, size, why[:200]))
 
 
 class RecordFile:
-    """The records of one file, read on from where the last look ended."""
+    """The records of one run, read on from where the last look ended.
 
-    def __init__(self, path: Path, run: str) -> None:
-        self.path = path
-        self.parser = RecordParser(run)
+    `unreadable` says why its file, or what lies beyond a bound, cannot be read.
+    """
 
-    def new(self) -> Iterator[Line]:
-        """Yield what was appended since the last look; nothing while there is no file."""
-        file = open_written(self.path)
-        if file is None:
-            return
-        with file:
-            file.seek(self.parser.offset)
-            while data := file.read(_BLOCK):
-                yield from self.parser.feed(data)
+    def __init__(self, folder: RunFolder, bounds: Bounds | None = None) -> None:
+        self.parser = RecordParser(folder.name)
+        self.unreadable = ""
+        self._folder = folder
+        self._bounds = bounds or Bounds()
+
+    def new(self, most: int | None = None) -> Iterator[Line]:
+        """Yield what was appended since the last look; nothing while there is no file.
+
+        Args:
+            most: bytes to read; about what is left the next look continues.
+        """
+        end = None if most is None else self.parser.offset + most
+        for data in self._blocks():
+            yield from self.parser.feed(data)
+            excess = self.parser.excess(self._bounds)
+            if excess:
+                self.unreadable = f"{self._folder.events} holds more than {excess}; the rest is set aside"
+                self.parser.rejected += 1
+                return
+            if end is not None and self.parser.offset >= end:
+                return
 
     def rest(self) -> Iterator[Line]:
         """Yield all that is left, when the run is over."""
         yield from self.new()
         yield from self.parser.finish()
+
+    def _blocks(self) -> Iterator[bytes]:
+        if self.parser.excess(self._bounds):
+            return
+        try:
+            file = self._folder.files.open(EVENTS_FILE)
+        except UntrustedMissingError:
+            return
+        except UntrustedError as error:
+            self.unreadable = str(error)
+            return
+        with file:
+            file.seek(self.parser.offset)
+            while data := file.read(_BLOCK):
+                yield data

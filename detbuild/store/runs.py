@@ -52,6 +52,7 @@ class RunRecords:
     ended: Ended | None = None
     exited: Exited | None = None
     set_aside: int = 0  # stretches of the file that were no records of the run
+    unreadable: str = ""  # why the file, or what lies beyond a bound, could not be read
 
     @property
     def trained(self) -> bool:
@@ -106,6 +107,6 @@ def read_run(
         over: whether the run has ended.
         along: sees each line on its way, so that whoever needs more of them need not read the file again.
     """
-    file = RecordFile(folder.events, folder.name)
+    file = RecordFile(folder)
     records = extended(RunRecords(), along(file.rest() if over else file.new()))
-    return replace(records, set_aside=file.parser.rejected)
+    return replace(records, set_aside=file.parser.rejected, unreadable=file.unreadable)

@@ -5,8 +5,10 @@ Writers take turns: the supervisor before the worker and after it, the chief wor
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+import stat
 import threading
 import time
 from contextlib import suppress
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING
 from determined._disk import storage_error, sync_directory
 from determined._errors import StorageError
 from determined._records import Line, Record, decode, encode, may_wait, must_sync
+from determined._untrusted import kind_of, reason_of, sized
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 _MOMENT = 0.05  # seconds
 _ROOM = 1 << 16  # bytes that may wait
 _LONGEST_RECORD = 16 << 20  # bytes; a longer line is not a record of ours
+_LOOKED_BACK = 64 << 20  # bytes in which the newest record of a file must lie
+_LINES_BACK = 10_000
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class EventFile:
@@ -36,13 +42,19 @@ class EventFile:
     def __init__(self, path: Path, run: str) -> None:
         self.path = path
         self._run = run
+        self._fd = _opened(path)
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             self._size = os.fstat(self._fd).st_size
             self._close_torn_line()
             newest = _newest(self._fd, self._size, run)
             sync_directory(path.parent)
+        except _NoRecordError:
+            os.close(self._fd)
+            raise _not_ours(
+                path, f"ends with more than {sized(_LOOKED_BACK)} or {_LINES_BACK} lines that are not records"
+            ) from None
         except OSError as error:
+            os.close(self._fd)
             raise storage_error("records", path.parent, error.errno or 0) from error
         self._lock = threading.Lock()  # a checkpoint is recorded by the thread that has written it
         self._waiting: list[bytes] = []
@@ -137,19 +149,52 @@ class EventFile:
             self._size += 1
 
 
+class _NoRecordError(Exception):
+    """There may be a newest record, but it lies too far back to be looked for."""
+
+
+def _opened(path: Path) -> int:
+    """Open the file of the records; user code may have replaced it by anything."""
+    try:
+        descriptor = os.open(path, _FLAGS, 0o644)
+    except OSError as error:
+        if error.errno in {errno.EISDIR, errno.ELOOP, errno.ENXIO}:
+            raise _not_ours(path, f"is not a regular file: {reason_of(error)}") from error
+        raise storage_error("records", path.parent, error.errno or 0) from error
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise _not_ours(path, f"is not a regular file: {kind_of(mode)}")
+    return descriptor
+
+
+def _not_ours(path: Path, why: str) -> StorageError:
+    return StorageError(
+        f"cannot write records to {path}: it {why}",
+        mend="change the code of the trial so that it leaves this file alone",
+    )
+
+
 def _newest(fd: int, size: int, run: str) -> Line | None:
-    """The newest record of this run, looking backwards over whatever else was appended."""
+    """The newest record of this run, looking backwards over whatever else was appended.
+
+    Raises:
+        _NoRecordError: there is none as far back as is looked.
+    """
     if not size:
         return None
     with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as data:
         end = size - 1  # the newline that ends the last line
-        while end > 0:
-            start = data.rfind(b"\n", 0, end) + 1
+        first = max(0, size - _LOOKED_BACK)
+        for _ in range(_LINES_BACK):
+            start = data.rfind(b"\n", first, end) + 1
+            if not start and first:
+                break
             found = _line(data[start:end], run) if end - start <= _LONGEST_RECORD else None
-            if found:
+            if found or not start:
                 return found
             end = start - 1
-    return None
+    raise _NoRecordError
 
 
 def _line(text: bytes, run: str) -> Line | None:

@@ -112,16 +112,18 @@ class UntrustedDir:
             os.close(self._fd)
             self._fd = None
 
-    def open(self, path: RelativePath) -> BinaryIO:
-        """Open a regular file for reading; anything else is refused, and nothing is waited for."""
-        return os.fdopen(self._opened_file(path), "rb")
+    def open(self, path: RelativePath, *, limit: int | None = None) -> BinaryIO:
+        """Open a regular file for reading; anything else is refused, and nothing is waited for.
+
+        Args:
+            limit: bytes; a file that is larger already is refused too.
+        """
+        return os.fdopen(self._opened_file(path, limit), "rb")
 
     def read(self, path: RelativePath, limit: int) -> bytes:
         """Read a whole regular file of at most `limit` bytes."""
-        descriptor = self._opened_file(path)
+        descriptor = self._opened_file(path, limit)
         try:
-            if os.fstat(descriptor).st_size > limit:
-                raise self._too_large(path, limit)
             return self._all(descriptor, path, limit)
         finally:
             os.close(descriptor)
@@ -251,15 +253,17 @@ class UntrustedDir:
         finally:
             os.close(descriptor)
 
-    def _opened_file(self, path: RelativePath) -> int:
+    def _opened_file(self, path: RelativePath, limit: int | None = None) -> int:
         parts = self._parts(path)
         with self._anchor() as anchor, self._errors(path, anchor):
             descriptor = _open_below(anchor, parts, _READ)
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            os.close(descriptor)
-            raise self._error(path, _not_regular(mode))
-        return descriptor
+        found = os.fstat(descriptor)
+        if stat.S_ISREG(found.st_mode) and (limit is None or found.st_size <= limit):
+            return descriptor
+        os.close(descriptor)
+        if stat.S_ISREG(found.st_mode):
+            raise self._too_large(path, limit or 0)
+        raise self._error(path, _not_regular(found.st_mode))
 
     @contextmanager
     def _directory(self, path: RelativePath) -> Iterator[int]:

@@ -56,7 +56,7 @@ def trajectory(folder: ExperimentFolder, trial: TrialState) -> list[Training | V
     found: list[Training | Validation] = []
     for run, limit in zip(trial.runs, limits(run_records(folder, trial)), strict=True):
         run_folder = folder.run(trial.id, run.run)
-        lines = RecordFile(run_folder.events, run_folder.name).rest()
+        lines = RecordFile(run_folder).rest()
         metrics = [line.record for line in lines if isinstance(line.record, (Training, Validation))]
         found += [metric for metric in metrics if metric.steps_completed <= limit]
     return found

@@ -198,3 +198,42 @@ def test_what_waits_is_written_when_nothing_more_comes(tmp_path: Path) -> None:
         while (tmp_path / "events.jsonl").read_bytes().count(b"\n") < 3:
             assert time.monotonic() < deadline, "the last records never reached the file"
             time.sleep(0.01)
+
+
+@pytest.mark.parametrize("kind", ["a named pipe", "a directory", "a link", "a link to nothing"])
+def test_what_replaced_the_file_is_named_and_never_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "events.jsonl"
+    (tmp_path / "other").write_bytes(b"another file")
+    if kind == "a named pipe":
+        os.mkfifo(path)
+    elif kind == "a directory":
+        path.mkdir()
+    else:
+        path.symlink_to(tmp_path / ("none" if kind == "a link to nothing" else "other"))
+    with pytest.raises(StorageError, match=r"events\.jsonl: it is not a regular file: \w"):
+        EventFile(path, "1-0")
+    assert (tmp_path / "other").read_bytes() == b"another file"
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_file_said_to_be_huge_is_given_up_without_being_read(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    append(path, Progress(0.5))
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(StorageError, match="ends with more than 64 MiB or 10000 lines that are not records"):
+        EventFile(path, "1-0")
+
+
+@pytest.mark.parametrize("garbage", [b"x\n" * 100_000, b"\n" * 100_000])
+def test_lines_without_number_are_looked_back_over_up_to_a_bound(tmp_path: Path, garbage: bytes) -> None:
+    path = tmp_path / "events.jsonl"
+    append(path, Progress(0.5))
+    with path.open("ab") as file:
+        file.write(garbage[:2000])
+    append(path, Progress(0.6))
+    assert [seq for seq, _ in records(path)] == [1, 2]
+    with path.open("ab") as file:
+        file.write(garbage)
+    with pytest.raises(StorageError, match="not records"):
+        EventFile(path, "1-0")

@@ -20,9 +20,10 @@ def seen(
     stop: str = "",
     error: str = "",
     tail: tuple[str, ...] = (),
+    unreadable: str = "",
 ) -> Evidence:
     ended = Ended(reason, Stage.TRAIN, MESSAGE if reason and reason.failed else "") if reason else None
-    records = RunRecords(started=started, ended=ended, exited=exited)
+    records = RunRecords(started=started, ended=ended, exited=exited, unreadable=unreadable)
     return Evidence(
         records=records,
         exit_code=code,
@@ -162,3 +163,13 @@ def test_out_of_memory_names_the_limit() -> None:
 )
 def test_when_a_run_is_tried_again(evidence: Evidence, left: int, retry: bool) -> None:
     assert judge(evidence, trial_id=1, run=0, restarts_left=left).retry is retry
+
+
+@pytest.mark.parametrize("code", [0, 1, 74, 137])
+@pytest.mark.parametrize("started", [True, False])
+def test_records_that_cannot_be_read_are_named_as_the_cause(code, started):
+    why = "/home/me/runs/1-0/events.jsonl is not a regular file: a directory"
+    verdict = classify(seen(code=code, started=started, unreadable=why))
+    assert verdict.outcome is Outcome.USER_ERROR
+    assert why in verdict.message
+    assert "harness" not in verdict.message

@@ -15,7 +15,7 @@ from detbuild.events import (
     TrialEnded,
     TrialQueued,
 )
-from detbuild.store.folder import ExperimentFolder, Header
+from detbuild.store.folder import ExperimentFolder, Header, RunFolder
 from detbuild.store.follow import ExperimentTail
 from detbuild.store.home import Home
 from detbuild.store.journal import (
@@ -103,9 +103,8 @@ def test_everything_is_told_once_and_before_the_end(tmp_path: Path) -> None:
 
 
 def test_a_line_without_end_comes_in_pieces_of_bounded_size(tmp_path: Path) -> None:
-    path = tmp_path / "out"
-    path.write_bytes(b"x" * (3 << 20))
-    pieces = list(OutputFile(path).rest())
+    (tmp_path / "stdout.log").write_bytes(b"x" * (3 << 20))
+    pieces = list(OutputFile(RunFolder(tmp_path), "stdout").rest())
     assert "".join(pieces) == "x" * (3 << 20)
     assert max(map(len, pieces)) <= 2 << 20
 
@@ -127,5 +126,12 @@ def test_what_user_code_put_in_the_place_of_a_file_holds_nobody_up(tmp_path: Pat
     run.output("stderr").symlink_to("stderr.log")
     follower = ExperimentTail(folder)
     folder.record(RunCreated(trial_id=1, run=0, container="abc"))
-    assert new(follower) == [RunStarted(1, 0, "abc", ())]
-    assert (tail(run), load(folder).trials[1].progress.steps_completed) == ((), 0)
+    stdout = "[detbuild: stdout.log is not a regular file: a directory; it is left out]"
+    stderr = "[detbuild: stderr.log is a symbolic link; it is left out]"
+    assert new(follower) == [
+        RunStarted(1, 0, "abc", ()),
+        RunOutput(1, 0, "stdout", stdout),
+        RunOutput(1, 0, "stderr", stderr),
+    ]
+    assert new(follower) == []
+    assert (tail(run), load(folder).trials[1].progress.steps_completed) == ((stderr,), 0)

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import socket
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detbuild.store import log as log_module
+from detbuild.store.folder import RunFolder
 from detbuild.store.log import LogFile
+from detbuild.store.output import last_text, tail
 from determined.exec._output import MARK, CappedFile
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LIMIT = 4096
 
@@ -23,9 +25,9 @@ def text(lines: int) -> bytes:
 def test_whoever_looks_often_enough_gets_every_byte_however_often_the_log_is_cut(
     tmp_path_factory: pytest.TempPathFactory, pieces: list[int]
 ) -> None:
-    path = tmp_path_factory.mktemp("log") / "stdout.log"
-    log, seen, written = CappedFile(path, LIMIT), b"", b""
-    reader = LogFile(path, limit=LIMIT)
+    folder = RunFolder(tmp_path_factory.mktemp("log"))
+    log, seen, written = CappedFile(folder.output("stdout"), LIMIT), b"", b""
+    reader = LogFile(folder, "stdout", limit=LIMIT)
     for lines in pieces:
         piece = text(lines)[:1000]
         log.write(piece)
@@ -36,9 +38,8 @@ def test_whoever_looks_often_enough_gets_every_byte_however_often_the_log_is_cut
 
 
 def test_whoever_looks_too_late_is_told_how_much_is_left_out(tmp_path: Path) -> None:
-    path = tmp_path / "stdout.log"
-    log = CappedFile(path, LIMIT)
-    reader = LogFile(path, limit=LIMIT)
+    log = CappedFile(tmp_path / "stdout.log", LIMIT)
+    reader = LogFile(RunFolder(tmp_path), "stdout", limit=LIMIT)
     log.write(text(10))
     early = b"".join(reader.blocks())
     log.write(text(5000))
@@ -52,7 +53,7 @@ def test_whoever_looks_too_late_is_told_how_much_is_left_out(tmp_path: Path) -> 
 def test_output_after_a_cut_for_want_of_room_is_read(tmp_path: Path) -> None:
     path = tmp_path / "stdout.log"
     path.write_bytes(text(500))
-    reader = LogFile(path, limit=LIMIT)
+    reader = LogFile(RunFolder(tmp_path), "stdout", limit=LIMIT)
     assert b"".join(reader.blocks()) == text(500)
     path.write_bytes(text(500)[: LIMIT // 4] + b"more\n")
     assert b"".join(reader.blocks()) == b"more\n"
@@ -60,6 +61,104 @@ def test_output_after_a_cut_for_want_of_room_is_read(tmp_path: Path) -> None:
 
 def test_lines_come_whole(tmp_path: Path) -> None:
     path = tmp_path / "stdout.log"
-    assert list(LogFile(path).lines()) == []
+    assert list(LogFile(RunFolder(tmp_path), "stdout").lines()) == []
     path.write_bytes(b"a\r\nb\rc\n\n" + b"x" * (3 << 20) + b"\nend")
-    assert list(LogFile(path).lines()) == [b"a\r\n", b"b\rc\n", b"\n", b"x" * (3 << 20) + b"\n", b"end"]
+    assert list(LogFile(RunFolder(tmp_path), "stdout").lines()) == [
+        b"a\r\n",
+        b"b\rc\n",
+        b"\n",
+        b"x" * (3 << 20) + b"\n",
+        b"end",
+    ]
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def link(path: Path) -> None:
+    path.symlink_to(path.parent.parent / "secret")
+
+
+def sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+
+
+def a_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as one:
+        here = Path.cwd()
+        os.chdir(path.parent)
+        try:
+            one.bind(path.name)
+        finally:
+            os.chdir(here)
+
+
+REPLACED = {
+    "is a symbolic link": link,
+    "is not a regular file: a named pipe": pipe,
+    "is not a regular file: a directory": Path.mkdir,
+    "is not a regular file: a socket": a_socket,
+    "is larger than 128 MiB": sparse,
+}
+
+
+@pytest.mark.parametrize("why", REPLACED)
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_one_line_says_what_a_run_has_put_where_its_log_was(tmp_path: Path, why: str, stream: str) -> None:
+    (tmp_path / "secret").write_text("a file of the host")
+    folder = RunFolder(tmp_path / "runs" / "1-0")
+    folder.path.mkdir(parents=True)
+    (tmp_path / "runs" / "secret").write_text("a file of the host")
+    REPLACED[why](folder.output(stream))
+    line = f"[detbuild: {stream}.log {why}; it is left out]\n"
+    reader = LogFile(folder, stream)
+    assert list(reader.blocks()) == [line.encode()]
+    assert list(reader.blocks()) == []
+    assert list(LogFile(folder, stream).lines()) == [line.encode()]
+    assert last_text(folder, stream, 1000) == (line, False)
+    assert tail(folder) == (line.rstrip(),)
+
+
+def test_a_log_that_becomes_a_link_while_it_is_followed_is_left_at_that(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "runs" / "1-0")
+    folder.path.mkdir(parents=True)
+    (tmp_path / "runs" / "secret").write_text("a file of the host, and a long one " * 100)
+    folder.output("stdout").write_text("before\n")
+    reader = LogFile(folder, "stdout")
+    assert b"".join(reader.blocks()) == b"before\n"
+    folder.output("stdout").unlink()
+    link(folder.output("stdout"))
+    assert b"".join(reader.blocks()) == b"[detbuild: stdout.log is a symbolic link; it is left out]\n"
+    folder.output("stdout").unlink()
+    folder.output("stdout").write_text("before\nafter\n")
+    assert b"".join(reader.blocks()) == b"after\n"
+
+
+@pytest.mark.parametrize("swapped", ["runs", "runs/1-0"])
+def test_a_directory_above_a_log_may_be_no_link_either(tmp_path: Path, swapped: str) -> None:
+    folder = RunFolder(tmp_path / "experiment" / "runs" / "1-0")
+    folder.path.mkdir(parents=True)
+    folder.output("stdout").write_text("of the host")
+    elsewhere = tmp_path / "elsewhere"
+    (tmp_path / "experiment" / swapped).rename(elsewhere)
+    (tmp_path / "experiment" / swapped).symlink_to(elsewhere)
+    assert not folder.exists
+    assert b"of the host" not in b"".join(LogFile(folder, "stdout").blocks())
+
+
+def test_a_log_that_grows_while_it_is_read_ends_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "LARGEST_LOG", 10)
+    monkeypatch.setattr(log_module, "_BLOCK", 5)
+    folder = RunFolder(tmp_path)
+    path = folder.output("stdout")
+    path.write_bytes(b"12345")
+    seen = []
+    for block in LogFile(folder, "stdout").blocks():
+        seen.append(block)
+        with path.open("ab") as file:
+            file.write(b"67890")
+    assert seen == [b"12345", b"67890"]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tracemalloc
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -11,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detbuild.store import reader
+from detbuild.store.folder import RunFolder
 from detbuild.store.reader import RecordFile, RecordParser, SetAside
-from determined._records import Line, Progress, Record, Training, encode
+from determined._records import Line, Progress, Record, Training, Validation, encode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,9 +135,11 @@ def test_a_line_of_100_megabytes_is_set_aside_in_bounded_memory() -> None:
 
 
 def test_a_file_that_grows_is_read_from_where_the_last_look_ended(tmp_path: Path) -> None:
-    path = tmp_path / "events.jsonl"
-    file = RecordFile(path, RUN)
+    folder = RunFolder(tmp_path / RUN)
+    path = folder.events
+    file = RecordFile(folder)
     assert list(file.new()) == []
+    folder.path.mkdir()
     path.write_bytes(data(line(1)) + encode(line(2))[:7])
     assert list(file.new()) == [line(1)]
     path.write_bytes(data(*lines(3)))
@@ -165,3 +169,86 @@ def test_a_forged_field_is_set_aside_and_its_number_stays_free(fields) -> None:
     found, parser = parse(data(line(1)) + forged + data(line(2)))
     assert found == lines(2)
     assert parser.rejected == 1
+
+
+def bounded(folder: RunFolder, content: bytes, **bounds: int) -> tuple[list[Line], RecordFile]:
+    folder.path.mkdir(exist_ok=True)
+    folder.events.write_bytes(content)
+    file = RecordFile(folder, reader.Bounds(**bounds))
+    return list(file.rest()), file
+
+
+@pytest.mark.parametrize(
+    ("content", "bounds", "why"),
+    [
+        (b"x\n" * 1000, {"rejected": 100}, "100 lines that are not records"),
+        (b"\n" * 1000, {"rejected": 100}, "100 lines that are not records"),
+        ((b"0" * 1000 + b"\n") * 10, {"rejected_size": 2048}, "2 KiB that are not records"),
+        (data(*lines(20)), {"size": 1024}, "1 KiB"),
+        (
+            b"".join(encode(Line(n, RUN, 0.5, Validation(n, {"loss": 0.5}))) for n in range(1, 50)),
+            {"held_size": 2048},
+            "2 KiB of validations and checkpoints",
+        ),
+    ],
+)
+def test_a_file_without_end_is_read_up_to_a_bound_and_the_rest_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, bounds: dict[str, int], why: str
+) -> None:
+    monkeypatch.setattr(reader, "_BLOCK", 256)
+    folder = RunFolder(tmp_path / RUN)
+    found, file = bounded(folder, content, **bounds)
+    assert file.unreadable == f"{folder.events} holds more than {why}; the rest is set aside"
+    assert file.parser.offset < len(content)
+    assert file.parser.rejected >= 1
+    assert len(found) < 50
+    with folder.events.open("ab") as more:
+        more.write(data(line(99)))
+    assert list(file.new()) == []
+
+
+def test_the_bounds_leave_a_true_run_alone(tmp_path: Path) -> None:
+    found, file = bounded(RunFolder(tmp_path / RUN), data(*lines(1000)))
+    assert (found, file.unreadable) == (lines(1000), "")
+
+
+@pytest.mark.parametrize("kind", ["a named pipe", "a directory", "a symbolic link"])
+def test_events_that_are_no_file_are_named_and_never_waited_for(tmp_path: Path, kind: str) -> None:
+    folder = RunFolder(tmp_path / RUN)
+    folder.path.mkdir()
+    (tmp_path / "true").write_bytes(data(*lines(3)))
+    if kind == "a named pipe":
+        os.mkfifo(folder.events)
+    elif kind == "a directory":
+        folder.events.mkdir()
+    else:
+        folder.events.symlink_to(tmp_path / "true")
+    file = RecordFile(folder)
+    assert list(file.rest()) == []
+    assert file.unreadable.startswith(str(folder.events))
+    assert file.unreadable.endswith(kind)
+
+
+def test_a_sparse_file_of_a_terabyte_is_given_up_soon(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / RUN)
+    folder.path.mkdir()
+    with folder.events.open("wb") as huge:
+        huge.write(data(line(1)))
+        huge.truncate(1 << 40)
+    file = RecordFile(folder)
+    assert list(file.rest()) == lines(1)
+    assert "256 MiB that are not records" in file.unreadable
+    assert file.parser.offset < 1 << 30
+
+
+def test_one_look_reads_about_as_much_as_it_is_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "_BLOCK", 256)
+    folder = RunFolder(tmp_path / RUN)
+    folder.path.mkdir()
+    folder.events.write_bytes(data(*lines(100)))
+    file = RecordFile(folder)
+    first = list(file.new(512))
+    assert 0 < len(first) < 100
+    assert first + list(file.new()) == lines(100)

@@ -231,7 +231,7 @@ class Checkpoint:
         from detbuild.store.reader import RecordFile
 
         run = self._folder.run(self._found.trial_id, self._found.checkpoint.run)
-        lines = RecordFile(run.events, run.name).rest()
+        lines = RecordFile(run).rest()
         return next((line for line in lines if getattr(line.record, "uuid", "") == self.uuid), None)
 
     def __repr__(self) -> str:
