@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 import yaml
 
 from detbuild.config.problems import ConfigErrors, KeyPath, Problem, show
-from detbuild.config.scalars import Scalar, plain_scalar, tagged_scalar
+from detbuild.config.scalars import Scalar, key_text, plain_scalar, tagged_scalar
 from detbuild.config.syntax import explained
 
 if TYPE_CHECKING:
@@ -19,6 +19,46 @@ MAX_BYTES: Final = 4 << 20
 MAX_DEPTH: Final = 100
 _TOO_DEEP: Final = f"is nested more than {MAX_DEPTH} deep"
 MAX_NODES: Final = 100_000  # every use of an alias counts all that it stands for
+
+# Maps whose keys the user chooses; Determined's client turned all of them into text.
+_FREE: Final[tuple[KeyPath, ...]] = (
+    ("data",),
+    ("data_layer",),
+    ("hyperparameters",),
+    ("integrations",),
+    ("internal",),
+    ("security",),
+    ("tensorboard_storage",),
+    ("environment", "pod_spec"),
+    ("searcher", "options"),
+)
+
+# Fields that hold other fields. One without a value, above lines of its own depth, was to hold those.
+SECTIONS: Final = frozenset(
+    {
+        "bind_mounts",
+        "budget",
+        "checkpoint_storage",
+        "data",
+        "environment",
+        "environment_variables",
+        "explore_function",
+        "hyperparameters",
+        "image",
+        "length_per_round",
+        "max_length",
+        "min_checkpoint_period",
+        "min_validation_period",
+        "optimizations",
+        "profiling",
+        "registry_auth",
+        "replace_function",
+        "reproducibility",
+        "resources",
+        "searcher",
+    }
+)
+UNINDENTED: Final = ("is empty", "indent the lines below it")
 
 Event: TypeAlias = Any  # PyYAML gives its events no types
 
@@ -46,7 +86,7 @@ class Node:
     """A value of the document; an alias gives the very node that its anchor names."""
 
     position: Position
-    value: Scalar | list[Node] | dict[str, tuple[Position, Node]] = None
+    value: Scalar | list[Node] | Pairs = None
     size: int = 1
     height: int = 1
 
@@ -62,6 +102,18 @@ class Node:
             return [child.plain() for child in self.value]
         return self.value
 
+    def at(self, path: KeyPath) -> Node | None:
+        """The value at a path, if the document has it."""
+        node = self
+        for part in path:
+            if isinstance(node.value, dict) and part in node.value:
+                node = node.value[str(part)][1]
+            elif isinstance(node.value, list) and isinstance(part, int) and part < len(node.value):
+                node = node.value[part]
+            else:
+                return None
+        return node
+
     def locate(self, path: KeyPath, *, on_key: bool = False) -> Position:
         """Where a path stands, or the nearest thing above it that the document has."""
         node, place = self, self.position
@@ -75,6 +127,19 @@ class Node:
             else:
                 break
         return place
+
+
+Pairs: TypeAlias = dict[str, tuple[Position, Node]]
+
+
+def empty_section(pairs: Pairs, place: Position) -> str | None:
+    """The last field before a place that should hold others and has no value."""
+    empty = (
+        (at, name)
+        for name, (at, node) in pairs.items()
+        if node.value is None and name in SECTIONS and at < place
+    )
+    return max(empty, default=(None, None))[1]
 
 
 def read_document(text: str, source: str) -> Node:
@@ -92,13 +157,23 @@ def read_document(text: str, source: str) -> Node:
     return root
 
 
-def read_value(text: str, source: str) -> Node | None:
+def has_free_keys(path: KeyPath) -> bool:
+    """Whether numbers and truth values are keys too in the map at this path of a config, as text."""
+    return any(path[: len(free)] == free for free in _FREE)
+
+
+def read_value(text: str, source: str, *, at: KeyPath = ()) -> Node | None:
     """Parse one YAML 1.2 document of any kind; None when there is none.
+
+    Args:
+        text: the document.
+        source: what to call it.
+        at: the path in a config where the value goes.
 
     Raises:
         ConfigErrors: as `read_document`.
     """
-    composer = _Composer(_events(text, source), source)
+    composer = _Composer(_events(text, source), source, at)
     root = composer.document()
     if composer.problems:
         raise ConfigErrors(problem.line(place) for place, problem in composer.problems)
@@ -143,6 +218,7 @@ class _Composer:
 
     events: Iterator[Event]
     source: str
+    at: KeyPath = ()
     problems: list[tuple[str, Problem]] = field(default_factory=list)
     anchors: dict[str, Node | None] = field(default_factory=dict)  # None: not yet closed
     path: list[str | int] = field(default_factory=list)
@@ -209,8 +285,8 @@ class _Composer:
 
     def mapping(self, event: Event, node: Node, depth: int) -> None:
         self.check_tag(event, _MAP_TAGS)
-        node.value = pairs = dict[str, tuple[Position, Node]]()
-        merged: list[dict[str, tuple[Position, Node]]] = []
+        node.value = pairs = Pairs()
+        merged: list[Pairs] = []
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             merging = isinstance(event, yaml.ScalarEvent) and event.value == _MERGE and not event.style
             key = self.node(event, depth + 1)
@@ -221,8 +297,7 @@ class _Composer:
             if merging:
                 merged += self.sources(event, child)
             elif name in pairs:
-                first = pairs[name][0].line
-                self.note(event, f"is given twice, first on line {first}; remove one of the two")
+                self.twice(event, name, pairs)
             else:
                 pairs[name] = (key.position, child)
             self.path.pop()
@@ -232,14 +307,25 @@ class _Composer:
                 pairs[name] = pair
                 self.grow(event, node, pair[1])
 
+    def twice(self, event: Event, name: str, pairs: Pairs) -> None:
+        if section := empty_section(pairs, _position(event)):
+            place = pairs[section][0]
+            found = Problem((*self.path[:-1], section), *UNINDENTED)
+            self.problems.append((_place(self.source, place), found))
+        else:
+            what = f"is given twice, first on line {pairs[name][0].line}; remove one of the two"
+            self.note(event, what)
+
     def name(self, event: Event, key: Node) -> str:
         if isinstance(key.value, str):
             return key.value
+        if has_free_keys((*self.at, *self.path)) and not isinstance(key.value, (dict, list)):
+            return key_text(key.value)
         quote = "" if isinstance(key.value, (dict, list)) else "; put it in quotes"
         self.note(event, f"a key must be text, not {_show(key)}{quote}")
         return show(key.value) if quote else "?"
 
-    def sources(self, event: Event, child: Node) -> list[dict[str, tuple[Position, Node]]]:
+    def sources(self, event: Event, child: Node) -> list[Pairs]:
         nodes = child.value if isinstance(child.value, list) else [child]
         maps = [node.value for node in nodes if isinstance(node.value, dict)]
         if len(maps) < len(nodes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue
 
 from detbuild.config.clauses import Clause, given, inside, when
 from detbuild.config.cluster import Integrations, Pbs, Slurm
@@ -13,14 +13,14 @@ from detbuild.config.entrypoint import IS_TRIAL, ConfigEntrypoint
 from detbuild.config.environment import Environment
 from detbuild.config.era import HAS_LENGTH, with_era
 from detbuild.config.fields import Count, Many, Positive, integral
-from detbuild.config.hyperparameters import Double, Hyperparameter, Int, Log, leaves
+from detbuild.config.hyperparameters import Hyperparameter
 from detbuild.config.lengths import NEVER, Period
 from detbuild.config.logs import DEFAULT_POLICIES, LogPolicy, RetentionPolicy, with_defaults
 from detbuild.config.masking import mask
 from detbuild.config.mounts import BindMount, distinct
 from detbuild.config.resources import Resources
-from detbuild.config.searcher import Searcher
-from detbuild.config.section import Section, wrong
+from detbuild.config.searcher import BY_OTHER_MEANS, Searcher
+from detbuild.config.section import Section
 from detbuild.config.storage import OwnFolder, Storage
 from detbuild.config.training import Optimizations, Profiling, Reproducibility
 
@@ -28,7 +28,6 @@ Anything = Mapping[str, JsonValue]
 
 
 _HOME: Final = ("workspace", "project")
-_LENGTH_BY_OTHER_MEANS: Final = frozenset({"async_halving", "adaptive_asha", "pbt", "custom"})
 
 
 def _unique(labels: tuple[str, ...]) -> tuple[str, ...]:
@@ -40,7 +39,7 @@ def _clauses(config: Clause) -> None:
         {**given(name), **inside(name, {"minLength": 1, "type": "string"})} for name in _HOME
     )
     trial_class = inside("entrypoint", IS_TRIAL)
-    by_length = inside("searcher", {"not": inside("name", {"enum": sorted(_LENGTH_BY_OTHER_MEANS)})})
+    by_length = inside("searcher", {"not": inside("name", {"enum": sorted(BY_OTHER_MEANS)})})
     config["allOf"] = [
         {"if": workspace, "then": project, "else": {"not": project}},
         when({"allOf": [trial_class, by_length]}, inside("searcher", HAS_LENGTH)),
@@ -125,33 +124,6 @@ class ExperimentConfig(Section):
     """Of old versions; without meaning here."""
     internal: Anything | None = None
     """Of old versions; without meaning here."""
-
-    @model_validator(mode="after")
-    def _project_in_workspace(self) -> ExperimentConfig:
-        if bool(self.workspace) != bool(self.project):
-            given, other = ("workspace", "project") if self.workspace else ("project", "workspace")
-            mend = f"add `{other}`, or remove both"
-            raise wrong(f"needs {other} beside it", at=(given,), mend=mend, later=True)
-        return self
-
-    @model_validator(mode="after")
-    def _length_for_a_trial_class(self) -> ExperimentConfig:
-        if self.entrypoint.kind == "trial" and self.searcher.max_length is None:
-            if self.searcher.name in _LENGTH_BY_OTHER_MEANS:
-                return self
-            mend = "add `max_length: {epochs: 1}` or another length"
-            what = "needs max_length: a trial class does not know when to stop"
-            raise wrong(what, at=("searcher",), mend=mend, later=True)
-        return self
-
-    @model_validator(mode="after")
-    def _points_for_a_grid(self) -> ExperimentConfig:
-        for path, leaf in leaves(self.hyperparameters):
-            if self.searcher.name == "grid" and isinstance(leaf, (Int, Double, Log)) and leaf.count is None:
-                mend = "add `count:`, the number of points of the range"
-                at = ("hyperparameters", *path)
-                raise wrong("needs count, as the searcher is grid", at=at, mend=mend, later=True)
-        return self
 
     def resolved(self) -> dict[str, object]:
         """The complete config as JSON can carry it; parsing it again gives an equal config."""

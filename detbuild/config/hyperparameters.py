@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, cast
 
 from pydantic import (
     BeforeValidator,
@@ -104,11 +104,11 @@ _KINDS: Final[dict[str, type[Section]]] = {
 
 
 def _spelled_out(value: object) -> object:
-    """A bare value is a constant. Null is absence for the keys of a typed map and a value elsewhere."""
+    """A bare value is a constant whose type is not set. Null is absence for the keys of a typed map alone."""
     if isinstance(value, (Section, Nested)):
         return value
     if not isinstance(value, dict):
-        return {"type": "const", "val": value}
+        return Const.model_construct(None, val=cast("JsonValue", value))
     kind = value.get("type")
     fields = _KINDS[kind].model_fields if isinstance(kind, str) and kind in _KINDS else {}
     may_lack = fields.keys() - {"type", "val"}

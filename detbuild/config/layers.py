@@ -6,7 +6,16 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Final
 
-from detbuild.config.document import MAX_BYTES, Node, Position, read_document, too_large
+from detbuild.config.document import (
+    MAX_BYTES,
+    SECTIONS,
+    UNINDENTED,
+    Node,
+    Position,
+    empty_section,
+    read_document,
+    too_large,
+)
 from detbuild.config.era import era_defaults, is_of_the_era, old_path, steps_of, translate
 from detbuild.config.explain import unknown_nulls
 from detbuild.config.merge import merge
@@ -145,15 +154,39 @@ def errors_of(layers: Sequence[Layer], found: Iterable[tuple[Origin, Problem]]) 
     """One line for each place: by layer, then as they stand in it."""
     first: dict[Origin, Problem] = {}
     for origin, problem in found:
-        first.setdefault(origin, replace(problem, path=origin.path))
+        meant = _as_indented(layers[origin.layer].document, replace(problem, path=origin.path))
+        first.setdefault(replace(origin, path=meant.path), meant)
+    empty = {origin for origin, problem in first.items() if (problem.what, problem.mend) == UNINDENTED}
     placed = []
     for origin, problem in first.items():
+        if problem.later and any(_below(one, origin) for one in empty):
+            continue  # what is missing stands in the lines to indent
         layer = layers[origin.layer]
         position, where = layer.place(problem.path, on_key=problem.on_key)
         as_written = replace(problem, path=layer.written(problem.path))
         placed.append(((origin.layer, position), as_written.line(where)))
     placed.sort(key=lambda item: item[0])
     return ConfigErrors(line for _, line in placed)
+
+
+def _below(one: Origin, other: Origin) -> bool:
+    return one != other and one.layer == other.layer and one.path[: len(other.path)] == other.path
+
+
+def _as_indented(document: Node | None, problem: Problem) -> Problem:
+    """The problem, or that a field above has no value because the lines below it are not indented."""
+    *above, name = problem.path or ("",)
+    outer = document.at(tuple(above)) if document and problem.path else None
+    if outer is None or not isinstance(outer.value, dict) or name not in outer.value:
+        return problem
+    place, node = outer.value[str(name)]
+    if node.value is None and name in SECTIONS and problem.what == "is missing":
+        below = any(at.line > place.line for at, _ in outer.value.values())
+        return replace(problem, what="is empty", mend=UNINDENTED[1] if below else problem.mend)
+    section = empty_section(outer.value, place) if problem.on_key else None
+    if section is None:
+        return problem
+    return Problem((*above, section), *UNINDENTED, on_key=True)
 
 
 def without_nulls(value: Mapping[str, object]) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from pydantic import BeforeValidator, InstanceOf, PlainSerializer, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from detbuild.config.clauses import Clause, any_of, counted, given, lines, nullable
 from detbuild.config.fields import integral
@@ -48,6 +49,14 @@ def _period(value: object) -> Length:
 def _training(value: object) -> Length:
     # A bare number is a length without a unit: what a script counts in, and batches for a trial class.
     return _length({"batches": value} if type(integral(value)) is int else value, least=1)
+
+
+def training_length(value: object) -> Length | None:
+    """The length that a value of a config stands for; None where it is absent or none."""
+    try:
+        return None if value is None else _training(value)
+    except PydanticCustomError:
+        return None
 
 
 def _written(length: Length) -> dict[str, int]:

@@ -31,6 +31,7 @@ _MEANT: Final[Mapping[str, str]] = {
 }
 _CHOOSERS: Final = ("name", "type")
 _MAPS: Final = frozenset({"mapping_type", "dict_type", "model_type", "model_attributes_type"})
+_SHORTEST_WORD: Final = 2
 _MOST_FIELDS: Final = 5  # of a section, that fit a line
 _DIGITS: Final = re.compile(r"[-+]?[0-9]+(?:[_, ][0-9]+)*")
 
@@ -76,8 +77,20 @@ def of_chooser(key: str, value: Mapping[str, object], names: list[str]) -> tuple
 def near(value: object, names: Iterable[str]) -> str:
     """For a name that is not known."""
     text, names = str(value).lower(), list(names)
-    meant = [_MEANT[text]] if _MEANT.get(text) in names else difflib.get_close_matches(text, names, n=1)
+    if _MEANT.get(text) in names:
+        meant = [_MEANT[text]]
+    else:
+        meant = difflib.get_close_matches(text, names, n=1) or _longer(text, names)
     return f"did you mean `{meant[0]}`?" if meant else ""
+
+
+def _longer(text: str, names: list[str]) -> list[str]:
+    """The shortest name that begins with the text, or has it among its words: `shm` for `shm_size`."""
+    if len(text) < _SHORTEST_WORD:
+        return []
+    begun = [name for name in names if name.startswith(text)]
+    worded = [name for name in names if text.strip("_") in name.split("_")]
+    return sorted(begun or worded, key=len)[:1]
 
 
 def of_unknown(section: type[Section], name: str) -> str:

@@ -54,7 +54,7 @@ def parse_override(text: str) -> Override:
     path = tuple(key.strip().split("."))
     if not equals or not all(path):
         raise ConfigErrors([f"{place}: must be key=value; write `{_FLAG} searcher.max_length.epochs=3`"])
-    parsed = _value(value.strip(), place)
+    parsed = _value(value.strip(), place, path)
     if path[-1] in _LISTS and not isinstance(parsed, list):
         parsed = [parsed]
     return Override(path, parsed, place)
@@ -86,9 +86,9 @@ def _merged(below: object, above: object) -> object:
     return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
 
 
-def _value(text: str, place: str) -> object:
+def _value(text: str, place: str, at: KeyPath) -> object:
     if text[:1] in {"[", "{", '"', "'"}:
-        return _yaml(text, place)
+        return _yaml(text, place, at)
     if "," in text:
         return [_scalar(part.strip(), place) for part in text.split(",")]
     return _scalar(text, place)
@@ -96,13 +96,13 @@ def _value(text: str, place: str) -> object:
 
 def _scalar(text: str, place: str) -> object:
     if text[:1] in {'"', "'"}:
-        return _yaml(text, place)
+        return _yaml(text, place, ())
     try:
         return plain_scalar(text)
     except ValueError as error:
         raise ConfigErrors([f"{place}: {error}"]) from None
 
 
-def _yaml(text: str, place: str) -> object:
-    node = read_value(text, f"{place}: value")
+def _yaml(text: str, place: str, at: KeyPath) -> object:
+    node = read_value(text, f"{place}: value", at=at)
     return node.plain() if node else None

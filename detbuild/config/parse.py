@@ -21,6 +21,7 @@ from detbuild.config.layers import (
 )
 from detbuild.config.overrides import apply, parse_override
 from detbuild.config.parts import Origin, Part
+from detbuild.config.rules import broken_rules
 from detbuild.config.values import plain
 
 if TYPE_CHECKING:
@@ -131,26 +132,27 @@ def _traced(sources: tuple[Layer, ...], defaults: Mapping[str, object]) -> Trace
         ]
     value = parts.plain()
     raw = _over_defaults(value if isinstance(value, dict) else {}, defaults)
-    try:
-        config = ExperimentConfig.model_validate(raw)
-    except ValidationError as error:
-        found += [(parts.trace(problem.path), problem) for problem in explain(error, raw)]
-        raise errors_of(layers, found) from None
-    if found:
+    config, problems = _checked(raw)
+    found += [(parts.trace(problem.path), problem) for problem in problems]
+    if config is None or found:
         raise errors_of(layers, found)
     return Traced(config, parts, layers)
+
+
+def _checked(raw: dict[str, object]) -> tuple[ExperimentConfig | None, list[Problem]]:
+    """The config, if its fields allow one, and all that is wrong: fields by themselves, then their rules."""
+    rules = broken_rules(raw)
+    try:
+        return ExperimentConfig.model_validate(raw), rules
+    except ValidationError as error:
+        return None, [*explain(error, raw), *rules]
 
 
 def _sane(layer: Layer) -> list[Problem]:
     """What is wrong with a source whatever the others say: names, types and ranges, not what is missing."""
     if layer.checked:
         return []
-    raw = dict(layer.raw)
-    try:
-        ExperimentConfig.model_validate(raw)
-    except ValidationError as error:
-        return [problem for problem in explain(error, raw) if not problem.later]
-    return []
+    return [problem for problem in _checked(dict(layer.raw))[1] if not problem.later]
 
 
 def _over_defaults(raw: dict[str, object], defaults: Mapping[str, object]) -> dict[str, object]:

@@ -35,7 +35,7 @@ class Problem:
 
     def line(self, place: str) -> str:
         """`file:line:column: key.path: what; mend`, on one line."""
-        words = _cut("; ".join(filter(None, (self.what, self.mend))), _MAX_WORDS)
+        words = _cut(_visible("; ".join(filter(None, (self.what, self.mend)))), _MAX_WORDS)
         where = _cut_middle(dotted(self.path), _MAX_PATH)
         return ": ".join(filter(None, (place, where, words)))
 

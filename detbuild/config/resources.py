@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from detbuild.config.clauses import also, text
 from detbuild.config.fields import AbsolutePath, Count, Many, Whole
@@ -13,7 +13,9 @@ from detbuild.config.problems import show
 from detbuild.config.section import Section, wrong
 
 # Written out, as the JSON Schema knows no flags.
-_SIZE: Final = re.compile(r"[ \t]*([0-9]{1,15}(?:\.[0-9]{1,6})?) ?([kmgtpKMGTP]?)[iI]?[bB]?[ \t]*")
+_SIZE: Final = re.compile(
+    r"[ \t]*([0-9]{1,15}(?:\.[0-9]{1,6})?) ?(?:([kmgtpKMGTP])(?:[iI]?[bB]|[iI])?|[bB])?[ \t]*"
+)
 _FACTORS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 
 
@@ -23,8 +25,9 @@ def _bytes(value: object) -> object:
         return value
     match = _SIZE.fullmatch(value)
     if match is None:
-        raise wrong(f"is no size: {show(value)}", mend="write bytes, or a number with k, m, g, t: `4g`")
-    return int(float(match[1]) * _FACTORS[match[2].lower()])
+        hint = "write bytes, or a number with k, m, g, t or p: `4g`"
+        raise wrong(f"is not a valid size: {show(value)}", mend=hint)
+    return int(float(match[1]) * _FACTORS[(match[2] or "").lower()])
 
 
 Bytes = Annotated[int, Whole(1), BeforeValidator(_bytes), also(text(_SIZE.pattern, "a size such as 4g"))]
@@ -82,10 +85,3 @@ class Resources(Section):
     """Of old versions; without meaning here."""
     agent_label: str | None = None
     """Of old versions; without meaning here."""
-
-    @model_validator(mode="after")
-    def _room_for_one_trial(self) -> Resources:
-        if self.max_slots is not None and self.max_slots < self.slots_per_trial:
-            what = f"must be at least slots_per_trial, {self.slots_per_trial}, not {self.max_slots}"
-            raise wrong(what, at=("max_slots",), later=True)
-        return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Final
 
@@ -39,6 +40,11 @@ def plain_scalar(text: str) -> Scalar:
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     return _number(text) if text[0] in _NUMBER_START else text
+
+
+def key_text(value: Scalar) -> str:
+    """A scalar as the key of a JSON object: `0`, `true`, `null`, `1.5`."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def tagged_scalar(text: str, tag: str) -> Scalar:

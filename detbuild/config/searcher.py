@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, Tag, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, Tag, WithJsonSchema
 
 from detbuild.config.clauses import Clause, any_of, counted, given, not_both, text
 from detbuild.config.era import HAS_LENGTH, with_steps
@@ -65,13 +65,6 @@ class _Searcher(Section):
     """How long a trial is trained at most: `{batches: n}`, `{records: n}`, `{epochs: n}`, or a bare
     number of batches."""
 
-    @model_validator(mode="after")
-    def _one_source(self) -> _Searcher:
-        if self.source_trial_id is not None and self.source_checkpoint_uuid is not None:
-            what = "goes not together with source_trial_id"
-            raise wrong(what, at=("source_checkpoint_uuid",), mend="keep one of the two")
-        return self
-
 
 class Single(_Searcher):
     name: Literal["single"] = "single"
@@ -101,7 +94,7 @@ def _asha_clauses(searcher: Clause) -> None:
     searcher["allOf"].append(if_either)
 
 
-class _Asha(_Searcher):
+class Asha(_Searcher):
     model_config = ConfigDict(json_schema_extra=_asha_clauses)
 
     max_trials: Positive
@@ -117,23 +110,15 @@ class _Asha(_Searcher):
     stop_once: bool = False
     """Stop trials early rather than pause them at a rung and promote them later."""
 
-    @model_validator(mode="after")
-    def _a_top_rung(self) -> _Asha:
-        by_time = {self.max_time is not None, self.time_metric is not None}
-        if len(by_time) > 1 or (self.max_length is None and by_time == {False}):
-            mend = "add `max_length: {batches: 1000}`, or `max_time: 1000` and `time_metric: batches`"
-            raise wrong("needs max_length, or max_time and time_metric together", mend=mend, later=True)
-        return self
 
-
-class AsyncHalving(_Asha):
+class AsyncHalving(Asha):
     name: Literal["async_halving"] = "async_halving"
     """Successive halving that waits for nobody."""
     num_rungs: Positive
     """How many rungs."""
 
 
-class AdaptiveAsha(_Asha):
+class AdaptiveAsha(Asha):
     name: Literal["adaptive_asha"] = "adaptive_asha"
     """Several asynchronous halvings, from the bold to the careful: a good first choice."""
     mode: Mode = "standard"
@@ -149,31 +134,18 @@ def _synchronous_clauses(searcher: Clause) -> None:
     searcher["allOf"].append(HAS_LENGTH)
 
 
-class _Synchronous(_Searcher):
+class Synchronous(_Searcher):
     """Of Determined 0.12: its rungs are parts of a length, whatever the entrypoint is."""
 
     model_config = ConfigDict(json_schema_extra=_synchronous_clauses)
 
-    @model_validator(mode="after")
-    def _a_length(self) -> _Synchronous:
-        if self.max_length is None:
-            raise wrong("needs max_length", mend="add `max_length: {batches: 1000}`", later=True)
-        return self
 
-
-class _Budgeted(_Synchronous):
+class Budgeted(Synchronous):
     budget: TrainingLength
     """The training of all trials together."""
 
-    @model_validator(mode="after")
-    def _in_the_unit_of_the_length(self) -> _Budgeted:
-        if self.max_length is not None and self.budget.unit != self.max_length.unit:
-            what = f"is in {self.budget.unit} and max_length in {self.max_length.unit}"
-            raise wrong(what, at=("budget",), mend="give both in the same unit", later=True)
-        return self
 
-
-class SyncHalving(_Budgeted):
+class SyncHalving(Budgeted):
     name: Literal["sync_halving"] = "sync_halving"
     """Successive halving, rung by rung, of Determined 0.12."""
     num_rungs: Positive
@@ -184,7 +156,7 @@ class SyncHalving(_Budgeted):
     """Train on trials whose rung is full already."""
 
 
-class Adaptive(_Budgeted):
+class Adaptive(Budgeted):
     name: Literal["adaptive"] = "adaptive"
     """Several successive halvings, of Determined 0.12."""
     mode: Mode = "standard"
@@ -198,15 +170,8 @@ class Adaptive(_Budgeted):
     train_stragglers: bool = True
     """Train on trials whose rung is full already."""
 
-    @model_validator(mode="after")
-    def _more_than_one_trial(self) -> Adaptive:
-        if self.max_length is not None and self.budget.count <= self.max_length.count:
-            what = f"must be above max_length, {self.max_length.count}, not {self.budget.count}"
-            raise wrong(what, at=("budget",), mend="it is shared by all trials", later=True)
-        return self
 
-
-class AdaptiveSimple(_Synchronous):
+class AdaptiveSimple(Synchronous):
     name: Literal["adaptive_simple"] = "adaptive_simple"
     """Several successive halvings, by number of trials, of Determined 0.12."""
     max_trials: Positive
@@ -276,7 +241,9 @@ class Optuna(_Searcher):
     """Trials drawn at random first; absent: Optuna's choice."""
 
 
-_METHODS: Final[dict[str, type[_Searcher]]] = {
+# Those that say by other fields than max_length how long a trial is trained.
+BY_OTHER_MEANS: Final = frozenset({"async_halving", "adaptive_asha", "pbt", "custom"})
+METHODS: Final[dict[str, type[_Searcher]]] = {
     "single": Single,
     "random": Random,
     "grid": Grid,
@@ -303,5 +270,5 @@ Searcher = Annotated[
     | Annotated[PopulationBased, Tag(TAG + "PopulationBased")]
     | Annotated[Custom, Tag(TAG + "Custom")]
     | Annotated[Optuna, Tag(TAG + "Optuna")],
-    chosen_by("name", _METHODS),
+    chosen_by("name", METHODS),
 ]

@@ -10,8 +10,9 @@ from numbers import Integral, Real
 from pathlib import PurePath
 from typing import Final
 
-from detbuild.config.document import MAX_DEPTH, MAX_NODES
+from detbuild.config.document import MAX_DEPTH, MAX_NODES, has_free_keys
 from detbuild.config.problems import KeyPath, Problem, show
+from detbuild.config.scalars import key_text
 
 SMALLEST: Final = -(1 << 63)
 LARGEST: Final = (1 << 63) - 1
@@ -35,7 +36,7 @@ class _Walk:
             self.too_much(path)
             return None
         if isinstance(value, Mapping):
-            return {key: self.value(value[key], (*path, key)) for key in self.keys(value, path)}
+            return {name: self.value(value[key], (*path, name)) for key, name in self.keys(value, path)}
         if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)):
             return [self.value(child, (*path, index)) for index, child in enumerate(value)]
         return self.scalar(value, path)
@@ -45,16 +46,19 @@ class _Walk:
             what = f"nests deeper than {MAX_DEPTH} or holds more than {MAX_NODES:,} values"
             self.problems.append(Problem(path[:3], what))
 
-    def keys(self, value: Mapping[object, object], path: KeyPath) -> Iterator[str]:
-        """The keys that can be kept; the others are problems."""
+    def keys(self, value: Mapping[object, object], path: KeyPath) -> Iterator[tuple[object, str]]:
+        """The keys that can be kept, each with its text; the others are problems."""
+        seen = set[str]()
         for key in value:
-            if not isinstance(key, str):
+            name = _key(key, free=has_free_keys(path))
+            if name is None:
                 self.problems.append(Problem(path, f"a key must be text, not {_kind(key)}"))
-            elif _UNFIT.search(key):
-                what = "holds a NUL or half of a surrogate pair"
-                self.problems.append(Problem((*path, key), what, on_key=True))
+            elif _UNFIT.search(name) or name in seen:
+                what = "is given twice" if name in seen else "holds a NUL or half of a surrogate pair"
+                self.problems.append(Problem((*path, name), what, on_key=True))
             else:
-                yield key
+                seen.add(name)
+                yield key, name
 
     def scalar(self, value: object, path: KeyPath) -> object:
         try:
@@ -62,6 +66,13 @@ class _Walk:
         except ValueError as error:
             self.problems.append(Problem(path, str(error)))
             return None
+
+
+def _key(key: object, *, free: bool) -> str | None:
+    """The text of a key; None where it has none."""
+    if isinstance(key, str):
+        return key
+    return key_text(key) if free and (key is None or isinstance(key, (bool, int, float))) else None
 
 
 def _leaf(value: object) -> object:

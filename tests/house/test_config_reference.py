@@ -52,7 +52,7 @@ PLAIN: Models = {
     "task_container_defaults": TaskContainerDefaults,
 }
 KINDS: Mapping[str, tuple[str, type[Section], Models]] = {
-    "searcher": ("name", searcher._Searcher, searcher._METHODS),
+    "searcher": ("name", searcher._Searcher, searcher.METHODS),
     "checkpoint_storage": ("type", storage._Storage, storage._TYPES),
     "hyperparameters": ("type", Section, hyperparameters._KINDS),
 }

@@ -5,9 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from detbuild.config.parse import load_config
+from detbuild.config.document import SECTIONS
+from detbuild.config.environment import Environment
+from detbuild.config.experiment import ExperimentConfig
+from detbuild.config.explain import _sections
+from detbuild.config.parse import config_from_mapping, load_config, parse_config
 from detbuild.config.problems import ConfigErrors
+from detbuild.config.searcher import METHODS
 
 GOOD = "searcher: {name: single, metric: loss, max_length: {epochs: 1}}\n"
 
@@ -65,7 +72,12 @@ def test_what_is_no_yaml_is_told_in_words_of_the_writer(
         ("max_restarts: 5.5", "2:15", "max_restarts", "must be a whole number, not 5.5"),
         ("maxRestarts: 3", "2:1", "maxRestarts", "did you mean `max_restarts`?"),
         ("max-restarts:", "2:1", "max-restarts", "did you mean `max_restarts`?"),
-        ("resources:\nslots_per_trial: 2", "3:1", "slots_per_trial", "`resources.slots_per_trial`?"),
+        ("slots_per_trial: 2", "2:1", "slots_per_trial", "`resources.slots_per_trial`?"),
+        ("resources:\nslots_per_trial: 2", "2:1", "resources", "is empty; indent the lines below it"),
+        ("resources: {shm: 1}", "2:13", "resources.shm", "did you mean `shm_size`?"),
+        ("environment: {variables: [A=1]}", "2:15", "environment.variables", "`environment_variables`?"),
+        ("resources: {shm_size: 1 i}", "2:23", "resources.shm_size", "a number with k, m, g, t or p"),
+        ("resources: {shm_size: 4 q}", "2:23", "resources.shm_size", "not a valid size: the text '4 q'"),
         ("labels:\n  -a\n  -b", "3:3", "labels", "put a space after each `-`"),
         ("labels: a", "2:9", "labels", "write `[a]`"),
         ("name: 5", "2:7", "name", "put it in quotes"),
@@ -106,6 +118,94 @@ def test_a_slip_in_the_searcher_is_told_with_what_to_do(
     searcher: str, place: str, field: str, mend: str
 ) -> None:
     check(last_line(f"searcher: {searcher}\nentrypoint: a:B\n"), place, f"{field}: ", mend)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (
+            "searcher:\nname: single\nmetric: loss\n",
+            ["c.yaml:2:10: searcher: is empty; indent the lines below it"],
+        ),
+        (
+            "name: a\nsearcher:\nname: single\nmetric: loss\n",
+            ["c.yaml:3:1: searcher: is empty; indent the lines below it"],
+        ),
+        (
+            "searcher:\n  name: single\n  metric: loss\n  max_length:\n  batches: 3\n",
+            ["c.yaml:5:3: searcher.max_length: is empty; indent the lines below it"],
+        ),
+        (
+            f"{GOOD}hyperparameters:\nlr: 0.1\nlayers: 2\n",
+            ["c.yaml:3:1: hyperparameters: is empty; indent the lines below it"],
+        ),
+        (
+            "name: a\nname: b\nsearcher:\n",
+            ["c.yaml:3:1: name: is given twice, first on line 2; remove one of the two"],
+        ),
+    ],
+)
+def test_lines_that_are_not_indented_are_told_by_the_field_above(text: str, lines: list[str]) -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        parse_config(f"entrypoint: a:B\n{text}", source="c.yaml")
+    assert list(caught.value.lines) == lines
+
+
+def test_every_field_that_holds_others_is_known_to_the_reader_of_yaml() -> None:
+    held = {
+        name
+        for model in (ExperimentConfig, Environment, *METHODS.values())
+        for name, field in model.model_fields.items()
+        if next(_sections(field.annotation), None)
+    }
+    assert held - SECTIONS <= {
+        *("log_policies", "integrations", "retention_policy", "slurm", "pbs"),
+        *("devices", "proxy_ports", "drop_capabilities", "add_capabilities"),
+    }
+
+
+def test_every_rule_that_is_broken_is_told_next_to_every_wrong_field() -> None:
+    text = (
+        "entrypoint: a:B\n"
+        "workspace: w\n"
+        "searcher: {name: grid, metric: loss, source_trial_id: 1, source_checkpoint_uuid: a}\n"
+        "resources: {max_slots: 1, slots_per_trial: 2, weight: -1}\n"
+        "hyperparameters:\n"
+        "  {a: {type: int, minval: 1, maxval: 3}, b: {c: {type: double, minval: 1, maxval: 0}}}\n"
+    )
+    with pytest.raises(ConfigErrors) as caught:
+        parse_config(text, source="c.yaml")
+    assert [line.split(": ")[1] for line in caught.value.lines] == [
+        *("workspace", "searcher", "searcher.source_checkpoint_uuid", "resources.max_slots"),
+        *("resources.weight", "hyperparameters.a", "hyperparameters.b.c", "hyperparameters.b.c.maxval"),
+    ]
+
+
+FREE_TO_BREAK: list[tuple[str, dict[str, object]]] = [
+    ("workspace", {"workspace": "w"}),
+    ("searcher", {"searcher": {"name": "single", "metric": "l"}}),
+    (
+        "searcher.source_checkpoint_uuid",
+        {"searcher": {"name": "single", "metric": "l", "source_trial_id": 1, "source_checkpoint_uuid": "a"}},
+    ),
+    ("searcher.budget", {"searcher": {"name": "adaptive", "metric": "l", "max_length": 5, "budget": 5}}),
+    ("resources.max_slots", {"resources": {"max_slots": 1, "slots_per_trial": 2}}),
+    ("resources.weight", {"resources": {"weight": -1}}),
+    ("max_restarts", {"max_restarts": "x"}),
+    ("nonsense", {"nonsense": 1}),
+    ("hyperparameters.a.minval", {"hyperparameters": {"a": {"type": "double", "maxval": 1}}}),
+]
+
+
+@given(st.lists(st.sampled_from(FREE_TO_BREAK), unique_by=lambda one: next(iter(one[1])), min_size=1))
+def test_no_finding_hides_another(broken: list[tuple[str, dict[str, object]]]) -> None:
+    whole = {"entrypoint": "a:B", "searcher": {"name": "single", "metric": "l", "max_length": 1}}
+    for _, values in broken:
+        whole |= values
+    with pytest.raises(ConfigErrors) as caught:
+        config_from_mapping(whole)
+    told = {line.split(": ")[1] for line in caught.value.lines}
+    assert {field for field, _ in broken} <= told
 
 
 def test_what_other_readers_of_yaml_take_for_something_else_is_what_it_looks_like() -> None:

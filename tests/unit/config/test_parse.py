@@ -117,7 +117,10 @@ def test_every_field_has_its_default() -> None:
 def test_null_is_absence(field: str) -> None:
     text = "".join(line for line in MINIMAL.splitlines(keepends=True) if not line.startswith(f"{field}:"))
     if field in {"entrypoint", "searcher"}:
-        assert f": {field}: is missing; add" in refusal(f"{text}{field}: null\n")[0]
+        assert (
+            f": {field}: is {'missing' if field == 'entrypoint' else 'empty'}; add"
+            in refusal(f"{text}{field}: null\n")[0]
+        )
     else:
         assert parse_config(f"{text}{field}: null\n") == parse_config(MINIMAL)
 
@@ -206,8 +209,8 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file() -> None:
             "reproducibility: {experiment_seed: 4294967296}",
             "reproducibility.experiment_seed: must be at most",
         ),
-        ("workspace: a", "workspace: needs project beside it; add `project`, or remove both"),
-        ("project: a", "project: needs workspace beside it; add `workspace`, or remove both"),
+        ("workspace: a", "workspace: needs project too; add `project`, or remove workspace"),
+        ("project: a", "project: needs workspace too; add `workspace`, or remove project"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_path(line: str, problem: str) -> None:
@@ -374,7 +377,9 @@ def test_a_users_searcher_wins_over_the_local_one() -> None:
 @pytest.mark.parametrize(
     ("mapping", "problem"),
     [
-        ({"data": {1: 2}}, "config: data: a key must be text, not a value of type int"),
+        ({"resources": {1: 2}}, "config: resources: a key must be text, not a value of type int"),
+        ({"data": {(1, 2): 2}}, "config: data: a key must be text, not a value of type tuple"),
+        ({"data": {1: 2, "1": 3}}, "config: data.1: is given twice"),
         ({"data": {"a": object()}}, "config: data.a: is a value of type object, which no config can hold"),
         ({"data": {"a": b"x"}}, "config: data.a: is a value of type bytes, which no config can hold"),
         ({"data": {"a": float("nan")}}, "config: data.a: must be a finite number"),
@@ -398,3 +403,14 @@ def test_a_mapping_that_holds_itself_is_refused() -> None:
 def test_a_list_is_no_config() -> None:
     with pytest.raises(ConfigErrors, match="config: must be a map of fields, not a list"):
         config_from_mapping([1])  # type: ignore[arg-type]
+
+
+def test_keys_that_are_not_text_are_text_where_the_user_chooses_them() -> None:
+    names = "{0: cat, true: x, null: y, 1.5: z, a: {2: b}}"
+    taken = {"0": "cat", "true": "x", "null": "y", "1.5": "z", "a": {"2": "b"}}
+    text = f"data: {names}\nhyperparameters: {{m: {{type: const, val: {names}}}}}\n"
+    config = parse_config(MINIMAL + text, overrides=[f"data.more={names}"])
+    assert config.resolved()["data"] == {**taken, "more": taken}
+    assert config.resolved()["hyperparameters"] == {"m": {"type": "const", "val": taken}}
+    mapping = {0: "cat", True: "x", None: "y", 1.5: "z", "a": {2: "b"}}
+    assert config_from_mapping({**config.resolved(), "data": mapping}).resolved()["data"] == taken

@@ -467,7 +467,7 @@ def test_data_can_be_mounted(host_path: str) -> None:
         ),
         (
             "name: single, metric: loss, source_trial_id: 1, source_checkpoint_uuid: a",
-            "searcher.source_checkpoint_uuid: goes not together with source_trial_id",
+            "searcher.source_checkpoint_uuid: cannot be combined with source_trial_id",
         ),
         (
             "name: single, metric: loss, source_checkpoint_uuid: ../a",

@@ -153,3 +153,57 @@ def test_stragglers_that_were_not_to_be_trained_are_said_to_be() -> None:
     assert [warning.message for warning in warnings_for(config)] == [
         "without meaning on one host, and ignored: searcher.train_stragglers"
     ]
+
+
+@pytest.mark.parametrize(
+    ("range_", "words"),
+    [
+        ("{type: log, base: 10, minval: 0.0001, maxval: 0.1}", "searches 1.00023 to 1.25893"),
+        ("{type: log, base: 10, minval: 0.00001, maxval: 10}", "searches 1.00002 to 1e+10"),
+        ("{type: log, base: 10, minval: 16, maxval: 256}", "searches 1e+16 to 1e+256"),
+        ("{type: log, base: 10, minval: -4, maxval: -1}", ""),
+        ("{type: log, base: 10, minval: 0, maxval: 3}", ""),
+        ("{type: log, base: 2, minval: 3, maxval: 8}", ""),
+        ("{type: double, minval: 0.0001, maxval: 0.1}", ""),
+    ],
+)
+def test_bounds_of_a_log_range_that_look_like_values_are_asked_about(range_: str, words: str) -> None:
+    text = MINIMAL + f"hyperparameters: {{net: {{lr: {range_}}}}}\n"
+    found = [str(warning.message) for warning in warnings_for(parse_config(text))]
+    assert [message for message in found if "net.lr: bounds" in message] == found
+    assert [words in message for message in found] == ([True] if words else [])
+
+
+def test_the_hint_of_such_a_range_searches_what_its_bounds_say() -> None:
+    text = "hyperparameters: {lr: {type: log, base: 10, minval: 0.001, maxval: 0.1}}\n"
+    (warning,) = warnings_for(parse_config(MINIMAL + text))
+    assert warning.mend == "write `minval: -3` and `maxval: -1` to search 0.001 to 0.1"
+
+
+@pytest.mark.parametrize(
+    ("value", "asked"),
+    [
+        ("[0.1, 0.01]", True),
+        ("[adam, sgd]", True),
+        ("[true, false]", True),
+        ("[64, 64]", False),
+        ("[64]", False),
+        ("[]", False),
+        ("[[1, 2], [3, 4]]", False),
+        ("{type: const, val: [0.1, 0.01]}", False),
+        ("{type: categorical, vals: [0.1, 0.01]}", False),
+        ("text", False),
+    ],
+)
+def test_a_bare_list_that_reads_as_choices_is_asked_about(value: str, asked: bool) -> None:
+    found = warnings_for(parse_config(MINIMAL + f"hyperparameters: {{a: {{lr: {value}}}}}\n"))
+    assert [warning.message for warning in found] == (
+        ["a list without `type` is one constant: hyperparameters.a.lr"] if asked else []
+    )
+
+
+def test_the_hints_of_such_a_list_leave_no_warning() -> None:
+    (warning,) = warnings_for(parse_config(MINIMAL + "hyperparameters: {lr: [0.1, 0.01]}\n"))
+    for hint in ("lr: {type: categorical, vals: [0.1, 0.01]}", "lr: {type: const, val: [0.1, 0.01]}"):
+        assert hint.removeprefix("lr: ") in warning.mend
+        assert warnings_for(parse_config(MINIMAL + f"hyperparameters: {{{hint}}}\n")) == ()
