@@ -50,9 +50,7 @@ COMMANDS: dict[str, Verb | Noun] = {
         "detbuild.cli.lifecycle:continue_", "Go on with an experiment that has ended or is paused."
     ),
     "resume": Verb("detbuild.cli.experiments:resume", "Take up experiments whose controller is gone."),
-    "slots": Verb(
-        "detbuild.cli.slots:slots", "Show who has which GPU or CPU place of this host, and who waits."
-    ),
+    "slots": Verb("detbuild.cli.slots:slots", "Show who uses which slot of this host, and who waits."),
     "archive": Verb("detbuild.cli.attributes:archive", "Leave experiments out of the list."),
     "unarchive": Verb("detbuild.cli.attributes:unarchive", "Put experiments back into the list."),
     "set": SET,

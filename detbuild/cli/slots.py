@@ -1,4 +1,4 @@
-"""`detbuild slots`: who has which GPU or CPU place, and who waits for one, in the order of their turns."""
+"""`detbuild slots`: who uses which GPU or CPU slot, and who waits for one, in the order of their turns."""
 
 from __future__ import annotations
 
@@ -27,17 +27,20 @@ if TYPE_CHECKING:
 @json_option
 @pass_session
 def slots(session: Session, /, *, as_json: bool) -> None:
-    """Show who has which GPU or CPU place of this host, and who waits.
+    """Show who uses which slot of this host, and who waits.
 
     Experiments of all users and homes are shown, those that wait in the order of their turns. Where "trial"
-    is null, `detbuild shell` or `run` has the slot.
+    is null, `detbuild shell` or `run` uses the slot. "usable" is false for a slot outside this home's limit.
 
     With --json: {"slots": a list of {"kind", "slot", "usable", "experiment", "trial", "user", "home"},
     "waiting": a list of {"kind", "position", "experiment", "trial", "user", "home", "slots", "priority",
     "weight", "seconds", "why"}}. "position" is null for a trial that can have no slots as things are.
     """
+    from detbuild.store.home import Home
+
     lines = _lines(session)
-    held = [row for line in lines for row in _held(line.stock)]
+    home = Home.open(session.home).id
+    held = [row for line in lines for row in _held(line.stock, home)]
     waiting = [row for line in lines for row in _waiting(line, now=time.monotonic())]
     if as_json:
         show_json({"slots": held, "waiting": waiting})
@@ -58,8 +61,10 @@ def slots(session: Session, /, *, as_json: bool) -> None:
 
 
 def _lines(session: Session) -> list[Line]:
-    """Those of the kinds of slots that there are; places on the CPU are everywhere."""
+    """Those of the kinds of slots that there are; CPU slots are everywhere."""
+    from detbuild.cli.views import no_output
     from detbuild.controller.start import host_limits, nvidia_smi
+    from detbuild.events import Warned
     from detbuild.launch.hostlock import lock_directory
     from detbuild.launch.line import line_of
     from detbuild.launch.slots import SlotQueue
@@ -68,16 +73,18 @@ def _lines(session: Session) -> list[Line]:
     engine = session.connect()
     info, queue = engine.info(), SlotQueue(lock_directory())
     lines, limits = [], host_limits(session.home)
-    with queue.lock():
-        tickets = queue.tickets.others()
-        for kind in ("gpu", "cpu"):
-            stock = take_stock(kind, engine, info, nvidia_smi, limits)
-            memory = queue.tickets.memory(info.id, kind)
-            lines.append(line_of(stock, tickets, memory, now=time.monotonic()))
+    tickets = queue.tickets.others()
+    for kind in ("gpu", "cpu"):
+        stock = take_stock(kind, engine, info, nvidia_smi, limits)
+        memory = queue.tickets.memory(info.id, kind)
+        lines.append(line_of(stock, tickets, memory, now=time.monotonic()))
+    if trouble := queue.tickets.trouble():
+        what = f"{trouble}: requests are not shown, and trials start without regard to each other's turns"
+        no_output(Warned(what, "remove what is in its place"))
     return lines
 
 
-def _held(stock: Stock) -> Iterator[Row]:
+def _held(stock: Stock, home: str) -> Iterator[Row]:
     from detbuild.launch.gpus import held
 
     if stock.kind == "gpu":
@@ -87,9 +94,11 @@ def _held(stock: Stock) -> Iterator[Row]:
         for name, container in by_gpu.items():  # under a name that the host does not know any more
             yield _row(stock, name, container, usable=False)
         return
-    for place in range(max(stock.total, len(stock.containers))):
-        holder = stock.containers[place] if place < len(stock.containers) else None
-        yield _row(stock, place + 1, holder, usable=place < stock.total)
+    for number, container in enumerate(stock.containers, 1):
+        yield _row(stock, number, container, usable=number <= stock.total)
+    left = max(0, stock.limit - stock.used_by(home))  # of a home with a smaller limit than others
+    for nth, name in enumerate(stock.free, 1):
+        yield _row(stock, int(name), None, usable=nth <= left)
 
 
 def _row(stock: Stock, slot: object, holder: ContainerState | None, *, usable: bool) -> Row:
@@ -148,8 +157,8 @@ def _number(text: str) -> int | None:
 
 
 def _slot(row: Row) -> str:
-    name = f"CPU place {row['slot']}" if row["kind"] == "cpu" else str(row["slot"])
-    return name if row["usable"] else f"{name} (not detbuild's to give)"
+    name = f"CPU slot {row['slot']}" if row["kind"] == "cpu" else str(row["slot"])
+    return name if row["usable"] else f"{name} (outside this home's limit)"
 
 
 def _trial(row: Row) -> str:
@@ -163,7 +172,7 @@ def _trial(row: Row) -> str:
 
 
 def _wants(row: Row) -> str:
-    return "a CPU place" if row["kind"] == "cpu" else f"{row['slots']} GPU{'s' if row['slots'] != 1 else ''}"
+    return "1 CPU slot" if row["kind"] == "cpu" else f"{row['slots']} GPU{'s' if row['slots'] != 1 else ''}"
 
 
 def _patience(row: Row) -> str:

@@ -9,7 +9,7 @@ from detbuild.controller.ears import Ears, by_policies, matched
 from detbuild.controller.reported import run_request
 from detbuild.errors import DiskFullError, EngineError
 from detbuild.launch.failure import Evidence, Outcome, judge
-from detbuild.launch.gpus import LABEL, Gpu
+from detbuild.launch.gpus import LABEL, Gpu, won
 from detbuild.launch.plan import container_name, grace, plan_run
 from detbuild.launch.slots import LOOK, demand
 from detbuild.store import journal
@@ -19,11 +19,11 @@ from detbuild.store.states import stronger
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
-    from contextlib import AbstractContextManager
 
     from detbuild.controller.search import Search
     from detbuild.controller.world import World
     from detbuild.engine.protocol import ContainerState
+    from detbuild.launch.tickets import Ticket
     from detbuild.store.runs import RunRecords
     from detbuild.store.states import TrialState
 
@@ -85,6 +85,9 @@ class RunDriver:
         if found is None:
             return "its container was removed at once"
         gpu_ids = tuple(gpu for gpu in found.labels.get(LABEL, "").split(",") if gpu)
+        if found.status == "created" and not won(self.world.engine, found.id, gpu_ids, self.world.clock.wait):
+            self.world.engine.remove(found.id)
+            return self.world.slots.taken_back(self._wanted(), self.trial_id, now=self.world.clock.now())
         self.world.record(
             journal.RunCreated(trial_id=self.trial_id, run=self.run, container=found.id, gpu_ids=gpu_ids)
         )
@@ -123,11 +126,12 @@ class RunDriver:
         why = self._fetched()
         if why:
             return "", why
-        with self._alone_with_gpus():
+        with self.world.slots.lock():
             gpus, why = self._free_gpus()
             if why:
                 return "", why
-            request = replace(run_request(self.world, self.trial, self.run), gpus=gpus)
+            request = run_request(self.world, self.trial, self.run)
+            request = replace(request, gpus=gpus, cpu_slots=self.world.cpu_slots())
             info, spec = plan_run(self.world.config, request, self.world.place())
             self.world.folder.prepare_run(info)
             self.world.record(journal.RunIntended(trial_id=self.trial_id, run=self.run, leg=self.trial.leg))
@@ -145,15 +149,16 @@ class RunDriver:
         self.fetching = bool(why)
         return why
 
-    def _alone_with_gpus(self) -> AbstractContextManager[None]:
-        return self.world.slots.lock()
-
     def _free_gpus(self) -> tuple[tuple[Gpu, ...], str]:
-        """Return what the run is given, or what it waits for; a place on the CPU has no name."""
+        """Return what the run is given, or what it waits for; a CPU slot has no name."""
         world = self.world
-        config = steered(world.config, read_attributes(world.folder.path))  # as people want it by now
-        wanted = demand(config, world.state.header, world.home_id)
-        return world.slots.ask(wanted, self.trial_id, world.stock, now=world.clock.now())
+        return world.slots.ask(self._wanted(), self.trial_id, world.stock, now=world.clock.now())
+
+    def _wanted(self) -> Ticket:
+        """What a trial asks for, as people want it by now."""
+        world = self.world
+        config = steered(world.config, read_attributes(world.folder.path))
+        return demand(config, world.state.header, world.home_id)
 
     def _start_or_abandon(self, container: str) -> str:
         if self.stop and self._starting is None:

@@ -1,13 +1,14 @@
-"""Creates the container of `detbuild shell` and `run`: its GPUs are nobody else's while it is there."""
+"""Creates the container of `detbuild shell` and `run`: no other has its GPUs while it is there."""
 
 from __future__ import annotations
 
+import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from detbuild.controller.start import host_limits, nvidia_smi
 from detbuild.errors import ConfigError, EngineError
-from detbuild.launch.gpus import shortage
+from detbuild.launch.gpus import shortage, usable, won
 from detbuild.launch.hostlock import lock_directory
 from detbuild.launch.plan import Place, user_of
 from detbuild.launch.slots import SlotQueue
@@ -64,7 +65,13 @@ def create_visit(
         gpus = _free_gpus(engine, info, wanted, limits) if wanted else ()
         run = _newest_run(folder, trial_id)
         spec = plan_visit(config, place, command, run=run, gpus=gpus, terminal=terminal)
-        return engine.create(spec)
+        container = engine.create(spec)
+    if not won(engine, container, spec.gpus, time.sleep):
+        engine.remove(container)
+        raise EngineError(
+            "another container was given the same GPU at this moment", mend="run the command again"
+        )
+    return container
 
 
 def _free_gpus(engine: Engine, info: EngineInfo, slots: int, limits: Limits) -> tuple[Gpu, ...]:
@@ -75,8 +82,9 @@ def _free_gpus(engine: Engine, info: EngineInfo, slots: int, limits: Limits) -> 
     if why:
         mend = "give --slots 0 to do without; `detbuild doctor` looks for GPUs"
         raise EngineError(f"{asked}, and {why}", mend=mend)
-    if stock.free < slots:
-        raise EngineError(f"{asked}: {stock.said}", mend="wait, or give --slots 0 to do without")
+    if len(stock.free_gpus) < slots:
+        own = [gpu.id for gpu in usable(stock.gpus)]
+        raise EngineError(f"{asked}: {stock.usage(own)}", mend="wait, or give --slots 0 to do without")
     return stock.free_gpus[:slots]
 
 

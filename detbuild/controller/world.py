@@ -10,7 +10,7 @@ from detbuild.controller.hands import Hands
 from detbuild.controller.policies import Policy, policies_of
 from detbuild.errors import ConfigError, EngineError
 from detbuild.launch.plan import Place, user_of
-from detbuild.launch.stock import Limits, Stock, take_stock
+from detbuild.launch.stock import Limits, Stock, cpu_slots, take_stock
 from detbuild.store.home import Home
 
 if TYPE_CHECKING:
@@ -93,6 +93,14 @@ class World(Book):
         info = self.ask_engine() if gpus or self.info is None else self.info  # its cores stay the same
         kind: Kind = "gpu" if gpus else "cpu"
         return take_stock(kind, self.engine, info, self.nvidia_smi, self._limits())
+
+    def cpu_slots(self) -> int:
+        """How many CPU slots the trials of the home may use at once.
+
+        Raises:
+            EngineError: The engine is away, or the host's config is wrong.
+        """
+        return cpu_slots(self.info or self.ask_engine(), self._limits().cpu_trials)
 
     def _limits(self) -> Limits:
         """What the host's config says now; trials wait while it cannot be told."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from detbuild.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from detbuild.engine.protocol import ContainerState, EngineInfo
+    from detbuild.engine.protocol import ContainerState, Engine, EngineInfo
 
 LABEL = "detbuild.gpus"  # comma-separated ids; a container that carries it and has not ended holds them
+_LOOKS: Final = 10  # at containers that want the same GPUs
+_BETWEEN_LOOKS: Final = 0.2  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,33 @@ def held(containers: Iterable[ContainerState]) -> frozenset[str]:
     """The GPUs that containers hold, running or about to."""
     labels = (container.labels.get(LABEL, "") for container in containers if container.lives)
     return frozenset(gpu for label in labels for gpu in label.split(",") if gpu)
+
+
+def rivals(
+    container: str, gpus: Collection[str], containers: Iterable[ContainerState]
+) -> list[ContainerState]:
+    """Containers other than `container` that hold one of its GPUs too."""
+    others = (other for other in containers if other.id != container)
+    return [other for other in others if not held([other]).isdisjoint(gpus)]
+
+
+def won(engine: Engine, container: str, gpus: Collection[str], wait: Callable[[float], None]) -> bool:
+    """Whether a container that was created has its GPUs for itself, and may be started.
+
+    Of two containers that were created at once at least one sees the other here, and leaves it the GPUs. The
+    one whose id comes first may wait for the other to be removed, so that not both give up.
+
+    Raises:
+        EngineError: The engine is away.
+    """
+    for _ in range(_LOOKS):
+        others = rivals(container, gpus, engine.find({LABEL: ""})) if gpus else []
+        if not others:
+            return True
+        if any(other.status != "created" or other.id < container for other in others):
+            return False
+        wait(_BETWEEN_LOOKS)
+    return False
 
 
 def free(gpus: Sequence[Gpu], taken: frozenset[str]) -> tuple[Gpu, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from detbuild.launch.share import Memory, Share, Wait, in_order, remember, share
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     from detbuild.launch.stock import Stock
     from detbuild.launch.tickets import Ticket
@@ -27,32 +27,57 @@ class Line:
 
     @property
     def waits(self) -> tuple[Wait, ...]:
-        return tuple(wait_of(ticket) for ticket in self.tickets)
+        return tuple(self._wait(ticket) for ticket in self.tickets)
+
+    def _wait(self, ticket: Ticket) -> Wait:
+        """Without a limit of its home that says no more than that the host has no free slot."""
+        wait = wait_of(ticket)
+        return replace(wait, limit=None) if wait.limit is None or wait.limit >= self.stock.total else wait
 
     def share(self) -> Share:
-        """Who may start now."""
-        stock = self.stock
-        return share(self.waits, stock.holdings, self.memory, free=stock.free, total=stock.total)
+        """Hand out the free slots to those who may start now."""
+        stock, waits = self.stock, self.waits
+        free = stock.free[: sum(len(wait.since) for wait in waits)] if stock.kind == "cpu" else stock.free
+        return share(waits, stock.holdings, self.memory, free=free, total=stock.total)
 
     def order(self) -> tuple[str, ...]:
         """Experiments, one for each trial that may start as things are, in the order of their turns."""
-        stock = self.stock
-        turns = in_order(self.waits, stock.holdings, self.memory, total=stock.total)
-        return tuple(wait.experiment for wait in turns)
+        return tuple(wait.experiment for wait in self._turns(self.waits))
 
     def why(self, ticket: Ticket) -> str:
         """What the next trial of an experiment waits for."""
-        wanted = f"waits for {wanted_by(ticket)}"
-        if ticket.slots > self.stock.total:
-            return f"{wanted}: this host has {self.stock.total}"
-        stock, own = self.stock, wait_of(ticket)
-        if not any(in_order([own], stock.holdings, self.memory, total=stock.total)):
-            return f"{wanted}: the experiment uses all of its resources.max_slots, {ticket.max_slots}"
-        first = next(in_order(self.waits, stock.holdings, self.memory, total=stock.total))
+        return f"waits for {wanted_by(ticket)}: {self._limited(ticket) or self._behind(ticket)}"
+
+    def _limited(self, ticket: Ticket) -> str:
+        """The limit that keeps its trials from starting whatever others do; "" for none."""
+        stock, own = self.stock, self._wait(ticket)
+        if not own.fits(stock.total):
+            here = f"this host has {stock.total}"
+            return here if own.usable is None else f"its home may use {len(own.usable)}, and {here}"
+        if any(self._turns([own])):
+            return ""
+        if any(self._turns([replace(own, limit=None)])):
+            return f"its home uses {stock.used_by(own.home)} of the {own.limit} that it may (cpu_trials)"
+        return f"the experiment uses all of its resources.max_slots, {ticket.max_slots}"
+
+    def _behind(self, ticket: Ticket) -> str:
+        """Who comes first of those who need the same slots."""
+        own = wait_of(ticket)
+        said = self.stock.usage(own.usable)
+        rivals = [wait for wait in self.waits if _compete(wait, own)]
+        first = next(self._turns(rivals), own)
         if first.experiment == own.experiment:
-            return f"{wanted}: {stock.said}"
+            return said
         name = f"experiment {number_of(first.experiment)} of user {name_of(first.user)}"
-        return f"{wanted}: {stock.said}; {name} is before it"
+        return f"{said}; {name} is before it"
+
+    def _turns(self, waits: Sequence[Wait]) -> Iterator[Wait]:
+        return in_order(waits, self.stock.holdings, self.memory, total=self.stock.total)
+
+
+def _compete(one: Wait, other: Wait) -> bool:
+    """Whether the two need slots of which one may be the same."""
+    return one.usable is None or other.usable is None or not one.usable.isdisjoint(other.usable)
 
 
 def line_of(stock: Stock, tickets: Iterable[Ticket], memory: Memory, *, now: float) -> Line:
@@ -72,6 +97,7 @@ def line_of(stock: Stock, tickets: Iterable[Ticket], memory: Memory, *, now: flo
         for waiting in [_unserved(ticket, stock)]
         if waiting.waiting
     )
+    stock = stock.widened(ticket.limit for ticket in there if ticket.limit is not None)
     waits = tuple(wait_of(ticket) for ticket in there)
     return Line(stock=stock, tickets=there, memory=remember(memory, waits, stock.holdings, now=now))
 
@@ -92,13 +118,15 @@ def wait_of(ticket: Ticket) -> Wait:
         priority=ticket.priority,
         weight=ticket.weight,
         max_slots=ticket.max_slots,
+        limit=ticket.limit,
+        usable=None if ticket.usable is None else frozenset(ticket.usable),
     )
 
 
 def wanted_by(ticket: Ticket) -> str:
     """What each of its trials needs, for people."""
     if ticket.kind == "cpu":
-        return "a CPU place"
+        return "a CPU slot"
     return f"{ticket.slots} free GPU{'s'[: ticket.slots > 1]}"
 
 

@@ -28,7 +28,7 @@ RUN_LABEL: Final = "detbuild.run"
 VISIT_LABEL: Final = "detbuild.visit"  # the experiment whose image a person has opened
 USER_LABEL: Final = "detbuild.user"  # uid of who submitted it
 WEIGHT_LABEL: Final = "detbuild.weight"  # resources.weight
-CPU_LABEL: Final = "detbuild.cpu"  # on what takes a place on the CPU, instead of GPUs
+CPU_LABEL: Final = "detbuild.cpu"  # on what uses a CPU slot instead of GPUs: how many its home may use
 HOST_ONLY: Final = {
     "environment": ("registry_auth",),
     "checkpoint_storage": ("access_key", "secret_key", "connection_string", "credential"),
@@ -45,6 +45,7 @@ class RunRequest:
     trial_seed: int
     hparams: Mapping[str, object] = field(default_factory=dict)
     gpus: tuple[Gpu, ...] = ()
+    cpu_slots: int = 1  # that its home may use
     length: Length | None = None  # to train to, in total
     milestones: tuple[int, ...] = ()
     checkpoints: tuple[str, ...] = ()  # the trial's own, newest first
@@ -220,7 +221,11 @@ def _source_mount(
 
 
 def _labels(config: ExperimentConfig, request: RunRequest, place: Place) -> dict[str, str]:
-    slots = {LABEL: ",".join(gpu.id for gpu in request.gpus)} if request.gpus else {CPU_LABEL: "1"}
+    slots = (
+        {LABEL: ",".join(gpu.id for gpu in request.gpus)}
+        if request.gpus
+        else {CPU_LABEL: str(request.cpu_slots)}
+    )
     return {
         HOME_LABEL: place.home_id,
         EXPERIMENT_LABEL: str(place.header.id),

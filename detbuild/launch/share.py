@@ -4,9 +4,12 @@ Within a priority, the user goes first who holds least; of those who hold the sa
 least while others waited; then that user's experiments in the same way; then who has waited longest. What
 is held and what was had count in slots divided by `resources.weight`.
 
-Nobody passes the first one: when what is free is too little for it, that is kept for it, and it stays the
-first of its priority until it is served. So a trial that needs four GPUs waits no longer than the trials do
-that run when it becomes first.
+Head-of-line reservation, so that large trials are not starved: when what is free is too little for the first
+one, the part of it that this one can use is kept for it, and it stays the first of its priority until it is
+served. So a trial that needs four GPUs waits no longer than the trials do that run when it becomes first.
+
+Only what could start if more were free is in the line. An experiment at its `max_slots`, and one of a home at
+its own limit, hold no one up; slots that the first one may not use go to the next that may.
 
 What was had is counted as the fair schedulers of kernels count it: it grows while somebody waits, and an idle
 past is no credit. A new user starts with the least that any rival has had. A new experiment starts with the
@@ -20,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 PRIORITY: Final = 42  # of an experiment that names none, as in Determined; a lower number goes first
 _LIGHTEST: Final = 0.01  # a smaller weight counts as this one
@@ -40,10 +43,23 @@ class Wait:
     priority: int = PRIORITY
     weight: float = 1.0
     max_slots: int | None = None
+    limit: int | None = None  # slots that all experiments of its home may hold at once; None for all
+    usable: frozenset[str] | None = None  # names of the slots that its home may use; None for all
 
     @property
     def cost(self) -> float:
         return cost(self.slots, self.weight)
+
+    @property
+    def home(self) -> str:
+        return home_of(self.experiment)
+
+    def fits(self, total: int) -> bool:
+        """Whether a host of so many slots can run one of its trials."""
+        return self.slots <= (total if self.usable is None else min(total, len(self.usable)))
+
+    def may_use(self, name: str) -> bool:
+        return self.usable is None or name in self.usable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +74,10 @@ class Holding:
     @property
     def cost(self) -> float:
         return cost(self.slots, self.weight)
+
+    @property
+    def home(self) -> str:
+        return home_of(self.experiment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +99,10 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    granted: Mapping[str, int]  # how many trials of an experiment may start now
-    kept_for: (
-        str  # the experiment that comes next and needs more than what is left, which waits for it; or ""
-    )
+    """The free slots, handed out."""
+
+    granted: Mapping[str, tuple[tuple[str, ...], ...]]  # experiment -> names of slots of each trial
+    kept_for: str  # the experiment that comes next and needs more than what is left for it, or ""
 
 
 def cost(slots: int, weight: float) -> float:
@@ -90,32 +110,66 @@ def cost(slots: int, weight: float) -> float:
     return slots / max(_LIGHTEST, weight)
 
 
+def home_of(experiment: str) -> str:
+    """The home's id, which the name of an experiment begins with."""
+    return experiment.partition("/")[0]
+
+
 def share(
-    waits: Sequence[Wait], holdings: Iterable[Holding], memory: Memory, *, free: int, total: int
+    waits: Sequence[Wait], holdings: Iterable[Holding], memory: Memory, *, free: Iterable[str], total: int
 ) -> Share:
-    """Hand out what is free in the fair order, up to the first that needs more.
+    """Hand out what is free in the fair order; keep for one that needs more what it can use of it.
 
     Args:
         waits: One for each experiment that waits.
-        holdings: What is held now.
+        holdings: Slots in use.
         memory: As `remember` left it.
-        free: Slots that nobody holds.
-        total: Slots of the host; who needs more than these stands in nobody's way.
+        free: Names of the slots that are not in use.
+        total: Slots of the host; a trial that needs more of them is not in the line.
     """
-    granted: Counter[str] = Counter()
-    for wait in in_order(waits, holdings, memory, total=total):
-        if wait.slots > free:
-            kept = free > 0 or wait.experiment == memory.first  # of nothing there is nothing to keep
-            return Share(granted, wait.experiment if kept else "")
-        free -= wait.slots
-        granted[wait.experiment] += 1
-    return Share(granted, "")
+    left = list(free)
+    granted: defaultdict[str, tuple[tuple[str, ...], ...]] = defaultdict(tuple)
+    blocked: set[str] = set()
+    kept_for = ""
+    for wait in in_order(waits, holdings, memory, total=total, without=blocked):
+        own = _suited(wait, left, waits)
+        if len(own) >= wait.slots:
+            own = own[: wait.slots]
+            granted[wait.experiment] += (tuple(own),)
+        else:
+            blocked.add(wait.experiment)
+            # Of nothing there is nothing to keep, but the one that slots were kept for stays the first.
+            kept_for = kept_for or (wait.experiment if own or wait.experiment == memory.first else "")
+        left = [name for name in left if name not in own]
+        if not left:
+            break
+    return Share(granted, kept_for)
+
+
+def _suited(wait: Wait, left: Iterable[str], waits: Sequence[Wait]) -> list[str]:
+    """The free slots that it may use, first those that the fewest others may."""
+    choosy = [other.usable for other in waits if other.usable is not None]
+    own = [name for name in left if wait.may_use(name)]
+    return sorted(own, key=lambda name: sum(name in usable for usable in choosy))
 
 
 def in_order(
-    waits: Sequence[Wait], holdings: Iterable[Holding], memory: Memory, *, total: int
+    waits: Sequence[Wait],
+    holdings: Iterable[Holding],
+    memory: Memory,
+    *,
+    total: int,
+    without: Container[str] = (),
 ) -> Iterator[Wait]:
-    """Yield an experiment for each trial that may start as things are, in the order of their turns."""
+    """Yield an experiment for each trial that may start as things are, in the order of their turns.
+
+    Args:
+        waits: One for each experiment that waits.
+        holdings: Slots in use.
+        memory: As `remember` left it.
+        total: Slots of the host.
+        without: Experiments to leave out; the caller may add some between two turns.
+    """
     held = _Held(holdings)
     started: Counter[str] = Counter()
 
@@ -128,7 +182,10 @@ def in_order(
     while ready := [
         wait
         for wait in waits
-        if started[wait.experiment] < len(wait.since) and wait.slots <= total and held.room_for(wait)
+        if started[wait.experiment] < len(wait.since)
+        and wait.experiment not in without
+        and wait.fits(total)
+        and held.allows(wait)
     ]:
         wait = min(ready, key=rank)
         yield wait
@@ -146,15 +203,18 @@ class _Held:
             self.add(holding)
 
     def add(self, one: Wait | Holding) -> None:
-        self._slots[one.experiment] += one.slots
+        for name in (one.experiment, _home(one)):
+            self._slots[name] += one.slots
         for name in (_user(one), one.experiment):
             self._costs[name] += one.cost
 
     def cost(self, name: str) -> float:
         return round(self._costs[name], 9)  # sums of the same numbers in another order are equal
 
-    def room_for(self, wait: Wait) -> bool:
-        return wait.max_slots is None or self._slots[wait.experiment] + wait.slots <= wait.max_slots
+    def allows(self, wait: Wait) -> bool:
+        """Whether one more of its trials stays within the limits of its experiment and its home."""
+        limits = ((wait.experiment, wait.max_slots), (_home(wait), wait.limit))
+        return all(most is None or self._slots[name] + wait.slots <= most for name, most in limits)
 
 
 def remember(memory: Memory, waits: Sequence[Wait], holdings: Sequence[Holding], *, now: float) -> Memory:
@@ -194,6 +254,10 @@ def _charge(used: Mapping[str, Use], one: Wait | Holding, seconds: float, now: f
 
 def _had(memory: Memory, name: str) -> float:
     return round(memory.used[name].cost, 9) if name in memory.used else 0.0
+
+
+def _home(one: Wait | Holding) -> str:
+    return f"home {one.home}"
 
 
 def _user(one: Wait | Holding) -> str:

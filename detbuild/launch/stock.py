@@ -1,8 +1,8 @@
-"""The slots of a host, as its engine has them now: GPUs, and places for trials on the CPU."""
+"""The slots of a host, as its engine has them now: GPUs, and slots for trials on the CPU."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from detbuild.launch.gpus import LABEL, Gpu, discover, free, held, strange, usable
@@ -22,29 +22,74 @@ if TYPE_CHECKING:
     from detbuild.engine.protocol import ContainerState, Engine, EngineInfo
     from detbuild.launch.tickets import Kind
 
-_MEMORY_OF_A_PLACE: Final = 2 << 30  # bytes
+_MEMORY_OF_A_SLOT: Final = 2 << 30  # bytes
+_MOST: Final = 1024  # CPU slots that another user's word may make a host of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What of the host detbuild may use, by the config file of the home."""
+    """What of the host a home may use, by its config file."""
 
-    cpu_trials: int | None = None  # trials without GPUs at once; None leaves it to `cpu_places`
+    cpu_trials: int | None = None  # its trials without GPUs at once; None leaves it to `cpu_slots`
     gpus: tuple[str, ...] | None = None  # names as in `discover`; None for all
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stock:
-    """All slots of one kind, and who holds them."""
+    """All slots of one kind, and the containers that use them."""
 
     kind: Kind
     engine: str  # its id
-    total: int
-    free: int
-    said: str  # what is free, for people
-    containers: tuple[ContainerState, ...] = ()  # that hold some
+    limit: int  # slots that this home may use
+    total: int  # slots of the host
+    containers: tuple[ContainerState, ...] = ()  # that use some
     gpus: tuple[Gpu, ...] = ()  # all of them, of a stock of GPUs
-    free_gpus: tuple[Gpu, ...] = ()
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """Names of the slots that are not in use; those of CPU slots are numbers."""
+        if self.kind == "cpu":
+            return tuple(map(str, range(len(self.containers) + 1, self.total + 1)))
+        taken = held(self.containers)
+        return tuple(gpu.id for gpu in self.gpus if gpu.id not in taken) if not self.renamed else ()
+
+    @property
+    def free_gpus(self) -> tuple[Gpu, ...]:
+        """Those of them that this home may use."""
+        return free(self.gpus, held(self.containers))
+
+    @property
+    def renamed(self) -> list[str]:
+        """GPUs in use under names that the host does not know any more."""
+        return strange(self.gpus, held(self.containers)) if self.kind == "gpu" else []
+
+    def usage(self, usable: Iterable[str] | None = None) -> str:
+        """How many slots are in use or free, for people.
+
+        Args:
+            usable: GPUs that a home may use; None for all.
+        """
+        if self.kind == "cpu":
+            return _cpu_usage(len(self.containers), self.total)
+        if self.renamed:
+            return f"a container holds {', '.join(self.renamed)}, which has another name by now"
+        names = {gpu.id for gpu in self.gpus}
+        own = names if usable is None else names & set(usable)
+        count = len(own.intersection(self.free))
+        where = "on this host" if own == names else "that its home may use"
+        return f"{count} of {len(own)} {where} {'is' if 1 in {count, len(own)} else 'are'} free"
+
+    def used_by(self, home: str) -> int:
+        """Slots that the experiments of a home use."""
+        return sum(holding.slots for holding in self.holdings if holding.home == home)
+
+    def widened(self, limits: Iterable[int]) -> Stock:
+        """The same with as many CPU slots as the home allows that allows most.
+
+        Each home starts no more than its own limit, and all of them together no more than the largest.
+        """
+        most = max((min(limit, _MOST) for limit in limits), default=0)
+        return replace(self, total=max(self.total, most)) if self.kind == "cpu" else self
 
     @property
     def holdings(self) -> tuple[Holding, ...]:
@@ -69,13 +114,13 @@ def experiment_of(container: ContainerState) -> str:
     return f"{container.labels.get(HOME_LABEL, '')}/{container.labels.get(EXPERIMENT_LABEL, '')}"
 
 
-def cpu_places(info: EngineInfo, cpu_trials: int | None) -> int:
-    """How many trials without GPUs run at once: `cpu_trials`, else one for each core with 2 GiB of memory.
+def cpu_slots(info: EngineInfo, cpu_trials: int | None) -> int:
+    """How many trials of a home run at once without GPUs: `cpu_trials`, else one a core with 2 GiB of memory.
 
     Fewer would leave cores idle in everything that is not one large matrix product; more would only wait for
     each other. A trial alone may still use the whole host.
     """
-    return cpu_trials or max(1, min(info.cpus, info.memory // _MEMORY_OF_A_PLACE))
+    return cpu_trials or max(1, min(info.cpus, info.memory // _MEMORY_OF_A_SLOT))
 
 
 def take_stock(
@@ -87,40 +132,40 @@ def take_stock(
         EngineError: The engine is away.
     """
     if kind == "cpu":
-        return cpu_stock(cpu_places(info, limits.cpu_trials), engine.find({CPU_LABEL: ""}), info.id)
+        return cpu_stock(cpu_slots(info, limits.cpu_trials), engine.find({CPU_LABEL: ""}), info.id)
     return gpu_stock(discover(info, nvidia_smi(), limits.gpus), engine.find({LABEL: ""}), info.id)
 
 
-def cpu_stock(places: int, containers: Iterable[ContainerState], engine: str = "") -> Stock:
-    """Places on the CPU; `containers` are all that carry CPU_LABEL."""
-    holders = tuple(container for container in containers if container.lives)
-    taken = len(holders)
-    return Stock(
-        kind="cpu",
-        engine=engine,
-        total=places,
-        free=max(0, places - taken),
-        said=f"{taken} of {places} {'is' if taken == 1 else 'are'} taken",
-        containers=holders,
-    )
+def cpu_stock(limit: int, containers: Iterable[ContainerState], engine: str = "") -> Stock:
+    """CPU slots; `containers` are all that carry CPU_LABEL, whose value is the limit of their home."""
+    users = tuple(container for container in containers if container.lives)
+    stock = Stock(kind="cpu", engine=engine, limit=limit, total=limit, containers=users)
+    return stock.widened(map(_limit, users))
 
 
 def gpu_stock(gpus: Sequence[Gpu], containers: Iterable[ContainerState], engine: str = "") -> Stock:
     """GPUs; `containers` are all that carry the label of GPUs."""
-    holders = tuple(container for container in containers if container.lives)
-    taken = held(holders)
-    odd, there = strange(gpus, taken), free(gpus, taken)
-    said = f"{len(there)} of {len(usable(gpus))} on this host {'is' if len(there) == 1 else 'are'} free"
     return Stock(
         kind="gpu",
         engine=engine,
-        total=len(usable(gpus)),
-        free=len(there),
-        said=f"a container holds {', '.join(odd)}, which has another name by now" if odd else said,
-        containers=holders,
+        limit=len(usable(gpus)),
+        total=len(gpus),
+        containers=tuple(container for container in containers if container.lives),
         gpus=tuple(gpus),
-        free_gpus=there,
     )
+
+
+def _cpu_usage(in_use: int, total: int) -> str:
+    if in_use > total:
+        return f"{in_use} in use, the limit is {total}"
+    if in_use < total:
+        return f"{in_use} of {total} in use"
+    return f"all {total} in use" if total > 1 else "the only one is in use"
+
+
+def _limit(container: ContainerState) -> int:
+    value = container.labels.get(CPU_LABEL, "")
+    return int(value) if value.isascii() and value.isdecimal() and len(value) < len(str(_MOST * 10)) else 0
 
 
 def _weight(container: ContainerState) -> float:

@@ -1,25 +1,28 @@
-"""Who waits for slots on this host: one ticket file for each controller that does, gone when its holder is.
+"""Requests for slots on this host: one ticket file for each controller that waits, dead when its process is.
 
-They lie in a directory that all users share, as /tmp is shared: whatever is in there may have been put
-there to trick us. A ticket counts for the user who owns the file, while somebody holds it by a lock. Every
-method is called under the host's lock. Nothing here decides whether a GPU is free: that is what containers
-say.
+They lie in a directory that all users share, as /tmp is shared, and no lock keeps users apart: whatever is in
+there may be changed at any time, and may have been put there to trick us. A ticket counts for the user who
+owns the file, while a process that can write it locks it; a reader only asks whether it is locked, so no
+other user can make a dead ticket look alive. What cannot be read or written only costs a place in the line.
+Nothing here decides whether a GPU is free: that is what containers say.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
 import os
 import stat
 import weakref
+from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, Literal
 
-from detbuild.errors import EngineError
+from detbuild.launch.hostlock import lock_for_writing, locked_for_writing
 from detbuild.launch.share import PRIORITY, Memory, Use
 
 if TYPE_CHECKING:
@@ -28,7 +31,11 @@ if TYPE_CHECKING:
 
 Kind = Literal["gpu", "cpu"]
 _LARGEST: Final = 1 << 20  # bytes of a file that is read
+_MOST_NAMES: Final = 20_000  # of the directory that are looked at
+_MOST_TICKETS: Final = 1000  # of one user that are read
+_MOST_TRIALS: Final = 1000  # of one ticket that are counted, those that have waited longest
 _SAFELY: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # no link is followed, no pipe waited for
+_NO_DIRECTORY: Final = -1
 _DEAD: Final = 3600.0  # seconds for which a ticket without a holder keeps its place for the next one
 
 
@@ -44,7 +51,9 @@ class Ticket:
     priority: int = PRIORITY
     weight: float = 1.0
     max_slots: int | None = None
-    asked: float = 0.0  # when its holder last looked, in seconds on the host's clock
+    limit: int | None = None  # CPU slots that its home may use
+    usable: tuple[str, ...] | None = None  # GPUs that its home may use; None for all
+    asked: float = 0.0  # when its process last looked, in seconds on the host's clock
     waiting: Mapping[str, float]  # trial -> since when
 
 
@@ -61,22 +70,25 @@ class Tickets:
         return self._file >= 0
 
     def others(self, own: str = "") -> tuple[Ticket, ...]:
-        """All tickets that somebody holds, but for that of the experiment `own`."""
-        name = _ticket_name(own)
+        """All tickets of living processes, but for that of the experiment `own`."""
+        name, users = _ticket_name(own), Counter[int]()
+        found = []
         with self._opened() as directory:
-            found = [_read_ticket(directory, entry) for entry in _tickets(directory) if entry != name]
-        return tuple(ticket for ticket in found if ticket is not None)
+            for entry in _tickets(directory):
+                ticket = _read_ticket(directory, entry, users) if entry != name else None
+                found += [ticket] if ticket is not None else []
+        return tuple(found)
 
     def waiting(self, experiment: str) -> dict[str, float]:
-        """What a ticket of this experiment says that an earlier controller left: trial -> since when."""
+        """What a ticket of this user says that an earlier controller left: trial -> since when."""
         with self._opened() as directory, _existing(directory, _ticket_name(experiment)) as file:
-            ticket = _parsed(file) if file is not None else None
+            ticket = _parsed(file) if file is not None and _is_ours(file) else None
         return dict(ticket.waiting) if ticket is not None else {}
 
     def hold(self, ticket: Ticket) -> None:
-        """Show the ticket to everybody, for as long as this process lives.
+        """Show the ticket to all users, for as long as this process lives.
 
-        It is not shown where the host has no room for it, or somebody else's file has its name: the
+        It is not shown where the disk is full or has no locks, or where another user's file has its name: the
         experiment then waits without a place in the line.
         """
         if self._file < 0 or not _plain(self._file):  # it may have been swept away with its directory
@@ -89,11 +101,11 @@ class Tickets:
         _write(self._file, json.dumps(asdict(ticket)).encode())
 
     def sweep(self, *, now: float) -> None:
-        """Remove what dead holders left, as far as it is ours to remove."""
+        """Remove what dead processes left, as far as it is ours to remove."""
         with self._opened() as directory:
             for name in _tickets(directory):
                 with _existing(directory, name) as file:
-                    if file is None or not _lock(file):
+                    if file is None or locked_for_writing(file):
                         continue
                     ticket = _parsed(file)
                     if ticket is None or not 0 <= now - ticket.asked <= _DEAD:
@@ -118,15 +130,26 @@ class Tickets:
                 finally:
                     os.close(file)
 
+    def trouble(self) -> str:
+        """Why requests of other users cannot be seen; "" when they can."""
+        try:
+            os.close(_directory(self.directory))
+        except OSError as error:
+            return f"cannot open {self.directory}: {error.strerror}"
+        return ""
+
     @contextmanager
     def _opened(self) -> Iterator[int]:
-        """Open the directory itself, so that nobody can put another in its place meanwhile."""
+        """Open the directory itself, so that no other can be put in its place meanwhile.
+
+        Where another user has put something in its place, an empty one stands for it: no user can hold the
+        others up.
+        """
         try:
             descriptor = _directory(self.directory)
-        except OSError as error:
-            raise EngineError(
-                f"cannot open {self.directory}: {error.strerror}", mend="remove what is in its place"
-            ) from error
+        except OSError:
+            yield _NO_DIRECTORY
+            return
         try:
             yield descriptor
         finally:
@@ -142,7 +165,14 @@ def _directory(path: Path) -> int:
 
 
 def _tickets(directory: int) -> list[str]:
-    return sorted(name for name in os.listdir(directory) if name.startswith("wait-"))
+    if directory == _NO_DIRECTORY:
+        return []
+    try:
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in islice(entries, _MOST_NAMES)]
+    except OSError:
+        return []
+    return sorted(name for name in names if name.startswith("wait-"))
 
 
 def _ticket_name(experiment: str) -> str:
@@ -154,20 +184,23 @@ def _memory_name(engine: str, kind: Kind) -> str:
 
 
 def _taken(directory: int, name: str) -> int:
-    """Open and lock our own ticket, anew if another process holds that; -1 when that cannot be.
+    """Open and lock our own ticket, a new one if the old one is locked; -1 when that cannot be.
 
-    An experiment has one controller, so whoever holds its ticket besides has done its part, or means harm.
+    An experiment has one controller, so another process that locks its ticket has done its part, or means
+    harm. No other user can open the new file before it is locked.
     """
-    for _ in range(2):
+    if directory == _NO_DIRECTORY:
+        return -1
+    for flags in (0, os.O_CREAT | os.O_EXCL):
         try:
-            file = os.open(name, os.O_RDWR | os.O_CREAT | _SAFELY, 0o644, dir_fd=directory)
+            file = os.open(name, os.O_RDWR | _SAFELY | flags, 0o600, dir_fd=directory)
         except OSError:
-            return -1
-        if _plain(file) and os.fstat(file).st_uid == os.geteuid() and _lock(file):
+            continue
+        if _plain(file) and _is_ours(file) and lock_for_writing(file):
             os.fchmod(file, 0o644)  # whatever the umask is
             return file
         os.close(file)
-        with suppress(OSError):  # not ours: it stays
+        with suppress(OSError):  # another user's: it stays
             os.unlink(name, dir_fd=directory)
     return -1
 
@@ -175,7 +208,7 @@ def _taken(directory: int, name: str) -> int:
 def _open_shared(directory: int, name: str) -> int:
     """Open a file that all users write; -1 when that cannot be.
 
-    The kernel refuses O_CREAT on somebody else's file here (fs.protected_regular): it is tried without first.
+    The kernel refuses O_CREAT on another user's file here (fs.protected_regular): it is tried without first.
     """
     for flags in (os.O_RDWR, os.O_RDWR | os.O_CREAT):
         try:
@@ -183,7 +216,7 @@ def _open_shared(directory: int, name: str) -> int:
         except OSError:
             continue
         if _plain(file):
-            with suppress(OSError):  # somebody else's, who has seen to it
+            with suppress(OSError):  # another user's, who has seen to it
                 os.fchmod(file, 0o666)
             return file
         os.close(file)
@@ -209,23 +242,22 @@ def _plain(file: int) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_nlink == 1
 
 
-def _lock(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+def _is_ours(file: int) -> bool:
+    return os.fstat(file).st_uid == os.geteuid()
 
 
-def _read_ticket(directory: int, name: str) -> Ticket | None:
-    """A ticket that somebody holds; one that can be locked is nobody's."""
+def _read_ticket(directory: int, name: str, users: Counter[int]) -> Ticket | None:
+    """A ticket of a living process, if its user has not shown too many of them."""
     with _existing(directory, name) as file:
-        if file is None or _lock(file):
+        if file is None:
+            return None
+        owner = os.fstat(file).st_uid
+        users[owner] += 1
+        if users[owner] > _MOST_TICKETS or not locked_for_writing(file):
             return None
         ticket = _parsed(file)
         if ticket is None or _ticket_name(ticket.experiment) != name:
             return None
-        owner = os.fstat(file).st_uid
         return ticket if owner == 0 else replace(ticket, user=str(owner))
 
 
@@ -243,11 +275,18 @@ def _parsed(file: int) -> Ticket | None:
             priority=int(raw["priority"]),
             weight=_finite(raw["weight"]),
             max_slots=None if raw["max_slots"] is None else int(raw["max_slots"]),
+            limit=None if raw["limit"] is None else max(1, int(raw["limit"])),
+            usable=None if raw["usable"] is None else tuple(map(str, raw["usable"])),
             asked=_finite(raw["asked"]),
-            waiting={str(trial): _finite(since) for trial, since in raw["waiting"].items()},
+            waiting=_waiting(raw["waiting"]),
         )
     except (TypeError, ValueError, AttributeError, OverflowError):
         return None
+
+
+def _waiting(raw: Mapping[str, object]) -> dict[str, float]:
+    since = {str(trial): _finite(moment) for trial, moment in raw.items()}
+    return dict(sorted(since.items(), key=itemgetter(1))[:_MOST_TRIALS])
 
 
 def _memory(raw: Mapping[str, object]) -> Memory:
@@ -279,7 +318,7 @@ def _json(file: int) -> object:
 
 
 def _write(file: int, data: bytes) -> None:
-    """In place: a rename over somebody else's file is refused here. What a crash tears is read as nothing."""
+    """In place: a rename over another user's file is refused here. What a crash tears is read as nothing."""
     with suppress(OSError):  # no room
         os.ftruncate(file, 0)
         os.pwrite(file, data, 0)

@@ -67,7 +67,7 @@ def test_slots_shows_who_has_what_and_who_waits_for_it_in_order(shell, busy, mon
         ["nvidia.com/gpu=0", "-", "-"],
         ["nvidia.com/gpu=1", "3/2", "root"],
     ]
-    assert lines[3][:4] == ["CPU", "place", "1", "-"]
+    assert lines[3][:4] == ["CPU", "slot", "1", "-"]
     assert lines[-5] == ["NEXT", "TRIAL", "USER", "WANTS", "PRIORITY", "FOR", "WHY"]
     assert [(line[0], line[1], line[3]) for line in lines[-4:]] == [
         ("1", "4/1", "2"),
@@ -89,10 +89,10 @@ def test_slots_keeps_to_what_the_home_may_use(shell, busy, monkeypatch, tmp_path
     (shell.home / "config.yaml").write_text("cpu_trials: 2\ngpus: [1]\n")
     lines = [line.split("  ")[0] for line in shell("detbuild", "slots").out.splitlines()[1:5]]
     assert lines == [
-        "nvidia.com/gpu=0 (not detbuild's to give)",
+        "nvidia.com/gpu=0 (outside this home's limit)",
         "nvidia.com/gpu=1",
-        "CPU place 1",
-        "CPU place 2",
+        "CPU slot 1",
+        "CPU slot 2",
     ]
 
 
@@ -124,7 +124,7 @@ def test_a_slot_that_is_held_beyond_the_limit_is_shown(shell, monkeypatch, tmp_p
     )
     shell.engine.start(shell.engine.create(spec))
     lines = [line.split("  ") for line in shell("detbuild", "slots").out.splitlines()]
-    assert ["GPU-5c9e (not detbuild's to give)", "?", "nobody?"] in [
+    assert ["GPU-5c9e (outside this home's limit)", "?", "nobody?"] in [
         list(filter(None, line)) for line in lines
     ]
 

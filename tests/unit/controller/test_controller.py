@@ -19,7 +19,7 @@ from tests.fakes import INFO, Exit, FakeEngine, FakeImage, Process, gpus, run_fo
 from tests.faults.training import IMAGE_TAG, Rig, expected, host_path, rig, submit, train
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
     from pathlib import Path
 
     from detbuild.engine.protocol import ContainerState
@@ -444,7 +444,7 @@ def test_two_experiments_take_turns_on_one_gpu(tmp_path: Path) -> None:
     look(first, 2)
     look(second, 3)
     waiting = second.state()
-    assert (waiting.state, waiting.why) == ("QUEUED", "waits for 1 free GPU: 0 of 1 on this host are free")
+    assert (waiting.state, waiting.why) == ("QUEUED", "waits for 1 free GPU: 0 of 1 on this host is free")
     assert first.run().trials[1].runs[0].gpu_ids == ("nvidia.com/gpu=0",)
     state = second.run()
     assert (state.state, state.why) == ("COMPLETED", "")
@@ -500,6 +500,36 @@ def test_a_lower_priority_number_goes_first(tmp_path: Path) -> None:
     assert drive(first, usual, urgent) == [1, 3, 2]
 
 
+def test_a_gpu_that_another_container_has_got_at_the_same_moment_is_left_to_it(tmp_path: Path) -> None:
+    """As it happens without a lock between two users: the container is removed before it starts."""
+
+    class Contested(FakeEngine):
+        created = 0
+
+        def create(self, spec: ContainerSpec) -> str:
+            container = super().create(spec)
+            self.created += 1
+            if self.created == 1:
+                rival = replace(spec, name="rival", labels={"detbuild.gpus": spec.labels["detbuild.gpus"]})
+                self.start(super().create(rival))
+            return container
+
+    programs: list[str] = []
+
+    def program(process: Process) -> Iterator[None] | Exit:
+        programs.append(process.spec.name)
+        return run_for_ever(process) if process.spec.name == "rival" else train(process)
+
+    tried = rig(tmp_path, engine=Contested(program, info=gpus("0")), changes=ONE_GPU)
+    look(tried, 3)
+    waiting = tried.state()
+    assert (waiting.state, programs) == ("QUEUED", ["rival"])
+    assert waiting.why == "waits for 1 free GPU: 0 of 1 on this host is free"
+    tried.engine.remove("rival")
+    assert tried.run().state == "COMPLETED"
+    assert len(programs) == 2
+
+
 def test_a_priority_that_is_set_later_counts_at_once(tmp_path: Path) -> None:
     first = rig(tmp_path, engine=FakeEngine(train, info=gpus("0")), changes=ONE_GPU)
     usual = second_of(first, "0:0", ONE_GPU)
@@ -522,7 +552,7 @@ def test_trials_on_the_cpu_run_side_by_side_as_far_as_there_are_places(tmp_path:
     look(first, 2)
     look(second, 3)
     waiting = second.state()
-    assert (waiting.state, waiting.why) == ("QUEUED", "waits for a CPU place: 1 of 1 is taken")
+    assert (waiting.state, waiting.why) == ("QUEUED", "waits for a CPU slot: the only one is in use")
     assert drive(first, second) == [1, 2]
 
 

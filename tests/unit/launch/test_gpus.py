@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from itertools import permutations
+from typing import TYPE_CHECKING
+
 import pytest
 
 from detbuild.engine.protocol import ContainerState
-from detbuild.launch.gpus import Gpu, discover, free, held, lacking, strange, usable
+from detbuild.launch.gpus import LABEL, Gpu, discover, free, held, lacking, strange, usable, won
 from tests.fakes import INFO, gpus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LISTED = """\
 GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-aaaa)
@@ -120,3 +126,66 @@ def test_a_host_that_never_has_enough_gpus_is_said_with_a_way_out(names: str, sl
     assert error is not None
     assert "slots_per_trial: 0" in error.mend
     assert lacking((Gpu("a", "cdi"),), 1) is None
+
+
+def contender(name: str, gpus: str, status: str = "created") -> ContainerState:
+    return ContainerState(id=name, name=name, status=status, labels={LABEL: gpus})
+
+
+class Engine:
+    """What it says of containers, look by look."""
+
+    def __init__(self, *looks: list[ContainerState]) -> None:
+        self.looks = list(looks)
+
+    def find(self, _labels: object) -> list[ContainerState]:
+        return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+
+
+MINE = contender("b", "0,1")
+
+
+@pytest.mark.parametrize(
+    ("looks", "result"),
+    [
+        ([[MINE]], True),
+        ([[MINE, contender("a", "2")]], True),
+        ([[MINE, contender("a", "1", "exited")]], True),
+        ([[MINE, contender("a", "1")]], False),
+        ([[MINE, contender("c", "1", "running")]], False),
+        ([[MINE, contender("c", "1", "paused")]], False),
+        ([[MINE, contender("c", "1")]], False),
+        ([[MINE, contender("c", "1")], [MINE]], True),
+        ([[MINE, contender("c", "1")], [MINE, contender("c", "1", "running")]], False),
+    ],
+)
+def test_a_container_is_started_only_when_no_other_has_its_gpus(
+    looks: list[list[ContainerState]], result: bool
+) -> None:
+    assert won(Engine(*looks), "b", ("0", "1"), lambda _: None) is result
+
+
+def test_a_container_without_gpus_asks_for_none() -> None:
+    assert won(Engine(), "b", (), lambda _: None)
+
+
+@pytest.mark.parametrize("order", set(permutations("aabbb")))
+def test_of_two_containers_created_at_once_one_wins_at_most_and_one_at_least(order: tuple[str, ...]) -> None:
+    """Every order of the steps create, look and start of two controllers without any lock between them."""
+    host: dict[str, ContainerState] = {}
+    engine = Engine([])
+    engine.find = lambda _labels: list(host.values())  # type: ignore[method-assign]
+
+    def controller(name: str) -> Iterator[None]:
+        host[name] = contender(name, "0")
+        yield
+        if won(engine, name, ("0",), lambda _: next(going["b"], None)):
+            yield
+            host[name] = contender(name, "0", "running")
+        else:
+            del host[name]
+
+    going = {name: controller(name) for name in "ab"}
+    for name in (*order, *"ababab"):
+        next(going[name], None)
+    assert [each.status for each in host.values()] == ["running"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -8,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.errors import EngineError
-from detbuild.launch.hostlock import exclusive, lock_directory
+from detbuild.launch.hostlock import UserLock, lock_directory, lock_for_writing, locked_for_writing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,51 +23,99 @@ def test_the_lock_lies_where_all_users_may_write(tmp_path: Path, mode: int, take
     assert str(lock_directory(tmp_path / "absent")) == "/tmp"
 
 
-def test_only_one_process_chooses_at_a_time(tmp_path: Path) -> None:
-    file = tmp_path / "gpus.lock"
-    code = f"""
+HOLD = """
+import sys
 from pathlib import Path
-from detbuild.errors import EngineError
-from detbuild.launch.hostlock import exclusive
-try:
-    with exclusive(Path({str(file)!r}), timeout=0.1): print("got it")
-except EngineError as error: print(error)
-"""
-    with exclusive(file):
-        inside = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    after = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert " has held " in inside.stdout
-    assert after.stdout == "got it\n"
-    assert file.stat().st_mode & 0o777 == 0o666
-
-
-def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
-    (tmp_path / "gpus.lock").symlink_to(victim)
-    with pytest.raises(EngineError, match="cannot open"), exclusive(tmp_path / "gpus.lock"):
-        pass
-    assert not victim.exists()
-
-
-def test_a_process_that_was_stopped_with_the_lock_in_its_hands_is_named(tmp_path: Path) -> None:
-    code = f"""
-from pathlib import Path
-from detbuild.launch.hostlock import exclusive
-with exclusive(Path({str(tmp_path / "lock")!r})):
-    print("got it", flush=True)
+from detbuild.launch.hostlock import UserLock
+with UserLock(Path(sys.argv[1])).held() as held:
+    print(held, flush=True)
     input()
 """
-    holder = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+
+
+def holder(directory: Path) -> subprocess.Popen[str]:
+    """Another process that holds the lock until its input ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    with holder:
-        assert holder.stdout
-        holder.stdout.readline()
-        os.kill(holder.pid, signal.SIGSTOP)
-        held = pytest.raises(EngineError, match=f"process {holder.pid} has held")
-        with held as caught, exclusive(tmp_path / "lock", timeout=0.05):
-            pass
-        assert caught.value.mend == f"if it was stopped: `kill -CONT {holder.pid}`"
-        holder.kill()
-    with exclusive(tmp_path / "lock", timeout=0.05):
-        pass
+    assert process.stdout
+    assert process.stdout.readline() == "True\n"
+    return process
+
+
+def acquired(lock: UserLock) -> bool:
+    with lock.held() as held:
+        return held
+
+
+def test_only_one_process_of_a_user_chooses_at_a_time(tmp_path: Path) -> None:
+    with holder(tmp_path) as other:
+        assert not acquired(UserLock(tmp_path, patience=0.1))
+        other.communicate("\n")
+        assert acquired(UserLock(tmp_path, patience=0.1))
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_process_that_was_stopped_with_the_lock_is_waited_for_once(tmp_path: Path) -> None:
+    with holder(tmp_path) as other:
+        os.kill(other.pid, signal.SIGSTOP)
+        lock = UserLock(tmp_path, patience=0.1)
+        assert not acquired(lock)
+        lock._patience = 3600.0  # a second wait would not end
+        assert not acquired(lock)
+        other.kill()
+        other.wait()
+        assert acquired(lock)
+        assert lock._left == 3600.0
+
+
+@pytest.mark.parametrize("trick", ["link", "hard link", "pipe", "directory", "another user's file"])
+def test_what_lies_in_the_place_of_the_lock_is_not_used(tmp_path: Path, trick: str) -> None:
+    lock, victim = UserLock(tmp_path), tmp_path / "victim"
+    victim.write_text("precious")
+    {
+        "link": lambda: lock.file.symlink_to(victim),
+        "hard link": lambda: os.link(victim, lock.file),
+        "pipe": lambda: os.mkfifo(lock.file),
+        "directory": lock.file.mkdir,
+        "another user's file": lambda: _of_another_user(lock.file),
+    }[trick]()
+    assert not acquired(lock)
+    assert victim.read_text() == "precious"
+
+
+def _of_another_user(file: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
+    file.touch()
+    os.chown(file, 1234, 1234)
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS])
+def test_a_disk_without_locks_stops_no_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    assert not acquired(UserLock(tmp_path))
+    with (tmp_path / "ticket").open("w") as file:
+        assert not lock_for_writing(file.fileno())
+        assert not locked_for_writing(file.fileno())
+
+
+def test_a_lock_for_writing_is_seen_by_all_and_ends_with_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "ticket"
+    with path.open("w") as file, path.open() as reader:
+        assert not locked_for_writing(reader.fileno())
+        assert lock_for_writing(file.fileno())
+        assert locked_for_writing(reader.fileno())
+        assert not lock_for_writing(reader.fileno())
+        file.close()
+        assert not locked_for_writing(reader.fileno())

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detbuild.launch.share import Holding, Memory, Use, Wait, in_order, remember, served, share
+from detbuild.launch.share import Holding, Memory, Share, Use, Wait, in_order, remember, served, share
 
 
 def wait(experiment: str, user: str = "anna", *, since: tuple[float, ...] = (0.0,), **changes) -> Wait:
@@ -18,6 +18,15 @@ def wait(experiment: str, user: str = "anna", *, since: tuple[float, ...] = (0.0
 
 def holds(experiment: str, user: str = "anna", slots: int = 1, weight: float = 1.0) -> Holding:
     return Holding(experiment=f"h/{experiment}", user=user, slots=slots, weight=weight)
+
+
+def names(count: int) -> tuple[str, ...]:
+    return tuple(map(str, range(count)))
+
+
+def counts(handed: Share) -> dict[str, int]:
+    """Experiment -> trials that may start."""
+    return {name: len(trials) for name, trials in handed.granted.items()}
 
 
 def order(*waits: Wait, holdings: tuple[Holding, ...] = (), memory: Memory | None = None) -> list[str]:
@@ -63,28 +72,51 @@ def test_an_experiment_never_gets_more_than_its_max_slots() -> None:
 
 def test_free_slots_are_kept_for_the_first_that_needs_more() -> None:
     big, small = wait("1", slots=4), wait("2", "bert", since=(1.0,))
-    handed = share([big, small], [holds("3", "carl")], Memory(), free=3, total=4)
-    assert (dict(handed.granted), handed.kept_for) == ({}, "h/1")
+    handed = share([big, small], [holds("3", "carl")], Memory(), free=names(3), total=4)
+    assert (counts(handed), handed.kept_for) == ({}, "h/1")
 
 
 def test_the_one_that_slots_are_kept_for_stays_first() -> None:
     big, small = wait("1", slots=4), wait("2", "bert")
     holdings = [holds("3", "anna")]
-    assert share([big, small], holdings, Memory(), free=3, total=4).kept_for == "h/1"
-    assert share([small], holdings, Memory(), free=3, total=4).granted == {"h/2": 1}
-    assert share([big, small], holdings, Memory(first="h/1"), free=3, total=4).granted == {}
+    assert share([big, small], holdings, Memory(), free=names(3), total=4).kept_for == "h/1"
+    assert counts(share([small], holdings, Memory(), free=names(3), total=4)) == {"h/2": 1}
+    assert share([big, small], holdings, Memory(first="h/1"), free=names(3), total=4).granted == {}
     urgent = replace(small, priority=1)
-    assert share([big, urgent], holdings, Memory(first="h/1"), free=3, total=4).granted == {"h/2": 1}
+    assert counts(share([big, urgent], holdings, Memory(first="h/1"), free=names(3), total=4)) == {"h/2": 1}
 
 
-def test_who_needs_more_than_the_host_has_stands_in_nobodys_way() -> None:
-    handed = share([wait("1", slots=9), wait("2", "bert")], [], Memory(), free=4, total=4)
-    assert (dict(handed.granted), handed.kept_for) == ({"h/2": 1}, "")
+def test_a_trial_that_needs_more_than_the_host_has_holds_no_other_up() -> None:
+    handed = share([wait("1", slots=9), wait("2", "bert")], [], Memory(), free=names(4), total=4)
+    assert (counts(handed), handed.kept_for) == ({"h/2": 1}, "")
+
+
+def test_a_home_at_its_own_limit_holds_no_other_up() -> None:
+    """Its trials come first by every rule, and start when its own have ended."""
+    limited = wait("1", priority=1, since=(0.0,) * 3, limit=2)
+    other = Wait(experiment="other/9", user="bert", slots=1, since=(9.0,), limit=6)
+    handed = share([limited, other], [holds("1"), holds("2")], Memory(first="h/1"), free=names(3), total=6)
+    assert (counts(handed), handed.kept_for) == ({"other/9": 1}, "")
+    handed = share([limited, other], [holds("1")], Memory(), free=names(1), total=6)
+    assert counts(handed) == {"h/1": 1}
+
+
+def test_slots_that_the_first_may_not_use_go_to_the_next() -> None:
+    picky = wait("1", slots=2, usable=frozenset({"0", "1"}))
+    other = wait("2", "bert", since=(1.0, 2.0))
+    handed = share([picky, other], [], Memory(), free=("1", "2", "3"), total=4)
+    assert (handed.granted, handed.kept_for) == ({"h/2": (("2",), ("3",))}, "h/1")
+
+
+def test_who_may_use_any_slot_leaves_those_that_others_can_use_alone() -> None:
+    picky = wait("1", "bert", since=(1.0,), usable=frozenset({"0"}))
+    handed = share([wait("2"), picky], [], Memory(), free=names(2), total=2)
+    assert handed.granted == {"h/2": (("1",),), "h/1": (("0",),)}
 
 
 def test_nothing_is_kept_while_nothing_is_free() -> None:
     """Who is next is decided when there is something to have, by what is held and was had then."""
-    assert share([wait("1")], [holds("2")], Memory(), free=0, total=1).kept_for == ""
+    assert share([wait("1")], [holds("2")], Memory(), free=names(0), total=1).kept_for == ""
 
 
 def test_a_start_ends_the_keeping() -> None:
@@ -134,6 +166,8 @@ class Job:
     arrives: int = 0
     priority: int = 42
     weight: float = 1.0
+    limit: int | None = None
+    usable: frozenset[str] | None = None
 
 
 @dataclass
@@ -144,34 +178,58 @@ class Host:
     now: int = 0
     memory: Memory = field(default_factory=Memory)
     queue: list[Job] = field(default_factory=list)
-    running: list[tuple[Job, int]] = field(default_factory=list)  # with the time of the end
+    running: list[tuple[Job, int, tuple[str, ...]]] = field(default_factory=list)  # end, slots
     waited: dict[int, int] = field(default_factory=dict)  # id of a job -> seconds
     had: Counter[str] = field(default_factory=Counter)  # user -> slot seconds while all users waited
 
     def tick(self, arriving: list[Job]) -> None:
         self.queue += arriving
-        self.running = [(job, end) for job, end in self.running if end > self.now]
+        self.running = [each for each in self.running if each[1] > self.now]
         holdings = [
             Holding(experiment=job.experiment, user=job.user, slots=job.slots, weight=job.weight)
-            for job, _ in self.running
+            for job, _, _ in self.running
         ]
         waits = self.waits()
         self.memory = remember(self.memory, waits, holdings, now=float(self.now))
-        free = self.total - sum(holding.slots for holding in holdings)
+        taken = {name for _, _, own in self.running for name in own}
+        free = tuple(name for name in names(self.total) if name not in taken)
         handed = share(waits, holdings, self.memory, free=free, total=self.total)
-        for name, count in handed.granted.items():
-            of_it = [job for job in self.queue if job.experiment == name][:count]
-            for job in of_it:
-                self.start(job)
+        for name, trials in handed.granted.items():
+            of_it = [job for job in self.queue if job.experiment == name]
+            for job, own in zip(of_it, trials, strict=False):
+                self.start(job, own)
         self.memory = replace(self.memory, first=handed.kept_for)
-        assert sum(job.slots for job, _ in self.running) <= self.total
-        for job, _ in self.running:
+        self.check()
+        for job, _, _ in self.running:
             self.had[job.user] += job.slots
         self.now += 1
 
-    def start(self, job: Job) -> None:
+    def check(self) -> None:
+        """No slot is given twice or beyond a limit, and none is idle that could serve a waiting trial.
+
+        The exception: an earlier trial needs more than it can have now, and would start if that were free.
+        """
+        given = [name for _, _, own in self.running for name in own]
+        assert len(given) == len(set(given))
+        assert all(job.usable is None or job.usable.issuperset(own) for job, _, own in self.running)
+        homes = Counter(
+            job.experiment.partition("/")[0] for job, _, _ in self.running for _ in range(job.slots)
+        )
+        limits = {job.experiment.partition("/")[0]: job.limit for job, _, _ in self.running if job.limit}
+        assert all(homes[home] <= limit for home, limit in limits.items())
+        idle = set(names(self.total)) - set(given)
+        waits = [w for w in self.waits() if w.limit is None or homes[w.home] + w.slots <= w.limit]
+        blocked = [w for w in waits if sum(map(w.may_use, idle)) < w.slots]
+        for wait in waits:
+            left = [name for name in idle if wait.may_use(name) and not any(b.may_use(name) for b in blocked)]
+            assert len(left) < wait.slots, f"{left} idle while {wait} waits"
+        if waits and not blocked:
+            raise AssertionError(f"{idle} idle while {waits} wait")
+
+    def start(self, job: Job, own: tuple[str, ...]) -> None:
+        assert len(own) == job.slots
         self.queue.remove(job)
-        self.running.append((job, self.now + job.seconds))
+        self.running.append((job, self.now + job.seconds, own))
         self.waited[id(job)] = self.now - job.arrives
         (its,) = (each for each in self.waits([job]))
         self.memory = served(self.memory, its, now=float(self.now))
@@ -188,6 +246,8 @@ class Host:
                 since=tuple(sorted(float(job.arrives) for job in each)),
                 priority=each[0].priority,
                 weight=each[0].weight,
+                limit=each[0].limit,
+                usable=each[0].usable,
             )
             for name, each in by_experiment.items()
         ]
@@ -196,15 +256,22 @@ class Host:
 @st.composite
 def workloads(draw: st.DrawFn) -> tuple[int, list[Job]]:
     total = draw(st.integers(1, 5))
+    limits = {home: draw(st.none() | st.integers(1, total)) for home in "gh"}
+    sets = st.none() | st.frozensets(st.sampled_from(names(total)), min_size=1)
+    usable = {home: draw(sets) for home in "gh"}
     jobs: list[Job] = []
     for number in range(draw(st.integers(1, 6))):
+        home = draw(st.sampled_from("gh"))
+        most = min(limits[home] or total, len(usable[home] or names(total)))
         common = Job(
             user=draw(st.sampled_from("abc")),
-            experiment=f"h/{number}",
-            slots=draw(st.integers(1, total)),
+            experiment=f"{home}/{number}",
+            slots=draw(st.integers(1, most)),
             seconds=0,
             priority=draw(st.sampled_from([1, 42, 42, 42, 99])),
             weight=draw(st.sampled_from([0.0, 0.5, 1.0, 1.0, 3.0])),
+            limit=limits[home],
+            usable=usable[home],
         )
         times = draw(st.lists(st.tuples(st.integers(1, 12), st.integers(0, 40)), min_size=1, max_size=6))
         jobs += [replace(common, seconds=seconds, arrives=arrives) for seconds, arrives in times]
@@ -213,8 +280,8 @@ def workloads(draw: st.DrawFn) -> tuple[int, list[Job]]:
 
 @settings(max_examples=150, deadline=None)
 @given(workloads())
-def test_no_slot_is_given_twice_and_everybody_is_served(workload: tuple[int, list[Job]]) -> None:
-    """While anybody waits, a slot is idle only because it is kept, and then for at most one longest trial."""
+def test_no_slot_is_given_twice_or_idle_and_every_request_starts(workload: tuple[int, list[Job]]) -> None:
+    """For homes with limits of their own too; `Host.check` holds after each look."""
     total, jobs = workload
     host = Host(total)
     while host.now <= 40 or host.queue:
@@ -296,5 +363,5 @@ def test_experiments_of_one_user_get_shares_by_their_weight() -> None:
                 if sum(job.experiment == name for job in host.queue) < 4
             ]
         )
-        had.update(job.experiment for job, _ in host.running)
+        had.update(job.experiment for job, _, _ in host.running)
     assert had["h/3"] / had["h/1"] == pytest.approx(3.0, rel=0.1)

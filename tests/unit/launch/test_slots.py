@@ -9,7 +9,7 @@ from detbuild.config.parse import config_from_mapping
 from detbuild.engine.protocol import ContainerState
 from detbuild.launch.gpus import Gpu
 from detbuild.launch.slots import SlotQueue, demand
-from detbuild.launch.stock import Limits, Stock, cpu_places, cpu_stock, gpu_stock, take_stock
+from detbuild.launch.stock import Limits, Stock, cpu_slots, cpu_stock, gpu_stock, take_stock
 from detbuild.launch.tickets import Ticket, Tickets
 from detbuild.store.folder import Header
 from tests.fakes import INFO, FakeEngine, gpus
@@ -187,16 +187,96 @@ def test_a_held_gpu_of_an_unknown_name_is_said(tmp_path: Path) -> None:
     )
 
 
-def test_places_on_the_cpu_are_taken_by_running_trials_without_gpus(tmp_path: Path) -> None:
+def test_cpu_slots_are_used_by_running_trials_without_gpus(tmp_path: Path) -> None:
     cpu = replace(ONE, kind="cpu")
     desk = Desk(tmp_path, cpu)
     ended = replace(container(OTHER, 1), status="exited")
     removed = replace(container(OTHER, 3), status="removing")
     assert desk(1, cpu_stock(1, [container(OTHER, 2), ended, removed], "e"), 0.0) == (
-        "waits for a CPU place: 1 of 1 is taken"
+        "waits for a CPU slot: the only one is in use"
     )
     assert desk(1, cpu_stock(1, [ended], "e"), 2.0) == ""
     assert not desk.queue.waits(1)
+
+
+def used(count: int, home: str = "cccc", limit: int = 1) -> list[ContainerState]:
+    """Containers of a home on CPU slots."""
+    ticket = replace(ONE, kind="cpu", experiment=f"{home}/3", user="77")
+    each = [container(ticket, trial) for trial in range(count)]
+    return [replace(one, labels={**one.labels, "detbuild.cpu": str(limit)}) for one in each]
+
+
+@pytest.mark.parametrize(
+    ("count", "limit", "said"),
+    [
+        (1, 1, "the only one is in use"),
+        (2, 1, "2 in use, the limit is 1"),
+        (2, 2, "all 2 in use"),
+        (5, 2, "5 in use, the limit is 2"),
+        (100, 100, "all 100 in use"),
+    ],
+)
+def test_the_slots_in_use_add_up(tmp_path: Path, count: int, limit: int, said: str) -> None:
+    desk = Desk(tmp_path, replace(ONE, kind="cpu"))
+    assert desk(1, cpu_stock(limit, used(count), "e"), 0.0) == f"waits for a CPU slot: {said}"
+
+
+@pytest.mark.parametrize(
+    ("free", "total", "verb"),
+    [(0, 1, "is"), (0, 2, "are"), (1, 2, "is"), (2, 3, "are"), (1, 1, "is"), (0, 9, "are")],
+)
+def test_the_gpus_that_are_free_add_up(free: int, total: int, verb: str) -> None:
+    stock = host(total, *(container(OTHER, n, str(n)) for n in range(free, total)))
+    assert stock.usage() == f"{free} of {total} on this host {verb} free"
+
+
+def test_a_request_of_a_home_at_its_own_limit_holds_no_other_home_up(tmp_path: Path) -> None:
+    """One home may use 2 CPU slots and uses them, another may use 6."""
+    small, large = Desk(tmp_path, replace(ONE, kind="cpu")), Desk(tmp_path, replace(OTHER, kind="cpu"))
+    running = [*used(2, "aaaa", 2), *used(1, "cccc", 6)]
+    assert small(1, cpu_stock(2, running, "e"), 0.0) == (
+        "waits for a CPU slot: its home uses 2 of the 2 that it may (cpu_trials)"
+    )
+    assert large(1, cpu_stock(6, running, "e"), 1.0) == ""
+    assert small(1, cpu_stock(2, running[1:], "e"), 2.0) == ""
+
+
+def test_a_home_with_a_smaller_limit_gets_its_turn_beside_one_that_never_rests(tmp_path: Path) -> None:
+    small, large = Desk(tmp_path, replace(ONE, kind="cpu")), Desk(tmp_path, replace(OTHER, kind="cpu"))
+    full = used(6, "bbbb", 6)
+    assert small(1, cpu_stock(2, full, "e"), 0.0) == "waits for a CPU slot: all 6 in use"
+    assert large(7, cpu_stock(6, full, "e"), 1.0).startswith("waits for a CPU slot: all 6 in use")
+    assert large(7, cpu_stock(6, full[1:], "e"), 2.0) == (
+        "waits for a CPU slot: 5 of 6 in use; experiment 1 of user root is before it"
+    )
+    assert small(1, cpu_stock(2, full[1:], "e"), 3.0) == ""
+
+
+def test_homes_with_one_limit_share_that_many_slots(tmp_path: Path) -> None:
+    small = Desk(tmp_path, replace(ONE, kind="cpu"))
+    assert small(1, cpu_stock(2, used(2, "cccc", 2), "e"), 0.0) == "waits for a CPU slot: all 2 in use"
+
+
+def test_gpus_that_a_home_may_not_use_are_no_reason_to_wait_for_it(tmp_path: Path) -> None:
+    """The first request needs two GPUs of which one is in use; the third GPU is not for its home."""
+    gpus_ = [Gpu(str(number), "nvidia", usable=number < 2) for number in range(3)]
+    picky, other = Desk(tmp_path, replace(ONE, slots=2)), Desk(tmp_path, OTHER)
+    running = [container(replace(ONE, experiment="cccc/3", user="77"), 1, "0")]
+    assert picky(1, gpu_stock(gpus_, running, "e"), 0.0) == (
+        "waits for 2 free GPUs: 1 of 2 that its home may use is free"
+    )
+    assert other(1, host(3, *running), 1.0) == "2"
+    assert Desk(tmp_path, replace(ONE, slots=3))(1, gpu_stock(gpus_, [], "e"), 2.0) == (
+        "waits for 3 free GPUs: its home may use 2, and this host has 3"
+    )
+
+
+@pytest.mark.parametrize("label", ["", "x", "-1", "9" * 5000, "\u0663", "100000"])
+def test_the_word_of_another_user_makes_a_host_no_larger_than_it_can_be(label: str) -> None:
+    (odd,) = used(1)
+    stock = cpu_stock(2, [replace(odd, labels={**odd.labels, "detbuild.cpu": label})], "e")
+    assert stock.total in {2, 1024}
+    assert cpu_stock(2, [], "e").widened([10**30]).total == 1024
 
 
 @pytest.mark.parametrize(
@@ -210,20 +290,21 @@ def test_a_weight_that_makes_no_sense_is_a_small_one_or_the_usual(label: str, co
 
 
 @pytest.mark.parametrize(
-    ("cpus", "gib", "cpu_trials", "places"),
+    ("cpus", "gib", "cpu_trials", "slots"),
     [(8, 64, None, 8), (64, 16, None, 8), (1, 1, None, 1), (8, 64, 3, 3), (2, 4, 100, 100)],
 )
 def test_each_trial_has_a_core_and_some_memory_unless_the_host_says_otherwise(
-    cpus: int, gib: int, cpu_trials: int | None, places: int
+    cpus: int, gib: int, cpu_trials: int | None, slots: int
 ) -> None:
-    assert cpu_places(replace(INFO, cpus=cpus, memory=gib << 30), cpu_trials) == places
+    assert cpu_slots(replace(INFO, cpus=cpus, memory=gib << 30), cpu_trials) == slots
 
 
 def test_stock_is_what_the_engine_says() -> None:
     engine = FakeEngine(info=gpus("0", "1"))
     found = take_stock("gpu", engine, engine.info(), str, Limits(gpus=("1",)))
-    assert (found.total, [gpu.id for gpu in found.free_gpus]) == (1, ["nvidia.com/gpu=1"])
-    assert take_stock("cpu", engine, engine.info(), str, Limits(cpu_trials=5)).free == 5
+    assert (found.limit, found.total) == (1, 2)
+    assert [gpu.id for gpu in found.free_gpus] == ["nvidia.com/gpu=1"]
+    assert take_stock("cpu", engine, engine.info(), str, Limits(cpu_trials=5)).free == tuple("12345")
 
 
 def config(**resources: object):
