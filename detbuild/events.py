@@ -6,11 +6,15 @@ through here as `RunRecord`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from determined._records import Record
 
 
@@ -20,6 +24,13 @@ class Warned:
 
     message: str
     mend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Working:
+    """A step takes longer than a moment; `what` says which, and how far it is."""
+
+    what: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +154,7 @@ class ExperimentEnded:
 
 Event = (
     Warned
+    | Working
     | ContextPacked
     | ImagePulling
     | BuildStep
@@ -161,3 +173,36 @@ Event = (
     | ExperimentEnded
 )
 Emit = Callable[[Event], None]
+
+_FIRST_WORD: Final = 1.0  # seconds of silence before a step that still runs is named
+_NEXT_WORD: Final = 10.0
+
+
+@contextmanager
+def heartbeat(
+    emit: Emit, what: Callable[[], str], *, first: float = _FIRST_WORD, again: float = _NEXT_WORD
+) -> Iterator[None]:
+    """Say what the block does while it takes long: `Working` after `first` seconds and every `again` seconds.
+
+    Args:
+        emit: called from a thread of its own, never after the block.
+        what: the step and how far it is.
+        first: seconds before the first event.
+        again: seconds between two events.
+    """
+    ended = threading.Event()
+
+    def beat() -> None:
+        wait = first
+        while not ended.wait(wait):
+            with suppress(OSError):  # the reader has gone; the block itself notices that too
+                emit(Working(what()))
+            wait = again
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -93,7 +93,8 @@ class Order:
     context_dir: Path
     includes: tuple[Path, ...] = ()
     test_mode: bool = False
-    host_config: HostConfig = NO_HOST_CONFIG  # of no meaning to a local run
+    allow_any_context: bool = False  # even `/`, the user's home, or a very large one
+    host_config: HostConfig = NO_HOST_CONFIG  # has no effect on a local run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,6 +142,8 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
         includes=order.includes,
         cache=HashCache.of(order.context_dir, home.cache),
         home=host.directory,
+        allow_anything=order.allow_any_context,
+        emit=emit,
     )
     context, held_back = without_credentials(context, config, order.text)
     refuse_shadowing(context)

@@ -106,3 +106,8 @@ include_option = click.option(
     type=click.Path(path_type=Path),
     help="Add a file or directory to the context, under its own name. May be repeated.",
 )
+any_context_option = click.option(
+    "--allow-any-context",
+    is_flag=True,
+    help="Accept a directory of any size as context, even / or the home directory.",
+)

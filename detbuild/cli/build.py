@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from detbuild.cli.arguments import (
+    any_context_option,
     config_argument,
     directory_argument,
     include_option,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 @config_argument
 @directory_argument
 @include_option
+@any_context_option
 @overrides_option
 @template_option
 @json_option
@@ -38,6 +40,7 @@ def render(
     config: Path,
     directory: Path,
     includes: tuple[Path, ...],
+    allow_any_context: bool,
     overrides: tuple[str, ...],
     templates: tuple[str, ...],
     as_json: bool,
@@ -53,13 +56,15 @@ def render(
     from detbuild.cli.ordering import order_of
 
     order = order_of(session.home, config, overrides, templates)
-    show_plan(session, replace(order, context_dir=directory, includes=includes), as_json=as_json)
+    order = replace(order, context_dir=directory, includes=includes, allow_any_context=allow_any_context)
+    show_plan(session, order, as_json=as_json)
 
 
 @click.command(cls=Command)
 @config_argument
 @directory_argument
 @include_option
+@any_context_option
 @overrides_option
 @template_option
 @json_option
@@ -72,6 +77,7 @@ def build(
     config: Path,
     directory: Path,
     includes: tuple[Path, ...],
+    allow_any_context: bool,
     overrides: tuple[str, ...],
     templates: tuple[str, ...],
     as_json: bool,
@@ -93,7 +99,7 @@ def build(
     with view(session.environ) as show:
         emit = no_output if quiet else show
         order = order_of(session.home, config, overrides, templates)
-        order = replace(order, context_dir=directory, includes=includes)
+        order = replace(order, context_dir=directory, includes=includes, allow_any_context=allow_any_context)
         submission = experiment.prepare(order, host, home, emit, engine=engine)
         image = experiment.build_image(submission, host, home, emit, engine=engine)
     if as_json:

@@ -11,7 +11,8 @@ from detbuild.cli.arguments import experiment_argument
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table
-from detbuild.cli.text import size, visible
+from detbuild.cli.text import visible
+from detbuild.units import size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

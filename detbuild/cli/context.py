@@ -11,7 +11,11 @@ from detbuild.cli.arguments import include_option
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 from detbuild.cli.table import json_option, show_json
-from detbuild.cli.text import size, visible
+from detbuild.cli.text import visible
+from detbuild.units import counted, size
+
+_MOST_LISTED = 50  # paths; of more the largest files are named
+_FEW = 10
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,25 +26,29 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @include_option
+@click.option("--all", "everything", is_flag=True, help="List every path, however many there are.")
 @json_option
 @pass_session
-def context(session: Session, *, directory: Path, includes: tuple[Path, ...], as_json: bool) -> None:
+def context(
+    session: Session, *, directory: Path, includes: tuple[Path, ...], everything: bool, as_json: bool
+) -> None:
     """Show what of a directory goes into the image, and why the rest does not.
 
-    No file is opened. With --json: {"files", "size", "kept": [{"path", "kind", "size"}],
+    Of many paths only the largest are named; --all and --json list every one. No file is opened.
+    With --json: {"files", "size", "kept": [{"path", "kind", "size"}],
     "left_out": [{"path", "rule", "where"}], "warnings": [{"message", "mend"}]}.
     """
     from detbuild.cli.views import no_output
     from detbuild.context.walk import listing
 
     home = session.environ.get("HOME")
-    found = listing(directory, includes, home=Path(home) if home else None)
+    found = listing(directory, includes, home=Path(home) if home else None, emit=no_output)
     if as_json:
         show_json(document(found))
         return
     for warning in found.warnings:
         no_output(warning)
-    for line in lines(found):
+    for line in lines(found, everything=everything):
         click.echo(line)
 
 
@@ -55,11 +63,22 @@ def document(found: Listing) -> dict[str, object]:
     }
 
 
-def lines(found: Listing) -> Iterator[str]:
-    """What goes in, what stays out and why, and a sum."""
-    yield from map(_kept, found.kept)
-    yield from map(_left_out, found.left_out)
-    yield f"{found.files} files, {size(found.size)} go in; {len(found.left_out)} paths stay out"
+def lines(found: Listing, *, everything: bool = False) -> Iterator[str]:
+    """What goes in, what stays out and why, and a sum; of many paths the largest files alone."""
+    total = f"{counted(found.files, 'file')}, {size(found.size)}"
+    out = counted(len(found.left_out), "path")
+    if everything or len(found.kept) + len(found.left_out) <= _MOST_LISTED:
+        yield from map(_kept, found.kept)
+        yield from map(_left_out, found.left_out)
+        yield f"in the image: {total}; left out: {out}"
+        return
+    yield f"in the image: {total}; the largest:"
+    yield from (f"{size(bytes_):>9}  {visible(path)}" for path, bytes_ in found.largest)
+    yield f"left out: {out}"
+    yield from map(_left_out, found.left_out[:_FEW])
+    if len(found.left_out) > _FEW:
+        yield f"{'':>9}  ... and {len(found.left_out) - _FEW:,} more"
+    yield "`detbuild context DIR --all` lists every path; lines in .detignore keep paths out"
 
 
 def _kept(entry: Kept) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from detbuild.cli.arguments import (
+    any_context_option,
     config_argument,
     directory_argument,
     include_option,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 _ELSEWHERE = {
     "--git": "nothing is recorded of git; the experiment's folder and its image hold what was submitted",
     "--project_id": "there is no server, and so there are no projects",
-    "--publish": "write `environment: {proxy_ports: ...}` into the config",
+    "--publish": "containers of trials open no ports; run `detbuild run ID -- COMMAND` to look into one",
 }
 _NAMES = {"--publish": ("-p",)}
 _WITH_VALUE = frozenset({"--project_id", "--publish"})
@@ -59,6 +60,7 @@ def _elsewhere(command: Callable[..., int]) -> Callable[..., int]:
 @config_argument
 @directory_argument
 @include_option
+@any_context_option
 @overrides_option
 @template_option
 @click.option("-f", "--follow", "--follow-first-trial", is_flag=True, help="Show what happens until the end.")
@@ -82,6 +84,7 @@ def create(  # noqa: PLR0913  (one parameter an option)
     config: Path,
     directory: Path,
     includes: tuple[Path, ...],
+    allow_any_context: bool,
     overrides: tuple[str, ...],
     templates: tuple[str, ...],
     follow: bool,
@@ -106,7 +109,13 @@ def create(  # noqa: PLR0913  (one parameter an option)
     if paused and (local or follow or test):
         raise click.UsageError("--paused starts nothing: --local, --follow and --test have nothing to show")
     order = order_of(session.home, config, overrides, templates, local=local)
-    order = replace(order, context_dir=directory, includes=includes, test_mode=test)
+    order = replace(
+        order,
+        context_dir=directory,
+        includes=includes,
+        test_mode=test,
+        allow_any_context=allow_any_context,
+    )
     if dry_run:
         from detbuild.cli.build import show_plan
 

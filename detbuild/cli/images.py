@@ -10,7 +10,7 @@ import click
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 from detbuild.cli.table import json_option, show_json, show_table
-from detbuild.cli.text import size
+from detbuild.units import size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -29,6 +29,7 @@ from detbuild.events import (
     SearchAdvanced,
     TrialEnded,
     TrialQueued,
+    Working,
 )
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Live:
                 self.plain.emit(event)
             case SearchAdvanced() | TrialEnded():
                 pass  # the table shows them, or nothing
-            case ImagePulling():
+            case ImagePulling() | Working():
                 self.pulling = lines_of(event)[0]
                 self._redraw()
             case BuildStep(seconds=None, error="") if not event.cached and lines_of(event):

@@ -26,6 +26,7 @@ def order_of(
     Raises:
         ConfigError: Any of these is wrong.
     """
+    from detbuild.cli.views import working
     from detbuild.config.host import NO_HOST_CONFIG, host_config
     from detbuild.config.parse import load_config
     from detbuild.config.templates import template_layers
@@ -33,5 +34,6 @@ def order_of(
 
     host = NO_HOST_CONFIG if local else host_config(home)
     below = (*template_layers(home, templates), *host.layers)
-    loaded = load_config(config, overrides, below)
+    with working(f"reading {config}"):
+        loaded = load_config(config, overrides, below)
     return Order(config=loaded, text=config.read_text(encoding="utf-8"), context_dir=Path(), host_config=host)

@@ -10,9 +10,10 @@ from detbuild.cli.documents import best_trial, best_validation
 from detbuild.cli.search_page import metric_chart, search_lines
 from detbuild.cli.show import metrics_line
 from detbuild.cli.standing import for_people
-from detbuild.cli.text import size, visible
+from detbuild.cli.text import visible
 from detbuild.controller.health import hindrance
 from detbuild.store.progress import Goal
+from detbuild.units import size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import NoReturn
 
-from detbuild.cli.text import line_of_output, number, size, visible
+from detbuild.cli.text import line_of_output, number, visible
 from detbuild.events import (
     BuildOutput,
     BuildStep,
@@ -26,7 +26,9 @@ from detbuild.events import (
     TrialEnded,
     TrialQueued,
     Warned,
+    Working,
 )
+from detbuild.units import counted, size
 from determined._records import (
     Checkpoint,
     CheckpointRejected,
@@ -56,6 +58,8 @@ def lines_of(event: Event) -> tuple[str, ...]:  # noqa: C901, PLR0911, PLR0912  
     match event:
         case Warned(message, mend):
             return (f"warning: {visible(message)}", *((f"  mend: {visible(mend)}",) if mend else ()))
+        case Working(what):
+            return (f"... {visible(what)}",)
         case ContextPacked():
             return _context(event)
         case ImagePulling(reference, detail):
@@ -65,7 +69,7 @@ def lines_of(event: Event) -> tuple[str, ...]:  # noqa: C901, PLR0911, PLR0912  
         case BuildOutput(_, text):
             return (f"    {line_of_output(text)}",)
         case ContextSent(files, count):
-            return (f"sent {files} files, {size(count)}, to the engine",)
+            return (f"sent {counted(files, 'file')} ({size(count)}) to the engine",)
         case ImageReady(image, _, built, seconds):
             return (
                 f"image {image[7:19]} "
@@ -104,9 +108,8 @@ def record_lines(record: Record) -> tuple[str, ...]:  # noqa: PLR0911  (one case
         case Measured(group, steps, metrics):
             return (f"batch {steps}  {visible(group)}  {metrics_line(metrics, leave_out='batches')}",)
         case Checkpoint(uuid, steps, resources):
-            return (
-                f"batch {steps}  checkpoint {uuid}  {len(resources)} files, {size(sum(resources.values()))}",
-            )
+            weight = f"{counted(len(resources), 'file')}, {size(sum(resources.values()))}"
+            return (f"batch {steps}  checkpoint {uuid}  {weight}",)
         case Restored(uuid, steps):
             return (f"batch {steps}  restored from checkpoint {uuid}",)
         case CheckpointRejected(uuid, why):
@@ -133,7 +136,7 @@ def _flat(metrics: Mapping[str, object], prefix: str = "") -> list[tuple[str, ob
 
 
 def _context(event: ContextPacked) -> tuple[str, ...]:
-    head = f"context: {event.files} files, {size(event.size)}"
+    head = f"context: {counted(event.files, 'file')}, {size(event.size)}"
     if event.size < LARGE_CONTEXT:
         return (head,)
     largest = (f"    {size(count):>9}  {visible(path)}" for path, count in event.largest)

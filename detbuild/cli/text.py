@@ -53,15 +53,6 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def size(count: float) -> str:
-    """Bytes for people: `3.4 MB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:  # noqa: PLR2004  (decimal units)
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 def number(value: object) -> str:
     """A metric for people: at most six significant digits."""
     return f"{value:.6g}" if isinstance(value, float) else visible(str(value))

@@ -26,6 +26,8 @@ from detbuild.events import (
     RunOutput,
     TrialQueued,
     Warned,
+    Working,
+    heartbeat,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ _PROGRESS = (
     ImageReady,
     TrialQueued,
     Warned,
+    Working,
 )
 
 
@@ -106,9 +109,17 @@ def only_id(event: Event) -> None:
 
 
 def no_output(event: Event) -> None:
-    """Print for commands whose result is the answer: warnings only."""
-    if isinstance(event, Warned):
-        only_id(event)
+    """Print for commands whose result is the answer: warnings, and what takes long."""
+    if isinstance(event, (Warned, Working)):
+        for line in lines_of(event):
+            click.echo(line, err=True)
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Name a step on stderr while it takes long."""
+    with heartbeat(no_output, lambda: what):
+        yield
 
 
 @contextmanager

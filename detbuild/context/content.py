@@ -13,15 +13,19 @@ from detbuild.context.snapshot import Entry, raw, shown
 from detbuild.errors import ContextError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _CHUNK = 1 << 20
 _TRIES = 3
 _REPAIR = "stop what writes to it, or name it in .detignore"
 
 
-def hash_file(source: bytes) -> tuple[str, os.stat_result]:
+def hash_file(source: bytes, count: Callable[[int], None] | None = None) -> tuple[str, os.stat_result]:
     """The SHA-256 of a file and the state of the file that it belongs to.
+
+    Args:
+        source: absolute path.
+        count: told of the bytes of each chunk that was read.
 
     Raises:
         OSError: it cannot be read.
@@ -38,6 +42,8 @@ def hash_file(source: bytes) -> tuple[str, os.stat_result]:
             ):
                 digest.update(chunk)
                 length += len(chunk)
+                if count:
+                    count(len(chunk))
             after = os.fstat(descriptor)
         if state(before) == state(after) and length == after.st_size:
             return digest.hexdigest(), after

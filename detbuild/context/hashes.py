@@ -42,12 +42,15 @@ class HashCache:
         name = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:16]
         return cls(cache / f"{name}.hashes")
 
-    def sha256(self, source: bytes, seen: os.stat_result) -> tuple[str, int]:
+    def sha256(
+        self, source: bytes, seen: os.stat_result, count: Callable[[int], None] | None = None
+    ) -> tuple[str, int]:
         """The SHA-256 and the size of a file's content, read only when it may have changed.
 
         Args:
             source: absolute path.
             seen: its state as of now.
+            count: told of the bytes that are read.
 
         Raises:
             OSError: it cannot be read.
@@ -58,7 +61,7 @@ class HashCache:
             self._used[source] = known
             return known[4].hex(), known[0]
         started = self._clock()
-        digest, read = hash_file(source)
+        digest, read = hash_file(source, count)
         if started - max(read.st_mtime_ns, read.st_ctime_ns) > _RACY:
             self._used[source] = (*state(read), bytes.fromhex(digest))
         return digest, read.st_size

@@ -36,7 +36,7 @@ def context_root(context_dir: Path, *, home: Path | None, allow_anything: bool) 
     if root in unlikely and not allow_anything:
         raise ContextError(
             f"the context directory {context_dir} is {_whose(root)}: all of it would go into the image",
-            mend="pass the directory that holds your model code, or --yes if you mean it",
+            mend="pass the directory that holds your model code, or --allow-any-context",
         )
     return root
 

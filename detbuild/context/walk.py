@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detbuild.context.content import hash_file
 from detbuild.context.listing import Listing, list_findings
 from detbuild.context.roots import context_root, include_root
 from detbuild.context.scan import Findings, Found, Problem, Walk, unreadable
-from detbuild.context.snapshot import ContextSnapshot, Entry, order, shown, text
+from detbuild.context.snapshot import ContextSnapshot, Entry, order, raw, shown, text
 from detbuild.errors import ContextError
+from detbuild.events import heartbeat
+from detbuild.units import counted, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from detbuild.context.hashes import HashCache
+    from detbuild.events import Emit
 
 _READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 _SHOWN = 20  # problems in one message
 _LONG = 200  # characters of a path in it
+LARGEST_CONTEXT = 10_000_000_000  # bytes; more is a slip far more often than code
 
 
 def read_context(
@@ -31,6 +36,7 @@ def read_context(
     cache: HashCache | None = None,
     home: Path | None = None,
     allow_anything: bool = False,
+    emit: Emit = lambda _: None,
 ) -> tuple[ContextSnapshot, Listing]:
     """Read what goes into the image, and list it with what stays out.
 
@@ -39,14 +45,42 @@ def read_context(
         includes: files and directories that go in beside it under their base names.
         cache: hashes of earlier readings; it is saved in the end.
         home: the user's home directory, which is refused as a context, as `/` is.
-        allow_anything: accept them all the same.
+        allow_anything: accept them all the same, and a context of any size.
+        emit: told how far it is when it takes long.
 
     Raises:
-        ContextError: something cannot be packed; the message names everything that cannot.
+        ContextError: something cannot be packed, the message names everything that cannot; or all of it is
+            larger than `LARGEST_CONTEXT`.
     """
-    findings = _walk(context_dir, includes, home=home, allow_anything=allow_anything)
-    context = _read(findings, cache)
-    return context, list_findings(findings)
+    findings, reading = Findings(), Reading()
+    with heartbeat(emit, lambda: reading.told if reading.total else _listed(findings)):
+        _walk(context_dir, includes, findings, home=home, allow_anything=allow_anything)
+        listed = list_findings(findings)
+        reading.total = listed.size
+        if not allow_anything:
+            _refuse_size(context_dir, listed)
+        return _read(findings, cache, reading), listed
+
+
+@dataclass(slots=True)
+class Reading:
+    """How far the reading of a context is."""
+
+    total: int = 0  # bytes
+    done: int = 0
+    path: bytes = b""
+
+    def count(self, read: int) -> None:
+        self.done += read
+
+    @property
+    def told(self) -> str:
+        at = f"{size(self.done)} of {size(self.total)}" if self.path else size(self.total)
+        return f"reading the context: {at}  {_brief(self.path) if self.path else ''}".rstrip()
+
+
+def _listed(findings: Findings) -> str:
+    return f"listing the context: {counted(len(findings.found), 'path')} so far"
 
 
 def snapshot(
@@ -58,7 +92,9 @@ def snapshot(
     allow_anything: bool = False,
 ) -> ContextSnapshot:
     """What goes into the image. Arguments and errors are those of `read_context`."""
-    return _read(_walk(context_dir, includes, home=home, allow_anything=allow_anything), cache)
+    findings = Findings()
+    _walk(context_dir, includes, findings, home=home, allow_anything=allow_anything)
+    return _read(findings, cache, Reading())
 
 
 def listing(
@@ -67,23 +103,29 @@ def listing(
     *,
     home: Path | None = None,
     allow_anything: bool = False,
+    emit: Emit = lambda _: None,
 ) -> Listing:
     """What goes in and what stays out, without opening a file. Arguments are those of `read_context`."""
-    findings = _walk(context_dir, includes, home=home, allow_anything=allow_anything)
+    findings = Findings()
+    with heartbeat(emit, lambda: _listed(findings)):
+        _walk(context_dir, includes, findings, home=home, allow_anything=allow_anything)
     _refuse([*findings.problems, *_closed(findings.found)])
     return list_findings(findings)
 
 
 def _walk(
-    context_dir: Path, includes: Iterable[Path], *, home: Path | None, allow_anything: bool
-) -> Findings:
+    context_dir: Path,
+    includes: Iterable[Path],
+    findings: Findings,
+    *,
+    home: Path | None,
+    allow_anything: bool,
+) -> None:
     root = context_root(context_dir, home=home, allow_anything=allow_anything)
-    findings = Findings()
     Walk(root, b"", findings).run()
     for include in includes:
         _include(include, findings)
     findings.found.sort(key=lambda found: order(found.path))
-    return findings
 
 
 def _include(include: Path, findings: Findings) -> None:
@@ -100,11 +142,11 @@ def _include(include: Path, findings: Findings) -> None:
         findings.found.append(Found(name, "file", source, seen))
 
 
-def _read(findings: Findings, cache: HashCache | None) -> ContextSnapshot:
+def _read(findings: Findings, cache: HashCache | None, reading: Reading) -> ContextSnapshot:
     if findings.problems:  # nothing needs to be hashed any more, but everything that is wrong should be said
         _refuse([*findings.problems, *_closed(findings.found)])
     problems: list[Problem] = []
-    entries = tuple(_entries(findings.found, cache, problems))
+    entries = tuple(_entries(findings.found, cache, problems, reading))
     _refuse(problems)
     if cache is not None:
         cache.save()
@@ -119,29 +161,45 @@ def _closed(found: Iterable[Found]) -> Iterator[Problem]:
             yield unreadable(path, PermissionError(13, "Permission denied"))
 
 
-def _entries(found: Iterable[Found], cache: HashCache | None, problems: list[Problem]) -> Iterator[Entry]:
+def _entries(
+    found: Iterable[Found], cache: HashCache | None, problems: list[Problem], reading: Reading
+) -> Iterator[Entry]:
     for path, kind, source, seen, target in found:
         if seen is not None:
+            reading.path = path
             try:
-                sha256, size = _sha256(source, seen, cache)
+                sha256, length = _sha256(source, seen, cache, reading)
             except OSError as error:
                 problems.append(unreadable(path, error))
             except ContextError as error:
                 problems.append(Problem(path, str(error), error.mend))
             else:
                 mode = 0o755 if seen.st_mode & stat.S_IXUSR else 0o644
-                yield Entry(text(path), "file", mode, size, sha256, "", text(source))
+                yield Entry(text(path), "file", mode, length, sha256, "", text(source))
         elif kind == "dir":
             yield Entry(text(path), "dir", 0o755)
         else:
             yield Entry(text(path), "link", 0o777, target=text(target))
 
 
-def _sha256(source: bytes, seen: os.stat_result, cache: HashCache | None) -> tuple[str, int]:
+def _sha256(
+    source: bytes, seen: os.stat_result, cache: HashCache | None, reading: Reading
+) -> tuple[str, int]:
     if cache is not None:
-        return cache.sha256(source, seen)
-    sha256, read = hash_file(source)
+        return cache.sha256(source, seen, reading.count)
+    sha256, read = hash_file(source, reading.count)
     return sha256, read.st_size
+
+
+def _refuse_size(context_dir: Path, listed: Listing) -> None:
+    if listed.size <= LARGEST_CONTEXT:
+        return
+    largest = "".join(f"\n  {size(bytes_):>9}  {_brief(raw(path))}" for path, bytes_ in listed.largest[:3])
+    raise ContextError(
+        f"the context {context_dir} has {size(listed.size)} in {counted(listed.files, 'file')}, more than "
+        f"{size(LARGEST_CONTEXT)}; the largest:{largest}",
+        mend="name them in .detignore and mount data by bind_mounts, or pass --allow-any-context",
+    )
 
 
 def _refuse(problems: Sequence[Problem]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.cli.doctor import host_rules
 from detbuild.cli.doctor.verdict import NO_ENGINE, Verdict, fatal, ok, warning
-from detbuild.cli.text import size
+from detbuild.units import size
 
 if TYPE_CHECKING:
     from detbuild.cli.doctor.verdict import Surroundings

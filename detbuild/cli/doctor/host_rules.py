@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detbuild.cli.doctor.verdict import Verdict, fatal, ok, warning
-from detbuild.cli.text import size
+from detbuild.units import size
 
 if TYPE_CHECKING:
     from detbuild.cli.doctor.verdict import Surroundings

@@ -19,6 +19,7 @@ from detbuild.events import (
     TrialEnded,
     TrialQueued,
     Warned,
+    Working,
 )
 from determined._records import (
     Checkpoint,
@@ -45,6 +46,8 @@ LINES = [
             "     100.0 MB  data.bin",
         ),
     ),
+    (ContextPacked(1, 1, (("a.py", 1),)), ("context: 1 file, 1 B",)),
+    (Working("reading a\x1b"), ("... reading a\\x1b",)),
     (ImagePulling("python:3.11", "10 of 20 MB"), ("pulling python:3.11: 10 of 20 MB",)),
     (BuildStep("RUN pip", cached=False, seconds=None), ("RUN pip  ...",)),
     (BuildStep("RUN pip", cached=True, seconds=0.0), ("RUN pip  cached",)),
@@ -58,7 +61,7 @@ LINES = [
         ("RUN pip install " + "x" * 84 + "...  cached",),
     ),
     (BuildOutput("RUN pip", "Collecting x"), ("    Collecting x",)),
-    (ContextSent(1, 500), ("sent 1 files, 500 B, to the engine",)),
+    (ContextSent(1, 500), ("sent 1 file (500 B) to the engine",)),
     (
         ImageReady("sha256:0123456789abcdef", "detbuild:1", built=True, seconds=2.0),
         ("image 0123456789ab built in 2.0 s",),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detbuild.cli.text import cut, line_of_output, number, size, visible, width
+from detbuild.cli.text import cut, line_of_output, number, visible, width
 
 
 @pytest.mark.parametrize(
@@ -43,14 +43,6 @@ def test_visible_text_can_be_printed_anywhere(text):
 )
 def test_a_line_of_output_keeps_its_words_and_loses_what_acts(text, shown):
     assert line_of_output(text) == shown
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (3_400_000, "3.4 MB"), (5e13, "50.0 TB")],
-)
-def test_sizes_are_for_people(count, text):
-    assert size(count) == text
 
 
 def test_numbers_have_six_digits_and_other_values_are_text():

@@ -24,9 +24,9 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     hash_file = hashes.hash_file
 
-    def noted(source: bytes) -> tuple[str, os.stat_result]:
+    def noted(source: bytes, count: object = None) -> tuple[str, os.stat_result]:
         names.append(Path(os.fsdecode(source)).name)
-        return hash_file(source)
+        return hash_file(source, count)
 
     monkeypatch.setattr(hashes, "hash_file", noted)
     return names

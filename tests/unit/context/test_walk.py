@@ -4,21 +4,26 @@ import os
 import socket
 import stat
 import tempfile
+import threading
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from detbuild.context import walk
+from detbuild.context.content import hash_file
 from detbuild.context.listing import Kept, LeftOut
 from detbuild.context.roots import refuse_shadowing
 from detbuild.context.snapshot import Entry, file_snapshot, raw
 from detbuild.context.walk import listing, read_context, snapshot
 from detbuild.errors import ContextError
+from detbuild.events import Event, Working, heartbeat
 from detbuild.store.home import Home
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
@@ -367,7 +372,7 @@ def test_the_home_directory_is_refused_unless_it_is_meant(tmp_path: Path) -> Non
     alias.symlink_to(tmp_path)
     with pytest.raises(ContextError, match="your home directory") as caught:
         snapshot(alias, home=tmp_path)
-    assert "--yes" in caught.value.mend
+    assert "--allow-any-context" in caught.value.mend
     assert snapshot(tmp_path, home=tmp_path, allow_anything=True).files == 0
 
 
@@ -443,3 +448,37 @@ def test_a_folder_or_file_that_hides_nothing_is_accepted() -> None:
     refuse_shadowing(
         file_snapshot({"determined/notes.txt": b"", "determined_x.py": b"", "a/determined.py": b""})
     )
+
+
+def test_how_far_a_long_reading_is_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "big.bin").write_bytes(b"x" * 3)
+    told: list[Event] = []
+    heard = threading.Event()
+
+    def slow(source: bytes, count: Callable[[int], None]) -> tuple[str, os.stat_result]:
+        count(2)
+        assert heard.wait(60)  # the reading lasts until it has been told
+        return hash_file(source)
+
+    def emit(event: Event) -> None:
+        told.append(event)
+        if "big.bin" in str(event):
+            heard.set()
+
+    monkeypatch.setattr(walk, "hash_file", slow)
+    monkeypatch.setattr(walk, "heartbeat", partial(heartbeat, first=0.001, again=0.001))
+    read_context(tmp_path, emit=emit)
+    assert Working("reading the context: 2 B of 3 B  big.bin") in told
+
+
+def test_a_context_larger_than_any_code_is_refused_unless_it_is_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walk, "LARGEST_CONTEXT", 10)
+    for name, count in (("a", 5), ("b", 6)):
+        (tmp_path / name).write_bytes(b"x" * count)
+    with pytest.raises(ContextError, match="has 11 B in 2 files, more than 10 B"):
+        read_context(tmp_path)
+    assert read_context(tmp_path, allow_anything=True)[0].size == 11
+    (tmp_path / ".detignore").write_text("b\n")
+    assert read_context(tmp_path)[0].size == 5
