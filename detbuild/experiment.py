@@ -31,6 +31,7 @@ from detbuild.errors import ConfigError
 from detbuild.events import ContextPacked, Emit, ExperimentCreated, ImageReady, Warned
 from detbuild.image.base import choose_base
 from detbuild.image.choice import Target
+from detbuild.image.declared import check_requirements
 from detbuild.image.frameworks import read_needs
 from detbuild.image.planning import lend, pip_warnings, plan_image
 from detbuild.image.resolve import resolve
@@ -153,7 +154,9 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
     target = _target(config, host)
     image = config.environment.image.of("cuda" if target.gpu else "cpu")
     resolution = resolve(needs, table=table, target=target, image=image)
-    for warning in (*listing.warnings, *held_back, *(Warned(message) for message in resolution.warnings)):
+    found = check_requirements(needs.requirements, listing, own_image=resolution.own_image)
+    doubts = (Warned(message) for message in resolution.warnings)
+    for warning in (*listing.warnings, *held_back, *found, *doubts):
         emit(warning)
     if engine is None:
         base = choose_base(resolution, lambda _: False)
@@ -208,7 +211,7 @@ def build_image(submission: Submission, host: Host, home: Home, emit: Emit, *, e
     built = image is None
     if image is None:
         network = _network(host)
-        for warning in pip_warnings(submission.resolution, network, target=submission.target):
+        for warning in pip_warnings(plan, submission.resolution, network, target=submission.target):
             emit(warning)
         wheels = HashCache(home.cache / "wheels.hashes")
         lent = lend(plan, submission.resolution, network, target=submission.target, cache=wheels)

@@ -11,9 +11,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detbuild.context.snapshot import file_snapshot
 from detbuild.image.choice import Target
 from detbuild.image.frameworks import ContextNeeds
-from detbuild.image.requirements import parse_requirements
+from detbuild.image.requirements import read_requirements
 from detbuild.image.resolve import resolve
 from detbuild.image.table import Base, load_table
 
@@ -56,7 +57,7 @@ def _target(
     framework: Framework, release: FrameworkRelease, table: Table, *, gpu: bool
 ) -> tuple[str, str, str]:
     project = "tensorflow-cpu" if framework.name == "tensorflow" and not gpu else framework.name
-    pin = parse_requirements(f"{project}=={release.version}")
+    pin = read_requirements(file_snapshot({"requirements.txt": (f"{project}=={release.version}").encode()}))
     needs = ContextNeeds(frameworks=frozenset({framework.name}), requirements=pin)
     resolution = resolve(needs, table=table, target=Target(gpu=gpu, python=PYTHON, machine="x86_64"))
     base = table.base(resolution.bases[0])

@@ -28,12 +28,14 @@ def order_of(
     """
     from detbuild.cli.views import working
     from detbuild.config.host import NO_HOST_CONFIG, host_config
-    from detbuild.config.parse import load_config
+    from detbuild.config.layers import read_text
+    from detbuild.config.parse import parse_config
     from detbuild.config.templates import template_layers
     from detbuild.experiment import Order
 
     host = NO_HOST_CONFIG if local else host_config(home)
     below = (*template_layers(home, templates), *host.layers)
+    text = read_text(config, "experiment config")
     with working(f"reading {config}"):
-        loaded = load_config(config, overrides, below)
-    return Order(config=loaded, text=config.read_text(encoding="utf-8"), context_dir=Path(), host_config=host)
+        loaded = parse_config(text, source=str(config), overrides=overrides, below=below)
+    return Order(config=loaded, text=text, context_dir=Path(), host_config=host)

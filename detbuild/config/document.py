@@ -11,11 +11,11 @@ import yaml
 from detbuild.config.problems import ConfigErrors, KeyPath, Problem, show
 from detbuild.config.scalars import Scalar, key_text, plain_scalar, tagged_scalar
 from detbuild.config.syntax import explained
+from detbuild.textfile import MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_BYTES: Final = 4 << 20
 MAX_DEPTH: Final = 100
 _TOO_DEEP: Final = f"is nested more than {MAX_DEPTH} deep"
 MAX_NODES: Final = 100_000  # every use of an alias counts all that it stands for
@@ -180,13 +180,9 @@ def read_value(text: str, source: str, *, at: KeyPath = ()) -> Node | None:
     return root
 
 
-def too_large(source: str) -> ConfigErrors:
-    return ConfigErrors([f"{source}: is larger than {MAX_BYTES >> 20} MiB"])
-
-
 def _events(text: str, source: str) -> Iterator[Event]:
     if len(text) > MAX_BYTES:
-        raise too_large(source)
+        raise ConfigErrors([f"{source}: is larger than {MAX_BYTES >> 20} MiB"])
     if bad := _UNPRINTABLE.search(text):
         before = text[: bad.start()]
         place = Position(before.count("\n") + 1, bad.start() - before.rfind("\n"))

@@ -6,16 +6,8 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Final
 
-from detbuild.config.document import (
-    MAX_BYTES,
-    SECTIONS,
-    UNINDENTED,
-    Node,
-    Position,
-    empty_section,
-    read_document,
-    too_large,
-)
+from detbuild import textfile
+from detbuild.config.document import SECTIONS, UNINDENTED, Node, Position, empty_section, read_document
 from detbuild.config.era import era_defaults, is_of_the_era, old_path, steps_of, translate
 from detbuild.config.explain import unknown_nulls
 from detbuild.config.merge import merge
@@ -23,6 +15,7 @@ from detbuild.config.parts import Origin, Part, parted
 from detbuild.config.problems import ConfigErrors, Problem, show
 from detbuild.config.values import plain
 from detbuild.errors import ConfigError
+from detbuild.textfile import TextFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -73,22 +66,15 @@ def read_text(path: Path, what: str) -> str:
     """Read a file of YAML, within limits.
 
     Raises:
-        ConfigError: it cannot be read, is too large, or not UTF-8.
+        ConfigError: it cannot be read, is not a regular file, too large, or not text.
     """
     try:
-        with path.open("rb") as file:
-            body = file.read(MAX_BYTES + 1)
+        return textfile.read_text(path)
+    except TextFileError as error:
+        raise ConfigErrors([f"{path}{error.where}: {error}"]) from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"cannot read the {what} {path}: {reason}") from error
-    if len(body) > MAX_BYTES:
-        raise too_large(str(path))
-    try:
-        return body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = body.count(b"\n", 0, error.start) + 1
-        column = len(body[body.rfind(b"\n", 0, error.start) + 1 : error.start].decode("utf-8")) + 1
-        raise ConfigErrors([f"{path}:{line}:{column}: is not UTF-8 text; save it as UTF-8"]) from error
 
 
 def text_layer(text: str, source: str) -> Layer:

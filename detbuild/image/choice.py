@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detbuild.errors import ConfigError
-from detbuild.image.versions import allows, release
+from detbuild.image.versions import release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +55,7 @@ def choices(
     """Every release that the pins allow and the driver can run, best first.
 
     Raises:
-        ConfigError: The driver is too old for all of them.
+        ConfigError: The driver is too old for all of them, or the pins contradict each other.
     """
     project = _project(framework, pins, target)
     versions = tuple(_versions(framework, pins, table))
@@ -101,21 +101,34 @@ def _project(framework: Framework, pins: tuple[Requirement, ...], target: Target
 
 def _versions(framework: Framework, pins: tuple[Requirement, ...], table: Table) -> Iterator[_Version]:
     """Candidates, best first; at least one: pip has the last word on what the table does not know."""
-    specifiers = tuple(specifier for pin in pins for specifier in pin.specifiers)
+    specifiers = [specifier for pin in pins for specifier in pin.specifiers or ()]
     exact = [s.version for s in specifiers if s.operator in {"==", "==="} and not s.version.endswith(".*")]
     if any(pin.direct for pin in pins):
-        yield _Version(framework.default, "", "from an address in requirements.txt")
+        number = exact[0] if exact else framework.default
+        yield _Version(number, "", "from an address in requirements.txt")
     elif exact:
+        fitting = [version for version in exact if all(pin.allows(version) for pin in pins)]
+        if not fitting:
+            raise _contradiction(pins)
+        number = fitting[0]
         # A build that no known index has can only come from the index that requirements.txt names.
-        local = exact[0].partition("+")[2]
-        pin = f"=={exact[0]}" if not local or local in table.builds else ""
-        yield _Version(exact[0], pin, "requirements.txt", _unknown(framework, exact[0]))
+        local = number.partition("+")[2]
+        pin = f"=={number}" if not local or local in table.builds else ""
+        yield _Version(number, pin, "requirements.txt", _unknown(framework, number))
     else:
         origin = "requirements.txt" if specifiers else "default"
-        known = [version for version in framework.by_preference if allows(specifiers, version)]
+        known = [v for v in framework.by_preference if all(pin.allows(v) for pin in pins)]
         yield from (_Version(version, f"=={version}", origin) for version in known)
         if not known:
             yield _unknown_range(framework, ",".join(map(str, specifiers)))
+
+
+def _contradiction(pins: tuple[Requirement, ...]) -> ConfigError:
+    asked = [f"{pin.name}{pin.specifiers} ({pin.line.place})" for pin in pins if pin.specifiers]
+    return ConfigError(
+        f"the requirements contradict each other: {', '.join(asked)}",
+        mend="remove or loosen one of them",
+    )
 
 
 def _unknown(framework: Framework, version: str) -> str:

@@ -6,15 +6,13 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from detbuild.image.requirements import Requirement, RequirementsFile, applies, parse_requirements
+from detbuild.image.requirements import Requirement, Requirements, applies, read_requirements
 from detbuild.image.trees import read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from detbuild.context.snapshot import ContextSnapshot, Entry
-
-REQUIREMENTS: Final = "requirements.txt"
+    from detbuild.context.snapshot import ContextSnapshot
 
 # Modules that need a framework, by their first or first two components.
 _NEEDS: Final[Mapping[str, str]] = {
@@ -46,7 +44,7 @@ class ContextNeeds:
 
     frameworks: frozenset[str] = frozenset()  # "torch", "tensorflow"
     companions: frozenset[str] = frozenset()  # "torchvision": imported, but in no requirements
-    requirements: RequirementsFile = field(default_factory=RequirementsFile)
+    requirements: Requirements = field(default_factory=Requirements)
 
     def pins(self, framework: str, *, python: str, machine: str) -> tuple[Requirement, ...]:
         """Requirements on the framework that hold in a container with that Python."""
@@ -60,10 +58,8 @@ class ContextNeeds:
 
 def read_needs(context: ContextSnapshot) -> ContextNeeds:
     """Scan the snapshot's Python files and its requirements.txt with the files that it includes."""
-    requirements = parse_requirements(
-        b"\n".join(read(e) for e in requirement_files(context)).decode("utf-8", "replace")
-    )
-    required = {requirement.name for requirement in requirements.requirements}
+    requirements = read_requirements(context)
+    required = {r.name for r in requirements.requirements if not r.constraint}
     modules = _imported(context)
     companions = {name for name in modules if name in _COMPANIONS}
     needed = {_NEEDS[name] for name in modules if name in _NEEDS} | {_COMPANIONS[name] for name in companions}
@@ -72,21 +68,6 @@ def read_needs(context: ContextSnapshot) -> ContextNeeds:
         companions=frozenset(companions - required),
         requirements=requirements,
     )
-
-
-def requirement_files(context: ContextSnapshot) -> tuple[Entry, ...]:
-    """requirements.txt at the root and what it includes by -r and -c, as far as it is in the snapshot."""
-    entries = {entry.path: entry for entry in context.entries if entry.kind == "file"}
-    found: dict[str, Entry] = {}
-    waiting = [REQUIREMENTS]
-    while waiting:
-        path = waiting.pop()
-        if path in entries and path not in found:
-            found[path] = entries[path]
-            folder = path.rpartition("/")[0]
-            included = parse_requirements(read(entries[path]).decode("utf-8", "replace")).includes
-            waiting += [_joined(folder, name) for name in included]
-    return tuple(found.values())
 
 
 def imported_modules(source: bytes) -> Iterator[str]:
@@ -110,14 +91,3 @@ def _imported(context: ContextSnapshot) -> set[str]:
             parts = module.split(".")
             found |= {parts[0], ".".join(parts[:2])} & (_NEEDS.keys() | _COMPANIONS.keys())
     return found
-
-
-def _joined(folder: str, name: str) -> str:
-    """Path of an included file inside the context; what leads out of it is not found there."""
-    parts: list[str] = folder.split("/") if folder else []
-    for part in name.strip("'\"").split("/"):
-        if part == ".." and parts:
-            parts.pop()
-        elif part not in {"", "."}:
-            parts.append(part)
-    return "/".join(parts)

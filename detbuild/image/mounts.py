@@ -6,6 +6,7 @@ from typing import Final
 
 SECRETS_DIR: Final = "/run/secrets"
 WHEELS_DIR: Final = "/build/wheels"
+FRAMEWORK_DIR: Final = "/build/framework"
 PIP_CONF: Final = "pip.conf"
 CA: Final = "ca.pem"
 CONSTRAINTS: Final = "constraints.txt"

@@ -31,6 +31,8 @@ class ImagePlan:
     labels: Mapping[str, str] = field(default_factory=dict)
     build_args: Mapping[str, str] = field(default_factory=dict, repr=False)
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    asked: tuple[str, ...] | None = ()  # plain requirements of the pip steps; None: there are more
+    own_index: bool = False  # requirements.txt names places where packages come from
     pip_network: bool = True  # False: no step of this build may use the network
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from detbuild.context.snapshot import ContextSnapshot, file_snapshot
 from detbuild.events import Warned
-from detbuild.image.frameworks import REQUIREMENTS, ContextNeeds, requirement_files
+from detbuild.image.frameworks import PROJECTS, ContextNeeds
+from detbuild.image.mounts import FRAMEWORK_DIR
 from detbuild.image.plan import ImagePlan
-from detbuild.image.render import DockerfilePlan, render
-from detbuild.image.trees import below, read
+from detbuild.image.render import DockerfilePlan, RequirementsStep, render
+from detbuild.image.requirements import REQUIREMENTS, Requirements, for_pip, paths_of
+from detbuild.image.trees import Tree, below, merged
 from determined._version import __version__
 
 if TYPE_CHECKING:
@@ -27,6 +31,14 @@ if TYPE_CHECKING:
     from detbuild.image.table import Table
 
 REPOSITORY: Final = "detbuild"
+_PLACES: Final = "places"
+_INDEXES: Final = ("--index-url", "--extra-index-url", "--find-links")
+_FOR_FRAMEWORKS: Final = frozenset(
+    {
+        *_INDEXES,
+        *("--no-index", "--trusted-host", "--pre", "--prefer-binary", "--no-binary", "--only-binary"),
+    }
+)
 _FORMAT: Final = "detbuild image 1"  # changes when equal inputs must give another image
 
 
@@ -60,7 +72,7 @@ def plan_image(
         "harness": below("determined", harness),
         **_pip_trees(resolution, needs, context),
     }
-    dockerfile_plan = _dockerfile_plan(resolution, needs, base_image, trees=trees, table=table)
+    dockerfile_plan = _dockerfile_plan(resolution, needs, base_image, table=table)
     dockerfile = render(dockerfile_plan, templates, kept=kept)
     labels = _labels(resolution, base_image, trees)
     return ImagePlan(
@@ -71,7 +83,17 @@ def plan_image(
         trees=trees,
         local_trees={"wheels": ContextSnapshot()} if "framework" in trees else {},
         labels=labels,
+        asked=_asked(resolution, needs.requirements),
+        own_index=any(line.values(o) for line in needs.requirements.lines for o in _INDEXES),
     )
+
+
+def _asked(resolution: Resolution, requirements: Requirements) -> tuple[str, ...] | None:
+    """Plain requirements of both pip steps; None where a project of the context has more of its own."""
+    if any(place.kind in {"editable", "project"} for place in requirements.places):
+        return None
+    plain = (r.line.argument for r in requirements.requirements if not (r.constraint or r.direct))
+    return (*resolution.frameworks, *resolution.companions, *plain)
 
 
 def lend(
@@ -97,12 +119,8 @@ def lend(
 
     if "framework" not in plan.trees:
         return replace(plan, build_args=network.proxies)
-    entries = [
-        e for name in ("framework", "requirements") if name in plan.trees for e in plan.trees[name].entries
-    ]
-    asked = [read(entry).decode("utf-8", "replace") for entry in entries]
     wheels = wanted_wheels(
-        network.wheel_dirs, asked, machine=target.machine, cuda=bool(resolution.cuda), cache=cache
+        network.wheel_dirs, plan.asked, machine=target.machine, cuda=bool(resolution.cuda), cache=cache
     )
     return replace(
         plan,
@@ -113,11 +131,14 @@ def lend(
     )
 
 
-def pip_warnings(resolution: Resolution, network: NetworkSettings, *, target: Target) -> tuple[Warned, ...]:
+def pip_warnings(
+    plan: ImagePlan, resolution: Resolution, network: NetworkSettings, *, target: Target
+) -> tuple[Warned, ...]:
     """What a build will run into with the host's network as it is."""
     warnings = [Warned(message, "use its address on the network") for message in network.warnings]
     # For other machines than x86_64 the default index has the CPU build itself.
-    if resolution.special_builds and network.default_index_only and target.machine == "x86_64":
+    default_only = network.default_index_only and not plan.own_index
+    if resolution.special_builds and default_only and target.machine == "x86_64":
         names = ", ".join(resolution.special_builds)
         warnings.append(
             Warned(
@@ -132,17 +153,42 @@ def pip_warnings(resolution: Resolution, network: NetworkSettings, *, target: Ta
 def _pip_trees(
     resolution: Resolution, needs: ContextNeeds, context: ContextSnapshot
 ) -> dict[str, ContextSnapshot]:
-    files = requirement_files(context)
-    if not resolution.frameworks and not files:
+    requirements, tree = needs.requirements, Tree(context)
+    if not resolution.frameworks and not requirements.asks_for_packages:
         return {}
     # The names of the builds keep apart cached steps that differ in nothing else.
     lines = [*(f"# {build}" for build in resolution.builds), *resolution.frameworks, *resolution.companions]
-    trees = {
-        "framework": file_snapshot({REQUIREMENTS: _text(lines), "constraints.txt": _text(_pins(resolution))})
-    }
-    if files and not needs.requirements.local:
-        trees["requirements"] = file_snapshot({entry.path: read(entry) for entry in files})
+    options, places = _options(requirements, tree) if _is_named(requirements) else ([], ContextSnapshot())
+    files = {REQUIREMENTS: _text([*options, *lines]), "constraints.txt": _text(_pins(resolution))}
+    trees = {"framework": merged(file_snapshot(files), below(_PLACES, places) if places.entries else places)}
+    if requirements.asks_for_packages:
+        trees["requirements"] = for_pip(requirements, tree)
     return trees
+
+
+def _is_named(requirements: Requirements) -> bool:
+    """Whether requirements.txt itself asks for a framework, so that its options hold for that too."""
+    return any(r.name in PROJECTS and not r.constraint for r in requirements.requirements)
+
+
+def _options(requirements: Requirements, tree: Tree) -> tuple[list[str], ContextSnapshot]:
+    """Lines with the options of requirements.txt that say where packages come from, and their places."""
+    places = [place for place in requirements.places if place.kind in {"links", "index"}]
+    moved = {(id(place.line), place.named): place.path for place in places}
+    lines = [
+        _option(name, value, moved.get((id(line), value)))
+        for line in requirements.lines
+        if line.is_option
+        for name, value in line.options
+        if name in _FOR_FRAMEWORKS
+    ]
+    return lines, tree.needed(path for place in places for path in paths_of(place, tree))
+
+
+def _option(name: str, value: str, path: str | None) -> str:
+    if path is not None:
+        value = f"file://{quote(f'{FRAMEWORK_DIR}/{_PLACES}/{path}')}"
+    return f"{name} {shlex.quote(value)}" if value else name
 
 
 def _pins(resolution: Resolution) -> list[str]:
@@ -159,19 +205,25 @@ def _dockerfile_plan(
     needs: ContextNeeds,
     base_image: str,
     *,
-    trees: Mapping[str, ContextSnapshot],
     table: Table,
 ) -> DockerfilePlan:
     base = table.base(base_image)
-    late = needs.requirements.local
     return DockerfilePlan(
         base=base_image,
         own_image=resolution.own_image,
         os=base.os if base else "",
         apt=base.apt if base else (),
         framework=bool(resolution.frameworks),
-        requirements="late" if late else "early" if "requirements" in trees else "none",
+        requirements=_step(needs.requirements),
     )
+
+
+def _step(requirements: Requirements) -> RequirementsStep:
+    if not requirements.asks_for_packages:
+        return "none"
+    if requirements.whole_context:
+        return "late"
+    return "copied" if requirements.edited_in_place else "early"
 
 
 def _labels(resolution: Resolution, base_image: str, trees: Mapping[str, ContextSnapshot]) -> dict[str, str]:

@@ -9,7 +9,8 @@ import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from detbuild.image.mounts import SECRETS, SECRETS_DIR, WHEELS_DIR
+from detbuild.image.mounts import FRAMEWORK_DIR, SECRETS, SECRETS_DIR, WHEELS_DIR
+from detbuild.image.requirements import WORKDIR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
 
 HARNESS: Final = "/opt/detbuild/harness"
 VENV: Final = "/opt/detbuild/venv"
-WORKDIR: Final = "/run/determined/workdir"
 USER: Final = "65533:65533"  # nobody's; a run names the caller's own
+
+
+# What pip finds in its directory: the places that requirements.txt names, as long as it runs (early) or for
+# editable installs to stay (copied), or the whole context (late).
+RequirementsStep = Literal["none", "early", "copied", "late"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +35,7 @@ class DockerfilePlan:
     os: str = ""
     apt: tuple[str, ...] = ()
     framework: bool = False
-    requirements: Literal["none", "early", "late"] = "none"  # late: they name files of the context
+    requirements: RequirementsStep = "none"
     session: bool = True  # False: the borrowed settings come as files, since nobody serves secrets
 
 
@@ -49,6 +54,7 @@ def render(plan: DockerfilePlan, templates: Path, *, kept: Path | None = None) -
         "workdir": WORKDIR,
         "user": USER,
         "wheels": WHEELS_DIR,
+        "framework_dir": FRAMEWORK_DIR,
         "secrets": SECRETS,
         "secrets_dir": SECRETS_DIR,
     }

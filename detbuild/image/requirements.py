@@ -1,120 +1,679 @@
-"""What a requirements.txt asks for: a small reading of pip's format that passes over the rest."""
+"""requirements.txt and the files that it includes, read as pip reads them.
+
+pip's own parser is the oracle of the tests. Reading needs the tree of the context: what a line means depends
+on which directories and archives are there.
+"""
 
 from __future__ import annotations
 
+import posixpath
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, Literal, NoReturn
+from urllib.parse import unquote, urlsplit
 
-from detbuild.image.versions import Specifier, parse_specifiers, release
+from detbuild.context.snapshot import ContextSnapshot, Entry, file_snapshot
+from detbuild.errors import ContextError
+from detbuild.image.trees import Tree, read, read_text
 
 if TYPE_CHECKING:
+    import optparse
     from collections.abc import Iterator
 
-_NAME = re.compile(r"([A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?)\s*(?:\[([^\]]*)\])?\s*(.*)", re.DOTALL)
-_OPTION = re.compile(r"(-[a-z]|--[a-z-]+)(?:\s*=\s*|\s+)?(.*)", re.DOTALL)
-_COMPARISON = re.compile(r"\s*(\w+)\s*(===?|!=|<=|>=|<|>|~=|not in|in)\s*['\"]([^'\"]*)['\"]\s*")
+    from packaging.markers import Marker
+    from packaging.specifiers import SpecifierSet
+
+WORKDIR: Final = "/run/determined/workdir"  # where the context is in an image, and where pip is run
+REQUIREMENTS: Final = "requirements.txt"
+_CODING: Final = re.compile(rb"coding[:=]\s*([-\w.]+)")  # as in Python programs; pip looks for it too
+_COMMENT: Final = re.compile(r"(^|\s+)#.*$")
+_EXTRAS: Final = re.compile(r"^(.+)(\[[^\]]+\])$")
+_ARCHIVES: Final = frozenset(
+    (
+        *(".zip", ".whl", ".tar.bz2", ".tbz", ".tar.gz", ".tgz", ".tar"),
+        *(".tar.xz", ".txz", ".tlz", ".tar.lz", ".tar.lzma"),
+    )
+)
+_VERSION_CONTROL: Final = ("bzr", "git", "hg", "svn")
+_URL_SCHEMES: Final = frozenset(
+    (
+        *("http", "https", "file", "ftp", "ssh", "git", "hg", "bzr", "sftp", "svn"),
+        *(f"bzr+{name}" for name in ("http", "https", "ssh", "sftp", "ftp", "lp", "file")),
+        *(f"git+{name}" for name in ("http", "https", "ssh", "git", "file")),
+        *(f"hg+{name}" for name in ("file", "http", "https", "ssh", "static-http")),
+        *(f"svn+{name}" for name in ("ssh", "http", "https", "svn", "file")),
+    )
+)
+# pip's options in requirements files, each with all its spellings; unique beginnings of the long ones do too.
+_FLAGS: Final = ("--no-index", "--prefer-binary", "--require-hashes", "--pre")
+_WITH_VALUE: Final = (
+    ("-i", "--index-url", "--pypi-url"),
+    ("--extra-index-url",),
+    ("-c", "--constraint"),
+    ("-r", "--requirement"),
+    ("-e", "--editable"),
+    ("-f", "--find-links"),
+    ("--no-binary",),
+    ("--only-binary",),
+    ("--trusted-host",),
+    ("--use-feature",),
+    ("--global-option",),
+    ("--hash",),
+    ("-C", "--config-settings"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One logical line of a requirements file, split as pip splits it."""
+
+    file: str  # path in the context
+    number: int  # of its first physical line, from 1
+    last: int  # of its last one
+    constraint: bool = False  # it stands in a constraints file
+    argument: str = ""  # a requirement, with its marker; "" on a line of options
+    options: tuple[tuple[str, str], ...] = ()  # by their long names, in order; a flag's value is ""
+    error: str = ""  # why pip refuses the options
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}:{self.number}"
+
+    def values(self, option: str) -> tuple[str, ...]:
+        return tuple(value for name, value in self.options if name == option)
+
+    @property
+    def editable(self) -> str:
+        """What `-e` names; "" on other lines."""
+        return "" if self.argument else next(iter(self.values("--editable")), "")
+
+    @property
+    def included(self) -> str:
+        """The file that the line includes; "" on other lines."""
+        if self.argument or self.editable:
+            return ""
+        return next(iter((*self.values("--requirement"), *self.values("--constraint"))), "")
+
+    @property
+    def is_option(self) -> bool:
+        """Whether its options hold for the whole installation."""
+        return not (self.argument or self.editable or self.included or self.error)
+
+
+PlaceKind = Literal["editable", "project", "archive", "links", "index"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A directory or file that pip looks up while it installs."""
+
+    kind: PlaceKind
+    named: str  # as it stands in the line
+    path: str  # in the context; "" is its root
+    line: Line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirement:
-    name: str  # normalised: lower case, dashes
-    specifiers: tuple[Specifier, ...] = ()
-    direct: bool = False  # comes from a URL, whose version is not known here
-    marker: str = ""
+    """What one line asks for."""
+
+    line: Line
+    name: str = ""  # normalised: lower case, dashes; "" where only building it would tell
+    specifiers: SpecifierSet | None = None
+    marker: Marker | None = None
+    direct: bool = False  # comes from a URL or a path, whatever the index has
+    place: Place | None = None
+
+    @property
+    def constraint(self) -> bool:
+        return self.line.constraint
+
+    def allows(self, version: str) -> bool:
+        return self.specifiers is None or self.specifiers.contains(version, prereleases=True)
 
 
 @dataclass(frozen=True, slots=True)
-class RequirementsFile:
-    requirements: tuple[Requirement, ...] = ()
-    includes: tuple[str, ...] = ()  # files named by -r and -c
-    local: bool = False  # names a directory or file of the context: `-e .`, `./wheels/x.whl`
+class Finding:
+    """Something about a line that can be known without pip."""
+
+    line: Line
+    cause: str
+    mend: str = ""
+    missing: str | None = None  # the path of the context that is not in the image
+    outside: bool = False  # an absolute path, which an image of the user's own may have
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One line with all that it means."""
+
+    requirement: Requirement | None = None
+    places: tuple[Place, ...] = ()
+    problem: Finding | None = None  # pip would refuse it
+    doubt: Finding | None = None  # pip would pass it over
 
 
 def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def parse_requirements(text: str) -> RequirementsFile:
-    requirements: list[Requirement] = []
-    includes: list[str] = []
-    local = False
-    for line in _lines(text):
-        option = _OPTION.match(line)
-        if option and option[1] in {"-r", "-c", "--requirement", "--constraint"}:
-            includes.append(option[2].strip())
-        elif option:
-            local = local or (option[1] in {"-e", "--editable"} and _is_path(option[2]))
-        elif _is_path(line):
-            local = True
-        elif requirement := _requirement(line):
-            requirements.append(requirement)
-    return RequirementsFile(tuple(requirements), tuple(includes), local)
+def is_archive(path: str) -> bool:
+    """Whether pip takes a file of that name for a distribution."""
+    base, extension = posixpath.splitext(path)
+    if base.lower().endswith(".tar"):
+        extension = base[-4:] + extension
+    return extension.lower() in _ARCHIVES
 
 
-def applies(marker: str, *, python: str, machine: str) -> bool:
-    """Whether an environment marker is true in a Linux container; an unknown clause counts as true."""
+def split_lines(text: str, *, file: str = "", constraint: bool = False) -> tuple[Line, ...]:
+    """The logical lines of a requirements file: continued ones joined, comments and empty ones gone."""
+    lines = []
+    for number, last, joined in _joined(text):
+        body = _COMMENT.sub("", joined).strip()
+        if body:
+            line = Line(file=file, number=number, last=last, constraint=constraint)
+            lines.append(_split(line, body))
+    return tuple(lines)
+
+
+def _joined(text: str) -> Iterator[tuple[int, int, str]]:
+    """Lines with those that a backslash continues, and the numbers of the first and the last."""
+    first, parts = 0, list[str]()
+    number = 0
+    for number, raw in enumerate(text.splitlines(), 1):
+        is_comment = _COMMENT.match(raw)
+        if raw.endswith("\\") and not is_comment:
+            first = first if parts else number
+            parts.append(raw.strip("\\"))
+            continue
+        line = f" {raw}" if is_comment else raw  # a comment ends the line that it continues
+        yield (first if parts else number), number, "".join((*parts, line))
+        parts = []
+    if parts:
+        yield first, number, "".join(parts)
+
+
+def _split(line: Line, body: str) -> Line:
+    """Part the requirement, whose marker may hold quotes, from the options behind it."""
+    tokens = body.split(" ")
+    count = next((n for n, token in enumerate(tokens) if token.startswith("-")), len(tokens))
+    argument, rest = " ".join(tokens[:count]), " ".join(tokens[count:])
+    if not rest:
+        return replace(line, argument=argument)
+    try:
+        return replace(line, argument=argument, options=_options(rest))
+    except ValueError as error:
+        return replace(line, argument=argument, error=str(error))
+
+
+def _options(text: str) -> tuple[tuple[str, str], ...]:
+    """Read options as pip does.
+
+    Raises:
+        ValueError: pip would refuse them.
+    """
+    import optparse
+    import shlex
+
+    class Parser(optparse.OptionParser):
+        def error(self, msg: str) -> NoReturn:
+            raise ValueError(msg)
+
+    found: list[tuple[str, str]] = []
+
+    def collect(option: optparse.Option, _: str, value: str | None, __: optparse.OptionParser) -> None:
+        found.append((option._long_opts[0], value or ""))  # noqa: SLF001  (optparse has no other name for it)
+
+    parser = Parser(add_help_option=False)
+    for name in _FLAGS:
+        parser.add_option(name, action="callback", callback=collect)
+    for names in _WITH_VALUE:
+        parser.add_option(*names, action="callback", callback=collect, type="string")
+    parser.parse_args(shlex.split(text))
+    return tuple(found)
+
+
+def requirement_of(text: str) -> tuple[str, SpecifierSet] | None:
+    """Name and specifiers of a plain requirement, as in a wheel's metadata; None when it is none."""
+    from packaging.requirements import InvalidRequirement
+    from packaging.requirements import Requirement as Parsed
+
+    try:
+        parsed = Parsed(text)
+    except InvalidRequirement:
+        return None
+    return normalized(parsed.name), parsed.specifier
+
+
+def applies(marker: Marker | None, *, python: str, machine: str) -> bool:
+    """Whether an environment marker is true in a Linux container whose Python has that minor version.
+
+    What depends on more than that counts as true.
+    """
+    if marker is None:
+        return True
     known = {
         "sys_platform": "linux",
         "platform_system": "Linux",
         "os_name": "posix",
         "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
         "platform_machine": machine,
         "python_version": python,
-        "python_full_version": python,
+        "extra": "",
     }
-    clauses = re.sub(r"[()]", " ", marker)
-    return any(
-        all(_true(clause, known) for clause in re.split(r"\band\b", part))
-        for part in re.split(r"\bor\b", clauses)
+    unknown = re.search(r"platform_(release|version)|platform\.version", str(marker))
+    # Of the patch release no more is known than its bounds.
+    return bool(unknown) or any(
+        marker.evaluate({**known, "python_full_version": full, "implementation_version": full})
+        for full in (f"{python}.0", f"{python}.99")
     )
 
 
-def _true(clause: str, known: dict[str, str]) -> bool:
-    match = _COMPARISON.fullmatch(clause)
-    if not match or match[1] not in known:
-        return True
-    have, operator, wanted = known[match[1]], match[2], match[3]
-    if operator == "in":
-        return have in wanted
-    if operator == "not in":
-        return have not in wanted
-    if release(wanted) and match[1].startswith("python"):
-        return not have or Specifier(operator, wanted).allows(have)
-    return (have == wanted) is (operator != "!=")
+def read_line(line: Line, tree: Tree) -> Reading:
+    """What a line means to pip that is run in the context's directory."""
+    if line.error:
+        problem = Finding(line, f"pip does not take these options: {line.error}")
+        return Reading(doubt=problem)
+    if line.editable:
+        return _editable(line, tree)
+    return _argument(line, tree) if line.argument else _option_places(line, tree)
 
 
-def _lines(text: str) -> Iterator[str]:
-    """Logical lines: continued ones joined, comments and empty ones gone."""
-    joined = re.sub(r"\\\r?\n", " ", text.removeprefix("\ufeff"))
-    for line in joined.splitlines():
-        body = re.sub(r"(^|\s)#.*", "", line).strip()
-        if body:
-            yield body
+def _editable(line: Line, tree: Tree) -> Reading:
+    named = line.editable
+    bare, _ = _without_extras(named)
+    if tree.is_dir(path := in_context(bare)):
+        return _project(line, named, path, kind="editable")
+    if bare.lower().startswith("file:"):
+        return _project(line, named, file_path(bare), kind="editable", name=_egg(bare))
+    if _is_version_control(named):
+        problem = Finding(line, f"`-e {named}` does not name its project", "add `#egg=<project>` to the URL")
+        requirement = Requirement(line=line, name=_egg(named), direct=True)
+        return Reading(requirement=requirement, problem=None if requirement.name else problem)
+    at = re.fullmatch(r"([A-Za-z0-9][\w.-]*)\s*(?:\[[^]]*\])?\s*@\s*(\S+)", named)
+    if at and _is_version_control(at[2]):
+        return Reading(requirement=Requirement(line=line, name=normalized(at[1]), direct=True))
+    return Reading(problem=_absent(line, bare, path))
 
 
-def _is_path(text: str) -> bool:
-    target = text.partition(";")[0].strip()
-    if target.startswith((".", "/", "file:")):
-        return True
-    return (
-        "://" not in target
-        and "@" not in target
-        and ("/" in target or target.endswith((".whl", ".gz", ".zip")))
+def _is_version_control(url: str) -> bool:
+    scheme = _scheme(url)
+    return scheme in _VERSION_CONTROL or (scheme in _URL_SCHEMES and scheme.startswith(_VCS_PREFIXES))
+
+
+_VCS_PREFIXES: Final = tuple(f"{name}+" for name in _VERSION_CONTROL)
+
+
+def _argument(line: Line, tree: Tree) -> Reading:
+    name, marker, problem = _marker(line)
+    if problem is not None:
+        return Reading(doubt=problem)
+    is_url = _scheme(name) in _URL_SCHEMES
+    reading = _from_url(line, name) if is_url else _from_name(line, name, tree)
+    if reading.requirement is None or marker is None:
+        return reading
+    return replace(reading, requirement=replace(reading.requirement, marker=marker))
+
+
+def _marker(line: Line) -> tuple[str, Marker | None, Finding | None]:
+    separator = "; " if _scheme(line.argument) in _URL_SCHEMES else ";"
+    name, _, marker = line.argument.partition(separator)
+    if not marker.strip():
+        return name.strip(), None, None
+    from packaging.markers import InvalidMarker, Marker
+
+    try:
+        return name.strip(), Marker(marker.strip()), None
+    except InvalidMarker as error:
+        what = str(error).splitlines()[0]
+        return name, None, Finding(line, f"not a valid environment marker: {marker.strip()} ({what})")
+
+
+def _from_url(line: Line, url: str) -> Reading:
+    bare, _ = _without_extras(url)
+    if _scheme(url) == "file":
+        return _file_url(line, url, file_path(bare), _egg(url))
+    name, version = _of_wheel(urlsplit(url).path)
+    return Reading(requirement=_direct(line, name or _egg(url), version))
+
+
+def _file_url(line: Line, url: str, path: str | None, name: str) -> Reading:
+    if path is not None and is_archive(path):
+        return _archive(line, url, path)
+    return _project(line, url, path, kind="project", name=name)
+
+
+def _from_name(line: Line, name: str, tree: Tree) -> Reading:
+    bare, _ = _without_extras(posixpath.normpath(name))
+    path = in_context(bare)
+    looks_like_path = "/" in name or name.startswith(".")
+    if looks_like_path and tree.is_dir(path):
+        return _project(line, name, path, kind="project")
+    before, at, _ = name.partition("@")
+    if is_archive(bare) and (tree.is_file(path) or not at or "/" in before or before.startswith(".")):
+        return _archive(line, name, path)
+    return _from_index(line, name, path if looks_like_path else None)
+
+
+def _from_index(line: Line, name: str, path: str | None) -> Reading:
+    from packaging.requirements import InvalidRequirement
+    from packaging.requirements import Requirement as Parsed
+
+    try:
+        parsed = Parsed(name)
+    except InvalidRequirement as error:
+        if "/" in name and "@" not in name:
+            return Reading(problem=_absent(line, name, path))
+        what = str(error).splitlines()[0]
+        head = re.match(r"[A-Za-z0-9][\w.-]*", name)
+        known = Requirement(line=line, name=normalized(head[0])) if head else None
+        return Reading(
+            requirement=known,
+            doubt=Finding(line, f"not a valid requirement: {name} ({what})", _spelling(name)),
+        )
+    url = parsed.url or ""
+    requirement = Requirement(
+        line=line, name=normalized(parsed.name), specifiers=parsed.specifier, direct=bool(url)
     )
+    if _scheme(url) != "file":
+        _, version = _of_wheel(urlsplit(url).path)
+        return Reading(requirement=_direct(line, requirement.name, version) if version else requirement)
+    return _file_url(line, name, file_path(url), requirement.name)
 
 
-def _requirement(line: str) -> Requirement | None:
-    body, _, marker = line.partition(";")
-    # Options of one requirement, such as --hash, follow it.
-    body = re.split(r"\s--?[a-z]", body)[0]
-    marker = re.split(r"\s--[a-z]", marker)[0].strip()
-    match = _NAME.fullmatch(body.strip())
-    if not match:
+def _spelling(name: str) -> str:
+    fixed = re.sub(r"(?<![=!<>~])=(?!=)", "==", name)
+    return f"write `{fixed}`" if fixed != name else "write it as `name==version`"
+
+
+def _project(
+    line: Line, named: str, path: str | None, *, kind: Literal["editable", "project"], name: str = ""
+) -> Reading:
+    requirement = Requirement(line=line, name=name, direct=True)
+    if path is None:
+        return Reading(requirement=requirement, problem=_absent(line, named, path))
+    place = Place(kind=kind, named=named, path=path, line=line)
+    return Reading(requirement=replace(requirement, place=place), places=(place,))
+
+
+def _archive(line: Line, named: str, path: str | None) -> Reading:
+    requirement = _direct(line, *_of_wheel(path or named))
+    if path is None:
+        return Reading(requirement=requirement, problem=_absent(line, named, path))
+    place = Place(kind="archive", named=named, path=path, line=line)
+    return Reading(requirement=replace(requirement, place=place), places=(place,))
+
+
+def _absent(line: Line, named: str, path: str | None) -> Finding:
+    """Say that a path is not there; a None lies outside of the context."""
+    if path is not None:
+        return Finding(line, f"`{named}` is not in the context", missing=path)
+    absolute = named.startswith("/") or _scheme(named) == "file"
+    mend = "copy it into the context and name it from there"
+    if absolute:
+        mend += "; a line that `pip freeze` wrote becomes `name==version`"
+    return Finding(line, f"`{named}` is outside the context", mend, outside=absolute)
+
+
+def _direct(line: Line, name: str, version: str) -> Requirement:
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    try:
+        specifiers = SpecifierSet(f"=={version}") if version else None
+    except InvalidSpecifier:
+        specifiers = None
+    return Requirement(line=line, name=normalized(name), specifiers=specifiers, direct=True)
+
+
+def _option_places(line: Line, tree: Tree) -> Reading:
+    if not line.is_option:
+        return Reading()
+    places: list[Place] = []
+    doubt = None
+    for kind, value in _named_places(line):
+        path = _looked_up(kind, value, line, tree)
+        if path is not None and tree.exists(path):
+            places.append(Place(kind=kind, named=value, path=path, line=line))
+        else:
+            doubt = _absent(line, value, path)
+    return Reading(places=tuple(places), doubt=doubt)
+
+
+def _named_places(line: Line) -> Iterator[tuple[Literal["links", "index"], str]]:
+    """Values of options that can only be paths; of several find-links on one line pip takes the first."""
+    for value in line.values("--find-links")[:1]:
+        if _is_path(value):
+            yield "links", value
+    for value in (*line.values("--index-url")[-1:], *line.values("--extra-index-url")):
+        if _is_path(value):
+            yield "index", value
+
+
+def _is_path(value: str) -> bool:
+    scheme = _scheme(value)
+    return scheme == "file" or (scheme not in _URL_SCHEMES and not value.startswith("$"))
+
+
+def _looked_up(kind: str, value: str, line: Line, tree: Tree) -> str | None:
+    if _scheme(value) == "file":
+        return file_path(value)
+    if kind == "links":
+        relative = in_context(posixpath.join(posixpath.dirname(line.file), value))
+        if tree.exists(relative):
+            return relative
+    return in_context(value)
+
+
+def in_context(path: str) -> str | None:
+    """A path as pip sees it from the context's directory, relative to that; None when it lies outside."""
+    full = posixpath.normpath(posixpath.join(WORKDIR, path))
+    if full != WORKDIR and not full.startswith(f"{WORKDIR}/"):
         return None
-    name, rest = normalized(match[1]), match[3].strip()
-    if rest.startswith("@"):
-        url_marker = re.split(r"\s;", line, maxsplit=1)[1:]
-        return Requirement(name=name, direct=True, marker="".join(url_marker).strip())
-    specifiers = parse_specifiers(rest)
-    return None if specifiers is None else Requirement(name=name, specifiers=specifiers, marker=marker)
+    return full[len(WORKDIR) + 1 :]
+
+
+def file_path(url: str) -> str | None:
+    """The path in the context that a `file:` URL names."""
+    parts = urlsplit(url)
+    return in_context(unquote(parts.path)) if parts.netloc in {"", "localhost"} else None
+
+
+def _without_extras(text: str) -> tuple[str, str]:
+    match = _EXTRAS.match(text)
+    return (match[1], match[2]) if match else (text, "")
+
+
+def _scheme(text: str) -> str:
+    return text.partition(":")[0].lower() if ":" in text else ""
+
+
+def _egg(url: str) -> str:
+    match = re.search(r"[#&]egg=([^&\[;\s]+)", url)
+    return normalized(match[1]) if match else ""
+
+
+def _of_wheel(path: str) -> tuple[str, str]:
+    """Project and version that a file name of a wheel tells; "" of others."""
+    name = unquote(posixpath.basename(path))
+    parts = name.removesuffix(".whl").split("-")
+    return (parts[0], parts[1]) if name.endswith(".whl") and len(parts) in {5, 6} else ("", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """A requirements or constraints file of the context."""
+
+    path: str  # where it is, all links followed
+    text: str
+    encoding: str  # what it says of itself in a comment; UTF-8 otherwise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirements:
+    """requirements.txt at the context's root with all that it includes; empty when there is none."""
+
+    files: tuple[SourceFile, ...] = ()
+    lines: tuple[Line, ...] = ()  # in the order in which pip reads them
+    requirements: tuple[Requirement, ...] = ()  # without those that are left out
+    left_out: tuple[Requirement, ...] = ()  # whose place detbuild takes
+    places: tuple[Place, ...] = ()
+    problems: tuple[Finding, ...] = ()
+    doubts: tuple[Finding, ...] = ()
+
+    @property
+    def asks_for_packages(self) -> bool:
+        return any(not requirement.constraint for requirement in self.requirements)
+
+    @property
+    def whole_context(self) -> bool:
+        """Whether pip builds the context itself: `-e .`."""
+        return any(place.path == "" and place.kind in {"editable", "project"} for place in self.places)
+
+    @property
+    def edited_in_place(self) -> bool:
+        """Whether an installation refers to a directory of the context: `-e libshop`."""
+        return any(place.kind == "editable" for place in self.places)
+
+
+@dataclass(slots=True)
+class _Reader:
+    tree: Tree
+    files: dict[str, SourceFile] = field(default_factory=dict)
+    lines: list[Line] = field(default_factory=list)
+    problems: list[Finding] = field(default_factory=list)
+    doubts: list[Finding] = field(default_factory=list)
+    seen: set[tuple[str, bool]] = field(default_factory=set)
+
+    def read(self, path: str, entry: Entry, *, constraint: bool, above: tuple[str, ...] = ()) -> None:
+        if (entry.path, constraint) in self.seen:
+            return
+        self.seen.add((entry.path, constraint))
+        source = self.files.setdefault(entry.path, _source_file(entry))
+        for line in split_lines(source.text, file=path, constraint=constraint):
+            self.lines.append(line)
+            if line.included:
+                self.include(line, (*above, entry.path))
+
+    def include(self, line: Line, above: tuple[str, ...]) -> None:
+        named = line.included
+        if _scheme(named) in {"http", "https"}:
+            return
+        if _scheme(named) == "file":
+            path = file_path(named)
+        else:
+            path = in_context(posixpath.join(posixpath.dirname(line.file), named))
+        entry = self.tree.find(path)
+        if path is None or entry is None or entry.kind != "file":
+            self.problems.append(_absent(line, named, path))
+        elif entry.path in above:
+            mend = "remove one of the lines by which they include each other"
+            self.problems.append(Finding(line, f"`{named}` includes itself, which pip cannot end", mend))
+        else:
+            constraint = not line.values("--requirement")
+            self.read(path, entry, constraint=constraint, above=above)
+
+
+def read_requirements(context: ContextSnapshot) -> Requirements:
+    """Read requirements.txt at the root and all that it includes.
+
+    Raises:
+        ContextError: One of the files cannot be read as text.
+    """
+    tree = Tree(context)
+    entry = tree.find(REQUIREMENTS)
+    if entry is None or entry.kind != "file":
+        return Requirements()
+    reader = _Reader(tree)
+    reader.read(REQUIREMENTS, entry, constraint=False)
+    readings = [read_line(line, tree) for line in reader.lines]
+    for reading in readings:
+        certain = reading.requirement is None or reading.requirement.marker is None
+        for place in reading.places:
+            (reader.problems if certain else reader.doubts).extend(_unusable(place, tree))
+    asked = tuple(reading.requirement for reading in readings if reading.requirement)
+    left_out = tuple(requirement for requirement in asked if _is_determined(requirement))
+    return Requirements(
+        files=tuple(reader.files.values()),
+        lines=tuple(reader.lines),
+        requirements=tuple(requirement for requirement in asked if requirement not in left_out),
+        left_out=left_out,
+        places=tuple(place for r in readings if r.requirement not in left_out for place in r.places),
+        problems=(*reader.problems, *(reading.problem for reading in readings if reading.problem)),
+        doubts=(*reader.doubts, *(reading.doubt for reading in readings if reading.doubt)),
+    )
+
+
+def _source_file(entry: Entry) -> SourceFile:
+    body = read(entry)
+    comments = (line for line in body.split(b"\n")[:2] if line.startswith(b"#"))
+    named = next((match[1].decode("ascii") for line in comments if (match := _CODING.search(line))), "utf-8")
+    try:
+        return SourceFile(path=entry.path, text=read_text(entry, named), encoding=named)
+    except LookupError as error:
+        raise ContextError(f"{entry.path}:1: {error}", mend="save it as UTF-8") from error
+
+
+def _unusable(place: Place, tree: Tree) -> Iterator[Finding]:
+    """Why pip could not install a project or an archive."""
+    if place.kind in {"editable", "project"}:
+        if not tree.is_dir(place.path):
+            yield _absent(place.line, place.named, place.path)
+        elif not any(tree.is_file(f"{place.path}/{name}") for name in ("pyproject.toml", "setup.py")):
+            what = f"the directory `{place.named}` has neither pyproject.toml nor setup.py"
+            yield Finding(place.line, what, "add one of them, so that pip can install it")
+    elif place.kind == "archive" and not tree.is_file(place.path):
+        yield _absent(place.line, place.named, place.path)
+
+
+def _is_determined(requirement: Requirement) -> bool:
+    """Whether it is one of Determined's own packages, whose place the harness takes."""
+    name = requirement.name
+    if not name and requirement.line.argument:
+        archive = posixpath.basename(urlsplit(requirement.line.argument.split(";")[0].strip()).path)
+        name = normalized(re.split(r"-\d", archive)[0]) if is_archive(archive) else ""
+    named = re.search(r"github\.com[/:]determined-ai/determined(\.git)?([@#]|$)", requirement.line.argument)
+    is_it = name == "determined" or name.startswith("determined-") or bool(named)
+    return is_it and not requirement.constraint
+
+
+def for_pip(requirements: Requirements, tree: Tree) -> ContextSnapshot:
+    """What of the context pip looks up: the files, as UTF-8 and without the lines left out, and all places.
+
+    When pip runs in the whole context, only what it looks up next to the files comes along.
+    """
+    late = requirements.whole_context
+    places = (place for place in requirements.places if place.kind == "links" or not late)
+    paths = [path for place in places for path in paths_of(place, tree)]
+    kept = tree.needed((REQUIREMENTS, *(file.path for file in requirements.files), *paths))
+    written = {file.path: _written(file, requirements, tree) for file in requirements.files}
+    replaced = {entry.path: entry for entry in file_snapshot(written).entries}
+    return ContextSnapshot(tuple(replaced.get(e.path, e) if e.kind == "file" else e for e in kept.entries))
+
+
+def paths_of(place: Place, tree: Tree) -> Iterator[str]:
+    """Paths below a place that pip may open, and the place itself."""
+    yield place.path
+    found = tree.find(place.path)
+    if found is None or found.kind != "dir":
+        return
+    if place.kind == "links":
+        # A page names archives wherever they are; without one only those in the directory itself count.
+        has_page = any(path.endswith((".html", ".htm")) for path in tree.children(found.path))
+        inside = tree.below(found.path) if has_page else tree.children(found.path)
+        yield from (path for path in inside if is_archive(path) or path.endswith((".html", ".htm")))
+    elif found.path or place.kind == "index":
+        yield from tree.below(found.path)
+
+
+def _written(file: SourceFile, requirements: Requirements, tree: Tree) -> bytes:
+    gone = {
+        number
+        for requirement in requirements.left_out
+        if (found := tree.find(requirement.line.file)) and found.path == file.path
+        for number in range(requirement.line.number, requirement.line.last + 1)
+    }
+    if not gone:
+        return file.text.encode(file.encoding)
+    kept = ("" if number in gone else line for number, line in enumerate(file.text.splitlines(), 1))
+    return "".join(f"{line}\n" for line in kept).encode(file.encoding)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from detbuild.image.frameworks import ContextNeeds
+    from detbuild.image.requirements import Requirement
     from detbuild.image.table import Base, Table
 
 
@@ -55,23 +56,41 @@ def resolve(
     own = image_for(image, slots_per_trial=int(target.gpu))
     if own:
         return Resolution(bases=(own,), own_image=True, reason=f"{own} is the experiment's environment.image")
-    wanted = [
-        choices(
-            table.frameworks[name],
-            needs.pins(name, python=target.python, machine=target.machine),
-            target=target,
-            table=table,
-        )
-        for name in sorted(needs.frameworks, reverse=True)
-    ]
-    combination, bases = _first_fit(wanted, table=table, target=target)
+    combination, bases = _settled(needs, table=table, target=target)
     resolution = _resolution(combination, bases, target)
     return replace(resolution, companions=_companions(needs, table)) if resolution.frameworks else resolution
 
 
-def _first_fit(
-    wanted: list[tuple[Choice, ...]], *, table: Table, target: Target
+def _settled(
+    needs: ContextNeeds, *, table: Table, target: Target
 ) -> tuple[tuple[Choice, ...], tuple[Base, ...]]:
+    """A combination whose markers were judged by the Python of the very bases that can carry it."""
+    trouble: ConfigError | None = None
+    pythons = {base.python for base in table.bases} - {target.python}
+    for python in (target.python, *sorted(pythons, key=lambda python: _distance(python, target.python))):
+        pins = _pins(needs, python, target)
+        try:
+            combination, bases = _first_fit(pins, table=table, target=target)
+        except ConfigError as error:
+            trouble = trouble or error
+            continue
+        same = tuple(base for base in bases if _pins(needs, base.python, target) == pins)
+        if same:
+            return combination, same
+        trouble = trouble or _no_python(combination)
+    assert trouble is not None
+    raise trouble
+
+
+def _pins(needs: ContextNeeds, python: str, target: Target) -> dict[str, tuple[Requirement, ...]]:
+    names = sorted(needs.frameworks, reverse=True)
+    return {name: needs.pins(name, python=python, machine=target.machine) for name in names}
+
+
+def _first_fit(
+    pins: Mapping[str, tuple[Requirement, ...]], *, table: Table, target: Target
+) -> tuple[tuple[Choice, ...], tuple[Base, ...]]:
+    wanted = [choices(table.frameworks[n], found, target=target, table=table) for n, found in pins.items()]
     trouble: ConfigError | None = None
     for combination in itertools.product(*wanted):
         if not _pair_fits(combination, table):

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING
 from detbuild.context.content import hash_file
 from detbuild.context.snapshot import ContextSnapshot, Entry, raw, text
 from detbuild.errors import ContextError
-from detbuild.image.requirements import normalized, parse_requirements
-from detbuild.image.versions import allows
+from detbuild.image.requirements import normalized, requirement_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+    from packaging.specifiers import SpecifierSet
 
     from detbuild.context.hashes import HashCache
 
 
 def wanted_wheels(
     folders: Iterable[Path],
-    lines: Iterable[str],
+    lines: Iterable[str] | None,
     *,
     machine: str,
     cuda: bool,
@@ -31,13 +32,13 @@ def wanted_wheels(
 
     Args:
         folders: Local folders of pip's find-links.
-        lines: What pip will be asked for, as in requirements.txt.
+        lines: What pip will be asked for: requirements without options; None wants every wheel.
         machine: Architecture of the image.
         cuda: Whether it is for GPUs: pip would take "2.13.0+cpu" for "==2.13.0", and the other way round.
         cache: Hashes of earlier readings; the caller saves it.
     """
     stored = _stored(folders, machine, cuda=cuda)
-    asked = {r.name: r.specifiers for r in parse_requirements("\n".join(lines)).requirements}
+    asked = {name: None for name, *_ in stored} if lines is None else _asked(lines)
     chosen: dict[str, Path] = {}
     waiting, seen = list(asked), set(asked)
     while waiting:
@@ -45,7 +46,7 @@ def wanted_wheels(
         found = {
             path.name: path
             for project, version, path in stored
-            if project == name and allows(asked.get(name, ()), version) and path.name not in chosen
+            if project == name and _allows(asked.get(name), version) and path.name not in chosen
         }
         chosen.update(found)
         if len(chosen) < len(stored):  # opening an archive of thousands of files takes time
@@ -53,6 +54,18 @@ def wanted_wheels(
             seen |= fresh
             waiting += fresh
     return ContextSnapshot(tuple(_entry(chosen[name], cache) for name in sorted(chosen)))
+
+
+def _asked(lines: Iterable[str]) -> dict[str, SpecifierSet]:
+    """Specifiers by project, all that are said of it."""
+    asked: dict[str, SpecifierSet] = {}
+    for name, specifiers in filter(None, map(requirement_of, lines)):
+        asked[name] = asked[name] & specifiers if name in asked else specifiers
+    return asked
+
+
+def _allows(specifiers: SpecifierSet | None, version: str) -> bool:
+    return specifiers is None or specifiers.contains(version, prereleases=True)
 
 
 def _stored(folders: Iterable[Path], machine: str, *, cuda: bool) -> list[tuple[str, str, Path]]:
@@ -84,8 +97,7 @@ def _requires(path: Path) -> Iterator[str]:
             headers = BytesHeaderParser().parsebytes(archive.read(metadata))
     except (OSError, zipfile.BadZipFile, StopIteration):
         return
-    lines = "\n".join(headers.get_all("Requires-Dist", []))
-    yield from (requirement.name for requirement in parse_requirements(lines).requirements)
+    yield from _asked(headers.get_all("Requires-Dist", []))
 
 
 def _entry(path: Path, cache: HashCache | None) -> Entry:

@@ -167,6 +167,57 @@ def test_requirements_come_from_the_hosts_own_wheels(builder: Builder, tmp_path:
     assert python(image, "import hello_requirement; print(hello_requirement.hello)") == "hello\n"
 
 
+# A project without a build requirement, whose only backend is a file of its own.
+PROJECT = {
+    "pyproject.toml": b'[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
+    "backend.py": b"""
+import os, zipfile
+def build(folder, text):
+    name = "hello_local-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(folder, name), "w") as wheel:
+        wheel.writestr(*text)
+        info = "hello_local-1.0.dist-info"
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: hello-local\\nVersion: 1.0\\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    return name
+def build_wheel(folder, *_):
+    return build(folder, ("hello_local.py", open("hello_local.py").read()))
+def build_editable(folder, *_):
+    return build(folder, ("hello_local.pth", os.getcwd()))
+""",
+    "hello_local.py": b"hello = 'hello'\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("line", "where"),
+    [
+        ("--find-links=./wheels\nhello-requirement", "site-packages"),
+        ("-r deps/more.txt", "site-packages"),
+        ("-e libshop", "/run/determined/workdir/libshop"),
+        ("./libshop", "site-packages"),
+        ("hello-local @ file:///run/determined/workdir/libshop", "site-packages"),
+    ],
+)
+def test_pip_finds_the_places_of_the_context(builder: Builder, tmp_path: Path, line: str, where: str) -> None:
+    wheel(tmp_path, "hello_requirement")
+    body = (tmp_path / "hello_requirement-1.0-py3-none-any.whl").read_bytes()
+    files = {
+        "requirements.txt": f"{line}\n".encode("utf-16"),
+        "deps/more.txt": b"-f wheels\nhello_requirement == 1.0",
+        "deps/wheels/hello_requirement-1.0-py3-none-any.whl": body,
+        "wheels/hello_requirement-1.0-py3-none-any.whl": body,
+        "model_def.py": b"",
+        **{f"libshop/{name}": body for name, body in PROJECT.items()},
+    }
+    image = builder.build(planned(files))
+    module = "hello_local" if "libshop" in line else "hello_requirement"
+    assert where in python(image, f"import {module}; print({module}.__file__)")
+    builder.build(planned({**files, "model_def.py": b"changed = True"}))
+    assert not any("pip install" in step for step in builder.run_again)
+
+
 def test_requirements_may_name_the_context_itself(builder: Builder, tmp_path: Path) -> None:
     wheel(tmp_path, "hello_local")
     files = {"requirements.txt": b"./wheels/hello_local-1.0-py3-none-any.whl", "model_def.py": b""}
@@ -237,7 +288,7 @@ def test_an_edit_runs_only_the_steps_behind_it(builder: Builder, edited: str, ag
     assert all(part in step for part, step in zip(again, steps, strict=True))
 
 
-@pytest.mark.parametrize("requirements", ["none", "early", "late"])
+@pytest.mark.parametrize("requirements", ["none", "early", "copied", "late"])
 @pytest.mark.parametrize("framework", [False, True])
 @pytest.mark.parametrize("session", [False, True])
 @pytest.mark.parametrize("apt", [(), ("python3", "python3-venv")])

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping, load_config
+from detbuild.config.layers import read_text
+from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping, parse_config
 from determined.experimental._say import LOG
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ def submitted(
 ) -> tuple[ExperimentConfig, str]:
     """Return the config with that entrypoint, laid over what is below, and its text as it was given."""
     if isinstance(given, (str, Path)):
-        config = load_config(Path(given), (f"entrypoint={json.dumps(entrypoint)}",), below)
-        return config, Path(given).read_text(encoding="utf-8")
+        text = read_text(Path(given), "experiment config")
+        set_here = (f"entrypoint={json.dumps(entrypoint)}",)
+        return parse_config(text, source=str(given), overrides=set_here, below=below), text
     raw = dict(given or {})
     written = entrypoint if isinstance(entrypoint, str) else list(entrypoint)
     config = config_from_mapping({**raw, "entrypoint": written}, defaults=LOCAL_DEFAULTS, below=below)
@@ -35,7 +37,8 @@ def submitted(
 def local(given: Given, *, test: bool, below: Sequence[Layer] = ()) -> tuple[ExperimentConfig, str]:
     """Return the config for this process, without what has no meaning here; each of that is said once."""
     if isinstance(given, (str, Path)):
-        config, text = load_config(Path(given), below=below), Path(given).read_text(encoding="utf-8")
+        text = read_text(Path(given), "experiment config")
+        config = parse_config(text, source=str(given), below=below)
     else:
         config = config_from_mapping(dict(given or {}), defaults=LOCAL_DEFAULTS, below=below)
         text = json.dumps(config.resolved(), indent=2)

@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from detbuild.config import document
-from detbuild.config.document import MAX_BYTES, MAX_DEPTH, Position, read_document
+from detbuild.config.document import MAX_DEPTH, Position, read_document
 from detbuild.config.problems import ConfigErrors
+from detbuild.textfile import MAX_BYTES
 
 
 @pytest.fixture(params=["CBaseLoader", "BaseLoader"], autouse=True)

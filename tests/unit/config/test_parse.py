@@ -327,9 +327,27 @@ def test_a_file_that_is_not_utf_8_is_refused_with_its_line(tmp_path: Path) -> No
     path.write_bytes(b"a: 1\nb: \xff\n")
     with pytest.raises(ConfigErrors, match=f"^{path}:2:4: is not UTF-8 text; save it as UTF-8$"):
         load_config(path)
-    path.write_text(MINIMAL, encoding="utf-16")
-    with pytest.raises(ConfigErrors, match="is not UTF-8"):
+    path.write_text(MINIMAL, encoding="utf-16-le")
+    with pytest.raises(ConfigErrors, match=f"^{path}:1:2: has a NUL character, as UTF-16 without a byte"):
         load_config(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_file_is_read_by_its_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(MINIMAL.replace("\n", "\r\n").encode(encoding))
+    assert load_config(path) == parse_config(MINIMAL)
+
+
+def test_a_pipe_of_the_shell_is_read_and_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, MINIMAL.encode())
+    os.close(writer)
+    assert load_config(Path(f"/dev/fd/{reader}")) == parse_config(MINIMAL)
+    os.close(reader)
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(ConfigErrors, match=r"fifo: is not a regular file$"):
+        load_config(tmp_path / "fifo")
 
 
 def test_a_large_file_is_told_from_one_that_is_not_utf_8(tmp_path: Path) -> None:
@@ -342,7 +360,7 @@ def test_a_large_file_is_told_from_one_that_is_not_utf_8(tmp_path: Path) -> None
 def test_an_endless_file_is_refused() -> None:
     if not os.access("/dev/zero", os.R_OK):
         pytest.skip("no /dev/zero here")
-    with pytest.raises(ConfigErrors, match="is larger than 4 MiB"):
+    with pytest.raises(ConfigErrors, match="is not a regular file"):
         load_config(Path("/dev/zero"))
 
 

@@ -7,7 +7,7 @@ import pytest
 from detbuild.context.snapshot import file_snapshot
 from detbuild.context.walk import snapshot
 from detbuild.errors import ContextError
-from detbuild.image.frameworks import read_needs, requirement_files
+from detbuild.image.frameworks import read_needs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,16 +35,22 @@ def test_frameworks_follow_from_imports(program: str, frameworks: set[str]) -> N
 
 def test_frameworks_follow_from_requirements_and_what_they_include() -> None:
     context = file_snapshot(
-        {"requirements.txt": b"-r deps/base.txt\n", "deps/base.txt": b"-r ../requirements.txt\ntorch>=2"}
+        {
+            "requirements.txt": b"-r deps/base.txt\n",
+            "deps/base.txt": b"-r ../more.txt",
+            "more.txt": b"torch>=2",
+        }
     )
     assert read_needs(context).frameworks == {"torch"}
-    assert [entry.path for entry in requirement_files(context)] == ["requirements.txt", "deps/base.txt"]
 
 
-def test_an_include_that_is_not_in_the_context_is_left_to_pip() -> None:
-    assert (
-        requirement_files(file_snapshot({"requirements.txt": b"-r ../../secret.txt\n-r gone.txt"}))[1:] == ()
-    )
+def test_a_constraint_alone_asks_for_no_framework_and_limits_one_that_is_used() -> None:
+    files = {"requirements.txt": b"-c limits.txt", "limits.txt": b"torch<2.10\ntensorflow<2.19"}
+    assert not read_needs(file_snapshot(files)).frameworks
+    needs = read_needs(file_snapshot({**files, "model_def.py": b"import torch"}))
+    assert needs.frameworks == {"torch"}
+    (pin,) = needs.pins("torch", python="3.11", machine="x86_64")
+    assert str(pin.specifiers) == "<2.10"
 
 
 def test_torchvision_comes_along_when_it_is_imported_but_not_required() -> None:

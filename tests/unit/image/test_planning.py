@@ -122,8 +122,9 @@ def test_extras_are_kept_out_of_the_constraints() -> None:
 
 def test_requirements_that_name_the_context_are_installed_after_it() -> None:
     planned = plan({**PROGRAM, "requirements.txt": b"-e .", "setup.py": b""})
-    assert "requirements" not in planned.trees
-    assert planned.dockerfile.index("COPY context/") < planned.dockerfile.index("-r requirements.txt")
+    assert files_of(planned.trees["requirements"]) == {"requirements.txt": b"-e ."}
+    late = planned.dockerfile.index("-r /build/requirements/requirements.txt")
+    assert planned.dockerfile.index("COPY context/") < late
 
 
 def test_an_image_of_ones_own_without_requirements_needs_no_network_and_no_pip() -> None:
@@ -168,7 +169,7 @@ def test_a_build_that_the_default_index_does_not_have_is_warned_about_where_noth
     resolution = resolved(file_snapshot(PROGRAM))
 
     def warned(network: NetworkSettings, machine: str = "x86_64") -> list[str]:
-        found = pip_warnings(resolution, network, target=replace(TARGET, machine=machine))
+        found = pip_warnings(plan(PROGRAM), resolution, network, target=replace(TARGET, machine=machine))
         return [warning.message for warning in found if "README.md" in warning.mend]
 
     (message,) = warned(NetworkSettings())
@@ -177,12 +178,12 @@ def test_a_build_that_the_default_index_does_not_have_is_warned_about_where_noth
     for option in ("index-url", "extra-index-url", "find-links", "no-index"):
         assert warned(NetworkSettings(pip={option: "x"})) == []
     default = resolved(file_snapshot(PROGRAM), target=replace(TARGET, gpu=True))
-    assert pip_warnings(default, NetworkSettings(), target=TARGET) == ()
+    assert pip_warnings(plan(PROGRAM), default, NetworkSettings(), target=TARGET) == ()
 
 
 def test_a_loopback_proxy_is_warned_about_with_a_mend() -> None:
     network = NetworkSettings(pip={"no-index": "1"}, warnings=("HTTP_PROXY names this host's loopback",))
-    (warning,) = pip_warnings(resolved(file_snapshot(PROGRAM)), network, target=TARGET)
+    (warning,) = pip_warnings(plan(PROGRAM), resolved(file_snapshot(PROGRAM)), network, target=TARGET)
     assert (warning.message, bool(warning.mend)) == (network.warnings[0], True)
 
 

@@ -4,11 +4,16 @@ import re
 import time
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from pip._vendor.packaging.markers import Marker as PipMarker
+from pip._vendor.packaging.specifiers import SpecifierSet as PipSpecifiers
 
+from detbuild.context.snapshot import file_snapshot
 from detbuild.errors import ConfigError
 from detbuild.image.choice import Target
 from detbuild.image.frameworks import ContextNeeds
-from detbuild.image.requirements import parse_requirements
+from detbuild.image.requirements import Requirements, read_requirements
 from detbuild.image.resolve import Resolution, resolve
 from detbuild.image.table import load_table
 from detbuild.resources import images_dir
@@ -26,8 +31,12 @@ def decide(
     python: str = "3.11",
     machine: str = "x86_64",
 ) -> Resolution:
-    needs = ContextNeeds(frameworks=frozenset(frameworks), requirements=parse_requirements(requirements))
+    needs = ContextNeeds(frameworks=frozenset(frameworks), requirements=required(requirements))
     return resolve(needs, table=TABLE, target=Target(gpu=gpu, python=python, machine=machine, driver=driver))
+
+
+def required(text: str, **included: bytes) -> Requirements:
+    return read_requirements(file_snapshot({"requirements.txt": text.encode(), **included}))
 
 
 def test_a_torch_context_on_a_cpu_host() -> None:
@@ -211,9 +220,7 @@ def test_the_nearest_python_is_taken_where_the_hosts_has_no_wheels() -> None:
 
 def test_frameworks_without_a_common_python_are_refused() -> None:
     table = TABLE
-    needs = ContextNeeds(
-        frameworks=frozenset({"tensorflow"}), requirements=parse_requirements("tensorflow==2.15.1")
-    )
+    needs = ContextNeeds(frameworks=frozenset({"tensorflow"}), requirements=required("tensorflow==2.15.1"))
     with pytest.raises(
         ConfigError, match=r"no base image fits: tensorflow-?\w* 2\.15\.1 has wheels for Python 3\.9 to 3\.11"
     ):
@@ -240,3 +247,91 @@ def test_an_answer_takes_no_noticeable_time() -> None:
     start = time.perf_counter()
     decide("torch", "tensorflow", gpu=True)
     assert time.perf_counter() - start < 0.5
+
+
+# --- markers and specifiers: pip's own are the oracle -------------------------------------------------------
+
+SPECIFIERS = st.sampled_from(
+    [
+        "",
+        ">=2.6",
+        "<2.10",
+        ">=2.5,<2.9",
+        "~=2.7.0",
+        "!=2.13.0",
+        "==2.8.*",
+        "==2.9.1",
+        ">2.10",
+        "<=2.12.1",
+        "===2.11.0",
+    ]
+)
+MARKERS = st.sampled_from(
+    [
+        "",
+        'python_version < "3.12"',
+        'python_version >= "3.12"',
+        'python_version == "3.11"',
+        'sys_platform == "darwin"',
+        'platform_machine == "x86_64" and python_full_version < "3.13"',
+        'extra == "gpu"',
+    ]
+)
+LINES = st.lists(st.tuples(st.sampled_from(["torch", "Torch[opt-einsum]"]), SPECIFIERS, MARKERS), max_size=3)
+
+
+def pip_allows(lines: list[tuple[str, str, str]], version: str, python: str) -> bool:
+    environment = {
+        "python_version": python,
+        "python_full_version": f"{python}.1",
+        "sys_platform": "linux",
+        "platform_machine": "x86_64",
+        "extra": "",
+    }
+    return all(
+        PipSpecifiers(specifiers).contains(version)
+        for _, specifiers, marker in lines
+        if not marker or PipMarker(marker).evaluate(environment)
+    )
+
+
+@settings(deadline=None)
+@given(asked=LINES, limits=LINES, python=st.sampled_from(["3.10", "3.11", "3.12", "3.13"]))
+def test_the_framework_is_one_that_pip_would_take_with_the_python_of_each_base(
+    asked: list[tuple[str, str, str]], limits: list[tuple[str, str, str]], python: str
+) -> None:
+    def text(lines: list[tuple[str, str, str]]) -> str:
+        return "".join(f"{n}{spec}{f'; {marker}' if marker else ''}\n" for n, spec, marker in lines)
+
+    limits = [("torch", *rest) for _, *rest in limits]
+    requirements = required(f"{text(asked)}-c limits.txt\n", **{"limits.txt": text(limits).encode()})
+    needs = ContextNeeds(frameworks=frozenset({"torch"}), requirements=requirements)
+    target = Target(gpu=False, python=python, machine="x86_64")
+    pins = [*asked, *limits]
+    try:
+        resolution = resolve(needs, table=TABLE, target=target)
+    except ConfigError:  # exact versions that contradict each other, or one without a wheel for any base
+        assume(False)
+    version = resolution.builds[0].split()[1]
+    for reference in resolution.bases:
+        base = TABLE.base(reference)
+        assert base is not None
+        if not resolution.warnings:
+            assert pip_allows(pins, version, base.python)
+        else:
+            assert not any(pip_allows(pins, known, base.python) for known in TORCH)
+
+
+def test_versions_that_contradict_each_other_are_told_with_their_places() -> None:
+    with pytest.raises(ConfigError) as caught:
+        decide("torch", requirements="torch==2.9.1\ntorch<2.8")
+    assert str(caught.value) == (
+        "the requirements contradict each other: "
+        "torch==2.9.1 (requirements.txt:1), torch<2.8 (requirements.txt:2)"
+    )
+
+
+def test_the_python_of_the_base_decides_about_markers() -> None:
+    lines = 'torch==2.6.0; python_version < "3.12"\ntorch==2.13.0; python_version >= "3.12"'
+    assert decide("torch", requirements=lines, python="3.11").frameworks == ("torch==2.6.0",)
+    assert decide("torch", requirements=lines, python="3.12").frameworks == ("torch==2.13.0",)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from detbuild.cli.views import view
 from detbuild.config.host import host_config
-from detbuild.config.parse import config_from_mapping, load_config
+from detbuild.config.layers import read_text
+from detbuild.config.parse import config_from_mapping, parse_config
 from detbuild.config.templates import template_layers
 from detbuild.errors import ConfigError
 from detbuild.experiment import Order, prepare, submit, this_host
@@ -49,6 +50,7 @@ def create(
 
 def _parsed(config: Config, below: Sequence[Layer]) -> tuple[ExperimentConfig, str]:
     if isinstance(config, (str, Path)):
-        return load_config(Path(config), below=below), Path(config).read_text(encoding="utf-8")
+        text = read_text(Path(config), "experiment config")
+        return parse_config(text, source=str(config), below=below), text
     written: Mapping[str, object] = dict(config)
     return config_from_mapping(written, below=below), json.dumps(written, indent=2, default=str)

@@ -12,17 +12,18 @@ RUN --mount=type=cache,id=detbuild-pip,target=/root/.cache/pip \
     --mount=type=secret,id=ca.pem \
     --mount=type=secret,id=constraints.txt \
     PIP_CONFIG_FILE=/run/secrets/pip.conf PIP_CACHE_DIR=/root/.cache/pip PIP_BREAK_SYSTEM_PACKAGES=1 \
-    python3 -m pip install -c /build/framework/constraints.txt -r /build/framework/requirements.txt
+    pip install -c /build/framework/constraints.txt -r /build/framework/requirements.txt
 
+WORKDIR /run/determined/workdir
 RUN --mount=type=cache,id=detbuild-pip,target=/root/.cache/pip \
     --mount=type=bind,source=wheels,target=/build/wheels \
     --mount=type=bind,source=framework,target=/build/framework \
     --mount=type=secret,id=pip.conf \
     --mount=type=secret,id=ca.pem \
     --mount=type=secret,id=constraints.txt \
-    --mount=type=bind,source=requirements,target=/build/requirements \
+    --mount=type=bind,rw,source=requirements,target=/run/determined/workdir \
     PIP_CONFIG_FILE=/run/secrets/pip.conf PIP_CACHE_DIR=/root/.cache/pip PIP_BREAK_SYSTEM_PACKAGES=1 \
-    python3 -m pip install -c /build/framework/constraints.txt -r /build/requirements/requirements.txt
+    pip install -c /build/framework/constraints.txt -r requirements.txt
 
 # The .pth file keeps the harness importable for a run whose config sets a PYTHONPATH of its own.
 RUN --mount=type=bind,source=harness,target=/build/harness \
@@ -33,7 +34,6 @@ RUN --mount=type=bind,source=harness,target=/build/harness \
 sites.mkdir(parents=True, exist_ok=True); (sites / "detbuild.pth").write_text("/opt/detbuild/harness")' \
     && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/detbuild/harness
 
-WORKDIR /run/determined/workdir
 COPY context/ /run/determined/workdir/
 
 USER 65533:65533

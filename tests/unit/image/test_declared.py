@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from detbuild.context.walk import read_context
+from detbuild.errors import ContextError
+from detbuild.image.declared import check_requirements
+from detbuild.image.requirements import read_requirements
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from detbuild.events import Warned
+
+
+def check(root: Path, files: dict[str, str], *, own_image: bool = False) -> tuple[Warned, ...]:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    context, listing = read_context(root)
+    return check_requirements(read_requirements(context), listing, own_image=own_image)
+
+
+@pytest.mark.parametrize(
+    ("files", "cause", "hint"),
+    [
+        (
+            {"requirements.txt": "numpy\n-r reqs/base.txt", "deps/base.txt": ""},
+            "requirements.txt:2: `reqs/base.txt` is not in the context",
+            "did you mean `deps/base.txt`?",
+        ),
+        (
+            {"requirements.txt": "-r base.txt", "base.txt": "", ".detignore": "# x\nbase*\n"},
+            "requirements.txt:1: `base.txt` is left out of the image by .detignore:2 (`base*`)",
+            "remove that line of .detignore",
+        ),
+        (
+            {
+                "requirements.txt": "./w/x-1-py3-none-any.whl",
+                "w/x-1-py3-none-any.whl": "",
+                ".detignore": "w/",
+            },
+            "requirements.txt:1: `./w/x-1-py3-none-any.whl` is left out of the image by .detignore:1 (`w/`)",
+            "remove that line of .detignore",
+        ),
+        (
+            {"requirements.txt": "-e ../shop"},
+            "requirements.txt:1: `../shop` is outside the context",
+            "copy it into the context and name it from there",
+        ),
+        (
+            {"requirements.txt": "-r a.txt", "a.txt": "-r gone.txt\n-e lib"},
+            "a.txt:1: `gone.txt` is not in the context\na.txt:2: `lib` is not in the context",
+            "add it to the context, or remove the line",
+        ),
+    ],
+)
+def test_what_pip_would_refuse_is_told_with_place_and_hint(
+    tmp_path: Path, files: dict[str, str], cause: str, hint: str
+) -> None:
+    with pytest.raises(ContextError) as caught:
+        check(tmp_path, files)
+    assert (str(caught.value), caught.value.mend) == (cause, hint)
+
+
+def test_an_absolute_path_may_be_in_an_image_of_ones_own(tmp_path: Path) -> None:
+    files = {"requirements.txt": "/opt/wheels/x-1-py3-none-any.whl\n-r /opt/base.txt"}
+    assert check(tmp_path, files, own_image=True) == ()
+    with pytest.raises(ContextError, match=r"outside the context\n.*outside the context"):
+        check(tmp_path, files)
+
+
+def test_determined_itself_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    (warning,) = check(tmp_path, {"requirements.txt": "numpy\nDetermined==0.38.1\n"})
+    assert warning.message.startswith("requirements.txt:2: `Determined==0.38.1` is not installed")
+    assert warning.mend == "remove the line from requirements.txt"
+
+
+def test_what_pip_would_pass_over_is_a_warning(tmp_path: Path) -> None:
+    warnings = check(tmp_path, {"requirements.txt": "-f wheels\nnumpy=1.0\nnumpy --unheard-of\n"})
+    assert [warning.message.partition(" (")[0] for warning in warnings] == [
+        "requirements.txt:1: `wheels` is not in the context",
+        "requirements.txt:2: not a valid requirement: numpy=1.0",
+        "requirements.txt:3: pip does not take these options: no such option: --unheard-of",
+    ]
+
+
+def test_requirements_that_stay_out_are_told(tmp_path: Path) -> None:
+    (warning,) = check(tmp_path, {"requirements.txt": "numpy", ".detignore": "*.txt"})
+    assert warning.message == (
+        "requirements.txt is left out of the image by .detignore:1 (`*.txt`), so nothing of it is installed"
+    )
