@@ -206,3 +206,7 @@ def heartbeat(
     finally:
         ended.set()
         thread.join()
+
+
+def ignore(_event: Event) -> None:
+    """Hear of nothing: for callers that use the result alone."""

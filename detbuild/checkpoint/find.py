@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from detbuild.checkpoint.bucket import address_of
 from detbuild.checkpoint.transfer import is_name
 from detbuild.errors import ConfigError, EngineError
+from detbuild.store.digests import Allowance, records_within
 from detbuild.store.state import load, run_records
 from detbuild.store.storage import checkpoint_storage
 from detbuild.store.stored import Stored
@@ -46,8 +47,13 @@ class Found:
         return self.cloud.url(self.checkpoint.uuid) if self.cloud else None
 
 
-def checkpoints_of(folder: ExperimentFolder) -> tuple[Found, ...]:
-    """All checkpoints of an experiment, by trial and newest first."""
+def checkpoints_of(folder: ExperimentFolder, allowance: Allowance | None = None) -> tuple[Found, ...]:
+    """All checkpoints of an experiment, by trial and newest first.
+
+    Raises:
+        EngineError: Its files are damaged, or it takes longer than the allowance to read them.
+    """
+    read = run_records if allowance is None else records_within(allowance)
     config = config_of(folder)
     on_host, cloud = checkpoint_storage(config, folder).on_host, address_of(config.checkpoint_storage)
     return tuple(
@@ -58,7 +64,7 @@ def checkpoints_of(folder: ExperimentFolder) -> tuple[Found, ...]:
             directory=_directory(on_host, checkpoint),
             cloud=cloud if checkpoint.uploaded and checkpoint.state not in _GONE else None,
         )
-        for trial in load(folder).trials.values()
+        for trial in load(folder, read).trials.values()
         for checkpoint in trial.progress.checkpoints
     )
 
@@ -102,9 +108,10 @@ def _all(home: Home, unreadable: list[EngineError]) -> Iterator[Found]:
         folder = home.folder(number)
         if folder.exists:
             try:
-                yield from checkpoints_of(folder)
+                yield from checkpoints_of(folder, Allowance())
             except EngineError as error:
-                unreadable.append(error)
+                why = f"experiment {number} was not searched: {error}"
+                unreadable.append(EngineError(why, mend=error.mend))
 
 
 def _directory(on_host: Path | None, checkpoint: CheckpointState) -> Path | None:

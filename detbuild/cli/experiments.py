@@ -16,6 +16,7 @@ from detbuild.cli.table import csv_option, json_option, show_csv, show_json, sho
 
 if TYPE_CHECKING:
     from detbuild.cli.table import Columns, Row
+    from detbuild.events import Event
     from detbuild.store.requests import Verb
 
 
@@ -222,23 +223,29 @@ def ask(session: Session, experiment_id: int, verb: Verb, *, trial_id: int | Non
     "experiment_id", metavar="[ID]", required=False, type=click.IntRange(min=1), shell_complete=complete_ids
 )
 @pass_session
-def resume(session: Session, /, *, experiment_id: int | None) -> None:
+def resume(session: Session, /, *, experiment_id: int | None) -> int:
     """Take up experiments whose controller is gone: one, or all of them; print their ids.
 
     Containers that still run are taken over; nothing is lost or done twice.
     """
+    from detbuild.cli.views import no_output
     from detbuild.controller.attend import has_work_left, resume_one
     from detbuild.controller.attend import resume as resume_all
+    from detbuild.errors import EngineError
     from detbuild.store.home import Home
 
     _finish_deletions(session)
     home = Home.open(session.home)
+    damaged: list[Event] = []
     if experiment_id is None:
-        taken = resume_all(home)
+        taken = resume_all(home, damaged.append)
     else:
         folder = home.experiment(experiment_id)
         taken = (experiment_id,) if has_work_left(folder) and resume_one(folder) else ()
     for id_ in taken:
         click.echo(id_)
+    for event in damaged:
+        no_output(event)
     if not taken:
         click.echo("nothing to take up: each experiment has ended or has a controller", err=True)
+    return EngineError.exit_code if damaged else 0

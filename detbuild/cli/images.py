@@ -31,10 +31,11 @@ def list_(session: Session, /, *, as_json: bool, quiet: bool) -> None:
     With --json: a list of {"id", "tags", "created", "size", "containers", "experiments", "labels"}; size is
     in bytes that no other image shares, experiments are those of this home that are not over.
     """
+    from detbuild.cli.views import no_output
     from detbuild.store.home import Home
     from detbuild.store.images import BUILT_LABEL, wanted
 
-    names = wanted(Home.open(session.home))
+    names = wanted(Home.open(session.home), no_output)
     rows = [_row(image, names) for image in session.connect().find_images(BUILT_LABEL)]
     if as_json:
         show_json(rows)
@@ -63,12 +64,15 @@ def prune(session: Session, /, *, hours: float, dry_run: bool) -> None:
     What is kept: images of experiments of this home that are not over, and images with a container. A later
     submission of the same inputs builds its image again, from the engine's build cache as far as that has it.
     """
+    from detbuild.cli.views import no_output
     from detbuild.store.home import Home
     from detbuild.store.images import BUILT_LABEL, prunable, wanted
 
     engine = session.connect()
     images = engine.find_images(BUILT_LABEL)
-    removable = prunable(images, wanted(Home.open(session.home)), before=time.time() - hours * _HOUR)
+    removable = prunable(
+        images, wanted(Home.open(session.home), no_output), before=time.time() - hours * _HOUR
+    )
     for image in removable:
         if not dry_run:
             engine.remove_image(image.id)

@@ -104,18 +104,19 @@ def tasks(session: Session, /, *, as_json: bool, as_csv: bool) -> None:
 
 
 def _tasks(session: Session) -> Iterator[Document]:
+    from detbuild.cli.views import no_output
     from detbuild.store.home import Home
     from detbuild.store.state import fold
 
     home = Home.open(session.home)
-    for folder in (home.folder(number) for number in home.ids()):
-        state = fold(folder.header(), folder.journal()) if folder.exists else None
-        for trial in state.trials.values() if state and not state.over else ():
+    read = home.each(lambda folder: fold(folder.header(), folder.journal()), no_output, oldest_first=True)
+    for state in read:
+        for trial in state.trials.values() if not state.over else ():
             run = trial.open_run
             if not trial.ended:
                 yield {
-                    "task": f"{folder.id}/{trial.id}",
-                    "experiment_id": folder.id,
+                    "task": f"{state.header.id}/{trial.id}",
+                    "experiment_id": state.header.id,
                     "trial_id": trial.id,
                     "state": trial.state,
                     "why": trial.why,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from detbuild.cli import documents
-from detbuild.errors import ConfigError
+from detbuild.errors import ConfigError, EngineError
 from detbuild.store.digests import load_quickly
-from detbuild.store.home import Home
+from detbuild.store.home import Home, damaged
 from detbuild.store.index import summaries
 
 if TYPE_CHECKING:
@@ -21,10 +21,17 @@ if TYPE_CHECKING:
 
 
 def experiments(home: Path, emit: Emit, *, archived: bool = True) -> Iterator[Document]:
-    """All experiments, newest first; numbers of submissions that never finished are passed over."""
+    """All experiments, newest first; numbers of submissions that never finished are skipped.
+
+    Damaged ones are left out, and `emit` is told of each.
+    """
     opened = Home.open(home)
     for summary in summaries(opened, emit):
-        row = documents.experiment(summary, opened.folder(summary.id))
+        try:
+            row = documents.experiment(summary, opened.folder(summary.id))
+        except EngineError as error:
+            emit(damaged(summary.id, error))
+            continue
         if archived or not row["archived"]:
             yield row
 

@@ -159,17 +159,16 @@ class Search:
 
 def read_plan(folder: Path) -> tuple[Goal, int]:
     """The searcher's goal, and how many trials it means to make; what cannot be read is as for one trial."""
-    import json
-
     from detbuild.errors import DetbuildError
     from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.reading import as_map, read_document
 
     experiment = ExperimentFolder(folder)
     try:
         header = experiment.header()
-        searcher = json.loads(experiment.config_file.read_bytes()).get("searcher", {})
-        planned = searcher.get("max_trials")
-    except (DetbuildError, OSError, ValueError, AttributeError):
+        searcher = read_document(experiment.config_file, as_map).get("searcher")
+        planned = searcher.get("max_trials") if isinstance(searcher, dict) else None
+    except (DetbuildError, OSError):
         return Goal(), 1
     return Goal(header.metric, header.smaller_is_better), planned if isinstance(planned, int) else 1
 

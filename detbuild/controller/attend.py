@@ -9,7 +9,7 @@ from detbuild.controller.book import Book
 from detbuild.controller.lease import holder, lease
 from detbuild.controller.start import start_detached
 from detbuild.errors import ConfigError, EngineError
-from detbuild.events import Emit, Warned
+from detbuild.events import Emit, Warned, ignore
 from detbuild.store.follow import ExperimentTail
 from detbuild.store.journal import JournalFile
 from detbuild.store.ledger import Ledger
@@ -114,22 +114,16 @@ def _idle(book: Book, verb: Verb, trial_id: int | None) -> bool:
     )
 
 
-def resume(home: Home) -> tuple[int, ...]:
+def resume(home: Home, emit: Emit = ignore) -> tuple[int, ...]:
     """Start a controller for every experiment that needs one and has none; return their ids.
 
-    Raises:
-        EngineError: The files of one cannot be read; all others were taken up.
+    A damaged experiment gets none, and `emit` is told of it.
     """
-    taken, unreadable = [], None
-    for folder in filter(lambda one: one.exists, map(home.folder, home.ids())):
-        try:
-            if has_work_left(folder) and resume_one(folder):
-                taken.append(folder.id)
-        except EngineError as error:  # noqa: PERF203  (a folder of each is read)
-            unreadable = unreadable or error
-    if unreadable is not None:
-        raise unreadable
-    return tuple(taken)
+
+    def start(folder: ExperimentFolder) -> int:
+        return folder.id if has_work_left(folder) and resume_one(folder) else 0
+
+    return tuple(filter(None, home.each(start, emit, oldest_first=True)))
 
 
 def resume_one(folder: ExperimentFolder) -> bool:

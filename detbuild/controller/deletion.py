@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ from detbuild.store.deleting import begun_deletions, hidden_name, intend_deletio
 from detbuild.store.files import alone, file_errors, sync_directory
 from detbuild.store.registry import registered
 from detbuild.store.state import fold
+from determined._untrusted import UntrustedDir, UntrustedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,10 +90,11 @@ def _tried(home: Home, folder: ExperimentFolder) -> DetbuildError | None:
 
 
 def _removed(directory: Path) -> DetbuildError | None:
-    shutil.rmtree(directory, ignore_errors=True)
-    if not directory.exists():
-        return None
-    return EngineError(f"{directory} cannot be removed", mend="remove it by hand")
+    try:
+        UntrustedDir(directory.parent).remove_tree(directory.name, missing_ok=True)
+    except UntrustedError as error:
+        return EngineError(f"cannot remove {error.path}: it {error.reason}", mend="remove it by hand")
+    return None
 
 
 def _finish(home: Home, folder: ExperimentFolder) -> None:
@@ -103,9 +104,10 @@ def _finish(home: Home, folder: ExperimentFolder) -> None:
         home.retire(folder.id)
     with file_errors(folder.path):
         with suppress(FileNotFoundError):  # another process was as far
-            folder.path.rename(hidden)
+            UntrustedDir(home.experiments).rename(folder.path.name, hidden.name)
         sync_directory(home.experiments)
-    shutil.rmtree(hidden, ignore_errors=True)
+    with suppress(UntrustedError):  # `finish_deletions` tries it again, and says why it fails
+        UntrustedDir(home.experiments).remove_tree(hidden.name, missing_ok=True)
 
 
 def _remove_containers(

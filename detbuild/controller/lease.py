@@ -11,14 +11,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from detbuild.errors import LeaseError
+from detbuild.errors import EngineError, LeaseError
 from detbuild.store.files import file_errors
+from determined._untrusted import UntrustedDir, UntrustedError, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+_LARGEST = 4096  # bytes of what the holder writes about itself
 _PATIENCE = 0.5  # seconds: long enough to outlast somebody who only looks who holds it
 _LAST_WORK = 20.0  # seconds in which a controller of an experiment that is over has removed what is to go
 
@@ -39,7 +41,7 @@ def lease(file: Path, *, patience: float = _PATIENCE) -> Iterator[int]:
         LeaseError: another process is, and still was after `patience` seconds.
     """
     with file_errors(file):
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         deadline = time.monotonic() + patience
         while not _lock(descriptor, fcntl.LOCK_EX):
@@ -62,9 +64,11 @@ def lease_at_the_end(file: Path) -> AbstractContextManager[int]:
 def holder(file: Path) -> Holder | None:
     """Who holds the lease now; None when nobody does."""
     try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise EngineError(f"cannot open {file}: {reason_of(error)}", mend="remove it") from error
     try:
         return None if _lock(descriptor, fcntl.LOCK_SH) else _written(file)
     finally:
@@ -81,9 +85,9 @@ def _lock(descriptor: int, kind: int) -> bool:
 
 def _written(file: Path) -> Holder:
     try:
-        raw = json.loads(file.read_bytes())
+        raw = json.loads(UntrustedDir(file.parent).read(file.name, _LARGEST))
         return Holder(int(raw["pid"]), str(raw["host"]))
-    except (ValueError, KeyError, TypeError):
+    except (UntrustedError, ValueError, KeyError, TypeError, RecursionError):
         return Holder(0, "")  # it took the lease this very moment
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Final
 
 from detbuild.config.masked_text import masked_text, secret_values
 from detbuild.config.masking import mask
+from detbuild.errors import EngineError
 from detbuild.report.document import Log, Source
 from detbuild.store.output import last_text
+from detbuild.store.reading import as_map, read_document
 from detbuild.store.series import tables
 from detbuild.store.state import fold, load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from detbuild.store.folder import ExperimentFolder
     from detbuild.store.runs import RunRecords
@@ -51,23 +51,22 @@ def _read(folder: ExperimentFolder, points: int, log: int) -> Source:
         tables=curves,
         logs={number: _log(folder, trial, log) for number, trial in state.trials.items()},
         config=mask(config),
-        config_text=masked_text(_text(folder.path / "config.yaml")),
-        dockerfile=_text(folder.path / "Dockerfile"),
+        config_text=masked_text(_text(folder, "config.yaml")),
+        dockerfile=_text(folder, "Dockerfile"),
         secrets=secret_values(config),
     )
 
 
 def _config(folder: ExperimentFolder) -> dict[str, object]:
     try:
-        raw = json.loads(folder.config_file.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return read_document(folder.config_file, as_map)
+    except (OSError, EngineError):
         return {}
-    return raw if isinstance(raw, dict) else {}
 
 
-def _text(path: Path) -> str:
+def _text(folder: ExperimentFolder, name: str) -> str:
     try:
-        with path.open("rb") as file:
+        with folder.files.open(name) as file:
             return file.read(_TEXT).decode("utf-8", "replace")
     except OSError:
         return ""

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from detbuild.errors import EngineError
 from detbuild.store.files import alone, write_synced
+from detbuild.store.reading import as_map, read_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,13 +43,16 @@ def change_metadata(
 
 
 def _read(experiment: Path) -> dict[str, Metadata]:
-    file = experiment / _FILE
     try:
-        found = json.loads(file.read_bytes())
+        return read_document(experiment / _FILE, _of_checkpoints, mend="repair it, or remove it")
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise EngineError(f"cannot read {file}: {error}", mend="mend it, or remove it") from error
-    if not isinstance(found, dict):
-        raise EngineError(f"{file} holds no map", mend="mend it, or remove it")
+
+
+def _of_checkpoints(raw: object) -> dict[str, Metadata]:
+    found: dict[str, Metadata] = {}
+    for uuid, metadata in as_map(raw).items():
+        if not isinstance(metadata, dict):
+            raise ValueError(f"has metadata of {uuid[:40]} that are not a map")  # noqa: TRY004
+        found[uuid] = metadata
     return found

@@ -7,11 +7,13 @@ that `max_slots`, `weight`, `priority` or a number of kept checkpoints has a say
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from detbuild.errors import ConfigError, EngineError
+from detbuild.errors import ConfigError
 from detbuild.store.files import alone, write_synced
+from detbuild.store.reading import read_document
+from detbuild.store.typed import typed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,17 +50,19 @@ def read_attributes(experiment: Path) -> Attributes:
     Raises:
         EngineError: The file is damaged.
     """
-    file = experiment / _FILE
     try:
-        raw = json.loads(file.read_bytes())
-        known = {f.name for f in fields(Attributes)}
-        values = {key: value for key, value in raw.items() if key in known}
-        labels = values.pop("labels", None)
-        return Attributes(**values, labels=None if labels is None else tuple(labels))
+        return read_document(experiment / _FILE, _attributes, mend="repair it, or remove it")
     except FileNotFoundError:
         return Attributes()
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise EngineError(f"cannot read {file}: {error}", mend="mend it, or remove it") from error
+
+
+def _attributes(raw: object) -> Attributes:
+    found = typed(Attributes, raw)
+    try:
+        _check(found)
+    except ConfigError as error:
+        raise ValueError(f"breaks a rule: {error}") from error
+    return found
 
 
 def change_attributes(experiment: Path, change: Callable[[Attributes], Attributes]) -> Attributes:

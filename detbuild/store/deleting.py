@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from detbuild.store.files import write_synced
+from detbuild.store.folder import changed_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +24,7 @@ def intend_deletion(folder: ExperimentFolder) -> None:
 
 def is_deleting(folder: ExperimentFolder) -> bool:
     """Whether the experiment is being deleted: nobody may take it up again."""
-    return (folder.path / _INTENT).exists()
+    return changed_at(folder.path / _INTENT) != 0
 
 
 def hidden_name(home: Home, folder: ExperimentFolder) -> Path:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
+from detbuild.errors import EngineError
 from detbuild.store.reader import RecordParser
 from detbuild.store.runs import RunRecords, extended, read_run
 from detbuild.store.state import load
@@ -22,7 +24,7 @@ from detbuild.store.tables import open_table, remove_companions
 from determined._records import Measured, Progress, Training, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from detbuild.store.folder import ExperimentFolder, RunFolder
@@ -37,6 +39,7 @@ _TABLE: Final = """runs (
 ) WITHOUT ROWID"""
 _LONG_JOURNAL: Final = 32 << 10  # bytes; below that there are some 60 runs at most
 _LONG_RUN: Final = 1 << 20  # bytes
+_NOW_AND_THEN: Final = 0x3FF  # a mask of the number of a line
 _NEWEST_ALONE: Final = (Training, Progress)  # of these the newest counts
 
 
@@ -51,21 +54,70 @@ class _Digest:
         return replace(extended(RunRecords(), RecordParser(run).feed(self.lines)), set_aside=self.set_aside)
 
 
-def load_quickly(home: Home, folder: ExperimentFolder) -> ExperimentState:
-    """The same as `state.load`, but of the files of finished runs only those that are new are read."""
-    shelf = _Shelf(home, folder)
-    state = load(folder, shelf.read)
-    if shelf.learnt:
-        _write(home, folder.id, shelf.learnt)
-    return state
+class TooLongError(EngineError):
+    """One experiment takes longer to read than it may in a listing of all."""
+
+
+class Allowance:
+    """How long the records of one experiment may be read in a listing of all, as time of the processor.
+
+    A loaded host takes no longer by that clock, so that no experiment is set aside for the load of others.
+    """
+
+    def __init__(self, seconds: float = 5.0) -> None:
+        self._seconds = seconds
+        self._end = time.thread_time() + seconds
+
+    def check(self) -> None:
+        """Raise TooLongError when it is spent."""
+        if time.thread_time() > self._end:
+            raise TooLongError(f"its records take more than {self._seconds:g} s to read")
+
+    def along(self, lines: Iterable[Line]) -> Iterator[Line]:
+        """The same lines, checked now and then."""
+        for number, line in enumerate(lines):
+            if not number & _NOW_AND_THEN:
+                self.check()
+            yield line
+
+
+def records_within(
+    allowance: Allowance,
+) -> Callable[[ExperimentFolder, TrialState], tuple[RunRecords, ...]]:
+    """How `state.load` comes by the records of a trial when that may not take longer than is allowed."""
+
+    def read(folder: ExperimentFolder, trial: TrialState) -> tuple[RunRecords, ...]:
+        found = []
+        for run in trial.runs:
+            allowance.check()
+            over = run.finished is not None
+            found.append(read_run(folder.run(trial.id, run.run), over=over, along=allowance.along))
+        return tuple(found)
+
+    return read
+
+
+def load_quickly(home: Home, folder: ExperimentFolder, allowance: Allowance | None = None) -> ExperimentState:
+    """The same as `state.load`, but of the files of finished runs only those that are new are read.
+
+    Raises:
+        TooLongError: It takes longer than the allowance; the next time begins with what was read by now.
+    """
+    shelf = _Shelf(home, folder, allowance)
+    try:
+        return load(folder, shelf.read)
+    finally:
+        if shelf.learnt:
+            _write(home, folder.id, shelf.learnt)
 
 
 class _Shelf:
     """The digests of one experiment, opened when needed: few and short runs are read sooner."""
 
-    def __init__(self, home: Home, folder: ExperimentFolder) -> None:
+    def __init__(self, home: Home, folder: ExperimentFolder, allowance: Allowance | None) -> None:
         self._home = home
         self._folder = folder
+        self._allowance = allowance
         self._many = _stamp(folder.journal_file)[0] > _LONG_JOURNAL
         self.learnt: dict[str, _Digest] = {}
 
@@ -78,15 +130,20 @@ class _Shelf:
 
     def _records(self, folder: RunFolder, run: RunState) -> RunRecords:
         size, changed = _stamp(folder.events)
+        if self._allowance is not None:
+            self._allowance.check()
         if run.finished is None or not (size > _LONG_RUN or (size and self._many)):
-            return read_run(folder, over=run.finished is not None)
+            return read_run(folder, over=run.finished is not None, along=self._along)
         digest = self._known.get(folder.name)
         if digest is None or (digest.size, digest.changed) != (size, changed):
             kept = _Kept()
-            records = read_run(folder, over=True, along=kept.along)
+            records = read_run(folder, over=True, along=lambda lines: kept.along(self._along(lines)))
             self.learnt[folder.name] = _Digest(size, changed, records.set_aside, kept.lines())
             return records
         return digest.records(folder.name)
+
+    def _along(self, lines: Iterator[Line]) -> Iterable[Line]:
+        return lines if self._allowance is None else self._allowance.along(lines)
 
 
 class _Kept:
@@ -112,7 +169,7 @@ class _Kept:
 
 def _stamp(file: Path) -> tuple[int, int]:
     try:
-        found = os.stat(file)  # noqa: PTH116  (there may be tens of thousands)
+        found = os.lstat(file)  # allowed: tens of thousands; nothing is read, and a link has its own size
     except OSError:
         return 0, 0
     return found.st_size, found.st_mtime_ns

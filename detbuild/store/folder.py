@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from detbuild.errors import ConfigError, EngineError
+from detbuild.errors import ConfigError
 from detbuild.store import journal
 from detbuild.store.attributes import read_attributes
 from detbuild.store.files import file_errors, write_all_synced
+from detbuild.store.reading import LARGEST_DOCUMENT, read_document
 from detbuild.store.requests import Inbox
+from detbuild.store.typed import typed
 from determined._run_info import EVENTS_FILE, STDERR_FILE, STDOUT_FILE, RunInfo
 from determined._untrusted import UntrustedDir
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
     from detbuild.store.requests import Verb
 
+HEADER_FILE = "experiment.json"
 OUTPUT_FILES = {"stdout": STDOUT_FILE, "stderr": STDERR_FILE}
 PRIVATE = ("config.yaml", "config.json", "config.first.json")  # may hold credentials of registry and storage
 
@@ -48,6 +52,16 @@ class Header:
     local: bool = False
     network: str = "bridge"  # Docker's, of the containers
     startup_hook: str = ""  # the host's script that runs in the container before the entrypoint
+
+
+def changed_at(file: Path) -> int:
+    """When a file changed last, in nanoseconds since the epoch: 0 where there is none, 1 if it is hidden."""
+    try:
+        return os.lstat(file).st_mtime_ns or 1  # allowed: many; only a time is read, of a link its own
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except OSError:
+        return 1  # what reads it says why it cannot
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +104,14 @@ class ExperimentFolder:
 
     @property
     def exists(self) -> bool:
-        return (self.path / "experiment.json").is_file()
+        """Whether it has a header, of whatever kind: a damaged one is met by who reads it."""
+        return changed_at(self.path / HEADER_FILE) != 0
 
     @property
     def made(self) -> int:
         """When its journal or its header changed last, in nanoseconds since the epoch; 0 when it is none."""
-        try:
-            made = (self.path / "experiment.json").stat().st_mtime_ns
-        except FileNotFoundError:
-            return 0
-        try:
-            return max(made, self.journal_file.stat().st_mtime_ns)
-        except FileNotFoundError:
-            return made
+        made = changed_at(self.path / HEADER_FILE)
+        return max(made, changed_at(self.journal_file)) if made else 0
 
     @property
     def journal_file(self) -> Path:
@@ -133,20 +142,18 @@ class ExperimentFolder:
         return RunFolder(self.path / "runs" / f"{trial_id}-{run}")
 
     def header(self) -> Header:
-        file = self.path / "experiment.json"
         try:
-            raw = json.loads(file.read_bytes())
-            known = {f.name for f in fields(Header)}
-            values = {key: value for key, value in raw.items() if key in known}
-            return self._renamed(Header(**{**values, "labels": tuple(values.get("labels", ()))}))
+            return self._renamed(read_document(self.path / HEADER_FILE, self._header))
         except FileNotFoundError:
             raise ConfigError(
                 f"there is no experiment {self.path.name}", mend="see `detbuild list`"
             ) from None
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise EngineError(
-                f"cannot read {file}: {error}", mend="mend it, or move the experiment's folder away"
-            ) from error
+
+    def _header(self, raw: object) -> Header:
+        header = typed(Header, raw)
+        if str(header.id) != self.path.name:
+            raise ValueError(f"is the header of experiment {header.id}")
+        return header
 
     def _renamed(self, header: Header) -> Header:
         changed = read_attributes(self.path)
@@ -159,7 +166,7 @@ class ExperimentFolder:
             for name in ("runs", "checkpoints"):
                 (self.path / name).mkdir(exist_ok=True)
         last = json.dumps(asdict(header), indent=2).encode() + b"\n"
-        write_all_synced(self.path, {**files, "experiment.json": last}, private=PRIVATE)
+        write_all_synced(self.path, {**files, HEADER_FILE: last}, private=PRIVATE)
 
     def record(self, fact: journal.Fact) -> journal.Entry:
         """Put a fact into the journal; it is on disk when this returns."""
@@ -176,8 +183,8 @@ class ExperimentFolder:
 
     def replace_config(self, config: Mapping[str, object], *, begun: bool) -> None:
         """Go on with another config; the first one is kept for a search that has `begun` by it."""
-        if begun and not self.first_config_file.exists():
-            first = {self.first_config_file.name: self.config_file.read_bytes()}
+        if begun and not self.files.exists(self.first_config_file.name):
+            first = {self.first_config_file.name: self.files.read(self.config_file.name, LARGEST_DOCUMENT)}
             write_all_synced(self.path, first, private=PRIVATE)
         data = json.dumps(config, indent=2).encode() + b"\n"
         write_all_synced(self.path, {self.config_file.name: data}, private=PRIVATE)

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from detbuild.errors import ConfigError, EngineError
+from detbuild.events import Warned
 from detbuild.store.files import file_errors, write_synced
 from detbuild.store.folder import ExperimentFolder
+from determined._untrusted import UntrustedDir, UntrustedError, kind_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from detbuild.events import Emit
+
+T = TypeVar("T")
 _RETIRED = ".retired"
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +79,48 @@ class Home:
 
     def ids(self) -> tuple[int, ...]:
         """All numbers given out, ascending; some may belong to submissions that never finished."""
-        with file_errors(self.experiments):
-            names = (path.name for path in self.experiments.iterdir())
-            return tuple(sorted(int(name) for name in names if name.isdecimal()))
+        with file_errors(self.experiments), os.scandir(self.experiments) as entries:
+            return tuple(
+                sorted(int(entry.name) for entry in entries if _NUMBER(entry.name) and _is_folder(entry))
+            )
+
+    def each(
+        self, read: Callable[[ExperimentFolder], T], emit: Emit, *, oldest_first: bool = False
+    ) -> Iterator[T]:
+        """Yield what is read of each experiment, the newest first; a damaged one is left out, and said.
+
+        Submissions that never finished are skipped.
+
+        Args:
+            read: What is to be read of an experiment.
+            emit: Told of each damaged experiment, and of what only has the name of one, with the reason.
+            oldest_first: The other way around.
+        """
+        for warning in self._strays():
+            emit(warning)
+        for number in self.ids() if oldest_first else reversed(self.ids()):
+            folder = self.folder(number)
+            if not folder.exists:
+                continue
+            try:
+                found = read(folder)
+            except (EngineError, OSError) as error:
+                emit(damaged(number, error))
+            else:
+                yield found
+
+    def _strays(self) -> Iterator[Warned]:
+        """Whatever is named like an experiment and is not the folder of one."""
+        tree = UntrustedDir(self.experiments)
+        with file_errors(self.experiments), os.scandir(self.experiments) as entries:
+            names = [entry.name for entry in entries if _NUMBER(entry.name) and not _is_folder(entry)]
+        for name in sorted(names, key=int):
+            with suppress(UntrustedError):  # it is gone
+                found = kind_of(tree.stat(name).st_mode)
+                yield Warned(
+                    f"{self.experiments / name} is not the folder of an experiment: it is {found}",
+                    "move it away",
+                )
 
     def new_experiment(self) -> ExperimentFolder:
         """Take a number. `mkdir` gives it to one process only; numbers of deleted ones never come back."""
@@ -91,7 +139,7 @@ class Home:
     def retired(self) -> int:
         """The highest number of an experiment that was deleted; 0 when none was."""
         try:
-            return int((self.experiments / _RETIRED).read_bytes())
+            return int(UntrustedDir(self.experiments).read(_RETIRED, 100))
         except (FileNotFoundError, ValueError):
             return 0
 
@@ -99,6 +147,19 @@ class Home:
         """Keep a number from being given out again. The caller sees to it that nobody else does this now."""
         if number > self.retired():
             write_synced(self.experiments / _RETIRED, b"%d\n" % number)
+
+
+def damaged(number: int, error: Exception) -> Warned:
+    """The warning that an experiment is left out of a listing."""
+    return Warned(f"experiment {number} is damaged and left out: {error}", getattr(error, "mend", ""))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a directory, on this disk or by a link on another one."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link that leads around in a circle
 
 
 def _home_id(file: Path) -> str:

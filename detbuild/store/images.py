@@ -4,29 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from detbuild.events import ignore
 from detbuild.store.state import fold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from detbuild.engine.protocol import ImageState
+    from detbuild.events import Emit
+    from detbuild.store.folder import ExperimentFolder, Header
     from detbuild.store.home import Home
 
 BUILT_LABEL: Final = "detbuild.context"  # every image that was built for an experiment carries it
 
 
-def wanted(home: Home) -> Mapping[str, tuple[int, ...]]:
-    """Ids and tags of images, and the experiments that may still start a container of them."""
+def wanted(home: Home, emit: Emit = ignore) -> Mapping[str, tuple[int, ...]]:
+    """Ids and tags of images, and the experiments that may still start a container of them.
+
+    A damaged experiment uses none, and `emit` is told of it: an image is built again from the same inputs.
+    """
     found: dict[str, tuple[int, ...]] = {}
-    for number in home.ids():
-        folder = home.folder(number)
-        if not folder.exists:
-            continue
-        header = folder.header()
-        if not header.local and not fold(header, folder.journal()).over:
-            for name in {header.image, header.tag} - {""}:
-                found[name] = (*found.get(name, ()), number)
+    for header in filter(None, home.each(_unfinished, emit, oldest_first=True)):
+        for name in {header.image, header.tag} - {""}:
+            found[name] = (*found.get(name, ()), header.id)
     return found
+
+
+def _unfinished(folder: ExperimentFolder) -> Header | None:
+    header = folder.header()
+    return None if header.local or fold(header, folder.journal()).over else header
 
 
 def wanted_by(image: ImageState, names: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:

@@ -12,10 +12,10 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from detbuild.errors import EngineError
 from detbuild.events import Warned
-from detbuild.store.digests import load_quickly
+from detbuild.store.digests import Allowance, TooLongError, load_quickly
 from detbuild.store.progress import Goal
+from detbuild.store.state import fold
 from detbuild.store.tables import open_table, remove_companions
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from detbuild.events import Emit
+    from detbuild.store.folder import ExperimentFolder
     from detbuild.store.home import Home
     from detbuild.store.state import ExperimentState
 
@@ -76,28 +77,40 @@ def summarize(state: ExperimentState) -> Summary:
 
 
 def summaries(home: Home, emit: Emit) -> Iterator[Summary]:
-    """Every experiment, newest first; numbers of submissions that were never finished are passed over.
+    """Every experiment, newest first; numbers of submissions that were never finished are skipped.
 
-    So is one whose files cannot be read, which is said.
+    A damaged one is left out, and of one that takes long to read the numbers are: both are said.
     """
     known = _read(home.index, emit)
     learnt: dict[_Key, Summary] = {}
-    for number in reversed(home.ids()):
-        folder = home.folder(number)
-        made = folder.made
-        if (number, made) in known:
-            yield known[number, made]
-        elif made:
-            try:
-                state = load_quickly(home, folder)
-            except EngineError as error:
-                emit(Warned(f"experiment {number} is not listed: {error}", error.mend))
-                continue
-            summary = summarize(state)
-            if state.over:
-                learnt[number, made] = summary
-            yield summary
+
+    def read(folder: ExperimentFolder) -> Summary:
+        key = (folder.id, folder.made)
+        if key in known:
+            return known[key]
+        state, is_whole = _loaded(home, folder, emit)
+        summary = summarize(state)
+        if state.over and is_whole:
+            learnt[key] = summary
+        return summary
+
+    yield from home.each(read, emit)
     _write(home.index, learnt)
+
+
+def _loaded(home: Home, folder: ExperimentFolder, emit: Emit) -> tuple[ExperimentState, bool]:
+    """The state, and whether it has all numbers and nothing is damaged."""
+    try:
+        state = load_quickly(home, folder, Allowance())
+    except TooLongError as error:
+        emit(
+            Warned(
+                f"experiment {folder.id} is listed without its numbers: {error}",
+                f"run `detbuild describe {folder.id}`",
+            )
+        )
+        return fold(folder.header(), folder.journal()), False
+    return state, True
 
 
 def _read(file: Path, emit: Emit) -> Mapping[_Key, Summary]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Final
 
 from detbuild.config.parse import changed_config, config_from_mapping
-from detbuild.errors import EngineError
+from detbuild.errors import ConfigError, EngineError
+from detbuild.store.reading import as_map, read_document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,14 +52,16 @@ def search_config_of(folder: ExperimentFolder) -> ExperimentConfig:
         EngineError: The file is gone or damaged.
     """
     first = folder.first_config_file
-    return _read(first if first.exists() else folder.config_file)
+    return _read(first if folder.files.exists(first.name) else folder.config_file)
 
 
 def _read(file: Path) -> ExperimentConfig:
+    mend = "restore it, or move the experiment's folder away"
     try:
-        raw = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise EngineError(
-            f"cannot read {file}: {error}", mend="restore it, or move the experiment's folder away"
-        ) from error
-    return config_from_mapping(raw, source=str(file), defaults=_ABSENT)
+        raw = read_document(file, as_map, mend=mend)
+    except FileNotFoundError as error:
+        raise EngineError(f"cannot read {file}: it does not exist", mend=mend) from error
+    try:
+        return config_from_mapping(raw, source=str(file), defaults=_ABSENT)
+    except ConfigError as error:
+        raise EngineError(f"cannot read {file}: {error}", mend=mend) from error

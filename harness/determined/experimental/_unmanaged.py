@@ -16,6 +16,7 @@ from determined.experimental._say import LOG, logged
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from detbuild.store.folder import ExperimentFolder
     from detbuild.store.home import Home
     from determined._run_info import RunInfo
     from determined.experimental.core_v2 import Config
@@ -147,11 +148,10 @@ def _external(said: Config) -> str:
 def _newest_checkpoint(home: Home, label: str) -> str | None:
     """Of the last experiment that bears the label and has one."""
     from detbuild.checkpoint.find import checkpoints_of
+    from detbuild.cli.views import no_output
 
-    for number in reversed(home.ids()):
-        folder = home.folder(number)
-        if folder.exists and label in folder.header().labels:
-            found = [each.checkpoint.uuid for each in checkpoints_of(folder) if each.state == "COMPLETED"]
-            if found:
-                return found[0]
-    return None
+    def newest(folder: ExperimentFolder) -> str:
+        found = checkpoints_of(folder) if label in folder.header().labels else ()
+        return next((each.checkpoint.uuid for each in found if each.state == "COMPLETED"), "")
+
+    return next(filter(None, home.each(newest, no_output)), None)

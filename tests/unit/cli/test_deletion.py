@@ -53,7 +53,8 @@ def test_one_that_cannot_be_finished_is_listed_as_such(shell, monkeypatch):
     def refuse(*_args, **_options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("detbuild.controller.deletion.shutil.rmtree", refuse)
+    monkeypatch.setattr("shutil.rmtree", refuse)
+    monkeypatch.setattr("determined._untrusted.UntrustedDir.remove_tree", refuse)
     outcome = shell("detbuild", "list", "--json")
     assert [row["state"] for row in json.loads(outcome.out)] == ["DELETING"]
     assert "a deletion is not finished yet" in outcome.err

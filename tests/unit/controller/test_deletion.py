@@ -199,7 +199,8 @@ def test_a_crash_at_any_effect_is_finished_by_whoever_comes_next(tmp_path, monke
 def test_what_cannot_be_finished_is_said_and_tried_again(home, monkeypatch):
     folder = write_experiment(home.path)
     with monkeypatch.context() as patch:
-        patch.setattr("detbuild.controller.deletion.shutil.rmtree", refuse)
+        patch.setattr("shutil.rmtree", refuse)
+        patch.setattr("determined._untrusted.UntrustedDir.remove_tree", refuse)
         with pytest.raises(EngineError, match="cannot write"):
             delete(home, 1, FakeEngine)
         (trouble,) = finish_deletions(home)

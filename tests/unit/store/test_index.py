@@ -10,6 +10,7 @@ import pytest
 
 from detbuild.events import Event, Warned
 from detbuild.store import index
+from detbuild.store.digests import Allowance
 from detbuild.store.folder import Header
 from detbuild.store.home import Home
 from detbuild.store.index import Summary, summaries
@@ -73,9 +74,9 @@ def test_what_is_over_is_not_read_again(home: Home, monkeypatch: pytest.MonkeyPa
     read: list[int] = []
     load = index.load_quickly
 
-    def reading(home: Home, folder: ExperimentFolder) -> ExperimentState:
+    def reading(home: Home, folder: ExperimentFolder, allowance: Allowance) -> ExperimentState:
         read.append(folder.id)
-        return load(home, folder)
+        return load(home, folder, allowance)
 
     monkeypatch.setattr(index, "load_quickly", reading)
     assert listed(home) == (wanted, [])
@@ -112,7 +113,7 @@ def test_one_that_cannot_be_read_hides_no_other(home: Home) -> None:
     found, (warning,) = listed(home)
     assert found == [other, wanted]
     assert isinstance(warning, Warned)
-    assert warning.message.startswith("experiment 2 is not listed: cannot read ")
+    assert warning.message.startswith("experiment 2 is damaged and left out: cannot read ")
     assert warning.mend
 
 

@@ -1,0 +1,97 @@
+"""Values from JSON that may be damaged: each field of a dataclass is checked against its annotation.
+
+Readers of a header, of attributes and of a journal rely on the types; a value of another type is named here,
+before it is met somewhere else as a bug in detbuild.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields
+from functools import lru_cache
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+T = TypeVar("T")
+_NONE: Final = type(None)
+_GREATEST: Final = 1 << 63  # SQLite, and all that shows numbers, holds less
+_PLAIN: Final[Mapping[str, tuple[type, ...]]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (float, int),
+    "bool": (bool,),
+    "None": (_NONE,),
+    "object": (str, int, float, bool, _NONE, list, dict),
+}
+
+
+class _Field(NamedTuple):
+    classes: frozenset[type]  # of the JSON value
+    is_free: bool  # it may hold anything, numbers of any size too
+    item: _Field | None  # of each member of a list or a map
+
+
+def typed(cls: Callable[..., T], raw: object, *, least: Mapping[str, Any] | None = None) -> T:
+    """Make a dataclass of what JSON holds; keys that it does not have are ignored, and lists become tuples.
+
+    Args:
+        cls: The dataclass.
+        raw: What was read.
+        least: Values that take part and were not read.
+
+    Raises:
+        ValueError: It is not an object, or a field of it is missing or of another type.
+    """
+    if not isinstance(raw, dict):
+        raise ValueError("is not a JSON object")  # noqa: TRY004  (what is wrong is the content of a file)
+    known, needed = _fields(cls)
+    values: dict[str, Any] = dict(least or {})
+    for name, value in raw.items():
+        expected = known.get(name)
+        if expected is not None:
+            values[name] = _checked(name, value, expected)
+    missing = needed - values.keys()
+    if missing:
+        raise ValueError(f"has no `{min(missing)}`")
+    return cls(**values)
+
+
+@lru_cache(64)
+def _fields(cls: Callable[..., object]) -> tuple[dict[str, _Field], frozenset[str]]:
+    found = fields(cls)  # type: ignore[arg-type]  # a dataclass
+    needed = {f.name for f in found if f.default is MISSING and f.default_factory is MISSING}
+    return {f.name: _field(str(f.type)) for f in found}, frozenset(needed)
+
+
+def _field(annotation: str) -> _Field:
+    classes: set[type] = set()
+    item = None
+    for option in annotation.split(" | "):
+        name, _, inner = option.partition("[")
+        if name in _PLAIN:
+            classes.update(_PLAIN[name])
+            continue
+        classes.add(dict if name == "Mapping" else list)
+        arguments = inner.removesuffix("]").removesuffix(", ...")
+        item = _field(arguments.partition(", ")[2] if name == "Mapping" else arguments)
+    return _Field(frozenset(classes), annotation == "object", item)
+
+
+def _checked(name: str, value: Any, expected: _Field) -> Any:  # noqa: ANN401  (of the type that is expected)
+    kind = value.__class__
+    if kind not in expected.classes:
+        raise ValueError(f"has a `{name}` that is {_named(value)}")
+    if kind is list:
+        return tuple(_checked(name, one, expected.item) for one in value) if expected.item else value
+    if kind is dict and expected.item is not None and not expected.item.is_free:
+        return {key: _checked(name, one, expected.item) for key, one in value.items()}
+    if kind in {int, float} and not expected.is_free and not (isfinite(value) and abs(value) < _GREATEST):
+        raise ValueError(f"has a `{name}` that no number of its kind can be")
+    return value
+
+
+def _named(value: object) -> str:
+    words = {str: "text", bool: "true or false", int: "a number", float: "a number", _NONE: "null"}
+    return words.get(value.__class__) or ("a map" if isinstance(value, dict) else "a list")
