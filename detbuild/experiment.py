@@ -37,6 +37,7 @@ from detbuild.image.planning import lend, pip_warnings, plan_image
 from detbuild.image.resolve import resolve
 from detbuild.image.table import load_table
 from detbuild.launch.host import check_host
+from detbuild.launch.limits import limit_warnings, local_warnings
 from detbuild.launch.plan import Place, RunRequest, plan_run
 from detbuild.resources import harness_dir, images_dir, templates_dir
 from detbuild.search.methods import search_method
@@ -234,6 +235,8 @@ def submit(
     """
     config, info = submission.config, engine.info()
     check_host(config, info, nvidia_smi, submission.order.host_config.gpus)
+    for warning in limit_warnings(config, info):
+        emit(warning)
     source = sources_of(config, home)
     try_out(config)
     image = build_image(submission, host, home, emit, engine=engine)
@@ -245,6 +248,8 @@ def submit(
         tag=submission.plan.tag,
         engine=info.id,
         engine_at=host.environ.get("DOCKER_HOST") or info.name,
+        engine_memory=info.memory,
+        engine_cpus=info.cpus,
     )
     files = _files(submission.order, config)
     if paused:
@@ -287,6 +292,8 @@ def _local_experiment(
             mend="leave out --include: put what is missing into the directory, or on PYTHONPATH",
         )
     config = _complete(order, emit)
+    for warning in local_warnings(config):
+        emit(warning)
     source = sources_of(config, home)
     try_out(config)
     folder = home.new_experiment()

@@ -9,6 +9,8 @@ _.gpu_pod_spec
 _.kubernetes
 _.nccl_port_range
 _.shm_size_bytes
+_.memory
+_.cpus
 _.work_dir
 
 # Fields of the config that are accepted and have no effect yet, or none on one host: config/unacted.py lists

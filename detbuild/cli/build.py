@@ -115,6 +115,7 @@ def show_plan(session: Session, order: Order, *, as_json: bool) -> None:
     from detbuild import experiment
     from detbuild.cli.context import document, lines
     from detbuild.cli.views import no_output
+    from detbuild.launch.limits import cpus_said, memory_said
     from detbuild.store.home import Home
 
     host = experiment.this_host(session.environ)
@@ -139,6 +140,9 @@ def show_plan(session: Session, order: Order, *, as_json: bool) -> None:
     click.echo("# context")
     for line in lines(submission.listing):
         click.echo(line)
+    click.echo("\n# limits of a trial")
+    resources = submission.config.resources
+    click.echo(f"memory  {memory_said(resources.memory)}\nCPU     {cpus_said(resources.cpus)}")
     click.echo("\n# container of the first run")
     show_json(asdict(container))
     click.echo("\n# what the run is told (run.json)")

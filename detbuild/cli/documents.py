@@ -49,10 +49,25 @@ def described(state: ExperimentState, folder: ExperimentFolder, *, metrics: bool
         **_words(folder),
         "image": header.image or None,
         "tag": header.tag or None,
+        "limits": _limits(state, folder),
         "context_dir": header.context_dir,
         "host": header.host,
         "version": header.version,
         "trials": trials(state, folder, metrics=metrics),
+    }
+
+
+def _limits(state: ExperimentState, folder: ExperimentFolder) -> Document | None:
+    """What each trial may use of the engine's host; null for a local run."""
+    from detbuild.launch.limits import Asked, asked_limits, cpu_limit, memory_limit
+
+    header, asked = state.header, asked_limits(folder) or Asked()
+    if header.local:
+        return None
+    return {
+        "memory": memory_limit(asked.memory, header.engine_memory) or None,
+        "cpus": cpu_limit(asked.cpus, header.engine_cpus) or None,
+        "read_only_root": asked.read_only_root,
     }
 
 

@@ -106,7 +106,8 @@ def describe(
     """Show experiments: runs, metrics, checkpoints.
 
     With --json: the keys of `detbuild list --json`, and "description", "notes", "image", "tag",
-    "context_dir", "host", "version" and "trials", each with its "validations", "checkpoints" and "runs", with
+    "limits" ("memory" in bytes, "cpus" in cores, null for none; "read_only_root"), "context_dir", "host",
+    "version" and "trials", each with its "validations", "checkpoints" and "runs", with
     --metrics "measurements" too; a list of these for several IDs. With --csv: a table of each kind.
     """
     from detbuild.cli import documents, listing

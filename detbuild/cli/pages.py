@@ -12,6 +12,7 @@ from detbuild.cli.show import metrics_line
 from detbuild.cli.standing import for_people
 from detbuild.cli.text import visible
 from detbuild.controller.health import hindrance
+from detbuild.launch.limits import asked_limits, cpus_said, memory_said
 from detbuild.store.progress import Goal
 from detbuild.units import size
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from detbuild.checkpoint.find import Found
-    from detbuild.store.folder import ExperimentFolder, RunFolder
+    from detbuild.store.folder import ExperimentFolder, Header, RunFolder
     from detbuild.store.progress import CheckpointState
     from detbuild.store.state import ExperimentState, RunState, TrialState
     from determined._records import Validation
@@ -37,6 +38,7 @@ def experiment_page(state: ExperimentState, folder: ExperimentFolder, room: int 
         lines.append(f"stuck      {visible(stuck)}")
     if header.tag:
         lines.append(f"image      {visible(header.tag)}  {header.image[7:19]}".rstrip())
+    lines += _limits(state.header, folder)
     best = best_trial(state)
     if best and best.progress.best:
         which = f"trial {best.id}: " if several else ""
@@ -49,6 +51,16 @@ def experiment_page(state: ExperimentState, folder: ExperimentFolder, room: int 
         goal = Goal(header.metric, header.smaller_is_better)
         lines += ["", *trial_lines(trial, folder, said=state.why), *metric_chart(trial, goal)]
     return "\n".join(lines)
+
+
+def _limits(header: Header, folder: ExperimentFolder) -> list[str]:
+    """What each trial may use of the host; nothing where there is no container, or no readable config."""
+    asked = asked_limits(folder)
+    if header.local or asked is None:
+        return []
+    memory = memory_said(asked.memory, header.engine_memory)
+    root = "; read-only root" if asked.read_only_root else ""
+    return [f"limits     memory {memory}; CPU {cpus_said(asked.cpus, header.engine_cpus)}{root}"]
 
 
 def _times(state: ExperimentState) -> str:

@@ -168,5 +168,7 @@ class Environment(Section):
     """Linux capabilities that the container gets, such as SYS_PTRACE."""
     drop_capabilities: Many[Capability] = ()
     """Linux capabilities that the container loses."""
+    read_only_root: bool = False
+    """Whether a trial may write in its work directory, `/tmp` and its home alone."""
     pod_spec: Mapping[str, JsonValue] | None = None
     """Of Kubernetes; without meaning on one host."""

@@ -19,7 +19,7 @@ from detbuild.config.layers import Layer, errors_of, mapping_layer, read_text
 from detbuild.config.logs import LogPolicy
 from detbuild.config.mounts import BindMount, distinct
 from detbuild.config.parts import Origin
-from detbuild.config.resources import Bytes, ConfigDevice
+from detbuild.config.resources import Bytes, ConfigDevice, Cpus, Memory
 from detbuild.config.section import Section
 from detbuild.config.storage import Storage
 from detbuild.events import Warned
@@ -53,6 +53,9 @@ class TaskContainerDefaults(Section):
     bind_mounts: Annotated[Many[BindMount], AfterValidator(distinct)] = ()
     devices: Many[ConfigDevice] = ()
     shm_size_bytes: Bytes | None = None
+    memory: Memory | None = None
+    cpus: Cpus | None = None
+    read_only_root: bool | None = None
     log_policies: Many[LogPolicy] = ()
     preemption_timeout: Positive | None = None
     slurm: Slurm | None = None
@@ -114,6 +117,9 @@ PLACES: Final = {
     "bind_mounts": ("bind_mounts",),
     "devices": ("resources", "devices"),
     "shm_size_bytes": ("resources", "shm_size"),
+    "memory": ("resources", "memory"),
+    "cpus": ("resources", "cpus"),
+    "read_only_root": ("environment", "read_only_root"),
     "log_policies": ("log_policies",),
     "preemption_timeout": ("preemption_timeout",),
     "slurm": ("slurm",),

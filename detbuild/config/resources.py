@@ -30,7 +30,10 @@ def _bytes(value: object) -> object:
     return int(float(match[1]) * _FACTORS[(match[2] or "").lower()])
 
 
-Bytes = Annotated[int, Whole(1), BeforeValidator(_bytes), also(text(_SIZE.pattern, "a size such as 4g"))]
+_AS_TEXT: Final = also(text(_SIZE.pattern, "a size such as 4g"))
+Bytes = Annotated[int, Whole(1), BeforeValidator(_bytes), _AS_TEXT]
+Memory = Annotated[int, Whole(6 << 20), BeforeValidator(_bytes), _AS_TEXT]  # engines refuse a smaller limit
+Cpus = Annotated[float, Field(ge=0.01, le=1_000_000)]
 
 _OF_MRW: Final = "letters of `mrw`, each once"
 _MODE: Final = r"(?!.*(.).*\1)[rwm]+"
@@ -69,6 +72,10 @@ class Resources(Section):
     """GPUs for each trial; 0 trains on the CPU."""
     shm_size: Bytes = 4 << 30
     """Shared memory: bytes, or text such as `4g`; units count in powers of 1024."""
+    memory: Memory | None = None
+    """Memory that a trial may use, `/dev/shm` included; absent: the host's less a reserve."""
+    cpus: Cpus | None = None
+    """CPU time that a trial may use, in cores such as 1.5; absent: no limit."""
     devices: Many[ConfigDevice] = ()
     """Devices of the host: `host:container`, `host:container:mode`, or a map."""
     max_slots: Count | None = None

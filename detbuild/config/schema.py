@@ -32,7 +32,7 @@ BEYOND: Final = (
     "searcher.budget is in the unit of max_length, and that of adaptive above it",
     "checkpoint_storage.storage_path lies below host_path",
     "a host_path with `..` does not lead to a directory of the host itself",
-    "resources.shm_size, when it is text, is between 1 and 2**63-1 bytes",
+    "resources.shm_size and memory, when they are text, are at least 1 byte and 6 MiB, below 2**63 bytes",
     "numbers are finite, whole ones have 64 bits, and text holds no NUL, also where any value may stand",
     "YAML: no key twice, at most 4 MiB, 100 levels and 100,000 values",
 )

@@ -10,6 +10,7 @@ from detbuild.controller.reported import run_request
 from detbuild.errors import DiskFullError, EngineError
 from detbuild.launch.failure import Evidence, Outcome, judge
 from detbuild.launch.gpus import LABEL, Gpu, won
+from detbuild.launch.limits import memory_limit, memory_source
 from detbuild.launch.plan import container_name, grace, plan_run
 from detbuild.launch.slots import LOOK, demand
 from detbuild.store import journal
@@ -218,13 +219,16 @@ class RunDriver:
         self._ears.listen(over=True)
         records = self._ears.records
         left = self.world.config.max_restarts - self.trial.restarts
+        asked = self.world.config.resources.memory
+        limit = (state.memory if state else 0) or memory_limit(asked, engine.memory)
         evidence = Evidence(
             records=records,
             exit_code=state.exit_code if state else None,
             oom_killed=state.oom_killed if state else False,
             engine_error=state.error if state else "",
             stop=self.stop,
-            memory=engine.memory,
+            memory=limit,
+            memory_source=memory_source(asked, engine.memory, limit),
             tail=self._last_words(state, records),
         )
         finished = judge(evidence, trial_id=self.trial_id, run=self.run, restarts_left=left)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from detbuild.controller.start import host_limits, nvidia_smi
@@ -59,6 +60,7 @@ def create_visit(
             f"the image of experiment {folder.id} is gone: {header.tag}", mend="create the experiment anew"
         )
     place = Place(home_id=home_id, folder=folder, header=header, user=user_of(info, header.user))
+    place = replace(place, host_memory=info.memory, host_cpus=info.cpus)
     wanted = config.resources.slots_per_trial if slots is None else slots
     limits = host_limits(folder.path.parent.parent)
     with SlotQueue(lock_directory()).lock() if wanted else nullcontext():

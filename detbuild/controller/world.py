@@ -69,10 +69,16 @@ class World(Book):
         return info
 
     def place(self) -> Place:
-        header = self.state.header
-        user = user_of(self.info or self.ask_engine(), header.user)
+        header, info = self.state.header, self.info or self.ask_engine()
         header = replace(header, image=self.image or header.image)
-        return Place(home_id=self.home_id, folder=self.folder, header=header, user=user)
+        return Place(
+            home_id=self.home_id,
+            folder=self.folder,
+            header=header,
+            user=user_of(info, header.user),
+            host_memory=info.memory,
+            host_cpus=info.cpus,
+        )
 
     def image_is_there(self) -> bool:
         """Whether the engine has the experiment's image, or one that was built anew from the same inputs."""

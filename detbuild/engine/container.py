@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from detbuild.engine.protocol import ContainerSpec, Mount
 
 Json = dict[str, Any]
+# Without a limit of cores a container gets them all, but under load the host's own programs go first: theirs
+# is 1024. A set of cores would change how many threads frameworks start, and with them the last digits.
+_CPU_SHARES: Final = 512
+# When the host runs out of memory, the kernel ends a trial rather than the engine or a program of the host.
+_OOM_SCORE: Final = 500
 # What a run prints is in its folder; the engine's copy, which nothing else limits, must not fill its disk.
 _LOGS: Final = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}}
 
@@ -31,7 +36,7 @@ def create_body(spec: ContainerSpec) -> Json:
         "ExposedPorts": {port: {} for port in ports},
         "HostConfig": {
             "ShmSize": spec.shm_size,
-            "Mounts": [_mount(mount) for mount in spec.mounts],
+            "Mounts": [*(_volume(path) for path in spec.scratch), *(_mount(mount) for mount in spec.mounts)],
             "Devices": [
                 {
                     "PathOnHost": device.host_path,
@@ -45,6 +50,12 @@ def create_body(spec: ContainerSpec) -> Json:
             "CapDrop": list(spec.cap_drop),
             "SecurityOpt": ["no-new-privileges"],
             "PidsLimit": spec.pids_limit,
+            "Memory": spec.memory,
+            "MemorySwap": spec.memory,  # no more than that: no swap
+            "NanoCpus": round(spec.cpus * 1_000_000_000),
+            "CpuShares": _CPU_SHARES,
+            "OomScoreAdj": _OOM_SCORE,
+            "ReadonlyRootfs": spec.read_only_root,
             "NetworkMode": spec.network,
             "PortBindings": {port: [{"HostPort": ""}] for port in ports},
             "Tmpfs": dict(_tmpfs(text) for text in spec.tmpfs),
@@ -64,6 +75,7 @@ def state_of(inspected: Json) -> ContainerState:
         exit_code=state["ExitCode"],
         oom_killed=bool(state.get("OOMKilled")),
         error=state.get("Error", ""),
+        memory=inspected.get("HostConfig", {}).get("Memory") or 0,
         labels=inspected["Config"].get("Labels") or {},
     )
 
@@ -97,6 +109,11 @@ def _mount(mount: Mount) -> Json:
         "ReadOnly": mount.read_only,
         "BindOptions": {"Propagation": mount.propagation},
     }
+
+
+def _volume(path: str) -> Json:
+    """A directory of the container's own, filled from the image; it is removed with the container."""
+    return {"Type": "volume", "Target": path}
 
 
 def _device_requests(spec: ContainerSpec) -> list[Json]:

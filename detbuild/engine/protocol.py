@@ -49,6 +49,10 @@ class ContainerSpec:
     ports: tuple[int, ...] = ()  # published on ports of the engine's choice
     network: str = "bridge"
     pids_limit: int = 4096
+    memory: int = 0  # bytes that it may use, without swap; 0 for no limit
+    cpus: float = 0.0  # cores; 0 for no limit
+    read_only_root: bool = False
+    scratch: tuple[str, ...] = ()  # directories of a read-only root that are writable, on the engine's disk
     tmpfs: tuple[str, ...] = ()
     stdin: bool = False  # open for whoever attaches first, closed when they leave
     terminal: bool = False
@@ -64,6 +68,7 @@ class ContainerState:
     exit_code: int = 0
     oom_killed: bool = False
     error: str = ""  # the engine's own words when it could not start the container
+    memory: int = 0  # bytes that it may use; 0 for no limit, or when only listed
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @property

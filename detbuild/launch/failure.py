@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from detbuild.launch.limits import OF_CONFIG, OF_HOST, binary
 from detbuild.store.journal import RunFinished
 from determined._exit_codes import ExitCode
 from determined._records import Ended, ExitReason
@@ -62,6 +63,7 @@ class Evidence:
     engine_error: str = ""  # the engine's words when the container could not start
     stop: str = ""  # kill, cancel, search or pause: what it was asked to end for
     memory: int = 0  # bytes that the run could use; 0 when unknown
+    memory_source: str = ""  # where that limit comes from
     tail: tuple[str, ...] = ()
     kind: str = "container"  # what ran it, for people
 
@@ -125,12 +127,21 @@ def _out_of_memory(evidence: Evidence) -> Verdict:
     code, _ = _exit(evidence)
     if code == 0:
         return Verdict(Outcome.COMPLETED)  # a loader's worker was killed and the trial got over it
-    limit = f" of {evidence.memory / (1 << 30):.1f} GiB" if evidence.memory else ""
+    source = f" ({evidence.memory_source})" if evidence.memory_source else ""
+    limit = f"; its limit is {binary(evidence.memory)}{source}" if evidence.memory else ""
     return Verdict(
         Outcome.OUT_OF_MEMORY,
-        f"out of memory: the kernel killed a process of the run at the limit{limit}",
-        "lower the batch size or the number of data loader workers, or give the run more memory",
+        f"out of memory: the kernel killed a process of the run{limit}",
+        f"lower the batch size or the number of data loader workers, or {_more_memory(evidence)}",
     )
+
+
+def _more_memory(evidence: Evidence) -> str:
+    if evidence.memory_source == OF_CONFIG:
+        return "raise `resources.memory` in the experiment config"
+    if evidence.memory_source == OF_HOST:
+        return "run fewer trials at once: `max_concurrent_trials`, or `cpu_trials` in the home's config.yaml"
+    return "end other programs of this host"
 
 
 def _failed(ended: Ended, evidence: Evidence) -> Verdict:

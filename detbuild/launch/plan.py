@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from detbuild.engine.protocol import ContainerSpec, Device, EngineInfo, Mount
 from detbuild.launch.gpus import LABEL, Gpu
+from detbuild.launch.limits import cpu_limit, memory_limit, scratch
 from detbuild.store.storage import WORK_DIR, checkpoint_storage, in_container
 from determined._run_info import RUN_DIR_VARIABLE, RunInfo
 
@@ -61,6 +62,8 @@ class Place:
     folder: ExperimentFolder
     header: Header
     user: str  # uid:gid
+    host_memory: int = 0  # bytes, of the engine's host; 0 when unknown
+    host_cpus: int = 0
 
 
 def user_of(info: EngineInfo, caller: str) -> str:
@@ -94,6 +97,10 @@ def plan_run(config: ExperimentConfig, request: RunRequest, place: Place) -> tup
         cap_drop=("ALL", *config.environment.drop_capabilities),
         ports=tuple(sorted(set(config.environment.ports.values()))),
         network=place.header.network,
+        memory=memory_limit(config.resources.memory, place.host_memory),
+        cpus=cpu_limit(config.resources.cpus, place.host_cpus),
+        read_only_root=config.environment.read_only_root,
+        scratch=scratch(config),
         stop_timeout=grace(config),
         labels=_labels(config, request, place),
     )

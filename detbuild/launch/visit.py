@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from detbuild.engine.protocol import ContainerSpec, Mount
 from detbuild.launch.gpus import LABEL
+from detbuild.launch.limits import cpu_limit, memory_limit, scratch
 from detbuild.launch.plan import HOME_LABEL, RUN_DIR, USER_LABEL, VISIT_LABEL, variables
 from detbuild.store.storage import checkpoint_storage, in_container
 from determined._run_info import RUN_DIR_VARIABLE
@@ -47,13 +48,17 @@ def plan_visit(
         image=place.header.image,
         entrypoint=tuple(command[:1]),
         command=tuple(command[1:]),
-        env={**variables(config), **told},
+        env={**_home(config), **variables(config), **told},
         user=place.user,
         gpus=tuple(gpu.id for gpu in gpus),
         gpu_driver=gpus[0].driver if gpus else "nvidia",
         shm_size=config.resources.shm_size,
         mounts=_mounts(config, place, run),
         network=place.header.network,
+        memory=memory_limit(config.resources.memory, place.host_memory),
+        cpus=cpu_limit(config.resources.cpus, place.host_cpus),
+        read_only_root=config.environment.read_only_root,
+        scratch=scratch(config),
         cap_add=config.environment.add_capabilities,
         cap_drop=("ALL", *config.environment.drop_capabilities),
         stdin=True,
@@ -67,6 +72,11 @@ def plan_visit(
             **held,
         },
     )
+
+
+def _home(config: ExperimentConfig) -> dict[str, str]:
+    """A home that can be written, as the harness gives one to a trial."""
+    return {"HOME": "/tmp"} if config.environment.read_only_root else {}  # noqa: S108  (of a container)
 
 
 def _mounts(config: ExperimentConfig, place: Place, run: tuple[int, int] | None) -> tuple[Mount, ...]:

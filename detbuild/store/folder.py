@@ -52,6 +52,8 @@ class Header:
     local: bool = False
     network: str = "bridge"  # Docker's, of the containers
     startup_hook: str = ""  # the host's script that runs in the container before the entrypoint
+    engine_memory: int = 0  # bytes of the engine's host at submission; 0 when it does not say
+    engine_cpus: int = 0
 
 
 def changed_at(file: Path) -> int:

@@ -81,6 +81,88 @@ def test_a_fork_bomb_stays_in_its_container(api, run) -> None:
     assert 10 < int(run(api, f"exec python3 -c '{FORK_BOMB}'", pids_limit=16)) < 16
 
 
+LIMITS = """
+cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory.swap.max /sys/fs/cgroup/cpu.max 2>/dev/null ||
+cat /sys/fs/cgroup/memory/memory.limit_in_bytes
+cat /proc/self/oom_score_adj
+nproc
+"""
+
+
+def test_limits_of_memory_and_cores_are_those_of_the_spec(api, run) -> None:
+    lines = run(api, LIMITS, memory=96 << 20, cpus=0.5).split()
+    assert lines[0] == str(96 << 20)
+    if len(lines) > 3:  # a host with control groups of version 2
+        assert lines[1:4] == ["0", "50000", "100000"]
+    assert lines[-2] == "500"
+    assert int(lines[-1]) == os.cpu_count()  # a limit of time, and no set of cores
+
+
+def test_a_trial_without_limits_of_cores_sees_all_of_them(api, run) -> None:
+    assert int(run(api, "nproc")) == os.cpu_count()
+
+
+READ_ONLY = """
+import os, pathlib, shutil, tempfile
+for refused in ("/root/x", "/etc/x", "/opt/x", "/x", "/usr/x"):
+    try:
+        pathlib.Path(refused).touch()
+    except OSError:
+        continue
+    raise SystemExit(f"{refused} was written")
+for path in ("/work/new", "/work/kept/new", "/tmp/new", "/var/tmp/new"):
+    pathlib.Path(path).write_text("x")
+assert pathlib.Path("/work/kept/file").read_text() == "from the image"
+with open("/proc/mounts") as mounts:
+    kinds = {line.split()[1]: line.split()[2] for line in mounts}
+print(kinds["/tmp"], kinds["/work"])
+with tempfile.TemporaryFile() as file:
+    file.write(b"x")
+"""
+
+
+@pytest.fixture
+def image_with_work(api, engine, name: str, base_image: str):
+    """An image with a directory that all users may write in, and a file there."""
+    script = "mkdir -p /work/kept; printf 'from the image' >/work/kept/file; chmod -R 777 /work"
+    made = api.create_container(engine.image_id(base_image), ["sh", "-c", script])
+    try:
+        api.start(made)
+        api.wait(made)
+        yield api.commit(made, repository="detbuild-test/read-only", tag=name)["Id"]
+    finally:
+        api.remove_container(made, force=True)
+        engine.remove(name)
+        api.remove_image(f"detbuild-test/read-only:{name}", force=True)
+
+
+@pytest.mark.parametrize("user", ["0:0", "1234:5678"])
+def test_below_a_read_only_root_work_and_temporary_files_are_on_disk(
+    api, engine, name: str, image_with_work: str, user: str
+) -> None:
+    spec = ContainerSpec(
+        name=name,
+        image=image_with_work,
+        command=("python3", "-c", READ_ONLY),
+        user=user,
+        network="none",
+        read_only_root=True,
+        scratch=("/work", "/tmp", "/var/tmp"),
+        labels={TEST_LABEL: "run"},
+    )
+    container = engine.create(spec)
+    volumes = {mount["Name"] for mount in api.inspect_container(container)["Mounts"]}
+    engine.start(container)
+    state = engine.wait(container, timeout=60)
+    said = api.logs(container).decode()
+    assert state is not None
+    assert state.exit_code == 0, said
+    assert "tmpfs" not in said
+    engine.remove(container)
+    assert len(volumes) == 3
+    assert not volumes & {volume["Name"] for volume in api.volumes()["Volumes"] or ()}
+
+
 def test_shared_memory_has_the_size_that_was_asked_for(api, run) -> None:
     assert run(api, "df -B1 --output=size /dev/shm | tail -1", shm_size=96 << 20).strip() == str(96 << 20)
 

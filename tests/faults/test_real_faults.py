@@ -144,6 +144,19 @@ def test_memory_runs_out(submit: Callable[..., Trial], tmp_path: Path) -> None:
     assert "out of memory" in trial.state().trials[1].runs[0].finished.message  # type: ignore[union-attr]
 
 
+def test_memory_runs_out_at_the_limit_of_the_config(submit: Callable[..., Trial], tmp_path: Path) -> None:
+    context = tmp_path / "hungry"
+    context.mkdir()
+    (context / "train.py").write_bytes((MODEL / "train.py").read_bytes())
+    (context / "hog").touch()
+    trial = submit(context, resources={"slots_per_trial": 0, "memory": "64m"})
+    assert_whole(trial, ["out_of_memory", "completed"], restarts=1)
+    finished = trial.state().trials[1].runs[0].finished
+    assert finished is not None
+    assert "its limit is 64 MiB (resources.memory)" in finished.message
+    assert "raise `resources.memory`" in finished.mend
+
+
 def test_the_newest_checkpoint_is_damaged(submit: Callable[..., Trial]) -> None:
     trial = submit()
     trial.train_until(HOLD)

@@ -25,7 +25,7 @@ TOLD = dict(
             r"budget: (is in|must be above max_length)",
             r"must lie below host_path",
             r"host_path: (/\S* belongs to the host itself|is an engine's socket)",
-            r"shm_size: must be (at least 1|at most)",
+            r"(shm_size|memory): must be at (least|most)",
             r"must be a finite number|must lie between -2\*\*63|holds a NUL",
             r"nests deeper|is given twice, first on line",
         ),

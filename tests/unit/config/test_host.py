@@ -32,6 +32,9 @@ task_container_defaults:
     - {host_path: /fast, container_path: scratch}
   devices: ["/dev/fuse:/dev/fuse"]
   shm_size_bytes: 1073741824
+  memory: 2 GiB
+  cpus: 1.5
+  read_only_root: true
   log_policies: [{name: NaN, pattern: "loss is nan", action: cancel_retries}]
   preemption_timeout: 60
   startup_hook: |
@@ -81,10 +84,11 @@ environment:
   force_pull_image: true
   add_capabilities: [SYS_PTRACE]
   drop_capabilities: [NET_RAW]
+  read_only_root: true
 bind_mounts:
   - {host_path: /data, container_path: /data, read_only: true}
   - {host_path: /fast, container_path: scratch}
-resources: {devices: ["/dev/fuse:/dev/fuse"], shm_size: 1073741824}
+resources: {devices: ["/dev/fuse:/dev/fuse"], shm_size: 1073741824, memory: 2g, cpus: 1.5}
 log_policies: [{name: NaN, pattern: "loss is nan", action: cancel_retries}]
 preemption_timeout: 60
 checkpoint_storage: {type: shared_fs, host_path: /ckpt}

@@ -49,6 +49,8 @@ def test_every_field_has_its_default() -> None:
         "resources": {
             "slots_per_trial": 1,
             "shm_size": 4 << 30,
+            "memory": None,
+            "cpus": None,
             "devices": [],
             "max_slots": None,
             "weight": 1.0,
@@ -67,6 +69,7 @@ def test_every_field_has_its_default() -> None:
             "registry_auth": None,
             "add_capabilities": [],
             "drop_capabilities": [],
+            "read_only_root": False,
             "pod_spec": None,
         },
         "bind_mounts": [],

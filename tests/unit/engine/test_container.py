@@ -22,6 +22,10 @@ def test_every_setting_of_a_spec_reaches_the_engine() -> None:
         ports=(80,),
         network="none",
         pids_limit=6,
+        memory=9 << 20,
+        cpus=1.25,
+        read_only_root=True,
+        scratch=("/w",),
         tmpfs=("/tmp:size=1m,mode=1777", "/t"),
         stop_timeout=7,
         labels={"l": "m"},
@@ -41,13 +45,14 @@ def test_every_setting_of_a_spec_reaches_the_engine() -> None:
         "HostConfig": {
             "ShmSize": 5,
             "Mounts": [
+                {"Type": "volume", "Target": "/w"},
                 {
                     "Type": "bind",
                     "Source": "/a:b",
                     "Target": "/c",
                     "ReadOnly": True,
                     "BindOptions": {"Propagation": "rslave"},
-                }
+                },
             ],
             "Devices": [{"PathOnHost": "/dev/a", "PathInContainer": "/dev/b", "CgroupPermissions": "r"}],
             "DeviceRequests": [
@@ -61,6 +66,12 @@ def test_every_setting_of_a_spec_reaches_the_engine() -> None:
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
             "PidsLimit": 6,
+            "Memory": 9 << 20,
+            "MemorySwap": 9 << 20,
+            "NanoCpus": 1_250_000_000,
+            "CpuShares": 512,
+            "OomScoreAdj": 500,
+            "ReadonlyRootfs": True,
             "NetworkMode": "none",
             "PortBindings": {"80/tcp": [{"HostPort": ""}]},
             "Tmpfs": {"/tmp": "size=1m,mode=1777", "/t": ""},

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from detbuild.launch.failure import Evidence, Outcome, classify, judge
+from detbuild.launch.limits import OF_CONFIG, OF_HOST
 from detbuild.store.journal import RunFinished
 from detbuild.store.runs import RunRecords
 from determined._records import Ended, Exited, ExitReason, Stage
@@ -143,8 +146,23 @@ def test_a_local_run_that_is_gone_is_no_container() -> None:
     assert classify(gone).message == "the process is gone: somebody removed it"
 
 
-def test_out_of_memory_names_the_limit() -> None:
-    assert "8.0 GiB" in classify(seen(code=137, oom_killed=True)).message
+@pytest.mark.parametrize(
+    ("memory", "source", "message", "hint"),
+    [
+        (64 << 20, OF_CONFIG, "; its limit is 64 MiB (resources.memory)", "raise `resources.memory`"),
+        (8 << 30, OF_HOST, "; its limit is 8 GiB (the host's memory less a reserve)", "fewer trials at once"),
+        (8 << 30, "set on the container", "; its limit is 8 GiB (set on the container)", "other programs"),
+        (0, "", "", "other programs"),
+    ],
+)
+def test_out_of_memory_names_the_limit_and_what_to_change(
+    memory: int, source: str, message: str, hint: str
+) -> None:
+    killed = replace(seen(code=137, oom_killed=True), memory=memory, memory_source=source)
+    verdict = classify(killed)
+    assert verdict.message == f"out of memory: the kernel killed a process of the run{message}"
+    assert verdict.mend.startswith("lower the batch size")
+    assert hint in verdict.mend
 
 
 @pytest.mark.parametrize(

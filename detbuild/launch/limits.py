@@ -1,0 +1,139 @@
+"""What a trial may use of its host: its own limits, or what the host can spare."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from detbuild.events import Warned
+from detbuild.store.storage import WORK_DIR, in_container
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from detbuild.config.experiment import ExperimentConfig
+    from detbuild.engine.protocol import EngineInfo
+    from detbuild.store.folder import ExperimentFolder
+
+_LEAST_RESERVE: Final = 1 << 30  # bytes
+_MOST_RESERVE: Final = 8 << 30
+_SHARE: Final = 16  # the part of the host's memory that is kept back
+_MOST_SHARE: Final = 4  # and on a small host
+_SCRATCH: Final = (WORK_DIR, "/tmp", "/var/tmp")  # noqa: S108  (of a container)
+OF_CONFIG: Final = "resources.memory"
+OF_HOST: Final = "the host's memory less a reserve"
+_UNITS: Final = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a config says of limits."""
+
+    memory: int | None = None
+    cpus: float | None = None
+    read_only_root: bool = False
+
+
+def asked_limits(folder: ExperimentFolder) -> Asked | None:
+    """What the stored config of an experiment says; None where it cannot be read.
+
+    It is read as JSON, since the models of a config take longer to load than a page takes to print.
+    """
+    try:
+        config = json.loads(folder.config_file.read_bytes())
+        resources, environment = config["resources"], config["environment"]
+        return Asked(resources.get("memory"), resources.get("cpus"), bool(environment.get("read_only_root")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def reserve(memory: int) -> int:
+    """Memory that is kept for the host, the engine and controllers: a sixteenth, within 1 GiB and 8 GiB.
+
+    Of a host with less than 4 GiB it is a quarter.
+    """
+    return min(max(memory // _SHARE, _LEAST_RESERVE), _MOST_RESERVE, memory // _MOST_SHARE)
+
+
+def memory_limit(asked: int | None, host_memory: int) -> int:
+    """Bytes that a trial may use; 0 for no limit, where the host does not say how much it has."""
+    return asked or host_memory - reserve(host_memory)
+
+
+def memory_source(asked: int | None, host_memory: int, limit: int) -> str:
+    """Where the limit of a container comes from."""
+    if limit != memory_limit(asked, host_memory):
+        return "set on the container"
+    return OF_CONFIG if asked else OF_HOST
+
+
+def cpu_limit(asked: float | None, host_cpus: int) -> float:
+    """Cores that a trial may use; 0 for no limit. Engines refuse more than the host has."""
+    return 0.0 if asked is None or asked >= host_cpus > 0 else asked
+
+
+def scratch(config: ExperimentConfig) -> tuple[str, ...]:
+    """Directories of a read-only root that stay writable, but for those that something is mounted at."""
+    if not config.environment.read_only_root:
+        return ()
+    mounted = {posixpath.normpath(in_container(mount.container_path)) for mount in config.bind_mounts}
+    return tuple(path for path in _SCRATCH if path not in mounted)
+
+
+def memory_said(asked: int | None, host_memory: int = 0) -> str:
+    """The limit of memory, and where it comes from, for people.
+
+    Args:
+        asked: `resources.memory`.
+        host_memory: Bytes of the engine's host; 0 when unknown.
+    """
+    if asked:
+        return f"{binary(asked)} ({OF_CONFIG})"
+    limit = f"{binary(memory_limit(None, host_memory))}, " if host_memory else ""
+    return f"{limit}{OF_HOST} (no {OF_CONFIG})"
+
+
+def cpus_said(asked: float | None, host_cpus: int = 0) -> str:
+    """The same of `resources.cpus`."""
+    if asked is None:
+        return "no limit (no resources.cpus)"
+    limit = cpu_limit(asked, host_cpus)
+    return f"{limit:g} (resources.cpus)" if limit else f"all {host_cpus} of the host's (resources.cpus)"
+
+
+def limit_warnings(config: ExperimentConfig, info: EngineInfo) -> Iterator[Warned]:
+    """Limits that this host makes meaningless."""
+    memory, cpus = config.resources.memory, config.resources.cpus
+    if memory and 0 < info.memory < memory:
+        message = f"resources.memory is {binary(memory)}, and the engine's host has {binary(info.memory)}"
+        yield Warned(message, "lower it: the kernel may end any trial when the host runs out of memory")
+    if cpus and 0 < info.cpus < cpus:
+        cores = f"{info.cpus} core{'s' if info.cpus > 1 else ''}"
+        message = f"resources.cpus is {cpus:g}, and the engine's host has {cores}: trials use all of them"
+        yield Warned(message, "lower it, or leave it out")
+
+
+def local_warnings(config: ExperimentConfig) -> Iterator[Warned]:
+    """Limits that a run without a container does not have."""
+    found = [
+        name
+        for name, value in (
+            ("resources.memory", config.resources.memory),
+            ("resources.cpus", config.resources.cpus),
+            ("environment.read_only_root", config.environment.read_only_root),
+        )
+        if value
+    ]
+    if found:
+        message = f"not applied to a local run, which has no container: {', '.join(found)}"
+        yield Warned(message, "leave out --local to have them applied")
+
+
+def binary(count: int) -> str:
+    """Bytes in the units of limits: `1.5 GiB`."""
+    for factor, unit in _UNITS:
+        if count >= factor:
+            return f"{count / factor:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{count} B"
