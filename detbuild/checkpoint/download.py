@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from detbuild.checkpoint.carrier import carry
 from detbuild.checkpoint.jobs import Job
-from detbuild.checkpoint.transfer import draft_of, safe
+from detbuild.checkpoint.transfer import (
+    copy_file,
+    damage_told,
+    new_directory,
+    refuse_damage,
+    sweep_drafts,
+)
 from detbuild.errors import ConfigError, EngineError
-from detbuild.store.files import file_errors, sync_directory
-from determined._checkpoints import MANIFEST_FILE, resources, verify
+from determined._checkpoints import MANIFEST_FILE, manifest, opened, problems, verify
 
 if TYPE_CHECKING:
-    from detbuild.checkpoint.find import Found
+    from collections.abc import Sequence
+    from pathlib import Path
 
-_FICLONE: Final = 0x40049409  # ioctl of Linux: share the blocks of a file until one of the two is written
-_PIECE: Final = 1 << 30  # bytes that the kernel copies in one call
+    from detbuild.checkpoint.find import Found
 
 
 def damage(found: Found) -> list[str]:
@@ -46,16 +46,17 @@ def download(found: Found, target: Path) -> None:
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"{target} is there already", mend="name a directory that is new or empty")
-    problems = damage(found)
-    if found.directory is None or problems:
-        if found.cloud is None:
-            raise _damaged(found, problems)
+    wrong = damage(found)
+    if found.cloud is None:
+        refuse(found, wrong)
+    elif found.directory is None or wrong:
         job = Job(do="fetch", uuid=found.checkpoint.uuid, root=str(target.absolute()))
         try:
             carry(found.cloud, job)
         finally:  # Ctrl-C ends the process that fetches, which then cannot tidy up
-            shutil.rmtree(draft_of(target), ignore_errors=True)
+            sweep_drafts(target.absolute().parent, target.name)
         return
+    assert found.directory is not None  # else it would be damaged
     copy_whole(found.directory, target)
 
 
@@ -67,61 +68,25 @@ def copy_whole(source: Path, target: Path) -> None:
     Raises:
         EngineError: It is damaged, or cannot be copied.
     """
-    with file_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
-            for name in (*resources(source), MANIFEST_FILE):
-                _copy(source, draft, name)
-            problems = verify(draft)  # it may have changed while it was copied
-            if problems:
-                raise EngineError(f"checkpoint {source.name} is damaged: {'; '.join(problems[:3])}")
-            draft.chmod(0o755)
-            draft.replace(target)
-            sync_directory(target.parent)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+    with damage_told(source.name), opened(source) as checkpoint:
+        refuse_damage(source.name, problems(checkpoint, content=False))
+        names = (*manifest(checkpoint), MANIFEST_FILE)
+        with new_directory(target) as draft:
+            with damage_told(source.name):
+                for name in names:
+                    copy_file(checkpoint, draft, name)
+            refuse_damage(source.name, problems(draft))  # it may have changed while it was copied
 
 
 def refuse_damaged(found: Found) -> None:
     """Raise EngineError unless every file of it is as it was stored."""
-    problems = damage(found)
-    if problems:
-        raise _damaged(found, problems)
+    refuse(found, damage(found))
 
 
-def _damaged(found: Found, problems: list[str]) -> EngineError:
-    return EngineError(
-        f"checkpoint {found.checkpoint.uuid} is damaged: {'; '.join(problems[:3])}",
-        mend=f"`detbuild checkpoint list {found.experiment_id}` shows the others",
-    )
-
-
-def _copy(source: Path, target: Path, name: str) -> None:
-    """Copy one regular file. A link would lead to what the manifest does not vouch for."""
-    path = safe(name)
-    (target / path).parent.mkdir(parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(source / path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError as error:
-        raise EngineError(f"cannot read {source / path}: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file, (target / path).open("xb") as copy:
-        copy_content(file.fileno(), copy.fileno())
-        os.fsync(copy.fileno())
-
-
-def copy_content(source: int, target: int) -> None:
-    """Copy an open file into an empty one: by shared blocks where the file system can, else in the kernel."""
-    try:
-        fcntl.ioctl(target, _FICLONE, source)
-    except OSError:  # another disk, or a file system without shared blocks
-        _copy_blocks(source, target)
-
-
-def _copy_blocks(source: int, target: int) -> None:
-    try:
-        while os.copy_file_range(source, target, _PIECE):
-            pass
-    except OSError:  # some pairs of file systems refuse it, all of it or the rest
-        with os.fdopen(os.dup(source), "rb") as file, os.fdopen(os.dup(target), "wb") as copy:
-            shutil.copyfileobj(file, copy, 1 << 20)
+def refuse(found: Found, wrong: Sequence[str]) -> None:
+    """Raise EngineError when anything is wrong with it."""
+    if wrong:
+        raise EngineError(
+            f"checkpoint {found.checkpoint.uuid} is damaged: {'; '.join(wrong[:3])}",
+            mend=f"run `detbuild checkpoint list {found.experiment_id}` to see the others",
+        )

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final, cast
 
 from detbuild.errors import ConfigError
+from determined._untrusted import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,7 +149,7 @@ def _broken_archive(archive: Path) -> Iterator[None]:
     try:
         yield
     except _BROKEN as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        reason = reason_of(error) if isinstance(error, OSError) else error
         raise ConfigError(
             f"cannot unpack {archive}: {reason}", mend="give a tar file that is whole, or a directory"
         ) from error

@@ -13,6 +13,7 @@ from detbuild.store.state import load, run_records
 from detbuild.store.storage import checkpoint_storage
 from detbuild.store.stored import Stored
 from detbuild.store.submitted import config_of
+from determined._untrusted import UntrustedDir
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -117,5 +118,5 @@ def _all(home: Home, unreadable: list[EngineError]) -> Iterator[Found]:
 def _directory(on_host: Path | None, checkpoint: CheckpointState) -> Path | None:
     if on_host is None or checkpoint.state in _GONE or not is_name(checkpoint.uuid):
         return None
-    directory = on_host / checkpoint.uuid
-    return directory if directory.is_dir() else None
+    there = UntrustedDir(on_host).exists(checkpoint.uuid)  # whatever it is: verifying tells
+    return on_host / checkpoint.uuid if there else None

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import tempfile
 import uuid as uuids
-from pathlib import Path
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from detbuild.checkpoint.download import copy_whole
 from detbuild.checkpoint.extract import extract
-from detbuild.checkpoint.transfer import is_name
+from detbuild.checkpoint.transfer import copy_file, damage_told, is_name
 from detbuild.errors import ConfigError
 from detbuild.store.files import file_errors
 from determined import _checkpoints
 
 if TYPE_CHECKING:
-    from detbuild.store.home import Home
+    from pathlib import Path
 
+    from detbuild.store.home import Home
+    from determined._untrusted import UntrustedDir
+
+_DRAFTS: Final = re.compile(r"\..*")  # all that is hidden in the directory
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -37,8 +38,10 @@ def import_checkpoint(home: Home, source: Path, uuid: str | None = None) -> str:
     """
     with file_errors(home.imported):
         home.imported.mkdir(mode=0o700, exist_ok=True)
-        room = Path(tempfile.mkdtemp(prefix=".taken-", dir=home.imported))
-    try:
+        _checkpoints.sweep(home.imported, _DRAFTS)
+    with ExitStack() as held:
+        with file_errors(home.imported):
+            room = held.enter_context(_checkpoints.drafted(home.imported, _checkpoints.draft_name("taken")))
         directory = _directory(source, room)
         name = uuid or _uuid_of(source, directory)
         if not is_name(name):
@@ -46,15 +49,13 @@ def import_checkpoint(home: Home, source: Path, uuid: str | None = None) -> str:
         if (home.imported / name).exists():
             raise ConfigError(f"there is a checkpoint {name} already", mend="give another name with --uuid")
         _take(directory, home.imported, name)
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
     return name
 
 
 def _directory(source: Path, room: Path) -> Path:
     """Where its files are; an archive is unpacked in `room`."""
     if source.is_dir():
-        return source
+        return source.resolve()
     if not source.is_file():
         raise ConfigError(f"there is no file or directory {source}")
     extract(source, room)
@@ -68,27 +69,28 @@ def _uuid_of(source: Path, directory: Path) -> str:
 
 
 def _take(directory: Path, imported: Path, name: str) -> None:
-    if (directory / _checkpoints.MANIFEST_FILE).is_file():
+    with damage_told(name), _checkpoints.opened(directory) as checkpoint:
+        sealed = checkpoint.exists(_checkpoints.MANIFEST_FILE)
+    if sealed:
         copy_whole(directory, imported / name)
         return
-    files = _files(directory)
-    if not files:
-        raise ConfigError(f"{directory} holds no files, so it is no checkpoint")
     metadata = _checkpoints.read_metadata(directory)
-    with _checkpoints.store(imported, metadata) as (draft, given):
-        for path in files:
-            (draft / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(directory / path, draft / path, follow_symlinks=False)
-    (imported / given).rename(imported / name)
+    with _checkpoints.opened(directory) as checkpoint:
+        files = _files(directory, checkpoint)
+        with _checkpoints.store(imported, metadata, name) as (path, _), _checkpoints.opened(path) as draft:
+            for file in files:
+                copy_file(checkpoint, draft, file)
 
 
-def _files(directory: Path) -> list[Path]:
+def _files(directory: Path, checkpoint: UntrustedDir) -> list[str]:
     """Regular files alone: a link would lead to what is no part of it."""
-    found = []
-    for parent, _, names in os.walk(directory):
-        for name in names:
-            path = Path(parent, name)
-            if path.is_symlink() or not path.is_file():
-                raise ConfigError(f"{path} is no regular file", mend="put what it stands for in its place")
-            found.append(path.relative_to(directory))
-    return found
+    found = [entry for entry in checkpoint.walk() if not entry.is_directory]
+    for entry in found:
+        if not entry.is_file:
+            raise ConfigError(
+                f"{directory / entry.path} is not a regular file: {entry.kind}",
+                mend="replace it by a regular file",
+            )
+    if not found:
+        raise ConfigError(f"{directory} holds no files, so it is no checkpoint")
+    return [entry.path for entry in found]

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 from detbuild.checkpoint.download import copy_whole, download, refuse_damaged
 from detbuild.checkpoint.find import checkpoints_of, find_checkpoint
+from detbuild.checkpoint.transfer import damage_told
 from detbuild.config.storage import SharedFs
 from detbuild.errors import ConfigError, EngineError
 from detbuild.store.storage import checkpoint_storage
+from determined._checkpoints import opened
+from determined._untrusted import UntrustedDir
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,13 +30,17 @@ def sources_of(config: ExperimentConfig, home: Home) -> tuple[Found | Path, ...]
 
     Raises:
         ConfigError: There is no such trial or checkpoint.
+        EngineError: What has its name in the shared directory is not a directory.
     """
     searcher = config.searcher
     if searcher.source_trial_id is not None:
         return _of_trial(str(searcher.source_trial_id), home)
     uuid, storage = searcher.source_checkpoint_uuid, config.checkpoint_storage
-    if uuid is None or (isinstance(storage, SharedFs) and Path(storage.directory, uuid).is_dir()):
+    if uuid is None:
         return ()
+    if isinstance(storage, SharedFs) and UntrustedDir(storage.directory).exists(uuid):
+        with damage_told(uuid), opened(Path(storage.directory, uuid)):
+            return ()  # the run reads it there
     if (home.imported / uuid).is_dir():
         return (home.imported / uuid,)
     found = find_checkpoint(home, uuid)
@@ -93,7 +100,7 @@ def _bring_first(sources: Sequence[Found | Path], storage: Path) -> str:
     for source in sources:
         uuid = source.name if isinstance(source, Path) else source.checkpoint.uuid
         try:
-            if not (storage / uuid).is_dir():
+            if not UntrustedDir(storage).exists(uuid):
                 _copy(source, storage / uuid)
             elif not isinstance(source, Path):
                 refuse_damaged(source)

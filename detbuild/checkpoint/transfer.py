@@ -6,23 +6,55 @@ crashes in between leaves files that nobody takes for a checkpoint, and the same
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import re
 import shutil
-import stat
-from contextlib import suppress
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from detbuild.errors import EngineError
-from detbuild.store.files import file_errors, sync_directory
-from determined._checkpoints import MANIFEST_FILE, resources, verify
+from detbuild.store.files import file_errors
+from determined._checkpoints import (
+    DRAFTS,
+    LARGEST_MANIFEST,
+    MANIFEST_FILE,
+    draft_name,
+    drafted,
+    manifest,
+    opened,
+    parse_manifest,
+    problems,
+    sweep,
+    verify,
+)
+from determined._untrusted import UntrustedDir, UntrustedError, UntrustedMissingError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator, Sequence
 
     from detbuild.checkpoint.bucket import Bucket
+
+_NAME: Final = r"[0-9A-Za-z][0-9A-Za-z_.-]{0,127}"
+_OLD_DRAFTS: Final = r"fetched|[a-z0-9_]{8}"  # of versions that did not lock them
+_LEFT: Final = re.compile(rf"{DRAFTS.pattern}|\.{_NAME}\.(?:fetched|deleted)")
+_DAMAGE: Final = frozenset(
+    {
+        errno.EINVAL,
+        errno.ENOENT,
+        errno.ELOOP,
+        errno.ENOTDIR,
+        errno.ENXIO,
+        errno.EFBIG,
+        errno.EOVERFLOW,
+        errno.EACCES,
+    }
+)
+_FICLONE: Final = 0x40049409  # ioctl of Linux: share the blocks of a file until one of the two is written
+_PIECE: Final = 1 << 30  # bytes that the kernel copies in one call
 
 
 class DamagedError(EngineError):
@@ -31,7 +63,7 @@ class DamagedError(EngineError):
 
 def is_name(uuid: str) -> bool:
     """Whether it can be the name of a checkpoint: user code may have written any record."""
-    return re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,127}", uuid) is not None
+    return re.fullmatch(_NAME, uuid) is not None
 
 
 def upload(directory: Path, bucket: Bucket) -> None:
@@ -41,15 +73,15 @@ def upload(directory: Path, bucket: Bucket) -> None:
         DamagedError: It is not whole on this host; nothing was sent.
     """
     uuid = directory.name
-    _refuse(uuid, verify(directory))
-    wanted = resources(directory)
-    there = bucket.sizes(uuid)
-    for path, size in wanted.items():
-        if not stat.S_ISREG((directory / path).lstat().st_mode):
-            raise DamagedError(f"checkpoint {uuid}: {path} is no regular file")
-        if there.get(path) != size:  # a file appears as a whole or not at all, and never changes
-            bucket.put(directory / path, uuid, path)
-    bucket.put(directory / MANIFEST_FILE, uuid, MANIFEST_FILE)
+    refuse_damage(uuid, verify(directory))
+    with opened(directory) as checkpoint:
+        wanted = {path: size for path, (size, _) in manifest(checkpoint).items()}
+        there = bucket.sizes(uuid)
+        for path, size in wanted.items():
+            if there.get(path) != size:  # a file appears as a whole or not at all, and never changes
+                with checkpoint.open(path) as file:
+                    bucket.put(path_of(file), uuid, path)
+        bucket.write(uuid, MANIFEST_FILE, checkpoint.read(MANIFEST_FILE, LARGEST_MANIFEST))
     there = bucket.sizes(uuid)
     missing = [path for path, size in wanted.items() if there.get(path) != size]
     if missing or MANIFEST_FILE not in there:
@@ -62,32 +94,41 @@ def fetch(uuid: str, bucket: Bucket, target: Path) -> None:
     Raises:
         DamagedError: It is not there, or not whole.
     """
-    draft = draft_of(target)
-    shutil.rmtree(draft, ignore_errors=True)
-    manifest = bucket.read(uuid, MANIFEST_FILE)
-    if manifest is None:
+    body = bucket.read(uuid, MANIFEST_FILE)
+    if body is None:
         raise DamagedError(f"checkpoint {uuid} is not in the cloud")
-    with file_errors(target):
-        draft.mkdir(parents=True)
-        try:
-            (draft / MANIFEST_FILE).write_bytes(manifest)
-            for path in _paths(uuid, draft):
-                (draft / path).parent.mkdir(parents=True, exist_ok=True)
+    with new_directory(target) as draft:
+        with draft.create(MANIFEST_FILE, mode=0o666) as file:
+            file.write(body)
+        for path in _paths(uuid, body):
+            with _new_file(draft, path) as file:
                 try:
-                    bucket.get(uuid, str(path), draft / path)
+                    bucket.get(uuid, path, path_of(file))
                 except FileNotFoundError:
                     raise DamagedError(f"checkpoint {uuid}: {path} is not in the cloud") from None
-            _refuse(uuid, verify(draft))
-            _sync(draft)
-            draft.rename(target)
-            sync_directory(target.parent)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+        refuse_damage(uuid, problems(draft))
 
 
-def draft_of(target: Path) -> Path:
-    """Where a checkpoint is put together that will be `target`."""
-    return target.with_name(f".{target.name}.fetched")
+@contextmanager
+def new_directory(target: Path) -> Iterator[UntrustedDir]:
+    """Give a draft to fill; after the block it is `target`, on disk, or nothing is left of it."""
+    with file_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sweep_drafts(target.parent, target.name)
+        with drafted(target.parent, draft_name(target.name)) as directory:
+            with opened(directory) as draft:
+                yield draft
+                for path in [entry.path for entry in draft.walk()]:
+                    draft.sync(path)
+                draft.sync()
+            beside = UntrustedDir(target.parent)
+            beside.rename(directory.name, target.name)
+            beside.sync()
+
+
+def path_of(file: BinaryIO) -> Path:
+    """A path to an open file, for libraries that open paths: whatever has the file's name by now."""
+    return Path(f"/proc/self/fd/{file.fileno()}")
 
 
 def bring_back(uuid: str, bucket: Bucket, root: Path) -> None:
@@ -110,79 +151,144 @@ def remove(uuid: str, bucket: Bucket) -> None:
 
 
 def remove_files(uuid: str, bucket: Bucket, paths: Collection[str]) -> None:
-    """Remove some files of a checkpoint from the bucket; the rest is a whole checkpoint."""
-    manifest = bucket.read(uuid, MANIFEST_FILE)
-    if manifest is not None:
-        bucket.write(uuid, MANIFEST_FILE, without(manifest, paths))
+    """Remove some files of a checkpoint from the bucket; the rest is a whole checkpoint.
+
+    Raises:
+        DamagedError: It has no manifest that can be read; nothing was removed.
+    """
+    body = bucket.read(uuid, MANIFEST_FILE)
+    if body is not None:
+        bucket.write(uuid, MANIFEST_FILE, without(uuid, body, paths))
     for path in paths:
         bucket.remove(uuid, path)
 
 
 def remove_local(root: Path, uuid: str) -> None:
-    """Remove the copy on this host, its name first: half a checkpoint under its name would look damaged."""
+    """Remove the copy on this host, its name first: half a checkpoint under its name would look damaged.
+
+    What has the name is removed as what it is: a link itself, and not what it leads to.
+    """
     if not is_name(uuid):
         return
-    directory, aside = root / uuid, root / f".{uuid}.deleted"
-    with file_errors(directory):
-        shutil.rmtree(aside, ignore_errors=True)  # of an earlier crash
-        with suppress(FileNotFoundError):
-            directory.rename(aside)
-            sync_directory(root)
-            shutil.rmtree(aside)
+    below, aside = UntrustedDir(root), f".{uuid}.deleted"
+    with file_errors(root / uuid), suppress(UntrustedMissingError):
+        below.remove_tree(aside, missing_ok=True)  # of an earlier crash
+        if not below.is_directory(uuid):
+            below.unlink(uuid)
+            return
+        below.rename(uuid, aside)
+        below.sync()
+        below.remove_tree(aside)
 
 
 def remove_local_files(root: Path, uuid: str, paths: Collection[str]) -> None:
-    """Remove some files of the copy on this host, if there is one; the rest is a whole checkpoint."""
-    directory = root / uuid
-    manifest = directory / MANIFEST_FILE
-    if not manifest.is_file():
+    """Remove some files of the copy on this host, if there is one; the rest is a whole checkpoint.
+
+    Raises:
+        DamagedError: It is not as its manifest says; nothing was removed.
+    """
+    if not UntrustedDir(root).exists(uuid):
         return
-    with file_errors(directory):
-        draft = directory / f".{MANIFEST_FILE}.tmp"
-        draft.write_bytes(without(manifest.read_bytes(), paths))
-        draft.replace(manifest)
+    with file_errors(root / uuid), _removable(root, uuid, paths) as (checkpoint, body):
+        checkpoint.replace(MANIFEST_FILE, without(uuid, body, paths), mode=0o666)
         for path in paths:
-            with suppress(FileNotFoundError):
-                (directory / safe(path)).unlink()
-        sync_directory(directory)
+            checkpoint.unlink(path, missing_ok=True)
+        checkpoint.sync()
 
 
-def sweep(root: Path) -> None:
-    """Remove what crashes have left of checkpoints that were fetched or removed. Nobody else may be at it."""
-    for left in (*root.glob(".*.fetched"), *root.glob(".*.deleted")):
-        shutil.rmtree(left, ignore_errors=True)
+def refuse_unremovable(root: Path, uuid: str, paths: Collection[str]) -> None:
+    """Raise DamagedError where `remove_local_files` would."""
+    if UntrustedDir(root).exists(uuid):
+        with _removable(root, uuid, paths):
+            pass
 
 
-def without(manifest: bytes, paths: Collection[str]) -> bytes:
+@contextmanager
+def _removable(root: Path, uuid: str, paths: Collection[str]) -> Iterator[tuple[UntrustedDir, bytes]]:
+    """A checkpoint that is held open, and its manifest, when it is as that says."""
+    with ExitStack() as held:
+        with damage_told(uuid):
+            checkpoint = held.enter_context(opened(root / uuid))
+            body = checkpoint.read(MANIFEST_FILE, LARGEST_MANIFEST)
+        refuse_damage(uuid, _other_damage(checkpoint, paths))
+        yield checkpoint, body
+
+
+def _other_damage(checkpoint: UntrustedDir, paths: Collection[str]) -> list[str]:
+    """What is wrong with it but for files that an earlier removal of the same paths has left or removed."""
+    removed = {f"{path} {why}" for path in paths for why in ("is missing", f"is not in {MANIFEST_FILE}")}
+    return [problem for problem in problems(checkpoint, content=False) if problem not in removed]
+
+
+def sweep_drafts(root: Path, name: str = "") -> None:
+    """Remove what crashes have left of checkpoints that were fetched, copied or removed.
+
+    Args:
+        root: Holds them.
+        name: Of a checkpoint, where all else in the directory is not detbuild's.
+    """
+    of_one = re.compile(rf"\.{re.escape(name)}\.(?:[0-9a-f]{{16}}\.tmp|{_OLD_DRAFTS})")
+    sweep(root, of_one if name else _LEFT)
+
+
+def without(uuid: str, body: bytes, paths: Collection[str]) -> bytes:
     """The manifest without these files."""
-    raw = json.loads(manifest)
-    raw["files"] = {path: entry for path, entry in raw["files"].items() if path not in paths}
+    with damage_told(uuid):
+        kept = {path for path in parse_manifest(body) if path not in paths}
+    raw = json.loads(body)
+    raw["files"] = {path: entry for path, entry in raw["files"].items() if path in kept}
     return json.dumps(raw, indent=2, sort_keys=True).encode()
 
 
-def safe(name: str) -> PurePosixPath:
-    """A path of a manifest, if it stays in the directory that it is put into."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
-        raise DamagedError(f"a file of the checkpoint would leave its directory: {name}")
-    return path
+def refuse_damage(uuid: str, found: Sequence[str]) -> None:
+    """Raise DamagedError if there is any."""
+    if found:
+        raise DamagedError(f"checkpoint {uuid} is damaged: {'; '.join(found[:3])}")
 
 
-def _paths(uuid: str, directory: Path) -> list[PurePosixPath]:
+@contextmanager
+def damage_told(uuid: str) -> Iterator[None]:
+    """Take what is missing or cannot be part of a checkpoint for damage; other errors are the disk's."""
     try:
-        return [safe(name) for name in resources(directory)]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        yield
+    except (UntrustedError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in _DAMAGE:
+            raise  # of the disk
+        raise DamagedError(f"checkpoint {uuid} is damaged: {error}") from error
+
+
+def _new_file(draft: UntrustedDir, path: str) -> BinaryIO:
+    above, _, _ = path.rpartition("/")
+    if above:
+        draft.make_directory(above, mode=0o777, exist_ok=True)
+    return draft.create(path, mode=0o666)
+
+
+def copy_file(source: UntrustedDir, draft: UntrustedDir, path: str) -> None:
+    """Copy one file of a checkpoint; the copy shares no inode with it."""
+    with source.open(path) as file, _new_file(draft, path) as copy:
+        copy_content(file.fileno(), copy.fileno())
+
+
+def _paths(uuid: str, body: bytes) -> list[str]:
+    try:
+        return list(parse_manifest(body))
+    except ValueError as error:
         raise DamagedError(f"checkpoint {uuid}: its manifest cannot be read: {error}") from error
 
 
-def _sync(directory: Path) -> None:
-    for parent, _, names in os.walk(directory):
-        for name in names:
-            with Path(parent, name).open("rb") as file:
-                os.fsync(file.fileno())
-        sync_directory(Path(parent))
+def copy_content(source: int, target: int) -> None:
+    """Copy an open file into an empty one: by shared blocks where the file system can, else in the kernel."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:  # another disk, or a file system without shared blocks
+        _copy_blocks(source, target)
 
 
-def _refuse(uuid: str, problems: list[str]) -> None:
-    if problems:
-        raise DamagedError(f"checkpoint {uuid} is damaged: {'; '.join(problems[:3])}")
+def _copy_blocks(source: int, target: int) -> None:
+    try:
+        while os.copy_file_range(source, target, _PIECE):
+            pass
+    except OSError:  # some pairs of file systems refuse it, all of it or the rest
+        with os.fdopen(os.dup(source), "rb") as file, os.fdopen(os.dup(target), "wb") as copy:
+            shutil.copyfileobj(file, copy, 1 << 20)

@@ -15,7 +15,7 @@ from detbuild.cli.text import visible
 from detbuild.units import size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from detbuild.checkpoint.find import Found
     from detbuild.cli.table import Columns, Row
@@ -83,9 +83,10 @@ def describe(session: Session, /, *, uuid: str, as_json: bool) -> None:
     """Show one checkpoint and its files; every file is read and compared with the manifest.
 
     UUID may be cut short where it stays unique. With --json: the keys of `detbuild checkpoint list --json`,
-    "contents" (path and bytes of each file) and "damage" (a list, empty when it is whole).
+    "contents" (path and bytes of each file) and "damage" (a list, empty when it is whole). The exit code is
+    4 when it is damaged.
     """
-    from detbuild.checkpoint.download import damage
+    from detbuild.checkpoint.download import damage, refuse
     from detbuild.checkpoint.find import files_of, find_checkpoint
     from detbuild.cli import documents
     from detbuild.store.home import Home
@@ -96,7 +97,15 @@ def describe(session: Session, /, *, uuid: str, as_json: bool) -> None:
     problems = damage(found)
     if as_json:
         show_json({**documents.checkpoint(found), "contents": dict(contents), "damage": problems})
-        return
+    else:
+        _show(found, contents, problems)
+    if found.directory:
+        refuse(found, problems)
+
+
+def _show(found: Found, contents: Mapping[str, int], problems: Sequence[str]) -> None:
+    from detbuild.cli import documents
+
     click.echo(f"checkpoint {found.checkpoint.uuid}  trial {found.experiment_id}/{found.trial_id}")
     click.echo(
         f"batch {found.checkpoint.steps_completed}  "

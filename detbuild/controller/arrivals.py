@@ -8,6 +8,7 @@ from detbuild.checkpoint.transfer import is_name
 from detbuild.store import journal
 from detbuild.store.reader import RecordFile
 from determined._records import Checkpoint
+from determined._untrusted import UntrustedDir
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,8 +67,9 @@ class Arrivals:
         The newest of a trial that goes on stays, and so do those that are `held`.
         "" when there is none.
         """
+        below = UntrustedDir(root)
         for number, written in list(self._written.items()):
-            written[:] = [uuid for uuid in written if (root / uuid).is_dir()]
+            written[:] = [uuid for uuid in written if below.exists(uuid)]
             newest = 1 if number in self._going else 0
             for uuid in written[: len(written) - newest]:
                 if uuid in stored.uploaded and uuid not in held:

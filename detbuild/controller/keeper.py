@@ -202,7 +202,7 @@ class Keeper:
         stored, root = self.stored, str(self._root)
         if not self._swept:
             self._swept = True
-            transfer.sweep(self.book.folder.checkpoints)
+            transfer.sweep_drafts(self.book.folder.checkpoints)
         if self._wanted:
             uuids = self._wanted[0]
             return Job(do="bring back", uuid=uuids[self._tried.get(uuids, 0)], root=root)

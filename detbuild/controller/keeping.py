@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from detbuild.checkpoint.collect import Collection, garbage, policy_of
 from detbuild.checkpoint.find import Found, find_checkpoint
 from detbuild.checkpoint.protected import sources
-from detbuild.checkpoint.transfer import is_name
+from detbuild.checkpoint.transfer import is_name, refuse_unremovable
 from detbuild.context.wildmatch import compile_path
 from detbuild.controller.book import Book
 from detbuild.controller.clock import SystemClock
@@ -177,7 +177,15 @@ def _delete(keeper: Keeper, uuids: Sequence[str], globs: Sequence[str]) -> None:
             if len(paths) == len(files):
                 keeper.delete([checkpoint.uuid])
             elif paths:
+                _refuse_damaged(folder, checkpoint.uuid, paths)
                 keeper.book.record(journal.FilesDeleted(uuid=checkpoint.uuid, paths=paths))
+
+
+def _refuse_damaged(folder: ExperimentFolder, uuid: str, paths: Sequence[str]) -> None:
+    """What is no plain checkpoint is not changed in part."""
+    on_host = storage_of(folder).on_host
+    if on_host is not None:
+        refuse_unremovable(on_host, uuid, paths)
 
 
 def _written(folder: ExperimentFolder) -> Iterator[Checkpoint]:

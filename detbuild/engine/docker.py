@@ -14,6 +14,7 @@ from detbuild.engine.info import engine_info, image_state
 from detbuild.engine.refusals import refusal
 from detbuild.errors import EngineError
 from detbuild.events import ImagePulling
+from determined._untrusted import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -154,7 +155,7 @@ class DockerEngine:
                 for _ in self._create_image(request, body=file, silence=_IMPORT_SILENCE):
                     pass
         except OSError as error:
-            raise EngineError(f"cannot read {rootfs_tar}: {error.strerror}") from error
+            raise EngineError(f"cannot read {rootfs_tar}: {reason_of(error)}") from error
         return self._there(tag)
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from detbuild import textfile
 from detbuild.context.snapshot import ContextSnapshot, Entry, order, raw, shown
 from detbuild.errors import ContextError
 from detbuild.textfile import TextFileError
+from determined._untrusted import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -106,7 +107,7 @@ def read(entry: Entry) -> bytes:
         return Path(entry.source).read_bytes()
     except OSError as error:
         raise ContextError(
-            f"cannot read {shown(entry.path)}: {error.strerror}",
+            f"cannot read {shown(entry.path)}: {reason_of(error)}",
             mend="make it readable, or name it in .detignore",
         ) from error
 

@@ -10,6 +10,7 @@ from detbuild.context.content import hash_file
 from detbuild.context.snapshot import ContextSnapshot, Entry, raw, text
 from detbuild.errors import ContextError
 from detbuild.image.requirements import normalized, requirement_of
+from determined._untrusted import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -110,7 +111,7 @@ def _entry(path: Path, cache: HashCache | None) -> Entry:
             size = seen.st_size
     except OSError as error:
         raise ContextError(
-            f"cannot read {path}: {error.strerror}",
+            f"cannot read {path}: {reason_of(error)}",
             mend="make it readable, or move it out of pip's find-links",
         ) from error
     return Entry(path.name, "file", size=size, sha256=sha256, source=text(source))

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from detbuild.launch.hostlock import lock_for_writing, locked_for_writing
 from detbuild.launch.share import PRIORITY, Memory, Use
+from determined._untrusted import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -135,7 +136,7 @@ class Tickets:
         try:
             os.close(_directory(self.directory))
         except OSError as error:
-            return f"cannot open {self.directory}: {error.strerror}"
+            return f"cannot open {self.directory}: {reason_of(error)}"
         return ""
 
     @contextmanager

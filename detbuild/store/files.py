@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from detbuild.errors import DiskFullError, EngineError
+from determined._untrusted import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -26,7 +27,7 @@ def file_errors(path: Path) -> Iterator[None]:
         if error.errno in NO_ROOM:
             raise DiskFullError(f"no room to write {path}", mend="free some space on that disk") from error
         raise EngineError(
-            f"cannot write {path}: {error.strerror}", mend="make the directory writable for your user"
+            f"cannot write {path}: {reason_of(error)}", mend="make the directory writable for your user"
         ) from error
 
 

@@ -1,6 +1,8 @@
 """Checkpoints on disk: directories that are complete or invisible, with a manifest that tells damage.
 
-`store` fills a hidden directory, syncs it, writes the manifest and renames: what bears a uuid is whole.
+`store` fills a hidden directory, syncs it, writes the manifest and renames: what bears a uuid is whole. The
+host reads and changes the same directories, in which a run may have put anything: all of it is opened beneath
+the checkpoint, through no link, and only regular files are parts of a checkpoint.
 """
 
 from __future__ import annotations
@@ -10,49 +12,63 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
+import re
+import stat
 import uuid
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from determined._disk import storage_error, storage_errors, sync_directory
 from determined._errors import CheckpointError
+from determined._untrusted import (
+    Entry,
+    UntrustedDir,
+    UntrustedError,
+    UntrustedMissingError,
+    kind_of,
+    reason_of,
+    sized,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
 MANIFEST_FILE = "manifest.json"
 METADATA_FILE = "metadata.json"
-_DRAFTS = ".*.tmp"
+LARGEST_MANIFEST = 32 << 20  # bytes; what is parsed is held in memory
+_LARGEST_METADATA = 16 << 20
+_MOST_FILES = 200_000
+_LONGEST_PATH = 4096  # bytes
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+DRAFTS = re.compile(rf"\.{_UUID}\.tmp|\.[0-9A-Za-z][0-9A-Za-z_.-]{{0,127}}\.[0-9a-f]{{16}}\.tmp")
 _BLOCK = 1 << 20
 
 
 @contextmanager
-def store(root: Path, metadata: Mapping[str, object]) -> Iterator[tuple[Path, str]]:
+def store(root: Path, metadata: Mapping[str, object], name: str = "") -> Iterator[tuple[Path, str]]:
     """Give an empty directory to fill and the uuid it will have; after the block it is visible and on disk.
+
+    Args:
+        root: holds it.
+        metadata: stored with it.
+        name: of the checkpoint, in place of a new uuid.
 
     Raises:
         StorageError: the disk is full or failing; nothing is left of the checkpoint.
     """
-    name = str(uuid.uuid4())
-    draft = root / f".{name}.tmp"
+    name = name or str(uuid.uuid4())
     with storage_errors("a checkpoint", root):
         root.mkdir(parents=True, exist_ok=True)
-        draft.mkdir()
-        lock = _lock(draft)
-        try:
+        with drafted(root, draft_name(name)) as draft:
             yield draft, name
-            _write_json(draft / METADATA_FILE, dict(metadata))
-            _write_json(draft / MANIFEST_FILE, {"files": _seal(draft)})
-            sync_directory(draft)
+            with UntrustedDir(draft) as files:
+                _write(files, METADATA_FILE, _encoded(dict(metadata), METADATA_FILE, _LARGEST_METADATA))
+                manifest = {"files": _seal(draft, files)}
+                _write(files, MANIFEST_FILE, _encoded(manifest, MANIFEST_FILE, LARGEST_MANIFEST))
             draft.rename(root / name)
             sync_directory(root)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
-        finally:
-            os.close(lock)
 
 
 def prepare(root: Path) -> None:
@@ -67,47 +83,125 @@ def prepare(root: Path) -> None:
             raise PermissionError(errno.EACCES, "not writable")
     except OSError as error:
         raise storage_error("checkpoints", root, error.errno or 0) from error
-    _sweep(root)
+    sweep(root)
 
 
-def _sweep(root: Path) -> None:
-    """A draft of a living run is locked; the lock of a dead one is gone."""
-    for draft in root.glob(_DRAFTS):
+def draft_name(name: str) -> str:
+    """A new name for the draft of a checkpoint that nothing else can know beforehand."""
+    return f".{name}.{os.urandom(8).hex()}.tmp"
+
+
+@contextmanager
+def drafted(root: Path, name: str) -> Iterator[Path]:
+    """Make a directory that is removed after the block unless it was renamed; it is locked as long.
+
+    Args:
+        root: holds it.
+        name: as of `draft_name`; `sweep` removes it when this process was killed.
+    """
+    lock = _made(root / name)
+    try:
+        yield root / name
+    finally:
+        with suppress(OSError):  # what cannot be removed now is swept later
+            UntrustedDir(root).remove_tree(name, missing_ok=True)
+        os.close(lock)
+
+
+def sweep(root: Path, names: re.Pattern[str] = DRAFTS) -> None:
+    """Remove the drafts of dead processes: a draft in use is locked, and the lock dies with its process.
+
+    Args:
+        root: holds them.
+        names: which directories in it are drafts.
+    """
+    below = UntrustedDir(root)
+    with suppress(OSError):
+        for entry in below.scan():
+            if entry.is_directory and names.fullmatch(entry.path):
+                _sweep(below, entry.path)
+
+
+def _sweep(below: UntrustedDir, name: str) -> None:
+    with suppress(OSError), below.enter(name) as draft:
+        if draft.lock():
+            below.remove_tree(name, missing_ok=True)
+
+
+def _made(draft: Path) -> int:
+    """Make the directory and lock it. A disk that refuses the lock is not swept."""
+    while True:
+        draft.mkdir()
+        handle = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with suppress(OSError):
-            lock = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(draft, ignore_errors=True)
-            finally:
-                os.close(lock)
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        with suppress(FileNotFoundError):  # another process has swept it before it was locked
+            if os.path.samestat(draft.lstat(), os.fstat(handle)):
+                return handle
+        os.close(handle)
+
+
+def opened(directory: Path) -> UntrustedDir:
+    """The files of a checkpoint, for a `with` block. Its own name may not be a link either."""
+    return UntrustedDir(directory.parent).enter(directory.name)
 
 
 def verify(directory: Path) -> list[str]:
     """What is wrong with a checkpoint, one line for each file; empty when it is whole."""
-    if not directory.is_dir():
-        return ["it is missing"]
     try:
-        expected = _manifest(directory)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        with opened(directory) as checkpoint:
+            return problems(checkpoint)
+    except UntrustedMissingError:
+        return ["it is missing"]
+    except UntrustedError as error:
+        return [f"it {error.reason}"]
+
+
+def problems(checkpoint: UntrustedDir, *, content: bool = True) -> list[str]:
+    """The same for one that is open.
+
+    Args:
+        checkpoint: its directory.
+        content: read all files, instead of comparing their sizes alone.
+    """
+    try:
+        expected = manifest(checkpoint)
+    except UntrustedError as error:
+        missing = isinstance(error, UntrustedMissingError)
+        return [f"{MANIFEST_FILE} {'cannot be read: it ' if missing else ''}{error.reason}"]
+    except ValueError as error:
         return [f"{MANIFEST_FILE} cannot be read: {error}"]
-    found = _files(directory)
-    problems = [f"{path} is not in {MANIFEST_FILE}" for path in found if path not in expected]
+    try:
+        found = {entry.path: entry for entry in checkpoint.walk() if entry.path != MANIFEST_FILE}
+    except UntrustedError as error:
+        return [f"it cannot be listed: {error}"]
+    strange = [
+        f"{path} is not in {MANIFEST_FILE}"
+        for path, entry in found.items()
+        if not (entry.is_directory or path in expected)
+    ]
+    for path, entry in found.items():
+        if not entry.is_file and (path in expected or not entry.is_directory):
+            strange.append(f"{path} {_not_regular(entry)}")
     for path, (size, sha256) in expected.items():
-        problem = _problem(directory / path, size, sha256) if path in found else "is missing"
-        problems += [f"{path} {problem}"] if problem else []
-    return sorted(problems)
+        problem = _problem(checkpoint, found.get(path), size, sha256 if content else "")
+        strange += [f"{path} {problem}"] if problem else []
+        strange += [f"{path} is missing"] if path not in found else []
+    return sorted(strange)
 
 
 def resources(directory: Path) -> dict[str, int]:
     """The files of a whole checkpoint and their sizes in bytes."""
-    return {path: size for path, (size, _) in _manifest(directory).items()}
+    with opened(directory) as checkpoint:
+        return {path: size for path, (size, _) in manifest(checkpoint).items()}
 
 
 def read_metadata(directory: Path) -> dict[str, object]:
     """What was stored with the checkpoint; empty when it cannot be read."""
     try:
-        found = json.loads((directory / METADATA_FILE).read_bytes())
-    except (OSError, ValueError):
+        with opened(directory) as checkpoint:
+            found = json.loads(checkpoint.read(METADATA_FILE, _LARGEST_METADATA))
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -131,10 +225,10 @@ def first_whole(root: Path, uuids: Sequence[str], *, unsealed: bool = False) -> 
     """
     rejected: dict[str, str] = {}
     for name in uuids:
-        problems = [] if unsealed and _is_unsealed(root / name) else verify(root / name)
-        if not problems:
+        found = [] if unsealed and _is_unsealed(root / name) else verify(root / name)
+        if not found:
             return name, rejected
-        rejected[name] = "; ".join(problems[:3])
+        rejected[name] = "; ".join(found[:3])
     listing = "".join(f"\n  {name}: {why}" for name, why in rejected.items())
     raise CheckpointError(
         f"none of the checkpoints to resume from is whole:{listing}",
@@ -142,78 +236,143 @@ def first_whole(root: Path, uuids: Sequence[str], *, unsealed: bool = False) -> 
     )
 
 
+def manifest(checkpoint: UntrustedDir) -> dict[str, tuple[int, str]]:
+    """Size and sha256 of every file of a checkpoint, by its path.
+
+    Raises:
+        UntrustedError: there is no regular file of that name, or it is too large.
+        ValueError: it is not a manifest.
+    """
+    return parse_manifest(checkpoint.read(MANIFEST_FILE, LARGEST_MANIFEST))
+
+
+def parse_manifest(body: bytes) -> dict[str, tuple[int, str]]:
+    """The same from its bytes. Raises ValueError for anything else."""
+    if body.count(b"{") + body.count(b"[") > 4 * _MOST_FILES:  # each is far larger in memory
+        raise ValueError("it has too many parts")
+    try:
+        raw = json.loads(body)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    files = raw.get("files") if isinstance(raw, dict) else None
+    if not isinstance(files, dict):
+        raise ValueError("it has no `files`, which maps paths to sizes and digests")  # noqa: TRY004
+    if len(files) > _MOST_FILES:
+        raise ValueError(f"it names more than {_MOST_FILES} files")
+    return {_path(path): _entry(path, entry) for path, entry in files.items()}
+
+
+def _path(path: str) -> str:
+    parts = path.split("/")
+    try:
+        size = len(os.fsencode(path))
+    except UnicodeEncodeError:
+        size = 0
+    if not 0 < size <= _LONGEST_PATH or "\0" in path or not {"", ".", ".."}.isdisjoint(parts):
+        raise ValueError(f"{path[:100]!r} is not a path of a file in it")
+    return path
+
+
+def _entry(path: str, entry: object) -> tuple[int, str]:
+    size, sha256 = (entry.get("size"), entry.get("sha256")) if isinstance(entry, dict) else (None, None)
+    if type(size) is not int or not 0 <= size < 1 << 63:
+        raise ValueError(f"{path[:100]!r} has no size")
+    if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+        raise ValueError(f"{path[:100]!r} has no sha256")
+    return size, sha256
+
+
 def _is_unsealed(directory: Path) -> bool:
     """What is stored here is sealed before it gets its name: without a manifest it is another's."""
-    return directory.is_dir() and not (directory / MANIFEST_FILE).exists()
+    try:
+        with opened(directory) as checkpoint:
+            return not checkpoint.exists(MANIFEST_FILE)
+    except UntrustedError:
+        return False
 
 
-def _lock(draft: Path) -> int:
-    """Mark the draft as alive: the lock dies with its process. A disk that refuses it is not swept."""
-    handle = os.open(draft, os.O_RDONLY | os.O_DIRECTORY)
-    with suppress(OSError):
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    return handle
-
-
-def _seal(directory: Path) -> dict[str, dict[str, object]]:
+def _seal(directory: Path, files: UntrustedDir) -> dict[str, dict[str, object]]:
     """Sync every file and directory below, and describe the files."""
-    files: dict[str, dict[str, object]] = {}
-    _replace_links(directory)
-    for path in _files(directory):
-        size, sha256 = _digest(directory / path, sync=True)
-        files[path] = {"size": size, "sha256": sha256}
-    for parent, _, _ in os.walk(directory):
-        sync_directory(Path(parent))
-    return files
-
-
-def _replace_links(directory: Path) -> None:
-    """Put what a link leads to in its place: a checkpoint is whole by itself."""
-    for path in [path for path in directory.rglob("*") if path.is_symlink()]:
-        if not path.is_file():
+    _replace_links(directory, files)
+    sealed: dict[str, dict[str, object]] = {}
+    for entry in _files(files):
+        if not entry.is_file:
             raise CheckpointError(
-                f"{path.relative_to(directory)} in the checkpoint is a link to no file",
+                f"{entry.path} in the checkpoint {_not_regular(entry)}",
+                mend="let the trial and its callbacks save regular files",
+            )
+        with files.open(entry.path) as file:
+            size, sha256 = _digest(file)
+            os.fsync(file.fileno())
+        sealed[entry.path] = {"size": size, "sha256": sha256}
+    if len(sealed) > _MOST_FILES:
+        raise CheckpointError(
+            f"the checkpoint holds more than {_MOST_FILES} files",
+            mend="pack its small files into larger ones",
+        )
+    for path in [entry.path for entry in files.walk() if entry.is_directory]:
+        files.sync(path)
+    files.sync()
+    return sealed
+
+
+def _replace_links(directory: Path, files: UntrustedDir) -> None:
+    """Put what a link leads to in its place: a checkpoint is whole by itself."""
+    for path in [entry.path for entry in files.walk() if stat.S_ISLNK(entry.status.st_mode)]:
+        if not (directory / path).is_file():
+            raise CheckpointError(
+                f"{path} in the checkpoint is a link to no file",
                 mend="let the trial and its callbacks save files, not links",
             )
-        draft = path.with_name(f"{path.name}.tmp")
-        shutil.copyfile(path, draft)
-        draft.replace(path)
+        with (directory / path).open("rb") as source:
+            files.replace(path, iter(lambda: source.read(_BLOCK), b""), mode=0o666, sync=False)
 
 
-def _files(directory: Path) -> list[str]:
-    """Paths of the files below, but for the manifest."""
-    found = (path.relative_to(directory).as_posix() for path in directory.rglob("*") if not path.is_dir())
-    return sorted(path for path in found if path != MANIFEST_FILE)
+def _files(checkpoint: UntrustedDir) -> list[Entry]:
+    """What is below but the directories and the manifest, by path."""
+    found = (entry for entry in checkpoint.walk() if not entry.is_directory)
+    return sorted((entry for entry in found if entry.path != MANIFEST_FILE), key=lambda entry: entry.path)
 
 
-def _digest(path: Path, *, sync: bool = False) -> tuple[int, str]:
+def _digest(file: BinaryIO, limit: int | None = None) -> tuple[int, str]:
+    """Size and sha256; nothing is read far beyond the limit, since the file may be growing."""
     digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-            size += len(block)
-        if sync:
-            os.fsync(file.fileno())
+    while (limit is None or size <= limit) and (block := file.read(_BLOCK)):
+        digest.update(block)
+        size += len(block)
     return size, digest.hexdigest()
 
 
-def _manifest(directory: Path) -> dict[str, tuple[int, str]]:
-    raw = json.loads((directory / MANIFEST_FILE).read_bytes())["files"]
-    return {str(path): (int(entry["size"]), str(entry["sha256"])) for path, entry in raw.items()}
+def _not_regular(entry: Entry) -> str:
+    return f"is not a regular file: {kind_of(entry.status.st_mode)}"
 
 
-def _problem(path: Path, size: int, sha256: str) -> str:
+def _problem(checkpoint: UntrustedDir, entry: Entry | None, size: int, sha256: str) -> str:
+    """What is wrong with a file that is there; its content is compared when a digest is given."""
+    if entry is None or not entry.is_file:
+        return ""
+    if entry.status.st_size != size:
+        return f"has {entry.status.st_size} bytes instead of {size}"
+    if not sha256:
+        return ""
     try:
-        found = path.stat().st_size
-        if found != size:
-            return f"has {found} bytes instead of {size}"
-        return "" if _digest(path)[1] == sha256 else "has other content than was stored"
+        with checkpoint.open(entry.path) as file:
+            return "" if _digest(file, size)[1] == sha256 else "has other content than was stored"
+    except UntrustedError as error:
+        return error.reason
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        return f"cannot be read: {reason_of(error)}"
 
 
-def _write_json(path: Path, value: object) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
+def _encoded(value: object, name: str, limit: int) -> bytes:
+    body = json.dumps(value, indent=2, sort_keys=True).encode()
+    if len(body) > limit:
+        raise CheckpointError(
+            f"{name} of the checkpoint is larger than {sized(limit)}",
+            mend="store large values in files of its own",
+        )
+    return body
+
+
+def _write(files: UntrustedDir, name: str, body: bytes) -> None:
+    files.replace(name, body, mode=0o666)

@@ -9,6 +9,7 @@ opened is checked by its descriptor, and changes are made below the descriptor o
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from contextlib import contextmanager, suppress
@@ -228,6 +229,15 @@ class UntrustedDir:
         finally:
             os.close(descriptor)
 
+    def lock(self) -> bool:
+        """Lock the directory, which a `with` block holds open, until that ends; False when it is in use."""
+        assert self._fd is not None
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # of another process, or of a file system without locks
+            return False
+        return True
+
     def _remove(self, path: RelativePath, remove: Callable[[int, str], None], *, missing_ok: bool) -> None:
         try:
             with self._parent(path) as (parent, name), self._errors(path):
@@ -269,7 +279,7 @@ class UntrustedDir:
     def _directory(self, path: RelativePath) -> Iterator[int]:
         parts = self._parts(path)
         with self._anchor() as anchor:
-            with self._errors(path, anchor):
+            with self._errors(path, anchor, wanted="directory"):
                 descriptor = _open_below(anchor, parts, _DIRECTORY)
             try:
                 yield descriptor
@@ -326,12 +336,15 @@ class UntrustedDir:
         return UntrustedError(os.path.join(self.root, text) if text else self.root, reason, number)  # noqa: PTH118
 
     @contextmanager
-    def _errors(self, path: RelativePath, anchor: int | None = None) -> Iterator[None]:
+    def _errors(
+        self, path: RelativePath, anchor: int | None = None, *, wanted: str = "regular file"
+    ) -> Iterator[None]:
         """Say what was met in words.
 
         Args:
             path: that was opened or changed.
             anchor: the descriptor of the root, to tell what is in the way.
+            wanted: what it should be.
         """
         try:
             yield
@@ -343,7 +356,7 @@ class UntrustedDir:
         except OSError as error:
             reason = ""
             if anchor is not None and error.errno in {*_NOT_ON_THE_WAY, errno.ENXIO}:
-                reason = _obstacle(anchor, self._parts(path))
+                reason = _obstacle(anchor, self._parts(path), wanted)
             raise self._error(path, reason or _cause(error), error.errno or errno.EIO) from error
 
 
@@ -410,14 +423,14 @@ def _cause(error: OSError) -> str:
     return f"cannot be used: {reason_of(error)}"
 
 
-def _obstacle(anchor: int, parts: list[str]) -> str:
+def _obstacle(anchor: int, parts: list[str], wanted: str) -> str:
     """The first component that is not a directory, in words; "" where it cannot be told."""
     descriptor = os.dup(anchor)
     try:
         for number, part in enumerate(parts, start=1):
             mode = os.stat(part, dir_fd=descriptor, follow_symlinks=False).st_mode
             if not stat.S_ISDIR(mode):
-                return _in_the_way(parts[:number], mode, last=number == len(parts))
+                return _in_the_way(parts[:number], mode, wanted if number == len(parts) else "")
             above, descriptor = descriptor, os.open(part, _PATH_ONLY | _DIRECTORY, dir_fd=descriptor)
             os.close(above)
     except OSError:
@@ -427,10 +440,10 @@ def _obstacle(anchor: int, parts: list[str]) -> str:
     return ""
 
 
-def _in_the_way(parts: list[str], mode: int, *, last: bool) -> str:
-    if not last:
+def _in_the_way(parts: list[str], mode: int, wanted: str) -> str:
+    if not wanted:
         return f"lies behind {shown('/'.join(parts))}, which is {kind_of(mode)}"
-    return "is a symbolic link" if stat.S_ISLNK(mode) else f"is not a regular file: {kind_of(mode)}"
+    return "is a symbolic link" if stat.S_ISLNK(mode) else f"is not a {wanted}: {kind_of(mode)}"
 
 
 def _open_below(anchor: int, parts: list[str], flags: int) -> int:

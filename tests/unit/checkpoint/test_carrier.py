@@ -102,7 +102,7 @@ def test_a_link_in_a_checkpoint_is_not_followed(s3: S3Server, carrying: Carrier,
     (tmp_path / "here" / uuid / "weights").unlink()
     (tmp_path / "here" / uuid / "weights").symlink_to(tmp_path / "outside")
     assert (
-        "is no regular file"
+        "is not a regular file"
         in ask(carrying, Job(do="upload", uuid=uuid, root=str(tmp_path / "here"))).damaged
     )
     assert "manifest.json" not in names(s3, uuid)

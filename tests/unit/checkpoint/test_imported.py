@@ -82,7 +82,7 @@ def test_one_with_a_manifest_has_to_be_whole(home: Home, tmp_path: Path) -> None
 
 def test_links_and_nothing_at_all_are_refused(home: Home, theirs: Path, tmp_path: Path) -> None:
     (theirs / "link").symlink_to("/etc/passwd")
-    with pytest.raises(ConfigError, match="is no regular file"):
+    with pytest.raises(ConfigError, match="is not a regular file"):
         import_checkpoint(home, theirs)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="holds no files"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -42,10 +43,39 @@ def test_a_checkpoint_is_described_with_its_files(shell, uuid):
 
 def test_a_damaged_checkpoint_is_shown_as_such_and_not_copied(shell, uuid, tmp_path):
     (shell.home / "experiments" / "1" / "checkpoints" / uuid / "weights").write_bytes(b"124")
-    assert "DAMAGED" in shell("detbuild", "checkpoint", "describe", uuid).out
+    described = shell("detbuild", "checkpoint", "describe", uuid)
+    assert (described.code, "DAMAGED" in described.out) == (4, True)
     outcome = shell("detbuild", "checkpoint", "download", uuid, "-o", str(tmp_path / "copy"))
     assert outcome.code == 4
     assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize("place", ["weights", "manifest.json", "extra"])
+def test_a_pipe_in_a_checkpoint_holds_nobody_up(shell, uuid, tmp_path, place):
+    checkpoint = shell.home / "experiments" / "1" / "checkpoints" / uuid
+    (checkpoint / place).unlink(missing_ok=True)
+    os.mkfifo(checkpoint / place)
+    for command in (
+        ("checkpoint", "describe", uuid),
+        ("checkpoint", "describe", uuid, "--json"),
+        ("checkpoint", "download", uuid, "-o", str(tmp_path / "copy")),
+        ("checkpoint", "delete", uuid, "--glob", "weights", "-y"),
+    ):
+        outcome = shell("detbuild", *command)
+        assert outcome.code == 4
+        assert f"is damaged: {place} is not a regular file: a named pipe" in outcome.err.replace(
+            f"{checkpoint}/", ""
+        )
+    assert shell("detbuild", "checkpoint", "list", "1").code == 0
+    assert not (tmp_path / "copy").exists()
+    assert {path.name for path in checkpoint.iterdir()} == {
+        "weights",
+        "manifest.json",
+        "metadata.json",
+        place,
+    }
+    assert shell("detbuild", "checkpoint", "delete", uuid, "-y").code == 0
+    assert list(checkpoint.parent.iterdir()) == []
 
 
 def test_a_checkpoint_is_copied_to_a_directory(shell, uuid, tmp_path):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -581,16 +583,19 @@ def test_a_search_with_its_checkpoints_in_a_bucket_outlives_a_crash_at_any_effec
 def count_removals(monkeypatch: pytest.MonkeyPatch, steps: Effects) -> None:
     """Every file and directory of a checkpoint is removed one by one, as an effect."""
 
-    def remove(path: Path, **_: object) -> None:
-        below = sorted(path.rglob("*"), reverse=True) if path.exists() else []
-        for each in (*below, path) if path.exists() else ():
-            with steps(f"remove {each.name}"):
-                if each.is_dir():
-                    each.rmdir()
-                else:
-                    each.unlink()
+    def counted(effect: Callable[..., None], is_directory: bool) -> Callable[..., None]:
+        def remove(name: str, *, dir_fd: int | None = None) -> None:
+            with suppress(FileNotFoundError):
+                mode = os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode
+                if dir_fd is not None and stat.S_ISDIR(mode) == is_directory:
+                    with steps(f"remove {name}"):
+                        return effect(name, dir_fd=dir_fd)
+            return effect(name, dir_fd=dir_fd)
 
-    monkeypatch.setattr(transfer.shutil, "rmtree", remove)
+        return remove
+
+    for name in ("unlink", "rmdir"):
+        monkeypatch.setattr(os, name, counted(getattr(os, name), name == "rmdir"))
 
 
 @pytest.mark.parametrize("number", range(1, 14))

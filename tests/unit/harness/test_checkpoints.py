@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -66,6 +67,63 @@ def test_a_link_to_no_file_is_refused_by_name(tmp_path: Path) -> None:
         link(p)
 
 
+def test_a_pipe_is_refused_by_name(tmp_path: Path) -> None:
+    def save(path: Path) -> None:
+        (path / "sub").mkdir()
+        os.mkfifo(path / "sub" / "pipe")
+
+    wanted = "sub/pipe in the checkpoint is not a regular file: a named pipe"
+    with pytest.raises(CheckpointError, match=wanted), _checkpoints.store(tmp_path, {}) as (path, _):
+        save(path)
+    assert names(tmp_path) == []
+
+
+def test_a_manifest_is_refused_for_whatever_it_should_not_hold(tmp_path: Path) -> None:
+    checkpoint = tmp_path / stored(tmp_path)
+    body = (checkpoint / "manifest.json").read_bytes()
+    whole = json.loads(body)
+    entry = whole["files"]["state_dict.pth"]
+    for files in (
+        {**whole["files"], "../outside": entry},
+        {**whole["files"], "/etc/hostname": entry},
+        {**whole["files"], "a//b": entry},
+        {**whole["files"], "a/./b": entry},
+        {**whole["files"], "": entry},
+        {**whole["files"], "a\0b": entry},
+        {**whole["files"], "\ud800": entry},
+        {**whole["files"], "n" * 5000: entry},
+        {**whole["files"], "b": {**entry, "size": -1}},
+        {**whole["files"], "b": {**entry, "size": True}},
+        {**whole["files"], "b": {**entry, "size": 1 << 80}},
+        {**whole["files"], "b": {**entry, "size": 1.5}},
+        {**whole["files"], "b": {**entry, "sha256": "zz"}},
+        {**whole["files"], "b": []},
+        [],
+        None,
+    ):
+        (checkpoint / "manifest.json").write_text(json.dumps({"files": files}))
+        (problem,) = _checkpoints.verify(checkpoint)
+        assert problem.startswith("manifest.json cannot be read: ")
+    for text in (b"", b"[]", b"null", b"[" * 100_000, b"[" * 1_000_000, b"9" * 10_000, b"\xff"):
+        (checkpoint / "manifest.json").write_bytes(text)
+        (problem,) = _checkpoints.verify(checkpoint)
+        assert problem.startswith("manifest.json cannot be read: ")
+    (checkpoint / "manifest.json").write_bytes(body)
+    assert _checkpoints.verify(checkpoint) == []
+
+
+def test_files_that_claim_to_be_huge_are_not_read(tmp_path: Path) -> None:
+    checkpoint = tmp_path / stored(tmp_path)
+    os.truncate(checkpoint / "state_dict.pth", 1 << 42)
+    assert _checkpoints.verify(checkpoint) == [
+        f"state_dict.pth has {1 << 42} bytes instead of {len(WEIGHTS)}"
+    ]
+    os.truncate(checkpoint / "metadata.json", 1 << 42)
+    assert _checkpoints.read_metadata(checkpoint) == {}
+    os.truncate(checkpoint / "manifest.json", 1 << 42)
+    assert _checkpoints.verify(checkpoint) == ["manifest.json is larger than 32 MiB"]
+
+
 def test_nothing_is_left_when_filling_it_raises(tmp_path: Path) -> None:
     def fail(path: Path) -> None:
         (path / "half").write_bytes(b"half")
@@ -91,8 +149,9 @@ def test_a_run_killed_while_it_writes_leaves_a_draft_that_the_next_one_sweeps(tm
     assert killed.returncode == -signal.SIGKILL
     (draft,) = names(tmp_path)
     assert draft.startswith(".")
+    (tmp_path / ".of-another.tmp").mkdir()
     _checkpoints.prepare(tmp_path)
-    assert names(tmp_path) == []
+    assert names(tmp_path) == [".of-another.tmp"]
 
 
 def test_the_draft_of_a_living_run_is_not_swept(tmp_path: Path) -> None:
