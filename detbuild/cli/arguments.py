@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,11 +10,15 @@ from typing import TYPE_CHECKING
 import click
 
 from detbuild.cli.session import Session
+from detbuild.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from click.shell_completion import CompletionItem
+
+    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.home import Home
 
 
 def complete_ids(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str | CompletionItem]:
@@ -71,12 +76,60 @@ def experiment_numbers(values: Sequence[str]) -> tuple[int, ...]:
 
 
 def _numbers(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[int, ...]:
-    return experiment_numbers(values)
+    return experiment_numbers(values) if values else ()
 
 
 experiments_argument = click.argument(
     "experiment_ids", metavar="ID...", nargs=-1, required=True, callback=_numbers, shell_complete=complete_ids
 )
+some_experiments_argument = click.argument(
+    "experiment_ids", metavar="[ID...]", nargs=-1, callback=_numbers, shell_complete=complete_ids
+)
+
+
+def experiments_of(home: Home, experiment_ids: Sequence[int]) -> list[ExperimentFolder]:
+    """The folders of all of them, before anything is done to the first.
+
+    Raises:
+        ConfigError: One is not there.
+    """
+    return [home.experiment(experiment_id) for experiment_id in experiment_ids]
+
+
+def worst(codes: Sequence[int]) -> int:
+    """The exit code of several experiments: an error before a cancellation before success."""
+    failed = [code for code in codes if code]
+    return min(failed, default=0)
+
+
+def check_config_file(path: Path) -> None:
+    """Name what is likely meant where there is no such file.
+
+    Raises:
+        ConfigError: It is a directory, or not there.
+    """
+    if path.is_dir():
+        raise ConfigError(
+            f"{path} is a directory, not an experiment config",
+            mend="write the config first, then the directory: `CONFIG DIR`",
+        )
+    if not path.exists():
+        near = _near_config(path)
+        hint = f"did you mean `{near}`?" if near else ""
+        raise ConfigError(f"cannot read the experiment config {path}: No such file or directory", mend=hint)
+
+
+def _near_config(path: Path) -> Path | None:
+    """The file next to it whose name is most like it, among those that can be configs."""
+    try:
+        names = [one.name for one in path.parent.iterdir() if one.suffix in _CONFIG_SUFFIXES]
+    except OSError:
+        return None
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return path.with_name(near[0]) if near else None
+
+
+_CONFIG_SUFFIXES = {".yaml", ".yml", ".json"}
 config_argument = click.argument(
     "config", metavar="CONFIG", type=click.Path(path_type=Path), shell_complete=None
 )

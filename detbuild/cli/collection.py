@@ -11,6 +11,7 @@ from detbuild.cli.attributes import confirm
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 from detbuild.cli.table import json_option, show_json
+from detbuild.units import counted
 
 
 @click.command(cls=Command)
@@ -89,6 +90,9 @@ def gc(
         return
     for uuid in found.garbage:
         click.echo(uuid)
+    what = "would be deleted" if dry_run else "deleted"
+    deleted, kept = counted(len(found.garbage), "checkpoint"), counted(len(found.kept), "checkpoint")
+    click.echo(f"{deleted} {what}, {kept} kept", err=True)
 
 
 @click.command("import", cls=Command)

@@ -34,22 +34,27 @@ LABEL = Noun(
     },
 )
 
+# What the other command line begins with, Determined's own.
+DETERMINED_NOUNS = (
+    *("experiment", "e", "trial", "t", "job", "j", "task", "slot", "s", "command", "cmd", "c", "m", "tpl"),
+    *("notebook", "master", "agent", "user", "workspace", "project", "deploy", "resources", "version"),
+)
 COMMANDS: dict[str, Verb | Noun] = {
     "create": Verb("detbuild.cli.create:create", "Build an image of a model directory and train in it."),
     "list": Verb("detbuild.cli.experiments:list_", "List experiments."),
     "describe": Verb("detbuild.cli.experiments:describe", "Show experiments: runs, metrics, checkpoints."),
-    "logs": Verb("detbuild.cli.logs:logs", "Write out what a trial wrote to stdout and stderr."),
+    "logs": Verb("detbuild.cli.logs:logs", "Print a trial's logs."),
     "report": Verb("detbuild.cli.report:report", "Write one page with all there is to see of experiments."),
     "tensorboard": Verb("detbuild.cli.tensorboard:tensorboard", "Show experiments in TensorBoard."),
-    "wait": Verb("detbuild.cli.experiments:wait", "Wait until an experiment has ended."),
-    "cancel": Verb("detbuild.cli.experiments:cancel", "Stop an experiment after a last checkpoint."),
-    "kill": Verb("detbuild.cli.experiments:kill", "Stop an experiment at once."),
-    "pause": Verb("detbuild.cli.lifecycle:pause", "Stop an experiment after a checkpoint."),
-    "activate": Verb("detbuild.cli.lifecycle:activate", "Let a paused experiment go on."),
+    "wait": Verb("detbuild.cli.experiments:wait", "Wait until experiments end."),
+    "cancel": Verb("detbuild.cli.experiments:cancel", "Stop experiments after a last checkpoint."),
+    "kill": Verb("detbuild.cli.experiments:kill", "Stop experiments at once."),
+    "pause": Verb("detbuild.cli.lifecycle:pause", "Stop experiments after a checkpoint."),
+    "activate": Verb("detbuild.cli.lifecycle:activate", "Unpause experiments."),
     "continue": Verb(
         "detbuild.cli.lifecycle:continue_", "Go on with an experiment that has ended or is paused."
     ),
-    "resume": Verb("detbuild.cli.experiments:resume", "Take up experiments whose controller is gone."),
+    "resume": Verb("detbuild.cli.experiments:resume", "Restart controllers of experiments that lost theirs."),
     "slots": Verb("detbuild.cli.slots:slots", "Show who uses which slot of this host, and who waits."),
     "archive": Verb("detbuild.cli.attributes:archive", "Leave experiments out of the list."),
     "unarchive": Verb("detbuild.cli.attributes:unarchive", "Put experiments back into the list."),
@@ -138,6 +143,7 @@ COMMANDS: dict[str, Verb | Noun] = {
 detbuild = LazyGroup(
     COMMANDS,
     aliases={"ls": "list"},
+    elsewhere={name: f"write `det {name} ...`" for name in DETERMINED_NOUNS},
     help="Trains Determined trials in containers on one Docker host.",
     epilog=EXIT_CODES,
     version=True,

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import click
 
-from detbuild.cli.arguments import config_argument, experiment_argument, overrides_option, template_option
+from detbuild.cli.arguments import (
+    check_config_file,
+    config_argument,
+    experiment_argument,
+    overrides_option,
+    template_option,
+)
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 from detbuild.cli.table import json_option, json_text, show_json
@@ -33,7 +39,7 @@ def check(
     --json: {"config", "sources": {path of a value: source}}; a source is file:line, a template, the host's
     config.yaml, an option, or "default".
     """
-    from detbuild.cli.views import no_output
+    from detbuild.cli.views import no_output, working
     from detbuild.config.host import host_config
     from detbuild.config.parse import trace_config
     from detbuild.config.problems import dotted
@@ -42,8 +48,10 @@ def check(
     from detbuild.config.unacted import warnings_for
     from detbuild.config.written import written
 
+    check_config_file(config)
     host = host_config(session.home)
-    traced = trace_config(config, overrides, (*template_layers(session.home, templates), *host.layers))
+    with working(f"reading {config}"):
+        traced = trace_config(config, overrides, (*template_layers(session.home, templates), *host.layers))
     for warning in (*warnings_for(traced.config), *host.warnings()):
         no_output(warning)
     if as_json:

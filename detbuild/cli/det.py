@@ -41,11 +41,11 @@ EXPERIMENT = Noun(
             "detbuild.cli.experiments:describe", "Show experiments: runs, metrics, checkpoints."
         ),
         "config": Verb("detbuild.cli.config:config", "Print the config of an experiment."),
-        "logs": Verb("detbuild.cli.logs:logs", "Write out what the trials wrote."),
-        "wait": Verb("detbuild.cli.experiments:wait", "Wait until an experiment has ended."),
+        "logs": Verb("detbuild.cli.logs:logs", "Print a trial's logs."),
+        "wait": Verb("detbuild.cli.experiments:wait", "Wait until experiments end."),
         **_optional("pause", "activate"),
-        "cancel": Verb("detbuild.cli.experiments:cancel", "Stop an experiment after a last checkpoint."),
-        "kill": Verb("detbuild.cli.experiments:kill", "Stop an experiment at once."),
+        "cancel": Verb("detbuild.cli.experiments:cancel", "Stop experiments after a last checkpoint."),
+        "kill": Verb("detbuild.cli.experiments:kill", "Stop experiments at once."),
         **_optional("continue", "archive", "unarchive", "delete"),
         "download": Verb("detbuild.cli.downloads:download", "Copy the best checkpoints."),
         "download-model-def": Verb("detbuild.cli.downloads:download_model_def", "Copy the code."),
@@ -64,7 +64,7 @@ TRIAL = Noun(
     "Show and stop trials.",
     {
         "describe": Verb("detbuild.cli.trials:describe", "Show one trial: runs, metrics, checkpoints."),
-        "logs": Verb("detbuild.cli.logs:trial_logs", "Write out what a trial wrote to stdout and stderr."),
+        "logs": Verb("detbuild.cli.logs:trial_logs", "Print a trial's logs."),
         "kill": Verb("detbuild.cli.trials:kill", "Stop a trial at once."),
         "download": Verb("detbuild.cli.trials:download", "Copy the newest or best checkpoint of a trial."),
         "support-bundle": Verb(
@@ -94,7 +94,7 @@ TASK = Noun(
     "List trials that have not ended; each is a task.",
     {
         "list": Verb("detbuild.cli.jobs:tasks", "List the trials that have not ended."),
-        "logs": Verb("detbuild.cli.logs:trial_logs", "Write out what a trial wrote to stdout and stderr."),
+        "logs": Verb("detbuild.cli.logs:trial_logs", "Print a trial's logs."),
         "kill": Verb("detbuild.cli.trials:kill", "Stop a trial at once."),
     },
     aliases={"ls": "list"},

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.arguments import complete_ids, experiment_argument, experiments_argument
+from detbuild.cli.arguments import experiments_argument, experiments_of, some_experiments_argument, worst
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table
@@ -164,13 +164,13 @@ def _created(row: Row) -> str:
 
 
 @click.command(cls=Command)
-@experiment_argument
+@experiments_argument
 @click.option("--polling-interval", type=float, hidden=True, expose_value=False)  # an end is seen at once
 @pass_session
-def wait(session: Session, /, *, experiment_id: int) -> int:
-    """Wait until an experiment has ended.
+def wait(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
+    """Wait until experiments end.
 
-    Exit code 0 when it completed, 6 when it ended in error, 7 when it was cancelled or killed.
+    Exit code 0 when all completed; 6 when one ended in error, else 7 when one was canceled.
     """
     from detbuild.cli.ending import exit_code_of
     from detbuild.cli.following import hint_if_paused
@@ -179,26 +179,38 @@ def wait(session: Session, /, *, experiment_id: int) -> int:
     from detbuild.store.home import Home
 
     home = Home.open(session.home)
-    hint_if_paused(home.experiment(experiment_id))
-    state = wait_for(home, experiment_id, no_output)
-    click.echo(f"experiment {experiment_id} {state.state}")
-    return exit_code_of(state)
+    for folder in experiments_of(home, experiment_ids):
+        hint_if_paused(folder)
+    codes = []
+    for experiment_id in experiment_ids:
+        state = wait_for(home, experiment_id, no_output)
+        click.echo(f"experiment {experiment_id} {state.state}")
+        codes.append(exit_code_of(state))
+    return worst(codes)
 
 
 @click.command(cls=Command)
-@experiment_argument
+@experiments_argument
 @pass_session
-def cancel(session: Session, /, *, experiment_id: int) -> None:
-    """Stop an experiment after a last checkpoint; `detbuild wait ID` waits for that."""
-    ask(session, experiment_id, "cancel")
+def cancel(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
+    """Stop experiments after a last checkpoint; `detbuild wait ID` waits for that."""
+    _ask_all(session, experiment_ids, "cancel")
 
 
 @click.command(cls=Command)
-@experiment_argument
+@experiments_argument
 @pass_session
-def kill(session: Session, /, *, experiment_id: int) -> None:
-    """Stop an experiment at once; what it trained since its last checkpoint is lost."""
-    ask(session, experiment_id, "kill")
+def kill(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
+    """Stop experiments at once; what they trained since their last checkpoints is lost."""
+    _ask_all(session, experiment_ids, "kill")
+
+
+def _ask_all(session: Session, experiment_ids: tuple[int, ...], verb: Verb) -> None:
+    from detbuild.store.home import Home
+
+    experiments_of(Home.open(session.home), experiment_ids)
+    for experiment_id in experiment_ids:
+        ask(session, experiment_id, verb)
 
 
 def ask(session: Session, experiment_id: int, verb: Verb, *, trial_id: int | None = None) -> None:
@@ -220,14 +232,12 @@ def ask(session: Session, experiment_id: int, verb: Verb, *, trial_id: int | Non
 
 
 @click.command(cls=Command)
-@click.argument(
-    "experiment_id", metavar="[ID]", required=False, type=click.IntRange(min=1), shell_complete=complete_ids
-)
+@some_experiments_argument
 @pass_session
-def resume(session: Session, /, *, experiment_id: int | None) -> int:
-    """Take up experiments whose controller is gone: one, or all of them; print their ids.
+def resume(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
+    """Restart controllers of experiments that lost theirs: those named, or all; print their ids.
 
-    Containers that still run are taken over; nothing is lost or done twice.
+    Containers that still run are adopted; nothing is lost or done twice.
     """
     from detbuild.cli.views import no_output
     from detbuild.controller.attend import has_work_left, resume_one
@@ -238,15 +248,15 @@ def resume(session: Session, /, *, experiment_id: int | None) -> int:
     _finish_deletions(session)
     home = Home.open(session.home)
     damaged: list[Event] = []
-    if experiment_id is None:
-        taken = resume_all(home, damaged.append)
+    if experiment_ids:
+        folders = experiments_of(home, experiment_ids)
+        taken = tuple(folder.id for folder in folders if has_work_left(folder) and resume_one(folder))
     else:
-        folder = home.experiment(experiment_id)
-        taken = (experiment_id,) if has_work_left(folder) and resume_one(folder) else ()
+        taken = resume_all(home, damaged.append)
     for id_ in taken:
         click.echo(id_)
     for event in damaged:
         no_output(event)
     if not taken:
-        click.echo("nothing to take up: each experiment has ended or has a controller", err=True)
+        click.echo("nothing to resume: each experiment has ended or has a controller", err=True)
     return EngineError.exit_code if damaged else 0

@@ -79,11 +79,23 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         command = self.get_command(ctx, args[0])
+        if command is None and args[0] == "help":
+            return self._help(ctx, args[1:])
         if command is None and not args[0].startswith("-"):
             raise click.UsageError(self._unknown(args[0]), ctx)
         if command is None:
             return super().resolve_command(ctx, args)
         return self.aliases.get(args[0], args[0]), command, args[1:]
+
+    def _help(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """`help` is `--help`, and `help COMMAND...` is that of the command."""
+        if not args:
+            click.echo(ctx.get_help())
+            ctx.exit()
+        name, command, rest = self.resolve_command(ctx, args)
+        return name, command, [*rest, "--help"]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         short = {full: alias for alias, full in self.aliases.items()}

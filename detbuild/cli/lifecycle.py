@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.arguments import experiment_argument, overrides_option
+from detbuild.cli.arguments import (
+    experiment_argument,
+    experiments_argument,
+    experiments_of,
+    overrides_option,
+    worst,
+)
+from detbuild.cli.following import INTERRUPTED
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 
@@ -20,37 +27,49 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@experiment_argument
+@experiments_argument
 @pass_session
-def pause(session: Session, /, *, experiment_id: int) -> None:
-    """Stop an experiment after a checkpoint, until `detbuild activate ID`.
+def pause(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
+    """Stop experiments after a checkpoint, until `detbuild activate ID`.
 
-    While it is paused it holds no container, no GPU and no process.
+    A paused experiment holds no container, no GPU and no process.
     """
     from detbuild.controller.attend import request
     from detbuild.store.home import Home
 
-    state = request(Home.open(session.home), experiment_id, "pause")
-    if state.state == "PAUSED":
-        click.echo(f"experiment {experiment_id} is paused; detbuild activate {experiment_id}", err=True)
-    else:
-        click.echo(f"asked experiment {experiment_id} to pause; detbuild activate {experiment_id}", err=True)
+    home = Home.open(session.home)
+    experiments_of(home, experiment_ids)
+    for id_ in experiment_ids:
+        paused = request(home, id_, "pause").state == "PAUSED"
+        done = f"experiment {id_} is paused" if paused else f"asked experiment {id_} to pause"
+        click.echo(f"{done}; detbuild activate {id_}", err=True)
 
 
 @click.command(cls=Command)
-@experiment_argument
+@experiments_argument
 @pass_session
-def activate(session: Session, /, *, experiment_id: int) -> int:
-    """Let a paused experiment go on; one that is local goes on here, to its end."""
-    from detbuild.controller.attend import request
-    from detbuild.controller.onward import ask_to_activate
+def activate(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
+    """Unpause experiments; a local one continues here, to its end."""
     from detbuild.store.home import Home
 
     home = Home.open(session.home)
+    experiments_of(home, experiment_ids)
+    codes = []
+    for experiment_id in experiment_ids:
+        codes.append(_activate(session, home, experiment_id))
+        if codes[-1] == INTERRUPTED:
+            break
+    return worst(codes)
+
+
+def _activate(session: Session, home: Home, experiment_id: int) -> int:
+    from detbuild.controller.attend import request
+    from detbuild.controller.onward import ask_to_activate
+
     if _local_and_at_rest(home, experiment_id, ("PAUSED",)):
         return _here(session, home, experiment_id, ask_to_activate)
     request(home, experiment_id, "activate")
-    click.echo(f"experiment {experiment_id} goes on; detbuild logs {experiment_id} -f", err=True)
+    click.echo(f"experiment {experiment_id} continues; detbuild logs {experiment_id} -f", err=True)
     return 0
 
 
@@ -91,7 +110,7 @@ def continue_(
     if follow:
         act = partial(attend.follow, home, experiment_id, since=number)
         return followed(session, home, experiment_id, act)
-    click.echo(f"experiment {experiment_id} goes on; detbuild logs {experiment_id} -f", err=True)
+    click.echo(f"experiment {experiment_id} continues; detbuild logs {experiment_id} -f", err=True)
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.arguments import experiment_argument, trial_argument
+from detbuild.cli.arguments import experiments_argument, experiments_of, trial_argument
 from detbuild.cli.filtered import FILTERS, Stretch, lines_of, show_lines, wanted_lines
 from detbuild.cli.following import hint_if_paused
 from detbuild.cli.group import Command
@@ -39,19 +39,25 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command(cls=Command)
-@experiment_argument
+@experiments_argument
 @click.option(
     "--trial", "trial_id", type=click.IntRange(min=1), default=1, show_default=True, help="Which trial."
 )
 @_options
 @pass_session
-def logs(session: Session, /, *, experiment_id: int, trial_id: int, **options: object) -> None:
-    """Write out what a trial wrote to stdout and stderr, on stdout and stderr.
+def logs(session: Session, /, *, experiment_ids: tuple[int, ...], trial_id: int, **options: object) -> None:
+    """Print a trial's logs: its stdout on stdout, its stderr on stderr; of several experiments in turn.
 
     All runs of the trial, in order; without filters, bytes are not changed. With --json: one object a line,
     {"trial", "run", "container", "stdtype", "rank", "level", "message"}.
     """
-    _write(session, experiment_id, trial_id, **options)  # type: ignore[arg-type]  # click checked them
+    from detbuild.store.home import Home
+
+    experiments_of(Home.open(session.home), experiment_ids)
+    for experiment_id in experiment_ids:
+        if len(experiment_ids) > 1 and not options["as_json"]:
+            click.echo(f"==> experiment {experiment_id}, trial {trial_id} <==")
+        _write(session, experiment_id, trial_id, **options)  # type: ignore[arg-type]  # click checked them
 
 
 @click.command("logs", cls=Command)
@@ -59,7 +65,7 @@ def logs(session: Session, /, *, experiment_id: int, trial_id: int, **options: o
 @_options
 @pass_session
 def trial_logs(session: Session, /, *, trial: tuple[int, int], **options: object) -> None:
-    """Write out what a trial wrote to stdout and stderr, on stdout and stderr.
+    """Print a trial's logs: its stdout on stdout, its stderr on stderr.
 
     TRIAL is EXPERIMENT/TRIAL, such as 3/1; a lone number is the first trial of that experiment.
     """

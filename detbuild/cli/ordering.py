@@ -26,6 +26,7 @@ def order_of(
     Raises:
         ConfigError: Any of these is wrong.
     """
+    from detbuild.cli.arguments import check_config_file
     from detbuild.cli.views import working
     from detbuild.config.host import NO_HOST_CONFIG, host_config
     from detbuild.config.layers import read_text
@@ -33,6 +34,7 @@ def order_of(
     from detbuild.config.templates import template_layers
     from detbuild.experiment import Order
 
+    check_config_file(config)
     host = NO_HOST_CONFIG if local else host_config(home)
     below = (*template_layers(home, templates), *host.layers)
     text = read_text(config, "experiment config")

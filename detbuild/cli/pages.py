@@ -14,7 +14,9 @@ from detbuild.cli.text import visible
 from detbuild.controller.health import hindrance
 from detbuild.launch.limits import asked_limits, cpus_said, memory_said
 from detbuild.store.progress import Goal
-from detbuild.units import size
+from detbuild.units import counted, size
+
+_NEWEST = 20  # checkpoints and runs of a trial that a page names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,11 +83,18 @@ def trial_lines(trial: TrialState, folder: ExperimentFolder, *, said: str = "") 
         yield f"  training         {metrics_line(progress.training.metrics, leave_out='batches')}"
     for validation in progress.validations[-1:]:
         yield f"  last validation  {_validation(validation)}"
-    for checkpoint in (one for one in progress.checkpoints if one.state != "DELETED"):
+    kept = [one for one in progress.checkpoints if one.state != "DELETED"]
+    if len(kept) > _NEWEST:
+        older = counted(len(kept) - _NEWEST, "older checkpoint")
+        yield f"  checkpoint       {older}: detbuild checkpoint list {folder.id}"
+    for checkpoint in kept[-_NEWEST:]:
         yield f"  checkpoint       {checkpoint_line(checkpoint)}"
     if progress.set_aside:
         yield f"  set aside        {progress.set_aside} pieces of events.jsonl that are no records of the run"
-    for run, following in zip_longest(trial.runs, trial.runs[1:]):
+    if len(trial.runs) > _NEWEST:
+        earlier = counted(len(trial.runs) - _NEWEST, "earlier run")
+        yield f"  run              {earlier}: --json has all of them"
+    for run, following in list(zip_longest(trial.runs, trial.runs[1:]))[-_NEWEST:]:
         yield from _run_lines(run, following, folder.run(trial.id, run.run))
 
 

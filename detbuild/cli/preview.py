@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.arguments import config_argument, overrides_option, template_option
+from detbuild.cli.arguments import check_config_file, config_argument, overrides_option, template_option
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 from detbuild.cli.table import json_option, show_json, show_table
@@ -40,6 +40,7 @@ def preview_search(
     from detbuild.config.templates import template_layers
     from detbuild.search.preview import preview
 
+    check_config_file(config)
     below = (*template_layers(session.home, templates), *host_config(session.home).layers)
     planned = preview(load_config(config, overrides, below))
     rows = [asdict(row) for row in planned.rows]

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 from detbuild.cli.charts import bar, curve, sparkline
 from detbuild.cli.show import metrics_line
-from detbuild.cli.table import aligned
+from detbuild.cli.table import aligned, room_beside
 from detbuild.cli.text import number, visible
 from detbuild.report.document import flat
 from detbuild.store.progress import Goal
+from detbuild.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 SHOWN: Final = 10  # trials
 _REASONS: Final = 3
+_COUNTED: Final = len(" ... and 99 more")
 
 
 def search_lines(state: ExperimentState, room: int | None) -> Iterator[str]:
@@ -88,12 +90,15 @@ def _best(experiment_id: int, trials: Sequence[TrialState], goal: Goal, room: in
         key=lambda one: one[:2],
     )
     shown = [trial for _, _, trial in ranked[:SHOWN]] or list(trials[:SHOWN])
-    rows: list[tuple[str, ...]] = [("TRIAL", "STATE", "BEST", "BATCHES", "RESTARTS", "HYPERPARAMETERS")]
+    rows: list[tuple[str, ...]] = [("TRIAL", "STATE", "BEST", "BATCHES", "RESTARTS")]
+    rows += [_row(trial, goal) for trial in shown]
+    left = None if room is None else room_beside(rows, room)
     drawn = varied(trials)
-    rows += [_row(trial, goal, drawn) for trial in shown]
-    yield from aligned(rows, room)
+    hparams = ["HYPERPARAMETERS", *(_hparams(trial, drawn, left) for trial in shown)]
+    yield from aligned([(*row, cell) for row, cell in zip(rows, hparams, strict=True)], room)
     if len(trials) > len(shown):
-        yield f"and {len(trials) - len(shown)} more; all of them: detbuild describe {experiment_id} --json"
+        more = len(trials) - len(shown)
+        yield f"and {counted(more, 'more trial')}; all of them: det experiment list-trials {experiment_id}"
 
 
 def varied(trials: Sequence[TrialState]) -> frozenset[str]:
@@ -109,7 +114,7 @@ def varied(trials: Sequence[TrialState]) -> frozenset[str]:
     return frozenset(found | {name for name, count in counts.items() if count < len(trials)})
 
 
-def _row(trial: TrialState, goal: Goal, drawn: frozenset[str]) -> tuple[str, ...]:
+def _row(trial: TrialState, goal: Goal) -> tuple[str, ...]:
     value = _value(trial, goal)
     return (
         str(trial.id),
@@ -117,5 +122,10 @@ def _row(trial: TrialState, goal: Goal, drawn: frozenset[str]) -> tuple[str, ...
         "-" if value is None else number(value),
         str(trial.progress.steps_completed),
         str(trial.restarts),
-        metrics_line({name: value for name, value in flat(trial.hparams) if name in drawn}),
     )
+
+
+def _hparams(trial: TrialState, drawn: frozenset[str], room: int | None) -> str:
+    """Those that differ between trials: whole names and values, as many as fit."""
+    named = {name: value for name, value in flat(trial.hparams) if name in drawn}
+    return metrics_line(named) if room is None else metrics_line(named, room=max(room - _COUNTED, 0))

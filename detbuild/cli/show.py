@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
 from detbuild.cli.text import line_of_output, number, visible
@@ -46,6 +46,8 @@ from determined._records import (
 
 _MOUNT = re.compile(r"--mount=\S+|PIP_\w+=\S+")
 _LONGEST_STEP = 100  # characters
+_LONGEST_METRICS = 600
+_LONGEST_NAME = 100
 
 LARGE_CONTEXT = 100_000_000  # bytes; above it the largest entries are named
 
@@ -120,19 +122,32 @@ def record_lines(record: Record) -> tuple[str, ...]:  # noqa: PLR0911  (one case
             return _never(record)
 
 
-def metrics_line(metrics: Mapping[str, object], *, leave_out: str = "") -> str:
-    """Return `loss=0.25 accuracy=0.9`; nested metrics get dotted names."""
-    return " ".join(f"{visible(name)}={number(value)}" for name, value in _flat(metrics) if name != leave_out)
+def metrics_line(metrics: Mapping[str, object], *, leave_out: str = "", room: int = _LONGEST_METRICS) -> str:
+    """Return `loss=0.25 accuracy=0.9`; nested metrics get dotted names.
+
+    Args:
+        metrics: names and values.
+        leave_out: a name that is not shown.
+        room: characters; those beyond are counted in words, but for the first one.
+    """
+    named = [(name, value) for name, value in _flat(metrics) if name != leave_out]
+    shown: list[str] = []
+    length = 0
+    for name, value in named:
+        text = f"{visible(name[:_LONGEST_NAME])}={number(value)}"
+        length += len(text) + 1
+        if shown and length > room:
+            return f"{' '.join(shown)} ... and {len(named) - len(shown):,} more"
+        shown.append(text)
+    return " ".join(shown)
 
 
-def _flat(metrics: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:
-    flat: list[tuple[str, object]] = []
+def _flat(metrics: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     for name, value in metrics.items():
         if isinstance(value, Mapping):
-            flat += _flat(value, f"{prefix}{name}.")
+            yield from _flat(value, f"{prefix}{name}.")
         else:
-            flat.append((f"{prefix}{name}", value))
-    return flat
+            yield f"{prefix}{name}", value
 
 
 def _context(event: ContextPacked) -> tuple[str, ...]:

@@ -102,6 +102,11 @@ def aligned(lines: Sequence[Sequence[str]], room: int | None) -> Iterator[str]:
         yield _GAP.join(cells).rstrip()
 
 
+def room_beside(lines: Sequence[Sequence[str]], room: int) -> int:
+    """Columns of the terminal that are left to the right of these cells."""
+    return max(0, room - _needed(_widths(lines)) - len(_GAP))
+
+
 def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
     return [max(width(line[at]) for line in lines) for at in range(len(lines[0]))]
 

@@ -7,6 +7,8 @@ import shutil
 import sys
 import unicodedata
 
+_FIRST_ITEMS = 4  # of a list
+_LONGEST_VALUE = 80  # characters of text
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -54,8 +56,14 @@ def terminal_width() -> int | None:
 
 
 def number(value: object) -> str:
-    """A metric for people: at most six significant digits."""
-    return f"{value:.6g}" if isinstance(value, float) else visible(str(value))
+    """A metric for people: at most six significant digits; of a list the first values, of text the start."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        shown = ", ".join(map(number, value[:_FIRST_ITEMS]))
+        return f"[{shown}, ... {len(value):,} values]" if len(value) > _FIRST_ITEMS else f"[{shown}]"
+    text = str(value)
+    return visible(text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}...")
 
 
 def _harmless(char: str) -> bool:

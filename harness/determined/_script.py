@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import reprlib
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("determined")
 _READABLE = 0.2  # seconds between two lines of training metrics
+_MOST_SHOWN = 20  # metrics in a line
+_LONGEST_VALUE = 80  # characters
 _HOME = Path(".local", "share", "detbuild", "scripts")
 
 
@@ -175,8 +179,13 @@ def _own_info(wish: Wish) -> RunInfo:
 
 
 def shown(metrics: Mapping[str, object]) -> str:
-    """In one line."""
-    return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in metrics.items()
-    )
+    """In one line of bounded length; records have all of it."""
+    texts = [f"{name} {_short(value)}" for name, value in islice(metrics.items(), _MOST_SHOWN)]
+    more = len(metrics) - len(texts)
+    return ", ".join(texts) + (f", ... and {more} more" if more > 0 else "")
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return reprlib.repr(value) if isinstance(value, (list, tuple, dict)) else str(value)[:_LONGEST_VALUE]

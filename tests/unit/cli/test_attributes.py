@@ -48,7 +48,6 @@ def test_several_experiments_are_named_in_any_way(shell):
     assert listed(shell) == [3]
     assert "is no number of an experiment" in shell("detbuild", "archive", "x").err
     assert "'5-3' runs backwards; write 3-5" in shell("detbuild", "describe", "5-3").err
-    assert "'4,5' is no number of an experiment" in shell("detbuild", "kill", "4,5").err
 
 
 def test_nothing_is_archived_when_one_of_the_experiments_is_not_there(shell, folder):

@@ -43,7 +43,8 @@ def test_a_registered_checkpoint_is_not_deleted(shell, uuid):
 
 def test_garbage_is_shown_first_and_then_removed(shell, uuid):
     none = ("--save-trial-best", "0", "--save-trial-latest", "0")
-    assert shell("detbuild", "checkpoint", "gc", "1").out == ""
+    outcome = shell("detbuild", "checkpoint", "gc", "1", "--dry-run")
+    assert (outcome.out, outcome.err) == ("", "0 checkpoints would be deleted, 1 checkpoint kept\n")
     assert shell("detbuild", "checkpoint", "gc", "1", *none, "--dry-run").out == f"{uuid}\n"
     assert state(shell)[0] == "COMPLETED"
     outcome = shell("detbuild", "checkpoint", "gc", "1", *none, "--json")

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from detbuild.config.parse import parse_config
 from tests.experiments import write_experiment
 
@@ -115,3 +117,22 @@ def test_a_schema_that_cannot_be_written_is_a_plain_error(shell, tmp_path):
     outcome = shell("detbuild", "config", "schema", "-o", str(tmp_path / "none" / "schema.json"))
     assert outcome.code not in {0, 1}
     assert str(tmp_path / "none") in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("words", "cause", "hint"),
+    [
+        (("create", ".", "const.yaml"), "error: . is a directory, not an experiment config", "CONFIG DIR"),
+        (("create", "const.yml", "."), "cannot read the experiment config const.yml", "`const.yaml`"),
+        (("config", "check", "cosnt.yaml"), "cannot read the experiment config cosnt.yaml", "`const.yaml`"),
+        (("preview-search", "nothing-like-it"), "cannot read the experiment config nothing-like-it", ""),
+    ],
+)
+def test_a_config_that_is_not_there_is_answered_with_what_was_likely_meant(
+    shell, project, words, cause, hint
+):
+    outcome = shell("detbuild", *words)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert cause in outcome.err
+    assert hint in outcome.err
+    assert ("mend: " in outcome.err) == bool(hint)

@@ -85,7 +85,7 @@ def test_resume_has_nothing_to_do_when_all_have_ended(shell, words):
     shell.experiment()
     outcome = shell("detbuild", "resume", *words)
     assert (outcome.code, outcome.out) == (0, "")
-    assert outcome.err.startswith("nothing to take up")
+    assert outcome.err.startswith("nothing to resume")
 
 
 def test_killing_a_trial_kills_its_experiment(shell, project, monkeypatch):
@@ -94,3 +94,14 @@ def test_killing_a_trial_kills_its_experiment(shell, project, monkeypatch):
     shell("detbuild", "create", "const.yaml", ".")
     assert shell("det", "t", "kill", "1/1").code == 0
     assert shell("detbuild", "wait", "1").code == 7
+
+
+def test_waiting_for_several_gives_the_worst_exit_code(shell):
+    for state in ("COMPLETED", "CANCELED", "ERROR"):
+        shell.experiment(state=state)
+    outcome = shell("detbuild", "wait", "1-3")
+    assert (outcome.code, outcome.out.splitlines()) == (
+        6,
+        ["experiment 1 COMPLETED", "experiment 2 CANCELED", "experiment 3 ERROR"],
+    )
+    assert [shell("detbuild", "wait", "1", id_).code for id_ in ("2", "1")] == [7, 0]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from detbuild.cli.commands import COMMANDS
+from detbuild.cli.commands import COMMANDS, DETERMINED_NOUNS
 from detbuild.cli.det import CHECKPOINT, EXPERIMENT, TRIAL
 from detbuild.cli.det import det as det_group
 from detbuild.cli.group import Noun, Verb
@@ -83,3 +83,17 @@ def test_short_and_long_words_of_determined_reach_a_command(shell, words):
     outcome = shell("det", *words, "--help")
     assert outcome.code == 0
     assert "Usage: det " in outcome.out
+
+
+def test_help_is_a_word_too(shell):
+    assert shell("detbuild", "help") == shell("detbuild", "--help")
+    assert shell("detbuild", "help", "create") == shell("detbuild", "create", "--help")
+    assert shell("det", "help", "e", "list") == shell("det", "e", "list", "--help")
+    assert "no such command: creat. Did you mean `create`?" in shell("detbuild", "help", "creat").err
+
+
+@pytest.mark.parametrize("noun", DETERMINED_NOUNS)
+def test_a_word_of_the_other_command_line_is_named_as_such(shell, noun):
+    outcome = shell("detbuild", noun, "create")
+    assert outcome.code == 2
+    assert f"write `det {noun} ...`" in outcome.err

@@ -29,8 +29,19 @@ def test_an_experiment_is_paused_and_activated(shell):
     outcome = shell("detbuild", "pause", "1")
     assert (outcome.code, outcome.err) == (0, "asked experiment 1 to pause; detbuild activate 1\n")
     outcome = shell("det", "e", "activate", "1")
-    assert (outcome.code, outcome.err) == (0, "experiment 1 goes on; detbuild logs 1 -f\n")
+    assert (outcome.code, outcome.err) == (0, "experiment 1 continues; detbuild logs 1 -f\n")
     assert asked(shell) == [("pause", None), ("activate", None)]
+
+
+@pytest.mark.parametrize("verb", ["pause", "activate", "cancel", "kill"])
+def test_a_verb_takes_several_experiments_and_asks_none_when_one_is_not_there(shell, verb):
+    for _ in range(3):
+        shell.experiment(finished=None)
+    assert shell("detbuild", verb, "1", "2-9").code == 2
+    assert asked(shell) == []
+    assert shell("det", "e", verb, "1,3").code == 0
+    found = [Home.open(shell.home).folder(id_).inbox().after(0) for id_ in (1, 2, 3)]
+    assert [[request.verb for request in requests] for requests in found] == [[verb], [], [verb]]
 
 
 def test_what_has_ended_cannot_rest(shell):
@@ -51,7 +62,7 @@ def test_an_experiment_that_is_completed_goes_on_when_it_is_to_train_longer(shel
     shell(*CREATE, "-f")
     assert "there is nothing to continue" in shell("detbuild", "continue", "1").err
     outcome = shell("det", "e", "continue", "1", "--config", "searcher.max_length.batches=900")
-    assert (outcome.code, outcome.err) == (0, "experiment 1 goes on; detbuild logs 1 -f\n")
+    assert (outcome.code, outcome.err) == (0, "experiment 1 continues; detbuild logs 1 -f\n")
     assert asked(shell) == [("continue", None)]
 
 

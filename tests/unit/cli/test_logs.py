@@ -78,3 +78,14 @@ def test_following_ends_with_the_trial_and_misses_nothing(shell, logs):
     outcome = logs("1", "-f", "--tail", "1")
     trainer.join()
     assert outcome[:2] == (0, b"three\nfour\nfive and a half\n")
+
+
+def test_the_logs_of_several_experiments_come_in_turn(shell, logs):
+    shell.experiment()
+    shell.experiment()
+    code, out, _ = logs("1,2", "--tail", "1")
+    assert (code, out) == (
+        0,
+        b"==> experiment 1, trial 1 <==\nthree\n==> experiment 2, trial 1 <==\nthree\n",
+    )
+    assert logs("1", "9")[0] == 2

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from detbuild.cli.pages import experiment_page
 from detbuild.cli.search_page import SHOWN
 from detbuild.store import journal
 from detbuild.store.state import load
-from tests.experiments import write_experiment
+from tests.experiments import Report, write_experiment
 from tests.faults.training import rig
 from tests.synthetic import HOSTILE, experiment
 
@@ -33,7 +34,7 @@ def test_the_best_trials_come_first(tmp_path):
     table = lines[next(i for i, line in enumerate(lines) if line.startswith("TRIAL")) + 1 :]
     values = [float(line.split()[2]) for line in table[:SHOWN]]
     assert values == sorted(values)
-    assert table[SHOWN] == "and 40 more; all of them: detbuild describe 1 --json"
+    assert table[SHOWN] == "and 40 more trials; all of them: det experiment list-trials 1"
 
 
 def test_the_table_fits_a_terminal_and_leaves_out_what_is_the_same_in_all_trials(tmp_path):
@@ -108,3 +109,13 @@ def test_what_nobody_drives_any_more_says_how_to_go_on(tmp_path):
         os.utime(tried.folder.path / name, (0, 0))
     second = experiment_page(tried.state(), tried.folder).splitlines()[1]
     assert second.startswith("stuck      no process drives it: `detbuild resume 1` starts one")
+
+
+def test_hyperparameters_are_shown_whole_or_counted(tmp_path):
+    names = [f"a_rather_long_name_{index}" for index in range(6)]
+    folder = write_experiment(tmp_path, trials=[[Report(10, 0.1 * n)] for n in range(1, 4)])
+    state = load(folder)
+    trials = {id_: replace(trial, hparams=dict.fromkeys(names, id_)) for id_, trial in state.trials.items()}
+    page = experiment_page(replace(state, trials=trials), folder, 80)
+    rows = page[page.index("TRIAL") :].splitlines()[1:4]
+    assert all("a_rather_long_name_0=" in row and row.endswith("... and 5 more") for row in rows)

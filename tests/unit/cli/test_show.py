@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from detbuild.cli.show import LARGE_CONTEXT, lines_of
+from detbuild.cli.show import LARGE_CONTEXT, lines_of, metrics_line
 from detbuild.events import (
     BuildOutput,
     BuildStep,
@@ -111,3 +111,11 @@ def test_an_event_is_shown(event, lines):
 @pytest.mark.parametrize(("record", "lines"), RECORDS, ids=lambda value: type(value).__name__)
 def test_a_record_is_shown(record, lines):
     assert lines_of(RunRecord(1, 0, record)) == lines
+
+
+def test_a_line_of_metrics_is_bounded_and_counts_the_rest():
+    metrics = {f"m{index}": {"x" * 300: [1.0] * 1000} for index in range(10_000)}
+    line = metrics_line(metrics)
+    assert len(line) < 1000
+    assert line.endswith(f"... and {10_000 - line.count('='):,} more")
+    assert metrics_line({"a": 1, "b": 2}, room=3) == "a=1 ... and 1 more"

@@ -54,3 +54,18 @@ def test_a_cut_text_fits_and_a_short_one_stays(text, room):
     found = cut(text, room)
     assert width(found) <= room
     assert (found == text) == (width(text) <= room)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.123456789, "0.123457"),
+        (7, "7"),
+        ([0.5] * 4, "[0.5, 0.5, 0.5, 0.5]"),
+        ([0.5] * 1_000_000, "[0.5, 0.5, 0.5, 0.5, ... 1,000,000 values]"),
+        ([[1, 2, 3, 4, 5]] * 9, "[" + "[1, 2, 3, 4, ... 5 values], " * 4 + "... 9 values]"),
+        ("a\n" * 1000, "a\\n" * 40 + "..."),
+    ],
+)
+def test_a_value_is_short_for_people(value, text):
+    assert number(value) == text
