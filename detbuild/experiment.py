@@ -21,6 +21,7 @@ from detbuild.config.unacted import warnings_for
 from detbuild.context.credentials import without_credentials
 from detbuild.context.hashes import HashCache
 from detbuild.context.roots import refuse_shadowing
+from detbuild.context.scripts import runnable
 from detbuild.context.walk import read_context, snapshot
 from detbuild.controller.attend import follow, resume, wait
 from detbuild.controller.lease import lease
@@ -149,6 +150,7 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
     )
     context, held_back = without_credentials(context, config, order.text)
     refuse_shadowing(context)
+    context, converted = runnable(context, config.entrypoint.written)
     emit(ContextPacked(context.files, context.size, listing.largest))
     table = load_table(images_dir())
     needs = read_needs(context)
@@ -157,7 +159,7 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
     resolution = resolve(needs, table=table, target=target, image=image)
     found = check_requirements(needs.requirements, listing, own_image=resolution.own_image)
     doubts = (Warned(message) for message in resolution.warnings)
-    for warning in (*listing.warnings, *held_back, *found, *doubts):
+    for warning in (*listing.warnings, *held_back, *converted, *found, *doubts):
         emit(warning)
     if engine is None:
         base = choose_base(resolution, lambda _: False)

@@ -70,16 +70,28 @@ def decode(body: bytes, encoding: str = "utf-8") -> str:
         TextFileError: It is not text in that encoding, or has a NUL character.
     """
     mark, encoding = next(((m, e) for m, e in _MARKS if body.startswith(m)), (b"", encoding))
+    nul = -1 if mark else body.find(b"\0")
     try:
         text = body[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
+        if nul >= 0:
+            raise _has_nul(body[:nul].decode(encoding, "replace")) from None
         before = error.object[: error.start].decode(encoding, "replace")
         name = encoding.upper().removesuffix("-LE").removesuffix("-BE")
         raise TextFileError(f"is not {name} text; save it as UTF-8", where=_place(before)) from None
     if "\0" in text:
-        what = "has a NUL character, as UTF-16 without a byte order mark does; save it as UTF-8"
-        raise TextFileError(what, where=_place(text[: text.index("\0")]))
+        raise _has_nul(text[: text.index("\0")])
     return text
+
+
+def _has_nul(before: str) -> TextFileError:
+    what = "has a NUL character, as UTF-16 without a byte order mark does; save it as UTF-8"
+    return TextFileError(what, where=_place(before))
+
+
+def bodies(text: str) -> tuple[bytes, ...]:
+    """Every content that is read as this text: plain UTF-8, and each encoding behind its mark."""
+    return (text.encode(), *(mark + text.encode(encoding) for mark, encoding in _MARKS))
 
 
 def unix_lines(text: str) -> str:

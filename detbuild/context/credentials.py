@@ -9,6 +9,7 @@ from detbuild.config.masked_text import masked_text
 from detbuild.config.masking import mask
 from detbuild.context.snapshot import ContextSnapshot, shown
 from detbuild.events import Warned
+from detbuild.textfile import bodies
 
 if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
@@ -27,8 +28,8 @@ def without_credentials(
     resolved = config.resolved()
     if mask(resolved) == resolved or masked_text(text) == text:
         return context, ()
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    held = tuple(entry for entry in context.entries if entry.sha256 == digest)
+    digests = {hashlib.sha256(body).hexdigest() for body in bodies(text)}
+    held = tuple(entry for entry in context.entries if entry.sha256 in digests)
     warnings = (
         Warned(f"{shown(entry.path)} stays out of the image: it holds credentials", "name it in .detignore")
         for entry in held

@@ -57,12 +57,11 @@ class Rule:
 
 
 def parse_rules(content: bytes, source: str) -> tuple[Rule, ...]:
-    """Read an ignore file. Lines that can never match anything give no rule."""
+    """Read an ignore file: UTF-8 without a mark. Lines that can never match anything give no rule."""
     rules = []
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+    for number, line in enumerate(content.split(b"\n"), 1):
         if line and not line.startswith(b"#"):
-            # git's strings end at a NUL byte
-            kept = _without_trailing_spaces(line.removesuffix(b"\r").partition(b"\0")[0])
+            kept = _without_trailing_spaces(line.removesuffix(b"\r"))
             rules.append(_rule(kept, f"{source}:{number}"))
     return tuple(rule for rule in rules if rule is not None)
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from detbuild.context import ignore
 from detbuild.context.links import inner_target
 from detbuild.context.snapshot import Kind, shown, text
+from detbuild.textfile import TextFileError, decode, read_bytes
 from determined._home import is_home
 
 _SPECIAL = {
@@ -70,6 +71,9 @@ class Walk:
                 entries = self._entries(directory)
                 scope = self._scope(directory, above, entries)
                 pending += [(inner, scope) for inner in self._sort(directory, scope, entries)]
+            except TextFileError as error:
+                where = self.prefix + directory + ignore.NAME + error.where.encode()
+                self.findings.problems.append(Problem(where, str(error), "correct or remove it"))
             except OSError as error:
                 at = error.filename.removeprefix(self._start) if error.filename else directory
                 self.findings.problems.append(unreadable(self.prefix + at, error))
@@ -118,12 +122,14 @@ class Walk:
             self.findings.found.append(Found(self.prefix + path, "link", source, target=target))
 
 
-def _rules(path: bytes) -> bytes | None:
-    """The content of an ignore file. Unlike git we follow a link, as Determined does."""
-    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  (bytes)
-        return None
-    with open(path, "rb") as file:  # noqa: PTH123  (bytes)
-        return file.read()
+def _rules(path: bytes) -> bytes:
+    """The content of an ignore file as UTF-8, in lines.
+
+    Unlike git we follow a link, as Determined does, and accept no file that is not text: its rules would
+    silently leave out nothing.
+    """
+    content = decode(read_bytes(path)).encode()
+    return content if b"\n" in content else content.replace(b"\r", b"\n")
 
 
 def unreadable(path: bytes, error: OSError) -> Problem:

@@ -56,7 +56,11 @@ def hostile_case(rng: random.Random, ignore_name: bytes) -> Case:
 def hostile_rules(rng: random.Random, paths: Sequence[bytes]) -> bytes:
     lines = [_hostile_line(rng, paths) for _ in range(rng.randint(1, 6))]
     bom = b"\xef\xbb\xbf" if rng.random() < 0.05 else b""
-    return bom + rng.choice([b"\n", b"\n", b"\n", b"\r\n"]).join(lines) + rng.choice([b"", b"\n"])
+    rules = bom + rng.choice([b"\n", b"\n", b"\n", b"\r\n"]).join(lines) + rng.choice([b"", b"\n"])
+    rules = rules.replace(b"\0", b"").decode("utf-8", "ignore").encode()  # what is not text is refused
+    return (
+        rules if b"\n" in rules else rules + b"\n"
+    )  # carriage returns alone are line ends of old Macs to us
 
 
 def _names(rng: random.Random) -> list[bytes]:

@@ -76,7 +76,7 @@ CORNERS = (
     rb"**c", rb"x/y/a/**/b", rb"*/y", rb"*/c", rb"x/*", rb"/*\n!/x", b"/*\n!/x/\n/x/*\n!/x/y/", b"//", b"/",
     b"a//", b"x//y", b"x/y/\n!x/y/c", b"x/\n!x/y/c", b"a/", b"link/", b"link", b"!a\na", b"a\n!a", rb"\a",
     rb"\!a", b"!a", rb"\#a", b"a\\ ", b"a\\  ", b"a\\\\ ", b"a\\", b"a ", b"a\r", b"a\r\r\n", b"a\r\n",
-    b"\r\n", b"a\x00b", b"\x00", b"[a", b"[", b"[]", b"[]a]", b"[!]a]", b"[^a]", b"[!", b"[a-", b"[a-]",
+    b"\r\n", b"[a", b"[", b"[]", b"[]a]", b"[!]a]", b"[^a]", b"[!", b"[a-", b"[a-]",
     b"[--a]", b"[+--]", b"[\\]]", b"[\\a]", b"[a\\-c]", b"[a-a-z]", b"[c-a]", b"[[:alpha:]-z]", b"[[:alpha]",
     b"[[:bogus:]]", b"[[:]a]", b"[[:alpha:", b"x[/]y", b"x?y", b"x[!a]y/c", b"b?a", b"\xef\xbb\xbfa",
     b"\xef\xbb\xbf#a", b"a\n\xef\xbb\xbfb", b"#a", b" a", b"\ta", b"a\t", b"?", b"??", b"*.*", b".*", b"*",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
 import tempfile
@@ -271,14 +272,12 @@ def test_a_link_to_what_stays_out_is_kept_and_warned_of(tmp_path: Path) -> None:
 
 def test_pipes_sockets_and_devices_stay_out_unopened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe")
-    os.mkfifo(tmp_path / ".detignore")
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("socket")
         context, found = read_context(tmp_path)
     assert context.entries == ()
     assert found.left_out == (
-        LeftOut(".detignore", ".detignore", "built in"),
         LeftOut("pipe", "", "a named pipe"),
         LeftOut("socket", "", "a socket"),
     )
@@ -482,3 +481,38 @@ def test_a_context_larger_than_any_code_is_refused_unless_it_is_meant(
     assert read_context(tmp_path, allow_anything=True)[0].size == 11
     (tmp_path / ".detignore").write_text("b\n")
     assert read_context(tmp_path)[0].size == 5
+
+
+# --- ignore files are text --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_an_ignore_file_is_read_by_its_byte_order_mark_and_line_ends(
+    tmp_path: Path, encoding: str, end: str
+) -> None:
+    (tmp_path / "sub/größe").mkdir(parents=True)
+    (tmp_path / "sub/a.ckpt").touch()
+    (tmp_path / "b.ckpt").touch()
+    rules = "# data" + end + "*.ckpt" + end + "größe/" + end
+    (tmp_path / ".detignore").write_bytes(rules.encode(encoding))
+    (tmp_path / "sub/.detignore").write_bytes(f"!a.ckpt{end}".encode(encoding))
+    assert paths(tmp_path) == ["sub", "sub/a.ckpt"]
+    assert {out.where for out in listing(tmp_path).left_out} == {".detignore:2", ".detignore:3", "built in"}
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"data/\n*.gr\xf6", "sub/.detignore:2:5: is not UTF-8 text; save it as UTF-8"),
+        ("data/".encode("utf-16-le"), "sub/.detignore:1:2: has a NUL character"),
+        (b"#" * (5 << 20), "sub/.detignore: is larger than 4 MiB"),
+        (None, "sub/.detignore: is not a regular file"),
+    ],
+)
+def test_an_ignore_file_that_is_not_text_is_named(tmp_path: Path, body: bytes | None, problem: str) -> None:
+    (tmp_path / "sub").mkdir()
+    file = tmp_path / "sub/.detignore"
+    os.mkfifo(file) if body is None else file.write_bytes(body)
+    with pytest.raises(ContextError, match=re.escape(problem)):
+        listing(tmp_path)
