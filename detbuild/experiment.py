@@ -37,7 +37,8 @@ from detbuild.image.frameworks import read_needs
 from detbuild.image.planning import lend, pip_warnings, plan_image
 from detbuild.image.resolve import resolve
 from detbuild.image.table import load_table
-from detbuild.launch.host import check_host
+from detbuild.launch.grants import grant_warnings
+from detbuild.launch.host import check_host, check_mounts, nowhere
 from detbuild.launch.limits import limit_warnings, local_warnings
 from detbuild.launch.plan import Place, RunRequest, plan_run
 from detbuild.resources import harness_dir, images_dir, templates_dir
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from detbuild.config.experiment import ExperimentConfig
+    from detbuild.config.problems import KeyPath
     from detbuild.context.listing import Listing
     from detbuild.engine.protocol import ContainerSpec, Engine
     from detbuild.image.network import NetworkSettings
@@ -63,6 +65,7 @@ __all__ = [
     "Order",
     "Submission",
     "build_image",
+    "check_mounts_of",
     "follow",
     "planned_run",
     "prepare",
@@ -98,6 +101,7 @@ class Order:
     test_mode: bool = False
     allow_any_context: bool = False  # even `/`, the user's home, or a very large one
     host_config: HostConfig = NO_HOST_CONFIG  # has no effect on a local run
+    place: Callable[[KeyPath], str] = nowhere  # where the config has the value of a key, in words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,6 +144,8 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
         EngineError: There is no base image, and none can be had.
     """
     config = _complete(order, emit)
+    for warning in grant_warnings(config, home.path, host.directory):
+        emit(warning)
     context, listing = read_context(
         order.context_dir,
         includes=order.includes,
@@ -182,6 +188,15 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
     return Submission(
         order=order, config=config, listing=listing, resolution=resolution, target=target, plan=plan
     )
+
+
+def check_mounts_of(submission: Submission) -> None:
+    """Refuse what `submit` would refuse to mount, as far as that is known without an engine.
+
+    Raises:
+        ConfigErrors: A source is missing, or belongs to the host itself.
+    """
+    check_mounts(submission.config, submission.order.place)
 
 
 def planned_run(submission: Submission, host: Host) -> tuple[RunInfo, ContainerSpec]:
@@ -236,7 +251,8 @@ def submit(
         BuildError: The image did not build; no experiment was made.
     """
     config, info = submission.config, engine.info()
-    check_host(config, info, nvidia_smi, submission.order.host_config.gpus)
+    order = submission.order
+    check_host(config, info, nvidia_smi, gpus=order.host_config.gpus, place=order.place)
     for warning in limit_warnings(config, info):
         emit(warning)
     source = sources_of(config, home)

@@ -108,8 +108,15 @@ def build(
         click.echo(image if quiet else f"{image}  {submission.plan.tag}")
 
 
-def show_plan(session: Session, order: Order, *, as_json: bool) -> None:
-    """Print exactly what a real run would send, as far as it is known without an engine."""
+def show_plan(session: Session, order: Order, *, as_json: bool, of_this_host: bool = False) -> None:
+    """Print exactly what a real run would send, as far as it is known without an engine.
+
+    Args:
+        session: Of the command.
+        order: What to submit.
+        as_json: For programs.
+        of_this_host: Refuse what this host cannot mount.
+    """
     from dataclasses import asdict
 
     from detbuild import experiment
@@ -120,6 +127,8 @@ def show_plan(session: Session, order: Order, *, as_json: bool) -> None:
 
     host = experiment.this_host(session.environ)
     submission = experiment.prepare(order, host, Home.open(session.home), no_output, engine=None)
+    if of_this_host:
+        experiment.check_mounts_of(submission)
     run, container = experiment.planned_run(submission, host)
     plan = submission.plan
     if as_json:

@@ -119,7 +119,7 @@ def create(  # noqa: PLR0913  (one parameter an option)
     if dry_run:
         from detbuild.cli.build import show_plan
 
-        show_plan(session, order, as_json=False)
+        show_plan(session, order, as_json=False, of_this_host=True)
         return 0
     return Creation(session, quiet=quiet, paused=paused).run(order, local=local, follow=follow or test)
 

@@ -30,7 +30,7 @@ def order_of(
     from detbuild.cli.views import working
     from detbuild.config.host import NO_HOST_CONFIG, host_config
     from detbuild.config.layers import read_text
-    from detbuild.config.parse import parse_config
+    from detbuild.config.parse import trace_text
     from detbuild.config.templates import template_layers
     from detbuild.experiment import Order
 
@@ -39,5 +39,5 @@ def order_of(
     below = (*template_layers(home, templates), *host.layers)
     text = read_text(config, "experiment config")
     with working(f"reading {config}"):
-        loaded = parse_config(text, source=str(config), overrides=overrides, below=below)
-    return Order(config=loaded, text=text, context_dir=Path(), host_config=host)
+        traced = trace_text(text, source=str(config), overrides=overrides, below=below)
+    return Order(config=traced.config, text=text, context_dir=Path(), host_config=host, place=traced.place)

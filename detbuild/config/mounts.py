@@ -21,7 +21,7 @@ Propagation = Literal["rprivate", "private", "rshared", "shared", "rslave", "sla
 # Each of these hands over the host, or breaks it, as soon as the container writes.
 _WHOLE_HOST: Final = frozenset({"/", "/boot", "/dev", "/etc", "/run", "/var", "/var/lib", "/var/run"})
 _KERNEL_AND_ENGINE: Final = ("/proc", "/sys", "/var/lib/docker", "/var/lib/containerd")
-_SOCKETS: Final = frozenset({"docker.sock", "containerd.sock", "podman.sock", "crio.sock"})
+SOCKETS: Final = frozenset({"docker.sock", "containerd.sock", "podman.sock", "crio.sock"})
 _TAKEN: Final = ("/proc", "/sys", "/opt/detbuild", "/run/detbuild")
 
 
@@ -42,7 +42,7 @@ def host_path(path: str) -> str:
 
 def reserved(normal: str, *, engine_root: str = "") -> tuple[str, str] | None:
     """Why a normal path of the host is not safe to hand to a container, and what to do; None when it is."""
-    if posixpath.basename(normal) in _SOCKETS:
+    if posixpath.basename(normal) in SOCKETS:
         return "is an engine's socket: who has it is root on the host", "remove the mount"
     of_engine = (*_KERNEL_AND_ENGINE, engine_root) if engine_root else _KERNEL_AND_ENGINE
     if normal in _WHOLE_HOST or _within(normal, of_engine):
@@ -87,7 +87,7 @@ def _below(paths: Iterable[str]) -> str:
 
 def _host_text() -> Clause:
     whole_host = "|".join(rf"{_steps(path)}{_END}" for path in sorted(_WHOLE_HOST - {"/"}))
-    sockets = "|".join(map(re.escape, sorted(_SOCKETS)))
+    sockets = "|".join(map(re.escape, sorted(SOCKETS)))
     reserved_ = rf"{_ROOT}|{whole_host}|{_below(_KERNEL_AND_ENGINE)}|[\s\S]*/(?:{sockets}){_END}"
     refused = rf"{but(PARENT)}(?:{reserved_})"
     return text(rf"{but(refused)}/[\s\S]*", "an absolute path, and not the host's own")

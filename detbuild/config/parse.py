@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from detbuild.config.problems import Problem
+    from detbuild.config.problems import KeyPath, Problem
 
 # What `create(local=True)` may leave out: the caller hands over the class, and nothing is compared.
 LOCAL_DEFAULTS: Final[Mapping[str, object]] = {
@@ -44,6 +44,11 @@ class Traced:
     config: ExperimentConfig
     parts: Part
     layers: tuple[Layer, ...]
+
+    def place(self, path: KeyPath) -> str:
+        """Where the value at a path was written: `file:line:column`, or what else to call it."""
+        origin = self.parts.trace(path)
+        return self.layers[origin.layer].place(origin.path)[1]
 
 
 def load_config(path: Path, overrides: Sequence[str] = (), below: Sequence[Layer] = ()) -> ExperimentConfig:
@@ -74,7 +79,14 @@ def parse_config(
     Raises:
         ConfigErrors: every problem of the config, each with `source:line:column`.
     """
-    return _traced((_overridden(text_layer(text, source), overrides), *below), {}).config
+    return trace_text(text, source=source, overrides=overrides, below=below).config
+
+
+def trace_text(
+    text: str, *, source: str, overrides: Sequence[str] = (), below: Sequence[Layer] = ()
+) -> Traced:
+    """`parse_config`, and where each value came from."""
+    return _traced((_overridden(text_layer(text, source), overrides), *below), {})
 
 
 def config_from_mapping(

@@ -138,7 +138,7 @@ def test_a_directory_to_mount_that_is_not_there_is_said_before_anything_is_built
     wanted = order(tmp_path, "", config=SCRIPT[:-1] + mounts)
     engine = engine_with_base(wanted, host, home)
     submission = experiment.prepare(wanted, host, home, list[Event]().append, engine=engine)
-    with pytest.raises(ConfigError, match="/no/such/place is not there"):
+    with pytest.raises(ConfigError, match=r"bind_mounts\[0\].host_path: /no/such/place does not exist"):
         experiment.submit(submission, host, home, list[Event]().append, engine=engine)
     assert home.ids() == ()
 

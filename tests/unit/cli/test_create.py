@@ -75,6 +75,19 @@ def test_a_wrong_config_of_the_host_stops_a_submission(shell, project):
     assert Home.open(shell.home).ids() == ()
 
 
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_what_a_submission_gives_away_is_said_and_what_it_cannot_mount_refused(shell, project, dry):
+    words = ("--config", "environment.add_capabilities=[cap_sys_admin, ALL]")
+    missing = ("--config", "bind_mounts=[{host_path: /no/such/place, container_path: /m}]")
+    outcome = shell(*CREATE, *words, *missing, *dry)
+    assert outcome.code == 2
+    assert "warning: environment.add_capabilities: cap_sys_admin gives the trial mounts" in outcome.err
+    assert "warning: environment.add_capabilities: ALL gives the trial all of root's rights" in outcome.err
+    assert "bind_mounts[0].host_path: /no/such/place does not exist" in outcome.err
+    assert shell.engine.built == []
+    assert Home.open(shell.home).ids() == ()
+
+
 def test_the_defaults_of_containers_are_not_those_of_a_local_run(shell, project):
     shell.home.mkdir()
     (shell.home / "config.yaml").write_text("task_container_defaults: {bind_mounts: [{host_path: /no/such}]}")
