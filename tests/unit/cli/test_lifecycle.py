@@ -33,15 +33,27 @@ def test_an_experiment_is_paused_and_activated(shell):
     assert asked(shell) == [("pause", None), ("activate", None)]
 
 
-@pytest.mark.parametrize("verb", ["pause", "activate", "cancel", "kill"])
+@pytest.mark.parametrize("verb", ["pause", "cancel", "kill"])
 def test_a_verb_takes_several_experiments_and_asks_none_when_one_is_not_there(shell, verb):
     for _ in range(3):
         shell.experiment(finished=None)
     assert shell("detbuild", verb, "1", "2-9").code == 2
     assert asked(shell) == []
     assert shell("det", "e", verb, "1,3").code == 0
+    assert asked_of_three(shell) == [[verb], [], [verb]]
+
+
+def test_several_paused_experiments_are_activated(shell):
+    for _ in range(3):
+        shell.experiment(finished=None)
+    shell("detbuild", "pause", "1-3")
+    assert shell("detbuild", "activate", "1", "3").code == 0
+    assert asked_of_three(shell) == [["pause", "activate"], ["pause"], ["pause", "activate"]]
+
+
+def asked_of_three(shell) -> list[list[str]]:
     found = [Home.open(shell.home).folder(id_).inbox().after(0) for id_ in (1, 2, 3)]
-    assert [[request.verb for request in requests] for requests in found] == [[verb], [], [verb]]
+    return [[request.verb for request in requests] for requests in found]
 
 
 def test_what_has_ended_cannot_rest(shell):
