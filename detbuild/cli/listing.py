@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from detbuild.cli import documents
+from detbuild.cli.views import no_output
 from detbuild.errors import ConfigError, EngineError
 from detbuild.store.digests import load_quickly
 from detbuild.store.home import Home, damaged
-from detbuild.store.index import summaries
+from detbuild.store.index import journal_warnings, summaries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,10 @@ def measurements(trial: TrialState, folder: ExperimentFolder, group: str = "") -
 def experiment(home: Path, experiment_id: int) -> tuple[ExperimentState, ExperimentFolder]:
     opened = Home.open(home)
     folder = opened.experiment(experiment_id)
-    return load_quickly(opened, folder), folder
+    state = load_quickly(opened, folder)
+    for warning in journal_warnings(state):
+        no_output(warning)
+    return state, folder
 
 
 def trial(home: Path, reference: tuple[int, int]) -> tuple[TrialState, ExperimentFolder]:

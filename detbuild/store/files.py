@@ -6,13 +6,13 @@ import errno
 import fcntl
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from detbuild.errors import DiskFullError, EngineError
 from determined._untrusted import reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -71,17 +71,20 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def append_synced(path: Path, line: bytes, *, private: bool = False) -> None:
+def append_synced(path: Path, line: bytes | Callable[[BinaryIO], bytes], *, private: bool = False) -> None:
     """Append one whole line, or nothing at all: a torn one of an earlier crash is cut off first.
+
+    Where the line depends on those before it, it is made of the file, which ends with a whole line by then.
 
     A new file that is `private` can be read by its owner alone.
     """
     with file_errors(path), os.fdopen(_to_append(path, private=private), "r+b") as file:
         whole = _end_of_last_line(file.fileno())
         file.truncate(whole)
+        data = line if isinstance(line, bytes) else line(file)
         file.seek(whole)
         try:
-            file.write(line)
+            file.write(data)
             file.flush()
             os.fdatasync(file.fileno())
         except OSError:
@@ -90,7 +93,7 @@ def append_synced(path: Path, line: bytes, *, private: bool = False) -> None:
 
 
 def _to_append(path: Path, *, private: bool) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600 if private else 0o666)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600 if private else 0o666)
 
 
 def _end_of_last_line(descriptor: int, block: int = 1 << 16) -> int:

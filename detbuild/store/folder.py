@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from detbuild.errors import ConfigError
+from detbuild.errors import ConfigError, EngineError
 from detbuild.store import journal
 from detbuild.store.attributes import read_attributes
 from detbuild.store.files import file_errors, write_all_synced
@@ -178,10 +178,30 @@ class ExperimentFolder:
 
     def entries(self) -> Iterator[journal.Entry]:
         """The entries of the journal one by one, however many there are."""
-        return journal.JournalFile(self.journal_file).new()
+        return self._checked(journal.JournalFile(self.journal_file))
+
+    def journal_with_damage(self) -> tuple[tuple[journal.Entry, ...], tuple[str, ...]]:
+        """The entries of the journal, and each place at which it is not as it was written.
+
+        Raises:
+            EngineError: Nothing is left of it, or it cannot be read at all.
+        """
+        file = journal.JournalFile(self.journal_file)
+        return tuple(self._checked(file)), tuple(file.damage)
+
+    def _checked(self, file: journal.JournalFile) -> Iterator[journal.Entry]:
+        is_empty = True
+        for entry in file.new():
+            is_empty = False
+            yield entry
+        if is_empty and self.files.is_directory("runs") and self.files.scan("runs"):
+            raise EngineError(
+                f"cannot read {self.journal_file}: it has no entries, but there are runs",
+                mend="restore it, or move the experiment's folder away",
+            )
 
     def journal(self) -> tuple[journal.Entry, ...]:
-        return journal.replay(self.journal_file)
+        return self.journal_with_damage()[0]
 
     def replace_config(self, config: Mapping[str, object], *, begun: bool) -> None:
         """Go on with another config; the first one is kept for a search that has `begun` by it."""

@@ -15,6 +15,7 @@ from detbuild.events import (
     SearchAdvanced,
     TrialEnded,
     TrialQueued,
+    Warned,
 )
 from detbuild.store import journal
 from detbuild.store.output import OutputFile
@@ -53,6 +54,7 @@ class ExperimentTail:
         self.over = False
         self._since = since
         self._journal = journal.JournalFile(folder.journal_file)
+        self._told = 0  # places at which the journal is damaged
         self._runs: dict[tuple[int, int], RunTail] = {}
 
     def emit(self, emit: Emit) -> None:
@@ -62,6 +64,9 @@ class ExperimentTail:
                 self._pass_over(entry.fact, emit)
             else:
                 self._tell(entry.fact, emit)
+        for place in self._journal.damage[self._told :]:
+            emit(Warned(f"the journal of experiment {self.folder.id} is damaged: {place}"))
+        self._told = len(self._journal.damage)
         for tail in self._runs.values():
             tail.emit(emit, over=False)
 

@@ -110,7 +110,19 @@ def _loaded(home: Home, folder: ExperimentFolder, emit: Emit) -> tuple[Experimen
             )
         )
         return fold(folder.header(), folder.journal()), False
-    return state, True
+    for warning in journal_warnings(state):
+        emit(warning)
+    return state, not state.damage
+
+
+def journal_warnings(state: ExperimentState) -> Iterator[Warned]:
+    """What is to be said of a journal that is not as it was written."""
+    if state.damage:
+        more = f" (and {len(state.damage) - 1} more)" if len(state.damage) > 1 else ""
+        yield Warned(
+            f"the journal of experiment {state.header.id} is damaged: {state.damage[0]}{more}",
+            "restore the file; what the other lines say is used",
+        )
 
 
 def _read(file: Path, emit: Emit) -> Mapping[_Key, Summary]:

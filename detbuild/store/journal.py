@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+import os
+import re
+from collections import deque
+from dataclasses import asdict, dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, ClassVar, get_args
 
 from detbuild.store.files import append_synced
 from detbuild.store.lines import LineFile
+from detbuild.store.typed import typed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+    from typing import BinaryIO
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -224,9 +229,11 @@ StorageFact = (
 )
 TrialFact = TrialCreated | RunIntended | RunCreated | RunFinished | Waiting | PolicyMatched | TrialFinished
 Fact = TrialFact | StorageFact | Searched | SearchFailed | Heeded | Paused | ExperimentFinished
-_KINDS: Mapping[str, tuple[type, frozenset[str]]] = {
-    cls.kind: (cls, frozenset(f.name for f in fields(cls))) for cls in get_args(Fact)
-}
+_KINDS: Mapping[str, Callable[..., Fact]] = {cls.kind: cls for cls in get_args(Fact)}
+_NUMBER = re.compile(rb',"n":(\d{1,18})\}\n')
+_TAIL = 64  # bytes at the end of a journal that hold the number of its last line
+_MOST_DAMAGE = 100  # places that are told one by one
+_LONGEST_WHY = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,44 +245,104 @@ class Entry:
 
 
 def append(path: Path, entry: Entry) -> None:
-    """Add one entry; it is on disk when this returns."""
-    append_synced(path, encode(entry))
+    """Add one entry under the next number; it is on disk when this returns."""
+    append_synced(path, lambda file: encode(entry, number=_next_number(file)))
 
 
-def encode(entry: Entry) -> bytes:
-    body = {"time": entry.time, "kind": entry.fact.kind, **asdict(entry.fact)}
+def encode(entry: Entry, *, number: int = 0) -> bytes:
+    """One line of JSON with its newline.
+
+    Args:
+        entry: What the line says.
+        number: Counts the lines from 1, so that a missing or a doubled one is noticed; 0 for a line without.
+    """
+    body: dict[str, object] = {"time": entry.time, "kind": entry.fact.kind, **asdict(entry.fact)}
+    if number:
+        body["n"] = number
     return json.dumps(body, separators=(",", ":"), default=list).encode() + b"\n"
 
 
 def decode(line: bytes) -> Entry:
     """The opposite of `encode`. Raises ValueError for anything else."""
+    return _numbered(line)[1]
+
+
+def _numbered(line: bytes) -> tuple[int, Entry]:
+    """The number of a line, 0 where it has none, and its entry."""
     try:
         raw = json.loads(line.decode())
-        cls, known = _KINDS[raw.pop("kind")]
-        time = float(raw.pop("time"))
-        values = {key: tuple(v) if isinstance(v, list) else v for key, v in raw.items() if key in known}
-        return Entry(time, cls(**values))
-    except (KeyError, TypeError, AttributeError, RecursionError, ValueError) as error:
-        raise ValueError(f"not a journal entry: {error!r}") from error
+        cls = _KINDS[raw.pop("kind")]
+        number, entry = raw.pop("n", 0), Entry(float(raw.pop("time")), typed(cls, raw))
+    except (KeyError, TypeError, AttributeError, RecursionError, OverflowError, ValueError) as error:
+        raise ValueError(f"not a journal entry: {error!r}"[:_LONGEST_WHY]) from error
+    if number.__class__ is not int or not isfinite(entry.time):
+        raise ValueError("not a journal entry: it has a number or a time that cannot be")
+    return number, entry
+
+
+def _next_number(file: BinaryIO) -> int:
+    """The number after that of the last line; lines without one, of before there were numbers, count too."""
+    end = file.seek(0, os.SEEK_END)
+    for block in (_TAIL, end):  # nearly always the last bytes tell
+        file.seek(max(0, end - block))
+        data = file.read()
+        for last in deque(_NUMBER.finditer(data), maxlen=1):
+            return int(last[1]) + data.count(b"\n", last.end()) + 1
+    return data.count(b"\n") + 1
 
 
 def replay(path: Path) -> tuple[Entry, ...]:
     """Every whole entry.
 
     A torn last line was never acted on, so it is as if it had not been written. Other lines that are no
-    entries are passed over: one bad disk block loses one line.
+    entries are left out: one bad disk block loses one line.
     """
     return tuple(JournalFile(path).new())
 
 
 class JournalFile:
-    """The entries of a journal, read on from where the last look ended."""
+    """The entries of a journal, read on from where the last look ended.
+
+    `damage` tells of each place at which the file is not as it was written.
+    """
 
     def __init__(self, path: Path) -> None:
+        self.damage: list[str] = []
+        self._path = path
         self._lines = LineFile(path)
+        self._line = 0  # how many lines were read
+        self._number = 0  # the highest of a line
+        self._spoilt = 0  # lines that were no entries since then
+        self._seen: set[int] = set()
 
     def new(self) -> Iterator[Entry]:
         """Yield what was appended since the last look; nothing while there is no journal."""
         for line in self._lines.new():
-            with suppress(ValueError):
-                yield decode(line)
+            self._line += 1
+            try:
+                number, entry = _numbered(line)
+            except ValueError as error:
+                self._spoilt += 1
+                self._tell(str(error))
+                continue
+            if not number or self._is_new(number, line):
+                yield entry
+
+    def _is_new(self, number: int, line: bytes) -> bool:
+        """Whether the line is no copy of an earlier one; a gap before it is told."""
+        key, expected = hash(line), self._number + 1 + self._spoilt
+        if number <= self._number:
+            is_copy = key in self._seen
+            self._tell(f"repeats number {number}" if is_copy else f"comes after its time, as number {number}")
+            return not is_copy
+        if self._number and number > expected:
+            self._tell(f"{number - expected} lines are missing before it")
+        elif not self._number and number > self._line:
+            self._tell(f"{number - self._line} lines are missing before it")
+        self._number, self._spoilt = number, 0
+        self._seen.add(key)
+        return True
+
+    def _tell(self, why: str) -> None:
+        if len(self.damage) < _MOST_DAMAGE:
+            self.damage.append(f"{self._path}, line {self._line}: {why}")

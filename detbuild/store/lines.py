@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from detbuild.errors import EngineError
+from detbuild.store.reading import REPAIR
+from determined._untrusted import UntrustedDir, UntrustedError, sized
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from typing import BinaryIO
 
 _BLOCK = 1 << 20
+_LARGEST = 1 << 30  # bytes of the file
+_LONGEST = 64 << 20  # bytes of one line, as a search of very many trials may write it
 
 
 class LineFile:
@@ -22,6 +29,9 @@ class LineFile:
         """Yield the lines that became whole since the last look; nothing while there is no file.
 
         A line at which the caller was interrupted comes again.
+
+        Raises:
+            EngineError: It is not a regular file, or larger than the file of any experiment can be.
         """
         while lines := self._block():
             for line in lines:
@@ -31,11 +41,20 @@ class LineFile:
     def _block(self) -> list[bytes]:
         """The next whole lines; the file is not kept open, since whoever reads may never come back."""
         try:
-            with self._path.open("rb") as file:
+            with UntrustedDir(self._path.parent).open(self._path.name, limit=_LARGEST) as file:
                 file.seek(self._offset)
-                data = file.read(_BLOCK)
-                if b"\n" not in data:
-                    data += file.readline()
+                return self._whole(file).split(b"\n")[:-1]
         except FileNotFoundError:
             return []
-        return data.split(b"\n")[:-1]
+        except UntrustedError as error:
+            raise EngineError(f"cannot read {self._path}: it {error.reason}", mend=REPAIR) from error
+
+    def _whole(self, file: BinaryIO) -> bytes:
+        """A block, or as many as one line takes."""
+        blocks = [file.read(_BLOCK)]
+        while blocks[-1] and b"\n" not in blocks[-1]:
+            if len(blocks) * _BLOCK > _LONGEST:
+                why = f"it has a line of more than {sized(_LONGEST)} at byte {self._offset}"
+                raise EngineError(f"cannot read {self._path}: {why}", mend=REPAIR)
+            blocks.append(file.read(_BLOCK))
+        return b"".join(blocks)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from detbuild.store.files import alone, append_synced
 from detbuild.store.lines import LineFile
+from detbuild.store.reading import as_map
+from detbuild.store.typed import typed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,11 +61,9 @@ class Inbox:
 
 def _parsed(line: bytes) -> Request | None:
     try:
-        raw = json.loads(line)
-        if raw["verb"] not in VERBS:
+        raw = as_map(json.loads(line))
+        if raw.get("verb") not in VERBS:
             return None
-        return Request(
-            number=int(raw["n"]), verb=raw["verb"], trial_id=raw.get("trial_id"), config=raw.get("config")
-        )
-    except (ValueError, KeyError, TypeError):
+        return typed(Request, {**raw, "number": raw.get("n")})
+    except (ValueError, RecursionError):
         return None  # a damaged line asks for nothing

@@ -43,11 +43,13 @@ def load(
         read: how the records of all runs of a trial are come by.
     """
     header = folder.header()
-    ledger = Ledger(header, folder.journal())
+    entries, damage = folder.journal_with_damage()
+    ledger = Ledger(header, entries)
     goal = Goal(header.metric, header.smaller_is_better)
 
     def with_progress(trial: TrialState) -> TrialState:
         return replace(trial, progress=trial_progress(read(folder, trial), goal, ledger.stored))
 
     state = ledger.snapshot()
-    return replace(state, trials={number: with_progress(trial) for number, trial in state.trials.items()})
+    trials = {number: with_progress(trial) for number, trial in state.trials.items()}
+    return replace(state, trials=trials, damage=damage)

@@ -89,6 +89,7 @@ class ExperimentState:
     trials: Mapping[int, TrialState] = field(default_factory=dict)
     decided: float = 0.0  # how much the search has done by its own count, 0..1
     share: float = 0.0  # what a trial adds to that when it ends; 0 where trials differ in that
+    damage: tuple[str, ...] = ()  # places at which the journal is not as it was written
 
     @property
     def over(self) -> bool:

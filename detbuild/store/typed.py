@@ -22,15 +22,20 @@ _PLAIN: Final[Mapping[str, tuple[type, ...]]] = {
     "int": (int,),
     "float": (float, int),
     "bool": (bool,),
+    "Verb": (str,),  # a Literal: its reader knows the words
     "None": (_NONE,),
     "object": (str, int, float, bool, _NONE, list, dict),
 }
+
+
+_HOLDERS: Final[Mapping[str, type]] = {"Mapping": dict, "tuple": list, "Sequence": list}
 
 
 class _Field(NamedTuple):
     classes: frozenset[type]  # of the JSON value
     is_free: bool  # it may hold anything, numbers of any size too
     item: _Field | None  # of each member of a list or a map
+    is_tuple: bool
 
 
 def typed(cls: Callable[..., T], raw: object, *, least: Mapping[str, Any] | None = None) -> T:
@@ -67,16 +72,17 @@ def _fields(cls: Callable[..., object]) -> tuple[dict[str, _Field], frozenset[st
 
 def _field(annotation: str) -> _Field:
     classes: set[type] = set()
-    item = None
+    item, is_tuple = None, False
     for option in annotation.split(" | "):
         name, _, inner = option.partition("[")
         if name in _PLAIN:
             classes.update(_PLAIN[name])
             continue
-        classes.add(dict if name == "Mapping" else list)
+        classes.add(_HOLDERS[name])
+        is_tuple = is_tuple or name == "tuple"
         arguments = inner.removesuffix("]").removesuffix(", ...")
         item = _field(arguments.partition(", ")[2] if name == "Mapping" else arguments)
-    return _Field(frozenset(classes), annotation == "object", item)
+    return _Field(frozenset(classes), annotation == "object", item, is_tuple)
 
 
 def _checked(name: str, value: Any, expected: _Field) -> Any:  # noqa: ANN401  (of the type that is expected)
@@ -84,7 +90,8 @@ def _checked(name: str, value: Any, expected: _Field) -> Any:  # noqa: ANN401  (
     if kind not in expected.classes:
         raise ValueError(f"has a `{name}` that is {_named(value)}")
     if kind is list:
-        return tuple(_checked(name, one, expected.item) for one in value) if expected.item else value
+        found = [_checked(name, one, expected.item) for one in value] if expected.item else value
+        return tuple(found) if expected.is_tuple else found
     if kind is dict and expected.item is not None and not expected.item.is_free:
         return {key: _checked(name, one, expected.item) for key, one in value.items()}
     if kind in {int, float} and not expected.is_free and not (isfinite(value) and abs(value) < _GREATEST):

@@ -215,3 +215,77 @@ def test_the_client_lists_the_others(shell, monkeypatch):
     field("created", "x")(write_experiment(shell.home))
     monkeypatch.setenv("DETBUILD_HOME", str(shell.home))
     assert [one.id for one in client.list_experiments()] == [1]
+
+
+def emptied(folder: ExperimentFolder) -> None:
+    folder.journal_file.write_bytes(b"")
+
+
+def blank(folder: ExperimentFolder) -> None:
+    folder.journal_file.write_bytes(b"\n\n")
+
+
+def removed(folder: ExperimentFolder) -> None:
+    folder.journal_file.unlink()
+
+
+@pytest.mark.parametrize("state", ["COMPLETED", None])
+@pytest.mark.parametrize("make", [emptied, blank, removed])
+def test_an_emptied_journal_of_a_started_experiment_is_damage_and_never_queued(shell, make, state):
+    write_experiment(shell.home)
+    folder = write_experiment(shell.home, state=state)
+    make(folder)
+    outcome = shell("detbuild", "list", "--json")
+    assert outcome.code == 0
+    assert [row["id"] for row in json.loads(outcome.out)] == [1]
+    assert "experiment 2 is damaged and left out" in outcome.err
+    assert "journal.jsonl: it has no entries, but there are runs" in outcome.err
+    for words in (("describe", "2"), ("resume", "2"), ("logs", "2"), ("kill", "2")):
+        outcome = shell("detbuild", *words)
+        assert (outcome.code, "it has no entries, but there are runs" in outcome.err) == (4, True)
+
+
+def test_an_experiment_that_was_not_started_yet_is_queued(shell):
+    folder = write_experiment(shell.home, trials=(), state=None)
+    folder.journal_file.unlink(missing_ok=True)
+    outcome = shell("detbuild", "list", "--json")
+    assert [row["state"] for row in json.loads(outcome.out)] == ["QUEUED"]
+    assert outcome.err == ""
+
+
+def garbage(lines: list[bytes]) -> list[bytes]:
+    return [lines[0], b"\xff\x00garbage\n", *lines[2:]]
+
+
+def doubled(lines: list[bytes]) -> list[bytes]:
+    return [*lines[:2], lines[1], *lines[2:]]
+
+
+def missing(lines: list[bytes]) -> list[bytes]:
+    return [lines[0], *lines[2:]]
+
+
+def torn(lines: list[bytes]) -> list[bytes]:
+    return [lines[0], lines[1][:20] + b"\n", *lines[2:]]
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (garbage, "line 2: not a journal"),
+        (doubled, "line 3: repeats"),
+        (missing, "line 2: 1 lines are missing"),
+        (torn, "line 2: not a journal"),
+    ],
+)
+def test_damage_of_a_journal_is_told_with_file_and_line_by_list_and_describe(shell, damage, line):
+    folder = write_experiment(shell.home)
+    shell("detbuild", "list")
+    before = folder.journal_file.stat().st_mtime_ns
+    lines = folder.journal_file.read_bytes().splitlines(keepends=True)
+    folder.journal_file.write_bytes(b"".join(damage(lines)))
+    os.utime(folder.journal_file, ns=(before + 1, before + 1))
+    for words in (("list",), ("list",), ("describe", "1"), ("trial", "list", "1")):
+        outcome = shell("detbuild", *words)
+        assert outcome.code == 0
+        assert f"{folder.journal_file}, {line}" in outcome.err

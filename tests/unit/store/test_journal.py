@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detbuild.errors import DiskFullError
+from detbuild.errors import DiskFullError, EngineError
 from detbuild.store import files, journal
 from detbuild.store.journal import (
     Entry,
@@ -129,3 +130,113 @@ def _no_room(descriptor: int) -> None:
 def test_a_kind_of_a_later_version_is_no_entry() -> None:
     with pytest.raises(ValueError, match="not a journal entry"):
         journal.decode(b'{"kind": "from_the_future", "time": 1}\n')
+
+
+def damage(path: Path) -> tuple[tuple[Entry, ...], list[str]]:
+    file = JournalFile(path)
+    found = tuple(file.new())
+    return found, [place.removeprefix(f"{path}, ") for place in file.damage]
+
+
+def written(path: Path, *, numbered: bool = True) -> list[bytes]:
+    if numbered:
+        for entry in ALL:
+            append(path, entry)
+    else:
+        path.write_bytes(b"".join(map(encode, ALL)))
+    return path.read_bytes().splitlines(keepends=True)
+
+
+def test_a_whole_journal_has_no_damage(tmp_path: Path) -> None:
+    written(tmp_path / "journal.jsonl")
+    assert damage(tmp_path / "journal.jsonl") == (tuple(ALL), [])
+
+
+def test_lines_of_before_there_were_numbers_are_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    written(path, numbered=False)
+    append(path, ALL[0])
+    append(path, ALL[1])
+    assert damage(path) == ((*ALL, ALL[0], ALL[1]), [])
+    assert [b'"n":14}' in line for line in path.read_bytes().splitlines()].count(True) == 1
+
+
+@given(lost=st.sets(st.integers(0, len(ALL) - 2), min_size=1))
+def test_missing_lines_are_noticed_wherever_they_were(
+    tmp_path_factory: pytest.TempPathFactory, lost: set[int]
+) -> None:
+    path = tmp_path_factory.mktemp("journal") / "journal.jsonl"
+    lines = written(path)
+    path.write_bytes(b"".join(line for at, line in enumerate(lines) if at not in lost))
+    found, told = damage(path)
+    assert found == tuple(entry for at, entry in enumerate(ALL) if at not in lost)
+    assert sum(int(place.split(": ")[1].split(" ")[0]) for place in told) == len(lost)
+    assert all("missing before it" in place for place in told)
+
+
+@given(at=st.integers(0, len(ALL) - 1), later=st.integers(0, len(ALL)))
+def test_a_doubled_line_counts_once_and_is_told(
+    tmp_path_factory: pytest.TempPathFactory, at: int, later: int
+) -> None:
+    path = tmp_path_factory.mktemp("journal") / "journal.jsonl"
+    lines = written(path)
+    place = min(at + 1 + later, len(lines))
+    path.write_bytes(b"".join([*lines[:place], lines[at], *lines[place:]]))
+    assert damage(path) == (tuple(ALL), [f"line {place + 1}: repeats number {at + 1}"])
+
+
+@given(at=st.integers(0, len(ALL) - 1), garbage=st.binary(max_size=40).filter(lambda one: b"\n" not in one))
+def test_a_line_that_became_garbage_is_told_with_its_place(
+    tmp_path_factory: pytest.TempPathFactory, at: int, garbage: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("journal") / "journal.jsonl"
+    lines = written(path)
+    path.write_bytes(b"".join([*lines[:at], garbage + b"\n", *lines[at + 1 :]]))
+    found, told = damage(path)
+    assert found == tuple(ALL[:at] + ALL[at + 1 :])
+    assert [place.partition(": not")[0] for place in told] == [f"line {at + 1}"]
+    append(path, ALL[0])  # what is written now is new, whatever is broken before it
+    assert damage(path) == ((*found, ALL[0]), told)
+
+
+def test_what_follows_torn_and_missing_lines_is_never_taken_for_a_copy(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    lines = written(path)
+    path.write_bytes(b"".join([*lines[:5], *lines[7:10], b"garbage\n"]))
+    append(path, ALL[10])
+    found, told = damage(path)
+    assert found == (*ALL[:5], *ALL[7:10], ALL[10])
+    assert len(told) == 2
+
+
+@pytest.mark.parametrize("kind", ["a named pipe", "a directory", "a symbolic link"])
+def test_what_is_in_the_place_of_a_journal_is_named_and_never_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "journal.jsonl"
+    if kind == "a named pipe":
+        os.mkfifo(path)
+    elif kind == "a directory":
+        path.mkdir()
+    else:
+        path.symlink_to("nothing")
+    with pytest.raises(EngineError, match=rf"journal\.jsonl: it is .*{kind}"):
+        replay(path)
+
+
+def test_a_journal_of_a_terabyte_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(EngineError, match="larger than 1 GiB"):
+        replay(path)
+    with path.open("wb") as file:
+        file.truncate(1 << 28)
+    with pytest.raises(EngineError, match="a line of more than 64 MiB"):
+        replay(path)
+
+
+def test_a_field_of_another_type_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(encode(ALL[0]).replace(b'"trial_id":1', b'"trial_id":"x"') + encode(ALL[1]))
+    found, told = damage(path)
+    assert found == (ALL[1],)
+    assert "has a `trial_id` that is text" in told[0]
