@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from detbuild.engine.address import address_of, plain_socket
 from detbuild.engine.plain import Answer, PlainApi
 from detbuild.engine.refusals import refusal, unreachable
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterable, Mapping
     from concurrent.futures import Future
 
+    from detbuild.engine.address import Address
     from detbuild.engine.connection import Connection
 
-_DEFAULT = "unix:///var/run/docker.sock"
 _ERRORS = 400  # the first status that is one
 
 
@@ -30,15 +30,27 @@ class Calls:
 
     def __init__(self, host: str | None, *, deadline: int) -> None:
         self._host, self._deadline = host, deadline
-        path = socket_path(host, os.environ)
-        self._plain = PlainApi(path, deadline=deadline) if path else None
+
+    @cached_property
+    def address(self) -> Address:
+        """Where the engine is asked for.
+
+        Raises:
+            EngineError: The docker context that is set does not exist.
+        """
+        return address_of(self._host, os.environ)
+
+    @cached_property
+    def _plain(self) -> PlainApi | None:
+        path = plain_socket(self.address, os.environ)
+        return PlainApi(path, deadline=self._deadline) if path else None
 
     @cached_property
     def connection(self) -> Connection:
         """Made of docker-py, for all that streams or needs what the user's docker is set to."""
         from detbuild.engine.connection import Connection
 
-        return Connection(self._host, deadline=self._deadline)
+        return Connection(self._host, self.address, deadline=self._deadline)
 
     @property
     def api_version(self) -> str:
@@ -47,7 +59,7 @@ class Calls:
         try:
             return self._plain.version
         except (OSError, ValueError) as error:
-            raise unreachable(self._host, error) from error
+            raise unreachable(self.address, error) from error
 
     def ask(
         self,
@@ -87,7 +99,7 @@ class Calls:
                     raise refusal(_words(Answer(status, b"\n".join(lines))))
                 yield from (json.loads(line) for line in lines if line.strip())
         except (OSError, ValueError) as error:
-            raise unreachable(self._host, error) from error
+            raise unreachable(self.address, error) from error
 
     def upgrade(self, path: str, headers: Iterable[tuple[str, str]]) -> tuple[socket.socket, bytes]:
         """A raw connection of our own, and what the engine had said on it already when its answer was read.
@@ -100,10 +112,10 @@ class Calls:
         try:
             return self._plain.upgrade(path, headers)
         except OSError as error:
-            raise unreachable(self._host, error) from error
+            raise unreachable(self.address, error) from error
 
     def close(self) -> None:
-        if self._plain is not None:
+        if "_plain" in self.__dict__ and self._plain is not None:
             self._plain.close()
         if "connection" in self.__dict__:
             self.connection.close()
@@ -116,29 +128,7 @@ class Calls:
         try:
             return self._plain.call(method, path, params=params, body=body, timeout=timeout)
         except (OSError, ValueError) as error:
-            raise unreachable(self._host, error) from error
-
-
-def socket_path(host: str | None, environ: Mapping[str, str]) -> str:
-    """The engine's socket on this host; "" where only docker-py knows the way.
-
-    As the docker command: DOCKER_HOST comes before the context, and a context that is not the default one, or
-    headers of the user's own, stand in docker's config file.
-    """
-    settings = _docker_config(environ)
-    elsewhere = environ.get("DOCKER_CONTEXT") or settings.get("currentContext") or "default"
-    host = host or environ.get("DOCKER_HOST") or (_DEFAULT if elsewhere == "default" else "")
-    path = host.removeprefix("unix://")
-    return path if path.startswith("/") and path != host and not settings.get("HttpHeaders") else ""
-
-
-def _docker_config(environ: Mapping[str, str]) -> Mapping[str, object]:
-    folder = environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or "/", ".docker")
-    try:
-        found = json.loads(Path(folder, "config.json").read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+            raise unreachable(self.address, error) from error
 
 
 def _words(answer: Answer) -> str:

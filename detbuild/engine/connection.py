@@ -26,16 +26,18 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
+    from detbuild.engine.address import Address
+
 
 class Connection:
     """Made without asking the engine for anything: the first call does, and each until one succeeded.
 
     `host` is a URL as in DOCKER_HOST; None asks the environment and docker's current context, as the docker
-    command does. `deadline` is in seconds, for each answer of the engine.
+    command does. `address` says the same in words. `deadline` is in seconds, for each answer of the engine.
     """
 
-    def __init__(self, host: str | None, *, deadline: int) -> None:
-        self._host, self.deadline = host, deadline
+    def __init__(self, host: str | None, address: Address, *, deadline: int) -> None:
+        self._host, self._address, self.deadline = host, address, deadline
         self._client: Any = None
         self._lock = threading.Lock()
 
@@ -47,7 +49,7 @@ class Connection:
         except APIError as error:
             raise refusal(error.explanation or str(error)) from error
         except (DockerException, requests.RequestException, HTTPError, OSError, ValueError) as error:
-            raise unreachable(self._host, error) from error
+            raise unreachable(self._address, error) from error
 
     @property
     def api_version(self) -> str:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import grp
 import re
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from detbuild.errors import DiskFullError, EngineError
 
+if TYPE_CHECKING:
+    from detbuild.engine.address import Address
+
+_LONGEST: Final = 200  # characters of an error of another library
 _START_IT: Final = "start it, or set DOCKER_HOST to where it runs; `detbuild doctor` checks the host"
 
 
@@ -115,18 +122,69 @@ def refusal(words: str) -> EngineError:
     return EngineError(f"Docker Engine refused: {words}")
 
 
-def unreachable(host: str | None, error: Exception) -> EngineError:
-    """No answer, or none in time."""
-    where = f" at {host}" if host else ""
+@dataclass(frozen=True, slots=True)
+class _Silence:
+    """Why there is no answer; the hint may use `{host}` of the URL, and `{group}` of a local socket."""
+
+    pattern: str
+    cause: str
+    hint: str
+
+
+_SILENCES: Final = (
+    _Silence(
+        r"Permission denied",
+        "no permission to use Docker Engine at {address}",
+        "run `sudo usermod -aG {group} $USER` and log in again, or run as root",
+    ),
+    _Silence(
+        r"timed? ?out",
+        "Docker Engine at {address} did not answer in time",
+        "see whether `docker info` answers; a stalled disk under the engine looks like this",
+    ),
+    _Silence(
+        r"HTTP request to an HTTPS server|sent an HTTP response to an HTTPS|WRONG_VERSION_NUMBER|record layer"
+        r"|CERTIFICATE|certificate|SSLError|\bTLS\b|\bssl\b",
+        "Docker Engine at {address} cannot be reached with these TLS settings: {words}",
+        "set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH as the engine needs them, or unset both",
+    ),
+    _Silence(
+        r"Name or service not known|name resolution|No address associated|nodename nor servname",
+        "the host of Docker Engine is unknown: {address}",
+        "check the name in the address",
+    ),
+)
+_SSH: Final = _Silence(
+    "", "cannot reach Docker Engine at {address}", "see whether `ssh {host} docker version` answers"
+)
+_NO_SOCKET: Final = _Silence("", "cannot reach Docker Engine at {address}: no such socket", _START_IT)
+_DEAD_SOCKET: Final = _Silence(
+    "", "cannot reach Docker Engine at {address}: no process listens on the socket", _START_IT
+)
+_ANY: Final = _Silence("", "cannot reach Docker Engine at {address}", _START_IT)
+
+
+def unreachable(address: Address, error: Exception) -> EngineError:
+    """No answer, or none in time: where it was looked for, and who said so."""
     words = str(error)
-    if "Permission denied" in words:
-        return EngineError(
-            f"no permission to use Docker Engine{where}",
-            mend="join the group docker and log in again, or run as root",
-        )
-    if re.search(r"timed? ?out", words, re.IGNORECASE):
-        return EngineError(
-            f"Docker Engine{where} did not answer in time",
-            mend="see whether `docker info` answers; a stalled disk under the engine looks like this",
-        )
-    return EngineError(f"cannot reach Docker Engine{where}", mend=_START_IT)
+    known = next((one for one in _SILENCES if re.search(one.pattern, words, re.IGNORECASE)), None)
+    found = known or _by_kind(address, words)
+    parts = {"address": address, "words": words[:_LONGEST], "group": _group(address.socket)}
+    host = urlsplit(address.url).netloc
+    return EngineError(found.cause.format(**parts), mend=found.hint.format(**parts, host=host))
+
+
+def _by_kind(address: Address, words: str) -> _Silence:
+    if address.url.startswith("ssh://"):
+        return _SSH
+    if address.socket and "No such file" in words:
+        return _NO_SOCKET
+    return _DEAD_SOCKET if address.socket and "refused" in words else _ANY
+
+
+def _group(socket: str) -> str:
+    """The group that may use the socket; Docker's usual one where there is no telling."""
+    try:
+        return grp.getgrgid(Path(socket).stat().st_gid).gr_name if socket else "docker"
+    except (OSError, KeyError):
+        return "docker"

@@ -1,8 +1,17 @@
 from __future__ import annotations
 
+import grp
+import os
+import socket
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import pytest
 
+from detbuild.engine.address import Address
+from detbuild.engine.docker import DockerEngine
 from detbuild.engine.refusals import refusal, unreachable
+from detbuild.errors import EngineError
 
 
 @pytest.mark.parametrize(
@@ -62,17 +71,104 @@ def test_what_is_not_known_is_said_in_the_engines_words() -> None:
     assert str(refusal("{odd} words")) == "Docker Engine refused: {odd} words"
 
 
+HERE = Address("unix:///run/x.sock", "the default")
+FAR = Address("tcp://x", "from DOCKER_HOST")
+
+
 @pytest.mark.parametrize(
-    ("error", "cause"),
+    ("address", "error", "cause"),
     [
-        (OSError("Connection refused"), "cannot reach Docker Engine at tcp://x"),
-        (OSError("[Errno 13] Permission denied"), "no permission to use Docker Engine at tcp://x"),
+        (FAR, OSError("Connection refused"), "cannot reach Docker Engine at tcp://x (from DOCKER_HOST)"),
         (
+            HERE,
+            OSError(13, "Permission denied"),
+            "no permission to use Docker Engine at unix:///run/x.sock (the default)",
+        ),
+        (
+            FAR,
             TimeoutError("Read timed out. (read timeout=60)"),
-            "Docker Engine at tcp://x did not answer in time",
+            "Docker Engine at tcp://x (from DOCKER_HOST) did not answer in time",
+        ),
+        (
+            FAR,
+            ValueError("Client sent an HTTP request to an HTTPS server."),
+            (
+                "Docker Engine at tcp://x (from DOCKER_HOST) cannot be reached with these TLS settings: "
+                "Client sent an HTTP request to an HTTPS server."
+            ),
+        ),
+        (
+            FAR,
+            OSError("[Errno -2] Name or service not known"),
+            "the host of Docker Engine is unknown: tcp://x (from DOCKER_HOST)",
         ),
     ],
 )
-def test_an_engine_that_does_not_answer_is_named(error, cause) -> None:
-    assert str(unreachable("tcp://x", error)) == cause
-    assert unreachable(None, error).mend
+def test_an_engine_that_does_not_answer_is_named_with_its_address(
+    address: Address, error: Exception, cause: str
+) -> None:
+    found = unreachable(address, error)
+    assert str(found) == cause
+    assert found.mend
+
+
+def test_braces_in_an_error_or_an_address_are_only_text() -> None:
+    found = unreachable(Address("tcp://{x}", "{y}"), OSError("TLS {z}"))
+    assert str(found).endswith("at tcp://{x} ({y}) cannot be reached with these TLS settings: TLS {z}")
+
+
+def test_an_engine_behind_ssh_is_looked_for_with_ssh() -> None:
+    error = unreachable(Address("ssh://me@far:22", "from DOCKER_HOST"), OSError("broken pipe"))
+    assert error.mend == "see whether `ssh me@far:22 docker version` answers"
+
+
+# for real
+
+
+def asked(url: str) -> EngineError:
+    with pytest.raises(EngineError) as caught:
+        DockerEngine(url, deadline=5).info()
+    return caught.value
+
+
+def test_no_socket_and_a_socket_without_a_process_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "engine.sock"
+    assert str(asked(f"unix://{path}")).endswith(f"at unix://{path} (as given): no such socket")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+    assert str(asked(f"unix://{path}")).endswith("(as given): no process listens on the socket")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
+def test_a_user_without_rights_is_told_the_group_of_the_socket() -> None:
+    with TemporaryDirectory(dir="/tmp") as reachable, socket.socket(socket.AF_UNIX) as listener:
+        Path(reachable).chmod(0o755)
+        path = Path(reachable, "engine.sock")
+        listener.bind(str(path))
+        path.chmod(0o660)
+        os.chown(path, 0, grp.getgrnam("audio").gr_gid)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.setgroups([])
+                os.setgid(1234)
+                os.setuid(1234)
+                DockerEngine(f"unix://{path}").info()
+            except EngineError as error:
+                os.write(writer, f"{error}|{error.mend}".encode())
+            finally:
+                os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as said:
+            cause, hint = said.read().split("|")
+        os.waitpid(child, 0)
+    assert cause == f"no permission to use Docker Engine at unix://{path} (as given)"
+    assert hint.startswith("run `sudo usermod -aG audio $USER` and log in again")
+
+
+def test_a_tcp_port_that_nothing_listens_on_is_named() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        url = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+    assert str(asked(url)) == f"cannot reach Docker Engine at {url} (as given)"

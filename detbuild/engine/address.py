@@ -1,0 +1,87 @@
+"""Where the engine is asked for: as the docker command decides it, and which setting said so."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from detbuild.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_DEFAULT: Final = "unix:///var/run/docker.sock"
+_DEFAULT_CONTEXT: Final = "default"
+_PASSWORD: Final = re.compile(r"//[^/@]*:[^/@]*@")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A URL as in DOCKER_HOST, and where it comes from, for people."""
+
+    url: str
+    source: str
+
+    def __str__(self) -> str:
+        return f"{_PASSWORD.sub(r'//***@', self.url)} ({self.source})"
+
+    @property
+    def socket(self) -> str:
+        """The path of a socket of this host; "" for any other kind."""
+        path = self.url.removeprefix("unix://")
+        return path if path.startswith("/") and path != self.url else ""
+
+
+def address_of(host: str | None, environ: Mapping[str, str]) -> Address:
+    """As the docker command: DOCKER_HOST comes before the context, which stands in docker's config file.
+
+    Raises:
+        EngineError: There is no context of the name that is set.
+    """
+    if host:
+        return Address(host, "as given")
+    if environ.get("DOCKER_HOST"):
+        return Address(environ["DOCKER_HOST"], "from DOCKER_HOST")
+    name, source = _context(environ)
+    if name == _DEFAULT_CONTEXT:
+        return Address(_DEFAULT, "the default")
+    meta = (
+        _docker_dir(environ) / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest() / "meta.json"
+    )
+    try:
+        url = json.loads(meta.read_bytes())["Endpoints"]["docker"]["Host"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EngineError(
+            f"docker context `{name}`, set by {source}, cannot be read: {meta}",
+            mend="run `docker context ls`, then `docker context use NAME`, or set DOCKER_HOST",
+        ) from error
+    return Address(str(url), f"docker context `{name}`, set by {source}")
+
+
+def plain_socket(address: Address, environ: Mapping[str, str]) -> str:
+    """Its socket on this host, if that is all there is to know; "" where only docker-py knows the way."""
+    return "" if docker_settings(environ).get("HttpHeaders") else address.socket
+
+
+def docker_settings(environ: Mapping[str, str]) -> Mapping[str, object]:
+    """The user's config file of docker; empty where there is none."""
+    try:
+        found = json.loads((_docker_dir(environ) / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _context(environ: Mapping[str, str]) -> tuple[str, str]:
+    if environ.get("DOCKER_CONTEXT"):
+        return environ["DOCKER_CONTEXT"], "DOCKER_CONTEXT"
+    current = docker_settings(environ).get("currentContext")
+    return (str(current) if current else _DEFAULT_CONTEXT), str(_docker_dir(environ) / "config.json")
+
+
+def _docker_dir(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or "/", ".docker"))
