@@ -161,16 +161,27 @@ _.nullable_schema
 _.tagged_union_schema
 
 # Keras' own attributes and options, and pytest's hooks.
+_._component_specs
+_._from_components
 _._initial_epoch
+_._serialize
+_._supports_tf_logs
+_._to_components
 _._training_state
+_._type_spec
 _.apply_default_optimizations
+_.get_next
+_.get_next_as_optional
 _.gradient_accumulation_steps
 _.inject_prefetch
 _.maybe_load_initial_counters_from_ckpt
 _.pytest_collection_modifyitems
 _.pytest_pycollect_makemodule
 _.session_config
+_.reset_state
 _.shard_dataset
+_.update_state
+_.value_type
 _.verbose
 dataset_id
 dataset_version

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from pathlib import Path
@@ -26,6 +27,19 @@ def place_of(error: BaseException, context_dir: Path) -> str:
             name = trace.tb_frame.f_code.co_name
             place = f"{file}:{trace.tb_lineno}" + ("" if name == "<module>" else f" in {name}")
     return place
+
+
+def defined_at(thing: object) -> str:
+    """`model_def.py:12`: where a function, method or class of the user's is defined, or its name."""
+    found = inspect.unwrap(thing) if callable(thing) else type(thing)
+    code = getattr(getattr(found, "__func__", found), "__code__", None)
+    if code is not None:
+        return f"{_short(Path(code.co_filename))}:{code.co_firstlineno}"
+    try:
+        file, line = inspect.getsourcefile(found), inspect.getsourcelines(found)[1]
+    except (OSError, TypeError):
+        return getattr(found, "__qualname__", type(found).__name__)
+    return f"{_short(Path(file or '?'))}:{line}"
 
 
 def relayed_from(error: BaseException, context_dir: Path) -> str:
@@ -75,6 +89,11 @@ def python_files(root: Path) -> Iterator[Path]:
 def _user_file(trace: TracebackType, context_dir: Path) -> Path | None:
     """The frame's file, relative to the context; None for a library's, even in a venv inside the context."""
     return _inside(Path(trace.tb_frame.f_code.co_filename), context_dir)
+
+
+def _short(file: Path) -> Path:
+    """Relative to the directory of the run, as in messages of Python itself, or as it is."""
+    return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
 
 
 def _inside(file: Path, context_dir: Path) -> Path | None:

@@ -19,15 +19,17 @@ def logged() -> Iterator[None]:
     if LOG.hasHandlers():
         yield
         return
-    handler, level = logging.StreamHandler(), _ALL.level
+    handler, level, propagate = logging.StreamHandler(), _ALL.level, _ALL.propagate
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     _ALL.addHandler(handler)
     _ALL.setLevel(logging.INFO)
+    _ALL.propagate = False  # user code may call logging.basicConfig meanwhile, and would show each line again
     try:
         yield
     finally:
         _ALL.removeHandler(handler)
         _ALL.setLevel(level)
+        _ALL.propagate = propagate
 
 
 def note_ignored(name: str, value: object, *, why: str) -> None:

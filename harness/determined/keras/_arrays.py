@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from determined._errors import InvalidTrialError
-from determined.keras._feed import deal, plain, weighted, without_none
+from determined.keras._feed import ENDLESS, deal, plain, weighted, without_none
 from determined.keras._tf import tf
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from determined.keras._types import Untyped
@@ -34,6 +34,7 @@ class ArrayFeed:
         class_weight: Mapping[int, float] | None = None,
     ) -> None:
         self.failure: BaseException | None = None
+        self._iterator: Untyped = None
         self._data = tf.nest.map_structure(tf.convert_to_tensor, plain(without_none(data)))
         self._seed, self._strategy, self._class_weight = seed, strategy, class_weight
         self._count = _records(self._data)
@@ -48,15 +49,18 @@ class ArrayFeed:
                 mend="check the arrays that build_training_data_loader returns",
             )
 
-    def begin(self, step: int, saved: Path | None) -> Untyped:  # noqa: ARG002  (the other kinds of feed need it)
+    def begin(self, step: int, saved: Path | None) -> None:  # noqa: ARG002  (the other kinds of feed need it)
         assert self.epoch_length
         epoch, offset = divmod(step, self.epoch_length)
         epochs = tf.data.Dataset.range(epoch, _ENDLESS).map(self._order).prefetch(1)
         indices = epochs.flat_map(self._batches).skip(offset * self._replicas)
-        return deal(self._gathered(indices), self._strategy)
+        self._iterator = deal(self._gathered(indices), self._strategy)
 
-    def again(self) -> Untyped:
-        return None
+    def reader(self, step: int) -> tuple[Untyped, int]:  # noqa: ARG002  (as above)
+        return self._iterator, ENDLESS
+
+    def stepping(self, train: Callable[[Untyped], Untyped]) -> Callable[[Untyped], Untyped]:
+        return train
 
     def save(self, directory: Path) -> None: ...
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 WEIGHTS_FILE = "determined-keras-model-weights.npz"
 OPTIMIZER_FILE = "determined-keras-optimizer-weights.npz"
+USERS_FILE = "determined-keras-user-variables.npz"
 CALLBACKS_FILE = "determined-callbacks.v1.pkl"
 RANDOM_FILE = "rng_state.pkl"
 
@@ -24,6 +25,8 @@ RANDOM_FILE = "rng_state.pkl"
 def write(directory: Path, context: TFKerasTrialContext, hooks: Hooks) -> None:
     _variables.write(directory / WEIGHTS_FILE, _variables.weights(context))
     _variables.write(directory / OPTIMIZER_FILE, _variables.others(context))
+    if own := _variables.users(context):
+        _variables.write(directory / USERS_FILE, own)
     _pickle(directory / CALLBACKS_FILE, hooks.states())
     _pickle(directory / RANDOM_FILE, _random.capture())
 
@@ -41,6 +44,8 @@ def read(directory: Path, context: TFKerasTrialContext, hooks: Hooks) -> None:
     """
     read_weights(directory, context)
     _variables.read(directory / OPTIMIZER_FILE, _variables.others(context))
+    if (directory / USERS_FILE).is_file():  # not in a checkpoint of an earlier version
+        _variables.read(directory / USERS_FILE, _variables.users(context))
     hooks.load_states(_unpickle(directory / CALLBACKS_FILE))
 
 

@@ -10,10 +10,12 @@ from determined._seeds import derive
 from determined.keras._arrays import ArrayFeed
 from determined.keras._datasets import DatasetFeed
 from determined.keras._feed import is_arrays, plain, without_none
-from determined.keras._sequences import SequenceAdapter, SequenceFeed
+from determined.keras._sequences import SequenceAdapter, SequenceFeed, batches_of
 from determined.keras._tf import keras, tf
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from determined.keras._context import TFKerasTrialContext
     from determined.keras._feed import Feed
     from determined.keras._types import InputData, Untyped
@@ -64,11 +66,40 @@ def validation_arguments(
         data = data.data
     if is_arrays(data):
         x, y, *weights = (plain(part) for part in without_none(data))
+        if not all(map(len, tf.nest.flatten(x))):
+            raise InvalidTrialError(
+                "the validation data has no records", mend="check the arrays that the method returns"
+            )
         sample_weight = {"sample_weight": weights[0]} if weights else {}
         return {"x": x, "y": y, "batch_size": context.get_global_batch_size(), **sample_weight, **arguments}
-    if isinstance(data, (keras.utils.Sequence, tf.data.Dataset)):
+    if isinstance(data, tf.data.Dataset):
+        _check_end(data, steps)
+        return {"x": data, **arguments}
+    if isinstance(data, keras.utils.Sequence):
+        if steps is None:
+            batches_of(data)
         return {"x": data, **arguments}
     raise _refused(data, "build_validation_data_loader")
+
+
+def has_known_end(arguments: Mapping[str, Untyped]) -> bool:
+    """Whether a validation with these arguments is known to end."""
+    data = arguments["x"]
+    return "steps" in arguments or not isinstance(data, tf.data.Dataset) or int(data.cardinality()) >= 0
+
+
+def _check_end(dataset: Untyped, steps: int | None) -> None:
+    batches = int(dataset.cardinality())
+    if batches == 0:
+        raise InvalidTrialError(
+            "the dataset of build_validation_data_loader has no batches",
+            mend="check what it reads, and drop_remainder with data smaller than one batch",
+        )
+    if batches == tf.data.INFINITE_CARDINALITY and steps is None:
+        raise InvalidTrialError(
+            "the dataset of build_validation_data_loader has no end, so a validation would not end either",
+            mend="leave out `repeat()`, add `take(n)`, or call context.configure_fit(validation_steps=n)",
+        )
 
 
 def _refused(data: InputData, method: str) -> InvalidTrialError:

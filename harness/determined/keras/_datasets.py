@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import logging
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from determined._errors import CheckpointError, InvalidTrialError
 from determined.keras import _random
-from determined.keras._feed import deal, steps_of, weighted
-from determined.keras._tf import tf
+from determined.keras._feed import ENDLESS, OneBatch, OneBatchSpec, deal, steps_of, weighted
+from determined.keras._tf import KERAS_3, tf
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
     from determined.keras._types import Untyped
 
 _LOG = logging.getLogger(__name__)
 _FILES = "determined-keras-iterator"
+# Iterators that `fit` opens and never reads: before the first pass, and before each other one.
+_UNREAD_FIRST = 0 if KERAS_3 else 1
+_UNREAD_BETWEEN = 1 if KERAS_3 else 0
+_SEEDS_OF_SHUFFLE = b"num_random_samples"  # in the file of an iterator whose shuffle has not ended
+_MEND = "check the dataset that build_training_data_loader returns"
 
 
 class DatasetFeed:
     """Reads a dataset again and again, in a new iterator for each pass, as `model.fit` does.
+
+    The end of a pass is found without running a step, which would assign whatever needs no batch: by the
+    number of batches where TensorFlow knows it, else by reading each batch before its step.
 
     An iterator whose state cannot be kept (a Python generator, random operations with a state of their own,
     several devices) is brought back to its place by reading from the beginning again.
@@ -39,82 +48,175 @@ class DatasetFeed:
         self.failure: BaseException | None = None
         self._strategy = strategy
         self._replicas: int = strategy.num_replicas_in_sync
-        weighed = weighted(dataset, class_weight)
-        # Several devices need a batch each, so a pass of them must not end in the middle of a step.
-        self._dataset = weighed.repeat() if self._replicas > 1 else weighed
-        self._iterator: Untyped = None
-        self._passes = 0  # that have ended
         batches = int(dataset.cardinality())
         if batches == 0:
             raise InvalidTrialError(
                 "the dataset of build_training_data_loader has no batches",
                 mend="check what it reads, and drop_remainder with data smaller than one batch",
             )
+        weighed = weighted(dataset, class_weight)
+        # Several devices need a batch each, so a pass of them must not end in the middle of a step.
+        self._dataset = weighed.repeat() if self._replicas > 1 else weighed
+        self._batches = int(self._dataset.cardinality())
+        self._iterator: Untyped = None
+        self._keepable = self._replicas == 1  # by its own state
+        self._passes = 0  # that have ended
+        self._pass_begin = 0  # the number of the first batch of the current pass, where passes have a length
+        self._read = 0  # batches of a dataset of unknown length, in this run
         known = steps_of(batches, self._replicas) if batches > 0 else None
         self.epoch_length: int | None = epoch_length or known
 
-    def begin(self, step: int, saved: Path | None) -> Untyped:
-        self._open()
-        if saved is not None and (saved / f"{_FILES}.index").is_file():
-            self._restore(saved)
-            return self._iterator
-        self._open()  # see _restore
+    def begin(self, step: int, saved: Path | None) -> None:
+        """Open as many iterators as `fit` does: each takes one seed from each shuffle of the dataset."""
+        if saved is not None and (saved / f"{_FILES}.index").is_file() and self._restored(step, saved):
+            return
+        self._open(_UNREAD_FIRST + 1)
+        self._keepable = self._is_keepable()
+        self._passes = self._pass_begin = 0
         if step:
-            _LOG.info("the training data is read again up to batch %d, where training goes on", step)
+            _LOG.info("the training data is read again up to batch %d, where training continues", step)
             with _random.kept():
                 for _ in range(step):
-                    self._skip()
-        return self._iterator
+                    self._next()
 
-    def again(self) -> Untyped:
-        self._passes += 1
-        self._open()
-        return self._iterator
+    def reader(self, step: int) -> tuple[Untyped, int]:
+        if self._batches < 0:
+            return self._iterator, ENDLESS
+        if step == self._pass_begin + self._batches:
+            self._next_pass()
+        return self._iterator, self._pass_begin + self._batches - step
+
+    def stepping(self, train: Callable[[Untyped], Untyped]) -> Callable[[Untyped], Untyped]:
+        if self._batches != tf.data.UNKNOWN_CARDINALITY:
+            return train
+        spec = OneBatchSpec(self._dataset.element_spec)
+        return lambda _: train(OneBatch(self._next(), spec))
 
     def save(self, directory: Path) -> None:
-        if self._replicas > 1:
-            return
+        if self._keepable:
+            self._write(directory)
+
+    def _write(self, directory: Path) -> None:
         passes = tf.Variable(self._passes, dtype=tf.int64)
-        try:
-            tf.train.Checkpoint(iterator=self._iterator, passes=passes).write(str(directory / _FILES))
-        except tf.errors.OpError as error:
-            for path in directory.glob(f"{_FILES}*"):
-                path.unlink()
-            _say_once(str(error).partition("\n")[0])
+        tf.train.Checkpoint(iterator=self._iterator, passes=passes).write(str(directory / _FILES))
+
+    def _is_keepable(self) -> bool:
+        """Tried on an iterator that has not ended: of one that has, there may be nothing left to refuse."""
+        if self._replicas > 1:
+            return False
+        with TemporaryDirectory() as directory:
+            try:
+                self._write(Path(directory))
+            except tf.errors.OpError as error:
+                _say_once(str(error).partition("\n")[0])
+                return False
+        return True
 
     def spec(self) -> Untyped:
         return self._dataset.element_spec
 
-    def _open(self) -> None:
-        self._iterator = deal(self._dataset, self._strategy)
+    def _open(self, times: int) -> None:
+        for _ in range(times):
+            self._iterator = deal(self._dataset, self._strategy)
+
+    def _next_pass(self) -> None:
+        self._passes += 1
+        self._pass_begin += max(0, self._batches)
+        self._open(_UNREAD_BETWEEN + 1)
+
+    def _next(self) -> Untyped:
+        """The next batch, read outside of any step."""
+        try:
+            batch = next(self._iterator)
+        except StopIteration:
+            self._next_pass()
+            batch = self._first_of_pass()
+        self._read += 1
+        return batch
+
+    def _first_of_pass(self) -> Untyped:
+        try:
+            return next(self._iterator)
+        except StopIteration as ended:
+            raise InvalidTrialError(
+                f"the training data ended after {self._read} batches, and no more came out of it",
+                mend=_MEND + ", and that it can be read again" * (self._read > 0),
+            ) from ended
+
+    def _restored(self, step: int, saved: Path) -> bool:
+        """Whether the iterator, and the seeds that later ones take, are as they were when they were saved.
+
+        Restoring takes a seed from a shuffle that had ended before the checkpoint was written, and none from
+        one that had not, whose seeds are restored.
+        """
+        self._passes = _saved_passes(saved)
+        self._pass_begin = self._passes * max(0, self._batches)
+        opened = _UNREAD_FIRST + self._passes * (_UNREAD_BETWEEN + 1)
+        if not _takes_one_seed_a_pass(self._dataset):
+            return False
+        if step == self._pass_begin + self._batches:
+            self._open(opened + 1)  # the saved one has nothing left
+            return True
+        if not _shuffles(self._dataset) or _shuffle_is_alive(saved):
+            self._open(opened + 1)
+        elif opened:
+            self._open(opened)
+        else:
+            return False
+        self._restore(saved)
+        return True
 
     def _restore(self, saved: Path) -> None:
-        """Each iterator takes one seed from each shuffle of the dataset, and so does restoring one.
-
-        Where the shuffle had ended before the checkpoint was written, that is not undone: so a run makes one
-        iterator more than it needs at its beginning, and a resumed run does not.
-        """
         passes = tf.Variable(0, dtype=tf.int64)
         try:
-            tf.train.Checkpoint(passes=passes).read(str(saved / _FILES)).expect_partial()
-            self._passes = int(passes.numpy())
-            for _ in range(self._passes):
-                self._open()
             state = tf.train.Checkpoint(iterator=self._iterator, passes=passes)
             state.read(str(saved / _FILES)).assert_consumed()
         except (tf.errors.OpError, AssertionError) as error:
-            raise CheckpointError(
-                f"the training data is not the one that the checkpoint was written with: {error}",
-                mend="restore the code that wrote it, of which code/ in it is a copy, or start afresh",
-            ) from error
+            raise _other_data(error) from error
 
-    def _skip(self) -> None:
-        try:
-            next(self._iterator)
-        except StopIteration:
-            next(self.again())
+
+def _saved_passes(saved: Path) -> int:
+    passes = tf.Variable(0, dtype=tf.int64)
+    try:
+        tf.train.Checkpoint(passes=passes).read(str(saved / _FILES)).expect_partial()
+    except tf.errors.OpError as error:
+        raise _other_data(error) from error
+    return int(passes.numpy())
+
+
+def _other_data(error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"the training data is not the one that the checkpoint was written with: {error}",
+        mend="restore the code that wrote it, of which code/ in it is a copy, or start a new experiment",
+    )
+
+
+def _inputs(dataset: Untyped) -> list[Untyped]:
+    return list(dataset._inputs())  # noqa: SLF001  (TensorFlow has no public name for it)
+
+
+def _is_shuffle(dataset: Untyped) -> bool:
+    return "Shuffle" in type(dataset).__name__
+
+
+def _shuffles(dataset: Untyped) -> int:
+    return _is_shuffle(dataset) + sum(map(_shuffles, _inputs(dataset)))
+
+
+def _takes_one_seed_a_pass(dataset: Untyped) -> bool:
+    """Whether opening an iterator takes the seeds of a pass: one shuffle, begun at once and only once."""
+    node, shuffles = dataset, _shuffles(dataset)
+    while shuffles and not _is_shuffle(node):
+        if "Repeat" in type(node).__name__ or len(_inputs(node)) != 1:
+            return False
+        (node,) = _inputs(node)
+    return shuffles <= 1
+
+
+def _shuffle_is_alive(saved: Path) -> bool:
+    return any(_SEEDS_OF_SHUFFLE in path.read_bytes() for path in saved.glob(f"{_FILES}.data-*"))
 
 
 @cache
 def _say_once(why: str) -> None:
-    _LOG.info("where reading the training data stands cannot be kept; a resumed run reads it again (%s)", why)
+    _LOG.info("the position in the training data cannot be saved; a resumed run reads it again (%s)", why)

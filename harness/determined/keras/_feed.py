@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -10,7 +11,7 @@ from determined._errors import InvalidTrialError
 from determined.keras._tf import keras, tf
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from determined.keras._types import InputData, Untyped
@@ -18,23 +19,80 @@ if TYPE_CHECKING:
 _PAIR, _TRIPLE = 2, 3  # (x, y) and (x, y, weights)
 
 
+ENDLESS = sys.maxsize  # steps
+
+
 class Feed(Protocol):
     """Training batches, dealt out to the devices."""
 
-    epoch_length: int | None  # steps; None when nobody knows
+    epoch_length: int | None  # steps; None when it is not known
     failure: BaseException | None  # what user code raised in a thread of TensorFlow
 
-    def begin(self, step: int, saved: Path | None) -> Untyped:
-        """An iterator from a step on; `saved` is the directory that `save` was given at that step."""
+    def begin(self, step: int, saved: Path | None) -> None:
+        """Make the batches ready from a step on; `saved` is what `save` was given at that step."""
 
-    def again(self) -> Untyped:
-        """An iterator for the next pass, when the last one has ended; None where that cannot happen."""
+    def reader(self, step: int) -> tuple[Untyped, int]:
+        """An iterator for a step, and the number of steps from there on that surely find a batch in it."""
+
+    def stepping(self, train: Callable[[Untyped], Untyped]) -> Callable[[Untyped], Untyped]:
+        """The function from an iterator to metrics, made to find a batch in every step."""
 
     def save(self, directory: Path) -> None:
         """Write what `begin` needs besides the number of the step."""
 
     def spec(self) -> Untyped:
         """What a batch of one device looks like, as tf.TensorSpec."""
+
+
+class OneBatchSpec(tf.TypeSpec):  # type: ignore[misc]  # TensorFlow is untyped
+    """What a compiled step knows of a `OneBatch`: as little as of an iterator, so it is compiled once."""
+
+    @property
+    def value_type(self) -> type[OneBatch]:
+        return OneBatch
+
+    def __init__(self, element_spec: Untyped) -> None:
+        self._element_spec = element_spec
+
+    def _serialize(self) -> Untyped:
+        return (self._element_spec,)
+
+    @property
+    def _component_specs(self) -> Untyped:
+        return self._element_spec
+
+    def _to_components(self, value: OneBatch) -> Untyped:
+        return value.batch
+
+    def _from_components(self, components: Untyped) -> OneBatch:
+        return OneBatch(components, self)
+
+
+class OneBatch(tf.data.Iterator):  # type: ignore[misc]  # TensorFlow is untyped
+    """A batch that was read already, as the iterator that a compiled step reads."""
+
+    def __init__(self, batch: Untyped, spec: OneBatchSpec) -> None:
+        self.batch, self._spec = batch, spec
+
+    @property
+    def _type_spec(self) -> OneBatchSpec:
+        return self._spec
+
+    @property
+    def element_spec(self) -> Untyped:
+        return self._spec._element_spec  # noqa: SLF001  (these two are one thing)
+
+    def __iter__(self) -> OneBatch:
+        return self
+
+    def __next__(self) -> Untyped:
+        return self.batch
+
+    def get_next(self) -> Untyped:
+        return self.batch
+
+    def get_next_as_optional(self) -> Untyped:
+        return tf.experimental.Optional.from_value(self.batch)
 
 
 def deal(dataset: Untyped, strategy: Untyped) -> Untyped:

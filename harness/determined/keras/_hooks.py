@@ -72,6 +72,10 @@ class _TestHooks(keras.callbacks.Callback):  # type: ignore[misc]  # TensorFlow 
     def on_test_end(self, logs: Untyped = None) -> None:
         self._hooks.all.on_test_end(validation_names(logs or {}))
 
+    def test_list(self) -> Untyped:
+        """For a validation that does not go through `model.evaluate`."""
+        return keras.callbacks.CallbackList([self], model=self._hooks.all.model, verbose=0)
+
 
 class _TestBatchHooks(_TestHooks):
     """Where a callback wants to hear of each batch: Keras looks for these methods, and waits for them."""
@@ -103,7 +107,10 @@ def _with_boards(callbacks: list[Untyped], context: TFKerasTrialContext) -> list
     for board in boards:
         board.set_log_dir(context.get_tensorboard_path())
     if boards and importlib.util.find_spec("tensorboard") is None:
-        _LOG.warning("no TensorBoard files are written: the package tensorboard is not installed")
+        _LOG.warning(
+            "no TensorBoard files are written: the package tensorboard is not installed; "
+            "add `tensorboard` to requirements.txt"
+        )
         return [one for one in callbacks if one not in boards]
     return callbacks
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,17 +14,20 @@ from determined._records import ExitReason, Stage
 from determined._run_info import TENSORBOARD_DIR
 from determined._schedule import Units
 from determined._trial_state import read_numbers
+from determined._user_code import defined_at
 from determined.keras import _variables
 from determined.keras._context import Setting, TFKerasTrialContext
 from determined.keras._data import training_feed, validation_arguments
 from determined.keras._devices import strategy_of
 from determined.keras._hooks import Hooks
 from determined.keras._model import build_model
-from determined.keras._tf import prepare
+from determined.keras._tf import eager_only, prepare
 from determined.keras._trainable import KerasTrainable, Parts
 from determined.keras._trial import TFKerasTrial, check_class
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from determined._run import Run
     from determined._run_info import RunInfo
     from determined.keras._types import InputData, Untyped
@@ -78,6 +82,12 @@ class Session:
     def built(self) -> KerasTrainable:
         """Build the trial, its model, data and callbacks, and restore what there is to restore."""
         self.run.enter(Stage.BUILD)
+        with eager_only(Path(self.run.info.context_dir).resolve()):
+            trainable = self._trainable()
+        self._restore(trainable)
+        return trainable
+
+    def _trainable(self) -> KerasTrainable:
         prepare(self.run.info.trial_seed)
         context = context_of(self.run.info)
         with self.strategy.scope():
@@ -85,22 +95,22 @@ class Session:
         training, validation = trial.build_training_data_loader(), trial.build_validation_data_loader()
         with self.strategy.scope():
             build_model(trial, context, self.run.info.config)
-        trainable = KerasTrainable(self._parts(trial, context, training, validation))
-        self._restore(trainable)
-        return trainable
+        return KerasTrainable(self._parts(trial, context, training, validation))
 
     def _parts(
         self, trial: TFKerasTrial, context: TFKerasTrialContext, training: InputData, validation: InputData
     ) -> Parts:
         seed = self.source.numbers.data_seed if self.source.numbers else self.plan.seed
-        feed = training_feed(training, context, seed=seed, strategy=self.strategy)
-        limit = 1 if self.plan.test_mode else None
+        with _at(trial.build_training_data_loader):
+            feed = training_feed(training, context, seed=seed, strategy=self.strategy)
+        with _at(trial.build_validation_data_loader):
+            arguments = validation_arguments(validation, context, 1 if self.plan.test_mode else None)
         return Parts(
             trial=trial,
             context=context,
             hooks=Hooks(trial.keras_callbacks(), context, feed.epoch_length),
             feed=feed,
-            validation=validation_arguments(validation, context, limit),
+            validation=arguments,
             strategy=self.strategy,
             info=self.run.info,
             data_seed=seed,
@@ -116,6 +126,15 @@ class Session:
                 trainable.take_weights(self.source.directory)
             else:
                 trainable.restore(self.source.directory, self.source.position)
+
+
+@contextmanager
+def _at(method: Callable[..., object]) -> Iterator[None]:
+    """Put the place of the user's method in front of what is wrong with the data that it returned."""
+    try:
+        yield
+    except InvalidTrialError as error:
+        raise InvalidTrialError(f"{defined_at(method)}: {error}", mend=error.mend) from error
 
 
 def _check_restoring(session: Session, trained: TFKerasTrialContext) -> None:

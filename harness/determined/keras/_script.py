@@ -170,7 +170,10 @@ class TensorBoard(keras.callbacks.TensorBoard):  # type: ignore[misc]  # Keras i
 
     def __new__(cls, core_context: CoreContext, **options: Untyped) -> Untyped:  # noqa: ARG004  (as __init__)
         if importlib.util.find_spec("tensorboard") is None:
-            _LOG.warning("no TensorBoard files are written: the package tensorboard is not installed")
+            _LOG.warning(
+                "no TensorBoard files are written: the package tensorboard is not installed; "
+                "add `tensorboard` to requirements.txt"
+            )
             return keras.callbacks.Callback()
         return super().__new__(cls)
 

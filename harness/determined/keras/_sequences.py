@@ -13,11 +13,11 @@ import numpy as np
 from determined._errors import InvalidTrialError
 from determined._seeds import derive
 from determined.keras import _random
-from determined.keras._feed import deal, plain, read_in_step, steps_of, weighted, without_none
+from determined.keras._feed import ENDLESS, deal, plain, read_in_step, steps_of, weighted, without_none
 from determined.keras._tf import tf
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from determined.keras._context import Fit
@@ -56,28 +56,28 @@ class SequenceFeed:
 
     def __init__(self, sequence: Untyped, fit: Fit, *, seed: int, strategy: Untyped) -> None:
         self.failure: BaseException | None = None
+        self._iterator: Untyped = None
         self._sequence: Untyped = sequence
         self._fit, self._seed, self._strategy = fit, seed, strategy
-        self._length = len(sequence)
-        if self._length == 0:
-            raise InvalidTrialError(
-                "the Sequence of build_training_data_loader has no batches", mend="check its __len__"
-            )
+        self._length = batches_of(sequence)
         self._replicas: int = strategy.num_replicas_in_sync
         self.epoch_length: int | None = steps_of(self._length, self._replicas)
         self._begun = 0  # passes
         self._orders: dict[int, list[int]] = {}
         self._spec: Untyped = None
 
-    def begin(self, step: int, saved: Path | None) -> Untyped:  # noqa: ARG002  (the other kinds of feed need it)
+    def begin(self, step: int, saved: Path | None) -> None:  # noqa: ARG002  (the other kinds of feed need it)
         first = step * self._replicas
         batches = tf.data.Dataset.from_generator(
             lambda: self._read(first), output_signature=self._signature()
         )
-        return deal(weighted(read_in_step(batches), self._fit.class_weight), self._strategy)
+        self._iterator = deal(weighted(read_in_step(batches), self._fit.class_weight), self._strategy)
 
-    def again(self) -> Untyped:
-        return None
+    def reader(self, step: int) -> tuple[Untyped, int]:  # noqa: ARG002  (as above)
+        return self._iterator, ENDLESS
+
+    def stepping(self, train: Callable[[Untyped], Untyped]) -> Callable[[Untyped], Untyped]:
+        return train
 
     def save(self, directory: Path) -> None: ...
 
@@ -142,7 +142,33 @@ class SequenceFeed:
         return self._spec
 
 
+def batches_of(sequence: Untyped) -> int:
+    """How many batches a Sequence or PyDataset says that it has.
+
+    Raises:
+        InvalidTrialError: none, or it does not say.
+    """
+    name = type(sequence).__name__
+    try:
+        length = len(sequence) if hasattr(sequence, "__len__") else sequence.num_batches
+    except (NotImplementedError, AttributeError, TypeError, ValueError) as error:
+        raise InvalidTrialError(
+            f"{name} has no length: {error}", mend=f"return the number of batches from {name}.__len__"
+        ) from error
+    if length is None:
+        raise InvalidTrialError(
+            f"{name} has no end: its num_batches is None", mend=f"return a number from {name}.num_batches"
+        )
+    if length == 0:
+        raise InvalidTrialError(f"{name} has no batches", mend=f"check {name}.__len__")
+    return int(length)
+
+
 def _tuple(batch: Untyped) -> tuple[Untyped, ...]:
+    if batch is None:
+        raise InvalidTrialError(
+            "a Sequence returned None for a batch", mend="return (x, y) or (x, y, weights) from __getitem__"
+        )
     if not isinstance(batch, (tuple, list)):
         batch = (batch,)
     return tuple(plain(part) for part in without_none(tuple(batch)))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import sys
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
@@ -10,14 +14,17 @@ from determined._errors import InvalidTrialError
 from determined._seeds import seed_python
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from determined.keras._types import Untyped
 
-__all__ = ["KERAS_3", "KERAS_VERSION", "keras", "prepare", "tf"]
+__all__ = ["KERAS_3", "KERAS_VERSION", "eager_only", "keras", "prepare", "tf"]
 
 keras: Untyped = tf.keras
 KERAS_3: bool = hasattr(keras, "ops")
 KERAS_VERSION = str(getattr(keras, "__version__", tf.__version__))  # Keras 2 has TensorFlow's
 _SEEDS = 1 << 32  # Keras takes smaller ones only
+_GRAPH_MODE = {"disable_eager_execution", "disable_v2_behavior"}
 
 
 def prepare(seed: int) -> None:
@@ -35,3 +42,47 @@ def prepare(seed: int) -> None:
     seed_python(seed)
     if not KERAS_3:
         keras.backend.experimental.enable_tf_random_generator()
+
+
+@contextmanager
+def eager_only(context_dir: Path) -> Iterator[None]:
+    """Name the line of user code that switched TensorFlow to graph mode, before or inside the block.
+
+    Raises:
+        InvalidTrialError: it is in graph mode; instead of what Keras raises there.
+    """
+    try:
+        _check_eager(context_dir)
+        yield
+    except Exception as error:
+        if not isinstance(error, InvalidTrialError) and not tf.executing_eagerly():
+            raise _graph_mode(context_dir) from error
+        raise
+    _check_eager(context_dir)
+
+
+def _check_eager(context_dir: Path) -> None:
+    if not tf.executing_eagerly():
+        raise _graph_mode(context_dir)
+
+
+def _graph_mode(context_dir: Path) -> InvalidTrialError:
+    place, call = next(_switches(context_dir), ("", "the call that disables eager execution"))
+    return InvalidTrialError(
+        f"{place}graph mode is not supported: a TFKerasTrial trains with eager execution",
+        mend=f"remove {call}, or train such code in a script with the Core API",
+    )
+
+
+def _switches(context_dir: Path) -> Iterator[tuple[str, str]]:
+    """Place and text of each call in the modules of the user that switches to graph mode."""
+    for module in list(sys.modules.values()):
+        file = Path(getattr(module, "__file__", None) or "/")
+        if file.suffix == ".py" and file.is_relative_to(context_dir) and "site-packages" not in file.parts:
+            for node in ast.walk(ast.parse(file.read_bytes())):
+                if isinstance(node, ast.Call) and _called(node) in _GRAPH_MODE:
+                    yield f"{file.relative_to(context_dir)}:{node.lineno}: ", f"`{ast.unparse(node)}`"
+
+
+def _called(node: ast.Call) -> str:
+    return str(getattr(node.func, "attr", getattr(node.func, "id", "")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,13 @@ import numpy as np
 from determined._clock import Clock
 from determined._errors import InvalidTrialError
 from determined._trial_state import TrialState, write_code, write_numbers
+from determined._validation import LengthWatch
 from determined.keras import _checkpoint
+from determined.keras._data import has_known_end
+from determined.keras._feed import OneBatch, OneBatchSpec
 from determined.keras._hooks import validation_names
 from determined.keras._model import create_variables, train_function
-from determined.keras._tf import KERAS_VERSION, tf
+from determined.keras._tf import KERAS_VERSION, keras, tf
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,9 +30,6 @@ if TYPE_CHECKING:
     from determined.keras._hooks import Hooks
     from determined.keras._trial import TFKerasTrial
     from determined.keras._types import Untyped
-
-
-_ENDED = (StopIteration, tf.errors.OutOfRangeError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,10 +55,14 @@ class KerasTrainable:
         self._model = parts.context.model
         self._clock = Clock()
         self._clock.epoch_length = parts.feed.epoch_length
-        self._iterator: Untyped = None
         self._logs: Untyped = None
         self._come_to: list[int] = []  # the report that is due
-        self._train = train_function(self._model)
+        self._watch = LengthWatch()
+        whole = (
+            type(self._model).evaluate is keras.Model.evaluate and parts.strategy.num_replicas_in_sync == 1
+        )
+        self._ends_unknown = whole and not has_known_end(parts.validation)
+        self._train = parts.feed.stepping(train_function(self._model))
 
     @property
     def records_trained(self) -> int:
@@ -75,14 +80,14 @@ class KerasTrainable:
         """Make a new trial ready for its first batch."""
         if self._parts.strategy.num_replicas_in_sync > 1:
             self._create_variables()
-        self._iterator = self._parts.feed.begin(0, None)
+        self._parts.feed.begin(0, None)
         self._begin_callbacks()
 
     def restore(self, directory: Path, position: Position) -> None:
         """Go on from a checkpoint."""
         self._create_variables()
         self.steps_completed = self._first = position.steps_completed
-        self._iterator = self._parts.feed.begin(position.steps_completed, directory)
+        self._parts.feed.begin(position.steps_completed, directory)
         self._begin_callbacks()
         _checkpoint.read(directory, self.context, self._hooks)
         _checkpoint.read_random_states(directory)
@@ -110,8 +115,16 @@ class KerasTrainable:
         self._come_to = [self.steps_completed]
 
     def _train_batches(self, end: int, should_stop: Callable[[], bool]) -> bool:
+        """Train up to batch `end`, or until something asks to stop; say whether it did."""
+        while self.steps_completed < end:
+            iterator, count = self._parts.feed.reader(self.steps_completed)
+            if self._train_on(iterator, min(end, self.steps_completed + count), should_stop):
+                return True
+        return False
+
+    def _train_on(self, iterator: Untyped, end: int, should_stop: Callable[[], bool]) -> bool:
         """The innermost loop: whatever is done here is paid for in every batch."""
-        train, iterator, model = self._train, self._iterator, self._model
+        train, model = self._train, self._model
         before, after = self._hooks.train_batch_begin, self._hooks.train_batch_end
         for index in range(self.steps_completed, end):
             if before is not None:
@@ -119,7 +132,8 @@ class KerasTrainable:
             try:
                 self._logs = train(iterator)
             except (StopIteration, tf.errors.OpError) as error:
-                iterator = self._train_in_next_pass(error)
+                self._raise_cause(error)
+                raise
             self.steps_completed = index + 1
             if after is not None:
                 after(index, self._logs)
@@ -127,25 +141,15 @@ class KerasTrainable:
                 return True
         return False
 
-    def _train_in_next_pass(self, error: Exception) -> Untyped:
-        """Train a batch with the iterator that goes on where another one has ended, and give that iterator.
-
-        Raises:
-            Exception: it has not ended; what user code raised, where TensorFlow has kept its text only.
-        """
+    def _raise_cause(self, error: Exception) -> None:
+        """Raise what user code raised, where TensorFlow has kept its text only."""
         if self._parts.feed.failure is not None:
             raise self._parts.feed.failure from error
-        if not isinstance(error, _ENDED):
-            raise error
-        self._iterator = self._parts.feed.again()
-        try:
-            self._logs = self._train(self._iterator)
-        except _ENDED as ended:
+        if isinstance(error, (StopIteration, tf.errors.OutOfRangeError)):
             raise InvalidTrialError(
-                f"the training data ended after {self.steps_completed} batches, and no more came out of it",
+                f"the training data ended after {self.steps_completed} batches, before its stated length",
                 mend="check the dataset that build_training_data_loader returns",
-            ) from ended
-        return self._iterator
+            ) from error
 
     def reduce(self) -> list[tuple[int, Metrics]]:
         come_to, self._come_to = self._come_to, []
@@ -163,11 +167,34 @@ class KerasTrainable:
         self._model.reset_metrics()
 
     def evaluate(self) -> Metrics:
-        metrics = self._model.evaluate(
-            **self._parts.validation, verbose=0, callbacks=[self._hooks.in_test], return_dict=True
-        )
+        with warnings.catch_warnings():  # of Keras, about data whose length it does not know
+            warnings.filterwarnings("ignore", "Your input ran out of data")
+            metrics = self._evaluate_all() if self._ends_unknown else self._evaluate(self._parts.validation)
         self._model.reset_metrics()
-        return self._counted(_numbers(validation_names(metrics)))
+        return self._counted(_numbers(validation_names(dict(metrics))))
+
+    def _evaluate(self, arguments: Mapping[str, Untyped]) -> Mapping[str, Untyped]:
+        found: Mapping[str, Untyped] = self._model.evaluate(
+            **arguments, verbose=0, callbacks=[self._hooks.in_test], return_dict=True
+        )
+        return found
+
+    def _evaluate_all(self) -> Mapping[str, Untyped]:
+        """Validate as `model.evaluate`, which ends data of unknown length by a step without a batch."""
+        dataset = self._parts.validation["x"]
+        spec, hooks, logs = OneBatchSpec(dataset.element_spec), self._hooks.in_test.test_list(), {}
+        self._watch.begin(self.steps_completed)
+        self._model.make_test_function()
+        self._model.reset_metrics()
+        hooks.on_test_begin()
+        for number, batch in enumerate(dataset):
+            hooks.on_test_batch_begin(number)
+            logs = self._model.test_function(OneBatch(batch, spec))
+            hooks.on_test_batch_end(number, logs)
+            self._watch.batch()
+        found = {name: np.asarray(value) for name, value in logs.items()}
+        hooks.on_test_end(found)
+        return found
 
     def prepare_saving(self) -> None:
         """Nothing: checkpoints are written before training goes on."""

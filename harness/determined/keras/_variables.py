@@ -31,6 +31,21 @@ def others(context: TFKerasTrialContext) -> list[Untyped]:
     return list({id(variable): variable for variable in found}.values())
 
 
+def users(context: TFKerasTrialContext) -> list[Untyped]:
+    """Variables that are attributes of the model or its layers, and that Keras 3 does not track."""
+    if not KERAS_3:
+        return []
+    model = context.model
+    known = {id(one) for one in (*weights(context), *others(context), *model.metrics_variables)}
+    held = [value for owner in (model, *model._flatten_layers(), *model.metrics) for value in _held(owner)]  # noqa: SLF001
+    return [one for one in {id(one): one for one in held}.values() if id(one) not in known]
+
+
+def _held(owner: Untyped) -> list[Untyped]:
+    public = [value for name, value in vars(owner).items() if not name.startswith("_")]
+    return [one for one in tf.nest.flatten(public) if isinstance(one, tf.Variable)]
+
+
 def write(path: Path, variables: list[Untyped]) -> None:
     """One array for each variable; the names are for people, the order counts."""
     named = {f"{number:04d}/{_name(one)}": _value(one) for number, one in enumerate(variables)}

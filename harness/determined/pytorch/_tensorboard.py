@@ -1,4 +1,4 @@
-"""TensorBoard event files: written where the package is installed, left out with a word where it is not."""
+"""TensorBoard event files: written where the package is installed; a trial that writes its own is warned."""
 
 from __future__ import annotations
 
@@ -40,6 +40,13 @@ class Board:
 
     @property
     def writer(self) -> Untyped:
+        """For what the trial itself writes; the harness's own metrics are shown without these files too."""
+        if isinstance(self._opened, _Silent):
+            _warn_once()
+        return self._opened
+
+    @property
+    def _opened(self) -> Untyped:
         if self._writer is None:
             self._writer = self._open()
         return self._writer
@@ -58,7 +65,7 @@ class Board:
         self._waiting.append((kind, step, metrics, now))
         if kind or not 0 <= now - self._flushed < _PAUSE:
             self._write()
-            self.writer.flush()  # waits for a thread, so not for every report
+            self._opened.flush()  # waits for a thread, so not for every report
             self._flushed = now
 
     def close(self) -> None:
@@ -70,7 +77,7 @@ class Board:
     def _write(self) -> None:
         """One event for all metrics of a report: `add_scalar` makes one for each, of many parts."""
         waiting, self._waiting = self._waiting, []
-        if isinstance(self.writer, _Silent):
+        if isinstance(self._opened, _Silent):
             return
         every = -(-len(waiting) // _POINTS)
         for kind, step, metrics, at in waiting[::-1][:: every or 1][::-1]:
@@ -79,13 +86,12 @@ class Board:
                 for name, value in metrics.items()
                 if isinstance(value, (int, float))
             ]
-            self.writer.file_writer.add_summary(_summary(values), step, at)
+            self._opened.file_writer.add_summary(_summary(values), step, at)
 
     def _open(self) -> Untyped:
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError:
-            _say_once()
             return _Silent()
         return SummaryWriter(log_dir=str(self.directory))
 
@@ -100,5 +106,8 @@ def _summary(values: list[dict[str, Any]]) -> Untyped:
 
 
 @functools.cache
-def _say_once() -> None:
-    _LOG.warning("no TensorBoard files are written: the package tensorboard is not installed")
+def _warn_once() -> None:
+    _LOG.warning(
+        "no TensorBoard files are written: the package tensorboard is not installed; "
+        "add `tensorboard` to requirements.txt"
+    )

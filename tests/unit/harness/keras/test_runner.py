@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -449,3 +451,101 @@ def test_the_data_layer_of_old_wants_data_sets(folder: Folder) -> None:
 
     with pytest.raises(InvalidTrialError, match=r"records returned a tuple, not a tf\.data\.Dataset"):
         folder.drive(Wrong)
+
+
+class Unending(keras.utils.Sequence):
+    """Has no length, as a PyDataset may have none."""
+
+    num_batches = None
+
+    def __getitem__(self, index: int) -> Any:
+        return records(2)
+
+
+def forever(_: Any) -> Any:
+    return tf.data.Dataset.from_tensor_slices(records(4)).batch(2).repeat()
+
+
+@pytest.mark.parametrize(
+    ("method", "value", "says"),
+    [
+        ("build_validation_data_loader", forever, "no end, so a validation would not end"),
+        ("build_validation_data_loader", lambda _: forever(0).take(0), "has no batches"),
+        ("build_validation_data_loader", lambda _: records(0), "has no records"),
+        ("build_validation_data_loader", lambda _: Unending(), "Unending has no (end|length)"),
+        ("build_training_data_loader", lambda _: Unending(), "Unending has no (end|length)"),
+        ("build_training_data_loader", lambda _: iter(()), "returned a builtins.tuple_iterator"),
+    ],
+)
+def test_data_that_cannot_be_used_is_refused_at_its_method(
+    folder: Folder, method: str, value: Any, says: str
+) -> None:
+    with pytest.raises(InvalidTrialError, match=rf"test_runner\.py:\d+: .*{says}"):
+        folder.drive(building(method, value))
+
+
+def test_validation_data_without_an_end_may_be_limited(folder: Folder) -> None:
+    class Limited(Tiny):
+        def build_validation_data_loader(self) -> Any:
+            self.context.configure_fit(validation_steps=3)
+            return forever(self)
+
+    assert folder.drive(Limited).validations
+    taken = building("build_validation_data_loader", lambda _: forever(0).take(3))
+    assert folder.drive(taken).validations
+
+
+def test_a_long_validation_of_unknown_length_is_named_once(
+    folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    def long(_: Any) -> Any:
+        return forever(0).take(150).filter(lambda *_: True)
+
+    trial = building("build_validation_data_loader", long)
+    folder.drive(trial, config={"min_validation_period": 5})
+    said = [record.getMessage() for record in caplog.records if "validation has taken" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith("validation has taken 100 batches, 10 times the training since")
+
+
+GRAPH_MODE = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{root!r}, {context!r}]
+import model_def
+from determined._errors import InvalidTrialError
+from tests.unit.harness.keras.driving import Folder
+folder = Folder(Path({folder!r}))
+try:
+    folder.drive(model_def.Mine, context_dir={context!r})
+except InvalidTrialError as error:
+    print(f"{{error}} | {{error.mend}}")
+"""
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["tf.compat.v1.disable_eager_execution()", "class Mine(Tiny):", "    pass"],
+        ["tf.compat.v1.disable_v2_behavior()", "class Mine(Tiny):", "    pass"],
+        [
+            "class Mine(Tiny):",
+            "    def build_model(self):",
+            "        tf.compat.v1.disable_eager_execution()",
+            "        return super().build_model()",
+        ],
+    ],
+)
+def test_graph_mode_is_named_at_the_line_that_switches_it_on(tmp_path: Path, lines: list[str]) -> None:
+    (tmp_path / "mine").mkdir()
+    head = ["import tensorflow as tf", "from tests.unit.harness.keras.driving import Tiny"]
+    (tmp_path / "mine" / "model_def.py").write_text("\n".join([*head, *lines]))
+    (tmp_path / "folder").mkdir()
+    program = GRAPH_MODE.format(
+        root=str(Path.cwd()), context=str(tmp_path / "mine"), folder=str(tmp_path / "folder")
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    call = next(line.strip() for line in lines if "disable" in line)
+    number = 3 + next(number for number, line in enumerate(lines) if "disable" in line)
+    assert f"model_def.py:{number}: graph mode is not supported" in done.stdout, done.stderr
+    assert f"remove `{call}`" in done.stdout

@@ -59,17 +59,28 @@ def test_nothing_is_written_when_the_trial_does_not_want_it(folder: Folder) -> N
     assert not (folder.path / "run-0" / "tensorboard").exists()
 
 
-def test_without_the_package_it_is_said_once(
-    folder: Folder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("writes", "warnings"), [(True, 1), (False, 0)])
+def test_without_the_package_a_trial_is_warned_once_that_writes_files_of_its_own(
+    folder: Folder,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    writes: bool,
+    warnings: int,
 ) -> None:
+    class Writing(TinyTrial):
+        def __init__(self, context: Any) -> None:
+            super().__init__(context)
+            if writes:
+                context.get_tensorboard_writer().add_scalar("mine", 1.0, 0)
+
     logging.getLogger("determined").setLevel(logging.WARNING)
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard.writer", None)
-    _tensorboard._say_once.cache_clear()
+    _tensorboard._warn_once.cache_clear()
     for _ in range(2):
-        folder.drive(Named, config=CONFIG, max_length=Length("batches", 10))
-    assert [record.getMessage() for record in caplog.records].count(
-        "no TensorBoard files are written: the package tensorboard is not installed"
-    ) == 1
+        folder.drive(Writing, config=CONFIG, max_length=Length("batches", 10))
+    said = [record.getMessage() for record in caplog.records if "TensorBoard" in record.getMessage()]
+    assert len(said) == warnings
+    assert all("add `tensorboard` to requirements.txt" in each for each in said)
 
 
 def test_of_very_many_reports_in_a_second_a_hundred_are_drawn_and_the_last(tmp_path: Path) -> None:
