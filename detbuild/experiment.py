@@ -34,7 +34,9 @@ from detbuild.image.base import choose_base
 from detbuild.image.choice import Target
 from detbuild.image.declared import check_requirements
 from detbuild.image.frameworks import read_needs
+from detbuild.image.network import lent_credentials
 from detbuild.image.planning import lend, pip_warnings, plan_image
+from detbuild.image.requirements import read_requirements
 from detbuild.image.resolve import resolve
 from detbuild.image.table import load_table
 from detbuild.launch.grants import grant_warnings
@@ -42,6 +44,7 @@ from detbuild.launch.host import check_host, check_mounts, nowhere
 from detbuild.launch.limits import limit_warnings, local_warnings
 from detbuild.launch.plan import Place, RunRequest, plan_run
 from detbuild.resources import harness_dir, images_dir, templates_dir
+from detbuild.search.custom import CustomSearch
 from detbuild.search.methods import search_method
 from detbuild.store.folder import ExperimentFolder, Header
 from determined._version import __version__
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.config.problems import KeyPath
     from detbuild.context.listing import Listing
+    from detbuild.context.snapshot import ContextSnapshot
     from detbuild.engine.protocol import ContainerSpec, Engine
     from detbuild.image.network import NetworkSettings
     from detbuild.image.plan import ImagePlan
@@ -114,6 +118,7 @@ class Submission:
     resolution: Resolution
     target: Target
     plan: ImagePlan
+    credentials: Mapping[str, str] = field(repr=False)  # that pip needs while the image is built
 
 
 def this_host(environ: Mapping[str, str]) -> Host:
@@ -146,26 +151,14 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
     config = _complete(order, emit)
     for warning in grant_warnings(config, home.path, host.directory):
         emit(warning)
-    context, listing = read_context(
-        order.context_dir,
-        includes=order.includes,
-        cache=HashCache.of(order.context_dir, home.cache),
-        home=host.directory,
-        allow_anything=order.allow_any_context,
-        emit=emit,
-    )
-    context, held_back = without_credentials(context, config, order.text)
-    refuse_shadowing(context)
-    context, converted = runnable(context, config.entrypoint.written)
-    emit(ContextPacked(context.files, context.size, listing.largest))
+    context, listing, lent = _context(order, host, home, emit)
     table = load_table(images_dir())
     needs = read_needs(context)
     target = _target(config, host)
     image = config.environment.image.of("cuda" if target.gpu else "cpu")
     resolution = resolve(needs, table=table, target=target, image=image)
     found = check_requirements(needs.requirements, listing, own_image=resolution.own_image)
-    doubts = (Warned(message) for message in resolution.warnings)
-    for warning in (*listing.warnings, *held_back, *converted, *found, *doubts):
+    for warning in (*found, *(Warned(message) for message in resolution.warnings)):
         emit(warning)
     if engine is None:
         base = choose_base(resolution, lambda _: False)
@@ -186,7 +179,13 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
         kept=home.cache / "dockerfiles",
     )
     return Submission(
-        order=order, config=config, listing=listing, resolution=resolution, target=target, plan=plan
+        order=order,
+        config=config,
+        listing=listing,
+        resolution=resolution,
+        target=target,
+        plan=plan,
+        credentials=lent,
     )
 
 
@@ -197,6 +196,28 @@ def check_mounts_of(submission: Submission) -> None:
         ConfigErrors: A source is missing, or belongs to the host itself.
     """
     check_mounts(submission.config, submission.order.place)
+
+
+def _context(
+    order: Order, host: Host, home: Home, emit: Emit
+) -> tuple[ContextSnapshot, Listing, Mapping[str, str]]:
+    """What goes into the image, and the credentials that do not: pip gets them while it is built."""
+    context, listing = read_context(
+        order.context_dir,
+        includes=order.includes,
+        cache=HashCache.of(order.context_dir, home.cache),
+        home=host.directory,
+        allow_anything=order.allow_any_context,
+        emit=emit,
+    )
+    context, kept_back = without_credentials(context, order.text)
+    lent = lent_credentials(context, [file.path for file in read_requirements(context).files])
+    refuse_shadowing(lent.context)
+    context, converted = runnable(lent.context, order.config.entrypoint.written)
+    emit(ContextPacked(context.files, context.size, listing.largest))
+    for warning in (*listing.warnings, *kept_back, *lent.warnings, *converted):
+        emit(warning)
+    return context, listing, lent.variables
 
 
 def planned_run(submission: Submission, host: Host) -> tuple[RunInfo, ContainerSpec]:
@@ -232,7 +253,14 @@ def build_image(submission: Submission, host: Host, home: Home, emit: Emit, *, e
         for warning in pip_warnings(plan, submission.resolution, network, target=submission.target):
             emit(warning)
         wheels = HashCache(home.cache / "wheels.hashes")
-        lent = lend(plan, submission.resolution, network, target=submission.target, cache=wheels)
+        lent = lend(
+            plan,
+            submission.resolution,
+            network,
+            target=submission.target,
+            credentials=submission.credentials,
+            cache=wheels,
+        )
         wheels.save()
         image = engine.build(lent, emit)
     emit(ImageReady(image, plan.tag, built, time.monotonic() - began))
@@ -334,8 +362,11 @@ def _complete(order: Order, emit: Emit) -> ExperimentConfig:
 
 
 def _first_trial(config: ExperimentConfig, context_dir: Path) -> tuple[Create, Train]:
-    """What the search begins with."""
-    actions = search_method(config, context_dir).decide(Began())
+    """What the search begins with; of a custom one, whose class is not run here, what is known without it."""
+    method = search_method(config, context_dir)
+    if isinstance(method, CustomSearch):
+        return method.first()
+    actions = method.decide(Began())
     create = next(action for action in actions if isinstance(action, Create))
     legs = (a for a in actions if isinstance(a, Train) and a.trial_id == create.trial_id)
     return create, next(legs)

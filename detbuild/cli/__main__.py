@@ -83,8 +83,9 @@ def _connect() -> Engine:
 def _complain(cause: str, mend: str) -> None:
     # The cause may quote a name from a config or a file: no control character of it may act on the terminal.
     from detbuild.cli.text import visible
+    from detbuild.credentials import masked_urls
 
-    lines = [visible(line) for line in cause.splitlines()] or ["unknown"]
+    lines = [visible(masked_urls(line)) for line in cause.splitlines()] or ["unknown"]
     click.echo("\n".join([f"error: {lines[0]}", *(f"  {line}" for line in lines[1:])]), err=True)
     for index, line in enumerate(mend.splitlines()):
         click.echo(f"  {'mend:' if index == 0 else '     '} {visible(line)}", err=True)
@@ -99,7 +100,9 @@ def _record(home: Path, *, debug: bool) -> Path | None:
     import time
     import traceback
 
-    text = traceback.format_exc()
+    from detbuild.credentials import masked_urls
+
+    text = masked_urls(traceback.format_exc())
     if debug:
         click.echo(text, err=True, nl=False)
     log = home / "log" / "detbuild.log"

@@ -150,6 +150,9 @@ template_option = click.option(
     multiple=True,
     help="Lay the config over a template of the home, or a file. May be repeated; the last one wins.",
 )
+secrets_option = click.option(
+    "--show-secrets", is_flag=True, help="Show secrets and values of environment variables, too."
+)
 include_option = click.option(
     "-i",
     "--include",

@@ -12,6 +12,7 @@ from detbuild.cli.arguments import (
     directory_argument,
     include_option,
     overrides_option,
+    secrets_option,
     template_option,
 )
 from detbuild.cli.group import Command
@@ -21,7 +22,9 @@ from detbuild.cli.table import json_option, show_json
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from detbuild.engine.protocol import ContainerSpec
     from detbuild.experiment import Order
+    from determined._run_info import RunInfo
 
 
 @click.command(cls=Command)
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 @overrides_option
 @template_option
 @json_option
+@secrets_option
 @pass_session
 def render(
     session: Session,
@@ -44,12 +48,14 @@ def render(
     overrides: tuple[str, ...],
     templates: tuple[str, ...],
     as_json: bool,
+    show_secrets: bool,
 ) -> None:
-    """Print the Dockerfile and the rest of the plan; build nothing.
+    """Print the Dockerfile and the rest of the plan; build nothing and run none of your code.
 
-    No engine is asked, so the base image is the best one, whether or not it is there. With --json:
-    {"tag", "base_image", "why", "dockerfile", "labels", "context" (as `detbuild context --json`),
-    "container", "run"}.
+    No engine is asked, so the base image is the best one, whether or not it is there. Secrets and values of
+    environment variables are masked. The hyperparameters of a custom search are null: only its class knows
+    them. With --json: {"tag", "base_image", "why", "dockerfile", "labels", "context" (as
+    `detbuild context --json`), "container", "run"}.
     """
     from dataclasses import replace
 
@@ -57,7 +63,7 @@ def render(
 
     order = order_of(session.home, config, overrides, templates)
     order = replace(order, context_dir=directory, includes=includes, allow_any_context=allow_any_context)
-    show_plan(session, order, as_json=as_json)
+    show_plan(session, order, as_json=as_json, show_secrets=show_secrets)
 
 
 @click.command(cls=Command)
@@ -108,17 +114,18 @@ def build(
         click.echo(image if quiet else f"{image}  {submission.plan.tag}")
 
 
-def show_plan(session: Session, order: Order, *, as_json: bool, of_this_host: bool = False) -> None:
-    """Print exactly what a real run would send, as far as it is known without an engine.
+def show_plan(
+    session: Session, order: Order, *, as_json: bool, show_secrets: bool, of_this_host: bool = False
+) -> None:
+    """Print what a real run would send, as far as it is known without an engine and the user's code.
 
     Args:
         session: Of the command.
         order: What to submit.
         as_json: For programs.
+        show_secrets: Mask nothing.
         of_this_host: Refuse what this host cannot mount.
     """
-    from dataclasses import asdict
-
     from detbuild import experiment
     from detbuild.cli.context import document, lines
     from detbuild.cli.views import no_output
@@ -129,8 +136,10 @@ def show_plan(session: Session, order: Order, *, as_json: bool, of_this_host: bo
     submission = experiment.prepare(order, host, Home.open(session.home), no_output, engine=None)
     if of_this_host:
         experiment.check_mounts_of(submission)
-    run, container = experiment.planned_run(submission, host)
-    plan = submission.plan
+    plan, custom = submission.plan, submission.config.searcher.name == "custom"
+    run, container = _shown(*experiment.planned_run(submission, host), show_secrets=show_secrets)
+    if custom:
+        run["hparams"] = None
     if as_json:
         show_json(
             {
@@ -140,9 +149,10 @@ def show_plan(session: Session, order: Order, *, as_json: bool, of_this_host: bo
                 "dockerfile": plan.dockerfile,
                 "labels": dict(plan.labels),
                 "context": document(submission.listing),
-                "container": asdict(container),
-                "run": asdict(run),
-            }
+                "container": container,
+                "run": run,
+            },
+            show_secrets=show_secrets,
         )
         return
     click.echo(f"# {plan.tag}\n# {submission.resolution.reason}\n\n{plan.dockerfile}")
@@ -153,6 +163,29 @@ def show_plan(session: Session, order: Order, *, as_json: bool, of_this_host: bo
     resources = submission.config.resources
     click.echo(f"memory  {memory_said(resources.memory)}\nCPU     {cpus_said(resources.cpus)}")
     click.echo("\n# container of the first run")
-    show_json(asdict(container))
+    show_json(container, show_secrets=show_secrets)
     click.echo("\n# what the run is told (run.json)")
-    show_json(asdict(run))
+    if custom:
+        click.echo("# hparams: unknown without running the class of the custom search")
+    show_json(run, show_secrets=show_secrets)
+
+
+def _shown(
+    run: RunInfo, container: ContainerSpec, *, show_secrets: bool
+) -> tuple[dict[str, object], dict[str, object]]:
+    from dataclasses import asdict
+
+    from detbuild.config.experiment import ExperimentConfig
+    from detbuild.config.secrets import mask
+    from detbuild.credentials import MASK, masked_urls_in
+    from determined._run_info import RUN_DIR_VARIABLE
+
+    told, made = asdict(run), asdict(container)
+    if show_secrets:
+        return told, made
+    told = {key: masked_urls_in(value) for key, value in told.items()}
+    told["config"] = mask(run.config, ExperimentConfig)
+    told["startup_hook"] = MASK if run.startup_hook else ""
+    made = {key: masked_urls_in(value) for key, value in made.items()}
+    made["env"] = {name: value if name == RUN_DIR_VARIABLE else MASK for name, value in container.env.items()}
+    return told, made

@@ -13,17 +13,38 @@ import click
 from detbuild.cli.arguments import trial_argument
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
-from detbuild.config.masking import MASK
+from detbuild.jsontext import json_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
+    from detbuild.config.secrets import KnownSecrets
     from detbuild.store.folder import ExperimentFolder
     from detbuild.store.state import TrialState
 
 _PLAIN = ("Dockerfile", "experiment.json", "attributes.json", "journal.jsonl", "controller.log")
 _OF_RUN = ("events.jsonl", "stdout.log", "stderr.log")
 _LARGEST = 256 << 20  # bytes of one file
+# What is passed on of a file; anything else in it stays here.
+_FIELDS = {
+    "experiment.json": (
+        "id",
+        "name",
+        "context_name",
+        "created",
+        "image",
+        "tag",
+        "labels",
+        "metric",
+        "smaller_is_better",
+        "version",
+        "test_mode",
+        "local",
+        "network",
+    ),
+    "attributes.json": ("name", "description", "labels", "archived", "max_slots", "weight", "priority"),
+}
+_OF_HOST = ("folder", "directory", "url")  # where things lie on the host or in its storage
 
 
 @click.command("support-bundle", cls=Command)
@@ -42,8 +63,9 @@ _LARGEST = 256 << 20  # bytes of one file
 def support_bundle(session: Session, /, *, trial: tuple[int, int], directory: Path) -> None:
     """Pack config, journal, records and output of a trial into a .tar.gz file, and print its name.
 
-    TRIAL is EXPERIMENT/TRIAL, such as 3/1; a lone number is the first trial of that experiment. Secrets of
-    the config are hidden; look through the output before you send it to anybody.
+    TRIAL is EXPERIMENT/TRIAL, such as 3/1; a lone number is the first trial of that experiment. The bundle
+    has the names of environment variables without their values, and no secrets, data or paths of the host;
+    known secret values are masked in logs. Read the logs before you send it.
     """
     from detbuild.cli import listing
     from detbuild.store.files import file_errors
@@ -54,24 +76,31 @@ def support_bundle(session: Session, /, *, trial: tuple[int, int], directory: Pa
     with file_errors(target):
         directory.mkdir(parents=True, exist_ok=True)
         with tarfile.open(target, "w:gz") as archive:
-            for path, data in _files(folder, state):
+            for path, data in _files(folder, state, session.environ):
                 member = tarfile.TarInfo(f"{name}/{path}")
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
     click.echo(target)
 
 
-def _files(folder: ExperimentFolder, trial: TrialState) -> Iterator[tuple[str, bytes]]:
+def _files(
+    folder: ExperimentFolder, trial: TrialState, environ: Mapping[str, str]
+) -> Iterator[tuple[str, bytes]]:
     from detbuild.checkpoint.find import checkpoints_of
     from detbuild.cli import documents
+    from detbuild.config.experiment import ExperimentConfig
+    from detbuild.config.secrets import known_secrets, passed_on, secrets_of_host, values_in_script
     from detbuild.store.submitted import config_of
     from determined._untrusted import UntrustedError, UntrustedMissingError
     from determined._version import __version__
 
-    yield "version.json", _json({"detbuild": __version__})
-    yield "config.json", _json(config_of(folder).masked())
+    config = config_of(folder).resolved()
+    of_host = (*values_in_script(folder.header().startup_hook), *secrets_of_host(environ))
+    secrets = known_secrets(config, ExperimentConfig, *of_host)
     own = [one for one in checkpoints_of(folder) if one.trial_id == trial.id]
-    yield "trial.json", _json(documents.trial(trial, folder, own))
+    yield "version.json", _json({"detbuild": __version__})
+    yield "config.json", _json(passed_on(config))
+    yield "trial.json", _json(secrets.hide_in(_without(documents.trial(trial, folder, own), _OF_HOST)))
     runs = [folder.run(trial.id, run.run).path.relative_to(folder.path).as_posix() for run in trial.runs]
     left_out = []
     for name in (*_PLAIN, *(f"{run}/{name}" for run in runs for name in _OF_RUN)):
@@ -82,16 +111,44 @@ def _files(folder: ExperimentFolder, trial: TrialState) -> Iterator[tuple[str, b
         except UntrustedError as error:
             left_out.append(f"{name} {error.reason}\n")
             continue
-        yield name, _without_hook(body) if name == "experiment.json" else body
+        yield name, _packed(name, body, secrets)
     if left_out:
-        yield "left-out.txt", "".join(left_out).encode("utf-8", "backslashreplace")
+        yield "left-out.txt", secrets.hide("".join(left_out)).encode("utf-8", "backslashreplace")
 
 
-def _without_hook(body: bytes) -> bytes:
-    """A start-up hook is the place where hosts keep what logs them in."""
-    header = json.loads(body)
-    return _json({**header, "startup_hook": MASK}) if header.get("startup_hook") else body
+def _packed(name: str, body: bytes, secrets: KnownSecrets) -> bytes:
+    """The content of a file without what may not be passed on."""
+    text = body.decode("utf-8", "backslashreplace")
+    if name in _FIELDS:
+        values = _parsed(text)
+        known = values if isinstance(values, dict) else {}
+        return _json(secrets.hide_in({key: known[key] for key in _FIELDS[name] if key in known}))
+    if name.endswith(".jsonl"):
+        return b"".join(_line(line, secrets) for line in text.splitlines() if line)
+    return secrets.hide(text).encode()
+
+
+def _line(text: str, secrets: KnownSecrets) -> bytes:
+    """A record with its keys as they are: what reads it needs them."""
+    record = _parsed(text)
+    if not isinstance(record, dict):
+        return secrets.hide(text).encode() + b"\n"
+    values = {key: secrets.hide_in(value) for key, value in record.items()}
+    return json_text(values, indent=None).encode() + b"\n"
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _without(value: object, names: Collection[str]) -> object:
+    if isinstance(value, dict):
+        return {key: _without(item, names) for key, item in value.items() if key not in names}
+    return [_without(item, names) for item in value] if isinstance(value, list) else value
 
 
 def _json(value: object) -> bytes:
-    return json.dumps(value, indent=2, default=str).encode() + b"\n"
+    return json_text(value).encode() + b"\n"

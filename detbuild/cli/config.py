@@ -11,11 +11,13 @@ from detbuild.cli.arguments import (
     config_argument,
     experiment_argument,
     overrides_option,
+    secrets_option,
     template_option,
 )
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
-from detbuild.cli.table import json_option, json_text, show_json
+from detbuild.cli.table import json_option, show_json
+from detbuild.jsontext import json_text
 
 
 @click.command(cls=Command)
@@ -23,6 +25,7 @@ from detbuild.cli.table import json_option, json_text, show_json
 @overrides_option
 @template_option
 @json_option
+@secrets_option
 @pass_session
 def check(
     session: Session,
@@ -32,12 +35,13 @@ def check(
     overrides: tuple[str, ...],
     templates: tuple[str, ...],
     as_json: bool,
+    show_secrets: bool,
 ) -> None:
     """Print the config with all defaults filled in, as YAML, and where each value came from.
 
-    Secrets are hidden. What is wrong with it is said with file, line and column, everything at once. With
-    --json: {"config", "sources": {path of a value: source}}; a source is file:line, a template, the host's
-    config.yaml, an option, or "default".
+    Secrets and values of environment variables are masked. What is wrong with it is said with file, line and
+    column, everything at once. With --json: {"config", "sources": {path of a value: source}}; a source is
+    file:line, a template, the host's config.yaml, an option, or "default".
     """
     from detbuild.cli.views import no_output, working
     from detbuild.config.host import host_config
@@ -54,22 +58,25 @@ def check(
         traced = trace_config(config, overrides, (*template_layers(session.home, templates), *host.layers))
     for warning in (*warnings_for(traced.config), *host.warnings()):
         no_output(warning)
+    shown = traced.config.resolved() if show_secrets else traced.config.masked()
     if as_json:
-        sources = {dotted(value.path): value.source for value in values(traced)}
-        show_json({"config": traced.config.masked(), "sources": sources})
+        sources = {dotted(value.path): value.source for value in values(traced, shown)}
+        show_json({"config": shown, "sources": sources}, show_secrets=show_secrets)
     else:
-        click.echo(written(values(traced)), nl=False)
+        click.echo(written(values(traced, shown)), nl=False)
 
 
 @click.command(cls=Command)
 @experiment_argument
+@secrets_option
 @pass_session
-def config(session: Session, *, experiment_id: int) -> None:
-    """Print the config of an experiment with all defaults filled in; secrets are hidden."""
+def config(session: Session, *, experiment_id: int, show_secrets: bool) -> None:
+    """Print the config of an experiment with all defaults; secrets and values of variables are masked."""
     from detbuild.store.home import Home
     from detbuild.store.submitted import config_of
 
-    show_json(config_of(Home.open(session.home).experiment(experiment_id)).masked())
+    found = config_of(Home.open(session.home).experiment(experiment_id))
+    show_json(found.resolved() if show_secrets else found.masked(), show_secrets=show_secrets)
 
 
 @click.command(cls=Command)

@@ -12,6 +12,7 @@ from detbuild.cli.arguments import (
     directory_argument,
     include_option,
     overrides_option,
+    secrets_option,
     template_option,
 )
 from detbuild.cli.following import INTERRUPTED, ended, left
@@ -74,6 +75,7 @@ def _elsewhere(command: Callable[..., int]) -> Callable[..., int]:
 @click.option("--local", is_flag=True, help="Train in this Python, without Docker.")
 @click.option("--paused", is_flag=True, help="Start nothing before `detbuild activate ID`.")
 @click.option("--dry-run", is_flag=True, help="Print what would be built and run; do nothing.")
+@secrets_option
 @click.option("-q", "--quiet", is_flag=True, help="Print the id only.")
 @_elsewhere
 @pass_session
@@ -91,6 +93,7 @@ def create(  # noqa: PLR0913  (one parameter an option)
     test: bool,
     local: bool,
     dry_run: bool,
+    show_secrets: bool,
     paused: bool,
     quiet: bool,
 ) -> int:
@@ -106,6 +109,8 @@ def create(  # noqa: PLR0913  (one parameter an option)
 
     if local and dry_run:
         raise click.UsageError("--local builds nothing: there is nothing for --dry-run to show")
+    if show_secrets and not dry_run:
+        raise click.UsageError("--show-secrets goes with --dry-run")
     if paused and (local or follow or test):
         raise click.UsageError("--paused starts nothing: --local, --follow and --test have nothing to show")
     order = order_of(session.home, config, overrides, templates, local=local)
@@ -119,7 +124,7 @@ def create(  # noqa: PLR0913  (one parameter an option)
     if dry_run:
         from detbuild.cli.build import show_plan
 
-        show_plan(session, order, as_json=False, of_this_host=True)
+        show_plan(session, order, as_json=False, show_secrets=show_secrets, of_this_host=True)
         return 0
     return Creation(session, quiet=quiet, paused=paused).run(order, local=local, follow=follow or test)
 

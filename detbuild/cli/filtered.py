@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import click
+
+from detbuild.jsontext import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -124,7 +125,7 @@ def show_lines(lines: Iterable[tuple[int, LogLine]], *, as_json: bool, only_stdo
                 "level": line.level.name,
                 "message": line.message,
             }
-            click.echo(json.dumps(document))
+            click.echo(json_text(document, indent=None))
         else:
             click.echo(line.message, err=line.stdtype == "stderr" and not only_stdout)
 

@@ -12,6 +12,7 @@ import click
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table
+from detbuild.jsontext import json_text
 
 if TYPE_CHECKING:
     from detbuild.cli.table import Columns, Row
@@ -101,7 +102,9 @@ def describe(session: Session, /, *, name: str, as_json: bool) -> None:
     for key in ("description", "labels", "metadata"):
         if document[key]:
             value = document[key]
-            click.echo(f"{key:<12} {visible(value if isinstance(value, str) else json.dumps(value))}")
+            click.echo(
+                f"{key:<12} {visible(value if isinstance(value, str) else json_text(value, indent=None))}"
+            )
     _show_versions(_versions(document), name)
 
 

@@ -41,9 +41,11 @@ from detbuild.cli.session import Session, pass_session
 def report(session: Session, /, *, experiment_ids: tuple[int, ...], output: Path, points: int) -> None:
     """Write one page with all there is to see of experiments: curves, hyperparameters, trials, logs, config.
 
-    The page is a single file that opens without a network and may be mailed; secrets of the config are not in
-    it. With several experiments it compares them.
+    The page is a single file that opens without a network and may be mailed. Secrets, values of variables,
+    data and paths of the host are not in it; known secret values are masked in logs. With several
+    experiments it compares them.
     """
+    from detbuild.config.secrets import secrets_of_host
     from detbuild.report.document import document
     from detbuild.report.page import render
     from detbuild.report.sources import read_all
@@ -51,7 +53,9 @@ def report(session: Session, /, *, experiment_ids: tuple[int, ...], output: Path
 
     home = Home.open(session.home)
     folders = [home.experiment(id_) for id_ in dict.fromkeys(experiment_ids)]
-    page = render(document(read_all(folders, points=points), made=time.time()))
+    page = render(
+        document(read_all(folders, points=points, secrets=secrets_of_host(session.environ)), made=time.time())
+    )
     if str(output) == "-":
         sys.stdout.buffer.write(page)
         return

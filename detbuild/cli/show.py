@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
 from detbuild.cli.text import line_of_output, number, visible
+from detbuild.credentials import masked_urls
 from detbuild.events import (
     BuildOutput,
     BuildStep,
@@ -44,7 +45,7 @@ from determined._records import (
     Validation,
 )
 
-_MOUNT = re.compile(r"--mount=\S+|PIP_\w+=\S+")
+_MOUNT = re.compile(r"--mount=\S+|PIP_\w+=\S+|\. /run/secrets/\S+ &&")
 _LONGEST_STEP = 100  # characters
 _LONGEST_METRICS = 600
 _LONGEST_NAME = 100
@@ -59,7 +60,8 @@ def lines_of(event: Event) -> tuple[str, ...]:  # noqa: C901, PLR0911, PLR0912  
     """
     match event:
         case Warned(message, mend):
-            return (f"warning: {visible(message)}", *((f"  mend: {visible(mend)}",) if mend else ()))
+            lines = (f"warning: {message}", *((f"  mend: {mend}",) if mend else ()))
+            return tuple(visible(masked_urls(line)) for line in lines)
         case Working(what):
             return (f"... {visible(what)}",)
         case ContextPacked():

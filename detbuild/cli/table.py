@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+import math
 from typing import TYPE_CHECKING
 
 import click
 
 from detbuild.cli.text import cut, terminal_width, visible, width
+from detbuild.credentials import masked_urls, masked_urls_in
+from detbuild.jsontext import json_text, not_finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,13 +27,9 @@ _LEAST = 8  # columns of a terminal that a cell keeps
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def show_json(value: object) -> None:
-    click.echo(json_text(value))
-
-
-def json_text(value: object) -> str:
-    """Two spaces, keys in the order given, so that two prints can be compared."""
-    return json.dumps(value, indent=2, ensure_ascii=True, default=str)
+def show_json(value: object, *, show_secrets: bool = False) -> None:
+    """Print strict JSON; credentials in URLs are masked unless the owner asked for secrets."""
+    click.echo(json_text(value if show_secrets else masked_urls_in(value)))
 
 
 def csv_text(rows: Sequence[Row]) -> str:
@@ -62,9 +60,11 @@ def _flat(row: Row, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _safe(value: object) -> str:
-    if value is None or isinstance(value, (bool, int, float)):
+    if value is None or isinstance(value, (bool, int)):
         return "" if value is None else str(value)
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    if isinstance(value, float):
+        return str(value) if math.isfinite(value) else not_finite(value)
+    text = masked_urls(value) if isinstance(value, str) else json_text(masked_urls_in(value), indent=None)
     if text.startswith(_FORMULA):
         text = f"'{text}"
     return "\n".join(visible(line) for line in text.split("\n"))  # a terminal may be where it goes

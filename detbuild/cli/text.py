@@ -7,6 +7,8 @@ import shutil
 import sys
 import unicodedata
 
+from detbuild.credentials import masked_urls
+
 _FIRST_ITEMS = 4  # of a list
 _LONGEST_VALUE = 80  # characters of text
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -62,7 +64,7 @@ def number(value: object) -> str:
     if isinstance(value, (list, tuple)):
         shown = ", ".join(map(number, value[:_FIRST_ITEMS]))
         return f"[{shown}, ... {len(value):,} values]" if len(value) > _FIRST_ITEMS else f"[{shown}]"
-    text = str(value)
+    text = masked_urls(str(value))
     return visible(text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}...")
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 from pydantic import Field, JsonValue
 
 from detbuild.config.fields import Integer, Many, Positive
+from detbuild.config.secrets import SECRET
 from detbuild.config.section import Section
 
 
@@ -15,14 +17,14 @@ class Slurm(Section):
     """GPUs of a node."""
     gpu_type: str | None = None
     """The kind of GPU."""
-    sbatch_args: Many[str] = ()
+    sbatch_args: Annotated[Many[str], SECRET] = ()
     """Arguments of sbatch."""
 
 
 class Pbs(Section):
     slots_per_node: Positive | None = None
     """GPUs of a node."""
-    pbsbatch_args: Many[str] = ()
+    pbsbatch_args: Annotated[Many[str], SECRET] = ()
     """Arguments of qsub."""
 
 
@@ -36,7 +38,7 @@ class Webhooks(Section):
 
 
 class Integrations(Section):
-    pachyderm: Mapping[str, JsonValue] = Field(default_factory=dict)
+    pachyderm: Annotated[Mapping[str, JsonValue], SECRET] = Field(default_factory=dict)
     """Where data came from."""
     webhooks: Webhooks | None = None
     """Which webhooks of the cluster are triggered."""

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonVal
 from detbuild.config.clauses import Clause, Written, also, not_both, nullable, text
 from detbuild.config.fields import Many, Matching, Whole
 from detbuild.config.problems import show
+from detbuild.config.secrets import SECRET, VARIABLES
 from detbuild.config.section import Section, wrong
 
 DeviceKind = Literal["cpu", "cuda", "rocm"]
@@ -37,15 +38,17 @@ def _reference(value: str) -> str:
 
 def _variable(value: object) -> str:
     if isinstance(value, dict) and len(value) == 1:
-        ((name, text),) = value.items()
-        raise wrong("must be the text NAME=VALUE, not a map", mend=f"write `- {name}={text}`")
+        name = next(iter(value))
+        raise wrong("must be the text NAME=VALUE, not a map", mend=f"write `- {name}=...`")
     if not isinstance(value, str):
-        raise wrong(f"must be the text NAME=VALUE, not {show(value)}")
+        raise wrong(
+            "must be the text NAME=VALUE", mend="write `- NAME=VALUE`, in quotes where YAML needs them"
+        )
     name, equals, _ = value.partition("=")
-    if not equals:
-        raise wrong(f"must be NAME=VALUE, not {show(value)}", mend=f"write `{name[:30]}=` for an empty value")
+    if not equals:  # it may be a value whose name is missing, so it is not quoted
+        raise wrong("must be NAME=VALUE, but has no `=`", mend="write `NAME=` for an empty value")
     if not _VARIABLE.fullmatch(name):
-        raise wrong(f"{name[:40]!r} is no name of a variable", mend="use letters, digits and `_`")
+        raise wrong("has no valid name before the `=`", mend="use letters, digits and `_`")
     return value
 
 
@@ -110,19 +113,19 @@ class Variables(Section):
 class RegistryAuth(Section):
     """Credentials of a registry; never shown."""
 
-    username: str | None = Field(default=None, repr=False)
+    username: Annotated[str | None, SECRET] = Field(default=None, repr=False)
     """The user."""
-    password: str | None = Field(default=None, repr=False)
+    password: Annotated[str | None, SECRET] = Field(default=None, repr=False)
     """The password."""
-    auth: str | None = Field(default=None, repr=False)
+    auth: Annotated[str | None, SECRET] = Field(default=None, repr=False)
     """User and password in base64, in place of both."""
-    email: str | None = Field(default=None, repr=False)
+    email: Annotated[str | None, SECRET] = Field(default=None, repr=False)
     """The user's address."""
     serveraddress: str | None = None
     """The registry that these are for."""
-    identitytoken: str | None = Field(default=None, repr=False)
+    identitytoken: Annotated[str | None, SECRET] = Field(default=None, repr=False)
     """A token in place of a password."""
-    registrytoken: str | None = Field(default=None, repr=False)
+    registrytoken: Annotated[str | None, SECRET] = Field(default=None, repr=False)
     """A token that the registry itself gave."""
 
     def given(self) -> dict[str, str]:
@@ -153,9 +156,12 @@ class Environment(Section):
     image: Annotated[Images, BeforeValidator(for_each_kind), also(_REFERENCE_TEXT)] = Images.model_construct()
     """The image to build on: one, or one for each kind of device; absent: detbuild chooses."""
     environment_variables: Annotated[
-        Variables, BeforeValidator(for_each_kind), also({"type": "array", "items": _VARIABLE_TEXT})
+        Variables,
+        BeforeValidator(for_each_kind),
+        also({"type": "array", "items": _VARIABLE_TEXT}),
+        VARIABLES,
     ] = Variables.model_construct()
-    """A list of `NAME=VALUE`, or one list for each kind of device."""
+    """A list of `NAME=VALUE`, or one list for each kind of device; values are never shown."""
     ports: Annotated[Mapping[str, Port], Written(_some_absent)] = Field(default_factory=dict)
     """By name: ports of the container that the host publishes under free numbers."""
     proxy_ports: Many[ProxyPort] = ()
@@ -170,5 +176,5 @@ class Environment(Section):
     """Linux capabilities that the container loses."""
     read_only_root: bool = False
     """Whether a trial may write in its work directory, `/tmp` and its home alone."""
-    pod_spec: Mapping[str, JsonValue] | None = None
+    pod_spec: Annotated[Mapping[str, JsonValue] | None, SECRET] = None
     """Of Kubernetes; without meaning on one host."""

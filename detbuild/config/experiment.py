@@ -16,10 +16,10 @@ from detbuild.config.fields import Count, Many, Positive, integral
 from detbuild.config.hyperparameters import Hyperparameter
 from detbuild.config.lengths import NEVER, Period
 from detbuild.config.logs import DEFAULT_POLICIES, LogPolicy, RetentionPolicy, with_defaults
-from detbuild.config.masking import mask
 from detbuild.config.mounts import BindMount, distinct
 from detbuild.config.resources import Resources
 from detbuild.config.searcher import BY_OTHER_MEANS, Searcher
+from detbuild.config.secrets import SECRET, UNDER_SECRETS, mask
 from detbuild.config.section import Section
 from detbuild.config.storage import OwnFolder, Storage
 from detbuild.config.training import Optimizations, Profiling, Reproducibility
@@ -64,7 +64,7 @@ class ExperimentConfig(Section):
     """Of a cluster, without meaning on one host; needs `project` beside it."""
     project: str = ""
     """Of a cluster, without meaning on one host; needs `workspace` beside it."""
-    data: Anything = Field(default_factory=dict, repr=False)
+    data: Annotated[Anything, UNDER_SECRETS] = Field(default_factory=dict, repr=False)
     """Anything the training code wants to know; what stands under `secrets` is never shown."""
     entrypoint: ConfigEntrypoint
     """What a trial runs: `module:Class`, relative to the context directory; or a shell command; or a
@@ -116,13 +116,13 @@ class ExperimentConfig(Section):
     """Options of Slurm; without meaning on one host."""
     pbs: Pbs = Pbs.model_construct()
     """Options of PBS; without meaning on one host."""
-    security: Anything | None = None
+    security: Annotated[Anything | None, SECRET] = None
     """Of a cluster; without meaning on one host."""
-    tensorboard_storage: Anything | None = None
+    tensorboard_storage: Annotated[Anything | None, SECRET] = None
     """Of old versions; without meaning here."""
-    data_layer: Anything | None = None
+    data_layer: Annotated[Anything | None, SECRET] = None
     """Of old versions; without meaning here."""
-    internal: Anything | None = None
+    internal: Annotated[Anything | None, SECRET] = None
     """Of old versions; without meaning here."""
 
     def resolved(self) -> dict[str, object]:
@@ -130,5 +130,5 @@ class ExperimentConfig(Section):
         return self.model_dump(mode="json")
 
     def masked(self) -> dict[str, object]:
-        """`resolved()` for the eyes of others: what is secret is hidden."""
-        return mask(self.resolved())
+        """`resolved()` for the screen: what is secret is hidden."""
+        return mask(self.resolved(), type(self))

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from detbuild.config import mends
 from detbuild.config.era import renamed
 from detbuild.config.experiment import ExperimentConfig
-from detbuild.config.masking import is_secret
 from detbuild.config.problems import KeyPath, Problem, dotted, show
+from detbuild.config.secrets import may_hold_secrets
 from detbuild.config.section import TAG, Section
 from detbuild.config.storage import OwnFolder
 
@@ -105,9 +105,10 @@ def _problem(finding: Finding) -> Problem:
     explainer = _EXPLAINERS.get(kind)
     if explainer is not None:
         return explainer(path, finding)
-    given = _given(path, finding["input"])
+    given = _given(path, finding)
     if kind in _KIND_WORDS:
-        mend = mends.of_kind(kind, finding["input"])
+        quotes = isinstance(finding["input"], str) and may_hold_secrets(path, finding["model"])
+        mend = "" if quotes else mends.of_kind(kind, finding["input"])
         return Problem(path, f"must be {_KIND_WORDS[kind]}, not {given}", mend)
     if kind in _BOUNDS:
         bound, word = _BOUNDS[kind]
@@ -115,8 +116,12 @@ def _problem(finding: Finding) -> Problem:
     return Problem(path, f"is not allowed: {finding['msg']}")
 
 
-def _given(path: KeyPath, value: object) -> str:
-    return "what is written there" if is_secret(path) else show(value)
+def _given(path: KeyPath, finding: Finding) -> str:
+    """The value in words; where a secret may stand, its kind alone."""
+    value = finding["input"]
+    if not may_hold_secrets(path, finding["model"]) or value is None or isinstance(value, (dict, list)):
+        return show(value)
+    return "text" if isinstance(value, str) else "true or false" if isinstance(value, bool) else "a number"
 
 
 def _rule(path: KeyPath, finding: Finding) -> Problem:
@@ -138,7 +143,7 @@ def _choice(path: KeyPath, finding: Finding) -> Problem:
     key, names, value = finding["ctx"]["key"], finding["ctx"]["names"].split(", "), finding["input"]
     if not isinstance(value, dict):
         mend = f"write `{key}: {value}` below it" if value in names else ""
-        return Problem(path, f"must be a map with `{key}`, not {_given(path, value)}", mend)
+        return Problem(path, f"must be a map with `{key}`, not {_given(path, finding)}", mend)
     if glued := next((name for name in value if name.startswith(f"{key}:")), None):
         mend = "put a space after its `:`"
         return Problem((*path, glued), f"is no field of {dotted(path)}", mend, on_key=True)
@@ -152,7 +157,7 @@ def _choice(path: KeyPath, finding: Finding) -> Problem:
 def _literal(path: KeyPath, finding: Finding) -> Problem:
     value = finding["input"]
     names = [name.strip("'") for name in finding["ctx"]["expected"].replace(" or ", ", ").split(", ")]
-    return Problem(path, f"must be {_or(names)}, not {_given(path, value)}", mends.near(value, names))
+    return Problem(path, f"must be {_or(names)}, not {_given(path, finding)}", mends.near(value, names))
 
 
 def _too_short(path: KeyPath, finding: Finding) -> Problem:

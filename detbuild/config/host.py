@@ -20,6 +20,7 @@ from detbuild.config.logs import LogPolicy
 from detbuild.config.mounts import BindMount, distinct
 from detbuild.config.parts import Origin
 from detbuild.config.resources import Bytes, ConfigDevice, Cpus, Memory
+from detbuild.config.secrets import SECRET, VARIABLES
 from detbuild.config.section import Section
 from detbuild.config.storage import Storage
 from detbuild.events import Warned
@@ -45,7 +46,9 @@ class TaskContainerDefaults(Section):
     """Defaults for containers; below the fields of one host those that only a cluster can act on."""
 
     image: Annotated[Images, BeforeValidator(for_each_kind)] | None = None
-    environment_variables: Annotated[Variables, BeforeValidator(for_each_kind)] | None = None
+    environment_variables: Annotated[
+        Annotated[Variables, BeforeValidator(for_each_kind)] | None, VARIABLES
+    ] = None
     registry_auth: RegistryAuth | None = None
     force_pull_image: bool | None = None
     add_capabilities: Many[Capability] = ()
@@ -60,12 +63,12 @@ class TaskContainerDefaults(Section):
     preemption_timeout: Positive | None = None
     slurm: Slurm | None = None
     pbs: Pbs | None = None
-    startup_hook: Annotated[str, Field(max_length=_LONGEST_HOOK)] = ""
+    startup_hook: Annotated[str, Field(max_length=_LONGEST_HOOK), SECRET] = ""
     network_mode: Network = "bridge"
-    cpu_pod_spec: JsonValue = None
-    gpu_pod_spec: JsonValue = None
-    checkpoint_gc_pod_spec: JsonValue = None
-    kubernetes: JsonValue = None
+    cpu_pod_spec: Annotated[JsonValue, SECRET] = None
+    gpu_pod_spec: Annotated[JsonValue, SECRET] = None
+    checkpoint_gc_pod_spec: Annotated[JsonValue, SECRET] = None
+    kubernetes: Annotated[JsonValue, SECRET] = None
     dtrain_network_interface: JsonValue = None
     nccl_port_range: JsonValue = None
     gloo_port_range: JsonValue = None

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Final
 from detbuild import textfile
 from detbuild.config.document import SECTIONS, UNINDENTED, Node, Position, empty_section, read_document
 from detbuild.config.era import era_defaults, is_of_the_era, old_path, steps_of, translate
+from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.explain import unknown_nulls
 from detbuild.config.merge import merge
 from detbuild.config.parts import Origin, Part, parted
 from detbuild.config.problems import ConfigErrors, Problem, show
+from detbuild.config.secrets import known_secrets
 from detbuild.config.values import plain
 from detbuild.errors import ConfigError
 from detbuild.textfile import TextFileError
@@ -152,7 +154,8 @@ def errors_of(layers: Sequence[Layer], found: Iterable[tuple[Origin, Problem]]) 
         as_written = replace(problem, path=layer.written(problem.path))
         placed.append(((origin.layer, position), as_written.line(where)))
     placed.sort(key=lambda item: item[0])
-    return ConfigErrors(line for _, line in placed)
+    hidden = [known_secrets(layer.raw, ExperimentConfig).certain for layer in layers]
+    return ConfigErrors(hidden[layer].hide(line) for (layer, _), line in placed)
 
 
 def _below(one: Origin, other: Origin) -> bool:

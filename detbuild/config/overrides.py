@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detbuild.config.document import read_value
+from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.problems import ConfigErrors, KeyPath, Problem, dotted, show
 from detbuild.config.scalars import plain_scalar
+from detbuild.config.secrets import may_hold_secrets
+from detbuild.credentials import MASK, masked_urls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,9 +52,10 @@ def parse_override(text: str) -> Override:
     Raises:
         ConfigErrors: there is no key, or the value is not YAML.
     """
-    place = f"{_FLAG} {text if len(text) <= 60 else text[:57] + '...'}"  # noqa: PLR2004  (fits a line)
     key, equals, value = text.partition("=")
     path = tuple(key.strip().split("."))
+    shown = f"{key}={MASK}" if may_hold_secrets(path, ExperimentConfig) else masked_urls(text)
+    place = f"{_FLAG} {shown if len(shown) <= 60 else shown[:57] + '...'}"  # noqa: PLR2004  (fits a line)
     if not equals or not all(path):
         raise ConfigErrors([f"{place}: must be key=value; write `{_FLAG} searcher.max_length.epochs=3`"])
     parsed = _value(value.strip(), place, path)

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from detbuild.credentials import masked_urls
 from detbuild.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class ConfigErrors(ConfigError):  # noqa: N818  (it holds many)
     """All problems of one config; `str()` has one line for each."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        self.lines = tuple(map(_visible, lines))
+        self.lines = tuple(_visible(masked_urls(line)) for line in lines)
         shown = [*self.lines[:MAX_SHOWN]]
         if len(self.lines) > MAX_SHOWN:
             shown.append(f"... and {len(self.lines) - MAX_SHOWN} more")

@@ -31,9 +31,14 @@ class Value:
     source: str
 
 
-def values(traced: Traced) -> Iterator[Value]:
-    """Every value of the config in the order of its fields; secrets are hidden."""
-    yield from _values(traced, (), traced.config.masked(), traced.parts)
+def values(traced: Traced, shown: Mapping[str, object]) -> Iterator[Value]:
+    """Every value of the config in the order of its fields.
+
+    Args:
+        traced: the config and where it came from.
+        shown: its values, with or without secrets.
+    """
+    yield from _values(traced, (), dict(shown), traced.parts)
 
 
 def _values(traced: Traced, path: KeyPath, value: object, part: Part | None) -> Iterator[Value]:

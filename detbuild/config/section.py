@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from pydantic import BaseModel, ConfigDict, Discriminator
 from pydantic_core import PydanticCustomError
 
+from detbuild.config.secrets import Mark
+from detbuild.credentials import MASK
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 # Marks the members of a union in pydantic's error paths. No key of a config can start with NUL.
 TAG: Final = "\0"
@@ -20,6 +23,13 @@ class Section(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     tagged: ClassVar[dict[str, type[Section]]] = {}
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
+        """Fields that are marked as secret are hidden."""
+        fields = type(self).model_fields
+        for name, value in super().__repr_args__():
+            marked = name in fields and any(isinstance(item, Mark) for item in fields[name].metadata)
+            yield name, MASK if marked and value else value
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:

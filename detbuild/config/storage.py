@@ -10,6 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, Tag, WithJsonSchema, mod
 from detbuild.config.clauses import but, given, text, when
 from detbuild.config.fields import Count
 from detbuild.config.mounts import PARENT, ContainerPath, HostPath, Propagation
+from detbuild.config.secrets import SECRET
 from detbuild.config.section import TAG, Section, chosen_by, wrong
 
 
@@ -86,9 +87,9 @@ class S3(_Storage):
     """Amazon S3, or a server that speaks like it."""
     bucket: str
     """The bucket."""
-    access_key: str | None = Field(default=None, repr=False)
+    access_key: Annotated[str | None, SECRET] = Field(default=None, repr=False)
     """The id of the key; never shown. Absent: as boto3 finds it."""
-    secret_key: str | None = Field(default=None, repr=False)
+    secret_key: Annotated[str | None, SECRET] = Field(default=None, repr=False)
     """The key; never shown."""
     endpoint_url: str | None = None
     """A server of one's own, such as `http://minio:9000`."""
@@ -117,11 +118,11 @@ class Azure(_Storage):
     """Azure Blob Storage."""
     container: str
     """The container of blobs."""
-    connection_string: str | None = Field(default=None, repr=False)
+    connection_string: Annotated[str | None, SECRET] = Field(default=None, repr=False)
     """How to get in; never shown. Either this or `account_url`."""
     account_url: str | None = None
     """The account. Either this or `connection_string`."""
-    credential: str | None = Field(default=None, repr=False)
+    credential: Annotated[str | None, SECRET] = Field(default=None, repr=False)
     """The key that goes with `account_url`; never shown."""
 
     @model_validator(mode="after")

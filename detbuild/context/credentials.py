@@ -1,37 +1,94 @@
-"""Keeps the credentials of a config out of the image, which whoever has the image could read."""
+"""Keeps secrets of configs out of the image, which whoever has the image could read."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+import posixpath
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-from detbuild.config.masked_text import masked_text
-from detbuild.config.masking import mask
+from detbuild.config.experiment import ExperimentConfig
+from detbuild.config.secrets import text_holds_secrets
 from detbuild.context.snapshot import ContextSnapshot, shown
+from detbuild.credentials import credentials_in
 from detbuild.events import Warned
-from detbuild.textfile import bodies
+from detbuild.textfile import TextFileError, bodies, decode, unix_lines
 
 if TYPE_CHECKING:
-    from detbuild.config.experiment import ExperimentConfig
+    from collections.abc import Iterator
+
+    from detbuild.context.snapshot import Entry
+
+_LARGEST: Final = 1 << 18  # bytes; a longer file is data
+# A YAML file with one of these fields at its top and one of these words in it may be a config with secrets.
+_OF_A_CONFIG: Final = re.compile(
+    r"^(?:searcher|entrypoint|environment|checkpoint_storage|data|task_container_defaults)[ \t]*:",
+    re.MULTILINE,
+)
+_MAY_BE_SECRET: Final = re.compile(
+    r"environment_variables|registry_auth|secret|access_key|connection_string|credential|://[^\s/]*@|_args"
+    r"|pod_spec|pachyderm|security|tensorboard_storage|data_layer|internal"
+)
+# Files that name packages or set up the container; they have to be in the image, so more than a word is not
+# possible.
+_DECLARING: Final = re.compile(
+    r"pyproject\.toml|setup\.(?:py|cfg)|Pipfile|environment\.ya?ml|\.condarc|startup-hook\.sh|.*\.lock"
+)
+_LOGINS: Final = frozenset({".netrc", "_netrc", ".pypirc", ".git-credentials", "pip.conf", ".env", ".npmrc"})
 
 
-def without_credentials(
-    context: ContextSnapshot, config: ExperimentConfig, text: str
-) -> tuple[ContextSnapshot, tuple[Warned, ...]]:
-    """Leave out the config file itself, wherever in the context it is, if it holds secrets; and say so.
+def without_credentials(context: ContextSnapshot, text: str) -> tuple[ContextSnapshot, tuple[Warned, ...]]:
+    """Leave out config files that hold secrets, the submitted one and others; and say so.
 
     Args:
         context: What goes into the image.
-        config: As it was parsed, with what other sources brought to it.
-        text: Of its file.
+        text: Of the submitted config.
     """
-    resolved = config.resolved()
-    if mask(resolved) == resolved or masked_text(text) == text:
-        return context, ()
-    digests = {hashlib.sha256(body).hexdigest() for body in bodies(text)}
-    held = tuple(entry for entry in context.entries if entry.sha256 in digests)
-    warnings = (
-        Warned(f"{shown(entry.path)} stays out of the image: it holds credentials", "name it in .detignore")
+    digests = {hashlib.sha256(body).hexdigest() for body in bodies(text)} if _holds(text) else set()
+    held = [entry for entry in context.entries if entry.sha256 in digests or _is_config_with_secrets(entry)]
+    held = [entry for entry in held if entry.kind == "file"]
+    kept = tuple(entry for entry in context.entries if entry not in held)
+    left_out = [
+        Warned(f"{shown(entry.path)} stays out of the image: it holds secrets", "name it in .detignore")
         for entry in held
-    )
-    return ContextSnapshot(tuple(entry for entry in context.entries if entry not in held)), tuple(warnings)
+    ]
+    return ContextSnapshot(kept) if held else context, (*left_out, *_going_in(kept))
+
+
+def _going_in(entries: tuple[Entry, ...]) -> Iterator[Warned]:
+    """What cannot be left out, since the code may need it, but is said."""
+    for entry in entries:
+        name = posixpath.basename(entry.path)
+        if entry.kind != "file" or entry.size > _LARGEST:
+            continue
+        if name in _LOGINS:
+            message = f"{shown(entry.path)} goes into the image, and such files hold credentials"
+            yield Warned(message, "name it in .detignore")
+        elif _DECLARING.fullmatch(name) and credentials_in(_body(entry).decode("latin-1")):
+            message = f"{shown(entry.path)} goes into the image with the credentials of a URL"
+            yield Warned(message, "name it in .detignore, or put the URL into requirements.txt")
+
+
+def _is_config_with_secrets(entry: Entry) -> bool:
+    if entry.kind != "file" or not entry.path.endswith((".yaml", ".yml")) or entry.size > _LARGEST:
+        return False
+    try:
+        text = unix_lines(decode(_body(entry)))
+    except TextFileError:
+        return False  # detbuild does not read it either
+    return bool(_OF_A_CONFIG.search(text) and _MAY_BE_SECRET.search(text)) and _holds(text)
+
+
+def _holds(text: str) -> bool:
+    return text_holds_secrets(text, ExperimentConfig)
+
+
+def _body(entry: Entry) -> bytes:
+    """Empty when it cannot be read: what packs it says so."""
+    if entry.body is not None:
+        return entry.body
+    try:
+        return Path(entry.source).read_bytes()
+    except OSError:
+        return b""

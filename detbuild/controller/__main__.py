@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from detbuild.controller.attend import needs_controller
 from detbuild.controller.lease import lease
 from detbuild.controller.start import controller_of
+from detbuild.credentials import masked_urls
 from detbuild.engine.docker import DockerEngine
 from detbuild.errors import DetbuildError
 from detbuild.store.folder import ExperimentFolder
@@ -32,10 +33,10 @@ def main(argv: list[str]) -> int:
             drive(folder, engine)
     except DetbuildError as error:
         mend = f"\n  mend: {error.mend}" if error.mend else ""
-        sys.stderr.write(f"error: {error}{mend}\n")
+        sys.stderr.write(masked_urls(f"error: {error}{mend}\n"))
         return error.exit_code
     except Exception:  # noqa: BLE001  (the outermost boundary: the log is the only place to say it)
-        traceback.print_exc()
+        sys.stderr.write(masked_urls(traceback.format_exc()))
         return 1
     return 0
 

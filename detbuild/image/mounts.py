@@ -10,4 +10,5 @@ FRAMEWORK_DIR: Final = "/build/framework"
 PIP_CONF: Final = "pip.conf"
 CA: Final = "ca.pem"
 CONSTRAINTS: Final = "constraints.txt"
-SECRETS: Final = (PIP_CONF, CA, CONSTRAINTS)
+ENVIRONMENT: Final = "environment"  # proxies and credentials, as a shell reads them
+SECRETS: Final = (PIP_CONF, CA, CONSTRAINTS, ENVIRONMENT)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import configparser
+import hashlib
 import io
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
-from detbuild.image.mounts import CA, CONSTRAINTS, PIP_CONF, SECRETS_DIR, WHEELS_DIR
+from detbuild.context.snapshot import ContextSnapshot, Entry, shown
+from detbuild.credentials import has_query_credential, replaced_credentials
+from detbuild.errors import ContextError
+from detbuild.events import Warned
+from detbuild.image.mounts import CA, CONSTRAINTS, ENVIRONMENT, PIP_CONF, SECRETS_DIR, WHEELS_DIR
+from detbuild.image.trees import read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -42,6 +49,20 @@ _TAKEN: Final = frozenset(
         "pre",
     }
 )
+# Requirements files have credentials in the URLs of indexes and of packages.
+_CREDENTIAL: Final = "DETBUILD_CREDENTIAL_"
+_LIKE_REQUIREMENTS: Final = re.compile(
+    r"(?:^|/)(?:[^/]*(?:requirements|constraints|reqs)[^/]*\.(?:txt|in)|requirements/[^/]+\.(?:txt|in))$"
+)
+_LONGEST: Final = 1 << 20  # bytes; a longer file is data
+_MARKS: Final = {
+    b"\xff\xfe\x00\x00": "utf-32",
+    b"\x00\x00\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+_CONTINUED: Final = re.compile(r"\\\r?\n")
+_EDITABLE: Final = re.compile(r"\s*(?:-e|--editable)[\s=\"']*\w+\+", re.IGNORECASE)
 _PLACES: Final = frozenset({"index-url", "extra-index-url", "find-links", "no-index"})
 _ALIASES: Final = {"default-timeout": "timeout", "pypi-url": "index-url"}
 _OURS: Final = {"timeout": "60", "retries": "5"}
@@ -69,15 +90,102 @@ class NetworkSettings:
         """The host names no place of its own where packages come from."""
         return not self.pip.keys() & _PLACES
 
-    def secrets(self) -> dict[str, bytes]:
-        """Files for the pip steps by the name they have in /run/secrets."""
+    def secrets(self, credentials: Mapping[str, str]) -> dict[str, bytes]:
+        """Files for the steps that use the network, by the name they have in /run/secrets.
+
+        Args:
+            credentials: Variables that stand for the credentials of requirements files.
+        """
         conf = dict(self.pip)
         if self.ca:
             conf["cert"] = f"{SECRETS_DIR}/{CA}"
         if self.constraints:
             conf["constraint"] = f"{SECRETS_DIR}/{CONSTRAINTS}"
         # Empty ones are served too: which secrets there are must not show in the Dockerfile.
-        return {PIP_CONF: _ini({**_OURS, **conf, **_QUIET}), CA: self.ca, CONSTRAINTS: self.constraints}
+        return {
+            PIP_CONF: _ini({**_OURS, **conf, **_QUIET}),
+            CA: self.ca,
+            CONSTRAINTS: self.constraints,
+            ENVIRONMENT: _exports({**self.proxies, **credentials}),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LentCredentials:
+    """A context whose requirements files name variables in place of credentials, and their values."""
+
+    context: ContextSnapshot
+    variables: Mapping[str, str] = field(repr=False)
+    warnings: tuple[Warned, ...] = ()
+
+
+def lent_credentials(context: ContextSnapshot, files: Iterable[str]) -> LentCredentials:
+    """Take the credentials of URLs out of requirements files: pip gets them while it installs, as a secret.
+
+    pip itself puts the values of variables such as `${NAME}` into the lines of these files.
+
+    Args:
+        context: What goes into the image.
+        files: Paths of its requirements files; those that only look like one are treated in the same way.
+
+    Raises:
+        ContextError: A credential would end up in the image all the same.
+    """
+    names: dict[str, str] = {}
+    chosen = set(files)
+    changed: dict[str, Entry] = {}
+    for entry in context.entries:
+        if entry.kind == "file" and (
+            entry.path in chosen or (_LIKE_REQUIREMENTS.search(entry.path) and entry.size <= _LONGEST)
+        ):
+            without = _without_credentials(entry, names)
+            changed.update({entry.path: without} if without is not entry else {})
+    if not changed:
+        return LentCredentials(context=context, variables={})
+    kept = ContextSnapshot(tuple(changed.get(entry.path, entry) for entry in context.entries))
+    where = ", ".join(shown(path) for path in changed)
+    message = f"credentials of URLs in {where} stay out of the image: pip gets them as a build secret"
+    variables = {name: secret for secret, name in names.items()}
+    return LentCredentials(context=kept, variables=variables, warnings=(Warned(message),))
+
+
+def _without_credentials(entry: Entry, names: dict[str, str]) -> Entry:
+    """The entry with variables for credentials; `names` gets those that are new."""
+    body = read(entry)
+    codec = next((codec for mark, codec in _MARKS.items() if body.startswith(mark)), "latin-1")
+    text = body.decode(codec, "replace")
+
+    def variable(secret: str) -> str:
+        joined = _CONTINUED.sub("", secret)
+        name = names.setdefault(joined, f"{_CREDENTIAL}{len(names) + 1}")
+        return f"${{{name}}}"
+
+    changed = replaced_credentials(text, variable)
+    if changed == text:
+        return entry
+    _refuse_recorded(entry, text)
+    new = changed.encode(codec)
+    return replace(entry, size=len(new), sha256=hashlib.sha256(new).hexdigest(), source="", body=new)
+
+
+def _refuse_recorded(entry: Entry, text: str) -> None:
+    for number, line in enumerate(_CONTINUED.sub("", text).splitlines(), 1):
+        if line.lstrip().startswith("#"):
+            continue
+        what = ""
+        if has_query_credential(line):
+            what = "pip records the query of a URL in the image, and this one holds a credential"
+        elif _EDITABLE.match(line) and replaced_credentials(line, lambda _: "") != line:
+            what = "an editable install keeps its URL in the image, and this one holds a credential"
+        if what:
+            mend = "write the credential as `user:password@` before the host, and leave out `-e`"
+            raise ContextError(f"{shown(entry.path)}:{number}: {what}", mend=mend)
+
+
+def _exports(variables: Mapping[str, str]) -> bytes:
+    """A file for a shell to read."""
+    quoted = ((name, value.replace("'", "'\\''")) for name, value in variables.items())
+    return "".join(f"export {name}='{value}'\n" for name, value in quoted).encode("utf-8", "surrogateescape")
 
 
 def pip_config_files(environ: Mapping[str, str], *, home: Path, prefix: Path) -> tuple[Path, ...]:

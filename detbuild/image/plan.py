@@ -29,7 +29,6 @@ class ImagePlan:
     trees: Mapping[str, ContextSnapshot]
     local_trees: Mapping[str, ContextSnapshot] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
-    build_args: Mapping[str, str] = field(default_factory=dict, repr=False)
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     asked: tuple[str, ...] | None = ()  # plain requirements of the pip steps; None: there are more
     own_index: bool = False  # requirements.txt names places where packages come from

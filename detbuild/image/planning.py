@@ -102,6 +102,7 @@ def lend(
     network: NetworkSettings,
     *,
     target: Target,
+    credentials: Mapping[str, str],
     cache: HashCache | None = None,
 ) -> ImagePlan:
     """Add what the build borrows from this host: certificates, proxies, pip settings, wheels.
@@ -113,20 +114,20 @@ def lend(
         resolution: What it was made from.
         network: What `host_network` found.
         target: What the image is for.
+        credentials: What `lent_credentials` took out of the context.
         cache: Hashes of wheels from earlier builds; the caller saves it.
     """
     from detbuild.image.wheels import wanted_wheels
 
     if "framework" not in plan.trees:
-        return replace(plan, build_args=network.proxies)
+        return replace(plan, secrets=network.secrets(credentials))
     wheels = wanted_wheels(
         network.wheel_dirs, plan.asked, machine=target.machine, cuda=bool(resolution.cuda), cache=cache
     )
     return replace(
         plan,
         local_trees={"wheels": wheels},
-        build_args=network.proxies,
-        secrets=network.secrets(),
+        secrets=network.secrets(credentials),
         pip_network="no-index" not in network.pip or "apt-get" in plan.dockerfile,
     )
 

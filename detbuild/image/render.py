@@ -9,7 +9,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from detbuild.image.mounts import FRAMEWORK_DIR, SECRETS, SECRETS_DIR, WHEELS_DIR
+from detbuild.image.mounts import ENVIRONMENT, FRAMEWORK_DIR, SECRETS, SECRETS_DIR, WHEELS_DIR
 from detbuild.image.requirements import WORKDIR
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def render(plan: DockerfilePlan, templates: Path, *, kept: Path | None = None) -
         "framework_dir": FRAMEWORK_DIR,
         "secrets": SECRETS,
         "secrets_dir": SECRETS_DIR,
+        "environment": ENVIRONMENT,
     }
     if kept is None:
         return _filled(values, templates)

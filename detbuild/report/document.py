@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from detbuild.credentials import MASK
 from detbuild.store.progress import Goal
 from determined._version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from detbuild.config.secrets import KnownSecrets
     from detbuild.store.progress import CheckpointState
     from detbuild.store.series import Table
     from detbuild.store.state import ExperimentState, RunState, TrialState
 
-MASK: Final = "********"
 _DIGITS: Final = 7  # significant ones of a metric
 
 
@@ -35,10 +35,9 @@ class Source:
     state: ExperimentState
     tables: Mapping[int, tuple[Table, ...]]  # by trial
     logs: Mapping[int, Log]
-    config: Mapping[str, object]  # as resolved
-    config_text: str  # as written, masked
+    config: Mapping[str, object]  # as resolved, without what may not be passed on
     dockerfile: str
-    secrets: tuple[str, ...] = ()  # hidden wherever they turn up
+    secrets: KnownSecrets  # hidden wherever they turn up
 
 
 def document(sources: Sequence[Source], *, made: float) -> dict[str, object]:
@@ -53,11 +52,11 @@ def document(sources: Sequence[Source], *, made: float) -> dict[str, object]:
     for number, source in enumerate(sources):
         for trial in source.state.trials.values():
             tables += [_table(table, len(trials)) for table in source.tables.get(trial.id, ())]
-            trials.append(_hidden(_trial(source, trial, number, made), source.secrets))
+            trials.append(source.secrets.hide_in(_trial(source, trial, number, made)))
     return {
         "version": __version__,
         "made": made,
-        "experiments": [_hidden(_experiment(source), source.secrets) for source in sources],
+        "experiments": [source.secrets.hide_in(_experiment(source)) for source in sources],
         "trials": trials,
         "tables": tables,
         "notes": list(_notes(sources)),
@@ -80,7 +79,6 @@ def _experiment(source: Source) -> dict[str, object]:
         "smaller_is_better": header.smaller_is_better,
         "log_hparams": list(_log_hparams(source.config.get("hyperparameters"), "")),
         "config": _plain(source.config),
-        "config_text": source.config_text,
         "dockerfile": source.dockerfile,
     }
 
@@ -158,8 +156,7 @@ def _notes(sources: Sequence[Source]) -> Iterator[str]:
     yield from _of_curves(
         [table for source in sources for found in source.tables.values() for table in found]
     )
-    if any(source.secrets for source in sources):
-        yield f"values that the config calls secret are shown as {MASK}"
+    yield f"{MASK} stands for what is not passed on: secrets, values of variables, data and paths of the host"
 
 
 def _of_curves(tables: Sequence[Table]) -> Iterator[str]:
@@ -211,22 +208,6 @@ def _plain(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
-
-
-def _hidden(values: dict[str, object], secrets: tuple[str, ...]) -> object:
-    return _hide(values, secrets) if secrets else values
-
-
-def _hide(value: object, secrets: tuple[str, ...]) -> object:
-    if isinstance(value, dict):
-        return {str(_hide(key, secrets)): _hide(item, secrets) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_hide(item, secrets) for item in value]
-    if isinstance(value, str):
-        for secret in secrets:
-            for spelling in (secret, json.dumps(secret)[1:-1]):
-                value = value.replace(spelling, MASK)
-    return value
 
 
 def _finite(value: float | None) -> float | None:

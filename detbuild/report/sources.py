@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from detbuild.config.masked_text import masked_text, secret_values
-from detbuild.config.masking import mask
+from detbuild.config.experiment import ExperimentConfig
+from detbuild.config.secrets import known_secrets, passed_on, values_in_script
 from detbuild.errors import EngineError
 from detbuild.report.document import Log, Source
 from detbuild.store.output import last_text
@@ -29,15 +29,17 @@ _ALL_LOGS: Final = 8 << 20  # and of a page
 _TEXT: Final = 1 << 20  # bytes of a config or a Dockerfile
 
 
-def read_all(folders: Sequence[ExperimentFolder], *, points: int = MOST_POINTS) -> tuple[Source, ...]:
+def read_all(
+    folders: Sequence[ExperimentFolder], *, points: int = MOST_POINTS, secrets: tuple[str, ...] = ()
+) -> tuple[Source, ...]:
     """Read the experiments of one page; the more trials there are, the less of each."""
     trials = max(1, sum(len(fold(folder.header(), folder.journal()).trials) for folder in folders))
     room = min(points, max(_FEWEST_POINTS, _ALL_POINTS // (2 * trials)))
     log = min(_LOG, _ALL_LOGS // trials)
-    return tuple(_read(folder, room, log) for folder in folders)
+    return tuple(_read(folder, room, log, secrets) for folder in folders)
 
 
-def _read(folder: ExperimentFolder, points: int, log: int) -> Source:
+def _read(folder: ExperimentFolder, points: int, log: int, more: tuple[str, ...]) -> Source:
     config = _config(folder)
     curves: dict[int, tuple[Table, ...]] = {}
 
@@ -50,10 +52,11 @@ def _read(folder: ExperimentFolder, points: int, log: int) -> Source:
         state=state,
         tables=curves,
         logs={number: _log(folder, trial, log) for number, trial in state.trials.items()},
-        config=mask(config),
-        config_text=masked_text(_text(folder, "config.yaml")),
+        config=passed_on(config),
         dockerfile=_text(folder, "Dockerfile"),
-        secrets=secret_values(config),
+        secrets=known_secrets(
+            config, ExperimentConfig, *values_in_script(folder.header().startup_hook), *more
+        ),
     )
 
 

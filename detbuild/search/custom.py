@@ -21,8 +21,10 @@ the trial.
 What it answers is in the journal. After a restart a new object is told everything once more, without effect,
 and where it has no `adopt` it is asked again; its answers need not be the same.
 
-The class runs in a process of its own, with the Python of detbuild and as the same user. It is no more
-confined than a script that you start yourself: a stranger's model directory runs a stranger's code here.
+The class runs in a process of its own, with the Python of detbuild and as the same user. Of the environment
+it gets PATH, HOME, locale, proxies without credentials and what Python needs, and the variables that the
+config names. It is no more confined than a script that you start yourself: a stranger's model directory runs
+a stranger's code here. What only shows (`render`, `--dry-run`, `preview-search`) does not run it.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from detbuild.search.hookprocess import HookProcess
 from determined._run_info import Length
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from detbuild.config.searcher import Custom
@@ -48,7 +50,15 @@ class CustomSearch:
 
     share = 0.0
 
-    def __init__(self, trials: Trials, config: Custom, seed: int, context_dir: Path | None) -> None:
+    def __init__(
+        self,
+        trials: Trials,
+        config: Custom,
+        seed: int,
+        *,
+        context_dir: Path | None,
+        variables: Mapping[str, str],
+    ) -> None:
         if config.hook is None or context_dir is None:
             raise ConfigError(
                 "searcher: custom needs a class to ask for trials",
@@ -57,7 +67,7 @@ class CustomSearch:
         if config.max_length is None:
             raise ConfigError("searcher: custom needs max_length", mend="add `max_length: {batches: 1000}`")
         self._trials, self._config = trials, config
-        self._hook = HookProcess(config.hook, _about(trials, config, seed), context_dir)
+        self._hook = HookProcess(config.hook, _about(trials, config, seed), context_dir, variables)
         self._length: Length = config.max_length
         self._open: dict[int, Create] = {}
         self._ended = 0
@@ -73,6 +83,11 @@ class CustomSearch:
         if self._finished:
             return 1.0
         return self._ended / self._config.max_trials if self._config.max_trials else 0.0
+
+    def first(self) -> tuple[Create, Train]:
+        """The first trial as far as it is known without running the class: without hyperparameters."""
+        create = self._trials.new({})
+        return create, Train(trial_id=create.trial_id, length=self._length)
 
     def decide(self, event: SearchEvent) -> Sequence[Action]:
         """Raise SearchError when the hook fails; the same event may then be tried again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import subprocess
 import sys
@@ -13,11 +14,42 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import detbuild
+from detbuild.credentials import credentials_in
 from detbuild.errors import SearchError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# What the process gets of the environment of detbuild, which may hold credentials under any name.
+_ALLOWED: Final = frozenset(
+    {
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "TMPDIR",
+        "LD_LIBRARY_PATH",
+        "VIRTUAL_ENV",
+        "PYTHONPATH",
+        "PYTHONHOME",
+        "PYTHONHASHSEED",
+        "PYTHONNOUSERSITE",
+        "PYTHONUSERBASE",
+        "PYTHONUTF8",
+        "PYTHONIOENCODING",
+        "PYTHONDONTWRITEBYTECODE",
+        "PYTHONPYCACHEPREFIX",
+        "PYTHONUNBUFFERED",
+        "PYTHONWARNINGS",
+        "NO_PROXY",
+        "no_proxy",
+    }
+)
+_LOCALE: Final = re.compile(r"LC_[A-Z]+")
+_PROXY: Final = re.compile(r"(?:HTTP|HTTPS|FTP|ALL)_PROXY", re.IGNORECASE)
 ANSWER_WITHIN: Final = 300.0  # seconds
 _SHOWN: Final = 4  # lines of a traceback
 
@@ -29,11 +61,14 @@ class HookProcess:
         target: `module:Class`.
         about: what the class is made with.
         context_dir: the directory from which the module is imported.
+        variables: the config's own environment variables.
     """
 
-    def __init__(self, target: str, about: Mapping[str, object], context_dir: Path) -> None:
+    def __init__(
+        self, target: str, about: Mapping[str, object], context_dir: Path, variables: Mapping[str, str]
+    ) -> None:
         self.target = target
-        self._about, self._context_dir = about, context_dir
+        self._about, self._context_dir, self._variables = about, context_dir, variables
         self._process: subprocess.Popen[bytes] | None = None
         self._read = b""
 
@@ -50,12 +85,13 @@ class HookProcess:
 
     def _start(self) -> subprocess.Popen[bytes]:
         ours = str(Path(detbuild.__file__).parents[1])
-        paths = filter(None, (os.environ.get("PYTHONPATH"), ours))
+        environ = hook_environment(os.environ, self._variables)
+        paths = filter(None, (environ.get("PYTHONPATH"), ours))
         try:
             process = subprocess.Popen(
                 [sys.executable, "-m", "detbuild.search.hook", self.target],
                 cwd=self._context_dir,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                env={**environ, "PYTHONPATH": os.pathsep.join(paths)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
             )
@@ -104,6 +140,23 @@ class HookProcess:
             f"searcher.hook: the process of {self.target} {what}",
             mend="see controller.log for what it printed, correct it and continue the experiment",
         )
+
+
+def hook_environment(environ: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the process: an allow-list of the host's, then the config's own variables.
+
+    Args:
+        environ: of detbuild.
+        variables: those that the config names.
+    """
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in _ALLOWED
+        or _LOCALE.fullmatch(name)
+        or (_PROXY.fullmatch(name) and not credentials_in(value) and "@" not in value)
+    }
+    return {**kept, **variables}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from detbuild.config.environment import DeviceKind
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.search.base import Policy
     from detbuild.search.method import SearchMethod
@@ -160,7 +161,15 @@ def _pbt(given: _Given) -> SearchMethod:
 
 
 def _custom(given: _Given) -> SearchMethod:
-    return CustomSearch(given.trials, given.searcher(configs.Custom), given.seed, given.context_dir)
+    kind: DeviceKind = "cuda" if given.config.resources.slots_per_trial else "cpu"
+    variables = (text.partition("=") for text in given.config.environment.environment_variables.of(kind))
+    return CustomSearch(
+        given.trials,
+        given.searcher(configs.Custom),
+        given.seed,
+        context_dir=given.context_dir,
+        variables={name: value for name, _, value in variables},
+    )
 
 
 def _optuna(given: _Given) -> SearchMethod:

@@ -194,17 +194,6 @@ def test_labels_hold_any_text(engine, tag) -> None:
     assert engine.image_labels(tag) == labels
 
 
-def test_build_arguments_hold_any_text(engine, tag, base_image) -> None:
-    text = 'new\nline "quoted" $HOME \\ # é'
-    plan = run_plan(tag, base_image, "true")
-    dockerfile = f'FROM {base_image}\nARG WORDS\nRUN true {uuid.uuid4()}; printf %s "$WORDS" | od -An -c -v\n'
-    events = build(engine, replace(plan, dockerfile=dockerfile, build_args={"WORDS": text}))
-    shown = subprocess.run(
-        ["od", "-An", "-c", "-v"], input=text.encode(), capture_output=True, check=True
-    ).stdout
-    assert [e.line for e in events if isinstance(e, BuildOutput)] == shown.decode().splitlines()
-
-
 @pytest.mark.parametrize(
     "entries", [(), (file("a.py", b"a"), Entry("b", "dir", 0o755), file("b/c.sh", b"c", 0o755))]
 )

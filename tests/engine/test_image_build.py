@@ -96,7 +96,9 @@ def planned(
         table=TABLE,
         templates=templates_dir(),
     )
-    return lend(plan, resolution, network or NetworkSettings(pip={"no-index": "true"}), target=TARGET)
+    return lend(
+        plan, resolution, network or NetworkSettings(pip={"no-index": "true"}), target=TARGET, credentials={}
+    )
 
 
 def wheel(folder: Path, name: str) -> None:

@@ -110,7 +110,6 @@ def _params(plan: ImagePlan) -> dict[str, str]:
         "t": plan.tag,
         "dockerfile": "Dockerfile",
         "labels": json.dumps(dict(plan.labels)),
-        "buildargs": json.dumps(dict(plan.build_args)),
         "rm": "1",
         **({} if plan.pip_network else {"networkmode": "none"}),
     }

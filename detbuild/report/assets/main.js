@@ -23,7 +23,7 @@ function drawSummary() {
 function drawSubmitted() {
   byId("submitted").replaceChildren(...data.experiments.map((one) => {
     const head = several ? `#${one.id} ` : "";
-    const texts = [["config as written", one.config_text], ["config as resolved", JSON.stringify(one.config, null, 2)], ["Dockerfile", one.dockerfile]];
+    const texts = [["config as resolved", JSON.stringify(one.config, null, 2)], ["Dockerfile", one.dockerfile]];
     return el("div", {}, el("p", {class: "soft"}, head + (one.tag ? "image " : one.local ? "trained in this host's Python, no image" : ""), one.tag ? el("code", {}, one.tag) : null, one.image ? el("code", {}, " " + one.image) : null),
       texts.filter(([, text]) => text).map(([title, text]) => el("details", {}, el("summary", {}, head + title), el("pre", {}, visibleNode(text)))));
   }));

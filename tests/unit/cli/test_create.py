@@ -57,7 +57,10 @@ def test_the_hosts_config_lies_below_templates_and_reaches_the_container(shell, 
         "  startup_hook: date\n"
         "  network_mode: host\n"
     )
-    plan = json.loads(shell("detbuild", "render", "const.yaml", ".", "--template", "mine", "--json").out)
+    words = ("render", "const.yaml", ".", "--template", "mine", "--json")
+    masked = json.loads(shell("detbuild", *words).out)
+    assert {name: masked["container"]["env"][name] for name in "AB"} == {"A": "********", "B": "********"}
+    plan = json.loads(shell("detbuild", *words, "--show-secrets").out)
     assert plan["container"]["network"] == "host"
     assert {name: plan["container"]["env"][name] for name in "AB"} == {"A": "host", "B": "template"}
     assert shell(*CREATE, "--template", "mine", "-f").code == 0

@@ -178,7 +178,7 @@ def test_a_slip_is_refused_with_its_place_and_a_mend(tmp_path: Path, text: str, 
 
 def test_a_password_is_not_shown_in_an_error(tmp_path: Path) -> None:
     (line,) = refused(tmp_path, "task_container_defaults: {registry_auth: {password: [hunter2]}}\n")
-    assert line.endswith("must be text, not what is written there")
+    assert line.endswith("must be text, not a list")
 
 
 def test_what_only_the_whole_shows_is_said_where_the_default_stands(tmp_path: Path) -> None:

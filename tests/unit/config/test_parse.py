@@ -260,7 +260,7 @@ def test_many_problems_are_cut_to_a_screenful() -> None:
 def test_a_secret_is_not_shown_in_its_own_error() -> None:
     text = MINIMAL + "environment: {registry_auth: {password: 12345, serveraddress: 678}}\n"
     secret, address = refusal(text)
-    assert secret.endswith("auth.password: must be text, not what is written there; put it in quotes")
+    assert secret.endswith("auth.password: must be text, not a number; put it in quotes")
     assert address.endswith("auth.serveraddress: must be text, not 678; put it in quotes")
 
 

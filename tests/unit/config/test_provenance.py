@@ -22,7 +22,8 @@ def sources(
     path = tmp_path / "c.yaml"
     path.write_text(text)
     layers = [text_layer(layer, f"{number}.yaml") for number, layer in enumerate(below)]
-    found = values(trace_config(path, overrides, layers))
+    traced = trace_config(path, overrides, layers)
+    found = values(traced, traced.config.masked())
     return {".".join(map(str, v.path)): v.source.removeprefix(f"{tmp_path}/") for v in found}
 
 

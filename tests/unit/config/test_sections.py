@@ -340,11 +340,11 @@ def test_a_wrong_hyperparameter_is_refused_by_its_path(written: str, problem: st
         ),
         (
             "environment: {environment_variables: [1A=b]}",
-            "environment.environment_variables[0]: '1A' is no name",
+            "environment.environment_variables[0]: has no valid name before the `=`",
         ),
         (
             "environment: {environment_variables: ['A B=c']}",
-            "environment.environment_variables[0]: 'A B' is no name",
+            "environment.environment_variables[0]: has no valid name before the `=`",
         ),
         (
             "environment: {environment_variables: [A: b]}",

@@ -35,7 +35,8 @@ def test_what_is_written_is_read_as_the_same_and_nothing_in_it_acts_on_a_termina
 ) -> None:
     data.pop("secrets", None)
     config = parse_config(BASE).model_copy(update={"data": data})
-    text = written(values(Traced(config, parted({"data": data}, 0), (Layer("a file\n\x1b", {}),))))
+    traced = Traced(config, parted({"data": data}, 0), (Layer("a file\n\x1b", {}),))
+    text = written(values(traced, config.resolved()))
     assert all(line.isprintable() for line in text.splitlines())
     assert parse_config(text).resolved() == config.resolved()
 

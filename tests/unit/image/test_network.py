@@ -1,15 +1,31 @@
 from __future__ import annotations
 
 import configparser
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from detbuild.image.network import NetworkSettings, host_network, pip_config_files
+import pytest
+
+from detbuild.context.snapshot import file_snapshot
+from detbuild.errors import ContextError
+from detbuild.image.network import (
+    LentCredentials,
+    NetworkSettings,
+    host_network,
+    lent_credentials,
+    pip_config_files,
+)
+from detbuild.image.requirements import read_requirements
 
 
 def conf(settings: NetworkSettings) -> dict[str, str]:
     """What a pip in the image reads, without what is always there."""
     parser = configparser.RawConfigParser()
-    parser.read_string(settings.secrets()["pip.conf"].decode())
+    parser.read_string(settings.secrets({})["pip.conf"].decode())
     always = ("disable-pip-version-check", "no-input", "progress-bar", "root-user-action")
     return {name: value for name, value in parser["global"].items() if name not in always}
 
@@ -19,7 +35,7 @@ def test_a_host_without_settings_lends_patience_only() -> None:
     assert settings == NetworkSettings()
     assert settings.default_index_only
     assert conf(settings) == {"timeout": "60", "retries": "5"}
-    assert settings.secrets().keys() == {"pip.conf", "ca.pem", "constraints.txt"}
+    assert settings.secrets({}).keys() == {"pip.conf", "ca.pem", "constraints.txt", "environment"}
 
 
 def test_later_files_win_and_the_environment_beats_them(tmp_path: Path) -> None:
@@ -68,7 +84,7 @@ def test_certificates_come_from_the_first_variable_that_names_some(tmp_path: Pat
     environ = {"PIP_CERT": "/does/not/exist", "SSL_CERT_FILE": str(tmp_path / "ca.pem")}
     settings = host_network(environ, [], system_ca=())
     assert conf(settings)["cert"] == "/run/secrets/ca.pem"
-    assert settings.secrets()["ca.pem"] == b"certificate"
+    assert settings.secrets({})["ca.pem"] == b"certificate"
     assert host_network({}, [], system_ca=[tmp_path / "ca.pem"]).ca == b"certificate"
 
 
@@ -76,7 +92,7 @@ def test_constraints_travel_by_content(tmp_path: Path) -> None:
     (tmp_path / "limits.txt").write_text("numpy<2\n")
     settings = host_network({"PIP_CONSTRAINT": str(tmp_path / "limits.txt")}, [], system_ca=())
     assert conf(settings)["constraint"] == "/run/secrets/constraints.txt"
-    assert settings.secrets()["constraints.txt"] == b"numpy<2\n"
+    assert settings.secrets({})["constraints.txt"] == b"numpy<2\n"
 
 
 def test_proxies_are_given_in_both_spellings() -> None:
@@ -126,3 +142,140 @@ def test_pips_own_files_are_looked_for_in_pips_order() -> None:
     named = pip_config_files({"PIP_CONFIG_FILE": "/mine"}, home=home, prefix=prefix)
     assert named[-1] == Path("/mine")
     assert pip_config_files({"PIP_CONFIG_FILE": "/dev/null"}, home=home, prefix=prefix) == ()
+
+
+CANARY = "hunter2-c4n4ry"
+
+
+def lent(files: dict[str, bytes]) -> LentCredentials:
+    context = file_snapshot(files)
+    return lent_credentials(context, [file.path for file in read_requirements(context).files])
+
+
+def pips_lines(text: str, variables: Mapping[str, str]) -> list[str]:
+    """What pip makes of the lines of a requirements file: continued ones joined, variables put in."""
+    joined = text.replace("\\\r\n", "").replace("\\\n", "")
+    for name, value in variables.items():
+        joined = joined.replace(f"${{{name}}}", value)
+    return joined.splitlines()
+
+
+SPELLINGS = [
+    f"--index-url https://u:{CANARY}@host/simple",
+    f"--index-url=https://u:{CANARY}@host/simple",
+    f"-i https://u:{CANARY}@host/simple",
+    f"-ihttps://u:{CANARY}@host/simple",
+    f"--extra-index-url 'https://{CANARY}@host/simple'",
+    f'--extra-index-url "https://{CANARY}:@host/simple"',
+    f"-f https://u:{CANARY}@host/links.html",
+    f"--find-links=https://u:{CANARY}@host/links.html",
+    f"pkg @ https://u:{CANARY}@host/pkg.whl",
+    f"pkg@https://u:{CANARY}@host/pkg.whl ; python_version > '3'",
+    f"https://u:{CANARY}@host/pkg.whl --hash=sha256:00",
+    f"git+https://u:{CANARY}@host/pkg.git@main#egg=pkg",
+    f"pkg @ git+https://{CANARY}@host/pkg.git",
+    f"HTTPS://U:{CANARY}@HOST/x.whl",
+    f"# once: https://u:{CANARY}@host/simple",
+    f"-i https://u:{CANARY[:4]}\\\n{CANARY[4:]}@host/simple",
+    f"--extra-index-url \\\n  https://u:{CANARY}@host/simple",
+    f"--proxy http://u:{CANARY}@proxy:3128",
+    f"-i https://u:it's{CANARY}@host/simple",
+]
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("line", SPELLINGS)
+def test_a_credential_of_a_requirements_file_is_lent_and_not_in_the_context(line: str, codec: str) -> None:
+    text = f"numpy\r\n{line}\nscipy>=1 # é\n"
+    found = lent({"requirements.txt": text.encode(codec)})
+    (entry,) = found.context.entries
+    assert entry.body is not None
+    shown = entry.body.decode(codec)
+    assert CANARY not in shown.replace("\\\n", "")
+    assert CANARY in "".join(found.variables.values())
+    assert pips_lines(shown, found.variables) == pips_lines(text, {})
+    assert (entry.size, entry.sha256) == (len(entry.body), hashlib.sha256(entry.body).hexdigest())
+    assert CANARY not in repr(found.warnings)
+    assert "requirements.txt" in found.warnings[0].message
+
+
+def test_pip_itself_puts_the_variables_in(tmp_path: Path) -> None:
+    """The oracle: pip's own parser reads the same requirements from both files."""
+    refused = ("--proxy", "-i https://u:it's")
+    lines = [line for line in SPELLINGS if not line.startswith(refused)]
+    found = lent({"requirements.txt": "\n".join(lines).encode()})
+    (entry,) = found.context.entries
+    assert entry.body is not None
+    (tmp_path / "before.txt").write_text("\n".join(lines))
+    (tmp_path / "after.txt").write_bytes(entry.body)
+    code = (
+        "import sys\n"
+        "from pip._internal.network.session import PipSession\n"
+        "from pip._internal.req.req_file import RequirementsFileParser, get_line_parser\n"
+        "parser = RequirementsFileParser(PipSession(), get_line_parser(None))\n"
+        "for line in parser.parse(sys.argv[1], constraint=False):\n"
+        "    opts = [vars(line.opts)[key] for key in ('index_url', 'extra_index_urls', 'find_links')]\n"
+        "    print(getattr(line, 'requirement', None), opts)\n"
+    )
+    read = [
+        subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / name)],
+            env={**os.environ, **found.variables},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for name in ("before.txt", "after.txt")
+    ]
+    assert read[0] == read[1]
+    assert read[0].count(CANARY) == len(lines) - 1  # the comment
+
+
+def test_included_files_and_those_that_look_alike_are_treated_too() -> None:
+    line = f"-i https://u:{CANARY}@host/simple\n".encode()
+    files = {
+        "requirements.txt": b"-r deps/base.lst\n-c limits.lst\n",
+        "deps/base.lst": line,
+        "limits.lst": line.replace(b"u:", b"v:"),
+        "dev-requirements.txt": line,
+        "requirements/test.txt": line,
+        "constraints.in": line,
+        "data/list.txt": line,
+    }
+    found = lent(files)
+    kept = {e.path: e.body for e in found.context.entries if e.kind == "file"}
+    assert [path for path, body in kept.items() if CANARY.encode() in (body or b"")] == ["data/list.txt"]
+    assert sorted(found.variables.values()) == [f"u:{CANARY}", f"v:{CANARY}"]
+
+
+def test_files_without_credentials_stay_as_they_are() -> None:
+    body = b"-i https://host/simple\npkg @ git+ssh://git@host/x\n-i https://${U}:${TOKEN}@host/simple\n"
+    before = file_snapshot({"requirements.txt": body})
+    assert lent_credentials(before, ["requirements.txt"]) == LentCredentials(context=before, variables={})
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        (f"-e git+https://u:{CANARY}@host/pkg.git#egg=pkg", "an editable install keeps its URL in the image"),
+        (f"--editable=git+https://{CANARY}@host/pkg.git", "an editable install keeps its URL in the image"),
+        (f"pkg @ https://host/pkg.whl?sig={CANARY}", "pip records the query of a URL in the image"),
+    ],
+)
+def test_what_pip_would_leave_in_the_image_is_refused(line: str, what: str) -> None:
+    with pytest.raises(ContextError) as caught:
+        lent({"requirements.txt": f"numpy\n{line}\n".encode()})
+    assert str(caught.value).startswith(f"requirements.txt:2: {what}")
+    assert CANARY not in str(caught.value) + caught.value.mend
+
+
+def test_a_shell_reads_what_is_lent(tmp_path: Path) -> None:
+    values = {"A": 'it\'s $HOME `x` \\ "q"', "B": "é"}
+    file = tmp_path / "environment"
+    file.write_bytes(NetworkSettings(proxies={"P": "http://u:p@x"}).secrets(values)["environment"])
+    told = subprocess.run(
+        ["sh", "-c", '. "$1"; printf "%s\\n" "$A" "$B" "$P"', "sh", str(file)],
+        capture_output=True,
+        check=True,
+    )
+    assert told.stdout.decode().splitlines() == [*values.values(), "http://u:p@x"]

@@ -152,7 +152,7 @@ def test_what_is_lent_changes_neither_tag_nor_dockerfile(tmp_path: Path) -> None
     )
     context = file_snapshot(PROGRAM)
     bare = plan(PROGRAM)
-    lent = lend(bare, resolved(context), network, target=TARGET)
+    lent = lend(bare, resolved(context), network, target=TARGET, credentials={})
     assert (lent.tag, lent.dockerfile, lent.labels, lent.trees) == (
         bare.tag,
         bare.dockerfile,
@@ -160,7 +160,7 @@ def test_what_is_lent_changes_neither_tag_nor_dockerfile(tmp_path: Path) -> None
         bare.trees,
     )
     assert list(files_of(lent.local_trees["wheels"])) == ["torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl"]
-    assert lent.build_args == {"HTTP_PROXY": "http://proxy.example"}
+    assert lent.secrets["environment"] == b"export HTTP_PROXY='http://proxy.example'\n"
     assert CANARY.encode() in lent.secrets["pip.conf"]
     assert CANARY not in repr(lent)
 
@@ -193,13 +193,14 @@ def test_a_host_without_an_index_builds_without_network() -> None:
         resolved(file_snapshot(PROGRAM)),
         NetworkSettings(pip={"no-index": "true"}),
         target=TARGET,
+        credentials={},
     )
     assert not lent.pip_network
 
 
 def test_an_upload_carries_as_files_what_a_session_would_serve() -> None:
     network = NetworkSettings(ca=b"certificate")
-    lent = lend(plan(PROGRAM), resolved(file_snapshot(PROGRAM)), network, target=TARGET)
+    lent = lend(plan(PROGRAM), resolved(file_snapshot(PROGRAM)), network, target=TARGET, credentials={})
     upload = for_upload(lent)
     assert (upload.tag, upload.secrets) == (lent.tag, {})
     assert files_of(upload.local_trees["secrets"]) == lent.secrets

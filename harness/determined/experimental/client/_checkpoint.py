@@ -81,7 +81,7 @@ class Checkpoint:
             trials = fold(self._folder.header(), self._folder.journal()).trials
             metrics = self.validation_metrics
             return CheckpointTrainingMetadata(
-                experiment_config=config_of(self._folder).masked(),
+                experiment_config=config_of(self._folder).resolved(),
                 experiment_id=self.experiment_id,
                 trial_id=self.trial_id,
                 hparams=dict(trials[self._found.trial_id].hparams),
@@ -152,7 +152,9 @@ class Checkpoint:
 
     def write_metadata_file(self, path: str) -> None:
         """Write its metadata, as they are now, into a file."""
-        Path(path).write_text(json.dumps(self.metadata, indent=2), encoding="utf-8")
+        from detbuild.jsontext import json_text
+
+        Path(path).write_text(json_text(self.metadata), encoding="utf-8")
 
     def add_metadata(self, metadata: Mapping[str, Any]) -> None:
         """Add to its metadata. The stored files stay as they are."""

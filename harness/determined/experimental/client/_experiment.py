@@ -71,7 +71,7 @@ class Experiment:
         with _host.explained():
             from detbuild.store.submitted import config_of
 
-            return config_of(self._folder).masked()
+            return config_of(self._folder).resolved()
 
     @property
     def description(self) -> str:

@@ -9,7 +9,7 @@ RUN --mount=type=cache,id=detbuild-pip,target=/root/.cache/pip \
     --mount=type=bind,source=wheels,target=/build/wheels \
     --mount=type=bind,source=framework,target=/build/framework \
     --mount=type=bind,source=secrets,target=/run/secrets \
-    PIP_CONFIG_FILE=/run/secrets/pip.conf PIP_CACHE_DIR=/root/.cache/pip PIP_BREAK_SYSTEM_PACKAGES=1 \
+    . /run/secrets/environment && PIP_CONFIG_FILE=/run/secrets/pip.conf PIP_CACHE_DIR=/root/.cache/pip PIP_BREAK_SYSTEM_PACKAGES=1 \
     pip install -c /build/framework/constraints.txt -r /build/framework/requirements.txt
 
 WORKDIR /run/determined/workdir
@@ -18,7 +18,7 @@ RUN --mount=type=cache,id=detbuild-pip,target=/root/.cache/pip \
     --mount=type=bind,source=framework,target=/build/framework \
     --mount=type=bind,source=secrets,target=/run/secrets \
     --mount=type=bind,rw,source=requirements,target=/run/determined/workdir \
-    PIP_CONFIG_FILE=/run/secrets/pip.conf PIP_CACHE_DIR=/root/.cache/pip PIP_BREAK_SYSTEM_PACKAGES=1 \
+    . /run/secrets/environment && PIP_CONFIG_FILE=/run/secrets/pip.conf PIP_CACHE_DIR=/root/.cache/pip PIP_BREAK_SYSTEM_PACKAGES=1 \
     pip install -c /build/framework/constraints.txt -r requirements.txt
 
 # The .pth file keeps the harness importable for a run whose config sets a PYTHONPATH of its own.

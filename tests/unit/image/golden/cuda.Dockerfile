@@ -7,7 +7,11 @@ ENV LANG=C.UTF-8 LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1 PYTHONHA
 # hadolint ignore=DL3008
 RUN --mount=type=cache,id=detbuild-apt-ubuntu24.04,target=/var/cache/apt,sharing=locked \
     --mount=type=cache,id=detbuild-apt-lists-ubuntu24.04,target=/var/lib/apt/lists,sharing=locked \
-    apt-get update && apt-get install -y --no-install-recommends python3 python3-venv
+    --mount=type=secret,id=pip.conf \
+    --mount=type=secret,id=ca.pem \
+    --mount=type=secret,id=constraints.txt \
+    --mount=type=secret,id=environment \
+    . /run/secrets/environment && apt-get update && apt-get install -y --no-install-recommends python3 python3-venv
 
 RUN python3 -m venv /opt/detbuild/venv
 
@@ -17,7 +21,8 @@ RUN --mount=type=cache,id=detbuild-pip,target=/root/.cache/pip \
     --mount=type=secret,id=pip.conf \
     --mount=type=secret,id=ca.pem \
     --mount=type=secret,id=constraints.txt \
-    PIP_CONFIG_FILE=/run/secrets/pip.conf PIP_CACHE_DIR=/root/.cache/pip PIP_BREAK_SYSTEM_PACKAGES=1 \
+    --mount=type=secret,id=environment \
+    . /run/secrets/environment && PIP_CONFIG_FILE=/run/secrets/pip.conf PIP_CACHE_DIR=/root/.cache/pip PIP_BREAK_SYSTEM_PACKAGES=1 \
     pip install -c /build/framework/constraints.txt -r /build/framework/requirements.txt
 
 WORKDIR /run/determined/workdir
@@ -27,8 +32,9 @@ RUN --mount=type=cache,id=detbuild-pip,target=/root/.cache/pip \
     --mount=type=secret,id=pip.conf \
     --mount=type=secret,id=ca.pem \
     --mount=type=secret,id=constraints.txt \
+    --mount=type=secret,id=environment \
     --mount=type=bind,rw,source=requirements,target=/run/determined/workdir \
-    PIP_CONFIG_FILE=/run/secrets/pip.conf PIP_CACHE_DIR=/root/.cache/pip PIP_BREAK_SYSTEM_PACKAGES=1 \
+    . /run/secrets/environment && PIP_CONFIG_FILE=/run/secrets/pip.conf PIP_CACHE_DIR=/root/.cache/pip PIP_BREAK_SYSTEM_PACKAGES=1 \
     pip install -c /build/framework/constraints.txt -r requirements.txt
 
 # The .pth file keeps the harness importable for a run whose config sets a PYTHONPATH of its own.

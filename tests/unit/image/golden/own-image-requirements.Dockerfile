@@ -12,8 +12,9 @@ RUN --mount=type=cache,id=detbuild-pip,target=/root/.cache/pip \
     --mount=type=secret,id=pip.conf \
     --mount=type=secret,id=ca.pem \
     --mount=type=secret,id=constraints.txt \
+    --mount=type=secret,id=environment \
     --mount=type=bind,rw,source=requirements,target=/run/determined/workdir \
-    PIP_CONFIG_FILE=/run/secrets/pip.conf PIP_CACHE_DIR=/root/.cache/pip PIP_BREAK_SYSTEM_PACKAGES=1 \
+    . /run/secrets/environment && PIP_CONFIG_FILE=/run/secrets/pip.conf PIP_CACHE_DIR=/root/.cache/pip PIP_BREAK_SYSTEM_PACKAGES=1 \
     python3 -m pip install -c /build/framework/constraints.txt -r requirements.txt
 
 # The .pth file keeps the harness importable for a run whose config sets a PYTHONPATH of its own.

@@ -1,0 +1,381 @@
+"""What of a config is secret: the one place that decides it, for all that is shown, sent or written.
+
+A field of the config carries a mark (`SECRET`, `VARIABLES`), and three views follow from the marks:
+
+- `masked`: for the owner's eyes. Marked values and credentials in URLs are hidden.
+- `passed_on`: for pages made to be given away. Only fields of an allow-list keep their values.
+- `known_secrets`: every value that must not turn up in a log or a message, whatever its field or name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from typing import TYPE_CHECKING, Final, get_args
+from urllib.parse import quote
+
+import yaml
+
+from detbuild.credentials import MASK, credentials_in, masked_urls, masked_urls_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import BaseModel
+
+KeyPath = tuple[str | int, ...]
+
+
+class Mark(Enum):
+    """How secret a field is; put into its annotation, it holds for everything below it."""
+
+    HIDDEN = "hidden"  # the value is never shown
+    UNDER_SECRETS = "under secrets"  # a map whose key `secrets` is never shown
+    VARIABLES = "variables"  # NAME=VALUE: the name is shown
+
+
+SECRET: Final = Mark.HIDDEN
+UNDER_SECRETS: Final = Mark.UNDER_SECRETS
+VARIABLES: Final = Mark.VARIABLES
+
+# Fields that keep their values in what is made to be passed on; `*` is one step, `**` any number of them.
+# Left out on purpose: data, paths and buckets of the host, options of a cluster, the text of commands.
+PASSED_ON: Final = tuple(
+    tuple(path.split("."))
+    for path in (
+        "version",
+        "name",
+        "description",
+        "labels.*",
+        "hyperparameters.**",
+        "searcher.metric",
+        "searcher.name",
+        "searcher.smaller_is_better",
+        "searcher.time_metric",
+        "searcher.max_length.*",
+        "searcher.max_time",
+        "searcher.max_trials",
+        "searcher.max_concurrent_trials",
+        "searcher.max_rungs",
+        "searcher.num_rungs",
+        "searcher.divisor",
+        "searcher.mode",
+        "searcher.bracket_rungs.*",
+        "searcher.stop_once",
+        "searcher.sampler",
+        "searcher.startup_trials",
+        "searcher.hook",
+        "searcher.unit",
+        "searcher.population_size",
+        "searcher.num_rounds",
+        "searcher.length_per_round.*",
+        "searcher.replace_function.*",
+        "searcher.explore_function.*",
+        "searcher.budget.*",
+        "searcher.train_stragglers",
+        "searcher.source_trial_id",
+        "searcher.source_checkpoint_uuid",
+        "resources.slots_per_trial",
+        "resources.slots",
+        "resources.max_slots",
+        "resources.weight",
+        "resources.priority",
+        "resources.shm_size",
+        "resources.memory",
+        "resources.cpus",
+        "environment.image.*",
+        "environment.ports.**",
+        "environment.force_pull_image",
+        "environment.read_only_root",
+        "environment.add_capabilities.*",
+        "environment.drop_capabilities.*",
+        "bind_mounts.*.container_path",
+        "bind_mounts.*.read_only",
+        "bind_mounts.*.propagation",
+        "checkpoint_storage.type",
+        "checkpoint_storage.save_experiment_best",
+        "checkpoint_storage.save_trial_best",
+        "checkpoint_storage.save_trial_latest",
+        "checkpoint_policy",
+        "min_validation_period.*",
+        "min_checkpoint_period.*",
+        "perform_initial_validation",
+        "records_per_epoch",
+        "scheduling_unit",
+        "max_restarts",
+        "reproducibility.**",
+        "profiling.**",
+        "optimizations.**",
+        "log_policies.*.name",
+        "log_policies.*.pattern",
+        "log_policies.*.action.**",
+        "preemption_timeout",
+        "debug",
+    )
+)
+
+_ASSIGNED: Final = re.compile(r"\w+=(\"[^\"]*\"|'[^']*'|[^\s;&|]+)")
+_NAMED_SECRET: Final = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
+_ENTRYPOINT: Final = re.compile(r"[\w.]+:\w+")
+_SHORTEST: Final = 4  # characters; a shorter value would be hidden where it means something else
+_CERTAIN: Final = 8  # from this length on a value is hidden inside of words too
+_DEEPEST: Final = 12  # levels of YAML; an alias that holds itself ends there
+
+
+@cache
+def marks(model: type[BaseModel]) -> Mapping[KeyPath, Mark]:
+    """The marked fields of a model of the config and of all sections below it, by their paths."""
+    return dict(_marks(model, (), frozenset()))
+
+
+def _marks(
+    model: type[BaseModel], path: KeyPath, above: frozenset[type[BaseModel]]
+) -> Iterator[tuple[KeyPath, Mark]]:
+    for name, field in model.model_fields.items():
+        found = [mark for mark in field.metadata if isinstance(mark, Mark)]
+        if found:
+            yield (*path, name), found[0]
+            continue
+        for section in _sections(field.annotation):
+            if section not in above:
+                yield from _marks(section, (*path, name), above | {section})
+
+
+def _sections(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections(part)
+
+
+def _mark_of(path: KeyPath, model: type[BaseModel]) -> Mark | None:
+    """The mark that holds at a path; numbers of list items do not count."""
+    names = tuple(part for part in path if not isinstance(part, int))
+    marked = marks(model)
+    for length in range(1, len(names) + 1):
+        mark = marked.get(names[:length])
+        if mark is Mark.UNDER_SECRETS:
+            return SECRET if names[length : length + 1] == ("secrets",) else None
+        if mark is not None:
+            return mark
+    return None
+
+
+def is_secret(path: KeyPath, model: type[BaseModel]) -> bool:
+    """Whether a value at this path of a config may not be shown, not even in an error."""
+    return _mark_of(path, model) is not None
+
+
+def may_hold_secrets(path: KeyPath, model: type[BaseModel]) -> bool:
+    """Whether a secret can stand at this path of a config, or anywhere below it."""
+    return is_secret(path, model) or any(marked[: len(path)] == path for marked in marks(model))
+
+
+def mask(values: Mapping[str, object], model: type[BaseModel]) -> dict[str, object]:
+    """A copy of the values of a config with what is secret replaced by asterisks."""
+    return {key: _masked(value, (key,), model) for key, value in values.items()}
+
+
+def _masked(value: object, path: KeyPath, model: type[BaseModel]) -> object:
+    if isinstance(value, Mapping):
+        return {key: _masked(item, (*path, key), model) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_masked(item, (*path, index), model) for index, item in enumerate(value)]
+    mark = None if value is None else _mark_of(path, model)
+    if mark is VARIABLES:
+        return masked_variable(value)
+    return MASK if mark is not None else masked_urls_in(value)
+
+
+def masked_variable(value: object) -> str:
+    """`NAME=********`; a value that is empty has nothing to hide."""
+    name, equals, given = str(value).partition("=")
+    if not equals:
+        return MASK  # a name is missing, so this is a value
+    return f"{name}={MASK}" if given else f"{name}="
+
+
+def passed_on(values: Mapping[str, object]) -> dict[str, object]:
+    """A copy of a resolved config for those who do not own it: what is not in `PASSED_ON` is masked."""
+    return {key: _passed_on(value, (key,)) for key, value in values.items()}
+
+
+def _passed_on(value: object, path: KeyPath) -> object:
+    if value is None or value in ({}, [], (), ""):
+        return value
+    if path == ("entrypoint",):
+        return value if isinstance(value, str) and _ENTRYPOINT.fullmatch(value) else MASK
+    if path[:2] == ("environment", "environment_variables"):
+        return _masked_variables(value)
+    if isinstance(value, Mapping) and _may_hold_allowed(path):
+        return {key: _passed_on(item, (*path, str(key))) for key, item in value.items()}
+    if isinstance(value, (list, tuple)) and _may_hold_allowed(path):
+        return [_passed_on(item, (*path, str(index))) for index, item in enumerate(value)]
+    return masked_urls_in(value) if _allowed(path) else MASK
+
+
+def _masked_variables(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _masked_variables(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_masked_variables(item) for item in value]
+    return masked_variable(value)
+
+
+def _allowed(path: KeyPath) -> bool:
+    return any(_matches(path, pattern) for pattern in PASSED_ON)
+
+
+def _may_hold_allowed(path: KeyPath) -> bool:
+    return any(
+        _matches(path, pattern[: len(path)]) or _matches(path, pattern)
+        for pattern in PASSED_ON
+        if len(pattern) > len(path) or pattern[-1] == "**"
+    )
+
+
+def _matches(path: KeyPath, pattern: tuple[str, ...]) -> bool:
+    if pattern and pattern[-1] == "**":
+        head = pattern[:-1]
+        return len(path) >= len(head) and _matches(path[: len(head)], head)
+    return len(path) == len(pattern) and all(
+        wanted in ("*", part) for part, wanted in zip(path, pattern, strict=True)
+    )
+
+
+def text_holds_secrets(text: str, model: type[BaseModel]) -> bool:
+    """Whether YAML text of a config has a secret in it."""
+    if masked_urls(text) != text:
+        return True
+    try:
+        roots = list(yaml.compose_all(text, Loader=yaml.BaseLoader))
+    except (yaml.YAMLError, RecursionError):
+        return False  # a config that cannot be read is refused, and any other file has no fields
+    scalars = (scalar for root in roots for scalar in _scalars(root, ()))
+    return any(_has_value(path, scalar) for path, scalar in scalars if is_secret(path, model))
+
+
+def _has_value(path: KeyPath, scalar: str) -> bool:
+    if "environment_variables" in path:
+        return masked_variable(scalar) != scalar
+    return scalar not in {"", "null", "~"}
+
+
+def _scalars(node: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    if len(path) > _DEEPEST:
+        return
+    if isinstance(node, yaml.ScalarNode):
+        yield path, str(node.value)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            name = str(key.value)
+            yield from _scalars(value, path if name == "<<" else (*path, name))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield from _scalars(value, (*path, index))
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSecrets:
+    """Values that must not be shown, longest first."""
+
+    values: tuple[str, ...] = ()
+
+    def hide(self, text: str) -> str:
+        """The text without any of them, in any of their spellings, and without credentials in URLs."""
+        for value in self.values:
+            if value not in text:
+                continue
+            if len(value) >= _CERTAIN:
+                text = text.replace(value, MASK)
+            else:
+                text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", MASK, text)
+        return masked_urls(text)
+
+    @property
+    def certain(self) -> KnownSecrets:
+        """Those that are too long to be a common word by chance."""
+        return KnownSecrets(tuple(value for value in self.values if len(value) >= _CERTAIN))
+
+    def hide_in(self, value: object) -> object:
+        """The same for every text in a value, and for the keys of its maps."""
+        if isinstance(value, str):
+            return self.hide(value)
+        if isinstance(value, Mapping):
+            return {self.hide(str(key)): self.hide_in(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.hide_in(item) for item in value]
+        return value
+
+
+def known_secrets(values: Mapping[str, object], model: type[BaseModel], *more: str) -> KnownSecrets:
+    """Every secret value of a config, and more of them, in the spellings that texts have for them.
+
+    Args:
+        values: the config; short forms are understood.
+        model: its model.
+        more: secrets from elsewhere.
+    """
+    found = {*_secrets_of(values, (), model), *more}
+    spelled = {spelling for value in found for spelling in _spellings(value)}
+    kept = {value for value in spelled if len(value) >= _SHORTEST and not _is_plain(value)}
+    return KnownSecrets(tuple(sorted(kept, key=lambda value: (-len(value), value))))
+
+
+def _secrets_of(value: object, path: KeyPath, model: type[BaseModel]) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _secrets_of(item, (*path, key), model)
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _secrets_of(item, (*path, index), model)
+    elif value is not None:
+        mark = _mark_of(path, model)
+        if mark is VARIABLES:
+            yield str(value).partition("=")[2]
+        elif mark is not None:
+            yield str(value)
+        yield from credentials_in(str(value))
+
+
+def values_in_script(script: str) -> tuple[str, ...]:
+    """What a shell script may log in with: the whole of it, each assigned value, credentials of URLs."""
+    assigned = (match[1].strip("\"'") for match in _ASSIGNED.finditer(script))
+    return tuple(filter(None, (script.strip(), *assigned, *credentials_in(script))))
+
+
+def secrets_of_host(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Values of the caller's own environment that a log may repeat: named like secrets, or in a URL."""
+    named = (value for name, value in environ.items() if _NAMED_SECRET.search(name))
+    return tuple(
+        filter(None, (*named, *(part for value in environ.values() for part in credentials_in(value))))
+    )
+
+
+def _spellings(value: str) -> Iterator[str]:
+    """As it is, line by line, and as JSON, YAML, Python and URLs write it."""
+    yield value
+    yield from (line.strip() for line in value.splitlines())
+    yield repr(value)[1:-1]
+    yield value.encode("unicode_escape").decode("ascii")
+    yield json.dumps(value)[1:-1]
+    yield quote(value, safe="")
+
+
+def _is_plain(value: str) -> bool:
+    """Words and small numbers that say nothing, such as `true`: hidden, they would only spoil a text."""
+    return value.lower() in {
+        "true",
+        "false",
+        "none",
+        "null",
+        "info",
+        "warn",
+        "warning",
+        "error",
+        "debug",
+    } or (value.isdecimal() and len(value) <= _SHORTEST + 1)
