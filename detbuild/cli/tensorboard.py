@@ -14,11 +14,12 @@ from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from detbuild.report.eventfiles import Chosen
 
 _TRIAL = "--trial"
+_REFRESH = 5.0  # seconds
 
 
 @click.command(cls=Command, context_settings={"ignore_unknown_options": True})
@@ -55,19 +56,20 @@ def tensorboard(
     """
     import tempfile
 
-    from detbuild.report.eventfiles import lay_out, require
+    from detbuild.cli.views import no_output
+    from detbuild.report.eventfiles import lay_out, refresh, require
 
     references = tuple(takewhile(lambda word: word[:1].isdecimal(), words))
     wanted = _wanted(references, only)
     require()
     chosen = tuple(_chosen(session.home, wanted))
     if directory is not None:
-        for place in lay_out(chosen, directory):
+        for place in lay_out(chosen, directory, no_output):
             click.echo(place)
         return 0
     with tempfile.TemporaryDirectory(prefix="detbuild-tensorboard-") as temporary:
-        lay_out(chosen, Path(temporary))
-        return _serve(temporary, words[len(references) :])
+        lay_out(chosen, Path(temporary), no_output)
+        return _serve(temporary, words[len(references) :], lambda: refresh(chosen, Path(temporary)))
 
 
 def _wanted(references: Sequence[str], only: Sequence[str]) -> dict[int, list[int]]:
@@ -118,9 +120,30 @@ def _chosen(home: Path, wanted: Mapping[int, Sequence[int]]) -> Iterator[Chosen]
         yield Chosen(folder, trials, state.header.metric)
 
 
-def _serve(logs: str, arguments: Sequence[str]) -> int:
+def _serve(logs: str, arguments: Sequence[str], refresh: Callable[[], None]) -> int:
+    """Run TensorBoard; what trials add to their logs meanwhile is copied to where it looks."""
     import subprocess
+    import threading
 
-    return subprocess.run(
-        [sys.executable, "-m", "tensorboard.main", "--logdir", logs, *arguments], check=False
-    ).returncode
+    from detbuild.cli.views import no_output
+    from detbuild.errors import DetbuildError
+    from detbuild.events import Warned
+
+    ended = threading.Event()
+
+    def keep_up() -> None:
+        try:
+            while not ended.wait(_REFRESH):
+                refresh()
+        except DetbuildError as error:
+            no_output(Warned(f"TensorBoard shows nothing new from here on: {error}", error.mend))
+
+    thread = threading.Thread(target=keep_up, daemon=True)
+    thread.start()
+    try:
+        return subprocess.run(
+            [sys.executable, "-m", "tensorboard.main", "--logdir", logs, *arguments], check=False
+        ).returncode
+    finally:
+        ended.set()
+        thread.join()

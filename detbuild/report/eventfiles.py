@@ -1,27 +1,38 @@
 """A directory of TensorBoard logs for experiments: one run a trial, with its hyperparameters.
 
-What a trial wrote itself is linked; scalars of a trial that wrote nothing come from our own records.
+What a trial wrote itself is copied, and so is what it adds later: TensorBoard opens whatever it finds, and a
+trial may have left links to files of the host. Scalars of a trial that wrote nothing come from its records.
 """
 
 from __future__ import annotations
 
+import posixpath
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from detbuild.errors import ConfigError
+from detbuild.events import Warned, ignore
 from detbuild.report.document import flat
 from detbuild.store.files import file_errors
 from detbuild.store.series import reports
 from determined._run_info import TENSORBOARD_DIR
+from determined._untrusted import UntrustedDir, UntrustedError, UntrustedMissingError, sized
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from detbuild.events import Emit
     from detbuild.store.folder import ExperimentFolder
     from detbuild.store.series import Row
     from detbuild.store.state import TrialState
+    from determined._untrusted import Entry
 
+_MOST_FILES: Final = 10_000  # of one run
+_LARGEST: Final = 1 << 30  # bytes of one file
+_MOST: Final = 4 << 30  # bytes of one run
+_BLOCK: Final = 1 << 20
 _STATUS: Final = {"COMPLETED": "STATUS_SUCCESS", "ERROR": "STATUS_FAILURE", "CANCELED": "STATUS_FAILURE"}
 
 
@@ -44,12 +55,13 @@ class Chosen:
     metric: str
 
 
-def lay_out(experiments: Sequence[Chosen], directory: Path) -> tuple[Path, ...]:
+def lay_out(experiments: Sequence[Chosen], directory: Path, emit: Emit = ignore) -> tuple[Path, ...]:
     """Make a directory a trial and return them.
 
     Args:
         experiments: what to lay out; the HParams page has their hyperparameters and metrics side by side.
         directory: where; made when it is not there.
+        emit: told of what a trial wrote and cannot be shown.
 
     Raises:
         ConfigError: the package tensorboard is not installed.
@@ -59,14 +71,27 @@ def lay_out(experiments: Sequence[Chosen], directory: Path) -> tuple[Path, ...]:
     made = []
     for one in experiments:
         for trial in one.trials:
-            place = directory / f"exp-{one.folder.id}-trial-{trial.id}"
+            place = directory / _name(one.folder, trial)
             with file_errors(place):
                 place.mkdir(parents=True, exist_ok=True)
-                own = _linked(one.folder, trial, place)
+                own = _copied(one.folder, trial, place, emit)
                 scalars = _validations(one.folder, trial) if own else _scalars(one.folder, trial)
                 _write(place, (columns, *_session(one.folder.id, trial)), _begun(trial), scalars)
             made.append(place)
     return tuple(made)
+
+
+def refresh(experiments: Sequence[Chosen], directory: Path) -> None:
+    """Copy what the trials have added to their own logs since they were laid out."""
+    for one in experiments:
+        for trial in one.trials:
+            place = directory / _name(one.folder, trial)
+            with file_errors(place):
+                _copied(one.folder, trial, place, ignore)
+
+
+def _name(folder: ExperimentFolder, trial: TrialState) -> str:
+    return f"exp-{folder.id}-trial-{trial.id}"
 
 
 def require() -> None:
@@ -79,17 +104,61 @@ def require() -> None:
         )
 
 
-def _linked(folder: ExperimentFolder, trial: TrialState, place: Path) -> bool:
-    """Link what each run wrote; whether there was anything."""
+def _copied(folder: ExperimentFolder, trial: TrialState, place: Path, emit: Emit) -> bool:
+    """Copy what each run wrote and the copy lacks; whether there were events."""
     found = False
+    target = UntrustedDir(place)
     for run in trial.runs:
-        source = folder.run(trial.id, run.run).path / TENSORBOARD_DIR
-        if source.is_dir() and any(source.rglob("*tfevents*")):
-            link = place / f"run-{run.run}"
-            if not link.is_symlink():
-                link.symlink_to(source, target_is_directory=True)
-            found = True
+        name = f"run-{run.run}"
+        if target.exists(name) and not target.is_directory(name):
+            target.unlink(name)  # a link, as older versions made them
+        source = folder.run(trial.id, run.run).files.enter(TENSORBOARD_DIR)
+        troubles: list[UntrustedError] = []
+        for entry in _files(source, troubles):
+            with _collected(troubles):
+                _copy(source, target, name, entry)
+                found = found or "tfevents" in posixpath.basename(entry.path)
+        if troubles:
+            more = f" (and {len(troubles) - 1} more)" if len(troubles) > 1 else ""
+            emit(Warned(f"TensorBoard does not show what a trial has written: {troubles[0]}{more}"))
     return found
+
+
+def _files(source: UntrustedDir, troubles: list[UntrustedError]) -> Iterator[Entry]:
+    """What is no directory, as far as a disk can be asked to hold a copy."""
+    size = 0
+    with _collected(troubles):
+        for entry in source.walk(limit=_MOST_FILES):
+            size += 0 if entry.is_directory else min(entry.status.st_size, _LARGEST)
+            if size > _MOST:
+                raise UntrustedError(source.root, f"holds more than {sized(_MOST)}")
+            if not entry.is_directory:
+                yield entry
+
+
+@contextmanager
+def _collected(troubles: list[UntrustedError]) -> Iterator[None]:
+    try:
+        yield
+    except UntrustedMissingError:
+        return  # nothing was written, or it is gone again
+    except UntrustedError as error:
+        troubles.append(error)
+
+
+def _copy(source: UntrustedDir, target: UntrustedDir, name: str, entry: Entry) -> None:
+    """Append what the copy of a file lacks."""
+    copy = f"{name}/{entry.path}"
+    with source.open(entry.path, limit=_LARGEST) as file:
+        target.make_directory(posixpath.dirname(copy), exist_ok=True)
+        there = target.stat(copy).st_size if target.is_file(copy) else 0
+        if there > entry.status.st_size:
+            target.unlink(copy)  # it was written again from the start
+            there = 0
+        file.seek(there)
+        with target.append(copy) as end:
+            while end.tell() < _LARGEST and (block := file.read(_BLOCK)):
+                end.write(block)
 
 
 def _scalars(folder: ExperimentFolder, trial: TrialState) -> Iterable[Scalar]:

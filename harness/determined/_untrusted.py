@@ -32,6 +32,7 @@ _PATH_ONLY = getattr(os, "O_PATH", os.O_RDONLY)  # needs no permission to read t
 _SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | _SAFE  # O_NONBLOCK: neither a pipe nor a lease blocks it
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | _SAFE
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | _SAFE
 _NOT_ON_THE_WAY = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EXDEV})
 _RECURSION = 32  # levels that a removal descends at a time, each with a descriptor
@@ -179,6 +180,16 @@ class UntrustedDir:
         """Make a new file for writing; whatever has the name already is refused."""
         with self._parent(path) as (parent, name), self._errors(path):
             return os.fdopen(os.open(name, _CREATE, mode, dir_fd=parent), "wb")
+
+    def append(self, path: RelativePath, *, mode: int = 0o600) -> BinaryIO:
+        """Open a regular file for writing at its end; make it when it does not exist."""
+        with self._parent(path) as (parent, name), self._errors(path):
+            descriptor = os.open(name, _APPEND, mode, dir_fd=parent)
+        found = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(found):
+            return os.fdopen(descriptor, "ab")
+        os.close(descriptor)
+        raise self._error(path, _not_regular(found))
 
     def replace(
         self, path: RelativePath, content: bytes | Iterable[bytes], *, mode: int = 0o600, sync: bool = True

@@ -99,6 +99,7 @@ READERS = {
 }
 CHANGERS = {
     "create": lambda tree, path: tree.create(path).close(),
+    "append": lambda tree, path: tree.append(path).close(),
     "replace": lambda tree, path: tree.replace(path, b"new"),
     "unlink": lambda tree, path: tree.unlink(path),
     "remove_tree": lambda tree, path: tree.remove_tree(path),
@@ -270,7 +271,7 @@ class TestChanging:
         try:
             CHANGERS[changer](UntrustedDir(root), "link")
         except UntrustedError:
-            assert changer in {"create", "make_directory", "sync"}
+            assert changer in {"create", "append", "make_directory", "sync"}
         assert snapshot(outside) == before
 
     def test_creates_only_what_was_not_there(self, root):
@@ -295,6 +296,19 @@ class TestChanging:
             tree.replace("a/b/file", fails())
         assert tree.read("a/b/file", 10) == b"one two"
         assert [entry.path for entry in tree.scan("a/b")] == ["file"]
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_appends_to_regular_files_alone(self, root, outside, kind):
+        tree = UntrustedDir(root)
+        for piece in (b"one ", b"two"):
+            with tree.append("a/grows") as file:
+                file.write(piece)
+        assert tree.read("a/grows", 10) == b"one two"
+        make(kind, root / "a" / "odd", outside)
+        before = snapshot(outside)
+        with pytest.raises(UntrustedError):
+            tree.append("a/odd")
+        assert snapshot(outside) == before
 
     def test_makes_directories_on_the_way_but_not_over_a_link(self, root, outside):
         tree = UntrustedDir(root)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from detbuild.errors import ConfigError
-from detbuild.report.eventfiles import Chosen, hparam_values, lay_out, require
+from detbuild.report.eventfiles import Chosen, hparam_values, lay_out, refresh, require
 from detbuild.store.state import load
 from tests.synthetic import experiment, hparams
 
@@ -49,15 +51,16 @@ def test_scalars_and_hyperparameters_are_read_back(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_what_a_trial_wrote_itself_is_linked_and_not_written_again(tmp_path):
+def test_what_a_trial_wrote_itself_is_copied_and_not_written_again(tmp_path):
     pytest.importorskip("tensorboard")
     folder = experiment(tmp_path / "home", 1)
     own = folder.run(1, 0).path / "tensorboard"
     own.mkdir()
-    (own / "events.out.tfevents.1.host").write_bytes(b"")
+    (own / "events.out.tfevents.1.host").write_bytes(b"one")
     for _ in range(2):  # and an export that is repeated doubles nothing
         (place,) = exported(tmp_path, folder)
-    assert (place / "run-0").resolve() == own
+    copy = place / "run-0" / "events.out.tfevents.1.host"
+    assert (copy.is_symlink(), copy.read_bytes()) == (False, b"one")
     assert "training/loss" not in read(place).Tags()["scalars"]
     assert len(list(place.glob("*.detbuild"))) == 1
 
@@ -75,6 +78,71 @@ def test_values_of_other_types_become_text():
         "c": "None",
         "d": True,
     }
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_a_trial_adds_is_added_to_the_copy_that_tensorboard_has_open(tmp_path):
+    pytest.importorskip("tensorboard")
+    folder = experiment(tmp_path / "home", 1)
+    own = folder.run(1, 0).path / "tensorboard" / "sub"
+    own.mkdir(parents=True)
+    (own / "a.tfevents").write_bytes(b"one")
+    (place,) = exported(tmp_path, folder)
+    copy = place / "run-0" / "sub" / "a.tfevents"
+    with copy.open("rb") as reader:
+        assert reader.read() == b"one"
+        with (own / "a.tfevents").open("ab") as more:
+            more.write(b" two")
+        (own / "b.tfevents").write_bytes(b"new")
+        refresh([chosen(folder)], tmp_path / "logs")
+        assert reader.read() == b" two"
+    assert (copy.parent / "b.tfevents").read_bytes() == b"new"
+    (own / "a.tfevents").write_bytes(b"1")
+    refresh([chosen(folder)], tmp_path / "logs")
+    assert copy.read_bytes() == b"1"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("above", [False, True], ids=["a link in it", "the directory is a link"])
+def test_links_and_pipes_of_a_trial_are_neither_followed_nor_made(tmp_path, above):
+    pytest.importorskip("tensorboard")
+    folder = experiment(tmp_path / "home", 1)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "x.tfevents").write_bytes(b"a file of the host")
+    own = folder.run(1, 0).path / "tensorboard"
+    if above:
+        own.symlink_to(outside)
+    else:
+        own.mkdir()
+        (own / "link.tfevents").symlink_to(outside / "x.tfevents")
+        (own / "directory").symlink_to(outside)
+        os.mkfifo(own / "pipe.tfevents")
+        with (own / "huge.tfevents").open("wb") as file:
+            file.truncate(1 << 40)
+    events = []
+    (place,) = lay_out([chosen(folder)], tmp_path / "logs", events.append)
+    assert [path for path in place.rglob("*") if path.is_symlink()] == []
+    assert b"of the host" not in b"".join(path.read_bytes() for path in place.rglob("*") if path.is_file())
+    (warning,) = events
+    assert "is a symbolic link" in warning.message
+    assert "training/loss" in read(place).Tags()["scalars"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_link_that_an_older_version_made_is_replaced(tmp_path):
+    pytest.importorskip("tensorboard")
+    folder = experiment(tmp_path / "home", 1)
+    own = folder.run(1, 0).path / "tensorboard"
+    own.mkdir()
+    (own / "a.tfevents").write_bytes(b"one")
+    (place,) = exported(tmp_path, folder)
+    (place / "run-0" / "a.tfevents").unlink()
+    (place / "run-0").rmdir()
+    (place / "run-0").symlink_to(own)
+    exported(tmp_path, folder)
+    assert not (place / "run-0").is_symlink()
+    assert (place / "run-0" / "a.tfevents").read_bytes() == b"one"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -42,6 +42,7 @@ def test_values_are_taken_with_lists_as_tuples_and_unknown_keys_ignored() -> Non
         "anything": 10**30,
         "later": 1,
     }
+    assert (typed(Sample, raw).ratio, typed(Sample, raw).anything) == (2, 10**30)
     assert typed(Sample, raw) == Sample(1, 2, None, ("a",), ({"a": [1]},), {"a": ["b"]}, 10**30)
 
 
