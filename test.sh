@@ -24,8 +24,21 @@ else
     say "SKIPPED tests/browser: chromium is not to be had"
 fi
 
+# What Determined itself reports is compared with the goldens of tests/peer, in an environment without detbuild.
+peer_stage() (
+    # shellcheck disable=SC2030
+    VENV=$VENV-determined
+    if ensure_venv peer determined==0.38.1 "torch==$TORCH_VERSION"; then
+        "$PYTHON" tests/peer/record.py "$VENV/recorded.json" --check tests/peer/goldens.json
+    else
+        say "SKIPPED tests/peer: determined 0.38.1 cannot be installed for this Python (see above)"
+    fi
+)
+peer_stage
+
 # Keras trials are tested on both generations of Keras, each with a virtual environment of its own.
 test_keras() (
+    # shellcheck disable=SC2031
     VENV=$VENV-tensorflow-$1
     if ensure_venv keras -e . "$(tensorflow_project)==$1" pytest hypothesis scikit-learn; then
         "$PYTHON" -m pytest -rs --durations=3 tests/unit/harness/keras

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from determined import _checkpoints
 from determined._event_file import EventFile
 from determined._group import Alone
+from determined._metric_values import LeftOut
 from determined._records import (
     Checkpoint,
     CheckpointRejected,
@@ -26,10 +26,13 @@ from determined._run_info import EVENTS_FILE, RunInfo
 from determined._version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from determined._group import Group
 
 _TEXTS = frozenset({str})
-_PLAIN = frozenset({int, float, str, bool, type(None)})
+_PLAIN = frozenset({int, float, bool, type(None)})
+_WHOLE = 1 << 62  # larger ones are looked at closely
 
 
 class ChiefRun:
@@ -43,6 +46,7 @@ class ChiefRun:
         self._events = EventFile(Path(info.run_dir) / EVENTS_FILE, info.name)
         self._stored: list[str] = []  # newest first
         self._stop_asked = False
+        self._left_out: dict[str, LeftOut] = {}
         _checkpoints.prepare(self._checkpoint_dir)
 
     def enter(self, stage: Stage) -> None:
@@ -50,16 +54,16 @@ class ChiefRun:
         self._events.append(StageEntered(stage))
 
     def report_training(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
-        self._events.append(Training(steps_completed, _plain(metrics)))
+        self._events.append(Training(steps_completed, self._plain(metrics, "training")))
 
     def report_windows(self, found: Sequence[tuple[int, Mapping[str, object]]]) -> None:
-        self._events.extend([Training(steps, _plain(metrics)) for steps, metrics in found])
+        self._events.extend([Training(steps, self._plain(metrics, "training")) for steps, metrics in found])
 
     def report_validation(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
-        self._events.append(Validation(steps_completed, _plain(metrics)))
+        self._events.append(Validation(steps_completed, self._plain(metrics, "validation")))
 
     def report_metrics(self, group: str, steps_completed: int, metrics: Mapping[str, object]) -> None:
-        self._events.append(Measured(group, steps_completed, _plain(metrics)))
+        self._events.append(Measured(group, steps_completed, self._plain(metrics, group)))
 
     def report_progress(self, fraction: float) -> None:
         self._events.append(Progress(fraction))
@@ -114,26 +118,17 @@ class ChiefRun:
         finally:
             self._events.close()
 
+    def _plain(self, metrics: Mapping[str, object], group: str) -> dict[str, object]:
+        """Metrics as JSON can carry them: tensors and arrays become numbers and lists."""
+        values = metrics.values()
+        if (
+            _PLAIN.issuperset(map(type, values))
+            and _TEXTS.issuperset(map(type, metrics))
+            and all(-_WHOLE < value < _WHOLE for value in values if type(value) is int)
+        ):
+            return dict(metrics)  # as nearly always
+        return self._left_out.setdefault(group, LeftOut(group)).written(metrics)
+
     def close(self) -> None:
         """Close the file; the last record comes from somebody else."""
         self._events.close()
-
-
-def _plain(metrics: Mapping[str, object]) -> dict[str, object]:
-    """Metrics as JSON can carry them: tensors and arrays become numbers and lists."""
-    if _PLAIN.issuperset(map(type, metrics.values())) and _TEXTS.issuperset(map(type, metrics)):
-        return dict(metrics)  # as nearly always
-    return {str(name): _value(value, name) for name, value in metrics.items()}
-
-
-def _value(value: object, name: str) -> object:
-    to_list = getattr(value, "tolist", None)  # torch.Tensor, numpy.ndarray and numpy scalars
-    if callable(to_list):
-        return to_list()
-    if isinstance(value, Mapping):
-        return {str(key): _value(item, f"{name}.{key}") for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_value(item, name) for item in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise TypeError(f"the metric `{name}` is a {type(value).__name__}, not a number")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from determined._group import Group
+    from determined.pytorch._metrics import Mean
 
 Metrics = dict[str, object]
 _COMBINE: dict[Reducer, Callable[[Sequence[float]], float]] = {
@@ -21,13 +22,15 @@ _COMBINE: dict[Reducer, Callable[[Sequence[float]], float]] = {
 }
 
 
-def training(own: Metrics, group: Group) -> Metrics:
+def training(own: Mapping[str, Mean], group: Group) -> Metrics:
     """The mean over processes, which have all trained the same number of batches."""
     if group.size == 1:
-        return own
-    everyone = group.allgather(own)
+        return {name: mean.value for name, mean in own.items() if mean.batches}
+    everyone = group.allgather(dict(own))
     _same_names(everyone, "train_batch")
-    return {name: _mean([metrics[name] for metrics in everyone]) for name in own}
+    return {
+        name: value for name in own if (value := _averaged([means[name] for means in everyone])) is not None
+    }
 
 
 def rows(own: list[Metrics], group: Group) -> list[Metrics]:
@@ -41,51 +44,60 @@ def rows(own: list[Metrics], group: Group) -> list[Metrics]:
     ]
 
 
-def validation(own: Metrics, batches: int, reducers: Mapping[str, Reducer], group: Group) -> Metrics:
+def validation(
+    own: Mapping[str, Mean], batches: int, reducers: Mapping[str, Reducer], group: Group
+) -> Metrics:
     """From each process's reduced metrics those of all batches.
 
     Args:
         own: this process's; empty when there was no batch for it.
-        batches: how many it has validated; a mean counts by them.
+        batches: how many it has validated.
         reducers: of this process's metrics.
         group: the processes.
     """
     if group.size == 1:
-        return own
-    everyone = [each for each in group.allgather((own, batches, dict(reducers))) if each[1]]
-    _same_names([metrics for metrics, _, _ in everyone], "evaluate_batch")
-    if not everyone:
-        return {}
-    known = everyone[0][2]
-    counts = [count for _, count, _ in everyone]
+        return {name: mean.value for name, mean in own.items() if mean.batches}
+    everyone = [each for each in group.allgather((dict(own), batches, dict(reducers))) if each[1]]
+    _same_names([means for means, _, _ in everyone], "evaluate_batch")
+    known = everyone[0][2] if everyone else {}
     return {
-        name: _reduced([_number(metrics[name]) for metrics, _, _ in everyone], counts, reducer)
+        name: value
         for name, reducer in known.items()
+        if (value := _reduced([means[name] for means, _, _ in everyone], reducer)) is not None
     }
 
 
-def _reduced(values: Sequence[float], counts: Sequence[int], reducer: Reducer) -> float:
+def _reduced(means: Sequence[Mean], reducer: Reducer) -> float | None:
+    """Of the processes that have a value; a mean counts by the batches that went into it."""
+    there = [(mean.value, mean.batches) for mean in means if mean.value is not None]
+    if not there:
+        return None
     if reducer is Reducer.AVG:
-        return sum(value * count for value, count in zip(values, counts, strict=True)) / sum(counts)
-    return _COMBINE[reducer](values)
+        return sum(value * count for value, count in there) / sum(count for _, count in there)
+    return _COMBINE[reducer]([value for value, _ in there])
+
+
+def _averaged(means: Sequence[Mean]) -> float | None:
+    """`_reduced` to the digit that a plain mean has, where all processes have as many values."""
+    values = [mean.value for mean in means if mean.value is not None]
+    if len({mean.batches for mean in means}) == 1 and values:
+        return sum(values) / len(values)
+    return _reduced(means, Reducer.AVG)
 
 
 def _mean(values: Sequence[object]) -> object:
-    """Of numbers and arrays; where one process has something else there is none."""
-    if all(isinstance(value, Real) or hasattr(value, "__array__") for value in values):
-        total = values[0]
-        for value in values[1:]:
+    """Of numbers and arrays that are there; where one process has something else there is none."""
+    there = [value for value in values if value is not None]
+    if there and all(isinstance(value, Real) or hasattr(value, "__array__") for value in there):
+        total = there[0]
+        for value in there[1:]:
             total = total + value  # type: ignore[operator]
-        return total / len(values)  # type: ignore[operator]
-    return values[0] if all(value == values[0] for value in values) else None
+        return total / len(there)  # type: ignore[operator]
+    first = values[0]
+    return first if isinstance(first, str) and all(value == first for value in values) else None
 
 
-def _number(value: object) -> float:
-    assert isinstance(value, (int, float))
-    return value
-
-
-def _same_names(everyone: Sequence[Metrics], method: str) -> None:
+def _same_names(everyone: Sequence[Mapping[str, object]], method: str) -> None:
     for metrics in everyone:
         if set(metrics) != set(everyone[0]):
             raise InvalidTrialError(

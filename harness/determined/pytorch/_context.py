@@ -63,7 +63,7 @@ class PyTorchTrialContext(HparamAccess):
         self.lr_schedulers: list[LRScheduler] = []
         self.clock = Clock()
         self.gradients = Gradients(setting.aggregation, self.clock, self.device)
-        self.reducers = Reducers(self.distributed.allgather)
+        self.reducers = Reducers(self.distributed)
         self.board = Board(setting.tensorboard_dir)
         self.experimental = Experimental(self.wrap_amp)
         self.profiler: torch.profiler.profile | None = None

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sized
+import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import BatchSampler, Dataset, IterableDataset, Sampler, get_worker_info
+from torch.utils.data import (
+    BatchSampler,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    default_collate,
+    get_worker_info,
+)
 from torch.utils.data import DataLoader as TorchDataLoader
 
 from determined._errors import InvalidTrialError
@@ -17,6 +27,8 @@ from determined.pytorch._order import BatchStream, ForeignOrder, Indices, OwnOrd
 from determined.pytorch.samplers import DistributedBatchSampler, RepeatBatchSampler, SkipBatchSampler
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from determined.pytorch._deal import Deal
     from determined.pytorch._types import Untyped
 
@@ -45,36 +57,33 @@ class DataLoader:
         generator: torch.Generator | None = None,
         **options: Untyped,
     ) -> None:
-        _check(dataset, batch_size, batch_sampler)
-        if sampler is not None and shuffle:
-            raise InvalidTrialError(
-                "a DataLoader got both sampler and shuffle=True", mend="leave one of them out"
-            )
+        self._own = sampler is None and batch_sampler is None
+        self._shuffle = bool(shuffle)
+        _check(dataset, batch_size, sampler, batch_sampler, shuffle=self._shuffle)
         self.dataset = dataset
-        self.batch_size = None if batch_sampler is not None else batch_size
-        self.num_workers = num_workers
+        self.num_workers, self.timeout, self.pin_memory = num_workers, timeout, pin_memory
         self.drop_last = drop_last
         self.generator = generator
+        self.collate_fn = default_collate if collate_fn is None else collate_fn
         self.worker_init_fn = worker_init_fn
-        if batch_sampler is None and sampler is not None:
-            batch_sampler = BatchSampler(sampler, batch_size or 1, drop_last)
-        self._order: OwnOrder | ForeignOrder = (
-            ForeignOrder.of(batch_sampler)
-            if batch_sampler is not None
-            else OwnOrder(_length(dataset), batch_size or 1, bool(shuffle), drop_last)
-        )
-        self._options = {
-            "num_workers": num_workers,
-            "collate_fn": collate_fn,
-            "pin_memory": pin_memory,
-            "timeout": timeout,
-            "multiprocessing_context": multiprocessing_context,
-            **options,
-        }
-
-    @property
-    def batch_sampler(self) -> BatchStream:
-        return BatchStream(self._order, Share())
+        self.multiprocessing_context = multiprocessing_context
+        self.prefetch_factor = options.pop("prefetch_factor", None)
+        if self.prefetch_factor is None and num_workers:
+            self.prefetch_factor = 2  # torch's own default
+        self.persistent_workers = options.pop("persistent_workers", False)
+        self._options = options
+        if sampler is None and batch_sampler is None:
+            shuffled = self._shuffle and length_of(dataset)
+            sampler = RandomSampler(dataset, generator=generator) if shuffled else SequentialSampler(dataset)  # type: ignore[arg-type]
+        self.sampler = sampler
+        self.batch_size = None if batch_sampler is not None else batch_size
+        with _refusals():
+            if batch_sampler is None:
+                batch_sampler = BatchSampler(sampler, batch_size or 1, drop_last)
+            self.batch_sampler = batch_sampler
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch warns again when the loader is used
+                self.get_data_loader()  # torch checks its arguments, here where the user's line is known
 
     def get_data_loader(
         self,
@@ -82,60 +91,82 @@ class DataLoader:
         skip: int = 0,
         num_replicas: int = 1,
         rank: int = 0,
-        *,
-        seed: int | None = None,
     ) -> TorchDataLoader[Any]:
         """Make torch's loader: repeat, take every `num_replicas`-th batch, leave out `skip` of those.
 
         Args:
             repeat: begin again whenever the data set ends.
-            skip: batches to leave out; costs no pass over the data.
+            skip: batches to leave out.
             num_replicas: processes that share the data.
             rank: of this process among them.
-            seed: makes order, and what is random inside loader workers, a function of itself and of the
-                batch's number. None leaves both to torch.
         """
-        share = Share(repeat=repeat, skip=skip, num_replicas=num_replicas, rank=rank)
-        return self._made(self._order, share, seed)
+        adapted = adapt_batch_sampler(self.batch_sampler, repeat, skip, num_replicas, rank)
+        return self.loader(adapted, generator=self.generator)
+
+    def loader(
+        self, batch_sampler: Sampler[list[int]], generator: torch.Generator | None, **changed: Untyped
+    ) -> TorchDataLoader[Any]:
+        """Make torch's loader over another batch sampler, with some options changed."""
+        options: dict[str, Any] = {
+            "num_workers": self.num_workers,
+            "collate_fn": self.collate_fn,
+            "pin_memory": self.pin_memory,
+            "timeout": self.timeout,
+            "worker_init_fn": self.worker_init_fn,
+            "multiprocessing_context": self.multiprocessing_context,
+            "prefetch_factor": self.prefetch_factor,
+            "persistent_workers": self.persistent_workers,
+            **self._options,
+            **changed,
+        }
+        dataset = options.pop("dataset", self.dataset)
+        return TorchDataLoader(dataset, batch_sampler=batch_sampler, generator=generator, **options)
 
     def deal(self, replicas: int, rank: int) -> Deal:
         """How an epoch goes round `replicas` processes in training: evenly, and no record twice."""
-        return deal(self._order, replicas, rank, drop_last=self.drop_last)
+        return deal(self._order(), replicas, rank, drop_last=self.drop_last)
 
     def dealt(self, cards: Deal, skip: int, seed: int) -> TorchDataLoader[Any]:
         """Make torch's loader of one process: endless, from its batch `skip` on."""
-        return self._made(cards, Share(repeat=True, skip=skip), seed)
+        return self._seeded(cards, Share(repeat=True, skip=skip), seed)
 
-    def _made(
-        self, order: OwnOrder | ForeignOrder | Deal, share: Share, seed: int | None
-    ) -> TorchDataLoader[Any]:
-        if seed is not None and self.generator is not None:
+    def shared(self, replicas: int, rank: int, seed: int) -> TorchDataLoader[Any]:
+        """Make torch's loader of every `replicas`-th batch, its order a function of the seed."""
+        return self._seeded(self._order(), Share(num_replicas=replicas, rank=rank), seed)
+
+    def _order(self) -> OwnOrder | ForeignOrder:
+        if self._own:
+            return OwnOrder(_length(self.dataset), self.batch_size or 1, self._shuffle, self.drop_last)
+        if length_of(self.batch_sampler) is None:
+            raise InvalidTrialError(
+                f"several processes cannot share the batches of {type(self.batch_sampler).__name__}: "
+                "it has no length",
+                mend="give the sampler a __len__, or train with one slot",
+            )
+        return ForeignOrder.of(self.batch_sampler)
+
+    def _seeded(self, order: OwnOrder | ForeignOrder | Deal, share: Share, seed: int) -> TorchDataLoader[Any]:
+        if self.generator is not None:
             seed = derive(seed, self.generator.initial_seed())
         in_workers = self.num_workers > 0
-        stream = BatchStream(order, share, seed, mark=in_workers and seed is not None)
-        if seed is None:
-            return TorchDataLoader(
-                self.dataset,
-                batch_sampler=stream,
-                generator=self.generator,
-                worker_init_fn=self.worker_init_fn,
-                **self._options,
-            )
-        return TorchDataLoader(
-            _SeededDataset(self.dataset) if in_workers else self.dataset,
-            batch_sampler=stream,
-            generator=torch.Generator().manual_seed(
-                seed
-            ),  # or else making an iterator disturbs the global one
-            worker_init_fn=_WorkerStart(self.worker_init_fn) if in_workers else None,
-            **self._options,
+        changed: dict[str, Any] = {}
+        if in_workers:
+            changed = {
+                "dataset": _SeededDataset(self.dataset),
+                "worker_init_fn": _WorkerStart(self.worker_init_fn),
+            }
+        return self.loader(
+            BatchStream(order, share, seed, mark=in_workers),
+            # or else making an iterator disturbs the global one
+            generator=torch.Generator().manual_seed(seed),
+            **changed,
         )
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.get_data_loader())
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self.batch_sampler)
 
 
 class _SeededDataset(Dataset[Any]):
@@ -202,19 +233,77 @@ def data_length(data: object) -> int:
     )
 
 
-def _check(dataset: object, batch_size: int | None, batch_sampler: object) -> None:
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Name what torch itself refuses."""
+    try:
+        yield
+    except (ValueError, TypeError, AssertionError, AttributeError) as error:
+        raise InvalidTrialError(
+            f"torch refuses the arguments of this DataLoader: {error}",
+            mend="correct the argument; they mean what those of torch.utils.data.DataLoader do",
+        ) from error
+
+
+def _check(
+    dataset: object, batch_size: object, sampler: object, batch_sampler: object, *, shuffle: bool
+) -> None:
     own = "return a torch DataLoader, after context.experimental.disable_dataset_reproducibility_checks()"
     if isinstance(dataset, IterableDataset):
         raise InvalidTrialError("determined.pytorch.DataLoader cannot read an IterableDataset", mend=own)
-    if batch_size is None and batch_sampler is None:
+    if not hasattr(dataset, "__getitem__") and not hasattr(dataset, "__getitems__"):
+        raise InvalidTrialError(
+            f"the data set {type(dataset).__name__} cannot be indexed",
+            mend="give it a __getitem__, or " + own,
+        )
+    if sampler is not None and (shuffle or batch_sampler is not None):
+        raise InvalidTrialError(
+            f"a DataLoader got both sampler and {'shuffle=True' if shuffle else 'batch_sampler'}",
+            mend="leave one of them out",
+        )
+    if batch_sampler is not None:
+        _check_order(batch_sampler, "batch_sampler")
+        return
+    if batch_size is None:
         raise InvalidTrialError("determined.pytorch.DataLoader needs batches: batch_size is None", mend=own)
-    if batch_size is not None and batch_size < 1:
-        raise InvalidTrialError(f"batch_size of a DataLoader is {batch_size}", mend="make it 1 or more")
-    if not isinstance(dataset, Sized) and batch_sampler is None:
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise InvalidTrialError(
+            f"batch_size of a DataLoader is {batch_size!r}", mend="make it a whole number, 1 or more"
+        )
+    if sampler is not None:
+        _check_order(sampler, "sampler")
+    elif length_of(dataset) is None:
         raise InvalidTrialError(
             f"the data set {type(dataset).__name__} has no length",
-            mend="give it a __len__, or pass a batch_sampler",
+            mend="give it a __len__, or pass a sampler or batch_sampler",
         )
+
+
+def _check_order(order: object, what: str) -> None:
+    if not hasattr(order, "__iter__") and not hasattr(order, "__getitem__"):
+        raise InvalidTrialError(
+            f"the {what} {type(order).__name__} of a DataLoader cannot be iterated",
+            mend="give it an __iter__ that yields "
+            + ("indices" if what == "sampler" else "lists of indices")
+            + (": pass an object of the class, not the class" if isinstance(order, type) else ""),
+        )
+
+
+def length_of(data: Untyped) -> int | None:
+    """None when it has no length.
+
+    Raises:
+        InvalidTrialError: it has one, and finding it fails.
+    """
+    try:
+        return len(data)
+    except (TypeError, NotImplementedError):
+        return None
+    except Exception as error:
+        raise InvalidTrialError(
+            f"the length of {type(data).__name__} cannot be found: {type(error).__name__}: {error}",
+            mend="return a whole number, 0 or more, from its __len__",
+        ) from error
 
 
 def _length(data: Untyped) -> int:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from determined._errors import InvalidTrialError
+from determined._metric_values import LeftOut
+from determined._user_code import defined_at
 from determined.pytorch import _across
 from determined.pytorch._distributed import same_buffers
-from determined.pytorch._metrics import Window, as_metrics, plain, reduce_validation, rows
+from determined.pytorch._metrics import Window, as_metrics, reduce_validation, rows
 from determined.pytorch._reducers import reducers_of
 from determined.pytorch._trial import PyTorchTrial, overrides
 
@@ -33,6 +35,7 @@ class Evaluation:
         hooks: its callbacks.
         loader: the validation data.
         limit: batches to read; None reads all of them.
+        searcher_metric: its name.
         tick: called after each batch, where somebody watches.
     """
 
@@ -44,12 +47,15 @@ class Evaluation:
         loader: Iterable[Any],
         limit: int | None = None,
         *,
+        searcher_metric: str = "",
         tick: Callable[[], object] | None = None,
     ) -> None:
         self._trial, self._context, self._hooks = trial, context, hooks
         self._loader, self._limit, self._tick = loader, limit, tick
+        self._searcher_metric = searcher_metric
         self._whole = overrides(type(trial), "evaluate_full_dataset")
         self._group = context.distributed.group
+        self._left_out = LeftOut("evaluate_full_dataset" if self._whole else "evaluate_batch")
 
     @property
     def by_batch(self) -> bool:
@@ -67,7 +73,7 @@ class Evaluation:
         with torch.no_grad():
             metrics = self._full_dataset() if self._whole else self._batches()
         metrics = {**metrics, **self._context.reducers.metrics(training=False)}
-        metrics = {name: plain(value, name) for name, value in metrics.items()}
+        self._check_searcher_metric(metrics)
         self._hooks.call("on_validation_step_end", metrics)
         self._hooks.call("on_validation_end", metrics)
         for model in self._context.models:
@@ -80,8 +86,20 @@ class Evaluation:
         if self._group.rank == 0:
             outcome = self._trial.evaluate_full_dataset(self._loader)  # type: ignore[arg-type]
             found = as_metrics(outcome, "evaluate_full_dataset")
-            metrics = {name: plain(_present(value, name), name) for name, value in found.items()}
+            there = {name: value for name, value in found.items() if value is not None}
+            metrics = self._left_out.written(there)
         return self._group.broadcast(metrics)
+
+    def _check_searcher_metric(self, metrics: Metrics) -> None:
+        """The one metric that a trial cannot do without."""
+        name = self._searcher_metric
+        reason = self._left_out.reasons.get(name) or self._context.reducers.left_out.reasons.get(name)
+        if reason and name not in metrics:
+            method = self._trial.evaluate_full_dataset if self._whole else self._trial.evaluate_batch
+            raise InvalidTrialError(
+                f"{defined_at(method)}: the searcher metric {name} cannot be reported: {reason}",
+                mend=f"return {name} as one number, or name another metric in searcher.metric",
+            )
 
     def _batches(self) -> Metrics:
         watched = bool(self._hooks.of("on_validation_epoch_end"))
@@ -100,17 +118,8 @@ class Evaluation:
         reducers = (
             reducers_of(declared, list(window.columns)) if window.count or self._group.size == 1 else {}
         )
-        own = reduce_validation(window.columns, reducers)
+        own = reduce_validation(window.columns, window.kinds, reducers, self._left_out)
         return _across.validation(own, window.count, reducers, self._group)
-
-
-def _present(value: object, name: str) -> object:
-    if value is None:
-        raise InvalidTrialError(
-            f"evaluate_full_dataset returned None for {name}",
-            mend=f"return a number for {name}, or keep it out of the dict",
-        )
-    return value
 
 
 def _evaluate_batch(trial: PyTorchTrial) -> Callable[[Any, int], object]:

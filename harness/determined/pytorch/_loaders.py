@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import DistributedSampler
 
 from determined._errors import InvalidTrialError
 from determined._seeds import derive
 from determined.pytorch import _rng
-from determined.pytorch._data import DataLoader
+from determined.pytorch._data import DataLoader, length_of
+from determined.pytorch._passes import Passes, Sources
 from determined.pytorch._trial import overrides
+from determined.pytorch._workers import Collate, Start, WorkerStates
 
 if TYPE_CHECKING:
     from determined._group import Group
@@ -37,26 +40,82 @@ class Feed(Protocol):
     epoch_length: int | None
 
     def begin(self, batch: int, state: _rng.State | None) -> Iterator[Any]:
-        """Batches from number `batch` on; `state` is what `state()` gave when that many had been read."""
+        """Batches from number `batch` on; `state` is what `state(batch)` gave when that many had been read.
 
-    def state(self) -> _rng.State:
-        """What `begin` needs besides the number of the batch."""
+        A new run draws here what torch's `iter` draws; a resumed one restores the random states afterwards.
+        """
+
+    def state(self, batch: int) -> _rng.State:
+        """What `begin` needs to continue with `batch`, all before which have been read."""
 
 
 class OwnFeed:
-    """A `determined.pytorch.DataLoader`: any batch is found by its number."""
+    """A `determined.pytorch.DataLoader`, read by one process as torch and Determined read it."""
+
+    def __init__(self, loader: DataLoader, seed: int) -> None:
+        self._loader, self._seed = loader, seed
+        self._workers = loader.num_workers
+        self._ahead = self._workers * (loader.prefetch_factor or 0)
+        self._passes = Passes(loader.batch_sampler, self._ahead + self._workers)
+        self._made: _rng.State = {}  # what torch's iterator, and so its workers' seeds, was made with
+        self._first = 0  # batch that this iterator has begun with
+        self._states: WorkerStates | None = None
+        self.epoch_length = length_of(loader.batch_sampler)
+
+    def begin(self, batch: int, state: _rng.State | None) -> Iterator[Any]:
+        late = batch % self._workers if self._workers else 0  # every run reads a batch in the same worker
+        self._first = batch - late
+        if state and "order" in state:
+            return self._resumed(state, late)
+        if batch:
+            _LOG.info("the checkpoint does not say in which order this pass over the data was read")
+            self._passes.begin_at(self._first, derive(self._seed, "epoch", batch))
+        return _without(late, self._iterator([], 0))
+
+    def state(self, batch: int) -> _rng.State:
+        late = batch % self._workers if self._workers else 0
+        state: _rng.State = {"order": self._passes.state(batch - late)}
+        if self._states is not None:
+            state["made"], state["workers"] = self._made, self._states.after(batch - self._first)
+        return state
+
+    def _resumed(self, state: _rng.State, late: int) -> Iterator[Any]:
+        with _rng.kept():
+            self._passes.resume(state["order"])
+            if "made" in state:
+                _rng.restore(state["made"]["global"])
+                self._generator.restore(state["made"])
+            iterator = _without(late, self._iterator(state.get("workers", []), late))
+        self._passes.resumed(state["order"])
+        return iterator
+
+    def _iterator(self, workers: Sequence[_rng.State | None], late: int) -> Iterator[Any]:
+        changed: dict[str, Any] = {}
+        if self._workers:
+            self._made = {"global": {"cpu_rng_state": torch.get_rng_state()}, **self._generator.own()}
+            self._states = states = WorkerStates(self._workers, self._ahead // self._workers, workers, late)
+            changed["collate_fn"] = Collate(self._loader.collate_fn, states)
+            if workers:
+                changed["worker_init_fn"] = Start(self._loader.worker_init_fn, states)
+        return iter(self._loader.loader(self._passes, self._loader.generator, **changed))
+
+    @property
+    def _generator(self) -> Sources:
+        return Sources(self._loader)
+
+
+class DealtFeed:
+    """A `determined.pytorch.DataLoader`, dealt out to several processes: any batch is found by its number."""
 
     def __init__(self, loader: DataLoader, seed: int, group: Group) -> None:
         self._loader, self._seed = loader, seed
-        self._deal = loader.deal(group.size, group.rank) if group.size > 1 else None
-        self.epoch_length: int | None = len(self._deal or loader)
+        self._deal = loader.deal(group.size, group.rank)
+        self.epoch_length: int | None = len(self._deal)
 
-    def begin(self, batch: int, state: _rng.State | None) -> Iterator[Any]:  # noqa: ARG002  (the other kind of feed needs it)
-        if self._deal is not None:
-            return iter(self._loader.dealt(self._deal, batch, self._seed))
-        return iter(self._loader.get_data_loader(repeat=True, skip=batch, seed=self._seed))
+    def begin(self, batch: int, state: _rng.State | None) -> Iterator[Any]:  # noqa: ARG002  (other feeds need it)
+        return iter(self._loader.dealt(self._deal, batch, self._seed))
 
-    def state(self) -> _rng.State:
+    def state(self, batch: int) -> _rng.State:  # noqa: ARG002  (other feeds need it)
         return {}
 
 
@@ -69,43 +128,49 @@ class ForeignFeed:
 
     def __init__(self, loader: Iterable[Any], group: Group, *, replay: bool) -> None:
         self._loader, self._replay = loader, replay
-        self._iterator: Iterator[Any] = iter(())  # the first pass begins where this one ends
+        samplers = [getattr(loader, name, None) for name in ("batch_sampler", "sampler")]
+        self._sources = Sources(loader, *samplers)
+        self._iterator: Iterator[Any] = iter(())
         self._began: _rng.State = {}
         self._read = 0  # batches of the current pass
-        self.epoch_length = group.broadcast(_length(loader))
+        self.epoch_length = group.broadcast(length_of(loader))
 
-    def begin(self, batch: int, state: _rng.State | None) -> Iterator[Any]:  # noqa: ARG002  (the other kind of feed needs it)
-        if state and self._replay and state["read"]:
+    def begin(self, batch: int, state: _rng.State | None) -> Iterator[Any]:  # noqa: ARG002  (other feeds need it)
+        if state and self._replay and "began" in state:
             with _rng.kept():
-                _rng.restore(state["began"])
+                self._sources.restore(state["began"])
+                _rng.restore(state["began"]["global"])
                 self._start()
                 self._read = sum(1 for _ in islice(self._iterator, state["read"]))
+        else:
+            self._start()
         return self._endless()
 
-    def state(self) -> _rng.State:
+    def state(self, batch: int) -> _rng.State:  # noqa: ARG002  (other feeds need it)
         return {"read": self._read, "began": self._began}
 
     def _endless(self) -> Iterator[Any]:
-        while True:
+        for first in chain((True,), repeat(False)):
             for batch in self._iterator:
                 self._read += 1
                 yield batch
-            ended = self._read
-            self._start()
-            for batch in self._iterator:
-                self._read += 1
-                yield batch
-                break
-            else:
+            if not self._read:
                 raise InvalidTrialError(
                     "the loader of build_training_data_loader has no batches",
                     mend="check the data set that it reads"
-                    + ", and that it can be iterated again" * (ended > 0),
+                    + ", and that it can be iterated again" * (not first),
                 )
+            self._start()
 
     def _start(self) -> None:
-        self._began = _rng.capture()
+        self._began = self._sources.capture()
         self._iterator, self._read = iter(self._loader), 0
+
+
+def _without(count: int, batches: Iterator[Any]) -> Iterator[Any]:
+    for _ in range(count):
+        next(batches)
+    return batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +190,13 @@ def build_loaders(trial: PyTorchTrial, context: PyTorchTrialContext, seed: int) 
     group = context.distributed.group
     training = _checked(trial.build_training_data_loader(), "build_training_data_loader", context)
     validation = _checked(trial.build_validation_data_loader(), "build_validation_data_loader", context)
-    feed: Feed = (
-        OwnFeed(training, derive(seed, "training"), group)
-        if isinstance(training, DataLoader)
-        else ForeignFeed(training, group, replay=not context.asked_initial_batch)
-    )
+    feed: Feed
+    if not isinstance(training, DataLoader):
+        feed = ForeignFeed(training, group, replay=not context.asked_initial_batch)
+    elif group.size > 1:
+        feed = DealtFeed(training, derive(seed, "training"), group)
+    else:
+        feed = OwnFeed(training, derive(seed, "training"))
     shares = 1 if overrides(type(trial), "evaluate_full_dataset") else group.size
     if group.size > 1 and group.rank == 0:
         _warn_of_repetition(training, validation)
@@ -138,7 +205,7 @@ def build_loaders(trial: PyTorchTrial, context: PyTorchTrialContext, seed: int) 
 
 def _validation(loader: Untyped, seed: int, shares: int, rank: int) -> TorchDataLoader[Any]:
     if isinstance(loader, DataLoader):
-        return loader.get_data_loader(seed=seed, num_replicas=shares, rank=rank if shares > 1 else 0)
+        return loader.shared(shares, rank, seed) if shares > 1 else loader.get_data_loader()
     if isinstance(loader, TorchDataLoader):
         return loader
     raise InvalidTrialError(
@@ -161,7 +228,7 @@ def _warn_of_repetition(training: Untyped, validation: Untyped) -> None:
 def _checked(loader: Untyped, method: str, context: PyTorchTrialContext) -> Untyped:
     if not isinstance(loader, DataLoader):
         _check_foreign(loader, method, context)
-    if _length(loader) == 0:
+    if length_of(loader) == 0:
         raise InvalidTrialError(
             f"the loader that {method} returned has no batches",
             mend="check the data set, its path, and drop_last with a data set smaller than one batch",
@@ -180,11 +247,3 @@ def _check_foreign(loader: object, method: str, context: PyTorchTrialContext) ->
             f"{method} returned a {type(loader).__module__}.{type(loader).__name__}",
             mend=_ALLOW,
         )
-
-
-def _length(loader: Untyped) -> int | None:
-    """None when the loader cannot tell."""
-    try:
-        return len(loader)
-    except TypeError:
-        return None

@@ -78,7 +78,7 @@ class Pace:
         if done % span or scheduler.step_mode is _StepMode.MANUAL_STEP:
             return 0
         if scheduler.step_mode is _StepMode.STEP_EVERY_OPTIMIZER_STEP:
-            return int(done // span % every == 0)
+            return int(done % every == 0)  # in batches, as Determined counts
         if scheduler.step_mode is _StepMode.STEP_EVERY_BATCH:
             return done // every - (done - span) // every
         if self.epoch_length is None:

@@ -6,21 +6,25 @@ own memory is taken at once: that is cheaper than keeping its tensor, and no lat
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import math
 import numbers
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from determined._errors import InvalidTrialError
+from determined._metric_values import LeftOut, UnusableError, described, kind_of
 from determined.pytorch._reducers import Reducer
 
 if TYPE_CHECKING:
     from determined.pytorch._types import Untyped
 
 Values = dict[str, list[Any]]
+Kinds = dict[str, torch.dtype | None]  # of columns that hold the numbers of tensors of one type
 _Tensor = torch.Tensor  # found faster, in every batch
 _NUMBERS = frozenset({float, int, bool})
 _COMBINE: dict[Reducer, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -35,6 +39,14 @@ class Closed(NamedTuple):
 
     end: int
     columns: Values
+    kinds: Kinds
+    batches: int
+
+
+class Mean(NamedTuple):
+    """Of some batches; None where none of them had a value."""
+
+    value: float | None
     batches: int
 
 
@@ -51,17 +63,25 @@ class Window:
     def __init__(self, method: str, *, take_numbers: bool) -> None:
         self._method, self._take_numbers = method, take_numbers
         self.columns: Values = {}
+        self.kinds: Kinds = {}
         self.count = 0
-        self._closed: list[tuple[int, Values, int]] = []
+        self._closed: list[tuple[int, Values, Kinds, int]] = []
         self.add: Callable[[object], None] = self._add_numbers if take_numbers else self._add_any
 
     def _add_numbers(self, metrics: Any) -> None:  # noqa: ANN401  (whatever the trial returned)
         """What `_add_any` does, for what nearly every trial returns. Called for every batch."""
-        columns = self.columns
+        columns, kinds = self.columns, self.kinds
         try:
             for key, value in metrics.items():
-                columns[key].append(value.item() if type(value) is _Tensor else value)
-        except (AttributeError, KeyError, RuntimeError):  # no dict; another name; not one number
+                if type(value) is _Tensor:
+                    if value.dtype is not kinds[key]:
+                        raise KeyError  # noqa: TRY301  (nothing is faster)
+                    columns[key].append(value.item())
+                else:
+                    columns[key].append(value)
+                    if kinds[key] is not None and value is not None:
+                        raise KeyError  # noqa: TRY301  (nothing is faster)
+        except (AttributeError, KeyError, RuntimeError, TypeError):  # no dict; another name; not one number
             self._add_instead(metrics)
             return
         if len(metrics) != len(columns):
@@ -78,25 +98,49 @@ class Window:
         """What `add` does, for what it does not expect."""
         metrics = as_metrics(outcome, self._method)
         if not self.count:
-            self.columns = {key: [] for key in metrics}
+            self.columns, self.kinds = {key: [] for key in metrics}, dict.fromkeys(metrics)
         if metrics.keys() != self.columns.keys():
             self._refuse(metrics)
         for key, value in metrics.items():
-            self.columns[key].append(self._taken(value) if isinstance(value, _Tensor) else value)
+            self.columns[key].append(self._taken(key, value))
         self.count += 1
 
-    def _taken(self, value: torch.Tensor) -> float | torch.Tensor:
+    def _taken(self, key: str, value: Any) -> Any:  # noqa: ANN401  (whatever the trial returned)
         """Something that keeps no graph alive and does not change."""
-        if self._take_numbers and type(value) is _Tensor and value.numel() == 1:
-            return value.item()
-        self.add, self._take_numbers = self._add_any, False  # trying again in every batch would be slow
+        if not isinstance(value, _Tensor):
+            if value is not None:
+                self._loosen(key)
+            return value
+        if self._take_numbers and type(value) is _Tensor and value.layout is torch.strided:
+            if value.numel() == 1:
+                return self._number(key, value)
+            self.add, self._take_numbers = self._add_any, False  # trying again in every batch would be slow
+        self._loosen(key)
         # what carries a gradient was just computed; the next batch may change others in place
         return value.detach() if value.requires_grad else value.clone()
 
+    def _number(self, key: str, value: torch.Tensor) -> Any:  # noqa: ANN401  (a number of Python or numpy)
+        """A tensor's only number; of which type it was is kept once for the whole column."""
+        column = self.columns[key]
+        if all(each is None for each in column):
+            self.kinds[key] = value.dtype
+        if self.kinds[key] is value.dtype:
+            return value.item()
+        self._loosen(key)
+        return typed(value.item(), value.dtype)
+
+    def _loosen(self, key: str) -> None:
+        """Values of several types come together: let each have its own."""
+        kind, self.kinds[key] = self.kinds[key], None
+        if kind is not None:
+            column = self.columns[key]
+            column[:] = [value if value is None else typed(value, kind) for value in column]
+
     def close(self, end: int) -> None:
-        """Begin anew after `end` batches of the trial; what there was until then is kept for `take`."""
-        self._closed.append((end, self.columns, self.count))
+        """Begin again after `end` batches of the trial; what there was until then is kept for `take`."""
+        self._closed.append((end, self.columns, self.kinds, self.count))
         self.columns, self.count = {key: [] for key in self.columns}, 0  # most likely the same ones
+        self.kinds = dict(self.kinds)
 
     def take(self) -> list[Closed]:
         """The windows that were closed since the last call."""
@@ -119,13 +163,21 @@ def rows(columns: Values, batches: int) -> list[dict[str, object]]:
 def fetch(windows: Iterable[Closed]) -> None:
     """Replace single numbers on a device by their values; one transfer, or one for each kind of number."""
     kinds: dict[tuple[torch.device, torch.dtype], list[list[Any]]] = {}
-    for values in (values for one in windows for values in one.columns.values()):
-        if all(type(value) is _Tensor and value.dim() == 0 for value in values):
-            kinds.setdefault((values[0].device, values[0].dtype), []).append(values)
+    for one in windows:
+        for key, values in one.columns.items():
+            found = {(value.device, value.dtype) for value in values if _is_scalar(value)}
+            if len(found) == 1 and all(value is None or _is_scalar(value) for value in values):
+                kinds.setdefault(found_one := found.pop(), []).append(values)
+                one.kinds[key] = found_one[1]
     for columns in kinds.values():
-        found = iter(torch.stack([value for values in columns for value in values]).double().tolist())
+        there = [value for values in columns for value in values if value is not None]
+        numbers_ = iter(torch.stack(there).double().tolist())
         for values in columns:
-            values[:] = islice(found, len(values))
+            values[:] = [value if value is None else next(numbers_) for value in values]
+
+
+def _is_scalar(value: object) -> bool:
+    return type(value) is _Tensor and value.dim() == 0 and value.layout is torch.strided
 
 
 def as_metrics(outcome: object, method: str) -> dict[str, object]:
@@ -145,88 +197,160 @@ def as_metrics(outcome: object, method: str) -> dict[str, object]:
     )
 
 
-def training_means(columns: Values) -> dict[str, object]:
-    """The unweighted mean over the batches. Texts have none and become None."""
-    return {
-        key: _training_mean(values, f"the metric {key} of train_batch") for key, values in columns.items()
-    }
+def training_means(window: Closed, left_out: LeftOut) -> dict[str, Mean]:
+    """The unweighted mean over the batches that have a value, to the last digit that Determined gives."""
+    return _each(window.columns, window.kinds, left_out, lambda values, _: _mean(values))
 
 
-def reduce_validation(columns: Values, reducers: Mapping[str, Reducer]) -> dict[str, object]:
+def reduce_validation(
+    columns: Values, kinds: Kinds, reducers: Mapping[str, Reducer], left_out: LeftOut
+) -> dict[str, Mean]:
     """One number per metric."""
-    return {key: _reduced(values, reducers[key], key) for key, values in columns.items()}
+    return _each(columns, kinds, left_out, lambda values, key: _reduced(values, reducers[key]))
 
 
-def plain(value: object, name: str) -> object:
-    """A metric as JSON can carry it: numbers, texts, and lists and dicts of them.
+def _each(
+    columns: Values, kinds: Kinds, left_out: LeftOut, reduce: Callable[[list[Any], str], float]
+) -> dict[str, Mean]:
+    """Reduce every column; one that cannot be reduced is named, and has no value."""
+    found = {}
+    for key, values in columns.items():
+        present = [value for value in values if value is not None]
+        value = None
+        try:
+            column = _column(present, kinds.get(key), whole=len(present) == len(values))
+            value = reduce(column, key) if present else None
+        except UnusableError as error:
+            left_out.name(key, error)
+        except Exception as error:  # noqa: BLE001  (user code may be called: __array__, __add__, __float__)
+            left_out.name(key, f"a {kind_of(present[0])} cannot be reduced ({described(error)})")
+        found[key] = Mean(value, 0 if value is None else len(present))
+    return found
+
+
+def typed(value: float, kind: torch.dtype) -> object:
+    """A number as numpy has it, which is how Determined averages it; unchanged without numpy."""
+    numpy_kind = _numpy_kind(kind)
+    return value if numpy_kind is None else numpy_kind.type(value)
+
+
+def _column(values: list[Any], kind: torch.dtype | None, *, whole: bool) -> Any:  # noqa: ANN401  (numpy may be absent)
+    """The values of a metric as Determined hands them to numpy.
+
+    Where some batches had none they are objects, which numpy adds up in another order.
+    """
+    numpy = _numpy()
+    if numpy is None or len(values) < 2:  # noqa: PLR2004  (there is nothing to add up)
+        return values
+    if whole:
+        return values if kind is None else numpy.array(values, dtype=_numpy_kind(kind))
+    if kind is None and not all(isinstance(value, numbers.Real) for value in values):
+        return values
+    objects = numpy.empty(len(values), dtype=object)
+    objects[:] = values if kind is None else [typed(value, kind) for value in values]
+    return objects
+
+
+@cache
+def _numpy() -> Any:  # noqa: ANN401  (numpy may be absent)
+    return importlib.import_module("numpy") if importlib.util.find_spec("numpy") else None
+
+
+@cache
+def _numpy_kind(kind: torch.dtype) -> Any:  # noqa: ANN401  (numpy may be absent)
+    """Numpy's name of a type; of those that numpy does not have, the widest."""
+    if _numpy() is None:
+        return None
+    try:
+        return torch.zeros((), dtype=kind).numpy().dtype
+    except (TypeError, RuntimeError):
+        return _numpy().dtype("float64")
+
+
+def _mean(values: Any) -> float:  # noqa: ANN401  (a list, or an array of numpy)
+    if len(values) == 1 and type(values[0]) in _NUMBERS:
+        return float(values[0])
+    array = _array(values)
+    if array is None:
+        return float(torch.stack([_tensor(value).mean() for value in values]).mean())
+    with _numpy().errstate(all="ignore"):
+        return _float(_numpy().mean(array.reshape(-1)) if array.size else math.nan)
+
+
+def _reduced(values: Any, reducer: Reducer) -> float:  # noqa: ANN401  (as above)
+    if reducer is Reducer.AVG:
+        array = _array(values)
+        if array is None or not array.size:
+            return _mean(values)
+        with _numpy().errstate(all="ignore"):
+            return _float(_numpy().average(array))
+    array = _array(values)
+    if array is None:
+        return float(_COMBINE[reducer](torch.cat([_tensor(value).reshape(-1) for value in values])))
+    with _numpy().errstate(all="ignore"):
+        return _float(getattr(_numpy(), reducer.name.lower())(array))
+
+
+def _array(values: Any) -> Any:  # noqa: ANN401  (as above)
+    """The values as one array of numpy, which reduces them as it does for Determined; None where that fails.
 
     Raises:
-        InvalidTrialError: it is something else.
+        UnusableError: they are no numbers.
     """
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): plain(item, name) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item, name) for item in value]
-    if hasattr(value, "tolist"):  # tensors, numpy arrays and numbers
-        return plain(value.tolist(), name)
-    raise InvalidTrialError(
-        f"the metric {name} is a {type(value).__name__}",
-        mend=f"make {name} a number, or a list or dict of numbers",
-    )
-
-
-def _training_mean(values: Sequence[Any], source: str) -> float | None:
-    if not _are_numbers(values) and any(isinstance(value, (str, bytes)) for value in values):
+    numpy = _numpy()
+    if numpy is None:
         return None
-    return _mean(values, source)
+    if isinstance(values, numpy.ndarray):
+        return values
+    try:
+        array = numpy.array([_converted(value) for value in values])
+    except ValueError:  # of several shapes: each has a mean of its own
+        return None
+    if array.dtype.kind not in "fiubO":
+        raise UnusableError(f"it is a {kind_of(values[0])} of type {array.dtype}, not a number")
+    return array
 
 
-def _reduced(values: Sequence[Any], reducer: Reducer, name: str) -> float:
-    for value in values:
-        if value is None or isinstance(value, (str, bytes)):
-            raise InvalidTrialError(
-                f"evaluate_batch returned {value!r} for {name}, which cannot be reduced",
-                mend=f"return a number for {name}, or keep it out of the dict",
-            )
-    source = f"the metric {name} of evaluate_batch"
-    if reducer is Reducer.AVG:
-        return _mean(values, source)
-    numbers_ = torch.cat([_tensor(value, source).reshape(-1) for value in values])
-    return float(_COMBINE[reducer](numbers_))
+def _converted(value: Untyped) -> Untyped:
+    """A value that numpy may look at."""
+    if isinstance(value, torch.Tensor):
+        tensor = value.detach().cpu()
+        return tensor.numpy() if _numpy_has(tensor.dtype) else tensor.double().numpy()
+    _check_kind(value)
+    return value
 
 
-def _mean(values: Sequence[Any], source: str) -> float:
-    """Mean over the batches of the mean of each; one transfer from the device for all of them."""
-    if not _are_numbers(values) and all(
-        isinstance(value, torch.Tensor) and value.dim() == 0 for value in values
-    ):
-        values = torch.stack(list(values)).to(torch.float64).tolist()
-    if _are_numbers(values):
-        return float(sum(values) / len(values))
-    return float(torch.stack([_tensor(value, source).mean() for value in values]).mean())
+def _check_kind(value: object) -> None:
+    if not (isinstance(value, (numbers.Number, list, tuple)) or hasattr(value, "__array__")):
+        raise UnusableError(f"it is a {kind_of(value)}, not a number")
 
 
-def _are_numbers(values: Sequence[Any]) -> bool:
-    return _NUMBERS.issuperset(map(type, values))
+def _numpy_has(kind: torch.dtype) -> bool:
+    return kind is torch.float64 or _numpy_kind(kind) != _numpy().dtype("float64")
 
 
-def _tensor(value: Untyped, source: str) -> torch.Tensor:
+def _float(value: Untyped) -> float:
+    if isinstance(value, complex) or not hasattr(value, "__float__"):
+        raise UnusableError(f"its mean is a {kind_of(value)}, not a number")
+    return float(value)
+
+
+def _tensor(value: Untyped) -> torch.Tensor:
     """As float64 on the CPU: numbers of any size and kind can be averaged there."""
-    if value is None:
-        value = math.nan
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", torch.float64)
-    if isinstance(value, (numbers.Real, list, tuple)) or hasattr(value, "__array__"):
-        return torch.as_tensor(value, dtype=torch.float64)
-    raise InvalidTrialError(
-        f"{source} is a {type(value).__name__}", mend="return numbers or tensors as metrics"
-    )
+    _check_kind(value)
+    return torch.as_tensor(value, dtype=torch.float64)
 
 
 def _as_array(value: object) -> object:
-    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+    """A tensor as an array of numpy, where there is one."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    try:
+        return value.detach().cpu().numpy()
+    except (TypeError, RuntimeError):
+        return value.detach()
 
 
 def _names(metrics: Iterable[str]) -> str:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import abc
 import enum
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from determined._errors import InvalidTrialError
+from determined._metric_values import LeftOut, UnusableError, described, kind_of
+
+if TYPE_CHECKING:
+    from determined._distributed import DistributedContext
 
 
 class Reducer(enum.Enum):
@@ -64,29 +70,47 @@ class Wrapped:
     for_training: bool
     for_validation: bool
 
-    def metrics(self, allgather: Callable[[object], list[object]]) -> dict[str, object]:
+    def metrics(self, distributed: DistributedContext, left_out: LeftOut) -> dict[str, object]:
         """Reduce over all processes."""
-        result = self.reducer.cross_slot_reduce(allgather(self.reducer.per_slot_reduce()))
-        if self.name is None:
-            if isinstance(result, Mapping):
-                return {str(key): value for key, value in result.items()}
-            raise InvalidTrialError(
-                f"a reducer that was wrapped without a name returned {type(result).__name__}, not a dict",
-                mend="pass name= to wrap_reducer, or return {name: value} from cross_slot_reduce",
-            )
-        if isinstance(result, Mapping):
-            raise InvalidTrialError(
-                f"the reducer wrapped as {self.name!r} returned a dict",
-                mend="return one value from cross_slot_reduce, or leave name= out of wrap_reducer",
-            )
-        return {self.name: result}
+        gathered = self._gathered(distributed)
+        if isinstance(gathered, UnusableError):
+            left_out.name(self._label, gathered)
+            return {}
+        result = self.reducer.cross_slot_reduce(gathered)
+        if isinstance(result, Mapping) == (self.name is None):
+            return left_out.written(result if isinstance(result, Mapping) else {str(self.name): result})
+        left_out.name(self._label, self._misfit(result))
+        return {}
+
+    def _misfit(self, result: object) -> str:
+        if self.name is not None:
+            return f"wrapped as {self.name!r}, it returns a dict: leave name= out of wrap_reducer"
+        return f"wrapped without a name, it returns a {kind_of(result)}: pass name= to wrap_reducer"
+
+    @property
+    def _label(self) -> str:
+        return self.name or type(self.reducer).__name__
+
+    def _gathered(self, distributed: DistributedContext) -> list[Any] | UnusableError:
+        """What all processes have seen; every one of them learns when one cannot send its part."""
+        own = self.reducer.per_slot_reduce()
+        if distributed.size == 1:
+            return [own]
+        try:
+            sent: bytes | UnusableError = pickle.dumps(own)
+        except Exception as error:  # noqa: BLE001  (of a class of the user's)
+            sent = UnusableError(f"what per_slot_reduce returns cannot be sent: {described(error)}")
+        everyone = distributed.allgather(sent)
+        failed = next((one for one in everyone if isinstance(one, UnusableError)), None)
+        return failed or [pickle.loads(one) for one in everyone if isinstance(one, bytes)]  # noqa: S301  (as sent)
 
 
 class Reducers:
     """The reducers of one trial, in the order in which they were wrapped."""
 
-    def __init__(self, allgather: Callable[[object], list[object]]) -> None:
-        self._allgather = allgather
+    def __init__(self, distributed: DistributedContext) -> None:
+        self._distributed = distributed
+        self.left_out = LeftOut("a reducer")
         self._wrapped: list[Wrapped] = []
         self.training: tuple[Wrapped, ...] = ()  # those that are for training
 
@@ -110,7 +134,7 @@ class Reducers:
         """Reduce all of them."""
         metrics: dict[str, object] = {}
         for one in self.of(training=training):
-            metrics.update(one.metrics(self._allgather))
+            metrics.update(one.metrics(self._distributed, self.left_out))
         return metrics
 
 

@@ -34,19 +34,28 @@ def seed_all(seed: int) -> None:
 
 def capture() -> State:
     """Under the names that Determined's checkpoints use."""
-    state: State = {"cpu_rng_state": torch.get_rng_state(), "random_rng_state": random.getstate()}
-    if "numpy" in sys.modules:
-        kind, keys, *rest = sys.modules["numpy"].random.get_state()
-        state["np_rng_state"] = (kind, torch.as_tensor(keys.astype("int64")), *rest)
+    numpy = sys.modules.get("numpy")
+    state = as_state(torch.get_rng_state(), random.getstate(), numpy and numpy.random.get_state())
     if _on_gpu():
         state["gpu_rng_state"] = torch.cuda.get_rng_state()
     return state
 
 
+def as_state(torchs: torch.Tensor, pythons: object, numpys: Untyped) -> State:
+    """The states of torch, Python and numpy, the last of which may be None, as plain values."""
+    state: State = {"cpu_rng_state": torchs, "random_rng_state": pythons}
+    if numpys is not None:
+        kind, keys, *rest = numpys
+        state["np_rng_state"] = (kind, torch.as_tensor(keys.astype("int64")), *rest)
+    return state
+
+
 def restore(state: Mapping[str, Any]) -> None:
-    """Take over a captured state, on whichever device loading has put its tensors."""
-    torch.set_rng_state(state["cpu_rng_state"].cpu())
-    random.setstate(_tuples(state["random_rng_state"]))
+    """Restore a captured state, or a part of one, on whichever device loading has put its tensors."""
+    if "cpu_rng_state" in state:
+        torch.set_rng_state(state["cpu_rng_state"].cpu())
+    if "random_rng_state" in state:
+        random.setstate(tuples(state["random_rng_state"]))
     if state.get("np_rng_state") is not None:
         import numpy as np
 
@@ -67,8 +76,9 @@ def kept() -> Iterator[None]:
         restore(state)
 
 
-def _tuples(value: Untyped) -> Untyped:
-    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
+def tuples(value: Untyped) -> Untyped:
+    """The tuples that a checkpoint has made lists of."""
+    return tuple(tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
 def _on_gpu() -> bool:

@@ -9,6 +9,7 @@ are made together a moment later.
 from __future__ import annotations
 
 from functools import cached_property, partial
+from itertools import chain, islice
 from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -83,9 +84,8 @@ class Steps:
             done = self.completed
             if done not in self._epoch:
                 self._epoch, self._epoch_idx = self._clock.epoch_of(done), self._clock.epochs(done)
-            if done == self._epoch.start:
-                _call(self._hooks.epoch_start, self._epoch_idx)
-            going_on = self._train_in_epoch(should_stop)
+            batches = self._begin_epoch() if done == self._epoch.start else self._batches
+            going_on = self._train_in_epoch(batches, should_stop)
             if self.completed == done:
                 raise InvalidTrialError(
                     f"the training data ended after {done} batches, in the middle of an epoch",
@@ -95,7 +95,14 @@ class Steps:
                 _call(self._hooks.epoch_end, self._epoch_idx)
         self._left = perf_counter()
 
-    def _train_in_epoch(self, should_stop: Callable[[], bool]) -> bool:
+    def _begin_epoch(self) -> Iterator[Any]:
+        """Call the callbacks where Determined does: after its first batch is read, before it is trained."""
+        first = list(islice(self._batches, 1))
+        self._clock.batch_idx = self.completed
+        _call(self._hooks.epoch_start, self._epoch_idx)
+        return chain(first, self._batches)
+
+    def _train_in_epoch(self, batches: Iterator[Any], should_stop: Callable[[], bool]) -> bool:
         """The innermost loop: to the end of the epoch. False when training is to be left before or there."""
         clock, add, train_batch = self._clock, self.window.add, self._parts.trial.train_batch
         prepare, after = self._around_batch
@@ -103,7 +110,7 @@ class Steps:
         measured, last = max(first, self._measure_at), self._report - 1
         if self._shared:
             self._average_at(first)
-        for index, batch in zip(range(first, self._epoch.stop), self._batches, strict=False):
+        for index, batch in zip(range(first, self._epoch.stop), batches, strict=False):
             clock.batch_idx = index
             if index == measured:
                 self._measure(batch)

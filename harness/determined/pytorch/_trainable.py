@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from determined._errors import CheckpointError
+from determined._loop import SavePolicy
+from determined._metric_values import LeftOut
 from determined._trial_state import TrialState, write_code
 from determined.pytorch import _across, _checkpoint, _rank_state, _rng, _state
 from determined.pytorch._evaluate import Evaluation
 from determined.pytorch._host_copy import HostCopy
-from determined.pytorch._metrics import fetch, plain, rows, training_means
+from determined.pytorch._metrics import fetch, rows, training_means
 from determined.pytorch._nan import NanWatch
 from determined.pytorch._steps import Steps
 
@@ -38,6 +40,7 @@ class PyTorchTrainable:
         waited_for = self._watched or bool(self._step_start)
         self._steps = Steps(parts, watched=self._watched, one_by_one=waited_for)
         self._newest: Closed | None = None  # the window that was reduced last
+        self._left_out = LeftOut("train_batch")
         self._copy = HostCopy()
         self._nan, self._nan_validated = NanWatch("train_batch"), NanWatch("validation")
         self._group = parts.context.distributed.group
@@ -48,6 +51,7 @@ class PyTorchTrainable:
             parts.hooks,
             parts.loaders.validation,
             parts.validation_limit,
+            searcher_metric=SavePolicy.configured({**parts.info.config, "checkpoint_policy": "best"}).metric,
             tick=parts.lockstep.tick if parts.lockstep else None,
         )
 
@@ -106,12 +110,9 @@ class PyTorchTrainable:
 
     def _reduced(self, window: Closed) -> Metrics:
         self._newest = window
-        metrics = training_means(window.columns)
-        if self._group.size > 1:
-            metrics = _across.training(metrics, self._group)
+        metrics = _across.training(training_means(window, self._left_out), self._group)
         if self.context.reducers.training:
-            found = self.context.reducers.metrics(training=True)
-            metrics.update({name: plain(value, name) for name, value in found.items()})
+            metrics.update(self.context.reducers.metrics(training=True))
         self._nan.look(metrics, window.columns, window.end)
         return self._counted(window.end, metrics)
 
@@ -138,11 +139,11 @@ class PyTorchTrainable:
             self._copy.rehearse(_state.bulk(self.context))
 
     def save(self, directory: Path, position: Position, *, beside: bool) -> Callable[[], None] | None:
+        data = self._parts.loaders.training.state(position.steps_completed)
         if self._group.rank:
-            data = self._parts.loaders.training.state()
             _rank_state.write(directory, _state.take_own(self.context, data), self._group)
             return None
-        state = _state.take(self.context, self._hooks, self._parts.loaders.training.state())
+        state = _state.take(self.context, self._hooks, data)
         frozen, numbers = _checkpoint.frozen(state), self._numbers(position)
         if beside and self._may_write_beside(frozen):
             return partial(self._write, directory, self._copy.of(frozen), numbers)

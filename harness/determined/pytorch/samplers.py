@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 from itertools import count, islice
 from typing import TYPE_CHECKING, TypeVar
@@ -103,7 +104,7 @@ class ReproducibleShuffleSampler(_Layer[int]):
 
     def __init__(self, sampler: Sampler[int], seed: int) -> None:
         super().__init__(sampler)
-        self._random = random.Random(seed)  # noqa: S311  (an order, not a secret)
+        self._random = _generator(seed)
 
     def __iter__(self) -> Iterator[int]:
         return _shuffled(self._inner, self._random)
@@ -114,7 +115,7 @@ class ReproducibleShuffleBatchSampler(_Layer[list[int]]):
 
     def __init__(self, batch_sampler: Sampler[list[int]], seed: int) -> None:
         super().__init__(batch_sampler)
-        self._random = random.Random(seed)  # noqa: S311  (an order, not a secret)
+        self._random = _generator(seed)
 
     def __iter__(self) -> Iterator[list[int]]:
         return _shuffled(self._inner, self._random)
@@ -125,7 +126,16 @@ def shard_length(total: int, shards: int, rank: int) -> int:
     return total // shards + (rank < total % shards)
 
 
-def _shuffled(sampler: Sampler[_T], order: random.Random) -> Iterator[_T]:
+def _generator(seed: int) -> Untyped:
+    """numpy's, as Determined has it; Python's where numpy is not installed."""
+    if importlib.util.find_spec("numpy") is None:
+        return random.Random(seed)  # noqa: S311  (an order, not a secret)
+    import numpy as np
+
+    return np.random.RandomState(seed)
+
+
+def _shuffled(sampler: Sampler[_T], order: Untyped) -> Iterator[_T]:
     items = list(sampler)
     order.shuffle(items)
     return iter(items)

@@ -112,7 +112,7 @@ class TorchBatchProcessorContext:
             group: of the metrics that are reported.
         """
         made = reducer if isinstance(reducer, MetricReducer) else FunctionReducer(reducer)
-        group_reducers = self.reducers.setdefault(group, Reducers(self.distributed.allgather))
+        group_reducers = self.reducers.setdefault(group, Reducers(self.distributed))
         group_reducers.add(Wrapped(reducer=made, name=name, for_training=False, for_validation=True))
         made.reset()
         self.states.append(made)

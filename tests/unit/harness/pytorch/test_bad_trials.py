@@ -151,11 +151,6 @@ class LateAmp(TinyTrial):
         context.experimental.use_amp()
 
 
-class NoneOfTheWhole(Neither):
-    def evaluate_full_dataset(self, data_loader: Any) -> Any:
-        return {"accuracy": None}
-
-
 class NoLength(TinyTrial):
     def get_batch_length(self, batch: Any) -> Any:
         return "two"
@@ -164,16 +159,6 @@ class NoLength(TinyTrial):
 class ChangingKeys(TinyTrial):
     def evaluate_batch(self, batch: Any, batch_idx: int) -> Any:  # type: ignore[override]
         return {f"metric {batch_idx}": 1}
-
-
-class NoMetric(TinyTrial):
-    def train_batch(self, batch: Any, epoch_idx: int, batch_idx: int) -> Any:
-        return {"loss": 1.0, "optimizer": self.optimizer}
-
-
-class NoMetricValidating(TinyTrial):
-    def evaluate_batch(self, batch: Any) -> Any:
-        return {"model": self.model}
 
 
 class OtherConstructor(TinyTrial):
@@ -194,11 +179,8 @@ class FunctionInState(TinyTrial):
         (NotTheWrapped, "step_optimizer got an optimizer that was not wrapped", "context.wrap_optimizer"),
         (NoScheduler, "a scheduler of an optimizer that was not wrapped", "wrap_optimizer returned"),
         (LateAmp, "use_amp came after wrap_model", "use_amp() first"),
-        (NoneOfTheWhole, "evaluate_full_dataset returned None for accuracy", "keep it out of the dict"),
         (NoLength, "get_batch_length returned 'two'", "the number of records"),
         (ChangingKeys, "evaluate_batch returned the metrics metric 1, and metric 0", "the same metrics"),
-        (NoMetric, "the metric optimizer of train_batch is a SGD", "numbers or tensors"),
-        (NoMetricValidating, "the metric model of evaluate_batch is a Linear", "numbers or tensors"),
         (OtherConstructor, "cannot be made from the context alone: missing", "__init__(self, context)"),
         (FunctionInState, "the state of a callback cannot be saved", "out of state_dict()"),
         (Neither, "Neither defines neither evaluate_batch nor evaluate_full_dataset", "define one of them"),

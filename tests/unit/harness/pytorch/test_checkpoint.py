@@ -64,6 +64,7 @@ def test_a_checkpoint_holds_what_determined_has_in_it_and_loads_safely(folder: F
     assert sorted(state) == [
         "added",
         "callbacks",
+        "data",
         "lr_schedulers_state_dict",
         "models_state_dict",
         "optimizers_state_dict",

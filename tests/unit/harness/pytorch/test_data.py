@@ -43,7 +43,7 @@ def test_neither_making_nor_reading_a_seeded_loader_disturbs_the_global_generato
     expected = (torch.rand(2).tolist(), random.random())
     torch.manual_seed(1)
     random.seed(1)
-    values(DataLoader(Records(6), batch_size=2, shuffle=True).get_data_loader(seed=3))
+    values(DataLoader(Records(6), batch_size=2, shuffle=True).shared(1, 0, seed=3))
     assert (torch.rand(2).tolist(), random.random()) == expected
 
 
@@ -52,7 +52,7 @@ def test_a_generator_of_the_users_own_changes_the_order() -> None:
         DataLoader(Records(20), batch_size=20, shuffle=True, generator=torch.Generator().manual_seed(seed))
         for seed in (1, 1, 2)
     ]
-    first, same, other = (values(loader.get_data_loader(seed=3)) for loader in loaders)
+    first, same, other = (values(loader.shared(1, 0, seed=3)) for loader in loaders)
     assert first == same != other
 
 
@@ -74,7 +74,7 @@ def test_a_worker_finds_the_users_own_data_set_and_init_function() -> None:
     loader = DataLoader(
         WorkerData(), batch_size=2, num_workers=1, worker_init_fn=start, multiprocessing_context="fork"
     )
-    assert [batch[:, 0].tolist() for batch in loader.get_data_loader(seed=1)] == [[1, 1], [1, 1]]
+    assert [batch[:, 0].tolist() for batch in loader.shared(1, 0, seed=1)] == [[1, 1], [1, 1]]
 
 
 class Endless(IterableDataset[Any]):

@@ -8,17 +8,35 @@ import pytest
 import torch
 
 from determined._errors import InvalidTrialError
+from determined._metric_values import LeftOut, UnusableError, plain
 from determined._run_info import Length
 from determined.pytorch import DataLoader, MetricReducer, PyTorchCallback, Reducer
-from determined.pytorch._metrics import Window, fetch, plain, reduce_validation, training_means
+from determined.pytorch._metrics import Closed, Window, fetch, reduce_validation, training_means
 from tests.unit.harness.pytorch.driving import Folder, Records, TinyTrial
+
+
+def reduced(window: Window) -> dict[str, object]:
+    """What is reported of a window: values by name, without those that there are none of."""
+    window.close(1)
+    return closed(window.take()[-1])
+
+
+def closed(window: Closed) -> dict[str, object]:
+    found = training_means(window, LeftOut("train_batch"))
+    return {name: mean.value for name, mean in found.items() if mean.batches}
 
 
 def means(*batches: dict[str, Any]) -> dict[str, object]:
     window = Window("train_batch", take_numbers=True)
     for batch in batches:
         window.add(batch)
-    return training_means(window.columns)
+    return reduced(window)
+
+
+def validated(columns: dict[str, list[Any]], reducer: Reducer) -> dict[str, object]:
+    reducers = dict.fromkeys(columns, reducer)
+    found = reduce_validation(columns, {}, reducers, LeftOut("evaluate_batch"))
+    return {name: mean.value for name, mean in found.items() if mean.batches}
 
 
 def test_a_training_metric_is_the_unweighted_mean_over_batches() -> None:
@@ -32,10 +50,14 @@ def test_a_tensor_of_several_numbers_counts_as_their_mean() -> None:
     assert means({"loss": torch.tensor([1.0, 2.0, 6.0])}, {"loss": torch.tensor([5.0])}) == {"loss": 4.0}
 
 
-def test_texts_become_none_and_none_becomes_nan() -> None:
-    found = means({"stage": "warm-up", "grad": None})
-    assert found["stage"] is None
-    assert math.isnan(found["grad"])  # type: ignore[arg-type]
+@pytest.mark.parametrize("kind", [float, np.float32, torch.tensor])
+def test_none_leaves_its_batch_out_of_the_mean(kind: Any) -> None:
+    found = means(
+        {"g": None, "never": None}, {"g": kind(2.0), "never": None}, {"g": kind(4.0), "never": None}
+    )
+    assert found == {"g": 3.0}
+    assert validated({"g": [None, kind(2.0), kind(4.0)], "never": [None]}, Reducer.AVG) == {"g": 3.0}
+    assert validated({"g": [None, kind(2.0), kind(4.0)]}, Reducer.MAX) == {"g": 4.0}
 
 
 def test_nan_is_reported_as_it_is() -> None:
@@ -47,7 +69,7 @@ def test_a_tensor_that_the_trial_changes_in_place_keeps_the_value_it_had() -> No
     for _ in range(3):
         running += 1
         window.add({"running": running})
-    assert training_means(window.columns) == {"running": 2.0}
+    assert reduced(window) == {"running": 2.0}
 
 
 def test_no_graph_is_kept_alive() -> None:
@@ -63,7 +85,7 @@ def test_a_mean_is_the_same_to_the_bit_whether_tensors_are_kept_or_not() -> None
         taken.add({"loss": value})
         kept.add({"loss": value})
     assert taken.columns["loss"] == [value.item() for value in values]
-    assert training_means(taken.columns) == training_means(kept.columns)
+    assert reduced(taken) == reduced(kept)
 
 
 def test_numbers_of_many_windows_are_fetched_together_and_other_values_left_alone() -> None:
@@ -115,7 +137,7 @@ def test_metrics_that_change_from_batch_to_batch_are_refused(first: Any, second:
 def test_one_tensor_is_the_loss() -> None:
     window = Window("train_batch", take_numbers=True)
     window.add(torch.tensor(3.0))
-    assert training_means(window.columns) == {"loss": 3.0}
+    assert reduced(window) == {"loss": 3.0}
 
 
 @pytest.mark.parametrize(
@@ -125,23 +147,17 @@ def test_validation_metrics_are_reduced_over_batches(reducer: Reducer, value: fl
     columns = {
         "m": [torch.tensor([1.0, 2.0]), torch.tensor(4.0)] if reducer is not Reducer.AVG else [1.0, 4.0]
     }
-    assert reduce_validation(columns, {"m": reducer}) == {"m": value}
-
-
-@pytest.mark.parametrize("value", [None, "text", b"bytes"])
-def test_a_validation_metric_that_is_no_number_is_named(value: object) -> None:
-    with pytest.raises(InvalidTrialError, match="for accuracy, which cannot be reduced"):
-        reduce_validation({"accuracy": [value]}, {"accuracy": Reducer.AVG})
+    assert validated(columns, reducer) == {"m": value}
 
 
 def test_what_reducers_return_becomes_plain() -> None:
-    assert plain({"a": np.float32(1), "b": [torch.tensor([1, 2])], "c": "x"}, "m") == {
+    assert plain({"a": np.float32(1), "b": [torch.tensor([1, 2])], "c": "x"}) == {
         "a": 1.0,
         "b": [[1, 2]],
         "c": "x",
     }
-    with pytest.raises(InvalidTrialError, match="the metric m is a object"):
-        plain(object(), "m")
+    with pytest.raises(UnusableError, match="it is a object"):
+        plain(object())
 
 
 def test_a_short_last_batch_counts_like_a_full_one_and_batches_and_epochs_are_added(folder: Folder) -> None:
@@ -239,20 +255,22 @@ def test_reducers_see_every_value_of_their_window(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("name", "result", "why"),
     [
-        ("score", {"a": 1}, "'score' returned a dict"),
-        (None, 1.0, "without a name returned float, not a dict"),
+        ("score", {"a": 1}, "it returns a dict: leave name= out"),
+        (None, 1.0, "wrapped without a name, it returns a float"),
     ],
 )
 def test_a_reducer_with_a_name_gives_one_value_and_without_one_a_dict(
-    folder: Folder, name: str | None, result: Any, why: str
+    folder: Folder, caplog: Any, name: str | None, result: Any, why: str
 ) -> None:
     class Trial(TinyTrial):
         def __init__(self, context: Any) -> None:
             super().__init__(context)
             context.wrap_reducer(lambda _: result, name=name)
 
-    with pytest.raises(InvalidTrialError, match=why):
-        folder.drive(Trial, max_length=Length("batches", 1))
+    with caplog.at_level("WARNING", "determined"):
+        outcome = folder.drive(Trial, max_length=Length("batches", 1))
+    assert sum(why in line for line in caplog.messages) == 1
+    assert outcome.training[0][1].keys() == {"batches", "epochs", "loss"}
 
 
 def test_a_reducer_is_wrapped_once(folder: Folder) -> None:

@@ -1,0 +1,135 @@
+"""What a metric's value may be: whatever JSON carries is reported, and anything else is named and left out.
+
+A metric is a by-product of training, so no value of one ends a trial, whatever its type does when it is
+looked at. Only the searcher's own metric has to be a number.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from numbers import Number
+
+_LOG = logging.getLogger(__name__)
+_DEPTH = 16  # levels of lists and dicts
+_ITEMS = 100_000  # numbers in one metric
+_WHOLE = 1 << 63  # what a database takes as a whole number is below
+
+
+class UnusableError(Exception):
+    """A metric's value cannot be reduced or written; its text says why."""
+
+
+class LeftOut:
+    """Names each metric that is left out, once.
+
+    Args:
+        source: the method that returned it.
+    """
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self.reasons: dict[str, str] = {}  # of all that were named
+
+    def name(self, metric: str, why: object) -> None:
+        if metric not in self.reasons:
+            self.reasons[metric] = str(why)
+            _LOG.warning(
+                "the metric %s of %s is left out of reports: %s; return a number instead",
+                metric,
+                self._source,
+                self.reasons[metric],
+            )
+
+    def written(self, metrics: Mapping[str, object]) -> dict[str, object]:
+        """The metrics that can be written, as JSON carries them."""
+        found: dict[str, object] = {}
+        for name, value in metrics.items():
+            self._write(name, value, found)
+        return found
+
+    def _write(self, name: object, value: object, found: dict[str, object]) -> None:
+        try:
+            key = _text(str(name))
+        except Exception as error:  # noqa: BLE001  (of an object of the user's)
+            self.name(f"named by a {kind_of(name)}", f"its name fails with {described(error)}")
+            return
+        try:
+            found[key] = plain(value)
+        except UnusableError as error:
+            self.name(key, error)
+
+
+def plain(value: object) -> object:
+    """A metric as JSON can carry it: numbers, texts, and lists and dicts of them.
+
+    Raises:
+        UnusableError: it is something else.
+    """
+    try:
+        return _plain(value, [_ITEMS])
+    except UnusableError:
+        raise
+    except Exception as error:
+        raise UnusableError(f"looking at a {kind_of(value)} fails with {described(error)}") from error
+
+
+def kind_of(value: object) -> str:
+    return type(value).__name__
+
+
+def described(error: Exception) -> str:
+    """An error in one line, even when its own text cannot be had."""
+    try:
+        text = str(error).partition("\n")[0][:200]
+    except Exception:  # noqa: BLE001  (of an error class of the user's)
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _plain(value: object, left: list[int], depth: int = 0) -> object:
+    left[0] -= 1
+    if left[0] < 0:
+        raise UnusableError(f"it holds more than {_ITEMS} values")
+    if value is None or type(value) in {bool, float}:
+        return value
+    if isinstance(value, str):
+        return _text(value)
+    if depth > _DEPTH:
+        raise UnusableError(f"it is nested more than {_DEPTH} levels deep, or contains itself")
+    if isinstance(value, Mapping):
+        return {_text(str(key)): _plain(item, left, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, left, depth + 1) for item in value]
+    if hasattr(value, "tolist"):  # tensors, numpy's arrays and numbers
+        return _plain(_listed(value), left, depth + 1)
+    return _number(value)
+
+
+def _listed(value: object) -> object:
+    count = getattr(value, "size", 1)
+    count = value.numel() if hasattr(value, "numel") else count
+    if isinstance(count, int) and count > _ITEMS:
+        raise UnusableError(f"it holds {count} values, more than {_ITEMS}")
+    return value.tolist()  # type: ignore[attr-defined]
+
+
+def _number(value: object) -> object:
+    if isinstance(value, int):
+        whole = int(value)
+        return whole if -_WHOLE <= whole < _WHOLE else _finite(float(whole))
+    if isinstance(value, Number) and hasattr(value, "__float__") and not isinstance(value, complex):
+        return float(value)
+    raise UnusableError(f"it is a {kind_of(value)}, not a number")
+
+
+def _finite(value: float) -> float:
+    if math.isinf(value):
+        raise UnusableError("it is larger than any float")
+    return value
+
+
+def _text(value: str) -> str:
+    """Text that can be encoded: single halves of surrogate pairs are spelt out."""
+    return str(value).encode("utf-8", "backslashreplace").decode()

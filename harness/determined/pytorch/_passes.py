@@ -1,0 +1,301 @@
+"""The training order of one process: pass after pass over a batch sampler, drawn where torch draws it.
+
+Samplers draw from the global random states, as under torch and Determined, so a shuffle depends on all draws
+before it. A checkpoint therefore keeps what the newest pass began with, and the batches that loader
+workers were given ahead of training; a resumed run draws that pass again and continues from there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import pickle
+import random
+import sys
+from collections import deque
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import Sampler
+
+from determined._errors import InvalidTrialError
+from determined.pytorch import _rng
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from determined.pytorch._types import Untyped
+
+_LOG = logging.getLogger(__name__)
+_KNOWN = (  # these draw when a pass begins, and after that from generators of their own
+    "torch.utils.data.sampler",
+    "torch.utils.data.distributed",
+    "determined.pytorch.samplers",
+)
+_LIBRARIES = ("torch.", "determined.")  # attributes of their objects do not change
+_PLAIN = (type(None), bool, int, float, str, list, tuple, dict, set, deque)
+_REMEMBERED = 10_000  # random states that are kept of one pass, of 5 kB each
+_LARGE = 1 << 20  # items of an attribute: more than an order has
+_MT19937 = 2500  # bytes: 624 words and a position
+_KEYS = ("cpu_rng_state", "random_rng_state", "np_rng_state")
+
+
+class Sources:
+    """What the order of samplers depends on: random states, and generators and attributes of their own.
+
+    Args:
+        owners: samplers, or what holds samplers or generators.
+    """
+
+    def __init__(self, *owners: object) -> None:
+        self._owners = list(_with_inner(owners, set()))
+        self.known = all(type(owner).__module__ in _KNOWN for owner in self._owners)
+
+    def capture(self) -> _rng.State:
+        """What they are now."""
+        state = {"cpu_rng_state": torch.get_rng_state()} if self.known else _rng.capture()
+        return {"global": state, **self.own()}
+
+    def own(self) -> _rng.State:
+        """What they are now, without the global states."""
+        state: _rng.State = {}
+        if generators := [get() for get, _ in self._generators()]:
+            state["generators"] = generators
+        if not self.known:
+            state["attributes"] = [_plain_attributes(owner) for owner in self._owners]
+        return state
+
+    def restore(self, state: _rng.State) -> None:
+        """Make them what they were, except the global states."""
+        for (_, put), value in zip(self._generators(), state.get("generators", ()), strict=False):
+            put(value)
+        for owner, attributes in zip(self._owners, state.get("attributes", ()), strict=False):
+            for name, blob in attributes.items():
+                vars(owner)[name] = pickle.loads(blob.numpy().tobytes())  # noqa: S301  (written by `_pickled`)
+
+    def _generators(self) -> Iterator[tuple[Callable[[], Any], Callable[[Any], object]]]:
+        """How to get and put the state of each generator that an owner holds."""
+        seen: set[int] = set()
+        for value in chain.from_iterable(list(vars(owner).values()) for owner in self._owners):
+            access = _access(value)
+            if access is not None and id(value) not in seen:
+                seen.add(id(value))
+                yield access
+
+
+class Passes(Sampler[list[int]]):
+    """An endless batch sampler that can tell where it stands, and be brought back there.
+
+    Args:
+        batch_sampler: of one pass.
+        ahead: batches that a loader may have drawn and training not yet used.
+    """
+
+    def __init__(self, batch_sampler: Untyped, ahead: int = 0) -> None:
+        self._sampler = batch_sampler
+        self._sources = Sources(batch_sampler)
+        self._watched = not self._sources.known
+        self._batches: Iterator[list[int]] | None = None  # of the pass that has begun
+        self._drawn = self._first = 0  # batches: until now, and before that pass
+        self._start: _rng.State = {}
+        self._log: dict[int, _rng.State] = {}  # states before a draw that follows draws of others
+        self._last: tuple[Any, ...] = ()  # the random states after the newest draw
+        self._recent: deque[list[int]] = deque(maxlen=ahead + 1)
+        self._pending: deque[list[int]] = deque()
+
+    def __len__(self) -> int:
+        return _length(self._sampler)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        while self._pending:
+            yield self._pending.popleft()
+        while True:
+            if self._batches is None:
+                self._begin_pass()
+            draws = self._observed() if self._watched else self._batches
+            for batch in draws or ():
+                if type(batch) is not list or not batch:
+                    _check(batch, self._sampler)
+                self._drawn += 1
+                self._recent.append(batch)
+                yield batch
+            self._end_pass()
+
+    def state(self, first: int) -> _rng.State:
+        """What `resume` needs to continue with batch number `first`."""
+        ahead = self._drawn - first
+        return {
+            "first": self._first,
+            "drawn": self._drawn,
+            "start": self._start,
+            "log": self._log,
+            "pending": list(self._recent)[-ahead:] if ahead else [],
+            "now": self._sources.own(),
+        }
+
+    def resume(self, state: _rng.State) -> None:
+        """Draw the newest pass again, up to where it was; call `resumed` once a loader has begun."""
+        self._first, self._drawn, self._start = state["first"], state["drawn"], state["start"]
+        self._log = dict(state["log"])
+        if self._start:
+            self._draw_again()
+        self._pending = deque(state["pending"])
+        self._recent.extend(state["pending"])
+
+    def resumed(self, state: _rng.State) -> None:
+        """Make samplers and their generators what they were."""
+        self._sources.restore(state["now"])
+
+    def begin_at(self, batch: int, seed: int) -> None:
+        """Begin in the midst of a pass about which a checkpoint says nothing.
+
+        Args:
+            batch: number of the first one.
+            seed: of what the sampler draws in that pass.
+        """
+        length = _length(self._sampler) if hasattr(self._sampler, "__len__") else 0
+        self._first, self._drawn = batch - (batch % length if length else batch), batch
+        with _rng.kept():
+            _rng.seed_all(seed)
+            self._start = self._sources.capture()
+            self._draw_again()
+
+    def _begin_pass(self) -> None:
+        self._first, self._log = self._drawn, {}
+        self._start = self._sources.capture()
+        self._last = _fingerprint() if self._watched else ()
+        self._batches = iter(self._sampler)
+
+    def _end_pass(self) -> None:
+        if self._drawn == self._first:
+            raise InvalidTrialError(
+                f"the batch sampler {type(self._sampler).__name__} of the training data yields no batches"
+                + (" when it is iterated again" if self._first else ""),
+                mend="let its __iter__ start a new pass each time, not continue an iterator that has ended",
+            )
+        self._batches = None
+
+    def _draw_again(self) -> None:
+        self._sources.restore(self._start)
+        _rng.restore(self._start["global"])
+        self._batches = iter(self._sampler)
+        for number in range(self._first, self._drawn):
+            if number in self._log:
+                _rng.restore(self._log[number])
+            next(self._batches, None)
+
+    def _observed(self) -> Iterator[list[int]]:
+        """The batches of the pass; notes the random states where both the sampler and others have drawn."""
+        assert self._batches is not None
+        while True:
+            before = _fingerprint()
+            between = _moved(self._last, before)
+            state = _rng.capture() if between else {}
+            batch = next(self._batches, None)
+            self._last = _fingerprint()
+            if batch is None:
+                return
+            if between and (both := between & _moved(before, self._last)):
+                self._note({key: state[key] for key in both})
+            yield batch
+
+    def _note(self, state: _rng.State) -> None:
+        if len(self._log) < _REMEMBERED:
+            self._log[self._drawn] = state
+        elif len(self._log) == _REMEMBERED:
+            self._log[-1] = {}
+            _LOG.warning(
+                "the batch sampler %s draws random numbers for each batch of a very long pass: a resumed run "
+                "may read the rest of such a pass in another order",
+                type(self._sampler).__name__,
+            )
+
+
+def _length(sampler: Untyped) -> int:
+    return len(sampler)
+
+
+def _check(batch: Untyped, sampler: object) -> None:
+    """Refuse what no batch can be read from."""
+    name = type(sampler).__name__
+    if not hasattr(batch, "__iter__"):
+        raise InvalidTrialError(
+            f"the batch sampler {name} yields {batch!r}, not a list of indices",
+            mend="yield lists, or pass it as sampler= together with batch_size=",
+        )
+    if hasattr(batch, "__len__") and not len(batch):
+        raise InvalidTrialError(
+            f"the batch sampler {name} yields a batch without indices",
+            mend="leave empty batches out in its __iter__",
+        )
+
+
+def _with_inner(owners: Iterable[object], seen: set[int]) -> Iterator[object]:
+    """Objects that can hold generators, and the samplers inside of them."""
+    for owner in owners:
+        if hasattr(owner, "__dict__") and not isinstance(owner, type) and id(owner) not in seen:
+            seen.add(id(owner))
+            yield owner
+            held = vars(owner)
+            inner = [value for key, value in held.items() if isinstance(value, Sampler) or "sampler" in key]
+            yield from _with_inner(inner, seen)
+
+
+def _plain_attributes(owner: object) -> dict[str, torch.Tensor]:
+    if type(owner).__module__.startswith(_LIBRARIES):
+        return {}
+    return {name: blob for name, value in vars(owner).items() if (blob := _pickled(value)) is not None}
+
+
+def _fingerprint() -> tuple[Any, ...]:
+    """What differs after a draw from a global generator: torch's, Python's and numpy's."""
+    _, words, gauss = random.getstate()
+    numpy = sys.modules.get("numpy")
+    return torch.get_rng_state(), (words[0], words[-1], gauss), numpy and _words(numpy.random)
+
+
+def _words(numpy_random: Any) -> object:  # noqa: ANN401  (numpy may be absent)
+    """Numpy's words; read in place, which is a hundred times faster than `get_state`."""
+    get: Callable[[], Any] = getattr(numpy_random, "get_bit_generator", lambda: None)  # since numpy 1.24
+    generator = get()
+    if type(generator).__name__ == "MT19937":
+        return ctypes.string_at(generator.ctypes.state_address, _MT19937)
+    return str(numpy_random.get_state(legacy=False))
+
+
+def _moved(one: tuple[Any, ...], other: tuple[Any, ...]) -> set[str]:
+    """Which of the global states differ; all of them where one is not known."""
+    if not one:
+        return set(_KEYS)
+    same = (torch.equal(one[0], other[0]), *(a == b for a, b in zip(one[1:], other[1:], strict=True)))
+    return {key for key, equal in zip(_KEYS, same, strict=True) if not equal}
+
+
+def _access(value: Untyped) -> tuple[Callable[[], Any], Callable[[Any], object]] | None:
+    """How to get and put the state of a generator; None for anything else."""
+    if isinstance(value, torch.Generator):
+        return value.get_state, lambda state: value.set_state(state.cpu())
+    if isinstance(value, random.Random):
+        return value.getstate, lambda state: value.setstate(_rng.tuples(state))
+    if hasattr(value, "bit_generator"):  # numpy's new kind
+        return lambda: value.bit_generator.state, lambda state: setattr(value.bit_generator, "state", state)
+    if type(value).__name__ == "RandomState":  # numpy's old kind
+        return value.get_state, value.set_state
+    return None
+
+
+def _pickled(value: object) -> torch.Tensor | None:
+    """A plain attribute of a sampler, as it is now; None for what is not plain."""
+    if not isinstance(value, _PLAIN) and type(value).__module__ not in {"numpy", "torch"}:
+        return None
+    if isinstance(value, (torch.Generator, torch.nn.Module)) or _size(value) > _LARGE:
+        return None
+    try:
+        return torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
+    except (pickle.PicklingError, TypeError, AttributeError, RecursionError, ValueError):
+        return None
+
+
+def _size(value: Untyped) -> int:
+    return len(value) if hasattr(value, "__len__") and getattr(value, "shape", True) != () else 0
