@@ -10,6 +10,12 @@ import logging
 import math
 from collections.abc import Mapping
 from numbers import Number
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_T = TypeVar("_T")
 
 _LOG = logging.getLogger(__name__)
 _DEPTH = 16  # levels of lists and dicts
@@ -51,9 +57,9 @@ class LeftOut:
 
     def _write(self, name: object, value: object, found: dict[str, object]) -> None:
         try:
-            key = _text(str(name))
-        except Exception as error:  # noqa: BLE001  (of an object of the user's)
-            self.name(f"named by a {kind_of(name)}", f"its name fails with {described(error)}")
+            key = _text(attempted(lambda: str(name)))
+        except UnusableError as error:
+            self.name(f"named by a {kind_of(name)}", f"its name fails with {error}")
             return
         try:
             found[key] = plain(value)
@@ -67,25 +73,32 @@ def plain(value: object) -> object:
     Raises:
         UnusableError: it is something else.
     """
+    return attempted(lambda: _plain(value, [_ITEMS]))
+
+
+def attempted(look: Callable[[], _T]) -> _T:
+    """Look at a value of a user's type, which may raise anything.
+
+    Raises:
+        UnusableError: it did.
+    """
     try:
-        return _plain(value, [_ITEMS])
+        return look()
     except UnusableError:
         raise
     except Exception as error:
-        raise UnusableError(f"looking at a {kind_of(value)} fails with {described(error)}") from error
+        raise UnusableError(f"looking at it fails with {_described(error)}") from error
 
 
 def kind_of(value: object) -> str:
     return type(value).__name__
 
 
-def described(error: Exception) -> str:
-    """An error in one line, even when its own text cannot be had."""
-    try:
-        text = str(error).partition("\n")[0][:200]
-    except Exception:  # noqa: BLE001  (of an error class of the user's)
-        text = ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+def _described(error: Exception) -> str:
+    """An error in one line; only its type where the class is the user's, whose text may fail again."""
+    name = type(error).__name__
+    text = str(error).partition("\n")[0][:200] if type(error).__module__ == "builtins" else ""
+    return f"{name}: {text}" if text else name
 
 
 def _plain(value: object, left: list[int], depth: int = 0) -> object:

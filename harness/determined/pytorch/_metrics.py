@@ -11,13 +11,13 @@ import importlib.util
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from determined._errors import InvalidTrialError
-from determined._metric_values import LeftOut, UnusableError, described, kind_of
+from determined._metric_values import LeftOut, UnusableError, attempted, kind_of
 from determined.pytorch._reducers import Reducer
 
 if TYPE_CHECKING:
@@ -199,18 +199,18 @@ def as_metrics(outcome: object, method: str) -> dict[str, object]:
 
 def training_means(window: Closed, left_out: LeftOut) -> dict[str, Mean]:
     """The unweighted mean over the batches that have a value, to the last digit that Determined gives."""
-    return _each(window.columns, window.kinds, left_out, lambda values, _: _mean(values))
+    return _each(window.columns, window.kinds, left_out, lambda _: _mean)
 
 
 def reduce_validation(
     columns: Values, kinds: Kinds, reducers: Mapping[str, Reducer], left_out: LeftOut
 ) -> dict[str, Mean]:
     """One number per metric."""
-    return _each(columns, kinds, left_out, lambda values, key: _reduced(values, reducers[key]))
+    return _each(columns, kinds, left_out, lambda key: partial(_reduced, reducer=reducers[key]))
 
 
 def _each(
-    columns: Values, kinds: Kinds, left_out: LeftOut, reduce: Callable[[list[Any], str], float]
+    columns: Values, kinds: Kinds, left_out: LeftOut, reduction: Callable[[str], Callable[[Any], float]]
 ) -> dict[str, Mean]:
     """Reduce every column; one that cannot be reduced is named, and has no value."""
     found = {}
@@ -218,14 +218,17 @@ def _each(
         present = [value for value in values if value is not None]
         value = None
         try:
-            column = _column(present, kinds.get(key), whole=len(present) == len(values))
-            value = reduce(column, key) if present else None
+            if present:
+                value = attempted(partial(_of_column, values, kinds.get(key), reduction(key)))
         except UnusableError as error:
-            left_out.name(key, error)
-        except Exception as error:  # noqa: BLE001  (user code may be called: __array__, __add__, __float__)
-            left_out.name(key, f"a {kind_of(present[0])} cannot be reduced ({described(error)})")
+            left_out.name(key, f"a {kind_of(present[0])} cannot be reduced: {error}")
         found[key] = Mean(value, 0 if value is None else len(present))
     return found
+
+
+def _of_column(values: list[Any], kind: torch.dtype | None, reduce: Callable[[list[Any]], float]) -> float:
+    present = [value for value in values if value is not None]
+    return reduce(_column(present, kind, whole=len(present) == len(values)))
 
 
 def typed(value: float, kind: torch.dtype) -> object:

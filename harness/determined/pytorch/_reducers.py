@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from determined._errors import InvalidTrialError
-from determined._metric_values import LeftOut, UnusableError, described, kind_of
+from determined._metric_values import LeftOut, UnusableError, attempted, kind_of
 
 if TYPE_CHECKING:
     from determined._distributed import DistributedContext
@@ -97,9 +97,9 @@ class Wrapped:
         if distributed.size == 1:
             return [own]
         try:
-            sent: bytes | UnusableError = pickle.dumps(own)
-        except Exception as error:  # noqa: BLE001  (of a class of the user's)
-            sent = UnusableError(f"what per_slot_reduce returns cannot be sent: {described(error)}")
+            sent: bytes | UnusableError = attempted(lambda: pickle.dumps(own))
+        except UnusableError as error:
+            sent = UnusableError(f"what per_slot_reduce returns cannot be sent: {error}")
         everyone = distributed.allgather(sent)
         failed = next((one for one in everyone if isinstance(one, UnusableError)), None)
         return failed or [pickle.loads(one) for one in everyone if isinstance(one, bytes)]  # noqa: S301  (as sent)
