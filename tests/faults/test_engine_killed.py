@@ -10,7 +10,9 @@ import signal
 import subprocess
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ from detbuild.controller.clock import SystemClock
 from detbuild.controller.loop import Controller
 from detbuild.controller.world import World
 from detbuild.engine.docker import DockerEngine
+from detbuild.events import BuildStep, Event
 from detbuild.experiment import Order, this_host
 from detbuild.launch.slots import SlotQueue
 from detbuild.search.methods import search_method
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from detbuild.engine.protocol import ContainerSpec
-    from detbuild.events import Event
 
 pytestmark = [
     pytest.mark.engine,
@@ -287,3 +289,63 @@ def test_a_full_data_root_loses_nothing_and_is_waited_for(image: tuple[Dockerd, 
         engine.close()
         dockerd.end(signal.SIGTERM)
         gc.collect()
+
+
+@contextmanager
+def registry() -> Iterator[tuple[int, list[str]]]:
+    """A registry that has nothing: its port, and the paths that it was asked for."""
+    asked: list[str] = []
+
+    class Nothing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_GET  # noqa: N815  (http.server's name)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Nothing)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_address[1], asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.usefixtures("image")  # its bridge
+def test_a_local_base_is_asked_for_at_no_registry_with_the_containerd_store(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    tmp_path = tmp_path_factory.mktemp("store")  # the path of a socket must be short
+    host, home = this_host({"HOME": str(tmp_path)}), Home.open(tmp_path / "home")
+    order = Order(config=config_from_mapping(CONFIG), text="", context_dir=MODEL)
+    ignored: list[Event] = []
+    first, dockerd = DockerEngine(), Dockerd(tmp_path)
+    base = experiment.prepare(order, host, home, ignored.append, engine=first).plan.base_image
+    first.close()
+    saved = subprocess.run(["docker", "save", base], check=True, capture_output=True).stdout
+    with registry() as (port, asked):
+        mirror = f"--registry-mirror=http://127.0.0.1:{port}"
+        dockerd.start("--feature=containerd-snapshotter=true", mirror)
+        engine = DockerEngine(dockerd.host)
+        try:
+            dockerd.docker("load", input=saved)
+            dockerd.docker("tag", base, "localhost:1/detbuild-build:1000-killed")
+            submission = experiment.prepare(order, host, home, ignored.append, engine=engine)
+            experiment.build_image(submission, host, home, ignored.append, engine=engine)
+            assert asked == []
+            assert b"localhost:1" not in dockerd.docker("images").stdout
+            steps_ = [event.name for event in ignored if isinstance(event, BuildStep)]
+            assert any(base in name for name in steps_)
+            assert not any("localhost:1" in name for name in steps_)
+            dockerd.docker("pull", "detbuild-test/absent", check=False)
+            assert asked  # it would have been heard
+        finally:
+            engine.close()
+            dockerd.end(signal.SIGTERM)
+            gc.collect()
+            shutil.rmtree(dockerd.data_root, ignore_errors=True)

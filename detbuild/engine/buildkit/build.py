@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-from contextlib import closing, suppress
+import secrets
+import time
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from detbuild.context.archive import stream
@@ -13,16 +16,19 @@ from detbuild.engine.buildkit.session import Session, open_session
 from detbuild.engine.buildkit.trace import Trace
 from detbuild.engine.plain import UpgradeRefusedError
 from detbuild.errors import DetbuildError, EngineError
-from detbuild.events import BuildOutput, ContextSent, Emit, Warned
+from detbuild.events import BuildOutput, BuildStep, ContextSent, Emit, Event, Warned
 from detbuild.image.plan import for_upload
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
     from concurrent.futures import Future
 
     from detbuild.engine.calls import Calls
     from detbuild.image.plan import ImagePlan
 
+_LOCAL = "localhost:1/detbuild-build"  # names of bases while a build uses them
+_STALE = 86_400.0  # seconds after which no build uses such a name any more
+_MISSING, _CONFLICT = 404, 409
 _SILENCE = 3600.0  # seconds; a step may say nothing for long, a hung engine shows in the session
 
 
@@ -31,12 +37,73 @@ def build(calls: Calls, plan: ImagePlan, emit: Emit, *, whole_tar: bool = False)
 
     Whatever ends this early (Ctrl-C included) closes the connection, which makes BuildKit stop.
     """
-    image = None
-    if not whole_tar and _names_are_text(plan):
-        image = _try_session(calls, plan, emit)
-    if image is None:
-        image = _build_from_tar(calls, plan, emit)
+    with _base_of_this_host(calls, plan) as local:
+        tell = emit if local is plan else _named_as(plan, local, emit)
+        image = None
+        if not whole_tar and _names_are_text(plan):
+            image = _try_session(calls, local, tell)
+        if image is None:
+            image = _build_from_tar(calls, local, tell)
     return image or _tagged(calls, plan.tag)
+
+
+@contextmanager
+def _base_of_this_host(calls: Calls, plan: ImagePlan) -> Iterator[ImagePlan]:
+    """The plan on a second name of its base that no registry is asked for.
+
+    The base is in the engine's store. With the containerd image store BuildKit asks the registry for it all
+    the same, and so tells the names of local images to it; a name of this host's own port 1 goes nowhere.
+    """
+    if not _has_containerd_store(calls):
+        yield plan
+        return
+    _sweep(calls)
+    alias = f"{time.time():.0f}-{secrets.token_hex(4)}"
+    calls.ask("POST", f"/images/{plan.base_image}/tag", params={"repo": _LOCAL, "tag": alias})
+    name = f"{_LOCAL}:{alias}"
+    try:
+        yield replace(
+            plan,
+            base_image=name,
+            dockerfile=_from(plan, plan.dockerfile, name),
+            upload_dockerfile=_from(plan, plan.upload_dockerfile, name),
+        )
+    finally:
+        _untag(calls, name)
+
+
+def _has_containerd_store(calls: Calls) -> bool:
+    status = calls.ask("GET", "/info").json().get("DriverStatus") or ()
+    return ["driver-type", "io.containerd.snapshotter.v1"] in status
+
+
+def _from(plan: ImagePlan, dockerfile: str, name: str) -> str:
+    return dockerfile.replace(f"\nFROM {plan.base_image}\n", f"\nFROM {name}\n", 1)
+
+
+def _untag(calls: Calls, name: str) -> None:
+    calls.ask("DELETE", f"/images/{name}", params={"noprune": "1"}, accept={_MISSING, _CONFLICT})
+
+
+def _sweep(calls: Calls) -> None:
+    """Remove the names that builds left behind which were killed long ago."""
+    params = {"filters": json.dumps({"reference": [_LOCAL]})}
+    for image in calls.ask("GET", "/images/json", params=params).json():
+        for name in image.get("RepoTags") or ():
+            made = name.removeprefix(f"{_LOCAL}:").partition("-")[0]
+            if name.startswith(f"{_LOCAL}:") and made.isdecimal() and int(made) < time.time() - _STALE:
+                _untag(calls, name)
+
+
+def _named_as(plan: ImagePlan, local: ImagePlan, emit: Emit) -> Emit:
+    """Tell of steps under the name that the plan has for its base."""
+
+    def tell(event: Event) -> None:
+        if isinstance(event, BuildStep):
+            event = replace(event, name=event.name.replace(local.base_image, plan.base_image))
+        emit(event)
+
+    return tell
 
 
 def _try_session(calls: Calls, plan: ImagePlan, emit: Emit) -> str | None:
