@@ -48,6 +48,7 @@ from detbuild.search.custom import CustomSearch
 from detbuild.search.methods import search_method
 from detbuild.store.folder import ExperimentFolder, Header
 from determined._version import __version__
+from determined.exec._launch import HOOK_FILE, HOST_HOOK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -104,8 +105,9 @@ class Order:
     includes: tuple[Path, ...] = ()
     test_mode: bool = False
     allow_any_context: bool = False  # even `/`, the user's home, or a very large one
-    host_config: HostConfig = NO_HOST_CONFIG  # has no effect on a local run
+    host_config: HostConfig = NO_HOST_CONFIG  # of which a local run has the startup hook alone
     place: Callable[[KeyPath], str] = nowhere  # where the config has the value of a key, in words
+    local_hooks: bool = False  # startup hooks run although the run is local
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -287,25 +289,27 @@ def submit(
     try_out(config)
     image = build_image(submission, host, home, emit, engine=engine)
     folder = home.new_experiment()
-    config = bring(source, config, folder)
-    header = replace(
-        _header(submission.order, config, host, number=folder.id),
-        image=image,
-        tag=submission.plan.tag,
-        engine=info.id,
-        engine_at=host.environ.get("DOCKER_HOST") or info.name,
-        engine_memory=info.memory,
-        engine_cpus=info.cpus,
-    )
-    files = _files(submission.order, config)
-    if paused:
-        folder.request("pause")
-    folder.write(header, {**files, "Dockerfile": submission.plan.dockerfile.encode()})
-    emit(ExperimentCreated(folder.id, str(folder.path)))
-    try:
-        first_steps(folder, engine, info)
-    finally:
-        start_detached(folder)
+    # Held before it is an experiment, and handed over: there is no moment without a holder.
+    with lease(folder.lock_file) as held:
+        config = bring(source, config, folder)
+        header = replace(
+            _header(submission.order, config, host, number=folder.id),
+            image=image,
+            tag=submission.plan.tag,
+            engine=info.id,
+            engine_at=host.environ.get("DOCKER_HOST") or info.name,
+            engine_memory=info.memory,
+            engine_cpus=info.cpus,
+        )
+        files = _files(submission.order, config)
+        if paused:
+            folder.request("pause")
+        folder.write(header, {**files, "Dockerfile": submission.plan.dockerfile.encode()})
+        emit(ExperimentCreated(folder.id, str(folder.path)))
+        try:
+            first_steps(folder, engine, info)
+        finally:
+            start_detached(folder, held)
     return folder.id
 
 
@@ -313,6 +317,8 @@ def run_local(order: Order, host: Host, home: Home, emit: Emit) -> ExperimentSta
     """Train on this host, in the foreground; folders, events and checkpoints are those of a container."""
     from detbuild.controller import local
 
+    if hooks := "" if order.local_hooks else _hooks(order):
+        emit(Warned(f"a local run leaves this host as it is: {hooks} not run; --run-startup-hooks runs them"))
     with _local_experiment(order, host, home, emit) as (folder, held):
         return local.run_local(folder, host.environ, emit, lease_descriptor=held)
 
@@ -323,8 +329,21 @@ def run_here(
     """The same in this very process: `train` is told what any run is told, and returns its exit code."""
     from detbuild.controller import local
 
+    if hooks := _hooks(order):
+        emit(Warned(f"a local run leaves this host as it is: {hooks} not run"))
     with _local_experiment(order, host, home, emit) as (folder, _):
         return local.run_here(folder, train, emit)
+
+
+def _hooks(order: Order) -> str:
+    """Name the startup hooks that would run in a container; "" for none."""
+    own = order.context_dir / HOOK_FILE
+    names = (
+        HOST_HOOK if order.host_config.startup_hook else "",
+        f"{HOOK_FILE} of the context" if own.is_file() else "",
+    )
+    there = [name for name in names if name]
+    return f"{' and '.join(there)} {'is' if len(there) == 1 else 'are'}" if there else ""
 
 
 @contextmanager
@@ -346,7 +365,9 @@ def _local_experiment(
     # Held before it is an experiment: `detbuild resume` settles local ones that nobody holds.
     with lease(folder.lock_file) as descriptor:
         config = bring(source, config, folder)
-        header = replace(_header(order, config, host, number=folder.id), local=True)
+        header = replace(
+            _header(order, config, host, number=folder.id), local=True, local_hooks=order.local_hooks
+        )
         folder.write(header, _files(order, config))
         emit(ExperimentCreated(folder.id, str(folder.path)))
         yield folder, descriptor

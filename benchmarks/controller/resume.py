@@ -27,9 +27,8 @@ import docker
 
 from detbuild.config.parse import config_from_mapping
 from detbuild.config.rewrite import completed
-from detbuild.controller.attend import request
+from detbuild.controller.attend import request, resume_one
 from detbuild.controller.lease import holder
-from detbuild.controller.start import start_detached
 from detbuild.engine.docker import DockerEngine
 from detbuild.store.folder import Header
 from detbuild.store.home import Home
@@ -109,7 +108,7 @@ def one_round(folder: ExperimentFolder, engine: Engine, trials: int) -> float:
     before = folder.journal_file.stat().st_size
     wanted = b'"kind":"run_finished","trial_id":%d,' % trial_id
     begun = time.perf_counter()
-    start_detached(folder)
+    resume_one(folder)
     until(lambda: wanted in folder.journal_file.read_bytes()[before:])
     return time.perf_counter() - begun
 
@@ -126,7 +125,7 @@ def measure(engine: Engine, image: str, trials: int) -> None:
         until(lambda: set(names) <= set(engine.info().cdi_devices))
         home = Home.open(Path(directory))
         folder = submit(home, engine, image, trials)
-        start_detached(folder)
+        resume_one(folder)
         pairs = [(imports(), one_round(folder, engine, trials)) for _ in range(ROUNDS)]
         request(home, folder.id, "kill")
         until(lambda: state(folder).over and not engine.find({"detbuild.home": home.id}))

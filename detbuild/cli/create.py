@@ -73,6 +73,9 @@ def _elsewhere(command: Callable[..., int]) -> Callable[..., int]:
     help="Train one batch, validate one, checkpoint and restore; follows until the end.",
 )
 @click.option("--local", is_flag=True, help="Train in this Python, without Docker.")
+@click.option(
+    "--run-startup-hooks", "hooks", is_flag=True, help="With --local: run startup hooks on this host."
+)
 @click.option("--paused", is_flag=True, help="Start nothing before `detbuild activate ID`.")
 @click.option("--dry-run", is_flag=True, help="Print what would be built and run; do nothing.")
 @secrets_option
@@ -92,6 +95,7 @@ def create(  # noqa: PLR0913  (one parameter an option)
     follow: bool,
     test: bool,
     local: bool,
+    hooks: bool,
     dry_run: bool,
     show_secrets: bool,
     paused: bool,
@@ -111,6 +115,8 @@ def create(  # noqa: PLR0913  (one parameter an option)
         raise click.UsageError("--local builds nothing: there is nothing for --dry-run to show")
     if show_secrets and not dry_run:
         raise click.UsageError("--show-secrets goes with --dry-run")
+    if hooks and not local:
+        raise click.UsageError("--run-startup-hooks is for --local: in a container they always run")
     if paused and (local or follow or test):
         raise click.UsageError("--paused starts nothing: --local, --follow and --test have nothing to show")
     order = order_of(session.home, config, overrides, templates, local=local)
@@ -120,6 +126,7 @@ def create(  # noqa: PLR0913  (one parameter an option)
         includes=includes,
         test_mode=test,
         allow_any_context=allow_any_context,
+        local_hooks=hooks,
     )
     if dry_run:
         from detbuild.cli.build import show_plan

@@ -21,11 +21,13 @@ def order_of(
         config: The file.
         overrides: Values of `--config`.
         templates: Values of `--template`.
-        local: Without a container, the host's defaults for containers are none.
+        local: Without a container, the host's defaults for containers do not apply, but its hook is known.
 
     Raises:
         ConfigError: Any of these is wrong.
     """
+    from dataclasses import replace
+
     from detbuild.cli.arguments import check_config_file
     from detbuild.cli.views import working
     from detbuild.config.host import NO_HOST_CONFIG, host_config
@@ -35,7 +37,9 @@ def order_of(
     from detbuild.experiment import Order
 
     check_config_file(config)
-    host = NO_HOST_CONFIG if local else host_config(home)
+    host = host_config(home)
+    if local:
+        host = replace(NO_HOST_CONFIG, startup_hook=host.startup_hook)
     below = (*template_layers(home, templates), *host.layers)
     text = read_text(config, "experiment config")
     with working(f"reading {config}"):

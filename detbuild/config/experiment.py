@@ -23,6 +23,7 @@ from detbuild.config.secrets import SECRET, UNDER_SECRETS, mask
 from detbuild.config.section import Section
 from detbuild.config.storage import OwnFolder, Storage
 from detbuild.config.training import Optimizations, Profiling, Reproducibility
+from determined._run_info import EXIT_TIMEOUT
 
 Anything = Mapping[str, JsonValue]
 
@@ -110,6 +111,8 @@ class ExperimentConfig(Section):
     """Services around a cluster; without meaning on one host."""
     preemption_timeout: Positive | None = None
     """Seconds that a trial has to checkpoint and leave before it is killed."""
+    exit_timeout: Count = EXIT_TIMEOUT
+    """Seconds for what a trial left running when it is done: threads, processes, late uploads."""
     debug: bool = False
     """Log more."""
     slurm: Slurm = Slurm.model_construct()

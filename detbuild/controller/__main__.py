@@ -1,4 +1,7 @@
-"""`python -m detbuild.controller FOLDER`: the process that drives one experiment; detbuild starts it."""
+"""`python -m detbuild.controller FOLDER [DESCRIPTOR]`: the process that runs one experiment.
+
+detbuild starts it with the descriptor of the lease, which it holds from its first moment.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detbuild.controller.attend import needs_controller
-from detbuild.controller.lease import lease
+from detbuild.controller.lease import inherited_lease, lease
 from detbuild.controller.start import controller_of
 from detbuild.credentials import masked_urls
 from detbuild.engine.docker import DockerEngine
@@ -20,17 +23,22 @@ if TYPE_CHECKING:
 
 
 def drive(folder: ExperimentFolder, engine: Engine) -> None:
-    with lease(folder.lock_file):
+    """Run the experiment until nothing is left to do; the caller holds its lease."""
+    controller_of(folder, engine).run()
+    while needs_controller(folder):  # asked for in the moment in which it was not looked for any more
         controller_of(folder, engine).run()
 
 
 def main(argv: list[str]) -> int:
     folder = ExperimentFolder(Path(argv[0]))
     try:
-        engine = DockerEngine()
-        drive(folder, engine)
-        while needs_controller(folder):  # asked for in the moment in which nobody looked any more
-            drive(folder, engine)
+        with inherited_lease(int(argv[1])) if argv[1:] else lease(folder.lock_file):
+            drive(folder, engine := DockerEngine())
+        while needs_controller(
+            folder
+        ):  # asked for after the last look, by a process that still saw the lease
+            with lease(folder.lock_file):
+                drive(folder, engine)
     except DetbuildError as error:
         mend = f"\n  mend: {error.mend}" if error.mend else ""
         sys.stderr.write(masked_urls(f"error: {error}{mend}\n"))

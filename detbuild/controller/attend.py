@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from detbuild.controller.book import Book
 from detbuild.controller.lease import holder, lease
 from detbuild.controller.start import start_detached
-from detbuild.errors import ConfigError, EngineError
+from detbuild.errors import ConfigError, EngineError, LeaseError
 from detbuild.events import Emit, Warned, ignore
 from detbuild.store.follow import ExperimentTail
 from detbuild.store.journal import JournalFile
@@ -17,14 +17,15 @@ from detbuild.store.state import ExperimentState, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from detbuild.store.folder import ExperimentFolder
     from detbuild.store.home import Home
     from detbuild.store.requests import Verb
 
 _POLL = 0.1  # seconds between looks at the files
-_ABSENT = 3.0  # seconds without a controller after which a new one is started
-_STARTS = 3  # how often that is tried before it is taken for a defect
+_PAUSE = 3.0  # seconds between two starts of a controller that does not stay alive
+_STARTS = 3  # how often one is started before that is reported as an error
 
 
 def follow(home: Home, experiment_id: int, emit: Emit, *, since: int = 0) -> ExperimentState:
@@ -127,16 +128,19 @@ def resume(home: Home, emit: Emit = ignore) -> tuple[int, ...]:
 
 
 def resume_one(folder: ExperimentFolder) -> bool:
-    """Take up an experiment unless somebody holds it."""
+    """Restart the controller of an experiment unless another process holds it."""
     if holder(folder.lock_file) is not None:
         return False
-    if folder.header().local:
-        from detbuild.controller.localsearch import settle
+    try:
+        with lease(folder.lock_file) as held:
+            if folder.header().local:
+                from detbuild.controller.localsearch import settle
 
-        with lease(folder.lock_file):
-            settle(folder)
-    else:
-        start_detached(folder)
+                settle(folder)
+            else:
+                start_detached(folder, held)
+    except LeaseError:  # another process was quicker
+        return False
     return True
 
 
@@ -155,36 +159,54 @@ def has_work_left(folder: ExperimentFolder) -> bool:
 
 
 class Attendant:
-    """Sees to it that an experiment has a controller while somebody waits for its end."""
+    """Sees to it that an experiment has a controller while its end is waited for.
+
+    A controller lives as long as its lease is held, however slow the host is.
+    """
 
     def __init__(self, folder: ExperimentFolder, emit: Emit) -> None:
         self._folder, self._emit = folder, emit
-        self._seen = time.monotonic()
         self._starts = 0
+        self._start_at = 0.0
+        self._rested: tuple[int, ...] = ()  # sizes of the files when nothing was left to do
 
     def look(self) -> None:
-        """Start a controller when one is needed and there has been none for a while.
+        """Start a controller when one is needed and there is none.
 
         Raises:
             EngineError: It does not stay alive.
         """
         folder = self._folder
-        if holder(folder.lock_file) is not None:
-            self._seen = time.monotonic()
-        elif time.monotonic() - self._seen > _ABSENT:
-            self._seen = time.monotonic()
-            if needs_controller(folder):
-                self._start(folder)
+        if time.monotonic() < self._start_at or holder(folder.lock_file) is not None:
+            return
+        sizes = tuple(map(_size, (folder.journal_file, folder.requests_file)))
+        if sizes == self._rested:
+            return
+        book = Book(folder=folder)
+        if book.state.at_rest and not book.requests():
+            self._rested = sizes
+        else:
+            self._start(folder, died=not book.state.at_rest)
 
-    def _start(self, folder: ExperimentFolder) -> None:
+    def _start(self, folder: ExperimentFolder, *, died: bool) -> None:
         if self._starts == _STARTS:
             raise EngineError(
                 f"the controller of experiment {folder.id} does not stay alive",
                 mend=f"see {folder.log_file}; then `detbuild resume`",
             )
-        self._emit(Warned(f"the controller of experiment {folder.id} is gone; starting another one"))
-        resume_one(folder)
+        if not resume_one(folder):
+            return
+        if died:
+            self._emit(Warned(f"the controller of experiment {folder.id} is gone; starting another one"))
         self._starts += 1
+        self._start_at = time.monotonic() + _PAUSE
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _looks(folder: ExperimentFolder, emit: Emit) -> Iterator[None]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING
 
 from detbuild.controller.lease import holder
+from detbuild.store.state import load
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,18 +14,22 @@ if TYPE_CHECKING:
     from detbuild.store.folder import ExperimentFolder
     from detbuild.store.state import ExperimentState
 
-_QUIET = 10.0  # seconds without an entry in the journal, in which a controller would have started
-
 
 def hindrance(folder: ExperimentFolder, state: ExperimentState) -> str:
     """Say what is in the way of an experiment that should go on, and how to mend it; "" for nothing."""
-    if state.over or state.state == "PAUSED":
+    if _at_rest(state):
         return ""
     if _full(folder.path):
         return f"the disk of {folder.path} is full: nothing is decided or started until there is room"
-    if holder(folder.lock_file) is None and abs(time.time() - folder.made / 1e9) > _QUIET:
-        return f"no process drives it: `detbuild resume {folder.id}` starts one; {folder.log_file} says more"
+    if holder(folder.lock_file) is None and not _at_rest(load(folder)):  # it may just have ended
+        return (
+            f"no controller is running: `detbuild resume {folder.id}` starts one; {folder.log_file} says more"
+        )
     return ""
+
+
+def _at_rest(state: ExperimentState) -> bool:
+    return state.over or state.state == "PAUSED"
 
 
 def _full(place: Path) -> bool:

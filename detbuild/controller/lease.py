@@ -1,4 +1,8 @@
-"""At most one controller an experiment: a lock that dies with its process."""
+"""At most one controller an experiment: a lock that dies with its process.
+
+The lock belongs to an open descriptor, so a child process that is born with it holds it at once. Whether an
+experiment has a controller is told by that lock alone, never by how long a process takes to start.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LARGEST = 4096  # bytes of what the holder writes about itself
-_PATIENCE = 0.5  # seconds: long enough to outlast somebody who only looks who holds it
+_PATIENCE = 0.5  # seconds in which a controller that is about to end may end
+_LOOKING = 60.0  # seconds for processes that only look who holds it, and may be slow on a loaded host
 _LAST_WORK = 20.0  # seconds in which a controller of an experiment that is over has removed what is to go
 
 
@@ -43,17 +48,28 @@ def lease(file: Path, *, patience: float = _PATIENCE) -> Iterator[int]:
     with file_errors(file):
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
-        deadline = time.monotonic() + patience
-        while not _lock(descriptor, fcntl.LOCK_EX):
-            if time.monotonic() >= deadline:
-                raise _held(file)
-            time.sleep(0.02)
-        with suppress(OSError):  # the disk is full: the lock holds all the same, only without a name on it
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        _acquire(descriptor, file, patience)
+        name_holder(descriptor, os.getpid())
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def inherited_lease(descriptor: int) -> Iterator[None]:
+    """Hold the lease that this process was born with; its own children do not inherit it."""
+    os.set_inheritable(descriptor, False)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def name_holder(descriptor: int, pid: int) -> None:
+    """Write down which process holds the lease, for people."""
+    with suppress(OSError):  # the disk is full: the lock holds all the same, only without a name on it
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps({"pid": pid, "host": socket.gethostname()}).encode(), 0)
 
 
 def lease_at_the_end(file: Path) -> AbstractContextManager[int]:
@@ -73,6 +89,22 @@ def holder(file: Path) -> Holder | None:
         return None if _lock(descriptor, fcntl.LOCK_SH) else _written(file)
     finally:
         os.close(descriptor)
+
+
+def _acquire(descriptor: int, file: Path, patience: float) -> None:
+    """Wait for a holder as long as `patience`, and longer for those that only look: they share the lock."""
+    began = time.monotonic()
+    while not _lock(descriptor, fcntl.LOCK_EX):
+        waited = time.monotonic() - began
+        if waited >= _LOOKING or (waited >= patience and not _only_looked_at(descriptor)):
+            raise _held(file)
+        time.sleep(0.02)
+
+
+def _only_looked_at(descriptor: int) -> bool:
+    shared = _lock(descriptor, fcntl.LOCK_SH)
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return shared
 
 
 def _lock(descriptor: int, kind: int) -> bool:

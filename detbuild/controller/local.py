@@ -1,6 +1,7 @@
 """Runs the trials of an experiment on this host, one after the other, without a container.
 
-Folders, events and checkpoints are those of any other experiment.
+Folders, events and checkpoints are those of any other experiment. However this process ends, those of a run
+end within a bound: the supervisor of a run notices that its parent is gone.
 """
 
 from __future__ import annotations
@@ -11,27 +12,32 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detbuild.controller.localsearch import LocalSearch
+from detbuild.controller.localsearch import LocalSearch, end_processes
 from detbuild.launch.plan import variables
 from detbuild.store.files import file_errors
 from detbuild.store.follow import ExperimentTail
 from detbuild.store.state import ExperimentState, load
 from detbuild.store.submitted import config_of
-from determined._run_info import RUN_DIR_VARIABLE
+from determined._run_info import PARENT_VARIABLE, RUN_DIR_VARIABLE
 from determined.exec import ENTRY
+from determined.exec._watch import KILL_ALL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from detbuild.events import Emit
     from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.requests import Verb
     from determined._run_info import RunInfo
 
 _POLL = 0.05  # seconds
+_GRACE = 30.0  # seconds to checkpoint and leave for a run whose detbuild was told to end, or is gone
+_KILLING = 10.0  # seconds in which a supervisor ends the processes of its run
+_FROM_OUTSIDE = (signal.SIGTERM, signal.SIGHUP)  # a time limit, a service that stops, a terminal that closes
 
 
 def run_local(
@@ -41,8 +47,11 @@ def run_local(
     *,
     lease_descriptor: int,
     since: int = 0,
+    grace: float = _GRACE,
 ) -> ExperimentState:
     """Train to the end or a pause, in processes of this host; Ctrl-C cancels, twice kills.
+
+    SIGTERM and SIGHUP cancel too, and kill after `grace` seconds.
 
     Args:
         folder: Of the experiment; the caller holds its lease.
@@ -50,17 +59,41 @@ def run_local(
         emit: Told of all that happens.
         lease_descriptor: Holds the lease; the processes inherit it.
         since: The number of the request that it goes on by; what was before is not told again.
+        grace: Seconds to checkpoint and leave for a run whose detbuild was told to end, or is gone.
     """
     events = ExperimentTail(folder, since=since)
     search, config = LocalSearch(folder), config_of(folder)
-    while (info := search.next_run()) is not None:
-        process = _start(folder, info, _of_this_python({**environ, **variables(config)}), lease_descriptor)
-        search.created(info)
-        _watch(search, info, process, lambda: events.emit(emit))
-        code = process.returncode
-        search.ended(info, exit_code=code if code >= 0 else 128 - code)
+    environ = {
+        **_of_this_python({**environ, **variables(config)}),
+        PARENT_VARIABLE: f"{os.getpid()}:{grace:g}",
+    }
+    with _heard(_FROM_OUTSIDE) as outside:
+        while (info := search.next_run()) is not None:
+            process = _start(folder, info, environ, lease_descriptor)
+            search.created(info)
+            _Watch(search, info, process, outside, grace=grace).until_ended(lambda: events.emit(emit))
+            if process.returncode < 0:  # nothing else was left to end what the run has started
+                end_processes(info.run_dir)
+            code = process.returncode
+            search.ended(info, exit_code=code if code >= 0 else 128 - code)
     events.emit(emit)
     return load(folder)
+
+
+@contextmanager
+def _heard(numbers: Sequence[signal.Signals]) -> Iterator[list[int]]:
+    """Collect signals while the block runs, but those that are ignored; only a main thread can."""
+    came: list[int] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in numbers:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, lambda one, _frame: came.append(one))
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _of_this_python(environ: Mapping[str, str]) -> dict[str, str]:
@@ -136,23 +169,51 @@ def _start(
         )
 
 
-def _watch(
-    search: LocalSearch, info: RunInfo, process: subprocess.Popen[bytes], tell: Callable[[], None]
-) -> None:
-    """Tell what happens until the process has ended; pass on what is asked of it."""
-    sent = ""
-    while process.poll() is None:
-        try:
-            tell()
-            sent = _pass_on(search.listen(info), sent, process)
-            time.sleep(_POLL)
-        except KeyboardInterrupt:  # noqa: PERF203  (it may come at any time, and is a request)
-            search.book.folder.request("kill" if sent else "cancel")
+class _Watch:
+    """One run: what happens is told until its process has ended, and what is asked of it is forwarded."""
 
+    def __init__(
+        self,
+        search: LocalSearch,
+        info: RunInfo,
+        process: subprocess.Popen[bytes],
+        outside: Sequence[int],
+        *,
+        grace: float,
+    ) -> None:
+        self._search, self._info, self._process = search, info, process
+        self._outside, self._grace = outside, grace
+        self._sent = self._asked = ""
+        self._sent_at = self._asked_at = 0.0
 
-def _pass_on(stop: str, sent: str, process: subprocess.Popen[bytes]) -> str:
-    number = signal.SIGKILL if stop == "kill" else signal.SIGTERM
-    if stop and stop != sent:
-        with suppress(ProcessLookupError):  # it has just ended
-            os.killpg(process.pid, number)
-    return stop
+    def until_ended(self, tell: Callable[[], None]) -> None:
+        while self._process.poll() is None:
+            try:
+                tell()
+                self._hear()
+                self._forward(self._search.listen(self._info))
+                time.sleep(_POLL)
+            except KeyboardInterrupt:  # noqa: PERF203  (it may come at any time, and is a request)
+                self._ask("kill" if self._sent else "cancel")
+
+    def _hear(self) -> None:
+        """A signal from outside cancels, a second one or the end of the grace kills."""
+        if self._outside and not self._asked:
+            self._ask("cancel")
+        elif self._asked == "cancel" and (
+            len(self._outside) > 1 or (self._outside and time.monotonic() - self._asked_at > self._grace)
+        ):
+            self._ask("kill")
+
+    def _ask(self, verb: Verb) -> None:
+        self._asked, self._asked_at = verb, time.monotonic()
+        self._search.book.folder.request(verb)
+
+    def _forward(self, stop: str) -> None:
+        """Forward a stop: the supervisor saves and leaves, or ends all processes of the run."""
+        now = time.monotonic()
+        if stop and stop != self._sent:
+            self._sent, self._sent_at = stop, now
+            self._process.send_signal(KILL_ALL if stop == "kill" else signal.SIGTERM)
+        elif stop == "kill" and now - self._sent_at > _KILLING:
+            self._process.kill()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +27,7 @@ from detbuild.store.output import tail
 from detbuild.store.runs import read_run
 from detbuild.store.states import stronger
 from detbuild.store.submitted import config_of, search_config_of
+from determined._run_info import RUN_DIR_VARIABLE
 
 if TYPE_CHECKING:
     from detbuild.store.folder import ExperimentFolder
@@ -30,6 +35,8 @@ if TYPE_CHECKING:
     from detbuild.store.states import TrialState
     from determined._run_info import RunInfo
 
+_ROUNDS = 50  # of looks for processes that are left
+_LOOK = 0.02  # seconds between two of them
 _LEFT = "its process ended before the search did"
 
 
@@ -127,6 +134,7 @@ def settle(folder: ExperimentFolder) -> None:
     for trial_id in tuple(book.state.running):
         trial = book.state.trials[trial_id]
         if trial.open_run is not None:
+            end_processes(str(folder.run(trial.id, trial.open_run.run).path))
             records = read_run(folder.run(trial.id, trial.open_run.run), over=True)
             book.record(_finished(book, trial, trial.open_run.run, None, records))
     if book.state.stop == "pause":
@@ -143,6 +151,27 @@ def settle(folder: ExperimentFolder) -> None:
         end_local(book, conclusion(book.state))
     else:
         end_local(book, journal.ExperimentFinished(state="ERROR", why=_LEFT))
+
+
+def end_processes(run_dir: str) -> None:
+    """Kill what is left of a local run whose supervisor is gone: all that was started with its folder."""
+    for _ in range(_ROUNDS):
+        if not sum(_killed(place, run_dir) for place in Path("/proc").glob("[0-9]*")):
+            return
+        time.sleep(_LOOK)
+
+
+def _killed(place: Path, run_dir: str) -> bool:
+    wanted = f"{RUN_DIR_VARIABLE}={run_dir}".encode()
+    with suppress(OSError):
+        descriptor = os.pidfd_open(int(place.name))  # so that no other process gets the signal
+        try:
+            if wanted in (place / "environ").read_bytes().split(b"\0"):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                return True
+        finally:
+            os.close(descriptor)
+    return False
 
 
 def _finished(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +14,9 @@ from detbuild.controller.book import Book
 from detbuild.controller.clock import SystemClock
 from detbuild.controller.hands import AT_ONCE
 from detbuild.controller.heed import take_up
-from detbuild.controller.lease import lease
+from detbuild.controller.lease import name_holder
 from detbuild.controller.loop import Controller
 from detbuild.controller.world import World
-from detbuild.errors import LeaseError
 from detbuild.launch.hostlock import lock_directory
 from detbuild.launch.slots import SlotQueue
 from detbuild.launch.stock import Limits
@@ -70,24 +68,29 @@ def host_limits(home: Path) -> Limits:
 def first_steps(folder: ExperimentFolder, engine: Engine, info: EngineInfo) -> None:
     """Drive the experiment until its first run has started, in this process, which has all that takes loaded.
 
-    The controller that comes after adopts the container as it would after a crash.
+    The caller holds the lease. The controller that follows adopts the container as it would after a crash.
     """
-    with suppress(LeaseError), lease(folder.lock_file):  # another one may have been quicker
-        controller = controller_of(folder, engine, info, hands=1)
-        controller.step()
+    controller_of(folder, engine, info, hands=1).step()
 
 
-def start_detached(folder: ExperimentFolder) -> None:
-    """Start the controller as a process of its own; it ends at once when another one holds the experiment."""
+def start_detached(folder: ExperimentFolder, lease_descriptor: int) -> None:
+    """Start the controller as a process of its own, which holds the lease from its first moment.
+
+    Args:
+        folder: Of the experiment.
+        lease_descriptor: Of the lease that the caller holds, and lets go of after this.
+    """
     with file_errors(folder.log_file), folder.log_file.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "detbuild.controller", str(folder.path)],
+            [sys.executable, "-m", "detbuild.controller", str(folder.path), str(lease_descriptor)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd="/",  # not the caller's: `python -m` would import from there
+            pass_fds=(lease_descriptor,),
             start_new_session=True,
         )
+    name_holder(lease_descriptor, process.pid)
     # Reaps it in programs that outlive it; says nothing when it does not.
     threading.Thread(target=process.wait, daemon=True).start()
 

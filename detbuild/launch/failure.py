@@ -185,6 +185,11 @@ def _container_died(evidence: Evidence) -> Verdict:
             f"the records of the run cannot be read: {evidence.records.unreadable}",
             "change the code of the trial so that it leaves this file alone",
         )
+    if code == ExitCode.STARTED_AGAIN:
+        return Verdict(
+            Outcome.INFRASTRUCTURE,
+            f"the {evidence.kind} was started a second time, e.g. by `docker restart`, and a run starts once",
+        )
     if code == ExitCode.INFRASTRUCTURE:
         return Verdict(
             Outcome.INFRASTRUCTURE, "the harness could not write to the run's folder", "check that disk"

@@ -171,6 +171,7 @@ def _info(
         best_validation=request.best_validation,
         gpu_ids=tuple(gpu.id for gpu in request.gpus),
         startup_hook=header.startup_hook,
+        run_hooks=header.local_hooks or not header.local,
     )
 
 

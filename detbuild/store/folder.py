@@ -50,6 +50,7 @@ class Header:
     version: str = ""  # of detbuild
     test_mode: bool = False
     local: bool = False
+    local_hooks: bool = False  # startup hooks run on this host, because it was asked for
     network: str = "bridge"  # Docker's, of the containers
     startup_hook: str = ""  # the host's script that runs in the container before the entrypoint
     engine_memory: int = 0  # bytes of the engine's host at submission; 0 when it does not say
@@ -118,6 +119,10 @@ class ExperimentFolder:
     @property
     def journal_file(self) -> Path:
         return self.path / "journal.jsonl"
+
+    @property
+    def requests_file(self) -> Path:
+        return self.path / "requests.jsonl"
 
     @property
     def lock_file(self) -> Path:
@@ -220,7 +225,7 @@ class ExperimentFolder:
 
     def inbox(self) -> Inbox:
         """What people ask of the experiment, whether its controller runs now or is started later."""
-        return Inbox(self.path / "requests.jsonl")
+        return Inbox(self.requests_file)
 
     def request(self, verb: Verb, *, trial_id: int | None = None) -> None:
         """Ask for something; it is on disk when this returns."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from determined._disk import storage_error, sync_directory
 from determined._errors import StorageError
-from determined._records import Line, Record, decode, encode, may_wait, must_sync
+from determined._records import Ended, Line, Record, decode, encode, may_wait, must_sync
 from determined._untrusted import kind_of, reason_of, sized
 
 if TYPE_CHECKING:
@@ -29,6 +29,48 @@ _LONGEST_RECORD = 16 << 20  # bytes; a longer line is not a record of ours
 _LOOKED_BACK = 64 << 20  # bytes in which the newest record of a file must lie
 _LINES_BACK = 10_000
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+def begin(path: Path) -> bool:
+    """Make the event file of a run that begins; False where it has begun before: a run starts once.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise storage_error("records", path.parent, error.errno or 0) from error
+    return True
+
+
+class LastWord:
+    """Whether a run's worker has written `ended`. Cheap to ask again and again, and never waits."""
+
+    def __init__(self, path: Path, run: str) -> None:
+        self._path, self._run = path, run
+        self._size = 0
+        self._said = False
+
+    def said(self) -> bool:
+        if not self._said:
+            with suppress(OSError):
+                self._look()
+        return self._said
+
+    def _look(self) -> None:
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size != self._size:
+                self._size = size
+                newest = os.pread(descriptor, _ROOM, max(0, size - _ROOM)).splitlines()
+                found = (_line(text, self._run) for text in newest)
+                self._said = any(line is not None and isinstance(line.record, Ended) for line in found)
+        finally:
+            os.close(descriptor)
 
 
 class EventFile:

@@ -12,4 +12,5 @@ class ExitCode(IntEnum):
     USER_ERROR = 1
     HOPELESS = 2
     INFRASTRUCTURE = 74  # sysexits' EX_IOERR: disk full or failing, run folder missing or unreadable
+    STARTED_AGAIN = 75  # sysexits' EX_TEMPFAIL: the run had begun before, and a run starts once
     INTERRUPTED = 130  # Ctrl-C

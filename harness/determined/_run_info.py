@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 RUN_DIR_VARIABLE = "DETBUILD_RUN_DIR"
+PARENT_VARIABLE = "DETBUILD_PARENT"  # of a local run: the pid that it ends with, and after how many seconds
+EXIT_TIMEOUT = 300  # seconds, where the config says nothing of `exit_timeout`
 RUN_FILE = "run.json"
 EVENTS_FILE = "events.jsonl"
 STDOUT_FILE = "stdout.log"
@@ -54,12 +56,19 @@ class RunInfo:
     best_validation: float | None = None  # the searcher metric's best so far, for checkpoint_policy "best"
     gpu_ids: tuple[str, ...] = ()
     startup_hook: str = ""  # the host's script that runs before the entrypoint
+    run_hooks: bool = True  # whether that one and startup-hook.sh run at all
     output_limit: int = OUTPUT_LIMIT  # bytes kept of each of stdout and stderr
 
     @property
     def name(self) -> str:
         """Names the run within its experiment: `<trial>-<run>`."""
         return f"{self.trial_id}-{self.run}"
+
+    @property
+    def exit_timeout(self) -> float:
+        """Seconds for which what the work left running may keep the run from ending."""
+        given = self.config.get("exit_timeout")
+        return float(given) if isinstance(given, (int, float)) else EXIT_TIMEOUT
 
     def save(self, run_dir: Path) -> None:
         """Write `run.json` so that a reader sees all of it or none."""

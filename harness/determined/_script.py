@@ -16,6 +16,7 @@ from determined._chief import ChiefRun
 from determined._distributed import DistributedContext
 from determined._errors import InvalidHP, explain
 from determined._launched import on_sigterm, say, settle
+from determined._leaving import end_in_time
 from determined._outcome import failed, finished
 from determined._ranks import Rank
 from determined._run_info import RunInfo
@@ -133,6 +134,8 @@ def _opened(wish: Wish) -> Holder:
     if info is None:
         info = distributed.broadcast(_begun(wish) if distributed.rank == 0 else None)
     assert info is not None
+    if supervised:
+        end_in_time(info.exit_timeout)
     kind = ChiefRun if supervised else ScriptRun
     chief = kind(info) if distributed.rank == 0 else None
     return Holder(info, distributed, chief, supervised=supervised)

@@ -15,8 +15,8 @@ import pytest
 from detbuild import experiment
 from detbuild.config.parse import config_from_mapping
 from detbuild.config.rewrite import completed
+from detbuild.controller.attend import resume_one
 from detbuild.controller.lease import holder
-from detbuild.controller.start import start_detached
 from detbuild.events import Event
 from detbuild.experiment import Order, this_host
 from detbuild.launch.gpus import LABEL, held
@@ -67,7 +67,7 @@ def submit(engine, homes, tmp_path):
         header = experiment._header(order, config, host, number=folder.id)
         header = replace(header, image=image, engine=engine.info().id)
         folder.write(header, {"config.json": json.dumps(config.resolved()).encode()})
-        start_detached(folder)
+        resume_one(folder)
         return folder
 
     return submit
@@ -143,7 +143,7 @@ def test_a_controller_that_dies_or_is_stopped_while_it_waits_holds_nobody_up(
     if number is signal.SIGSTOP:
         os.kill(pid, signal.SIGCONT)
     else:
-        start_detached(gone)
+        resume_one(gone)
     watch(engine, [gone])
 
 

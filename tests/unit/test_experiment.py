@@ -61,7 +61,7 @@ def order(tmp_path: Path, script: str, *, config: str = SCRIPT) -> Order:
 @pytest.fixture
 def no_controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Controllers of their own would ask a real engine."""
-    monkeypatch.setattr(experiment, "start_detached", lambda folder: None)
+    monkeypatch.setattr(experiment, "start_detached", lambda folder, held: None)
     monkeypatch.setattr("detbuild.controller.start.lock_directory", lambda: tmp_path)
 
 

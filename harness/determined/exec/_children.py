@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _PR_SET_CHILD_SUBREAPER = 36
+_LOOK = 0.02  # seconds between two looks at what is being killed
+_SHOWN = 80  # characters of a command line
 
 
 def adopt_orphans() -> None:
@@ -43,20 +46,68 @@ def reap(worker: subprocess.Popen[bytes]) -> bool:
 
 
 def kill_children() -> None:
-    """Kill the direct children; theirs become ours, so callers repeat it until none is left."""
-    for pid in _children():
+    """Kill every process of the run; callers repeat it until none is left.
+
+    PID 1 of a container reaches all at once. Elsewhere the direct children are killed: theirs become ours.
+    """
+    if os.getpid() == 1:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+        return
+    for pid in children():
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
-def _children() -> Iterator[int]:
+def end_children(seconds: float) -> bool:
+    """Kill all children and theirs, and bury them; whether that is done before so many seconds have passed.
+
+    For a process that has no other use for the status of a child.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                continue
+        if not any(children()):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        kill_children()
+        time.sleep(_LOOK)
+
+
+def children() -> Iterator[int]:
+    """The pids of the processes whose parent is this one."""
     own = str(os.getpid())
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             # the name, in parentheses, may hold anything; state and parent follow it
-            _, parent = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[:2]
-            if parent == own:
+            state, parent = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[:2]
+            if parent == own and state != "Z":
                 yield int(stat.parent.name)
+
+
+def command_of(pid: int) -> str:
+    """Its command line in short, with its pid."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        words = []
+    text = " ".join(" ".join(word.decode(errors="replace") for word in words).split())
+    shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return f"process {pid}" + (f" ({shown})" if shown else "")
+
+
+def has_variable(pid: int, name: str) -> bool:
+    """Whether a process was started with this environment variable."""
+    try:
+        return any(
+            item.startswith(f"{name}=".encode())
+            for item in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        )
+    except OSError:
+        return False
 
 
 def _prctl(option: int, value: int) -> None:

@@ -19,16 +19,19 @@ if TYPE_CHECKING:
     from determined._run_info import RunInfo
 
 HOOK_FILE = "startup-hook.sh"  # in the context
-_HOST_HOOK = "startup_hook of the host's config"
+HOST_HOOK = "startup_hook of the host's config"
 # Hooks run in the shell that becomes the worker, so that they may set variables, limits and the directory for
 # what follows; in functions, so that they may use `set --`. A failing command ends them, as in Determined. A
 # byte through the pipe says that one is over.
 _START = """
+export DETBUILD_HOOK=1
 _passed=$1 _host=$2 _own=$3
 shift 3
 _host_hook() { eval "$_host"; }
 _own_hook() { . "$_own"; }
 """
+HOOK_VARIABLE = "DETBUILD_HOOK"  # of the processes that hooks start
+_REST = f'unset {HOOK_VARIABLE}\nexec "$@"'
 _ONE_HOOK = """
 set -e
 {name}
@@ -82,7 +85,7 @@ def launch(info: RunInfo) -> Worker:
         reader, writer = os.pipe()
         shell = shutil.which("bash") or "sh"  # hooks written for Determined may use bash's words
         own = str(Path(info.context_dir) / HOOK_FILE)
-        script = "".join((_START, *hooks.values(), 'exec "$@"'))
+        script = "".join((_START, *hooks.values(), _REST))
         command = [shell, "-c", script, "startup-hook", str(writer), info.startup_hook, own, *command]
     try:
         process = subprocess.Popen(
@@ -105,10 +108,12 @@ def launch(info: RunInfo) -> Worker:
 
 
 def _hooks(info: RunInfo) -> dict[str, str]:
-    """The hooks that there are, the host's first, each with the piece of script that runs it."""
-    hooks = {}
+    """The hooks that run, the host's first, each with the piece of script that runs it."""
+    hooks: dict[str, str] = {}
+    if not info.run_hooks:
+        return hooks
     if info.startup_hook:
-        hooks[_HOST_HOOK] = _ONE_HOOK.format(name="_host_hook")
+        hooks[HOST_HOOK] = _ONE_HOOK.format(name="_host_hook")
     if (Path(info.context_dir) / HOOK_FILE).is_file():
         hooks[HOOK_FILE] = _ONE_HOOK.format(name="_own_hook")
     return hooks

@@ -1,26 +1,34 @@
-"""Waits for a run's worker: passes signals on, keeps its output, reaps, clears away what it left."""
+"""Waits for a run's worker: forwards signals, keeps its output, reaps, ends what it left running."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import selectors
 import signal
 import time
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from determined.exec._children import kill_children, reap
+from determined.exec._children import children, command_of, has_variable, kill_children, reap
+from determined.exec._launch import HOOK_VARIABLE
 from determined.exec._output import CappedFile, Mirror
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from determined.exec._launch import Worker
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_GRACE = 3.0  # seconds that processes of the worker may outlive it
-_KILLING = 2.0  # seconds for the kernel to bury what was killed; one in D state may take longer
+KILL_ALL = signal.SIGRTMIN  # to a supervisor: end every process of the run at once
+_GRACE = 3.0  # seconds that processes may outlive a worker that failed or was told to stop
+_NAMED_AFTER = 10.0  # seconds after which it is said what keeps a run from ending
+_KILLING = 60.0  # seconds for the kernel to bury what was killed; it is longer only where a disk hangs
 _LOOK = 0.05  # seconds between looks, once the worker has ended
+_CHECK = 1.0  # seconds between looks before
+_EXITING = 30.0  # seconds beyond its timeout for a process to end itself, which can say more of why
+_NAMED = 3  # processes in one line
 _MIRROR_REST = 1.0  # seconds for a reader of our own output to take what is left
 _BLOCK = 1 << 16
 
@@ -30,21 +38,24 @@ class Signals:
 
     def __init__(self) -> None:
         self.stop_asked = False
+        self.kill_asked = False
         self._reader, writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        for number in (*FORWARDED, signal.SIGCHLD):
+        for number in (*FORWARDED, KILL_ALL, signal.SIGCHLD):
             signal.signal(number, lambda _number, _frame: None)
 
     def fileno(self) -> int:
         return self._reader
 
     def take(self) -> list[int]:
-        """The signals to pass on that came since the last call."""
+        """The signals to forward that came since the last call."""
         with contextlib.suppress(BlockingIOError):
-            came = [number for number in os.read(self._reader, _BLOCK) if number in FORWARDED]
+            data = os.read(self._reader, _BLOCK)
+            came = [number for number in data if number in FORWARDED]
             self.stop_asked |= signal.SIGTERM in came
+            self.kill_asked |= KILL_ALL in data
             return came
         return []
 
@@ -65,48 +76,109 @@ class Stream:
             self._mirror.write(data)
         return bool(data)
 
+    def say(self, text: str) -> None:
+        """Add a line of our own to the output."""
+        data = f"detbuild: {text}\n".encode()
+        self._file.write(data)
+        self._mirror.write(data)
+
     def close(self) -> None:
         self.pipe.close()
         self._file.close()
         self._mirror.close(_MIRROR_REST)
 
 
-def watch(worker: Worker, streams: Sequence[Stream], signals: Signals) -> None:
-    """Return when the worker has ended, and with it every process it started."""
-    with selectors.DefaultSelector() as selector:
-        selector.register(signals, selectors.EVENT_READ)
-        for stream in streams:
-            selector.register(stream.pipe, selectors.EVENT_READ, stream)
-        _until_ended(worker, selector, signals)
-        _clear(worker, selector, signals)
-    for stream in streams:
-        stream.close()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """For how long a run may go on when it has no reason to."""
+
+    exit_timeout: float  # seconds for what its work left running
+    work_done: Callable[[], bool]  # whether a trial has said its last word, so that all of its code has run
+    parent: int = 0  # the process that a local run belongs to; 0 in a container
+    grace: float = 0.0  # seconds to checkpoint and leave, once that one is gone
 
 
-def _until_ended(worker: Worker, selector: selectors.BaseSelector, signals: Signals) -> None:
-    while worker.process.returncode is None:
-        _step(worker, selector, signals, timeout=None)
+class Watch:
+    """One worker on its way to its end."""
 
+    def __init__(self, worker: Worker, streams: Sequence[Stream], signals: Signals, limits: Limits) -> None:
+        self.overdue = False  # it was ended by `exit_timeout`: its work was done
+        self._worker, self._streams = worker, streams
+        self._signals, self._limits = signals, limits
+        self._selector = selectors.DefaultSelector()
+        self._orphaned_at = self._done_at = math.inf
 
-def _clear(worker: Worker, selector: selectors.BaseSelector, signals: Signals) -> None:
-    """What outlives the worker gets a moment, then is killed; what it printed last is read."""
-    ended = time.monotonic()
-    while _step(worker, selector, signals, timeout=_LOOK):
-        age = time.monotonic() - ended
-        if age > _GRACE + _KILLING:
-            return
-        if age > _GRACE:
+    def run(self) -> None:
+        """Return when the worker has ended, and with it every process it started."""
+        with self._selector as selector:
+            selector.register(self._signals, selectors.EVENT_READ)
+            for stream in self._streams:
+                selector.register(stream.pipe, selectors.EVENT_READ, stream)
+            while self._worker.process.returncode is None:
+                self._step(_CHECK)
+                self._check(time.monotonic())
+            self._clear()
+        for stream in self._streams:
+            stream.close()
+
+    def _check(self, now: float) -> None:
+        """End what has no reason to go on."""
+        limits = self._limits
+        if limits.parent and self._orphaned_at == math.inf and os.getppid() != limits.parent:
+            self._orphaned_at, self._signals.stop_asked = now, True
+            self._worker.send(signal.SIGTERM)
+        if self._done_at == math.inf and limits.work_done():
+            self._done_at = now
+        overdue = now - self._done_at > limits.exit_timeout + _EXITING
+        if overdue and not self.overdue and self._worker.process.returncode is None:
+            self.overdue = True
+            self._say("ended by force, since the trial is done")
+        if self._signals.kill_asked or self.overdue or now - self._orphaned_at > limits.grace:
             kill_children()
 
+    def _clear(self) -> None:
+        """What outlives the worker gets its time, then is killed; what it printed last is read."""
+        began = now = time.monotonic()
+        named, killed_at = False, math.inf
+        while self._step(_LOOK if now - began < _GRACE or killed_at < now else _CHECK):
+            now = time.monotonic()
+            self._check(now)
+            if now - killed_at > _KILLING or (now - began > _GRACE and not any(children())):
+                return  # or only a process outside of the run still holds its output
+            if now - began > self._patience():
+                if killed_at == math.inf:
+                    self._say("ended by force, since the run is over")
+                    killed_at = now
+                kill_children()
+            elif not named and now - began > _NAMED_AFTER:
+                named = True
+                self._say(f"the run waits for it, at most {self._limits.exit_timeout:g} s (exit_timeout)")
 
-def _step(
-    worker: Worker, selector: selectors.BaseSelector, signals: Signals, *, timeout: float | None
-) -> bool:
-    """Handle what has come; say whether there is still a process to wait for or output to read."""
-    for key, _ in selector.select(timeout):
-        if isinstance(key.data, Stream) and not key.data.pump():
-            selector.unregister(key.fileobj)
-    for number in signals.take():
-        worker.send(number)
-    children_left = reap(worker.process)
-    return children_left or len(selector.get_map()) > 1
+    def _patience(self) -> float:
+        """Seconds that processes may outlive the worker: more if its work was done and they belong to it."""
+        signals = self._signals
+        if signals.kill_asked or self._orphaned_at < math.inf:
+            return 0.0
+        if signals.stop_asked or self._worker.process.returncode or all(map(_is_of_hook, children())):
+            return min(_GRACE, self._limits.exit_timeout)
+        return self._limits.exit_timeout
+
+    def _say(self, what: str) -> None:
+        left = [command_of(pid) for pid in children()]
+        if left and self._streams:
+            more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+            self._streams[-1].say(f"{', '.join(left[:_NAMED])}{more} outlived the training: {what}")
+
+    def _step(self, timeout: float) -> bool:
+        """Handle what has come; say whether there is still a process to wait for or output to read."""
+        for key, _ in self._selector.select(timeout):
+            if isinstance(key.data, Stream) and not key.data.pump():
+                self._selector.unregister(key.fileobj)
+        for number in self._signals.take():
+            self._worker.send(number)
+        children_left = reap(self._worker.process)
+        return children_left or len(self._selector.get_map()) > 1
+
+
+def _is_of_hook(pid: int) -> bool:
+    return has_variable(pid, HOOK_VARIABLE)

@@ -1,4 +1,7 @@
-"""The parent of a run's worker, PID 1 in a container: starts it, keeps its output, writes how it ended."""
+"""The parent of a run's worker, PID 1 in a container: starts it, keeps its output, writes how it ended.
+
+A run starts once: a container that is started a second time ends at once, and the next run continues.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,17 @@ import signal
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from determined._disk import storage_error
+from determined._entrypoint import names_trial
 from determined._errors import StorageError
-from determined._event_file import EventFile
+from determined._event_file import EventFile, LastWord, begin
 from determined._exit_codes import ExitCode
 from determined._records import Ended, Exited, ExitReason, Record, Started
 from determined._run_info import (
     EVENTS_FILE,
+    PARENT_VARIABLE,
     RUN_DIR_VARIABLE,
     RUN_FILE,
     STDERR_FILE,
@@ -27,7 +33,10 @@ from determined.exec._children import adopt_orphans
 from determined.exec._launch import Worker, launch
 from determined.exec._memory import oom_kills
 from determined.exec._output import CappedFile
-from determined.exec._watch import Signals, Stream, watch
+from determined.exec._watch import Limits, Signals, Stream, Watch
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
 
 _NOT_FOUND = {126, 127}  # sh's codes for a command that is not executable, or not there
 _TERMINATED = {-signal.SIGTERM, 128 + signal.SIGTERM}  # the latter is sh's code for it
@@ -48,14 +57,20 @@ def main() -> int:
         return _refuse(f"{error}\n  mend: {error.mend}")
 
 
-def _refuse(why: str) -> int:
+def _refuse(why: str, code: ExitCode = ExitCode.INFRASTRUCTURE) -> int:
     sys.stderr.write(f"error: {why}\n")
-    return ExitCode.INFRASTRUCTURE
+    return code
 
 
 def _supervise(info: RunInfo, signals: Signals) -> int:
+    if not begin(Path(info.run_dir) / EVENTS_FILE):
+        return _refuse(
+            f"run {info.name} began before, and a run starts once; the next one continues from a checkpoint",
+            ExitCode.STARTED_AGAIN,
+        )
     adopt_orphans()
     killed_before = oom_kills()
+    limits = _limits(info, os.environ)
     logs = _open_logs(info)
     with closing(_events(info)) as events:
         events.append(Started(os.getpid(), platform.python_version(), __version__))
@@ -66,15 +81,32 @@ def _supervise(info: RunInfo, signals: Signals) -> int:
     assert worker.process.stdout is not None
     assert worker.process.stderr is not None
     pipes = (worker.process.stdout, worker.process.stderr)
-    watch(worker, [Stream(*each) for each in zip(pipes, logs, (1, 2), strict=True)], signals)
+    streams = [Stream(*each) for each in zip(pipes, logs, (1, 2), strict=True)]
+    watched = Watch(worker, streams, signals, limits)
+    watched.run()
     status = worker.process.returncode
     full = status == ExitCode.INFRASTRUCTURE or any(log.disk_full for log in logs)
     with closing(_events(info)) as events:
         ended = last_word(worker, events.last, stop_asked=signals.stop_asked)
         if ended:
             events.append(ended)
+        elif watched.overdue and isinstance(events.last, Ended):
+            status = ExitCode.USER_ERROR if events.last.reason.failed else ExitCode.DONE
         events.append(_exited(status, oom_kills() - killed_before, disk_full=full))
     return _exit_code(status, ended)
+
+
+def _limits(info: RunInfo, environ: MutableMapping[str, str]) -> Limits:
+    """For how long the run may go on when its work is done, or when the process it belongs to is gone."""
+    said = LastWord(Path(info.run_dir) / EVENTS_FILE, info.name)
+    is_trial = isinstance(info.entrypoint, str) and names_trial(info.entrypoint)
+    parent, _, grace = environ.pop(PARENT_VARIABLE, "0:0").partition(":")
+    return Limits(
+        exit_timeout=info.exit_timeout,
+        work_done=said.said if is_trial else lambda: False,
+        parent=int(parent),
+        grace=float(grace),
+    )
 
 
 def last_word(worker: Worker, last: Record | None, *, stop_asked: bool) -> Ended | None:

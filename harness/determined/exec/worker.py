@@ -18,6 +18,7 @@ from determined._chief import ChiefRun
 from determined._errors import HarnessError, InvalidTrialError, StorageError
 from determined._exit_codes import ExitCode
 from determined._launched import is_consequence, launch_directory, launched_group, on_sigterm, say
+from determined._leaving import end_in_time
 from determined._load import load_trial_class
 from determined._outcome import Outcome, failed, finished
 from determined._ranks import Rank
@@ -41,7 +42,10 @@ def main() -> int:
     show_stacks(info)
     os.chdir(info.context_dir)
     sys.argv = [info.entrypoint]
-    return run_trial(info).exit_code
+    codes: list[int] = []
+    end_in_time(info.exit_timeout, lambda: codes[0] if codes else None)
+    codes.append(run_trial(info).exit_code)
+    return codes[0]
 
 
 def show_logs(info: RunInfo) -> None:

@@ -24,7 +24,7 @@ from determined._exit_codes import ExitCode
 from determined._ranks import GROUP_DIR_VARIABLE
 from determined._records import Ended, ExitReason
 from determined.exec import ENTRY
-from determined.exec._children import die_with_parent
+from determined.exec._children import adopt_orphans, die_with_parent, end_children
 from determined.exec._watch import Signals
 from determined.launch._failure import End, Ends, Failure, pids_of
 from determined.launch._hang import TIMEOUT, TIMEOUT_VARIABLE, Watchdog
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _GRACE = 5.0  # seconds that the others have to say what they know, once one has failed
 _LOOK = 0.5  # seconds between looks at the ranks
+_KILLING = 60.0  # seconds for the kernel to bury what was killed
 # Not `-m torch.distributed.run`: that puts the context first on the path, and its json.py is not for torch.
 # How the ranks ended we know and tell ourselves, so its own account of that is left out.
 _TORCH = """
@@ -66,6 +67,7 @@ def run(launch: Launch, environ: Mapping[str, str]) -> Failure | None:
     """Start all ranks and wait for them; None when all has gone well."""
     if importlib.util.find_spec("torch") is None:
         return _no_torch(launch.size)
+    adopt_orphans()
     directory = Path(tempfile.mkdtemp(prefix="detbuild-"))
     signals, inbox = Signals(), Inbox(directory)
     try:
@@ -135,7 +137,10 @@ class _Watch:
         for report in inbox.take():
             self._learn(report)
         self._kill()
-        return self._failure()
+        failure = self._failure()
+        if failure is not None:
+            end_children(_KILLING)  # so that what is recorded after this is the last record
+        return failure
 
     def _learn(self, report: Report) -> None:
         if isinstance(report, Began):

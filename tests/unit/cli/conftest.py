@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from detbuild.controller.lease import lease
 from detbuild.controller.start import controller_of
 from detbuild.store.folder import ExperimentFolder
 from tests.fakes import FakeEngine
@@ -32,9 +31,8 @@ def shell(
     for base in BASES:
         engine.add_image(base)
 
-    def control(folder: ExperimentFolder) -> None:
-        with lease(folder.lock_file):
-            controller_of(folder, engine).run()
+    def control(folder: ExperimentFolder, held: int) -> None:
+        controller_of(folder, engine).run()
 
     monkeypatch.setattr("detbuild.controller.start.lock_directory", lambda: tmp_path)
     monkeypatch.setattr("detbuild.experiment.start_detached", control)

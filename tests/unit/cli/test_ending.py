@@ -35,7 +35,7 @@ def test_waiting_gives_the_exit_code_of_the_experiment(shell, state, code):
 def test_an_experiment_that_runs_can_be_ended(shell, project, monkeypatch, verb):
     shell.engine.program = train_until_told
     monkeypatch.setattr(
-        "detbuild.experiment.start_detached", lambda _folder: None
+        "detbuild.experiment.start_detached", lambda _folder, _held: None
     )  # as if it had died at once
     shell("detbuild", "create", "const.yaml", ".")
     outcome = shell("det", "e", verb, "1")
@@ -53,7 +53,7 @@ def test_ending_what_has_ended_says_so(shell):
 
 def test_resume_takes_up_what_lost_its_controller(shell, project, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("detbuild.experiment.start_detached", lambda _folder: None)
+        patch.setattr("detbuild.experiment.start_detached", lambda _folder, _held: None)
         shell("detbuild", "create", "const.yaml", ".")
     outcome = shell("detbuild", "resume")
     assert (outcome.code, outcome.out) == (0, "1\n")
@@ -64,7 +64,7 @@ def test_resume_takes_up_what_lost_its_controller(shell, project, monkeypatch):
 def test_resume_tries_again_what_could_not_be_uploaded_or_removed(shell, monkeypatch, words):
     folder = shell.experiment()
     folder.record(journal.CheckpointsDeleted(uuids=("u",)))
-    monkeypatch.setattr("detbuild.controller.attend.start_detached", lambda _folder: None)
+    monkeypatch.setattr("detbuild.controller.attend.start_detached", lambda _folder, _held: None)
     assert shell("detbuild", "resume", *words).out == "1\n"
     folder.record(journal.CheckpointsRemoved(uuids=("u",)))
     assert shell("detbuild", "resume", *words).out == ""
@@ -74,7 +74,9 @@ def test_resume_takes_up_all_others_when_one_cannot_be_read(shell, monkeypatch):
     (shell.experiment().path / "experiment.json").write_text("{")
     shell.experiment(finished=None)
     taken = []
-    monkeypatch.setattr("detbuild.controller.attend.start_detached", lambda folder: taken.append(folder.id))
+    monkeypatch.setattr(
+        "detbuild.controller.attend.start_detached", lambda folder, _: taken.append(folder.id)
+    )
     outcome = shell("detbuild", "resume")
     assert (outcome.code, taken) == (4, [2])
     assert "experiments/1/experiment.json" in outcome.err
@@ -90,7 +92,7 @@ def test_resume_has_nothing_to_do_when_all_have_ended(shell, words):
 
 def test_killing_a_trial_kills_its_experiment(shell, project, monkeypatch):
     shell.engine.program = train_until_told
-    monkeypatch.setattr("detbuild.experiment.start_detached", lambda _folder: None)
+    monkeypatch.setattr("detbuild.experiment.start_detached", lambda _folder, _held: None)
     shell("detbuild", "create", "const.yaml", ".")
     assert shell("det", "t", "kill", "1/1").code == 0
     assert shell("detbuild", "wait", "1").code == 7

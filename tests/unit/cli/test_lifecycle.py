@@ -4,7 +4,6 @@ import os
 
 import pytest
 
-from detbuild.controller.lease import lease
 from detbuild.controller.start import controller_of
 from detbuild.store import journal
 from detbuild.store.folder import ExperimentFolder
@@ -16,7 +15,7 @@ CREATE = ("detbuild", "create", "const.yaml", ".")
 @pytest.fixture(autouse=True)
 def _no_controller(shell, monkeypatch: pytest.MonkeyPatch) -> None:  # after what `shell` sets
     """What is asked for stays asked for."""
-    monkeypatch.setattr("detbuild.controller.attend.start_detached", lambda folder: None)
+    monkeypatch.setattr("detbuild.controller.attend.start_detached", lambda folder, _: None)
 
 
 def asked(shell) -> list[tuple[str, int | None]]:
@@ -88,9 +87,8 @@ def test_changes_for_the_continuation_may_be_in_a_file_and_it_may_be_followed(
 ):
     shell(*CREATE, "-f")
 
-    def control(folder: ExperimentFolder) -> None:
-        with lease(folder.lock_file):
-            controller_of(folder, shell.engine).run()
+    def control(folder: ExperimentFolder, held: int) -> None:
+        controller_of(folder, shell.engine).run()
 
     monkeypatch.setattr("detbuild.controller.attend.start_detached", control)
     (project / "longer.yaml").write_text("searcher: {max_length: {batches: 900}}\n")

@@ -108,7 +108,7 @@ def test_what_nobody_drives_any_more_says_how_to_go_on(tmp_path):
     for name in ("journal.jsonl", "experiment.json"):
         os.utime(tried.folder.path / name, (0, 0))
     second = experiment_page(tried.state(), tried.folder).splitlines()[1]
-    assert second.startswith("stuck      no process drives it: `detbuild resume 1` starts one")
+    assert second.startswith("stuck      no controller is running: `detbuild resume 1` starts one")
 
 
 def test_hyperparameters_are_shown_whole_or_counted(tmp_path):

@@ -106,6 +106,7 @@ def test_every_field_has_its_default() -> None:
         "retention_policy": {"log_retention_days": None},
         "integrations": None,
         "preemption_timeout": None,
+        "exit_timeout": 300,
         "debug": False,
         "slurm": {"slots_per_node": None, "gpu_type": None, "sbatch_args": []},
         "pbs": {"slots_per_node": None, "pbsbatch_args": []},

@@ -77,6 +77,7 @@ READ = {
     "optimizations.average_aggregated_gradients",
     "optimizations.average_training_metrics",
     "preemption_timeout",
+    "exit_timeout",
     "debug",
 }
 SAID_BY_ITSELF = {"data_layer"}

@@ -97,7 +97,7 @@ STORIES = (
 @pytest.fixture(autouse=True)
 def _no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests are the controller."""
-    monkeypatch.setattr(attend, "start_detached", lambda folder: None)
+    monkeypatch.setattr(attend, "start_detached", lambda folder, held: None)
     monkeypatch.setattr(onward, "resume_one", lambda folder: True)
 
 

@@ -285,7 +285,7 @@ def test_an_experiment_whose_bucket_is_gone_ends_and_says_so_and_a_later_control
     assert local(tried) >= uuids(tried, "COMPLETED")
     assert Stored.of(entry.fact for entry in tried.folder.journal()).unsettled
     assert not attend.needs_controller(tried.folder)  # else its process would never end
-    monkeypatch.setattr(attend, "start_detached", lambda _: None)
+    monkeypatch.setattr(attend, "start_detached", lambda *_: None)
     assert attend.has_work_left(tried.folder)
     assert attend.resume(tried.home) == (1,)
     bucket.away = 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.controller.lease import Holder, holder, lease
+from detbuild.controller.lease import Holder, holder, lease, name_holder
 from detbuild.errors import LeaseError
 
 if TYPE_CHECKING:
@@ -76,6 +76,35 @@ def test_a_look_at_the_holder_does_not_keep_a_controller_away(tmp_path: Path) ->
         threading.Timer(0.2, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
         with lease(file):
             pass
+
+
+def test_a_process_that_only_looks_never_makes_a_controller_give_up(tmp_path: Path) -> None:
+    file = tmp_path / "controller.lock"
+    with lease(file):
+        pass
+    with file.open("rb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.3, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
+        with lease(file, patience=0.0):
+            pass
+
+
+def test_a_lease_that_is_handed_over_is_held_without_a_gap(tmp_path: Path) -> None:
+    file = tmp_path / "controller.lock"
+    code = (
+        "import sys\nfrom detbuild.controller.lease import inherited_lease\n"
+        "with inherited_lease(int(sys.argv[1])):\n    input()\n"
+    )
+    with lease(file) as held:
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, str(held)], stdin=subprocess.PIPE, pass_fds=(held,)
+        )
+        name_holder(held, child.pid)
+    # No moment is waited for: the child may not even have begun to run.
+    assert holder(file) == Holder(child.pid, socket.gethostname())
+    child.communicate(b"\n")
+    assert child.returncode == 0
+    assert holder(file) is None
 
 
 def test_a_full_disk_takes_the_name_from_the_lease_and_nothing_else(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def _no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests are the controller."""
-    monkeypatch.setattr(attend, "start_detached", lambda folder: None)
+    monkeypatch.setattr(attend, "start_detached", lambda folder, held: None)
 
 
 def look(tried: Rig, times: int) -> None:

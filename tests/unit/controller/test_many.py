@@ -76,7 +76,7 @@ def test_two_hundred_experiments_are_taken_up_at_once_and_each_is_adopted(
     for each in rigs:
         each.controller().step()
     started: list[int] = []
-    monkeypatch.setattr(attend, "start_detached", lambda folder: started.append(folder.id))
+    monkeypatch.setattr(attend, "start_detached", lambda folder, _: started.append(folder.id))
     began = time.process_time()
     assert resume(home) == tuple(started) == tuple(range(1, 201))
     assert time.process_time() - began < 5

@@ -17,9 +17,10 @@ import pytest
 
 from determined._exit_codes import ExitCode
 from determined._records import Ended, Exited, ExitReason, Record, StageEntered, Started, decode
-from determined._run_info import RUN_DIR_VARIABLE, RunInfo
+from determined._run_info import PARENT_VARIABLE, RUN_DIR_VARIABLE, Length, RunInfo
 from determined._version import __version__
 from determined.exec import ENTRY
+from determined.exec._watch import KILL_ALL
 
 PATIENCE = 20.0  # seconds; what takes longer hangs
 
@@ -53,6 +54,14 @@ def wait_for(what: Callable[[], object]) -> None:
     while not what():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    """Whether it runs: what has ended and is not yet collected does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def python(code: str) -> Sequence[str]:
@@ -293,11 +302,201 @@ def test_a_supervisor_that_is_killed_takes_its_worker_along(make_run: Callable[.
 
 def test_nothing_outlives_the_run_and_orphans_are_reaped(make_run: Callable[..., RunInfo]) -> None:
     left_behind = "import subprocess; print(subprocess.Popen(['sleep', '60'], start_new_session=True).pid)"
-    info = make_run(entrypoint=python(left_behind))
-    began = time.monotonic()
+    info = make_run(entrypoint=python(left_behind), config={"exit_timeout": 2})
     assert supervise(info) == 0
-    assert 2 < time.monotonic() - began < 10  # it was given its moment, and no more
-    assert not Path("/proc", output(info).decode().strip()).exists()
+    assert not alive(int(output(info)))
+    assert records(info)[1:] == [Ended(ExitReason.COMPLETED), Exited(0)]
+    said = output(info, "stderr").decode()
+    assert re.search(
+        r"^detbuild: process \d+ \(sleep 60\) outlived the training: ended by force", said, re.MULTILINE
+    )
+
+
+def test_what_a_hook_left_running_does_not_keep_the_run(make_run: Callable[..., RunInfo]) -> None:
+    info = make_run(entrypoint="echo done")
+    (Path(info.context_dir) / "startup-hook.sh").write_text("setsid sleep 60 &\n")
+    assert supervise(info) == 0  # far sooner than exit_timeout
+    assert b"(sleep 60) outlived the training: ended by force" in output(info, "stderr")
+
+
+def test_a_late_upload_of_a_child_process_is_waited_for_and_named(make_run: Callable[..., RunInfo]) -> None:
+    info = make_run(entrypoint="(sleep 11; echo uploaded) & echo done")
+    assert start(info).wait(4 * PATIENCE) == 0
+    assert output(info) == b"done\nuploaded\n"
+    assert b"outlived the training: the run waits for it, at most 300 s (exit_timeout)" in output(
+        info, "stderr"
+    )
+
+
+HOLDERS = {
+    "a thread": (
+        "threading.Thread(target=time.sleep, args=(600,), name='uploader').start()",
+        "thread uploader",
+    ),
+    "a pool of threads": (
+        "from concurrent.futures import ThreadPoolExecutor\nThreadPoolExecutor().submit(time.sleep, 600)",
+        "thread ThreadPoolExecutor-0_0",
+    ),
+    "an exit handler": ("import atexit\natexit.register(lambda: time.sleep(600))", "an exit handler"),
+    "a child process": (
+        "import multiprocessing\nmultiprocessing.Process(target=time.sleep, args=(600,)).start()",
+        "process ",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", HOLDERS)
+@pytest.mark.parametrize("entrypoint", ["model_def:Toy", "script"])
+def test_what_holds_a_run_whose_work_is_done_is_named_and_ended(
+    toy: Callable[..., RunInfo], kind: str, entrypoint: str
+) -> None:
+    code, named = HOLDERS[kind]
+    script = f"import threading, time\nfrom determined import core\nwith core.init():\n    pass\n{code}\n"
+    body = f"import threading\n{code}"
+    info = toy(
+        body,
+        entrypoint=python(script) if entrypoint == "script" else entrypoint,
+        config={"exit_timeout": 1},
+    )
+    assert start(info).wait(4 * PATIENCE) == 0
+    assert records(info)[-2:] == [Ended(ExitReason.COMPLETED), Exited(0)]
+    said = output(info, "stderr").decode()
+    assert re.search(rf"ended by force after 1 s \(exit_timeout\); the run waited for .*{named}", said)
+
+
+def test_a_process_in_which_no_python_runs_any_more_is_ended_too(make_run: Callable[..., RunInfo]) -> None:
+    code = (
+        "import ctypes\nfrom determined import core\nwith core.init() as context:\n"
+        "    next(context.searcher.operations()).report_completed(1.0)\n"
+        "ctypes.pythonapi.Py_AtExit(ctypes.cast(ctypes.CDLL(None).pause, ctypes.c_void_p))"
+    )
+    info = make_run(entrypoint=python(code), config={"exit_timeout": 1}, max_length=Length("batches", 1))
+    assert start(info).wait(4 * PATIENCE) == 128 + signal.SIGALRM
+    assert records(info)[-1] == Exited(None, "SIGALRM")
+
+
+def test_an_error_is_no_success_because_a_thread_is_left(make_run: Callable[..., RunInfo]) -> None:
+    code = (
+        "import threading, time\nfrom determined import core\nwith core.init():\n    pass\n"
+        "threading.Thread(target=time.sleep, args=(600,)).start()\nraise KeyError('big')"
+    )
+    info = make_run(entrypoint=python(code), config={"exit_timeout": 1})
+    assert supervise(info) == 1
+    assert records(info)[-1] == Exited(1)
+
+
+def test_a_script_that_works_on_after_its_training_is_not_ended(make_run: Callable[..., RunInfo]) -> None:
+    code = (
+        "import time\nfrom determined import core\nwith core.init():\n    pass\n"
+        "time.sleep(4)\nprint('exported', flush=True)"
+    )
+    info = make_run(entrypoint=python(code), config={"exit_timeout": 0})
+    assert supervise(info) == 0
+    assert output(info) == b"exported\n"
+
+
+def test_a_run_starts_once(toy: Callable[..., RunInfo]) -> None:
+    info = toy("print('trained', flush=True)")
+    assert supervise(info) == ExitCode.DONE
+    before = (records(info), output(info))
+    second = start(info, stderr=subprocess.PIPE)
+    _, said = second.communicate(timeout=PATIENCE)
+    assert second.returncode == ExitCode.STARTED_AGAIN
+    assert said.startswith(b"error: run 7-0 began before, and a run starts once")
+    assert (records(info), output(info)) == before
+
+
+def test_a_run_whose_supervisor_died_before_its_first_record_has_begun(toy: Callable[..., RunInfo]) -> None:
+    info = toy("")
+    (Path(info.run_dir) / "events.jsonl").touch()
+    assert supervise(info) == ExitCode.STARTED_AGAIN
+    assert records(info) == []
+
+
+@pytest.mark.parametrize("kind", ["symlink", "fifo", "directory"])
+def test_whatever_a_run_made_of_its_events_it_does_not_start_again(
+    toy: Callable[..., RunInfo], kind: str
+) -> None:
+    info = toy("")
+    events = Path(info.run_dir) / "events.jsonl"
+    {
+        "symlink": lambda: events.symlink_to("/nowhere"),
+        "fifo": lambda: os.mkfifo(events),
+        "directory": events.mkdir,
+    }[kind]()
+    assert supervise(info) == ExitCode.STARTED_AGAIN
+
+
+WRITER = """
+import signal, sys, time
+from determined._event_file import EventFile
+from determined._records import Training
+from pathlib import Path
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+events = EventFile(Path(sys.argv[1]) / "events.jsonl", "7-0")
+batch = 0
+while True:
+    batch += 1
+    events.append(Training(batch, {"loss": 1.0}))
+    time.sleep(0.001)
+"""
+
+
+@pytest.mark.parametrize("how", ["killed", "left"])
+def test_the_last_record_is_the_last_and_none_is_lost(make_run: Callable[..., RunInfo], how: str) -> None:
+    """The shell is gone, and what it started writes on; in a session of its own where the shell has left."""
+    setsid, then = "", "wait"
+    if how == "left":
+        setsid, then = "setsid ", "until grep -q training events.jsonl; do sleep 0.1; done"
+    info = make_run()
+    writer = Path(info.context_dir) / "writer.py"
+    writer.write_text(WRITER)
+    command = f"cd {info.run_dir}; {setsid}{sys.executable} {writer} {info.run_dir} & echo $$ $!; {then}"
+    info = make_run(entrypoint=command, config={"exit_timeout": 0})
+    process = start(info)
+    events = Path(info.run_dir) / "events.jsonl"
+    wait_for(lambda: events.exists() and events.read_bytes().count(b'"training"') > 0)
+    shell, orphan = map(int, output(info).split())
+    if how == "killed":
+        os.kill(shell, signal.SIGKILL)
+    process.wait(PATIENCE)
+    assert not alive(orphan)
+    found = records(info)  # numbered without a gap, each number once
+    assert [type(record) for record in found].count(Exited) == 1
+    assert isinstance(found[-1], Exited)
+
+
+@pytest.mark.parametrize("how", ["killed", "asked"])
+def test_a_run_ends_with_its_parent(make_run: Callable[..., RunInfo], how: str) -> None:
+    """Deaf processes too, and those in sessions of their own."""
+    deaf = "trap '' TERM INT HUP; echo $$; while :; do sleep 1; done"
+    code = (
+        "import os, signal, subprocess, sys, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"child = subprocess.Popen(['sh', '-c', {deaf!r}], start_new_session=True)\n"
+        "print(os.getpid(), flush=True)\ntime.sleep(600)"
+    )
+    info = make_run(entrypoint=python(code))
+    parent = (
+        "import os, subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, {str(ENTRY)!r}], start_new_session=True,\n"
+        f"    env={{**os.environ, {RUN_DIR_VARIABLE!r}: {info.run_dir!r}, "
+        f"{PARENT_VARIABLE!r}: f'{{os.getpid()}}:0.5'}})\n"
+        "print(child.pid, flush=True)\nchild.wait()"
+    )
+    detbuild = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE)
+    assert detbuild.stdout is not None
+    with detbuild.stdout:
+        supervisor = int(detbuild.stdout.readline())
+    wait_for(lambda: output(info).count(b"\n") == 2)
+    pids = [supervisor, *map(int, output(info).split())]
+    if how == "killed":
+        detbuild.kill()
+    else:
+        os.kill(supervisor, KILL_ALL)
+    detbuild.wait(PATIENCE)
+    wait_for(lambda: not any(map(alive, pids)))
+    assert records(info)[-1] == Exited(None, "SIGKILL")
 
 
 def test_a_process_that_ends_soon_after_the_worker_is_waited_for(make_run: Callable[..., RunInfo]) -> None:

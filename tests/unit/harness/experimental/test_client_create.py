@@ -30,7 +30,7 @@ def engine(tmp_path, monkeypatch):
         engine.add_image(name)
     monkeypatch.setattr("determined.experimental.client._host.connect", lambda: engine)
     monkeypatch.setattr(
-        "detbuild.experiment.start_detached", lambda folder: controller_of(folder, engine).run()
+        "detbuild.experiment.start_detached", lambda folder, _: controller_of(folder, engine).run()
     )
     monkeypatch.setenv("DETBUILD_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)

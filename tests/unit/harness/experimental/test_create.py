@@ -211,7 +211,7 @@ def engine(tmp_path, monkeypatch):
     monkeypatch.setattr(_submit, "DockerEngine", lambda: engine)
     monkeypatch.setattr("detbuild.controller.start.lock_directory", lambda: tmp_path)
     monkeypatch.setattr(
-        "detbuild.experiment.start_detached", lambda folder: controller_of(folder, engine).run()
+        "detbuild.experiment.start_detached", lambda folder, _: controller_of(folder, engine).run()
     )
     monkeypatch.setenv("DETBUILD_HOME", str(tmp_path / "home"))
     (tmp_path / "context").mkdir()

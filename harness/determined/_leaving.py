@@ -1,0 +1,116 @@
+"""Ends a process whose program is done: what keeps it from ending is named, and has a limited time.
+
+Python joins threads and child processes and calls exit handlers before a process ends; one that hangs would
+keep a run, and its slots, forever.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from determined.exec._children import children, command_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+_NAMED_AFTER = 10.0  # seconds
+_LOOK = 1.0  # seconds between two looks at the main thread
+_BEYOND = 10.0  # seconds after which a process in which no Python runs any more is ended too
+_NAMED = 3  # in one line
+_CODE = f"{Path(__file__).parent}{os.sep}"
+
+
+def end_in_time(seconds: float, exit_code: Callable[[], int | None] = lambda: None) -> None:
+    """See to it that this process ends within so many seconds of the end of its program.
+
+    Args:
+        seconds: for threads, child processes and exit handlers that the program left.
+        exit_code: of the process if it is ended so; None: 1 after an exception that was not caught, else 0.
+    """
+    atexit.register(_end_by_kernel, seconds + _BEYOND)  # what hangs after this leaves no time to threads
+    _Leaving(seconds, exit_code).start()
+
+
+class _Leaving(threading.Thread):
+    def __init__(self, seconds: float, exit_code: Callable[[], int | None]) -> None:
+        super().__init__(name="determined-leaving", daemon=True)
+        self._seconds, self._exit_code = seconds, exit_code
+
+    def run(self) -> None:
+        while not _over():
+            time.sleep(_LOOK)
+        _end_by_kernel(self._seconds + _BEYOND)
+        if self._seconds > _NAMED_AFTER:
+            time.sleep(_NAMED_AFTER)
+            _say(f"the run is done and waits, at most {self._seconds:g} s (exit_timeout), for {_held_by()}")
+        time.sleep(max(0.0, self._seconds - _NAMED_AFTER))
+        _say(f"ended by force after {self._seconds:g} s (exit_timeout); the run waited for {_held_by()}")
+        code = self._exit_code()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):  # user code may have put anything there, or closed it
+                stream.flush()
+        os._exit(int(getattr(sys, "last_value", None) is not None) if code is None else code)
+
+
+def _end_by_kernel(seconds: float) -> None:
+    """End this process by SIGALRM then: no Python may run in it any more, when a library's exit hangs."""
+    libc = ctypes.CDLL(None)
+    libc.signal(signal.SIGALRM, 0)  # SIG_DFL; Python lets only its main thread say so
+    libc.alarm(math.ceil(seconds))
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):
+        os.write(2, f"detbuild: {text}\n".encode())
+
+
+def _over() -> bool:
+    """Whether the main thread only winds up: Python joins threads then, pools of them before all others."""
+    return getattr(threading, "_SHUTTING_DOWN", False) or not threading.main_thread().is_alive()
+
+
+def _main_frame() -> FrameType | None:
+    return sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001  (documented, no other name)
+
+
+def _held_by() -> str:
+    """What keeps the process from ending, in a few words."""
+    found = [*_threads(), *map(command_of, children())]
+    if not found:
+        frame = _main_frame()
+        found = [f"an exit handler{_place(frame)}"] if frame is not None else ["code outside of Python"]
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return ", ".join(found[:_NAMED]) + more
+
+
+def _threads() -> Iterator[str]:
+    frames = sys._current_frames()  # noqa: SLF001
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.main_thread():
+            yield f"thread {thread.name}{_place(frames.get(thread.ident or 0))}"
+
+
+def _place(frame: FrameType | None) -> str:
+    """Where a thread stands: its innermost line that is not of Python's own library, if there is one."""
+    inner = frame
+    while frame is not None and _is_library(frame.f_code.co_filename):
+        frame = frame.f_back
+    shown = frame or inner
+    if shown is None:
+        return ""
+    return f" ({Path(shown.f_code.co_filename).name}:{shown.f_lineno} in {shown.f_code.co_name})"
+
+
+def _is_library(file: str) -> bool:
+    return file.startswith((_CODE, "<frozen", str(Path(os.__file__).parent))) and "site-packages" not in file
