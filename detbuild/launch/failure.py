@@ -185,15 +185,8 @@ def _container_died(evidence: Evidence) -> Verdict:
             f"the records of the run cannot be read: {evidence.records.unreadable}",
             "change the code of the trial so that it leaves this file alone",
         )
-    if code == ExitCode.STARTED_AGAIN:
-        return Verdict(
-            Outcome.INFRASTRUCTURE,
-            f"the {evidence.kind} was started a second time, e.g. by `docker restart`, and a run starts once",
-        )
-    if code == ExitCode.INFRASTRUCTURE:
-        return Verdict(
-            Outcome.INFRASTRUCTURE, "the harness could not write to the run's folder", "check that disk"
-        )
+    if code in {ExitCode.STARTED_AGAIN, ExitCode.INFRASTRUCTURE}:
+        return _supervisor_left(evidence, code)
     began = evidence.records.started
     outside = code == _HOST_DOWN or (name is not None if began else name in _FROM_OUTSIDE)
     if not began and (not outside or any(_WRONG_MACHINE in line for line in evidence.tail)):
@@ -202,6 +195,15 @@ def _container_died(evidence: Evidence) -> Verdict:
         why = f"killed from outside by {name}" if name else "the host or the engine went down"
         return Verdict(Outcome.INFRASTRUCTURE, why)
     return Verdict(Outcome.USER_ERROR, _how(code, name), _SEE_LOGS)
+
+
+def _supervisor_left(evidence: Evidence, code: int) -> Verdict:
+    """It found that it could not run the worker."""
+    if code == ExitCode.STARTED_AGAIN:
+        why = f"the {evidence.kind} was started a second time, e.g. by `docker restart`; a run starts once"
+        return Verdict(Outcome.INFRASTRUCTURE, why)
+    why = "the harness could not write to the run's folder"
+    return Verdict(Outcome.INFRASTRUCTURE, why, "check that disk")
 
 
 def _never_began(evidence: Evidence, code: int, name: str | None) -> Verdict:

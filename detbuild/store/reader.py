@@ -10,7 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from determined._records import Checkpoint, CheckpointRejected, Line, Validation, decode
+from determined._records import (
+    Checkpoint,
+    CheckpointRejected,
+    Line,
+    Measured,
+    Started,
+    Training,
+    Validation,
+    decode,
+)
 from determined._run_info import EVENTS_FILE
 from determined._untrusted import UntrustedError, UntrustedMissingError, sized
 
@@ -18,10 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from detbuild.store.folder import RunFolder
+    from determined._records import Record
 
 LONGEST_LINE = 16 << 20  # bytes; a longer line is set aside without being held in memory
 _BLOCK = 1 << 20
 _HELD = frozenset({Validation, Checkpoint, CheckpointRejected})  # readers hold all of these in memory
+_METRICS = (Training, Validation, Measured)
+_GROUPS = 1000  # of metrics whose progress is remembered
 _KEPT = 100  # how many set-aside lines, and how many gaps, are remembered one by one
 
 
@@ -89,6 +101,9 @@ class RecordParser:
         self._rejected_size = 0
         self._blank = 0
         self.set_aside: list[SetAside] = []
+        self._started = False
+        self._reached: dict[str, int] = {}  # batches, by the kind of a metric
+        self._repeated: dict[str, int] = {}
         self._held = bytearray()
         self._line_start = 0
         self._overlong = False
@@ -160,11 +175,32 @@ class RecordParser:
             self._reject(start, len(line), f"a record of run {parsed.run[:40]!r}")
         elif parsed.seq < 1 or not self.sequence.take(parsed.seq):
             self._reject(start, len(line), f"number {parsed.seq} was there before")
-        else:
+        elif type(parsed.record) is Started and self._begins_again():
+            self._reject(start, len(line), "the run was started again; what it repeats is left out")
+        elif not self._repeats(parsed.record):
             if type(parsed.record) in _HELD:
                 self.held += len(line)
             return parsed
         return None
+
+    def _begins_again(self) -> bool:
+        """Whether this start is not the first; metrics up to what was reported by now are repeated then."""
+        again, self._started = self._started, True
+        if again:
+            self._repeated = dict(self._reached)
+        return again
+
+    def _repeats(self, record: Record) -> bool:
+        """Whether a later start of the run reports what an earlier one had reported before."""
+        if not isinstance(record, _METRICS):
+            return False
+        key = f"{record.kind} {record.group}" if isinstance(record, Measured) else record.kind
+        steps = record.steps_completed
+        if steps <= self._repeated.get(key, -1):
+            return True
+        if steps > self._reached.get(key, -1) and (len(self._reached) < _GROUPS or key in self._reached):
+            self._reached[key] = steps
+        return False
 
     def _reject(self, offset: int, size: int, why: str) -> None:
         self.rejected += 1

@@ -5,19 +5,26 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from detbuild.config.host import HostConfig
 from detbuild.config.parse import parse_config
-from detbuild.controller.attend import request
-from detbuild.controller.lease import lease
+from detbuild.controller.attend import request, resume
+from detbuild.controller.lease import holder, lease
 from detbuild.controller.local import run_here
 from detbuild.controller.localsearch import settle
 from detbuild.controller.onward import ask_to_activate, ask_to_go_on, continue_, go_on_here
 from detbuild.errors import ConfigError, LeaseError
-from detbuild.events import Event, ExperimentContinued, RunRecord
+from detbuild.events import Event, ExperimentContinued, RunRecord, Warned
 from detbuild.experiment import Order, run_local, this_host
 from detbuild.store.home import Home
 from detbuild.store.state import load
@@ -26,7 +33,6 @@ from tests.faults.training import submit, trajectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from detbuild.events import Emit
     from detbuild.store.folder import ExperimentFolder
@@ -187,3 +193,129 @@ def test_a_trial_of_a_program_goes_on_in_that_program_alone(tmp_path: Path) -> N
     folder.config_file.write_text(json.dumps({**config, "entrypoint": None}))
     with pytest.raises(ConfigError, match="ran in a program of yours"):
         go_on_here(folder, ask_to_go_on, {}, lambda event: None)
+
+
+DEAF = """
+import os, signal, subprocess, time
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    signal.signal(number, signal.SIG_IGN)
+deaf = "trap '' TERM HUP INT; echo $$; while :; do sleep 1; done"
+subprocess.Popen(["sh", "-c", deaf], start_new_session=True)
+print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+DETBUILD = """
+import sys
+from functools import partial
+from pathlib import Path
+from detbuild.config.host import HostConfig
+from detbuild.config.parse import parse_config
+from detbuild.controller import local
+from detbuild.experiment import Order, run_local, this_host
+from detbuild.store.home import Home
+local.run_local = partial(local.run_local, grace=0.5)
+text = "entrypoint: python3 train.py\\nresources: {slots_per_trial: 0}\\n" \
+    "searcher: {name: single, metric: loss, max_length: {batches: 1}}\\n"
+order = Order(config=parse_config(text), text=text, context_dir=Path("model"), local_hooks=True)
+import os
+state = run_local(order, this_host(os.environ), Home.open(Path("home")), lambda event: None)
+print(state.state, flush=True)
+"""
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 120  # what takes longer hangs
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda one: one.name)
+def test_however_it_is_ended_from_outside_no_process_is_left(
+    tmp_path: Path, environ: dict[str, str], number: signal.Signals
+) -> None:
+    """Deaf ones, one of a hook, and one in a session of its own too."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "train.py").write_text(DEAF)
+    (tmp_path / "model" / "startup-hook.sh").write_text(
+        "setsid sh -c 'trap \"\" TERM HUP INT; echo $$; while :; do sleep 1; done' &\n"
+    )
+    (tmp_path / "detbuild.py").write_text(DETBUILD)
+    folder = Home.open(tmp_path / "home").folder(1)
+    detbuild = subprocess.Popen(
+        [sys.executable, "-P", "detbuild.py"]
+        if sys.version_info >= (3, 11)
+        else [sys.executable, "detbuild.py"],
+        cwd=tmp_path,
+        env=environ,
+        stdout=subprocess.PIPE,
+    )
+    output = folder.run(1, 0).output("stdout")
+    until(lambda: output.exists() and output.read_bytes().count(b"\n") == 3)
+    found = holder(folder.lock_file)
+    assert found is not None
+    pids = [found.pid, *map(int, output.read_text().split())]
+    detbuild.send_signal(number)
+    said, _ = detbuild.communicate()
+    until(lambda: not any(map(running, pids)))
+    assert (said, detbuild.returncode) == ((b"", -number) if number is signal.SIGKILL else (b"CANCELED\n", 0))
+    until(lambda: holder(folder.lock_file) is None)  # the supervisor held it on
+    resume(Home.open(tmp_path / "home"))
+    assert load(folder).over
+
+
+def test_a_run_whose_supervisor_is_killed_leaves_no_process(tmp_path: Path, environ: dict[str, str]) -> None:
+    home, directory, pids = Home.open(tmp_path / "home"), tmp_path / "model", list[int]()
+    directory.mkdir()
+    (directory / "train.py").write_text(DEAF)
+    text = CONFIG.replace("max_trials: 2", "max_trials: 1")
+    order = Order(config=parse_config(text), text=text, context_dir=directory)
+
+    def kill_supervisor() -> None:
+        output = home.folder(1).run(1, 0).output("stdout")
+        until(lambda: output.exists() and output.read_bytes().count(b"\n") == 2)
+        pids.extend(map(int, output.read_text().split()))
+        os.kill(next(pid for pid in map(int, children(os.getpid())) if pid not in pids), signal.SIGKILL)
+
+    threading.Thread(target=kill_supervisor, daemon=True).start()
+    state = run_local(order, this_host(environ), home, lambda event: None)
+    assert state.state == "ERROR"
+    assert not any(map(running, pids))
+    assert len(pids) == 2
+
+
+def children(parent: int) -> list[int]:
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            found[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    return [pid for pid, its in found.items() if its == parent and running(pid)]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_startup_hooks_run_on_this_host_only_when_asked_for(
+    tmp_path: Path, environ: dict[str, str], asked: bool
+) -> None:
+    home, directory, events = Home.open(tmp_path / "home"), tmp_path / "model", list[Event]()
+    directory.mkdir()
+    (directory / "train.py").write_text(TRAIN)
+    (directory / "startup-hook.sh").write_text(f"touch {tmp_path}/own\n")
+    host = HostConfig(startup_hook=f"touch {tmp_path}/hosts\n")
+    order = Order(
+        config=parse_config(CONFIG), text=CONFIG, context_dir=directory, host_config=host, local_hooks=asked
+    )
+    assert run_local(order, this_host(environ), home, events.append).state == "COMPLETED"
+    assert [(tmp_path / name).exists() for name in ("own", "hosts")] == [asked, asked]
+    said = [event.message for event in events if isinstance(event, Warned)]
+    why = (
+        "a local run leaves this host as it is: startup_hook of the host's config and startup-hook.sh of the "
+        "context are not run; --run-startup-hooks runs them"
+    )
+    assert said == ([] if asked else [why])

@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 from detbuild.store import reader
 from detbuild.store.folder import RunFolder
 from detbuild.store.reader import RecordFile, RecordParser, SetAside
-from determined._records import Line, Progress, Record, Training, Validation, encode
+from determined._records import (
+    Checkpoint,
+    Line,
+    Measured,
+    Progress,
+    Record,
+    Started,
+    Training,
+    Validation,
+    encode,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -252,3 +262,45 @@ def test_one_look_reads_about_as_much_as_it_is_asked_to(
     first = list(file.new(512))
     assert 0 < len(first) < 100
     assert first + list(file.new()) == lines(100)
+
+
+def told(*records: Record) -> list[Record]:
+    whole = data(*(line(seq, record=record) for seq, record in enumerate(records, start=1)))
+    return [one.record for one in parse(whole)[0]]
+
+
+START = Started(1, "3.11", "0")
+
+
+def reports(first: int, last: int) -> list[Record]:
+    """As a trial makes them: a validation each second batch."""
+    found: list[Record] = []
+    for batch in range(first, last + 1):
+        found.append(Training(batch, {"loss": 1.0}))
+        if batch % 2 == 0:
+            found.append(Validation(batch, {"accuracy": 1.0}))
+    return found
+
+
+@given(reached=st.integers(0, 12), again=st.integers(0, 12))
+def test_what_a_later_start_repeats_is_left_out_and_nothing_else(reached: int, again: int) -> None:
+    """Of a run whose container was started twice, by a version that let it train again."""
+    whole = reports(1, 12)
+    first, second = reports(1, reached), reports(1, again)
+    assert told(START, *first, START, *second, START, *whole) == [START, *whole]
+
+
+def test_a_validation_that_the_first_start_did_not_come_to_is_kept() -> None:
+    validation = Validation(4, {"accuracy": 1.0})
+    whole = [*reports(1, 3), Training(4, {"loss": 1.0})]
+    assert told(START, *whole, START, *whole, validation) == [START, *whole, validation]
+
+
+def test_a_forged_start_costs_no_true_record() -> None:
+    whole = [*reports(1, 4), Checkpoint("u", 4, {}), *reports(5, 9), Measured("test", 9, {})]
+    assert told(START, *whole[:5], START, *whole[5:]) == [START, *whole]
+
+
+def test_a_script_that_reports_a_batch_twice_is_taken_at_its_word() -> None:
+    twice = [*reports(1, 4), *reports(2, 4)]
+    assert told(START, *twice) == [START, *twice]
