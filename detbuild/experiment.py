@@ -279,12 +279,14 @@ def submit(
     Raises:
         EngineError: The engine is away, or the host cannot give what the config asks for.
         BuildError: The image did not build; no experiment was made.
+        SearchError: The search cannot begin, e.g. because its hook raises.
     """
     config, info = submission.config, engine.info()
     order = submission.order
     check_host(config, info, nvidia_smi, gpus=order.host_config.gpus, place=order.place)
     for warning in limit_warnings(config, info):
         emit(warning)
+    _check_search(config, order.context_dir)
     source = sources_of(config, home)
     try_out(config)
     image = build_image(submission, host, home, emit, engine=engine)
@@ -359,6 +361,7 @@ def _local_experiment(
     config = _complete(order, emit)
     for warning in local_warnings(config):
         emit(warning)
+    _check_search(config, order.context_dir)
     source = sources_of(config, home)
     try_out(config)
     folder = home.new_experiment()
@@ -380,6 +383,16 @@ def _complete(order: Order, emit: Emit) -> ExperimentConfig:
     for warning in warnings_for(order.config):  # the user's own words, and not what test mode makes of them
         emit(warning)
     return config
+
+
+def _check_search(config: ExperimentConfig, context_dir: Path) -> None:
+    """Have the search make its first trial once: a submission is refused for what would end it at once.
+
+    Raises:
+        SearchError, ConfigError: It cannot begin.
+    """
+    if config.entrypoint.kind != "given":
+        search_method(config, context_dir).decide(Began())
 
 
 def _first_trial(config: ExperimentConfig, context_dir: Path) -> tuple[Create, Train]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.session import Session, home_of
+from detbuild.cli.session import Session
 from detbuild.errors import DetbuildError
 from detbuild.peer import check_determined
+from determined._home import home_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from detbuild.engine.protocol import Engine
 
@@ -22,12 +22,3 @@ class Session:
 
 
 pass_session = click.make_pass_decorator(Session)
-
-
-def home_of(environ: Mapping[str, str]) -> Path:
-    """Return `$DETBUILD_HOME`, else `$XDG_DATA_HOME/detbuild`, else `~/.local/share/detbuild`."""
-    if environ.get("DETBUILD_HOME"):
-        return Path(environ["DETBUILD_HOME"]).absolute()
-    if environ.get("XDG_DATA_HOME"):
-        return Path(environ["XDG_DATA_HOME"], "detbuild").absolute()
-    return Path(environ.get("HOME") or "~").expanduser().absolute() / ".local" / "share" / "detbuild"

@@ -192,6 +192,7 @@ def _finished(
         stop=stronger(book.state.stop, trial.stop),
         tail=tail(book.folder.run(trial.id, run)),
         kind="process",
+        directory=book.state.header.context_dir,
     )
     finished = judge(evidence, trial_id=trial.id, run=run, restarts_left=0)
     return replace(finished, retry=finished.retry and finished.asked == "pause")

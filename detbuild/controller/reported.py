@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from detbuild.errors import SearchError
 from detbuild.launch.plan import RunRequest
+from detbuild.launch.restart import failures
 from detbuild.search.methods import time_metric
 from detbuild.store.progress import Goal, trial_progress
 from detbuild.store.runs import read_run
@@ -57,6 +58,9 @@ def run_request(book: Book, trial: TrialState, run: int) -> RunRequest:
     header = book.state.header
     goal = Goal(header.metric, smaller_is_better=header.smaller_is_better)
     progress = trial_progress(run_records(book.folder, trial), goal, book.state.stored)
+    failed = failures(trial)
+    last = failed[-1].failure if failed else ""
+    alike = takewhile(lambda one: one.failure == last, reversed(failed))
     return RunRequest(
         trial_id=trial.id,
         run=run,
@@ -67,6 +71,8 @@ def run_request(book: Book, trial: TrialState, run: int) -> RunRequest:
         source=trial.source,
         checkpoints=tuple(one.uuid for one in progress.checkpoints if one.state in _MAYBE_WHOLE),
         best_validation=goal.value(progress.best) if progress.best else None,
+        last_failure=last,
+        failed_alike=sum(1 for _ in alike) if last else 0,
     )
 
 

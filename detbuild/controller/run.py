@@ -12,6 +12,7 @@ from detbuild.launch.failure import Evidence, Outcome, judge
 from detbuild.launch.gpus import LABEL, Gpu, won
 from detbuild.launch.limits import memory_limit, memory_source
 from detbuild.launch.plan import container_name, grace, plan_run
+from detbuild.launch.restart import failures
 from detbuild.launch.slots import LOOK, demand
 from detbuild.store import journal
 from detbuild.store.attributes import read_attributes, steered
@@ -230,6 +231,7 @@ class RunDriver:
             memory=limit,
             memory_source=memory_source(asked, engine.memory, limit),
             tail=self._last_words(state, records),
+            before=next(reversed(failures(self.trial)), None),
         )
         finished = judge(evidence, trial_id=self.trial_id, run=self.run, restarts_left=left)
         self._finish(by_policies(finished, self._ears.run))

@@ -6,6 +6,8 @@ the engine's state and the exit code decide.
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 from dataclasses import dataclass
 from enum import Enum
@@ -13,10 +15,15 @@ from typing import TYPE_CHECKING
 
 from detbuild.launch.limits import OF_CONFIG, OF_HOST, binary
 from detbuild.store.journal import RunFinished
+from detbuild.store.storage import WORK_DIR
 from determined._exit_codes import ExitCode
+from determined._hints import Where, hint_for
 from determined._records import Ended, ExitReason
+from determined._transient import sounds_transient
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from detbuild.store.runs import RunRecords
 
 
@@ -66,6 +73,8 @@ class Evidence:
     memory_source: str = ""  # where that limit comes from
     tail: tuple[str, ...] = ()
     kind: str = "container"  # what ran it, for people
+    directory: str = WORK_DIR  # that it ran in
+    before: RunFinished | None = None  # the failure before, of the same code and config
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +90,65 @@ def judge(evidence: Evidence, *, trial_id: int, run: int, restarts_left: int) ->
     outcome = verdict.outcome
     wanted = evidence.stop in {"", "pause"}
     retry = outcome.may_retry and wanted and (restarts_left > 0 or not outcome.counts)
+    failure = _failure(evidence) if outcome is Outcome.USER_ERROR else ""
+    steps = evidence.records.steps_completed or 0
+    stuck = retry and _repeats(evidence.before, failure, steps)
     code, name = _exit(evidence)
     return RunFinished(
         trial_id=trial_id,
         run=run,
         outcome=outcome.value,
         counts=outcome.counts,
-        retry=retry,
+        retry=retry and not stuck,
         asked=evidence.stop,
         exit_code=code,
         signal=name,
-        message=verdict.message,
+        message=f"{verdict.message}; not run again: the same error twice, without progress"
+        if stuck
+        else verdict.message,
         mend=verdict.mend,
         tail=() if outcome.succeeded else evidence.tail,
+        failure=failure,
+        steps_completed=steps,
     )
+
+
+def _repeats(before: RunFinished | None, failure: str, steps: int) -> bool:
+    """Whether a run failed as the one before did, and came no further."""
+    return (
+        before is not None and bool(failure) and (before.failure, before.steps_completed) == (failure, steps)
+    )
+
+
+def _failure(evidence: Evidence) -> str:
+    """Identify what the code did wrong by type and line; "" where another run may do better, or unknown."""
+    ended = evidence.records.ended
+    if ended is not None and ended.stage is not None:
+        return ended.failure  # of a trial, which has looked at the error itself
+    trace = last_traceback(evidence.tail)
+    found = (ended.failure if ended else "") or (f"{trace.type} {trace.place}" if trace else "")
+    return "" if sounds_transient("\n".join(evidence.tail)) else found
+
+
+@dataclass(frozen=True, slots=True)
+class Traceback:
+    """The end of a traceback among the last lines of an output."""
+
+    type: str
+    text: str  # the line of the error itself
+    place: str
+
+
+def last_traceback(tail: Sequence[str]) -> Traceback | None:
+    """The last traceback whose end is there; None without one."""
+    lines = [_RANK.sub("", line) for line in tail]
+    frames = [(number, found) for number, line in enumerate(lines) if (found := _FRAME.match(line))]
+    if not frames:
+        return None
+    number, frame = frames[-1]
+    errors = (found for line in lines[number + 1 :] if (found := _ERROR.match(line)))
+    error = next(errors, None)
+    return Traceback(error["type"], error[0], f"{frame['file']}:{frame['line']}") if error else None
 
 
 def classify(evidence: Evidence) -> Verdict:
@@ -158,7 +212,21 @@ def _worker_died(evidence: Evidence) -> Verdict:
         return Verdict(Outcome.COMPLETED)
     if evidence.stop and (name == "SIGTERM" or code == _died_of(signal.SIGTERM)):
         return Verdict(Outcome.PREEMPTED, "ended on request, without a checkpoint of its own")
-    return _disk(evidence, _how(code, name)) or Verdict(Outcome.USER_ERROR, _how(code, name), _SEE_LOGS)
+    return _disk(evidence, _how(code, name)) or _program_failed(evidence, code, name)
+
+
+def _program_failed(evidence: Evidence, code: int | None, name: str | None) -> Verdict:
+    """A script that ended badly: only its output tells why."""
+    trace, last = last_traceback(evidence.tail), evidence.tail[-1] if evidence.tail else ""
+    user = f"{os.getuid()}:{os.getgid()}"  # as which it ran too
+    where = Where(container=evidence.kind == "container", directory=evidence.directory, user=user)
+    words = "Bus error (core dumped)" if name == "SIGBUS" else "\n".join(evidence.tail)
+    mend = hint_for(words, where) if trace or name else ""
+    text = "" if trace is None else f": {trace.text} ({trace.place})"
+    hopeless = (trace is not None and trace.type in _NOT_FOUND) or _NO_PROGRAM.match(last)
+    if hopeless and not sounds_transient(words):
+        return Verdict(Outcome.HOPELESS, f"{_how(code, name)}{text or f': {last}'}", mend or _SEE_LOGS)
+    return Verdict(Outcome.USER_ERROR, f"{_how(code, name)}{text}", mend or _SEE_LOGS)
 
 
 def _disk(evidence: Evidence, message: str) -> Verdict | None:
@@ -221,6 +289,11 @@ def _never_began(evidence: Evidence, code: int, name: str | None) -> Verdict:
 _HOST_DOWN = 255  # what the engine says of containers that ran when it died
 _FROM_OUTSIDE = frozenset({"SIGHUP", "SIGINT", "SIGKILL", "SIGTERM"})
 _WRONG_MACHINE = "exec format error"  # with exit code 255, as a host that went down has
+_RANK = re.compile(r"^\[rank=\d+\] ")
+_FRAME = re.compile(r'^\s+File "(?P<file>[^"]+)", line (?P<line>\d+)')
+_ERROR = re.compile(r"^(?P<type>[A-Za-z_][\w.]*)(?::.*)?$")
+_NOT_FOUND = frozenset({"ModuleNotFoundError", "ImportError", "SyntaxError", "IndentationError", "TabError"})
+_NO_PROGRAM = re.compile(r"^\S*python[\d.]*: (can't open file|No module named|Error while finding module)")
 _SEE_LOGS = "the last lines of its output say more"
 
 

@@ -10,7 +10,7 @@ from detbuild.engine.protocol import ContainerSpec, Device, EngineInfo, Mount
 from detbuild.launch.gpus import LABEL, Gpu
 from detbuild.launch.limits import cpu_limit, memory_limit, scratch
 from detbuild.store.storage import WORK_DIR, checkpoint_storage, in_container
-from determined._run_info import RUN_DIR_VARIABLE, RunInfo
+from determined._run_info import CONTAINER_RUN_DIR, RUN_DIR_VARIABLE, RunInfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from detbuild.store.storage import CheckpointStorage
     from determined._run_info import Length
 
-RUN_DIR: Final = "/run/detbuild/run"
+RUN_DIR: Final = CONTAINER_RUN_DIR
 HOME_LABEL: Final = "detbuild.home"
 EXPERIMENT_LABEL: Final = "detbuild.experiment"
 TRIAL_LABEL: Final = "detbuild.trial"
@@ -52,6 +52,8 @@ class RunRequest:
     checkpoints: tuple[str, ...] = ()  # the trial's own, newest first
     source: tuple[str, ...] = ()  # those of the trial that it was made from, newest first
     best_validation: float | None = None
+    last_failure: str = ""  # what the run before failed with
+    failed_alike: int = 0  # how many in a row
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,6 +171,8 @@ def _info(
         checkpoints=request.checkpoints or source,
         warm_start=bool(source) and not request.checkpoints,
         best_validation=request.best_validation,
+        last_failure=request.last_failure,
+        failed_alike=request.failed_alike,
         gpu_ids=tuple(gpu.id for gpu in request.gpus),
         startup_hook=header.startup_hook,
         run_hooks=header.local_hooks or not header.local,

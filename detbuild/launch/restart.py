@@ -106,6 +106,18 @@ def end_of(trial: TrialState) -> TrialEnd:
     return named.get(outcome, TrialEnd.COMPLETED)
 
 
+def failures(trial: TrialState) -> tuple[RunFinished, ...]:
+    """The newest failures in a row of the trial's own code, all with the same config, oldest first."""
+    found: list[RunFinished] = []
+    for run in reversed(trial.runs):
+        last = run.finished
+        if run.run < trial.since or (last is not None and Outcome(last.outcome).succeeded):
+            break
+        if last is not None and last.counts:
+            found.append(last)
+    return tuple(reversed(found))
+
+
 def pause(finished: Sequence[RunFinished]) -> float:
     """Seconds to wait before the next run: none after a user's error, ever more if engine or disk fail."""
     failures = 0

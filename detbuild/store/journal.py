@@ -93,6 +93,8 @@ class RunFinished:
     message: str = ""
     mend: str = ""
     tail: tuple[str, ...] = ()  # the last lines of output
+    failure: str = ""  # type and line of the error, where the same code makes it again
+    steps_completed: int = 0  # batches, by what the run reported
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

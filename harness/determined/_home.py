@@ -1,14 +1,27 @@
-"""How a directory is known in which detbuild keeps experiments: it is nobody's code, and may lie among it."""
+"""Where detbuild keeps experiments, and how such a directory is recognized among a user's code."""
 
 from __future__ import annotations
 
 import os
 import re
-from typing import AnyStr
+from pathlib import Path
+from typing import TYPE_CHECKING, AnyStr
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _ID_FILE = "home.json"
 _ID = re.compile(rb'\s*\{\s*"id"\s*:\s*"[0-9a-f]{8}"\s*\}\s*')
 _LONGEST = 200  # bytes
+
+
+def home_of(environ: Mapping[str, str]) -> Path:
+    """Return `$DETBUILD_HOME`, else `$XDG_DATA_HOME/detbuild`, else `~/.local/share/detbuild`."""
+    if environ.get("DETBUILD_HOME"):
+        return Path(environ["DETBUILD_HOME"]).absolute()
+    if environ.get("XDG_DATA_HOME"):
+        return Path(environ["XDG_DATA_HOME"], "detbuild").absolute()
+    return Path(environ.get("HOME") or "~").expanduser().absolute() / ".local" / "share" / "detbuild"
 
 
 def is_home(directory: AnyStr | os.PathLike[AnyStr]) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from determined import _load_errors
 from determined._context_import import PACKAGE, open_context
 from determined._errors import HarnessError, InvalidHP, LoadError
+from determined._transient import is_transient
 from determined._trial import Trial
 from determined._user_code import python_files
 
@@ -115,9 +116,11 @@ def _forget(name: str) -> None:
 def _import(name: str, root: Path) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except (InvalidHP, HarnessError, MemoryError, ConnectionError, TimeoutError):
-        raise  # told by themselves, or may go better another time
+    except (InvalidHP, HarnessError, MemoryError):
+        raise  # these say all themselves
     except (Exception, SystemExit) as error:
+        if is_transient(error):
+            raise  # it may succeed another time
         raise _load_errors.failed_import(error, root) from error
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from determined._context_import import PACKAGE
 from determined._errors import LoadError
+from determined._hints import here, hint_of
 from determined._trial import Trial
 from determined._user_code import place_of, python_files
 
@@ -113,10 +114,10 @@ def failed_import(error: BaseException, root: Path) -> LoadError:
         )
     if isinstance(error, ModuleNotFoundError):
         return _missing_module(error, where, root)
-    mend = "the names it has depend on its version: pin one in requirements.txt"
-    return LoadError(
-        f"{where}{type(error).__name__}: {text}", mend=mend if isinstance(error, ImportError) else ""
-    )
+    mend = "pin its version in requirements.txt: the names it has depend on that"
+    if not isinstance(error, ImportError) or "cannot import name" not in text:
+        mend = ""
+    return LoadError(f"{where}{type(error).__name__}: {text}", mend=hint_of(error, here()) or mend)
 
 
 def _syntax_error(error: SyntaxError, root: Path) -> LoadError:

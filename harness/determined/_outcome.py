@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from determined._errors import CheckpointError, HarnessError, InvalidHP, InvalidTrialError, StorageError
 from determined._exit_codes import ExitCode
+from determined._hints import here, hint_of
 from determined._records import Ended, ExitReason, Stage
+from determined._transient import is_transient
 from determined._user_code import place_of, relayed_from
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 _LONGEST = 4000  # characters of an error's text; the traceback in the output has all of it
-_SHM_MEND = "raise resources.shm_size in the experiment config, or use fewer data loader workers"
-_GPU_MEMORY_MEND = "lower the batch size, or use smaller layers: the GPU's memory is full"
-_HOST_MEMORY_MEND = "lower the batch size or the number of data loader workers: the host's memory is full"
-_KNOWN_TEXTS = (
-    ("out of shared memory", _SHM_MEND),
-    ("insufficient shared memory", _SHM_MEND),
-    ("unable to write to file </torch_", _SHM_MEND),
-    ("unable to open shared memory object", _SHM_MEND),
-    ("CUDA out of memory", _GPU_MEMORY_MEND),
-    ("CUDA error: out of memory", _GPU_MEMORY_MEND),
-    ("HIP out of memory", _GPU_MEMORY_MEND),
-    ("CUBLAS_STATUS_ALLOC_FAILED", _GPU_MEMORY_MEND),
-    ("is killed by signal: Killed", _HOST_MEMORY_MEND),  # a data loader worker
-    ("Cannot allocate memory", _HOST_MEMORY_MEND),
-    ("OOM when allocating tensor", _GPU_MEMORY_MEND),
-    ("DefaultCPUAllocator: can't allocate memory", _HOST_MEMORY_MEND),
-)
+_PLACE = re.compile(r"([^\s(]+):(\d+)")
+_HOPELESS = (InvalidTrialError, CheckpointError, ImportError, SyntaxError)  # the same code fails again
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +38,42 @@ def finished(reason: ExitReason) -> Outcome:
 def failed(error: BaseException, stage: Stage | None, context_dir: Path) -> Outcome:
     """Judge what came out of a run that did not end by itself."""
     reason, code = _judge(error)
-    ended = Ended(reason, stage, _message(error, context_dir), _mend(error))
+    ended = Ended(
+        reason, stage, _message(error, context_dir), _mend(error), failure_of(error, stage, context_dir)
+    )
     return Outcome(ended, code, error)
 
 
 def _judge(error: BaseException) -> tuple[ExitReason, ExitCode]:
     if isinstance(error, InvalidHP):
         return ExitReason.INVALID_HP, ExitCode.DONE
-    if isinstance(error, (InvalidTrialError, CheckpointError)):
+    if isinstance(error, _HOPELESS) and not is_transient(error):
         return ExitReason.HOPELESS, ExitCode.HOPELESS
     if isinstance(error, StorageError):
         return ExitReason.ERROR, ExitCode.INFRASTRUCTURE
     if isinstance(error, KeyboardInterrupt):
         return ExitReason.ERROR, ExitCode.INTERRUPTED
     return ExitReason.ERROR, ExitCode.USER_ERROR
+
+
+def failure_of(error: BaseException, stage: Stage | None, context_dir: Path) -> str:
+    """Identify an error by its type and line; "" where a later run may do better without a change."""
+    if isinstance(error, KeyboardInterrupt) or is_transient(error):
+        return ""
+    inner = "".join(f" {file}:{line}" for file, line in _innermost(error, context_dir))
+    return f"{stage.value if stage else ''} {type(error).__qualname__}{inner}".strip()
+
+
+def _innermost(error: BaseException, context_dir: Path) -> Iterator[tuple[str, int]]:
+    """The innermost line, and the innermost one of the user's own code."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is not None:
+        yield Path(trace.tb_frame.f_code.co_filename).name, trace.tb_lineno
+    place = relayed_from(error, context_dir) or place_of(error, context_dir)
+    for file, line in _PLACE.findall(place)[-1:]:
+        yield file, int(line)
 
 
 def _message(error: BaseException, context_dir: Path) -> str:
@@ -84,9 +95,6 @@ def _message(error: BaseException, context_dir: Path) -> str:
 def _mend(error: BaseException) -> str:
     if isinstance(error, HarnessError):
         return error.mend
-    if isinstance(error, MemoryError):
-        return _HOST_MEMORY_MEND
     if isinstance(error, SystemExit):
         return "let the harness end the trial: raise an exception, or call context.set_stop_requested(True)"
-    text = str(error)
-    return next((mend for known, mend in _KNOWN_TEXTS if known in text), "")
+    return hint_of(error, here())

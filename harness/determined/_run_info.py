@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 RUN_DIR_VARIABLE = "DETBUILD_RUN_DIR"
+CONTAINER_RUN_DIR = "/run/detbuild/run"  # where the folder of a run is mounted
 PARENT_VARIABLE = "DETBUILD_PARENT"  # of a local run: the pid that it ends with, and after how many seconds
 EXIT_TIMEOUT = 300  # seconds, where the config says nothing of `exit_timeout`
 RUN_FILE = "run.json"
@@ -54,6 +55,8 @@ class RunInfo:
     checkpoints: tuple[str, ...] = ()  # uuids to resume from, newest first: the first undamaged one is used
     warm_start: bool = False  # `checkpoints` are another trial's: take the weights, count from 0
     best_validation: float | None = None  # the searcher metric's best so far, for checkpoint_policy "best"
+    last_failure: str = ""  # `failure` of the run before, when that failed
+    failed_alike: int = 0  # how many runs in a row failed so
     gpu_ids: tuple[str, ...] = ()
     startup_hook: str = ""  # the host's script that runs before the entrypoint
     run_hooks: bool = True  # whether that one and startup-hook.sh run at all

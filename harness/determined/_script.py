@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from determined._chief import ChiefRun
 from determined._distributed import DistributedContext
 from determined._errors import InvalidHP, explain
+from determined._home import home_of
 from determined._launched import on_sigterm, say, settle
 from determined._leaving import end_in_time
 from determined._outcome import failed, finished
@@ -32,7 +33,6 @@ _LOG = logging.getLogger("determined")
 _READABLE = 0.2  # seconds between two lines of training metrics
 _MOST_SHOWN = 20  # metrics in a line
 _LONGEST_VALUE = 80  # characters
-_HOME = Path(".local", "share", "detbuild", "scripts")
 
 
 class ScriptRun(ChiefRun):
@@ -161,7 +161,7 @@ def _begun(wish: Wish) -> RunInfo:
 
 
 def _own_info(wish: Wish) -> RunInfo:
-    folder = Path.home() / _HOME / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    folder = home_of(os.environ) / "scripts" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
     _LOG.info("metrics and checkpoints are kept in %s", folder)
     here = Path.cwd()

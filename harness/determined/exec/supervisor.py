@@ -142,6 +142,7 @@ def _hook_failed(hook: str, status: int) -> Ended:
         ExitReason.ERROR,
         message=f"{hook} ended {how} before the entrypoint was started",
         mend="see the last lines of its output; every command in it has to succeed",
+        failure=f"{hook} ended {how}",
     )
 
 

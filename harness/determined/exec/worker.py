@@ -82,19 +82,20 @@ def run_trial(
         chief = ChiefRun(info) if rank is None or rank.is_chief else None
         run = chief if chief and rank is None else SharedRun(info, launched_group(), chief)
     except HarnessError as error:
-        return _told(chief, failed(error, None, context_dir), context_dir)
+        return _told(chief, failed(error, None, context_dir), info)
     with on_sigterm(chief.ask_to_stop if chief else lambda: None):
         load = load or (lambda: trial_class or _named(info, context_dir))
         outcome = _conduct(run, chief, load, context_dir)
-        return _told(chief, outcome, context_dir, rank=run.group.rank)
+        return _told(chief, outcome, info, rank=run.group.rank)
 
 
-def _told(chief: ChiefRun | None, outcome: Outcome, context_dir: Path, *, rank: int = 0) -> Outcome:
+def _told(chief: ChiefRun | None, outcome: Outcome, info: RunInfo, *, rank: int = 0) -> Outcome:
+    context_dir = Path(info.context_dir).resolve()
     try:
         say(chief, outcome, rank=rank)
     except StorageError as error:
         outcome = failed(error, outcome.ended.stage, context_dir)
-    return _shown(outcome, context_dir)
+    return _shown(outcome, context_dir, info)
 
 
 def _named(info: RunInfo, context_dir: Path) -> type:
@@ -137,13 +138,16 @@ def _to_be_traced(error: BaseException, context_dir: Path) -> BaseException | No
     return cause if theirs else None
 
 
-def _shown(outcome: Outcome, context_dir: Path) -> Outcome:
-    """Write to stderr what a person needs: the trace into user code, then cause and mend."""
+def _shown(outcome: Outcome, context_dir: Path, info: RunInfo) -> Outcome:
+    """Write to stderr what a person needs: the trace into user code, unless it was shown, cause and hint."""
     error, ended = outcome.error, outcome.ended
     if error is None or not ended.reason.failed:
         return outcome
     root = _to_be_traced(error, context_dir)
-    if root is not None and outcome.exit_code is not ExitCode.INTERRUPTED and not is_consequence(error):
+    if ended.failure and ended.failure == info.last_failure:
+        sys.stderr.write(f"the error of run {info.run - 1} again, which has its traceback")
+        sys.stderr.write(f" ({info.failed_alike + 1} runs in a row)\n")
+    elif root is not None and outcome.exit_code is not ExitCode.INTERRUPTED and not is_consequence(error):
         traceback.print_exception(type(root), root, user_trace(root, context_dir))
     stage = f" in stage {ended.stage.value}" if ended.stage else ""
     mend = f"\n  mend: {ended.mend}" if ended.mend else ""

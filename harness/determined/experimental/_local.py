@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detbuild.cli.session import home_of
 from detbuild.config.sampling import sample
 from detbuild.config.templates import template_layers
 from detbuild.errors import ExperimentError
@@ -17,6 +16,7 @@ from detbuild.experiment import Order, run_here, this_host
 from detbuild.store.home import Home
 from determined._errors import InvalidTrialError
 from determined._exit_codes import ExitCode
+from determined._home import home_of
 from determined._records import Stage
 from determined._run_info import RunInfo
 from determined.exec.worker import run_trial

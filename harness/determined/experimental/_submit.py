@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detbuild.cli.session import home_of
 from detbuild.cli.views import view
 from detbuild.config.host import host_config
 from detbuild.config.templates import template_layers
@@ -15,6 +14,7 @@ from detbuild.errors import CanceledError, ConfigError, ExperimentError
 from detbuild.experiment import Order, follow, prepare, this_host
 from detbuild.experiment import submit as send
 from detbuild.store.home import Home
+from determined._home import home_of
 from determined._trial import Trial
 from determined.experimental import _config
 from determined.experimental._place import reach

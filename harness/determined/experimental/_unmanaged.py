@@ -82,10 +82,10 @@ class _Run:
 def _kept(said: Config, train: Callable[[RunInfo], int]) -> None:
     import json
 
-    from detbuild.cli.session import home_of
     from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping
     from detbuild.experiment import Order, run_here, this_host
     from detbuild.store.home import Home
+    from determined._home import home_of
 
     home = Home.open(home_of(os.environ))
     config = config_from_mapping(_raw(said, home), defaults=LOCAL_DEFAULTS)

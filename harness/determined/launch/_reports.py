@@ -91,4 +91,4 @@ def _decoded(data: bytes) -> Report:
         return Left(**{**raw, "tail": tuple(raw["tail"])})
     ended = raw.pop("ended")
     stage = Stage(ended["stage"]) if ended["stage"] else None
-    return Said(ended=Ended(ExitReason(ended["reason"]), stage, ended["message"], ended["mend"]), **raw)
+    return Said(ended=Ended(**{**ended, "reason": ExitReason(ended["reason"]), "stage": stage}), **raw)

@@ -7,7 +7,7 @@ import click
 import pytest
 
 from detbuild.cli.__main__ import run
-from detbuild.cli.session import Session, home_of
+from detbuild.cli.session import Session
 from detbuild.errors import (
     BuildError,
     CanceledError,
@@ -17,6 +17,7 @@ from detbuild.errors import (
     ExperimentError,
     LeaseError,
 )
+from determined._home import home_of
 from tests.fakes import FakeEngine
 
 HEAVY = ("docker", "pydantic", "yaml", "jinja2", "rich", "torch", "h2", "pathspec", "sqlite3")

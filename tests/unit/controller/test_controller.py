@@ -13,7 +13,7 @@ from detbuild.launch.slots import demand
 from detbuild.launch.stock import Limits, cpu_stock
 from detbuild.store.attributes import change_attributes
 from determined._event_file import EventFile
-from determined._records import Ended, Exited, ExitReason, Started
+from determined._records import Ended, Exited, ExitReason, Stage, Started, Training
 from determined._run_info import RunInfo
 from tests.fakes import INFO, Exit, FakeEngine, FakeImage, Process, gpus, run_for_ever
 from tests.faults.training import IMAGE_TAG, Rig, expected, host_path, rig, submit, train
@@ -84,6 +84,28 @@ def test_a_users_failure_is_tried_again_max_restarts_times(tmp_path: Path, max_r
     assert trial.why.startswith("boom")
     assert runs(state)[-1].tail == ("Traceback", "boom")
     assert runs(state)[-1].mend == "mend it"
+
+
+def test_the_same_error_without_progress_is_tried_again_once(tmp_path: Path) -> None:
+    """With progress between them, as often as the config says."""
+
+    def program(process: Process) -> Exit:
+        info = RunInfo.load(process.run_dir)
+        events = EventFile(process.run_dir / "events.jsonl", info.name)
+        events.append(Started(1, "3.11", "0"))
+        events.append(Training(min(info.run, 2), {"loss": 1.0}))
+        events.append(Ended(ExitReason.ERROR, Stage.TRAIN, "boom", failure="train KeyError model_def.py:3"))
+        events.append(Exited(1))
+        events.close()
+        told.append((info.last_failure, info.failed_alike))
+        return Exit(1)
+
+    told: list[tuple[str, int]] = []
+    state = rig(tmp_path, engine=FakeEngine(program), changes={"max_restarts": 5}).run()
+    assert (state.state, len(state.trials[1].runs), state.trials[1].restarts) == ("ERROR", 4, 3)
+    assert "not run again: the same error twice, without progress" in state.trials[1].why
+    same = "train KeyError model_def.py:3"
+    assert told == [("", 0), (same, 1), (same, 2), (same, 3)]
 
 
 def test_what_can_never_succeed_is_not_tried_again(tmp_path: Path) -> None:

@@ -266,7 +266,7 @@ REFUSED = {
         "model_def:T",
         {"model_def.py": "from json import nonsense"},
         "model_def.py:1: ImportError: cannot import name 'nonsense' from 'json'",
-        "the names it has depend on its version: pin one in requirements.txt",
+        "pin its version in requirements.txt: the names it has depend on that",
     ),
     "a circle of imports": (
         "model_def:T",

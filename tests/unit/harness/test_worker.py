@@ -201,6 +201,38 @@ def test_whatever_a_trial_raises_becomes_its_last_word(
     assert records[-1] == outcome.ended
 
 
+def test_a_repeated_traceback_is_shown_once_and_counted(
+    make_run: Callable[..., RunInfo], capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome, _ = go(make_run(), raises(KeyError("big")))
+    assert "Traceback" in capsys.readouterr().err
+    Path(make_run().run_dir, "events.jsonl").unlink()
+    again = make_run(run=3, last_failure=outcome.ended.failure, failed_alike=2)
+    go(again, raises(KeyError("big")))
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert said.startswith(
+        "the error of run 2 again, which has its traceback (3 runs in a row)\nerror in stage train:"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "known"),
+    [
+        (ModuleNotFoundError("No module named 'einops'"), ExitReason.HOPELESS, True),
+        (SyntaxError("bad"), ExitReason.HOPELESS, True),
+        (KeyError("big"), ExitReason.ERROR, True),
+        (ConnectionResetError("reset"), ExitReason.ERROR, False),
+        (OSError(errno.EIO, "Input/output error"), ExitReason.ERROR, False),
+    ],
+)
+def test_what_another_run_may_do_better_is_told_from_what_not(
+    make_run: Callable[..., RunInfo], error: Exception, reason: ExitReason, known: bool
+) -> None:
+    outcome, _ = go(make_run(), raises(error))
+    assert (outcome.ended.reason, bool(outcome.ended.failure)) == (reason, known)
+
+
 def test_an_endless_message_is_cut(make_run: Callable[..., RunInfo]) -> None:
     outcome, _ = go(make_run(), raises(ValueError("x" * 1_000_000)))
     assert outcome.ended.message == f"ValueError: {'x' * 4000} [...]"
@@ -211,7 +243,7 @@ def test_an_endless_message_is_cut(make_run: Callable[..., RunInfo]) -> None:
     [
         (MemoryError(), "the host's memory is full"),
         (RuntimeError("CUDA out of memory. Tried to allocate"), "the GPU's memory is full"),
-        (RuntimeError("DataLoader worker is killed by signal: Bus error. out of shared memory"), "shm_size"),
+        (RuntimeError("DataLoader worker is killed by signal: Bus error. out of shared memory"), "/dev/shm"),
     ],
 )
 def test_memory_that_ran_out_comes_with_a_mend(

@@ -8,7 +8,7 @@ from detbuild.launch.failure import Evidence, Outcome, classify, judge
 from detbuild.launch.limits import OF_CONFIG, OF_HOST
 from detbuild.store.journal import RunFinished
 from detbuild.store.runs import RunRecords
-from determined._records import Ended, Exited, ExitReason, Stage
+from determined._records import Ended, Exited, ExitReason, Stage, Training
 
 MESSAGE = "ValueError: no"
 
@@ -197,3 +197,129 @@ def test_records_that_cannot_be_read_are_named_as_the_cause(code, started):
     assert verdict.outcome is Outcome.USER_ERROR
     assert why in verdict.message
     assert "harness" not in verdict.message
+
+
+TRACE = (
+    "Traceback (most recent call last):",
+    '  File "/run/determined/workdir/train.py", line 7, in <module>',
+    "    main()",
+    '  File "/run/determined/workdir/train.py", line 4, in main',
+    "    open(path)",
+    "FileNotFoundError: [Errno 2] No such file or directory: '/home/me/data/x.csv'",
+)
+
+
+def finished(failure: str, steps: int) -> RunFinished:
+    return RunFinished(
+        trial_id=1,
+        run=0,
+        outcome="user_error",
+        counts=True,
+        retry=True,
+        failure=failure,
+        steps_completed=steps,
+    )
+
+
+def failed(
+    failure: str, steps: int, before: RunFinished | None, stage: Stage | None = Stage.TRAIN
+) -> RunFinished:
+    ended = Ended(ExitReason.ERROR, stage, MESSAGE, failure=failure)
+    training = Training(steps, {}) if steps else None
+    records = RunRecords(started=True, ended=ended, exited=Exited(1), training=training)
+    evidence = Evidence(records=records, exit_code=1, before=before)
+    return judge(evidence, trial_id=1, run=1, restarts_left=5)
+
+
+SAME = "train KeyError model_def.py:3"
+
+
+@pytest.mark.parametrize(
+    ("failure", "steps", "before", "retry"),
+    [
+        (SAME, 0, None, True),
+        (SAME, 0, finished(SAME, 0), False),
+        (SAME, 50, finished(SAME, 50), False),  # the same batch again, from a checkpoint before it
+        (SAME, 50, finished(SAME, 40), True),  # it came further
+        (SAME, 0, finished("train KeyError model_def.py:4", 0), True),
+        ("", 0, finished("", 0), True),  # of a network, or unknown
+    ],
+)
+def test_the_same_error_twice_without_progress_is_not_run_again(
+    failure: str, steps: int, before: RunFinished | None, retry: bool
+) -> None:
+    judged = failed(failure, steps, before)
+    assert judged.retry is retry
+    assert ("not run again" in judged.message) is not retry
+    assert (judged.failure, judged.steps_completed) == (failure, steps)
+
+
+def test_a_script_is_known_by_its_traceback() -> None:
+    evidence = seen(code=1, exited=Exited(1), tail=TRACE)
+    first = judge(evidence, trial_id=1, run=0, restarts_left=5)
+    assert (first.outcome, first.retry) == ("user_error", True)
+    assert first.failure == "FileNotFoundError /run/determined/workdir/train.py:4"
+    assert first.message.startswith("ended with exit code 1: FileNotFoundError: [Errno 2]")
+    assert first.mend.startswith("mount `/home/me/data/x.csv`")
+    again = judge(replace(evidence, before=first), trial_id=1, run=1, restarts_left=5)
+    assert again.retry is False
+
+
+def test_one_rank_of_several_is_known_too() -> None:
+    tail = tuple(f"[rank=1] {line}" for line in TRACE)
+    assert judge(seen(code=1, exited=Exited(1), tail=tail), trial_id=1, run=0, restarts_left=5).failure
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "requests.exceptions.ConnectionError: HTTPSConnectionPool(host='x', port=443): Max retries exceeded",
+        "TimeoutError: timed out",
+        "OSError: [Errno 28] No space left on device",
+        "OSError: [Errno 5] Input/output error: '/data/x'",
+    ],
+)
+def test_networks_time_outs_and_disks_are_tried_again_and_again(last: str) -> None:
+    evidence = seen(code=1, exited=Exited(1), tail=(*TRACE[:-1], last))
+    first = judge(evidence, trial_id=1, run=0, restarts_left=5)
+    again = judge(replace(evidence, before=first), trial_id=1, run=1, restarts_left=4)
+    assert (first.failure, again.retry) == ("", True)
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        (*TRACE[:-1], "ModuleNotFoundError: No module named 'einops'"),
+        (*TRACE[:-1], "ImportError: cannot import name 'x' from 'y' (/y.py)"),
+        (
+            '  File "/run/determined/workdir/train.py", line 3',
+            "    if x",
+            "        ^",
+            "SyntaxError: expected ':'",
+        ),
+        ("python3: can't open file '/run/determined/workdir/trian.py': [Errno 2] No such file or directory",),
+        ("/usr/bin/python3: No module named trian",),
+    ],
+    ids=lambda tail: tail[-1],
+)
+def test_a_script_that_cannot_even_be_read_is_not_run_again(tail: tuple[str, ...]) -> None:
+    judged = judge(seen(code=1, exited=Exited(1), tail=tail), trial_id=1, run=0, restarts_left=5)
+    assert (judged.outcome, judged.retry) == ("hopeless", False)
+    assert tail[-1] in judged.message
+
+
+def test_a_hook_that_fails_alike_twice_is_not_run_again_unless_the_network_is_away() -> None:
+    hook = "startup-hook.sh ended with exit code 1"
+    assert failed(hook, 0, failed(hook, 0, None, stage=None), stage=None).retry is False
+    ended = Ended(ExitReason.ERROR, None, hook, failure=hook)
+    records = RunRecords(started=True, ended=ended, exited=Exited(1))
+    tail = ("Could not fetch URL https://index/: connection error", "ERROR: No matching distribution found")
+    assert (
+        judge(Evidence(records=records, exit_code=1, tail=tail), trial_id=1, run=0, restarts_left=1).failure
+        == ""
+    )
+
+
+def test_a_crash_for_want_of_shared_memory_says_so() -> None:
+    judged = judge(seen(code=135, exited=Exited(None, "SIGBUS")), trial_id=1, run=0, restarts_left=5)
+    assert judged.mend.startswith("raise resources.shm_size")

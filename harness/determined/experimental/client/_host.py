@@ -47,8 +47,8 @@ def found() -> Iterator[None]:
 
 def home() -> Home:
     """Open `$DETBUILD_HOME`."""
-    from detbuild.cli.session import home_of
     from detbuild.store.home import Home
+    from determined._home import home_of
 
     return Home.open(home_of(os.environ))
 
