@@ -99,6 +99,7 @@ class FakeContainer:
     exit: Exit = field(default_factory=Exit)
     error: str = ""
     program: Generator[None, None, Exit] | None = None
+    frozen: int = 0  # looks at it that are left while it does not run
 
     @property
     def state(self) -> ContainerState:
@@ -117,8 +118,18 @@ class FakeContainer:
             self.program.close()
         self.status, self.exit, self.program = "exited", exit_, None
 
+    def run(self, program: Program) -> None:
+        self.status = "running"
+        ended = program(self.process)
+        if isinstance(ended, Exit):
+            self.end(ended)
+        else:
+            self.program = ended
+            self.step()
+
     def step(self) -> None:
-        if self.program is None:
+        self.frozen = max(0, self.frozen - 1)
+        if self.program is None or self.frozen:
             return
         try:
             next(self.program)
@@ -200,6 +211,18 @@ class FakeEngine:
     def end(self, container: str, code: int, *, oom_killed: bool = False) -> None:
         """End a container from outside: 137 for a SIGKILL, 255 for a host that went down."""
         self._container(container).end(Exit(code, oom_killed))
+
+    def start_again(self, container: str) -> None:
+        """As `docker restart` or `docker start` by somebody else, at once or after it has ended."""
+        found = self._container(container)
+        if found.status == "running":
+            found.end(Exit(137))
+        found.process = Process(found.process.spec)
+        found.run(self.program)
+
+    def freeze(self, container: str, looks: int) -> None:
+        """As `docker pause`, for so many looks at it."""
+        self._container(container).frozen = looks
 
     def reboot(self) -> None:
         """The host went down and came back."""
@@ -289,13 +312,7 @@ class FakeEngine:
                 found.error = self.start_error
                 raise refusal(self.start_error)
             with self.effects(f"start {found.process.spec.name}"):
-                found.status = "running"
-                ended = self.program(found.process)
-                if isinstance(ended, Exit):
-                    found.end(ended)
-                else:
-                    found.program = ended
-                    found.step()
+                found.run(self.program)
 
     def inspect(self, container: str) -> ContainerState | None:
         with self._call():

@@ -115,6 +115,17 @@ class Trial:
         os.kill(self.controller(), signal.SIGKILL)
         self.until(lambda: not self.controller(), what="the controller's end")
 
+    @contextmanager
+    def stopped_controller(self) -> Iterator[None]:
+        """The controller does not run meanwhile; it lives."""
+        self.until(self.controller, what="the controller")
+        pid = self.controller()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
     def controller(self) -> int:
         """Its process id; 0 while there is none."""
         found = holder(self.folder.lock_file)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ import pytest
 
 from detbuild import experiment
 from detbuild.config.parse import config_from_mapping
-from detbuild.controller.attend import request, resume
+from detbuild.controller.attend import Attendant, request, resume
 from detbuild.controller.lease import holder
 from detbuild.engine.docker import DockerEngine
 from detbuild.errors import EngineError
@@ -108,6 +109,49 @@ def test_the_supervisor_is_killed(submit: Callable[..., Trial]) -> None:
     trial.train_until(HOLD)
     docker("kill", trial.container())
     assert_whole(trial, ["infrastructure", "completed"])
+
+
+@pytest.mark.parametrize("how", ["restart", "kill and start", "stop and start"])
+@pytest.mark.parametrize("looking", [True, False], ids=["controller looks", "controller is stopped"])
+def test_a_container_that_is_started_again_leaves(
+    submit: Callable[..., Trial], how: str, looking: bool
+) -> None:
+    trial = submit()
+    trial.train_until(HOLD)
+    with nullcontext() if looking else trial.stopped_controller():
+        for verb in how.split(" and "):
+            # The controller may have seen the first end, and removed the container since.
+            subprocess.run(["docker", verb, trial.container()], check=not looking, capture_output=True)
+        if not looking:
+            trial.until(lambda: trial.engine.inspect(trial.container()).ended, what="its end")
+    trial.go_on()
+    state = trial.end()
+    assert (state.state, state.trials[1].restarts) == ("COMPLETED", 0)
+    assert trial.outcomes()[0] in {"infrastructure", "preempted"}
+    assert trial.outcomes()[1:] == ["completed"]
+    assert trial.reports() == expected()
+
+
+def test_a_container_that_is_frozen_trains_on(submit: Callable[..., Trial]) -> None:
+    trial = submit()
+    trial.train_until(HOLD)
+    docker("pause", trial.container())
+    trial.go_on()
+    docker("unpause", trial.container())
+    assert_whole(trial, ["completed"])
+
+
+def test_a_controller_that_is_stopped_is_not_replaced(submit: Callable[..., Trial]) -> None:
+    trial = submit()
+    trial.train_until(HOLD)
+    said: list[Event] = []
+    follower = Attendant(trial.folder, said.append)
+    with trial.stopped_controller():
+        before = trial.controller()
+        for _ in range(50):
+            follower.look()
+        assert (trial.controller(), said) == (before, [])
+    assert_whole(trial, ["completed"])
 
 
 def test_the_container_is_removed(submit: Callable[..., Trial]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +18,7 @@ from tests.faults.real import SEARCH, Trial, expected
 from tests.faults.training import trajectory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from detbuild.store.states import TrialState
 
@@ -24,6 +26,7 @@ pytestmark = pytest.mark.engine
 
 SCHEDULES = int(os.environ.get("DETBUILD_REAL_FAULT_SCHEDULES", "3"))
 FAULTS = 5  # of one schedule
+_NO_PROCESS = (1 << 22) + 1  # beyond the largest pid
 
 
 class Schedule:
@@ -38,6 +41,11 @@ class Schedule:
             self.kill_container,
             self.remove_container,
             self.stop_container,
+            self.restart_container,
+            self.kill_and_start_container,
+            self.freeze_container,
+            self.stop_controller_for_a_while,
+            self.restart_unseen,
             self.kill_controller_and_containers,
             self.damage_newest_checkpoint,
             self.pause_and_activate,
@@ -71,6 +79,44 @@ class Schedule:
 
     def stop_container(self) -> None:
         self.docker("stop")
+
+    def restart_container(self) -> None:
+        self.docker("restart", "-t", self.random.choice(("0", "2")))
+
+    def kill_and_start_container(self) -> None:
+        """It may have been removed in between."""
+        if names := self.running():
+            name = self.random.choice(names)
+            for verb in ("kill", "start"):
+                subprocess.run(["docker", verb, name], check=False, capture_output=True)
+
+    def freeze_container(self) -> None:
+        if names := self.running():
+            name = self.random.choice(names)
+            for verb in ("pause", "unpause"):
+                subprocess.run(["docker", verb, name], check=False, capture_output=True)
+                time.sleep(self.random.uniform(0, 1.5))
+
+    @contextmanager
+    def stopped_controller(self) -> Iterator[None]:
+        pid = self.search.controller()
+        with suppress(ProcessLookupError):
+            os.kill(pid or _NO_PROCESS, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(pid or _NO_PROCESS, signal.SIGCONT)
+
+    def stop_controller_for_a_while(self) -> None:
+        with self.stopped_controller():
+            time.sleep(self.random.uniform(0.2, 4))
+
+    def restart_unseen(self) -> None:
+        """The controller sees only the second end of it, if it is there to see it."""
+        with self.stopped_controller():
+            self.restart_container()
+            time.sleep(self.random.uniform(0, 2))
 
     def kill_controller(self) -> None:
         if self.search.controller():

@@ -24,7 +24,8 @@ from detbuild.store.reader import RecordFile
 from detbuild.store.state import ExperimentState, TrialState, load, run_records
 from detbuild.store.submitted import config_of, search_config_of
 from determined import _checkpoints
-from determined._event_file import EventFile
+from determined._event_file import EventFile, begin
+from determined._exit_codes import ExitCode
 from determined._records import (
     Checkpoint,
     CheckpointRejected,
@@ -82,6 +83,8 @@ def expected(batches: int = BATCHES, start: float = 1.0) -> list[Training | Vali
 def train(process: Process) -> Generator[None, None, Exit]:
     """The program of the container: what harness and user code do together, one batch for each look at it."""
     info = RunInfo.load(process.run_dir)
+    if not begin(process.run_dir / "events.jsonl"):  # as the supervisor does
+        return Exit(ExitCode.STARTED_AGAIN)
     checkpoints = host_path(process, info.checkpoint_dir)
     _checkpoints.prepare(checkpoints)
     with closing(EventFile(process.run_dir / "events.jsonl", info.name)) as events:

@@ -47,6 +47,10 @@ class Schedule:
         self.faults: tuple[Callable[[], None], ...] = (
             self.lose_container,
             self.kill_container,
+            self.restart_container,
+            self.start_container_that_ended,
+            self.freeze_container,
+            self.controller_is_stopped_for_a_while,
             self.reboot,
             self.engine_goes_away,
             self.controller_dies_at_an_effect,
@@ -72,6 +76,31 @@ class Schedule:
     def kill_container(self) -> None:
         if name := self._running():
             self.engine.end(name, 137)
+
+    def restart_container(self) -> None:
+        if name := self._running():
+            self.engine.start_again(name)
+
+    def start_container_that_ended(self) -> None:
+        """Before its controller has seen its end, or while it is removed."""
+        if name := self._running():
+            self.engine.end(name, self.random.choice((137, 143, 255)))
+        ended = [c.process.spec.name for c in self.engine.containers.values() if c.status == "exited"]
+        if ended:
+            self.engine.start_again(self.random.choice(ended))
+
+    def freeze_container(self) -> None:
+        if name := self._running():
+            self.engine.freeze(name, self.random.randint(1, 20))
+
+    def controller_is_stopped_for_a_while(self) -> None:
+        """Containers train on, are restarted and end unseen."""
+        for _ in range(self.random.randint(1, 12)):
+            for container in list(self.engine.containers.values()):
+                container.step()
+            if self.random.random() < 0.2:
+                self.restart_container()
+        self.tried.clock.wait(self.random.uniform(0, 100))
 
     def reboot(self) -> None:
         self.engine.reboot()
