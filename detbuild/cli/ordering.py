@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from detbuild.config.host import HostConfig
     from detbuild.experiment import Order
 
 
@@ -26,22 +27,31 @@ def order_of(
     Raises:
         ConfigError: Any of these is wrong.
     """
-    from dataclasses import replace
-
     from detbuild.cli.arguments import check_config_file
     from detbuild.cli.views import working
-    from detbuild.config.host import NO_HOST_CONFIG, host_config
+    from detbuild.config.host import host_config
     from detbuild.config.layers import read_text
     from detbuild.config.parse import trace_text
     from detbuild.config.templates import template_layers
     from detbuild.experiment import Order
 
     check_config_file(config)
-    host = host_config(home)
-    if local:
-        host = replace(NO_HOST_CONFIG, startup_hook=host.startup_hook)
+    host = _of_local_run(home) if local else host_config(home)
     below = (*template_layers(home, templates), *host.layers)
     text = read_text(config, "experiment config")
     with working(f"reading {config}"):
         traced = trace_text(text, source=str(config), overrides=overrides, below=below)
     return Order(config=traced.config, text=text, context_dir=Path(), host_config=host, place=traced.place)
+
+
+def _of_local_run(home: Path) -> HostConfig:
+    """Nothing of the host's config but its hook, which is named; what is wrong with the rest has no effect."""
+    from dataclasses import replace
+
+    from detbuild.config.host import NO_HOST_CONFIG, host_config
+    from detbuild.errors import ConfigError
+
+    try:
+        return replace(NO_HOST_CONFIG, startup_hook=host_config(home).startup_hook)
+    except ConfigError:
+        return NO_HOST_CONFIG

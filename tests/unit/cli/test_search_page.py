@@ -23,7 +23,7 @@ numbers = st.floats(allow_nan=True, allow_infinity=True)
 def test_a_search_fits_on_a_screen_whatever_its_size(tmp_path, trials):
     folder = experiment(tmp_path, trials)
     page = experiment_page(load(folder), folder)
-    assert len(page.splitlines()) <= SHOWN + 12
+    assert len(page.splitlines()) <= SHOWN + 13
     assert "1 RUNNING" in page
     assert ("failed     1: RuntimeError" in page) == (trials > 2)
 

@@ -113,7 +113,7 @@ def test_what_a_trial_logs_is_in_its_output(
     [
         ("raise KeyError('big')", ExitReason.ERROR, ExitCode.USER_ERROR),
         ("import determined; raise determined.InvalidHP('no')", ExitReason.INVALID_HP, ExitCode.DONE),
-        ("import nonsense", ExitReason.ERROR, ExitCode.USER_ERROR),
+        ("import nonsense", ExitReason.HOPELESS, ExitCode.HOPELESS),
         ("sys.exit(0)", ExitReason.ERROR, ExitCode.USER_ERROR),
         ("os._exit(0)", ExitReason.ERROR, ExitCode.USER_ERROR),
     ],
