@@ -1,8 +1,13 @@
-"""What all suites share."""
+"""What all suites share: they hold on a host that is busy with other things, and in a background job."""
 
 from __future__ import annotations
 
 import signal
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("any host", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any host")
 
 
 def pytest_configure() -> None:

@@ -45,7 +45,7 @@ def order_of(
 
 
 def _of_local_run(home: Path) -> HostConfig:
-    """Nothing of the host's config but its hook, which is named; what is wrong with the rest has no effect."""
+    """Nothing of the host's config but its hook, which is named; what else is wrong in it has no effect."""
     from dataclasses import replace
 
     from detbuild.config.host import NO_HOST_CONFIG, host_config

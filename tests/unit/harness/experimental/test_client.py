@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,8 @@ def test_what_was_just_asked_to_go_on_or_to_end_is_waited_for(home, monkeypatch,
     looks = []
 
     def looked(_):
+        if threading.current_thread() is not threading.main_thread():
+            return
         looks.append(experiment.state)
         folder.record(journal.ExperimentFinished(state="CANCELED"))
 
