@@ -59,7 +59,13 @@ def _base_of_this_host(calls: Calls, plan: ImagePlan) -> Iterator[ImagePlan]:
         return
     _sweep(calls)
     alias = f"{time.time():.0f}-{secrets.token_hex(4)}"
-    calls.ask("POST", f"/images/{plan.base_image}/tag", params={"repo": _LOCAL, "tag": alias})
+    params = {"repo": _LOCAL, "tag": alias}
+    if (
+        calls.ask("POST", f"/images/{plan.base_image}/tag", params=params, accept={_MISSING}).status
+        == _MISSING
+    ):
+        yield plan  # it was removed meanwhile, or is `scratch`
+        return
     name = f"{_LOCAL}:{alias}"
     try:
         yield replace(

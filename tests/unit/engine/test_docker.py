@@ -11,6 +11,7 @@ import tarfile
 import threading
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -32,7 +33,8 @@ class Daemon(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int] | str = ("127.0.0.1", 0)) -> None:
         super().__init__(address, Handler)
-        self.answers = {"GET /version": (200, VERSION), "GET /_ping": (200, "OK")}
+        self.answers = {"GET /version": (200, VERSION), "GET /_ping": (200, "OK"), "GET /info": (200, {})}
+        self.asked: list[str] = []  # with parameters
         self.bodies: dict[str, bytes] = {}
         self.credentials: object = None  # of the last pull
         self.hang = threading.Event()
@@ -63,6 +65,7 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         asked = f"{self.command} {path.removeprefix('/v1.51')}"
         self.server.bodies[asked] = self.body()
+        self.server.asked.append(f"{self.command} {self.path.removeprefix('/v1.51')}")
         if header := self.headers.get("X-Registry-Auth"):
             self.server.credentials = json.loads(base64.urlsafe_b64decode(header))
         status, content = self.server.answers.get(asked, (404, {"message": f"no {asked}"}))
@@ -162,6 +165,7 @@ def test_a_hung_wait_is_not_taken_for_a_running_container(daemon, engine) -> Non
 
 
 def test_what_is_no_json_is_an_engine_error(daemon, engine) -> None:
+    del daemon.answers["GET /info"]
     daemon.answers["POST /images/create"] = (200, "x")
     daemon.answers["GET /images/x:latest/json"] = (200, {"Id": "sha256:1"})
     with pytest.raises(EngineError):
@@ -243,6 +247,31 @@ def test_a_failed_build_names_its_step(daemon, engine) -> None:
     )
     with pytest.raises(BuildError, match=r"build step failed: \[2/2\] RUN x: exit code: 1"):
         engine.build(tiny_plan("x:1"), lambda _: None)
+
+
+STALE, FRESH = "localhost:1/detbuild-build:1000-ab", f"localhost:1/detbuild-build:{10**10}-cd"
+
+
+def test_with_the_containerd_store_a_build_uses_its_base_under_a_name_of_this_host(daemon, engine) -> None:
+    status = [["driver-type", "io.containerd.snapshotter.v1"]]
+    daemon.answers |= {
+        "GET /info": (200, {"DriverStatus": status}),
+        "GET /images/json": (200, [[{"RepoTags": [STALE, FRESH, "mine:1"]}, {"RepoTags": None}]]),
+        "POST /images/base:1/tag": (201, {}),
+        "POST /build": (
+            200,
+            [trace("[1/1] FROM base:1"), {"id": "moby.image.id", "aux": {"ID": "sha256:7"}}],
+        ),
+    }
+    plan = replace(tiny_plan("x:1"), base_image="base:1", dockerfile="# x\nFROM base:1\nRUN FROM base:1\n")
+    assert engine.build(plan, lambda _: None) == "sha256:7"
+    (tagged,) = (asked for asked in daemon.asked if asked.startswith("POST /images/base:1/tag?"))
+    alias = f"localhost:1/detbuild-build:{tagged.partition('&tag=')[2]}"
+    removed = [asked for asked in daemon.asked if asked.startswith("DELETE")]
+    assert removed == [f"DELETE /images/{name}?noprune=1" for name in (STALE, alias)]
+    with tarfile.open(fileobj=io.BytesIO(daemon.bodies["POST /build"])) as archive:
+        dockerfile = archive.extractfile("Dockerfile").read().decode()
+    assert dockerfile == f"# x\nFROM {alias}\nRUN FROM base:1\n"
 
 
 def test_an_engine_that_does_not_say_the_id_is_asked_for_the_tag(daemon, engine) -> None:
