@@ -48,9 +48,9 @@ def not_finite(value: float) -> str:
 def _key(key: object) -> str:
     if isinstance(key, float) and not math.isfinite(key):
         return not_finite(key)
-    return (
-        key if isinstance(key, str) else json.dumps(key) if isinstance(key, (bool, int, float)) else str(key)
-    )
+    if key is None or isinstance(key, (bool, int, float)):
+        return json.dumps(key)
+    return str(key)
 
 
 def _unicode(text: str) -> str:

@@ -183,5 +183,6 @@ _.shard_dataset
 _.update_state
 _.value_type
 _.verbose
+_.writable
 dataset_id
 dataset_version

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from detbuild.cli.session import Session
+from detbuild.cli.terminal import guarded
 from detbuild.errors import DetbuildError
 from detbuild.peer import check_determined
 from determined._home import home_of
@@ -29,14 +30,18 @@ def main() -> None:
     gc.set_threshold(_GARBAGE)
     from detbuild.cli.commands import detbuild
 
-    sys.exit(run(detbuild, "detbuild", sys.argv[1:], _session()))
+    with guarded():
+        code = run(detbuild, "detbuild", sys.argv[1:], _session())
+    sys.exit(code)
 
 
 def det() -> None:
     gc.set_threshold(_GARBAGE)
     from detbuild.cli.det import det as group
 
-    sys.exit(run(group, "det", sys.argv[1:], _session()))
+    with guarded():
+        code = run(group, "det", sys.argv[1:], _session())
+    sys.exit(code)
 
 
 def run(group: click.Group, name: str, argv: Sequence[str], session: Session) -> int:

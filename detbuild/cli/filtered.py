@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from detbuild.cli.terminal import unfiltered
 from detbuild.jsontext import json_text
 
 if TYPE_CHECKING:
@@ -112,8 +114,8 @@ def lines_of(
         yield from ((trial_id, line) for line in (lines.new(trial) if trial else ()))
 
 
-def show_lines(lines: Iterable[tuple[int, LogLine]], *, as_json: bool, only_stdout: bool) -> None:
-    """Print them, each to the stream that it was written to."""
+def show_lines(lines: Iterable[tuple[int, LogLine]], *, as_json: bool, only_stdout: bool, raw: bool) -> None:
+    """Print them, each to the stream that it was written to; `raw`: past the filter of the terminal."""
     for trial_id, line in lines:
         if as_json:
             document = {
@@ -127,7 +129,8 @@ def show_lines(lines: Iterable[tuple[int, LogLine]], *, as_json: bool, only_stdo
             }
             click.echo(json_text(document, indent=None))
         else:
-            click.echo(line.message, err=line.stdtype == "stderr" and not only_stdout)
+            stream = sys.stderr if line.stdtype == "stderr" and not only_stdout else sys.stdout
+            click.echo(line.message, file=unfiltered(stream) if raw else stream)
 
 
 def _trial(folder: ExperimentFolder, trial_id: int) -> TrialState | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from rich.text import Text
 from detbuild.cli.search_table import search_table
 from detbuild.cli.show import lines_of, step_name
 from detbuild.cli.standing import Search
+from detbuild.cli.terminal import unfiltered
 from detbuild.cli.text import line_of_output
 from detbuild.cli.views import Plain
 from detbuild.events import (
@@ -49,7 +51,8 @@ class Live:
     """Emits events to a terminal: a build and a search of several trials live, all else as plain lines."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)  # honours NO_COLOR
+        # It draws, so it writes past the filter of the terminal; all text in it is made visible before.
+        self.console = Console(file=unfiltered(sys.stderr), highlight=False)  # honours NO_COLOR
         self.plain = Plain()
         self.running: dict[str, Running] = {}
         self.pulling = ""

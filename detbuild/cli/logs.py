@@ -15,6 +15,7 @@ from detbuild.cli.filtered import FILTERS, Stretch, lines_of, show_lines, wanted
 from detbuild.cli.following import hint_if_paused
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
+from detbuild.cli.terminal import unfiltered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -32,6 +33,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--head", type=click.IntRange(min=0), metavar="N", help="Only the first N lines."),
         click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines."),
         click.option("--stderr", "only_stderr", is_flag=True, help="Only what went to stderr, on stdout."),
+        click.option("--raw", is_flag=True, help="Let control sequences act on the terminal, too."),
         *reversed(FILTERS),
     ):
         command = option(command)
@@ -48,7 +50,8 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 def logs(session: Session, /, *, experiment_ids: tuple[int, ...], trial_id: int, **options: object) -> None:
     """Print a trial's logs: its stdout on stdout, its stderr on stderr; of several experiments in turn.
 
-    All runs of the trial, in order; without filters, bytes are not changed. With --json: one object a line,
+    All runs of the trial, in order. On a terminal colours pass, and any other control sequence is shown as
+    text; a pipe or a file gets the exact bytes where no filter is given. With --json: one object a line,
     {"trial", "run", "container", "stdtype", "rank", "level", "message"}.
     """
     from detbuild.store.home import Home
@@ -81,6 +84,7 @@ def _write(
     head: int | None,
     tail: int | None,
     only_stderr: bool,
+    raw: bool,
     **filters: object,
 ) -> None:
     from detbuild.cli import listing
@@ -96,13 +100,14 @@ def _write(
     if any(filters.values()):
         wanted = wanted_lines(filters, only_stderr=only_stderr)
         lines = lines_of(folder, trial_id, wanted, Stretch(follow=follow, head=head, tail=tail))
-        show_lines(lines, as_json=bool(filters["as_json"]), only_stdout=only_stderr)
+        show_lines(lines, as_json=bool(filters["as_json"]), only_stdout=only_stderr, raw=raw)
         return
-    sinks = (
-        {"stderr": sys.stdout.buffer}
-        if only_stderr
-        else {"stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer}
-    )
+    streams = [sys.stdout] if only_stderr else [sys.stdout, sys.stderr]
+    names = ["stderr"] if only_stderr else ["stdout", "stderr"]
+    sinks = {
+        name: (unfiltered(stream) if raw else stream).buffer
+        for name, stream in zip(names, streams, strict=True)
+    }
     pumps = [Pump(folder, trial_id, stream, sink) for stream, sink in sinks.items()]
     for pump in pumps:
         pump.begin(head, tail)

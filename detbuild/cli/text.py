@@ -18,7 +18,7 @@ def visible(text: str) -> str:
     r"""Show control characters, and those that reorder or hide text, as escapes such as `\x1b`."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(char if _harmless(char) else _escape(char) for char in text)
+    return "".join(char if _harmless(char) else escape(char) for char in text)
 
 
 def line_of_output(text: str) -> str:
@@ -73,7 +73,8 @@ def _harmless(char: str) -> bool:
     return unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
-def _escape(char: str) -> str:
+def escape(char: str) -> str:
+    """A character as text that a terminal does not act on."""
     if "\udc80" <= char <= "\udcff":  # a byte of a name that is not UTF-8
         return f"\\x{ord(char) - 0xDC00:02x}"
     return char.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -13,6 +13,14 @@ LOG = logging.getLogger("determined.experimental")
 _ALL = logging.getLogger("determined")
 
 
+class _Visible(logging.Formatter):
+    """Shows control characters as escapes: a name from a config may not act on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
+
+
 @contextmanager
 def logged() -> Iterator[None]:
     """Show what all of `determined` logs, unless the program has set up logging of its own."""
@@ -20,7 +28,7 @@ def logged() -> Iterator[None]:
         yield
         return
     handler, level, propagate = logging.StreamHandler(), _ALL.level, _ALL.propagate
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(_Visible("%(levelname)s: %(message)s"))
     _ALL.addHandler(handler)
     _ALL.setLevel(logging.INFO)
     _ALL.propagate = False  # user code may call logging.basicConfig meanwhile, and would show each line again

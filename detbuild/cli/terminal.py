@@ -1,0 +1,138 @@
+r"""The one filter between everything that detbuild prints and a terminal: text and colours pass, no more.
+
+A terminal acts on control sequences: they set its title and its clipboard, move the cursor, make it answer.
+What a trial, a file or a name brings along may hold any of them. Newline, tab, carriage return and colours
+(SGR) pass; every other control is shown as an escape such as `\x1b`. A pipe or a file gets the exact bytes.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO, Final, TextIO
+
+from detbuild.cli.text import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from _typeshed import ReadableBuffer
+
+_SGR: Final = r"\x1b\[[0-9;:]{0,64}m"
+# C0 but tab, newline and carriage return; DEL and C1; marks that reorder text or end a line.
+_CONTROL: Final = (
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
+    r"\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_TOKEN: Final = re.compile(f"{_SGR}|{_CONTROL}")
+_UNFINISHED: Final = re.compile(r"\x1b(?:\[[0-9;:]{0,64})?\Z")
+
+
+class ControlFilter:
+    """Filters a stream of bytes that comes in pieces; a sequence may be split over them.
+
+    Args:
+        encoding: of the terminal.
+    """
+
+    def __init__(self, encoding: str = "utf-8") -> None:
+        self._encoding = encoding
+        self._decoder = codecs.getincrementaldecoder(encoding)("backslashreplace")
+        self._held = ""  # the beginning of what may become a colour
+
+    def feed(self, data: bytes) -> bytes:
+        """What of it may be shown now."""
+        text = self._held + self._decoder.decode(data)
+        unfinished = _UNFINISHED.search(text)
+        self._held = unfinished[0] if unfinished else ""
+        return self._shown(text[: len(text) - len(self._held)])
+
+    def finish(self) -> bytes:
+        """The rest, when nothing follows."""
+        text = self._held + self._decoder.decode(b"", final=True)
+        self._held = ""
+        return self._shown(text)
+
+    def _shown(self, text: str) -> bytes:
+        shown = _TOKEN.sub(lambda match: match[0] if len(match[0]) > 1 else escape(match[0]), text)
+        return shown.encode(self._encoding, "backslashreplace")
+
+
+class _Guarded(io.BufferedIOBase):
+    """The bytes of a terminal behind a filter."""
+
+    def __init__(self, terminal: BinaryIO, encoding: str) -> None:
+        self._terminal, self._filter = terminal, ControlFilter(encoding)
+
+    @property
+    def name(self) -> str:
+        return str(self._terminal.name)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        piece = bytes(data)
+        self._terminal.write(self._filter.feed(piece))
+        return len(piece)
+
+    def flush(self) -> None:
+        self._terminal.flush()
+
+    def fileno(self) -> int:
+        return self._terminal.fileno()
+
+    def isatty(self) -> bool:
+        return True
+
+    def finish(self) -> None:
+        """Write what was held back."""
+        self._terminal.write(self._filter.finish())
+        self._terminal.flush()
+
+    def close(self) -> None:
+        """Leave the terminal open: it is not ours."""
+
+
+class GuardedText(io.TextIOWrapper):
+    """A text stream to a terminal behind a filter; `unfiltered` is the terminal itself."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        self.unfiltered = terminal
+        self._guarded = _Guarded(terminal.buffer, terminal.encoding)
+        super().__init__(
+            self._guarded, encoding=terminal.encoding, errors="backslashreplace", line_buffering=True
+        )
+
+    def finish(self) -> None:
+        self.flush()
+        self._guarded.finish()
+
+
+def unfiltered(stream: TextIO) -> TextIO:
+    """The stream without the filter, for what draws on the terminal itself and for `--raw`."""
+    if isinstance(stream, GuardedText):
+        stream.flush()
+        return stream.unfiltered
+    return stream
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Put the filter before stdout and stderr, each where it is a terminal."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(_guarded, before)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, GuardedText):
+                stream.finish()
+        sys.stdout, sys.stderr = before
+
+
+def _guarded(stream: TextIO) -> TextIO:
+    return GuardedText(stream) if stream.isatty() else stream
