@@ -15,7 +15,7 @@ import os
 import re
 import stat
 import uuid
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from determined._disk import storage_error, storage_errors, sync_directory
@@ -31,7 +31,7 @@ from determined._untrusted import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 MANIFEST_FILE = "manifest.json"
@@ -63,12 +63,45 @@ def store(root: Path, metadata: Mapping[str, object], name: str = "") -> Iterato
         root.mkdir(parents=True, exist_ok=True)
         with drafted(root, draft_name(name)) as draft:
             yield draft, name
-            with UntrustedDir(draft) as files:
-                _write(files, METADATA_FILE, _encoded(dict(metadata), METADATA_FILE, _LARGEST_METADATA))
-                manifest = {"files": _seal(draft, files)}
-                _write(files, MANIFEST_FILE, _encoded(manifest, MANIFEST_FILE, LARGEST_MANIFEST))
-            draft.rename(root / name)
-            sync_directory(root)
+            _complete(draft, metadata)
+            publish(draft, name)
+
+
+@contextmanager
+def spare(
+    root: Path, metadata: Mapping[str, object], fill: Callable[[Path], object]
+) -> Iterator[tuple[Path, str]]:
+    """Give the draft of a whole checkpoint and the uuid to `publish` it by; after the block it is removed.
+
+    Args:
+        root: holds it.
+        metadata: stored with it.
+        fill: given an empty directory.
+
+    Raises:
+        StorageError: the disk is full or failing; nothing is left of the checkpoint.
+    """
+    name = str(uuid.uuid4())
+    with ExitStack() as stack:
+        with storage_errors("a checkpoint", root):
+            root.mkdir(parents=True, exist_ok=True)
+            draft = stack.enter_context(drafted(root, draft_name(name)))
+            fill(draft)
+            _complete(draft, metadata)
+        yield draft, name
+
+
+def publish(draft: Path, name: str) -> None:
+    """Make a whole checkpoint visible."""
+    draft.rename(draft.with_name(name))
+    sync_directory(draft.parent)
+
+
+def _complete(draft: Path, metadata: Mapping[str, object]) -> None:
+    with UntrustedDir(draft) as files:
+        _write(files, METADATA_FILE, _encoded(dict(metadata), METADATA_FILE, _LARGEST_METADATA))
+        manifest = {"files": _seal(draft, files)}
+        _write(files, MANIFEST_FILE, _encoded(manifest, MANIFEST_FILE, LARGEST_MANIFEST))
 
 
 def prepare(root: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from determined import _checkpoints
+from determined._errors import InvalidHP
 from determined._event_file import EventFile
 from determined._group import Alone
 from determined._metric_values import LeftOut
@@ -22,11 +23,12 @@ from determined._records import (
     Training,
     Validation,
 )
-from determined._run_info import EVENTS_FILE, RunInfo
+from determined._run_info import EVENTS_FILE, SPARE_FILE, RunInfo
+from determined._spare import encode_spare
 from determined._version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from determined._group import Group
 
@@ -78,6 +80,27 @@ class ChiefRun:
         files = _checkpoints.resources(self._checkpoint_dir / uuid)
         self._events.append(Checkpoint(uuid, steps_completed, files, described))
         self._stored.insert(0, uuid)
+
+    @contextmanager
+    def spare_checkpoint(
+        self, steps_completed: int, metadata: Mapping[str, object], fill: Callable[[Path], object]
+    ) -> Iterator[None]:
+        described = {"determined_version": __version__, **metadata, "steps_completed": steps_completed}
+        with _checkpoints.spare(self._checkpoint_dir, described, fill) as (draft, uuid):
+            checkpoint = Checkpoint(uuid, steps_completed, _checkpoints.resources(draft), described)
+            note = Path(self.info.run_dir) / SPARE_FILE
+            note.write_bytes(encode_spare(draft, checkpoint))
+            try:
+                yield
+            except InvalidHP:
+                raise
+            except BaseException:
+                _checkpoints.publish(draft, uuid)
+                self._events.append(checkpoint)
+                self._stored.insert(0, uuid)
+                raise
+            finally:
+                note.unlink(missing_ok=True)
 
     def open_checkpoint(self) -> tuple[Path, str] | None:
         """The newest undamaged one of this run's own checkpoints and `info.checkpoints`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
@@ -67,13 +67,16 @@ class Trainable(Protocol):
     def prepare_saving(self) -> None:
         """A checkpoint will be due before training ends."""
 
-    def save(self, directory: Path, position: Position, *, beside: bool) -> Callable[[], None] | None:
-        """Fill an empty directory with all that training needs to go on.
+    def save(
+        self, directory: Path, position: Position, *, beside: bool = False, hooks: bool = True
+    ) -> Callable[[], None] | None:
+        """Fill an empty directory with all that training needs to continue.
 
         Args:
             directory: of the checkpoint.
             position: goes into it.
-            beside: training goes on at once. A function that is returned does the rest in another thread.
+            beside: training continues at once. A function that is returned does the rest in another thread.
+            hooks: call the hooks of callbacks that watch; those that decide what is saved are called anyway.
         """
 
     def saved(self, uuid: str) -> None:
@@ -258,18 +261,32 @@ class Loop:
 
     def _validate(self) -> None:
         self._settle(wait=True)
-        self._enter(Stage.VALIDATE)
-        metrics = self.trial.evaluate()
-        self._validated = self.trial.steps_completed
-        self.run.report_validation(self._validated, metrics)
-        if self._worth_saving(metrics):
+        with self._spare_checkpoint():
+            self._enter(Stage.VALIDATE)
+            metrics = self.trial.evaluate()
+            validated = self.trial.steps_completed
+            self.run.report_validation(validated, metrics)
+            worth_saving = self._worth_saving(metrics)
+        self._validated = validated
+        if worth_saving:
             self._save_unless_current(beside=True)
+
+    def _spare_checkpoint(self) -> AbstractContextManager[None]:
+        """Before the last validation, whose failure would lose what no checkpoint holds yet."""
+        position = Position(self.trial.steps_completed, self._validated)
+        steps = position.steps_completed
+        is_last = steps > 0 and steps >= self.schedule.max_length
+        if not is_last or self._saved.steps_completed == steps or self.run.info.test_mode:
+            return nullcontext()
+        return self.run.spare_checkpoint(
+            steps, self.trial.metadata(), lambda path: self.trial.save(path, position, hooks=False)
+        )
 
     def _worth_saving(self, metrics: Metrics) -> bool:
         if self.policy.name != "best":
             return self.policy.name == "all"
         value = self.policy.value(metrics)
-        if self._validated == 0 or not self.policy.better(value, self._best):
+        if self.trial.steps_completed == 0 or not self.policy.better(value, self._best):
             return False
         self._best = value
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -43,6 +43,17 @@ class Run(Protocol):
         """Give an empty directory to fill and the uuid it will have.
 
         When the block ends: manifest, sync, rename, then the record. When it raises: nothing is left.
+        """
+
+    def spare_checkpoint(
+        self, steps_completed: int, metadata: Mapping[str, object], fill: Callable[[Path], object]
+    ) -> AbstractContextManager[None]:
+        """Write a checkpoint that is recorded only if the block raises, or the process dies in it.
+
+        Args:
+            steps_completed: batches it stands for.
+            metadata: stored with it.
+            fill: given an empty directory.
         """
 
     def open_checkpoint(self) -> tuple[Path, str] | None:

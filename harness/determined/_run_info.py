@@ -17,6 +17,7 @@ PARENT_VARIABLE = "DETBUILD_PARENT"  # of a local run: the pid that it ends with
 EXIT_TIMEOUT = 300  # seconds, where the config says nothing of `exit_timeout`
 RUN_FILE = "run.json"
 EVENTS_FILE = "events.jsonl"
+SPARE_FILE = "spare_checkpoint.json"
 STDOUT_FILE = "stdout.log"
 STDERR_FILE = "stderr.log"
 OUTPUT_LIMIT = 64 << 20

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from determined._group import GroupError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from determined._chief import ChiefRun
     from determined._group import Group
@@ -73,6 +73,25 @@ class SharedRun:
                 yield draft, uuid
                 self.group.gather(None)  # all have written
         self.group.broadcast(None)  # it is visible
+
+    @contextmanager
+    def spare_checkpoint(
+        self, steps_completed: int, metadata: Mapping[str, object], fill: Callable[[Path], object]
+    ) -> Iterator[None]:
+        """Every rank fills it; after that rank 0 alone decides, so that it needs no rank that has failed."""
+        if self._chief is None:
+            fill(Path(self.group.broadcast("")))
+            self.group.gather(None)
+            yield
+            return
+
+        def fill_together(draft: Path) -> None:
+            self.group.broadcast(str(draft))
+            fill(draft)
+            self.group.gather(None)  # all have written
+
+        with self._chief.spare_checkpoint(steps_completed, metadata, fill_together):
+            yield
 
     def open_checkpoint(self) -> tuple[Path, str] | None:
         return self.group.broadcast(self._chief.open_checkpoint() if self._chief else None)

@@ -28,6 +28,7 @@ from determined._run_info import (
     STDOUT_FILE,
     RunInfo,
 )
+from determined._spare import announce_spare
 from determined._version import __version__
 from determined.exec._children import adopt_orphans
 from determined.exec._launch import Worker, launch
@@ -87,7 +88,10 @@ def _supervise(info: RunInfo, signals: Signals) -> int:
     status = worker.process.returncode
     full = status == ExitCode.INFRASTRUCTURE or any(log.disk_full for log in logs)
     with closing(_events(info)) as events:
-        ended = last_word(worker, events.last, stop_asked=signals.stop_asked)
+        last = events.last
+        if not isinstance(last, Ended):
+            announce_spare(info, events)
+        ended = last_word(worker, last, stop_asked=signals.stop_asked)
         if ended:
             events.append(ended)
         elif watched.overdue and isinstance(events.last, Ended):

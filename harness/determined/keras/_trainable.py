@@ -199,13 +199,21 @@ class KerasTrainable:
     def prepare_saving(self) -> None:
         """Nothing: checkpoints are written before training goes on."""
 
-    def save(self, directory: Path, position: Position, *, beside: bool) -> None:  # noqa: ARG002  (never beside)
+    def save(
+        self,
+        directory: Path,
+        position: Position,
+        *,
+        beside: bool = False,  # noqa: ARG002  (never beside)
+        hooks: bool = True,
+    ) -> None:
         _checkpoint.write(directory, self.context, self._hooks)
         self._parts.feed.save(directory)
         write_numbers(directory, self._state(position))
         write_code(directory, self._parts.info, type(self._parts.trial), trial_type="TFKerasTrial")
-        self._hooks.call("on_checkpoint_end", str(directory))
-        self._hooks.call("on_checkpoint_write_end", directory)
+        if hooks:
+            self._hooks.call("on_checkpoint_end", str(directory))
+            self._hooks.call("on_checkpoint_write_end", directory)
 
     def saved(self, uuid: str) -> None:
         self._hooks.call("on_checkpoint_upload_end", uuid)

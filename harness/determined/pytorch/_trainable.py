@@ -138,7 +138,9 @@ class PyTorchTrainable:
         if self._group.size == 1:
             self._copy.rehearse(_state.bulk(self.context))
 
-    def save(self, directory: Path, position: Position, *, beside: bool) -> Callable[[], None] | None:
+    def save(
+        self, directory: Path, position: Position, *, beside: bool = False, hooks: bool = True
+    ) -> Callable[[], None] | None:
         data = self._parts.loaders.training.state(position.steps_completed)
         if self._group.rank:
             _rank_state.write(directory, _state.take_own(self.context, data), self._group)
@@ -148,8 +150,9 @@ class PyTorchTrainable:
         if beside and self._may_write_beside(frozen):
             return partial(self._write, directory, self._copy.of(frozen), numbers)
         self._write(directory, frozen, numbers)
-        self._hooks.call("on_checkpoint_end", str(directory))
-        self._hooks.call("on_checkpoint_write_end", directory)
+        if hooks:
+            self._hooks.call("on_checkpoint_end", str(directory))
+            self._hooks.call("on_checkpoint_write_end", directory)
         return None
 
     def _may_write_beside(self, state: Mapping[str, Any]) -> bool:

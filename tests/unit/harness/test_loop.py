@@ -43,6 +43,7 @@ class FakeRun:
         self.told: list[tuple[object, ...]] = []
         self.measured: list[tuple[str, int, list[str]]] = []
         self.stop_asked = False
+        self.spares: list[int] = []
 
     def enter(self, stage: Stage) -> None:
         self.told.append(("enter", stage.value))
@@ -65,6 +66,14 @@ class FakeRun:
     ) -> Iterator[tuple[Path, str]]:
         yield Path("draft"), f"uuid-{steps_completed}"
         self.told.append(("checkpoint", steps_completed))
+
+    @contextmanager
+    def spare_checkpoint(
+        self, steps_completed: int, metadata: Mapping[str, object], fill: Callable[[Path], object]
+    ) -> Iterator[None]:
+        fill(Path("draft"))
+        self.spares.append(steps_completed)
+        yield
 
     def open_checkpoint(self) -> None:
         return None
@@ -91,6 +100,7 @@ class FakeTrial:
         self.steps_completed = self.records_trained = 0
         self.stop_requested = False
         self.positions: list[Position] = []
+        self.spares: list[Position] = []
         self.prepared: list[int] = []
         self.told: list[str] = []
         self.rest: Callable[[], None] | None = None
@@ -126,8 +136,10 @@ class FakeTrial:
     def prepare_saving(self) -> None:
         self.prepared.append(self.steps_completed)
 
-    def save(self, directory: Path, position: Position, *, beside: bool) -> Callable[[], None] | None:
-        self.positions.append(position)
+    def save(
+        self, directory: Path, position: Position, *, beside: bool = False, hooks: bool = True
+    ) -> Callable[[], None] | None:
+        (self.positions if hooks else self.spares).append(position)
         return self.rest if beside else None
 
     def saved(self, uuid: str) -> None:
@@ -360,3 +372,19 @@ def test_how_fast_it_trained_is_told_at_the_end_and_now_and_then() -> None:
     run = FakeRun()
     Loop(FakeTrial(), run, Schedule(max_length=9, report=Period(3)), NONE).train()
     assert run.measured == [("throughput", 9, ["batches_per_second", "records_per_second"])]
+
+
+def test_before_the_last_validation_alone_a_spare_checkpoint_is_written() -> None:
+    run, trial = FakeRun(), FakeTrial()
+    schedule = Schedule(max_length=4, validation=Period(2))
+    assert Loop(trial, run, schedule, NONE).train() is ExitReason.COMPLETED
+    assert run.spares == [4]
+    assert trial.spares == [Position(4, 2)]
+    assert run.of("checkpoint") == [4]
+
+
+def test_no_spare_checkpoint_is_written_where_there_is_one() -> None:
+    run = FakeRun()
+    schedule = Schedule(max_length=4)
+    Loop(FakeTrial(), run, schedule, NONE, Position(4, None)).train()
+    assert run.spares == []

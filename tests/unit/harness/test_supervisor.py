@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from determined import _checkpoints
 from determined._exit_codes import ExitCode
-from determined._records import Ended, Exited, ExitReason, Record, StageEntered, Started, decode
+from determined._records import Checkpoint, Ended, Exited, ExitReason, Record, StageEntered, Started, decode
 from determined._run_info import PARENT_VARIABLE, RUN_DIR_VARIABLE, Length, RunInfo
 from determined._version import __version__
 from determined.exec import ENTRY
@@ -660,3 +661,34 @@ def test_as_pid_1_it_does_the_same(toy: Callable[..., RunInfo]) -> None:
     assert done.returncode == 0
     assert records(info)[0] == Started(1, sys.version.split()[0], __version__)
     assert records(info)[-1] == Exited(0)
+
+
+SPARE = """
+with run.spare_checkpoint(7, {}, lambda path: (path / "weights").write_bytes(b"7")):
+    """
+
+
+@pytest.mark.parametrize(
+    ("within", "announced"),
+    [
+        ("pass", False),
+        ("raise RuntimeError('validation')", True),
+        ("os.kill(os.getpid(), 9)", True),
+        ("os._exit(3)", True),
+        ("raise __import__('determined').InvalidHP('bad')", False),
+    ],
+)
+def test_a_spare_checkpoint_is_announced_where_its_block_fails_or_dies(
+    toy: Callable[..., RunInfo], within: str, announced: bool
+) -> None:
+    info = toy(SPARE + within)
+    supervise(info)
+    found = [record for record in records(info) if isinstance(record, Checkpoint)]
+    assert [(record.steps_completed, "weights" in record.resources) for record in found] == [
+        (7, True)
+    ] * announced
+    for record in found:
+        assert _checkpoints.verify(Path(info.checkpoint_dir) / record.uuid) == []
+    left = {path.name for path in Path(info.checkpoint_dir).iterdir()}
+    assert left == {record.uuid for record in found}
+    assert not (Path(info.run_dir) / "spare_checkpoint.json").exists()

@@ -206,8 +206,6 @@ def test_a_validation_of_unknown_length_costs_the_steps_that_it_has(folder: Fold
     outcome = folder.drive(Validating, max_length=Length("batches", 4), config={"min_validation_period": 2})
     assert [metrics["val_steps"] for _, metrics in outcome.validations] == [2, 2]
     assert int(models[0].own) == 4 + 2 * 2
-    expected = models[0].evaluate(*records(6), batch_size=4, verbose=0, return_dict=True)
-    assert outcome.validations[-1][1]["val_mae"] == pytest.approx(expected["mae"])
 
 
 def test_data_that_can_be_read_once_only_is_named(folder: Folder) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from determined._errors import InvalidTrialError
 from determined._records import ExitReason, Restored, StageEntered
 from determined._run_info import Length
-from determined.pytorch import DataLoader, PyTorchTrialContext
+from determined.pytorch import DataLoader, PyTorchCallback, PyTorchTrialContext
 from tests.unit.harness.pytorch.driving import Folder, Records, TinyTrial
 
 DIGITS = Path(__file__).parents[4] / "examples" / "digits_pytorch"
@@ -172,3 +172,32 @@ def test_the_digits_example_learns_nine_digits_in_ten(folder: Folder) -> None:
     assert outcome.reason is ExitReason.COMPLETED
     assert outcome.validations[-1][1]["accuracy"] > 0.9  # type: ignore[operator]
     assert config["searcher"]["metric"] in outcome.validations[-1][1]
+
+
+def test_the_work_is_kept_when_the_last_validation_fails(folder: Folder) -> None:
+    saved: list[str] = []
+
+    class Watching(PyTorchCallback):
+        def on_checkpoint_write_end(self, checkpoint_dir: Path) -> None:
+            saved.append(checkpoint_dir.name)
+
+    class Failing(TinyTrial):
+        fails = True
+
+        def evaluate_batch(self, batch: Any) -> Any:
+            if self.fails and self.context.current_train_batch() == 4:
+                raise RuntimeError("only at the end")
+            return super().evaluate_batch(batch)
+
+        def build_callbacks(self) -> Any:
+            return {"watching": Watching()}
+
+    with pytest.raises(RuntimeError, match="only at the end"):
+        folder.drive(Failing, max_length=Length("batches", 5))
+    (uuid,) = [path.name for path in folder.checkpoints.iterdir()]
+    assert saved == []
+    Failing.fails = False
+    rest = folder.drive(Failing, max_length=Length("batches", 5), checkpoints=(uuid,))
+    whole = folder.drive(TinyTrial, max_length=Length("batches", 5))
+    assert rest.validations == whole.validations
+    assert rest.training == []
