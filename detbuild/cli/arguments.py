@@ -25,7 +25,8 @@ def complete_ids(ctx: click.Context, _param: click.Parameter, incomplete: str) -
     """Offer the experiments of this home, newest first; names of folders alone, so it answers at once."""
     session = ctx.find_object(Session)
     try:
-        names = os.listdir(session.home / "experiments") if session else []  # noqa: PTH208  (names alone, fast)
+        home = session.home if session else None
+        names = os.listdir(home / "experiments") if home else []  # noqa: PTH208  # allowed: names, and fast
     except OSError:
         return []
     ids = sorted((int(name) for name in names if name.isdecimal()), reverse=True)
@@ -108,12 +109,12 @@ def check_config_file(path: Path) -> None:
     Raises:
         ConfigError: It is a directory, or not there.
     """
-    if path.is_dir():
+    if path.is_dir():  # allowed: the user names it
         raise ConfigError(
             f"{path} is a directory, not an experiment config",
             mend="write the config first, then the directory: `CONFIG DIR`",
         )
-    if not path.exists():
+    if not path.exists():  # allowed: the user names it
         near = _near_config(path)
         hint = f"did you mean `{near}`?" if near else ""
         raise ConfigError(f"cannot read the experiment config {path}: No such file or directory", mend=hint)
@@ -122,7 +123,8 @@ def check_config_file(path: Path) -> None:
 def _near_config(path: Path) -> Path | None:
     """The file next to it whose name is most like it, among those that can be configs."""
     try:
-        names = [one.name for one in path.parent.iterdir() if one.suffix in _CONFIG_SUFFIXES]
+        there = path.parent.iterdir()  # allowed: the user names it
+        names = [one.name for one in there if one.suffix in _CONFIG_SUFFIXES]
     except OSError:
         return None
     near = difflib.get_close_matches(path.name, names, n=1)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +13,7 @@ from detbuild.errors import ConfigError, EngineError
 from detbuild.launch.plan import HOME_LABEL, user_of
 from detbuild.store.files import file_errors
 from detbuild.store.storage import WORK_DIR
+from determined._untrusted import UntrustedDir, UntrustedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,7 @@ def download_code(home: Home, folder: ExperimentFolder, target: Path, connect: C
         ConfigError: `target` is there already, or the experiment has no image: it ran on this host itself.
         EngineError: The image is gone, or its files cannot be copied.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):  # allowed: where the user wants it
         raise ConfigError(f"{target} is there already", mend="name a directory that is new or empty")
     header = folder.header()
     if header.local:
@@ -50,15 +51,17 @@ def download_code(home: Home, folder: ExperimentFolder, target: Path, connect: C
             mend=f"checkpoints hold a copy of the code in `code`: see `detbuild checkpoint list {folder.id}`",
         )
     with file_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent.resolve()))
+        target.parent.mkdir(parents=True, exist_ok=True)  # allowed: where the user wants it
+        above = target.parent.resolve()  # allowed: where the user wants it
+        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=above))
     try:
         _copy(engine, home, image, draft, user_of(engine.info(), header.user))
         with file_errors(target):
-            draft.chmod(0o755)
-            draft.replace(target)
+            draft.chmod(0o755)  # allowed: a new directory itself
+            draft.replace(target)  # allowed: a new directory itself
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        with suppress(UntrustedError):
+            UntrustedDir(draft.parent).remove_tree(draft.name, missing_ok=True)
 
 
 def _copy(engine: Engine, home: Home, image: str, draft: Path, user: str) -> None:

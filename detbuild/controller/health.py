@@ -33,6 +33,6 @@ def _at_rest(state: ExperimentState) -> bool:
 
 
 def _full(place: Path) -> bool:
-    found = os.statvfs(place)
+    found = os.statvfs(place)  # allowed: only its disk is asked about
     blocks = found.f_bavail if os.geteuid() else found.f_bfree
     return blocks == 0 or (found.f_files > 0 and found.f_favail == 0)

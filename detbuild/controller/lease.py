@@ -46,7 +46,9 @@ def lease(file: Path, *, patience: float = _PATIENCE) -> Iterator[int]:
         LeaseError: another process is, and still was after `patience` seconds.
     """
     with file_errors(file):
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(
+            file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
+        )  # allowed: a lock, not read
     try:
         _acquire(descriptor, file, patience)
         name_holder(descriptor, os.getpid())
@@ -80,7 +82,9 @@ def lease_at_the_end(file: Path) -> AbstractContextManager[int]:
 def holder(file: Path) -> Holder | None:
     """Who holds the lease now; None when nobody does."""
     try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(
+            file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        )  # allowed: a lock, not read
     except FileNotFoundError:
         return None
     except OSError as error:

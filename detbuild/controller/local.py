@@ -157,7 +157,7 @@ class _Ear:
 def _start(
     folder: ExperimentFolder, info: RunInfo, environ: Mapping[str, str], lease_descriptor: int
 ) -> subprocess.Popen[bytes]:
-    with file_errors(folder.log_file), folder.log_file.open("ab") as log:
+    with file_errors(folder.log_file), folder.files.append(folder.log_file.name) as log:
         return subprocess.Popen(
             [sys.executable, str(ENTRY)],
             env={**environ, RUN_DIR_VARIABLE: info.run_dir},

@@ -80,7 +80,7 @@ def start_detached(folder: ExperimentFolder, lease_descriptor: int) -> None:
         folder: Of the experiment.
         lease_descriptor: Of the lease that the caller holds, and lets go of after this.
     """
-    with file_errors(folder.log_file), folder.log_file.open("ab") as log:
+    with file_errors(folder.log_file), folder.files.append(folder.log_file.name) as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "detbuild.controller", str(folder.path), str(lease_descriptor)],
             stdin=subprocess.DEVNULL,

@@ -73,7 +73,7 @@ def lay_out(experiments: Sequence[Chosen], directory: Path, emit: Emit = ignore)
         for trial in one.trials:
             place = directory / _name(one.folder, trial)
             with file_errors(place):
-                place.mkdir(parents=True, exist_ok=True)
+                place.mkdir(parents=True, exist_ok=True)  # allowed: where the user wants it
                 own = _copied(one.folder, trial, place, emit)
                 scalars = _validations(one.folder, trial) if own else _scalars(one.folder, trial)
                 _write(place, (columns, *_session(one.folder.id, trial)), _begun(trial), scalars)
@@ -183,8 +183,9 @@ def _write(place: Path, summaries: Sequence[object], begun: float, scalars: Iter
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-    for old in place.glob("*tfevents*.detbuild"):
-        old.unlink()  # of an earlier export: two would show everything twice
+    for old in UntrustedDir(place).scan():
+        if "tfevents" in old.path and old.path.endswith(".detbuild"):
+            UntrustedDir(place).unlink(old.path)  # of an earlier export: two would show everything twice
     writer = EventFileWriter(str(place), filename_suffix=".detbuild")
     try:
         for summary in summaries:

@@ -35,4 +35,5 @@ def hidden_name(home: Home, folder: ExperimentFolder) -> Path:
 def begun_deletions(home: Home) -> tuple[tuple[ExperimentFolder, ...], tuple[Path, ...]]:
     """The experiments that are marked, and the folders that only have to be removed."""
     folders = (home.folder(number) for number in home.ids())
-    return tuple(filter(is_deleting, folders)), tuple(home.experiments.glob(f"{_HIDDEN}*"))
+    hidden = home.experiments.glob(f"{_HIDDEN}*")  # allowed: names that the host chose
+    return tuple(filter(is_deleting, folders)), tuple(hidden)

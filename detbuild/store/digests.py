@@ -176,7 +176,7 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 
 def _read(file: Path, experiment_id: int) -> Mapping[str, _Digest]:
-    if not file.exists():
+    if not file.exists():  # allowed: the cache of the host
         return {}
     try:
         with _opened(file) as digests:
@@ -187,7 +187,7 @@ def _read(file: Path, experiment_id: int) -> Mapping[str, _Digest]:
     except sqlite3.OperationalError:
         return {}  # locked, or on a disk that cannot lock
     except sqlite3.DatabaseError:
-        file.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)  # allowed: the cache of the host
         remove_companions(file)
         return {}
     return {run: _Digest(*values) for run, *values in rows}

@@ -171,7 +171,7 @@ class ExperimentFolder:
         """Write the files of a new experiment, the header last."""
         with file_errors(self.path):
             for name in ("runs", "checkpoints"):
-                (self.path / name).mkdir(exist_ok=True)
+                (self.path / name).mkdir(exist_ok=True)  # allowed: a new folder of the host
         last = json.dumps(asdict(header), indent=2).encode() + b"\n"
         write_all_synced(self.path, {**files, HEADER_FILE: last}, private=PRIVATE)
 
@@ -220,7 +220,7 @@ class ExperimentFolder:
         """Make the run's folder as the caller's own, since the container runs as the caller too."""
         folder = self.run(info.trial_id, info.run).path
         with file_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)  # allowed: before the run has begun
             info.save(folder)
 
     def inbox(self) -> Inbox:

@@ -126,7 +126,7 @@ def journal_warnings(state: ExperimentState) -> Iterator[Warned]:
 
 
 def _read(file: Path, emit: Emit) -> Mapping[_Key, Summary]:
-    if not file.exists():
+    if not file.exists():  # allowed: the index of the host
         return {}
     try:
         with closing(open_table(file, _TABLE, version=_VERSION)) as index:
@@ -137,7 +137,7 @@ def _read(file: Path, emit: Emit) -> Mapping[_Key, Summary]:
     except (sqlite3.DatabaseError, ValueError, TypeError) as error:
         aside = file.with_name(f"{file.name}.damaged")
         emit(Warned(f"{file} is damaged ({error}); it is kept as {aside.name} and made anew from the files"))
-        file.replace(aside)
+        file.replace(aside)  # allowed: the index of the host
         remove_companions(file)
         return {}
 
