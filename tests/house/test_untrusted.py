@@ -102,9 +102,10 @@ class Finder(ast.NodeVisitor):
             self._safe.update(one.id for one in node.targets if isinstance(one, ast.Name))
         self.generic_visit(node)
 
-    def visit_withitem(self, node: ast.withitem) -> None:
-        if self._is_safe(node.context_expr) and isinstance(node.optional_vars, ast.Name):
-            self._safe.add(node.optional_vars.id)
+    def visit_With(self, node: ast.With) -> None:
+        for item in node.items:
+            if self._is_safe(item.context_expr) and isinstance(item.optional_vars, ast.Name):
+                self._safe.add(item.optional_vars.id)
         self.generic_visit(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
