@@ -156,7 +156,8 @@ def settle(folder: ExperimentFolder) -> None:
 def end_processes(run_dir: str) -> None:
     """Kill what is left of a local run whose supervisor is gone: all that was started with its folder."""
     for _ in range(_ROUNDS):
-        if not sum(_killed(place, run_dir) for place in Path("/proc").glob("[0-9]*")):
+        processes = Path("/proc").glob("[0-9]*")  # allowed: of the kernel
+        if not sum(_killed(place, run_dir) for place in processes):
             return
         time.sleep(_LOOK)
 
@@ -166,7 +167,8 @@ def _killed(place: Path, run_dir: str) -> bool:
     with suppress(OSError):
         descriptor = os.pidfd_open(int(place.name))  # so that no other process gets the signal
         try:
-            if wanted in (place / "environ").read_bytes().split(b"\0"):
+            environ = (place / "environ").read_bytes()  # allowed: of the kernel
+            if wanted in environ.split(b"\0"):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                 return True
         finally:
