@@ -21,7 +21,7 @@ from detbuild.config.unacted import warnings_for
 from detbuild.context.credentials import without_credentials
 from detbuild.context.hashes import HashCache
 from detbuild.context.roots import refuse_shadowing
-from detbuild.context.scripts import runnable
+from detbuild.context.scripts import HOOK, runnable
 from detbuild.context.walk import read_context, snapshot
 from detbuild.controller.attend import follow, resume, wait
 from detbuild.controller.lease import lease
@@ -36,13 +36,14 @@ from detbuild.image.declared import check_requirements
 from detbuild.image.frameworks import read_needs
 from detbuild.image.network import lent_credentials
 from detbuild.image.planning import lend, pip_warnings, plan_image
-from detbuild.image.requirements import read_requirements
+from detbuild.image.preflight import check_entrypoint, code_of
+from detbuild.image.requirements import in_context, read_requirements
 from detbuild.image.resolve import resolve
 from detbuild.image.table import load_table
 from detbuild.launch.grants import grant_warnings
 from detbuild.launch.host import check_host, check_mounts, nowhere
 from detbuild.launch.limits import limit_warnings, local_warnings
-from detbuild.launch.plan import Place, RunRequest, plan_run
+from detbuild.launch.plan import Place, RunRequest, plan_run, variables
 from detbuild.resources import harness_dir, images_dir, templates_dir
 from detbuild.search.custom import CustomSearch
 from detbuild.search.methods import search_method
@@ -58,9 +59,12 @@ if TYPE_CHECKING:
     from detbuild.context.listing import Listing
     from detbuild.context.snapshot import ContextSnapshot
     from detbuild.engine.protocol import ContainerSpec, Engine
+    from detbuild.image.frameworks import ContextNeeds
     from detbuild.image.network import NetworkSettings
     from detbuild.image.plan import ImagePlan
+    from detbuild.image.preflight import Code
     from detbuild.image.resolve import Resolution
+    from detbuild.image.table import Table
     from detbuild.store.home import Home
     from detbuild.store.state import ExperimentState
     from determined._run_info import RunInfo
@@ -121,6 +125,8 @@ class Submission:
     target: Target
     plan: ImagePlan
     credentials: Mapping[str, str] = field(repr=False)  # that pip needs while the image is built
+    needs: ContextNeeds
+    code: Code
 
 
 def this_host(environ: Mapping[str, str]) -> Host:
@@ -159,8 +165,13 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
     target = _target(config, host)
     image = config.environment.image.of("cuda" if target.gpu else "cpu")
     resolution = resolve(needs, table=table, target=target, image=image)
-    found = check_requirements(needs.requirements, listing, own_image=resolution.own_image)
-    for warning in (*found, *(Warned(message) for message in resolution.warnings)):
+    code = _code(context, order, config, resolution=resolution, table=table)
+    found = (
+        *check_requirements(needs.requirements, listing, own_image=resolution.own_image),
+        *check_entrypoint(config.entrypoint, code),
+    )
+    doubts = (Warned(message) for message in resolution.warnings)
+    for warning in (*found, *doubts):
         emit(warning)
     if engine is None:
         base = choose_base(resolution, lambda _: False)
@@ -180,7 +191,7 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
         templates=templates_dir(),
         kept=home.cache / "dockerfiles",
     )
-    return Submission(
+    submission = Submission(
         order=order,
         config=config,
         listing=listing,
@@ -188,7 +199,46 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
         target=target,
         plan=plan,
         credentials=lent,
+        needs=needs,
+        code=code,
     )
+    if engine is None:
+        _warn_of_imports(submission, emit)
+    return submission
+
+
+def _code(
+    context: ContextSnapshot,
+    order: Order,
+    config: ExperimentConfig,
+    *,
+    resolution: Resolution,
+    table: Table,
+) -> Code:
+    """The code that the run will see."""
+    bases = filter(None, (table.base(base) for base in resolution.bases))
+    hooked = bool(order.host_config.startup_hook) or any(entry.path == HOOK for entry in context.entries)
+    mounted = any(in_context(mount.container_path) is not None for mount in config.bind_mounts)
+    return code_of(
+        context,
+        name=order.context_dir.resolve().name,
+        pythons=() if resolution.own_image else tuple(dict.fromkeys(base.python for base in bases)),
+        fixed=not (hooked or mounted),
+    )
+
+
+def _warn_of_imports(submission: Submission, emit: Emit) -> None:
+    """Look at all code that the entrypoint reaches; only an image that is built is worth the time."""
+    from detbuild.image.imports import check_imports
+
+    path_set = any("PYTHONPATH" in name for name in variables(submission.config))
+    for warning in check_imports(
+        submission.config.entrypoint,
+        submission.code,
+        submission.needs,
+        open_ended=submission.resolution.own_image or path_set,
+    ):
+        emit(warning)
 
 
 def check_mounts_of(submission: Submission) -> None:
@@ -251,6 +301,7 @@ def build_image(submission: Submission, host: Host, home: Home, emit: Emit, *, e
     image = engine.image_id(plan.tag)
     built = image is None
     if image is None:
+        _warn_of_imports(submission, emit)
         network = _network(host)
         for warning in pip_warnings(plan, submission.resolution, network, target=submission.target):
             emit(warning)

@@ -17,24 +17,39 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 # Modules whose distribution has another name.
-_DISTRIBUTIONS = {
+DISTRIBUTIONS = {
     "Crypto": "pycryptodome",
+    "Levenshtein": "python-Levenshtein",
+    "MySQLdb": "mysqlclient",
+    "OpenSSL": "pyOpenSSL",
     "PIL": "pillow",
     "attr": "attrs",
     "bs4": "beautifulsoup4",
     "cv2": "opencv-python-headless",
     "dateutil": "python-dateutil",
+    "docx": "python-docx",
     "dotenv": "python-dotenv",
     "faiss": "faiss-cpu",
+    "fitz": "PyMuPDF",
     "git": "GitPython",
     "hydra": "hydra-core",
+    "igraph": "python-igraph",
+    "jwt": "PyJWT",
     "mpl_toolkits": "matplotlib",
     "pkg_resources": "setuptools",
+    "psycopg2": "psycopg2-binary",
+    "pylab": "matplotlib",
+    "pynvml": "nvidia-ml-py",
     "pytorch_lightning": "pytorch-lightning",
+    "ruamel": "ruamel.yaml",
+    "serial": "pyserial",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
+    "slugify": "python-slugify",
     "umap": "umap-learn",
+    "usb": "pyusb",
     "yaml": "PyYAML",
+    "zmq": "pyzmq",
 }
 
 
@@ -146,7 +161,7 @@ def _missing_module(error: ModuleNotFoundError, where: str, root: Path) -> LoadE
     elif top != name or top in there:
         mend = f"check the name, and which version of `{top}` there is"
     else:
-        distribution = _DISTRIBUTIONS.get(top, top)
+        distribution = DISTRIBUTIONS.get(top, top)
         mend = f"add `{distribution}` to requirements.txt in the context; for a local run, install it"
     return LoadError(f"{where}the module `{name}` is not installed, and not in the context", mend=mend)
 

@@ -47,6 +47,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "project"
     directory.mkdir()
     (directory / "const.yaml").write_text(CONFIG)
-    (directory / "model_def.py").write_text("class Tiny: ...\n")
+    (directory / "model_def.py").write_text("class Tiny(Base): ...\n")
     monkeypatch.chdir(directory)
     return directory

@@ -72,7 +72,7 @@ def test_a_trials_checkpoint_is_named_by_the_beginning_of_its_uuid(shell, best):
 
 def copy_out(process):
     target = next(Path(mount.source) for mount in process.spec.mounts)
-    (target / "model_def.py").write_text("class Tiny: ...\n")
+    (target / "model_def.py").write_text("class Tiny(Base): ...\n")
     return Exit(0)
 
 
@@ -80,7 +80,7 @@ def test_the_code_is_copied_out_of_the_image(shell, best):
     shell.engine.program = copy_out
     shell.engine.add_image("detbuild:" + "b" * 64)
     assert shell("det", "e", "download-model-def", "1").out == "experiment_1_model_def\n"
-    assert Path("experiment_1_model_def", "model_def.py").read_text() == "class Tiny: ...\n"
+    assert Path("experiment_1_model_def", "model_def.py").read_text() == "class Tiny(Base): ...\n"
     assert not shell.engine.containers
     assert "is there already" in shell("det", "e", "download-model-def", "1").err
 

@@ -35,7 +35,7 @@ def engine(tmp_path, monkeypatch):
     monkeypatch.setenv("DETBUILD_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "model_def.py").write_text("class Tiny: ...\n")
+    (tmp_path / "model" / "model_def.py").write_text("class Tiny(Base): ...\n")
     (tmp_path / "extra.txt").write_text("more")
     return engine
 

@@ -1,0 +1,428 @@
+"""What can be known of a trial's code before the build: from its files, without importing any of them."""
+
+from __future__ import annotations
+
+import difflib
+import posixpath
+import re
+import sys
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from detbuild.context.scripts import words_of
+from detbuild.context.snapshot import shown
+from detbuild.errors import ConfigError, ContextError
+from detbuild.events import Warned
+from detbuild.image.requirements import in_context
+from detbuild.image.trees import Tree, read
+
+if TYPE_CHECKING:
+    import ast
+    from collections.abc import Iterator
+
+    from detbuild.config.entrypoint import Entrypoint
+    from detbuild.context.snapshot import ContextSnapshot, Entry
+
+LARGEST: Final = 1 << 20  # bytes; a longer file is data, not a program
+_HOST: Final = sys.version_info[:2]
+_COMPILED: Final = re.compile(r"\.[\w.-]*(so|pyd)")
+_PYTHON: Final = re.compile(r"(?:.*/)?python[0-9.]*")
+_SHELLS: Final = frozenset({"sh", "bash", "/bin/sh", "/bin/bash"})
+_LISTED: Final = 10
+# Names by which a module can get names that its text does not show.
+_DYNAMIC: Final = frozenset(
+    {
+        "__dict__",
+        "__getattr__",
+        "__import__",
+        "eval",
+        "exec",
+        "globals",
+        "locals",
+        "modules",
+        "setattr",
+        "vars",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """A context's code as a run will see it."""
+
+    tree: Tree
+    paths: tuple[str, ...]  # of its files
+    name: str  # of the context directory, which may stand in front of a module
+    pythons: tuple[str, ...]  # that the image may have; () when it is the user's own
+    fixed: bool = True  # False: hooks or mounts may add files before the code runs
+
+    @property
+    def modules(self) -> list[str]:
+        """Dotted names of its Python files, but for those of a virtual environment."""
+        files = (path for path in self.paths if path.endswith(".py") and "site-packages" not in path)
+        names = (path.removesuffix(".py").replace("/", ".") for path in files if not path.startswith("."))
+        return sorted(name.removesuffix(".__init__") for name in names if name != "__init__")
+
+
+class _MissingError(ConfigError):
+    """A file that the entrypoint needs is not in the context; an image of the user's own may have it."""
+
+
+def code_of(context: ContextSnapshot, *, name: str, pythons: tuple[str, ...], fixed: bool) -> Code:
+    paths = tuple(entry.path for entry in context.entries if entry.kind != "dir")
+    return Code(tree=Tree(context), paths=paths, name=name, pythons=pythons, fixed=fixed)
+
+
+def check_entrypoint(entrypoint: Entrypoint, code: Code) -> tuple[Warned, ...]:
+    """Return what is doubtful about an entrypoint.
+
+    Raises:
+        ConfigError: It certainly names nothing that is there.
+        ContextError: A module that it names certainly cannot be parsed by the image's Python.
+    """
+    try:
+        if entrypoint.kind == "trial":
+            return tuple(_check_trial(str(entrypoint.written), code))
+        return tuple(_check_command(entrypoint, code))
+    except ConfigError as error:
+        if code.fixed and (code.pythons or not isinstance(error, _MissingError)):
+            raise
+        return (Warned(f"{error}, unless a hook, a mount or the image adds it", error.mend),)
+
+
+# --- module:Class -------------------------------------------------------------------------------------------
+
+
+def _check_trial(entrypoint: str, code: Code) -> Iterator[Warned]:
+    module, _, name = entrypoint.partition(":")
+    plain = locate(module, code)
+    if plain is None:
+        raise _no_such_module(module, code)
+    for entry in files_of(plain, code):
+        yield from check_syntax(entry, code)
+    found = files_of(plain, code)
+    if found:
+        yield from _check_class(entrypoint, plain, name, found[-1], code)
+
+
+def locate(module: str, code: Code) -> str | None:
+    """The module's name relative to the context; "" is the directory itself, None is nowhere.
+
+    As the harness does it.
+    """
+    if _has_module(module, code):
+        return module
+    for prefix in (code.name, re.sub(r"\W", "_", code.name)):
+        if module in {"", prefix} and _has_module("__init__", code):
+            return ""
+        inner = module.removeprefix(f"{prefix}.")
+        if inner != module and _has_module(inner, code):
+            return inner
+    return None
+
+
+def _has_module(module: str, code: Code) -> bool:
+    if not all(module.split(".")):
+        return False
+    path = module.replace(".", "/")
+    if code.tree.is_file(f"{path}.py") or code.tree.is_file(f"{path}/__init__.py"):
+        return True
+    directory = posixpath.dirname(path)
+    tails = (p[len(path) :] for p in code.paths if p.startswith(path) and posixpath.dirname(p) == directory)
+    return any(_COMPILED.fullmatch(tail) for tail in tails)
+
+
+def files_of(module: str, code: Code) -> list[Entry]:
+    """Python files that are run to import a module: of the packages above it, then its own."""
+    parts = [part for part in module.split(".") if part]
+    packages = ["/".join((*parts[:depth], "__init__.py")) for depth in range(1, len(parts) + 1)]
+    own = [f"{'/'.join(parts)}.py"] if parts else ["__init__.py"]
+    # A package hides a module of its name.
+    is_package = bool(parts) and code.tree.is_file(packages[-1])
+    found = (code.tree.find(path) for path in (*packages, *(() if is_package else own)))
+    return [entry for entry in found if entry is not None and entry.kind == "file" and entry.size <= LARGEST]
+
+
+def _no_such_module(module: str, code: Code) -> _MissingError:
+    if not module:
+        return _MissingError(
+            "the entrypoint names the context directory itself, which has no __init__.py",
+            mend="write `<module>:<trial class>`, such as `model_def:MNistTrial`",
+        )
+    there = code.modules
+    inside = [name for name in there if name.endswith(f".{module}")]
+    near = inside or difflib.get_close_matches(module, there, n=3)
+    hint = (
+        f"did you mean {_listed(near)}?" if near else f"the context directory has {_listed(there[:_LISTED])}"
+    )
+    return _MissingError(f"the entrypoint's module `{module}` is not in the context directory", mend=hint)
+
+
+def _check_class(entrypoint: str, module: str, name: str, entry: Entry, code: Code) -> Iterator[Warned]:
+    source = read(entry)
+    first = name.split(".", maxsplit=1)[0]
+    if "." not in name and re.search(rf"^class\s+{re.escape(name)}\s*\(".encode(), source, re.MULTILINE):
+        return  # the usual case, which costs no parsing
+    tree = parsed(source)
+    if tree is None:
+        return
+    if entry.path.endswith("__init__.py") and _has_module(".".join(filter(None, (module, first))), code):
+        return
+    bound = _bound(tree)
+    if first in bound:
+        yield from _check_kind(entrypoint, name, bound, tree)
+        return
+    error = _no_such_name(module or code.name, name, bound)
+    if _is_dynamic(tree):
+        yield Warned(f"{error}, as far as its text shows", error.mend)
+    else:
+        raise error
+
+
+def _check_kind(
+    entrypoint: str, name: str, bound: dict[str, list[ast.AST]], tree: ast.Module
+) -> Iterator[Warned]:
+    """Refuse what can never be a trial class: a plain function, or a class that derives from nothing."""
+    import ast
+
+    definitions = bound.get(name, [])
+    if len(definitions) != 1 or definitions[0] not in tree.body or _is_dynamic(tree):
+        return
+    (found,) = definitions
+    if isinstance(found, (ast.FunctionDef, ast.AsyncFunctionDef)) and not found.decorator_list:
+        raise ConfigError(
+            f"the entrypoint `{entrypoint}` is a function, not a class",
+            mend="name the trial class itself; for a script, write the command, such as `python3 train.py`",
+        )
+    if isinstance(found, ast.ClassDef) and not (found.bases or found.keywords or found.decorator_list):
+        raise ConfigError(
+            f"the entrypoint `{entrypoint}` is not a trial class: it derives from object",
+            mend="derive it from determined.pytorch.PyTorchTrial or determined.keras.TFKerasTrial",
+        )
+    yield from ()
+
+
+def _no_such_name(module: str, name: str, bound: dict[str, list[ast.AST]]) -> ConfigError:
+    import ast
+
+    first = name.split(".", maxsplit=1)[0]
+    near = difflib.get_close_matches(first, [each for each in bound if not each.startswith("_")], n=1)
+    trials = [
+        each
+        for each, nodes in bound.items()
+        if any(isinstance(node, ast.ClassDef) and _is_trial(node) for node in nodes)
+    ]
+    if near:
+        hint = f"did you mean `{near[0]}`?"
+    elif trials:
+        hint = f"its trial classes are {_listed(trials)}"
+    else:
+        hint = "no trial class is defined there: derive one from determined.pytorch.PyTorchTrial"
+    return ConfigError(f"`{module}` has no `{first}`", mend=hint)
+
+
+def _is_trial(node: ast.ClassDef) -> bool:
+    import ast
+
+    return any(ast.unparse(base).endswith("Trial") for base in node.bases)
+
+
+def _bound(tree: ast.Module) -> dict[str, list[ast.AST]]:
+    """Names that the module's own statements bind, at any depth of conditions, with what binds them."""
+    import ast
+
+    bound: dict[str, list[ast.AST]] = {}
+    waiting: list[ast.AST] = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        for name in _names(node):
+            bound.setdefault(name, []).append(node)
+        inner = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda))
+        waiting += () if inner else ast.iter_child_nodes(node)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Global):
+            for name in node.names:
+                bound.setdefault(name, []).append(node)
+    return bound
+
+
+def _names(node: ast.AST) -> Iterator[str]:
+    import ast
+
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        yield node.name
+    elif isinstance(node, (ast.Import, ast.ImportFrom)):
+        yield from (alias.asname or alias.name.split(".")[0] for alias in node.names)
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        yield node.id
+    else:  # `except ... as`, patterns of `match`, `type X = ...`
+        bound = getattr(node, "name", None) or getattr(node, "rest", None)
+        if isinstance(bound, str) and not isinstance(node, ast.alias):
+            yield bound
+
+
+def _is_dynamic(tree: ast.Module) -> bool:
+    """Whether the module may have names that its text does not show."""
+    import ast
+
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
+            return True
+        if getattr(node, "id", None) in _DYNAMIC or getattr(node, "attr", None) in _DYNAMIC:
+            return True
+        if getattr(node, "name", None) in _DYNAMIC:
+            return True
+    return False
+
+
+# --- syntax -------------------------------------------------------------------------------------------------
+
+
+def check_syntax(entry: Entry, code: Code) -> Iterator[Warned]:
+    """Compile a file, which runs nothing of it.
+
+    Raises:
+        ContextError: The image's Python certainly cannot parse it.
+    """
+    trouble = syntax_error(read(entry), code.pythons)
+    if trouble is None:
+        return
+    error, certain = trouble
+    line = f": `{error.text.strip()}`" if error.text else ""
+    where = f"{shown(entry.path)}:{error.lineno or 1}" + (f":{error.offset}" if error.offset else "")
+    python = code.pythons[0] if code.pythons else "3.10 or newer"
+    cause, hint = f"{where}: {error.msg}{shown(line)}", f"correct it; the code runs on Python {python}"
+    if certain:
+        raise ContextError(cause, mend=hint)
+    yield Warned(f"{cause} (for the Python {_HOST[0]}.{_HOST[1]} of this host)", hint)
+
+
+def syntax_error(
+    source: bytes, pythons: tuple[str, ...], host: tuple[int, int] = _HOST
+) -> tuple[SyntaxError, bool] | None:
+    """What is wrong with a program text, and whether every Python of the image must think so too.
+
+    A newer Python reads all that an older one does. So what this host's cannot read is certainly wrong for
+    one that is not newer; and for one that is older, the parser can refuse what came later.
+    """
+    versions = [(int(major), int(minor)) for major, minor in (python.split(".")[:2] for python in pythons)]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile(source, "<context>", "exec", dont_inherit=True)
+    except SyntaxError as error:
+        # Indentation has the same rules in all of them.
+        certain = isinstance(error, IndentationError) or (bool(versions) and max(versions) <= host)
+        return error, certain
+    except ValueError as error:  # NUL bytes, as in UTF-16
+        return SyntaxError(f"{error}; save it as UTF-8"), True
+    except (RecursionError, MemoryError):
+        return None
+    if versions and max(versions) < host:
+        return _too_new(source, max(versions))
+    return None
+
+
+def _too_new(source: bytes, version: tuple[int, int]) -> tuple[SyntaxError, bool] | None:
+    import ast
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(source, feature_version=version)
+    except SyntaxError as error:
+        return error, True
+    return None
+
+
+def parsed(source: bytes) -> ast.Module | None:
+    import ast
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+# --- commands -----------------------------------------------------------------------------------------------
+
+
+def _check_command(entrypoint: Entrypoint, code: Code) -> Iterator[Warned]:
+    if trial := _launched(entrypoint):
+        yield from _check_trial(trial, code)
+    for script, is_python in scripts_of(entrypoint):
+        path = in_context(script)
+        if path is None:
+            continue  # of the image, or of a mount
+        entry = code.tree.find(path)
+        if entry is None:
+            raise _no_such_script(script, path, code)
+        if is_python and entry.kind == "file" and entry.size <= LARGEST:
+            yield from check_syntax(entry, code)
+
+
+def _launched(entrypoint: Entrypoint) -> str:
+    """The trial that one of Determined's launchers is told to run."""
+    words = words_of(entrypoint.written)
+    if not any(word.startswith("determined.launch.") for word in words):
+        return ""
+    named = (words[n + 1 :][:1] for n, word in enumerate(words) if word == "--trial")
+    joined = ([word.removeprefix("--trial=")] for word in words if word.startswith("--trial="))
+    found = next((words[0] for words in (*named, *joined) if words), "")
+    return found if re.fullmatch(r"[\w.-]*:[\w.]+", found) else ""
+
+
+def scripts_of(entrypoint: Entrypoint) -> list[tuple[str, bool]]:
+    """Files that a command names as the program to run, and whether Python runs them.
+
+    A line that only a shell understands names none.
+    """
+    if entrypoint.kind not in {"shell", "argv"}:
+        return []
+    if entrypoint.kind == "shell" and re.search(r"[;&|<>$`(){}*?\n#~]|\bcd\b", str(entrypoint.written)):
+        return []
+    words = words_of(entrypoint.written)
+    found = []
+    for number, word in enumerate(words):
+        if number == 0 and word.startswith("./"):
+            found.append((word, word.endswith(".py")))
+        elif _PYTHON.fullmatch(word) or (number == 0 and word in _SHELLS):
+            script = _first_argument(words[number + 1 :])
+            found += [(script, word not in _SHELLS)] if script else []
+    return found
+
+
+def _first_argument(words: list[str]) -> str:
+    """The script among the arguments of an interpreter; "" when an option tells the program."""
+    takes_value = {"-W", "-X", "--check-hash-based-pycs", "-o", "-O"}
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif word in takes_value:
+            skip = word != "-O"
+        elif word.startswith("-"):
+            if word in {"-", "-s"} or re.match(r"-[A-Za-z]*[cm]", word):
+                return ""
+        else:
+            return word
+    return ""
+
+
+def _no_such_script(script: str, path: str, code: Code) -> _MissingError:
+    same = [each for each in code.paths if posixpath.basename(each) == posixpath.basename(path)]
+    suffix = posixpath.splitext(path)[1]
+    near = same or difflib.get_close_matches(
+        path, [each for each in code.paths if each.endswith(suffix)], n=1
+    )
+    hint = f"did you mean `{shown(near[0])}`?" if near else "add it to the context, or correct the entrypoint"
+    return _MissingError(
+        f"the entrypoint's script `{shown(script)}` is not in the context directory", mend=hint
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"`{shown(name)}`" for name in names) or "no Python file"
