@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detbuild.checkpoint.carrier import try_out
+from detbuild.checkpoint.owners import note_present
 from detbuild.checkpoint.source import bring, sources_of
 from detbuild.config.host import NO_HOST_CONFIG, HostConfig
 from detbuild.config.rewrite import completed
@@ -344,6 +345,7 @@ def submit(
     folder = home.new_experiment()
     # Held before it is an experiment, and handed over: there is no moment without a holder.
     with lease(folder.lock_file) as held:
+        note_present(config, folder)
         config = bring(source, config, folder)
         header = replace(
             _header(submission.order, config, host, number=folder.id),
@@ -418,6 +420,7 @@ def _local_experiment(
     folder = home.new_experiment()
     # Held before it is an experiment: `detbuild resume` settles local ones that nobody holds.
     with lease(folder.lock_file) as descriptor:
+        note_present(config, folder)
         config = bring(source, config, folder)
         header = replace(
             _header(order, config, host, number=folder.id), local=True, local_hooks=order.local_hooks

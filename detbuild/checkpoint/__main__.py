@@ -15,7 +15,7 @@ from queue import SimpleQueue
 
 from detbuild.checkpoint.bucket import Bucket
 from detbuild.checkpoint.jobs import Job, decode_address
-from detbuild.checkpoint.transfer import DamagedError
+from detbuild.checkpoint.transfer import DamagedError, ForeignError
 from detbuild.checkpoint.work import do
 from detbuild.errors import DetbuildError
 
@@ -32,6 +32,8 @@ def main() -> None:
             do(job, bucket)
         except DamagedError as error:
             _say({"damaged": str(error)})
+        except ForeignError as error:
+            _say({"foreign": str(error)})
         except DetbuildError as error:
             _say({"error": str(error), "mend": error.mend})
         except Exception as error:  # noqa: BLE001  (every library of the cloud has errors of its own)

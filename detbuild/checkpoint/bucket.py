@@ -189,6 +189,9 @@ class Bucket:
             raise OSError("what was written there cannot be read back")
 
     def _key(self, uuid: str, path: str) -> str:
+        """Libraries may resolve `..` in a key: a path never leads out of its checkpoint."""
+        if not {".", ".."}.isdisjoint([uuid, *path.split("/")]) or "/" in uuid:
+            raise ValueError(f"not a path in a checkpoint: {uuid}/{path}")
         return f"{self._root}/{uuid}/{path}"
 
     def _progress(self) -> object:

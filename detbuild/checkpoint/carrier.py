@@ -34,6 +34,7 @@ class Answer:
     error: str = ""  # may go better another time
     mend: str = ""
     damaged: str = ""  # will not
+    foreign: str = ""  # will not either: why the checkpoint is another experiment's
 
 
 class Carrier:
@@ -75,7 +76,8 @@ class Carrier:
             said = json.loads(line)
             if "allow" not in said:
                 self._job = None
-                return Answer(job=job, **{name: said.get(name, "") for name in ("error", "mend", "damaged")})
+                names = ("error", "mend", "damaged", "foreign")
+                return Answer(job=job, **{name: said.get(name, "") for name in names})
             self._deadline = time.monotonic() + float(said["allow"])
         if line is not None:
             return self._lost(job, "the process that carries checkpoints was lost")

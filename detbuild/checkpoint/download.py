@@ -28,6 +28,8 @@ def damage(found: Found) -> list[str]:
 
     One that is in the cloud alone was whole when it was sent, and is verified when it is fetched.
     """
+    if found.checkpoint.foreign:
+        return [f"it {found.checkpoint.foreign}"]
     if found.directory:
         return verify(found.directory)
     return [] if found.cloud else ["it is not on this host"]

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 _MAGIC: Final = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open))
 _BLOCK: Final = 1 << 20
+_MOST_EXPANDED: Final = 100  # bytes of files for one of the archive: weights hardly compress
+_ALWAYS: Final = 1 << 28  # bytes that the smallest archive may come to
+_MOST_ENTRIES: Final = 100_000
+_SPARE: Final = 20  # one part in so many of the free space stays free
 _LONGEST_READ: Final = 4 << 20  # what is read at a time, headers included, which may claim any length
 _FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -33,13 +37,28 @@ _BROKEN: Final = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, l
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    entries: int = 100_000
+    entries: int = _MOST_ENTRIES
     size: int = 1 << 40  # bytes of all files together
     depth: int = 64  # directories below each other
+    why: str = ""  # the limit of the size is what it is, as words to follow it
+
+    @classmethod
+    def of(cls, archive: Path, target: Path) -> Limits:
+        """What the disk of `target` has room for, and what an archive of this size may come to."""
+        disk = os.statvfs(target)
+        free = disk.f_bavail * disk.f_frsize
+        room = free - free // _SPARE
+        expanded = archive.stat().st_size * _MOST_EXPANDED + _ALWAYS
+        entries = min(_MOST_ENTRIES, disk.f_favail) if disk.f_files else _MOST_ENTRIES
+        if room <= expanded:
+            return cls(entries=entries, size=room, why=", all that the disk has room for")
+        return cls(entries=entries, size=expanded, why=f", {_MOST_EXPANDED} times the size of the archive")
 
 
 def extract(archive: Path, target: Path, limits: Limits | None = None) -> None:
     """Unpack a tar file, plain or compressed by gzip, bzip2 or xz, into the empty directory `target`.
+
+    By default it may come to a hundred times its size, and to what the disk has room for.
 
     Files get the mode 0644 and directories 0755, whatever the archive says. When something is refused, what
     was unpacked before is left in `target`, whose owner throws it away.
@@ -48,8 +67,8 @@ def extract(archive: Path, target: Path, limits: Limits | None = None) -> None:
         ConfigError: It is no such archive, or something in it is no regular file or directory, lies outside,
             is there twice, or goes beyond the limits.
     """
-    bounds = limits or Limits()
     with _broken_archive(archive), _opened(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+        bounds = limits or Limits.of(archive, target)
         root = os.open(target, _DIRECTORY)
         try:
             left = bounds.size
@@ -58,7 +77,9 @@ def extract(archive: Path, target: Path, limits: Limits | None = None) -> None:
                     raise _refused(archive, member.name, f"is more than {bounds.entries} entries")
                 left -= member.size if member.isreg() else 0
                 if left < 0:
-                    raise _refused(archive, member.name, f"makes it larger than {bounds.size} bytes")
+                    raise _refused(
+                        archive, member.name, f"makes it larger than {bounds.size} bytes{bounds.why}"
+                    )
                 _unpack(tar, member, root, _parts(archive, member, bounds))
         finally:
             os.close(root)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from detbuild.checkpoint.bucket import address_of
+from detbuild.checkpoint.owners import IMPORTED, owner_of
 from detbuild.checkpoint.transfer import is_name
 from detbuild.errors import ConfigError, EngineError
 from detbuild.store.digests import Allowance, records_within
@@ -40,7 +41,12 @@ class Found:
     @property
     def state(self) -> str:
         """COMPLETED, PARTIALLY_DELETED, ERROR (found damaged) or DELETED."""
-        return self.checkpoint.state if self.directory or self.cloud else "DELETED"
+        return self.checkpoint.state if self.directory or self.cloud or not self.owned else "DELETED"
+
+    @property
+    def owned(self) -> bool:
+        """Whether it belongs to the experiment of which a run has announced it."""
+        return not self.checkpoint.foreign
 
     @property
     def url(self) -> str | None:
@@ -63,7 +69,9 @@ def checkpoints_of(folder: ExperimentFolder, allowance: Allowance | None = None)
             trial_id=trial.id,
             checkpoint=checkpoint,
             directory=_directory(on_host, checkpoint),
-            cloud=cloud if checkpoint.uploaded and checkpoint.state not in _GONE else None,
+            cloud=cloud
+            if checkpoint.uploaded and checkpoint.state not in _GONE and not checkpoint.foreign
+            else None,
         )
         for trial in load(folder, read).trials.values()
         for checkpoint in trial.progress.checkpoints
@@ -73,16 +81,20 @@ def checkpoints_of(folder: ExperimentFolder, allowance: Allowance | None = None)
 def find_checkpoint(home: Home, uuid: str) -> Found:
     """The checkpoint of this uuid, or of the only one that begins with it, in whatever experiment.
 
+    Of experiments that have announced the same uuid it is the one that the checkpoint belongs to.
+
     Raises:
         ConfigError: There is none, or more than one.
         EngineError: There is none, and it may be of an experiment whose files cannot be read.
     """
     found: list[Found] = []
     unreadable: list[EngineError] = []
-    for each in _all(home, unreadable) if uuid else ():
-        if each.checkpoint.uuid == uuid:
+    owner = owner_of(home, uuid) if is_name(uuid) else None
+    for each in _all(home, unreadable, first=owner) if uuid else ():
+        if each.checkpoint.uuid == uuid and each.owned and owner in {None, IMPORTED, each.experiment_id}:
             return each
         found += [each] if each.checkpoint.uuid.startswith(uuid) else []
+    found = [each for each in found if each.owned] or found[:1]
     if len(found) == 1:
         return found[0]
     if found:
@@ -103,9 +115,9 @@ def files_of(home: Home, found: Found) -> Mapping[str, int]:
     )
 
 
-def _all(home: Home, unreadable: list[EngineError]) -> Iterator[Found]:
-    """Those of all experiments; what is wrong with some is put into `unreadable`."""
-    for number in reversed(home.ids()):
+def _all(home: Home, unreadable: list[EngineError], *, first: int | None) -> Iterator[Found]:
+    """Those of all experiments, of one of them first; what is wrong with some is put into `unreadable`."""
+    for number in sorted(home.ids(), key=lambda number: (number != first, -number)):
         folder = home.folder(number)
         if folder.exists:
             try:
@@ -116,7 +128,7 @@ def _all(home: Home, unreadable: list[EngineError]) -> Iterator[Found]:
 
 
 def _directory(on_host: Path | None, checkpoint: CheckpointState) -> Path | None:
-    if on_host is None or checkpoint.state in _GONE or not is_name(checkpoint.uuid):
+    if on_host is None or checkpoint.state in _GONE or checkpoint.foreign or not is_name(checkpoint.uuid):
         return None
     there = UntrustedDir(on_host).exists(checkpoint.uuid)  # whatever it is: verifying tells
     return on_host / checkpoint.uuid if there else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from detbuild.checkpoint.download import copy_whole
 from detbuild.checkpoint.extract import extract
+from detbuild.checkpoint.owners import IMPORTED, claim
 from detbuild.checkpoint.transfer import copy_file, damage_told, is_name
 from detbuild.errors import ConfigError
 from detbuild.store.files import file_errors
@@ -49,6 +50,9 @@ def import_checkpoint(home: Home, source: Path, uuid: str | None = None) -> str:
         if (home.imported / name).exists():
             raise ConfigError(f"there is a checkpoint {name} already", mend="give another name with --uuid")
         _take(directory, home.imported, name)
+        claim(
+            home, name, IMPORTED
+        )  # one that an experiment of this home has announced stays that experiment's
     return name
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from detbuild.checkpoint.bucket import Address
 
-Deed = Literal["try out", "upload", "fetch", "bring back", "prune", "remove", "remove files"]
+Deed = Literal["try out", "claim", "upload", "fetch", "bring back", "prune", "remove", "remove files"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,6 +18,8 @@ class Job:
     uuids: tuple[str, ...] = ()  # for `remove`
     root: str = ""  # directory on this host that holds the checkpoints; for `fetch` the new directory itself
     paths: tuple[str, ...] = ()  # files of the checkpoint
+    owner: str = ""  # the experiment that has it done, as HOME/NUMBER
+    ours: tuple[str, ...] = ()  # its own in the bucket even where no manifest there says so
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
@@ -25,7 +27,7 @@ class Job:
     @classmethod
     def decode(cls, line: bytes) -> Job:
         raw = json.loads(line)
-        return cls(**{**raw, "uuids": tuple(raw["uuids"]), "paths": tuple(raw["paths"])})
+        return cls(**{**raw, **{name: tuple(raw[name]) for name in ("uuids", "paths", "ours")}})
 
 
 def encode_address(address: Address) -> bytes:

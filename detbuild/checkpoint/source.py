@@ -84,7 +84,7 @@ def _of_trial(reference: str, home: Home) -> tuple[Found, ...]:
     found = tuple(
         one
         for one in checkpoints_of(home.experiment(int(experiment)))
-        if one.trial_id == number and one.state in {"COMPLETED", "ERROR"}
+        if one.trial_id == number and one.state in {"COMPLETED", "ERROR"} and not one.checkpoint.foreign
     )
     if not found:
         raise ConfigError(

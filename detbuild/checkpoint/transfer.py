@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from detbuild.checkpoint.bucket import Bucket
 
+_OWNER: Final = "owner"  # in the manifest of a checkpoint in a bucket
 _NAME: Final = r"[0-9A-Za-z][0-9A-Za-z_.-]{0,127}"
 _OLD_DRAFTS: Final = r"fetched|[a-z0-9_]{8}"  # of versions that did not lock them
 _LEFT: Final = re.compile(rf"{DRAFTS.pattern}|\.{_NAME}\.(?:fetched|deleted)")
@@ -61,19 +62,54 @@ class DamagedError(EngineError):
     """The checkpoint is not whole, so trying again does not help."""
 
 
+class ForeignError(EngineError):
+    """The checkpoint belongs to another experiment; the text says why, as what `it` does."""
+
+
 def is_name(uuid: str) -> bool:
     """Whether it can be the name of a checkpoint: user code may have written any record."""
     return re.fullmatch(_NAME, uuid) is not None
 
 
-def upload(directory: Path, bucket: Bucket) -> None:
+def refuse_foreign(uuid: str, bucket: Bucket, owner: str) -> None:
+    """Raise ForeignError unless the name is free in the bucket, or the manifest there names the owner."""
+    body = bucket.read(uuid, MANIFEST_FILE)
+    if body is not None and _owner(body) != owner:
+        raise ForeignError(f"belongs to {_words(_owner(body))} in the bucket")
+    if body is None and bucket.sizes(uuid):
+        raise ForeignError(f"belongs to {_words('')} in the bucket")
+
+
+def is_own(uuid: str, bucket: Bucket, owner: str, *, unsigned: bool) -> bool:
+    """Whether what the bucket holds under this name may be changed by an experiment.
+
+    Args:
+        uuid: Of the checkpoint.
+        bucket: That may hold it.
+        owner: The experiment, as HOME/NUMBER.
+        unsigned: Whether files are the experiment's own where no manifest says whose they are.
+    """
+    body = bucket.read(uuid, MANIFEST_FILE)
+    signed = _owner(body) if body is not None else ""
+    return signed == owner if signed else unsigned
+
+
+def upload(directory: Path, bucket: Bucket, owner: str = "") -> None:
     """Copy a checkpoint to the bucket. Files of it that are there already are not sent again.
+
+    Args:
+        directory: Of the checkpoint on this host.
+        bucket: In which its name was free, or is the owner's.
+        owner: The experiment, as HOME/NUMBER; the manifest in the bucket names it.
 
     Raises:
         DamagedError: It is not whole on this host; nothing was sent.
+        ForeignError: Another experiment has uploaded one of this name meanwhile.
     """
     uuid = directory.name
     refuse_damage(uuid, verify(directory))
+    if not is_own(uuid, bucket, owner, unsigned=True):
+        refuse_foreign(uuid, bucket, owner)
     with opened(directory) as checkpoint:
         wanted = {path: size for path, (size, _) in manifest(checkpoint).items()}
         there = bucket.sizes(uuid)
@@ -81,7 +117,8 @@ def upload(directory: Path, bucket: Bucket) -> None:
             if there.get(path) != size:  # a file appears as a whole or not at all, and never changes
                 with checkpoint.open(path) as file:
                     bucket.put(path_of(file), uuid, path)
-        bucket.write(uuid, MANIFEST_FILE, checkpoint.read(MANIFEST_FILE, LARGEST_MANIFEST))
+        body = checkpoint.read(MANIFEST_FILE, LARGEST_MANIFEST)
+        bucket.write(uuid, MANIFEST_FILE, _signed(body, owner))
     there = bucket.sizes(uuid)
     missing = [path for path, size in wanted.items() if there.get(path) != size]
     if missing or MANIFEST_FILE not in there:
@@ -255,6 +292,27 @@ def damage_told(uuid: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno not in _DAMAGE:
             raise  # of the disk
         raise DamagedError(f"checkpoint {uuid} is damaged: {error}") from error
+
+
+def _signed(body: bytes, owner: str) -> bytes:
+    """A manifest that says who uploaded it, whatever the run wrote there."""
+    raw = {"files": json.loads(body)["files"], **({_OWNER: owner} if owner else {})}
+    return json.dumps(raw, indent=2, sort_keys=True).encode()
+
+
+def _owner(body: bytes) -> str:
+    """HOME/NUMBER of who uploaded a manifest; "" where it does not say."""
+    try:
+        raw = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    owner = raw.get(_OWNER) if isinstance(raw, dict) else None
+    return owner if isinstance(owner, str) else ""
+
+
+def _words(owner: str) -> str:
+    home, _, number = owner.partition("/")
+    return f"experiment {number} of home {home}" if owner else "an experiment that cannot be told"
 
 
 def _new_file(draft: UntrustedDir, path: str) -> BinaryIO:

@@ -17,14 +17,17 @@ def do(job: Job, bucket: Bucket) -> None:
 
     Raises:
         DamagedError: A checkpoint is not whole, and trying again does not help.
+        ForeignError: It belongs to another experiment.
         Exception: Whatever the library of the cloud raises.
     """
     root = Path(job.root)
     match job.do:
         case "try out":
             bucket.try_out()
+        case "claim":
+            transfer.refuse_foreign(job.uuid, bucket, job.owner)
         case "upload":
-            transfer.upload(root / job.uuid, bucket)
+            transfer.upload(root / job.uuid, bucket, job.owner)
         case "fetch":
             transfer.fetch(job.uuid, bucket, root)
         case "bring back":
@@ -32,9 +35,19 @@ def do(job: Job, bucket: Bucket) -> None:
         case "prune":
             transfer.remove_local(root, job.uuid)
         case "remove":
-            for uuid in job.uuids:
-                transfer.remove(uuid, bucket)
-                transfer.remove_local(root, uuid)
+            _remove(job, root, bucket)
         case "remove files":
-            transfer.remove_files(job.uuid, bucket, job.paths)
+            if _is_own(job, job.uuid, bucket):
+                transfer.remove_files(job.uuid, bucket, job.paths)
             transfer.remove_local_files(root, job.uuid, job.paths)
+
+
+def _remove(job: Job, root: Path, bucket: Bucket) -> None:
+    for uuid in job.uuids:
+        if _is_own(job, uuid, bucket):
+            transfer.remove(uuid, bucket)
+        transfer.remove_local(root, uuid)
+
+
+def _is_own(job: Job, uuid: str, bucket: Bucket) -> bool:
+    return transfer.is_own(uuid, bucket, job.owner, unsigned=uuid in job.ours)

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from detbuild.checkpoint.find import checkpoints_of
+from detbuild.checkpoint.owners import announced, release
 from detbuild.checkpoint.protected import sources
 from detbuild.controller.keeping import remove_all
 from detbuild.controller.lease import lease, lease_at_the_end
@@ -99,6 +100,7 @@ def _removed(directory: Path) -> DetbuildError | None:
 
 def _finish(home: Home, folder: ExperimentFolder) -> None:
     remove_all(folder)
+    release(home, announced(folder), folder.id)
     hidden = hidden_name(home, folder)
     with alone(home.experiments / ".retired.lock"):
         home.retire(folder.id)
@@ -137,7 +139,7 @@ def _refuse_other_engine(folder: ExperimentFolder, engine: Engine) -> None:
 
 def _refuse_needed(home: Home, folder: ExperimentFolder) -> None:
     """Registered checkpoints and the sources of others are kept."""
-    own = {found.checkpoint.uuid for found in checkpoints_of(folder)}
+    own = {found.checkpoint.uuid for found in checkpoints_of(folder) if not found.checkpoint.foreign}
     for uuid, names in registered(home).items():
         if uuid in own:
             raise ConfigError(

@@ -7,6 +7,7 @@ a process's of its own. What must survive a crash is in the journal, written bef
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from detbuild.checkpoint import transfer
@@ -14,9 +15,11 @@ from detbuild.checkpoint.bucket import address_of
 from detbuild.checkpoint.carrier import Carrier
 from detbuild.checkpoint.collect import garbage, policy_of
 from detbuild.checkpoint.jobs import Job
+from detbuild.checkpoint.owners import not_own
 from detbuild.controller.arrivals import Arrivals
 from detbuild.errors import EngineError
 from detbuild.store import journal
+from detbuild.store.home import Home
 from detbuild.store.storage import checkpoint_storage
 
 if TYPE_CHECKING:
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.controller.book import Book
     from detbuild.controller.clock import Clock
-    from detbuild.store.home import Home
     from detbuild.store.ledger import Ledger
     from detbuild.store.stored import Stored
 
@@ -64,7 +66,10 @@ class Keeper:
         self._root = checkpoint_storage(config, book.folder).on_host
         address = address_of(config.checkpoint_storage)
         self._carrier = Carrier(address) if address else None
+        self._home = Home.open(book.folder.path.parent.parent)
+        self._owner = f"{self._home.id}/{book.folder.id}"
         self._arrivals = Arrivals(book.folder)
+        self._announced: deque[str] = deque()  # not claimed yet
         self._uploads: deque[str] = deque()
         self._wanted: deque[tuple[str, ...]] = deque()  # to be whole on this host: the first that can be
         self._tried: dict[tuple[str, ...], int] = {}  # how many of them cannot
@@ -85,9 +90,12 @@ class Keeper:
     def done(self) -> bool:
         """Nothing is left to be done, or all that is left has failed often enough for now."""
         stored = self.stored
+        with suppress(EngineError):  # `step` says so
+            self.look()
+        if self._announced and not self.given_up:
+            return False
         if self._carrier is None:
             return not (stored.left_over or stored.partly_left_over) or self.given_up
-        self._look()
         left = stored.left_over or stored.partly_left_over or self._uploads or self._spare()
         return not self._carrier.busy and (not left or self.given_up)
 
@@ -99,11 +107,12 @@ class Keeper:
     def step(self) -> None:
         """Do the next thing, unless it has to wait."""
         now = self.clock.now()
+        self._sweep()
+        self.look()
         if self._carrier is None:
             if now >= self._again_at:
                 self._remove_here()
             return
-        self._look()
         answer = self._carrier.answer()
         if answer is not None:
             self._heed(answer)
@@ -128,7 +137,7 @@ class Keeper:
         """
         if hurry:
             self._tries = 1
-        self._look()
+        self.look()
         if not self._ending:
             self._ending, self._failures, self._again_at = True, 0, self.clock.now()
             self._held.clear()  # no run starts any more
@@ -136,7 +145,8 @@ class Keeper:
             self._say(self.stored.trouble or _WAITS)
             return _WAITS
         for uuid in self._uploads:
-            self._intend(uuid)  # so that whoever comes later knows of them
+            if uuid not in self.stored.intended:  # so that the next controller knows of them
+                self.book.record(journal.UploadIntended(uuid=uuid, free=False))
         return "" if self._collected else self._collect(home)
 
     def _collect(self, home: Home) -> str:
@@ -158,10 +168,11 @@ class Keeper:
         return found.garbage if self._root is not None else ()
 
     def delete(self, uuids: Sequence[str]) -> None:
-        """They are no checkpoints from now on; `step` then removes their files."""
-        if uuids:
-            self.book.record(journal.CheckpointsDeleted(uuids=tuple(uuids)))
-            gone = set(uuids)
+        """They are no checkpoints from now on; `step` then removes their files, but those of foreign ones."""
+        own = tuple(uuid for uuid in uuids if uuid not in self.stored.foreign)
+        if own:
+            self.book.record(journal.CheckpointsDeleted(uuids=own))
+            gone = set(own)
             self._uploads = deque(uuid for uuid in self._uploads if uuid not in gone)
 
     def bring_back(self, uuids: tuple[str, ...]) -> str:
@@ -187,44 +198,69 @@ class Keeper:
         if self._carrier is not None:
             self._carrier.close()
 
-    # in the cloud
+    def look(self) -> None:
+        """Take notice of checkpoints that were announced since the last time, and claim them.
 
-    def _look(self) -> None:
-        """Take notice of checkpoints that were written since the last time."""
-        if self._carrier is None:
-            return
-        stored = self.stored
-        for uuid in self._arrivals.new():
-            if uuid not in stored.uploaded and uuid not in stored.refused and uuid not in stored.deleted:
-                self._uploads.append(uuid)
+        Raises:
+            EngineError: A claim cannot be written.
+        """
+        self._announced.extend(self._arrivals.new())
+        while self._announced:
+            uuid, stored = self._announced[0], self.stored
+            if uuid not in stored.foreign and uuid not in stored.deleted:
+                why = not_own(self._home, self.book.folder, uuid)
+                if why:
+                    self._reject(uuid, why)
+                elif self._carrier and uuid not in stored.uploaded and uuid not in stored.refused:
+                    self._uploads.append(uuid)
+            self._announced.popleft()
+
+    def _reject(self, uuid: str, why: str) -> None:
+        self.book.record(journal.CheckpointForeign(uuid=uuid, why=why))
+        if uuid in self._uploads:
+            self._uploads.remove(uuid)
+
+    # in the cloud
 
     def _next(self) -> Job | None:
         stored, root = self.stored, str(self._root)
-        if not self._swept:
-            self._swept = True
-            transfer.sweep_drafts(self.book.folder.checkpoints)
         if self._wanted:
             uuids = self._wanted[0]
             return Job(do="bring back", uuid=uuids[self._tried.get(uuids, 0)], root=root)
         if stored.left_over:
-            return Job(do="remove", uuids=tuple(sorted(stored.left_over)[:_AT_ONCE]), root=root)
+            uuids = tuple(sorted(stored.left_over)[:_AT_ONCE])
+            return Job(do="remove", uuids=uuids, root=root, owner=self._owner, ours=self._begun(uuids))
         if stored.partly_left_over:
             uuid = min(stored.partly_left_over)
-            return Job(do="remove files", uuid=uuid, root=root, paths=tuple(sorted(stored.partly[uuid])))
+            return Job(
+                do="remove files",
+                uuid=uuid,
+                root=root,
+                paths=tuple(sorted(stored.partly[uuid])),
+                owner=self._owner,
+                ours=self._begun((uuid,)),
+            )
         spare = self._spare()
         if spare:
             return Job(do="prune", uuid=spare, root=root)
         if self._uploads:
-            self._intend(self._uploads[0])
-            return Job(do="upload", uuid=self._uploads[0], root=root)
+            uuid = self._uploads[0]
+            return Job(
+                do="upload" if uuid in stored.begun else "claim", uuid=uuid, root=root, owner=self._owner
+            )
         return None
 
     def _spare(self) -> str:
         return self._arrivals.spare(self.book.folder.checkpoints, self.stored, self._held)
 
-    def _intend(self, uuid: str) -> None:
-        if uuid not in self.stored.intended:
-            self.book.record(journal.UploadIntended(uuid=uuid))
+    def _sweep(self) -> None:
+        """Remove the drafts that crashes have left, once."""
+        if not self._swept and self._root is not None:
+            transfer.sweep_drafts(self._root)
+        self._swept = True
+
+    def _begun(self, uuids: Sequence[str]) -> tuple[str, ...]:
+        return tuple(uuid for uuid in uuids if uuid in self.stored.begun)
 
     def _heed(self, answer: Answer) -> None:
         self._busy_at = self.clock.now()
@@ -235,7 +271,11 @@ class Keeper:
             return
         self._failures = 0
         uuid = answer.job.uuid
+        if answer.foreign:
+            self._reject(uuid, answer.foreign)
         match answer.job.do:
+            case "claim" if uuid in self._uploads:
+                self.book.record(journal.UploadIntended(uuid=uuid, free=True))
             case "bring back":
                 self._brought_back(damaged=bool(answer.damaged))
             case "remove":

@@ -133,10 +133,12 @@ def collect(
     """
     folder = home.experiment(experiment_id)
     with _alone(folder):
-        found = garbage(home, folder, wanted or policy(home, experiment_id))
-        if not dry_run:
-            with _keeper(folder) as keeper:
-                keeper.delete(found.garbage)
+        rule = wanted or policy(home, experiment_id)
+        if dry_run:
+            return garbage(home, folder, rule)
+        with _keeper(folder) as keeper:
+            found = garbage(home, folder, rule)
+            keeper.delete(found.garbage)
     return found
 
 
@@ -165,6 +167,11 @@ def delete(home: Home, uuids: Sequence[str], globs: Sequence[str] = ()) -> tuple
 
 def _delete(keeper: Keeper, uuids: Sequence[str], globs: Sequence[str]) -> None:
     stored, folder = keeper.stored, keeper.book.folder
+    for uuid in uuids:
+        if uuid in stored.foreign:
+            raise ConfigError(
+                f"checkpoint {uuid} is not experiment {folder.id}'s to delete: it {stored.foreign[uuid]}"
+            )
     there = [uuid for uuid in uuids if uuid not in stored.deleted and is_name(uuid)]
     if not globs:
         keeper.delete(there)
@@ -221,6 +228,7 @@ def _keeper(folder: ExperimentFolder) -> Iterator[Keeper]:
         )
     keeper = Keeper(Book(folder=folder), config_of(folder), SystemClock(), tries=_TRIES)
     try:
+        keeper.look()
         yield keeper
         _finish(keeper)
     finally:

@@ -69,7 +69,9 @@ def run_request(book: Book, trial: TrialState, run: int) -> RunRequest:
         length=trial.length,
         milestones=trial.milestones,
         source=trial.source,
-        checkpoints=tuple(one.uuid for one in progress.checkpoints if one.state in _MAYBE_WHOLE),
+        checkpoints=tuple(
+            one.uuid for one in progress.checkpoints if one.state in _MAYBE_WHOLE and not one.foreign
+        ),
         best_validation=goal.value(progress.best) if progress.best else None,
         last_failure=last,
         failed_alike=sum(1 for _ in alike) if last else 0,
@@ -77,10 +79,10 @@ def run_request(book: Book, trial: TrialState, run: int) -> RunRequest:
 
 
 def newest_checkpoints(book: Book, trial_id: int) -> tuple[str, ...]:
-    """The checkpoints of a trial, newest first, without the deleted and the damaged ones."""
-    folder, deleted = book.folder, book.state.stored.deleted
+    """The checkpoints of a trial, newest first, without deleted, damaged and foreign ones."""
+    folder, stored = book.folder, book.state.stored
     runs = takewhile(lambda run: run.exists, (folder.run(trial_id, number) for number in count()))
     records = [read_run(run, over=True) for run in runs]
-    gone = deleted | {each.uuid for run in records for each in run.rejected}
+    gone = stored.deleted | stored.foreign.keys() | {each.uuid for run in records for each in run.rejected}
     uuids = [each.uuid for run in records for each in run.checkpoints]
     return tuple(uuid for uuid in reversed(uuids) if uuid not in gone)

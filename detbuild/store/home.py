@@ -58,6 +58,11 @@ class Home:
         return self.path / "imported"
 
     @property
+    def owners(self) -> Path:
+        """Which experiment each checkpoint belongs to: links by uuid, to its number."""
+        return self.path / "owners"
+
+    @property
     def index(self) -> Path:
         return self.path / "index.sqlite"
 

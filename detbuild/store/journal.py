@@ -159,6 +159,9 @@ class UploadIntended:
 
     kind: ClassVar[str] = "upload_intended"
     uuid: str
+    # Whether the name was free in the bucket, so that what is there by now is ours. None: a version without
+    # this check has written it.
+    free: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,6 +177,15 @@ class UploadRefused:
     """It is not whole on this host, so it will never be in the cloud."""
 
     kind: ClassVar[str] = "upload_refused"
+    uuid: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointForeign:
+    """A run has announced it, but it belongs to another experiment: it is neither uploaded nor removed."""
+
+    kind: ClassVar[str] = "checkpoint_foreign"
     uuid: str
     why: str
 
@@ -223,6 +235,7 @@ StorageFact = (
     UploadIntended
     | CheckpointUploaded
     | UploadRefused
+    | CheckpointForeign
     | CheckpointsDeleted
     | CheckpointsRemoved
     | FilesDeleted

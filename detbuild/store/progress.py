@@ -55,6 +55,7 @@ class CheckpointState:
     files: int
     state: str  # COMPLETED, PARTIALLY_DELETED, DELETED, or ERROR when it was found damaged or missing
     uploaded: bool = False  # whole in the cloud
+    foreign: str = ""  # why it is not the experiment's own, though a run has announced it
     validation: Validation | None = None  # of the same batch
 
 
@@ -148,5 +149,6 @@ def _checkpoint(
         files=len(left),
         state=state,
         uploaded=checkpoint.uuid in stored.uploaded,
+        foreign=stored.foreign.get(checkpoint.uuid, ""),
         validation=validations.get(checkpoint.steps_completed),
     )

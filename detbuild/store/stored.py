@@ -18,6 +18,8 @@ class Stored:
     """Grows with the journal: a search may have very many checkpoints, so it is not copied for each."""
 
     intended: set[str] = field(default_factory=set)  # to the cloud: some of it may be there
+    begun: set[str] = field(default_factory=set)  # of these: what is in the cloud is ours
+    foreign: dict[str, str] = field(default_factory=dict)  # uuid -> why it is not this experiment's
     uploaded: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)  # uuid -> why it will never be in the cloud
     deleted: set[str] = field(default_factory=set)
@@ -35,12 +37,12 @@ class Stored:
 
     def add(self, fact: journal.Fact) -> None:
         match fact:
-            case journal.UploadIntended(uuid=uuid):
-                self.intended.add(uuid)
-            case journal.CheckpointUploaded(uuid=uuid):
-                self.uploaded.add(uuid)
-            case journal.UploadRefused(uuid=uuid, why=why):
-                self.refused[uuid] = why
+            case journal.UploadIntended() | journal.CheckpointUploaded() | journal.UploadRefused():
+                self._add_upload(fact)
+            case journal.CheckpointForeign(uuid=uuid, why=why):
+                self.foreign[uuid] = why
+                self.left_over.discard(uuid)
+                self.partly_left_over.discard(uuid)
             case journal.CheckpointsDeleted(uuids=uuids):
                 self.deleted.update(uuids)
                 self.left_over.update(uuids)
@@ -54,10 +56,23 @@ class Stored:
             case journal.StorageTrouble(why=why):
                 self.trouble = why
 
+    def _add_upload(
+        self, fact: journal.UploadIntended | journal.CheckpointUploaded | journal.UploadRefused
+    ) -> None:
+        match fact:
+            case journal.UploadIntended(uuid=uuid, free=free):
+                self.intended.add(uuid)
+                if free is not False:
+                    self.begun.add(uuid)
+            case journal.CheckpointUploaded(uuid=uuid):
+                self.uploaded.add(uuid)
+            case journal.UploadRefused(uuid=uuid, why=why):
+                self.refused[uuid] = why
+
     @property
     def unsettled(self) -> bool:
         """Something is still to be uploaded, or to be removed."""
-        waiting = self.intended - self.uploaded - self.deleted - self.refused.keys()
+        waiting = self.intended - self.uploaded - self.deleted - self.refused.keys() - self.foreign.keys()
         return bool(waiting or self.left_over or self.partly_left_over)
 
     def state(self, uuid: str, *, damaged: bool) -> str:
@@ -67,6 +82,8 @@ class Stored:
             uuid: Of a checkpoint.
             damaged: A run found it so.
         """
+        if uuid in self.foreign:
+            return "ERROR"
         if uuid in self.deleted:
             return "DELETED"
         if uuid in self.partly:

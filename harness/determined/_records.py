@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
@@ -171,6 +172,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "signal": (str, _NONE),
     "disk_full": (bool,),
 }
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MOST_STEPS = 1 << 53  # as far as a float counts
 _DECODER = json.JSONDecoder()
 _MUST_SYNC = frozenset({Validation, Checkpoint, Ended, Exited})
@@ -199,6 +201,11 @@ def may_wait(record: Record) -> bool:
     return type(record) in _MAY_WAIT
 
 
+def is_uuid(name: str) -> bool:
+    """Whether it is a uuid in the one form that checkpoints are named by."""
+    return _UUID.fullmatch(name) is not None
+
+
 def encode(line: Line) -> bytes:
     """One line of JSON with its newline; NaN and the infinities become "NaN", "Infinity" and "-Infinity"."""
     record = line.record
@@ -218,6 +225,8 @@ def decode(line: bytes) -> Line:
         cls = _KINDS[raw.pop("kind")]
         seq, run, time = int(raw.pop("seq")), str(raw.pop("run")), float(raw.pop("time"))
         _check(raw, time)
+        if cls is Checkpoint:
+            _check_uuid(raw["uuid"])
         return Line(seq, run, time, cls(**raw))
     except (KeyError, TypeError, AttributeError, RecursionError, OverflowError, ValueError) as error:
         raise ValueError(f"not an event record: {error!r}") from error
@@ -241,6 +250,12 @@ def _check(raw: dict[str, Any], time: float) -> None:
         raw["metrics"] = _with_numbers(raw["metrics"])
     if not (isfinite(time) and 0 <= raw.get("steps_completed", 0) <= _MOST_STEPS):
         raise ValueError("a time or a number of batches that cannot be")
+
+
+def _check_uuid(name: str) -> None:
+    """It becomes a path and a key of a bucket."""
+    if not is_uuid(name):
+        raise ValueError(f"{name[:40]!r} is not the uuid of a checkpoint")
 
 
 def _converted(name: str, value: object) -> object:

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.clouds import Cloud, azure_server, gcs_server
+from tests.disks import mounted_disk
 from tests.s3 import S3Server, s3_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -25,3 +27,10 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
 def cloud(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     with {"gcs": gcs_server, "azure": azure_server}[request.param](monkeypatch) as made:
         yield made
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """One megabyte."""
+    with mounted_disk(tmp_path / "disk", "1m") as place:
+        yield place

@@ -81,9 +81,9 @@ def test_the_manifest_is_written_last_and_removed_first(
     s3: S3Server, carrying: Carrier, tmp_path: Path
 ) -> None:
     uuid = checkpoint(tmp_path)
-    ask(carrying, Job(do="upload", uuid=uuid, root=str(tmp_path)))
+    ask(carrying, Job(do="upload", uuid=uuid, root=str(tmp_path), owner="h/1"))
     assert [call for call in s3.calls if call.startswith("PUT")][-1].endswith("/manifest.json")
-    ask(carrying, Job(do="remove", uuids=(uuid,), root=str(tmp_path)))
+    ask(carrying, Job(do="remove", uuids=(uuid,), root=str(tmp_path), owner="h/1"))
     assert next(call for call in s3.calls if call.startswith("DELETE")).endswith("/manifest.json")
     assert (names(s3, uuid), list(tmp_path.iterdir())) == ([], [])
 
@@ -143,8 +143,8 @@ def test_some_files_can_be_removed_and_the_rest_is_whole(
     s3: S3Server, carrying: Carrier, tmp_path: Path
 ) -> None:
     uuid = checkpoint(tmp_path / "here")
-    ask(carrying, Job(do="upload", uuid=uuid, root=str(tmp_path / "here")))
-    job = Job(do="remove files", uuid=uuid, root=str(tmp_path / "here"), paths=("weights",))
+    ask(carrying, Job(do="upload", uuid=uuid, root=str(tmp_path / "here"), owner="h/1"))
+    job = Job(do="remove files", uuid=uuid, root=str(tmp_path / "here"), paths=("weights",), owner="h/1")
     for _ in range(2):  # a crash may have it done again
         assert ask(carrying, job) == Answer(job=job)
     assert _checkpoints.verify(tmp_path / "here" / uuid) == []

@@ -167,3 +167,34 @@ def test_what_is_no_whole_archive_is_an_error_of_its_own(
 def test_an_archive_that_is_not_there_is_named(tmp_path: Path, target: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         extract(tmp_path / "none.tar", target)
+
+
+@pytest.mark.parametrize("compression", ["gz", "bz2", "xz"])
+def test_an_archive_that_unpacks_to_very_much_is_refused_before_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str
+) -> None:
+    monkeypatch.setattr("detbuild.checkpoint.extract._ALWAYS", 1 << 20)
+    archive, target = tmp_path / "a.tar", tmp_path / "target"
+    with tarfile.open(archive, f"w:{compression}") as tar:
+        for name in ("first", "second"):
+            entry = tarfile.TarInfo(name)
+            entry.size = 1 << 24
+            tar.addfile(entry, io.BytesIO(bytes(entry.size)))
+    target.mkdir()
+    with pytest.raises(ConfigError, match="times the size of the archive"):
+        extract(archive, target)
+    assert sum(path.stat().st_size for path in target.iterdir()) <= Limits.of(archive, target).size
+
+
+def test_an_archive_that_the_disk_has_no_room_for_is_refused_before_it_is_full(
+    tmp_path: Path, tiny_disk: Path
+) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("first", "second"):
+            entry = tarfile.TarInfo(name)
+            entry.size = 1 << 19
+            tar.addfile(entry, io.BytesIO(bytes(entry.size)))
+    (tiny_disk / "target").mkdir()
+    with pytest.raises(ConfigError, match="all that the disk has room for"):
+        extract(tmp_path / "a.tar", tiny_disk / "target")
+    (tiny_disk / "left").write_bytes(bytes(1000))

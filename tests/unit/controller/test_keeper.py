@@ -106,6 +106,8 @@ class InstantCarrier:
             do(job, self.bucket)  # type: ignore[arg-type]
         except transfer.DamagedError as error:
             return Answer(job=job, damaged=str(error))
+        except transfer.ForeignError as error:
+            return Answer(job=job, foreign=str(error))
         return Answer(job=job)
 
     def close(self) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from determined._run_info import RunInfo
+from tests.disks import mounted_disk
 
 MakeRun = Callable[..., RunInfo]
 
@@ -41,12 +41,5 @@ def make_run(tmp_path: Path) -> MakeRun:
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """One megabyte."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("only root may mount a tiny disk")
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
+    with mounted_disk(tmp_path / "disk", "1m") as place:
+        yield place

@@ -9,6 +9,8 @@ from determined._event_file import EventFile
 from determined._records import Checkpoint, Measured, Restored, Validation
 from tests.experiments import Report, write_experiment
 
+UUID = "5f2a6f0e-6a54-4d54-9c1b-0d0f3f2d9f11"
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -40,8 +42,8 @@ def test_what_a_later_run_repeated_is_left_out(tmp_path):
     folder = write_experiment(tmp_path / "home", [[]], state=None)
     for number, records in enumerate(
         (
-            [Validation(5, {"loss": 3}), Checkpoint("u", 5, {}), Validation(9, {"loss": 2})],
-            [Restored("u", 5), Measured("mine", 7, {"x": 1}), Validation(9, {"loss": 1})],
+            [Validation(5, {"loss": 3}), Checkpoint(UUID, 5, {}), Validation(9, {"loss": 2})],
+            [Restored(UUID, 5), Measured("mine", 7, {"x": 1}), Validation(9, {"loss": 1})],
         )
     ):
         if number:

@@ -11,6 +11,8 @@ from detbuild.store.state import load, run_records
 from determined._records import Checkpoint, Line, Restored, Training, Validation, encode
 from tests.synthetic import experiment
 
+UUID = "5f2a6f0e-6a54-4d54-9c1b-0d0f3f2d9f11"
+
 
 @given(
     st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=400), st.integers(2, 50)
@@ -29,8 +31,8 @@ def test_what_a_later_run_repeated_is_not_there_twice(tmp_path):
     folder.record(journal.RunIntended(trial_id=1, run=1))
     first, second = folder.run(1, 0), folder.run(1, 1)
     second.path.mkdir()
-    write(first, Training(1, {"loss": 1.0}), Checkpoint("u", 1, {}), Training(2, {"loss": 9.0}))
-    write(second, Restored("u", 1), Training(2, {"loss": 2.0}))
+    write(first, Training(1, {"loss": 1.0}), Checkpoint(UUID, 1, {}), Training(2, {"loss": 9.0}))
+    write(second, Restored(UUID, 1), Training(2, {"loss": 2.0}))
     _, (table,) = tables(folder, load(folder).trials[1], limit=10)
     assert (table.steps, table.metrics) == ((1, 2), {"loss": (1.0, 2.0)})
 
@@ -51,9 +53,9 @@ def test_runs_that_repeat_others_give_the_same_whether_read_at_once_or_one_by_on
     for number in (1, 2):
         folder.record(journal.RunIntended(trial_id=1, run=number))
         folder.run(1, number).path.mkdir()
-    write(folder.run(1, 0), *(Training(n, {"loss": 1.0 * n}) for n in range(1, 9)), Checkpoint("u", 4, {}))
-    write(folder.run(1, 1), Restored("u", 4), *(Training(n, {"loss": 0.1 * n}) for n in range(5, 12)))
-    write(folder.run(1, 2), Restored("u", 4), Validation(6, {"loss": math.nan, "deep": {"x": 1}}))
+    write(folder.run(1, 0), *(Training(n, {"loss": 1.0 * n}) for n in range(1, 9)), Checkpoint(UUID, 4, {}))
+    write(folder.run(1, 1), Restored(UUID, 4), *(Training(n, {"loss": 0.1 * n}) for n in range(5, 12)))
+    write(folder.run(1, 2), Restored(UUID, 4), Validation(6, {"loss": math.nan, "deep": {"x": 1}}))
     state = load(folder).trials[1]
     records, found = tables(folder, state, limit=100)
     assert records == run_records(folder, state)

@@ -1,0 +1,134 @@
+"""Which experiment of a home a checkpoint belongs to: the one that announced it first, until it is deleted.
+
+A uuid stands in a record that user code can write, so no announcement is believed by itself. The claim of a
+uuid is a link whose target is the experiment's number: the file system makes it once, whoever else tries.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from detbuild.errors import EngineError
+from detbuild.store.files import alone, file_errors, sync_directory, write_synced
+from detbuild.store.state import load, run_records
+from detbuild.store.storage import checkpoint_storage
+from determined._records import is_uuid
+from determined._untrusted import UntrustedDir, UntrustedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from detbuild.config.experiment import ExperimentConfig
+    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.home import Home
+
+IMPORTED: Final = 0  # no experiment has this number
+_PRESENT: Final = "present.json"  # in the experiment's folder
+
+
+def claim(home: Home, uuid: str, experiment_id: int) -> int:
+    """Claim a checkpoint for an experiment, and return the number of the one that it belongs to.
+
+    Raises:
+        EngineError: The claim cannot be written.
+    """
+    directory = _claims(home)
+    with file_errors(directory):
+        owner = _claim(directory, uuid, experiment_id)
+        sync_directory(directory)
+    return owner
+
+
+def not_own(home: Home, folder: ExperimentFolder, uuid: str) -> str:
+    """Claim a checkpoint that a run has announced; say whose it is, as what `it` does, or "" for ours.
+
+    Raises:
+        EngineError: The claim cannot be written.
+    """
+    if owner_of(home, uuid) != folder.id and uuid in _present(folder):
+        return "was in the shared directory before the experiment"
+    owner = claim(home, uuid, folder.id)
+    if owner == folder.id:
+        return ""
+    return f"belongs to experiment {owner}" if owner else "was imported"
+
+
+def note_present(config: ExperimentConfig, folder: ExperimentFolder) -> None:
+    """Write down which checkpoints a shared directory holds before the first run of an experiment.
+
+    Raises:
+        EngineError: It cannot be written.
+    """
+    root = checkpoint_storage(config, folder).on_host
+    if root in {None, folder.checkpoints}:
+        return
+    with suppress(UntrustedError):  # there is no directory yet, and so nothing in it
+        names = [entry.path for entry in UntrustedDir(str(root)).scan() if is_uuid(entry.path)]
+        write_synced(folder.path / _PRESENT, json.dumps(names).encode())
+
+
+def _present(folder: ExperimentFolder) -> frozenset[str]:
+    try:
+        return frozenset(json.loads((folder.path / _PRESENT).read_bytes()))
+    except FileNotFoundError:  # not shared, or of an earlier version
+        return frozenset()
+
+
+def owner_of(home: Home, uuid: str) -> int | None:
+    """The number of the experiment that a checkpoint belongs to; None when none has claimed it."""
+    return _read(home.owners / uuid)
+
+
+def release(home: Home, uuids: Iterable[str], experiment_id: int) -> None:
+    """Give up the claims of an experiment that is being deleted."""
+    with file_errors(home.owners):
+        for uuid in uuids:
+            if _read(home.owners / uuid) == experiment_id:
+                with suppress(FileNotFoundError):
+                    (home.owners / uuid).unlink()
+
+
+def announced(folder: ExperimentFolder) -> Iterator[str]:
+    """The checkpoints that the runs of an experiment have announced."""
+    for trial in load(folder).trials.values():
+        for run in run_records(folder, trial):
+            for checkpoint in run.checkpoints:
+                yield checkpoint.uuid
+
+
+def _claim(directory: Path, uuid: str, experiment_id: int) -> int:
+    try:
+        (directory / uuid).symlink_to(str(experiment_id))
+    except FileExistsError:
+        return _read(directory / uuid) or IMPORTED
+    return experiment_id
+
+
+def _read(link: Path) -> int | None:
+    try:
+        return int(os.readlink(link))  # noqa: PTH115  (a Path would be made of the number)
+    except (OSError, ValueError):
+        return None
+
+
+def _claims(home: Home) -> Path:
+    """The directory of all claims. The first time, all that was announced before is claimed, oldest first."""
+    if not home.owners.is_dir():
+        with alone(home.path / ".owners.lock"), file_errors(home.owners):
+            if not home.owners.is_dir():
+                draft = home.path / ".owners.tmp"  # of an earlier crash, since the lock is held
+                shutil.rmtree(draft, ignore_errors=True)
+                draft.mkdir(mode=0o700)
+                for number in home.ids():
+                    with suppress(EngineError, OSError):  # a damaged experiment has nothing to claim
+                        for uuid in announced(home.folder(number)):
+                            _claim(draft, uuid, number)
+                sync_directory(draft)
+                draft.rename(home.owners)
+                sync_directory(home.path)
+    return home.owners
