@@ -33,7 +33,7 @@ from detbuild.errors import ConfigError
 from detbuild.events import ContextPacked, Emit, ExperimentCreated, ImageReady, Warned
 from detbuild.image.base import choose_base
 from detbuild.image.choice import Target
-from detbuild.image.declared import check_requirements
+from detbuild.image.declared import check_requirements, unread
 from detbuild.image.frameworks import read_needs
 from detbuild.image.network import lent_credentials
 from detbuild.image.planning import lend, pip_warnings, plan_image
@@ -169,6 +169,7 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
     code = _code(context, order, config, resolution=resolution, table=table)
     found = (
         *check_requirements(needs.requirements, listing, own_image=resolution.own_image),
+        *(() if resolution.own_image else unread(context, needs.requirements)),
         *check_entrypoint(config.entrypoint, code),
     )
     doubts = (Warned(message) for message in resolution.warnings)

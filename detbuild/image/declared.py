@@ -4,20 +4,54 @@ from __future__ import annotations
 
 import difflib
 import posixpath
+import re
 from typing import TYPE_CHECKING, Final
 
 from detbuild.context.snapshot import shown
 from detbuild.errors import ContextError
 from detbuild.events import Warned
 from detbuild.image.requirements import REQUIREMENTS
+from detbuild.image.trees import Tree, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from detbuild.context.listing import LeftOut, Listing
+    from detbuild.context.snapshot import ContextSnapshot
     from detbuild.image.requirements import Finding, Requirements
 
 _SHOWN: Final = 20  # findings in one message
+_OF_PROJECT: Final = "write `.` in requirements.txt, which installs the project with its dependencies"
+_BY_HAND: Final = "list its packages in requirements.txt"
+# Files that declare what a project needs and that no build reads: what in them does, and what to do instead.
+_UNREAD: Final = {
+    "uv.lock": ("", "run `uv export -o requirements.txt`"),
+    "poetry.lock": ("", "run `poetry export -o requirements.txt`"),
+    "pdm.lock": ("", "run `pdm export -o requirements.txt`"),
+    "Pipfile.lock": ("", "run `pipenv requirements > requirements.txt`"),
+    "Pipfile": (r"^\[packages\]\s*\w", _BY_HAND),
+    "pyproject.toml": (
+        (
+            r"^dependencies\s*=\s*\[\s*['\"]|"
+            r"^\[tool\.poetry\.dependencies\]\s*(python\s*=[^\n]*\n\s*)?(?!python\s*=)\w"
+        ),
+        _OF_PROJECT,
+    ),
+    "setup.py": (r"install_requires", _OF_PROJECT),
+    "setup.cfg": (r"^install_requires", _OF_PROJECT),
+}
+# The same for files that say more than a requirements.txt next to them could.
+_UNREAD_ALWAYS: Final = {
+    **dict.fromkeys(
+        ("environment.yml", "environment.yaml", "conda.yml", "conda.yaml"), (r"^dependencies:", _BY_HAND)
+    ),
+    **dict.fromkeys(
+        ("apt.txt", "packages.txt"),
+        (r"^[a-z]", "name an image that has these system packages as environment.image"),
+    ),
+}
+_OTHER_REQUIREMENTS: Final = re.compile(r"requirements[-_.][\w.-]+\.txt|requirements/[\w.-]+\.txt")
+_NOT_FOR_TRAINING: Final = re.compile(r"dev|test|doc|lint|style|ci\b|build|example")
 
 
 def check_requirements(
@@ -99,3 +133,34 @@ def _ignored(listing: Listing) -> Iterator[Warned]:
                 "so nothing of it is installed",
                 f"remove that line of .detignore, or {REQUIREMENTS}",
             )
+
+
+def unread(context: ContextSnapshot, requirements: Requirements) -> tuple[Warned, ...]:
+    """Name the files at the root that declare dependencies and that nothing reads yet, in one line."""
+    tree = Tree(context)
+    known = _UNREAD_ALWAYS if requirements.asks_for_packages else {**_UNREAD, **_UNREAD_ALWAYS}
+    found = {name: hint for name, (pattern, hint) in known.items() if _declares(tree, name, pattern)}
+    if requirements.whole_context:
+        found = {name: hint for name, hint in found.items() if hint != _OF_PROJECT}
+    if not requirements.asks_for_packages:
+        read = {file.path for file in requirements.files}
+        others = [e.path for e in context.entries if _OTHER_REQUIREMENTS.fullmatch(e.path)]
+        for path in others:
+            if path not in read and not _NOT_FOR_TRAINING.search(path):
+                found[path] = f"write `-r {path}` in requirements.txt"
+    if not found:
+        return ()
+    names = ", ".join(map(shown, found))
+    are, them = ("is", "it") if len(found) == 1 else ("are", "them")
+    hints = list(dict.fromkeys(found.values()))
+    return (Warned(f"{names} {are} not read yet: nothing in {them} is installed", "; or ".join(hints[:3])),)
+
+
+def _declares(tree: Tree, name: str, pattern: str) -> bool:
+    entry = tree.find(name)
+    if entry is None or entry.kind != "file":
+        return False
+    try:
+        return re.search(pattern, read_text(entry), re.MULTILINE) is not None
+    except ContextError:  # what is not text declares nothing that could be read
+        return False

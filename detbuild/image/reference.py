@@ -18,6 +18,10 @@ _REFERENCE = re.compile(
 )
 
 
+_OLDEST = (3, 10)
+_DETERMINED = re.compile(r"(^|/)determinedai/environments(-dev)?$")
+
+
 def check_reference(reference: str, *, key: str = "environment.image") -> str:
     """Return the reference as it is.
 
@@ -30,6 +34,36 @@ def check_reference(reference: str, *, key: str = "environment.image") -> str:
     if _REFERENCE.fullmatch(reference.lower()):
         mend = f"names are in lower case: {reference.lower()}"
     raise ConfigError(f"{key}: {reference!r} is not an image reference", mend=mend)
+
+
+def refuse_old_python(reference: str) -> None:
+    """Refuse an image of Determined that can only fail in the build.
+
+    Raises:
+        ConfigError: Its tag tells that its Python is older than 3.10.
+    """
+    repository, _, tag = reference.partition("@")[0].rpartition(":")
+    named = _DETERMINED.search(repository)
+    version = _python_of(tag) if named else None
+    if version is not None and version < _OLDEST:
+        told = re.search(r"\bpy-(\d+\.\d+)", tag)
+        python = f"Python {told[1]}" if told else "a Python before 3.10"
+        raise ConfigError(
+            f"environment.image: {reference} is an image of Determined with {python}; "
+            "detbuild needs 3.10 or newer",
+            mend="remove environment.image: detbuild then chooses a base for the frameworks of the context",
+        )
+
+
+def _python_of(tag: str) -> tuple[int, int] | None:
+    """The Python of an image of Determined, as far as its tag tells; its frameworks date the others."""
+    if python := re.search(r"\bpy-(\d+)\.(\d+)", tag):
+        return int(python[1]), int(python[2])
+    if torch := re.search(r"\bpytorch-(\d+)\.", tag):
+        return (3, 9) if int(torch[1]) < 2 else (3, 10)  # noqa: PLR2004
+    if tensorflow := re.search(r"\btf-(\d+)\.(\d+)", tag):
+        return (3, 8) if (int(tensorflow[1]), int(tensorflow[2])) <= (2, 8) else None
+    return None
 
 
 def image_for(image: str | Mapping[str, str] | None, *, slots_per_trial: int) -> str:

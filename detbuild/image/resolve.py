@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.errors import ConfigError
 from detbuild.image.choice import Choice, Target, choices
-from detbuild.image.reference import image_for
+from detbuild.image.reference import image_for, refuse_old_python
 from detbuild.image.versions import release
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def resolve(
     """
     own = image_for(image, slots_per_trial=int(target.gpu))
     if own:
+        refuse_old_python(own)
         return Resolution(bases=(own,), own_image=True, reason=f"{own} is the experiment's environment.image")
     combination, bases = _settled(needs, table=table, target=target)
     resolution = _resolution(combination, bases, target)

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from detbuild.context.snapshot import file_snapshot
 from detbuild.context.walk import read_context
 from detbuild.errors import ContextError
-from detbuild.image.declared import check_requirements
+from detbuild.image.declared import check_requirements, unread
 from detbuild.image.requirements import read_requirements
 
 if TYPE_CHECKING:
@@ -92,3 +93,68 @@ def test_requirements_that_stay_out_are_told(tmp_path: Path) -> None:
     assert warning.message == (
         "requirements.txt is left out of the image by .detignore:1 (`*.txt`), so nothing of it is installed"
     )
+
+
+# --- what nothing reads yet ---------------------------------------------------------------------------------
+
+
+def warned(files: dict[str, str]) -> list[tuple[str, str]]:
+    context = file_snapshot({name: text.encode() for name, text in files.items()})
+    return [(warning.message, warning.mend) for warning in unread(context, read_requirements(context))]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "hint"),
+    [
+        ("uv.lock", "version = 1", "run `uv export -o requirements.txt`"),
+        ("poetry.lock", "", "run `poetry export -o requirements.txt`"),
+        ("pdm.lock", "", "run `pdm export -o requirements.txt`"),
+        ("Pipfile.lock", "{}", "run `pipenv requirements > requirements.txt`"),
+        ("Pipfile", "[packages]\nnumpy = '*'\n", "list its packages in requirements.txt"),
+        ("pyproject.toml", "[project]\ndependencies = [\n  'numpy',\n]\n", "write `.` in requirements.txt"),
+        (
+            "pyproject.toml",
+            "[tool.poetry.dependencies]\npython = '^3.10'\nnumpy = '*'\n",
+            "write `.` in requirements.txt",
+        ),
+        ("setup.py", "setup(install_requires=['numpy'])", "write `.` in requirements.txt"),
+        ("setup.cfg", "[options]\ninstall_requires =\n  numpy\n", "write `.` in requirements.txt"),
+        ("environment.yml", "name: x\ndependencies:\n- numpy\n", "list its packages in requirements.txt"),
+        ("conda.yaml", "dependencies: [numpy]", "list its packages in requirements.txt"),
+        ("apt.txt", "git\nffmpeg\n", "name an image that has these system packages"),
+        ("packages.txt", "# system\nlibgl1\n", "name an image that has these system packages"),
+        ("requirements/train.txt", "numpy", "write `-r requirements/train.txt` in requirements.txt"),
+        ("requirements-gpu.txt", "numpy", "write `-r requirements-gpu.txt` in requirements.txt"),
+    ],
+)
+def test_declared_dependencies_that_nothing_reads_are_named(name: str, text: str, hint: str) -> None:
+    ((message, mend),) = warned({name: text})
+    assert message == f"{name} is not read yet: nothing in it is installed"
+    assert mend.startswith(hint)
+
+
+def test_several_are_named_in_one_line() -> None:
+    ((message, _),) = warned({"uv.lock": "", "pyproject.toml": "dependencies = ['numpy']", "apt.txt": "git"})
+    assert message == "uv.lock, pyproject.toml, apt.txt are not read yet: nothing in them is installed"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"pyproject.toml": "[project]\nname = 'x'\ndependencies = []\n[tool.ruff]\nline-length = 100\n"},
+        {"pyproject.toml": "[tool.poetry.dependencies]\npython = '^3.10'\n\n[tool.ruff]\n"},
+        {"setup.py": "from setuptools import setup\nsetup()\n"},
+        {"setup.cfg": "[flake8]\nmax-line-length = 100\n"},
+        {"environment.yml": "entrypoint: model_def:T\n"},
+        {"requirements.txt": "numpy", "uv.lock": "", "requirements-gpu.txt": "x"},
+        {
+            "requirements-dev.txt": "pytest",
+            "requirements/test.txt": "pytest",
+            "requirements-docs.txt": "sphinx",
+        },
+        {"requirements.txt": "-e .", "setup.py": "setup(install_requires=['numpy'])"},
+        {"sub/uv.lock": "", "apt.txt": "# nothing\n", "packages.txt": "0.5 1.2\n"},
+    ],
+)
+def test_files_that_are_not_for_it_are_not_named(files: dict[str, str]) -> None:
+    assert warned(files) == []

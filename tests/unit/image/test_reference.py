@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from detbuild.errors import ConfigError
-from detbuild.image.reference import check_reference, image_for
+from detbuild.image.reference import check_reference, image_for, refuse_old_python
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -61,3 +61,39 @@ def test_the_image_is_that_of_the_device() -> None:
 def test_a_bad_image_of_a_device_is_named_by_its_key() -> None:
     with pytest.raises(ConfigError, match=r"environment\.image\.cuda: 'a b'"):
         image_for({"cuda": "a b"}, slots_per_trial=1)
+
+
+@pytest.mark.parametrize(
+    ("reference", "python"),
+    [
+        ("determinedai/environments:py-3.6.9-pytorch-1.4-tf-1.15-cpu-23863bb", "Python 3.6"),
+        ("determinedai/environments:cuda-10-py-3.6.9-pytorch-1.4-tf-1.14-gpu", "Python 3.6"),
+        ("docker.io/determinedai/environments:py-3.7-pytorch-1.7-tf-1.15-cpu-0.7.0", "Python 3.7"),
+        (
+            "registry.example:5000/mirror/determinedai/environments-dev:py-3.9-pytorch-1.12-cpu-0.29",
+            "Python 3.9",
+        ),
+        ("determinedai/environments:cuda-11.3-pytorch-1.12-tf-2.11-gpu-2b7e2a1", "a Python before 3.10"),
+        ("determinedai/environments:cuda-11.2-tf-2.8-gpu-0.24.0", "a Python before 3.10"),
+    ],
+)
+def test_images_of_determined_whose_python_is_too_old_are_refused(reference: str, python: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        refuse_old_python(reference)
+    assert f"is an image of Determined with {python}; detbuild needs 3.10 or newer" in str(caught.value)
+    assert caught.value.mend.startswith("remove environment.image")
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "determinedai/environments:py-3.10-pytorch-2.0-tf-2.11-cpu-b3b9096",
+        "determinedai/environments:cuda-11.8-pytorch-2.0-gpu-mpi-0.31.1",
+        "determinedai/pytorch-ngc:0.38.0",
+        "determinedai/environments@sha256:" + "0" * 64,
+        "me/environments:py-3.6",
+        "python:3.11-slim",
+    ],
+)
+def test_other_images_are_left_alone(reference: str) -> None:
+    refuse_old_python(reference)
