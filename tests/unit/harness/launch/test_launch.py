@@ -196,3 +196,57 @@ def test_without_torch_several_processes_are_hopeless(monkeypatch: pytest.Monkey
     failure = _launcher.run(launch, {})
     assert failure is not None
     assert (failure.ended.reason, failure.code) == (ExitReason.HOPELESS, 2)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_whose_work_is_done_is_ended_and_the_run_completed(
+    toy: Callable[..., RunInfo], rank: int
+) -> None:
+    code = (
+        f"import threading\nif rank == {rank}:\n"
+        "    threading.Thread(target=time.sleep, args=(600,), name='uploader').start()"
+    )
+    info = toy(code, config={"exit_timeout": 1})
+    assert supervise(info) == 0
+    assert records(info)[-2:] == [Ended(ExitReason.COMPLETED), Exited(0)]
+    said = (Path(info.run_dir) / "stderr.log").read_text()
+    assert (
+        f"[rank={rank}] detbuild: ended by force after 1 s (exit_timeout); the run waited for thread up"
+        in said
+    )
+
+
+@pytest.mark.parametrize("kind", ["trial", "script"])
+def test_no_record_follows_the_last_one_of_a_launch_that_failed(
+    toy: Callable[..., RunInfo], kind: str
+) -> None:
+    """Rank 0 writes on while rank 1 dies; what it starts in a session of its own writes on too."""
+    writer = (
+        "import sys, time\nfrom pathlib import Path\nfrom determined._event_file import EventFile\n"
+        "from determined._records import Training\n"
+        "events = EventFile(Path(sys.argv[1]) / 'events.jsonl', '7-0')\n"
+        "while True:\n    events.append(Training(1, {}))\n    time.sleep(0.001)\n"
+    )
+    body = (
+        "import subprocess\n"
+        "if rank == 0:\n"
+        "    command = [sys.executable, 'writer.py', os.environ['DETBUILD_RUN_DIR']]\n"
+        "    subprocess.Popen(command, start_new_session=True)\n"
+        "time.sleep(3)\n"
+        "if rank == 1:\n    os._exit(3)\n"
+        "time.sleep(600)"
+    )
+    info = toy(body, config={"exit_timeout": 1})
+    context = Path(info.context_dir)
+    (context / "writer.py").write_text(writer)
+    if kind == "script":
+        (context / "script.py").write_text(f"import os, sys, time\nrank = int(os.environ['RANK'])\n{body}\n")
+        launcher = (sys.executable, "-m", "determined.launch.torch_distributed", "script.py")
+        info = toy(body, entrypoint=launcher, config={"exit_timeout": 1})
+    assert supervise(info) != 0
+    found = records(info)
+    assert isinstance(found[-1], Exited)
+    assert sum(isinstance(record, Exited) for record in found) == 1
+    assert any(isinstance(record, Training) for record in found)
+    numbers = [decode(line).seq for line in (Path(info.run_dir) / "events.jsonl").read_bytes().splitlines()]
+    assert numbers == list(range(1, len(numbers) + 1))
