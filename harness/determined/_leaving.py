@@ -28,6 +28,7 @@ _NAMED_AFTER = 10.0  # seconds
 _LOOK = 1.0  # seconds between two looks at the main thread
 _BEYOND = 10.0  # seconds after which a process in which no Python runs any more is ended too
 _NAMED = 3  # in one line
+_begun = threading.Event()
 _CODE = f"{Path(__file__).parent}{os.sep}"
 
 
@@ -38,6 +39,9 @@ def end_in_time(seconds: float, exit_code: Callable[[], int | None] = lambda: No
         seconds: for threads, child processes and exit handlers that the program left.
         exit_code: of the process if it is ended so; None: 1 after an exception that was not caught, else 0.
     """
+    if _begun.is_set():
+        return  # one process, one end
+    _begun.set()
     atexit.register(_end_by_kernel, seconds + _BEYOND)  # what hangs after this leaves no time to threads
     _Leaving(seconds, exit_code).start()
 

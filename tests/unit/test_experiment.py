@@ -17,7 +17,7 @@ from detbuild.config.host import HostConfig
 from detbuild.config.parse import parse_config
 from detbuild.controller.attend import request, resume
 from detbuild.controller.lease import holder
-from detbuild.errors import ConfigError, ContextError, EngineError
+from detbuild.errors import ConfigError, ContextError, EngineError, SearchError
 from detbuild.events import (
     Event,
     ExperimentCreated,
@@ -424,3 +424,40 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+RAISING = """
+class Search:
+    def __init__(self, about):
+        pass
+    def ask(self):
+        raise KeyError("no such file of points")
+    def tell(self, trial, time, metric):
+        return None
+"""
+CUSTOM = (
+    "{name: s, entrypoint: [python3, train.py], resources: {slots_per_trial: 0}, "
+    "searcher: {name: custom, metric: loss, hook: 'mine:Search', max_length: {batches: 1}}}"
+)
+
+
+@pytest.mark.usefixtures("no_controller")
+@pytest.mark.parametrize("local", [False, True])
+def test_a_search_that_cannot_begin_is_refused_at_submission(
+    tmp_path: Path, home: Home, host: Host, local: bool
+) -> None:
+    wanted = order(tmp_path, "", config=CUSTOM)
+    (tmp_path / "model" / "mine.py").write_text(RAISING)
+    engine = engine_with_base(wanted, host, home)
+    ignore = list[Event]().append
+
+    def begin() -> None:
+        if local:
+            experiment.run_local(wanted, host, home, ignore)
+        else:
+            submission = experiment.prepare(wanted, host, home, ignore, engine=engine)
+            experiment.submit(submission, host, home, ignore, engine=engine)
+
+    with pytest.raises(SearchError, match="no such file of points"):
+        begin()
+    assert (list(home.ids()), engine.containers) == ([], {})

@@ -258,6 +258,24 @@ def test_what_makes_no_sense_is_refused(in_run: Callable[..., RunInfo], call: Ca
         call(context.train)
 
 
+@pytest.mark.parametrize(
+    ("variables", "home"),
+    [
+        ({"DETBUILD_HOME": "mine"}, "mine"),
+        ({"DETBUILD_HOME": "", "XDG_DATA_HOME": "data"}, "data/detbuild"),
+        ({"DETBUILD_HOME": "", "XDG_DATA_HOME": ""}, ".local/share/detbuild"),
+    ],
+)
+def test_by_hand_a_script_keeps_its_metrics_in_the_home_that_is_named(
+    by_hand: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], home: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(by_hand / value) if value else "")
+    with core.init() as context:
+        context.train.report_training_metrics(1, {"loss": 0.5})
+    assert len(list((by_hand / home / "scripts").glob("*/events.jsonl"))) == 1
+
+
 def test_by_hand_a_script_logs_what_it_reports(by_hand: Path, caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger("determined").setLevel(logging.INFO)
     assert det.get_cluster_info() is None
