@@ -16,6 +16,7 @@ import re
 import stat
 import uuid
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from determined._disk import storage_error, storage_errors, sync_directory
@@ -32,7 +33,6 @@ from determined._untrusted import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
 MANIFEST_FILE = "manifest.json"
 METADATA_FILE = "metadata.json"
@@ -243,6 +243,28 @@ def steps_completed(directory: Path) -> int:
     """How many batches the checkpoint stands for; 0 when it does not say."""
     steps = read_metadata(directory).get("steps_completed", 0)
     return steps if isinstance(steps, int) else 0
+
+
+def located(reference: str | os.PathLike[str], *roots: Path) -> Path:
+    """The directory of a checkpoint that is named by its id or by its path.
+
+    Args:
+        reference: an id, or a directory.
+        roots: directories that hold checkpoints.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    name = os.fspath(reference)
+    inside = [root / name for root in roots] if name and Path(name).name == name else []
+    for path in (Path(name), *inside):
+        if name and path.is_dir():
+            return path
+    known = ", ".join(map(str, roots[:3])) or "no directory of checkpoints"
+    raise CheckpointError(
+        f"there is no checkpoint {name}: it is neither a directory nor an id in {known}",
+        mend="pass the directory of a checkpoint, or an id that `detbuild checkpoint list` shows",
+    )
 
 
 def first_whole(root: Path, uuids: Sequence[str], *, unsealed: bool = False) -> tuple[str, dict[str, str]]:

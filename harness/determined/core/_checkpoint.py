@@ -14,6 +14,7 @@ from determined._errors import CheckpointError
 from determined.core import _shards
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator, Mapping
 
     from determined._script import Holder
@@ -132,14 +133,14 @@ class CheckpointContext:
         Raises:
             CheckpointError: the checkpoint is missing or damaged.
         """
-        path = self._directory(storage_id)
+        path = self._located(storage_id)
         shared = download_mode is DownloadMode.LocalWorkersShareDownload
         if not shared or self._distributed.local_rank == 0:
             self._whole(storage_id)
         if shared:
             self._distributed.broadcast_local(None)
-        if self._holder.chief:
-            self._holder.chief.restored(storage_id)
+        if self._holder.chief and path.parent == self._root:
+            self._holder.chief.restored(path.name)
         if selector is None:
             yield path
             return
@@ -149,10 +150,7 @@ class CheckpointContext:
 
     def get_metadata(self, storage_id: str) -> dict[str, object]:
         """What was stored with the checkpoint."""
-        path = self._directory(storage_id)
-        if not path.is_dir():
-            raise _missing(storage_id, self._root)
-        return _checkpoints.read_metadata(path)
+        return _checkpoints.read_metadata(self._located(storage_id))
 
     def delete(self, storage_id: str) -> None:
         """Delete a checkpoint's files."""
@@ -175,16 +173,18 @@ class CheckpointContext:
                 raise RuntimeError(trouble)
 
     def _whole(self, storage_id: str) -> Path:
-        path = self._directory(storage_id)
+        path = self._located(storage_id)
         problems = _checkpoints.verify(path)
-        if not path.is_dir():
-            raise _missing(storage_id, self._root)
         if problems:
             raise CheckpointError(
                 f"checkpoint {storage_id} is damaged: {'; '.join(problems[:3])}",
                 mend=f"use an older one, or restore its files under {self._root} from a copy",
             )
         return path
+
+    def _located(self, storage_id: str | os.PathLike[str]) -> Path:
+        """Of an id, or of a directory, as `load` of another checkpoint gave it."""
+        return _checkpoints.located(storage_id, self._root)
 
     def _directory(self, storage_id: str) -> Path:
         if Path(storage_id).name != storage_id:

@@ -29,11 +29,12 @@ class HostCopy:
         self._buffers: list[torch.Tensor] = []
         self._used = 0
         self._known: dict[tuple[Any, ...], torch.Tensor] = {}
+        self._copies: dict[int, torch.Tensor] = {}
         self._rehearsal: threading.Thread | None = None
 
     def rehearse(self, state: Untyped) -> None:
         """Get the memory for such a state in a thread: the first pages cost seven times what a copy does."""
-        if sum(one.nbytes for one in _tensors(state)) >= _FREELY and self.fits(state):
+        if _amount(state) >= _FREELY and self.fits(state):
             self._rehearsal = threading.Thread(target=self._take, args=(state,), daemon=True)
             self._rehearsal.start()
 
@@ -45,7 +46,7 @@ class HostCopy:
         return self._take(state)
 
     def _take(self, state: Untyped) -> Untyped:
-        self._used, self._known = 0, {}
+        self._used, self._known, self._copies = 0, {}, {}
         copied = self._copy(state)
         del self._buffers[self._used :]
         if any(buffer.is_pinned() for buffer in self._buffers[:1]):
@@ -54,12 +55,14 @@ class HostCopy:
 
     def fits(self, state: Untyped) -> bool:
         """Whether memory for it is at hand: what is kept already, or a quarter of what is free."""
-        missing = sum(one.nbytes for one in _tensors(state)) - sum(one.nbytes for one in self._buffers)
+        missing = _amount(state) - sum(one.nbytes for one in self._buffers)
         return missing <= _FREELY or missing <= available() // 4
 
     def _copy(self, value: Untyped) -> Untyped:
         if isinstance(value, torch.Tensor):
-            return self._tensor(value)
+            if id(value) not in self._copies:
+                self._copies[id(value)] = self._tensor(value)
+            return self._copies[id(value)]
         if isinstance(value, dict):
             copied = copy.copy(value)  # an OrderedDict with attributes keeps both
             dict.update(copied, {key: self._copy(item) for key, item in value.items()})
@@ -70,22 +73,78 @@ class HostCopy:
 
     def _tensor(self, tensor: torch.Tensor) -> torch.Tensor:
         detached = tensor.detach()
-        if detached.layout is not torch.strided:
-            return detached.cpu().clone()
-        where = (detached.data_ptr(), detached.dtype, detached.shape, detached.stride(), detached.device)
-        if not detached.numel() or where not in self._known:
-            self._known[where] = self._buffer(detached).copy_(detached, non_blocking=detached.is_cuda)
-        return self._known[where]
+        if not _is_ordinary(detached):
+            return detached if detached.is_meta else detached.clone().cpu()
+        storage = detached.untyped_storage()
+        where = (storage.data_ptr(), storage.nbytes(), detached.device)
+        if not storage.nbytes() or where not in self._known:
+            source = torch.empty(0, dtype=torch.uint8, device=detached.device).set_(storage)
+            self._known[where] = self._buffer(source).copy_(source, non_blocking=source.is_cuda)
+        shape = (detached.storage_offset(), detached.size(), detached.stride())
+        own = self._known[where].untyped_storage()
+        return torch.empty(0, dtype=detached.dtype).set_(own, *shape)
 
     def _buffer(self, like: torch.Tensor) -> torch.Tensor:
         index, self._used = self._used, self._used + 1
-        if index < len(self._buffers):
-            kept = self._buffers[index]
-            if (kept.shape, kept.dtype, kept.stride()) == (like.shape, like.dtype, like.stride()):
-                return kept
+        if index < len(self._buffers) and len(self._buffers[index]) == len(like):
+            return self._buffers[index]
         buffer = torch.empty_like(like, device="cpu", pin_memory=like.is_cuda)
         self._buffers[index : index + 1] = [buffer]
         return buffer
+
+
+def _is_ordinary(tensor: torch.Tensor) -> bool:
+    """Whether it is a view of bytes in a storage, and nothing else."""
+    return (
+        type(tensor) in {torch.Tensor, torch.nn.Parameter}
+        and tensor.layout is torch.strided
+        and not (
+            tensor.is_nested or tensor.is_quantized or tensor.is_meta or tensor.is_conj() or tensor.is_neg()
+        )
+    )
+
+
+def _amount(state: Untyped) -> int:
+    """Bytes of all storages and of whatever has none, each counted once."""
+    found = {}
+    for tensor in _tensors(state):
+        if _is_ordinary(tensor):
+            storage = tensor.untyped_storage()
+            found[storage.data_ptr(), tensor.device] = storage.nbytes()
+        else:
+            found[id(tensor), tensor.device] = sum(part.nbytes for part in parts(tensor))
+    return sum(found.values())
+
+
+def parts(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The dense tensors that a tensor of another layout or class is made of; itself, if it is one."""
+    if tensor.is_meta:
+        return []
+    if tensor.is_nested:
+        return [part for one in tensor.unbind() for part in parts(one)]
+    if hasattr(tensor, "__tensor_flatten__"):
+        return [part for name in tensor.__tensor_flatten__()[0] for part in parts(getattr(tensor, name))]
+    if tensor.layout is torch.strided:
+        return [tensor.int_repr(), *_scales(tensor)] if tensor.is_quantized else [tensor]
+    return _of_sparse(tensor)
+
+
+def _of_sparse(tensor: torch.Tensor) -> list[torch.Tensor]:
+    if tensor.layout is torch.sparse_coo:
+        whole = tensor.coalesce()
+        return [whole.indices(), whole.values()]
+    if tensor.layout in {torch.sparse_csr, torch.sparse_bsr}:
+        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    if tensor.layout in {torch.sparse_csc, torch.sparse_bsc}:
+        return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    return [tensor.to_dense()]
+
+
+def _scales(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """What the whole numbers of a quantized tensor stand for."""
+    if tensor.qscheme() in {torch.per_tensor_affine, torch.per_tensor_symmetric}:
+        return [torch.tensor([tensor.q_scale(), tensor.q_zero_point()], dtype=torch.float64)]
+    return [tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()]
 
 
 def _tensors(value: Untyped) -> Iterator[torch.Tensor]:

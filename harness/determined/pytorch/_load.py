@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from determined import _checkpoints
+from determined._run_info import RunInfo
 from determined._saved_trial import described, importing_from, trial_class_of
 from determined._trial_state import CODE_DIR
 from determined.pytorch import _checkpoint, _forms, _state
@@ -30,7 +33,7 @@ def load_trial_from_checkpoint_path(
     """Build the trial of a checkpoint and give it the weights, on the CPU.
 
     Args:
-        path: directory of the checkpoint.
+        path: directory of the checkpoint; in a run also its id.
         trial_class: by default the class that wrote it, imported from the checkpoint's copy of the code.
         trial_kwargs: for its `__init__`, besides the context.
         torch_load_kwargs: for `torch.load`; `{"weights_only": False}` also takes what is no plain weight or
@@ -40,7 +43,8 @@ def load_trial_from_checkpoint_path(
     Raises:
         CheckpointError: the checkpoint cannot be read, or its class not be found.
     """
-    directory = Path(path)
+    run = RunInfo.from_environ(os.environ)
+    directory = _checkpoints.located(path, *([Path(run.checkpoint_dir)] if run else []))
     facts = described(directory)
     _forms.state_file(directory)
     context = PyTorchTrialContext(

@@ -303,10 +303,12 @@ def _array(values: Any) -> Any:  # noqa: ANN401  (as above)
     numpy = _numpy()
     if numpy is None:
         return None
-    if isinstance(values, numpy.ndarray):
-        return values
     try:
-        array = numpy.array([_converted(value) for value in values])
+        array = (
+            values
+            if isinstance(values, numpy.ndarray)
+            else numpy.array([_converted(value) for value in values])
+        )
     except ValueError:  # of several shapes: each has a mean of its own
         return None
     if array.dtype.kind not in "fiubO":
@@ -333,7 +335,9 @@ def _numpy_has(kind: torch.dtype) -> bool:
 
 
 def _float(value: Untyped) -> float:
-    if isinstance(value, complex) or not hasattr(value, "__float__"):
+    if (isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real)) or not hasattr(
+        value, "__float__"
+    ):
         raise UnusableError(f"its mean is a {kind_of(value)}, not a number")
     return float(value)
 

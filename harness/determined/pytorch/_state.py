@@ -11,6 +11,7 @@ from determined._errors import CheckpointError
 from determined.pytorch import _rng
 from determined.pytorch._distributed import inner
 from determined.pytorch._gradients import gradients_of, restore_gradients
+from determined.pytorch._host_copy import parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -136,6 +137,22 @@ def _equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _same_value(one: object, other: object) -> bool:
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return one.shape == other.shape and bool(torch.equal(one.nan_to_num(), other.nan_to_num()))
-    return type(one) is type(other)  # a layer's own extra state need not be comparable
+    if not (isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)):
+        return type(one) is type(other)  # a layer's own extra state need not be comparable
+    kinds = [(type(each), each.layout, each.dtype, each.is_nested) for each in (one, other)]
+    if kinds[0] != kinds[1] or (not one.is_nested and one.shape != other.shape):
+        return False
+    mine, others = parts(one.detach()), parts(other.detach())
+    return len(mine) == len(others) and all(map(_same_bits, mine, others))
+
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """NaN is equal to itself, and every number to none but itself."""
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
+    return torch.equal(_bits(one), _bits(other))
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    plain = tensor.as_subclass(torch.Tensor).detach().cpu().resolve_conj().resolve_neg()
+    return plain.contiguous().reshape(-1).view(torch.uint8)

@@ -29,6 +29,7 @@ from determined.pytorch._session import Session
 from determined.pytorch._trial import PyTorchTrial, check_class
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Mapping
 
     from determined._distributed import DistributedContext
@@ -184,7 +185,7 @@ class Trainer:
         max_length: TrainUnit | None = None,
         reporting_period: TrainUnit | None = None,
         checkpoint_policy: str = "best",
-        latest_checkpoint: str | None = None,
+        latest_checkpoint: str | os.PathLike[str] | None = None,
         step_zero_validation: bool = False,  # noqa: FBT001, FBT002  (Determined's own signature)
         test_mode: bool = False,  # noqa: FBT001, FBT002  (Determined's own signature)
         profiling_enabled: bool = False,  # noqa: ARG002, FBT001, FBT002  (Determined's own signature)
@@ -197,7 +198,8 @@ class Trainer:
             max_length: in a run None means `searcher.max_length`; elsewhere it is required.
             reporting_period: of training metrics; None means 100 batches.
             checkpoint_policy: best, all or none; outside a run best means all.
-            latest_checkpoint: directory of a checkpoint to go on from; in a run that is known.
+            latest_checkpoint: id or directory of a checkpoint to continue from. A run that resumes continues
+                from its own newest one; a checkpoint of another trial gives its weights alone.
             step_zero_validation: validate before training.
             test_mode: train one batch, validate one, checkpoint once.
             profiling_enabled: has no effect.
@@ -222,8 +224,8 @@ class Trainer:
             test_mode=test_mode,
         )
         source = context.source
-        if latest_checkpoint and not context.holder.supervised:
-            source = _source_at(Path(latest_checkpoint))
+        if latest_checkpoint and source.directory is None:
+            source = _source_at(latest_checkpoint, context.holder)
             context.initial_batch = source.position.steps_completed
         session = Session(trial=self._trial, context=context, run=run, plan=plan, source=source)
         context.holder.reason = session.train()
@@ -285,11 +287,16 @@ def _policy(holder: Holder, name: str) -> SavePolicy:
     return SavePolicy.configured({**holder.run.info.config, "checkpoint_policy": name})
 
 
-def _source_at(directory: Path) -> Source:
+def _source_at(reference: str | os.PathLike[str], holder: Holder) -> Source:
+    root = Path(holder.info.checkpoint_dir)
+    others = [] if holder.supervised else sorted(root.parent.parent.glob(f"*/{root.name}"))
+    directory = _checkpoints.located(reference, root, *others)
     problems = _checkpoints.verify(directory)
     if problems:
         raise CheckpointError(
             f"{directory} is not a whole checkpoint: {'; '.join(problems[:3])}",
             mend="pass the directory of a checkpoint as latest_checkpoint",
         )
-    return Source(directory=directory, uuid=directory.name, numbers=read_numbers(directory))
+    numbers = read_numbers(directory)
+    own = not holder.supervised or numbers.trial_id == holder.info.trial_id
+    return Source(directory=directory, uuid=directory.name, numbers=numbers if own else None)

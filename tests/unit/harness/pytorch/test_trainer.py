@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from determined import InvalidHP
-from determined._errors import InvalidTrialError
+from determined._errors import CheckpointError, InvalidTrialError
 from determined._records import Checkpoint, Ended, ExitReason, Record, Restored, Training, Validation, decode
 from determined._run_info import RUN_DIR_VARIABLE, Length
 from determined._schedule import Period, Units
-from determined.pytorch import Batch, Epoch, Trainer, init
+from determined.pytorch import Batch, Epoch, PyTorchCallback, Trainer, init
 from tests.unit.harness.pytorch.driving import Folder, TinyTrial
 
 
@@ -77,6 +77,33 @@ def test_a_script_goes_on_from_a_checkpoint_and_not_beyond_its_length(home: Path
     with init() as context:
         Trainer(Second(context), context).fit(max_length=Batch(5), latest_checkpoint=str(checkpoint))
     assert trained == [3, 4]
+
+
+@pytest.mark.parametrize("form", [str, Path, lambda path: path.name])
+def test_a_checkpoint_is_named_by_its_directory_or_by_its_id(home: Path, form: Any) -> None:
+    seen: list[str] = []
+
+    class Watch(PyTorchCallback):
+        def on_checkpoint_upload_end(self, uuid: str) -> None:
+            seen.append(uuid)
+
+    class First(TinyTrial):
+        def build_callbacks(self) -> Any:
+            return {"watch": Watch()}
+
+    with init() as context:
+        Trainer(First(context), context).fit(max_length=Batch(3))
+    (checkpoint,) = (path.parent for path in home.glob(".local/**/state_dict.pth"))
+    assert checkpoint.name == seen[-1]
+    with init() as context:
+        trial = TinyTrial(context)
+        Trainer(trial, context).fit(max_length=Batch(3), latest_checkpoint=form(checkpoint))
+        assert context.get_initial_batch() == 3
+
+
+def test_a_checkpoint_that_is_not_there_is_named(home: Path) -> None:
+    with pytest.raises(CheckpointError, match="there is no checkpoint abc: it is neither"), init() as context:
+        Trainer(TinyTrial(context), context).fit(max_length=Batch(3), latest_checkpoint="abc")
 
 
 @pytest.mark.parametrize("name", ["max_length", "reporting_period", "validation_period", "checkpoint_period"])
