@@ -14,6 +14,7 @@ from detbuild.cli.terminal import guarded
 from detbuild.errors import DetbuildError
 from detbuild.peer import check_determined
 from determined._home import home_of
+from determined._run_info import private
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,10 +114,10 @@ def _record(home: Path, *, debug: bool) -> Path | None:
         click.echo(text, err=True, nl=False)
     log = home / "log" / "detbuild.log"
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if log.exists() and log.stat().st_size > _LOG_LIMIT:
             log.replace(log.with_suffix(".log.1"))
-        with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        with open(log, "a", encoding="utf-8", errors="backslashreplace", opener=private) as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{text}\n")
     except OSError:
         return None  # the disk may be what is wrong; the error itself is shown either way

@@ -94,11 +94,11 @@ def schema(*, output: Path) -> None:
     Name it in the first line of a config: `# yaml-language-server: $schema=FILE`.
     """
     from detbuild.config.schema import experiment_schema
-    from detbuild.store.files import write_synced
+    from detbuild.store.files import write_output
 
     text = json_text(experiment_schema())
     if str(output) == "-":
         click.echo(text)
         return
-    write_synced(output, f"{text}\n".encode())
+    write_output(output, f"{text}\n".encode())
     click.echo(output)

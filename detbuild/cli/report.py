@@ -64,6 +64,6 @@ def report(session: Session, /, *, experiment_ids: tuple[int, ...], output: Path
 
 
 def _write(output: Path, page: bytes) -> None:
-    from detbuild.store.files import write_synced
+    from detbuild.store.files import write_output
 
-    write_synced(output, page)
+    write_output(output, page)

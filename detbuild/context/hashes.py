@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from detbuild.context.content import hash_file, state
+from determined._run_info import private
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,10 +96,11 @@ def _dump(known: dict[bytes, _Known]) -> bytes:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
+        with open(temporary, "wb", opener=private) as file:
+            file.write(content)
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)

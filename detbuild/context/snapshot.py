@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Entry:
     sha256: str = ""  # of a file's content
     target: str = ""  # of a link
     source: str = ""  # where a file's content is read from; "" when `body` holds it
-    body: bytes | None = None
+    body: bytes | None = field(default=None, repr=False)  # what a build borrows may be secret
 
     @property
     def line(self) -> bytes:

@@ -47,7 +47,7 @@ def lease(file: Path, *, patience: float = _PATIENCE) -> Iterator[int]:
     """
     with file_errors(file):
         descriptor = os.open(
-            file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
+            file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
         )  # allowed: a lock, not read
     try:
         _acquire(descriptor, file, patience)

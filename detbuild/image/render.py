@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from detbuild.image.mounts import ENVIRONMENT, FRAMEWORK_DIR, SECRETS, SECRETS_DIR, WHEELS_DIR
 from detbuild.image.requirements import WORKDIR
+from determined._run_info import private
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,8 +89,9 @@ def _read(file: Path) -> str | None:
 def _write(file: Path, text: str) -> None:
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     with contextlib.suppress(OSError):  # next time it is rendered again
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(f"{_checksum(text)}\n{text}", encoding="utf-8")
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(temporary, "w", encoding="utf-8", opener=private) as out:
+            out.write(f"{_checksum(text)}\n{text}")
         temporary.replace(file)
 
 

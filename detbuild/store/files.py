@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from contextlib import contextmanager
+import stat
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from detbuild.errors import DiskFullError, EngineError
 from determined._untrusted import reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -32,20 +33,48 @@ def file_errors(path: Path) -> Iterator[None]:
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Replace `path` in one step; the data is on disk when this returns."""
+    """Replace a file of the home in one step; the data is on disk when this returns."""
     write_all_synced(path.parent, {path.name: data})
 
 
-def write_all_synced(directory: Path, files: Mapping[str, bytes], *, private: Collection[str] = ()) -> None:
-    """Replace files one by one, in this order; all are on disk when this returns.
+def write_all_synced(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Replace files of the home one by one, in this order; all are on disk when this returns.
 
-    Those named in `private` can be read by their owner alone, from their first moment.
+    They can be read by their owner alone, from their first moment.
     """
     for name, data in files.items():
         with file_errors(directory / name):
-            _replace(directory / name, data, mode=0o600 if name in private else 0o666)
+            _replace(directory / name, data, mode=0o600)
     with file_errors(directory):
         sync_directory(directory)
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Replace a file that the user named in one step, with the modes that the user's umask says."""
+    with file_errors(path):
+        _replace(path, data, mode=0o666)
+        sync_directory(path.parent)
+
+
+def private_directory(path: Path) -> None:
+    """Make a directory of the home that its owner alone may enter; one that is there is closed to others.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        close_to_others(path)
+
+
+def close_to_others(path: Path) -> None:
+    """Take from group and others what they may do with a file or directory; nothing where it is missing."""
+    with suppress(FileNotFoundError):
+        seen = path.lstat()
+        ours = seen.st_uid == os.geteuid() and not stat.S_ISLNK(seen.st_mode)
+        if ours and stat.S_IMODE(seen.st_mode) & 0o077:
+            path.chmod(stat.S_IMODE(seen.st_mode) & 0o700)
 
 
 def _replace(path: Path, data: bytes, *, mode: int) -> None:
@@ -71,14 +100,14 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def append_synced(path: Path, line: bytes | Callable[[BinaryIO], bytes], *, private: bool = False) -> None:
+def append_synced(path: Path, line: bytes | Callable[[BinaryIO], bytes]) -> None:
     """Append one whole line, or nothing at all: a torn one of an earlier crash is cut off first.
 
     Where the line depends on those before it, it is made of the file, which ends with a whole line by then.
 
-    A new file that is `private` can be read by its owner alone.
+    A new file can be read by its owner alone.
     """
-    with file_errors(path), os.fdopen(_to_append(path, private=private), "r+b") as file:
+    with file_errors(path), os.fdopen(_to_append(path), "r+b") as file:
         whole = _end_of_last_line(file.fileno())
         file.truncate(whole)
         data = line if isinstance(line, bytes) else line(file)
@@ -92,8 +121,8 @@ def append_synced(path: Path, line: bytes | Callable[[BinaryIO], bytes], *, priv
             raise
 
 
-def _to_append(path: Path, *, private: bool) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600 if private else 0o666)
+def _to_append(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def _end_of_last_line(descriptor: int, block: int = 1 << 16) -> int:
@@ -111,7 +140,7 @@ def _end_of_last_line(descriptor: int, block: int = 1 << 16) -> int:
 def alone(lock: Path) -> Iterator[None]:
     """Be the only process that changes what `lock` stands for; it is let go when the process ends, too."""
     with file_errors(lock):
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except BaseException:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from detbuild.errors import ConfigError, EngineError
 from detbuild.store import journal
 from detbuild.store.attributes import read_attributes
-from detbuild.store.files import file_errors, write_all_synced
+from detbuild.store.files import file_errors, private_directory, write_all_synced
 from detbuild.store.reading import LARGEST_DOCUMENT, read_document
 from detbuild.store.requests import Inbox
 from detbuild.store.typed import typed
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 HEADER_FILE = "experiment.json"
 OUTPUT_FILES = {"stdout": STDOUT_FILE, "stderr": STDERR_FILE}
-PRIVATE = ("config.yaml", "config.json", "config.first.json")  # may hold credentials of registry and storage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,9 +170,9 @@ class ExperimentFolder:
         """Write the files of a new experiment, the header last."""
         with file_errors(self.path):
             for name in ("runs", "checkpoints"):
-                (self.path / name).mkdir(exist_ok=True)  # allowed: a new folder of the host
+                private_directory(self.path / name)
         last = json.dumps(asdict(header), indent=2).encode() + b"\n"
-        write_all_synced(self.path, {**files, HEADER_FILE: last}, private=PRIVATE)
+        write_all_synced(self.path, {**files, HEADER_FILE: last})
 
     def record(self, fact: journal.Fact) -> journal.Entry:
         """Put a fact into the journal; it is on disk when this returns."""
@@ -212,15 +211,16 @@ class ExperimentFolder:
         """Go on with another config; the first one is kept for a search that has `begun` by it."""
         if begun and not self.files.exists(self.first_config_file.name):
             first = {self.first_config_file.name: self.files.read(self.config_file.name, LARGEST_DOCUMENT)}
-            write_all_synced(self.path, first, private=PRIVATE)
+            write_all_synced(self.path, first)
         data = json.dumps(config, indent=2).encode() + b"\n"
-        write_all_synced(self.path, {self.config_file.name: data}, private=PRIVATE)
+        write_all_synced(self.path, {self.config_file.name: data})
 
     def prepare_run(self, info: RunInfo) -> None:
         """Make the run's folder as the caller's own, since the container runs as the caller too."""
         folder = self.run(info.trial_id, info.run).path
         with file_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)  # allowed: before the run has begun
+            private_directory(folder.parent)
+            private_directory(folder)
             info.save(folder)
 
     def inbox(self) -> Inbox:

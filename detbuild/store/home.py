@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from detbuild.errors import ConfigError, EngineError
 from detbuild.events import Warned
-from detbuild.store.files import file_errors, write_synced
+from detbuild.store.files import close_to_others, file_errors, private_directory, write_synced
 from detbuild.store.folder import ExperimentFolder
 from determined._untrusted import UntrustedDir, UntrustedError, kind_of
 
@@ -24,6 +24,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _RETIRED = ".retired"
+# What detbuild makes in a home besides experiments and cache; nothing below these is looked at.
+_MADE = (
+    "home.json",
+    "index.sqlite",
+    "index.sqlite-wal",
+    "index.sqlite-shm",
+    "imported",
+    "log",
+    "models",
+    "owners",
+    "scripts",
+    "templates",
+)
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}").fullmatch
 
 
@@ -36,11 +49,21 @@ class Home:
 
     @classmethod
     def open(cls, path: Path) -> Home:
-        """Make the directory when it is not there; give it an id when it has none."""
+        """Make the directory when it is not there; give it an id when it has none.
+
+        What detbuild made in it is closed to other users, whatever modes it had before.
+
+        Raises:
+            ConfigError: It belongs to another user.
+            EngineError: It cannot be written.
+        """
         with file_errors(path):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _refuse_foreign(path)
             for name in ("experiments", "cache"):
-                (path / name).mkdir(exist_ok=True)
+                private_directory(path / name)
+            for name in _MADE:
+                close_to_others(path / name)
             return cls(path, _home_id(path / "home.json"))
 
     @property
@@ -136,7 +159,7 @@ class Home:
             folder = self.folder(number)
             with file_errors(folder.path):
                 try:
-                    folder.path.mkdir()
+                    folder.path.mkdir(mode=0o700)
                 except FileExistsError:
                     continue
             return folder
@@ -165,6 +188,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False  # a link that leads around in a circle
+
+
+def _refuse_foreign(path: Path) -> None:
+    owner = path.stat().st_uid
+    if owner != os.geteuid():
+        raise ConfigError(
+            f"{path} belongs to another user (uid {owner}), and you are uid {os.geteuid()}",
+            mend="set DETBUILD_HOME to a directory of your own",
+        )
 
 
 def _home_id(file: Path) -> str:

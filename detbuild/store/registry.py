@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from detbuild.errors import ConfigError, EngineError
-from detbuild.store.files import alone, file_errors, sync_directory, write_synced
+from detbuild.store.files import alone, file_errors, private_directory, sync_directory, write_synced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,7 +63,7 @@ def create_model(home: Home, model: Model) -> Model:
     if not model.name.strip() or len(file.name) > _LONGEST_NAME:
         raise ConfigError(f"{model.name[:60]!r} is no name for a model", mend="use a short, readable one")
     with file_errors(file.parent):
-        file.parent.mkdir(exist_ok=True)
+        private_directory(file.parent)
     with alone(_lock(home)):
         if file.exists():
             raise ConfigError(f"there is a model {model.name} already", mend="see `detbuild model list`")

@@ -50,7 +50,7 @@ class Inbox:
             number = sum(1 for _ in LineFile(self._path).new()) + 1
             body = {"n": number, "verb": verb, "trial_id": trial_id, "config": config}
             line = json.dumps(body, separators=(",", ":")).encode() + b"\n"
-            append_synced(self._path, line, private=True)  # a config may hold credentials
+            append_synced(self._path, line)
         return number
 
     def after(self, number: int) -> tuple[Request, ...]:

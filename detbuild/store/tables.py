@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ def open_table(file: Path, table: str, *, version: int) -> sqlite3.Connection:
     Raises:
         sqlite3.Error: The file is locked, damaged, or on a disk that cannot lock.
     """
+    with suppress(OSError):  # SQLite says more about it
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(file, timeout=_PATIENCE)
     try:
         (found,) = connection.execute("PRAGMA user_version").fetchone()

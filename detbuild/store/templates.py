@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from detbuild.errors import ConfigError
-from detbuild.store.files import file_errors, sync_directory, write_synced
+from detbuild.store.files import file_errors, private_directory, sync_directory, write_synced
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +51,7 @@ def write_template(home: Home, name: str, text: str) -> None:
     """Keep a template under this name, in the place of an older one."""
     file = template_file(home, name)
     with file_errors(file):
-        file.parent.mkdir(exist_ok=True)
+        private_directory(file.parent)
     write_synced(file, text.encode())
 
 

@@ -198,7 +198,7 @@ class _NoRecordError(Exception):
 def _opened(path: Path) -> int:
     """Open the file of the records; user code may have replaced it by anything."""
     try:
-        descriptor = os.open(path, _FLAGS, 0o644)
+        descriptor = os.open(path, _FLAGS, 0o600)
     except OSError as error:
         if error.errno in {errno.EISDIR, errno.ELOOP, errno.ENXIO}:
             raise _not_ours(path, f"is not a regular file: {reason_of(error)}") from error

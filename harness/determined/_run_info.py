@@ -24,6 +24,11 @@ OUTPUT_LIMIT = 64 << 20
 TENSORBOARD_DIR = "tensorboard"
 
 
+def private(path: str, flags: int) -> int:
+    """Open a file for `open(opener=...)`: one that is made can be read by its owner alone."""
+    return os.open(path, flags, 0o600)
+
+
 @dataclass(frozen=True, slots=True)
 class Length:
     """A length of training: a count of `batches`, `records` or `epochs`."""
@@ -78,7 +83,7 @@ class RunInfo:
         """Write `run.json` so that a reader sees all of it or none."""
         text = json.dumps(asdict(self), sort_keys=True)
         temporary = run_dir / f".{RUN_FILE}.tmp"
-        with temporary.open("w", encoding="utf-8") as file:
+        with open(temporary, "w", encoding="utf-8", opener=private) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -162,7 +162,8 @@ def _begun(wish: Wish) -> RunInfo:
 
 def _own_info(wish: Wish) -> RunInfo:
     folder = home_of(os.environ) / "scripts" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.mkdir(mode=0o700, exist_ok=True)
     _LOG.info("metrics and checkpoints are kept in %s", folder)
     here = Path.cwd()
     return RunInfo(

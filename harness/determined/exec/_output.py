@@ -13,6 +13,8 @@ import re
 import threading
 from typing import TYPE_CHECKING
 
+from determined._run_info import private
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -66,7 +68,7 @@ class CappedFile:
         os.close(self._fd)
 
     def _open(self) -> None:
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._size = os.fstat(self._fd).st_size
 
     def _cut(self) -> None:
@@ -74,7 +76,7 @@ class CappedFile:
         mark = b"\n[detbuild: %d bytes of output are left out here]\n" % (self._dropped + gone)
         draft = self._path.with_name(f".{self._path.name}.tmp")
         try:
-            with draft.open("wb") as file:
+            with open(draft, "wb", opener=private) as file:
                 file.write(os.pread(self._fd, self._keep, 0))
                 file.write(mark)
                 file.write(os.pread(self._fd, self._keep, self._size - self._keep))

@@ -118,12 +118,13 @@ def test_a_damaged_home_is_named_with_a_mend(tmp_path: Path) -> None:
     assert caught.value.mend
 
 
-def test_configs_may_hold_credentials_so_only_their_owner_can_read_them(tmp_path: Path) -> None:
+def test_only_their_owner_can_read_the_files_of_an_experiment(tmp_path: Path) -> None:
     folder = Home.open(tmp_path / "home").new_experiment()
     folder.write(HEADER, {"config.yaml": b"{}", "config.json": b"{}", "Dockerfile": b""})
-    modes = {name: (folder.path / name).stat().st_mode & 0o777 for name in ("config.yaml", "config.json")}
-    assert modes == {"config.yaml": 0o600, "config.json": 0o600}
-    assert (folder.path / "Dockerfile").stat().st_mode & 0o444 == 0o444
+    names = ("config.yaml", "config.json", "Dockerfile", "experiment.json")
+    assert {name: (folder.path / name).stat().st_mode & 0o777 for name in names} == dict.fromkeys(
+        names, 0o600
+    )
 
 
 def test_so_are_the_configs_that_it_is_continued_with(tmp_path: Path) -> None:
@@ -135,3 +136,23 @@ def test_so_are_the_configs_that_it_is_continued_with(tmp_path: Path) -> None:
     holding = {name: path for name, path in holding.items() if b"secret_key" in path.read_bytes()}
     assert holding.keys() == {"config.json", "config.first.json", "requests.jsonl"}
     assert {stat.S_IMODE(path.stat().st_mode) for path in holding.values()} == {0o600}
+
+
+def test_a_home_of_another_user_is_refused(tmp_path, monkeypatch):
+    Home.open(tmp_path / "home")
+    monkeypatch.setattr("os.geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(ConfigError, match="belongs to another user"):
+        Home.open(tmp_path / "home")
+
+
+def test_what_was_open_to_others_is_closed_when_a_home_is_opened(tmp_path):
+    home = tmp_path / "home"
+    for name in ("experiments", "cache", "models", "log"):
+        (home / name).mkdir(parents=True)
+        (home / name).chmod(0o755)
+    home.chmod(0o755)
+    Home.open(home)
+    assert {
+        path.name: path.stat().st_mode & 0o777 for path in home.iterdir() if path.is_dir()
+    } == dict.fromkeys(("experiments", "cache", "models", "log"), 0o700)
+    assert home.stat().st_mode & 0o777 == 0o755  # it was not made by detbuild
