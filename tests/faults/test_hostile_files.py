@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,6 @@ from tests.faults.test_host_faults import resident
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.faults.real import Trial
 
@@ -25,9 +25,9 @@ RECORDS = {
 }
 
 
-def detbuild(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def detbuild(home: Path, *words: str, name: str = "detbuild") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "detbuild.cli", *words],
+        [Path(sys.executable).with_name(name), *words],
         env={"DETBUILD_HOME": str(home), "PATH": "/usr/bin:/bin", "HOME": str(home)},
         capture_output=True,
         text=True,
@@ -75,7 +75,7 @@ def test_links_in_the_place_of_the_logs_show_nothing_of_the_host(
     home = trial.home.path
     shown = detbuild(home, "logs", str(trial.id))
     detbuild(home, "report", str(trial.id), "-o", str(tmp_path / "report.html"))
-    detbuild(home, "trial", "support-bundle", f"{trial.id}/1", "-o", str(tmp_path / "bundle"))
+    detbuild(home, "trial", "support-bundle", f"{trial.id}/1", "-o", str(tmp_path / "bundle"), name="det")
     assert "stdout.log is a symbolic link; it is left out" in shown.stdout
     assert "a file of the host" not in shown.stdout + shown.stderr
     assert "a file of the host" not in (tmp_path / "report.html").read_text()

@@ -285,7 +285,7 @@ def test_damage_of_a_journal_is_told_with_file_and_line_by_list_and_describe(she
     lines = folder.journal_file.read_bytes().splitlines(keepends=True)
     folder.journal_file.write_bytes(b"".join(damage(lines)))
     os.utime(folder.journal_file, ns=(before + 1, before + 1))
-    for words in (("list",), ("list",), ("describe", "1"), ("trial", "list", "1")):
+    for words in (("list",), ("list",), ("describe", "1"), ("logs", "1")):
         outcome = shell("detbuild", *words)
         assert outcome.code == 0
         assert f"{folder.journal_file}, {line}" in outcome.err
