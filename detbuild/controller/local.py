@@ -6,6 +6,7 @@ end within a bound: the supervisor of a run notices that its parent is gone.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detbuild.controller.localsearch import LocalSearch, end_processes
+from detbuild.launch.plan import grace as patience
 from detbuild.launch.plan import variables
 from detbuild.store.files import file_errors
 from detbuild.store.follow import ExperimentTail
@@ -71,7 +73,8 @@ def run_local(
         while (info := search.next_run()) is not None:
             process = _start(folder, info, environ, lease_descriptor)
             search.created(info)
-            _Watch(search, info, process, outside, grace=grace).until_ended(lambda: events.emit(emit))
+            watch = _Watch(search, info, process, outside, grace=grace, patience=patience(config))
+            watch.until_ended(lambda: events.emit(emit))
             if process.returncode < 0:  # nothing else was left to end what the run has started
                 end_processes(info.run_dir)
             code = process.returncode
@@ -180,9 +183,10 @@ class _Watch:
         outside: Sequence[int],
         *,
         grace: float,
+        patience: float,
     ) -> None:
         self._search, self._info, self._process = search, info, process
-        self._outside, self._grace = outside, grace
+        self._outside, self._grace, self._patience = outside, grace, patience
         self._sent = self._asked = ""
         self._sent_at = self._asked_at = 0.0
 
@@ -217,3 +221,6 @@ class _Watch:
             self._process.send_signal(KILL_ALL if stop == "kill" else signal.SIGTERM)
         elif stop == "kill" and now - self._sent_at > _KILLING:
             self._process.kill()
+        elif stop and stop != "kill" and now - self._sent_at > self._patience:
+            self._sent_at = math.inf
+            self._process.send_signal(KILL_ALL)  # as a container is killed then

@@ -210,7 +210,7 @@ def _worker_died(evidence: Evidence) -> Verdict:
     code, name = _exit(evidence)
     if code == 0:
         return Verdict(Outcome.COMPLETED)
-    if evidence.stop and (name == "SIGTERM" or code == _died_of(signal.SIGTERM)):
+    if evidence.stop and (name in {"SIGTERM", "SIGKILL"} or code == _died_of(signal.SIGTERM)):
         return Verdict(Outcome.PREEMPTED, "ended on request, without a checkpoint of its own")
     return _disk(evidence, _how(code, name)) or _program_failed(evidence, code, name)
 

@@ -299,6 +299,25 @@ def children(parent: int) -> list[int]:
     return [pid for pid, its in found.items() if its == parent and running(pid)]
 
 
+def test_a_deaf_run_that_is_paused_is_killed_when_its_time_is_over(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    home, directory = Home.open(tmp_path / "home"), tmp_path / "model"
+    directory.mkdir()
+    (directory / "train.py").write_text(DEAF)
+    text = f"{CONFIG.replace('max_trials: 2', 'max_trials: 1')}\npreemption_timeout: 1\n"
+    order = Order(config=parse_config(text), text=text, context_dir=directory)
+
+    def pause() -> None:
+        output = home.folder(1).run(1, 0).output("stdout")
+        until(lambda: output.exists() and output.read_bytes().count(b"\n") == 2)
+        home.folder(1).request("pause")
+
+    threading.Thread(target=pause, daemon=True).start()
+    assert run_local(order, this_host(environ), home, lambda event: None).state == "PAUSED"
+    assert not any(map(running, map(int, home.folder(1).run(1, 0).output("stdout").read_text().split())))
+
+
 @pytest.mark.parametrize("asked", [False, True])
 def test_startup_hooks_run_on_this_host_only_when_asked_for(
     tmp_path: Path, environ: dict[str, str], asked: bool

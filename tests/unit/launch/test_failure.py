@@ -73,6 +73,11 @@ TABLE = [
         seen(code=143, exited=X(None, "SIGTERM"), stop="cancel"),
         R.PREEMPTED,
     ),
+    (
+        "deaf, killed when its time was over",
+        seen(code=137, exited=X(None, "SIGKILL"), stop="pause"),
+        R.PREEMPTED,
+    ),
     ("script failed when cancelled", seen(code=1, exited=X(1), stop="cancel"), R.USER_ERROR),
     # nobody in the container could speak
     ("container removed", seen(code=None), R.LOST),

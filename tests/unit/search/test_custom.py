@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +29,7 @@ from determined._run_info import Length
 from tests.unit.search.searches import config_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from detbuild.search.method import SearchMethod
 
@@ -207,3 +211,31 @@ def test_without_a_model_directory_there_is_no_hook() -> None:
 def test_a_hook_is_a_module_and_a_class(hook: str) -> None:
     with pytest.raises(ConfigError, match="a class, such as search:Search"):
         config_of("custom", hook=hook, max_length=2)
+
+
+def test_a_busy_hook_ends_with_the_process_that_started_it(context_dir: Path, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    (context_dir / "busy.py").write_text(
+        "import os\nfrom pathlib import Path\n"
+        "class Search:\n    def __init__(self, about):\n"
+        f"        Path({str(pid) + '.tmp'!r}).write_text(str(os.getpid()))\n"
+        f"        os.rename({str(pid) + '.tmp'!r}, {str(pid)!r})\n"
+        "        while True:\n            pass\n"
+    )
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom detbuild.search.hookprocess import HookProcess\n"
+        "HookProcess('busy:Search', {}, Path(sys.argv[1]), {}).call('ask')"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, str(context_dir)])
+    until(pid.exists)
+    parent.kill()
+    parent.wait()
+    stat = Path(f"/proc/{pid.read_text()}/stat")
+    until(lambda: not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120  # what takes longer hangs
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
