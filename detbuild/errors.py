@@ -20,13 +20,15 @@ from typing import ClassVar
 
 
 class DetbuildError(Exception):
-    """What went wrong (`str(error)`) and what the user can do about it (`mend`)."""
+    """What went wrong, what the user can do about it (`mend`), and lines that show more of it (`details`)."""
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, cause: str, *, mend: str = "") -> None:
-        super().__init__(cause)
+    def __init__(self, cause: str, *, mend: str = "", details: tuple[str, ...] = ()) -> None:
+        super().__init__("\n".join((cause, *details)))
+        self.cause = cause
         self.mend = mend
+        self.details = details
 
 
 class ConfigError(DetbuildError):

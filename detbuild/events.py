@@ -6,6 +6,7 @@ through here as `RunRecord`.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
@@ -44,6 +45,17 @@ class ContextPacked:
 class ImagePulling:
     reference: str
     detail: str
+
+
+_NOISE: Final = re.compile(r"--mount=\S+|PIP_\w+=\S+|\. /run/secrets/\S+ &&")
+ENDED: Final = "did not complete successfully: "  # BuildKit's words between a command and its exit code
+_LONGEST_STEP: Final = 100  # characters
+
+
+def short_step(name: str) -> str:
+    """What a step of a build runs, without the mounts that every step has, short enough for one line."""
+    short = " ".join(_NOISE.sub("", name).split())
+    return short if len(short) <= _LONGEST_STEP else f"{short[:_LONGEST_STEP]}..."
 
 
 @dataclass(frozen=True, slots=True)

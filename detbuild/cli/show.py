@@ -9,6 +9,7 @@ from typing import NoReturn
 from detbuild.cli.text import line_of_output, number, visible
 from detbuild.credentials import masked_urls
 from detbuild.events import (
+    ENDED,
     BuildOutput,
     BuildStep,
     ContextPacked,
@@ -28,6 +29,7 @@ from detbuild.events import (
     TrialQueued,
     Warned,
     Working,
+    short_step,
 )
 from detbuild.units import counted, size
 from determined._records import (
@@ -163,7 +165,8 @@ def _context(event: ContextPacked) -> tuple[str, ...]:
 def _step(event: BuildStep) -> tuple[str, ...]:
     name = step_name(event.name)
     if event.error:
-        return (f"{name}  FAILED: {visible(event.error)}",)
+        # BuildKit repeats the command before it says how it ended.
+        return (f"{name}  FAILED: {visible(event.error.rpartition(ENDED)[2])}",)
     if event.name.startswith("[internal]"):
         return ()  # BuildKit's own book-keeping
     if event.seconds is None:
@@ -172,9 +175,8 @@ def _step(event: BuildStep) -> tuple[str, ...]:
 
 
 def step_name(name: str) -> str:
-    """A step in one line of a terminal: what it runs, without the mounts that every step has."""
-    short = " ".join(_MOUNT.sub("", name).split())
-    return visible(short if len(short) <= _LONGEST_STEP else f"{short[:_LONGEST_STEP]}...")
+    """A step in one line of a terminal."""
+    return visible(short_step(name))
 
 
 def _started(event: RunStarted) -> str:

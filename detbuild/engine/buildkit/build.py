@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from detbuild.context.archive import stream
-from detbuild.engine.buildkit.failure import build_error
+from detbuild.engine.buildkit.failure import build_error, unreached
 from detbuild.engine.buildkit.session import Session, open_session
 from detbuild.engine.buildkit.trace import Trace
 from detbuild.engine.plain import UpgradeRefusedError
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _LOCAL = "localhost:1/detbuild-build"  # names of bases while a build uses them
 _STALE = 86_400.0  # seconds after which no build uses such a name any more
 _MISSING, _CONFLICT = 404, 409
+_NAMED = 3  # places that pip could not reach
+_CHECK_PLACES = "check index-url, extra-index-url and find-links in requirements.txt and in pip's settings"
 _SILENCE = 3600.0  # seconds; a step may say nothing for long, a hung engine shows in the session
 
 
@@ -190,21 +192,25 @@ def _params(plan: ImagePlan) -> dict[str, str]:
 
 def _follow(messages: Generator[dict[str, Any], None, None], emit: Emit) -> str:
     """Tell the progress and return the image's id; "" when the engine does not say it."""
-    trace, image = Trace(), ""
+    trace, image, missed = Trace(), "", dict[str, None]()
     with closing(messages):
         for message in messages:
             if "error" in message:
                 raise build_error(str(message["error"]), trace.failed)
             if message.get("id") == "moby.buildkit.trace":
-                _tell(trace, message["aux"], emit)
+                _tell(trace, message["aux"], emit, missed)
             elif message.get("id") == "moby.image.id":
                 image = message["aux"]["ID"]
             elif "stream" in message:  # Podman's only kind of progress
                 emit(BuildOutput("", message["stream"].rstrip("\n")))
+    for why in list(missed)[:_NAMED]:
+        emit(Warned(f"pip could not reach a place where packages come from: {why}", _CHECK_PLACES))
     return image
 
 
-def _tell(trace: Trace, aux: str, emit: Emit) -> None:
+def _tell(trace: Trace, aux: str, emit: Emit, missed: dict[str, None]) -> None:
     with suppress(ValueError):  # progress that cannot be read is no reason to lose a build
         for event in trace.read(base64.b64decode(aux)):
             emit(event)
+            if isinstance(event, BuildOutput) and (why := unreached(event.line)):
+                missed[why] = None

@@ -7,11 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from detbuild.errors import BuildError
+from detbuild.events import ENDED, short_step
 
 if TYPE_CHECKING:
     from detbuild.engine.buildkit.trace import Step
 
 _SHOWN_LINES = 20
+# The last of pip's attempts, and what it says of pages that it cannot read.
+_UNREACHED: Final = (
+    re.compile(r"Retrying \(Retry\(total=0,.*after connection broken by (?P<why>.*)"),
+    re.compile(r"Could not fetch URL (?P<why>.*?)(?: - skipping)?$"),
+    re.compile(r"(?P<why>Location '.*' is ignored.*)"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +103,10 @@ def build_error(message: str, step: Step | None) -> BuildError:
     """From the engine's last word and the step that failed, which ends in its last output lines."""
     lines = list(step.lines) if step else []
     cause, mend = _explain("\n".join([*lines, message]))
-    what = f"build step failed: {step.name}" if step and step.name else "the build failed"
-    shown = "".join(f"\n  | {line}" for line in lines[-_SHOWN_LINES:])
-    return BuildError(f"{what}: {cause or _own_words(message)}{shown}", mend=mend)
+    where = (f"in the build step {short_step(step.name)}",) if step and step.name else ()
+    shown = (f"| {line}" for line in lines[-_SHOWN_LINES:])
+    cause = cause or f"a build step failed: {_own_words(message)}"
+    return BuildError(cause, mend=mend, details=(*where, *shown))
 
 
 def _explain(text: str) -> tuple[str, str]:
@@ -112,4 +120,15 @@ def _explain(text: str) -> tuple[str, str]:
 
 def _own_words(message: str) -> str:
     """BuildKit repeats the command before it says how it ended."""
-    return message.rpartition("did not complete successfully: ")[2]
+    return message.rpartition(ENDED)[2]
+
+
+def unreached(line: str) -> str:
+    """Why pip has given up on a place where packages come from; "" for any other line of its output.
+
+    It takes what other places have, and goes on.
+    """
+    for pattern in _UNREACHED:
+        if match := pattern.search(line):
+            return match["why"].strip()
+    return ""

@@ -4,7 +4,7 @@ from collections import deque
 
 import pytest
 
-from detbuild.engine.buildkit.failure import build_error
+from detbuild.engine.buildkit.failure import build_error, unreached
 from detbuild.engine.buildkit.trace import Step
 
 EXIT = 'process "/bin/sh -c pip install -r requirements.txt" did not complete successfully: exit code: {}'
@@ -35,10 +35,9 @@ def step(*lines: str) -> Step:
 )
 def test_what_pip_said_becomes_a_cause_and_a_mend(line: str, cause: str) -> None:
     error = build_error(EXIT.format(1), step("Collecting x", line))
-    first, *rest = str(error).splitlines()
-    assert first.startswith("build step failed: [3/5] RUN pip install: ")
-    assert cause in first
-    assert rest == ["  | Collecting x", f"  | {line}"]
+    assert cause in error.cause
+    assert "RUN" not in error.cause
+    assert error.details == ("in the build step [3/5] RUN pip install", "| Collecting x", f"| {line}")
     assert error.mend
 
 
@@ -57,14 +56,40 @@ def test_exit_code_137_is_memory() -> None:
 
 def test_a_base_image_that_cannot_be_had_is_named() -> None:
     error = build_error("failed to resolve source metadata for docker.io/x/y:1: not found", None)
-    assert str(error) == "the build failed: the base image docker.io/x/y:1 cannot be had: not found"
+    assert str(error) == "the base image docker.io/x/y:1 cannot be had: not found"
 
 
 def test_a_program_that_is_not_found_is_not_taken_for_a_base_image() -> None:
     error = build_error(EXIT.format(127), step("/bin/sh: 1: gadget: not found"))
-    assert str(error).splitlines()[0] == "build step failed: [3/5] RUN pip install: exit code: 127"
+    assert error.cause == "a build step failed: exit code: 127"
 
 
 def test_only_the_last_lines_are_shown() -> None:
     error = build_error(EXIT.format(1), step(*map(str, range(100))))
-    assert str(error).splitlines()[1:] == [f"  | {number}" for number in range(80, 100)]
+    assert error.details[1:] == tuple(f"| {number}" for number in range(80, 100))
+
+
+def test_a_step_is_named_without_the_mounts_that_every_step_has() -> None:
+    mounts = "--mount=type=cache,target=/root/.cache/pip PIP_CONFIG_FILE=/x"
+    name = f"[3/5] RUN {mounts} pip install -r {'a' * 900}"
+    (where,) = build_error(EXIT.format(1), Step(name=name)).details
+    assert where.startswith("in the build step [3/5] RUN pip install -r aaa")
+    assert len(where) < 130
+
+
+BROKEN = "'NewConnectionError('<pip._vendor.urllib3>: Failed to establish a new connection')': /simple/x/"
+LAST = "  WARNING: Retrying (Retry(total=0, connect=None)) after connection broken by "
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (LAST + BROKEN, BROKEN),
+        (LAST.replace("total=0", "total=3") + BROKEN, ""),
+        ("Could not fetch URL https://x/simple/: timed out - skipping", "https://x/simple/: timed out"),
+        ("WARNING: Location './gone' is ignored: no file", "Location './gone' is ignored: no file"),
+        ("Collecting torch", ""),
+    ],
+)
+def test_a_place_that_pip_gives_up_on_is_told(line: str, why: str) -> None:
+    assert unreached(line) == why
