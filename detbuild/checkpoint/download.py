@@ -46,7 +46,7 @@ def download(found: Found, target: Path) -> None:
         ConfigError: `target` is there already.
         EngineError: The checkpoint is damaged or gone, or cannot be copied.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):  # allowed: the user's choice
         raise ConfigError(f"{target} is there already", mend="name a directory that is new or empty")
     wrong = damage(found)
     if found.cloud is None:

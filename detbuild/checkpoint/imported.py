@@ -14,12 +14,12 @@ from detbuild.checkpoint.transfer import copy_file, damage_told, is_name
 from detbuild.errors import ConfigError
 from detbuild.store.files import file_errors
 from determined import _checkpoints
+from determined._untrusted import UntrustedDir
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from detbuild.store.home import Home
-    from determined._untrusted import UntrustedDir
 
 _DRAFTS: Final = re.compile(r"\..*")  # all that is hidden in the directory
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -38,7 +38,7 @@ def import_checkpoint(home: Home, source: Path, uuid: str | None = None) -> str:
         EngineError: It is damaged, or cannot be copied.
     """
     with file_errors(home.imported):
-        home.imported.mkdir(mode=0o700, exist_ok=True)
+        home.imported.mkdir(mode=0o700, exist_ok=True)  # allowed: in no mount
         _checkpoints.sweep(home.imported, _DRAFTS)
     with ExitStack() as held:
         with file_errors(home.imported):
@@ -47,7 +47,7 @@ def import_checkpoint(home: Home, source: Path, uuid: str | None = None) -> str:
         name = uuid or _uuid_of(source, directory)
         if not is_name(name):
             raise ConfigError(f"{name!r} cannot be the name of a checkpoint")
-        if (home.imported / name).exists():
+        if (home.imported / name).exists():  # allowed: in no mount
             raise ConfigError(f"there is a checkpoint {name} already", mend="give another name with --uuid")
         _take(directory, home.imported, name)
         claim(
@@ -58,13 +58,13 @@ def import_checkpoint(home: Home, source: Path, uuid: str | None = None) -> str:
 
 def _directory(source: Path, room: Path) -> Path:
     """Where its files are; an archive is unpacked in `room`."""
-    if source.is_dir():
-        return source.resolve()
-    if not source.is_file():
+    if source.is_dir():  # allowed: named by the user
+        return source.resolve()  # allowed: named by the user
+    if not source.is_file():  # allowed: named by the user
         raise ConfigError(f"there is no file or directory {source}")
     extract(source, room)
-    inside = list(room.iterdir())
-    return inside[0] if len(inside) == 1 and inside[0].is_dir() else room
+    inside = UntrustedDir(room).scan()
+    return room / inside[0].path if len(inside) == 1 and inside[0].is_directory else room
 
 
 def _uuid_of(source: Path, directory: Path) -> str:

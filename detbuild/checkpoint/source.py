@@ -41,7 +41,7 @@ def sources_of(config: ExperimentConfig, home: Home) -> tuple[Found | Path, ...]
     if isinstance(storage, SharedFs) and UntrustedDir(storage.directory).exists(uuid):
         with damage_told(uuid), opened(Path(storage.directory, uuid)):
             return ()  # the run reads it there
-    if (home.imported / uuid).is_dir():
+    if (home.imported / uuid).is_dir():  # allowed: in no mount
         return (home.imported / uuid,)
     found = find_checkpoint(home, uuid)
     if found.checkpoint.uuid != uuid:

@@ -150,7 +150,7 @@ def fetch(uuid: str, bucket: Bucket, target: Path) -> None:
 def new_directory(target: Path) -> Iterator[UntrustedDir]:
     """Give a draft to fill; after the block it is `target`, on disk, or nothing is left of it."""
     with file_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)  # allowed: chosen by the caller
         sweep_drafts(target.parent, target.name)
         with drafted(target.parent, draft_name(target.name)) as directory:
             with opened(directory) as draft:
@@ -207,7 +207,8 @@ def remove_local(root: Path, uuid: str) -> None:
     """
     if not is_name(uuid):
         return
-    below, aside = UntrustedDir(root), f".{uuid}.deleted"
+    below = UntrustedDir(root)
+    aside = f".{uuid}.deleted"
     with file_errors(root / uuid), suppress(UntrustedMissingError):
         below.remove_tree(aside, missing_ok=True)  # of an earlier crash
         if not below.is_directory(uuid):
@@ -226,7 +227,8 @@ def remove_local_files(root: Path, uuid: str, paths: Collection[str]) -> None:
     """
     if not UntrustedDir(root).exists(uuid):
         return
-    with file_errors(root / uuid), _removable(root, uuid, paths) as (checkpoint, body):
+    with file_errors(root / uuid), _removable(root, uuid, paths) as checkpoint:
+        body = checkpoint.read(MANIFEST_FILE, LARGEST_MANIFEST)
         checkpoint.replace(MANIFEST_FILE, without(uuid, body, paths), mode=0o666)
         for path in paths:
             checkpoint.unlink(path, missing_ok=True)
@@ -241,14 +243,13 @@ def refuse_unremovable(root: Path, uuid: str, paths: Collection[str]) -> None:
 
 
 @contextmanager
-def _removable(root: Path, uuid: str, paths: Collection[str]) -> Iterator[tuple[UntrustedDir, bytes]]:
-    """A checkpoint that is held open, and its manifest, when it is as that says."""
+def _removable(root: Path, uuid: str, paths: Collection[str]) -> Iterator[UntrustedDir]:
+    """A checkpoint that is held open, when it is as its manifest says."""
     with ExitStack() as held:
         with damage_told(uuid):
             checkpoint = held.enter_context(opened(root / uuid))
-            body = checkpoint.read(MANIFEST_FILE, LARGEST_MANIFEST)
         refuse_damage(uuid, _other_damage(checkpoint, paths))
-        yield checkpoint, body
+        yield checkpoint
 
 
 def _other_damage(checkpoint: UntrustedDir, paths: Collection[str]) -> list[str]:
@@ -349,4 +350,4 @@ def _copy_blocks(source: int, target: int) -> None:
             pass
     except OSError:  # some pairs of file systems refuse it, all of it or the rest
         with os.fdopen(os.dup(source), "rb") as file, os.fdopen(os.dup(target), "wb") as copy:
-            shutil.copyfileobj(file, copy, 1 << 20)
+            shutil.copyfileobj(file, copy, 1 << 20)  # allowed: between open files

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import secrets
-import tempfile
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from detbuild.checkpoint.transfer import sweep_drafts
 from detbuild.engine.protocol import ContainerSpec, Mount
 from detbuild.errors import ConfigError, EngineError
 from detbuild.launch.plan import HOME_LABEL, user_of
 from detbuild.store.files import file_errors
 from detbuild.store.storage import WORK_DIR
-from determined._untrusted import UntrustedDir, UntrustedError
+from determined._checkpoints import draft_name, drafted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from detbuild.engine.protocol import Engine
     from detbuild.store.folder import ExperimentFolder
@@ -53,15 +52,10 @@ def download_code(home: Home, folder: ExperimentFolder, target: Path, connect: C
     with file_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)  # allowed: where the user wants it
         above = target.parent.resolve()  # allowed: where the user wants it
-        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=above))
-    try:
-        _copy(engine, home, image, draft, user_of(engine.info(), header.user))
-        with file_errors(target):
-            draft.chmod(0o755)  # allowed: a new directory itself
+        sweep_drafts(above, target.name)
+        with drafted(above, draft_name(target.name)) as draft:
+            _copy(engine, home, image, draft, user_of(engine.info(), header.user))
             draft.replace(target)  # allowed: a new directory itself
-    finally:
-        with suppress(UntrustedError):
-            UntrustedDir(draft.parent).remove_tree(draft.name, missing_ok=True)
 
 
 def _copy(engine: Engine, home: Home, image: str, draft: Path, user: str) -> None:

@@ -22,7 +22,7 @@ from detbuild.controller.lease import lease, lease_at_the_end
 from detbuild.errors import ConfigError, DetbuildError, EngineError, LeaseError
 from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL
 from detbuild.store.deleting import begun_deletions, hidden_name, intend_deletion
-from detbuild.store.files import alone, file_errors, sync_directory
+from detbuild.store.files import alone, file_errors, sweep_temporaries, sync_directory
 from detbuild.store.registry import registered
 from detbuild.store.state import fold
 from determined._untrusted import UntrustedDir, UntrustedError
@@ -73,7 +73,12 @@ def _refuse_going(folder: ExperimentFolder) -> None:
 
 
 def finish_deletions(home: Home) -> tuple[DetbuildError, ...]:
-    """Finish what was begun and is nobody's now; return what went wrong, for another try later."""
+    """Finish what was begun and is nobody's now; return what went wrong, for another try later.
+
+    What killed processes have left in the home's own directories is removed, too.
+    """
+    for directory in home.directories:
+        sweep_temporaries(directory)
     marked, hidden = begun_deletions(home)
     troubles = [_tried(home, folder) for folder in marked] + [_removed(path) for path in hidden]
     return tuple(trouble for trouble in troubles if trouble is not None)

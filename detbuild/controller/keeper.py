@@ -19,6 +19,7 @@ from detbuild.checkpoint.owners import not_own
 from detbuild.controller.arrivals import Arrivals
 from detbuild.errors import EngineError
 from detbuild.store import journal
+from detbuild.store.files import sweep_temporaries
 from detbuild.store.home import Home
 from detbuild.store.storage import checkpoint_storage
 
@@ -257,6 +258,8 @@ class Keeper:
         """Remove the drafts that crashes have left, once."""
         if not self._swept and self._root is not None:
             transfer.sweep_drafts(self._root)
+        if not self._swept:
+            sweep_temporaries(self.book.folder.path)
         self._swept = True
 
     def _begun(self, uuids: Sequence[str]) -> tuple[str, ...]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import stat
+import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from detbuild.errors import DiskFullError, EngineError
 from determined._untrusted import reason_of
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+_TEMPORARY: Final = re.compile(r"\..+\.[0-9]+\.tmp")
+_NEW: Final = 3600.0  # seconds
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -82,13 +86,37 @@ def _replace(path: Path, data: bytes, *, mode: int) -> None:
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as file:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+            temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sweep_temporaries(directory: Path) -> None:
+    """Remove what writers that were killed have left in a directory; one in use is locked, or new."""
+    try:
+        with os.scandir(directory) as entries:
+            left = [entry.path for entry in entries if _TEMPORARY.fullmatch(entry.name)]
+    except OSError:
+        return  # there is no such directory
+    for name in left:
+        with suppress(OSError):
+            _sweep(name)
+
+
+def _sweep(name: str) -> None:
+    descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if time.time() - os.fstat(descriptor).st_mtime > _NEW:  # before that it may be about to be locked
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(name)  # noqa: PTH108  (as `scandir` gave it)
+    finally:
+        os.close(descriptor)
 
 
 def sync_directory(path: Path) -> None:

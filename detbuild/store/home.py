@@ -94,6 +94,11 @@ class Home:
         """Of the records of finished runs."""
         return self.cache / "runs.sqlite"
 
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """Those in which files are written that belong to no experiment."""
+        return (self.path, self.experiments, self.path / "models", self.cache, self.cache / "dockerfiles")
+
     def folder(self, experiment_id: int) -> ExperimentFolder:
         """The folder of a number, whether or not there is an experiment in it."""
         return ExperimentFolder(self.experiments / str(experiment_id))
