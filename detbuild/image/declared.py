@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import posixpath
 import re
 from typing import TYPE_CHECKING, Final
@@ -92,6 +91,8 @@ def _cause(finding: Finding, listing: Listing) -> str:
 
 
 def _hint(finding: Finding, listing: Listing) -> str:
+    from difflib import get_close_matches
+
     if finding.mend or finding.missing is None:
         return finding.mend
     rule = _rule(finding, listing)
@@ -100,7 +101,7 @@ def _hint(finding: Finding, listing: Listing) -> str:
         return f"add `!{shown(rule.path)}` to .detignore" if built_in else "remove that line of .detignore"
     names = [kept.path for kept in listing.kept if kept.path != finding.line.file]
     same_name = [path for path in names if posixpath.basename(path) == posixpath.basename(finding.missing)]
-    near = same_name or difflib.get_close_matches(finding.missing, names, n=1, cutoff=0.7)
+    near = same_name or get_close_matches(finding.missing, names, n=1, cutoff=0.7)
     if near and finding.line.editable != near[0]:
         return f"did you mean `{shown(near[0])}`?"
     return "add it to the context, or remove the line"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import posixpath
 import re
 import sys
@@ -145,6 +144,8 @@ def files_of(module: str, code: Code) -> list[Entry]:
 
 
 def _no_such_module(module: str, code: Code) -> _MissingError:
+    from difflib import get_close_matches
+
     if not module:
         return _MissingError(
             "the entrypoint names the context directory itself, which has no __init__.py",
@@ -152,7 +153,7 @@ def _no_such_module(module: str, code: Code) -> _MissingError:
         )
     there = code.modules
     inside = [name for name in there if name.endswith(f".{module}")]
-    near = inside or difflib.get_close_matches(module, there, n=3)
+    near = inside or get_close_matches(module, there, n=3)
     hint = (
         f"did you mean {_listed(near)}?" if near else f"the context directory has {_listed(there[:_LISTED])}"
     )
@@ -205,9 +206,10 @@ def _check_kind(
 
 def _no_such_name(module: str, name: str, bound: dict[str, list[ast.AST]]) -> ConfigError:
     import ast
+    from difflib import get_close_matches
 
     first = name.split(".", maxsplit=1)[0]
-    near = difflib.get_close_matches(first, [each for each in bound if not each.startswith("_")], n=1)
+    near = get_close_matches(first, [each for each in bound if not each.startswith("_")], n=1)
     trials = [
         each
         for each, nodes in bound.items()
@@ -413,11 +415,11 @@ def _first_argument(words: list[str]) -> str:
 
 
 def _no_such_script(script: str, path: str, code: Code) -> _MissingError:
+    from difflib import get_close_matches
+
     same = [each for each in code.paths if posixpath.basename(each) == posixpath.basename(path)]
     suffix = posixpath.splitext(path)[1]
-    near = same or difflib.get_close_matches(
-        path, [each for each in code.paths if each.endswith(suffix)], n=1
-    )
+    near = same or get_close_matches(path, [each for each in code.paths if each.endswith(suffix)], n=1)
     hint = f"did you mean `{shown(near[0])}`?" if near else "add it to the context, or correct the entrypoint"
     return _MissingError(
         f"the entrypoint's script `{shown(script)}` is not in the context directory", mend=hint

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 _SHOWN_LINES = 20
 # The last of pip's attempts, and what it says of pages that it cannot read.
 _UNREACHED: Final = (
-    re.compile(r"Retrying \(Retry\(total=0,.*after connection broken by (?P<why>.*)"),
+    re.compile(r"Retrying \(Retry\(total=0,.*after connection broken by '\w+\(.*?>: (?P<why>.*?)'?\)': /"),
+    re.compile(r"Retrying \(Retry\(total=0,.*after connection broken by (?P<why>.*): /"),
     re.compile(r"Could not fetch URL (?P<why>.*?)(?: - skipping)?$"),
     re.compile(r"(?P<why>Location '.*' is ignored.*)"),
 )

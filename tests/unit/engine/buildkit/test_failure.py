@@ -84,7 +84,8 @@ LAST = "  WARNING: Retrying (Retry(total=0, connect=None)) after connection brok
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        (LAST + BROKEN, BROKEN),
+        (LAST + BROKEN, "Failed to establish a new connection"),
+        (LAST + "'ReadTimeoutError(1)': /simple/x/", "'ReadTimeoutError(1)'"),
         (LAST.replace("total=0", "total=3") + BROKEN, ""),
         ("Could not fetch URL https://x/simple/: timed out - skipping", "https://x/simple/: timed out"),
         ("WARNING: Location './gone' is ignored: no file", "Location './gone' is ignored: no file"),
