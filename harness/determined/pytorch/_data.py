@@ -251,7 +251,7 @@ def _check(
     own = "return a torch DataLoader, after context.experimental.disable_dataset_reproducibility_checks()"
     if isinstance(dataset, IterableDataset):
         raise InvalidTrialError("determined.pytorch.DataLoader cannot read an IterableDataset", mend=own)
-    if not hasattr(dataset, "__getitem__") and not hasattr(dataset, "__getitems__"):
+    if not any(callable(getattr(dataset, name, None)) for name in ("__getitem__", "__getitems__")):
         raise InvalidTrialError(
             f"the data set {type(dataset).__name__} cannot be indexed",
             mend="give it a __getitem__, or " + own,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from determined._errors import InvalidTrialError
 from determined._metric_values import LeftOut
 from determined._user_code import defined_at
 from determined.pytorch import _across
+from determined.pytorch._data import length_of
 from determined.pytorch._distributed import same_buffers
 from determined.pytorch._metrics import Window, as_metrics, reduce_validation, rows
 from determined.pytorch._reducers import reducers_of
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from determined.pytorch._context import PyTorchTrialContext
 
 Metrics = dict[str, object]
+_LOG = logging.getLogger(__name__)
+_OUT_OF_PROPORTION = 10  # batches validated for one that was trained
+_SOON = 100  # batches
 
 
 class Evaluation:
@@ -53,6 +58,7 @@ class Evaluation:
         self._trial, self._context, self._hooks = trial, context, hooks
         self._loader, self._limit, self._tick = loader, limit, tick
         self._searcher_metric = searcher_metric
+        self._trained = 0  # batches, when the last validation was made
         self._whole = overrides(type(trial), "evaluate_full_dataset")
         self._group = context.distributed.group
         self._left_out = LeftOut("evaluate_full_dataset" if self._whole else "evaluate_batch")
@@ -79,6 +85,23 @@ class Evaluation:
         for model in self._context.models:
             model.train()
         return metrics
+
+    def _suspicious(self) -> int:
+        """Batches after which data of unknown length may never end; -1 where the length is known."""
+        at = self._context.clock.batch_idx
+        trained = 0 if at is None else at + 1
+        since, self._trained = trained - self._trained, trained
+        return _OUT_OF_PROPORTION * max(since, _SOON) if length_of(self._loader) is None else -1
+
+    def _warn_of_length(self, batches: int) -> None:
+        _LOG.warning(
+            "this validation has taken %d batches so far, at least %d times the training since the last one, "
+            "and its data has no known length; let the loader of build_validation_data_loader (%s) end after "
+            "one pass",
+            batches,
+            _OUT_OF_PROPORTION,
+            defined_at(self._trial.build_validation_data_loader),
+        )
 
     def _full_dataset(self) -> Metrics:
         """Rank 0 alone reads it; the others wait."""
@@ -107,7 +130,10 @@ class Evaluation:
         window = Window("evaluate_batch", take_numbers=at_hand)
         evaluate = _evaluate_batch(self._trial)
         self._hooks.call("on_validation_epoch_start")
+        suspicious = self._suspicious()
         for number, batch in enumerate(islice(self._loader, self._limit)):
+            if number == suspicious:
+                self._warn_of_length(number)
             placed = self._context.to_device(batch) if self._context.experimental.auto_to_device else batch
             window.add(evaluate(placed, number))
             if self._tick:

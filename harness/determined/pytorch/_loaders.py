@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,11 +16,13 @@ from torch.utils.data import DistributedSampler
 
 from determined._errors import InvalidTrialError
 from determined._seeds import derive
+from determined._user_code import defined_at
 from determined.pytorch import _rng
 from determined.pytorch._data import DataLoader, length_of
 from determined.pytorch._passes import Passes, Sources
 from determined.pytorch._trial import overrides
 from determined.pytorch._workers import Collate, Start, WorkerStates
+from determined.pytorch.samplers import RepeatBatchSampler, RepeatSampler
 
 if TYPE_CHECKING:
     from determined._group import Group
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
     from determined.pytorch._types import Untyped
 
 _LOG = logging.getLogger(__name__)
+_ENDLESS = (RepeatSampler, RepeatBatchSampler, itertools.cycle, itertools.count)
+_INFINITE = sys.maxsize // 2  # a length from here on is not meant
 _RETURN = "return a determined.pytorch.DataLoader from {method}"
 _ALLOW = (
     "use determined.pytorch.DataLoader, or call "
@@ -177,6 +183,29 @@ def _without(count: int, batches: Iterator[Any]) -> Iterator[Any]:
 class Loaders:
     training: Feed
     validation: TorchDataLoader[Any]
+    validation_workers: WorkerStates | None = None  # of workers that stay from one validation to the next
+
+    def begin(self, batch: int, state: _rng.State | None) -> Iterator[Any]:
+        """Training batches from number `batch` on; validation goes on as it would have."""
+        found = (state or {}).get("validation")
+        if found:
+            Sources(self.validation).restore(found)
+            if found["begun"]:  # workers that stay were started once, with a seed that is not drawn again
+                self.validation.generator = torch.Generator()
+            if self.validation_workers is not None and found["workers"]:
+                self.validation_workers.before[:] = found["workers"]
+        return self.training.begin(batch, state)
+
+    def state(self, batch: int) -> _rng.State:
+        """What `begin` needs to continue with `batch`."""
+        stays = self.validation_workers
+        own: _rng.State = {
+            "begun": getattr(self.validation, "_iterator", None) is not None,
+            "workers": stays.newest() if stays else [],
+            **Sources(self.validation).own(),
+        }
+        needed = own["begun"] or "generators" in own or any(own.get("attributes", ()))
+        return {**self.training.state(batch), **({"validation": own} if needed else {})}
 
 
 def build_loaders(trial: PyTorchTrial, context: PyTorchTrialContext, seed: int) -> Loaders:
@@ -188,8 +217,8 @@ def build_loaders(trial: PyTorchTrial, context: PyTorchTrialContext, seed: int) 
         seed: of the order of the training data, and of what is random in loader workers.
     """
     group = context.distributed.group
-    training = _checked(trial.build_training_data_loader(), "build_training_data_loader", context)
-    validation = _checked(trial.build_validation_data_loader(), "build_validation_data_loader", context)
+    training = _checked(trial.build_training_data_loader, context)
+    validation = _checked(trial.build_validation_data_loader, context)
     feed: Feed
     if not isinstance(training, DataLoader):
         feed = ForeignFeed(training, group, replay=not context.asked_initial_batch)
@@ -200,16 +229,25 @@ def build_loaders(trial: PyTorchTrial, context: PyTorchTrialContext, seed: int) 
     shares = 1 if overrides(type(trial), "evaluate_full_dataset") else group.size
     if group.size > 1 and group.rank == 0:
         _warn_of_repetition(training, validation)
-    return Loaders(feed, _validation(validation, derive(seed, "validation"), shares, group.rank))
+    if not overrides(type(trial), "evaluate_full_dataset"):  # which may stop by itself
+        _refuse_endless(validation, trial.build_validation_data_loader)
+    if isinstance(validation, DataLoader) and shares > 1:
+        return Loaders(feed, validation.shared(shares, group.rank, derive(seed, "validation")))
+    return Loaders(feed, *_validation(validation, trial.build_validation_data_loader))
 
 
-def _validation(loader: Untyped, seed: int, shares: int, rank: int) -> TorchDataLoader[Any]:
+def _validation(loader: Untyped, method: object) -> tuple[TorchDataLoader[Any], WorkerStates | None]:
+    if isinstance(loader, DataLoader) and loader.persistent_workers:
+        states = WorkerStates(loader.num_workers, loader.prefetch_factor or 0)
+        collate, start = Collate(loader.collate_fn, states), Start(loader.worker_init_fn, states)
+        options = {"collate_fn": collate, "worker_init_fn": start}
+        return loader.loader(loader.batch_sampler, loader.generator, **options), states
     if isinstance(loader, DataLoader):
-        return loader.shared(shares, rank, seed) if shares > 1 else loader.get_data_loader()
+        return loader.get_data_loader(), None
     if isinstance(loader, TorchDataLoader):
-        return loader
+        return loader, None
     raise InvalidTrialError(
-        f"build_validation_data_loader returned a {type(loader).__name__}",
+        f"{defined_at(method)}: build_validation_data_loader returned a {type(loader).__name__}",
         mend=_RETURN.format(method="build_validation_data_loader"),
     )
 
@@ -225,25 +263,46 @@ def _warn_of_repetition(training: Untyped, validation: Untyped) -> None:
             )
 
 
-def _checked(loader: Untyped, method: str, context: PyTorchTrialContext) -> Untyped:
+def _checked(build: Callable[[], Untyped], context: PyTorchTrialContext) -> Untyped:
+    loader, method = build(), build.__name__
+    where = f"{defined_at(build)}: "
     if not isinstance(loader, DataLoader):
-        _check_foreign(loader, method, context)
-    if length_of(loader) == 0:
+        _check_foreign(loader, where, method, context)
+    if length_of(loader if not isinstance(loader, DataLoader) else loader.batch_sampler) == 0:
         raise InvalidTrialError(
-            f"the loader that {method} returned has no batches",
+            f"{where}the loader that {method} returned has no batches",
             mend="check the data set, its path, and drop_last with a data set smaller than one batch",
         )
     return loader
 
 
-def _check_foreign(loader: object, method: str, context: PyTorchTrialContext) -> None:
+def _check_foreign(loader: object, where: str, method: str, context: PyTorchTrialContext) -> None:
     if not isinstance(loader, Iterable):
         raise InvalidTrialError(
-            f"{method} returned {type(loader).__name__}, not a data loader",
+            f"{where}{method} returned {type(loader).__name__}, not a data loader",
             mend=_RETURN.format(method=method),
         )
     if not context.experimental.foreign_loaders:
         raise InvalidTrialError(
-            f"{method} returned a {type(loader).__module__}.{type(loader).__name__}",
+            f"{where}{method} returned a {type(loader).__module__}.{type(loader).__name__}",
             mend=_ALLOW,
         )
+
+
+def _refuse_endless(loader: Untyped, method: object) -> None:
+    """Refuse validation data that is known never to end."""
+    found: list[Any] = [loader]
+    for owner in found:  # grows on the way
+        held = getattr(owner, "__dict__", {})
+        found += [held[name] for name in ("batch_sampler", "sampler", "_inner") if name in held]
+    endless = next((owner for owner in found if isinstance(owner, _ENDLESS) or _claims_no_end(owner)), None)
+    if endless is not None:
+        raise InvalidTrialError(
+            f"{defined_at(method)}: the validation data never ends: {type(endless).__name__} repeats it",
+            mend="return a loader from build_validation_data_loader that ends after one pass",
+        )
+
+
+def _claims_no_end(owner: Untyped) -> bool:
+    """A length that stands for infinity."""
+    return not isinstance(owner, DataLoader) and (length_of(owner) or 0) >= _INFINITE

@@ -66,7 +66,7 @@ class Steps:
         """Make the training data ready from a batch on."""
         self.completed = self._measure_at = completed
         self._epoch = range(0)
-        self._batches = self._parts.loaders.training.begin(completed, data)
+        self._batches = self._parts.loaders.begin(completed, data)
 
     def close(self) -> None:
         """Let loader workers go now, and in this thread, not whenever garbage is collected."""

@@ -141,7 +141,7 @@ class PyTorchTrainable:
     def save(
         self, directory: Path, position: Position, *, beside: bool = False, hooks: bool = True
     ) -> Callable[[], None] | None:
-        data = self._parts.loaders.training.state(position.steps_completed)
+        data = self._parts.loaders.state(position.steps_completed)
         if self._group.rank:
             _rank_state.write(directory, _state.take_own(self.context, data), self._group)
             return None

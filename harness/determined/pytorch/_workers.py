@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from determined.pytorch._types import Untyped
 
 _CELL = 16 << 10  # bytes of a cell: torch's state takes 5, Python's and numpy's 6 kB
-_HEAD = 8  # of these, for the length of the pickled part
+_HEAD = 8  # of these, for a number; there are two: the length of the pickled part, and batches made
 
 
 class WorkerStates:
@@ -52,6 +52,14 @@ class WorkerStates:
             for worker, count in enumerate(counts)
         ]
 
+    def newest(self) -> list[_rng.State | None]:
+        """The states of each worker after the last batch that it has made."""
+        counts = [[_number(cell, 1) for cell in cells] for cells in self._cells]
+        return [
+            _read(self._cells[worker, each.index(max(each))]) if max(each) else self.before[worker]
+            for worker, each in enumerate(counts)
+        ]
+
     def started(self, worker: int) -> None:
         """In a worker, before its first batch."""
         if worker >= self._late:
@@ -61,7 +69,7 @@ class WorkerStates:
         """In a worker, after it has made batch number `count` of its own."""
         if not count and worker < self._late:
             self._put_back(worker)
-        _write(self._cells[worker, count % self._ahead])
+        _write(self._cells[worker, count % self._ahead], count + 1)
 
     def _put_back(self, worker: int) -> None:
         state = self.before[worker]
@@ -96,22 +104,25 @@ class Start:
         self._states.started(worker)
 
 
-def _write(cell: torch.Tensor) -> None:
+def _write(cell: torch.Tensor, made: int) -> None:
     torchs, numpy = torch.get_rng_state(), sys.modules.get("numpy")
     others = pickle.dumps((random.getstate(), numpy and numpy.random.get_state()), 5)
-    length = _HEAD + len(torchs) + len(others)
-    if length > _CELL:
-        cell[-_HEAD:] = 0  # a generator that is not known: its state is not kept
-        return
-    cell[: len(torchs)] = torchs
-    cell[len(torchs) : length - _HEAD] = torch.frombuffer(bytearray(others), dtype=torch.uint8)
-    cell[-_HEAD:] = torch.frombuffer(bytearray(len(others).to_bytes(_HEAD, "big")), dtype=torch.uint8)
+    fits = len(torchs) + len(others) + 2 * _HEAD <= _CELL  # not with a generator that is not known
+    if fits:
+        cell[: len(torchs)] = torchs
+        cell[len(torchs) : len(torchs) + len(others)] = torch.frombuffer(bytearray(others), dtype=torch.uint8)
+    head = (len(others) if fits else 0).to_bytes(_HEAD, "big") + made.to_bytes(_HEAD, "big")
+    cell[-2 * _HEAD :] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
+
+
+def _number(cell: torch.Tensor, which: int) -> int:
+    head = bytes(cell[-2 * _HEAD :].tolist())
+    return int.from_bytes(head[which * _HEAD : (which + 1) * _HEAD], "big")
 
 
 def _read(cell: torch.Tensor) -> _rng.State | None:
-    length = int.from_bytes(bytes(cell[-_HEAD:].tolist()), "big")
+    length, size = _number(cell, 0), len(torch.get_rng_state())
     if not length:
         return None
-    size = len(torch.get_rng_state())
     pythons, numpys = pickle.loads(bytes(cell[size : size + length].tolist()))  # noqa: S301  (written by `_write`)
     return _rng.as_state(cell[:size].clone(), pythons, numpys)

@@ -10,8 +10,8 @@ import torch
 from determined._errors import InvalidTrialError
 from determined._metric_values import LeftOut, UnusableError, plain
 from determined._run_info import Length
-from determined.pytorch import DataLoader, MetricReducer, PyTorchCallback, Reducer
-from determined.pytorch._metrics import Closed, Window, fetch, reduce_validation, training_means
+from determined.pytorch import DataLoader, MetricReducer, PyTorchCallback, Reducer, _across
+from determined.pytorch._metrics import Closed, Mean, Window, fetch, reduce_validation, training_means
 from tests.unit.harness.pytorch.driving import Folder, Records, TinyTrial
 
 
@@ -304,3 +304,24 @@ def test_callbacks_see_every_batch_as_numbers(folder: Folder) -> None:
 
     folder.drive(Trial, max_length=Length("batches", 3))
     assert seen == [(1.0, [0, 1, 2]), [True, True]]
+
+
+class Others:
+    """A group in which this process is rank 0 and what the others send is known."""
+
+    rank = 0
+
+    def __init__(self, *others: Any) -> None:
+        self.size, self.others = 1 + len(others), others
+
+    def allgather(self, value: Any) -> list[Any]:
+        return [value, *self.others]
+
+
+def test_with_several_processes_none_leaves_its_batches_out_too() -> None:
+    own = {"g": Mean(3.0, 1), "never": Mean(None, 0), "loss": Mean(1.0, 2)}
+    others = Others({"g": Mean(6.0, 2), "never": Mean(None, 0), "loss": Mean(2.0, 2)})
+    assert _across.training(own, others) == {"g": 5.0, "loss": 1.5}  # type: ignore[arg-type]
+    reducers = {"g": Reducer.AVG, "never": Reducer.MAX, "loss": Reducer.SUM}
+    told = Others((others.others[0], 2, reducers))
+    assert _across.validation(own, 2, reducers, told) == {"g": 5.0, "loss": 3.0}  # type: ignore[arg-type]
