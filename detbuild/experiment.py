@@ -340,6 +340,7 @@ def submit(
     for warning in limit_warnings(config, info):
         emit(warning)
     _check_search(config, order.context_dir)
+    home.require_locks()
     source = sources_of(config, home)
     try_out(config)
     image = build_image(submission, host, home, emit, engine=engine)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.controller.lease import holder
 from detbuild.store.state import load
+from determined._disk import NO_INODES, no_inodes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +20,10 @@ def hindrance(folder: ExperimentFolder, state: ExperimentState) -> str:
     """Say what is in the way of an experiment that should go on, and how to mend it; "" for nothing."""
     if _at_rest(state):
         return ""
+    if no_inodes(folder.path):
+        return (
+            f"{NO_INODES} on the disk of {folder.path}: nothing is decided or started until files are removed"
+        )
     if _full(folder.path):
         return f"the disk of {folder.path} is full: nothing is decided or started until there is room"
     if holder(folder.lock_file) is None and not _at_rest(load(folder)):  # it may just have ended
@@ -35,4 +40,4 @@ def _at_rest(state: ExperimentState) -> bool:
 def _full(place: Path) -> bool:
     found = os.statvfs(place)  # allowed: only its disk is asked about
     blocks = found.f_bavail if os.geteuid() else found.f_bfree
-    return blocks == 0 or (found.f_files > 0 and found.f_favail == 0)
+    return blocks == 0

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detbuild.errors import EngineError, LeaseError
-from detbuild.store.files import file_errors
+from detbuild.store.files import file_errors, locked
 from determined._untrusted import UntrustedDir, UntrustedError, reason_of
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def lease(file: Path, *, patience: float = _PATIENCE) -> Iterator[int]:
 
     Raises:
         LeaseError: another process is, and still was after `patience` seconds.
+        EngineError: the file system has no locks.
     """
     with file_errors(file):
         descriptor = os.open(
@@ -90,7 +91,7 @@ def holder(file: Path) -> Holder | None:
     except OSError as error:
         raise EngineError(f"cannot open {file}: {reason_of(error)}", mend="remove it") from error
     try:
-        return None if _lock(descriptor, fcntl.LOCK_SH) else _written(file)
+        return None if locked(descriptor, file, fcntl.LOCK_SH | fcntl.LOCK_NB) else _written(file)
     finally:
         os.close(descriptor)
 
@@ -98,25 +99,17 @@ def holder(file: Path) -> Holder | None:
 def _acquire(descriptor: int, file: Path, patience: float) -> None:
     """Wait for a holder as long as `patience`, and longer for those that only look: they share the lock."""
     began = time.monotonic()
-    while not _lock(descriptor, fcntl.LOCK_EX):
+    while not locked(descriptor, file, fcntl.LOCK_EX | fcntl.LOCK_NB):
         waited = time.monotonic() - began
-        if waited >= _LOOKING or (waited >= patience and not _only_looked_at(descriptor)):
+        if waited >= _LOOKING or (waited >= patience and not _only_looked_at(descriptor, file)):
             raise _held(file)
         time.sleep(0.02)
 
 
-def _only_looked_at(descriptor: int) -> bool:
-    shared = _lock(descriptor, fcntl.LOCK_SH)
+def _only_looked_at(descriptor: int, file: Path) -> bool:
+    shared = locked(descriptor, file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     return shared
-
-
-def _lock(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _written(file: Path) -> Holder:

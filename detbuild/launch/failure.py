@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from detbuild.launch.limits import OF_CONFIG, OF_HOST, binary
 from detbuild.store.journal import RunFinished
 from detbuild.store.storage import WORK_DIR
+from determined._disk import NO_INODES
 from determined._exit_codes import ExitCode
 from determined._hints import Where, hint_for
 from determined._records import Ended, ExitReason
@@ -232,10 +233,12 @@ def _program_failed(evidence: Evidence, code: int | None, name: str | None) -> V
 def _disk(evidence: Evidence, message: str) -> Verdict | None:
     exited = evidence.records.exited
     if exited is not None and exited.disk_full:
+        lacking = NO_INODES if NO_INODES in message else "no space left"
         return Verdict(
             Outcome.DISK_FULL,
-            f"no space left on the disk of the checkpoints: {message}",
-            "make room there; the trial goes on by itself from its newest checkpoint",
+            f"{lacking} on the disk of the checkpoints: {message}",
+            f"{'remove files' if lacking == NO_INODES else 'free space'} there; "
+            "the trial continues by itself from its newest checkpoint",
         )
     if _exit(evidence)[0] == ExitCode.INFRASTRUCTURE:
         return Verdict(Outcome.INFRASTRUCTURE, f"the disk under the run failed: {message}", "check that disk")

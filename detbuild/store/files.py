@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from detbuild.errors import DiskFullError, EngineError
+from determined._disk import NO_INODES, lacks_inodes
 from determined._untrusted import reason_of
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _TEMPORARY: Final = re.compile(r"\..+\.[0-9]+\.tmp")
 _NEW: Final = 3600.0  # seconds
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS})
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -29,6 +31,9 @@ def file_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in NO_ROOM and lacks_inodes(path.parent):
+            hint = f"remove files there: `df -i {path.parent}` counts them"
+            raise DiskFullError(f"{NO_INODES} to write {path}", mend=hint) from error
         if error.errno in NO_ROOM:
             raise DiskFullError(f"no room to write {path}", mend="free some space on that disk") from error
         raise EngineError(
@@ -164,13 +169,33 @@ def _end_of_last_line(descriptor: int, block: int = 1 << 16) -> int:
     return 0
 
 
+def locked(descriptor: int, file: Path, kind: int) -> bool:
+    """Lock an open file as `fcntl.flock` does; False when another process holds it and `kind` does not wait.
+
+    Raises:
+        EngineError: The file system has no locks: nothing would keep two processes apart.
+    """
+    try:
+        fcntl.flock(descriptor, kind)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise EngineError(
+            f"the file system of {file} has no locks ({error.strerror}), so two processes could change it",
+            mend="set DETBUILD_HOME to a directory on a disk of this host",
+        ) from error
+    return True
+
+
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
     """Be the only process that changes what `lock` stands for; it is let go when the process ends, too."""
     with file_errors(lock):
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            locked(descriptor, lock, fcntl.LOCK_EX)
         except BaseException:
             os.close(descriptor)
             raise

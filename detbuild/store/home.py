@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -12,7 +13,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from detbuild.errors import ConfigError, EngineError
 from detbuild.events import Warned
-from detbuild.store.files import close_to_others, file_errors, private_directory, write_synced
+from detbuild.store.files import (
+    close_to_others,
+    file_errors,
+    locked,
+    private_directory,
+    write_synced,
+)
 from detbuild.store.folder import ExperimentFolder
 from determined._untrusted import UntrustedDir, UntrustedError, kind_of
 
@@ -24,9 +31,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _RETIRED = ".retired"
+_ID = "home.json"
 # What detbuild makes in a home besides experiments and cache; nothing below these is looked at.
 _MADE = (
-    "home.json",
+    _ID,
     "index.sqlite",
     "index.sqlite-wal",
     "index.sqlite-shm",
@@ -64,7 +72,7 @@ class Home:
                 private_directory(path / name)
             for name in _MADE:
                 close_to_others(path / name)
-            return cls(path, _home_id(path / "home.json"))
+            return cls(path, _home_id(path / _ID))
 
     @property
     def experiments(self) -> Path:
@@ -157,6 +165,7 @@ class Home:
 
     def new_experiment(self) -> ExperimentFolder:
         """Take a number. `mkdir` gives it to one process only; numbers of deleted ones never come back."""
+        self.require_locks()
         number = (self.ids() or (0,))[-1]
         number = max(number, self.retired())  # read second: a folder is removed after its number was retired
         while True:
@@ -168,6 +177,15 @@ class Home:
                 except FileExistsError:
                     continue
             return folder
+
+    def require_locks(self) -> None:
+        """Raise EngineError on a file system where nothing would keep two controllers apart."""
+        file = self.path / _ID
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            locked(descriptor, file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        finally:
+            os.close(descriptor)
 
     def retired(self) -> int:
         """The highest number of an experiment that was deleted; 0 when none was."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+NO_INODES = "no inodes left"
+FEW_INODES = 64  # what a checkpoint and its records need
 _SCARCE = 1 << 20  # bytes: a writer that failed with less than this left failed for want of space
 
 
@@ -43,11 +45,33 @@ def storage_errors(what: str, place: Path) -> Iterator[None]:
 
 def storage_error(what: str, place: Path, fault: int) -> StorageError:
     reason = os.strerror(fault)
-    if fault in _FULL:
+    if fault in _FULL and lacks_inodes(place):
+        reason = NO_INODES
+        mend = f"remove files there, `df -i {place}` counts them; what was stored before is intact"
+    elif fault in _FULL:
         mend = f"make room on the disk that holds {place}; what was stored before is intact"
     else:
         mend = f"check the disk that holds {place}"
     return StorageError(f"cannot write {what} under {place}: {reason}", mend=mend)
+
+
+def no_inodes(place: Path) -> bool:
+    """Whether the disk of a path holds as many files as it can; one that sets no limit never does."""
+    return _inodes(place) == 0
+
+
+def lacks_inodes(place: Path) -> bool:
+    """Whether a disk that was full lacked inodes, a few of which may have been freed since, and not space."""
+    inodes = _inodes(place)
+    return inodes is not None and inodes < FEW_INODES and not _lacks_space(place)
+
+
+def _inodes(place: Path) -> int | None:
+    try:
+        state = os.statvfs(place)
+    except OSError:
+        return None
+    return state.f_favail if state.f_files > 0 else None
 
 
 def _fault(error: BaseException, place: Path) -> int | None:
@@ -64,9 +88,12 @@ def _fault(error: BaseException, place: Path) -> int | None:
 
 
 def _is_full(place: Path) -> bool:
+    return no_inodes(place) or _lacks_space(place)
+
+
+def _lacks_space(place: Path) -> bool:
     try:
         state = os.statvfs(place)
     except OSError:
         return False
-    no_files_left = state.f_files > 0 and state.f_favail == 0
-    return no_files_left or state.f_bavail * state.f_frsize < _SCARCE
+    return state.f_bavail * state.f_frsize < _SCARCE

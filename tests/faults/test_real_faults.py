@@ -214,6 +214,48 @@ def test_the_newest_checkpoint_is_damaged(submit: Callable[..., Trial]) -> None:
     assert [c.uuid for c in damaged] == [newest.uuid]
 
 
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+
+
+@pytest.mark.skipif(FAKETIME is None, reason="it takes libfaketime, of the Debian package of that name")
+def test_the_wall_clock_jumps_under_controllers(
+    submit: Callable[..., Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a month and back, under two controllers; only what is shown as a time is wrong."""
+    clock = tmp_path / "clock"
+    clock.write_text("+0d\n")
+    monkeypatch.setenv("LD_PRELOAD", str(FAKETIME))
+    monkeypatch.setenv("FAKETIME_TIMESTAMP_FILE", str(clock))
+    monkeypatch.setenv("FAKETIME_NO_CACHE", "1")
+    monkeypatch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+    trial = submit()
+    for batch, jump in ((3, "+30d"), (8, "-2d"), (HOLD, "+1d")):
+        trial.train_until(batch)
+        clock.write_text(f"{jump}\n")
+    trial.kill_controller()
+    clock.write_text("-30d\n")
+    assert resume(trial.home) == (trial.id,)
+    assert_whole(trial, ["completed"])
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a small file system")
+def test_the_disk_of_the_checkpoints_has_no_inodes_left(submit: Callable[..., Trial], tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=12", "tmpfs", str(few)], check=True)
+    try:
+        trial = submit(
+            checkpoint_storage={"type": "shared_fs", "host_path": str(few)},
+            hyperparameters={"batches": BATCHES, "pace": 0.01, "ballast": 10, "hold": 0},
+        )
+        trial.until(lambda: trial.outcomes()[-1:] == ["disk_full"], what="a disk without inodes")
+        trial.until(lambda: "no inodes left" in trial.state().why, what="the reason")
+        subprocess.run(["mount", "-o", "remount,nr_inodes=10000", str(few)], check=True)
+        assert_whole(trial, ["disk_full", "completed"])
+    finally:
+        subprocess.run(["umount", "-l", str(few)], check=True)
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a small file system")
 def test_the_disk_of_the_checkpoints_is_full(submit: Callable[..., Trial], tmp_path: Path) -> None:
     small = tmp_path / "small"

@@ -290,7 +290,7 @@ def test_a_full_checkpoint_disk_pauses_the_trial_without_charging_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = {"free": 0}
-    monkeypatch.setattr("detbuild.controller.room.shutil.disk_usage", lambda _: _Usage(full["free"]))
+    monkeypatch.setattr("detbuild.controller.room.Room._free", lambda _: (full["free"], 1000))
 
     def program(process: Process) -> Exit | Generator[None, None, Exit]:
         if full["free"]:
@@ -316,11 +316,6 @@ def test_a_full_checkpoint_disk_pauses_the_trial_without_charging_it(
         tried.clock.wait(0.2)
     assert tried.state().state == "COMPLETED"
     assert tried.reports() == expected()
-
-
-class _Usage:
-    def __init__(self, free: int) -> None:
-        self.free = free
 
 
 # requests of people
