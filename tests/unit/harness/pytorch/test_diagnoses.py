@@ -79,7 +79,7 @@ def test_nan_is_told_once_with_the_batch_it_began_in(
                 "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that "
                 "dataloader's workers are out of shared memory."
             ),
-            "raise resources.shm_size",
+            "use fewer data loader workers: /dev/shm of this host is full",
         ),
     ],
 )
