@@ -50,7 +50,7 @@ _TAKEN: Final = frozenset(
     }
 )
 # Requirements files have credentials in the URLs of indexes and of packages.
-_CREDENTIAL: Final = "DETBUILD_CREDENTIAL_"
+CREDENTIAL: Final = "DETBUILD_CREDENTIAL_"
 _LIKE_REQUIREMENTS: Final = re.compile(
     r"(?:^|/)(?:[^/]*(?:requirements|constraints|reqs)[^/]*\.(?:txt|in)|requirements/[^/]+\.(?:txt|in))$"
 )
@@ -157,7 +157,7 @@ def _without_credentials(entry: Entry, names: dict[str, str]) -> Entry:
 
     def variable(secret: str) -> str:
         joined = _CONTINUED.sub("", secret)
-        name = names.setdefault(joined, f"{_CREDENTIAL}{len(names) + 1}")
+        name = names.setdefault(joined, f"{CREDENTIAL}{len(names) + 1}")
         return f"${{{name}}}"
 
     changed = replaced_credentials(text, variable)

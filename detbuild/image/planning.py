@@ -14,6 +14,7 @@ from detbuild.context.snapshot import ContextSnapshot, file_snapshot
 from detbuild.events import Warned
 from detbuild.image.frameworks import PROJECTS, ContextNeeds
 from detbuild.image.mounts import FRAMEWORK_DIR
+from detbuild.image.network import CREDENTIAL
 from detbuild.image.plan import ImagePlan
 from detbuild.image.render import DockerfilePlan, RequirementsStep, render
 from detbuild.image.requirements import REQUIREMENTS, Requirements, for_pip, paths_of
@@ -216,6 +217,7 @@ def _dockerfile_plan(
         apt=base.apt if base else (),
         framework=bool(resolution.frameworks),
         requirements=_step(needs.requirements),
+        masked=any(CREDENTIAL in file.text for file in needs.requirements.files),
     )
 
 

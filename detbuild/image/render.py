@@ -37,6 +37,7 @@ class DockerfilePlan:
     apt: tuple[str, ...] = ()
     framework: bool = False
     requirements: RequirementsStep = "none"
+    masked: bool = False  # URLs in the output of pip: the requirements have credentials
     session: bool = True  # False: the borrowed settings come as files, since nobody serves secrets
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import subprocess
 import tarfile
+import threading
 import uuid
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,12 +18,14 @@ import pytest
 from detbuild.context.snapshot import ContextSnapshot, file_snapshot
 from detbuild.context.walk import snapshot
 from detbuild.engine.docker import DockerEngine
+from detbuild.errors import BuildError
 from detbuild.events import BuildStep
 from detbuild.image.choice import Target
 from detbuild.image.frameworks import read_needs
-from detbuild.image.network import NetworkSettings
+from detbuild.image.network import NetworkSettings, lent_credentials
 from detbuild.image.planning import lend, plan_image
 from detbuild.image.render import DockerfilePlan, render
+from detbuild.image.requirements import read_requirements
 from detbuild.image.resolve import resolve
 from detbuild.image.table import load_table
 from detbuild.resources import harness_dir, images_dir, templates_dir
@@ -85,6 +90,8 @@ def planned(
     image: str | None = None,
 ) -> ImagePlan:
     context = file_snapshot(files)
+    lent = lent_credentials(context, [file.path for file in read_requirements(context).files])
+    context = lent.context
     needs = read_needs(context)
     resolution = resolve(needs, table=TABLE, target=TARGET, image=image)
     plan = plan_image(
@@ -97,7 +104,11 @@ def planned(
         templates=templates_dir(),
     )
     return lend(
-        plan, resolution, network or NetworkSettings(pip={"no-index": "true"}), target=TARGET, credentials={}
+        plan,
+        resolution,
+        network or NetworkSettings(pip={"no-index": "true"}),
+        target=TARGET,
+        credentials=lent.variables,
     )
 
 
@@ -317,3 +328,78 @@ def test_buildkits_own_checks_find_nothing(
         assert (done.returncode, "no warnings found" in (done.stdout + done.stderr)) == (0, True), (
             done.stdout + done.stderr
         )
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[tuple[str, set[str]]]:
+    """An index on this host that wants a password: where a build finds it, and who has logged in."""
+    wheel(tmp_path, "hello_index")
+    wheel(tmp_path, "hello_direct")
+    name = "hello_index-1.0-py3-none-any.whl"
+    seen: set[str] = set()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            login = base64.b64decode(self.headers.get("Authorization", "").removeprefix("Basic ")).decode()
+            seen.add(login)
+            if not login.endswith(CANARY.decode()):
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="index"')
+                self.end_headers()
+                return
+            wheels = tmp_path / self.path.rpartition("/")[2]
+            if wheels.suffix == ".whl" and not wheels.exists():
+                self.send_error(404)
+                return
+            page = f'<a href="/files/{name}">{name}</a>'.encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/zip" if wheels.suffix == ".whl" else "text/html")
+            self.end_headers()
+            self.wfile.write(wheels.read_bytes() if wheels.suffix == ".whl" else page)
+
+        def log_message(self, *_: object) -> None:
+            """Stay quiet."""
+
+    (bridge,) = json.loads(
+        subprocess.run(["docker", "network", "inspect", "bridge"], capture_output=True, check=True).stdout
+    )
+    server = ThreadingHTTPServer((bridge["IPAM"]["Config"][0]["Gateway"], 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"{server.server_address[0]}:{server.server_port}", seen
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_credentials_of_requirements_install_and_are_nowhere_in_the_image(
+    builder: Builder, index: tuple[str, set[str]]
+) -> None:
+    where, logins = index
+    password = CANARY.decode()
+    nested = f"hello-direct @ http://direct:{password}@{where}/files/hello_direct-1.0-py3-none-any.whl\n"
+    top = f"--index-url http://me:{password}@{where}/simple\nhello-index\n-r more.lst\n"
+    files = {"requirements.txt": top.encode(), "more.lst": nested.encode()}
+    network = NetworkSettings(
+        pip={"trusted-host": where, "timeout": "60"},
+        proxies={"FTP_PROXY": f"http://me:{password}@proxy.example"},
+    )
+    image = builder.build(planned(files, network))
+    assert {f"me:{password}", f"direct:{password}"} <= logins
+    assert python(image, "import hello_index, hello_direct; print('installed')") == "installed\n"
+    assert [event for event in builder.events if CANARY in repr(event).encode()] == []
+    told = (["docker", "history", "--no-trunc", image], ["docker", "image", "inspect", image])
+    assert CANARY not in b"".join(subprocess.run(w, capture_output=True, check=True).stdout for w in told)
+    saved = subprocess.run(["docker", "save", image], capture_output=True, check=True).stdout
+    assert not list(layers_with(CANARY, saved))
+
+
+def test_a_failed_installation_with_credentials_fails_and_shows_none(
+    builder: Builder, index: tuple[str, set[str]]
+) -> None:
+    where, _ = index
+    text = f"gone @ http://direct:{CANARY.decode()}@{where}/files/gone-1.0-py3-none-any.whl"
+    network = NetworkSettings(pip={"trusted-host": where, "retries": "0"})
+    with pytest.raises(BuildError) as caught:
+        builder.build(planned({"requirements.txt": text.encode()}, network))
+    assert CANARY not in f"{caught.value!r} {caught.value.mend} {builder.events!r}".encode()

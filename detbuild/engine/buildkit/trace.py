@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from detbuild.credentials import masked_urls
 from detbuild.engine.buildkit import wire
 from detbuild.events import BuildOutput, BuildStep
 
@@ -87,7 +88,7 @@ class Trace:
     @staticmethod
     def _line(step: Step, line: bytes) -> BuildOutput:
         # a progress bar overwrites itself: what a terminal would show in the end is what counts
-        text = line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")
+        text = masked_urls(line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace"))
         step.lines.append(text)
         return BuildOutput(step.name, text)
 

@@ -18,6 +18,7 @@ APT = ("python3", "python3-venv")
 VARIANTS = {
     "cpu": DockerfilePlan(base=CPU, framework=True),
     "cpu-requirements": DockerfilePlan(base=CPU, framework=True, requirements="early"),
+    "cpu-credentials": DockerfilePlan(base=CPU, framework=True, requirements="early", masked=True),
     "cpu-local-requirements": DockerfilePlan(base=CPU, framework=True, requirements="late"),
     "cpu-editable-requirements": DockerfilePlan(base=CPU, framework=True, requirements="copied"),
     "cpu-upload": DockerfilePlan(base=CPU, framework=True, requirements="early", session=False),

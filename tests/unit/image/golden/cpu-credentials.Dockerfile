@@ -1,0 +1,46 @@
+# check=error=true
+FROM python:3.11-slim-bookworm
+
+ENV LANG=C.UTF-8 LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1 PYTHONHASHSEED=0 PYTHONPATH=/opt/detbuild/harness PATH=/opt/detbuild/venv/bin:$PATH
+
+RUN python3 -m venv /opt/detbuild/venv
+
+# The exit code of pip passes by the pipe, on a descriptor of its own.
+# hadolint ignore=DL4006
+RUN --mount=type=cache,id=detbuild-pip,target=/root/.cache/pip \
+    --mount=type=bind,source=wheels,target=/build/wheels \
+    --mount=type=bind,source=framework,target=/build/framework \
+    --mount=type=secret,id=pip.conf \
+    --mount=type=secret,id=ca.pem \
+    --mount=type=secret,id=constraints.txt \
+    --mount=type=secret,id=environment \
+    . /run/secrets/environment && exec 4>&1 && exit "$({ { PIP_CONFIG_FILE=/run/secrets/pip.conf PIP_CACHE_DIR=/root/.cache/pip PIP_BREAK_SYSTEM_PACKAGES=1 \
+    pip install -c /build/framework/constraints.txt -r /build/framework/requirements.txt 2>&1; echo $? >&3; } | sed -u -e 's#://[^/ ]*@#://****@#g' >&4; } 3>&1)"
+
+WORKDIR /run/determined/workdir
+# The exit code of pip passes by the pipe, on a descriptor of its own.
+# hadolint ignore=DL4006
+RUN --mount=type=cache,id=detbuild-pip,target=/root/.cache/pip \
+    --mount=type=bind,source=wheels,target=/build/wheels \
+    --mount=type=bind,source=framework,target=/build/framework \
+    --mount=type=secret,id=pip.conf \
+    --mount=type=secret,id=ca.pem \
+    --mount=type=secret,id=constraints.txt \
+    --mount=type=secret,id=environment \
+    --mount=type=bind,rw,source=requirements,target=/run/determined/workdir \
+    . /run/secrets/environment && exec 4>&1 && exit "$({ { PIP_CONFIG_FILE=/run/secrets/pip.conf PIP_CACHE_DIR=/root/.cache/pip PIP_BREAK_SYSTEM_PACKAGES=1 \
+    pip install -c /build/framework/constraints.txt -r requirements.txt 2>&1; echo $? >&3; } | sed -u -e 's#://[^/ ]*@#://****@#g' >&4; } 3>&1)"
+
+# The .pth file keeps the harness importable for a run whose config sets a PYTHONPATH of its own.
+RUN --mount=type=bind,source=harness,target=/build/harness \
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 10) and "detbuild needs Python 3.10 or newer in the image")' \
+    && mkdir -p /opt/detbuild/harness /run/determined/workdir && chmod 1777 /run/determined/workdir \
+    && cp -R /build/harness/. /opt/detbuild/harness \
+    && python3 -c 'import pathlib, site; sites = pathlib.Path(site.getsitepackages()[0]); \
+sites.mkdir(parents=True, exist_ok=True); (sites / "detbuild.pth").write_text("/opt/detbuild/harness")' \
+    && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/detbuild/harness
+
+COPY context/ /run/determined/workdir/
+
+USER 65533:65533
+ENTRYPOINT ["python3", "/opt/detbuild/harness/determined/exec"]
