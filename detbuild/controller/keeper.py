@@ -267,10 +267,11 @@ class Keeper:
 
     def _heed(self, answer: Answer) -> None:
         self._busy_at = self.clock.now()
-        if answer.error:
+        error = answer.error or (answer.damaged if answer.job.do == "remove files" else "")
+        if error:
             assert self._carrier is not None
             what = f"cannot {answer.job.do} checkpoint {answer.job.uuid}".rstrip()
-            self._failed(f"{what} ({self._carrier.address.url()}): {answer.error}")
+            self._failed(f"{what} ({self._carrier.address.url()}): {error}")
             return
         self._failures = 0
         uuid = answer.job.uuid

@@ -18,6 +18,7 @@ from detbuild.checkpoint.carrier import Answer, Carrier
 from detbuild.checkpoint.download import damage, download
 from detbuild.checkpoint.find import Found, checkpoints_of
 from detbuild.checkpoint.imported import import_checkpoint
+from detbuild.checkpoint.jobs import Job
 from detbuild.checkpoint.register import register_checkpoint
 from detbuild.checkpoint.select import Policy
 from detbuild.cli.pages import ending_page
@@ -394,3 +395,27 @@ def test_a_home_that_was_moved_finds_its_checkpoints(tmp_path: Path, home: Home,
     shutil.move(home.path, tmp_path / "elsewhere")
     moved = Home.open(tmp_path / "elsewhere")
     assert states(moved) == {3: "COMPLETED", 2: "COMPLETED", 1: "DELETED"}
+
+
+def test_files_that_could_not_be_removed_are_not_recorded_as_removed(
+    tmp_path: Path, home: Home, host: Host, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(order(tmp_path, s3.storage()), host, home)
+    newest = found(home)[3].checkpoint.uuid
+    monkeypatch.setattr("detbuild.controller.keeper._FIRST", 0.01)
+    copy = home.experiment(1).checkpoints / newest
+    download(found(home)[3], copy)
+    ask = Carrier.ask
+
+    def spoiling(self: Carrier, job: Job) -> None:
+        (copy / "weights").unlink(missing_ok=True)  # after it was looked at, before it is changed
+        ask(self, job)
+
+    monkeypatch.setattr(Carrier, "ask", spoiling)
+    with pytest.raises(EngineError, match=r"could not be removed: .*is damaged: weights is missing"):
+        delete(home, [newest], ["optimizer/**"])
+    assert (copy / "optimizer" / "state").exists()
+    monkeypatch.setattr(Carrier, "ask", ask)
+    (copy / "weights").write_text("heavy 3")
+    collect(home, 1)
+    assert not (copy / "optimizer" / "state").exists()
