@@ -6,6 +6,7 @@ import os
 import tracemalloc
 from itertools import pairwise
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -297,7 +298,7 @@ def test_a_validation_that_the_first_start_did_not_come_to_is_kept() -> None:
 
 
 def test_a_forged_start_costs_no_true_record() -> None:
-    whole = [*reports(1, 4), Checkpoint("u", 4, {}), *reports(5, 9), Measured("test", 9, {})]
+    whole = [*reports(1, 4), Checkpoint(str(UUID(int=1)), 4, {}), *reports(5, 9), Measured("test", 9, {})]
     assert told(START, *whole[:5], START, *whole[5:]) == [START, *whole]
 
 
