@@ -47,7 +47,10 @@ class ImagePulling:
     detail: str
 
 
-_NOISE: Final = re.compile(r"--mount=\S+|PIP_\w+=\S+|\. /run/secrets/\S+ &&")
+# What steps have around what they run: mounts, borrowed settings, and the mask of pip's output.
+_NOISE: Final = re.compile(
+    r"--mount=\S+|PIP_\w+=\S+|\. /run/secrets/\S+ &&|exec 4>&1 && exit \"\$\(\{ \{| 2>&1; echo \$\? >&3; \}.*"
+)
 ENDED: Final = "did not complete successfully: "  # BuildKit's words between a command and its exit code
 _LONGEST_STEP: Final = 100  # characters
 

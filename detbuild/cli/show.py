@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
@@ -47,8 +46,6 @@ from determined._records import (
     Validation,
 )
 
-_MOUNT = re.compile(r"--mount=\S+|PIP_\w+=\S+|\. /run/secrets/\S+ &&")
-_LONGEST_STEP = 100  # characters
 _LONGEST_METRICS = 600
 _LONGEST_NAME = 100
 

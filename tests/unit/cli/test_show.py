@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from detbuild.cli.show import LARGE_CONTEXT, lines_of, metrics_line
+from detbuild.cli.show import LARGE_CONTEXT, lines_of, metrics_line, step_name
 from detbuild.events import (
     BuildOutput,
     BuildStep,
@@ -119,3 +119,11 @@ def test_a_line_of_metrics_is_bounded_and_counts_the_rest():
     assert len(line) < 1000
     assert line.endswith(f"... and {10_000 - line.count('='):,} more")
     assert metrics_line({"a": 1, "b": 2}, room=3) == "a=1 ... and 1 more"
+
+
+def test_a_step_that_masks_its_output_is_shown_as_what_it_runs():
+    name = (
+        "[4/6] RUN --mount=type=secret,id=x . /run/secrets/environment && exec 4>&1 && "
+        'exit "$({ { PIP_CONFIG_FILE=/x pip install -r requirements.txt 2>&1; echo $? >&3; } | sed; })"'
+    )
+    assert step_name(name) == "[4/6] RUN pip install -r requirements.txt"
