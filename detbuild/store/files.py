@@ -9,14 +9,14 @@ import re
 import stat
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Final
 
 from detbuild.errors import DiskFullError, EngineError
 from determined._disk import NO_INODES, lacks_inodes
 from determined._untrusted import reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 _TEMPORARY: Final = re.compile(r"\..+\.[0-9]+\.tmp")
@@ -133,20 +133,17 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def append_synced(path: Path, line: bytes | Callable[[BinaryIO], bytes]) -> None:
+def append_synced(path: Path, line: bytes) -> None:
     """Append one whole line, or nothing at all: a torn one of an earlier crash is cut off first.
-
-    Where the line depends on those before it, it is made of the file, which ends with a whole line by then.
 
     A new file can be read by its owner alone.
     """
     with file_errors(path), os.fdopen(_to_append(path), "r+b") as file:
         whole = _end_of_last_line(file.fileno())
         file.truncate(whole)
-        data = line if isinstance(line, bytes) else line(file)
         file.seek(whole)
         try:
-            file.write(data)
+            file.write(line)
             file.flush()
             os.fdatasync(file.fileno())
         except OSError:

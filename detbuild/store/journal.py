@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 from detbuild.store.files import append_synced
 from detbuild.store.lines import LineFile
 from detbuild.store.typed import typed
+from determined._untrusted import UntrustedDir, UntrustedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
-    from typing import BinaryIO
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -246,6 +246,7 @@ TrialFact = TrialCreated | RunIntended | RunCreated | RunFinished | Waiting | Po
 Fact = TrialFact | StorageFact | Searched | SearchFailed | Heeded | Paused | ExperimentFinished
 _KINDS: Mapping[str, Callable[..., Fact]] = {cls.kind: cls for cls in get_args(Fact)}
 _NUMBER = re.compile(rb',"n":(\d{1,18})\}\n')
+_LARGEST = 1 << 30  # bytes
 _TAIL = 64  # bytes at the end of a journal that hold the number of its last line
 _MOST_DAMAGE = 100  # places that are told one by one
 _LONGEST_WHY = 200
@@ -261,7 +262,7 @@ class Entry:
 
 def append(path: Path, entry: Entry) -> None:
     """Add one entry under the next number; it is on disk when this returns."""
-    append_synced(path, lambda file: encode(entry, number=_next_number(file)))
+    append_synced(path, encode(entry, number=_next_number(path)))
 
 
 def encode(entry: Entry, *, number: int = 0) -> bytes:
@@ -295,14 +296,19 @@ def _numbered(line: bytes) -> tuple[int, Entry]:
     return number, entry
 
 
-def _next_number(file: BinaryIO) -> int:
-    """The number after that of the last line; lines without one, of before there were numbers, count too."""
-    end = file.seek(0, os.SEEK_END)
-    for block in (_TAIL, end):  # nearly always the last bytes tell
-        file.seek(max(0, end - block))
-        data = file.read()
-        for last in deque(_NUMBER.finditer(data), maxlen=1):
-            return int(last[1]) + data.count(b"\n", last.end()) + 1
+def _next_number(path: Path) -> int:
+    """The number after that of the last whole line; older lines, which have none, count too."""
+    try:
+        file = UntrustedDir(path.parent).open(path.name, limit=_LARGEST)
+    except UntrustedError:
+        return 1  # there is none yet; what else there may be, the writer meets
+    with file:
+        end = file.seek(0, os.SEEK_END)
+        for block in (_TAIL, end):  # nearly always the last bytes tell
+            file.seek(max(0, end - block))
+            data = file.read()
+            for last in deque(_NUMBER.finditer(data), maxlen=1):
+                return int(last[1]) + data.count(b"\n", last.end()) + 1
     return data.count(b"\n") + 1
 
 
