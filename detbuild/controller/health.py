@@ -38,6 +38,6 @@ def _at_rest(state: ExperimentState) -> bool:
 
 
 def _full(place: Path) -> bool:
-    found = os.statvfs(place)  # allowed: only its disk is asked about
+    found = os.statvfs(place)
     blocks = found.f_bavail if os.geteuid() else found.f_bfree
     return blocks == 0

@@ -67,7 +67,7 @@ OS = words(
     """
     open stat lstat listdir scandir walk fwalk link symlink unlink remove rename renames replace
     mkdir makedirs rmdir removedirs chmod lchmod chown lchown readlink truncate utime access mkfifo
-    mknod statvfs
+    mknod
     """
 )
 OS_PATH = words(
