@@ -17,7 +17,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import BatchSampler, RandomSampler, Sampler, SequentialSampler
 
 from determined._errors import InvalidTrialError
 from determined.pytorch import _rng
@@ -165,7 +165,7 @@ class Passes(Sampler[list[int]]):
         self._first, self._log = self._drawn, {}
         self._start = self._sources.capture()
         self._last = _fingerprint() if self._watched else ()
-        self._batches = iter(self._sampler)
+        self._batches = _pass_over(self._sampler)
 
     def _end_pass(self) -> None:
         if self._drawn == self._first:
@@ -179,7 +179,7 @@ class Passes(Sampler[list[int]]):
     def _draw_again(self) -> None:
         self._sources.restore(self._start)
         _rng.restore(self._start["global"])
-        self._batches = iter(self._sampler)
+        self._batches = _pass_over(self._sampler)
         for number in range(self._first, self._drawn):
             if number in self._log:
                 _rng.restore(self._log[number])
@@ -210,6 +210,23 @@ class Passes(Sampler[list[int]]):
                 "may read the rest of such a pass in another order",
                 type(self._sampler).__name__,
             )
+
+
+def _pass_over(sampler: Untyped) -> Iterator[list[int]]:
+    """A pass as `iter` gives it; torch's own orders without a step of Python for each record."""
+    inner = getattr(sampler, "sampler", None)
+    plain = type(inner) is SequentialSampler or (
+        type(inner) is RandomSampler and inner.generator is None and not inner.replacement
+    )
+    return _sliced(sampler, inner) if type(sampler) is BatchSampler and plain else iter(sampler)
+
+
+def _sliced(sampler: BatchSampler, inner: Untyped) -> Iterator[list[int]]:
+    order = range(len(inner)) if type(inner) is SequentialSampler else list(inner)
+    size = sampler.batch_size
+    end = len(order) - len(order) % size if sampler.drop_last else len(order)
+    for start in range(0, end, size):
+        yield list(order[start : start + size])
 
 
 def _length(sampler: Untyped) -> int:
