@@ -91,6 +91,8 @@ class ExperimentConfig(Section):
     """Checkpoint at least this often; 0: only by `checkpoint_policy`, and at the end."""
     perform_initial_validation: bool = False
     """Validate once before training."""
+    preflight_validation: bool = True
+    """Validate one batch before training and put everything back, so that mistakes cost seconds."""
     records_per_epoch: Count = 0
     """How many records an epoch has, where the data loader cannot tell."""
     scheduling_unit: Positive = 100

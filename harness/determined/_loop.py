@@ -62,6 +62,13 @@ class Trainable(Protocol):
     def reported(self, steps_completed: int, metrics: Metrics) -> None:
         """Training metrics were reported."""
 
+    def preflight(self) -> Metrics | None:
+        """Validate one batch and put everything back; None where that cannot be done.
+
+        Raises:
+            InvalidTrialError: validation cannot succeed.
+        """
+
     def evaluate(self) -> Metrics: ...
 
     def prepare_saving(self) -> None:
@@ -76,7 +83,7 @@ class Trainable(Protocol):
             directory: of the checkpoint.
             position: goes into it.
             beside: training continues at once. A function that is returned does the rest in another thread.
-            hooks: call the hooks of callbacks that watch; those that decide what is saved are called anyway.
+            hooks: call callbacks; else their state is the one that was saved last.
         """
 
     def saved(self, uuid: str) -> None:
@@ -123,6 +130,15 @@ class SavePolicy:
             )
         return float(value)
 
+    def check(self, metrics: Metrics) -> None:
+        """Check what one batch was validated to; None is a metric that it says nothing about.
+
+        Raises:
+            InvalidTrialError: the searcher metric is missing, or not one number.
+        """
+        if self.metric and metrics.get(self.metric, self) is not None:
+            self.value(metrics)
+
     def better(self, value: float, best: float | None) -> bool:
         """NaN is never better than anything."""
         if best is None or math.isnan(best):
@@ -145,6 +161,7 @@ class Loop:
         schedule: what is due when.
         policy: which validations are saved.
         start: where training goes on from.
+        preflight: validate one batch before training, unless the trial has validated already.
     """
 
     trial: Trainable
@@ -152,6 +169,7 @@ class Loop:
     schedule: Schedule
     policy: SavePolicy
     start: Position = field(default_factory=Position)
+    preflight: bool = False
     _validated: int | None = None
     _saved: Position = field(default_factory=Position)
     _best: float | None = None
@@ -173,11 +191,21 @@ class Loop:
             InvalidHP: from user code, after what was trained is saved.
         """
         try:
+            self._try_validation()
             reason = self._train_or_save()
             self._settle(wait=True)
         finally:
             self._beside.close()
         return reason
+
+    def _try_validation(self) -> None:
+        """Find what would end the trial after all of its training, before any of it."""
+        begun = self.start.validated is not None or self.start.steps_completed >= self.schedule.max_length
+        comes_first = self.schedule.initial_validation and self.start.steps_completed == 0
+        if self.preflight and not begun and not comes_first:
+            metrics = self.trial.preflight()
+            if metrics is not None:
+                self.policy.check(metrics)
 
     def _train_or_save(self) -> ExitReason:
         try:

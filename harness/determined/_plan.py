@@ -10,6 +10,7 @@ from determined._loop import Position, SavePolicy
 from determined._records import Stage
 from determined._schedule import Schedule, Units, configured, milestones
 from determined._trial_state import TrialState, read_numbers
+from determined._validation import is_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +42,7 @@ class Plan:
     seed: int  # of the data, where no checkpoint says otherwise
     is_trainer: bool = False
     test_mode: bool = False  # validate one batch only
+    preflight: bool = False  # validate one batch before training
 
 
 def open_source(run: Run) -> Source:
@@ -73,6 +75,7 @@ def plan_of(info: RunInfo) -> Plan:
         schedule=lambda units: _asked_for(info, length, units),
         policy=policy,
         seed=info.trial_seed,
+        preflight=is_wanted(info.config),
     )
 
 

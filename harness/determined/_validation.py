@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import dis
+import io
 import logging
+import sys
+import traceback
+import warnings
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from types import CodeType, FunctionType
+from typing import TYPE_CHECKING
+
+from determined._errors import HarnessError, InvalidHP, InvalidTrialError
+from determined._user_code import place_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
 _TIMES = 10  # as many batches as were trained since the last validation
 _FEW = 100  # batches
+_MEND = "correct it; if validation needs what training does first, set `preflight_validation: false`"
+_OF_ALL_DATA = {"evaluate_full_dataset", "per_slot_reduce", "cross_slot_reduce"}
+_BY_VALUE = (ValueError, ArithmeticError, LookupError)
 
 
 class LengthWatch:
@@ -33,3 +51,76 @@ class LengthWatch:
                 self._batches,
                 _TIMES,
             )
+
+
+def is_wanted(config: Mapping[str, object]) -> bool:
+    return config.get("preflight_validation", True) is not False
+
+
+def say_skipped(why: object) -> None:
+    _LOG.info("validation is not tried before training: %s", why)
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Show what the block writes only if it fails: all of it is written again when it is done for real."""
+    written, before = io.StringIO(), logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with redirect_stdout(written), redirect_stderr(written), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except BaseException:
+        sys.stderr.write(written.getvalue())
+        raise
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
+def judged(trial: object, context_dir: Path) -> Iterator[None]:
+    """What user code raises in the block ends the trial, unless training or other data may make it right.
+
+    Raises:
+        InvalidTrialError: it would be raised again in each validation.
+    """
+    try:
+        yield
+    except InvalidHP as error:
+        say_skipped(f"it raised InvalidHP before training: {error}")
+    except (HarnessError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        place = place_of(error, context_dir)
+        text = f"{place}: {type(error).__name__}: {error}" if place else f"{type(error).__name__}: {error}"
+        if "out of memory" in text:
+            raise
+        if _may_come_right(error, trial):
+            _LOG.warning("validation of one batch failed before training: %s; a real one may succeed", text)
+        else:
+            raise InvalidTrialError(
+                f"validation of one batch failed before training: {text}", mend=_MEND
+            ) from error
+
+
+def _may_come_right(error: Exception, trial: object) -> bool:
+    """Whether it depends on the whole data set, or on an attribute that other methods assign."""
+    names = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
+    if isinstance(error, _BY_VALUE) and names & _OF_ALL_DATA:
+        return True
+    return isinstance(error, AttributeError) and error.name in set(_assigned(type(error.obj), type(trial)))
+
+
+def _assigned(*kinds: type) -> Iterator[str]:
+    """Attributes that methods of these classes assign, but for `__init__`."""
+    for kind in (base for each in kinds for base in each.__mro__):
+        for name, method in vars(kind).items():
+            if isinstance(method, FunctionType) and name != "__init__":
+                yield from _stored(method.__code__)
+
+
+def _stored(code: CodeType) -> Iterator[str]:
+    yield from (str(one.argval) for one in dis.get_instructions(code) if one.opname == "STORE_ATTR")
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _stored(inner)

@@ -22,12 +22,12 @@ CALLBACKS_FILE = "determined-callbacks.v1.pkl"
 RANDOM_FILE = "rng_state.pkl"
 
 
-def write(directory: Path, context: TFKerasTrialContext, hooks: Hooks) -> None:
+def write(directory: Path, context: TFKerasTrialContext, hooks: Hooks, *, ask: bool) -> None:
     _variables.write(directory / WEIGHTS_FILE, _variables.weights(context))
     _variables.write(directory / OPTIMIZER_FILE, _variables.others(context))
     if own := _variables.users(context):
         _variables.write(directory / USERS_FILE, own)
-    _pickle(directory / CALLBACKS_FILE, hooks.states())
+    _pickle(directory / CALLBACKS_FILE, hooks.states(ask=ask))
     _pickle(directory / RANDOM_FILE, _random.capture())
 
 

@@ -37,6 +37,7 @@ class Hooks:
         self.all = keras.callbacks.CallbackList(
             checked, model=context.model, epochs=1, steps=epoch_length, verbose=0
         )
+        self._newest: list[tuple[str, Untyped]] = []
         self.own = [one for one in checked if isinstance(one, Callback)]
         # Both or none: Keras 2 takes the time between them.
         listening = _any(checked, *_TRAIN_BATCH)
@@ -49,11 +50,15 @@ class Hooks:
         for one in self.own:
             getattr(one, name)(*args)
 
-    def states(self) -> list[tuple[str, Untyped]]:
-        return [(type(one).__name__, one.get_state()) for one in self.own]
+    def states(self, *, ask: bool = True) -> list[tuple[str, Untyped]]:
+        """Of each callback; unless they are asked, as they were saved or loaded last."""
+        if ask:
+            self._newest = [(type(one).__name__, one.get_state()) for one in self.own]
+        return self._newest
 
     def load_states(self, states: list[tuple[str, Untyped]]) -> None:
         """A callback that has taken another one's place starts afresh."""
+        self._newest = states
         for one, (kind, state) in zip(self.own, states, strict=False):
             if kind == type(one).__name__ and state is not None:
                 one.load_state(state)

@@ -45,8 +45,14 @@ def run_trial(trial_class: type[TFKerasTrial], run: Run) -> ExitReason:
     trainable = session.built()
     units = Units(trainable.epoch_length, trainable.context.batch_size)
     try:
+        plan = session.plan
         loop = Loop(
-            trainable, run, session.plan.schedule(units), session.plan.policy, session.source.position
+            trainable,
+            run,
+            plan.schedule(units),
+            plan.policy,
+            session.source.position,
+            preflight=plan.preflight,
         )
         reason = loop.train()
     finally:

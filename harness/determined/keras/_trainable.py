@@ -11,8 +11,8 @@ import numpy as np
 from determined._clock import Clock
 from determined._errors import InvalidTrialError
 from determined._trial_state import TrialState, write_code, write_numbers
-from determined._validation import LengthWatch
-from determined.keras import _checkpoint
+from determined._validation import LengthWatch, say_skipped
+from determined.keras import _checkpoint, _random
 from determined.keras._data import has_known_end
 from determined.keras._feed import OneBatch, OneBatchSpec
 from determined.keras._hooks import validation_names
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from determined.keras._hooks import Hooks
     from determined.keras._trial import TFKerasTrial
     from determined.keras._types import Untyped
+
+
+_KERAS_STEP = ("test_step", "compute_metrics", "compute_loss", "evaluate", "make_test_function")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,6 +169,26 @@ class KerasTrainable:
         self._hooks.call("on_train_workload_end", steps_completed, dict(metrics))
         self._model.reset_metrics()
 
+    def preflight(self) -> Metrics | None:
+        """Find the names of the validation metrics by tracing Keras' own step, which computes nothing.
+
+        A step of the user's own is not traced: it may change what tracing does not put back.
+        """
+        own = type(self._model)
+        if not self._model.built or any(
+            getattr(own, name) is not getattr(keras.Model, name) for name in _KERAS_STEP
+        ):
+            say_skipped("the model has a step of its own, or gets its weights with the first batch")
+            return None
+        try:
+            with _random.kept(), self._parts.strategy.scope():
+                step = tf.function(self._model.test_step)
+                outputs = step.get_concrete_function(self._parts.feed.spec()).structured_outputs
+        except (TypeError, ValueError, LookupError, AttributeError, RuntimeError, tf.errors.OpError) as error:
+            say_skipped(error)
+            return None
+        return dict.fromkeys(validation_names(dict(outputs)), 0.0)
+
     def evaluate(self) -> Metrics:
         with warnings.catch_warnings():  # of Keras, about data whose length it does not know
             warnings.filterwarnings("ignore", "Your input ran out of data")
@@ -207,7 +230,7 @@ class KerasTrainable:
         beside: bool = False,  # noqa: ARG002  (never beside)
         hooks: bool = True,
     ) -> None:
-        _checkpoint.write(directory, self.context, self._hooks)
+        _checkpoint.write(directory, self.context, self._hooks, ask=hooks)
         self._parts.feed.save(directory)
         write_numbers(directory, self._state(position))
         write_code(directory, self._parts.info, type(self._parts.trial), trial_type="TFKerasTrial")

@@ -109,6 +109,7 @@ class Hooks:
 
     def __init__(self, callbacks: Mapping[str, PyTorchCallback]) -> None:
         self.callbacks = _checked(callbacks)
+        self.newest_states: dict[str, State] = {}  # that were saved or loaded
         names = [name for name in dir(PyTorchCallback) if name.startswith("on_")]
         self._hooks = {name: _overriding(self.callbacks.values(), name) for name in names}
         for callback in self.callbacks.values():
@@ -124,10 +125,12 @@ class Hooks:
             hook(*args, **keywords)
 
     def state_dicts(self) -> dict[str, State]:
-        return {name: one.state_dict() for name, one in self.callbacks.items()}
+        self.newest_states = {name: one.state_dict() for name, one in self.callbacks.items()}
+        return self.newest_states
 
     def load_state_dicts(self, states: Mapping[str, State]) -> None:
         """A callback that the checkpoint does not know starts afresh."""
+        self.newest_states = dict(states)
         for name, one in self.callbacks.items():
             if name in states:
                 one.load_state_dict(states[name])

@@ -61,6 +61,7 @@ class Evaluation:
         self._trained = 0  # batches, when the last validation was made
         self._whole = overrides(type(trial), "evaluate_full_dataset")
         self._group = context.distributed.group
+        self.names: tuple[str, ...] = ()  # of what evaluate_batch returned, with or without a value
         self._left_out = LeftOut("evaluate_full_dataset" if self._whole else "evaluate_batch")
 
     @property
@@ -140,6 +141,7 @@ class Evaluation:
                 self._tick()
         if watched:
             self._hooks.call("on_validation_epoch_end", rows(window.columns, window.count))
+        self.names = tuple(window.columns)
         declared = self._trial.evaluation_reducer()
         reducers = (
             reducers_of(declared, list(window.columns)) if window.count or self._group.size == 1 else {}

@@ -45,7 +45,10 @@ class Session:
             hooks.call("on_training_start")
             schedule = self.plan.schedule(self._units())
             with closing(trainable), self.context.profiler or nullcontext():
-                return Loop(trainable, self.run, schedule, self.plan.policy, self.source.position).train()
+                plan, position = self.plan, self.source.position
+                return Loop(
+                    trainable, self.run, schedule, plan.policy, position, preflight=plan.preflight
+                ).train()
         finally:
             hooks.call("on_trial_shutdown")
             self.context.board.close()

@@ -27,23 +27,25 @@ _SCALER = "scaler_state_dict"
 _AROUND = ("module", "_orig_mod")  # what DistributedDataParallel and torch.compile call what they wrap
 
 
-def take(context: PyTorchTrialContext, hooks: Hooks, data: _rng.State) -> State:
+def take(context: PyTorchTrialContext, hooks: Hooks, data: _rng.State, *, call_hooks: bool = True) -> State:
     """Under the names of Determined's checkpoints, and `gradients`, `data` for what those lacked.
 
     Args:
         context: holds models, optimizers, schedulers and scaler.
         hooks: the callbacks, which may change what is kept.
         data: where reading the training data stands.
+        call_hooks: ask the callbacks; else they are kept as they were saved last.
     """
     state: State = {
         **bulk(context),
         _SCHEDULERS: [one.scheduler.state_dict() for one in context.lr_schedulers],
-        "callbacks": hooks.state_dicts(),
+        "callbacks": hooks.state_dicts() if call_hooks else hooks.newest_states,
     }
     if context.gradients.scaler is not None:
         state[_SCALER] = context.gradients.scaler.state_dict()
     state.update(take_own(context, data))
-    hooks.call("on_checkpoint_save_start", state)
+    if call_hooks:
+        hooks.call("on_checkpoint_save_start", state)
     return state
 
 

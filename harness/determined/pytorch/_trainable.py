@@ -17,6 +17,7 @@ from determined.pytorch._evaluate import Evaluation
 from determined.pytorch._host_copy import HostCopy
 from determined.pytorch._metrics import fetch, rows, training_means
 from determined.pytorch._nan import NanWatch
+from determined.pytorch._preflight import preflight
 from determined.pytorch._steps import Steps
 
 if TYPE_CHECKING:
@@ -45,13 +46,16 @@ class PyTorchTrainable:
         self._nan, self._nan_validated = NanWatch("train_batch"), NanWatch("validation")
         self._group = parts.context.distributed.group
         self._lockstep = parts.lockstep
+        self._searcher_metric = SavePolicy.configured(
+            {**parts.info.config, "checkpoint_policy": "best"}
+        ).metric
         self._evaluation = Evaluation(
             parts.trial,
             parts.context,
             parts.hooks,
             parts.loaders.validation,
             parts.validation_limit,
-            searcher_metric=SavePolicy.configured({**parts.info.config, "checkpoint_policy": "best"}).metric,
+            searcher_metric=self._searcher_metric,
             tick=parts.lockstep.tick if parts.lockstep else None,
         )
 
@@ -126,6 +130,9 @@ class PyTorchTrainable:
         if self.context.reducers.training:
             self.context.reducers.reset(training=True)
 
+    def preflight(self) -> Metrics | None:
+        return preflight(self._parts, self._searcher_metric)
+
     def evaluate(self) -> Metrics:
         with self._lockstep.watched(on=self._evaluation.by_batch) if self._lockstep else nullcontext():
             metrics = self._evaluation.run()
@@ -145,7 +152,7 @@ class PyTorchTrainable:
         if self._group.rank:
             _rank_state.write(directory, _state.take_own(self.context, data), self._group)
             return None
-        state = _state.take(self.context, self._hooks, data)
+        state = _state.take(self.context, self._hooks, data, call_hooks=hooks)
         frozen, numbers = _checkpoint.frozen(state), self._numbers(position)
         if beside and self._may_write_beside(frozen):
             return partial(self._write, directory, self._copy.of(frozen), numbers)

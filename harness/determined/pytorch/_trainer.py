@@ -20,6 +20,7 @@ from determined._run_info import TENSORBOARD_DIR, Length, RunInfo
 from determined._schedule import Period, Schedule, Units, configured, milestones
 from determined._script import Holder, Wish, script_run
 from determined._trial_state import read_numbers
+from determined._validation import is_wanted
 from determined.pytorch import _rng
 from determined.pytorch._context import PyTorchTrialContext, Setting
 from determined.pytorch._device import choose_device
@@ -178,7 +179,7 @@ class Trainer:
             "docker stats and nvidia-smi on the host"
         )
 
-    def fit(  # noqa: PLR0917  (Determined's own signature)
+    def fit(  # noqa: PLR0913, PLR0917  (Determined's own signature)
         self,
         checkpoint_period: TrainUnit | None = None,
         validation_period: TrainUnit | None = None,
@@ -189,6 +190,8 @@ class Trainer:
         step_zero_validation: bool = False,  # noqa: FBT001, FBT002  (Determined's own signature)
         test_mode: bool = False,  # noqa: FBT001, FBT002  (Determined's own signature)
         profiling_enabled: bool = False,  # noqa: ARG002, FBT001, FBT002  (Determined's own signature)
+        *,
+        preflight_validation: bool = True,
     ) -> None:
         """Train, validate and checkpoint.
 
@@ -203,6 +206,7 @@ class Trainer:
             step_zero_validation: validate before training.
             test_mode: train one batch, validate one, checkpoint once.
             profiling_enabled: has no effect.
+            preflight_validation: validate one batch before training, and put everything back.
         """
         context, run = self._context, self._context.holder.run
         check_class(type(self._trial))
@@ -221,6 +225,7 @@ class Trainer:
             policy=_policy(context.holder, checkpoint_policy),
             seed=run.info.trial_seed,
             is_trainer=True,
+            preflight=not test_mode and preflight_validation and is_wanted(run.info.config),
             test_mode=test_mode,
         )
         source = context.source

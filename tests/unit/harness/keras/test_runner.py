@@ -549,3 +549,34 @@ def test_graph_mode_is_named_at_the_line_that_switches_it_on(tmp_path: Path, lin
     number = 3 + next(number for number, line in enumerate(lines) if "disable" in line)
     assert f"model_def.py:{number}: graph mode is not supported" in done.stdout, done.stderr
     assert f"remove `{call}`" in done.stdout
+
+
+class Unread(keras.callbacks.Callback):
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        pytest.fail("it was trained")
+
+
+def test_a_searcher_metric_that_validation_lacks_is_found_before_training(folder: Folder) -> None:
+    class Untrained(Tiny):
+        def keras_callbacks(self) -> Any:
+            return [Unread()]
+
+    with pytest.raises(InvalidTrialError, match=r"searcher metric val_accuracy .*val_loss, val_mae"):
+        folder.drive(Untrained, config={"searcher": {"metric": "val_accuracy"}})
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_the_numbers_are_equal_with_and_without_preflight(folder: Folder, built: bool) -> None:
+    class Random(Tiny):
+        def build_model(self) -> Any:
+            layers = [keras.layers.Dense(4), keras.layers.Dropout(0.5), keras.layers.Dense(1)]
+            model = self.context.wrap_model(keras.Sequential([*[keras.Input((2,))] * built, *layers]))
+            model.compile(optimizer="adam", loss="mse", metrics=["mae"])
+            return model
+
+    config = {"searcher": {"metric": "val_loss"}, "min_validation_period": 3, "scheduling_unit": 2}
+    found = []
+    for on in (True, False):
+        outcome = folder.drive(Random, config={**config, "preflight_validation": on})
+        found.append((outcome.training, outcome.validations))
+    assert found[0] == found[1]

@@ -115,8 +115,12 @@ def test_an_exception_is_told_with_its_place_and_is_an_error(
     outcome, records, _ = run(make_run, where, invalid=False)
     ended = records[-1]
     assert isinstance(ended, Ended)
-    assert (ended.reason, outcome.exit_code) == (ExitReason.ERROR, ExitCode.USER_ERROR)
-    assert ended.message.startswith("ZeroDivisionError: it went wrong here (model_def.py:")
+    if where in {"evaluate_batch", "evaluation_reducer"}:  # found before training, and not tried again
+        assert (ended.reason, outcome.exit_code) == (ExitReason.HOPELESS, ExitCode.HOPELESS)
+        assert ended.message.startswith("validation of one batch failed before training: model_def.py:")
+    else:
+        assert (ended.reason, outcome.exit_code) == (ExitReason.ERROR, ExitCode.USER_ERROR)
+        assert ended.message.startswith("ZeroDivisionError: it went wrong here (model_def.py:")
     said = capsys.readouterr().err
     assert said.count("error in stage") == 1
     assert "model_def.py" in said

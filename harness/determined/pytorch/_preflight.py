@@ -1,0 +1,192 @@
+"""A validation of one batch before training, which leaves no trace: mistakes cost seconds, not a training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.utils.data import DataLoader, IterableDataset
+
+from determined._errors import InvalidTrialError
+from determined._snapshot import CannotRestoreError, Snapshot
+from determined._validation import judged, say_skipped, silence
+from determined.pytorch import _rng
+from determined.pytorch._callbacks import Hooks
+from determined.pytorch._evaluate import Evaluation
+
+if TYPE_CHECKING:
+    from determined._loop import Metrics
+    from determined.pytorch._parts import Parts
+    from determined.pytorch._types import Untyped
+
+_SMALL = 256 << 20  # bytes of tensors and arrays that are copied; larger ones are compared only
+_WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_PREPARING = ("on_validation_start", "on_validation_step_start", "on_validation_epoch_start")
+
+
+def preflight(parts: Parts, searcher_metric: str) -> Metrics | None:
+    """Validate one batch, without callbacks, and put everything back; None where that cannot be done.
+
+    A metric that one batch says nothing about is None.
+    """
+    group = parts.context.distributed.group
+    with _rng.kept(), silence():
+        found = _prepared(parts, searcher_metric)
+    reasons = group.allgather(found if isinstance(found, str) else "")
+    if any(reasons) or isinstance(found, str):
+        say_skipped(next(filter(None, reasons)))
+        return None
+    snapshot, evaluation = found
+    clock = parts.context.clock
+    batch, clock.batch_idx = clock.batch_idx, clock.batch_idx or 0  # which evaluation may ask for
+    metrics: Metrics | None = None
+    try:
+        with judged(parts.trial, Path(parts.info.context_dir).resolve()), _rng.kept(), silence():
+            metrics = evaluation.run()
+    finally:
+        clock.batch_idx = batch
+        snapshot.restore()
+    if metrics is None:
+        return None
+    unnamed = any(one.name is None for one in parts.context.reducers.of(training=False))
+    return {**({searcher_metric: None} if unnamed else {}), **dict.fromkeys(evaluation.names), **metrics}
+
+
+def _prepared(parts: Parts, searcher_metric: str) -> str | tuple[Snapshot, Evaluation]:
+    """Or why it cannot be done."""
+    context, hooks = parts.context, parts.hooks
+    preparing = next(filter(hooks.of, _PREPARING), None)
+    if preparing:
+        return f"a callback prepares it in {preparing}"
+    roots = [parts.trial, context, *hooks.callbacks.values(), parts.loaders.validation]
+    try:
+        keeper = _Keeper()
+        snapshot = Snapshot(roots, Path(parts.info.context_dir).resolve(), keeper)
+        loader = _first_batch(parts.loaders.validation)
+    except CannotRestoreError as error:
+        return str(error)
+    return snapshot, Evaluation(parts.trial, context, Hooks({}), loader, searcher_metric=searcher_metric)
+
+
+def _first_batch(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """A loader like this one, with one batch, and a worker if that one has any."""
+    if isinstance(loader.dataset, IterableDataset):
+        raise CannotRestoreError("its data set is a stream, which can be read only once")
+    options: dict[str, Any] = {
+        "num_workers": min(1, loader.num_workers),
+        "collate_fn": loader.collate_fn,
+        "pin_memory": loader.pin_memory,
+        "timeout": loader.timeout,
+        "worker_init_fn": loader.worker_init_fn,
+        "multiprocessing_context": loader.multiprocessing_context,
+        "generator": loader.generator,
+    }
+    if loader.batch_sampler is None:
+        options |= {"batch_size": None, "sampler": list(_one(loader.sampler))}
+    else:
+        options["batch_sampler"] = list(_one(loader.batch_sampler))
+    return DataLoader(loader.dataset, **options)
+
+
+def _one(sampler: Untyped) -> list[Any]:
+    for each in sampler:
+        return [each]
+    return []
+
+
+class _Keeper:
+    """Keeps tensors, arrays and generators: small ones by a copy; of others a change is noticed."""
+
+    def __init__(self) -> None:
+        self._left = _SMALL
+
+    def __call__(self, value: Untyped, snapshot: Snapshot) -> bool:
+        if isinstance(value, (UninitializedParameter, UninitializedBuffer)):
+            raise CannotRestoreError("the model has lazy layers, which the first batch makes")
+        if type(value) in {torch.Tensor, torch.nn.Parameter, torch.nn.Buffer}:
+            self._tensor(value, snapshot)
+        elif isinstance(value, torch.Generator):
+            state = value.get_state()
+            snapshot.on_restore(lambda: value.set_state(state))
+        elif type(value).__module__ == "numpy" or type(value).__module__.startswith("numpy."):
+            self._numpy(value, snapshot)
+        else:
+            return isinstance(value, (torch.Tensor, torch.device, torch.dtype, torch.Size))
+        return True
+
+    def _tensor(self, tensor: torch.Tensor, snapshot: Snapshot) -> None:
+        if tensor.is_leaf:
+            grad, requires_grad = tensor.grad, tensor.requires_grad
+            snapshot.on_restore(lambda: _put_leaf(tensor, grad, requires_grad=requires_grad))
+            snapshot.visit(grad)
+        if tensor.layout is not torch.strided or tensor.device.type == "meta":
+            return
+        held = tensor.detach()
+        kept = held.clone() if self._fits(held.nbytes) else _mark(held)
+        snapshot.on_restore(lambda: _put(tensor, held, kept))
+        snapshot.visit(vars(tensor))
+
+    def _numpy(self, value: Untyped, snapshot: Snapshot) -> None:
+        if hasattr(value, "bit_generator"):
+            generator = value.bit_generator
+            state = generator.state
+            snapshot.on_restore(lambda: setattr(generator, "state", state))
+        elif hasattr(value, "set_state"):
+            legacy = value.get_state()
+            snapshot.on_restore(lambda: value.set_state(legacy))
+        elif _is_changeable(value) and self._fits(value.nbytes):
+            kept = value.copy()
+            snapshot.on_restore(lambda: value.__setitem__(..., kept))
+
+    def _fits(self, size: int) -> bool:
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
+
+
+def _is_changeable(value: Untyped) -> bool:
+    flags = getattr(value, "flags", None)
+    return hasattr(value, "nbytes") and getattr(flags, "writeable", False) and not value.dtype.hasobject
+
+
+def _put_leaf(tensor: torch.Tensor, grad: torch.Tensor | None, *, requires_grad: bool) -> None:
+    tensor.grad = grad
+    if tensor.requires_grad != requires_grad:
+        tensor.requires_grad_(requires_grad)
+
+
+def _put(tensor: torch.Tensor, held: torch.Tensor, kept: torch.Tensor | int) -> None:
+    """Make a tensor what it was.
+
+    Args:
+        tensor: it, which may have got other memory.
+        held: its own memory.
+        kept: a copy of that, or what `_mark` gave for it.
+    """
+    if tensor.data_ptr() != held.data_ptr():
+        tensor.data = held
+    if isinstance(kept, int):
+        if _mark(held) != kept:
+            raise InvalidTrialError(
+                f"validation changed a tensor of {held.nbytes >> 20} MiB, too large to be put back",
+                mend="set `preflight_validation: false`, so that no batch is validated before training",
+            )
+    elif _mark(held) != _mark(kept) or not torch.equal(_bits(held), _bits(kept)):
+        with torch.no_grad():
+            held.copy_(kept)
+
+
+def _mark(tensor: torch.Tensor) -> int:
+    """A sum over the bits of a tensor, made where it lies."""
+    return int(_bits(tensor).sum(dtype=torch.int64))
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor as whole numbers: NaN equals NaN."""
+    if tensor.dtype is torch.bool or not tensor.numel():
+        return tensor.view(torch.uint8) if tensor.numel() else torch.zeros(1)
+    real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return real.contiguous().view(_WHOLE[real.element_size()])
