@@ -83,6 +83,7 @@ def test_every_field_has_its_default() -> None:
         "min_validation_period": {"batches": 0},
         "min_checkpoint_period": {"batches": 0},
         "perform_initial_validation": False,
+        "preflight_validation": True,
         "records_per_epoch": 0,
         "scheduling_unit": 100,
         "max_restarts": 5,
