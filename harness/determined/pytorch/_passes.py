@@ -23,7 +23,7 @@ from determined._errors import InvalidTrialError
 from determined.pytorch import _rng
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from determined.pytorch._types import Untyped
 
@@ -214,16 +214,24 @@ class Passes(Sampler[list[int]]):
 
 def _pass_over(sampler: Untyped) -> Iterator[list[int]]:
     """A pass as `iter` gives it; torch's own orders without a step of Python for each record."""
-    inner = getattr(sampler, "sampler", None)
-    plain = type(inner) is SequentialSampler or (
-        type(inner) is RandomSampler and inner.generator is None and not inner.replacement
-    )
-    return _sliced(sampler, inner) if type(sampler) is BatchSampler and plain else iter(sampler)
+    inner: Any = getattr(sampler, "sampler", None)
+    if type(sampler) is BatchSampler and type(inner) is SequentialSampler:
+        return _sliced(sampler, lambda: range(len(inner)))
+    plain = type(inner) is RandomSampler and inner.generator is None and not inner.replacement
+    if type(sampler) is BatchSampler and plain and inner.num_samples == len(inner.data_source):
+        return _sliced(sampler, lambda: _shuffled(inner.num_samples))
+    return iter(sampler)
 
 
-def _sliced(sampler: BatchSampler, inner: Untyped) -> Iterator[list[int]]:
-    order = range(len(inner)) if type(inner) is SequentialSampler else list(inner)
-    size = sampler.batch_size
+def _shuffled(records: int) -> Sequence[int]:
+    """What torch's RandomSampler draws: a seed from the global generator, the rest from its own."""
+    seed = int(torch.empty((), dtype=torch.int64).random_().item())
+    order: list[int] = torch.randperm(records, generator=torch.Generator().manual_seed(seed)).tolist()
+    return order
+
+
+def _sliced(sampler: BatchSampler, draw: Callable[[], Sequence[int]]) -> Iterator[list[int]]:
+    order, size = draw(), sampler.batch_size
     end = len(order) - len(order) % size if sampler.drop_last else len(order)
     for start in range(0, end, size):
         yield list(order[start : start + size])
