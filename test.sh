@@ -6,8 +6,8 @@ cd "$(dirname "$0")"
 . setup/common.sh
 # shellcheck source=setup/engine.sh
 . setup/engine.sh
-# shellcheck source=setup/browser.sh
-. setup/browser.sh
+# shellcheck source=setup/packages.sh
+. setup/packages.sh
 
 ensure_venv test -e '.[test]' "torch==$TORCH_VERSION"
 PATH=$(cd "$VENV/bin" && pwd):$PATH
@@ -49,6 +49,7 @@ test_keras() (
 test_keras "$TENSORFLOW_VERSION"
 test_keras "$KERAS_2_TENSORFLOW"
 if ensure_engine; then
+    ensure_faketime || say "libfaketime cannot be installed: a test of the wall clock will be skipped"
     detbuild base ensure
     python -m pytest -rs --durations=10 tests/engine tests/e2e tests/faults
 else

@@ -245,8 +245,9 @@ def test_a_failed_build_names_its_step(daemon, engine) -> None:
         200,
         [trace("[2/2] RUN x", error="exit code: 1"), {"error": "exit code: 1"}],
     )
-    with pytest.raises(BuildError, match=r"build step failed: \[2/2\] RUN x: exit code: 1"):
+    with pytest.raises(BuildError, match="build step failed: exit code: 1") as caught:
         engine.build(tiny_plan("x:1"), lambda _: None)
+    assert "[2/2] RUN x" in str(caught.value)
 
 
 STALE, FRESH = "localhost:1/detbuild-build:1000-ab", f"localhost:1/detbuild-build:{10**10}-cd"
