@@ -19,15 +19,18 @@ from detbuild.image.trees import Tree, read
 if TYPE_CHECKING:
     import ast
     from collections.abc import Iterator
+    from typing import TypeGuard
 
     from detbuild.config.entrypoint import Entrypoint
     from detbuild.context.snapshot import ContextSnapshot, Entry
 
 LARGEST: Final = 1 << 20  # bytes; a longer file is data, not a program
 _HOST: Final = sys.version_info[:2]
-_COMPILED: Final = re.compile(r"\.[\w.-]*(so|pyd)")
+# Suffixes of modules without a text: extensions, and bytecode in the place of the source.
+_COMPILED: Final = re.compile(r"\.[\w.-]*(so|pyd)|\.pyc")
 _PYTHON: Final = re.compile(r"(?:.*/)?python[0-9.]*")
 _SHELLS: Final = frozenset({"sh", "bash", "/bin/sh", "/bin/bash"})
+_BEFORE: Final = frozenset({"exec", "env", "nohup", "time"})  # a program that they run follows
 _LISTED: Final = 10
 # Names by which a module can get names that its text does not show.
 _DYNAMIC: Final = frozenset(
@@ -100,9 +103,9 @@ def _check_trial(entrypoint: str, code: Code) -> Iterator[Warned]:
         raise _no_such_module(module, code)
     for entry in files_of(plain, code):
         yield from check_syntax(entry, code)
-    found = files_of(plain, code)
-    if found:
-        yield from _check_class(entrypoint, plain, name, found[-1], code)
+    own = _own_file(plain, code)
+    if own is not None:
+        yield from _check_class(entrypoint, plain, name, own, code)
 
 
 def locate(module: str, code: Code) -> str | None:
@@ -127,6 +130,10 @@ def _has_module(module: str, code: Code) -> bool:
     path = module.replace(".", "/")
     if code.tree.is_file(f"{path}.py") or code.tree.is_file(f"{path}/__init__.py"):
         return True
+    return _has_compiled(path, code)
+
+
+def _has_compiled(path: str, code: Code) -> bool:
     directory = posixpath.dirname(path)
     tails = (p[len(path) :] for p in code.paths if p.startswith(path) and posixpath.dirname(p) == directory)
     return any(_COMPILED.fullmatch(tail) for tail in tails)
@@ -136,11 +143,23 @@ def files_of(module: str, code: Code) -> list[Entry]:
     """Python files that are run to import a module: of the packages above it, then its own."""
     parts = [part for part in module.split(".") if part]
     packages = ["/".join((*parts[:depth], "__init__.py")) for depth in range(1, len(parts) + 1)]
-    own = [f"{'/'.join(parts)}.py"] if parts else ["__init__.py"]
-    # A package hides a module of its name.
-    is_package = bool(parts) and code.tree.is_file(packages[-1])
-    found = (code.tree.find(path) for path in (*packages, *(() if is_package else own)))
-    return [entry for entry in found if entry is not None and entry.kind == "file" and entry.size <= LARGEST]
+    own = _own_file(module, code)
+    above = (code.tree.find(path) for path in packages[:-1])
+    return [entry for entry in above if _is_text(entry)] + ([own] if own else [])
+
+
+def _own_file(module: str, code: Code) -> Entry | None:
+    """The text of the module itself; None where it has none to look at, as an extension or bytecode."""
+    path = module.replace(".", "/")
+    if path and _has_compiled(path, code):
+        return None  # it may stand before a text of the same name
+    package = code.tree.find(f"{path}/__init__.py" if path else "__init__.py")  # hides a module of its name
+    found = package or code.tree.find(f"{path}.py")
+    return found if _is_text(found) else None
+
+
+def _is_text(entry: Entry | None) -> TypeGuard[Entry]:
+    return entry is not None and entry.kind == "file" and entry.size <= LARGEST
 
 
 def _no_such_module(module: str, code: Code) -> _MissingError:
@@ -275,7 +294,19 @@ def _is_dynamic(tree: ast.Module) -> bool:
             return True
         if getattr(node, "name", None) in _DYNAMIC:
             return True
+        if isinstance(node, ast.Call) and _hands_itself_on(node):
+            return True
     return False
+
+
+def _hands_itself_on(call: ast.Call) -> bool:
+    """Whether a call tells another module which one this is, as `install(__name__)`."""
+    import ast
+
+    if ast.unparse(call.func).endswith(("getLogger", "get_logger")):
+        return False
+    given = (*call.args, *(keyword.value for keyword in call.keywords))
+    return any(isinstance(value, ast.Name) and value.id == "__name__" for value in given)
 
 
 # --- syntax -------------------------------------------------------------------------------------------------
@@ -386,31 +417,60 @@ def scripts_of(entrypoint: Entrypoint) -> list[tuple[str, bool]]:
         return []
     if entrypoint.kind == "shell" and re.search(r"[;&|<>$`(){}*?\n#~]|\bcd\b", str(entrypoint.written)):
         return []
-    words = words_of(entrypoint.written)
-    found = []
-    for number, word in enumerate(words):
-        if number == 0 and word.startswith("./"):
-            found.append((word, word.endswith(".py")))
-        elif _PYTHON.fullmatch(word) or (number == 0 and word in _SHELLS):
-            script = _first_argument(words[number + 1 :])
-            found += [(script, word not in _SHELLS)] if script else []
-    return found
+    program, *arguments = _program(words_of(entrypoint.written)) or [""]
+    if _PYTHON.fullmatch(program):
+        script = _script_of_python(arguments)
+    elif program in _SHELLS:
+        script = _script_of_shell(arguments)
+    else:
+        return [(program, program.endswith(".py"))] if program.startswith("./") else []
+    return [(script, program not in _SHELLS)] if script else []
 
 
-def _first_argument(words: list[str]) -> str:
-    """The script among the arguments of an interpreter; "" when an option tells the program."""
-    takes_value = {"-W", "-X", "--check-hash-based-pycs", "-o", "-O"}
-    skip = False
-    for word in words:
-        if skip:
-            skip = False
-        elif word in takes_value:
-            skip = word != "-O"
-        elif word.startswith("-"):
-            if word in {"-", "-s"} or re.match(r"-[A-Za-z]*[cm]", word):
-                return ""
-        else:
+def _program(words: list[str]) -> list[str]:
+    """The words from the one that names a program for certain; what another program is told is not looked at."""
+    launcher = next((n for n, word in enumerate(words) if word.startswith("determined.launch.")), -1)
+    if launcher >= 0:
+        first = (n for n in range(launcher, len(words)) if _PYTHON.fullmatch(words[n]))
+    else:
+        first = (n for n, word in enumerate(words) if not (word in _BEFORE or re.match(r"\w+=", word)))
+    return words[next(first, len(words)) :]
+
+
+def _script_of_python(arguments: list[str]) -> str:
+    """The script among the arguments of a Python; "" when an option, or nothing, tells the program."""
+    waiting = iter(arguments)
+    for word in waiting:
+        if word == "--":
+            return next(waiting, "")
+        if not word.startswith("-"):
             return word
+        if word == "--check-hash-based-pycs":
+            next(waiting, "")
+        elif word == "-" or not word.startswith("--"):
+            # Options of one letter stand together; the value of the last may stand with it.
+            option = re.search(r"[cmWX]|$", word[1:])
+            if word == "-" or (option and option[0] in {"c", "m"}):
+                return ""
+            if option and option[0] and option.end() == len(word) - 1:
+                next(waiting, "")
+    return ""
+
+
+def _script_of_shell(arguments: list[str]) -> str:
+    waiting = iter(arguments)
+    for word in waiting:
+        if word in {"-", "--"}:
+            return next(waiting, "")
+        if word in {"--rcfile", "--init-file"}:
+            next(waiting, "")
+        elif word[:1] not in {"-", "+"}:
+            return word
+        elif not word.startswith("--"):
+            if re.search("[cs]", word):
+                return ""
+            for _ in re.findall("[oO]", word):  # each takes a word of its own
+                next(waiting, "")
     return ""
 
 

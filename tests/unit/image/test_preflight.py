@@ -180,6 +180,29 @@ def test_no_name_that_the_module_has_is_refused(statements: list[str], name: str
         assert name not in namespace or is_it_bad, error  # noqa: PT017
 
 
+UNREADABLE = {
+    "an extension": "m.cpython-311-x86_64-linux-gnu.so",
+    "a stable extension": "m.abi3.so",
+    "bytecode": "m.pyc",
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize("more", [{}, {"pkg/__init__.py": ""}, {"pkg/m.py": "x = 1\n"}])
+def test_a_module_without_a_text_to_look_at_is_let_through(name: str, more: dict[str, str]) -> None:
+    assert check("pkg.m:T", {f"pkg/{name}": b"\0", **more}) == ()
+
+
+def test_the_text_of_a_package_is_not_taken_for_that_of_a_module_too_large_to_look_at() -> None:
+    assert check("pkg.m:T", {"pkg/m.py": "x = 1\n" * 200_000, "pkg/__init__.py": ""}) == ()
+
+
+def test_a_module_that_tells_another_one_its_name_may_get_names_from_there() -> None:
+    (warning,) = check("m:T", {"m.py": "import n\nn.install(__name__)\n"})
+    assert warning.message == "`m` has no `T`, as far as its text shows"
+    assert refusal("m:T", {"m.py": "log = logging.getLogger(__name__)\n"})[0] == "`m` has no `T`"
+
+
 # --- syntax ------------------------------------------------------------------------------------------
 
 
@@ -243,6 +266,21 @@ def test_what_is_fine_is_fine_and_nothing_of_it_runs() -> None:
         (["/usr/bin/python3.11", "train.py"], [("train.py", True)]),
         ("sh run.sh", [("run.sh", False)]),
         ("bash -e -o pipefail run.sh x", [("run.sh", False)]),
+        (["bash", "-euxo", "pipefail", "run.sh"], [("run.sh", False)]),
+        ("bash +o posix -O extglob --init-file x -- run.sh y", [("run.sh", False)]),
+        ("bash -s run.sh", []),
+        ("bash -ec 'true' x", []),
+        ("python3 -bW ignore -uXdev -Wd train.py x", [("train.py", True)]),
+        ("python3 -uX dev -- train.py", [("train.py", True)]),
+        ("python3 -um pkg.train --lr 1", []),
+        ("python3 - x", []),
+        ("python3 -V", []),
+        ("LR=1 exec env A=b python3 train.py", [("train.py", True)]),
+        ("env -C src python3 train.py", []),
+        ("env --chdir=src python3 train.py", []),
+        ("python3 run.py --interpreter python3 --lr 0.1", [("run.py", True)]),
+        ("echo python3 is fine", []),
+        ("accelerate launch --cpu python3 x.py", []),
         ("./run.sh", [("./run.sh", False)]),
         ("python3 -m pkg.train", []),
         ("python3 -c 'print(1)'", []),
