@@ -428,7 +428,7 @@ def scripts_of(entrypoint: Entrypoint) -> list[tuple[str, bool]]:
 
 
 def _program(words: list[str]) -> list[str]:
-    """The words from the one that names a program for certain; what another program is told is not looked at."""
+    """The words from the one that names a program for certain; arguments of others are their own matter."""
     launcher = next((n for n, word in enumerate(words) if word.startswith("determined.launch.")), -1)
     if launcher >= 0:
         first = (n for n in range(launcher, len(words)) if _PYTHON.fullmatch(words[n]))
