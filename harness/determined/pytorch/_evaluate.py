@@ -108,8 +108,9 @@ class Evaluation:
         """Rank 0 alone reads it; the others wait."""
         metrics: Metrics = {}
         if self._group.rank == 0:
-            outcome = self._trial.evaluate_full_dataset(self._loader)  # type: ignore[arg-type]
-            found = as_metrics(outcome, "evaluate_full_dataset")
+            evaluate = self._trial.evaluate_full_dataset
+            outcome = evaluate(self._loader)  # type: ignore[arg-type]
+            found = as_metrics(outcome, "evaluate_full_dataset", defined_at(evaluate))
             there = {name: value for name, value in found.items() if value is not None}
             metrics = self._left_out.written(there)
         return self._group.broadcast(metrics)
@@ -128,7 +129,8 @@ class Evaluation:
     def _batches(self) -> Metrics:
         watched = bool(self._hooks.of("on_validation_epoch_end"))
         at_hand = self._context.device.type == "cpu" and not watched
-        window = Window("evaluate_batch", take_numbers=at_hand)
+        place = defined_at(self._trial.evaluate_batch)
+        window = Window("evaluate_batch", take_numbers=at_hand, place=place)
         evaluate = _evaluate_batch(self._trial)
         self._hooks.call("on_validation_epoch_start")
         suspicious = self._suspicious()

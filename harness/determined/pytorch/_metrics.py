@@ -57,11 +57,12 @@ class Window:
 
     Args:
         method: of the trial, which returns the metrics.
+        place: where it is defined, for errors.
         take_numbers: tensors with one number are in the CPU's memory, and nobody will ask for them as arrays.
     """
 
-    def __init__(self, method: str, *, take_numbers: bool) -> None:
-        self._method, self._take_numbers = method, take_numbers
+    def __init__(self, method: str, *, take_numbers: bool, place: str = "") -> None:
+        self._method, self._take_numbers, self._place = method, take_numbers, place
         self.columns: Values = {}
         self.kinds: Kinds = {}
         self.count = 0
@@ -96,7 +97,7 @@ class Window:
 
     def _add_any(self, outcome: object) -> None:
         """What `add` does, for what it does not expect."""
-        metrics = as_metrics(outcome, self._method)
+        metrics = as_metrics(outcome, self._method, self._place)
         if not self.count:
             self.columns, self.kinds = {key: [] for key in metrics}, dict.fromkeys(metrics)
         if metrics.keys() != self.columns.keys():
@@ -149,7 +150,8 @@ class Window:
 
     def _refuse(self, metrics: Mapping[str, object]) -> None:
         raise InvalidTrialError(
-            f"{self._method} returned the metrics {_names(metrics)}, and {_names(self.columns)} before",
+            f"{_at(self._place)}{self._method} returned the metrics {_names(metrics)}, "
+            f"and {_names(self.columns)} before",
             mend=f"return the same metrics from {self._method} for every batch",
         )
 
@@ -180,8 +182,8 @@ def _is_scalar(value: object) -> bool:
     return type(value) is _Tensor and value.dim() == 0 and value.layout is torch.strided
 
 
-def as_metrics(outcome: object, method: str) -> dict[str, object]:
-    """What a trial's method returned, as a dict.
+def as_metrics(outcome: object, method: str, place: str = "") -> dict[str, object]:
+    """What a trial's method, defined at this place, returned, as a dict.
 
     Raises:
         InvalidTrialError: it is neither a dict nor one tensor.
@@ -192,9 +194,13 @@ def as_metrics(outcome: object, method: str) -> dict[str, object]:
         return {"loss": outcome}
     also = ", or the loss as one tensor" if method == "train_batch" else ""
     raise InvalidTrialError(
-        f"{method} returned {type(outcome).__name__}, not a dict of metrics",
+        f"{_at(place)}{method} returned {type(outcome).__name__}, not a dict of metrics",
         mend=f"return {{name: value}} from {method}{also}",
     )
+
+
+def _at(place: str) -> str:
+    return f"{place}: " if place else ""
 
 
 def training_means(window: Closed, left_out: LeftOut) -> dict[str, Mean]:

@@ -41,12 +41,16 @@ def preflight(parts: Parts, searcher_metric: str) -> Metrics | None:
     snapshot, evaluation = found
     clock = parts.context.clock
     batch, clock.batch_idx = clock.batch_idx, clock.batch_idx or 0  # which evaluation may ask for
+    named = parts.context.reducers.left_out.reasons
+    told = dict(named)  # a metric that is left out is named when training meets it, not here in silence
     metrics: Metrics | None = None
     try:
         with judged(parts.trial, Path(parts.info.context_dir).resolve()), _rng.kept(), silence():
             metrics = evaluation.run()
     finally:
         clock.batch_idx = batch
+        named.clear()
+        named.update(told)
         snapshot.restore()
     if metrics is None:
         return None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from determined._errors import InvalidTrialError
+from determined._user_code import defined_at
 from determined.pytorch._device import at_home, to_cpu, to_device
 from determined.pytorch._distributed import averaging
 from determined.pytorch._lr_scheduler import Pace
@@ -49,7 +50,8 @@ class Steps:
     def __init__(self, parts: Parts, *, watched: bool, one_by_one: bool) -> None:
         self.completed = self.records = 0
         at_hand = parts.context.device.type == "cpu" and not watched
-        self.window = Window("train_batch", take_numbers=at_hand)
+        place = defined_at(parts.trial.train_batch)
+        self.window = Window("train_batch", take_numbers=at_hand, place=place)
         self._parts, self._context, self._hooks = parts, parts.context, parts.hooks
         self._clock = parts.context.clock
         self._clock.epoch_length = parts.loaders.training.epoch_length
