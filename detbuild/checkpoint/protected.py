@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
+from detbuild.store.reading import LARGEST_DOCUMENT
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
+    from detbuild.store.folder import ExperimentFolder
     from detbuild.store.home import Home
     from detbuild.store.runs import RunRecords
     from detbuild.store.states import ExperimentState
@@ -19,7 +21,7 @@ _NO_SOURCE: Final = b'"source_checkpoint_uuid": null'
 def sources(home: Home) -> Iterator[tuple[int, str]]:
     """Each experiment of this home that was told to start from a checkpoint, and the uuid of that."""
     for number in home.ids():
-        uuid = _source(home.folder(number).config_file)
+        uuid = _source(home.folder(number))
         if uuid:
             yield number, uuid
 
@@ -43,12 +45,12 @@ def _foreign(runs: tuple[RunRecords, ...]) -> Iterator[str]:
     return (run.restored.uuid for run in runs if run.restored and run.restored.uuid not in own)
 
 
-def _source(config_file: Path) -> str:
+def _source(folder: ExperimentFolder) -> str:
     try:
-        body = config_file.read_bytes()  # allowed: in no mount
+        body = folder.files.read(folder.config_file.name, LARGEST_DOCUMENT)
         if _NO_SOURCE in body:  # nearly all of them, and there may be thousands
             return ""
         searcher = json.loads(body).get("searcher") or {}
         return str(searcher.get("source_checkpoint_uuid") or "")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return ""  # a submission that never finished

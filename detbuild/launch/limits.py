@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from detbuild.errors import EngineError
 from detbuild.events import Warned
+from detbuild.store.reading import as_map, read_document
 from detbuild.store.storage import WORK_DIR, in_container
+from detbuild.store.typed import typed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,11 +44,16 @@ def asked_limits(folder: ExperimentFolder) -> Asked | None:
     It is read as JSON, since the models of a config take longer to load than a page takes to print.
     """
     try:
-        config = json.loads(folder.config_file.read_bytes())
-        resources, environment = config["resources"], config["environment"]
-        return Asked(resources.get("memory"), resources.get("cpus"), bool(environment.get("read_only_root")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return read_document(folder.config_file, _asked)
+    except (FileNotFoundError, EngineError):
         return None
+
+
+def _asked(raw: object) -> Asked:
+    config = as_map(raw)
+    resources, environment = as_map(config.get("resources")), as_map(config.get("environment"))
+    only = bool(environment.get("read_only_root"))
+    return typed(Asked, {key: resources.get(key) for key in ("memory", "cpus")} | {"read_only_root": only})
 
 
 def reserve(memory: int) -> int:

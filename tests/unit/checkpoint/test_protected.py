@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from detbuild.checkpoint.protected import awaited, parents, sources
+from detbuild.launch.limits import asked_limits
 from detbuild.store.folder import Header
 from detbuild.store.home import Home
 from detbuild.store.runs import RunRecords
 from detbuild.store.states import ExperimentState, RunState, TrialState
 from determined._records import Checkpoint, Restored
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture
@@ -24,6 +30,41 @@ def test_what_experiments_start_from_is_protected(home: Home) -> None:
         folder.config_file.write_text(json.dumps({"searcher": searcher}))
     home.new_experiment().config_file.write_text("{")
     assert list(sources(home)) == [(1, "1")]
+
+
+def make_endless(file: Path) -> None:
+    file.touch()
+    os.truncate(file, 1 << 40)
+
+
+def make_a_link_to_a_pipe(file: Path) -> None:
+    os.mkfifo(file.with_name("pipe"))
+    file.symlink_to("pipe")
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "a pipe": os.mkfifo,
+    "a link to a pipe": make_a_link_to_a_pipe,
+    "a directory": Path.mkdir,
+    "a terabyte": make_endless,
+    "nested too deeply": lambda file: file.write_text("[" * 200_000),
+    "no text": lambda file: file.write_bytes(b"\xff\xfe\0"),
+    "of other types": lambda file: file.write_text('{"searcher": [1], "resources": {"memory": [1]}}'),
+    "of other types below": lambda file: file.write_text(
+        '{"searcher": {}, "resources": {"memory": [1]}, "environment": {}}'
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_config_that_cannot_be_read_holds_up_no_other_experiment(
+    home: Home, damage: Callable[[Path], object]
+) -> None:
+    damage(home.new_experiment().config_file)
+    whole = home.new_experiment()
+    whole.config_file.write_text('{"searcher": {"source_checkpoint_uuid": "1"}}')
+    assert list(sources(home)) == [(2, "1")]
+    assert asked_limits(home.folder(1)) is None
 
 
 def test_what_a_trial_of_a_search_started_from_is_protected() -> None:
