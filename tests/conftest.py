@@ -1,4 +1,4 @@
-"""What all suites share: they hold on a host that is busy with other things, and in a background job."""
+"""What all suites share: they hold on a busy host, in a background job and under nohup."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ settings.load_profile("any host")
 
 
 def pytest_configure() -> None:
-    """A shell starts background jobs with SIGINT ignored, which children inherit; tests of Ctrl-C need it."""
+    """A shell starts background jobs with SIGINT ignored, and nohup programs with SIGHUP ignored.
+
+    Children inherit that, and some tests send these signals to theirs.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
