@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import uuid as uuids
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
@@ -14,7 +16,7 @@ from detbuild.checkpoint.transfer import copy_file, damage_told, is_name
 from detbuild.errors import ConfigError
 from detbuild.store.files import file_errors
 from determined import _checkpoints
-from determined._untrusted import UntrustedDir
+from determined._untrusted import UntrustedDir, UntrustedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from detbuild.store.home import Home
 
 _DRAFTS: Final = re.compile(r"\..*")  # all that is hidden in the directory
+_NAME_IT: Final = "name the directory that holds the checkpoint, without links"
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -43,7 +46,7 @@ def import_checkpoint(home: Home, source: Path, uuid: str | None = None) -> str:
     with ExitStack() as held:
         with file_errors(home.imported):
             room = held.enter_context(_checkpoints.drafted(home.imported, _checkpoints.draft_name("taken")))
-        directory = _directory(source, room)
+        directory = _directory(home, source, room)
         name = uuid or _uuid_of(source, directory)
         if not is_name(name):
             raise ConfigError(f"{name!r} cannot be the name of a checkpoint")
@@ -56,8 +59,9 @@ def import_checkpoint(home: Home, source: Path, uuid: str | None = None) -> str:
     return name
 
 
-def _directory(source: Path, room: Path) -> Path:
+def _directory(home: Home, source: Path, room: Path) -> Path:
     """Where its files are; an archive is unpacked in `room`."""
+    _refuse_links_of_runs(home, source)
     if source.is_dir():  # allowed: named by the user
         return source.resolve()  # allowed: named by the user
     if not source.is_file():  # allowed: named by the user
@@ -67,19 +71,33 @@ def _directory(source: Path, room: Path) -> Path:
     return room / inside[0].path if len(inside) == 1 and inside[0].is_directory else room
 
 
+def _refuse_links_of_runs(home: Home, source: Path) -> None:
+    """Links are the user's own, but for those below the home: a run may have made them."""
+    path = os.path.abspath(source)  # noqa: PTH100  (`resolve` would pass the links)
+    for root in {os.path.abspath(home.path), os.path.realpath(home.path)}:  # noqa: PTH100  # allowed: in no mount
+        if not path.startswith(f"{root}/"):
+            continue
+        try:
+            mode = UntrustedDir(root).stat(path[len(root) + 1 :]).st_mode
+        except FileNotFoundError:
+            return  # which is told in the user's words
+        except UntrustedError as error:
+            raise ConfigError(f"cannot read {source}: {error}", mend=_NAME_IT) from error
+        if stat.S_ISLNK(mode):
+            raise ConfigError(f"{source} is a symbolic link, which a run may have made", mend=_NAME_IT)
+
+
 def _uuid_of(source: Path, directory: Path) -> str:
     names = (directory.name, source.name.split(".")[0])
     return next((name for name in names if _UUID.fullmatch(name)), str(uuids.uuid4()))
 
 
 def _take(directory: Path, imported: Path, name: str) -> None:
-    with damage_told(name), _checkpoints.opened(directory) as checkpoint:
-        sealed = checkpoint.exists(_checkpoints.MANIFEST_FILE)
-    if sealed:
-        copy_whole(directory, imported / name)
-        return
-    metadata = _checkpoints.read_metadata(directory)
-    with _checkpoints.opened(directory) as checkpoint:
+    with file_errors(imported), damage_told(name), _checkpoints.opened(directory) as checkpoint:
+        if checkpoint.exists(_checkpoints.MANIFEST_FILE):
+            copy_whole(directory, imported / name)
+            return
+        metadata = _checkpoints.read_metadata(directory)
         files = _files(directory, checkpoint)
         with _checkpoints.store(imported, metadata, name) as (path, _), _checkpoints.opened(path) as draft:
             for file in files:

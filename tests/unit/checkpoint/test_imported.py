@@ -90,3 +90,28 @@ def test_links_and_nothing_at_all_are_refused(home: Home, theirs: Path, tmp_path
     with pytest.raises(ConfigError, match="there is no file"):
         import_checkpoint(home, tmp_path / "nowhere")
     assert list(home.imported.iterdir()) == []
+
+
+def test_a_link_below_the_home_leads_to_nothing_that_is_taken_in(home: Home, theirs: Path) -> None:
+    checkpoints = home.new_experiment().checkpoints
+    checkpoints.mkdir()
+    (checkpoints / "whole").symlink_to(theirs)
+    (checkpoints / "above").symlink_to(theirs.parent)
+    for source in (checkpoints / "whole", checkpoints / "above" / theirs.name):
+        with pytest.raises(ConfigError, match="symbolic link"):
+            import_checkpoint(home, source)
+    moved = home.path.with_name("linked-home")
+    moved.symlink_to(home.path)
+    with pytest.raises(ConfigError, match="symbolic link"):
+        import_checkpoint(Home.open(moved), moved / "experiments" / "1" / "checkpoints" / "whole")
+
+
+def test_a_directory_that_is_too_deep_is_damage_and_no_defect(home: Home, theirs: Path) -> None:
+    deep = theirs
+    for _ in range(100):
+        deep /= "d"
+        deep.mkdir()
+    with pytest.raises(
+        EngineError, match=f"checkpoint {theirs.name} is damaged: .* lies 64 directories deep"
+    ):
+        import_checkpoint(home, theirs)
