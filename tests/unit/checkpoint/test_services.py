@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
 
 LARGE = 70 << 20  # gcsfs sends 50 MB in one request, adlfs 64 MB
+OWNER = "0123abcd/1"
 HARD_NAME = "deep er/ü/näme +%20#[a]&.txt"
 
 
@@ -76,12 +77,12 @@ def test_what_is_removed_in_part_stays_whole_and_what_is_removed_is_gone(
 ) -> None:
     where, root = address(cloud.storage), tmp_path / "here"
     uuid = checkpoint(root)
-    carry(where, Job(do="upload", uuid=uuid, root=str(root)))
+    carry(where, Job(do="upload", uuid=uuid, root=str(root), owner=OWNER))
     whole = set(_checkpoints.resources(root / uuid))
     gone = ("weights", HARD_NAME)
-    carry(where, Job(do="remove files", uuid=uuid, root=str(root), paths=gone))
+    carry(where, Job(do="remove files", uuid=uuid, root=str(root), paths=gone, owner=OWNER))
     assert fetched(uuid, where, tmp_path / "back") == whole - set(gone)
-    carry(where, Job(do="remove", uuids=(uuid, "never-there"), root=str(root)))
+    carry(where, Job(do="remove", uuids=(uuid, "never-there"), root=str(root), owner=OWNER))
     assert cloud.names() == set()
     with pytest.raises(EngineError, match="is not in the cloud"):
         fetched(uuid, where, tmp_path / "none")

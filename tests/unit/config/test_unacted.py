@@ -68,6 +68,7 @@ READ = {
     "min_validation_period",
     "min_checkpoint_period",
     "perform_initial_validation",
+    "preflight_validation",
     "records_per_epoch",
     "scheduling_unit",
     "max_restarts",
