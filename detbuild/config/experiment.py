@@ -17,10 +17,11 @@ from detbuild.config.hyperparameters import Hyperparameter
 from detbuild.config.lengths import NEVER, Period
 from detbuild.config.logs import DEFAULT_POLICIES, LogPolicy, RetentionPolicy, with_defaults
 from detbuild.config.mounts import BindMount, distinct
+from detbuild.config.problems import show
 from detbuild.config.resources import Resources
 from detbuild.config.searcher import BY_OTHER_MEANS, Searcher
 from detbuild.config.secrets import SECRET, UNDER_SECRETS, mask
-from detbuild.config.section import Section
+from detbuild.config.section import Section, wrong
 from detbuild.config.storage import OwnFolder, Storage
 from detbuild.config.training import Optimizations, Profiling, Reproducibility
 from determined._run_info import EXIT_TIMEOUT
@@ -29,6 +30,12 @@ Anything = Mapping[str, JsonValue]
 
 
 _HOME: Final = ("workspace", "project")
+
+
+def _version(value: object) -> object:
+    if isinstance(value, bool):  # Python takes False for 0
+        raise wrong(f"must be 0, not {show(value)}")
+    return integral(value)
 
 
 def _unique(labels: tuple[str, ...]) -> tuple[str, ...]:
@@ -53,7 +60,7 @@ class ExperimentConfig(Section):
 
     model_config = ConfigDict(json_schema_extra=_clauses)
 
-    version: Annotated[Literal[0], BeforeValidator(integral)] = 0
+    version: Annotated[Literal[0], BeforeValidator(_version)] = 0
     """The version of the format: 0 is the only one there is."""
     name: str | None = None
     """What the experiment is called; absent: three words chosen at submission."""

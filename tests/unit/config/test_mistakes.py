@@ -70,6 +70,7 @@ def test_what_is_no_yaml_is_told_in_words_of_the_writer(
         ("max_restarts: 1,000", "2:15", "max_restarts", "write `1000`"),
         ("max_restarts: five", "2:15", "max_restarts", "must be a whole number, not the text 'five'"),
         ("max_restarts: 5.5", "2:15", "max_restarts", "must be a whole number, not 5.5"),
+        ("version: false", "2:10", "version", "must be 0, not false"),
         ("maxRestarts: 3", "2:1", "maxRestarts", "did you mean `max_restarts`?"),
         ("max-restarts:", "2:1", "max-restarts", "did you mean `max_restarts`?"),
         ("slots_per_trial: 2", "2:1", "slots_per_trial", "`resources.slots_per_trial`?"),
