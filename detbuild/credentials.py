@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 MASK: Final = "********"
 
-_USERINFO: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<user>(?:[^\s/?#]|\\\r?\n)*)@")
+_USERINFO: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,40})://(?P<user>(?:[^\s/?#]|\\\r?\n)*)@")
 _QUERY: Final = re.compile(
     r"(?P<name>[?&;](?:[\w.%-]*(?:token|secret|signature|passw(?:or)?d|api_?-?key|access_?-?key|credential"
     r"|auth(?:orization)?)[\w.%-]*|sig|key|pwd)=)(?P<value>[^&;\s#\"'<>]+)",

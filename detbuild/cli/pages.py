@@ -12,6 +12,7 @@ from detbuild.cli.show import metrics_line
 from detbuild.cli.standing import for_people
 from detbuild.cli.text import visible
 from detbuild.controller.health import hindrance
+from detbuild.credentials import masked_urls
 from detbuild.launch.limits import asked_limits, cpus_said, memory_said
 from detbuild.store.progress import Goal
 from detbuild.units import counted, size
@@ -32,9 +33,9 @@ def experiment_page(state: ExperimentState, folder: ExperimentFolder, room: int 
     """All there is to say of an experiment; in a terminal of `room` columns its widest table is cut."""
     header = state.header
     several = len(state.trials) > 1
-    lines = [f"experiment {header.id}  {visible(header.name)}  {state.state}"]
+    lines = [f"experiment {header.id}  {visible(masked_urls(header.name))}  {state.state}"]
     if state.why:
-        lines.append(f"why        {visible(state.why)}")
+        lines.append(f"why        {visible(masked_urls(state.why))}")
     stuck = hindrance(folder, state)
     if stuck:
         lines.append(f"stuck      {visible(stuck)}")

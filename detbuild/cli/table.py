@@ -117,4 +117,4 @@ def _needed(widths: Sequence[int]) -> int:
 
 def _cell(row: Row, column: str | Callable[[Row], str]) -> str:
     value = row[column] if isinstance(column, str) else column(row)
-    return "-" if value is None or value == "" else visible(str(value))
+    return "-" if value is None or value == "" else visible(masked_urls(str(value)))

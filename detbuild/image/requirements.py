@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 WORKDIR: Final = "/run/determined/workdir"  # where the context is in an image, and where pip is run
 REQUIREMENTS: Final = "requirements.txt"
 _CODING: Final = re.compile(rb"coding[:=]\s*([-\w.]+)")  # as in Python programs; pip looks for it too
-_COMMENT: Final = re.compile(r"(^|\s+)#.*$")
+_COMMENT: Final = re.compile(r"(^|\s)#.*$")
 _EXTRAS: Final = re.compile(r"^(.+)(\[[^\]]+\])$")
 _ARCHIVES: Final = frozenset(
     (
@@ -181,7 +181,7 @@ def _joined(text: str) -> Iterator[tuple[int, int, str]]:
     first, parts = 0, list[str]()
     number = 0
     for number, raw in enumerate(text.splitlines(), 1):
-        is_comment = _COMMENT.match(raw)
+        is_comment = raw.lstrip().startswith("#")
         if raw.endswith("\\") and not is_comment:
             first = first if parts else number
             parts.append(raw.strip("\\"))

@@ -15,7 +15,7 @@ from detbuild.image.plan import for_upload
 
 CANARY = "c4n4ry-hunter2"
 SUBMITTED = f"""\
-name: tiny
+name: tiny from https://{CANARY}-name@hub.example/x
 description: see https://wiki:{CANARY}-description@wiki.example/page
 entrypoint: model_def:Tiny
 searcher: {{name: single, metric: validation_loss, max_length: {{batches: 1}}}}

@@ -8,6 +8,7 @@ from detbuild.config.layers import read_text
 from detbuild.context.credentials import without_credentials
 from detbuild.context.snapshot import file_snapshot
 from detbuild.context.walk import snapshot
+from detbuild.credentials import masked_urls
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,3 +73,9 @@ def test_in_any_encoding_and_with_any_line_ends(
     text = read_text(tmp_path / "s3.yaml", "experiment config") if submitted else PLAIN
     context, _ = without_credentials(snapshot(tmp_path), text)
     assert context.entries == ()
+
+
+def test_masking_a_text_of_a_million_letters_before_a_url_takes_each_once() -> None:
+    text = f"{'a' * 1_000_000} https://user:secret@host.example/"
+    assert "secret" not in masked_urls(text)
+    assert masked_urls(f"{'q' * 60}+git://user:secret@host.example/").endswith("://********@host.example/")

@@ -558,3 +558,9 @@ def test_a_version_that_is_not_allowed_is_told_apart() -> None:
 
 def test_names_are_compared_as_pip_does() -> None:
     assert normalized("Tensor_Flow.CPU") == "tensor-flow-cpu"
+
+
+def test_a_line_of_millions_of_spaces_is_read_once() -> None:
+    found = read(f"six{' ' * 3_000_000}\n")  # read again from each space, it takes hours
+    assert not found.problems
+    assert len(found.requirements) == 1
