@@ -9,6 +9,7 @@ import re
 import stat
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from detbuild.errors import DiskFullError, EngineError
@@ -17,7 +18,6 @@ from determined._untrusted import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 _TEMPORARY: Final = re.compile(r"\..+\.[0-9]+\.tmp")
 _NEW: Final = 3600.0  # seconds
@@ -59,10 +59,18 @@ def write_all_synced(directory: Path, files: Mapping[str, bytes]) -> None:
 
 
 def write_output(path: Path, data: bytes) -> None:
-    """Replace a file that the user named in one step, with the modes that the user's umask says."""
+    """Write what the user named: a file is replaced in one step, with the modes that the user's umask says.
+
+    A link is written through, and a device or a pipe is written into, as a shell's `>` does.
+    """
     with file_errors(path):
-        _replace(path, data, mode=0o666)
-        sync_directory(path.parent)
+        target = Path(os.path.realpath(path))  # which no loop of links ends
+        if target.exists() and not target.is_file():
+            with target.open("wb") as file:
+                file.write(data)
+            return
+        _replace(target, data, mode=0o666)
+        sync_directory(target.parent)
 
 
 def private_directory(path: Path) -> None:

@@ -260,9 +260,10 @@ def test_a_failing_step_is_named_with_its_last_lines(engine, tag, base_image) ->
     with pytest.raises(BuildError) as caught:
         engine.build(plan, lambda _: None)
     words = str(caught.value)
-    assert "RUN for n in" in words.splitlines()[0]
-    assert "exit code: 7" in words.splitlines()[0]
-    assert words.splitlines()[1:] == [f"  | line {number}" for number in range(31, 51)]
+    first, step, *last = words.splitlines()
+    assert "exit code: 7" in first
+    assert "RUN for n in" in step
+    assert last == [f"  | line {number}" for number in range(31, 51)]
 
 
 def test_a_killed_step_is_named_as_memory(engine, tag, base_image) -> None:

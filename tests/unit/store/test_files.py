@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from detbuild.controller.deletion import finish_deletions
 from detbuild.errors import EngineError
-from detbuild.store.files import file_errors, sweep_temporaries, write_synced
+from detbuild.store.files import file_errors, sweep_temporaries, write_output, write_synced
 from detbuild.store.home import Home
 
 if TYPE_CHECKING:
@@ -79,3 +81,37 @@ def test_a_writer_that_lives_is_not_disturbed(tmp_path: Path) -> None:
 def test_an_error_without_a_text_has_a_cause(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"cannot write .*: OSError"), file_errors(tmp_path):
         raise OSError
+
+
+def test_an_output_into_a_pipe_leaves_the_pipe_what_it_is(tmp_path: Path) -> None:
+    pipe, found = tmp_path / "pipe", list[bytes]()
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: found.append(pipe.read_bytes()))
+    reader.start()
+    write_output(pipe, b"page")
+    reader.join()
+    assert (found, pipe.is_fifo()) == ([b"page"], True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices")
+def test_an_output_into_a_device_leaves_the_device_what_it_is(tmp_path: Path) -> None:
+    device = tmp_path / "null"
+    os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    write_output(device, b"page")
+    assert stat.S_ISCHR(device.stat().st_mode)
+    assert sorted(tmp_path.iterdir()) == [device]
+
+
+def test_an_output_under_a_link_is_written_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "page").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("page")
+    write_output(tmp_path / "link", b"new")
+    assert ((tmp_path / "page").read_bytes(), (tmp_path / "link").is_symlink()) == (b"new", True)
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(EngineError, match="loop"):
+        write_output(tmp_path / "loop" / "page", b"")
+    with pytest.raises(EngineError, match="cannot write"):
+        write_output(tmp_path, b"")
