@@ -24,6 +24,8 @@ _FILES = "determined-keras-iterator"
 _UNREAD_FIRST = 0 if KERAS_3 else 1
 _UNREAD_BETWEEN = 1 if KERAS_3 else 0
 _SEEDS_OF_SHUFFLE = b"num_random_samples"  # in the file of an iterator whose shuffle has not ended
+# What TensorFlow says of an iterator with a state outside of it.
+_STATEFUL = (tf.errors.FailedPreconditionError, tf.errors.UnimplementedError)
 _MEND = "check the dataset that build_training_data_loader returns"
 
 
@@ -93,8 +95,15 @@ class DatasetFeed:
         return lambda _: train(OneBatch(self._next(), spec))
 
     def save(self, directory: Path) -> None:
-        if self._keepable:
+        if not self._keepable:
+            return
+        try:
             self._write(directory)
+        except _STATEFUL as error:  # behind a shuffle a generator is opened by the first batch only
+            _say_once(str(error).partition("\n")[0])
+            self._keepable = False
+            for left in directory.glob(f"{_FILES}*"):
+                left.unlink()
 
     def _write(self, directory: Path) -> None:
         passes = tf.Variable(self._passes, dtype=tf.int64)
@@ -107,7 +116,7 @@ class DatasetFeed:
         with TemporaryDirectory() as directory:
             try:
                 self._write(Path(directory))
-            except tf.errors.OpError as error:
+            except _STATEFUL as error:
                 _say_once(str(error).partition("\n")[0])
                 return False
         return True
