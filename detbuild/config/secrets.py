@@ -114,6 +114,8 @@ PASSED_ON: Final = tuple(
         "log_policies.*.pattern",
         "log_policies.*.action.**",
         "preemption_timeout",
+        "preflight_validation",
+        "exit_timeout",
         "debug",
     )
 )
