@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 import yaml
 
+from detbuild.config.document import has_free_keys
 from detbuild.credentials import MASK, credentials_in, masked_urls, masked_urls_in
 
 if TYPE_CHECKING:
@@ -201,12 +202,11 @@ def masked_variable(value: object) -> str:
     return f"{name}={MASK}" if given else f"{name}="
 
 
-# Maps of which the names are detbuild's own: their values are masked one by one, and they stay maps.
-_SECTIONS: Final = frozenset({("environment", "registry_auth")})
-
-
 def passed_on(values: Mapping[str, object]) -> dict[str, object]:
-    """A copy of a resolved config for those who do not own it: what is not in `PASSED_ON` is masked."""
+    """A copy of a resolved config for those who do not own it: what is not in `PASSED_ON` is masked.
+
+    A map whose names are detbuild's own stays a map; one with the user's names is masked as a whole.
+    """
     return {key: _passed_on(value, (key,)) for key, value in values.items()}
 
 
@@ -217,7 +217,7 @@ def _passed_on(value: object, path: KeyPath) -> object:
         return value if isinstance(value, str) and _ENTRYPOINT.fullmatch(value) else MASK
     if path[:2] == ("environment", "environment_variables"):
         return _masked_variables(value)
-    if isinstance(value, Mapping) and (_may_hold_allowed(path) or path in _SECTIONS):
+    if isinstance(value, Mapping) and (_may_hold_allowed(path) or not has_free_keys(path)):
         return {key: _passed_on(item, (*path, str(key))) for key, item in value.items()}
     if isinstance(value, (list, tuple)) and _may_hold_allowed(path):
         return [_passed_on(item, (*path, str(index))) for index, item in enumerate(value)]
