@@ -263,7 +263,7 @@ def test_a_failing_step_is_named_with_its_last_lines(engine, tag, base_image) ->
     first, step, *last = words.splitlines()
     assert "exit code: 7" in first
     assert "RUN for n in" in step
-    assert last == [f"  | line {number}" for number in range(31, 51)]
+    assert last == [f"| line {number}" for number in range(31, 51)]
 
 
 def test_a_killed_step_is_named_as_memory(engine, tag, base_image) -> None:
