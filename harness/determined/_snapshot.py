@@ -25,6 +25,7 @@ _ATOMS = frozenset(
     {type(None), bool, int, float, complex, str, bytes, range, slice, type(...), type(NotImplemented)}
 )
 _MOST = 200_000  # objects
+_SMALL = 256 << 20  # bytes of tensors and arrays that are copied
 _SKIPPED = (  # whose objects hold threads, locks and handles, or nothing that evaluation changes
     "_io",
     "_thread",
@@ -57,7 +58,7 @@ _SKIPPED = (  # whose objects hold threads, locks and handles, or nothing that e
 
 _LIBRARIES = ("abc", "builtins", "collections", "determined", "keras", "tensorflow", "torch", "typing")
 
-_FOLLOWED = ("determined.pytorch", "torch")
+_FOLLOWED = ("determined.keras", "determined.pytorch", "keras", "torch")
 
 
 class CannotRestoreError(Exception):
@@ -156,7 +157,7 @@ class Snapshot:
                 self.visit(factory)
         elif not isinstance(value, bytearray):
             self.visit(*_items(saved))
-        self._attributes(value)
+        self.attributes(value)
 
     def _function(self, value: types.FunctionType) -> None:
         if value.__module__ in self._names:
@@ -188,9 +189,10 @@ class Snapshot:
         elif kind.__module__.startswith(_SKIPPED):
             return
         self.visit(kind)
-        self._attributes(value)
+        self.attributes(value)
 
-    def _attributes(self, value: object) -> None:
+    def attributes(self, value: object) -> None:
+        """Keep what an object holds."""
         with suppress(TypeError):
             self.visit(vars(value))
         for owner in type(value).__mro__:
@@ -204,6 +206,42 @@ class Snapshot:
             held = getattr(value, name)
             self._undo.append(partial(_set_slot, value, name, held))
             self.visit(held)
+
+
+class NumpyKeeper:
+    """Keeps the arrays and generators of numpy, without importing it; arrays up to a size in all."""
+
+    def __init__(self) -> None:
+        self._left = _SMALL
+
+    def numpy(self, value: Untyped, snapshot: Snapshot) -> bool:
+        """Whether it is numpy's."""
+        module = type(value).__module__
+        if module != "numpy" and not module.startswith("numpy."):
+            return False
+        if hasattr(value, "bit_generator"):
+            generator = value.bit_generator
+            state = generator.state
+            snapshot.on_restore(lambda: setattr(generator, "state", state))
+        elif hasattr(value, "set_state"):
+            legacy = value.get_state()
+            snapshot.on_restore(lambda: value.set_state(legacy))
+        elif _is_changeable(value) and self.fits(value.nbytes):
+            kept = value.copy()
+            snapshot.on_restore(lambda: value.__setitem__(..., kept))
+        return True
+
+    def fits(self, size: int) -> bool:
+        """Whether so many bytes more may be copied; then they count."""
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
+
+
+def _is_changeable(value: Untyped) -> bool:
+    flags = getattr(value, "flags", None)
+    return hasattr(value, "nbytes") and getattr(flags, "writeable", False) and not value.dtype.hasobject
 
 
 def _items(values: Untyped) -> Iterator[object]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _HARNESS = f"{Path(__file__).parent}{os.sep}"
 _RELAYED = "\nOriginal Traceback (most recent call last):\n"
 _FRAME = re.compile(r'^  File "(.*)", line (\d+), in (\S+)$', re.MULTILINE)
+_NAMED = re.compile(r'File "([^"]+)", line (\d+), in (\w+)')
+_TRACED = ("in user code:", "Graph execution error:")
 _LOOKED_AT = 2000  # files of a context, so that one of many thousands costs no time
 
 
@@ -27,6 +29,22 @@ def place_of(error: BaseException, context_dir: Path) -> str:
             name = trace.tb_frame.f_code.co_name
             place = f"{file}:{trace.tb_lineno}" + ("" if name == "<module>" else f" in {name}")
     return place
+
+
+def place_in(text: str, context_dir: Path) -> str:
+    """The same of a traceback in the text of an error, as TensorFlow writes it; or ""."""
+    found = [(_inside(Path(file), context_dir), line, name) for file, line, name in _NAMED.findall(text)]
+    return next((f"{file}:{line} in {name}" for file, line, name in reversed(found) if file), "")
+
+
+def without_trace(text: str) -> str:
+    """The text of an error without the traceback that TensorFlow writes into it, in one line."""
+    if not text.startswith(_TRACED):
+        return text
+    lines = text.splitlines()
+    last = max((number for number, line in enumerate(lines) if _NAMED.search(line)), default=-1)
+    skipped = 2 if text.startswith(_TRACED[0]) else 1  # the line of code, too
+    return " ".join(line.strip() for line in lines[last + skipped :] if line.strip()) or text
 
 
 def defined_at(thing: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dis
 import io
 import logging
+import re
 import sys
 import traceback
 import warnings
@@ -13,7 +14,7 @@ from types import CodeType, FunctionType
 from typing import TYPE_CHECKING
 
 from determined._errors import HarnessError, InvalidHP, InvalidTrialError
-from determined._user_code import place_of
+from determined._user_code import place_in, place_of, without_trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ _TIMES = 10  # as many batches as were trained since the last validation
 _FEW = 100  # batches
 _MEND = "correct it; if validation needs what training does first, set `preflight_validation: false`"
 _OF_ALL_DATA = {"evaluate_full_dataset", "per_slot_reduce", "cross_slot_reduce"}
+_MISSING = re.compile(r"has no attribute '(\w+)'")
 _BY_VALUE = (ValueError, ArithmeticError, LookupError)
 
 
@@ -78,24 +80,34 @@ def silence() -> Iterator[None]:
 
 
 @contextmanager
-def judged(trial: object, context_dir: Path) -> Iterator[None]:
+def judged(
+    owners: tuple[object, ...], context_dir: Path, passing: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
     """What user code raises in the block ends the trial, unless training or other data may make it right.
+
+    Args:
+        owners: the objects whose methods are called in training.
+        context_dir: where the user's files are.
+        passing: errors that are raised as they are, as they may be gone in the next run.
 
     Raises:
         InvalidTrialError: it would be raised again in each validation.
     """
+    as_it_is: tuple[type[Exception], ...] = (HarnessError, MemoryError, OSError, *passing)
     try:
         yield
     except InvalidHP as error:
         say_skipped(f"it raised InvalidHP before training: {error}")
-    except (HarnessError, MemoryError, OSError):
+    except as_it_is:
         raise
     except Exception as error:
-        place = place_of(error, context_dir)
-        text = f"{place}: {type(error).__name__}: {error}" if place else f"{type(error).__name__}: {error}"
+        place = place_of(error, context_dir) or place_in(str(error), context_dir)
+        kind = f"{type(error).__name__}: "
+        said = kind + without_trace(str(error)).removeprefix(kind)
+        text = f"{place}: {said}" if place else said
         if "out of memory" in text:
             raise
-        if _may_come_right(error, trial):
+        if _may_come_right(error, owners):
             _LOG.warning("validation of one batch failed before training: %s; a real one may succeed", text)
         else:
             raise InvalidTrialError(
@@ -103,12 +115,16 @@ def judged(trial: object, context_dir: Path) -> Iterator[None]:
             ) from error
 
 
-def _may_come_right(error: Exception, trial: object) -> bool:
+def _may_come_right(error: Exception, owners: tuple[object, ...]) -> bool:
     """Whether it depends on the whole data set, or on an attribute that other methods assign."""
     names = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
     if isinstance(error, _BY_VALUE) and names & _OF_ALL_DATA:
         return True
-    return isinstance(error, AttributeError) and error.name in set(_assigned(type(error.obj), type(trial)))
+    if not isinstance(error, AttributeError):
+        return False
+    said = _MISSING.search(str(error))  # an error that AutoGraph made anew has the text only
+    name = error.name or (said and said[1])
+    return name in set(_assigned(type(error.obj), *map(type, owners)))
 
 
 def _assigned(*kinds: type) -> Iterator[str]:

@@ -124,7 +124,7 @@ class SequenceFeed:
 
     def _batch(self, number: int) -> Untyped:
         epoch, place = divmod(number, self._length)
-        return _tuple(self._sequence[self._order(epoch)[place]])
+        return batch_tuple(self._sequence[self._order(epoch)[place]])
 
     def _order(self, epoch: int) -> list[int]:
         if epoch not in self._orders:
@@ -137,8 +137,8 @@ class SequenceFeed:
     def _signature(self) -> Untyped:
         if self._spec is None:
             with _random.kept():
-                first, last = _tuple(self._sequence[0]), _tuple(self._sequence[self._length - 1])
-            self._spec = tf.nest.map_structure(_spec, first, last)
+                first, last = batch_tuple(self._sequence[0]), batch_tuple(self._sequence[self._length - 1])
+            self._spec = tf.nest.map_structure(batch_spec, first, last)
         return self._spec
 
 
@@ -164,7 +164,8 @@ def batches_of(sequence: Untyped) -> int:
     return int(length)
 
 
-def _tuple(batch: Untyped) -> tuple[Untyped, ...]:
+def batch_tuple(batch: Untyped) -> tuple[Untyped, ...]:
+    """A batch of a Sequence as `(x, y)` or `(x, y, weights)`."""
     if batch is None:
         raise InvalidTrialError(
             "a Sequence returned None for a batch", mend="return (x, y) or (x, y, weights) from __getitem__"
@@ -174,7 +175,7 @@ def _tuple(batch: Untyped) -> tuple[Untyped, ...]:
     return tuple(plain(part) for part in without_none(tuple(batch)))
 
 
-def _spec(one: Untyped, other: Untyped) -> Untyped:
+def batch_spec(one: Untyped, other: Untyped) -> Untyped:
     """The number of records is free, and so is what differs between two batches."""
     a, b = np.asarray(one), np.asarray(other)
     rest = [size if size == also else None for size, also in zip(a.shape[1:], b.shape[1:], strict=False)]

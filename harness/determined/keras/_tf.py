@@ -8,17 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import tensorflow as tf
 
 from determined._errors import InvalidTrialError
 from determined._seeds import seed_python
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from determined.keras._types import Untyped
 
-__all__ = ["KERAS_3", "KERAS_VERSION", "eager_only", "keras", "prepare", "tf"]
+__all__ = ["KERAS_3", "KERAS_VERSION", "eager_only", "keras", "numbers", "prepare", "tf"]
 
 keras: Untyped = tf.keras
 KERAS_3: bool = hasattr(keras, "ops")
@@ -86,3 +87,11 @@ def _switches(context_dir: Path) -> Iterator[tuple[str, str]]:
 
 def _called(node: ast.Call) -> str:
     return str(getattr(node.func, "attr", getattr(node.func, "id", "")))
+
+
+def numbers(metrics: Mapping[str, Untyped]) -> dict[str, object]:
+    """Metrics as plain numbers, and lists of them."""
+    return {
+        str(name): numbers(value) if isinstance(value, dict) else np.asarray(value).tolist()
+        for name, value in metrics.items()
+    }

@@ -12,12 +12,13 @@ from determined._clock import Clock
 from determined._errors import InvalidTrialError
 from determined._trial_state import TrialState, write_code, write_numbers
 from determined._validation import LengthWatch, say_skipped
-from determined.keras import _checkpoint, _random
+from determined.keras import _checkpoint
 from determined.keras._data import has_known_end
 from determined.keras._feed import OneBatch, OneBatchSpec
 from determined.keras._hooks import validation_names
 from determined.keras._model import create_variables, train_function
-from determined.keras._tf import KERAS_VERSION, keras, tf
+from determined.keras._preflight import preflight
+from determined.keras._tf import KERAS_VERSION, keras, numbers, tf
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from determined.keras._hooks import Hooks
     from determined.keras._trial import TFKerasTrial
     from determined.keras._types import Untyped
-
-
-_KERAS_STEP = ("test_step", "compute_metrics", "compute_loss", "evaluate", "make_test_function")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,38 +161,24 @@ class KerasTrainable:
                 f"the model's train_step returned a {type(self._logs).__name__}, not metrics by name",
                 mend='return a dict from train_step, such as {"loss": loss}',
             )
-        return [(steps, self._counted(_numbers(self._logs))) for steps in come_to]
+        return [(steps, self._counted(numbers(self._logs))) for steps in come_to]
 
     def reported(self, steps_completed: int, metrics: Metrics) -> None:
         self._hooks.call("on_train_workload_end", steps_completed, dict(metrics))
         self._model.reset_metrics()
 
     def preflight(self) -> Metrics | None:
-        """Find the names of the validation metrics by tracing Keras' own step, which computes nothing.
-
-        A step of the user's own is not traced: it may change what tracing does not put back.
-        """
-        own = type(self._model)
-        if not self._model.built or any(
-            getattr(own, name) is not getattr(keras.Model, name) for name in _KERAS_STEP
-        ):
-            say_skipped("the model has a step of its own, or gets its weights with the first batch")
+        if self.steps_completed:
+            say_skipped("training has begun, and may be reading ahead")
             return None
-        try:
-            with _random.kept(), self._parts.strategy.scope():
-                step = tf.function(self._model.test_step)
-                outputs = step.get_concrete_function(self._parts.feed.spec()).structured_outputs
-        except (TypeError, ValueError, LookupError, AttributeError, RuntimeError, tf.errors.OpError) as error:
-            say_skipped(error)
-            return None
-        return dict.fromkeys(validation_names(dict(outputs)), 0.0)
+        return preflight(self._parts)
 
     def evaluate(self) -> Metrics:
         with warnings.catch_warnings():  # of Keras, about data whose length it does not know
             warnings.filterwarnings("ignore", "Your input ran out of data")
             metrics = self._evaluate_all() if self._ends_unknown else self._evaluate(self._parts.validation)
         self._model.reset_metrics()
-        return self._counted(_numbers(validation_names(dict(metrics))))
+        return self._counted(numbers(validation_names(dict(metrics))))
 
     def _evaluate(self, arguments: Mapping[str, Untyped]) -> Mapping[str, Untyped]:
         found: Mapping[str, Untyped] = self._model.evaluate(
@@ -269,11 +253,3 @@ class KerasTrainable:
     def _counted(self, metrics: dict[str, object]) -> dict[str, object]:
         steps = self.steps_completed
         return {"batches": steps, "epochs": self._clock.epochs(steps), **metrics}
-
-
-def _numbers(metrics: Mapping[str, Untyped]) -> dict[str, object]:
-    """Metrics as plain numbers, and lists of them."""
-    return {
-        str(name): _numbers(value) if isinstance(value, dict) else np.asarray(value).tolist()
-        for name, value in metrics.items()
-    }

@@ -10,7 +10,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils.data import DataLoader, IterableDataset
 
 from determined._errors import InvalidTrialError
-from determined._snapshot import CannotRestoreError, Snapshot
+from determined._snapshot import CannotRestoreError, NumpyKeeper, Snapshot
 from determined._validation import judged, say_skipped, silence
 from determined.pytorch import _rng
 from determined.pytorch._callbacks import Hooks
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from determined.pytorch._parts import Parts
     from determined.pytorch._types import Untyped
 
-_SMALL = 256 << 20  # bytes of tensors and arrays that are copied; larger ones are compared only
 _WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _PREPARING = ("on_validation_start", "on_validation_step_start", "on_validation_epoch_start")
 
@@ -45,7 +44,7 @@ def preflight(parts: Parts, searcher_metric: str) -> Metrics | None:
     told = dict(named)  # a metric that is left out is named when training meets it, not here in silence
     metrics: Metrics | None = None
     try:
-        with judged(parts.trial, Path(parts.info.context_dir).resolve()), _rng.kept(), silence():
+        with judged((parts.trial,), Path(parts.info.context_dir).resolve()), _rng.kept(), silence():
             metrics = evaluation.run()
     finally:
         clock.batch_idx = batch
@@ -100,11 +99,8 @@ def _one(sampler: Untyped) -> list[Any]:
     return []
 
 
-class _Keeper:
+class _Keeper(NumpyKeeper):
     """Keeps tensors, arrays and generators: small ones by a copy; of others a change is noticed."""
-
-    def __init__(self) -> None:
-        self._left = _SMALL
 
     def __call__(self, value: Untyped, snapshot: Snapshot) -> bool:
         if isinstance(value, (UninitializedParameter, UninitializedBuffer)):
@@ -114,10 +110,9 @@ class _Keeper:
         elif isinstance(value, torch.Generator):
             state = value.get_state()
             snapshot.on_restore(lambda: value.set_state(state))
-        elif type(value).__module__ == "numpy" or type(value).__module__.startswith("numpy."):
-            self._numpy(value, snapshot)
         else:
-            return isinstance(value, (torch.Tensor, torch.device, torch.dtype, torch.Size))
+            skipped = isinstance(value, (torch.Tensor, torch.device, torch.dtype, torch.Size))
+            return skipped or self.numpy(value, snapshot)
         return True
 
     def _tensor(self, tensor: torch.Tensor, snapshot: Snapshot) -> None:
@@ -128,32 +123,9 @@ class _Keeper:
         if tensor.layout is not torch.strided or tensor.device.type == "meta":
             return
         held = tensor.detach()
-        kept = held.clone() if self._fits(held.nbytes) else _mark(held)
+        kept = held.clone() if self.fits(held.nbytes) else _mark(held)
         snapshot.on_restore(lambda: _put(tensor, held, kept))
         snapshot.visit(vars(tensor))
-
-    def _numpy(self, value: Untyped, snapshot: Snapshot) -> None:
-        if hasattr(value, "bit_generator"):
-            generator = value.bit_generator
-            state = generator.state
-            snapshot.on_restore(lambda: setattr(generator, "state", state))
-        elif hasattr(value, "set_state"):
-            legacy = value.get_state()
-            snapshot.on_restore(lambda: value.set_state(legacy))
-        elif _is_changeable(value) and self._fits(value.nbytes):
-            kept = value.copy()
-            snapshot.on_restore(lambda: value.__setitem__(..., kept))
-
-    def _fits(self, size: int) -> bool:
-        if size > self._left:
-            return False
-        self._left -= size
-        return True
-
-
-def _is_changeable(value: Untyped) -> bool:
-    flags = getattr(value, "flags", None)
-    return hasattr(value, "nbytes") and getattr(flags, "writeable", False) and not value.dtype.hasobject
 
 
 def _put_leaf(tensor: torch.Tensor, grad: torch.Tensor | None, *, requires_grad: bool) -> None:
