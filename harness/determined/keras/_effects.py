@@ -57,7 +57,7 @@ def check_fresh(dataset: Untyped) -> None:
     if kind not in _FRESH:
         raise CannotRestoreError(f"its data is a {kind}, which another reading may change")
     for function in dataset._functions():  # noqa: SLF001  (TensorFlow has no public name for it)
-        for name in _stateful(function.function.graph):
+        for name in sorted(_stateful(function.function.graph)):
             if name not in _CALLS | _READS | _SOURCES:
                 raise CannotRestoreError(f"its data is made by {name}, which another reading may change")
     for part in dataset._inputs():  # noqa: SLF001  (as above)
@@ -70,7 +70,7 @@ def check_step(traced: Untyped) -> None:
     Raises:
         CannotRestoreError: the operation that does.
     """
-    for name in _stateful(traced.graph):
+    for name in sorted(_stateful(traced.graph)):
         if name not in _CALLS | _READS and not name.startswith(_OF_VARIABLES):
             raise CannotRestoreError(f"its step runs {name}, whose effect cannot be put back")
 

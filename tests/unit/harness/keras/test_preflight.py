@@ -307,7 +307,10 @@ TRACED = "; its step was only traced"
         (("plain", "shuffled", "plain"), "a ShuffleDataset, which another reading may change" + TRACED),
         (("plain", "cached", "plain"), "a CacheDataset, which another reading may change" + TRACED),
         (("plain", "drawn", "plain"), "made by RandomUniform, which another reading may change" + TRACED),
-        (("plain", "generated", "plain"), "PyFunc, which another reading may change" + TRACED),
+        (
+            ("plain", "generated", "plain"),
+            "made by GeneratorDataset, which another reading may change" + TRACED,
+        ),
         (("plain", "read once", "plain"), "can be read only once"),
         (("noisy", "batches", "plain"), "whose effect cannot be put back" + TRACED),
         (("unbuilt", "batches", "plain"), "the model gets weights with the first batch"),
