@@ -56,7 +56,7 @@ def has_query_credential(text: str) -> bool:
 
 
 def _is_credential(user: str, scheme: str) -> bool:
-    """Whether the part before `@` lets somebody in; names of variables (`${TOKEN}`) do not."""
+    """Whether the part before `@` is a credential; names of variables (`${TOKEN}`) do not."""
     name, colon, password = user.partition(":")
     if not user.strip(":") or MASK in user:
         return False

@@ -1,7 +1,7 @@
 """Which experiment of a home a checkpoint belongs to: the one that announced it first, until it is deleted.
 
 A uuid stands in a record that user code can write, so no announcement is believed by itself. The claim of a
-uuid is a link whose target is the experiment's number: the file system makes it once, whoever else tries.
+uuid is a link whose target is the experiment's number: the file system makes it once, for one claimant only.
 """
 
 from __future__ import annotations

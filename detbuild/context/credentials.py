@@ -1,4 +1,4 @@
-"""Keeps secrets of configs out of the image, which whoever has the image could read."""
+"""Keeps secrets of configs out of the image, whose every reader could see them."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def _refuse_going(folder: ExperimentFolder) -> None:
 
 
 def finish_deletions(home: Home) -> tuple[DetbuildError, ...]:
-    """Finish what was begun and is nobody's now; return what went wrong, for another try later.
+    """Finish what was begun and is unowned now; return what went wrong, for another try later.
 
     What killed processes have left in the home's own directories is removed, too.
     """

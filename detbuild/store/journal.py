@@ -350,7 +350,7 @@ class JournalFile:
                 yield entry
 
     def _is_new(self, number: int, line: bytes) -> bool:
-        """Whether the line is no copy of an earlier one; a gap before it is told."""
+        """Whether the line is new, not a copy of an earlier one; a gap before it is told."""
         key, expected = hash(line), self._number + 1 + self._spoilt
         if number <= self._number:
             is_copy = key in self._seen

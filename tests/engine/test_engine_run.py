@@ -110,12 +110,12 @@ for refused in ("/root/x", "/etc/x", "/opt/x", "/x", "/usr/x"):
     except OSError:
         continue
     raise SystemExit(f"{refused} was written")
-for path in ("/work/new", "/work/kept/new", "/tmp/new", "/var/tmp/new"):
+for path in ("/srv/new", "/srv/kept/new", "/tmp/new", "/var/tmp/new"):
     pathlib.Path(path).write_text("x")
-assert pathlib.Path("/work/kept/file").read_text() == "from the image"
+assert pathlib.Path("/srv/kept/file").read_text() == "from the image"
 with open("/proc/mounts") as mounts:
     kinds = {line.split()[1]: line.split()[2] for line in mounts}
-print(kinds["/tmp"], kinds["/work"])
+print(kinds["/tmp"], kinds["/srv"])
 with tempfile.TemporaryFile() as file:
     file.write(b"x")
 """
@@ -124,7 +124,7 @@ with tempfile.TemporaryFile() as file:
 @pytest.fixture
 def image_with_work(api, engine, name: str, base_image: str):
     """An image with a directory that all users may write in, and a file there."""
-    script = "mkdir -p /work/kept; printf 'from the image' >/work/kept/file; chmod -R 777 /work"
+    script = "mkdir -p /srv/kept; printf 'from the image' >/srv/kept/file; chmod -R 777 /srv"
     made = api.create_container(engine.image_id(base_image), ["sh", "-c", script])
     try:
         api.start(made)
@@ -147,7 +147,7 @@ def test_below_a_read_only_root_work_and_temporary_files_are_on_disk(
         user=user,
         network="none",
         read_only_root=True,
-        scratch=("/work", "/tmp", "/var/tmp"),
+        scratch=("/srv", "/tmp", "/var/tmp"),
         labels={TEST_LABEL: "run"},
     )
     container = engine.create(spec)
