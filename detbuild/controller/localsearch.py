@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
-import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from determined._run_info import RunInfo
 
 _ROUNDS = 50  # of looks for processes that are left
-_LOOK = 0.02  # seconds between two of them
+_DYING = 10_000  # milliseconds for the kernel to bury one; it is longer only where a disk hangs
 _LEFT = "its process ended before the search did"
 
 
@@ -159,10 +159,10 @@ def end_processes(run_dir: str) -> None:
         processes = Path("/proc").glob("[0-9]*")  # allowed: of the kernel
         if not sum(_killed(place, run_dir) for place in processes):
             return
-        time.sleep(_LOOK)
 
 
 def _killed(place: Path, run_dir: str) -> bool:
+    """Whether the process is one of the run: it is killed, and gone unless the kernel cannot end it."""
     wanted = f"{RUN_DIR_VARIABLE}={run_dir}".encode()
     with suppress(OSError):
         descriptor = os.pidfd_open(int(place.name))  # so that no other process gets the signal
@@ -170,6 +170,9 @@ def _killed(place: Path, run_dir: str) -> bool:
             environ = (place / "environ").read_bytes()  # allowed: of the kernel
             if wanted in environ.split(b"\0"):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                ended = select.poll()
+                ended.register(descriptor, select.POLLIN)
+                ended.poll(_DYING)
                 return True
         finally:
             os.close(descriptor)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -282,7 +281,7 @@ def test_a_run_whose_supervisor_is_killed_leaves_no_process(tmp_path: Path, envi
         output = home.folder(1).run(1, 0).output("stdout")
         until(lambda: output.exists() and output.read_bytes().count(b"\n") == 2)
         pids.extend(map(int, output.read_text().split()))
-        os.kill(next(pid for pid in map(int, children(os.getpid())) if pid not in pids), signal.SIGKILL)
+        os.kill(ancestor(pids, below=os.getpid()), signal.SIGKILL)
 
     threading.Thread(target=kill_supervisor, daemon=True).start()
     state = run_local(order, this_host(environ), home, lambda event: None)
@@ -291,12 +290,22 @@ def test_a_run_whose_supervisor_is_killed_leaves_no_process(tmp_path: Path, envi
     assert len(pids) == 2
 
 
-def children(parent: int) -> list[int]:
-    found = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            found[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-    return [pid for pid, its in found.items() if its == parent and running(pid)]
+def ancestor(pids: list[int], *, below: int) -> int:
+    """The child of the process `below` that all of this began with."""
+    for began in pids:
+        pid = began
+        while (parent := parent_of(pid)) > 1:
+            if parent == below:
+                return pid
+            pid = parent
+    raise AssertionError(f"none of {pids} descends from {below}")
+
+
+def parent_of(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def test_a_deaf_run_that_is_paused_is_killed_when_its_time_is_over(
