@@ -1,4 +1,4 @@
-"""Every error a user can meet, each with a cause, a mend and an exit code.
+"""Every error a user can meet, each with a cause, a hint and an exit code.
 
 * DetbuildError
     * ConfigError       2  the experiment config or the command line is wrong
@@ -20,14 +20,14 @@ from typing import ClassVar
 
 
 class DetbuildError(Exception):
-    """What went wrong, what the user can do about it (`mend`), and lines that show more of it (`details`)."""
+    """What went wrong, what the user can do about it (`hint`), and lines that show more of it (`details`)."""
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, cause: str, *, mend: str = "", details: tuple[str, ...] = ()) -> None:
+    def __init__(self, cause: str, *, hint: str = "", details: tuple[str, ...] = ()) -> None:
         super().__init__("\n".join((cause, *details)))
         self.cause = cause
-        self.mend = mend
+        self.hint = hint
         self.details = details
 
 

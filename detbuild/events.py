@@ -24,7 +24,7 @@ class Warned:
     """Something was accepted that has no effect, or looks like a slip."""
 
     message: str
-    mend: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -411,7 +411,7 @@ def _local_experiment(
     if order.includes:
         raise ConfigError(
             "a local run uses its directory as it is, so nothing can be included in it",
-            mend="leave out --include: put what is missing into the directory, or on PYTHONPATH",
+            hint="leave out --include: put what is missing into the directory, or on PYTHONPATH",
         )
     config = _complete(order, emit)
     for warning in local_warnings(config):

@@ -20,11 +20,11 @@ def check_determined() -> None:
     except ImportError as error:
         raise ConfigError(
             f"the package `determined` that comes with detbuild cannot be imported: {error}",
-            mend="install detbuild again: pip install --force-reinstall detbuild",
+            hint="install detbuild again: pip install --force-reinstall detbuild",
         ) from error
     if not hasattr(found, _MARK):
         raise ConfigError(
             f"`import determined` gives {found.__file__}, which is not detbuild's",
-            mend="remove it (pip uninstall determined), then pip install --force-reinstall detbuild; "
+            hint="remove it (pip uninstall determined), then pip install --force-reinstall detbuild; "
             "or give detbuild a virtual environment of its own",
         )

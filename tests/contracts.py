@@ -154,10 +154,10 @@ class EngineContract:
         assert engine.find({"detbuild.mark": mark}) == (engine.inspect(name),)
         assert engine.find({"detbuild.mark": "other"}) == ()
 
-    def test_a_missing_image_is_an_engine_error_with_a_mend(self, engine, name) -> None:
+    def test_a_missing_image_is_an_engine_error_with_a_hint(self, engine, name) -> None:
         with pytest.raises(EngineError, match="image") as caught:
             engine.create(self.spec(name, f"sha256:{'0' * 64}", "exit 0"))
-        assert caught.value.mend
+        assert caught.value.hint
 
     def test_a_missing_mount_source_is_an_engine_error(self, engine, image, name, tmp_path: Path) -> None:
         mount = Mount(source=str(tmp_path / "missing"), target="/mnt")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 RUN_DIR_TARGET = "/run/detbuild/run"
 AWAY = "cannot reach Docker Engine (the fake is away)"
-MEND = "start it, or set DOCKER_HOST to where it runs"
+HINT = "start it, or set DOCKER_HOST to where it runs"
 
 
 class Crash(BaseException):
@@ -269,7 +269,7 @@ class FakeEngine:
         with self._call():
             self.credentials = dict(credentials or {})
             if reference not in self.registry:
-                raise EngineError(f"cannot pull {reference}: not found", mend="check the name")
+                raise EngineError(f"cannot pull {reference}: not found", hint="check the name")
             with self.effects(f"pull {reference}"):
                 emit(ImagePulling(reference, "done"))
                 return self._tag(reference, self.registry[reference])
@@ -389,7 +389,7 @@ class FakeEngine:
         with self._lock:
             if self._away > 0:
                 self._away -= 1
-                raise EngineError(AWAY, mend=MEND)
+                raise EngineError(AWAY, hint=HINT)
             yield
 
     def _tag(self, tag: str, image: FakeImage) -> str:
@@ -404,7 +404,7 @@ class FakeEngine:
     def _present(self, reference: str) -> FakeImage:
         image = self._image(reference)
         if image is None:
-            raise EngineError(f"no such image: {reference}", mend="build it again")
+            raise EngineError(f"no such image: {reference}", hint="build it again")
         return image
 
     def _find(self, container: str) -> FakeContainer | None:

@@ -91,7 +91,7 @@ def _facts(number: int, trials: int, name: str) -> list[journal.Fact]:
             outcome=outcome,
             exit_code=int(failed),
             message=why,
-            mend="a smaller batch" if failed else "",
+            hint="a smaller batch" if failed else "",
         )
     )
     facts.append(journal.TrialFinished(trial_id=number, state="ERROR" if failed else "COMPLETED", why=why))

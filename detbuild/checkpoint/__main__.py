@@ -35,7 +35,7 @@ def main() -> None:
         except ForeignError as error:
             _say({"foreign": str(error)})
         except DetbuildError as error:
-            _say({"error": str(error), "mend": error.mend})
+            _say({"error": str(error), "hint": error.hint})
         except Exception as error:  # noqa: BLE001  (every library of the cloud has errors of its own)
             _say({"error": _text(error)})
         else:

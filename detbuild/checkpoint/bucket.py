@@ -121,7 +121,7 @@ def file_system(address: Address) -> _FileSystem:
     except ImportError as error:
         raise ConfigError(
             f"checkpoint_storage.type needs a library that is not installed: {error}",
-            mend=f"pip install 'detbuild[{address.extra}]'",
+            hint=f"pip install 'detbuild[{address.extra}]'",
         ) from error
     return cast("_FileSystem", made)
 

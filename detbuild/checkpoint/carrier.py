@@ -32,7 +32,7 @@ class Answer:
 
     job: Job
     error: str = ""  # may go better another time
-    mend: str = ""
+    hint: str = ""
     damaged: str = ""  # will not
     foreign: str = ""  # will not either: why the checkpoint is another experiment's
 
@@ -76,7 +76,7 @@ class Carrier:
             said = json.loads(line)
             if "allow" not in said:
                 self._job = None
-                names = ("error", "mend", "damaged", "foreign")
+                names = ("error", "hint", "damaged", "foreign")
                 return Answer(job=job, **{name: said.get(name, "") for name in names})
             self._deadline = time.monotonic() + float(said["allow"])
         if line is not None:
@@ -158,10 +158,10 @@ def carry(address: Address, job: Job) -> None:
             answer = made.answer(wait=1.0)
     if answer.damaged:
         raise EngineError(answer.damaged)
-    if answer.mend:
-        raise ConfigError(answer.error, mend=answer.mend)
+    if answer.hint:
+        raise ConfigError(answer.error, hint=answer.hint)
     if answer.error:
-        raise EngineError(f"{address.url()}: {answer.error}", mend=MEND)
+        raise EngineError(f"{address.url()}: {answer.error}", hint=HINT)
 
 
 def try_out(config: ExperimentConfig) -> None:
@@ -178,7 +178,7 @@ def try_out(config: ExperimentConfig) -> None:
     try:
         carry(address, Job(do="try out"))
     except EngineError as error:
-        raise EngineError(f"checkpoint_storage cannot be written: {error}", mend=error.mend) from error
+        raise EngineError(f"checkpoint_storage cannot be written: {error}", hint=error.hint) from error
 
 
-MEND: Final = "see whether bucket, prefix and credentials are right, and whether the service can be reached"
+HINT: Final = "see whether bucket, prefix and credentials are right, and whether the service can be reached"

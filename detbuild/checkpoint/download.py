@@ -47,7 +47,7 @@ def download(found: Found, target: Path) -> None:
         EngineError: The checkpoint is damaged or gone, or cannot be copied.
     """
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):  # allowed: the user's choice
-        raise ConfigError(f"{target} is there already", mend="name a directory that is new or empty")
+        raise ConfigError(f"{target} is there already", hint="name a directory that is new or empty")
     wrong = damage(found)
     if found.cloud is None:
         refuse(found, wrong)
@@ -90,5 +90,5 @@ def refuse(found: Found, wrong: Sequence[str]) -> None:
     if wrong:
         raise EngineError(
             f"checkpoint {found.checkpoint.uuid} is damaged: {'; '.join(wrong[:3])}",
-            mend=f"run `detbuild checkpoint list {found.experiment_id}` to see the others",
+            hint=f"run `detbuild checkpoint list {found.experiment_id}` to see the others",
         )

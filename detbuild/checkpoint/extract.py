@@ -172,12 +172,12 @@ def _broken_archive(archive: Path) -> Iterator[None]:
     except _BROKEN as error:
         reason = reason_of(error) if isinstance(error, OSError) else error
         raise ConfigError(
-            f"cannot unpack {archive}: {reason}", mend="give a tar file that is whole, or a directory"
+            f"cannot unpack {archive}: {reason}", hint="give a tar file that is whole, or a directory"
         ) from error
 
 
 def _refused(archive: Path, name: str, why: str) -> ConfigError:
     return ConfigError(
         f"{archive} is refused: {name!r} {why}",
-        mend="unpack it where nothing can be harmed, look at it, and give the directory",
+        hint="unpack it where nothing can be harmed, look at it, and give the directory",
     )

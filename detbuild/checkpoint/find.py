@@ -99,10 +99,10 @@ def find_checkpoint(home: Home, uuid: str) -> Found:
         return found[0]
     if found:
         names = ", ".join(each.checkpoint.uuid for each in found[:5])
-        raise ConfigError(f"{uuid} begins the names of several checkpoints: {names}", mend="give more of it")
+        raise ConfigError(f"{uuid} begins the names of several checkpoints: {names}", hint="give more of it")
     if unreadable:
         raise unreadable[0]
-    raise ConfigError(f"there is no checkpoint {uuid!r}", mend="see `detbuild checkpoint list EXPERIMENT`")
+    raise ConfigError(f"there is no checkpoint {uuid!r}", hint="see `detbuild checkpoint list EXPERIMENT`")
 
 
 def files_of(home: Home, found: Found) -> Mapping[str, int]:
@@ -124,7 +124,7 @@ def _all(home: Home, unreadable: list[EngineError], *, first: int | None) -> Ite
                 yield from checkpoints_of(folder, Allowance())
             except EngineError as error:
                 why = f"experiment {number} was not searched: {error}"
-                unreadable.append(EngineError(why, mend=error.mend))
+                unreadable.append(EngineError(why, hint=error.hint))
 
 
 def _directory(on_host: Path | None, checkpoint: CheckpointState) -> Path | None:

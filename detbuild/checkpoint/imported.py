@@ -51,7 +51,7 @@ def import_checkpoint(home: Home, source: Path, uuid: str | None = None) -> str:
         if not is_name(name):
             raise ConfigError(f"{name!r} cannot be the name of a checkpoint")
         if (home.imported / name).exists():  # allowed: in no mount
-            raise ConfigError(f"there is a checkpoint {name} already", mend="give another name with --uuid")
+            raise ConfigError(f"there is a checkpoint {name} already", hint="give another name with --uuid")
         _take(directory, home.imported, name)
         claim(
             home, name, IMPORTED
@@ -82,9 +82,9 @@ def _refuse_links_of_runs(home: Home, source: Path) -> None:
         except FileNotFoundError:
             return  # which is told in the user's words
         except UntrustedError as error:
-            raise ConfigError(f"cannot read {source}: {error}", mend=_NAME_IT) from error
+            raise ConfigError(f"cannot read {source}: {error}", hint=_NAME_IT) from error
         if stat.S_ISLNK(mode):
-            raise ConfigError(f"{source} is a symbolic link, which a run may have made", mend=_NAME_IT)
+            raise ConfigError(f"{source} is a symbolic link, which a run may have made", hint=_NAME_IT)
 
 
 def _uuid_of(source: Path, directory: Path) -> str:
@@ -111,7 +111,7 @@ def _files(directory: Path, checkpoint: UntrustedDir) -> list[str]:
         if not entry.is_file:
             raise ConfigError(
                 f"{directory / entry.path} is not a regular file: {entry.kind}",
-                mend="replace it by a regular file",
+                hint="replace it by a regular file",
             )
     if not found:
         raise ConfigError(f"{directory} holds no files, so it is no checkpoint")

@@ -24,7 +24,7 @@ def register_checkpoint(home: Home, model: str, uuid: str, *, name: str = "", co
     if found.state != "COMPLETED":
         raise ConfigError(
             f"checkpoint {found.checkpoint.uuid} is {found.state}: there is nothing to register",
-            mend=f"see `detbuild checkpoint list {found.experiment_id}`",
+            hint=f"see `detbuild checkpoint list {found.experiment_id}`",
         )
     version = Version(
         version=0, checkpoint=found.checkpoint.uuid, created=time.time(), name=name, comment=comment

@@ -47,7 +47,7 @@ def sources_of(config: ExperimentConfig, home: Home) -> tuple[Found | Path, ...]
     if found.checkpoint.uuid != uuid:
         raise ConfigError(
             f"searcher.source_checkpoint_uuid: {uuid} is no whole name of a checkpoint",
-            mend=f"write {found.checkpoint.uuid}",
+            hint=f"write {found.checkpoint.uuid}",
         )
     return (found,)
 
@@ -70,7 +70,7 @@ def bring(
     if storage is None:
         raise ConfigError(
             "searcher.source_checkpoint_uuid: the checkpoints of this experiment stay inside its container",
-            mend="mount a directory of the host at checkpoint_storage.container_path with bind_mounts",
+            hint="mount a directory of the host at checkpoint_storage.container_path with bind_mounts",
         )
     uuid = _bring_first(sources, storage)
     named = {"source_trial_id": None, "source_checkpoint_uuid": uuid}
@@ -89,7 +89,7 @@ def _of_trial(reference: str, home: Home) -> tuple[Found, ...]:
     if not found:
         raise ConfigError(
             f"searcher.source_trial_id: trial {experiment}/{number} has no checkpoint",
-            mend=f"see `detbuild checkpoint list {experiment}`",
+            hint=f"see `detbuild checkpoint list {experiment}`",
         )
     return found
 
@@ -113,7 +113,7 @@ def _bring_first(sources: Sequence[Found | Path], storage: Path) -> str:
     listing = "".join(f"\n  {error}" for error in problems)
     raise EngineError(
         f"none of the checkpoints to start from is whole:{listing}",
-        mend="restore one of them from a copy, or leave the source out of the config",
+        hint="restore one of them from a copy, or leave the source out of the config",
     )
 
 

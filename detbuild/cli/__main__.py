@@ -63,7 +63,7 @@ def run(group: click.Group, name: str, argv: Sequence[str], session: Session) ->
         return INTERRUPTED
     except DetbuildError as error:
         _record(session.home, debug=debug)
-        _complain(error.cause, error.mend, error.details)
+        _complain(error.cause, error.hint, error.details)
         return error.exit_code
     except Exception as error:  # noqa: BLE001  (the outermost boundary: a defect of ours)
         log = _record(session.home, debug=debug)
@@ -87,15 +87,15 @@ def _connect() -> Engine:
     return DockerEngine()
 
 
-def _complain(cause: str, mend: str, details: Sequence[str] = ()) -> None:
+def _complain(cause: str, hint: str, details: Sequence[str] = ()) -> None:
     # The cause may quote a name from a config or a file: no control character of it may act on the terminal.
     from detbuild.cli.text import visible
     from detbuild.credentials import masked_urls
 
     lines = [visible(masked_urls(line)) for line in cause.splitlines()] or ["unknown"]
     click.echo("\n".join([f"error: {lines[0]}", *(f"  {line}" for line in lines[1:])]), err=True)
-    for index, line in enumerate(mend.splitlines()):
-        click.echo(f"  {'mend:' if index == 0 else '     '} {visible(line)}", err=True)
+    for index, line in enumerate(hint.splitlines()):
+        click.echo(f"  {'hint:' if index == 0 else '     '} {visible(line)}", err=True)
     for line in details:
         click.echo(f"  {visible(masked_urls(line))}", err=True)
 

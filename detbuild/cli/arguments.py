@@ -112,12 +112,12 @@ def check_config_file(path: Path) -> None:
     if path.is_dir():  # allowed: the user names it
         raise ConfigError(
             f"{path} is a directory, not an experiment config",
-            mend="write the config first, then the directory: `CONFIG DIR`",
+            hint="write the config first, then the directory: `CONFIG DIR`",
         )
     if not path.exists():  # allowed: the user names it
         near = _near_config(path)
         hint = f"did you mean `{near}`?" if near else ""
-        raise ConfigError(f"cannot read the experiment config {path}: No such file or directory", mend=hint)
+        raise ConfigError(f"cannot read the experiment config {path}: No such file or directory", hint=hint)
 
 
 def _near_config(path: Path) -> Path | None:

@@ -185,7 +185,7 @@ def label_remove(session: Session, /, *, experiment_id: int, label: str) -> None
     labels = folder.header().labels
     if label not in labels:
         there = ", ".join(labels) or "none"
-        raise ConfigError(f"experiment {experiment_id} has no label {label}", mend=f"its labels: {there}")
+        raise ConfigError(f"experiment {experiment_id} has no label {label}", hint=f"its labels: {there}")
     submitted = labels
     _set(session, experiment_id, lambda attributes: without_label(attributes, submitted, label))
 

@@ -136,7 +136,7 @@ COMMANDS: dict[str, Verb | Noun] = {
     ),
     "shell": Verb("detbuild.cli.visit:shell", "Open a shell in the image of an experiment."),
     "run": Verb("detbuild.cli.visit:run", "Run a command in the image of an experiment."),
-    "doctor": Verb("detbuild.cli.doctor.command:doctor", "Say what is missing on this host, and the mend."),
+    "doctor": Verb("detbuild.cli.doctor.command:doctor", "Say what is missing on this host, and the hint."),
     "completion": Verb("detbuild.cli.completion:completion", "Print the completion script of a shell."),
 }
 

@@ -36,7 +36,7 @@ def context(
 
     Of many paths only the largest are named; --all and --json list every one. No file is opened.
     With --json: {"files", "size", "kept": [{"path", "kind", "size"}],
-    "left_out": [{"path", "rule", "where"}], "warnings": [{"message", "mend"}]}.
+    "left_out": [{"path", "rule", "where"}], "warnings": [{"message", "hint"}]}.
     """
     from detbuild.cli.views import no_output
     from detbuild.context.walk import listing
@@ -59,7 +59,7 @@ def document(found: Listing) -> dict[str, object]:
         "size": found.size,
         "kept": [entry._asdict() for entry in found.kept],
         "left_out": [entry._asdict() for entry in found.left_out],
-        "warnings": [{"message": warning.message, "mend": warning.mend} for warning in found.warnings],
+        "warnings": [{"message": warning.message, "hint": warning.hint} for warning in found.warnings],
     }
 
 

@@ -186,6 +186,6 @@ def _run(run: RunState, trial_id: int, folder: ExperimentFolder) -> Document:
         "exit_code": end.exit_code if end else None,
         "signal": end.signal if end else None,
         "message": end.message if end else "",
-        "mend": end.mend if end else "",
+        "hint": end.hint if end else "",
         "folder": str(folder.run(trial_id, run.run).path),
     }

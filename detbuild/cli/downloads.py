@@ -95,7 +95,7 @@ def download(
     if not found:
         raise ConfigError(
             f"experiment {folder.id} has no checkpoint with a value of {goal.metric or 'a metric'}",
-            mend=f"see `det experiment list-checkpoints {folder.id}`",
+            hint=f"see `det experiment list-checkpoints {folder.id}`",
         )
     for one in found:
         fetch(one, target / one.checkpoint.uuid)

@@ -146,7 +146,7 @@ def _finish_deletions(session: Session) -> None:
     from detbuild.events import Warned
 
     for error in finish_deletions(home):
-        no_output(Warned(f"a deletion is not finished yet: {error}", error.mend))
+        no_output(Warned(f"a deletion is not finished yet: {error}", error.hint))
 
 
 def _best(row: Row) -> str:

@@ -57,5 +57,5 @@ def trial(home: Path, reference: tuple[int, int]) -> tuple[TrialState, Experimen
     state, folder = experiment(home, reference[0])
     if reference[1] not in state.trials:
         there = ", ".join(map(str, state.trials)) or "none yet"
-        raise ConfigError(f"experiment {folder.id} has no trial {reference[1]}", mend=f"its trials: {there}")
+        raise ConfigError(f"experiment {folder.id} has no trial {reference[1]}", hint=f"its trials: {there}")
     return state.trials[reference[1]], folder

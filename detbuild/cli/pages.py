@@ -119,8 +119,8 @@ def _run_lines(run: RunState, following: RunState | None, folder: RunFolder) -> 
         yield f"      as run {following.run}"
         return
     yield from (f"      {visible(line)}" for line in end.message.splitlines())
-    if end.mend:
-        yield f"      mend: {visible(end.mend)}"
+    if end.hint:
+        yield f"      hint: {visible(end.hint)}"
     yield from (f"      | {visible(line)}" for line in end.tail)
 
 

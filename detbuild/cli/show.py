@@ -58,8 +58,8 @@ def lines_of(event: Event) -> tuple[str, ...]:  # noqa: C901, PLR0911, PLR0912  
     That no event is forgotten is held by mypy, which sees what reaches the last case.
     """
     match event:
-        case Warned(message, mend):
-            lines = (f"warning: {message}", *((f"  mend: {mend}",) if mend else ()))
+        case Warned(message, hint):
+            lines = (f"warning: {message}", *((f"  hint: {hint}",) if hint else ()))
             return tuple(visible(masked_urls(line)) for line in lines)
         case Working(what):
             return (f"... {visible(what)}",)

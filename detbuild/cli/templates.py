@@ -32,7 +32,7 @@ def create(session: Session, /, *, name: str, file: Path) -> None:
     home = _home(session)
     if template_file(home, name).exists():
         raise ConfigError(
-            f"there is a template {name} already", mend=f"`detbuild template set {name} FILE` replaces it"
+            f"there is a template {name} already", hint=f"`detbuild template set {name} FILE` replaces it"
         )
     _keep(home, name, file)
 
@@ -106,7 +106,7 @@ def _keep(home: Home, name: str, file: Path) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {file}: {error}") from error
     if not isinstance(read_document(text, str(file)).plain(), dict):
-        raise ConfigError(f"{file} is no map of fields", mend="write fields of an experiment config into it")
+        raise ConfigError(f"{file} is no map of fields", hint="write fields of an experiment config into it")
     write_template(home, name, text)
     click.echo(name)
 

@@ -114,7 +114,7 @@ def _chosen(home: Path, wanted: Mapping[int, Sequence[int]]) -> Iterator[Chosen]
             if number not in state.trials:
                 raise ConfigError(
                     f"experiment {experiment_id} has no trial {number}",
-                    mend=f"see `detbuild describe {experiment_id}`",
+                    hint=f"see `detbuild describe {experiment_id}`",
                 )
         trials = [state.trials[number] for number in dict.fromkeys(numbers or state.trials)]
         yield Chosen(folder, trials, state.header.metric)
@@ -136,7 +136,7 @@ def _serve(logs: str, arguments: Sequence[str], refresh: Callable[[], None]) -> 
             while not ended.wait(_REFRESH):
                 refresh()
         except DetbuildError as error:
-            no_output(Warned(f"TensorBoard shows nothing new from here on: {error}", error.mend))
+            no_output(Warned(f"TensorBoard shows nothing new from here on: {error}", error.hint))
 
     thread = threading.Thread(target=keep_up, daemon=True)
     thread.start()

@@ -160,6 +160,6 @@ def download(
     if not there or (uuid is not None and len(there) > 1):
         raise ConfigError(
             f"trial {folder.id}/{state.id} has no such checkpoint",
-            mend=f"see `det experiment list-checkpoints {folder.id}`",
+            hint=f"see `det experiment list-checkpoints {folder.id}`",
         )
     fetch(there[0], target)

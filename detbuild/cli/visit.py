@@ -62,7 +62,7 @@ def _visit(session: Session, trial: tuple[int, int], command: Sequence[str], slo
     if shutil.which("docker", path=session.environ.get("PATH")) is None:
         raise EngineError(
             "the `docker` command is not there: it connects the container to this terminal",
-            mend="install Docker's command line; everything else works without it",
+            hint="install Docker's command line; everything else works without it",
         )
     engine = session.connect()
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
@@ -76,7 +76,7 @@ def _visit(session: Session, trial: tuple[int, int], command: Sequence[str], slo
         if state is not None and state.error:  # the docker command has shown the engine's own words
             raise EngineError(
                 f"{command[0]} cannot be started in the image of experiment {folder.id}",
-                mend=f"`detbuild shell {folder.id}` shows what is there",
+                hint=f"`detbuild shell {folder.id}` shows what is there",
             )
         return code
     finally:

@@ -197,11 +197,11 @@ def _events(text: str, source: str) -> Iterator[Event]:
 
 
 def _syntax_error(error: yaml.MarkedYAMLError, text: str, source: str) -> ConfigErrors:
-    what, mend, mark = explained(error, text)
+    what, hint, mark = explained(error, text)
     place = _place(source, Position(mark.line + 1, mark.column + 1)) if mark else source
     if "nesting depth" in what:  # libyaml's own limit lies above ours, but it sees brackets before we do
         return ConfigErrors([Problem((), _TOO_DEEP).line(place)])
-    return ConfigErrors([Problem((), f"is not YAML: {what}", mend).line(place)])
+    return ConfigErrors([Problem((), f"is not YAML: {what}", hint).line(place)])
 
 
 def _place(source: str, position: Position) -> str:
@@ -341,9 +341,9 @@ class _Composer:
         place = _place(self.source, _position(event))
         self.problems.append((place, Problem(tuple(self.path), what)))
 
-    def fail(self, event: Event, what: str, mend: str = "") -> NoReturn:
+    def fail(self, event: Event, what: str, hint: str = "") -> NoReturn:
         place = _place(self.source, _position(event))
-        raise ConfigErrors([Problem(tuple(self.path), what, mend).line(place)])
+        raise ConfigErrors([Problem(tuple(self.path), what, hint).line(place)])
 
 
 def _position(event: Event) -> Position:

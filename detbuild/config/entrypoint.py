@@ -67,14 +67,14 @@ def parse_entrypoint(value: object) -> Entrypoint:
     if isinstance(value, list):
         return _argv(value)
     if not isinstance(value, str):
-        raise wrong(f"must be text or a list of texts, not {show(value)}", mend=_EXAMPLE)
+        raise wrong(f"must be text or a list of texts, not {show(value)}", hint=_EXAMPLE)
     text = value.strip(_BLANKS)
     if not text:
-        raise wrong("is empty", mend=_EXAMPLE)
+        raise wrong("is empty", hint=_EXAMPLE)
     if _TRIAL.fullmatch(text):
         return Entrypoint("trial", text)
-    if mend := _slip(text):
-        raise wrong(f"{text[:40]!r} is no `module:Class`", mend=mend)
+    if hint := _slip(text):
+        raise wrong(f"{text[:40]!r} is no `module:Class`", hint=hint)
     return Entrypoint("shell", value)
 
 
@@ -83,17 +83,17 @@ _EXAMPLE: Final = "write `module:Class`, such as `model_def:MyTrial`, or a comma
 
 def _argv(items: list[object]) -> Entrypoint:
     if not items:
-        raise wrong("is empty", mend=_EXAMPLE)
+        raise wrong("is empty", hint=_EXAMPLE)
     for index, item in enumerate(items):
         if not isinstance(item, str):
-            raise wrong(f"must be text, not {show(item)}", at=(index,), mend="put it in quotes")
+            raise wrong(f"must be text, not {show(item)}", at=(index,), hint="put it in quotes")
     if not items[0]:
-        raise wrong("is empty", at=(0,), mend="name the program to run first")
+        raise wrong("is empty", at=(0,), hint="name the program to run first")
     return Entrypoint("argv", tuple(map(str, items)))
 
 
 def _slip(text: str) -> str:
-    """The mend for text that was meant as `module:Class`; "" when it is a command."""
+    """The hint for text that was meant as `module:Class`; "" when it is a command."""
     match = next(filter(None, (slip.fullmatch(text) for slip in _SLIPS)), None)
     if match is None:
         return ""

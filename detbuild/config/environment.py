@@ -31,24 +31,24 @@ _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def _reference(value: str) -> str:
     if len(value) > _MAX_REFERENCE or not _REFERENCE.fullmatch(value):
-        mend = "write it in lower case" if _REFERENCE.fullmatch(value.lower()) else "write `repository:tag`"
-        raise wrong(f"is no image reference: {show(value)}", mend=mend)
+        hint = "write it in lower case" if _REFERENCE.fullmatch(value.lower()) else "write `repository:tag`"
+        raise wrong(f"is no image reference: {show(value)}", hint=hint)
     return value
 
 
 def _variable(value: object) -> str:
     if isinstance(value, dict) and len(value) == 1:
         name = next(iter(value))
-        raise wrong("must be the text NAME=VALUE, not a map", mend=f"write `- {name}=...`")
+        raise wrong("must be the text NAME=VALUE, not a map", hint=f"write `- {name}=...`")
     if not isinstance(value, str):
         raise wrong(
-            "must be the text NAME=VALUE", mend="write `- NAME=VALUE`, in quotes where YAML needs them"
+            "must be the text NAME=VALUE", hint="write `- NAME=VALUE`, in quotes where YAML needs them"
         )
     name, equals, _ = value.partition("=")
     if not equals:  # it may be a value whose name is missing, so it is not quoted
-        raise wrong("must be NAME=VALUE, but has no `=`", mend="write `NAME=` for an empty value")
+        raise wrong("must be NAME=VALUE, but has no `=`", hint="write `NAME=` for an empty value")
     if not _VARIABLE.fullmatch(name):
-        raise wrong("has no valid name before the `=`", mend="use letters, digits and `_`")
+        raise wrong("has no valid name before the `=`", hint="use letters, digits and `_`")
     return value
 
 
@@ -59,7 +59,7 @@ def for_each_kind(value: object) -> object:
     if isinstance(value, dict) and "gpu" in value:
         others = {key: item for key, item in value.items() if key != "gpu"}
         if value["gpu"] is not None and others.get("cuda") is not None:
-            raise wrong("is the old name of cuda, which is given too", at=("gpu",), mend="keep cuda")
+            raise wrong("is the old name of cuda, which is given too", at=("gpu",), hint="keep cuda")
         return others if value["gpu"] is None else {**others, "cuda": value["gpu"]}
     return value
 

@@ -151,8 +151,8 @@ def _problems(raw: dict[str, object], steps: dict[str, object], searcher: object
     for key, value in steps.items():
         today = RENAMED[key]
         if not _is_count(value):
-            mend = f"or write {today}: {{batches: 100}}"
-            problems.append(Problem(("searcher", key), _must_be_count(value), mend))
+            hint = f"or write {today}: {{batches: 100}}"
+            problems.append(Problem(("searcher", key), _must_be_count(value), hint))
         elif isinstance(searcher, dict) and today in searcher:
             what = f"is the old form of {today}, which is given too"
             problems.append(Problem(("searcher", key), what, f"keep {today}", on_key=True))

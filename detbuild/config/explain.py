@@ -9,7 +9,7 @@ from typing import Any, Final, get_args
 
 from pydantic import ValidationError
 
-from detbuild.config import mends
+from detbuild.config import suggestions
 from detbuild.config.era import renamed
 from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.problems import KeyPath, Problem, dotted, show
@@ -19,7 +19,7 @@ from detbuild.config.storage import OwnFolder
 
 Finding = Mapping[str, Any]
 
-_MISSING_MENDS: Final[Mapping[KeyPath, str]] = {
+_MISSING_HINTS: Final[Mapping[KeyPath, str]] = {
     ("entrypoint",): "add `entrypoint: model_def:MyTrial`",
     ("searcher",): "add `searcher: {name: single, metric: loss, max_length: {epochs: 1}}`",
     ("searcher", "metric"): "add `metric:` with the name of a validation metric",
@@ -108,8 +108,8 @@ def _problem(finding: Finding) -> Problem:
     given = _given(path, finding)
     if kind in _KIND_WORDS:
         quotes = isinstance(finding["input"], str) and may_hold_secrets(path, finding["model"])
-        mend = "" if quotes else mends.of_kind(kind, finding["input"])
-        return Problem(path, f"must be {_KIND_WORDS[kind]}, not {given}", mend)
+        hint = "" if quotes else suggestions.of_kind(kind, finding["input"])
+        return Problem(path, f"must be {_KIND_WORDS[kind]}, not {given}", hint)
     if kind in _BOUNDS:
         bound, word = _BOUNDS[kind]
         return Problem(path, f"must be {word} {show(finding['ctx'][bound])}, not {given}")
@@ -129,35 +129,35 @@ def _rule(path: KeyPath, finding: Finding) -> Problem:
     return Problem(
         (*path, *context["at"]),
         context["what"],
-        context["mend"],
+        context["hint"],
         later=context["later"],
         on_key=context["on_key"],
     )
 
 
 def _missing(path: KeyPath, _: Finding) -> Problem:
-    return Problem(path, "is missing", _MISSING_MENDS.get(path, f"add `{path[-1]}:`"), later=True)
+    return Problem(path, "is missing", _MISSING_HINTS.get(path, f"add `{path[-1]}:`"), later=True)
 
 
 def _choice(path: KeyPath, finding: Finding) -> Problem:
     key, names, value = finding["ctx"]["key"], finding["ctx"]["names"].split(", "), finding["input"]
     if not isinstance(value, dict):
-        mend = f"write `{key}: {value}` below it" if value in names else ""
-        return Problem(path, f"must be a map with `{key}`, not {_given(path, finding)}", mend)
+        hint = f"write `{key}: {value}` below it" if value in names else ""
+        return Problem(path, f"must be a map with `{key}`, not {_given(path, finding)}", hint)
     if glued := next((name for name in value if name.startswith(f"{key}:")), None):
-        mend = "put a space after its `:`"
-        return Problem((*path, glued), f"is no field of {dotted(path)}", mend, on_key=True)
+        hint = "put a space after its `:`"
+        return Problem((*path, glued), f"is no field of {dotted(path)}", hint, on_key=True)
     if key not in value:
-        mend, meant = mends.of_chooser(key, value, names)
-        return Problem((*path, key), "is missing", mend, later=not meant)
+        hint, meant = suggestions.of_chooser(key, value, names)
+        return Problem((*path, key), "is missing", hint, later=not meant)
     what = f"{show(value[key])} is not known"
-    return Problem((*path, key), what, mends.near(value[key], names) or mends.one_of(names))
+    return Problem((*path, key), what, suggestions.near(value[key], names) or suggestions.one_of(names))
 
 
 def _literal(path: KeyPath, finding: Finding) -> Problem:
     value = finding["input"]
     names = [name.strip("'") for name in finding["ctx"]["expected"].replace(" or ", ", ").split(", ")]
-    return Problem(path, f"must be {_or(names)}, not {_given(path, finding)}", mends.near(value, names))
+    return Problem(path, f"must be {_or(names)}, not {_given(path, finding)}", suggestions.near(value, names))
 
 
 def _too_short(path: KeyPath, finding: Finding) -> Problem:
@@ -169,15 +169,15 @@ def _unknown(path: KeyPath, finding: Finding) -> Problem:
     model = finding["model"]
     section = _section_of(tuple(finding["loc"][:-1]), model)
     known = list(section.model_fields) if section else []
-    mend = _FORMER.get(path) or (mends.of_unknown(section, name) if section else "")
+    hint = _FORMER.get(path) or (suggestions.suggest_field(section, name) if section else "")
     home = _homes(model).get(name)
     here = home == dotted(path)  # in another member of the union
-    if not mend and home:
-        mend = "it goes with another `name` or `type`" if here else f"did you mean `{home}`?"
+    if not hint and home:
+        hint = "it goes with another `name` or `type`" if here else f"did you mean `{home}`?"
     whole = "an experiment config" if model is ExperimentConfig else "the host's config"
     what = f"is no field of {dotted(path[:-1]) or whole}"
     later = here and section is OwnFolder  # where another source has the `type`
-    return Problem(path, what, mend or mends.allowed(known), on_key=True, later=later)
+    return Problem(path, what, hint or suggestions.allowed(known), on_key=True, later=later)
 
 
 def _or(names: list[str]) -> str:

@@ -77,7 +77,7 @@ class Log(_Range):
             _ = self.base ** (self.minval if culprit == "minval" else self.maxval)
         except OverflowError:
             what = f"base ** {culprit} is beyond the range of a double"
-            raise wrong(what, at=(culprit,), mend="it is an exponent: -4 stands for 0.0001") from None
+            raise wrong(what, at=(culprit,), hint="it is an exponent: -4 stands for 0.0001") from None
         return self
 
 

@@ -144,7 +144,7 @@ def errors_of(layers: Sequence[Layer], found: Iterable[tuple[Origin, Problem]]) 
     for origin, problem in found:
         meant = _as_indented(layers[origin.layer].document, replace(problem, path=origin.path))
         first.setdefault(replace(origin, path=meant.path), meant)
-    empty = {origin for origin, problem in first.items() if (problem.what, problem.mend) == UNINDENTED}
+    empty = {origin for origin, problem in first.items() if (problem.what, problem.hint) == UNINDENTED}
     placed = []
     for origin, problem in first.items():
         if problem.later and any(_below(one, origin) for one in empty):
@@ -171,7 +171,7 @@ def _as_indented(document: Node | None, problem: Problem) -> Problem:
     place, node = outer.value[str(name)]
     if node.value is None and name in SECTIONS and problem.what == "is missing":
         below = any(at.line > place.line for at, _ in outer.value.values())
-        return replace(problem, what="is empty", mend=UNINDENTED[1] if below else problem.mend)
+        return replace(problem, what="is empty", hint=UNINDENTED[1] if below else problem.hint)
     section = empty_section(outer.value, place) if problem.on_key else None
     if section is None:
         return problem

@@ -21,9 +21,9 @@ def _length(value: object, *, least: int) -> Length:
     if isinstance(value, Length):
         return value
     if isinstance(value, dict) and (unknown := next((key for key in value if key not in UNITS), None)):
-        raise wrong("is no unit of a length", at=(unknown,), mend=_mend(value), on_key=True)
+        raise wrong("is no unit of a length", at=(unknown,), hint=_hint(value), on_key=True)
     if not isinstance(value, dict) or len(value) != 1:
-        raise wrong(f"must be a length, not {_given(value)}", mend=_mend(value))
+        raise wrong(f"must be a length, not {_given(value)}", hint=_hint(value))
     ((unit, written),) = value.items()
     count = integral(written)
     if type(count) is not int or count < least:
@@ -37,7 +37,7 @@ def _given(value: object) -> str:
     return show(value)
 
 
-def _mend(value: object) -> str:
+def _hint(value: object) -> str:
     count = value if type(value) is int else 100
     return f"write one of {{batches: {count}}}, {{records: {count}}}, {{epochs: {count}}}"
 

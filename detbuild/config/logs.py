@@ -19,7 +19,7 @@ _POSIX_CLASS: Final = re.compile(r"\[:\^?[a-z]+:\]")
 def _pattern(value: str) -> str:
     if found := _POSIX_CLASS.search(value):
         what = f"holds the class {found[0]}, which is none in Python's expressions"
-        raise wrong(what, mend=r"write `\d`, `\s`, `\w` or a set such as `[a-z]`")
+        raise wrong(what, hint=r"write `\d`, `\s`, `\w` or a set such as `[a-z]`")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a set such as [[a] is odd, and legal

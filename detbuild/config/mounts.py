@@ -32,11 +32,11 @@ def host_path(path: str) -> str:
         PydanticCustomError: it is relative, or the host's own.
     """
     if not path.startswith("/"):
-        raise wrong(f"must be absolute, not {path[:40]!r}", mend="start it with `/`")
+        raise wrong(f"must be absolute, not {path[:40]!r}", hint="start it with `/`")
     found = reserved(posixpath.normpath(path).replace("//", "/"))
     if found is not None:
-        what, mend = found
-        raise wrong(what, mend=mend)
+        what, hint = found
+        raise wrong(what, hint=hint)
     return path
 
 
@@ -60,9 +60,9 @@ def container_path(path: str) -> str:
         raise wrong("may not hold `..`")
     normal = posixpath.normpath(path).replace("//", "/") if path else "."
     if normal == ".":
-        raise wrong("is the work directory itself", mend="name a directory below it, such as `data`")
+        raise wrong("is the work directory itself", hint="name a directory below it, such as `data`")
     if normal == "/" or _within(normal, _TAKEN):
-        raise wrong(f"{normal[:40]} is taken by the container itself", mend="mount it elsewhere")
+        raise wrong(f"{normal[:40]} is taken by the container itself", hint="mount it elsewhere")
     return path
 
 
@@ -120,5 +120,5 @@ def distinct(mounts: tuple[BindMount, ...]) -> tuple[BindMount, ...]:
         first = places.setdefault(posixpath.normpath(mount.container_path), index)
         if first != index:
             what = f"is the place of bind_mounts[{first}] too"
-            raise wrong(what, at=(index, "container_path"), mend="give each mount a place of its own")
+            raise wrong(what, at=(index, "container_path"), hint="give each mount a place of its own")
     return mounts

@@ -24,19 +24,19 @@ _PLAIN_KEY: Final = re.compile(r"[\w./<>-]+")
 class Problem:
     """One thing that is wrong.
 
-    `on_key`: the key itself is, rather than its value. `later`: another source of the same config may mend
+    `on_key`: the key itself is, rather than its value. `later`: another source of the same config may hint
     it.
     """
 
     path: KeyPath
     what: str
-    mend: str = ""
+    hint: str = ""
     on_key: bool = False
     later: bool = False
 
     def line(self, place: str) -> str:
-        """`file:line:column: key.path: what; mend`, on one line."""
-        words = _cut(_visible("; ".join(filter(None, (self.what, self.mend)))), _MAX_WORDS)
+        """`file:line:column: key.path: what; hint`, on one line."""
+        words = _cut(_visible("; ".join(filter(None, (self.what, self.hint)))), _MAX_WORDS)
         where = _cut_middle(dotted(self.path), _MAX_PATH)
         return ": ".join(filter(None, (place, where, words)))
 

@@ -26,7 +26,7 @@ def _bytes(value: object) -> object:
     match = _SIZE.fullmatch(value)
     if match is None:
         hint = "write bytes, or a number with k, m, g, t or p: `4g`"
-        raise wrong(f"is not a valid size: {show(value)}", mend=hint)
+        raise wrong(f"is not a valid size: {show(value)}", hint=hint)
     return int(float(match[1]) * _FACTORS[(match[2] or "").lower()])
 
 
@@ -41,7 +41,7 @@ _MODE: Final = r"(?!.*(.).*\1)[rwm]+"
 
 def _mode(value: str) -> str:
     if not re.fullmatch(_MODE, value):
-        raise wrong(f"is no mode of a device: {show(value)}", mend=f"use {_OF_MRW}")
+        raise wrong(f"is no mode of a device: {show(value)}", hint=f"use {_OF_MRW}")
     return value
 
 
@@ -59,7 +59,7 @@ def _device(value: object) -> object:
         return value
     parts = value.split(":")
     if len(parts) not in {2, 3}:
-        raise wrong(f"is no device: {show(value)}", mend="write host:container or host:container:mode")
+        raise wrong(f"is no device: {show(value)}", hint="write host:container or host:container:mode")
     return dict(zip(("host_path", "container_path", "mode"), parts, strict=False))
 
 

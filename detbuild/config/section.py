@@ -41,7 +41,7 @@ def wrong(
     what: str,
     *,
     at: Sequence[str | int] = (),
-    mend: str = "",
+    hint: str = "",
     later: bool = False,
     on_key: bool = False,
 ) -> PydanticCustomError:
@@ -50,11 +50,11 @@ def wrong(
     Args:
         what: the rule, in the user's words.
         at: leads from the validated value to the culprit.
-        mend: what to do.
-        later: another source of the same config may mend it, so that one alone is not refused for it.
+        hint: what to do.
+        later: another source of the same config may repair it, so that one alone is not refused for it.
         on_key: the key of the culprit is, rather than its value.
     """
-    context = {"what": what, "mend": mend, "at": tuple(at), "later": later, "on_key": on_key}
+    context = {"what": what, "hint": hint, "at": tuple(at), "later": later, "on_key": on_key}
     return PydanticCustomError("rule", "{what}", context)
 
 

@@ -64,7 +64,7 @@ class SharedFs(_Storage):
         relative = posixpath.relpath(self.directory, posixpath.normpath(self.host_path))
         if relative.split("/")[0] == "..":
             what = "must lie below host_path"
-            raise wrong(what, at=("storage_path",), mend="make it relative, such as `checkpoints`")
+            raise wrong(what, at=("storage_path",), hint="make it relative, such as `checkpoints`")
         return self
 
     @property

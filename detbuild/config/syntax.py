@@ -38,7 +38,7 @@ def explained(error: yaml.MarkedYAMLError, text: str) -> tuple[str, str, Any]:
     if error.context_mark and "flow" in str(error.context) and "expected ',' or" in problem:
         opened = error.context_mark.line + 1
         return f"no `,` or closing bracket stands here; the bracket opened on line {opened}", "close it", mark
-    slip = next(((what, mend) for words, what, mend in _SLIPS if words in problem), ("", ""))
+    slip = next(((what, hint) for words, what, hint in _SLIPS if words in problem), ("", ""))
     return slip[0] or problem, slip[1], mark
 
 

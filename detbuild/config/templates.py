@@ -38,6 +38,6 @@ def _find(directory: Path, name: str) -> Path:
     if not path.is_file():
         known = [file.stem for file in directory.glob("*.yaml")]
         near = difflib.get_close_matches(name, known, n=1)
-        mend = f"did you mean `{near[0]}`?" if near else f"write it to {path}, or name a path"
-        raise ConfigError(f"there is no template {name!r} in {directory}", mend=mend)
+        hint = f"did you mean `{near[0]}`?" if near else f"write it to {path}, or name a path"
+        raise ConfigError(f"there is no template {name!r} in {directory}", hint=hint)
     return path

@@ -108,4 +108,4 @@ def _opened(source: bytes) -> Iterator[int]:
 
 
 def _changed(cause: str) -> ContextError:
-    return ContextError(cause, mend=_REPAIR)
+    return ContextError(cause, hint=_REPAIR)

@@ -25,18 +25,18 @@ def context_root(context_dir: Path, *, home: Path | None, allow_anything: bool) 
     if not stat.S_ISDIR(_stat(context_dir, "the context directory").st_mode):
         raise ContextError(
             f"the context {context_dir} is not a directory",
-            mend="pass the directory that holds your model code; single files go in with --include",
+            hint="pass the directory that holds your model code; single files go in with --include",
         )
     root = os.path.realpath(os.fsencode(context_dir))
     if not os.access(root, os.R_OK | os.X_OK, effective_ids=True):
         raise ContextError(
-            f"no permission to read the context directory {context_dir}", mend="make it readable to you"
+            f"no permission to read the context directory {context_dir}", hint="make it readable to you"
         )
     unlikely = {b"/"} | ({os.path.realpath(os.fsencode(home))} if home is not None else set())
     if root in unlikely and not allow_anything:
         raise ContextError(
             f"the context directory {context_dir} is {_whose(root)}: all of it would go into the image",
-            mend="pass the directory that holds your model code, or --allow-any-context",
+            hint="pass the directory that holds your model code, or --allow-any-context",
         )
     return root
 
@@ -58,14 +58,14 @@ def _stat(path: Path, what: str) -> os.stat_result:
     try:
         return path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ContextError(f"{what} {path} does not exist", mend="check the path") from error
+        raise ContextError(f"{what} {path} does not exist", hint="check the path") from error
     except PermissionError as error:
         raise ContextError(
-            f"no permission to look at {what} {path}", mend="make it readable to you"
+            f"no permission to look at {what} {path}", hint="make it readable to you"
         ) from error
     except OSError as error:
         raise ContextError(
-            f"{what} {path} cannot be used: {error.strerror}", mend="check the path"
+            f"{what} {path} cannot be used: {error.strerror}", hint="check the path"
         ) from error
 
 
@@ -86,5 +86,5 @@ def refuse_shadowing(context: ContextSnapshot) -> None:
 def _shadows(path: str) -> ContextError:
     return ContextError(
         f"{path} in the context hides the harness, which user code imports as `determined`",
-        mend="rename it, or name it in .detignore",
+        hint="rename it, or name it in .detignore",
     )

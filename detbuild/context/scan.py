@@ -37,7 +37,7 @@ class Problem(NamedTuple):
 
     path: bytes
     cause: str
-    mend: str
+    hint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +133,8 @@ def _rules(path: bytes) -> bytes:
 
 
 def unreadable(path: bytes, error: OSError) -> Problem:
-    mend = "make it readable to you, or name it in .detignore"
-    return Problem(path, error.strerror or str(error), mend)
+    hint = "make it readable to you, or name it in .detignore"
+    return Problem(path, error.strerror or str(error), hint)
 
 
 def _leaves(path: bytes, source: bytes) -> Problem:

@@ -87,7 +87,7 @@ def _content(entry: Entry) -> bytes:
     except OSError as error:
         raise ContextError(
             f"cannot read {shown(entry.path)}: {error.strerror}",
-            mend="make it readable, or name it in .detignore",
+            hint="make it readable, or name it in .detignore",
         ) from error
 
 

@@ -133,7 +133,7 @@ def _include(include: Path, findings: Findings) -> None:
     if any(found.path == name for found in findings.found):
         raise ContextError(
             f"two things called {shown(text(name))} would go to the context's root; one is {include}",
-            mend="rename one of them, or name the context's own in .detignore",
+            hint="rename one of them, or name the context's own in .detignore",
         )
     if stat.S_ISDIR(seen.st_mode):
         findings.found.append(Found(name, "dir", source))
@@ -172,7 +172,7 @@ def _entries(
             except OSError as error:
                 problems.append(unreadable(path, error))
             except ContextError as error:
-                problems.append(Problem(path, str(error), error.mend))
+                problems.append(Problem(path, str(error), error.hint))
             else:
                 mode = 0o755 if seen.st_mode & stat.S_IXUSR else 0o644
                 yield Entry(text(path), "file", mode, length, sha256, "", text(source))
@@ -198,7 +198,7 @@ def _refuse_size(context_dir: Path, listed: Listing) -> None:
     raise ContextError(
         f"the context {context_dir} has {size(listed.size)} in {counted(listed.files, 'file')}, more than "
         f"{size(LARGEST_CONTEXT)}; the largest:{largest}",
-        mend="name them in .detignore and mount data by bind_mounts, or pass --allow-any-context",
+        hint="name them in .detignore and mount data by bind_mounts, or pass --allow-any-context",
     )
 
 
@@ -208,8 +208,8 @@ def _refuse(problems: Sequence[Problem]) -> None:
     lines = [f"  {_brief(problem.path)}: {problem.cause}" for problem in problems[:_SHOWN]]
     if len(problems) > _SHOWN:
         lines.append(f"  and {len(problems) - _SHOWN} more")
-    mends = dict.fromkeys(problem.mend for problem in problems)
-    raise ContextError("the context cannot be packed:\n" + "\n".join(lines), mend="; ".join(mends))
+    hints = dict.fromkeys(problem.hint for problem in problems)
+    raise ContextError("the context cannot be packed:\n" + "\n".join(lines), hint="; ".join(hints))
 
 
 def _brief(path: bytes) -> str:

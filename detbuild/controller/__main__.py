@@ -40,8 +40,8 @@ def main(argv: list[str]) -> int:
             with lease(folder.lock_file):
                 drive(folder, engine)
     except DetbuildError as error:
-        mend = f"\n  mend: {error.mend}" if error.mend else ""
-        sys.stderr.write(masked_urls(f"error: {error}{mend}\n"))
+        hint = f"\n  hint: {error.hint}" if error.hint else ""
+        sys.stderr.write(masked_urls(f"error: {error}{hint}\n"))
         return error.exit_code
     except Exception:  # noqa: BLE001  (the outermost boundary: the log is the only place to say it)
         sys.stderr.write(masked_urls(traceback.format_exc()))

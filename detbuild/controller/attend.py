@@ -80,12 +80,12 @@ def request(home: Home, experiment_id: int, verb: Verb, trial_id: int | None = N
     if trial_id is not None and trial_id not in state.trials:
         raise ConfigError(
             f"experiment {experiment_id} has no trial {trial_id}",
-            mend=f"see `detbuild describe {experiment_id}`",
+            hint=f"see `detbuild describe {experiment_id}`",
         )
     if state.over and verb in {"pause", "activate"}:
         raise ConfigError(
             f"experiment {experiment_id} has ended: {state.state}",
-            mend=f"`detbuild continue {experiment_id}` goes on with what was not completed",
+            hint=f"`detbuild continue {experiment_id}` goes on with what was not completed",
         )
     if not _idle(book, verb, trial_id):
         if state.header.local and verb == "activate":
@@ -100,7 +100,7 @@ def goes_on_in_the_foreground(state: ExperimentState) -> ConfigError:
     id_, verb = state.header.id, "activate" if state.stop == "pause" else "continue"
     return ConfigError(
         f"experiment {id_} is {state.state} and local: it goes on in the shell that says so",
-        mend=f"`detbuild {verb} {id_}` there, once it is at rest",
+        hint=f"`detbuild {verb} {id_}` there, once it is at rest",
     )
 
 
@@ -192,7 +192,7 @@ class Attendant:
         if self._starts == _STARTS:
             raise EngineError(
                 f"the controller of experiment {folder.id} does not stay alive",
-                mend=f"see {folder.log_file}; then `detbuild resume`",
+                hint=f"see {folder.log_file}; then `detbuild resume`",
             )
         if not resume_one(folder):
             return

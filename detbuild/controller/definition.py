@@ -36,7 +36,7 @@ def download_code(home: Home, folder: ExperimentFolder, target: Path, connect: C
         EngineError: The image is gone, or its files cannot be copied.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):  # allowed: where the user wants it
-        raise ConfigError(f"{target} is there already", mend="name a directory that is new or empty")
+        raise ConfigError(f"{target} is there already", hint="name a directory that is new or empty")
     header = folder.header()
     if header.local:
         raise ConfigError(
@@ -47,7 +47,7 @@ def download_code(home: Home, folder: ExperimentFolder, target: Path, connect: C
     if image is None:
         raise EngineError(
             f"the image of experiment {folder.id} is gone: {header.tag}",
-            mend=f"checkpoints hold a copy of the code in `code`: see `detbuild checkpoint list {folder.id}`",
+            hint=f"checkpoints hold a copy of the code in `code`: see `detbuild checkpoint list {folder.id}`",
         )
     with file_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)  # allowed: where the user wants it

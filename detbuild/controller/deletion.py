@@ -68,7 +68,7 @@ def _refuse_going(folder: ExperimentFolder) -> None:
     if not state.over:
         raise ConfigError(
             f"experiment {folder.id} has not ended: it is {state.state}",
-            mend=f"`detbuild kill {folder.id}`, `detbuild wait {folder.id}`, then delete it",
+            hint=f"`detbuild kill {folder.id}`, `detbuild wait {folder.id}`, then delete it",
         )
 
 
@@ -99,7 +99,7 @@ def _removed(directory: Path) -> DetbuildError | None:
     try:
         UntrustedDir(directory.parent).remove_tree(directory.name, missing_ok=True)
     except UntrustedError as error:
-        return EngineError(f"cannot remove {error.path}: it {error.reason}", mend="remove it by hand")
+        return EngineError(f"cannot remove {error.path}: it {error.reason}", hint="remove it by hand")
     return None
 
 
@@ -138,7 +138,7 @@ def _refuse_other_engine(folder: ExperimentFolder, engine: Engine) -> None:
         raise EngineError(
             f"experiment {folder.id} ran on Docker Engine {header.engine} at {header.engine_at}, "
             f"and this is {info.id} of {info.name}",
-            mend="set DOCKER_HOST to that engine; --force deletes without looking for its containers",
+            hint="set DOCKER_HOST to that engine; --force deletes without looking for its containers",
         )
 
 
@@ -149,11 +149,11 @@ def _refuse_needed(home: Home, folder: ExperimentFolder) -> None:
         if uuid in own:
             raise ConfigError(
                 f"checkpoint {uuid} of experiment {folder.id} is registered as {', '.join(names)}",
-                mend="delete that from the registry first, or give --force",
+                hint="delete that from the registry first, or give --force",
             )
     for other, uuid in sources(home):
         if other != folder.id and uuid in own:
             raise ConfigError(
                 f"checkpoint {uuid} of experiment {folder.id} is the source of experiment {other}",
-                mend="delete that one first, or give --force",
+                hint="delete that one first, or give --force",
             )

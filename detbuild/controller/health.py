@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def hindrance(folder: ExperimentFolder, state: ExperimentState) -> str:
-    """Say what is in the way of an experiment that should go on, and how to mend it; "" for nothing."""
+    """Say what is in the way of an experiment that should go on, and how to repair it; "" for nothing."""
     if _at_rest(state):
         return ""
     if no_inodes(folder.path):

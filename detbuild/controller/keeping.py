@@ -214,7 +214,7 @@ def _refuse_going(folder: ExperimentFolder) -> None:
     if not fold(folder.header(), folder.journal()).over:
         raise ConfigError(
             f"experiment {folder.id} has not ended, and its controller keeps its checkpoints",
-            mend=f"`detbuild wait {folder.id}` waits for that; `detbuild cancel {folder.id}` ends it",
+            hint=f"`detbuild wait {folder.id}` waits for that; `detbuild cancel {folder.id}` ends it",
         )
 
 
@@ -224,7 +224,7 @@ def _keeper(folder: ExperimentFolder) -> Iterator[Keeper]:
     if storage_of(folder).on_host is None:
         raise ConfigError(
             f"the checkpoints of experiment {folder.id} are inside its containers alone",
-            mend="mount a directory of the host at checkpoint_storage.container_path with bind_mounts",
+            hint="mount a directory of the host at checkpoint_storage.container_path with bind_mounts",
         )
     keeper = Keeper(Book(folder=folder), config_of(folder), SystemClock(), tries=_TRIES)
     try:
@@ -236,7 +236,7 @@ def _keeper(folder: ExperimentFolder) -> Iterator[Keeper]:
     if keeper.stored.left_over or keeper.stored.partly_left_over:
         raise EngineError(
             f"deleted checkpoints could not be removed: {keeper.stored.trouble}",
-            mend=f"`detbuild checkpoint gc {folder.id}` tries again",
+            hint=f"`detbuild checkpoint gc {folder.id}` tries again",
         )
 
 
@@ -252,10 +252,10 @@ def _refuse_needed(home: Home, uuids: Iterable[str]) -> None:
         if uuid in models:
             raise ConfigError(
                 f"checkpoint {uuid} is registered as {', '.join(models[uuid])}",
-                mend="take it out of the registry first: see `detbuild model list`",
+                hint="take it out of the registry first: see `detbuild model list`",
             )
         if uuid in started:
             raise ConfigError(
                 f"checkpoint {uuid} is what experiment {started[uuid]} starts from",
-                mend=f"`detbuild delete {started[uuid]}` first",
+                hint=f"`detbuild delete {started[uuid]}` first",
             )

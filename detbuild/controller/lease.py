@@ -89,7 +89,7 @@ def holder(file: Path) -> Holder | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise EngineError(f"cannot open {file}: {reason_of(error)}", mend="remove it") from error
+        raise EngineError(f"cannot open {file}: {reason_of(error)}", hint="remove it") from error
     try:
         return None if locked(descriptor, file, fcntl.LOCK_SH | fcntl.LOCK_NB) else _written(file)
     finally:
@@ -124,5 +124,5 @@ def _held(file: Path) -> LeaseError:
     found = _written(file)
     return LeaseError(
         f"experiment {file.parent.name} already has a controller: process {found.pid} on {found.host}",
-        mend=f"nothing needs to be done; `detbuild describe {file.parent.name}` shows how it is going",
+        hint=f"nothing needs to be done; `detbuild describe {file.parent.name}` shows how it is going",
     )

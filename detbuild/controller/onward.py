@@ -83,7 +83,7 @@ def go_on_here(
     if config_of(folder).entrypoint.kind == "given":
         raise ConfigError(
             f"experiment {folder.id} ran in a program of yours, which alone has its trial",
-            mend="run the program again, with searcher.source_checkpoint_uuid to go on from its weights",
+            hint="run the program again, with searcher.source_checkpoint_uuid to go on from its weights",
         )
     with lease(folder.lock_file) as held:
         return run_local(folder, environ, emit, lease_descriptor=held, since=ask(folder))
@@ -99,7 +99,7 @@ def ask_to_activate(folder: ExperimentFolder) -> int:
     if not book.state.paused:
         raise ConfigError(
             f"experiment {folder.id} is {book.state.snapshot().state}: only what is paused can be activated",
-            mend=f"`detbuild continue {folder.id}` goes on with what has ended",
+            hint=f"`detbuild continue {folder.id}` goes on with what has ended",
         )
     return folder.inbox().put("activate")
 
@@ -111,7 +111,7 @@ def ask_to_go_on(folder: ExperimentFolder, overrides: Sequence[str] = (), file: 
     if not book.state.at_rest:
         raise ConfigError(
             f"experiment {folder.id} is {state.state}: only what has ended or is paused can be continued",
-            mend=f"`detbuild pause {folder.id}` or `detbuild cancel {folder.id}` first, and wait",
+            hint=f"`detbuild pause {folder.id}` or `detbuild cancel {folder.id}` first, and wait",
         )
     before = config_of(folder)
     changed = bool(overrides or file)
@@ -121,7 +121,7 @@ def ask_to_go_on(folder: ExperimentFolder, overrides: Sequence[str] = (), file: 
     if book.state.over and done and not longer:
         raise ConfigError(
             f"all trials of experiment {folder.id} are completed: there is nothing to continue",
-            mend="train longer, for example with --config searcher.max_length.batches=1000"
+            hint="train longer, for example with --config searcher.max_length.batches=1000"
             if before.searcher.name in LENGTHENED
             else _OTHERWISE,
         )
@@ -140,13 +140,13 @@ def _continued(before: ExperimentConfig, overrides: Sequence[str], file: Path | 
         for name in _differences(_at(old, path), _at(new, path), ".".join(path)):
             if name != "searcher.max_length":
                 raise ConfigError(
-                    f"{name} cannot be changed when an experiment is continued", mend=_OTHERWISE
+                    f"{name} cannot be changed when an experiment is continued", hint=_OTHERWISE
                 )
             if before.searcher.name not in LENGTHENED:
                 raise ConfigError(
                     f"{name} of the searcher {before.searcher.name} cannot be changed when an experiment is "
                     "continued: what it decided rests on results at the lengths that it had",
-                    mend=_OTHERWISE,
+                    hint=_OTHERWISE,
                 )
     return config
 

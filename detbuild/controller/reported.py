@@ -49,7 +49,7 @@ def time_of(validation: Validation, trial: TrialState, config: ExperimentConfig)
         return float(validation.steps_completed * batch_size)
     raise SearchError(
         f"trial {trial.id} validates without the metric {wanted}, by which the search measures time",
-        mend=f"report {wanted} as a number when validating",
+        hint=f"report {wanted} as a number when validating",
     )
 
 

@@ -193,7 +193,7 @@ class RunDriver:
                 run=self.run,
                 outcome=Outcome.HOPELESS.value,
                 message=f"the container could not start: {error}",
-                mend=error.mend,
+                hint=error.hint,
             )
         )
         return ""

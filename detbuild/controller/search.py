@@ -128,7 +128,7 @@ class Search:
     def _fail(self, error: SearchError) -> None:
         if not self._book.state.failure:
             self._book.record(
-                journal.SearchFailed(why=f"{error}; {error.mend}" if error.mend else str(error))
+                journal.SearchFailed(why=f"{error}; {error.hint}" if error.hint else str(error))
             )
 
 

@@ -59,7 +59,7 @@ class TrialDriver:
         try:
             why = self._next()
         except EngineError as error:
-            why = f"{error}; {error.mend}" if error.mend else str(error)
+            why = f"{error}; {error.hint}" if error.hint else str(error)
             self._trouble.met()
             self.blocked = True
         else:
@@ -131,7 +131,7 @@ class TrialDriver:
             self._break = self._take_break(last)
         if self.world.clock.now() >= self._break.until or (self._break.room and self._break.room.made()):
             return ""
-        return f"{last.message}; {last.mend or 'goes on after a pause'}"
+        return f"{last.message}; {last.hint or 'goes on after a pause'}"
 
     def _take_break(self, last: journal.RunFinished) -> _Break:
         finished = [run.finished for run in self.trial.runs if run.finished]

@@ -57,7 +57,7 @@ def create_visit(
         raise ConfigError(f"experiment {folder.id} ran on this host itself: it has no image")
     if engine.image_id(header.image) is None:
         raise EngineError(
-            f"the image of experiment {folder.id} is gone: {header.tag}", mend="create the experiment anew"
+            f"the image of experiment {folder.id} is gone: {header.tag}", hint="create the experiment anew"
         )
     place = Place(home_id=home_id, folder=folder, header=header, user=user_of(info, header.user))
     place = replace(place, host_memory=info.memory, host_cpus=info.cpus)
@@ -71,7 +71,7 @@ def create_visit(
     if not won(engine, container, spec.gpus, time.sleep):
         engine.remove(container)
         raise EngineError(
-            "another container was given the same GPU at this moment", mend="run the command again"
+            "another container was given the same GPU at this moment", hint="run the command again"
         )
     return container
 
@@ -82,11 +82,11 @@ def _free_gpus(engine: Engine, info: EngineInfo, slots: int, limits: Limits) -> 
     asked = f"{slots} GPU{'s are' if slots > 1 else ' is'} asked for"
     why = shortage(stock.gpus, slots)
     if why:
-        mend = "give --slots 0 to do without; `detbuild doctor` looks for GPUs"
-        raise EngineError(f"{asked}, and {why}", mend=mend)
+        hint = "give --slots 0 to do without; `detbuild doctor` looks for GPUs"
+        raise EngineError(f"{asked}, and {why}", hint=hint)
     if len(stock.free_gpus) < slots:
         own = [gpu.id for gpu in usable(stock.gpus)]
-        raise EngineError(f"{asked}: {stock.usage(own)}", mend="wait, or give --slots 0 to do without")
+        raise EngineError(f"{asked}: {stock.usage(own)}", hint="wait, or give --slots 0 to do without")
     return stock.free_gpus[:slots]
 
 

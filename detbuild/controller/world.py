@@ -62,7 +62,7 @@ class World(Book):
             raise EngineError(
                 f"experiment {header.id} runs on Docker Engine {header.engine} at {header.engine_at}, "
                 f"and this is {info.id} of {info.name}",
-                mend=f"set DOCKER_HOST to that engine and run `detbuild resume`; "
+                hint=f"set DOCKER_HOST to that engine and run `detbuild resume`; "
                 f"when it is gone for good, remove {self.folder.path}",
             )
         self.info = info
@@ -113,4 +113,4 @@ class World(Book):
         try:
             return self.limits()
         except ConfigError as error:
-            raise EngineError(str(error), mend=error.mend) from error
+            raise EngineError(str(error), hint=error.hint) from error

@@ -57,7 +57,7 @@ def address_of(host: str | None, environ: Mapping[str, str]) -> Address:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EngineError(
             f"docker context `{name}`, set by {source}, cannot be read: {meta}",
-            mend="run `docker context ls`, then `docker context use NAME`, or set DOCKER_HOST",
+            hint="run `docker context ls`, then `docker context use NAME`, or set DOCKER_HOST",
         ) from error
     return Address(str(url), f"docker context `{name}`, set by {source}")
 

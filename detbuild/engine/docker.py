@@ -195,11 +195,11 @@ class DockerEngine:
         """The container that has the name already, if it is the one that was to be created."""
         there = self.inspect(spec.name)
         if there is None:
-            raise EngineError(f"the container {spec.name} is just being removed", mend="try again")
+            raise EngineError(f"the container {spec.name} is just being removed", hint="try again")
         if any(there.labels.get(key) != value for key, value in spec.labels.items()):
             raise EngineError(
                 f"the container name {spec.name} is taken by a container that is not ours",
-                mend=f"look at it with `docker inspect {spec.name}`, then rename or remove it",
+                hint=f"look at it with `docker inspect {spec.name}`, then rename or remove it",
             )
         return there.id
 

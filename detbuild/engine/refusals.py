@@ -1,4 +1,4 @@
-"""The engine's own words as a cause and a mend."""
+"""The engine's own words as a cause and a hint."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Refusal:
 
     pattern: str
     cause: str
-    mend: str
+    hint: str
     error: type[EngineError] = EngineError
 
 
@@ -54,12 +54,12 @@ _REFUSALS: Final = (
     _Refusal(
         r"bind source path does not exist: (?P<path>.*)",
         "{path} is to be mounted, but is not there on the engine's host",
-        "make it, or mend bind_mounts in the experiment config",
+        "make it, or hint bind_mounts in the experiment config",
     ),
     _Refusal(
         r"error gathering device information while adding custom device \"(?P<path>[^\"]*)\"",
         "the device {path} is not there on the engine's host",
-        "mend resources.devices in the experiment config",
+        "hint resources.devices in the experiment config",
     ),
     _Refusal(
         r"exec: \"(?P<program>[^\"]*)\": .*(not found|no such file)",
@@ -118,7 +118,7 @@ def refusal(words: str) -> EngineError:
         match = re.search(known.pattern, words)
         if match:
             named = {key: value or "" for key, value in match.groupdict().items()}
-            return known.error(known.cause.format(words, **named), mend=known.mend)
+            return known.error(known.cause.format(words, **named), hint=known.hint)
     return EngineError(f"Docker Engine refused: {words}")
 
 
@@ -171,7 +171,7 @@ def unreachable(address: Address, error: Exception) -> EngineError:
     found = known or _by_kind(address, words)
     parts = {"address": address, "words": words[:_LONGEST], "group": _group(address.socket)}
     host = urlsplit(address.url).netloc
-    return EngineError(found.cause.format(**parts), mend=found.hint.format(**parts, host=host))
+    return EngineError(found.cause.format(**parts), hint=found.hint.format(**parts, host=host))
 
 
 def _by_kind(address: Address, words: str) -> _Silence:

@@ -67,5 +67,5 @@ def _script(images: Path, argument: str) -> str:
 def _failed(why: str) -> EngineError:
     return EngineError(
         f"no base image could be made from Debian packages: {why}",
-        mend="load one with `docker load`, or name an image that is there as environment.image",
+        hint="load one with `docker load`, or name an image that is there as environment.image",
     )

@@ -127,7 +127,7 @@ def _contradiction(pins: tuple[Requirement, ...]) -> ConfigError:
     asked = [f"{pin.name}{pin.specifiers} ({pin.line.place})" for pin in pins if pin.specifiers]
     return ConfigError(
         f"the requirements contradict each other: {', '.join(asked)}",
-        mend="remove or loosen one of them",
+        hint="remove or loosen one of them",
     )
 
 
@@ -167,5 +167,5 @@ def _driver_too_old(framework: Framework, version: str, driver: str) -> ConfigEr
     instead = f", or ask for {framework.name}=={older[-1]} in requirements.txt" if older else ""
     return ConfigError(
         f"{framework.name} {version} needs NVIDIA driver {needed} or newer; this host has {driver}",
-        mend=f"update the driver{instead}",
+        hint=f"update the driver{instead}",
     )

@@ -78,7 +78,7 @@ def _refusal(findings: list[Finding], listing: Listing) -> ContextError:
     if len(lines) > _SHOWN:
         lines = [*lines[:_SHOWN], f"... and {len(lines) - _SHOWN} more"]
     hints = dict.fromkeys(filter(None, (_hint(finding, listing) for finding in findings)))
-    return ContextError("\n".join(lines), mend="; ".join(list(hints)[:3]))
+    return ContextError("\n".join(lines), hint="; ".join(list(hints)[:3]))
 
 
 def _cause(finding: Finding, listing: Listing) -> str:
@@ -93,8 +93,8 @@ def _cause(finding: Finding, listing: Listing) -> str:
 def _hint(finding: Finding, listing: Listing) -> str:
     from difflib import get_close_matches
 
-    if finding.mend or finding.missing is None:
-        return finding.mend
+    if finding.hint or finding.missing is None:
+        return finding.hint
     rule = _rule(finding, listing)
     if rule is not None:
         built_in = rule.where == "built in"

@@ -99,7 +99,7 @@ def _broken(entry: Entry, code: Code) -> Iterator[Warned]:
     try:
         yield from check_syntax(entry, code)
     except ContextError as error:
-        yield Warned(str(error), error.mend)
+        yield Warned(str(error), error.hint)
 
 
 def _missing(missing: dict[str, str]) -> Iterator[Warned]:

@@ -178,8 +178,8 @@ def _refuse_recorded(entry: Entry, text: str) -> None:
         elif _EDITABLE.match(line) and replaced_credentials(line, lambda _: "") != line:
             what = "an editable install keeps its URL in the image, and this one holds a credential"
         if what:
-            mend = "write the credential as `user:password@` before the host, and leave out `-e`"
-            raise ContextError(f"{shown(entry.path)}:{number}: {what}", mend=mend)
+            hint = "write the credential as `user:password@` before the host, and leave out `-e`"
+            raise ContextError(f"{shown(entry.path)}:{number}: {what}", hint=hint)
 
 
 def _exports(variables: Mapping[str, str]) -> bytes:

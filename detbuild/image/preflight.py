@@ -90,7 +90,7 @@ def check_entrypoint(entrypoint: Entrypoint, code: Code) -> tuple[Warned, ...]:
     except ConfigError as error:
         if code.fixed and (code.pythons or not isinstance(error, _MissingError)):
             raise
-        return (Warned(f"{error}, unless a hook, a mount or the image adds it", error.mend),)
+        return (Warned(f"{error}, unless a hook, a mount or the image adds it", error.hint),)
 
 
 # --- module:Class -------------------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ def _no_such_module(module: str, code: Code) -> _MissingError:
     if not module:
         return _MissingError(
             "the entrypoint names the context directory itself, which has no __init__.py",
-            mend="write `<module>:<trial class>`, such as `model_def:MNistTrial`",
+            hint="write `<module>:<trial class>`, such as `model_def:MNistTrial`",
         )
     there = code.modules
     inside = [name for name in there if name.endswith(f".{module}")]
@@ -176,7 +176,7 @@ def _no_such_module(module: str, code: Code) -> _MissingError:
     hint = (
         f"did you mean {_listed(near)}?" if near else f"the context directory has {_listed(there[:_LISTED])}"
     )
-    return _MissingError(f"the entrypoint's module `{module}` is not in the context directory", mend=hint)
+    return _MissingError(f"the entrypoint's module `{module}` is not in the context directory", hint=hint)
 
 
 def _check_class(entrypoint: str, module: str, name: str, entry: Entry, code: Code) -> Iterator[Warned]:
@@ -195,7 +195,7 @@ def _check_class(entrypoint: str, module: str, name: str, entry: Entry, code: Co
         return
     error = _no_such_name(module or code.name, name, bound)
     if _is_dynamic(tree):
-        yield Warned(f"{error}, as far as its text shows", error.mend)
+        yield Warned(f"{error}, as far as its text shows", error.hint)
     else:
         raise error
 
@@ -213,12 +213,12 @@ def _check_kind(
     if isinstance(found, (ast.FunctionDef, ast.AsyncFunctionDef)) and not found.decorator_list:
         raise ConfigError(
             f"the entrypoint `{entrypoint}` is a function, not a class",
-            mend="name the trial class itself; for a script, write the command, such as `python3 train.py`",
+            hint="name the trial class itself; for a script, write the command, such as `python3 train.py`",
         )
     if isinstance(found, ast.ClassDef) and not (found.bases or found.keywords or found.decorator_list):
         raise ConfigError(
             f"the entrypoint `{entrypoint}` is not a trial class: it derives from object",
-            mend="derive it from determined.pytorch.PyTorchTrial or determined.keras.TFKerasTrial",
+            hint="derive it from determined.pytorch.PyTorchTrial or determined.keras.TFKerasTrial",
         )
     yield from ()
 
@@ -240,7 +240,7 @@ def _no_such_name(module: str, name: str, bound: dict[str, list[ast.AST]]) -> Co
         hint = f"its trial classes are {_listed(trials)}"
     else:
         hint = "no trial class is defined there: derive one from determined.pytorch.PyTorchTrial"
-    return ConfigError(f"`{module}` has no `{first}`", mend=hint)
+    return ConfigError(f"`{module}` has no `{first}`", hint=hint)
 
 
 def _is_trial(node: ast.ClassDef) -> bool:
@@ -327,7 +327,7 @@ def check_syntax(entry: Entry, code: Code) -> Iterator[Warned]:
     python = code.pythons[0] if code.pythons else "3.10 or newer"
     cause, hint = f"{where}: {error.msg}{shown(line)}", f"correct it; the code runs on Python {python}"
     if certain:
-        raise ContextError(cause, mend=hint)
+        raise ContextError(cause, hint=hint)
     yield Warned(f"{cause} (for the Python {_HOST[0]}.{_HOST[1]} of this host)", hint)
 
 
@@ -482,7 +482,7 @@ def _no_such_script(script: str, path: str, code: Code) -> _MissingError:
     near = same or get_close_matches(path, [each for each in code.paths if each.endswith(suffix)], n=1)
     hint = f"did you mean `{shown(near[0])}`?" if near else "add it to the context, or correct the entrypoint"
     return _MissingError(
-        f"the entrypoint's script `{shown(script)}` is not in the context directory", mend=hint
+        f"the entrypoint's script `{shown(script)}` is not in the context directory", hint=hint
     )
 
 

@@ -30,10 +30,10 @@ def check_reference(reference: str, *, key: str = "environment.image") -> str:
     """
     if _REFERENCE.fullmatch(reference):
         return reference
-    mend = "write it as [host[:port]/]name[:tag][@sha256:digest], such as python:3.11-slim"
+    hint = "write it as [host[:port]/]name[:tag][@sha256:digest], such as python:3.11-slim"
     if _REFERENCE.fullmatch(reference.lower()):
-        mend = f"names are in lower case: {reference.lower()}"
-    raise ConfigError(f"{key}: {reference!r} is not an image reference", mend=mend)
+        hint = f"names are in lower case: {reference.lower()}"
+    raise ConfigError(f"{key}: {reference!r} is not an image reference", hint=hint)
 
 
 def refuse_old_python(reference: str) -> None:
@@ -51,7 +51,7 @@ def refuse_old_python(reference: str) -> None:
         raise ConfigError(
             f"environment.image: {reference} is an image of Determined with {python}; "
             "detbuild needs 3.10 or newer",
-            mend="remove environment.image: detbuild then chooses a base for the frameworks of the context",
+            hint="remove environment.image: detbuild then chooses a base for the frameworks of the context",
         )
 
 

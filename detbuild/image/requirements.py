@@ -138,7 +138,7 @@ class Finding:
 
     line: Line
     cause: str
-    mend: str = ""
+    hint: str = ""
     missing: str | None = None  # the path of the context that is not in the image
     outside: bool = False  # an absolute path, which an image of the user's own may have
 
@@ -410,10 +410,10 @@ def _absent(line: Line, named: str, path: str | None) -> Finding:
     if path is not None:
         return Finding(line, f"`{named}` is not in the context", missing=path)
     absolute = named.startswith("/") or _scheme(named) == "file"
-    mend = "copy it into the context and name it from there"
+    hint = "copy it into the context and name it from there"
     if absolute:
-        mend += "; a line that `pip freeze` wrote becomes `name==version`"
-    return Finding(line, f"`{named}` is outside the context", mend, outside=absolute)
+        hint += "; a line that `pip freeze` wrote becomes `name==version`"
+    return Finding(line, f"`{named}` is outside the context", hint, outside=absolute)
 
 
 def _direct(line: Line, name: str, version: str) -> Requirement:
@@ -567,8 +567,8 @@ class _Reader:
         if path is None or entry is None or entry.kind != "file":
             self.problems.append(_absent(line, named, path))
         elif entry.path in above:
-            mend = "remove one of the lines by which they include each other"
-            self.problems.append(Finding(line, f"`{named}` includes itself, which pip cannot end", mend))
+            hint = "remove one of the lines by which they include each other"
+            self.problems.append(Finding(line, f"`{named}` includes itself, which pip cannot end", hint))
         else:
             constraint = not line.values("--requirement")
             self.read(path, entry, constraint=constraint, above=above)
@@ -611,7 +611,7 @@ def _source_file(entry: Entry) -> SourceFile:
     try:
         return SourceFile(path=entry.path, text=read_text(entry, named), encoding=named)
     except LookupError as error:
-        raise ContextError(f"{entry.path}:1: {error}", mend="save it as UTF-8") from error
+        raise ContextError(f"{entry.path}:1: {error}", hint="save it as UTF-8") from error
 
 
 def _unusable(place: Place, tree: Tree) -> Iterator[Finding]:

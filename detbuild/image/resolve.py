@@ -177,7 +177,7 @@ def _pair_conflict(combination: tuple[Choice, ...], table: Table) -> ConfigError
     return ConfigError(
         f"torch {versions['torch']} and tensorflow {versions['tensorflow']} pin different CUDA packages, "
         "so both cannot use the GPU in one image",
-        mend=f"in requirements.txt ask for torch>={newest.torch[0]} with tensorflow>={newest.tensorflow[0]}, "
+        hint=f"in requirements.txt ask for torch>={newest.torch[0]} with tensorflow>={newest.tensorflow[0]}, "
         "or for tensorflow-cpu instead of tensorflow",
     )
 
@@ -189,5 +189,5 @@ def _no_python(combination: tuple[Choice, ...]) -> ConfigError:
     )
     return ConfigError(
         f"no base image fits: {spans}",
-        mend="ask for other versions in requirements.txt, or name an image of your own as environment.image",
+        hint="ask for other versions in requirements.txt, or name an image of your own as environment.image",
     )

@@ -108,7 +108,7 @@ def read(entry: Entry) -> bytes:
     except OSError as error:
         raise ContextError(
             f"cannot read {shown(entry.path)}: {reason_of(error)}",
-            mend="make it readable, or name it in .detignore",
+            hint="make it readable, or name it in .detignore",
         ) from error
 
 

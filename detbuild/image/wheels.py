@@ -112,6 +112,6 @@ def _entry(path: Path, cache: HashCache | None) -> Entry:
     except OSError as error:
         raise ContextError(
             f"cannot read {path}: {reason_of(error)}",
-            mend="make it readable, or move it out of pip's find-links",
+            hint="make it readable, or move it out of pip's find-links",
         ) from error
     return Entry(path.name, "file", size=size, sha256=sha256, source=text(source))

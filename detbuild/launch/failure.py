@@ -82,7 +82,7 @@ class Evidence:
 class Verdict:
     outcome: Outcome
     message: str = ""
-    mend: str = ""
+    hint: str = ""
 
 
 def judge(evidence: Evidence, *, trial_id: int, run: int, restarts_left: int) -> RunFinished:
@@ -107,7 +107,7 @@ def judge(evidence: Evidence, *, trial_id: int, run: int, restarts_left: int) ->
         message=f"{verdict.message}; not run again: the same error twice, without progress"
         if stuck
         else verdict.message,
-        mend=verdict.mend,
+        hint=verdict.hint,
         tail=() if outcome.succeeded else evidence.tail,
         failure=failure,
         steps_completed=steps,
@@ -175,7 +175,7 @@ def _said(ended: Ended) -> Verdict:
         ExitReason.PREEMPTED: Outcome.PREEMPTED,
         ExitReason.INVALID_HP: Outcome.INVALID_HP,
     }[ended.reason]
-    return Verdict(outcome, ended.message, ended.mend)
+    return Verdict(outcome, ended.message, ended.hint)
 
 
 def _out_of_memory(evidence: Evidence) -> Verdict:
@@ -203,8 +203,8 @@ def _failed(ended: Ended, evidence: Evidence) -> Verdict:
     where = f" ({ended.stage.value})" if ended.stage else ""
     message = f"{ended.message or 'the trial failed'}{where}"
     if ended.reason is ExitReason.HOPELESS:
-        return Verdict(Outcome.HOPELESS, message, ended.mend)
-    return _disk(evidence, message) or Verdict(Outcome.USER_ERROR, message, ended.mend)
+        return Verdict(Outcome.HOPELESS, message, ended.hint)
+    return _disk(evidence, message) or Verdict(Outcome.USER_ERROR, message, ended.hint)
 
 
 def _worker_died(evidence: Evidence) -> Verdict:
@@ -222,12 +222,12 @@ def _program_failed(evidence: Evidence, code: int | None, name: str | None) -> V
     user = f"{os.getuid()}:{os.getgid()}"  # as which it ran too
     where = Where(container=evidence.kind == "container", directory=evidence.directory, user=user)
     words = "Bus error (core dumped)" if name == "SIGBUS" else "\n".join(evidence.tail)
-    mend = hint_for(words, where) if trace or name else ""
+    hint = hint_for(words, where) if trace or name else ""
     text = "" if trace is None else f": {trace.text} ({trace.place})"
     hopeless = (trace is not None and trace.type in _NOT_FOUND) or _NO_PROGRAM.match(last)
     if hopeless and not sounds_transient(words):
-        return Verdict(Outcome.HOPELESS, f"{_how(code, name)}{text or f': {last}'}", mend or _SEE_LOGS)
-    return Verdict(Outcome.USER_ERROR, f"{_how(code, name)}{text}", mend or _SEE_LOGS)
+        return Verdict(Outcome.HOPELESS, f"{_how(code, name)}{text or f': {last}'}", hint or _SEE_LOGS)
+    return Verdict(Outcome.USER_ERROR, f"{_how(code, name)}{text}", hint or _SEE_LOGS)
 
 
 def _disk(evidence: Evidence, message: str) -> Verdict | None:

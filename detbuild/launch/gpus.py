@@ -161,7 +161,7 @@ def lacking(gpus: Sequence[Gpu], slots: int) -> EngineError | None:
         return None
     asks = f"resources.slots_per_trial asks for {slots} GPU{'s' if slots > 1 else ''}"
     cpu = "set `resources.slots_per_trial: 0` to train on the CPU"
-    mend = f"{cpu}; `detbuild doctor` looks for GPUs"
+    hint = f"{cpu}; `detbuild doctor` looks for GPUs"
     if len(gpus) >= slots:
-        mend = f"name more of them under `gpus` in config.yaml of detbuild's home, or {cpu}"
-    return EngineError(f"{asks}, and {why}", mend=mend)
+        hint = f"name more of them under `gpus` in config.yaml of detbuild's home, or {cpu}"
+    return EngineError(f"{asks}, and {why}", hint=hint)

@@ -128,7 +128,7 @@ def _run(run: RunState, made: float) -> dict[str, object]:
         "exit_code": end.exit_code if end else None,
         "seconds": _seconds(run, made),
         "message": "\n".join((end.message, *end.tail)).strip() if end and end.outcome != "completed" else "",
-        "mend": end.mend if end else "",
+        "hint": end.hint if end else "",
     }
 
 

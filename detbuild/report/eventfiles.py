@@ -100,7 +100,7 @@ def require() -> None:
 
     if find_spec("tensorboard") is None:
         raise ConfigError(
-            "TensorBoard is not installed in this Python", mend="pip install 'detbuild[tensorboard]'"
+            "TensorBoard is not installed in this Python", hint="pip install 'detbuild[tensorboard]'"
         )
 
 

@@ -62,10 +62,10 @@ class CustomSearch:
         if config.hook is None or context_dir is None:
             raise ConfigError(
                 "searcher: custom needs a class to ask for trials",
-                mend="write `hook: module:Class`; the module is imported from the model directory",
+                hint="write `hook: module:Class`; the module is imported from the model directory",
             )
         if config.max_length is None:
-            raise ConfigError("searcher: custom needs max_length", mend="add `max_length: {batches: 1000}`")
+            raise ConfigError("searcher: custom needs max_length", hint="add `max_length: {batches: 1000}`")
         self._trials, self._config = trials, config
         self._hook = HookProcess(config.hook, _about(trials, config, seed), context_dir, variables)
         self._length: Length = config.max_length
@@ -161,7 +161,7 @@ class CustomSearch:
     def _wrong(self, method: str, expected: str, answer: object) -> SearchError:
         return SearchError(
             f"searcher.hook: {self._hook.target}.{method} must return {expected}, not {answer!r}",
-            mend="correct it and continue the experiment: it goes on from its last decision",
+            hint="correct it and continue the experiment: it goes on from its last decision",
         )
 
 

@@ -98,7 +98,7 @@ class HookProcess:
         except OSError as error:
             raise SearchError(
                 f"searcher.hook: {self.target} cannot be started in {self._context_dir}: {error.strerror}",
-                mend="put the model directory back and continue the experiment",
+                hint="put the model directory back and continue the experiment",
             ) from error
         weakref.finalize(self, _end, process)
         return process
@@ -116,7 +116,7 @@ class HookProcess:
             last = "\n".join(str(answer["error"]).strip().splitlines()[-_SHOWN:])
             raise SearchError(
                 f"searcher.hook: {self.target} raised an error\n{last}",
-                mend="correct it and continue the experiment: it goes on from its last decision",
+                hint="correct it and continue the experiment: it goes on from its last decision",
             )
         return answer["answer"]
 
@@ -138,7 +138,7 @@ class HookProcess:
         self.close()
         return SearchError(
             f"searcher.hook: the process of {self.target} {what}",
-            mend="see controller.log for what it printed, correct it and continue the experiment",
+            hint="see controller.log for what it printed, correct it and continue the experiment",
         )
 
 

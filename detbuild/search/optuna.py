@@ -136,7 +136,7 @@ def sampler_of(config: OptunaConfig, seed: int) -> BaseSampler:
     except ImportError as error:
         raise ConfigError(
             f"searcher.sampler: {config.sampler} needs the Python package {error.name}",
-            mend="install it here: pip install 'detbuild[optuna]'",
+            hint="install it here: pip install 'detbuild[optuna]'",
         ) from error
     from optuna.samplers import CmaEsSampler, GPSampler, TPESampler  # noqa: PLC0415  (as above)
 

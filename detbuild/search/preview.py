@@ -53,7 +53,7 @@ def preview(config: ExperimentConfig) -> Preview:
     if config.searcher.name == "custom":
         raise ConfigError(
             "searcher: custom has no plan to preview; its hook decides as results come",
-            mend="`detbuild create` runs it",
+            hint="`detbuild create` runs it",
         )
     search = search_method(config)
     assert isinstance(search, Search)

@@ -24,7 +24,7 @@ def same(decided: Sequence[Action], recorded: Sequence[Action], event: SearchEve
     raise SearchError(
         f"the search cannot be continued: after {to_json(event)} its journal says {theirs}, "
         f"and by its config it would be {ours}",
-        mend="put back the experiment's config and the version of detbuild that it was started with",
+        hint="put back the experiment's config and the version of detbuild that it was started with",
     )
 
 

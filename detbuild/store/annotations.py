@@ -44,7 +44,7 @@ def change_metadata(
 
 def _read(experiment: Path) -> dict[str, Metadata]:
     try:
-        return read_document(experiment / _FILE, _of_checkpoints, mend="repair it, or remove it")
+        return read_document(experiment / _FILE, _of_checkpoints, hint="repair it, or remove it")
     except FileNotFoundError:
         return {}
 

@@ -26,7 +26,7 @@ def set_archived(folders: Sequence[ExperimentFolder], *, archived: bool) -> None
         if not state.over:
             raise ConfigError(
                 f"experiment {folder.id} has not ended: it is {state.state}",
-                mend=f"`detbuild cancel {folder.id}`, `detbuild wait {folder.id}`, then archive it",
+                hint=f"`detbuild cancel {folder.id}`, `detbuild wait {folder.id}`, then archive it",
             )
     for folder in folders:
         change_attributes(folder.path, lambda attributes: replace(attributes, archived=archived))

@@ -51,7 +51,7 @@ def read_attributes(experiment: Path) -> Attributes:
         EngineError: The file is damaged.
     """
     try:
-        return read_document(experiment / _FILE, _attributes, mend="repair it, or remove it")
+        return read_document(experiment / _FILE, _attributes, hint="repair it, or remove it")
     except FileNotFoundError:
         return Attributes()
 

@@ -33,11 +33,11 @@ def file_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in NO_ROOM and lacks_inodes(path.parent):
             hint = f"remove files there: `df -i {path.parent}` counts them"
-            raise DiskFullError(f"{NO_INODES} to write {path}", mend=hint) from error
+            raise DiskFullError(f"{NO_INODES} to write {path}", hint=hint) from error
         if error.errno in NO_ROOM:
-            raise DiskFullError(f"no room to write {path}", mend="free some space on that disk") from error
+            raise DiskFullError(f"no room to write {path}", hint="free some space on that disk") from error
         raise EngineError(
-            f"cannot write {path}: {reason_of(error)}", mend="make the directory writable for your user"
+            f"cannot write {path}: {reason_of(error)}", hint="make the directory writable for your user"
         ) from error
 
 
@@ -189,7 +189,7 @@ def locked(descriptor: int, file: Path, kind: int) -> bool:
             raise
         raise EngineError(
             f"the file system of {file} has no locks ({error.strerror}), so two processes could change it",
-            mend="set DETBUILD_HOME to a directory on a disk of this host",
+            hint="set DETBUILD_HOME to a directory on a disk of this host",
         ) from error
     return True
 

@@ -152,7 +152,7 @@ class ExperimentFolder:
             return self._renamed(read_document(self.path / HEADER_FILE, self._header))
         except FileNotFoundError:
             raise ConfigError(
-                f"there is no experiment {self.path.name}", mend="see `detbuild list`"
+                f"there is no experiment {self.path.name}", hint="see `detbuild list`"
             ) from None
 
     def _header(self, raw: object) -> Header:
@@ -201,7 +201,7 @@ class ExperimentFolder:
         if is_empty and self.files.is_directory("runs") and self.files.scan("runs"):
             raise EngineError(
                 f"cannot read {self.journal_file}: it has no entries, but there are runs",
-                mend="restore it, or move the experiment's folder away",
+                hint="restore it, or move the experiment's folder away",
             )
 
     def journal(self) -> tuple[journal.Entry, ...]:

@@ -99,5 +99,5 @@ class ExperimentTail:
         tail = self._runs.pop((fact.trial_id, fact.run), None)
         if tail is not None:
             tail.emit(emit, over=True)
-        why = "; ".join(text for text in (fact.message, fact.mend) if text)
+        why = "; ".join(text for text in (fact.message, fact.hint) if text)
         emit(RunEnded(fact.trial_id, fact.run, fact.exit_code, why, fact.retry))

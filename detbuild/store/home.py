@@ -115,7 +115,7 @@ class Home:
         """Raise ConfigError when there is no such experiment."""
         folder = self.folder(experiment_id)
         if not folder.exists:
-            raise ConfigError(f"there is no experiment {experiment_id}", mend="see `detbuild list`")
+            raise ConfigError(f"there is no experiment {experiment_id}", hint="see `detbuild list`")
         return folder
 
     def ids(self) -> tuple[int, ...]:
@@ -202,7 +202,7 @@ class Home:
 
 def damaged(number: int, error: Exception) -> Warned:
     """The warning that an experiment is left out of a listing."""
-    return Warned(f"experiment {number} is damaged and left out: {error}", getattr(error, "mend", ""))
+    return Warned(f"experiment {number} is damaged and left out: {error}", getattr(error, "hint", ""))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -218,7 +218,7 @@ def _refuse_foreign(path: Path) -> None:
     if owner != os.geteuid():
         raise ConfigError(
             f"{path} belongs to another user (uid {owner}), and you are uid {os.geteuid()}",
-            mend="set DETBUILD_HOME to a directory of your own",
+            hint="set DETBUILD_HOME to a directory of your own",
         )
 
 
@@ -237,5 +237,5 @@ def _home_id(file: Path) -> str:
     except (ValueError, KeyError, TypeError) as error:
         raise EngineError(
             f"{file} is damaged",
-            mend='write {"id": "..."} with the 8 hex digits after `detbuild-` in the names of its containers',
+            hint='write {"id": "..."} with the 8 hex digits after `detbuild-` in the names of its containers',
         ) from error

@@ -91,7 +91,7 @@ class RunFinished:
     exit_code: int | None = None
     signal: str | None = None
     message: str = ""
-    mend: str = ""
+    hint: str = ""
     tail: tuple[str, ...] = ()  # the last lines of output
     failure: str = ""  # type and line of the error, where the same code makes it again
     steps_completed: int = 0  # batches, by what the run reported

@@ -47,7 +47,7 @@ class LineFile:
         except FileNotFoundError:
             return []
         except UntrustedError as error:
-            raise EngineError(f"cannot read {self._path}: it {error.reason}", mend=REPAIR) from error
+            raise EngineError(f"cannot read {self._path}: it {error.reason}", hint=REPAIR) from error
 
     def _whole(self, file: BinaryIO) -> bytes:
         """A block, or as many as one line takes."""
@@ -55,6 +55,6 @@ class LineFile:
         while blocks[-1] and b"\n" not in blocks[-1]:
             if len(blocks) * _BLOCK > _LONGEST:
                 why = f"it has a line of more than {sized(_LONGEST)} at byte {self._offset}"
-                raise EngineError(f"cannot read {self._path}: {why}", mend=REPAIR)
+                raise EngineError(f"cannot read {self._path}: {why}", hint=REPAIR)
             blocks.append(file.read(_BLOCK))
         return b"".join(blocks)

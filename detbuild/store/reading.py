@@ -19,13 +19,13 @@ LARGEST_DOCUMENT: Final = 64 << 20  # bytes of one JSON document of an experimen
 REPAIR: Final = "repair it, or move the experiment's folder away"
 
 
-def read_document(file: Path, parse: Callable[[object], T], *, mend: str = REPAIR) -> T:
+def read_document(file: Path, parse: Callable[[object], T], *, hint: str = REPAIR) -> T:
     """Read a JSON document of at most 64 MiB, through no link, and make a value of it.
 
     Args:
         file: In the folder of an experiment.
         parse: Raises ValueError for what it cannot take.
-        mend: What can be done about damage.
+        hint: What can be done about damage.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -36,7 +36,7 @@ def read_document(file: Path, parse: Callable[[object], T], *, mend: str = REPAI
     except FileNotFoundError:
         raise
     except (UntrustedError, ValueError, RecursionError) as error:
-        raise EngineError(f"cannot read {file}: {_why(error)}", mend=mend) from error
+        raise EngineError(f"cannot read {file}: {_why(error)}", hint=hint) from error
 
 
 def as_map(raw: object) -> dict[str, object]:

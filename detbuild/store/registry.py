@@ -50,7 +50,7 @@ class Model:
             if one.version == number:
                 return one
         there = ", ".join(str(one.version) for one in self.versions) or "none"
-        raise ConfigError(f"model {self.name} has no version {number}", mend=f"its versions: {there}")
+        raise ConfigError(f"model {self.name} has no version {number}", hint=f"its versions: {there}")
 
 
 def create_model(home: Home, model: Model) -> Model:
@@ -61,12 +61,12 @@ def create_model(home: Home, model: Model) -> Model:
     """
     file = _file(home, model.name)
     if not model.name.strip() or len(file.name) > _LONGEST_NAME:
-        raise ConfigError(f"{model.name[:60]!r} is no name for a model", mend="use a short, readable one")
+        raise ConfigError(f"{model.name[:60]!r} is no name for a model", hint="use a short, readable one")
     with file_errors(file.parent):
         private_directory(file.parent)
     with alone(_lock(home)):
         if file.exists():
-            raise ConfigError(f"there is a model {model.name} already", mend="see `detbuild model list`")
+            raise ConfigError(f"there is a model {model.name} already", hint="see `detbuild model list`")
         _write(file, model)
     return model
 
@@ -168,6 +168,6 @@ def _read(file: Path, name: str) -> Model:
         values = {key: value for key, value in raw.items() if key in known}
         return Model(**values, labels=tuple(raw.get("labels", ())), versions=versions)
     except FileNotFoundError:
-        raise ConfigError(f"there is no model {name}", mend="see `detbuild model list`") from None
+        raise ConfigError(f"there is no model {name}", hint="see `detbuild model list`") from None
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise EngineError(f"cannot read {file}: {error}", mend="mend it, or move it away") from error
+        raise EngineError(f"cannot read {file}: {error}", hint="repair it, or move it away") from error

@@ -56,12 +56,12 @@ def search_config_of(folder: ExperimentFolder) -> ExperimentConfig:
 
 
 def _read(file: Path) -> ExperimentConfig:
-    mend = "restore it, or move the experiment's folder away"
+    hint = "restore it, or move the experiment's folder away"
     try:
-        raw = read_document(file, as_map, mend=mend)
+        raw = read_document(file, as_map, hint=hint)
     except FileNotFoundError as error:
-        raise EngineError(f"cannot read {file}: it does not exist", mend=mend) from error
+        raise EngineError(f"cannot read {file}: it does not exist", hint=hint) from error
     try:
         return config_from_mapping(raw, source=str(file), defaults=_ABSENT)
     except ConfigError as error:
-        raise EngineError(f"cannot read {file}: {error}", mend=mend) from error
+        raise EngineError(f"cannot read {file}: {error}", hint=hint) from error

@@ -24,7 +24,7 @@ def template_file(home: Home, name: str) -> Path:
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"{name[:60]!r} is no name for a template", mend="use letters, digits, `_`, `-` and `.`"
+            f"{name[:60]!r} is no name for a template", hint="use letters, digits, `_`, `-` and `.`"
         )
     return home.path / "templates" / f"{name}.yaml"
 
@@ -44,7 +44,7 @@ def read_template(home: Home, name: str) -> str:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
         there = ", ".join(template_names(home)) or "none"
-        raise ConfigError(f"there is no template {name}", mend=f"templates: {there}") from None
+        raise ConfigError(f"there is no template {name}", hint=f"templates: {there}") from None
 
 
 def write_template(home: Home, name: str, text: str) -> None:

@@ -263,7 +263,7 @@ def located(reference: str | os.PathLike[str], *roots: Path) -> Path:
     known = ", ".join(map(str, roots[:3])) or "no directory of checkpoints"
     raise CheckpointError(
         f"there is no checkpoint {name}: it is neither a directory nor an id in {known}",
-        mend="pass the directory of a checkpoint, or an id that `detbuild checkpoint list` shows",
+        hint="pass the directory of a checkpoint, or an id that `detbuild checkpoint list` shows",
     )
 
 
@@ -287,7 +287,7 @@ def first_whole(root: Path, uuids: Sequence[str], *, unsealed: bool = False) -> 
     listing = "".join(f"\n  {name}: {why}" for name, why in rejected.items())
     raise CheckpointError(
         f"none of the checkpoints to resume from is whole:{listing}",
-        mend=f"restore one of them under {root} from a copy, or start a new experiment",
+        hint=f"restore one of them under {root} from a copy, or start a new experiment",
     )
 
 
@@ -354,7 +354,7 @@ def _seal(directory: Path, files: UntrustedDir) -> dict[str, dict[str, object]]:
         if not entry.is_file:
             raise CheckpointError(
                 f"{entry.path} in the checkpoint {_not_regular(entry)}",
-                mend="let the trial and its callbacks save regular files",
+                hint="let the trial and its callbacks save regular files",
             )
         with files.open(entry.path) as file:
             size, sha256 = _digest(file)
@@ -363,7 +363,7 @@ def _seal(directory: Path, files: UntrustedDir) -> dict[str, dict[str, object]]:
     if len(sealed) > _MOST_FILES:
         raise CheckpointError(
             f"the checkpoint holds more than {_MOST_FILES} files",
-            mend="pack its small files into larger ones",
+            hint="pack its small files into larger ones",
         )
     for path in [entry.path for entry in files.walk() if entry.is_directory]:
         files.sync(path)
@@ -377,7 +377,7 @@ def _replace_links(directory: Path, files: UntrustedDir) -> None:
         if not (directory / path).is_file():
             raise CheckpointError(
                 f"{path} in the checkpoint is a link to no file",
-                mend="let the trial and its callbacks save files, not links",
+                hint="let the trial and its callbacks save files, not links",
             )
         with (directory / path).open("rb") as source:
             files.replace(path, iter(lambda: source.read(_BLOCK), b""), mode=0o666, sync=False)
@@ -424,7 +424,7 @@ def _encoded(value: object, name: str, limit: int) -> bytes:
     if len(body) > limit:
         raise CheckpointError(
             f"{name} of the checkpoint is larger than {sized(limit)}",
-            mend="store large values in files of its own",
+            hint="store large values in files of its own",
         )
     return body
 

@@ -31,7 +31,7 @@ class Clock:
         if self.batch_idx is None:
             raise InvalidTrialError(
                 "the trial asked for the current batch or epoch before training began",
-                mend="ask for it in train_batch, not in __init__ or while data is loaded",
+                hint="ask for it in train_batch, not in __init__ or while data is loaded",
             )
         return self.batch_idx
 

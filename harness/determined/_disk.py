@@ -47,12 +47,12 @@ def storage_error(what: str, place: Path, fault: int) -> StorageError:
     reason = os.strerror(fault)
     if fault in _FULL and lacks_inodes(place):
         reason = NO_INODES
-        mend = f"remove files there, `df -i {place}` counts them; what was stored before is intact"
+        hint = f"remove files there, `df -i {place}` counts them; what was stored before is intact"
     elif fault in _FULL:
-        mend = f"make room on the disk that holds {place}; what was stored before is intact"
+        hint = f"make room on the disk that holds {place}; what was stored before is intact"
     else:
-        mend = f"check the disk that holds {place}"
-    return StorageError(f"cannot write {what} under {place}: {reason}", mend=mend)
+        hint = f"check the disk that holds {place}"
+    return StorageError(f"cannot write {what} under {place}: {reason}", hint=hint)
 
 
 def no_inodes(place: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What can go wrong inside a run, each with a cause and a mend.
+"""What can go wrong inside a run, each with a cause and a hint.
 
 * InvalidHP                 the hyperparameters cannot work; raised by user code, and not a failure
 * HarnessError              a run cannot go on
@@ -20,17 +20,17 @@ class InvalidHP(Exception):  # noqa: N818  (Determined's own name)
 
 
 class HarnessError(Exception):
-    """What went wrong (`str(error)`) and what the user can do about it (`mend`)."""
+    """What went wrong (`str(error)`) and what the user can do about it (`hint`)."""
 
-    def __init__(self, cause: str, *, mend: str = "") -> None:
+    def __init__(self, cause: str, *, hint: str = "") -> None:
         super().__init__(cause)
-        self.mend = mend
+        self.hint = hint
 
 
 def explain(error: BaseException) -> None:
-    """Add the mend to the text of an error that a script's own traceback will show."""
-    if isinstance(error, HarnessError) and error.mend and error.mend not in str(error):
-        error.args = (f"{error}\n  mend: {error.mend}",)
+    """Add the hint to the text of an error that a script's own traceback will show."""
+    if isinstance(error, HarnessError) and error.hint and error.hint not in str(error):
+        error.args = (f"{error}\n  hint: {error.hint}",)
 
 
 class InvalidTrialError(HarnessError):

@@ -213,7 +213,7 @@ def _opened(path: Path) -> int:
 def _not_ours(path: Path, why: str) -> StorageError:
     return StorageError(
         f"cannot write records to {path}: it {why}",
-        mend="change the code of the trial so that it leaves this file alone",
+        hint="change the code of the trial so that it leaves this file alone",
     )
 
 

@@ -24,7 +24,7 @@ _JOIN = 300.0  # seconds for all processes to come up
 _RETRY = 0.02
 _HEADER = struct.Struct("!Q")
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
-_MEND = "see the output of the other processes: the first one to end says why"
+_HINT = "see the output of the other processes: the first one to end says why"
 
 
 class GroupError(HarnessError):
@@ -136,13 +136,13 @@ class SocketGroup:
             (length,) = _HEADER.unpack(_read(peer, _HEADER.size))
             sent_for, value = pickle.loads(_read(peer, length))  # noqa: S301  (the kernel vouches for its user)
         except TimeoutError as error:
-            raise GroupError(f"rank {rank} did not come in {timeout:g} seconds", mend=_MEND) from error
+            raise GroupError(f"rank {rank} did not come in {timeout:g} seconds", hint=_HINT) from error
         except OSError as error:
-            raise GroupError(f"rank {rank} has ended, or closed its connection", mend=_MEND) from error
+            raise GroupError(f"rank {rank} has ended, or closed its connection", hint=_HINT) from error
         if sent_for != what:
             raise GroupError(
                 f"rank {self.rank} is at a {what} and rank {rank} at a {sent_for}",
-                mend="let all processes call the same methods in the same order",
+                hint="let all processes call the same methods in the same order",
             )
         return value
 
@@ -158,7 +158,7 @@ def _accepted(address: str, size: int, end: float) -> dict[int, socket.socket]:
                 peer, _ = listener.accept()
             except TimeoutError as error:
                 absent = sorted(set(range(1, size)) - set(peers))
-                raise GroupError(f"rank {absent[0]} did not come up", mend=_MEND) from error
+                raise GroupError(f"rank {absent[0]} did not come up", hint=_HINT) from error
             if not _same_user(peer):
                 peer.close()
                 continue
@@ -170,7 +170,7 @@ def _accepted(address: str, size: int, end: float) -> dict[int, socket.socket]:
 def _bind(listener: socket.socket, address: str, end: float) -> None:
     while not _bound(listener, address):  # another group of this name is just coming up
         if time.monotonic() > end:
-            raise GroupError(f"the address {address[1:]} is taken", mend="end the processes that hold it")
+            raise GroupError(f"the address {address[1:]} is taken", hint="end the processes that hold it")
         time.sleep(_RETRY)
 
 
@@ -185,7 +185,7 @@ def _bound(listener: socket.socket, address: str) -> bool:
 def _connected(address: str, rank: int, end: float) -> socket.socket:
     while (peer := _answered(address)) is None:
         if time.monotonic() > end:
-            raise GroupError("rank 0 did not come up", mend=_MEND)
+            raise GroupError("rank 0 did not come up", hint=_HINT)
         time.sleep(_RETRY)
     if not _same_user(peer):
         peer.close()

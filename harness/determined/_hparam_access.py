@@ -44,7 +44,7 @@ class HparamAccess(TrialContext):
         if name not in hparams:
             raise NotConfiguredError(
                 f"there is no hyperparameter {name!r}, but {', '.join(sorted(hparams)) or 'none at all'}",
-                mend=f"add {name} to hyperparameters in the experiment config",
+                hint=f"add {name} to hyperparameters in the experiment config",
             )
         if name == _BATCH_SIZE:
             _LOG.debug("use context.get_per_slot_batch_size() to build data loaders")
@@ -54,17 +54,17 @@ class HparamAccess(TrialContext):
         """Records in a batch over all slots: `global_batch_size`, rounded down to a multiple of them."""
         hparams = self._known_hparams()
         size = hparams.get(_BATCH_SIZE)
-        mend = f"set hyperparameters.{_BATCH_SIZE} in the experiment config, to a whole number of 1 or more"
+        hint = f"set hyperparameters.{_BATCH_SIZE} in the experiment config, to a whole number of 1 or more"
         if size is None:
             raise NotConfiguredError(
-                f"the trial asked for its batch size, and {_BATCH_SIZE} is not set", mend=mend
+                f"the trial asked for its batch size, and {_BATCH_SIZE} is not set", hint=hint
             )
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise NotConfiguredError(f"the hyperparameter {_BATCH_SIZE} is {size!r}", mend=mend)
+            raise NotConfiguredError(f"the hyperparameter {_BATCH_SIZE} is {size!r}", hint=hint)
         if size < self._slots:
             raise NotConfiguredError(
                 f"the hyperparameter {_BATCH_SIZE} is {size}, and the trial has {self._slots} slots",
-                mend=f"make it {self._slots} or more",
+                hint=f"make it {self._slots} or more",
             )
         if size % self._slots:
             _LOG.warning(
@@ -100,7 +100,7 @@ class HparamAccess(TrialContext):
 
     def get_experiment_config(self) -> dict[str, object]:
         if self._config is None:
-            raise NotConfiguredError("there is no experiment config", mend="pass exp_conf= to pytorch.init")
+            raise NotConfiguredError("there is no experiment config", hint="pass exp_conf= to pytorch.init")
         return dict(self._config)
 
     def get_data_config(self) -> dict[str, object]:
@@ -119,13 +119,13 @@ class HparamAccess(TrialContext):
 
     def _known_hparams(self) -> Mapping[str, object]:
         if self._hparams is None:
-            raise NotConfiguredError("there are no hyperparameters", mend="pass hparams= to pytorch.init")
+            raise NotConfiguredError("there are no hyperparameters", hint="pass hparams= to pytorch.init")
         return self._hparams
 
     def _known_info(self) -> RunInfo:
         if self._info is None:
             raise NotConfiguredError(
                 "there are no ids outside an experiment",
-                mend="submit the script, or do without ids when it runs alone",
+                hint="submit the script, or do without ids when it runs alone",
             )
         return self._info

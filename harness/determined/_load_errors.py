@@ -58,14 +58,14 @@ def names_a_file(entrypoint: str) -> LoadError:
     dotted = ".".join(part for part in module.removesuffix(".py").split("/") if part not in {"", "."})
     return LoadError(
         f"the entrypoint `{entrypoint}` names a file; it has to name a module",
-        mend=f"write `{dotted}:{name}`",
+        hint=f"write `{dotted}:{name}`",
     )
 
 
 def names_no_class(entrypoint: str) -> LoadError:
     return LoadError(
         f"the entrypoint `{entrypoint}` does not name a class after its colon",
-        mend="write `<module>:<trial class>`, such as `model_def:MNistTrial`",
+        hint="write `<module>:<trial class>`, such as `model_def:MNistTrial`",
     )
 
 
@@ -73,13 +73,13 @@ def no_such_module(module: str, root: Path) -> LoadError:
     if not module:
         return LoadError(
             "the entrypoint names the context directory itself, which has no __init__.py",
-            mend="write `<module>:<trial class>`, such as `model_def:MNistTrial`",
+            hint="write `<module>:<trial class>`, such as `model_def:MNistTrial`",
         )
     there = _modules(root)
     inside = [name for name in there if name.endswith(f".{module}")]
     near = inside or difflib.get_close_matches(module, there, n=3)
-    mend = f"did you mean {_listed(near)}?" if near else f"the context directory has {_listed(there[:10])}"
-    return LoadError(f"the entrypoint's module `{module}` is not in the context directory", mend=mend)
+    hint = f"did you mean {_listed(near)}?" if near else f"the context directory has {_listed(there[:10])}"
+    return LoadError(f"the entrypoint's module `{module}` is not in the context directory", hint=hint)
 
 
 def no_such_name(holder: object, name: str, module: ModuleType) -> LoadError:
@@ -87,18 +87,18 @@ def no_such_name(holder: object, name: str, module: ModuleType) -> LoadError:
     near = difflib.get_close_matches(name, [each for each in dir(holder) if not each.startswith("_")], n=1)
     trials = [name for name, value in vars(module).items() if _is_own_trial(value, module)]
     if near:
-        mend = f"did you mean `{near[0]}`?"
+        hint = f"did you mean `{near[0]}`?"
     elif trials:
-        mend = f"its trial classes are {_listed(trials)}"
+        hint = f"its trial classes are {_listed(trials)}"
     else:
-        mend = "no trial class is defined there: derive one from determined.pytorch.PyTorchTrial"
-    return LoadError(f"`{where}` has no `{name}`", mend=mend)
+        hint = "no trial class is defined there: derive one from determined.pytorch.PyTorchTrial"
+    return LoadError(f"`{where}` has no `{name}`", hint=hint)
 
 
 def not_a_class(entrypoint: str, found: object) -> LoadError:
     return LoadError(
         f"the entrypoint `{entrypoint}` is a {type(found).__name__}, not a class",
-        mend="name the trial class itself; for a script, write the command, such as `python3 train.py`",
+        hint="name the trial class itself; for a script, write the command, such as `python3 train.py`",
     )
 
 
@@ -106,7 +106,7 @@ def not_a_trial(entrypoint: str, found: type) -> LoadError:
     bases = ", ".join(base.__name__ for base in found.__bases__)
     return LoadError(
         f"the entrypoint `{entrypoint}` is not a trial class: it derives from {bases}",
-        mend="derive it from determined.pytorch.PyTorchTrial or determined.keras.TFKerasTrial",
+        hint="derive it from determined.pytorch.PyTorchTrial or determined.keras.TFKerasTrial",
     )
 
 
@@ -117,7 +117,7 @@ def failed_import(error: BaseException, root: Path) -> LoadError:
     if isinstance(error, SystemExit):
         return LoadError(
             f"{where}the module calls sys.exit while it is imported",
-            mend='put what the script does under `if __name__ == "__main__":`',
+            hint='put what the script does under `if __name__ == "__main__":`',
         )
     if isinstance(error, SyntaxError):
         return _syntax_error(error, root)
@@ -125,14 +125,14 @@ def failed_import(error: BaseException, root: Path) -> LoadError:
     if "partially initialized module" in text:
         return LoadError(
             f"{where}{text}",
-            mend="modules import each other in a circle: move one of the imports into a function",
+            hint="modules import each other in a circle: move one of the imports into a function",
         )
     if isinstance(error, ModuleNotFoundError):
         return _missing_module(error, where, root)
-    mend = "pin its version in requirements.txt: the names it has depend on that"
+    hint = "pin its version in requirements.txt: the names it has depend on that"
     if not isinstance(error, ImportError) or "cannot import name" not in text:
-        mend = ""
-    return LoadError(f"{where}{type(error).__name__}: {text}", mend=hint_of(error, here()) or mend)
+        hint = ""
+    return LoadError(f"{where}{type(error).__name__}: {text}", hint=hint_of(error, here()) or hint)
 
 
 def _syntax_error(error: SyntaxError, root: Path) -> LoadError:
@@ -142,7 +142,7 @@ def _syntax_error(error: SyntaxError, root: Path) -> LoadError:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     return LoadError(
         f"{shown}:{error.lineno}: {error.msg}{line}",
-        mend=f"correct it; the code runs on Python {version}",
+        hint=f"correct it; the code runs on Python {version}",
     )
 
 
@@ -152,18 +152,18 @@ def _missing_module(error: ModuleNotFoundError, where: str, root: Path) -> LoadE
     if top == "determined":
         return LoadError(
             f"{where}`{name}` is no part of Determined's API that detbuild carries",
-            mend="detbuild carries determined.pytorch, determined.keras and determined.experimental",
+            hint="detbuild carries determined.pytorch, determined.keras and determined.experimental",
         )
     there = _modules(root)
     inside = [module for module in there if module == name or module.endswith(f".{name}")]
     if inside:
-        mend = f"the context has {_listed(inside)}: import it by that name, from the context directory on"
+        hint = f"the context has {_listed(inside)}: import it by that name, from the context directory on"
     elif top != name or top in there:
-        mend = f"check the name, and which version of `{top}` there is"
+        hint = f"check the name, and which version of `{top}` there is"
     else:
         distribution = DISTRIBUTIONS.get(top, top)
-        mend = f"add `{distribution}` to requirements.txt in the context; for a local run, install it"
-    return LoadError(f"{where}the module `{name}` is not installed, and not in the context", mend=mend)
+        hint = f"add `{distribution}` to requirements.txt in the context; for a local run, install it"
+    return LoadError(f"{where}the module `{name}` is not installed, and not in the context", hint=hint)
 
 
 def _modules(root: Path) -> list[str]:

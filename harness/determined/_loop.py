@@ -115,18 +115,18 @@ class SavePolicy:
         Raises:
             InvalidTrialError: validation did not return it, or not as one number.
         """
-        mend = (
+        hint = (
             f"return {self.metric} as one number when validating, or name another metric in searcher.metric"
         )
         if self.metric not in metrics:
             raise InvalidTrialError(
                 f"the searcher metric {self.metric} is none of the validation metrics {_own(metrics)}",
-                mend=mend,
+                hint=hint,
             )
         value = metrics[self.metric]
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise InvalidTrialError(
-                f"the searcher metric {self.metric} is not a number: {value!r}", mend=mend
+                f"the searcher metric {self.metric} is not a number: {value!r}", hint=hint
             )
         return float(value)
 

@@ -39,7 +39,7 @@ def failed(error: BaseException, stage: Stage | None, context_dir: Path) -> Outc
     """Judge what came out of a run that did not end by itself."""
     reason, code = _judge(error)
     ended = Ended(
-        reason, stage, _message(error, context_dir), _mend(error), failure_of(error, stage, context_dir)
+        reason, stage, _message(error, context_dir), _hint(error), failure_of(error, stage, context_dir)
     )
     return Outcome(ended, code, error)
 
@@ -92,9 +92,9 @@ def _message(error: BaseException, context_dir: Path) -> str:
     return f"{type(error).__name__}{': ' if text else ''}{shown}{where}"
 
 
-def _mend(error: BaseException) -> str:
+def _hint(error: BaseException) -> str:
     if isinstance(error, HarnessError):
-        return error.mend
+        return error.hint
     if isinstance(error, SystemExit):
         return "let the harness end the trial: raise an exception, or call context.set_stop_requested(True)"
     return hint_of(error, here())

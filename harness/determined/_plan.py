@@ -68,7 +68,7 @@ def plan_of(info: RunInfo) -> Plan:
     if length is None:
         raise InvalidTrialError(
             "the experiment config does not say how long to train",
-            mend="set searcher.max_length, for example {epochs: 10}",
+            hint="set searcher.max_length, for example {epochs: 10}",
         )
     policy = SavePolicy.configured(info.config)
     return Plan(

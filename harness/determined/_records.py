@@ -128,7 +128,7 @@ class Ended:
     reason: ExitReason
     stage: Stage | None = None
     message: str = ""  # one line or a few, for people
-    mend: str = ""
+    hint: str = ""
     failure: str = ""  # the same for the same error at the same line; "" where another run may do better
 
 
@@ -161,7 +161,7 @@ _FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in _KINDS.values()}
 _NONE = type(None)
 # What JSON makes of a field; user code may have written anything, and whoever reads relies on this.
 _TYPES: Mapping[str, tuple[type, ...]] = {
-    **dict.fromkeys(("uuid", "why", "message", "mend", "failure", "python", "harness", "group"), (str,)),
+    **dict.fromkeys(("uuid", "why", "message", "hint", "failure", "python", "harness", "group"), (str,)),
     **dict.fromkeys(("steps_completed", "pid", "oom_kills"), (int,)),
     **dict.fromkeys(("metrics", "metadata"), (dict,)),
     "stage": (_NONE,),

@@ -58,9 +58,9 @@ class _Refusal(MetaPathFinder):
     ) -> None:
         parts = fullname.split(".")
         for length in range(len(parts), 0, -1):
-            mend = _INSTEAD.get(".".join(parts[:length]))
-            if mend:
-                raise RemovedError(f"{fullname} is not carried by detbuild", mend=mend)
+            hint = _INSTEAD.get(".".join(parts[:length]))
+            if hint:
+                raise RemovedError(f"{fullname} is not carried by detbuild", hint=hint)
 
 
 def refuse_by_name() -> None:

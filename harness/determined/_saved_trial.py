@@ -81,17 +81,17 @@ def importing_from(code: Path, module: str) -> Iterator[None]:
 
 def _class_of(directory: Path, spec: str, base: type[_Trial]) -> type[_Trial]:
     module, _, name = spec.partition(":")
-    mend = "pass trial_class="
+    hint = "pass trial_class="
     if not module:
-        raise CheckpointError(f"{directory} does not name its trial class", mend=mend)
+        raise CheckpointError(f"{directory} does not name its trial class", hint=hint)
     if module == "__main__":
-        raise CheckpointError(f"the trial class {name} was defined in the script that was run", mend=mend)
+        raise CheckpointError(f"the trial class {name} was defined in the script that was run", hint=hint)
     try:
         found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
     except (ImportError, AttributeError) as error:
-        raise CheckpointError(f"the trial class {spec} cannot be imported: {error}", mend=mend) from error
+        raise CheckpointError(f"the trial class {spec} cannot be imported: {error}", hint=hint) from error
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise CheckpointError(f"{spec} is not a {base.__name__}", mend=mend)
+        raise CheckpointError(f"{spec} is not a {base.__name__}", hint=hint)
     return found
 
 
@@ -107,6 +107,6 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} cannot be read: {error}", mend="name the directory of a whole checkpoint"
+            f"{path} cannot be read: {error}", hint="name the directory of a whole checkpoint"
         ) from error
     return found if isinstance(found, dict) else {}

@@ -97,7 +97,7 @@ class Units:
     def _known(value: int | None, why: str, field: str) -> int:
         if value is None:
             raise InvalidTrialError(
-                f"{field} cannot be converted to batches: {why}", mend=f"give {field} in batches"
+                f"{field} cannot be converted to batches: {why}", hint=f"give {field} in batches"
             )
         return value
 
@@ -176,4 +176,4 @@ def parse_length(value: object, field: str) -> Length | None:
             return Length(next(iter(given)), count) if count > 0 else None
     elif value is None:
         return None
-    raise InvalidTrialError(f"{field} is not a length: {value!r}", mend="write it as {batches: 100}")
+    raise InvalidTrialError(f"{field} is not a length: {value!r}", hint="write it as {batches: 100}")

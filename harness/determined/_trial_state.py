@@ -49,7 +49,7 @@ def read_numbers(directory: Path) -> TrialState:
         return TrialState(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(
-            f"{path} cannot be read: {error}", mend="resume from a checkpoint that detbuild wrote"
+            f"{path} cannot be read: {error}", hint="resume from a checkpoint that detbuild wrote"
         ) from error
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _TIMES = 10  # as many batches as were trained since the last validation
 _FEW = 100  # batches
-_MEND = "correct it; if validation needs what training does first, set `preflight_validation: false`"
+_HINT = "correct it; if validation needs what training does first, set `preflight_validation: false`"
 _OF_ALL_DATA = {"evaluate_full_dataset", "per_slot_reduce", "cross_slot_reduce"}
 _MISSING = re.compile(r"has no attribute '(\w+)'")
 _BY_VALUE = (ValueError, ArithmeticError, LookupError)
@@ -111,7 +111,7 @@ def judged(
             _LOG.warning("validation of one batch failed before training: %s; a real one may succeed", text)
         else:
             raise InvalidTrialError(
-                f"validation of one batch failed before training: {text}", mend=_MEND
+                f"validation of one batch failed before training: {text}", hint=_HINT
             ) from error
 
 

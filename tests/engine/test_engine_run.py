@@ -267,7 +267,7 @@ def test_a_start_without_such_gpus_says_what_to_do(  # noqa: PLR0917  (fixtures)
     container = engine.create(spec)
     with pytest.raises(EngineError, match=cause) as caught:
         engine.start(container)
-    assert "nvidia-ctk" in caught.value.mend
+    assert "nvidia-ctk" in caught.value.hint
     state = engine.inspect(container)
     assert state is not None
     assert state.status == "created"
@@ -298,7 +298,7 @@ def test_a_missing_device_says_so(engine, name, base_image) -> None:
 def test_a_pull_that_cannot_work_says_why(engine) -> None:
     with pytest.raises(EngineError) as caught:
         engine.pull("localhost:1/none:1", lambda _: None)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize("reference", ["Upper/Case", "a b", "-x", "x\ny"])

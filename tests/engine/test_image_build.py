@@ -402,4 +402,4 @@ def test_a_failed_installation_with_credentials_fails_and_shows_none(
     network = NetworkSettings(pip={"trusted-host": where, "retries": "0"})
     with pytest.raises(BuildError) as caught:
         builder.build(planned({"requirements.txt": text.encode()}, network))
-    assert CANARY not in f"{caught.value!r} {caught.value.mend} {builder.events!r}".encode()
+    assert CANARY not in f"{caught.value!r} {caught.value.hint} {builder.events!r}".encode()

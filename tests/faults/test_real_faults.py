@@ -198,7 +198,7 @@ def test_memory_runs_out_at_the_limit_of_the_config(submit: Callable[..., Trial]
     finished = trial.state().trials[1].runs[0].finished
     assert finished is not None
     assert "its limit is 64 MiB (resources.memory)" in finished.message
-    assert "raise `resources.memory`" in finished.mend
+    assert "raise `resources.memory`" in finished.hint
 
 
 def test_the_newest_checkpoint_is_damaged(submit: Callable[..., Trial]) -> None:

@@ -134,13 +134,13 @@ def test_what_is_not_carried_says_what_does_its_work(module: str) -> None:
         pytest.importorskip("torch")
     with pytest.raises(RemovedError, match="is not carried by detbuild") as caught:
         importlib.import_module(module)
-    assert NOT_CARRIED[module] in caught.value.mend
+    assert NOT_CARRIED[module] in caught.value.hint
 
 
 def test_the_mode_of_0_12_4_says_how_to_call_create_now() -> None:
     with pytest.raises(ImportError, match=r"removed from Determined in 0\.12\.5") as caught:
         from determined.experimental import Mode  # noqa: F401
-    assert "local=True, test=True" in caught.value.mend
+    assert "local=True, test=True" in caught.value.hint
 
 
 @pytest.mark.parametrize("module", ["determined.pytroch", "determined.keras.nothing", "determinedly"])

@@ -13,7 +13,7 @@ def test_our_own_package_passes() -> None:
     check_determined()
 
 
-def test_the_other_package_of_that_name_is_told_with_a_mend(
+def test_the_other_package_of_that_name_is_told_with_a_hint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "determined").mkdir()
@@ -23,5 +23,5 @@ def test_the_other_package_of_that_name_is_told_with_a_mend(
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(ConfigError, match="which is not detbuild's") as caught:
         check_determined()
-    assert "pip uninstall determined" in caught.value.mend
+    assert "pip uninstall determined" in caught.value.hint
     del sys.modules["determined"]

@@ -1,4 +1,4 @@
-"""`detbuild doctor`: what is missing on this host, and the mend."""
+"""`detbuild doctor`: what is missing on this host, and the hint."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLOURS = {"ok": "green", "warning": "yellow", "fatal": "red"}
 @json_option
 @pass_session
 def doctor(session: Session, /, *, as_json: bool) -> int:
-    """Say what is missing on this host, and the mend.
+    """Say what is missing on this host, and the hint.
 
     Each rule has five seconds. Exit code 4 if something is fatal: no experiment can run in a container then.
     With --json: a list of {"rule", "group", "severity", "finding", "remedy"}; severity is ok, warning
@@ -54,4 +54,4 @@ def _show(findings: Sequence[Finding], *, colour: bool) -> None:
         )  # a pipe gets no colour anyway
         click.echo(f"  {mark}  {finding.rule}: {visible(finding.finding)}")
         for line in finding.remedy.splitlines():
-            click.echo(f"           mend: {visible(line)}")
+            click.echo(f"           hint: {visible(line)}")

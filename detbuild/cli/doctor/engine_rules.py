@@ -22,7 +22,7 @@ NEEDED_MEMORY = 4 << 30
 def reachable(around: Surroundings) -> Verdict:
     if around.info is None:
         trouble = around.trouble
-        return fatal(str(trouble), trouble.mend if trouble else "") if trouble else NO_ENGINE
+        return fatal(str(trouble), trouble.hint if trouble else "") if trouble else NO_ENGINE
     info = around.info
     rootless = ", rootless" if info.rootless else ""
     return ok(

@@ -47,7 +47,7 @@ def config(around: Surroundings) -> Verdict:
 
     host = host_config(around.home)
     for warned in host.warnings():
-        return warning(warned.message, warned.mend)
+        return warning(warned.message, warned.hint)
     there = (around.home / HOST_CONFIG).exists()
     return ok(str(around.home / HOST_CONFIG) if there else f"none in {around.home}: nothing is preset")
 

@@ -80,7 +80,7 @@ def _meet(session: Session, deadline: float) -> tuple[Engine | None, EngineInfo 
         except DetbuildError as error:
             return None, None, error
 
-    silence = EngineError(f"the engine did not answer within {deadline:.0f} s", mend="restart it")
+    silence = EngineError(f"the engine did not answer within {deadline:.0f} s", hint="restart it")
     return _receive(_begin(greet), monotonic() + deadline) or (None, None, silence)
 
 
@@ -88,7 +88,7 @@ def _judge(rule: Rule, around: Surroundings) -> Verdict:
     try:
         return rule.check(around)
     except DetbuildError as error:
-        return fatal(str(error), error.mend)
+        return fatal(str(error), error.hint)
     except OSError as error:
         return warning(f"could not be checked: {error}", "")
 

@@ -145,7 +145,7 @@ def _ended_early(served: Future[None]) -> None:
     except TimeoutError as error:
         raise EngineError(
             f"Docker Engine fell silent during the build: {error}",
-            mend="see whether `docker info` answers; a stalled disk under the engine looks like this",
+            hint="see whether `docker info` answers; a stalled disk under the engine looks like this",
         ) from error
 
 
@@ -154,7 +154,7 @@ def _build_from_tar(calls: Calls, plan: ImagePlan, emit: Emit) -> str:
     if upload.secrets:
         raise EngineError(
             f"this engine cannot pass secrets to a build: {', '.join(sorted(upload.secrets))}",
-            mend="use Docker Engine 23 or newer, or unset them",
+            hint="use Docker Engine 23 or newer, or unset them",
         )
     trees = {**upload.trees, **upload.local_trees}
     body = stream(trees, {"Dockerfile": upload.dockerfile.encode()})

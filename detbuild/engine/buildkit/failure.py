@@ -28,7 +28,7 @@ class _Known:
 
     pattern: str
     cause: str
-    mend: str
+    hint: str
 
 
 # The first that matches wins: what lies deeper comes before what it leads to.
@@ -103,11 +103,11 @@ _KNOWN: Final = (
 def build_error(message: str, step: Step | None) -> BuildError:
     """From the engine's last word and the step that failed, which ends in its last output lines."""
     lines = list(step.lines) if step else []
-    cause, mend = _explain("\n".join([*lines, message]))
+    cause, hint = _explain("\n".join([*lines, message]))
     where = (f"in the build step {short_step(step.name)}",) if step and step.name else ()
     shown = (f"| {line}" for line in lines[-_SHOWN_LINES:])
     cause = cause or f"a build step failed: {_own_words(message)}"
-    return BuildError(cause, mend=mend, details=(*where, *shown))
+    return BuildError(cause, hint=hint, details=(*where, *shown))
 
 
 def _explain(text: str) -> tuple[str, str]:
@@ -115,7 +115,7 @@ def _explain(text: str) -> tuple[str, str]:
         match = re.search(known.pattern, text)
         if match:
             named = {key: value or "" for key, value in match.groupdict().items()}
-            return known.cause.format(**named).replace(" ()", ""), known.mend
+            return known.cause.format(**named).replace(" ()", ""), known.hint
     return "", "the output of the step says why"
 
 

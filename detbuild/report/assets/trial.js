@@ -10,7 +10,7 @@ function failureOf(trial) {
 function runLine(run) {
   return el("li", {}, el("b", {}, "run " + run.run), " " + run.outcome.replaceAll("_", " ") + (run.exit_code ? ", exit code " + run.exit_code : "") + (run.seconds === null ? "" : ", " + duration(run.seconds)),
     run.message ? el("pre", {class: "message"}, visibleNode(run.message)) : null,
-    run.mend ? el("p", {class: "mend"}, el("b", {}, "mend "), run.mend) : null);
+    run.hint ? el("p", {class: "hint"}, el("b", {}, "hint "), run.hint) : null);
 }
 
 function visibleNode(text) {
@@ -53,16 +53,16 @@ const FIRST_FAILURES = 20;
 function drawFailures() {
   const groups = new Map();
   for (const trial of trials.filter((one) => one.state === "ERROR")) {
-    const run = failureOf(trial) || {message: trial.why, mend: ""};
-    const key = JSON.stringify([run.message, run.mend]);
+    const run = failureOf(trial) || {message: trial.why, hint: ""};
+    const key = JSON.stringify([run.message, run.hint]);
     groups.set(key, [...(groups.get(key) || []), trial]);
   }
   byId("failures-card").hidden = !groups.size;
   byId("failures").replaceChildren(...[...groups].slice(0, FIRST_FAILURES).map(([key, failed]) => {
-    const [message, mend] = JSON.parse(key);
+    const [message, hint] = JSON.parse(key);
     const named = failed.slice(0, FIRST_FAILURES).map((trial) => el("button", {type: "button", class: "link", on: {click: () => open(trial)}}, trial.name));
     return el("li", {}, failed.length > 1 ? `${failed.length} trials: ` : "trial ", named.flatMap((one, i) => i ? [", ", one] : [one]), failed.length > FIRST_FAILURES ? " …" : null,
-      el("pre", {class: "message"}, visibleNode(message)), mend ? el("p", {class: "mend"}, el("b", {}, "mend "), mend) : null);
+      el("pre", {class: "message"}, visibleNode(message)), hint ? el("p", {class: "hint"}, el("b", {}, "hint "), hint) : null);
   }));
   byId("failures-note").textContent = groups.size > FIRST_FAILURES ? `${FIRST_FAILURES} of ${groups.size} kinds` : "";
 }

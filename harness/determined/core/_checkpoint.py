@@ -178,7 +178,7 @@ class CheckpointContext:
         if problems:
             raise CheckpointError(
                 f"checkpoint {storage_id} is damaged: {'; '.join(problems[:3])}",
-                mend=f"use an older one, or restore its files under {self._root} from a copy",
+                hint=f"use an older one, or restore its files under {self._root} from a copy",
             )
         return path
 
@@ -194,7 +194,7 @@ class CheckpointContext:
 
 def _missing(storage_id: str, root: Path) -> CheckpointError:
     return CheckpointError(
-        f"there is no checkpoint {storage_id}", mend=f"`detbuild checkpoint list` shows what is under {root}"
+        f"there is no checkpoint {storage_id}", hint=f"`detbuild checkpoint list` shows what is under {root}"
     )
 
 

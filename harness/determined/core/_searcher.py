@@ -94,5 +94,5 @@ class SearcherContext:
             return 1
         raise InvalidTrialError(
             "the script asks for searcher operations, and the config does not say how long to train",
-            mend="set searcher.max_length, for example {batches: 1000}",
+            hint="set searcher.max_length, for example {batches: 1000}",
         )

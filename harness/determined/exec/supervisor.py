@@ -55,7 +55,7 @@ def main() -> int:
     try:
         return _supervise(info, signals)
     except StorageError as error:
-        return _refuse(f"{error}\n  mend: {error.mend}")
+        return _refuse(f"{error}\n  hint: {error.hint}")
 
 
 def _refuse(why: str, code: ExitCode = ExitCode.INFRASTRUCTURE) -> int:
@@ -135,7 +135,7 @@ def _of_program(worker: Worker, *, stop_asked: bool) -> Ended | None:
         return Ended(
             ExitReason.HOPELESS,
             message=f"the shell cannot run the entrypoint (exit code {status})",
-            mend="check the command in `entrypoint`; it runs with `sh -c` in the context directory",
+            hint="check the command in `entrypoint`; it runs with `sh -c` in the context directory",
         )
     return None
 
@@ -145,7 +145,7 @@ def _hook_failed(hook: str, status: int) -> Ended:
     return Ended(
         ExitReason.ERROR,
         message=f"{hook} ended {how} before the entrypoint was started",
-        mend="see the last lines of its output; every command in it has to succeed",
+        hint="see the last lines of its output; every command in it has to succeed",
         failure=f"{hook} ended {how}",
     )
 
@@ -154,7 +154,7 @@ def _left_in_silence() -> Ended:
     return Ended(
         ExitReason.ERROR,
         message="the trial's process ended with exit code 0 before the trial was done",
-        mend="user code must not call os._exit: return from the trial's methods, or raise",
+        hint="user code must not call os._exit: return from the trial's methods, or raise",
     )
 
 
@@ -162,9 +162,9 @@ def _cannot_start(info: RunInfo, error: OSError) -> int:
     ended = Ended(
         ExitReason.HOPELESS,
         message=f"cannot start the entrypoint: {error.filename or ''}: {error.strerror}",
-        mend="check `entrypoint`: a list is a program and its arguments, run in the context directory",
+        hint="check `entrypoint`: a list is a program and its arguments, run in the context directory",
     )
-    sys.stderr.write(f"error: {ended.message}\n  mend: {ended.mend}\n")
+    sys.stderr.write(f"error: {ended.message}\n  hint: {ended.hint}\n")
     with closing(_events(info)) as events:
         events.append(ended)
         events.append(Exited(ExitCode.HOPELESS))

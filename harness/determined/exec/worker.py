@@ -123,7 +123,7 @@ def _runner_of(trial_class: type) -> Runner:
     if not function:
         raise InvalidTrialError(
             f"{trial_class.__name__} is a Trial of no framework",
-            mend="derive it from determined.pytorch.PyTorchTrial or determined.keras.TFKerasTrial",
+            hint="derive it from determined.pytorch.PyTorchTrial or determined.keras.TFKerasTrial",
         )
     runner: Runner = getattr(importlib.import_module(module), function)
     return runner
@@ -150,6 +150,6 @@ def _shown(outcome: Outcome, context_dir: Path, info: RunInfo) -> Outcome:
     elif root is not None and outcome.exit_code is not ExitCode.INTERRUPTED and not is_consequence(error):
         traceback.print_exception(type(root), root, user_trace(root, context_dir))
     stage = f" in stage {ended.stage.value}" if ended.stage else ""
-    mend = f"\n  mend: {ended.mend}" if ended.mend else ""
-    sys.stderr.write(f"error{stage}: {ended.message}{mend}\n")
+    hint = f"\n  hint: {ended.hint}" if ended.hint else ""
+    sys.stderr.write(f"error{stage}: {ended.message}{hint}\n")
     return outcome

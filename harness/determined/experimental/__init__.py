@@ -41,7 +41,7 @@ def __getattr__(name: str) -> object:
     if name == "Mode":
         raise RemovedError(
             "determined.experimental.Mode was removed from Determined in 0.12.5",
-            mend="call create(..., local=True, test=True), or leave them out to submit",
+            hint="call create(..., local=True, test=True), or leave them out to submit",
         )
     if name not in __all__:
         raise AttributeError(f"module 'determined.experimental' has no attribute {name!r}")

@@ -90,7 +90,7 @@ def instance(
     if not module:
         raise InvalidTrialError(
             f"{trial_class.__name__} is no trial class",
-            mend="derive it from PyTorchTrial or TFKerasTrial",
+            hint="derive it from PyTorchTrial or TFKerasTrial",
         )
     runner = importlib.import_module(module)
     config, _ = _config.local(given, test=False)
@@ -120,7 +120,7 @@ def _raise_failure(outcome: Outcome) -> None:
     if outcome.ended.reason.failed:
         raise ExperimentError(
             f"{_FAILED[outcome.ended.stage]} failed: {outcome.ended.message}",
-            mend=outcome.ended.mend,
+            hint=outcome.ended.hint,
         ) from outcome.error
 
 

@@ -26,19 +26,19 @@ _STAGES = {
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Add the mend to an error's text: nobody but Python shows it."""
+    """Add the hint to an error's text: nobody but Python shows it."""
     try:
         yield
     except DetbuildError as error:
-        if error.mend and error.mend not in str(error):
-            error.args = (f"{error}\n  mend: {error.mend}",)
+        if error.hint and error.hint not in str(error):
+            error.args = (f"{error}\n  hint: {error.hint}",)
         raise
 
 
 def tell(event: Event) -> None:
     """Log an event of a full training."""
     if isinstance(event, Warned):
-        LOG.warning("%s%s", event.message, f"; {event.mend}" if event.mend else "")
+        LOG.warning("%s%s", event.message, f"; {event.hint}" if event.hint else "")
         return
     for line in lines_of(event):
         LOG.info("%s", line)

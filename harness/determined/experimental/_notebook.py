@@ -37,7 +37,7 @@ def notebook_cells(path: Path) -> list[str]:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidTrialError(f"{path} is not a notebook: {error}", mend="name an .ipynb file") from error
+        raise InvalidTrialError(f"{path} is not a notebook: {error}", hint="name an .ipynb file") from error
 
 
 def _python(cell: str) -> str:

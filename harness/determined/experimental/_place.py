@@ -92,7 +92,7 @@ def _module_entrypoint(trial_class: type, context_dir: Path, argv: Sequence[str]
         what = argv[0] if argv and argv[0] else "the code that calls create"
         raise ConfigError(
             f"{what} is not in the context directory {context_dir}, so it cannot run again in the container",
-            mend="give `context_dir` a directory that holds it, or `command=[script, argument...]`",
+            hint="give `context_dir` a directory that holds it, or `command=[script, argument...]`",
         )
     name = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     return f"{name}:{trial_class.__qualname__}"

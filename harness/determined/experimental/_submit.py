@@ -69,12 +69,12 @@ def _check(trial_class: object, context_dir: str | Path) -> None:
     if not isinstance(trial_class, type) or not issubclass(trial_class, Trial):
         raise ConfigError(
             f"trial_def is {trial_class!r}, not a trial class",
-            mend="derive it from determined.pytorch.PyTorchTrial or determined.keras.TFKerasTrial",
+            hint="derive it from determined.pytorch.PyTorchTrial or determined.keras.TFKerasTrial",
         )
     if not context_dir:
         raise ConfigError(
             "context_dir is required when local is False",
-            mend='give the directory of your code, for example context_dir="."',
+            hint='give the directory of your code, for example context_dir="."',
         )
 
 
@@ -84,5 +84,5 @@ def _raise_failure(state: ExperimentState) -> None:
     if state.state == "ERROR":
         raise ExperimentError(
             f"the test of experiment {state.header.id} failed: {state.why}",
-            mend=f"see `detbuild logs {state.header.id}`",
+            hint=f"see `detbuild logs {state.header.id}`",
         )

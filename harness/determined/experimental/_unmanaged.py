@@ -134,7 +134,7 @@ def _storage(said: Config) -> object:
     if scheme not in _BUCKETS:
         raise ConfigError(
             f"checkpoint_storage: {given} is no address that checkpoints can be kept at",
-            mend="write a directory, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, or a map as in a config",
+            hint="write a directory, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, or a map as in a config",
         )
     bucket, _, prefix = rest.partition("/")
     return {"type": _BUCKETS[scheme], "bucket": bucket, "prefix": prefix}

@@ -121,7 +121,7 @@ def init(
     """
     global _open  # noqa: PLW0603  (the API is the module itself)
     if _open is not None:
-        raise HarnessError("core_v2.init was called twice", mend="call core_v2.close() in between")
+        raise HarnessError("core_v2.init was called twice", hint="call core_v2.close() in between")
     stack = ExitStack()
     context = stack.enter_context(
         init_context(
@@ -194,7 +194,7 @@ def _merged(
 
 def _current() -> Context:
     if _open is None:
-        raise HarnessError("core_v2 is not in use", mend="call core_v2.init() first")
+        raise HarnessError("core_v2 is not in use", hint="call core_v2.init() first")
     return _open.context
 
 

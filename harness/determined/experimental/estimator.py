@@ -11,5 +11,5 @@ def init(*_args: object, **_options: object) -> NoReturn:
     """Refused, whatever it is given."""
     raise RemovedError(
         "determined.experimental.estimator.init belongs to the Native API, which Determined removed",
-        mend="rewrite the model as a determined.keras.TFKerasTrial",
+        hint="rewrite the model as a determined.keras.TFKerasTrial",
     )

@@ -11,5 +11,5 @@ def init(*_args: object, **_options: object) -> NoReturn:
     """Refused, whatever it is given."""
     raise RemovedError(
         "determined.experimental.keras.init belongs to the Native API, which Determined removed",
-        mend="write a determined.keras.TFKerasTrial, or give determined.keras.DeterminedCallback to fit",
+        hint="write a determined.keras.TFKerasTrial, or give determined.keras.DeterminedCallback to fit",
     )

@@ -56,11 +56,11 @@ def trial_of_script(argv: Sequence[str]) -> type:
         )
         raise LoadError(
             f"{path} did not reach its call of determined.experimental.create: {what}",
-            mend="the script runs again inside the image: it needs there all that it needs up to that call",
+            hint="the script runs again inside the image: it needs there all that it needs up to that call",
         ) from error
     raise LoadError(
         f"{path} ended without calling determined.experimental.create",
-        mend="call it at the top level, or under `if __name__ == '__main__':`",
+        hint="call it at the top level, or under `if __name__ == '__main__':`",
     )
 
 

@@ -46,7 +46,7 @@ class ArrayFeed:
         if not self.epoch_length:
             raise InvalidTrialError(
                 f"the training data has {self._count} records, less than one for each device",
-                mend="check the arrays that build_training_data_loader returns",
+                hint="check the arrays that build_training_data_loader returns",
             )
 
     def begin(self, step: int, saved: Path | None) -> None:  # noqa: ARG002  (the other kinds of feed need it)
@@ -101,7 +101,7 @@ def _records(data: Untyped) -> int:
     if len(lengths) != 1:
         raise InvalidTrialError(
             f"the arrays of the training data differ in length: {', '.join(map(str, sorted(lengths)))}",
-            mend="return (x, y) or (x, y, weights) with one entry for each record",
+            hint="return (x, y) or (x, y, weights) with one entry for each record",
         )
     return lengths.pop()
 

@@ -64,5 +64,5 @@ def _unpickle(path: Path) -> Untyped:
             return pickle.load(file)  # noqa: S301  (the trial's own callbacks wrote it, and may keep any object)
     except (OSError, EOFError, ImportError, AttributeError, pickle.UnpicklingError) as error:
         raise CheckpointError(
-            f"{path} cannot be read: {error}", mend="resume from a checkpoint that detbuild wrote"
+            f"{path} cannot be read: {error}", hint="resume from a checkpoint that detbuild wrote"
         ) from error

@@ -65,12 +65,12 @@ class TFKerasTrialContext(HparamAccess):
         """Keep a model in checkpoints. Compile and return what is returned."""
         if not isinstance(model, keras.Model):
             raise InvalidTrialError(
-                f"wrap_model got a {type(model).__name__}, not a Keras model", mend="pass the model itself"
+                f"wrap_model got a {type(model).__name__}, not a Keras model", hint="pass the model itself"
             )
         if self.model is not None and self.model is not model:
             raise InvalidTrialError(
                 "wrap_model was called for two models",
-                mend="train one model: put the parts into one keras.Model with a train_step of its own",
+                hint="train one model: put the parts into one keras.Model with a train_step of its own",
             )
         self.model = model
         return model
@@ -80,7 +80,7 @@ class TFKerasTrialContext(HparamAccess):
         if not isinstance(dataset, tf.data.Dataset):
             raise InvalidTrialError(
                 f"wrap_dataset got a {type(dataset).__name__}, not a tf.data.Dataset",
-                mend="wrap datasets only; return arrays and Sequences as they are",
+                hint="wrap datasets only; return arrays and Sequences as they are",
             )
         return dataset
 

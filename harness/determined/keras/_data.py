@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from determined.keras._feed import Feed
     from determined.keras._types import InputData, Untyped
 
-_MEND = (
+_HINT = (
     "return (x, y), (x, y, weights), a keras.utils.Sequence or PyDataset, or a tf.data.Dataset from {method}"
 )
 
@@ -68,7 +68,7 @@ def validation_arguments(
         x, y, *weights = (plain(part) for part in without_none(data))
         if not all(map(len, tf.nest.flatten(x))):
             raise InvalidTrialError(
-                "the validation data has no records", mend="check the arrays that the method returns"
+                "the validation data has no records", hint="check the arrays that the method returns"
             )
         sample_weight = {"sample_weight": weights[0]} if weights else {}
         return {"x": x, "y": y, "batch_size": context.get_global_batch_size(), **sample_weight, **arguments}
@@ -93,16 +93,16 @@ def _check_end(dataset: Untyped, steps: int | None) -> None:
     if batches == 0:
         raise InvalidTrialError(
             "the dataset of build_validation_data_loader has no batches",
-            mend="check what it reads, and drop_remainder with data smaller than one batch",
+            hint="check what it reads, and drop_remainder with data smaller than one batch",
         )
     if batches == tf.data.INFINITE_CARDINALITY and steps is None:
         raise InvalidTrialError(
             "the dataset of build_validation_data_loader has no end, so a validation would not end either",
-            mend="leave out `repeat()`, add `take(n)`, or call context.configure_fit(validation_steps=n)",
+            hint="leave out `repeat()`, add `take(n)`, or call context.configure_fit(validation_steps=n)",
         )
 
 
 def _refused(data: InputData, method: str) -> InvalidTrialError:
     return InvalidTrialError(
-        f"{method} returned a {type(data).__module__}.{type(data).__name__}", mend=_MEND.format(method=method)
+        f"{method} returned a {type(data).__module__}.{type(data).__name__}", hint=_HINT.format(method=method)
     )

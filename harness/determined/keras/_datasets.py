@@ -26,7 +26,7 @@ _UNREAD_BETWEEN = 1 if KERAS_3 else 0
 _SEEDS_OF_SHUFFLE = b"num_random_samples"  # in the file of an iterator whose shuffle has not ended
 # What TensorFlow says of an iterator with a state outside of it.
 _STATEFUL = (tf.errors.FailedPreconditionError, tf.errors.UnimplementedError)
-_MEND = "check the dataset that build_training_data_loader returns"
+_HINT = "check the dataset that build_training_data_loader returns"
 
 
 class DatasetFeed:
@@ -54,7 +54,7 @@ class DatasetFeed:
         if batches == 0:
             raise InvalidTrialError(
                 "the dataset of build_training_data_loader has no batches",
-                mend="check what it reads, and drop_remainder with data smaller than one batch",
+                hint="check what it reads, and drop_remainder with data smaller than one batch",
             )
         weighed = weighted(dataset, class_weight)
         # Several devices need a batch each, so a pass of them must not end in the middle of a step.
@@ -149,7 +149,7 @@ class DatasetFeed:
         except StopIteration as ended:
             raise InvalidTrialError(
                 f"the training data ended after {self._read} batches, and no more came out of it",
-                mend=_MEND + ", and that it can be read again" * (self._read > 0),
+                hint=_HINT + ", and that it can be read again" * (self._read > 0),
             ) from ended
 
     def _restored(self, step: int, saved: Path) -> bool:
@@ -196,7 +196,7 @@ def _saved_passes(saved: Path) -> int:
 def _other_data(error: Exception) -> CheckpointError:
     return CheckpointError(
         f"the training data is not the one that the checkpoint was written with: {error}",
-        mend="restore the code that wrote it, of which code/ in it is a copy, or start a new experiment",
+        hint="restore the code that wrote it, of which code/ in it is a copy, or start a new experiment",
     )
 
 

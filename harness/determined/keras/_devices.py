@@ -33,7 +33,7 @@ def strategy_of(slots: int) -> Untyped:
     if len(devices) < slots:
         raise InvalidTrialError(
             f"resources.slots_per_trial is {slots}, and TensorFlow sees {len(devices)} devices",
-            mend="lower resources.slots_per_trial",
+            hint="lower resources.slots_per_trial",
         )
     return tf.distribute.MirroredStrategy([device.name for device in devices[:slots]])
 

@@ -59,7 +59,7 @@ def _arranged(make: Maker, arrange: Callable[[Untyped], Untyped]) -> Maker:
         if not isinstance(dataset, tf.data.Dataset):
             raise InvalidTrialError(
                 f"{make.__name__} returned a {type(dataset).__name__}, not a tf.data.Dataset",
-                mend="return the data set itself from the function under context.experimental.cache_...",
+                hint="return the data set itself from the function under context.experimental.cache_...",
             )
         return arrange(dataset)
 

@@ -150,7 +150,7 @@ def weighted(dataset: Untyped, class_weight: Mapping[int, float] | None) -> Unty
         if not tf.is_tensor(y):
             raise InvalidTrialError(
                 "class_weight was given for a model of several outputs",
-                mend="give the weight of each record as the third part of (x, y, weights)",
+                hint="give the weight of each record as the third part of (x, y, weights)",
             )
         one_hot = y.shape.rank is not None and y.shape.rank > 1
         classes = y if not one_hot else tf.argmax(y, -1) if y.shape[-1] != 1 else tf.squeeze(y, -1)

@@ -121,14 +121,14 @@ def _with_boards(callbacks: list[Untyped], context: TFKerasTrialContext) -> list
 
 
 def _checked(callbacks: object) -> list[Untyped]:
-    mend = "return a list of Keras callbacks from keras_callbacks"
+    hint = "return a list of Keras callbacks from keras_callbacks"
     if not isinstance(callbacks, (list, tuple)):
-        raise InvalidTrialError(f"keras_callbacks returned a {type(callbacks).__name__}", mend=mend)
+        raise InvalidTrialError(f"keras_callbacks returned a {type(callbacks).__name__}", hint=hint)
     for one in callbacks:
         name = type(one).__name__
         if not isinstance(one, keras.callbacks.Callback):
             raise InvalidTrialError(
-                f"keras_callbacks returned a {name}, which is no Keras callback", mend=mend
+                f"keras_callbacks returned a {name}, which is no Keras callback", hint=hint
             )
         if isinstance(one, _END_OF_EPOCH) and not isinstance(one, Callback):
             _LOG.warning(

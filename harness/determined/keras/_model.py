@@ -25,15 +25,15 @@ def build_model(trial: TFKerasTrial, context: TFKerasTrialContext, config: Mappi
         InvalidTrialError: it returned no model, or one that is not wrapped or not compiled.
     """
     model = trial.build_model()
-    mend = "in build_model: model = context.wrap_model(model); model.compile(...); return model"
+    hint = "in build_model: model = context.wrap_model(model); model.compile(...); return model"
     if not isinstance(model, keras.Model):
         raise InvalidTrialError(
-            f"build_model returned a {type(model).__name__}, not a Keras model", mend=mend
+            f"build_model returned a {type(model).__name__}, not a Keras model", hint=hint
         )
     if context.model is not model:
-        raise InvalidTrialError("build_model returned a model that was not wrapped", mend=mend)
+        raise InvalidTrialError("build_model returned a model that was not wrapped", hint=hint)
     if not (model.compiled if KERAS_3 else model._is_compiled):  # noqa: SLF001  (Keras 2 has no public name for it)
-        raise InvalidTrialError("build_model returned a model that is not compiled", mend=mend)
+        raise InvalidTrialError("build_model returned a model that is not compiled", hint=hint)
     _one_step_at_a_time(model)
     _accumulate_gradients(model, config)
 
@@ -82,6 +82,6 @@ def _accumulate_gradients(model: Untyped, config: Mapping[str, object]) -> None:
     if not KERAS_3 or model.optimizer is None or not options.get("average_aggregated_gradients", True):
         raise InvalidTrialError(
             "optimizations.aggregation_frequency needs Keras 3, and averages the gradients",
-            mend="use TensorFlow 2.16 or newer, and leave average_aggregated_gradients out; or set it to 1",
+            hint="use TensorFlow 2.16 or newer, and leave average_aggregated_gradients out; or set it to 1",
         )
     model.optimizer.gradient_accumulation_steps = frequency

@@ -149,7 +149,7 @@ def _named(outputs: Untyped, model: Untyped) -> dict[str, Untyped]:
     raise InvalidTrialError(
         f"{defined_at(model.test_step)}: the model's test_step returned a {type(outputs).__name__}, "
         "not metrics by name",
-        mend='return a dict from test_step, such as {"loss": loss}',
+        hint='return a dict from test_step, such as {"loss": loss}',
     )
 
 

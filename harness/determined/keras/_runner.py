@@ -140,7 +140,7 @@ def _at(method: Callable[..., object]) -> Iterator[None]:
     try:
         yield
     except InvalidTrialError as error:
-        raise InvalidTrialError(f"{defined_at(method)}: {error}", mend=error.mend) from error
+        raise InvalidTrialError(f"{defined_at(method)}: {error}", hint=error.hint) from error
 
 
 def _check_restoring(session: Session, trained: TFKerasTrialContext) -> None:
@@ -149,7 +149,7 @@ def _check_restoring(session: Session, trained: TFKerasTrialContext) -> None:
     found = run.open_checkpoint()
     if found is None:
         raise CheckpointError(
-            "the test's checkpoint is gone", mend="leave checkpoint storage alone during the test"
+            "the test's checkpoint is gone", hint="leave checkpoint storage alone during the test"
         )
     directory, uuid = found
     source = Source(directory=directory, uuid=uuid, numbers=read_numbers(directory))
@@ -157,5 +157,5 @@ def _check_restoring(session: Session, trained: TFKerasTrialContext) -> None:
     if not _variables.same(trained, again.built().context):
         raise InvalidTrialError(
             "the weights restored from the test's checkpoint are not those that were saved",
-            mend="keep all weights in the model given to context.wrap_model, and change none while loading",
+            hint="keep all weights in the model given to context.wrap_model, and change none while loading",
         )

@@ -82,7 +82,7 @@ class DeterminedCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Ker
         if train_metrics_report_period != "epoch" and not isinstance(train_metrics_report_period, int):
             raise InvalidTrialError(
                 f"train_metrics_report_period is {train_metrics_report_period!r}",
-                mend='make it "epoch" or a number of batches',
+                hint='make it "epoch" or a number of batches',
             )
         self._core, self._checkpoint, self._continue_id = core_context, checkpoint, continue_id
         self._report_every = train_metrics_report_period
@@ -157,7 +157,7 @@ class DeterminedCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Ker
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"the checkpoint {self._checkpoint} holds no {_STATE_FILE}",
-                mend="name a checkpoint that a DeterminedCallback stored",
+                hint="name a checkpoint that a DeterminedCallback stored",
             ) from error
         if state["continue_id"] == self._continue_id:
             self._epochs = self._saved = state["epochs"]

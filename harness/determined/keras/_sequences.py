@@ -153,14 +153,14 @@ def batches_of(sequence: Untyped) -> int:
         length = len(sequence) if hasattr(sequence, "__len__") else sequence.num_batches
     except (NotImplementedError, AttributeError, TypeError, ValueError) as error:
         raise InvalidTrialError(
-            f"{name} has no length: {error}", mend=f"return the number of batches from {name}.__len__"
+            f"{name} has no length: {error}", hint=f"return the number of batches from {name}.__len__"
         ) from error
     if length is None:
         raise InvalidTrialError(
-            f"{name} has no end: its num_batches is None", mend=f"return a number from {name}.num_batches"
+            f"{name} has no end: its num_batches is None", hint=f"return a number from {name}.num_batches"
         )
     if length == 0:
-        raise InvalidTrialError(f"{name} has no batches", mend=f"check {name}.__len__")
+        raise InvalidTrialError(f"{name} has no batches", hint=f"check {name}.__len__")
     return int(length)
 
 
@@ -168,7 +168,7 @@ def batch_tuple(batch: Untyped) -> tuple[Untyped, ...]:
     """A batch of a Sequence as `(x, y)` or `(x, y, weights)`."""
     if batch is None:
         raise InvalidTrialError(
-            "a Sequence returned None for a batch", mend="return (x, y) or (x, y, weights) from __getitem__"
+            "a Sequence returned None for a batch", hint="return (x, y) or (x, y, weights) from __getitem__"
         )
     if not isinstance(batch, (tuple, list)):
         batch = (batch,)

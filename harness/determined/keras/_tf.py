@@ -37,7 +37,7 @@ def prepare(seed: int) -> None:
     if KERAS_3 and keras.config.backend() != "tensorflow":
         raise InvalidTrialError(
             f"a TFKerasTrial trains with TensorFlow, and Keras is set up for {keras.config.backend()}",
-            mend="leave KERAS_BACKEND out, or train in a script with determined.keras.DeterminedCallback",
+            hint="leave KERAS_BACKEND out, or train in a script with determined.keras.DeterminedCallback",
         )
     keras.utils.set_random_seed(seed % _SEEDS)
     seed_python(seed)
@@ -71,7 +71,7 @@ def _graph_mode(context_dir: Path) -> InvalidTrialError:
     place, call = next(_switches(context_dir), ("", "the call that disables eager execution"))
     return InvalidTrialError(
         f"{place}graph mode is not supported: a TFKerasTrial trains with eager execution",
-        mend=f"remove {call}, or train such code in a script with the Core API",
+        hint=f"remove {call}, or train such code in a script with the Core API",
     )
 
 

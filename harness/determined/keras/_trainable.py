@@ -149,7 +149,7 @@ class KerasTrainable:
         if isinstance(error, (StopIteration, tf.errors.OutOfRangeError)):
             raise InvalidTrialError(
                 f"the training data ended after {self.steps_completed} batches, before its stated length",
-                mend="check the dataset that build_training_data_loader returns",
+                hint="check the dataset that build_training_data_loader returns",
             ) from error
 
     def reduce(self) -> list[tuple[int, Metrics]]:
@@ -159,7 +159,7 @@ class KerasTrainable:
         if not isinstance(self._logs, dict):
             raise InvalidTrialError(
                 f"the model's train_step returned a {type(self._logs).__name__}, not metrics by name",
-                mend='return a dict from train_step, such as {"loss": loss}',
+                hint='return a dict from train_step, such as {"loss": loss}',
             )
         return [(steps, self._counted(numbers(self._logs))) for steps in come_to]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from determined.keras._context import TFKerasTrialContext
     from determined.keras._types import Untyped
 
-_MEND = "restore the code that wrote the checkpoint, of which code/ in it is a copy, or start afresh"
+_HINT = "restore the code that wrote the checkpoint, of which code/ in it is a copy, or start afresh"
 
 
 def weights(context: TFKerasTrialContext) -> list[Untyped]:
@@ -64,12 +64,12 @@ def read(path: Path, variables: list[Untyped]) -> None:
             values = [file[name] for name in file.files]
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} cannot be read: {error}", mend="name a checkpoint of a TFKerasTrial"
+            f"{path} cannot be read: {error}", hint="name a checkpoint of a TFKerasTrial"
         ) from error
     if len(values) != len(variables):
         raise CheckpointError(
             f"the trial has {len(variables)} variables, {path.name} of its checkpoint {len(values)}",
-            mend=_MEND,
+            hint=_HINT,
         )
     for variable, value in zip(variables, values, strict=True):
         _assign(variable, value)
@@ -89,7 +89,7 @@ def _assign(variable: Untyped, value: Untyped) -> None:
         value = value.view(wanted.dtype)
     if value.shape != wanted.shape:
         raise CheckpointError(
-            f"{_name(variable)} has the shape {wanted.shape}, in the checkpoint {value.shape}", mend=_MEND
+            f"{_name(variable)} has the shape {wanted.shape}, in the checkpoint {value.shape}", hint=_HINT
         )
     variable.assign(value)
 

@@ -85,7 +85,7 @@ def _failure(end: End, whose: str) -> Failure:
     assert end.left is not None
     code, tail = end.left.code, end.left.tail
     message = f"{whose or 'the process '}{how(code)}{shown(tail)}"
-    ended = Ended(ExitReason.ERROR, message=message, mend=_mend(code))
+    ended = Ended(ExitReason.ERROR, message=message, hint=_hint(code))
     return Failure(ended, 128 - code if code < 0 else code or ExitCode.USER_ERROR)
 
 
@@ -102,7 +102,7 @@ def shown(tail: Sequence[str]) -> str:
     return "; its last output:\n" + "\n".join(f"  {line}" for line in lines) if lines else ""
 
 
-def _mend(code: int) -> str:
+def _hint(code: int) -> str:
     if code == -signal.SIGKILL:
         return "the kernel sends it when memory is full: lower the batch size, or use fewer loader workers"
     if code == 0:

@@ -132,8 +132,8 @@ def _failure(stacks: Mapping[int, list[str]], context_dir: str, seconds: float) 
     else:
         listing = "".join(f"\n  rank {rank}: {_at(place)}" for rank, place in sorted(places.items()))
         message = f"the {len(stacks)} processes have done nothing for {seconds:.0f} seconds:{listing}"
-    mend = f"let all ranks do the same in each batch; set {TIMEOUT_VARIABLE} (seconds) if batches take longer"
-    return Failure(Ended(ExitReason.ERROR, None, message, mend), ExitCode.USER_ERROR)
+    hint = f"let all ranks do the same in each batch; set {TIMEOUT_VARIABLE} (seconds) if batches take longer"
+    return Failure(Ended(ExitReason.ERROR, None, message, hint), ExitCode.USER_ERROR)
 
 
 def _stack(frames: list[str]) -> str:

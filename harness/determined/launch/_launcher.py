@@ -107,7 +107,7 @@ def _no_torch(size: int) -> Failure:
     ended = Ended(
         ExitReason.HOPELESS,
         message=f"{size} processes are to be started by torch's launcher, and torch is not installed",
-        mend="add torch to requirements.txt, or set resources.slots_per_trial to 1",
+        hint="add torch to requirements.txt, or set resources.slots_per_trial to 1",
     )
     return Failure(ended, ExitCode.HOPELESS)
 
@@ -183,7 +183,7 @@ class _Watch:
             ended = Ended(
                 ExitReason.ERROR,
                 message=f"torch's launcher ended {how}",
-                mend="see the last lines of its output",
+                hint="see the last lines of its output",
             )
             return Failure(ended, code if code > 0 else 128 - code)
         if failure is not None and self._stop_asked and failure.code == 128 + signal.SIGTERM:

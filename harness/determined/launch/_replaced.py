@@ -11,7 +11,7 @@ from determined.launch._failure import Failure
 from determined.launch.torch_distributed import conclude
 
 
-def refuse(cause: str, *, mend: str) -> int:
+def refuse(cause: str, *, hint: str) -> int:
     """Return the exit code."""
-    ended = Ended(ExitReason.HOPELESS, message=cause, mend=mend)
+    ended = Ended(ExitReason.HOPELESS, message=cause, hint=hint)
     return conclude(Failure(ended, ExitCode.HOPELESS), RunInfo.from_environ(os.environ))

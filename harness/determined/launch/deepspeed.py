@@ -10,7 +10,7 @@ if __name__ == "__main__":
     sys.exit(
         refuse(
             "determined.launch.deepspeed: detbuild carries no DeepSpeedTrial",
-            mend="start the script with `python3 -m determined.launch.torch_distributed`, and in it call "
+            hint="start the script with `python3 -m determined.launch.torch_distributed`, and in it call "
             "deepspeed.init_distributed()",
         )
     )

@@ -10,6 +10,6 @@ if __name__ == "__main__":
     sys.exit(
         refuse(
             "determined.launch.horovod: Horovod is no longer maintained",
-            mend="use determined.launch.torch_distributed instead: PyTorch trials stay as they are",
+            hint="use determined.launch.torch_distributed instead: PyTorch trials stay as they are",
         )
     )

@@ -10,6 +10,6 @@ if __name__ == "__main__":
     sys.exit(
         refuse(
             "determined.launch.tensorflow: MultiWorkerMirroredStrategy spans hosts, detbuild trains on one",
-            mend="use tf.distribute.MirroredStrategy in a script: `entrypoint: python3 train.py`",
+            hint="use tf.distribute.MirroredStrategy in a script: `entrypoint: python3 train.py`",
         )
     )

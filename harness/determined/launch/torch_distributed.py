@@ -115,7 +115,7 @@ def conclude(failure: Failure | None, info: RunInfo | None) -> int:
     if ended.reason is ExitReason.PREEMPTED:
         return failure.code
     if ended.reason.failed and not failure.told:
-        sys.stderr.write(f"error: {ended.message}\n" + (f"  mend: {ended.mend}\n" if ended.mend else ""))
+        sys.stderr.write(f"error: {ended.message}\n" + (f"  hint: {ended.hint}\n" if ended.hint else ""))
     if info is not None:
         events = EventFile(Path(info.run_dir) / EVENTS_FILE, info.name)
         events.append(ended)

@@ -103,5 +103,5 @@ def _same_names(everyone: Sequence[Mapping[str, object]], method: str) -> None:
             raise InvalidTrialError(
                 f"{method} returned {', '.join(sorted(everyone[0]))} in one process and "
                 f"{', '.join(sorted(metrics))} in another",
-                mend=f"return the same metrics from {method} in every process",
+                hint=f"return the same metrics from {method} in every process",
             )

@@ -151,13 +151,13 @@ def _warn_of_strangers(kind: type[PyTorchCallback], hooks: Iterable[str]) -> Non
 
 
 def _checked(callbacks: object) -> dict[str, PyTorchCallback]:
-    mend = "return {name: PyTorchCallback} from build_callbacks"
+    hint = "return {name: PyTorchCallback} from build_callbacks"
     if not isinstance(callbacks, Mapping):
-        raise InvalidTrialError(f"build_callbacks returned {type(callbacks).__name__}, not a dict", mend=mend)
+        raise InvalidTrialError(f"build_callbacks returned {type(callbacks).__name__}, not a dict", hint=hint)
     for name, callback in callbacks.items():
         if not isinstance(callback, PyTorchCallback):
             raise InvalidTrialError(
-                f"callback {name!r} is a {type(callback).__name__}, no PyTorchCallback", mend=mend
+                f"callback {name!r} is a {type(callback).__name__}, no PyTorchCallback", hint=hint
             )
     return dict(callbacks)
 

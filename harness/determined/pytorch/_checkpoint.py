@@ -49,15 +49,15 @@ def read(directory: Path, device: torch.device | str = "cpu", **options: Untyped
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds more than weights and numbers: {_last_line(error)}",
-            mend="if you trust it, load_trial_from_checkpoint_path(..., "
+            hint="if you trust it, load_trial_from_checkpoint_path(..., "
             'torch_load_kwargs={"weights_only": False}); docs/checkpoints.md shows how to convert it',
         ) from error
     except (ImportError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} needs a module that is not here: {error}", mend="install it, and load again"
+            f"{path} needs a module that is not here: {error}", hint="install it, and load again"
         ) from error
     except (OSError, EOFError, RuntimeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}", mend="use another checkpoint") from error
+        raise CheckpointError(f"{path} cannot be read: {error}", hint="use another checkpoint") from error
     return {key: thaw(value) for key, value in today(state).items()}
 
 

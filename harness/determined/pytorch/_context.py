@@ -84,7 +84,7 @@ class PyTorchTrialContext(HparamAccess):
         if not isinstance(model, torch.nn.Module):
             raise InvalidTrialError(
                 f"wrap_model got a {type(model).__name__}, not a torch.nn.Module",
-                mend="pass the model itself, before any other wrapping",
+                hint="pass the model itself, before any other wrapping",
             )
         if self._place:
             model = model.to(self.device)
@@ -105,12 +105,12 @@ class PyTorchTrialContext(HparamAccess):
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise InvalidTrialError(
                 f"wrap_optimizer got a {type(optimizer).__name__}, not a torch.optim.Optimizer",
-                mend="make the optimizer from the wrapped model's parameters and pass it",
+                hint="make the optimizer from the wrapped model's parameters and pass it",
             )
         if backward_passes_per_step < 1:
             raise InvalidTrialError(
                 f"wrap_optimizer got backward_passes_per_step={backward_passes_per_step}",
-                mend="make it 1 or more",
+                hint="make it 1 or more",
             )
         self.gradients.add(optimizer, average=average_aggregated_gradients)
         self.optimizers.append(optimizer)
@@ -124,7 +124,7 @@ class PyTorchTrialContext(HparamAccess):
         if not any(optimizer is one for one in self.optimizers):
             raise InvalidTrialError(
                 "wrap_lr_scheduler got a scheduler of an optimizer that was not wrapped",
-                mend="make the scheduler from the optimizer that context.wrap_optimizer returned",
+                hint="make the scheduler from the optimizer that context.wrap_optimizer returned",
             )
         self.lr_schedulers.append(LRScheduler(lr_scheduler, step_mode, frequency))
         return lr_scheduler
@@ -143,10 +143,10 @@ class PyTorchTrialContext(HparamAccess):
         """Keep the trial's own GradScaler in checkpoints; the trial scales, unscales and updates."""
         if self.models:
             raise InvalidTrialError(
-                "wrap_scaler came after wrap_model", mend="call wrap_scaler, or use_amp, first"
+                "wrap_scaler came after wrap_model", hint="call wrap_scaler, or use_amp, first"
             )
         if self.gradients.scaler is not None:
-            raise InvalidTrialError("a second GradScaler was wrapped", mend="use one for all optimizers")
+            raise InvalidTrialError("a second GradScaler was wrapped", hint="use one for all optimizers")
         self.gradients.scaler = scaler
         return scaler
 
@@ -155,7 +155,7 @@ class PyTorchTrialContext(HparamAccess):
         if self.models or self.gradients.scaler is not None:
             raise InvalidTrialError(
                 "use_amp came after wrap_model or wrap_scaler",
-                mend="call context.experimental.use_amp() first",
+                hint="call context.experimental.use_amp() first",
             )
         self.gradients.use_amp()
 
@@ -170,7 +170,7 @@ class PyTorchTrialContext(HparamAccess):
         if not isinstance(reducer, MetricReducer):
             if not callable(reducer):
                 raise InvalidTrialError(
-                    f"wrap_reducer got a {type(reducer).__name__}", mend="pass a MetricReducer or a function"
+                    f"wrap_reducer got a {type(reducer).__name__}", hint="pass a MetricReducer or a function"
                 )
             reducer = FunctionReducer(reducer)
         self.reducers.add(
@@ -182,7 +182,7 @@ class PyTorchTrialContext(HparamAccess):
         """Refused: apex is no longer maintained."""
         raise InvalidTrialError(
             "configure_apex_amp: apex is not supported",
-            mend="call context.experimental.use_amp() before wrap_model, and leave configure_apex_amp out",
+            hint="call context.experimental.use_amp() before wrap_model, and leave configure_apex_amp out",
         )
 
     def backward(
@@ -240,7 +240,7 @@ class PyTorchTrialContext(HparamAccess):
         """Checkpoint and end the trial at the next report."""
         if not isinstance(stop_requested, bool):
             raise InvalidTrialError(
-                f"set_stop_requested got {stop_requested!r}", mend="call context.set_stop_requested(True)"
+                f"set_stop_requested got {stop_requested!r}", hint="call context.set_stop_requested(True)"
             )
         if stop_requested:
             _LOG.info("the trial asked to stop")
@@ -270,5 +270,5 @@ def _only(things: list[_T], what: str) -> _T:
         return things[0]
     why = "is not built yet" if not things else f"is one of {len(things)}"
     raise InvalidTrialError(
-        f"the trial asked for its {what}, which {why}", mend=f"keep the {what} as an attribute of the trial"
+        f"the trial asked for its {what}, which {why}", hint=f"keep the {what} as an attribute of the trial"
     )

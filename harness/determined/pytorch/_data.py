@@ -141,7 +141,7 @@ class DataLoader:
             raise InvalidTrialError(
                 f"several processes cannot share the batches of {type(self.batch_sampler).__name__}: "
                 "it has no length",
-                mend="give the sampler a __len__, or train with one slot",
+                hint="give the sampler a __len__, or train with one slot",
             )
         return ForeignOrder.of(self.batch_sampler)
 
@@ -229,7 +229,7 @@ def data_length(data: object) -> int:
         return len(data) if isinstance(first, (str, bytes, int, float)) else data_length(first)
     raise InvalidTrialError(
         f"a batch is a {type(data).__name__} without an array, so its length is not known",
-        mend="override get_batch_length in your trial",
+        hint="override get_batch_length in your trial",
     )
 
 
@@ -241,7 +241,7 @@ def _refusals() -> Iterator[None]:
     except (ValueError, TypeError, AssertionError, AttributeError) as error:
         raise InvalidTrialError(
             f"torch refuses the arguments of this DataLoader: {error}",
-            mend="correct the argument; they mean what those of torch.utils.data.DataLoader do",
+            hint="correct the argument; they mean what those of torch.utils.data.DataLoader do",
         ) from error
 
 
@@ -250,32 +250,32 @@ def _check(
 ) -> None:
     own = "return a torch DataLoader, after context.experimental.disable_dataset_reproducibility_checks()"
     if isinstance(dataset, IterableDataset):
-        raise InvalidTrialError("determined.pytorch.DataLoader cannot read an IterableDataset", mend=own)
+        raise InvalidTrialError("determined.pytorch.DataLoader cannot read an IterableDataset", hint=own)
     if not any(callable(getattr(dataset, name, None)) for name in ("__getitem__", "__getitems__")):
         raise InvalidTrialError(
             f"the data set {type(dataset).__name__} cannot be indexed",
-            mend="give it a __getitem__, or " + own,
+            hint="give it a __getitem__, or " + own,
         )
     if sampler is not None and (shuffle or batch_sampler is not None):
         raise InvalidTrialError(
             f"a DataLoader got both sampler and {'shuffle=True' if shuffle else 'batch_sampler'}",
-            mend="leave one of them out",
+            hint="leave one of them out",
         )
     if batch_sampler is not None:
         _check_order(batch_sampler, "batch_sampler")
         return
     if batch_size is None:
-        raise InvalidTrialError("determined.pytorch.DataLoader needs batches: batch_size is None", mend=own)
+        raise InvalidTrialError("determined.pytorch.DataLoader needs batches: batch_size is None", hint=own)
     if not isinstance(batch_size, int) or batch_size < 1:
         raise InvalidTrialError(
-            f"batch_size of a DataLoader is {batch_size!r}", mend="make it a whole number, 1 or more"
+            f"batch_size of a DataLoader is {batch_size!r}", hint="make it a whole number, 1 or more"
         )
     if sampler is not None:
         _check_order(sampler, "sampler")
     elif length_of(dataset) is None:
         raise InvalidTrialError(
             f"the data set {type(dataset).__name__} has no length",
-            mend="give it a __len__, or pass a sampler or batch_sampler",
+            hint="give it a __len__, or pass a sampler or batch_sampler",
         )
 
 
@@ -283,7 +283,7 @@ def _check_order(order: object, what: str) -> None:
     if not hasattr(order, "__iter__") and not hasattr(order, "__getitem__"):
         raise InvalidTrialError(
             f"the {what} {type(order).__name__} of a DataLoader cannot be iterated",
-            mend="give it an __iter__ that yields "
+            hint="give it an __iter__ that yields "
             + ("indices" if what == "sampler" else "lists of indices")
             + (": pass an object of the class, not the class" if isinstance(order, type) else ""),
         )
@@ -302,7 +302,7 @@ def length_of(data: Untyped) -> int | None:
     except Exception as error:
         raise InvalidTrialError(
             f"the length of {type(data).__name__} cannot be found: {type(error).__name__}: {error}",
-            mend="return a whole number, 0 or more, from its __len__",
+            hint="return a whole number, 0 or more, from its __len__",
         ) from error
 
 

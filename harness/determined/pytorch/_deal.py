@@ -78,7 +78,7 @@ def deal(order: OwnOrder | ForeignOrder, replicas: int, rank: int, *, drop_last:
     if not whole + spread:
         raise InvalidTrialError(
             f"the training data is too small for {replicas} processes: {len(order)} batches",
-            mend="use fewer slots, a smaller batch size, or drop_last=False",
+            hint="use fewer slots, a smaller batch size, or drop_last=False",
         )
     return Deal(order=order, replicas=replicas, rank=rank, whole=whole, spread=spread)
 

@@ -35,7 +35,7 @@ def choose_device(slots: int, group: DistributedContext | None = None) -> torch.
     if seen < processes:
         raise InvalidTrialError(
             f"the trial has {processes} processes, and torch sees {seen} GPU{'s'[: seen > 1]}",
-            mend=f"set resources.slots_per_trial to {seen}",
+            hint=f"set resources.slots_per_trial to {seen}",
         )
     if slots > processes:
         _LOG.warning(

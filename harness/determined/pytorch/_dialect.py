@@ -44,7 +44,7 @@ def opened(trial: Untyped, context: PyTorchTrialContext) -> tuple[PyTorchTrial, 
     if hooks.of("on_before_optimizer_step"):
         raise InvalidTrialError(
             "a callback overrides on_before_optimizer_step, and the trial steps its optimizer itself",
-            mend="pass what it does to context.step_optimizer(optimizer, clip_grads=...)",
+            hint="pass what it does to context.step_optimizer(optimizer, clip_grads=...)",
         )
     return trial, hooks
 
@@ -74,7 +74,7 @@ def _scheduler(trial: Untyped, context: PyTorchTrialContext) -> LRScheduler | No
         return scheduler
     raise InvalidTrialError(
         f"create_lr_scheduler returned a {type(scheduler).__name__}",
-        mend="return determined.pytorch.LRScheduler(scheduler, step_mode), or None",
+        hint="return determined.pytorch.LRScheduler(scheduler, step_mode), or None",
     )
 
 
@@ -132,7 +132,7 @@ def _loss(outcome: object) -> torch.Tensor:
         return loss
     raise InvalidTrialError(
         "train_batch returned no loss to go backward from",
-        mend="return the loss as a tensor, or a dict that has it as `loss`",
+        hint="return the loss as a tensor, or a dict that has it as `loss`",
     )
 
 
@@ -156,7 +156,7 @@ def _called(method: Callable[..., Untyped], **named: object) -> Untyped:
     name, arguments = method.__name__, " and ".join(named)
     raise InvalidTrialError(
         f"{name} cannot be called with {arguments}",
-        mend=f"declare it as {name}(self, {', '.join(named)}), as a trial does that has build_model",
+        hint=f"declare it as {name}(self, {', '.join(named)}), as a trial does that has build_model",
     )
 
 

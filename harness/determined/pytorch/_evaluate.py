@@ -123,7 +123,7 @@ class Evaluation:
             method = self._trial.evaluate_full_dataset if self._whole else self._trial.evaluate_batch
             raise InvalidTrialError(
                 f"{defined_at(method)}: the searcher metric {name} cannot be reported: {reason}",
-                mend=f"return {name} as one number, or name another metric in searcher.metric",
+                hint=f"return {name} as one number, or name another metric in searcher.metric",
             )
 
     def _batches(self) -> Metrics:

@@ -40,7 +40,7 @@ def state_file(directory: Path) -> Path:
         if (directory / place).is_file():
             return directory / place
     raise CheckpointError(
-        f"{directory} holds no {STATE_FILE}", mend="name the directory of a PyTorch checkpoint"
+        f"{directory} holds no {STATE_FILE}", hint="name the directory of a PyTorch checkpoint"
     )
 
 

@@ -78,7 +78,7 @@ class Gradients:
         if id(optimizer) not in self._average:
             raise InvalidTrialError(
                 "step_optimizer got an optimizer that was not wrapped",
-                mend="wrap it in __init__: self.optimizer = context.wrap_optimizer(optimizer)",
+                hint="wrap it in __init__: self.optimizer = context.wrap_optimizer(optimizer)",
             )
         if self._frequency > 1 and not self._aggregated(optimizer, auto_zero_grads=auto_zero_grads):
             return
@@ -106,7 +106,7 @@ class Gradients:
             raise InvalidTrialError(
                 "step_optimizer got auto_zero_grads=False, and optimizations.aggregation_frequency is "
                 f"{self._frequency}",
-                mend="leave auto_zero_grads out, or set aggregation_frequency to 1",
+                hint="leave auto_zero_grads out, or set aggregation_frequency to 1",
             )
         if (self._clock.batch + 1) % self._frequency:
             return False

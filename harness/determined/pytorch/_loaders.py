@@ -163,7 +163,7 @@ class ForeignFeed:
             if not self._read:
                 raise InvalidTrialError(
                     "the loader of build_training_data_loader has no batches",
-                    mend="check the data set that it reads"
+                    hint="check the data set that it reads"
                     + ", and that it can be iterated again" * (not first),
                 )
             self._start()
@@ -248,7 +248,7 @@ def _validation(loader: Untyped, method: object) -> tuple[TorchDataLoader[Any], 
         return loader, None
     raise InvalidTrialError(
         f"{defined_at(method)}: build_validation_data_loader returned a {type(loader).__name__}",
-        mend=_RETURN.format(method="build_validation_data_loader"),
+        hint=_RETURN.format(method="build_validation_data_loader"),
     )
 
 
@@ -271,7 +271,7 @@ def _checked(build: Callable[[], Untyped], context: PyTorchTrialContext) -> Unty
     if length_of(loader if not isinstance(loader, DataLoader) else loader.batch_sampler) == 0:
         raise InvalidTrialError(
             f"{where}the loader that {method} returned has no batches",
-            mend="check the data set, its path, and drop_last with a data set smaller than one batch",
+            hint="check the data set, its path, and drop_last with a data set smaller than one batch",
         )
     return loader
 
@@ -280,12 +280,12 @@ def _check_foreign(loader: object, where: str, method: str, context: PyTorchTria
     if not isinstance(loader, Iterable):
         raise InvalidTrialError(
             f"{where}{method} returned {type(loader).__name__}, not a data loader",
-            mend=_RETURN.format(method=method),
+            hint=_RETURN.format(method=method),
         )
     if not context.experimental.foreign_loaders:
         raise InvalidTrialError(
             f"{where}{method} returned a {type(loader).__module__}.{type(loader).__name__}",
-            mend=_ALLOW,
+            hint=_ALLOW,
         )
 
 
@@ -299,7 +299,7 @@ def _refuse_endless(loader: Untyped, method: object) -> None:
     if endless is not None:
         raise InvalidTrialError(
             f"{defined_at(method)}: the validation data never ends: {type(endless).__name__} repeats it",
-            mend="return a loader from build_validation_data_loader that ends after one pass",
+            hint="return a loader from build_validation_data_loader that ends after one pass",
         )
 
 

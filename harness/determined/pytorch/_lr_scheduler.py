@@ -40,16 +40,16 @@ class LRScheduler:
         if not isinstance(step_mode, _StepMode):
             raise InvalidTrialError(
                 f"step_mode of a learning-rate scheduler is {step_mode!r}",
-                mend="pass one of LRScheduler.StepMode, for example LRScheduler.StepMode.STEP_EVERY_EPOCH",
+                hint="pass one of LRScheduler.StepMode, for example LRScheduler.StepMode.STEP_EVERY_EPOCH",
             )
         if frequency < 1:
             raise InvalidTrialError(
-                f"frequency of a learning-rate scheduler is {frequency}", mend="make it 1 or more"
+                f"frequency of a learning-rate scheduler is {frequency}", hint="make it 1 or more"
             )
         if isinstance(scheduler, ReduceLROnPlateau) and step_mode is not _StepMode.MANUAL_STEP:
             raise InvalidTrialError(
                 "ReduceLROnPlateau needs a metric to step and cannot be stepped by the harness",
-                mend="use LRScheduler.StepMode.MANUAL_STEP and call scheduler.step(metric) in your trial",
+                hint="use LRScheduler.StepMode.MANUAL_STEP and call scheduler.step(metric) in your trial",
             )
         self.scheduler = scheduler
         self.step_mode = step_mode

@@ -152,7 +152,7 @@ class Window:
         raise InvalidTrialError(
             f"{_at(self._place)}{self._method} returned the metrics {_names(metrics)}, "
             f"and {_names(self.columns)} before",
-            mend=f"return the same metrics from {self._method} for every batch",
+            hint=f"return the same metrics from {self._method} for every batch",
         )
 
 
@@ -195,7 +195,7 @@ def as_metrics(outcome: object, method: str, place: str = "") -> dict[str, objec
     also = ", or the loss as one tensor" if method == "train_batch" else ""
     raise InvalidTrialError(
         f"{_at(place)}{method} returned {type(outcome).__name__}, not a dict of metrics",
-        mend=f"return {{name: value}} from {method}{also}",
+        hint=f"return {{name: value}} from {method}{also}",
     )
 
 

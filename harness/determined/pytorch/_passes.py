@@ -172,7 +172,7 @@ class Passes(Sampler[list[int]]):
             raise InvalidTrialError(
                 f"the batch sampler {type(self._sampler).__name__} of the training data yields no batches"
                 + (" when it is iterated again" if self._first else ""),
-                mend="let its __iter__ start a new pass each time, not continue an iterator that has ended",
+                hint="let its __iter__ start a new pass each time, not continue an iterator that has ended",
             )
         self._batches = None
 
@@ -247,12 +247,12 @@ def _check(batch: Untyped, sampler: object) -> None:
     if not hasattr(batch, "__iter__"):
         raise InvalidTrialError(
             f"the batch sampler {name} yields {batch!r}, not a list of indices",
-            mend="yield lists, or pass it as sampler= together with batch_size=",
+            hint="yield lists, or pass it as sampler= together with batch_size=",
         )
     if hasattr(batch, "__len__") and not len(batch):
         raise InvalidTrialError(
             f"the batch sampler {name} yields a batch without indices",
-            mend="leave empty batches out in its __iter__",
+            hint="leave empty batches out in its __iter__",
         )
 
 

@@ -86,6 +86,6 @@ def _pickled(value: Untyped, what: str) -> torch.Tensor:
     except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidTrialError(
             f"{what} cannot be saved: it holds a {type(value).__name__} that cannot be pickled ({error})",
-            mend="keep such objects out of state_dict()",
+            hint="keep such objects out of state_dict()",
         ) from error
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)

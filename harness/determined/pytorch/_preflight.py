@@ -148,7 +148,7 @@ def _put(tensor: torch.Tensor, held: torch.Tensor, kept: torch.Tensor | int) -> 
         if _mark(held) != kept:
             raise InvalidTrialError(
                 f"validation changed a tensor of {held.nbytes >> 20} MiB, too large to be put back",
-                mend="set `preflight_validation: false`, so that no batch is validated before training",
+                hint="set `preflight_validation: false`, so that no batch is validated before training",
             )
     elif _mark(held) != _mark(kept) or not torch.equal(_bits(held), _bits(kept)):
         with torch.no_grad():

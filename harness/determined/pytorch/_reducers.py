@@ -118,7 +118,7 @@ class Reducers:
         if any(wrapped.reducer is other.reducer for other in self._wrapped):
             raise InvalidTrialError(
                 f"the reducer {wrapped.name or type(wrapped.reducer).__name__} is wrapped twice",
-                mend="call wrap_reducer once for each reducer",
+                hint="call wrap_reducer once for each reducer",
             )
         self._wrapped.append(wrapped)
         self.training = tuple(one for one in self._wrapped if one.for_training)
@@ -144,19 +144,19 @@ def reducers_of(declared: object, names: list[str]) -> dict[str, Reducer]:
     Raises:
         InvalidTrialError: it is neither a Reducer nor a dict with exactly these names.
     """
-    mend = "return a Reducer, or a dict with one for each metric that evaluate_batch returns"
+    hint = "return a Reducer, or a dict with one for each metric that evaluate_batch returns"
     if isinstance(declared, Reducer):
         return dict.fromkeys(names, declared)
     if not isinstance(declared, Mapping):
-        raise InvalidTrialError(f"evaluation_reducer returned {type(declared).__name__}", mend=mend)
+        raise InvalidTrialError(f"evaluation_reducer returned {type(declared).__name__}", hint=hint)
     if set(declared) != set(names):
         raise InvalidTrialError(
             f"evaluation_reducer names {_listed(declared)}, and evaluate_batch returned {_listed(names)}",
-            mend=mend,
+            hint=hint,
         )
     for name, reducer in declared.items():
         if not isinstance(reducer, Reducer):
-            raise InvalidTrialError(f"evaluation_reducer gives {reducer!r} for {name}, no Reducer", mend=mend)
+            raise InvalidTrialError(f"evaluation_reducer gives {reducer!r} for {name}, no Reducer", hint=hint)
     return {name: declared[name] for name in names}
 
 

@@ -85,7 +85,7 @@ def _check_restoring(trial_class: type[PyTorchTrial], run: Run, trained: PyTorch
     found = run.open_checkpoint()
     if found is None:
         raise CheckpointError(
-            "the test's checkpoint is gone", mend="leave checkpoint storage alone during the test"
+            "the test's checkpoint is gone", hint="leave checkpoint storage alone during the test"
         )
     directory, uuid = found
     source = Source(directory=directory, uuid=uuid, numbers=read_numbers(directory))
@@ -94,7 +94,7 @@ def _check_restoring(trial_class: type[PyTorchTrial], run: Run, trained: PyTorch
     if not same_weights(trained, session.context):
         raise InvalidTrialError(
             "the weights restored from the test's checkpoint are not those that were saved",
-            mend="keep all weights in models given to context.wrap_model, and change none while loading",
+            hint="keep all weights in models given to context.wrap_model, and change none while loading",
         )
 
 
@@ -105,6 +105,6 @@ def _aggregation(config: Mapping[str, object]) -> Aggregation:
     if isinstance(frequency, bool) or not isinstance(frequency, int) or frequency < 1:
         raise InvalidTrialError(
             f"optimizations.aggregation_frequency is {frequency!r}",
-            mend="make it a whole number of 1 or more",
+            hint="make it a whole number of 1 or more",
         )
     return Aggregation(frequency, bool(options.get("average_aggregated_gradients", True)))

@@ -99,20 +99,20 @@ def put_random_states(state: Mapping[str, Any]) -> None:
 
 
 def _each(things: list[Any], states: list[Any], what: str) -> None:
-    mend = "restore the code that wrote the checkpoint, of which code/ in it is a copy, or start afresh"
+    hint = "restore the code that wrote the checkpoint, of which code/ in it is a copy, or start afresh"
     if len(things) != len(states):
-        raise CheckpointError(f"the trial has {len(things)} {what}, its checkpoint {len(states)}", mend=mend)
+        raise CheckpointError(f"the trial has {len(things)} {what}, its checkpoint {len(states)}", hint=hint)
     for number, (thing, state) in enumerate(zip(things, states, strict=True)):
-        with _fitting(f"number {number} of the trial's {what}", mend):
+        with _fitting(f"number {number} of the trial's {what}", hint):
             thing.load_state_dict(_renamed(state, thing) if isinstance(thing, torch.nn.Module) else state)
 
 
 @contextmanager
-def _fitting(what: str, mend: str) -> Iterator[None]:
+def _fitting(what: str, hint: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError, KeyError) as error:
-        raise CheckpointError(f"the checkpoint does not fit {what}: {error}", mend=mend) from error
+        raise CheckpointError(f"the checkpoint does not fit {what}: {error}", hint=hint) from error
 
 
 def _renamed(found: Mapping[str, Any], model: torch.nn.Module) -> Mapping[str, Any]:

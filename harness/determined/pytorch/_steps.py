@@ -91,7 +91,7 @@ class Steps:
             if self.completed == done:
                 raise InvalidTrialError(
                     f"the training data ended after {done} batches, in the middle of an epoch",
-                    mend="make the sampler yield as many batches as its length says",
+                    hint="make the sampler yield as many batches as its length says",
                 )
             if self.completed == self._epoch.stop:
                 _call(self._hooks.epoch_end, self._epoch_idx)
@@ -151,7 +151,7 @@ class Steps:
             length = 0
         if not isinstance(length, int):
             raise InvalidTrialError(
-                f"get_batch_length returned {length!r}", mend="return the number of records in the batch"
+                f"get_batch_length returned {length!r}", hint="return the number of records in the batch"
             )
         self._length = length * self._context.distributed.size
 

@@ -210,5 +210,5 @@ def warm_start(directory: Path, context: PyTorchTrialContext) -> None:
     """Take the weights of another trial's checkpoint, and nothing else."""
     state = _checkpoint.read(directory, context.device)
     if "models_state_dict" not in state:
-        raise CheckpointError(f"{directory} holds no weights", mend="name a checkpoint of a PyTorchTrial")
+        raise CheckpointError(f"{directory} holds no weights", hint="name a checkpoint of a PyTorchTrial")
     _state.put_models(state, context)

@@ -50,7 +50,7 @@ class TrainUnit:
         if isinstance(at, str) or not isinstance(at, Collection) or not all(isinstance(n, int) for n in at):
             raise InvalidTrialError(
                 f"{self!r} counts no whole number",
-                mend=f"write {type(self).__name__}(100), or {type(self).__name__}([10, 100])",
+                hint=f"write {type(self).__name__}(100), or {type(self).__name__}([10, 100])",
             )
 
     def period(self, units: Units, field: str) -> Period:
@@ -62,7 +62,7 @@ class TrainUnit:
     def length(self, units: Units, field: str) -> int:
         if not isinstance(self.value, int) or self.value < 1:
             raise InvalidTrialError(
-                f"{field} is {self!r}", mend=f"make it a whole number, such as {type(self).__name__}(100)"
+                f"{field} is {self!r}", hint=f"make it a whole number, such as {type(self).__name__}(100)"
             )
         return self._batches(self.value, units, field)
 
@@ -162,13 +162,13 @@ class Trainer:
         if not isinstance(context, _TrainerContext):
             raise InvalidTrialError(
                 "Trainer got a context that pytorch.init did not make",
-                mend="use `with pytorch.init() as context:`",
+                hint="use `with pytorch.init() as context:`",
             )
         if not isinstance(trial, PyTorchTrial):
             what = trial.__name__ if isinstance(trial, type) else type(trial).__name__
             raise InvalidTrialError(
                 f"Trainer got {what}, which is no PyTorchTrial that was made",
-                mend="make it inside the block: trial = MyTrial(context)",
+                hint="make it inside the block: trial = MyTrial(context)",
             )
         self._trial, self._context = trial, context
 
@@ -212,7 +212,7 @@ class Trainer:
         check_class(type(self._trial))
         if test_mode and context.holder.supervised:
             raise InvalidTrialError(
-                "fit got test_mode=True in a run", mend="submit the experiment with --test instead"
+                "fit got test_mode=True in a run", hint="submit the experiment with --test instead"
             )
         test_mode = test_mode or run.info.test_mode
         wishes = _Wishes(
@@ -257,7 +257,7 @@ class _Wishes:
             if wish is not None and not isinstance(wish, TrainUnit):
                 raise InvalidTrialError(
                     f"fit got {name}={wish!r}, which has no unit",
-                    mend=f"write {name}=pytorch.Batch(100), or pytorch.Epoch(1)",
+                    hint=f"write {name}=pytorch.Batch(100), or pytorch.Epoch(1)",
                 )
 
     def schedule(self, info: RunInfo, units: Units) -> Schedule:
@@ -278,7 +278,7 @@ class _Wishes:
         if info.max_length is not None:
             return units.batches(info.max_length, "searcher.max_length")
         raise InvalidTrialError(
-            "fit does not know how long to train", mend="pass max_length=pytorch.Epoch(10), say"
+            "fit does not know how long to train", hint="pass max_length=pytorch.Epoch(10), say"
         )
 
 
@@ -288,7 +288,7 @@ def _period(wish: TrainUnit | None, configured_period: Period, units: Units, fie
 
 def _policy(holder: Holder, name: str) -> SavePolicy:
     if name not in {"best", "all", "none"}:
-        raise InvalidTrialError(f"checkpoint_policy is {name!r}", mend="make it best, all or none")
+        raise InvalidTrialError(f"checkpoint_policy is {name!r}", hint="make it best, all or none")
     return SavePolicy.configured({**holder.run.info.config, "checkpoint_policy": name})
 
 
@@ -300,7 +300,7 @@ def _source_at(reference: str | os.PathLike[str], holder: Holder) -> Source:
     if problems:
         raise CheckpointError(
             f"{directory} is not a whole checkpoint: {'; '.join(problems[:3])}",
-            mend="pass the directory of a checkpoint as latest_checkpoint",
+            hint="pass the directory of a checkpoint as latest_checkpoint",
         )
     numbers = read_numbers(directory)
     own = not holder.supervised or numbers.trial_id == holder.info.trial_id

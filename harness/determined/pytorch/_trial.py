@@ -93,7 +93,7 @@ def check_class(trial_class: type) -> None:
     if missing:
         them = "it" if len(missing) == 1 else "them"
         raise InvalidTrialError(
-            f"{name} does not define {' and '.join(missing)}", mend=f"add {them} to {name}"
+            f"{name} does not define {' and '.join(missing)}", hint=f"add {them} to {name}"
         )
     _check_evaluation(trial_class)
 
@@ -109,7 +109,7 @@ def check_constructor(trial_class: type) -> None:
     except TypeError as error:
         raise InvalidTrialError(
             f"{trial_class.__name__} cannot be made from the context alone: {error}",
-            mend="declare __init__(self, context), or make it in a script with pytorch.init and Trainer",
+            hint="declare __init__(self, context), or make it in a script with pytorch.init and Trainer",
         ) from None
 
 
@@ -118,11 +118,11 @@ def _check_evaluation(trial_class: type) -> None:
     defined = [m for m in ("evaluate_batch", "evaluate_full_dataset") if overrides(trial_class, m)]
     if not defined:
         raise InvalidTrialError(
-            f"{name} defines neither evaluate_batch nor evaluate_full_dataset", mend="define one of them"
+            f"{name} defines neither evaluate_batch nor evaluate_full_dataset", hint="define one of them"
         )
     if len(defined) > 1:
         raise InvalidTrialError(
-            f"{name} defines both evaluate_batch and evaluate_full_dataset", mend="remove one of them"
+            f"{name} defines both evaluate_batch and evaluate_full_dataset", hint="remove one of them"
         )
 
 
@@ -134,7 +134,7 @@ def check_instance(trial: PyTorchTrial, context: PyTorchTrialContext) -> None:
         if not things:
             raise InvalidTrialError(
                 f"{name}.__init__ wrapped no {thing}",
-                mend=f"call self.{thing} = context.wrap_{thing}({thing}) there and use what it returns",
+                hint=f"call self.{thing} = context.wrap_{thing}({thing}) there and use what it returns",
             )
 
 
@@ -145,5 +145,5 @@ def _check_train_batch(trial: PyTorchTrial, name: str) -> None:
     except TypeError as error:
         raise InvalidTrialError(
             f"{name}.train_batch cannot be called with batch, epoch_idx and batch_idx: {error}",
-            mend="declare it as train_batch(self, batch, epoch_idx, batch_idx)",
+            hint="declare it as train_batch(self, batch, epoch_idx, batch_idx)",
         ) from None

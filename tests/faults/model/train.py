@@ -80,5 +80,5 @@ with closing(EventFile(Path(info.run_dir) / EVENTS_FILE, info.name)) as events:
     try:
         events.append(Ended(train(events)))
     except StorageError as error:
-        events.append(Ended(ExitReason.ERROR, message=str(error), mend=error.mend))
+        events.append(Ended(ExitReason.ERROR, message=str(error), hint=error.hint))
         sys.exit(74)

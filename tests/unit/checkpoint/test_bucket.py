@@ -100,7 +100,7 @@ def test_a_library_that_is_missing_is_named(
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ConfigError, match="a library that is not installed") as caught:
         file_system(Address(protocol=protocol, root="lab", extra=extra))
-    assert caught.value.mend == f"pip install 'detbuild[{extra}]'"
+    assert caught.value.hint == f"pip install 'detbuild[{extra}]'"
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_a_bucket_is_tried_out_and_left_as_it_was(s3: S3Server) -> None:
 def test_a_bucket_that_is_not_there_is_refused(s3: S3Server) -> None:
     with pytest.raises(EngineError, match="bucket") as caught:
         carry(address(s3, bucket="nowhere"), Job(do="try out"))
-    assert "hidden-key" not in str(caught.value) + caught.value.mend
+    assert "hidden-key" not in str(caught.value) + caught.value.hint
 
 
 def test_what_hangs_is_ended_and_begun_anew(

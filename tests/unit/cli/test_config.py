@@ -135,4 +135,4 @@ def test_a_config_that_is_not_there_is_answered_with_what_was_likely_meant(
     assert (outcome.code, outcome.out) == (2, "")
     assert cause in outcome.err
     assert hint in outcome.err
-    assert ("mend: " in outcome.err) == bool(hint)
+    assert ("hint: " in outcome.err) == bool(hint)

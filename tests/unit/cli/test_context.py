@@ -42,7 +42,7 @@ def test_an_included_file_is_listed_too(shell, model_dir, tmp_path):
 def test_a_file_is_not_a_context(shell, model_dir):
     outcome = shell("detbuild", "context", str(model_dir / "model_def.py"))
     assert (outcome.code, outcome.out) == (3, "")
-    assert "  mend: " in outcome.err
+    assert "  hint: " in outcome.err
 
 
 def test_the_home_directory_is_refused(shell, tmp_path):

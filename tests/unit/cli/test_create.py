@@ -144,10 +144,10 @@ def test_a_cancelled_experiment_has_exit_code_7(shell, project, monkeypatch):
 
 
 def test_a_build_that_fails_leaves_no_experiment(shell, project):
-    shell.engine.build_error = BuildError("RUN pip install failed", mend="see above")
+    shell.engine.build_error = BuildError("RUN pip install failed", hint="see above")
     outcome = shell(*CREATE)
     assert (outcome.code, outcome.out) == (5, "")
-    assert outcome.err.endswith("error: RUN pip install failed\n  mend: see above\n")
+    assert outcome.err.endswith("error: RUN pip install failed\n  hint: see above\n")
     assert shell("detbuild", "list", "-q").out == ""
 
 

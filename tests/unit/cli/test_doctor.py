@@ -23,7 +23,7 @@ def around(tmp_path):
 @pytest.fixture
 def alone(tmp_path):
     """No engine answers."""
-    trouble = EngineError("cannot reach Docker Engine", mend="start it")
+    trouble = EngineError("cannot reach Docker Engine", hint="start it")
     environ = {"DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
     return Surroundings(home=tmp_path, environ=environ, engine=None, info=None, trouble=trouble)
 
@@ -56,7 +56,7 @@ def test_a_rule_judges_what_the_engine_says(around, rule, info, verdict):
     assert rule(replace(around, info=info)).severity == verdict
 
 
-def test_a_driver_without_a_toolkit_is_named_with_the_mend(around, tmp_path, monkeypatch):
+def test_a_driver_without_a_toolkit_is_named_with_the_hint(around, tmp_path, monkeypatch):
     driver = tmp_path / "version"
     driver.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar 5\n")
     monkeypatch.setattr(host_rules, "DRIVER_VERSION", driver)
@@ -115,7 +115,7 @@ def test_an_engine_that_hangs_does_not_hang_the_doctor(tmp_path):
 
 def test_an_error_in_a_rule_is_a_finding(tmp_path):
     def broken(_: Surroundings) -> Verdict:
-        raise EngineError("gone", mend="start it")
+        raise EngineError("gone", hint="start it")
 
     def unreadable(_: Surroundings) -> Verdict:
         raise PermissionError("no")

@@ -119,7 +119,7 @@ def test_describe_for_programs_nests_trials_checkpoints_and_runs(shell):
 def test_an_experiment_that_is_not_there_is_an_error(shell, words):
     outcome = shell("detbuild", *words)
     assert outcome.code == 2
-    assert outcome.err == "error: there is no experiment 7\n  mend: see `detbuild list`\n"
+    assert outcome.err == "error: there is no experiment 7\n  hint: see `detbuild list`\n"
 
 
 def test_determineds_words_show_the_same(shell):
@@ -142,6 +142,6 @@ def test_a_trial_is_named_by_its_experiment_and_number(shell):
     missing = shell("det", "t", "describe", "1/2")
     assert (missing.code, missing.err) == (
         2,
-        "error: experiment 1 has no trial 2\n  mend: its trials: 1\n",
+        "error: experiment 1 has no trial 2\n  hint: its trials: 1\n",
     )
     assert "such as 3/1" in shell("det", "t", "describe", "one").err

@@ -33,7 +33,7 @@ def test_a_mistyped_command_is_refused_with_the_nearest_one(shell):
     assert (outcome.code, outcome.out) == (2, "")
     assert (
         outcome.err
-        == "error: no such command: creat. Did you mean `create`?\n  mend: see `detbuild --help`\n"
+        == "error: no such command: creat. Did you mean `create`?\n  hint: see `detbuild --help`\n"
     )
 
 
@@ -41,7 +41,7 @@ def test_a_mistyped_option_is_refused_with_the_nearest_one(shell):
     outcome = shell("detbuild", "list", "--jsn")
     assert outcome.code == 2
     assert "--json" in outcome.err
-    assert outcome.err.endswith("  mend: see `detbuild list --help`\n")
+    assert outcome.err.endswith("  hint: see `detbuild list --help`\n")
 
 
 def test_a_missing_argument_is_a_usage_error(shell):

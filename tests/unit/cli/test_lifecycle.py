@@ -63,7 +63,7 @@ def test_what_has_ended_cannot_rest(shell):
             2,
             [
                 "error: experiment 1 has ended: COMPLETED",
-                "  mend: `detbuild continue 1` goes on with what was not completed",
+                "  hint: `detbuild continue 1` goes on with what was not completed",
             ],
         )
     assert asked(shell) == []

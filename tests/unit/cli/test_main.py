@@ -41,12 +41,12 @@ def session(tmp_path):
     return Session(home=tmp_path, environ={}, connect=FakeEngine)
 
 
-def test_an_error_is_shown_with_its_mend(session, capfd):
+def test_an_error_is_shown_with_its_hint(session, capfd):
     code = run(
-        raising(ConfigError("no such field: x", mend="did you mean `y`?")), "detbuild", ["fail"], session
+        raising(ConfigError("no such field: x", hint="did you mean `y`?")), "detbuild", ["fail"], session
     )
     assert code == 2
-    assert tuple(capfd.readouterr()) == ("", "error: no such field: x\n  mend: did you mean `y`?\n")
+    assert tuple(capfd.readouterr()) == ("", "error: no such field: x\n  hint: did you mean `y`?\n")
 
 
 @pytest.mark.parametrize(

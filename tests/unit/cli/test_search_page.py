@@ -53,11 +53,11 @@ def test_a_failure_that_came_again_is_told_once(tmp_path):
             folder.record(journal.RunIntended(trial_id=1, run=run))
         folder.record(
             journal.RunFinished(
-                trial_id=1, run=run, outcome="user_error", message="boom", mend="less", tail=("line",)
+                trial_id=1, run=run, outcome="user_error", message="boom", hint="less", tail=("line",)
             )
         )
     page = experiment_page(load(folder), folder)
-    assert page.count("boom") == page.count("mend: less") == page.count("| line") == 1
+    assert page.count("boom") == page.count("hint: less") == page.count("| line") == 1
     assert "as run 2" in page
 
 

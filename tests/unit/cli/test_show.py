@@ -37,7 +37,7 @@ from determined._records import (
 )
 
 LINES = [
-    (Warned("odd", "do this"), ("warning: odd", "  mend: do this")),
+    (Warned("odd", "do this"), ("warning: odd", "  hint: do this")),
     (ContextPacked(3, 2048, (("a.py", 2000),)), ("context: 3 files, 2.0 kB",)),
     (
         ContextPacked(3, LARGE_CONTEXT, (("data.bin", LARGE_CONTEXT),)),
@@ -95,7 +95,7 @@ RECORDS = [
     (Restored("uuid", 100), ("trial 1  batch 100  restored from checkpoint uuid",)),
     (CheckpointRejected("uuid", "damaged"), ("trial 1  checkpoint uuid not used: damaged",)),
     (Ended(ExitReason.COMPLETED), ()),
-    (Ended(ExitReason.ERROR, Stage.TRAIN, "ValueError: x\nmore", "mend it"), ()),  # RunEnded says it
+    (Ended(ExitReason.ERROR, Stage.TRAIN, "ValueError: x\nmore", "repair it"), ()),  # RunEnded says it
     (Started(1, "3.11", "0.1"), ()),
     (StageEntered(Stage.TRAIN), ()),
     (Progress(0.5), ()),

@@ -77,14 +77,14 @@ def test_a_slip_is_refused_with_what_was_meant(text: str, meant: str) -> None:
     with pytest.raises(PydanticCustomError) as caught:
         parse_entrypoint(text)
     assert caught.value.context is not None
-    assert caught.value.context["mend"] == f"write `{meant}`, or a command as a list"
+    assert caught.value.context["hint"] == f"write `{meant}`, or a command as a list"
 
 
 def test_a_script_by_itself_is_refused_with_the_command_that_runs_it() -> None:
     with pytest.raises(PydanticCustomError) as caught:
         parse_entrypoint("train.py")
     assert caught.value.context is not None
-    assert caught.value.context["mend"] == "write `python3 train.py` to run it as a script"
+    assert caught.value.context["hint"] == "write `python3 train.py` to run it as a script"
 
 
 @pytest.mark.parametrize(

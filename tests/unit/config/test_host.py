@@ -172,7 +172,7 @@ def test_a_default_of_storage_may_be_completed_by_the_experiment(tmp_path: Path)
         ("- 1\n", [" must be a map of fields, not a list"]),
     ],
 )
-def test_a_slip_is_refused_with_its_place_and_a_mend(tmp_path: Path, text: str, lines: list[str]) -> None:
+def test_a_slip_is_refused_with_its_place_and_a_hint(tmp_path: Path, text: str, lines: list[str]) -> None:
     assert refused(tmp_path, text) == lines
 
 

@@ -39,7 +39,7 @@ def check(line: str, place: str, *words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "what", "mend"),
+    ("text", "place", "what", "hint"),
     [
         ("searcher:\n\tname: single\n", "2:1", "a tab stands in the indentation", "indent with spaces"),
         ("searcher:\n  a: b\n  \tc: d\n", "3:3", "a tab stands in the indentation", "indent with spaces"),
@@ -57,13 +57,13 @@ def check(line: str, place: str, *words: str) -> None:
     ],
 )
 def test_what_is_no_yaml_is_told_in_words_of_the_writer(
-    text: str | bytes, place: str, what: str, mend: str
+    text: str | bytes, place: str, what: str, hint: str
 ) -> None:
-    check(last_line(text), place, what, mend)
+    check(last_line(text), place, what, hint)
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "field", "mend"),
+    ("text", "place", "field", "hint"),
     [
         ("max_restarts: '5'", "2:15", "max_restarts", "write `5`"),
         ("max_restarts: 1_000", "2:15", "max_restarts", "write `1000`"),
@@ -92,12 +92,12 @@ def test_what_is_no_yaml_is_told_in_words_of_the_writer(
         ("checkpoint_storage: {name: s3}", "2:22", "checkpoint_storage.name", "did you mean `type`?"),
     ],
 )
-def test_a_slip_is_told_with_what_to_do(text: str, place: str, field: str, mend: str) -> None:
-    check(last_line(f"entrypoint: a:B\n{text}\n{GOOD}"), place, f"{field}: ", mend)
+def test_a_slip_is_told_with_what_to_do(text: str, place: str, field: str, hint: str) -> None:
+    check(last_line(f"entrypoint: a:B\n{text}\n{GOOD}"), place, f"{field}: ", hint)
 
 
 @pytest.mark.parametrize(
-    ("searcher", "place", "field", "mend"),
+    ("searcher", "place", "field", "hint"),
     [
         ("single", "1:11", "searcher", "write `name: single` below it"),
         ("{type: single, metric: l}", "1:11", "searcher.name", "did you mean it by `type`?"),
@@ -116,9 +116,9 @@ def test_a_slip_is_told_with_what_to_do(text: str, place: str, field: str, mend:
     ],
 )
 def test_a_slip_in_the_searcher_is_told_with_what_to_do(
-    searcher: str, place: str, field: str, mend: str
+    searcher: str, place: str, field: str, hint: str
 ) -> None:
-    check(last_line(f"searcher: {searcher}\nentrypoint: a:B\n"), place, f"{field}: ", mend)
+    check(last_line(f"searcher: {searcher}\nentrypoint: a:B\n"), place, f"{field}: ", hint)
 
 
 @pytest.mark.parametrize(

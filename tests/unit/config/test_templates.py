@@ -28,4 +28,4 @@ def test_a_template_that_is_not_there_is_asked_about_with_the_nearest_name(tmp_p
     (tmp_path / "templates" / "gpu.yaml").write_text("debug: true\n")
     with pytest.raises(ConfigError) as caught:
         template_layers(tmp_path, ["gpus"])
-    assert caught.value.mend == "did you mean `gpu`?"
+    assert caught.value.hint == "did you mean `gpu`?"

@@ -149,7 +149,7 @@ def test_a_range_without_a_type_is_said_to_be_none() -> None:
     text = "hyperparameters: {a: {minval: 0, maxval: 1}, b: {c: {vals: [1, 2]}, d: {e: 1}}}\n"
     (warning,) = warnings_for(parse_config(MINIMAL + text))
     assert warning.message == "a map without `type` is no range, but constants: hyperparameters.a, b.c"
-    assert "add `type: double`" in warning.mend
+    assert "add `type: double`" in warning.hint
 
 
 def test_stragglers_that_were_not_to_be_trained_are_said_to_be() -> None:
@@ -182,7 +182,7 @@ def test_bounds_of_a_log_range_that_look_like_values_are_asked_about(range_: str
 def test_the_hint_of_such_a_range_searches_what_its_bounds_say() -> None:
     text = "hyperparameters: {lr: {type: log, base: 10, minval: 0.001, maxval: 0.1}}\n"
     (warning,) = warnings_for(parse_config(MINIMAL + text))
-    assert warning.mend == "write `minval: -3` and `maxval: -1` to search 0.001 to 0.1"
+    assert warning.hint == "write `minval: -3` and `maxval: -1` to search 0.001 to 0.1"
 
 
 @pytest.mark.parametrize(
@@ -210,5 +210,5 @@ def test_a_bare_list_that_reads_as_choices_is_asked_about(value: str, asked: boo
 def test_the_hints_of_such_a_list_leave_no_warning() -> None:
     (warning,) = warnings_for(parse_config(MINIMAL + "hyperparameters: {lr: [0.1, 0.01]}\n"))
     for hint in ("lr: {type: categorical, vals: [0.1, 0.01]}", "lr: {type: const, val: [0.1, 0.01]}"):
-        assert hint.removeprefix("lr: ") in warning.mend
+        assert hint.removeprefix("lr: ") in warning.hint
         assert warnings_for(parse_config(MINIMAL + f"hyperparameters: {{{hint}}}\n")) == ()

@@ -247,7 +247,7 @@ def test_links_out_of_the_context_are_refused_all_at_once(tmp_path: Path) -> Non
         "  second: a link out of the context, to ../nowhere",
         "  sub/up: a link out of the context, to ../../context-2",
     ]
-    assert "--include" in caught.value.mend
+    assert "--include" in caught.value.hint
 
 
 def test_a_link_out_of_the_context_may_be_left_out(tmp_path: Path) -> None:
@@ -371,7 +371,7 @@ def test_the_home_directory_is_refused_unless_it_is_meant(tmp_path: Path) -> Non
     alias.symlink_to(tmp_path)
     with pytest.raises(ContextError, match="your home directory") as caught:
         snapshot(alias, home=tmp_path)
-    assert "--allow-any-context" in caught.value.mend
+    assert "--allow-any-context" in caught.value.hint
     assert snapshot(tmp_path, home=tmp_path, allow_anything=True).files == 0
 
 

@@ -58,7 +58,7 @@ def fail(reason: ExitReason = ExitReason.ERROR, code: int = 1) -> object:
         info = RunInfo.load(process.run_dir)
         events = EventFile(process.run_dir / "events.jsonl", info.name)
         events.append(Started(1, "3.11", "0"))
-        events.append(Ended(reason, message="boom", mend="mend it"))
+        events.append(Ended(reason, message="boom", hint="repair it"))
         events.append(Exited(code))
         events.close()
         (process.run_dir / "stderr.log").write_text("Traceback\nboom\n")
@@ -83,7 +83,7 @@ def test_a_users_failure_is_tried_again_max_restarts_times(tmp_path: Path, max_r
     assert trial.restarts == max_restarts
     assert trial.why.startswith("boom")
     assert runs(state)[-1].tail == ("Traceback", "boom")
-    assert runs(state)[-1].mend == "mend it"
+    assert runs(state)[-1].hint == "repair it"
 
 
 def test_the_same_error_without_progress_is_tried_again_once(tmp_path: Path) -> None:
@@ -573,7 +573,9 @@ def test_trials_on_the_cpu_run_side_by_side_as_far_as_there_are_places(tmp_path:
     assert drive(first, second) == [1, 2]
 
 
-def test_a_trial_waits_while_the_hosts_config_is_wrong_and_goes_on_when_it_is_mended(tmp_path: Path) -> None:
+def test_a_trial_waits_while_the_hosts_config_is_wrong_and_goes_on_when_it_is_repaired(
+    tmp_path: Path,
+) -> None:
     tried = rig(tmp_path)
     wrong = ConfigErrors(["/home/config.yaml:1:1: cpu_trial: is no field of the host's config"])
 

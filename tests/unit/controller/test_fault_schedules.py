@@ -140,8 +140,8 @@ class Schedule:
             ):
                 self.engine.end(container.id, 137)
 
-    def mend(self) -> None:
-        """Whatever is broken is mended after a while."""
+    def hint(self) -> None:
+        """Whatever is broken is repaired after a while."""
         self.disk.wrong = None
         self.engine.come_back()
         if self.engine.image_id(IMAGE_TAG) is None:
@@ -172,7 +172,7 @@ def drive(tried: Rig, schedule: Schedule) -> None:
             if len(schedule.done) < FAULTS and schedule.random.random() < 0.15:
                 schedule.strike()
             elif look % 10 == 0:
-                schedule.mend()
+                schedule.hint()
             controller.step()
         except Crash:
             tried.effects.crash_at, controller = 0, None

@@ -269,7 +269,7 @@ def test_a_search_that_decided_by_its_lengths_keeps_them(tmp_path: Path) -> None
         continue_(tried.home, 1, ("searcher.max_length.batches=10",))
     with pytest.raises(ConfigError, match="there is nothing to continue") as refused:
         continue_(tried.home, 1)
-    assert "max_length" not in refused.value.mend
+    assert "max_length" not in refused.value.hint
 
 
 def test_changes_may_come_from_a_file_below_the_overrides(tmp_path: Path) -> None:
@@ -306,18 +306,18 @@ def test_an_experiment_that_was_killed_before_it_began_begins(tmp_path: Path) ->
 
 
 def test_a_search_that_failed_goes_on_also_when_all_its_trials_are_completed(tmp_path: Path) -> None:
-    mended: list[bool] = []
+    repaired: list[bool] = []
 
     class Failing(Random):
         def decide(self, event: SearchEvent) -> Sequence[Action]:
-            if isinstance(event, TrialEnded) and not mended:
+            if isinstance(event, TrialEnded) and not repaired:
                 raise SearchError("no idea what comes next")
             return super().decide(event)
 
     tried = rig(tmp_path, method=lambda _: Failing(2, at_once=1))
     state = tried.run()
     assert (state.state, [t.state for t in state.trials.values()]) == ("ERROR", ["COMPLETED"])
-    mended.append(True)
+    repaired.append(True)
     continue_(tried.home, 1)
     state = tried.run()
     assert (state.state, [t.state for t in state.trials.values()]) == ("COMPLETED", ["COMPLETED"] * 2)

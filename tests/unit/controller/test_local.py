@@ -138,7 +138,7 @@ def test_only_a_shell_takes_it_up(paused: ExperimentFolder, environ: dict[str, s
     home = Home.open(paused.path.parent.parent)
     with pytest.raises(ConfigError, match="is PAUSED and local") as refused:
         request(home, 1, "activate")
-    assert "`detbuild activate 1`" in refused.value.mend
+    assert "`detbuild activate 1`" in refused.value.hint
     with pytest.raises(ConfigError, match="is PAUSED and local"):
         continue_(home, 1)
     with lease(paused.lock_file), pytest.raises(LeaseError):

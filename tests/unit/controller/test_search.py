@@ -177,7 +177,7 @@ class Stalled(Told):
 class Broken(Told):
     def next(self, event: SearchEvent) -> Sequence[Action]:
         if isinstance(event, Validated):
-            raise SearchError("the hook does not answer", mend="see its log")
+            raise SearchError("the hook does not answer", hint="see its log")
         return Random(1, at_once=2).next(event)
 
 

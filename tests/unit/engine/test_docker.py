@@ -129,7 +129,7 @@ def test_an_engine_that_is_away_is_missed_at_the_first_call_only() -> None:
             EngineError, match=f"cannot reach Docker Engine at tcp://127.0.0.1:{port}"
         ) as caught:
             engine.image_id("x")
-        assert "DOCKER_HOST" in caught.value.mend
+        assert "DOCKER_HOST" in caught.value.hint
 
 
 def test_a_socket_that_is_not_there_is_an_engine_that_is_away(tmp_path) -> None:

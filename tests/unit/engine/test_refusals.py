@@ -61,10 +61,10 @@ from detbuild.errors import EngineError
         ),
     ],
 )
-def test_what_is_known_is_said_in_the_users_terms_with_a_mend(words, cause) -> None:
+def test_what_is_known_is_said_in_the_users_terms_with_a_hint(words, cause) -> None:
     error = refusal(words)
     assert str(error) == cause
-    assert error.mend
+    assert error.hint
 
 
 def test_what_is_not_known_is_said_in_the_engines_words() -> None:
@@ -109,7 +109,7 @@ def test_an_engine_that_does_not_answer_is_named_with_its_address(
 ) -> None:
     found = unreachable(address, error)
     assert str(found) == cause
-    assert found.mend
+    assert found.hint
 
 
 def test_braces_in_an_error_or_an_address_are_only_text() -> None:
@@ -119,7 +119,7 @@ def test_braces_in_an_error_or_an_address_are_only_text() -> None:
 
 def test_an_engine_behind_ssh_is_looked_for_with_ssh() -> None:
     error = unreachable(Address("ssh://me@far:22", "from DOCKER_HOST"), OSError("broken pipe"))
-    assert error.mend == "see whether `ssh me@far:22 docker version` answers"
+    assert error.hint == "see whether `ssh me@far:22 docker version` answers"
 
 
 # for real
@@ -156,7 +156,7 @@ def test_a_user_without_rights_is_told_the_group_of_the_socket() -> None:
                 os.setuid(1234)
                 DockerEngine(f"unix://{path}").info()
             except EngineError as error:
-                os.write(writer, f"{error}|{error.mend}".encode())
+                os.write(writer, f"{error}|{error.hint}".encode())
             finally:
                 os._exit(0)
         os.close(writer)

@@ -228,7 +228,7 @@ def test_a_full_disk_leaves_the_older_checkpoint_and_nothing_else(tiny_disk: Pat
         _checkpoints.store(tiny_disk, {}) as (path, _),
     ):
         (path / "big").write_bytes(bytes(2 << 20))
-    assert "make room" in failed.value.mend
+    assert "make room" in failed.value.hint
     assert names(tiny_disk) == [older]
     assert _checkpoints.verify(tiny_disk / older) == []
 

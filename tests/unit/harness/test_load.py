@@ -47,7 +47,7 @@ def load(root: Path, entrypoint: str, name: str = "my-model.v2") -> type:
 def refusal(root: Path, entrypoint: str, name: str = "my-model.v2") -> tuple[str, str]:
     with pytest.raises(LoadError) as caught:
         load(root, entrypoint, name)
-    return str(caught.value), caught.value.mend
+    return str(caught.value), caught.value.hint
 
 
 LOADS = {
@@ -304,12 +304,12 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("entrypoint", "files", "cause", "mend"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("entrypoint", "files", "cause", "hint"), REFUSED.values(), ids=REFUSED)
 def test_is_refused_in_plain_words(
-    context: Context, entrypoint: str, files: dict[str, str], cause: str, mend: str
+    context: Context, entrypoint: str, files: dict[str, str], cause: str, hint: str
 ) -> None:
     found = refusal(context(files), entrypoint)
-    assert (found[0][: len(cause)], found[1]) == (cause, mend)
+    assert (found[0][: len(cause)], found[1]) == (cause, hint)
 
 
 def test_estimators_are_told_to_be_gone(context: Context) -> None:

@@ -31,7 +31,7 @@ def test_what_it_does_not_have_is_an_attribute_error() -> None:
 def test_estimators_name_their_replacement() -> None:
     with pytest.raises(ImportError, match="is not carried") as caught:
         _ = det.estimator
-    assert "PyTorchTrial" in caught.value.mend
+    assert "PyTorchTrial" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_estimators_name_their_replacement() -> None:
 def test_a_part_that_is_not_carried_names_what_does_its_work(module: str, instead: str) -> None:
     with pytest.raises(ImportError, match="is not carried by detbuild") as caught:
         importlib.import_module(f"determined.{module}")
-    assert instead in caught.value.mend
+    assert instead in caught.value.hint
 
 
 def test_every_name_that_it_lists_can_be_had() -> None:

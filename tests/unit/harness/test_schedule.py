@@ -113,7 +113,7 @@ def test_lengths_are_counted_in_batches(length: Length, batches: int) -> None:
 def test_a_length_that_cannot_be_converted_says_why(unit: str, why: str) -> None:
     with pytest.raises(InvalidTrialError, match=why) as caught:
         Units().batches(Length(unit, 2), "min_validation_period")
-    assert caught.value.mend == "give min_validation_period in batches"
+    assert caught.value.hint == "give min_validation_period in batches"
 
 
 def test_the_config_gives_periods_and_zero_means_never() -> None:

@@ -155,8 +155,8 @@ def test_what_cannot_be_loaded_is_hopeless(toy: Callable[..., RunInfo]) -> None:
     assert supervise(info) == ExitCode.HOPELESS
     ended = records(info)[-2]
     assert isinstance(ended, Ended)
-    assert (ended.reason, ended.mend) == (ExitReason.HOPELESS, "did you mean `model_def`?")
-    assert output(info, "stderr").decode().endswith(f"{ended.message}\n  mend: {ended.mend}\n")
+    assert (ended.reason, ended.hint) == (ExitReason.HOPELESS, "did you mean `model_def`?")
+    assert output(info, "stderr").decode().endswith(f"{ended.message}\n  hint: {ended.hint}\n")
 
 
 def test_the_file_system_of_the_context_cannot_get_in_the_way(toy: Callable[..., RunInfo]) -> None:

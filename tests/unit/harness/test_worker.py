@@ -240,18 +240,18 @@ def test_an_endless_message_is_cut(make_run: Callable[..., RunInfo]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "mend"),
+    ("error", "hint"),
     [
         (MemoryError(), "the host's memory is full"),
         (RuntimeError("CUDA out of memory. Tried to allocate"), "the GPU's memory is full"),
         (RuntimeError("DataLoader worker is killed by signal: Bus error. out of shared memory"), "/dev/shm"),
     ],
 )
-def test_memory_that_ran_out_comes_with_a_mend(
-    make_run: Callable[..., RunInfo], error: Exception, mend: str
+def test_memory_that_ran_out_comes_with_a_hint(
+    make_run: Callable[..., RunInfo], error: Exception, hint: str
 ) -> None:
     outcome, _ = go(make_run(), raises(error))
-    assert mend in outcome.ended.mend
+    assert hint in outcome.ended.hint
 
 
 def test_a_disk_that_is_full_under_a_checkpoint_is_no_fault_of_the_trial(
@@ -356,10 +356,10 @@ def test_what_the_harness_refuses_comes_with_the_user_s_line_and_no_traceback(
     make_run: Callable[..., RunInfo], capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("torch")
-    outcome = told(make_run, "refused", "raise InvalidTrialError('not so', mend='but so') from OSError('x')")
+    outcome = told(make_run, "refused", "raise InvalidTrialError('not so', hint='but so') from OSError('x')")
     assert outcome.ended.message == "not so (refused.py:17 in train)"
     assert capsys.readouterr().err == (
-        "error in stage import: not so (refused.py:17 in train)\n  mend: but so\n"
+        "error in stage import: not so (refused.py:17 in train)\n  hint: but so\n"
     )
 
 

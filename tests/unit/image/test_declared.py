@@ -63,7 +63,7 @@ def test_what_pip_would_refuse_is_told_with_place_and_hint(
 ) -> None:
     with pytest.raises(ContextError) as caught:
         check(tmp_path, files)
-    assert (str(caught.value), caught.value.mend) == (cause, hint)
+    assert (str(caught.value), caught.value.hint) == (cause, hint)
 
 
 def test_an_absolute_path_may_be_in_an_image_of_ones_own(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_an_absolute_path_may_be_in_an_image_of_ones_own(tmp_path: Path) -> None
 def test_determined_itself_is_left_out_with_a_warning(tmp_path: Path) -> None:
     (warning,) = check(tmp_path, {"requirements.txt": "numpy\nDetermined==0.38.1\n"})
     assert warning.message.startswith("requirements.txt:2: `Determined==0.38.1` is not installed")
-    assert warning.mend == "remove the line from requirements.txt"
+    assert warning.hint == "remove the line from requirements.txt"
 
 
 def test_what_pip_would_pass_over_is_a_warning(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_requirements_that_stay_out_are_told(tmp_path: Path) -> None:
 
 def warned(files: dict[str, str]) -> list[tuple[str, str]]:
     context = file_snapshot({name: text.encode() for name, text in files.items()})
-    return [(warning.message, warning.mend) for warning in unread(context, read_requirements(context))]
+    return [(warning.message, warning.hint) for warning in unread(context, read_requirements(context))]
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,9 @@ def warned(files: dict[str, str]) -> list[tuple[str, str]]:
     ],
 )
 def test_declared_dependencies_that_nothing_reads_are_named(name: str, text: str, hint: str) -> None:
-    ((message, mend),) = warned({name: text})
+    ((message, hint),) = warned({name: text})
     assert message == f"{name} is not read yet: nothing in it is installed"
-    assert mend.startswith(hint)
+    assert hint.startswith(hint)
 
 
 def test_several_are_named_in_one_line() -> None:

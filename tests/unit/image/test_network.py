@@ -266,7 +266,7 @@ def test_what_pip_would_leave_in_the_image_is_refused(line: str, what: str) -> N
     with pytest.raises(ContextError) as caught:
         lent({"requirements.txt": f"numpy\n{line}\n".encode()})
     assert str(caught.value).startswith(f"requirements.txt:2: {what}")
-    assert CANARY not in str(caught.value) + caught.value.mend
+    assert CANARY not in str(caught.value) + caught.value.hint
 
 
 def test_a_shell_reads_what_is_lent(tmp_path: Path) -> None:

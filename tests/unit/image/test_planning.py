@@ -170,7 +170,7 @@ def test_a_build_that_the_default_index_does_not_have_is_warned_about_where_noth
 
     def warned(network: NetworkSettings, machine: str = "x86_64") -> list[str]:
         found = pip_warnings(plan(PROGRAM), resolution, network, target=replace(TARGET, machine=machine))
-        return [warning.message for warning in found if "README.md" in warning.mend]
+        return [warning.message for warning in found if "README.md" in warning.hint]
 
     (message,) = warned(NetworkSettings())
     assert message.startswith("pip's settings name no place that has torch 2.13.0 for CPU;")
@@ -181,10 +181,10 @@ def test_a_build_that_the_default_index_does_not_have_is_warned_about_where_noth
     assert pip_warnings(plan(PROGRAM), default, NetworkSettings(), target=TARGET) == ()
 
 
-def test_a_loopback_proxy_is_warned_about_with_a_mend() -> None:
+def test_a_loopback_proxy_is_warned_about_with_a_hint() -> None:
     network = NetworkSettings(pip={"no-index": "1"}, warnings=("HTTP_PROXY names this host's loopback",))
     (warning,) = pip_warnings(plan(PROGRAM), resolved(file_snapshot(PROGRAM)), network, target=TARGET)
-    assert (warning.message, bool(warning.mend)) == (network.warnings[0], True)
+    assert (warning.message, bool(warning.hint)) == (network.warnings[0], True)
 
 
 def test_a_host_without_an_index_builds_without_network() -> None:

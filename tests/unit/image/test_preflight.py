@@ -48,7 +48,7 @@ def check(entrypoint: object, files: dict[str, str | bytes], **options: object) 
 def refusal(entrypoint: object, files: dict[str, str | bytes], **options: object) -> tuple[str, str]:
     with pytest.raises(DetbuildError) as caught:
         check(entrypoint, files, **options)
-    return str(caught.value), caught.value.mend
+    return str(caught.value), caught.value.hint
 
 
 @contextmanager
@@ -87,7 +87,7 @@ def test_an_entrypoint_is_refused_in_the_words_of_the_container(tmp_path: Path, 
     found = code_of(snapshot(tmp_path), name=tmp_path.name, pythons=(HERE,), fixed=True)
     with pytest.raises(ConfigError) as here:
         check_entrypoint(parse_entrypoint(entrypoint), found)
-    assert (str(here.value), here.value.mend) == (str(there.value), there.value.mend)
+    assert (str(here.value), here.value.hint) == (str(there.value), there.value.hint)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_what_hooks_mounts_or_an_image_may_add_is_a_warning() -> None:
         (warning,) = check("model:MyTrial", files, **options)
         assert "is not in the context directory, unless" in warning.message
     (warning,) = check("model_def:MyTrail", files, fixed=False)
-    assert warning.mend == "did you mean `MyTrial`?"
+    assert warning.hint == "did you mean `MyTrial`?"
     assert refusal("model_def:MyTrail", files, pythons=())[0] == "`model_def` has no `MyTrail`"
 
 
@@ -314,7 +314,7 @@ def warned(entrypoint: str, files: dict[str, str], *, open_ended: bool = False) 
     context = file_snapshot({path: text.encode() for path, text in files.items()})
     found = code_of(context, name="ctx", pythons=(HERE,), fixed=True)
     warnings = check_imports(parse_entrypoint(entrypoint), found, read_needs(context), open_ended=open_ended)
-    return [f"{warning.message}; {warning.mend}" for warning in warnings]
+    return [f"{warning.message}; {warning.hint}" for warning in warnings]
 
 
 def test_a_module_that_nothing_brings_is_warned_of() -> None:

@@ -47,7 +47,7 @@ def test_anything_else_is_refused_before_it_reaches_a_dockerfile(reference: str)
 def test_capitals_are_named_as_the_fault() -> None:
     with pytest.raises(ConfigError) as caught:
         check_reference("Me/Image:v1")
-    assert caught.value.mend == "names are in lower case: me/image:v1"
+    assert caught.value.hint == "names are in lower case: me/image:v1"
 
 
 def test_the_image_is_that_of_the_device() -> None:
@@ -81,7 +81,7 @@ def test_images_of_determined_whose_python_is_too_old_are_refused(reference: str
     with pytest.raises(ConfigError) as caught:
         refuse_old_python(reference)
     assert f"is an image of Determined with {python}; detbuild needs 3.10 or newer" in str(caught.value)
-    assert caught.value.mend.startswith("remove environment.image")
+    assert caught.value.hint.startswith("remove environment.image")
 
 
 @pytest.mark.parametrize(

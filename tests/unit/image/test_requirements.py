@@ -416,7 +416,7 @@ def test_what_pip_would_refuse_is_known_with_its_line(line: str, cause: str) -> 
 def test_a_missing_find_links_directory_is_a_doubt_as_for_pip() -> None:
     found = read("-f gone\n-i https://x.example\nnumpy=1.0")
     missing, slip = found.doubts
-    assert (missing.cause, slip.mend) == ("`gone` is not in the context", "write `numpy==1.0`")
+    assert (missing.cause, slip.hint) == ("`gone` is not in the context", "write `numpy==1.0`")
     assert found.problems == ()
 
 

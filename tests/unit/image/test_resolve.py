@@ -115,11 +115,11 @@ def test_a_very_old_driver_gets_an_older_release_unless_one_is_required() -> Non
         decide("torch", requirements="torch==2.13.0", gpu=True, driver="470.57")
 
 
-def test_a_driver_that_runs_nothing_is_refused_with_the_mend() -> None:
+def test_a_driver_that_runs_nothing_is_refused_with_the_hint() -> None:
     with pytest.raises(ConfigError) as caught:
         decide("tensorflow", gpu=True, driver="440.33")
     assert str(caught.value) == "tensorflow 2.21.0 needs NVIDIA driver 525 or newer; this host has 440.33"
-    assert caught.value.mend == "update the driver"
+    assert caught.value.hint == "update the driver"
 
 
 def resolver_says(torch: str, tensorflow: str) -> bool:

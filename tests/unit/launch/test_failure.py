@@ -127,7 +127,7 @@ def test_only_the_users_own_failures_cost_a_restart(evidence: Evidence, outcome:
 
 def test_a_failure_with_all_that_is_known_of_it() -> None:
     evidence = Evidence(
-        records=RunRecords(ended=Ended(E.ERROR, Stage.VALIDATE, MESSAGE, "mend it"), exited=X(1)),
+        records=RunRecords(ended=Ended(E.ERROR, Stage.VALIDATE, MESSAGE, "repair it"), exited=X(1)),
         exit_code=1,
         tail=("Traceback", MESSAGE),
     )
@@ -139,7 +139,7 @@ def test_a_failure_with_all_that_is_known_of_it() -> None:
         retry=True,
         exit_code=1,
         message="ValueError: no (validate)",
-        mend="mend it",
+        hint="repair it",
         tail=("Traceback", MESSAGE),
     )
 
@@ -149,7 +149,7 @@ def test_what_never_ran_the_harness_shows_its_own_last_words() -> None:
     assert verdict.message == (
         "the container could not run the harness: ended with exit code 1: SyntaxError: invalid syntax"
     )
-    assert "Python 3.10 or newer" in verdict.mend
+    assert "Python 3.10 or newer" in verdict.hint
 
 
 def test_a_local_run_that_is_gone_is_no_container() -> None:
@@ -172,8 +172,8 @@ def test_out_of_memory_names_the_limit_and_what_to_change(
     killed = replace(seen(code=137, oom_killed=True), memory=memory, memory_source=source)
     verdict = classify(killed)
     assert verdict.message == f"out of memory: the kernel killed a process of the run{message}"
-    assert verdict.mend.startswith("lower the batch size")
-    assert hint in verdict.mend
+    assert verdict.hint.startswith("lower the batch size")
+    assert hint in verdict.hint
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_a_script_is_known_by_its_traceback() -> None:
     assert (first.outcome, first.retry) == ("user_error", True)
     assert first.failure == "FileNotFoundError /run/determined/workdir/train.py:4"
     assert first.message.startswith("ended with exit code 1: FileNotFoundError: [Errno 2]")
-    assert first.mend.startswith("mount `/home/me/data/x.csv`")
+    assert first.hint.startswith("mount `/home/me/data/x.csv`")
     again = judge(replace(evidence, before=first), trial_id=1, run=1, restarts_left=5)
     assert again.retry is False
 
@@ -327,4 +327,4 @@ def test_a_hook_that_fails_alike_twice_is_not_run_again_unless_the_network_is_aw
 
 def test_a_crash_for_want_of_shared_memory_says_so() -> None:
     judged = judge(seen(code=135, exited=Exited(None, "SIGBUS")), trial_id=1, run=0, restarts_left=5)
-    assert judged.mend.startswith("raise resources.shm_size")
+    assert judged.hint.startswith("raise resources.shm_size")

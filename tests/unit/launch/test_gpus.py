@@ -124,7 +124,7 @@ def test_a_host_that_never_has_enough_gpus_is_said_with_a_way_out(names: str, sl
     error = lacking(tuple(Gpu(name, "cdi") for name in names), slots)
     assert str(error) == cause
     assert error is not None
-    assert "slots_per_trial: 0" in error.mend
+    assert "slots_per_trial: 0" in error.hint
     assert lacking((Gpu("a", "cdi"),), 1) is None
 
 

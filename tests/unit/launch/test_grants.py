@@ -65,7 +65,7 @@ def test_a_capability_that_no_engine_knows_is_named_with_the_nearest(field: str)
         USER_HOME,
     )
     assert warning.message == f"environment.{field}: SYS_ADMN is not a known capability"
-    assert warning.mend == "write `SYS_ADMIN`, or remove it"
+    assert warning.hint == "write `SYS_ADMIN`, or remove it"
 
 
 def mounted(path: str | Path, **more: object) -> list[str]:

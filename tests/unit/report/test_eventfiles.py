@@ -65,11 +65,11 @@ def test_what_a_trial_wrote_itself_is_copied_and_not_written_again(tmp_path):
     assert len(list(place.glob("*.detbuild"))) == 1
 
 
-def test_a_missing_package_is_said_with_its_mend(monkeypatch):
+def test_a_missing_package_is_said_with_its_hint(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(ConfigError) as error:
         require()
-    assert error.value.mend == "pip install 'detbuild[tensorboard]'"
+    assert error.value.hint == "pip install 'detbuild[tensorboard]'"
 
 
 def test_values_of_other_types_become_text():

@@ -17,7 +17,7 @@ def test_a_document_has_every_trial_with_its_curves_log_and_failure(tmp_path):
         (trial, group) for trial in range(5) for group in ("training", "validation")
     }
     failed = made["trials"][3]
-    assert failed["runs"][0]["mend"] == "a smaller batch"
+    assert failed["runs"][0]["hint"] == "a smaller batch"
     assert failed["hparams"]["optimizer"]["name"] in {"adam", "sgd", "rmsprop", "adamw"}
     assert failed["epochs_per_batch"] == 0.01
     assert made["experiments"][0]["log_hparams"] == ["lr"]

@@ -208,7 +208,7 @@ def test_a_record_that_differs_cannot_be_continued() -> None:
     other = [replace(create, seed=create.seed + 1), train, close]
     with pytest.raises(SearchError, match="cannot be continued") as caught:
         search_of("single", **LENGTH).recall(Began(), other)
-    assert "the experiment's config" in caught.value.mend
+    assert "the experiment's config" in caught.value.hint
     assert caught.value.exit_code == 4
     with pytest.raises(SearchError):
         search_of("single", **LENGTH).recall(Began(), [create, train])

@@ -161,7 +161,7 @@ def test_what_goes_wrong_in_a_hook_is_said(context_dir: Path, body: str, what: s
     code = f"class Search:\n    def __init__(self, about): pass\n    {body}\n"
     with pytest.raises(SearchError, match=what) as caught:
         custom(context_dir, code).decide(Began())
-    assert "continue the experiment" in caught.value.mend
+    assert "continue the experiment" in caught.value.hint
 
 
 def test_a_model_directory_that_is_gone_is_said(context_dir: Path) -> None:

@@ -106,4 +106,4 @@ def test_a_missing_package_is_named(sampler: str, package: str, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     with pytest.raises(ConfigError, match=f"{sampler} needs the Python package {package}") as caught:
         search_of("optuna", **OPTUNA, sampler=sampler, max_trials=3)
-    assert "detbuild[optuna]" in caught.value.mend
+    assert "detbuild[optuna]" in caught.value.hint

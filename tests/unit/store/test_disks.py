@@ -44,7 +44,7 @@ def test_a_home_without_locks_is_refused_before_anything_is_made(tmp_path: Path)
     home = Home.open(tmp_path)
     with pytest.raises(EngineError, match=r"the file system of .* has no locks") as caught:
         home.new_experiment()
-    assert caught.value.mend == "set DETBUILD_HOME to a directory on a disk of this host"
+    assert caught.value.hint == "set DETBUILD_HOME to a directory on a disk of this host"
     assert home.ids() == ()
 
 
@@ -110,7 +110,7 @@ def test_used_up_inodes_are_said_as_such_and_the_old_content_stays(few: Path) ->
     with used_up(few):
         with pytest.raises(DiskFullError, match=f"no inodes left to write {few}/file") as caught:
             write_synced(few / "file", b"new")
-        assert f"df -i {few}" in caught.value.mend
+        assert f"df -i {few}" in caught.value.hint
         assert (few / "file").read_bytes() == b"old"
     write_synced(few / "file", b"new")
     assert (few / "file").read_bytes() == b"new"
@@ -120,7 +120,7 @@ def test_a_checkpoint_on_a_disk_without_inodes_says_so(few: Path) -> None:
     failed = pytest.raises(StorageError, match="no inodes left")
     with used_up(few), failed as caught, storage_errors("a checkpoint", few):
         (few / "weights").write_bytes(b"x")
-    assert f"df -i {few}" in caught.value.mend
+    assert f"df -i {few}" in caught.value.hint
 
 
 def test_an_experiment_on_a_disk_without_inodes_says_what_it_waits_for(few: Path) -> None:

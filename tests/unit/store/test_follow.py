@@ -87,7 +87,7 @@ def test_everything_is_told_once_and_before_the_end(tmp_path: Path) -> None:
     records.close()
     folder.record(
         RunFinished(
-            trial_id=1, run=0, outcome="user_error", exit_code=1, message="boom", mend="mend it", retry=True
+            trial_id=1, run=0, outcome="user_error", exit_code=1, message="boom", hint="repair it", retry=True
         )
     )
     folder.record(ExperimentFinished(state="ERROR", why="boom"))
@@ -96,7 +96,7 @@ def test_everything_is_told_once_and_before_the_end(tmp_path: Path) -> None:
         RunOutput(1, 0, "stdout", "three"),
         RunOutput(1, 0, "stderr", "\ufffd odd"),
         RunRecord(1, 0, Training(2, {"loss": 0.5})),
-        RunEnded(1, 0, 1, "boom; mend it", True),
+        RunEnded(1, 0, 1, "boom; repair it", True),
         ExperimentEnded(1, "ERROR", "boom"),
     ]
     assert (new(follower), follower.over) == ([], True)

@@ -100,22 +100,22 @@ def test_a_folder_that_is_no_number_is_no_experiment(tmp_path: Path) -> None:
     assert ExperimentFolder(home.experiments / "1").exists is False
 
 
-def test_a_damaged_header_is_named_with_a_mend(tmp_path: Path) -> None:
+def test_a_damaged_header_is_named_with_a_hint(tmp_path: Path) -> None:
     folder = Home.open(tmp_path).new_experiment()
     folder.write(HEADER, {})
     for damage in ("", "[]", '{"id": 1}'):
         (folder.path / "experiment.json").write_text(damage)
         with pytest.raises(EngineError, match=r"cannot read .*experiment\.json") as caught:
             folder.header()
-        assert caught.value.mend
+        assert caught.value.hint
 
 
-def test_a_damaged_home_is_named_with_a_mend(tmp_path: Path) -> None:
+def test_a_damaged_home_is_named_with_a_hint(tmp_path: Path) -> None:
     Home.open(tmp_path)
     (tmp_path / "home.json").write_text("")
     with pytest.raises(EngineError, match=r"home\.json is damaged") as caught:
         Home.open(tmp_path)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_only_their_owner_can_read_the_files_of_an_experiment(tmp_path: Path) -> None:

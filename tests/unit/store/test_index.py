@@ -114,7 +114,7 @@ def test_one_that_cannot_be_read_hides_no_other(home: Home) -> None:
     assert found == [other, wanted]
     assert isinstance(warning, Warned)
     assert warning.message.startswith("experiment 2 is damaged and left out: cannot read ")
-    assert warning.mend
+    assert warning.hint
 
 
 def test_an_index_of_another_version_is_forgotten(home: Home) -> None:

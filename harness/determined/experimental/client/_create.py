@@ -31,7 +31,7 @@ def create(
     """Build the image and submit; return the experiment's id."""
     if not model_dir:
         raise ConfigError(
-            "model_dir is required", mend='give the directory of your code, for example model_dir="."'
+            "model_dir is required", hint='give the directory of your code, for example model_dir="."'
         )
     host, home, engine = this_host(os.environ), _host.home(), _host.connect()
     own = host_config(home.path)

@@ -24,11 +24,11 @@ TrialId = str | int | tuple[int, int]
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Add the mend to the text of every error; say plainly where the client cannot work."""
+    """Add the hint to the text of every error; say plainly where the client cannot work."""
     refuse_container()
-    from determined.experimental._log import explained as with_mend
+    from determined.experimental._log import explained as with_hint
 
-    with with_mend():
+    with with_hint():
         yield
 
 
@@ -42,7 +42,7 @@ def found() -> Iterator[None]:
         try:
             yield
         except ConfigError as error:
-            raise NotFound(str(error), mend=error.mend) from error
+            raise NotFound(str(error), hint=error.hint) from error
 
 
 def home() -> Home:
@@ -88,5 +88,5 @@ def refuse_container() -> None:
     except ModuleNotFoundError as error:
         raise HarnessError(
             "determined.experimental.client looks at the experiments of a host, and detbuild is not there",
-            mend="call it where detbuild is installed; inside a run, det.get_cluster_info() tells of the run",
+            hint="call it where detbuild is installed; inside a run, det.get_cluster_info() tells of the run",
         ) from error

@@ -29,7 +29,7 @@ def journal_state(folder: ExperimentFolder, number: int) -> TrialState:
     trials = experiment_state(folder).trials
     if number not in trials:
         there = ", ".join(map(str, trials)) or "none yet"
-        raise ConfigError(f"experiment {folder.id} has no trial {number}", mend=f"its trials: {there}")
+        raise ConfigError(f"experiment {folder.id} has no trial {number}", hint=f"its trials: {there}")
     return trials[number]
 
 

@@ -60,7 +60,7 @@ def torch_batch_process(  # noqa: PLR0917  (Determined's own signature)
     if not isinstance(batch_processor_cls, type) or not issubclass(batch_processor_cls, TorchBatchProcessor):
         raise InvalidTrialError(
             f"torch_batch_process got {batch_processor_cls!r}, no class of processors",
-            mend="derive it from determined.pytorch.experimental.TorchBatchProcessor, and pass the class",
+            hint="derive it from determined.pytorch.experimental.TorchBatchProcessor, and pass the class",
         )
     options = dict(dataloader_kwargs or {})
     gpu = torch.cuda.is_available()
@@ -146,7 +146,7 @@ class _Job:
         if metadata.get("processes") != self.share.size:
             raise CheckpointError(
                 f"the job was begun by {metadata.get('processes')} processes, and has {self.share.size} now",
-                mend="give it as many slots as before, or begin a new experiment",
+                hint="give it as many slots as before, or begin a new experiment",
             )
         self.done = self.stored = int(str(metadata["steps_completed"]))
         if self.context.states:

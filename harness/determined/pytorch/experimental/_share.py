@@ -75,12 +75,12 @@ def share_of(
     Raises:
         InvalidTrialError: one of them cannot be worked with.
     """
-    for name, mend in _REFUSED.items():
+    for name, hint in _REFUSED.items():
         if options.get(name) not in {None, False}:
-            raise InvalidTrialError(f"dataloader_kwargs has {name}", mend=mend)
+            raise InvalidTrialError(f"dataloader_kwargs has {name}", hint=hint)
     if batch_size is not None and options.get("batch_size") is not None:
         raise InvalidTrialError(
-            "the batch size is given twice: as batch_size and in dataloader_kwargs", mend="remove one of them"
+            "the batch size is given twice: as batch_size and in dataloader_kwargs", hint="remove one of them"
         )
     chosen = batch_size if batch_size is not None else options.get("batch_size")
     return Share(
@@ -97,7 +97,7 @@ def positive(value: object, name: str) -> int:
     """The value, if it is a whole number of 1 or more."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InvalidTrialError(
-            f"torch_batch_process got {name}={value!r}", mend="make it a whole number of 1 or more"
+            f"torch_batch_process got {name}={value!r}", hint="make it a whole number of 1 or more"
         )
     return value
 
@@ -106,6 +106,6 @@ def _records(dataset: object) -> int:
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise InvalidTrialError(
             f"torch_batch_process cannot deal out a {type(dataset).__name__}",
-            mend="give a data set with __getitem__ and __len__",
+            hint="give a data set with __getitem__ and __len__",
         )
     return len(dataset)

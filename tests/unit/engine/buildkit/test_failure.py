@@ -33,12 +33,12 @@ def step(*lines: str) -> Step:
         ("ERROR: Package 'x' requires a different Python: 3.11.2 not in '>=3.12'", "3.11.2 not in '>=3.12'"),
     ],
 )
-def test_what_pip_said_becomes_a_cause_and_a_mend(line: str, cause: str) -> None:
+def test_what_pip_said_becomes_a_cause_and_a_hint(line: str, cause: str) -> None:
     error = build_error(EXIT.format(1), step("Collecting x", line))
     assert cause in error.cause
     assert "RUN" not in error.cause
     assert error.details == ("in the build step [3/5] RUN pip install", "| Collecting x", f"| {line}")
-    assert error.mend
+    assert error.hint
 
 
 def test_a_name_that_cannot_be_resolved_is_not_taken_for_a_missing_package() -> None:

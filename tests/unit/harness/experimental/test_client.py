@@ -73,8 +73,8 @@ def test_every_way_to_an_experiment_leads_to_the_same(search):
         lambda: list(client.iter_trials_metrics(["1/9"])),
     ],
 )
-def test_what_is_not_there_is_determineds_error_and_ours_with_a_mend(search, call):
-    with pytest.raises(errors.NotFoundException, match="mend: ") as caught:
+def test_what_is_not_there_is_determineds_error_and_ours_with_a_hint(search, call):
+    with pytest.raises(errors.NotFoundException, match="hint: ") as caught:
         call()
     assert isinstance(caught.value, ConfigError)
 

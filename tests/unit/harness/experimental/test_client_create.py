@@ -74,6 +74,6 @@ def test_a_project_is_said_to_have_no_meaning(engine, caplog):
 def test_a_config_that_is_wrong_makes_no_experiment(engine):
     with pytest.raises(ConfigError, match="entrypoint"):
         client.create_experiment({"searcher": CONFIG["searcher"]}, "model")
-    with pytest.raises(ConfigError, match="model_dir is required\n  mend: "):
+    with pytest.raises(ConfigError, match="model_dir is required\n  hint: "):
         client.create_experiment(CONFIG)
     assert client.list_experiments() == []

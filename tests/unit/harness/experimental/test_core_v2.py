@@ -181,6 +181,6 @@ def test_a_config_that_cannot_be_is_refused_and_nothing_begins(home: Home) -> No
 def test_before_init_its_parts_say_what_to_call() -> None:
     with pytest.raises(HarnessError, match="core_v2 is not in use") as caught:
         _ = core_v2.train
-    assert caught.value.mend == "call core_v2.init() first"
+    assert caught.value.hint == "call core_v2.init() first"
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         _ = core_v2.trian

@@ -252,7 +252,7 @@ def test_a_submitted_config_lies_over_a_template_and_the_hosts_config(engine, tm
 
 def test_the_context_directory_is_required_for_submitting():
     with pytest.raises(
-        ConfigError, match="context_dir is required when local is False\n  mend: give the directory"
+        ConfigError, match="context_dir is required when local is False\n  hint: give the directory"
     ):
         create(Mine)
 

@@ -68,13 +68,13 @@ def test_without_a_script_of_the_context_the_class_is_imported_from_its_module( 
     assert reached(trial_class, context) == Reach(entrypoint)
 
 
-def test_what_is_outside_the_context_is_refused_with_the_mend(context, monkeypatch, tmp_path):
+def test_what_is_outside_the_context_is_refused_with_the_hint(context, monkeypatch, tmp_path):
     (tmp_path / "outside.py").write_text("")
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "outside.py")])
     trial_class = trial_of("outside", tmp_path / "outside.py", monkeypatch)
     with pytest.raises(ConfigError, match=r"outside\.py is not in the context directory") as caught:
         reached(trial_class, context)
-    assert "context_dir" in caught.value.mend
+    assert "context_dir" in caught.value.hint
 
 
 def test_a_class_made_in_a_function_cannot_be_imported_again(context, monkeypatch):

@@ -519,7 +519,7 @@ folder = Folder(Path({folder!r}))
 try:
     folder.drive(model_def.Mine, context_dir={context!r})
 except InvalidTrialError as error:
-    print(f"{{error}} | {{error.mend}}")
+    print(f"{{error}} | {{error.hint}}")
 """
 
 

@@ -77,7 +77,7 @@ def test_a_launcher_that_is_not_carried_names_what_is(make_run: Callable[..., Ru
     assert (done.returncode, ended.reason) == (2, ExitReason.HOPELESS)
     assert ended.message.startswith(f"determined.launch.{name}: ")
     assert ended.message in done.stderr
-    assert ended.mend in done.stderr
+    assert ended.hint in done.stderr
 
 
 def test_lines_are_marked_and_carriage_returns_end_them() -> None:

@@ -1,4 +1,4 @@
-"""Every way to write a trial wrongly gives one message that names the method and the mend."""
+"""Every way to write a trial wrongly gives one message that names the method and the hint."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ class FunctionInState(TinyTrial):
 
 
 @pytest.mark.parametrize(
-    ("trial", "why", "mend"),
+    ("trial", "why", "hint"),
     [
         (Iterable, "cannot read an IterableDataset", "disable_dataset_reproducibility_checks()"),
         (NumberAsOutcome, "train_batch returned float, not a dict", "the loss as one tensor"),
@@ -216,13 +216,13 @@ class FunctionInState(TinyTrial):
         (TooEarly, "asked for the current batch or epoch before training began", "in train_batch"),
     ],
 )
-def test_the_message_names_what_is_wrong_and_how_to_mend_it(
-    folder: Folder, trial: type[PyTorchTrial], why: str, mend: str
+def test_the_message_names_what_is_wrong_and_how_to_hint_it(
+    folder: Folder, trial: type[PyTorchTrial], why: str, hint: str
 ) -> None:
     with pytest.raises(InvalidTrialError) as caught:
         folder.drive(trial)
     assert why in str(caught.value)
-    assert mend in caught.value.mend
+    assert hint in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ def test_what_cannot_be_worked_with_is_refused_by_name(
     started()
     with pytest.raises(InvalidTrialError, match=cause) as caught:
         torch_batch_process(**{"batch_processor_cls": Processor, "dataset": DATA, **arguments})
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 SCRIPT = """

@@ -60,7 +60,7 @@ def test_nan_is_told_once_with_the_batch_it_began_in(
 
 
 @pytest.mark.parametrize(
-    ("error", "mend"),
+    ("error", "hint"),
     [
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
@@ -83,7 +83,7 @@ def test_nan_is_told_once_with_the_batch_it_began_in(
         ),
     ],
 )
-def test_want_of_memory_names_the_memory_and_what_to_lower(error: Exception, mend: str) -> None:
+def test_want_of_memory_names_the_memory_and_what_to_lower(error: Exception, hint: str) -> None:
     ended = failed(error, Stage.TRAIN, Path("/nowhere")).ended
     assert (ended.reason, ended.stage) == (ExitReason.ERROR, Stage.TRAIN)
-    assert mend in ended.mend
+    assert hint in ended.hint

@@ -295,7 +295,7 @@ class ClipsToday(TinyTrial):
 
 
 @pytest.mark.parametrize(
-    ("trial", "why", "mend"),
+    ("trial", "why", "hint"),
     [
         (NoLoss, "train_batch returned no loss", "a dict that has it as `loss`"),
         (NoOptimizer, "NoOptimizer does not define optimizer", "add it to NoOptimizer"),
@@ -309,11 +309,11 @@ class ClipsToday(TinyTrial):
         (ClipsToday, "overrides on_before_optimizer_step", "clip_grads=..."),
     ],
 )
-def test_what_is_wrong_is_named(folder: Folder, trial: Any, why: str, mend: str) -> None:
+def test_what_is_wrong_is_named(folder: Folder, trial: Any, why: str, hint: str) -> None:
     with pytest.raises(InvalidTrialError) as caught:
         folder.drive(trial)
     assert why in str(caught.value)
-    assert mend in caught.value.mend
+    assert hint in caught.value.hint
 
 
 def test_a_context_can_be_made_of_a_config_for_a_trial_by_hand() -> None:

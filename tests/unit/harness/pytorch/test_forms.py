@@ -157,7 +157,7 @@ def test_what_is_more_than_weights_is_refused_until_the_user_trusts_it(tmp_path:
     directory = written_by_0_38(tmp_path / "a", theirs, added=Unknown())
     with pytest.raises(CheckpointError, match=r"more than weights and numbers: .*Unknown") as caught:
         load_trial_from_checkpoint_path(directory)
-    assert 'torch_load_kwargs={"weights_only": False}' in caught.value.mend
+    assert 'torch_load_kwargs={"weights_only": False}' in caught.value.hint
     trial = load_trial_from_checkpoint_path(directory, torch_load_kwargs={"weights_only": False})
     assert torch.equal(trial.model.weight, theirs["weight"])  # type: ignore[attr-defined]
 

@@ -117,7 +117,7 @@ def test_a_length_without_a_unit_is_refused_by_name(home: Path, name: str) -> No
 def test_a_unit_counts_whole_numbers(value: Any) -> None:
     with pytest.raises(InvalidTrialError, match="counts no whole number") as caught:
         Epoch(value)
-    assert caught.value.mend == "write Epoch(100), or Epoch([10, 100])"
+    assert caught.value.hint == "write Epoch(100), or Epoch([10, 100])"
 
 
 @pytest.mark.parametrize(("trial", "what"), [(TinyTrial, "TinyTrial"), (3, "int")])
@@ -126,9 +126,9 @@ def test_a_trainer_needs_a_trial_that_was_made(home: Path, trial: Any, what: str
         Trainer(trial, context)
 
 
-def test_the_mend_is_in_the_error_that_a_script_gets(home: Path) -> None:
+def test_the_hint_is_in_the_error_that_a_script_gets(home: Path) -> None:
     with (
-        pytest.raises(InvalidTrialError, match=r"how long to train\n  mend: pass max_length=pytorch\.Epoch"),
+        pytest.raises(InvalidTrialError, match=r"how long to train\n  hint: pass max_length=pytorch\.Epoch"),
         init() as context,
     ):
         Trainer(TinyTrial(context), context).fit()

@@ -93,7 +93,7 @@ def _longer(text: str, names: list[str]) -> list[str]:
     return sorted(begun or worded, key=len)[:1]
 
 
-def of_unknown(section: type[Section], name: str) -> str:
+def suggest_field(section: type[Section], name: str) -> str:
     """For a field that a section does not have; "" when neither it nor its union has one like it."""
     known = section.model_fields
     if section is Variables:
