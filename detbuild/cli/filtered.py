@@ -74,7 +74,7 @@ FILTERS: Final = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stretch:
+class LineRange:
     """Which part of a log is wanted."""
 
     follow: bool
@@ -82,7 +82,7 @@ class Stretch:
     tail: int | None
 
 
-def wanted_lines(filters: Mapping[str, object], *, only_stderr: bool) -> LogFilter:
+def log_filter(filters: Mapping[str, object], *, only_stderr: bool) -> LogFilter:
     """What the options of a command ask for."""
     from detbuild.store.loglines import STREAMS, Level, LogFilter
 
@@ -99,7 +99,7 @@ def wanted_lines(filters: Mapping[str, object], *, only_stderr: bool) -> LogFilt
 
 
 def lines_of(
-    folder: ExperimentFolder, trial_id: int, wanted: LogFilter, stretch: Stretch
+    folder: ExperimentFolder, trial_id: int, wanted: LogFilter, stretch: LineRange
 ) -> Iterator[tuple[int, LogLine]]:
     """Yield the number of the trial and each line."""
     from detbuild.store.loglines import TrialLines, some

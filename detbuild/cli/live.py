@@ -17,7 +17,7 @@ from detbuild.cli.show import lines_of, step_name
 from detbuild.cli.standing import Search
 from detbuild.cli.terminal import unfiltered
 from detbuild.cli.text import line_of_output
-from detbuild.cli.views import Plain
+from detbuild.cli.views import LinesView
 from detbuild.events import (
     BuildOutput,
     BuildStep,
@@ -47,19 +47,19 @@ class Running:
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=SHOWN_LINES))
 
 
-class Live:
+class LiveView:
     """Emits events to a terminal: a build and a search of several trials live, all else as plain lines."""
 
     def __init__(self) -> None:
         # It draws, so it writes past the filter of the terminal; all text in it is made visible before.
         self.console = Console(file=unfiltered(sys.stderr), highlight=False)  # honours NO_COLOR
-        self.plain = Plain()
+        self.plain = LinesView()
         self.running: dict[str, Running] = {}
         self.pulling = ""
         self.region: Region | None = None
         self.search = Search()
 
-    def __enter__(self) -> Live:  # noqa: PYI034  (never subclassed)
+    def __enter__(self) -> LiveView:  # noqa: PYI034  (never subclassed)
         return self
 
     def __exit__(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from detbuild.cli.arguments import experiments_argument, experiments_of, trial_argument
-from detbuild.cli.filtered import FILTERS, Stretch, lines_of, show_lines, wanted_lines
+from detbuild.cli.filtered import FILTERS, LineRange, lines_of, log_filter, show_lines
 from detbuild.cli.following import hint_if_paused
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
@@ -98,8 +98,8 @@ def _write(
     else:
         listing.trial(session.home, (experiment_id, trial_id))
     if any(filters.values()):
-        wanted = wanted_lines(filters, only_stderr=only_stderr)
-        lines = lines_of(folder, trial_id, wanted, Stretch(follow=follow, head=head, tail=tail))
+        wanted = log_filter(filters, only_stderr=only_stderr)
+        lines = lines_of(folder, trial_id, wanted, LineRange(follow=follow, head=head, tail=tail))
         show_lines(lines, as_json=bool(filters["as_json"]), only_stdout=only_stderr, raw=raw)
         return
     streams = [sys.stdout] if only_stderr else [sys.stdout, sys.stderr]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from detbuild.cli.standing import Search, Standing
+    from detbuild.cli.standing import Search, TrialProgress
 
 _STYLES = {"running": "cyan", "done": "green", "failed": "red", "waiting": "yellow", "stopped": "magenta"}
 _OTHER_LINES = 4  # heading, summary, a line of what is left out, the prompt
@@ -61,7 +61,7 @@ def _shown(rows: Sequence[Sequence[Text]], *, narrow: bool) -> list[int]:
     return [*range(_ALWAYS), *(index for index in more if any(row[index].plain for row in rows))]
 
 
-def _cells(search: Search, number_: int, trial: Standing) -> list[Text]:
+def _cells(search: Search, number_: int, trial: TrialProgress) -> list[Text]:
     percent = "" if trial.fraction is None else f"{100 * trial.fraction:.0f} %"
     return [
         Text(str(number_)),

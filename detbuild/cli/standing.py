@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 _ORDER = {"running": 0, "waiting": 1}
 _ENDS = {"COMPLETED": "done", "CANCELED": "stopped", "ERROR": "failed"}
-_RESTS = "for the search"
+WAITING_FOR_SEARCH = "for the search"
 _MINUTE, _HOUR = 60, 3600
 
 
 @dataclass
-class Standing:
+class TrialProgress:
     """One trial; `since` is when its run was first seen, on the clock of the search."""
 
     state: str = "waiting"
@@ -61,7 +61,7 @@ class Search:
     planned: int = 1
     decided: float = 0.0
     share: float = 0.0
-    trials: dict[int, Standing] = field(default_factory=dict)
+    trials: dict[int, TrialProgress] = field(default_factory=dict)
 
     def note(self, event: Event) -> None:
         match event:
@@ -77,7 +77,7 @@ class Search:
                 self._record(self._trial(trial_id), record)
             case RunEnded(trial_id, _, _, why, retry):
                 trial = self._trial(trial_id)
-                trial.state, trial.why = "waiting", why.partition("\n")[0] if retry else _RESTS
+                trial.state, trial.why = "waiting", why.partition("\n")[0] if retry else WAITING_FOR_SEARCH
             case TrialEnded(trial_id, state):
                 trial = self._trial(trial_id)
                 trial.state, trial.why = _ENDS[state], ""
@@ -87,10 +87,10 @@ class Search:
             case _:
                 pass
 
-    def _trial(self, number_: int) -> Standing:
-        return self.trials.setdefault(number_, Standing())
+    def _trial(self, number_: int) -> TrialProgress:
+        return self.trials.setdefault(number_, TrialProgress())
 
-    def _record(self, trial: Standing, record: Record) -> None:
+    def _record(self, trial: TrialProgress, record: Record) -> None:
         match record:
             case Progress(fraction):
                 trial.fraction = fraction
@@ -111,11 +111,11 @@ class Search:
     def _better(self, one: float, other: float) -> bool:
         return one < other if self.goal.smaller_is_better else one > other
 
-    def ordered(self) -> list[tuple[int, Standing]]:
+    def ordered(self) -> list[tuple[int, TrialProgress]]:
         """Running ones first, then those that wait, then those that are done; the best of each first."""
         sign = 1 if self.goal.smaller_is_better else -1
 
-        def key(item: tuple[int, Standing]) -> tuple[int, float, int]:
+        def key(item: tuple[int, TrialProgress]) -> tuple[int, float, int]:
             best = float("inf") if item[1].best is None else sign * item[1].best
             return _ORDER.get(item[1].state, 2), best, item[0]
 
@@ -148,7 +148,7 @@ class Search:
         going = [trial.fraction or 0.0 for trial in self.trials.values() if trial.state in _ORDER]
         return min(1.0, self.decided + self.share * sum(going))
 
-    def time_left(self, trial: Standing) -> str:
+    def time_left(self, trial: TrialProgress) -> str:
         """By how long the last stretch took; nothing while that says too little."""
         if trial.state != "running" or trial.fraction is None or trial.fraction <= trial.begun_at:
             return ""

@@ -51,7 +51,7 @@ _PROGRESS = (
 
 
 @dataclass
-class Plain:
+class LinesView:
     """One line an event: what was asked for on stdout, progress and hints on stderr."""
 
     clock: Callable[[], float] = time.monotonic
@@ -128,9 +128,9 @@ def view(environ: Mapping[str, str], *, quiet: bool = False) -> Iterator[Emit]:
     if quiet:
         yield only_id
     elif sys.stderr.isatty() and environ.get("TERM") not in {None, "", "dumb"}:
-        from detbuild.cli.live import Live
+        from detbuild.cli.live import LiveView
 
-        with Live() as live:
+        with LiveView() as live:
             yield live.emit
     else:
-        yield Plain().emit
+        yield LinesView().emit

@@ -26,7 +26,7 @@ def doctor(session: Session, /, *, as_json: bool) -> int:
     """Say what is missing on this host, and the hint.
 
     Each rule has five seconds. Exit code 4 if something is fatal: no experiment can run in a container then.
-    With --json: a list of {"rule", "group", "severity", "finding", "remedy"}; severity is ok, warning
+    With --json: a list of {"rule", "group", "severity", "finding", "hint"}; severity is ok, warning
     or fatal.
     """
     from dataclasses import asdict
@@ -53,5 +53,5 @@ def _show(findings: Sequence[Finding], *, colour: bool) -> None:
             click.style(mark, fg=COLOURS[finding.severity]) if colour else mark
         )  # a pipe gets no colour anyway
         click.echo(f"  {mark}  {finding.rule}: {visible(finding.finding)}")
-        for line in finding.remedy.splitlines():
+        for line in finding.hint.splitlines():
             click.echo(f"           hint: {visible(line)}")

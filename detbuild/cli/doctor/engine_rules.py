@@ -11,7 +11,7 @@ from detbuild.cli.doctor.verdict import NO_ENGINE, Verdict, fatal, ok, warning
 from detbuild.units import size
 
 if TYPE_CHECKING:
-    from detbuild.cli.doctor.verdict import Surroundings
+    from detbuild.cli.doctor.verdict import CheckContext
 
 OLDEST_API = (1, 40)  # Docker Engine 19.03: BuildKit and GPU requests
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
@@ -19,11 +19,11 @@ REMOTE_LOGS = frozenset({"syslog", "fluentd", "gelf", "splunk", "awslogs", "gcpl
 NEEDED_MEMORY = 4 << 30
 
 
-def reachable(around: Surroundings) -> Verdict:
-    if around.info is None:
-        trouble = around.trouble
-        return fatal(str(trouble), trouble.hint if trouble else "") if trouble else NO_ENGINE
-    info = around.info
+def reachable(context: CheckContext) -> Verdict:
+    if context.info is None:
+        error = context.error
+        return fatal(str(error), error.hint if error else "") if error else NO_ENGINE
+    info = context.info
     rootless = ", rootless" if info.rootless else ""
     return ok(
         f"{info.version} (API {info.api_version}), {info.cpus} CPUs, {size(info.memory)}, "
@@ -31,9 +31,9 @@ def reachable(around: Surroundings) -> Verdict:
     )
 
 
-def socket(around: Surroundings) -> Verdict:
-    host = around.environ.get("DOCKER_HOST") or DEFAULT_SOCKET
-    if around.info is not None:
+def socket(context: CheckContext) -> Verdict:
+    host = context.environ.get("DOCKER_HOST") or DEFAULT_SOCKET
+    if context.info is not None:
         return ok("yours to use")
     if not host.startswith("unix://"):
         return warning(f"nothing answers at DOCKER_HOST={host}", "see that the engine runs there")
@@ -48,19 +48,19 @@ def socket(around: Surroundings) -> Verdict:
     return ok(str(path))
 
 
-def buildkit(around: Surroundings) -> Verdict:
-    if around.info is None:
+def buildkit(context: CheckContext) -> Verdict:
+    if context.info is None:
         return NO_ENGINE
-    version = tuple(int(part) for part in around.info.api_version.split(".") if part.isdigit())
+    version = tuple(int(part) for part in context.info.api_version.split(".") if part.isdigit())
     if version < OLDEST_API:
-        return fatal(f"API {around.info.api_version} is too old for it", "use Docker Engine 23 or newer")
-    return ok(f"part of engine {around.info.version}")
+        return fatal(f"API {context.info.api_version} is too old for it", "use Docker Engine 23 or newer")
+    return ok(f"part of engine {context.info.version}")
 
 
-def log_driver(around: Surroundings) -> Verdict:
-    if around.info is None:
+def log_driver(context: CheckContext) -> Verdict:
+    if context.info is None:
         return NO_ENGINE
-    driver = around.info.log_driver
+    driver = context.info.log_driver
     if driver in REMOTE_LOGS:
         return warning(
             f"{driver}: when its target is away the engine may refuse to start containers",
@@ -69,22 +69,22 @@ def log_driver(around: Surroundings) -> Verdict:
     return ok(f"{driver}; detbuild keeps events and output in its own files")
 
 
-def live_restore(around: Surroundings) -> Verdict:
-    if around.info is None:
+def live_restore(context: CheckContext) -> Verdict:
+    if context.info is None:
         return NO_ENGINE
-    if around.info.live_restore:
+    if context.info.live_restore:
         return ok("on: containers go on when the engine is restarted")
     return ok("off: when the engine is restarted, trials continue from their newest checkpoint")
 
 
-def base_image(around: Surroundings) -> Verdict:
+def base_image(context: CheckContext) -> Verdict:
     from detbuild.image.table import load_table
     from detbuild.resources import images_dir
 
-    if around.engine is None:
+    if context.engine is None:
         return NO_ENGINE
     references = [base.pinned for base in load_table(images_dir()).bases]
-    there = [reference for reference in references if around.engine.image_id(reference)]
+    there = [reference for reference in references if context.engine.image_id(reference)]
     if not there:
         return warning(
             "none is there; the first build pulls one", "without a registry: `detbuild base bootstrap`"
@@ -92,12 +92,12 @@ def base_image(around: Surroundings) -> Verdict:
     return ok(", ".join(there))
 
 
-def gpu_toolkit(around: Surroundings) -> Verdict:
-    if around.info is None:
+def gpu_toolkit(context: CheckContext) -> Verdict:
+    if context.info is None:
         return NO_ENGINE
-    if around.info.cdi_devices:
-        return ok(f"CDI devices: {', '.join(around.info.cdi_devices)}")
-    if "nvidia" in around.info.runtimes:
+    if context.info.cdi_devices:
+        return ok(f"CDI devices: {', '.join(context.info.cdi_devices)}")
+    if "nvidia" in context.info.runtimes:
         return ok("NVIDIA container runtime")
     if host_rules.DRIVER_VERSION.exists():
         return warning(
@@ -107,21 +107,21 @@ def gpu_toolkit(around: Surroundings) -> Verdict:
     return ok("none, and no GPU driver: trials train on the CPU, with `resources: {slots_per_trial: 0}`")
 
 
-def shared_memory(around: Surroundings) -> Verdict:
-    if around.info is None:
+def shared_memory(context: CheckContext) -> Verdict:
+    if context.info is None:
         return NO_ENGINE
-    if around.info.memory < NEEDED_MEMORY:
+    if context.info.memory < NEEDED_MEMORY:
         return warning(
-            f"the engine has {size(around.info.memory)} of memory; trials get up to 4 GiB of it as /dev/shm",
+            f"the engine has {size(context.info.memory)} of memory; trials get up to 4 GiB of it as /dev/shm",
             "set a smaller `resources.shm_size`, or fewer data loader workers",
         )
     return ok("trials get 4 GiB as /dev/shm, or `resources.shm_size`")
 
 
-def data_root(around: Surroundings) -> Verdict:
-    if around.info is None:
+def data_root(context: CheckContext) -> Verdict:
+    if context.info is None:
         return NO_ENGINE
-    path = Path(around.info.data_root)
+    path = Path(context.info.data_root)
     if not path.is_dir():
         return ok(f"{path} is not on this host, or not readable: its free space is not known")
     return host_rules.disk(path, wanted=20 * host_rules.GB, needed=host_rules.GB)

@@ -15,7 +15,7 @@ from detbuild.cli.doctor.verdict import Verdict, fatal, ok, warning
 from detbuild.units import size
 
 if TYPE_CHECKING:
-    from detbuild.cli.doctor.verdict import Surroundings
+    from detbuild.cli.doctor.verdict import CheckContext
 
 GB = 1_000_000_000
 DRIVER_VERSION = Path("/proc/driver/nvidia/version")
@@ -33,46 +33,46 @@ def disk(path: Path, *, wanted: int, needed: int) -> Verdict:
     return ok(finding)
 
 
-def home(around: Surroundings) -> Verdict:
-    verdict = disk(around.home, wanted=5 * GB, needed=GB // 5)
-    there = next(parent for parent in (around.home, *around.home.parents) if parent.exists())
+def home(context: CheckContext) -> Verdict:
+    verdict = disk(context.home, wanted=5 * GB, needed=GB // 5)
+    there = next(parent for parent in (context.home, *context.home.parents) if parent.exists())
     if not os.access(there, os.W_OK | os.X_OK):
         return fatal(f"{there} is not writable", "set DETBUILD_HOME to a directory of yours")
     return verdict
 
 
-def config(around: Surroundings) -> Verdict:
+def config(context: CheckContext) -> Verdict:
     """Whether the host's config is one; an error of its own is the finding."""
     from detbuild.config.host import HOST_CONFIG, host_config
 
-    host = host_config(around.home)
+    host = host_config(context.home)
     for warned in host.warnings():
         return warning(warned.message, warned.hint)
-    there = (around.home / HOST_CONFIG).exists()
-    return ok(str(around.home / HOST_CONFIG) if there else f"none in {around.home}: nothing is preset")
+    there = (context.home / HOST_CONFIG).exists()
+    return ok(str(context.home / HOST_CONFIG) if there else f"none in {context.home}: nothing is preset")
 
 
-def temporary(_around: Surroundings) -> Verdict:
+def temporary(_around: CheckContext) -> Verdict:
     return disk(Path(tempfile.gettempdir()), wanted=GB, needed=GB // 20)
 
 
-def python(_around: Surroundings) -> Verdict:
+def python(_around: CheckContext) -> Verdict:
     return ok(f"{platform.python_version()} ({sys.executable})")
 
 
-def peer(_around: Surroundings) -> Verdict:
+def peer(_around: CheckContext) -> Verdict:
     """Whether the package `determined` of Determined's own cluster is installed beside ours."""
     import determined
 
-    remedy = f"{sys.executable} -m pip uninstall determined, then install detbuild again"
+    hint = f"{sys.executable} -m pip uninstall determined, then install detbuild again"
     try:
         version = metadata.version("determined")
     except metadata.PackageNotFoundError:
         return ok(f"`import determined` is detbuild's ({Path(determined.__file__ or '').parent})")
-    return fatal(f"the package `determined` {version} of a Determined cluster is installed too", remedy)
+    return fatal(f"the package `determined` {version} of a Determined cluster is installed too", hint)
 
 
-def gpu_driver(_around: Surroundings) -> Verdict:
+def gpu_driver(_around: CheckContext) -> Verdict:
     from detbuild.image.table import load_table
     from detbuild.image.versions import release
     from detbuild.resources import images_dir

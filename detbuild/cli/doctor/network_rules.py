@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 from detbuild.cli.doctor.verdict import Verdict, ok, warning
 
 if TYPE_CHECKING:
-    from detbuild.cli.doctor.verdict import Surroundings
+    from detbuild.cli.doctor.verdict import CheckContext
 
 REGISTRY = "https://registry-1.docker.io/v2/"
 
 
-def package_index(around: Surroundings) -> Verdict:
+def package_index(context: CheckContext) -> Verdict:
     """Ask pip, which knows its own settings, proxies and certificates, for a package that every index has."""
     command = [sys.executable, "-m", "pip", "index", "versions", "pip", "--retries", "0", "--timeout", "3"]
     try:
         asked = subprocess.run(
             [*command, "--disable-pip-version-check", "--no-input"],
-            env={**around.environ},
+            env={**context.environ},
             capture_output=True,
             text=True,
             check=False,
@@ -40,7 +40,7 @@ def package_index(around: Surroundings) -> Verdict:
     )
 
 
-def registry(_around: Surroundings) -> Verdict:
+def registry(_around: CheckContext) -> Verdict:
     """Any answer will do, also "who are you?". An engine elsewhere may see another network than this host."""
     try:
         with urllib.request.urlopen(REGISTRY, timeout=3):

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 from detbuild.cli.doctor import engine_rules, host_rules, network_rules
-from detbuild.cli.doctor.verdict import Severity, Surroundings, Verdict, fatal, warning
+from detbuild.cli.doctor.verdict import CheckContext, Severity, Verdict, fatal, warning
 from detbuild.errors import DetbuildError, EngineError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Answer = TypeVar("Answer")
 class Rule:
     name: str
     group: str
-    check: Callable[[Surroundings], Verdict]
+    check: Callable[[CheckContext], Verdict]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +35,7 @@ class Finding:
     group: str
     severity: Severity
     finding: str
-    remedy: str
+    hint: str
 
 
 RULES: tuple[Rule, ...] = (
@@ -63,11 +63,9 @@ def examine(
     session: Session, rules: tuple[Rule, ...] = RULES, *, deadline: float = DEADLINE
 ) -> tuple[Finding, ...]:
     """Ask all rules; the whole takes at most two deadlines."""
-    engine, info, trouble = _meet(session, deadline)
-    around = Surroundings(
-        home=session.home, environ=session.environ, engine=engine, info=info, trouble=trouble
-    )
-    pending = [(rule, _begin(lambda rule=rule: _judge(rule, around))) for rule in rules]  # type: ignore[misc]
+    engine, info, error = _meet(session, deadline)
+    context = CheckContext(home=session.home, environ=session.environ, engine=engine, info=info, error=error)
+    pending = [(rule, _begin(lambda rule=rule: _judge(rule, context))) for rule in rules]  # type: ignore[misc]
     end = monotonic() + deadline
     return tuple(_finding(rule, _receive(answer, end)) for rule, answer in pending)
 
@@ -84,9 +82,9 @@ def _meet(session: Session, deadline: float) -> tuple[Engine | None, EngineInfo 
     return _receive(_begin(greet), monotonic() + deadline) or (None, None, silence)
 
 
-def _judge(rule: Rule, around: Surroundings) -> Verdict:
+def _judge(rule: Rule, context: CheckContext) -> Verdict:
     try:
-        return rule.check(around)
+        return rule.check(context)
     except DetbuildError as error:
         return fatal(str(error), error.hint)
     except OSError as error:
@@ -116,7 +114,7 @@ def _receive(answer: SimpleQueue[Answer | None], end: float) -> Answer | None:
 
 
 def _finding(rule: Rule, verdict: Verdict | None) -> Finding:
-    said = verdict or warning("no answer in time", "try again; if it stays so, look at what this rule asks")
+    result = verdict or warning("no answer in time", "try again; if it stays so, look at what this rule asks")
     return Finding(
-        rule=rule.name, group=rule.group, severity=said.severity, finding=said.finding, remedy=said.remedy
+        rule=rule.name, group=rule.group, severity=result.severity, finding=result.finding, hint=result.hint
     )

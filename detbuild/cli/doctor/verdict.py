@@ -16,33 +16,33 @@ Severity = Literal["ok", "warning", "fatal"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Surroundings:
-    """`engine` and `info` are None, and `trouble` says why, when no engine answers."""
+class CheckContext:
+    """`engine` and `info` are None, and `error` says why, when no engine answers."""
 
     home: Path
     environ: Mapping[str, str]
     engine: Engine | None
     info: EngineInfo | None
-    trouble: DetbuildError | None
+    error: DetbuildError | None
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     severity: Severity
     finding: str
-    remedy: str = ""
+    hint: str = ""
 
 
 def ok(finding: str) -> Verdict:
     return Verdict("ok", finding)
 
 
-def warning(finding: str, remedy: str) -> Verdict:
-    return Verdict("warning", finding, remedy)
+def warning(finding: str, hint: str) -> Verdict:
+    return Verdict("warning", finding, hint)
 
 
-def fatal(finding: str, remedy: str) -> Verdict:
-    return Verdict("fatal", finding, remedy)
+def fatal(finding: str, hint: str) -> Verdict:
+    return Verdict("fatal", finding, hint)
 
 
 NO_ENGINE = Verdict("warning", "not checked: no engine answers")

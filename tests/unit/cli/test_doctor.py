@@ -9,23 +9,23 @@ import pytest
 
 from detbuild.cli.doctor import engine_rules, host_rules
 from detbuild.cli.doctor.rules import RULES, Rule, examine
-from detbuild.cli.doctor.verdict import Surroundings, Verdict, fatal, ok, warning
+from detbuild.cli.doctor.verdict import CheckContext, Verdict, fatal, ok, warning
 from detbuild.cli.session import Session
 from detbuild.errors import EngineError
 from tests.fakes import INFO, FakeEngine, gpus
 
 
 @pytest.fixture
-def around(tmp_path):
-    return Surroundings(home=tmp_path, environ={}, engine=FakeEngine(), info=INFO, trouble=None)
+def context(tmp_path):
+    return CheckContext(home=tmp_path, environ={}, engine=FakeEngine(), info=INFO, error=None)
 
 
 @pytest.fixture
 def alone(tmp_path):
     """No engine answers."""
-    trouble = EngineError("cannot reach Docker Engine", hint="start it")
+    error = EngineError("cannot reach Docker Engine", hint="start it")
     environ = {"DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
-    return Surroundings(home=tmp_path, environ=environ, engine=None, info=None, trouble=trouble)
+    return CheckContext(home=tmp_path, environ=environ, engine=None, info=None, error=error)
 
 
 def session(tmp_path, connect):
@@ -52,24 +52,24 @@ def test_each_rule_answers_without_an_engine(alone):
         (engine_rules.reachable, INFO, "ok"),
     ],
 )
-def test_a_rule_judges_what_the_engine_says(around, rule, info, verdict):
-    assert rule(replace(around, info=info)).severity == verdict
+def test_a_rule_judges_what_the_engine_says(context, rule, info, verdict):
+    assert rule(replace(context, info=info)).severity == verdict
 
 
-def test_a_driver_without_a_toolkit_is_named_with_the_hint(around, tmp_path, monkeypatch):
+def test_a_driver_without_a_toolkit_is_named_with_the_hint(context, tmp_path, monkeypatch):
     driver = tmp_path / "version"
     driver.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar 5\n")
     monkeypatch.setattr(host_rules, "DRIVER_VERSION", driver)
-    assert host_rules.gpu_driver(around) == ok("NVIDIA 550.54.15")
-    verdict = engine_rules.gpu_toolkit(around)
+    assert host_rules.gpu_driver(context) == ok("NVIDIA 550.54.15")
+    verdict = engine_rules.gpu_toolkit(context)
     assert verdict.severity == "warning"
-    assert "nvidia-container-toolkit" in verdict.remedy
+    assert "nvidia-container-toolkit" in verdict.hint
 
 
-def test_a_missing_base_image_is_a_warning_and_a_present_one_is_named(around):
-    assert engine_rules.base_image(around).severity == "warning"
-    around.engine.add_image("detbuild-base:cpu-debian12-py3.11")
-    assert engine_rules.base_image(around) == ok("detbuild-base:cpu-debian12-py3.11")
+def test_a_missing_base_image_is_a_warning_and_a_present_one_is_named(context):
+    assert engine_rules.base_image(context).severity == "warning"
+    context.engine.add_image("detbuild-base:cpu-debian12-py3.11")
+    assert engine_rules.base_image(context) == ok("detbuild-base:cpu-debian12-py3.11")
 
 
 def test_a_full_disk_is_fatal_and_a_small_one_a_warning(tmp_path):
@@ -78,10 +78,10 @@ def test_a_full_disk_is_fatal_and_a_small_one_a_warning(tmp_path):
     assert host_rules.disk(tmp_path, wanted=1 << 60, needed=1 << 60).severity == "fatal"
 
 
-def test_the_package_of_a_determined_cluster_beside_ours_is_fatal(around, monkeypatch):
-    assert host_rules.peer(around).severity == "ok"
+def test_the_package_of_a_determined_cluster_beside_ours_is_fatal(context, monkeypatch):
+    assert host_rules.peer(context).severity == "ok"
     monkeypatch.setattr(host_rules.metadata, "version", lambda _name: "0.38.1")
-    assert host_rules.peer(around).severity == "fatal"
+    assert host_rules.peer(context).severity == "fatal"
 
 
 def test_a_rule_that_hangs_does_not_hang_the_doctor(tmp_path):
@@ -114,15 +114,15 @@ def test_an_engine_that_hangs_does_not_hang_the_doctor(tmp_path):
 
 
 def test_an_error_in_a_rule_is_a_finding(tmp_path):
-    def broken(_: Surroundings) -> Verdict:
+    def broken(_: CheckContext) -> Verdict:
         raise EngineError("gone", hint="start it")
 
-    def unreadable(_: Surroundings) -> Verdict:
+    def unreadable(_: CheckContext) -> Verdict:
         raise PermissionError("no")
 
     rules = (Rule("a", "Engine", broken), Rule("b", "Engine", unreadable))
     findings = examine(session(tmp_path, FakeEngine), rules)
-    assert [Verdict(f.severity, f.finding, f.remedy) for f in findings] == [
+    assert [Verdict(f.severity, f.finding, f.hint) for f in findings] == [
         fatal("gone", "start it"),
         warning("could not be checked: no", ""),
     ]
@@ -160,6 +160,6 @@ def test_the_exit_code_says_whether_anything_is_fatal(shell, monkeypatch):
             "group": "Engine",
             "severity": "fatal",
             "finding": "cannot reach Docker Engine (the fake is away)",
-            "remedy": "start it, or set DOCKER_HOST to where it runs",
+            "hint": "start it, or set DOCKER_HOST to where it runs",
         }
     ]

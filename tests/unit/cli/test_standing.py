@@ -5,10 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
-from detbuild.cli.live import Live
+from detbuild.cli.live import LiveView
 from detbuild.cli.search_table import search_table
 from detbuild.cli.standing import Search
-from detbuild.cli.views import HEARTBEAT, Plain
+from detbuild.cli.views import HEARTBEAT, LinesView
 from detbuild.events import (
     ExperimentCreated,
     ExperimentEnded,
@@ -153,7 +153,7 @@ def test_the_table_fits_any_terminal(width, height, encoding):
 
 
 def test_a_search_off_a_terminal_sums_up_now_and_then(capfd):
-    plain = Plain(clock := Clock())
+    plain = LinesView(clock := Clock())
     for number in (1, 2):
         plain.emit(RunStarted(number, 0, "", ()))
     assert "0 of 2 done" not in capfd.readouterr().err
@@ -164,7 +164,7 @@ def test_a_search_off_a_terminal_sums_up_now_and_then(capfd):
 
 def test_a_search_on_a_terminal_ends_with_its_table(tmp_path, capfd):
     folder = experiment(tmp_path, 2)
-    with Live() as live:
+    with LiveView() as live:
         live.emit(ExperimentCreated(folder.id, str(folder.path)))
         for number in (1, 2):
             live.emit(RunStarted(number, 0, "", ("0",)))

@@ -5,7 +5,7 @@ import pty
 import subprocess
 import sys
 
-from detbuild.cli.views import HEARTBEAT, LAST_LINES, Plain, no_output, only_id, view
+from detbuild.cli.views import HEARTBEAT, LAST_LINES, LinesView, no_output, only_id, view
 from detbuild.events import BuildOutput, BuildStep, ExperimentCreated, ImageReady, RunOutput, Warned
 
 FAILING = """
@@ -29,7 +29,7 @@ class Clock:
 
 
 def test_results_go_to_stdout_and_progress_to_stderr(capfd):
-    plain = Plain()
+    plain = LinesView()
     plain.emit(ImageReady("sha256:0123456789abcdef", "detbuild:1", built=False, seconds=0.0))
     plain.emit(ExperimentCreated(1, "/x"))
     plain.emit(RunOutput(1, 0, "stdout", "to stdout"))
@@ -41,7 +41,7 @@ def test_results_go_to_stdout_and_progress_to_stderr(capfd):
 
 
 def test_a_failing_step_shows_its_last_lines_of_output(capfd):
-    plain = Plain(Clock())
+    plain = LinesView(Clock())
     plain.emit(BuildStep("RUN x", cached=False, seconds=None))
     for number in range(LAST_LINES + 5):
         plain.emit(BuildOutput("RUN x", f"line {number}"))
@@ -56,7 +56,7 @@ def test_a_failing_step_shows_its_last_lines_of_output(capfd):
 
 def test_a_long_step_gives_a_sign_of_life(capfd):
     clock = Clock()
-    plain = Plain(clock)
+    plain = LinesView(clock)
     plain.emit(BuildStep("RUN x", cached=False, seconds=None))
     plain.emit(BuildOutput("RUN x", "soon"))
     clock.now = HEARTBEAT
