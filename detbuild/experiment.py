@@ -72,8 +72,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Host",
-    "Order",
     "Submission",
+    "SubmitRequest",
     "build_image",
     "check_mounts_of",
     "follow",
@@ -101,8 +101,8 @@ class Host:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Order:
-    """What a person asks for."""
+class SubmitRequest:
+    """A request to submit an experiment."""
 
     config: ExperimentConfig
     text: str  # the config as written
@@ -119,7 +119,7 @@ class Order:
 class Submission:
     """Everything decided, nothing done."""
 
-    order: Order
+    request: SubmitRequest
     config: ExperimentConfig  # complete: with seed and name, and cut down in test mode
     listing: Listing
     resolution: Resolution
@@ -142,11 +142,13 @@ def this_host(environ: Mapping[str, str]) -> Host:
     )
 
 
-def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine | None) -> Submission:
+def prepare(
+    request: SubmitRequest, host: Host, home: Home, emit: Emit, *, engine: Engine | None
+) -> Submission:
     """Decide the whole submission.
 
     Args:
-        order: What to submit.
+        request: What to submit.
         host: Where from.
         home: Keeps the hashes of files from one submission to the next.
         emit: Told of warnings, and of what the context weighs.
@@ -157,16 +159,16 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
         ContextError: The directory cannot be packed.
         EngineError: There is no base image, and none can be had.
     """
-    config = _complete(order, emit)
+    config = _complete(request, emit)
     for warning in grant_warnings(config, home.path, host.directory):
         emit(warning)
-    context, listing, lent = _context(order, host, home, emit)
+    context, listing, lent = _context(request, host, home, emit)
     table = load_table(images_dir())
     needs = read_needs(context)
     target = _target(config, host)
     image = config.environment.image.of("cuda" if target.gpu else "cpu")
     resolution = resolve(needs, table=table, target=target, image=image)
-    code = _code(context, order, config, resolution=resolution, table=table)
+    code = _code(context, request, config, resolution=resolution, table=table)
     found = (
         *check_requirements(needs.requirements, listing, own_image=resolution.own_image),
         *(() if resolution.own_image else unread(context, needs.requirements)),
@@ -194,7 +196,7 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
         kept=home.cache / "dockerfiles",
     )
     submission = Submission(
-        order=order,
+        request=request,
         config=config,
         listing=listing,
         resolution=resolution,
@@ -211,7 +213,7 @@ def prepare(order: Order, host: Host, home: Home, emit: Emit, *, engine: Engine 
 
 def _code(
     context: ContextSnapshot,
-    order: Order,
+    request: SubmitRequest,
     config: ExperimentConfig,
     *,
     resolution: Resolution,
@@ -219,11 +221,11 @@ def _code(
 ) -> Code:
     """The code that the run will see."""
     bases = filter(None, (table.base(base) for base in resolution.bases))
-    hooked = bool(order.host_config.startup_hook) or any(entry.path == HOOK for entry in context.entries)
+    hooked = bool(request.host_config.startup_hook) or any(entry.path == HOOK for entry in context.entries)
     mounted = any(in_context(mount.container_path) is not None for mount in config.bind_mounts)
     return code_of(
         context,
-        name=order.context_dir.resolve().name,
+        name=request.context_dir.resolve().name,
         pythons=() if resolution.own_image else tuple(dict.fromkeys(base.python for base in bases)),
         fixed=not (hooked or mounted),
     )
@@ -249,25 +251,25 @@ def check_mounts_of(submission: Submission) -> None:
     Raises:
         ConfigErrors: A source is missing, or belongs to the host itself.
     """
-    check_mounts(submission.config, submission.order.place)
+    check_mounts(submission.config, submission.request.place)
 
 
 def _context(
-    order: Order, host: Host, home: Home, emit: Emit
+    request: SubmitRequest, host: Host, home: Home, emit: Emit
 ) -> tuple[ContextSnapshot, Listing, Mapping[str, str]]:
     """What goes into the image, and the credentials that do not: pip gets them while it is built."""
     context, listing = read_context(
-        order.context_dir,
-        includes=order.includes,
-        cache=HashCache.of(order.context_dir, home.cache),
+        request.context_dir,
+        includes=request.includes,
+        cache=HashCache.of(request.context_dir, home.cache),
         home=host.directory,
-        allow_anything=order.allow_any_context,
+        allow_anything=request.allow_any_context,
         emit=emit,
     )
-    context, kept_back = without_credentials(context, order.text)
+    context, kept_back = without_credentials(context, request.text)
     lent = lent_credentials(context, [file.path for file in read_requirements(context).files])
     refuse_shadowing(lent.context)
-    context, converted = runnable(lent.context, order.config.entrypoint.written)
+    context, converted = runnable(lent.context, request.config.entrypoint.written)
     emit(ContextPacked(context.files, context.size, listing.largest))
     for warning in (*listing.warnings, *kept_back, *lent.warnings, *converted):
         emit(warning)
@@ -276,19 +278,19 @@ def _context(
 
 def planned_run(submission: Submission, host: Host) -> tuple[RunInfo, ContainerSpec]:
     """What the first run would be told and the container it would be; numbers and image are made up."""
-    trial, leg = _first_trial(submission.config, submission.order.context_dir)
-    header = _header(submission.order, submission.config, host, number=0)
+    trial, train = _first_trial(submission.config, submission.request.context_dir)
+    header = _header(submission.request, submission.config, host, number=0)
     folder = ExperimentFolder(Path("experiments/0"))
     place = Place(home_id="0" * 8, folder=folder, header=header, user=host.user)
-    request = RunRequest(
+    run_request = RunRequest(
         trial_id=trial.trial_id,
         run=0,
         trial_seed=trial.seed,
         hparams=trial.hparams,
-        length=leg.length,
-        milestones=leg.milestones,
+        length=train.length,
+        milestones=train.milestones,
     )
-    return plan_run(submission.config, request, place)
+    return plan_run(submission.config, run_request, place)
 
 
 def build_image(submission: Submission, host: Host, home: Home, emit: Emit, *, engine: Engine) -> str:
@@ -335,11 +337,11 @@ def submit(
         SearchError: The search cannot begin, e.g. because its hook raises.
     """
     config, info = submission.config, engine.info()
-    order = submission.order
-    check_host(config, info, nvidia_smi, gpus=order.host_config.gpus, place=order.place)
+    request = submission.request
+    check_host(config, info, nvidia_smi, gpus=request.host_config.gpus, place=request.place)
     for warning in limit_warnings(config, info):
         emit(warning)
-    _check_search(config, order.context_dir)
+    _check_search(config, request.context_dir)
     home.require_locks()
     source = sources_of(config, home)
     try_out(config)
@@ -350,7 +352,7 @@ def submit(
         note_present(config, folder)
         config = bring(source, config, folder)
         header = replace(
-            _header(submission.order, config, host, number=folder.id),
+            _header(submission.request, config, host, number=folder.id),
             image=image,
             tag=submission.plan.tag,
             engine=info.id,
@@ -358,7 +360,7 @@ def submit(
             engine_memory=info.memory,
             engine_cpus=info.cpus,
         )
-        files = _files(submission.order, config)
+        files = _files(submission.request, config)
         if paused:
             folder.request("pause")
         folder.write(header, {**files, "Dockerfile": submission.plan.dockerfile.encode()})
@@ -370,33 +372,33 @@ def submit(
     return folder.id
 
 
-def run_local(order: Order, host: Host, home: Home, emit: Emit) -> ExperimentState:
+def run_local(request: SubmitRequest, host: Host, home: Home, emit: Emit) -> ExperimentState:
     """Train on this host, in the foreground; folders, events and checkpoints are those of a container."""
     from detbuild.controller import local
 
-    if hooks := "" if order.local_hooks else _hooks(order):
+    if hooks := "" if request.local_hooks else _hooks(request):
         emit(Warned(f"a local run leaves this host as it is: {hooks} not run; --run-startup-hooks runs them"))
-    with _local_experiment(order, host, home, emit) as (folder, held):
+    with _local_experiment(request, host, home, emit) as (folder, held):
         return local.run_local(folder, host.environ, emit, lease_descriptor=held)
 
 
 def run_here(
-    order: Order, host: Host, home: Home, emit: Emit, *, train: Callable[[RunInfo], int]
+    request: SubmitRequest, host: Host, home: Home, emit: Emit, *, train: Callable[[RunInfo], int]
 ) -> ExperimentState:
     """The same in this very process: `train` is told what any run is told, and returns its exit code."""
     from detbuild.controller import local
 
-    if hooks := _hooks(order):
+    if hooks := _hooks(request):
         emit(Warned(f"a local run leaves this host as it is: {hooks} not run"))
-    with _local_experiment(order, host, home, emit) as (folder, _):
+    with _local_experiment(request, host, home, emit) as (folder, _):
         return local.run_here(folder, train, emit)
 
 
-def _hooks(order: Order) -> str:
+def _hooks(request: SubmitRequest) -> str:
     """Name the startup hooks that would run in a container; "" for none."""
-    own = order.context_dir / HOOK_FILE
+    own = request.context_dir / HOOK_FILE
     names = (
-        HOST_HOOK if order.host_config.startup_hook else "",
+        HOST_HOOK if request.host_config.startup_hook else "",
         f"{HOOK_FILE} of the context" if own.is_file() else "",
     )
     there = [name for name in names if name]
@@ -405,18 +407,18 @@ def _hooks(order: Order) -> str:
 
 @contextmanager
 def _local_experiment(
-    order: Order, host: Host, home: Home, emit: Emit
+    request: SubmitRequest, host: Host, home: Home, emit: Emit
 ) -> Iterator[tuple[ExperimentFolder, int]]:
     """Make one and hold its lease; the number is the descriptor that does."""
-    if order.includes:
+    if request.includes:
         raise ConfigError(
             "a local run uses its directory as it is, so nothing can be included in it",
             hint="leave out --include: put what is missing into the directory, or on PYTHONPATH",
         )
-    config = _complete(order, emit)
+    config = _complete(request, emit)
     for warning in local_warnings(config):
         emit(warning)
-    _check_search(config, order.context_dir)
+    _check_search(config, request.context_dir)
     source = sources_of(config, home)
     try_out(config)
     folder = home.new_experiment()
@@ -425,18 +427,18 @@ def _local_experiment(
         note_present(config, folder)
         config = bring(source, config, folder)
         header = replace(
-            _header(order, config, host, number=folder.id), local=True, local_hooks=order.local_hooks
+            _header(request, config, host, number=folder.id), local=True, local_hooks=request.local_hooks
         )
-        folder.write(header, _files(order, config))
+        folder.write(header, _files(request, config))
         emit(ExperimentCreated(folder.id, str(folder.path)))
         yield folder, descriptor
 
 
-def _complete(order: Order, emit: Emit) -> ExperimentConfig:
-    config = completed(order.config, seed=int(time.time()))
-    if order.test_mode:
+def _complete(request: SubmitRequest, emit: Emit) -> ExperimentConfig:
+    config = completed(request.config, seed=int(time.time()))
+    if request.test_mode:
         config = for_test(config)
-    for warning in warnings_for(order.config):  # the user's own words, and not what test mode makes of them
+    for warning in warnings_for(request.config):  # the user's own words, and not what test mode makes of them
         emit(warning)
     return config
 
@@ -458,8 +460,8 @@ def _first_trial(config: ExperimentConfig, context_dir: Path) -> tuple[Create, T
         return method.first()
     actions = method.decide(Began())
     create = next(action for action in actions if isinstance(action, Create))
-    legs = (a for a in actions if isinstance(a, Train) and a.trial_id == create.trial_id)
-    return create, next(legs)
+    trains = (a for a in actions if isinstance(a, Train) and a.trial_id == create.trial_id)
+    return create, next(trains)
 
 
 def _target(config: ExperimentConfig, host: Host) -> Target:
@@ -467,8 +469,8 @@ def _target(config: ExperimentConfig, host: Host) -> Target:
     return Target(gpu=gpu, python=host.python, machine=host.machine, driver=nvidia_driver() if gpu else None)
 
 
-def _header(order: Order, config: ExperimentConfig, host: Host, *, number: int) -> Header:
-    context_dir = order.context_dir.resolve()
+def _header(request: SubmitRequest, config: ExperimentConfig, host: Host, *, number: int) -> Header:
+    context_dir = request.context_dir.resolve()
     return Header(
         id=number,
         name=config.name or "",
@@ -481,15 +483,15 @@ def _header(order: Order, config: ExperimentConfig, host: Host, *, number: int) 
         user=host.user,
         host=host.name,
         version=__version__,
-        test_mode=order.test_mode,
-        network=order.host_config.network,
-        startup_hook=order.host_config.startup_hook,
+        test_mode=request.test_mode,
+        network=request.host_config.network,
+        startup_hook=request.host_config.startup_hook,
     )
 
 
-def _files(order: Order, config: ExperimentConfig) -> dict[str, bytes]:
+def _files(request: SubmitRequest, config: ExperimentConfig) -> dict[str, bytes]:
     resolved = json.dumps(config.resolved(), indent=2).encode() + b"\n"
-    return {"config.yaml": order.text.encode(), "config.json": resolved}
+    return {"config.yaml": request.text.encode(), "config.json": resolved}
 
 
 def _network(host: Host) -> NetworkSettings:

@@ -71,7 +71,7 @@ CONFIG = {
 class Search:
     """`count` trials, AT_ONCE at a time; keeps nothing of those that are over."""
 
-    watches = False
+    needs_every_validation = False
 
     def __init__(self, count: int) -> None:
         self.count, self.made, self.ended = count, 0, 0
@@ -90,15 +90,15 @@ class Search:
             return (Finish(),)
         return self._new() if self.made < self.count else ()
 
-    def recall(self, event: SearchEvent, actions: Sequence[Action]) -> None:  # noqa: ARG002  (it never differs)
+    def replay(self, event: SearchEvent, actions: Sequence[Action]) -> None:  # noqa: ARG002  (it never differs)
         self.decide(event)
 
     def _new(self) -> Sequence[Action]:
         self.made += 1
-        leg = Train(trial_id=self.made, length=Length("batches", 1))
+        segment = Train(trial_id=self.made, length=Length("batches", 1))
         hparams = {"lr": 0.1}
         create = Create(trial_id=self.made, request_id=str(self.made), seed=self.made, hparams=hparams)
-        return create, leg, Close(trial_id=self.made)
+        return create, segment, Close(trial_id=self.made)
 
 
 def empty(process: Process) -> Exit:

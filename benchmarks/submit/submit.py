@@ -104,10 +104,10 @@ def from_python(root: Path, home: Path) -> Callable[[], None]:
 
     def act() -> None:
         config = root / "config.yaml"
-        order = experiment.Order(
+        request = experiment.SubmitRequest(
             config=load_config(config), text=config.read_text(encoding="utf-8"), context_dir=root
         )
-        submission = experiment.prepare(order, host, place, lambda _: None, engine=engine)
+        submission = experiment.prepare(request, host, place, lambda _: None, engine=engine)
         experiment.submit(submission, host, place, lambda _: None, engine=engine)
 
     return act

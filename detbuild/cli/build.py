@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from detbuild.engine.protocol import ContainerSpec
-    from detbuild.experiment import Order
+    from detbuild.experiment import SubmitRequest
     from determined._run_info import RunInfo
 
 
@@ -61,9 +61,9 @@ def render(
 
     from detbuild.cli.ordering import order_of
 
-    order = order_of(session.home, config, overrides, templates)
-    order = replace(order, context_dir=directory, includes=includes, allow_any_context=allow_any_context)
-    show_plan(session, order, as_json=as_json, show_secrets=show_secrets)
+    request = order_of(session.home, config, overrides, templates)
+    request = replace(request, context_dir=directory, includes=includes, allow_any_context=allow_any_context)
+    show_plan(session, request, as_json=as_json, show_secrets=show_secrets)
 
 
 @click.command(cls=Command)
@@ -104,9 +104,11 @@ def build(
     engine = session.connect()
     with view(session.environ) as show:
         emit = no_output if quiet else show
-        order = order_of(session.home, config, overrides, templates)
-        order = replace(order, context_dir=directory, includes=includes, allow_any_context=allow_any_context)
-        submission = experiment.prepare(order, host, home, emit, engine=engine)
+        request = order_of(session.home, config, overrides, templates)
+        request = replace(
+            request, context_dir=directory, includes=includes, allow_any_context=allow_any_context
+        )
+        submission = experiment.prepare(request, host, home, emit, engine=engine)
         image = experiment.build_image(submission, host, home, emit, engine=engine)
     if as_json:
         show_json({"image": image, "tag": submission.plan.tag})
@@ -115,13 +117,13 @@ def build(
 
 
 def show_plan(
-    session: Session, order: Order, *, as_json: bool, show_secrets: bool, of_this_host: bool = False
+    session: Session, request: SubmitRequest, *, as_json: bool, show_secrets: bool, of_this_host: bool = False
 ) -> None:
     """Print what a real run would send, as far as it is known without an engine and the user's code.
 
     Args:
         session: Of the command.
-        order: What to submit.
+        request: What to submit.
         as_json: For programs.
         show_secrets: Mask nothing.
         of_this_host: Refuse what this host cannot mount.
@@ -133,7 +135,7 @@ def show_plan(
     from detbuild.store.home import Home
 
     host = experiment.this_host(session.environ)
-    submission = experiment.prepare(order, host, Home.open(session.home), no_output, engine=None)
+    submission = experiment.prepare(request, host, Home.open(session.home), no_output, engine=None)
     if of_this_host:
         experiment.check_mounts_of(submission)
     plan, custom = submission.plan, submission.config.searcher.name == "custom"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from detbuild.events import Emit, Event
-    from detbuild.experiment import Order
+    from detbuild.experiment import SubmitRequest
     from detbuild.store.home import Home
     from detbuild.store.state import ExperimentState
 
@@ -119,9 +119,9 @@ def create(  # noqa: PLR0913  (one parameter an option)
         raise click.UsageError("--run-startup-hooks is for --local: in a container they always run")
     if paused and (local or follow or test):
         raise click.UsageError("--paused starts nothing: --local, --follow and --test have nothing to show")
-    order = order_of(session.home, config, overrides, templates, local=local)
-    order = replace(
-        order,
+    request = order_of(session.home, config, overrides, templates, local=local)
+    request = replace(
+        request,
         context_dir=directory,
         includes=includes,
         test_mode=test,
@@ -131,9 +131,9 @@ def create(  # noqa: PLR0913  (one parameter an option)
     if dry_run:
         from detbuild.cli.build import show_plan
 
-        show_plan(session, order, as_json=False, show_secrets=show_secrets, of_this_host=True)
+        show_plan(session, request, as_json=False, show_secrets=show_secrets, of_this_host=True)
         return 0
-    return Creation(session, quiet=quiet, paused=paused).run(order, local=local, follow=follow or test)
+    return Creation(session, quiet=quiet, paused=paused).run(request, local=local, follow=follow or test)
 
 
 class Creation:
@@ -145,7 +145,7 @@ class Creation:
         self.paused = paused
         self.created = 0  # the experiment's id, once there is one
 
-    def run(self, order: Order, *, local: bool, follow: bool) -> int:
+    def run(self, request: SubmitRequest, *, local: bool, follow: bool) -> int:
         from detbuild.cli.views import view
         from detbuild.store.home import Home
 
@@ -153,24 +153,26 @@ class Creation:
         try:
             with view(self.session.environ, quiet=self.quiet) as emit:
                 act = self._train_here if local else self._submit
-                state = act(order, home, self._noting(emit), follow=follow)
+                state = act(request, home, self._noting(emit), follow=follow)
         except KeyboardInterrupt:
             return self._detach()
         return self._end(home, state) if state else self._leave()
 
-    def _submit(self, order: Order, home: Home, emit: Emit, *, follow: bool) -> ExperimentState | None:
+    def _submit(
+        self, request: SubmitRequest, home: Home, emit: Emit, *, follow: bool
+    ) -> ExperimentState | None:
         from detbuild import experiment
 
         host = experiment.this_host(self.session.environ)
         engine = self.session.connect()
-        submission = experiment.prepare(order, host, home, emit, engine=engine)
+        submission = experiment.prepare(request, host, home, emit, engine=engine)
         id_ = experiment.submit(submission, host, home, emit, engine=engine, paused=self.paused)
         return experiment.follow(home, id_, emit) if follow else None
 
-    def _train_here(self, order: Order, home: Home, emit: Emit, *, follow: bool) -> ExperimentState:  # noqa: ARG002  (always to the end)
+    def _train_here(self, request: SubmitRequest, home: Home, emit: Emit, *, follow: bool) -> ExperimentState:  # noqa: ARG002  (always to the end)
         from detbuild import experiment
 
-        return experiment.run_local(order, experiment.this_host(self.session.environ), home, emit)
+        return experiment.run_local(request, experiment.this_host(self.session.environ), home, emit)
 
     def _noting(self, emit: Emit) -> Emit:
         from detbuild.events import ExperimentCreated

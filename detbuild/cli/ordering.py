@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from detbuild.config.host import HostConfig
-    from detbuild.experiment import Order
+    from detbuild.experiment import SubmitRequest
 
 
 def order_of(
     home: Path, config: Path, overrides: Sequence[str], templates: Sequence[str], *, local: bool = False
-) -> Order:
+) -> SubmitRequest:
     """Read a config and all that lies below it; the directory is the current one until it is replaced.
 
     Args:
@@ -33,7 +33,7 @@ def order_of(
     from detbuild.config.layers import read_text
     from detbuild.config.parse import trace_text
     from detbuild.config.templates import template_layers
-    from detbuild.experiment import Order
+    from detbuild.experiment import SubmitRequest
 
     check_config_file(config)
     host = _of_local_run(home) if local else host_config(home)
@@ -41,7 +41,9 @@ def order_of(
     text = read_text(config, "experiment config")
     with working(f"reading {config}"):
         traced = trace_text(text, source=str(config), overrides=overrides, below=below)
-    return Order(config=traced.config, text=text, context_dir=Path(), host_config=host, place=traced.place)
+    return SubmitRequest(
+        config=traced.config, text=text, context_dir=Path(), host_config=host, place=traced.place
+    )
 
 
 def _of_local_run(home: Path) -> HostConfig:

@@ -186,7 +186,7 @@ def _started(event: RunStarted) -> str:
 def _run_ended(event: RunEnded) -> tuple[str, ...]:
     code = f"exit code {event.exit_code}" if event.exit_code else ""
     first, *rest = event.why.splitlines() or [code]
-    if not first:  # it was asked to leave, or a leg is done; the end of the trial is told too
+    if not first:  # it was asked to leave, or a segment is done; the end of the trial is told too
         left = f"trial {event.trial_id} left after a checkpoint; it goes on from there"
         return (left,) if event.retry else ()
     how = f": {visible(first.removeprefix('ended with '))}"

@@ -89,13 +89,13 @@ def request(home: Home, experiment_id: int, verb: Verb, trial_id: int | None = N
         )
     if not _idle(book, verb, trial_id):
         if state.header.local and verb == "activate":
-            raise goes_on_in_the_foreground(state)
+            raise needs_foreground(state)
         folder.request(verb, trial_id=trial_id)
         resume_one(folder)
     return state
 
 
-def goes_on_in_the_foreground(state: ExperimentState) -> ConfigError:
+def needs_foreground(state: ExperimentState) -> ConfigError:
     """Of a local experiment, which nobody can take up in the background."""
     id_, verb = state.header.id, "activate" if state.stop == "pause" else "continue"
     return ConfigError(

@@ -47,7 +47,7 @@ class Ears:
         lines = self._file.rest() if over else self._file.new(_MOST)
         self.records = replace(extended(self.records, lines), unreadable=self._file.unreadable)
         for validation in self.records.validations[self._told :]:
-            self._search.heard(self._trial_id, validation)
+            self._search.on_validation(self._trial_id, validation)
             self._told += 1
         for policy in self._watch.matched(self.run.policies, over=over):
             self._book.record(

@@ -1,4 +1,4 @@
-"""The search of a local experiment: the same method, legs and journal, and one run at a time."""
+"""The search of a local experiment: the same method, segments and journal, and one run at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from detbuild.controller.reported import run_request
 from detbuild.controller.search import Search
 from detbuild.launch.failure import Evidence, judge
 from detbuild.launch.plan import local_run_info
-from detbuild.launch.restart import End, Launch, TellLeg, next_step
+from detbuild.launch.restart import End, Launch, ReportSegment, next_step
 from detbuild.search.methods import search_method
 from detbuild.store import journal
 from detbuild.store.output import tail
@@ -98,14 +98,16 @@ class LocalSearch:
 
     def _further(self, trial: TrialState) -> RunInfo | None:
         stop = stronger(self.book.state.stop, trial.stop)
-        step = next_step(trial, stop=stop, watches=self._search.watches, max_restarts=0)
+        step = next_step(
+            trial, stop=stop, needs_every_validation=self._search.needs_every_validation, max_restarts=0
+        )
         match step:
             case Launch():
                 return self._intend(trial)
             case End(state=name, why=why):
                 self.book.record(journal.TrialFinished(trial_id=trial.id, state=name, why=why))
-            case TellLeg():
-                self._search.leg_done(trial.id)
+            case ReportSegment():
+                self._search.segment_done(trial.id)
             case _:
                 self._search.stalled()
         return None
@@ -119,7 +121,7 @@ class LocalSearch:
             return None
         info = local_run_info(self._config, request, folder, self.book.state.header)
         folder.prepare_run(info)
-        self.book.record(journal.RunIntended(trial_id=trial.id, run=run, leg=trial.leg))
+        self.book.record(journal.RunIntended(trial_id=trial.id, run=run, segment=trial.segment))
         return info
 
 
@@ -143,7 +145,7 @@ def settle(folder: ExperimentFolder) -> None:
     for trial in tuple(book.state.trials.values()):
         if not trial.ended:
             stop = stronger(book.state.stop, trial.stop)
-            step = next_step(trial, stop=stop, watches=True, max_restarts=0)
+            step = next_step(trial, stop=stop, needs_every_validation=True, max_restarts=0)
             name, why = (step.state, step.why) if isinstance(step, End) else ("ERROR", _LEFT)
             book.record(journal.TrialFinished(trial_id=trial.id, state=name, why=why))
     alone = book.state.trials and config_of(folder).searcher.name == "single"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from detbuild.controller.attend import goes_on_in_the_foreground, resume_one
+from detbuild.controller.attend import needs_foreground, resume_one
 from detbuild.controller.book import Book
 from detbuild.controller.heed import LENGTHENED
 from detbuild.controller.lease import lease
@@ -54,7 +54,7 @@ def continue_(home: Home, experiment_id: int, overrides: Sequence[str] = (), fil
     folder = home.experiment(experiment_id)
     book = Book(folder=folder)
     if book.state.header.local and book.state.at_rest:
-        raise goes_on_in_the_foreground(book.state.snapshot())
+        raise needs_foreground(book.state.snapshot())
     number = ask_to_go_on(folder, overrides, file)
     resume_one(folder)
     return number

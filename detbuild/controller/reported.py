@@ -25,7 +25,7 @@ _MAYBE_WHOLE: Final = frozenset({"COMPLETED", "ERROR"})  # a run that starts fro
 
 
 def total_of(length: Length | None, steps_completed: int) -> float:
-    """What a leg comes to; a trial whose own code decides on its end is measured in batches."""
+    """What a segment comes to; a trial whose own code decides on its end is measured in batches."""
     return float(length.count if length is not None else steps_completed)
 
 
@@ -54,7 +54,7 @@ def time_of(validation: Validation, trial: TrialState, config: ExperimentConfig)
 
 
 def run_request(book: Book, trial: TrialState, run: int) -> RunRequest:
-    """The next run of a trial: on from its newest checkpoint, to the end of its leg."""
+    """The next run of a trial: on from its newest checkpoint, to the end of its segment."""
     header = book.state.header
     goal = Goal(header.metric, smaller_is_better=header.smaller_is_better)
     progress = trial_progress(run_records(book.folder, trial), goal, book.state.stored)

@@ -136,7 +136,9 @@ class RunDriver:
             request = replace(request, gpus=gpus, cpu_slots=self.world.cpu_slots())
             info, spec = plan_run(self.world.config, request, self.world.place())
             self.world.folder.prepare_run(info)
-            self.world.record(journal.RunIntended(trial_id=self.trial_id, run=self.run, leg=self.trial.leg))
+            self.world.record(
+                journal.RunIntended(trial_id=self.trial_id, run=self.run, segment=self.trial.segment)
+            )
             try:
                 return self.world.engine.create(spec), ""
             except EngineError as error:

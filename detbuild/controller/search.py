@@ -38,11 +38,11 @@ class Search:
         self._unwritten: journal.Searched | None = None  # decided, and there was no room to write it down
         for entry in book.folder.entries():
             if isinstance(entry.fact, journal.Searched):
-                method.recall(*_as_values(entry.fact))
+                method.replay(*_as_values(entry.fact))
 
     @property
-    def watches(self) -> bool:
-        return self._method.watches
+    def needs_every_validation(self) -> bool:
+        return self._method.needs_every_validation
 
     def step(self) -> None:
         """Tell the method what it does not know yet of the experiment as a whole.
@@ -61,10 +61,15 @@ class Search:
                 self._tell(TrialEnded(trial_id=trial_id, reason=end_of(trial)))
                 state.forget(trial_id)
 
-    def heard(self, trial_id: int, validation: Validation) -> None:
+    def on_validation(self, trial_id: int, validation: Validation) -> None:
         """A run reports a validation; a watching search is told, of each length of training once."""
         trial = self._book.state.trials[trial_id]
-        if not self.watches or trial.released or trial.stop or validation.steps_completed <= trial.steps_told:
+        if (
+            not self.needs_every_validation
+            or trial.released
+            or trial.stop
+            or validation.steps_completed <= trial.steps_told
+        ):
             return
         try:
             time = time_of(validation, trial, self._config)
@@ -74,7 +79,7 @@ class Search:
         event = Validated(trial_id=trial_id, time=time, metric=self._goal.value(validation))
         self._tell(event, steps_completed=validation.steps_completed)
 
-    def leg_done(self, trial_id: int) -> None:
+    def segment_done(self, trial_id: int) -> None:
         """A trial has trained as long as the search asked for: tell the result."""
         trial = self._book.state.trials[trial_id]
         progress = trial_progress(run_records(self._book.folder, trial), self._goal)

@@ -10,7 +10,7 @@ from detbuild.controller.run import RunDriver
 from detbuild.controller.trouble import Trouble
 from detbuild.errors import EngineError
 from detbuild.launch.failure import Outcome
-from detbuild.launch.restart import End, Launch, TellLeg, Wait, next_step, pause
+from detbuild.launch.restart import End, Launch, ReportSegment, Wait, next_step, pause
 from detbuild.store import journal
 from detbuild.store.state import run_records
 from detbuild.store.states import stronger
@@ -101,14 +101,14 @@ class TrialDriver:
         step = next_step(
             trial,
             stop=stronger(state.stop, trial.stop),
-            watches=self.search.watches,
+            needs_every_validation=self.search.needs_every_validation,
             max_restarts=self.world.config.max_restarts,
         )
         match step:
             case End(state=name, why=why):
                 self.world.record(journal.TrialFinished(trial_id=trial.id, state=name, why=why))
-            case TellLeg():
-                self.search.leg_done(trial.id)
+            case ReportSegment():
+                self.search.segment_done(trial.id)
             case Launch(after=failure):
                 why = self._pause(failure)
                 self.resting = bool(why)

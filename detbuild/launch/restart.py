@@ -31,8 +31,8 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
-class TellLeg:
-    """The search waits for the result of the leg."""
+class ReportSegment:
+    """The search waits for the result of the segment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,31 +47,31 @@ class End:
 
 
 def next_step(
-    trial: TrialState, *, stop: str, watches: bool, max_restarts: int
-) -> Launch | TellLeg | Wait | End:
+    trial: TrialState, *, stop: str, needs_every_validation: bool, max_restarts: int
+) -> Launch | ReportSegment | Wait | End:
     """Decide it.
 
     Args:
         trial: One without an open run, and not ended.
         stop: What it was asked to end for: kill, cancel, search, or "".
-        watches: The search hears of validations as they come, so that the end of a leg tells it nothing new.
+        needs_every_validation: The search has already received the last validation of a segment.
         max_restarts: Of the config.
     """
     run = trial.runs[-1] if trial.runs else None
     last = run.finished if run else None
     outcome = Outcome(last.outcome) if last else None
-    done = run is not None and outcome is Outcome.COMPLETED and run.leg == trial.leg
-    told = watches or trial.released or trial.legs_told >= trial.leg
-    if done and told and (watches or trial.released or trial.closed):
+    done = run is not None and outcome is Outcome.COMPLETED and run.segment == trial.segment
+    told = needs_every_validation or trial.released or trial.segments_reported >= trial.segment
+    if done and told and (needs_every_validation or trial.released or trial.closed):
         return End("COMPLETED", last.message if last else "")
     if outcome in {Outcome.STOPPED, Outcome.INVALID_HP} and last:
         return End("COMPLETED", last.message)
     if stop:
         return End(*_stopped(stop))
     if done:
-        return Wait() if told else TellLeg()
+        return Wait() if told else ReportSegment()
     if run is None or last is None or outcome is Outcome.COMPLETED or run.run < trial.since:
-        asked = trial.leg > trial.legs_told or trial.released
+        asked = trial.segment > trial.segments_reported or trial.released
         return Launch(None) if asked else _unasked(trial)
     return Launch(last) if last.retry else End(*_failed(trial, last, max_restarts))
 

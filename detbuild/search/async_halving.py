@@ -96,7 +96,7 @@ class AsyncHalving(_Asha):
     Where two rungs are equally long a promoted trial has nothing to train: its result counts in both.
     """
 
-    watches = False
+    needs_every_validation = False
 
     def __init__(self, trials: Trials, halving: Halving) -> None:
         super().__init__(trials, halving)
@@ -186,7 +186,7 @@ class StoppingHalving(_Asha):
     A trial that ends below the top by its own will leaves its results, and its place to the next one.
     """
 
-    watches = True
+    needs_every_validation = True
 
     def __init__(self, trials: Trials, halving: Halving) -> None:
         super().__init__(trials, halving)

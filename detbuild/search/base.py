@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from detbuild.config.randomstate import RandomState
 from detbuild.config.sampling import draw, identity
 from detbuild.decisions import Began, Create, Finish, TrialEnded, Validated
-from detbuild.search.recall import same
+from detbuild.search.recall import check_same
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,7 +61,7 @@ class Policy(Protocol):
     """The part of a search that differs from method to method. It is told of open trials only."""
 
     @property
-    def watches(self) -> bool:
+    def needs_every_validation(self) -> bool:
         """As of a `SearchMethod`."""
 
     @property
@@ -90,8 +90,8 @@ class Search:
         self._progress = 0.0
 
     @property
-    def watches(self) -> bool:
-        return self.policy.watches
+    def needs_every_validation(self) -> bool:
+        return self.policy.needs_every_validation
 
     @property
     def progress(self) -> float:
@@ -112,9 +112,9 @@ class Search:
         self._progress = max(self._progress, done)
         return actions
 
-    def recall(self, event: SearchEvent, actions: Sequence[Action]) -> None:
+    def replay(self, event: SearchEvent, actions: Sequence[Action]) -> None:
         """Decide again and compare. Raises SearchError where the two differ."""
-        same(self.decide(event), actions, event)
+        check_same(self.decide(event), actions, event)
 
     def _react(self, event: SearchEvent) -> list[Action]:
         if isinstance(event, Validated):

@@ -74,7 +74,7 @@ class CustomSearch:
         self._finished = False
 
     @property
-    def watches(self) -> bool:
+    def needs_every_validation(self) -> bool:
         return self._config.stop_once
 
     @property
@@ -95,18 +95,18 @@ class CustomSearch:
             isinstance(event, (Validated, TrialEnded)) and event.trial_id not in self._open
         ):
             return []
-        actions = self._heard(event)
-        actions += self._asked(room=len(self._open) - isinstance(event, TrialEnded))
+        actions = self._answers_to(event)
+        actions += self._new_trials(room=len(self._open) - isinstance(event, TrialEnded))
         self._apply(event, actions)
         if not self._open:
             self._finish()
             actions.append(Finish())
         return actions
 
-    def recall(self, event: SearchEvent, actions: Sequence[Action]) -> None:
+    def replay(self, event: SearchEvent, actions: Sequence[Action]) -> None:
         """Tell the hook again what it was told, and take what it had answered from the record."""
         if isinstance(event, (Validated, TrialEnded)) and event.trial_id in self._open:
-            self._heard(event)
+            self._answers_to(event)
         for action in actions:
             if isinstance(action, Create):
                 self._trials.new(action.hparams)
@@ -125,7 +125,7 @@ class CustomSearch:
         self._finished = True
         self._hook.close()
 
-    def _heard(self, event: SearchEvent) -> list[Action]:
+    def _answers_to(self, event: SearchEvent) -> list[Action]:
         if isinstance(event, TrialEnded):
             self._hook.call("ended", trial=_trial(self._open[event.trial_id]), reason=event.reason.value)
         if not isinstance(event, Validated):
@@ -133,7 +133,7 @@ class CustomSearch:
         trial_id = event.trial_id
         trial = _trial(self._open[trial_id])
         answer = self._hook.call("tell", trial=trial, time=event.time, metric=event.metric)
-        if self.watches:
+        if self.needs_every_validation:
             return [Stop(trial_id=trial_id)] if answer is False else []
         if answer is None or answer is False:
             return [Close(trial_id=trial_id)]
@@ -141,7 +141,7 @@ class CustomSearch:
             raise self._wrong("tell", f"None, or a whole number above {event.time:g}", answer)
         return [Train(trial_id=trial_id, length=Length(self._length.unit, answer))]
 
-    def _asked(self, room: int) -> list[Action]:
+    def _new_trials(self, room: int) -> list[Action]:
         """New trials, while there is room and the hook has some."""
         actions: list[Action] = []
         most, together = self._config.max_trials, self._config.max_concurrent_trials
@@ -153,7 +153,7 @@ class CustomSearch:
                 raise self._wrong("ask", "None, or a dict of hyperparameters", hparams)
             create = self._trials.new(hparams)
             actions += [create, Train(trial_id=create.trial_id, length=self._length)]
-            if self.watches:
+            if self.needs_every_validation:
                 actions.append(Close(trial_id=create.trial_id))
             room += 1
         return actions

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.config.hyperparameters import Categorical, Const, Int, Log, leaves
 from detbuild.search.leaves import assembled
-from detbuild.search.random import OneLeg
+from detbuild.search.random import SingleSegment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from determined._run_info import Length
 
 
-def grid_search(trials: Trials, *, max_concurrent_trials: int, length: Length | None) -> OneLeg:
+def grid_search(trials: Trials, *, max_concurrent_trials: int, length: Length | None) -> SingleSegment:
     """One trial for each point; every range has its `count`."""
     grid = Grid(trials.hyperparameters)
     points = reversed(range(len(grid)))
-    return OneLeg(
+    return SingleSegment(
         lambda: trials.new(grid[next(points)]),
         max_trials=len(grid),
         max_concurrent_trials=max_concurrent_trials,

@@ -17,7 +17,7 @@ class SearchMethod(Protocol):
     """
 
     @property
-    def watches(self) -> bool:
+    def needs_every_validation(self) -> bool:
         """What it is told of as `Validated`.
 
         True: every validation, as it comes. False: one for each `Train`, when its run has done what it asked.
@@ -33,7 +33,7 @@ class SearchMethod(Protocol):
 
     def decide(self, event: SearchEvent) -> Sequence[Action]: ...
 
-    def recall(self, event: SearchEvent, actions: Sequence[Action]) -> None:
+    def replay(self, event: SearchEvent, actions: Sequence[Action]) -> None:
         """Take up what was decided before a restart.
 
         Raises:

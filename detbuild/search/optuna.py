@@ -13,8 +13,8 @@ from detbuild.decisions import Create, TrialEnded, Validated
 from detbuild.errors import ConfigError
 from detbuild.search.base import WORST, Search, cost
 from detbuild.search.leaves import assembled, value_at
-from detbuild.search.random import OneLeg
-from detbuild.search.recall import equal, same
+from detbuild.search.random import SingleSegment
+from detbuild.search.recall import check_same, equal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,14 +42,14 @@ class OptunaSearch(Search):
         self._study = StudyInMemory(trials.hyperparameters, sampler_of(config, seed))
         self._trials = trials
         self._better = config.smaller_is_better
-        leg = OneLeg(
+        policy = SingleSegment(
             self._ask,
             max_trials=config.max_trials,
             max_concurrent_trials=config.max_concurrent_trials,
             length=config.max_length,
             replace=trials.may_replace,
         )
-        super().__init__(leg, smaller_is_better=config.smaller_is_better)
+        super().__init__(policy, smaller_is_better=config.smaller_is_better)
 
     def decide(self, event: SearchEvent) -> Sequence[Action]:
         if isinstance(event, Validated):
@@ -58,7 +58,7 @@ class OptunaSearch(Search):
             self._study.tell(event.trial_id, WORST)
         return super().decide(event)
 
-    def recall(self, event: SearchEvent, actions: Sequence[Action]) -> None:
+    def replay(self, event: SearchEvent, actions: Sequence[Action]) -> None:
         """Decide again; where Optuna chooses otherwise now, take the hyperparameters that were recorded."""
         recorded = {action.trial_id: action.hparams for action in actions if isinstance(action, Create)}
         taken: list[Action] = []
@@ -70,7 +70,7 @@ class OptunaSearch(Search):
                 taken.append(replace(action, hparams=hparams))
             else:
                 taken.append(action)
-        same(taken, actions, event)
+        check_same(taken, actions, event)
 
     def _ask(self) -> Create:
         return self._trials.new(self._study.ask(self._trials.count + 1))
@@ -141,7 +141,7 @@ def sampler_of(config: OptunaConfig, seed: int) -> BaseSampler:
     from optuna.samplers import CmaEsSampler, GPSampler, TPESampler  # noqa: PLC0415  (as above)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of samplers that may still change: recall() copes
+        warnings.simplefilter("ignore")  # of samplers that may still change: replay() copes
         if config.sampler == "tpe":  # constant_liar: trials that run side by side shall differ
             return TPESampler(n_startup_trials=config.startup_trials or 10, seed=seed, constant_liar=True)
         if config.sampler == "gp":

@@ -27,7 +27,7 @@ class Pbt:
     failed keeps its place in the order, as the worst, and is neither trained nor copied.
     """
 
-    watches = False
+    needs_every_validation = False
     share = 0.0
 
     def __init__(self, trials: Trials, config: PopulationBased) -> None:

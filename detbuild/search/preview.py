@@ -10,7 +10,7 @@ from detbuild.errors import ConfigError
 from detbuild.search.async_halving import StoppingHalving
 from detbuild.search.base import Search
 from detbuild.search.methods import search_method, time_metric
-from detbuild.search.random import OneLeg
+from detbuild.search.random import SingleSegment
 from detbuild.search.simulate import simulate
 from detbuild.search.sync_halving import SyncHalving
 from detbuild.search.tournament import Tournament
@@ -70,7 +70,7 @@ def preview(config: ExperimentConfig) -> Preview:
 
 def _planned(policy: Policy) -> Mapping[int | None, int]:
     """How many trials end at each length."""
-    if isinstance(policy, OneLeg):
+    if isinstance(policy, SingleSegment):
         return {policy.length.count if policy.length else None: policy.max_trials}
     if isinstance(policy, StoppingHalving):
         return _stopped(policy)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from determined._run_info import Length
 
 
-class OneLeg:
+class SingleSegment:
     """Trials that are trained once, to the full length, at most `max_concurrent_trials` at a time.
 
     Args:
@@ -25,7 +25,7 @@ class OneLeg:
         replace: asked for each trial with invalid hyperparameters whether a fresh one takes its place.
     """
 
-    watches = False
+    needs_every_validation = False
 
     def __init__(
         self,
@@ -70,9 +70,9 @@ class OneLeg:
 
 def random_search(
     trials: Trials, *, max_trials: int, max_concurrent_trials: int, length: Length | None
-) -> OneLeg:
+) -> SingleSegment:
     """One more on each end, until `max_trials`; invalid ones are replaced and not counted."""
-    return OneLeg(
+    return SingleSegment(
         trials.new,
         max_trials=max_trials,
         max_concurrent_trials=max_concurrent_trials,

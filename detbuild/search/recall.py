@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _TOLERANCE: Final = 1e-12
 
 
-def same(decided: Sequence[Action], recorded: Sequence[Action], event: SearchEvent) -> None:
+def check_same(decided: Sequence[Action], recorded: Sequence[Action], event: SearchEvent) -> None:
     """Raise SearchError when the two differ."""
     ours, theirs = [*map(to_json, decided)], [*map(to_json, recorded)]
     if equal(ours, theirs):

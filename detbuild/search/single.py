@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detbuild.search.random import OneLeg
+from detbuild.search.random import SingleSegment
 
 if TYPE_CHECKING:
     from detbuild.search.base import Trials
     from determined._run_info import Length
 
 
-def single_search(trials: Trials, *, length: Length | None) -> OneLeg:
+def single_search(trials: Trials, *, length: Length | None) -> SingleSegment:
     """A random search of one; it is not replaced when its hyperparameters are invalid."""
-    return OneLeg(trials.new, max_trials=1, max_concurrent_trials=1, length=length)
+    return SingleSegment(trials.new, max_trials=1, max_concurrent_trials=1, length=length)

@@ -58,7 +58,7 @@ class SyncHalving:
     A trial that failed has the worst result, and has it again in every rung that it would have gone up to.
     """
 
-    watches = False
+    needs_every_validation = False
     share = 0.0
 
     def __init__(self, trials: Trials, stages: Sequence[Stage], unit: str) -> None:

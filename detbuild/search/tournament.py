@@ -23,8 +23,8 @@ class Tournament:
         self.bracket_of: dict[int, int] = {}
 
     @property
-    def watches(self) -> bool:
-        return any(bracket.watches for bracket in self.brackets)
+    def needs_every_validation(self) -> bool:
+        return any(bracket.needs_every_validation for bracket in self.brackets)
 
     @property
     def progress(self) -> float:

@@ -63,7 +63,7 @@ class RunIntended:
     kind: ClassVar[str] = "run_intended"
     trial_id: int
     run: int
-    leg: int = 1  # how often the search had said how long to train
+    segment: int = 1  # how often the search had said how long to train
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

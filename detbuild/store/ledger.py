@@ -224,13 +224,13 @@ class Ledger:
             self._place(_idle(self.trials[event.trial_id]))
 
     def _told(self, trial_id: int, steps_completed: int) -> None:
-        """Of one validation of a watching search, or of the result of a leg."""
+        """Of one validation of a watching search, or of the result of a segment."""
         trial = self.trials.get(trial_id)
         if trial is not None:
-            leg_done = steps_completed < 0
+            segment_done = steps_completed < 0
             self.trials[trial_id] = replace(
                 trial,
-                legs_told=trial.leg if leg_done else trial.legs_told,
+                segments_reported=trial.segment if segment_done else trial.segments_reported,
                 steps_told=max(trial.steps_told, steps_completed),
             )
 
@@ -263,7 +263,7 @@ class Ledger:
                 self._place(
                     replace(
                         trial,
-                        leg=trial.leg + 1,
+                        segment=trial.segment + 1,
                         length=self.length or length,
                         milestones=milestones,
                         state="QUEUED" if woken else trial.state,
@@ -310,7 +310,9 @@ class Ledger:
 
 def _idle(trial: TrialState) -> TrialState:
     """Waiting for the search, if that is what it does now."""
-    busy = trial.ended or trial.open_run is not None or trial.leg > trial.legs_told or trial.closed
+    busy = (
+        trial.ended or trial.open_run is not None or trial.segment > trial.segments_reported or trial.closed
+    )
     return trial if busy else replace(trial, state="WAITING", why=WAITS_FOR_SEARCH)
 
 
@@ -319,14 +321,14 @@ def _reopened(trial: TrialState, length: Length | None) -> TrialState:
     since = trial.runs[-1].run + 1 if trial.runs else 0
     trial = replace(trial, state=state, why="" if trial.ended else trial.why, stop="", since=since)
     if length is not None:
-        return replace(trial, state="QUEUED", why="", leg=trial.leg + 1, length=length)
+        return replace(trial, state="QUEUED", why="", segment=trial.segment + 1, length=length)
     return trial if trial.released else _idle(trial)
 
 
 def _advanced(trial: TrialState, fact: journal.TrialFact, time: float) -> TrialState:
     match fact:
         case journal.TrialCreated():
-            return replace(trial, seed=fact.seed, hparams=fact.hparams, leg=1, closed=True)
+            return replace(trial, seed=fact.seed, hparams=fact.hparams, segment=1, closed=True)
         case journal.Waiting():
             return replace(trial, why=fact.why)
         case journal.TrialFinished():
@@ -341,7 +343,7 @@ def _with_run(trial: TrialState, fact: _RunFact, time: float) -> TrialState:
     state, why = trial.state, trial.why
     match fact:
         case journal.RunIntended():
-            run = RunState(run=fact.run, leg=fact.leg)
+            run = RunState(run=fact.run, segment=fact.segment)
         case journal.RunCreated():
             state, why = "RUNNING", ""
             run = replace(run, created=True, container=fact.container, gpu_ids=fact.gpu_ids, started=time)

@@ -25,7 +25,7 @@ STOPS: Final = ("", "pause", "search", "cancel", "kill")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunState:
     run: int
-    leg: int = 1
+    segment: int = 1
     created: bool = False
     container: str = ""  # "" before it was created, and for a run on the host itself
     gpu_ids: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class RunState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialState:
-    """A trial; a search trains it in legs, each to a greater `length` than the one before."""
+    """A trial; a search trains it in segments, each to a greater `length` than the one before."""
 
     id: int
     state: str = "QUEUED"
@@ -46,12 +46,12 @@ class TrialState:
     seed: int = 0
     hparams: Mapping[str, object] = field(default_factory=dict)
     source: tuple[str, ...] = ()  # checkpoints of the trial that it was made from, newest first
-    leg: int = 0  # how often the search has said how long to train
-    legs_told: int = 0  # up to which of them the search knows the result
-    length: Length | None = None  # of the newest leg; None: its own code decides
+    segment: int = 0  # how often the search has said how long to train
+    segments_reported: int = 0  # up to which of them the search knows the result
+    length: Length | None = None  # of the newest segment; None: its own code decides
     milestones: tuple[int, ...] = ()
     steps_told: int = -1  # batches of the newest validation that a watching search was told of
-    closed: bool = False  # it ends with its leg
+    closed: bool = False  # it ends with its segment
     released: bool = False  # the search was told of its end, and hears no more of it
     stop: str = ""  # of STOPS
     since: int = 0  # the run from which failures count: what came before, a person has let pass

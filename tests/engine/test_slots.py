@@ -18,7 +18,7 @@ from detbuild.config.rewrite import completed
 from detbuild.controller.attend import resume_one
 from detbuild.controller.lease import holder
 from detbuild.events import Event
-from detbuild.experiment import Order, this_host
+from detbuild.experiment import SubmitRequest, this_host
 from detbuild.launch.gpus import LABEL, held
 from detbuild.launch.hostlock import lock_directory
 from detbuild.launch.tickets import Tickets
@@ -56,7 +56,7 @@ def homes(engine, tmp_path):
 def submit(engine, homes, tmp_path):
     """Start an experiment of a home with `slots` GPUs, in an image that needs none."""
     host = this_host({"PATH": os.environ["PATH"], "HOME": str(tmp_path)})
-    order = Order(config=config_from_mapping(CONFIG), text="", context_dir=MODEL)
+    order = SubmitRequest(config=config_from_mapping(CONFIG), text="", context_dir=MODEL)
     submission = experiment.prepare(order, host, homes[0], ignore, engine=engine)
     image = experiment.build_image(submission, host, homes[0], ignore, engine=engine)
 

@@ -13,7 +13,7 @@ from detbuild.config.parse import config_from_mapping
 from detbuild.controller.attend import request
 from detbuild.engine.docker import DockerEngine
 from detbuild.events import Event
-from detbuild.experiment import Order, this_host
+from detbuild.experiment import SubmitRequest, this_host
 from detbuild.store.home import Home
 from tests.faults.real import CONFIG, MODEL, Trial
 
@@ -41,7 +41,7 @@ def submit(tmp_path: Path, home_directory: Path, engine: DockerEngine) -> Iterat
 
     def make(context: Path = MODEL, **changes: object) -> Trial:
         config = config_from_mapping({**CONFIG, **changes})
-        order = Order(config=config, text="", context_dir=context)
+        order = SubmitRequest(config=config, text="", context_dir=context)
         submission = experiment.prepare(order, host, home, list[Event]().append, engine=engine)
         number = experiment.submit(submission, host, home, list[Event]().append, engine=engine)
         made.append(Trial(home, home.experiment(number), engine))

@@ -39,7 +39,7 @@ CONFIG: Mapping[str, object] = {
 }
 ENDLESS = {"batches": 10_000, "pace": 0.05, "ballast": 10, "hold": 0}
 PATIENCE = 60  # seconds
-# Four trials in two legs, two at a time.
+# Four trials in two segments, two at a time.
 SEARCH: Mapping[str, object] = {
     "searcher": {
         "name": "async_halving",
@@ -51,7 +51,7 @@ SEARCH: Mapping[str, object] = {
         "smaller_is_better": False,
         "max_length": 20,
     },
-    "hyperparameters": {"batches": 20, "pace": 0.05, "ballast": 10, "hold": 0, "in_legs": True},
+    "hyperparameters": {"batches": 20, "pace": 0.05, "ballast": 10, "hold": 0, "in_segments": True},
 }
 
 

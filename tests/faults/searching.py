@@ -27,7 +27,7 @@ def batches(count: int) -> Length:
 class Told:
     """Keeps what it was told, and decides the same when it is told the same."""
 
-    watches = False
+    needs_every_validation = False
     progress = share = 0.0
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Told:
         self.events.append(event)
         return tuple(self.next(event))
 
-    def recall(self, event: SearchEvent, actions: Sequence[Action]) -> None:
+    def replay(self, event: SearchEvent, actions: Sequence[Action]) -> None:
         decided = self.decide(event)
         if decided != tuple(actions):
             raise SearchError(f"it would decide {decided} now, and not {actions}")
@@ -47,7 +47,7 @@ class Told:
 
 
 class Random(Told):
-    """`trials` trials of one leg, `at_once` of them at a time."""
+    """`trials` trials of one segment, `at_once` of them at a time."""
 
     def __init__(self, trials: int, at_once: int, length: int = 6) -> None:
         super().__init__()
@@ -66,8 +66,8 @@ class Random(Told):
 
     def new(self) -> Sequence[Action]:
         self.count += 1
-        leg = Train(trial_id=self.count, length=batches(self.length))
-        return made(self.count), leg, Close(trial_id=self.count)
+        segment = Train(trial_id=self.count, length=batches(self.length))
+        return made(self.count), segment, Close(trial_id=self.count)
 
 
 class Halving(Told):
@@ -105,7 +105,7 @@ class Halving(Told):
 class Watching(Told):
     """Watches trials on their way to the top, and stops all but the first at their first milestone."""
 
-    watches = True
+    needs_every_validation = True
 
     def __init__(self, trials: int = 3, top: int = 6) -> None:
         super().__init__()
@@ -113,8 +113,8 @@ class Watching(Told):
 
     def next(self, event: SearchEvent) -> Sequence[Action]:
         if isinstance(event, Began):
-            leg = {i: Train(trial_id=i, length=batches(self.top), milestones=(2, 4)) for i in self.ids}
-            return [action for i in self.ids for action in (made(i), leg[i])]
+            segment = {i: Train(trial_id=i, length=batches(self.top), milestones=(2, 4)) for i in self.ids}
+            return [action for i in self.ids for action in (made(i), segment[i])]
         if isinstance(event, Validated):
             stopped = event.trial_id > 1 or event.time >= self.top
             return (Stop(trial_id=event.trial_id),) if stopped else ()

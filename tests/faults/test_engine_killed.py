@@ -26,7 +26,7 @@ from detbuild.controller.loop import Controller
 from detbuild.controller.world import World
 from detbuild.engine.docker import DockerEngine
 from detbuild.events import BuildStep, Event
-from detbuild.experiment import Order, this_host
+from detbuild.experiment import SubmitRequest, this_host
 from detbuild.launch.slots import SlotQueue
 from detbuild.search.methods import search_method
 from detbuild.store import journal
@@ -135,7 +135,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Dockerd, s
     place = tmp_path_factory.mktemp("dockerd")
     first, second = DockerEngine(), Dockerd(place)
     host, home = this_host({"HOME": str(place)}), Home.open(place / "home")
-    order = Order(config=config_from_mapping(CONFIG), text="", context_dir=MODEL)
+    order = SubmitRequest(config=config_from_mapping(CONFIG), text="", context_dir=MODEL)
     ignored: list[Event] = []
     submission = experiment.prepare(order, host, home, ignored.append, engine=first)
     experiment.build_image(submission, host, home, ignored.append, engine=first)
@@ -235,7 +235,7 @@ def test_a_search_outlives_an_engine_that_is_killed_and_one_that_is_stopped(
     dockerd.start(*flags)
     engine = WithoutNetwork(dockerd.host)
     home = Home.open(tmp_path)
-    hparams = {"batches": 20, "pace": 0.15, "ballast": 10, "hold": 0, "in_legs": True}
+    hparams = {"batches": 20, "pace": 0.15, "ballast": 10, "hold": 0, "in_segments": True}
     folder = submitted(home, image_id, {**SEARCH, "hyperparameters": hparams})
     driving = driven(folder, home, engine)
     try:
@@ -322,7 +322,7 @@ def test_a_local_base_is_asked_for_at_no_registry_with_the_containerd_store(
 ) -> None:
     tmp_path = tmp_path_factory.mktemp("store")  # the path of a socket must be short
     host, home = this_host({"HOME": str(tmp_path)}), Home.open(tmp_path / "home")
-    order = Order(config=config_from_mapping(CONFIG), text="", context_dir=MODEL)
+    order = SubmitRequest(config=config_from_mapping(CONFIG), text="", context_dir=MODEL)
     ignored: list[Event] = []
     first, dockerd = DockerEngine(), Dockerd(tmp_path)
     base = experiment.prepare(order, host, home, ignored.append, engine=first).plan.base_image

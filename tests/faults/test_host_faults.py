@@ -21,7 +21,7 @@ from detbuild.config.parse import config_from_mapping
 from detbuild.controller.attend import resume
 from detbuild.engine.docker import DockerEngine
 from detbuild.events import Event
-from detbuild.experiment import Order, this_host
+from detbuild.experiment import SubmitRequest, this_host
 from tests.faults.real import (
     BATCHES,
     CONFIG,
@@ -230,7 +230,7 @@ def test_the_image_is_removed(submit: Callable[..., Trial], tmp_path: Path) -> N
 def build(home: Home, context: Path) -> None:
     """What `detbuild build` does."""
     host = this_host({"PATH": os.environ["PATH"], "HOME": str(home.path)})
-    order = Order(config=config_from_mapping(CONFIG), text="", context_dir=context)
+    order = SubmitRequest(config=config_from_mapping(CONFIG), text="", context_dir=context)
     engine, ignored = DockerEngine(), list[Event]()
     submission = experiment.prepare(order, host, home, ignored.append, engine=engine)
     experiment.build_image(submission, host, home, ignored.append, engine=engine)

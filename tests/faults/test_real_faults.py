@@ -21,7 +21,7 @@ from detbuild.controller.lease import holder
 from detbuild.engine.docker import DockerEngine
 from detbuild.errors import EngineError
 from detbuild.events import Event
-from detbuild.experiment import Order, this_host
+from detbuild.experiment import SubmitRequest, this_host
 from detbuild.store import journal
 from detbuild.store.home import Home
 from tests.faults.real import (
@@ -350,7 +350,7 @@ def test_a_container_that_cannot_run_the_harness_says_why(submit: Callable[..., 
 def test_an_engine_that_cannot_be_reached_creates_nothing(tmp_path: Path) -> None:
     home = Home.open(tmp_path / "home")
     host = this_host({"HOME": str(tmp_path)})
-    order = Order(config=config_from_mapping(CONFIG), text="", context_dir=MODEL)
+    order = SubmitRequest(config=config_from_mapping(CONFIG), text="", context_dir=MODEL)
     with pytest.raises(EngineError, match="cannot reach Docker Engine"):
         experiment.prepare(
             order, host, home, list[Event]().append, engine=DockerEngine(f"unix://{tmp_path}/none.sock")

@@ -152,8 +152,8 @@ class Schedule:
 
 
 def length(trial: TrialState) -> int:
-    """Ten batches a leg."""
-    return 10 * trial.leg
+    """Ten batches a segment."""
+    return 10 * trial.segment
 
 
 @pytest.mark.parametrize("seed", range(SCHEDULES))

@@ -28,7 +28,7 @@ from detbuild.events import (
     RunStarted,
     Warned,
 )
-from detbuild.experiment import Host, Order, this_host
+from detbuild.experiment import Host, SubmitRequest, this_host
 from detbuild.store.home import Home
 from detbuild.store.state import load
 from determined._checkpoints import verify
@@ -51,11 +51,11 @@ def host(tmp_path: Path) -> Host:
     return this_host({"PATH": os.environ["PATH"], "HOME": str(tmp_path)})
 
 
-def order(tmp_path: Path, script: str, *, config: str = SCRIPT) -> Order:
+def order(tmp_path: Path, script: str, *, config: str = SCRIPT) -> SubmitRequest:
     context = tmp_path / "model"
     context.mkdir(exist_ok=True)
     (context / "train.py").write_text(script)
-    return Order(config=parse_config(config), text=config, context_dir=context)
+    return SubmitRequest(config=parse_config(config), text=config, context_dir=context)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def no_controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("detbuild.controller.start.lock_directory", lambda: tmp_path)
 
 
-def engine_with_base(order_: Order, host: Host, home: Home) -> FakeEngine:
+def engine_with_base(order_: SubmitRequest, host: Host, home: Home) -> FakeEngine:
     engine = FakeEngine()
     plan = experiment.prepare(order_, host, home, list[Event]().append, engine=None).plan
     engine.add_image(plan.base_image)
@@ -331,7 +331,7 @@ from detbuild import experiment
 from detbuild.config.parse import parse_config
 from detbuild.store.home import Home
 context, home, text = Path(sys.argv[1], "model"), Home.open(Path(sys.argv[2])), sys.argv[3]
-order = experiment.Order(config=parse_config(text), text=text, context_dir=context)
+order = experiment.SubmitRequest(config=parse_config(text), text=text, context_dir=context)
 experiment.run_local(order, experiment.this_host({}), home, lambda event: None)
 """
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from detbuild.config.sampling import sample
 from detbuild.config.templates import template_layers
 from detbuild.errors import ExperimentError
-from detbuild.experiment import Order, run_here, this_host
+from detbuild.experiment import SubmitRequest, run_here, this_host
 from detbuild.store.home import Home
 from determined._errors import InvalidTrialError
 from determined._exit_codes import ExitCode
@@ -64,9 +64,9 @@ def train(
 
     LOG.info("Running a minimal test experiment locally" if test else "Training locally")
     directory = context_dir.resolve()
-    order = Order(config=config, text=text, context_dir=directory, test_mode=test)
+    request = SubmitRequest(config=config, text=text, context_dir=directory, test_mode=test)
     with _working_in(directory):
-        state = run_here(order, this_host(os.environ), home, tell_stages if test else tell, train=run)
+        state = run_here(request, this_host(os.environ), home, tell_stages if test else tell, train=run)
     _raise_failure(outcomes[0])
     folder = home.experiment(state.header.id).path
     LOG.info("The %s; everything is in %s", _ending(state.state, test=test), folder)

@@ -11,7 +11,7 @@ from detbuild.config.host import host_config
 from detbuild.config.templates import template_layers
 from detbuild.engine.docker import DockerEngine
 from detbuild.errors import CanceledError, ConfigError, ExperimentError
-from detbuild.experiment import Order, follow, prepare, this_host
+from detbuild.experiment import SubmitRequest, follow, prepare, this_host
 from detbuild.experiment import submit as send
 from detbuild.store.home import Home
 from determined._home import home_of
@@ -47,7 +47,7 @@ def submit(
     below = (*template_layers(home.path, templates), *own.layers)
     with reach(trial_class, directory, command) as way, view(os.environ) as emit:
         config, text = _config.submitted(given, way.entrypoint, below)
-        order = Order(
+        request = SubmitRequest(
             config=config,
             text=text,
             context_dir=directory,
@@ -55,7 +55,7 @@ def submit(
             test_mode=test,
             host_config=own,
         )
-        id_ = send(prepare(order, host, home, emit, engine=engine), host, home, emit, engine=engine)
+        id_ = send(prepare(request, host, home, emit, engine=engine), host, home, emit, engine=engine)
         if test:
             try:
                 _raise_failure(follow(home, id_, emit))

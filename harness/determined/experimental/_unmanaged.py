@@ -83,15 +83,15 @@ def _kept(said: Config, train: Callable[[RunInfo], int]) -> None:
     import json
 
     from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping
-    from detbuild.experiment import Order, run_here, this_host
+    from detbuild.experiment import SubmitRequest, run_here, this_host
     from detbuild.store.home import Home
     from determined._home import home_of
 
     home = Home.open(home_of(os.environ))
     config = config_from_mapping(_raw(said, home), defaults=LOCAL_DEFAULTS)
     text = json.dumps(config.resolved(), indent=2)
-    order = Order(config=config, text=text, context_dir=Path.cwd())
-    run_here(order, this_host(os.environ), home, lambda _: None, train=train)
+    request = SubmitRequest(config=config, text=text, context_dir=Path.cwd())
+    run_here(request, this_host(os.environ), home, lambda _: None, train=train)
 
 
 def _raw(said: Config, home: Home) -> dict[str, object]:

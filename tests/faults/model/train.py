@@ -27,7 +27,7 @@ from determined._run_info import EVENTS_FILE, RUN_DIR_VARIABLE, RunInfo
 info = RunInfo.load(Path(os.environ[RUN_DIR_VARIABLE]))
 storage = Path(info.checkpoint_dir)
 batches, pace, ballast, hold = (info.hparams[name] for name in ("batches", "pace", "ballast", "hold"))
-if info.max_length and info.hparams.get("in_legs"):
+if info.max_length and info.hparams.get("in_segments"):
     batches = info.max_length.count
 stop_asked = []
 signal.signal(signal.SIGTERM, lambda *_: stop_asked.append(True))

@@ -25,7 +25,7 @@ from detbuild.cli.pages import ending_page
 from detbuild.config.parse import parse_config
 from detbuild.controller.keeping import collect, delete, remove_all
 from detbuild.errors import ConfigError, EngineError
-from detbuild.experiment import Host, Order, this_host
+from detbuild.experiment import Host, SubmitRequest, this_host
 from detbuild.store.home import Home
 from detbuild.store.registry import Model, create_model
 from detbuild.store.state import ExperimentState
@@ -74,7 +74,7 @@ def host(tmp_path: Path) -> Host:
 
 def order(
     tmp_path: Path, storage: dict[str, object], *, test_mode: bool = False, **searcher: object
-) -> Order:
+) -> SubmitRequest:
     context = tmp_path / "model"
     context.mkdir(exist_ok=True)
     (context / "train.py").write_text(SAVES)
@@ -86,10 +86,10 @@ def order(
         "checkpoint_storage": storage,
     }
     text = json.dumps(config)
-    return Order(config=parse_config(text), text=text, context_dir=context, test_mode=test_mode)
+    return SubmitRequest(config=parse_config(text), text=text, context_dir=context, test_mode=test_mode)
 
 
-def train(wanted: Order, host: Host, home: Home) -> ExperimentState:
+def train(wanted: SubmitRequest, host: Host, home: Home) -> ExperimentState:
     events: list[object] = []
     state = experiment.run_local(wanted, host, home, events.append)
     assert state.state == "COMPLETED", events

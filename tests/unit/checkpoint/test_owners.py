@@ -21,7 +21,7 @@ from detbuild.config.parse import parse_config
 from detbuild.controller import deletion
 from detbuild.controller.keeping import collect, delete
 from detbuild.errors import ConfigError
-from detbuild.experiment import Host, Order, this_host
+from detbuild.experiment import Host, SubmitRequest, this_host
 from detbuild.store.home import Home
 from detbuild.store.registry import Model, create_model
 from determined import _checkpoints
@@ -90,7 +90,7 @@ def run(home: Home, storage: object, *announced: str) -> int:
         "checkpoint_storage": storage,
     }
     text = json.dumps(config)
-    order = Order(config=parse_config(text), text=text, context_dir=context)
+    order = SubmitRequest(config=parse_config(text), text=text, context_dir=context)
     host: Host = this_host({"PATH": "/usr/bin:/bin", "HOME": str(home.path.parent)})
     state = experiment.run_local(order, host, home, list[object]().append)
     assert state.state == "COMPLETED"

@@ -82,7 +82,9 @@ STORIES = (
         lengths=(0, 6, 6, 6),
         start=searched,
     ),
-    Story("a search in legs", effects=68, method=lambda _: Halving(), lengths=(6, 4, 2, 2), start=searched),
+    Story(
+        "a search in segments", effects=68, method=lambda _: Halving(), lengths=(6, 4, 2, 2), start=searched
+    ),
     Story("a watching search", effects=39, method=lambda _: Watching(), lengths=(6, 0, 0), start=searched),
     Story(
         "a trial from another's checkpoint",

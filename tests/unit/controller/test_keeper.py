@@ -458,7 +458,7 @@ def test_a_newest_one_that_is_damaged_here_and_there_is_passed_over(
         (lambda _: Halving(), (6, 4, 2, 2)),
         (lambda _: Heirs(), (4,)),
     ],
-    ids=["random", "in legs", "heirs"],
+    ids=["random", "in segments", "heirs"],
 )
 def test_the_checkpoints_of_a_search_come_back_when_they_are_needed(
     tmp_path: Path,

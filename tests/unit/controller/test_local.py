@@ -24,7 +24,7 @@ from detbuild.controller.localsearch import settle
 from detbuild.controller.onward import ask_to_activate, ask_to_go_on, continue_, go_on_here
 from detbuild.errors import ConfigError, LeaseError
 from detbuild.events import Event, ExperimentContinued, RunRecord, Warned
-from detbuild.experiment import Order, run_local, this_host
+from detbuild.experiment import SubmitRequest, run_local, this_host
 from detbuild.store.home import Home
 from detbuild.store.state import load
 from determined._records import Training
@@ -93,7 +93,7 @@ def paused(tmp_path: Path, environ: dict[str, str]) -> ExperimentFolder:
     home, directory = Home.open(tmp_path / "home"), tmp_path / "model"
     directory.mkdir()
     (directory / "train.py").write_text(TRAIN)
-    order = Order(config=parse_config(CONFIG), text=CONFIG, context_dir=directory)
+    order = SubmitRequest(config=parse_config(CONFIG), text=CONFIG, context_dir=directory)
     emit = asking(lambda: home.folder(1), "pause", 2, 3)
     state = run_local(order, this_host(environ), home, emit)
     assert (state.state, [t.state for t in state.trials.values()]) == ("PAUSED", ["COMPLETED", "PAUSED"])
@@ -210,12 +210,12 @@ from pathlib import Path
 from detbuild.config.host import HostConfig
 from detbuild.config.parse import parse_config
 from detbuild.controller import local
-from detbuild.experiment import Order, run_local, this_host
+from detbuild.experiment import SubmitRequest, run_local, this_host
 from detbuild.store.home import Home
 local.run_local = partial(local.run_local, grace=0.5)
 text = "entrypoint: python3 train.py\\nresources: {slots_per_trial: 0}\\n" \
     "searcher: {name: single, metric: loss, max_length: {batches: 1}}\\n"
-order = Order(config=parse_config(text), text=text, context_dir=Path("model"), local_hooks=True)
+order = SubmitRequest(config=parse_config(text), text=text, context_dir=Path("model"), local_hooks=True)
 import os
 state = run_local(order, this_host(os.environ), Home.open(Path("home")), lambda event: None)
 print(state.state, flush=True)
@@ -275,7 +275,7 @@ def test_a_run_whose_supervisor_is_killed_leaves_no_process(tmp_path: Path, envi
     directory.mkdir()
     (directory / "train.py").write_text(DEAF)
     text = CONFIG.replace("max_trials: 2", "max_trials: 1")
-    order = Order(config=parse_config(text), text=text, context_dir=directory)
+    order = SubmitRequest(config=parse_config(text), text=text, context_dir=directory)
 
     def kill_supervisor() -> None:
         output = home.folder(1).run(1, 0).output("stdout")
@@ -315,7 +315,7 @@ def test_a_deaf_run_that_is_paused_is_killed_when_its_time_is_over(
     directory.mkdir()
     (directory / "train.py").write_text(DEAF)
     text = f"{CONFIG.replace('max_trials: 2', 'max_trials: 1')}\npreemption_timeout: 1\n"
-    order = Order(config=parse_config(text), text=text, context_dir=directory)
+    order = SubmitRequest(config=parse_config(text), text=text, context_dir=directory)
 
     def pause() -> None:
         output = home.folder(1).run(1, 0).output("stdout")
@@ -336,7 +336,7 @@ def test_startup_hooks_run_on_this_host_only_when_asked_for(
     (directory / "train.py").write_text(TRAIN)
     (directory / "startup-hook.sh").write_text(f"touch {tmp_path}/own\n")
     host = HostConfig(startup_hook=f"touch {tmp_path}/hosts\n")
-    order = Order(
+    order = SubmitRequest(
         config=parse_config(CONFIG), text=CONFIG, context_dir=directory, host_config=host, local_hooks=asked
     )
     assert run_local(order, this_host(environ), home, events.append).state == "COMPLETED"

@@ -1,4 +1,4 @@
-"""A local experiment runs its trials one after the other, with the same search and legs."""
+"""A local experiment runs its trials one after the other, with the same search and segments."""
 
 from __future__ import annotations
 

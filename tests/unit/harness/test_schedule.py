@@ -54,7 +54,7 @@ def test_reports_may_be_at_given_batches() -> None:
 
 
 @given(st.integers(0, 20), st.integers(1, 20), st.integers(0, 9))
-def test_reports_are_regular_and_the_last_one_ends_the_leg(begin: int, length: int, every: int) -> None:
+def test_reports_are_regular_and_the_last_one_ends_the_segment(begin: int, length: int, every: int) -> None:
     end = begin + length
     found = list(Schedule(max_length=99, report=Period(every)).reports(begin, end))
     assert found == [*(batch for batch in range(begin + 1, end) if every and batch % every == 0), end]

@@ -6,7 +6,7 @@ import pytest
 
 from detbuild.decisions import TrialEnd
 from detbuild.launch.failure import Outcome
-from detbuild.launch.restart import End, Launch, TellLeg, Wait, end_of, next_step, pause
+from detbuild.launch.restart import End, Launch, ReportSegment, Wait, end_of, next_step, pause
 from detbuild.store.journal import RunFinished
 from detbuild.store.state import RunState, TrialState
 
@@ -36,15 +36,15 @@ def test_the_pause_grows_while_nobody_is_at_fault(runs: list[RunFinished], secon
     assert pause(runs) == seconds
 
 
-def trial(*runs: RunFinished, leg: int = 1, told: int = 0, **changes: object) -> TrialState:
-    """One whose runs were all for its first leg."""
+def trial(*runs: RunFinished, segment: int = 1, told: int = 0, **changes: object) -> TrialState:
+    """One whose runs were all for its first segment."""
     states = tuple(RunState(run=number, finished=replace(run, run=number)) for number, run in enumerate(runs))
-    base = TrialState(id=1, leg=leg, legs_told=told, closed=True, runs=states)
+    base = TrialState(id=1, segment=segment, segments_reported=told, closed=True, runs=states)
     return replace(base, **changes)
 
 
-def after(state: TrialState, *, stop: str = "", watches: bool = False) -> object:
-    return next_step(state, stop=stop, watches=watches, max_restarts=5)
+def after(state: TrialState, *, stop: str = "", needs_every_validation: bool = False) -> object:
+    return next_step(state, stop=stop, needs_every_validation=needs_every_validation, max_restarts=5)
 
 
 DONE = ended(Outcome.COMPLETED, "")
@@ -68,7 +68,7 @@ RETRIED = replace(ended(Outcome.USER_ERROR), retry=True)
         (trial(*[RETRIED] * 5, ended(Outcome.USER_ERROR)), "", "ERROR", "boom, after 5 restarts"),
         (trial(ended(Outcome.USER_ERROR)), "", "ERROR", "boom"),
         (trial(ended(Outcome.HOPELESS)), "", "ERROR", "boom"),
-        (trial(leg=0), "", "COMPLETED", ""),
+        (trial(segment=0), "", "COMPLETED", ""),
     ],
 )
 def test_how_a_trial_ends(state: TrialState, stop: str, name: str, why: str) -> None:
@@ -80,20 +80,20 @@ def test_a_trial_is_run_again_after_a_failure_that_may_be_retried() -> None:
 
 
 def test_a_leg_is_told_to_the_search_before_the_trial_ends() -> None:
-    assert after(trial(DONE)) == TellLeg()
+    assert after(trial(DONE)) == ReportSegment()
 
 
-def test_a_watching_search_needs_no_word_at_the_end_of_a_leg() -> None:
-    assert after(trial(DONE), watches=True) == End("COMPLETED")
+def test_a_watching_search_needs_no_word_at_the_end_of_a_segment() -> None:
+    assert after(trial(DONE), needs_every_validation=True) == End("COMPLETED")
 
 
 def test_after_its_leg_a_trial_waits_for_the_search() -> None:
     assert after(trial(DONE, told=1, closed=False)) == Wait()
-    assert after(trial(leg=0, closed=False)) == Wait()
+    assert after(trial(segment=0, closed=False)) == Wait()
 
 
 def test_a_longer_leg_follows_at_once_and_without_a_failure() -> None:
-    assert after(trial(DONE, leg=2, told=1, closed=False)) == Launch(None)
+    assert after(trial(DONE, segment=2, told=1, closed=False)) == Launch(None)
 
 
 def test_what_failed_before_a_person_let_it_pass_is_no_failure() -> None:

@@ -109,7 +109,7 @@ def test_so_many_are_created_at_once(concurrent: int, at_start: int, stop_once: 
 
 def test_a_promoted_trial_goes_on_to_the_next_length_in_total() -> None:
     search = search_of("async_halving", **ASHA, max_concurrent_trials=3)
-    assert not search.watches
+    assert not search.needs_every_validation
     begun = search.decide(Began())
     assert begun[1] == Train(trial_id=1, length=Length("batches", 1000))
     assert not [action for action in begun if isinstance(action, Close)]
@@ -121,7 +121,7 @@ def test_a_promoted_trial_goes_on_to_the_next_length_in_total() -> None:
 
 def test_a_trial_that_is_stopped_has_milestones_below_its_top() -> None:
     search = search_of("async_halving", **ASHA, stop_once=True, max_concurrent_trials=2)
-    assert search.watches
+    assert search.needs_every_validation
     length = Length("batches", 9000)
     expected = [Train(trial_id=1, length=length, milestones=(1000, 3000)), Close(trial_id=1)]
     assert search.decide(Began())[1:3] == expected
@@ -225,7 +225,7 @@ def test_equally_long_rungs_are_passed_without_training() -> None:
 
 def test_by_time_it_is_always_the_stopping_form() -> None:
     search = search_of("async_halving", **ASHA, max_time=90, time_metric="epochs", max_concurrent_trials=1)
-    assert search.watches
+    assert search.needs_every_validation
     train = Train(trial_id=1, length=Length("epochs", 90), milestones=(10, 30))
     assert search.decide(Began())[1] == train
 

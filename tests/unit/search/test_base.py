@@ -176,7 +176,7 @@ class Life(RuleBasedStateMachine):
     def restart(self) -> None:
         again = search_of(**SEARCHES[self.name])
         for event, actions in self.simulator.simulation.history:
-            again.recall(*through_the_journal(event, actions))
+            again.replay(*through_the_journal(event, actions))
         assert again.progress == self.simulator.method.progress
         self.simulator.method = again
 
@@ -207,20 +207,20 @@ def test_a_record_that_differs_cannot_be_continued() -> None:
     create, train, close = search_of("single", **LENGTH).decide(Began())
     other = [replace(create, seed=create.seed + 1), train, close]
     with pytest.raises(SearchError, match="cannot be continued") as caught:
-        search_of("single", **LENGTH).recall(Began(), other)
+        search_of("single", **LENGTH).replay(Began(), other)
     assert "the experiment's config" in caught.value.hint
     assert caught.value.exit_code == 4
     with pytest.raises(SearchError):
-        search_of("single", **LENGTH).recall(Began(), [create, train])
+        search_of("single", **LENGTH).replay(Began(), [create, train])
 
 
 def test_a_record_may_differ_in_the_last_digit_of_a_power() -> None:
     create, *rest = search_of("single", **LENGTH).decide(Began())
     last_digit = {**create.hparams, "log": create.hparams["log"] * (1 + 2e-16)}
-    search_of("single", **LENGTH).recall(Began(), [replace(create, hparams=last_digit), *rest])
+    search_of("single", **LENGTH).replay(Began(), [replace(create, hparams=last_digit), *rest])
     other = {**create.hparams, "log": create.hparams["log"] * 1.001}
     with pytest.raises(SearchError):
-        search_of("single", **LENGTH).recall(Began(), [replace(create, hparams=other), *rest])
+        search_of("single", **LENGTH).replay(Began(), [replace(create, hparams=other), *rest])
 
 
 def test_progress_does_not_fall_when_a_result_turns_out_invalid() -> None:

@@ -101,7 +101,7 @@ def test_a_restart_takes_the_answers_of_before(context_dir: Path) -> None:
     assert history[2][1] == [Close(trial_id=1)]
     again = custom(context_dir, DOUBLING, max_trials=4, max_concurrent_trials=1)
     for event, actions in history:
-        again.recall(event, [from_json(to_json(action)) for action in actions])
+        again.replay(event, [from_json(to_json(action)) for action in actions])
     assert again.progress == search.progress == 0.25
     next_event = Validated(trial_id=2, time=2, metric=0.7)
     assert again.decide(next_event) == search.decide(next_event) == [Close(trial_id=2)]
@@ -128,7 +128,7 @@ class Search:
 
 def test_a_hook_may_watch_every_validation_and_stop(context_dir: Path) -> None:
     search = custom(context_dir, ADOPTING, stop_once=True, max_trials=3, max_concurrent_trials=1)
-    assert search.watches
+    assert search.needs_every_validation
     create, *rest = search.decide(Began())
     assert rest == [Train(trial_id=1, length=Length("batches", 2)), Close(trial_id=1)]
     assert search.decide(Validated(trial_id=1, time=1, metric=0.5)) == []
@@ -136,7 +136,7 @@ def test_a_hook_may_watch_every_validation_and_stop(context_dir: Path) -> None:
     second, *_ = search.decide(TrialEnded(trial_id=1, reason=TrialEnd.ERRORED))
     assert second.hparams == {"seen": [[1, 1, 0.5], [1, 1.5, None], [create.hparams, "errored"]]}
     again = custom(context_dir, ADOPTING, stop_once=True, max_trials=3, max_concurrent_trials=1)
-    again.recall(Began(), [create, *rest])
+    again.replay(Began(), [create, *rest])
     second, *_ = again.decide(TrialEnded(trial_id=1, reason=TrialEnd.ERRORED))
     assert second.hparams == {"seen": [["adopted", 1], [create.hparams, "errored"]]}
 

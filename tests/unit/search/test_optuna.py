@@ -76,7 +76,7 @@ def test_replay_decides_the_same(sampler: str) -> None:
     history = simulator.run().history
     again = search_of("optuna", **settings)
     for event, actions in history[:9]:
-        again.recall(event, [from_json(to_json(action)) for action in actions])
+        again.replay(event, [from_json(to_json(action)) for action in actions])
     assert [again.decide(event) for event, _ in history[9:]] == [actions for _, actions in history[9:]]
 
 
@@ -87,7 +87,7 @@ def test_what_another_version_chose_is_taken_over() -> None:
     chosen = {"lr": 0.01, "net": {"layers": 3, "act": {"gelu": None}, "width": 64}, "x": 2.0}
     recorded = [replace(action, hparams=chosen) if isinstance(action, Create) else action for action in begun]
     again = search_of("optuna", **settings)
-    again.recall(Began(), recorded)
+    again.replay(Began(), recorded)
     again.decide(Validated(trial_id=1, time=8, metric=0.0))
     study = again._study._study  # what Optuna knows is what counts, and it shows nowhere else
     assert [trial.params["x"] for trial in study.get_trials() if trial.value == 0] == [2.0]
@@ -98,7 +98,7 @@ def test_a_record_of_another_search_cannot_be_continued() -> None:
     settings = {**OPTUNA, "max_trials": 4}
     begun = search_of("optuna", **settings).decide(Began())
     with pytest.raises(SearchError, match="cannot be continued"):
-        search_of("optuna", **settings).recall(Began(), begun[:-1])
+        search_of("optuna", **settings).replay(Began(), begun[:-1])
 
 
 @pytest.mark.parametrize(("sampler", "package"), [("tpe", "optuna"), ("cmaes", "cmaes"), ("gp", "scipy")])

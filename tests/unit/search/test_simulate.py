@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Scripted:
     """A search that says what it was told to say."""
 
-    watches = True
+    needs_every_validation = True
     progress = share = 0.0
 
     def __init__(self, answers: Mapping[SearchEvent, Sequence[Action]]) -> None:
@@ -26,7 +26,7 @@ class Scripted:
     def decide(self, event: SearchEvent) -> Sequence[Action]:
         return self.answers.get(event, ())
 
-    def recall(self, event: SearchEvent, actions: Sequence[Action]) -> None:
+    def replay(self, event: SearchEvent, actions: Sequence[Action]) -> None:
         raise NotImplementedError
 
 

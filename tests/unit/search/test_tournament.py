@@ -9,8 +9,8 @@ class Bracket:
 
     share = 0.0
 
-    def __init__(self, *trials: int, progress: float, watches: bool = False) -> None:
-        self.trials, self.progress, self.watches = trials, progress, watches
+    def __init__(self, *trials: int, progress: float, needs_every_validation: bool = False) -> None:
+        self.trials, self.progress, self.needs_every_validation = trials, progress, needs_every_validation
         self.told: list[object] = []
 
     def begin(self) -> list[Action]:
@@ -26,7 +26,7 @@ class Bracket:
 
 
 def test_each_bracket_is_told_of_the_trials_that_it_created() -> None:
-    one, two = Bracket(1, 2, progress=0.5), Bracket(3, progress=1.0, watches=True)
+    one, two = Bracket(1, 2, progress=0.5), Bracket(3, progress=1.0, needs_every_validation=True)
     tournament = Tournament([one, two])
     assert [action.trial_id for action in tournament.begin() if isinstance(action, Create)] == [1, 2, 3]
     tournament.validated(3, 5, 0.5)
@@ -36,4 +36,4 @@ def test_each_bracket_is_told_of_the_trials_that_it_created() -> None:
     assert two.told == [(3, 5, 0.5), (13, TrialEnd.ERRORED)]
     assert tournament.bracket_of == {1: 0, 2: 0, 3: 1, 13: 1, 12: 0}
     assert tournament.progress == 0.75
-    assert tournament.watches
+    assert tournament.needs_every_validation

@@ -36,13 +36,15 @@ def test_an_experiment_is_queued_until_a_run_was_created() -> None:
     assert after(CREATED, RunIntended(trial_id=1, run=0)) == ExperimentState(
         header=HEADER,
         state="QUEUED",
-        trials={1: TrialState(id=1, seed=5, hparams={"lr": 1}, leg=1, closed=True, runs=(RunState(run=0),))},
+        trials={
+            1: TrialState(id=1, seed=5, hparams={"lr": 1}, segment=1, closed=True, runs=(RunState(run=0),))
+        },
     )
 
 
 def test_a_created_run_runs() -> None:
     run = RunState(run=0, created=True, container="id0", gpu_ids=("0",), started=3.0)
-    trial = TrialState(id=1, state="RUNNING", seed=5, hparams={"lr": 1}, leg=1, closed=True, runs=(run,))
+    trial = TrialState(id=1, state="RUNNING", seed=5, hparams={"lr": 1}, segment=1, closed=True, runs=(run,))
     assert after(CREATED, *started()) == ExperimentState(header=HEADER, state="RUNNING", trials={1: trial})
     assert trial.open_run == run
 

@@ -26,7 +26,7 @@ def trial(
         (1.0, 1.0, [trial(1, 0.5)], 1.0),
         (1.0, 1.0, [trial(1, 0.25, state="ERROR", released=True)], 0.25),
     ],
-    ids=["nothing yet", "parts", "unknown part", "legs", "taken up again", "never above 1", "failed"],
+    ids=["nothing yet", "parts", "unknown part", "segments", "taken up again", "never above 1", "failed"],
 )
 def test_the_progress_of_a_search(
     decided: float, share: float, trials: list[TrialState], progress: float

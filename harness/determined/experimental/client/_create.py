@@ -13,7 +13,7 @@ from detbuild.config.layers import read_text
 from detbuild.config.parse import config_from_mapping, parse_config
 from detbuild.config.templates import template_layers
 from detbuild.errors import ConfigError
-from detbuild.experiment import Order, prepare, submit, this_host
+from detbuild.experiment import SubmitRequest, prepare, submit, this_host
 from determined.experimental.client import _host
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def create(
     own = host_config(home.path)
     below = (*template_layers(home.path, () if template is None else (template,)), *own.layers)
     parsed, text = _parsed(config, below)
-    order = Order(
+    request = SubmitRequest(
         config=parsed,
         text=text,
         context_dir=Path(model_dir),
@@ -45,7 +45,7 @@ def create(
         host_config=own,
     )
     with view(os.environ) as emit:
-        return submit(prepare(order, host, home, emit, engine=engine), host, home, emit, engine=engine)
+        return submit(prepare(request, host, home, emit, engine=engine), host, home, emit, engine=engine)
 
 
 def _parsed(config: Config, below: Sequence[Layer]) -> tuple[ExperimentConfig, str]:
