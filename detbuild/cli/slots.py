@@ -1,4 +1,4 @@
-"""`detbuild slots`: who uses which GPU or CPU slot, and who waits for one, in the order of their turns."""
+"""`detbuild slots`: who uses which GPU or CPU slot, and the queue for them."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ if TYPE_CHECKING:
 @json_option
 @pass_session
 def slots(session: Session, /, *, as_json: bool) -> None:
-    """Show who uses which slot of this host, and who waits.
+    """Show the slots of this host and the queue for them.
 
-    Experiments of all users and homes are shown, those that wait in the order of their turns. Where "trial"
-    is null, `detbuild shell` or `run` uses the slot. "usable" is false for a slot outside this home's limit.
+    Experiments of all users and homes are shown, queued ones in the order of their turns. Where "trial" is
+    null, `detbuild shell` or `run` uses the slot. "usable" is false for a slot outside this home's limit.
 
     With --json: {"slots": a list of {"kind", "slot", "usable", "experiment", "trial", "user", "home"},
-    "waiting": a list of {"kind", "position", "experiment", "trial", "user", "home", "slots", "priority",
-    "weight", "seconds", "why"}}. "position" is null for a trial that can have no slots as things are.
+    "queued": a list of {"kind", "position", "experiment", "trial", "user", "home", "slots", "priority",
+    "weight", "seconds", "why"}}. "position" is null for a trial that a limit keeps from starting.
     """
     from detbuild.store.home import Home
 
     lines = _lines(session)
     home = Home.open(session.home).id
     held = [row for line in lines for row in _held(line.stock, home)]
-    waiting = [row for line in lines for row in _waiting(line, now=time.monotonic())]
+    queued = [row for line in lines for row in _queued(line, now=time.monotonic())]
     if as_json:
-        show_json({"slots": held, "waiting": waiting})
+        show_json({"slots": held, "queued": queued})
         return
     show_table(held, {"SLOT": _slot, "TRIAL": _trial, "USER": "user"}, empty="this host has no slots")
-    if waiting:
+    if queued:
         click.echo()
         columns: Columns = {
             "NEXT": "position",
             "TRIAL": _trial,
             "USER": "user",
-            "WANTS": _wants,
+            "REQUESTS": _requested,
             "PRIORITY": "priority",
             "FOR": _patience,
             "WHY": "why",
         }
-        show_table(waiting, columns, empty="")
+        show_table(queued, columns, empty="")
 
 
 def _lines(session: Session) -> list[Line]:
@@ -117,8 +117,8 @@ def _row(stock: Stock, slot: object, holder: ContainerState | None, *, usable: b
     }
 
 
-def _waiting(line: Line, *, now: float) -> Iterator[Row]:
-    """One row a trial: those in the order of their turns, then those that can have no slots as things are."""
+def _queued(line: Line, *, now: float) -> Iterator[Row]:
+    """One row a trial: those in the order of their turns, then those that a limit keeps from starting."""
     tickets = {ticket.experiment: ticket for ticket in line.tickets}
     queues = {
         name: sorted(ticket.waiting, key=ticket.waiting.__getitem__) for name, ticket in tickets.items()
@@ -133,7 +133,7 @@ def _waiting(line: Line, *, now: float) -> Iterator[Row]:
 
 
 def _waiter(line: Line, ticket: Ticket, trial: str, *, position: int | None, now: float) -> Row:
-    from detbuild.launch.line import behind, name_of
+    from detbuild.launch.line import BEHIND, name_of
 
     home, _, experiment = ticket.experiment.partition("/")
     oldest = min(ticket.waiting, key=ticket.waiting.__getitem__)
@@ -148,7 +148,7 @@ def _waiter(line: Line, ticket: Ticket, trial: str, *, position: int | None, now
         "priority": ticket.priority,
         "weight": ticket.weight,
         "seconds": round(max(0.0, now - ticket.waiting[trial]), 1),
-        "why": line.why(ticket) if trial == oldest else behind(ticket),
+        "why": line.why(ticket) if trial == oldest else BEHIND,
     }
 
 
@@ -171,7 +171,7 @@ def _trial(row: Row) -> str:
     )
 
 
-def _wants(row: Row) -> str:
+def _requested(row: Row) -> str:
     return "1 CPU slot" if row["kind"] == "cpu" else f"{row['slots']} GPU{'s' if row['slots'] != 1 else ''}"
 
 

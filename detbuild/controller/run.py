@@ -89,7 +89,7 @@ class RunDriver:
         gpu_ids = tuple(gpu for gpu in found.labels.get(LABEL, "").split(",") if gpu)
         if found.status == "created" and not won(self.world.engine, found.id, gpu_ids, self.world.clock.wait):
             self.world.engine.remove(found.id)
-            return self.world.slots.taken_back(self._wanted(), self.trial_id, now=self.world.clock.now())
+            return self.world.slots.taken_back(self.trial_id, now=self.world.clock.now())
         self.world.record(
             journal.RunCreated(trial_id=self.trial_id, run=self.run, container=found.id, gpu_ids=gpu_ids)
         )

@@ -1,4 +1,4 @@
-"""The line of all who wait for slots of one kind: who is before whom, and what each waits for, in words."""
+"""The queue for slots of one kind: its order, and why each trial is queued, in words."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from detbuild.launch.share import Memory, Share, Wait, in_order, remember, share
+from detbuild.units import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from detbuild.launch.stock import Stock
     from detbuild.launch.tickets import Ticket
 
+BEHIND: Final = "after other trials of its experiment"  # why all but the next trial of one are queued
+_NAMES: Final[Mapping[str, str]] = {"cpu": "CPU slot", "gpu": "GPU"}
 PASSES: Final = (
     15.0  # seconds without a look after which a turn passes to the next: its holder is stopped, or hangs
 )
@@ -45,31 +48,33 @@ class Line:
         return tuple(wait.experiment for wait in self._turns(self.waits))
 
     def why(self, ticket: Ticket) -> str:
-        """What the next trial of an experiment waits for."""
-        return f"waits for {wanted_by(ticket)}: {self._limited(ticket) or self._behind(ticket)}"
+        """Say why the next trial of an experiment is queued."""
+        return self._limited(ticket) or self._behind(ticket)
 
     def _limited(self, ticket: Ticket) -> str:
         """The limit that keeps its trials from starting whatever others do; "" for none."""
         stock, own = self.stock, self._wait(ticket)
         if not own.fits(stock.total):
-            here = f"this host has {stock.total}"
-            return here if own.usable is None else f"its home may use {len(own.usable)}, and {here}"
+            has = f"this host has {stock.total}"
+            if own.usable is not None:
+                has = f"its home may use {len(own.usable)} of {stock.total}"
+            return f"needs {counted(own.slots, _NAMES[ticket.kind])}, {has}"
         if any(self._turns([own])):
             return ""
         if any(self._turns([replace(own, limit=None)])):
-            return f"its home uses {stock.used_by(own.home)} of the {own.limit} that it may (cpu_trials)"
-        return f"the experiment uses all of its resources.max_slots, {ticket.max_slots}"
+            return f"its home uses {stock.used_by(own.home)} of its {own.limit} CPU slots (cpu_trials)"
+        return f"limited by its resources.max_slots ({ticket.max_slots})"
 
     def _behind(self, ticket: Ticket) -> str:
         """Who comes first of those who need the same slots."""
         own = wait_of(ticket)
-        said = self.stock.usage(own.usable)
+        needed = f", {ticket.slots} needed" if ticket.slots > 1 else ""
+        said = f"{self.stock.usage(own.usable)}{needed}"
         rivals = [wait for wait in self.waits if _compete(wait, own)]
         first = next(self._turns(rivals), own)
         if first.experiment == own.experiment:
             return said
-        name = f"experiment {number_of(first.experiment)} of user {name_of(first.user)}"
-        return f"{said}; {name} is before it"
+        return f"{said}; next after experiment {number_of(first.experiment)} ({name_of(first.user)})"
 
     def _turns(self, waits: Sequence[Wait]) -> Iterator[Wait]:
         return in_order(waits, self.stock.holdings, self.memory, total=self.stock.total)
@@ -121,18 +126,6 @@ def wait_of(ticket: Ticket) -> Wait:
         limit=ticket.limit,
         usable=None if ticket.usable is None else frozenset(ticket.usable),
     )
-
-
-def wanted_by(ticket: Ticket) -> str:
-    """What each of its trials needs, for people."""
-    if ticket.kind == "cpu":
-        return "a CPU slot"
-    return f"{ticket.slots} free GPU{'s'[: ticket.slots > 1]}"
-
-
-def behind(ticket: Ticket) -> str:
-    """What a trial waits for that is not the next of its experiment, in words that stay the same."""
-    return f"waits for {wanted_by(ticket)} after other trials of its experiment"
 
 
 def number_of(experiment: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from detbuild.launch.gpus import usable
 from detbuild.launch.hostlock import UserLock
-from detbuild.launch.line import PASSES, behind, line_of, wait_of, wanted_by
+from detbuild.launch.line import BEHIND, PASSES, line_of, wait_of
 from detbuild.launch.plan import USER_LABEL
 from detbuild.launch.share import PRIORITY, served
 from detbuild.launch.stock import experiment_of
@@ -108,7 +108,7 @@ class SlotQueue:
         """
         self._enter(wanted.experiment, trial_id, now)
         if trial_id != self._first(now):
-            return (), behind(wanted)
+            return (), BEHIND
         stock = look()
         wanted = _limited(wanted, stock)
         ticket = self._ticket(wanted, now)
@@ -124,11 +124,11 @@ class SlotQueue:
         self._show(ticket, line, replace(line.memory, first=handed.kept_for))
         return (), line.why(ticket)
 
-    def taken_back(self, wanted: Ticket, trial_id: int, *, now: float) -> str:
-        """Wait again where the trial stood: a container of another process has what it was given."""
+    def taken_back(self, trial_id: int, *, now: float) -> str:
+        """Queue the trial again at its old position: another container has what it was given."""
         self._waiting = {trial_id: _Trial(self._given.pop(trial_id, now), now), **self._waiting}
         self._look_at = now + LOOK
-        return f"waits for {wanted_by(wanted)}: another trial was given the same one at this moment"
+        return "another trial was given the same slot at this moment"
 
     def _enter(self, experiment: str, trial_id: int, now: float) -> None:
         if self._left is None:

@@ -72,12 +72,14 @@ class Stock:
         if self.kind == "cpu":
             return _cpu_usage(len(self.containers), self.total)
         if self.renamed:
-            return f"a container holds {', '.join(self.renamed)}, which has another name by now"
+            return f"a container holds {', '.join(self.renamed)}, which has another name now"
         names = {gpu.id for gpu in self.gpus}
         own = names if usable is None else names & set(usable)
         count = len(own.intersection(self.free))
-        where = "on this host" if own == names else "that its home may use"
-        return f"{count} of {len(own)} {where} {'is' if 1 in {count, len(own)} else 'are'} free"
+        where = "" if own == names else " that its home may use"
+        if count or not own:
+            return f"{count} of {len(own)} GPUs{where} free"
+        return f"all {len(own)} GPUs{where} in use" if len(own) > 1 else f"the only GPU{where} is in use"
 
     def used_by(self, home: str) -> int:
         """Slots that the experiments of a home use."""
@@ -157,10 +159,10 @@ def gpu_stock(gpus: Sequence[Gpu], containers: Iterable[ContainerState], engine:
 
 def _cpu_usage(in_use: int, total: int) -> str:
     if in_use > total:
-        return f"{in_use} in use, the limit is {total}"
+        return f"{in_use} CPU slots in use, the limit is {total}"
     if in_use < total:
-        return f"{in_use} of {total} in use"
-    return f"all {total} in use" if total > 1 else "the only one is in use"
+        return f"{in_use} of {total} CPU slots in use"
+    return f"all {total} CPU slots in use" if total > 1 else "the only CPU slot is in use"
 
 
 def _limit(container: ContainerState) -> int:

@@ -68,7 +68,7 @@ def test_slots_shows_who_has_what_and_who_waits_for_it_in_order(shell, busy, mon
         ["nvidia.com/gpu=1", "3/2", "root"],
     ]
     assert lines[3][:4] == ["CPU", "slot", "1", "-"]
-    assert lines[-5] == ["NEXT", "TRIAL", "USER", "WANTS", "PRIORITY", "FOR", "WHY"]
+    assert lines[-5] == ["NEXT", "TRIAL", "USER", "REQUESTS", "PRIORITY", "FOR", "WHY"]
     assert [(line[0], line[1], line[3]) for line in lines[-4:]] == [
         ("1", "4/1", "2"),
         ("2", "4/2", "2"),
@@ -76,10 +76,10 @@ def test_slots_shows_who_has_what_and_who_waits_for_it_in_order(shell, busy, mon
         ("-", "5/2", "9"),
     ]
     assert [line[6].split("  ") for line in lines[-4:]] == [
-        ["0:01:01", "waits for 2 free GPUs: 1 of 2 on this host is free"],
-        ["0:00:00", "waits for 2 free GPUs after other trials of its experiment"],
-        ["0:01:01", "waits for 9 free GPUs: this host has 2"],
-        ["0:00:00", "waits for 9 free GPUs after other trials of its experiment"],
+        ["0:01:01", "1 of 2 GPUs free, 2 needed"],
+        ["0:00:00", "after other trials of its experiment"],
+        ["0:01:01", "needs 9 GPUs, this host has 2"],
+        ["0:00:00", "after other trials of its experiment"],
     ]
 
 
@@ -108,7 +108,7 @@ def test_slots_for_programs_has_the_documented_keys(shell, busy, monkeypatch, tm
         "user": "root",
         "home": "aaaa",
     }
-    assert [row["position"] for row in found["waiting"]] == [1, 2, None, None]
+    assert [row["position"] for row in found["queued"]] == [1, 2, None, None]
     text = shell("detbuild", "slots", "--help").out
     keys = {key for rows in found.values() for row in rows for key in row} | set(found)
     assert [key for key in keys if f'"{key}"' not in text] == []
@@ -132,7 +132,7 @@ def test_a_slot_that_is_held_beyond_the_limit_is_shown(shell, monkeypatch, tmp_p
 def test_nothing_about_waiting_is_said_when_nobody_waits(shell, monkeypatch, tmp_path):
     monkeypatch.setattr("detbuild.launch.hostlock.lock_directory", lambda: tmp_path)
     assert "WHY" not in shell("detbuild", "slots").out
-    assert json.loads(shell("detbuild", "slots", "--json").out)["waiting"] == []
+    assert json.loads(shell("detbuild", "slots", "--json").out)["queued"] == []
 
 
 @pytest.mark.parametrize("words", [("slot", "list"), ("s", "list")])

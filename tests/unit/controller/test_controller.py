@@ -461,7 +461,7 @@ def test_two_experiments_take_turns_on_one_gpu(tmp_path: Path) -> None:
     look(first, 2)
     look(second, 3)
     waiting = second.state()
-    assert (waiting.state, waiting.why) == ("QUEUED", "waits for 1 free GPU: 0 of 1 on this host is free")
+    assert (waiting.state, waiting.why) == ("QUEUED", "the only GPU is in use")
     assert first.run().trials[1].runs[0].gpu_ids == ("nvidia.com/gpu=0",)
     state = second.run()
     assert (state.state, state.why) == ("COMPLETED", "")
@@ -541,7 +541,7 @@ def test_a_gpu_that_another_container_has_got_at_the_same_moment_is_left_to_it(t
     look(tried, 3)
     waiting = tried.state()
     assert (waiting.state, programs) == ("QUEUED", ["rival"])
-    assert waiting.why == "waits for 1 free GPU: 0 of 1 on this host is free"
+    assert waiting.why == "the only GPU is in use"
     tried.engine.remove("rival")
     assert tried.run().state == "COMPLETED"
     assert len(programs) == 2
@@ -569,7 +569,7 @@ def test_trials_on_the_cpu_run_side_by_side_as_far_as_there_are_places(tmp_path:
     look(first, 2)
     look(second, 3)
     waiting = second.state()
-    assert (waiting.state, waiting.why) == ("QUEUED", "waits for a CPU slot: the only one is in use")
+    assert (waiting.state, waiting.why) == ("QUEUED", "the only CPU slot is in use")
     assert drive(first, second) == [1, 2]
 
 

@@ -58,28 +58,22 @@ def test_who_finds_enough_free_gpus_gets_them_and_leaves_no_ticket(tmp_path: Pat
 
 def test_who_waits_says_for_what_and_shows_it(tmp_path: Path) -> None:
     desk = Desk(tmp_path, replace(ONE, slots=2))
-    assert desk(1, host(4, container(OTHER, 1, "0", "1", "2")), 7.0) == (
-        "waits for 2 free GPUs: 1 of 4 on this host is free"
-    )
+    assert desk(1, host(4, container(OTHER, 1, "0", "1", "2")), 7.0) == ("1 of 4 GPUs free, 2 needed")
     (shown,) = Tickets(tmp_path / "detbuild-slots").others()
     assert shown == replace(desk.ticket, asked=7.0, waiting={"1": 7.0})
 
 
 def test_a_host_that_lost_gpus_says_so(tmp_path: Path) -> None:
-    assert Desk(tmp_path, replace(ONE, slots=2))(1, host(1), 0.0) == "waits for 2 free GPUs: this host has 1"
+    assert Desk(tmp_path, replace(ONE, slots=2))(1, host(1), 0.0) == "needs 2 GPUs, this host has 1"
 
 
 def test_free_gpus_are_left_to_those_who_are_before(tmp_path: Path) -> None:
     large, small = Desk(tmp_path, replace(ONE, slots=2)), Desk(tmp_path, OTHER)
     busy = host(2, container(replace(ONE, experiment="cccc/3", user="77"), 1, "0"))
     large(1, busy, 0.0)
-    assert small(1, busy, 1.0) == (
-        "waits for 1 free GPU: 1 of 2 on this host is free; experiment 1 of user root is before it"
-    )
+    assert small(1, busy, 1.0) == ("1 of 2 GPUs free; next after experiment 1 (root)")
     assert large(1, host(2), 2.0) == "0 1"
-    assert small(1, host(2, container(ONE, 1, "0", "1")), 3.0) == (
-        "waits for 1 free GPU: 0 of 2 on this host are free"
-    )
+    assert small(1, host(2, container(ONE, 1, "0", "1")), 3.0) == ("all 2 GPUs in use")
     assert small(1, host(2), 4.0) == "0"
 
 
@@ -90,7 +84,7 @@ def test_a_controller_that_is_stopped_loses_its_turn_after_fifteen_seconds_until
     busy = host(1, container(replace(ONE, experiment="cccc/3", user="77"), 1, "0"))
     stopped(1, busy, 0.0)
     other(1, busy, 1.0)
-    assert "is before it" in other(1, host(1), 14.0)
+    assert "next after" in other(1, host(1), 14.0)
     assert other(1, host(1), 16.0) == "0"
     other(2, busy, 17.0)
     assert stopped(1, host(1), 18.0) == "0"
@@ -111,7 +105,7 @@ def test_the_next_controller_goes_on_waiting_where_the_last_one_stood(tmp_path: 
     del first
     second = Desk(tmp_path, ONE)
     second(1, busy, 2.0)
-    assert "experiment 1 of user root is before it" in other(1, host(1), 3.0)
+    assert "next after experiment 1 (root)" in other(1, host(1), 3.0)
     assert second(1, host(1), 3.0) == "0"
 
 
@@ -136,7 +130,7 @@ def test_trials_of_one_experiment_go_in_the_order_in_which_they_came(tmp_path: P
     desk = Desk(tmp_path, ONE)
     busy = host(1, container(OTHER, 1, "0"))
     desk(5, busy, 0.0)
-    assert desk(3, host(1), 0.0) == "waits for 1 free GPU after other trials of its experiment"
+    assert desk(3, host(1), 0.0) == "after other trials of its experiment"
     assert not desk.queue.due(3, 1.0)
     assert desk(5, host(1), 2.0) == "0"
     assert desk.queue.due(3, 2.0)
@@ -177,13 +171,13 @@ def test_a_trial_that_asks_no_more_makes_room_for_the_next(tmp_path: Path) -> No
 def test_max_slots_is_what_an_experiment_waits_for(tmp_path: Path) -> None:
     capped = replace(ONE, max_slots=1)
     assert Desk(tmp_path, capped)(2, host(4, container(ONE, 1, "0")), 0.0) == (
-        "waits for 1 free GPU: the experiment uses all of its resources.max_slots, 1"
+        "limited by its resources.max_slots (1)"
     )
 
 
 def test_a_held_gpu_of_an_unknown_name_is_said(tmp_path: Path) -> None:
     assert Desk(tmp_path, ONE)(1, host(2, container(OTHER, 1, "GPU-5c9e")), 0.0) == (
-        "waits for 1 free GPU: a container holds GPU-5c9e, which has another name by now"
+        "a container holds GPU-5c9e, which has another name now"
     )
 
 
@@ -193,7 +187,7 @@ def test_cpu_slots_are_used_by_running_trials_without_gpus(tmp_path: Path) -> No
     ended = replace(container(OTHER, 1), status="exited")
     removed = replace(container(OTHER, 3), status="removing")
     assert desk(1, cpu_stock(1, [container(OTHER, 2), ended, removed], "e"), 0.0) == (
-        "waits for a CPU slot: the only one is in use"
+        "the only CPU slot is in use"
     )
     assert desk(1, cpu_stock(1, [ended], "e"), 2.0) == ""
     assert not desk.queue.waits(1)
@@ -209,34 +203,39 @@ def used(count: int, home: str = "cccc", limit: int = 1) -> list[ContainerState]
 @pytest.mark.parametrize(
     ("count", "limit", "said"),
     [
-        (1, 1, "the only one is in use"),
-        (2, 1, "2 in use, the limit is 1"),
-        (2, 2, "all 2 in use"),
-        (5, 2, "5 in use, the limit is 2"),
-        (100, 100, "all 100 in use"),
+        (1, 1, "the only CPU slot is in use"),
+        (2, 1, "2 CPU slots in use, the limit is 1"),
+        (2, 2, "all 2 CPU slots in use"),
+        (5, 2, "5 CPU slots in use, the limit is 2"),
+        (100, 100, "all 100 CPU slots in use"),
     ],
 )
 def test_the_slots_in_use_add_up(tmp_path: Path, count: int, limit: int, said: str) -> None:
     desk = Desk(tmp_path, replace(ONE, kind="cpu"))
-    assert desk(1, cpu_stock(limit, used(count), "e"), 0.0) == f"waits for a CPU slot: {said}"
+    assert desk(1, cpu_stock(limit, used(count), "e"), 0.0) == said
 
 
 @pytest.mark.parametrize(
-    ("free", "total", "verb"),
-    [(0, 1, "is"), (0, 2, "are"), (1, 2, "is"), (2, 3, "are"), (1, 1, "is"), (0, 9, "are")],
+    ("free", "total", "said"),
+    [
+        (0, 1, "the only GPU is in use"),
+        (0, 2, "all 2 GPUs in use"),
+        (1, 2, "1 of 2 GPUs free"),
+        (1, 1, "1 of 1 GPUs free"),
+        (0, 9, "all 9 GPUs in use"),
+        (0, 0, "0 of 0 GPUs free"),
+    ],
 )
-def test_the_gpus_that_are_free_add_up(free: int, total: int, verb: str) -> None:
+def test_the_gpus_that_are_free_add_up(free: int, total: int, said: str) -> None:
     stock = host(total, *(container(OTHER, n, str(n)) for n in range(free, total)))
-    assert stock.usage() == f"{free} of {total} on this host {verb} free"
+    assert stock.usage() == said
 
 
 def test_a_request_of_a_home_at_its_own_limit_holds_no_other_home_up(tmp_path: Path) -> None:
     """One home may use 2 CPU slots and uses them, another may use 6."""
     small, large = Desk(tmp_path, replace(ONE, kind="cpu")), Desk(tmp_path, replace(OTHER, kind="cpu"))
     running = [*used(2, "aaaa", 2), *used(1, "cccc", 6)]
-    assert small(1, cpu_stock(2, running, "e"), 0.0) == (
-        "waits for a CPU slot: its home uses 2 of the 2 that it may (cpu_trials)"
-    )
+    assert small(1, cpu_stock(2, running, "e"), 0.0) == ("its home uses 2 of its 2 CPU slots (cpu_trials)")
     assert large(1, cpu_stock(6, running, "e"), 1.0) == ""
     assert small(1, cpu_stock(2, running[1:], "e"), 2.0) == ""
 
@@ -244,17 +243,17 @@ def test_a_request_of_a_home_at_its_own_limit_holds_no_other_home_up(tmp_path: P
 def test_a_home_with_a_smaller_limit_gets_its_turn_beside_one_that_never_rests(tmp_path: Path) -> None:
     small, large = Desk(tmp_path, replace(ONE, kind="cpu")), Desk(tmp_path, replace(OTHER, kind="cpu"))
     full = used(6, "bbbb", 6)
-    assert small(1, cpu_stock(2, full, "e"), 0.0) == "waits for a CPU slot: all 6 in use"
-    assert large(7, cpu_stock(6, full, "e"), 1.0).startswith("waits for a CPU slot: all 6 in use")
+    assert small(1, cpu_stock(2, full, "e"), 0.0) == "all 6 CPU slots in use"
+    assert large(7, cpu_stock(6, full, "e"), 1.0).startswith("all 6 CPU slots in use")
     assert large(7, cpu_stock(6, full[1:], "e"), 2.0) == (
-        "waits for a CPU slot: 5 of 6 in use; experiment 1 of user root is before it"
+        "5 of 6 CPU slots in use; next after experiment 1 (root)"
     )
     assert small(1, cpu_stock(2, full[1:], "e"), 3.0) == ""
 
 
 def test_homes_with_one_limit_share_that_many_slots(tmp_path: Path) -> None:
     small = Desk(tmp_path, replace(ONE, kind="cpu"))
-    assert small(1, cpu_stock(2, used(2, "cccc", 2), "e"), 0.0) == "waits for a CPU slot: all 2 in use"
+    assert small(1, cpu_stock(2, used(2, "cccc", 2), "e"), 0.0) == "all 2 CPU slots in use"
 
 
 def test_gpus_that_a_home_may_not_use_are_no_reason_to_wait_for_it(tmp_path: Path) -> None:
@@ -263,11 +262,11 @@ def test_gpus_that_a_home_may_not_use_are_no_reason_to_wait_for_it(tmp_path: Pat
     picky, other = Desk(tmp_path, replace(ONE, slots=2)), Desk(tmp_path, OTHER)
     running = [container(replace(ONE, experiment="cccc/3", user="77"), 1, "0")]
     assert picky(1, gpu_stock(gpus_, running, "e"), 0.0) == (
-        "waits for 2 free GPUs: 1 of 2 that its home may use is free"
+        "1 of 2 GPUs that its home may use free, 2 needed"
     )
     assert other(1, host(3, *running), 1.0) == "2"
     assert Desk(tmp_path, replace(ONE, slots=3))(1, gpu_stock(gpus_, [], "e"), 2.0) == (
-        "waits for 3 free GPUs: its home may use 2, and this host has 3"
+        "needs 3 GPUs, its home may use 2 of 3"
     )
 
 
