@@ -202,7 +202,7 @@ def _more_memory(evidence: Evidence) -> str:
 def _failed(ended: Ended, evidence: Evidence) -> Verdict:
     where = f" ({ended.stage.value})" if ended.stage else ""
     message = f"{ended.message or 'the trial failed'}{where}"
-    if ended.reason is ExitReason.HOPELESS:
+    if ended.reason is ExitReason.NOT_RETRYABLE:
         return Verdict(Outcome.HOPELESS, message, ended.hint)
     return _disk(evidence, message) or Verdict(Outcome.USER_ERROR, message, ended.hint)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from determined._errors import InvalidHP
 from determined._hparams import Categorical, Constant, Double, Integer, Log
-from determined._removed import refuse_by_name
+from determined._removed import report_removed_modules
 from determined._version import __version__
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ _HOMES = {
 }
 
 
-refuse_by_name()
+report_removed_modules()
 
 
 def __getattr__(name: str) -> object:

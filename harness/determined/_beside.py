@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
 
-class Beside:
+class BackgroundSaver:
     """One thread, at most one checkpoint at a time."""
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Beside:
     def failed(self) -> bool:
         return self._writing is not None and self._writing.done() and self._writing.exception() is not None
 
-    def settle(self, *, wait: bool) -> None:
+    def finish_pending(self, *, wait: bool) -> None:
         """Raise what the thread has met, if it is done, or when it is."""
         if self._writing is None or not (wait or self._writing.done()):
             return

@@ -131,7 +131,7 @@ class ChiefRun:
         """Let the run finish its batch, checkpoint and leave. Safe in a signal handler."""
         self._stop_asked = True
 
-    def together(self) -> bool:
+    def barrier(self) -> bool:
         return True
 
     def end(self, ended: Ended) -> None:

@@ -2,7 +2,7 @@
 
 * InvalidHP                 the hyperparameters cannot work; raised by user code, and not a failure
 * HarnessError              a run cannot go on
-    * InvalidTrialError     the trial cannot succeed unchanged: HOPELESS, never tried again
+    * InvalidTrialError     the trial cannot succeed unchanged: NOT_RETRYABLE, never tried again
         * LoadError         the entrypoint cannot be imported, or is not a trial class
         * RemovedError      a part of Determined that is no more; also an ImportError
     * CheckpointError       a checkpoint is missing or damaged

@@ -46,21 +46,21 @@ def begin(path: Path) -> bool:
     return True
 
 
-class LastWord:
+class EndedCheck:
     """Whether a run's worker has written `ended`. Cheap to ask again and again, and never waits."""
 
     def __init__(self, path: Path, run: str) -> None:
         self._path, self._run = path, run
         self._size = 0
-        self._said = False
+        self._ended = False
 
-    def said(self) -> bool:
-        if not self._said:
+    def has_ended(self) -> bool:
+        if not self._ended:
             with suppress(OSError):
-                self._look()
-        return self._said
+                self._poll()
+        return self._ended
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             size = os.fstat(descriptor).st_size
@@ -68,7 +68,7 @@ class LastWord:
                 self._size = size
                 newest = os.pread(descriptor, _ROOM, max(0, size - _ROOM)).splitlines()
                 found = (_line(text, self._run) for text in newest)
-                self._said = any(line is not None and isinstance(line.record, Ended) for line in found)
+                self._ended = any(line is not None and isinstance(line.record, Ended) for line in found)
         finally:
             os.close(descriptor)
 

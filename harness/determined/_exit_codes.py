@@ -10,7 +10,7 @@ class ExitCode(IntEnum):
 
     DONE = 0  # completed, preempted, stopped or invalid_hp
     USER_ERROR = 1
-    HOPELESS = 2
+    NOT_RETRYABLE = 2
     INFRASTRUCTURE = 74  # sysexits' EX_IOERR: disk full or failing, run folder missing or unreadable
     STARTED_AGAIN = 75  # sysexits' EX_TEMPFAIL: the run had begun before, and a run starts once
     INTERRUPTED = 130  # Ctrl-C

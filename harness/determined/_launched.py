@@ -15,7 +15,7 @@ from determined._group import Alone, GroupError
 from determined._ranks import GROUP_DIR_VARIABLE
 from determined._records import ExitReason
 from determined.launch import _stacks
-from determined.launch._reports import Said, tell
+from determined.launch._reports import EndReported, send_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,18 +44,18 @@ def launched_group() -> Group:
     if launch_directory() is None:
         return Alone()
     group = environment_group()
-    settle(group.rank)
+    prepare_rank(group.rank)
     return group
 
 
-def settle(rank: int) -> None:
+def prepare_rank(rank: int) -> None:
     """What each of several processes does: answer where it stands, and leave the usual words to rank 0."""
     _stacks.answer(os.environ, rank)
     if rank:
         logging.getLogger("determined").setLevel(logging.WARNING)
 
 
-def say(run: ChiefRun | None, outcome: Outcome, *, rank: int = 0) -> None:
+def report_end(run: ChiefRun | None, outcome: Outcome, *, rank: int = 0) -> None:
     """End a process's part of a run.
 
     In a launch a bad end is left to the launcher to record: it alone knows whose was the first.
@@ -67,8 +67,10 @@ def say(run: ChiefRun | None, outcome: Outcome, *, rank: int = 0) -> None:
         run.close()
     if launched:
         consequence = is_consequence(outcome.error)
-        said = Said(rank=rank, ended=outcome.ended, code=int(outcome.exit_code), consequence=consequence)
-        tell(os.environ, said)
+        report = EndReported(
+            rank=rank, ended=outcome.ended, code=int(outcome.exit_code), consequence=consequence
+        )
+        send_report(os.environ, report)
 
 
 def is_consequence(error: BaseException | None) -> bool:

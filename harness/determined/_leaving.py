@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _NAMED_AFTER = 10.0  # seconds
-_LOOK = 1.0  # seconds between two looks at the main thread
+_POLL = 1.0  # seconds between two looks at the main thread
 _BEYOND = 10.0  # seconds after which a process in which no Python runs any more is ended too
 _NAMED = 3  # in one line
 _begun = threading.Event()
@@ -53,7 +53,7 @@ class _Leaving(threading.Thread):
 
     def run(self) -> None:
         while not _over():
-            time.sleep(_LOOK)
+            time.sleep(_POLL)
         _end_by_kernel(self._seconds + _BEYOND)
         if self._seconds > _NAMED_AFTER:
             time.sleep(_NAMED_AFTER)

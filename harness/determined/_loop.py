@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
-from determined._beside import Beside
+from determined._beside import BackgroundSaver
 from determined._errors import InvalidHP, InvalidTrialError
 from determined._records import ExitReason, Stage
 from determined._schedule import NEVER, Schedule, Stop, stops
@@ -75,14 +75,14 @@ class Trainable(Protocol):
         """A checkpoint will be due before training ends."""
 
     def save(
-        self, directory: Path, position: Position, *, beside: bool = False, hooks: bool = True
+        self, directory: Path, position: Position, *, in_background: bool = False, hooks: bool = True
     ) -> Callable[[], None] | None:
         """Fill an empty directory with all that training needs to continue.
 
         Args:
             directory: of the checkpoint.
             position: goes into it.
-            beside: training continues at once. A function that is returned does the rest in another thread.
+            in_background: return a function that does the rest in another thread while training continues.
             hooks: call callbacks; else their state is the one that was saved last.
         """
 
@@ -174,10 +174,10 @@ class Loop:
     _saved: Position = field(default_factory=Position)
     _best: float | None = None
     _stage: Stage | None = None
-    _told: float = 0.0  # the progress that was reported last
+    _reported_progress: float = 0.0  # the progress that was reported last
     _prepared: bool = False
     _throughput: Throughput = field(default_factory=Throughput)
-    _beside: Beside = field(default_factory=Beside)
+    _saver: BackgroundSaver = field(default_factory=BackgroundSaver)
 
     def __post_init__(self) -> None:
         self._validated = self.start.validated
@@ -193,9 +193,9 @@ class Loop:
         try:
             self._try_validation()
             reason = self._train_or_save()
-            self._settle(wait=True)
+            self._finish_pending_save(wait=True)
         finally:
-            self._beside.close()
+            self._saver.close()
         return reason
 
     def _try_validation(self) -> None:
@@ -211,9 +211,9 @@ class Loop:
         try:
             return self._train()
         except InvalidHP:
-            if self.run.together():
+            if self.run.barrier():
                 self._save_unless_current()
-                self._settle(wait=True)
+                self._finish_pending_save(wait=True)
             raise
 
     def _train(self) -> ExitReason:
@@ -256,7 +256,7 @@ class Loop:
         found, done = trial.reduce(), trial.steps_completed
         due = self._throughput.add(perf_counter() - begun, done - before, trial.records_trained - records)
         self._report(found)
-        self._settle(wait=False)
+        self._finish_pending_save(wait=False)
         if due or done >= self.schedule.max_length:
             self.run.report_metrics(GROUP, done, self._throughput.take())
         if not self._prepared and self._will_save():
@@ -277,18 +277,18 @@ class Loop:
 
     def _report_progress(self, fraction: float) -> None:
         """Not oftener than anyone can see."""
-        if fraction >= 1 or fraction - self._told >= _VISIBLE:
-            self._told = fraction
+        if fraction >= 1 or fraction - self._reported_progress >= _VISIBLE:
+            self._reported_progress = fraction
             self.run.report_progress(fraction)
 
     def _do_what_is_due(self, stop: Stop) -> None:
         if stop.validate:
             self._validate()
         if stop.checkpoint:
-            self._save_unless_current(beside=True)
+            self._save_unless_current(in_background=True)
 
     def _validate(self) -> None:
-        self._settle(wait=True)
+        self._finish_pending_save(wait=True)
         with self._spare_checkpoint():
             self._enter(Stage.VALIDATE)
             metrics = self.trial.evaluate()
@@ -297,7 +297,7 @@ class Loop:
             worth_saving = self._worth_saving(metrics)
         self._validated = validated
         if worth_saving:
-            self._save_unless_current(beside=True)
+            self._save_unless_current(in_background=True)
 
     def _spare_checkpoint(self) -> AbstractContextManager[None]:
         """Before the last validation, whose failure would lose what no checkpoint holds yet."""
@@ -324,27 +324,27 @@ class Loop:
         by_validation = self.schedule.validation != NEVER and self.policy.name != "none"
         return by_validation or self.schedule.checkpoint != NEVER
 
-    def _save_unless_current(self, *, beside: bool = False) -> None:
+    def _save_unless_current(self, *, in_background: bool = False) -> None:
         position = Position(self.trial.steps_completed, self._validated)
         if (
             position == self._saved or position.steps_completed == 0
         ):  # a trial that was never trained is no loss
             return
-        self._settle(wait=True)
+        self._finish_pending_save(wait=True)
         self._enter(Stage.CHECKPOINT)
         with ExitStack() as closing:
             storing = self.run.store_checkpoint(position.steps_completed, self.trial.metadata())
             directory, uuid = closing.enter_context(storing)
-            on = beside and position.steps_completed < self.schedule.max_length
-            rest = self.trial.save(directory, position, beside=on)
+            on = in_background and position.steps_completed < self.schedule.max_length
+            rest = self.trial.save(directory, position, in_background=on)
             if rest is not None:
-                self._beside.start(rest, closing.pop_all(), lambda: self.trial.saved(uuid))
+                self._saver.start(rest, closing.pop_all(), lambda: self.trial.saved(uuid))
         self._saved = position
         if rest is None:
             self.trial.saved(uuid)
 
-    def _settle(self, *, wait: bool) -> None:
+    def _finish_pending_save(self, *, wait: bool) -> None:
         """Take notice of the checkpoint that is written beside training: if it is done, or once it is."""
-        if self._beside.failed:
+        if self._saver.failed:
             self._enter(Stage.CHECKPOINT)
-        self._beside.settle(wait=wait)
+        self._saver.finish_pending(wait=wait)

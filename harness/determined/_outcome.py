@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 4000  # characters of an error's text; the traceback in the output has all of it
 _PLACE = re.compile(r"([^\s(]+):(\d+)")
-_HOPELESS = (InvalidTrialError, CheckpointError, ImportError, SyntaxError)  # the same code fails again
+_NOT_RETRYABLE = (InvalidTrialError, CheckpointError, ImportError, SyntaxError)  # the same code fails again
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ def failed(error: BaseException, stage: Stage | None, context_dir: Path) -> Outc
 def _judge(error: BaseException) -> tuple[ExitReason, ExitCode]:
     if isinstance(error, InvalidHP):
         return ExitReason.INVALID_HP, ExitCode.DONE
-    if isinstance(error, _HOPELESS) and not is_transient(error):
-        return ExitReason.HOPELESS, ExitCode.HOPELESS
+    if isinstance(error, _NOT_RETRYABLE) and not is_transient(error):
+        return ExitReason.NOT_RETRYABLE, ExitCode.NOT_RETRYABLE
     if isinstance(error, StorageError):
         return ExitReason.ERROR, ExitCode.INFRASTRUCTURE
     if isinstance(error, KeyboardInterrupt):

@@ -10,7 +10,7 @@ from determined._loop import Position, SavePolicy
 from determined._records import Stage
 from determined._schedule import Schedule, Units, configured, milestones
 from determined._trial_state import TrialState, read_numbers
-from determined._validation import is_wanted
+from determined._validation import is_enabled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +75,7 @@ def plan_of(info: RunInfo) -> Plan:
         schedule=lambda units: _asked_for(info, length, units),
         policy=policy,
         seed=info.trial_seed,
-        preflight=is_wanted(info.config),
+        preflight=is_enabled(info.config),
     )
 
 

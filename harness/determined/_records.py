@@ -27,11 +27,11 @@ class ExitReason(str, Enum):
     STOPPED = "stopped"  # the trial itself called set_stop_requested
     INVALID_HP = "invalid_hp"
     ERROR = "error"  # user code failed while running: may succeed when tried again
-    HOPELESS = "hopeless"  # cannot succeed unchanged: entrypoint, imports, wrong trial class
+    NOT_RETRYABLE = "not_retryable"  # cannot succeed unchanged: entrypoint, imports, wrong trial class
 
     @property
     def failed(self) -> bool:
-        return self in {ExitReason.ERROR, ExitReason.HOPELESS}
+        return self in {ExitReason.ERROR, ExitReason.NOT_RETRYABLE}
 
 
 class Stage(str, Enum):

@@ -47,7 +47,7 @@ _INSTEAD = {
 }
 
 
-class _Refusal(MetaPathFinder):
+class _RemovedModules(MetaPathFinder):
     """Asked last, about modules that nobody else has found."""
 
     @staticmethod
@@ -63,7 +63,7 @@ class _Refusal(MetaPathFinder):
                 raise RemovedError(f"{fullname} is not carried by detbuild", hint=hint)
 
 
-def refuse_by_name() -> None:
+def report_removed_modules() -> None:
     """From now on."""
-    if not any(isinstance(finder, _Refusal) for finder in sys.meta_path):
-        sys.meta_path.append(_Refusal())
+    if not any(isinstance(finder, _RemovedModules) for finder in sys.meta_path):
+        sys.meta_path.append(_RemovedModules())

@@ -68,5 +68,5 @@ class Run(Protocol):
     def asked_to_stop(self) -> bool:
         """Whether this very process was asked. Cheap: may be asked after every batch."""
 
-    def together(self) -> bool:
+    def barrier(self) -> bool:
         """Whether all processes have come to this point."""

@@ -16,7 +16,7 @@ from determined._chief import ChiefRun
 from determined._distributed import DistributedContext
 from determined._errors import InvalidHP, explain
 from determined._home import home_of
-from determined._launched import on_sigterm, say, settle
+from determined._launched import on_sigterm, prepare_rank, report_end
 from determined._leaving import end_in_time
 from determined._outcome import failed, finished
 from determined._ranks import Rank
@@ -64,7 +64,7 @@ class ScriptRun(ChiefRun):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wish:
+class RunOptions:
     """What a script says of its run; in a run of detbuild the experiment says it."""
 
     hparams: Mapping[str, object] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class Wish:
     begin: Callable[[], RunInfo] | None = None  # makes the run where there is none, instead of this module
 
 
-class Holder:
+class RunHandle:
     """A run as one process of a script sees it, and how the script's training in it ended."""
 
     def __init__(
@@ -96,49 +96,49 @@ class Holder:
 
 
 @contextmanager
-def script_run(wish: Wish) -> Iterator[Holder]:
+def script_run(options: RunOptions) -> Iterator[RunHandle]:
     """Open the run of this process, and write its last record when the block ends.
 
     InvalidHP ends the block and the run, and not the script. Outside a run messages of level INFO are shown,
     unless the script has set up logging.
     """
-    holder = _opened(wish)
-    context_dir = Path(holder.info.context_dir)
+    handle = _opened(options)
+    context_dir = Path(handle.info.context_dir)
     try:
-        with on_sigterm(holder.ask_to_stop):
-            yield holder
+        with on_sigterm(handle.ask_to_stop):
+            yield handle
     except InvalidHP as error:
         _LOG.warning("these hyperparameters cannot work: %s", error)
-        _close(holder, failed(error, holder.run.stage, context_dir))
+        _close(handle, failed(error, handle.run.stage, context_dir))
     except BaseException as error:
         if isinstance(error, SystemExit) and not error.code:  # a script may end so, and has not failed
-            _close(holder, _end_of(holder))
+            _close(handle, _end_of(handle))
         else:
-            _close(holder, failed(error, holder.run.stage, context_dir))
+            _close(handle, failed(error, handle.run.stage, context_dir))
             explain(error)
         raise
     else:
-        _close(holder, _end_of(holder))
+        _close(handle, _end_of(handle))
 
 
-def _end_of(holder: Holder) -> Outcome | None:
-    return finished(holder.reason) if holder.reason else None
+def _end_of(handle: RunHandle) -> Outcome | None:
+    return finished(handle.reason) if handle.reason else None
 
 
-def _opened(wish: Wish) -> Holder:
-    distributed = wish.distributed or _distributed()
+def _opened(options: RunOptions) -> RunHandle:
+    distributed = options.distributed or _distributed()
     if distributed.size > 1:
-        settle(distributed.rank)
+        prepare_rank(distributed.rank)
     info = RunInfo.from_environ(os.environ)
     supervised = info is not None
     if info is None:
-        info = distributed.broadcast(_begun(wish) if distributed.rank == 0 else None)
+        info = distributed.broadcast(_begun(options) if distributed.rank == 0 else None)
     assert info is not None
     if supervised:
         end_in_time(info.exit_timeout)
     kind = ChiefRun if supervised else ScriptRun
     chief = kind(info) if distributed.rank == 0 else None
-    return Holder(info, distributed, chief, supervised=supervised)
+    return RunHandle(info, distributed, chief, supervised=supervised)
 
 
 def _distributed() -> DistributedContext:
@@ -148,19 +148,19 @@ def _distributed() -> DistributedContext:
     return DistributedContext.from_torch_distributed() if several else DistributedContext.alone()
 
 
-def _close(holder: Holder, outcome: Outcome | None) -> None:
+def _close(handle: RunHandle, outcome: Outcome | None) -> None:
     if outcome is not None:
-        say(holder.chief, outcome, rank=holder.distributed.rank)
-    elif holder.chief is not None:
-        holder.chief.close()
+        report_end(handle.chief, outcome, rank=handle.distributed.rank)
+    elif handle.chief is not None:
+        handle.chief.close()
 
 
-def _begun(wish: Wish) -> RunInfo:
+def _begun(options: RunOptions) -> RunInfo:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
-    return wish.begin() if wish.begin else _own_info(wish)
+    return options.begin() if options.begin else _own_info(options)
 
 
-def _own_info(wish: Wish) -> RunInfo:
+def _own_info(options: RunOptions) -> RunInfo:
     folder = home_of(os.environ) / "scripts" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -170,15 +170,15 @@ def _own_info(wish: Wish) -> RunInfo:
         experiment_id=0,
         trial_id=0,
         run=0,
-        trial_seed=wish.seed,
-        slots=wish.slots,
+        trial_seed=options.seed,
+        slots=options.slots,
         entrypoint="",
         run_dir=str(folder),
         context_dir=str(here),
         context_name=here.name,
-        checkpoint_dir=wish.checkpoint_dir or str(folder / "checkpoints"),
-        hparams=dict(wish.hparams),
-        config=dict(wish.config),
+        checkpoint_dir=options.checkpoint_dir or str(folder / "checkpoints"),
+        hparams=dict(options.hparams),
+        config=dict(options.config),
     )
 
 

@@ -104,7 +104,7 @@ class SharedRun:
         """Whether this process was asked; the others may not know yet. Cheap."""
         return self._chief.should_stop() if self._chief else False
 
-    def together(self) -> bool:
+    def barrier(self) -> bool:
         """Whether all ranks have come to this point, and none is left behind in a batch."""
         try:
             self.group.allgather(None, timeout=_TOGETHER)

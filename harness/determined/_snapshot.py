@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 Untyped: TypeAlias = Any  # objects of the user's, of which nothing is known
 Undo = Callable[[], object]
-Keeper = Callable[[Untyped, "Snapshot"], bool]  # whether it has dealt with the object
+ObjectHandler = Callable[[Untyped, "Snapshot"], bool]  # whether it has dealt with the object
 
 _ATOMS = frozenset(
     {type(None), bool, int, float, complex, str, bytes, range, slice, type(...), type(NotImplemented)}
@@ -77,7 +77,7 @@ class Snapshot:
         CannotRestoreError: there is an iterator, which can only be read once, or too much to look at.
     """
 
-    def __init__(self, roots: list[object], context_dir: Path, keep: Keeper) -> None:
+    def __init__(self, roots: list[object], context_dir: Path, keep: ObjectHandler) -> None:
         self._keep, self._user_files = keep, context_dir
         self._undo: list[Undo] = []
         self._seen: dict[int, object] = {}  # keeps them alive, so that no id is used twice
@@ -208,7 +208,7 @@ class Snapshot:
             self.visit(held)
 
 
-class NumpyKeeper:
+class NumpyHandler:
     """Keeps the arrays and generators of numpy, without importing it; arrays up to a size in all."""
 
     def __init__(self) -> None:

@@ -55,11 +55,11 @@ class LengthWatch:
             )
 
 
-def is_wanted(config: Mapping[str, object]) -> bool:
+def is_enabled(config: Mapping[str, object]) -> bool:
     return config.get("preflight_validation", True) is not False
 
 
-def say_skipped(why: object) -> None:
+def log_skipped(why: object) -> None:
     _LOG.info("validation is not tried before training: %s", why)
 
 
@@ -80,7 +80,7 @@ def silence() -> Iterator[None]:
 
 
 @contextmanager
-def judged(
+def preflight_errors(
     owners: tuple[object, ...], context_dir: Path, passing: tuple[type[Exception], ...] = ()
 ) -> Iterator[None]:
     """What user code raises in the block ends the trial, unless training or other data may make it right.
@@ -97,7 +97,7 @@ def judged(
     try:
         yield
     except InvalidHP as error:
-        say_skipped(f"it raised InvalidHP before training: {error}")
+        log_skipped(f"it raised InvalidHP before training: {error}")
     except as_it_is:
         raise
     except Exception as error:

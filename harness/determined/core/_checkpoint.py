@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping
 
-    from determined._script import Holder
+    from determined._script import RunHandle
 
 
 class DownloadMode(enum.Enum):
@@ -30,9 +30,9 @@ class DownloadMode(enum.Enum):
 class CheckpointContext:
     """A checkpoint is complete and on disk when these return; a process that dies leaves nothing."""
 
-    def __init__(self, holder: Holder) -> None:
-        self._holder, self._distributed = holder, holder.distributed
-        self._root = Path(holder.info.checkpoint_dir)
+    def __init__(self, handle: RunHandle) -> None:
+        self._handle, self._distributed = handle, handle.distributed
+        self._root = Path(handle.info.checkpoint_dir)
 
     @contextmanager
     def store_path(
@@ -53,7 +53,7 @@ class CheckpointContext:
             with self._sharded(metadata or {}) as (path, uuid):
                 yield path, uuid
             return
-        chief = self._holder.chief
+        chief = self._handle.chief
         if chief is None:
             raise RuntimeError(
                 f"rank {self._distributed.rank} stores a checkpoint without shard=True: "
@@ -139,8 +139,8 @@ class CheckpointContext:
             self._whole(storage_id)
         if shared:
             self._distributed.broadcast_local(None)
-        if self._holder.chief and path.parent == self._root:
-            self._holder.chief.restored(path.name)
+        if self._handle.chief and path.parent == self._root:
+            self._handle.chief.restored(path.name)
         if selector is None:
             yield path
             return
@@ -163,7 +163,7 @@ class CheckpointContext:
     def _sharded(self, metadata: Mapping[str, object]) -> Iterator[tuple[Path, str]]:
         rank, group = self._distributed.rank, self._distributed.group
         merged = _shards.merged_metadata(self._distributed.allgather(dict(metadata)))
-        with self._holder.run.store_checkpoint(_steps(merged), merged) as (draft, uuid):
+        with self._handle.run.store_checkpoint(_steps(merged), merged) as (draft, uuid):
             own = _shards.directory(draft, rank)
             own.mkdir()
             yield own, uuid

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from determined._info import cluster_info
-from determined._script import Wish, script_run
+from determined._script import RunOptions, script_run
 from determined.core._checkpoint import CheckpointContext
 from determined.core._experimental import ExperimentalCoreContext
 from determined.core._preempt import PreemptContext, PreemptMode
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from determined._distributed import DistributedContext
     from determined._info import ClusterInfo
-    from determined._script import Holder
+    from determined._script import RunHandle
 
 
 class TensorboardMode(enum.Enum):
@@ -69,23 +69,23 @@ def init(
         preempt_mode: how processes learn that they are to stop.
         tensorboard_mode: of no effect.
     """
-    wish = Wish(distributed=distributed, checkpoint_dir=_directory(checkpoint_storage))
-    with script_run(wish) as holder:
-        yield opened(holder, preempt_mode)
+    options = RunOptions(distributed=distributed, checkpoint_dir=_directory(checkpoint_storage))
+    with script_run(options) as handle:
+        yield opened(handle, preempt_mode)
 
 
-def opened(holder: Holder, preempt_mode: PreemptMode = PreemptMode.WorkersAskChief) -> Context:
+def opened(handle: RunHandle, preempt_mode: PreemptMode = PreemptMode.WorkersAskChief) -> Context:
     """Everything of the Core API, for the run that is held."""
-    preempt = PreemptContext(holder, preempt_mode)
+    preempt = PreemptContext(handle, preempt_mode)
     return Context(
-        distributed=holder.distributed,
-        train=TrainContext(holder),
-        checkpoint=CheckpointContext(holder),
+        distributed=handle.distributed,
+        train=TrainContext(handle),
+        checkpoint=CheckpointContext(handle),
         preempt=preempt,
-        searcher=SearcherContext(holder),
+        searcher=SearcherContext(handle),
         profiler=ProfilerContext(),
         experimental=ExperimentalCoreContext(),
-        info=cluster_info(holder.info) if holder.supervised else None,
+        info=cluster_info(handle.info) if handle.supervised else None,
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from determined._records import ExitReason
 
 if TYPE_CHECKING:
-    from determined._script import Holder
+    from determined._script import RunHandle
 
 
 class PreemptMode(enum.Enum):
@@ -22,8 +22,8 @@ class PreemptMode(enum.Enum):
 class PreemptContext:
     """The request comes as SIGTERM: from `detbuild cancel`, or `docker stop`."""
 
-    def __init__(self, holder: Holder, mode: PreemptMode) -> None:
-        self._holder, self._mode = holder, mode
+    def __init__(self, handle: RunHandle, mode: PreemptMode) -> None:
+        self._handle, self._mode = handle, mode
 
     def should_preempt(self, auto_ack: bool = True) -> bool:  # noqa: FBT001, FBT002  (Determined's own signature)
         """Ask once in a while, in all processes at the same point unless the mode says otherwise.
@@ -34,7 +34,7 @@ class PreemptContext:
         Raises:
             RuntimeError: another process than rank 0 asks in mode ChiefOnly.
         """
-        distributed, asked = self._holder.distributed, self._holder.stop_asked
+        distributed, asked = self._handle.distributed, self._handle.stop_asked
         if self._mode is PreemptMode.ChiefOnly and distributed.rank:
             raise RuntimeError(
                 f"should_preempt was called by rank {distributed.rank}, and preempt_mode is ChiefOnly: "
@@ -48,4 +48,4 @@ class PreemptContext:
 
     def acknowledge_preemption_signal(self) -> None:
         """Promise to save and leave."""
-        self._holder.reason = ExitReason.PREEMPTED
+        self._handle.reason = ExitReason.PREEMPTED

@@ -11,7 +11,7 @@ from determined._errors import InvalidTrialError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from determined._script import Holder
+    from determined._script import RunHandle
 
 _LOG = logging.getLogger("determined.core")
 
@@ -34,18 +34,18 @@ class SearcherMode(enum.Enum):
 class SearcherOperation:
     """Train up to `length`, then report the metric."""
 
-    def __init__(self, holder: Holder, length: int) -> None:
+    def __init__(self, handle: RunHandle, length: int) -> None:
         self.length = length
         self.completed = False
-        self._holder = holder
+        self._handle = handle
 
     def report_progress(self, length: float) -> None:
         """Say how far training has come, in the unit of `length`."""
         self._chief_only("report_progress")
         if not 0 <= length <= self.length:
             raise RuntimeError(f"op.report_progress got {length!r}: it has to be between 0 and {self.length}")
-        if self._holder.chief and self.length:
-            self._holder.chief.report_progress(length / self.length)
+        if self._handle.chief and self.length:
+            self._handle.chief.report_progress(length / self.length)
 
     def report_completed(self, searcher_metric: float) -> None:
         """Say that it is done, and with which result."""
@@ -57,14 +57,14 @@ class SearcherOperation:
         self.report_progress(self.length)
 
     def _chief_only(self, method: str) -> None:
-        rank = self._holder.distributed.rank
+        rank = self._handle.distributed.rank
         if rank:
             raise RuntimeError(f"op.{method} was called by rank {rank}: only rank 0 may call it")
 
 
 class SearcherContext:
-    def __init__(self, holder: Holder) -> None:
-        self._holder = holder
+    def __init__(self, handle: RunHandle) -> None:
+        self._handle = handle
 
     def operations(
         self,
@@ -76,21 +76,21 @@ class SearcherContext:
         Raises:
             RuntimeError: the script went on without `op.report_completed`.
         """
-        operation = SearcherOperation(self._holder, self._length())
+        operation = SearcherOperation(self._handle, self._length())
         yield operation
-        if self._holder.chief and not operation.completed:
+        if self._handle.chief and not operation.completed:
             raise RuntimeError("call op.report_completed(metric) at the end of each searcher operation")
 
     def get_configured_units(self) -> Unit | None:
         """The unit of `searcher.max_length`; None where the script decides on its length."""
-        length = self._holder.info.max_length
+        length = self._handle.info.max_length
         return Unit[length.unit.upper()] if length else None
 
     def _length(self) -> int:
-        info = self._holder.info
+        info = self._handle.info
         if info.max_length is not None:
             return 1 if info.test_mode else info.max_length.count
-        if not self._holder.supervised:
+        if not self._handle.supervised:
             return 1
         raise InvalidTrialError(
             "the script asks for searcher operations, and the config does not say how long to train",

@@ -15,7 +15,7 @@ from determined._run_info import TENSORBOARD_DIR
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from determined._script import Holder
+    from determined._script import RunHandle
 
 _LOG = logging.getLogger("determined.core")
 _METADATA_FILE = "metadata.json"
@@ -37,9 +37,9 @@ _REASONS = {
 class TrainContext:
     """Rank 0 reports; the same calls in other processes do nothing."""
 
-    def __init__(self, holder: Holder) -> None:
-        self._holder, self._chief = holder, holder.chief
-        self._best = holder.info.best_validation
+    def __init__(self, handle: RunHandle) -> None:
+        self._handle, self._chief = handle, handle.chief
+        self._best = handle.info.best_validation
 
     def report_training_metrics(
         self,
@@ -82,7 +82,7 @@ class TrainContext:
 
     def report_early_exit(self, reason: EarlyExitReason) -> None:
         """Say why the script is about to end."""
-        self._holder.reason = _REASONS[reason]
+        self._handle.reason = _REASONS[reason]
 
     def set_status(self, status: str) -> None:
         if self._chief:
@@ -107,7 +107,7 @@ class TrainContext:
 
     def get_tensorboard_path(self) -> Path:
         """Where to write TensorBoard files; the run's folder has them at once."""
-        path = Path(self._holder.info.run_dir) / TENSORBOARD_DIR
+        path = Path(self._handle.info.run_dir) / TENSORBOARD_DIR
         path.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -120,10 +120,10 @@ class TrainContext:
 
     @property
     def _metadata_file(self) -> Path:
-        return Path(self._holder.info.run_dir) / _METADATA_FILE
+        return Path(self._handle.info.run_dir) / _METADATA_FILE
 
     def _note(self, metrics: Mapping[str, object]) -> None:
-        policy = SavePolicy.configured({**self._holder.info.config, "checkpoint_policy": "best"})
+        policy = SavePolicy.configured({**self._handle.info.config, "checkpoint_policy": "best"})
         value = metrics.get(policy.metric)
         if isinstance(value, (int, float)) and policy.better(float(value), self._best):
             self._best = float(value)

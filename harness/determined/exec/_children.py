@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _PR_SET_CHILD_SUBREAPER = 36
-_LOOK = 0.02  # seconds between two looks at what is being killed
+_POLL = 0.02  # seconds between two looks at what is being killed
 _SHOWN = 80  # characters of a command line
 
 
@@ -74,7 +74,7 @@ def end_children(seconds: float) -> bool:
         if time.monotonic() > deadline:
             return False
         kill_children()
-        time.sleep(_LOOK)
+        time.sleep(_POLL)
 
 
 def children() -> Iterator[int]:

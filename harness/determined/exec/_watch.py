@@ -25,7 +25,7 @@ KILL_ALL = signal.SIGRTMIN  # to a supervisor: end every process of the run at o
 _GRACE = 3.0  # seconds that processes may outlive a worker that failed or was told to stop
 _NAMED_AFTER = 10.0  # seconds after which it is said what keeps a run from ending
 _KILLING = 60.0  # seconds for the kernel to bury what was killed; it is longer only where a disk hangs
-_LOOK = 0.05  # seconds between looks, once the worker has ended
+_POLL = 0.05  # seconds between looks, once the worker has ended
 _CHECK = 1.0  # seconds between looks before
 _EXITING = 30.0  # seconds beyond its timeout for a process to end itself, which can say more of why
 _NAMED = 3  # processes in one line
@@ -140,7 +140,7 @@ class Watch:
         """What outlives the worker gets its time, then is killed; what it printed last is read."""
         began = now = time.monotonic()
         named, killed_at = False, math.inf
-        while self._step(_LOOK if now - began < _GRACE or killed_at < now else _CHECK):
+        while self._step(_POLL if now - began < _GRACE or killed_at < now else _CHECK):
             now = time.monotonic()
             self._check(now)
             if now - killed_at > _KILLING or (now - began > _GRACE and not any(children())):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from determined._disk import storage_error
 from determined._entrypoint import names_trial
 from determined._errors import StorageError
-from determined._event_file import EventFile, LastWord, begin
+from determined._event_file import EndedCheck, EventFile, begin
 from determined._exit_codes import ExitCode
 from determined._records import Ended, Exited, ExitReason, Record, Started
 from determined._run_info import (
@@ -91,7 +91,7 @@ def _supervise(info: RunInfo, signals: Signals) -> int:
         last = events.last
         if not isinstance(last, Ended):
             announce_spare(info, events)
-        ended = last_word(worker, last, stop_asked=signals.stop_asked)
+        ended = inferred_end(worker, last, stop_asked=signals.stop_asked)
         if ended:
             events.append(ended)
         elif watched.overdue and isinstance(events.last, Ended):
@@ -102,18 +102,18 @@ def _supervise(info: RunInfo, signals: Signals) -> int:
 
 def _limits(info: RunInfo, environ: MutableMapping[str, str]) -> Limits:
     """For how long the run may go on when its work is done, or when the process it belongs to is gone."""
-    said = LastWord(Path(info.run_dir) / EVENTS_FILE, info.name)
+    ended = EndedCheck(Path(info.run_dir) / EVENTS_FILE, info.name)
     is_trial = isinstance(info.entrypoint, str) and names_trial(info.entrypoint)
     parent, _, grace = environ.pop(PARENT_VARIABLE, "0:0").partition(":")
     return Limits(
         exit_timeout=info.exit_timeout,
-        work_done=said.said if is_trial else lambda: False,
+        work_done=ended.has_ended if is_trial else lambda: False,
         parent=int(parent),
         grace=float(grace),
     )
 
 
-def last_word(worker: Worker, last: Record | None, *, stop_asked: bool) -> Ended | None:
+def inferred_end(worker: Worker, last: Record | None, *, stop_asked: bool) -> Ended | None:
     """Say why the worker ended where it could not say so itself; None where its status tells all."""
     status = worker.process.returncode
     if isinstance(last, Ended):
@@ -133,7 +133,7 @@ def _of_program(worker: Worker, *, stop_asked: bool) -> Ended | None:
         return Ended(ExitReason.PREEMPTED if stop_asked else ExitReason.COMPLETED)
     if worker.in_shell and status in _NOT_FOUND:
         return Ended(
-            ExitReason.HOPELESS,
+            ExitReason.NOT_RETRYABLE,
             message=f"the shell cannot run the entrypoint (exit code {status})",
             hint="check the command in `entrypoint`; it runs with `sh -c` in the context directory",
         )
@@ -160,15 +160,15 @@ def _left_in_silence() -> Ended:
 
 def _cannot_start(info: RunInfo, error: OSError) -> int:
     ended = Ended(
-        ExitReason.HOPELESS,
+        ExitReason.NOT_RETRYABLE,
         message=f"cannot start the entrypoint: {error.filename or ''}: {error.strerror}",
         hint="check `entrypoint`: a list is a program and its arguments, run in the context directory",
     )
     sys.stderr.write(f"error: {ended.message}\n  hint: {ended.hint}\n")
     with closing(_events(info)) as events:
         events.append(ended)
-        events.append(Exited(ExitCode.HOPELESS))
-    return ExitCode.HOPELESS
+        events.append(Exited(ExitCode.NOT_RETRYABLE))
+    return ExitCode.NOT_RETRYABLE
 
 
 def _exited(status: int, kills: int, *, disk_full: bool) -> Exited:

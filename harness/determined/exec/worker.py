@@ -17,7 +17,7 @@ from determined import LOG_FORMAT
 from determined._chief import ChiefRun
 from determined._errors import HarnessError, InvalidTrialError, StorageError
 from determined._exit_codes import ExitCode
-from determined._launched import is_consequence, launch_directory, launched_group, on_sigterm, say
+from determined._launched import is_consequence, launch_directory, launched_group, on_sigterm, report_end
 from determined._leaving import end_in_time
 from determined._load import load_trial_class
 from determined._outcome import Outcome, failed, finished
@@ -82,20 +82,20 @@ def run_trial(
         chief = ChiefRun(info) if rank is None or rank.is_chief else None
         run = chief if chief and rank is None else SharedRun(info, launched_group(), chief)
     except HarnessError as error:
-        return _told(chief, failed(error, None, context_dir), info)
+        return _report(chief, failed(error, None, context_dir), info)
     with on_sigterm(chief.ask_to_stop if chief else lambda: None):
         load = load or (lambda: trial_class or _named(info, context_dir))
         outcome = _conduct(run, chief, load, context_dir)
-        return _told(chief, outcome, info, rank=run.group.rank)
+        return _report(chief, outcome, info, rank=run.group.rank)
 
 
-def _told(chief: ChiefRun | None, outcome: Outcome, info: RunInfo, *, rank: int = 0) -> Outcome:
+def _report(chief: ChiefRun | None, outcome: Outcome, info: RunInfo, *, rank: int = 0) -> Outcome:
     context_dir = Path(info.context_dir).resolve()
     try:
-        say(chief, outcome, rank=rank)
+        report_end(chief, outcome, rank=rank)
     except StorageError as error:
         outcome = failed(error, outcome.ended.stage, context_dir)
-    return _shown(outcome, context_dir, info)
+    return _show(outcome, context_dir, info)
 
 
 def _named(info: RunInfo, context_dir: Path) -> type:
@@ -129,7 +129,7 @@ def _runner_of(trial_class: type) -> Runner:
     return runner
 
 
-def _to_be_traced(error: BaseException, context_dir: Path) -> BaseException | None:
+def _error_to_trace(error: BaseException, context_dir: Path) -> BaseException | None:
     """What went wrong in user code; what the harness says in its own words needs no traceback."""
     if not isinstance(error, HarnessError):
         return error
@@ -138,12 +138,12 @@ def _to_be_traced(error: BaseException, context_dir: Path) -> BaseException | No
     return cause if theirs else None
 
 
-def _shown(outcome: Outcome, context_dir: Path, info: RunInfo) -> Outcome:
+def _show(outcome: Outcome, context_dir: Path, info: RunInfo) -> Outcome:
     """Write to stderr what a person needs: the trace into user code, unless it was shown, cause and hint."""
     error, ended = outcome.error, outcome.ended
     if error is None or not ended.reason.failed:
         return outcome
-    root = _to_be_traced(error, context_dir)
+    root = _error_to_trace(error, context_dir)
     if ended.failure and ended.failure == info.last_failure:
         sys.stderr.write(f"the error of run {info.run - 1} again, which has its traceback")
         sys.stderr.write(f" ({info.failed_alike + 1} runs in a row)\n")

@@ -21,7 +21,7 @@ from determined._distributed import DistributedContext, DummyDistributedContext
 from determined._errors import HarnessError
 from determined._info import cluster_info
 from determined._records import ExitReason
-from determined._script import Wish, script_run
+from determined._script import RunOptions, script_run
 from determined.core import PreemptMode, TensorboardMode
 from determined.core._context import opened
 from determined.experimental._say import note_ignored
@@ -159,11 +159,11 @@ def init_context(
     """The same for a block. An error ends the experiment as failed."""
     note_ignored("client", client, why="there is no server")
     said = _merged(defaults, unmanaged, config, checkpoint_storage)
-    with unmanaged_run(said) as begin, script_run(Wish(distributed=distributed, begin=begin)) as holder:
-        context = opened(holder, preempt_mode)
-        yield replace(context, info=cluster_info(holder.info))
-        if not holder.supervised:  # elsewhere the exit code will tell
-            holder.reason = holder.reason or ExitReason.COMPLETED
+    with unmanaged_run(said) as begin, script_run(RunOptions(distributed=distributed, begin=begin)) as handle:
+        context = opened(handle, preempt_mode)
+        yield replace(context, info=cluster_info(handle.info))
+        if not handle.supervised:  # elsewhere the exit code will tell
+            handle.reason = handle.reason or ExitReason.COMPLETED
 
 
 def url_reverse_webui_exp_view() -> str:

@@ -10,9 +10,9 @@ from tensorflow.python.eager import context as eager
 from tensorflow.python.eager.polymorphic_function.polymorphic_function import Function
 
 from determined._errors import InvalidTrialError
-from determined._snapshot import CannotRestoreError, NumpyKeeper, Snapshot
+from determined._snapshot import CannotRestoreError, NumpyHandler, Snapshot
 from determined._user_code import defined_at
-from determined._validation import judged, say_skipped, silence
+from determined._validation import log_skipped, preflight_errors, silence
 from determined.keras import _random
 from determined.keras._effects import check_fresh, check_step, variables_kept
 from determined.keras._feed import without_none
@@ -57,19 +57,19 @@ def preflight(parts: Parts) -> Metrics | None:
         with _random.kept(), silence():
             snapshot = Snapshot(_roots(parts), context_dir, _Keeper())
     except CannotRestoreError as error:
-        say_skipped(error)
+        log_skipped(error)
         return None
     found: tuple[Metrics, str] | None = None
     owners = (parts.trial, parts.context.model)
     try:
-        with judged(owners, context_dir, _PASSING), _generators_kept(), silence():
+        with preflight_errors(owners, context_dir, _PASSING), _generators_kept(), silence():
             found = _validated(parts)
     finally:
         snapshot.restore()
     if found is None:
         return None
     if found[1]:
-        say_skipped(f"{found[1]}; its step was only traced")
+        log_skipped(f"{found[1]}; its step was only traced")
     return found[0]
 
 
@@ -165,7 +165,7 @@ def _generators_kept() -> Iterator[None]:
         drawn.setstate(state)
 
 
-class _Keeper(NumpyKeeper):
+class _Keeper(NumpyHandler):
     """Arrays, and the Python side of TensorFlow's objects; their variables are kept when a step is run."""
 
     def __call__(self, value: Untyped, snapshot: Snapshot) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from determined._clock import Clock
 from determined._errors import InvalidTrialError
 from determined._trial_state import TrialState, write_code, write_numbers
-from determined._validation import LengthWatch, say_skipped
+from determined._validation import LengthWatch, log_skipped
 from determined.keras import _checkpoint
 from determined.keras._data import has_known_end
 from determined.keras._feed import OneBatch, OneBatchSpec
@@ -169,7 +169,7 @@ class KerasTrainable:
 
     def preflight(self) -> Metrics | None:
         if self.steps_completed:
-            say_skipped("training has begun, and may be reading ahead")
+            log_skipped("training has begun, and may be reading ahead")
             return None
         return preflight(self._parts)
 
@@ -211,7 +211,7 @@ class KerasTrainable:
         directory: Path,
         position: Position,
         *,
-        beside: bool = False,  # noqa: ARG002  (never beside)
+        in_background: bool = False,  # noqa: ARG002  (never in the background)
         hooks: bool = True,
     ) -> None:
         _checkpoint.write(directory, self.context, self._hooks, ask=hooks)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from determined._exit_codes import ExitCode
 from determined._records import Ended, ExitReason
-from determined.launch._reports import Left, Said
+from determined.launch._reports import EndReported, RankExited
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,15 +21,15 @@ _GOOD = {ExitReason.COMPLETED, ExitReason.PREEMPTED, ExitReason.STOPPED}
 class End:
     """How one rank ended, as far as is known."""
 
-    said: Said | None = None
-    left: Left | None = None
+    reported: EndReported | None = None
+    exited: RankExited | None = None
     killed: bool = False  # by the launcher, for another rank's sake
 
     def bad(self, *, is_trial: bool) -> bool:
         """Whether the others wait for it in vain."""
-        if self.said is not None:
-            return self.said.ended.reason not in _GOOD
-        return self.left is not None and (self.left.code != 0 or is_trial)
+        if self.reported is not None:
+            return self.reported.ended.reason not in _GOOD
+        return self.exited is not None and (self.exited.code != 0 or is_trial)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Failure:
 
     ended: Ended
     code: int
-    told: bool = False  # on stderr, by the rank itself
+    reported: bool = False  # on stderr, by the rank itself
 
 
 @dataclass(slots=True)
@@ -50,12 +50,12 @@ class Ends:
     of: dict[int, End] = field(default_factory=dict)
     hung: Failure | None = None
 
-    def learn(self, report: Said | Left) -> None:
+    def add(self, report: EndReported | RankExited) -> None:
         end = self.of.setdefault(report.rank, End())
-        if isinstance(report, Said):
-            end.said = report
+        if isinstance(report, EndReported):
+            end.reported = report
         else:
-            end.left = report
+            end.exited = report
 
     def failed(self) -> bool:
         return self.hung is not None or any(end.bad(is_trial=self.is_trial) for end in self.of.values())
@@ -69,21 +69,21 @@ class Ends:
         ]
         if not bad:
             return None
-        rank, end = min(bad, key=lambda each: bool(each[1].said and each[1].said.consequence))
+        rank, end = min(bad, key=lambda each: bool(each[1].reported and each[1].reported.consequence))
         alike = len(bad) == self.size and len({_words(each) for _, each in bad}) == 1
         return _failure(end, "" if alike or self.size == 1 else f"rank {rank} of {self.size}: ")
 
 
 def _words(end: End) -> str:
-    return end.said.ended.message if end.said else repr(end.left)
+    return end.reported.ended.message if end.reported else repr(end.exited)
 
 
 def _failure(end: End, whose: str) -> Failure:
-    if end.said is not None:
-        ended = replace(end.said.ended, message=whose + end.said.ended.message)
-        return Failure(ended, end.said.code, told=True)
-    assert end.left is not None
-    code, tail = end.left.code, end.left.tail
+    if end.reported is not None:
+        ended = replace(end.reported.ended, message=whose + end.reported.ended.message)
+        return Failure(ended, end.reported.code, reported=True)
+    assert end.exited is not None
+    code, tail = end.exited.code, end.exited.tail
     message = f"{whose or 'the process '}{how(code)}{shown(tail)}"
     ended = Ended(ExitReason.ERROR, message=message, hint=_hint(code))
     return Failure(ended, 128 - code if code < 0 else code or ExitCode.USER_ERROR)
@@ -119,4 +119,4 @@ def _name(number: int) -> str:
 
 def pids_of(began: Mapping[int, int], ends: Ends) -> dict[int, int]:
     """The programs that still run."""
-    return {rank: pid for rank, pid in began.items() if rank not in ends.of or ends.of[rank].left is None}
+    return {rank: pid for rank, pid in began.items() if rank not in ends.of or ends.of[rank].exited is None}

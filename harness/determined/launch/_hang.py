@@ -57,7 +57,7 @@ class Watchdog:
         self._silence = Silence()
         self._longest = 0.0
 
-    def look(self, pids: Mapping[int, int]) -> Failure | None:
+    def poll(self, pids: Mapping[int, int]) -> Failure | None:
         """Say which rank hangs, if one does. `pids` are those of the ranks' programs."""
         page = self._opened()
         if page is None or not self._timeout:
@@ -70,9 +70,9 @@ class Watchdog:
             return None
         if self._silence.used is None:
             self._silence = Silence(pulse, self._silence.since, processor_time(pids), now)
-        return self._judged(page, pids, now)
+        return self._diagnose(page, pids, now)
 
-    def _judged(self, page: Page, pids: Mapping[int, int], now: float) -> Failure | None:
+    def _diagnose(self, page: Page, pids: Mapping[int, int], now: float) -> Failure | None:
         silence = self._silence
         patience = self._timeout if page.warm() else self._timeout * _WARM_UP
         quiet, first = now - silence.since, max(patience * _ASLEEP, self._longest * _SLOW)

@@ -28,13 +28,13 @@ from determined.exec._children import adopt_orphans, die_with_parent, end_childr
 from determined.exec._watch import Signals
 from determined.launch._failure import End, Ends, Failure, pids_of
 from determined.launch._hang import TIMEOUT, TIMEOUT_VARIABLE, Watchdog
-from determined.launch._reports import Began, Inbox, Left, Report, Said
+from determined.launch._reports import EndReported, Inbox, RankExited, RankStarted, Report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _GRACE = 5.0  # seconds that the others have to say what they know, once one has failed
-_LOOK = 0.5  # seconds between looks at the ranks
+_POLL = 0.5  # seconds between looks at the ranks
 _KILLING = 60.0  # seconds for the kernel to bury what was killed
 # Not `-m torch.distributed.run`: that puts the context first on the path, and its json.py is not for torch.
 # How the ranks ended we know and tell ourselves, so its own account of that is left out.
@@ -105,11 +105,11 @@ def _timeout(environ: Mapping[str, str]) -> float:
 
 def _no_torch(size: int) -> Failure:
     ended = Ended(
-        ExitReason.HOPELESS,
+        ExitReason.NOT_RETRYABLE,
         message=f"{size} processes are to be started by torch's launcher, and torch is not installed",
         hint="add torch to requirements.txt, or set resources.slots_per_trial to 1",
     )
-    return Failure(ended, ExitCode.HOPELESS)
+    return Failure(ended, ExitCode.NOT_RETRYABLE)
 
 
 class _Watch:
@@ -119,7 +119,7 @@ class _Watch:
         self._launch, self._torch = launch, torch
         self._ends = Ends(launch.size, launch.is_trial)
         self._began: dict[int, int] = {}
-        self._dog = Watchdog(directory, launch.size, timeout, launch.context_dir)
+        self._watchdog = Watchdog(directory, launch.size, timeout, launch.context_dir)
         self._deadline: float | None = None
         self._stop_asked = False
 
@@ -128,25 +128,25 @@ class _Watch:
             selector.register(signals, selectors.EVENT_READ)
             selector.register(inbox, selectors.EVENT_READ)
             while self._torch.poll() is None:
-                selector.select(_LOOK)
+                selector.select(_POLL)
                 for number in signals.take():
                     self._forward(number)
                 for report in inbox.take():
-                    self._learn(report)
+                    self._receive(report)
                 self._judge()
         for report in inbox.take():
-            self._learn(report)
+            self._receive(report)
         self._kill()
         failure = self._failure()
         if failure is not None:
             end_children(_KILLING)  # so that what is recorded after this is the last record
         return failure
 
-    def _learn(self, report: Report) -> None:
-        if isinstance(report, Began):
+    def _receive(self, report: Report) -> None:
+        if isinstance(report, RankStarted):
             self._began[report.rank] = report.pid
-        elif isinstance(report, (Said, Left)):
-            self._ends.learn(report)
+        elif isinstance(report, (EndReported, RankExited)):
+            self._ends.add(report)
 
     def _forward(self, number: int) -> None:
         """A trial's rank 0 tells the others of SIGTERM when it can stop; everything else is for all."""
@@ -164,7 +164,7 @@ class _Watch:
             if now > self._deadline:
                 self._kill()
             return
-        self._ends.hung = self._dog.look(pids_of(self._began, self._ends))
+        self._ends.hung = self._watchdog.poll(pids_of(self._began, self._ends))
         if self._ends.hung is not None:
             self._deadline = now
             self._kill()

@@ -13,5 +13,5 @@ from determined.launch.torch_distributed import conclude
 
 def refuse(cause: str, *, hint: str) -> int:
     """Return the exit code."""
-    ended = Ended(ExitReason.HOPELESS, message=cause, hint=hint)
-    return conclude(Failure(ended, ExitCode.HOPELESS), RunInfo.from_environ(os.environ))
+    ended = Ended(ExitReason.NOT_RETRYABLE, message=cause, hint=hint)
+    return conclude(Failure(ended, ExitCode.NOT_RETRYABLE), RunInfo.from_environ(os.environ))

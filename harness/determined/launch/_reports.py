@@ -20,7 +20,7 @@ _LARGEST = 1 << 16  # bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Began:
+class RankStarted:
     """A rank's program was started."""
 
     rank: int
@@ -28,7 +28,7 @@ class Began:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Said:
+class EndReported:
     """A trial's process says how it ended."""
 
     rank: int
@@ -38,7 +38,7 @@ class Said:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Left:
+class RankExited:
     """A rank's program has ended."""
 
     rank: int
@@ -46,7 +46,7 @@ class Left:
     tail: tuple[str, ...]  # the last lines of its output
 
 
-Report: TypeAlias = Began | Said | Left
+Report: TypeAlias = RankStarted | EndReported | RankExited
 
 
 class Inbox:
@@ -72,7 +72,7 @@ class Inbox:
         self._socket.close()
 
 
-def tell(environ: Mapping[str, str], report: Report) -> None:
+def send_report(environ: Mapping[str, str], report: Report) -> None:
     """Send a report to the launcher that the environment names, if it is still there."""
     directory = environ.get(GROUP_DIR_VARIABLE)
     if not directory:
@@ -85,10 +85,10 @@ def tell(environ: Mapping[str, str], report: Report) -> None:
 def _decoded(data: bytes) -> Report:
     raw = json.loads(data)
     kind = raw.pop("kind")
-    if kind == "Began":
-        return Began(**raw)
-    if kind == "Left":
-        return Left(**{**raw, "tail": tuple(raw["tail"])})
+    if kind == "RankStarted":
+        return RankStarted(**raw)
+    if kind == "RankExited":
+        return RankExited(**{**raw, "tail": tuple(raw["tail"])})
     ended = raw.pop("ended")
     stage = Stage(ended["stage"]) if ended["stage"] else None
-    return Said(ended=Ended(**{**ended, "reason": ExitReason(ended["reason"]), "stage": stage}), **raw)
+    return EndReported(ended=Ended(**{**ended, "reason": ExitReason(ended["reason"]), "stage": stage}), **raw)

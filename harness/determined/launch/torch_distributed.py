@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     request = parse(list(sys.argv[1:] if argv is None else argv))
     if request is None:
         sys.stderr.write(f"usage:\n{_USAGE}\n")
-        return ExitCode.HOPELESS
+        return ExitCode.NOT_RETRYABLE
     info = RunInfo.from_environ(os.environ)
     slots = info.slots if info else 1
     if slots <= 1 and not request.options:
@@ -114,7 +114,7 @@ def conclude(failure: Failure | None, info: RunInfo | None) -> int:
     ended = failure.ended
     if ended.reason is ExitReason.PREEMPTED:
         return failure.code
-    if ended.reason.failed and not failure.told:
+    if ended.reason.failed and not failure.reported:
         sys.stderr.write(f"error: {ended.message}\n" + (f"  hint: {ended.hint}\n" if ended.hint else ""))
     if info is not None:
         events = EventFile(Path(info.run_dir) / EVENTS_FILE, info.name)

@@ -15,7 +15,7 @@ from collections import deque
 from typing import IO, TYPE_CHECKING
 
 from determined.exec._children import die_with_parent
-from determined.launch._reports import Began, Left, tell
+from determined.launch._reports import RankExited, RankStarted, send_report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _not_started(rank, command[0], error)
     for number in _FORWARDED:
         signal.signal(number, lambda came, _frame: program.send_signal(came))
-    tell(os.environ, Began(rank, program.pid))
+    send_report(os.environ, RankStarted(rank, program.pid))
     tail: deque[str] = deque(maxlen=_TAIL)
     assert program.stdout is not None
     assert program.stderr is not None
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = program.wait()
     for mark in marks:
         mark.join(_REST)
-    tell(os.environ, Left(rank=rank, code=code, tail=tuple(tail)))
+    send_report(os.environ, RankExited(rank=rank, code=code, tail=tuple(tail)))
     return 128 - code if code < 0 else code
 
 
@@ -117,7 +117,7 @@ def _parsed(argv: list[str]) -> tuple[int | None, list[str]]:
 def _not_started(rank: int, program: str, error: OSError) -> int:
     message = f"cannot start {program}: {error.strerror}"
     sys.stderr.write(f"error: {message}\n")
-    tell(os.environ, Left(rank=rank, code=127, tail=(message,)))
+    send_report(os.environ, RankExited(rank=rank, code=127, tail=(message,)))
     return 127
 
 

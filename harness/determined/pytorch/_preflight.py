@@ -10,8 +10,8 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils.data import DataLoader, IterableDataset
 
 from determined._errors import InvalidTrialError
-from determined._snapshot import CannotRestoreError, NumpyKeeper, Snapshot
-from determined._validation import judged, say_skipped, silence
+from determined._snapshot import CannotRestoreError, NumpyHandler, Snapshot
+from determined._validation import log_skipped, preflight_errors, silence
 from determined.pytorch import _rng
 from determined.pytorch._callbacks import Hooks
 from determined.pytorch._evaluate import Evaluation
@@ -35,7 +35,7 @@ def preflight(parts: Parts, searcher_metric: str) -> Metrics | None:
         found = _prepared(parts, searcher_metric)
     reasons = group.allgather(found if isinstance(found, str) else "")
     if any(reasons) or isinstance(found, str):
-        say_skipped(next(filter(None, reasons)))
+        log_skipped(next(filter(None, reasons)))
         return None
     snapshot, evaluation = found
     clock = parts.context.clock
@@ -44,7 +44,7 @@ def preflight(parts: Parts, searcher_metric: str) -> Metrics | None:
     told = dict(named)  # a metric that is left out is named when training meets it, not here in silence
     metrics: Metrics | None = None
     try:
-        with judged((parts.trial,), Path(parts.info.context_dir).resolve()), _rng.kept(), silence():
+        with preflight_errors((parts.trial,), Path(parts.info.context_dir).resolve()), _rng.kept(), silence():
             metrics = evaluation.run()
     finally:
         clock.batch_idx = batch
@@ -99,7 +99,7 @@ def _one(sampler: Untyped) -> list[Any]:
     return []
 
 
-class _Keeper(NumpyKeeper):
+class _Keeper(NumpyHandler):
     """Keeps tensors, arrays and generators: small ones by a copy; of others a change is noticed."""
 
     def __call__(self, value: Untyped, snapshot: Snapshot) -> bool:

@@ -146,7 +146,7 @@ class PyTorchTrainable:
             self._copy.rehearse(_state.bulk(self.context))
 
     def save(
-        self, directory: Path, position: Position, *, beside: bool = False, hooks: bool = True
+        self, directory: Path, position: Position, *, in_background: bool = False, hooks: bool = True
     ) -> Callable[[], None] | None:
         data = self._parts.loaders.state(position.steps_completed)
         if self._group.rank:
@@ -154,7 +154,7 @@ class PyTorchTrainable:
             return None
         state = _state.take(self.context, self._hooks, data, call_hooks=hooks)
         frozen, numbers = _checkpoint.frozen(state), self._numbers(position)
-        if beside and self._may_write_beside(frozen):
+        if in_background and self._may_save_in_background(frozen):
             return partial(self._write, directory, self._copy.of(frozen), numbers)
         self._write(directory, frozen, numbers)
         if hooks:
@@ -162,7 +162,7 @@ class PyTorchTrainable:
             self._hooks.call("on_checkpoint_write_end", directory)
         return None
 
-    def _may_write_beside(self, state: Mapping[str, Any]) -> bool:
+    def _may_save_in_background(self, state: Mapping[str, Any]) -> bool:
         """Not when callbacks want to see the files at once, other processes take part, or memory is short."""
         hooks = ("on_checkpoint_end", "on_checkpoint_write_end", "on_checkpoint_upload_end")
         watched = any(self._hooks.of(hook) for hook in hooks)

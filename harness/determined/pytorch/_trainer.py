@@ -18,9 +18,9 @@ from determined._plan import Plan, Source, open_source
 from determined._records import ExitReason
 from determined._run_info import TENSORBOARD_DIR, Length, RunInfo
 from determined._schedule import Period, Schedule, Units, configured, milestones
-from determined._script import Holder, Wish, script_run
+from determined._script import RunHandle, RunOptions, script_run
 from determined._trial_state import read_numbers
-from determined._validation import is_wanted
+from determined._validation import is_enabled
 from determined.pytorch import _rng
 from determined.pytorch._context import PyTorchTrialContext, Setting
 from determined.pytorch._device import choose_device
@@ -84,9 +84,9 @@ class Epoch(TrainUnit):
 class _TrainerContext(PyTorchTrialContext):
     """A context that knows the run its script trains in."""
 
-    def __init__(self, setting: Setting, holder: Holder, source: Source) -> None:
+    def __init__(self, setting: Setting, handle: RunHandle, source: Source) -> None:
         super().__init__(setting)
-        self.holder, self.source = holder, source
+        self.handle, self.source = handle, source
 
 
 @contextmanager
@@ -110,44 +110,44 @@ def init(
         aggregation_frequency: batches whose gradients make one optimizer step.
         enable_tensorboard_logging: write metrics as TensorBoard event files.
     """
-    wish = Wish(
+    run_options = RunOptions(
         hparams=hparams or {},
         config=exp_conf or {},
         distributed=distributed,
         seed=torch.initial_seed(),  # the script seeds, if anybody does
         slots=int(torch.cuda.is_available()),
     )
-    with script_run(wish) as holder:
-        device = choose_device(holder.info.slots, holder.distributed)
-        with process_group(holder.distributed.group, device):
-            context = _context(holder, device, hparams, exp_conf, aggregation_frequency)
+    with script_run(run_options) as handle:
+        device = choose_device(handle.info.slots, handle.distributed)
+        with process_group(handle.distributed.group, device):
+            context = _context(handle, device, hparams, exp_conf, aggregation_frequency)
             context.set_enable_tensorboard_logging(enable_tensorboard_logging)
             yield context
-        holder.reason = holder.reason or ExitReason.COMPLETED
+        handle.reason = handle.reason or ExitReason.COMPLETED
 
 
 def _context(
-    holder: Holder,
+    handle: RunHandle,
     device: torch.device,
     hparams: Mapping[str, object] | None,
     exp_conf: Mapping[str, object] | None,
     aggregation_frequency: int,
 ) -> _TrainerContext:
-    info = holder.info
-    if holder.supervised:
+    info = handle.info
+    if handle.supervised:
         _rng.seed_trial(info.trial_seed)
-    source = open_source(holder.run)
+    source = open_source(handle.run)
     setting = Setting(
         device=device,
-        hparams=hparams if hparams is not None or not holder.supervised else info.hparams,
-        config=exp_conf if exp_conf is not None or not holder.supervised else info.config,
-        info=info if holder.supervised else None,
+        hparams=hparams if hparams is not None or not handle.supervised else info.hparams,
+        config=exp_conf if exp_conf is not None or not handle.supervised else info.config,
+        info=info if handle.supervised else None,
         tensorboard_dir=Path(info.run_dir) / TENSORBOARD_DIR,
         aggregation=Aggregation(aggregation_frequency),
         initial_batch=source.position.steps_completed,
-        distributed=holder.distributed,
+        distributed=handle.distributed,
     )
-    return _TrainerContext(setting, holder, source)
+    return _TrainerContext(setting, handle, source)
 
 
 class Trainer:
@@ -208,36 +208,36 @@ class Trainer:
             profiling_enabled: has no effect.
             preflight_validation: validate one batch before training, and put everything back.
         """
-        context, run = self._context, self._context.holder.run
+        context, run = self._context, self._context.handle.run
         check_class(type(self._trial))
-        if test_mode and context.holder.supervised:
+        if test_mode and context.handle.supervised:
             raise InvalidTrialError(
                 "fit got test_mode=True in a run", hint="submit the experiment with --test instead"
             )
         test_mode = test_mode or run.info.test_mode
-        wishes = _Wishes(
+        options = TrainerOptions(
             max_length, reporting_period, validation_period, checkpoint_period, step_zero_validation
         )
         plan = Plan(
             schedule=(lambda _: Schedule(max_length=1))
             if test_mode
-            else (lambda units: wishes.schedule(run.info, units)),
-            policy=_policy(context.holder, checkpoint_policy),
+            else (lambda units: options.schedule(run.info, units)),
+            policy=_policy(context.handle, checkpoint_policy),
             seed=run.info.trial_seed,
             is_trainer=True,
-            preflight=not test_mode and preflight_validation and is_wanted(run.info.config),
+            preflight=not test_mode and preflight_validation and is_enabled(run.info.config),
             test_mode=test_mode,
         )
         source = context.source
         if latest_checkpoint and source.directory is None:
-            source = _source_at(latest_checkpoint, context.holder)
+            source = _source_at(latest_checkpoint, context.handle)
             context.initial_batch = source.position.steps_completed
         session = Session(trial=self._trial, context=context, run=run, plan=plan, source=source)
-        context.holder.reason = session.train()
+        context.handle.reason = session.train()
 
 
 @dataclass(frozen=True, slots=True)
-class _Wishes:
+class TrainerOptions:
     """The arguments of `fit`; where one is None, the experiment config decides."""
 
     max_length: TrainUnit | None
@@ -253,10 +253,10 @@ class _Wishes:
             "validation_period": self.validation,
             "checkpoint_period": self.checkpoint,
         }
-        for name, wish in named.items():
-            if wish is not None and not isinstance(wish, TrainUnit):
+        for name, given in named.items():
+            if given is not None and not isinstance(given, TrainUnit):
                 raise InvalidTrialError(
-                    f"fit got {name}={wish!r}, which has no unit",
+                    f"fit got {name}={given!r}, which has no unit",
                     hint=f"write {name}=pytorch.Batch(100), or pytorch.Epoch(1)",
                 )
 
@@ -282,19 +282,19 @@ class _Wishes:
         )
 
 
-def _period(wish: TrainUnit | None, configured_period: Period, units: Units, field: str) -> Period:
-    return wish.period(units, field) if wish is not None else configured_period
+def _period(given: TrainUnit | None, configured_period: Period, units: Units, field: str) -> Period:
+    return given.period(units, field) if given is not None else configured_period
 
 
-def _policy(holder: Holder, name: str) -> SavePolicy:
+def _policy(handle: RunHandle, name: str) -> SavePolicy:
     if name not in {"best", "all", "none"}:
         raise InvalidTrialError(f"checkpoint_policy is {name!r}", hint="make it best, all or none")
-    return SavePolicy.configured({**holder.run.info.config, "checkpoint_policy": name})
+    return SavePolicy.configured({**handle.run.info.config, "checkpoint_policy": name})
 
 
-def _source_at(reference: str | os.PathLike[str], holder: Holder) -> Source:
-    root = Path(holder.info.checkpoint_dir)
-    others = [] if holder.supervised else sorted(root.parent.parent.glob(f"*/{root.name}"))
+def _source_at(reference: str | os.PathLike[str], handle: RunHandle) -> Source:
+    root = Path(handle.info.checkpoint_dir)
+    others = [] if handle.supervised else sorted(root.parent.parent.glob(f"*/{root.name}"))
     directory = _checkpoints.located(reference, root, *others)
     problems = _checkpoints.verify(directory)
     if problems:
@@ -303,5 +303,5 @@ def _source_at(reference: str | os.PathLike[str], holder: Holder) -> Source:
             hint="pass the directory of a checkpoint as latest_checkpoint",
         )
     numbers = read_numbers(directory)
-    own = not holder.supervised or numbers.trial_id == holder.info.trial_id
+    own = not handle.supervised or numbers.trial_id == handle.info.trial_id
     return Source(directory=directory, uuid=directory.name, numbers=numbers if own else None)

@@ -138,5 +138,5 @@ def train_until_told(process: Process) -> Generator[None, None, Exit]:
 def fail(process: Process) -> Exit:
     (process.run_dir / "stderr.log").write_bytes(b"Traceback: it broke\n")
     with closing(EventFile(process.run_dir / "events.jsonl", "1-0")) as events:
-        events.append(Ended(ExitReason.HOPELESS, Stage.IMPORT, "no module named model_def", "add it"))
+        events.append(Ended(ExitReason.NOT_RETRYABLE, Stage.IMPORT, "no module named model_def", "add it"))
     return Exit(2)

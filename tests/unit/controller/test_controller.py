@@ -109,7 +109,7 @@ def test_the_same_error_without_progress_is_tried_again_once(tmp_path: Path) -> 
 
 
 def test_what_can_never_succeed_is_not_tried_again(tmp_path: Path) -> None:
-    state = rig(tmp_path, engine=FakeEngine(fail(ExitReason.HOPELESS, 2))).run()
+    state = rig(tmp_path, engine=FakeEngine(fail(ExitReason.NOT_RETRYABLE, 2))).run()
     assert (state.state, ends(state)) == ("ERROR", ["hopeless"])
 
 

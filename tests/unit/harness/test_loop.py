@@ -84,7 +84,7 @@ class FakeRun:
     def asked_to_stop(self) -> bool:
         return self.stop_asked
 
-    def together(self) -> bool:
+    def barrier(self) -> bool:
         return True
 
     def of(self, kind: str) -> list[object]:
@@ -137,10 +137,10 @@ class FakeTrial:
         self.prepared.append(self.steps_completed)
 
     def save(
-        self, directory: Path, position: Position, *, beside: bool = False, hooks: bool = True
+        self, directory: Path, position: Position, *, in_background: bool = False, hooks: bool = True
     ) -> Callable[[], None] | None:
         (self.positions if hooks else self.spares).append(position)
-        return self.rest if beside else None
+        return self.rest if in_background else None
 
     def saved(self, uuid: str) -> None:
         self.told.append(f"saved {uuid}")

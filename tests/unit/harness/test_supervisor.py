@@ -114,7 +114,7 @@ def test_what_a_trial_logs_is_in_its_output(
     [
         ("raise KeyError('big')", ExitReason.ERROR, ExitCode.USER_ERROR),
         ("import determined; raise determined.InvalidHP('no')", ExitReason.INVALID_HP, ExitCode.DONE),
-        ("import nonsense", ExitReason.HOPELESS, ExitCode.HOPELESS),
+        ("import nonsense", ExitReason.NOT_RETRYABLE, ExitCode.NOT_RETRYABLE),
         ("sys.exit(0)", ExitReason.ERROR, ExitCode.USER_ERROR),
         ("os._exit(0)", ExitReason.ERROR, ExitCode.USER_ERROR),
     ],
@@ -152,10 +152,10 @@ def test_debug_shows_where_a_trial_stands(make_run: Callable[..., RunInfo], debu
 
 def test_what_cannot_be_loaded_is_hopeless(toy: Callable[..., RunInfo]) -> None:
     info = toy("", entrypoint="model_dfe:Toy")
-    assert supervise(info) == ExitCode.HOPELESS
+    assert supervise(info) == ExitCode.NOT_RETRYABLE
     ended = records(info)[-2]
     assert isinstance(ended, Ended)
-    assert (ended.reason, ended.hint) == (ExitReason.HOPELESS, "did you mean `model_def`?")
+    assert (ended.reason, ended.hint) == (ExitReason.NOT_RETRYABLE, "did you mean `model_def`?")
     assert output(info, "stderr").decode().endswith(f"{ended.message}\n  hint: {ended.hint}\n")
 
 
@@ -530,10 +530,10 @@ def test_a_program_that_is_not_there_is_hopeless(
     make_run: Callable[..., RunInfo], entrypoint: object
 ) -> None:
     info = make_run(entrypoint=entrypoint)
-    assert supervise(info) in {ExitCode.HOPELESS, 127}
+    assert supervise(info) in {ExitCode.NOT_RETRYABLE, 127}
     ended = records(info)[-2]
     assert isinstance(ended, Ended)
-    assert ended.reason == ExitReason.HOPELESS
+    assert ended.reason == ExitReason.NOT_RETRYABLE
 
 
 def test_the_start_up_hook_sets_what_the_worker_sees(make_run: Callable[..., RunInfo]) -> None:

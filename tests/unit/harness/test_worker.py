@@ -163,7 +163,11 @@ def test_when_all_checkpoints_are_damaged_the_run_ends_and_does_not_begin_anew(
         return ExitReason.COMPLETED
 
     outcome, _ = go(make_run(checkpoints=(newest, older)), body)
-    assert (trained, outcome.ended.reason, outcome.exit_code) == ([], ExitReason.HOPELESS, ExitCode.HOPELESS)
+    assert (trained, outcome.ended.reason, outcome.exit_code) == (
+        [],
+        ExitReason.NOT_RETRYABLE,
+        ExitCode.NOT_RETRYABLE,
+    )
     assert outcome.ended.message.splitlines()[1:] == [
         f"  {uuid}: state has 3 bytes instead of 5" for uuid in (newest, older)
     ]
@@ -185,8 +189,8 @@ def test_without_a_checkpoint_there_is_nothing_to_open(make_run: Callable[..., R
     [
         (det.InvalidHP("lr too big"), ExitReason.INVALID_HP, ExitCode.DONE, "InvalidHP: lr too big"),
         (KeyError("big"), ExitReason.ERROR, ExitCode.USER_ERROR, "KeyError: 'big'"),
-        (InvalidTrialError("no model"), ExitReason.HOPELESS, ExitCode.HOPELESS, "no model"),
-        (CheckpointError("all damaged"), ExitReason.HOPELESS, ExitCode.HOPELESS, "all damaged"),
+        (InvalidTrialError("no model"), ExitReason.NOT_RETRYABLE, ExitCode.NOT_RETRYABLE, "no model"),
+        (CheckpointError("all damaged"), ExitReason.NOT_RETRYABLE, ExitCode.NOT_RETRYABLE, "all damaged"),
         (SystemExit(3), ExitReason.ERROR, ExitCode.USER_ERROR, "the trial called sys.exit(3)"),
         (KeyboardInterrupt(), ExitReason.ERROR, ExitCode.INTERRUPTED, "interrupted by SIGINT"),
         (OSError(errno.ENOSPC, "full"), ExitReason.ERROR, ExitCode.USER_ERROR, "OSError: [Errno 28] full"),
@@ -220,8 +224,8 @@ def test_a_repeated_traceback_is_shown_once_and_counted(
 @pytest.mark.parametrize(
     ("error", "reason", "known"),
     [
-        (ModuleNotFoundError("No module named 'einops'"), ExitReason.HOPELESS, True),
-        (SyntaxError("bad"), ExitReason.HOPELESS, True),
+        (ModuleNotFoundError("No module named 'einops'"), ExitReason.NOT_RETRYABLE, True),
+        (SyntaxError("bad"), ExitReason.NOT_RETRYABLE, True),
         (KeyError("big"), ExitReason.ERROR, True),
         (ConnectionResetError("reset"), ExitReason.ERROR, False),
         (OSError(errno.EIO, "Input/output error"), ExitReason.ERROR, False),
@@ -269,7 +273,7 @@ def test_a_disk_that_is_full_under_a_checkpoint_is_no_fault_of_the_trial(
 def test_a_trial_of_no_framework_is_hopeless(make_run: Callable[..., RunInfo]) -> None:
     outcome = run_trial(make_run(), Trial)
     assert (outcome.ended.reason, outcome.ended.message) == (
-        ExitReason.HOPELESS,
+        ExitReason.NOT_RETRYABLE,
         "Trial is a Trial of no framework",
     )
 

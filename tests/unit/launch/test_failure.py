@@ -53,7 +53,7 @@ TABLE = [
     ("preempted", seen(reason=E.PREEMPTED, exited=X(0)), R.PREEMPTED),
     ("completed just before the kill", seen(code=137, reason=E.COMPLETED, stop="kill"), R.COMPLETED),
     ("failed", seen(code=1, reason=E.ERROR, exited=X(1)), R.USER_ERROR),
-    ("hopeless", seen(code=2, reason=E.HOPELESS, exited=X(2)), R.HOPELESS),
+    ("hopeless", seen(code=2, reason=E.NOT_RETRYABLE, exited=X(2)), R.HOPELESS),
     ("failed on a full disk", seen(code=74, reason=E.ERROR, exited=X(74, disk_full=True)), R.DISK_FULL),
     ("failed on a bad disk", seen(code=74, reason=E.ERROR, exited=X(74)), R.INFRASTRUCTURE),
     ("failed for want of memory", seen(code=1, reason=E.ERROR, exited=X(1, oom_kills=1)), R.OUT_OF_MEMORY),
@@ -186,7 +186,7 @@ def test_out_of_memory_names_the_limit_and_what_to_change(
         (seen(reason=E.PREEMPTED), 0, True),
         (seen(reason=E.PREEMPTED, stop="cancel"), 5, False),
         (seen(code=255, stop="kill"), 5, False),
-        (seen(code=2, reason=E.HOPELESS), 5, False),
+        (seen(code=2, reason=E.NOT_RETRYABLE), 5, False),
         (seen(reason=E.COMPLETED), 5, False),
     ],
 )

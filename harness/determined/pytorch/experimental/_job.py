@@ -12,7 +12,7 @@ import torch.utils.data
 
 from determined._checkpoints import read_metadata
 from determined._errors import CheckpointError, InvalidTrialError
-from determined._script import Holder, Wish, script_run
+from determined._script import RunHandle, RunOptions, script_run
 from determined.core._context import opened
 from determined.pytorch._device import choose_device
 from determined.pytorch._distributed import process_group
@@ -64,33 +64,33 @@ def torch_batch_process(  # noqa: PLR0917  (Determined's own signature)
         )
     options = dict(dataloader_kwargs or {})
     gpu = torch.cuda.is_available()
-    with script_run(Wish(distributed=distributed_context, slots=int(gpu))) as holder:
+    with script_run(RunOptions(distributed=distributed_context, slots=int(gpu))) as handle:
         share = share_of(
             dataset,
             batch_size=batch_size,
-            max_batches=1 if holder.info.test_mode else max_batches,
+            max_batches=1 if handle.info.test_mode else max_batches,
             options=options,
-            rank=holder.distributed.rank,
-            size=holder.distributed.size,
+            rank=handle.distributed.rank,
+            size=handle.distributed.size,
         )
         interval = positive(checkpoint_interval, "checkpoint_interval")
-        device = choose_device(holder.info.slots, holder.distributed)
-        with process_group(holder.distributed.group, device):
-            core = opened(holder)
-            context = TorchBatchProcessorContext(core, _output(holder), device)
+        device = choose_device(handle.info.slots, handle.distributed)
+        with process_group(handle.distributed.group, device):
+            core = opened(handle)
+            context = TorchBatchProcessorContext(core, _output(handle), device)
             context.prepare_storage()
             processor = batch_processor_cls(context)
             kept = {key: value for key, value in options.items() if key not in {"batch_size", "drop_last"}}
-            _Job(holder, core, context, processor, share, interval).run(dataset, kept)
+            _Job(handle, core, context, processor, share, interval).run(dataset, kept)
 
 
-def _output(holder: Holder) -> Path:
-    return Path(holder.info.checkpoint_dir) / _OUTPUT / str(holder.info.trial_id)
+def _output(handle: RunHandle) -> Path:
+    return Path(handle.info.checkpoint_dir) / _OUTPUT / str(handle.info.trial_id)
 
 
 @dataclass(slots=True)
 class _Job:
-    holder: Holder
+    handle: RunHandle
     core: Context
     context: TorchBatchProcessorContext
     processor: TorchBatchProcessor
@@ -123,7 +123,7 @@ class _Job:
     def _due(self) -> bool:
         """Processes agree only every so often: it costs an exchange."""
         alone = self.share.size == 1
-        return self.done % self.interval == 0 or (alone and self.holder.stop_asked)
+        return self.done % self.interval == 0 or (alone and self.handle.stop_asked)
 
     def _leave(self) -> bool:
         self._checkpoint()
@@ -139,7 +139,7 @@ class _Job:
         self.stored = self.done
 
     def _resume(self) -> None:
-        found = None if self.holder.info.warm_start else self.holder.run.open_checkpoint()
+        found = None if self.handle.info.warm_start else self.handle.run.open_checkpoint()
         metadata = read_metadata(found[0]) if found else {}
         if found is None or metadata.get("batch_processor") != self._name:
             return

@@ -100,7 +100,7 @@ def test_a_script_that_fails_before_create_is_hopeless_and_says_why(run, script,
     done, records = run(script)
     ended = records[-1]
     assert done.returncode == 2
-    assert (ended.reason, ended.stage) == (ExitReason.HOPELESS, Stage.IMPORT)
+    assert (ended.reason, ended.stage) == (ExitReason.NOT_RETRYABLE, Stage.IMPORT)
     assert ended.message.startswith("sub/train.py did not reach its call of determined.experimental.create: ")
     assert said in ended.message
 

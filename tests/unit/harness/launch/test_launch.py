@@ -195,7 +195,7 @@ def test_without_torch_several_processes_are_hopeless(monkeypatch: pytest.Monkey
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     failure = _launcher.run(launch, {})
     assert failure is not None
-    assert (failure.ended.reason, failure.code) == (ExitReason.HOPELESS, 2)
+    assert (failure.ended.reason, failure.code) == (ExitReason.NOT_RETRYABLE, 2)
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -74,7 +74,7 @@ def test_a_launcher_that_is_not_carried_names_what_is(make_run: Callable[..., Ru
     (line,) = (Path(info.run_dir) / "events.jsonl").read_bytes().splitlines()
     ended = decode(line).record
     assert isinstance(ended, Ended)
-    assert (done.returncode, ended.reason) == (2, ExitReason.HOPELESS)
+    assert (done.returncode, ended.reason) == (2, ExitReason.NOT_RETRYABLE)
     assert ended.message.startswith(f"determined.launch.{name}: ")
     assert ended.message in done.stderr
     assert ended.hint in done.stderr
