@@ -30,7 +30,7 @@ from detbuild.config.rewrite import completed
 from detbuild.controller import hands as of_controller
 from detbuild.controller.clock import SystemClock
 from detbuild.controller.loop import Controller
-from detbuild.controller.world import World
+from detbuild.controller.world import ControllerContext
 from detbuild.decisions import Began, Close, Create, Finish, Train, TrialEnded
 from detbuild.launch.slots import SlotQueue
 from detbuild.launch.stock import Limits
@@ -111,13 +111,13 @@ def empty(process: Process) -> Exit:
     return Exit(0)
 
 
-def controller(home: Home, engine: Engine, image: str, search: Search, *, hands: int = 1) -> Controller:
+def controller(home: Home, engine: Engine, image: str, search: Search, *, max_workers: int = 1) -> Controller:
     config = completed(config_from_mapping(CONFIG), seed=1)
     folder = home.new_experiment()
     user = f"{os.getuid()}:{os.getgid()}"
     header = Header(id=folder.id, name="empty", context_name="c", created=0.0, image=image, user=user)
     folder.write(header, {"config.json": json.dumps(config.resolved()).encode()})
-    world = World(
+    context = ControllerContext(
         folder=folder,
         engine=engine,
         config=config,
@@ -126,9 +126,9 @@ def controller(home: Home, engine: Engine, image: str, search: Search, *, hands:
         nvidia_smi=str,
         slots=SlotQueue(home.path),
         limits=Limits(cpu_trials=AT_ONCE),
-        pairs_of_hands=hands,
+        max_workers=max_workers,
     )
-    return Controller(world, search)
+    return Controller(context, search)
 
 
 def resident() -> float:
@@ -172,7 +172,7 @@ def _ours(engine: Engine, image: str, count: int) -> float:
     """Trials a minute that one controller takes from start to end."""
     with tempfile.TemporaryDirectory() as directory:
         home = Home.open(Path(directory))
-        driven = controller(home, engine, image, Search(count), hands=of_controller.AT_ONCE)
+        driven = controller(home, engine, image, Search(count), max_workers=of_controller.AT_ONCE)
         begun = time.perf_counter()
         driven.run()
         return count / (time.perf_counter() - begun) * 60

@@ -131,7 +131,7 @@ def show_plan(
     from detbuild import experiment
     from detbuild.cli.context import document, lines
     from detbuild.cli.views import no_output
-    from detbuild.launch.limits import cpus_said, memory_said
+    from detbuild.launch.limits import cpu_limit_text, memory_limit_text
     from detbuild.store.home import Home
 
     host = experiment.this_host(session.environ)
@@ -163,7 +163,7 @@ def show_plan(
         click.echo(line)
     click.echo("\n# limits of a trial")
     resources = submission.config.resources
-    click.echo(f"memory  {memory_said(resources.memory)}\nCPU     {cpus_said(resources.cpus)}")
+    click.echo(f"memory  {memory_limit_text(resources.memory)}\nCPU     {cpu_limit_text(resources.cpus)}")
     click.echo("\n# container of the first run")
     show_json(container, show_secrets=show_secrets)
     click.echo("\n# what the run is told (run.json)")

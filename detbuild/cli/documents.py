@@ -59,9 +59,9 @@ def described(state: ExperimentState, folder: ExperimentFolder, *, metrics: bool
 
 def _limits(state: ExperimentState, folder: ExperimentFolder) -> Document | None:
     """What each trial may use of the engine's host; null for a local run."""
-    from detbuild.launch.limits import Asked, asked_limits, cpu_limit, memory_limit
+    from detbuild.launch.limits import RequestedLimits, cpu_limit, memory_limit, requested_limits
 
-    header, asked = state.header, asked_limits(folder) or Asked()
+    header, asked = state.header, requested_limits(folder) or RequestedLimits()
     if header.local:
         return None
     return {

@@ -64,10 +64,10 @@ def activate(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
 
 def _activate(session: Session, home: Home, experiment_id: int) -> int:
     from detbuild.controller.attend import request
-    from detbuild.controller.onward import ask_to_activate
+    from detbuild.controller.onward import request_activate
 
     if _local_and_at_rest(home, experiment_id, ("PAUSED",)):
-        return _here(session, home, experiment_id, ask_to_activate)
+        return _here(session, home, experiment_id, request_activate)
     request(home, experiment_id, "activate")
     click.echo(f"experiment {experiment_id} continues; detbuild logs {experiment_id} -f", err=True)
     return 0
@@ -104,7 +104,7 @@ def continue_(
 
     home = Home.open(session.home)
     if _local_and_at_rest(home, experiment_id, ("PAUSED", "COMPLETED", "CANCELED", "ERROR")):
-        ask = partial(onward.ask_to_go_on, overrides=overrides, file=config_file)
+        ask = partial(onward.request_continue, overrides=overrides, file=config_file)
         return _here(session, home, experiment_id, ask)
     number = onward.continue_(home, experiment_id, overrides, config_file)
     if follow:
@@ -124,7 +124,7 @@ def _local_and_at_rest(home: Home, experiment_id: int, states: tuple[str, ...]) 
 
 def _here(session: Session, home: Home, experiment_id: int, ask: Callable[[ExperimentFolder], int]) -> int:
     from detbuild.cli.following import followed
-    from detbuild.controller.onward import go_on_here
+    from detbuild.controller.onward import continue_local
 
     folder = home.experiment(experiment_id)
-    return followed(session, home, experiment_id, partial(go_on_here, folder, ask, session.environ))
+    return followed(session, home, experiment_id, partial(continue_local, folder, ask, session.environ))

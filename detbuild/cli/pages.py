@@ -11,9 +11,9 @@ from detbuild.cli.search_page import metric_chart, search_lines
 from detbuild.cli.show import metrics_line
 from detbuild.cli.standing import for_people
 from detbuild.cli.text import visible
-from detbuild.controller.health import hindrance
+from detbuild.controller.health import blocked_reason
 from detbuild.credentials import masked_urls
-from detbuild.launch.limits import asked_limits, cpus_said, memory_said
+from detbuild.launch.limits import cpu_limit_text, memory_limit_text, requested_limits
 from detbuild.store.progress import Goal
 from detbuild.units import counted, size
 
@@ -36,7 +36,7 @@ def experiment_page(state: ExperimentState, folder: ExperimentFolder, room: int 
     lines = [f"experiment {header.id}  {visible(masked_urls(header.name))}  {state.state}"]
     if state.why:
         lines.append(f"why        {visible(masked_urls(state.why))}")
-    stuck = hindrance(folder, state)
+    stuck = blocked_reason(folder, state)
     if stuck:
         lines.append(f"stuck      {visible(stuck)}")
     if header.tag:
@@ -58,12 +58,12 @@ def experiment_page(state: ExperimentState, folder: ExperimentFolder, room: int 
 
 def _limits(header: Header, folder: ExperimentFolder) -> list[str]:
     """What each trial may use of the host; nothing where there is no container, or no readable config."""
-    asked = asked_limits(folder)
+    asked = requested_limits(folder)
     if header.local or asked is None:
         return []
-    memory = memory_said(asked.memory, header.engine_memory)
+    memory = memory_limit_text(asked.memory, header.engine_memory)
     root = "; read-only root" if asked.read_only_root else ""
-    return [f"limits     memory {memory}; CPU {cpus_said(asked.cpus, header.engine_cpus)}{root}"]
+    return [f"limits     memory {memory}; CPU {cpu_limit_text(asked.cpus, header.engine_cpus)}{root}"]
 
 
 def _times(state: ExperimentState) -> str:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from detbuild.cli.table import Columns, Row
     from detbuild.engine.protocol import ContainerState
-    from detbuild.launch.line import Line
-    from detbuild.launch.stock import Stock
-    from detbuild.launch.tickets import Ticket
+    from detbuild.launch.line import QueueOrder
+    from detbuild.launch.stock import Inventory
+    from detbuild.launch.tickets import SlotRequest
 
 
 @click.command(cls=Command)
@@ -40,8 +40,8 @@ def slots(session: Session, /, *, as_json: bool) -> None:
 
     lines = _lines(session)
     home = Home.open(session.home).id
-    held = [row for line in lines for row in _held(line.stock, home)]
-    queued = [row for line in lines for row in _queued(line, now=time.monotonic())]
+    held = [row for order in lines for row in _held(order.inventory, home)]
+    queued = [row for order in lines for row in _queued(order, now=time.monotonic())]
     if as_json:
         show_json({"slots": held, "queued": queued})
         return
@@ -60,95 +60,95 @@ def slots(session: Session, /, *, as_json: bool) -> None:
         show_table(queued, columns, empty="")
 
 
-def _lines(session: Session) -> list[Line]:
+def _lines(session: Session) -> list[QueueOrder]:
     """Those of the kinds of slots that there are; CPU slots are everywhere."""
     from detbuild.cli.views import no_output
     from detbuild.controller.start import host_limits, nvidia_smi
     from detbuild.events import Warned
     from detbuild.launch.hostlock import lock_directory
-    from detbuild.launch.line import line_of
+    from detbuild.launch.line import queue_order
     from detbuild.launch.slots import SlotQueue
-    from detbuild.launch.stock import take_stock
+    from detbuild.launch.stock import take_inventory
 
     engine = session.connect()
     info, queue = engine.info(), SlotQueue(lock_directory())
     lines, limits = [], host_limits(session.home)
-    tickets = queue.tickets.others()
+    requests = queue.requests.others()
     for kind in ("gpu", "cpu"):
-        stock = take_stock(kind, engine, info, nvidia_smi, limits)
-        memory = queue.tickets.memory(info.id, kind)
-        lines.append(line_of(stock, tickets, memory, now=time.monotonic()))
-    if trouble := queue.tickets.trouble():
+        inventory = take_inventory(kind, engine, info, nvidia_smi, limits)
+        memory = queue.requests.memory(info.id, kind)
+        lines.append(queue_order(inventory, requests, memory, now=time.monotonic()))
+    if trouble := queue.requests.trouble():
         what = f"{trouble}: requests are not shown, and trials start without regard to each other's turns"
         no_output(Warned(what, "remove what is in its place"))
     return lines
 
 
-def _held(stock: Stock, home: str) -> Iterator[Row]:
+def _held(inventory: Inventory, home: str) -> Iterator[Row]:
     from detbuild.launch.gpus import held
 
-    if stock.kind == "gpu":
-        by_gpu = {gpu: container for container in stock.containers for gpu in held([container])}
-        for gpu in stock.gpus:
-            yield _row(stock, gpu.id, by_gpu.pop(gpu.id, None), usable=gpu.usable)
+    if inventory.kind == "gpu":
+        by_gpu = {gpu: container for container in inventory.containers for gpu in held([container])}
+        for gpu in inventory.gpus:
+            yield _row(inventory, gpu.id, by_gpu.pop(gpu.id, None), usable=gpu.usable)
         for name, container in by_gpu.items():  # under a name that the host does not know any more
-            yield _row(stock, name, container, usable=False)
+            yield _row(inventory, name, container, usable=False)
         return
-    for number, container in enumerate(stock.containers, 1):
-        yield _row(stock, number, container, usable=number <= stock.total)
-    left = max(0, stock.limit - stock.used_by(home))  # of a home with a smaller limit than others
-    for nth, name in enumerate(stock.free, 1):
-        yield _row(stock, int(name), None, usable=nth <= left)
+    for number, container in enumerate(inventory.containers, 1):
+        yield _row(inventory, number, container, usable=number <= inventory.total)
+    left = max(0, inventory.limit - inventory.used_by(home))  # of a home with a smaller limit than others
+    for nth, name in enumerate(inventory.free, 1):
+        yield _row(inventory, int(name), None, usable=nth <= left)
 
 
-def _row(stock: Stock, slot: object, holder: ContainerState | None, *, usable: bool) -> Row:
+def _row(inventory: Inventory, slot: object, holder: ContainerState | None, *, usable: bool) -> Row:
     from detbuild.launch.line import name_of
-    from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL, TRIAL_LABEL, USER_LABEL, VISIT_LABEL
+    from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL, SHELL_LABEL, TRIAL_LABEL, USER_LABEL
 
     labels = holder.labels if holder is not None else {}
     return {
-        "kind": stock.kind,
+        "kind": inventory.kind,
         "slot": slot,
         "usable": usable,
-        "experiment": _number(labels.get(EXPERIMENT_LABEL) or labels.get(VISIT_LABEL, "")),
+        "experiment": _number(labels.get(EXPERIMENT_LABEL) or labels.get(SHELL_LABEL, "")),
         "trial": _number(labels.get(TRIAL_LABEL, "")),
         "user": name_of(labels.get(USER_LABEL, "")) if holder is not None else None,
         "home": labels.get(HOME_LABEL),
     }
 
 
-def _queued(line: Line, *, now: float) -> Iterator[Row]:
+def _queued(order: QueueOrder, *, now: float) -> Iterator[Row]:
     """One row a trial: those in the order of their turns, then those that a limit keeps from starting."""
-    tickets = {ticket.experiment: ticket for ticket in line.tickets}
+    requests = {request.experiment: request for request in order.requests}
     queues = {
-        name: sorted(ticket.waiting, key=ticket.waiting.__getitem__) for name, ticket in tickets.items()
+        name: sorted(request.waiting, key=request.waiting.__getitem__) for name, request in requests.items()
     }
     gone: defaultdict[str, int] = defaultdict(int)
-    for position, name in enumerate(line.order(), 1):
-        yield _waiter(line, tickets[name], queues[name][gone[name]], position=position, now=now)
+    for position, name in enumerate(order.experiments(), 1):
+        yield _waiter(order, requests[name], queues[name][gone[name]], position=position, now=now)
         gone[name] += 1
     for name, queue in queues.items():
         for trial in queue[gone[name] :]:
-            yield _waiter(line, tickets[name], trial, position=None, now=now)
+            yield _waiter(order, requests[name], trial, position=None, now=now)
 
 
-def _waiter(line: Line, ticket: Ticket, trial: str, *, position: int | None, now: float) -> Row:
+def _waiter(order: QueueOrder, request: SlotRequest, trial: str, *, position: int | None, now: float) -> Row:
     from detbuild.launch.line import BEHIND, name_of
 
-    home, _, experiment = ticket.experiment.partition("/")
-    oldest = min(ticket.waiting, key=ticket.waiting.__getitem__)
+    home, _, experiment = request.experiment.partition("/")
+    oldest = min(request.waiting, key=request.waiting.__getitem__)
     return {
-        "kind": ticket.kind,
+        "kind": request.kind,
         "position": position,
         "experiment": _number(experiment),
         "trial": _number(trial),
-        "user": name_of(ticket.user),
+        "user": name_of(request.user),
         "home": home,
-        "slots": ticket.slots,
-        "priority": ticket.priority,
-        "weight": ticket.weight,
-        "seconds": round(max(0.0, now - ticket.waiting[trial]), 1),
-        "why": line.why(ticket) if trial == oldest else BEHIND,
+        "slots": request.slots,
+        "priority": request.priority,
+        "weight": request.weight,
+        "seconds": round(max(0.0, now - request.waiting[trial]), 1),
+        "why": order.why(request) if trial == oldest else BEHIND,
     }
 
 

@@ -53,7 +53,7 @@ def run(session: Session, /, *, trial: tuple[int, int], command: tuple[str, ...]
 def _visit(session: Session, trial: tuple[int, int], command: Sequence[str], slots: int | None) -> int:
     import shutil
 
-    from detbuild.controller.visit import create_visit
+    from detbuild.controller.visit import create_shell
     from detbuild.errors import EngineError
     from detbuild.store.home import Home
 
@@ -66,7 +66,7 @@ def _visit(session: Session, trial: tuple[int, int], command: Sequence[str], slo
         )
     engine = session.connect()
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    container = create_visit(
+    container = create_shell(
         engine, home.id, folder, command, trial_id=trial[1], slots=slots, terminal=terminal
     )
     try:

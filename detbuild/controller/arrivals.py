@@ -22,7 +22,7 @@ _Run = tuple[int, int]  # trial and run
 _FETCHED: Final = 0  # no trial has this number
 
 
-class Arrivals:
+class CheckpointWatcher:
     """Reads only runs that may still write, so a search of many trials costs no more than those at work."""
 
     def __init__(self, folder: ExperimentFolder) -> None:
@@ -33,7 +33,7 @@ class Arrivals:
         self._going: set[int] = set()  # trials that have begun and not ended
         self._written: dict[int, list[str]] = {}  # by trial: uuids that may be on this host, oldest first
 
-    def _heed(self, fact: journal.Fact) -> None:
+    def _apply(self, fact: journal.Fact) -> None:
         match fact:
             case journal.RunIntended(trial_id=trial_id, run=run):
                 self._reading.setdefault((trial_id, run), RecordFile(self._folder.run(trial_id, run)))
@@ -46,7 +46,7 @@ class Arrivals:
     def new(self) -> Iterator[str]:
         """The checkpoints that were written since the last time, in the order of each trial."""
         for entry in self._journal.new():
-            self._heed(entry.fact)
+            self._apply(entry.fact)
         for key, file in list(self._reading.items()):
             over = key in self._over
             for line in file.rest() if over else file.new():
@@ -61,7 +61,7 @@ class Arrivals:
         """Take notice of a checkpoint that is on this host again, from whatever trial."""
         self._written.setdefault(_FETCHED, []).append(uuid)
 
-    def spare(self, root: Path, stored: Stored, held: AbstractSet[str]) -> str:
+    def evictable(self, root: Path, stored: Stored, held: AbstractSet[str]) -> str:
         """A checkpoint whose copy in `root` may go: it is in the cloud, and no run will start from it.
 
         The newest of a trial that goes on stays, and so do those that are `held`.

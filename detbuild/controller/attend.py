@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from detbuild.controller.book import Book
+from detbuild.controller.book import JournaledState
 from detbuild.controller.lease import holder, lease
 from detbuild.controller.start import start_detached
 from detbuild.errors import ConfigError, EngineError, LeaseError
@@ -40,7 +40,7 @@ def follow(home: Home, experiment_id: int, emit: Emit, *, since: int = 0) -> Exp
         since: The number of a request; what was before it is passed over.
     """
     tail = ExperimentTail(home.experiment(experiment_id), since=since)
-    for _ in _looks(tail.folder, emit):
+    for _ in _polls(tail.folder, emit):
         tail.emit(emit)
         if tail.over:
             break
@@ -51,7 +51,7 @@ def wait(home: Home, experiment_id: int, emit: Emit) -> ExperimentState:
     """Return the state of the experiment once it is over; one that is paused is waited for."""
     folder = home.experiment(experiment_id)
     ledger, journal = Ledger(folder.header()), JournalFile(folder.journal_file)
-    for _ in _looks(folder, emit):
+    for _ in _polls(folder, emit):
         for entry in journal.new():
             ledger.enter(entry)
         if ledger.over:
@@ -75,8 +75,8 @@ def request(home: Home, experiment_id: int, verb: Verb, trial_id: int | None = N
         ConfigError: There is no such experiment or trial, or it cannot do that.
     """
     folder = home.experiment(experiment_id)
-    book = Book(folder=folder)
-    state = book.state.snapshot()
+    journaled = JournaledState(folder=folder)
+    state = journaled.state.snapshot()
     if trial_id is not None and trial_id not in state.trials:
         raise ConfigError(
             f"experiment {experiment_id} has no trial {trial_id}",
@@ -87,7 +87,7 @@ def request(home: Home, experiment_id: int, verb: Verb, trial_id: int | None = N
             f"experiment {experiment_id} has ended: {state.state}",
             hint=f"`detbuild continue {experiment_id}` goes on with what was not completed",
         )
-    if not _idle(book, verb, trial_id):
+    if not _idle(journaled, verb, trial_id):
         if state.header.local and verb == "activate":
             raise needs_foreground(state)
         folder.request(verb, trial_id=trial_id)
@@ -104,12 +104,12 @@ def needs_foreground(state: ExperimentState) -> ConfigError:
     )
 
 
-def _idle(book: Book, verb: Verb, trial_id: int | None) -> bool:
+def _idle(journaled: JournaledState, verb: Verb, trial_id: int | None) -> bool:
     """Whether that is so already."""
-    state = book.state
+    state = journaled.state
     if state.over or (trial_id is not None and state.trials[trial_id].ended):
         return True
-    waiting = any(other.trial_id is None for other in book.requests())
+    waiting = any(other.trial_id is None for other in journaled.requests())
     return not waiting and (
         (verb == "pause" and state.paused) or (verb == "activate" and state.stop != "pause")
     )
@@ -134,9 +134,9 @@ def resume_one(folder: ExperimentFolder) -> bool:
     try:
         with lease(folder.lock_file) as held:
             if folder.header().local:
-                from detbuild.controller.localsearch import settle
+                from detbuild.controller.localsearch import finish_pending
 
-                settle(folder)
+                finish_pending(folder)
             else:
                 start_detached(folder, held)
     except LeaseError:  # another process was quicker
@@ -146,19 +146,19 @@ def resume_one(folder: ExperimentFolder) -> bool:
 
 def needs_controller(folder: ExperimentFolder) -> bool:
     """Whether there is something to do: it is neither over nor paused, or something was asked for since."""
-    book = Book(folder=folder)
-    return not book.state.at_rest or bool(book.requests())
+    journaled = JournaledState(folder=folder)
+    return not journaled.state.at_rest or bool(journaled.requests())
 
 
 def has_work_left(folder: ExperimentFolder) -> bool:
     """The same, or it is over and left checkpoints to be uploaded or removed: that had failed too often."""
     if needs_controller(folder):
         return True
-    state = Book(folder=folder).state
+    state = JournaledState(folder=folder).state
     return state.over and state.stored.unsettled
 
 
-class Attendant:
+class RequestWatcher:
     """Sees to it that an experiment has a controller while its end is waited for.
 
     A controller lives as long as its lease is held, however slow the host is.
@@ -170,7 +170,7 @@ class Attendant:
         self._start_at = 0.0
         self._rested: tuple[int, ...] = ()  # sizes of the files when nothing was left to do
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Start a controller when one is needed and there is none.
 
         Raises:
@@ -182,11 +182,11 @@ class Attendant:
         sizes = tuple(map(_size, (folder.journal_file, folder.requests_file)))
         if sizes == self._rested:
             return
-        book = Book(folder=folder)
-        if book.state.at_rest and not book.requests():
+        journaled = JournaledState(folder=folder)
+        if journaled.state.at_rest and not journaled.requests():
             self._rested = sizes
         else:
-            self._start(folder, died=not book.state.at_rest)
+            self._start(folder, died=not journaled.state.at_rest)
 
     def _start(self, folder: ExperimentFolder, *, died: bool) -> None:
         if self._starts == _STARTS:
@@ -209,10 +209,10 @@ def _size(file: Path) -> int:
         return 0
 
 
-def _looks(folder: ExperimentFolder, emit: Emit) -> Iterator[None]:
+def _polls(folder: ExperimentFolder, emit: Emit) -> Iterator[None]:
     """Yield again and again, and see to it that there is a controller meanwhile."""
-    attendant = Attendant(folder, emit)
+    watcher = RequestWatcher(folder, emit)
     while True:
         yield
         time.sleep(_POLL)
-        attendant.look()
+        watcher.poll()

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True, slots=True)
-class Book:
+class JournaledState:
     """`state` is never ahead of the journal on disk."""
 
     folder: ExperimentFolder
     state: Ledger = field(init=False)
     _inbox: Inbox = field(init=False)
-    _requests: list[Request] = field(init=False, default_factory=list)  # read, and not heeded yet
+    _requests: list[Request] = field(init=False, default_factory=list)  # read, and not applied yet
 
     def __post_init__(self) -> None:
         self.state = Ledger(self.folder.header(), self.folder.entries())
@@ -36,6 +36,6 @@ class Book:
 
     def requests(self) -> tuple[Request, ...]:
         """What people ask for and nobody has heeded, in order."""
-        self._requests += self._inbox.after(self.state.heeded)
-        self._requests = [request for request in self._requests if request.number > self.state.heeded]
+        self._requests += self._inbox.after(self.state.last_request)
+        self._requests = [request for request in self._requests if request.number > self.state.last_request]
         return tuple(self._requests)

@@ -12,33 +12,39 @@ from detbuild.store.reader import RecordFile
 from detbuild.store.runs import RunRecords, extended
 
 if TYPE_CHECKING:
-    from detbuild.controller.book import Book
+    from detbuild.controller.book import JournaledState
     from detbuild.controller.search import Search
     from detbuild.store.states import RunState
 
 _MOST = 64 << 20  # bytes of records in one look: a run that writes without end holds up nothing else
 
 
-class Ears:
+class RecordListener:
     """What it keeps in memory only spares looks at files: all of it can be heard again."""
 
     def __init__(
-        self, book: Book, search: Search, policies: tuple[Policy, ...], *, trial_id: int, run: int
+        self,
+        journaled: JournaledState,
+        search: Search,
+        policies: tuple[Policy, ...],
+        *,
+        trial_id: int,
+        run: int,
     ) -> None:
-        self._book, self._search = book, search
+        self._journaled, self._search = journaled, search
         self._trial_id, self._number = trial_id, run
-        folder = book.folder.run(trial_id, run)
+        folder = journaled.folder.run(trial_id, run)
         self._file = RecordFile(folder)
         self._watch = PolicyWatch(folder, policies)
-        self._told = 0  # validations that were passed on
+        self._reported = 0  # validations that were passed on
         self.records = RunRecords()
 
     @property
     def run(self) -> RunState:
-        runs = self._book.state.trials[self._trial_id].runs
+        runs = self._journaled.state.trials[self._trial_id].runs
         return next(run for run in runs if run.run == self._number)
 
-    def listen(self, *, over: bool = False) -> None:
+    def poll(self, *, over: bool = False) -> None:
         """Take in what is new, or all that is left when the run is `over`.
 
         Raises:
@@ -46,11 +52,11 @@ class Ears:
         """
         lines = self._file.rest() if over else self._file.new(_MOST)
         self.records = replace(extended(self.records, lines), unreadable=self._file.unreadable)
-        for validation in self.records.validations[self._told :]:
+        for validation in self.records.validations[self._reported :]:
             self._search.on_validation(self._trial_id, validation)
-            self._told += 1
+            self._reported += 1
         for policy in self._watch.matched(self.run.policies, over=over):
-            self._book.record(
+            self._journaled.record(
                 journal.PolicyMatched(
                     trial_id=self._trial_id,
                     run=self._number,
@@ -67,7 +73,7 @@ def matched(run: RunState) -> str:
     return f"its log matches the polic{'ies' if len(run.policies) > 1 else 'y'} {', '.join(run.policies)}"
 
 
-def by_policies(finished: journal.RunFinished, run: RunState) -> journal.RunFinished:
+def apply_policies(finished: journal.RunFinished, run: RunState) -> journal.RunFinished:
     """The same, as the log policies want it that the run's output matched."""
     if not run.policies or Outcome(finished.outcome).succeeded:
         return finished

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 AT_ONCE = 8  # more of them gain nothing: the engine itself takes turns
 
 
-class Hands:
+class EnginePool:
     """A single pair does one thing after the other, and is done with it before the call returns."""
 
     def __init__(self, engine: Engine, pairs: int = 1) -> None:

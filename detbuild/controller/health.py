@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from detbuild.store.state import ExperimentState
 
 
-def hindrance(folder: ExperimentFolder, state: ExperimentState) -> str:
+def blocked_reason(folder: ExperimentFolder, state: ExperimentState) -> str:
     """Say what is in the way of an experiment that should go on, and how to repair it; "" for nothing."""
     if _at_rest(state):
         return ""

@@ -11,46 +11,48 @@ from detbuild.store.submitted import config_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from detbuild.controller.book import Book
+    from detbuild.controller.book import JournaledState
     from detbuild.store.requests import Request
 
 
 LENGTHENED: Final = frozenset({"single", "random", "grid"})  # searches that decide nothing by results
 
 
-def heed(book: Book) -> None:
+def apply_requests(journaled: JournaledState) -> None:
     """Take up what is asked of an experiment that is being driven.
 
     A `continue` is for one at rest: it is left to the controller that comes next and reads the config.
     """
-    for request in book.requests():
-        if request.verb == "continue" and book.state.at_rest:
+    for request in journaled.requests():
+        if request.verb == "continue" and journaled.state.at_rest:
             return
-        _heed(book, request)
+        _apply(journaled, request)
 
 
-def take_up(book: Book) -> None:
+def apply_pending_requests(journaled: JournaledState) -> None:
     """Take up what was asked for while nobody drove the experiment; its config is read after this."""
-    for request in book.requests():
-        _heed(book, request)
+    for request in journaled.requests():
+        _apply(journaled, request)
 
 
-def _heed(book: Book, request: Request) -> None:
+def _apply(journaled: JournaledState, request: Request) -> None:
     length: Mapping[str, object] | None = None
-    if request.verb == "continue" and request.config is not None and book.state.at_rest:
-        book.folder.replace_config(request.config, begun=book.state.began)
-        length = _new_length(book)
-    book.record(
-        journal.Heeded(number=request.number, verb=request.verb, trial_id=request.trial_id, length=length)
+    if request.verb == "continue" and request.config is not None and journaled.state.at_rest:
+        journaled.folder.replace_config(request.config, begun=journaled.state.began)
+        length = _new_length(journaled)
+    journaled.record(
+        journal.RequestApplied(
+            number=request.number, verb=request.verb, trial_id=request.trial_id, length=length
+        )
     )
 
 
-def _new_length(book: Book) -> Mapping[str, object] | None:
+def _new_length(journaled: JournaledState) -> Mapping[str, object] | None:
     """How long all trials are to train now, if that is another length than before.
 
     Only a search that does not look at results can do with it: the others keep the lengths they decided on.
     """
-    searcher, trial = config_of(book.folder).searcher, next(iter(book.state.trials.values()), None)
+    searcher, trial = config_of(journaled.folder).searcher, next(iter(journaled.state.trials.values()), None)
     if trial is None or searcher.name not in LENGTHENED or searcher.max_length in {None, trial.length}:
         return None
     return asdict(searcher.max_length)

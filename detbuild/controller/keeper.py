@@ -16,7 +16,7 @@ from detbuild.checkpoint.carrier import Carrier
 from detbuild.checkpoint.collect import garbage, policy_of
 from detbuild.checkpoint.jobs import Job
 from detbuild.checkpoint.owners import not_own
-from detbuild.controller.arrivals import Arrivals
+from detbuild.controller.arrivals import CheckpointWatcher
 from detbuild.errors import EngineError
 from detbuild.store import journal
 from detbuild.store.files import sweep_temporaries
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from detbuild.checkpoint.carrier import Answer
     from detbuild.checkpoint.select import Policy
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.controller.book import Book
+    from detbuild.controller.book import JournaledState
     from detbuild.controller.clock import Clock
     from detbuild.store.ledger import Ledger
     from detbuild.store.stored import Stored
@@ -48,7 +48,7 @@ def _origins(state: Ledger) -> set[str]:
     return {uuid for trial_id in state.running for uuid in state.trials[trial_id].source}
 
 
-class Keeper:
+class CheckpointManager:
     """Of one experiment, whose lease the caller holds.
 
     Args:
@@ -59,23 +59,23 @@ class Keeper:
     """
 
     def __init__(
-        self, book: Book, config: ExperimentConfig, clock: Clock, *, tries: int = _LAST_TRIES
+        self, journaled: JournaledState, config: ExperimentConfig, clock: Clock, *, tries: int = _LAST_TRIES
     ) -> None:
-        self.book, self.clock = book, clock
+        self.journaled, self.clock = journaled, clock
         self._tries = tries
         self._config = config
-        self._root = checkpoint_storage(config, book.folder).on_host
+        self._root = checkpoint_storage(config, journaled.folder).on_host
         address = address_of(config.checkpoint_storage)
         self._carrier = Carrier(address) if address else None
-        self._home = Home.open(book.folder.path.parent.parent)
-        self._owner = f"{self._home.id}/{book.folder.id}"
-        self._arrivals = Arrivals(book.folder)
+        self._home = Home.open(journaled.folder.path.parent.parent)
+        self._owner = f"{self._home.id}/{journaled.folder.id}"
+        self._watcher = CheckpointWatcher(journaled.folder)
         self._announced: deque[str] = deque()  # not claimed yet
         self._uploads: deque[str] = deque()
         self._wanted: deque[tuple[str, ...]] = deque()  # to be whole on this host: the first that can be
         self._tried: dict[tuple[str, ...], int] = {}  # how many of them cannot
         self._ready: set[tuple[str, ...]] = set()
-        self._held = _origins(book.state)  # a run may be reading them
+        self._held = _origins(journaled.state)  # a run may be reading them
         self._failures = 0
         self._again_at = self._busy_at = clock.now()
         self._collected = self._ending = self._swept = False
@@ -83,7 +83,7 @@ class Keeper:
     @property
     def stored(self) -> Stored:
         """What the journal says of the checkpoints."""
-        return self.book.state.stored
+        return self.journaled.state.stored
 
     # what the controller asks
 
@@ -92,12 +92,12 @@ class Keeper:
         """Nothing is left to be done, or all that is left has failed often enough for now."""
         stored = self.stored
         with suppress(EngineError):  # `step` says so
-            self.look()
+            self.poll()
         if self._announced and not self.given_up:
             return False
         if self._carrier is None:
             return not (stored.left_over or stored.partly_left_over) or self.given_up
-        left = stored.left_over or stored.partly_left_over or self._uploads or self._spare()
+        left = stored.left_over or stored.partly_left_over or self._uploads or self._evictable()
         return not self._carrier.busy and (not left or self.given_up)
 
     @property
@@ -109,14 +109,14 @@ class Keeper:
         """Do the next thing, unless it has to wait."""
         now = self.clock.now()
         self._sweep()
-        self.look()
+        self.poll()
         if self._carrier is None:
             if now >= self._again_at:
                 self._remove_here()
             return
         answer = self._carrier.answer()
         if answer is not None:
-            self._heed(answer)
+            self._apply(answer)
         if self._carrier.busy or now < self._again_at:
             return
         job = self._next()
@@ -138,7 +138,7 @@ class Keeper:
         """
         if hurry:
             self._tries = 1
-        self.look()
+        self.poll()
         if not self._ending:
             self._ending, self._failures, self._again_at = True, 0, self.clock.now()
             self._held.clear()  # no run starts any more
@@ -147,14 +147,14 @@ class Keeper:
             return _WAITS
         for uuid in self._uploads:
             if uuid not in self.stored.intended:  # so that the next controller knows of them
-                self.book.record(journal.UploadIntended(uuid=uuid, free=False))
+                self.journaled.record(journal.UploadIntended(uuid=uuid, free=False))
         return "" if self._collected else self._collect(home)
 
     def _collect(self, home: Home) -> str:
         if self.clock.now() < self._again_at and not self.given_up:
             return self.stored.trouble
         try:
-            self.collect(home, policy_of(self._config, self.book.folder))
+            self.collect(home, policy_of(self._config, self.journaled.folder))
         except EngineError as error:
             self._failed(f"no checkpoint is removed: {error}")
             return "" if self.given_up else str(error)
@@ -162,7 +162,7 @@ class Keeper:
 
     def collect(self, home: Home, policy: Policy) -> tuple[str, ...]:
         """Delete what the policy does not keep; `step` then removes the files. Return the uuids."""
-        found = garbage(home, self.book.folder, policy)
+        found = garbage(home, self.journaled.folder, policy)
         if self._root is not None:
             self.delete(found.garbage)
         self._collected = True
@@ -172,11 +172,11 @@ class Keeper:
         """They are no checkpoints from now on; `step` then removes their files, but those of foreign ones."""
         own = tuple(uuid for uuid in uuids if uuid not in self.stored.foreign)
         if own:
-            self.book.record(journal.CheckpointsDeleted(uuids=own))
+            self.journaled.record(journal.CheckpointsDeleted(uuids=own))
             gone = set(own)
             self._uploads = deque(uuid for uuid in self._uploads if uuid not in gone)
 
-    def bring_back(self, uuids: tuple[str, ...]) -> str:
+    def restore_files(self, uuids: tuple[str, ...]) -> str:
         """See to it that the first of them that can be is whole on this host; say what that waits for.
 
         When none is whole anywhere, nobody is held up: the run says what is wrong with them.
@@ -192,24 +192,26 @@ class Keeper:
         self.close()
         self._failures = self._tries
         if self._uploads:
-            self._say(f"checkpoints are not uploaded yet: `detbuild resume {self.book.folder.id}` does it")
+            self._say(
+                f"checkpoints are not uploaded yet: `detbuild resume {self.journaled.folder.id}` does it"
+            )
 
     def close(self) -> None:
         """End the process that carries."""
         if self._carrier is not None:
             self._carrier.close()
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Take notice of checkpoints that were announced since the last time, and claim them.
 
         Raises:
             EngineError: A claim cannot be written.
         """
-        self._announced.extend(self._arrivals.new())
+        self._announced.extend(self._watcher.new())
         while self._announced:
             uuid, stored = self._announced[0], self.stored
             if uuid not in stored.foreign and uuid not in stored.deleted:
-                why = not_own(self._home, self.book.folder, uuid)
+                why = not_own(self._home, self.journaled.folder, uuid)
                 if why:
                     self._reject(uuid, why)
                 elif self._carrier and uuid not in stored.uploaded and uuid not in stored.refused:
@@ -217,7 +219,7 @@ class Keeper:
             self._announced.popleft()
 
     def _reject(self, uuid: str, why: str) -> None:
-        self.book.record(journal.CheckpointForeign(uuid=uuid, why=why))
+        self.journaled.record(journal.CheckpointForeign(uuid=uuid, why=why))
         if uuid in self._uploads:
             self._uploads.remove(uuid)
 
@@ -241,9 +243,9 @@ class Keeper:
                 owner=self._owner,
                 ours=self._begun((uuid,)),
             )
-        spare = self._spare()
-        if spare:
-            return Job(do="prune", uuid=spare, root=root)
+        evictable = self._evictable()
+        if evictable:
+            return Job(do="prune", uuid=evictable, root=root)
         if self._uploads:
             uuid = self._uploads[0]
             return Job(
@@ -251,21 +253,21 @@ class Keeper:
             )
         return None
 
-    def _spare(self) -> str:
-        return self._arrivals.spare(self.book.folder.checkpoints, self.stored, self._held)
+    def _evictable(self) -> str:
+        return self._watcher.evictable(self.journaled.folder.checkpoints, self.stored, self._held)
 
     def _sweep(self) -> None:
         """Remove the drafts that crashes have left, once."""
         if not self._swept and self._root is not None:
             transfer.sweep_drafts(self._root)
         if not self._swept:
-            sweep_temporaries(self.book.folder.path)
+            sweep_temporaries(self.journaled.folder.path)
         self._swept = True
 
     def _begun(self, uuids: Sequence[str]) -> tuple[str, ...]:
         return tuple(uuid for uuid in uuids if uuid in self.stored.begun)
 
-    def _heed(self, answer: Answer) -> None:
+    def _apply(self, answer: Answer) -> None:
         self._busy_at = self.clock.now()
         error = answer.error or (answer.damaged if answer.job.do == "remove files" else "")
         if error:
@@ -279,27 +281,27 @@ class Keeper:
             self._reject(uuid, answer.foreign)
         match answer.job.do:
             case "claim" if uuid in self._uploads:
-                self.book.record(journal.UploadIntended(uuid=uuid, free=True))
+                self.journaled.record(journal.UploadIntended(uuid=uuid, free=True))
             case "bring back":
-                self._brought_back(damaged=bool(answer.damaged))
+                self._restored(damaged=bool(answer.damaged))
             case "remove":
-                self.book.record(journal.CheckpointsRemoved(uuids=answer.job.uuids))
+                self.journaled.record(journal.CheckpointsRemoved(uuids=answer.job.uuids))
             case "remove files":
-                self.book.record(journal.FilesRemoved(uuid=uuid))
+                self.journaled.record(journal.FilesRemoved(uuid=uuid))
             case "upload" if uuid in self._uploads:  # else it was deleted meanwhile
                 refused = journal.UploadRefused(uuid=uuid, why=answer.damaged)
-                self.book.record(refused if answer.damaged else journal.CheckpointUploaded(uuid=uuid))
+                self.journaled.record(refused if answer.damaged else journal.CheckpointUploaded(uuid=uuid))
                 self._uploads.remove(uuid)
         self._say(_WAITS if self._ending and self._uploads else "")
 
-    def _brought_back(self, *, damaged: bool) -> None:
+    def _restored(self, *, damaged: bool) -> None:
         uuids = self._wanted[0]
         if damaged:
             self._tried[uuids] = self._tried.get(uuids, 0) + 1
         else:
             uuid = uuids[self._tried.get(uuids, 0)]
             self._held.add(uuid)
-            self._arrivals.fetched(uuid)
+            self._watcher.fetched(uuid)
         if not damaged or self._tried[uuids] == len(uuids):
             self._wanted.popleft()
             self._tried.pop(uuids, None)
@@ -313,7 +315,7 @@ class Keeper:
 
     def _say(self, trouble: str) -> None:
         if self.stored.trouble != trouble:
-            self.book.record(journal.StorageTrouble(why=trouble))
+            self.journaled.record(journal.StorageTrouble(why=trouble))
 
     # on this host
 
@@ -334,7 +336,7 @@ class Keeper:
             uuids = tuple(sorted(stored.left_over))
             for uuid in uuids:
                 transfer.remove_local(root, uuid)
-            self.book.record(journal.CheckpointsRemoved(uuids=uuids))
+            self.journaled.record(journal.CheckpointsRemoved(uuids=uuids))
         for uuid in tuple(stored.partly_left_over):
             transfer.remove_local_files(root, uuid, stored.partly[uuid])
-            self.book.record(journal.FilesRemoved(uuid=uuid))
+            self.journaled.record(journal.FilesRemoved(uuid=uuid))

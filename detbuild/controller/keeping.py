@@ -10,10 +10,10 @@ from detbuild.checkpoint.find import Found, find_checkpoint
 from detbuild.checkpoint.protected import sources
 from detbuild.checkpoint.transfer import is_name, refuse_unremovable
 from detbuild.context.wildmatch import compile_path
-from detbuild.controller.book import Book
+from detbuild.controller.book import JournaledState
 from detbuild.controller.clock import SystemClock
-from detbuild.controller.heed import heed
-from detbuild.controller.keeper import Keeper
+from detbuild.controller.heed import apply_requests
+from detbuild.controller.keeper import CheckpointManager
 from detbuild.controller.lease import lease_at_the_end
 from detbuild.errors import ConfigError, EngineError
 from detbuild.store import journal
@@ -35,7 +35,7 @@ _LOOK: Final = 0.05  # seconds
 _TRIES: Final = 3  # while a person waits: three seconds, besides what the network takes
 
 
-def end_local(book: Book, end: journal.ExperimentFinished) -> None:
+def end_local(journaled: JournaledState, end: journal.ExperimentFinished) -> None:
     """Let an experiment without a controller end, once its checkpoints are where they belong.
 
     Ctrl-C ends it at once, and a kill where the bucket does not answer; what is not uploaded by then stays on
@@ -45,55 +45,55 @@ def end_local(book: Book, end: journal.ExperimentFinished) -> None:
         book: Of the experiment; the caller holds its lease.
         end: What is then written down.
     """
-    folder = book.folder
-    keeper = Keeper(book, config_of(folder), SystemClock())
+    folder = journaled.folder
+    manager = CheckpointManager(journaled, config_of(folder), SystemClock())
     home = Home.open(folder.path.parent.parent)
     try:
-        while keeper.before_end(home, hurry=book.state.stop == "kill"):
+        while manager.before_end(home, hurry=journaled.state.stop == "kill"):
             try:
-                keeper.step()
-                keeper.clock.wait(_LOOK)
-                heed(book)
+                manager.step()
+                manager.clock.wait(_LOOK)
+                apply_requests(journaled)
             except KeyboardInterrupt:  # noqa: PERF203  (it may come at any time)
-                keeper.give_up()
-        book.record(end)
-        _finish(keeper)
+                manager.give_up()
+        journaled.record(end)
+        _finish(manager)
     finally:
-        keeper.close()
+        manager.close()
 
 
-def bring_back(book: Book, uuids: tuple[str, ...]) -> str:
+def restore_files(journaled: JournaledState, uuids: tuple[str, ...]) -> str:
     """Have the first of them that is whole anywhere on this host; say why that cannot be, or "".
 
     Args:
         book: Of an experiment without a controller; the caller holds its lease.
         uuids: Checkpoints that a run may start from.
     """
-    on_host = storage_of(book.folder).on_host
+    on_host = storage_of(journaled.folder).on_host
     if not uuids or on_host is None or not verify(on_host / uuids[0]):
         return ""
-    keeper = Keeper(book, config_of(book.folder), SystemClock(), tries=_TRIES)
+    manager = CheckpointManager(journaled, config_of(journaled.folder), SystemClock(), tries=_TRIES)
     try:
-        while keeper.bring_back(uuids):
-            if keeper.given_up:
-                return keeper.stored.trouble
-            keeper.step()
-            keeper.clock.wait(_LOOK)
+        while manager.restore_files(uuids):
+            if manager.given_up:
+                return manager.stored.trouble
+            manager.step()
+            manager.clock.wait(_LOOK)
     finally:
-        keeper.close()
+        manager.close()
     return ""
 
 
-def tidy(folder: ExperimentFolder) -> None:
+def finish_checkpoints(folder: ExperimentFolder) -> None:
     """Finish what is left to do for the checkpoints of an ended experiment, whose lease the caller holds.
 
     What fails is said in the experiment's state.
     """
-    keeper = Keeper(Book(folder=folder), config_of(folder), SystemClock(), tries=_TRIES)
+    manager = CheckpointManager(JournaledState(folder=folder), config_of(folder), SystemClock(), tries=_TRIES)
     try:
-        _finish(keeper)
+        _finish(manager)
     finally:
-        keeper.close()
+        manager.close()
 
 
 def remove_all(folder: ExperimentFolder) -> None:
@@ -104,9 +104,9 @@ def remove_all(folder: ExperimentFolder) -> None:
     """
     if storage_of(folder).on_host is None:
         return
-    with _keeper(folder) as keeper:
+    with _manager(folder) as manager:
         written = (one.uuid for one in _written(folder))
-        keeper.delete([uuid for uuid in written if is_name(uuid) and uuid not in keeper.stored.deleted])
+        manager.delete([uuid for uuid in written if is_name(uuid) and uuid not in manager.stored.deleted])
 
 
 def policy(home: Home, experiment_id: int) -> Policy:
@@ -136,9 +136,9 @@ def collect(
         rule = wanted or policy(home, experiment_id)
         if dry_run:
             return garbage(home, folder, rule)
-        with _keeper(folder) as keeper:
+        with _manager(folder) as manager:
             found = garbage(home, folder, rule)
-            keeper.delete(found.garbage)
+            manager.delete(found.garbage)
     return found
 
 
@@ -160,13 +160,13 @@ def delete(home: Home, uuids: Sequence[str], globs: Sequence[str] = ()) -> tuple
     for number in sorted({one.experiment_id for one in found.values()}):
         own = [uuid for uuid, one in found.items() if one.experiment_id == number]
         folder = home.folder(number)
-        with _alone(folder), _keeper(folder) as keeper:
-            _delete(keeper, own, globs)
+        with _alone(folder), _manager(folder) as manager:
+            _delete(manager, own, globs)
     return tuple(found.values())
 
 
-def _delete(keeper: Keeper, uuids: Sequence[str], globs: Sequence[str]) -> None:
-    stored, folder = keeper.stored, keeper.book.folder
+def _delete(manager: CheckpointManager, uuids: Sequence[str], globs: Sequence[str]) -> None:
+    stored, folder = manager.stored, manager.journaled.folder
     for uuid in uuids:
         if uuid in stored.foreign:
             raise ConfigError(
@@ -174,7 +174,7 @@ def _delete(keeper: Keeper, uuids: Sequence[str], globs: Sequence[str]) -> None:
             )
     there = [uuid for uuid in uuids if uuid not in stored.deleted and is_name(uuid)]
     if not globs:
-        keeper.delete(there)
+        manager.delete(there)
         return
     compiled = [one for glob in globs if (one := compile_path(glob.encode()))]
     for checkpoint in _written(folder):
@@ -182,10 +182,10 @@ def _delete(keeper: Keeper, uuids: Sequence[str], globs: Sequence[str]) -> None:
             files = stored.left(checkpoint)
             paths = tuple(path for path in files if any(one.matches(path.encode()) for one in compiled))
             if len(paths) == len(files):
-                keeper.delete([checkpoint.uuid])
+                manager.delete([checkpoint.uuid])
             elif paths:
                 _refuse_damaged(folder, checkpoint.uuid, paths)
-                keeper.book.record(journal.FilesDeleted(uuid=checkpoint.uuid, paths=paths))
+                manager.journaled.record(journal.FilesDeleted(uuid=checkpoint.uuid, paths=paths))
 
 
 def _refuse_damaged(folder: ExperimentFolder, uuid: str, paths: Sequence[str]) -> None:
@@ -219,31 +219,31 @@ def _refuse_going(folder: ExperimentFolder) -> None:
 
 
 @contextmanager
-def _keeper(folder: ExperimentFolder) -> Iterator[Keeper]:
+def _manager(folder: ExperimentFolder) -> Iterator[CheckpointManager]:
     """Make one, and when the block is through wait until it is done."""
     if storage_of(folder).on_host is None:
         raise ConfigError(
             f"the checkpoints of experiment {folder.id} are inside its containers alone",
             hint="mount a directory of the host at checkpoint_storage.container_path with bind_mounts",
         )
-    keeper = Keeper(Book(folder=folder), config_of(folder), SystemClock(), tries=_TRIES)
+    manager = CheckpointManager(JournaledState(folder=folder), config_of(folder), SystemClock(), tries=_TRIES)
     try:
-        keeper.look()
-        yield keeper
-        _finish(keeper)
+        manager.poll()
+        yield manager
+        _finish(manager)
     finally:
-        keeper.close()
-    if keeper.stored.left_over or keeper.stored.partly_left_over:
+        manager.close()
+    if manager.stored.left_over or manager.stored.partly_left_over:
         raise EngineError(
-            f"deleted checkpoints could not be removed: {keeper.stored.trouble}",
+            f"deleted checkpoints could not be removed: {manager.stored.trouble}",
             hint=f"`detbuild checkpoint gc {folder.id}` tries again",
         )
 
 
-def _finish(keeper: Keeper) -> None:
-    while not keeper.done:
-        keeper.step()
-        keeper.clock.wait(_LOOK)
+def _finish(manager: CheckpointManager) -> None:
+    while not manager.done:
+        manager.step()
+        manager.clock.wait(_LOOK)
 
 
 def _refuse_needed(home: Home, uuids: Iterable[str]) -> None:

@@ -122,12 +122,12 @@ def run_here(folder: ExperimentFolder, train: Callable[[RunInfo], int], emit: Em
 @contextmanager
 def _telling(folder: ExperimentFolder, emit: Emit) -> Iterator[None]:
     """Emit the events of an experiment while the block runs, and those that are left after it."""
-    events, over, ear = ExperimentTail(folder), threading.Event(), _Ear(folder)
+    events, over, forwarder = ExperimentTail(folder), threading.Event(), _StopForwarder(folder)
 
     def tell() -> None:
         while not over.wait(_POLL):
             events.emit(emit)
-            ear.listen()
+            forwarder.poll()
 
     teller = threading.Thread(target=tell, daemon=True)
     teller.start()
@@ -139,7 +139,7 @@ def _telling(folder: ExperimentFolder, emit: Emit) -> Iterator[None]:
         events.emit(emit)
 
 
-class _Ear:
+class _StopForwarder:
     """Passes on what is asked of a run in this process: by SIGTERM, once there is who takes it.
 
     The journal is the training thread's own, so this one only looks who asks; that one heeds it.
@@ -150,7 +150,7 @@ class _Ear:
         self._not_ours = signal.getsignal(signal.SIGTERM)
         self._asked = False
 
-    def listen(self) -> None:
+    def poll(self) -> None:
         self._asked |= any(request.verb in {"kill", "cancel", "pause"} for request in self._inbox.after(0))
         if self._asked and signal.getsignal(signal.SIGTERM) != self._not_ours:
             self._asked = False
@@ -195,7 +195,7 @@ class _Watch:
             try:
                 tell()
                 self._hear()
-                self._forward(self._search.listen(self._info))
+                self._forward(self._search.poll(self._info))
                 time.sleep(_POLL)
             except KeyboardInterrupt:  # noqa: PERF203  (it may come at any time, and is a request)
                 self._ask("kill" if self._sent else "cancel")
@@ -211,7 +211,7 @@ class _Watch:
 
     def _ask(self, verb: Verb) -> None:
         self._asked, self._asked_at = verb, time.monotonic()
-        self._search.book.folder.request(verb)
+        self._search.journaled.folder.request(verb)
 
     def _forward(self, stop: str) -> None:
         """Forward a stop: the supervisor saves and leaves, or ends all processes of the run."""

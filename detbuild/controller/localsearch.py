@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detbuild.controller.book import Book
+from detbuild.controller.book import JournaledState
 from detbuild.controller.conclusion import conclusion
-from detbuild.controller.ears import Ears, by_policies
-from detbuild.controller.heed import heed, take_up
-from detbuild.controller.keeping import bring_back, end_local, tidy
+from detbuild.controller.ears import RecordListener, apply_policies
+from detbuild.controller.heed import apply_pending_requests, apply_requests
+from detbuild.controller.keeping import end_local, finish_checkpoints, restore_files
 from detbuild.controller.policies import policies_of
 from detbuild.controller.reported import run_request
 from detbuild.controller.search import Search
@@ -44,21 +44,21 @@ class LocalSearch:
     """Gives one run after the other. No run is tried again: the person is there to see why it failed."""
 
     def __init__(self, folder: ExperimentFolder) -> None:
-        take_up(Book(folder=folder))
-        self.book = Book(folder=folder)
+        apply_pending_requests(JournaledState(folder=folder))
+        self.journaled = JournaledState(folder=folder)
         self._config = config = config_of(folder)
-        method = search_method(search_config_of(folder), Path(self.book.state.header.context_dir))
-        self._search = Search(self.book, method, config)
+        method = search_method(search_config_of(folder), Path(self.journaled.state.header.context_dir))
+        self._search = Search(self.journaled, method, config)
         self._policies = policies_of(config)
-        self._ears: Ears | None = None
+        self._listener: RecordListener | None = None
 
     def next_run(self) -> RunInfo | None:
         """What the next run is told; None when the experiment is over, or paused."""
-        state = self.book.state
+        state = self.journaled.state
         while not state.at_rest:
-            heed(self.book)
+            apply_requests(self.journaled)
             if state.stop == "pause":
-                self.book.record(journal.Paused())
+                self.journaled.record(journal.Paused())
                 return None
             self._search.step()
             trial_id = next(iter(state.ready), None)
@@ -68,36 +68,38 @@ class LocalSearch:
                 if info is not None:
                     return info
             elif state.living == 0 and (state.finishing or state.ending):
-                end_local(self.book, conclusion(state))
+                end_local(self.journaled, conclusion(state))
             else:
                 self._search.stalled()
         return None
 
     def created(self, info: RunInfo) -> None:
         """Its process is there."""
-        self.book.record(journal.RunCreated(trial_id=info.trial_id, run=info.run, container=""))
-        self._ears = Ears(self.book, self._search, self._policies, trial_id=info.trial_id, run=info.run)
+        self.journaled.record(journal.RunCreated(trial_id=info.trial_id, run=info.run, container=""))
+        self._listener = RecordListener(
+            self.journaled, self._search, self._policies, trial_id=info.trial_id, run=info.run
+        )
 
-    def listen(self, info: RunInfo) -> str:
+    def poll(self, info: RunInfo) -> str:
         """Take in what the run tells; return what it is asked to end for, one of `STOPS`."""
-        heed(self.book)
-        if self._ears is not None:
-            self._ears.listen()
-        return stronger(self.book.state.stop, self.book.state.trials[info.trial_id].stop)
+        apply_requests(self.journaled)
+        if self._listener is not None:
+            self._listener.poll()
+        return stronger(self.journaled.state.stop, self.journaled.state.trials[info.trial_id].stop)
 
     def ended(self, info: RunInfo, *, exit_code: int) -> None:
         """Its process is gone."""
-        ears = self._ears
-        if ears is None:
+        listener = self._listener
+        if listener is None:
             raise RuntimeError("a run ended that was not created")
-        heed(self.book)
-        ears.listen(over=True)
-        trial = self.book.state.trials[info.trial_id]
-        finished = _finished(self.book, trial, info.run, exit_code, ears.records)
-        self.book.record(by_policies(finished, ears.run))
+        apply_requests(self.journaled)
+        listener.poll(over=True)
+        trial = self.journaled.state.trials[info.trial_id]
+        finished = _finished(self.journaled, trial, info.run, exit_code, listener.records)
+        self.journaled.record(apply_policies(finished, listener.run))
 
     def _further(self, trial: TrialState) -> RunInfo | None:
-        stop = stronger(self.book.state.stop, trial.stop)
+        stop = stronger(self.journaled.state.stop, trial.stop)
         step = next_step(
             trial, stop=stop, needs_every_validation=self._search.needs_every_validation, max_restarts=0
         )
@@ -105,7 +107,7 @@ class LocalSearch:
             case Launch():
                 return self._intend(trial)
             case End(state=name, why=why):
-                self.book.record(journal.TrialFinished(trial_id=trial.id, state=name, why=why))
+                self.journaled.record(journal.TrialFinished(trial_id=trial.id, state=name, why=why))
             case ReportSegment():
                 self._search.segment_done(trial.id)
             case _:
@@ -113,46 +115,46 @@ class LocalSearch:
         return None
 
     def _intend(self, trial: TrialState) -> RunInfo | None:
-        folder, run = self.book.folder, len(trial.runs)
-        request = run_request(self.book, trial, run)
-        why = bring_back(self.book, request.checkpoints or request.source)
+        folder, run = self.journaled.folder, len(trial.runs)
+        request = run_request(self.journaled, trial, run)
+        why = restore_files(self.journaled, request.checkpoints or request.source)
         if why:
-            self.book.record(journal.TrialFinished(trial_id=trial.id, state="ERROR", why=why))
+            self.journaled.record(journal.TrialFinished(trial_id=trial.id, state="ERROR", why=why))
             return None
-        info = local_run_info(self._config, request, folder, self.book.state.header)
+        info = local_run_info(self._config, request, folder, self.journaled.state.header)
         folder.prepare_run(info)
-        self.book.record(journal.RunIntended(trial_id=trial.id, run=run, segment=trial.segment))
+        self.journaled.record(journal.RunIntended(trial_id=trial.id, run=run, segment=trial.segment))
         return info
 
 
-def settle(folder: ExperimentFolder) -> None:
+def finish_pending(folder: ExperimentFolder) -> None:
     """Write down how a local experiment ended whose process is gone; the caller holds its lease."""
-    book = Book(folder=folder)
-    take_up(book)
-    if book.state.over:
-        tidy(folder)
-    if book.state.at_rest:
+    journaled = JournaledState(folder=folder)
+    apply_pending_requests(journaled)
+    if journaled.state.over:
+        finish_checkpoints(folder)
+    if journaled.state.at_rest:
         return
-    for trial_id in tuple(book.state.running):
-        trial = book.state.trials[trial_id]
+    for trial_id in tuple(journaled.state.running):
+        trial = journaled.state.trials[trial_id]
         if trial.open_run is not None:
             end_processes(str(folder.run(trial.id, trial.open_run.run).path))
             records = read_run(folder.run(trial.id, trial.open_run.run), over=True)
-            book.record(_finished(book, trial, trial.open_run.run, None, records))
-    if book.state.stop == "pause":
-        book.record(journal.Paused())
+            journaled.record(_finished(journaled, trial, trial.open_run.run, None, records))
+    if journaled.state.stop == "pause":
+        journaled.record(journal.Paused())
         return
-    for trial in tuple(book.state.trials.values()):
+    for trial in tuple(journaled.state.trials.values()):
         if not trial.ended:
-            stop = stronger(book.state.stop, trial.stop)
+            stop = stronger(journaled.state.stop, trial.stop)
             step = next_step(trial, stop=stop, needs_every_validation=True, max_restarts=0)
             name, why = (step.state, step.why) if isinstance(step, End) else ("ERROR", _LEFT)
-            book.record(journal.TrialFinished(trial_id=trial.id, state=name, why=why))
-    alone = book.state.trials and config_of(folder).searcher.name == "single"
-    if book.state.finishing or book.state.ending or alone:
-        end_local(book, conclusion(book.state))
+            journaled.record(journal.TrialFinished(trial_id=trial.id, state=name, why=why))
+    alone = journaled.state.trials and config_of(folder).searcher.name == "single"
+    if journaled.state.finishing or journaled.state.ending or alone:
+        end_local(journaled, conclusion(journaled.state))
     else:
-        end_local(book, journal.ExperimentFinished(state="ERROR", why=_LEFT))
+        end_local(journaled, journal.ExperimentFinished(state="ERROR", why=_LEFT))
 
 
 def end_processes(run_dir: str) -> None:
@@ -182,7 +184,7 @@ def _killed(place: Path, run_dir: str) -> bool:
 
 
 def _finished(
-    book: Book, trial: TrialState, run: int, exit_code: int | None, records: RunRecords
+    journaled: JournaledState, trial: TrialState, run: int, exit_code: int | None, records: RunRecords
 ) -> journal.RunFinished:
     """How a run ended.
 
@@ -196,10 +198,10 @@ def _finished(
     evidence = Evidence(
         records=records,
         exit_code=exit_code,
-        stop=stronger(book.state.stop, trial.stop),
-        tail=tail(book.folder.run(trial.id, run)),
+        stop=stronger(journaled.state.stop, trial.stop),
+        tail=tail(journaled.folder.run(trial.id, run)),
         kind="process",
-        directory=book.state.header.context_dir,
+        directory=journaled.state.header.context_dir,
     )
     finished = judge(evidence, trial_id=trial.id, run=run, restarts_left=0)
     return replace(finished, retry=finished.retry and finished.asked == "pause")

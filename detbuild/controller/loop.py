@@ -10,17 +10,17 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from detbuild.controller.conclusion import conclusion
-from detbuild.controller.heed import heed
-from detbuild.controller.keeper import Keeper
+from detbuild.controller.heed import apply_requests
+from detbuild.controller.keeper import CheckpointManager
 from detbuild.controller.search import Search
 from detbuild.controller.trial import TrialDriver
-from detbuild.controller.trouble import Trouble
+from detbuild.controller.trouble import Backoff
 from detbuild.errors import EngineError
 from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL, RUN_LABEL, TRIAL_LABEL
 from detbuild.store import journal
 
 if TYPE_CHECKING:
-    from detbuild.controller.world import World
+    from detbuild.controller.world import ControllerContext
     from detbuild.search.method import SearchMethod
 
 TICK = 0.2  # seconds between two looks; a request is answered within this time
@@ -38,31 +38,31 @@ class Controller:
         SearchError: The search decides otherwise than the journal says that it did.
     """
 
-    def __init__(self, world: World, method: SearchMethod) -> None:
-        self.world = world
-        self._search = Search(world, method, world.config)
+    def __init__(self, context: ControllerContext, method: SearchMethod) -> None:
+        self.context = context
+        self._search = Search(context, method, context.config)
         self._drivers: dict[int, TrialDriver] = {}
-        self._trouble = Trouble(world.clock)
-        for trial in tuple(world.state.trials.values()):
+        self._backoff = Backoff(context.clock)
+        for trial in tuple(context.state.trials.values()):
             if trial.ended and trial.released:
-                world.state.forget(trial.id)
-        self.keeper = Keeper(world, world.config, world.clock)
-        world.bring_back = self.keeper.bring_back
+                context.state.forget(trial.id)
+        self.manager = CheckpointManager(context, context.config, context.clock)
+        context.restore_files = self.manager.restore_files
 
     @property
     def done(self) -> bool:
         """It is over, its checkpoints where they belong, or paused; none of its containers is left."""
-        state = self.world.state
-        return state.at_rest and self.world.tidy and (state.paused or self.keeper.done)
+        state = self.context.state
+        return state.at_rest and self.context.containers_removed and (state.paused or self.manager.done)
 
     def run(self) -> None:
         """Drive the experiment to its end, or until it is paused."""
         while not self.done:
-            before = self.world.state.entries
+            before = self.context.state.entries
             self.step()
-            if self.world.state.entries == before:  # else the next thing may be possible at once
-                self.world.clock.wait(TICK)
-        self.keeper.close()
+            if self.context.state.entries == before:  # else the next thing may be possible at once
+                self.context.clock.wait(TICK)
+        self.manager.close()
 
     def step(self) -> None:
         """One look at everything.
@@ -70,11 +70,11 @@ class Controller:
         Raises:
             EngineError: The experiment's folder is gone.
         """
-        if not self.world.folder.exists:
-            raise EngineError(f"somebody removed {self.world.folder.path} while the experiment went on")
-        if not self.world.state.over:
+        if not self.context.folder.exists:
+            raise EngineError(f"somebody removed {self.context.folder.path} while the experiment went on")
+        if not self.context.state.over:
             try:
-                heed(self.world)
+                apply_requests(self.context)
                 self._search.step()
                 self._conclude()
             except EngineError:
@@ -85,13 +85,13 @@ class Controller:
 
     def _keep(self) -> None:
         try:
-            self.keeper.step()
+            self.manager.step()
         except EngineError:
             return  # a fact could not be written; the same is done again
 
     def _drive(self) -> None:
         """Take the trials further: all that run, and the first of those that could."""
-        state = self.world.state
+        state = self.context.state
         for trial_id in tuple(state.running):
             self._take_further(trial_id)
         if state.stop == "pause":
@@ -100,13 +100,13 @@ class Controller:
             driver = self._take_further(trial_id)
             if driver.blocked:
                 return
-            if driver.resting and trial_id in state.ready:
+            if driver.idle and trial_id in state.ready:
                 state.ready.move_to_end(trial_id)
 
     def _take_further(self, trial_id: int) -> TrialDriver:
         driver = self._drivers.get(trial_id)
         if driver is None:
-            driver = self._drivers[trial_id] = TrialDriver(self.world, self._search, trial_id)
+            driver = self._drivers[trial_id] = TrialDriver(self.context, self._search, trial_id)
         driver.step()
         if driver.trial.ended:
             del self._drivers[trial_id]
@@ -114,38 +114,38 @@ class Controller:
 
     def _conclude(self) -> None:
         """Write down that the experiment is over or has come to rest, when it has."""
-        state = self.world.state
+        state = self.context.state
         if state.running or (state.ready and state.stop != "pause"):
             return
         if state.stop == "pause":
-            if self.world.tidy and not state.paused:
-                self.world.record(journal.Paused())
+            if self.context.containers_removed and not state.paused:
+                self.context.record(journal.Paused())
         elif state.living == 0 and (state.finishing or state.ending):
-            if not self.keeper.before_end(
-                self.world.home, hurry=state.stop == "kill"
+            if not self.manager.before_end(
+                self.context.home, hurry=state.stop == "kill"
             ):  # its checkpoints are where they belong
-                self.world.record(conclusion(state))
+                self.context.record(conclusion(state))
         elif not state.ending:
             self._search.stalled()
 
     def _sweep(self) -> None:
         """Remove the containers of runs that are over, also those that an earlier controller left."""
-        if self.world.tidy or self._trouble.pausing:
+        if self.context.containers_removed or self._backoff.active:
             return
-        state = self.world.state
-        labels = {HOME_LABEL: self.world.home_id, EXPERIMENT_LABEL: str(self.world.folder.id)}
+        state = self.context.state
+        labels = {HOME_LABEL: self.context.home_id, EXPERIMENT_LABEL: str(self.context.folder.id)}
         open_runs = [(id_, state.trials[id_].open_run) for id_ in state.running]
         going = {(str(id_), str(run.run)) for id_, run in open_runs if run is not None}
         try:
             removals = [
-                self.world.hands.remove(container.id)
-                for container in self.world.engine.find(labels)
+                self.context.engine_pool.remove(container.id)
+                for container in self.context.engine.find(labels)
                 if (container.labels.get(TRIAL_LABEL, ""), container.labels.get(RUN_LABEL, "")) not in going
             ]
             for removal in removals:
                 removal.result()
         except EngineError:
-            self._trouble.met()
+            self._backoff.failed()
         else:
-            self._trouble.gone()
-            self.world.tidy = True
+            self._backoff.reset()
+            self.context.containers_removed = True

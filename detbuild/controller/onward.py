@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from detbuild.controller.attend import needs_foreground, resume_one
-from detbuild.controller.book import Book
+from detbuild.controller.book import JournaledState
 from detbuild.controller.heed import LENGTHENED
 from detbuild.controller.lease import lease
 from detbuild.errors import ConfigError
@@ -52,15 +52,15 @@ def continue_(home: Home, experiment_id: int, overrides: Sequence[str] = (), fil
         ConfigError: It is going on, there is nothing to go on with, or that cannot be changed any more.
     """
     folder = home.experiment(experiment_id)
-    book = Book(folder=folder)
-    if book.state.header.local and book.state.at_rest:
-        raise needs_foreground(book.state.snapshot())
-    number = ask_to_go_on(folder, overrides, file)
+    journaled = JournaledState(folder=folder)
+    if journaled.state.header.local and journaled.state.at_rest:
+        raise needs_foreground(journaled.state.snapshot())
+    number = request_continue(folder, overrides, file)
     resume_one(folder)
     return number
 
 
-def go_on_here(
+def continue_local(
     folder: ExperimentFolder,
     ask: Callable[[ExperimentFolder], int],
     environ: Mapping[str, str],
@@ -89,26 +89,28 @@ def go_on_here(
         return run_local(folder, environ, emit, lease_descriptor=held, since=ask(folder))
 
 
-def ask_to_activate(folder: ExperimentFolder) -> int:
+def request_activate(folder: ExperimentFolder) -> int:
     """Ask an experiment at rest to go on where it was paused, and return the number of the request.
 
     Raises:
         ConfigError: It is not paused.
     """
-    book = Book(folder=folder)
-    if not book.state.paused:
+    journaled = JournaledState(folder=folder)
+    if not journaled.state.paused:
         raise ConfigError(
-            f"experiment {folder.id} is {book.state.snapshot().state}: only what is paused can be activated",
-            hint=f"`detbuild continue {folder.id}` goes on with what has ended",
+            f"experiment {folder.id} is not paused but {journaled.state.snapshot().state}",
+            hint=f"run `detbuild continue {folder.id}` to continue an ended experiment",
         )
     return folder.inbox().put("activate")
 
 
-def ask_to_go_on(folder: ExperimentFolder, overrides: Sequence[str] = (), file: Path | None = None) -> int:
+def request_continue(
+    folder: ExperimentFolder, overrides: Sequence[str] = (), file: Path | None = None
+) -> int:
     """What `continue_` does, without anybody who takes it up."""
-    book = Book(folder=folder)
-    state = book.state.snapshot()
-    if not book.state.at_rest:
+    journaled = JournaledState(folder=folder)
+    state = journaled.state.snapshot()
+    if not journaled.state.at_rest:
         raise ConfigError(
             f"experiment {folder.id} is {state.state}: only what has ended or is paused can be continued",
             hint=f"`detbuild pause {folder.id}` or `detbuild cancel {folder.id}` first, and wait",
@@ -117,8 +119,8 @@ def ask_to_go_on(folder: ExperimentFolder, overrides: Sequence[str] = (), file: 
     changed = bool(overrides or file)
     config = _continued(before, overrides, file) if changed else before
     longer = config.searcher.max_length != before.searcher.max_length
-    done = book.state.finishing and all(t.state == "COMPLETED" for t in state.trials.values())
-    if book.state.over and done and not longer:
+    done = journaled.state.finishing and all(t.state == "COMPLETED" for t in state.trials.values())
+    if journaled.state.over and done and not longer:
         raise ConfigError(
             f"all trials of experiment {folder.id} are completed: there is nothing to continue",
             hint="train longer, for example with --config searcher.max_length.batches=1000"

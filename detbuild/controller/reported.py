@@ -16,7 +16,7 @@ from detbuild.store.state import run_records
 
 if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.controller.book import Book
+    from detbuild.controller.book import JournaledState
     from detbuild.store.states import TrialState
     from determined._records import Validation
     from determined._run_info import Length
@@ -53,11 +53,11 @@ def time_of(validation: Validation, trial: TrialState, config: ExperimentConfig)
     )
 
 
-def run_request(book: Book, trial: TrialState, run: int) -> RunRequest:
+def run_request(journaled: JournaledState, trial: TrialState, run: int) -> RunRequest:
     """The next run of a trial: on from its newest checkpoint, to the end of its segment."""
-    header = book.state.header
+    header = journaled.state.header
     goal = Goal(header.metric, smaller_is_better=header.smaller_is_better)
-    progress = trial_progress(run_records(book.folder, trial), goal, book.state.stored)
+    progress = trial_progress(run_records(journaled.folder, trial), goal, journaled.state.stored)
     failed = failures(trial)
     last = failed[-1].failure if failed else ""
     alike = takewhile(lambda one: one.failure == last, reversed(failed))
@@ -78,9 +78,9 @@ def run_request(book: Book, trial: TrialState, run: int) -> RunRequest:
     )
 
 
-def newest_checkpoints(book: Book, trial_id: int) -> tuple[str, ...]:
+def newest_checkpoints(journaled: JournaledState, trial_id: int) -> tuple[str, ...]:
     """The checkpoints of a trial, newest first, without deleted, damaged and foreign ones."""
-    folder, stored = book.folder, book.state.stored
+    folder, stored = journaled.folder, journaled.state.stored
     runs = takewhile(lambda run: run.exists, (folder.run(trial_id, number) for number in count()))
     records = [read_run(run, over=True) for run in runs]
     gone = stored.deleted | stored.foreign.keys() | {each.uuid for run in records for each in run.rejected}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _LEAST: Final = 1 << 20  # bytes
 
 
-class Room:
+class FreeSpace:
     """Whether what a disk lacked when it was found full is free since."""
 
     def __init__(self, place: Path, *, needed: int) -> None:
@@ -21,7 +21,7 @@ class Room:
         self._needed = max(needed, _LEAST)
         self._bytes, self._inodes = self._free()
 
-    def made(self) -> bool:
+    def available(self) -> bool:
         free, inodes = self._free()
         if self._inodes < FEW_INODES:
             return inodes >= FEW_INODES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from detbuild.controller.ears import Ears, by_policies, matched
+from detbuild.controller.ears import RecordListener, apply_policies, matched
 from detbuild.controller.reported import run_request
 from detbuild.errors import DiskFullError, EngineError
 from detbuild.launch.failure import Evidence, Outcome, judge
@@ -13,7 +13,7 @@ from detbuild.launch.gpus import LABEL, Gpu, won
 from detbuild.launch.limits import memory_limit, memory_source
 from detbuild.launch.plan import container_name, grace, plan_run
 from detbuild.launch.restart import failures
-from detbuild.launch.slots import LOOK, demand
+from detbuild.launch.slots import LOOK, slot_request
 from detbuild.store import journal
 from detbuild.store.attributes import read_attributes, steered
 from detbuild.store.output import TAIL_LINES, tail
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from detbuild.controller.search import Search
-    from detbuild.controller.world import World
+    from detbuild.controller.world import ControllerContext
     from detbuild.engine.protocol import ContainerState
-    from detbuild.launch.tickets import Ticket
+    from detbuild.launch.tickets import SlotRequest
     from detbuild.store.runs import RunRecords
     from detbuild.store.states import TrialState
 
@@ -38,13 +38,13 @@ _AGAIN = 5.0  # seconds after which a SIGKILL without effect is sent again
 class RunDriver:
     """What it keeps in memory may be lost at any moment: it only spares looks at files and engine."""
 
-    def __init__(self, world: World, search: Search, trial_id: int, run: int) -> None:
-        self.world = world
+    def __init__(self, context: ControllerContext, search: Search, trial_id: int, run: int) -> None:
+        self.context = context
         self.trial_id = trial_id
         self.run = run
-        self.folder = world.folder.run(trial_id, run)
-        self._ears = Ears(world, search, world.policies, trial_id=trial_id, run=run)
-        self._first_look = world.clock.now()
+        self.folder = context.folder.run(trial_id, run)
+        self._listener = RecordListener(context, search, context.policies, trial_id=trial_id, run=run)
+        self._first_look = context.clock.now()
         self._look_at = self._first_look
         self._sent: dict[str, float] = {}  # signal -> when
         self._starting: Future[None] | None = None
@@ -56,21 +56,21 @@ class RunDriver:
 
     @property
     def name(self) -> str:
-        return container_name(self.world.home_id, self.world.folder.id, self.trial_id, self.run)
+        return container_name(self.context.home_id, self.context.folder.id, self.trial_id, self.run)
 
     @property
     def trial(self) -> TrialState:
-        return self.world.state.trials[self.trial_id]
+        return self.context.state.trials[self.trial_id]
 
     @property
     def stop(self) -> str:
         """What it is asked to end for: kill, cancel, search, pause or ""."""
-        return stronger(self.world.state.stop, self.trial.stop)
+        return stronger(self.context.state.stop, self.trial.stop)
 
     def launch(self) -> str:
         """Create the container and start it; say what it has to wait for, or ""."""
-        now = self.world.clock.now()
-        slots = self.world.slots
+        now = self.context.clock.now()
+        slots = self.context.slots
         if slots.due(self.trial_id, now) if slots.waits(self.trial_id) else now >= self._launch_at:
             self._waits_for = self._launch()
             self._launch_at = now + LOOK
@@ -78,19 +78,21 @@ class RunDriver:
 
     def _launch(self) -> str:
         """A container of the name may be there already, from a controller that died right after making it."""
-        found = self.world.engine.inspect(self.name)
+        found = self.context.engine.inspect(self.name)
         if found is None:
             container, why = self._create()
             if why:
                 return why
-            found = self.world.engine.inspect(container)
+            found = self.context.engine.inspect(container)
         if found is None:
             return "its container was removed at once"
         gpu_ids = tuple(gpu for gpu in found.labels.get(LABEL, "").split(",") if gpu)
-        if found.status == "created" and not won(self.world.engine, found.id, gpu_ids, self.world.clock.wait):
-            self.world.engine.remove(found.id)
-            return self.world.slots.taken_back(self.trial_id, now=self.world.clock.now())
-        self.world.record(
+        if found.status == "created" and not won(
+            self.context.engine, found.id, gpu_ids, self.context.clock.wait
+        ):
+            self.context.engine.remove(found.id)
+            return self.context.slots.requeue(self.trial_id, now=self.context.clock.now())
+        self.context.record(
             journal.RunCreated(trial_id=self.trial_id, run=self.run, container=found.id, gpu_ids=gpu_ids)
         )
         return self._start(found.id)
@@ -110,59 +112,59 @@ class RunDriver:
 
     def watch(self, container: str) -> str:
         """Look after the container; say what is in the way, or ""."""
-        self._ears.listen()
+        self._listener.poll()
         self._signal(container)
-        if self.world.clock.now() < self._look_at and self._ears.records.exited is None:
-            return matched(self._ears.run)
-        self._look_at = self.world.clock.now() + _LOOK
-        state = self.world.engine.inspect(container)
+        if self.context.clock.now() < self._look_at and self._listener.records.exited is None:
+            return matched(self._listener.run)
+        self._look_at = self.context.clock.now() + _LOOK
+        state = self.context.engine.inspect(container)
         if state is not None and state.status == "created":
             return self._start_or_abandon(container)
         if state is None or state.ended:
             self._end(state)
             return ""
-        return matched(self._ears.run)
+        return matched(self._listener.run)
 
     def _create(self) -> tuple[str, str]:
         """Return the container's id, or why there can be none yet."""
         why = self._fetched()
         if why:
             return "", why
-        with self.world.slots.lock():
+        with self.context.slots.lock():
             gpus, why = self._free_gpus()
             if why:
                 return "", why
-            request = run_request(self.world, self.trial, self.run)
-            request = replace(request, gpus=gpus, cpu_slots=self.world.cpu_slots())
-            info, spec = plan_run(self.world.config, request, self.world.place())
-            self.world.folder.prepare_run(info)
-            self.world.record(
+            request = run_request(self.context, self.trial, self.run)
+            request = replace(request, gpus=gpus, cpu_slots=self.context.cpu_slots())
+            info, spec = plan_run(self.context.config, request, self.context.place())
+            self.context.folder.prepare_run(info)
+            self.context.record(
                 journal.RunIntended(trial_id=self.trial_id, run=self.run, segment=self.trial.segment)
             )
             try:
-                return self.world.engine.create(spec), ""
+                return self.context.engine.create(spec), ""
             except EngineError as error:
                 return "", self._refused(error)
 
     def _fetched(self) -> str:
         """See to it that a checkpoint to start from is on this host; say what that waits for, or ""."""
         if self._origins is None:
-            request = run_request(self.world, self.trial, self.run)
+            request = run_request(self.context, self.trial, self.run)
             self._origins = request.checkpoints or request.source
-        why = self.world.bring_back(self._origins)
+        why = self.context.restore_files(self._origins)
         self.fetching = bool(why)
         return why
 
     def _free_gpus(self) -> tuple[tuple[Gpu, ...], str]:
         """Return what the run is given, or what it waits for; a CPU slot has no name."""
-        world = self.world
-        return world.slots.ask(self._wanted(), self.trial_id, world.stock, now=world.clock.now())
+        context = self.context
+        return context.slots.ask(self._wanted(), self.trial_id, context.inventory, now=context.clock.now())
 
-    def _wanted(self) -> Ticket:
+    def _wanted(self) -> SlotRequest:
         """What a trial asks for, as people want it by now."""
-        world = self.world
-        config = steered(world.config, read_attributes(world.folder.path))
-        return demand(config, world.state.header, world.home_id)
+        context = self.context
+        config = steered(context.config, read_attributes(context.folder.path))
+        return slot_request(config, context.state.header, context.home_id)
 
     def _start_or_abandon(self, container: str) -> str:
         if self.stop and self._starting is None:
@@ -172,7 +174,7 @@ class RunDriver:
 
     def _start(self, container: str) -> str:
         try:
-            starting = self._starting or self.world.hands.start(container)
+            starting = self._starting or self.context.engine_pool.start(container)
             self._starting = None if starting.done() else starting
             if starting.done():
                 starting.result()
@@ -182,9 +184,9 @@ class RunDriver:
 
     def _refused(self, error: EngineError) -> str:
         """The engine said no: say why the run waits, or give it up when that was its last word."""
-        self.world.ask_engine()  # raises when it is away, which is no refusal
-        if not self.world.image_is_there():
-            gone = self.world.state.header.image[:19]
+        self.context.ask_engine()  # raises when it is away, which is no refusal
+        if not self.context.image_exists():
+            gone = self.context.state.header.image[:19]
             return f"the image {gone} is gone: `detbuild build` makes it again, then the trial goes on"
         self._refusals += 1
         if isinstance(error, DiskFullError) or self._refusals < _REFUSALS:
@@ -193,7 +195,7 @@ class RunDriver:
             journal.RunFinished(
                 trial_id=self.trial_id,
                 run=self.run,
-                outcome=Outcome.HOPELESS.value,
+                outcome=Outcome.NOT_RETRYABLE.value,
                 message=f"the container could not start: {error}",
                 hint=error.hint,
             )
@@ -201,8 +203,8 @@ class RunDriver:
         return ""
 
     def _signal(self, container: str) -> None:
-        stop, now = self.stop, self.world.clock.now()
-        overdue = now - self._sent.get("SIGTERM", now) > grace(self.world.config)
+        stop, now = self.stop, self.context.clock.now()
+        overdue = now - self._sent.get("SIGTERM", now) > grace(self.context.config)
         if stop == "kill" or overdue:
             if now - self._sent.get("SIGKILL", -_AGAIN) >= _AGAIN:
                 self._send(container, "SIGKILL")
@@ -211,18 +213,18 @@ class RunDriver:
 
     def _listens(self, now: float) -> bool:
         """Process 1 of a container loses a signal for which it has set no handler yet."""
-        return self._ears.records.started or now - self._first_look > _SETTLE
+        return self._listener.records.started or now - self._first_look > _SETTLE
 
     def _send(self, container: str, signal: str) -> None:
-        self.world.engine.signal(container, signal)
-        self._sent[signal] = self._look_at = self.world.clock.now()
+        self.context.engine.signal(container, signal)
+        self._sent[signal] = self._look_at = self.context.clock.now()
 
     def _end(self, state: ContainerState | None) -> None:
-        engine = self.world.ask_engine()
-        self._ears.listen(over=True)
-        records = self._ears.records
-        left = self.world.config.max_restarts - self.trial.restarts
-        asked = self.world.config.resources.memory
+        engine = self.context.ask_engine()
+        self._listener.poll(over=True)
+        records = self._listener.records
+        left = self.context.config.max_restarts - self.trial.restarts
+        asked = self.context.config.resources.memory
         limit = (state.memory if state else 0) or memory_limit(asked, engine.memory)
         evidence = Evidence(
             records=records,
@@ -236,16 +238,16 @@ class RunDriver:
             before=next(reversed(failures(self.trial)), None),
         )
         finished = judge(evidence, trial_id=self.trial_id, run=self.run, restarts_left=left)
-        self._finish(by_policies(finished, self._ears.run))
+        self._finish(apply_policies(finished, self._listener.run))
 
     def _last_words(self, state: ContainerState | None, records: RunRecords) -> tuple[str, ...]:
         """The end of its output; where the harness did not get to keep any, what the engine has of it."""
         if state is None or records.started:
             return tail(self.folder)
-        return self.world.engine.output_tail(state.id, TAIL_LINES)
+        return self.context.engine.output_tail(state.id, TAIL_LINES)
 
     def _finish(self, finished: journal.RunFinished) -> None:
         """Write it down; from now on the container may be swept away."""
-        self.world.record(finished)
-        self.world.tidy = False
-        self.world.slots.freed()
+        self.context.record(finished)
+        self.context.containers_removed = False
+        self.context.slots.freed()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.controller.book import Book
+    from detbuild.controller.book import JournaledState
     from detbuild.decisions import Action, SearchEvent
     from detbuild.search.method import SearchMethod
     from determined._records import Validation
@@ -29,14 +29,14 @@ class Search:
         SearchError: The method decides otherwise now than the journal says it did.
     """
 
-    def __init__(self, book: Book, method: SearchMethod, config: ExperimentConfig) -> None:
-        self._book = book
+    def __init__(self, journaled: JournaledState, method: SearchMethod, config: ExperimentConfig) -> None:
+        self._journaled = journaled
         self._method = method
         self._config = config
-        header = book.state.header
+        header = journaled.state.header
         self._goal = Goal(header.metric, header.smaller_is_better)
         self._unwritten: journal.Searched | None = None  # decided, and there was no room to write it down
-        for entry in book.folder.entries():
+        for entry in journaled.folder.entries():
             if isinstance(entry.fact, journal.Searched):
                 method.replay(*_as_values(entry.fact))
 
@@ -50,7 +50,7 @@ class Search:
         Raises:
             DiskFullError: There is no room to write down what it decides.
         """
-        state = self._book.state
+        state = self._journaled.state
         self._write()
         if not state.began and not state.stop:
             self._tell(Began())
@@ -63,7 +63,7 @@ class Search:
 
     def on_validation(self, trial_id: int, validation: Validation) -> None:
         """A run reports a validation; a watching search is told, of each length of training once."""
-        trial = self._book.state.trials[trial_id]
+        trial = self._journaled.state.trials[trial_id]
         if (
             not self.needs_every_validation
             or trial.released
@@ -81,8 +81,8 @@ class Search:
 
     def segment_done(self, trial_id: int) -> None:
         """A trial has trained as long as the search asked for: tell the result."""
-        trial = self._book.state.trials[trial_id]
-        progress = trial_progress(run_records(self._book.folder, trial), self._goal)
+        trial = self._journaled.state.trials[trial_id]
+        progress = trial_progress(run_records(self._journaled.folder, trial), self._goal)
         newest = progress.validations[-1] if progress.validations else None
         self._tell(
             Validated(
@@ -99,7 +99,7 @@ class Search:
 
     def _tell(self, event: SearchEvent, *, steps_completed: int = -1) -> None:
         self._write()
-        if self._book.state.failure:
+        if self._journaled.state.failure:
             return
         try:
             actions = self._method.decide(event)
@@ -119,20 +119,20 @@ class Search:
     def _write(self) -> None:
         """The method never decides on before what it decided is on disk."""
         if self._unwritten is not None:
-            self._book.record(self._unwritten)
+            self._journaled.record(self._unwritten)
             self._unwritten = None
 
     def _sources(self, actions: Sequence[Action]) -> dict[str, Sequence[str]]:
         """Whose checkpoints a new trial starts from, as they are at this moment."""
         return {
-            str(action.trial_id): newest_checkpoints(self._book, action.parent)
+            str(action.trial_id): newest_checkpoints(self._journaled, action.parent)
             for action in actions
             if isinstance(action, Create) and action.parent is not None
         }
 
     def _fail(self, error: SearchError) -> None:
-        if not self._book.state.failure:
-            self._book.record(
+        if not self._journaled.state.failure:
+            self._journaled.record(
                 journal.SearchFailed(why=f"{error}; {error.hint}" if error.hint else str(error))
             )
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detbuild.config.host import host_config
-from detbuild.controller.book import Book
+from detbuild.controller.book import JournaledState
 from detbuild.controller.clock import SystemClock
 from detbuild.controller.hands import AT_ONCE
-from detbuild.controller.heed import take_up
+from detbuild.controller.heed import apply_pending_requests
 from detbuild.controller.lease import name_holder
 from detbuild.controller.loop import Controller
-from detbuild.controller.world import World
+from detbuild.controller.world import ControllerContext
 from detbuild.launch.hostlock import lock_directory
 from detbuild.launch.slots import SlotQueue
 from detbuild.launch.stock import Limits
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 
 def controller_of(
-    folder: ExperimentFolder, engine: Engine, info: EngineInfo | None = None, *, hands: int = AT_ONCE
+    folder: ExperimentFolder, engine: Engine, info: EngineInfo | None = None, *, max_workers: int = AT_ONCE
 ) -> Controller:
     """Read everything that a controller needs from the experiment's folder; `info` spares it a question.
 
     The caller holds the lease: what was asked for meanwhile is taken up here, and may change the config.
     """
-    take_up(Book(folder=folder))
+    apply_pending_requests(JournaledState(folder=folder))
     home = Home.open(folder.path.parent.parent)
-    world = World(
+    context = ControllerContext(
         folder=folder,
         engine=engine,
         config=config_of(folder),
@@ -49,10 +49,10 @@ def controller_of(
         slots=SlotQueue(lock_directory()),
         limits=partial(host_limits, home.path),
         info=info,
-        pairs_of_hands=hands,
+        max_workers=max_workers,
     )
-    context_dir = Path(world.state.header.context_dir)
-    return Controller(world, search_method(search_config_of(folder), context_dir))
+    context_dir = Path(context.state.header.context_dir)
+    return Controller(context, search_method(search_config_of(folder), context_dir))
 
 
 def host_limits(home: Path) -> Limits:
@@ -70,7 +70,7 @@ def first_steps(folder: ExperimentFolder, engine: Engine, info: EngineInfo) -> N
 
     The caller holds the lease. The controller that follows adopts the container as it would after a crash.
     """
-    controller_of(folder, engine, info, hands=1).step()
+    controller_of(folder, engine, info, max_workers=1).step()
 
 
 def start_detached(folder: ExperimentFolder, lease_descriptor: int) -> None:

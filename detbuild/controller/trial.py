@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from detbuild.controller.room import Room
+from detbuild.controller.room import FreeSpace
 from detbuild.controller.run import RunDriver
-from detbuild.controller.trouble import Trouble
+from detbuild.controller.trouble import Backoff
 from detbuild.errors import EngineError
 from detbuild.launch.failure import Outcome
 from detbuild.launch.restart import End, Launch, ReportSegment, Wait, next_step, pause
@@ -18,7 +18,7 @@ from detbuild.store.storage import checkpoint_storage
 
 if TYPE_CHECKING:
     from detbuild.controller.search import Search
-    from detbuild.controller.world import World
+    from detbuild.controller.world import ControllerContext
     from detbuild.store.states import TrialState
 
 
@@ -28,7 +28,7 @@ class _Break:
 
     run: int
     until: float  # on the controller's clock
-    room: Room | None  # ends early when there is room
+    free_space: FreeSpace | None  # ends early when there is room
 
 
 class TrialDriver:
@@ -38,32 +38,32 @@ class TrialDriver:
     something of its own.
     """
 
-    def __init__(self, world: World, search: Search, trial_id: int) -> None:
-        self.world = world
+    def __init__(self, context: ControllerContext, search: Search, trial_id: int) -> None:
+        self.context = context
         self.search = search
         self.trial_id = trial_id
-        self.blocked = self.resting = False
+        self.blocked = self.idle = False
         self._driver: RunDriver | None = None
-        self._trouble = Trouble(world.clock)
+        self._backoff = Backoff(context.clock)
         self._break: _Break | None = None
 
     @property
     def trial(self) -> TrialState:
-        return self.world.state.trials[self.trial_id]
+        return self.context.state.trials[self.trial_id]
 
     def step(self) -> None:
         """Do the next thing; while the infrastructure is in the way, say so and try again later."""
-        self.blocked = self._trouble.pausing
+        self.blocked = self._backoff.active
         if self.blocked:
             return
         try:
             why = self._next()
         except EngineError as error:
             why = f"{error}; {error.hint}" if error.hint else str(error)
-            self._trouble.met()
+            self._backoff.failed()
             self.blocked = True
         else:
-            self._trouble.gone()
+            self._backoff.reset()
         self._say(why)
 
     def _say(self, why: str) -> None:
@@ -71,9 +71,9 @@ class TrialDriver:
         if self.trial.ended or self.trial.state == "WAITING" or self.trial.why == why:
             return
         try:
-            self.world.record(journal.Waiting(trial_id=self.trial_id, why=why))
+            self.context.record(journal.Waiting(trial_id=self.trial_id, why=why))
         except EngineError:
-            self._trouble.met()  # not even that can be written; it is said when it can
+            self._backoff.failed()  # not even that can be written; it is said when it can
 
     def _next(self) -> str:
         """Return what the trial has to wait for, or ""."""
@@ -90,36 +90,36 @@ class TrialDriver:
 
     def _driver_of(self, run: int) -> RunDriver:
         if self._driver is None or self._driver.run != run:
-            self._driver = RunDriver(self.world, self.search, self.trial_id, run)
+            self._driver = RunDriver(self.context, self.search, self.trial_id, run)
         return self._driver
 
     def _between_runs(self) -> str:
-        trial, state = self.trial, self.world.state
-        self.resting = False
+        trial, state = self.trial, self.context.state
+        self.idle = False
         if state.stop == "pause":
             return ""
         step = next_step(
             trial,
             stop=stronger(state.stop, trial.stop),
             needs_every_validation=self.search.needs_every_validation,
-            max_restarts=self.world.config.max_restarts,
+            max_restarts=self.context.config.max_restarts,
         )
         match step:
             case End(state=name, why=why):
-                self.world.record(journal.TrialFinished(trial_id=trial.id, state=name, why=why))
+                self.context.record(journal.TrialFinished(trial_id=trial.id, state=name, why=why))
             case ReportSegment():
                 self.search.segment_done(trial.id)
             case Launch(after=failure):
                 why = self._pause(failure)
-                self.resting = bool(why)
+                self.idle = bool(why)
                 return why or self._launch(self._driver_of(len(trial.runs)))
             case Wait():
-                self.resting = True
+                self.idle = True
         return ""
 
     def _launch(self, driver: RunDriver) -> str:
         why = driver.launch()
-        self.resting = driver.fetching
+        self.idle = driver.fetching
         self.blocked = bool(why) and not driver.fetching
         return why
 
@@ -129,17 +129,19 @@ class TrialDriver:
             return ""
         if self._break is None or self._break.run != last.run:
             self._break = self._take_break(last)
-        if self.world.clock.now() >= self._break.until or (self._break.room and self._break.room.made()):
+        if self.context.clock.now() >= self._break.until or (
+            self._break.free_space and self._break.free_space.available()
+        ):
             return ""
         return f"{last.message}; {last.hint or 'goes on after a pause'}"
 
     def _take_break(self, last: journal.RunFinished) -> _Break:
         finished = [run.finished for run in self.trial.runs if run.finished]
-        until = self.world.clock.now() + pause(finished)
+        until = self.context.clock.now() + pause(finished)
         if last.outcome != Outcome.DISK_FULL.value:
             return _Break(last.run, until, None)
-        storage = checkpoint_storage(self.world.config, self.world.folder)
-        newest = run_records(self.world.folder, self.trial)[-1].checkpoints[-1:]
+        storage = checkpoint_storage(self.context.config, self.context.folder)
+        newest = run_records(self.context.folder, self.trial)[-1].checkpoints[-1:]
         needed = sum(newest[0].resources.values()) if newest else 0
-        place = storage.on_host or self.world.folder.checkpoints
-        return _Break(last.run, until, Room(place, needed=needed))
+        place = storage.on_host or self.context.folder.checkpoints
+        return _Break(last.run, until, FreeSpace(place, needed=needed))

@@ -13,18 +13,18 @@ _LONGEST = 4.0
 
 
 @dataclass(slots=True)
-class Trouble:
+class Backoff:
     clock: Clock
     times: int = 0
     _until: float = 0.0
 
     @property
-    def pausing(self) -> bool:
+    def active(self) -> bool:
         return self.times > 0 and self.clock.now() < self._until
 
-    def met(self) -> None:
+    def failed(self) -> None:
         self._until = self.clock.now() + min(_LONGEST, _FIRST * 2.0**self.times)
         self.times = min(self.times + 1, 10)
 
-    def gone(self) -> None:
+    def reset(self) -> None:
         self.times = 0

@@ -13,8 +13,8 @@ from detbuild.launch.gpus import shortage, usable, won
 from detbuild.launch.hostlock import lock_directory
 from detbuild.launch.plan import Place, user_of
 from detbuild.launch.slots import SlotQueue
-from detbuild.launch.stock import take_stock
-from detbuild.launch.visit import plan_visit
+from detbuild.launch.stock import take_inventory
+from detbuild.launch.visit import plan_shell
 from detbuild.store.state import fold
 from detbuild.store.submitted import config_of
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from detbuild.store.folder import ExperimentFolder
 
 
-def create_visit(
+def create_shell(
     engine: Engine,
     home_id: str,
     folder: ExperimentFolder,
@@ -66,7 +66,7 @@ def create_visit(
     with SlotQueue(lock_directory()).lock() if wanted else nullcontext():
         gpus = _free_gpus(engine, info, wanted, limits) if wanted else ()
         run = _newest_run(folder, trial_id)
-        spec = plan_visit(config, place, command, run=run, gpus=gpus, terminal=terminal)
+        spec = plan_shell(config, place, command, run=run, gpus=gpus, terminal=terminal)
         container = engine.create(spec)
     if not won(engine, container, spec.gpus, time.sleep):
         engine.remove(container)
@@ -78,16 +78,16 @@ def create_visit(
 
 def _free_gpus(engine: Engine, info: EngineInfo, slots: int, limits: Limits) -> tuple[Gpu, ...]:
     """A person who looks at something stands in no line."""
-    stock = take_stock("gpu", engine, info, nvidia_smi, limits)
+    inventory = take_inventory("gpu", engine, info, nvidia_smi, limits)
     asked = f"{slots} GPU{'s are' if slots > 1 else ' is'} asked for"
-    why = shortage(stock.gpus, slots)
+    why = shortage(inventory.gpus, slots)
     if why:
         hint = "give --slots 0 to do without; `detbuild doctor` looks for GPUs"
         raise EngineError(f"{asked}, and {why}", hint=hint)
-    if len(stock.free_gpus) < slots:
-        own = [gpu.id for gpu in usable(stock.gpus)]
-        raise EngineError(f"{asked}: {stock.usage(own)}", hint="wait, or give --slots 0 to do without")
-    return stock.free_gpus[:slots]
+    if len(inventory.free_gpus) < slots:
+        own = [gpu.id for gpu in usable(inventory.gpus)]
+        raise EngineError(f"{asked}: {inventory.usage(own)}", hint="wait, or give --slots 0 to do without")
+    return inventory.free_gpus[:slots]
 
 
 def _newest_run(folder: ExperimentFolder, trial_id: int) -> tuple[int, int] | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from detbuild.controller.book import Book
-from detbuild.controller.hands import Hands
+from detbuild.controller.book import JournaledState
+from detbuild.controller.hands import EnginePool
 from detbuild.controller.policies import Policy, policies_of
 from detbuild.errors import ConfigError, EngineError
 from detbuild.launch.plan import Place, user_of
-from detbuild.launch.stock import Limits, Stock, cpu_slots, take_stock
+from detbuild.launch.stock import Inventory, Limits, cpu_slots, take_inventory
 from detbuild.store.home import Home
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True, slots=True)
-class World(Book):
+class ControllerContext(JournaledState):
     """The books of the experiment, and the machine that it runs on."""
 
     engine: Engine
@@ -34,17 +34,17 @@ class World(Book):
     nvidia_smi: Callable[[], str]  # what `nvidia-smi -L` says, "" without one
     slots: SlotQueue
     limits: Callable[[], Limits] = Limits  # asked anew each time: people change them
-    pairs_of_hands: int = 1  # how many long calls of the engine go on at once
-    hands: Hands = field(init=False)
+    max_workers: int = 1  # how many long calls of the engine go on at once
+    engine_pool: EnginePool = field(init=False)
     policies: tuple[Policy, ...] = field(init=False)  # that runs' output is looked through for
     info: EngineInfo | None = None  # what the engine said last of itself
     image: str = ""  # in the place of the header's, if that is gone
-    bring_back: Callable[[tuple[str, ...]], str] = lambda _: ""  # the Keeper's
-    tidy: bool = False  # no container of a run that is over is left
+    restore_files: Callable[[tuple[str, ...]], str] = lambda _: ""  # the Keeper's
+    containers_removed: bool = False  # no container of a run that is over is left
 
     def __post_init__(self) -> None:
-        Book.__post_init__(self)
-        self.hands = Hands(self.engine, self.pairs_of_hands)
+        JournaledState.__post_init__(self)
+        self.engine_pool = EnginePool(self.engine, self.max_workers)
         self.policies = policies_of(self.config)
 
     @property
@@ -80,7 +80,7 @@ class World(Book):
             host_cpus=info.cpus,
         )
 
-    def image_is_there(self) -> bool:
+    def image_exists(self) -> bool:
         """Whether the engine has the experiment's image, or one that was built anew from the same inputs."""
         header = self.state.header
         found = self.engine.image_id(header.image)
@@ -89,7 +89,7 @@ class World(Book):
         self.image = found or ""
         return found is not None
 
-    def stock(self) -> Stock:
+    def inventory(self) -> Inventory:
         """The slots of the host that the experiment's trials use, as they are now.
 
         Raises:
@@ -98,7 +98,7 @@ class World(Book):
         gpus = self.config.resources.slots_per_trial
         info = self.ask_engine() if gpus or self.info is None else self.info  # its cores stay the same
         kind: Kind = "gpu" if gpus else "cpu"
-        return take_stock(kind, self.engine, info, self.nvidia_smi, self._limits())
+        return take_inventory(kind, self.engine, info, self.nvidia_smi, self._limits())
 
     def cpu_slots(self) -> int:
         """How many CPU slots the trials of the home may use at once.

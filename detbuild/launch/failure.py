@@ -38,7 +38,7 @@ class Outcome(str, Enum):
     KILLED = "killed"
     USER_ERROR = "user_error"
     OUT_OF_MEMORY = "out_of_memory"
-    HOPELESS = "hopeless"
+    NOT_RETRYABLE = "not_retryable"
     INFRASTRUCTURE = "infrastructure"
     DISK_FULL = "disk_full"
     LOST = "lost"
@@ -79,7 +79,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Classification:
     outcome: Outcome
     message: str = ""
     hint: str = ""
@@ -87,8 +87,8 @@ class Verdict:
 
 def judge(evidence: Evidence, *, trial_id: int, run: int, restarts_left: int) -> RunFinished:
     """Classify a run that is over and say whether it is to be tried again."""
-    verdict = classify(evidence)
-    outcome = verdict.outcome
+    classification = classify(evidence)
+    outcome = classification.outcome
     wanted = evidence.stop in {"", "pause"}
     retry = outcome.may_retry and wanted and (restarts_left > 0 or not outcome.counts)
     failure = _failure(evidence) if outcome is Outcome.USER_ERROR else ""
@@ -104,10 +104,10 @@ def judge(evidence: Evidence, *, trial_id: int, run: int, restarts_left: int) ->
         asked=evidence.stop,
         exit_code=code,
         signal=name,
-        message=f"{verdict.message}; not run again: the same error twice, without progress"
+        message=f"{classification.message}; not run again: the same error twice, without progress"
         if stuck
-        else verdict.message,
-        hint=verdict.hint,
+        else classification.message,
+        hint=classification.hint,
         tail=() if outcome.succeeded else evidence.tail,
         failure=failure,
         steps_completed=steps,
@@ -152,13 +152,13 @@ def last_traceback(tail: Sequence[str]) -> Traceback | None:
     return Traceback(error["type"], error[0], f"{frame['file']}:{frame['line']}") if error else None
 
 
-def classify(evidence: Evidence) -> Verdict:
+def classify(evidence: Evidence) -> Classification:
     """The class of the end, in the order in which the signs can be trusted."""
     ended = evidence.records.ended
     if ended is not None and not ended.reason.failed:
         return _said(ended)
     if evidence.stop == "kill":
-        return Verdict(Outcome.KILLED, "killed on request")
+        return Classification(Outcome.KILLED, "killed on request")
     if evidence.oom_killed or (evidence.records.exited and evidence.records.exited.oom_kills):
         return _out_of_memory(evidence)
     if ended is not None:
@@ -168,23 +168,23 @@ def classify(evidence: Evidence) -> Verdict:
     return _container_died(evidence)
 
 
-def _said(ended: Ended) -> Verdict:
+def _said(ended: Ended) -> Classification:
     outcome = {
         ExitReason.COMPLETED: Outcome.COMPLETED,
         ExitReason.STOPPED: Outcome.STOPPED,
         ExitReason.PREEMPTED: Outcome.PREEMPTED,
         ExitReason.INVALID_HP: Outcome.INVALID_HP,
     }[ended.reason]
-    return Verdict(outcome, ended.message, ended.hint)
+    return Classification(outcome, ended.message, ended.hint)
 
 
-def _out_of_memory(evidence: Evidence) -> Verdict:
+def _out_of_memory(evidence: Evidence) -> Classification:
     code, _ = _exit(evidence)
     if code == 0:
-        return Verdict(Outcome.COMPLETED)  # a loader's worker was killed and the trial got over it
+        return Classification(Outcome.COMPLETED)  # a loader's worker was killed and the trial got over it
     source = f" ({evidence.memory_source})" if evidence.memory_source else ""
     limit = f"; its limit is {binary(evidence.memory)}{source}" if evidence.memory else ""
-    return Verdict(
+    return Classification(
         Outcome.OUT_OF_MEMORY,
         f"out of memory: the kernel killed a process of the run{limit}",
         f"lower the batch size or the number of data loader workers, or {_more_memory(evidence)}",
@@ -199,24 +199,24 @@ def _more_memory(evidence: Evidence) -> str:
     return "end other programs of this host"
 
 
-def _failed(ended: Ended, evidence: Evidence) -> Verdict:
+def _failed(ended: Ended, evidence: Evidence) -> Classification:
     where = f" ({ended.stage.value})" if ended.stage else ""
     message = f"{ended.message or 'the trial failed'}{where}"
     if ended.reason is ExitReason.NOT_RETRYABLE:
-        return Verdict(Outcome.HOPELESS, message, ended.hint)
-    return _disk(evidence, message) or Verdict(Outcome.USER_ERROR, message, ended.hint)
+        return Classification(Outcome.NOT_RETRYABLE, message, ended.hint)
+    return _disk(evidence, message) or Classification(Outcome.USER_ERROR, message, ended.hint)
 
 
-def _worker_died(evidence: Evidence) -> Verdict:
+def _worker_died(evidence: Evidence) -> Classification:
     code, name = _exit(evidence)
     if code == 0:
-        return Verdict(Outcome.COMPLETED)
+        return Classification(Outcome.COMPLETED)
     if evidence.stop and (name in {"SIGTERM", "SIGKILL"} or code == _died_of(signal.SIGTERM)):
-        return Verdict(Outcome.PREEMPTED, "ended on request, without a checkpoint of its own")
+        return Classification(Outcome.PREEMPTED, "ended on request, without a checkpoint of its own")
     return _disk(evidence, _how(code, name)) or _program_failed(evidence, code, name)
 
 
-def _program_failed(evidence: Evidence, code: int | None, name: str | None) -> Verdict:
+def _program_failed(evidence: Evidence, code: int | None, name: str | None) -> Classification:
     """A script that ended badly: only its output tells why."""
     trace, last = last_traceback(evidence.tail), evidence.tail[-1] if evidence.tail else ""
     user = f"{os.getuid()}:{os.getgid()}"  # as which it ran too
@@ -224,34 +224,38 @@ def _program_failed(evidence: Evidence, code: int | None, name: str | None) -> V
     words = "Bus error (core dumped)" if name == "SIGBUS" else "\n".join(evidence.tail)
     hint = hint_for(words, where) if trace or name else ""
     text = "" if trace is None else f": {trace.text} ({trace.place})"
-    hopeless = (trace is not None and trace.type in _NOT_FOUND) or _NO_PROGRAM.match(last)
-    if hopeless and not sounds_transient(words):
-        return Verdict(Outcome.HOPELESS, f"{_how(code, name)}{text or f': {last}'}", hint or _SEE_LOGS)
-    return Verdict(Outcome.USER_ERROR, f"{_how(code, name)}{text}", hint or _SEE_LOGS)
+    lasting = (trace is not None and trace.type in _NOT_FOUND) or _NO_PROGRAM.match(last)
+    if lasting and not sounds_transient(words):
+        return Classification(
+            Outcome.NOT_RETRYABLE, f"{_how(code, name)}{text or f': {last}'}", hint or _SEE_LOGS
+        )
+    return Classification(Outcome.USER_ERROR, f"{_how(code, name)}{text}", hint or _SEE_LOGS)
 
 
-def _disk(evidence: Evidence, message: str) -> Verdict | None:
+def _disk(evidence: Evidence, message: str) -> Classification | None:
     exited = evidence.records.exited
     if exited is not None and exited.disk_full:
         lacking = NO_INODES if NO_INODES in message else "no space left"
-        return Verdict(
+        return Classification(
             Outcome.DISK_FULL,
             f"{lacking} on the disk of the checkpoints: {message}",
             f"{'remove files' if lacking == NO_INODES else 'free space'} there; "
             "the trial continues by itself from its newest checkpoint",
         )
     if _exit(evidence)[0] == ExitCode.INFRASTRUCTURE:
-        return Verdict(Outcome.INFRASTRUCTURE, f"the disk under the run failed: {message}", "check that disk")
+        return Classification(
+            Outcome.INFRASTRUCTURE, f"the disk under the run failed: {message}", "check that disk"
+        )
     return None
 
 
-def _container_died(evidence: Evidence) -> Verdict:
+def _container_died(evidence: Evidence) -> Classification:
     """Nobody in the run could say a last word."""
     code, name = _exit(evidence)
     if code is None:
-        return Verdict(Outcome.LOST, f"the {evidence.kind} is gone: somebody removed it")
+        return Classification(Outcome.LOST, f"the {evidence.kind} is gone: somebody removed it")
     if evidence.records.unreadable:
-        return Verdict(
+        return Classification(
             Outcome.USER_ERROR,
             f"the records of the run cannot be read: {evidence.records.unreadable}",
             "change the code of the trial so that it leaves this file alone",
@@ -264,25 +268,25 @@ def _container_died(evidence: Evidence) -> Verdict:
         return _never_began(evidence, code, name)
     if outside:
         why = f"killed from outside by {name}" if name else "the host or the engine went down"
-        return Verdict(Outcome.INFRASTRUCTURE, why)
-    return Verdict(Outcome.USER_ERROR, _how(code, name), _SEE_LOGS)
+        return Classification(Outcome.INFRASTRUCTURE, why)
+    return Classification(Outcome.USER_ERROR, _how(code, name), _SEE_LOGS)
 
 
-def _supervisor_left(evidence: Evidence, code: int) -> Verdict:
+def _supervisor_left(evidence: Evidence, code: int) -> Classification:
     """It found that it could not run the worker."""
     if code == ExitCode.STARTED_AGAIN:
         why = f"the {evidence.kind} was started a second time, e.g. by `docker restart`; a run starts once"
-        return Verdict(Outcome.INFRASTRUCTURE, why)
+        return Classification(Outcome.INFRASTRUCTURE, why)
     why = "the harness could not write to the run's folder"
-    return Verdict(Outcome.INFRASTRUCTURE, why, "check that disk")
+    return Classification(Outcome.INFRASTRUCTURE, why, "check that disk")
 
 
-def _never_began(evidence: Evidence, code: int, name: str | None) -> Verdict:
+def _never_began(evidence: Evidence, code: int, name: str | None) -> Classification:
     """The image cannot run the harness, and never will."""
     words = next((line for line in reversed(evidence.tail) if line.strip()), "")
     why = evidence.engine_error or f"{_how(code, name)}{f': {words}' if words else ''}"
-    return Verdict(
-        Outcome.HOPELESS,
+    return Classification(
+        Outcome.NOT_RETRYABLE,
         f"the {evidence.kind} could not run the harness: {why}",
         "look for what is in its way in environment_variables and bind_mounts; "
         "the image needs Python 3.10 or newer as python3, of this machine's architecture",

@@ -127,7 +127,7 @@ def won(engine: Engine, container: str, gpus: Collection[str], wait: Callable[[f
 
 def free(gpus: Sequence[Gpu], taken: frozenset[str]) -> tuple[Gpu, ...]:
     """Those that may be given away; none while it is not known which ones are taken."""
-    if strange(gpus, taken):
+    if unknown_ids(gpus, taken):
         return ()
     return tuple(gpu for gpu in usable(gpus) if gpu.id not in taken)
 
@@ -136,7 +136,7 @@ def usable(gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
     return tuple(gpu for gpu in gpus if gpu.usable)
 
 
-def strange(gpus: Sequence[Gpu], taken: frozenset[str]) -> list[str]:
+def unknown_ids(gpus: Sequence[Gpu], taken: frozenset[str]) -> list[str]:
     """Held GPUs of unknown names.
 
     Names change when the host gets or loses a CDI specification, so any of the known ones may be meant.
@@ -154,7 +154,7 @@ def shortage(gpus: Sequence[Gpu], slots: int) -> str:
     return f"this host has only {len(gpus)}" if gpus else "no GPU was found on this host"
 
 
-def lacking(gpus: Sequence[Gpu], slots: int) -> EngineError | None:
+def shortage_error(gpus: Sequence[Gpu], slots: int) -> EngineError | None:
     """The error to raise when the host can never give `slots` GPUs."""
     why = shortage(gpus, slots)
     if not why:

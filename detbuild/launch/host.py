@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from detbuild.config.mounts import reserved
 from detbuild.config.problems import ConfigErrors, KeyPath, Problem
 from detbuild.config.storage import SharedFs
-from detbuild.launch.gpus import discover, lacking
+from detbuild.launch.gpus import discover, shortage_error
 from detbuild.store.files import file_errors
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def check_host(
         ConfigError: A directory to mount is missing, or belongs to the host itself.
     """
     slots = config.resources.slots_per_trial
-    trouble = lacking(discover(info, nvidia_smi(), gpus), slots) if slots else None
+    trouble = shortage_error(discover(info, nvidia_smi(), gpus), slots) if slots else None
     if trouble is not None:
         raise trouble
     check_mounts(config, place, engine_root=info.data_root)

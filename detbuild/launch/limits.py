@@ -30,7 +30,7 @@ _UNITS: Final = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestedLimits:
     """What a config says of limits."""
 
     memory: int | None = None
@@ -38,7 +38,7 @@ class Asked:
     read_only_root: bool = False
 
 
-def asked_limits(folder: ExperimentFolder) -> Asked | None:
+def requested_limits(folder: ExperimentFolder) -> RequestedLimits | None:
     """What the stored config of an experiment says; None where it cannot be read.
 
     It is read as JSON, since the models of a config take longer to load than a page takes to print.
@@ -49,11 +49,13 @@ def asked_limits(folder: ExperimentFolder) -> Asked | None:
         return None
 
 
-def _asked(raw: object) -> Asked:
+def _asked(raw: object) -> RequestedLimits:
     config = as_map(raw)
     resources, environment = as_map(config.get("resources")), as_map(config.get("environment"))
     only = bool(environment.get("read_only_root"))
-    return typed(Asked, {key: resources.get(key) for key in ("memory", "cpus")} | {"read_only_root": only})
+    return typed(
+        RequestedLimits, {key: resources.get(key) for key in ("memory", "cpus")} | {"read_only_root": only}
+    )
 
 
 def reserve(memory: int) -> int:
@@ -89,7 +91,7 @@ def scratch(config: ExperimentConfig) -> tuple[str, ...]:
     return tuple(path for path in _SCRATCH if path not in mounted)
 
 
-def memory_said(asked: int | None, host_memory: int = 0) -> str:
+def memory_limit_text(asked: int | None, host_memory: int = 0) -> str:
     """The limit of memory, and where it comes from, for people.
 
     Args:
@@ -102,7 +104,7 @@ def memory_said(asked: int | None, host_memory: int = 0) -> str:
     return f"{limit}{OF_HOST} (no {OF_CONFIG})"
 
 
-def cpus_said(asked: float | None, host_cpus: int = 0) -> str:
+def cpu_limit_text(asked: float | None, host_cpus: int = 0) -> str:
     """The same of `resources.cpus`."""
     if asked is None:
         return "no limit (no resources.cpus)"

@@ -6,14 +6,14 @@ import pwd
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from detbuild.launch.share import Memory, Share, Wait, in_order, remember, share
+from detbuild.launch.share import FairShare, Memory, Wait, fair_share, in_order, remember
 from detbuild.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from detbuild.launch.stock import Stock
-    from detbuild.launch.tickets import Ticket
+    from detbuild.launch.stock import Inventory
+    from detbuild.launch.tickets import SlotRequest
 
 BEHIND: Final = "after other trials of its experiment"  # why all but the next trial of one are queued
 _NAMES: Final[Mapping[str, str]] = {"cpu": "CPU slot", "gpu": "GPU"}
@@ -23,53 +23,57 @@ PASSES: Final = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Line:
-    stock: Stock
-    tickets: tuple[Ticket, ...]  # of those who look, without trials that have been served
+class QueueOrder:
+    inventory: Inventory
+    requests: tuple[SlotRequest, ...]  # of those who look, without trials that have been served
     memory: Memory
 
     @property
     def waits(self) -> tuple[Wait, ...]:
-        return tuple(self._wait(ticket) for ticket in self.tickets)
+        return tuple(self._wait(request) for request in self.requests)
 
-    def _wait(self, ticket: Ticket) -> Wait:
+    def _wait(self, request: SlotRequest) -> Wait:
         """Without a limit of its home that says no more than that the host has no free slot."""
-        wait = wait_of(ticket)
-        return replace(wait, limit=None) if wait.limit is None or wait.limit >= self.stock.total else wait
+        wait = wait_of(request)
+        return replace(wait, limit=None) if wait.limit is None or wait.limit >= self.inventory.total else wait
 
-    def share(self) -> Share:
+    def fair_share(self) -> FairShare:
         """Hand out the free slots to those who may start now."""
-        stock, waits = self.stock, self.waits
-        free = stock.free[: sum(len(wait.since) for wait in waits)] if stock.kind == "cpu" else stock.free
-        return share(waits, stock.holdings, self.memory, free=free, total=stock.total)
+        inventory, waits = self.inventory, self.waits
+        free = (
+            inventory.free[: sum(len(wait.since) for wait in waits)]
+            if inventory.kind == "cpu"
+            else inventory.free
+        )
+        return fair_share(waits, inventory.holdings, self.memory, free=free, total=inventory.total)
 
-    def order(self) -> tuple[str, ...]:
+    def experiments(self) -> tuple[str, ...]:
         """Experiments, one for each trial that may start as things are, in the order of their turns."""
         return tuple(wait.experiment for wait in self._turns(self.waits))
 
-    def why(self, ticket: Ticket) -> str:
+    def why(self, request: SlotRequest) -> str:
         """Say why the next trial of an experiment is queued."""
-        return self._limited(ticket) or self._behind(ticket)
+        return self._limited(request) or self._behind(request)
 
-    def _limited(self, ticket: Ticket) -> str:
+    def _limited(self, request: SlotRequest) -> str:
         """The limit that keeps its trials from starting whatever others do; "" for none."""
-        stock, own = self.stock, self._wait(ticket)
-        if not own.fits(stock.total):
-            has = f"this host has {stock.total}"
+        inventory, own = self.inventory, self._wait(request)
+        if not own.fits(inventory.total):
+            has = f"this host has {inventory.total}"
             if own.usable is not None:
-                has = f"its home may use {len(own.usable)} of {stock.total}"
-            return f"needs {counted(own.slots, _NAMES[ticket.kind])}, {has}"
+                has = f"its home may use {len(own.usable)} of {inventory.total}"
+            return f"needs {counted(own.slots, _NAMES[request.kind])}, {has}"
         if any(self._turns([own])):
             return ""
         if any(self._turns([replace(own, limit=None)])):
-            return f"its home uses {stock.used_by(own.home)} of its {own.limit} CPU slots (cpu_trials)"
-        return f"limited by its resources.max_slots ({ticket.max_slots})"
+            return f"its home uses {inventory.used_by(own.home)} of its {own.limit} CPU slots (cpu_trials)"
+        return f"limited by its resources.max_slots ({request.max_slots})"
 
-    def _behind(self, ticket: Ticket) -> str:
+    def _behind(self, request: SlotRequest) -> str:
         """Who comes first of those who need the same slots."""
-        own = wait_of(ticket)
-        needed = f", {ticket.slots} needed" if ticket.slots > 1 else ""
-        said = f"{self.stock.usage(own.usable)}{needed}"
+        own = wait_of(request)
+        needed = f", {request.slots} needed" if request.slots > 1 else ""
+        said = f"{self.inventory.usage(own.usable)}{needed}"
         rivals = [wait for wait in self.waits if _compete(wait, own)]
         first = next(self._turns(rivals), own)
         if first.experiment == own.experiment:
@@ -77,7 +81,7 @@ class Line:
         return f"{said}; next after experiment {number_of(first.experiment)} ({name_of(first.user)})"
 
     def _turns(self, waits: Sequence[Wait]) -> Iterator[Wait]:
-        return in_order(waits, self.stock.holdings, self.memory, total=self.stock.total)
+        return in_order(waits, self.inventory.holdings, self.memory, total=self.inventory.total)
 
 
 def _compete(one: Wait, other: Wait) -> bool:
@@ -85,7 +89,9 @@ def _compete(one: Wait, other: Wait) -> bool:
     return one.usable is None or other.usable is None or not one.usable.isdisjoint(other.usable)
 
 
-def line_of(stock: Stock, tickets: Iterable[Ticket], memory: Memory, *, now: float) -> Line:
+def queue_order(
+    inventory: Inventory, requests: Iterable[SlotRequest], memory: Memory, *, now: float
+) -> QueueOrder:
     """Make the line for a stock out of all tickets of the host.
 
     Args:
@@ -96,35 +102,37 @@ def line_of(stock: Stock, tickets: Iterable[Ticket], memory: Memory, *, now: flo
     """
     there = tuple(
         waiting
-        for ticket in tickets
-        if (ticket.engine, ticket.kind) == (stock.engine, stock.kind)
-        and -PASSES <= now - ticket.asked <= PASSES
-        for waiting in [_unserved(ticket, stock)]
+        for request in requests
+        if (request.engine, request.kind) == (inventory.engine, inventory.kind)
+        and -PASSES <= now - request.asked <= PASSES
+        for waiting in [_unserved(request, inventory)]
         if waiting.waiting
     )
-    stock = stock.widened(ticket.limit for ticket in there if ticket.limit is not None)
-    waits = tuple(wait_of(ticket) for ticket in there)
-    return Line(stock=stock, tickets=there, memory=remember(memory, waits, stock.holdings, now=now))
+    inventory = inventory.widened(request.limit for request in there if request.limit is not None)
+    waits = tuple(wait_of(request) for request in there)
+    return QueueOrder(
+        inventory=inventory, requests=there, memory=remember(memory, waits, inventory.holdings, now=now)
+    )
 
 
-def _unserved(ticket: Ticket, stock: Stock) -> Ticket:
-    served = stock.served
-    left = {t: since for t, since in ticket.waiting.items() if (ticket.experiment, t) not in served}
-    return replace(ticket, waiting=left)
+def _unserved(request: SlotRequest, inventory: Inventory) -> SlotRequest:
+    served = inventory.served
+    left = {t: since for t, since in request.waiting.items() if (request.experiment, t) not in served}
+    return replace(request, waiting=left)
 
 
-def wait_of(ticket: Ticket) -> Wait:
+def wait_of(request: SlotRequest) -> Wait:
     """A ticket as the rule sees it."""
     return Wait(
-        experiment=ticket.experiment,
-        user=ticket.user,
-        slots=ticket.slots,
-        since=tuple(sorted(ticket.waiting.values())),
-        priority=ticket.priority,
-        weight=ticket.weight,
-        max_slots=ticket.max_slots,
-        limit=ticket.limit,
-        usable=None if ticket.usable is None else frozenset(ticket.usable),
+        experiment=request.experiment,
+        user=request.user,
+        slots=request.slots,
+        since=tuple(sorted(request.waiting.values())),
+        priority=request.priority,
+        weight=request.weight,
+        max_slots=request.max_slots,
+        limit=request.limit,
+        usable=None if request.usable is None else frozenset(request.usable),
     )
 
 

@@ -98,7 +98,7 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class FairShare:
     """The free slots, handed out."""
 
     granted: Mapping[str, tuple[tuple[str, ...], ...]]  # experiment -> names of slots of each trial
@@ -115,9 +115,9 @@ def home_of(experiment: str) -> str:
     return experiment.partition("/")[0]
 
 
-def share(
+def fair_share(
     waits: Sequence[Wait], holdings: Iterable[Holding], memory: Memory, *, free: Iterable[str], total: int
-) -> Share:
+) -> FairShare:
     """Hand out what is free in the fair order; keep for one that needs more what it can use of it.
 
     Args:
@@ -143,7 +143,7 @@ def share(
         left = [name for name in left if name not in own]
         if not left:
             break
-    return Share(granted, kept_for)
+    return FairShare(granted, kept_for)
 
 
 def _suited(wait: Wait, left: Iterable[str], waits: Sequence[Wait]) -> list[str]:

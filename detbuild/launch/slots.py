@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from detbuild.launch.gpus import usable
 from detbuild.launch.hostlock import UserLock
-from detbuild.launch.line import BEHIND, PASSES, line_of, wait_of
+from detbuild.launch.line import BEHIND, PASSES, queue_order, wait_of
 from detbuild.launch.plan import USER_LABEL
 from detbuild.launch.share import PRIORITY, served
 from detbuild.launch.stock import experiment_of
-from detbuild.launch.tickets import Ticket, Tickets
+from detbuild.launch.tickets import SlotRequest, SlotRequests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.launch.gpus import Gpu
-    from detbuild.launch.line import Line
+    from detbuild.launch.line import QueueOrder
     from detbuild.launch.share import Memory
-    from detbuild.launch.stock import Stock
+    from detbuild.launch.stock import Inventory
     from detbuild.store.folder import Header
 
 LOOK: Final = 2.0  # seconds between two looks of a controller whose trials wait
@@ -37,11 +37,11 @@ _LONGEST: Final = 6.0  # seconds between two looks
 _GIVEN_UP: Final = 5.0  # seconds without a question after which a trial is taken to wait no more
 
 
-def demand(config: ExperimentConfig, header: Header, home_id: str) -> Ticket:
+def slot_request(config: ExperimentConfig, header: Header, home_id: str) -> SlotRequest:
     """What an experiment asks for, with nobody waiting yet."""
     resources = config.resources
     gpus = resources.slots_per_trial
-    return Ticket(
+    return SlotRequest(
         engine=header.engine,
         kind="gpu" if gpus else "cpu",
         user=header.user.partition(":")[0],
@@ -67,7 +67,7 @@ class SlotQueue:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.tickets = Tickets(directory / "detbuild-slots")
+        self.requests = SlotRequests(directory / "detbuild-slots")
         self._lock = UserLock(directory)
         self._turns = _Turns()
         self._waiting: dict[int, _Trial] = {}
@@ -93,7 +93,7 @@ class SlotQueue:
         self._look_at = 0.0
 
     def ask(
-        self, wanted: Ticket, trial_id: int, look: Callable[[], Stock], *, now: float
+        self, wanted: SlotRequest, trial_id: int, look: Callable[[], Inventory], *, now: float
     ) -> tuple[tuple[Gpu, ...], str]:
         """Return the GPUs that the trial may have now, or what it waits for; a CPU slot has no name.
 
@@ -109,22 +109,22 @@ class SlotQueue:
         self._enter(wanted.experiment, trial_id, now)
         if trial_id != self._first(now):
             return (), BEHIND
-        stock = look()
-        wanted = _limited(wanted, stock)
-        ticket = self._ticket(wanted, now)
-        line = self._line(stock, ticket, now)
-        handed = line.share()
-        if granted := handed.granted.get(ticket.experiment):
+        inventory = look()
+        wanted = _limited(wanted, inventory)
+        request = self._request(wanted, now)
+        order = self._order(inventory, request, now)
+        handed = order.fair_share()
+        if granted := handed.granted.get(request.experiment):
             self._given[trial_id] = self._waiting.pop(trial_id).since
             self._look_at = 0.0
-            memory = served(line.memory, wait_of(ticket), now=now)
-            self._show(self._ticket(wanted, now), line, memory)
-            return tuple(gpu for gpu in stock.gpus if gpu.id in granted[0]), ""
-        self._look_at = now + min(LOOK * max(1.0, len(line.tickets) / _MANY), _LONGEST)
-        self._show(ticket, line, replace(line.memory, first=handed.kept_for))
-        return (), line.why(ticket)
+            memory = served(order.memory, wait_of(request), now=now)
+            self._show(self._request(wanted, now), order, memory)
+            return tuple(gpu for gpu in inventory.gpus if gpu.id in granted[0]), ""
+        self._look_at = now + min(LOOK * max(1.0, len(order.requests) / _MANY), _LONGEST)
+        self._show(request, order, replace(order.memory, first=handed.kept_for))
+        return (), order.why(request)
 
-    def taken_back(self, trial_id: int, *, now: float) -> str:
+    def requeue(self, trial_id: int, *, now: float) -> str:
         """Queue the trial again at its old position: another container has what it was given."""
         self._waiting = {trial_id: _Trial(self._given.pop(trial_id, now), now), **self._waiting}
         self._look_at = now + LOOK
@@ -132,7 +132,7 @@ class SlotQueue:
 
     def _enter(self, experiment: str, trial_id: int, now: float) -> None:
         if self._left is None:
-            self._left = self.tickets.waiting(experiment)
+            self._left = self.requests.waiting(experiment)
         since = min(self._left.pop(str(trial_id), now), now)
         self._waiting.setdefault(trial_id, _Trial(since, now)).asked = now
 
@@ -142,24 +142,24 @@ class SlotQueue:
             del self._waiting[first]
         return first
 
-    def _ticket(self, wanted: Ticket, now: float) -> Ticket:
+    def _request(self, wanted: SlotRequest, now: float) -> SlotRequest:
         fresh = {id_: trial for id_, trial in self._waiting.items() if now - trial.asked <= _GIVEN_UP}
         return replace(wanted, asked=now, waiting={str(id_): trial.since for id_, trial in fresh.items()})
 
-    def _line(self, stock: Stock, ticket: Ticket, now: float) -> Line:
-        memory = self.tickets.memory(stock.engine, stock.kind)
-        others = self.tickets.others(ticket.experiment)
-        line = line_of(stock, (*others, ticket), memory, now=now)
-        late = self._turns.unused(line, ticket, now)
-        patient = [other for other in others if _name(other, ticket) not in late]
-        return line_of(stock, (*patient, ticket), memory, now=now) if late else line
+    def _order(self, inventory: Inventory, request: SlotRequest, now: float) -> QueueOrder:
+        memory = self.requests.memory(inventory.engine, inventory.kind)
+        others = self.requests.others(request.experiment)
+        order = queue_order(inventory, (*others, request), memory, now=now)
+        late = self._turns.unused(order, request, now)
+        patient = [other for other in others if _name(other, request) not in late]
+        return queue_order(inventory, (*patient, request), memory, now=now) if late else order
 
-    def _show(self, ticket: Ticket, line: Line, memory: Memory) -> None:
+    def _show(self, request: SlotRequest, order: QueueOrder, memory: Memory) -> None:
         """Let the others see the ticket, if it is of use to them, and what the host is to remember."""
-        stock = line.stock
-        if ticket.waiting or self.tickets.held:
-            self.tickets.hold(ticket)
-        self.tickets.remember(stock.engine, stock.kind, memory)
+        inventory = order.inventory
+        if request.waiting or self.requests.held:
+            self.requests.hold(request)
+        self.requests.remember(inventory.engine, inventory.kind, memory)
 
 
 class _Turns:
@@ -173,13 +173,13 @@ class _Turns:
     def __init__(self) -> None:
         self._turns: dict[str, tuple[float, frozenset[str]]] = {}  # name -> since when, containers by then
 
-    def unused(self, line: Line, own: Ticket, now: float) -> frozenset[str]:
+    def unused(self, order: QueueOrder, own: SlotRequest, now: float) -> frozenset[str]:
         """Names of those that have not used their turn."""
-        granted = line.share().granted
-        ready = {_name(ticket, own) for ticket in line.tickets if ticket.experiment in granted}
-        running = _containers(line)
+        granted = order.fair_share().granted
+        ready = {_name(request, own) for request in order.requests if request.experiment in granted}
+        running = _containers(order)
         late = {name for name in self._turns if self._is_late(name, running, now)}
-        there = {_name(ticket, own) for ticket in line.tickets}
+        there = {_name(request, own) for request in order.requests}
         self._turns = {
             name: (now, running[name]) if self._has_started(name, running) else self._turns[name]
             for name in (ready | late) & there
@@ -193,22 +193,22 @@ class _Turns:
         return not self._has_started(name, running) and now - self._turns[name][0] > PASSES
 
 
-def _name(ticket: Ticket, own: Ticket) -> str:
-    return ticket.experiment if ticket.user == own.user else f"user {ticket.user}"
+def _name(request: SlotRequest, own: SlotRequest) -> str:
+    return request.experiment if request.user == own.user else f"user {request.user}"
 
 
-def _containers(line: Line) -> Mapping[str, frozenset[str]]:
+def _containers(order: QueueOrder) -> Mapping[str, frozenset[str]]:
     """Ids of the containers of an experiment, and of a user."""
     found: defaultdict[str, frozenset[str]] = defaultdict(frozenset)
-    for container in line.stock.containers:
+    for container in order.inventory.containers:
         for name in (experiment_of(container), f"user {container.labels.get(USER_LABEL, '')}"):
             found[name] |= {container.id}
     return found
 
 
-def _limited(wanted: Ticket, stock: Stock) -> Ticket:
+def _limited(wanted: SlotRequest, inventory: Inventory) -> SlotRequest:
     """What an experiment asks for, with what its home may use of the stock."""
-    if stock.kind == "cpu":
-        return replace(wanted, engine=stock.engine, limit=stock.limit)
-    own = tuple(gpu.id for gpu in usable(stock.gpus))
-    return replace(wanted, engine=stock.engine, usable=None if len(own) == stock.total else own)
+    if inventory.kind == "cpu":
+        return replace(wanted, engine=inventory.engine, limit=inventory.limit)
+    own = tuple(gpu.id for gpu in usable(inventory.gpus))
+    return replace(wanted, engine=inventory.engine, usable=None if len(own) == inventory.total else own)

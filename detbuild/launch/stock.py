@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from detbuild.launch.gpus import LABEL, Gpu, discover, free, held, strange, usable
+from detbuild.launch.gpus import LABEL, Gpu, discover, free, held, unknown_ids, usable
 from detbuild.launch.plan import (
     CPU_LABEL,
     EXPERIMENT_LABEL,
@@ -35,7 +35,7 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stock:
+class Inventory:
     """All slots of one kind, and the containers that use them."""
 
     kind: Kind
@@ -61,7 +61,7 @@ class Stock:
     @property
     def renamed(self) -> list[str]:
         """GPUs in use under names that the host does not know any more."""
-        return strange(self.gpus, held(self.containers)) if self.kind == "gpu" else []
+        return unknown_ids(self.gpus, held(self.containers)) if self.kind == "gpu" else []
 
     def usage(self, usable: Iterable[str] | None = None) -> str:
         """How many slots are in use or free, for people.
@@ -85,7 +85,7 @@ class Stock:
         """Slots that the experiments of a home use."""
         return sum(holding.slots for holding in self.holdings if holding.home == home)
 
-    def widened(self, limits: Iterable[int]) -> Stock:
+    def widened(self, limits: Iterable[int]) -> Inventory:
         """The same with as many CPU slots as the home allows that allows most.
 
         Each home starts no more than its own limit, and all of them together no more than the largest.
@@ -125,29 +125,29 @@ def cpu_slots(info: EngineInfo, cpu_trials: int | None) -> int:
     return cpu_trials or max(1, min(info.cpus, info.memory // _MEMORY_OF_A_SLOT))
 
 
-def take_stock(
+def take_inventory(
     kind: Kind, engine: Engine, info: EngineInfo, nvidia_smi: Callable[[], str], limits: Limits
-) -> Stock:
+) -> Inventory:
     """Ask the engine in use for everything that holds a slot.
 
     Raises:
         EngineError: The engine is away.
     """
     if kind == "cpu":
-        return cpu_stock(cpu_slots(info, limits.cpu_trials), engine.find({CPU_LABEL: ""}), info.id)
-    return gpu_stock(discover(info, nvidia_smi(), limits.gpus), engine.find({LABEL: ""}), info.id)
+        return cpu_inventory(cpu_slots(info, limits.cpu_trials), engine.find({CPU_LABEL: ""}), info.id)
+    return gpu_inventory(discover(info, nvidia_smi(), limits.gpus), engine.find({LABEL: ""}), info.id)
 
 
-def cpu_stock(limit: int, containers: Iterable[ContainerState], engine: str = "") -> Stock:
+def cpu_inventory(limit: int, containers: Iterable[ContainerState], engine: str = "") -> Inventory:
     """CPU slots; `containers` are all that carry CPU_LABEL, whose value is the limit of their home."""
     users = tuple(container for container in containers if container.lives)
-    stock = Stock(kind="cpu", engine=engine, limit=limit, total=limit, containers=users)
-    return stock.widened(map(_limit, users))
+    inventory = Inventory(kind="cpu", engine=engine, limit=limit, total=limit, containers=users)
+    return inventory.widened(map(_limit, users))
 
 
-def gpu_stock(gpus: Sequence[Gpu], containers: Iterable[ContainerState], engine: str = "") -> Stock:
+def gpu_inventory(gpus: Sequence[Gpu], containers: Iterable[ContainerState], engine: str = "") -> Inventory:
     """GPUs; `containers` are all that carry the label of GPUs."""
-    return Stock(
+    return Inventory(
         kind="gpu",
         engine=engine,
         limit=len(usable(gpus)),

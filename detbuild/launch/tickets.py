@@ -41,7 +41,7 @@ _DEAD: Final = 3600.0  # seconds for which a ticket without a holder keeps its p
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ticket:
+class SlotRequest:
     """The trials of one experiment that wait for slots."""
 
     engine: str  # id of the engine whose slots they are
@@ -58,7 +58,7 @@ class Ticket:
     waiting: Mapping[str, float]  # trial -> since when
 
 
-class Tickets:
+class SlotRequests:
     """The directory of one host; this controller's own ticket among them, once it has one."""
 
     def __init__(self, directory: Path) -> None:
@@ -70,23 +70,23 @@ class Tickets:
         """Whether this process shows a ticket."""
         return self._file >= 0
 
-    def others(self, own: str = "") -> tuple[Ticket, ...]:
+    def others(self, own: str = "") -> tuple[SlotRequest, ...]:
         """All tickets of living processes, but for that of the experiment `own`."""
-        name, users = _ticket_name(own), Counter[int]()
+        name, users = _request_name(own), Counter[int]()
         found = []
         with self._opened() as directory:
-            for entry in _tickets(directory):
-                ticket = _read_ticket(directory, entry, users) if entry != name else None
-                found += [ticket] if ticket is not None else []
+            for entry in _request_names(directory):
+                request = _read_request(directory, entry, users) if entry != name else None
+                found += [request] if request is not None else []
         return tuple(found)
 
     def waiting(self, experiment: str) -> dict[str, float]:
         """What a ticket of this user says that an earlier controller left: trial -> since when."""
-        with self._opened() as directory, _existing(directory, _ticket_name(experiment)) as file:
-            ticket = _parsed(file) if file is not None and _is_ours(file) else None
-        return dict(ticket.waiting) if ticket is not None else {}
+        with self._opened() as directory, _existing(directory, _request_name(experiment)) as file:
+            request = _parsed(file) if file is not None and _is_ours(file) else None
+        return dict(request.waiting) if request is not None else {}
 
-    def hold(self, ticket: Ticket) -> None:
+    def hold(self, request: SlotRequest) -> None:
         """Show the ticket to all users, for as long as this process lives.
 
         It is not shown where the disk is full or has no locks, or where another user's file has its name: the
@@ -94,22 +94,22 @@ class Tickets:
         """
         if self._file < 0 or not _plain(self._file):  # it may have been swept away with its directory
             with self._opened() as directory:
-                self._file = _taken(directory, _ticket_name(ticket.experiment))
+                self._file = _taken(directory, _request_name(request.experiment))
             if self._file < 0:
                 return
             weakref.finalize(self, os.close, self._file)
-            self.sweep(now=ticket.asked)
-        _write(self._file, json.dumps(asdict(ticket)).encode())
+            self.sweep(now=request.asked)
+        _write(self._file, json.dumps(asdict(request)).encode())
 
     def sweep(self, *, now: float) -> None:
         """Remove what dead processes left, as far as it is ours to remove."""
         with self._opened() as directory:
-            for name in _tickets(directory):
+            for name in _request_names(directory):
                 with _existing(directory, name) as file:
                     if file is None or locked_for_writing(file):
                         continue
-                    ticket = _parsed(file)
-                    if ticket is None or not 0 <= now - ticket.asked <= _DEAD:
+                    request = _parsed(file)
+                    if request is None or not 0 <= now - request.asked <= _DEAD:
                         with suppress(OSError):
                             os.unlink(name, dir_fd=directory)
 
@@ -165,7 +165,7 @@ def _directory(path: Path) -> int:
     return os.open(path, flags)
 
 
-def _tickets(directory: int) -> list[str]:
+def _request_names(directory: int) -> list[str]:
     if directory == _NO_DIRECTORY:
         return []
     try:
@@ -176,7 +176,7 @@ def _tickets(directory: int) -> list[str]:
     return sorted(name for name in names if name.startswith("wait-"))
 
 
-def _ticket_name(experiment: str) -> str:
+def _request_name(experiment: str) -> str:
     return f"wait-{experiment.replace('/', '-')}"
 
 
@@ -247,7 +247,7 @@ def _is_ours(file: int) -> bool:
     return os.fstat(file).st_uid == os.geteuid()
 
 
-def _read_ticket(directory: int, name: str, users: Counter[int]) -> Ticket | None:
+def _read_request(directory: int, name: str, users: Counter[int]) -> SlotRequest | None:
     """A ticket of a living process, if its user has not shown too many of them."""
     with _existing(directory, name) as file:
         if file is None:
@@ -256,18 +256,18 @@ def _read_ticket(directory: int, name: str, users: Counter[int]) -> Ticket | Non
         users[owner] += 1
         if users[owner] > _MOST_TICKETS or not locked_for_writing(file):
             return None
-        ticket = _parsed(file)
-        if ticket is None or _ticket_name(ticket.experiment) != name:
+        request = _parsed(file)
+        if request is None or _request_name(request.experiment) != name:
             return None
-        return ticket if owner == 0 else replace(ticket, user=str(owner))
+        return request if owner == 0 else replace(request, user=str(owner))
 
 
-def _parsed(file: int) -> Ticket | None:
+def _parsed(file: int) -> SlotRequest | None:
     raw = _json(file)
-    if not isinstance(raw, dict) or raw.keys() != {each.name for each in fields(Ticket)}:
+    if not isinstance(raw, dict) or raw.keys() != {each.name for each in fields(SlotRequest)}:
         return None
     try:
-        return Ticket(
+        return SlotRequest(
             engine=str(raw["engine"]),
             kind="gpu" if raw["kind"] == "gpu" else "cpu",
             user=str(raw["user"]),

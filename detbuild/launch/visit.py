@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from detbuild.engine.protocol import ContainerSpec, Mount
 from detbuild.launch.gpus import LABEL
 from detbuild.launch.limits import cpu_limit, memory_limit, scratch
-from detbuild.launch.plan import HOME_LABEL, RUN_DIR, USER_LABEL, VISIT_LABEL, variables
+from detbuild.launch.plan import HOME_LABEL, RUN_DIR, SHELL_LABEL, USER_LABEL, variables
 from detbuild.store.storage import checkpoint_storage, in_container
 from determined._run_info import RUN_DIR_VARIABLE
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _GRACE: Final = 10  # seconds between SIGTERM and SIGKILL
 
 
-def plan_visit(
+def plan_shell(
     config: ExperimentConfig,
     place: Place,
     command: Sequence[str],
@@ -67,7 +67,7 @@ def plan_visit(
         # Not the experiment's own label: its controller removes what carries that and is no run of it.
         labels={
             HOME_LABEL: place.home_id,
-            VISIT_LABEL: str(place.header.id),
+            SHELL_LABEL: str(place.header.id),
             USER_LABEL: place.header.user.partition(":")[0],
             **held,
         },

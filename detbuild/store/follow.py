@@ -72,7 +72,7 @@ class ExperimentTail:
 
     def _pass_over(self, fact: journal.Fact, emit: Emit) -> None:
         """What was before the request is no news."""
-        if isinstance(fact, journal.Heeded) and fact.number >= self._since:
+        if isinstance(fact, journal.RequestApplied) and fact.number >= self._since:
             self._since = 0
             emit(ExperimentContinued(self.folder.id, str(self.folder.path)))
 
@@ -89,7 +89,7 @@ class ExperimentTail:
                 emit(TrialEnded(trial_id, state, why))
             case journal.Searched(progress=progress, share=share):
                 emit(SearchAdvanced(progress, share))
-            case journal.Heeded(verb="continue"):
+            case journal.RequestApplied(verb="continue"):
                 self.over = False
             case journal.ExperimentFinished(state=state, why=why):
                 self.over = True

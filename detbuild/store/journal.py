@@ -118,10 +118,10 @@ class PolicyMatched:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Heeded:
+class RequestApplied:
     """A request of a person is taken up; from now on it is the controller that sees to it."""
 
-    kind: ClassVar[str] = "heeded"
+    kind: ClassVar[str] = "request_applied"
     number: int  # of the request
     verb: str
     trial_id: int | None = None  # None: all trials
@@ -243,7 +243,7 @@ StorageFact = (
     | StorageTrouble
 )
 TrialFact = TrialCreated | RunIntended | RunCreated | RunFinished | Waiting | PolicyMatched | TrialFinished
-Fact = TrialFact | StorageFact | Searched | SearchFailed | Heeded | Paused | ExperimentFinished
+Fact = TrialFact | StorageFact | Searched | SearchFailed | RequestApplied | Paused | ExperimentFinished
 _KINDS: Mapping[str, Callable[..., Fact]] = {cls.kind: cls for cls in get_args(Fact)}
 _NUMBER = re.compile(rb',"n":(\d{1,18})\}\n')
 _LARGEST = 1 << 30  # bytes

@@ -69,7 +69,7 @@ class Ledger:
         self.finishing = False  # the search wants no more
         self.progress = self.share = 0.0  # as of `journal.Searched`
         self.length: Length | None = None  # how long a `continue` had all trials train, if it did
-        self.heeded = 0  # the newest request that was taken up
+        self.last_request = 0  # number of the newest request that was applied
         self.stored = Stored()  # what became of the checkpoints
         self.entries = 0
         for entry in entries:
@@ -103,8 +103,8 @@ class Ledger:
             case journal.SearchFailed(why=why):
                 self.failure = why
                 self._ask_all("cancel")
-            case journal.Heeded():
-                self._heed(entry.fact)
+            case journal.RequestApplied():
+                self._apply_request(entry.fact)
             case journal.Paused():
                 self.paused = True
             case journal.ExperimentFinished():
@@ -156,8 +156,8 @@ class Ledger:
 
     # what people ask for
 
-    def _heed(self, fact: journal.Heeded) -> None:
-        self.heeded = max(self.heeded, fact.number)
+    def _apply_request(self, fact: journal.RequestApplied) -> None:
+        self.last_request = max(self.last_request, fact.number)
         if fact.verb == "continue":
             if self.at_rest:
                 self._go_on(Length(**fact.length) if fact.length else None)  # type: ignore[arg-type]

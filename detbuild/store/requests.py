@@ -1,6 +1,6 @@
 """What people ask of an experiment: a file that only grows, read by whoever drives the experiment.
 
-A request is on disk before anybody acts on it; the journal says which of them were heeded.
+A request is on disk before anybody acts on it; the journal says which were applied.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ VERBS: Final = get_args(Verb)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    number: int  # 1, 2, 3 ... in the order in which they are heeded
+    number: int  # 1, 2, 3 ... in the order in which they are applied
     verb: Verb
     trial_id: int | None = None  # None: all trials
     config: Mapping[str, object] | None = None  # the resolved config that a `continue` goes on with

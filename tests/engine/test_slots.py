@@ -21,7 +21,7 @@ from detbuild.events import Event
 from detbuild.experiment import SubmitRequest, this_host
 from detbuild.launch.gpus import LABEL, held
 from detbuild.launch.hostlock import lock_directory
-from detbuild.launch.tickets import Tickets
+from detbuild.launch.tickets import SlotRequests
 from detbuild.store.folder import ExperimentFolder
 from detbuild.store.home import Home
 from detbuild.store.state import load
@@ -138,7 +138,7 @@ def test_a_controller_that_dies_or_is_stopped_while_it_waits_holds_nobody_up(
     last = submit(homes[0], slots=2)
     watch(engine, [first, last])
     assert load(gone).state == "QUEUED"
-    names = {ticket.experiment for ticket in Tickets(lock_directory() / "detbuild-slots").others()}
+    names = {request.experiment for request in SlotRequests(lock_directory() / "detbuild-slots").others()}
     assert (f"{homes[1].id}/{gone.id}" in names) == (number is signal.SIGSTOP)
     if number is signal.SIGSTOP:
         os.kill(pid, signal.SIGCONT)

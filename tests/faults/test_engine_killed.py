@@ -23,7 +23,7 @@ from detbuild.config.parse import config_from_mapping
 from detbuild.config.rewrite import completed
 from detbuild.controller.clock import SystemClock
 from detbuild.controller.loop import Controller
-from detbuild.controller.world import World
+from detbuild.controller.world import ControllerContext
 from detbuild.engine.docker import DockerEngine
 from detbuild.events import BuildStep, Event
 from detbuild.experiment import SubmitRequest, this_host
@@ -166,7 +166,7 @@ def submitted(home: Home, image: str, changes: Mapping[str, object] | None = Non
 def driven(folder: ExperimentFolder, home: Home, engine: DockerEngine) -> threading.Thread:
     """A controller of the experiment, at work."""
     config = config_of(folder)
-    world = World(
+    context = ControllerContext(
         folder=folder,
         engine=engine,
         config=config,
@@ -175,7 +175,7 @@ def driven(folder: ExperimentFolder, home: Home, engine: DockerEngine) -> thread
         nvidia_smi=str,
         slots=SlotQueue(home.path),
     )
-    driving = threading.Thread(target=Controller(world, search_method(config)).run, daemon=True)
+    driving = threading.Thread(target=Controller(context, search_method(config)).run, daemon=True)
     driving.start()
     return driving
 

@@ -16,7 +16,7 @@ import pytest
 
 from detbuild import experiment
 from detbuild.config.parse import config_from_mapping
-from detbuild.controller.attend import Attendant, request, resume
+from detbuild.controller.attend import RequestWatcher, request, resume
 from detbuild.controller.lease import holder
 from detbuild.engine.docker import DockerEngine
 from detbuild.errors import EngineError
@@ -145,11 +145,11 @@ def test_a_controller_that_is_stopped_is_not_replaced(submit: Callable[..., Tria
     trial = submit()
     trial.train_until(HOLD)
     said: list[Event] = []
-    follower = Attendant(trial.folder, said.append)
+    follower = RequestWatcher(trial.folder, said.append)
     with trial.stopped_controller():
         before = trial.controller()
         for _ in range(50):
-            follower.look()
+            follower.poll()
         assert (trial.controller(), said) == (before, [])
     assert_whole(trial, ["completed"])
 
@@ -335,14 +335,14 @@ def test_a_kill_that_was_asked_while_nobody_listened(submit: Callable[..., Trial
 def test_a_container_that_cannot_start_says_why(submit: Callable[..., Trial]) -> None:
     trial = submit(resources={"slots_per_trial": 0, "devices": ["/dev/no-such-device:/dev/x"]})
     state = trial.end()
-    assert (state.state, trial.outcomes()) == ("ERROR", ["hopeless"])
+    assert (state.state, trial.outcomes()) == ("ERROR", ["not_retryable"])
     assert "/dev/no-such-device" in state.why
 
 
 def test_a_container_that_cannot_run_the_harness_says_why(submit: Callable[..., Trial]) -> None:
     trial = submit(environment={"environment_variables": ["PYTHONHOME=/nowhere"]})
     state = trial.end()
-    assert (state.state, trial.outcomes()) == ("ERROR", ["hopeless"])
+    assert (state.state, trial.outcomes()) == ("ERROR", ["not_retryable"])
     assert any("/nowhere" in line for line in state.trials[1].runs[0].finished.tail)  # type: ignore[union-attr]
 
 

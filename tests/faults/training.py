@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from detbuild.config.parse import config_from_mapping
 from detbuild.config.rewrite import completed
-from detbuild.controller.book import Book
-from detbuild.controller.heed import take_up
+from detbuild.controller.book import JournaledState
+from detbuild.controller.heed import apply_pending_requests
 from detbuild.controller.loop import Controller
-from detbuild.controller.world import World
+from detbuild.controller.world import ControllerContext
 from detbuild.launch.slots import SlotQueue
 from detbuild.launch.stock import Limits
 from detbuild.search.methods import search_method
@@ -204,8 +204,8 @@ class Rig:
 
     def controller(self) -> Controller:
         folder = CountedFolder(self.folder.path, self.effects)
-        take_up(Book(folder=folder))
-        world = World(
+        apply_pending_requests(JournaledState(folder=folder))
+        context = ControllerContext(
             folder=folder,
             engine=self.engine,
             config=config_of(folder),
@@ -215,13 +215,13 @@ class Rig:
             slots=SlotQueue(self.home.path),
             limits=lambda: self.limits,
         )
-        return Controller(world, self.method(search_config_of(folder)))
+        return Controller(context, self.method(search_config_of(folder)))
 
     def run(self, *, at_most: int = 5000) -> ExperimentState:
         """Drive the experiment to its end with a new controller."""
         controller = self.controller()
         for _ in range(at_most):
-            if controller.world.state.at_rest:
+            if controller.context.state.at_rest:
                 return self.state()
             controller.step()
             self.clock.wait(0.2)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from detbuild.checkpoint.protected import awaited, parents, sources
-from detbuild.launch.limits import asked_limits
+from detbuild.launch.limits import requested_limits
 from detbuild.store.folder import Header
 from detbuild.store.home import Home
 from detbuild.store.runs import RunRecords
@@ -64,7 +64,7 @@ def test_a_config_that_cannot_be_read_holds_up_no_other_experiment(
     whole = home.new_experiment()
     whole.config_file.write_text('{"searcher": {"source_checkpoint_uuid": "1"}}')
     assert list(sources(home)) == [(2, "1")]
-    assert asked_limits(home.folder(1)) is None
+    assert requested_limits(home.folder(1)) is None
 
 
 def test_what_a_trial_of_a_search_started_from_is_protected() -> None:

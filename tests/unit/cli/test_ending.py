@@ -13,7 +13,7 @@ from tests.unit.cli.shells import train_until_told
 
 def test_whoever_waits_for_what_is_paused_learns_why_nothing_happens(shell, monkeypatch):
     folder = shell.experiment(finished=None)
-    folder.record(journal.Heeded(number=1, verb="pause"))
+    folder.record(journal.RequestApplied(number=1, verb="pause"))
     folder.record(journal.Paused())
     monkeypatch.setattr(
         "detbuild.controller.attend.wait", lambda home, id_, emit: replace(load(folder), state="COMPLETED")

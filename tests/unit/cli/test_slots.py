@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from detbuild.launch.tickets import Ticket, Tickets
+from detbuild.launch.tickets import SlotRequest, SlotRequests
 from tests.fakes import ContainerSpec, gpus, run_for_ever
 
 
@@ -27,9 +27,9 @@ def busy(shell, tmp_path):
     now = time.monotonic()
     held = []
     for number, slots in ((4, 2), (5, 9)):
-        tickets = Tickets(tmp_path / "detbuild-slots")
-        tickets.hold(
-            Ticket(
+        requests = SlotRequests(tmp_path / "detbuild-slots")
+        requests.hold(
+            SlotRequest(
                 engine="fake",
                 kind="gpu",
                 user="0",
@@ -39,7 +39,7 @@ def busy(shell, tmp_path):
                 waiting={"1": now - 61.0, "2": now},
             )
         )
-        held.append(tickets)
+        held.append(requests)
     return held
 
 
@@ -47,7 +47,7 @@ def test_a_slot_that_a_person_has_opened_a_shell_with_is_theirs(shell, monkeypat
     monkeypatch.setattr("detbuild.launch.hostlock.lock_directory", lambda: tmp_path)
     shell.engine.program = run_for_ever
     shell.engine.engine_info = gpus("0")
-    labels = {"detbuild.visit": "4", "detbuild.user": "0", "detbuild.gpus": "nvidia.com/gpu=0"}
+    labels = {"detbuild.shell": "4", "detbuild.user": "0", "detbuild.gpus": "nvidia.com/gpu=0"}
     spec = ContainerSpec(name="c", image=shell.engine.add_image("some:image"), labels=labels)
     shell.engine.start(shell.engine.create(spec))
     assert shell("detbuild", "slots").out.splitlines()[1].split() == [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from detbuild.controller import attend
-from detbuild.controller.attend import Attendant, resume_one
+from detbuild.controller.attend import RequestWatcher, resume_one
 from detbuild.controller.lease import Holder, holder, lease, name_holder
 from detbuild.controller.start import start_detached
 from detbuild.errors import EngineError
@@ -55,11 +55,11 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_a_controller_that_has_not_begun_to_run_is_there(tried: Rig, slow: Path) -> None:
     said: list[Event] = []
-    follower = Attendant(tried.folder, said.append)
+    follower = RequestWatcher(tried.folder, said.append)
     with lease(tried.folder.lock_file) as held:
         start_detached(tried.folder, held)
     for _ in range(100):
-        follower.look()
+        follower.poll()
     assert said == []
     found = holder(tried.folder.lock_file)
     assert found is not None
@@ -69,14 +69,14 @@ def test_a_controller_that_has_not_begun_to_run_is_there(tried: Rig, slow: Path)
 
 def test_one_that_is_dead_is_replaced_at_the_next_look(tried: Rig, slow: Path) -> None:
     said: list[Event] = []
-    follower = Attendant(tried.folder, said.append)
+    follower = RequestWatcher(tried.folder, said.append)
     assert resume_one(tried.folder)
     first = holder(tried.folder.lock_file)
     assert first is not None
     os.kill(first.pid, signal.SIGKILL)
     while holder(tried.folder.lock_file) == first:
         signal.sigtimedwait((), 0.01)
-    follower.look()
+    follower.poll()
     assert [str(getattr(event, "message", event)) for event in said] == [
         "the controller of experiment 1 is gone; starting another one"
     ]
@@ -91,11 +91,11 @@ def test_what_is_asked_of_an_experiment_at_rest_is_no_loss_of_a_controller(
     started: list[int] = []
     monkeypatch.setattr(attend, "start_detached", lambda folder, _: started.append(folder.id))
     said: list[Event] = []
-    follower = Attendant(tried.folder, said.append)
-    follower.look()
+    follower = RequestWatcher(tried.folder, said.append)
+    follower.poll()
     assert started == []
     tried.folder.request("activate")
-    follower.look()
+    follower.poll()
     assert (started, said) == ([1], [])
 
 
@@ -103,11 +103,11 @@ def test_one_that_does_not_stay_alive_is_given_up(tried: Rig, monkeypatch: pytes
     monkeypatch.setattr(attend, "_PAUSE", 0.0)
     monkeypatch.setattr(attend, "start_detached", lambda *_: None)
     said: list[Event] = []
-    follower = Attendant(tried.folder, said.append)
+    follower = RequestWatcher(tried.folder, said.append)
     for _ in range(3):
-        follower.look()
+        follower.poll()
     with pytest.raises(EngineError, match="does not stay alive"):
-        follower.look()
+        follower.poll()
     assert len(said) == 3
 
 
@@ -116,4 +116,4 @@ def test_an_experiment_that_ends_before_the_look_needs_none(
 ) -> None:
     monkeypatch.setattr(attend, "start_detached", lambda *_: pytest.fail("nothing is left to do"))
     tried.folder.record(journal.ExperimentFinished(state="COMPLETED"))
-    Attendant(tried.folder, lambda event: None).look()
+    RequestWatcher(tried.folder, lambda event: None).poll()

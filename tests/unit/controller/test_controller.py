@@ -9,8 +9,8 @@ import pytest
 from detbuild.config.problems import ConfigErrors
 from detbuild.engine.protocol import ContainerSpec
 from detbuild.errors import EngineError
-from detbuild.launch.slots import demand
-from detbuild.launch.stock import Limits, cpu_stock
+from detbuild.launch.slots import slot_request
+from detbuild.launch.stock import Limits, cpu_inventory
 from detbuild.store.attributes import change_attributes
 from determined._event_file import EventFile
 from determined._records import Ended, Exited, ExitReason, Stage, Started, Training
@@ -110,7 +110,7 @@ def test_the_same_error_without_progress_is_tried_again_once(tmp_path: Path) -> 
 
 def test_what_can_never_succeed_is_not_tried_again(tmp_path: Path) -> None:
     state = rig(tmp_path, engine=FakeEngine(fail(ExitReason.NOT_RETRYABLE, 2))).run()
-    assert (state.state, ends(state)) == ("ERROR", ["hopeless"])
+    assert (state.state, ends(state)) == ("ERROR", ["not_retryable"])
 
 
 def test_invalid_hyperparameters_end_the_trial_completed(tmp_path: Path) -> None:
@@ -215,13 +215,13 @@ def test_an_image_that_was_built_anew_is_taken_in_the_place_of_the_one_that_is_g
 def test_a_disk_in_the_name_of_a_file_is_no_full_disk(tmp_path: Path) -> None:
     tried = rig(tmp_path)
     tried.engine.start_error = "no such device: /dev/full-duplex"
-    assert ends(tried.run()) == ["hopeless"]
+    assert ends(tried.run()) == ["not_retryable"]
 
 
 def test_what_died_before_the_harness_began_is_told_by_its_own_last_words(tmp_path: Path) -> None:
     words = ("exec /usr/local/bin/python3: no such file or directory",)
     state = rig(tmp_path, engine=FakeEngine(lambda _: Exit(1, output=words))).run()
-    assert (state.state, ends(state), runs(state)[0].tail) == ("ERROR", ["hopeless"], words)
+    assert (state.state, ends(state), runs(state)[0].tail) == ("ERROR", ["not_retryable"], words)
     assert words[0] in state.why
 
 
@@ -272,7 +272,7 @@ def test_a_container_that_the_engine_refuses_again_and_again_ends_the_trial(tmp_
     tried = rig(tmp_path)
     tried.engine.start_error = "no such device: /dev/nowhere"
     state = tried.run()
-    assert (state.state, ends(state)) == ("ERROR", ["hopeless"])
+    assert (state.state, ends(state)) == ("ERROR", ["not_retryable"])
     assert "no such device" in state.trials[1].why
     assert tried.engine.containers == {}
 
@@ -290,7 +290,7 @@ def test_a_full_checkpoint_disk_pauses_the_trial_without_charging_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = {"free": 0}
-    monkeypatch.setattr("detbuild.controller.room.Room._free", lambda _: (full["free"], 1000))
+    monkeypatch.setattr("detbuild.controller.room.FreeSpace._free", lambda _: (full["free"], 1000))
 
     def program(process: Process) -> Exit | Generator[None, None, Exit]:
         if full["free"]:
@@ -492,13 +492,13 @@ def drive(*rigs: Rig, at_most: int = 600) -> list[int]:
     began: list[int] = []
     for _ in range(at_most):
         for controller in controllers:
-            if not controller.world.state.over:
+            if not controller.context.state.over:
                 controller.step()
-            number = controller.world.folder.id
-            if number not in began and controller.world.state.snapshot().state == "RUNNING":
+            number = controller.context.folder.id
+            if number not in began and controller.context.state.snapshot().state == "RUNNING":
                 began.append(number)
         rigs[0].clock.wait(0.2)
-        if all(controller.world.state.over for controller in controllers):
+        if all(controller.context.state.over for controller in controllers):
             return began
     raise AssertionError([each.state() for each in rigs])
 
@@ -583,7 +583,7 @@ def test_a_trial_waits_while_the_hosts_config_is_wrong_and_goes_on_when_it_is_re
         raise wrong
 
     controller = tried.controller()
-    controller.world.limits = limits
+    controller.context.limits = limits
     for _ in range(3):
         controller.step()
     waiting = tried.state()
@@ -598,12 +598,12 @@ def test_the_next_trial_looks_for_a_place_as_soon_as_another_of_the_experiment_h
     tried = rig(tmp_path)
     look(tried, 2)
     controller = tried.controller()
-    slots = controller.world.slots
-    wanted = demand(controller.world.config, controller.world.state.header, tried.home.id)
+    slots = controller.context.slots
+    wanted = slot_request(controller.context.config, controller.context.state.header, tried.home.id)
     for _ in range(200):
-        slots.ask(wanted, 7, lambda: cpu_stock(0, []), now=tried.clock.now())
+        slots.ask(wanted, 7, lambda: cpu_inventory(0, []), now=tried.clock.now())
         controller.step()
-        if controller.world.state.trials[1].runs[0].finished:
+        if controller.context.state.trials[1].runs[0].finished:
             break
         assert not slots.due(7, tried.clock.now())
         tried.clock.wait(0.2)

@@ -110,7 +110,7 @@ def tell(story: Story, tried: Rig) -> ExperimentState:
     for _ in range(3000):
         try:
             controller = controller or tried.controller()
-            state = controller.world.state
+            state = controller.context.state
             if asked and is_time(tried, asked[0][0], at_rest=state.at_rest):
                 ask(tried, *asked.pop(0)[1:])
                 controller = None
@@ -154,8 +154,8 @@ def check(story: Story, tried: Rig, state: ExperimentState) -> None:
     facts = [entry.fact for entry in tried.folder.journal()]
     told = [str(fact.event) for fact in facts if isinstance(fact, journal.Searched)]
     assert len(told) == len(set(told))
-    heeded = [fact.number for fact in facts if isinstance(fact, journal.Heeded)]
-    assert heeded == list(range(1, len(story.asked) + 1))
+    applied = [fact.number for fact in facts if isinstance(fact, journal.RequestApplied)]
+    assert applied == list(range(1, len(story.asked) + 1))
 
 
 def points() -> list[object]:

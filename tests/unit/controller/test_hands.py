@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.controller.hands import Hands
+from detbuild.controller.hands import EnginePool
 from detbuild.errors import EngineError
 from tests.fakes import FakeEngine
 from tests.faults.training import expected, rig, train
@@ -32,13 +32,13 @@ def test_a_start_that_takes_long_is_begun_once_and_holds_nothing_up(tmp_path: Pa
     engine = Slow()
     tried = rig(tmp_path, engine=engine)
     controller = tried.controller()
-    controller.world.hands = Hands(engine, 2)
+    controller.context.engine_pool = EnginePool(engine, 2)
     for _ in range(5):
         controller.step()
         tried.clock.wait(1.1)
     assert engine.starts == 1
     engine.go.set()
-    while not controller.world.state.over:
+    while not controller.context.state.over:
         controller.step()
         tried.clock.wait(1.1)
     assert engine.starts == 1
@@ -49,4 +49,4 @@ def test_a_start_that_takes_long_is_begun_once_and_holds_nothing_up(tmp_path: Pa
 def test_what_the_engine_refuses_is_known_to_who_asked(pairs: int) -> None:
     engine = FakeEngine()
     with pytest.raises(EngineError, match="no such container"):
-        Hands(engine, pairs).start("nobody").result()
+        EnginePool(engine, pairs).start("nobody").result()

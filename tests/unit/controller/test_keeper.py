@@ -21,7 +21,7 @@ from detbuild.checkpoint.work import do
 from detbuild.controller import attend, keeping
 from detbuild.controller import keeper as module
 from detbuild.controller.local import run_here
-from detbuild.controller.onward import ask_to_go_on
+from detbuild.controller.onward import request_continue
 from detbuild.errors import EngineError
 from detbuild.launch.stock import Limits
 from detbuild.store.home import Home
@@ -269,7 +269,7 @@ def test_a_network_that_is_cut_stops_no_training_and_is_shown(tmp_path: Path, bu
     while not controller.done:
         controller.step()
         tried.clock.wait(0.2)
-        shown.add(controller.world.state.snapshot().why)
+        shown.add(controller.context.state.snapshot().why)
     assert any("(s3://lab): the network is cut" in why for why in shown)
     assert (tried.state().state, tried.state().why) == ("COMPLETED", "")
     assert tried.reports() == expected()
@@ -357,7 +357,7 @@ def fail_here(tmp_path: Path) -> ExperimentFolder:
     folder = submit(Home.open(tmp_path), "", CLOUD)
     assert run_here(folder, half, lambda event: None).state == "ERROR"
     assert list(folder.checkpoints.iterdir()) == []
-    ask_to_go_on(folder)
+    request_continue(folder)
     return folder
 
 
@@ -381,7 +381,7 @@ def test_a_local_run_that_cannot_have_its_checkpoint_does_not_begin(
     state = run_here(folder, whole, lambda event: None)
     assert (state.state, len(state.trials[1].runs)) == ("ERROR", 1)
     assert "the network is cut" in state.why
-    ask_to_go_on(folder)
+    request_continue(folder)
     assert run_here(folder, whole, lambda event: None).state == "COMPLETED"
 
 
@@ -389,7 +389,9 @@ def test_a_kill_waits_for_no_bucket_that_does_not_answer(tmp_path: Path, bucket:
     bucket.away = float("inf")
     tried = rig(tmp_path, changes=CLOUD)
     controller = tried.controller()
-    while "the network is cut" not in controller.world.state.snapshot().why or controller.world.state.living:
+    while (
+        "the network is cut" not in controller.context.state.snapshot().why or controller.context.state.living
+    ):
         controller.step()
         tried.clock.wait(0.2)
     asked = len(bucket.jobs)
@@ -472,7 +474,7 @@ def test_the_checkpoints_of_a_search_come_back_when_they_are_needed(
     while not controller.done:
         controller.step()
         tried.clock.wait(0.2)
-        if not controller.world.state.running:
+        if not controller.context.state.running:
             for uuid in (local(tried) & bucket.whole()) - lost:
                 shutil.rmtree(tried.folder.checkpoints / uuid)
                 lost.add(uuid)
@@ -499,13 +501,13 @@ def test_a_controller_that_takes_over_keeps_what_a_run_is_starting_from(
 ) -> None:
     tried = rig(tmp_path, changes=CLOUD, method=lambda _: Heirs())
     controller = tried.controller()
-    while 2 not in controller.world.state.running:
+    while 2 not in controller.context.state.running:
         controller.step()
         tried.clock.wait(0.2)
     fetched = next(job.uuid for job in bucket.jobs if job.do == "bring back")
-    keeper = tried.controller().keeper
+    manager = tried.controller().manager
     for _ in range(20):
-        keeper.step()
+        manager.step()
     assert fetched in local(tried)
     run(tried)
     assert local(tried) == set()
@@ -527,10 +529,10 @@ def test_a_trial_whose_checkpoint_cannot_be_fetched_keeps_no_other_from_its_plac
         shutil.rmtree(path)
     tried.folder.request("activate")
     controller = tried.controller()
-    while 2 not in controller.world.state.running:
+    while 2 not in controller.context.state.running:
         controller.step()
         tried.clock.wait(0.2)
-    assert "fetches checkpoint" in controller.world.state.trials[1].why
+    assert "fetches checkpoint" in controller.context.state.trials[1].why
     bucket.away = 0
     run(tried)
     assert [tried.reports(number) for number in (1, 2, 3)] == [expected(6, start_of(n)) for n in (1, 2, 3)]
@@ -671,7 +673,7 @@ def test_a_killed_upload_leaves_no_half_checkpoint_and_is_finished(
             time.sleep(0.01)
             tried.clock.wait(0.2)
     finally:
-        controller.keeper.close()
+        controller.manager.close()
     assert states(tried) == {6: "COMPLETED", 4: "COMPLETED", 2: "COMPLETED"}
     there = s3.keys("nets/")
     for uuid in uuids(tried, "COMPLETED"):
@@ -682,4 +684,4 @@ def test_a_killed_upload_leaves_no_half_checkpoint_and_is_finished(
 
 
 def test_a_keeper_of_a_local_storage_starts_no_process(tmp_path: Path) -> None:
-    assert rig(tmp_path).controller().keeper._carrier is None
+    assert rig(tmp_path).controller().manager._carrier is None

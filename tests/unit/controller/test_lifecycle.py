@@ -130,8 +130,8 @@ def test_each_request_is_heeded_once(tmp_path: Path) -> None:
     tried.run()
     tried.folder.request("activate")
     tried.run()
-    heeded = [e.fact.number for e in tried.folder.journal() if isinstance(e.fact, journal.Heeded)]
-    assert heeded == [1, 2, 3, 4]
+    applied = [e.fact.number for e in tried.folder.journal() if isinstance(e.fact, journal.RequestApplied)]
+    assert applied == [1, 2, 3, 4]
 
 
 def test_one_trial_may_be_killed_and_the_others_go_on(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from detbuild.config.parse import parse_config
 from detbuild.controller.attend import request, resume
 from detbuild.controller.lease import holder, lease
 from detbuild.controller.local import run_here
-from detbuild.controller.localsearch import settle
-from detbuild.controller.onward import ask_to_activate, ask_to_go_on, continue_, go_on_here
+from detbuild.controller.localsearch import finish_pending
+from detbuild.controller.onward import continue_, continue_local, request_activate, request_continue
 from detbuild.errors import ConfigError, LeaseError
 from detbuild.events import Event, ExperimentContinued, RunRecord, Warned
 from detbuild.experiment import SubmitRequest, run_local, this_host
@@ -109,7 +109,7 @@ def test_it_goes_on_from_its_checkpoint_and_tells_only_what_is_new(
     paused: ExperimentFolder, environ: dict[str, str]
 ) -> None:
     events: list[Event] = []
-    state = go_on_here(paused, ask_to_activate, environ, events.append)
+    state = continue_local(paused, request_activate, environ, events.append)
     assert (state.state, [len(t.runs) for t in state.trials.values()]) == ("COMPLETED", [1, 2])
     assert batches(paused, state, 2) == list(range(1, 21))
     assert events[0] == ExperimentContinued(1, str(paused.path))
@@ -118,8 +118,8 @@ def test_it_goes_on_from_its_checkpoint_and_tells_only_what_is_new(
 
 
 def test_all_its_trials_may_train_longer(paused: ExperimentFolder, environ: dict[str, str]) -> None:
-    ask = partial(ask_to_go_on, overrides=("searcher.max_length.batches=25",))
-    state = go_on_here(paused, ask, environ, lambda event: None)
+    ask = partial(request_continue, overrides=("searcher.max_length.batches=25",))
+    state = continue_local(paused, ask, environ, lambda event: None)
     assert state.state == "COMPLETED"
     assert [batches(paused, state, trial_id) for trial_id in (1, 2)] == [list(range(1, 26))] * 2
 
@@ -130,7 +130,7 @@ def test_a_paused_one_can_be_cancelled_and_continued(
     home = Home.open(paused.path.parent.parent)
     request(home, 1, "cancel")
     assert load(paused).state == "CANCELED"
-    state = go_on_here(paused, ask_to_go_on, environ, lambda event: None)
+    state = continue_local(paused, request_continue, environ, lambda event: None)
     assert (state.state, batches(paused, state, 2)) == ("COMPLETED", list(range(1, 21)))
 
 
@@ -142,14 +142,14 @@ def test_only_a_shell_takes_it_up(paused: ExperimentFolder, environ: dict[str, s
     with pytest.raises(ConfigError, match="is PAUSED and local"):
         continue_(home, 1)
     with lease(paused.lock_file), pytest.raises(LeaseError):
-        go_on_here(paused, ask_to_activate, environ, lambda event: None)
+        continue_local(paused, request_activate, environ, lambda event: None)
     assert load(paused).state == "PAUSED"
 
 
 def test_what_is_over_is_not_activated(paused: ExperimentFolder, environ: dict[str, str]) -> None:
     request(Home.open(paused.path.parent.parent), 1, "kill")
-    with pytest.raises(ConfigError, match="is CANCELED: only what is paused can be activated"):
-        go_on_here(paused, ask_to_activate, environ, lambda event: None)
+    with pytest.raises(ConfigError, match="is not paused but CANCELED"):
+        continue_local(paused, request_activate, environ, lambda event: None)
 
 
 def test_one_whose_process_died_while_it_was_pausing_is_paused(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_one_whose_process_died_while_it_was_pausing_is_paused(tmp_path: Path) -
 
     with pytest.raises(KeyboardInterrupt):
         run_here(folder, dies, lambda event: None)
-    settle(folder)
+    finish_pending(folder)
     state = load(folder)
     assert (state.state, state.trials[1].state) == ("PAUSED", "PAUSED")
 
@@ -191,7 +191,7 @@ def test_a_trial_of_a_program_goes_on_in_that_program_alone(tmp_path: Path) -> N
     config = json.loads(folder.config_file.read_bytes())
     folder.config_file.write_text(json.dumps({**config, "entrypoint": None}))
     with pytest.raises(ConfigError, match="ran in a program of yours"):
-        go_on_here(folder, ask_to_go_on, {}, lambda event: None)
+        continue_local(folder, request_continue, {}, lambda event: None)
 
 
 DEAF = """

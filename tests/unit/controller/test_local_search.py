@@ -10,7 +10,7 @@ import pytest
 
 from detbuild.controller import localsearch
 from detbuild.controller.local import run_here
-from detbuild.controller.localsearch import settle
+from detbuild.controller.localsearch import finish_pending
 from detbuild.store import journal
 from detbuild.store.home import Home
 from detbuild.store.state import load
@@ -102,7 +102,7 @@ def test_a_local_search_whose_process_is_gone_is_settled(
     raw = json.loads(folder.config_file.read_bytes())
     raw["searcher"] = {**raw["searcher"], "name": "random", "max_trials": 4, "max_concurrent_trials": 2}
     folder.config_file.write_text(json.dumps(raw))
-    settle(folder)
+    finish_pending(folder)
     state = load(folder)
     assert (state.state, state.why) == ("ERROR", "its process ended before the search did")
     assert [t.state for t in state.trials.values()][:2] == ["COMPLETED", "ERROR"]

@@ -59,11 +59,11 @@ def test_a_fact_costs_the_same_after_ten_thousand_trials() -> None:
 def test_the_controller_keeps_nothing_of_trials_that_are_over(tmp_path: Path) -> None:
     tried = rig(tmp_path, method=lambda _: Random(20, at_once=2))
     controller = tried.controller()
-    while not controller.world.state.over:
+    while not controller.context.state.over:
         controller.step()
         tried.clock.wait(0.5)
         assert len(controller._drivers) <= 2
-    assert all(not trial.runs and not trial.hparams for trial in controller.world.state.trials.values())
+    assert all(not trial.runs and not trial.hparams for trial in controller.context.state.trials.values())
     assert [len(trial.runs) for trial in tried.state().trials.values()] == [1] * 20
 
 

@@ -211,7 +211,7 @@ def test_while_there_is_no_room_to_write_a_decision_none_is_made(
         for _ in range(5):
             controller.step()
     assert [type(event) for event in method.events] == [Began]
-    while not controller.world.state.over:
+    while not controller.context.state.over:
         controller.step()
         tried.clock.wait(0.5)
     assert Counter(type(event) for event in method.events) == {Began: 1, Validated: 2, TrialEnded: 2}

@@ -53,7 +53,7 @@ TABLE = [
     ("preempted", seen(reason=E.PREEMPTED, exited=X(0)), R.PREEMPTED),
     ("completed just before the kill", seen(code=137, reason=E.COMPLETED, stop="kill"), R.COMPLETED),
     ("failed", seen(code=1, reason=E.ERROR, exited=X(1)), R.USER_ERROR),
-    ("hopeless", seen(code=2, reason=E.NOT_RETRYABLE, exited=X(2)), R.HOPELESS),
+    ("not retryable", seen(code=2, reason=E.NOT_RETRYABLE, exited=X(2)), R.NOT_RETRYABLE),
     ("failed on a full disk", seen(code=74, reason=E.ERROR, exited=X(74, disk_full=True)), R.DISK_FULL),
     ("failed on a bad disk", seen(code=74, reason=E.ERROR, exited=X(74)), R.INFRASTRUCTURE),
     ("failed for want of memory", seen(code=1, reason=E.ERROR, exited=X(1, oom_kills=1)), R.OUT_OF_MEMORY),
@@ -98,14 +98,14 @@ TABLE = [
     ("host rebooted", seen(code=255), R.INFRASTRUCTURE),
     ("engine stopped", seen(code=143), R.INFRASTRUCTURE),
     ("run folder full", seen(code=74, started=False), R.INFRASTRUCTURE),
-    ("no python in the image", seen(code=127, started=False), R.HOPELESS),
-    ("no harness in the image", seen(code=1, started=False), R.HOPELESS),
-    ("python crashes in the image", seen(code=139, started=False), R.HOPELESS),
-    ("something else than the harness ran", seen(code=0, started=False), R.HOPELESS),
-    ("another architecture", seen(code=255, started=False, tail=(FORMAT_ERROR,)), R.HOPELESS),
+    ("no python in the image", seen(code=127, started=False), R.NOT_RETRYABLE),
+    ("no harness in the image", seen(code=1, started=False), R.NOT_RETRYABLE),
+    ("python crashes in the image", seen(code=139, started=False), R.NOT_RETRYABLE),
+    ("something else than the harness ran", seen(code=0, started=False), R.NOT_RETRYABLE),
+    ("another architecture", seen(code=255, started=False, tail=(FORMAT_ERROR,)), R.NOT_RETRYABLE),
     ("host rebooted before the harness ran", seen(code=255, started=False), R.INFRASTRUCTURE),
     ("killed before the harness ran", seen(code=137, started=False), R.INFRASTRUCTURE),
-    ("engine's own words", seen(code=128, started=False, error="mkdir /x: read-only"), R.HOPELESS),
+    ("engine's own words", seen(code=128, started=False, error="mkdir /x: read-only"), R.NOT_RETRYABLE),
 ]
 
 
@@ -309,7 +309,7 @@ def test_networks_time_outs_and_disks_are_tried_again_and_again(last: str) -> No
 )
 def test_a_script_that_cannot_even_be_read_is_not_run_again(tail: tuple[str, ...]) -> None:
     judged = judge(seen(code=1, exited=Exited(1), tail=tail), trial_id=1, run=0, restarts_left=5)
-    assert (judged.outcome, judged.retry) == ("hopeless", False)
+    assert (judged.outcome, judged.retry) == ("not_retryable", False)
     assert tail[-1] in judged.message
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from detbuild.engine.protocol import ContainerState
-from detbuild.launch.gpus import LABEL, Gpu, discover, free, held, lacking, strange, usable, won
+from detbuild.launch.gpus import LABEL, Gpu, discover, free, held, shortage_error, unknown_ids, usable, won
 from tests.fakes import INFO, gpus
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def test_what_nobody_holds_is_free() -> None:
 def test_a_held_gpu_of_another_name_may_be_any_of_those_that_are_there() -> None:
     two = (Gpu("nvidia.com/gpu=0", "cdi"), Gpu("nvidia.com/gpu=1", "cdi"))
     assert free(two, frozenset({"GPU-5c9e"})) == ()
-    assert strange(two, frozenset({"GPU-5c9e", "nvidia.com/gpu=0"})) == ["GPU-5c9e"]
+    assert unknown_ids(two, frozenset({"GPU-5c9e", "nvidia.com/gpu=0"})) == ["GPU-5c9e"]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_gpu_that_detbuild_may_not_use_is_never_free_and_no_strange_one() -> N
     two = discover(gpus("0", "1"), "", ["1"])
     assert [gpu.id for gpu in free(two, frozenset())] == ["nvidia.com/gpu=1"]
     assert [gpu.id for gpu in free(two, frozenset({"nvidia.com/gpu=0"}))] == ["nvidia.com/gpu=1"]
-    error = lacking(two, 2)
+    error = shortage_error(two, 2)
     assert (
         str(error)
         == "resources.slots_per_trial asks for 2 GPUs, and detbuild may use 1 of the 2 on this host"
@@ -121,11 +121,11 @@ def test_a_gpu_that_detbuild_may_not_use_is_never_free_and_no_strange_one() -> N
     ],
 )
 def test_a_host_that_never_has_enough_gpus_is_said_with_a_way_out(names: str, slots: int, cause: str) -> None:
-    error = lacking(tuple(Gpu(name, "cdi") for name in names), slots)
+    error = shortage_error(tuple(Gpu(name, "cdi") for name in names), slots)
     assert str(error) == cause
     assert error is not None
     assert "slots_per_trial: 0" in error.hint
-    assert lacking((Gpu("a", "cdi"),), 1) is None
+    assert shortage_error((Gpu("a", "cdi"),), 1) is None
 
 
 def contender(name: str, gpus: str, status: str = "created") -> ContainerState:

@@ -12,11 +12,11 @@ from detbuild.launch.limits import (
     OF_HOST,
     binary,
     cpu_limit,
-    cpus_said,
+    cpu_limit_text,
     limit_warnings,
     local_warnings,
     memory_limit,
-    memory_said,
+    memory_limit_text,
     memory_source,
     reserve,
     scratch,
@@ -74,12 +74,12 @@ def test_no_more_cores_are_asked_for_than_there_are(asked: float | None, host: i
 
 
 def test_limits_are_told_with_their_source() -> None:
-    assert memory_said(3 * GIB // 2, 8 * GIB) == "1.5 GiB (resources.memory)"
-    assert memory_said(None, 8 * GIB) == "7 GiB, the host's memory less a reserve (no resources.memory)"
-    assert memory_said(None) == "the host's memory less a reserve (no resources.memory)"
-    assert cpus_said(None, 2) == "no limit (no resources.cpus)"
-    assert cpus_said(1.5, 2) == "1.5 (resources.cpus)"
-    assert cpus_said(4.0, 2) == "all 2 of the host's (resources.cpus)"
+    assert memory_limit_text(3 * GIB // 2, 8 * GIB) == "1.5 GiB (resources.memory)"
+    assert memory_limit_text(None, 8 * GIB) == "7 GiB, the host's memory less a reserve (no resources.memory)"
+    assert memory_limit_text(None) == "the host's memory less a reserve (no resources.memory)"
+    assert cpu_limit_text(None, 2) == "no limit (no resources.cpus)"
+    assert cpu_limit_text(1.5, 2) == "1.5 (resources.cpus)"
+    assert cpu_limit_text(4.0, 2) == "all 2 of the host's (resources.cpus)"
 
 
 @pytest.mark.parametrize(

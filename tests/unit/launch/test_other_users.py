@@ -17,7 +17,7 @@ import pytest
 
 from detbuild.launch.hostlock import lock_for_writing
 from detbuild.launch.slots import SlotQueue
-from detbuild.launch.tickets import Ticket, Tickets
+from detbuild.launch.tickets import SlotRequest, SlotRequests
 from tests.unit.launch.test_slots import ONE, OTHER, Desk, container, host
 
 if TYPE_CHECKING:
@@ -66,19 +66,19 @@ def user(uid: int, work: Callable[[], object]) -> Iterator[int]:
         os.waitpid(child, 0)
 
 
-def asks(directory: Path, ticket: Ticket = OTHER) -> Desk:
+def asks(directory: Path, request: SlotRequest = OTHER) -> Desk:
     """The controller of the honest user, which is root here."""
-    return Desk(directory, replace(ticket, user="0"))
+    return Desk(directory, replace(request, user="0"))
 
 
-def shows(directory: Path, *tickets: Ticket) -> Callable[[], object]:
+def shows(directory: Path, *requests: SlotRequest) -> Callable[[], object]:
     """Show tickets as a controller does, and keep them."""
 
-    def show() -> list[Tickets]:
+    def show() -> list[SlotRequests]:
         held = []
-        for ticket in tickets:
-            held.append(Tickets(directory / "detbuild-slots"))
-            held[-1].hold(ticket)
+        for request in requests:
+            held.append(SlotRequests(directory / "detbuild-slots"))
+            held[-1].hold(request)
         return held
 
     return show
@@ -118,15 +118,15 @@ def test_locks_that_another_user_holds_forever_stop_no_trial(directory: Path) ->
         assert desk(2, busy, 3.0) == "the only GPU is in use"
         fresh = asks(directory, replace(OTHER, experiment="bbbb/9"))
         assert fresh(1, busy, 4.0).startswith("the only GPU is in use")
-        names = {ticket.experiment for ticket in Tickets(directory / "detbuild-slots").others()}
+        names = {request.experiment for request in SlotRequests(directory / "detbuild-slots").others()}
         assert names == {"bbbb/2", "bbbb/9"}
 
 
 def test_a_dead_request_does_not_look_alive_because_another_user_locks_its_file(directory: Path) -> None:
     with user(ANNA, shows(directory, replace(ONE, waiting={"1": 0.0}))):
-        assert len(Tickets(directory / "detbuild-slots").others()) == 1
+        assert len(SlotRequests(directory / "detbuild-slots").others()) == 1
     with user(MALLORY, locks_everything(directory)):
-        assert Tickets(directory / "detbuild-slots").others() == ()
+        assert SlotRequests(directory / "detbuild-slots").others() == ()
 
 
 def test_a_request_that_never_uses_its_turn_is_passed_after_a_while(directory: Path) -> None:
@@ -206,12 +206,12 @@ def test_whatever_another_user_puts_in_the_place_of_the_requests_stops_no_trial(
 
     def honest() -> None:
         queue = SlotQueue(directory)
-        for trial, stock in ((1, host(1)), (2, host(1, container(OTHER, 1, "0")))):
+        for trial, inventory in ((1, host(1)), (2, host(1, container(OTHER, 1, "0")))):
             with queue.lock():
-                given, why = queue.ask(replace(OTHER, user=str(ANNA)), trial, lambda s=stock: s, now=0.0)
+                given, why = queue.ask(replace(OTHER, user=str(ANNA)), trial, lambda s=inventory: s, now=0.0)
             answers.append(why or " ".join(gpu.id for gpu in given))
         assert answers == ["0", "the only GPU is in use"], answers
-        assert bool(queue.tickets.trouble()) == (trick != "read-only")
+        assert bool(queue.requests.trouble()) == (trick != "read-only")
 
     with user(MALLORY, put), user(ANNA, honest):
         pass
@@ -224,21 +224,21 @@ def test_more_requests_than_a_user_needs_are_not_read(directory: Path) -> None:
         slots.mkdir()
         slots.chmod(0o1777)
         for number in range(1500):
-            ticket = replace(THEIRS, experiment=f"eeee/{number}", waiting={"1": 0.0})
+            request = replace(THEIRS, experiment=f"eeee/{number}", waiting={"1": 0.0})
             held.append(os.open(slots / f"wait-eeee-{number}", os.O_RDWR | os.O_CREAT, 0o644))
-            os.write(held[-1], json.dumps(asdict(ticket)).encode())
+            os.write(held[-1], json.dumps(asdict(request)).encode())
             lock_for_writing(held[-1])
         return held
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     with user(MALLORY, flood), user(ANNA, shows(directory, replace(OTHER, waiting={"1": 0.0}))):
-        found = Tickets(directory / "detbuild-slots").others()
-        assert sum(ticket.user == str(MALLORY) for ticket in found) == 1000
-        assert sum(ticket.user == str(ANNA) for ticket in found) == 1
+        found = SlotRequests(directory / "detbuild-slots").others()
+        assert sum(request.user == str(MALLORY) for request in found) == 1000
+        assert sum(request.user == str(ANNA) for request in found) == 1
 
 
 def test_a_request_counts_for_its_user_and_for_a_bounded_number_of_trials(directory: Path) -> None:
     many = replace(THEIRS, user="0", waiting={str(trial): float(trial) for trial in range(30_000)})
     with user(MALLORY, shows(directory, many)):
-        (found,) = Tickets(directory / "detbuild-slots").others()
+        (found,) = SlotRequests(directory / "detbuild-slots").others()
         assert (found.user, len(found.waiting), max(found.waiting.values())) == (str(MALLORY), 1000, 999.0)

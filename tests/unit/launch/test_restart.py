@@ -67,7 +67,7 @@ RETRIED = replace(ended(Outcome.USER_ERROR), retry=True)
         (trial(), "search", "COMPLETED", "stopped by the search"),
         (trial(*[RETRIED] * 5, ended(Outcome.USER_ERROR)), "", "ERROR", "boom, after 5 restarts"),
         (trial(ended(Outcome.USER_ERROR)), "", "ERROR", "boom"),
-        (trial(ended(Outcome.HOPELESS)), "", "ERROR", "boom"),
+        (trial(ended(Outcome.NOT_RETRYABLE)), "", "ERROR", "boom"),
         (trial(segment=0), "", "COMPLETED", ""),
     ],
 )

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detbuild.launch.share import Holding, Memory, Share, Use, Wait, in_order, remember, served, share
+from detbuild.launch.share import (
+    FairShare,
+    Holding,
+    Memory,
+    Use,
+    Wait,
+    fair_share,
+    in_order,
+    remember,
+    served,
+)
 
 
 def wait(experiment: str, user: str = "anna", *, since: tuple[float, ...] = (0.0,), **changes) -> Wait:
@@ -24,7 +34,7 @@ def names(count: int) -> tuple[str, ...]:
     return tuple(map(str, range(count)))
 
 
-def counts(handed: Share) -> dict[str, int]:
+def counts(handed: FairShare) -> dict[str, int]:
     """Experiment -> trials that may start."""
     return {name: len(trials) for name, trials in handed.granted.items()}
 
@@ -72,22 +82,24 @@ def test_an_experiment_never_gets_more_than_its_max_slots() -> None:
 
 def test_free_slots_are_kept_for_the_first_that_needs_more() -> None:
     big, small = wait("1", slots=4), wait("2", "bert", since=(1.0,))
-    handed = share([big, small], [holds("3", "carl")], Memory(), free=names(3), total=4)
+    handed = fair_share([big, small], [holds("3", "carl")], Memory(), free=names(3), total=4)
     assert (counts(handed), handed.kept_for) == ({}, "h/1")
 
 
 def test_the_one_that_slots_are_kept_for_stays_first() -> None:
     big, small = wait("1", slots=4), wait("2", "bert")
     holdings = [holds("3", "anna")]
-    assert share([big, small], holdings, Memory(), free=names(3), total=4).kept_for == "h/1"
-    assert counts(share([small], holdings, Memory(), free=names(3), total=4)) == {"h/2": 1}
-    assert share([big, small], holdings, Memory(first="h/1"), free=names(3), total=4).granted == {}
+    assert fair_share([big, small], holdings, Memory(), free=names(3), total=4).kept_for == "h/1"
+    assert counts(fair_share([small], holdings, Memory(), free=names(3), total=4)) == {"h/2": 1}
+    assert fair_share([big, small], holdings, Memory(first="h/1"), free=names(3), total=4).granted == {}
     urgent = replace(small, priority=1)
-    assert counts(share([big, urgent], holdings, Memory(first="h/1"), free=names(3), total=4)) == {"h/2": 1}
+    assert counts(fair_share([big, urgent], holdings, Memory(first="h/1"), free=names(3), total=4)) == {
+        "h/2": 1
+    }
 
 
 def test_a_trial_that_needs_more_than_the_host_has_holds_no_other_up() -> None:
-    handed = share([wait("1", slots=9), wait("2", "bert")], [], Memory(), free=names(4), total=4)
+    handed = fair_share([wait("1", slots=9), wait("2", "bert")], [], Memory(), free=names(4), total=4)
     assert (counts(handed), handed.kept_for) == ({"h/2": 1}, "")
 
 
@@ -95,28 +107,30 @@ def test_a_home_at_its_own_limit_holds_no_other_up() -> None:
     """Its trials come first by every rule, and start when its own have ended."""
     limited = wait("1", priority=1, since=(0.0,) * 3, limit=2)
     other = Wait(experiment="other/9", user="bert", slots=1, since=(9.0,), limit=6)
-    handed = share([limited, other], [holds("1"), holds("2")], Memory(first="h/1"), free=names(3), total=6)
+    handed = fair_share(
+        [limited, other], [holds("1"), holds("2")], Memory(first="h/1"), free=names(3), total=6
+    )
     assert (counts(handed), handed.kept_for) == ({"other/9": 1}, "")
-    handed = share([limited, other], [holds("1")], Memory(), free=names(1), total=6)
+    handed = fair_share([limited, other], [holds("1")], Memory(), free=names(1), total=6)
     assert counts(handed) == {"h/1": 1}
 
 
 def test_slots_that_the_first_may_not_use_go_to_the_next() -> None:
     picky = wait("1", slots=2, usable=frozenset({"0", "1"}))
     other = wait("2", "bert", since=(1.0, 2.0))
-    handed = share([picky, other], [], Memory(), free=("1", "2", "3"), total=4)
+    handed = fair_share([picky, other], [], Memory(), free=("1", "2", "3"), total=4)
     assert (handed.granted, handed.kept_for) == ({"h/2": (("2",), ("3",))}, "h/1")
 
 
 def test_who_may_use_any_slot_leaves_those_that_others_can_use_alone() -> None:
     picky = wait("1", "bert", since=(1.0,), usable=frozenset({"0"}))
-    handed = share([wait("2"), picky], [], Memory(), free=names(2), total=2)
+    handed = fair_share([wait("2"), picky], [], Memory(), free=names(2), total=2)
     assert handed.granted == {"h/2": (("1",),), "h/1": (("0",),)}
 
 
 def test_nothing_is_kept_while_nothing_is_free() -> None:
     """Who is next is decided when there is something to have, by what is held and was had then."""
-    assert share([wait("1")], [holds("2")], Memory(), free=names(0), total=1).kept_for == ""
+    assert fair_share([wait("1")], [holds("2")], Memory(), free=names(0), total=1).kept_for == ""
 
 
 def test_a_start_ends_the_keeping() -> None:
@@ -193,7 +207,7 @@ class Host:
         self.memory = remember(self.memory, waits, holdings, now=float(self.now))
         taken = {name for _, _, own in self.running for name in own}
         free = tuple(name for name in names(self.total) if name not in taken)
-        handed = share(waits, holdings, self.memory, free=free, total=self.total)
+        handed = fair_share(waits, holdings, self.memory, free=free, total=self.total)
         for name, trials in handed.granted.items():
             of_it = [job for job in self.queue if job.experiment == name]
             for job, own in zip(of_it, trials, strict=False):

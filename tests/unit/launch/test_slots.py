@@ -8,59 +8,59 @@ import pytest
 from detbuild.config.parse import config_from_mapping
 from detbuild.engine.protocol import ContainerState
 from detbuild.launch.gpus import Gpu
-from detbuild.launch.slots import SlotQueue, demand
-from detbuild.launch.stock import Limits, Stock, cpu_slots, cpu_stock, gpu_stock, take_stock
-from detbuild.launch.tickets import Ticket, Tickets
+from detbuild.launch.slots import SlotQueue, slot_request
+from detbuild.launch.stock import Inventory, Limits, cpu_inventory, cpu_slots, gpu_inventory, take_inventory
+from detbuild.launch.tickets import SlotRequest, SlotRequests
 from detbuild.store.folder import Header
 from tests.fakes import INFO, FakeEngine, gpus
 
-ONE = Ticket(engine="e", kind="gpu", user="0", experiment="aaaa/1", slots=1, waiting={})
+ONE = SlotRequest(engine="e", kind="gpu", user="0", experiment="aaaa/1", slots=1, waiting={})
 OTHER = replace(ONE, experiment="bbbb/2", user="4321")
 
 
-def container(ticket: Ticket, trial: int, *held: str) -> ContainerState:
+def container(request: SlotRequest, trial: int, *held: str) -> ContainerState:
     """A container that runs a trial on these GPUs, or takes a place on the CPU."""
-    home, _, experiment = ticket.experiment.partition("/")
+    home, _, experiment = request.experiment.partition("/")
     labels = {
         "detbuild.home": home,
         "detbuild.experiment": experiment,
         "detbuild.trial": str(trial),
-        "detbuild.user": ticket.user,
-        "detbuild.weight": f"{ticket.weight:g}",
+        "detbuild.user": request.user,
+        "detbuild.weight": f"{request.weight:g}",
         **({"detbuild.gpus": ",".join(held)} if held else {"detbuild.cpu": "1"}),
     }
-    name = f"{ticket.experiment}-{trial}"
+    name = f"{request.experiment}-{trial}"
     return ContainerState(id=name, name=name, status="running", labels=labels)
 
 
-def host(count: int, *containers: ContainerState) -> Stock:
-    return gpu_stock([Gpu(str(number), "nvidia") for number in range(count)], containers, "e")
+def host(count: int, *containers: ContainerState) -> Inventory:
+    return gpu_inventory([Gpu(str(number), "nvidia") for number in range(count)], containers, "e")
 
 
 class Desk:
     """Asks for trials of one experiment, as its controller does."""
 
-    def __init__(self, directory: Path, ticket: Ticket) -> None:
-        self.queue, self.ticket = SlotQueue(directory), ticket
+    def __init__(self, directory: Path, request: SlotRequest) -> None:
+        self.queue, self.request = SlotQueue(directory), request
 
-    def __call__(self, trial: int, stock: Stock, now: float) -> str:
+    def __call__(self, trial: int, inventory: Inventory, now: float) -> str:
         """Return the numbers of the GPUs, or the reason."""
         with self.queue.lock():
-            given, why = self.queue.ask(self.ticket, trial, lambda: stock, now=now)
+            given, why = self.queue.ask(self.request, trial, lambda: inventory, now=now)
         return why or " ".join(gpu.id for gpu in given)
 
 
 def test_who_finds_enough_free_gpus_gets_them_and_leaves_no_ticket(tmp_path: Path) -> None:
     desk = Desk(tmp_path, replace(ONE, slots=2))
     assert desk(1, host(4, container(OTHER, 1, "1")), 0.0) == "0 2"
-    assert Tickets(tmp_path / "detbuild-slots").others() == ()
+    assert SlotRequests(tmp_path / "detbuild-slots").others() == ()
 
 
 def test_who_waits_says_for_what_and_shows_it(tmp_path: Path) -> None:
     desk = Desk(tmp_path, replace(ONE, slots=2))
     assert desk(1, host(4, container(OTHER, 1, "0", "1", "2")), 7.0) == ("1 of 4 GPUs free, 2 needed")
-    (shown,) = Tickets(tmp_path / "detbuild-slots").others()
-    assert shown == replace(desk.ticket, asked=7.0, waiting={"1": 7.0})
+    (shown,) = SlotRequests(tmp_path / "detbuild-slots").others()
+    assert shown == replace(desk.request, asked=7.0, waiting={"1": 7.0})
 
 
 def test_a_host_that_lost_gpus_says_so(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_another_engine_or_kind_has_a_line_of_its_own(tmp_path: Path) -> None:
     elsewhere = Desk(tmp_path, replace(ONE, engine="f"))
     elsewhere(1, replace(busy, engine="f"), 0.0)
     Desk(tmp_path, replace(ONE, experiment="aaaa/7", kind="cpu"))(
-        1, cpu_stock(1, [container(OTHER, 8)], "e"), 0.0
+        1, cpu_inventory(1, [container(OTHER, 8)], "e"), 0.0
     )
     assert Desk(tmp_path, OTHER)(1, host(1), 1.0) == "0"
 
@@ -186,17 +186,17 @@ def test_cpu_slots_are_used_by_running_trials_without_gpus(tmp_path: Path) -> No
     desk = Desk(tmp_path, cpu)
     ended = replace(container(OTHER, 1), status="exited")
     removed = replace(container(OTHER, 3), status="removing")
-    assert desk(1, cpu_stock(1, [container(OTHER, 2), ended, removed], "e"), 0.0) == (
+    assert desk(1, cpu_inventory(1, [container(OTHER, 2), ended, removed], "e"), 0.0) == (
         "the only CPU slot is in use"
     )
-    assert desk(1, cpu_stock(1, [ended], "e"), 2.0) == ""
+    assert desk(1, cpu_inventory(1, [ended], "e"), 2.0) == ""
     assert not desk.queue.waits(1)
 
 
 def used(count: int, home: str = "cccc", limit: int = 1) -> list[ContainerState]:
     """Containers of a home on CPU slots."""
-    ticket = replace(ONE, kind="cpu", experiment=f"{home}/3", user="77")
-    each = [container(ticket, trial) for trial in range(count)]
+    request = replace(ONE, kind="cpu", experiment=f"{home}/3", user="77")
+    each = [container(request, trial) for trial in range(count)]
     return [replace(one, labels={**one.labels, "detbuild.cpu": str(limit)}) for one in each]
 
 
@@ -212,7 +212,7 @@ def used(count: int, home: str = "cccc", limit: int = 1) -> list[ContainerState]
 )
 def test_the_slots_in_use_add_up(tmp_path: Path, count: int, limit: int, said: str) -> None:
     desk = Desk(tmp_path, replace(ONE, kind="cpu"))
-    assert desk(1, cpu_stock(limit, used(count), "e"), 0.0) == said
+    assert desk(1, cpu_inventory(limit, used(count), "e"), 0.0) == said
 
 
 @pytest.mark.parametrize(
@@ -227,33 +227,35 @@ def test_the_slots_in_use_add_up(tmp_path: Path, count: int, limit: int, said: s
     ],
 )
 def test_the_gpus_that_are_free_add_up(free: int, total: int, said: str) -> None:
-    stock = host(total, *(container(OTHER, n, str(n)) for n in range(free, total)))
-    assert stock.usage() == said
+    inventory = host(total, *(container(OTHER, n, str(n)) for n in range(free, total)))
+    assert inventory.usage() == said
 
 
 def test_a_request_of_a_home_at_its_own_limit_holds_no_other_home_up(tmp_path: Path) -> None:
     """One home may use 2 CPU slots and uses them, another may use 6."""
     small, large = Desk(tmp_path, replace(ONE, kind="cpu")), Desk(tmp_path, replace(OTHER, kind="cpu"))
     running = [*used(2, "aaaa", 2), *used(1, "cccc", 6)]
-    assert small(1, cpu_stock(2, running, "e"), 0.0) == ("its home uses 2 of its 2 CPU slots (cpu_trials)")
-    assert large(1, cpu_stock(6, running, "e"), 1.0) == ""
-    assert small(1, cpu_stock(2, running[1:], "e"), 2.0) == ""
+    assert small(1, cpu_inventory(2, running, "e"), 0.0) == (
+        "its home uses 2 of its 2 CPU slots (cpu_trials)"
+    )
+    assert large(1, cpu_inventory(6, running, "e"), 1.0) == ""
+    assert small(1, cpu_inventory(2, running[1:], "e"), 2.0) == ""
 
 
 def test_a_home_with_a_smaller_limit_gets_its_turn_beside_one_that_never_rests(tmp_path: Path) -> None:
     small, large = Desk(tmp_path, replace(ONE, kind="cpu")), Desk(tmp_path, replace(OTHER, kind="cpu"))
     full = used(6, "bbbb", 6)
-    assert small(1, cpu_stock(2, full, "e"), 0.0) == "all 6 CPU slots in use"
-    assert large(7, cpu_stock(6, full, "e"), 1.0).startswith("all 6 CPU slots in use")
-    assert large(7, cpu_stock(6, full[1:], "e"), 2.0) == (
+    assert small(1, cpu_inventory(2, full, "e"), 0.0) == "all 6 CPU slots in use"
+    assert large(7, cpu_inventory(6, full, "e"), 1.0).startswith("all 6 CPU slots in use")
+    assert large(7, cpu_inventory(6, full[1:], "e"), 2.0) == (
         "5 of 6 CPU slots in use; next after experiment 1 (root)"
     )
-    assert small(1, cpu_stock(2, full[1:], "e"), 3.0) == ""
+    assert small(1, cpu_inventory(2, full[1:], "e"), 3.0) == ""
 
 
 def test_homes_with_one_limit_share_that_many_slots(tmp_path: Path) -> None:
     small = Desk(tmp_path, replace(ONE, kind="cpu"))
-    assert small(1, cpu_stock(2, used(2, "cccc", 2), "e"), 0.0) == "all 2 CPU slots in use"
+    assert small(1, cpu_inventory(2, used(2, "cccc", 2), "e"), 0.0) == "all 2 CPU slots in use"
 
 
 def test_gpus_that_a_home_may_not_use_are_no_reason_to_wait_for_it(tmp_path: Path) -> None:
@@ -261,11 +263,11 @@ def test_gpus_that_a_home_may_not_use_are_no_reason_to_wait_for_it(tmp_path: Pat
     gpus_ = [Gpu(str(number), "nvidia", usable=number < 2) for number in range(3)]
     picky, other = Desk(tmp_path, replace(ONE, slots=2)), Desk(tmp_path, OTHER)
     running = [container(replace(ONE, experiment="cccc/3", user="77"), 1, "0")]
-    assert picky(1, gpu_stock(gpus_, running, "e"), 0.0) == (
+    assert picky(1, gpu_inventory(gpus_, running, "e"), 0.0) == (
         "1 of 2 GPUs that its home may use free, 2 needed"
     )
     assert other(1, host(3, *running), 1.0) == "2"
-    assert Desk(tmp_path, replace(ONE, slots=3))(1, gpu_stock(gpus_, [], "e"), 2.0) == (
+    assert Desk(tmp_path, replace(ONE, slots=3))(1, gpu_inventory(gpus_, [], "e"), 2.0) == (
         "needs 3 GPUs, its home may use 2 of 3"
     )
 
@@ -273,9 +275,9 @@ def test_gpus_that_a_home_may_not_use_are_no_reason_to_wait_for_it(tmp_path: Pat
 @pytest.mark.parametrize("label", ["", "x", "-1", "9" * 5000, "\u0663", "100000"])
 def test_the_word_of_another_user_makes_a_host_no_larger_than_it_can_be(label: str) -> None:
     (odd,) = used(1)
-    stock = cpu_stock(2, [replace(odd, labels={**odd.labels, "detbuild.cpu": label})], "e")
-    assert stock.total in {2, 1024}
-    assert cpu_stock(2, [], "e").widened([10**30]).total == 1024
+    inventory = cpu_inventory(2, [replace(odd, labels={**odd.labels, "detbuild.cpu": label})], "e")
+    assert inventory.total in {2, 1024}
+    assert cpu_inventory(2, [], "e").widened([10**30]).total == 1024
 
 
 @pytest.mark.parametrize(
@@ -300,10 +302,10 @@ def test_each_trial_has_a_core_and_some_memory_unless_the_host_says_otherwise(
 
 def test_stock_is_what_the_engine_says() -> None:
     engine = FakeEngine(info=gpus("0", "1"))
-    found = take_stock("gpu", engine, engine.info(), str, Limits(gpus=("1",)))
+    found = take_inventory("gpu", engine, engine.info(), str, Limits(gpus=("1",)))
     assert (found.limit, found.total) == (1, 2)
     assert [gpu.id for gpu in found.free_gpus] == ["nvidia.com/gpu=1"]
-    assert take_stock("cpu", engine, engine.info(), str, Limits(cpu_trials=5)).free == tuple("12345")
+    assert take_inventory("cpu", engine, engine.info(), str, Limits(cpu_trials=5)).free == tuple("12345")
 
 
 def config(**resources: object):
@@ -317,8 +319,8 @@ def config(**resources: object):
 
 def test_an_experiment_asks_for_what_its_config_says() -> None:
     header = Header(id=3, name="n", context_name="c", created=0.0, engine="e", user="1000:100")
-    asked = demand(config(slots_per_trial=2, max_slots=4, weight=3, priority=7), header, "abcd1234")
-    assert asked == Ticket(
+    asked = slot_request(config(slots_per_trial=2, max_slots=4, weight=3, priority=7), header, "abcd1234")
+    assert asked == SlotRequest(
         engine="e",
         kind="gpu",
         user="1000",
@@ -329,5 +331,5 @@ def test_an_experiment_asks_for_what_its_config_says() -> None:
         max_slots=4,
         waiting={},
     )
-    cpu = demand(config(slots_per_trial=0, max_slots=0), header, "abcd1234")
+    cpu = slot_request(config(slots_per_trial=0, max_slots=0), header, "abcd1234")
     assert (cpu.kind, cpu.slots, cpu.priority, cpu.max_slots) == ("cpu", 1, 42, None)

@@ -14,13 +14,13 @@ from pathlib import Path
 from detbuild.engine.protocol import ContainerState
 from detbuild.launch.gpus import Gpu
 from detbuild.launch.slots import SlotQueue
-from detbuild.launch.stock import gpu_stock
-from detbuild.launch.tickets import Ticket
+from detbuild.launch.stock import gpu_inventory
+from detbuild.launch.tickets import SlotRequest
 
 directory, name, slots, trials = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 held, done = directory / "held", directory / "done"
 queue = SlotQueue(directory)
-ticket = Ticket(engine="e", kind="gpu", user="0", experiment=f"{name}/1", slots=slots, waiting={})
+ticket = SlotRequest(engine="e", kind="gpu", user="0", experiment=f"{name}/1", slots=slots, waiting={})
 
 
 def stock():
@@ -33,7 +33,7 @@ def stock():
         labels = {"detbuild.home": owner, "detbuild.experiment": "1", "detbuild.trial": trial,
                   "detbuild.user": "0", "detbuild.weight": "1", "detbuild.gpus": file.name}
         there.append(ContainerState(id=file.name, name=file.name, status="running", labels=labels))
-    return gpu_stock([Gpu(str(number), "nvidia") for number in range(3)], there, "e")
+    return gpu_inventory([Gpu(str(number), "nvidia") for number in range(3)], there, "e")
 
 
 for trial in range(trials):

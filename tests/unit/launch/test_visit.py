@@ -4,7 +4,7 @@ import pytest
 
 from detbuild.launch.gpus import LABEL, Gpu
 from detbuild.launch.plan import EXPERIMENT_LABEL, Place
-from detbuild.launch.visit import plan_visit
+from detbuild.launch.visit import plan_shell
 from detbuild.store.submitted import config_of
 from tests.experiments import write_experiment
 
@@ -22,7 +22,7 @@ def folder(tmp_path):
 
 def visit(folder, command=("python3", "-V"), **options):
     place = Place(home_id="0" * 8, folder=folder, header=folder.header(), user="1:1")
-    return plan_visit(config_of(folder), place, command, **options)
+    return plan_shell(config_of(folder), place, command, **options)
 
 
 def test_the_command_takes_the_place_of_the_harness(folder):
@@ -55,7 +55,7 @@ def test_gpus_are_held_by_the_label_that_everybody_looks_at(folder):
 def test_a_controller_does_not_take_it_for_a_run(folder):
     labels = visit(folder).labels
     assert EXPERIMENT_LABEL not in labels
-    assert (labels["detbuild.visit"], "detbuild.user" in labels) == ("1", True)
+    assert (labels["detbuild.shell"], "detbuild.user" in labels) == ("1", True)
 
 
 def test_two_visits_at_a_time_have_names_of_their_own(folder):

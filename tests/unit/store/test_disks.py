@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.controller.health import hindrance
+from detbuild.controller.health import blocked_reason
 from detbuild.controller.lease import holder, lease
-from detbuild.controller.room import Room
+from detbuild.controller.room import FreeSpace
 from detbuild.errors import DiskFullError, EngineError
 from detbuild.store.files import alone, write_synced
 from detbuild.store.folder import Header
@@ -128,7 +128,7 @@ def test_an_experiment_on_a_disk_without_inodes_says_what_it_waits_for(few: Path
     header = Header(id=1, name="n", context_name="c", created=0.0)
     state = fold(header, ())
     with used_up(few):
-        room = Room(few, needed=1)
-        assert not room.made()
-        assert hindrance(folder, state).startswith(f"no inodes left on the disk of {folder.path}")
-    assert room.made()
+        free_space = FreeSpace(few, needed=1)
+        assert not free_space.available()
+        assert blocked_reason(folder, state).startswith(f"no inodes left on the disk of {folder.path}")
+    assert free_space.available()

@@ -20,7 +20,7 @@ from detbuild.store.follow import ExperimentTail
 from detbuild.store.home import Home
 from detbuild.store.journal import (
     ExperimentFinished,
-    Heeded,
+    RequestApplied,
     RunCreated,
     RunFinished,
     Searched,
@@ -59,10 +59,10 @@ def test_the_search_and_the_ends_of_its_trials_are_told(tmp_path: Path) -> None:
 def test_what_was_before_a_request_is_passed_over(tmp_path: Path) -> None:
     folder = folder_in(tmp_path)
     follower = ExperimentTail(folder, since=2)
-    folder.record(Heeded(number=1, verb="pause"))
+    folder.record(RequestApplied(number=1, verb="pause"))
     folder.record(ExperimentFinished(state="ERROR", why="boom"))
     assert (new(follower), follower.over) == ([], False)
-    folder.record(Heeded(number=2, verb="continue"))
+    folder.record(RequestApplied(number=2, verb="continue"))
     assert new(follower) == [ExperimentContinued(1, str(folder.path))]
     folder.record(ExperimentFinished(state="COMPLETED"))
     assert (new(follower), follower.over) == ([ExperimentEnded(1, "COMPLETED", "")], True)

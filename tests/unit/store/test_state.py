@@ -5,7 +5,7 @@ from detbuild.store.journal import (
     Entry,
     ExperimentFinished,
     Fact,
-    Heeded,
+    RequestApplied,
     RunCreated,
     RunFinished,
     RunIntended,
@@ -68,7 +68,7 @@ def test_an_intent_that_a_crash_cut_short_is_the_same_run_when_it_is_written_aga
 
 
 def test_a_request_shows_until_the_end() -> None:
-    kill, cancel = Heeded(number=1, verb="kill"), Heeded(number=2, verb="cancel")
+    kill, cancel = RequestApplied(number=1, verb="kill"), RequestApplied(number=2, verb="cancel")
     assert after(CREATED, *started(), cancel).state == "STOPPING_CANCELED"
     assert after(CREATED, kill, cancel).state == "STOPPING_KILLED"
 

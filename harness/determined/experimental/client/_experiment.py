@@ -100,10 +100,10 @@ class Experiment:
             ValueError: It is paused, nobody has asked it to go on or to end, and so it never would.
             DetbuildError: Its controller is gone and does not stay alive.
         """
-        from detbuild.controller.attend import Attendant, needs_controller
+        from detbuild.controller.attend import RequestWatcher, needs_controller
         from determined.experimental._log import tell
 
-        attendant = Attendant(self._folder, tell)
+        attendant = RequestWatcher(self._folder, tell)
         while True:
             self.reload()
             if self.state in _TERMINAL:

@@ -95,7 +95,7 @@ def test_waiting_returns_the_state_once_it_has_ended(search):
 def paused(home):
     folder = write_experiment(home.path, state=None)
     folder.request("pause")
-    folder.record(journal.Heeded(number=1, verb="pause"))
+    folder.record(journal.RequestApplied(number=1, verb="pause"))
     folder.record(journal.RunFinished(trial_id=1, run=0, outcome="preempted", asked="pause", retry=True))
     folder.record(journal.Paused())
     return folder
