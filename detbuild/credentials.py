@@ -1,4 +1,4 @@
-"""Credentials in the URLs of any text: found, masked, replaced. `config.secrets` knows the secret fields."""
+"""Finds, masks and replaces credentials in URLs; secret fields are in `config.secrets`."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _QUERY: Final = re.compile(
     re.IGNORECASE,
 )
 _VARIABLE: Final = re.compile(r"\$\{[A-Za-z0-9_]+\}")
-_NO_SECRET_USERS: Final = frozenset({"git", "hg", "svn"})  # of ssh, where a key logs in
+_NO_SECRET_USERS: Final = frozenset({"git", "hg", "svn"})  # ssh users, who log in with a key
 
 
 def masked_urls(text: str) -> str:
-    """The text with the credentials of its URLs hidden: user and password, and those of a query."""
+    """Mask the credentials of URLs in a text: user and password, and those of a query."""
     return replaced_credentials(text, lambda _: MASK)
 
 
 def replaced_credentials(text: str, replacement: Callable[[str], str]) -> str:
-    """The text with each credential of a URL replaced.
+    """Replace each credential of a URL in a text.
 
     Args:
-        text: any text; what is no URL stays.
-        replacement: what stands for a credential: `user:password`, or the value of a query's parameter.
+        text: any text; only URLs change.
+        replacement: called with each credential: `user:password`, or the value of a query parameter.
     """
     if "://" not in text:
         return text
@@ -51,12 +51,12 @@ def replaced_credentials(text: str, replacement: Callable[[str], str]) -> str:
 
 
 def has_query_credential(text: str) -> bool:
-    """Whether the query of a URL in the text holds a credential."""
+    """Whether a URL in the text has a credential in its query."""
     return "://" in text and any(not _VARIABLE.fullmatch(match["value"]) for match in _QUERY.finditer(text))
 
 
 def _is_credential(user: str, scheme: str) -> bool:
-    """Whether the part before `@` is a credential; names of variables (`${TOKEN}`) do not."""
+    """Whether the part before `@` is a credential; variables (`${TOKEN}`) are not."""
     name, colon, password = user.partition(":")
     if not user.strip(":") or MASK in user:
         return False
@@ -68,7 +68,7 @@ def _is_credential(user: str, scheme: str) -> bool:
 
 
 def masked_urls_in(value: object) -> object:
-    """The same for every text in a value."""
+    """Mask the credentials of URLs in every text of a value."""
     if isinstance(value, str):
         return masked_urls(value)
     if isinstance(value, Mapping):
@@ -79,7 +79,7 @@ def masked_urls_in(value: object) -> object:
 
 
 def credentials_in(text: str) -> tuple[str, ...]:
-    """Users and passwords of the URLs in a text, whole and in parts, and credentials of their queries."""
+    """Return the credentials of URLs in a text, each whole and its password alone."""
     found: list[str] = []
 
     def keep(secret: str) -> str:

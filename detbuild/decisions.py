@@ -1,7 +1,7 @@
-"""What happens to the trials of a search, and what a search method decides about them, as frozen values.
+"""Events of a search and the decisions of its method, as frozen values.
 
-The journal holds both: one entry for each event, with the decisions that followed from it. A method that is
-asked again with the same events decides the same.
+The journal has one entry per event, with the decisions that followed. Replaying the events gives the same
+decisions.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from determined._run_info import Length
 
 
 class TrialEnd(str, Enum):
-    """Why nothing more comes from a trial."""
+    """Why a trial ended."""
 
-    COMPLETED = "completed"  # it did all that was asked of it, or was stopped by the search
+    COMPLETED = "completed"  # trained as long as requested, or stopped by the search
     ERRORED = "errored"
     INVALID_HP = "invalid_hp"
-    STOPPED = "stopped"  # its own code asked for the end
-    CANCELED = "canceled"  # a person did
+    STOPPED = "stopped"  # by its own code
+    CANCELED = "canceled"  # by a user
 
 
 @dataclass(frozen=True, slots=True)
 class Began:
-    """The experiment starts: the first event, once."""
+    """The experiment starts: the first event, sent once."""
 
     kind: ClassVar[str] = "began"
 
@@ -35,7 +35,7 @@ class Began:
 class Validated:
     """A trial reports its searcher metric.
 
-    `time` is what it has trained in total, in the unit of the search: of `max_length`, or of `time_metric`.
+    `time` is the total trained so far, in the unit of `max_length` or `time_metric`.
     """
 
     kind: ClassVar[str] = "validated"
@@ -53,7 +53,7 @@ class TrialEnded:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Create:
-    """A new trial; nothing is trained before a `Train` follows."""
+    """A new trial; it starts with its first `Train`."""
 
     kind: ClassVar[str] = "create"
     trial_id: int  # 1, 2, 3 ... in the order of creation
@@ -65,9 +65,9 @@ class Create:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Train:
-    """Train until it is `length` in total, then validate; None leaves the end to the trial's own code.
+    """Train to `length` in total, then validate; None lets the trial's own code decide when to end.
 
-    `milestones` are lengths in between at which it validates too, and trains on.
+    At `milestones`, shorter lengths, it validates too.
     """
 
     kind: ClassVar[str] = "train"
@@ -78,7 +78,7 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stop:
-    """Nothing more is wanted of the trial, wherever it is: it checkpoints and ends completed."""
+    """Stop the trial now: it saves a checkpoint and ends as completed."""
 
     kind: ClassVar[str] = "stop"
     trial_id: int
@@ -86,7 +86,7 @@ class Stop:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Close:
-    """Nothing is wanted of the trial after what it was told to train."""
+    """End the trial after its last `Train`."""
 
     kind: ClassVar[str] = "close"
     trial_id: int
@@ -105,19 +105,19 @@ _KINDS: Mapping[str, type] = {cls.kind: cls for cls in (*get_args(SearchEvent), 
 
 
 def to_json(value: SearchEvent | Action) -> dict[str, object]:
-    """As a line of the journal holds it."""
+    """Convert to the form of the journal."""
     return {"kind": value.kind, **asdict(value)}
 
 
 def from_json(raw: Mapping[str, object]) -> SearchEvent | Action:
-    """The opposite of `to_json`. Raises ValueError for anything else."""
+    """Parse what `to_json` returned; raise ValueError for anything else."""
     try:
         cls = _KINDS[str(raw["kind"])]
         known = {f.name for f in fields(cls)}
         values = {key: _value(key, value) for key, value in raw.items() if key in known}
         made: SearchEvent | Action = cls(**values)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"neither an event nor a decision of a search: {error!r}") from error
+        raise ValueError(f"not an event or decision of a search: {error!r}") from error
     return made
 
 

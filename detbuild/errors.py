@@ -1,17 +1,17 @@
-"""Every error a user can meet, each with a cause, a hint and an exit code.
+"""All errors that users see, each with a cause, a hint and an exit code.
 
 * DetbuildError
     * ConfigError       2  the experiment config or the command line is wrong
     * ContextError      3  the context directory cannot be packed
-    * EngineError       4  Docker Engine or other infrastructure is absent or refused
+    * EngineError       4  Docker Engine or other infrastructure is missing or fails
         * DiskFullError
-    * SearchError       4  what a search decided before cannot be continued, or its hook does not answer
+    * SearchError       4  a search cannot be replayed, or its hook does not answer
     * BuildError        5  the image did not build
     * ExperimentError   6  the experiment ended in error
     * CanceledError     7  the experiment was cancelled or killed
     * LeaseError       75  another controller holds the experiment
 
-Exit code 0 is success, 1 is a defect of detbuild itself, 130 is Ctrl-C.
+Exit code 0 is success, 1 a bug in detbuild, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import ClassVar
 
 
 class DetbuildError(Exception):
-    """What went wrong, what the user can do about it (`hint`), and lines that show more of it (`details`)."""
+    """An error with its cause, what to do about it (`hint`), and further lines (`details`)."""
 
     exit_code: ClassVar[int] = 1
 
@@ -44,7 +44,7 @@ class EngineError(DetbuildError):
 
 
 class DiskFullError(EngineError):
-    """No room, here or under the engine: whoever meets it waits and tries again."""
+    """No free space, here or in the engine's storage; callers wait and retry."""
 
 
 class SearchError(DetbuildError):

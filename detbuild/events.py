@@ -1,7 +1,7 @@
-"""What happened, as frozen values: the library emits them; the command line, the store and tests read them.
+"""Events as frozen values: emitted by the library, read by the command line, the store and tests.
 
-The records of `events.jsonl`, which a run writes, are defined in the harness (`determined._records`) and pass
-through here as `RunRecord`.
+The records of `events.jsonl`, which a run writes, are defined in the harness (`determined._records`); here
+`RunRecord` wraps them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """Something was accepted that has no effect, or looks like a slip."""
+    """An accepted setting that has no effect or looks like a mistake."""
 
     message: str
     hint: str = ""
@@ -29,7 +29,7 @@ class Warned:
 
 @dataclass(frozen=True, slots=True)
 class Working:
-    """A step takes longer than a moment; `what` says which, and how far it is."""
+    """A slow step; `what` has its name and progress."""
 
     what: str
 
@@ -47,7 +47,7 @@ class ImagePulling:
     detail: str
 
 
-# What steps have around what they run: mounts, borrowed settings, and the mask of pip's output.
+# Parts of a step around its command: mounts, host settings, and the masking of pip's output.
 _NOISE: Final = re.compile(
     r"--mount=\S+|PIP_\w+=\S+|\. /run/secrets/\S+ &&|exec 4>&1 && exit \"\$\(\{ \{| 2>&1; echo \$\? >&3; \}.*"
 )
@@ -56,7 +56,7 @@ _LONGEST_STEP: Final = 100  # characters
 
 
 def short_step(name: str) -> str:
-    """What a step of a build runs, without the mounts that every step has, short enough for one line."""
+    """Shorten the command of a build step to one line, without its mounts."""
     short = " ".join(_NOISE.sub("", name).split())
     return short if len(short) <= _LONGEST_STEP else f"{short[:_LONGEST_STEP]}..."
 
@@ -79,7 +79,7 @@ class BuildOutput:
 
 @dataclass(frozen=True, slots=True)
 class ContextSent:
-    """What travelled to the engine for this build."""
+    """The build context was sent to the engine."""
 
     files: int
     size: int
@@ -89,7 +89,7 @@ class ContextSent:
 class ImageReady:
     image: str  # sha256:...
     tag: str
-    built: bool  # False: an image of the same inputs was there
+    built: bool  # False: an existing image of the same inputs is used
     seconds: float
 
 
@@ -101,7 +101,7 @@ class ExperimentCreated:
 
 @dataclass(frozen=True, slots=True)
 class ExperimentContinued:
-    """It was at rest, and goes on."""
+    """An ended or paused experiment continues."""
 
     experiment_id: int
     folder: str
@@ -141,13 +141,13 @@ class RunEnded:
     trial_id: int
     run: int
     exit_code: int | None
-    why: str  # for people: class of failure, signal, what to do
+    why: str  # for users: class of failure, signal, what to do
     retry: bool
 
 
 @dataclass(frozen=True, slots=True)
 class TrialEnded:
-    """After its last run, if it had one; between two runs a trial may wait for its search."""
+    """A trial ended, after its last run if it had any."""
 
     trial_id: int
     state: str  # COMPLETED, CANCELED or ERROR
@@ -157,7 +157,7 @@ class TrialEnded:
 @dataclass(frozen=True, slots=True)
 class SearchAdvanced:
     progress: float  # 0..1
-    share: float  # what a trial adds to it when it ends; 0 where trials differ in that
+    share: float  # added to `progress` by each ended trial; 0 if that varies
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,28 +189,28 @@ Event = (
 )
 Emit = Callable[[Event], None]
 
-_FIRST_WORD: Final = 1.0  # seconds of silence before a step that still runs is named
-_NEXT_WORD: Final = 10.0
+_FIRST_BEAT: Final = 1.0  # seconds
+_NEXT_BEAT: Final = 10.0
 
 
 @contextmanager
 def heartbeat(
-    emit: Emit, what: Callable[[], str], *, first: float = _FIRST_WORD, again: float = _NEXT_WORD
+    emit: Emit, what: Callable[[], str], *, first: float = _FIRST_BEAT, again: float = _NEXT_BEAT
 ) -> Iterator[None]:
-    """Say what the block does while it takes long: `Working` after `first` seconds and every `again` seconds.
+    """Emit `Working` while the block runs: after `first` seconds, then every `again` seconds.
 
     Args:
-        emit: called from a thread of its own, never after the block.
-        what: the step and how far it is.
+        emit: called from a background thread, never after the block.
+        what: returns the step and its progress.
         first: seconds before the first event.
-        again: seconds between two events.
+        again: seconds between events.
     """
     ended = threading.Event()
 
     def beat() -> None:
         wait = first
         while not ended.wait(wait):
-            with suppress(OSError):  # the reader has gone; the block itself notices that too
+            with suppress(OSError):  # the reader is gone; the block itself notices
                 emit(Working(what()))
             wait = again
 
@@ -224,4 +224,4 @@ def heartbeat(
 
 
 def ignore(_event: Event) -> None:
-    """Hear of nothing: for callers that use the result alone."""
+    """Discard an event: for callers that only use the result."""

@@ -90,7 +90,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Host:
-    """What a submission takes from the machine it is made on."""
+    """The submitting machine and its user."""
 
     environ: Mapping[str, str] = field(repr=False)
     user: str  # uid:gid of the caller
@@ -110,14 +110,14 @@ class SubmitRequest:
     includes: tuple[Path, ...] = ()
     test_mode: bool = False
     allow_any_context: bool = False  # even `/`, the user's home, or a very large one
-    host_config: HostConfig = NO_HOST_CONFIG  # of which a local run has the startup hook alone
-    place: Callable[[KeyPath], str] = nowhere  # where the config has the value of a key, in words
-    local_hooks: bool = False  # startup hooks run although the run is local
+    host_config: HostConfig = NO_HOST_CONFIG  # a local run uses only its startup hook
+    place: Callable[[KeyPath], str] = nowhere  # position of a key's value in the config, for messages
+    local_hooks: bool = False  # run startup hooks in a local run too
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Submission:
-    """Everything decided, nothing done."""
+    """A planned submission; nothing has been built or started."""
 
     request: SubmitRequest
     config: ExperimentConfig  # complete: with seed and name, and cut down in test mode
@@ -125,13 +125,13 @@ class Submission:
     resolution: Resolution
     target: Target
     plan: ImagePlan
-    credentials: Mapping[str, str] = field(repr=False)  # that pip needs while the image is built
+    credentials: Mapping[str, str] = field(repr=False)  # for pip while the image is built
     needs: ContextNeeds
     code: Code
 
 
 def this_host(environ: Mapping[str, str]) -> Host:
-    """Look at the machine; the caller hands over its environment, which the library does not read."""
+    """Describe this machine. The caller passes its environment, which the library does not read itself."""
     return Host(
         environ=environ,
         user=f"{os.getuid()}:{os.getgid()}",
@@ -145,19 +145,19 @@ def this_host(environ: Mapping[str, str]) -> Host:
 def prepare(
     request: SubmitRequest, host: Host, home: Home, emit: Emit, *, engine: Engine | None
 ) -> Submission:
-    """Decide the whole submission.
+    """Plan a submission.
 
     Args:
         request: What to submit.
-        host: Where from.
-        home: Keeps the hashes of files from one submission to the next.
-        emit: Told of warnings, and of what the context weighs.
-        engine: Gets the base image; None plans for the best one without asking, for a dry run.
+        host: The submitting machine.
+        home: Caches file hashes between submissions.
+        emit: Receives warnings and the size of the context.
+        engine: Provides the base image; None assumes the best one, for a dry run.
 
     Raises:
         ConfigError: The config is wrong, or cannot run here.
         ContextError: The directory cannot be packed.
-        EngineError: There is no base image, and none can be had.
+        EngineError: No base image is available.
     """
     config = _complete(request, emit)
     for warning in grant_warnings(config, home.path, host.directory):
@@ -219,7 +219,7 @@ def _code(
     resolution: Resolution,
     table: Table,
 ) -> Code:
-    """The code that the run will see."""
+    """Collect the code that the run will see."""
     bases = filter(None, (table.base(base) for base in resolution.bases))
     hooked = bool(request.host_config.startup_hook) or any(entry.path == HOOK for entry in context.entries)
     mounted = any(in_context(mount.container_path) is not None for mount in config.bind_mounts)
@@ -232,7 +232,7 @@ def _code(
 
 
 def _warn_of_imports(submission: Submission, emit: Emit) -> None:
-    """Look at all code that the entrypoint reaches; only an image that is built is worth the time."""
+    """Warn of broken or missing imports; slow, so only done before a build."""
     from detbuild.image.imports import check_imports
 
     path_set = any("PYTHONPATH" in name for name in variables(submission.config))
@@ -246,10 +246,10 @@ def _warn_of_imports(submission: Submission, emit: Emit) -> None:
 
 
 def check_mounts_of(submission: Submission) -> None:
-    """Refuse what `submit` would refuse to mount, as far as that is known without an engine.
+    """Check bind mounts as far as possible without an engine.
 
     Raises:
-        ConfigErrors: A source is missing, or belongs to the host itself.
+        ConfigErrors: A source is missing, or must not be mounted.
     """
     check_mounts(submission.config, submission.request.place)
 
@@ -257,7 +257,7 @@ def check_mounts_of(submission: Submission) -> None:
 def _context(
     request: SubmitRequest, host: Host, home: Home, emit: Emit
 ) -> tuple[ContextSnapshot, Listing, Mapping[str, str]]:
-    """What goes into the image, and the credentials that do not: pip gets them while it is built."""
+    """Read the context; credentials for pip are returned separately and stay out of the image."""
     context, listing = read_context(
         request.context_dir,
         includes=request.includes,
@@ -277,7 +277,7 @@ def _context(
 
 
 def planned_run(submission: Submission, host: Host) -> tuple[RunInfo, ContainerSpec]:
-    """What the first run would be told and the container it would be; numbers and image are made up."""
+    """Return run info and container of the first run, with placeholder IDs and image."""
     trial, train = _first_trial(submission.config, submission.request.context_dir)
     header = _header(submission.request, submission.config, host, number=0)
     folder = ExperimentFolder(Path("experiments/0"))
@@ -294,10 +294,10 @@ def planned_run(submission: Submission, host: Host) -> tuple[RunInfo, ContainerS
 
 
 def build_image(submission: Submission, host: Host, home: Home, emit: Emit, *, engine: Engine) -> str:
-    """Return the id of the submission's image; nothing is built when one of the same inputs is there.
+    """Return the ID of the submission's image; an existing image of the same inputs is reused.
 
     Raises:
-        EngineError: The engine is away, or no base image can be had.
+        EngineError: The engine is unreachable, or no base image is available.
         BuildError: A step failed.
     """
     began = time.monotonic()
@@ -327,12 +327,12 @@ def build_image(submission: Submission, host: Host, home: Home, emit: Emit, *, e
 def submit(
     submission: Submission, host: Host, home: Home, emit: Emit, *, engine: Engine, paused: bool = False
 ) -> int:
-    """Build the image, write the experiment's folder, start its first run and its controller; return its id.
+    """Build the image, write the experiment's folder, start its first run and its controller; return its ID.
 
-    One that is `paused` starts nothing before somebody activates it.
+    A `paused` experiment starts nothing until it is activated.
 
     Raises:
-        EngineError: The engine is away, or the host cannot give what the config asks for.
+        EngineError: The engine is unreachable, or the host lacks what the config requests.
         BuildError: The image did not build; no experiment was made.
         SearchError: The search cannot begin, e.g. because its hook raises.
     """
@@ -347,7 +347,7 @@ def submit(
     try_out(config)
     image = build_image(submission, host, home, emit, engine=engine)
     folder = home.new_experiment()
-    # Held before it is an experiment, and handed over: there is no moment without a holder.
+    # The lease is taken before the experiment exists and passed to its controller, so it is never free.
     with lease(folder.lock_file) as held:
         note_present(config, folder)
         config = bring(source, config, folder)
@@ -373,11 +373,11 @@ def submit(
 
 
 def run_local(request: SubmitRequest, host: Host, home: Home, emit: Emit) -> ExperimentState:
-    """Train on this host, in the foreground; folders, events and checkpoints are those of a container."""
+    """Train on this host in the foreground; records and checkpoints are the same as in a container."""
     from detbuild.controller import local
 
     if hooks := "" if request.local_hooks else _hooks(request):
-        emit(Warned(f"a local run leaves this host as it is: {hooks} not run; --run-startup-hooks runs them"))
+        emit(Warned(f"{hooks} not run in a local run", "pass --run-startup-hooks to run startup hooks"))
     with _local_experiment(request, host, home, emit) as (folder, held):
         return local.run_local(folder, host.environ, emit, lease_descriptor=held)
 
@@ -385,17 +385,17 @@ def run_local(request: SubmitRequest, host: Host, home: Home, emit: Emit) -> Exp
 def run_here(
     request: SubmitRequest, host: Host, home: Home, emit: Emit, *, train: Callable[[RunInfo], int]
 ) -> ExperimentState:
-    """The same in this very process: `train` is told what any run is told, and returns its exit code."""
+    """Like `run_local`, in this process: `train` gets the run info and returns the exit code."""
     from detbuild.controller import local
 
     if hooks := _hooks(request):
-        emit(Warned(f"a local run leaves this host as it is: {hooks} not run"))
+        emit(Warned(f"{hooks} not run in a local run"))
     with _local_experiment(request, host, home, emit) as (folder, _):
         return local.run_here(folder, train, emit)
 
 
 def _hooks(request: SubmitRequest) -> str:
-    """Name the startup hooks that would run in a container; "" for none."""
+    """Name the startup hooks that a container would run, with a verb; "" for none."""
     own = request.context_dir / HOOK_FILE
     names = (
         HOST_HOOK if request.host_config.startup_hook else "",
@@ -409,11 +409,11 @@ def _hooks(request: SubmitRequest) -> str:
 def _local_experiment(
     request: SubmitRequest, host: Host, home: Home, emit: Emit
 ) -> Iterator[tuple[ExperimentFolder, int]]:
-    """Make one and hold its lease; the number is the descriptor that does."""
+    """Create a local experiment and hold its lease; yield its folder and the lease's descriptor."""
     if request.includes:
         raise ConfigError(
-            "a local run uses its directory as it is, so nothing can be included in it",
-            hint="leave out --include: put what is missing into the directory, or on PYTHONPATH",
+            "--include is not supported in a local run, which uses the directory as it is",
+            hint="copy the files into the directory, or put them on PYTHONPATH",
         )
     config = _complete(request, emit)
     for warning in local_warnings(config):
@@ -422,7 +422,7 @@ def _local_experiment(
     source = sources_of(config, home)
     try_out(config)
     folder = home.new_experiment()
-    # Held before it is an experiment: `detbuild resume` settles local ones that nobody holds.
+    # Lease first: `detbuild resume` ends local experiments whose lease is free.
     with lease(folder.lock_file) as descriptor:
         note_present(config, folder)
         config = bring(source, config, folder)
@@ -438,13 +438,13 @@ def _complete(request: SubmitRequest, emit: Emit) -> ExperimentConfig:
     config = completed(request.config, seed=int(time.time()))
     if request.test_mode:
         config = for_test(config)
-    for warning in warnings_for(request.config):  # the user's own words, and not what test mode makes of them
+    for warning in warnings_for(request.config):  # as written, not as rewritten by test mode
         emit(warning)
     return config
 
 
 def _check_search(config: ExperimentConfig, context_dir: Path) -> None:
-    """Have the search make its first trial once: a submission is refused for what would end it at once.
+    """Create the first trial once, so that a broken search fails at submission.
 
     Raises:
         SearchError, ConfigError: It cannot begin.
@@ -454,7 +454,7 @@ def _check_search(config: ExperimentConfig, context_dir: Path) -> None:
 
 
 def _first_trial(config: ExperimentConfig, context_dir: Path) -> tuple[Create, Train]:
-    """What the search begins with; of a custom one, whose class is not run here, what is known without it."""
+    """Return the first trial; of a custom search, what is known without running its class."""
     method = search_method(config, context_dir)
     if isinstance(method, CustomSearch):
         return method.first()

@@ -1,4 +1,4 @@
-"""Strict JSON: the one encoder of everything that detbuild prints or hands out as JSON."""
+"""Strict JSON: the encoder of all JSON that detbuild prints or returns."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from enum import Enum
 
 
 def json_text(value: object, *, indent: int | None = 2) -> str:
-    r"""JSON that every parser accepts, in ASCII, with keys in the order given.
+    r"""Encode as JSON that every parser accepts, in ASCII, with keys in the given order.
 
-    Numbers that JSON does not have become the texts "NaN", "Infinity" and "-Infinity", as in the records of a
-    run. Bytes of a name that are not UTF-8 become escapes such as `\x80`.
+    NaN and infinities become the strings "NaN", "Infinity" and "-Infinity", as in the records of a run. Bytes
+    that are not UTF-8 become escapes such as `\x80`.
 
     Args:
         value: maps, lists, tuples, data classes and scalars; any other object becomes its `str()`.
-        indent: blanks for each level; None: everything on one line.
+        indent: spaces per level; None: one line.
     """
     return json.dumps(_strict(value), indent=indent, ensure_ascii=True, allow_nan=False)
 
@@ -41,7 +41,7 @@ def _strict(value: object) -> object:  # noqa: PLR0911  (one case a type)
 
 
 def not_finite(value: float) -> str:
-    """The text that stands for a number that JSON does not have."""
+    """Return the string for a number that JSON does not have."""
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
@@ -54,7 +54,7 @@ def _key(key: object) -> str:
 
 
 def _unicode(text: str) -> str:
-    """Text without lone surrogates, which strict parsers refuse."""
+    """Escape lone surrogates, which strict parsers reject."""
     if text.isascii():
         return str(text)
     try:

@@ -1,4 +1,4 @@
-"""Tells our package `determined` from the other one of that name, which may stand before it."""
+"""Checks that `determined` is detbuild's package, not Determined AI's."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _MARK = "__detbuild__"
 
 
 def check_determined() -> None:
-    """Make sure that `import determined` gives detbuild's own package.
+    """Check that `import determined` finds detbuild's own package.
 
     Raises:
-        ConfigError: it gives Determined AI's, or another file of that name.
+        ConfigError: it finds Determined AI's, or another file of that name.
     """
     try:
         found = importlib.import_module("determined")
@@ -24,7 +24,7 @@ def check_determined() -> None:
         ) from error
     if not hasattr(found, _MARK):
         raise ConfigError(
-            f"`import determined` gives {found.__file__}, which is not detbuild's",
+            f"`import determined` finds {found.__file__}, which is not part of detbuild",
             hint="remove it (pip uninstall determined), then pip install --force-reinstall detbuild; "
-            "or give detbuild a virtual environment of its own",
+            "or install detbuild in its own virtual environment",
         )

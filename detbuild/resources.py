@@ -1,4 +1,4 @@
-"""Where the files that detbuild brings along are: in a checkout beside the package, in a wheel inside it."""
+"""Directories of detbuild's data files: next to the package in a checkout, inside it in a wheel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def images_dir() -> Path:
 
 
 def harness_dir() -> Path:
-    """The `determined` package itself, without its neighbours in site-packages."""
+    """The `determined` package itself, not the site-packages around it."""
     return Path(determined.__file__).resolve().parent
 
 

@@ -1,4 +1,4 @@
-"""The one reader of small text files: byte order marks, line ends, and where a file stops being text."""
+"""Reads small text files: byte order marks, line ends, and the position of invalid characters."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_text(path: Path) -> str:
 
 
 def read_bytes(path: Path | bytes) -> bytes:
-    """Read a regular file within the size limit; a pipe that a shell made for the caller will do as well.
+    """Read a regular file, or a pipe from the caller's shell, up to the size limit.
 
     Raises:
         OSError: It cannot be opened.
@@ -64,7 +64,7 @@ def _opener(path: str, flags: int) -> int:
 
 
 def decode(body: bytes, encoding: str = "utf-8") -> str:
-    """Decode by the byte order mark, which is taken off, else by `encoding`; line ends stay as they are.
+    """Decode by the byte order mark, which is removed, else by `encoding`; line ends are kept.
 
     Raises:
         TextFileError: It is not text in that encoding, or has a NUL character.
@@ -90,12 +90,12 @@ def _has_nul(before: str) -> TextFileError:
 
 
 def bodies(text: str) -> tuple[bytes, ...]:
-    """Every content that is read as this text: plain UTF-8, and each encoding behind its mark."""
+    """Return all encodings of a text that `decode` reads: UTF-8, and each one with its mark."""
     return (text.encode(), *(mark + text.encode(encoding) for mark, encoding in _MARKS))
 
 
 def unix_lines(text: str) -> str:
-    """The text with the line ends of Unix: those of Windows are replaced, and those of old Macs."""
+    """Replace the line ends of Windows and old Macs by those of Unix."""
     text = text.replace("\r\n", "\n")
     return text if "\n" in text else text.replace("\r", "\n")
 

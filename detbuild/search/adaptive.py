@@ -1,10 +1,10 @@
-"""Determined 0.12's adaptive search: synchronous halving in several brackets, by a budget of training."""
+"""Determined 0.12's adaptive search: synchronous halving in several brackets, sized by a training budget."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detbuild.search.sync_halving import SyncHalving, planned
+from detbuild.search.sync_halving import SyncHalving, stages_for_budget
 from detbuild.search.tournament import Tournament
 
 if TYPE_CHECKING:
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 def adaptive(
     trials: Trials, rungs: Sequence[int], *, length: Length, budget: int, divisor: float
 ) -> Tournament:
-    """A bracket for each number of rungs; they share the budget evenly."""
+    """Split the budget evenly over one bracket per number of rungs."""
     each = budget // len(rungs)
     plans = [
-        planned(num_rungs=num_rungs, length=length.count, budget=each, divisor=divisor) for num_rungs in rungs
+        stages_for_budget(num_rungs=num_rungs, length=length.count, budget=each, divisor=divisor)
+        for num_rungs in rungs
     ]
     return Tournament([SyncHalving(trials, plan, length.unit) for plan in plans])

@@ -1,4 +1,4 @@
-"""Adaptive ASHA: several ASHA searches side by side, since nobody knows how early trials may be stopped."""
+"""Adaptive ASHA: several ASHA brackets, because the best early-stopping rate is not known in advance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def adaptive_asha(
     trials: Trials, brackets: Sequence[Bracket], *, length: int, unit: str, divisor: float, stopping: bool
 ) -> Tournament:
-    """One search for each bracket, in either form of ASHA."""
+    """Create one ASHA search per bracket, in either form."""
     form = StoppingHalving if stopping else AsyncHalving
     return Tournament(
         [

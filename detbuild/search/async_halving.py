@@ -1,7 +1,7 @@
-"""Asynchronous successive halving (ASHA): with each result in a rung the best 1/divisor of it go on.
+"""Asynchronous successive halving (ASHA): the best 1/divisor of each rung continue.
 
-Two forms. Promotion: a trial trains to its rung, waits, and goes up when it turns out to be among the best.
-Stopping: a trial trains to the top, and is stopped at the first rung where it is not.
+Two forms. Promotion: a trial trains to its rung, waits, and is promoted once it is among the best.
+Stopping: a trial trains to the top, and is stopped at the first rung where it is not among the best.
 
 Algorithm: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020; the numbers are
 Determined's.
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Halving:
-    """One ASHA search."""
+    """Settings of one ASHA search."""
 
     num_rungs: int
     length: int  # of the top rung
-    unit: str  # of `length`; one that is not of Length is a metric of the trial's own
+    unit: str  # of `length`; a unit of Length, or the name of the trial's own metric
     divisor: float
     max_trials: int
     max_concurrent_trials: int  # 0: enough for one trial to reach the top
@@ -40,15 +40,15 @@ class Halving:
 
     @property
     def at_start(self) -> int:
-        """How many trials are created at once."""
+        """Number of trials created at the start."""
         if self.max_concurrent_trials:
             return min(self.max_concurrent_trials, self.max_trials)
-        enough = self.divisor ** min(self.num_rungs - 1, 64)  # the limit keeps the power a number
+        enough = self.divisor ** min(self.num_rungs - 1, 64)  # the cap prevents overflow
         return max(int(min(enough, self.max_trials)), 1)
 
 
-class _Asha:
-    """What both forms share: which rung each trial is on its way to, and how many trials count."""
+class _AshaPolicy:
+    """Common part of both forms: the rung of each trial, and the number of trials."""
 
     share = 0.0
 
@@ -56,13 +56,13 @@ class _Asha:
         self.halving = halving
         self.rungs = [Rung(units) for units in halving.lengths]
         self._trials = trials
-        self._level: dict[int, int] = {}  # trial -> the rung it is on its way to, or reported to last
-        self._wanted = halving.max_trials  # with those that are replaced
-        self._invalid = self._ended = 0  # none is both
+        self._level: dict[int, int] = {}  # trial -> the rung it trains for, or reported to last
+        self._wanted = halving.max_trials  # including replaced ones
+        self._invalid = self._ended = 0  # disjoint
 
     @property
     def progress(self) -> float:
-        """Of trials in the lowest rung, with a fifth for what comes after; then of trials that ended."""
+        """Share of trials in the lowest rung, which counts for 1/1.2; then the share of ended trials."""
         total = self.halving.max_trials
         seen = len(self.rungs[0])
         return max(seen / (1.2 * total), self._ended / total if seen >= total else 0.0)
@@ -78,11 +78,11 @@ class _Asha:
     def _started(self, trial_id: int) -> list[Action]:
         raise NotImplementedError
 
-    def _create_if_wanted(self) -> list[Action]:
+    def _create_if_needed(self) -> list[Action]:
         return self._create() if len(self._level) < self._wanted else []
 
     def _forget(self, trial_id: int) -> None:
-        """The trial's hyperparameters were invalid: it had never been, and a fresh one may take its place."""
+        """Remove a trial with invalid hyperparameters; a new one may replace it."""
         for rung in self.rungs[: self._level[trial_id] + 1]:
             rung.forget(trial_id)
         self._invalid += 1
@@ -90,10 +90,10 @@ class _Asha:
             self._wanted += 1
 
 
-class AsyncHalving(_Asha):
+class AsyncHalving(_AshaPolicy):
     """The promotion form.
 
-    Where two rungs are equally long a promoted trial has nothing to train: its result counts in both.
+    If two rungs have the same length, a promoted trial trains nothing and its result counts in both.
     """
 
     needs_every_validation = False
@@ -101,7 +101,7 @@ class AsyncHalving(_Asha):
     def __init__(self, trials: Trials, halving: Halving) -> None:
         super().__init__(trials, halving)
         self._training: set[int] = set()
-        self._failed: set[int] = set()  # may still be promoted, and then does its worst
+        self._failed: set[int] = set()  # may still be promoted, with the worst result
         self._closed: set[int] = set()
 
     def validated(self, trial_id: int, time: float, cost: float) -> list[Action]:  # noqa: ARG002
@@ -121,7 +121,7 @@ class AsyncHalving(_Asha):
         if reason is TrialEnd.INVALID_HP:
             self.rungs[self._level[trial_id]].running -= training
             self._forget(trial_id)
-            return [*self._create_if_wanted(), *self._close_out()]
+            return [*self._create_if_needed(), *self._close_out()]
         self._ended += 1
         return self._result(trial_id, WORST) if training else []
 
@@ -135,17 +135,17 @@ class AsyncHalving(_Asha):
         return Train(trial_id=trial_id, length=Length(self.halving.unit, units))
 
     def _result(self, trial_id: int, cost: float) -> list[Action]:
-        """Take a result, and whatever follows from it at once in the rungs above."""
+        """Record a result, and the results that follow at once in the rungs above."""
         moved: tuple[int, float] | None = (trial_id, cost)
         actions: list[Action] = []
         while moved is not None:
-            moved, actions = self._placed(*moved)
+            moved, actions = self._recorded(*moved)
         if not any(isinstance(action, Train) for action in actions):
-            actions += self._create_if_wanted()
+            actions += self._create_if_needed()
         return actions + self._close_out()
 
-    def _placed(self, trial_id: int, cost: float) -> tuple[tuple[int, float] | None, list[Action]]:
-        """Place a result in its rung: what is known at once of the rung above, and what is to be done."""
+    def _recorded(self, trial_id: int, cost: float) -> tuple[tuple[int, float] | None, list[Action]]:
+        """Record a result in its rung; return a result already known for the rung above, and actions."""
         level = self._level[trial_id]
         rung = self.rungs[level]
         rung.running -= 1
@@ -164,7 +164,7 @@ class AsyncHalving(_Asha):
         return None, [self._train(winner)]
 
     def _close_out(self) -> list[Action]:
-        """Once every trial has been seen: close who waits, from the lowest rung up to one that is busy."""
+        """Once all trials have reported, close waiting ones, from the lowest rung up to a busy one."""
         actions: list[Action] = []
         if len(self.rungs[0]) < self._wanted - self._invalid:
             return actions
@@ -180,25 +180,25 @@ class AsyncHalving(_Asha):
         return [Close(trial_id=trial_id) for trial_id in closing]
 
 
-class StoppingHalving(_Asha):
-    """The stopping form: any validation may take a trial into a rung, or into several at once.
+class StoppingHalving(_AshaPolicy):
+    """The stopping form: any validation may take a trial into one or several rungs.
 
-    A trial that ends below the top by its own will leaves its results, and its place to the next one.
+    The results of a trial that ends by itself below the top are kept, and a new trial may start.
     """
 
     needs_every_validation = True
 
     def __init__(self, trials: Trials, halving: Halving) -> None:
         super().__init__(trials, halving)
-        self._left: set[int] = set()  # stopped, or at the top: their places are given away
+        self._left: set[int] = set()  # stopped, or at the top: other trials may start
 
     def validated(self, trial_id: int, time: float, cost: float) -> list[Action]:
-        if trial_id in self._left or self._goes_on(trial_id, time, cost):
+        if trial_id in self._left or self._survives(trial_id, time, cost):
             return []
         self._left.add(trial_id)
-        runs_out = self._bounded and time >= self.halving.length
-        stop: list[Action] = [] if runs_out else [Stop(trial_id=trial_id)]
-        return stop + self._create_if_wanted()
+        at_end = self._bounded and time >= self.halving.length
+        stop: list[Action] = [] if at_end else [Stop(trial_id=trial_id)]
+        return stop + self._create_if_needed()
 
     def ended(self, trial_id: int, reason: TrialEnd) -> list[Action]:
         if trial_id in self._left:
@@ -207,15 +207,15 @@ class StoppingHalving(_Asha):
         self._left.add(trial_id)
         if reason is TrialEnd.INVALID_HP:
             self._forget(trial_id)
-            return self._create_if_wanted()
+            return self._create_if_needed()
         self._ended += 1
         if reason is not TrialEnd.COMPLETED:
             self.rungs[self._level[trial_id]].survives(trial_id, WORST, self.halving.divisor)
-        return self._create_if_wanted()
+        return self._create_if_needed()
 
     @property
     def _bounded(self) -> bool:
-        """Whether a trial can be told its length, so that it ends there by itself."""
+        """Whether the length is in units of training, so that a trial ends there by itself."""
         return self.halving.unit in UNITS
 
     def _started(self, trial_id: int) -> list[Action]:
@@ -225,7 +225,7 @@ class StoppingHalving(_Asha):
         length = Length(self.halving.unit, units.pop())
         return [Train(trial_id=trial_id, length=length, milestones=tuple(units)), Close(trial_id=trial_id)]
 
-    def _goes_on(self, trial_id: int, time: float, cost: float) -> bool:
+    def _survives(self, trial_id: int, time: float, cost: float) -> bool:
         top = len(self.rungs) - 1
         for level in range(self._level[trial_id], top + 1):
             self._level[trial_id] = level

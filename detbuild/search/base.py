@@ -1,4 +1,4 @@
-"""What all search methods share: trials are drawn, counted and ended here; a policy decides the rest."""
+"""Common part of all search methods: draws, counts and ends trials; a policy decides the rest."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from detbuild.config.hyperparameters import Hyperparameter
     from detbuild.decisions import Action, SearchEvent, TrialEnd
 
-WORST: Final = sys.float_info.max  # the cost of a trial that failed, or whose metric is absent or no number
-REPLACED_AT_MOST: Final = 1000
+WORST: Final = sys.float_info.max  # the cost of a failed trial, or of a metric that is absent or not a number
+MAX_REPLACED: Final = 1000
 
 
 def cost(metric: float | None, *, smaller_is_better: bool) -> float:
-    """Smaller is always better; never above WORST."""
+    """Convert a metric to a cost: smaller is better, at most WORST."""
     if metric is None or math.isnan(metric):
         return WORST
     return min(metric if smaller_is_better else -metric, WORST)
 
 
 class Trials:
-    """Numbers the trials of one experiment and draws what they are, all from one generator.
+    """Numbers the trials of one experiment and draws their values, all from one generator.
 
-    A trial costs the draws of its hyperparameters in the order of their names (a nested map is entered where
-    its name stands), then 16 bytes for the request id, then a number for the seed: as Determined draws.
+    Draws per trial, as in Determined: the hyperparameters in the order of their names (a nested map at its
+    own name), then 16 bytes for the request ID, then the seed.
     """
 
     def __init__(self, hyperparameters: Mapping[str, Hyperparameter], seed: int) -> None:
@@ -42,35 +42,35 @@ class Trials:
         self._replaced = 0
 
     def new(self, hparams: Mapping[str, object] | None = None, *, parent: int | None = None) -> Create:
-        """The next trial; its hyperparameters are drawn unless they are given."""
+        """Create the next trial; its hyperparameters are drawn unless given."""
         values = draw(self.hyperparameters, self.random) if hparams is None else hparams
         request_id, seed = identity(self.random)
         self.count += 1
         return Create(trial_id=self.count, request_id=request_id, seed=seed, hparams=values, parent=parent)
 
     def may_replace(self) -> bool:
-        """Whether one more trial with invalid hyperparameters is replaced by a fresh one.
+        """Count a trial with invalid hyperparameters; return whether a new one replaces it.
 
-        In a space where nothing is valid Determined goes on for ever; here it ends.
+        Determined has no limit, so a search of a space without valid points never ends there.
         """
         self._replaced += 1
-        return self._replaced <= REPLACED_AT_MOST
+        return self._replaced <= MAX_REPLACED
 
 
 class Policy(Protocol):
-    """The part of a search that differs from method to method. It is told of open trials only."""
+    """The method-specific part of a search. It receives events of open trials only."""
 
     @property
     def needs_every_validation(self) -> bool:
-        """As of a `SearchMethod`."""
+        """As in `SearchMethod`."""
 
     @property
     def progress(self) -> float:
-        """How much is done, roughly; `Search` keeps it from falling."""
+        """Estimated progress; `Search` keeps it from falling."""
 
     @property
     def share(self) -> float:
-        """As of a `SearchMethod`."""
+        """As in `SearchMethod`."""
 
     def begin(self) -> list[Action]: ...
 
@@ -102,7 +102,7 @@ class Search:
         return self.policy.share
 
     def decide(self, event: SearchEvent) -> Sequence[Action]:
-        """What follows from the event; a trial that has ended or never was gives nothing."""
+        """Return the actions for an event; ended and unknown trials give none."""
         actions = self._react(event)
         self._open.update(action.trial_id for action in actions if isinstance(action, Create))
         if self._began and not self._open and not self._finished:
@@ -113,7 +113,7 @@ class Search:
         return actions
 
     def replay(self, event: SearchEvent, actions: Sequence[Action]) -> None:
-        """Decide again and compare. Raises SearchError where the two differ."""
+        """Decide again; raise SearchError if the recorded actions differ."""
         check_same(self.decide(event), actions, event)
 
     def _react(self, event: SearchEvent) -> list[Action]:

@@ -1,4 +1,4 @@
-"""How an adaptive search shares its trials between brackets: halving searches with more or fewer rungs."""
+"""Splits the trials of an adaptive search over brackets: halving searches with more or fewer rungs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Bracket:
 
 
 def bracket_rungs(mode: Mode, max_rungs: int) -> list[int]:
-    """The number of rungs of each bracket, the deepest first: it stops the most trials early."""
+    """Return the number of rungs of each bracket, most rungs (most early stopping) first."""
     fewest = {"conservative": 1, "standard": (max_rungs - 1) // 2 + 1, "aggressive": max_rungs}[mode]
     return [*range(max_rungs, fewest - 1, -1)]
 
 
 def bracket_trials(max_trials: int, divisor: float, rungs: Sequence[int]) -> list[int]:
-    """About the same work for each bracket, at least one trial, and what is left over for the first."""
+    """Split trials for about equal work per bracket, at least one each; the first gets the rest."""
     weights = [divisor ** (count - 1) / count for count in rungs]
     total = sum(weights)
     trials = [max(int(weight / total * max_trials), 1) for weight in weights]
@@ -36,7 +36,7 @@ def bracket_trials(max_trials: int, divisor: float, rungs: Sequence[int]) -> lis
 
 
 def bracket_concurrency(max_concurrent_trials: int, divisor: float, trials: Sequence[int]) -> list[int]:
-    """An even split, at least one each, the rest to the first; without a limit as many for each bracket."""
+    """Split evenly, at least one each, the rest to the first; without a limit all brackets get the same."""
     if max_concurrent_trials == 0:
         return [max(trials[-1], int(divisor))] * len(trials)
     each, rest = divmod(max(max_concurrent_trials, len(trials)), len(trials))
@@ -44,7 +44,7 @@ def bracket_concurrency(max_concurrent_trials: int, divisor: float, trials: Sequ
 
 
 def even_split(total: int, parts: int) -> list[int]:
-    """`total` in `parts`, the rest to the first, at least one each."""
+    """Split `total` evenly into `parts`, at least one each, the rest to the first."""
     each, rest = divmod(total, parts)
     return [max(each + (index < rest), 1) for index in range(parts)]
 
@@ -59,7 +59,7 @@ def asha_brackets(
     max_trials: int,
     max_concurrent_trials: int,
 ) -> list[Bracket]:
-    """The brackets of adaptive_asha. `given` rungs are taken as they are; others fit length and trials."""
+    """Return the brackets of adaptive_asha: `given` rungs, or those that fit length and trials."""
     if given:
         rungs = sorted(given, reverse=True)
     else:

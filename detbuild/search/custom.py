@@ -1,30 +1,29 @@
-"""A search by a class of the user's own, on the host: it is asked for trials and told how they do.
+"""Custom search: a class of the user, on the host, proposes trials and receives their results.
 
 ```python
 class Search:
     def __init__(self, about):  # hyperparameters, metric, smaller_is_better, max_length, seed, options
         ...
-    def ask(self):  # the hyperparameters of a new trial; None: no more, for now
+    def ask(self):  # hyperparameters of a new trial; None: none for now
         ...
-    def tell(self, trial, time, metric):  # a validation; trial.id, trial.hparams; metric None: no number
+    def tell(self, trial, time, metric):  # a validation of trial.id; metric may be None
         ...
     def ended(self, trial, reason):  # optional: completed, errored, invalid_hp, stopped or canceled
         ...
-    def adopt(self, trial):  # optional: after a restart, a trial that `ask` gave before
+    def adopt(self, trial):  # optional: after a restart, a trial that `ask` returned before
         ...
 ```
 
-`tell` is called when a trial has trained as long as it should: None ends it, a number greater than `time`
-trains it on to that length in total. With `stop_once: true` it hears of every validation, and False stops
-the trial.
+`tell` is called when a trial has trained to its length: None ends the trial, a number above `time` is its
+next total length. With `stop_once: true` it is called for every validation, and False stops the trial.
 
-What it answers is in the journal. After a restart a new object is told everything once more, without effect,
-and where it has no `adopt` it is asked again; its answers need not be the same.
+Its answers are recorded in the journal. After a restart a new object receives all calls again and its
+answers, which may differ, are ignored; without `adopt`, `ask` is called again too.
 
-The class runs in a process of its own, with the Python of detbuild and as the same user. Of the environment
-it gets PATH, HOME, locale, proxies without credentials and what Python needs, and the variables that the
-config names. It is no more confined than a script that you start yourself: a stranger's model directory runs
-a stranger's code here. What only shows (`render`, `--dry-run`, `preview-search`) does not run it.
+The class runs in its own process, with the Python of detbuild and as the same user. Its environment has PATH,
+HOME, locale, proxies without credentials, Python's own variables, and those of the config. It is not
+sandboxed: an untrusted model directory runs untrusted code on this host. Commands that only show something
+(`render`, `--dry-run`, `preview-search`) do not run it.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
 
 
 class CustomSearch:
-    """Raise ConfigError when there is no hook, no directory to import it from, or no length to train."""
+    """A search by the user's class; raises ConfigError without a hook, its directory, or `max_length`."""
 
     share = 0.0
 
@@ -61,8 +60,8 @@ class CustomSearch:
     ) -> None:
         if config.hook is None or context_dir is None:
             raise ConfigError(
-                "searcher: custom needs a class to ask for trials",
-                hint="write `hook: module:Class`; the module is imported from the model directory",
+                "searcher: custom needs a hook",
+                hint="add `hook: module:Class`; the module is imported from the model directory",
             )
         if config.max_length is None:
             raise ConfigError("searcher: custom needs max_length", hint="add `max_length: {batches: 1000}`")
@@ -79,24 +78,24 @@ class CustomSearch:
 
     @property
     def progress(self) -> float:
-        """Of `max_trials`; unknown without."""
+        """Share of `max_trials` that ended; 0 without that limit."""
         if self._finished:
             return 1.0
         return self._ended / self._config.max_trials if self._config.max_trials else 0.0
 
     def first(self) -> tuple[Create, Train]:
-        """The first trial as far as it is known without running the class: without hyperparameters."""
+        """Return the first trial without running the class, so without hyperparameters."""
         create = self._trials.new({})
         return create, Train(trial_id=create.trial_id, length=self._length)
 
     def decide(self, event: SearchEvent) -> Sequence[Action]:
-        """Raise SearchError when the hook fails; the same event may then be tried again."""
+        """Return the actions for an event; raise SearchError if the hook fails (the event can be retried)."""
         if self._finished or (
             isinstance(event, (Validated, TrialEnded)) and event.trial_id not in self._open
         ):
             return []
         actions = self._answers_to(event)
-        actions += self._new_trials(room=len(self._open) - isinstance(event, TrialEnded))
+        actions += self._new_trials(running=len(self._open) - isinstance(event, TrialEnded))
         self._apply(event, actions)
         if not self._open:
             self._finish()
@@ -104,7 +103,7 @@ class CustomSearch:
         return actions
 
     def replay(self, event: SearchEvent, actions: Sequence[Action]) -> None:
-        """Tell the hook again what it was told, and take what it had answered from the record."""
+        """Repeat the calls to the hook, but use the recorded actions instead of its answers."""
         if isinstance(event, (Validated, TrialEnded)) and event.trial_id in self._open:
             self._answers_to(event)
         for action in actions:
@@ -138,30 +137,30 @@ class CustomSearch:
         if answer is None or answer is False:
             return [Close(trial_id=trial_id)]
         if type(answer) is not int or answer <= event.time:
-            raise self._wrong("tell", f"None, or a whole number above {event.time:g}", answer)
+            raise self._invalid_answer("tell", f"None, or a whole number above {event.time:g}", answer)
         return [Train(trial_id=trial_id, length=Length(self._length.unit, answer))]
 
-    def _new_trials(self, room: int) -> list[Action]:
-        """New trials, while there is room and the hook has some."""
+    def _new_trials(self, running: int) -> list[Action]:
+        """Ask the hook for new trials, within the limits."""
         actions: list[Action] = []
-        most, together = self._config.max_trials, self._config.max_concurrent_trials
-        while (most is None or self._trials.count < most) and (not together or room < together):
+        most, at_once = self._config.max_trials, self._config.max_concurrent_trials
+        while (most is None or self._trials.count < most) and (not at_once or running < at_once):
             hparams = self._hook.call("ask")
             if hparams is None:
                 break
             if not isinstance(hparams, dict):
-                raise self._wrong("ask", "None, or a dict of hyperparameters", hparams)
+                raise self._invalid_answer("ask", "None, or a dict of hyperparameters", hparams)
             create = self._trials.new(hparams)
             actions += [create, Train(trial_id=create.trial_id, length=self._length)]
             if self.needs_every_validation:
                 actions.append(Close(trial_id=create.trial_id))
-            room += 1
+            running += 1
         return actions
 
-    def _wrong(self, method: str, expected: str, answer: object) -> SearchError:
+    def _invalid_answer(self, method: str, expected: str, answer: object) -> SearchError:
         return SearchError(
             f"searcher.hook: {self._hook.target}.{method} must return {expected}, not {answer!r}",
-            hint="correct it and continue the experiment: it goes on from its last decision",
+            hint="fix it and continue the experiment; the search resumes from its last decision",
         )
 
 

@@ -1,4 +1,4 @@
-"""How population-based training changes the hyperparameters of a copy."""
+"""Perturbs the hyperparameters of a copy in population-based training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def explore(
     how: Explore,
     random: RandomState,
 ) -> dict[str, object]:
-    """Draw each value anew, or move it up or down; in the order of the names, two draws for each at least."""
+    """Resample or perturb each value, in the order of the names."""
     return {
         name: _explored(hyperparameters[name], old[name], how, random) for name in sorted(hyperparameters)
     }

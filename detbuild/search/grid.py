@@ -1,7 +1,7 @@
 """Grid search: one trial for each point of the product of all hyperparameters.
 
-The axes are the leaves in the order of their names, nested ones where their map stands; the first is the
-slowest. As in later versions of Determined, trials take the points from the end: the last point is trial 1.
+The axes are the leaves in the order of their names, nested ones at the name of their map; the first varies
+slowest. As in later versions of Determined, the last point is trial 1.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def grid_search(trials: Trials, *, max_concurrent_trials: int, length: Length | None) -> SingleSegment:
-    """One trial for each point; every range has its `count`."""
+    """Create one trial per point; every range has a `count`."""
     grid = Grid(trials.hyperparameters)
     points = reversed(range(len(grid)))
     return SingleSegment(
@@ -34,7 +34,7 @@ def grid_search(trials: Trials, *, max_concurrent_trials: int, length: Length | 
 
 
 class Grid:
-    """All points, made when they are asked for: `grid[i]` are the hyperparameters of the i-th."""
+    """All points, computed on access: `grid[i]` are the hyperparameters of point i."""
 
     def __init__(self, hyperparameters: Mapping[str, Hyperparameter]) -> None:
         self._hyperparameters = hyperparameters
@@ -46,19 +46,19 @@ class Grid:
     def __getitem__(self, index: int) -> dict[str, object]:
         values: dict[Path, object] = {}
         for path, axis in reversed(self._axes.items()):
-            index, place = divmod(index, len(axis))
-            values[path] = axis[place]
+            index, position = divmod(index, len(axis))
+            values[path] = axis[position]
         return assembled(self._hyperparameters, values)
 
 
 def axis(hyperparameter: Leaf) -> Sequence[object]:
-    """The values of one hyperparameter; a range has its `count`."""
+    """Return the values of one hyperparameter; a range has a `count`."""
     if isinstance(hyperparameter, Const):
         return (hyperparameter.val,)
     if isinstance(hyperparameter, Categorical):
         return hyperparameter.vals
     count = hyperparameter.count
-    assert count is not None  # else the config would have been refused
+    assert count is not None  # checked by the config
     if isinstance(hyperparameter, Int):
         return _whole(hyperparameter.minval, hyperparameter.maxval, count)
     points = _spread(hyperparameter.minval, hyperparameter.maxval, count)
@@ -72,7 +72,7 @@ def _spread(low: float, high: float, count: int) -> list[float]:
 
 
 def _whole(low: int, high: int, count: int) -> list[int]:
-    """Whole numbers only, no more of them than there are; in integers, so that no digit is lost."""
+    """Spread distinct integers evenly; in integer arithmetic, so that no precision is lost."""
     count = min(count, high - low + 1)
     if count == 1:
         return [_rounded(low + high, 2)]
@@ -80,6 +80,6 @@ def _whole(low: int, high: int, count: int) -> list[int]:
 
 
 def _rounded(numerator: int, denominator: int) -> int:
-    """The nearest whole number, halves away from zero."""
+    """Return the nearest integer, halves away from zero."""
     size = (2 * abs(numerator) + denominator) // (2 * denominator)
     return size if numerator >= 0 else -size

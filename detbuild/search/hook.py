@@ -1,7 +1,7 @@
-"""The process in which the class of a custom search lives: `python -m detbuild.search.hook MODULE:CLASS`.
+"""The process that runs the class of a custom search: `python -m detbuild.search.hook MODULE:CLASS`.
 
-It reads one JSON request a line and answers each with one line. The user's code may not import what detbuild
-imports, may print, crash or hang: nothing of that reaches the process that drives the experiment.
+It reads one JSON request per line and answers each with one line. In a separate process, prints, crashes and
+hangs of the user's code do not affect the controller.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-_LOOK = 1.0  # seconds between two looks for the parent
+_POLL_INTERVAL = 1.0  # seconds between checks for the parent
 
 
 @dataclass(frozen=True, slots=True)
 class HookTrial:
-    """What a hook is told of a trial."""
+    """A trial as the hook receives it."""
 
     id: int
     hparams: Mapping[str, object]
 
 
-class Answerer:
-    """Calls the methods of the user's object, those that it has."""
+class HookRunner:
+    """Calls the methods of the user's object."""
 
     def __init__(self, target: str, about: Mapping[str, object]) -> None:
         module, _, name = target.partition(":")
         self._hook: object = getattr(importlib.import_module(module), name)(about)
 
     def answer(self, call: str, arguments: Mapping[str, object]) -> object:
-        """The method's own answer; None where the method is not there. `ask` has to be."""
+        """Call a method; a missing one returns None, except for `ask`, which is required."""
         method = getattr(self._hook, call, None)
-        if method is None and call == "adopt":  # keeps the state of one that draws in step
+        if method is None and call == "adopt":  # keeps a hook that draws random numbers in step
             return self.answer("ask", {})
         if method is None and call != "ask":
             return None
@@ -52,36 +52,36 @@ class Answerer:
 
 
 def serve(requests: TextIO, answers: TextIO, target: str) -> None:
-    """Answer until the requests end."""
-    answerer: Answerer | None = None
+    """Answer requests until the input ends."""
+    answerer: HookRunner | None = None
     for line in requests:
         request = json.loads(line)
         try:
             if answerer is None:
-                answerer, answer = Answerer(target, request), None
+                answerer, answer = HookRunner(target, request), None
             else:
                 answer = answerer.answer(request["call"], request["with"])
             text = json.dumps({"answer": answer}, allow_nan=False)
-        except Exception:  # noqa: BLE001  (whatever the user's code raises is the answer)
+        except Exception:  # noqa: BLE001  (any error of the user's code is reported)
             text = json.dumps({"error": traceback.format_exc()})
         answers.write(text + "\n")
         answers.flush()
 
 
 def end_with_parent() -> None:
-    """End this process soon after the one that started it, also while the user's code computes or hangs."""
+    """End this process soon after its parent, even while the user's code computes or hangs."""
     parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(_LOOK)
+            time.sleep(_POLL_INTERVAL)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def main() -> None:
-    """Keep the pipes for ourselves: what the user's code prints goes to stderr, and it reads nothing."""
+    """Serve requests; the user's code gets an empty stdin, and its stdout goes to stderr."""
     end_with_parent()
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Our end of the process in which the class of a custom search lives."""
+"""Runs the class of a custom search in its own process, and calls it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from detbuild.errors import SearchError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# What the process gets of the environment of detbuild, which may hold credentials under any name.
+# Environment variables that the hook gets; others may hold credentials under any name.
 _ALLOWED: Final = frozenset(
     {
         "PATH",
@@ -50,18 +50,18 @@ _ALLOWED: Final = frozenset(
 )
 _LOCALE: Final = re.compile(r"LC_[A-Z]+")
 _PROXY: Final = re.compile(r"(?:HTTP|HTTPS|FTP|ALL)_PROXY", re.IGNORECASE)
-ANSWER_WITHIN: Final = 300.0  # seconds
+ANSWER_TIMEOUT: Final = 300.0  # seconds
 _SHOWN: Final = 4  # lines of a traceback
 
 
 class HookProcess:
-    """Started with the first call. It ends when its requests do: with this object, or this process.
+    """The process of a hook: started by the first call, ended with this object or this process.
 
     Args:
         target: `module:Class`.
-        about: what the class is made with.
+        about: argument of the class.
         context_dir: the directory from which the module is imported.
-        variables: the config's own environment variables.
+        variables: environment variables of the config.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class HookProcess:
         self._read = b""
 
     def call(self, method: str, **arguments: object) -> object:
-        """The answer of a method of the class. Raises SearchError when there is none."""
+        """Call a method of the class; raise SearchError if there is no answer."""
         if self._process is None:
             self._process = self._start()
             self._exchange(dict(self._about))
@@ -98,7 +98,7 @@ class HookProcess:
         except OSError as error:
             raise SearchError(
                 f"searcher.hook: {self.target} cannot be started in {self._context_dir}: {error.strerror}",
-                hint="put the model directory back and continue the experiment",
+                hint="restore the model directory and continue the experiment",
             ) from error
         weakref.finalize(self, _end, process)
         return process
@@ -110,45 +110,40 @@ class HookProcess:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
         except OSError as error:
-            raise self._silent("has ended") from error
+            raise self._no_answer("has ended") from error
         answer = json.loads(self._line())
         if "error" in answer:
             last = "\n".join(str(answer["error"]).strip().splitlines()[-_SHOWN:])
             raise SearchError(
                 f"searcher.hook: {self.target} raised an error\n{last}",
-                hint="correct it and continue the experiment: it goes on from its last decision",
+                hint="fix it and continue the experiment; the search resumes from its last decision",
             )
         return answer["answer"]
 
     def _line(self) -> bytes:
         assert self._process is not None
         assert self._process.stdout is not None
-        pipe, until = self._process.stdout.fileno(), time.monotonic() + ANSWER_WITHIN
+        pipe, until = self._process.stdout.fileno(), time.monotonic() + ANSWER_TIMEOUT
         while b"\n" not in self._read:
             if not select.select([pipe], [], [], max(until - time.monotonic(), 0))[0]:
-                raise self._silent(f"has not answered within {ANSWER_WITHIN:.0f} seconds")
+                raise self._no_answer(f"has not answered within {ANSWER_TIMEOUT:.0f} seconds")
             got = os.read(pipe, 1 << 16)
             if not got:
-                raise self._silent("has ended")
+                raise self._no_answer("has ended")
             self._read += got
         line, _, self._read = self._read.partition(b"\n")
         return line
 
-    def _silent(self, what: str) -> SearchError:
+    def _no_answer(self, what: str) -> SearchError:
         self.close()
         return SearchError(
             f"searcher.hook: the process of {self.target} {what}",
-            hint="see controller.log for what it printed, correct it and continue the experiment",
+            hint="check its output in controller.log, fix it and continue the experiment",
         )
 
 
 def hook_environment(environ: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the process: an allow-list of the host's, then the config's own variables.
-
-    Args:
-        environ: of detbuild.
-        variables: those that the config names.
-    """
+    """Return the environment of the hook: the allowed variables of `environ`, then those of the config."""
     kept = {
         name: value
         for name, value in environ.items()
@@ -164,7 +159,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         if pipe is not None:
             try:
                 pipe.close()
-            except OSError:  # what it never read is lost with it
+            except OSError:  # unread requests are lost with the process
                 continue
     process.kill()
     process.wait()

@@ -1,4 +1,4 @@
-"""Nested hyperparameters as a flat list of leaves, and back."""
+"""Converts nested hyperparameters to a flat list of leaves, and back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def assembled(
     hyperparameters: Mapping[str, Hyperparameter], values: Mapping[Path, object], above: Path = ()
 ) -> dict[str, object]:
-    """The hyperparameters of a trial, of the values of all leaves; an empty map stays one."""
+    """Build a trial's hyperparameters from the values of all leaves; empty maps are kept."""
     whole: dict[str, object] = {}
     for name in sorted(hyperparameters):
         hyperparameter, path = hyperparameters[name], (*above, name)
@@ -26,7 +26,7 @@ def assembled(
 
 
 def value_at(hparams: Mapping[str, object], path: Path) -> object:
-    """The value of one leaf. Raises KeyError when it is not there."""
+    """Return the value of one leaf; raise KeyError if it does not exist."""
     value: object = hparams
     for name in path:
         if not isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What a search method is: events in, decisions out. It starts nothing and stores nothing."""
+"""The interface of a search method: events in, decisions out."""
 
 from __future__ import annotations
 
@@ -11,31 +11,28 @@ if TYPE_CHECKING:
 
 
 class SearchMethod(Protocol):
-    """One search, from `Began` on: told of every event in turn, it answers with what to do next.
+    """One search: each event, from `Began` on, gives the next actions.
 
-    It starts nothing, stores nothing and asks for neither time nor chance: equal events give equal decisions.
+    It has no side effects and uses no clock and no outside randomness: equal events give equal actions.
     """
 
     @property
     def needs_every_validation(self) -> bool:
-        """What it is told of as `Validated`.
-
-        True: every validation, as it comes. False: one for each `Train`, when its run has done what it asked.
-        """
+        """Whether the search receives every validation; else only the last one of each `Train`."""
 
     @property
     def progress(self) -> float:
-        """How much of the search is done, 0..1; it never falls."""
+        """Progress of the search, 0..1; it never falls."""
 
     @property
     def share(self) -> float:
-        """What a trial adds to `progress` when it has ended; 0 where some trials count more than others."""
+        """What each ended trial adds to `progress`; 0 if that varies."""
 
     def decide(self, event: SearchEvent) -> Sequence[Action]: ...
 
     def replay(self, event: SearchEvent, actions: Sequence[Action]) -> None:
-        """Take up what was decided before a restart.
+        """Replay an event with the actions that were recorded before a restart.
 
         Raises:
-            SearchError: It would decide otherwise now; what was recorded cannot be continued.
+            SearchError: The actions would differ now, so the search cannot be continued.
         """

@@ -1,4 +1,4 @@
-"""The search methods by their name in the config."""
+"""Search methods by their names in the config."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from detbuild.search.optuna import OptunaSearch
 from detbuild.search.pbt import Pbt
 from detbuild.search.random import random_search
 from detbuild.search.single import single_search
-from detbuild.search.sync_halving import SyncHalving, planned
+from detbuild.search.sync_halving import SyncHalving, stages_for_budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,10 +36,10 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """What a search is made of."""
+    """Inputs of a search."""
 
     config: ExperimentConfig
-    context_dir: Path | None  # where the module of a custom search is found
+    context_dir: Path | None  # from which the hook of a custom search is imported
 
     @property
     def seed(self) -> int:
@@ -121,7 +121,7 @@ def _adaptive_asha(given: _Given) -> SearchMethod:
 def _sync_halving(given: _Given) -> SearchMethod:
     searcher = given.searcher(configs.SyncHalving)
     length = _max_length(searcher)
-    stages = planned(
+    stages = stages_for_budget(
         num_rungs=searcher.num_rungs,
         length=length.count,
         budget=searcher.budget.count,
@@ -192,20 +192,20 @@ METHODS: Final[Mapping[str, Callable[[_Given], SearchMethod]]] = {
 
 
 def search_method(config: ExperimentConfig, context_dir: Path | None = None) -> SearchMethod:
-    """The search of an experiment, at its start.
+    """Create the search of an experiment.
 
     Args:
         config: complete, with its seed.
-        context_dir: the user's own directory, from which the hook of a custom search is imported.
+        context_dir: from which the hook of a custom search is imported.
 
     Raises:
-        ConfigError: What the method needs is not in the config, or not installed.
+        ConfigError: A setting or package that the method needs is missing.
     """
     return METHODS[config.searcher.name](_Given(config, context_dir))
 
 
 def time_metric(config: ExperimentConfig) -> str:
-    """What `Validated.time` counts: `batches`, `records`, `epochs`, or a validation metric of that name."""
+    """Return the unit of `Validated.time`: `batches`, `records`, `epochs`, or a validation metric."""
     searcher = config.searcher
     if isinstance(searcher, configs.PopulationBased):
         return searcher.length_per_round.unit
@@ -214,18 +214,18 @@ def time_metric(config: ExperimentConfig) -> str:
 
 
 def _stops(searcher: configs.AsyncHalving | configs.AdaptiveAsha) -> bool:
-    """Which form of ASHA: by `max_time` always the stopping one, as in Determined since 0.38."""
+    """Whether ASHA has its stopping form; always with `max_time`, as in Determined since 0.38."""
     return searcher.stop_once or searcher.max_length is None or searcher.max_time is not None
 
 
 def _top(searcher: configs.AsyncHalving | configs.AdaptiveAsha) -> tuple[int, str]:
-    """The length of the top rung, and its unit."""
+    """Return the length of the top rung, and its unit."""
     if searcher.max_time is not None and searcher.time_metric is not None:
         return searcher.max_time, searcher.time_metric
-    assert searcher.max_length is not None  # else the config would have been refused
+    assert searcher.max_length is not None  # checked by the config
     return searcher.max_length.count, searcher.max_length.unit
 
 
 def _max_length(searcher: configs.SyncHalving | configs.Adaptive | configs.AdaptiveSimple) -> Length:
-    assert searcher.max_length is not None  # else the config would have been refused
+    assert searcher.max_length is not None  # checked by the config
     return searcher.max_length

@@ -1,4 +1,4 @@
-"""Sampling by Optuna: TPE, CMA-ES or Gaussian processes choose hyperparameters, trials run to their end."""
+"""Optuna samplers: TPE, CMA-ES or Gaussian processes choose hyperparameters; trials are trained once."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _NEEDS: Final = {"tpe": ("optuna",), "cmaes": ("optuna", "cmaes"), "gp": ("optun
 
 
 class OptunaSearch(Search):
-    """The same events give the same trials, with the same version of Optuna.
+    """A search by a sampler; deterministic for one version of Optuna.
 
-    With another version a restarted search takes over the trials that were recorded, and goes on from there
-    with what this one suggests. Raises ConfigError when Optuna is not installed.
+    With another version, a restarted search adopts the recorded trials and continues with the suggestions of
+    the new version. Raises ConfigError if Optuna is not installed.
     """
 
     def __init__(self, trials: Trials, config: OptunaConfig, seed: int) -> None:
@@ -59,25 +59,25 @@ class OptunaSearch(Search):
         return super().decide(event)
 
     def replay(self, event: SearchEvent, actions: Sequence[Action]) -> None:
-        """Decide again; where Optuna chooses otherwise now, take the hyperparameters that were recorded."""
+        """Decide again, but with the recorded hyperparameters where Optuna now chooses others."""
         recorded = {action.trial_id: action.hparams for action in actions if isinstance(action, Create)}
-        taken: list[Action] = []
+        decided: list[Action] = []
         for action in self.decide(event):
             if isinstance(action, Create) and action.trial_id in recorded:
                 hparams = recorded[action.trial_id]
                 if not equal(action.hparams, hparams):
                     self._study.adopt(action.trial_id, hparams)
-                taken.append(replace(action, hparams=hparams))
+                decided.append(replace(action, hparams=hparams))
             else:
-                taken.append(action)
-        check_same(taken, actions, event)
+                decided.append(action)
+        check_same(decided, actions, event)
 
     def _ask(self) -> Create:
         return self._trials.new(self._study.ask(self._trials.count + 1))
 
 
 class StudyInMemory:
-    """A study whose trials have our numbers. A range on a logarithmic scale is searched by its exponent."""
+    """An Optuna study with detbuild's trial IDs. Log-scale ranges are searched by exponent."""
 
     def __init__(self, hyperparameters: Mapping[str, Hyperparameter], sampler: BaseSampler) -> None:
         import optuna  # noqa: PLC0415  (200 ms, and an extra)
@@ -88,10 +88,10 @@ class StudyInMemory:
         found = {_name(path): _distribution(leaf) for path, leaf in self._leaves.items()}
         self._distributions = {name: one for name, one in found.items() if one is not None}
         self._study: Study = optuna.create_study(sampler=sampler)
-        self._running: dict[int, int] = {}  # our number -> Optuna's
+        self._running: dict[int, int] = {}  # trial ID -> Optuna's number
 
     def ask(self, trial_id: int) -> dict[str, object]:
-        """The hyperparameters of a new trial."""
+        """Return the hyperparameters of a new trial."""
         trial = self._study.ask(self._distributions)
         self._running[trial_id] = trial.number
         chosen = {
@@ -101,7 +101,7 @@ class StudyInMemory:
         return assembled(self._hyperparameters, chosen)
 
     def tell(self, trial_id: int, value: float) -> None:
-        """How a trial did, once; WORST is a failure, from which a sampler learns nothing."""
+        """Report a trial's result, once; WORST is a failure, which samplers ignore."""
         from optuna.trial import TrialState  # noqa: PLC0415  (as above)
 
         number = self._running.pop(trial_id, None)
@@ -113,7 +113,7 @@ class StudyInMemory:
             self._study.tell(number, value)
 
     def adopt(self, trial_id: int, hparams: Mapping[str, object]) -> None:
-        """Put other hyperparameters in the place of what was asked for."""
+        """Replace the hyperparameters that `ask` returned."""
         from optuna.trial import TrialState, create_trial  # noqa: PLC0415  (as above)
 
         self.tell(trial_id, WORST)
@@ -129,7 +129,7 @@ class StudyInMemory:
 
 
 def sampler_of(config: OptunaConfig, seed: int) -> BaseSampler:
-    """Raise ConfigError when the sampler's packages are not installed."""
+    """Create the sampler; raise ConfigError if its packages are not installed."""
     try:
         for module in _NEEDS[config.sampler]:
             importlib.import_module(module)
@@ -141,8 +141,8 @@ def sampler_of(config: OptunaConfig, seed: int) -> BaseSampler:
     from optuna.samplers import CmaEsSampler, GPSampler, TPESampler  # noqa: PLC0415  (as above)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of samplers that may still change: replay() copes
-        if config.sampler == "tpe":  # constant_liar: trials that run side by side shall differ
+        warnings.simplefilter("ignore")  # experimental samplers: replay() handles changes
+        if config.sampler == "tpe":  # constant_liar: concurrent trials should differ
             return TPESampler(n_startup_trials=config.startup_trials or 10, seed=seed, constant_liar=True)
         if config.sampler == "gp":
             return GPSampler(n_startup_trials=config.startup_trials or 10, seed=seed)
@@ -156,12 +156,12 @@ def _name(path: Path) -> str:
 
 
 def _distribution(leaf: Leaf) -> BaseDistribution | None:
-    """None for a constant."""
+    """Return Optuna's distribution; None for a constant."""
     from optuna import distributions  # noqa: PLC0415  (as above)
 
     if isinstance(leaf, Const):
         return None
-    if isinstance(leaf, Categorical):  # by its place: a choice may be a list or a map
+    if isinstance(leaf, Categorical):  # by index: a choice may be a list or a map
         return distributions.CategoricalDistribution(range(len(leaf.vals)))
     if isinstance(leaf, Int):
         return distributions.IntDistribution(leaf.minval, leaf.maxval)
@@ -169,7 +169,7 @@ def _distribution(leaf: Leaf) -> BaseDistribution | None:
 
 
 def _chosen(leaf: Leaf, param: object) -> object:
-    """The value that Optuna's parameter stands for."""
+    """Convert Optuna's parameter to a value."""
     match leaf, param:
         case Categorical(vals=values), int():
             return values[param]
@@ -179,7 +179,7 @@ def _chosen(leaf: Leaf, param: object) -> object:
 
 
 def _param(leaf: Leaf, value: object) -> object:
-    """The opposite of `_chosen`."""
+    """Convert a value to Optuna's parameter."""
     match leaf, value:
         case Categorical(vals=values), _:
             return next(index for index, choice in enumerate(values) if choice == value)

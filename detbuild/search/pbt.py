@@ -1,4 +1,4 @@
-"""Population-based training: in each round the worst trials give way to changed copies of the best.
+"""Population-based training: each round, perturbed copies of the best trials replace the worst.
 
 Algorithm: Jaderberg et al., "Population Based Training of Neural Networks", 2017, as Determined 0.12 ran it.
 """
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class Pbt:
-    """A round is over when nobody trains any more.
+    """A search by population-based training; a round ends when no trial is training.
 
-    A copy takes the weights of its parent's newest checkpoint and counts its own length from 0. A trial that
-    failed keeps its place in the order, as the worst, and is neither trained nor copied.
+    A copy starts from its parent's newest checkpoint and counts its own length from 0. A failed trial stays
+    in the ranking, as the worst, and is neither trained nor copied.
     """
 
     needs_every_validation = False
@@ -84,7 +84,7 @@ class Pbt:
 
     def _next_round(self, ordered: list[int]) -> list[Action]:
         fraction = self._config.replace_function.truncate_fraction
-        # Failed trials leave no copies, so a population may shrink: nobody is both best and worst.
+        # Failed trials are not copied, so a population may shrink: no trial may be both best and worst.
         count = min(int(fraction * self._config.population_size), len(ordered) // 2)
         kept, worst = ordered[: len(ordered) - count], ordered[len(ordered) - count :]
         self._costs = {trial: WORST for trial in kept if trial in self._failed}

@@ -1,4 +1,4 @@
-"""What a search will train: how many trials how long, before anything runs."""
+"""Previews a search: how many trials train how long."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PlannedTrials:
-    """Trials of one bracket that end at the same length; None where their own code decides."""
+    """Trials of one bracket that end at the same length; None: their own code decides."""
 
     bracket: int
     trials: int
@@ -33,7 +33,7 @@ class PlannedTrials:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """`unit` is that of the lengths, of which `total` is the sum over all trials."""
+    """The planned trials of a search; lengths are in `unit`."""
 
     unit: str
     rows: Sequence[PlannedTrials]
@@ -49,11 +49,11 @@ class Preview:
 
 
 def preview(config: ExperimentConfig) -> Preview:
-    """Plan with trials that all do equally well, none of which fails. Raises ConfigError for `custom`."""
+    """Plan for trials that all do equally well and never fail; raise ConfigError for `custom`."""
     if config.searcher.name == "custom":
         raise ConfigError(
-            "searcher: custom has no plan to preview; its hook decides as results come",
-            hint="`detbuild create` runs it",
+            "searcher: custom cannot be previewed; its hook decides as results arrive",
+            hint="run it with `detbuild create`",
         )
     search = search_method(config)
     assert isinstance(search, Search)
@@ -69,7 +69,7 @@ def preview(config: ExperimentConfig) -> Preview:
 
 
 def _planned(policy: Policy) -> Mapping[int | None, int]:
-    """How many trials end at each length."""
+    """Return how many trials end at each length."""
     if isinstance(policy, SingleSegment):
         return {policy.length.count if policy.length else None: policy.max_trials}
     if isinstance(policy, StoppingHalving):
@@ -84,12 +84,12 @@ def _planned(policy: Policy) -> Mapping[int | None, int]:
 
 
 def _stopped(policy: StoppingHalving) -> Mapping[int | None, int]:
-    """Of the trials in a rung the best 1/divisor go on, or one."""
+    """As above for the stopping form: the best 1/divisor of each rung continue, at least one."""
     left = policy.halving.max_trials
     ends: Counter[int | None] = Counter()
     for rung in policy.rungs[:-1]:
-        go_on = max(int(left / policy.halving.divisor), 1)
-        ends[rung.units] += left - go_on
-        left = go_on
+        survivors = max(int(left / policy.halving.divisor), 1)
+        ends[rung.units] += left - survivors
+        left = survivors
     ends[policy.rungs[-1].units] += left
     return ends

@@ -1,4 +1,4 @@
-"""Random search, and what it shares with `single`, `grid` and `optuna`: each trial is trained once."""
+"""Random search, and the policy it shares with `single`, `grid` and `optuna`: each trial is trained once."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class SingleSegment:
     """Trials that are trained once, to the full length, at most `max_concurrent_trials` at a time.
 
     Args:
-        make: gives the next trial.
-        max_trials: how many are made.
+        make: creates the next trial.
+        max_trials: number of trials.
         max_concurrent_trials: 0 for no limit.
-        length: None leaves the end to the trial's own code.
-        replace: asked for each trial with invalid hyperparameters whether a fresh one takes its place.
+        length: None lets the trial's own code decide when to end.
+        replace: whether to replace a trial with invalid hyperparameters; called for each.
     """
 
     needs_every_validation = False
@@ -71,7 +71,7 @@ class SingleSegment:
 def random_search(
     trials: Trials, *, max_trials: int, max_concurrent_trials: int, length: Length | None
 ) -> SingleSegment:
-    """One more on each end, until `max_trials`; invalid ones are replaced and not counted."""
+    """Create a trial whenever one ends, up to `max_trials`; invalid ones are replaced and not counted."""
     return SingleSegment(
         trials.new,
         max_trials=max_trials,

@@ -1,4 +1,4 @@
-"""Compares what a search decides with what it had decided before a restart."""
+"""Compares the actions of a replayed search with the recorded ones."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from detbuild.errors import SearchError
 if TYPE_CHECKING:
     from detbuild.decisions import Action, SearchEvent
 
-# Powers differ in the last digit from one C library to another: a restart may come after an upgrade.
+# C libraries differ in the last digit of powers, and a restart may follow an upgrade.
 _TOLERANCE: Final = 1e-12
 
 
 def check_same(decided: Sequence[Action], recorded: Sequence[Action], event: SearchEvent) -> None:
-    """Raise SearchError when the two differ."""
+    """Raise SearchError if the recorded actions differ."""
     ours, theirs = [*map(to_json, decided)], [*map(to_json, recorded)]
     if equal(ours, theirs):
         return
     raise SearchError(
-        f"the search cannot be continued: after {to_json(event)} its journal says {theirs}, "
-        f"and by its config it would be {ours}",
-        hint="put back the experiment's config and the version of detbuild that it was started with",
+        f"the search cannot be continued: after {to_json(event)} its journal has {theirs}, "
+        f"but its config now gives {ours}",
+        hint="restore the experiment's config and the version of detbuild that started it",
     )
 
 
 def equal(one: object, other: object) -> bool:
-    """Equal as JSON is, but for the last digits of numbers."""
+    """Compare as JSON, ignoring the last digits of numbers."""
     if isinstance(one, float) and isinstance(other, (int, float)):
         return math.isclose(one, other, rel_tol=_TOLERANCE)
     if isinstance(one, Mapping) and isinstance(other, Mapping):

@@ -1,4 +1,4 @@
-"""Rungs of successive halving: how long each trains, and the results in it, best first.
+"""Rungs of successive halving: their lengths, and their results, best first.
 
 Algorithm: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020.
 """
@@ -10,20 +10,20 @@ from fractions import Fraction
 
 
 def rung_lengths(num_rungs: int, length: int, divisor: float) -> list[int]:
-    """Total units of each rung: the top has `length`, each one below a `divisor`-th, and never less than 1.
+    """Return the total length of each rung: `length` at the top, a `divisor`-th per rung below, at least 1.
 
-    Powers are taken exactly, of the divisor's own binary value: equal on every host, and Determined's numbers
-    wherever those do not depend on rounding.
+    Powers are exact, so the lengths are the same on every host, and Determined's unless those depend on
+    rounding.
     """
     exact = Fraction(divisor)
     return [max(int(length / exact**above), 1) for above in reversed(range(num_rungs))]
 
 
 def rungs_within(limit: int, divisor: float, most: int) -> int:
-    """How many of `most` rungs a length, or a number of trials, allows: 1 + the whole part of its logarithm.
+    """Return how many of `most` rungs a length, or a number of trials, allows: 1 + floor(logarithm).
 
     The logarithm is exact: the largest k with divisor**k <= limit. Determined truncates a quotient of two
-    floating-point logarithms, and falls one short where its last digit does: 3 rungs for (1000, 10), here 4.
+    floating-point logarithms, which may be one too few: 3 rungs for (1000, 10), here 4.
     """
     exact, power, count = Fraction(divisor), Fraction(divisor), 1
     while power <= limit and count < most:
@@ -33,33 +33,33 @@ def rungs_within(limit: int, divisor: float, most: int) -> int:
 
 
 class Rung:
-    """The results of one rung in order of their cost. Finding a place takes log n comparisons.
+    """The results of one rung, sorted by cost; recording one takes log n comparisons.
 
     Args:
-        units: what a trial trains in total to enter.
+        units: total length that a trial trains to enter.
     """
 
     def __init__(self, units: int) -> None:
         self.units = units
-        self.running = 0  # trials on their way to this rung
+        self.running = 0  # trials that train for this rung
         self._costs: list[float] = []
         self._trials: list[int] = []
-        self._waiting: dict[int, float] = {}  # results that led to nothing yet, with their costs
+        self._waiting: dict[int, float] = {}  # results not promoted yet, with their costs
 
     def __len__(self) -> int:
         return len(self._costs)
 
     def promote(self, trial_id: int, cost: float, divisor: float) -> tuple[int, float] | None:
-        """Take a result, after equal ones; the best 1/divisor go up. Gives who goes up now, and its cost."""
+        """Record a result, after equal ones; the best 1/divisor are promoted. Return the one promoted now."""
         before, now = int(len(self) / divisor), int((len(self) + 1) / divisor)
         return self.promote_best(trial_id, cost, now, grown=now > before)
 
     def promote_best(
         self, trial_id: int, cost: float, best: int, *, grown: bool = True
     ) -> tuple[int, float] | None:
-        """Take a result, after equal ones: the `best` first go up, at most one more of them than before.
+        """Record a result, after equal ones; the first `best` are promoted, at most one more than before.
 
-        Either the newcomer is among them, or who stands at a new place goes up, unless it has gone.
+        Return the trial promoted now: the new one if among them, else the last of them if it still waits.
         """
         index = bisect_right(self._costs, cost)
         self._insert(index, trial_id, cost)
@@ -73,20 +73,20 @@ class Rung:
         return None if value is None else (last, value)
 
     def survives(self, trial_id: int, cost: float, divisor: float) -> bool:
-        """Take a result, before equal ones; True while it is among the best 1/divisor, or the only best."""
+        """Record a result, before equal ones; return whether it is among the best 1/divisor, or the best."""
         index = bisect_left(self._costs, cost)
         self._insert(index, trial_id, cost)
         return index < max(int(len(self) / divisor), 1)
 
     def forget(self, trial_id: int) -> None:
-        """Remove what the trial had reported, if anything."""
+        """Remove the trial's result, if any."""
         if trial_id in self._trials:
             index = self._trials.index(trial_id)
             del self._trials[index], self._costs[index]
             self._waiting.pop(trial_id, None)
 
     def close(self) -> list[int]:
-        """The trials that wait here, best first; they wait no longer."""
+        """Return the waiting trials, best first, and stop waiting for them."""
         waiting = sorted(self._waiting, key=self._waiting.__getitem__)
         self._waiting.clear()
         return waiting

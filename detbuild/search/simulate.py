@@ -1,4 +1,4 @@
-"""Runs a search without training anything: a function says how each trial does."""
+"""Runs a search without training: a function gives the results of trials."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from detbuild.decisions import Action, SearchEvent
     from detbuild.search.method import SearchMethod
 
-    # What comes of training a trial to a length in total: its metric, or why it ended before.
-    World = Callable[[Create, int], float | TrialEnd | None]
+    # The metric of a trial at a total length, or why it ended before.
+    ResultOf = Callable[[Create, int], float | TrialEnd | None]
 
 
 @dataclass(slots=True)
 class _Trial:
     create: Create
     points: deque[int] = field(default_factory=deque)  # lengths at which it will validate
-    ending: bool = False  # nothing follows the last of them
+    ending: bool = False  # after the last of them
     queued: bool = False
 
 
 @dataclass(slots=True)
 class Simulation:
-    """What happened: `trained` has the lengths at which each trial validated."""
+    """Events and actions of a simulated search; `trained` has the lengths at which each trial validated."""
 
     creates: dict[int, Create] = field(default_factory=dict)
     trained: dict[int, list[int]] = field(default_factory=dict)
@@ -38,31 +38,31 @@ class Simulation:
 
 
 class Simulator:
-    """Plays the part of the controller, one validation or end at a time.
+    """Replaces the controller, one validation or trial end at a time.
 
     Args:
-        method: a search at its start.
-        world: how trials do.
-        random: picks who comes next; None takes them in turn.
-        unbounded: where a trial validates that was told no length, before it ends by itself.
+        method: a search that has not begun.
+        result_of: gives the results of trials.
+        random: picks the next trial; None takes them in turn.
+        unbounded: lengths at which a trial without a length validates before it ends by itself.
     """
 
     def __init__(
         self,
         method: SearchMethod,
-        world: World,
+        result_of: ResultOf,
         *,
         random: Random | None = None,
         unbounded: Sequence[int] = (1,),
     ) -> None:
         self.method = method
         self.simulation = Simulation()
-        self._world, self._random, self._unbounded = world, random, unbounded
+        self._result_of, self._random, self._unbounded = result_of, random, unbounded
         self._trials: dict[int, _Trial] = {}
         self._queue: deque[int] = deque()
 
     def run(self) -> Simulation:
-        """To the end. Raises RuntimeError when the search leaves trials waiting for ever."""
+        """Run to the end; raise RuntimeError if the search leaves trials waiting forever."""
         self.tell(Began())
         while not self.simulation.finished:
             if not self._queue:
@@ -71,7 +71,7 @@ class Simulator:
         return self.simulation
 
     def step(self) -> None:
-        """Let one trial train to its next point, or end."""
+        """Train one trial to its next point, or end it."""
         if self._random is not None:
             self._queue.rotate(-self._random.randrange(len(self._queue)))
         trial_id = self._queue.popleft()
@@ -81,7 +81,7 @@ class Simulator:
             self._end(trial_id, TrialEnd.COMPLETED)
             return
         point = trial.points.popleft()
-        outcome = self._world(trial.create, point)
+        outcome = self._result_of(trial.create, point)
         if isinstance(outcome, TrialEnd):
             self._end(trial_id, outcome)
             return
@@ -90,7 +90,7 @@ class Simulator:
         self._enqueue(trial_id)
 
     def tell(self, event: SearchEvent) -> None:
-        """Hand an event to the search and do what it says."""
+        """Send an event to the search and apply its actions."""
         actions = self.method.decide(event)
         self.simulation.history.append((event, actions))
         for action in actions:
@@ -125,6 +125,6 @@ class Simulator:
             self._queue.append(trial_id)
 
 
-def simulate(method: SearchMethod, world: World, *, random: Random | None = None) -> Simulation:
+def simulate(method: SearchMethod, result_of: ResultOf, *, random: Random | None = None) -> Simulation:
     """Run a search to its end."""
-    return Simulator(method, world, random=random).run()
+    return Simulator(method, result_of, random=random).run()

@@ -12,5 +12,5 @@ if TYPE_CHECKING:
 
 
 def single_search(trials: Trials, *, length: Length | None) -> SingleSegment:
-    """A random search of one; it is not replaced when its hyperparameters are invalid."""
+    """Create a random search of one trial, not replaced if its hyperparameters are invalid."""
     return SingleSegment(trials.new, max_trials=1, max_concurrent_trials=1, length=length)

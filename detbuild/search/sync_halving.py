@@ -27,8 +27,8 @@ class Stage:
     trials: int
 
 
-def planned(*, num_rungs: int, length: int, budget: int, divisor: float) -> list[Stage]:
-    """As many trials as the budget pays for, a `divisor`-th of them in each rung above."""
+def stages_for_budget(*, num_rungs: int, length: int, budget: int, divisor: float) -> list[Stage]:
+    """Plan as many trials as the budget pays for, and a `divisor`-th of them in each rung above."""
     lengths = rung_lengths(num_rungs, length, divisor)
     shares = [max(int(divisor**above), 1) for above in reversed(range(num_rungs))]
     below = [0, *lengths]
@@ -37,14 +37,14 @@ def planned(*, num_rungs: int, length: int, budget: int, divisor: float) -> list
     return _stages(lengths, [max(trials[0], 1), *trials[1:]])
 
 
-def planned_simply(*, num_rungs: int, length: int, trials: int, divisor: float) -> list[Stage]:
-    """A given number of trials, a `divisor`-th of them in each rung above."""
+def stages_for_trials(*, num_rungs: int, length: int, trials: int, divisor: float) -> list[Stage]:
+    """Plan a given number of trials, and a `divisor`-th of them in each rung above."""
     lengths = rung_lengths(num_rungs, length, divisor)
     return _stages(lengths, [int(trials / divisor**level) for level in range(num_rungs)])
 
 
 def _stages(lengths: Sequence[int], trials: Sequence[int]) -> list[Stage]:
-    """Each rung longer than the one below, and with no more trials, but one."""
+    """Make each rung longer than the one below, with no more trials and at least one."""
     stages = [Stage(lengths[0], max(trials[0], 1))]
     for units, count in zip(lengths[1:], trials[1:], strict=True):
         below = stages[-1]
@@ -53,9 +53,9 @@ def _stages(lengths: Sequence[int], trials: Sequence[int]) -> list[Stage]:
 
 
 class SyncHalving:
-    """A rung is full when all its trials reported; the best go on as soon as they are known for certain.
+    """Synchronous halving; the best of a rung are promoted as soon as they are certain.
 
-    A trial that failed has the worst result, and has it again in every rung that it would have gone up to.
+    A failed trial has the worst result, also in every rung to which it would have been promoted.
     """
 
     needs_every_validation = False

@@ -1,4 +1,4 @@
-"""Several searches side by side in one experiment; each is told of its own trials."""
+"""Several searches in one experiment; each receives the events of its own trials."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Tournament:
-    """The brackets draw from the same generator, in the order in which they are begun."""
+    """Brackets that draw from one generator, in the order in which they begin."""
 
     share = 0.0
 

@@ -21,7 +21,7 @@ def test_the_other_package_of_that_name_is_told_with_a_hint(
     monkeypatch.syspath_prepend(tmp_path)
     for name in [name for name in sys.modules if name.partition(".")[0] == "determined"]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(ConfigError, match="which is not detbuild's") as caught:
+    with pytest.raises(ConfigError, match="which is not part of detbuild") as caught:
         check_determined()
     assert "pip uninstall determined" in caught.value.hint
     del sys.modules["determined"]

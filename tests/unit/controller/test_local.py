@@ -342,8 +342,5 @@ def test_startup_hooks_run_on_this_host_only_when_asked_for(
     assert run_local(order, this_host(environ), home, events.append).state == "COMPLETED"
     assert [(tmp_path / name).exists() for name in ("own", "hosts")] == [asked, asked]
     said = [event.message for event in events if isinstance(event, Warned)]
-    why = (
-        "a local run leaves this host as it is: startup_hook of the host's config and startup-hook.sh of the "
-        "context are not run; --run-startup-hooks runs them"
-    )
+    why = "startup_hook of the host's config and startup-hook.sh of the context are not run in a local run"
     assert said == ([] if asked else [why])

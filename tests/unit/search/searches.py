@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.search.method import SearchMethod
-    from detbuild.search.simulate import Simulation, World
+    from detbuild.search.simulate import ResultOf, Simulation
 
 SPACE = {
     "cat": {"type": "categorical", "vals": [0, 1, 2, 3, 4, 5, 6]},
@@ -44,8 +44,8 @@ def search_of(name: str, **settings: object) -> SearchMethod:
     return search_method(config_of(name, **settings))  # type: ignore[arg-type]
 
 
-def run(world: World, name: str, *, random: Random | None = None, **settings: object) -> Simulation:
-    return simulate(search_of(name, **settings), world, random=random)
+def run(result_of: ResultOf, name: str, *, random: Random | None = None, **settings: object) -> Simulation:
+    return simulate(search_of(name, **settings), result_of, random=random)
 
 
 def equal_results(_create: object, _length: int) -> float:

@@ -185,7 +185,7 @@ def test_a_trial_cannot_be_trained_to_where_it_is(context_dir: Path, answer: str
 
 
 def test_a_hook_that_hangs_is_ended(context_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hookprocess, "ANSWER_WITHIN", 0.2)
+    monkeypatch.setattr(hookprocess, "ANSWER_TIMEOUT", 0.2)
     code = "import time\nclass Search:\n    def __init__(self, about): time.sleep(60)\n"
     with pytest.raises(SearchError, match="has not answered"):
         custom(context_dir, code).decide(Began())
@@ -193,7 +193,7 @@ def test_a_hook_that_hangs_is_ended(context_dir: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     ("settings", "what"),
-    [({"hook": None}, "needs a class"), ({"max_length": None}, "needs max_length")],
+    [({"hook": None}, "needs a hook"), ({"max_length": None}, "needs max_length")],
 )
 def test_a_custom_search_needs_a_hook_and_a_length(
     context_dir: Path, settings: dict[str, object], what: str
@@ -203,7 +203,7 @@ def test_a_custom_search_needs_a_hook_and_a_length(
 
 
 def test_without_a_model_directory_there_is_no_hook() -> None:
-    with pytest.raises(ConfigError, match="needs a class"):
+    with pytest.raises(ConfigError, match="needs a hook"):
         search_method(config_of("custom", hook="mine:Search", max_length=2))
 
 

@@ -72,5 +72,5 @@ def test_a_sum_of_open_lengths_is_open() -> None:
 
 
 def test_a_hook_has_no_plan() -> None:
-    with pytest.raises(ConfigError, match="no plan to preview"):
+    with pytest.raises(ConfigError, match="cannot be previewed"):
         preview(config_of("custom", hook="a:B", max_length=1))

@@ -78,7 +78,7 @@ def test_single_is_over_with_its_trial_whatever_its_end() -> None:
 
 
 def test_a_space_in_which_nothing_is_valid_comes_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "REPLACED_AT_MOST", 20)
+    monkeypatch.setattr(base, "MAX_REPLACED", 20)
     for name in ("random", "async_halving", "adaptive_asha"):
         settings = {"num_rungs": 2} if name == "async_halving" else {}
         for stop_once in (False, True):

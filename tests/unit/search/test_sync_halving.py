@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from detbuild.decisions import Began, Create, Train, TrialEnd, TrialEnded, Validated
-from detbuild.search.sync_halving import Stage, planned, planned_simply
+from detbuild.search.sync_halving import Stage, stages_for_budget, stages_for_trials
 from determined._run_info import Length
 from tests.unit.search.searches import equal_results, run, search_of, shapes
 
@@ -11,12 +11,12 @@ SHA = {"num_rungs": 4, "max_length": {"batches": 800}, "budget": {"batches": 480
 
 
 def test_the_budget_pays_for_the_trials() -> None:
-    stages = planned(num_rungs=4, length=800, budget=480, divisor=4)
+    stages = stages_for_budget(num_rungs=4, length=800, budget=480, divisor=4)
     assert stages == [Stage(12, 11), Stage(50, 2), Stage(200, 1), Stage(800, 1)]
 
 
 def test_each_rung_is_longer_than_the_one_below() -> None:
-    assert planned_simply(num_rungs=3, length=1, trials=1, divisor=4) == [
+    assert stages_for_trials(num_rungs=3, length=1, trials=1, divisor=4) == [
         Stage(1, 1),
         Stage(2, 1),
         Stage(3, 1),
@@ -24,7 +24,10 @@ def test_each_rung_is_longer_than_the_one_below() -> None:
 
 
 def test_a_budget_too_small_for_one_trial_has_one() -> None:
-    assert [stage.trials for stage in planned(num_rungs=2, length=800, budget=1, divisor=4)] == [1, 1]
+    assert [stage.trials for stage in stages_for_budget(num_rungs=2, length=800, budget=1, divisor=4)] == [
+        1,
+        1,
+    ]
 
 
 def test_simulation_with_equal_results() -> None:
