@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detbuild.checkpoint.carrier import try_out
+from detbuild.checkpoint.carrier import check_writable
 from detbuild.checkpoint.owners import note_present
-from detbuild.checkpoint.source import bring, sources_of
+from detbuild.checkpoint.source import sources_of, stage_source_checkpoint
 from detbuild.config.host import NO_HOST_CONFIG, HostConfig
 from detbuild.config.rewrite import completed
 from detbuild.config.rewrite import test_mode as for_test
@@ -344,13 +344,13 @@ def submit(
     _check_search(config, request.context_dir)
     home.require_locks()
     source = sources_of(config, home)
-    try_out(config)
+    check_writable(config)
     image = build_image(submission, host, home, emit, engine=engine)
     folder = home.new_experiment()
     # The lease is taken before the experiment exists and passed to its controller, so it is never free.
     with lease(folder.lock_file) as held:
         note_present(config, folder)
-        config = bring(source, config, folder)
+        config = stage_source_checkpoint(source, config, folder)
         header = replace(
             _header(submission.request, config, host, number=folder.id),
             image=image,
@@ -420,12 +420,12 @@ def _local_experiment(
         emit(warning)
     _check_search(config, request.context_dir)
     source = sources_of(config, home)
-    try_out(config)
+    check_writable(config)
     folder = home.new_experiment()
     # Lease first: `detbuild resume` ends local experiments whose lease is free.
     with lease(folder.lock_file) as descriptor:
         note_present(config, folder)
-        config = bring(source, config, folder)
+        config = stage_source_checkpoint(source, config, folder)
         header = replace(
             _header(request, config, host, number=folder.id), local=True, local_hooks=request.local_hooks
         )

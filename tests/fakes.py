@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from detbuild.engine.protocol import ContainerSpec, ContainerState, EngineInfo, ImageState
-from detbuild.engine.refusals import refusal
+from detbuild.engine.refusals import engine_error
 from detbuild.errors import BuildError, EngineError
 from detbuild.events import BuildStep, ContextSent, Emit, ImagePulling
 
@@ -310,7 +310,7 @@ class FakeEngine:
                 return
             if self.start_error:
                 found.error = self.start_error
-                raise refusal(self.start_error)
+                raise engine_error(self.start_error)
             with self.effects(f"start {found.process.spec.name}"):
                 found.run(self.program)
 

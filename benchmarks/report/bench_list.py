@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from detbuild.cli.pages import experiment_page
-from detbuild.store.digests import load_quickly
+from detbuild.store.digests import load_cached
 from detbuild.store.home import Home
 from detbuild.store.index import summaries
 from detbuild.store.state import load
@@ -46,7 +46,7 @@ def measure(size: str, home: Home, folders: Sequence[ExperimentFolder]) -> None:
     show(f"{size} list |", lambda: [*summaries(home, print)], lambda: [*map(load, folders)])
     show(
         f"{size} describe |",
-        lambda: experiment_page(load_quickly(home, one), one),
+        lambda: experiment_page(load_cached(home, one), one),
         lambda: experiment_page(load(one), one),
     )
 

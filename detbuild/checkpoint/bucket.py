@@ -179,7 +179,7 @@ class Bucket:
         with suppress(FileNotFoundError):
             self._fs.rm_file(self._key(uuid, path))
 
-    def try_out(self) -> None:
+    def check_writable(self) -> None:
         """Write, read and remove a small file, as everything later will."""
         name, body = f".detbuild-{secrets.token_hex(8)}", b"detbuild looks whether it can write here\n"
         self.write(name, "test", body)

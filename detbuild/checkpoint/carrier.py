@@ -27,7 +27,7 @@ _BLOCK: Final = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class TransferResult:
     """How a job ended: all is empty when it is done."""
 
     job: Job
@@ -37,7 +37,7 @@ class Answer:
     foreign: str = ""  # will not either: why the checkpoint is another experiment's
 
 
-class Carrier:
+class TransferWorker:
     """One job at a time. The process starts with the first one, and again after it was lost."""
 
     def __init__(self, address: Address) -> None:
@@ -65,7 +65,7 @@ class Carrier:
         if self._process is not None:
             self._send(job.encode())
 
-    def answer(self, *, wait: float = 0.0) -> Answer | None:
+    def answer(self, *, wait: float = 0.0) -> TransferResult | None:
         """The answer to the job, if there is one within `wait` seconds."""
         job = self._job
         if job is None:
@@ -77,7 +77,7 @@ class Carrier:
             if "allow" not in said:
                 self._job = None
                 names = ("error", "hint", "damaged", "foreign")
-                return Answer(job=job, **{name: said.get(name, "") for name in names})
+                return TransferResult(job=job, **{name: said.get(name, "") for name in names})
             self._deadline = time.monotonic() + float(said["allow"])
         if line is not None:
             return self._lost(job, "the process that carries checkpoints was lost")
@@ -129,29 +129,29 @@ class Carrier:
         line, _, self._read = self._read.partition(b"\n")
         return line
 
-    def _lost(self, job: Job, error: str) -> Answer:
+    def _lost(self, job: Job, error: str) -> TransferResult:
         self.close()
-        return Answer(job=job, error=error)
+        return TransferResult(job=job, error=error)
 
 
 @contextmanager
-def carrier(address: Address) -> Iterator[Carrier]:
+def transfer_worker(address: Address) -> Iterator[TransferWorker]:
     """One for as long as the block runs."""
-    made = Carrier(address)
+    made = TransferWorker(address)
     try:
         yield made
     finally:
         made.close()
 
 
-def carry(address: Address, job: Job) -> None:
+def run_transfer(address: Address, job: Job) -> None:
     """Do one job and wait for its end.
 
     Raises:
         ConfigError: The library for this kind of storage is not installed.
         EngineError: It failed.
     """
-    with carrier(address) as made:
+    with transfer_worker(address) as made:
         made.ask(job)
         answer = None
         while answer is None:
@@ -164,7 +164,7 @@ def carry(address: Address, job: Job) -> None:
         raise EngineError(f"{address.url()}: {answer.error}", hint=HINT)
 
 
-def try_out(config: ExperimentConfig) -> None:
+def check_writable(config: ExperimentConfig) -> None:
     """See whether checkpoints can be stored where the config wants them; said before anything is built.
 
     Raises:
@@ -176,7 +176,7 @@ def try_out(config: ExperimentConfig) -> None:
         return
     file_system(address)  # a missing library is found without starting anything
     try:
-        carry(address, Job(do="try out"))
+        run_transfer(address, Job(do="check"))
     except EngineError as error:
         raise EngineError(f"checkpoint_storage cannot be written: {error}", hint=error.hint) from error
 

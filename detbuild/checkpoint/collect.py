@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from detbuild.checkpoint.protected import awaited, parents, sources
-from detbuild.checkpoint.select import Candidate, Policy, kept
+from detbuild.checkpoint.protected import parents, pending_sources, sources
+from detbuild.checkpoint.select import Candidate, Policy, select_kept
 from detbuild.checkpoint.transfer import is_name
-from detbuild.store.attributes import read_attributes, steered
+from detbuild.store.attributes import read_attributes, with_attributes
 from detbuild.store.progress import Goal
 from detbuild.store.registry import registered
 from detbuild.store.state import load, run_records
@@ -30,7 +30,7 @@ class Collection:
 
 def policy_of(config: ExperimentConfig, folder: ExperimentFolder) -> Policy:
     """How many checkpoints the experiment is to keep, as people want it by now."""
-    storage = steered(config, read_attributes(folder.path)).checkpoint_storage
+    storage = with_attributes(config, read_attributes(folder.path)).checkpoint_storage
     return Policy(
         save_experiment_best=storage.save_experiment_best,
         save_trial_best=storage.save_trial_best,
@@ -38,7 +38,7 @@ def policy_of(config: ExperimentConfig, folder: ExperimentFolder) -> Policy:
     )
 
 
-def garbage(home: Home, folder: ExperimentFolder, policy: Policy) -> Collection:
+def plan_collection(home: Home, folder: ExperimentFolder, policy: Policy) -> Collection:
     """Apply the policy to what the runs have told.
 
     Raises:
@@ -56,8 +56,13 @@ def garbage(home: Home, folder: ExperimentFolder, policy: Policy) -> Collection:
     if not candidates:
         return Collection()
     records = (run_records(folder, trial) for trial in state.trials.values())
-    protected = {*registered(home), *(uuid for _, uuid in sources(home)), *parents(records), *awaited(state)}
-    stays = kept(candidates, policy, smaller_is_better=header.smaller_is_better, protected=protected)
+    protected = {
+        *registered(home),
+        *(uuid for _, uuid in sources(home)),
+        *parents(records),
+        *pending_sources(state),
+    }
+    stays = select_kept(candidates, policy, smaller_is_better=header.smaller_is_better, protected=protected)
     return Collection(
         kept=tuple(one.uuid for one in candidates if one.uuid in stays),
         garbage=tuple(one.uuid for one in candidates if one.uuid not in stays),

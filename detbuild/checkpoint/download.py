@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detbuild.checkpoint.carrier import carry
+from detbuild.checkpoint.carrier import run_transfer
 from detbuild.checkpoint.jobs import Job
 from detbuild.checkpoint.transfer import (
     copy_file,
-    damage_told,
+    damage_errors,
     new_directory,
-    refuse_damage,
+    raise_if_damaged,
     sweep_drafts,
 )
 from detbuild.errors import ConfigError, EngineError
@@ -50,11 +50,11 @@ def download(found: Found, target: Path) -> None:
         raise ConfigError(f"{target} is there already", hint="name a directory that is new or empty")
     wrong = damage(found)
     if found.cloud is None:
-        refuse(found, wrong)
+        raise_damage(found, wrong)
     elif found.directory is None or wrong:
         job = Job(do="fetch", uuid=found.checkpoint.uuid, root=str(target.absolute()))
         try:
-            carry(found.cloud, job)
+            run_transfer(found.cloud, job)
         finally:  # Ctrl-C ends the process that fetches, which then cannot tidy up
             sweep_drafts(target.absolute().parent, target.name)
         return
@@ -70,22 +70,22 @@ def copy_whole(source: Path, target: Path) -> None:
     Raises:
         EngineError: It is damaged, or cannot be copied.
     """
-    with damage_told(source.name), opened(source) as checkpoint:
-        refuse_damage(source.name, problems(checkpoint, content=False))
+    with damage_errors(source.name), opened(source) as checkpoint:
+        raise_if_damaged(source.name, problems(checkpoint, content=False))
         names = (*manifest(checkpoint), MANIFEST_FILE)
         with new_directory(target) as draft:
-            with damage_told(source.name):
+            with damage_errors(source.name):
                 for name in names:
                     copy_file(checkpoint, draft, name)
-            refuse_damage(source.name, problems(draft))  # it may have changed while it was copied
+            raise_if_damaged(source.name, problems(draft))  # it may have changed while it was copied
 
 
-def refuse_damaged(found: Found) -> None:
+def raise_if_unusable(found: Found) -> None:
     """Raise EngineError unless every file of it is as it was stored."""
-    refuse(found, damage(found))
+    raise_damage(found, damage(found))
 
 
-def refuse(found: Found, wrong: Sequence[str]) -> None:
+def raise_damage(found: Found, wrong: Sequence[str]) -> None:
     """Raise EngineError when anything is wrong with it."""
     if wrong:
         raise EngineError(

@@ -9,7 +9,7 @@ from detbuild.checkpoint.bucket import address_of
 from detbuild.checkpoint.owners import IMPORTED, owner_of
 from detbuild.checkpoint.transfer import is_name
 from detbuild.errors import ConfigError, EngineError
-from detbuild.store.digests import Allowance, records_within
+from detbuild.store.digests import TimeBudget, records_within
 from detbuild.store.state import load, run_records
 from detbuild.store.storage import checkpoint_storage
 from detbuild.store.stored import Stored
@@ -54,7 +54,7 @@ class Found:
         return self.cloud.url(self.checkpoint.uuid) if self.cloud else None
 
 
-def checkpoints_of(folder: ExperimentFolder, allowance: Allowance | None = None) -> tuple[Found, ...]:
+def checkpoints_of(folder: ExperimentFolder, allowance: TimeBudget | None = None) -> tuple[Found, ...]:
     """All checkpoints of an experiment, by trial and newest first.
 
     Raises:
@@ -121,7 +121,7 @@ def _all(home: Home, unreadable: list[EngineError], *, first: int | None) -> Ite
         folder = home.folder(number)
         if folder.exists:
             try:
-                yield from checkpoints_of(folder, Allowance())
+                yield from checkpoints_of(folder, TimeBudget())
             except EngineError as error:
                 why = f"experiment {number} was not searched: {error}"
                 unreadable.append(EngineError(why, hint=error.hint))

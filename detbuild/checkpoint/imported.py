@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from detbuild.checkpoint.download import copy_whole
 from detbuild.checkpoint.extract import extract
 from detbuild.checkpoint.owners import IMPORTED, claim
-from detbuild.checkpoint.transfer import copy_file, damage_told, is_name
+from detbuild.checkpoint.transfer import copy_file, damage_errors, is_name
 from detbuild.errors import ConfigError
 from detbuild.store.files import file_errors
 from determined import _checkpoints
@@ -93,7 +93,7 @@ def _uuid_of(source: Path, directory: Path) -> str:
 
 
 def _take(directory: Path, imported: Path, name: str) -> None:
-    with file_errors(imported), damage_told(name), _checkpoints.opened(directory) as checkpoint:
+    with file_errors(imported), damage_errors(name), _checkpoints.opened(directory) as checkpoint:
         if checkpoint.exists(_checkpoints.MANIFEST_FILE):
             copy_whole(directory, imported / name)
             return

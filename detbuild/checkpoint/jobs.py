@@ -8,12 +8,12 @@ from typing import Literal
 
 from detbuild.checkpoint.bucket import Address
 
-Deed = Literal["try out", "claim", "upload", "fetch", "bring back", "prune", "remove", "remove files"]
+Operation = Literal["check", "claim", "upload", "fetch", "restore", "prune", "remove", "remove files"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    do: Deed
+    do: Operation
     uuid: str = ""
     uuids: tuple[str, ...] = ()  # for `remove`
     root: str = ""  # directory on this host that holds the checkpoints; for `fetch` the new directory itself

@@ -44,7 +44,7 @@ def claim(home: Home, uuid: str, experiment_id: int) -> int:
     return owner
 
 
-def not_own(home: Home, folder: ExperimentFolder, uuid: str) -> str:
+def foreign_reason(home: Home, folder: ExperimentFolder, uuid: str) -> str:
     """Claim a checkpoint that a run has announced; say whose it is, as what `it` does, or "" for ours.
 
     Raises:

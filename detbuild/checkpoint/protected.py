@@ -35,7 +35,7 @@ def parents(trials: Iterable[Iterable[RunRecords]]) -> frozenset[str]:
     return frozenset(uuid for runs in trials for uuid in _foreign(tuple(runs)))
 
 
-def awaited(state: ExperimentState) -> frozenset[str]:
+def pending_sources(state: ExperimentState) -> frozenset[str]:
     """The checkpoints of other trials from which one is to start that has not begun yet."""
     return frozenset(uuid for trial in state.trials.values() if not trial.runs for uuid in trial.source)
 

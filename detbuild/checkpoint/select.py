@@ -29,7 +29,7 @@ class Candidate:
     metric: float | None  # the searcher's, of the same batch; None is never the best
 
 
-def kept(
+def select_kept(
     candidates: Iterable[Candidate], policy: Policy, *, smaller_is_better: bool, protected: AbstractSet[str]
 ) -> frozenset[str]:
     """The uuids of those that stay.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detbuild.checkpoint.download import copy_whole, download, refuse_damaged
+from detbuild.checkpoint.download import copy_whole, download, raise_if_unusable
 from detbuild.checkpoint.find import checkpoints_of, find_checkpoint
-from detbuild.checkpoint.transfer import damage_told
+from detbuild.checkpoint.transfer import damage_errors
 from detbuild.config.storage import SharedFs
 from detbuild.errors import ConfigError, EngineError
 from detbuild.store.storage import checkpoint_storage
@@ -39,7 +39,7 @@ def sources_of(config: ExperimentConfig, home: Home) -> tuple[Found | Path, ...]
     if uuid is None:
         return ()
     if isinstance(storage, SharedFs) and UntrustedDir(storage.directory).exists(uuid):
-        with damage_told(uuid), opened(Path(storage.directory, uuid)):
+        with damage_errors(uuid), opened(Path(storage.directory, uuid)):
             return ()  # the run reads it there
     if (home.imported / uuid).is_dir():  # allowed: in no mount
         return (home.imported / uuid,)
@@ -52,7 +52,7 @@ def sources_of(config: ExperimentConfig, home: Home) -> tuple[Found | Path, ...]
     return (found,)
 
 
-def bring(
+def stage_source_checkpoint(
     sources: Sequence[Found | Path], config: ExperimentConfig, folder: ExperimentFolder
 ) -> ExperimentConfig:
     """Copy it to the experiment's other checkpoints: what becomes of the old experiment does not matter then.
@@ -103,7 +103,7 @@ def _bring_first(sources: Sequence[Found | Path], storage: Path) -> str:
             if not UntrustedDir(storage).exists(uuid):
                 _copy(source, storage / uuid)
             elif not isinstance(source, Path):
-                refuse_damaged(source)
+                raise_if_unusable(source)
         except EngineError as error:
             problems.append(error)
         else:

@@ -71,7 +71,7 @@ def is_name(uuid: str) -> bool:
     return re.fullmatch(_NAME, uuid) is not None
 
 
-def refuse_foreign(uuid: str, bucket: Bucket, owner: str) -> None:
+def raise_if_foreign(uuid: str, bucket: Bucket, owner: str) -> None:
     """Raise ForeignError unless the name is free in the bucket, or the manifest there names the owner."""
     body = bucket.read(uuid, MANIFEST_FILE)
     if body is not None and _owner(body) != owner:
@@ -107,9 +107,9 @@ def upload(directory: Path, bucket: Bucket, owner: str = "") -> None:
         ForeignError: Another experiment has uploaded one of this name meanwhile.
     """
     uuid = directory.name
-    refuse_damage(uuid, verify(directory))
+    raise_if_damaged(uuid, verify(directory))
     if not is_own(uuid, bucket, owner, unsigned=True):
-        refuse_foreign(uuid, bucket, owner)
+        raise_if_foreign(uuid, bucket, owner)
     with opened(directory) as checkpoint:
         wanted = {path: size for path, (size, _) in manifest(checkpoint).items()}
         there = bucket.sizes(uuid)
@@ -143,7 +143,7 @@ def fetch(uuid: str, bucket: Bucket, target: Path) -> None:
                     bucket.get(uuid, path, path_of(file))
                 except FileNotFoundError:
                     raise DamagedError(f"checkpoint {uuid}: {path} is not in the cloud") from None
-        refuse_damage(uuid, problems(draft))
+        raise_if_damaged(uuid, problems(draft))
 
 
 @contextmanager
@@ -168,7 +168,7 @@ def path_of(file: BinaryIO) -> Path:
     return Path(f"/proc/self/fd/{file.fileno()}")
 
 
-def bring_back(uuid: str, bucket: Bucket, root: Path) -> None:
+def restore_files(uuid: str, bucket: Bucket, root: Path) -> None:
     """See to it that a checkpoint is whole in the directory `root` of this host.
 
     Raises:
@@ -235,7 +235,7 @@ def remove_local_files(root: Path, uuid: str, paths: Collection[str]) -> None:
         checkpoint.sync()
 
 
-def refuse_unremovable(root: Path, uuid: str, paths: Collection[str]) -> None:
+def raise_if_unremovable(root: Path, uuid: str, paths: Collection[str]) -> None:
     """Raise DamagedError where `remove_local_files` would."""
     if UntrustedDir(root).exists(uuid):
         with _removable(root, uuid, paths):
@@ -246,9 +246,9 @@ def refuse_unremovable(root: Path, uuid: str, paths: Collection[str]) -> None:
 def _removable(root: Path, uuid: str, paths: Collection[str]) -> Iterator[UntrustedDir]:
     """A checkpoint that is held open, when it is as its manifest says."""
     with ExitStack() as held:
-        with damage_told(uuid):
+        with damage_errors(uuid):
             checkpoint = held.enter_context(opened(root / uuid))
-        refuse_damage(uuid, _other_damage(checkpoint, paths))
+        raise_if_damaged(uuid, _other_damage(checkpoint, paths))
         yield checkpoint
 
 
@@ -271,21 +271,21 @@ def sweep_drafts(root: Path, name: str = "") -> None:
 
 def without(uuid: str, body: bytes, paths: Collection[str]) -> bytes:
     """The manifest without these files."""
-    with damage_told(uuid):
+    with damage_errors(uuid):
         kept = {path for path in parse_manifest(body) if path not in paths}
     raw = json.loads(body)
     raw["files"] = {path: entry for path, entry in raw["files"].items() if path in kept}
     return json.dumps(raw, indent=2, sort_keys=True).encode()
 
 
-def refuse_damage(uuid: str, found: Sequence[str]) -> None:
+def raise_if_damaged(uuid: str, found: Sequence[str]) -> None:
     """Raise DamagedError if there is any."""
     if found:
         raise DamagedError(f"checkpoint {uuid} is damaged: {'; '.join(found[:3])}")
 
 
 @contextmanager
-def damage_told(uuid: str) -> Iterator[None]:
+def damage_errors(uuid: str) -> Iterator[None]:
     """Take what is missing or cannot be part of a checkpoint for damage; other errors are the disk's."""
     try:
         yield

@@ -22,16 +22,16 @@ def do(job: Job, bucket: Bucket) -> None:
     """
     root = Path(job.root)
     match job.do:
-        case "try out":
-            bucket.try_out()
+        case "check":
+            bucket.check_writable()
         case "claim":
-            transfer.refuse_foreign(job.uuid, bucket, job.owner)
+            transfer.raise_if_foreign(job.uuid, bucket, job.owner)
         case "upload":
             transfer.upload(root / job.uuid, bucket, job.owner)
         case "fetch":
             transfer.fetch(job.uuid, bucket, root)
-        case "bring back":
-            transfer.bring_back(job.uuid, bucket, root)
+        case "restore":
+            transfer.restore_files(job.uuid, bucket, root)
         case "prune":
             transfer.remove_local(root, job.uuid)
         case "remove":

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from detbuild.engine.protocol import Engine
 
 INTERRUPTED = 130
-_GARBAGE = 50_000  # objects between two collections: importing makes many, and next to no garbage
+_GARBAGE = 50_000  # objects between two collections: importing makes many, and next to no plan_collection
 _LOG_LIMIT = 1 << 20  # bytes, of the current log; one older one is kept
 
 

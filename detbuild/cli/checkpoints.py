@@ -86,7 +86,7 @@ def describe(session: Session, /, *, uuid: str, as_json: bool) -> None:
     "contents" (path and bytes of each file) and "damage" (a list, empty when it is whole). The exit code is
     4 when it is damaged.
     """
-    from detbuild.checkpoint.download import damage, refuse
+    from detbuild.checkpoint.download import damage, raise_damage
     from detbuild.checkpoint.find import files_of, find_checkpoint
     from detbuild.cli import documents
     from detbuild.store.home import Home
@@ -100,7 +100,7 @@ def describe(session: Session, /, *, uuid: str, as_json: bool) -> None:
     else:
         _show(found, contents, problems)
     if found.directory:
-        refuse(found, problems)
+        raise_damage(found, problems)
 
 
 def _show(found: Found, contents: Mapping[str, int], problems: Sequence[str]) -> None:

@@ -135,11 +135,11 @@ def describe(
 
 def _finish_deletions(session: Session) -> None:
     """What a crash left of a deletion is finished by whoever comes next."""
-    from detbuild.store.deleting import begun_deletions
+    from detbuild.store.deleting import unfinished_deletions
     from detbuild.store.home import Home
 
     home = Home.open(session.home)
-    if not any(begun_deletions(home)):
+    if not any(unfinished_deletions(home)):
         return
     from detbuild.cli.views import no_output
     from detbuild.controller.deletion import finish_deletions

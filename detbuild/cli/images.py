@@ -33,9 +33,9 @@ def list_(session: Session, /, *, as_json: bool, quiet: bool) -> None:
     """
     from detbuild.cli.views import no_output
     from detbuild.store.home import Home
-    from detbuild.store.images import BUILT_LABEL, wanted
+    from detbuild.store.images import BUILT_LABEL, images_in_use
 
-    names = wanted(Home.open(session.home), no_output)
+    names = images_in_use(Home.open(session.home), no_output)
     rows = [_row(image, names) for image in session.connect().find_images(BUILT_LABEL)]
     if as_json:
         show_json(rows)
@@ -66,12 +66,12 @@ def prune(session: Session, /, *, hours: float, dry_run: bool) -> None:
     """
     from detbuild.cli.views import no_output
     from detbuild.store.home import Home
-    from detbuild.store.images import BUILT_LABEL, prunable, wanted
+    from detbuild.store.images import BUILT_LABEL, images_in_use, prunable
 
     engine = session.connect()
     images = engine.find_images(BUILT_LABEL)
     removable = prunable(
-        images, wanted(Home.open(session.home), no_output), before=time.time() - hours * _HOUR
+        images, images_in_use(Home.open(session.home), no_output), before=time.time() - hours * _HOUR
     )
     for image in removable:
         if not dry_run:
@@ -87,7 +87,7 @@ def _said(removed: Sequence[ImageState], count: int, *, dry_run: bool) -> str:
 
 
 def _row(image: ImageState, names: Mapping[str, tuple[int, ...]]) -> Row:
-    from detbuild.store.images import wanted_by
+    from detbuild.store.images import used_by
 
     return {
         "id": image.id,
@@ -95,7 +95,7 @@ def _row(image: ImageState, names: Mapping[str, tuple[int, ...]]) -> Row:
         "created": image.created,
         "size": image.size,
         "containers": image.containers,
-        "experiments": list(wanted_by(image, names)),
+        "experiments": list(used_by(image, names)),
         "labels": dict(image.labels),
     }
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from detbuild.cli import documents
 from detbuild.cli.views import no_output
 from detbuild.errors import ConfigError, EngineError
-from detbuild.store.digests import load_quickly
+from detbuild.store.digests import load_cached
 from detbuild.store.home import Home, damaged
 from detbuild.store.index import journal_warnings, summaries
 
@@ -47,7 +47,7 @@ def measurements(trial: TrialState, folder: ExperimentFolder, group: str = "") -
 def experiment(home: Path, experiment_id: int) -> tuple[ExperimentState, ExperimentFolder]:
     opened = Home.open(home)
     folder = opened.experiment(experiment_id)
-    state = load_quickly(opened, folder)
+    state = load_cached(opened, folder)
     for warning in journal_warnings(state):
         no_output(warning)
     return state, folder

@@ -12,7 +12,7 @@ from detbuild.errors import ConfigError, EngineError, LeaseError
 from detbuild.events import Emit, Warned, ignore
 from detbuild.store.follow import ExperimentTail
 from detbuild.store.journal import JournalFile
-from detbuild.store.ledger import Ledger
+from detbuild.store.ledger import StateFold
 from detbuild.store.state import ExperimentState, load
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def follow(home: Home, experiment_id: int, emit: Emit, *, since: int = 0) -> Exp
 def wait(home: Home, experiment_id: int, emit: Emit) -> ExperimentState:
     """Return the state of the experiment once it is over; one that is paused is waited for."""
     folder = home.experiment(experiment_id)
-    ledger, journal = Ledger(folder.header()), JournalFile(folder.journal_file)
+    ledger, journal = StateFold(folder.header()), JournalFile(folder.journal_file)
     for _ in _polls(folder, emit):
         for entry in journal.new():
             ledger.enter(entry)
@@ -147,7 +147,7 @@ def resume_one(folder: ExperimentFolder) -> bool:
 def needs_controller(folder: ExperimentFolder) -> bool:
     """Whether there is something to do: it is neither over nor paused, or something was asked for since."""
     journaled = JournaledState(folder=folder)
-    return not journaled.state.at_rest or bool(journaled.requests())
+    return not journaled.state.idle or bool(journaled.requests())
 
 
 def has_work_left(folder: ExperimentFolder) -> bool:
@@ -155,7 +155,7 @@ def has_work_left(folder: ExperimentFolder) -> bool:
     if needs_controller(folder):
         return True
     state = JournaledState(folder=folder).state
-    return state.over and state.stored.unsettled
+    return state.over and state.stored.has_pending
 
 
 class RequestWatcher:
@@ -183,10 +183,10 @@ class RequestWatcher:
         if sizes == self._rested:
             return
         journaled = JournaledState(folder=folder)
-        if journaled.state.at_rest and not journaled.requests():
+        if journaled.state.idle and not journaled.requests():
             self._rested = sizes
         else:
-            self._start(folder, died=not journaled.state.at_rest)
+            self._start(folder, died=not journaled.state.idle)
 
     def _start(self, folder: ExperimentFolder, *, died: bool) -> None:
         if self._starts == _STARTS:

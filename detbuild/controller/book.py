@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from detbuild.store.ledger import Ledger
+from detbuild.store.ledger import StateFold
 
 if TYPE_CHECKING:
     from detbuild.store.folder import ExperimentFolder
@@ -18,12 +18,12 @@ class JournaledState:
     """`state` is never ahead of the journal on disk."""
 
     folder: ExperimentFolder
-    state: Ledger = field(init=False)
+    state: StateFold = field(init=False)
     _inbox: Inbox = field(init=False)
     _requests: list[Request] = field(init=False, default_factory=list)  # read, and not applied yet
 
     def __post_init__(self) -> None:
-        self.state = Ledger(self.folder.header(), self.folder.entries())
+        self.state = StateFold(self.folder.header(), self.folder.entries())
         self._inbox = self.folder.inbox()
 
     def record(self, fact: Fact) -> None:

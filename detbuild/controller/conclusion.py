@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from detbuild.store.journal import ExperimentFinished
 
 if TYPE_CHECKING:
-    from detbuild.store.ledger import Ledger
+    from detbuild.store.ledger import StateFold
 
 
-def conclusion(state: Ledger) -> ExperimentFinished:
+def conclusion(state: StateFold) -> ExperimentFinished:
     """One completed trial makes a success, unless a person cut the search short or it failed itself."""
     if state.failure:
         return ExperimentFinished(state="ERROR", why=state.failure)

@@ -21,7 +21,7 @@ from detbuild.controller.keeping import remove_all
 from detbuild.controller.lease import lease, lease_at_the_end
 from detbuild.errors import ConfigError, DetbuildError, EngineError, LeaseError
 from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL
-from detbuild.store.deleting import begun_deletions, hidden_name, intend_deletion
+from detbuild.store.deleting import hidden_name, mark_deleting, unfinished_deletions
 from detbuild.store.files import alone, file_errors, sweep_temporaries, sync_directory
 from detbuild.store.registry import registered
 from detbuild.store.state import fold
@@ -59,7 +59,7 @@ def delete(home: Home, experiment_id: int, connect: Callable[[], Engine], *, for
         if not force:
             _refuse_needed(home, folder)
         _remove_containers(home, folder, connect, force=force)
-        intend_deletion(folder)
+        mark_deleting(folder)
         _finish(home, folder)
 
 
@@ -79,7 +79,7 @@ def finish_deletions(home: Home) -> tuple[DetbuildError, ...]:
     """
     for directory in home.directories:
         sweep_temporaries(directory)
-    marked, hidden = begun_deletions(home)
+    marked, hidden = unfinished_deletions(home)
     troubles = [_tried(home, folder) for folder in marked] + [_removed(path) for path in hidden]
     return tuple(trouble for trouble in troubles if trouble is not None)
 

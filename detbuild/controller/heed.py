@@ -24,7 +24,7 @@ def apply_requests(journaled: JournaledState) -> None:
     A `continue` is for one at rest: it is left to the controller that comes next and reads the config.
     """
     for request in journaled.requests():
-        if request.verb == "continue" and journaled.state.at_rest:
+        if request.verb == "continue" and journaled.state.idle:
             return
         _apply(journaled, request)
 
@@ -37,7 +37,7 @@ def apply_pending_requests(journaled: JournaledState) -> None:
 
 def _apply(journaled: JournaledState, request: Request) -> None:
     length: Mapping[str, object] | None = None
-    if request.verb == "continue" and request.config is not None and journaled.state.at_rest:
+    if request.verb == "continue" and request.config is not None and journaled.state.idle:
         journaled.folder.replace_config(request.config, begun=journaled.state.began)
         length = _new_length(journaled)
     journaled.record(

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 from detbuild.checkpoint import transfer
 from detbuild.checkpoint.bucket import address_of
-from detbuild.checkpoint.carrier import Carrier
-from detbuild.checkpoint.collect import garbage, policy_of
+from detbuild.checkpoint.carrier import TransferWorker
+from detbuild.checkpoint.collect import plan_collection, policy_of
 from detbuild.checkpoint.jobs import Job
-from detbuild.checkpoint.owners import not_own
+from detbuild.checkpoint.owners import foreign_reason
 from detbuild.controller.arrivals import CheckpointWatcher
 from detbuild.errors import EngineError
 from detbuild.store import journal
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from detbuild.checkpoint.carrier import Answer
+    from detbuild.checkpoint.carrier import TransferResult
     from detbuild.checkpoint.select import Policy
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.controller.book import JournaledState
     from detbuild.controller.clock import Clock
-    from detbuild.store.ledger import Ledger
+    from detbuild.store.ledger import StateFold
     from detbuild.store.stored import Stored
 
 _FIRST: Final = 1.0  # seconds to the next try after something failed
@@ -43,7 +43,7 @@ _WAITS: Final = "waits until its checkpoints are uploaded"
 _IDLE: Final = 60.0  # seconds after which the process that carries is ended
 
 
-def _origins(state: Ledger) -> set[str]:
+def _origins(state: StateFold) -> set[str]:
     """The checkpoints of other trials that a run may be starting from."""
     return {uuid for trial_id in state.running for uuid in state.trials[trial_id].source}
 
@@ -66,7 +66,7 @@ class CheckpointManager:
         self._config = config
         self._root = checkpoint_storage(config, journaled.folder).on_host
         address = address_of(config.checkpoint_storage)
-        self._carrier = Carrier(address) if address else None
+        self._carrier = TransferWorker(address) if address else None
         self._home = Home.open(journaled.folder.path.parent.parent)
         self._owner = f"{self._home.id}/{journaled.folder.id}"
         self._watcher = CheckpointWatcher(journaled.folder)
@@ -96,8 +96,8 @@ class CheckpointManager:
         if self._announced and not self.given_up:
             return False
         if self._carrier is None:
-            return not (stored.left_over or stored.partly_left_over) or self.given_up
-        left = stored.left_over or stored.partly_left_over or self._uploads or self._evictable()
+            return not (stored.pending_delete or stored.partial_pending_delete) or self.given_up
+        left = stored.pending_delete or stored.partial_pending_delete or self._uploads or self._evictable()
         return not self._carrier.busy and (not left or self.given_up)
 
     @property
@@ -162,7 +162,7 @@ class CheckpointManager:
 
     def collect(self, home: Home, policy: Policy) -> tuple[str, ...]:
         """Delete what the policy does not keep; `step` then removes the files. Return the uuids."""
-        found = garbage(home, self.journaled.folder, policy)
+        found = plan_collection(home, self.journaled.folder, policy)
         if self._root is not None:
             self.delete(found.garbage)
         self._collected = True
@@ -211,7 +211,7 @@ class CheckpointManager:
         while self._announced:
             uuid, stored = self._announced[0], self.stored
             if uuid not in stored.foreign and uuid not in stored.deleted:
-                why = not_own(self._home, self.journaled.folder, uuid)
+                why = foreign_reason(self._home, self.journaled.folder, uuid)
                 if why:
                     self._reject(uuid, why)
                 elif self._carrier and uuid not in stored.uploaded and uuid not in stored.refused:
@@ -229,12 +229,12 @@ class CheckpointManager:
         stored, root = self.stored, str(self._root)
         if self._wanted:
             uuids = self._wanted[0]
-            return Job(do="bring back", uuid=uuids[self._tried.get(uuids, 0)], root=root)
-        if stored.left_over:
-            uuids = tuple(sorted(stored.left_over)[:_AT_ONCE])
+            return Job(do="restore", uuid=uuids[self._tried.get(uuids, 0)], root=root)
+        if stored.pending_delete:
+            uuids = tuple(sorted(stored.pending_delete)[:_AT_ONCE])
             return Job(do="remove", uuids=uuids, root=root, owner=self._owner, ours=self._begun(uuids))
-        if stored.partly_left_over:
-            uuid = min(stored.partly_left_over)
+        if stored.partial_pending_delete:
+            uuid = min(stored.partial_pending_delete)
             return Job(
                 do="remove files",
                 uuid=uuid,
@@ -267,7 +267,7 @@ class CheckpointManager:
     def _begun(self, uuids: Sequence[str]) -> tuple[str, ...]:
         return tuple(uuid for uuid in uuids if uuid in self.stored.begun)
 
-    def _apply(self, answer: Answer) -> None:
+    def _apply(self, answer: TransferResult) -> None:
         self._busy_at = self.clock.now()
         error = answer.error or (answer.damaged if answer.job.do == "remove files" else "")
         if error:
@@ -282,14 +282,14 @@ class CheckpointManager:
         match answer.job.do:
             case "claim" if uuid in self._uploads:
                 self.journaled.record(journal.UploadIntended(uuid=uuid, free=True))
-            case "bring back":
+            case "restore":
                 self._restored(damaged=bool(answer.damaged))
             case "remove":
                 self.journaled.record(journal.CheckpointsRemoved(uuids=answer.job.uuids))
             case "remove files":
                 self.journaled.record(journal.FilesRemoved(uuid=uuid))
             case "upload" if uuid in self._uploads:  # else it was deleted meanwhile
-                refused = journal.UploadRefused(uuid=uuid, why=answer.damaged)
+                refused = journal.UploadRejected(uuid=uuid, why=answer.damaged)
                 self.journaled.record(refused if answer.damaged else journal.CheckpointUploaded(uuid=uuid))
                 self._uploads.remove(uuid)
         self._say(_WAITS if self._ending and self._uploads else "")
@@ -315,13 +315,13 @@ class CheckpointManager:
 
     def _say(self, trouble: str) -> None:
         if self.stored.trouble != trouble:
-            self.journaled.record(journal.StorageTrouble(why=trouble))
+            self.journaled.record(journal.StorageBlocked(why=trouble))
 
     # on this host
 
     def _remove_here(self) -> None:
         stored = self.stored
-        if self._root is None or not (stored.left_over or stored.partly_left_over):
+        if self._root is None or not (stored.pending_delete or stored.partial_pending_delete):
             return
         try:
             self._remove_from(self._root, stored)
@@ -332,11 +332,11 @@ class CheckpointManager:
             self._say("")
 
     def _remove_from(self, root: Path, stored: Stored) -> None:
-        if stored.left_over:
-            uuids = tuple(sorted(stored.left_over))
+        if stored.pending_delete:
+            uuids = tuple(sorted(stored.pending_delete))
             for uuid in uuids:
                 transfer.remove_local(root, uuid)
             self.journaled.record(journal.CheckpointsRemoved(uuids=uuids))
-        for uuid in tuple(stored.partly_left_over):
+        for uuid in tuple(stored.partial_pending_delete):
             transfer.remove_local_files(root, uuid, stored.partly[uuid])
             self.journaled.record(journal.FilesRemoved(uuid=uuid))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from detbuild.checkpoint.collect import Collection, garbage, policy_of
+from detbuild.checkpoint.collect import Collection, plan_collection, policy_of
 from detbuild.checkpoint.find import Found, find_checkpoint
 from detbuild.checkpoint.protected import sources
-from detbuild.checkpoint.transfer import is_name, refuse_unremovable
+from detbuild.checkpoint.transfer import is_name, raise_if_unremovable
 from detbuild.context.wildmatch import compile_path
 from detbuild.controller.book import JournaledState
 from detbuild.controller.clock import SystemClock
@@ -135,9 +135,9 @@ def collect(
     with _alone(folder):
         rule = wanted or policy(home, experiment_id)
         if dry_run:
-            return garbage(home, folder, rule)
+            return plan_collection(home, folder, rule)
         with _manager(folder) as manager:
-            found = garbage(home, folder, rule)
+            found = plan_collection(home, folder, rule)
             manager.delete(found.garbage)
     return found
 
@@ -192,7 +192,7 @@ def _refuse_damaged(folder: ExperimentFolder, uuid: str, paths: Sequence[str]) -
     """What is no plain checkpoint is not changed in part."""
     on_host = storage_of(folder).on_host
     if on_host is not None:
-        refuse_unremovable(on_host, uuid, paths)
+        raise_if_unremovable(on_host, uuid, paths)
 
 
 def _written(folder: ExperimentFolder) -> Iterator[Checkpoint]:
@@ -233,7 +233,7 @@ def _manager(folder: ExperimentFolder) -> Iterator[CheckpointManager]:
         _finish(manager)
     finally:
         manager.close()
-    if manager.stored.left_over or manager.stored.partly_left_over:
+    if manager.stored.pending_delete or manager.stored.partial_pending_delete:
         raise EngineError(
             f"deleted checkpoints could not be removed: {manager.stored.trouble}",
             hint=f"`detbuild checkpoint gc {folder.id}` tries again",

@@ -55,7 +55,7 @@ class LocalSearch:
     def next_run(self) -> RunInfo | None:
         """What the next run is told; None when the experiment is over, or paused."""
         state = self.journaled.state
-        while not state.at_rest:
+        while not state.idle:
             apply_requests(self.journaled)
             if state.stop == "pause":
                 self.journaled.record(journal.Paused())
@@ -133,7 +133,7 @@ def finish_pending(folder: ExperimentFolder) -> None:
     apply_pending_requests(journaled)
     if journaled.state.over:
         finish_checkpoints(folder)
-    if journaled.state.at_rest:
+    if journaled.state.idle:
         return
     for trial_id in tuple(journaled.state.running):
         trial = journaled.state.trials[trial_id]

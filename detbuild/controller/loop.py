@@ -53,7 +53,7 @@ class Controller:
     def done(self) -> bool:
         """It is over, its checkpoints where they belong, or paused; none of its containers is left."""
         state = self.context.state
-        return state.at_rest and self.context.containers_removed and (state.paused or self.manager.done)
+        return state.idle and self.context.containers_removed and (state.paused or self.manager.done)
 
     def run(self) -> None:
         """Drive the experiment to its end, or until it is paused."""

@@ -53,7 +53,7 @@ def continue_(home: Home, experiment_id: int, overrides: Sequence[str] = (), fil
     """
     folder = home.experiment(experiment_id)
     journaled = JournaledState(folder=folder)
-    if journaled.state.header.local and journaled.state.at_rest:
+    if journaled.state.header.local and journaled.state.idle:
         raise needs_foreground(journaled.state.snapshot())
     number = request_continue(folder, overrides, file)
     resume_one(folder)
@@ -110,7 +110,7 @@ def request_continue(
     """What `continue_` does, without anybody who takes it up."""
     journaled = JournaledState(folder=folder)
     state = journaled.state.snapshot()
-    if not journaled.state.at_rest:
+    if not journaled.state.idle:
         raise ConfigError(
             f"experiment {folder.id} is {state.state}: only what has ended or is paused can be continued",
             hint=f"`detbuild pause {folder.id}` or `detbuild cancel {folder.id}` first, and wait",

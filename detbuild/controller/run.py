@@ -15,7 +15,7 @@ from detbuild.launch.plan import container_name, grace, plan_run
 from detbuild.launch.restart import failures
 from detbuild.launch.slots import LOOK, slot_request
 from detbuild.store import journal
-from detbuild.store.attributes import read_attributes, steered
+from detbuild.store.attributes import read_attributes, with_attributes
 from detbuild.store.output import TAIL_LINES, tail
 from detbuild.store.states import stronger
 
@@ -163,7 +163,7 @@ class RunDriver:
     def _wanted(self) -> SlotRequest:
         """What a trial asks for, as people want it by now."""
         context = self.context
-        config = steered(context.config, read_attributes(context.folder.path))
+        config = with_attributes(context.config, read_attributes(context.folder.path))
         return slot_request(config, context.state.header, context.home_id)
 
     def _start_or_abandon(self, container: str) -> str:

@@ -54,7 +54,7 @@ class Search:
         self._write()
         if not state.began and not state.stop:
             self._tell(Began())
-        for trial_id in tuple(state.untold):
+        for trial_id in tuple(state.unreported):
             trial = state.trials[trial_id]
             # What a person stopped with the whole experiment goes on when the experiment does.
             if not (state.ending and trial.state == "CANCELED" and not trial.stop):
@@ -68,7 +68,7 @@ class Search:
             not self.needs_every_validation
             or trial.released
             or trial.stop
-            or validation.steps_completed <= trial.steps_told
+            or validation.steps_completed <= trial.steps_reported
         ):
             return
         try:

@@ -62,7 +62,7 @@ def address_of(host: str | None, environ: Mapping[str, str]) -> Address:
     return Address(str(url), f"docker context `{name}`, set by {source}")
 
 
-def plain_socket(address: Address, environ: Mapping[str, str]) -> str:
+def unix_socket_path(address: Address, environ: Mapping[str, str]) -> str:
     """Its socket on this host, if that is all there is to know; "" where only docker-py knows the way."""
     return "" if docker_settings(environ).get("HttpHeaders") else address.socket
 

@@ -7,9 +7,9 @@ import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from detbuild.engine.address import address_of, plain_socket
-from detbuild.engine.plain import Answer, PlainApi
-from detbuild.engine.refusals import refusal, unreachable
+from detbuild.engine.address import address_of, unix_socket_path
+from detbuild.engine.plain import Response, UnixSocketClient
+from detbuild.engine.refusals import engine_error, unreachable
 
 if TYPE_CHECKING:
     import socket
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _ERRORS = 400  # the first status that is one
 
 
-class Calls:
+class EngineClient:
     """Over the engine's socket itself where it is one of this host, else through docker-py.
 
     Nothing is asked before the first call. `deadline` is in seconds, for each answer.
@@ -41,9 +41,9 @@ class Calls:
         return address_of(self._host, os.environ)
 
     @cached_property
-    def _plain(self) -> PlainApi | None:
-        path = plain_socket(self.address, os.environ)
-        return PlainApi(path, deadline=self._deadline) if path else None
+    def _plain(self) -> UnixSocketClient | None:
+        path = unix_socket_path(self.address, os.environ)
+        return UnixSocketClient(path, deadline=self._deadline) if path else None
 
     @cached_property
     def connection(self) -> Connection:
@@ -70,7 +70,7 @@ class Calls:
         body: object = None,
         accept: Collection[int] = (),
         timeout: float | None = None,
-    ) -> Answer:
+    ) -> Response:
         """Return the answer; an error is one too if its status is among `accept`.
 
         Raises:
@@ -78,7 +78,7 @@ class Calls:
         """
         answer = self._answer(method, path, params=params or {}, body=body, timeout=timeout)
         if answer.status >= _ERRORS and answer.status not in accept:
-            raise refusal(_words(answer))
+            raise engine_error(_words(answer))
         return answer
 
     def stream(
@@ -96,7 +96,7 @@ class Calls:
         try:
             with self._plain.lines(path, params=params, silence=silence, watch=watch) as (status, lines):
                 if status >= _ERRORS:
-                    raise refusal(_words(Answer(status, b"\n".join(lines))))
+                    raise engine_error(_words(Response(status, b"\n".join(lines))))
                 yield from (json.loads(line) for line in lines if line.strip())
         except (OSError, ValueError) as error:
             raise unreachable(self.address, error) from error
@@ -122,7 +122,7 @@ class Calls:
 
     def _answer(
         self, method: str, path: str, *, params: Mapping[str, str], body: object, timeout: float | None
-    ) -> Answer:
+    ) -> Response:
         if self._plain is None:
             return self.connection.call(method, path, params=params, body=body, timeout=timeout)
         try:
@@ -131,7 +131,7 @@ class Calls:
             raise unreachable(self.address, error) from error
 
 
-def _words(answer: Answer) -> str:
+def _words(answer: Response) -> str:
     try:
         return str(answer.json()["message"])
     except (ValueError, KeyError, TypeError):

@@ -18,8 +18,8 @@ from docker.context import ContextAPI
 from docker.errors import APIError, DockerException
 from urllib3.exceptions import HTTPError
 
-from detbuild.engine.plain import Answer, UpgradeRefusedError, upgraded, wake
-from detbuild.engine.refusals import refusal, unreachable
+from detbuild.engine.plain import Response, UpgradeRefusedError, interrupt, upgraded
+from detbuild.engine.refusals import engine_error, unreachable
 
 if TYPE_CHECKING:
     import socket
@@ -47,7 +47,7 @@ class Connection:
         try:
             yield self._connected()
         except APIError as error:
-            raise refusal(error.explanation or str(error)) from error
+            raise engine_error(error.explanation or str(error)) from error
         except (DockerException, requests.RequestException, HTTPError, OSError, ValueError) as error:
             raise unreachable(self._address, error) from error
 
@@ -59,7 +59,7 @@ class Connection:
 
     def call(
         self, method: str, path: str, *, params: Mapping[str, str], body: object, timeout: float | None
-    ) -> Answer:
+    ) -> Response:
         """Ask for something that has one answer, whatever its status."""
         with self.api() as api:
             ways = {"GET": api._get, "POST": api._post, "DELETE": api._delete}
@@ -69,7 +69,7 @@ class Connection:
                 json=body,
                 timeout=self.deadline if timeout is None else timeout,
             )
-        return Answer(answer.status_code, answer.content)
+        return Response(answer.status_code, answer.content)
 
     def stream(
         self,
@@ -99,7 +99,7 @@ class Connection:
                 if watch is not None:
                     sock = _socket_of(answer)
                     sock.settimeout(silence)
-                    watch.add_done_callback(lambda done: wake(sock) if done.exception() else None)
+                    watch.add_done_callback(lambda done: interrupt(sock) if done.exception() else None)
                 api._raise_for_status(answer)
                 yield from map(json.loads, filter(None, answer.iter_lines(None)))
 

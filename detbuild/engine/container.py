@@ -90,7 +90,7 @@ def listed_state(listed: Json) -> ContainerState:
     )
 
 
-def joined(output: bytes) -> bytes:
+def demultiplexed(output: bytes) -> bytes:
     """Stdout and stderr as they came: the engine sends pieces, each after 4 bytes of kind and 4 of length."""
     pieces, start = [], 0
     while start + 8 <= len(output):

@@ -8,10 +8,10 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detbuild.engine.calls import Calls
-from detbuild.engine.container import create_body, joined, listed_state, state_of
+from detbuild.engine.calls import EngineClient
+from detbuild.engine.container import create_body, demultiplexed, listed_state, state_of
 from detbuild.engine.info import engine_info, image_state
-from detbuild.engine.refusals import refusal
+from detbuild.engine.refusals import engine_error
 from detbuild.errors import EngineError
 from detbuild.events import ImagePulling
 from determined._untrusted import reason_of
@@ -46,12 +46,12 @@ class DockerEngine:
     def __init__(
         self, host: str | None = None, *, deadline: int = _DEADLINE, whole_tar: bool = False
     ) -> None:
-        self._calls = Calls(host, deadline=deadline)
+        self._client = EngineClient(host, deadline=deadline)
         self._whole_tar = whole_tar
 
     def info(self) -> EngineInfo:
-        raw = self._calls.ask("GET", "/info").json()
-        return engine_info(raw, api_version=self._calls.api_version)
+        raw = self._client.ask("GET", "/info").json()
+        return engine_info(raw, api_version=self._client.api_version)
 
     def image_id(self, reference: str) -> str | None:
         image = self._image(reference)
@@ -60,19 +60,19 @@ class DockerEngine:
     def image_labels(self, reference: str) -> Mapping[str, str]:
         image = self._image(reference)
         if image is None:
-            raise refusal(f"No such image: {reference}")
+            raise engine_error(f"No such image: {reference}")
         return (image.get("Config") or {}).get("Labels") or {}
 
     def find_images(self, label: str) -> tuple[ImageState, ...]:
         # Of all that lists images only this counts their containers.
-        found = self._calls.ask("GET", "/system/df", params={"type": "image"}).json()["Images"] or ()
+        found = self._client.ask("GET", "/system/df", params={"type": "image"}).json()["Images"] or ()
         states = [image_state(image) for image in found if label in (image["Labels"] or {})]
         return tuple(sorted(states, key=attrgetter("created"), reverse=True))
 
     def pull(self, reference: str, emit: Emit, *, credentials: Mapping[str, str] | None = None) -> str:
         repository, tag = _split(reference)
         request = {"fromImage": repository, "tag": tag}
-        headers = self._calls.connection.registry_auth(repository, credentials or {})
+        headers = self._client.connection.registry_auth(repository, credentials or {})
         for message in self._create_image(request, headers=headers, silence=_PULL_SILENCE):
             emit(ImagePulling(reference, _pull_detail(message)))
         return self._there(reference)
@@ -80,10 +80,10 @@ class DockerEngine:
     def build(self, plan: ImagePlan, emit: Emit) -> str:
         from detbuild.engine.buildkit.build import build
 
-        return build(self._calls, plan, emit, whole_tar=self._whole_tar)
+        return build(self._client, plan, emit, whole_tar=self._whole_tar)
 
     def create(self, spec: ContainerSpec) -> str:
-        answer = self._calls.ask(
+        answer = self._client.ask(
             "POST",
             "/containers/create",
             params={"name": spec.name},
@@ -99,10 +99,10 @@ class DockerEngine:
         state = self.inspect(container)
         if state is not None and state.status != "created":
             return  # the engine would start an ended one again
-        self._calls.ask("POST", f"/containers/{container}/start")
+        self._client.ask("POST", f"/containers/{container}/start")
 
     def inspect(self, container: str) -> ContainerState | None:
-        answer = self._calls.ask("GET", f"/containers/{container}/json", accept={_MISSING})
+        answer = self._client.ask("GET", f"/containers/{container}/json", accept={_MISSING})
         return None if answer.status == _MISSING else state_of(answer.json())
 
     def wait(self, container: str, *, timeout: float) -> ContainerState | None:
@@ -112,7 +112,7 @@ class DockerEngine:
             condition = "next-exit" if state.status == "created" else "not-running"
             # time is up, the engine left or the container is gone: the next look tells which
             with suppress(EngineError):
-                self._calls.ask(
+                self._client.ask(
                     "POST", f"/containers/{container}/wait", params={"condition": condition}, timeout=timeout
                 )
             state = self._present(container)
@@ -120,14 +120,14 @@ class DockerEngine:
 
     def output_tail(self, container: str, lines: int) -> tuple[str, ...]:
         params = {"stdout": "1", "stderr": "1", "tail": str(lines)}
-        answer = self._calls.ask("GET", f"/containers/{container}/logs", params=params, accept=_UNREADABLE)
-        output = b"" if answer.status in _UNREADABLE else joined(answer.body)
+        answer = self._client.ask("GET", f"/containers/{container}/logs", params=params, accept=_UNREADABLE)
+        output = b"" if answer.status in _UNREADABLE else demultiplexed(answer.body)
         return tuple(output.decode("utf-8", "replace").splitlines()[-lines:])
 
     def find(self, labels: Mapping[str, str]) -> tuple[ContainerState, ...]:
         wanted = [f"{key}={value}" if value else key for key, value in labels.items()]
         filters = json.dumps({"label": wanted})
-        found = self._calls.ask("GET", "/containers/json", params={"all": "1", "filters": filters}).json()
+        found = self._client.ask("GET", "/containers/json", params={"all": "1", "filters": filters}).json()
         states = map(listed_state, found)
         # How it ended is not in the list; a question about one that is just being started would wait for it.
         asked = (self.inspect(state.id) if state.ended else state for state in states)
@@ -136,16 +136,16 @@ class DockerEngine:
     def signal(self, container: str, signal: str) -> None:
         # in conflict: it does not run any more
         gone = {_MISSING, _CONFLICT}
-        self._calls.ask("POST", f"/containers/{container}/kill", params={"signal": signal}, accept=gone)
+        self._client.ask("POST", f"/containers/{container}/kill", params={"signal": signal}, accept=gone)
 
     def remove(self, container: str) -> None:
         # in conflict: its removal is in progress already
         gone = {_MISSING, _CONFLICT}
         params = {"force": "1", "v": "1"}
-        self._calls.ask("DELETE", f"/containers/{container}", params=params, accept=gone)
+        self._client.ask("DELETE", f"/containers/{container}", params=params, accept=gone)
 
     def remove_image(self, reference: str) -> None:
-        self._calls.ask("DELETE", f"/images/{reference}", params={"force": "1"}, accept={_MISSING})
+        self._client.ask("DELETE", f"/images/{reference}", params={"force": "1"}, accept={_MISSING})
 
     def import_image(self, rootfs_tar: str, *, tag: str, changes: tuple[str, ...]) -> str:
         repository, version = _split(tag)
@@ -159,7 +159,7 @@ class DockerEngine:
         return self._there(tag)
 
     def close(self) -> None:
-        self._calls.close()
+        self._client.close()
 
     def _create_image(
         self,
@@ -169,17 +169,17 @@ class DockerEngine:
         headers: Mapping[str, str] | None = None,
         silence: float,
     ) -> Iterator[dict[str, Any]]:
-        answer = self._calls.connection.stream(
+        answer = self._client.connection.stream(
             "/images/create", params=params, body=body, headers=headers, silence=silence
         )
         with closing(answer) as messages:
             for message in messages:
                 if "error" in message:
-                    raise refusal(message["error"])
+                    raise engine_error(message["error"])
                 yield message
 
     def _image(self, reference: str) -> dict[str, Any] | None:
-        answer = self._calls.ask("GET", f"/images/{reference}/json", accept={_MISSING})
+        answer = self._client.ask("GET", f"/images/{reference}/json", accept={_MISSING})
         if answer.status == _MISSING:
             return None
         image: dict[str, Any] = answer.json()

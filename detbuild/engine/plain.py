@@ -26,7 +26,7 @@ class UpgradeRefusedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     status: int
     body: bytes
 
@@ -62,13 +62,13 @@ def upgraded(sock: socket.socket, path: str, headers: Iterable[tuple[str, str]])
     return early
 
 
-def wake(sock: socket.socket) -> None:
+def interrupt(sock: socket.socket) -> None:
     """End the wait of another thread for more from it; closing alone would not."""
     with suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
 
 
-class PlainApi:
+class UnixSocketClient:
     """Speaks HTTP/1.1 over connections that stay open from one question to the next.
 
     `deadline` is in seconds, for each answer. Every method raises OSError or ValueError when the engine is
@@ -93,13 +93,13 @@ class PlainApi:
 
     def call(
         self, method: str, path: str, *, params: Mapping[str, str], body: object, timeout: float | None
-    ) -> Answer:
+    ) -> Response:
         """Ask; the body travels as JSON. `timeout` replaces the deadline."""
         where = self._prefix + target(path, params)
         payload = b"" if body is None else json.dumps(body).encode()
         with self._wire(self._deadline if timeout is None else timeout) as wire:
             status, _, content = wire.ask(method, where, payload)
-        return Answer(status, content)
+        return Response(status, content)
 
     @contextmanager
     def lines(
@@ -115,7 +115,7 @@ class PlainApi:
             status, headers = wire.send("POST", where, b"")
             wire.socket.settimeout(silence)
             if watch is not None:
-                watch.add_done_callback(lambda done: wake(wire.socket) if done.exception() else None)
+                watch.add_done_callback(lambda done: interrupt(wire.socket) if done.exception() else None)
             yield status, _lines(wire.pieces(status, headers))
         finally:
             wire.close()

@@ -112,7 +112,7 @@ _REFUSALS: Final = (
 )
 
 
-def refusal(words: str) -> EngineError:
+def engine_error(words: str) -> EngineError:
     """What the engine said, in the user's terms where they are known."""
     for known in _REFUSALS:
         match = re.search(known.pattern, words)

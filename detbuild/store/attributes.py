@@ -1,7 +1,7 @@
-"""What a person may change of an experiment after its submission: `attributes.json`, over what was submitted.
+"""Experiment attributes that can be edited after submission: `attributes.json`, applied over the config.
 
-A controller that drives the experiment asks `steered` for its config again whenever it decides something
-that `max_slots`, `weight`, `priority` or a number of kept checkpoints has a say in.
+The controller calls `with_attributes` again before each decision that depends on `max_slots`, `weight`,
+`priority` or the number of checkpoints to keep.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def without_label(attributes: Attributes, submitted: tuple[str, ...], label: str
     return replace(attributes, labels=tuple(one for one in labels if one != label))
 
 
-def steered(config: ExperimentConfig, attributes: Attributes) -> ExperimentConfig:
+def with_attributes(config: ExperimentConfig, attributes: Attributes) -> ExperimentConfig:
     """The config as it is meant now, with the attributes that steer a running experiment."""
     resources = _given(attributes, _RESOURCES)
     if "max_slots" in resources:

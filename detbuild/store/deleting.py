@@ -17,7 +17,7 @@ _INTENT: Final = "deleting"
 _HIDDEN: Final = ".deleted-"
 
 
-def intend_deletion(folder: ExperimentFolder) -> None:
+def mark_deleting(folder: ExperimentFolder) -> None:
     """From here on the deletion only goes forward; it is on disk when this returns."""
     write_synced(folder.path / _INTENT, b"")
 
@@ -32,7 +32,7 @@ def hidden_name(home: Home, folder: ExperimentFolder) -> Path:
     return home.experiments / f"{_HIDDEN}{folder.id}"
 
 
-def begun_deletions(home: Home) -> tuple[tuple[ExperimentFolder, ...], tuple[Path, ...]]:
+def unfinished_deletions(home: Home) -> tuple[tuple[ExperimentFolder, ...], tuple[Path, ...]]:
     """The experiments that are marked, and the folders that only have to be removed."""
     folders = (home.folder(number) for number in home.ids())
     hidden = home.experiments.glob(f"{_HIDDEN}*")  # allowed: names that the host chose

@@ -58,7 +58,7 @@ class TooLongError(EngineError):
     """One experiment takes longer to read than it may in a listing of all."""
 
 
-class Allowance:
+class TimeBudget:
     """How long the records of one experiment may be read in a listing of all, as time of the processor.
 
     A loaded host takes no longer by that clock, so that no experiment is set aside for the load of others.
@@ -82,7 +82,7 @@ class Allowance:
 
 
 def records_within(
-    allowance: Allowance,
+    allowance: TimeBudget,
 ) -> Callable[[ExperimentFolder, TrialState], tuple[RunRecords, ...]]:
     """How `state.load` comes by the records of a trial when that may not take longer than is allowed."""
 
@@ -97,7 +97,7 @@ def records_within(
     return read
 
 
-def load_quickly(home: Home, folder: ExperimentFolder, allowance: Allowance | None = None) -> ExperimentState:
+def load_cached(home: Home, folder: ExperimentFolder, allowance: TimeBudget | None = None) -> ExperimentState:
     """The same as `state.load`, but of the files of finished runs only those that are new are read.
 
     Raises:
@@ -114,7 +114,7 @@ def load_quickly(home: Home, folder: ExperimentFolder, allowance: Allowance | No
 class _Shelf:
     """The digests of one experiment, opened when needed: few and short runs are read sooner."""
 
-    def __init__(self, home: Home, folder: ExperimentFolder, allowance: Allowance | None) -> None:
+    def __init__(self, home: Home, folder: ExperimentFolder, allowance: TimeBudget | None) -> None:
         self._home = home
         self._folder = folder
         self._allowance = allowance

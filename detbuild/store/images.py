@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BUILT_LABEL: Final = "detbuild.context"  # every image that was built for an experiment carries it
 
 
-def wanted(home: Home, emit: Emit = ignore) -> Mapping[str, tuple[int, ...]]:
+def images_in_use(home: Home, emit: Emit = ignore) -> Mapping[str, tuple[int, ...]]:
     """Ids and tags of images, and the experiments that may still start a container of them.
 
     A damaged experiment uses none, and `emit` is told of it: an image is built again from the same inputs.
@@ -35,7 +35,7 @@ def _unfinished(folder: ExperimentFolder) -> Header | None:
     return None if header.local or fold(header, folder.journal()).over else header
 
 
-def wanted_by(image: ImageState, names: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+def used_by(image: ImageState, names: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
     """The experiments that want an image."""
     return tuple(sorted({number for name in (image.id, *image.tags) for number in names.get(name, ())}))
 
@@ -50,5 +50,5 @@ def prunable(
     return tuple(
         image
         for image in images
-        if image.created < before and not image.containers and not wanted_by(image, names)
+        if image.created < before and not image.containers and not used_by(image, names)
     )

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from detbuild.events import Warned
-from detbuild.store.digests import Allowance, TooLongError, load_quickly
+from detbuild.store.digests import TimeBudget, TooLongError, load_cached
 from detbuild.store.progress import Goal
 from detbuild.store.state import fold
 from detbuild.store.tables import open_table, remove_companions
@@ -101,7 +101,7 @@ def summaries(home: Home, emit: Emit) -> Iterator[Summary]:
 def _loaded(home: Home, folder: ExperimentFolder, emit: Emit) -> tuple[ExperimentState, bool]:
     """The state, and whether it has all numbers and nothing is damaged."""
     try:
-        state = load_quickly(home, folder, Allowance())
+        state = load_cached(home, folder, TimeBudget())
     except TooLongError as error:
         emit(
             Warned(

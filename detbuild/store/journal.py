@@ -173,10 +173,10 @@ class CheckpointUploaded:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class UploadRefused:
+class UploadRejected:
     """It is not whole on this host, so it will never be in the cloud."""
 
-    kind: ClassVar[str] = "upload_refused"
+    kind: ClassVar[str] = "upload_rejected"
     uuid: str
     why: str
 
@@ -224,23 +224,23 @@ class FilesRemoved:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StorageTrouble:
+class StorageBlocked:
     """Checkpoints cannot be stored or removed for a while, and why; an empty text ends it."""
 
-    kind: ClassVar[str] = "storage_trouble"
+    kind: ClassVar[str] = "storage_blocked"
     why: str
 
 
 StorageFact = (
     UploadIntended
     | CheckpointUploaded
-    | UploadRefused
+    | UploadRejected
     | CheckpointForeign
     | CheckpointsDeleted
     | CheckpointsRemoved
     | FilesDeleted
     | FilesRemoved
-    | StorageTrouble
+    | StorageBlocked
 )
 TrialFact = TrialCreated | RunIntended | RunCreated | RunFinished | Waiting | PolicyMatched | TrialFinished
 Fact = TrialFact | StorageFact | Searched | SearchFailed | RequestApplied | Paused | ExperimentFinished

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from detbuild.store.folder import Header
 
-WAITS_FOR_SEARCH = "waits for the search"
+WAITING_FOR_SEARCH = "waits for the search"
 _STOPPING = {"kill": "STOPPING_KILLED", "cancel": "STOPPING_CANCELED", "pause": "STOPPING_PAUSED"}
 _RunFact = journal.RunIntended | journal.RunCreated | journal.RunFinished | journal.PolicyMatched
 _FINAL = frozenset({"kill", "cancel"})
@@ -45,11 +45,11 @@ class Tally:
     why: str = ""  # of the first
 
 
-class Ledger:
+class StateFold:
     """`running` have a run that has not ended, `ready` are to be taken a step further, in this order.
 
     A trial whose run has ended comes first: the others wait for its place, and the search for its result.
-    `waiting` are those that wait for the search; `untold` have ended, and the search does not know.
+    `waiting` are those that wait for the search; `unreported` have ended, and the search does not know.
     """
 
     def __init__(self, header: Header, entries: Iterable[journal.Entry] = ()) -> None:
@@ -58,7 +58,7 @@ class Ledger:
         self.running: dict[int, None] = {}
         self.ready: OrderedDict[int, None] = OrderedDict()
         self.waiting: dict[int, None] = {}
-        self.untold: dict[int, None] = {}
+        self.unreported: dict[int, None] = {}
         self.tallies = {state: Tally() for state in ENDED}
         self.end: journal.ExperimentFinished | None = None
         self.ended_at: float | None = None
@@ -80,7 +80,7 @@ class Ledger:
         return self.end is not None
 
     @property
-    def at_rest(self) -> bool:
+    def idle(self) -> bool:
         """No controller is needed."""
         return self.over or self.paused
 
@@ -159,7 +159,7 @@ class Ledger:
     def _apply_request(self, fact: journal.RequestApplied) -> None:
         self.last_request = max(self.last_request, fact.number)
         if fact.verb == "continue":
-            if self.at_rest:
+            if self.idle:
                 self._go_on(Length(**fact.length) if fact.length else None)  # type: ignore[arg-type]
         elif self.over:
             return
@@ -198,7 +198,7 @@ class Ledger:
                 tally = self.tallies[trial.state]
                 tally.count -= 1
                 tally.why = tally.why if tally.count else ""
-                self.untold.pop(trial.id, None)
+                self.unreported.pop(trial.id, None)
             self._place(_reopened(trial, length))
 
     # what the search decides
@@ -211,7 +211,7 @@ class Ledger:
         elif isinstance(event, Validated):
             self._told(event.trial_id, fact.steps_completed)
         elif isinstance(event, TrialEnded):
-            self.untold.pop(event.trial_id, None)
+            self.unreported.pop(event.trial_id, None)
             if event.trial_id in self.trials:
                 self.trials[event.trial_id] = replace(self.trials[event.trial_id], released=True)
         for raw in fact.actions:
@@ -231,7 +231,7 @@ class Ledger:
             self.trials[trial_id] = replace(
                 trial,
                 segments_reported=trial.segment if segment_done else trial.segments_reported,
-                steps_told=max(trial.steps_told, steps_completed),
+                steps_reported=max(trial.steps_reported, steps_completed),
             )
 
     def _create(self, action: Create, source: tuple[str, ...]) -> None:
@@ -241,7 +241,7 @@ class Ledger:
             TrialState(
                 id=action.trial_id,
                 state="WAITING",
-                why=WAITS_FOR_SEARCH,
+                why=WAITING_FOR_SEARCH,
                 seed=action.seed,
                 hparams=action.hparams,
                 source=source,
@@ -284,7 +284,7 @@ class Ledger:
             if tally is not None:
                 tally.count, tally.why = tally.count + 1, tally.why or fact.why
             if not trial.released:
-                self.untold[trial.id] = None
+                self.unreported[trial.id] = None
         self._place(_advanced(trial, fact, time))
 
     def _place(self, trial: TrialState) -> None:
@@ -313,7 +313,7 @@ def _idle(trial: TrialState) -> TrialState:
     busy = (
         trial.ended or trial.open_run is not None or trial.segment > trial.segments_reported or trial.closed
     )
-    return trial if busy else replace(trial, state="WAITING", why=WAITS_FOR_SEARCH)
+    return trial if busy else replace(trial, state="WAITING", why=WAITING_FOR_SEARCH)
 
 
 def _reopened(trial: TrialState, length: Length | None) -> TrialState:

@@ -48,7 +48,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class SetAside:
+class RejectedSpan:
     """A stretch of the file that is not a record of this run."""
 
     offset: int
@@ -100,7 +100,7 @@ class RecordParser:
         self.held = 0
         self._rejected_size = 0
         self._blank = 0
-        self.set_aside: list[SetAside] = []
+        self.set_aside: list[RejectedSpan] = []
         self._started = False
         self._reached: dict[str, int] = {}  # batches, by the kind of a metric
         self._repeated: dict[str, int] = {}
@@ -206,7 +206,7 @@ class RecordParser:
         self.rejected += 1
         self._rejected_size += size
         if len(self.set_aside) < _KEPT:
-            self.set_aside.append(SetAside(offset, size, why[:200]))
+            self.set_aside.append(RejectedSpan(offset, size, why[:200]))
 
 
 class RecordFile:

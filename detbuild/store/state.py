@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from detbuild.store.ledger import Ledger
+from detbuild.store.ledger import StateFold
 from detbuild.store.progress import Goal, trial_progress
 from detbuild.store.runs import RunRecords, read_run
 from detbuild.store.states import ENDED, ExperimentState, RunState, TrialState
@@ -24,7 +24,7 @@ __all__ = ["ENDED", "ExperimentState", "RunState", "TrialState", "fold", "load",
 
 def fold(header: Header, entries: Iterable[journal.Entry]) -> ExperimentState:
     """What the journal alone says; `progress` of the trials is empty."""
-    return Ledger(header, entries).snapshot()
+    return StateFold(header, entries).snapshot()
 
 
 def run_records(folder: ExperimentFolder, trial: TrialState) -> tuple[RunRecords, ...]:
@@ -44,7 +44,7 @@ def load(
     """
     header = folder.header()
     entries, damage = folder.journal_with_damage()
-    ledger = Ledger(header, entries)
+    ledger = StateFold(header, entries)
     goal = Goal(header.metric, header.smaller_is_better)
 
     def with_progress(trial: TrialState) -> TrialState:

@@ -50,7 +50,7 @@ class TrialState:
     segments_reported: int = 0  # up to which of them the search knows the result
     length: Length | None = None  # of the newest segment; None: its own code decides
     milestones: tuple[int, ...] = ()
-    steps_told: int = -1  # batches of the newest validation that a watching search was told of
+    steps_reported: int = -1  # batches of the newest validation that a watching search was told of
     closed: bool = False  # it ends with its segment
     released: bool = False  # the search was told of its end, and hears no more of it
     stop: str = ""  # of STOPS

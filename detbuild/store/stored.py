@@ -23,9 +23,9 @@ class Stored:
     uploaded: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)  # uuid -> why it will never be in the cloud
     deleted: set[str] = field(default_factory=set)
-    left_over: set[str] = field(default_factory=set)  # deleted, and files of it may be left
+    pending_delete: set[str] = field(default_factory=set)  # deleted, and files of it may be left
     partly: dict[str, set[str]] = field(default_factory=dict)  # uuid -> files that were deleted
-    partly_left_over: set[str] = field(default_factory=set)  # uuids
+    partial_pending_delete: set[str] = field(default_factory=set)  # uuids
     trouble: str = ""  # why nothing can be stored or removed now
 
     @classmethod
@@ -37,27 +37,27 @@ class Stored:
 
     def add(self, fact: journal.Fact) -> None:
         match fact:
-            case journal.UploadIntended() | journal.CheckpointUploaded() | journal.UploadRefused():
+            case journal.UploadIntended() | journal.CheckpointUploaded() | journal.UploadRejected():
                 self._add_upload(fact)
             case journal.CheckpointForeign(uuid=uuid, why=why):
                 self.foreign[uuid] = why
-                self.left_over.discard(uuid)
-                self.partly_left_over.discard(uuid)
+                self.pending_delete.discard(uuid)
+                self.partial_pending_delete.discard(uuid)
             case journal.CheckpointsDeleted(uuids=uuids):
                 self.deleted.update(uuids)
-                self.left_over.update(uuids)
+                self.pending_delete.update(uuids)
             case journal.CheckpointsRemoved(uuids=uuids):
-                self.left_over.difference_update(uuids)
+                self.pending_delete.difference_update(uuids)
             case journal.FilesDeleted(uuid=uuid, paths=paths):
                 self.partly.setdefault(uuid, set()).update(paths)
-                self.partly_left_over.add(uuid)
+                self.partial_pending_delete.add(uuid)
             case journal.FilesRemoved(uuid=uuid):
-                self.partly_left_over.discard(uuid)
-            case journal.StorageTrouble(why=why):
+                self.partial_pending_delete.discard(uuid)
+            case journal.StorageBlocked(why=why):
                 self.trouble = why
 
     def _add_upload(
-        self, fact: journal.UploadIntended | journal.CheckpointUploaded | journal.UploadRefused
+        self, fact: journal.UploadIntended | journal.CheckpointUploaded | journal.UploadRejected
     ) -> None:
         match fact:
             case journal.UploadIntended(uuid=uuid, free=free):
@@ -66,14 +66,14 @@ class Stored:
                     self.begun.add(uuid)
             case journal.CheckpointUploaded(uuid=uuid):
                 self.uploaded.add(uuid)
-            case journal.UploadRefused(uuid=uuid, why=why):
+            case journal.UploadRejected(uuid=uuid, why=why):
                 self.refused[uuid] = why
 
     @property
-    def unsettled(self) -> bool:
+    def has_pending(self) -> bool:
         """Something is still to be uploaded, or to be removed."""
         waiting = self.intended - self.uploaded - self.deleted - self.refused.keys() - self.foreign.keys()
-        return bool(waiting or self.left_over or self.partly_left_over)
+        return bool(waiting or self.pending_delete or self.partial_pending_delete)
 
     def state(self, uuid: str, *, damaged: bool) -> str:
         """Determined's word for how it is.

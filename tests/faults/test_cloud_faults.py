@@ -101,10 +101,10 @@ def test_a_search_outlives_its_controllers_while_it_uploads_and_while_it_collect
     assert trial.id in resume(trial.home)
     trial.until(lambda: stored(trial).deleted, what="the collection")
     trial.kill_controller()
-    assert stored(trial).left_over
+    assert stored(trial).pending_delete
     listed = kept(trial)
     assert trial.id in resume(trial.home)
-    trial.until(lambda: not stored(trial).unsettled and not trial.controller(), what="the controller's end")
+    trial.until(lambda: not stored(trial).has_pending and not trial.controller(), what="the controller's end")
     state = trial.state()
     assert (state.state, len(listed)) == ("COMPLETED", len(state.trials))
     assert whole(s3) == kept(trial) == listed

@@ -221,7 +221,7 @@ class Rig:
         """Drive the experiment to its end with a new controller."""
         controller = self.controller()
         for _ in range(at_most):
-            if controller.context.state.at_rest:
+            if controller.context.state.idle:
                 return self.state()
             controller.step()
             self.clock.wait(0.2)

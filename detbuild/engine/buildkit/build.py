@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from concurrent.futures import Future
 
-    from detbuild.engine.calls import Calls
+    from detbuild.engine.calls import EngineClient
     from detbuild.image.plan import ImagePlan
 
 _LOCAL = "localhost:1/detbuild-build"  # names of bases while a build uses them
@@ -34,36 +34,36 @@ _CHECK_PLACES = "check index-url, extra-index-url and find-links in requirements
 _SILENCE = 3600.0  # seconds; a step may say nothing for long, a hung engine shows in the session
 
 
-def build(calls: Calls, plan: ImagePlan, emit: Emit, *, whole_tar: bool = False) -> str:
+def build(client: EngineClient, plan: ImagePlan, emit: Emit, *, whole_tar: bool = False) -> str:
     """Build, tag and return the image's id; `whole_tar` sends the context in one piece, without a session.
 
     Whatever ends this early (Ctrl-C included) closes the connection, which makes BuildKit stop.
     """
-    with _base_of_this_host(calls, plan) as local:
+    with _base_of_this_host(client, plan) as local:
         tell = emit if local is plan else _named_as(plan, local, emit)
         image = None
         if not whole_tar and _names_are_text(plan):
-            image = _try_session(calls, local, tell)
+            image = _try_session(client, local, tell)
         if image is None:
-            image = _build_from_tar(calls, local, tell)
-    return image or _tagged(calls, plan.tag)
+            image = _build_from_tar(client, local, tell)
+    return image or _tagged(client, plan.tag)
 
 
 @contextmanager
-def _base_of_this_host(calls: Calls, plan: ImagePlan) -> Iterator[ImagePlan]:
+def _base_of_this_host(client: EngineClient, plan: ImagePlan) -> Iterator[ImagePlan]:
     """The plan on a second name of its base that no registry is asked for.
 
     The base is in the engine's store. With the containerd image store BuildKit asks the registry for it all
     the same, and so tells the names of local images to it; a name of this host's own port 1 goes nowhere.
     """
-    if not _has_containerd_store(calls):
+    if not _has_containerd_store(client):
         yield plan
         return
-    _sweep(calls)
+    _sweep(client)
     alias = f"{time.time():.0f}-{secrets.token_hex(4)}"
     params = {"repo": _LOCAL, "tag": alias}
     if (
-        calls.ask("POST", f"/images/{plan.base_image}/tag", params=params, accept={_MISSING}).status
+        client.ask("POST", f"/images/{plan.base_image}/tag", params=params, accept={_MISSING}).status
         == _MISSING
     ):
         yield plan  # it was removed meanwhile, or is `scratch`
@@ -77,11 +77,11 @@ def _base_of_this_host(calls: Calls, plan: ImagePlan) -> Iterator[ImagePlan]:
             upload_dockerfile=_from(plan, plan.upload_dockerfile, name),
         )
     finally:
-        _untag(calls, name)
+        _untag(client, name)
 
 
-def _has_containerd_store(calls: Calls) -> bool:
-    status = calls.ask("GET", "/info").json().get("DriverStatus") or ()
+def _has_containerd_store(client: EngineClient) -> bool:
+    status = client.ask("GET", "/info").json().get("DriverStatus") or ()
     return ["driver-type", "io.containerd.snapshotter.v1"] in status
 
 
@@ -89,18 +89,18 @@ def _from(plan: ImagePlan, dockerfile: str, name: str) -> str:
     return dockerfile.replace(f"\nFROM {plan.base_image}\n", f"\nFROM {name}\n", 1)
 
 
-def _untag(calls: Calls, name: str) -> None:
-    calls.ask("DELETE", f"/images/{name}", params={"noprune": "1"}, accept={_MISSING, _CONFLICT})
+def _untag(client: EngineClient, name: str) -> None:
+    client.ask("DELETE", f"/images/{name}", params={"noprune": "1"}, accept={_MISSING, _CONFLICT})
 
 
-def _sweep(calls: Calls) -> None:
+def _sweep(client: EngineClient) -> None:
     """Remove the names that builds left behind which were killed long ago."""
     params = {"filters": json.dumps({"reference": [_LOCAL]})}
-    for image in calls.ask("GET", "/images/json", params=params).json():
+    for image in client.ask("GET", "/images/json", params=params).json():
         for name in image.get("RepoTags") or ():
             made = name.removeprefix(f"{_LOCAL}:").partition("-")[0]
             if name.startswith(f"{_LOCAL}:") and made.isdecimal() and int(made) < time.time() - _STALE:
-                _untag(calls, name)
+                _untag(client, name)
 
 
 def _named_as(plan: ImagePlan, local: ImagePlan, emit: Emit) -> Emit:
@@ -114,19 +114,19 @@ def _named_as(plan: ImagePlan, local: ImagePlan, emit: Emit) -> Emit:
     return tell
 
 
-def _try_session(calls: Calls, plan: ImagePlan, emit: Emit) -> str | None:
+def _try_session(client: EngineClient, plan: ImagePlan, emit: Emit) -> str | None:
     """The image's id, or None when the engine offers no sessions."""
     try:
-        with open_session(calls, plan) as session:
-            return _build_in_session(calls, plan, emit, session)
+        with open_session(client, plan) as session:
+            return _build_in_session(client, plan, emit, session)
     except UpgradeRefusedError as error:
         emit(Warned(f"the engine offers no build session ({error}): the whole context travels each time"))
         return None
 
 
-def _build_in_session(calls: Calls, plan: ImagePlan, emit: Emit, session: Session) -> str:
+def _build_in_session(client: EngineClient, plan: ImagePlan, emit: Emit, session: Session) -> str:
     params = {**_params(plan), "remote": "client-session", "session": session.id, "buildid": session.id}
-    messages = calls.stream("/build", params=params, silence=_SILENCE, watch=session.served)
+    messages = client.stream("/build", params=params, silence=_SILENCE, watch=session.served)
     try:
         image = _follow(messages, emit)
     except DetbuildError:
@@ -149,7 +149,7 @@ def _ended_early(served: Future[None]) -> None:
         ) from error
 
 
-def _build_from_tar(calls: Calls, plan: ImagePlan, emit: Emit) -> str:
+def _build_from_tar(client: EngineClient, plan: ImagePlan, emit: Emit) -> str:
     upload = for_upload(plan) if plan.upload_dockerfile else plan
     if upload.secrets:
         raise EngineError(
@@ -159,7 +159,7 @@ def _build_from_tar(calls: Calls, plan: ImagePlan, emit: Emit) -> str:
     trees = {**upload.trees, **upload.local_trees}
     body = stream(trees, {"Dockerfile": upload.dockerfile.encode()})
     headers = {"Content-Type": "application/x-tar"}
-    messages = calls.connection.stream(
+    messages = client.connection.stream(
         "/build", params=_params(upload), body=body, headers=headers, silence=_SILENCE
     )
     image = _follow(messages, emit)
@@ -167,8 +167,8 @@ def _build_from_tar(calls: Calls, plan: ImagePlan, emit: Emit) -> str:
     return image
 
 
-def _tagged(calls: Calls, tag: str) -> str:
-    image: str = calls.ask("GET", f"/images/{tag}/json").json()["Id"]
+def _tagged(client: EngineClient, tag: str) -> str:
+    image: str = client.ask("GET", f"/images/{tag}/json").json()["Id"]
     return image
 
 

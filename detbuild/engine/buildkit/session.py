@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from detbuild.context.snapshot import ContextSnapshot
-    from detbuild.engine.calls import Calls
+    from detbuild.engine.calls import EngineClient
     from detbuild.image.plan import ImagePlan
 
 
@@ -32,17 +32,17 @@ class Session:
 
 
 @contextmanager
-def open_session(calls: Calls, plan: ImagePlan) -> Iterator[Session]:
+def open_session(client: EngineClient, plan: ImagePlan) -> Iterator[Session]:
     """Serve the plan's files, secrets and the caller's registry credentials for as long as the block runs.
 
     Raises:
         UpgradeRefusedError: before the block was entered.
     """
     files = FileSync(directories(plan))
-    unary = handlers(plan.secrets, lambda registry: _credentials(calls, registry))
+    unary = handlers(plan.secrets, lambda registry: _credentials(client, registry))
     methods: dict[str, Handler] = {METHOD: files.diff_copy, **unary}
     session_id = uuid.uuid4().hex
-    sock, early = calls.upgrade("/session", _headers(session_id, context_key(plan), methods))
+    sock, early = client.upgrade("/session", _headers(session_id, context_key(plan), methods))
     server = GrpcServer(sock, methods, early=early)
     with ThreadPoolExecutor(1, thread_name_prefix="buildkit-session") as thread:
         try:
@@ -74,9 +74,9 @@ def _headers(session_id: str, shared_key: str, methods: Iterable[str]) -> Iterat
     yield from ((f"{prefix}Grpc-Method", method) for method in methods)
 
 
-def _credentials(calls: Calls, registry: str) -> Credentials | None:
+def _credentials(client: EngineClient, registry: str) -> Credentials | None:
     try:
-        found = calls.connection.credentials(registry)
+        found = client.connection.credentials(registry)
     except EngineError:  # a broken credential helper: the image may be public
         return None
     if token := found.get("identitytoken"):

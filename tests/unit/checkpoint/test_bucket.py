@@ -150,7 +150,7 @@ def test_any_of_fsspecs_file_systems_will_do(
     assert found is not None
     told: list[float] = []
     bucket = Bucket(found, told.append)
-    bucket.try_out()
+    bucket.check_writable()
     assert bucket.sizes("one") == {}
     (tmp_path / "weights").write_bytes(b"123")
     bucket.put(tmp_path / "weights", "one", "deep/weights")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from detbuild.checkpoint.bucket import Address, address_of
-from detbuild.checkpoint.carrier import Answer, Carrier, carrier, carry
+from detbuild.checkpoint.carrier import TransferResult, TransferWorker, run_transfer, transfer_worker
 from detbuild.checkpoint.jobs import Job
 from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping
 from detbuild.errors import EngineError
@@ -33,8 +33,8 @@ def address(s3: S3Server, **more: object) -> Address:
 
 
 @pytest.fixture
-def carrying(s3: S3Server) -> Iterator[Carrier]:
-    with carrier(address(s3)) as made:
+def carrying(s3: S3Server) -> Iterator[TransferWorker]:
+    with transfer_worker(address(s3)) as made:
         yield made
 
 
@@ -46,7 +46,7 @@ def checkpoint(root: Path) -> str:
     return uuid
 
 
-def ask(carrying: Carrier, job: Job) -> Answer:
+def ask(carrying: TransferWorker, job: Job) -> TransferResult:
     carrying.ask(job)
     answer = None
     while answer is None:
@@ -66,10 +66,12 @@ def content(place: Path) -> dict[str, bytes]:
 ALL = sorted([*FILES, "manifest.json", "metadata.json"])
 
 
-def test_what_was_uploaded_comes_back_as_it_was(s3: S3Server, carrying: Carrier, tmp_path: Path) -> None:
+def test_what_was_uploaded_comes_back_as_it_was(
+    s3: S3Server, carrying: TransferWorker, tmp_path: Path
+) -> None:
     uuid = checkpoint(tmp_path / "here")
     job = Job(do="upload", uuid=uuid, root=str(tmp_path / "here"))
-    assert ask(carrying, job) == Answer(job=job)
+    assert ask(carrying, job) == TransferResult(job=job)
     assert names(s3, uuid) == ALL
     fetched = ask(carrying, Job(do="fetch", uuid=uuid, root=str(tmp_path / "back" / uuid)))
     assert (fetched.error, fetched.damaged) == ("", "")
@@ -78,7 +80,7 @@ def test_what_was_uploaded_comes_back_as_it_was(s3: S3Server, carrying: Carrier,
 
 
 def test_the_manifest_is_written_last_and_removed_first(
-    s3: S3Server, carrying: Carrier, tmp_path: Path
+    s3: S3Server, carrying: TransferWorker, tmp_path: Path
 ) -> None:
     uuid = checkpoint(tmp_path)
     ask(carrying, Job(do="upload", uuid=uuid, root=str(tmp_path), owner="h/1"))
@@ -88,7 +90,7 @@ def test_the_manifest_is_written_last_and_removed_first(
     assert (names(s3, uuid), list(tmp_path.iterdir())) == ([], [])
 
 
-def test_a_damaged_checkpoint_is_not_sent(s3: S3Server, carrying: Carrier, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_not_sent(s3: S3Server, carrying: TransferWorker, tmp_path: Path) -> None:
     uuid = checkpoint(tmp_path)
     (tmp_path / uuid / "weights").write_bytes(b"124")
     answer = ask(carrying, Job(do="upload", uuid=uuid, root=str(tmp_path)))
@@ -96,7 +98,9 @@ def test_a_damaged_checkpoint_is_not_sent(s3: S3Server, carrying: Carrier, tmp_p
     assert names(s3, uuid) == []
 
 
-def test_a_link_in_a_checkpoint_is_not_followed(s3: S3Server, carrying: Carrier, tmp_path: Path) -> None:
+def test_a_link_in_a_checkpoint_is_not_followed(
+    s3: S3Server, carrying: TransferWorker, tmp_path: Path
+) -> None:
     uuid = checkpoint(tmp_path / "here")
     (tmp_path / "outside").write_bytes(b"123")
     (tmp_path / "here" / uuid / "weights").unlink()
@@ -110,7 +114,7 @@ def test_a_link_in_a_checkpoint_is_not_followed(s3: S3Server, carrying: Carrier,
 
 @pytest.mark.parametrize("harm", ["content", "missing", "manifest", "escape"])
 def test_a_damaged_checkpoint_in_the_cloud_leaves_nothing_here(
-    s3: S3Server, carrying: Carrier, tmp_path: Path, harm: str
+    s3: S3Server, carrying: TransferWorker, tmp_path: Path, harm: str
 ) -> None:
     uuid = checkpoint(tmp_path / "here")
     ask(carrying, Job(do="upload", uuid=uuid, root=str(tmp_path / "here")))
@@ -129,7 +133,7 @@ def test_a_damaged_checkpoint_in_the_cloud_leaves_nothing_here(
     assert list((tmp_path / "back").iterdir()) == []
 
 
-def test_only_what_is_missing_is_sent_again(s3: S3Server, carrying: Carrier, tmp_path: Path) -> None:
+def test_only_what_is_missing_is_sent_again(s3: S3Server, carrying: TransferWorker, tmp_path: Path) -> None:
     uuid = checkpoint(tmp_path)
     ask(carrying, Job(do="upload", uuid=uuid, root=str(tmp_path)))
     s3.client().delete_object(Bucket="lab", Key=f"nets/{uuid}/weights")
@@ -140,29 +144,29 @@ def test_only_what_is_missing_is_sent_again(s3: S3Server, carrying: Carrier, tmp
 
 
 def test_some_files_can_be_removed_and_the_rest_is_whole(
-    s3: S3Server, carrying: Carrier, tmp_path: Path
+    s3: S3Server, carrying: TransferWorker, tmp_path: Path
 ) -> None:
     uuid = checkpoint(tmp_path / "here")
     ask(carrying, Job(do="upload", uuid=uuid, root=str(tmp_path / "here"), owner="h/1"))
     job = Job(do="remove files", uuid=uuid, root=str(tmp_path / "here"), paths=("weights",), owner="h/1")
     for _ in range(2):  # a crash may have it done again
-        assert ask(carrying, job) == Answer(job=job)
+        assert ask(carrying, job) == TransferResult(job=job)
     assert _checkpoints.verify(tmp_path / "here" / uuid) == []
     ask(carrying, Job(do="fetch", uuid=uuid, root=str(tmp_path / "back" / uuid)))
     assert sorted(content(tmp_path / "back" / uuid)) == sorted(set(ALL) - {"weights"})
 
 
-def test_a_checkpoint_that_is_damaged_here_is_brought_back(carrying: Carrier, tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_damaged_here_is_brought_back(carrying: TransferWorker, tmp_path: Path) -> None:
     uuid = checkpoint(tmp_path)
     ask(carrying, Job(do="upload", uuid=uuid, root=str(tmp_path)))
     (tmp_path / uuid / "weights").write_bytes(b"")
-    assert not ask(carrying, Job(do="bring back", uuid=uuid, root=str(tmp_path))).damaged
+    assert not ask(carrying, Job(do="restore", uuid=uuid, root=str(tmp_path))).damaged
     assert _checkpoints.verify(tmp_path / uuid) == []
     assert [path.name for path in tmp_path.iterdir()] == [uuid]
 
 
 def test_a_server_that_fails_now_and_then_does_not_matter(
-    s3: S3Server, carrying: Carrier, tmp_path: Path
+    s3: S3Server, carrying: TransferWorker, tmp_path: Path
 ) -> None:
     uuid = checkpoint(tmp_path)
     s3.failing = 1
@@ -171,7 +175,7 @@ def test_a_server_that_fails_now_and_then_does_not_matter(
 
 
 def test_a_server_that_goes_on_failing_is_an_error_that_may_pass(
-    s3: S3Server, carrying: Carrier, tmp_path: Path
+    s3: S3Server, carrying: TransferWorker, tmp_path: Path
 ) -> None:
     uuid = checkpoint(tmp_path)
     s3.failing = float("inf")
@@ -185,11 +189,11 @@ def test_a_server_that_is_not_there_is_an_error_that_names_it(s3: S3Server, tmp_
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
     with pytest.raises(EngineError, match=f"(?s)s3://lab/nets.*127.0.0.1:{port}"):
-        carry(address(s3, endpoint_url=f"http://127.0.0.1:{port}"), Job(do="try out"))
+        run_transfer(address(s3, endpoint_url=f"http://127.0.0.1:{port}"), Job(do="check"))
 
 
 def test_a_bucket_is_tried_out_and_left_as_it_was(s3: S3Server) -> None:
-    carry(address(s3), Job(do="try out"))
+    run_transfer(address(s3), Job(do="check"))
     verbs = [call.split()[0] for call in s3.calls]
     assert (verbs[0], verbs[-2:]) == ("PUT", ["GET", "DELETE"])
     assert s3.keys() == {}
@@ -197,12 +201,12 @@ def test_a_bucket_is_tried_out_and_left_as_it_was(s3: S3Server) -> None:
 
 def test_a_bucket_that_is_not_there_is_refused(s3: S3Server) -> None:
     with pytest.raises(EngineError, match="bucket") as caught:
-        carry(address(s3, bucket="nowhere"), Job(do="try out"))
+        run_transfer(address(s3, bucket="nowhere"), Job(do="check"))
     assert "hidden-key" not in str(caught.value) + caught.value.hint
 
 
 def test_what_hangs_is_ended_and_begun_anew(
-    s3: S3Server, carrying: Carrier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: S3Server, carrying: TransferWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uuid = checkpoint(tmp_path)
     job = Job(do="upload", uuid=uuid, root=str(tmp_path))
@@ -222,8 +226,8 @@ def test_what_hangs_is_ended_and_begun_anew(
     assert ask(carrying, job).error == ""
 
 
-def test_it_ends_with_whoever_has_started_it(s3: S3Server, carrying: Carrier) -> None:
-    ask(carrying, Job(do="try out"))
+def test_it_ends_with_whoever_has_started_it(s3: S3Server, carrying: TransferWorker) -> None:
+    ask(carrying, Job(do="check"))
     process = carrying._process
     assert process is not None
     assert process.stdin is not None
@@ -231,17 +235,19 @@ def test_it_ends_with_whoever_has_started_it(s3: S3Server, carrying: Carrier) ->
     assert process.wait(10) == 0
 
 
-def test_its_credentials_are_in_no_argument_and_no_environment(s3: S3Server, carrying: Carrier) -> None:
-    ask(carrying, Job(do="try out"))
+def test_its_credentials_are_in_no_argument_and_no_environment(
+    s3: S3Server, carrying: TransferWorker
+) -> None:
+    ask(carrying, Job(do="check"))
     for file in ("cmdline", "environ"):
         assert b"hidden-key" not in Path(f"/proc/{carrying.pid}/{file}").read_bytes()
 
 
 def test_a_process_that_was_killed_is_an_error_that_may_pass(
-    s3: S3Server, carrying: Carrier, tmp_path: Path
+    s3: S3Server, carrying: TransferWorker, tmp_path: Path
 ) -> None:
-    ask(carrying, Job(do="try out"))
+    ask(carrying, Job(do="check"))
     assert carrying.pid is not None
     os.kill(carrying.pid, signal.SIGKILL)
-    assert "was lost" in ask(carrying, Job(do="try out")).error
-    assert ask(carrying, Job(do="try out")).error == ""
+    assert "was lost" in ask(carrying, Job(do="check")).error
+    assert ask(carrying, Job(do="check")).error == ""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from detbuild import experiment
-from detbuild.checkpoint.carrier import Answer, Carrier
+from detbuild.checkpoint.carrier import TransferResult, TransferWorker
 from detbuild.checkpoint.download import damage, download
 from detbuild.checkpoint.find import Found, checkpoints_of
 from detbuild.checkpoint.imported import import_checkpoint
@@ -156,15 +156,15 @@ def test_a_download_that_is_interrupted_leaves_nothing(
     tmp_path: Path, home: Home, host: Host, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(order(tmp_path, s3.storage()), host, home)
-    answer = Carrier.answer
+    answer = TransferWorker.answer
 
-    def interrupted(self: Carrier, *, wait: float = 0.0) -> Answer | None:
+    def interrupted(self: TransferWorker, *, wait: float = 0.0) -> TransferResult | None:
         if list(tmp_path.glob(".copy.*.tmp")):
             raise KeyboardInterrupt
         return answer(self, wait=min(wait, 0.01))
 
     s3.slow = 0.2
-    monkeypatch.setattr(Carrier, "answer", interrupted)
+    monkeypatch.setattr(TransferWorker, "answer", interrupted)
     with pytest.raises(KeyboardInterrupt):
         download(found(home)[3], tmp_path / "copy")
     assert not list(tmp_path.glob("*copy*"))
@@ -405,17 +405,17 @@ def test_files_that_could_not_be_removed_are_not_recorded_as_removed(
     monkeypatch.setattr("detbuild.controller.keeper._FIRST", 0.01)
     copy = home.experiment(1).checkpoints / newest
     download(found(home)[3], copy)
-    ask = Carrier.ask
+    ask = TransferWorker.ask
 
-    def spoiling(self: Carrier, job: Job) -> None:
+    def spoiling(self: TransferWorker, job: Job) -> None:
         (copy / "weights").unlink(missing_ok=True)  # after it was looked at, before it is changed
         ask(self, job)
 
-    monkeypatch.setattr(Carrier, "ask", spoiling)
+    monkeypatch.setattr(TransferWorker, "ask", spoiling)
     with pytest.raises(EngineError, match=r"could not be removed: .*is damaged: weights is missing"):
         delete(home, [newest], ["optimizer/**"])
     assert (copy / "optimizer" / "state").exists()
-    monkeypatch.setattr(Carrier, "ask", ask)
+    monkeypatch.setattr(TransferWorker, "ask", ask)
     (copy / "weights").write_text("heavy 3")
     collect(home, 1)
     assert not (copy / "optimizer" / "state").exists()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.checkpoint.protected import awaited, parents, sources
+from detbuild.checkpoint.protected import parents, pending_sources, sources
 from detbuild.launch.limits import requested_limits
 from detbuild.store.folder import Header
 from detbuild.store.home import Home
@@ -85,4 +85,4 @@ def test_what_a_trial_that_has_not_begun_is_to_start_from_is_protected() -> None
         header=Header(id=1, name="n", context_name="c", created=0.0),
         trials={1: begun, 2: TrialState(id=2, source=("2", "3"))},
     )
-    assert awaited(state) == {"2", "3"}
+    assert pending_sources(state) == {"2", "3"}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from detbuild.checkpoint.select import Candidate, Policy, kept
+from detbuild.checkpoint.select import Candidate, Policy, select_kept
 
 # Determined's reference case: two trials with five checkpoints each; smaller is better.
 METRICS = {1: (None, None, 0.6, 0.5, 0.4), 2: (None, 0.2, 0.3, None, None)}
@@ -22,7 +22,7 @@ def numbers(
     smaller: bool = True,
 ) -> list[int]:
     policy = Policy(save_experiment_best=exp_best, save_trial_best=trial_best, save_trial_latest=trial_latest)
-    found = kept(CANDIDATES, policy, smaller_is_better=smaller, protected=frozenset(protected))
+    found = select_kept(CANDIDATES, policy, smaller_is_better=smaller, protected=frozenset(protected))
     return sorted(int(uuid) for uuid in found)
 
 
@@ -67,14 +67,14 @@ def test_the_latest_of_a_trial_that_was_never_validated_is_its_own() -> None:
         for step in (10, 20)
     ]
     policy = Policy(save_trial_best=1, save_trial_latest=1)
-    found = kept(unvalidated, policy, smaller_is_better=True, protected=frozenset())
+    found = select_kept(unvalidated, policy, smaller_is_better=True, protected=frozenset())
     assert sorted(found) == ["1-20", "2-20", "3-20"]
 
 
 def test_of_equal_metrics_the_earlier_checkpoint_is_the_best() -> None:
     equal = [Candidate(uuid=name, trial_id=1, steps_completed=1, metric=0.5) for name in ("a", "b")]
     for smaller in (True, False):
-        found = kept(
+        found = select_kept(
             equal,
             Policy(save_trial_best=1, save_trial_latest=0),
             smaller_is_better=smaller,
@@ -88,5 +88,5 @@ def test_what_was_trained_furthest_is_the_latest_in_whatever_order_it_was_writte
         Candidate(uuid="far", trial_id=1, steps_completed=20, metric=None),
         Candidate(uuid="again", trial_id=1, steps_completed=10, metric=None),
     ]
-    found = kept(written, Policy(), smaller_is_better=True, protected=frozenset())
+    found = select_kept(written, Policy(), smaller_is_better=True, protected=frozenset())
     assert found == {"far"}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from detbuild.checkpoint.bucket import Address, address_of
-from detbuild.checkpoint.carrier import Carrier, carry, try_out
+from detbuild.checkpoint.carrier import TransferWorker, check_writable, run_transfer
 from detbuild.checkpoint.jobs import Job
 from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping
 from detbuild.errors import EngineError
@@ -53,7 +53,7 @@ def checkpoint(root: Path, size: int = 1 << 20) -> str:
 
 
 def fetched(uuid: str, where: Address, target: Path) -> set[str]:
-    carry(where, Job(do="fetch", uuid=uuid, root=str(target)))
+    run_transfer(where, Job(do="fetch", uuid=uuid, root=str(target)))
     assert _checkpoints.verify(target) == []
     return set(_checkpoints.resources(target))
 
@@ -61,10 +61,10 @@ def fetched(uuid: str, where: Address, target: Path) -> set[str]:
 def test_a_checkpoint_goes_there_and_comes_back_whole(tmp_path: Path, cloud: Cloud) -> None:
     where, root = address(cloud.storage), tmp_path / "here"
     uuid = checkpoint(root, LARGE)
-    try_out(config(cloud.storage))
+    check_writable(config(cloud.storage))
     assert cloud.names() == set()
-    carry(where, Job(do="upload", uuid=uuid, root=str(root)))
-    carry(where, Job(do="upload", uuid=uuid, root=str(root)))
+    run_transfer(where, Job(do="upload", uuid=uuid, root=str(root)))
+    run_transfer(where, Job(do="upload", uuid=uuid, root=str(root)))
     start = f"{where.root}/{uuid}/".partition("/")[2]
     local = {str(path.relative_to(root / uuid)) for path in (root / uuid).rglob("*") if path.is_file()}
     assert cloud.names() == {start + name for name in local}
@@ -77,12 +77,12 @@ def test_what_is_removed_in_part_stays_whole_and_what_is_removed_is_gone(
 ) -> None:
     where, root = address(cloud.storage), tmp_path / "here"
     uuid = checkpoint(root)
-    carry(where, Job(do="upload", uuid=uuid, root=str(root), owner=OWNER))
+    run_transfer(where, Job(do="upload", uuid=uuid, root=str(root), owner=OWNER))
     whole = set(_checkpoints.resources(root / uuid))
     gone = ("weights", HARD_NAME)
-    carry(where, Job(do="remove files", uuid=uuid, root=str(root), paths=gone, owner=OWNER))
+    run_transfer(where, Job(do="remove files", uuid=uuid, root=str(root), paths=gone, owner=OWNER))
     assert fetched(uuid, where, tmp_path / "back") == whole - set(gone)
-    carry(where, Job(do="remove", uuids=(uuid, "never-there"), root=str(root), owner=OWNER))
+    run_transfer(where, Job(do="remove", uuids=(uuid, "never-there"), root=str(root), owner=OWNER))
     assert cloud.names() == set()
     with pytest.raises(EngineError, match="is not in the cloud"):
         fetched(uuid, where, tmp_path / "none")
@@ -92,20 +92,20 @@ def test_an_upload_that_is_killed_is_finished_by_the_next(tmp_path: Path, cloud:
     where, root = address(cloud.storage), tmp_path / "here"
     uuid = checkpoint(root)
     job = Job(do="upload", uuid=uuid, root=str(root))
-    cut = Carrier(where)
+    cut = TransferWorker(where)
     cut.ask(job)
     while not cloud.names():
         cut.answer(wait=0.01)
     cut.close()
     left = {key.partition(f"/{uuid}/")[2] for key in cloud.names()}
     assert "manifest.json" not in left or left > set(_checkpoints.resources(root / uuid))
-    carry(where, job)
+    run_transfer(where, job)
     assert fetched(uuid, where, tmp_path / "back") == set(_checkpoints.resources(root / uuid))
 
 
 def test_a_bucket_that_is_not_there_is_named(cloud: Cloud) -> None:
     with pytest.raises(EngineError) as caught:
-        try_out(config(cloud.missing))
+        check_writable(config(cloud.missing))
     assert "nolab" in str(caught.value)
     assert cloud.no_bucket in str(caught.value)
     assert "RequestId" not in str(caught.value)
@@ -114,7 +114,7 @@ def test_a_bucket_that_is_not_there_is_named(cloud: Cloud) -> None:
 
 def test_azure_takes_a_connection_string_too(azure: Cloud) -> None:
     way_in = f"BlobEndpoint={azure.url};AccountName=devstoreaccount1;AccountKey={KEY}"
-    try_out(config({"type": "azure", "container": "lab", "connection_string": way_in}))
+    check_writable(config({"type": "azure", "container": "lab", "connection_string": way_in}))
 
 
 def test_azure_takes_a_signature_in_place_of_a_key(azure: Cloud) -> None:
@@ -126,10 +126,10 @@ def test_azure_takes_a_signature_in_place_of_a_key(azure: Cloud) -> None:
     signature = generate_container_sas(
         "devstoreaccount1", "lab", account_key=KEY, permission="rwdlc", expiry=until
     )
-    try_out(config({**azure.storage, "credential": signature}))
+    check_writable(config({**azure.storage, "credential": signature}))
 
 
 def test_a_wrong_key_of_azure_is_said(azure: Cloud) -> None:
     with pytest.raises(EngineError, match="failed to authenticate") as caught:
-        try_out(config({**azure.storage, "credential": "eA=="}))
+        check_writable(config({**azure.storage, "credential": "eA=="}))
     assert "RequestId" not in str(caught.value)

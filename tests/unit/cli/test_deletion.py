@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 from detbuild.controller.lease import lease
-from detbuild.store.deleting import intend_deletion
+from detbuild.store.deleting import mark_deleting
 from tests.experiments import write_experiment
 
 
@@ -42,13 +42,13 @@ def test_one_that_runs_is_refused_in_the_same_words_while_its_controller_holds_i
 
 
 def test_a_listing_finishes_what_a_crash_left(shell):
-    intend_deletion(write_experiment(shell.home))
+    mark_deleting(write_experiment(shell.home))
     assert shell("detbuild", "list", "--json").out == "[]\n"
     assert not (shell.home / "experiments" / "1").exists()
 
 
 def test_one_that_cannot_be_finished_is_listed_as_such(shell, monkeypatch):
-    intend_deletion(write_experiment(shell.home))
+    mark_deleting(write_experiment(shell.home))
 
     def refuse(*_args, **_options):
         raise PermissionError(13, "Permission denied")

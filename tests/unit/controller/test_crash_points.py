@@ -111,7 +111,7 @@ def tell(story: Story, tried: Rig) -> ExperimentState:
         try:
             controller = controller or tried.controller()
             state = controller.context.state
-            if asked and is_time(tried, asked[0][0], at_rest=state.at_rest):
+            if asked and is_time(tried, asked[0][0], idle=state.idle):
                 ask(tried, *asked.pop(0)[1:])
                 controller = None
                 continue
@@ -124,9 +124,9 @@ def tell(story: Story, tried: Rig) -> ExperimentState:
     raise AssertionError(f"not over: {tried.state()}")
 
 
-def is_time(tried: Rig, batches: int, *, at_rest: bool) -> bool:
+def is_time(tried: Rig, batches: int, *, idle: bool) -> bool:
     trial = tried.state().trials.get(1) if batches else None
-    return trial.progress.steps_completed >= batches if trial else at_rest and not batches
+    return trial.progress.steps_completed >= batches if trial else idle and not batches
 
 
 def ask(tried: Rig, verb: str, trial_id: int | None) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from detbuild.checkpoint import transfer
-from detbuild.checkpoint.carrier import Answer
+from detbuild.checkpoint.carrier import TransferResult
 from detbuild.checkpoint.find import checkpoints_of
 from detbuild.checkpoint.jobs import Job
 from detbuild.checkpoint.work import do
@@ -94,21 +94,21 @@ class InstantCarrier:
     def ask(self, job: Job) -> None:
         self._job = job
 
-    def answer(self, *, wait: float = 0.0) -> Answer | None:
+    def answer(self, *, wait: float = 0.0) -> TransferResult | None:
         job, self._job = self._job, None
         if job is None:
             return None
         self.bucket.jobs.append(job)
         if self.bucket.away > 0:
             self.bucket.away -= 1
-            return Answer(job=job, error="the network is cut")
+            return TransferResult(job=job, error="the network is cut")
         try:
             do(job, self.bucket)  # type: ignore[arg-type]
         except transfer.DamagedError as error:
-            return Answer(job=job, damaged=str(error))
+            return TransferResult(job=job, damaged=str(error))
         except transfer.ForeignError as error:
-            return Answer(job=job, foreign=str(error))
-        return Answer(job=job)
+            return TransferResult(job=job, foreign=str(error))
+        return TransferResult(job=job)
 
     def close(self) -> None:
         self._job = None
@@ -124,7 +124,7 @@ CLOUD = {"checkpoint_storage": {"type": "s3", "bucket": "lab"}}
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> MemoryBucket:
     made = MemoryBucket()
-    monkeypatch.setattr(module, "Carrier", InstantCarrier)
+    monkeypatch.setattr(module, "TransferWorker", InstantCarrier)
     monkeypatch.setattr(InstantCarrier, "bucket", made, raising=False)
     return made
 
@@ -285,7 +285,7 @@ def test_an_experiment_whose_bucket_is_gone_ends_and_says_so_and_a_later_control
     assert tried.state().state == "COMPLETED"
     assert "the network is cut" in tried.state().why
     assert local(tried) >= uuids(tried, "COMPLETED")
-    assert Stored.of(entry.fact for entry in tried.folder.journal()).unsettled
+    assert Stored.of(entry.fact for entry in tried.folder.journal()).has_pending
     assert not attend.needs_controller(tried.folder)  # else its process would never end
     monkeypatch.setattr(attend, "start_detached", lambda *_: None)
     assert attend.has_work_left(tried.folder)
@@ -294,7 +294,7 @@ def test_an_experiment_whose_bucket_is_gone_ends_and_says_so_and_a_later_control
     run(tried)
     assert (tried.state().state, tried.state().why) == ("COMPLETED", "")
     assert bucket.whole() == uuids(tried, "COMPLETED")
-    assert not Stored.of(entry.fact for entry in tried.folder.journal()).unsettled
+    assert not Stored.of(entry.fact for entry in tried.folder.journal()).has_pending
 
 
 def test_a_checkpoint_that_is_damaged_before_it_is_sent_is_not_kept_for_whole(
@@ -326,7 +326,7 @@ def test_a_trial_goes_on_from_a_checkpoint_that_is_in_the_cloud_alone(
     tried.engine.end(container.id, 137)
     run(tried)
     assert tried.reports() == expected()
-    assert any(job.do == "bring back" for job in bucket.jobs)
+    assert any(job.do == "restore" for job in bucket.jobs)
     assert [r.run for r in tried.state().trials[1].runs] == [0, 1]
 
 
@@ -492,7 +492,7 @@ def test_an_heir_starts_from_a_checkpoint_that_is_fetched_for_it(
     run(tried)
     restored = read_run(tried.folder.run(2, 0), over=True).restored
     assert restored is not None
-    assert restored.uuid in {job.uuid for job in bucket.jobs if job.do == "bring back"}
+    assert restored.uuid in {job.uuid for job in bucket.jobs if job.do == "restore"}
     assert restored.uuid in bucket.whole()
 
 
@@ -504,7 +504,7 @@ def test_a_controller_that_takes_over_keeps_what_a_run_is_starting_from(
     while 2 not in controller.context.state.running:
         controller.step()
         tried.clock.wait(0.2)
-    fetched = next(job.uuid for job in bucket.jobs if job.do == "bring back")
+    fetched = next(job.uuid for job in bucket.jobs if job.do == "restore")
     manager = tried.controller().manager
     for _ in range(20):
         manager.step()
@@ -656,12 +656,12 @@ def test_a_killed_upload_leaves_no_half_checkpoint_and_is_finished(
 ) -> None:
     carriers = []
 
-    class Watched(module.Carrier):
+    class Watched(module.TransferWorker):
         def __init__(self, address) -> None:
             super().__init__(address)
             carriers.append(self)
 
-    monkeypatch.setattr(module, "Carrier", Watched)
+    monkeypatch.setattr(module, "TransferWorker", Watched)
     s3.kill_at, s3.kill_after = number, after
     s3.victim = lambda: next((one.pid for one in carriers if one.pid), None)
     tried = rig(tmp_path, changes={"checkpoint_storage": {**s3.storage(), "save_trial_latest": 3}})

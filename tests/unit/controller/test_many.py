@@ -11,7 +11,7 @@ from detbuild.decisions import Close, Create, Train, TrialEnd, TrialEnded, to_js
 from detbuild.store import journal
 from detbuild.store.folder import Header
 from detbuild.store.home import Home
-from detbuild.store.ledger import Ledger
+from detbuild.store.ledger import StateFold
 from tests.fakes import FakeEngine
 from tests.faults.searching import Random
 from tests.faults.training import Rig, rig, submit, train
@@ -39,7 +39,7 @@ def life(trial_id: int) -> list[journal.Fact]:
     ]
 
 
-def seconds_for(ledger: Ledger, trial_ids: range) -> float:
+def seconds_for(ledger: StateFold, trial_ids: range) -> float:
     facts = [journal.Entry(0.0, fact) for trial_id in trial_ids for fact in life(trial_id)]
     began = time.process_time()
     for entry in facts:
@@ -48,12 +48,12 @@ def seconds_for(ledger: Ledger, trial_ids: range) -> float:
 
 
 def test_a_fact_costs_the_same_after_ten_thousand_trials() -> None:
-    ledger = Ledger(HEADER)
+    ledger = StateFold(HEADER)
     first = min(seconds_for(ledger, range(start, start + 200)) for start in (1, 201, 401))
     seconds_for(ledger, range(1000, 11_000))
     last = min(seconds_for(ledger, range(start, start + 200)) for start in (20_000, 21_000, 22_000))
     assert last < 5 * first  # it was proportional to the trials: 50 times as much
-    assert (ledger.living, len(ledger.trials), ledger.untold) == (0, 11_200, {})
+    assert (ledger.living, len(ledger.trials), ledger.unreported) == (0, 11_200, {})
 
 
 def test_the_controller_keeps_nothing_of_trials_that_are_over(tmp_path: Path) -> None:

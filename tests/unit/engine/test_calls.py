@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from detbuild.engine.address import Address, address_of, plain_socket
+from detbuild.engine.address import Address, address_of, unix_socket_path
 from detbuild.errors import EngineError
 
 DEFAULT = "/var/run/docker.sock"
@@ -37,7 +37,7 @@ def test_the_way_is_the_one_that_the_docker_command_takes(tmp_path, host, enviro
     (tmp_path / "config.json").write_text(json.dumps(settings))
     context(tmp_path, "remote", REMOTE)
     environ = {"DOCKER_CONFIG": str(tmp_path), **environ}
-    assert plain_socket(address_of(host, environ), environ) == path
+    assert unix_socket_path(address_of(host, environ), environ) == path
 
 
 def context(folder: Path, name: str, url: str) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from detbuild.engine.container import create_body, joined, listed_state, state_of
+from detbuild.engine.container import create_body, demultiplexed, listed_state, state_of
 from detbuild.engine.protocol import ContainerSpec, ContainerState, Device, Mount
 
 
@@ -126,6 +126,6 @@ def test_an_element_of_the_list_is_a_state() -> None:
 
 def test_both_streams_of_output_are_joined_as_they_came() -> None:
     pieces = b"\x01\0\0\0\0\0\0\x03on\n" + b"\x02\0\0\0\0\0\0\x04two\n"
-    assert joined(pieces) == b"on\ntwo\n"
-    assert joined(pieces[:-2]) == b"on\ntw"
-    assert joined(b"") == b""
+    assert demultiplexed(pieces) == b"on\ntwo\n"
+    assert demultiplexed(pieces[:-2]) == b"on\ntw"
+    assert demultiplexed(b"") == b""

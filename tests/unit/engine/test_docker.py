@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from detbuild.engine.buildkit import wire
-from detbuild.engine.calls import Calls
+from detbuild.engine.calls import EngineClient
 from detbuild.engine.docker import DockerEngine
 from detbuild.errors import BuildError, EngineError
 from detbuild.events import BuildOutput, BuildStep, ContextSent, ImagePulling, Warned
@@ -292,7 +292,7 @@ def test_a_build_that_ends_without_an_image_is_an_engine_error(daemon, engine) -
 
 def test_the_wait_for_a_message_ends_when_what_is_watched_fails(daemon) -> None:
     """The session of a build falls silent when the engine hangs, long before a quiet step may be given up."""
-    calls = Calls(daemon.url, deadline=2)
+    calls = EngineClient(daemon.url, deadline=2)
     daemon.answers["POST /build"] = (200, [{"first": 1}, "hang"])
     watched = Future()
     messages = calls.stream("/build", params={}, silence=600, watch=watched)

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from detbuild.engine.plain import Answer, PlainApi
+from detbuild.engine.plain import Response, UnixSocketClient
 
 PING = b"HTTP/1.1 200 OK\r\nApi-Version: 1.51\r\nContent-Length: 2\r\n\r\nOK"
 
@@ -60,9 +60,9 @@ class Peer:
 def peer(tmp_path):
     made = []
 
-    def make(*answers: bytes | None) -> tuple[PlainApi, Peer]:
+    def make(*answers: bytes | None) -> tuple[UnixSocketClient, Peer]:
         path = str(tmp_path / "engine.sock")
-        peer, api = Peer(path, [PING, *answers]), PlainApi(path, deadline=2)
+        peer, api = Peer(path, [PING, *answers]), UnixSocketClient(path, deadline=2)
         made.extend([api.close, peer.stop])
         return api, peer
 
@@ -71,7 +71,7 @@ def peer(tmp_path):
         end()
 
 
-def ask(api: PlainApi, method: str = "GET", path: str = "/x", body: object = None) -> Answer:
+def ask(api: UnixSocketClient, method: str = "GET", path: str = "/x", body: object = None) -> Response:
     return api.call(method, path, params={}, body=body, timeout=None)
 
 
@@ -85,7 +85,12 @@ EMPTY = b"HTTP/1.1 204 No Content\r\n\r\n"
 def test_every_framing_is_read_and_the_connection_is_kept(peer) -> None:
     api, there = peer(CHUNKED, EMPTY, PLAIN, UNTIL_THE_END)
     answers = [ask(api) for _ in range(4)]
-    assert answers == [Answer(201, b"[1]"), Answer(204, b""), Answer(404, b"[2]"), Answer(200, b"[3]")]
+    assert answers == [
+        Response(201, b"[1]"),
+        Response(204, b""),
+        Response(404, b"[2]"),
+        Response(200, b"[3]"),
+    ]
     assert there.callers == 1
 
 
@@ -120,5 +125,5 @@ def test_half_an_answer_is_an_error_and_the_next_question_gets_a_whole_one(peer,
     assert api.version == "1.51"
     with pytest.raises((OSError, ValueError)):
         api.call("GET", "/x", params={}, body=None, timeout=0.2)
-    assert ask(api) == Answer(404, b"[2]")
+    assert ask(api) == Response(404, b"[2]")
     assert there.callers == 2

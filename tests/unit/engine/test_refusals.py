@@ -10,7 +10,7 @@ import pytest
 
 from detbuild.engine.address import Address
 from detbuild.engine.docker import DockerEngine
-from detbuild.engine.refusals import refusal, unreachable
+from detbuild.engine.refusals import engine_error, unreachable
 from detbuild.errors import EngineError
 
 
@@ -62,13 +62,13 @@ from detbuild.errors import EngineError
     ],
 )
 def test_what_is_known_is_said_in_the_users_terms_with_a_hint(words, cause) -> None:
-    error = refusal(words)
+    error = engine_error(words)
     assert str(error) == cause
     assert error.hint
 
 
 def test_what_is_not_known_is_said_in_the_engines_words() -> None:
-    assert str(refusal("{odd} words")) == "Docker Engine refused: {odd} words"
+    assert str(engine_error("{odd} words")) == "Docker Engine refused: {odd} words"
 
 
 HERE = Address("unix:///run/x.sock", "the default")

@@ -10,7 +10,7 @@ from detbuild.store.attributes import (
     Attributes,
     change_attributes,
     read_attributes,
-    steered,
+    with_attributes,
     with_label,
     without_label,
 )
@@ -91,13 +91,13 @@ def test_a_damaged_file_is_named_and_not_taken_for_no_changes(folder):
 
 def test_a_config_nobody_steered_is_the_very_same_value(folder):
     config = config_of(folder)
-    assert steered(config, Attributes(name="other")) is config
+    assert with_attributes(config, Attributes(name="other")) is config
 
 
 def test_what_steers_a_running_experiment_lies_over_its_config(folder):
     config = config_of(folder)
-    now = steered(config, Attributes(max_slots=3, weight=2.5, priority=7, save_trial_best=0))
+    now = with_attributes(config, Attributes(max_slots=3, weight=2.5, priority=7, save_trial_best=0))
     assert (now.resources.max_slots, now.resources.weight, now.resources.priority) == (3, 2.5, 7)
     assert now.checkpoint_storage.save_trial_best == 0
     assert now.checkpoint_storage.save_trial_latest == config.checkpoint_storage.save_trial_latest
-    assert steered(now, Attributes(max_slots=0)).resources.max_slots is None
+    assert with_attributes(now, Attributes(max_slots=0)).resources.max_slots is None

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from detbuild.store import digests, journal
-from detbuild.store.digests import load_quickly
+from detbuild.store.digests import load_cached
 from detbuild.store.home import Home
 from detbuild.store.state import load
 from detbuild.store.tables import remove_companions
@@ -72,38 +72,38 @@ def told(state):
 
 def test_an_experiment_is_the_same_whether_its_records_were_read_before_or_not(home, folder, monkeypatch):
     wanted = told(load(folder))
-    assert told(load_quickly(home, folder)) == wanted
+    assert told(load_cached(home, folder)) == wanted
     read = []
     monkeypatch.setattr(digests, "read_run", lambda run, **_: read.append(run.name) or digests.RunRecords())
-    again = load_quickly(home, folder)
+    again = load_cached(home, folder)
     assert read == ["5-0"]  # the one that runs
     assert told({**again.trials, 5: None}) == told({**load(folder).trials, 5: None})
 
 
 def test_a_file_that_is_not_as_it_was_is_read_again(home, folder):
-    load_quickly(home, folder)
+    load_cached(home, folder)
     run = folder.run(1, 1)
     with run.events.open("ab") as events:
         events.write(encode(Line(900, run.name, 1.7e9, Validation(310, {"validation_loss": 0.001}))))
-    assert load_quickly(home, folder).trials[1].progress.best.metrics == {"validation_loss": 0.001}
+    assert load_cached(home, folder).trials[1].progress.best.metrics == {"validation_loss": 0.001}
 
 
 @pytest.mark.parametrize("damage", [b"", b"no database at all" * 100])
 def test_without_digests_or_with_damaged_ones_the_files_are_read(home, folder, damage):
-    wanted = told(load_quickly(home, folder))
+    wanted = told(load_cached(home, folder))
     home.digests.unlink()
     remove_companions(home.digests)
     if damage:
         home.digests.write_bytes(damage)
-    assert told(load_quickly(home, folder)) == wanted == told(load_quickly(home, folder))
+    assert told(load_cached(home, folder)) == wanted == told(load_cached(home, folder))
 
 
 def test_what_was_kept_of_an_experiment_goes_with_it(home, folder):
-    load_quickly(home, folder)
+    load_cached(home, folder)
     home.retire(folder.id)
     shutil.rmtree(folder.path)
     other = experiment(home.path, 3)
-    load_quickly(home, other)
+    load_cached(home, other)
     assert digests._read(home.digests, folder.id) == {}
     assert sorted(digests._read(home.digests, other.id)) == ["1-0", "2-0"]
 
@@ -111,8 +111,8 @@ def test_what_was_kept_of_an_experiment_goes_with_it(home, folder):
 def test_few_and_short_runs_are_not_worth_keeping(home, folder, monkeypatch):
     monkeypatch.setattr(digests, "_LONG_RUN", 1 << 20)
     wanted = told(load(folder))
-    assert told(load_quickly(home, folder)) == wanted
+    assert told(load_cached(home, folder)) == wanted
     assert not home.digests.exists()
     monkeypatch.setattr(digests, "_LONG_JOURNAL", 100)
-    assert told(load_quickly(home, folder)) == wanted == told(load_quickly(home, folder))
+    assert told(load_cached(home, folder)) == wanted == told(load_cached(home, folder))
     assert home.digests.exists()

@@ -8,7 +8,7 @@ from detbuild.engine.protocol import ImageState
 from detbuild.store import journal
 from detbuild.store.folder import Header
 from detbuild.store.home import Home
-from detbuild.store.images import prunable, wanted, wanted_by
+from detbuild.store.images import images_in_use, prunable, used_by
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,9 +32,9 @@ def test_only_experiments_that_are_not_over_want_their_image_by_id_and_by_tag(tm
     submitted(home, image="", local=True)
     third = submitted(home, image="sha256:cc", tag="detbuild:1")
     home.new_experiment()  # a submission that was never finished
-    names = wanted(home)
+    names = images_in_use(home)
     assert names == {"sha256:aa": (first,), "detbuild:1": (first, third), "sha256:cc": (third,)}
-    assert wanted_by(IMAGE, names) == (first, third)
+    assert used_by(IMAGE, names) == (first, third)
 
 
 def test_an_image_is_kept_while_it_is_young_used_or_wanted() -> None:

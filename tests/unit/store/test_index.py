@@ -10,7 +10,7 @@ import pytest
 
 from detbuild.events import Event, Warned
 from detbuild.store import index
-from detbuild.store.digests import Allowance
+from detbuild.store.digests import TimeBudget
 from detbuild.store.folder import Header
 from detbuild.store.home import Home
 from detbuild.store.index import Summary, summaries
@@ -72,13 +72,13 @@ def test_what_is_over_is_not_read_again(home: Home, monkeypatch: pytest.MonkeyPa
     wanted = [experiment(home), experiment(home, over=False)][::-1]
     listed(home)
     read: list[int] = []
-    load = index.load_quickly
+    load = index.load_cached
 
-    def reading(home: Home, folder: ExperimentFolder, allowance: Allowance) -> ExperimentState:
+    def reading(home: Home, folder: ExperimentFolder, allowance: TimeBudget) -> ExperimentState:
         read.append(folder.id)
         return load(home, folder, allowance)
 
-    monkeypatch.setattr(index, "load_quickly", reading)
+    monkeypatch.setattr(index, "load_cached", reading)
     assert listed(home) == (wanted, [])
     assert read == [2]
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from detbuild.store import reader
 from detbuild.store.folder import RunFolder
-from detbuild.store.reader import RecordFile, RecordParser, SetAside
+from detbuild.store.reader import RecordFile, RecordParser, RejectedSpan
 from determined._records import (
     Checkpoint,
     Line,
@@ -109,7 +109,7 @@ def test_records_of_another_run_are_set_aside_by_offset() -> None:
     assert found == [line(1), line(2)]
     start = len(data(line(1)))
     size = len(data(foreign)) - 1
-    assert parser.set_aside == [SetAside(start, size, "a record of run '9-9'")]
+    assert parser.set_aside == [RejectedSpan(start, size, "a record of run '9-9'")]
 
 
 def test_a_number_that_came_before_is_not_counted_twice() -> None:

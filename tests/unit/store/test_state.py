@@ -9,7 +9,7 @@ from detbuild.store.journal import (
     RunCreated,
     RunFinished,
     RunIntended,
-    StorageTrouble,
+    StorageBlocked,
     TrialCreated,
     TrialFinished,
     Waiting,
@@ -92,7 +92,7 @@ def test_a_lost_journal_line_does_not_stop_the_reader() -> None:
 
 def test_trouble_with_the_storage_is_shown_until_it_is_over() -> None:
     waits = Waiting(trial_id=1, why="no free GPU")
-    trouble, over = StorageTrouble(why="cannot upload"), StorageTrouble(why="")
+    trouble, over = StorageBlocked(why="cannot upload"), StorageBlocked(why="")
     assert after(CREATED, waits, trouble).why == "no free GPU; cannot upload"
     assert after(CREATED, trouble, waits, over).why == "no free GPU"
     ended = ExperimentFinished(state="ERROR", why="boom")

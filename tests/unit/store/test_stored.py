@@ -8,7 +8,7 @@ from determined._records import Checkpoint
 
 UPLOADED = journal.CheckpointUploaded(uuid="a")
 INTENDED = journal.UploadIntended(uuid="a")
-REFUSED = journal.UploadRefused(uuid="a", why="damaged")
+REFUSED = journal.UploadRejected(uuid="a", why="damaged")
 DELETED = journal.CheckpointsDeleted(uuids=("a", "b"))
 REMOVED = journal.CheckpointsRemoved(uuids=("a", "b"))
 PARTLY = journal.FilesDeleted(uuid="a", paths=("optimizer",))
@@ -32,7 +32,7 @@ def test_the_state_of_a_checkpoint(facts: tuple[journal.Fact, ...], damaged: boo
 
 
 @pytest.mark.parametrize(
-    ("facts", "unsettled"),
+    ("facts", "has_pending"),
     [
         ((), False),
         ((INTENDED,), True),
@@ -45,9 +45,9 @@ def test_the_state_of_a_checkpoint(facts: tuple[journal.Fact, ...], damaged: boo
     ],
 )
 def test_what_is_begun_is_known_until_it_is_finished(
-    facts: tuple[journal.Fact, ...], unsettled: bool
+    facts: tuple[journal.Fact, ...], has_pending: bool
 ) -> None:
-    assert Stored.of(facts).unsettled is unsettled
+    assert Stored.of(facts).has_pending is has_pending
 
 
 def test_deleted_files_are_no_part_of_a_checkpoint() -> None:
@@ -57,7 +57,7 @@ def test_deleted_files_are_no_part_of_a_checkpoint() -> None:
 
 
 def test_every_fact_survives_the_journal() -> None:
-    trouble = journal.StorageTrouble(why="away")
+    trouble = journal.StorageBlocked(why="away")
     for fact in (UPLOADED, INTENDED, REFUSED, DELETED, REMOVED, PARTLY, PARTED, trouble):
         entry = journal.Entry(1.0, fact)
         assert journal.decode(journal.encode(entry)) == entry
