@@ -312,7 +312,7 @@ def test_nothing_can_be_included_in_a_local_run(tmp_path: Path, home: Home, host
     wanted = replace(order(tmp_path, ""), includes=(tmp_path,))
     with pytest.raises(ConfigError, match="not supported in a local run") as caught:
         experiment.run_local(wanted, host, home, list[Event]().append)
-    assert "--include" in caught.value.hint
+    assert "PYTHONPATH" in caught.value.hint
     assert home.ids() == ()
 
 
