@@ -14,6 +14,7 @@ from detbuild.store.follow import ExperimentTail
 from detbuild.store.journal import JournalFile
 from detbuild.store.ledger import StateFold
 from detbuild.store.state import ExperimentState, load
+from detbuild.store.states import StopVerb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,7 +98,7 @@ def request(home: Home, experiment_id: int, verb: Verb, trial_id: int | None = N
 
 def needs_foreground(state: ExperimentState) -> ConfigError:
     """Of a local experiment, which nobody can take up in the background."""
-    id_, verb = state.header.id, "activate" if state.stop == "pause" else "continue"
+    id_, verb = state.header.id, "activate" if state.stop == StopVerb.PAUSE else "continue"
     return ConfigError(
         f"experiment {id_} is {state.state} and local: it goes on in the shell that says so",
         hint=f"`detbuild {verb} {id_}` there, once it is at rest",
@@ -111,7 +112,7 @@ def _idle(journaled: JournaledState, verb: Verb, trial_id: int | None) -> bool:
         return True
     waiting = any(other.trial_id is None for other in journaled.requests())
     return not waiting and (
-        (verb == "pause" and state.paused) or (verb == "activate" and state.stop != "pause")
+        (verb == "pause" and state.paused) or (verb == "activate" and state.stop != StopVerb.PAUSE)
     )
 
 

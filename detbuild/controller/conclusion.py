@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from detbuild.store.journal import ExperimentFinished
+from detbuild.store.states import State
 
 if TYPE_CHECKING:
     from detbuild.store.ledger import StateFold
@@ -13,10 +14,14 @@ if TYPE_CHECKING:
 def conclusion(state: StateFold) -> ExperimentFinished:
     """One completed trial makes a success, unless a person cut the search short or it failed itself."""
     if state.failure:
-        return ExperimentFinished(state="ERROR", why=state.failure)
-    order = ("CANCELED", "COMPLETED", "ERROR") if state.ending else ("COMPLETED", "ERROR", "CANCELED")
+        return ExperimentFinished(state=State.ERROR, why=state.failure)
+    order = (
+        (State.CANCELED, State.COMPLETED, State.ERROR)
+        if state.ending
+        else (State.COMPLETED, State.ERROR, State.CANCELED)
+    )
     for name in order:
         tally = state.tallies[name]
         if tally.count:
             return ExperimentFinished(state=name, why=tally.why)
-    return ExperimentFinished(state="CANCELED", why="stopped before it began")
+    return ExperimentFinished(state=State.CANCELED, why="stopped before it began")

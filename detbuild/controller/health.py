@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.controller.lease import holder
 from detbuild.store.state import load
+from detbuild.store.states import State
 from determined._disk import NO_INODES, no_inodes
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def blocked_reason(folder: ExperimentFolder, state: ExperimentState) -> str:
 
 
 def _at_rest(state: ExperimentState) -> bool:
-    return state.over or state.state == "PAUSED"
+    return state.over or state.state == State.PAUSED
 
 
 def _full(place: Path) -> bool:

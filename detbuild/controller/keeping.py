@@ -20,6 +20,7 @@ from detbuild.store import journal
 from detbuild.store.home import Home
 from detbuild.store.registry import registered
 from detbuild.store.state import fold, load, run_records
+from detbuild.store.states import StopVerb
 from detbuild.store.storage import storage_of
 from detbuild.store.submitted import config_of
 from determined._checkpoints import verify
@@ -49,7 +50,7 @@ def end_local(journaled: JournaledState, end: journal.ExperimentFinished) -> Non
     manager = CheckpointManager(journaled, config_of(folder), SystemClock())
     home = Home.open(folder.path.parent.parent)
     try:
-        while manager.before_end(home, hurry=journaled.state.stop == "kill"):
+        while manager.before_end(home, hurry=journaled.state.stop == StopVerb.KILL):
             try:
                 manager.step()
                 manager.clock.wait(_LOOK)

@@ -23,6 +23,7 @@ from detbuild.launch.plan import variables
 from detbuild.store.files import file_errors
 from detbuild.store.follow import ExperimentTail
 from detbuild.store.state import ExperimentState, load
+from detbuild.store.states import StopVerb
 from detbuild.store.submitted import config_of
 from determined._run_info import PARENT_VARIABLE, RUN_DIR_VARIABLE
 from determined.exec import ENTRY
@@ -187,7 +188,7 @@ class _Watch:
     ) -> None:
         self._search, self._info, self._process = search, info, process
         self._outside, self._grace, self._patience = outside, grace, patience
-        self._sent = self._asked = ""
+        self._sent, self._asked = StopVerb.NONE, ""
         self._sent_at = self._asked_at = 0.0
 
     def until_ended(self, tell: Callable[[], None]) -> None:
@@ -213,14 +214,14 @@ class _Watch:
         self._asked, self._asked_at = verb, time.monotonic()
         self._search.journaled.folder.request(verb)
 
-    def _forward(self, stop: str) -> None:
+    def _forward(self, stop: StopVerb) -> None:
         """Forward a stop: the supervisor saves and leaves, or ends all processes of the run."""
         now = time.monotonic()
         if stop and stop != self._sent:
             self._sent, self._sent_at = stop, now
-            self._process.send_signal(KILL_ALL if stop == "kill" else signal.SIGTERM)
-        elif stop == "kill" and now - self._sent_at > _KILLING:
+            self._process.send_signal(KILL_ALL if stop == StopVerb.KILL else signal.SIGTERM)
+        elif stop == StopVerb.KILL and now - self._sent_at > _KILLING:
             self._process.kill()
-        elif stop and stop != "kill" and now - self._sent_at > self._patience:
+        elif stop and stop != StopVerb.KILL and now - self._sent_at > self._patience:
             self._sent_at = math.inf
             self._process.send_signal(KILL_ALL)  # as a container is killed then

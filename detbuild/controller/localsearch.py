@@ -25,7 +25,7 @@ from detbuild.search.methods import search_method
 from detbuild.store import journal
 from detbuild.store.output import tail
 from detbuild.store.runs import read_run
-from detbuild.store.states import stronger
+from detbuild.store.states import State, StopVerb, stronger
 from detbuild.store.submitted import config_of, search_config_of
 from determined._run_info import RUN_DIR_VARIABLE
 
@@ -57,7 +57,7 @@ class LocalSearch:
         state = self.journaled.state
         while not state.idle:
             apply_requests(self.journaled)
-            if state.stop == "pause":
+            if state.stop == StopVerb.PAUSE:
                 self.journaled.record(journal.Paused())
                 return None
             self._search.step()
@@ -80,8 +80,8 @@ class LocalSearch:
             self.journaled, self._search, self._policies, trial_id=info.trial_id, run=info.run
         )
 
-    def poll(self, info: RunInfo) -> str:
-        """Take in what the run tells; return what it is asked to end for, one of `STOPS`."""
+    def poll(self, info: RunInfo) -> StopVerb:
+        """Take in what the run reports; return what it is asked to stop for."""
         apply_requests(self.journaled)
         if self._listener is not None:
             self._listener.poll()
@@ -119,7 +119,7 @@ class LocalSearch:
         request = run_request(self.journaled, trial, run)
         why = restore_files(self.journaled, request.checkpoints or request.source)
         if why:
-            self.journaled.record(journal.TrialFinished(trial_id=trial.id, state="ERROR", why=why))
+            self.journaled.record(journal.TrialFinished(trial_id=trial.id, state=State.ERROR, why=why))
             return None
         info = local_run_info(self._config, request, folder, self.journaled.state.header)
         folder.prepare_run(info)
@@ -141,20 +141,20 @@ def finish_pending(folder: ExperimentFolder) -> None:
             end_processes(str(folder.run(trial.id, trial.open_run.run).path))
             records = read_run(folder.run(trial.id, trial.open_run.run), over=True)
             journaled.record(_finished(journaled, trial, trial.open_run.run, None, records))
-    if journaled.state.stop == "pause":
+    if journaled.state.stop == StopVerb.PAUSE:
         journaled.record(journal.Paused())
         return
     for trial in tuple(journaled.state.trials.values()):
         if not trial.ended:
             stop = stronger(journaled.state.stop, trial.stop)
             step = next_step(trial, stop=stop, needs_every_validation=True, max_restarts=0)
-            name, why = (step.state, step.why) if isinstance(step, End) else ("ERROR", _LEFT)
+            name, why = (step.state, step.why) if isinstance(step, End) else (State.ERROR, _LEFT)
             journaled.record(journal.TrialFinished(trial_id=trial.id, state=name, why=why))
     alone = journaled.state.trials and config_of(folder).searcher.name == "single"
     if journaled.state.finishing or journaled.state.ending or alone:
         end_local(journaled, conclusion(journaled.state))
     else:
-        end_local(journaled, journal.ExperimentFinished(state="ERROR", why=_LEFT))
+        end_local(journaled, journal.ExperimentFinished(state=State.ERROR, why=_LEFT))
 
 
 def end_processes(run_dir: str) -> None:
@@ -204,4 +204,4 @@ def _finished(
         directory=journaled.state.header.context_dir,
     )
     finished = judge(evidence, trial_id=trial.id, run=run, restarts_left=0)
-    return replace(finished, retry=finished.retry and finished.asked == "pause")
+    return replace(finished, retry=finished.retry and finished.asked == StopVerb.PAUSE)

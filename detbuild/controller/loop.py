@@ -18,6 +18,7 @@ from detbuild.controller.trouble import Backoff
 from detbuild.errors import EngineError
 from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL, RUN_LABEL, TRIAL_LABEL
 from detbuild.store import journal
+from detbuild.store.states import StopVerb
 
 if TYPE_CHECKING:
     from detbuild.controller.world import ControllerContext
@@ -94,7 +95,7 @@ class Controller:
         state = self.context.state
         for trial_id in tuple(state.running):
             self._take_further(trial_id)
-        if state.stop == "pause":
+        if state.stop == StopVerb.PAUSE:
             return
         for trial_id in tuple(islice(state.ready, _AT_ONCE)):
             driver = self._take_further(trial_id)
@@ -115,14 +116,14 @@ class Controller:
     def _conclude(self) -> None:
         """Write down that the experiment is over or has come to rest, when it has."""
         state = self.context.state
-        if state.running or (state.ready and state.stop != "pause"):
+        if state.running or (state.ready and state.stop != StopVerb.PAUSE):
             return
-        if state.stop == "pause":
+        if state.stop == StopVerb.PAUSE:
             if self.context.containers_removed and not state.paused:
                 self.context.record(journal.Paused())
         elif state.living == 0 and (state.finishing or state.ending):
             if not self.manager.before_end(
-                self.context.home, hurry=state.stop == "kill"
+                self.context.home, hurry=state.stop == StopVerb.KILL
             ):  # its checkpoints are where they belong
                 self.context.record(conclusion(state))
         elif not state.ending:

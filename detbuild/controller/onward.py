@@ -9,6 +9,7 @@ from detbuild.controller.book import JournaledState
 from detbuild.controller.heed import LENGTHENED
 from detbuild.controller.lease import lease
 from detbuild.errors import ConfigError
+from detbuild.store.states import State
 from detbuild.store.submitted import config_of, config_with
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def request_continue(
     changed = bool(overrides or file)
     config = _continued(before, overrides, file) if changed else before
     longer = config.searcher.max_length != before.searcher.max_length
-    done = journaled.state.finishing and all(t.state == "COMPLETED" for t in state.trials.values())
+    done = journaled.state.finishing and all(t.state == State.COMPLETED for t in state.trials.values())
     if journaled.state.over and done and not longer:
         raise ConfigError(
             f"all trials of experiment {folder.id} are completed: there is nothing to continue",

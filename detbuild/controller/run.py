@@ -17,7 +17,7 @@ from detbuild.launch.slots import LOOK, slot_request
 from detbuild.store import journal
 from detbuild.store.attributes import read_attributes, with_attributes
 from detbuild.store.output import TAIL_LINES, tail
-from detbuild.store.states import stronger
+from detbuild.store.states import StopVerb, stronger
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -63,8 +63,8 @@ class RunDriver:
         return self.context.state.trials[self.trial_id]
 
     @property
-    def stop(self) -> str:
-        """What it is asked to end for: kill, cancel, search, pause or ""."""
+    def stop(self) -> StopVerb:
+        """What it is asked to stop for."""
         return stronger(self.context.state.stop, self.trial.stop)
 
     def launch(self) -> str:
@@ -99,14 +99,14 @@ class RunDriver:
 
     def abandon(self) -> None:
         """The end was asked for before the run had begun."""
-        outcome = Outcome.KILLED if self.stop == "kill" else Outcome.PREEMPTED
+        outcome = Outcome.KILLED if self.stop == StopVerb.KILL else Outcome.PREEMPTED
         self._finish(
             journal.RunFinished(
                 trial_id=self.trial_id,
                 run=self.run,
                 outcome=outcome.value,
                 asked=self.stop,
-                retry=self.stop == "pause",
+                retry=self.stop == StopVerb.PAUSE,
             )
         )
 
@@ -205,7 +205,7 @@ class RunDriver:
     def _signal(self, container: str) -> None:
         stop, now = self.stop, self.context.clock.now()
         overdue = now - self._sent.get("SIGTERM", now) > grace(self.context.config)
-        if stop == "kill" or overdue:
+        if stop == StopVerb.KILL or overdue:
             if now - self._sent.get("SIGKILL", -_AGAIN) >= _AGAIN:
                 self._send(container, "SIGKILL")
         elif stop and "SIGTERM" not in self._sent and self._listens(now):

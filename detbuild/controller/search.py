@@ -11,6 +11,7 @@ from detbuild.launch.restart import end_of
 from detbuild.store import journal
 from detbuild.store.progress import Goal, trial_progress
 from detbuild.store.state import run_records
+from detbuild.store.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +58,7 @@ class Search:
         for trial_id in tuple(state.unreported):
             trial = state.trials[trial_id]
             # What a person stopped with the whole experiment goes on when the experiment does.
-            if not (state.ending and trial.state == "CANCELED" and not trial.stop):
+            if not (state.ending and trial.state == State.CANCELED and not trial.stop):
                 self._tell(TrialEnded(trial_id=trial_id, reason=end_of(trial)))
                 state.forget(trial_id)
 

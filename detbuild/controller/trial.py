@@ -13,7 +13,7 @@ from detbuild.launch.failure import Outcome
 from detbuild.launch.restart import End, Launch, ReportSegment, Wait, next_step, pause
 from detbuild.store import journal
 from detbuild.store.state import run_records
-from detbuild.store.states import stronger
+from detbuild.store.states import State, StopVerb, stronger
 from detbuild.store.storage import checkpoint_storage
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class TrialDriver:
 
     def _say(self, why: str) -> None:
         """Let everybody see what the trial waits for."""
-        if self.trial.ended or self.trial.state == "WAITING" or self.trial.why == why:
+        if self.trial.ended or self.trial.state == State.WAITING or self.trial.why == why:
             return
         try:
             self.context.record(journal.Waiting(trial_id=self.trial_id, why=why))
@@ -96,7 +96,7 @@ class TrialDriver:
     def _between_runs(self) -> str:
         trial, state = self.trial, self.context.state
         self.idle = False
-        if state.stop == "pause":
+        if state.stop == StopVerb.PAUSE:
             return ""
         step = next_step(
             trial,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.launch.limits import OF_CONFIG, OF_HOST, binary
 from detbuild.store.journal import RunFinished
+from detbuild.store.states import StopVerb
 from detbuild.store.storage import WORK_DIR
 from determined._disk import NO_INODES
 from determined._exit_codes import ExitCode
@@ -69,7 +70,7 @@ class Evidence:
     exit_code: int | None  # of the container or the local process; None when it is gone
     oom_killed: bool = False  # the engine's flag
     engine_error: str = ""  # the engine's words when the container could not start
-    stop: str = ""  # kill, cancel, search or pause: what it was asked to end for
+    stop: StopVerb = StopVerb.NONE  # what it was asked to end for
     memory: int = 0  # bytes that the run could use; 0 when unknown
     memory_source: str = ""  # where that limit comes from
     tail: tuple[str, ...] = ()
@@ -89,7 +90,7 @@ def judge(evidence: Evidence, *, trial_id: int, run: int, restarts_left: int) ->
     """Classify a run that is over and say whether it is to be tried again."""
     classification = classify(evidence)
     outcome = classification.outcome
-    wanted = evidence.stop in {"", "pause"}
+    wanted = evidence.stop in {StopVerb.NONE, StopVerb.PAUSE}
     retry = outcome.may_retry and wanted and (restarts_left > 0 or not outcome.counts)
     failure = _failure(evidence) if outcome is Outcome.USER_ERROR else ""
     steps = evidence.records.steps_completed or 0
@@ -157,7 +158,7 @@ def classify(evidence: Evidence) -> Classification:
     ended = evidence.records.ended
     if ended is not None and not ended.reason.failed:
         return _said(ended)
-    if evidence.stop == "kill":
+    if evidence.stop == StopVerb.KILL:
         return Classification(Outcome.KILLED, "killed on request")
     if evidence.oom_killed or (evidence.records.exited and evidence.records.exited.oom_kills):
         return _out_of_memory(evidence)

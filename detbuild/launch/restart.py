@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.decisions import TrialEnd
 from detbuild.launch.failure import Outcome
+from detbuild.store.states import State, StopVerb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,12 +43,12 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    state: str
+    state: State
     why: str = ""
 
 
 def next_step(
-    trial: TrialState, *, stop: str, needs_every_validation: bool, max_restarts: int
+    trial: TrialState, *, stop: StopVerb, needs_every_validation: bool, max_restarts: int
 ) -> Launch | ReportSegment | Wait | End:
     """Decide it.
 
@@ -63,9 +64,9 @@ def next_step(
     done = run is not None and outcome is Outcome.COMPLETED and run.segment == trial.segment
     told = needs_every_validation or trial.released or trial.segments_reported >= trial.segment
     if done and told and (needs_every_validation or trial.released or trial.closed):
-        return End("COMPLETED", last.message if last else "")
+        return End(State.COMPLETED, last.message if last else "")
     if outcome in {Outcome.STOPPED, Outcome.INVALID_HP} and last:
-        return End("COMPLETED", last.message)
+        return End(State.COMPLETED, last.message)
     if stop:
         return End(*_stopped(stop))
     if done:
@@ -77,30 +78,30 @@ def next_step(
 
 
 def _unasked(trial: TrialState) -> Wait | End:
-    return End("COMPLETED") if trial.closed else Wait()
+    return End(State.COMPLETED) if trial.closed else Wait()
 
 
-def _stopped(stop: str) -> tuple[str, str]:
-    if stop == "search":
-        return "COMPLETED", _STOPPED_BY_SEARCH
-    return "CANCELED", "killed on request" if stop == "kill" else "cancelled on request"
+def _stopped(stop: StopVerb) -> tuple[State, str]:
+    if stop == StopVerb.SEARCH:
+        return State.COMPLETED, _STOPPED_BY_SEARCH
+    return State.CANCELED, "killed on request" if stop == StopVerb.KILL else "cancelled on request"
 
 
-def _failed(trial: TrialState, last: RunFinished, max_restarts: int) -> tuple[str, str]:
+def _failed(trial: TrialState, last: RunFinished, max_restarts: int) -> tuple[State, str]:
     if Outcome(last.outcome) in {Outcome.KILLED, Outcome.PREEMPTED}:
-        return "CANCELED", last.message
+        return State.CANCELED, last.message
     spent = last.counts and 0 < max_restarts <= trial.restarts
-    return "ERROR", f"{last.message}, after {max_restarts} restarts" if spent else last.message
+    return State.ERROR, f"{last.message}, after {max_restarts} restarts" if spent else last.message
 
 
 def end_of(trial: TrialState) -> TrialEnd:
     """Why a trial that is over has ended, in the words of the search."""
     outcome = trial.last_run.outcome if trial.last_run else ""
-    if trial.state == "CANCELED":
+    if trial.state == State.CANCELED:
         return TrialEnd.CANCELED
-    if trial.state == "ERROR":
+    if trial.state == State.ERROR:
         return TrialEnd.ERRORED
-    if trial.stop == "search":
+    if trial.stop == StopVerb.SEARCH:
         return TrialEnd.COMPLETED
     named = {Outcome.INVALID_HP.value: TrialEnd.INVALID_HP, Outcome.STOPPED.value: TrialEnd.STOPPED}
     return named.get(outcome, TrialEnd.COMPLETED)

@@ -16,6 +16,7 @@ from detbuild.events import Warned, ignore
 from detbuild.report.document import flat
 from detbuild.store.files import file_errors
 from detbuild.store.series import reports
+from detbuild.store.states import State
 from determined._run_info import TENSORBOARD_DIR
 from determined._untrusted import UntrustedDir, UntrustedError, UntrustedMissingError, sized
 
@@ -33,7 +34,11 @@ _MOST_FILES: Final = 10_000  # of one run
 _LARGEST: Final = 1 << 30  # bytes of one file
 _MOST: Final = 4 << 30  # bytes of one run
 _BLOCK: Final = 1 << 20
-_STATUS: Final = {"COMPLETED": "STATUS_SUCCESS", "ERROR": "STATUS_FAILURE", "CANCELED": "STATUS_FAILURE"}
+_STATUS: Final = {
+    State.COMPLETED: "STATUS_SUCCESS",
+    State.ERROR: "STATUS_FAILURE",
+    State.CANCELED: "STATUS_FAILURE",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from detbuild.decisions import (
     from_json,
 )
 from detbuild.store import journal
-from detbuild.store.states import ENDED, ExperimentState, RunState, TrialState, stronger
+from detbuild.store.states import ENDED, ExperimentState, RunState, State, StopVerb, TrialState, stronger
 from detbuild.store.stored import Stored
 from determined._run_info import Length
 
@@ -31,10 +31,14 @@ if TYPE_CHECKING:
 
     from detbuild.store.folder import Header
 
-WAITING_FOR_SEARCH = "waits for the search"
-_STOPPING = {"kill": "STOPPING_KILLED", "cancel": "STOPPING_CANCELED", "pause": "STOPPING_PAUSED"}
+WAITING_FOR_SEARCH = "paused by the search"
+_STOPPING = {
+    StopVerb.KILL: State.STOPPING_KILLED,
+    StopVerb.CANCEL: State.STOPPING_CANCELED,
+    StopVerb.PAUSE: State.STOPPING_PAUSED,
+}
 _RunFact = journal.RunIntended | journal.RunCreated | journal.RunFinished | journal.PolicyMatched
-_FINAL = frozenset({"kill", "cancel"})
+_FINAL = frozenset({StopVerb.KILL, StopVerb.CANCEL})
 
 
 @dataclass(slots=True)
@@ -62,7 +66,7 @@ class StateFold:
         self.tallies = {state: Tally() for state in ENDED}
         self.end: journal.ExperimentFinished | None = None
         self.ended_at: float | None = None
-        self.stop = ""  # what a person asked for all trials: kill, cancel, pause or ""
+        self.stop = StopVerb.NONE  # asked for all trials by a person: kill, cancel or pause
         self.failure = ""  # why the search cannot go on
         self.paused = False  # and nothing of it is left to look after
         self.began = False  # the search was asked
@@ -102,7 +106,7 @@ class StateFold:
                 self._searched(entry.fact)
             case journal.SearchFailed(why=why):
                 self.failure = why
-                self._ask_all("cancel")
+                self._ask_all(StopVerb.CANCEL)
             case journal.RequestApplied():
                 self._apply_request(entry.fact)
             case journal.Paused():
@@ -122,11 +126,11 @@ class StateFold:
     def snapshot(self) -> ExperimentState:
         """The state as it is now, as a value."""
         trials = dict(self.trials)
-        if self.stop == "pause":
+        if self.stop == StopVerb.PAUSE:
             for id_ in (*self.ready, *self.waiting):
-                trials[id_] = replace(trials[id_], state="PAUSED")
+                trials[id_] = replace(trials[id_], state=State.PAUSED)
         if self.end is not None:
-            state, why = self.end.state, self.end.why
+            state, why = State(self.end.state), self.end.why
         else:
             state, why = self._state(), self.failure or self._why()
         why = "; ".join(text for text in (why, self.stored.trouble) if text)
@@ -141,14 +145,14 @@ class StateFold:
             share=self.share,
         )
 
-    def _state(self) -> str:
+    def _state(self) -> State:
         if self.failure:
-            return "STOPPING_ERROR"
+            return State.STOPPING_ERROR
         if self.stop:
-            return "PAUSED" if self.paused else _STOPPING[self.stop]
-        running = any(self.trials[id_].state == "RUNNING" for id_ in self.running)
+            return State.PAUSED if self.paused else _STOPPING[self.stop]
+        running = any(self.trials[id_].state == State.RUNNING for id_ in self.running)
         waits_for_checkpoints = self.trials and not self.living
-        return "RUNNING" if running or waits_for_checkpoints else "QUEUED"
+        return State.RUNNING if running or waits_for_checkpoints else State.QUEUED
 
     def _why(self) -> str:
         ids = (*self.running, *self.ready)
@@ -164,21 +168,21 @@ class StateFold:
         elif self.over:
             return
         elif fact.trial_id is not None:
-            self._ask(fact.trial_id, fact.verb)
+            self._ask(fact.trial_id, StopVerb(fact.verb))
         elif fact.verb == "activate":
-            if self.stop == "pause":
-                self.stop, self.paused = "", False
+            if self.stop == StopVerb.PAUSE:
+                self.stop, self.paused = StopVerb.NONE, False
         else:
-            self._ask_all(fact.verb)
+            self._ask_all(StopVerb(fact.verb))
 
-    def _ask(self, trial_id: int, verb: str) -> None:
+    def _ask(self, trial_id: int, verb: StopVerb) -> None:
         trial = self.trials.get(trial_id)
         if trial is not None and not trial.ended and verb in _FINAL:
             self._place(replace(trial, stop=stronger(trial.stop, verb)))
 
-    def _ask_all(self, verb: str) -> None:
+    def _ask_all(self, verb: StopVerb) -> None:
         self.stop = stronger(self.stop, verb)
-        self.paused = self.paused and self.stop == "pause"
+        self.paused = self.paused and self.stop == StopVerb.PAUSE
         if self.ending:
             for trial_id in tuple(self.waiting):
                 self._place(self.trials[trial_id])
@@ -189,9 +193,9 @@ class StateFold:
         A trial that was asked to end and has not ended yet still ends.
         """
         self.length = length or self.length
-        self.end, self.ended_at, self.stop, self.failure, self.paused = None, None, "", "", False
+        self.end, self.ended_at, self.stop, self.failure, self.paused = None, None, StopVerb.NONE, "", False
         for trial in tuple(self.trials.values()):
-            kept = trial.state == "COMPLETED" and length is None
+            kept = trial.state == State.COMPLETED and length is None
             if kept or (trial.stop in _FINAL and not trial.ended):
                 continue
             if trial.ended:
@@ -240,7 +244,7 @@ class StateFold:
         self._place(
             TrialState(
                 id=action.trial_id,
-                state="WAITING",
+                state=State.WAITING,
                 why=WAITING_FOR_SEARCH,
                 seed=action.seed,
                 hparams=action.hparams,
@@ -266,12 +270,12 @@ class StateFold:
                         segment=trial.segment + 1,
                         length=self.length or length,
                         milestones=milestones,
-                        state="QUEUED" if woken else trial.state,
+                        state=State.QUEUED if woken else trial.state,
                         why="" if woken else trial.why,
                     )
                 )
             case Stop():
-                self._place(replace(trial, stop=stronger(trial.stop, "search")))
+                self._place(replace(trial, stop=stronger(trial.stop, StopVerb.SEARCH)))
             case Close():
                 self._place(replace(trial, closed=True))
 
@@ -280,7 +284,7 @@ class StateFold:
     def _trial(self, fact: journal.TrialFact, time: float) -> None:
         trial = self.trials.get(fact.trial_id, TrialState(id=fact.trial_id))
         if isinstance(fact, journal.TrialFinished) and not trial.ended:
-            tally = self.tallies.get(fact.state)
+            tally = self.tallies.get(State(fact.state))
             if tally is not None:
                 tally.count, tally.why = tally.count + 1, tally.why or fact.why
             if not trial.released:
@@ -305,7 +309,7 @@ class StateFold:
 
     def _wanted(self, trial: TrialState) -> bool:
         """Whether there is something to do about it before the search says more."""
-        return trial.state != "WAITING" or trial.closed or bool(trial.stop) or self.ending
+        return trial.state != State.WAITING or trial.closed or bool(trial.stop) or self.ending
 
 
 def _idle(trial: TrialState) -> TrialState:
@@ -313,15 +317,15 @@ def _idle(trial: TrialState) -> TrialState:
     busy = (
         trial.ended or trial.open_run is not None or trial.segment > trial.segments_reported or trial.closed
     )
-    return trial if busy else replace(trial, state="WAITING", why=WAITING_FOR_SEARCH)
+    return trial if busy else replace(trial, state=State.WAITING, why=WAITING_FOR_SEARCH)
 
 
 def _reopened(trial: TrialState, length: Length | None) -> TrialState:
-    state = "QUEUED" if trial.ended else trial.state
+    state = State.QUEUED if trial.ended else trial.state
     since = trial.runs[-1].run + 1 if trial.runs else 0
-    trial = replace(trial, state=state, why="" if trial.ended else trial.why, stop="", since=since)
+    trial = replace(trial, state=state, why="" if trial.ended else trial.why, stop=StopVerb.NONE, since=since)
     if length is not None:
-        return replace(trial, state="QUEUED", why="", segment=trial.segment + 1, length=length)
+        return replace(trial, state=State.QUEUED, why="", segment=trial.segment + 1, length=length)
     return trial if trial.released else _idle(trial)
 
 
@@ -332,7 +336,7 @@ def _advanced(trial: TrialState, fact: journal.TrialFact, time: float) -> TrialS
         case journal.Waiting():
             return replace(trial, why=fact.why)
         case journal.TrialFinished():
-            return replace(trial, state=fact.state, why=fact.why)
+            return replace(trial, state=State(fact.state), why=fact.why)
         case of_run:
             return _with_run(trial, of_run, time)
 
@@ -345,12 +349,12 @@ def _with_run(trial: TrialState, fact: _RunFact, time: float) -> TrialState:
         case journal.RunIntended():
             run = RunState(run=fact.run, segment=fact.segment)
         case journal.RunCreated():
-            state, why = "RUNNING", ""
+            state, why = State.RUNNING, ""
             run = replace(run, created=True, container=fact.container, gpu_ids=fact.gpu_ids, started=time)
         case journal.PolicyMatched():
             run = _matched(run, fact)
         case journal.RunFinished():
-            state = "QUEUED"
+            state = State.QUEUED
             run = replace(run, finished=fact, ended=time)
     runs = (*(other for other in trial.runs if other.run != run.run), run)
     return replace(trial, state=state, why=why, runs=runs)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from detbuild.store.progress import Progress
@@ -17,9 +18,55 @@ if TYPE_CHECKING:
     from detbuild.store.folder import Header
     from determined._run_info import Length
 
-ENDED: Final = frozenset({"COMPLETED", "CANCELED", "ERROR"})
-# What may ask a run for its end, the stronger after the weaker.
-STOPS: Final = ("", "pause", "search", "cancel", "kill")
+
+class State(str, Enum):
+    """How an experiment or a trial is going; JSON has the value, text for people the label."""
+
+    QUEUED = "QUEUED"  # waits for slots
+    RUNNING = "RUNNING"
+    WAITING = "WAITING"  # a trial between two decisions of its search
+    PAUSED = "PAUSED"
+    STOPPING_PAUSED = "STOPPING_PAUSED"
+    STOPPING_CANCELED = "STOPPING_CANCELED"
+    STOPPING_KILLED = "STOPPING_KILLED"
+    STOPPING_ERROR = "STOPPING_ERROR"
+    COMPLETED = "COMPLETED"
+    CANCELED = "CANCELED"
+    ERROR = "ERROR"
+    DELETING = "DELETING"  # a crash cut its deletion short
+
+    __str__ = str.__str__
+
+    @classmethod
+    def _missing_(cls, _value: object) -> State:
+        return cls.ERROR  # from a damaged journal
+
+    @property
+    def label(self) -> str:
+        """`running`, `stopping (cancel)`."""
+        return _STOPPING.get(self, self.value.lower())
+
+
+_STOPPING: Final = {
+    State.STOPPING_PAUSED: "stopping (pause)",
+    State.STOPPING_CANCELED: "stopping (cancel)",
+    State.STOPPING_KILLED: "stopping (kill)",
+    State.STOPPING_ERROR: "stopping (error)",
+}
+ENDED: Final = frozenset({State.COMPLETED, State.CANCELED, State.ERROR})
+
+
+class StopVerb(str, Enum):
+    """What a run is asked to stop for, the stronger after the weaker."""
+
+    NONE = ""
+    PAUSE = "pause"
+    SEARCH = "search"
+    CANCEL = "cancel"
+    KILL = "kill"
+
+    __str__ = str.__str__
+    __hash__ = str.__hash__
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +88,8 @@ class TrialState:
     """A trial; a search trains it in segments, each to a greater `length` than the one before."""
 
     id: int
-    state: str = "QUEUED"
-    why: str = ""  # what it waits for, or why it ended
+    state: State = State.QUEUED
+    why: str = ""  # why it is queued or waits, or how it ended
     seed: int = 0
     hparams: Mapping[str, object] = field(default_factory=dict)
     source: tuple[str, ...] = ()  # checkpoints of the trial that it was made from, newest first
@@ -53,7 +100,7 @@ class TrialState:
     steps_reported: int = -1  # batches of the newest validation that a watching search was told of
     closed: bool = False  # it ends with its segment
     released: bool = False  # the search was told of its end, and hears no more of it
-    stop: str = ""  # of STOPS
+    stop: StopVerb = StopVerb.NONE
     since: int = 0  # the run from which failures count: what came before, a person has let pass
     runs: tuple[RunState, ...] = ()
     progress: Progress = field(default_factory=Progress)
@@ -82,10 +129,10 @@ class TrialState:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExperimentState:
     header: Header
-    state: str = "QUEUED"
+    state: State = State.QUEUED
     why: str = ""
     ended: float | None = None  # seconds since the epoch
-    stop: str = ""  # what was asked for: "kill", "cancel", "pause" or ""
+    stop: StopVerb = StopVerb.NONE  # asked for by a person: kill, cancel or pause
     trials: Mapping[int, TrialState] = field(default_factory=dict)
     decided: float = 0.0  # how much the search has done by its own count, 0..1
     share: float = 0.0  # what a trial adds to that when it ends; 0 where trials differ in that
@@ -98,14 +145,14 @@ class ExperimentState:
     @property
     def progress(self) -> float:
         """How much is done, 0..1: what the search counts, with parts of trials where all count the same."""
-        if self.state == "COMPLETED":
+        if self.state == State.COMPLETED:
             return 1.0
-        short = [trial for trial in self.trials.values() if trial.state != "COMPLETED"]
+        short = [trial for trial in self.trials.values() if trial.state != State.COMPLETED]
         counted = sum(trial.released for trial in short)  # by the search, which knows no parts
         parts = sum(trial.progress.fraction or 0.0 for trial in short)
         return min(1.0, max(0.0, self.decided + self.share * (parts - counted)))
 
 
-def stronger(one: str, other: str) -> str:
+def stronger(one: StopVerb, other: StopVerb) -> StopVerb:
     """Of two reasons to stop."""
-    return max(one, other, key=STOPS.index)
+    return max(one, other, key=tuple(StopVerb).index)
