@@ -93,7 +93,7 @@ def test_between_its_legs_a_trial_waits_for_the_search(tmp_path: Path) -> None:
         controller.step()
         tried.clock.wait(0.5)
     first = tried.state().trials[1]
-    assert (first.state, first.why, first.open_run) == ("WAITING", "waits for the search", None)
+    assert (first.state, first.why, first.open_run) == ("WAITING", "paused by the search", None)
     assert len(tried.engine.containers) == 1
 
 
