@@ -103,7 +103,7 @@ class Experiment:
         from detbuild.controller.attend import RequestWatcher, needs_controller
         from determined.experimental._log import tell
 
-        attendant = RequestWatcher(self._folder, tell)
+        watcher = RequestWatcher(self._folder, tell)
         while True:
             self.reload()
             if self.state in _TERMINAL:
@@ -111,7 +111,7 @@ class Experiment:
             if self.state is ExperimentState.PAUSED and not needs_controller(self._folder):
                 raise ValueError(f"experiment {self.id} is paused; activate it before you wait for it")
             with _host.explained():
-                attendant.look()
+                watcher.poll()
             time.sleep(interval)
 
     def await_first_trial(self, interval: float = 0.1) -> Trial:
