@@ -1,4 +1,4 @@
-"""The experiment config: YAML 1.2 with positions in, one frozen value out."""
+"""The experiment config: parses YAML 1.2 into one frozen value, with positions in every error."""
 
 from detbuild.config.entrypoint import Entrypoint
 from detbuild.config.experiment import ExperimentConfig

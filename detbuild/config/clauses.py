@@ -1,4 +1,4 @@
-"""Words of JSON Schema in which a section states beside its validator what that validator holds."""
+"""Builders of JSON Schema clauses, with which a section describes the rules of its validators."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NULL: Final[Clause] = {"type": "null"}
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Metadata of a type: what stands in a file is not what the type says, but `form` of its schema."""
+    """Metadata of a type whose form in a file differs: `form` maps its schema to that of the file."""
 
     form: Callable[[Clause], Clause]
 
@@ -28,12 +28,12 @@ class Written:
 
 
 def also(other: Clause) -> Written:
-    """The type, or what `other` says."""
+    """Accept the type, or what fits `other`."""
     return Written(lambda clause: any_of([clause, other]))
 
 
 def given(*names: str) -> Clause:
-    """All of these fields are there; null is absence."""
+    """Require all of these fields; null counts as absent."""
     return {"required": list(names), "properties": {name: {"not": NULL} for name in names}}
 
 
@@ -50,20 +50,20 @@ def when(condition: Clause, then: Clause) -> Clause:
 
 
 def inside(key: str, clause: Clause) -> Clause:
-    """The field, when it is there, is so."""
+    """Apply a clause to a field if it is present."""
     return {"properties": {key: clause}}
 
 
 def whole(pattern: str) -> str:
-    """A pattern for all of a text, in the words that regular expressions of Python and ECMAScript share.
+    """Anchor a pattern at both ends, in the syntax that Python and ECMAScript share.
 
-    Python's `$` also matches before a last line break, which the look-ahead forbids.
+    Python's `$` also matches before a final line break, which the look-ahead excludes.
     """
     return rf"^(?:{_unnamed(pattern)})$(?!\n)"
 
 
 def text(pattern: str, meaning: str, **more: object) -> Clause:
-    """Text that matches as a whole. Editors show `patternErrorMessage` for what does not."""
+    """Require text that matches as a whole. Editors show `patternErrorMessage` for other text."""
     return {
         "type": "string",
         "pattern": whole(pattern),
@@ -73,22 +73,22 @@ def text(pattern: str, meaning: str, **more: object) -> Clause:
 
 
 def but(pattern: str) -> str:
-    """Before another pattern: what it matches is not all of this one."""
+    """Prefix of a pattern that excludes all text that this one matches as a whole."""
     return rf"(?!(?:{pattern})$(?!\n))"
 
 
 def lines(clauses: Mapping[str, Clause]) -> Clause:
-    """A closed map, each of whose fields may be absent."""
+    """Allow these fields only, each optional."""
     return {"type": "object", "properties": dict(clauses), "additionalProperties": False}
 
 
 def counted(least: int, most: int) -> Clause:
-    """A whole number; JSON Schema takes 2.0 for one too, and so does the parser."""
+    """Require a whole number in a range. JSON Schema and the parser both accept 2.0 as one."""
     return {"type": "integer", "minimum": least, "maximum": most}
 
 
 def nullable(clause: Clause) -> Clause:
-    """The clause, or null."""
+    """Accept null too."""
     if clause == NULL:
         return clause
     if set(clause) == {"anyOf"}:

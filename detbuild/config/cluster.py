@@ -1,4 +1,4 @@
-"""Sections that only a cluster can act on: checked, kept, and said to have no effect."""
+"""Sections for clusters only: checked and kept, but without effect on a single host."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from detbuild.config.section import Section
 
 class Slurm(Section):
     slots_per_node: Positive | None = None
-    """GPUs of a node."""
+    """GPUs per node."""
     gpu_type: str | None = None
-    """The kind of GPU."""
+    """GPU type."""
     sbatch_args: Annotated[Many[str], SECRET] = ()
     """Arguments of sbatch."""
 
 
 class Pbs(Section):
     slots_per_node: Positive | None = None
-    """GPUs of a node."""
+    """GPUs per node."""
     pbsbatch_args: Annotated[Many[str], SECRET] = ()
     """Arguments of qsub."""
 
 
 class Webhooks(Section):
     webhook_id: Many[Integer] = ()
-    """Webhooks by number."""
+    """IDs of webhooks."""
     webhook_name: Many[str] = ()
-    """Webhooks by name."""
+    """Names of webhooks."""
     exclude: bool = False
-    """Trigger none at all."""
+    """Trigger no webhooks."""
 
 
 class Integrations(Section):
     pachyderm: Annotated[Mapping[str, JsonValue], SECRET] = Field(default_factory=dict)
-    """Where data came from."""
+    """Provenance of the data."""
     webhooks: Webhooks | None = None
-    """Which webhooks of the cluster are triggered."""
+    """Webhooks to trigger."""

@@ -1,4 +1,4 @@
-"""The docstrings below the fields of a section, read from its source only when they are asked for."""
+"""Docstrings of the fields of a section, read from its source on demand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def field_docs(section: type) -> dict[str, str]:
-    """By field, on one line each; what a base class says counts where the class itself says nothing."""
+    """Map each field to its docstring on one line; a class inherits those of its base."""
     docs: dict[str, str] = {}
     for cls in reversed(section.__mro__):
         docs |= _of_module(cls.__module__).get(cls.__name__, {})

@@ -1,4 +1,4 @@
-"""YAML text as a tree of values that know where they stand, limited before anything walks it."""
+"""YAML text as a tree of values with positions, limited in size before anything walks it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_DEPTH: Final = 100
-_TOO_DEEP: Final = f"is nested more than {MAX_DEPTH} deep"
-MAX_NODES: Final = 100_000  # every use of an alias counts all that it stands for
+_TOO_DEEP: Final = f"is nested more than {MAX_DEPTH} levels deep"
+MAX_NODES: Final = 100_000  # each use of an alias counts the values of its anchor
 
-# Maps whose keys the user chooses; Determined's client turned all of them into text.
+# Maps with keys of the user's choice; Determined's client turned all keys into text.
 _FREE: Final[tuple[KeyPath, ...]] = (
     ("data",),
     ("data_layer",),
@@ -33,7 +33,7 @@ _FREE: Final[tuple[KeyPath, ...]] = (
     ("searcher", "options"),
 )
 
-# Fields that hold other fields. One without a value, above lines of its own depth, was to hold those.
+# Fields that hold other fields. One without a value is probably followed by lines that lack indentation.
 SECTIONS: Final = frozenset(
     {
         "bind_mounts",
@@ -62,7 +62,7 @@ UNINDENTED: Final = ("is empty", "indent the lines below it")
 
 Event: TypeAlias = Any  # PyYAML gives its events no types
 
-# libyaml when it is there: ten times as fast, the same events.
+# libyaml if available: the same events, ten times as fast.
 _LOADER: Final[Any] = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _UNPRINTABLE: Final = re.compile(
     "[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
@@ -75,7 +75,7 @@ _LIST_TAGS: Final = frozenset({None, "!", "tag:yaml.org,2002:seq"})
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """From 1, as editors count."""
+    """A line and column of a file, counted from 1 as in editors."""
 
     line: int
     column: int
@@ -83,7 +83,7 @@ class Position:
 
 @dataclass(slots=True)
 class Node:
-    """A value of the document; an alias gives the very node that its anchor names."""
+    """A value of the document; an alias is the same node as its anchor."""
 
     position: Position
     value: Scalar | list[Node] | Pairs = None
@@ -95,7 +95,7 @@ class Node:
         self.height = max(self.height, child.height + 1)
 
     def plain(self) -> object:
-        """The value without positions; nothing in it is shared."""
+        """Copy the value without positions."""
         if isinstance(self.value, dict):
             return {key: child.plain() for key, (_, child) in self.value.items()}
         if isinstance(self.value, list):
@@ -103,7 +103,7 @@ class Node:
         return self.value
 
     def at(self, path: KeyPath) -> Node | None:
-        """The value at a path, if the document has it."""
+        """Return the value at a path, if present."""
         node = self
         for part in path:
             if isinstance(node.value, dict) and part in node.value:
@@ -115,7 +115,7 @@ class Node:
         return node
 
     def locate(self, path: KeyPath, *, on_key: bool = False) -> Position:
-        """Where a path stands, or the nearest thing above it that the document has."""
+        """Return the position of a path, or of its nearest parent in the document."""
         node, place = self, self.position
         for part in path:
             if isinstance(node.value, dict) and part in node.value:
@@ -133,7 +133,7 @@ Pairs: TypeAlias = dict[str, tuple[Position, Node]]
 
 
 def empty_section(pairs: Pairs, place: Position) -> str | None:
-    """The last field before a place that should hold others and has no value."""
+    """Return the last section without a value before a position."""
     empty = (
         (at, name)
         for name, (at, node) in pairs.items()
@@ -146,7 +146,7 @@ def read_document(text: str, source: str) -> Node:
     """Parse one YAML 1.2 document whose root is a map.
 
     Raises:
-        ConfigErrors: it is not one, or larger, deeper or more aliased than the limits allow.
+        ConfigErrors: the text is not such a document, or exceeds the limits of size, depth or aliases.
     """
     root = read_value(text.removeprefix("\ufeff"), source)
     if root is None or root.value is None:
@@ -158,17 +158,16 @@ def read_document(text: str, source: str) -> Node:
 
 
 def has_free_keys(path: KeyPath) -> bool:
-    """Whether numbers and truth values are keys too in the map at this path of a config, as text."""
+    """Whether the map at this path of a config accepts numbers and booleans as keys, as text."""
     return any(path[: len(free)] == free for free in _FREE)
 
 
 def read_value(text: str, source: str, *, at: KeyPath = ()) -> Node | None:
-    """Parse one YAML 1.2 document of any kind; None when there is none.
+    """Parse one YAML 1.2 document of any kind; None if the text is empty.
 
     Args:
-        text: the document.
-        source: what to call it.
-        at: the path in a config where the value goes.
+        source: the name of the text in errors.
+        at: the path of the value in a config.
 
     Raises:
         ConfigErrors: as `read_document`.
@@ -186,22 +185,22 @@ def _events(text: str, source: str) -> Iterator[Event]:
     if bad := _UNPRINTABLE.search(text):
         before = text[: bad.start()]
         place = Position(before.count("\n") + 1, bad.start() - before.rfind("\n"))
-        what = f"the character U+{ord(bad[0]):04X} may not stand in YAML; remove it"
+        what = f"the character U+{ord(bad[0]):04X} is not allowed in YAML; remove it"
         raise ConfigErrors([f"{_place(source, place)}: {what}"])
     try:
         yield from yaml.parse(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(error, text, source) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise ConfigErrors([f"{source}: is not YAML: {str(error)[:120]!r}"]) from None
+        raise ConfigErrors([f"{source}: is not valid YAML: {str(error)[:120]!r}"]) from None
 
 
 def _syntax_error(error: yaml.MarkedYAMLError, text: str, source: str) -> ConfigErrors:
     what, hint, mark = explained(error, text)
     place = _place(source, Position(mark.line + 1, mark.column + 1)) if mark else source
-    if "nesting depth" in what:  # libyaml's own limit lies above ours, but it sees brackets before we do
+    if "nesting depth" in what:  # libyaml's limit is higher, but it counts brackets first
         return ConfigErrors([Problem((), _TOO_DEEP).line(place)])
-    return ConfigErrors([Problem((), f"is not YAML: {what}", hint).line(place)])
+    return ConfigErrors([Problem((), f"is not valid YAML: {what}", hint).line(place)])
 
 
 def _place(source: str, position: Position) -> str:
@@ -210,7 +209,7 @@ def _place(source: str, position: Position) -> str:
 
 @dataclass(slots=True)
 class _Composer:
-    """From the parser's events to nodes. What spoils one value is collected; what spoils all is raised."""
+    """Builds nodes from the parser's events. Errors in one value are collected, fatal ones raised."""
 
     events: Iterator[Event]
     source: str
@@ -250,17 +249,17 @@ class _Composer:
 
     def alias(self, event: Event, depth: int) -> Node:
         if event.anchor not in self.anchors:
-            self.fail(event, f"no anchor `&{event.anchor}` stands above this alias")
+            self.fail(event, f"the alias `*{event.anchor}` has no anchor above it")
         node = self.anchors[event.anchor]
         if node is None:
-            self.fail(event, f"the alias `*{event.anchor}` stands inside of what it names")
+            self.fail(event, f"the alias `*{event.anchor}` is inside its own anchor")
         if depth + node.height - 1 > MAX_DEPTH:
             self.fail(event, _TOO_DEEP)
         return node
 
     def scalar(self, event: Event) -> Scalar:
         if _SURROGATE.search(event.value):
-            self.note(event, "holds half of a surrogate pair, which is no character")
+            self.note(event, "contains a lone surrogate, which is not a valid character")
             return ""
         try:
             if event.tag is not None:
@@ -297,7 +296,7 @@ class _Composer:
             else:
                 pairs[name] = (key.position, child)
             self.path.pop()
-        # What the map says itself wins, then the earlier of several merged maps.
+        # The map's own keys win, then the earlier of several merged maps.
         for name, pair in (item for source in merged for item in source.items()):
             if name not in pairs:
                 pairs[name] = pair
@@ -325,13 +324,13 @@ class _Composer:
         nodes = child.value if isinstance(child.value, list) else [child]
         maps = [node.value for node in nodes if isinstance(node.value, dict)]
         if len(maps) < len(nodes):
-            self.note(event, "`<<` merges a map or a list of maps")
+            self.note(event, "`<<` must be a map or a list of maps")
         return maps
 
     def grow(self, event: Event, node: Node, child: Node) -> None:
         node.add(child)
         if node.size > MAX_NODES:
-            self.fail(event, f"aliases included, there are more than {MAX_NODES:,} values")
+            self.fail(event, f"has more than {MAX_NODES:,} values, aliases included")
 
     def check_tag(self, event: Event, allowed: frozenset[str | None]) -> None:
         if event.tag not in allowed:

@@ -14,15 +14,15 @@ from detbuild.config.section import wrong
 
 Kind = Literal["trial", "shell", "argv", "given"]
 
-# The JSON Schema holds these patterns too, and its `\w` and `\s` are not Python's: they are written out here.
-# Beyond ASCII whatever lies outside of the blocks of punctuation and symbols counts as a letter.
+# Spelled out because these patterns also go into the JSON Schema, where `\w` and `\s` differ from Python's.
+# Beyond ASCII, any character outside the blocks of punctuation and symbols counts as a letter.
 _BLANKS: Final = " \t\r\n"
 _BEYOND: Final = r"[^\x00-\xbf\xd7\xf7\u2000-\u2bff\u3000-\u303f\ufe00-\ufe6f\uff00-\uff20]"
 _NAME: Final = rf"(?:[A-Za-z_]|{_BEYOND})(?:[A-Za-z0-9_]|{_BEYOND})*"
 _OBJECT: Final = rf"{_NAME}(?:\.{_NAME})*"
 _DIRECTORY: Final = rf"(?:[A-Za-z0-9_-]|{_BEYOND})+"  # may hold dashes
 _MODULE: Final = rf"{_DIRECTORY}(?:\.{_DIRECTORY})*"
-# An empty module is the context directory itself.
+# An empty module means the context directory itself.
 _TRIAL: Final = re.compile(rf"(?![^:]*\.py:)(?P<module>(?:{_MODULE})?):(?P<object>{_OBJECT})")
 _SPACED: Final = re.compile(
     rf"(?P<module>(?:[A-Za-z0-9_.-]|{_BEYOND})*)[ \t\r\n]*:[ \t\r\n]*(?P<object>{_OBJECT})"
@@ -35,19 +35,19 @@ _SLIPS: Final = (_SCRIPT, _SPACED, _ONE_WORD, _DOTTED_CLASS)
 
 @dataclass(frozen=True, slots=True)
 class Entrypoint:
-    """`written` is what a run is told; `given`: the program that calls `create` hands over the class."""
+    """What a trial runs. `given` means that the caller of `create` passes the class."""
 
     kind: Kind
     written: str | tuple[str, ...]
 
     @property
     def module(self) -> str:
-        """Of a trial: dotted, may be empty or hold dashes."""
+        """The dotted module of a trial class; may be empty or contain dashes."""
         return str(self.written).partition(":")[0] if self.kind == "trial" else ""
 
     @property
     def trial_class(self) -> str:
-        """Of a trial: the class within the module, `Outer.Inner` when it is nested."""
+        """The trial class within the module, `Outer.Inner` if nested."""
         return str(self.written).partition(":")[2] if self.kind == "trial" else ""
 
 
@@ -58,7 +58,7 @@ def parse_entrypoint(value: object) -> Entrypoint:
     """Read the config's `entrypoint`.
 
     Raises:
-        PydanticCustomError: it is neither of the three, or looks like a slip of the first.
+        PydanticCustomError: it has none of the three forms, or looks like a misspelt `module:Class`.
     """
     if value is None:
         return GIVEN
@@ -67,18 +67,18 @@ def parse_entrypoint(value: object) -> Entrypoint:
     if isinstance(value, list):
         return _argv(value)
     if not isinstance(value, str):
-        raise wrong(f"must be text or a list of texts, not {show(value)}", hint=_EXAMPLE)
+        raise wrong(f"must be text or a list of text, not {show(value)}", hint=_EXAMPLE)
     text = value.strip(_BLANKS)
     if not text:
         raise wrong("is empty", hint=_EXAMPLE)
     if _TRIAL.fullmatch(text):
         return Entrypoint("trial", text)
     if hint := _slip(text):
-        raise wrong(f"{text[:40]!r} is no `module:Class`", hint=hint)
+        raise wrong(f"{text[:40]!r} is not of the form `module:Class`", hint=hint)
     return Entrypoint("shell", value)
 
 
-_EXAMPLE: Final = "write `module:Class`, such as `model_def:MyTrial`, or a command"
+_EXAMPLE: Final = "write `module:Class`, e.g. `model_def:MyTrial`, or a command"
 
 
 def _argv(items: list[object]) -> Entrypoint:
@@ -93,7 +93,7 @@ def _argv(items: list[object]) -> Entrypoint:
 
 
 def _slip(text: str) -> str:
-    """The hint for text that was meant as `module:Class`; "" when it is a command."""
+    """Return the hint for a misspelt `module:Class`; "" for a command."""
     match = next(filter(None, (slip.fullmatch(text) for slip in _SLIPS)), None)
     if match is None:
         return ""

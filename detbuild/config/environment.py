@@ -1,4 +1,4 @@
-"""What surrounds the user's code in the container: image, variables, ports, capabilities."""
+"""The container's environment: image, variables, ports, capabilities."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from detbuild.config.section import Section, wrong
 DeviceKind = Literal["cpu", "cuda", "rocm"]
 KINDS: Final[tuple[DeviceKind, ...]] = ("cpu", "cuda", "rocm")
 
-# The grammar of github.com/distribution/reference; an image id passes too.
+# The grammar of github.com/distribution/reference; an image ID is accepted too.
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _DOMAIN: Final = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?"
 _PART: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -32,40 +32,41 @@ _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 def _reference(value: str) -> str:
     if len(value) > _MAX_REFERENCE or not _REFERENCE.fullmatch(value):
         hint = "write it in lower case" if _REFERENCE.fullmatch(value.lower()) else "write `repository:tag`"
-        raise wrong(f"is no image reference: {show(value)}", hint=hint)
+        raise wrong(f"is not a valid image reference: {show(value)}", hint=hint)
     return value
 
 
 def _variable(value: object) -> str:
     if isinstance(value, dict) and len(value) == 1:
         name = next(iter(value))
-        raise wrong("must be the text NAME=VALUE, not a map", hint=f"write `- {name}=...`")
+        raise wrong("must be text of the form NAME=VALUE, not a map", hint=f"write `- {name}=...`")
     if not isinstance(value, str):
         raise wrong(
-            "must be the text NAME=VALUE", hint="write `- NAME=VALUE`, in quotes where YAML needs them"
+            "must be text of the form NAME=VALUE",
+            hint="write `- NAME=VALUE`, in quotes where YAML needs them",
         )
     name, equals, _ = value.partition("=")
-    if not equals:  # it may be a value whose name is missing, so it is not quoted
+    if not equals:  # not quoted: it may be a secret value without its name
         raise wrong("must be NAME=VALUE, but has no `=`", hint="write `NAME=` for an empty value")
     if not _VARIABLE.fullmatch(name):
-        raise wrong("has no valid name before the `=`", hint="use letters, digits and `_`")
+        raise wrong("has an invalid variable name before the `=`", hint="use letters, digits and `_`")
     return value
 
 
 def for_each_kind(value: object) -> object:
-    """A value for all kinds of device becomes one for each; `gpu` is what `cuda` was once called."""
+    """Expand a value for all kinds of device into one for each; `gpu` is the old name of `cuda`."""
     if isinstance(value, (str, list)):
         return dict.fromkeys(KINDS, value)
     if isinstance(value, dict) and "gpu" in value:
         others = {key: item for key, item in value.items() if key != "gpu"}
         if value["gpu"] is not None and others.get("cuda") is not None:
-            raise wrong("is the old name of cuda, which is given too", at=("gpu",), hint="keep cuda")
+            raise wrong("is the old name of cuda, which is also given", at=("gpu",), hint="keep cuda")
         return others if value["gpu"] is None else {**others, "cuda": value["gpu"]}
     return value
 
 
 def _with_gpu(schema: Clause) -> None:
-    """What `for_each_kind` adds to a map by kind."""
+    """Add the old name that `for_each_kind` accepts."""
     schema["properties"]["gpu"] = {**schema["properties"]["cuda"], "description": "The old name of `cuda`."}
     schema |= not_both("gpu", "cuda")
 
@@ -77,16 +78,16 @@ Variable = Annotated[str, BeforeValidator(_variable), WithJsonSchema(_VARIABLE_T
 
 
 class Images(Section):
-    """Images to build on, by kind of device; None: detbuild chooses."""
+    """Base images by kind of device; None: detbuild chooses."""
 
     model_config = ConfigDict(json_schema_extra=_with_gpu)
 
     cpu: Reference | None = None
     """For trials without a GPU."""
     cuda: Reference | None = None
-    """For trials on NVIDIA's GPUs; once called `gpu`."""
+    """For trials on NVIDIA GPUs; formerly `gpu`."""
     rocm: Reference | None = None
-    """For trials on AMD's GPUs."""
+    """For trials on AMD GPUs."""
 
     def of(self, kind: DeviceKind) -> str | None:
         image: str | None = getattr(self, kind)
@@ -94,16 +95,16 @@ class Images(Section):
 
 
 class Variables(Section):
-    """`NAME=VALUE`, in order, by kind of device."""
+    """Environment variables by kind of device: `NAME=VALUE`, in order."""
 
     model_config = ConfigDict(json_schema_extra=_with_gpu)
 
     cpu: Many[Variable] = ()
     """For trials without a GPU."""
     cuda: Many[Variable] = ()
-    """For trials on NVIDIA's GPUs; once called `gpu`."""
+    """For trials on NVIDIA GPUs; formerly `gpu`."""
     rocm: Many[Variable] = ()
-    """For trials on AMD's GPUs."""
+    """For trials on AMD GPUs."""
 
     def of(self, kind: DeviceKind) -> tuple[str, ...]:
         variables: tuple[str, ...] = getattr(self, kind)
@@ -111,41 +112,41 @@ class Variables(Section):
 
 
 class RegistryAuth(Section):
-    """Credentials of a registry; never shown."""
+    """Credentials for a registry; never shown."""
 
     username: Annotated[str | None, SECRET] = Field(default=None, repr=False)
-    """The user."""
+    """User name."""
     password: Annotated[str | None, SECRET] = Field(default=None, repr=False)
-    """The password."""
+    """Password."""
     auth: Annotated[str | None, SECRET] = Field(default=None, repr=False)
-    """User and password in base64, in place of both."""
+    """Base64 of `username:password`, instead of both."""
     email: Annotated[str | None, SECRET] = Field(default=None, repr=False)
-    """The user's address."""
+    """Email address of the user."""
     serveraddress: str | None = None
-    """The registry that these are for."""
+    """Registry that the credentials are for."""
     identitytoken: Annotated[str | None, SECRET] = Field(default=None, repr=False)
-    """A token in place of a password."""
+    """Identity token, instead of a password."""
     registrytoken: Annotated[str | None, SECRET] = Field(default=None, repr=False)
-    """A token that the registry itself gave."""
+    """Bearer token issued by the registry."""
 
     def given(self) -> dict[str, str]:
-        """Those that are, by name."""
+        """Return the credentials that are set, by name."""
         return self.model_dump(exclude_none=True)
 
 
 Port = Annotated[int, Whole(1, 65535)]
-Capability = Annotated[str, Matching(r"[A-Za-z_]{2,40}", "a capability such as SYS_PTRACE")]
+Capability = Annotated[str, Matching(r"[A-Za-z_]{2,40}", "a Linux capability, e.g. SYS_PTRACE")]
 
 
 class ProxyPort(Section):
     proxy_port: Port
-    """The port in the container."""
+    """Port in the container."""
     proxy_tcp: bool = False
-    """Whether what is spoken there is plain TCP rather than HTTP."""
+    """Whether the port serves plain TCP rather than HTTP."""
     unauthenticated: bool = False
-    """Whether it may be reached without a login."""
+    """Whether access needs no login."""
     default_service_id: str | None = None
-    """The name under which a cluster offers it."""
+    """Name of the proxied service."""
 
 
 def _some_absent(ports: Clause) -> Clause:
@@ -154,27 +155,27 @@ def _some_absent(ports: Clause) -> Clause:
 
 class Environment(Section):
     image: Annotated[Images, BeforeValidator(for_each_kind), also(_REFERENCE_TEXT)] = Images.model_construct()
-    """The image to build on: one, or one for each kind of device; absent: detbuild chooses."""
+    """Base image: one, or one for each kind of device; absent: detbuild chooses."""
     environment_variables: Annotated[
         Variables,
         BeforeValidator(for_each_kind),
         also({"type": "array", "items": _VARIABLE_TEXT}),
         VARIABLES,
     ] = Variables.model_construct()
-    """A list of `NAME=VALUE`, or one list for each kind of device; values are never shown."""
+    """List of `NAME=VALUE`, or one list for each kind of device; values are never shown."""
     ports: Annotated[Mapping[str, Port], Written(_some_absent)] = Field(default_factory=dict)
-    """By name: ports of the container that the host publishes under free numbers."""
+    """Container ports by name, each published on a free port of the host."""
     proxy_ports: Many[ProxyPort] = ()
-    """Ports that a cluster's master offers; without meaning on one host."""
+    """Ports to proxy; no effect on a single host."""
     force_pull_image: bool = False
-    """Ask the registry for a newer image although one is there."""
+    """Pull a newer image even if one is present."""
     registry_auth: RegistryAuth | None = None
-    """Credentials of the registry of `image`; never shown."""
+    """Credentials for the registry of `image`; never shown."""
     add_capabilities: Many[Capability] = ()
-    """Linux capabilities that the container gets, such as SYS_PTRACE."""
+    """Linux capabilities to add to the container, e.g. SYS_PTRACE."""
     drop_capabilities: Many[Capability] = ()
-    """Linux capabilities that the container loses."""
+    """Linux capabilities to drop from the container."""
     read_only_root: bool = False
-    """Whether a trial may write in its work directory, `/tmp` and its home alone."""
+    """Whether a trial can write only to its work directory, `/tmp` and its home."""
     pod_spec: Annotated[Mapping[str, JsonValue] | None, SECRET] = None
-    """Of Kubernetes; without meaning on one host."""
+    """Kubernetes pod spec; no effect on a single host."""

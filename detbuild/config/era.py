@@ -1,4 +1,4 @@
-"""The spellings of Determined 0.12, where lengths were counted in steps, in today's words."""
+"""Legacy syntax of Determined 0.12, with lengths in steps, translated to today's fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 DEFAULT_BATCHES_PER_STEP: Final = 100
-MOST_STEPS: Final = (1 << 31) - 1  # so that steps times batches stay a 64-bit number
+MOST_STEPS: Final = (1 << 31) - 1  # so that steps times batches fits in 64 bits
 RENAMED: Final[Mapping[str, str]] = {
     "max_steps": "max_length",
     "target_trial_steps": "max_length",
@@ -22,13 +22,11 @@ RENAMED: Final[Mapping[str, str]] = {
 }
 PERIODS: Final = ("min_validation_period", "min_checkpoint_period")
 _LENGTHS: Final = ("max_length", *(old for old, today in RENAMED.items() if today == "max_length"))
-HAS_LENGTH: Final = any_of(map(given, _LENGTHS))  # of a searcher, under whichever name
+HAS_LENGTH: Final = any_of(map(given, _LENGTHS))  # of a searcher, under its new or an old name
 _STEPS: Final = counted(1, MOST_STEPS)
 _CONCURRENT: Final = frozenset({"random", "grid", "async_halving", "adaptive_asha"})
-_HDFS: Final = (
-    "use shared_fs, s3, gcs, azure or directory; an HDFS that is mounted on the host is a shared_fs"
-)
-_NATIVE: Final = "write `entrypoint: model_def:MyTrial`, or `entrypoint: python3 train.py`, in its place"
+_HDFS: Final = "use shared_fs, s3, gcs, azure or directory; for an HDFS mounted on the host use shared_fs"
+_NATIVE: Final = "write `entrypoint: model_def:MyTrial` or `entrypoint: python3 train.py` instead"
 
 
 def is_of_the_era(raw: Mapping[str, object]) -> bool:
@@ -39,13 +37,13 @@ def is_of_the_era(raw: Mapping[str, object]) -> bool:
 
 
 def with_steps(searcher: Clause) -> None:
-    """Add to a searcher's schema the names under which it took lengths in steps."""
+    """Add the old fields with lengths in steps to a searcher's schema."""
     fields, rules = searcher["properties"], searcher.setdefault("allOf", [])
     old_names: dict[str, list[str]] = {}
     for old, today in RENAMED.items():
         if today in fields:
             old_names.setdefault(today, []).append(old)
-            fields[old] = {**_STEPS, "description": f"The old form of `{today}`: counted in steps."}
+            fields[old] = {**_STEPS, "description": f"Old form of `{today}`, in steps."}
     for today, olds in old_names.items():
         rules += [not_both(*pair) for pair in combinations((today, *olds), 2)]
         if today in searcher["required"]:
@@ -54,31 +52,30 @@ def with_steps(searcher: Clause) -> None:
 
 
 def with_era(config: Clause) -> None:
-    """Add to the schema of a whole config what one of 0.12 may say, and only such a one."""
+    """Add the fields of 0.12 to the schema of a config; they are valid only if it counts in steps."""
     config["properties"]["batches_per_step"] = {
         **_STEPS,
-        "description": "Batches of a step, in an old config.",
+        "description": "Batches per step, in old configs.",
     }
     for period in PERIODS:
         config["properties"][period] = any_of([config["properties"][period], _STEPS])
     speaks_of_steps = {"required": ["searcher"], **inside("searcher", any_of(map(given, RENAMED)))}
     today = {"not": any_of([given("batches_per_step"), speaks_of_steps])}
-    lengths = {"type": ["object", "null"], "errorMessage": "a bare number counts steps, in old configs only"}
+    lengths = {
+        "type": ["object", "null"],
+        "errorMessage": "a bare number means steps, which only old configs use",
+    }
     config.setdefault("allOf", []).append(when(today, {"properties": dict.fromkeys(PERIODS, lengths)}))
 
 
 def era_defaults(name: object) -> dict[str, object]:
-    """What a config of that time meant by what it left out, where that changed later.
-
-    Args:
-        name: of the searcher.
-    """
+    """Return the defaults of 0.12 that changed later, for a searcher of this name."""
     searcher = {"searcher": {"max_concurrent_trials": 0}} if name in _CONCURRENT else {}
     return {**searcher, "optimizations": {"average_training_metrics": False}}
 
 
 def renamed(raw: Mapping[str, object]) -> dict[str, object]:
-    """The names of today in place of those that `translate` takes away, whatever stands under them."""
+    """Replace the old names that `translate` removes by today's, with unchanged values."""
     today = {key: value for key, value in raw.items() if key != "batches_per_step"}
     searcher = raw.get("searcher")
     if isinstance(searcher, dict):
@@ -87,12 +84,12 @@ def renamed(raw: Mapping[str, object]) -> dict[str, object]:
 
 
 def steps_of(batches_per_step: object) -> object:
-    """The batches of a step; absent means the default of that time."""
+    """Return the batches per step; absent means the default of 0.12."""
     return DEFAULT_BATCHES_PER_STEP if batches_per_step is None else batches_per_step
 
 
 def old_path(path: KeyPath, document: Callable[[], object]) -> KeyPath:
-    """Where a field that was renamed stands in the text as written."""
+    """Return the path of a renamed field as it is in the source text."""
     if len(path) < 2 or path[0] != "searcher" or path[1] not in RENAMED.values():  # noqa: PLR2004  (both names)
         return path
     raw = document()
@@ -103,12 +100,12 @@ def old_path(path: KeyPath, document: Callable[[], object]) -> KeyPath:
 
 
 def translate(raw: dict[str, object], per_step: object) -> tuple[dict[str, object], list[Problem]]:
-    """Turn lengths in steps into lengths in batches, and leave the rest as it is.
+    """Convert lengths in steps to batches, and leave the rest as it is.
 
     Args:
         raw: one source of a config.
-        per_step: batches of a step; None when nothing of the whole config counts in steps, and a bare
-            number as a period is then not a count of steps either.
+        per_step: batches per step; None if no source counts in steps. A bare number as a period is then
+            not a count of steps either.
     """
     problems = _gone(raw)
     if per_step is None:
@@ -126,14 +123,14 @@ def translate(raw: dict[str, object], per_step: object) -> tuple[dict[str, objec
 
 
 def _gone(raw: dict[str, object]) -> list[Problem]:
-    """What has left Determined, and what took its place."""
+    """Report features that Determined removed, each with its replacement."""
     problems = []
     storage, internal = raw.get("checkpoint_storage"), raw.get("internal")
     if isinstance(storage, dict) and storage.get("type") == "hdfs":
-        what = "hdfs left Determined after 0.21.1"
+        what = "hdfs was removed from Determined after 0.21.1"
         problems.append(Problem(("checkpoint_storage", "type"), what, _HDFS))
     if isinstance(internal, dict) and internal.get("native") is not None and "entrypoint" not in raw:
-        what = "the Native API left Determined with 0.18"
+        what = "the Native API was removed in Determined 0.18"
         problems.append(Problem(("internal", "native"), what, _NATIVE, on_key=True))
     return problems
 
@@ -154,10 +151,10 @@ def _problems(raw: dict[str, object], steps: dict[str, object], searcher: object
             hint = f"or write {today}: {{batches: 100}}"
             problems.append(Problem(("searcher", key), _must_be_count(value), hint))
         elif isinstance(searcher, dict) and today in searcher:
-            what = f"is the old form of {today}, which is given too"
+            what = f"is the old form of {today}, which is also given"
             problems.append(Problem(("searcher", key), what, f"keep {today}", on_key=True))
     if {"max_steps", "target_trial_steps"} <= steps.keys():
-        what = "means the same as max_steps, which is given too"
+        what = "means the same as max_steps, which is also given"
         problems.append(Problem(("searcher", "target_trial_steps"), what, "keep one of the two", on_key=True))
     return problems
 
@@ -177,6 +174,6 @@ def _is_count(value: object) -> TypeGuard[int | float]:
 
 
 def _batches(steps: object, per_step: object) -> dict[str, int]:
-    # One that is no count has its problem already and stands for 1 here, so that it is told only once.
+    # An invalid count has its problem already; 1 here avoids a second one.
     one = int(per_step) if _is_count(per_step) else 1
     return {"batches": int(steps) * one if _is_count(steps) else 1}

@@ -33,7 +33,7 @@ _HOME: Final = ("workspace", "project")
 
 
 def _version(value: object) -> object:
-    if isinstance(value, bool):  # Python takes False for 0
+    if isinstance(value, bool):  # False == 0 in Python
         raise wrong(f"must be 0, not {show(value)}")
     return integral(value)
 
@@ -56,91 +56,91 @@ def _clauses(config: Clause) -> None:
 
 
 class ExperimentConfig(Section):
-    """Every field of Determined 0.12 to 0.38; what none of them sets has its default here."""
+    """A complete experiment config with the fields of Determined 0.12 to 0.38."""
 
     model_config = ConfigDict(json_schema_extra=_clauses)
 
     version: Annotated[Literal[0], BeforeValidator(_version)] = 0
-    """The version of the format: 0 is the only one there is."""
+    """Version of the format; only 0 exists."""
     name: str | None = None
-    """What the experiment is called; absent: three words chosen at submission."""
+    """Name of the experiment; absent: three words chosen at submission."""
     description: str | None = None
-    """What it is about, in a sentence."""
+    """Short description."""
     labels: Annotated[Many[str], AfterValidator(_unique)] = ()
-    """Words by which experiments are found again."""
+    """Labels for finding experiments."""
     workspace: str = ""
-    """Of a cluster, without meaning on one host; needs `project` beside it."""
+    """Workspace of a cluster; needs `project`; no effect on a single host."""
     project: str = ""
-    """Of a cluster, without meaning on one host; needs `workspace` beside it."""
+    """Project of a cluster; needs `workspace`; no effect on a single host."""
     data: Annotated[Anything, UNDER_SECRETS] = Field(default_factory=dict, repr=False)
-    """Anything the training code wants to know; what stands under `secrets` is never shown."""
+    """Arbitrary values for the training code; those under `secrets` are never shown."""
     entrypoint: ConfigEntrypoint
-    """What a trial runs: `module:Class`, relative to the context directory; or a shell command; or a
-    list of a program and its arguments."""
+    """What a trial runs: `module:Class` in the context directory, a shell command, or a list of a
+    program and its arguments."""
     hyperparameters: Mapping[str, Hyperparameter] = Field(default_factory=dict)
-    """By name: a constant, a range or a choice (`type`: const, int, double, log, categorical), or a
-    map of more of them."""
+    """Hyperparameters by name: a constant, a range or a choice (`type`: const, int, double, log,
+    categorical), or a nested map."""
     searcher: Searcher
-    """Which trials are made, and how long each is trained."""
+    """Search method and length of training."""
     resources: Resources = Resources.model_construct()
-    """What a trial is given of the host."""
+    """Resources of the host for each trial."""
     environment: Environment = Environment.model_construct()
-    """What surrounds the code in the container."""
+    """Image and environment of the container."""
     bind_mounts: Annotated[Many[BindMount], AfterValidator(distinct)] = ()
-    """Directories of the host that a trial sees."""
+    """Host directories to mount into the container."""
     checkpoint_storage: Storage = OwnFolder.model_construct()
-    """Where checkpoints are kept, and how many; without `type`: in the experiment's own folder."""
+    """Where to keep checkpoints, and how many; without `type`: in the experiment's directory."""
     checkpoint_policy: Literal["best", "all", "none"] = "best"
-    """Whether a validation is followed by a checkpoint: when it is the best so far, always, or never."""
+    """When to checkpoint after a validation: if it is the best so far, always, or never."""
     min_validation_period: Period = NEVER
-    """Validate at least this often; 0: only when the searcher asks."""
+    """Validate at least this often; 0: only when the searcher requires it."""
     min_checkpoint_period: Period = NEVER
-    """Checkpoint at least this often; 0: only by `checkpoint_policy`, and at the end."""
+    """Checkpoint at least this often; 0: only by `checkpoint_policy` and at the end."""
     perform_initial_validation: bool = False
     """Validate once before training."""
     preflight_validation: bool = True
-    """Validate one batch before training and put everything back, so that mistakes cost seconds."""
+    """Validate one batch before training and restore all state, so that errors show within seconds."""
     records_per_epoch: Count = 0
-    """How many records an epoch has, where the data loader cannot tell."""
+    """Records per epoch, if the data loader does not provide it."""
     scheduling_unit: Positive = 100
-    """Batches between two reports of metrics."""
+    """Batches between reports of training metrics."""
     max_restarts: Count = 5
-    """How often a trial that failed is started again, from its newest checkpoint."""
+    """How often to restart a failed trial, each time from its newest checkpoint."""
     reproducibility: Reproducibility = Reproducibility.model_construct()
-    """Seeds."""
+    """Random seeds."""
     profiling: Profiling = Profiling.model_construct()
-    """Measurements while a trial runs."""
+    """Profiling of trials."""
     optimizations: Optimizations = Optimizations.model_construct()
-    """How gradients are gathered and averaged."""
+    """Aggregation of gradients and mixed precision."""
     log_policies: Annotated[Many[LogPolicy], AfterValidator(with_defaults)] = DEFAULT_POLICIES
-    """What is done about lines of a trial's log."""
+    """Actions on log lines that match a pattern."""
     retention_policy: RetentionPolicy = RetentionPolicy.model_construct()
-    """How long a cluster keeps logs; here they stay for as long as the experiment."""
+    """Retention of logs on a cluster; no effect here: logs are kept with the experiment."""
     integrations: Integrations | None = None
-    """Services around a cluster; without meaning on one host."""
+    """Integrations of a cluster; no effect on a single host."""
     preemption_timeout: Positive | None = None
-    """Seconds that a trial has to checkpoint and leave before it is killed."""
+    """Seconds that a preempted trial has to checkpoint and exit before it is killed."""
     exit_timeout: Count = EXIT_TIMEOUT
-    """Seconds for what a trial left running when it is done: threads, processes, late uploads."""
+    """Seconds to wait at the end for threads, processes and uploads that a trial left running."""
     debug: bool = False
-    """Log more."""
+    """Log debug messages."""
     slurm: Slurm = Slurm.model_construct()
-    """Options of Slurm; without meaning on one host."""
+    """Slurm options; no effect on a single host."""
     pbs: Pbs = Pbs.model_construct()
-    """Options of PBS; without meaning on one host."""
+    """PBS options; no effect on a single host."""
     security: Annotated[Anything | None, SECRET] = None
-    """Of a cluster; without meaning on one host."""
+    """Security settings of a cluster; no effect on a single host."""
     tensorboard_storage: Annotated[Anything | None, SECRET] = None
-    """Of old versions; without meaning here."""
+    """Field of old versions; no effect."""
     data_layer: Annotated[Anything | None, SECRET] = None
-    """Of old versions; without meaning here."""
+    """Field of old versions; no effect."""
     internal: Annotated[Anything | None, SECRET] = None
-    """Of old versions; without meaning here."""
+    """Field of old versions; no effect."""
 
     def resolved(self) -> dict[str, object]:
-        """The complete config as JSON can carry it; parsing it again gives an equal config."""
+        """Return the complete config as JSON values, which parse to an equal config."""
         return self.model_dump(mode="json")
 
     def masked(self) -> dict[str, object]:
-        """`resolved()` for the screen: what is secret is hidden."""
+        """Return `resolved()` with secrets masked."""
         return mask(self.resolved(), type(self))

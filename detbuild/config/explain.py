@@ -1,4 +1,4 @@
-"""pydantic's findings in the words of somebody who writes YAML."""
+"""pydantic's errors as problems in the terms of a YAML config."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MISSING_HINTS: Final[Mapping[KeyPath, str]] = {
     ("searcher",): "add `searcher: {name: single, metric: loss, max_length: {epochs: 1}}`",
     ("searcher", "metric"): "add `metric:` with the name of a validation metric",
 }
-# Fields of other tasks than experiments, which a near name would not explain.
+# Fields of tasks other than experiments, for which the nearest name would mislead.
 _FORMER: Final[Mapping[KeyPath, str]] = {
     ("resources", "slots"): "write slots_per_trial: the GPUs of one trial",
 }
@@ -51,12 +51,12 @@ _BOUNDS: Final = {
 
 
 def explain(error: ValidationError, raw: object, model: type[Section] = ExperimentConfig) -> list[Problem]:
-    """One problem for each finding, at the path that `raw` has for it.
+    """Turn each error of pydantic into a problem, at its path in `raw`.
 
     Args:
-        error: of pydantic.
-        raw: what was checked.
-        model: what it was checked by.
+        error: the error of validation.
+        raw: the value that was validated.
+        model: the model that validated it.
     """
     findings = ({**finding, "model": model} for finding in error.errors(include_url=False))
     problems = [_problem(finding) for finding in findings]
@@ -64,7 +64,7 @@ def explain(error: ValidationError, raw: object, model: type[Section] = Experime
 
 
 def unknown_nulls(raw: dict[str, object]) -> list[Problem]:
-    """Keys without a value that no field has: null is the absence of a field, and not of a slip."""
+    """Report unknown keys whose value is null; null counts as absent for known fields only."""
     today = renamed(raw)
     try:
         ExperimentConfig.model_validate(today)
@@ -84,7 +84,7 @@ def _is_null(value: object, path: KeyPath) -> bool:
 
 
 def _as_written(path: KeyPath, raw: object) -> KeyPath:
-    """Leave out what a short form stands for, such as one list of variables for all kinds of device."""
+    """Drop path parts that a short form implies, e.g. one list of variables for all kinds of device."""
     written: list[str | int] = []
     for part in path:
         name = part
@@ -117,7 +117,7 @@ def _problem(finding: Finding) -> Problem:
 
 
 def _given(path: KeyPath, finding: Finding) -> str:
-    """The value in words; where a secret may stand, its kind alone."""
+    """Describe the value; if it may be a secret, only its kind."""
     value = finding["input"]
     if not may_hold_secrets(path, finding["model"]) or value is None or isinstance(value, (dict, list)):
         return show(value)
@@ -146,11 +146,11 @@ def _choice(path: KeyPath, finding: Finding) -> Problem:
         return Problem(path, f"must be a map with `{key}`, not {_given(path, finding)}", hint)
     if glued := next((name for name in value if name.startswith(f"{key}:")), None):
         hint = "put a space after its `:`"
-        return Problem((*path, glued), f"is no field of {dotted(path)}", hint, on_key=True)
+        return Problem((*path, glued), f"unknown field of `{dotted(path)}`", hint, on_key=True)
     if key not in value:
         hint, meant = suggestions.of_chooser(key, value, names)
         return Problem((*path, key), "is missing", hint, later=not meant)
-    what = f"{show(value[key])} is not known"
+    what = f"unknown {key} {show(value[key])}"
     return Problem((*path, key), what, suggestions.near(value[key], names) or suggestions.one_of(names))
 
 
@@ -160,8 +160,8 @@ def _literal(path: KeyPath, finding: Finding) -> Problem:
     return Problem(path, f"must be {_or(names)}, not {_given(path, finding)}", suggestions.near(value, names))
 
 
-def _too_short(path: KeyPath, finding: Finding) -> Problem:
-    return Problem(path, f"needs at least {finding['ctx']['min_length']} of its items")
+def _empty(path: KeyPath, _: Finding) -> Problem:
+    return Problem(path, "must not be empty")
 
 
 def _unknown(path: KeyPath, finding: Finding) -> Problem:
@@ -173,10 +173,10 @@ def _unknown(path: KeyPath, finding: Finding) -> Problem:
     home = _homes(model).get(name)
     here = home == dotted(path)  # in another member of the union
     if not hint and home:
-        hint = "it goes with another `name` or `type`" if here else f"did you mean `{home}`?"
-    whole = "an experiment config" if model is ExperimentConfig else "the host's config"
-    what = f"is no field of {dotted(path[:-1]) or whole}"
-    later = here and section is OwnFolder  # where another source has the `type`
+        hint = "it belongs to another `name` or `type`" if here else f"did you mean `{home}`?"
+    whole = "the experiment config" if model is ExperimentConfig else "the host's config"
+    what = f"unknown field of {f'`{dotted(path[:-1])}`' if path[:-1] else whole}"
+    later = here and section is OwnFolder  # another source may have the `type`
     return Problem(path, what, hint or suggestions.allowed(known), on_key=True, later=later)
 
 
@@ -185,7 +185,7 @@ def _or(names: list[str]) -> str:
 
 
 def _section_of(location: KeyPath, model: type[Section]) -> type[Section] | None:
-    """The model at a place of pydantic's; a tag says which member of a union it took."""
+    """Return the model at a location of pydantic's error; a tag names the member of a union."""
     section: type[Section] | None = model
     for part in location:
         if isinstance(part, str) and part.startswith(TAG):
@@ -196,7 +196,7 @@ def _section_of(location: KeyPath, model: type[Section]) -> type[Section] | None
 
 
 def _sections(annotation: object) -> Iterator[type[Section]]:
-    arguments = get_args(annotation)  # Python 3.10 takes `tuple[str]` for a class
+    arguments = get_args(annotation)  # `tuple[str]` counts as a class in Python 3.10
     if not arguments and isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation
     for argument in arguments:
@@ -205,7 +205,7 @@ def _sections(annotation: object) -> Iterator[type[Section]]:
 
 @cache
 def _homes(model: type[Section]) -> Mapping[str, str]:
-    """Where each field lives whose name only one section has: `shm_size` -> `resources.shm_size`."""
+    """Map the name of each field to its path: `shm_size` -> `resources.shm_size`."""
     homes: dict[str, str] = {}
     for name, field in model.model_fields.items():
         homes[name] = name
@@ -219,7 +219,7 @@ _EXPLAINERS: Final[Mapping[str, Callable[[KeyPath, Finding], Problem]]] = {
     "missing": _missing,
     "choice": _choice,
     "literal_error": _literal,
-    "too_short": _too_short,
-    "string_too_short": _too_short,
+    "too_short": _empty,  # every minimum is 1
+    "string_too_short": _empty,
     "extra_forbidden": _unknown,
 }

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def integral(value: object) -> object:
-    """`1e3` and `2.0` as the whole numbers that they are; anything else, or beyond 64 bits, as it is."""
+    """Convert `1e3` or `2.0` to an integer; return anything else, or beyond 64 bits, unchanged."""
     if isinstance(value, float) and value.is_integer() and SMALLEST <= value <= LARGEST:
         return int(value)
     return value
@@ -31,7 +31,7 @@ def integral(value: object) -> object:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """Metadata of an `int`: its bounds, both included. JSON knows no difference between 2 and 2.0."""
+    """Metadata of an `int`: its bounds, both inclusive. Accepts 2.0, as JSON does not tell it from 2."""
 
     least: int = SMALLEST
     most: int = LARGEST
@@ -45,7 +45,7 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """Metadata of a `str`: it matches the pattern as a whole. `meaning` says what the text must be."""
+    """Metadata of a `str`: a pattern for the whole text, and its `meaning` in words."""
 
     pattern: str
     meaning: str
@@ -66,7 +66,7 @@ class Matching:
         return value
 
 
-# YAML gives lists and the models keep tuples; the items stay strict.
+# A tuple, read from a YAML list; its items stay strict.
 Many = Annotated[tuple[T, ...], Strict(strict=False)]
 Integer = Annotated[int, Whole()]
 Count = Annotated[int, Whole(0)]

@@ -1,6 +1,6 @@
-"""The host's own `config.yaml`: defaults for every experiment of a home, and what of the host they may use.
+"""The host's `config.yaml`: defaults for every experiment of a home, and limits on the host's resources.
 
-Its fields are those of Determined's `master.yaml`, so that such a file can be used as it is.
+Its fields are those of Determined's `master.yaml`, so such a file works as it is.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
     from detbuild.config.problems import Problem
 
 HOST_CONFIG: Final = "config.yaml"
-_LONGEST_HOOK: Final = 100_000  # characters; Linux takes no longer argument than 128 KiB
+_LONGEST_HOOK: Final = 100_000  # characters; Linux limits an argument to 128 KiB
 
 
 def _gpu_name(value: object) -> object:
     return str(value) if type(value) is int else value
 
 
-Network = Annotated[str, Matching(r"[A-Za-z0-9][\w.-]*", "`bridge`, `host` or a network of Docker's")]
-GpuName = Annotated[str, Matching(r"\S+", "a GPU's number, UUID or CDI name"), BeforeValidator(_gpu_name)]
+Network = Annotated[str, Matching(r"[A-Za-z0-9][\w.-]*", "`bridge`, `host` or the name of a Docker network")]
+GpuName = Annotated[str, Matching(r"\S+", "a GPU index, UUID or CDI name"), BeforeValidator(_gpu_name)]
 
 
 class TaskContainerDefaults(Section):
-    """Defaults for containers; below the fields of one host those that only a cluster can act on."""
+    """Defaults for containers; the last fields have no effect on a single host."""
 
     image: Annotated[Images, BeforeValidator(for_each_kind)] | None = None
     environment_variables: Annotated[
@@ -76,10 +76,10 @@ class TaskContainerDefaults(Section):
 
 
 class HostFile(Section):
-    """What acts here; `_OF_A_MASTER` are accepted beside it."""
+    """The fields with effect here; `_OF_A_MASTER` are accepted too."""
 
     task_container_defaults: TaskContainerDefaults = TaskContainerDefaults.model_construct()
-    checkpoint_storage: JsonValue = None  # a default that an experiment's config completes: see `_Stored`
+    checkpoint_storage: JsonValue = None  # checked by `_Stored`: an experiment's config may complete it
     cpu_trials: Positive | None = None
     gpus: Many[GpuName] | None = None
 
@@ -90,26 +90,26 @@ class _Stored(Section):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HostConfig:
-    """`layers` lie below the templates of every config; the rest is the host's alone."""
+    """The host's config. `layers` rank below the templates of every config."""
 
     layers: tuple[Layer, ...] = ()
-    startup_hook: str = ""  # a script that runs in the container before a trial's entrypoint
+    startup_hook: str = ""  # a script to run in the container before the entrypoint
     network: str = "bridge"
-    cpu_trials: int | None = None  # trials without GPUs at once
-    gpus: tuple[str, ...] | None = None  # those that may be used; None for all
-    without_effect: tuple[str, ...] = ()  # fields that the file has and one host cannot act on
+    cpu_trials: int | None = None  # CPU slots: concurrent trials without GPUs
+    gpus: tuple[str, ...] | None = None  # the GPUs to use; None: all
+    without_effect: tuple[str, ...] = ()  # fields of the file that have no effect on a single host
 
     def warnings(self) -> tuple[Warned, ...]:
-        """At most one."""
+        """Return at most one warning."""
         if not self.without_effect:
             return ()
         names = ", ".join(self.without_effect)
-        message = f"without meaning on one host, and ignored in {HOST_CONFIG} of the home: {names}"
+        message = f"ignored in {HOST_CONFIG} of the home, no effect on a single host: {names}"
         return (Warned(message, "remove them, or keep them for a cluster"),)
 
 
 NO_HOST_CONFIG: Final = HostConfig()
-# Where a default of the file stands in an experiment's config.
+# The path of each default in an experiment's config.
 PLACES: Final = {
     "image": ("environment", "image"),
     "environment_variables": ("environment", "environment_variables"),
@@ -166,13 +166,10 @@ _OF_A_MASTER: Final = frozenset(
 
 
 def host_config(home: Path) -> HostConfig:
-    """Read `config.yaml` of a home; one that is not there says nothing.
-
-    Args:
-        home: `$DETBUILD_HOME`.
+    """Read `config.yaml` of a home (`$DETBUILD_HOME`), if present.
 
     Raises:
-        ConfigError: it cannot be read, is no YAML, or has a field or a value that means nothing.
+        ConfigError: the file cannot be read, is not valid YAML, or has an unknown field or invalid value.
     """
     path = home / HOST_CONFIG
     if not path.exists():
@@ -224,7 +221,7 @@ def _without_effect(layer: Layer) -> tuple[str, ...]:
 
 
 def _layers(layer: Layer, document: Node) -> tuple[Layer, ...]:
-    """The defaults of the file in the words of an experiment's config, each value still at its place."""
+    """Map the defaults of the file to an experiment's config, each value with its position."""
     root = Node(document.position, {})
     for path, pair in _defaults(document):
         _put(root, path, pair)

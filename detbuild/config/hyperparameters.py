@@ -23,18 +23,18 @@ from detbuild.config.section import TAG, Section, chosen_by, wrong
 
 class Const(Section):
     type: Literal["const"] = "const"
-    """Always the same value."""
+    """A constant."""
     val: JsonValue
-    """The value: anything."""
+    """The value, of any type."""
 
 
 class _Range(Section):
     minval: float
-    """The lower end."""
+    """Lower end."""
     maxval: float
-    """The upper end."""
+    """Upper end."""
     count: Positive | None = None
-    """How many points of the range a grid has."""
+    """Number of grid points."""
 
     @model_validator(mode="after")
     def _ordered(self) -> _Range:
@@ -44,18 +44,18 @@ class _Range(Section):
 
 
 class Int(_Range):
-    """Uniform, both ends included."""
+    """Uniform over whole numbers, both ends inclusive."""
 
     type: Literal["int"] = "int"
-    """A whole number, each equally likely."""
+    """A whole number, uniform from `minval` to `maxval`."""
     minval: Integer
-    """The smallest."""
+    """Smallest value."""
     maxval: Integer
-    """The largest; it is drawn too."""
+    """Largest value, inclusive."""
 
 
 class Double(_Range):
-    """Uniform."""
+    """Uniform over floating-point numbers."""
 
     type: Literal["double"] = "double"
     """A number, uniform between `minval` and `maxval`."""
@@ -65,10 +65,10 @@ class Log(_Range):
     """`base` to the power of a uniform exponent between `minval` and `maxval`."""
 
     type: Literal["log"] = "log"
-    """`base` to the power of a uniform number between `minval` and `maxval`: -4 and base 10 stand for
+    """`base` to the power of a uniform number between `minval` and `maxval`: -4 with base 10 means
     0.0001."""
     base: Annotated[float, Field(gt=0)]
-    """The base of the power."""
+    """Base of the power."""
 
     @model_validator(mode="after")
     def _in_range(self) -> Log:
@@ -76,8 +76,8 @@ class Log(_Range):
         try:
             _ = self.base ** (self.minval if culprit == "minval" else self.maxval)
         except OverflowError:
-            what = f"base ** {culprit} is beyond the range of a double"
-            raise wrong(what, at=(culprit,), hint="it is an exponent: -4 stands for 0.0001") from None
+            what = f"base ** {culprit} is out of range for a double"
+            raise wrong(what, at=(culprit,), hint="give an exponent: -4 means 0.0001") from None
         return self
 
 
@@ -85,11 +85,11 @@ class Categorical(Section):
     type: Literal["categorical"] = "categorical"
     """One of several values, each equally likely."""
     vals: Annotated[tuple[JsonValue, ...], Strict(strict=False), Field(min_length=1)]
-    """The values: anything."""
+    """The values, of any type."""
 
 
 class Nested(RootModel[Mapping[str, "Hyperparameter"]]):
-    """A map without `type`; each of its leaves is drawn on its own."""
+    """A nested map, without `type`; each of its leaves is drawn independently."""
 
     model_config = ConfigDict(strict=True, frozen=True, defer_build=True)
 
@@ -104,7 +104,7 @@ _KINDS: Final[dict[str, type[Section]]] = {
 
 
 def _spelled_out(value: object) -> object:
-    """A bare value is a constant whose type is not set. Null is absence for the keys of a typed map alone."""
+    """Expand a bare value to a constant without `type`, and drop nulls of optional keys in a typed map."""
     if isinstance(value, (Section, Nested)):
         return value
     if not isinstance(value, dict):
@@ -129,7 +129,7 @@ Hyperparameter = Annotated[
 
 
 def grid_point(ref: str) -> Clause:
-    """The schema of a hyperparameter in a grid, where ranges need `count`; it stands at `ref`."""
+    """Build the schema at `ref`: a hyperparameter of a grid search, whose ranges need `count`."""
     ranges = [kind for kind, section in _KINDS.items() if "count" in section.model_fields]
     typed = when(inside("type", {"enum": ranges}), given("count"))
     nested = {"type": "object", "additionalProperties": {"$ref": ref}}
@@ -141,7 +141,7 @@ Leaf = Const | Categorical | Int | Double | Log
 
 
 def leaves(hyperparameters: Mapping[str, Hyperparameter], above: Path = ()) -> Iterator[tuple[Path, Leaf]]:
-    """In the order of the names; maps are entered where their name stands."""
+    """Yield all leaves with their paths, sorted by name at each level."""
     for name in sorted(hyperparameters):
         hyperparameter, path = hyperparameters[name], (*above, name)
         if isinstance(hyperparameter, Nested):

@@ -1,4 +1,4 @@
-"""The sources of one config, from the user's file down to the defaults, and what they are merged to."""
+"""The sources of one config, from the user's file down to the defaults, and their merge."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from detbuild.config.overrides import Override
     from detbuild.config.problems import KeyPath
 
-# Null means something in these; everywhere else it is absence.
+# Null is a value in these; everywhere else it means absent.
 _WITH_NULLS: Final = frozenset({"hyperparameters", "data"})
 
 
@@ -34,13 +34,13 @@ _WITH_NULLS: Final = frozenset({"hyperparameters", "data"})
 class Layer:
     """One source of a config."""
 
-    source: str  # the file, or what else to call it
+    source: str  # the file, or another name for errors
     raw: Mapping[str, object]
     document: Node | None = None
     overrides: tuple[Override, ...] = ()
     problems: tuple[Problem, ...] = ()
-    checked: bool = False  # by a model of its own, so that only the whole is left to check
-    name: str = ""  # that people know it by, when that is not `source`
+    checked: bool = False  # validated by its own model; only the merged config is left to check
+    name: str = ""  # the name to show, if not `source`
 
     @property
     def title(self) -> str:
@@ -50,7 +50,7 @@ class Layer:
         return parted(self.raw, number)
 
     def place(self, path: KeyPath, *, on_key: bool = False) -> tuple[Position, str]:
-        """Where a value stands: for sorting, and in words."""
+        """Return the position of a value, for sorting, and its text for errors."""
         for override in reversed(self.overrides):
             if override.concerns(Problem(path, "", on_key=on_key)):
                 return Position(0, 0), override.place
@@ -60,15 +60,15 @@ class Layer:
         return position, f"{self.source}:{position.line}:{position.column}"
 
     def written(self, path: KeyPath) -> KeyPath:
-        """The path in the words of the text: fields have changed their names."""
+        """Return the path in the source text, which may use old names of fields."""
         return path if self.document is None else old_path(path, self.document.plain)
 
 
 def read_text(path: Path, what: str) -> str:
-    """Read a file of YAML, within limits.
+    """Read a YAML file, within limits.
 
     Raises:
-        ConfigError: it cannot be read, is not a regular file, too large, or not text.
+        ConfigError: the file cannot be read, is not a regular file, is too large, or is not text.
     """
     try:
         return textfile.read_text(path)
@@ -80,10 +80,10 @@ def read_text(path: Path, what: str) -> str:
 
 
 def text_layer(text: str, source: str) -> Layer:
-    """A layer of YAML text.
+    """Parse YAML text into a layer.
 
     Raises:
-        ConfigErrors: it is not YAML, or no map.
+        ConfigErrors: the text is not valid YAML, or not a map.
     """
     document = read_document(text, source)
     return mapping_layer(document.plain(), source, document=document, of_experiment=True)
@@ -92,16 +92,16 @@ def text_layer(text: str, source: str) -> Layer:
 def mapping_layer(
     value: object, source: str, *, document: Node | None = None, of_experiment: bool = False
 ) -> Layer:
-    """A layer of plain values; what JSON cannot carry becomes its problem.
+    """Make a layer of plain values; a value that JSON cannot represent becomes a problem.
 
     Args:
         value: a map.
-        source: what to call it.
-        document: what it was read from.
-        of_experiment: a null under a name that no field of an experiment config has is a problem too.
+        source: its name in errors.
+        document: the document it was read from.
+        of_experiment: report a null under an unknown field of an experiment config too.
 
     Raises:
-        ConfigErrors: it is no map.
+        ConfigErrors: the value is not a map.
     """
     raw, problems = plain(value)
     if not isinstance(raw, dict):
@@ -112,7 +112,7 @@ def mapping_layer(
 
 
 def translated(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """Today's words in every layer; when one speaks of steps, the defaults of that time lie below all."""
+    """Translate legacy syntax in every layer; if one counts in steps, add the defaults of 0.12 below all."""
     per_step = next(
         (layer.raw["batches_per_step"] for layer in layers if "batches_per_step" in layer.raw), None
     )
@@ -134,12 +134,12 @@ def _migrated(layer: Layer) -> Layer:
 
 
 def merged(layers: Sequence[Layer]) -> Part:
-    """All layers as one, the first one highest; a single one is left in its own short forms."""
+    """Merge all layers, highest first; a single one keeps its short forms."""
     return reduce(merge, (layer.part(number) for number, layer in enumerate(layers)))
 
 
 def errors_of(layers: Sequence[Layer], found: Iterable[tuple[Origin, Problem]]) -> ConfigErrors:
-    """One line for each place: by layer, then as they stand in it."""
+    """Collect one line per position, sorted by layer and position."""
     first: dict[Origin, Problem] = {}
     for origin, problem in found:
         meant = _as_indented(layers[origin.layer].document, replace(problem, path=origin.path))
@@ -148,7 +148,7 @@ def errors_of(layers: Sequence[Layer], found: Iterable[tuple[Origin, Problem]]) 
     placed = []
     for origin, problem in first.items():
         if problem.later and any(_below(one, origin) for one in empty):
-            continue  # what is missing stands in the lines to indent
+            continue  # the missing field is in the lines to indent
         layer = layers[origin.layer]
         position, where = layer.place(problem.path, on_key=problem.on_key)
         as_written = replace(problem, path=layer.written(problem.path))
@@ -163,7 +163,7 @@ def _below(one: Origin, other: Origin) -> bool:
 
 
 def _as_indented(document: Node | None, problem: Problem) -> Problem:
-    """The problem, or that a field above has no value because the lines below it are not indented."""
+    """Replace a problem by missing indentation, if a section above it is empty for that reason."""
     *above, name = problem.path or ("",)
     outer = document.at(tuple(above)) if document and problem.path else None
     if outer is None or not isinstance(outer.value, dict) or name not in outer.value:
@@ -179,7 +179,7 @@ def _as_indented(document: Node | None, problem: Problem) -> Problem:
 
 
 def without_nulls(value: Mapping[str, object]) -> dict[str, object]:
-    """Null is absence, but for the values of hyperparameters and data."""
+    """Drop nulls, except those of hyperparameters and data."""
     kept = ((key, item) for key, item in value.items() if item is not None)
     return {key: item if key in _WITH_NULLS else _pruned(item) for key, item in kept}
 

@@ -21,7 +21,7 @@ def _length(value: object, *, least: int) -> Length:
     if isinstance(value, Length):
         return value
     if isinstance(value, dict) and (unknown := next((key for key in value if key not in UNITS), None)):
-        raise wrong("is no unit of a length", at=(unknown,), hint=_hint(value), on_key=True)
+        raise wrong("unknown unit of length", at=(unknown,), hint=_hint(value), on_key=True)
     if not isinstance(value, dict) or len(value) != 1:
         raise wrong(f"must be a length, not {_given(value)}", hint=_hint(value))
     ((unit, written),) = value.items()
@@ -47,12 +47,12 @@ def _period(value: object) -> Length:
 
 
 def _training(value: object) -> Length:
-    # A bare number is a length without a unit: what a script counts in, and batches for a trial class.
+    # A bare number is in batches for a trial class, and in the unit of its own choice for a script.
     return _length({"batches": value} if type(integral(value)) is int else value, least=1)
 
 
 def training_length(value: object) -> Length | None:
-    """The length that a value of a config stands for; None where it is absent or none."""
+    """Parse a length of training; None if absent or invalid."""
     try:
         return None if value is None else _training(value)
     except PydanticCustomError:

@@ -1,4 +1,4 @@
-"""What is done about lines of a trial's log."""
+"""Log policies: actions on lines of a trial's log that match a pattern."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from detbuild.config.clauses import NULL, Clause, Written, any_of, given
 from detbuild.config.fields import Whole
 from detbuild.config.section import Section, wrong
 
-# Determined's RE2 has these classes; to Python's `re` they are sets of a few letters.
+# RE2, which Determined uses, has these classes; Python's `re` reads them as sets of letters.
 _POSIX_CLASS: Final = re.compile(r"\[:\^?[a-z]+:\]")
 
 
 def _pattern(value: str) -> str:
     if found := _POSIX_CLASS.search(value):
-        what = f"holds the class {found[0]}, which is none in Python's expressions"
-        raise wrong(what, hint=r"write `\d`, `\s`, `\w` or a set such as `[a-z]`")
+        what = f"uses the POSIX class {found[0]}, which Python's `re` does not support"
+        raise wrong(what, hint=r"write `\d`, `\s`, `\w` or a set, e.g. `[a-z]`")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a set such as [[a] is odd, and legal
+            warnings.simplefilter("ignore")  # a set such as [[a] is odd but legal
             re.compile(value)
     except (re.error, RecursionError, OverflowError) as error:
-        raise wrong(f"is no regular expression: {error}") from None
+        raise wrong(f"is not a valid regular expression: {error}") from None
     return value
 
 
@@ -33,7 +33,7 @@ Action = Literal["cancel_retries", "exclude_node"]
 
 
 def _action(value: object) -> object:
-    """The form of before 0.38, `{type: cancel_retries}`, means the same as the bare name."""
+    """Unwrap the form before 0.38, `{type: cancel_retries}`, to the bare name."""
     return value["type"] if isinstance(value, dict) and value.keys() == {"type"} else value
 
 
@@ -43,17 +43,17 @@ def _or_typed(name: Clause) -> Clause:
 
 
 class LogPolicy(Section):
-    """A named pattern. A default's name without a pattern switches that default off."""
+    """A log pattern with an action. The name of a default without a pattern disables that default."""
 
     model_config = ConfigDict(json_schema_extra=any_of([given("name"), given("pattern", "action")]))
 
     name: str | None = None
-    """What it is called; the name of a default (`CUDA OOM`, `ECC Error`) replaces that, or switches
-    it off."""
+    """Name of the policy; that of a default (`CUDA OOM`, `ECC Error`) replaces it, or disables it if
+    there is no pattern."""
     pattern: Annotated[str, AfterValidator(_pattern)] | None = None
-    """A regular expression that a line of the log holds."""
+    """Regular expression to search for in each log line."""
     action: Annotated[Action, BeforeValidator(_action), Written(_or_typed)] | None = None
-    """cancel_retries: a trial that fails so is not started again. exclude_node: of a cluster."""
+    """cancel_retries: do not restart the trial if it fails. exclude_node: the same on a single host."""
 
     @model_validator(mode="after")
     def _named_or_whole(self) -> LogPolicy:
@@ -69,7 +69,7 @@ DEFAULT_POLICIES: Final = (
 
 
 def with_defaults(policies: tuple[LogPolicy, ...]) -> tuple[LogPolicy, ...]:
-    """The defaults whose names the config does not use, then the config's own."""
+    """Prepend the default policies that the config does not override."""
     names: set[str] = set()
     for index, policy in enumerate(policies):
         if policy.name is None:
@@ -82,4 +82,4 @@ def with_defaults(policies: tuple[LogPolicy, ...]) -> tuple[LogPolicy, ...]:
 
 class RetentionPolicy(Section):
     log_retention_days: Annotated[int, Whole(-1, 32767)] | None = None
-    """Days; -1: for ever."""
+    """Days to keep logs; -1: forever."""

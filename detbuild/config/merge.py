@@ -1,6 +1,6 @@
-"""One config laid over another, by the rules of Determined's `master/pkg/schemas/merge.go` at v0.38.1.
+"""Merges one config over another, by the rules of Determined's `master/pkg/schemas/merge.go` at v0.38.1.
 
-Maps merge key by key and a list is taken whole, the higher one; what merges otherwise is in `_RULES`.
+Maps merge key by key, and the higher list replaces the lower one; the exceptions are in `_RULES`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SEARCHER: Final = frozenset(
     {"name", "metric", "smaller_is_better", "source_trial_id", "source_checkpoint_uuid"}
 )
 _STORAGE: Final = frozenset({"type", "save_experiment_best", "save_trial_best", "save_trial_latest"})
-# The lists of a Kubernetes pod that merge by a field of their items, which is `name` elsewhere.
+# The merge keys of lists in a Kubernetes pod spec; those of all other lists are `name`.
 _POD_KEYS: Final = {
     "volumeMounts": "mountPath",
     "volumeDevices": "devicePath",
@@ -29,12 +29,12 @@ _POD_KEYS: Final = {
 
 
 def merge(higher: Part, lower: Part) -> Part:
-    """Lay a whole config over another; neither is checked, and what fits no rule is the higher one's."""
+    """Merge two unchecked configs; the higher value wins where no rule fits."""
     return _maps(uniform(higher), uniform(lower), _RULES)
 
 
 def uniform(config: Part) -> Part:
-    """Write out the short forms that could not be merged: one image for all devices, devices as text."""
+    """Expand short forms so that they merge: one image for all devices, devices as text."""
     for path, change in _LONG_FORMS:
         config = changed(config, path, change)
     return config
@@ -59,19 +59,19 @@ def _by(rule: object) -> Rule:
     return rule if callable(rule) else _recursive
 
 
-def _whole(higher: Part, lower: Part) -> Part:  # noqa: ARG001  (a rule has two sides)
+def _whole(higher: Part, lower: Part) -> Part:  # noqa: ARG001  (signature of a rule)
     return higher
 
 
 def _lower_first(higher: Part, lower: Part) -> Part:
-    """Both lists; a program that reads the variables in order sees the higher one's last."""
+    """Concatenate the lists, lower first, so that the higher source's variables win."""
     if higher.items is None or lower.items is None:
         return higher
     return Part((*lower.items, *higher.items), higher.origin)
 
 
 def _adding(identity: Callable[[Part], object]) -> Rule:
-    """The higher list, then the lower one's items that are none of the higher's."""
+    """Append the items of the lower list whose identity is new."""
 
     def rule(higher: Part, lower: Part) -> Part:
         if higher.items is None or lower.items is None:
@@ -84,7 +84,7 @@ def _adding(identity: Callable[[Part], object]) -> Rule:
 
 
 def _place(part: Part) -> object:
-    """Where a mount or device lands in the container."""
+    """Return the path of a mount or device in the container."""
     path = part.scalar("container_path")
     return posixpath.normpath(path) if isinstance(path, str) else part
 
@@ -99,7 +99,7 @@ def _policy(part: Part) -> object:
 
 
 def _member(key: str, common: frozenset[str], same: Rule) -> Rule:
-    """One of several kinds: `common` fields merge, the others only when both are of the same kind."""
+    """Merge `common` fields always, and the others only if both sources have the same kind."""
 
     def rule(higher: Part, lower: Part) -> Part:
         above, below = higher.scalar(key), lower.scalar(key)
@@ -116,14 +116,14 @@ def _search(higher: Part, lower: Part) -> Part:
 
 
 def _stored(higher: Part, lower: Part) -> Part:
-    """Credentials of two sources are never mixed."""
+    """Merge storages without mixing the credentials of two sources."""
     if higher.map is not None and lower.map is not None and not higher.map.keys().isdisjoint(_AZURE):
         lower = lower.with_map({key: part for key, part in lower.map.items() if key not in _AZURE})
     return _recursive(higher, lower)
 
 
 def _hyperparameters(higher: Part, lower: Part) -> Part:
-    """One that is not nested is taken whole: a range has no other range's ends."""
+    """Merge nested hyperparameters; any other one is replaced as a whole."""
     if not (_nested(higher) and _nested(lower)) or higher.map is None or lower.map is None:
         return higher
     both = higher.map.keys() & lower.map.keys()
@@ -141,7 +141,7 @@ def _all_hyperparameters(higher: Part, lower: Part) -> Part:
 
 
 def _pod(higher: Part, lower: Part, name: str = "") -> Part:
-    """A strategic merge as Kubernetes knows it: named items of lists merge as maps do."""
+    """Merge as a Kubernetes strategic merge patch: list items merge by their key."""
     if higher.map is not None and lower.map is not None:
         both = higher.map.keys() & lower.map.keys()
         merged = {key: _pod(higher.map[key], lower.map[key], key) for key in both}
@@ -194,7 +194,7 @@ _RULES: Final[Mapping[str, object]] = {
     "environment": {
         "environment_variables": dict.fromkeys(KINDS, _lower_first),
         "proxy_ports": _adding(_port),
-        "registry_auth": _whole,  # of one registry: a password must not reach another one's address
+        "registry_auth": _whole,  # as a whole: a password must not be sent to another registry
         "pod_spec": _pod,
     },
     "log_policies": _adding(_policy),

@@ -1,4 +1,4 @@
-"""Directories of the host that a trial sees, and those that it may not."""
+"""Bind mounts: allowed host paths and container paths."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Propagation = Literal["rprivate", "private", "rshared", "shared", "rslave", "slave"]
 
-# Each of these hands over the host, or breaks it, as soon as the container writes.
+# A container that writes to any of these can break or take over the host.
 _WHOLE_HOST: Final = frozenset({"/", "/boot", "/dev", "/etc", "/run", "/var", "/var/lib", "/var/run"})
 _KERNEL_AND_ENGINE: Final = ("/proc", "/sys", "/var/lib/docker", "/var/lib/containerd")
 SOCKETS: Final = frozenset({"docker.sock", "containerd.sock", "podman.sock", "crio.sock"})
@@ -26,10 +26,10 @@ _TAKEN: Final = ("/proc", "/sys", "/opt/detbuild", "/run/detbuild")
 
 
 def host_path(path: str) -> str:
-    """Accept an absolute path of the host that is safe to hand to a container.
+    """Accept an absolute host path that is safe to mount.
 
     Raises:
-        PydanticCustomError: it is relative, or the host's own.
+        PydanticCustomError: the path is relative, or a system directory of the host.
     """
     if not path.startswith("/"):
         raise wrong(f"must be absolute, not {path[:40]!r}", hint="start it with `/`")
@@ -41,28 +41,28 @@ def host_path(path: str) -> str:
 
 
 def reserved(normal: str, *, engine_root: str = "") -> tuple[str, str] | None:
-    """Why a normal path of the host is not safe to hand to a container, and what to do; None when it is."""
+    """Return why a normalized host path is not safe to mount, and a hint; None if it is safe."""
     if posixpath.basename(normal) in SOCKETS:
-        return "is an engine's socket: who has it is root on the host", "remove the mount"
+        return "is a container engine's socket, which gives root access to the host", "remove the mount"
     of_engine = (*_KERNEL_AND_ENGINE, engine_root) if engine_root else _KERNEL_AND_ENGINE
     if normal in _WHOLE_HOST or _within(normal, of_engine):
-        return f"{normal[:40]} belongs to the host itself", "mount a directory of your data"
+        return f"{normal[:40]} is a system directory of the host", "mount a data directory"
     return None
 
 
 def container_path(path: str) -> str:
-    """Accept a place in the container; a relative one lies below the work directory.
+    """Accept a path in the container; a relative one is below the work directory.
 
     Raises:
-        PydanticCustomError: it is the work directory, leaves it, or hides what a trial needs.
+        PydanticCustomError: the path is the work directory, contains `..`, or hides what a trial needs.
     """
     if ".." in path.split("/"):
-        raise wrong("may not hold `..`")
+        raise wrong("must not contain `..`")
     normal = posixpath.normpath(path).replace("//", "/") if path else "."
     if normal == ".":
-        raise wrong("is the work directory itself", hint="name a directory below it, such as `data`")
+        raise wrong("is the work directory itself", hint="name a directory below it, e.g. `data`")
     if normal == "/" or _within(normal, _TAKEN):
-        raise wrong(f"{normal[:40]} is taken by the container itself", hint="mount it elsewhere")
+        raise wrong(f"{normal[:40]} is in use by the container itself", hint="mount it elsewhere")
     return path
 
 
@@ -70,7 +70,7 @@ def _within(path: str, parents: Iterable[str]) -> bool:
     return any(path == parent or path.startswith(parent + "/") for parent in parents)
 
 
-# The same in patterns, for paths without `..`: what `normpath` makes one of those, or something below.
+# The same rules as patterns, for paths without `..`: those that `normpath` maps to a reserved path.
 PARENT: Final = r"(?:[\s\S]*/)?\.\.(?:/[\s\S]*)?"
 _STEP: Final = r"/(?:\.?/)*"  # between two names
 _END: Final = rf"(?:{_STEP}\.?)?"
@@ -90,12 +90,12 @@ def _host_text() -> Clause:
     sockets = "|".join(map(re.escape, sorted(SOCKETS)))
     reserved_ = rf"{_ROOT}|{whole_host}|{_below(_KERNEL_AND_ENGINE)}|[\s\S]*/(?:{sockets}){_END}"
     refused = rf"{but(PARENT)}(?:{reserved_})"
-    return text(rf"{but(refused)}/[\s\S]*", "an absolute path, and not the host's own")
+    return text(rf"{but(refused)}/[\s\S]*", "an absolute path outside the host's system directories")
 
 
 def _container_text() -> Clause:
     refused = rf"{PARENT}|(?:\.{_END})?|{_ROOT}|{_below(_TAKEN)}"
-    return text(rf"{but(refused)}[\s\S]*", "a place of its own in the container, without `..`")
+    return text(rf"{but(refused)}[\s\S]*", "a container path that is not in use, without `..`")
 
 
 HostPath = Annotated[str, AfterValidator(host_path), WithJsonSchema(_host_text())]
@@ -104,21 +104,21 @@ ContainerPath = Annotated[str, AfterValidator(container_path), WithJsonSchema(_c
 
 class BindMount(Section):
     host_path: HostPath
-    """The directory on the host; absolute."""
+    """Absolute path of the directory on the host."""
     container_path: ContainerPath
-    """Where the trial sees it; a relative path lies below the work directory."""
+    """Mount point in the container; a relative path is below the work directory."""
     read_only: bool = False
-    """Whether the trial may only read it."""
+    """Mount read-only."""
     propagation: Propagation = "rprivate"
-    """Whether mounts below it pass from one side to the other."""
+    """Mount propagation, as in Docker."""
 
 
 def distinct(mounts: tuple[BindMount, ...]) -> tuple[BindMount, ...]:
-    """Refuse two mounts in one place."""
+    """Reject two mounts with the same container path."""
     places: dict[str, int] = {}
     for index, mount in enumerate(mounts):
         first = places.setdefault(posixpath.normpath(mount.container_path), index)
         if first != index:
-            what = f"is the place of bind_mounts[{first}] too"
-            raise wrong(what, at=(index, "container_path"), hint="give each mount a place of its own")
+            what = f"is also the container_path of bind_mounts[{first}]"
+            raise wrong(what, at=(index, "container_path"), hint="give each mount its own path")
     return mounts

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _FLAG = "--config"
-_LISTS = frozenset({"bind_mounts"})  # one mount may be given without the brackets
+_LISTS = frozenset({"bind_mounts"})  # a single mount needs no brackets
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +26,20 @@ class Override:
     place: str  # for errors: `--config key=value`
 
     def concerns(self, problem: Problem) -> bool:
-        """Whether the problem lies in what was laid over, or in a key that only the override brought."""
+        """Whether the problem is in the overridden value, or in a key that only the override has."""
         shared = min(len(self.path), len(problem.path))
         if self.path[:shared] != problem.path[:shared]:
             return False
         return shared == len(self.path) or problem.on_key
 
     def brings(self, path: KeyPath) -> bool:
-        """Whether the value at a path of the config is this override's."""
+        """Whether the override sets the value at a path of the config."""
         if self.path != path[: len(self.path)]:
             return False
         value = self.value
         for key in path[len(self.path) :]:
             if not isinstance(value, dict):
-                return True  # a list is taken whole
+                return True  # a list is replaced as a whole
             if key not in value:
                 return False
             value = value[str(key)]
@@ -47,10 +47,10 @@ class Override:
 
 
 def parse_override(text: str) -> Override:
-    """Split at the first `=`; a value in `[` or `{` is YAML, one with commas a list, any other a scalar.
+    """Split at the first `=`; the value is YAML after `[` or `{`, a list if it has commas, or a scalar.
 
     Raises:
-        ConfigErrors: there is no key, or the value is not YAML.
+        ConfigErrors: there is no key, or the value is not valid YAML.
     """
     key, equals, value = text.partition("=")
     path = tuple(key.strip().split("."))
@@ -65,7 +65,7 @@ def parse_override(text: str) -> Override:
 
 
 def apply(raw: dict[str, object], overrides: Iterable[Override]) -> dict[str, object]:
-    """A copy of the config with each override laid over it, in order."""
+    """Copy the config with the overrides applied in order."""
     for override in overrides:
         raw = _laid_over(raw, override, override.path)
     return raw

@@ -1,4 +1,4 @@
-"""From YAML text, or a Python mapping, to an ExperimentConfig: the one place that handles untyped data."""
+"""Parses YAML text or a Python mapping into an ExperimentConfig; no other module handles untyped data."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from detbuild.config.problems import KeyPath, Problem
 
-# What `create(local=True)` may leave out: the caller hands over the class, and nothing is compared.
+# Optional with `create(local=True)`: the caller passes the class, and no trials are compared.
 LOCAL_DEFAULTS: Final[Mapping[str, object]] = {
     "entrypoint": None,
     "searcher": {"name": "single", "metric": None, "max_length": {"batches": 100}},
@@ -39,14 +39,14 @@ LOCAL_DEFAULTS: Final[Mapping[str, object]] = {
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """A config, the merged values that it was made of, and the layers these came from."""
+    """A config with the merged values it was made of and the layers they came from."""
 
     config: ExperimentConfig
     parts: Part
     layers: tuple[Layer, ...]
 
     def place(self, path: KeyPath) -> str:
-        """Where the value at a path was written: `file:line:column`, or what else to call it."""
+        """Return the source of the value at a path: `file:line:column`, or another name."""
         origin = self.parts.trace(path)
         return self.layers[origin.layer].place(origin.path)[1]
 
@@ -56,17 +56,17 @@ def load_config(path: Path, overrides: Sequence[str] = (), below: Sequence[Layer
 
     Args:
         path: the file.
-        overrides: `--config` values, laid over it in order.
-        below: what the file is laid over, highest first: templates, then the host's defaults.
+        overrides: `--config` values, applied in order.
+        below: the lower layers, highest first: templates, then the host's defaults.
 
     Raises:
-        ConfigError: it cannot be read, or `parse_config` refuses it.
+        ConfigError: the file cannot be read, or its config is invalid.
     """
     return trace_config(path, overrides, below).config
 
 
 def trace_config(path: Path, overrides: Sequence[str] = (), below: Sequence[Layer] = ()) -> Traced:
-    """`load_config`, and where each value came from."""
+    """Read as `load_config`, and keep the source of each value."""
     layer = text_layer(read_text(path, "experiment config"), str(path))
     return _traced((_overridden(layer, overrides), *below), {})
 
@@ -74,7 +74,7 @@ def trace_config(path: Path, overrides: Sequence[str] = (), below: Sequence[Laye
 def parse_config(
     text: str, *, source: str = "<config>", overrides: Sequence[str] = (), below: Sequence[Layer] = ()
 ) -> ExperimentConfig:
-    """Parse YAML 1.2 and lay `--config` overrides over it, and all that over the layers below.
+    """Parse YAML 1.2, apply `--config` overrides, and merge the result over the layers below.
 
     Raises:
         ConfigErrors: every problem of the config, each with `source:line:column`.
@@ -85,7 +85,7 @@ def parse_config(
 def trace_text(
     text: str, *, source: str, overrides: Sequence[str] = (), below: Sequence[Layer] = ()
 ) -> Traced:
-    """`parse_config`, and where each value came from."""
+    """Parse as `parse_config`, and keep the source of each value."""
     return _traced((_overridden(text_layer(text, source), overrides), *below), {})
 
 
@@ -97,7 +97,7 @@ def config_from_mapping(
     defaults: Mapping[str, object] | None = None,
     below: Sequence[Layer] = (),
 ) -> ExperimentConfig:
-    """Make a config of a Python mapping; `defaults` (such as LOCAL_DEFAULTS) lie below all.
+    """Make a config from a Python mapping; `defaults` (e.g. LOCAL_DEFAULTS) rank lowest.
 
     Raises:
         ConfigErrors: every problem of the config.
@@ -114,11 +114,11 @@ def changed_config(
     file: Path | None = None,
     defaults: Mapping[str, object] | None = None,
 ) -> ExperimentConfig:
-    """Lay changes over a complete config: those of a file, which need not be complete, and over it overrides.
+    """Change a complete config by a file, which may be partial, and then by overrides.
 
     Raises:
         ConfigError: the file cannot be read.
-        ConfigErrors: every problem of the changes, and of what they make of the config.
+        ConfigErrors: every problem of the changes and of the changed config.
     """
     below = mapping_layer(config, source)
     above = text_layer(read_text(file, "config"), str(file)) if file else None
@@ -138,7 +138,7 @@ def _traced(sources: tuple[Layer, ...], defaults: Mapping[str, object]) -> Trace
     layers = translated(sources)
     parts = merged(layers)
     found = [(Origin(n, problem.path), problem) for n, one in enumerate(layers) for problem in one.problems]
-    if len(layers) > 1:  # each source on its own first: a slip is one even where a higher source hides it
+    if len(layers) > 1:  # each source on its own first: report errors that a higher source hides
         found += [
             (Origin(n, problem.path), problem) for n, one in enumerate(layers) for problem in _sane(one)
         ]
@@ -152,7 +152,7 @@ def _traced(sources: tuple[Layer, ...], defaults: Mapping[str, object]) -> Trace
 
 
 def _checked(raw: dict[str, object]) -> tuple[ExperimentConfig | None, list[Problem]]:
-    """The config, if its fields allow one, and all that is wrong: fields by themselves, then their rules."""
+    """Validate fields, then the rules between them; return the config, if any, and all problems."""
     rules = broken_rules(raw)
     try:
         return ExperimentConfig.model_validate(raw), rules
@@ -161,14 +161,14 @@ def _checked(raw: dict[str, object]) -> tuple[ExperimentConfig | None, list[Prob
 
 
 def _sane(layer: Layer) -> list[Problem]:
-    """What is wrong with a source whatever the others say: names, types and ranges, not what is missing."""
+    """Report problems of one source alone: names, types and ranges, but not missing fields."""
     if layer.checked:
         return []
     return [problem for problem in _checked(dict(layer.raw))[1] if not problem.later]
 
 
 def _over_defaults(raw: dict[str, object], defaults: Mapping[str, object]) -> dict[str, object]:
-    """Sections merge key by key, unless the config chose another searcher, whose keys mean other things."""
+    """Merge sections over the defaults by key, unless the config has another searcher with its own keys."""
     merged_ = {**defaults, **raw}
     for key, below in defaults.items():
         above = raw.get(key)

@@ -1,4 +1,4 @@
-"""A config's values, each with where it came from; merged configs keep that for every part."""
+"""The values of a config with their origins, which merging preserves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """`layer`: its number, 0 for the highest. `path`: of the value within that layer, as it was written."""
+    """The source of a value: the number of its layer, 0 for the highest, and its path there."""
 
     layer: int
     path: KeyPath
@@ -21,7 +21,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """`value` is a map of parts, a tuple of parts or a scalar."""
+    """A value with its origin: a map of parts, a tuple of parts or a scalar."""
 
     value: object
     origin: Origin
@@ -38,12 +38,12 @@ class Part:
         return self.map.get(key) if self.map is not None else None
 
     def scalar(self, key: str) -> object:
-        """What stands under a key, if it is a scalar; else None."""
+        """Return the scalar under a key; None if absent or not a scalar."""
         part = self.get(key)
         return None if part is None or part.map is not None or part.items is not None else part.value
 
     def plain(self) -> object:
-        """The value as plain maps and lists."""
+        """Return the value as plain maps and lists."""
         if self.map is not None:
             return {key: part.plain() for key, part in self.map.items()}
         if self.items is not None:
@@ -51,7 +51,7 @@ class Part:
         return self.value
 
     def trace(self, path: KeyPath) -> Origin:
-        """Where the value at a path came from; below what the config has, the path goes on as it is."""
+        """Return the origin of the value at a path; parts of the path below the config are kept."""
         part = self
         for depth, key in enumerate(path):
             below = part.below(key)
@@ -71,7 +71,7 @@ class Part:
 
 
 def parted(value: object, layer: int, path: KeyPath = ()) -> Part:
-    """Give every part of a plain value its origin."""
+    """Wrap a plain value in parts with their origins."""
     inside: object = value
     if isinstance(value, dict):
         inside = {key: parted(item, layer, (*path, key)) for key, item in value.items()}
@@ -81,7 +81,7 @@ def parted(value: object, layer: int, path: KeyPath = ()) -> Part:
 
 
 def changed(part: Part, path: tuple[str, ...], change: Callable[[Part], Part]) -> Part:
-    """A copy with the part at a path of keys changed, where there is one."""
+    """Copy with the part at a path of keys changed, if present."""
     if not path:
         return change(part)
     below = part.get(path[0])

@@ -1,4 +1,4 @@
-"""What is wrong with a config: each problem in the user's words, all of them in one error."""
+"""Problems of a config, all reported in one error."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ if TYPE_CHECKING:
 KeyPath = tuple[str | int, ...]
 
 MAX_SHOWN: Final = 50  # lines of one error
-_MAX_WORDS: Final = 120  # with a key path of 50 a line stays below 200 characters
+_MAX_WORDS: Final = 120  # with a key path of 50, a line stays below 200 characters
 _MAX_PATH: Final = 50
 _PLAIN_KEY: Final = re.compile(r"[\w./<>-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong.
+    """One problem of a config.
 
-    `on_key`: the key itself is, rather than its value. `later`: another source of the same config may hint
-    it.
+    `on_key`: the key itself is wrong, not its value. `later`: another source of the config may repair it.
     """
 
     path: KeyPath
@@ -35,14 +34,14 @@ class Problem:
     later: bool = False
 
     def line(self, place: str) -> str:
-        """`file:line:column: key.path: what; hint`, on one line."""
+        """Format as one line: `file:line:column: key.path: what; hint`."""
         words = _cut(_visible("; ".join(filter(None, (self.what, self.hint)))), _MAX_WORDS)
         where = _cut_middle(dotted(self.path), _MAX_PATH)
         return ": ".join(filter(None, (place, where, words)))
 
 
-class ConfigErrors(ConfigError):  # noqa: N818  (it holds many)
-    """All problems of one config; `str()` has one line for each."""
+class ConfigErrors(ConfigError):  # noqa: N818  (a plural)
+    """All problems of one config, one per line."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self.lines = tuple(_visible(masked_urls(line)) for line in lines)
@@ -53,7 +52,7 @@ class ConfigErrors(ConfigError):  # noqa: N818  (it holds many)
 
 
 def dotted(path: KeyPath) -> str:
-    """`searcher.max_length`, `bind_mounts[2].host_path`; a key that is not a word is quoted."""
+    """Format a path: `searcher.max_length`, `bind_mounts[2].host_path`; quote a key that is not a word."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{_key(part)}"
@@ -61,18 +60,18 @@ def dotted(path: KeyPath) -> str:
 
 
 def show(value: object) -> str:
-    """A value as a reader of YAML knows it, short enough for one line."""
+    """Format a value as in YAML, short enough for one line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
-        return f"the text {_cut(value, 40)!r}"
+        return repr(_cut(value, 40))
     if isinstance(value, (int, float)):
         return _cut(f"{value:g}" if isinstance(value, float) else str(value), 40)
     return "a map" if isinstance(value, dict) else "a list"
 
 
 def _visible(text: str) -> str:
-    """Neither a line break nor a terminal's escape in a user's text may reach the screen as such."""
+    """Escape line breaks and terminal escapes in a user's text."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 

@@ -1,4 +1,4 @@
-"""Where each value of a completed config came from: a line of a file, an option, or a default."""
+"""The source of each value of a complete config: a line of a file, an option, or a default."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from detbuild.config.problems import KeyPath
 
 DEFAULT: Final = "default"
-# Null until then; `rewrite.completed` fills them.
+# Null until submission; `rewrite.completed` fills them.
 _AT_SUBMISSION: Final[Mapping[KeyPath, str]] = {
     ("name",): "chosen at submission",
     ("reproducibility", "experiment_seed"): "drawn at submission",
@@ -24,7 +24,7 @@ _AT_SUBMISSION: Final[Mapping[KeyPath, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A scalar of the config, or an empty map or list, and its source in words."""
+    """A scalar of the config, or an empty map or list, with its source."""
 
     path: KeyPath
     value: object
@@ -32,10 +32,10 @@ class Value:
 
 
 def values(traced: Traced, shown: Mapping[str, object]) -> Iterator[Value]:
-    """Every value of the config in the order of its fields.
+    """Yield every value of the config in the order of its fields.
 
     Args:
-        traced: the config and where it came from.
+        traced: the config with its sources.
         shown: its values, with or without secrets.
     """
     yield from _values(traced, (), dict(shown), traced.parts)
@@ -55,19 +55,19 @@ def _values(traced: Traced, path: KeyPath, value: object, part: Part | None) -> 
 
 
 def _below(part: Part | None, key: str) -> Part | None:
-    """What was written under a key; a short form, such as one image for all devices, stands for all below."""
+    """Return the source part under a key; a short form, e.g. one image for all devices, covers all keys."""
     if part is None or part.map is None:
         return part
     return part.get(key) or (part.get("gpu") if key == "cuda" else None)
 
 
 def _items(path: KeyPath, value: list[object], part: Part | None) -> list[Part | None]:
-    """What was written for each item; the config may have more of them, or fewer."""
+    """Return the source part of each item; merging may have added or removed items."""
     if part is None or part.items is None:
         return [part] * len(value)
-    if path == ("labels",):  # each is kept once
+    if path == ("labels",):  # duplicates are dropped
         return [next((one for one in part.items if one.value == label), None) for label in value]
-    defaults = len(value) - len(part.items)  # of log_policies: they come first
+    defaults = len(value) - len(part.items)  # default log_policies come first
     return [None] * defaults + list(part.items)
 
 

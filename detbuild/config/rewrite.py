@@ -1,4 +1,4 @@
-"""Configs made of configs: completed for submission, or cut down to a test of one batch."""
+"""Rewrites configs: completes one for submission, or reduces one to a test of one batch."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ _WORDS: Final = (
 
 
 def completed(config: ExperimentConfig, *, seed: int) -> ExperimentConfig:
-    """Fill what a submission decides: the seed, when the config has none, and the name.
+    """Set the seed and the name, if the config has none.
 
     Args:
-        config: as the user wrote it.
-        seed: Determined takes the time of submission in seconds.
+        config: the config as submitted.
+        seed: the default seed; Determined uses the time of submission in seconds.
     """
     chosen = config.reproducibility.experiment_seed
     kept = seed % (MAX_SEED + 1) if chosen is None else chosen
@@ -62,7 +62,7 @@ def completed(config: ExperimentConfig, *, seed: int) -> ExperimentConfig:
 
 
 def test_mode(config: ExperimentConfig) -> ExperimentConfig:
-    """One batch, validated, with one sample of the hyperparameters and no restart; nothing is kept."""
+    """Reduce to one batch and validation of one sample, without restarts or kept checkpoints."""
     one = Length("batches", 1)
     seed = config.reproducibility.experiment_seed or 0
     hparams = sample(config.hyperparameters, seed)

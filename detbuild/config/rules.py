@@ -1,4 +1,4 @@
-"""Rules between fields of a config, checked on its plain values: a finding elsewhere hides none of them."""
+"""Rules between fields of a config, checked on plain values so that invalid fields do not hide them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _RANGES: Final = frozenset({"int", "double", "log"})
 
 
 def broken_rules(raw: Mapping[str, object]) -> list[Problem]:
-    """Every rule between fields that the values break; fields of the wrong kind break none.
+    """Report every broken rule between fields; fields of the wrong type are ignored.
 
     Args:
-        raw: a config in today's words, without nulls; fields may be absent or wrong.
+        raw: a config without legacy syntax and nulls; fields may be absent or invalid.
     """
     searcher, resources = raw.get("searcher"), raw.get("resources")
     found = [*_project_in_workspace(raw)]
@@ -82,8 +82,8 @@ def _budget(budget: Length | None, longest: Length | None, *, shared: bool) -> I
     if budget is None or longest is None:
         return
     if budget.unit != longest.unit:
-        what = f"is in {budget.unit} and max_length in {longest.unit}"
-        yield Problem(at, what, "give both in the same unit", later=True)
+        what = f"is in {budget.unit}, but max_length is in {longest.unit}"
+        yield Problem(at, what, "use the same unit for both", later=True)
     elif shared and budget.count <= longest.count:
         what = f"must be above max_length, {longest.count}, not {budget.count}"
         yield Problem(at, what, "raise it: all trials share it", later=True)
@@ -92,11 +92,11 @@ def _budget(budget: Length | None, longest: Length | None, *, shared: bool) -> I
 def _length_for_a_trial_class(raw: Mapping[str, object], searcher: Mapping[str, object]) -> Iterator[Problem]:
     try:
         trial_class = parse_entrypoint(raw.get("entrypoint")).kind == "trial"
-    except PydanticCustomError:  # told by the field itself
+    except PydanticCustomError:  # the field itself has an error
         return
     needs_length = METHODS.keys() - BY_OTHER_MEANS
     if trial_class and "max_length" not in searcher and str(searcher.get("name")) in needs_length:
-        what = "needs max_length: a trial class does not know when to stop"
+        what = "needs max_length to train a trial class"
         yield Problem(("searcher",), what, "add `max_length: {epochs: 1}` or another length", later=True)
 
 
@@ -108,4 +108,4 @@ def _points_for_a_grid(values: Mapping[str, object], at: tuple[str, ...]) -> Ite
             yield from _points_for_a_grid(value, (*at, name))
         elif str(value["type"]) in _RANGES and value.get("count") is None:
             hint = "add `count:`, the number of points of the range"
-            yield Problem((*at, name), "needs count, as the searcher is grid", hint, later=True)
+            yield Problem((*at, name), "needs count for the grid searcher", hint, later=True)

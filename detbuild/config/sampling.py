@@ -1,4 +1,4 @@
-"""Draws the trials of an experiment from its seed, exactly as Determined does."""
+"""Samples the trials of an experiment from its seed, exactly as Determined does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One trial. `request_id` is a UUID; `trial_seed` is below 2**31."""
+    """One sampled trial. `request_id` is a UUID; `trial_seed` is below 2**31."""
 
     hparams: dict[str, object]
     request_id: str
@@ -23,19 +23,19 @@ class Draw:
 
 
 def draws(hyperparameters: Mapping[str, Hyperparameter], seed: int) -> Iterator[Draw]:
-    """The trials of one experiment, in the order in which they are made."""
+    """Yield the trials of an experiment in order of creation."""
     random = RandomState(seed)
     while True:
         yield Draw(draw(hyperparameters, random), *identity(random))
 
 
 def draw(hyperparameters: Mapping[str, Hyperparameter], random: RandomState) -> dict[str, object]:
-    """One sample, drawn in the order of the names; maps are entered where their name stands."""
+    """Sample all hyperparameters, sorted by name at each level."""
     return {name: draw_one(hyperparameters[name], random) for name in sorted(hyperparameters)}
 
 
 def draw_one(hyperparameter: Hyperparameter, random: RandomState) -> object:
-    """One value; a constant draws nothing."""
+    """Sample one value; a constant consumes no random numbers."""
     match hyperparameter:
         case Const(val=value):
             return value
@@ -52,17 +52,17 @@ def draw_one(hyperparameter: Hyperparameter, random: RandomState) -> object:
 
 
 def identity(random: RandomState) -> tuple[str, int]:
-    """The request id and seed of a trial, drawn after its hyperparameters."""
+    """Sample the request ID and seed of a trial, after its hyperparameters."""
     request_id = uuid.UUID(bytes=random.bytes(16), version=4)
     return str(request_id), random.randint(0, 1 << 31)
 
 
 def sample(hyperparameters: Mapping[str, Hyperparameter], seed: int) -> dict[str, object]:
-    """The hyperparameters of the first trial."""
+    """Return the hyperparameters of the first trial."""
     return next(draws(hyperparameters, seed)).hparams
 
 
 def trial_identity(hyperparameters: Mapping[str, Hyperparameter], seed: int) -> tuple[str, int]:
-    """The request id and seed of the first trial."""
+    """Return the request ID and seed of the first trial."""
     first = next(draws(hyperparameters, seed))
     return first.request_id, first.trial_seed

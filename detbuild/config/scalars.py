@@ -8,7 +8,7 @@ from typing import Final
 
 Scalar = str | int | float | bool | None
 
-MAX_DIGITS: Final = 400  # no double and no 64-bit integer needs more; int() itself gives up at 4,300
+MAX_DIGITS: Final = 400  # enough for any double or 64-bit integer; int() itself fails at 4,300
 
 _CONSTANTS: Final[dict[str, Scalar]] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
@@ -32,7 +32,7 @@ TEXT_TAGS: Final = frozenset({"!", "tag:yaml.org,2002:str"})
 
 
 def plain_scalar(text: str) -> Scalar:
-    """What a scalar without quotes means.
+    """Resolve a scalar without quotes.
 
     Raises:
         ValueError: a number of more than MAX_DIGITS digits.
@@ -43,15 +43,15 @@ def plain_scalar(text: str) -> Scalar:
 
 
 def key_text(value: Scalar) -> str:
-    """A scalar as the key of a JSON object: `0`, `true`, `null`, `1.5`."""
+    """Format a scalar as a JSON object key: `0`, `true`, `null`, `1.5`."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def tagged_scalar(text: str, tag: str) -> Scalar:
-    """What a scalar with an explicit tag means, such as `!!float 1`.
+    """Resolve a scalar with an explicit tag, e.g. `!!float 1`.
 
     Raises:
-        ValueError: the tag is not of the core schema, or the text does not fit it.
+        ValueError: the tag is not in the core schema, or the text does not fit it.
     """
     if tag in TEXT_TAGS:
         return text

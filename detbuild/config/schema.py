@@ -1,8 +1,8 @@
-"""The JSON Schema of an experiment config (draft 2020-12), generated from the parser's own models.
+"""The JSON Schema of an experiment config (draft 2020-12), generated from the parser's models.
 
-Names, types, ranges and defaults come from the models' fields, texts from the docstrings below them, and each
-further rule from the clause beside its validator. A config that the parser accepts fits the schema, and one
-that fits is accepted, but for what `BEYOND` lists.
+Names, types, ranges and defaults come from the fields, descriptions from their docstrings, and other rules
+from the clauses next to their validators. The schema and the parser accept the same configs, except for the
+rules in `BEYOND`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
     from pydantic_core import core_schema
 
-# What the parser alone can tell: how two values relate, and what has a grammar of its own.
+# Rules that only the parser checks: relations between values, and values with their own grammar.
 BEYOND: Final = (
-    "minval is below maxval, and base ** maxval within the range of a double",
+    "minval is below maxval, and base ** maxval is in the range of a double",
     "resources.max_slots is at least slots_per_trial",
     "profiling.end_after_batch is at least begin_on_batch",
-    "bind_mounts have different places in the container",
-    "log_policies have different names, and their patterns are regular expressions of Python",
-    "searcher.budget is in the unit of max_length, and that of adaptive above it",
-    "checkpoint_storage.storage_path lies below host_path",
-    "a host_path with `..` does not lead to a directory of the host itself",
-    "resources.shm_size and memory, when they are text, are at least 1 byte and 6 MiB, below 2**63 bytes",
-    "numbers are finite, whole ones have 64 bits, and text holds no NUL, also where any value may stand",
-    "YAML: no key twice, at most 4 MiB, 100 levels and 100,000 values",
+    "bind_mounts have different container paths",
+    "log_policies have different names, and their patterns are valid in Python's `re`",
+    "searcher.budget has the unit of max_length, and is above it for adaptive",
+    "checkpoint_storage.storage_path is below host_path",
+    "a host_path with `..` does not lead to a system directory of the host",
+    "resources.shm_size and memory, given as text, are at least 1 byte and 6 MiB, and below 2**63 bytes",
+    "numbers are finite, integers fit in 64 bits, and text has no NUL, also in fields of any type",
+    "YAML: no duplicate keys, at most 4 MiB, 100 levels and 100,000 values",
 )
 
 
@@ -42,9 +42,9 @@ _GRID_POINT: Final = "#/$defs/GridPoint"
 
 
 def experiment_schema() -> dict[str, object]:
-    """The schema as JSON carries it."""
+    """Generate the schema as JSON values."""
     schema = ExperimentConfig.model_json_schema(schema_generator=_Generator)
-    comment = f"Beyond this schema, the parser holds that: {'; '.join(BEYOND)}."
+    comment = f"The parser also checks: {'; '.join(BEYOND)}."
     schema["$defs"]["GridPoint"] = grid_point(_GRID_POINT)
     of_grid = inside("searcher", {"required": ["name"], **inside("name", {"const": "grid"})})
     points = inside("hyperparameters", {"additionalProperties": {"$ref": _GRID_POINT}})
@@ -58,16 +58,16 @@ def experiment_schema() -> dict[str, object]:
 
 
 class _Generator(GenerateJsonSchema):
-    """Null is absence here, and a field of a union chooses its member."""
+    """Generates schemas in which null means absent, with one `if` per member of a union."""
 
     def field_title_should_be_set(self, schema: object) -> bool:  # noqa: ARG002
         return False
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> Clause:
-        return self.generate_inner(schema["schema"])  # whether a field may be null rests on the field alone
+        return self.generate_inner(schema["schema"])  # `_fill` adds null by field
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> Clause:
-        return self.generate_inner(schema["schema"])  # `_fill` shows defaults as they are written
+        return self.generate_inner(schema["schema"])  # `_fill` adds defaults in their file form
 
     def model_schema(self, schema: core_schema.ModelSchema) -> Clause:
         clause = super().model_schema(schema)
@@ -82,7 +82,7 @@ class _Generator(GenerateJsonSchema):
 
 
 def _fill(clause: Clause, section: type[Section]) -> None:
-    """Say of each field what it is for, its default, and that null is absence."""
+    """Add the description, the default and null to each field."""
     docs, required = field_docs(section), clause.get("required", ())
     defaults = section.model_construct().model_dump(mode="json")
     for name, said in clause["properties"].items():
@@ -95,8 +95,8 @@ def _fill(clause: Clause, section: type[Section]) -> None:
 
 
 def _chosen(key: str, choices: Mapping[str, Clause]) -> Clause:
-    """A union, one `if` for each member, so that an error is told of the member that was meant."""
-    names: dict[str | None, str] = {}  # and what each means
+    """Build a union with one `if` per member, so that errors concern the chosen member."""
+    names: dict[str | None, str] = {}  # name -> description
     rules = []
     optional = False
     for tag, clause in choices.items():

@@ -1,4 +1,4 @@
-"""How hyperparameters are searched; `name` chooses the method and with it the keys."""
+"""Search methods; `name` selects the method and its fields."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Mode = Literal["conservative", "standard", "aggressive"]
 Divisor = Annotated[float, Field(gt=1)]
 _WORD: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 _TRIAL: Final = r"[1-9][0-9]*(?:/[1-9][0-9]*)?"
-_A_TRIAL: Final = "a trial, such as 3/1 or 3"
+_A_TRIAL: Final = "a trial, e.g. 3/1 or 3"
 _HOOK: Final = rf"{_WORD}(?:\.{_WORD})*:{_WORD}"
-# Names a directory of checkpoints, so it may not lead out of one.
-CheckpointId = Annotated[str, Matching(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", "the id of a checkpoint")]
+# Also a directory name, so it must not contain a path.
+CheckpointId = Annotated[str, Matching(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", "a checkpoint ID")]
 
 
 def _clauses(searcher: Clause) -> None:
@@ -52,17 +52,17 @@ class _Searcher(Section):
 
     metric: (
         Annotated[str, Field(min_length=1)] | None
-    )  # None only where `create` trains locally: then nothing is compared
-    """The validation metric by which trials are compared."""
+    )  # None only for `create(local=True)`, which compares no trials
+    """Validation metric to compare trials by."""
     smaller_is_better: bool = True
-    """Whether a smaller value of it is better."""
+    """Whether smaller values of the metric are better."""
     source_trial_id: TrialReference | None = None
-    """Every trial begins with the weights of this trial's newest checkpoint: `3/2` is trial 2 of
-    experiment 3, and `3` the first trial of experiment 3."""
+    """Start every trial from the newest checkpoint of this trial: `3/2` is trial 2 of experiment 3,
+    and `3` is its first trial."""
     source_checkpoint_uuid: CheckpointId | None = None
-    """Every trial begins with the weights of this checkpoint."""
+    """Start every trial from this checkpoint."""
     max_length: TrainingLength | None = None
-    """How long a trial is trained at most: `{batches: n}`, `{records: n}`, `{epochs: n}`, or a bare
+    """Maximum length of training of a trial: `{batches: n}`, `{records: n}`, `{epochs: n}`, or a bare
     number of batches."""
 
 
@@ -73,18 +73,18 @@ class Single(_Searcher):
 
 class Random(_Searcher):
     name: Literal["random"] = "random"
-    """Trials drawn at random."""
+    """Random search."""
     max_trials: Positive
-    """How many."""
+    """Number of trials."""
     max_concurrent_trials: Count = 16
-    """How many at once; 0: no limit."""
+    """Maximum number of concurrent trials; 0: no limit."""
 
 
 class Grid(_Searcher):
     name: Literal["grid"] = "grid"
-    """A trial for each point of the grid; ranges need `count`."""
+    """Grid search: one trial per point; ranges need `count`."""
     max_concurrent_trials: Count = 16
-    """How many at once; 0: no limit."""
+    """Maximum number of concurrent trials; 0: no limit."""
 
 
 def _asha_clauses(searcher: Clause) -> None:
@@ -98,35 +98,35 @@ class Asha(_Searcher):
     model_config = ConfigDict(json_schema_extra=_asha_clauses)
 
     max_trials: Positive
-    """How many trials."""
+    """Number of trials."""
     divisor: Divisor = 4.0
-    """One in so many reaches the next rung."""
+    """One trial in this many reaches the next rung."""
     max_concurrent_trials: Count = 16
-    """How many at once; 0: as many as the first rung asks for."""
+    """Maximum number of concurrent trials; 0: as many as the first rung needs."""
     max_time: Positive | None = None
-    """In place of max_length: how far a trial is trained at most, in units of `time_metric`."""
+    """Maximum length of training in units of `time_metric`, instead of `max_length`."""
     time_metric: str | None = None
-    """The validation metric that tells how far a trial is, such as `batches`."""
+    """Validation metric that measures the progress of a trial, e.g. `batches`."""
     stop_once: bool = False
-    """Stop trials early rather than pause them at a rung and promote them later."""
+    """Stop trials early, instead of pausing them at a rung and promoting them later."""
 
 
 class AsyncHalving(Asha):
     name: Literal["async_halving"] = "async_halving"
-    """Successive halving that waits for nobody."""
+    """Asynchronous successive halving (ASHA)."""
     num_rungs: Positive
-    """How many rungs."""
+    """Number of rungs."""
 
 
 class AdaptiveAsha(Asha):
     name: Literal["adaptive_asha"] = "adaptive_asha"
-    """Several asynchronous halvings, from the bold to the careful: a good first choice."""
+    """Several brackets of asynchronous successive halving; the recommended default."""
     mode: Mode = "standard"
-    """How many of them, and how bold."""
+    """How aggressively trials are stopped; determines the brackets."""
     max_rungs: Positive = 5
-    """How many rungs the deepest has at most."""
+    """Maximum number of rungs in a bracket."""
     bracket_rungs: Many[Positive] = ()
-    """The rungs of each, in place of `mode`."""
+    """Number of rungs in each bracket, instead of `mode`."""
 
 
 def _synchronous_clauses(searcher: Clause) -> None:
@@ -135,113 +135,113 @@ def _synchronous_clauses(searcher: Clause) -> None:
 
 
 class Synchronous(_Searcher):
-    """Of Determined 0.12: its rungs are parts of a length, whatever the entrypoint is."""
+    """A searcher of Determined 0.12, whose rungs are fractions of a length for every entrypoint."""
 
     model_config = ConfigDict(json_schema_extra=_synchronous_clauses)
 
 
 class Budgeted(Synchronous):
     budget: TrainingLength
-    """The training of all trials together."""
+    """Total length of training of all trials."""
 
 
 class SyncHalving(Budgeted):
     name: Literal["sync_halving"] = "sync_halving"
-    """Successive halving, rung by rung, of Determined 0.12."""
+    """Synchronous successive halving of Determined 0.12."""
     num_rungs: Positive
-    """How many rungs."""
+    """Number of rungs."""
     divisor: Divisor = 4.0
-    """One in so many reaches the next rung."""
+    """One trial in this many reaches the next rung."""
     train_stragglers: bool = True
-    """Train on trials whose rung is full already."""
+    """Continue trials whose rung is already full; no effect here."""
 
 
 class Adaptive(Budgeted):
     name: Literal["adaptive"] = "adaptive"
-    """Several successive halvings, of Determined 0.12."""
+    """Several brackets of successive halving of Determined 0.12."""
     mode: Mode = "standard"
-    """How many of them, and how bold."""
+    """How aggressively trials are stopped; determines the brackets."""
     divisor: Divisor = 4.0
-    """One in so many reaches the next rung."""
+    """One trial in this many reaches the next rung."""
     max_rungs: Positive = 5
-    """How many rungs the deepest has at most."""
+    """Maximum number of rungs in a bracket."""
     bracket_rungs: Many[Positive] = ()
-    """The rungs of each, in place of `mode`."""
+    """Number of rungs in each bracket, instead of `mode`."""
     train_stragglers: bool = True
-    """Train on trials whose rung is full already."""
+    """Continue trials whose rung is already full; no effect here."""
 
 
 class AdaptiveSimple(Synchronous):
     name: Literal["adaptive_simple"] = "adaptive_simple"
-    """Several successive halvings, by number of trials, of Determined 0.12."""
+    """Several brackets of successive halving of Determined 0.12, by number of trials."""
     max_trials: Positive
-    """How many trials."""
+    """Number of trials."""
     mode: Mode = "standard"
-    """How many of them, and how bold."""
+    """How aggressively trials are stopped; determines the brackets."""
     divisor: Divisor = 4.0
-    """One in so many reaches the next rung."""
+    """One trial in this many reaches the next rung."""
     max_rungs: Positive = 5
-    """How many rungs the deepest has at most."""
+    """Maximum number of rungs in a bracket."""
 
 
 class Replace(Section):
     truncate_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.2
-    """The share of the worst that give way to copies of the best."""
+    """Fraction of the worst trials that copies of the best replace."""
 
 
 class Explore(Section):
     resample_probability: Fraction = 0.2
-    """How likely a hyperparameter is drawn anew."""
+    """Probability to resample a hyperparameter."""
     perturb_factor: Fraction = 0.2
-    """By how much it is changed otherwise."""
+    """Relative change of a hyperparameter that is not resampled."""
 
 
 class PopulationBased(_Searcher):
     name: Literal["pbt"] = "pbt"
-    """Population based training: after each round the worst continue from the best, slightly changed."""
+    """Population based training: after each round, perturbed copies of the best replace the worst."""
     population_size: Positive
-    """How many trials at a time."""
+    """Number of trials per round."""
     num_rounds: Positive
-    """How many rounds."""
+    """Number of rounds."""
     length_per_round: TrainingLength
-    """How long a round trains."""
+    """Length of training per round."""
     replace_function: Replace = Replace.model_construct()
-    """Who gives way."""
+    """How to choose the trials to replace."""
     explore_function: Explore = Explore.model_construct()
-    """How the hyperparameters of a copy change."""
+    """How to perturb the hyperparameters of copies."""
 
 
 class Custom(_Searcher):
     name: Literal["custom"] = "custom"
-    """A class of one's own decides."""
+    """A custom search method."""
     unit: Literal["batches", "records", "epochs"] | None = None
-    """What lengths are counted in."""
-    hook: Annotated[str, Matching(_HOOK, "a class, such as search:Search")] | None = None
-    """The class, `module:Class` of the context directory."""
+    """Unit of lengths."""
+    hook: Annotated[str, Matching(_HOOK, "a class, e.g. search:Search")] | None = None
+    """Class of the method: `module:Class` in the context directory."""
     options: Mapping[str, JsonValue] = Field(default_factory=dict)
-    """Handed to the class."""
+    """Arguments for the class."""
     max_trials: Positive | None = None
-    """How many trials; absent: until the class has no more."""
+    """Maximum number of trials; absent: the class decides."""
     max_concurrent_trials: Count = 16
-    """How many at once; 0: no limit."""
+    """Maximum number of concurrent trials; 0: no limit."""
     stop_once: bool = False
-    """Whether trials are stopped early rather than promoted."""
+    """Report every validation to the class, so that it can stop trials early."""
 
 
 class Optuna(_Searcher):
     name: Literal["optuna"] = "optuna"
-    """A sampler of Optuna draws the trials."""
+    """Trials from a sampler of Optuna."""
     max_trials: Positive
-    """How many."""
+    """Number of trials."""
     max_concurrent_trials: Count = 16
-    """How many at once; 0: no limit."""
+    """Maximum number of concurrent trials; 0: no limit."""
     sampler: Literal["tpe", "cmaes", "gp"] = "tpe"
-    """Which one: TPE, CMA-ES or Gaussian processes."""
+    """Sampler: TPE, CMA-ES or Gaussian processes."""
     startup_trials: Positive | None = None
-    """Trials drawn at random first; absent: Optuna's choice."""
+    """Number of random trials at the start; absent: Optuna's default."""
 
 
-# Those that say by other fields than max_length how long a trial is trained.
+# Methods whose length of training can come from fields other than max_length.
 BY_OTHER_MEANS: Final = frozenset({"async_halving", "adaptive_asha", "pbt", "custom"})
 METHODS: Final[dict[str, type[_Searcher]]] = {
     "single": Single,

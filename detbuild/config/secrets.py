@@ -1,10 +1,10 @@
-"""What of a config is secret: the one place that decides it, for all that is shown, sent or written.
+"""Secrets of a config; this module alone decides what to hide in all output.
 
-A field of the config carries a mark (`SECRET`, `VARIABLES`), and three views follow from the marks:
+Fields of the config have marks (`SECRET`, `VARIABLES`), from which three views follow:
 
-- `masked`: for the owner's eyes. Marked values and credentials in URLs are hidden.
-- `passed_on`: for pages made to be given away. Only fields of an allow-list keep their values.
-- `known_secrets`: every value that must not turn up in a log or a message, whatever its field or name.
+- `mask`: for the owner. Marked values and credentials in URLs are hidden.
+- `passed_on`: for pages to share. Only the fields of an allow-list keep their values.
+- `known_secrets`: every value that must not appear in a log or a message, whatever its field.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ KeyPath = tuple[str | int, ...]
 
 
 class Mark(Enum):
-    """How secret a field is; put into its annotation, it holds for everything below it."""
+    """How secret a field and everything below it is; part of the field's annotation."""
 
     HIDDEN = "hidden"  # the value is never shown
     UNDER_SECRETS = "under secrets"  # a map whose key `secrets` is never shown
@@ -43,8 +43,8 @@ SECRET: Final = Mark.HIDDEN
 UNDER_SECRETS: Final = Mark.UNDER_SECRETS
 VARIABLES: Final = Mark.VARIABLES
 
-# Fields that keep their values in what is made to be passed on; `*` is one step, `**` any number of them.
-# Left out on purpose: data, paths and buckets of the host, options of a cluster, the text of commands.
+# The allow-list of fields to share; `*` matches one key, `**` any number of them.
+# Omitted on purpose: data, host paths, buckets, cluster options, and the text of commands.
 PASSED_ON: Final = tuple(
     tuple(path.split("."))
     for path in (
@@ -124,14 +124,14 @@ PASSED_ON: Final = tuple(
 _ASSIGNED: Final = re.compile(r"\w+=(\"[^\"]*\"|'[^']*'|[^\s;&|]+)")
 _NAMED_SECRET: Final = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
 _ENTRYPOINT: Final = re.compile(r"[\w.]+:\w+")
-_SHORTEST: Final = 4  # characters; a shorter value would be hidden where it means something else
-_CERTAIN: Final = 8  # from this length on a value is hidden inside of words too
-_DEEPEST: Final = 12  # levels of YAML; an alias that holds itself ends there
+_SHORTEST: Final = 4  # characters; hiding shorter values would hide common words
+_CERTAIN: Final = 8  # from this length on, a value is hidden inside words too
+_DEEPEST: Final = 12  # levels of YAML; ends the walk of an alias inside its own anchor
 
 
 @cache
 def marks(model: type[BaseModel]) -> Mapping[KeyPath, Mark]:
-    """The marked fields of a model of the config and of all sections below it, by their paths."""
+    """Return the marked fields of a model and of all sections below it, by path."""
     return dict(_marks(model, (), frozenset()))
 
 
@@ -156,7 +156,7 @@ def _sections(annotation: object) -> Iterator[type[BaseModel]]:
 
 
 def _mark_of(path: KeyPath, model: type[BaseModel]) -> Mark | None:
-    """The mark that holds at a path; numbers of list items do not count."""
+    """Return the mark that applies at a path; list indices are ignored."""
     names = tuple(part for part in path if not isinstance(part, int))
     marked = marks(model)
     for length in range(1, len(names) + 1):
@@ -169,17 +169,17 @@ def _mark_of(path: KeyPath, model: type[BaseModel]) -> Mark | None:
 
 
 def is_secret(path: KeyPath, model: type[BaseModel]) -> bool:
-    """Whether a value at this path of a config may not be shown, not even in an error."""
+    """Whether to hide the value at this path of a config, also in errors."""
     return _mark_of(path, model) is not None
 
 
 def may_hold_secrets(path: KeyPath, model: type[BaseModel]) -> bool:
-    """Whether a secret can stand at this path of a config, or anywhere below it."""
+    """Whether a secret can be at this path of a config or below it."""
     return is_secret(path, model) or any(marked[: len(path)] == path for marked in marks(model))
 
 
 def mask(values: Mapping[str, object], model: type[BaseModel]) -> dict[str, object]:
-    """A copy of the values of a config with what is secret replaced by asterisks."""
+    """Copy the values of a config with secrets replaced by asterisks."""
     return {key: _masked(value, (key,), model) for key, value in values.items()}
 
 
@@ -195,17 +195,17 @@ def _masked(value: object, path: KeyPath, model: type[BaseModel]) -> object:
 
 
 def masked_variable(value: object) -> str:
-    """`NAME=********`; a value that is empty has nothing to hide."""
+    """Mask as `NAME=********`; an empty value needs no mask."""
     name, equals, given = str(value).partition("=")
     if not equals:
-        return MASK  # a name is missing, so this is a value
+        return MASK  # the name is missing, so this is a value
     return f"{name}={MASK}" if given else f"{name}="
 
 
 def passed_on(values: Mapping[str, object]) -> dict[str, object]:
-    """A copy of a resolved config for those who do not own it: what is not in `PASSED_ON` is masked.
+    """Copy a resolved config for sharing: all values not in `PASSED_ON` are masked.
 
-    A map whose names are detbuild's own stays a map; one with the user's names is masked as a whole.
+    A map with fixed keys stays a map; one with keys of the user's choice is masked as a whole.
     """
     return {key: _passed_on(value, (key,)) for key, value in values.items()}
 
@@ -254,13 +254,13 @@ def _matches(path: KeyPath, pattern: tuple[str, ...]) -> bool:
 
 
 def text_holds_secrets(text: str, model: type[BaseModel]) -> bool:
-    """Whether YAML text of a config has a secret in it."""
+    """Whether the YAML text of a config contains a secret."""
     if masked_urls(text) != text:
         return True
     try:
         roots = list(yaml.compose_all(text, Loader=yaml.BaseLoader))
     except (yaml.YAMLError, RecursionError):
-        return False  # a config that cannot be read is refused, and any other file has no fields
+        return False  # an unreadable config is rejected elsewhere, and other files have no fields
     scalars = (scalar for root in roots for scalar in _scalars(root, ()))
     return any(_has_value(path, scalar) for path, scalar in scalars if is_secret(path, model))
 
@@ -287,12 +287,12 @@ def _scalars(node: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
 
 @dataclass(frozen=True, slots=True)
 class KnownSecrets:
-    """Values that must not be shown, longest first."""
+    """Values to hide, longest first."""
 
     values: tuple[str, ...] = ()
 
     def hide(self, text: str) -> str:
-        """The text without any of them, in any of their spellings, and without credentials in URLs."""
+        """Mask all secrets and all credentials in URLs in a text."""
         for value in self.values:
             if value not in text:
                 continue
@@ -304,11 +304,11 @@ class KnownSecrets:
 
     @property
     def certain(self) -> KnownSecrets:
-        """Those that are too long to be a common word by chance."""
+        """Secrets too long to be a common word by chance."""
         return KnownSecrets(tuple(value for value in self.values if len(value) >= _CERTAIN))
 
     def hide_in(self, value: object) -> object:
-        """The same for every text in a value, and for the keys of its maps."""
+        """Mask secrets in every text of a value, including keys of maps."""
         if isinstance(value, str):
             return self.hide(value)
         if isinstance(value, Mapping):
@@ -319,12 +319,12 @@ class KnownSecrets:
 
 
 def known_secrets(values: Mapping[str, object], model: type[BaseModel], *more: str) -> KnownSecrets:
-    """Every secret value of a config, and more of them, in the spellings that texts have for them.
+    """Collect every secret value of a config, in all spellings that may appear in text.
 
     Args:
-        values: the config; short forms are understood.
+        values: the config, with or without short forms.
         model: its model.
-        more: secrets from elsewhere.
+        more: further secrets.
     """
     found = {*_secrets_of(values, (), model), *more}
     spelled = {spelling for value in found for spelling in _spellings(value)}
@@ -349,13 +349,13 @@ def _secrets_of(value: object, path: KeyPath, model: type[BaseModel]) -> Iterato
 
 
 def values_in_script(script: str) -> tuple[str, ...]:
-    """What a shell script may log in with: the whole of it, each assigned value, credentials of URLs."""
+    """Collect possible secrets of a shell script: its text, assigned values, credentials in URLs."""
     assigned = (match[1].strip("\"'") for match in _ASSIGNED.finditer(script))
     return tuple(filter(None, (script.strip(), *assigned, *credentials_in(script))))
 
 
 def secrets_of_host(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Values of the caller's own environment that a log may repeat: named like secrets, or in a URL."""
+    """Collect secrets of the caller's environment: by name, or as credentials in a URL."""
     named = (value for name, value in environ.items() if _NAMED_SECRET.search(name))
     return tuple(
         filter(None, (*named, *(part for value in environ.values() for part in credentials_in(value))))
@@ -363,7 +363,7 @@ def secrets_of_host(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _spellings(value: str) -> Iterator[str]:
-    """As it is, line by line, and as JSON, YAML, Python and URLs write it."""
+    """Yield the value as it is, line by line, and as escaped in JSON, YAML, Python and URLs."""
     yield value
     yield from (line.strip() for line in value.splitlines())
     yield repr(value)[1:-1]
@@ -373,7 +373,7 @@ def _spellings(value: str) -> Iterator[str]:
 
 
 def _is_plain(value: str) -> bool:
-    """Words and small numbers that say nothing, such as `true`: hidden, they would only spoil a text."""
+    """Whether a value is a common word or small number, e.g. `true`, that must stay readable."""
     return value.lower() in {
         "true",
         "false",

@@ -1,4 +1,4 @@
-"""What all sections of the config share: strict, closed and frozen, with rules that know their place."""
+"""The base of all sections of the config: strict, closed and frozen models."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from detbuild.credentials import MASK
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-# Marks the members of a union in pydantic's error paths. No key of a config can start with NUL.
+# Prefix of union members in pydantic's error paths; no key of a config can start with NUL.
 TAG: Final = "\0"
 
 
 class Section(BaseModel):
-    """A map with known keys. Every subclass is found again by its tag."""
+    """A map with known keys. `tagged` holds every subclass by its tag."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     tagged: ClassVar[dict[str, type[Section]]] = {}
 
     def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
-        """Fields that are marked as secret are hidden."""
+        """Mask secret fields."""
         fields = type(self).model_fields
         for name, value in super().__repr_args__():
             marked = name in fields and any(isinstance(item, Mark) for item in fields[name].metadata)
@@ -45,14 +45,14 @@ def wrong(
     later: bool = False,
     on_key: bool = False,
 ) -> PydanticCustomError:
-    """A rule is broken: raise this in a validator.
+    """Make the error of a broken rule, for a validator to raise.
 
     Args:
-        what: the rule, in the user's words.
-        at: leads from the validated value to the culprit.
+        what: the message for the user.
+        at: the path from the validated value to the invalid one.
         hint: what to do.
-        later: another source of the same config may repair it, so that one alone is not refused for it.
-        on_key: the key of the culprit is, rather than its value.
+        later: another source of the config may repair it, so one source alone is not rejected for it.
+        on_key: the key is wrong, not its value.
     """
     context = {"what": what, "hint": hint, "at": tuple(at), "later": later, "on_key": on_key}
     return PydanticCustomError("rule", "{what}", context)
@@ -61,8 +61,8 @@ def wrong(
 def chosen_by(
     key: str, members: Mapping[str, type[BaseModel]], otherwise: type[BaseModel] | None = None
 ) -> Discriminator:
-    """Choose the member of a union by the value of `key`, and `otherwise` where the key is absent."""
-    nameless = otherwise.model_fields if otherwise else ()  # a member that has the key takes null for absence
+    """Select the member of a union by the value of `key`, or `otherwise` if the key is absent."""
+    nameless = otherwise.model_fields if otherwise else ()  # if it has the key, null counts as absent
 
     def tag(value: object) -> str | None:
         if not isinstance(value, dict):

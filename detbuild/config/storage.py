@@ -1,4 +1,4 @@
-"""Where checkpoints are kept, and how many."""
+"""Checkpoint storage: location and retention."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from detbuild.config.section import TAG, Section, chosen_by, wrong
 
 def _no_parent(value: str) -> str:
     if ".." in value.split("/"):
-        raise wrong("may not hold `..`")
+        raise wrong("must not contain `..`")
     return value
 
 
@@ -27,83 +27,83 @@ Prefix = Annotated[
 
 class _Storage(Section):
     save_experiment_best: Count = 0
-    """How many of the best checkpoints of the experiment are kept."""
+    """Number of best checkpoints of the experiment to keep."""
     save_trial_best: Count = 1
-    """How many of the best checkpoints of each trial are kept."""
+    """Number of best checkpoints of each trial to keep."""
     save_trial_latest: Count = 1
-    """How many of the newest checkpoints of each trial are kept."""
+    """Number of newest checkpoints of each trial to keep."""
 
 
 class OwnFolder(_Storage):
-    """The experiment's own folder; what a config without `type` means."""
+    """The experiment's own directory; the default without `type`."""
 
     type: None = None
-    """Absent: the experiment's own folder."""
+    """Absent: the experiment's own directory."""
 
 
 class SharedFs(_Storage):
-    """A directory of the host, mounted into every trial."""
+    """A host directory, mounted into every trial."""
 
     type: Literal["shared_fs"] = "shared_fs"
-    """A directory of the host."""
+    """A host directory."""
     host_path: HostPath
-    """The directory on the host; absolute."""
+    """Absolute path of the directory on the host."""
     storage_path: str | None = None
-    """Where below `host_path` the checkpoints lie."""
+    """Path of the checkpoints below `host_path`."""
     propagation: Propagation = "rprivate"
-    """Whether mounts below it pass from one side to the other."""
+    """Mount propagation, as in Docker."""
     container_path: str | None = None
-    """Of old versions; without meaning here."""
+    """Field of old versions; no effect."""
     checkpoint_path: str | None = None
-    """Of old versions; without meaning here."""
+    """Field of old versions; no effect."""
     tensorboard_path: str | None = None
-    """Of old versions; without meaning here."""
+    """Field of old versions; no effect."""
 
     @model_validator(mode="after")
     def _inside(self) -> SharedFs:
         relative = posixpath.relpath(self.directory, posixpath.normpath(self.host_path))
         if relative.split("/")[0] == "..":
-            what = "must lie below host_path"
-            raise wrong(what, at=("storage_path",), hint="make it relative, such as `checkpoints`")
+            what = "must be below host_path"
+            raise wrong(what, at=("storage_path",), hint="make it relative, e.g. `checkpoints`")
         return self
 
     @property
     def directory(self) -> str:
-        """Where the checkpoints lie on the host."""
+        """Return the host directory of the checkpoints."""
         return posixpath.normpath(posixpath.join(self.host_path, self.storage_path or ""))
 
 
 class Directory(_Storage):
-    """A directory of the container that the user mounts or that is baked into the image."""
+    """A container directory, from a bind mount or the image."""
 
     type: Literal["directory"] = "directory"
-    """A directory of the container that is mounted by `bind_mounts` or baked into the image."""
+    """A container directory, from `bind_mounts` or the image."""
     container_path: ContainerPath
-    """The directory in the container."""
+    """Path of the directory in the container."""
 
 
 class S3(_Storage):
     type: Literal["s3"] = "s3"
-    """Amazon S3, or a server that speaks like it."""
+    """Amazon S3, or a compatible server."""
     bucket: str
-    """The bucket."""
+    """Name of the bucket."""
     access_key: Annotated[str | None, SECRET] = Field(default=None, repr=False)
-    """The id of the key; never shown. Absent: as boto3 finds it."""
+    """Access key ID; never shown. Absent: boto3's default credentials."""
     secret_key: Annotated[str | None, SECRET] = Field(default=None, repr=False)
-    """The key; never shown."""
+    """Secret access key; never shown."""
     endpoint_url: str | None = None
-    """A server of one's own, such as `http://minio:9000`."""
+    """URL of a compatible server, e.g. `http://minio:9000`."""
     prefix: Prefix | None = None
-    """What the names of all objects begin with."""
+    """Prefix of all object names."""
 
 
 class Gcs(_Storage):
     type: Literal["gcs"] = "gcs"
     """Google Cloud Storage."""
     bucket: str
-    """The bucket."""
+    """Name of the bucket."""
     prefix: Prefix | None = None
-    """What the names of all objects begin with."""
+    """Prefix of all object names."""
 
 
 class Azure(_Storage):
@@ -117,20 +117,20 @@ class Azure(_Storage):
     type: Literal["azure"] = "azure"
     """Azure Blob Storage."""
     container: str
-    """The container of blobs."""
+    """Name of the blob container."""
     connection_string: Annotated[str | None, SECRET] = Field(default=None, repr=False)
-    """How to get in; never shown. Either this or `account_url`."""
+    """Connection string; never shown. Either this or `account_url`."""
     account_url: str | None = None
-    """The account. Either this or `connection_string`."""
+    """URL of the account. Either this or `connection_string`."""
     credential: Annotated[str | None, SECRET] = Field(default=None, repr=False)
-    """The key that goes with `account_url`; never shown."""
+    """Credential for `account_url`; never shown."""
 
     @model_validator(mode="after")
     def _one_way_in(self) -> Azure:
         if (self.connection_string is None) == (self.account_url is None):
             raise wrong("needs exactly one of connection_string and account_url", later=True)
         if self.credential is not None and self.account_url is None:
-            raise wrong("goes only together with account_url", at=("credential",), later=True)
+            raise wrong("is only valid with account_url", at=("credential",), later=True)
         return self
 
 

@@ -1,4 +1,4 @@
-"""What to do about a value of the wrong kind, a name that is not known, a field in the wrong place."""
+"""Hints for values of the wrong type, unknown names, and misplaced fields."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BOOLEAN_WORDS: Final = {
     "off": "false",
     "n": "false",
 }
-# Names that other tools have for it.
+# Names that other tools use.
 _MEANT: Final[Mapping[str, str]] = {
     **dict.fromkeys(("float", "real", "uniform"), "double"),
     **dict.fromkeys(("loguniform", "log_uniform", "log10"), "log"),
@@ -32,14 +32,14 @@ _MEANT: Final[Mapping[str, str]] = {
 _CHOOSERS: Final = ("name", "type")
 _MAPS: Final = frozenset({"mapping_type", "dict_type", "model_type", "model_attributes_type"})
 _SHORTEST_WORD: Final = 2
-_MOST_FIELDS: Final = 5  # of a section, that fit a line
+_MOST_FIELDS: Final = 5  # of a section, that fit on a line
 _DIGITS: Final = re.compile(r"[-+]?[0-9]+(?:[_, ][0-9]+)*")
 
 
 def of_kind(kind: str, value: object) -> str:
-    """For a value that is not of the kind of pydantic's error `kind`; "" when there is nothing to say."""
+    """Return a hint for a value of the wrong type by pydantic's error type; "" if there is none."""
     if kind == "bool_type" and isinstance(value, str) and value.lower() in _BOOLEAN_WORDS:
-        return f"write `{_BOOLEAN_WORDS[value.lower()]}`; in YAML 1.2 only true and false are truth values"
+        return f"write `{_BOOLEAN_WORDS[value.lower()]}`; YAML 1.2 booleans are true and false"
     if kind == "string_type" and isinstance(value, (int, float, bool)):
         return "put it in quotes"
     if kind in {"int_type", "float_type"} and isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
@@ -68,14 +68,14 @@ def _of_list(value: object) -> str:
 
 
 def of_chooser(key: str, value: Mapping[str, object], names: list[str]) -> tuple[str, bool]:
-    """For a union without the key that chooses its member, and whether what was meant stands there."""
+    """Return a hint for a union without its discriminator, and whether it names a misspelt key."""
     other = next((name for name in _CHOOSERS if name != key and value.get(name) in names), None)
     meant = [other] if other else difflib.get_close_matches(key, value, n=1)
-    return (f"did you mean it by `{meant[0]}`?", True) if meant else (one_of(names), False)
+    return (f"rename `{meant[0]}` to `{key}`", True) if meant else (one_of(names), False)
 
 
 def near(value: object, names: Iterable[str]) -> str:
-    """For a name that is not known."""
+    """Suggest the nearest known name."""
     text, names = str(value).lower(), list(names)
     if _MEANT.get(text) in names:
         meant = [_MEANT[text]]
@@ -85,7 +85,7 @@ def near(value: object, names: Iterable[str]) -> str:
 
 
 def _longer(text: str, names: list[str]) -> list[str]:
-    """The shortest name that begins with the text, or has it among its words: `shm` for `shm_size`."""
+    """Return the shortest name that starts with the text or contains it as a word: `shm` -> `shm_size`."""
     if len(text) < _SHORTEST_WORD:
         return []
     begun = [name for name in names if name.startswith(text)]
@@ -94,7 +94,7 @@ def _longer(text: str, names: list[str]) -> list[str]:
 
 
 def suggest_field(section: type[Section], name: str) -> str:
-    """For a field that a section does not have; "" when neither it nor its union has one like it."""
+    """Suggest a field for an unknown one; "" if neither the section nor its union has one like it."""
     known = section.model_fields
     if section is Variables:
         return f"write a list: `[{name[:30]}=...]`"
@@ -110,7 +110,7 @@ def _of_other_member(section: type[Section], name: str) -> str:
         others = [other.model_fields for other in Section.tagged.values() if issubclass(other, family)]
         names = [str(fields[key].default) for fields in others if key in fields and name in fields]
         if names:
-            return f"it goes with {key} {' or '.join(names[:3])}{' ...' if len(names) > 3 else ''}"  # noqa: PLR2004
+            return f"it belongs to {key} {' or '.join(names[:3])}{' ...' if len(names) > 3 else ''}"  # noqa: PLR2004
     return ""
 
 
@@ -119,4 +119,4 @@ def one_of(names: list[str]) -> str:
 
 
 def allowed(known: list[str]) -> str:
-    return f"it has {', '.join(sorted(known))}" if len(known) <= _MOST_FIELDS else ""
+    return f"known fields: {', '.join(sorted(known))}" if len(known) <= _MOST_FIELDS else ""

@@ -1,4 +1,4 @@
-"""What is no YAML, in the words of somebody who writes it."""
+"""Explains syntax errors of YAML."""
 
 from __future__ import annotations
 
@@ -7,40 +7,35 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     import yaml
 
-_TAB: Final = ("a tab stands in the indentation", "indent with spaces")
-# Words of PyYAML or libyaml -> what is wrong and what to do; "" leaves their words.
+_TAB: Final = ("tab in the indentation", "indent with spaces")
+# Message of PyYAML or libyaml -> our message and hint; "" keeps theirs.
 _SLIPS: Final = (
     ("tab character", *_TAB),
     ("mapping values are", "", "quote text with `: `, check indentation and the space after `:` above"),
-    ("hexdecimal", "a backslash escapes nothing here", "put text with backslashes in single quotes"),
-    ("unknown escape", "a backslash escapes nothing here", "put text with backslashes in single quotes"),
-    ("expected key", "", "indent it as the lines above; text with one kind of quote goes in the other"),
-    ("block end", "", "indent it as the lines above; text with one kind of quote goes in the other"),
+    ("hexdecimal", "invalid backslash escape", "put text with backslashes in single quotes"),
+    ("unknown escape", "invalid backslash escape", "put text with backslashes in single quotes"),
+    ("expected key", "", "check the indentation, and put text with one kind of quote in the other"),
+    ("block end", "", "check the indentation, and put text with one kind of quote in the other"),
     ("expected ':'", "", "put `: ` after the key, and close every quote above"),
     ("expected", "", "close every bracket and quote, and check the indentation"),
 )
 
 
 def explained(error: yaml.MarkedYAMLError, text: str) -> tuple[str, str, Any]:
-    """What is wrong, what to do, and the mark of where; the mark may be None.
-
-    Args:
-        error: of the parser.
-        text: the document.
-    """
+    """Return the message, the hint and the mark (or None) of a syntax error in a text."""
     mark = error.problem_mark or error.context_mark
     problem = (error.problem or "cannot be read").replace(" in this context", "")
     if "cannot start any token" in problem and mark:
         line = text.splitlines()[mark.line : mark.line + 1]
         return (*_first_letter("".join(line)[mark.column : mark.column + 1]), mark)
     if "end of stream" in problem and "quoted" in str(error.context):
-        return "the quote that opens here is not closed", "close it", error.context_mark
+        return "this quote is never closed", "close it", error.context_mark
     if error.context_mark and "flow" in str(error.context) and "expected ',' or" in problem:
         opened = error.context_mark.line + 1
-        return f"no `,` or closing bracket stands here; the bracket opened on line {opened}", "close it", mark
+        return f"expected `,` or a closing bracket; the bracket opened on line {opened}", "close it", mark
     slip = next(((what, hint) for words, what, hint in _SLIPS if words in problem), ("", ""))
     return slip[0] or problem, slip[1], mark
 
 
 def _first_letter(letter: str) -> tuple[str, str]:
-    return _TAB if letter == "\t" else (f"text may not begin with `{letter}`", "put it in quotes")
+    return _TAB if letter == "\t" else (f"text cannot begin with `{letter}`", "put it in quotes")

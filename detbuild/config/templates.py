@@ -1,4 +1,4 @@
-"""Templates: partial configs that several experiments share, kept in the home's `templates/`."""
+"""Templates: partial configs that experiments share, in the home's `templates/`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def template_layers(home: Path, names: Sequence[str]) -> tuple[Layer, ...]:
-    """The templates as layers, highest first: of two, the one named last is the higher one.
+    """Read templates into layers, highest first; the last name is the highest.
 
     Args:
         home: `$DETBUILD_HOME`.
-        names: `NAME` for `templates/NAME.yaml` of the home, or a path with a `/` or that ends in `.yaml`.
+        names: `NAME` for `templates/NAME.yaml` of the home, or a path that has a `/` or ends in `.yaml`.
 
     Raises:
-        ConfigError: there is no such template, or it is no map of fields.
+        ConfigError: there is no such template, or it is not a map of fields.
     """
     return tuple(_layer(_find(home / "templates", name), name) for name in reversed(names))
 
@@ -38,6 +38,6 @@ def _find(directory: Path, name: str) -> Path:
     if not path.is_file():
         known = [file.stem for file in directory.glob("*.yaml")]
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"write it to {path}, or name a path"
-        raise ConfigError(f"there is no template {name!r} in {directory}", hint=hint)
+        hint = f"did you mean `{near[0]}`?" if near else f"create {path}, or pass a path"
+        raise ConfigError(f"no template {name!r} in {directory}", hint=hint)
     return path

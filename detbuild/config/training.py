@@ -1,4 +1,4 @@
-"""Sections that steer training itself: optimizations, profiling, seeds."""
+"""Sections about training: seeds, profiling, optimizations."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pydantic import model_validator
 from detbuild.config.fields import Count, Positive, Whole
 from detbuild.config.section import Section, wrong
 
-MAX_SEED = (1 << 32) - 1  # NumPy's legacy generator takes 32 bits
+MAX_SEED = (1 << 32) - 1  # NumPy's legacy generator accepts 32 bits
 
 
 class Reproducibility(Section):
     experiment_seed: Annotated[int, Whole(0, MAX_SEED)] | None = None
-    """From which all trials are drawn; absent: the time of submission, in seconds."""
+    """Seed for sampling all trials; absent: the time of submission in seconds."""
 
 
 class Profiling(Section):
     enabled: bool = False
-    """Whether to measure."""
+    """Whether to profile."""
     begin_on_batch: Count = 0
-    """The first batch that is measured."""
+    """First batch to profile."""
     end_after_batch: Count | None = None
-    """The last one."""
+    """Last batch to profile."""
     sync_timings: bool = True
-    """Wait for the GPU, so that times are told of the step that took them."""
+    """Synchronize with the GPU, so that each step gets its own time."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Profiling:
@@ -37,20 +37,20 @@ class Profiling(Section):
 
 class Optimizations(Section):
     aggregation_frequency: Positive = 1
-    """Batches whose gradients are added up before a step."""
+    """Batches to accumulate gradients over before an optimizer step."""
     average_aggregated_gradients: bool = True
-    """Divide them by that number."""
+    """Average accumulated gradients instead of summing them."""
     average_training_metrics: bool = True
     """Average training metrics over all slots of the trial."""
     gradient_compression: bool = False
-    """Of Horovod; without meaning here."""
+    """Option of Horovod; no effect."""
     grad_updates_size_file: str | None = None
-    """Of Horovod; without meaning here."""
+    """Option of Horovod; no effect."""
     mixed_precision: Literal["O0", "O1", "O2", "O3"] = "O0"
-    """The level of NVIDIA's Apex; O0 is none."""
+    """Level of NVIDIA Apex; O0 disables mixed precision."""
     tensor_fusion_threshold: Count = 64
-    """Of Horovod, in MB; without meaning here."""
+    """Option of Horovod, in MB; no effect."""
     tensor_fusion_cycle_time: Count = 1
-    """Of Horovod, in ms; without meaning here."""
+    """Option of Horovod, in ms; no effect."""
     auto_tune_tensor_fusion: bool = False
-    """Of Horovod; without meaning here."""
+    """Option of Horovod; no effect."""

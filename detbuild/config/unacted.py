@@ -1,4 +1,4 @@
-"""What a config may say that has no effect here, none yet, or another than it seems to have."""
+"""Warnings for fields without effect and for values that probably mean something else."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.config.hyperparameters import Hyperparameter, Leaf, Path
 
-_TINY: Final = 0.1  # as an exponent, next to none
+_TINY: Final = 0.1  # almost zero as an exponent
 _HUGE: Final = 1e15
 _MOST_SHOWN: Final = 60  # characters of a list in a hint
 
 NOT_YET: Final = ("profiling",)
-# Of a cluster, its scheduler and its web page, or of a time long gone.
+# Fields for clusters, their scheduler or web page, and fields of old versions.
 NO_MEANING_HERE: Final = (
     "workspace",
     "project",
@@ -52,9 +52,9 @@ NO_MEANING_HERE: Final = (
 
 
 def warnings_for(config: ExperimentConfig) -> tuple[Warned, ...]:
-    """At most one warning a kind: values that likely mean something else, and fields without effect.
+    """Return warnings, grouped by kind: values that probably mean something else, fields without effect.
 
-    A field that is set to its default says nothing that is not done, so it is not named.
+    Fields set to their default are not reported.
     """
     later = _used(config, NOT_YET)
     never = _used(config, NO_MEANING_HERE)
@@ -62,27 +62,27 @@ def warnings_for(config: ExperimentConfig) -> tuple[Warned, ...]:
         never.append("checkpoint_storage.container_path")
     warnings = [*_exponents(config.hyperparameters), *_lists(config.hyperparameters)]
     if untyped := [".".join(path) for path in _untyped(config.hyperparameters)]:
-        message = f"a map without `type` is no range, but constants: hyperparameters.{', '.join(untyped)}"
+        message = f"a map without `type` is treated as constants: hyperparameters.{', '.join(untyped)}"
         warnings.append(Warned(message, "add `type: double`, `int`, `log` or `categorical` to search it"))
     if config.data_layer is not None:
-        message = "data_layer: data sets are not cached, each run reads its own data"
-        warnings.append(Warned(message, "remove it; bind_mounts bring data that lies on the host"))
+        message = "data_layer: data sets are not cached; each run reads its own data"
+        warnings.append(Warned(message, "remove it; use bind_mounts for data on the host"))
     if later:
-        message = f"accepted, but not acted on yet: {', '.join(later)}"
-        warnings.append(Warned(message, "the experiment runs as if they were absent"))
+        message = f"accepted, but not implemented yet: {', '.join(later)}"
+        warnings.append(Warned(message))
     if never:
-        message = f"without meaning on one host, and ignored: {', '.join(never)}"
+        message = f"ignored, no effect on a single host: {', '.join(never)}"
         warnings.append(Warned(message, "remove them, or keep them for a cluster"))
     return tuple(warnings)
 
 
 def _exponents(hyperparameters: Mapping[str, Hyperparameter]) -> Iterator[Warned]:
-    """Ranges of type log whose bounds look like values: they are exponents of the base."""
+    """Warn of log ranges whose bounds look like values, not exponents."""
     for path, leaf in leaves(hyperparameters):
         if isinstance(leaf, Log) and _looks_like_values(leaf):
             low, high = leaf.base**leaf.minval, leaf.base**leaf.maxval
             name = f"hyperparameters.{'.'.join(path)}"
-            message = f"{name}: bounds of a log range are exponents: it searches {low:.6g} to {high:.6g}"
+            message = f"{name}: bounds of a log range are exponents; it searches {low:.6g} to {high:.6g}"
             meant = " and ".join(
                 f"`{bound}: {math.log(value, leaf.base):.4g}`"
                 for bound, value in (("minval", leaf.minval), ("maxval", leaf.maxval))
@@ -91,29 +91,28 @@ def _exponents(hyperparameters: Mapping[str, Hyperparameter]) -> Iterator[Warned
 
 
 def _looks_like_values(range_: Log) -> bool:
-    """Both bounds in (0, 1], a tiny positive one, or a power beyond any hyperparameter."""
+    """Whether both bounds are in (0, 1], one is tiny, or a power is beyond any hyperparameter."""
     if range_.minval <= 0 or range_.base <= 1:
         return False
     return range_.maxval <= 1 or range_.minval < _TINY or range_.base**range_.maxval > _HUGE
 
 
 def _lists(hyperparameters: Mapping[str, Hyperparameter]) -> Iterator[Warned]:
-    """Bare lists of different scalars: they read as choices, and are one value."""
+    """Warn of bare lists of different scalars, which look like choices but are one constant."""
     found = [
         (".".join(path), vals) for path, leaf in leaves(hyperparameters) if (vals := _choices(path, leaf))
     ]
     if found:
         name, vals = found[0]
-        message = (
-            f"a list without `type` is one constant: hyperparameters.{', '.join(name for name, _ in found)}"
-        )
+        names = ", ".join(name for name, _ in found)
+        message = f"a list without `type` is treated as one constant: hyperparameters.{names}"
         shown = vals if len(vals) <= _MOST_SHOWN else "[...]"
         hint = f"write `{name.rpartition('.')[2]}: {{type: categorical, vals: {shown}}}` to search its items"
         yield Warned(message, f"{hint}, or `{{type: const, val: {shown}}}` to keep the list")
 
 
 def _choices(path: Path, leaf: Leaf) -> str:
-    """The items of such a list, as YAML; "" for anything else, and for `vals`, which has its own warning."""
+    """Return the items of such a list as YAML; "" for other values and for `vals`, see `_untyped`."""
     if not isinstance(leaf, Const) or "type" in leaf.model_fields_set or path[-1] == "vals":
         return ""
     items = leaf.val if isinstance(leaf.val, list) else []
@@ -122,7 +121,7 @@ def _choices(path: Path, leaf: Leaf) -> str:
 
 
 def _untyped(hyperparameters: Mapping[str, Hyperparameter], above: Path = ()) -> Iterator[Path]:
-    """The maps of hyperparameters that have the keys of a range or of a choice."""
+    """Yield nested maps that have the keys of a range or choice but no `type`."""
     for name, value in hyperparameters.items():
         if isinstance(value, Nested):
             inner = value.root.keys()
@@ -137,7 +136,7 @@ def _used(config: ExperimentConfig, names: Iterable[str]) -> list[str]:
 
 def _is_set(model: BaseModel, path: list[str]) -> bool:
     name, *rest = path
-    if name not in type(model).model_fields:  # another searcher or storage than the one with this field
+    if name not in type(model).model_fields:  # a field of another searcher or storage
         return False
     value = getattr(model, name)
     if rest:

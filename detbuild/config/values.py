@@ -1,4 +1,4 @@
-"""Anything that looks like a config, as plain maps, lists and scalars that JSON can carry."""
+"""Converts config-like values to plain maps, lists and scalars that JSON can represent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UNFIT: Final = re.compile("[\0\ud800-\udfff]")
 
 
 def plain(value: object) -> tuple[object, list[Problem]]:
-    """Copy a value of YAML or Python; what JSON cannot carry is a problem, and null in the copy."""
+    """Copy a value of YAML or Python; values that JSON cannot represent become null and a problem."""
     walk = _Walk()
     return walk.value(value, ()), walk.problems
 
@@ -42,19 +42,19 @@ class _Walk:
         return self.scalar(value, path)
 
     def too_much(self, path: KeyPath) -> None:
-        if not any(problem.what.startswith("nests") for problem in self.problems):
-            what = f"nests deeper than {MAX_DEPTH} or holds more than {MAX_NODES:,} values"
+        if not any(problem.what.startswith("is nested") for problem in self.problems):
+            what = f"is nested more than {MAX_DEPTH} levels deep or has more than {MAX_NODES:,} values"
             self.problems.append(Problem(path[:3], what))
 
     def keys(self, value: Mapping[object, object], path: KeyPath) -> Iterator[tuple[object, str]]:
-        """The keys that can be kept, each with its text; the others are problems."""
+        """Yield valid keys with their text; report the others."""
         seen = set[str]()
         for key in value:
             name = _key(key, free=has_free_keys(path))
             if name is None:
                 self.problems.append(Problem(path, f"a key must be text, not {_kind(key)}"))
             elif _UNFIT.search(name) or name in seen:
-                what = "is given twice" if name in seen else "holds a NUL or half of a surrogate pair"
+                what = "is given twice" if name in seen else "contains a NUL or a lone surrogate"
                 self.problems.append(Problem((*path, name), what, on_key=True))
             else:
                 seen.add(name)
@@ -69,7 +69,7 @@ class _Walk:
 
 
 def _key(key: object, *, free: bool) -> str | None:
-    """The text of a key; None where it has none."""
+    """Return the text of a key; None if it is not valid."""
     if isinstance(key, str):
         return key
     return key_text(key) if free and (key is None or isinstance(key, (bool, int, float))) else None
@@ -84,18 +84,18 @@ def _leaf(value: object) -> object:
         return _integer(int(value))
     if isinstance(value, Real):
         return _real(float(value))
-    raise ValueError(f"is {_kind(value)}, which no config can hold")
+    raise ValueError(f"is {_kind(value)}, which a config cannot contain")
 
 
 def _text(value: str) -> str:
     if _UNFIT.search(value):
-        raise ValueError("holds a NUL or half of a surrogate pair")
+        raise ValueError("contains a NUL or a lone surrogate")
     return value
 
 
 def _integer(value: int) -> int:
     if not SMALLEST <= value <= LARGEST:
-        raise ValueError(f"must lie between -2**63 and 2**63-1; it has {value.bit_length()} bits")
+        raise ValueError(f"must be between -2**63 and 2**63-1; it has {value.bit_length()} bits")
     return value
 
 

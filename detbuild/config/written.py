@@ -1,4 +1,4 @@
-"""A completed config as YAML, with a comment at each value."""
+"""Formats a complete config as YAML, with the source of each value as a comment."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _BASIC_PLANE: Final = 0xFFFF
 
 
 def written(values: Iterable[Value]) -> str:
-    """Block style, a line for each value; parsing it gives the same config.
+    """Format in block style, one line per value; parsing it gives the same config.
 
     Args:
-        values: in an order in which those of one section stand together.
+        values: grouped by section.
     """
     lines = list(_lines(values))
     width = min(_WIDEST, max((len(text) for text, source in lines if source), default=0))
@@ -32,14 +32,14 @@ def written(values: Iterable[Value]) -> str:
 
 
 def _lines(values: Iterable[Value]) -> Iterator[tuple[str, str]]:
-    """Each line and, where it holds a value, the source of that."""
+    """Yield each line with the source of its value, if any."""
     above: KeyPath = ()
     for value in values:
         shared = _shared(above, value.path)
         *sections, last = value.path[shared:]
         lead = "  " * shared
         for depth, key in enumerate(sections, shared):
-            if isinstance(key, int):  # its map or list begins on the same line
+            if isinstance(key, int):  # its map or list starts on the same line
                 lead += _key(key)
             else:
                 yield f"{lead}{_key(key)}".rstrip(), ""
@@ -64,7 +64,7 @@ def _scalar(value: object) -> str:
 
 
 def _visible(text: str) -> str:
-    """A user's text may neither break the line nor act on a terminal; in quotes YAML reads what is left."""
+    """Escape line breaks and terminal escapes; inside quotes YAML reads them back."""
     return text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
 
 

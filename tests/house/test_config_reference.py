@@ -116,5 +116,5 @@ def reached(*models: type[Section]) -> Iterator[type[Section]]:
 
 
 def test_fields_of_a_master_that_are_taken_without_effect_are_named() -> None:
-    (named,) = re.findall(r"^Taken without effect: (.+?)\.$", PAGE, re.MULTILINE | re.DOTALL)
+    (named,) = re.findall(r"^Accepted without effect: (.+?)\.$", PAGE, re.MULTILINE | re.DOTALL)
     assert set(re.findall(r"`(\w+)`", named)) == _OF_A_MASTER

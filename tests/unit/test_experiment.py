@@ -167,7 +167,7 @@ def test_a_link_into_the_host_or_the_engine_is_not_mounted(
         engine = engine_with_base(wanted, host, home)
         engine.engine_info = replace(INFO, data_root=str(root))
         submission = experiment.prepare(wanted, host, home, list[Event]().append, engine=engine)
-        with pytest.raises(ConfigError, match="belongs to the host itself"):
+        with pytest.raises(ConfigError, match="is a system directory of the host"):
             experiment.submit(submission, host, home, list[Event]().append, engine=engine)
     assert home.ids() == ()
 
@@ -214,7 +214,7 @@ def test_in_test_mode_only_what_the_user_wrote_is_warned_about(
         wanted = replace(order(tmp_path, "", config=config), test_mode=True)
         experiment.prepare(wanted, host, home, events.append, engine=None)
     (warning,) = [event for event in events if isinstance(event, Warned)]
-    assert warning.message == "accepted, but not acted on yet: profiling"
+    assert warning.message == "accepted, but not implemented yet: profiling"
 
 
 # a checkpoint to start from

@@ -74,7 +74,7 @@ def test_a_wrong_config_of_the_host_stops_a_submission(shell, project):
     (shell.home / "config.yaml").write_text("gpus: [0]\ncpu_trial: 2\n")
     outcome = shell(*CREATE)
     assert outcome.code == 2
-    assert f"{shell.home}/config.yaml:2:1: cpu_trial: is no field of the host's config" in outcome.err
+    assert f"{shell.home}/config.yaml:2:1: cpu_trial: unknown field of the host's config" in outcome.err
     assert Home.open(shell.home).ids() == ()
 
 

@@ -133,8 +133,8 @@ def test_an_error_in_a_rule_is_a_finding(tmp_path):
     [
         (None, "ok", "none in "),
         ("gpus: [0]\n", "ok", "/config.yaml"),
-        ("port: 80\n", "warning", "without meaning on one host"),
-        ("gpu: [0]\n", "fatal", "config.yaml:1:1: gpu: is no field of the host's config"),
+        ("port: 80\n", "warning", "no effect on a single host"),
+        ("gpu: [0]\n", "fatal", "config.yaml:1:1: gpu: unknown field of the host's config"),
     ],
 )
 def test_the_hosts_config_is_judged(tmp_path, text, severity, finding):

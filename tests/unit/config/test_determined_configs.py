@@ -197,7 +197,7 @@ def test_what_the_reference_allows_is_taken(text: str, path: str, value: object)
 RULES: list[tuple[str, str]] = [
     ("version: 1", "version: must be 0"),
     ("version: '0'", "version: must be 0"),
-    ("unknown: 1", "unknown: is no field"),
+    ("unknown: 1", "unknown: unknown field"),
     ("data: []", "data: must be a map"),
     ("workspace: a", "workspace: needs project"),
     ("scheduling_unit: 0", "scheduling_unit: must be at least 1"),
@@ -215,13 +215,13 @@ RULES: list[tuple[str, str]] = [
     ("integrations: {webhooks: {webhook_id: [a]}}", "integrations.webhooks.webhook_id[0]: must be a whole"),
     ("pbs: {slots_per_node: 0}", "pbs.slots_per_node: must be at least 1"),
     ("hyperparameters: {a: {type: int, minval: 2, maxval: 1}}", "hyperparameters.a.maxval: must be above"),
-    ("hyperparameters: {a: {b: {type: lin}}}", "hyperparameters.a.b.type: the text 'lin' is not known"),
+    ("hyperparameters: {a: {b: {type: lin}}}", "hyperparameters.a.b.type: unknown type 'lin'"),
     (search("name: single, max_length: {batches: 0}"), "searcher.max_length.batches: must be"),
     (search("name: random, max_trials: 0, max_length: 1"), "searcher.max_trials: must be at least 1"),
     (
         search("name: grid, max_length: 1")
         + "\nhyperparameters: {n: {lr: {type: double, minval: 0, maxval: 1}}}",
-        "hyperparameters.n.lr: needs count, as the searcher is grid; add `count:`",
+        "hyperparameters.n.lr: needs count for the grid searcher; add `count:`",
     ),
     (search("name: async_halving, max_trials: 1, max_length: 1"), "searcher.num_rungs: is missing"),
     (
@@ -245,7 +245,7 @@ RULES: list[tuple[str, str]] = [
     ),
     (
         search("name: adaptive, max_length: 9, budget: {epochs: 99}"),
-        "searcher.budget: is in epochs and max_length in batches",
+        "searcher.budget: is in epochs, but max_length is in batches",
     ),
     (
         search("name: sync_halving, num_rungs: 2, budget: 9") + "\nentrypoint: ./train.sh",
@@ -257,7 +257,7 @@ RULES: list[tuple[str, str]] = [
     ),
     ("resources: {weight: -1}", "resources.weight: must be at least 0"),
     ("resources: {priority: 0}", "resources.priority: must be at least 1"),
-    ("resources: {slots: 1}", "resources.slots: is no field of resources; write slots_per_trial"),
+    ("resources: {slots: 1}", "resources.slots: unknown field of `resources`; write slots_per_trial"),
     ("checkpoint_storage: {type: gcs}", "checkpoint_storage.bucket: is missing"),
     ("checkpoint_storage: {type: directory}", "checkpoint_storage.container_path: is missing"),
     (
@@ -330,9 +330,12 @@ GONE: list[tuple[str, str]] = [
     ),
     (
         "checkpoint_storage: {type: hdfs, hdfs_url: x, hdfs_path: y}",
-        "checkpoint_storage.type: hdfs left Determined",
+        "checkpoint_storage.type: hdfs was removed from Determined",
     ),
-    ("internal: {native: {command: [train.py]}}", "internal.native: the Native API left Determined"),
+    (
+        "internal: {native: {command: [train.py]}}",
+        "internal.native: the Native API was removed in Determined",
+    ),
 ]
 
 

@@ -95,8 +95,8 @@ def test_a_script_by_itself_is_refused_with_the_command_that_runs_it() -> None:
         ([], "is empty"),
         ([""], "is empty"),
         (["python3", 5], "must be text, not 5"),
-        ({"a": 1}, "must be text or a list of texts, not a map"),
-        (True, "must be text or a list of texts, not true"),
+        ({"a": 1}, "must be text or a list of text, not a map"),
+        (True, "must be text or a list of text, not true"),
     ],
 )
 def test_what_cannot_be_run_is_refused(value: object, what: str) -> None:

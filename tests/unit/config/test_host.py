@@ -120,12 +120,12 @@ def test_a_default_of_storage_may_be_completed_by_the_experiment(tmp_path: Path)
 @pytest.mark.parametrize(
     ("text", "lines"),
     [
-        ("gpu: [0]\n", ["1:1: gpu: is no field of the host's config; did you mean `gpus`?"]),
+        ("gpu: [0]\n", ["1:1: gpu: unknown field of the host's config; did you mean `gpus`?"]),
         (
             "task_container_defaults:\n  shm_size: 4g\n",
             [
                 (
-                    "2:3: task_container_defaults.shm_size: is no field of task_container_defaults; "
+                    "2:3: task_container_defaults.shm_size: unknown field of `task_container_defaults`; "
                     "did you mean `shm_size_bytes`?"
                 )
             ],
@@ -135,7 +135,7 @@ def test_a_default_of_storage_may_be_completed_by_the_experiment(tmp_path: Path)
             [
                 "2:17: task_container_defaults.startup_hook: must be text, not a list",
                 (
-                    "3:10: task_container_defaults.image: is no image reference: the text 'corp/UPPER'; "
+                    "3:10: task_container_defaults.image: is not a valid image reference: 'corp/UPPER'; "
                     "write it in lower case"
                 ),
             ],
@@ -148,13 +148,13 @@ def test_a_default_of_storage_may_be_completed_by_the_experiment(tmp_path: Path)
         ("gpus: 0\n", ["1:7: gpus: must be a list, not 0; write `[0]`"]),
         (
             "gpus: [a b]\n",
-            ["1:8: gpus[0]: must be a GPU's number, UUID or CDI name, not the text 'a b'"],
+            ["1:8: gpus[0]: must be a GPU index, UUID or CDI name, not 'a b'"],
         ),
         (
             "checkpoint_storage: {type: s4}\n",
             [
                 (
-                    "1:28: checkpoint_storage.type: the text 's4' is not known; "
+                    "1:28: checkpoint_storage.type: unknown type 's4'; "
                     "one of shared_fs, directory, s3, gcs, azure"
                 )
             ],
@@ -163,10 +163,10 @@ def test_a_default_of_storage_may_be_completed_by_the_experiment(tmp_path: Path)
             "checkpoint_storage: {type: shared_fs, host_path: /etc}\ncpu_trials: x\n",
             [
                 (
-                    "1:50: checkpoint_storage.host_path: /etc belongs to the host itself; "
-                    "mount a directory of your data"
+                    "1:50: checkpoint_storage.host_path: /etc is a system directory of the host; "
+                    "mount a data directory"
                 ),
-                "2:13: cpu_trials: must be a whole number, not the text 'x'",
+                "2:13: cpu_trials: must be a whole number, not 'x'",
             ],
         ),
         ("- 1\n", [" must be a map of fields, not a list"]),

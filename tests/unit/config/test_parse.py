@@ -16,7 +16,7 @@ from detbuild.errors import ConfigError
 MINIMAL = "entrypoint: model_def:T\nsearcher: {name: single, metric: loss, max_length: {epochs: 1}}\n"
 SEARCHER = "{name: single, metric: loss, max_length: {epochs: 1}}`"
 MEANT = "write `model_def:T`, or a command as a list"
-TRUTH = "write `true`; in YAML 1.2 only true and false are truth values"
+TRUTH = "write `true`; YAML 1.2 booleans are true and false"
 LENGTHS = "write one of {batches: 5}, {records: 5}, {epochs: 5}"
 
 
@@ -176,22 +176,22 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file() -> None:
         "hyperparameters: {lr: .nan, n: {type: intt}, m: {o: {type: int, minval: 1.5, maxval: 2}}}\n"
     )
     assert refusal(text) == [
-        "c.yaml:1:13: entrypoint: 'model_def.py:T' is no `module:Class`; " + MEANT,
+        "c.yaml:1:13: entrypoint: 'model_def.py:T' is not of the form `module:Class`; " + MEANT,
         "c.yaml:2:11: searcher.metric: is missing; add `metric:` with the name of a validation metric",
-        "c.yaml:2:26: searcher.metrc: is no field of searcher; did you mean `metric`?",
+        "c.yaml:2:26: searcher.metrc: unknown field of `searcher`; did you mean `metric`?",
         "c.yaml:2:51: searcher.max_length: must be a whole number of at least 1, not 0",
         "c.yaml:3:15: max_restarts: must be a whole number, not true",
-        "c.yaml:4:18: scheduling_unit: must be a whole number, not the text 'twelve'",
-        "c.yaml:6:3: resources.slot_per_trial: is no field of resources; did you mean `slots_per_trial`?",
+        "c.yaml:4:18: scheduling_unit: must be a whole number, not 'twelve'",
+        "c.yaml:6:3: resources.slot_per_trial: unknown field of `resources`; did you mean `slots_per_trial`?",
         "c.yaml:7:20: resources.slots_per_trial: must be at least 0, not -1",
-        "c.yaml:8:1: shm_size: is no field of an experiment config; did you mean `resources.shm_size`?",
-        "c.yaml:9:8: debug: must be true or false, not the text 'yes'; " + TRUTH,
-        "c.yaml:10:9: labels: must be a list, not the text 'mnist'; write `[mnist]`",
+        "c.yaml:8:1: shm_size: unknown field of the experiment config; did you mean `resources.shm_size`?",
+        "c.yaml:9:8: debug: must be true or false, not 'yes'; " + TRUTH,
+        "c.yaml:10:9: labels: must be a list, not 'mnist'; write `[mnist]`",
         "c.yaml:11:7: name: must be text, not 5; put it in quotes",
-        "c.yaml:12:20: checkpoint_policy: must be best, all or none, not the text 'last'",
+        "c.yaml:12:20: checkpoint_policy: must be best, all or none, not 'last'",
         "c.yaml:13:24: min_validation_period: must be a length, not 5; " + LENGTHS,
         "c.yaml:14:23: hyperparameters.lr: must be a finite number within ±1.8e308, not nan",
-        "c.yaml:14:39: hyperparameters.n.type: the text 'intt' is not known; did you mean `int`?",
+        "c.yaml:14:39: hyperparameters.n.type: unknown type 'intt'; did you mean `int`?",
         "c.yaml:14:73: hyperparameters.m.o.minval: must be a whole number, not 1.5",
     ]
 
@@ -201,13 +201,13 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file() -> None:
     [
         ("data: {a: [{b: -.inf}]}", "data.a[0].b: must be a finite number within ±1.8e308, not -inf"),
         ("data: {a: 1e400}", "data.a: must be a finite number within ±1.8e308, not inf"),
-        ("data: {a: 12345678901234567890123}", "data.a: must lie between -2**63 and 2**63-1; it has 74 bits"),
-        ('data: {a: "\\0"}', "data.a: holds a NUL or half of a surrogate pair"),
-        ('"\\0": 1', "'\\x00': holds a NUL or half of a surrogate pair"),
+        ("data: {a: 12345678901234567890123}", "data.a: must be between -2**63 and 2**63-1; it has 74 bits"),
+        ('data: {a: "\\0"}', "data.a: contains a NUL or a lone surrogate"),
+        ('"\\0": 1', "'\\x00': contains a NUL or a lone surrogate"),
         ("hyperparameters: {a: {type: categorical, vals: [1, .inf]}}", "hyperparameters.a.vals[1]: must be"),
         ("max_restarts: 1.5", "max_restarts: must be a whole number, not 1.5"),
         ("records_per_epoch: -5", "records_per_epoch: must be at least 0, not -5"),
-        ("searchers: {}", "searchers: is no field of an experiment config; did you mean `searcher`?"),
+        ("searchers: {}", "searchers: unknown field of the experiment config; did you mean `searcher`?"),
         ("version: 1", "version: must be 0, not 1"),
         ("resources: {priority: 100}", "resources.priority: must be at most 99, not 100"),
         (
@@ -299,7 +299,7 @@ def test_old_adaptive_and_population_searchers_are_read_in_batches() -> None:
     ("text", "problem"),
     [
         ("max_steps: 0}", "searcher.max_steps: must be a whole number above 0, not 0"),
-        ("max_steps: x}", "searcher.max_steps: must be a whole number above 0, not the text 'x'"),
+        ("max_steps: x}", "searcher.max_steps: must be a whole number above 0, not 'x'"),
         ("max_steps: 1, max_length: 5}", "searcher.max_steps: is the old form of max_length"),
         ("max_steps: 1}\nbatches_per_step: 1.5", "batches_per_step: must be a whole number above 0"),
     ],
@@ -403,11 +403,14 @@ def test_a_users_searcher_wins_over_the_local_one() -> None:
         ({"resources": {1: 2}}, "config: resources: a key must be text, not a value of type int"),
         ({"data": {(1, 2): 2}}, "config: data: a key must be text, not a value of type tuple"),
         ({"data": {1: 2, "1": 3}}, "config: data.1: is given twice"),
-        ({"data": {"a": object()}}, "config: data.a: is a value of type object, which no config can hold"),
-        ({"data": {"a": b"x"}}, "config: data.a: is a value of type bytes, which no config can hold"),
+        (
+            {"data": {"a": object()}},
+            "config: data.a: is a value of type object, which a config cannot contain",
+        ),
+        ({"data": {"a": b"x"}}, "config: data.a: is a value of type bytes, which a config cannot contain"),
         ({"data": {"a": float("nan")}}, "config: data.a: must be a finite number"),
-        ({"data": {"a": 10**5000}}, "config: data.a: must lie between -2**63 and 2**63-1"),
-        ({"data": {"a": "\ud800"}}, "config: data.a: holds a NUL or half of a surrogate pair"),
+        ({"data": {"a": 10**5000}}, "config: data.a: must be between -2**63 and 2**63-1"),
+        ({"data": {"a": "\ud800"}}, "config: data.a: contains a NUL or a lone surrogate"),
     ],
 )
 def test_a_mapping_is_held_to_the_same_rules(mapping: dict[str, object], problem: str) -> None:
@@ -419,7 +422,7 @@ def test_a_mapping_is_held_to_the_same_rules(mapping: dict[str, object], problem
 def test_a_mapping_that_holds_itself_is_refused() -> None:
     loop: dict[str, object] = {}
     loop["data"] = loop
-    with pytest.raises(ConfigErrors, match="nests deeper than 100"):
+    with pytest.raises(ConfigErrors, match="is nested more than 100 levels deep"):
         config_from_mapping(loop, defaults=LOCAL_DEFAULTS)
 
 

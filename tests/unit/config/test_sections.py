@@ -115,7 +115,7 @@ def test_image_references_follow_the_grammar(reference: str) -> None:
 )
 def test_what_is_no_image_reference_is_refused(reference: str) -> None:
     assert refusal(f"environment: {{image: {{cpu: {reference}}}}}").startswith(
-        "environment.image.cpu: is no image"
+        "environment.image.cpu: is not a valid image"
     )
 
 
@@ -248,16 +248,16 @@ HYPERPARAMETER_RULES = [
     ("{type: log, minval: -4, maxval: -1, base: 0}", "h.base: must be above 0, not 0"),
     (
         "{type: log, minval: 1, maxval: 400, base: 10}",
-        "h.maxval: base ** maxval is beyond the range of a double",
+        "h.maxval: base ** maxval is out of range for a double",
     ),
-    ("{type: log, minval: -400, maxval: 1, base: 0.1}", "h.minval: base ** minval is beyond the range"),
-    ("{type: categorical, vals: []}", "h.vals: needs at least 1 of its items"),
-    ("{type: categorical, vals: a}", "h.vals: must be a list, not the text 'a'; write `[a]`"),
+    ("{type: log, minval: -400, maxval: 1, base: 0.1}", "h.minval: base ** minval is out of range"),
+    ("{type: categorical, vals: []}", "h.vals: must not be empty"),
+    ("{type: categorical, vals: a}", "h.vals: must be a list, not 'a'; write `[a]`"),
     ("{type: const}", "h.val: is missing; add `val:`"),
-    ("{type: uniform, minval: 1}", "h.type: the text 'uniform' is not known; did you mean `double`?"),
-    ("{type: [int]}", "h.type: a list is not known"),
-    ("{a: {type: ~}}", "h.a.type: null is not known"),
-    ("{a: {type: int, minval: 1, maxval: 3, mxval: 4}}", "h.a.mxval: is no field of hyperparameters.h.a"),
+    ("{type: uniform, minval: 1}", "h.type: unknown type 'uniform'; did you mean `double`?"),
+    ("{type: [int]}", "h.type: unknown type a list"),
+    ("{a: {type: ~}}", "h.a.type: unknown type null"),
+    ("{a: {type: int, minval: 1, maxval: 3, mxval: 4}}", "h.a.mxval: unknown field of `hyperparameters.h.a`"),
 ]
 
 
@@ -281,11 +281,11 @@ def test_a_wrong_hyperparameter_is_refused_by_its_path(written: str, problem: st
         ),
         (
             "bind_mounts: [{host_path: /a, container_path: ../x}]",
-            "bind_mounts[0].container_path: may not hold `..`",
+            "bind_mounts[0].container_path: must not contain `..`",
         ),
         (
             "bind_mounts: [{host_path: /a, container_path: /proc/1}]",
-            "bind_mounts[0].container_path: /proc/1 is taken",
+            "bind_mounts[0].container_path: /proc/1 is in use",
         ),
         (
             "bind_mounts: [{host_path: /a, container_path: b, propagation: x}]",
@@ -293,25 +293,25 @@ def test_a_wrong_hyperparameter_is_refused_by_its_path(written: str, problem: st
         ),
         (
             "bind_mounts: [{host_path: /a, container_path: b}, {host_path: /c, container_path: b/}]",
-            "bind_mounts[1].container_path: is the place of bind_mounts[0] too",
+            "bind_mounts[1].container_path: is also the container_path of bind_mounts[0]",
         ),
-        ("bind_mounts: [/a:/b]", "bind_mounts[0]: must be a map, not the text '/a:/b'"),
+        ("bind_mounts: [/a:/b]", "bind_mounts[0]: must be a map, not '/a:/b'"),
         ("checkpoint_storage: {type: shared_fs}", "checkpoint_storage.host_path: is missing"),
         (
             "checkpoint_storage: {type: shared_fs, host_path: /, storage_path: a}",
-            "checkpoint_storage.host_path: / belongs",
+            "checkpoint_storage.host_path: / is a system directory",
         ),
         (
             "checkpoint_storage: {type: shared_fs, host_path: /d, storage_path: /e}",
-            "checkpoint_storage.storage_path: must lie below host_path; make it relative",
+            "checkpoint_storage.storage_path: must be below host_path; make it relative",
         ),
         (
             "checkpoint_storage: {type: shared_fs, host_path: /d, storage_path: ../d2}",
-            "checkpoint_storage.storage_path: must lie below host_path",
+            "checkpoint_storage.storage_path: must be below host_path",
         ),
         (
             "checkpoint_storage: {type: s3, bucket: b, prefix: a/../b}",
-            "checkpoint_storage.prefix: may not hold `..`",
+            "checkpoint_storage.prefix: must not contain `..`",
         ),
         ("checkpoint_storage: {type: s3}", "checkpoint_storage.bucket: is missing"),
         (
@@ -324,11 +324,11 @@ def test_a_wrong_hyperparameter_is_refused_by_its_path(written: str, problem: st
         ),
         (
             "checkpoint_storage: {type: azure, container: c, connection_string: s, credential: k}",
-            "checkpoint_storage.credential: goes only together with account_url",
+            "checkpoint_storage.credential: is only valid with account_url",
         ),
         (
             "checkpoint_storage: {type: nfs}",
-            "checkpoint_storage.type: the text 'nfs' is not known; did you mean `shared_fs`?",
+            "checkpoint_storage.type: unknown type 'nfs'; did you mean `shared_fs`?",
         ),
         (
             "checkpoint_storage: {save_trial_best: -1}",
@@ -340,43 +340,46 @@ def test_a_wrong_hyperparameter_is_refused_by_its_path(written: str, problem: st
         ),
         (
             "environment: {environment_variables: [1A=b]}",
-            "environment.environment_variables[0]: has no valid name before the `=`",
+            "environment.environment_variables[0]: has an invalid variable name before the `=`",
         ),
         (
             "environment: {environment_variables: ['A B=c']}",
-            "environment.environment_variables[0]: has no valid name before the `=`",
+            "environment.environment_variables[0]: has an invalid variable name before the `=`",
         ),
         (
             "environment: {environment_variables: [A: b]}",
-            "environment.environment_variables[0]: must be the text",
+            "environment.environment_variables[0]: must be text of the form",
         ),
         (
             "environment: {environment_variables: {A: b}}",
-            "environment.environment_variables.A: is no field of",
+            "environment.environment_variables.A: unknown field of",
         ),
         (
             "environment: {image: {gpu: a, cuda: b}}",
-            "environment.image.gpu: is the old name of cuda, which is given too",
+            "environment.image.gpu: is the old name of cuda, which is also given",
         ),
-        ("environment: {image: {gpu: A}}", "environment.image.gpu: is no image reference"),
+        ("environment: {image: {gpu: A}}", "environment.image.gpu: is not a valid image reference"),
         ("environment: {image: 5}", "environment.image: must be a map, not 5"),
         ("environment: {ports: {a: 0}}", "environment.ports.a: must be at least 1, not 0"),
         ("environment: {ports: {a: 70000}}", "environment.ports.a: must be at most 65535, not 70000"),
         ("environment: {ports: [80]}", "environment.ports: must be a map, not a list"),
-        ("environment: {add_capabilities: [a b]}", "environment.add_capabilities[0]: must be a capability"),
+        (
+            "environment: {add_capabilities: [a b]}",
+            "environment.add_capabilities[0]: must be a Linux capability",
+        ),
         (
             "resources: {slots_per_trial: 2, max_slots: 1}",
             "resources.max_slots: must be at least slots_per_trial, 2",
         ),
-        ("resources: {devices: [/dev/a]}", "resources.devices[0]: is no device"),
+        ("resources: {devices: [/dev/a]}", "resources.devices[0]: is not a valid device"),
         (
             "resources: {devices: ['a:/b']}",
-            "resources.devices[0]: must be an absolute path, not the text 'a'",
+            "resources.devices[0]: must be an absolute path, not 'a'",
         ),
-        ("resources: {devices: ['/a:/b:rr']}", "resources.devices[0]: is no mode of a device"),
+        ("resources: {devices: ['/a:/b:rr']}", "resources.devices[0]: is not a valid device mode"),
         (
             "resources: {slots: 2}",
-            "resources.slots: is no field of resources; write slots_per_trial: the GPUs of one trial",
+            "resources.slots: unknown field of `resources`; write slots_per_trial: the GPUs of one trial",
         ),
         (
             "profiling: {begin_on_batch: 5, end_after_batch: 4}",
@@ -384,7 +387,7 @@ def test_a_wrong_hyperparameter_is_refused_by_its_path(written: str, problem: st
         ),
         (
             "optimizations: {mixed_precision: o1}",
-            "optimizations.mixed_precision: must be O0, O1, O2 or O3, not the text 'o1'",
+            "optimizations.mixed_precision: must be O0, O1, O2 or O3, not 'o1'",
         ),
         (
             "optimizations: {aggregation_frequency: 0}",
@@ -392,11 +395,11 @@ def test_a_wrong_hyperparameter_is_refused_by_its_path(written: str, problem: st
         ),
         (
             "log_policies: [{name: a, pattern: '('}]",
-            "log_policies[0].pattern: is no regular expression: missing )",
+            "log_policies[0].pattern: is not a valid regular expression: missing )",
         ),
         (
             "log_policies: [{name: a, pattern: 'x[[:digit:]]'}]",
-            "log_policies[0].pattern: holds the class [:digit:], which is none in Python's",
+            "log_policies[0].pattern: uses the POSIX class [:digit:], which Python's",
         ),
         ("log_policies: [{pattern: a}]", "log_policies[0]: needs a name, or both a pattern and an action"),
         ("log_policies: [{name: a}, {name: a}]", "log_policies[1].name: the name 'a' is given twice"),
@@ -456,14 +459,14 @@ def test_data_can_be_mounted(host_path: str) -> None:
     ("searcher", "problem"),
     [
         ("metric: loss", "searcher.name: is missing; one of single, random"),
-        ("nam: single, metric: loss", "searcher.name: is missing; did you mean it by `nam`?"),
-        ("name: sngle, metric: loss", "searcher.name: the text 'sngle' is not known; did you mean `single`?"),
+        ("nam: single, metric: loss", "searcher.name: is missing; rename `nam` to `name`"),
+        ("name: sngle, metric: loss", "searcher.name: unknown name 'sngle'; did you mean `single`?"),
         ("name: single", "searcher.metric: is missing"),
-        ("name: single, metric: ''", "searcher.metric: needs at least 1"),
+        ("name: single, metric: ''", "searcher.metric: must not be empty"),
         ("name: random, metric: loss", "searcher.max_trials: is missing"),
         (
             "name: single, metric: loss, max_trials: 3",
-            "searcher.max_trials: is no field of searcher; it goes with",
+            "searcher.max_trials: unknown field of `searcher`; it belongs to",
         ),
         (
             "name: single, metric: loss, source_trial_id: 1, source_checkpoint_uuid: a",
@@ -471,7 +474,7 @@ def test_data_can_be_mounted(host_path: str) -> None:
         ),
         (
             "name: single, metric: loss, source_checkpoint_uuid: ../a",
-            "searcher.source_checkpoint_uuid: must be the id of a checkpoint, not the text '../a'",
+            "searcher.source_checkpoint_uuid: must be a checkpoint ID, not '../a'",
         ),
     ],
 )
@@ -483,7 +486,7 @@ def test_a_wrong_searcher_is_refused_by_its_path(searcher: str, problem: str) ->
 
 
 def test_a_searcher_that_is_text_is_refused() -> None:
-    with pytest.raises(ConfigErrors, match="searcher: must be a map with `name`, not the text 'single'"):
+    with pytest.raises(ConfigErrors, match="searcher: must be a map with `name`, not 'single'"):
         parse_config("entrypoint: a:B\nsearcher: single\n")
 
 

@@ -123,20 +123,20 @@ def test_a_field_set_to_its_default_gives_no_warning() -> None:
     [
         (
             "profiling: {enabled: true}\ncheckpoint_storage: {save_trial_best: 5}",
-            ["accepted, but not acted on yet: profiling"],
+            ["accepted, but not implemented yet: profiling"],
         ),
         (
             "checkpoint_storage: {type: shared_fs, host_path: /d, container_path: /c}",
-            ["without meaning on one host, and ignored: checkpoint_storage.container_path"],
+            ["ignored, no effect on a single host: checkpoint_storage.container_path"],
         ),
         (
             "slurm: {gpu_type: a}\nworkspace: w\nproject: p\nresources: {resource_pool: r}",
-            ["without meaning on one host, and ignored: workspace, project, resources.resource_pool, slurm"],
+            ["ignored, no effect on a single host: workspace, project, resources.resource_pool, slurm"],
         ),
         (
             "log_policies: [{name: CUDA OOM}]\ninternal: {}",
             [
-                "without meaning on one host, and ignored: internal",
+                "ignored, no effect on a single host: internal",
             ],
         ),
     ],
@@ -148,7 +148,7 @@ def test_one_warning_names_what_comes_later_and_one_what_never_will(text: str, m
 def test_a_range_without_a_type_is_said_to_be_none() -> None:
     text = "hyperparameters: {a: {minval: 0, maxval: 1}, b: {c: {vals: [1, 2]}, d: {e: 1}}}\n"
     (warning,) = warnings_for(parse_config(MINIMAL + text))
-    assert warning.message == "a map without `type` is no range, but constants: hyperparameters.a, b.c"
+    assert warning.message == "a map without `type` is treated as constants: hyperparameters.a, b.c"
     assert "add `type: double`" in warning.hint
 
 
@@ -156,7 +156,7 @@ def test_stragglers_that_were_not_to_be_trained_are_said_to_be() -> None:
     budget = "{name: adaptive, metric: loss, max_length: 5, budget: 9, train_stragglers: false}"
     config = parse_config(f"entrypoint: a:B\nsearcher: {budget}\n")
     assert [warning.message for warning in warnings_for(config)] == [
-        "without meaning on one host, and ignored: searcher.train_stragglers"
+        "ignored, no effect on a single host: searcher.train_stragglers"
     ]
 
 
@@ -203,7 +203,7 @@ def test_the_hint_of_such_a_range_searches_what_its_bounds_say() -> None:
 def test_a_bare_list_that_reads_as_choices_is_asked_about(value: str, asked: bool) -> None:
     found = warnings_for(parse_config(MINIMAL + f"hyperparameters: {{a: {{lr: {value}}}}}\n"))
     assert [warning.message for warning in found] == (
-        ["a list without `type` is one constant: hyperparameters.a.lr"] if asked else []
+        ["a list without `type` is treated as one constant: hyperparameters.a.lr"] if asked else []
     )
 
 

@@ -577,7 +577,7 @@ def test_a_trial_waits_while_the_hosts_config_is_wrong_and_goes_on_when_it_is_re
     tmp_path: Path,
 ) -> None:
     tried = rig(tmp_path)
-    wrong = ConfigErrors(["/home/config.yaml:1:1: cpu_trial: is no field of the host's config"])
+    wrong = ConfigErrors(["/home/config.yaml:1:1: cpu_trial: unknown field of the host's config"])
 
     def limits() -> Limits:
         raise wrong
