@@ -21,8 +21,8 @@ from detbuild.config.rewrite import test_mode as for_test
 from detbuild.config.unacted import warnings_for
 from detbuild.context.credentials import without_credentials
 from detbuild.context.hashes import HashCache
-from detbuild.context.roots import refuse_shadowing
-from detbuild.context.scripts import HOOK, runnable
+from detbuild.context.roots import check_shadowing
+from detbuild.context.scripts import HOOK, with_unix_scripts
 from detbuild.context.walk import read_context, snapshot
 from detbuild.controller.attend import follow, resume, wait
 from detbuild.controller.lease import lease
@@ -33,11 +33,11 @@ from detbuild.errors import ConfigError
 from detbuild.events import ContextPacked, Emit, ExperimentCreated, ImageReady, Warned
 from detbuild.image.base import choose_base
 from detbuild.image.choice import Target
-from detbuild.image.declared import check_requirements, unread
+from detbuild.image.declared import check_requirements, unread_files
 from detbuild.image.frameworks import read_needs
-from detbuild.image.network import lent_credentials
-from detbuild.image.planning import lend, pip_warnings, plan_image
-from detbuild.image.preflight import check_entrypoint, code_of
+from detbuild.image.network import extract_credentials
+from detbuild.image.planning import pip_warnings, plan_image, with_host_settings
+from detbuild.image.preflight import check_entrypoint, read_code
 from detbuild.image.requirements import in_context, read_requirements
 from detbuild.image.resolve import resolve
 from detbuild.image.table import load_table
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from detbuild.context.snapshot import ContextSnapshot
     from detbuild.engine.protocol import ContainerSpec, Engine
     from detbuild.image.frameworks import ContextNeeds
-    from detbuild.image.network import NetworkSettings
+    from detbuild.image.network import HostSettings
     from detbuild.image.plan import ImagePlan
     from detbuild.image.preflight import Code
     from detbuild.image.resolve import Resolution
@@ -162,7 +162,7 @@ def prepare(
     config = _complete(request, emit)
     for warning in grant_warnings(config, home.path, host.directory):
         emit(warning)
-    context, listing, lent = _context(request, host, home, emit)
+    context, listing, credentials = _context(request, host, home, emit)
     table = load_table(images_dir())
     needs = read_needs(context)
     target = _target(config, host)
@@ -171,11 +171,11 @@ def prepare(
     code = _code(context, request, config, resolution=resolution, table=table)
     found = (
         *check_requirements(needs.requirements, listing, own_image=resolution.own_image),
-        *(() if resolution.own_image else unread(context, needs.requirements)),
+        *(() if resolution.own_image else unread_files(context, needs.requirements)),
         *check_entrypoint(config.entrypoint, code),
     )
-    doubts = (Warned(message) for message in resolution.warnings)
-    for warning in (*found, *doubts):
+    warnings = (Warned(message) for message in resolution.warnings)
+    for warning in (*found, *warnings):
         emit(warning)
     if engine is None:
         base = choose_base(resolution, lambda _: False)
@@ -193,7 +193,7 @@ def prepare(
         harness=snapshot(harness_dir(), cache=HashCache.of(harness_dir(), home.cache)),
         table=table,
         templates=templates_dir(),
-        kept=home.cache / "dockerfiles",
+        cache_dir=home.cache / "dockerfiles",
     )
     submission = Submission(
         request=request,
@@ -202,7 +202,7 @@ def prepare(
         resolution=resolution,
         target=target,
         plan=plan,
-        credentials=lent,
+        credentials=credentials,
         needs=needs,
         code=code,
     )
@@ -223,7 +223,7 @@ def _code(
     bases = filter(None, (table.base(base) for base in resolution.bases))
     hooked = bool(request.host_config.startup_hook) or any(entry.path == HOOK for entry in context.entries)
     mounted = any(in_context(mount.container_path) is not None for mount in config.bind_mounts)
-    return code_of(
+    return read_code(
         context,
         name=request.context_dir.resolve().name,
         pythons=() if resolution.own_image else tuple(dict.fromkeys(base.python for base in bases)),
@@ -266,14 +266,14 @@ def _context(
         allow_anything=request.allow_any_context,
         emit=emit,
     )
-    context, kept_back = without_credentials(context, request.text)
-    lent = lent_credentials(context, [file.path for file in read_requirements(context).files])
-    refuse_shadowing(lent.context)
-    context, converted = runnable(lent.context, request.config.entrypoint.written)
+    context, left_out = without_credentials(context, request.text)
+    extracted = extract_credentials(context, [file.path for file in read_requirements(context).files])
+    check_shadowing(extracted.context)
+    context, script_warnings = with_unix_scripts(extracted.context, request.config.entrypoint.written)
     emit(ContextPacked(context.files, context.size, listing.largest))
-    for warning in (*listing.warnings, *kept_back, *lent.warnings, *converted):
+    for warning in (*listing.warnings, *left_out, *extracted.warnings, *script_warnings):
         emit(warning)
-    return context, listing, lent.variables
+    return context, listing, extracted.variables
 
 
 def planned_run(submission: Submission, host: Host) -> tuple[RunInfo, ContainerSpec]:
@@ -310,7 +310,7 @@ def build_image(submission: Submission, host: Host, home: Home, emit: Emit, *, e
         for warning in pip_warnings(plan, submission.resolution, network, target=submission.target):
             emit(warning)
         wheels = HashCache(home.cache / "wheels.hashes")
-        lent = lend(
+        build_plan = with_host_settings(
             plan,
             submission.resolution,
             network,
@@ -319,7 +319,7 @@ def build_image(submission: Submission, host: Host, home: Home, emit: Emit, *, e
             cache=wheels,
         )
         wheels.save()
-        image = engine.build(lent, emit)
+        image = engine.build(build_plan, emit)
     emit(ImageReady(image, plan.tag, built, time.monotonic() - began))
     return image
 
@@ -494,8 +494,8 @@ def _files(request: SubmitRequest, config: ExperimentConfig) -> dict[str, bytes]
     return {"config.yaml": request.text.encode(), "config.json": resolved}
 
 
-def _network(host: Host) -> NetworkSettings:
-    from detbuild.image.network import host_network, pip_config_files
+def _network(host: Host) -> HostSettings:
+    from detbuild.image.network import pip_config_files, read_host_settings
 
     files = pip_config_files(host.environ, home=host.directory, prefix=Path(sys.prefix))
-    return host_network(host.environ, files)
+    return read_host_settings(host.environ, files)

@@ -16,7 +16,7 @@ from detbuild.cli.session import Session, pass_session
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from detbuild.report.eventfiles import Chosen
+    from detbuild.report.eventfiles import SelectedTrials
 
 _TRIAL = "--trial"
 _REFRESH = 5.0  # seconds
@@ -57,18 +57,18 @@ def tensorboard(
     import tempfile
 
     from detbuild.cli.views import no_output
-    from detbuild.report.eventfiles import lay_out, refresh, require
+    from detbuild.report.eventfiles import export, refresh, require
 
     references = tuple(takewhile(lambda word: word[:1].isdecimal(), words))
     wanted = _wanted(references, only)
     require()
     chosen = tuple(_chosen(session.home, wanted))
     if directory is not None:
-        for place in lay_out(chosen, directory, no_output):
+        for place in export(chosen, directory, no_output):
             click.echo(place)
         return 0
     with tempfile.TemporaryDirectory(prefix="detbuild-tensorboard-") as temporary:
-        lay_out(chosen, Path(temporary), no_output)
+        export(chosen, Path(temporary), no_output)
         return _serve(temporary, words[len(references) :], lambda: refresh(chosen, Path(temporary)))
 
 
@@ -103,10 +103,10 @@ def _by_experiment(named: Sequence[tuple[int, int]]) -> dict[int, list[int]]:
     return {number: [trial for of, trial in named if of == number] for number, _ in named}
 
 
-def _chosen(home: Path, wanted: Mapping[int, Sequence[int]]) -> Iterator[Chosen]:
+def _chosen(home: Path, wanted: Mapping[int, Sequence[int]]) -> Iterator[SelectedTrials]:
     from detbuild.cli import listing
     from detbuild.errors import ConfigError
-    from detbuild.report.eventfiles import Chosen
+    from detbuild.report.eventfiles import SelectedTrials
 
     for experiment_id, numbers in wanted.items():
         state, folder = listing.experiment(home, experiment_id)
@@ -117,7 +117,7 @@ def _chosen(home: Path, wanted: Mapping[int, Sequence[int]]) -> Iterator[Chosen]
                     hint=f"see `detbuild describe {experiment_id}`",
                 )
         trials = [state.trials[number] for number in dict.fromkeys(numbers or state.trials)]
-        yield Chosen(folder, trials, state.header.metric)
+        yield SelectedTrials(folder, trials, state.header.metric)
 
 
 def _serve(logs: str, arguments: Sequence[str], refresh: Callable[[], None]) -> int:

@@ -2,7 +2,7 @@
 
 * `walk`: `read_context`, `snapshot`, `listing`
 * `hashes`: `HashCache`, which spares unchanged files another reading
-* `roots`: `refuse_shadowing`
+* `roots`: `check_shadowing`
 * `snapshot`: `ContextSnapshot`, `Entry`, `file_snapshot`; `raw`, `text` and `shown` for their paths
 * `archive`: `stream`; `content`: `open_entry`
 """

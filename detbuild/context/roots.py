@@ -69,7 +69,7 @@ def _stat(path: Path, what: str) -> os.stat_result:
         ) from error
 
 
-def refuse_shadowing(context: ContextSnapshot) -> None:
+def check_shadowing(context: ContextSnapshot) -> None:
     """Raise when the root has a module `determined`, which would be imported in the harness's place.
 
     A plain folder of that name, without `__init__.py`, does no harm: Python prefers the harness to it.

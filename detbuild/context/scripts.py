@@ -28,7 +28,7 @@ _READ: Final = 1000  # scripts of one context
 _NAMED: Final = 3  # of them in one warning
 
 
-def runnable(
+def with_unix_scripts(
     context: ContextSnapshot, command: str | Sequence[str]
 ) -> tuple[ContextSnapshot, tuple[Warned, ...]]:
     """Give shell scripts the line ends and the encoding that a shell reads, and name those that had others.

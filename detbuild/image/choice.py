@@ -1,4 +1,4 @@
-"""Which version and build of one framework: what the requirements allow, what the driver can run."""
+"""Chooses version and build of a framework: what the requirements allow and the driver can run."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What the image is for."""
+    """The target of an image."""
 
     gpu: bool
     python: str  # minor version of the submitting host: "3.11"
     machine: str  # "x86_64"
-    driver: str | None = None  # of NVIDIA, where a GPU is; None: not known
+    driver: str | None = None  # of NVIDIA; None: unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """One framework, decided."""
+    """The chosen version and build of a framework."""
 
     project: str  # "torch", "tensorflow", "tensorflow-cpu"
     version: str
-    release: FrameworkRelease  # the row of the table whose facts hold
-    line: str  # for pip; "" leaves it to the user's own requirements
+    release: FrameworkRelease  # the row of the table that applies
+    line: str  # for pip; "" if the user's own requirements install it
     build: str  # "cpu", "cu126"; "" is the default one
-    special: bool  # the default index does not have that build
+    special: bool  # the default index lacks that build
     cuda: str  # "13.0"; "" without CUDA
     min_driver: str
-    origin: str  # why this version, for people
+    origin: str  # reason for this version, for users
     warning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Version:
     number: str
-    pin: str  # what pip is told after the project's name; "" for nothing
+    pin: str  # version specifier for pip; "" for none
     origin: str
     warning: str = ""
 
@@ -52,7 +52,7 @@ class _Version:
 def choices(
     framework: Framework, pins: tuple[Requirement, ...], *, target: Target, table: Table
 ) -> tuple[Choice, ...]:
-    """Every release that the pins allow and the driver can run, best first.
+    """Return every release that the pins allow and the driver can run, best first.
 
     Raises:
         ConfigError: The driver is too old for all of them, or the pins contradict each other.
@@ -73,7 +73,7 @@ def choices(
 def _choice(row: FrameworkRelease, version: _Version, *, project: str, build: str, table: Table) -> Choice:
     other = table.builds.get(build)
     cuda = other.cuda if other else row.cuda
-    # A CUDA build that is not the default one is named, so that pip cannot take another. The CPU one is not:
+    # A CUDA build other than the default is named, so that pip cannot choose another. The CPU build is not:
     # an index of the host may have it under the plain version.
     local = f"+{build}" if cuda and other and "+" not in version.pin else ""
     extra = "[and-cuda]" if cuda and project == "tensorflow" else ""
@@ -100,18 +100,18 @@ def _project(framework: Framework, pins: tuple[Requirement, ...], target: Target
 
 
 def _versions(framework: Framework, pins: tuple[Requirement, ...], table: Table) -> Iterator[_Version]:
-    """Candidates, best first; at least one: pip has the last word on what the table does not know."""
+    """Yield candidates, best first, at least one: pip decides about versions outside the table."""
     specifiers = [specifier for pin in pins for specifier in pin.specifiers or ()]
     exact = [s.version for s in specifiers if s.operator in {"==", "==="} and not s.version.endswith(".*")]
     if any(pin.direct for pin in pins):
         number = exact[0] if exact else framework.default
-        yield _Version(number, "", "from an address in requirements.txt")
+        yield _Version(number, "", "from a URL in requirements.txt")
     elif exact:
         fitting = [version for version in exact if all(pin.allows(version) for pin in pins)]
         if not fitting:
             raise _contradiction(pins)
         number = fitting[0]
-        # A build that no known index has can only come from the index that requirements.txt names.
+        # A build that no known index has must come from an index in requirements.txt.
         local = number.partition("+")[2]
         pin = f"=={number}" if not local or local in table.builds else ""
         yield _Version(number, pin, "requirements.txt", _unknown(framework, number))
@@ -124,9 +124,9 @@ def _versions(framework: Framework, pins: tuple[Requirement, ...], table: Table)
 
 
 def _contradiction(pins: tuple[Requirement, ...]) -> ConfigError:
-    asked = [f"{pin.name}{pin.specifiers} ({pin.line.place})" for pin in pins if pin.specifiers]
+    versions = [f"{pin.name}{pin.specifiers} ({pin.line.place})" for pin in pins if pin.specifiers]
     return ConfigError(
-        f"the requirements contradict each other: {', '.join(asked)}",
+        f"the requirements contradict each other: {', '.join(versions)}",
         hint="remove or loosen one of them",
     )
 
@@ -135,20 +135,20 @@ def _unknown(framework: Framework, version: str) -> str:
     row = framework.nearest(version)
     if framework.knows(version):
         return ""
-    return f"{framework.name} {version} is not in detbuild's table; assuming what holds for {row.version}"
+    return f"{framework.name} {version} is not in detbuild's table; treated like {row.version}"
 
 
-def _unknown_range(framework: Framework, asked: str) -> _Version:
+def _unknown_range(framework: Framework, specifiers: str) -> _Version:
     rows = framework.releases
-    number = rows[0].version if "<" in asked else rows[-1].version
-    warning = f"detbuild's table has no {framework.name}{asked}; assuming what holds for {number}"
-    return _Version(number, asked, "requirements.txt", warning)
+    number = rows[0].version if "<" in specifiers else rows[-1].version
+    warning = f"detbuild's table has no {framework.name}{specifiers}; treated like {number}"
+    return _Version(number, specifiers, "requirements.txt", warning)
 
 
 def _build(
     row: FrameworkRelease, version: _Version, *, project: str, target: Target, table: Table
 ) -> str | None:
-    """Name of the build; None when the driver runs none of them."""
+    """Return the name of the build; None if the driver can run none."""
     pinned = version.number.partition("+")[2]
     if pinned in table.builds:
         return pinned
@@ -164,7 +164,7 @@ def _build(
 def _driver_too_old(framework: Framework, version: str, driver: str) -> ConfigError:
     needed = framework.nearest(version).min_driver
     older = [row.version for row in framework.releases if release(row.min_driver) <= release(driver)]
-    instead = f", or ask for {framework.name}=={older[-1]} in requirements.txt" if older else ""
+    instead = f", or require {framework.name}=={older[-1]} in requirements.txt" if older else ""
     return ConfigError(
         f"{framework.name} {version} needs NVIDIA driver {needed} or newer; this host has {driver}",
         hint=f"update the driver{instead}",

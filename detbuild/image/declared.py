@@ -1,4 +1,4 @@
-"""What a context declares that it needs, checked before anything is built."""
+"""Checks the requirements that a context declares, before a build."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SHOWN: Final = 20  # findings in one message
 _OF_PROJECT: Final = "write `.` in requirements.txt, which installs the project with its dependencies"
 _BY_HAND: Final = "list its packages in requirements.txt"
-# Files that declare what a project needs and that no build reads: what in them does, and what to do instead.
+# Files that declare dependencies and are not read: the pattern of a declaration, and the hint.
 _UNREAD: Final = {
     "uv.lock": ("", "run `uv export -o requirements.txt`"),
     "poetry.lock": ("", "run `poetry export -o requirements.txt`"),
@@ -39,14 +39,14 @@ _UNREAD: Final = {
     "setup.py": (r"install_requires", _OF_PROJECT),
     "setup.cfg": (r"^install_requires", _OF_PROJECT),
 }
-# The same for files that say more than a requirements.txt next to them could.
+# The same, but warned of even next to a requirements.txt, which cannot replace them.
 _UNREAD_ALWAYS: Final = {
     **dict.fromkeys(
         ("environment.yml", "environment.yaml", "conda.yml", "conda.yaml"), (r"^dependencies:", _BY_HAND)
     ),
     **dict.fromkeys(
         ("apt.txt", "packages.txt"),
-        (r"^[a-z]", "name an image that has these system packages as environment.image"),
+        (r"^[a-z]", "set environment.image to an image that has these system packages"),
     ),
 }
 _OTHER_REQUIREMENTS: Final = re.compile(r"requirements[-_.][\w.-]+\.txt|requirements/[\w.-]+\.txt")
@@ -56,24 +56,26 @@ _NOT_FOR_TRAINING: Final = re.compile(r"dev|test|doc|lint|style|ci\b|build|examp
 def check_requirements(
     requirements: Requirements, listing: Listing, *, own_image: bool = False
 ) -> tuple[Warned, ...]:
-    """Return what is doubtful about requirements.txt.
+    """Check requirements.txt and return warnings.
 
     Args:
-        requirements: What was read.
-        listing: What of the context goes into the image, and why the rest does not.
-        own_image: Absolute paths may be in the user's own image.
+        requirements: Parsed requirements.txt.
+        listing: Files of the context in the image, and why others are not.
+        own_image: Absolute paths may exist in the user's own image.
 
     Raises:
-        ContextError: pip would refuse a line; the message names each with its file and line.
+        ContextError: pip would reject lines; the message has file and line of each.
     """
-    refused = [f for f in requirements.problems if not (f.outside and own_image)]
-    if refused:
-        raise _refusal(refused, listing)
-    doubts = (Warned(_cause(doubt, listing), _hint(doubt, listing)) for doubt in requirements.doubts)
-    return (*_left_out(requirements), *doubts, *_ignored(listing))
+    rejected = [f for f in requirements.problems if not (f.outside and own_image)]
+    if rejected:
+        raise _error(rejected, listing)
+    warnings = (
+        Warned(_cause(warning, listing), _hint(warning, listing)) for warning in requirements.warnings
+    )
+    return (*_left_out(requirements), *warnings, *_ignored(listing))
 
 
-def _refusal(findings: list[Finding], listing: Listing) -> ContextError:
+def _error(findings: list[Finding], listing: Listing) -> ContextError:
     lines = [_cause(finding, listing) for finding in findings]
     if len(lines) > _SHOWN:
         lines = [*lines[:_SHOWN], f"... and {len(lines) - _SHOWN} more"]
@@ -86,7 +88,7 @@ def _cause(finding: Finding, listing: Listing) -> str:
     cause = finding.cause
     if rule is not None:
         why = f"{shown(rule.where)} (`{shown(rule.rule)}`)" if rule.rule else rule.where
-        cause = f"{cause.removesuffix(' is not in the context')} is left out of the image by {why}"
+        cause = f"{cause.removesuffix(' is not in the context')} is excluded from the image by {why}"
     return f"{shown(finding.line.place)}: {shown(cause)}"
 
 
@@ -108,7 +110,7 @@ def _hint(finding: Finding, listing: Listing) -> str:
 
 
 def _rule(finding: Finding, listing: Listing) -> LeftOut | None:
-    """What keeps a path out of the image that is there on this host."""
+    """Return the rule that excludes an existing path from the image."""
     path = finding.missing
     if not path:
         return None
@@ -119,25 +121,25 @@ def _left_out(requirements: Requirements) -> Iterator[Warned]:
     for requirement in requirements.left_out:
         named = requirement.line.argument or requirement.line.editable
         yield Warned(
-            f"{shown(requirement.line.place)}: `{shown(named)}` is not installed: the image has the "
-            "Trial API of detbuild in its place",
+            f"{shown(requirement.line.place)}: `{shown(named)}` is not installed: detbuild's "
+            "Trial API replaces it",
             f"remove the line from {shown(requirement.line.file)}",
         )
 
 
 def _ignored(listing: Listing) -> Iterator[Warned]:
-    """requirements.txt itself among what stays out."""
+    """Warn if requirements.txt itself is excluded."""
     for out in listing.left_out:
         if out.path == REQUIREMENTS and out.rule:
             yield Warned(
-                f"{REQUIREMENTS} is left out of the image by {shown(out.where)} (`{shown(out.rule)}`), "
-                "so nothing of it is installed",
+                f"{REQUIREMENTS} is excluded from the image by {shown(out.where)} (`{shown(out.rule)}`), "
+                "so its packages are not installed",
                 f"remove that line of .detignore, or {REQUIREMENTS}",
             )
 
 
-def unread(context: ContextSnapshot, requirements: Requirements) -> tuple[Warned, ...]:
-    """Name the files at the root that declare dependencies and that nothing reads yet, in one line."""
+def unread_files(context: ContextSnapshot, requirements: Requirements) -> tuple[Warned, ...]:
+    """Warn of files at the root that declare dependencies but are not read."""
     tree = Tree(context)
     known = _UNREAD_ALWAYS if requirements.asks_for_packages else {**_UNREAD, **_UNREAD_ALWAYS}
     found = {name: hint for name, (pattern, hint) in known.items() if _declares(tree, name, pattern)}
@@ -152,9 +154,11 @@ def unread(context: ContextSnapshot, requirements: Requirements) -> tuple[Warned
     if not found:
         return ()
     names = ", ".join(map(shown, found))
-    are, them = ("is", "it") if len(found) == 1 else ("are", "them")
+    are, their = ("is", "its") if len(found) == 1 else ("are", "their")
     hints = list(dict.fromkeys(found.values()))
-    return (Warned(f"{names} {are} not read yet: nothing in {them} is installed", "; or ".join(hints[:3])),)
+    return (
+        Warned(f"{names} {are} not read: {their} dependencies are not installed", "; or ".join(hints[:3])),
+    )
 
 
 def _declares(tree: Tree, name: str, pattern: str) -> bool:
@@ -163,5 +167,5 @@ def _declares(tree: Tree, name: str, pattern: str) -> bool:
         return False
     try:
         return re.search(pattern, read_text(entry), re.MULTILINE) is not None
-    except ContextError:  # what is not text declares nothing that could be read
+    except ContextError:  # not text
         return False

@@ -1,4 +1,4 @@
-"""Which frameworks a context uses, read from its import statements and its requirements."""
+"""Finds the frameworks that a context uses, from its imports and requirements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from detbuild.context.snapshot import ContextSnapshot
 
-# Modules that need a framework, by their first or first two components.
+# Modules that need a framework, by their first one or two components.
 _NEEDS: Final[Mapping[str, str]] = {
     "torch": "torch",
     "determined.pytorch": "torch",
@@ -22,9 +22,9 @@ _NEEDS: Final[Mapping[str, str]] = {
     "keras": "tensorflow",
     "determined.keras": "tensorflow",
 }
-# Determined's own images had these beside the framework, so contexts import them without requiring them.
+# Determined's images have these next to the framework, so contexts import them without requiring them.
 _COMPANIONS: Final[Mapping[str, str]] = {"torchvision": "torch", "torchaudio": "torch"}
-# Projects of the package index that bring one. A nightly or macOS build is the user's own affair.
+# PyPI projects that contain a framework, except nightly and macOS builds.
 PROJECTS: Final[Mapping[str, str]] = {
     "torch": "torch",
     "tensorflow": "tensorflow",
@@ -40,14 +40,14 @@ _IMPORT: Final = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextNeeds:
-    """What a context asks of its image, beyond its own files."""
+    """Packages that a context needs in its image."""
 
     frameworks: frozenset[str] = frozenset()  # "torch", "tensorflow"
-    companions: frozenset[str] = frozenset()  # "torchvision": imported, but in no requirements
+    companions: frozenset[str] = frozenset()  # "torchvision": imported, but not required
     requirements: Requirements = field(default_factory=Requirements)
 
     def pins(self, framework: str, *, python: str, machine: str) -> tuple[Requirement, ...]:
-        """Requirements on the framework that hold in a container with that Python."""
+        """Return the requirements on a framework that apply in a container with that Python."""
         return tuple(
             requirement
             for requirement in self.requirements.requirements
@@ -57,7 +57,7 @@ class ContextNeeds:
 
 
 def read_needs(context: ContextSnapshot) -> ContextNeeds:
-    """Scan the snapshot's Python files and its requirements.txt with the files that it includes."""
+    """Scan the context's Python files, and requirements.txt with its included files."""
     requirements = read_requirements(context)
     required = {r.name for r in requirements.requirements if not r.constraint}
     modules = _imported(context)
@@ -71,7 +71,7 @@ def read_needs(context: ContextSnapshot) -> ContextNeeds:
 
 
 def imported_modules(source: bytes) -> Iterator[str]:
-    """Dotted names of the import statements in a program text, whatever its Python version."""
+    """Yield the dotted names that a source imports, for any Python version."""
     for match in _IMPORT.finditer(source):
         origin, names, modules = (part.decode("ascii", "replace") if part else "" for part in match.groups())
         if origin:
@@ -81,7 +81,7 @@ def imported_modules(source: bytes) -> Iterator[str]:
 
 
 def _imported(context: ContextSnapshot) -> set[str]:
-    """Modules that matter here and that the programs nearest to the root import."""
+    """Return the modules of frameworks that the files nearest to the root import."""
     programs = [
         e for e in context.entries if e.kind == "file" and e.path.endswith(".py") and e.size <= _LARGEST
     ]

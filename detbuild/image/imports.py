@@ -1,4 +1,4 @@
-"""What a trial's code imports, held against what its image will have."""
+"""Compares the imports of a trial's code with the packages of its image."""
 
 from __future__ import annotations
 
@@ -23,17 +23,16 @@ if TYPE_CHECKING:
     from detbuild.image.frameworks import ContextNeeds
     from detbuild.image.preflight import Code
 
-_FILES: Final = 300  # of the code that an entrypoint reaches
+_FILES: Final = 300  # reached from the entrypoint
 _SHOWN: Final = 5
-# Standard modules that only older Pythons have, and what a virtual environment brings.
+# Standard modules of older Pythons only, and those of a virtual environment.
 _MORE_STANDARD: Final = """
 asynchat asyncore cgi cgitb crypt distutils imghdr imp mailcap msilib nntplib ossaudiodev pip pipes
 pkg_resources setuptools smtpd sndhdr spwd sunau telnetlib tomllib uu wheel xdrlib
 """
 _STANDARD: Final = sys.stdlib_module_names | set(_MORE_STANDARD.split())
-# What well-known projects bring along: import names of their own requirements. Of a project that is not here
-# anything may come.
-_BRINGS: Final = {
+# Import names of the dependencies of well-known projects. Other projects may provide any module.
+_PROVIDES: Final = {
     "torch": "filelock fsspec functorch jinja2 markupsafe mpmath networkx numpy nvidia sympy torchgen triton "
     "typing_extensions",
     "tensorflow": "absl astunparse certifi charset_normalizer flatbuffers gast google grpc h5py idna keras "
@@ -63,7 +62,7 @@ _BRINGS: Final = {
     "torchvision": "numpy PIL",
     "tqdm": "",
 }
-_BRINGS_TOO: Final = {"tensorflow-cpu": "tensorflow", "tensorflow-gpu": "tensorflow"}
+_ALIASES: Final = {"tensorflow-cpu": "tensorflow", "tensorflow-gpu": "tensorflow"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +74,13 @@ class _Import:
 def check_imports(
     entrypoint: Entrypoint, code: Code, needs: ContextNeeds, *, open_ended: bool
 ) -> Iterator[Warned]:
-    """Warn of files that the entrypoint reaches and that do not compile, and of modules that no image has.
+    """Warn of files reached from the entrypoint that do not compile, and of modules missing in the image.
 
     Args:
-        entrypoint: Where the code begins.
-        code: The context.
-        needs: Its frameworks and requirements.
-        open_ended: More modules may be there than these say: the image is the user's own, or a hook installs.
+        entrypoint: Start of the code.
+        code: Code of the context.
+        needs: Frameworks and requirements of the context.
+        open_ended: More modules may exist, because of the user's own image or a hook.
     """
     missing: dict[str, str] = {}
     available = None if open_ended or not code.fixed else _available(needs)
@@ -90,7 +89,9 @@ def check_imports(
             yield from _broken(entry, code)
             continue
         for each in _imports(entry, tree):
-            if available is not None and not (_is_there(each.module, code) or _comes(each.module, available)):
+            if available is not None and not (
+                _exists(each.module, code) or _is_provided(each.module, available)
+            ):
                 missing.setdefault(each.module, each.where)
     yield from _missing(missing)
 
@@ -107,13 +108,13 @@ def _missing(missing: dict[str, str]) -> Iterator[Warned]:
 
     for module, where in list(missing.items())[:_SHOWN]:
         yield Warned(
-            f"{shown(where)}: the module `{module}` is in no requirement, and not in the context",
+            f"{shown(where)}: module `{module}` is not in the requirements or the context",
             f"add `{DISTRIBUTIONS.get(module, module)}` to requirements.txt",
         )
 
 
 def _reached(entrypoint: Entrypoint, code: Code) -> Iterator[tuple[Entry, ast.Module | None]]:
-    """Files of the context that are run with the entrypoint, as far as plain imports tell."""
+    """Yield the files of the context that run with the entrypoint, by their plain imports."""
     waiting, seen = _first_files(entrypoint, code), set[str]()
     while waiting and len(seen) < _FILES:
         entry = waiting.pop(0)
@@ -136,7 +137,7 @@ def _first_files(entrypoint: Entrypoint, code: Code) -> list[Entry]:
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Imports that are made in any case: on the module's own level, under no condition."""
+    """Yield the unconditional imports: those at module level."""
     import ast
 
     yield from (node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)))
@@ -152,7 +153,7 @@ def _imports(entry: Entry, tree: ast.Module) -> Iterator[_Import]:
 
 
 def _context_modules(entry: Entry, tree: ast.Module) -> Iterator[str]:
-    """Dotted names from the context's root that a file imports, relative ones made absolute."""
+    """Yield the dotted names that a file imports, relative ones made absolute from the context's root."""
     import ast
 
     package = entry.path.split("/")[:-1]
@@ -167,19 +168,19 @@ def _context_modules(entry: Entry, tree: ast.Module) -> Iterator[str]:
 
 
 def _available(needs: ContextNeeds) -> frozenset[str] | None:
-    """Import names and projects that the image will have; None where requirements may bring anything."""
+    """Return import names and projects of the image; None if requirements may provide any module."""
     projects = {*needs.frameworks, *needs.companions}
     for requirement in needs.requirements.requirements:
         if requirement.constraint:
             continue
-        if requirement.name not in _BRINGS and requirement.name not in _BRINGS_TOO:
+        if requirement.name not in _PROVIDES and requirement.name not in _ALIASES:
             return None
         projects.add(requirement.name)
-    known = {_BRINGS_TOO.get(project, project) for project in projects}
-    return frozenset({*projects, *known, *(name for p in known for name in _BRINGS.get(p, "").split())})
+    known = {_ALIASES.get(project, project) for project in projects}
+    return frozenset({*projects, *known, *(name for p in known for name in _PROVIDES.get(p, "").split())})
 
 
-def _comes(module: str, available: frozenset[str]) -> bool:
+def _is_provided(module: str, available: frozenset[str]) -> bool:
     from determined._load_errors import DISTRIBUTIONS
 
     names = {module, normalized(module), normalized(DISTRIBUTIONS.get(module, module))}
@@ -189,8 +190,8 @@ def _comes(module: str, available: frozenset[str]) -> bool:
     )
 
 
-def _is_there(module: str, code: Code) -> bool:
-    """Whether a module is Python's, the harness or anything of that name in the context."""
+def _exists(module: str, code: Code) -> bool:
+    """Whether a module is of Python, of the harness, or in the context."""
     if module in _STANDARD or module in {"determined", "__future__", "", code.name}:
         return True
     part = re.compile(rf"(^|/){re.escape(module)}(\.[\w.-]+)?(/|$)")

@@ -1,4 +1,4 @@
-"""Names on which the Dockerfile template, the plan and the borrowed settings agree."""
+"""Paths shared by the Dockerfile template, the plan and the host settings."""
 
 from __future__ import annotations
 

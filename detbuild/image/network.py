@@ -1,4 +1,4 @@
-"""The host's certificates, proxies and pip settings: what pip steps of a build borrow and never keep."""
+"""Certificates, proxies and pip settings of the host, used by pip in a build and not kept in the image."""
 
 from __future__ import annotations
 
@@ -30,9 +30,8 @@ _SYSTEM_CA: Final = (
 _PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY")
 _LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
 
-# pip's options that say where packages come from and how patiently to fetch them. The others (target, log,
-# cache-dir) are about the host's own disk.
-_TAKEN: Final = frozenset(
+# pip's options for indexes and downloads. Others (target, log, cache-dir) concern the host's disk.
+_USED_OPTIONS: Final = frozenset(
     {
         "index-url",
         "extra-index-url",
@@ -49,7 +48,7 @@ _TAKEN: Final = frozenset(
         "pre",
     }
 )
-# Requirements files have credentials in the URLs of indexes and of packages.
+# Requirements files may have credentials in the URLs of indexes and packages.
 CREDENTIAL: Final = "DETBUILD_CREDENTIAL_"
 _LIKE_REQUIREMENTS: Final = re.compile(
     r"(?:^|/)(?:[^/]*(?:requirements|constraints|reqs)[^/]*\.(?:txt|in)|requirements/[^/]+\.(?:txt|in))$"
@@ -63,7 +62,7 @@ _MARKS: Final = {
 }
 _CONTINUED: Final = re.compile(r"\\\r?\n")
 _EDITABLE: Final = re.compile(r"\s*(?:-e|--editable)[\s=\"']*\w+\+", re.IGNORECASE)
-_PLACES: Final = frozenset({"index-url", "extra-index-url", "find-links", "no-index"})
+_SOURCES: Final = frozenset({"index-url", "extra-index-url", "find-links", "no-index"})
 _ALIASES: Final = {"default-timeout": "timeout", "pypi-url": "index-url"}
 _OURS: Final = {"timeout": "60", "retries": "5"}
 _QUIET: Final = {
@@ -75,8 +74,8 @@ _QUIET: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkSettings:
-    """Borrowed settings; they count neither for the tag nor for what the image holds."""
+class HostSettings:
+    """Settings of the host; the image's tag and content do not depend on them."""
 
     pip: Mapping[str, str] = field(default_factory=dict, repr=False)  # option -> value; may hold passwords
     ca: bytes = b""
@@ -87,21 +86,21 @@ class NetworkSettings:
 
     @property
     def default_index_only(self) -> bool:
-        """The host names no place of its own where packages come from."""
-        return not self.pip.keys() & _PLACES
+        """Whether the host sets no package index of its own."""
+        return not self.pip.keys() & _SOURCES
 
     def secrets(self, credentials: Mapping[str, str]) -> dict[str, bytes]:
-        """Files for the steps that use the network, by the name they have in /run/secrets.
+        """Return the files of /run/secrets for steps that use the network.
 
         Args:
-            credentials: Variables that stand for the credentials of requirements files.
+            credentials: Variables that replace the credentials in requirements files.
         """
         conf = dict(self.pip)
         if self.ca:
             conf["cert"] = f"{SECRETS_DIR}/{CA}"
         if self.constraints:
             conf["constraint"] = f"{SECRETS_DIR}/{CONSTRAINTS}"
-        # Empty ones are served too: which secrets there are must not show in the Dockerfile.
+        # Empty files are served too, so that the Dockerfile does not depend on which secrets exist.
         return {
             PIP_CONF: _ini({**_OURS, **conf, **_QUIET}),
             CA: self.ca,
@@ -111,25 +110,25 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LentCredentials:
-    """A context whose requirements files name variables in place of credentials, and their values."""
+class ExtractedCredentials:
+    """A context with variables instead of credentials in requirements files, and their values."""
 
     context: ContextSnapshot
     variables: Mapping[str, str] = field(repr=False)
     warnings: tuple[Warned, ...] = ()
 
 
-def lent_credentials(context: ContextSnapshot, files: Iterable[str]) -> LentCredentials:
-    """Take the credentials of URLs out of requirements files: pip gets them while it installs, as a secret.
+def extract_credentials(context: ContextSnapshot, files: Iterable[str]) -> ExtractedCredentials:
+    """Replace credentials in the URLs of requirements files by variables, which pip gets as a build secret.
 
-    pip itself puts the values of variables such as `${NAME}` into the lines of these files.
+    pip expands variables such as `${NAME}` in these files.
 
     Args:
-        context: What goes into the image.
-        files: Paths of its requirements files; those that only look like one are treated in the same way.
+        context: Files of the image.
+        files: Paths of its requirements files; files with such names are included.
 
     Raises:
-        ContextError: A credential would end up in the image all the same.
+        ContextError: A credential would still be stored in the image.
     """
     names: dict[str, str] = {}
     chosen = set(files)
@@ -141,16 +140,16 @@ def lent_credentials(context: ContextSnapshot, files: Iterable[str]) -> LentCred
             without = _without_credentials(entry, names)
             changed.update({entry.path: without} if without is not entry else {})
     if not changed:
-        return LentCredentials(context=context, variables={})
+        return ExtractedCredentials(context=context, variables={})
     kept = ContextSnapshot(tuple(changed.get(entry.path, entry) for entry in context.entries))
     where = ", ".join(shown(path) for path in changed)
     message = f"credentials of URLs in {where} stay out of the image: pip gets them as a build secret"
     variables = {name: secret for secret, name in names.items()}
-    return LentCredentials(context=kept, variables=variables, warnings=(Warned(message),))
+    return ExtractedCredentials(context=kept, variables=variables, warnings=(Warned(message),))
 
 
 def _without_credentials(entry: Entry, names: dict[str, str]) -> Entry:
-    """The entry with variables for credentials; `names` gets those that are new."""
+    """Replace credentials by variables; new ones are added to `names`."""
     body = read(entry)
     codec = next((codec for mark, codec in _MARKS.items() if body.startswith(mark)), "latin-1")
     text = body.decode(codec, "replace")
@@ -163,38 +162,38 @@ def _without_credentials(entry: Entry, names: dict[str, str]) -> Entry:
     changed = replaced_credentials(text, variable)
     if changed == text:
         return entry
-    _refuse_recorded(entry, text)
+    _check_recorded(entry, text)
     new = changed.encode(codec)
     return replace(entry, size=len(new), sha256=hashlib.sha256(new).hexdigest(), source="", body=new)
 
 
-def _refuse_recorded(entry: Entry, text: str) -> None:
+def _check_recorded(entry: Entry, text: str) -> None:
     for number, line in enumerate(_CONTINUED.sub("", text).splitlines(), 1):
         if line.lstrip().startswith("#"):
             continue
         what = ""
         if has_query_credential(line):
-            what = "pip records the query of a URL in the image, and this one holds a credential"
+            what = "pip stores the query of a URL in the image, and this one has a credential"
         elif _EDITABLE.match(line) and replaced_credentials(line, lambda _: "") != line:
-            what = "an editable install keeps its URL in the image, and this one holds a credential"
+            what = "an editable install stores its URL in the image, and this one has a credential"
         if what:
-            hint = "write the credential as `user:password@` before the host, and leave out `-e`"
+            hint = "write the credential as `user:password@` before the host, and remove `-e`"
             raise ContextError(f"{shown(entry.path)}:{number}: {what}", hint=hint)
 
 
 def _exports(variables: Mapping[str, str]) -> bytes:
-    """A file for a shell to read."""
+    """Format variables as a file for a shell."""
     quoted = ((name, value.replace("'", "'\\''")) for name, value in variables.items())
     return "".join(f"export {name}='{value}'\n" for name, value in quoted).encode("utf-8", "surrogateescape")
 
 
 def pip_config_files(environ: Mapping[str, str], *, home: Path, prefix: Path) -> tuple[Path, ...]:
-    """Files that pip on this host would read, in its order: later ones win.
+    """Return the configuration files of pip on this host; later ones win.
 
     Args:
         environ: The caller's environment.
         home: The caller's home directory.
-        prefix: `sys.prefix` of the Python whose pip is meant.
+        prefix: `sys.prefix` of pip's Python.
     """
     named = environ.get("PIP_CONFIG_FILE", "")
     if named == "/dev/null":
@@ -213,15 +212,15 @@ def pip_config_files(environ: Mapping[str, str], *, home: Path, prefix: Path) ->
     return (*files, Path(named)) if named else tuple(files)
 
 
-def host_network(
+def read_host_settings(
     environ: Mapping[str, str], files: Iterable[Path], *, system_ca: Iterable[Path] = _SYSTEM_CA
-) -> NetworkSettings:
-    """Read what this host says about its network.
+) -> HostSettings:
+    """Read the network and pip settings of this host.
 
     Args:
         environ: The caller's environment.
-        files: pip's configuration files, later ones win; those that are missing are passed over.
-        system_ca: Where this host may keep its certificates.
+        files: pip's configuration files; later ones win, missing ones are skipped.
+        system_ca: Possible certificate bundles of this host.
     """
     options = _pip_options(environ, files)
     links = options.pop("find-links", "").split()
@@ -230,7 +229,7 @@ def host_network(
     named = [options.pop("cert", ""), *(environ.get(name, "") for name in _CA_VARIABLES)]
     constraints = b"\n".join(_content(Path(path)) for path in options.pop("constraint", "").split())
     proxies = _proxies(environ)
-    return NetworkSettings(
+    return HostSettings(
         pip={**_reachable(options), **_links(remote, wheel_dirs)},
         ca=_first_content([*(Path(path) for path in named if path), *system_ca]),
         constraints=constraints,
@@ -248,7 +247,7 @@ def _pip_options(environ: Mapping[str, str], files: Iterable[Path]) -> dict[str,
         if name.startswith("PIP_") and value:
             merged[name[4:].lower().replace("_", "-")] = value
     renamed = {_ALIASES.get(name, name): value for name, value in merged.items()}
-    return {name: value for name, value in renamed.items() if name in _TAKEN | {"cert"}}
+    return {name: value for name, value in renamed.items() if name in _USED_OPTIONS | {"cert"}}
 
 
 def _from_file(path: Path) -> dict[str, str]:
@@ -256,13 +255,13 @@ def _from_file(path: Path) -> dict[str, str]:
     try:
         parser.read_string(_content(path).decode("utf-8", "replace"))
     except configparser.Error:
-        return {}  # pip itself will say so, with the place, when the caller uses it
+        return {}  # pip itself reports it, with the position
     sections = [dict(parser[name]) for name in ("global", "install") if parser.has_section(name)]
     return {name.replace("_", "-"): value for section in sections for name, value in section.items()}
 
 
 def _reachable(options: Mapping[str, str]) -> dict[str, str]:
-    """Without indexes that are folders of this host: no container can open them."""
+    """Drop indexes that are directories of this host, which a container cannot open."""
     kept = {}
     for name, value in options.items():
         if name in {"index-url", "extra-index-url"}:
@@ -286,7 +285,7 @@ def _local(link: str) -> Path | None:
 
 
 def _proxies(environ: Mapping[str, str]) -> dict[str, str]:
-    """Both spellings of each, since programs disagree about which one they read."""
+    """Return proxies in upper and lower case, since programs read either."""
     found = {}
     for name in _PROXIES:
         value = environ.get(name.lower()) or environ.get(name)
@@ -304,7 +303,7 @@ def _warnings(proxies: Mapping[str, str], options: Mapping[str, str]) -> tuple[s
         and urlsplit(value if "://" in value else f"//{value}").hostname in _LOOPBACK
     ]
     return tuple(
-        f"{name} names this host's loopback address, which a build step cannot reach" for name in loopback
+        f"{name} is this host's loopback address, which a build step cannot reach" for name in loopback
     )
 
 
@@ -321,7 +320,7 @@ def _first_content(paths: Iterable[Path]) -> bytes:
 
 
 def _content(path: Path) -> bytes:
-    """Empty when it cannot be read: these files are the host's, and pip says more about them than we can."""
+    """Read a file of the host; empty if unreadable, which pip itself reports."""
     try:
         return path.read_bytes()
     except OSError:

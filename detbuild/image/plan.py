@@ -1,4 +1,4 @@
-"""What an image will be, decided before the engine is asked for anything."""
+"""The plan of an image, made before the engine is used."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImagePlan:
-    """All that a build needs.
+    """All inputs of a build.
 
-    The build context that the engine sees has one directory per tree (`context/`, `harness/`, ...), also for
-    an empty one, and the Dockerfile beside them. `secrets` ride on the BuildKit session and appear in no
-    layer, history or label; neither they nor `local_trees` (wheels of this host) count for the tag.
+    The build context has one directory per tree (`context/`, `harness/`, ...), even if empty, and the
+    Dockerfile next to them. `secrets` are served over the BuildKit session and appear in no layer, history or
+    label; the tag depends neither on them nor on `local_trees` (wheels of this host).
     """
 
     tag: str  # "detbuild:<64 hex of the sha256 of all inputs>"
     base_image: str
     dockerfile: str
-    upload_dockerfile: str = ""  # the same, for an engine that no secrets can be served to
+    upload_dockerfile: str = ""  # the same, for an engine without build secrets
     trees: Mapping[str, ContextSnapshot]
     local_trees: Mapping[str, ContextSnapshot] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
-    asked: tuple[str, ...] | None = ()  # plain requirements of the pip steps; None: there are more
-    own_index: bool = False  # requirements.txt names places where packages come from
-    pip_network: bool = True  # False: no step of this build may use the network
+    pip_requirements: tuple[str, ...] | None = ()  # plain ones of the pip steps; None: not all are known
+    own_index: bool = False  # requirements.txt sets package indexes
+    pip_network: bool = True  # False: no step may use the network
 
 
 def for_upload(plan: ImagePlan) -> ImagePlan:
-    """Turn it into the same build for an engine without sessions: what would be served travels as files.
+    """Convert a plan for an engine without sessions: secrets are sent as files.
 
-    They are mounted for the steps that need them, so that they reach neither layers nor history.
+    They are mounted in the steps that need them, so they are in no layer or history.
     """
-    lent = {"secrets": file_snapshot(plan.secrets)} if plan.secrets else {}
+    secrets = {"secrets": file_snapshot(plan.secrets)} if plan.secrets else {}
     return replace(
         plan,
         dockerfile=plan.upload_dockerfile or plan.dockerfile,
-        local_trees={**plan.local_trees, **lent},
+        local_trees={**plan.local_trees, **secrets},
         secrets={},
     )

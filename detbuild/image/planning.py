@@ -1,4 +1,4 @@
-"""From a context and what was resolved for it to the plan of its image."""
+"""Plans an image from a context and its resolution."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from detbuild.context.hashes import HashCache
     from detbuild.image.choice import Target
-    from detbuild.image.network import NetworkSettings
+    from detbuild.image.network import HostSettings
     from detbuild.image.resolve import Resolution
     from detbuild.image.table import Table
 
@@ -40,7 +40,7 @@ _FOR_FRAMEWORKS: Final = frozenset(
         *("--no-index", "--trusted-host", "--pre", "--prefer-binary", "--no-binary", "--only-binary"),
     }
 )
-_FORMAT: Final = "detbuild image 1"  # changes when equal inputs must give another image
+_FORMAT: Final = "detbuild image 1"  # change it when equal inputs must give another image
 
 
 def plan_image(
@@ -53,20 +53,20 @@ def plan_image(
     harness: ContextSnapshot,
     table: Table,
     templates: Path,
-    kept: Path | None = None,
+    cache_dir: Path | None = None,
 ) -> ImagePlan:
-    """Plan the image of a context. Nothing of the host but the arguments has a say in it.
+    """Plan the image of a context. The plan depends on the arguments only, not on the host.
 
     Args:
-        resolution: What `resolve` decided.
-        needs: What the context asks for.
+        resolution: Result of `resolve`.
+        needs: Packages that the context needs.
         base_image: One of the resolution's bases.
-        base_digest: What tells this `base_image` from another one of that name; "" trusts the name.
+        base_digest: Identifies `base_image`; "" trusts its name.
         context: The user's directory.
-        harness: The `determined` package itself.
-        table: Where the base's packages are described.
-        templates: Where Dockerfile.j2 is.
-        kept: Where texts of Dockerfiles are kept from one submission to the next.
+        harness: The `determined` package.
+        table: Describes the packages of the base.
+        templates: Directory of Dockerfile.j2.
+        cache_dir: Caches rendered Dockerfiles between submissions.
     """
     trees = {
         "context": context,
@@ -74,56 +74,60 @@ def plan_image(
         **_pip_trees(resolution, needs, context),
     }
     dockerfile_plan = _dockerfile_plan(resolution, needs, base_image, table=table)
-    dockerfile = render(dockerfile_plan, templates, kept=kept)
+    dockerfile = render(dockerfile_plan, templates, cache_dir=cache_dir)
     labels = _labels(resolution, base_image, trees)
     return ImagePlan(
         tag=_tag([_FORMAT, base_image, base_digest, dockerfile, *_lines(trees), json.dumps(labels)]),
         base_image=base_image,
         dockerfile=dockerfile,
-        upload_dockerfile=render(replace(dockerfile_plan, session=False), templates, kept=kept),
+        upload_dockerfile=render(replace(dockerfile_plan, session=False), templates, cache_dir=cache_dir),
         trees=trees,
         local_trees={"wheels": ContextSnapshot()} if "framework" in trees else {},
         labels=labels,
-        asked=_asked(resolution, needs.requirements),
+        pip_requirements=_pip_requirements(resolution, needs.requirements),
         own_index=any(line.values(o) for line in needs.requirements.lines for o in _INDEXES),
     )
 
 
-def _asked(resolution: Resolution, requirements: Requirements) -> tuple[str, ...] | None:
-    """Plain requirements of both pip steps; None where a project of the context has more of its own."""
+def _pip_requirements(resolution: Resolution, requirements: Requirements) -> tuple[str, ...] | None:
+    """Return plain requirements of both pip steps; None if a project of the context adds its own."""
     if any(place.kind in {"editable", "project"} for place in requirements.places):
         return None
     plain = (r.line.argument for r in requirements.requirements if not (r.constraint or r.direct))
     return (*resolution.frameworks, *resolution.companions, *plain)
 
 
-def lend(
+def with_host_settings(
     plan: ImagePlan,
     resolution: Resolution,
-    network: NetworkSettings,
+    network: HostSettings,
     *,
     target: Target,
     credentials: Mapping[str, str],
     cache: HashCache | None = None,
 ) -> ImagePlan:
-    """Add what the build borrows from this host: certificates, proxies, pip settings, wheels.
+    """Add the host's certificates, proxies, pip settings and wheels to a plan; the tag stays the same.
 
-    Worth its time (wheels are read) only when the image has to be built; the tag stays the same.
+    Slow, because it reads wheels, so only called before a build.
 
     Args:
-        plan: What `plan_image` made.
-        resolution: What it was made from.
-        network: What `host_network` found.
-        target: What the image is for.
-        credentials: What `lent_credentials` took out of the context.
-        cache: Hashes of wheels from earlier builds; the caller saves it.
+        plan: Result of `plan_image`.
+        resolution: Input of `plan_image`.
+        network: Result of `read_host_settings`.
+        target: Target of the image.
+        credentials: Variables of `extract_credentials`.
+        cache: Hashes of wheels of earlier builds; the caller saves it.
     """
-    from detbuild.image.wheels import wanted_wheels
+    from detbuild.image.wheels import needed_wheels
 
     if "framework" not in plan.trees:
         return replace(plan, secrets=network.secrets(credentials))
-    wheels = wanted_wheels(
-        network.wheel_dirs, plan.asked, machine=target.machine, cuda=bool(resolution.cuda), cache=cache
+    wheels = needed_wheels(
+        network.wheel_dirs,
+        plan.pip_requirements,
+        machine=target.machine,
+        cuda=bool(resolution.cuda),
+        cache=cache,
     )
     return replace(
         plan,
@@ -134,19 +138,19 @@ def lend(
 
 
 def pip_warnings(
-    plan: ImagePlan, resolution: Resolution, network: NetworkSettings, *, target: Target
+    plan: ImagePlan, resolution: Resolution, network: HostSettings, *, target: Target
 ) -> tuple[Warned, ...]:
-    """What a build will run into with the host's network as it is."""
+    """Return the problems that the host's network settings will cause in a build."""
     warnings = [Warned(message, "use its address on the network") for message in network.warnings]
-    # For other machines than x86_64 the default index has the CPU build itself.
+    # On machines other than x86_64, the default index has the CPU build.
     default_only = network.default_index_only and not plan.own_index
     if resolution.special_builds and default_only and target.machine == "x86_64":
         names = ", ".join(resolution.special_builds)
         warnings.append(
             Warned(
-                f"pip's settings name no place that has {names}; the default index has another build, "
-                "which may bring gigabytes of CUDA",
-                "point pip at that build with PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS, as README.md says",
+                f"pip's settings have no index for {names}; the default index has another build, "
+                "which may download gigabytes of CUDA",
+                "set PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS to that build, see README.md",
             )
         )
     return tuple(warnings)
@@ -158,7 +162,7 @@ def _pip_trees(
     requirements, tree = needs.requirements, Tree(context)
     if not resolution.frameworks and not requirements.asks_for_packages:
         return {}
-    # The names of the builds keep apart cached steps that differ in nothing else.
+    # The builds' names distinguish cached steps that are equal otherwise.
     lines = [*(f"# {build}" for build in resolution.builds), *resolution.frameworks, *resolution.companions]
     options, places = _options(requirements, tree) if _is_named(requirements) else ([], ContextSnapshot())
     files = {REQUIREMENTS: _text([*options, *lines]), "constraints.txt": _text(_pins(resolution))}
@@ -169,12 +173,12 @@ def _pip_trees(
 
 
 def _is_named(requirements: Requirements) -> bool:
-    """Whether requirements.txt itself asks for a framework, so that its options hold for that too."""
+    """Whether requirements.txt itself requires a framework, so that its options apply to it too."""
     return any(r.name in PROJECTS and not r.constraint for r in requirements.requirements)
 
 
 def _options(requirements: Requirements, tree: Tree) -> tuple[list[str], ContextSnapshot]:
-    """Lines with the options of requirements.txt that say where packages come from, and their places."""
+    """Return the index options of requirements.txt as lines, and the local files that they name."""
     places = [place for place in requirements.places if place.kind in {"links", "index"}]
     moved = {(id(place.line), place.named): place.path for place in places}
     lines = [
@@ -194,7 +198,7 @@ def _option(name: str, value: str, path: str | None) -> str:
 
 
 def _pins(resolution: Resolution) -> list[str]:
-    """What holds the frameworks in place while requirements are installed; pip allows no extras here."""
+    """Return constraints that keep the frameworks while requirements are installed; without extras."""
     return [re.sub(r"\[[^]]*\]", "", line) for line in resolution.frameworks]
 
 

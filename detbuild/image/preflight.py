@@ -1,4 +1,4 @@
-"""What can be known of a trial's code before the build: from its files, without importing any of them."""
+"""Checks a trial's code before the build, without importing it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 LARGEST: Final = 1 << 20  # bytes; a longer file is data, not a program
 _HOST: Final = sys.version_info[:2]
-# Suffixes of modules without a text: extensions, and bytecode in the place of the source.
+# Suffixes of modules without source: extensions and bytecode.
 _COMPILED: Final = re.compile(r"\.[\w.-]*(so|pyd)|\.pyc")
 _PYTHON: Final = re.compile(r"(?:.*/)?python[0-9.]*")
 _SHELLS: Final = frozenset({"sh", "bash", "/bin/sh", "/bin/bash"})
-_BEFORE: Final = frozenset({"exec", "env", "nohup", "time"})  # a program that they run follows
+_BEFORE: Final = frozenset({"exec", "env", "nohup", "time"})  # followed by the program that they run
 _LISTED: Final = 10
-# Names by which a module can get names that its text does not show.
+# Names by which a module can define names dynamically.
 _DYNAMIC: Final = frozenset(
     {
         "__dict__",
@@ -51,37 +51,37 @@ _DYNAMIC: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Code:
-    """A context's code as a run will see it."""
+    """The code of a context as a run sees it."""
 
     tree: Tree
     paths: tuple[str, ...]  # of its files
-    name: str  # of the context directory, which may stand in front of a module
-    pythons: tuple[str, ...]  # that the image may have; () when it is the user's own
+    name: str  # of the context directory, which may prefix a module
+    pythons: tuple[str, ...]  # that the image may have; () for the user's own image
     fixed: bool = True  # False: hooks or mounts may add files before the code runs
 
     @property
     def modules(self) -> list[str]:
-        """Dotted names of its Python files, but for those of a virtual environment."""
+        """Dotted names of its Python files, without those of a virtual environment."""
         files = (path for path in self.paths if path.endswith(".py") and "site-packages" not in path)
         names = (path.removesuffix(".py").replace("/", ".") for path in files if not path.startswith("."))
         return sorted(name.removesuffix(".__init__") for name in names if name != "__init__")
 
 
 class _MissingError(ConfigError):
-    """A file that the entrypoint needs is not in the context; an image of the user's own may have it."""
+    """A file of the entrypoint is not in the context; the user's own image may have it."""
 
 
-def code_of(context: ContextSnapshot, *, name: str, pythons: tuple[str, ...], fixed: bool) -> Code:
+def read_code(context: ContextSnapshot, *, name: str, pythons: tuple[str, ...], fixed: bool) -> Code:
     paths = tuple(entry.path for entry in context.entries if entry.kind != "dir")
     return Code(tree=Tree(context), paths=paths, name=name, pythons=pythons, fixed=fixed)
 
 
 def check_entrypoint(entrypoint: Entrypoint, code: Code) -> tuple[Warned, ...]:
-    """Return what is doubtful about an entrypoint.
+    """Check an entrypoint and return warnings.
 
     Raises:
-        ConfigError: It certainly names nothing that is there.
-        ContextError: A module that it names certainly cannot be parsed by the image's Python.
+        ConfigError: What it names certainly does not exist.
+        ContextError: The image's Python certainly cannot parse a module that it names.
     """
     try:
         if entrypoint.kind == "trial":
@@ -90,7 +90,7 @@ def check_entrypoint(entrypoint: Entrypoint, code: Code) -> tuple[Warned, ...]:
     except ConfigError as error:
         if code.fixed and (code.pythons or not isinstance(error, _MissingError)):
             raise
-        return (Warned(f"{error}, unless a hook, a mount or the image adds it", error.hint),)
+        return (Warned(f"{error}, unless a hook, a mount or the image provides it", error.hint),)
 
 
 # --- module:Class -------------------------------------------------------------------------------------------
@@ -109,10 +109,7 @@ def _check_trial(entrypoint: str, code: Code) -> Iterator[Warned]:
 
 
 def locate(module: str, code: Code) -> str | None:
-    """The module's name relative to the context; "" is the directory itself, None is nowhere.
-
-    As the harness does it.
-    """
+    """Return a module's name relative to the context ("" is the context itself), as in the harness."""
     if _has_module(module, code):
         return module
     for prefix in (code.name, re.sub(r"\W", "_", code.name)):
@@ -140,7 +137,7 @@ def _has_compiled(path: str, code: Code) -> bool:
 
 
 def files_of(module: str, code: Code) -> list[Entry]:
-    """Python files that are run to import a module: of the packages above it, then its own."""
+    """Return the Python files that run when a module is imported: its parent packages, then its own."""
     parts = [part for part in module.split(".") if part]
     packages = ["/".join((*parts[:depth], "__init__.py")) for depth in range(1, len(parts) + 1)]
     own = _own_file(module, code)
@@ -149,11 +146,13 @@ def files_of(module: str, code: Code) -> list[Entry]:
 
 
 def _own_file(module: str, code: Code) -> Entry | None:
-    """The text of the module itself; None where it has none to look at, as an extension or bytecode."""
+    """Return the source file of a module; None for extensions and bytecode."""
     path = module.replace(".", "/")
     if path and _has_compiled(path, code):
-        return None  # it may stand before a text of the same name
-    package = code.tree.find(f"{path}/__init__.py" if path else "__init__.py")  # hides a module of its name
+        return None  # it may shadow a source of the same name
+    package = code.tree.find(
+        f"{path}/__init__.py" if path else "__init__.py"
+    )  # shadows a module of the same name
     found = package or code.tree.find(f"{path}.py")
     return found if _is_text(found) else None
 
@@ -167,8 +166,8 @@ def _no_such_module(module: str, code: Code) -> _MissingError:
 
     if not module:
         return _MissingError(
-            "the entrypoint names the context directory itself, which has no __init__.py",
-            hint="write `<module>:<trial class>`, such as `model_def:MNistTrial`",
+            "the entrypoint is the context directory itself, which has no __init__.py",
+            hint="write `<module>:<trial class>`, e.g. `model_def:MNistTrial`",
         )
     there = code.modules
     inside = [name for name in there if name.endswith(f".{module}")]
@@ -183,7 +182,7 @@ def _check_class(entrypoint: str, module: str, name: str, entry: Entry, code: Co
     source = read(entry)
     first = name.split(".", maxsplit=1)[0]
     if "." not in name and re.search(rf"^class\s+{re.escape(name)}\s*\(".encode(), source, re.MULTILINE):
-        return  # the usual case, which costs no parsing
+        return  # the usual case, without parsing
     tree = parsed(source)
     if tree is None:
         return
@@ -195,7 +194,7 @@ def _check_class(entrypoint: str, module: str, name: str, entry: Entry, code: Co
         return
     error = _no_such_name(module or code.name, name, bound)
     if _is_dynamic(tree):
-        yield Warned(f"{error}, as far as its text shows", error.hint)
+        yield Warned(f"{error}, as far as its source shows", error.hint)
     else:
         raise error
 
@@ -203,7 +202,7 @@ def _check_class(entrypoint: str, module: str, name: str, entry: Entry, code: Co
 def _check_kind(
     entrypoint: str, name: str, bound: dict[str, list[ast.AST]], tree: ast.Module
 ) -> Iterator[Warned]:
-    """Refuse what can never be a trial class: a plain function, or a class that derives from nothing."""
+    """Reject what cannot be a trial class: a plain function, or a class without bases."""
     import ast
 
     definitions = bound.get(name, [])
@@ -213,7 +212,7 @@ def _check_kind(
     if isinstance(found, (ast.FunctionDef, ast.AsyncFunctionDef)) and not found.decorator_list:
         raise ConfigError(
             f"the entrypoint `{entrypoint}` is a function, not a class",
-            hint="name the trial class itself; for a script, write the command, such as `python3 train.py`",
+            hint="name the trial class itself; for a script, write the command, e.g. `python3 train.py`",
         )
     if isinstance(found, ast.ClassDef) and not (found.bases or found.keywords or found.decorator_list):
         raise ConfigError(
@@ -239,7 +238,7 @@ def _no_such_name(module: str, name: str, bound: dict[str, list[ast.AST]]) -> Co
     elif trials:
         hint = f"its trial classes are {_listed(trials)}"
     else:
-        hint = "no trial class is defined there: derive one from determined.pytorch.PyTorchTrial"
+        hint = "define a trial class there: derive it from determined.pytorch.PyTorchTrial"
     return ConfigError(f"`{module}` has no `{first}`", hint=hint)
 
 
@@ -250,7 +249,7 @@ def _is_trial(node: ast.ClassDef) -> bool:
 
 
 def _bound(tree: ast.Module) -> dict[str, list[ast.AST]]:
-    """Names that the module's own statements bind, at any depth of conditions, with what binds them."""
+    """Map the names that a module binds, also under conditions, to the nodes that bind them."""
     import ast
 
     bound: dict[str, list[ast.AST]] = {}
@@ -284,7 +283,7 @@ def _names(node: ast.AST) -> Iterator[str]:
 
 
 def _is_dynamic(tree: ast.Module) -> bool:
-    """Whether the module may have names that its text does not show."""
+    """Whether the module may define names dynamically."""
     import ast
 
     for node in ast.walk(tree):
@@ -294,13 +293,13 @@ def _is_dynamic(tree: ast.Module) -> bool:
             return True
         if getattr(node, "name", None) in _DYNAMIC:
             return True
-        if isinstance(node, ast.Call) and _hands_itself_on(node):
+        if isinstance(node, ast.Call) and _passes_own_name(node):
             return True
     return False
 
 
-def _hands_itself_on(call: ast.Call) -> bool:
-    """Whether a call tells another module which one this is, as `install(__name__)`."""
+def _passes_own_name(call: ast.Call) -> bool:
+    """Whether a call passes the module's own name, e.g. `install(__name__)`."""
     import ast
 
     if ast.unparse(call.func).endswith(("getLogger", "get_logger")):
@@ -313,19 +312,19 @@ def _hands_itself_on(call: ast.Call) -> bool:
 
 
 def check_syntax(entry: Entry, code: Code) -> Iterator[Warned]:
-    """Compile a file, which runs nothing of it.
+    """Compile a file without running it.
 
     Raises:
         ContextError: The image's Python certainly cannot parse it.
     """
-    trouble = syntax_error(read(entry), code.pythons)
-    if trouble is None:
+    found = syntax_error(read(entry), code.pythons)
+    if found is None:
         return
-    error, certain = trouble
+    error, certain = found
     line = f": `{error.text.strip()}`" if error.text else ""
     where = f"{shown(entry.path)}:{error.lineno or 1}" + (f":{error.offset}" if error.offset else "")
     python = code.pythons[0] if code.pythons else "3.10 or newer"
-    cause, hint = f"{where}: {error.msg}{shown(line)}", f"correct it; the code runs on Python {python}"
+    cause, hint = f"{where}: {error.msg}{shown(line)}", f"fix it; the code runs on Python {python}"
     if certain:
         raise ContextError(cause, hint=hint)
     yield Warned(f"{cause} (for the Python {_HOST[0]}.{_HOST[1]} of this host)", hint)
@@ -334,10 +333,10 @@ def check_syntax(entry: Entry, code: Code) -> Iterator[Warned]:
 def syntax_error(
     source: bytes, pythons: tuple[str, ...], host: tuple[int, int] = _HOST
 ) -> tuple[SyntaxError, bool] | None:
-    """What is wrong with a program text, and whether every Python of the image must think so too.
+    """Return the syntax error of a source, and whether it is certain for every Python of the image.
 
-    A newer Python reads all that an older one does. So what this host's cannot read is certainly wrong for
-    one that is not newer; and for one that is older, the parser can refuse what came later.
+    A newer Python accepts the syntax of older ones. So an error of this host's Python is certain for images
+    that are not newer, and for older images the parser can reject newer syntax.
     """
     versions = [(int(major), int(minor)) for major, minor in (python.split(".")[:2] for python in pythons)]
     try:
@@ -345,7 +344,7 @@ def syntax_error(
             warnings.simplefilter("ignore")
             compile(source, "<context>", "exec", dont_inherit=True)
     except SyntaxError as error:
-        # Indentation has the same rules in all of them.
+        # Indentation has the same rules in all versions.
         certain = isinstance(error, IndentationError) or (bool(versions) and max(versions) <= host)
         return error, certain
     except ValueError as error:  # NUL bytes, as in UTF-16
@@ -389,7 +388,7 @@ def _check_command(entrypoint: Entrypoint, code: Code) -> Iterator[Warned]:
     for script, is_python in scripts_of(entrypoint):
         path = in_context(script)
         if path is None:
-            continue  # of the image, or of a mount
+            continue  # in the image or a mount
         entry = code.tree.find(path)
         if entry is None:
             raise _no_such_script(script, path, code)
@@ -398,7 +397,7 @@ def _check_command(entrypoint: Entrypoint, code: Code) -> Iterator[Warned]:
 
 
 def _launched(entrypoint: Entrypoint) -> str:
-    """The trial that one of Determined's launchers is told to run."""
+    """Return the trial that one of Determined's launchers runs; "" if none."""
     words = words_of(entrypoint.written)
     if not any(word.startswith("determined.launch.") for word in words):
         return ""
@@ -409,10 +408,7 @@ def _launched(entrypoint: Entrypoint) -> str:
 
 
 def scripts_of(entrypoint: Entrypoint) -> list[tuple[str, bool]]:
-    """Files that a command names as the program to run, and whether Python runs them.
-
-    A line that only a shell understands names none.
-    """
+    """Return the script that a command runs, and whether Python runs it; none for a shell expression."""
     if entrypoint.kind not in {"shell", "argv"}:
         return []
     if entrypoint.kind == "shell" and re.search(r"[;&|<>$`(){}*?\n#~]|\bcd\b", str(entrypoint.written)):
@@ -428,7 +424,7 @@ def scripts_of(entrypoint: Entrypoint) -> list[tuple[str, bool]]:
 
 
 def _program(words: list[str]) -> list[str]:
-    """The words from the one that names a program for certain; arguments of others are their own matter."""
+    """Drop the words before the program, e.g. `env` and variables, or a launcher and its options."""
     launcher = next((n for n, word in enumerate(words) if word.startswith("determined.launch.")), -1)
     if launcher >= 0:
         first = (n for n in range(launcher, len(words)) if _PYTHON.fullmatch(words[n]))
@@ -438,7 +434,7 @@ def _program(words: list[str]) -> list[str]:
 
 
 def _script_of_python(arguments: list[str]) -> str:
-    """The script among the arguments of a Python; "" when an option, or nothing, tells the program."""
+    """Return the script among the arguments of Python; "" for an option such as `-m`, or none."""
     waiting = iter(arguments)
     for word in waiting:
         if word == "--":
@@ -448,7 +444,7 @@ def _script_of_python(arguments: list[str]) -> str:
         if word == "--check-hash-based-pycs":
             next(waiting, "")
         elif word == "-" or not word.startswith("--"):
-            # Options of one letter stand together; the value of the last may stand with it.
+            # One-letter options may be joined, and the value of the last may follow directly.
             option = re.search(r"[cmWX]|$", word[1:])
             if word == "-" or (option and option[0] in {"c", "m"}):
                 return ""
@@ -469,7 +465,7 @@ def _script_of_shell(arguments: list[str]) -> str:
         elif not word.startswith("--"):
             if re.search("[cs]", word):
                 return ""
-            for _ in re.findall("[oO]", word):  # each takes a word of its own
+            for _ in re.findall("[oO]", word):  # each takes one word
                 next(waiting, "")
     return ""
 
@@ -480,7 +476,7 @@ def _no_such_script(script: str, path: str, code: Code) -> _MissingError:
     same = [each for each in code.paths if posixpath.basename(each) == posixpath.basename(path)]
     suffix = posixpath.splitext(path)[1]
     near = same or get_close_matches(path, [each for each in code.paths if each.endswith(suffix)], n=1)
-    hint = f"did you mean `{shown(near[0])}`?" if near else "add it to the context, or correct the entrypoint"
+    hint = f"did you mean `{shown(near[0])}`?" if near else "add it to the context, or fix the entrypoint"
     return _MissingError(
         f"the entrypoint's script `{shown(script)}` is not in the context directory", hint=hint
     )

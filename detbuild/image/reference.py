@@ -1,4 +1,4 @@
-"""The grammar of image references, checked before an engine is asked."""
+"""Checks image references before an engine is used."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ def check_reference(reference: str, *, key: str = "environment.image") -> str:
     """
     if _REFERENCE.fullmatch(reference):
         return reference
-    hint = "write it as [host[:port]/]name[:tag][@sha256:digest], such as python:3.11-slim"
+    hint = "write it as [host[:port]/]name[:tag][@sha256:digest], e.g. python:3.11-slim"
     if _REFERENCE.fullmatch(reference.lower()):
-        hint = f"names are in lower case: {reference.lower()}"
-    raise ConfigError(f"{key}: {reference!r} is not an image reference", hint=hint)
+        hint = f"use lower case: {reference.lower()}"
+    raise ConfigError(f"{key}: {reference!r} is not a valid image reference", hint=hint)
 
 
-def refuse_old_python(reference: str) -> None:
-    """Refuse an image of Determined that can only fail in the build.
+def check_python(reference: str) -> None:
+    """Reject an image of Determined whose Python is too old.
 
     Raises:
-        ConfigError: Its tag tells that its Python is older than 3.10.
+        ConfigError: Its tag implies a Python before 3.10.
     """
     repository, _, tag = reference.partition("@")[0].rpartition(":")
     named = _DETERMINED.search(repository)
     version = _python_of(tag) if named else None
     if version is not None and version < _OLDEST:
-        told = re.search(r"\bpy-(\d+\.\d+)", tag)
-        python = f"Python {told[1]}" if told else "a Python before 3.10"
+        named_version = re.search(r"\bpy-(\d+\.\d+)", tag)
+        python = f"Python {named_version[1]}" if named_version else "a Python before 3.10"
         raise ConfigError(
             f"environment.image: {reference} is an image of Determined with {python}; "
             "detbuild needs 3.10 or newer",
-            hint="remove environment.image: detbuild then chooses a base for the frameworks of the context",
+            hint="remove environment.image, so that detbuild chooses a base for the context's frameworks",
         )
 
 
 def _python_of(tag: str) -> tuple[int, int] | None:
-    """The Python of an image of Determined, as far as its tag tells; its frameworks date the others."""
+    """Return the Python of an image of Determined, by its tag: explicit, or implied by its framework."""
     if python := re.search(r"\bpy-(\d+)\.(\d+)", tag):
         return int(python[1]), int(python[2])
     if torch := re.search(r"\bpytorch-(\d+)\.", tag):
@@ -67,7 +67,7 @@ def _python_of(tag: str) -> tuple[int, int] | None:
 
 
 def image_for(image: str | Mapping[str, str] | None, *, slots_per_trial: int) -> str:
-    """The user's own image for this kind of device; "" when there is none."""
+    """Return the user's own image for this device; "" if none."""
     if image is None or isinstance(image, str):
         return check_reference(image) if image else ""
     device = "cuda" if slots_per_trial else "cpu"

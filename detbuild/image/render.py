@@ -1,4 +1,4 @@
-"""The Dockerfile as text: one template, filled with decisions and never with a user's words."""
+"""Renders the Dockerfile: one template, whose values never contain user text."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 HARNESS: Final = "/opt/detbuild/harness"
 VENV: Final = "/opt/detbuild/venv"
-USER: Final = "65533:65533"  # nobody's; a run names the caller's own
+USER: Final = "65533:65533"  # an unused ID; runs set the caller's
 
 
-# What pip finds in its directory: the places that requirements.txt names, as long as it runs (early) or for
-# editable installs to stay (copied), or the whole context (late).
+# Files in pip's directory: those that requirements.txt names, mounted while pip runs (early) or copied for
+# editable installs (copied), or the whole context (late).
 RequirementsStep = Literal["none", "early", "copied", "late"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DockerfilePlan:
-    """All that decides the text."""
+    """All values of the template."""
 
     base: str
     own_image: bool = False
@@ -37,17 +37,17 @@ class DockerfilePlan:
     apt: tuple[str, ...] = ()
     framework: bool = False
     requirements: RequirementsStep = "none"
-    masked: bool = False  # URLs in the output of pip: the requirements have credentials
-    session: bool = True  # False: the borrowed settings come as files, since nobody serves secrets
+    masked: bool = False  # mask URLs in pip's output: the requirements have credentials
+    session: bool = True  # False: the host settings are sent as files, for lack of build secrets
 
 
-def render(plan: DockerfilePlan, templates: Path, *, kept: Path | None = None) -> str:
+def render(plan: DockerfilePlan, templates: Path, *, cache_dir: Path | None = None) -> str:
     """Fill the template.
 
     Args:
-        plan: What decides the text.
-        templates: Where the template and its parts are.
-        kept: Where texts of earlier calls lie: finding one is quicker than importing Jinja2.
+        plan: Values of the template.
+        templates: Directory of the template and its parts.
+        cache_dir: Caches rendered texts, because importing Jinja2 is slow.
     """
     values = {
         **asdict(plan),
@@ -61,9 +61,9 @@ def render(plan: DockerfilePlan, templates: Path, *, kept: Path | None = None) -
         "secrets_dir": SECRETS_DIR,
         "environment": ENVIRONMENT,
     }
-    if kept is None:
+    if cache_dir is None:
         return _filled(values, templates)
-    file = kept / f"{_key(values, templates)}.Dockerfile"
+    file = cache_dir / f"{_key(values, templates)}.Dockerfile"
     text = _read(file)
     if text is None:
         text = _filled(values, templates)
@@ -79,7 +79,7 @@ def _key(values: Mapping[str, object], templates: Path) -> str:
 
 
 def _read(file: Path) -> str | None:
-    """The text that was kept; None when there is none, or it is damaged."""
+    """Return a cached text; None if there is none or it is damaged."""
     try:
         checksum, _, text = file.read_text(encoding="utf-8").partition("\n")
     except (OSError, ValueError):
@@ -89,7 +89,7 @@ def _read(file: Path) -> str | None:
 
 def _write(file: Path, text: str) -> None:
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    with contextlib.suppress(OSError):  # next time it is rendered again
+    with contextlib.suppress(OSError):  # it is rendered again next time
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with open(temporary, "w", encoding="utf-8", opener=private) as out:
             out.write(f"{_checksum(text)}\n{text}")
@@ -109,6 +109,6 @@ def _filled(values: Mapping[str, object], templates: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701  (a Dockerfile is no HTML, and no value here is a user's)
+        autoescape=False,  # noqa: S701  (a Dockerfile is not HTML, and no value is user text)
     )
     return environment.get_template("Dockerfile.j2").render(values)

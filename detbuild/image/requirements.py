@@ -1,7 +1,6 @@
-"""requirements.txt and the files that it includes, read as pip reads them.
+"""Reads requirements.txt and the files that it includes, as pip does.
 
-pip's own parser is the oracle of the tests. Reading needs the tree of the context: what a line means depends
-on which directories and archives are there.
+The tests compare with pip's own parser. What a line means depends on the files of the context.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ if TYPE_CHECKING:
     from packaging.markers import Marker
     from packaging.specifiers import SpecifierSet
 
-WORKDIR: Final = "/run/determined/workdir"  # where the context is in an image, and where pip is run
+WORKDIR: Final = "/run/determined/workdir"  # directory of the context in an image, in which pip runs
 REQUIREMENTS: Final = "requirements.txt"
-_CODING: Final = re.compile(rb"coding[:=]\s*([-\w.]+)")  # as in Python programs; pip looks for it too
+_CODING: Final = re.compile(rb"coding[:=]\s*([-\w.]+)")  # as in Python sources; pip reads it too
 _COMMENT: Final = re.compile(r"(^|\s)#.*$")
 _EXTRAS: Final = re.compile(r"^(.+)(\[[^\]]+\])$")
 _ARCHIVES: Final = frozenset(
@@ -44,7 +43,7 @@ _URL_SCHEMES: Final = frozenset(
         *(f"svn+{name}" for name in ("ssh", "http", "https", "svn", "file")),
     )
 )
-# pip's options in requirements files, each with all its spellings; unique beginnings of the long ones do too.
+# pip's options in requirements files, with all spellings; unique prefixes of long ones are valid too.
 _FLAGS: Final = ("--no-index", "--prefer-binary", "--require-hashes", "--pre")
 _WITH_VALUE: Final = (
     ("-i", "--index-url", "--pypi-url"),
@@ -70,10 +69,10 @@ class Line:
     file: str  # path in the context
     number: int  # of its first physical line, from 1
     last: int  # of its last one
-    constraint: bool = False  # it stands in a constraints file
+    constraint: bool = False  # in a constraints file
     argument: str = ""  # a requirement, with its marker; "" on a line of options
-    options: tuple[tuple[str, str], ...] = ()  # by their long names, in order; a flag's value is ""
-    error: str = ""  # why pip refuses the options
+    options: tuple[tuple[str, str], ...] = ()  # by long name, in order; the value of a flag is ""
+    error: str = ""  # why pip rejects the options
 
     @property
     def place(self) -> str:
@@ -84,7 +83,7 @@ class Line:
 
     @property
     def editable(self) -> str:
-        """What `-e` names; "" on other lines."""
+        """The value of `-e`; "" on other lines."""
         return "" if self.argument else next(iter(self.values("--editable")), "")
 
     @property
@@ -96,7 +95,7 @@ class Line:
 
     @property
     def is_option(self) -> bool:
-        """Whether its options hold for the whole installation."""
+        """Whether its options apply to the whole installation."""
         return not (self.argument or self.editable or self.included or self.error)
 
 
@@ -105,23 +104,23 @@ PlaceKind = Literal["editable", "project", "archive", "links", "index"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A directory or file that pip looks up while it installs."""
+    """A local directory or file that pip reads."""
 
     kind: PlaceKind
-    named: str  # as it stands in the line
+    named: str  # as written
     path: str  # in the context; "" is its root
     line: Line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirement:
-    """What one line asks for."""
+    """The requirement of a line."""
 
     line: Line
-    name: str = ""  # normalised: lower case, dashes; "" where only building it would tell
+    name: str = ""  # normalised: lower case, dashes; "" if only a build would tell
     specifiers: SpecifierSet | None = None
     marker: Marker | None = None
-    direct: bool = False  # comes from a URL or a path, whatever the index has
+    direct: bool = False  # from a URL or a path, not the index
     place: Place | None = None
 
     @property
@@ -134,23 +133,23 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something about a line that can be known without pip."""
+    """A problem of a line, found without pip."""
 
     line: Line
     cause: str
     hint: str = ""
-    missing: str | None = None  # the path of the context that is not in the image
-    outside: bool = False  # an absolute path, which an image of the user's own may have
+    missing: str | None = None  # the path that is not in the image
+    outside: bool = False  # an absolute path, which the user's own image may have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """One line with all that it means."""
+    """The meaning of a line."""
 
     requirement: Requirement | None = None
     places: tuple[Place, ...] = ()
-    problem: Finding | None = None  # pip would refuse it
-    doubt: Finding | None = None  # pip would pass it over
+    problem: Finding | None = None  # pip would reject it
+    warning: Finding | None = None  # pip would skip it
 
 
 def normalized(name: str) -> str:
@@ -158,7 +157,7 @@ def normalized(name: str) -> str:
 
 
 def is_archive(path: str) -> bool:
-    """Whether pip takes a file of that name for a distribution."""
+    """Whether pip treats a file of that name as a distribution."""
     base, extension = posixpath.splitext(path)
     if base.lower().endswith(".tar"):
         extension = base[-4:] + extension
@@ -166,7 +165,7 @@ def is_archive(path: str) -> bool:
 
 
 def split_lines(text: str, *, file: str = "", constraint: bool = False) -> tuple[Line, ...]:
-    """The logical lines of a requirements file: continued ones joined, comments and empty ones gone."""
+    """Split a requirements file into logical lines, without comments and empty lines."""
     lines = []
     for number, last, joined in _joined(text):
         body = _COMMENT.sub("", joined).strip()
@@ -177,7 +176,7 @@ def split_lines(text: str, *, file: str = "", constraint: bool = False) -> tuple
 
 
 def _joined(text: str) -> Iterator[tuple[int, int, str]]:
-    """Lines with those that a backslash continues, and the numbers of the first and the last."""
+    """Join lines that end in a backslash; yield their first and last numbers and the text."""
     first, parts = 0, list[str]()
     number = 0
     for number, raw in enumerate(text.splitlines(), 1):
@@ -186,7 +185,7 @@ def _joined(text: str) -> Iterator[tuple[int, int, str]]:
             first = first if parts else number
             parts.append(raw.strip("\\"))
             continue
-        line = f" {raw}" if is_comment else raw  # a comment ends the line that it continues
+        line = f" {raw}" if is_comment else raw  # a comment ends a continued line
         yield (first if parts else number), number, "".join((*parts, line))
         parts = []
     if parts:
@@ -194,7 +193,7 @@ def _joined(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _split(line: Line, body: str) -> Line:
-    """Part the requirement, whose marker may hold quotes, from the options behind it."""
+    """Split the requirement, whose marker may have quotes, from the options that follow."""
     tokens = body.split(" ")
     count = next((n for n, token in enumerate(tokens) if token.startswith("-")), len(tokens))
     argument, rest = " ".join(tokens[:count]), " ".join(tokens[count:])
@@ -210,7 +209,7 @@ def _options(text: str) -> tuple[tuple[str, str], ...]:
     """Read options as pip does.
 
     Raises:
-        ValueError: pip would refuse them.
+        ValueError: pip would reject them.
     """
     import optparse
     import shlex
@@ -222,7 +221,7 @@ def _options(text: str) -> tuple[tuple[str, str], ...]:
     found: list[tuple[str, str]] = []
 
     def collect(option: optparse.Option, _: str, value: str | None, __: optparse.OptionParser) -> None:
-        found.append((option._long_opts[0], value or ""))  # noqa: SLF001  (optparse has no other name for it)
+        found.append((option._long_opts[0], value or ""))  # noqa: SLF001  (optparse has no public name for it)
 
     parser = Parser(add_help_option=False)
     for name in _FLAGS:
@@ -234,7 +233,7 @@ def _options(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def requirement_of(text: str) -> tuple[str, SpecifierSet] | None:
-    """Name and specifiers of a plain requirement, as in a wheel's metadata; None when it is none."""
+    """Return name and specifiers of a plain requirement, as in wheel metadata; None if invalid."""
     from packaging.requirements import InvalidRequirement
     from packaging.requirements import Requirement as Parsed
 
@@ -246,10 +245,7 @@ def requirement_of(text: str) -> tuple[str, SpecifierSet] | None:
 
 
 def applies(marker: Marker | None, *, python: str, machine: str) -> bool:
-    """Whether an environment marker is true in a Linux container whose Python has that minor version.
-
-    What depends on more than that counts as true.
-    """
+    """Whether an environment marker may be true in a Linux container with that minor version of Python."""
     if marker is None:
         return True
     known = {
@@ -263,7 +259,7 @@ def applies(marker: Marker | None, *, python: str, machine: str) -> bool:
         "extra": "",
     }
     unknown = re.search(r"platform_(release|version)|platform\.version", str(marker))
-    # Of the patch release no more is known than its bounds.
+    # The patch release is unknown, so test its bounds.
     return bool(unknown) or any(
         marker.evaluate({**known, "python_full_version": full, "implementation_version": full})
         for full in (f"{python}.0", f"{python}.99")
@@ -271,10 +267,10 @@ def applies(marker: Marker | None, *, python: str, machine: str) -> bool:
 
 
 def read_line(line: Line, tree: Tree) -> Reading:
-    """What a line means to pip that is run in the context's directory."""
+    """Interpret a line as pip does in the context's directory."""
     if line.error:
-        problem = Finding(line, f"pip does not take these options: {line.error}")
-        return Reading(doubt=problem)
+        problem = Finding(line, f"pip rejects these options: {line.error}")
+        return Reading(warning=problem)
     if line.editable:
         return _editable(line, tree)
     return _argument(line, tree) if line.argument else _option_places(line, tree)
@@ -308,7 +304,7 @@ _VCS_PREFIXES: Final = tuple(f"{name}+" for name in _VERSION_CONTROL)
 def _argument(line: Line, tree: Tree) -> Reading:
     name, marker, problem = _marker(line)
     if problem is not None:
-        return Reading(doubt=problem)
+        return Reading(warning=problem)
     is_url = _scheme(name) in _URL_SCHEMES
     reading = _from_url(line, name) if is_url else _from_name(line, name, tree)
     if reading.requirement is None or marker is None:
@@ -370,7 +366,7 @@ def _from_index(line: Line, name: str, path: str | None) -> Reading:
         known = Requirement(line=line, name=normalized(head[0])) if head else None
         return Reading(
             requirement=known,
-            doubt=Finding(line, f"not a valid requirement: {name} ({what})", _spelling(name)),
+            warning=Finding(line, f"not a valid requirement: {name} ({what})", _spelling(name)),
         )
     url = parsed.url or ""
     requirement = Requirement(
@@ -406,13 +402,13 @@ def _archive(line: Line, named: str, path: str | None) -> Reading:
 
 
 def _absent(line: Line, named: str, path: str | None) -> Finding:
-    """Say that a path is not there; a None lies outside of the context."""
+    """Report a missing path; None is outside the context."""
     if path is not None:
         return Finding(line, f"`{named}` is not in the context", missing=path)
     absolute = named.startswith("/") or _scheme(named) == "file"
-    hint = "copy it into the context and name it from there"
+    hint = "copy it into the context and use its path there"
     if absolute:
-        hint += "; a line that `pip freeze` wrote becomes `name==version`"
+        hint += "; replace a line of `pip freeze` by `name==version`"
     return Finding(line, f"`{named}` is outside the context", hint, outside=absolute)
 
 
@@ -430,18 +426,18 @@ def _option_places(line: Line, tree: Tree) -> Reading:
     if not line.is_option:
         return Reading()
     places: list[Place] = []
-    doubt = None
+    warning = None
     for kind, value in _named_places(line):
         path = _looked_up(kind, value, line, tree)
         if path is not None and tree.exists(path):
             places.append(Place(kind=kind, named=value, path=path, line=line))
         else:
-            doubt = _absent(line, value, path)
-    return Reading(places=tuple(places), doubt=doubt)
+            warning = _absent(line, value, path)
+    return Reading(places=tuple(places), warning=warning)
 
 
 def _named_places(line: Line) -> Iterator[tuple[Literal["links", "index"], str]]:
-    """Values of options that can only be paths; of several find-links on one line pip takes the first."""
+    """Yield option values that are paths; of several find-links on one line pip uses the first."""
     for value in line.values("--find-links")[:1]:
         if _is_path(value):
             yield "links", value
@@ -466,7 +462,7 @@ def _looked_up(kind: str, value: str, line: Line, tree: Tree) -> str | None:
 
 
 def in_context(path: str) -> str | None:
-    """A path as pip sees it from the context's directory, relative to that; None when it lies outside."""
+    """Resolve a path of pip relative to the context; None if it is outside."""
     full = posixpath.normpath(posixpath.join(WORKDIR, path))
     if full != WORKDIR and not full.startswith(f"{WORKDIR}/"):
         return None
@@ -474,7 +470,7 @@ def in_context(path: str) -> str | None:
 
 
 def file_path(url: str) -> str | None:
-    """The path in the context that a `file:` URL names."""
+    """Return the path in the context of a `file:` URL."""
     parts = urlsplit(url)
     return in_context(unquote(parts.path)) if parts.netloc in {"", "localhost"} else None
 
@@ -494,7 +490,7 @@ def _egg(url: str) -> str:
 
 
 def _of_wheel(path: str) -> tuple[str, str]:
-    """Project and version that a file name of a wheel tells; "" of others."""
+    """Return project and version of a wheel's file name; "" for others."""
     name = unquote(posixpath.basename(path))
     parts = name.removesuffix(".whl").split("-")
     return (parts[0], parts[1]) if name.endswith(".whl") and len(parts) in {5, 6} else ("", "")
@@ -504,22 +500,22 @@ def _of_wheel(path: str) -> tuple[str, str]:
 class SourceFile:
     """A requirements or constraints file of the context."""
 
-    path: str  # where it is, all links followed
+    path: str  # with links resolved
     text: str
-    encoding: str  # what it says of itself in a comment; UTF-8 otherwise
+    encoding: str  # declared in a comment, else UTF-8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirements:
-    """requirements.txt at the context's root with all that it includes; empty when there is none."""
+    """requirements.txt of the context with its included files; empty if there is none."""
 
     files: tuple[SourceFile, ...] = ()
-    lines: tuple[Line, ...] = ()  # in the order in which pip reads them
-    requirements: tuple[Requirement, ...] = ()  # without those that are left out
-    left_out: tuple[Requirement, ...] = ()  # whose place detbuild takes
+    lines: tuple[Line, ...] = ()  # in pip's order
+    requirements: tuple[Requirement, ...] = ()  # without `left_out`
+    left_out: tuple[Requirement, ...] = ()  # replaced by detbuild
     places: tuple[Place, ...] = ()
     problems: tuple[Finding, ...] = ()
-    doubts: tuple[Finding, ...] = ()
+    warnings: tuple[Finding, ...] = ()
 
     @property
     def asks_for_packages(self) -> bool:
@@ -527,12 +523,12 @@ class Requirements:
 
     @property
     def whole_context(self) -> bool:
-        """Whether pip builds the context itself: `-e .`."""
+        """Whether pip builds the context itself, e.g. `-e .`."""
         return any(place.path == "" and place.kind in {"editable", "project"} for place in self.places)
 
     @property
     def edited_in_place(self) -> bool:
-        """Whether an installation refers to a directory of the context: `-e libshop`."""
+        """Whether an installation refers to a directory of the context, e.g. `-e libshop`."""
         return any(place.kind == "editable" for place in self.places)
 
 
@@ -542,7 +538,7 @@ class _Reader:
     files: dict[str, SourceFile] = field(default_factory=dict)
     lines: list[Line] = field(default_factory=list)
     problems: list[Finding] = field(default_factory=list)
-    doubts: list[Finding] = field(default_factory=list)
+    warnings: list[Finding] = field(default_factory=list)
     seen: set[tuple[str, bool]] = field(default_factory=set)
 
     def read(self, path: str, entry: Entry, *, constraint: bool, above: tuple[str, ...] = ()) -> None:
@@ -567,15 +563,15 @@ class _Reader:
         if path is None or entry is None or entry.kind != "file":
             self.problems.append(_absent(line, named, path))
         elif entry.path in above:
-            hint = "remove one of the lines by which they include each other"
-            self.problems.append(Finding(line, f"`{named}` includes itself, which pip cannot end", hint))
+            hint = "remove one of the lines that include each other"
+            self.problems.append(Finding(line, f"`{named}` includes itself without end", hint))
         else:
             constraint = not line.values("--requirement")
             self.read(path, entry, constraint=constraint, above=above)
 
 
 def read_requirements(context: ContextSnapshot) -> Requirements:
-    """Read requirements.txt at the root and all that it includes.
+    """Read requirements.txt of the context and its included files.
 
     Raises:
         ContextError: One of the files cannot be read as text.
@@ -590,7 +586,7 @@ def read_requirements(context: ContextSnapshot) -> Requirements:
     for reading in readings:
         certain = reading.requirement is None or reading.requirement.marker is None
         for place in reading.places:
-            (reader.problems if certain else reader.doubts).extend(_unusable(place, tree))
+            (reader.problems if certain else reader.warnings).extend(_unusable(place, tree))
     asked = tuple(reading.requirement for reading in readings if reading.requirement)
     left_out = tuple(requirement for requirement in asked if _is_determined(requirement))
     return Requirements(
@@ -600,7 +596,7 @@ def read_requirements(context: ContextSnapshot) -> Requirements:
         left_out=left_out,
         places=tuple(place for r in readings if r.requirement not in left_out for place in r.places),
         problems=(*reader.problems, *(reading.problem for reading in readings if reading.problem)),
-        doubts=(*reader.doubts, *(reading.doubt for reading in readings if reading.doubt)),
+        warnings=(*reader.warnings, *(reading.warning for reading in readings if reading.warning)),
     )
 
 
@@ -615,19 +611,19 @@ def _source_file(entry: Entry) -> SourceFile:
 
 
 def _unusable(place: Place, tree: Tree) -> Iterator[Finding]:
-    """Why pip could not install a project or an archive."""
+    """Yield why pip cannot install a project or an archive."""
     if place.kind in {"editable", "project"}:
         if not tree.is_dir(place.path):
             yield _absent(place.line, place.named, place.path)
         elif not any(tree.is_file(f"{place.path}/{name}") for name in ("pyproject.toml", "setup.py")):
             what = f"the directory `{place.named}` has neither pyproject.toml nor setup.py"
-            yield Finding(place.line, what, "add one of them, so that pip can install it")
+            yield Finding(place.line, what, "add one of them")
     elif place.kind == "archive" and not tree.is_file(place.path):
         yield _absent(place.line, place.named, place.path)
 
 
 def _is_determined(requirement: Requirement) -> bool:
-    """Whether it is one of Determined's own packages, whose place the harness takes."""
+    """Whether it is a package of Determined, which the harness replaces."""
     name = requirement.name
     if not name and requirement.line.argument:
         archive = posixpath.basename(urlsplit(requirement.line.argument.split(";")[0].strip()).path)
@@ -638,9 +634,9 @@ def _is_determined(requirement: Requirement) -> bool:
 
 
 def for_pip(requirements: Requirements, tree: Tree) -> ContextSnapshot:
-    """What of the context pip looks up: the files, as UTF-8 and without the lines left out, and all places.
+    """Return the files that pip reads: requirements files without excluded lines, and all local files.
 
-    When pip runs in the whole context, only what it looks up next to the files comes along.
+    If pip runs in the whole context, only those next to the requirements files.
     """
     late = requirements.whole_context
     places = (place for place in requirements.places if place.kind == "links" or not late)
@@ -652,13 +648,13 @@ def for_pip(requirements: Requirements, tree: Tree) -> ContextSnapshot:
 
 
 def paths_of(place: Place, tree: Tree) -> Iterator[str]:
-    """Paths below a place that pip may open, and the place itself."""
+    """Yield a place and the paths below it that pip may open."""
     yield place.path
     found = tree.find(place.path)
     if found is None or found.kind != "dir":
         return
     if place.kind == "links":
-        # A page names archives wherever they are; without one only those in the directory itself count.
+        # An HTML page may link archives at any depth; without one, pip lists the directory only.
         has_page = any(path.endswith((".html", ".htm")) for path in tree.children(found.path))
         inside = tree.below(found.path) if has_page else tree.children(found.path)
         yield from (path for path in inside if is_archive(path) or path.endswith((".html", ".htm")))

@@ -1,4 +1,4 @@
-"""Which base image, Python and frameworks an experiment gets, and why; pure and offline."""
+"""Chooses base image, Python and frameworks of an experiment; pure and offline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.errors import ConfigError
 from detbuild.image.choice import Choice, Target, choices
-from detbuild.image.reference import image_for, refuse_old_python
+from detbuild.image.reference import check_python, image_for
 from detbuild.image.versions import release
 
 if TYPE_CHECKING:
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
-    """What the image will be made of. The first of `bases` is best; the others do where it cannot be had."""
+    """Contents of an image. The first of `bases` is best; others are used if it is not available."""
 
     bases: tuple[str, ...]
-    reason: str  # one sentence, for people
-    own_image: bool = False  # nothing but requirements, harness and context is added to it
+    reason: str  # one sentence, for users
+    own_image: bool = False  # only requirements, harness and context are added
     frameworks: tuple[str, ...] = ()  # lines for pip: "torch==2.13.0"
     companions: tuple[str, ...] = ()  # more lines for the same step: "numpy"
     builds: tuple[str, ...] = ()  # "torch 2.13.0 for CPU", for labels and caches
-    special_builds: tuple[str, ...] = ()  # those of them that the default index does not have
+    special_builds: tuple[str, ...] = ()  # those that the default index lacks
     cuda: str = ""
     min_driver: str = ""
     warnings: tuple[str, ...] = ()
@@ -42,20 +42,20 @@ def resolve(
     target: Target,
     image: str | Mapping[str, str] | None = None,
 ) -> Resolution:
-    """Decide for a context.
+    """Resolve the image of a context.
 
     Args:
-        needs: What the context imports and requires.
-        table: Bases and releases to choose from.
-        target: Device, Python, driver and architecture that the image is for.
-        image: `environment.image`: one reference, or one for each of cpu, cuda, rocm.
+        needs: Imports and requirements of the context.
+        table: Available bases and releases.
+        target: Device, Python, driver and architecture of the image.
+        image: `environment.image`: one reference, or one per device (cpu, cuda, rocm).
 
     Raises:
-        ConfigError: The frameworks do not fit each other, any Python or the driver, or `image` is malformed.
+        ConfigError: The frameworks do not match each other, a Python or the driver, or `image` is invalid.
     """
     own = image_for(image, slots_per_trial=int(target.gpu))
     if own:
-        refuse_old_python(own)
+        check_python(own)
         return Resolution(bases=(own,), own_image=True, reason=f"{own} is the experiment's environment.image")
     combination, bases = _settled(needs, table=table, target=target)
     resolution = _resolution(combination, bases, target)
@@ -65,22 +65,22 @@ def resolve(
 def _settled(
     needs: ContextNeeds, *, table: Table, target: Target
 ) -> tuple[tuple[Choice, ...], tuple[Base, ...]]:
-    """A combination whose markers were judged by the Python of the very bases that can carry it."""
-    trouble: ConfigError | None = None
+    """Return a combination whose markers were evaluated with the Python of its own bases."""
+    first_error: ConfigError | None = None
     pythons = {base.python for base in table.bases} - {target.python}
     for python in (target.python, *sorted(pythons, key=lambda python: _distance(python, target.python))):
         pins = _pins(needs, python, target)
         try:
             combination, bases = _first_fit(pins, table=table, target=target)
         except ConfigError as error:
-            trouble = trouble or error
+            first_error = first_error or error
             continue
         same = tuple(base for base in bases if _pins(needs, base.python, target) == pins)
         if same:
             return combination, same
-        trouble = trouble or _no_python(combination)
-    assert trouble is not None
-    raise trouble
+        first_error = first_error or _no_python(combination)
+    assert first_error is not None
+    raise first_error
 
 
 def _pins(needs: ContextNeeds, python: str, target: Target) -> dict[str, tuple[Requirement, ...]]:
@@ -91,17 +91,19 @@ def _pins(needs: ContextNeeds, python: str, target: Target) -> dict[str, tuple[R
 def _first_fit(
     pins: Mapping[str, tuple[Requirement, ...]], *, table: Table, target: Target
 ) -> tuple[tuple[Choice, ...], tuple[Base, ...]]:
-    wanted = [choices(table.frameworks[n], found, target=target, table=table) for n, found in pins.items()]
-    trouble: ConfigError | None = None
-    for combination in itertools.product(*wanted):
+    candidates = [
+        choices(table.frameworks[n], found, target=target, table=table) for n, found in pins.items()
+    ]
+    first_error: ConfigError | None = None
+    for combination in itertools.product(*candidates):
         if not _pair_fits(combination, table):
-            trouble = trouble or _pair_conflict(combination, table)
+            first_error = first_error or _pair_conflict(combination, table)
         elif bases := _bases(combination, table=table, target=target):
             return combination, bases
         else:
-            trouble = trouble or _no_python(combination)
-    assert trouble is not None
-    raise trouble
+            first_error = first_error or _no_python(combination)
+    assert first_error is not None
+    raise first_error
 
 
 def _pair_fits(combination: tuple[Choice, ...], table: Table) -> bool:
@@ -112,7 +114,7 @@ def _pair_fits(combination: tuple[Choice, ...], table: Table) -> bool:
 
 
 def _bases(combination: tuple[Choice, ...], *, table: Table, target: Target) -> tuple[Base, ...]:
-    """Bases that can carry the combination: those of registries first, among them the host's own Python."""
+    """Return the bases for a combination: those of registries first, nearest Python first."""
     cuda = _cuda(combination)
     fitting = [
         base
@@ -130,7 +132,7 @@ def _distance(python: str, host: str) -> tuple[int, int]:
 
 
 def _cuda(combination: tuple[Choice, ...]) -> str:
-    """CUDA of the base: the newest that a framework brings, since its driver must be there anyway."""
+    """Return the CUDA of the base: the newest of the frameworks, whose driver is needed anyway."""
     return max((choice.cuda for choice in combination), key=release, default="")
 
 
@@ -148,7 +150,7 @@ def _resolution(combination: tuple[Choice, ...], bases: tuple[Base, ...], target
 
 
 def _build(choice: Choice) -> str:
-    """What it is for; on a CPU the build for GPUs would do as well."""
+    """Describe a build by its device."""
     return f"{choice.project} {choice.version} for {f'CUDA {choice.cuda}' if choice.cuda else 'CPU'}"
 
 
@@ -158,7 +160,7 @@ def _reason(combination: tuple[Choice, ...], base: Base, target: Target) -> str:
     )
     if not combination:
         return f"the context imports no framework; Python {base.python}, {python}"
-    device = "GPUs are asked for" if target.gpu else "slots_per_trial is 0"
+    device = "GPUs are requested" if target.gpu else "slots_per_trial is 0"
     names = [
         f"{c.project} {c.version} ({c.origin}) for {f'CUDA {c.cuda}' if c.cuda else 'CPU'}"
         for c in combination
@@ -177,8 +179,8 @@ def _pair_conflict(combination: tuple[Choice, ...], table: Table) -> ConfigError
     return ConfigError(
         f"torch {versions['torch']} and tensorflow {versions['tensorflow']} pin different CUDA packages, "
         "so both cannot use the GPU in one image",
-        hint=f"in requirements.txt ask for torch>={newest.torch[0]} with tensorflow>={newest.tensorflow[0]}, "
-        "or for tensorflow-cpu instead of tensorflow",
+        hint=f"in requirements.txt, require torch>={newest.torch[0]} and tensorflow>={newest.tensorflow[0]}, "
+        "or tensorflow-cpu instead of tensorflow",
     )
 
 
@@ -189,5 +191,5 @@ def _no_python(combination: tuple[Choice, ...]) -> ConfigError:
     )
     return ConfigError(
         f"no base image fits: {spans}",
-        hint="ask for other versions in requirements.txt, or name an image of your own as environment.image",
+        hint="require other versions in requirements.txt, or set environment.image to your own image",
     )

@@ -1,4 +1,4 @@
-"""The one reader of images/table.json: base images, framework releases, and which of them fit together."""
+"""Reads images/table.json: base images, framework releases, and which of them are compatible."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 class Base:
     reference: str
     os: str  # "debian12"
-    python: str  # "3.11": the Python that it brings, or that its distribution packages
+    python: str  # "3.11": of the image, or of its distribution's packages
     cuda: str = ""  # "13.0"; "" for a base without CUDA
     architectures: tuple[str, ...] = ()
-    apt: tuple[str, ...] = ()  # Debian packages that must be added before Python can be used
-    digest: str = ""  # "sha256:..."; empty where nobody has pinned it yet
-    local: bool = False  # made on this host from Debian packages, never pulled
+    apt: tuple[str, ...] = ()  # Debian packages that Python needs
+    digest: str = ""  # "sha256:..."; "" if not pinned
+    local: bool = False  # built on this host from Debian packages, never pulled
 
     @property
     def pinned(self) -> str:
@@ -32,7 +32,7 @@ class Base:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
-    """A build of a framework that is not the default one of the Python package index."""
+    """A build of a framework other than the default one of PyPI."""
 
     cuda: str  # "12.6"; "" for CPU
     min_driver: str
@@ -42,7 +42,7 @@ class Build:
 class FrameworkRelease:
     version: str
     python: tuple[str, str]  # oldest and newest with wheels
-    cuda: str  # runtime that the default wheel brings
+    cuda: str  # runtime of the default wheel
     min_driver: str
     builds: tuple[str, ...]  # names of other builds
 
@@ -54,16 +54,16 @@ class FrameworkRelease:
 class Framework:
     name: str
     default: str
-    brings: tuple[str, ...] = ()  # projects installed beside it, since next to no program does without
+    brings: tuple[str, ...] = ()  # projects installed with it, since nearly all programs need them
     releases: tuple[FrameworkRelease, ...]  # oldest first
 
     @property
     def by_preference(self) -> tuple[str, ...]:
-        """Versions, the default one first, then from new to old."""
+        """Versions: the default one, then from new to old."""
         return tuple(dict.fromkeys([self.default, *(row.version for row in reversed(self.releases))]))
 
     def nearest(self, version: str) -> FrameworkRelease:
-        """The release of the same minor version, else the newest older one, else the oldest."""
+        """Return the release of the same minor version, else the newest older one, else the oldest."""
         older = [row for row in self.releases if minor(row.version) <= minor(version)]
         return older[-1] if older else self.releases[0]
 
@@ -73,7 +73,7 @@ class Framework:
 
 @dataclass(frozen=True, slots=True)
 class GpuPair:
-    """Ranges of minor versions whose CUDA packages can be installed side by side."""
+    """Ranges of minor versions whose CUDA packages can be installed together."""
 
     torch: tuple[str, str]
     tensorflow: tuple[str, str]
@@ -122,8 +122,8 @@ def _base(row: Mapping[str, object]) -> Base:
 
 def _release(row: Mapping[str, object]) -> FrameworkRelease:
     facts = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-    wanted = FrameworkRelease.__dataclass_fields__
-    return FrameworkRelease(**{key: value for key, value in facts.items() if key in wanted})  # type: ignore[arg-type]  # our own data
+    fields = FrameworkRelease.__dataclass_fields__
+    return FrameworkRelease(**{key: value for key, value in facts.items() if key in fields})  # type: ignore[arg-type]  # our own data
 
 
 def _within(version: str, span: tuple[str, str]) -> bool:

@@ -1,4 +1,4 @@
-"""Trees moved below a directory, looked up by path, and the bytes and text of their files."""
+"""Lookup, moving and merging of trees, and reading of their files."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _ROOT: Final = Entry("", "dir", 0o755)
-_HOPS: Final = 40  # links that a path may lead through, as in Linux
+_HOPS: Final = 40  # links in one path, as in Linux
 
 
 class Tree:
-    """A snapshot by its paths, with links followed as they are in a container."""
+    """A snapshot by path; links are followed as in a container."""
 
     def __init__(self, snapshot: ContextSnapshot) -> None:
         self._entries = {entry.path: entry for entry in snapshot.entries}
 
     def find(self, path: str | None) -> Entry | None:
-        """The file or directory at a path; None where there is none, or the path is None."""
+        """Return the file or directory at a path; None if there is none, or the path is None."""
         return None if path is None else self._walk(path)[0]
 
     def exists(self, path: str | None) -> bool:
@@ -39,19 +39,19 @@ class Tree:
         return (found := self.find(path)) is not None and found.kind == "file"
 
     def children(self, directory: str) -> tuple[str, ...]:
-        """Paths directly in a directory, links among them."""
+        """Return the paths directly in a directory, including links."""
         prefix = f"{directory}/" if directory else ""
         return tuple(
             path for path in self._entries if path.startswith(prefix) and "/" not in path[len(prefix) :]
         )
 
     def below(self, directory: str) -> Iterator[str]:
-        """All paths below a directory."""
+        """Yield all paths below a directory."""
         prefix = f"{directory}/" if directory else ""
         return (path for path in self._entries if path.startswith(prefix))
 
     def needed(self, paths: Iterable[str]) -> ContextSnapshot:
-        """The smallest part of the tree in which these paths mean the same: with their parents and links."""
+        """Return the subtree of these paths, with their parents and links."""
         found: dict[str, Entry] = {}
         for path in paths:
             end, links = self._walk(path)
@@ -63,7 +63,7 @@ class Tree:
         return ContextSnapshot(tuple(sorted(found.values(), key=lambda entry: order(raw(entry.path)))))
 
     def _walk(self, path: str) -> tuple[Entry | None, list[Entry]]:
-        """Where a path ends, and the links on the way."""
+        """Return the entry at the end of a path, and the links on the way."""
         waiting, at, links = path.split("/")[::-1], list[str](), list[Entry]()
         while waiting:
             part = waiting.pop()
@@ -89,13 +89,13 @@ def _parents(path: str) -> list[str]:
 
 
 def below(directory: str, tree: ContextSnapshot) -> ContextSnapshot:
-    """The same tree inside a new top directory."""
+    """Move a tree into a new top directory."""
     moved = tuple(replace(entry, path=f"{directory}/{entry.path}") for entry in tree.entries)
     return ContextSnapshot((Entry(directory, "dir", 0o755), *moved))
 
 
 def merged(*trees: ContextSnapshot) -> ContextSnapshot:
-    """All trees in one; their paths differ."""
+    """Merge trees with different paths."""
     entries = (entry for tree in trees for entry in tree.entries)
     return ContextSnapshot(tuple(sorted(entries, key=lambda entry: order(raw(entry.path)))))
 
@@ -108,12 +108,12 @@ def read(entry: Entry) -> bytes:
     except OSError as error:
         raise ContextError(
             f"cannot read {shown(entry.path)}: {reason_of(error)}",
-            hint="make it readable, or name it in .detignore",
+            hint="make it readable, or add it to .detignore",
         ) from error
 
 
 def read_text(entry: Entry, encoding: str = "utf-8") -> str:
-    """The text of a small file; `encoding` holds where no byte order mark says another.
+    """Return the text of a small file; `encoding` is used without a byte order mark.
 
     Raises:
         ContextError: It cannot be read, is too large, or not text.

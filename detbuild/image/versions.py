@@ -1,4 +1,4 @@
-"""Version numbers of drivers, CUDA and Python, as tuples that can be compared."""
+"""Version numbers of drivers, CUDA and Python, as comparable tuples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Release = tuple[int, ...]
 
 
 def release(text: str) -> Release:
-    """The numbers before any letter or plus: (2, 13, 0) of "2.13.0+cpu"; () when there are none."""
+    """Return the numbers before any letter or plus: (2, 13, 0) for "2.13.0+cpu"; () if none."""
     match = _RELEASE.match(text.strip())
     return tuple(int(part) for part in match[1].split(".")) if match else ()
 

@@ -1,4 +1,4 @@
-"""Wheels of the host's own folders that a build could want; the rest of such a folder stays where it is."""
+"""Selects the wheels in the host's own directories that a build may need."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from detbuild.context.hashes import HashCache
 
 
-def wanted_wheels(
+def needed_wheels(
     folders: Iterable[Path],
     lines: Iterable[str] | None,
     *,
@@ -29,25 +29,25 @@ def wanted_wheels(
     cuda: bool,
     cache: HashCache | None = None,
 ) -> ContextSnapshot:
-    """Wheels for the projects that pip's lines name, and for what those wheels themselves require.
+    """Return the wheels of projects in pip's requirements, and of their dependencies.
 
     Args:
-        folders: Local folders of pip's find-links.
-        lines: What pip will be asked for: requirements without options; None wants every wheel.
+        folders: Local directories of pip's find-links.
+        lines: Requirements without options; None selects every wheel.
         machine: Architecture of the image.
-        cuda: Whether it is for GPUs: pip would take "2.13.0+cpu" for "==2.13.0", and the other way round.
-        cache: Hashes of earlier readings; the caller saves it.
+        cuda: Whether the image is for GPUs: pip accepts "2.13.0+cpu" for "==2.13.0", and vice versa.
+        cache: Hashes of earlier builds; the caller saves it.
     """
     stored = _stored(folders, machine, cuda=cuda)
-    asked = {name: None for name, *_ in stored} if lines is None else _asked(lines)
+    required = {name: None for name, *_ in stored} if lines is None else _required(lines)
     chosen: dict[str, Path] = {}
-    waiting, seen = list(asked), set(asked)
+    waiting, seen = list(required), set(required)
     while waiting:
         name = waiting.pop()
         found = {
             path.name: path
             for project, version, path in stored
-            if project == name and _allows(asked.get(name), version) and path.name not in chosen
+            if project == name and _allows(required.get(name), version) and path.name not in chosen
         }
         chosen.update(found)
         if len(chosen) < len(stored):  # opening an archive of thousands of files takes time
@@ -57,12 +57,12 @@ def wanted_wheels(
     return ContextSnapshot(tuple(_entry(chosen[name], cache) for name in sorted(chosen)))
 
 
-def _asked(lines: Iterable[str]) -> dict[str, SpecifierSet]:
-    """Specifiers by project, all that are said of it."""
-    asked: dict[str, SpecifierSet] = {}
+def _required(lines: Iterable[str]) -> dict[str, SpecifierSet]:
+    """Map each project to its combined specifiers."""
+    required: dict[str, SpecifierSet] = {}
     for name, specifiers in filter(None, map(requirement_of, lines)):
-        asked[name] = asked[name] & specifiers if name in asked else specifiers
-    return asked
+        required[name] = required[name] & specifiers if name in required else specifiers
+    return required
 
 
 def _allows(specifiers: SpecifierSet | None, version: str) -> bool:
@@ -70,7 +70,7 @@ def _allows(specifiers: SpecifierSet | None, version: str) -> bool:
 
 
 def _stored(folders: Iterable[Path], machine: str, *, cuda: bool) -> list[tuple[str, str, Path]]:
-    """Project, version and path of each wheel that fits; the first folder wins."""
+    """Return project, version and path of each suitable wheel; the first directory wins."""
     paths: dict[str, Path] = {}
     for folder in folders:
         paths.update({path.name: path for path in folder.glob("*.whl") if path.name not in paths})
@@ -91,14 +91,14 @@ def _fits(path: Path, machine: str, *, cuda: bool) -> bool:
 
 
 def _requires(path: Path) -> Iterator[str]:
-    """Projects that the wheel's metadata name, whatever the marker or extra."""
+    """Yield the projects that a wheel requires, for any marker or extra."""
     try:
         with zipfile.ZipFile(path) as archive:
             metadata = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
             headers = BytesHeaderParser().parsebytes(archive.read(metadata))
     except (OSError, zipfile.BadZipFile, StopIteration):
         return
-    yield from _asked(headers.get_all("Requires-Dist", []))
+    yield from _required(headers.get_all("Requires-Dist", []))
 
 
 def _entry(path: Path, cache: HashCache | None) -> Entry:

@@ -52,7 +52,7 @@ class Scalar:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class SelectedTrials:
     """Trials of one experiment, and the searcher's metric, which the HParams page compares."""
 
     folder: ExperimentFolder
@@ -60,7 +60,7 @@ class Chosen:
     metric: str
 
 
-def lay_out(experiments: Sequence[Chosen], directory: Path, emit: Emit = ignore) -> tuple[Path, ...]:
+def export(experiments: Sequence[SelectedTrials], directory: Path, emit: Emit = ignore) -> tuple[Path, ...]:
     """Make a directory a trial and return them.
 
     Args:
@@ -86,7 +86,7 @@ def lay_out(experiments: Sequence[Chosen], directory: Path, emit: Emit = ignore)
     return tuple(made)
 
 
-def refresh(experiments: Sequence[Chosen], directory: Path) -> None:
+def refresh(experiments: Sequence[SelectedTrials], directory: Path) -> None:
     """Copy what the trials have added to their own logs since they were laid out."""
     for one in experiments:
         for trial in one.trials:
@@ -206,7 +206,7 @@ def _begun(trial: TrialState) -> float:
     return next((run.started for run in trial.runs if run.started), None) or 0.0
 
 
-def _columns(experiments: Sequence[Chosen]) -> object:
+def _columns(experiments: Sequence[SelectedTrials]) -> object:
     """What the HParams page compares. It takes this from one of the trials, so each has the same."""
     from tensorboard.plugins.hparams import summary_v2
 

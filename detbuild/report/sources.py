@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from detbuild.store.series import Table
     from detbuild.store.state import TrialState
 
-MOST_POINTS: Final = 1_000  # of one curve
+MAX_POINTS: Final = 1_000  # of one curve
 _ALL_POINTS: Final = 2_000_000  # of a page, before its curves are thinned further
 _FEWEST_POINTS: Final = 50
 _LOG: Final = 1 << 20  # bytes of the log of one trial
@@ -30,7 +30,7 @@ _TEXT: Final = 1 << 20  # bytes of a config or a Dockerfile
 
 
 def read_all(
-    folders: Sequence[ExperimentFolder], *, points: int = MOST_POINTS, secrets: tuple[str, ...] = ()
+    folders: Sequence[ExperimentFolder], *, points: int = MAX_POINTS, secrets: tuple[str, ...] = ()
 ) -> tuple[Source, ...]:
     """Read the experiments of one page; the more trials there are, the less of each."""
     trials = max(1, sum(len(fold(folder.header(), folder.journal()).trials) for folder in folders))

@@ -65,15 +65,15 @@ def names_a_file(entrypoint: str) -> LoadError:
 def names_no_class(entrypoint: str) -> LoadError:
     return LoadError(
         f"the entrypoint `{entrypoint}` does not name a class after its colon",
-        hint="write `<module>:<trial class>`, such as `model_def:MNistTrial`",
+        hint="write `<module>:<trial class>`, e.g. `model_def:MNistTrial`",
     )
 
 
 def no_such_module(module: str, root: Path) -> LoadError:
     if not module:
         return LoadError(
-            "the entrypoint names the context directory itself, which has no __init__.py",
-            hint="write `<module>:<trial class>`, such as `model_def:MNistTrial`",
+            "the entrypoint is the context directory itself, which has no __init__.py",
+            hint="write `<module>:<trial class>`, e.g. `model_def:MNistTrial`",
         )
     there = _modules(root)
     inside = [name for name in there if name.endswith(f".{module}")]
@@ -91,14 +91,14 @@ def no_such_name(holder: object, name: str, module: ModuleType) -> LoadError:
     elif trials:
         hint = f"its trial classes are {_listed(trials)}"
     else:
-        hint = "no trial class is defined there: derive one from determined.pytorch.PyTorchTrial"
+        hint = "define a trial class there: derive it from determined.pytorch.PyTorchTrial"
     return LoadError(f"`{where}` has no `{name}`", hint=hint)
 
 
 def not_a_class(entrypoint: str, found: object) -> LoadError:
     return LoadError(
         f"the entrypoint `{entrypoint}` is a {type(found).__name__}, not a class",
-        hint="name the trial class itself; for a script, write the command, such as `python3 train.py`",
+        hint="name the trial class itself; for a script, write the command, e.g. `python3 train.py`",
     )
 
 
@@ -142,7 +142,7 @@ def _syntax_error(error: SyntaxError, root: Path) -> LoadError:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     return LoadError(
         f"{shown}:{error.lineno}: {error.msg}{line}",
-        hint=f"correct it; the code runs on Python {version}",
+        hint=f"fix it; the code runs on Python {version}",
     )
 
 

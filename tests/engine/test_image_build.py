@@ -22,8 +22,8 @@ from detbuild.errors import BuildError
 from detbuild.events import BuildStep
 from detbuild.image.choice import Target
 from detbuild.image.frameworks import read_needs
-from detbuild.image.network import NetworkSettings, lent_credentials
-from detbuild.image.planning import lend, plan_image
+from detbuild.image.network import HostSettings, extract_credentials
+from detbuild.image.planning import plan_image, with_host_settings
 from detbuild.image.render import DockerfilePlan, render
 from detbuild.image.requirements import read_requirements
 from detbuild.image.resolve import resolve
@@ -84,13 +84,13 @@ def builder(request: pytest.FixtureRequest, base_image: str) -> Iterator[Builder
 
 def planned(
     files: dict[str, bytes],
-    network: NetworkSettings | None = None,
+    network: HostSettings | None = None,
     *,
     harness: ContextSnapshot | None = None,
     image: str | None = None,
 ) -> ImagePlan:
     context = file_snapshot(files)
-    lent = lent_credentials(context, [file.path for file in read_requirements(context).files])
+    lent = extract_credentials(context, [file.path for file in read_requirements(context).files])
     context = lent.context
     needs = read_needs(context)
     resolution = resolve(needs, table=TABLE, target=TARGET, image=image)
@@ -103,10 +103,10 @@ def planned(
         table=TABLE,
         templates=templates_dir(),
     )
-    return lend(
+    return with_host_settings(
         plan,
         resolution,
-        network or NetworkSettings(pip={"no-index": "true"}),
+        network or HostSettings(pip={"no-index": "true"}),
         target=TARGET,
         credentials=lent.variables,
     )
@@ -175,7 +175,7 @@ def test_the_image_starts_the_harness_as_nobody(builder: Builder) -> None:
 
 def test_requirements_come_from_the_hosts_own_wheels(builder: Builder, tmp_path: Path) -> None:
     wheel(tmp_path, "hello_requirement")
-    network = NetworkSettings(pip={"no-index": "true", "find-links": "/build/wheels"}, wheel_dirs=(tmp_path,))
+    network = HostSettings(pip={"no-index": "true", "find-links": "/build/wheels"}, wheel_dirs=(tmp_path,))
     image = builder.build(planned({"requirements.txt": b"hello-requirement==1.0"}, network))
     assert python(image, "import hello_requirement; print(hello_requirement.hello)") == "hello\n"
 
@@ -248,7 +248,7 @@ def test_an_image_of_ones_own_keeps_its_python(builder: Builder) -> None:
 
 def test_what_was_borrowed_leaves_no_trace(builder: Builder, tmp_path: Path) -> None:
     wheel(tmp_path, "hello_canary")
-    network = NetworkSettings(
+    network = HostSettings(
         pip={
             "no-index": "true",
             "find-links": "/build/wheels",
@@ -380,7 +380,7 @@ def test_credentials_of_requirements_install_and_are_nowhere_in_the_image(
     nested = f"hello-direct @ http://direct:{password}@{where}/files/hello_direct-1.0-py3-none-any.whl\n"
     top = f"--index-url http://me:{password}@{where}/simple\nhello-index\n-r more.lst\n"
     files = {"requirements.txt": top.encode(), "more.lst": nested.encode()}
-    network = NetworkSettings(
+    network = HostSettings(
         pip={"trusted-host": where, "timeout": "60"},
         proxies={"FTP_PROXY": f"http://me:{password}@proxy.example"},
     )
@@ -399,7 +399,7 @@ def test_a_failed_installation_with_credentials_fails_and_shows_none(
 ) -> None:
     where, _ = index
     text = f"gone @ http://direct:{CANARY.decode()}@{where}/files/gone-1.0-py3-none-any.whl"
-    network = NetworkSettings(pip={"trusted-host": where, "retries": "0"})
+    network = HostSettings(pip={"trusted-host": where, "retries": "0"})
     with pytest.raises(BuildError) as caught:
         builder.build(planned({"requirements.txt": text.encode()}, network))
     assert CANARY not in f"{caught.value!r} {caught.value.hint} {builder.events!r}".encode()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.context.scripts import HOOK, runnable
+from detbuild.context.scripts import HOOK, with_unix_scripts
 from detbuild.context.snapshot import file_snapshot
 from detbuild.context.walk import snapshot
 from detbuild.errors import ContextError
@@ -17,7 +17,7 @@ SCRIPT = "#!/bin/sh\nif true; then\n  echo größer\nfi\n"
 
 
 def bodies(files: dict[str, bytes], command: str | tuple[str, ...] = "") -> dict[str, bytes | None]:
-    context, _ = runnable(file_snapshot(files), command)
+    context, _ = with_unix_scripts(file_snapshot(files), command)
     return {entry.path: entry.body for entry in context.entries if entry.kind == "file"}
 
 
@@ -50,13 +50,13 @@ def test_other_files_stay_as_they_are(tmp_path: Path) -> None:
     assert bodies(files, "python3 a.py data.csv") == files
     (tmp_path / HOOK).write_text(SCRIPT)
     context = snapshot(tmp_path)
-    assert runnable(context, "") == (context, ())
+    assert with_unix_scripts(context, "") == (context, ())
 
 
 def test_what_was_changed_is_told_once() -> None:
-    _, (warning,) = runnable(file_snapshot({HOOK: b"a\r\n", "b.sh": b"b\r\n"}), "")
+    _, (warning,) = with_unix_scripts(file_snapshot({HOOK: b"a\r\n", "b.sh": b"b\r\n"}), "")
     assert warning.message.startswith("b.sh, startup-hook.sh have line ends or an encoding of Windows")
-    _, (warning,) = runnable(file_snapshot({f"{n}.sh": b"a\r\n" for n in range(5)}), "")
+    _, (warning,) = with_unix_scripts(file_snapshot({f"{n}.sh": b"a\r\n" for n in range(5)}), "")
     assert warning.message.startswith("0.sh, 1.sh, 2.sh and 2 more have line ends")
 
 

@@ -16,7 +16,7 @@ import pytest
 from detbuild.context import walk
 from detbuild.context.content import hash_file
 from detbuild.context.listing import Kept, LeftOut
-from detbuild.context.roots import refuse_shadowing
+from detbuild.context.roots import check_shadowing
 from detbuild.context.snapshot import Entry, file_snapshot, raw
 from detbuild.context.walk import listing, read_context, snapshot
 from detbuild.errors import ContextError
@@ -440,11 +440,11 @@ def test_what_cannot_be_included_is_refused(tmp_path: Path, include: str) -> Non
 @pytest.mark.parametrize("path", ["determined.py", "determined/__init__.py"])
 def test_a_module_that_hides_the_harness_is_refused(path: str) -> None:
     with pytest.raises(ContextError, match="hides the harness"):
-        refuse_shadowing(file_snapshot({path: b""}))
+        check_shadowing(file_snapshot({path: b""}))
 
 
 def test_a_folder_or_file_that_hides_nothing_is_accepted() -> None:
-    refuse_shadowing(
+    check_shadowing(
         file_snapshot({"determined/notes.txt": b"", "determined_x.py": b"", "a/determined.py": b""})
     )
 

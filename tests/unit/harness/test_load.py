@@ -187,8 +187,8 @@ REFUSED = {
     "the directory without an __init__.py": (
         ":T",
         {"model_def.py": ""},
-        "the entrypoint names the context directory itself, which has no __init__.py",
-        "write `<module>:<trial class>`, such as `model_def:MNistTrial`",
+        "the entrypoint is the context directory itself, which has no __init__.py",
+        "write `<module>:<trial class>`, e.g. `model_def:MNistTrial`",
     ),
     "a slip in the class's name": (
         "model_def:MNISTTrail",
@@ -212,7 +212,7 @@ REFUSED = {
         "model_def:train",
         {"model_def.py": "def train(): pass"},
         "the entrypoint `model_def:train` is a function, not a class",
-        "name the trial class itself; for a script, write the command, such as `python3 train.py`",
+        "name the trial class itself; for a script, write the command, e.g. `python3 train.py`",
     ),
     "a class that is no trial": (
         "model_def:Net",
@@ -236,13 +236,13 @@ REFUSED = {
         "model_def:",
         {"model_def.py": trial()},
         "the entrypoint `model_def:` does not name a class after its colon",
-        "write `<module>:<trial class>`, such as `model_def:MNistTrial`",
+        "write `<module>:<trial class>`, e.g. `model_def:MNistTrial`",
     ),
     "a syntax error": (
         "model_def:T",
         {"model_def.py": "import net", "net.py": "x = 1\nprint 'x'\n"},
         "net.py:2: Missing parentheses in call to 'print'. Did you mean print(...)?: `print 'x'`",
-        f"correct it; the code runs on Python {sys.version_info.major}.{sys.version_info.minor}",
+        f"fix it; the code runs on Python {sys.version_info.major}.{sys.version_info.minor}",
     ),
     "an import that is not installed": (
         "model_def:T",

@@ -7,7 +7,7 @@ import pytest
 from detbuild.context.snapshot import file_snapshot
 from detbuild.context.walk import read_context
 from detbuild.errors import ContextError
-from detbuild.image.declared import check_requirements, unread
+from detbuild.image.declared import check_requirements, unread_files
 from detbuild.image.requirements import read_requirements
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def check(root: Path, files: dict[str, str], *, own_image: bool = False) -> tupl
         ),
         (
             {"requirements.txt": "-r base.txt", "base.txt": "", ".detignore": "# x\nbase*\n"},
-            "requirements.txt:1: `base.txt` is left out of the image by .detignore:2 (`base*`)",
+            "requirements.txt:1: `base.txt` is excluded from the image by .detignore:2 (`base*`)",
             "remove that line of .detignore",
         ),
         (
@@ -43,13 +43,16 @@ def check(root: Path, files: dict[str, str], *, own_image: bool = False) -> tupl
                 "w/x-1-py3-none-any.whl": "",
                 ".detignore": "w/",
             },
-            "requirements.txt:1: `./w/x-1-py3-none-any.whl` is left out of the image by .detignore:1 (`w/`)",
+            (
+                "requirements.txt:1: `./w/x-1-py3-none-any.whl` is excluded from the image by "
+                ".detignore:1 (`w/`)"
+            ),
             "remove that line of .detignore",
         ),
         (
             {"requirements.txt": "-e ../shop"},
             "requirements.txt:1: `../shop` is outside the context",
-            "copy it into the context and name it from there",
+            "copy it into the context and use its path there",
         ),
         (
             {"requirements.txt": "-r a.txt", "a.txt": "-r gone.txt\n-e lib"},
@@ -84,14 +87,15 @@ def test_what_pip_would_pass_over_is_a_warning(tmp_path: Path) -> None:
     assert [warning.message.partition(" (")[0] for warning in warnings] == [
         "requirements.txt:1: `wheels` is not in the context",
         "requirements.txt:2: not a valid requirement: numpy=1.0",
-        "requirements.txt:3: pip does not take these options: no such option: --unheard-of",
+        "requirements.txt:3: pip rejects these options: no such option: --unheard-of",
     ]
 
 
 def test_requirements_that_stay_out_are_told(tmp_path: Path) -> None:
     (warning,) = check(tmp_path, {"requirements.txt": "numpy", ".detignore": "*.txt"})
     assert warning.message == (
-        "requirements.txt is left out of the image by .detignore:1 (`*.txt`), so nothing of it is installed"
+        "requirements.txt is excluded from the image by .detignore:1 (`*.txt`), "
+        "so its packages are not installed"
     )
 
 
@@ -100,7 +104,7 @@ def test_requirements_that_stay_out_are_told(tmp_path: Path) -> None:
 
 def warned(files: dict[str, str]) -> list[tuple[str, str]]:
     context = file_snapshot({name: text.encode() for name, text in files.items()})
-    return [(warning.message, warning.hint) for warning in unread(context, read_requirements(context))]
+    return [(warning.message, warning.hint) for warning in unread_files(context, read_requirements(context))]
 
 
 @pytest.mark.parametrize(
@@ -129,13 +133,13 @@ def warned(files: dict[str, str]) -> list[tuple[str, str]]:
 )
 def test_declared_dependencies_that_nothing_reads_are_named(name: str, text: str, hint: str) -> None:
     ((message, hint),) = warned({name: text})
-    assert message == f"{name} is not read yet: nothing in it is installed"
+    assert message == f"{name} is not read: its dependencies are not installed"
     assert hint.startswith(hint)
 
 
 def test_several_are_named_in_one_line() -> None:
     ((message, _),) = warned({"uv.lock": "", "pyproject.toml": "dependencies = ['numpy']", "apt.txt": "git"})
-    assert message == "uv.lock, pyproject.toml, apt.txt are not read yet: nothing in them is installed"
+    assert message == "uv.lock, pyproject.toml, apt.txt are not read: their dependencies are not installed"
 
 
 @pytest.mark.parametrize(

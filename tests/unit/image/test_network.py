@@ -13,16 +13,16 @@ import pytest
 from detbuild.context.snapshot import file_snapshot
 from detbuild.errors import ContextError
 from detbuild.image.network import (
-    LentCredentials,
-    NetworkSettings,
-    host_network,
-    lent_credentials,
+    ExtractedCredentials,
+    HostSettings,
+    extract_credentials,
     pip_config_files,
+    read_host_settings,
 )
 from detbuild.image.requirements import read_requirements
 
 
-def conf(settings: NetworkSettings) -> dict[str, str]:
+def conf(settings: HostSettings) -> dict[str, str]:
     """What a pip in the image reads, without what is always there."""
     parser = configparser.RawConfigParser()
     parser.read_string(settings.secrets({})["pip.conf"].decode())
@@ -31,8 +31,8 @@ def conf(settings: NetworkSettings) -> dict[str, str]:
 
 
 def test_a_host_without_settings_lends_patience_only() -> None:
-    settings = host_network({}, [], system_ca=())
-    assert settings == NetworkSettings()
+    settings = read_host_settings({}, [], system_ca=())
+    assert settings == HostSettings()
     assert settings.default_index_only
     assert conf(settings) == {"timeout": "60", "retries": "5"}
     assert settings.secrets({}).keys() == {"pip.conf", "ca.pem", "constraints.txt", "environment"}
@@ -44,7 +44,7 @@ def test_later_files_win_and_the_environment_beats_them(tmp_path: Path) -> None:
         "[global]\nindex-url = https://first.example/simple\nretries = 1\n[install]\npre = true\n"
     )
     second.write_text("[global]\nindex_url = https://u:p@second.example/simple\n")
-    settings = host_network(
+    settings = read_host_settings(
         {"PIP_DEFAULT_TIMEOUT": "180"}, [first, second, tmp_path / "missing"], system_ca=()
     )
     assert conf(settings) == {
@@ -58,7 +58,7 @@ def test_later_files_win_and_the_environment_beats_them(tmp_path: Path) -> None:
 
 def test_what_concerns_the_hosts_disk_stays_there() -> None:
     environ = {"PIP_TARGET": "/srv", "PIP_CACHE_DIR": "/x", "PIP_USER": "1", "PIP_REQUIRE_VIRTUALENV": "1"}
-    assert host_network(environ, [], system_ca=()) == NetworkSettings()
+    assert read_host_settings(environ, [], system_ca=()) == HostSettings()
 
 
 def test_indexes_in_folders_of_the_host_are_dropped() -> None:
@@ -66,7 +66,7 @@ def test_indexes_in_folders_of_the_host_are_dropped() -> None:
         "PIP_INDEX_URL": "file:///opt/simple",
         "PIP_EXTRA_INDEX_URL": "file:///opt/more https://extra.example/simple",
     }
-    settings = host_network(environ, [], system_ca=())
+    settings = read_host_settings(environ, [], system_ca=())
     assert conf(settings)["extra-index-url"] == "https://extra.example/simple"
 
 
@@ -74,7 +74,7 @@ def test_wheel_folders_are_known_by_their_place_in_the_build(tmp_path: Path) -> 
     environ = {
         "PIP_FIND_LINKS": f"{tmp_path} file://{tmp_path} /does/not/exist https://links.example/torch.html"
     }
-    settings = host_network(environ, [], system_ca=())
+    settings = read_host_settings(environ, [], system_ca=())
     assert settings.wheel_dirs == (tmp_path, tmp_path)
     assert conf(settings)["find-links"] == "https://links.example/torch.html\n/build/wheels"
 
@@ -82,21 +82,21 @@ def test_wheel_folders_are_known_by_their_place_in_the_build(tmp_path: Path) -> 
 def test_certificates_come_from_the_first_variable_that_names_some(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_bytes(b"certificate")
     environ = {"PIP_CERT": "/does/not/exist", "SSL_CERT_FILE": str(tmp_path / "ca.pem")}
-    settings = host_network(environ, [], system_ca=())
+    settings = read_host_settings(environ, [], system_ca=())
     assert conf(settings)["cert"] == "/run/secrets/ca.pem"
     assert settings.secrets({})["ca.pem"] == b"certificate"
-    assert host_network({}, [], system_ca=[tmp_path / "ca.pem"]).ca == b"certificate"
+    assert read_host_settings({}, [], system_ca=[tmp_path / "ca.pem"]).ca == b"certificate"
 
 
 def test_constraints_travel_by_content(tmp_path: Path) -> None:
     (tmp_path / "limits.txt").write_text("numpy<2\n")
-    settings = host_network({"PIP_CONSTRAINT": str(tmp_path / "limits.txt")}, [], system_ca=())
+    settings = read_host_settings({"PIP_CONSTRAINT": str(tmp_path / "limits.txt")}, [], system_ca=())
     assert conf(settings)["constraint"] == "/run/secrets/constraints.txt"
     assert settings.secrets({})["constraints.txt"] == b"numpy<2\n"
 
 
 def test_proxies_are_given_in_both_spellings() -> None:
-    settings = host_network(
+    settings = read_host_settings(
         {"https_proxy": "http://u:p@proxy.example:3128", "NO_PROXY": "localhost"}, [], system_ca=()
     )
     assert settings.proxies == {
@@ -109,14 +109,14 @@ def test_proxies_are_given_in_both_spellings() -> None:
 
 
 def test_a_proxy_on_the_loopback_address_is_warned_about() -> None:
-    settings = host_network({"HTTPS_PROXY": "127.0.0.1:3128"}, [], system_ca=())
+    settings = read_host_settings({"HTTPS_PROXY": "127.0.0.1:3128"}, [], system_ca=())
     assert settings.warnings == (
-        "HTTPS_PROXY names this host's loopback address, which a build step cannot reach",
+        "HTTPS_PROXY is this host's loopback address, which a build step cannot reach",
     )
 
 
 def test_passwords_do_not_show_when_the_settings_are_printed() -> None:
-    settings = host_network(
+    settings = read_host_settings(
         {"PIP_INDEX_URL": "https://u:hidden@x.example", "HTTP_PROXY": "http://u:hidden@y"}, []
     )
     assert "hidden" not in repr(settings)
@@ -124,7 +124,7 @@ def test_passwords_do_not_show_when_the_settings_are_printed() -> None:
 
 def test_a_broken_configuration_file_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "pip.conf").write_text("not an ini file")
-    assert host_network({}, [tmp_path / "pip.conf"], system_ca=()) == NetworkSettings()
+    assert read_host_settings({}, [tmp_path / "pip.conf"], system_ca=()) == HostSettings()
 
 
 def test_pips_own_files_are_looked_for_in_pips_order() -> None:
@@ -147,9 +147,9 @@ def test_pips_own_files_are_looked_for_in_pips_order() -> None:
 CANARY = "hunter2-c4n4ry"
 
 
-def lent(files: dict[str, bytes]) -> LentCredentials:
+def lent(files: dict[str, bytes]) -> ExtractedCredentials:
     context = file_snapshot(files)
-    return lent_credentials(context, [file.path for file in read_requirements(context).files])
+    return extract_credentials(context, [file.path for file in read_requirements(context).files])
 
 
 def pips_lines(text: str, variables: Mapping[str, str]) -> list[str]:
@@ -251,15 +251,20 @@ def test_included_files_and_those_that_look_alike_are_treated_too() -> None:
 def test_files_without_credentials_stay_as_they_are() -> None:
     body = b"-i https://host/simple\npkg @ git+ssh://git@host/x\n-i https://${U}:${TOKEN}@host/simple\n"
     before = file_snapshot({"requirements.txt": body})
-    assert lent_credentials(before, ["requirements.txt"]) == LentCredentials(context=before, variables={})
+    assert extract_credentials(before, ["requirements.txt"]) == ExtractedCredentials(
+        context=before, variables={}
+    )
 
 
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        (f"-e git+https://u:{CANARY}@host/pkg.git#egg=pkg", "an editable install keeps its URL in the image"),
-        (f"--editable=git+https://{CANARY}@host/pkg.git", "an editable install keeps its URL in the image"),
-        (f"pkg @ https://host/pkg.whl?sig={CANARY}", "pip records the query of a URL in the image"),
+        (
+            f"-e git+https://u:{CANARY}@host/pkg.git#egg=pkg",
+            "an editable install stores its URL in the image",
+        ),
+        (f"--editable=git+https://{CANARY}@host/pkg.git", "an editable install stores its URL in the image"),
+        (f"pkg @ https://host/pkg.whl?sig={CANARY}", "pip stores the query of a URL in the image"),
     ],
 )
 def test_what_pip_would_leave_in_the_image_is_refused(line: str, what: str) -> None:
@@ -272,7 +277,7 @@ def test_what_pip_would_leave_in_the_image_is_refused(line: str, what: str) -> N
 def test_a_shell_reads_what_is_lent(tmp_path: Path) -> None:
     values = {"A": 'it\'s $HOME `x` \\ "q"', "B": "é"}
     file = tmp_path / "environment"
-    file.write_bytes(NetworkSettings(proxies={"P": "http://u:p@x"}).secrets(values)["environment"])
+    file.write_bytes(HostSettings(proxies={"P": "http://u:p@x"}).secrets(values)["environment"])
     told = subprocess.run(
         ["sh", "-c", '. "$1"; printf "%s\\n" "$A" "$B" "$P"', "sh", str(file)],
         capture_output=True,

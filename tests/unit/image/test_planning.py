@@ -9,9 +9,9 @@ import pytest
 from detbuild.context.snapshot import ContextSnapshot, file_snapshot
 from detbuild.image.choice import Target
 from detbuild.image.frameworks import read_needs
-from detbuild.image.network import NetworkSettings
+from detbuild.image.network import HostSettings
 from detbuild.image.plan import ImagePlan, for_upload
-from detbuild.image.planning import lend, pip_warnings, plan_image
+from detbuild.image.planning import pip_warnings, plan_image, with_host_settings
 from detbuild.image.resolve import Resolution, resolve
 from detbuild.image.table import load_table
 from detbuild.resources import images_dir, templates_dir
@@ -144,7 +144,7 @@ def test_the_users_words_never_reach_the_dockerfile() -> None:
 
 def test_what_is_lent_changes_neither_tag_nor_dockerfile(tmp_path: Path) -> None:
     (tmp_path / "torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl").touch()
-    network = NetworkSettings(
+    network = HostSettings(
         pip={"index-url": f"https://u:{CANARY}@x.example"},
         ca=b"certificate",
         wheel_dirs=(tmp_path,),
@@ -152,7 +152,7 @@ def test_what_is_lent_changes_neither_tag_nor_dockerfile(tmp_path: Path) -> None
     )
     context = file_snapshot(PROGRAM)
     bare = plan(PROGRAM)
-    lent = lend(bare, resolved(context), network, target=TARGET, credentials={})
+    lent = with_host_settings(bare, resolved(context), network, target=TARGET, credentials={})
     assert (lent.tag, lent.dockerfile, lent.labels, lent.trees) == (
         bare.tag,
         bare.dockerfile,
@@ -168,30 +168,30 @@ def test_what_is_lent_changes_neither_tag_nor_dockerfile(tmp_path: Path) -> None
 def test_a_build_that_the_default_index_does_not_have_is_warned_about_where_nothing_else_is_named() -> None:
     resolution = resolved(file_snapshot(PROGRAM))
 
-    def warned(network: NetworkSettings, machine: str = "x86_64") -> list[str]:
+    def warned(network: HostSettings, machine: str = "x86_64") -> list[str]:
         found = pip_warnings(plan(PROGRAM), resolution, network, target=replace(TARGET, machine=machine))
         return [warning.message for warning in found if "README.md" in warning.hint]
 
-    (message,) = warned(NetworkSettings())
-    assert message.startswith("pip's settings name no place that has torch 2.13.0 for CPU;")
-    assert warned(NetworkSettings(), machine="aarch64") == []
+    (message,) = warned(HostSettings())
+    assert message.startswith("pip's settings have no index for torch 2.13.0 for CPU;")
+    assert warned(HostSettings(), machine="aarch64") == []
     for option in ("index-url", "extra-index-url", "find-links", "no-index"):
-        assert warned(NetworkSettings(pip={option: "x"})) == []
+        assert warned(HostSettings(pip={option: "x"})) == []
     default = resolved(file_snapshot(PROGRAM), target=replace(TARGET, gpu=True))
-    assert pip_warnings(plan(PROGRAM), default, NetworkSettings(), target=TARGET) == ()
+    assert pip_warnings(plan(PROGRAM), default, HostSettings(), target=TARGET) == ()
 
 
 def test_a_loopback_proxy_is_warned_about_with_a_hint() -> None:
-    network = NetworkSettings(pip={"no-index": "1"}, warnings=("HTTP_PROXY names this host's loopback",))
+    network = HostSettings(pip={"no-index": "1"}, warnings=("HTTP_PROXY is this host's loopback",))
     (warning,) = pip_warnings(plan(PROGRAM), resolved(file_snapshot(PROGRAM)), network, target=TARGET)
     assert (warning.message, bool(warning.hint)) == (network.warnings[0], True)
 
 
 def test_a_host_without_an_index_builds_without_network() -> None:
-    lent = lend(
+    lent = with_host_settings(
         plan(PROGRAM),
         resolved(file_snapshot(PROGRAM)),
-        NetworkSettings(pip={"no-index": "true"}),
+        HostSettings(pip={"no-index": "true"}),
         target=TARGET,
         credentials={},
     )
@@ -199,8 +199,10 @@ def test_a_host_without_an_index_builds_without_network() -> None:
 
 
 def test_an_upload_carries_as_files_what_a_session_would_serve() -> None:
-    network = NetworkSettings(ca=b"certificate")
-    lent = lend(plan(PROGRAM), resolved(file_snapshot(PROGRAM)), network, target=TARGET, credentials={})
+    network = HostSettings(ca=b"certificate")
+    lent = with_host_settings(
+        plan(PROGRAM), resolved(file_snapshot(PROGRAM)), network, target=TARGET, credentials={}
+    )
     upload = for_upload(lent)
     assert (upload.tag, upload.secrets) == (lent.tag, {})
     assert files_of(upload.local_trees["secrets"]) == lent.secrets

@@ -15,7 +15,7 @@ from detbuild.context.walk import snapshot
 from detbuild.errors import ConfigError, ContextError, DetbuildError
 from detbuild.image.frameworks import read_needs
 from detbuild.image.imports import check_imports
-from detbuild.image.preflight import check_entrypoint, code_of, scripts_of, syntax_error
+from detbuild.image.preflight import check_entrypoint, read_code, scripts_of, syntax_error
 from determined._context_import import close_context
 from determined._errors import LoadError
 from determined._load import load_trial_class
@@ -38,7 +38,7 @@ def code(
     name: str = "ctx",
 ) -> Code:
     contents = {path: text if isinstance(text, bytes) else text.encode() for path, text in files.items()}
-    return code_of(file_snapshot(contents), name=name, pythons=pythons, fixed=fixed)
+    return read_code(file_snapshot(contents), name=name, pythons=pythons, fixed=fixed)
 
 
 def check(entrypoint: object, files: dict[str, str | bytes], **options: object) -> tuple[Warned, ...]:
@@ -84,7 +84,7 @@ def test_an_entrypoint_is_refused_in_the_words_of_the_container(tmp_path: Path, 
         (tmp_path / name).write_text(text)
     with closing_context(), pytest.raises(LoadError) as there:
         load_trial_class(entrypoint, tmp_path, tmp_path.name)
-    found = code_of(snapshot(tmp_path), name=tmp_path.name, pythons=(HERE,), fixed=True)
+    found = read_code(snapshot(tmp_path), name=tmp_path.name, pythons=(HERE,), fixed=True)
     with pytest.raises(ConfigError) as here:
         check_entrypoint(parse_entrypoint(entrypoint), found)
     assert (str(here.value), here.value.hint) == (str(there.value), there.value.hint)
@@ -126,7 +126,7 @@ def test_what_may_be_there_is_not_refused(entrypoint: str, files: dict[str, str 
 )
 def test_a_name_that_may_come_from_elsewhere_is_a_warning(text: str) -> None:
     (warning,) = check("m:MyTrial", {"m.py": text})
-    assert warning.message.startswith("`m` has no `MyTrial`, as far as its text shows")
+    assert warning.message.startswith("`m` has no `MyTrial`, as far as its source shows")
 
 
 def test_what_hooks_mounts_or_an_image_may_add_is_a_warning() -> None:
@@ -199,7 +199,7 @@ def test_the_text_of_a_package_is_not_taken_for_that_of_a_module_too_large_to_lo
 
 def test_a_module_that_tells_another_one_its_name_may_get_names_from_there() -> None:
     (warning,) = check("m:T", {"m.py": "import n\nn.install(__name__)\n"})
-    assert warning.message == "`m` has no `T`, as far as its text shows"
+    assert warning.message == "`m` has no `T`, as far as its source shows"
     assert refusal("m:T", {"m.py": "log = logging.getLogger(__name__)\n"})[0] == "`m` has no `T`"
 
 
@@ -211,7 +211,7 @@ def test_a_module_that_cannot_be_parsed_is_refused_with_line_and_column() -> Non
     cause, hint = refusal("model_def:MyTrial", {"model_def.py": text})
     assert cause.startswith("model_def.py:8:")
     assert "unindent does not match any outer indentation level: `y = 2`" in cause
-    assert hint == f"correct it; the code runs on Python {HERE}"
+    assert hint == f"fix it; the code runs on Python {HERE}"
 
 
 def test_so_is_a_package_above_it_and_a_script() -> None:
@@ -312,7 +312,7 @@ def test_the_trial_of_a_launcher_is_looked_at() -> None:
 
 def warned(entrypoint: str, files: dict[str, str], *, open_ended: bool = False) -> list[str]:
     context = file_snapshot({path: text.encode() for path, text in files.items()})
-    found = code_of(context, name="ctx", pythons=(HERE,), fixed=True)
+    found = read_code(context, name="ctx", pythons=(HERE,), fixed=True)
     warnings = check_imports(parse_entrypoint(entrypoint), found, read_needs(context), open_ended=open_ended)
     return [f"{warning.message}; {warning.hint}" for warning in warnings]
 
@@ -321,11 +321,11 @@ def test_a_module_that_nothing_brings_is_warned_of() -> None:
     text = f"import torch\nimport einops\nfrom PIL import Image\n{TRIAL}"
     assert warned("model_def:MyTrial", {"model_def.py": text}) == [
         (
-            "model_def.py:2: the module `einops` is in no requirement, and not in the context; "
+            "model_def.py:2: module `einops` is not in the requirements or the context; "
             "add `einops` to requirements.txt"
         ),
         (
-            "model_def.py:3: the module `PIL` is in no requirement, and not in the context; "
+            "model_def.py:3: module `PIL` is not in the requirements or the context; "
             "add `pillow` to requirements.txt"
         ),
     ]
@@ -372,7 +372,7 @@ def test_code_that_the_entrypoint_reaches_is_followed_and_no_other() -> None:
         "unused.py": "import flash_attn\nprint 'Python 2'\n",
     }
     first, second = sorted(warned("python3 train.py", files))
-    assert first.startswith("pkg/deep.py:1: the module `einops`")
+    assert first.startswith("pkg/deep.py:1: module `einops`")
     assert second.startswith("pkg/other.py:1:")
 
 
@@ -385,7 +385,7 @@ def test_nothing_is_said_about_an_example(example: Path) -> None:
 
     entrypoint: Entrypoint = load_config(example / "const.yaml").entrypoint
     context = snapshot(example)
-    found = code_of(context, name=example.name, pythons=(HERE,), fixed=True)
+    found = read_code(context, name=example.name, pythons=(HERE,), fixed=True)
     assert check_entrypoint(entrypoint, found) == ()
     assert list(check_imports(entrypoint, found, read_needs(context), open_ended=False)) == []
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from detbuild.errors import ConfigError
-from detbuild.image.reference import check_reference, image_for, refuse_old_python
+from detbuild.image.reference import check_python, check_reference, image_for
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -40,14 +40,14 @@ def test_references_of_the_grammar_pass(reference: str) -> None:
     ],
 )
 def test_anything_else_is_refused_before_it_reaches_a_dockerfile(reference: str) -> None:
-    with pytest.raises(ConfigError, match="is not an image reference"):
+    with pytest.raises(ConfigError, match="is not a valid image reference"):
         check_reference(reference)
 
 
 def test_capitals_are_named_as_the_fault() -> None:
     with pytest.raises(ConfigError) as caught:
         check_reference("Me/Image:v1")
-    assert caught.value.hint == "names are in lower case: me/image:v1"
+    assert caught.value.hint == "use lower case: me/image:v1"
 
 
 def test_the_image_is_that_of_the_device() -> None:
@@ -79,7 +79,7 @@ def test_a_bad_image_of_a_device_is_named_by_its_key() -> None:
 )
 def test_images_of_determined_whose_python_is_too_old_are_refused(reference: str, python: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        refuse_old_python(reference)
+        check_python(reference)
     assert f"is an image of Determined with {python}; detbuild needs 3.10 or newer" in str(caught.value)
     assert caught.value.hint.startswith("remove environment.image")
 
@@ -96,4 +96,4 @@ def test_images_of_determined_whose_python_is_too_old_are_refused(reference: str
     ],
 )
 def test_other_images_are_left_alone(reference: str) -> None:
-    refuse_old_python(reference)
+    check_python(reference)

@@ -42,23 +42,23 @@ def test_the_dockerfile_is_the_golden_one(variant: str) -> None:
 
 def test_a_kept_text_is_the_rendered_one_and_a_damaged_one_is_rendered_again(tmp_path, variant) -> None:
     plan = VARIANTS[variant]
-    first = render(plan, templates_dir(), kept=tmp_path)
+    first = render(plan, templates_dir(), cache_dir=tmp_path)
     (file,) = tmp_path.iterdir()
-    assert first == render(plan, templates_dir(), kept=tmp_path) == render(plan, templates_dir())
+    assert first == render(plan, templates_dir(), cache_dir=tmp_path) == render(plan, templates_dir())
     file.write_text(file.read_text().replace("FROM", "MORF"))
-    assert render(plan, templates_dir(), kept=tmp_path) == first
+    assert render(plan, templates_dir(), cache_dir=tmp_path) == first
 
 
 def test_a_changed_template_or_value_is_rendered_anew(tmp_path) -> None:
-    templates, kept = tmp_path / "templates", tmp_path / "kept"
+    templates, cache_dir = tmp_path / "templates", tmp_path / "kept"
     shutil.copytree(templates_dir(), templates)
-    first = render(VARIANTS["cpu"], templates, kept=kept)
-    assert render(VARIANTS["no-framework"], templates, kept=kept) != first
+    first = render(VARIANTS["cpu"], templates, cache_dir=cache_dir)
+    assert render(VARIANTS["no-framework"], templates, cache_dir=cache_dir) != first
     with (templates / "pip.j2").open("a") as part:
         part.write("\n")
     with (templates / "Dockerfile.j2").open("a") as part:
         part.write("# one more line\n")
-    assert render(VARIANTS["cpu"], templates, kept=kept) == f"{first}# one more line\n"
+    assert render(VARIANTS["cpu"], templates, cache_dir=cache_dir) == f"{first}# one more line\n"
 
 
 def test_every_golden_file_is_of_a_variant() -> None:

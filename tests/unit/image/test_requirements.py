@@ -128,7 +128,7 @@ def pips_requirement(line: Any) -> tuple[object, ...] | None:
 
 def our_requirement(reading: Reading) -> tuple[object, ...] | None:
     found = reading.requirement
-    if reading.problem or reading.doubt or found is None:
+    if reading.problem or reading.warning or found is None:
         return None
     path = None if found.place is None else found.place.path or "."
     at_url = found.direct and "@" in found.line.argument  # pip looks for the version in the archive
@@ -282,7 +282,7 @@ def test_lines_are_those_that_pip_makes_of_the_file(directory: Path, text: str) 
                 their.requirement,
                 their.is_editable,
             )
-            refused = our.argument and our in [finding.line for finding in (*found.problems, *found.doubts)]
+            refused = our.argument and our in [finding.line for finding in (*found.problems, *found.warnings)]
             assert (None if refused else our_requirement(read_line(our, TREE))) == pips_requirement(their)
         else:
             assert_options_agree(our, their)
@@ -405,7 +405,7 @@ def test_what_lies_elsewhere_is_not_a_place_of_the_context(line: str) -> None:
         ("-e plain", "the directory `plain` has neither pyproject.toml nor setup.py"),
         ("gone-1-py3-none-any.whl", "`gone-1-py3-none-any.whl` is not in the context"),
         ("numpy @ file:///croot/numpy_1/work", "`numpy @ file:///croot/numpy_1/work` is outside the context"),
-        ("-r requirements.txt", "`requirements.txt` includes itself, which pip cannot end"),
+        ("-r requirements.txt", "`requirements.txt` includes itself without end"),
     ],
 )
 def test_what_pip_would_refuse_is_known_with_its_line(line: str, cause: str) -> None:
@@ -415,7 +415,7 @@ def test_what_pip_would_refuse_is_known_with_its_line(line: str, cause: str) -> 
 
 def test_a_missing_find_links_directory_is_a_doubt_as_for_pip() -> None:
     found = read("-f gone\n-i https://x.example\nnumpy=1.0")
-    missing, slip = found.doubts
+    missing, slip = found.warnings
     assert (missing.cause, slip.hint) == ("`gone` is not in the context", "write `numpy==1.0`")
     assert found.problems == ()
 

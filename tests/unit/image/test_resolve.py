@@ -187,7 +187,7 @@ def test_a_range_gets_the_default_where_it_fits_and_else_the_newest() -> None:
 def test_a_version_that_the_table_lacks_is_pips_to_find(asked: str, line: str, assumed: str) -> None:
     resolution = decide("torch", requirements=asked)
     assert resolution.frameworks == (line,)
-    assert [re.search(r"what holds for (\S+)", warning)[1] for warning in resolution.warnings] == [assumed]
+    assert [re.search(r"treated like (\S+)", warning)[1] for warning in resolution.warnings] == [assumed]
 
 
 def test_a_framework_from_an_address_is_left_to_the_requirements() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from detbuild.context.hashes import HashCache
-from detbuild.image.wheels import wanted_wheels
+from detbuild.image.wheels import needed_wheels
 
 if TYPE_CHECKING:
     import os
@@ -21,7 +21,7 @@ def wheel(folder: Path, name: str, *requires: str) -> None:
 
 
 def names(folder: Path, *lines: str, cuda: bool = False) -> list[str]:
-    return [entry.path for entry in wanted_wheels([folder], lines, machine="x86_64", cuda=cuda).entries]
+    return [entry.path for entry in needed_wheels([folder], lines, machine="x86_64", cuda=cuda).entries]
 
 
 def test_only_what_is_asked_for_and_what_that_needs_goes_along(tmp_path: Path) -> None:
@@ -64,16 +64,16 @@ def test_a_file_that_is_no_wheel_inside_still_goes_along_for_pip_to_judge(tmp_pa
 
 def test_a_changed_wheel_of_the_same_name_is_another_one(tmp_path: Path) -> None:
     wheel(tmp_path, "x-1-py3-none-any.whl")
-    before = wanted_wheels([tmp_path], ["x"], machine="x86_64", cuda=False)
+    before = needed_wheels([tmp_path], ["x"], machine="x86_64", cuda=False)
     wheel(tmp_path, "x-1-py3-none-any.whl", "y")
-    assert wanted_wheels([tmp_path], ["x"], machine="x86_64", cuda=False).digest != before.digest
+    assert needed_wheels([tmp_path], ["x"], machine="x86_64", cuda=False).digest != before.digest
 
 
 def test_the_first_folder_that_has_a_wheel_gives_it(tmp_path: Path) -> None:
     for folder in ("first", "second"):
         (tmp_path / folder).mkdir()
         wheel(tmp_path / folder, "x-1-py3-none-any.whl")
-    (entry,) = wanted_wheels(
+    (entry,) = needed_wheels(
         [tmp_path / "first", tmp_path / "second"], ["x"], machine="x86_64", cuda=False
     ).entries
     assert entry.source == str(tmp_path / "first" / "x-1-py3-none-any.whl")
@@ -87,5 +87,5 @@ class Remembered(HashCache):
 def test_hashes_of_earlier_builds_are_used(tmp_path: Path) -> None:
     wheel(tmp_path, "x-1-py3-none-any.whl")
     cache = Remembered(tmp_path / "hashes")
-    (entry,) = wanted_wheels([tmp_path], ["x"], machine="x86_64", cuda=False, cache=cache).entries
+    (entry,) = needed_wheels([tmp_path], ["x"], machine="x86_64", cuda=False, cache=cache).entries
     assert entry.sha256 == "remembered"

@@ -5,17 +5,17 @@ import os
 import pytest
 
 from detbuild.errors import ConfigError
-from detbuild.report.eventfiles import Chosen, hparam_values, lay_out, refresh, require
+from detbuild.report.eventfiles import SelectedTrials, export, hparam_values, refresh, require
 from detbuild.store.state import load
 from tests.synthetic import experiment, hparams
 
 
 def exported(tmp_path, folder):
-    return lay_out([chosen(folder)], tmp_path / "logs")
+    return export([chosen(folder)], tmp_path / "logs")
 
 
 def chosen(folder):
-    return Chosen(folder, list(load(folder).trials.values()), "validation_loss")
+    return SelectedTrials(folder, list(load(folder).trials.values()), "validation_loss")
 
 
 def read(place):
@@ -121,7 +121,7 @@ def test_links_and_pipes_of_a_trial_are_neither_followed_nor_made(tmp_path, abov
         with (own / "huge.tfevents").open("wb") as file:
             file.truncate(1 << 40)
     events = []
-    (place,) = lay_out([chosen(folder)], tmp_path / "logs", events.append)
+    (place,) = export([chosen(folder)], tmp_path / "logs", events.append)
     assert [path for path in place.rglob("*") if path.is_symlink()] == []
     assert b"of the host" not in b"".join(path.read_bytes() for path in place.rglob("*") if path.is_file())
     (warning,) = events
@@ -155,7 +155,7 @@ def test_the_hparams_page_has_each_trial_with_its_values_its_metric_and_its_end(
     from tensorboard.plugins.hparams import api_pb2, backend_context, get_experiment, list_session_groups
 
     folders = [experiment(tmp_path / "home", 3), experiment(tmp_path / "home", 1)]
-    lay_out([chosen(folder) for folder in folders], tmp_path / "logs")
+    export([chosen(folder) for folder in folders], tmp_path / "logs")
     logs = str(tmp_path / "logs")
     board = EventMultiplexer(tensor_size_guidance={})
     board.AddRunsFromDirectory(logs).Reload()
