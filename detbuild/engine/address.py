@@ -1,4 +1,4 @@
-"""Where the engine is asked for: as the docker command decides it, and which setting said so."""
+"""Resolves the address of Docker Engine as the docker CLI does, with the setting that it came from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PASSWORD: Final = re.compile(r"//[^/@]*:[^/@]*@")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A URL as in DOCKER_HOST, and where it comes from, for people."""
+    """The engine's URL, as in DOCKER_HOST, and the setting that it came from."""
 
     url: str
     source: str
@@ -31,16 +31,16 @@ class Address:
 
     @property
     def socket(self) -> str:
-        """The path of a socket of this host; "" for any other kind."""
+        """Path of a local Unix socket; "" for any other kind of address."""
         path = self.url.removeprefix("unix://")
         return path if path.startswith("/") and path != self.url else ""
 
 
 def address_of(host: str | None, environ: Mapping[str, str]) -> Address:
-    """As the docker command: DOCKER_HOST comes before the context, which stands in docker's config file.
+    """Resolve the address as the docker CLI does: DOCKER_HOST first, then the current docker context.
 
     Raises:
-        EngineError: There is no context of the name that is set.
+        EngineError: The configured docker context does not exist.
     """
     if host:
         return Address(host, "as given")
@@ -63,12 +63,12 @@ def address_of(host: str | None, environ: Mapping[str, str]) -> Address:
 
 
 def unix_socket_path(address: Address, environ: Mapping[str, str]) -> str:
-    """Its socket on this host, if that is all there is to know; "" where only docker-py knows the way."""
+    """Return the path of the local socket, or "" if the connection needs docker-py."""
     return "" if docker_settings(environ).get("HttpHeaders") else address.socket
 
 
 def docker_settings(environ: Mapping[str, str]) -> Mapping[str, object]:
-    """The user's config file of docker; empty where there is none."""
+    """Read the user's docker config file; return an empty map if there is none."""
     try:
         found = json.loads((_docker_dir(environ) / "config.json").read_bytes())
     except (OSError, ValueError):

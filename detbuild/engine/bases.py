@@ -1,4 +1,4 @@
-"""The base image of a build: one that the engine has, else pulled, else made from this host's packages."""
+"""The base image of a build: a local one, else pulled, else built from Debian packages."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def ensure_base(
     force_pull: bool = False,
     auth: RegistryAuth | None = None,
 ) -> str:
-    """Return a base image that the engine has: one it had, else pulled, else made from this host's packages.
+    """Return a base image that the engine has, pulling it or building it from Debian packages if needed.
 
     Raises:
-        EngineError: None of these ways leads to one.
+        EngineError: No base image is available.
     """
     base = choose_base(resolution, lambda name: engine.image_id(name) is not None)
     if engine.image_id(base) is not None and not force_pull:
@@ -46,13 +46,13 @@ def ensure_base(
 
 
 def bootstrap_base(engine: Engine, emit: Emit) -> str:
-    """Make the base image of this host's own Debian release and return its tag.
+    """Build the base image of this host's Debian release and return its tag.
 
     Raises:
-        EngineError: This host cannot: it is no Debian, the caller is not root, or no mirror answers.
+        EngineError: The host is not Debian, the caller is not root, or no mirror answers.
     """
     tag = bootstrap_tag(images_dir())
-    emit(ImagePulling(tag, "made from Debian packages"))
+    emit(ImagePulling(tag, "building from Debian packages"))
     with tempfile.TemporaryDirectory(prefix="detbuild-base-") as directory:
         rootfs = Path(directory, "rootfs.tar")
         bootstrap(images_dir(), rootfs)

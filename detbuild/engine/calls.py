@@ -1,4 +1,4 @@
-"""What is asked of the engine, on the shortest way there is."""
+"""HTTP calls to Docker Engine: over its local Unix socket if it has one, else through docker-py."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from detbuild.engine.address import Address
     from detbuild.engine.connection import Connection
 
-_ERRORS = 400  # the first status that is one
+_ERRORS = 400  # the lowest status that is an error
 
 
 class EngineClient:
-    """Over the engine's socket itself where it is one of this host, else through docker-py.
+    """A client of one Docker Engine that connects on the first call.
 
-    Nothing is asked before the first call. `deadline` is in seconds, for each answer.
+    `deadline` is the timeout of each response, in seconds.
     """
 
     def __init__(self, host: str | None, *, deadline: int) -> None:
@@ -33,10 +33,10 @@ class EngineClient:
 
     @cached_property
     def address(self) -> Address:
-        """Where the engine is asked for.
+        """The engine's address.
 
         Raises:
-            EngineError: The docker context that is set does not exist.
+            EngineError: The configured docker context does not exist.
         """
         return address_of(self._host, os.environ)
 
@@ -47,7 +47,7 @@ class EngineClient:
 
     @cached_property
     def connection(self) -> Connection:
-        """Made of docker-py, for all that streams or needs what the user's docker is set to."""
+        """docker-py's connection, for streams and for calls that need the user's docker config."""
         from detbuild.engine.connection import Connection
 
         return Connection(self._host, self.address, deadline=self._deadline)
@@ -71,10 +71,14 @@ class EngineClient:
         accept: Collection[int] = (),
         timeout: float | None = None,
     ) -> Response:
-        """Return the answer; an error is one too if its status is among `accept`.
+        """Send a request and return the response.
+
+        Args:
+            accept: Error statuses that are returned instead of raised.
+            timeout: Replaces the deadline, in seconds.
 
         Raises:
-            EngineError: the engine refuses, is away, or says nothing for the deadline or `timeout`.
+            EngineError: The engine returned an error, cannot be reached, or timed out.
         """
         answer = self._answer(method, path, params=params or {}, body=body, timeout=timeout)
         if answer.status >= _ERRORS and answer.status not in accept:
@@ -89,7 +93,7 @@ class EngineClient:
         silence: float,
         watch: Future[None] | None = None,
     ) -> Generator[dict[str, Any], None, None]:
-        """Post and yield the messages of the answer, as `Connection.stream` does."""
+        """Post and yield the messages of the response, as `Connection.stream` does."""
         if self._plain is None:
             yield from self.connection.stream(path, params=params, silence=silence, watch=watch)
             return
@@ -102,10 +106,10 @@ class EngineClient:
             raise unreachable(self.address, error) from error
 
     def upgrade(self, path: str, headers: Iterable[tuple[str, str]]) -> tuple[socket.socket, bytes]:
-        """A raw connection of our own, and what the engine had said on it already when its answer was read.
+        """Return a raw upgraded connection and the bytes that arrived after the response header.
 
         Raises:
-            UpgradeRefusedError: the engine did not switch protocols.
+            UpgradeRefusedError: The engine did not switch protocols.
         """
         if self._plain is None:
             return self.connection.upgrade(path, headers)

@@ -1,6 +1,6 @@
-"""The one connection to Docker Engine: docker-py's client, and what docker-py has no public call for."""
+"""The connection to Docker Engine through docker-py, with calls that docker-py does not offer."""
 
-# ruff: noqa: SLF001, ANN401  (docker-py has no public way to what is done here)
+# ruff: noqa: SLF001, ANN401  (docker-py has no public API for these calls)
 from __future__ import annotations
 
 import json
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 class Connection:
-    """Made without asking the engine for anything: the first call does, and each until one succeeded.
+    """A docker-py client that connects on the first call.
 
-    `host` is a URL as in DOCKER_HOST; None asks the environment and docker's current context, as the docker
-    command does. `address` says the same in words. `deadline` is in seconds, for each answer of the engine.
+    `host` is a URL as in DOCKER_HOST; None uses the environment and docker's current context, as the docker
+    CLI does. `address` is for messages. `deadline` is the timeout of each response, in seconds.
     """
 
     def __init__(self, host: str | None, address: Address, *, deadline: int) -> None:
@@ -43,7 +43,7 @@ class Connection:
 
     @contextmanager
     def api(self) -> Iterator[Any]:
-        """docker-py's low-level client; what it raises inside the block becomes an EngineError."""
+        """Give docker-py's low-level client; translate its exceptions in the block to EngineError."""
         try:
             yield self._connected()
         except APIError as error:
@@ -60,7 +60,7 @@ class Connection:
     def call(
         self, method: str, path: str, *, params: Mapping[str, str], body: object, timeout: float | None
     ) -> Response:
-        """Ask for something that has one answer, whatever its status."""
+        """Send a request and return the response, whatever its status."""
         with self.api() as api:
             ways = {"GET": api._get, "POST": api._post, "DELETE": api._delete}
             answer = ways[method](
@@ -81,10 +81,10 @@ class Connection:
         silence: float,
         watch: Future[None] | None = None,
     ) -> Generator[dict[str, Any], None, None]:
-        """Post and yield the messages of the answer; `silence` is the longest wait for one, in seconds.
+        """Post and yield the messages of the response; `silence` is the timeout of each, in seconds.
 
-        The connection is closed when the caller stops listening: that is what ends a build. When `watch`
-        fails meanwhile, the wait is over too.
+        The connection is closed when the caller stops reading, which cancels a build. A failure of `watch`
+        ends the wait too.
         """
         with self.api() as api:
             answer = api._post(
@@ -104,10 +104,10 @@ class Connection:
                 yield from map(json.loads, filter(None, answer.iter_lines(None)))
 
     def upgrade(self, path: str, headers: Iterable[tuple[str, str]]) -> tuple[socket.socket, bytes]:
-        """A raw connection of our own, and what the engine had said on it already when its answer was read.
+        """Return a raw upgraded connection and the bytes that arrived after the response header.
 
         Raises:
-            UpgradeRefusedError: the engine did not switch protocols.
+            UpgradeRefusedError: The engine did not switch protocols.
         """
         with self.api() as api:
             url: str = api._url(path)
@@ -118,17 +118,17 @@ class Connection:
             return sock, upgraded(sock, urlsplit(url).path, (*headers, *of_proxies.items()))
 
     def credentials(self, registry: str) -> dict[str, str]:
-        """From the caller's docker config file and its helpers: keys in lower case; may be empty."""
+        """Look up credentials in the caller's docker config and its helpers; keys are in lower case."""
         with self.api() as api:
             found = docker.auth.resolve_authconfig(api._auth_configs, registry)
         return {key.lower(): value for key, value in (found or {}).items()}
 
     def registry_auth(self, repository: str, own: Mapping[str, str]) -> dict[str, str]:
-        """The header that carries credentials for a pull.
+        """Return the header with the credentials for a pull.
 
         Args:
-            repository: To pull from.
-            own: Sent if they are for its registry; else those of the caller's docker config are.
+            repository: The repository to pull from.
+            own: Used if they are for its registry; otherwise those of the caller's docker config are.
         """
         registry, _ = docker.auth.resolve_repository_name(repository)
         if own and docker.auth.resolve_index_name(own.get("serveraddress", registry)) == registry:
@@ -159,7 +159,7 @@ class Connection:
 
 
 def _spelled_out(credentials: Mapping[str, str]) -> dict[str, str]:
-    """`auth`, base64 of `name:password` as docker's config file has it, is nothing that the engine reads."""
+    """Decode `auth` of docker's config file (base64 of `name:password`), which the engine does not read."""
     name, _, password = b64decode(credentials.get("auth", "")).decode(errors="replace").partition(":")
     named = {"username": name, "password": password} if name else {}
     return {**named, **credentials}
@@ -167,13 +167,13 @@ def _spelled_out(credentials: Mapping[str, str]) -> dict[str, str]:
 
 class _Client(docker.APIClient):
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
-        """As in requests, but REQUESTS_CA_BUNDLE, meant for the web, does not replace the engine's own."""
+        """Keep REQUESTS_CA_BUNDLE, which is meant for the web, from replacing the engine's own CA."""
         verify = self.verify if verify is None else verify
         return super().merge_environment_settings(url, proxies, stream, verify, cert)
 
 
 def _connect(api: Any, url: str) -> Any:
-    """A connection as docker-py makes them (unix socket, TCP or TLS) that no pool will use again."""
+    """Open a connection as docker-py does (Unix socket, TCP or TLS), outside of its pool."""
     request = requests.Request("POST", url).prepare()
     pool = api.get_adapter(url).get_connection_with_tls_context(request, verify=api.verify, cert=api.cert)
     connection = pool._new_conn()
@@ -182,7 +182,7 @@ def _connect(api: Any, url: str) -> Any:
 
 
 def _socket_of(answer: Any) -> socket.socket:
-    """Where docker-py, too, finds it."""
+    """Find the socket where docker-py does."""
     raw = answer.raw._fp.fp.raw
     sock: socket.socket = getattr(raw, "_sock", raw)
     return sock

@@ -1,4 +1,4 @@
-"""A ContainerSpec as the engine's API wants it, and the engine's answer as a ContainerState."""
+"""Translates a ContainerSpec to the engine's API and the engine's responses to a ContainerState."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ if TYPE_CHECKING:
     from detbuild.engine.protocol import ContainerSpec, Mount
 
 Json = dict[str, Any]
-# Without a limit of cores a container gets them all, but under load the host's own programs go first: theirs
-# is 1024. A set of cores would change how many threads frameworks start, and with them the last digits.
+# CPU weight below the host's default of 1024, so that the host's programs go first under load. A CPU set
+# would change how many threads frameworks start, and with them the last digits of results.
 _CPU_SHARES: Final = 512
-# When the host runs out of memory, the kernel ends a trial rather than the engine or a program of the host.
+# OOM score: if the host runs out of memory, the kernel kills a trial before the engine or host programs.
 _OOM_SCORE: Final = 500
-# What a run prints is in its folder; the engine's copy, which nothing else limits, must not fill its disk.
+# Log rotation: the run's folder has the output; the engine's copy must not fill its disk.
 _LOGS: Final = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}}
 
 
 def create_body(spec: ContainerSpec) -> Json:
-    """The body of `POST /containers/create`."""
+    """Build the body of `POST /containers/create`."""
     ports = [f"{port}/tcp" for port in spec.ports]
     return {
         "Image": spec.image,
@@ -51,7 +51,7 @@ def create_body(spec: ContainerSpec) -> Json:
             "SecurityOpt": ["no-new-privileges"],
             "PidsLimit": spec.pids_limit,
             "Memory": spec.memory,
-            "MemorySwap": spec.memory,  # no more than that: no swap
+            "MemorySwap": spec.memory,  # memory plus swap: no swap
             "NanoCpus": round(spec.cpus * 1_000_000_000),
             "CpuShares": _CPU_SHARES,
             "OomScoreAdj": _OOM_SCORE,
@@ -66,7 +66,7 @@ def create_body(spec: ContainerSpec) -> Json:
 
 
 def state_of(inspected: Json) -> ContainerState:
-    """From the answer to `GET /containers/<id>/json`."""
+    """Parse the response of `GET /containers/<id>/json`."""
     state = inspected["State"]
     return ContainerState(
         id=inspected["Id"],
@@ -81,7 +81,7 @@ def state_of(inspected: Json) -> ContainerState:
 
 
 def listed_state(listed: Json) -> ContainerState:
-    """From one element of the answer to `GET /containers/json`, which does not say how a container ended."""
+    """Parse an element of the response of `GET /containers/json`, which has no exit code."""
     return ContainerState(
         id=listed["Id"],
         name=listed["Names"][0].removeprefix("/"),
@@ -91,7 +91,7 @@ def listed_state(listed: Json) -> ContainerState:
 
 
 def demultiplexed(output: bytes) -> bytes:
-    """Stdout and stderr as they came: the engine sends pieces, each after 4 bytes of kind and 4 of length."""
+    """Merge stdout and stderr frames, each with a header of 4 bytes of kind and 4 of length."""
     pieces, start = [], 0
     while start + 8 <= len(output):
         end = start + 8 + int.from_bytes(output[start + 4 : start + 8], "big")
@@ -101,7 +101,7 @@ def demultiplexed(output: bytes) -> bytes:
 
 
 def _mount(mount: Mount) -> Json:
-    # Unlike the string form src:dst, this one refuses a source that does not exist.
+    # Unlike the string form src:dst, this form fails if the source does not exist.
     return {
         "Type": "bind",
         "Source": mount.source,
@@ -112,7 +112,7 @@ def _mount(mount: Mount) -> Json:
 
 
 def _volume(path: str) -> Json:
-    """A directory of the container's own, filled from the image; it is removed with the container."""
+    """An anonymous volume, filled from the image and removed with the container."""
     return {"Type": "volume", "Target": path}
 
 

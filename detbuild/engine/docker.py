@@ -24,23 +24,18 @@ if TYPE_CHECKING:
     from detbuild.image.plan import ImagePlan
 
 _DEADLINE = 60  # seconds; starting a container on a cold GPU driver takes long
-_PULL_SILENCE = 300.0  # seconds between two words about a pull
+_PULL_SILENCE = 300.0  # seconds between two progress messages of a pull
 _IMPORT_SILENCE = 900.0  # seconds that unpacking a whole root file system may take
 _MISSING = 404
 _CONFLICT = 409
-_UNREADABLE = {
-    _MISSING,
-    500,
-    501,
-}  # answers about the output of what is gone, or of a log driver without a way back
+_UNREADABLE = {_MISSING, 500, 501}  # statuses of a removed container, or of a log driver that cannot read
 
 
 class DockerEngine:
-    """One Docker Engine; nothing is asked of it before the first call.
+    """One Docker Engine, connected to on the first call.
 
-    `host` is a URL as in DOCKER_HOST; None follows the environment and docker's current context.
-    `deadline` is in seconds, for each answer. `whole_tar` builds without a session:
-    the whole context travels each time.
+    `host` is a URL as in DOCKER_HOST; None uses the environment and docker's current context. `deadline` is
+    the timeout of each response, in seconds. `whole_tar` builds without a session, from the whole context.
     """
 
     def __init__(
@@ -64,7 +59,7 @@ class DockerEngine:
         return (image.get("Config") or {}).get("Labels") or {}
 
     def find_images(self, label: str) -> tuple[ImageState, ...]:
-        # Of all that lists images only this counts their containers.
+        # the only list of images that counts their containers
         found = self._client.ask("GET", "/system/df", params={"type": "image"}).json()["Images"] or ()
         states = [image_state(image) for image in found if label in (image["Labels"] or {})]
         return tuple(sorted(states, key=attrgetter("created"), reverse=True))
@@ -108,9 +103,9 @@ class DockerEngine:
     def wait(self, container: str, *, timeout: float) -> ContainerState | None:
         state = self._present(container)
         if not state.ended and timeout > 0:
-            # to wait until a created one is "not running" would return at once
+            # "not-running" would return at once for a created container
             condition = "next-exit" if state.status == "created" else "not-running"
-            # time is up, the engine left or the container is gone: the next look tells which
+            # timeout, lost engine or removed container: the next inspect tells which
             with suppress(EngineError):
                 self._client.ask(
                     "POST", f"/containers/{container}/wait", params={"condition": condition}, timeout=timeout
@@ -129,17 +124,17 @@ class DockerEngine:
         filters = json.dumps({"label": wanted})
         found = self._client.ask("GET", "/containers/json", params={"all": "1", "filters": filters}).json()
         states = map(listed_state, found)
-        # How it ended is not in the list; a question about one that is just being started would wait for it.
+        # The list has no exit codes; inspecting a container that is starting would block until it runs.
         asked = (self.inspect(state.id) if state.ended else state for state in states)
         return tuple(state for state in asked if state is not None)
 
     def signal(self, container: str, signal: str) -> None:
-        # in conflict: it does not run any more
+        # a conflict means that it is not running
         gone = {_MISSING, _CONFLICT}
         self._client.ask("POST", f"/containers/{container}/kill", params={"signal": signal}, accept=gone)
 
     def remove(self, container: str) -> None:
-        # in conflict: its removal is in progress already
+        # a conflict means that its removal is in progress
         gone = {_MISSING, _CONFLICT}
         params = {"force": "1", "v": "1"}
         self._client.ask("DELETE", f"/containers/{container}", params=params, accept=gone)
@@ -188,18 +183,18 @@ class DockerEngine:
     def _there(self, reference: str) -> str:
         image = self.image_id(reference)
         if image is None:
-            raise EngineError(f"Docker Engine says that it has {reference} now, but does not find it")
+            raise EngineError(f"Docker Engine reported {reference} as created, but cannot find it")
         return image
 
     def _created_before(self, spec: ContainerSpec) -> str:
-        """The container that has the name already, if it is the one that was to be created."""
+        """Return the existing container with this name if it has the labels of `spec`."""
         there = self.inspect(spec.name)
         if there is None:
-            raise EngineError(f"the container {spec.name} is just being removed", hint="try again")
+            raise EngineError(f"container {spec.name} is being removed", hint="try again")
         if any(there.labels.get(key) != value for key, value in spec.labels.items()):
             raise EngineError(
-                f"the container name {spec.name} is taken by a container that is not ours",
-                hint=f"look at it with `docker inspect {spec.name}`, then rename or remove it",
+                f"the container name {spec.name} is in use by another container",
+                hint=f"check it with `docker inspect {spec.name}`, then rename or remove it",
             )
         return there.id
 
@@ -211,7 +206,7 @@ class DockerEngine:
 
 
 def _split(reference: str) -> tuple[str, str]:
-    """The repository and the tag or digest of a reference."""
+    """Split a reference into the repository and the tag or digest."""
     repository, at, digest = reference.partition("@")
     if at:
         return repository, digest

@@ -1,4 +1,4 @@
-"""What the engine says about itself and its host, as an EngineInfo."""
+"""Parses what the engine reports about itself and its images."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _PODMAN: Final = {"BuildahVersion"}  # a field that Docker Engine does not have
 
 
 def engine_info(raw: Mapping[str, Any], *, api_version: str) -> EngineInfo:
-    """From the answer to `GET /info`. Podman and old engines leave fields out.
+    """Parse the response of `GET /info`, in which Podman and old engines leave fields out.
 
-    Podman invents another id for each answer, so it has none.
+    Podman returns a different id each time, so its id is "".
     """
     return EngineInfo(
         id="" if _PODMAN & raw.keys() else raw.get("ID", ""),
@@ -37,12 +37,12 @@ def engine_info(raw: Mapping[str, Any], *, api_version: str) -> EngineInfo:
 
 
 def _cdi_devices(raw: Mapping[str, Any]) -> list[str]:
-    """Listed by Docker Engine from 28.3 on."""
+    """List the CDI devices, which Docker Engine reports since 28.3."""
     return [device["ID"] for device in raw.get("DiscoveredDevices") or () if device.get("Source") == "cdi"]
 
 
 def image_state(raw: Mapping[str, Any]) -> ImageState:
-    """From an entry of the answer to `GET /system/df`."""
+    """Parse an image of the response of `GET /system/df`."""
     return ImageState(
         id=raw["Id"],
         tags=tuple(raw["RepoTags"] or ()),

@@ -1,6 +1,6 @@
-"""Plain questions to an engine behind a Unix socket of this host, without docker-py.
+"""A client for an engine behind a local Unix socket, without docker-py.
 
-Importing docker-py takes as long as creating a container does, and most commands ask one or two things.
+Importing docker-py takes as long as creating a container, and most commands send only one or two requests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WITHOUT_BODY = frozenset({204, 304})
 
 
 class UpgradeRefusedError(Exception):
-    """The engine, or something between it and us, does not upgrade connections."""
+    """The engine, or a proxy in front of it, does not upgrade connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +36,16 @@ class Response:
 
 
 def target(path: str, params: Mapping[str, str]) -> str:
-    """A path as it stands in a request; references of images keep their slashes and colons."""
+    """Encode a request target; image references keep their slashes and colons."""
     query = f"?{urlencode(params)}" if params else ""
     return quote(path, safe="/:") + query
 
 
 def upgraded(sock: socket.socket, path: str, headers: Iterable[tuple[str, str]]) -> bytes:
-    """Have a fresh connection upgraded; return what the engine had said on it already by then.
+    """Upgrade a fresh connection; return the bytes that arrived after the response header.
 
     Raises:
-        UpgradeRefusedError: the engine did not switch protocols; the connection is closed.
+        UpgradeRefusedError: The engine did not switch protocols; the connection is closed.
     """
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
     sock.sendall(f"POST {path} HTTP/1.1\r\nHost: docker\r\n{lines}\r\n".encode("latin-1"))
@@ -63,26 +63,26 @@ def upgraded(sock: socket.socket, path: str, headers: Iterable[tuple[str, str]])
 
 
 def interrupt(sock: socket.socket) -> None:
-    """End the wait of another thread for more from it; closing alone would not."""
+    """Wake a thread that blocks in `recv`; closing the socket would not."""
     with suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
 
 
 class UnixSocketClient:
-    """Speaks HTTP/1.1 over connections that stay open from one question to the next.
+    """An HTTP/1.1 client with keep-alive connections.
 
-    `deadline` is in seconds, for each answer. Every method raises OSError or ValueError when the engine is
-    away, does not answer in time, or says what is not HTTP.
+    `deadline` is the timeout of each response, in seconds. Every method raises OSError or ValueError if the
+    engine cannot be reached, times out, or sends invalid HTTP.
     """
 
     def __init__(self, path: str, *, deadline: float) -> None:
         self._path, self._deadline = path, deadline
-        self._idle: list[_Wire] = []
+        self._idle: list[_HttpConnection] = []
         self._version: str | None = None
 
     @property
     def version(self) -> str:
-        """The API's version, as the engine offers it."""
+        """The engine's API version."""
         if self._version is None:
             with self._wire(self._deadline) as wire:
                 status, headers, _ = wire.ask("GET", "/_ping", b"")
@@ -94,7 +94,7 @@ class UnixSocketClient:
     def call(
         self, method: str, path: str, *, params: Mapping[str, str], body: object, timeout: float | None
     ) -> Response:
-        """Ask; the body travels as JSON. `timeout` replaces the deadline."""
+        """Send a request with a JSON body. `timeout` replaces the deadline."""
         where = self._prefix + target(path, params)
         payload = b"" if body is None else json.dumps(body).encode()
         with self._wire(self._deadline if timeout is None else timeout) as wire:
@@ -105,12 +105,12 @@ class UnixSocketClient:
     def lines(
         self, path: str, *, params: Mapping[str, str], silence: float, watch: Future[None] | None
     ) -> Iterator[tuple[int, Iterator[bytes]]]:
-        """Post; give the status and the lines of the answer, on a connection that ends with the block.
+        """Post; give the status and the lines of the response, on a connection that is closed with the block.
 
-        `silence` is the longest wait for a line, in seconds. When `watch` fails meanwhile, that wait is over.
+        `silence` is the timeout of each line, in seconds. A failure of `watch` ends the wait.
         """
         where = self._prefix + target(path, params)
-        wire = _Wire(self._path, self._deadline if watch else silence)
+        wire = _HttpConnection(self._path, self._deadline if watch else silence)
         try:
             status, headers = wire.send("POST", where, b"")
             wire.socket.settimeout(silence)
@@ -121,7 +121,7 @@ class UnixSocketClient:
             wire.close()
 
     def upgrade(self, path: str, headers: Iterable[tuple[str, str]]) -> tuple[socket.socket, bytes]:
-        """A raw connection of one's own, and what the engine had said on it already."""
+        """Return a raw upgraded connection and the bytes that arrived after the response header."""
         where = self._prefix + path
         sock = _connected(self._path, self._deadline)
         try:
@@ -140,9 +140,9 @@ class UnixSocketClient:
             self._idle.pop().close()
 
     @contextmanager
-    def _wire(self, timeout: float) -> Iterator[_Wire]:
-        """A connection of one's own; after anything but a whole answer it is not used again."""
-        wire = self._waiting() or _Wire(self._path, timeout)
+    def _wire(self, timeout: float) -> Iterator[_HttpConnection]:
+        """Give a connection for one request; reuse it only after a complete response."""
+        wire = self._idle_connection() or _HttpConnection(self._path, timeout)
         wire.socket.settimeout(timeout)
         try:
             yield wire
@@ -154,16 +154,16 @@ class UnixSocketClient:
         else:
             wire.close()
 
-    def _waiting(self) -> _Wire | None:
+    def _idle_connection(self) -> _HttpConnection | None:
         while self._idle:
             wire = self._idle.pop()
             if wire.quiet():
                 return wire
-            wire.close()  # the engine hung up meanwhile
+            wire.close()  # closed by the engine
         return None
 
 
-class _Wire:
+class _HttpConnection:
     def __init__(self, path: str, timeout: float) -> None:
         self.lasts = True
         self.socket = _connected(path, timeout)
@@ -174,7 +174,7 @@ class _Wire:
         return status, headers, b"".join(self.pieces(status, headers))
 
     def send(self, method: str, where: str, payload: bytes) -> tuple[int, dict[str, str]]:
-        """Ask; return status and headers, after which the answer's body waits to be read."""
+        """Send a request; return status and headers, with the body still to be read."""
         lines = [f"{method} {where} HTTP/1.1", "Host: docker", f"Content-Length: {len(payload)}"]
         if payload:
             lines.append("Content-Type: application/json")
@@ -186,7 +186,7 @@ class _Wire:
         return status, headers
 
     def quiet(self) -> bool:
-        """Whether nothing has come since the last answer, not even the end."""
+        """Whether the connection is open and has no unread data."""
         self.socket.settimeout(0)
         try:
             self.socket.recv(1, socket.MSG_PEEK)
@@ -206,7 +206,7 @@ class _Wire:
             yield name.lower(), value.strip()
 
     def pieces(self, status: int, headers: Mapping[str, str]) -> Iterator[bytes]:
-        """The body, as it comes."""
+        """Yield the body as it arrives."""
         if status in _WITHOUT_BODY:
             return
         if headers.get("transfer-encoding", "").lower() == "chunked":

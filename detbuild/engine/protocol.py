@@ -1,4 +1,4 @@
-"""All that detbuild asks of a container engine."""
+"""The interface to a container engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mount:
-    """A bind mount. The source must exist; it is never made by the engine."""
+    """A bind mount. The source must exist; the engine never creates it."""
 
     source: str
     target: str
@@ -31,12 +31,12 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ContainerSpec:
-    """One container, fully decided. Its name is fixed by experiment, trial and run, so there is no second."""
+    """A container to create. Its name follows from experiment, trial and run, so there is never a second."""
 
     name: str
     image: str  # always an id: tags move
     command: tuple[str, ...] = ()
-    entrypoint: tuple[str, ...] = ()  # in the place of the image's own, which is the harness
+    entrypoint: tuple[str, ...] = ()  # replaces the image's own, which is the harness
     env: Mapping[str, str] = field(default_factory=dict)
     user: str = ""  # "uid:gid"
     gpus: tuple[str, ...] = ()  # ids: "0", a GPU-UUID, or a CDI name such as "nvidia.com/gpu=0"
@@ -46,15 +46,15 @@ class ContainerSpec:
     devices: tuple[Device, ...] = ()
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ("ALL",)
-    ports: tuple[int, ...] = ()  # published on ports of the engine's choice
+    ports: tuple[int, ...] = ()  # published on ports that the engine chooses
     network: str = "bridge"
     pids_limit: int = 4096
-    memory: int = 0  # bytes that it may use, without swap; 0 for no limit
+    memory: int = 0  # limit in bytes, without swap; 0 for no limit
     cpus: float = 0.0  # cores; 0 for no limit
     read_only_root: bool = False
     scratch: tuple[str, ...] = ()  # directories of a read-only root that are writable, on the engine's disk
     tmpfs: tuple[str, ...] = ()
-    stdin: bool = False  # open for whoever attaches first, closed when they leave
+    stdin: bool = False  # open for the first client that attaches, closed when it detaches
     terminal: bool = False
     stop_timeout: int = 3600  # seconds between SIGTERM and SIGKILL when the engine stops the container
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -67,8 +67,8 @@ class ContainerState:
     status: Literal["created", "running", "paused", "restarting", "removing", "exited", "dead"]
     exit_code: int = 0
     oom_killed: bool = False
-    error: str = ""  # the engine's own words when it could not start the container
-    memory: int = 0  # bytes that it may use; 0 for no limit, or when only listed
+    error: str = ""  # the engine's message if it could not start the container
+    memory: int = 0  # limit in bytes; 0 for no limit, or when only listed
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -77,13 +77,13 @@ class ContainerState:
 
     @property
     def lives(self) -> bool:
-        """It has a process or may get one; the engine says "removing" only of what has none any more."""
+        """Whether it has a process or may get one; a container that is being removed has none."""
         return not self.ended and self.status != "removing"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineInfo:
-    id: str  # kept by the engine for as long as it keeps its containers; "" for one that does not say
+    id: str  # stable as long as its containers exist; "" if unknown
     name: str  # of its host
     version: str
     api_version: str
@@ -111,28 +111,28 @@ class ImageState:
 
 
 class Engine(Protocol):
-    """Every method raises EngineError when the engine is away, refuses, or does not answer in time."""
+    """A container engine. Methods raise EngineError if it cannot be reached, fails or times out."""
 
     def info(self) -> EngineInfo: ...
 
     def image_id(self, reference: str) -> str | None:
-        """The id of a local image, or None; asked first, so that what is unchanged skips the build."""
+        """Return the id of a local image, or None; an unchanged image skips the build."""
 
     def image_labels(self, reference: str) -> Mapping[str, str]:
-        """Labels of a local image; raise EngineError when it is not there."""
+        """Return the labels of a local image; raise EngineError if it does not exist."""
 
     def find_images(self, label: str) -> tuple[ImageState, ...]:
-        """All images that carry the label, the newest first."""
+        """List all images with the label, newest first."""
 
     def pull(self, reference: str, emit: Emit, *, credentials: Mapping[str, str] | None = None) -> str:
-        """Pull and return the id.
+        """Pull an image and return its id.
 
         Args:
-            reference: Of the image.
-            emit: Told how far it is.
-            credentials: Of a registry, under the names of Docker's API (`username`, `password`,
-                `serveraddress`, ...). When they are none, or for another registry than the image's, those of
-                the caller's docker config are used.
+            reference: The image to pull.
+            emit: Receives progress.
+            credentials: Registry credentials with the keys of Docker's API (`username`, `password`,
+                `serveraddress`, ...). If absent, or for a registry other than the image's, those of the
+                caller's docker config are used.
         """
 
     def build(self, plan: ImagePlan, emit: Emit) -> str:
@@ -142,36 +142,36 @@ class Engine(Protocol):
         """
 
     def create(self, spec: ContainerSpec) -> str:
-        """Create the container and return its id; the same one again when it is there already."""
+        """Create the container and return its id, or the id of the existing one."""
 
     def start(self, container: str) -> None:
-        """Start it; nothing happens when it runs or has ended already."""
+        """Start the container unless it runs or has ended."""
 
     def inspect(self, container: str) -> ContainerState | None:
-        """State by id or name; None when there is no such container."""
+        """Return the state of a container by id or name; None if it does not exist."""
 
     def wait(self, container: str, *, timeout: float) -> ContainerState | None:
-        """Wait up to `timeout` seconds for its end; None when it still runs. LookupError when it is gone."""
+        """Wait up to `timeout` seconds for its end; None if it still runs. LookupError if it was removed."""
 
     def output_tail(self, container: str, lines: int) -> tuple[str, ...]:
-        """The last lines that it printed, as far as the engine kept them; none when it is gone."""
+        """Return the last lines of output that the engine kept; none if the container was removed."""
 
     def find(self, labels: Mapping[str, str]) -> tuple[ContainerState, ...]:
-        """All containers, running or not, that carry the labels; an empty value asks for the key alone.
+        """List all containers, running or not, with the labels; an empty value matches the key alone.
 
-        Only `inspect` knows of one that has not ended whether the engine failed to start it.
+        For a container that has not ended, only `inspect` tells whether the engine failed to start it.
         """
 
     def signal(self, container: str, signal: str) -> None:
-        """Send a signal ("SIGTERM"); nothing happens when it has ended or is gone."""
+        """Send a signal ("SIGTERM") unless the container has ended or was removed."""
 
     def remove(self, container: str) -> None:
-        """Kill and remove; nothing happens when it is gone."""
+        """Kill and remove the container if it exists."""
 
     def remove_image(self, reference: str) -> None:
-        """Remove a tag or image; nothing happens when it is gone."""
+        """Remove a tag or image if it exists."""
 
     def import_image(self, rootfs_tar: str, *, tag: str, changes: tuple[str, ...]) -> str:
-        """Make an image of one layer from a tar file of a root file system and return its id."""
+        """Import a tar file of a root file system as an image of one layer and return its id."""
 
     def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""The engine's own words as a cause and a hint."""
+"""Translates error messages of Docker Engine into a cause and a hint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _START_IT: Final = "start it, or set DOCKER_HOST to where it runs; `detbuild doc
 
 
 @dataclass(frozen=True, slots=True)
-class _Refusal:
+class _KnownError:
     """`cause` may use the groups of the pattern."""
 
     pattern: str
@@ -28,153 +28,153 @@ class _Refusal:
     error: type[EngineError] = EngineError
 
 
-_REFUSALS: Final = (
-    _Refusal(
+_KNOWN_ERRORS: Final = (
+    _KnownError(
         r'could not select device driver "?(?P<driver>[\w.-]*)"?',
-        "Docker Engine cannot hand GPUs to containers: it has no device driver for them",
+        "Docker Engine cannot pass GPUs to containers: it has no GPU device driver",
         "install the NVIDIA container toolkit and run `nvidia-ctk runtime configure`, "
-        "or make a CDI specification with `nvidia-ctk cdi generate`; then restart the engine",
+        "or generate a CDI specification with `nvidia-ctk cdi generate`; then restart the engine",
     ),
-    _Refusal(
+    _KnownError(
         r"unresolvable CDI devices (?P<names>[^:\n]+)",
-        "Docker Engine knows no CDI device {names}",
-        "list what there is with `detbuild doctor`; "
-        "make a specification with `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`",
+        "unknown CDI device: {names}",
+        "run `detbuild doctor` to list CDI devices; "
+        "generate a specification with `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`",
     ),
-    _Refusal(
+    _KnownError(
         r"(CDI device injection|cdi).*(not enabled|disabled)",
-        "Docker Engine was told not to use CDI",
+        "CDI is disabled in Docker Engine",
         'set "features": {"cdi": true} in the engine\'s daemon.json and restart it',
     ),
-    _Refusal(
+    _KnownError(
         r"nvidia-container-cli: (?P<words>.*)",
-        "the NVIDIA driver refused the container: {words}",
-        "run `nvidia-smi` on the host: driver and GPU have to answer there first",
+        "the NVIDIA container runtime failed: {words}",
+        "run `nvidia-smi` on the host to check the driver and the GPU",
     ),
-    _Refusal(
+    _KnownError(
         r"bind source path does not exist: (?P<path>.*)",
-        "{path} is to be mounted, but is not there on the engine's host",
-        "make it, or hint bind_mounts in the experiment config",
+        "bind mount source not found on the engine's host: {path}",
+        "create it, or fix bind_mounts in the experiment config",
     ),
-    _Refusal(
+    _KnownError(
         r"error gathering device information while adding custom device \"(?P<path>[^\"]*)\"",
-        "the device {path} is not there on the engine's host",
-        "hint resources.devices in the experiment config",
+        "device not found on the engine's host: {path}",
+        "fix resources.devices in the experiment config",
     ),
-    _Refusal(
+    _KnownError(
         r"exec: \"(?P<program>[^\"]*)\": .*(not found|no such file)",
-        "the image has no program {program}",
-        "use a base image that has it",
+        "program not found in the image: {program}",
+        "use a base image that contains it",
     ),
-    _Refusal(
+    _KnownError(
         r"[Nn]o such image: (?P<image>.*)",
-        "the image {image} is not there",
-        "submit again: it is built anew",
+        "image not found: {image}",
+        "submit again to rebuild it",
     ),
-    _Refusal(
+    _KnownError(
         r"no space left on device",
-        "the disk of Docker Engine is full",
-        "make room: `docker system df` shows what takes it, `docker builder prune` frees old build steps",
+        "Docker Engine's disk is full",
+        "free space: `docker system df` shows what uses it, `docker builder prune` removes old build steps",
         DiskFullError,
     ),
-    _Refusal(
+    _KnownError(
         r"(pull access denied for|repository) (?P<image>[^ ,]+).*(does not exist|may require|not found)",
-        "the registry has no image {image}, or does not show it to you",
-        "check the name; log in with `docker login` when it is private",
+        "image {image} does not exist in the registry, or you have no access to it",
+        "check the name; run `docker login` if it is private",
     ),
-    _Refusal(
+    _KnownError(
         r"manifest for (?P<image>\S+) not found"
         r"|failed to resolve reference \"(?P<other>[^\"]+)\".*: not found",
-        "the registry has no image {image}{other}",
+        "image not found in the registry: {image}{other}",
         "check its name and tag",
     ),
-    _Refusal(
+    _KnownError(
         r"(unauthorized|authentication required|no basic auth credentials).*",
-        "the registry wants credentials: {0}",
-        "log in with `docker login`",
+        "the registry requires credentials: {0}",
+        "run `docker login`",
     ),
-    _Refusal(
+    _KnownError(
         r"(no such host|server misbehaving|connection refused|i/o timeout|network is unreachable"
         r"|Client\.Timeout exceeded|TLS handshake timeout).*",
         "Docker Engine cannot reach the registry: {0}",
         "check the network, or set a proxy for the engine",
     ),
-    _Refusal(
+    _KnownError(
         r"invalid reference format.*",
-        "not an image reference: {0}",
+        "not a valid image reference: {0}",
         "use [registry/]name[:tag] in lower case, or an id",
     ),
-    _Refusal(
+    _KnownError(
         r"port is already allocated|address already in use",
-        "a port of the container is taken on the host",
-        "end what uses it, or choose another port",
+        "a port of the container is already in use on the host",
+        "stop the process that uses it, or choose another port",
     ),
 )
 
 
 def engine_error(words: str) -> EngineError:
-    """What the engine said, in the user's terms where they are known."""
-    for known in _REFUSALS:
+    """Return the error with a cause and a hint if the engine's message is a known one."""
+    for known in _KNOWN_ERRORS:
         match = re.search(known.pattern, words)
         if match:
             named = {key: value or "" for key, value in match.groupdict().items()}
             return known.error(known.cause.format(words, **named), hint=known.hint)
-    return EngineError(f"Docker Engine refused: {words}")
+    return EngineError(f"Docker Engine error: {words}")
 
 
 @dataclass(frozen=True, slots=True)
-class _Silence:
-    """Why there is no answer; the hint may use `{host}` of the URL, and `{group}` of a local socket."""
+class _KnownFailure:
+    """A known connection failure; the hint may use `{host}` of the URL and `{group}` of a local socket."""
 
     pattern: str
     cause: str
     hint: str
 
 
-_SILENCES: Final = (
-    _Silence(
+_KNOWN_FAILURES: Final = (
+    _KnownFailure(
         r"Permission denied",
         "no permission to use Docker Engine at {address}",
         "run `sudo usermod -aG {group} $USER` and log in again, or run as root",
     ),
-    _Silence(
+    _KnownFailure(
         r"timed? ?out",
         "Docker Engine at {address} did not answer in time",
-        "see whether `docker info` answers; a stalled disk under the engine looks like this",
+        "check that `docker info` answers; a stalled disk can cause this",
     ),
-    _Silence(
+    _KnownFailure(
         r"HTTP request to an HTTPS server|sent an HTTP response to an HTTPS|WRONG_VERSION_NUMBER|record layer"
         r"|CERTIFICATE|certificate|SSLError|\bTLS\b|\bssl\b",
         "Docker Engine at {address} cannot be reached with these TLS settings: {words}",
         "set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH as the engine needs them, or unset both",
     ),
-    _Silence(
+    _KnownFailure(
         r"Name or service not known|name resolution|No address associated|nodename nor servname",
-        "the host of Docker Engine is unknown: {address}",
+        "cannot resolve the host of Docker Engine: {address}",
         "check the name in the address",
     ),
 )
-_SSH: Final = _Silence(
-    "", "cannot reach Docker Engine at {address}", "see whether `ssh {host} docker version` answers"
+_SSH: Final = _KnownFailure(
+    "", "cannot reach Docker Engine at {address}", "check that `ssh {host} docker version` works"
 )
-_NO_SOCKET: Final = _Silence("", "cannot reach Docker Engine at {address}: no such socket", _START_IT)
-_DEAD_SOCKET: Final = _Silence(
+_NO_SOCKET: Final = _KnownFailure("", "cannot reach Docker Engine at {address}: no such socket", _START_IT)
+_DEAD_SOCKET: Final = _KnownFailure(
     "", "cannot reach Docker Engine at {address}: no process listens on the socket", _START_IT
 )
-_ANY: Final = _Silence("", "cannot reach Docker Engine at {address}", _START_IT)
+_ANY: Final = _KnownFailure("", "cannot reach Docker Engine at {address}", _START_IT)
 
 
 def unreachable(address: Address, error: Exception) -> EngineError:
-    """No answer, or none in time: where it was looked for, and who said so."""
+    """Return the error for an engine that cannot be reached or does not answer in time."""
     words = str(error)
-    known = next((one for one in _SILENCES if re.search(one.pattern, words, re.IGNORECASE)), None)
+    known = next((one for one in _KNOWN_FAILURES if re.search(one.pattern, words, re.IGNORECASE)), None)
     found = known or _by_kind(address, words)
     parts = {"address": address, "words": words[:_LONGEST], "group": _group(address.socket)}
     host = urlsplit(address.url).netloc
     return EngineError(found.cause.format(**parts), hint=found.hint.format(**parts, host=host))
 
 
-def _by_kind(address: Address, words: str) -> _Silence:
+def _by_kind(address: Address, words: str) -> _KnownFailure:
     if address.url.startswith("ssh://"):
         return _SSH
     if address.socket and "No such file" in words:
@@ -183,7 +183,7 @@ def _by_kind(address: Address, words: str) -> _Silence:
 
 
 def _group(socket: str) -> str:
-    """The group that may use the socket; Docker's usual one where there is no telling."""
+    """The group that may use the socket; "docker" if it is unknown."""
     try:
         return grp.getgrgid(Path(socket).stat().st_gid).gr_name if socket else "docker"
     except (OSError, KeyError):

@@ -278,7 +278,7 @@ def test_a_step_without_network_has_none(engine, tag, base_image) -> None:
 
 
 def test_a_missing_base_image_is_named(engine, tag) -> None:
-    with pytest.raises(BuildError, match="the base image localhost:1/none:1 cannot be had"):
+    with pytest.raises(BuildError, match="base image localhost:1/none:1 is not available"):
         engine.build(run_plan(tag, "localhost:1/none:1", "true"), lambda _: None)
 
 

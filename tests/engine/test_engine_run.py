@@ -250,8 +250,8 @@ def test_all_gpus_can_be_asked_for(api, run, gpus) -> None:
 @pytest.mark.parametrize(
     ("driver", "gpu", "cause"),
     [
-        ("nvidia", "0", "cannot hand GPUs to containers"),
-        ("cdi", "nvidia.com/gpu=77", "knows no CDI device nvidia.com/gpu=77"),
+        ("nvidia", "0", "cannot pass GPUs to containers"),
+        ("cdi", "nvidia.com/gpu=77", "unknown CDI device: nvidia.com/gpu=77"),
     ],
 )
 def test_a_start_without_such_gpus_says_what_to_do(  # noqa: PLR0917  (fixtures)
@@ -291,7 +291,7 @@ def test_a_missing_device_says_so(engine, name, base_image) -> None:
         devices=(Device("/dev/missing", "/dev/missing"),),
         labels={TEST_LABEL: "run"},
     )
-    with pytest.raises(EngineError, match="the device /dev/missing is not there"):
+    with pytest.raises(EngineError, match="device not found"):
         engine.start(engine.create(spec))
 
 

@@ -144,7 +144,7 @@ def test_credentials_of_the_docker_config_reach_the_registry_in_a_build(registry
     engine = DockerEngine()
     base = f"localhost:{registry.server_port}/x:1"
     plan = replace(tiny_plan(tag), base_image=base, dockerfile=f"FROM {base}\n")
-    with pytest.raises(BuildError, match=f"the base image {base} cannot be had"):
+    with pytest.raises(BuildError, match=f"base image {base} is not available"):
         engine.build(plan, lambda _: None)
     engine.close()
     assert "Basic " + base64.b64encode(b"user:pass").decode() in registry.seen

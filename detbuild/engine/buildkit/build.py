@@ -1,4 +1,4 @@
-"""One build: the plan goes to BuildKit, its progress comes back as events, the image's id in the end."""
+"""Builds an image with BuildKit and emits its progress as events."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from detbuild.engine.calls import EngineClient
     from detbuild.image.plan import ImagePlan
 
-_LOCAL = "localhost:1/detbuild-build"  # names of bases while a build uses them
-_STALE = 86_400.0  # seconds after which no build uses such a name any more
+_LOCAL = "localhost:1/detbuild-build"  # temporary names of base images during a build
+_STALE = 86_400.0  # seconds after which a temporary name is unused
 _MISSING, _CONFLICT = 404, 409
-_NAMED = 3  # places that pip could not reach
+_NAMED = 3  # unreachable package sources that are listed
 _CHECK_PLACES = "check index-url, extra-index-url and find-links in requirements.txt and in pip's settings"
-_SILENCE = 3600.0  # seconds; a step may say nothing for long, a hung engine shows in the session
+_SILENCE = 3600.0  # seconds; a step may print nothing for long, the session detects a hung engine
 
 
 def build(client: EngineClient, plan: ImagePlan, emit: Emit, *, whole_tar: bool = False) -> str:
     """Build, tag and return the image's id; `whole_tar` sends the context in one piece, without a session.
 
-    Whatever ends this early (Ctrl-C included) closes the connection, which makes BuildKit stop.
+    An interruption, such as Ctrl-C, closes the connection, which cancels the build.
     """
     with _base_of_this_host(client, plan) as local:
         tell = emit if local is plan else _named_as(plan, local, emit)
@@ -51,10 +51,10 @@ def build(client: EngineClient, plan: ImagePlan, emit: Emit, *, whole_tar: bool 
 
 @contextmanager
 def _base_of_this_host(client: EngineClient, plan: ImagePlan) -> Iterator[ImagePlan]:
-    """The plan on a second name of its base that no registry is asked for.
+    """Give the plan with its base image tagged under a temporary local name.
 
-    The base is in the engine's store. With the containerd image store BuildKit asks the registry for it all
-    the same, and so tells the names of local images to it; a name of this host's own port 1 goes nowhere.
+    With the containerd image store, BuildKit queries the registry even for a local base image, which leaks
+    the names of local images; a name on port 1 of localhost reaches no registry.
     """
     if not _has_containerd_store(client):
         yield plan
@@ -66,7 +66,7 @@ def _base_of_this_host(client: EngineClient, plan: ImagePlan) -> Iterator[ImageP
         client.ask("POST", f"/images/{plan.base_image}/tag", params=params, accept={_MISSING}).status
         == _MISSING
     ):
-        yield plan  # it was removed meanwhile, or is `scratch`
+        yield plan  # it was removed, or is `scratch`
         return
     name = f"{_LOCAL}:{alias}"
     try:
@@ -94,7 +94,7 @@ def _untag(client: EngineClient, name: str) -> None:
 
 
 def _sweep(client: EngineClient) -> None:
-    """Remove the names that builds left behind which were killed long ago."""
+    """Remove stale temporary names that killed builds left behind."""
     params = {"filters": json.dumps({"reference": [_LOCAL]})}
     for image in client.ask("GET", "/images/json", params=params).json():
         for name in image.get("RepoTags") or ():
@@ -104,7 +104,7 @@ def _sweep(client: EngineClient) -> None:
 
 
 def _named_as(plan: ImagePlan, local: ImagePlan, emit: Emit) -> Emit:
-    """Tell of steps under the name that the plan has for its base."""
+    """Emit build steps with the plan's own name of the base image."""
 
     def tell(event: Event) -> None:
         if isinstance(event, BuildStep):
@@ -115,12 +115,16 @@ def _named_as(plan: ImagePlan, local: ImagePlan, emit: Emit) -> Emit:
 
 
 def _try_session(client: EngineClient, plan: ImagePlan, emit: Emit) -> str | None:
-    """The image's id, or None when the engine offers no sessions."""
+    """Build in a session and return the image's id; None if the engine does not support sessions."""
     try:
         with open_session(client, plan) as session:
             return _build_in_session(client, plan, emit, session)
     except UpgradeRefusedError as error:
-        emit(Warned(f"the engine offers no build session ({error}): the whole context travels each time"))
+        emit(
+            Warned(
+                f"the engine does not support build sessions ({error}): sending the whole context each time"
+            )
+        )
         return None
 
 
@@ -144,8 +148,8 @@ def _ended_early(served: Future[None]) -> None:
         served.result()
     except TimeoutError as error:
         raise EngineError(
-            f"Docker Engine fell silent during the build: {error}",
-            hint="see whether `docker info` answers; a stalled disk under the engine looks like this",
+            f"Docker Engine stopped responding during the build: {error}",
+            hint="check that `docker info` answers; a stalled disk can cause this",
         ) from error
 
 
@@ -173,7 +177,7 @@ def _tagged(client: EngineClient, tag: str) -> str:
 
 
 def _names_are_text(plan: ImagePlan) -> bool:
-    """BuildKit refuses a session's names that are not UTF-8; in an archive it takes any bytes."""
+    """Whether all names are UTF-8, which a session requires and an archive does not."""
     trees = (*plan.trees.values(), *plan.local_trees.values())
     names = (text for tree in trees for entry in tree.entries for text in (entry.path, entry.target))
     return not any("\udc80" <= char <= "\udcff" for text in names if not text.isascii() for char in text)
@@ -191,7 +195,7 @@ def _params(plan: ImagePlan) -> dict[str, str]:
 
 
 def _follow(messages: Generator[dict[str, Any], None, None], emit: Emit) -> str:
-    """Tell the progress and return the image's id; "" when the engine does not say it."""
+    """Emit the progress and return the image's id; "" if the engine does not send it."""
     trace, image, missed = Trace(), "", dict[str, None]()
     with closing(messages):
         for message in messages:
@@ -204,12 +208,12 @@ def _follow(messages: Generator[dict[str, Any], None, None], emit: Emit) -> str:
             elif "stream" in message:  # Podman's only kind of progress
                 emit(BuildOutput("", message["stream"].rstrip("\n")))
     for why in list(missed)[:_NAMED]:
-        emit(Warned(f"pip could not reach a place where packages come from: {why}", _CHECK_PLACES))
+        emit(Warned(f"pip could not reach a package source: {why}", _CHECK_PLACES))
     return image
 
 
 def _tell(trace: Trace, aux: str, emit: Emit, missed: dict[str, None]) -> None:
-    with suppress(ValueError):  # progress that cannot be read is no reason to lose a build
+    with suppress(ValueError):  # unreadable progress does not fail the build
         for event in trace.read(base64.b64decode(aux)):
             emit(event)
             if isinstance(event, BuildOutput) and (why := unreached(event.line)):

@@ -1,4 +1,4 @@
-"""Why a build failed, in the user's terms."""
+"""Translates build failures into a cause and a hint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from detbuild.engine.buildkit.trace import Step
 
 _SHOWN_LINES = 20
-# The last of pip's attempts, and what it says of pages that it cannot read.
+# pip's last retry, and its messages about pages that it cannot read.
 _UNREACHED: Final = (
     re.compile(r"Retrying \(Retry\(total=0,.*after connection broken by '\w+\(.*?>: (?P<why>.*?)'?\)': /"),
     re.compile(r"Retrying \(Retry\(total=0,.*after connection broken by (?P<why>.*): /"),
@@ -31,12 +31,12 @@ class _Known:
     hint: str
 
 
-# The first that matches wins: what lies deeper comes before what it leads to.
+# The first match wins: root causes come before their consequences.
 _KNOWN: Final = (
     _Known(
         r"(?i)no space left on device|disk quota exceeded|ResourceExhausted",
-        "the disk of Docker Engine is full",
-        "make room: `docker system df` shows what takes it, `docker builder prune` frees old build steps",
+        "Docker Engine's disk is full",
+        "free space: `docker system df` shows what uses it, `docker builder prune` removes old build steps",
     ),
     _Known(
         r"did not complete successfully: exit code: 137|(?m:^Killed$)|MemoryError|[Cc]annot allocate memory",
@@ -45,8 +45,8 @@ _KNOWN: Final = (
     ),
     _Known(
         r"failed to resolve source metadata for (?P<image>[^\s]+): (?P<why>.*)",
-        "the base image {image} cannot be had: {why}",
-        "check its name and the network; log in with `docker login` when it is private",
+        "base image {image} is not available: {why}",
+        "check its name and the network; run `docker login` if it is private",
     ),
     _Known(
         r"CERTIFICATE_VERIFY_FAILED|SSLCertVerificationError|certificate verify failed|x509: certificate",
@@ -63,7 +63,7 @@ _KNOWN: Final = (
     _Known(
         r"THESE PACKAGES DO NOT MATCH THE HASHES|HashMismatch|hashes are required in --require-hashes mode",
         "a package is not the one whose hash the requirements name",
-        "make the hashes anew, and find out why the package changed",
+        "regenerate the hashes, and find out why the package changed",
     ),
     _Known(
         r"[Rr]equires a different Python: (?P<versions>.*)|Requires-Python (?P<range>\S+)",
@@ -83,7 +83,7 @@ _KNOWN: Final = (
     ),
     _Known(
         r"Invalid requirement: (?P<line>.*)",
-        "requirements.txt has a line that is no requirement: {line}",
+        "requirements.txt has an invalid requirement: {line}",
         "write it as `name==version`",
     ),
     _Known(
@@ -101,7 +101,7 @@ _KNOWN: Final = (
 
 
 def build_error(message: str, step: Step | None) -> BuildError:
-    """From the engine's last word and the step that failed, which ends in its last output lines."""
+    """Build the error from the engine's message and the last output lines of the failed step."""
     lines = list(step.lines) if step else []
     cause, hint = _explain("\n".join([*lines, message]))
     where = (f"in the build step {short_step(step.name)}",) if step and step.name else ()
@@ -120,14 +120,14 @@ def _explain(text: str) -> tuple[str, str]:
 
 
 def _own_words(message: str) -> str:
-    """BuildKit repeats the command before it says how it ended."""
+    """Drop the command that BuildKit repeats before its message."""
     return message.rpartition(ENDED)[2]
 
 
 def unreached(line: str) -> str:
-    """Why pip has given up on a place where packages come from; "" for any other line of its output.
+    """Return why pip gave up on a package source; "" for any other line of its output.
 
-    It takes what other places have, and goes on.
+    pip then continues with its other sources.
     """
     for pattern in _UNREACHED:
         if match := pattern.search(line):

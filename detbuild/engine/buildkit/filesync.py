@@ -1,4 +1,4 @@
-"""The build context as BuildKit reads it: it gets the list of all entries and asks for the files it lacks.
+"""Serves the build context to BuildKit, which requests the files that it does not have.
 
 The protocol is fsutil's: STAT packets in path order and an empty one, then REQ in and DATA out (empty: end
 of file), then FIN both ways.
@@ -27,13 +27,13 @@ METHOD: Final = "/moby.filesync.v1.FileSync/DiffCopy"
 
 _STAT, _REQ, _DATA, _FIN, _ERR = range(5)
 _GO_TYPE = {"file": 0, "dir": 1 << 31, "link": 1 << 27}  # bits of Go's fs.FileMode
-_CHUNK = 256 << 10  # bytes; gRPC refuses messages above 4 MiB
+_CHUNK = 256 << 10  # bytes; the limit of gRPC messages is 4 MiB
 _NANOSECONDS = 999_999_937  # the largest prime below a second
 
 
 @dataclass
 class Sent:
-    """What travelled: counted in the session's thread, read in the caller's."""
+    """Files and bytes sent: counted in the session's thread, read in the caller's."""
 
     files: int = 0
     size: int = 0
@@ -49,8 +49,8 @@ class FileSync:
 
     def diff_copy(self, metadata: Metadata) -> DiffCopy:
         (name,) = metadata.get("dir-name", ("context",))
-        asked = _asked(metadata)
-        entries = [entry for entry in self.directories.get(name, ()) if _wanted(entry.path, asked)]
+        requested = _requested_paths(metadata)
+        entries = [entry for entry in self.directories.get(name, ()) if _is_requested(entry.path, requested)]
         return DiffCopy(entries, self.sent if name == "context" else Sent())
 
 
@@ -98,7 +98,7 @@ class DiffCopy:
 
 
 def directories(plan: ImagePlan) -> dict[str, tuple[Entry, ...]]:
-    """What the engine sees of the plan: one directory per tree, and the Dockerfile apart from them."""
+    """Return the directories to send: the context with a directory per tree, and the Dockerfile's."""
     trees = {**plan.trees, **plan.local_trees}
     context = (entry for name in sorted(trees) for entry in _rooted(name, trees[name].entries))
     body = plan.dockerfile.encode()
@@ -106,10 +106,10 @@ def directories(plan: ImagePlan) -> dict[str, tuple[Entry, ...]]:
 
 
 def _stat(entry: Entry) -> bytes:
-    """Owner 0 and the second 0 of the epoch for everything, so that equal input gives equal layers.
+    """Encode an entry with owner 0 and second 0 of the epoch, so that equal input gives equal layers.
 
-    BuildKit asks for a file only when its size or time differs from the last transfer's, so the time has to
-    follow the content. Only its nanoseconds do: layers keep whole seconds.
+    BuildKit requests a file only if its size or time differs from the last transfer, so the nanoseconds are
+    derived from the content. Layers keep whole seconds.
     """
     size = entry.size if entry.kind == "file" else 0
     path = entry.path.encode("utf-8", "surrogateescape")
@@ -138,10 +138,10 @@ def _chunks(entry: Entry) -> Iterator[bytes]:
             yield content[at : at + _CHUNK]
 
 
-def _asked(metadata: Metadata) -> tuple[str, ...]:
-    """The paths that the engine follows, each cut before its first wildcard; none means all.
+def _requested_paths(metadata: Metadata) -> tuple[str, ...]:
+    """Return the paths that the engine follows, each cut before its first wildcard; none means all.
 
-    More than was asked for is harmless: the engine looks only at what a COPY names. Exclusions come from a
+    Sending more than the request is harmless: the engine reads only what a COPY names. Exclusions come from a
     `.dockerignore` at the top, which no plan has.
     """
     paths = (*metadata.get("followpaths", ()), *metadata.get("include-patterns", ()))
@@ -156,9 +156,9 @@ def _literal(path: str) -> str:
     return "/".join(part for part in parts[:wild] if part != ".")
 
 
-def _wanted(path: str, asked: tuple[str, ...]) -> bool:
-    """Whether the path is asked for, lies in what is, or leads to it."""
+def _is_requested(path: str, requested: tuple[str, ...]) -> bool:
+    """Whether the path is requested, lies in a requested one, or is a parent of one."""
     inside = f"{path}/"
-    return not asked or any(
-        not head or inside.startswith(f"{head}/") or head.startswith(inside) for head in asked
+    return not requested or any(
+        not head or inside.startswith(f"{head}/") or head.startswith(inside) for head in requested
     )

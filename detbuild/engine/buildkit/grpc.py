@@ -1,4 +1,4 @@
-"""A gRPC server for one connection that is already open: the engine calls back to us over it."""
+"""A gRPC server on one open connection, over which the engine calls back."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Metadata = Mapping[str, tuple[str, ...]]
 NOT_FOUND, UNIMPLEMENTED = 5, 12
 
 _PREFIX = struct.Struct(">BI")  # compressed or not, length
-_BUFFERED = 1 << 20  # bytes waiting for the socket before we stop asking calls for more
-_SILENCE = 60.0  # seconds; BuildKit asks for our health every few seconds
+_BUFFERED = 1 << 20  # bytes buffered for the socket before calls are paused
+_SILENCE = 60.0  # seconds; BuildKit checks our health every few seconds
 
 
 class GrpcError(Exception):
-    """Ends a call with a status of its own."""
+    """Ends a call with this status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -36,12 +36,12 @@ class GrpcError(Exception):
 
 
 class Call(Protocol):
-    """One call: what was received is pushed in, what is to be sent is pulled out."""
+    """One call: received messages are pushed in, messages to send are pulled out."""
 
     def receive(self, message: bytes) -> None: ...
 
     def messages(self) -> Iterator[bytes | None]:
-        """What to send; None when there is nothing to send before more was received."""
+        """Yield the messages to send; None while more input is needed."""
 
 
 Handler = Callable[[Metadata], Call]
@@ -65,17 +65,17 @@ class Unary:
 
 @dataclass
 class _Open:
-    """A call in progress, with what came in and goes out in pieces."""
+    """A call in progress, with its input and output buffers."""
 
     call: Call
     messages: Iterator[bytes | None]
     received: bytearray = field(default_factory=bytearray)
     unsent: bytearray = field(default_factory=bytearray)
-    status: tuple[int, str] | None = None  # set when the call has ended but for what is unsent
+    status: tuple[int, str] | None = None  # set when the call has ended, before `unsent` is sent
 
 
 class GrpcServer:
-    """Serves calls until the peer leaves, falls silent or `close` is called (from any thread)."""
+    """Serves calls until the peer disconnects, times out or `close` is called (from any thread)."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class GrpcServer:
             self._waker.send(b"x")
 
     def serve(self) -> None:
-        """Raises TimeoutError when nothing was heard for too long."""
+        """Serve calls; raise TimeoutError if the peer sends nothing for too long."""
         self._sock.setblocking(False)
         with self._sock, self._wake, self._waker, selectors.DefaultSelector() as selector:
             selector.register(self._wake, selectors.EVENT_READ)
@@ -116,7 +116,7 @@ class GrpcServer:
     # the socket
 
     def _exchange(self, selector: selectors.BaseSelector, timeout: float) -> bool:
-        """Send and receive what can be without waiting longer than `timeout`; whether something came in."""
+        """Send and receive, waiting at most `timeout`; return whether data arrived."""
         self._out += self._http.data_to_send()
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
         selector.modify(self._sock, wanted)
@@ -134,7 +134,7 @@ class GrpcServer:
             del self._out[: self._sock.send(self._out)]
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
             return
-        except OSError:  # the peer left; the reading side says so too
+        except OSError:  # the peer disconnected; reading fails too
             self._open = False
 
     def _receive(self) -> bool:
@@ -158,7 +158,7 @@ class GrpcServer:
         except ProtocolError:
             self._open = False
             return
-        # a call may be given up further on in the same data: h2 knows nothing of it any more
+        # a call may be reset further on in the same data: h2 has dropped it already
         given_up = {event.stream_id for event in events if isinstance(event, StreamReset)}
         for event in events:
             self._handle(event, given_up)
@@ -206,7 +206,7 @@ class GrpcServer:
     # what goes out
 
     def _advance(self) -> bool:
-        """Let each call say what it can; whether any did."""
+        """Let each call send; return whether any did."""
         if len(self._out) > _BUFFERED:
             return False
         said = [self._say(stream_id, call) for stream_id, call in list(self._calls.items())]

@@ -1,4 +1,4 @@
-"""What BuildKit may ask of us beside files: whether we are alive, build secrets, registry credentials."""
+"""Session services for BuildKit other than files: health, build secrets, registry credentials."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DOCKER_HUB_KEY = "https://index.docker.io/v1/"  # its name in docker's config f
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """For one registry; an identity token has no user name."""
+    """Credentials for one registry; an identity token has no user name."""
 
     username: str
     secret: str
@@ -25,9 +25,9 @@ FindCredentials = Callable[[str], Credentials | None]
 
 
 def handlers(secrets: Mapping[str, bytes], find: FindCredentials) -> dict[str, Handler]:
-    """The unary methods of the session by path.
+    """Return the unary methods of the session by path.
 
-    The other methods of Auth are left out: BuildKit takes that as leave to fetch its tokens itself.
+    Without the other methods of Auth, BuildKit fetches its tokens itself.
     """
     return {
         "/grpc.health.v1.Health/Check": lambda _: Unary(lambda _: wire.integer(1, _SERVING)),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An open session. `served` ends when the engine hangs up, and holds what went wrong on our side."""
+    """An open session. `served` is done when the engine disconnects, and has the exception of our side."""
 
     id: str
     sent: Sent
@@ -33,10 +33,10 @@ class Session:
 
 @contextmanager
 def open_session(client: EngineClient, plan: ImagePlan) -> Iterator[Session]:
-    """Serve the plan's files, secrets and the caller's registry credentials for as long as the block runs.
+    """Serve the plan's files, secrets and the caller's registry credentials during the block.
 
     Raises:
-        UpgradeRefusedError: before the block was entered.
+        UpgradeRefusedError: The engine did not switch protocols.
     """
     files = FileSync(directories(plan))
     unary = handlers(plan.secrets, lambda registry: _credentials(client, registry))
@@ -52,9 +52,9 @@ def open_session(client: EngineClient, plan: ImagePlan) -> Iterator[Session]:
 
 
 def context_key(plan: ImagePlan) -> str:
-    """Names the directories that the plan was made of, not their content.
+    """Return a cache key of the plan's source directories, not of their content.
 
-    The engine keeps the files of the last build of each key and asks only for what differs from them.
+    The engine keeps the files of the last build of each key and requests only those that differ.
     """
     trees = {**plan.trees, **plan.local_trees}
     roots = "\n".join(f"{name}={_root(trees[name])}" for name in sorted(trees))

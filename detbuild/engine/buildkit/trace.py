@@ -18,7 +18,7 @@ _KEPT_LINES = 200  # of output of each step, for the error message
 
 @dataclass
 class Step:
-    """A vertex of the build's graph, as far as it was told."""
+    """A vertex of the build graph, with the progress received so far."""
 
     name: str = ""
     cached: bool = False
@@ -34,22 +34,22 @@ class Step:
 
 
 class Trace:
-    """Puts the messages of one build together."""
+    """The progress of one build, collected from its messages."""
 
     def __init__(self) -> None:
-        self.steps: dict[str, Step] = {}  # by digest, in the order in which they were told
+        self.steps: dict[str, Step] = {}  # by digest, in the order received
 
     @property
     def failed(self) -> Step | None:
-        """The step that failed first; the others were cancelled because of it."""
+        """The step that failed first; its failure cancels the others."""
         errors = (step for step in self.steps.values() if step.error)
         return min(errors, key=lambda step: "context canceled" in step.error, default=None)
 
     def read(self, data: bytes) -> Iterator[BuildStep | BuildOutput]:
-        """The events of one message.
+        """Yield the events of one message.
 
         Raises:
-            ValueError: the bytes are not a message.
+            ValueError: The bytes are not a message.
         """
         status = wire.fields(data)
         for vertex in wire.blobs(status, 1):
@@ -65,7 +65,7 @@ class Trace:
         step.cached = bool(wire.number(vertex, 4))
         step.error = wire.text(vertex, 7)
         step.running = step.running or bool(started and not completed)
-        # what was completed without having run, and without a result, was a look into the cache
+        # completed without a run or a result: only a cache lookup
         if completed and (step.running or step.cached or step.error):
             yield from self._flush(step)
             step.seconds = completed - started
@@ -87,13 +87,13 @@ class Trace:
 
     @staticmethod
     def _line(step: Step, line: bytes) -> BuildOutput:
-        # a progress bar overwrites itself: what a terminal would show in the end is what counts
+        # a progress bar overwrites itself: keep what a terminal would show
         text = masked_urls(line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace"))
         step.lines.append(text)
         return BuildOutput(step.name, text)
 
 
 def _time(vertex: wire.Fields, number: int) -> float:
-    """A Timestamp in seconds; 0 when it is absent."""
+    """Read a Timestamp in seconds; 0 if absent."""
     stamp = wire.fields(b"".join(wire.blobs(vertex, number)[-1:]))
     return wire.number(stamp, 1) + wire.number(stamp, 2) / 1e9

@@ -1,4 +1,4 @@
-"""The wire format of protocol buffers, as far as BuildKit's few messages need it."""
+"""The part of the protocol buffers wire format that BuildKit's messages need."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Fields = dict[int, list[Value]]
 
 
 def varint(value: int) -> bytes:
-    """Seven bits a byte, lowest first; a negative number is its 64-bit complement."""
+    """Encode a varint; a negative number as its 64-bit complement."""
     value &= _MASK64
     out = bytearray()
     while value > _LOW_BITS:
@@ -27,25 +27,25 @@ def varint(value: int) -> bytes:
 
 
 def integer(number: int, value: int) -> bytes:
-    """A field that holds a number; zero is the default and is left out."""
+    """Encode a number field; zero is the default and is omitted."""
     return varint(number << 3 | _VARINT) + varint(value) if value else b""
 
 
 def blob(number: int, value: bytes) -> bytes:
-    """A field that holds bytes, text or a message; empty is the default and is left out."""
+    """Encode a field of bytes, text or a message; empty is the default and is omitted."""
     return varint(number << 3 | _BYTES) + varint(len(value)) + value if value else b""
 
 
 def message(number: int, value: bytes) -> bytes:
-    """A field whose presence counts even when the message in it is empty."""
+    """Encode a message field, even if the message is empty."""
     return varint(number << 3 | _BYTES) + varint(len(value)) + value
 
 
 def fields(data: bytes) -> Fields:
-    """All fields of a message by number, in the order in which they came.
+    """Decode all fields of a message by number, in order.
 
     Raises:
-        ValueError: the bytes are not a message.
+        ValueError: The bytes are not a message.
     """
     found: Fields = {}
     for number, value in _walk(data):
@@ -63,7 +63,7 @@ def text(found: Fields, number: int) -> str:
 
 
 def number(found: Fields, number: int) -> int:
-    """The last value of a number field, 0 when it is absent; as a signed 64-bit number."""
+    """Return the last value of a number field as a signed 64-bit number; 0 if absent."""
     values = [value for value in found.get(number, ()) if isinstance(value, int)]
     value = values[-1] if values else 0
     return value - (1 << 64) if value >> 63 else value

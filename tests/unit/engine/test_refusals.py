@@ -19,37 +19,37 @@ from detbuild.errors import EngineError
     [
         (
             'could not select device driver "nvidia" with capabilities: [[gpu compute utility]]',
-            "Docker Engine cannot hand GPUs to containers: it has no device driver for them",
+            "Docker Engine cannot pass GPUs to containers: it has no GPU device driver",
         ),
         (
             'could not select device driver "" with capabilities: [[gpu]]',
-            "Docker Engine cannot hand GPUs to containers: it has no device driver for them",
+            "Docker Engine cannot pass GPUs to containers: it has no GPU device driver",
         ),
         (
             (
                 "failed to create task for container: failed to create shim task: OCI runtime create failed: "
                 "CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=7: unknown"
             ),
-            "Docker Engine knows no CDI device nvidia.com/gpu=7",
+            "unknown CDI device: nvidia.com/gpu=7",
         ),
         (
             "runc create failed: nvidia-container-cli: initialization error: driver not loaded: unknown",
-            "the NVIDIA driver refused the container: initialization error: driver not loaded: unknown",
+            "the NVIDIA container runtime failed: initialization error: driver not loaded: unknown",
         ),
         (
             'invalid mount config for type "bind": bind source path does not exist: /data/x',
-            "/data/x is to be mounted, but is not there on the engine's host",
+            "bind mount source not found on the engine's host: /data/x",
         ),
-        ("No such image: sha256:12", "the image sha256:12 is not there"),
-        ("write /var/lib/docker/tmp/x: no space left on device", "the disk of Docker Engine is full"),
+        ("No such image: sha256:12", "image not found: sha256:12"),
+        ("write /var/lib/docker/tmp/x: no space left on device", "Docker Engine's disk is full"),
         (
             "pull access denied for user/x, repository does not exist or may require 'docker login'",
-            "the registry has no image user/x, or does not show it to you",
+            "image user/x does not exist in the registry, or you have no access to it",
         ),
-        ("manifest for python:0 not found: manifest unknown", "the registry has no image python:0"),
+        ("manifest for python:0 not found: manifest unknown", "image not found in the registry: python:0"),
         (
             'failed to resolve reference "docker.io/library/python:0": docker.io/library/python:0: not found',
-            "the registry has no image docker.io/library/python:0",
+            "image not found in the registry: docker.io/library/python:0",
         ),
         (
             'Get "https://x/v2/": dial tcp: lookup x: no such host',
@@ -57,7 +57,7 @@ from detbuild.errors import EngineError
         ),
         (
             'runc create failed: exec: "python3": executable file not found in $PATH',
-            "the image has no program python3",
+            "program not found in the image: python3",
         ),
     ],
 )
@@ -68,7 +68,7 @@ def test_what_is_known_is_said_in_the_users_terms_with_a_hint(words, cause) -> N
 
 
 def test_what_is_not_known_is_said_in_the_engines_words() -> None:
-    assert str(engine_error("{odd} words")) == "Docker Engine refused: {odd} words"
+    assert str(engine_error("{odd} words")) == "Docker Engine error: {odd} words"
 
 
 HERE = Address("unix:///run/x.sock", "the default")
@@ -100,7 +100,7 @@ FAR = Address("tcp://x", "from DOCKER_HOST")
         (
             FAR,
             OSError("[Errno -2] Name or service not known"),
-            "the host of Docker Engine is unknown: tcp://x (from DOCKER_HOST)",
+            "cannot resolve the host of Docker Engine: tcp://x (from DOCKER_HOST)",
         ),
     ],
 )
@@ -119,7 +119,7 @@ def test_braces_in_an_error_or_an_address_are_only_text() -> None:
 
 def test_an_engine_behind_ssh_is_looked_for_with_ssh() -> None:
     error = unreachable(Address("ssh://me@far:22", "from DOCKER_HOST"), OSError("broken pipe"))
-    assert error.hint == "see whether `ssh me@far:22 docker version` answers"
+    assert error.hint == "check that `ssh me@far:22 docker version` works"
 
 
 # for real

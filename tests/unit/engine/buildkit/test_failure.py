@@ -27,7 +27,7 @@ def step(*lines: str) -> Step:
         ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.", "hash"),
         ("ERROR: No matching distribution found for torhc==2", "no package index has torhc==2"),
         ("ERROR: ResolutionImpossible: for help visit x", "contradict each other"),
-        ("ERROR: Invalid requirement: 'a b': Expected", "no requirement"),
+        ("ERROR: Invalid requirement: 'a b': Expected", "invalid requirement"),
         ("ERROR: Failed building wheel for pycocotools", "could not be compiled (pycocotools)"),
         ("error: command 'gcc' failed: No such file or directory", "could not be compiled (gcc)"),
         ("ERROR: Package 'x' requires a different Python: 3.11.2 not in '>=3.12'", "3.11.2 not in '>=3.12'"),
@@ -56,7 +56,7 @@ def test_exit_code_137_is_memory() -> None:
 
 def test_a_base_image_that_cannot_be_had_is_named() -> None:
     error = build_error("failed to resolve source metadata for docker.io/x/y:1: not found", None)
-    assert str(error) == "the base image docker.io/x/y:1 cannot be had: not found"
+    assert str(error) == "base image docker.io/x/y:1 is not available: not found"
 
 
 def test_a_program_that_is_not_found_is_not_taken_for_a_base_image() -> None:
