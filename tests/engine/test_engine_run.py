@@ -279,7 +279,7 @@ def test_a_start_without_the_program_says_so(engine, name, base_image) -> None:
         name=name, image=engine.image_id(base_image), command=("missing",), labels={TEST_LABEL: "run"}
     )
     container = engine.create(spec)
-    with pytest.raises(EngineError, match="no program missing"):
+    with pytest.raises(EngineError, match="program not found in the image: missing"):
         engine.start(container)
 
 

@@ -211,7 +211,7 @@ def test_a_pull_sends_credentials_to_the_registry_that_they_are_for(daemon, engi
 
 def test_a_pull_that_fails_half_way_is_an_error(daemon, engine) -> None:
     daemon.answers["POST /images/create"] = (200, [{"status": "x"}, {"error": "manifest for x:1 not found"}])
-    with pytest.raises(EngineError, match="image x:1 does not exist in the registry"):
+    with pytest.raises(EngineError, match="image not found in the registry: x:1"):
         engine.pull("x:1", lambda _: None)
 
 
