@@ -1,16 +1,16 @@
 #!/bin/sh
-# Make a base image's root file system from Debian packages, for hosts that reach no registry.
+# Make the root file system of a base image from Debian packages, for hosts without access to a registry.
 #
-#   bootstrap.sh FILE    write it to FILE as a tar (also gzip or zstd, by the file's ending); "-" is stdout
-#   bootstrap.sh --tag   print the tag under which detbuild looks for it; nothing is made
+#   bootstrap.sh FILE    write it to FILE as a tar (gzip or zstd by its suffix); "-" is stdout
+#   bootstrap.sh --tag   print the image tag that detbuild looks for, and make nothing
 #
-# Needs Debian, root, and mmdebstrap (installed when it is missing). The mirror and the suite are those of the host's
-# own apt. Two runs against the same state of the mirror give the same bytes.
+# Needs Debian, root, and mmdebstrap (installed if missing). Uses the mirror and the suite of the host's apt.
+# Reproducible: the same state of the mirror gives the same bytes.
 set -eu
 
 PACKAGES=ca-certificates,python3,python3-venv
 
-# Clamps every time in the archive: what was built when must not decide the image's identity.
+# Clamps every timestamp in the archive, so that the image ID does not depend on the time of the build.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-1767225600}
 export SOURCE_DATE_EPOCH
 
@@ -21,16 +21,16 @@ fail() {
     exit 1
 }
 
-# Debian has one Python 3 a release.
+# Each Debian release has one Python 3.
 tag() {
     case $1 in
         bookworm) echo detbuild-base:cpu-debian12-py3.11 ;;
         trixie) echo detbuild-base:cpu-debian13-py3.13 ;;
-        *) fail "knows bookworm and trixie, not $1" ;;
+        *) fail "unsupported Debian release $1; expected bookworm or trixie" ;;
     esac
 }
 
-# URIs that apt itself fetches Debian's packages from; nothing here knows a mirror's name.
+# The mirrors of the host's apt; no mirror is hard-coded.
 mirrors() {
     # shellcheck disable=SC2016  # apt fills in the names
     apt-get indextargets --format '$(ORIGIN) $(CODENAME) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
@@ -42,23 +42,23 @@ mirrors() {
 }
 
 [ $# = 1 ] || fail "usage: bootstrap.sh FILE | --tag"
-[ -r /etc/os-release ] || fail "this is not Debian: no /etc/os-release"
+[ -r /etc/os-release ] || fail "not Debian: no /etc/os-release"
 # shellcheck source=/dev/null
 . /etc/os-release
-[ "$ID" = debian ] || fail "needs Debian's packages; this host is $ID. Load a base image from a file instead (docker load)"
+[ "$ID" = debian ] || fail "needs Debian, but this host is $ID; load a base image from a file instead (docker load)"
 name=$(tag "$VERSION_CODENAME")
 if [ "$1" = --tag ]; then
     echo "$name"
     exit 0
 fi
 
-[ "$(id -u)" = 0 ] || fail "needs root: the files of the image belong to root"
+[ "$(id -u)" = 0 ] || fail "needs root, the owner of the image's files"
 if ! command -v mmdebstrap >/dev/null; then
     say "installing mmdebstrap"
-    # One unreadable source of many does not keep the package away, so the update's own verdict does not count.
+    # apt-get update may fail for one of many sources while the package is available from another.
     { apt-get update -qq || true; } >&2
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mmdebstrap >&2 ||
-        fail "mmdebstrap did not install"
+        fail "cannot install mmdebstrap"
 fi
 
 sources=$(mirrors "$VERSION_CODENAME")
@@ -66,13 +66,13 @@ sources=$(mirrors "$VERSION_CODENAME")
     apt-get update -qq >&2 || true
     sources=$(mirrors "$VERSION_CODENAME")
 }
-[ -n "$sources" ] || fail "apt knows no Debian mirror of $VERSION_CODENAME; look at /etc/apt/sources.list.d"
+[ -n "$sources" ] || fail "no Debian mirror of $VERSION_CODENAME in apt's sources; check /etc/apt/sources.list.d"
 
-# A mirror that is frozen on purpose has lists past their date: what the host's apt accepts is accepted here.
+# Frozen mirrors have expired lists: use the host's setting of Acquire::Check-Valid-Until.
 dated=$(apt-config dump --format '%v' Acquire::Check-Valid-Until)
 
-say "making $name; takes about half a minute"
-# Documentation, translations and caches are never read in a container.
+say "making $name (about 30 s)"
+# Containers need no documentation or translations.
 printf '%s\n' "$sources" | mmdebstrap --quiet --mode=root --variant=minbase --include="$PACKAGES" \
     --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-exclude=/usr/share/man/*' \

@@ -1,7 +1,7 @@
-# ruff: noqa: INP001  (a script; its folder is data in the wheel)
+# ruff: noqa: INP001  (a script; its directory is data in the wheel)
 """Print docker-bake.hcl: one environment image for each release and device of table.json.
 
-Run it after each change of the table: `python images/generate.py > images/docker-bake.hcl`
+Run it after each change to the table: `python images/generate.py > images/docker-bake.hcl`
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from detbuild.image.table import Framework, FrameworkRelease, Table
 
-PYTHON = "3.11"  # where a base offers it
+PYTHON = "3.11"  # if there is such a base
 HEAD = """\
 # Made by generate.py from table.json; do not edit.
 

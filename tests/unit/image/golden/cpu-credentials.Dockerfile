@@ -5,7 +5,7 @@ ENV LANG=C.UTF-8 LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1 PYTHONHA
 
 RUN python3 -m venv /opt/detbuild/venv
 
-# The exit code of pip passes by the pipe, on a descriptor of its own.
+# pip's exit code bypasses the pipe on its own file descriptor.
 # hadolint ignore=DL4006
 RUN --mount=type=cache,id=detbuild-pip,target=/root/.cache/pip \
     --mount=type=bind,source=wheels,target=/build/wheels \
@@ -18,7 +18,7 @@ RUN --mount=type=cache,id=detbuild-pip,target=/root/.cache/pip \
     pip install -c /build/framework/constraints.txt -r /build/framework/requirements.txt 2>&1; echo $? >&3; } | sed -u -e 's#://[^/ ]*@#://****@#g' >&4; } 3>&1)"
 
 WORKDIR /run/determined/workdir
-# The exit code of pip passes by the pipe, on a descriptor of its own.
+# pip's exit code bypasses the pipe on its own file descriptor.
 # hadolint ignore=DL4006
 RUN --mount=type=cache,id=detbuild-pip,target=/root/.cache/pip \
     --mount=type=bind,source=wheels,target=/build/wheels \
@@ -31,7 +31,7 @@ RUN --mount=type=cache,id=detbuild-pip,target=/root/.cache/pip \
     . /run/secrets/environment && exec 4>&1 && exit "$({ { PIP_CONFIG_FILE=/run/secrets/pip.conf PIP_CACHE_DIR=/root/.cache/pip PIP_BREAK_SYSTEM_PACKAGES=1 \
     pip install -c /build/framework/constraints.txt -r requirements.txt 2>&1; echo $? >&3; } | sed -u -e 's#://[^/ ]*@#://****@#g' >&4; } 3>&1)"
 
-# The .pth file keeps the harness importable for a run whose config sets a PYTHONPATH of its own.
+# The .pth file keeps the harness importable if the config sets PYTHONPATH.
 RUN --mount=type=bind,source=harness,target=/build/harness \
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 10) and "detbuild needs Python 3.10 or newer in the image")' \
     && mkdir -p /opt/detbuild/harness /run/determined/workdir && chmod 1777 /run/determined/workdir \

@@ -27,7 +27,7 @@ RUN --mount=type=cache,id=detbuild-pip,target=/root/.cache/pip \
     . /run/secrets/environment && PIP_CONFIG_FILE=/run/secrets/pip.conf PIP_CACHE_DIR=/root/.cache/pip PIP_BREAK_SYSTEM_PACKAGES=1 \
     pip install -c /build/framework/constraints.txt -r requirements.txt
 
-# The .pth file keeps the harness importable for a run whose config sets a PYTHONPATH of its own.
+# The .pth file keeps the harness importable if the config sets PYTHONPATH.
 RUN --mount=type=bind,source=harness,target=/build/harness \
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 10) and "detbuild needs Python 3.10 or newer in the image")' \
     && mkdir -p /opt/detbuild/harness /run/determined/workdir && chmod 1777 /run/determined/workdir \

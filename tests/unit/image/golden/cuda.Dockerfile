@@ -3,7 +3,7 @@ FROM nvidia/cuda:13.0.3-base-ubuntu24.04
 
 ENV LANG=C.UTF-8 LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1 PYTHONHASHSEED=0 PYTHONPATH=/opt/detbuild/harness PATH=/opt/detbuild/venv/bin:$PATH
 
-# Versions are those of the base's distribution release; a pinned one vanishes from mirrors with the next update.
+# Unpinned on purpose: mirrors drop old versions with the next update of the release.
 # hadolint ignore=DL3008
 RUN --mount=type=cache,id=detbuild-apt-ubuntu24.04,target=/var/cache/apt,sharing=locked \
     --mount=type=cache,id=detbuild-apt-lists-ubuntu24.04,target=/var/lib/apt/lists,sharing=locked \
@@ -37,7 +37,7 @@ RUN --mount=type=cache,id=detbuild-pip,target=/root/.cache/pip \
     . /run/secrets/environment && PIP_CONFIG_FILE=/run/secrets/pip.conf PIP_CACHE_DIR=/root/.cache/pip PIP_BREAK_SYSTEM_PACKAGES=1 \
     pip install -c /build/framework/constraints.txt -r requirements.txt
 
-# The .pth file keeps the harness importable for a run whose config sets a PYTHONPATH of its own.
+# The .pth file keeps the harness importable if the config sets PYTHONPATH.
 RUN --mount=type=bind,source=harness,target=/build/harness \
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 10) and "detbuild needs Python 3.10 or newer in the image")' \
     && mkdir -p /opt/detbuild/harness /run/determined/workdir && chmod 1777 /run/determined/workdir \

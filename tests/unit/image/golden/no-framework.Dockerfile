@@ -5,7 +5,7 @@ ENV LANG=C.UTF-8 LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1 PYTHONHA
 
 RUN python3 -m venv /opt/detbuild/venv
 
-# The .pth file keeps the harness importable for a run whose config sets a PYTHONPATH of its own.
+# The .pth file keeps the harness importable if the config sets PYTHONPATH.
 RUN --mount=type=bind,source=harness,target=/build/harness \
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 10) and "detbuild needs Python 3.10 or newer in the image")' \
     && mkdir -p /opt/detbuild/harness /run/determined/workdir && chmod 1777 /run/determined/workdir \

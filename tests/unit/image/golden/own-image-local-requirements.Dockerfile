@@ -2,10 +2,10 @@
 FROM me/img:1
 
 USER 0:0
-# A PYTHONPATH that the image has of its own stays, behind the harness; most have none.
+# Prepend the harness to the image's PYTHONPATH, if it sets one.
 ENV PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1 PYTHONHASHSEED=0 PYTHONPATH=/opt/detbuild/harness${PYTHONPATH:+:$PYTHONPATH}
 
-# The .pth file keeps the harness importable for a run whose config sets a PYTHONPATH of its own.
+# The .pth file keeps the harness importable if the config sets PYTHONPATH.
 RUN --mount=type=bind,source=harness,target=/build/harness \
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 10) and "detbuild needs Python 3.10 or newer in the image")' \
     && mkdir -p /opt/detbuild/harness /run/determined/workdir && chmod 1777 /run/determined/workdir \
