@@ -54,7 +54,7 @@ def test_what_has_no_effect_in_the_hosts_config_is_said(shell, tmp_path):
     (tmp_path / "c.yaml").write_text(GOOD)
     outcome = shell("detbuild", "config", "check", str(tmp_path / "c.yaml"))
     assert outcome.code == 0
-    assert "ignored in config.yaml of the home: port\n" in outcome.err
+    assert "ignored in config.yaml of the home, no effect on a single host: port\n" in outcome.err
 
 
 def test_secrets_are_not_shown(shell, tmp_path):
