@@ -1,4 +1,4 @@
-"""`detbuild` and `det`: reads the environment once, runs a command, turns its outcome into an exit code."""
+"""`detbuild` and `det`: run one command and turn its outcome into an exit code."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from detbuild.engine.protocol import Engine
 
 INTERRUPTED = 130
-_GARBAGE = 50_000  # objects between two collections: importing makes many, and next to no plan_collection
-_LOG_LIMIT = 1 << 20  # bytes, of the current log; one older one is kept
+_GARBAGE = 50_000  # objects between two collections: imports create many and free few
+_LOG_LIMIT = 1 << 20  # bytes; a full log is rotated, and one older log is kept
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def det() -> None:
 
 
 def run(group: click.Group, name: str, argv: Sequence[str], session: Session) -> int:
-    """Run one command line and return its exit code; everything that can go wrong is said on stderr."""
+    """Run one command line and return its exit code; print any error to stderr."""
     debug = "--debug" in argv
     try:
         check_determined()
@@ -56,22 +56,20 @@ def run(group: click.Group, name: str, argv: Sequence[str], session: Session) ->
         return error.exit_code
     except click.UsageError as error:
         hint = error.ctx.command_path if error.ctx else name
-        _complain(_sentence(error.format_message()), f"see `{hint} --help`")
+        _print_error(_sentence(error.format_message()), f"see `{hint} --help`")
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return INTERRUPTED
     except DetbuildError as error:
         _record(session.home, debug=debug)
-        _complain(error.cause, error.hint, error.details)
+        _print_error(error.cause, error.hint, error.details)
         return error.exit_code
-    except Exception as error:  # noqa: BLE001  (the outermost boundary: a defect of ours)
+    except Exception as error:  # noqa: BLE001  (the outermost boundary: a bug in detbuild)
         log = _record(session.home, debug=debug)
-        _complain(
+        _print_error(
             f"detbuild failed: {type(error).__name__}: {error}",
-            f"this is a defect of detbuild; please report it with {log}"
-            if log
-            else "run it again with --debug",
+            f"report this bug in detbuild, with {log}" if log else "run it again with --debug",
         )
         return 1
     return code if isinstance(code, int) else 0
@@ -87,8 +85,8 @@ def _connect() -> Engine:
     return DockerEngine()
 
 
-def _complain(cause: str, hint: str, details: Sequence[str] = ()) -> None:
-    # The cause may quote a name from a config or a file: no control character of it may act on the terminal.
+def _print_error(cause: str, hint: str, details: Sequence[str] = ()) -> None:
+    # The cause may quote untrusted names: control characters are escaped.
     from detbuild.cli.text import visible
     from detbuild.credentials import masked_urls
 
@@ -105,7 +103,7 @@ def _sentence(message: str) -> str:
 
 
 def _record(home: Path, *, debug: bool) -> Path | None:
-    """Keep the traceback in a log file, and show it when it was asked for."""
+    """Append the traceback to the log file; with `debug`, print it too."""
     import time
     import traceback
 
@@ -122,7 +120,7 @@ def _record(home: Path, *, debug: bool) -> Path | None:
         with open(log, "a", encoding="utf-8", errors="backslashreplace", opener=private) as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{text}\n")
     except OSError:
-        return None  # the disk may be what is wrong; the error itself is shown either way
+        return None  # the disk may be full; the error itself is printed either way
     return log
 
 

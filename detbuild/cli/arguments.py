@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def complete_ids(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str | CompletionItem]:
-    """Offer the experiments of this home, newest first; names of folders alone, so it answers at once."""
+    """Complete experiment IDs, newest first; reads only folder names, to be fast."""
     session = ctx.find_object(Session)
     try:
         home = session.home if session else None
@@ -34,12 +34,12 @@ def complete_ids(ctx: click.Context, _param: click.Parameter, incomplete: str) -
 
 
 def trial_reference(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int, int]:
-    """`3/2` is trial 2 of experiment 3; `3` is the first trial of experiment 3."""
+    """Parse `3/2` as trial 2 of experiment 3, and `3` as its trial 1."""
     experiment_id, _, trial_id = value.partition("/")
     try:
         return int(experiment_id), int(trial_id or 1)
     except ValueError:
-        raise click.BadParameter(f"{value!r} is no trial; write EXPERIMENT/TRIAL, such as 3/1") from None
+        raise click.BadParameter(f"{value!r} is not a trial; expected EXPERIMENT/TRIAL, e.g. 3/1") from None
 
 
 trial_argument = click.argument(
@@ -49,7 +49,7 @@ trial_argument = click.argument(
 
 def _number(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
-        raise click.BadParameter(f"{value!r} is no number of an experiment; write one, such as 3")
+        raise click.BadParameter(f"{value!r} is not an experiment ID, e.g. 3")
     return int(value)
 
 
@@ -59,19 +59,19 @@ experiment_argument = click.argument(
 
 
 def experiment_numbers(values: Sequence[str]) -> tuple[int, ...]:
-    """`1 2 3`, `1,2,3` and `1-3` are the same.
+    """Parse experiment IDs: `1 2 3`, `1,2,3` and `1-3` are the same.
 
     Raises:
-        BadParameter: One is no number, or a range runs backwards.
+        BadParameter: A value is not a number, or a range is reversed.
     """
     found: list[int] = []
     for value in ",".join(values).split(","):
         first, dash, last = value.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise click.BadParameter(f"{value!r} is no number of an experiment; write 3, 3,4 or 3-5")
+            raise click.BadParameter(f"{value!r} is not an experiment ID; expected e.g. 3, 3,4 or 3-5")
         numbers = range(int(first), int(last if dash else first) + 1)
         if not numbers:
-            raise click.BadParameter(f"{value!r} runs backwards; write {last}-{first}")
+            raise click.BadParameter(f"{value!r} is reversed; expected {last}-{first}")
         found += numbers
     return tuple(dict.fromkeys(found))
 
@@ -89,30 +89,30 @@ some_experiments_argument = click.argument(
 
 
 def experiments_of(home: Home, experiment_ids: Sequence[int]) -> list[ExperimentFolder]:
-    """The folders of all of them, before anything is done to the first.
+    """Return all folders, so that an unknown ID fails before anything changes.
 
     Raises:
-        ConfigError: One is not there.
+        ConfigError: An experiment does not exist.
     """
     return [home.experiment(experiment_id) for experiment_id in experiment_ids]
 
 
 def worst(codes: Sequence[int]) -> int:
-    """The exit code of several experiments: an error before a cancellation before success."""
+    """Return the exit code of several experiments: error before cancellation before success."""
     failed = [code for code in codes if code]
     return min(failed, default=0)
 
 
 def check_config_file(path: Path) -> None:
-    """Name what is likely meant where there is no such file.
+    """Check that the config is a file; suggest the nearest name if it does not exist.
 
     Raises:
-        ConfigError: It is a directory, or not there.
+        ConfigError: It is a directory or does not exist.
     """
     if path.is_dir():  # allowed: the user names it
         raise ConfigError(
             f"{path} is a directory, not an experiment config",
-            hint="write the config first, then the directory: `CONFIG DIR`",
+            hint="pass the config first, then the directory: `CONFIG DIR`",
         )
     if not path.exists():  # allowed: the user names it
         near = _near_config(path)
@@ -121,7 +121,7 @@ def check_config_file(path: Path) -> None:
 
 
 def _near_config(path: Path) -> Path | None:
-    """The file next to it whose name is most like it, among those that can be configs."""
+    """Return the config file in the same directory with the most similar name."""
     try:
         there = path.parent.iterdir()  # allowed: the user names it
         names = [one.name for one in there if one.suffix in _CONFIG_SUFFIXES]
@@ -143,17 +143,17 @@ overrides_option = click.option(
     "overrides",
     metavar="KEY=VALUE",
     multiple=True,
-    help="Set a field of the config; dots nest: --config searcher.max_length.batches=100. May be repeated.",
+    help="Set a config field, e.g. --config searcher.max_length.batches=100. May be repeated.",
 )
 template_option = click.option(
     "--template",
     "templates",
     metavar="NAME",
     multiple=True,
-    help="Lay the config over a template of the home, or a file. May be repeated; the last one wins.",
+    help="Apply the config on top of a template (name or file). May be repeated; the last one wins.",
 )
 secrets_option = click.option(
-    "--show-secrets", is_flag=True, help="Show secrets and values of environment variables, too."
+    "--show-secrets", is_flag=True, help="Show secrets and values of environment variables."
 )
 include_option = click.option(
     "-i",

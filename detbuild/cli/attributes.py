@@ -1,4 +1,4 @@
-"""`detbuild archive`, `unarchive`, `set ...` and `label ...`: what may change after submission."""
+"""`detbuild archive`, `unarchive`, `set ...` and `label ...`: changes after submission."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @experiments_argument
 @pass_session
 def archive(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
-    """Leave experiments out of the list; `detbuild list --all` shows them."""
+    """Hide experiments from the list; `detbuild list --all` shows them."""
     _archive(session, experiment_ids, archived=True)
 
 
@@ -30,7 +30,7 @@ def archive(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
 @experiments_argument
 @pass_session
 def unarchive(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
-    """Put experiments back into the list."""
+    """Show archived experiments in the list again."""
     _archive(session, experiment_ids, archived=False)
 
 
@@ -48,7 +48,7 @@ def _archive(session: Session, experiment_ids: tuple[int, ...], *, archived: boo
 @click.argument("name")
 @pass_session
 def set_name(session: Session, /, *, experiment_id: int, name: str) -> None:
-    """Give an experiment another name."""
+    """Rename an experiment."""
     _set(session, experiment_id, lambda attributes: replace(attributes, name=name))
 
 
@@ -57,7 +57,7 @@ def set_name(session: Session, /, *, experiment_id: int, name: str) -> None:
 @click.argument("description")
 @pass_session
 def set_description(session: Session, /, *, experiment_id: int, description: str) -> None:
-    """Describe an experiment anew."""
+    """Set the description of an experiment."""
     _set(session, experiment_id, lambda attributes: replace(attributes, description=description))
 
 
@@ -66,7 +66,7 @@ def set_description(session: Session, /, *, experiment_id: int, description: str
 @click.argument("notes")
 @pass_session
 def set_notes(session: Session, /, *, experiment_id: int, notes: str) -> None:
-    """Write notes about an experiment, in the place of those that were there."""
+    """Replace the notes of an experiment."""
     _set(session, experiment_id, lambda attributes: replace(attributes, notes=notes))
 
 
@@ -75,9 +75,9 @@ def set_notes(session: Session, /, *, experiment_id: int, notes: str) -> None:
 @click.argument("slots", metavar="N|none")
 @pass_session
 def set_max_slots(session: Session, /, *, experiment_id: int, slots: str) -> None:
-    """Let an experiment use at most N slots at a time, or as many as there are."""
+    """Limit an experiment to N slots at a time; none removes the limit."""
     if slots != "none" and not (slots.isdecimal() and int(slots) > 0):
-        raise click.UsageError(f"{slots!r} is neither a number of slots nor none")
+        raise click.UsageError(f"expected a number of slots or none, got {slots!r}")
     number = 0 if slots == "none" else int(slots)
     _set(session, experiment_id, lambda attributes: replace(attributes, max_slots=number))
 
@@ -87,7 +87,7 @@ def set_max_slots(session: Session, /, *, experiment_id: int, slots: str) -> Non
 @click.argument("weight", type=float)
 @pass_session
 def set_weight(session: Session, /, *, experiment_id: int, weight: float) -> None:
-    """Set the share of an experiment beside others that wait for slots."""
+    """Set the fair-share weight of an experiment."""
     _set(session, experiment_id, lambda attributes: replace(attributes, weight=weight))
 
 
@@ -96,7 +96,7 @@ def set_weight(session: Session, /, *, experiment_id: int, weight: float) -> Non
 @click.argument("priority", type=int)
 @pass_session
 def set_priority(session: Session, /, *, experiment_id: int, priority: int) -> None:
-    """Set the priority of an experiment, 1 to 99; the lowest number comes first."""
+    """Set the priority of an experiment, 1 to 99; the lowest number runs first."""
     _set(session, experiment_id, lambda attributes: replace(attributes, priority=priority))
 
 
@@ -107,23 +107,23 @@ def set_priority(session: Session, /, *, experiment_id: int, priority: int) -> N
     type=click.IntRange(min=0),
     required=True,
     metavar="N",
-    help="The best of the experiment.",
+    help="Keep the N best of the experiment.",
 )
 @click.option(
     "--save-trial-best",
     type=click.IntRange(min=0),
     required=True,
     metavar="N",
-    help="The best of each trial.",
+    help="Keep the N best of each trial.",
 )
 @click.option(
     "--save-trial-latest",
     type=click.IntRange(min=0),
     required=True,
     metavar="N",
-    help="The newest of each trial.",
+    help="Keep the N newest of each trial.",
 )
-@click.option("-y", "--yes", is_flag=True, help="Do not ask: checkpoints may be removed at once.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 @pass_session
 def set_gc_policy(
     session: Session,
@@ -135,15 +135,15 @@ def set_gc_policy(
     save_trial_latest: int,
     yes: bool,
 ) -> None:
-    """Set how many checkpoints of an experiment are kept.
+    """Set the checkpoint retention policy of an experiment.
 
-    Those of one that has ended go at once, as by `detbuild checkpoint gc`.
+    Checkpoints of an ended experiment are deleted at once, as by `detbuild checkpoint gc`.
     """
     from detbuild.controller.keeping import collect
     from detbuild.store.home import Home
     from detbuild.store.state import fold
 
-    confirm(f"checkpoints of experiment {experiment_id} beyond these numbers will be removed", yes=yes)
+    confirm(f"permanently delete checkpoints of experiment {experiment_id} beyond these numbers", yes=yes)
     _set(
         session,
         experiment_id,
@@ -177,7 +177,7 @@ def label_add(session: Session, /, *, experiment_id: int, label: str) -> None:
 @click.argument("label")
 @pass_session
 def label_remove(session: Session, /, *, experiment_id: int, label: str) -> None:
-    """Take a label from an experiment."""
+    """Remove a label from an experiment."""
     from detbuild.errors import ConfigError
     from detbuild.store.attributes import without_label
 
@@ -191,18 +191,22 @@ def label_remove(session: Session, /, *, experiment_id: int, label: str) -> None
 
 
 def confirm(what: str, *, yes: bool) -> None:
-    """Ask before something that cannot be undone; a script says --yes.
+    """Ask before an action that cannot be undone.
+
+    Args:
+        what: The action: a verb and its object.
+        yes: Do not ask.
 
     Raises:
-        UsageError: Nobody is there to be asked.
+        UsageError: Standard input is not a terminal.
     """
     import sys
 
     if yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{what}; give --yes to have it done")
-    click.confirm(f"{what}. Go on?", abort=True, err=True)
+        raise click.UsageError(f"cannot ask for confirmation: add --yes to {what}")
+    click.confirm(f"{what[:1].upper()}{what[1:]}?", abort=True, err=True)
 
 
 def _set(session: Session, experiment_id: int, change: Callable[[Attributes], Attributes]) -> None:

@@ -1,4 +1,4 @@
-"""`detbuild base`: the images that everything is built on."""
+"""`detbuild base`: the base images of experiment images."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @pass_session
 def ensure(session: Session) -> None:
-    """Get the base image: what is there, else pull, else bootstrap; print its tag.
+    """Find, pull or bootstrap the base image, and print its tag.
 
-    It is the one that a CPU experiment of this host's Python gets.
+    It is the base of CPU experiments with this host's Python.
     """
     from detbuild import experiment
     from detbuild.cli.views import view
@@ -46,9 +46,9 @@ def ensure(session: Session) -> None:
 @click.command(cls=Command)
 @pass_session
 def bootstrap(session: Session) -> None:
-    """Make the base image from Debian packages and print its tag.
+    """Build the base image from Debian packages and print its tag.
 
-    Needs no registry, but Debian, root and a package mirror; takes about half a minute.
+    Needs Debian, root and a package mirror, but no registry; takes about 30 seconds.
     """
     from detbuild.cli.views import view
     from detbuild.engine.bases import bootstrap_base
@@ -62,9 +62,9 @@ def bootstrap(session: Session) -> None:
 @json_option
 @pass_session
 def list_(session: Session, /, *, as_json: bool) -> None:
-    """List the base images that detbuild knows, and which of them are there.
+    """List the known base images, and which of them the engine has.
 
-    With --json: a list of {"reference", "os", "python", "cuda", "there"}.
+    With --json: a list of {"reference", "os", "python", "cuda", "present"}.
     """
     from detbuild.image.table import load_table
     from detbuild.resources import images_dir
@@ -76,7 +76,7 @@ def list_(session: Session, /, *, as_json: bool) -> None:
             "os": base.os,
             "python": base.python,
             "cuda": base.cuda or None,
-            "there": _is_there(engine, base.pinned),
+            "present": _is_present(engine, base.pinned),
         }
         for base in load_table(images_dir()).bases
     ]
@@ -87,10 +87,10 @@ def list_(session: Session, /, *, as_json: bool) -> None:
         "BASE": "reference",
         "PYTHON": "python",
         "CUDA": "cuda",
-        "THERE": lambda row: "yes" if row["there"] else "",
+        "PRESENT": lambda row: "yes" if row["present"] else "",
     }
-    show_table(rows, columns, empty="the table of base images is empty")
+    show_table(rows, columns, empty="no base images are known")
 
 
-def _is_there(engine: Engine, reference: str) -> bool:
+def _is_present(engine: Engine, reference: str) -> bool:
     return engine.image_id(reference) is not None

@@ -1,4 +1,4 @@
-"""`detbuild render` and `detbuild build`: the image alone, without an experiment."""
+"""`detbuild render` and `detbuild build`: an image without an experiment."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def render(
     as_json: bool,
     show_secrets: bool,
 ) -> None:
-    """Print the Dockerfile and the rest of the plan; build nothing and run none of your code.
+    """Print the Dockerfile and plan; build nothing and run no user code.
 
-    No engine is asked, so the base image is the best one, whether or not it is there. Secrets and values of
-    environment variables are masked. The hyperparameters of a custom search are null: only its class knows
-    them. With --json: {"tag", "base_image", "why", "dockerfile", "labels", "context" (as
+    No engine is contacted, so the base image is the preferred one, present or not. Secrets and values of
+    environment variables are masked. The hyperparameters of a custom search are null, because only its class
+    computes them. With --json: {"tag", "base_image", "why", "dockerfile", "labels", "context" (as
     `detbuild context --json`), "container", "run"}.
     """
     from dataclasses import replace
@@ -74,7 +74,7 @@ def render(
 @overrides_option
 @template_option
 @json_option
-@click.option("-q", "--quiet", is_flag=True, help="Print the image's id only.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the image ID only.")
 @pass_session
 def build(
     session: Session,
@@ -89,7 +89,7 @@ def build(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Build the image and print its id and tag; nothing is built when there is one of the same inputs.
+    """Build the image and print its ID and tag; reuse an image of the same inputs.
 
     With --json: {"image", "tag"}.
     """
@@ -119,14 +119,14 @@ def build(
 def show_plan(
     session: Session, request: SubmitRequest, *, as_json: bool, show_secrets: bool, of_this_host: bool = False
 ) -> None:
-    """Print what a real run would send, as far as it is known without an engine and the user's code.
+    """Print the plan of a submission, as far as known without an engine and user code.
 
     Args:
-        session: Of the command.
+        session: The command's session.
         request: What to submit.
-        as_json: For programs.
+        as_json: Print one JSON object.
         show_secrets: Mask nothing.
-        of_this_host: Refuse what this host cannot mount.
+        of_this_host: Fail if a bind mount cannot be mounted on this host.
     """
     from detbuild import experiment
     from detbuild.cli.context import document, lines
@@ -166,9 +166,9 @@ def show_plan(
     click.echo(f"memory  {memory_limit_text(resources.memory)}\nCPU     {cpu_limit_text(resources.cpus)}")
     click.echo("\n# container of the first run")
     show_json(container, show_secrets=show_secrets)
-    click.echo("\n# what the run is told (run.json)")
+    click.echo("\n# run parameters (run.json)")
     if custom:
-        click.echo("# hparams: unknown without running the class of the custom search")
+        click.echo("# hparams: computed by the custom search at run time")
     show_json(run, show_secrets=show_secrets)
 
 
@@ -182,12 +182,12 @@ def _shown(
     from detbuild.credentials import MASK, masked_urls_in
     from determined._run_info import RUN_DIR_VARIABLE
 
-    told, made = asdict(run), asdict(container)
+    parameters, spec = asdict(run), asdict(container)
     if show_secrets:
-        return told, made
-    told = {key: masked_urls_in(value) for key, value in told.items()}
-    told["config"] = mask(run.config, ExperimentConfig)
-    told["startup_hook"] = MASK if run.startup_hook else ""
-    made = {key: masked_urls_in(value) for key, value in made.items()}
-    made["env"] = {name: value if name == RUN_DIR_VARIABLE else MASK for name, value in container.env.items()}
-    return told, made
+        return parameters, spec
+    parameters = {key: masked_urls_in(value) for key, value in parameters.items()}
+    parameters["config"] = mask(run.config, ExperimentConfig)
+    parameters["startup_hook"] = MASK if run.startup_hook else ""
+    spec = {key: masked_urls_in(value) for key, value in spec.items()}
+    spec["env"] = {name: value if name == RUN_DIR_VARIABLE else MASK for name, value in container.env.items()}
+    return parameters, spec

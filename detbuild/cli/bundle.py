@@ -1,4 +1,4 @@
-"""`det trial support-bundle`: what a report of a defect needs, in one file and without secrets."""
+"""`det trial support-bundle`: the files for a bug report in one archive, without secrets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _PLAIN = ("Dockerfile", "experiment.json", "attributes.json", "journal.jsonl", "controller.log")
 _OF_RUN = ("events.jsonl", "stdout.log", "stderr.log")
 _LARGEST = 256 << 20  # bytes of one file
-# What is passed on of a file; anything else in it stays here.
+# The fields that are exported of each file.
 _FIELDS = {
     "experiment.json": (
         "id",
@@ -44,7 +44,7 @@ _FIELDS = {
     ),
     "attributes.json": ("name", "description", "labels", "archived", "max_slots", "weight", "priority"),
 }
-_OF_HOST = ("folder", "directory", "url")  # where things lie on the host or in its storage
+_OF_HOST = ("folder", "directory", "url")  # paths on the host and URLs of its storage
 
 
 @click.command("support-bundle", cls=Command)
@@ -57,15 +57,15 @@ _OF_HOST = ("folder", "directory", "url")  # where things lie on the host or in 
     type=click.Path(path_type=Path),
     default=".",
     show_default=True,
-    help="Where the file goes.",
+    help="Directory of the archive.",
 )
 @pass_session
 def support_bundle(session: Session, /, *, trial: tuple[int, int], directory: Path) -> None:
     """Pack config, journal, records and output of a trial into a .tar.gz file, and print its name.
 
-    TRIAL is EXPERIMENT/TRIAL, such as 3/1; a lone number is the first trial of that experiment. The bundle
-    has the names of environment variables without their values, and no secrets, data or paths of the host;
-    known secret values are masked in logs. Read the logs before you send it.
+    TRIAL is EXPERIMENT/TRIAL, e.g. 3/1; a number alone means trial 1 of that experiment. The bundle has the
+    names of environment variables without their values, and no secrets, data or host paths; known secret
+    values are masked in logs. Read the logs before sending it.
     """
     from detbuild.cli import listing
     from detbuild.store.files import file_errors
@@ -74,8 +74,8 @@ def support_bundle(session: Session, /, *, trial: tuple[int, int], directory: Pa
     name = f"det-bundle-trial-{trial[0]}-{trial[1]}"
     target = directory / f"{name}.tar.gz"
     with file_errors(target):
-        directory.mkdir(parents=True, exist_ok=True)  # allowed: where the user wants it
-        with tarfile.open(target, "w:gz") as archive:  # allowed: where the user wants it
+        directory.mkdir(parents=True, exist_ok=True)  # allowed: the user names it
+        with tarfile.open(target, "w:gz") as archive:  # allowed: the user names it
             for path, data in _files(folder, state, session.environ):
                 member = tarfile.TarInfo(f"{name}/{path}")
                 member.size = len(data)
@@ -117,7 +117,7 @@ def _files(
 
 
 def _packed(name: str, body: bytes, secrets: KnownSecrets) -> bytes:
-    """The content of a file without what may not be passed on."""
+    """Return the content of a file without secrets and fields that are not exported."""
     text = body.decode("utf-8", "backslashreplace")
     if name in _FIELDS:
         values = _parsed(text)
@@ -129,7 +129,7 @@ def _packed(name: str, body: bytes, secrets: KnownSecrets) -> bytes:
 
 
 def _line(text: str, secrets: KnownSecrets) -> bytes:
-    """A record with its keys as they are: what reads it needs them."""
+    """Mask the values of a record; its keys stay, so that it can be parsed."""
     record = _parsed(text)
     if not isinstance(record, dict):
         return secrets.hide(text).encode() + b"\n"

@@ -17,7 +17,7 @@ _DOTS: Final = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # by ro
 
 
 def encodable(text: str, encoding: str) -> str:
-    """The text as a stream of that encoding can write it: charts of ASCII, all else it lacks as escapes."""
+    """Return text that `encoding` can write: charts in ASCII, other missing characters escaped."""
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
@@ -26,14 +26,14 @@ def encodable(text: str, encoding: str) -> str:
 
 
 def bar(share: float, width: int = 24) -> str:
-    """`[######------]  50 %`; a share outside 0..1 counts as the nearer end."""
+    """Return `[######------] 50 %`; a share outside 0..1 is clamped."""
     share = min(1.0, max(0.0, share))
     full = math.floor(share * width)
     return f"[{'#' * full}{'-' * (width - full)}] {100 * share:.0f} %"
 
 
 def sparkline(values: Sequence[float], width: int = 40) -> str:
-    """One block a value, or a stretch of values by its last one; nothing for fewer than two numbers."""
+    """Return one block per value, sampled to `width`; empty for fewer than two finite values."""
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) < 2:  # noqa: PLR2004
         return ""
@@ -45,7 +45,7 @@ def sparkline(values: Sequence[float], width: int = 40) -> str:
 
 
 def curve(points: Sequence[tuple[float, float]], *, width: int = 60, height: int = 8) -> tuple[str, ...]:
-    """Lines of braille, `width` by `height` characters, of points whose x ascend; none for fewer than two."""
+    """Return lines of braille, `width` by `height` characters, for points with ascending x."""
     finite = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     if len(finite) < 2:  # noqa: PLR2004
         return ()
@@ -69,7 +69,7 @@ def _between(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, in
 
 
 def _share(value: float, low: float, high: float) -> float:
-    """Where a value lies between two others, which may be as far apart as floats go."""
+    """Return the position of a value in low..high; halves, because the difference may overflow."""
     if high <= low:
         return 0.5
     return min(1.0, max(0.0, (value / 2 - low / 2) / (high / 2 - low / 2)))

@@ -26,7 +26,7 @@ output_option = click.option(
     "target",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="A directory that is new or empty.  [default: checkpoints/<uuid>]",
+    help="Output directory, new or empty.  [default: checkpoints/<uuid>]",
 )
 uuid_argument = click.argument("uuid", metavar="UUID")
 
@@ -35,14 +35,14 @@ uuid_argument = click.argument("uuid", metavar="UUID")
 @experiment_argument
 @json_option
 @csv_option
-@click.option("-q", "--quiet", is_flag=True, help="Print uuids only.")
+@click.option("-q", "--quiet", is_flag=True, help="Print UUIDs only.")
 @pass_session
 def list_(session: Session, /, *, experiment_id: int, as_json: bool, as_csv: bool, quiet: bool) -> None:
     """List the checkpoints of an experiment, newest first.
 
     With --json: a list of {"uuid", "experiment_id", "trial_id", "run", "steps_completed", "state", "size",
     "files", "metrics", "directory", "url"}; state is COMPLETED, PARTIALLY_DELETED, ERROR (found damaged) or
-    DELETED; directory and url are null where it is not on this host, or not in the cloud.
+    DELETED; directory is null if it is not on this host, url if it is not in the cloud.
     """
     from detbuild.checkpoint.find import checkpoints_of
     from detbuild.cli import documents
@@ -58,7 +58,7 @@ def list_(session: Session, /, *, experiment_id: int, as_json: bool, as_csv: boo
 
 
 def show_checkpoints(rows: Sequence[Row], experiment_id: int, *, as_json: bool, as_csv: bool) -> None:
-    """Print elements of `detbuild checkpoint list --json` as they are asked for."""
+    """Print elements of `detbuild checkpoint list --json` in the requested format."""
     if as_json:
         show_json(rows)
     elif as_csv:
@@ -80,11 +80,11 @@ def show_checkpoints(rows: Sequence[Row], experiment_id: int, *, as_json: bool, 
 @json_option
 @pass_session
 def describe(session: Session, /, *, uuid: str, as_json: bool) -> None:
-    """Show one checkpoint and its files; every file is read and compared with the manifest.
+    """Show one checkpoint and verify each of its files against the manifest.
 
-    UUID may be cut short where it stays unique. With --json: the keys of `detbuild checkpoint list --json`,
-    "contents" (path and bytes of each file) and "damage" (a list, empty when it is whole). The exit code is
-    4 when it is damaged.
+    A unique prefix of the UUID is enough. With --json: the keys of `detbuild checkpoint list --json`,
+    "contents" (path and bytes of each file) and "damage" (a list, empty if it is intact). The exit code is 4
+    if it is damaged.
     """
     from detbuild.checkpoint.download import damage, raise_damage
     from detbuild.checkpoint.find import files_of, find_checkpoint
@@ -113,7 +113,7 @@ def _show(found: Found, contents: Mapping[str, int], problems: Sequence[str]) ->
     )
     place = str(found.directory or found.url or "")
     click.echo(
-        f"{visible(place)}  {'DAMAGED' if problems else 'whole' if found.directory else 'in the cloud'}"
+        f"{visible(place)}  {'DAMAGED' if problems else 'intact' if found.directory else 'in the cloud'}"
     )
     for path, count in contents.items():
         click.echo(f"{size(count):>9}  {visible(path)}")
@@ -124,14 +124,14 @@ def _show(found: Found, contents: Mapping[str, int], problems: Sequence[str]) ->
 @click.command(cls=Command)
 @uuid_argument
 @output_option
-@click.option(  # there is no master that it could come through
+@click.option(  # accepted; there is no master
     "--mode", type=click.Choice(["direct", "master", "auto"]), hidden=True, expose_value=False
 )
 @pass_session
 def download(session: Session, /, *, uuid: str, target: Path | None) -> None:
-    """Copy a checkpoint, verified, into a directory, and print the directory's name.
+    """Download a checkpoint, verify it, and print its directory.
 
-    UUID may be cut short where it stays unique. A damaged checkpoint is refused, and nothing is left.
+    A unique prefix of the UUID is enough. A damaged checkpoint is an error and leaves no files.
     """
     from detbuild.checkpoint.find import find_checkpoint
     from detbuild.store.home import Home
@@ -140,7 +140,7 @@ def download(session: Session, /, *, uuid: str, target: Path | None) -> None:
 
 
 def fetch(found: Found, target: Path | None) -> None:
-    """Download to `target`, or where Determined's commands would."""
+    """Download to `target`, by default to the directory that Determined uses."""
     from detbuild.checkpoint.download import download as copy
 
     directory = target or Path("checkpoints", found.checkpoint.uuid)

@@ -21,22 +21,22 @@ from detbuild.units import counted
     "globs",
     metavar="PATTERN",
     multiple=True,
-    help="Only files that match, such as 'optimizer/**'. May be repeated.",
+    help="Delete only matching files, e.g. 'optimizer/**'. May be repeated.",
 )
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 @pass_session
 def delete(session: Session, /, *, uuids: tuple[str, ...], globs: tuple[str, ...], yes: bool) -> None:
     """Delete checkpoints, on this host and in the cloud.
 
-    UUID may be cut short where it stays unique; several may be given, also in one word with commas. What is
-    registered as a version of a model or is the start of another experiment is refused.
+    A unique prefix of a UUID is enough; commas may separate UUIDs. Registered model versions and the source
+    checkpoints of other experiments are not deleted.
     """
     from detbuild.controller.keeping import delete as delete_all
     from detbuild.store.home import Home
 
     names = [name for word in uuids for name in word.split(",") if name]
     what = "files of checkpoint" if globs else "checkpoint"
-    confirm(f"{what} {', '.join(names)} will be gone for good", yes=yes)
+    confirm(f"permanently delete {what} {', '.join(names)}", yes=yes)
     for one in delete_all(Home.open(session.home), names, globs):
         click.echo(one.checkpoint.uuid)
 
@@ -44,7 +44,10 @@ def delete(session: Session, /, *, uuids: tuple[str, ...], globs: tuple[str, ...
 @click.command(cls=Command)
 @experiment_argument
 @click.option(
-    "--save-experiment-best", type=click.IntRange(min=0), metavar="N", help="Keep the N best of all."
+    "--save-experiment-best",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Keep the N best of the experiment.",
 )
 @click.option(
     "--save-trial-best", type=click.IntRange(min=0), metavar="N", help="Keep the N best of each trial."
@@ -52,7 +55,7 @@ def delete(session: Session, /, *, uuids: tuple[str, ...], globs: tuple[str, ...
 @click.option(
     "--save-trial-latest", type=click.IntRange(min=0), metavar="N", help="Keep the N newest of each trial."
 )
-@click.option("--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be deleted; delete nothing.")
 @json_option
 @pass_session
 def gc(
@@ -66,10 +69,10 @@ def gc(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Remove the checkpoints of an experiment that are not to be kept; print their uuids.
+    """Delete checkpoints outside the retention policy and print their UUIDs.
 
-    How many are kept is the experiment's own rule, where no option says otherwise. With --json:
-    {"kept", "removed"}, two lists of uuids.
+    The policy is the experiment's own unless options override it. With --json: {"kept", "deleted"}, two lists
+    of UUIDs.
     """
     from dataclasses import replace
 
@@ -82,11 +85,11 @@ def gc(
         "save_trial_best": save_trial_best,
         "save_trial_latest": save_trial_latest,
     }
-    said = {name: value for name, value in given.items() if value is not None}
-    wanted = replace(policy(home, experiment_id), **said)
+    overrides = {name: value for name, value in given.items() if value is not None}
+    wanted = replace(policy(home, experiment_id), **overrides)
     found = collect(home, experiment_id, wanted, dry_run=dry_run)
     if as_json:
-        show_json({"kept": list(found.kept), "removed": list(found.garbage)})
+        show_json({"kept": list(found.kept), "deleted": list(found.garbage)})
         return
     for uuid in found.garbage:
         click.echo(uuid)
@@ -97,10 +100,12 @@ def gc(
 
 @click.command("import", cls=Command)
 @click.argument("source", metavar="PATH", type=click.Path(path_type=Path))
-@click.option("--uuid", metavar="UUID", help="Its name here.  [default: its directory's, or a new one]")
+@click.option(
+    "--uuid", metavar="UUID", help="UUID to store it under.  [default: its directory's name, or a new one]"
+)
 @pass_session
 def import_(session: Session, /, *, source: Path, uuid: str | None) -> None:
-    """Take in a checkpoint from elsewhere, and print its uuid.
+    """Import a checkpoint and print its UUID.
 
     PATH is its directory or a tar file of it. An experiment starts from it with
     `searcher.source_checkpoint_uuid`.

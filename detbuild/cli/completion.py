@@ -1,4 +1,4 @@
-"""`detbuild completion`: scripts that teach a shell to complete commands, options and experiment ids."""
+"""`detbuild completion`: shell completion of commands, options and experiment IDs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ fish:  detbuild completion fish | source           (in ~/.config/fish/config.fis
 @click.command(cls=Command, epilog=EXAMPLES)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the completion script of a shell, for `detbuild` and `det`."""
+    """Print a shell completion script for `detbuild` and `det`."""
     from click.shell_completion import get_completion_class
 
     from detbuild.cli.commands import detbuild
@@ -24,6 +24,6 @@ def completion(shell: str) -> None:
 
     kind = get_completion_class(shell)
     if kind is None:
-        raise click.UsageError(f"click knows no completion for {shell}")
+        raise click.UsageError(f"click has no completion for {shell}")
     for name, group in (("detbuild", detbuild), ("det", det)):
         click.echo(kind(group, {}, name, f"_{name.upper()}_COMPLETE").source())

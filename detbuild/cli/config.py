@@ -37,11 +37,11 @@ def check(
     as_json: bool,
     show_secrets: bool,
 ) -> None:
-    """Print the config with all defaults filled in, as YAML, and where each value came from.
+    """Check a config and print it as YAML, with defaults and the source of each value.
 
-    Secrets and values of environment variables are masked. What is wrong with it is said with file, line and
-    column, everything at once. With --json: {"config", "sources": {path of a value: source}}; a source is
-    file:line, a template, the host's config.yaml, an option, or "default".
+    Secrets and values of environment variables are masked. All errors are reported at once, with file, line
+    and column. With --json: {"config", "sources": {path of a value: source}}; a source is file:line, a
+    template, the host's config.yaml, an option, or "default".
     """
     from detbuild.cli.views import no_output, working
     from detbuild.config.host import host_config
@@ -71,7 +71,7 @@ def check(
 @secrets_option
 @pass_session
 def config(session: Session, *, experiment_id: int, show_secrets: bool) -> None:
-    """Print the config of an experiment with all defaults; secrets and values of variables are masked."""
+    """Print an experiment's config with defaults; secrets and values of variables are masked."""
     from detbuild.store.home import Home
     from detbuild.store.submitted import config_of
 
@@ -86,12 +86,12 @@ def config(session: Session, *, experiment_id: int, show_secrets: bool) -> None:
     type=click.Path(path_type=Path, allow_dash=True),
     default="-",
     show_default=True,
-    help="The file to write; - is stdout.",
+    help="Output file; - is stdout.",
 )
 def schema(*, output: Path) -> None:
-    """Write the JSON Schema of experiment configs, with which editors complete, explain and check them.
+    """Write the JSON Schema of experiment configs, for editors.
 
-    Name it in the first line of a config: `# yaml-language-server: $schema=FILE`.
+    Reference it in the first line of a config: `# yaml-language-server: $schema=FILE`.
     """
     from detbuild.config.schema import experiment_schema
     from detbuild.store.files import write_output

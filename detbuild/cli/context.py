@@ -1,4 +1,4 @@
-"""`detbuild context`: what of a directory goes into the image, and which rule keeps the rest out."""
+"""`detbuild context`: which files go into the image, and which rule excludes the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from detbuild.cli.table import json_option, show_json
 from detbuild.cli.text import visible
 from detbuild.units import counted, size
 
-_MOST_LISTED = 50  # paths; of more the largest files are named
+_MOST_LISTED = 50  # paths; above it only the largest files are listed
 _FEW = 10
 
 if TYPE_CHECKING:
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @include_option
-@click.option("--all", "everything", is_flag=True, help="List every path, however many there are.")
+@click.option("--all", "everything", is_flag=True, help="List every path.")
 @json_option
 @pass_session
 def context(
     session: Session, *, directory: Path, includes: tuple[Path, ...], everything: bool, as_json: bool
 ) -> None:
-    """Show what of a directory goes into the image, and why the rest does not.
+    """Show which files go into the image, and why others do not.
 
-    Of many paths only the largest are named; --all and --json list every one. No file is opened.
+    Of many paths only the largest are listed; --all and --json list all. No file is opened.
     With --json: {"files", "size", "kept": [{"path", "kind", "size"}],
     "left_out": [{"path", "rule", "where"}], "warnings": [{"message", "hint"}]}.
     """
@@ -53,7 +53,7 @@ def context(
 
 
 def document(found: Listing) -> dict[str, object]:
-    """A listing as `--json` shows it."""
+    """Return a listing as `--json` prints it."""
     return {
         "files": found.files,
         "size": found.size,
@@ -64,7 +64,7 @@ def document(found: Listing) -> dict[str, object]:
 
 
 def lines(found: Listing, *, everything: bool = False) -> Iterator[str]:
-    """What goes in, what stays out and why, and a sum; of many paths the largest files alone."""
+    """Yield included and excluded paths and totals; of many paths only the largest files."""
     total = f"{counted(found.files, 'file')}, {size(found.size)}"
     out = counted(len(found.left_out), "path")
     if everything or len(found.kept) + len(found.left_out) <= _MOST_LISTED:
@@ -78,7 +78,7 @@ def lines(found: Listing, *, everything: bool = False) -> Iterator[str]:
     yield from map(_left_out, found.left_out[:_FEW])
     if len(found.left_out) > _FEW:
         yield f"{'':>9}  ... and {len(found.left_out) - _FEW:,} more"
-    yield "`detbuild context DIR --all` lists every path; lines in .detignore keep paths out"
+    yield "`detbuild context DIR --all` lists every path; lines in .detignore exclude paths"
 
 
 def _kept(entry: Kept) -> str:

@@ -1,4 +1,4 @@
-"""`detbuild create`: build an image of a model directory and train in it."""
+"""`detbuild create`: build an image and run an experiment in it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from detbuild.cli.arguments import (
     secrets_option,
     template_option,
 )
-from detbuild.cli.following import INTERRUPTED, ended, left
+from detbuild.cli.following import INTERRUPTED, detached, ended
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from detbuild.store.home import Home
     from detbuild.store.state import ExperimentState
 
-# Options of Determined's command that have no meaning here, and what to do instead.
+# Options of Determined's command that have no effect here -> what to do instead.
 _ELSEWHERE = {
-    "--git": "nothing is recorded of git; the experiment's folder and its image hold what was submitted",
-    "--project_id": "there is no server, and so there are no projects",
-    "--publish": "containers of trials open no ports; run `detbuild run ID -- COMMAND` to look into one",
+    "--git": "git is not recorded; the experiment's folder and image hold what was submitted",
+    "--project_id": "detbuild has no server and no projects",
+    "--publish": "trial containers publish no ports; use `detbuild run ID -- COMMAND` instead",
 }
 _NAMES = {"--publish": ("-p",)}
 _WITH_VALUE = frozenset({"--project_id", "--publish"})
 
 
-def _refuse(_ctx: click.Context, param: click.Parameter, value: object) -> None:
+def _reject(_ctx: click.Context, param: click.Parameter, value: object) -> None:
     if value:
-        raise click.UsageError(f"{param.opts[-1]} is not there: {_ELSEWHERE[param.opts[-1]]}")
+        raise click.UsageError(f"{param.opts[-1]} is not supported: {_ELSEWHERE[param.opts[-1]]}")
 
 
 def _elsewhere(command: Callable[..., int]) -> Callable[..., int]:
@@ -51,7 +51,7 @@ def _elsewhere(command: Callable[..., int]) -> Callable[..., int]:
             hidden=True,
             expose_value=False,
             is_flag=name not in _WITH_VALUE,
-            callback=_refuse,
+            callback=_reject,
         )
         command = option(command)
     return command
@@ -64,22 +64,24 @@ def _elsewhere(command: Callable[..., int]) -> Callable[..., int]:
 @any_context_option
 @overrides_option
 @template_option
-@click.option("-f", "--follow", "--follow-first-trial", is_flag=True, help="Show what happens until the end.")
+@click.option(
+    "-f", "--follow", "--follow-first-trial", is_flag=True, help="Follow until the experiment ends."
+)
 @click.option(
     "-t",
     "--test",
     "--test-mode",
     is_flag=True,
-    help="Train one batch, validate one, checkpoint and restore; follows until the end.",
+    help="Train and validate one batch, checkpoint and restore; follow until the end.",
 )
 @click.option("--local", is_flag=True, help="Train in this Python, without Docker.")
 @click.option(
     "--run-startup-hooks", "hooks", is_flag=True, help="With --local: run startup hooks on this host."
 )
-@click.option("--paused", is_flag=True, help="Start nothing before `detbuild activate ID`.")
+@click.option("--paused", is_flag=True, help="Create it paused; `detbuild activate ID` starts it.")
 @click.option("--dry-run", is_flag=True, help="Print what would be built and run; do nothing.")
 @secrets_option
-@click.option("-q", "--quiet", is_flag=True, help="Print the id only.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the ID only.")
 @_elsewhere
 @pass_session
 def create(  # noqa: PLR0913  (one parameter an option)
@@ -101,24 +103,24 @@ def create(  # noqa: PLR0913  (one parameter an option)
     paused: bool,
     quiet: bool,
 ) -> int:
-    """Build an image of a model directory and train in it.
+    """Build an image and run an experiment in it.
 
-    Returns once the image is built and the experiment runs, which then goes on by itself. With --follow it
-    shows what happens; Ctrl-C detaches, and the experiment goes on. The exit code is 0 when it completed, 6
-    when it ended in error, 7 when it was cancelled.
+    Returns once the image is built and the experiment runs in the background. --follow shows its progress;
+    Ctrl-C detaches, and the experiment keeps running. The exit code is then 0 if the experiment completed, 6
+    if it ended in error, 7 if it was canceled.
     """
     from dataclasses import replace
 
     from detbuild.cli.ordering import order_of
 
     if local and dry_run:
-        raise click.UsageError("--local builds nothing: there is nothing for --dry-run to show")
+        raise click.UsageError("--local cannot be combined with --dry-run: it builds no image")
     if show_secrets and not dry_run:
-        raise click.UsageError("--show-secrets goes with --dry-run")
+        raise click.UsageError("--show-secrets requires --dry-run")
     if hooks and not local:
-        raise click.UsageError("--run-startup-hooks is for --local: in a container they always run")
+        raise click.UsageError("--run-startup-hooks requires --local: a container always runs them")
     if paused and (local or follow or test):
-        raise click.UsageError("--paused starts nothing: --local, --follow and --test have nothing to show")
+        raise click.UsageError("--paused cannot be combined with --local, --follow or --test")
     request = order_of(session.home, config, overrides, templates, local=local)
     request = replace(
         request,
@@ -137,13 +139,13 @@ def create(  # noqa: PLR0913  (one parameter an option)
 
 
 class Creation:
-    """One submission; knows what to say when it is interrupted at any point."""
+    """One submission, which Ctrl-C may interrupt at any point."""
 
     def __init__(self, session: Session, *, quiet: bool, paused: bool) -> None:
         self.session = session
         self.quiet = quiet
         self.paused = paused
-        self.created = 0  # the experiment's id, once there is one
+        self.created = 0  # the experiment's ID, 0 before it exists
 
     def run(self, request: SubmitRequest, *, local: bool, follow: bool) -> int:
         from detbuild.cli.views import view
@@ -153,7 +155,7 @@ class Creation:
         try:
             with view(self.session.environ, quiet=self.quiet) as emit:
                 act = self._train_here if local else self._submit
-                state = act(request, home, self._noting(emit), follow=follow)
+                state = act(request, home, self._recording(emit), follow=follow)
         except KeyboardInterrupt:
             return self._detach()
         return self._end(home, state) if state else self._leave()
@@ -174,7 +176,7 @@ class Creation:
 
         return experiment.run_local(request, experiment.this_host(self.session.environ), home, emit)
 
-    def _noting(self, emit: Emit) -> Emit:
+    def _recording(self, emit: Emit) -> Emit:
         from detbuild.events import ExperimentCreated
 
         def note(event: Event) -> None:
@@ -188,7 +190,7 @@ class Creation:
         if not self.created:
             click.echo("\ninterrupted: no experiment was created", err=True)
             return INTERRUPTED
-        return left(self.created)
+        return detached(self.created)
 
     def _leave(self) -> int:
         if self.paused and not self.quiet:

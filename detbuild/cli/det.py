@@ -1,4 +1,4 @@
-"""Determined's words for the same commands, as a table: `det experiment create ...`."""
+"""The `det` command line: Determined's words for the same commands."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 _NO_SERVER = "detbuild has no server; every command works on this host"
 _NO_CLUSTER = "detbuild has no cluster; `detbuild doctor` shows this host, its engine and its GPUs"
-_NO_USERS = "detbuild knows no users but those of this host; each has a home of their own, $DETBUILD_HOME"
+_NO_USERS = "detbuild has no accounts; each user of this host has a separate home, $DETBUILD_HOME"
 _NO_PROJECTS = "experiments are grouped by labels: `det experiment label add ID LABEL`"
 _NOTHING_TO_DEPLOY = "there is nothing to deploy: Docker Engine is the runtime; `detbuild doctor` checks it"
 _NO_NOTEBOOKS = (
-    "run one with the experiment's image: `detbuild run ID -- COMMAND`, or give `create` a notebook"
+    "run one in the experiment's image: `detbuild run ID -- COMMAND`, or pass a notebook to `create`"
 )
 _AS_EXPERIMENT = "a list under `entrypoint:` runs any command as an experiment; see `detbuild run`"
-_KILL = "Ctrl-C ends what `detbuild shell` and `detbuild run` have started"
+_KILL = "Ctrl-C ends `detbuild shell` and `detbuild run`"
 
 
 def _verbs(noun: str) -> Mapping[str, Verb | Noun]:
-    """What `detbuild NOUN` has, `det NOUN` has too."""
+    """Return the verbs of `detbuild NOUN`, which `det NOUN` shares."""
     found = COMMANDS[noun]
     return found.verbs if isinstance(found, Noun) else {}
 
@@ -35,7 +35,7 @@ def _optional(*names: str) -> dict[str, Verb | Noun]:
 EXPERIMENT = Noun(
     "Create, watch and stop experiments.",
     {
-        "create": Verb("detbuild.cli.create:create", "Build an image of a model directory and train in it."),
+        "create": Verb("detbuild.cli.create:create", "Build an image and run an experiment in it."),
         "list": Verb("detbuild.cli.experiments:list_", "List experiments."),
         "describe": Verb(
             "detbuild.cli.experiments:describe", "Show experiments: runs, metrics, checkpoints."
@@ -44,20 +44,22 @@ EXPERIMENT = Noun(
         "logs": Verb("detbuild.cli.logs:logs", "Print a trial's logs."),
         "wait": Verb("detbuild.cli.experiments:wait", "Wait until experiments end."),
         **_optional("pause", "activate"),
-        "cancel": Verb("detbuild.cli.experiments:cancel", "Stop experiments after a last checkpoint."),
-        "kill": Verb("detbuild.cli.experiments:kill", "Stop experiments at once."),
+        "cancel": Verb("detbuild.cli.experiments:cancel", "Stop experiments after a final checkpoint."),
+        "kill": Verb("detbuild.cli.experiments:kill", "Stop experiments immediately."),
         **_optional("continue", "archive", "unarchive", "delete"),
-        "download": Verb("detbuild.cli.downloads:download", "Copy the best checkpoints."),
-        "download-model-def": Verb("detbuild.cli.downloads:download_model_def", "Copy the code."),
+        "download": Verb("detbuild.cli.downloads:download", "Download the best checkpoints."),
+        "download-model-def": Verb("detbuild.cli.downloads:download_model_def", "Download the code."),
         "list-trials": Verb("detbuild.cli.trials:list_", "List the trials of an experiment."),
-        "list-checkpoints": Verb("detbuild.cli.downloads:list_checkpoints", "List its checkpoints."),
+        "list-checkpoints": Verb(
+            "detbuild.cli.downloads:list_checkpoints", "List the checkpoints of an experiment."
+        ),
         "label": LABEL,
         "set": SET,
     },
     aliases={"ls": "list", "lt": "list-trials", "lc": "list-checkpoints", "unpause": "activate"},
     elsewhere={
         "move": _NO_PROJECTS,
-        "delete-tb-files": "TensorBoard files lie in the folders of runs; `detbuild delete ID` removes them",
+        "delete-tb-files": "TensorBoard files are in the run folders; `detbuild delete ID` removes them",
     },
 )
 TRIAL = Noun(
@@ -65,14 +67,12 @@ TRIAL = Noun(
     {
         "describe": Verb("detbuild.cli.trials:describe", "Show one trial: runs, metrics, checkpoints."),
         "logs": Verb("detbuild.cli.logs:trial_logs", "Print a trial's logs."),
-        "kill": Verb("detbuild.cli.trials:kill", "Stop a trial at once."),
-        "download": Verb("detbuild.cli.trials:download", "Copy the newest or best checkpoint of a trial."),
-        "support-bundle": Verb(
-            "detbuild.cli.bundle:support_bundle", "Pack what a report of a defect needs into one file."
-        ),
+        "kill": Verb("detbuild.cli.trials:kill", "Stop a trial immediately."),
+        "download": Verb("detbuild.cli.trials:download", "Download the newest or best checkpoint."),
+        "support-bundle": Verb("detbuild.cli.bundle:support_bundle", "Pack the files for a bug report."),
     },
     elsewhere={
-        "list": "`det experiment list-trials ID`",
+        "list": "use `det experiment list-trials ID`",
         "set": "logs stay until `detbuild delete ID`",
     },
 )
@@ -82,50 +82,52 @@ CHECKPOINT = Noun(
     aliases={"rm": "delete"},
 )
 JOB = Noun(
-    "List what runs and what waits, and say what comes first.",
+    "List jobs and set their order.",
     {
-        "list": Verb("detbuild.cli.jobs:jobs", "List the experiments that have not ended."),
-        "update": Verb("detbuild.cli.jobs:update", "Set the priority or the weight of one."),
-        "update-batch": Verb("detbuild.cli.jobs:update_batch", "Set those of several."),
+        "list": Verb("detbuild.cli.jobs:jobs", "List experiments that have not ended."),
+        "update": Verb("detbuild.cli.jobs:update", "Set the priority or weight of an experiment."),
+        "update-batch": Verb(
+            "detbuild.cli.jobs:update_batch", "Set priorities or weights of several experiments."
+        ),
     },
     aliases={"ls": "list"},
 )
 TASK = Noun(
-    "List trials that have not ended; each is a task.",
+    "List and stop tasks; each trial is one.",
     {
-        "list": Verb("detbuild.cli.jobs:tasks", "List the trials that have not ended."),
+        "list": Verb("detbuild.cli.jobs:tasks", "List trials that have not ended."),
         "logs": Verb("detbuild.cli.logs:trial_logs", "Print a trial's logs."),
-        "kill": Verb("detbuild.cli.trials:kill", "Stop a trial at once."),
+        "kill": Verb("detbuild.cli.trials:kill", "Stop a trial immediately."),
     },
     aliases={"ls": "list"},
     elsewhere={
         "create": _AS_EXPERIMENT,
         "fork": _AS_EXPERIMENT,
-        "config": "`det experiment config ID`",
-        "pause": "`det experiment pause ID`",
-        "unpause": "`det experiment activate ID`",
+        "config": "use `det experiment config ID`",
+        "pause": "use `det experiment pause ID`",
+        "unpause": "use `det experiment activate ID`",
     },
 )
 _TASK_VERBS = ("list", "ls", "open", "logs", "kill", "config", "set")
 SHELL = Noun(
-    "Open a shell in the image of an experiment.",
+    "Open a shell in an experiment's image.",
     {name: COMMANDS["shell"] for name in ("start", "open") if "shell" in COMMANDS},
     elsewhere={
         **dict.fromkeys(_TASK_VERBS, _KILL),
-        "show-ssh-command": "there is no SSH server in the way: `detbuild shell ID` opens the shell itself",
+        "show-ssh-command": "no SSH server is needed: `detbuild shell ID` opens the shell directly",
     },
 )
 COMMAND = Noun(
-    "Run a command in the image of an experiment.",
+    "Run a command in an experiment's image.",
     {name: COMMANDS["run"] for name in ("run",) if "run" in COMMANDS},
     elsewhere=dict.fromkeys(_TASK_VERBS, _KILL),
 )
 SLOT = Noun("Show the slots of this host.", {"list": COMMANDS["slots"]} if "slots" in COMMANDS else {})
-_TENSORBOARD = "`detbuild describe ID` names the folder of the runs; point tensorboard at it"
+_TENSORBOARD = "`detbuild describe ID` prints the run folders; point tensorboard at them"
 TENSORBOARD = Noun(
-    "Look at what was measured, in TensorBoard.",
+    "Show experiments in TensorBoard.",
     {"start": COMMANDS["tensorboard"]} if "tensorboard" in COMMANDS else {},
-    elsewhere=dict.fromkeys(_TASK_VERBS, "Ctrl-C ends what `start` has started"),
+    elsewhere=dict.fromkeys(_TASK_VERBS, "Ctrl-C ends `det tensorboard start`"),
 )
 
 det = LazyGroup(
@@ -164,7 +166,7 @@ det = LazyGroup(
             ("shell", "command", "cmd"), "`docker run -it IMAGE` opens the image of an experiment"
         ),
     },
-    help="Determined's words for detbuild.",
+    help="Determined's command line for detbuild.",
     epilog=EXIT_CODES,
     version=True,
 )

@@ -1,6 +1,6 @@
-"""What `--json` prints of experiments: plain values under documented names, which stay as they are.
+"""What `--json` prints of experiments: plain values under documented, stable names.
 
-Times are seconds since the epoch, sizes bytes; what is not known yet is null.
+Times are seconds since the epoch, sizes are bytes, unknown values are null.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Document = dict[str, object]
 
 
 def experiment(summary: Summary, folder: ExperimentFolder) -> Document:
-    """One element of `detbuild list --json`."""
+    """Return one element of `detbuild list --json`."""
     from detbuild.store.attributes import read_attributes
     from detbuild.store.deleting import is_deleting
 
@@ -42,11 +42,11 @@ def experiment(summary: Summary, folder: ExperimentFolder) -> Document:
 
 
 def described(state: ExperimentState, folder: ExperimentFolder, *, metrics: bool = False) -> Document:
-    """The answer of `detbuild describe --json`, with `metrics` that of `--metrics`."""
+    """Return the document of `detbuild describe --json`; `metrics` adds that of `--metrics`."""
     header = state.header
     return {
         **experiment(summarize(state), folder),
-        **_words(folder),
+        **_description_and_notes(folder),
         "image": header.image or None,
         "tag": header.tag or None,
         "limits": _limits(state, folder),
@@ -58,7 +58,7 @@ def described(state: ExperimentState, folder: ExperimentFolder, *, metrics: bool
 
 
 def _limits(state: ExperimentState, folder: ExperimentFolder) -> Document | None:
-    """What each trial may use of the engine's host; null for a local run."""
+    """Return the resource limits of each trial; null for a local run."""
     from detbuild.launch.limits import RequestedLimits, cpu_limit, memory_limit, requested_limits
 
     header, asked = state.header, requested_limits(folder) or RequestedLimits()
@@ -71,8 +71,7 @@ def _limits(state: ExperimentState, folder: ExperimentFolder) -> Document | None
     }
 
 
-def _words(folder: ExperimentFolder) -> Document:
-    """What people wrote about the experiment."""
+def _description_and_notes(folder: ExperimentFolder) -> Document:
     from detbuild.store.attributes import read_attributes
     from detbuild.store.submitted import config_of
 
@@ -83,7 +82,7 @@ def _words(folder: ExperimentFolder) -> Document:
 
 
 def trials(state: ExperimentState, folder: ExperimentFolder, *, metrics: bool = False) -> list[Document]:
-    """The answer of `det experiment list-trials --json`; checkpoints are looked for once, for all of them."""
+    """Return the document of `det experiment list-trials --json`; reads all checkpoints once."""
     from detbuild.checkpoint.find import checkpoints_of
 
     found: dict[int, list[Found]] = {}
@@ -95,7 +94,7 @@ def trials(state: ExperimentState, folder: ExperimentFolder, *, metrics: bool = 
 def trial(
     state: TrialState, folder: ExperimentFolder, checkpoints: Iterable[Found], *, metrics: bool = False
 ) -> Document:
-    """One trial, with its runs, validations and checkpoints; with `metrics` all that it has measured, too."""
+    """Return a trial with its runs, validations and checkpoints; `metrics` adds all measurements."""
     from detbuild.store.measured import measurements
 
     progress = state.progress
@@ -123,7 +122,7 @@ def trial(
 
 
 def checkpoint(found: Found) -> Document:
-    """One element of `detbuild checkpoint list --json`."""
+    """Return one element of `detbuild checkpoint list --json`."""
     state = found.checkpoint
     return {
         "uuid": state.uuid,
@@ -141,7 +140,7 @@ def checkpoint(found: Found) -> Document:
 
 
 def measurement(found: Measurement, experiment_id: int, trial_id: int) -> Document:
-    """One element of "measurements" of `detbuild describe --metrics --json`."""
+    """Return one element of "measurements" of `detbuild describe --metrics --json`."""
     return {
         "experiment_id": experiment_id,
         "trial_id": trial_id,
@@ -154,7 +153,7 @@ def measurement(found: Measurement, experiment_id: int, trial_id: int) -> Docume
 
 
 def best_trial(state: ExperimentState) -> TrialState | None:
-    """The one with the best validation of all, by the searcher's metric."""
+    """Return the trial with the best validation by the searcher's metric."""
     from detbuild.store.progress import Goal
 
     validated = {id(trial.progress.best): trial for trial in state.trials.values() if trial.progress.best}
@@ -164,7 +163,7 @@ def best_trial(state: ExperimentState) -> TrialState | None:
 
 
 def best_validation(state: ExperimentState) -> Validation | None:
-    """The best of all trials, by the searcher's metric."""
+    """Return the best validation of all trials by the searcher's metric."""
     trial = best_trial(state)
     return trial.progress.best if trial else None
 

@@ -1,4 +1,4 @@
-"""`det experiment list-checkpoints | download | download-model-def`: what came of an experiment."""
+"""`det experiment list-checkpoints | download | download-model-def`: outputs of an experiment."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from detbuild.cli.session import Session, pass_session
 from detbuild.cli.table import csv_option, json_option
 
 
-def _truth(_ctx: click.Context, _param: click.Parameter, value: str | None) -> bool | None:
+def _boolean(_ctx: click.Context, _param: click.Parameter, value: str | None) -> bool | None:
     return None if value is None else value == "true"
 
 
 smaller_option = click.option(
     "--smaller-is-better",
     type=click.Choice(["true", "false"], case_sensitive=False),
-    callback=_truth,
-    help="With --sort-by: which way is better.  [default: as the searcher has it]",
+    callback=_boolean,
+    help="With --sort-by: whether smaller is better.  [default: the searcher's]",
 )
 
 
 @click.command("list-checkpoints", cls=Command)
 @experiment_argument
 @click.option(
-    "--best", type=click.IntRange(min=1), metavar="N", help="The best of each of the N best trials alone."
+    "--best", type=click.IntRange(min=1), metavar="N", help="Only the best of each of the N best trials."
 )
 @json_option
 @csv_option
@@ -38,7 +38,7 @@ def list_checkpoints(
 ) -> None:
     """List the checkpoints of an experiment, newest first; with --best, the best first.
 
-    With --json: a list as of `detbuild checkpoint list --json`.
+    With --json: a list as from `detbuild checkpoint list --json`.
     """
     from detbuild.checkpoint.find import checkpoints_of
     from detbuild.checkpoint.ranking import best_of_trials, goal_of
@@ -63,14 +63,16 @@ def list_checkpoints(
     type=click.Path(path_type=Path),
     default="checkpoints",
     show_default=True,
-    help="Each goes into DIR/<uuid>.",
+    help="Parent directory; each checkpoint goes into DIR/<uuid>.",
 )
 @click.option(
-    "--top-n", type=click.IntRange(min=1), default=1, show_default=True, help="Of the N best trials."
+    "--top-n", type=click.IntRange(min=1), default=1, show_default=True, help="Number of trials, best first."
 )
-@click.option("--sort-by", metavar="METRIC", help="A validation metric.  [default: the searcher's]")
+@click.option(
+    "--sort-by", metavar="METRIC", help="Rank by this validation metric.  [default: the searcher's]"
+)
 @smaller_option
-@click.option("-q", "--quiet", is_flag=True, hidden=True, help="Names of directories are all it prints.")
+@click.option("-q", "--quiet", is_flag=True, hidden=True, help="Accepted; only directories are printed.")
 @pass_session
 def download(
     session: Session,
@@ -83,7 +85,7 @@ def download(
     smaller_is_better: bool | None,
     quiet: bool,  # noqa: ARG001
 ) -> None:
-    """Copy the best checkpoints of an experiment, one a trial, verified, and print their directories."""
+    """Download the best checkpoints of an experiment, one per trial, and print their directories."""
     from detbuild.checkpoint.find import checkpoints_of
     from detbuild.checkpoint.ranking import best_of_trials, goal_of
     from detbuild.errors import ConfigError
@@ -94,7 +96,7 @@ def download(
     found = best_of_trials(checkpoints_of(folder), goal)[:top_n]
     if not found:
         raise ConfigError(
-            f"experiment {folder.id} has no checkpoint with a value of {goal.metric or 'a metric'}",
+            f"experiment {folder.id} has no checkpoint with a value for {goal.metric or 'a metric'}",
             hint=f"see `det experiment list-checkpoints {folder.id}`",
         )
     for one in found:
@@ -109,11 +111,11 @@ def download(
     "target",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="A directory that is new or empty.  [default: experiment_<id>_model_def]",
+    help="Output directory, new or empty.  [default: experiment_<id>_model_def]",
 )
 @pass_session
 def download_model_def(session: Session, /, *, experiment_id: int, target: Path | None) -> None:
-    """Copy the code of an experiment out of its image into a directory, and print its name."""
+    """Copy an experiment's code out of its image, and print the directory."""
     from detbuild.controller.definition import download_code
     from detbuild.store.home import Home
 

@@ -1,4 +1,4 @@
-"""How the end of an experiment becomes an exit code."""
+"""The exit code of an experiment's end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from detbuild.store.state import ExperimentState
 
 _CODES = {
-    "PAUSED": 0,  # what rests has not failed
+    "PAUSED": 0,  # paused is not failed
     "COMPLETED": 0,
     "CANCELED": CanceledError.exit_code,
     "ERROR": ExperimentError.exit_code,

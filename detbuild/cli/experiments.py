@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 @click.command("list", cls=Command)
 @json_option
 @csv_option
-@click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
-@click.option("-a", "--all", "archived", is_flag=True, help="Archived ones too.")
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N.")
-@click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Pass over the first N.")
-@click.option("--pages", hidden=True, expose_value=False)  # all are listed: there are no pages
+@click.option("-q", "--quiet", is_flag=True, help="Print IDs only.")
+@click.option("-a", "--all", "archived", is_flag=True, help="Include archived experiments.")
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Show at most N.")
+@click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Skip the first N.")
+@click.option("--pages", hidden=True, expose_value=False)  # accepted; all are listed
 @pass_session
 def list_(
     session: Session,
@@ -83,7 +83,7 @@ def list_(
 
 @click.command(cls=Command)
 @experiments_argument
-@click.option("--metrics", is_flag=True, help="All that the trials have measured, too.")
+@click.option("--metrics", is_flag=True, help="Include all measurements.")
 @json_option
 @csv_option
 @click.option(
@@ -106,7 +106,7 @@ def describe(
     """Show experiments: runs, metrics, checkpoints.
 
     With --json: the keys of `detbuild list --json`, and "description", "notes", "image", "tag",
-    "limits" ("memory" in bytes, "cpus" in cores, null for none; "read_only_root"), "context_dir", "host",
+    "limits" ("memory" in bytes, "cpus" in cores, null if unlimited; "read_only_root"), "context_dir", "host",
     "version" and "trials", each with its "validations", "checkpoints" and "runs", with
     --metrics "measurements" too; a list of these for several IDs. With --csv: a table of each kind.
     """
@@ -117,7 +117,7 @@ def describe(
     from detbuild.cli.text import terminal_width
 
     if outdir is not None and not as_csv:
-        raise click.UsageError("--outdir goes with --csv")
+        raise click.UsageError("--outdir requires --csv")
     found = [listing.experiment(session.home, experiment_id) for experiment_id in experiment_ids]
     if not as_json and not as_csv:
         for index, (state, folder) in enumerate(found):
@@ -134,7 +134,7 @@ def describe(
 
 
 def _finish_deletions(session: Session) -> None:
-    """What a crash left of a deletion is finished by whoever comes next."""
+    """Finish deletions that a crash interrupted."""
     from detbuild.store.deleting import unfinished_deletions
     from detbuild.store.home import Home
 
@@ -146,7 +146,7 @@ def _finish_deletions(session: Session) -> None:
     from detbuild.events import Warned
 
     for error in finish_deletions(home):
-        no_output(Warned(f"a deletion is not finished yet: {error}", error.hint))
+        no_output(Warned(f"could not finish a deletion: {error}", error.hint))
 
 
 def _best(row: Row) -> str:
@@ -165,12 +165,14 @@ def _created(row: Row) -> str:
 
 @click.command(cls=Command)
 @experiments_argument
-@click.option("--polling-interval", type=float, hidden=True, expose_value=False)  # an end is seen at once
+@click.option(
+    "--polling-interval", type=float, hidden=True, expose_value=False
+)  # accepted; the end is noticed at once
 @pass_session
 def wait(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
     """Wait until experiments end.
 
-    Exit code 0 when all completed; 6 when one ended in error, else 7 when one was canceled.
+    The exit code is 0 if all completed, 6 if one ended in error, else 7 if one was canceled.
     """
     from detbuild.cli.ending import exit_code_of
     from detbuild.cli.following import hint_if_paused
@@ -193,7 +195,7 @@ def wait(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
 @experiments_argument
 @pass_session
 def cancel(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
-    """Stop experiments after a last checkpoint; `detbuild wait ID` waits for that."""
+    """Stop experiments after a final checkpoint; `detbuild wait ID` waits for the end."""
     _ask_all(session, experiment_ids, "cancel")
 
 
@@ -201,7 +203,7 @@ def cancel(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
 @experiments_argument
 @pass_session
 def kill(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
-    """Stop experiments at once; what they trained since their last checkpoints is lost."""
+    """Stop experiments immediately; training since their last checkpoints is lost."""
     _ask_all(session, experiment_ids, "kill")
 
 
@@ -214,20 +216,22 @@ def _ask_all(session: Session, experiment_ids: tuple[int, ...], verb: Verb) -> N
 
 
 def ask(session: Session, experiment_id: int, verb: Verb, *, trial_id: int | None = None) -> None:
-    """Ask for the end of an experiment, or of one of its trials, and say what became of that."""
+    """Request the end of an experiment or of one of its trials, and print the result."""
     from detbuild.controller.attend import request
     from detbuild.store.home import Home
 
     state = request(Home.open(session.home), experiment_id, verb, trial_id)
     if trial_id is not None and state.trials[trial_id].ended:
-        click.echo(f"trial {experiment_id}/{trial_id} had ended: {state.trials[trial_id].state}", err=True)
+        click.echo(
+            f"trial {experiment_id}/{trial_id} has already ended: {state.trials[trial_id].state}", err=True
+        )
     elif trial_id is not None:
-        click.echo(f"asked trial {experiment_id}/{trial_id} to end; the others go on", err=True)
+        click.echo(f"stopping trial {experiment_id}/{trial_id}; other trials keep running", err=True)
     elif state.over:
-        click.echo(f"experiment {experiment_id} had ended before: {state.state}", err=True)
+        click.echo(f"experiment {experiment_id} has already ended: {state.state}", err=True)
     else:
         click.echo(
-            f"asked experiment {experiment_id} to end; wait for it: detbuild wait {experiment_id}", err=True
+            f"stopping experiment {experiment_id}; wait for it: detbuild wait {experiment_id}", err=True
         )
 
 
@@ -235,9 +239,9 @@ def ask(session: Session, experiment_id: int, verb: Verb, *, trial_id: int | Non
 @some_experiments_argument
 @pass_session
 def resume(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
-    """Restart controllers of experiments that lost theirs: those named, or all; print their ids.
+    """Restart controllers of experiments that lost theirs, by default of all; print their IDs.
 
-    Containers that still run are adopted; nothing is lost or done twice.
+    Running containers are adopted; no work is lost or repeated.
     """
     from detbuild.cli.views import no_output
     from detbuild.controller.attend import has_work_left, resume_one
@@ -250,13 +254,13 @@ def resume(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
     damaged: list[Event] = []
     if experiment_ids:
         folders = experiments_of(home, experiment_ids)
-        taken = tuple(folder.id for folder in folders if has_work_left(folder) and resume_one(folder))
+        resumed = tuple(folder.id for folder in folders if has_work_left(folder) and resume_one(folder))
     else:
-        taken = resume_all(home, damaged.append)
-    for id_ in taken:
+        resumed = resume_all(home, damaged.append)
+    for id_ in resumed:
         click.echo(id_)
     for event in damaged:
         no_output(event)
-    if not taken:
-        click.echo("nothing to resume: each experiment has ended or has a controller", err=True)
+    if not resumed:
+        click.echo("nothing to resume: every experiment has ended or has a controller", err=True)
     return EngineError.exit_code if damaged else 0

@@ -1,4 +1,4 @@
-"""`--csv` of what has several tables: experiments, trials, checkpoints, metrics."""
+"""`--csv` with several tables: experiments, trials, checkpoints, metrics."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def export(described: Sequence[Document], outdir: PurePath | None) -> None:
 
 
 def tables_of(described: Sequence[Document]) -> Mapping[str, Sequence[Row]]:
-    """The nested documents of experiments as flat tables; that of metrics only when they are there."""
+    """Flatten the documents of experiments into tables; metrics only if present."""
     trials = [trial for one in described for trial in _list(one, "trials")]
     tables: dict[str, Sequence[Row]] = {
         "experiments": [_plain(one) for one in described],
@@ -51,18 +51,18 @@ def tables_of(described: Sequence[Document]) -> Mapping[str, Sequence[Row]]:
 
 
 def metrics_table(rows: Sequence[Row]) -> None:
-    """All that a trial has measured, for people."""
+    """Print all measurements of a trial as a table."""
     columns: Columns = {
         "TRIAL": lambda row: f"{row['experiment_id']}/{row['trial_id']}",
         "GROUP": "group",
         "BATCH": "steps_completed",
         "METRICS": _metrics,
     }
-    show_table(rows, columns, empty="nothing was measured yet")
+    show_table(rows, columns, empty="no measurements yet")
 
 
 def summary_table(summary: Mapping[str, Mapping[str, Mapping[str, object]]]) -> None:
-    """The summary of each metric of a trial, for people."""
+    """Print the summary of each metric of a trial as a table."""
     rows = [
         {"group": group, "name": name, **figures}
         for group, metrics in summary.items()
@@ -70,7 +70,7 @@ def summary_table(summary: Mapping[str, Mapping[str, Mapping[str, object]]]) -> 
     ]
     keys = ("group", "name", "count", "last", "min", "max", "mean")
     shown = [{key: number(row[key]) if key in row else "" for key in keys} for row in rows]
-    show_table(shown, {key.upper(): key for key in keys}, empty="nothing was measured yet")
+    show_table(shown, {key.upper(): key for key in keys}, empty="no measurements yet")
 
 
 def _metrics(row: Row) -> str:

@@ -1,4 +1,4 @@
-"""The lines of a log that somebody asks for, by rank, level, stream, container or time."""
+"""Filter the lines of a log by rank, level, stream, container or time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from detbuild.store.loglines import LogFilter, LogLine
     from detbuild.store.state import TrialState
 
-_POLL: Final = 0.2  # seconds between looks at files that grow
+_POLL: Final = 0.2  # seconds between polls of growing files
 _LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -34,38 +34,48 @@ def _moment(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
     try:
         return datetime.fromisoformat(value.replace("Z", "+00:00")).timestamp()
     except ValueError:
-        raise click.BadParameter(f"{value!r} is no time; write 2026-01-31T12:00 or seconds") from None
+        raise click.BadParameter(
+            f"{value!r} is not a time; expected e.g. 2026-01-31T12:00 or seconds"
+        ) from None
 
 
 def _no_effect(ctx: click.Context, param: click.Parameter, value: object) -> None:
     if value and not ctx.resilient_parsing:
-        click.echo(f"{param.opts[0]} has no effect: all lines are of this host's trials", err=True)
+        click.echo(f"{param.opts[0]} has no effect: all trials run on this host", err=True)
 
 
 FILTERS: Final = (
-    click.option("--rank-id", "ranks", type=int, multiple=True, metavar="N", help="Only of rank N."),
+    click.option(
+        "--rank-id", "ranks", type=int, multiple=True, metavar="N", help="Show lines of rank N only."
+    ),
     click.option(
         "--level",
         type=click.Choice(_LEVELS, case_sensitive=False),
-        help="Only lines at least as grave, by the word that a line begins with.",
+        help="Show lines at or above this level, read from the first word of a line.",
     ),
     click.option(
         "--stdtype",
         "stdtypes",
         type=click.Choice(["stdout", "stderr"]),
         multiple=True,
-        help="Only of this one.",
+        help="Show this stream only.",
     ),
-    click.option("--container-id", "containers", multiple=True, metavar="ID", help="Only of this container."),
+    click.option(
+        "--container-id", "containers", multiple=True, metavar="ID", help="Show this container only."
+    ),
     click.option(
         "--timestamp-before",
         "before",
         metavar="TIME",
         callback=_moment,
-        help="Only of runs that had begun by then: lines have no time of their own.",
+        help="Show runs that started before TIME only; log lines are not timestamped.",
     ),
     click.option(
-        "--timestamp-after", "after", metavar="TIME", callback=_moment, help="Only of runs that ended later."
+        "--timestamp-after",
+        "after",
+        metavar="TIME",
+        callback=_moment,
+        help="Show runs that ended after TIME only.",
     ),
     click.option("--agent-id", hidden=True, multiple=True, expose_value=False, callback=_no_effect),
     click.option("--source", hidden=True, multiple=True, expose_value=False, callback=_no_effect),
@@ -75,7 +85,7 @@ FILTERS: Final = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LineRange:
-    """Which part of a log is wanted."""
+    """Which part of a log to show."""
 
     follow: bool
     head: int | None
@@ -83,7 +93,7 @@ class LineRange:
 
 
 def log_filter(filters: Mapping[str, object], *, only_stderr: bool) -> LogFilter:
-    """What the options of a command ask for."""
+    """Return the filter that the options of a command describe."""
     from detbuild.store.loglines import STREAMS, Level, LogFilter
 
     level, before, after = filters["level"], filters["before"], filters["after"]
@@ -101,7 +111,7 @@ def log_filter(filters: Mapping[str, object], *, only_stderr: bool) -> LogFilter
 def lines_of(
     folder: ExperimentFolder, trial_id: int, wanted: LogFilter, stretch: LineRange
 ) -> Iterator[tuple[int, LogLine]]:
-    """Yield the number of the trial and each line."""
+    """Yield the trial ID and each line."""
     from detbuild.store.loglines import TrialLines, some
 
     lines = TrialLines(folder, wanted)
@@ -115,7 +125,7 @@ def lines_of(
 
 
 def show_lines(lines: Iterable[tuple[int, LogLine]], *, as_json: bool, only_stdout: bool, raw: bool) -> None:
-    """Print them, each to the stream that it was written to; `raw`: past the filter of the terminal."""
+    """Print lines to the streams they were written to; `raw` bypasses the terminal filter."""
     for trial_id, line in lines:
         if as_json:
             document = {

@@ -1,4 +1,4 @@
-"""Watching an experiment to its end, whoever drives it: what is said when it ends or is left alone."""
+"""Follow an experiment until it ends or Ctrl-C detaches."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ INTERRUPTED: Final = 130
 
 
 def followed(session: Session, home: Home, experiment_id: int, act: Callable[[Emit], ExperimentState]) -> int:
-    """Show what `act` emits until it returns, and return the exit code; Ctrl-C leaves it alone."""
+    """Show what `act` emits until it returns, and return the exit code; Ctrl-C detaches."""
     from detbuild.cli.views import view
 
     try:
         with view(session.environ) as emit:
             state = act(emit)
     except KeyboardInterrupt:
-        return left(experiment_id)
+        return detached(experiment_id)
     return ended(home, state)
 
 
 def hint_if_paused(folder: ExperimentFolder) -> None:
-    """Whoever waits for it learns why nothing happens."""
+    """Print how to unpause the experiment if it is paused."""
     from detbuild.controller.attend import needs_controller
     from detbuild.store.state import fold
 
     if fold(folder.header(), folder.journal()).state == "PAUSED" and not needs_controller(folder):
-        hint = f"experiment {folder.id} is paused; `detbuild activate {folder.id}` lets it go on"
+        hint = f"experiment {folder.id} is paused: detbuild activate {folder.id}"
         click.echo(hint, err=True)
 
 
-def left(experiment_id: int) -> int:
-    """Say that the experiment goes on alone."""
+def detached(experiment_id: int) -> int:
+    """Print that the experiment keeps running."""
     lines = (
-        f"\nleft experiment {experiment_id}; it goes on",
+        f"\ndetached; experiment {experiment_id} keeps running",
         f"  attach: detbuild logs {experiment_id} -f",
         f"  cancel: detbuild cancel {experiment_id}",
     )
@@ -52,7 +52,7 @@ def left(experiment_id: int) -> int:
 
 
 def ended(home: Home, state: ExperimentState) -> int:
-    """Say what there is now, and what may come next."""
+    """Print the results and the next commands."""
     from detbuild.cli.ending import exit_code_of
     from detbuild.cli.pages import ending_page, next_commands
 

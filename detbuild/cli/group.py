@@ -1,4 +1,4 @@
-"""Commands that are imported when they are called: help and usage errors answer at once."""
+"""Groups that import a command when it is called, so that help and usage errors are fast."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 class Command(click.Command):
-    """A command that knows `--debug`, which `__main__` acts on."""
+    """A command with the option `--debug`, which `__main__` handles."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # handed through
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # passed through
         self.params.append(debug_option())
 
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """Where a command is found, and its line in the help of its group."""
+    """The import path of a command, and its line in the help of its group."""
 
     target: str  # "module:attribute"
     help: str
@@ -38,7 +38,7 @@ class Verb:
 
 @dataclass(frozen=True, slots=True)
 class Noun:
-    """A word with verbs of its own: `det experiment ...`."""
+    """A group of verbs: `det experiment ...`."""
 
     help: str
     verbs: Mapping[str, Verb | Noun]
@@ -50,7 +50,7 @@ class Noun:
 
 
 class LazyGroup(click.Group):
-    """A group made from a table of commands."""
+    """A group built from a table of commands."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class LazyGroup(click.Group):
     def _help(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """`help` is `--help`, and `help COMMAND...` is that of the command."""
+        """Treat `help` as `--help`, and `help COMMAND...` as `COMMAND... --help`."""
         if not args:
             click.echo(ctx.get_help())
             ctx.exit()
@@ -108,7 +108,7 @@ class LazyGroup(click.Group):
 
     def _unknown(self, name: str) -> str:
         if name in self.elsewhere:
-            return f"`{name}` is not there: {self.elsewhere[name]}"
+            return f"`{name}` is not supported: {self.elsewhere[name]}"
         near = difflib.get_close_matches(name, [*self.table, *self.aliases], n=1)
         return f"no such command: {name}" + (f". Did you mean `{near[0]}`?" if near else "")
 

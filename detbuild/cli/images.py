@@ -1,4 +1,4 @@
-"""`detbuild image list | prune`: what has been built, and an end to what nobody wants any more."""
+"""`detbuild image list | prune`: experiment images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 from detbuild.cli.table import json_option, show_json, show_table
-from detbuild.units import size
+from detbuild.units import counted, size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,13 +23,13 @@ _HOUR = 3600
 
 @click.command("list", cls=Command)
 @json_option
-@click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
+@click.option("-q", "--quiet", is_flag=True, help="Print IDs only.")
 @pass_session
 def list_(session: Session, /, *, as_json: bool, quiet: bool) -> None:
-    """List the images that were built for experiments, newest first.
+    """List experiment images, newest first.
 
     With --json: a list of {"id", "tags", "created", "size", "containers", "experiments", "labels"}; size is
-    in bytes that no other image shares, experiments are those of this home that are not over.
+    in bytes that no other image shares, experiments are those of this home that have not ended.
     """
     from detbuild.cli.views import no_output
     from detbuild.store.home import Home
@@ -43,7 +43,7 @@ def list_(session: Session, /, *, as_json: bool, quiet: bool) -> None:
         for row in rows:
             click.echo(row["id"])
     else:
-        show_table(rows, _COLUMNS, empty="no images were built yet")
+        show_table(rows, _COLUMNS, empty="no images yet")
 
 
 @click.command(cls=Command)
@@ -54,15 +54,15 @@ def list_(session: Session, /, *, as_json: bool, quiet: bool) -> None:
     default=24.0,
     show_default=True,
     type=click.FloatRange(min=0),
-    help="Leave what is younger: other users of the engine may be about to use it.",
+    help="Keep images newer than this: other users may be about to use them.",
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be removed; remove nothing.")
 @pass_session
 def prune(session: Session, /, *, hours: float, dry_run: bool) -> None:
-    """Remove images that were built for experiments and that nothing wants any more; print their ids.
+    """Remove unused experiment images and print their IDs.
 
-    What is kept: images of experiments of this home that are not over, and images with a container. A later
-    submission of the same inputs builds its image again, from the engine's build cache as far as that has it.
+    Images with a container, and those of experiments of this home that have not ended, are kept. A later
+    submission of the same inputs rebuilds its image, from the engine's build cache where possible.
     """
     from detbuild.cli.views import no_output
     from detbuild.store.home import Home
@@ -77,13 +77,13 @@ def prune(session: Session, /, *, hours: float, dry_run: bool) -> None:
         if not dry_run:
             engine.remove_image(image.id)
         click.echo(image.id)
-    click.echo(_said(removable, len(images), dry_run=dry_run), err=True)
+    click.echo(_summary(removable, len(images), dry_run=dry_run), err=True)
 
 
-def _said(removed: Sequence[ImageState], count: int, *, dry_run: bool) -> str:
+def _summary(removed: Sequence[ImageState], count: int, *, dry_run: bool) -> str:
     would = "would remove" if dry_run else "removed"
     freed = size(sum(image.size for image in removed))
-    return f"{would} {len(removed)} of {count} images; {freed} were theirs alone"
+    return f"{would} {len(removed)} of {counted(count, 'image')}, freeing {freed}"
 
 
 def _row(image: ImageState, names: Mapping[str, tuple[int, ...]]) -> Row:
@@ -105,5 +105,5 @@ _COLUMNS: Columns = {
     "CREATED": lambda row: time.strftime("%Y-%m-%d %H:%M", time.localtime(float(str(row["created"])))),
     "OWN SIZE": lambda row: size(float(str(row["size"]))),
     "CONTAINERS": "containers",
-    "WANTED BY": lambda row: ", ".join(map(str, row["experiments"])) if row["experiments"] else "",  # type: ignore[call-overload]
+    "USED BY": lambda row: ", ".join(map(str, row["experiments"])) if row["experiments"] else "",  # type: ignore[call-overload]
 }

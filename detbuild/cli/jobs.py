@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 @click.command("list", cls=Command)
 @json_option
 @csv_option
-@click.option("--yaml", "as_json", is_flag=True, help="The same as --json: all JSON is YAML.")
-@click.option("--table", is_flag=True, hidden=True, expose_value=False)  # what is printed anyhow
+@click.option("--yaml", "as_json", is_flag=True, help="The same as --json: JSON is valid YAML.")
+@click.option("--table", is_flag=True, hidden=True, expose_value=False)  # accepted; a table is the default
 @pass_session
 def jobs(session: Session, /, *, as_json: bool, as_csv: bool) -> None:
-    """List the experiments that have not ended, the oldest first.
+    """List experiments that have not ended, oldest first.
 
-    With --json: a list as of `detbuild list --json`.
+    With --json: a list as from `detbuild list --json`.
     """
     from detbuild.cli import listing
     from detbuild.cli.views import no_output
@@ -42,16 +42,18 @@ def jobs(session: Session, /, *, as_json: bool, as_csv: bool) -> None:
         show_csv(rows)
     else:
         columns = {"ID": "id", "NAME": "name", "STATE": "state", "WHY": "why"}
-        show_table(rows, columns, empty="nothing runs and nothing waits")
+        show_table(rows, columns, empty="no experiments are running or waiting")
 
 
 @click.command(cls=Command)
 @experiment_argument
-@click.option("-p", "--priority", type=int, metavar="N", help="1 to 99; the lowest comes first.")
-@click.option("-w", "--weight", type=float, metavar="W", help="Its share beside others that wait for slots.")
+@click.option(
+    "-p", "--priority", type=int, metavar="N", help="Priority, 1 to 99; the lowest number runs first."
+)
+@click.option("-w", "--weight", type=float, metavar="W", help="Fair-share weight.")
 @pass_session
 def update(session: Session, /, *, experiment_id: int, priority: int | None, weight: float | None) -> None:
-    """Set the priority or the weight of an experiment that runs or waits."""
+    """Set the priority or the weight of an experiment that has not ended."""
     if priority is None and weight is None:
         raise click.UsageError("nothing to update: give --priority or --weight")
     _update(session, experiment_id, {"priority": priority, "weight": weight})
@@ -69,7 +71,7 @@ def update_batch(session: Session, /, *, changes: tuple[str, ...]) -> None:
 def _change(text: str) -> tuple[int, dict[str, int | float | None]]:
     match = re.fullmatch(r"(\d+)\.(?:priority=(\d+)|weight=(\d+(?:\.\d+)?))", text)
     if match is None:
-        raise click.UsageError(f"{text!r} is no change; write 3.priority=10 or 3.weight=2.5")
+        raise click.UsageError(f"{text!r} is not a change; expected e.g. 3.priority=10 or 3.weight=2.5")
     id_, priority, weight = match.groups()
     return int(id_), {"priority": int(priority)} if priority else {"weight": float(weight)}
 
@@ -89,7 +91,7 @@ def _update(session: Session, experiment_id: int, values: Mapping[str, int | flo
 @csv_option
 @pass_session
 def tasks(session: Session, /, *, as_json: bool, as_csv: bool) -> None:
-    """List the trials that have not ended: each is a task.
+    """List trials that have not ended; each is a task.
 
     With --json: a list of {"task", "experiment_id", "trial_id", "state", "why", "container", "gpu_ids"}.
     """
@@ -100,7 +102,7 @@ def tasks(session: Session, /, *, as_json: bool, as_csv: bool) -> None:
         show_csv(rows)
     else:
         columns = {"TASK": "task", "STATE": "state", "CONTAINER": "container", "WHY": "why"}
-        show_table(rows, columns, empty="nothing runs and nothing waits")
+        show_table(rows, columns, empty="no trials are running or waiting")
 
 
 def _tasks(session: Session) -> Iterator[Document]:

@@ -1,4 +1,4 @@
-"""`detbuild pause`, `activate` and `continue`: experiments that rest and go on."""
+"""`detbuild pause`, `activate` and `continue`."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 @experiments_argument
 @pass_session
 def pause(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
-    """Stop experiments after a checkpoint, until `detbuild activate ID`.
+    """Pause experiments after a checkpoint, until `detbuild activate ID`.
 
-    A paused experiment holds no container, no GPU and no process.
+    A paused experiment uses no container, GPU or process.
     """
     from detbuild.controller.attend import request
     from detbuild.store.home import Home
@@ -41,15 +41,15 @@ def pause(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
     experiments_of(home, experiment_ids)
     for id_ in experiment_ids:
         paused = request(home, id_, "pause").state == "PAUSED"
-        done = f"experiment {id_} is paused" if paused else f"asked experiment {id_} to pause"
-        click.echo(f"{done}; detbuild activate {id_}", err=True)
+        done = f"experiment {id_} is paused" if paused else f"pausing experiment {id_}"
+        click.echo(f"{done}; unpause it: detbuild activate {id_}", err=True)
 
 
 @click.command(cls=Command)
 @experiments_argument
 @pass_session
 def activate(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
-    """Unpause experiments; a local one continues here, to its end."""
+    """Unpause experiments; a local one runs here until it ends."""
     from detbuild.store.home import Home
 
     home = Home.open(session.home)
@@ -66,7 +66,7 @@ def _activate(session: Session, home: Home, experiment_id: int) -> int:
     from detbuild.controller.attend import request
     from detbuild.controller.onward import request_activate
 
-    if _local_and_at_rest(home, experiment_id, ("PAUSED",)):
+    if _local_and_idle(home, experiment_id, ("PAUSED",)):
         return _here(session, home, experiment_id, request_activate)
     request(home, experiment_id, "activate")
     click.echo(f"experiment {experiment_id} continues; detbuild logs {experiment_id} -f", err=True)
@@ -80,9 +80,9 @@ def _activate(session: Session, home: Home, experiment_id: int) -> int:
     "--config-file",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Changes to its config: a YAML file, a whole config or a part. --config wins over it.",
+    help="YAML file with a whole config or the fields to change. --config takes precedence.",
 )
-@click.option("-f", "--follow", is_flag=True, help="Show what happens until the experiment has ended.")
+@click.option("-f", "--follow", is_flag=True, help="Follow until the experiment ends.")
 @pass_session
 def continue_(
     session: Session,
@@ -93,17 +93,17 @@ def continue_(
     config_file: Path | None,
     follow: bool,
 ) -> int:
-    """Go on with an experiment that has ended or is paused; one that is local goes on here, to its end.
+    """Continue an ended or paused experiment; a local one runs here until it ends.
 
-    Trials that were not completed run again from their newest checkpoints. With another
-    `--config searcher.max_length...` all trials of a single, random or grid search train to that.
+    Trials that did not complete run again from their newest checkpoints. With a new
+    `--config searcher.max_length...` all trials of a single, random or grid search train to that length.
     """
     from detbuild.cli.following import followed
     from detbuild.controller import attend, onward
     from detbuild.store.home import Home
 
     home = Home.open(session.home)
-    if _local_and_at_rest(home, experiment_id, ("PAUSED", "COMPLETED", "CANCELED", "ERROR")):
+    if _local_and_idle(home, experiment_id, ("PAUSED", "COMPLETED", "CANCELED", "ERROR")):
         ask = partial(onward.request_continue, overrides=overrides, file=config_file)
         return _here(session, home, experiment_id, ask)
     number = onward.continue_(home, experiment_id, overrides, config_file)
@@ -114,7 +114,7 @@ def continue_(
     return 0
 
 
-def _local_and_at_rest(home: Home, experiment_id: int, states: tuple[str, ...]) -> bool:
+def _local_and_idle(home: Home, experiment_id: int, states: tuple[str, ...]) -> bool:
     from detbuild.store.state import fold
 
     folder = home.experiment(experiment_id)

@@ -1,4 +1,4 @@
-"""Reads what the commands of a listing show, out of the files of a home."""
+"""Read what the listing commands show from the files of a home."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def experiments(home: Path, emit: Emit, *, archived: bool = True) -> Iterator[Document]:
-    """All experiments, newest first; numbers of submissions that never finished are skipped.
+    """Yield all experiments, newest first, without unfinished submissions.
 
-    Damaged ones are left out, and `emit` is told of each.
+    Damaged ones are skipped, with a warning to `emit`.
     """
     opened = Home.open(home)
     for summary in summaries(opened, emit):
@@ -38,7 +38,7 @@ def experiments(home: Path, emit: Emit, *, archived: bool = True) -> Iterator[Do
 
 
 def measurements(trial: TrialState, folder: ExperimentFolder, group: str = "") -> list[Document]:
-    """All that a trial has measured, of one group or of all."""
+    """Return the measurements of a trial, of one group or of all."""
     from detbuild.store.measured import measurements as read
 
     return [documents.measurement(one, folder.id, trial.id) for one in read(folder, trial, group)]

@@ -1,4 +1,4 @@
-"""The live view: of a build what runs now and its last lines, of a search one table; all else scrolls up."""
+"""The live view: running build steps with their last lines, or the table of a search."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class Running:
 
 
 class LiveView:
-    """Emits events to a terminal: a build and a search of several trials live, all else as plain lines."""
+    """Shows builds and searches live on a terminal, and all other events as lines."""
 
     def __init__(self) -> None:
-        # It draws, so it writes past the filter of the terminal; all text in it is made visible before.
+        # Drawing needs control sequences, so it bypasses the terminal filter; its text is escaped before.
         self.console = Console(file=unfiltered(sys.stderr), highlight=False)  # honours NO_COLOR
         self.plain = LinesView()
         self.running: dict[str, Running] = {}
@@ -79,7 +79,7 @@ class LiveView:
                 self.console.print(self._table())
                 self.plain.emit(event)
             case SearchAdvanced() | TrialEnded():
-                pass  # the table shows them, or nothing
+                pass  # only the table shows them
             case ImagePulling() | Working():
                 self.pulling = lines_of(event)[0]
                 self._redraw()
@@ -99,7 +99,7 @@ class LiveView:
 
     @property
     def searching(self) -> bool:
-        """Whether there is more than one trial to look at; a single one is shown line by line."""
+        """Whether there are several trials; a single one is shown line by line."""
         return max(self.search.planned, len(self.search.trials)) > 1
 
     def _search_ended_run(self, event: RunEnded) -> None:

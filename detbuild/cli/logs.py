@@ -1,4 +1,4 @@
-"""`detbuild logs`: what a trial wrote, byte for byte; with filters, line by line."""
+"""`detbuild logs`: a trial's output, byte for byte; with filters, line by line."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from detbuild.store.folder import ExperimentFolder
     from detbuild.store.log import LogFile
 
-POLL = 0.2  # seconds between looks at files that grow
+POLL = 0.2  # seconds between polls of growing files
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
-        click.option("-f", "--follow", is_flag=True, help="Go on until the trial has ended."),
-        click.option("--head", type=click.IntRange(min=0), metavar="N", help="Only the first N lines."),
-        click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines."),
-        click.option("--stderr", "only_stderr", is_flag=True, help="Only what went to stderr, on stdout."),
-        click.option("--raw", is_flag=True, help="Let control sequences act on the terminal, too."),
+        click.option("-f", "--follow", is_flag=True, help="Follow until the trial ends."),
+        click.option("--head", type=click.IntRange(min=0), metavar="N", help="Show the first N lines only."),
+        click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Show the last N lines only."),
+        click.option("--stderr", "only_stderr", is_flag=True, help="Show stderr only, on stdout."),
+        click.option("--raw", is_flag=True, help="Pass control sequences to the terminal."),
         *reversed(FILTERS),
     ):
         command = option(command)
@@ -43,15 +43,15 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command(cls=Command)
 @experiments_argument
 @click.option(
-    "--trial", "trial_id", type=click.IntRange(min=1), default=1, show_default=True, help="Which trial."
+    "--trial", "trial_id", type=click.IntRange(min=1), default=1, show_default=True, help="Trial ID."
 )
 @_options
 @pass_session
 def logs(session: Session, /, *, experiment_ids: tuple[int, ...], trial_id: int, **options: object) -> None:
     """Print a trial's logs: its stdout on stdout, its stderr on stderr; of several experiments in turn.
 
-    All runs of the trial, in order. On a terminal colours pass, and any other control sequence is shown as
-    text; a pipe or a file gets the exact bytes where no filter is given. With --json: one object a line,
+    All runs of the trial are printed in order. A terminal gets colours, and other control sequences as text;
+    a pipe or a file gets the exact bytes if no filter is given. With --json: one object a line,
     {"trial", "run", "container", "stdtype", "rank", "level", "message"}.
     """
     from detbuild.store.home import Home
@@ -70,7 +70,7 @@ def logs(session: Session, /, *, experiment_ids: tuple[int, ...], trial_id: int,
 def trial_logs(session: Session, /, *, trial: tuple[int, int], **options: object) -> None:
     """Print a trial's logs: its stdout on stdout, its stderr on stderr.
 
-    TRIAL is EXPERIMENT/TRIAL, such as 3/1; a lone number is the first trial of that experiment.
+    TRIAL is EXPERIMENT/TRIAL, e.g. 3/1; a number alone means trial 1 of that experiment.
     """
     _write(session, *trial, **options)  # type: ignore[arg-type]  # click checked them
 
@@ -91,7 +91,7 @@ def _write(
     from detbuild.store.home import Home
 
     if head is not None and (tail is not None or follow):
-        raise click.UsageError("--head goes neither with --tail nor with --follow")
+        raise click.UsageError("--head cannot be combined with --tail or --follow")
     folder = Home.open(session.home).experiment(experiment_id)
     if follow:
         hint_if_paused(folder)
@@ -117,7 +117,7 @@ def _write(
 
 def _pump(pumps: list[Pump], over: Callable[[], bool]) -> None:
     while True:
-        last = over()  # asked first: what was written before the end is then written out after it
+        last = over()  # checked first, so that output from before the end is still copied
         for pump in pumps:
             pump.copy()
         if last:
@@ -133,7 +133,7 @@ def _over(folder: ExperimentFolder, trial_id: int) -> bool:
 
 
 class Pump:
-    """Copies one stream of all runs of a trial, new runs too, from where it stopped the last time."""
+    """Copies one stream of all runs of a trial, including new ones, from where it last stopped."""
 
     def __init__(self, folder: ExperimentFolder, trial_id: int, stream: str, sink: BinaryIO) -> None:
         self.folder = folder
@@ -158,7 +158,7 @@ class Pump:
             self._write(deque(self._lines(), maxlen=tail))
 
     def copy(self) -> None:
-        """Write what is new, in blocks: a line may be as long as the file."""
+        """Write new data in blocks: a line may be as long as the file."""
         for file in self.files():
             self.sink.writelines(file.blocks())
         self.sink.flush()

@@ -1,4 +1,4 @@
-"""`detbuild model ...`: the registry of models, each with numbered versions that are checkpoints."""
+"""`detbuild model ...`: the model registry, whose numbered versions are checkpoints."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table
 from detbuild.jsontext import json_text
+from detbuild.units import counted
 
 if TYPE_CHECKING:
     from detbuild.cli.table import Columns, Row
@@ -23,9 +24,9 @@ name_argument = click.argument("name", metavar="NAME")
 
 @click.command(cls=Command)
 @name_argument
-@click.option("--description", default="", help="What it is for.")
+@click.option("--description", default="", help="Description of the model.")
 @click.option("--metadata", default="{}", metavar="JSON", help="A JSON object.")
-@click.option("--label", "labels", multiple=True, help="May be repeated.")
+@click.option("--label", "labels", multiple=True, help="A label. May be repeated.")
 @json_option
 @pass_session
 def create(
@@ -38,16 +39,16 @@ def create(
     labels: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Put a new model into the registry."""
+    """Create a model in the registry."""
     from detbuild.store.home import Home
     from detbuild.store.registry import Model, create_model
 
     try:
         facts = json.loads(metadata)
     except ValueError as error:
-        raise click.UsageError(f"--metadata is no JSON: {error}") from None
+        raise click.UsageError(f"--metadata is not valid JSON: {error}") from None
     if not isinstance(facts, dict):
-        raise click.UsageError("--metadata is no JSON object")
+        raise click.UsageError("--metadata is not a JSON object")
     model = Model(name=name, created=time.time(), description=description, metadata=facts, labels=labels)
     create_model(Home.open(session.home), model)
     if as_json:
@@ -57,12 +58,12 @@ def create(
 
 
 @click.command("list", cls=Command)
-@click.option("-a", "--all", "archived", is_flag=True, help="Archived ones too.")
+@click.option("-a", "--all", "archived", is_flag=True, help="Include archived models.")
 @json_option
 @csv_option
 @pass_session
 def list_(session: Session, /, *, archived: bool, as_json: bool, as_csv: bool) -> None:
-    """List the models, by name.
+    """List models by name.
 
     With --json: a list of {"name", "description", "metadata", "labels", "archived", "created", "versions"}.
     """
@@ -81,7 +82,7 @@ def list_(session: Session, /, *, archived: bool, as_json: bool, as_csv: bool) -
             "CREATED": _created,
             "DESCRIPTION": "description",
         }
-        show_table(rows, columns, empty="no models yet; `detbuild model create NAME` makes one")
+        show_table(rows, columns, empty="no models yet; `detbuild model create NAME` creates one")
 
 
 @click.command(cls=Command)
@@ -114,7 +115,7 @@ def describe(session: Session, /, *, name: str, as_json: bool) -> None:
 @csv_option
 @pass_session
 def list_versions(session: Session, /, *, name: str, as_json: bool, as_csv: bool) -> None:
-    """List the versions of a model, by number.
+    """List the versions of a model by number.
 
     With --json: a list of {"version", "checkpoint", "created", "name", "comment", "notes", "metadata"}.
     """
@@ -134,15 +135,15 @@ def list_versions(session: Session, /, *, name: str, as_json: bool, as_csv: bool
 @name_argument
 @click.argument("uuid", metavar="UUID")
 @click.option("--name", "version_name", default="", help="A name for the version.")
-@click.option("--comment", default="", help="What there is to say about it.")
+@click.option("--comment", default="", help="Comment on the version.")
 @json_option
 @pass_session
 def register_version(
     session: Session, /, *, name: str, uuid: str, version_name: str, comment: str, as_json: bool
 ) -> None:
-    """Register a checkpoint as the next version of a model; nothing removes it from then on.
+    """Register a checkpoint as the next version of a model, and print its number.
 
-    UUID may be cut short where it stays unique. Prints the number of the version.
+    A unique prefix of the UUID is enough. Registered checkpoints are never garbage collected.
     """
     from detbuild.checkpoint.register import register_checkpoint
     from detbuild.store.home import Home
@@ -157,11 +158,13 @@ def register_version(
 
 @click.command(cls=Command)
 @name_argument
-@click.option("--version", "number", type=click.IntRange(min=1), metavar="N", help="Only this version.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--version", "number", type=click.IntRange(min=1), metavar="N", help="Delete this version only."
+)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 @pass_session
 def delete(session: Session, /, *, name: str, number: int | None, yes: bool) -> None:
-    """Take a model, or one version of it, out of the registry; checkpoints stay where they are."""
+    """Delete a model or one version from the registry; its checkpoints are kept."""
     from detbuild.cli.attributes import confirm
     from detbuild.store.home import Home
     from detbuild.store.registry import delete_model, delete_version, read_model
@@ -169,11 +172,11 @@ def delete(session: Session, /, *, name: str, number: int | None, yes: bool) -> 
     home = Home.open(session.home)
     model = read_model(home, name)
     if number is None:
-        confirm(f"model {name} with {len(model.versions)} versions will be gone", yes=yes)
+        confirm(f"permanently delete model {name} with {counted(len(model.versions), 'version')}", yes=yes)
         delete_model(home, name)
     else:
         model.version(number)
-        confirm(f"version {number} of model {name} will be gone", yes=yes)
+        confirm(f"permanently delete version {number} of model {name}", yes=yes)
         delete_version(home, name, number)
     click.echo(f"deleted {name}{'' if number is None else f':{number}'}", err=True)
 

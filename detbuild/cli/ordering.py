@@ -1,4 +1,4 @@
-"""From the arguments of `create`, `build` and `render` to what is ordered."""
+"""Build the submit request of `create`, `build` and `render`."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 def order_of(
     home: Path, config: Path, overrides: Sequence[str], templates: Sequence[str], *, local: bool = False
 ) -> SubmitRequest:
-    """Read a config and all that lies below it; the directory is the current one until it is replaced.
+    """Read a config, its templates and the host config; the caller sets the context directory.
 
     Args:
         home: `$DETBUILD_HOME`.
         config: The file.
         overrides: Values of `--config`.
         templates: Values of `--template`.
-        local: Without a container, the host's defaults for containers do not apply, but its hook is known.
+        local: Ignore the host's defaults for containers, except its startup hook.
 
     Raises:
-        ConfigError: Any of these is wrong.
+        ConfigError: One of these is invalid.
     """
     from detbuild.cli.arguments import check_config_file
     from detbuild.cli.views import working
@@ -47,7 +47,7 @@ def order_of(
 
 
 def _of_local_run(home: Path) -> HostConfig:
-    """Nothing of the host's config but its hook, which is named; what else is wrong in it has no effect."""
+    """Keep only the startup hook of the host config; a local run ignores its other errors."""
     from dataclasses import replace
 
     from detbuild.config.host import NO_HOST_CONFIG, host_config

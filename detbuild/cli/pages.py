@@ -1,4 +1,4 @@
-"""Pages for people about one experiment, one trial, one checkpoint."""
+"""Text pages of one experiment, one trial or one checkpoint."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from detbuild.cli.documents import best_trial, best_validation
 from detbuild.cli.search_page import metric_chart, search_lines
 from detbuild.cli.show import metrics_line
-from detbuild.cli.standing import for_people
+from detbuild.cli.standing import duration
 from detbuild.cli.text import visible
 from detbuild.controller.health import blocked_reason
 from detbuild.credentials import masked_urls
@@ -17,7 +17,7 @@ from detbuild.launch.limits import cpu_limit_text, memory_limit_text, requested_
 from detbuild.store.progress import Goal
 from detbuild.units import counted, size
 
-_NEWEST = 20  # checkpoints and runs of a trial that a page names
+_NEWEST = 20  # checkpoints and runs of a trial that a page lists
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 
 def experiment_page(state: ExperimentState, folder: ExperimentFolder, room: int | None = None) -> str:
-    """All there is to say of an experiment; in a terminal of `room` columns its widest table is cut."""
+    """Return the page of an experiment; `room` limits its width in terminal columns."""
     header = state.header
     several = len(state.trials) > 1
     lines = [f"experiment {header.id}  {visible(masked_urls(header.name))}  {state.state}"]
     if state.why:
-        lines.append(f"why        {visible(masked_urls(state.why))}")
+        lines.append(f"reason     {visible(masked_urls(state.why))}")
     stuck = blocked_reason(folder, state)
     if stuck:
-        lines.append(f"stuck      {visible(stuck)}")
+        lines.append(f"blocked    {visible(stuck)}")
     if header.tag:
         lines.append(f"image      {visible(header.tag)}  {header.image[7:19]}".rstrip())
     lines += _limits(state.header, folder)
@@ -57,7 +57,7 @@ def experiment_page(state: ExperimentState, folder: ExperimentFolder, room: int 
 
 
 def _limits(header: Header, folder: ExperimentFolder) -> list[str]:
-    """What each trial may use of the host; nothing where there is no container, or no readable config."""
+    """Return the limits of each trial; empty without a container or a readable config."""
     asked = requested_limits(folder)
     if header.local or asked is None:
         return []
@@ -70,11 +70,11 @@ def _times(state: ExperimentState) -> str:
     begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(state.header.created))
     if state.ended is None:
         return begun
-    return f"{begun}, ended after {for_people(max(0.0, state.ended - state.header.created))}"
+    return f"{begun}, ended after {duration(max(0.0, state.ended - state.header.created))}"
 
 
 def trial_lines(trial: TrialState, folder: ExperimentFolder, *, said: str = "") -> Iterator[str]:
-    """A trial in full; why it waits or ended is left out where the page has `said` so."""
+    """Yield the lines of a trial, without its reason if the page has already `said` it."""
     progress = trial.progress
     why = f" ({visible(trial.why)})" if trial.why and trial.why not in said else ""
     yield f"trial {trial.id}  {trial.state}{why}  batch {progress.steps_completed}  restarts {trial.restarts}"
@@ -91,10 +91,10 @@ def trial_lines(trial: TrialState, folder: ExperimentFolder, *, said: str = "") 
     for checkpoint in kept[-_NEWEST:]:
         yield f"  checkpoint       {checkpoint_line(checkpoint)}"
     if progress.set_aside:
-        yield f"  set aside        {progress.set_aside} pieces of events.jsonl that are no records of the run"
+        yield f"  rejected         {counted(progress.set_aside, 'invalid record')} in events.jsonl"
     if len(trial.runs) > _NEWEST:
         earlier = counted(len(trial.runs) - _NEWEST, "earlier run")
-        yield f"  run              {earlier}: --json has all of them"
+        yield f"  run              {earlier}: see --json"
     for run, following in list(zip_longest(trial.runs, trial.runs[1:]))[-_NEWEST:]:
         yield from _run_lines(run, following, folder.run(trial.id, run.run))
 
@@ -109,14 +109,14 @@ def checkpoint_line(checkpoint: CheckpointState) -> str:
 
 
 def _run_lines(run: RunState, following: RunState | None, folder: RunFolder) -> Iterator[str]:
-    """A failure that the following run repeated is told once, with that one."""
+    """Yield the lines of a run; a failure that the next run repeats is printed once, there."""
     end = run.finished
     how = "running" if end is None else end.outcome
     yield f"  run {run.run}  {how}  {visible(str(folder.path))}"
     if end is None:
         return
     if end.message and following and following.finished and following.finished.message == end.message:
-        yield f"      as run {following.run}"
+        yield f"      same as run {following.run}"
         return
     yield from (f"      {visible(line)}" for line in end.message.splitlines())
     if end.hint:
@@ -125,11 +125,11 @@ def _run_lines(run: RunState, following: RunState | None, folder: RunFolder) -> 
 
 
 def ending_page(state: ExperimentState, folder: ExperimentFolder) -> str:
-    """What `create -f` says last, after how it ended: how good it is, and where everything lies."""
+    """Return the last lines of `create -f`: the best validation and the output paths."""
     best, checkpoint = best_validation(state), _best_checkpoint(folder)
     lines = []
-    if state.why and state.state == "COMPLETED":  # any other end was told with its reason
-        lines.append(f"  left to do       {visible(state.why)}")
+    if state.why and state.state == "COMPLETED":  # other ends are printed with their reason
+        lines.append(f"  pending          {visible(state.why)}")
     if best:
         lines.append(f"  best validation  {_validation(best)}")
     if checkpoint:
@@ -149,7 +149,7 @@ def next_commands(state: ExperimentState, folder: ExperimentFolder) -> str:
 
 
 def _best_checkpoint(folder: ExperimentFolder) -> Found | None:
-    """The best of all trials; where none was validated, the newest of the first."""
+    """Return the best checkpoint of all trials; if none was validated, the newest of the first."""
     from detbuild.checkpoint.find import checkpoints_of
     from detbuild.checkpoint.ranking import best_first, goal_of
 

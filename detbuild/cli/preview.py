@@ -1,4 +1,4 @@
-"""`detbuild preview-search`: what a search will train, before anything runs."""
+"""`detbuild preview-search`: the trials that a search plans."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from detbuild.cli.arguments import check_config_file, config_argument, overrides
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
 from detbuild.cli.table import json_option, show_json, show_table
+from detbuild.units import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,9 +32,9 @@ def preview_search(
     templates: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Show how many trials the searcher of CONFIG trains, and how long.
+    """Show the trials that a search plans, and their lengths.
 
-    Trials are planned as if all did equally well; those of one bracket compete with each other.
+    The plan assumes equally good trials; trials of one bracket compete with each other.
     """
     from detbuild.config.host import host_config
     from detbuild.config.parse import load_config
@@ -49,5 +50,5 @@ def preview_search(
         return
     columns = {"bracket": "bracket", "trials": "trials", planned.unit: "length"}
     show_table(rows, columns, empty="no trials")
-    total = "as long as they like" if planned.total is None else f"{planned.total} {planned.unit}"
-    click.echo(f"{planned.trials} trials, {total} in all")
+    total = "unlimited length" if planned.total is None else f"{planned.total} {planned.unit}"
+    click.echo(f"{counted(planned.trials, 'trial')}, {total} in total")

@@ -1,4 +1,4 @@
-"""`detbuild report`: one page with all there is to see of experiments."""
+"""`detbuild report`: a self-contained HTML report."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from detbuild.cli.session import Session, pass_session
     type=click.Path(path_type=Path, allow_dash=True),
     default="report.html",
     show_default=True,
-    help="The file to write; - is stdout.",
+    help="Output file; - is stdout.",
 )
 @click.option(
     "--points",
     type=click.IntRange(min=10),
     default=1_000,
     show_default=True,
-    help="Points of a curve, above which it is thinned; peaks stay.",
+    help="Maximum points of a curve; longer ones are downsampled, peaks stay.",
 )
 @pass_session
 def report(session: Session, /, *, experiment_ids: tuple[int, ...], output: Path, points: int) -> None:
-    """Write one page with all there is to see of experiments: curves, hyperparameters, trials, logs, config.
+    """Write a self-contained HTML report: curves, hyperparameters, trials, logs, config.
 
-    The page is a single file that opens without a network and may be mailed. Secrets, values of variables,
-    data and paths of the host are not in it; known secret values are masked in logs. With several
-    experiments it compares them.
+    The page is a single file that opens without a network and may be mailed. It has no secrets, values of
+    environment variables, data or host paths; known secret values are masked in logs. Several experiments
+    are compared.
     """
     from detbuild.config.secrets import secrets_of_host
     from detbuild.report.document import document

@@ -1,4 +1,4 @@
-"""A search on one page: how many trials are where, what waits and why, the best of them."""
+"""The page of a search: trials by state, reasons of waiting and failing, the best trials."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from detbuild.cli.charts import bar, curve, sparkline
 from detbuild.cli.show import metrics_line
-from detbuild.cli.table import aligned, room_beside
+from detbuild.cli.table import aligned, remaining_width
 from detbuild.cli.text import number, visible
 from detbuild.report.document import flat
 from detbuild.store.progress import Goal
@@ -24,7 +24,7 @@ _COUNTED: Final = len(" ... and 99 more")
 
 
 def search_lines(state: ExperimentState, room: int | None) -> Iterator[str]:
-    """What there is to say of several trials, without naming each; `room` is how wide its table may be."""
+    """Yield the lines of a search with several trials; `room` limits the width of its table."""
     trials = list(state.trials.values())
     goal = Goal(state.header.metric, state.header.smaller_is_better)
     counts = Counter(trial.state for trial in trials)
@@ -40,7 +40,7 @@ def search_lines(state: ExperimentState, room: int | None) -> Iterator[str]:
 
 
 def best_so_far(trials: Sequence[TrialState], goal: Goal) -> list[float]:
-    """The best value after each trial that has one, in the order of their numbers."""
+    """Return the best value after each validated trial, in the order of trial IDs."""
     found: list[float] = []
     pick = min if goal.smaller_is_better else max
     for trial in trials:
@@ -51,7 +51,7 @@ def best_so_far(trials: Sequence[TrialState], goal: Goal) -> list[float]:
 
 
 def metric_chart(trial: TrialState, goal: Goal) -> Iterator[str]:
-    """The searcher's metric of one trial over its batches."""
+    """Yield a chart of the searcher's metric of a trial over its batches."""
     points = [
         (float(v.steps_completed), value)
         for v in trial.progress.validations
@@ -80,7 +80,7 @@ def _waiting(trials: Sequence[TrialState]) -> Iterator[str]:
 def _failures(trials: Sequence[TrialState]) -> Iterator[str]:
     reasons = Counter(trial.why.partition("\n")[0] for trial in trials if trial.state == "ERROR")
     for why, count in reasons.most_common(_REASONS):
-        yield f"failed     {count}: {visible(why)}"
+        yield f"error      {count}: {visible(why)}"
 
 
 def _best(experiment_id: int, trials: Sequence[TrialState], goal: Goal, room: int | None) -> Iterator[str]:
@@ -92,17 +92,17 @@ def _best(experiment_id: int, trials: Sequence[TrialState], goal: Goal, room: in
     shown = [trial for _, _, trial in ranked[:SHOWN]] or list(trials[:SHOWN])
     rows: list[tuple[str, ...]] = [("TRIAL", "STATE", "BEST", "BATCHES", "RESTARTS")]
     rows += [_row(trial, goal) for trial in shown]
-    left = None if room is None else room_beside(rows, room)
-    drawn = varied(trials)
-    hparams = ["HYPERPARAMETERS", *(_hparams(trial, drawn, left) for trial in shown)]
+    left = None if room is None else remaining_width(rows, room)
+    differing = varied(trials)
+    hparams = ["HYPERPARAMETERS", *(_hparams(trial, differing, left) for trial in shown)]
     yield from aligned([(*row, cell) for row, cell in zip(rows, hparams, strict=True)], room)
     if len(trials) > len(shown):
         more = len(trials) - len(shown)
-        yield f"and {counted(more, 'more trial')}; all of them: det experiment list-trials {experiment_id}"
+        yield f"and {counted(more, 'more trial')}: det experiment list-trials {experiment_id}"
 
 
 def varied(trials: Sequence[TrialState]) -> frozenset[str]:
-    """The hyperparameters that are not the same in all trials, by their dotted names."""
+    """Return the dotted names of hyperparameters that differ between trials."""
     values: dict[str, object] = {}
     counts: Counter[str] = Counter()
     found: set[str] = set()
@@ -125,7 +125,7 @@ def _row(trial: TrialState, goal: Goal) -> tuple[str, ...]:
     )
 
 
-def _hparams(trial: TrialState, drawn: frozenset[str], room: int | None) -> str:
-    """Those that differ between trials: whole names and values, as many as fit."""
-    named = {name: value for name, value in flat(trial.hparams) if name in drawn}
+def _hparams(trial: TrialState, differing: frozenset[str], room: int | None) -> str:
+    """Return the differing ones: whole names and values, as many as fit."""
+    named = {name: value for name, value in flat(trial.hparams) if name in differing}
     return metrics_line(named) if room is None else metrics_line(named, room=max(room - _COUNTED, 0))

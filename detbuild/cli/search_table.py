@@ -1,4 +1,4 @@
-"""The live table of a search on a terminal: as many trials as there is room for, and a line for them all."""
+"""The live table of a search on a terminal: as many trials as fit, and a summary line."""
 
 from __future__ import annotations
 
@@ -17,18 +17,25 @@ if TYPE_CHECKING:
 
     from detbuild.cli.standing import Search, TrialProgress
 
-_STYLES = {"running": "cyan", "done": "green", "failed": "red", "waiting": "yellow", "stopped": "magenta"}
-_OTHER_LINES = 4  # heading, summary, a line of what is left out, the prompt
+_STYLES = {
+    "running": "cyan",
+    "queued": "yellow",
+    "waiting": "yellow",
+    "completed": "green",
+    "canceled": "magenta",
+    "error": "red",
+}
+_OTHER_LINES = 4  # heading, summary, the count of trials that do not fit, the prompt
 _NARROW = 70  # columns
 _WIDE = 100
 _GAP = 2  # blanks between two columns
-_ALWAYS = 3  # columns that a narrow terminal has too
+_ALWAYS = 3  # columns that a narrow terminal shows too
 _MORE = ("latest", "batch", "", "GPU", "rate", "left")
-_REASON = 12  # columns that what a trial waits for needs at least
+_REASON = 12  # minimum columns of the reason
 
 
 def search_table(search: Search, *, width: int, height: int) -> RenderableType:
-    """Draw it within a terminal of that many columns and lines, however few."""
+    """Draw the table within a terminal of `width` columns and `height` lines."""
     room = max(0, height - _OTHER_LINES)
     trials = search.ordered()[:room]
     narrow = width < _NARROW
@@ -39,13 +46,13 @@ def search_table(search: Search, *, width: int, height: int) -> RenderableType:
     for index in _shown(rows, narrow=narrow):
         cells = [Text(names[index], style="bold"), *(row[index] for row in rows)]
         table.add_column(cells[0], no_wrap=True, overflow="crop", min_width=max(map(len, cells)))
-    reasons = [Text(visible(trial.why.removeprefix("waits ")), style="dim") for _, trial in trials]
+    reasons = [Text(visible(trial.why), style="dim") for _, trial in trials]
     left = width - sum((column.min_width or 0) + _GAP for column in table.columns)
-    told = any(reason.plain for reason in reasons) and left >= _REASON
-    if told:
-        table.add_column(Text("waits", style="bold"), no_wrap=True, overflow="ellipsis", max_width=left)
+    shows_reasons = any(reason.plain for reason in reasons) and left >= _REASON
+    if shows_reasons:
+        table.add_column(Text("reason", style="bold"), no_wrap=True, overflow="ellipsis", max_width=left)
     for row, reason in zip(rows, reasons, strict=True):
-        table.add_row(*(row[i] for i in _shown(rows, narrow=narrow)), *([reason] if told else []))
+        table.add_row(*(row[i] for i in _shown(rows, narrow=narrow)), *([reason] if shows_reasons else []))
     return Group(*([table] if rows else []), *_below(search, len(search.trials) - len(rows), room))
 
 
@@ -56,7 +63,7 @@ def _below(search: Search, left_out: int, room: int) -> list[Text]:
 
 
 def _shown(rows: Sequence[Sequence[Text]], *, narrow: bool) -> list[int]:
-    """The columns with something in them; the first ones always, and on a narrow terminal alone."""
+    """Return the columns with content; the first ones always, on a narrow terminal only those."""
     more = () if narrow else range(_ALWAYS, _ALWAYS + len(_MORE))
     return [*range(_ALWAYS), *(index for index in more if any(row[index].plain for row in rows))]
 

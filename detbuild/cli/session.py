@@ -1,4 +1,4 @@
-"""What a command may know of the world: read once in `__main__`, passed down as one value."""
+"""What a command gets from its environment, read once in `__main__`."""
 
 from __future__ import annotations
 

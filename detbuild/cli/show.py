@@ -1,4 +1,4 @@
-"""How events look to people: an event in, lines out; `views.py` decides where they go."""
+"""Events as text: an event in, lines out; `views.py` decides where they go."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ LARGE_CONTEXT = 100_000_000  # bytes; above it the largest entries are named
 
 
 def lines_of(event: Event) -> tuple[str, ...]:  # noqa: C901, PLR0911, PLR0912  (one case an event)
-    """Return what to print for an event; nothing for those that matter to programs only.
+    """Return the lines of an event; none for events that only programs need.
 
-    That no event is forgotten is held by mypy, which sees what reaches the last case.
+    mypy checks that every event has a case.
     """
     match event:
         case Warned(message, hint):
@@ -81,9 +81,10 @@ def lines_of(event: Event) -> tuple[str, ...]:  # noqa: C901, PLR0911, PLR0912  
         case ExperimentCreated(experiment_id):
             return (f"Created experiment {experiment_id}",)
         case ExperimentContinued(experiment_id):
-            return (f"experiment {experiment_id} goes on",)
+            return (f"experiment {experiment_id} continues",)
         case TrialQueued(trial_id, why):
-            return (f"trial {trial_id} waits: {visible(why.removeprefix('waits '))}",)
+            reason = why if why.startswith("waits ") else f"queued: {why}"
+            return (f"trial {trial_id} {visible(reason)}",)
         case RunStarted():
             return (_started(event),)
         case RunRecord(trial_id, _, record):
@@ -93,7 +94,7 @@ def lines_of(event: Event) -> tuple[str, ...]:  # noqa: C901, PLR0911, PLR0912  
         case RunEnded():
             return _run_ended(event)
         case TrialEnded(trial_id, state, why):
-            return () if why or state != "COMPLETED" else (f"trial {trial_id} ended",)  # else its run says it
+            return () if why or state != "COMPLETED" else (f"trial {trial_id} ended",)  # else see RunEnded
         case SearchAdvanced():
             return ()
         case ExperimentEnded(experiment_id, state, why):
@@ -118,7 +119,7 @@ def record_lines(record: Record) -> tuple[str, ...]:  # noqa: PLR0911  (one case
         case CheckpointRejected(uuid, why):
             return (f"checkpoint {uuid} not used: {visible(why)}",)
         case Started() | StageEntered() | Progress() | Ended() | Exited():
-            return ()  # RunStarted, metrics and RunEnded say the same to people
+            return ()  # RunStarted, metrics and RunEnded say the same
         case _:
             return _never(record)
 
@@ -127,9 +128,9 @@ def metrics_line(metrics: Mapping[str, object], *, leave_out: str = "", room: in
     """Return `loss=0.25 accuracy=0.9`; nested metrics get dotted names.
 
     Args:
-        metrics: names and values.
-        leave_out: a name that is not shown.
-        room: characters; those beyond are counted in words, but for the first one.
+        metrics: Names and values.
+        leave_out: A name that is not shown.
+        room: Characters; metrics beyond it are only counted, except the first one.
     """
     named = [(name, value) for name, value in _flat(metrics) if name != leave_out]
     shown: list[str] = []
@@ -156,7 +157,7 @@ def _context(event: ContextPacked) -> tuple[str, ...]:
     if event.size < LARGE_CONTEXT:
         return (head,)
     largest = (f"    {size(count):>9}  {visible(path)}" for path, count in event.largest)
-    return (f"{head}; the largest are below, .detignore can keep them out", *largest)
+    return (f"{head}; the largest are below; .detignore can exclude them", *largest)
 
 
 def _step(event: BuildStep) -> tuple[str, ...]:
@@ -165,14 +166,14 @@ def _step(event: BuildStep) -> tuple[str, ...]:
         # BuildKit repeats the command before it says how it ended.
         return (f"{name}  FAILED: {visible(event.error.rpartition(ENDED)[2])}",)
     if event.name.startswith("[internal]"):
-        return ()  # BuildKit's own book-keeping
+        return ()  # BuildKit's own steps
     if event.seconds is None:
         return (f"{name}  ...",)
     return (f"{name}  " + ("cached" if event.cached else f"{event.seconds:.1f} s"),)
 
 
 def step_name(name: str) -> str:
-    """A step in one line of a terminal."""
+    """Return a step's name as one line of a terminal."""
     return visible(short_step(name))
 
 
@@ -186,12 +187,13 @@ def _started(event: RunStarted) -> str:
 def _run_ended(event: RunEnded) -> tuple[str, ...]:
     code = f"exit code {event.exit_code}" if event.exit_code else ""
     first, *rest = event.why.splitlines() or [code]
-    if not first:  # it was asked to leave, or a segment is done; the end of the trial is told too
-        left = f"trial {event.trial_id} left after a checkpoint; it goes on from there"
-        return (left,) if event.retry else ()
-    how = f": {visible(first.removeprefix('ended with '))}"
-    again = "; it will be run again" if event.retry else ""
-    return (f"trial {event.trial_id} ended{how}{again}", *(f"    {visible(line)}" for line in rest))
+    if not first:  # preempted, or a segment ended; the end of a trial is TrialEnded
+        line = f"trial {event.trial_id} stopped after a checkpoint and will continue from it"
+        return (line,) if event.retry else ()
+    how = "failed" if event.retry else "ended"
+    retrying = "; retrying" if event.retry else ""
+    reason = visible(first.removeprefix("ended with "))
+    return (f"trial {event.trial_id} {how}: {reason}{retrying}", *(f"    {visible(line)}" for line in rest))
 
 
 def _never(value: NoReturn) -> NoReturn:  # typing.assert_never is not in Python 3.10

@@ -1,4 +1,4 @@
-"""How a search stands, folded from its events: the trials, the best one, how fast and how long still."""
+"""The progress of a search, folded from its events: trials, best value, rates, time left."""
 
 from __future__ import annotations
 
@@ -27,17 +27,16 @@ if TYPE_CHECKING:
     from detbuild.events import Event
     from determined._records import Record
 
-_ORDER = {"running": 0, "waiting": 1}
-_ENDS = {"COMPLETED": "done", "CANCELED": "stopped", "ERROR": "failed"}
-WAITING_FOR_SEARCH = "for the search"
+_ORDER = {"running": 0, "queued": 1, "waiting": 2}
+WAITING_FOR_SEARCH = "paused by the search"
 _MINUTE, _HOUR = 60, 3600
 
 
 @dataclass
 class TrialProgress:
-    """One trial; `since` is when its run was first seen, on the clock of the search."""
+    """One trial; `since` is when its run started, on the clock of the search."""
 
-    state: str = "waiting"
+    state: str = "queued"
     why: str = ""
     steps: int = 0
     fraction: float | None = None
@@ -46,14 +45,14 @@ class TrialProgress:
     gpus: str = ""
     rate: str = ""
     since: float = 0.0
-    begun_at: float = 0.0  # the fraction when this run was first seen
+    begun_at: float = 0.0  # the fraction when this run started
 
 
 @dataclass
 class Search:
-    """What is known of all trials; `goal` and `planned` come from its folder once it is there.
+    """The state of all trials; `goal` and `planned` are read from the experiment's folder.
 
-    `decided` and `share` are as of `SearchAdvanced`.
+    `decided` and `share` are those of `SearchAdvanced`.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -68,7 +67,8 @@ class Search:
             case ExperimentCreated(folder=folder) | ExperimentContinued(folder=folder):
                 self.goal, self.planned = read_plan(Path(folder))
             case TrialQueued(trial_id, why):
-                self._trial(trial_id).why = why
+                trial = self._trial(trial_id)
+                trial.state, trial.why = "queued", why
             case RunStarted(trial_id, _, _, gpu_ids):
                 trial = self._trial(trial_id)
                 trial.state, trial.why, trial.gpus = "running", "", ",".join(gpu_ids)
@@ -77,10 +77,11 @@ class Search:
                 self._record(self._trial(trial_id), record)
             case RunEnded(trial_id, _, _, why, retry):
                 trial = self._trial(trial_id)
-                trial.state, trial.why = "waiting", why.partition("\n")[0] if retry else WAITING_FOR_SEARCH
+                trial.state = "queued" if retry else "waiting"
+                trial.why = why.partition("\n")[0] if retry else WAITING_FOR_SEARCH
             case TrialEnded(trial_id, state):
                 trial = self._trial(trial_id)
-                trial.state, trial.why = _ENDS[state], ""
+                trial.state, trial.why = state.lower(), ""
             case SearchAdvanced(progress, share):
                 self.decided, self.share = progress, share
                 self.planned = round(1 / share) if share else self.planned
@@ -112,12 +113,12 @@ class Search:
         return one < other if self.goal.smaller_is_better else one > other
 
     def ordered(self) -> list[tuple[int, TrialProgress]]:
-        """Running ones first, then those that wait, then those that are done; the best of each first."""
+        """Return trials by state: running, queued, waiting, ended; the best of each first."""
         sign = 1 if self.goal.smaller_is_better else -1
 
         def key(item: tuple[int, TrialProgress]) -> tuple[int, float, int]:
             best = float("inf") if item[1].best is None else sign * item[1].best
-            return _ORDER.get(item[1].state, 2), best, item[0]
+            return _ORDER.get(item[1].state, 3), best, item[0]
 
         return sorted(self.trials.items(), key=key)
 
@@ -127,13 +128,13 @@ class Search:
         return min(found, key=lambda one: (sign * one[1], one[0]), default=None)
 
     def summary(self) -> str:
-        """`3 of 16 done, 2 running, 1 failed; 25 %; best trial 2: validation_loss=0.1`."""
+        """Return e.g. `3 of 16 ended, 2 running, 1 error; 25 %; best trial 2: validation_loss=0.1`."""
         states = [trial.state for trial in self.trials.values()]
-        done = sum(state not in _ORDER for state in states)
-        parts = [f"{done} of {max(self.planned, len(states))} done"]
+        ended = sum(state not in _ORDER for state in states)
+        parts = [f"{ended} of {max(self.planned, len(states))} ended"]
         parts += [
             f"{states.count(name)} {name}"
-            for name in ("running", "waiting", "failed", "stopped")
+            for name in ("running", "queued", "waiting", "canceled", "error")
             if name in states
         ]
         text = f"{', '.join(parts)}; {100 * self.progress:.0f} %"
@@ -144,21 +145,21 @@ class Search:
 
     @property
     def progress(self) -> float:
-        """How much of the search is done, 0..1."""
+        """Return the progress of the search, 0..1."""
         going = [trial.fraction or 0.0 for trial in self.trials.values() if trial.state in _ORDER]
         return min(1.0, self.decided + self.share * sum(going))
 
     def time_left(self, trial: TrialProgress) -> str:
-        """By how long the last stretch took; nothing while that says too little."""
+        """Estimate the time left from the rate of this run; empty while unknown."""
         if trial.state != "running" or trial.fraction is None or trial.fraction <= trial.begun_at:
             return ""
         spent = self.clock() - trial.since
         left = spent * (1 - trial.fraction) / (trial.fraction - trial.begun_at)
-        return for_people(left)
+        return duration(left)
 
 
 def read_plan(folder: Path) -> tuple[Goal, int]:
-    """The searcher's goal, and how many trials it means to make; what cannot be read is as for one trial."""
+    """Return the searcher's goal and planned trials; those of one trial if unreadable."""
     from detbuild.errors import DetbuildError
     from detbuild.store.folder import ExperimentFolder
     from detbuild.store.reading import as_map, read_document
@@ -173,8 +174,8 @@ def read_plan(folder: Path) -> tuple[Goal, int]:
     return Goal(header.metric, header.smaller_is_better), planned if isinstance(planned, int) else 1
 
 
-def for_people(seconds: float) -> str:
-    """`45 s`, `12 min`, `3 h 20 min`."""
+def duration(seconds: float) -> str:
+    """Return a duration such as `45 s`, `12 min` or `3 h 20 min`."""
     if seconds < _MINUTE:
         return f"{seconds:.0f} s"
     if seconds < _HOUR:

@@ -1,4 +1,4 @@
-"""Listings: a table for people, `--json` for programs, `--csv` for spreadsheets, `-q` for scripts."""
+"""Listings: a table, `--json` for programs, `--csv` for spreadsheets, `-q` for scripts."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def show_json(value: object, *, show_secrets: bool = False) -> None:
-    """Print strict JSON; credentials in URLs are masked unless the owner asked for secrets."""
+    """Print strict JSON; mask credentials in URLs unless secrets are requested."""
     click.echo(json_text(value if show_secrets else masked_urls_in(value)))
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """Rows as CSV under the names that `--json` has for their values; those inside a map have dotted names.
+    """Return rows as CSV under the keys of `--json`; keys inside a map get dotted names.
 
-    Text that a spreadsheet would take for a formula gets an apostrophe in front; controls are escaped.
+    Text that a spreadsheet would read as a formula gets a leading apostrophe; controls are escaped.
     """
     flat = [dict(_flat(row)) for row in rows]
     names = list(dict.fromkeys(name for row in flat for name in row))
@@ -67,14 +67,13 @@ def _safe(value: object) -> str:
     text = masked_urls(value) if isinstance(value, str) else json_text(masked_urls_in(value), indent=None)
     if text.startswith(_FORMULA):
         text = f"'{text}"
-    return "\n".join(visible(line) for line in text.split("\n"))  # a terminal may be where it goes
+    return "\n".join(visible(line) for line in text.split("\n"))  # it may go to a terminal
 
 
 def show_table(rows: Sequence[Row], columns: Columns, *, empty: str, spare: Sequence[str] = ()) -> None:
     """Print rows under headings; a column is a key of the row or a function of it.
 
-    On a terminal that is too narrow the columns of `spare` are left out one by one, then the widest cells are
-    cut; anywhere else all is there.
+    On a terminal that is too narrow the columns of `spare` are left out first, then the widest cells are cut.
     """
     if not rows:
         click.echo(empty, err=True)
@@ -91,7 +90,7 @@ def show_table(rows: Sequence[Row], columns: Columns, *, empty: str, spare: Sequ
 
 
 def aligned(lines: Sequence[Sequence[str]], room: int | None) -> Iterator[str]:
-    """Yield lines of cells in columns, the widest of which are cut where there is only so much room."""
+    """Yield lines of cells in aligned columns; the widest are cut to fit `room` terminal columns."""
     widths = _widths(lines)
     while room is not None and _needed(widths) > room and max(widths) > _LEAST:
         widths[widths.index(max(widths))] -= 1
@@ -102,8 +101,8 @@ def aligned(lines: Sequence[Sequence[str]], room: int | None) -> Iterator[str]:
         yield _GAP.join(cells).rstrip()
 
 
-def room_beside(lines: Sequence[Sequence[str]], room: int) -> int:
-    """Columns of the terminal that are left to the right of these cells."""
+def remaining_width(lines: Sequence[Sequence[str]], room: int) -> int:
+    """Return the terminal columns that are left to the right of these cells."""
     return max(0, room - _needed(_widths(lines)) - len(_GAP))
 
 

@@ -1,4 +1,4 @@
-"""`detbuild template ...`: parts of configs under names, for `detbuild create --template NAME`."""
+"""`detbuild template ...`: named config templates for `detbuild create --template NAME`."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ file_argument = click.argument(
 @file_argument
 @pass_session
 def create(session: Session, /, *, name: str, file: Path) -> None:
-    """Keep a part of a config as a new template."""
+    """Create a config template from a file."""
     from detbuild.errors import ConfigError
     from detbuild.store.templates import template_file
 
     home = _home(session)
     if template_file(home, name).exists():
         raise ConfigError(
-            f"there is a template {name} already", hint=f"`detbuild template set {name} FILE` replaces it"
+            f"template {name} already exists", hint=f"replace it with `detbuild template set {name} FILE`"
         )
     _keep(home, name, file)
 
@@ -42,7 +42,7 @@ def create(session: Session, /, *, name: str, file: Path) -> None:
 @file_argument
 @pass_session
 def set_(session: Session, /, *, name: str, file: Path) -> None:
-    """Keep a part of a config as a template, in the place of an older one of that name."""
+    """Create a config template, or replace the one of that name."""
     _keep(_home(session), name, file)
 
 
@@ -50,7 +50,7 @@ def set_(session: Session, /, *, name: str, file: Path) -> None:
 @name_argument
 @pass_session
 def describe(session: Session, /, *, name: str) -> None:
-    """Print a template as it was written."""
+    """Print a template as written."""
     from detbuild.store.templates import read_template
 
     click.echo(read_template(_home(session), name), nl=False)
@@ -59,10 +59,10 @@ def describe(session: Session, /, *, name: str) -> None:
 @click.command("list", cls=Command)
 @json_option
 @csv_option
-@click.option("-d", "--details", is_flag=True, help="With what is in them.")
+@click.option("-d", "--details", is_flag=True, help="Include their text.")
 @pass_session
 def list_(session: Session, /, *, as_json: bool, as_csv: bool, details: bool) -> None:
-    """List the templates, by name.
+    """List templates by name.
 
     With --json: a list of {"name", "file"}, with --details "text" too.
     """
@@ -81,7 +81,7 @@ def list_(session: Session, /, *, as_json: bool, as_csv: bool, details: bool) ->
             click.echo(f"{row['name']}  {row['file']}")
             click.echo("".join(f"    {line}\n" for line in row["text"].splitlines()), nl=False)
     else:
-        empty = "no templates yet; `detbuild template create NAME FILE` makes one"
+        empty = "no templates yet; `detbuild template create NAME FILE` creates one"
         show_table(rows, {"NAME": "name", "FILE": "file"}, empty=empty)
 
 
@@ -89,7 +89,7 @@ def list_(session: Session, /, *, as_json: bool, as_csv: bool, details: bool) ->
 @name_argument
 @pass_session
 def remove(session: Session, /, *, name: str) -> None:
-    """Remove a template; experiments that were made with it stay as they are."""
+    """Remove a template; experiments created with it do not change."""
     from detbuild.store.templates import remove_template
 
     remove_template(_home(session), name)
@@ -106,7 +106,9 @@ def _keep(home: Home, name: str, file: Path) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {file}: {error}") from error
     if not isinstance(read_document(text, str(file)).plain(), dict):
-        raise ConfigError(f"{file} is no map of fields", hint="write fields of an experiment config into it")
+        raise ConfigError(
+            f"{file} is not a map of config fields", hint="write fields of an experiment config into it"
+        )
     write_template(home, name, text)
     click.echo(name)
 

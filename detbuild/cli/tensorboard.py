@@ -1,4 +1,4 @@
-"""`detbuild tensorboard`: experiments in TensorBoard, one run a trial, with hyperparameters."""
+"""`detbuild tensorboard`: experiments in TensorBoard, one run per trial, with hyperparameters."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ _REFRESH = 5.0  # seconds
     "only",
     metavar="TRIAL",
     multiple=True,
-    help="Only this trial: EXPERIMENT/TRIAL, or its number in the only experiment. May be repeated.",
+    help="Show this trial only: EXPERIMENT/TRIAL, or its ID in the only experiment. May be repeated.",
 )
 @click.option(
     "--export",
     "directory",
     type=click.Path(path_type=Path),
-    help="Write the logs into this directory, and start nothing.",
+    help="Write the logs into this directory; do not start TensorBoard.",
 )
-@click.option("--no-browser", is_flag=True, hidden=True, expose_value=False)  # none is opened
+@click.option("--no-browser", is_flag=True, hidden=True, expose_value=False)  # accepted; none is opened
 @pass_session
 def tensorboard(
     session: Session, /, *, words: tuple[str, ...], only: tuple[str, ...], directory: Path | None
 ) -> int:
     """Show experiments in TensorBoard: scalars of each trial, and the HParams page.
 
-    What a trial wrote itself is shown as it is; other trials are shown from their records. Ctrl-C ends it.
+    Event files of a trial are shown unchanged; other trials are shown from their records. Ctrl-C ends it.
     """
     import tempfile
 
@@ -60,7 +60,7 @@ def tensorboard(
     from detbuild.report.eventfiles import export, refresh, require
 
     references = tuple(takewhile(lambda word: word[:1].isdecimal(), words))
-    wanted = _wanted(references, only)
+    wanted = _selected(references, only)
     require()
     chosen = tuple(_chosen(session.home, wanted))
     if directory is not None:
@@ -72,8 +72,8 @@ def tensorboard(
         return _serve(temporary, words[len(references) :], lambda: refresh(chosen, Path(temporary)))
 
 
-def _wanted(references: Sequence[str], only: Sequence[str]) -> dict[int, list[int]]:
-    """The numbers of trials by experiment; an empty list stands for all of them."""
+def _selected(references: Sequence[str], only: Sequence[str]) -> dict[int, list[int]]:
+    """Return trial IDs by experiment; an empty list means all trials."""
     if not references and not only:
         raise click.UsageError("missing argument 'ID...'")
     plain = [text for text in references if "/" not in text]
@@ -91,7 +91,7 @@ def _narrowed(text: str, references: Sequence[str], whole: Sequence[int]) -> tup
     if not text.isdecimal() or not references:
         return _reference(text)
     if len(references) > 1 or len(whole) != 1:
-        raise click.UsageError(f"{_TRIAL} {text}: of which experiment? write EXPERIMENT/TRIAL")
+        raise click.UsageError(f"{_TRIAL} {text} is ambiguous; expected EXPERIMENT/TRIAL")
     return whole[0], int(text)
 
 
@@ -121,7 +121,7 @@ def _chosen(home: Path, wanted: Mapping[int, Sequence[int]]) -> Iterator[Selecte
 
 
 def _serve(logs: str, arguments: Sequence[str], refresh: Callable[[], None]) -> int:
-    """Run TensorBoard; what trials add to their logs meanwhile is copied to where it looks."""
+    """Run TensorBoard, and keep copying new data of trials to its log directory."""
     import subprocess
     import threading
 
@@ -136,7 +136,7 @@ def _serve(logs: str, arguments: Sequence[str], refresh: Callable[[], None]) -> 
             while not ended.wait(_REFRESH):
                 refresh()
         except DetbuildError as error:
-            no_output(Warned(f"TensorBoard shows nothing new from here on: {error}", error.hint))
+            no_output(Warned(f"TensorBoard is no longer updated: {error}", error.hint))
 
     thread = threading.Thread(target=keep_up, daemon=True)
     thread.start()

@@ -1,7 +1,7 @@
 r"""The one filter between everything that detbuild prints and a terminal: text and colours pass, no more.
 
 A terminal acts on control sequences: they set its title and its clipboard, move the cursor, make it answer.
-What a trial, a file or a name brings along may hold any of them. Newline, tab, carriage return and colours
+The output of a trial, a file or a name may contain any of them. Newline, tab, carriage return and colours
 (SGR) pass; every other control is shown as an escape such as `\x1b`. A pipe or a file gets the exact bytes.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _SGR: Final = r"\x1b\[[0-9;:]{0,64}m"
-# C0 but tab, newline and carriage return; DEL and C1; marks that reorder text or end a line.
+# C0 except tab, newline and carriage return; DEL and C1; marks that reorder text or end a line.
 _CONTROL: Final = (
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
     r"\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -32,26 +32,22 @@ _UNFINISHED: Final = re.compile(r"\x1b(?:\[[0-9;:]{0,64})?\Z")
 
 
 class ControlFilter:
-    """Filters a stream of bytes that comes in pieces; a sequence may be split over them.
-
-    Args:
-        encoding: of the terminal.
-    """
+    """Filters a stream of bytes in pieces; a sequence may be split over pieces."""
 
     def __init__(self, encoding: str = "utf-8") -> None:
         self._encoding = encoding
         self._decoder = codecs.getincrementaldecoder(encoding)("backslashreplace")
-        self._held = ""  # the beginning of what may become a colour
+        self._held = ""  # the start of a possible colour sequence
 
     def feed(self, data: bytes) -> bytes:
-        """What of it may be shown now."""
+        """Return the filtered bytes that can be shown now."""
         text = self._held + self._decoder.decode(data)
         unfinished = _UNFINISHED.search(text)
         self._held = unfinished[0] if unfinished else ""
         return self._shown(text[: len(text) - len(self._held)])
 
     def finish(self) -> bytes:
-        """The rest, when nothing follows."""
+        """Return the rest at the end of the stream."""
         text = self._held + self._decoder.decode(b"", final=True)
         self._held = ""
         return self._shown(text)
@@ -89,12 +85,12 @@ class _Guarded(io.BufferedIOBase):
         return True
 
     def finish(self) -> None:
-        """Write what was held back."""
+        """Write the bytes that were held back."""
         self._terminal.write(self._filter.finish())
         self._terminal.flush()
 
     def close(self) -> None:
-        """Leave the terminal open: it is not ours."""
+        """Leave the terminal open, which belongs to the process."""
 
 
 class GuardedText(io.TextIOWrapper):
@@ -113,7 +109,7 @@ class GuardedText(io.TextIOWrapper):
 
 
 def unfiltered(stream: TextIO) -> TextIO:
-    """The stream without the filter, for what draws on the terminal itself and for `--raw`."""
+    """Return the stream without the filter, for live views and `--raw`."""
     if isinstance(stream, GuardedText):
         stream.flush()
         return stream.unfiltered
@@ -122,7 +118,7 @@ def unfiltered(stream: TextIO) -> TextIO:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Put the filter before stdout and stderr, each where it is a terminal."""
+    """Put the filter before stdout and stderr if they are terminals."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = map(_guarded, before)
     try:

@@ -1,4 +1,4 @@
-"""Text for a terminal: nothing that a name or a log line holds may act on it."""
+"""Text for a terminal: control characters in names and log lines are escaped."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def visible(text: str) -> str:
 
 
 def line_of_output(text: str) -> str:
-    """One line that a program wrote: a progress bar's last state, no colours, the rest as in `visible`."""
+    """Return a line of program output: the last state of a progress bar, no colours, escaped."""
     last = text.rstrip("\r").rpartition("\r")[2]
     return "\t".join(visible(part) for part in _COLOUR.sub("", last).split("\t"))
 
 
 def width(text: str) -> int:
-    """How many columns of a terminal the text takes: letters of Chinese, Japanese and Korean take two."""
+    """Return the terminal columns of a text: Chinese, Japanese and Korean letters take two."""
     if text.isascii():
         return len(text)
     return sum(
@@ -38,7 +38,7 @@ def width(text: str) -> int:
 
 
 def cut(text: str, room: int) -> str:
-    """At most so many columns of it: both ends, since names often differ in one of them only."""
+    """Cut the middle out of a text to fit `room` columns, because names differ at either end."""
     if width(text) <= room:
         return text
     head, tail = text, ""
@@ -53,12 +53,12 @@ def cut(text: str, room: int) -> str:
 
 
 def terminal_width() -> int | None:
-    """Columns of the terminal that stdout is; None when it is none, and nothing may be cut."""
+    """Return the columns of the terminal; None if stdout is not one and nothing may be cut."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def number(value: object) -> str:
-    """A metric for people: at most six significant digits; of a list the first values, of text the start."""
+    """Format a metric: six significant digits, the first values of a list, the start of a text."""
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, (list, tuple)):
@@ -74,7 +74,7 @@ def _harmless(char: str) -> bool:
 
 
 def escape(char: str) -> str:
-    """A character as text that a terminal does not act on."""
+    """Return a character as text that a terminal does not interpret."""
     if "\udc80" <= char <= "\udcff":  # a byte of a name that is not UTF-8
         return f"\\x{ord(char) - 0xDC00:02x}"
     return char.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -51,7 +51,7 @@ def list_(session: Session, /, *, experiment_id: int, as_json: bool, as_csv: boo
 
 @click.command(cls=Command)
 @trial_argument
-@click.option("--metrics", is_flag=True, help="All that it has measured, too.")
+@click.option("--metrics", is_flag=True, help="Include all measurements.")
 @click.option(
     "--metrics-summary", "summarized", is_flag=True, help="Count, last, min, max, mean of each metric."
 )
@@ -70,9 +70,9 @@ def describe(
 ) -> None:
     """Show one trial: runs, metrics, checkpoints.
 
-    TRIAL is EXPERIMENT/TRIAL, such as 3/1; a lone number is the first trial of that experiment. With --json:
-    as under "trials" of `detbuild describe --json`, with "measurements" and "metrics_summary" when they are
-    asked for. With --csv: what it has measured.
+    TRIAL is EXPERIMENT/TRIAL, e.g. 3/1; a number alone means trial 1 of that experiment. With --json: as
+    under "trials" of `detbuild describe --json`, with "measurements" and "metrics_summary" if requested. With
+    --csv: its measurements.
     """
     from detbuild.checkpoint.find import checkpoints_of
     from detbuild.cli import documents, listing
@@ -107,9 +107,9 @@ def _hparams(row: Row) -> str:
 @trial_argument
 @pass_session
 def kill(session: Session, /, *, trial: tuple[int, int]) -> None:
-    """Stop a trial at once; the other trials of its experiment go on.
+    """Stop a trial immediately; other trials of its experiment keep running.
 
-    TRIAL is EXPERIMENT/TRIAL, such as 3/1; a lone number is the first trial of that experiment.
+    TRIAL is EXPERIMENT/TRIAL, e.g. 3/1; a number alone means trial 1 of that experiment.
     """
     from detbuild.cli.experiments import ask
 
@@ -119,12 +119,14 @@ def kill(session: Session, /, *, trial: tuple[int, int]) -> None:
 @click.command(cls=Command)
 @trial_argument
 @output_option
-@click.option("--best", is_flag=True, help="The best by the searcher's metric, instead of the newest.")
-@click.option("--latest", is_flag=True, help="The newest, which is the default.")
-@click.option("--uuid", metavar="UUID", help="This one; may be cut short.")
-@click.option("--sort-by", metavar="METRIC", help="With --best: the best by this validation metric.")
+@click.option(
+    "--best", is_flag=True, help="Download the best by the searcher's metric instead of the newest."
+)
+@click.option("--latest", is_flag=True, help="Download the newest (the default).")
+@click.option("--uuid", metavar="UUID", help="Download the one with this UUID or unique prefix.")
+@click.option("--sort-by", metavar="METRIC", help="With --best: rank by this validation metric.")
 @smaller_option
-@click.option("-q", "--quiet", is_flag=True, hidden=True, help="The name of the directory is all it prints.")
+@click.option("-q", "--quiet", is_flag=True, hidden=True, help="Accepted; only the directory is printed.")
 @pass_session
 def download(
     session: Session,
@@ -139,9 +141,9 @@ def download(
     smaller_is_better: bool | None,
     quiet: bool,  # noqa: ARG001
 ) -> None:
-    """Copy the newest or best checkpoint of a trial, verified, into a directory, and print its name.
+    """Download the newest or best checkpoint of a trial, verify it, and print its directory.
 
-    TRIAL is EXPERIMENT/TRIAL, such as 3/1; a lone number is the first trial of that experiment.
+    TRIAL is EXPERIMENT/TRIAL, e.g. 3/1; a number alone means trial 1 of that experiment.
     """
     from detbuild.checkpoint.find import checkpoints_of
     from detbuild.checkpoint.ranking import best_first, goal_of
@@ -149,9 +151,9 @@ def download(
     from detbuild.errors import ConfigError
 
     if best + latest + (uuid is not None) > 1:
-        raise click.UsageError("--best, --latest and --uuid exclude each other")
+        raise click.UsageError("--best, --latest and --uuid are mutually exclusive")
     if sort_by and not best:
-        raise click.UsageError("--sort-by goes with --best")
+        raise click.UsageError("--sort-by requires --best")
     state, folder = listing.trial(session.home, trial)
     there = [f for f in checkpoints_of(folder) if f.trial_id == trial[1] and f.state == "COMPLETED"]
     if best:

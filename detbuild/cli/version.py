@@ -1,4 +1,4 @@
-"""`det version`: the versions that a report of a defect needs."""
+"""`det version`: the versions for a bug report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from detbuild.cli.table import json_option, show_json
 def version(session: Session, *, as_json: bool) -> None:
     """Show versions of detbuild, Python and the engine.
 
-    With --json: {"detbuild", "python", "engine"}; "engine" is null when none answers.
+    With --json: {"detbuild", "python", "engine"}; "engine" is null if none answers.
     """
     import platform
 
@@ -31,4 +31,4 @@ def version(session: Session, *, as_json: bool) -> None:
         show_json(found)
         return
     for name, value in found.items():
-        click.echo(f"{name:<9} {value or 'none answers'}")
+        click.echo(f"{name:<9} {value or 'no engine answers'}")

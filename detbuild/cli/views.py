@@ -1,4 +1,4 @@
-"""Where the lines of events go: plain lines anywhere, a live view of the build on a terminal."""
+"""Where the lines of events go: plain lines, or a live view on a terminal."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from detbuild.events import Emit
 
-HEARTBEAT = 30.0  # seconds after which a step that still runs says so
+HEARTBEAT = 30.0  # seconds of silence before a running step is printed again
 LAST_LINES = 20  # of a failing step
 _PROGRESS = (
     ContextPacked,
@@ -52,39 +52,39 @@ _PROGRESS = (
 
 @dataclass
 class LinesView:
-    """One line an event: what was asked for on stdout, progress and hints on stderr."""
+    """Prints one line per event: results on stdout, progress and hints on stderr."""
 
     clock: Callable[[], float] = time.monotonic
-    output: dict[str, deque[str]] = field(default_factory=dict)  # the last lines of each step that runs
-    said: float = float("-inf")
+    output: dict[str, deque[str]] = field(default_factory=dict)  # the last lines of each running step
+    last_output: float = float("-inf")
     search: Search = field(default_factory=Search)
-    summed_up: float = 0.0  # when the line for all trials was said last
+    summarized: float = 0.0  # when the summary was last printed
 
     def emit(self, event: Event) -> None:
         self.search.note(event)
         self._emit(event)
-        if len(self.search.trials) > 1 and self.clock() - self.summed_up >= HEARTBEAT:
-            self._say(self.search.summary())
-            self.summed_up = self.clock()
+        if len(self.search.trials) > 1 and self.clock() - self.summarized >= HEARTBEAT:
+            self._echo(self.search.summary())
+            self.summarized = self.clock()
 
     def _emit(self, event: Event) -> None:
         match event:
             case BuildOutput(step, line):
                 self.output.setdefault(step, deque(maxlen=LAST_LINES)).append(line)
                 if self._quiet_for_long():
-                    self._say(f"{step_name(step)}  ... {line_of_output(line)}")
+                    self._echo(f"{step_name(step)}  ... {line_of_output(line)}")
             case ImagePulling() | BuildStep(seconds=None, error=""):
                 if self._quiet_for_long():
                     self._print(event)
             case BuildStep(error=error) if error:
                 self._print(event)
                 for line in self.output.pop(event.name, ()):
-                    self._say(f"    {line_of_output(line)}")
+                    self._echo(f"    {line_of_output(line)}")
             case _:
                 self._print(event)
 
     def _quiet_for_long(self) -> bool:
-        return self.clock() - self.said >= HEARTBEAT
+        return self.clock() - self.last_output >= HEARTBEAT
 
     def _print(self, event: Event) -> None:
         to_stderr = isinstance(event, _PROGRESS) or (
@@ -92,15 +92,15 @@ class LinesView:
         )
         for line in lines_of(event):
             click.echo(line, err=to_stderr)
-        self.said = self.clock()
+        self.last_output = self.clock()
 
-    def _say(self, line: str) -> None:
+    def _echo(self, line: str) -> None:
         click.echo(line, err=True)
-        self.said = self.clock()
+        self.last_output = self.clock()
 
 
 def only_id(event: Event) -> None:
-    """Print for `-q`: the id on stdout, warnings on stderr, nothing else."""
+    """Print for `-q`: the ID on stdout, warnings on stderr, nothing else."""
     if isinstance(event, ExperimentCreated):
         click.echo(event.experiment_id)
     elif isinstance(event, Warned):
@@ -109,7 +109,7 @@ def only_id(event: Event) -> None:
 
 
 def no_output(event: Event) -> None:
-    """Print for commands whose result is the answer: warnings, and what takes long."""
+    """Print only warnings and slow steps, for commands that print their own result."""
     if isinstance(event, (Warned, Working)):
         for line in lines_of(event):
             click.echo(line, err=True)
@@ -117,14 +117,14 @@ def no_output(event: Event) -> None:
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
-    """Name a step on stderr while it takes long."""
+    """Print a slow step on stderr while it runs."""
     with heartbeat(no_output, lambda: what):
         yield
 
 
 @contextmanager
 def view(environ: Mapping[str, str], *, quiet: bool = False) -> Iterator[Emit]:
-    """Give the `emit` that fits the place the command runs in."""
+    """Return the `emit` for this terminal, pipe or `--quiet`."""
     if quiet:
         yield only_id
     elif sys.stderr.isatty() and environ.get("TERM") not in {None, "", "dumb"}:

@@ -1,4 +1,4 @@
-"""`detbuild shell` and `detbuild run`: the image, user, mounts and GPUs of an experiment, for a person."""
+"""`detbuild shell` and `detbuild run`: the image, user, mounts and GPUs of an experiment, interactively."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ slots_option = click.option(
     "--slots",
     type=click.IntRange(min=0),
     metavar="N",
-    help="GPUs.  [default: as many as a trial of the experiment has]",
+    help="Number of GPUs.  [default: as for a trial of the experiment]",
 )
 
 
@@ -28,12 +28,12 @@ slots_option = click.option(
 @slots_option
 @pass_session
 def shell(session: Session, /, *, trial: tuple[int, int], slots: int | None) -> int:
-    """Open a shell in the image of an experiment, with its user, mounts and GPUs.
+    """Open a shell in an experiment's image, with its user, mounts and GPUs.
 
-    TRIAL is EXPERIMENT/TRIAL, such as 3/1, or the number of an experiment alone: what
-    `det.get_cluster_info()` then tells of inside. The container is gone when the shell ends.
+    TRIAL is EXPERIMENT/TRIAL, e.g. 3/1, or an experiment ID; `det.get_cluster_info()` describes that trial.
+    The container is removed when the shell ends.
     """
-    return _visit(session, trial, ("sh", "-c", "exec $(command -v bash || echo sh)"), slots)
+    return _run_in_image(session, trial, ("sh", "-c", "exec $(command -v bash || echo sh)"), slots)
 
 
 @click.command(cls=Command, context_settings={"ignore_unknown_options": True})
@@ -42,15 +42,15 @@ def shell(session: Session, /, *, trial: tuple[int, int], slots: int | None) -> 
 @slots_option
 @pass_session
 def run(session: Session, /, *, trial: tuple[int, int], command: tuple[str, ...], slots: int | None) -> int:
-    """Run a command in the image of an experiment: `detbuild run 3 -- python3 evaluate.py`.
+    """Run a command in an experiment's image: `detbuild run 3 -- python3 evaluate.py`.
 
-    It has the user, mounts and GPUs of the experiment and starts in the context directory. The exit code is
-    that of the command.
+    It has the user, mounts and GPUs of the experiment, starts in the context directory and returns the exit
+    code of the command.
     """
-    return _visit(session, trial, command, slots)
+    return _run_in_image(session, trial, command, slots)
 
 
-def _visit(session: Session, trial: tuple[int, int], command: Sequence[str], slots: int | None) -> int:
+def _run_in_image(session: Session, trial: tuple[int, int], command: Sequence[str], slots: int | None) -> int:
     import shutil
 
     from detbuild.controller.visit import create_shell
@@ -61,8 +61,8 @@ def _visit(session: Session, trial: tuple[int, int], command: Sequence[str], slo
     folder = home.experiment(trial[0])
     if shutil.which("docker", path=session.environ.get("PATH")) is None:
         raise EngineError(
-            "the `docker` command is not there: it connects the container to this terminal",
-            hint="install Docker's command line; everything else works without it",
+            "command `docker` not found; it attaches this terminal to the container",
+            hint="install the Docker CLI; all other commands work without it",
         )
     engine = session.connect()
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
@@ -73,10 +73,10 @@ def _visit(session: Session, trial: tuple[int, int], command: Sequence[str], slo
         words = ["docker", "start", "--attach", "--interactive", container]
         code = subprocess.run(words, env=dict(session.environ), check=False).returncode
         state = engine.inspect(container)
-        if state is not None and state.error:  # the docker command has shown the engine's own words
+        if state is not None and state.error:  # docker has printed the engine's own message
             raise EngineError(
                 f"{command[0]} cannot be started in the image of experiment {folder.id}",
-                hint=f"`detbuild shell {folder.id}` shows what is there",
+                hint=f"inspect the image with `detbuild shell {folder.id}`",
             )
         return code
     finally:

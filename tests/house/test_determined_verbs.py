@@ -67,7 +67,7 @@ def answer(words: tuple[str, ...]) -> str:
 @pytest.mark.parametrize("words", LINES, ids=" ".join)
 def test_every_verb_is_there_or_answered_with_its_replacement(words: tuple[str, ...]) -> None:
     said = answer(words)
-    assert said == "there" or " is not there: " in said, said
+    assert said == "there" or " is not supported: " in said, said
 
 
 @pytest.mark.parametrize(("alias", "noun"), ALIASES.items())
@@ -108,5 +108,5 @@ def test_common_flags_of_determined_are_taken(words: str) -> None:
 
 @pytest.mark.parametrize("flag", ["-p", "--publish", "--project_id", "--git"])
 def test_a_flag_without_a_meaning_here_says_so(flag: str) -> None:
-    with pytest.raises(click.UsageError, match=" is not there: "):
+    with pytest.raises(click.UsageError, match=" is not supported: "):
         EXPERIMENT.verbs["create"].load().make_context("create", ["c.yaml", ".", flag, "1"])

@@ -1,4 +1,4 @@
-"""`detbuild doctor`: what is missing on this host, and the hint."""
+"""`detbuild doctor`: check this host and suggest fixes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ COLOURS = {"ok": "green", "warning": "yellow", "fatal": "red"}
 @json_option
 @pass_session
 def doctor(session: Session, /, *, as_json: bool) -> int:
-    """Say what is missing on this host, and the hint.
+    """Check this host and suggest fixes.
 
-    Each rule has five seconds. Exit code 4 if something is fatal: no experiment can run in a container then.
+    Each check times out after 5 s. The exit code is 4 if a finding is fatal: no container can run then.
     With --json: a list of {"rule", "group", "severity", "finding", "hint"}; severity is ok, warning
     or fatal.
     """
@@ -51,7 +51,7 @@ def _show(findings: Sequence[Finding], *, colour: bool) -> None:
         mark = f"{finding.severity:<7}"
         mark = (
             click.style(mark, fg=COLOURS[finding.severity]) if colour else mark
-        )  # a pipe gets no colour anyway
+        )  # click strips colours for a pipe
         click.echo(f"  {mark}  {finding.rule}: {visible(finding.finding)}")
         for line in finding.hint.splitlines():
             click.echo(f"           hint: {visible(line)}")

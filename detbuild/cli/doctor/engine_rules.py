@@ -1,4 +1,4 @@
-"""Rules about the engine: whether it answers, what it can do, how it is set up."""
+"""Rules about the engine: reachability, features, settings."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def reachable(context: CheckContext) -> Verdict:
 def socket(context: CheckContext) -> Verdict:
     host = context.environ.get("DOCKER_HOST") or DEFAULT_SOCKET
     if context.info is not None:
-        return ok("yours to use")
+        return ok("accessible")
     if not host.startswith("unix://"):
-        return warning(f"nothing answers at DOCKER_HOST={host}", "see that the engine runs there")
+        return warning(f"no engine answers at DOCKER_HOST={host}", "check that the engine runs there")
     path = Path(host.removeprefix("unix://"))
     if not path.exists():
         return fatal(
-            f"{path} is not there",
-            "install and start Docker Engine, or set DOCKER_HOST; `--local` needs none",
+            f"{path} does not exist",
+            "install and start Docker Engine, or set DOCKER_HOST; `--local` needs no engine",
         )
     if not os.access(path, os.R_OK | os.W_OK):
-        return fatal(f"{path} is not yours to use", "sudo usermod -aG docker $USER, then log in again")
+        return fatal(f"{path} is not accessible", "run `sudo usermod -aG docker $USER`, then log in again")
     return ok(str(path))
 
 
@@ -53,7 +53,9 @@ def buildkit(context: CheckContext) -> Verdict:
         return NO_ENGINE
     version = tuple(int(part) for part in context.info.api_version.split(".") if part.isdigit())
     if version < OLDEST_API:
-        return fatal(f"API {context.info.api_version} is too old for it", "use Docker Engine 23 or newer")
+        return fatal(
+            f"API {context.info.api_version} is too old for BuildKit", "use Docker Engine 23 or newer"
+        )
     return ok(f"part of engine {context.info.version}")
 
 
@@ -63,8 +65,8 @@ def log_driver(context: CheckContext) -> Verdict:
     driver = context.info.log_driver
     if driver in REMOTE_LOGS:
         return warning(
-            f"{driver}: when its target is away the engine may refuse to start containers",
-            "detbuild keeps output in its own files; set `log-driver` to `local` if this host allows",
+            f"{driver}: containers may fail to start while its target is unreachable",
+            "set `log-driver` to `local`; detbuild keeps output in its own files",
         )
     return ok(f"{driver}; detbuild keeps events and output in its own files")
 
@@ -73,8 +75,8 @@ def live_restore(context: CheckContext) -> Verdict:
     if context.info is None:
         return NO_ENGINE
     if context.info.live_restore:
-        return ok("on: containers go on when the engine is restarted")
-    return ok("off: when the engine is restarted, trials continue from their newest checkpoint")
+        return ok("on: containers keep running when the engine restarts")
+    return ok("off: when the engine restarts, trials continue from their newest checkpoint")
 
 
 def base_image(context: CheckContext) -> Verdict:
@@ -84,12 +86,12 @@ def base_image(context: CheckContext) -> Verdict:
     if context.engine is None:
         return NO_ENGINE
     references = [base.pinned for base in load_table(images_dir()).bases]
-    there = [reference for reference in references if context.engine.image_id(reference)]
-    if not there:
+    present = [reference for reference in references if context.engine.image_id(reference)]
+    if not present:
         return warning(
-            "none is there; the first build pulls one", "without a registry: `detbuild base bootstrap`"
+            "none present; the first build pulls one", "without a registry, run `detbuild base bootstrap`"
         )
-    return ok(", ".join(there))
+    return ok(", ".join(present))
 
 
 def gpu_toolkit(context: CheckContext) -> Verdict:
@@ -101,8 +103,8 @@ def gpu_toolkit(context: CheckContext) -> Verdict:
         return ok("NVIDIA container runtime")
     if host_rules.DRIVER_VERSION.exists():
         return warning(
-            "a GPU driver is here, but the engine cannot give GPUs to containers",
-            "install nvidia-container-toolkit, then `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`",
+            "a GPU driver is installed, but the engine cannot pass GPUs to containers",
+            "install nvidia-container-toolkit; run `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`",
         )
     return ok("none, and no GPU driver: trials train on the CPU, with `resources: {slots_per_trial: 0}`")
 
@@ -123,5 +125,5 @@ def data_root(context: CheckContext) -> Verdict:
         return NO_ENGINE
     path = Path(context.info.data_root)
     if not path.is_dir():
-        return ok(f"{path} is not on this host, or not readable: its free space is not known")
-    return host_rules.disk(path, wanted=20 * host_rules.GB, needed=host_rules.GB)
+        return ok(f"{path} is not readable on this host: free space unknown")
+    return host_rules.disk(path, recommended=20 * host_rules.GB, required=host_rules.GB)

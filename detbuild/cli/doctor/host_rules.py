@@ -21,28 +21,30 @@ GB = 1_000_000_000
 DRIVER_VERSION = Path("/proc/driver/nvidia/version")
 
 
-def disk(path: Path, *, wanted: int, needed: int) -> Verdict:
-    """Judge the free space under `path`, which need not exist yet. Bytes."""
+def disk(path: Path, *, recommended: int, required: int) -> Verdict:
+    """Check the free space in bytes under `path`, which need not exist yet."""
     there = next(parent for parent in (path, *path.parents) if parent.exists())
     free = shutil.disk_usage(there).free
     finding = f"{size(free)} free under {path}"
-    if free < needed:
-        return fatal(finding, "free some space; `docker system df` shows what the engine holds")
-    if free < wanted:
-        return warning(f"{finding}: images with a framework take {size(wanted)} and more", "free some space")
+    if free < required:
+        return fatal(finding, "free some space; `docker system df` shows what the engine uses")
+    if free < recommended:
+        return warning(
+            f"{finding}: images with a framework take {size(recommended)} and more", "free some space"
+        )
     return ok(finding)
 
 
 def home(context: CheckContext) -> Verdict:
-    verdict = disk(context.home, wanted=5 * GB, needed=GB // 5)
+    verdict = disk(context.home, recommended=5 * GB, required=GB // 5)
     there = next(parent for parent in (context.home, *context.home.parents) if parent.exists())
     if not os.access(there, os.W_OK | os.X_OK):
-        return fatal(f"{there} is not writable", "set DETBUILD_HOME to a directory of yours")
+        return fatal(f"{there} is not writable", "set DETBUILD_HOME to a writable directory")
     return verdict
 
 
 def config(context: CheckContext) -> Verdict:
-    """Whether the host's config is one; an error of its own is the finding."""
+    """Check the host config; its error is the finding."""
     from detbuild.config.host import HOST_CONFIG, host_config
 
     host = host_config(context.home)
@@ -53,7 +55,7 @@ def config(context: CheckContext) -> Verdict:
 
 
 def temporary(_around: CheckContext) -> Verdict:
-    return disk(Path(tempfile.gettempdir()), wanted=GB, needed=GB // 20)
+    return disk(Path(tempfile.gettempdir()), recommended=GB, required=GB // 20)
 
 
 def python(_around: CheckContext) -> Verdict:
@@ -61,15 +63,15 @@ def python(_around: CheckContext) -> Verdict:
 
 
 def peer(_around: CheckContext) -> Verdict:
-    """Whether the package `determined` of Determined's own cluster is installed beside ours."""
+    """Check that Determined's own package `determined` is not installed too."""
     import determined
 
-    hint = f"{sys.executable} -m pip uninstall determined, then install detbuild again"
+    hint = f"run `{sys.executable} -m pip uninstall determined`, then install detbuild again"
     try:
         version = metadata.version("determined")
     except metadata.PackageNotFoundError:
         return ok(f"`import determined` is detbuild's ({Path(determined.__file__ or '').parent})")
-    return fatal(f"the package `determined` {version} of a Determined cluster is installed too", hint)
+    return fatal(f"Determined's own package `determined` {version} is installed too", hint)
 
 
 def gpu_driver(_around: CheckContext) -> Verdict:
@@ -88,7 +90,7 @@ def gpu_driver(_around: CheckContext) -> Verdict:
 
 
 def _driver_version() -> str:
-    """The first word of the driver's own line that looks like a version; "" without a driver."""
+    """Return the version from the driver's own line; "" without a driver."""
     try:
         first = DRIVER_VERSION.read_text(encoding="utf-8").splitlines()[0]
     except (FileNotFoundError, IndexError):

@@ -1,4 +1,4 @@
-"""Rules about what builds fetch: base images from a registry, packages from an index."""
+"""Rules about the registry and the package index that builds use."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ REGISTRY = "https://registry-1.docker.io/v2/"
 
 
 def package_index(context: CheckContext) -> Verdict:
-    """Ask pip, which knows its own settings, proxies and certificates, for a package that every index has."""
+    """Query the index with pip, which applies its own settings, proxies and certificates."""
     command = [sys.executable, "-m", "pip", "index", "versions", "pip", "--retries", "0", "--timeout", "3"]
     try:
-        asked = subprocess.run(
+        completed = subprocess.run(
             [*command, "--disable-pip-version-check", "--no-input"],
             env={**context.environ},
             capture_output=True,
@@ -30,18 +30,18 @@ def package_index(context: CheckContext) -> Verdict:
         )
     except subprocess.TimeoutExpired:
         return warning("the package index did not answer in time", "check `pip config list` and proxies")
-    if asked.returncode == 0:
-        return ok("pip reaches it")
-    if "No module named pip" in asked.stderr:
-        return ok("this Python has no pip to ask with; builds use the image's own")
+    if completed.returncode == 0:
+        return ok("reachable with pip")
+    if "No module named pip" in completed.stderr:
+        return ok("not checked: this Python has no pip; builds use that of the image")
     return warning(
-        "pip reaches no package index; only images whose layers are cached, or need no packages, will build",
+        "pip cannot reach a package index; only builds from cached layers or without packages will work",
         "check `pip config list`, proxies and certificates; or point PIP_FIND_LINKS at a directory of wheels",
     )
 
 
 def registry(_around: CheckContext) -> Verdict:
-    """Any answer will do, also "who are you?". An engine elsewhere may see another network than this host."""
+    """Check that the registry answers, even with 401; a remote engine may have another network."""
     try:
         with urllib.request.urlopen(REGISTRY, timeout=3):
             pass
@@ -51,6 +51,6 @@ def registry(_around: CheckContext) -> Verdict:
         reason = getattr(error, "reason", error)
         return warning(
             f"{REGISTRY} does not answer: {reason}",
-            "needed only for absent base images; `detbuild base bootstrap` makes one without a registry",
+            "needed only for missing base images; `detbuild base bootstrap` builds one without a registry",
         )
     return ok(f"{REGISTRY} answers")

@@ -1,4 +1,4 @@
-"""All rules of the doctor, asked side by side, each with a deadline, so that none can hang it."""
+"""All rules of the doctor, checked in parallel, each with a deadline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from detbuild.engine.protocol import Engine, EngineInfo
 
 DEADLINE = 5.0  # seconds for each rule
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +62,29 @@ RULES: tuple[Rule, ...] = (
 def examine(
     session: Session, rules: tuple[Rule, ...] = RULES, *, deadline: float = DEADLINE
 ) -> tuple[Finding, ...]:
-    """Ask all rules; the whole takes at most two deadlines."""
-    engine, info, error = _meet(session, deadline)
+    """Check all rules, in at most two deadlines."""
+    engine, info, error = _connect(session, deadline)
     context = CheckContext(home=session.home, environ=session.environ, engine=engine, info=info, error=error)
-    pending = [(rule, _begin(lambda rule=rule: _judge(rule, context))) for rule in rules]  # type: ignore[misc]
+    pending = [(rule, _start(lambda rule=rule: _check(rule, context))) for rule in rules]  # type: ignore[misc]
     end = monotonic() + deadline
     return tuple(_finding(rule, _receive(answer, end)) for rule, answer in pending)
 
 
-def _meet(session: Session, deadline: float) -> tuple[Engine | None, EngineInfo | None, DetbuildError | None]:
-    def greet() -> tuple[Engine | None, EngineInfo | None, DetbuildError | None]:
+def _connect(
+    session: Session, deadline: float
+) -> tuple[Engine | None, EngineInfo | None, DetbuildError | None]:
+    def connect() -> tuple[Engine | None, EngineInfo | None, DetbuildError | None]:
         try:
             engine = session.connect()
             return engine, engine.info(), None
         except DetbuildError as error:
             return None, None, error
 
-    silence = EngineError(f"the engine did not answer within {deadline:.0f} s", hint="restart it")
-    return _receive(_begin(greet), monotonic() + deadline) or (None, None, silence)
+    timed_out = EngineError(f"the engine did not answer within {deadline:.0f} s", hint="restart it")
+    return _receive(_start(connect), monotonic() + deadline) or (None, None, timed_out)
 
 
-def _judge(rule: Rule, context: CheckContext) -> Verdict:
+def _check(rule: Rule, context: CheckContext) -> Verdict:
     try:
         return rule.check(context)
     except DetbuildError as error:
@@ -91,22 +93,22 @@ def _judge(rule: Rule, context: CheckContext) -> Verdict:
         return warning(f"could not be checked: {error}", "")
 
 
-def _begin(question: Callable[[], Answer]) -> SimpleQueue[Answer | None]:
-    """Ask in a thread that nobody waits for at exit."""
-    answer: SimpleQueue[Answer | None] = SimpleQueue()
+def _start(call: Callable[[], Result]) -> SimpleQueue[Result | None]:
+    """Call in a daemon thread, so that a hung call does not block the exit."""
+    answer: SimpleQueue[Result | None] = SimpleQueue()
 
-    def ask() -> None:
+    def work() -> None:
         result = None
         try:
-            result = question()
+            result = call()
         finally:
             answer.put(result)
 
-    threading.Thread(target=ask, daemon=True).start()
+    threading.Thread(target=work, daemon=True).start()
     return answer
 
 
-def _receive(answer: SimpleQueue[Answer | None], end: float) -> Answer | None:
+def _receive(answer: SimpleQueue[Result | None], end: float) -> Result | None:
     try:
         return answer.get(timeout=max(0.0, end - monotonic()))
     except Empty:
@@ -114,7 +116,7 @@ def _receive(answer: SimpleQueue[Answer | None], end: float) -> Answer | None:
 
 
 def _finding(rule: Rule, verdict: Verdict | None) -> Finding:
-    result = verdict or warning("no answer in time", "try again; if it stays so, look at what this rule asks")
+    result = verdict or warning("timed out", "try again")
     return Finding(
         rule=rule.name, group=rule.group, severity=result.severity, finding=result.finding, hint=result.hint
     )

@@ -1,4 +1,4 @@
-"""What a rule of the doctor is told, and what it may answer."""
+"""What a rule of the doctor receives and returns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Severity = Literal["ok", "warning", "fatal"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckContext:
-    """`engine` and `info` are None, and `error` says why, when no engine answers."""
+    """The host as the rules see it; without an engine `engine` and `info` are None and `error` is set."""
 
     home: Path
     environ: Mapping[str, str]

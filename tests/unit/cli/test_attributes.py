@@ -46,8 +46,8 @@ def test_several_experiments_are_named_in_any_way(shell):
         write_experiment(shell.home)
     shell("det", "e", "archive", "1,2", "4-5")
     assert listed(shell) == [3]
-    assert "is no number of an experiment" in shell("detbuild", "archive", "x").err
-    assert "'5-3' runs backwards; write 3-5" in shell("detbuild", "describe", "5-3").err
+    assert "is not an experiment ID" in shell("detbuild", "archive", "x").err
+    assert "'5-3' is reversed; expected 3-5" in shell("detbuild", "describe", "5-3").err
 
 
 def test_nothing_is_archived_when_one_of_the_experiments_is_not_there(shell, folder):
@@ -95,7 +95,7 @@ def test_a_policy_that_removes_checkpoints_is_asked_for_twice(shell, folder):
     words = ("--save-experiment-best", "0", "--save-trial-best", "0", "--save-trial-latest", "0")
     outcome = shell("detbuild", "set", "gc-policy", "1", *words)
     assert outcome.code == 2
-    assert "give --yes to have it done" in outcome.err
+    assert "add --yes to permanently delete" in outcome.err
 
 
 def test_labels_come_and_go(shell, folder):

@@ -12,9 +12,9 @@ def test_a_base_that_is_there_is_enough(shell):
 
 def test_the_table_says_which_bases_are_there(shell):
     rows = json.loads(shell("detbuild", "base", "list", "--json").out)
-    there = [row["reference"] for row in rows if row["there"]]
-    assert "detbuild-base:cpu-debian12-py3.11" in there
-    assert len(there) < len(rows)
+    present = [row["reference"] for row in rows if row["present"]]
+    assert "detbuild-base:cpu-debian12-py3.11" in present
+    assert len(present) < len(rows)
     assert shell("detbuild", "base", "list").out.splitlines()[0].split() == [
         "BASE",
         "PYTHON",

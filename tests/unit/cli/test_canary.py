@@ -208,7 +208,7 @@ def test_what_only_shows_runs_no_class_of_a_custom_search(shell, project: Path) 
     for words in (("render", "const.yaml", "."), ("create", "const.yaml", ".", "--dry-run")):
         outcome = shell("detbuild", *words)
         assert outcome.code == 0, outcome.err
-        assert "hparams: unknown without running the class of the custom search" in outcome.out
+        assert "hparams: computed by the custom search at run time" in outcome.out
     assert json.loads(shell("detbuild", "render", "const.yaml", ".", "--json").out)["run"]["hparams"] is None
     assert shell("detbuild", "context", ".").code == 0
     assert shell("detbuild", "config", "check", "const.yaml").code == 0

@@ -33,7 +33,7 @@ def test_a_checkpoint_is_described_with_its_files(shell, uuid):
     out = shell("detbuild", "checkpoint", "describe", uuid[:8]).out
     assert out.startswith(f"checkpoint {uuid}  trial 1/1\nbatch 1  validation_loss=0.25\n")
     assert "3 B  weights" in out
-    assert "whole" in out
+    assert "intact" in out
     lines = shell("detbuild", "checkpoint", "list", "1", "--csv").out.splitlines()
     assert lines[0].startswith("uuid,experiment_id,trial_id,run,steps_completed,state")
     assert lines[1].startswith(uuid)

@@ -28,7 +28,7 @@ def test_a_checkpoint_is_deleted_and_its_uuid_printed(shell, uuid, words):
 def test_some_files_of_a_checkpoint_are_deleted(shell, uuid):
     assert shell("det", "c", "rm", uuid, "--glob", "weig*", "-y").code == 0
     assert state(shell)[0] == "PARTIALLY_DELETED"
-    assert "whole" in shell("detbuild", "checkpoint", "describe", uuid).out
+    assert "intact" in shell("detbuild", "checkpoint", "describe", uuid).out
     assert shell("det", "c", "rm", uuid, "--glob", "**", "-y").code == 0
     assert state(shell)[0] == "DELETED"
 
@@ -48,7 +48,7 @@ def test_garbage_is_shown_first_and_then_removed(shell, uuid):
     assert shell("detbuild", "checkpoint", "gc", "1", *none, "--dry-run").out == f"{uuid}\n"
     assert state(shell)[0] == "COMPLETED"
     outcome = shell("detbuild", "checkpoint", "gc", "1", *none, "--json")
-    assert json.loads(outcome.out) == {"kept": [], "removed": [uuid]}
+    assert json.loads(outcome.out) == {"kept": [], "deleted": [uuid]}
     assert state(shell) == ("DELETED", None)
 
 
@@ -57,7 +57,7 @@ def test_a_new_policy_of_an_ended_experiment_is_acted_on_at_once(shell, uuid):
     assert shell("det", "e", "set", "gc-policy", "1", *none, "--yes").out == f"{uuid}\n"
     assert state(shell) == ("DELETED", None)
     again = shell("detbuild", "checkpoint", "gc", "1", "--json")
-    assert json.loads(again.out) == {"kept": [], "removed": []}
+    assert json.loads(again.out) == {"kept": [], "deleted": []}
 
 
 def test_a_checkpoint_from_elsewhere_can_be_started_from(shell, project, tmp_path):

@@ -191,7 +191,7 @@ def test_determineds_words_do_the_same(shell, project, words):
 def test_options_without_a_meaning_here_say_what_to_do_instead(shell, project, option):
     outcome = shell("det", "e", "create", "const.yaml", ".", *option)
     assert outcome.code == 2
-    assert outcome.err.startswith(f"error: {option[0]} is not there: ")
+    assert outcome.err.startswith(f"error: {option[0]} is not supported: ")
     assert shell.engine.built == []
 
 
@@ -205,7 +205,7 @@ def test_an_experiment_may_be_created_paused(shell, project):
 @pytest.mark.parametrize("option", ["--local", "-f", "-t"])
 def test_what_is_created_paused_has_nothing_to_show(shell, project, option):
     outcome = shell(*CREATE, "--paused", option)
-    assert (outcome.code, "--paused starts nothing" in outcome.err) == (2, True)
+    assert (outcome.code, "--paused cannot be combined" in outcome.err) == (2, True)
 
 
 def test_a_dry_run_shows_the_plan_and_touches_nothing(shell, project):
@@ -246,7 +246,7 @@ def test_ctrl_c_while_following_leaves_the_experiment_and_says_how_to_come_back(
     outcome = shell(*CREATE, "-f")
     assert outcome.code == 130
     assert outcome.err.endswith(
-        "left experiment 1; it goes on\n  attach: detbuild logs 1 -f\n  cancel: detbuild cancel 1\n"
+        "detached; experiment 1 keeps running\n  attach: detbuild logs 1 -f\n  cancel: detbuild cancel 1\n"
     )
 
 

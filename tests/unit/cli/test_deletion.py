@@ -11,7 +11,7 @@ def test_deleting_is_asked_for_twice(shell):
     write_experiment(shell.home)
     outcome = shell("detbuild", "delete", "1")
     assert (outcome.code, shell("detbuild", "list", "-q").out) == (2, "1\n")
-    assert "experiment 1 and its checkpoints will be gone for good; give --yes" in outcome.err
+    assert "add --yes to permanently delete experiment 1 and all checkpoints" in outcome.err
 
 
 def test_deleted_experiments_are_gone_from_the_list(shell):
@@ -57,4 +57,4 @@ def test_one_that_cannot_be_finished_is_listed_as_such(shell, monkeypatch):
     monkeypatch.setattr("determined._untrusted.UntrustedDir.remove_tree", refuse)
     outcome = shell("detbuild", "list", "--json")
     assert [row["state"] for row in json.loads(outcome.out)] == ["DELETING"]
-    assert "a deletion is not finished yet" in outcome.err
+    assert "could not finish a deletion" in outcome.err

@@ -73,9 +73,9 @@ def test_a_missing_base_image_is_a_warning_and_a_present_one_is_named(context):
 
 
 def test_a_full_disk_is_fatal_and_a_small_one_a_warning(tmp_path):
-    assert host_rules.disk(tmp_path / "new" / "dir", wanted=1, needed=1).severity == "ok"
-    assert host_rules.disk(tmp_path, wanted=1 << 60, needed=1).severity == "warning"
-    assert host_rules.disk(tmp_path, wanted=1 << 60, needed=1 << 60).severity == "fatal"
+    assert host_rules.disk(tmp_path / "new" / "dir", recommended=1, required=1).severity == "ok"
+    assert host_rules.disk(tmp_path, recommended=1 << 60, required=1).severity == "warning"
+    assert host_rules.disk(tmp_path, recommended=1 << 60, required=1 << 60).severity == "fatal"
 
 
 def test_the_package_of_a_determined_cluster_beside_ours_is_fatal(context, monkeypatch):
@@ -95,7 +95,7 @@ def test_a_rule_that_hangs_does_not_hang_the_doctor(tmp_path):
     forever.set()
     assert time.monotonic() - begun < 2
     assert [(finding.rule, finding.severity, finding.finding) for finding in findings] == [
-        ("stuck", "warning", "no answer in time"),
+        ("stuck", "warning", "timed out"),
         ("quick", "ok", "fine"),
     ]
 

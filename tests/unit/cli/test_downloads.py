@@ -46,7 +46,7 @@ def test_another_metric_and_direction_choose_others(shell, best):
     words = ("--sort-by", "accuracy", "--smaller-is-better", "false")
     assert shell("det", "e", "download", "1", *words).out == f"checkpoints/{best[1, 1]}\n"
     missing = shell("det", "e", "download", "1", "--sort-by", "f1")
-    assert "no checkpoint with a value of f1" in missing.err
+    assert "no checkpoint with a value for f1" in missing.err
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,14 @@ from detbuild.store.state import load
 from tests.unit.cli.shells import train_until_told
 
 
-def test_whoever_waits_for_what_is_paused_learns_why_nothing_happens(shell, monkeypatch):
+def test_waiting_for_a_paused_experiment_prints_how_to_unpause_it(shell, monkeypatch):
     folder = shell.experiment(finished=None)
     folder.record(journal.RequestApplied(number=1, verb="pause"))
     folder.record(journal.Paused())
     monkeypatch.setattr(
         "detbuild.controller.attend.wait", lambda home, id_, emit: replace(load(folder), state="COMPLETED")
     )
-    hint = "experiment 1 is paused; `detbuild activate 1` lets it go on\n"
+    hint = "experiment 1 is paused: detbuild activate 1\n"
     assert shell("detbuild", "wait", "1").err == hint
     monkeypatch.setattr("detbuild.cli.logs._over", lambda folder, trial_id: True)
     assert shell("detbuild", "logs", "1", "-f").err.startswith(hint)
@@ -40,7 +40,7 @@ def test_an_experiment_that_runs_can_be_ended(shell, project, monkeypatch, verb)
     shell("detbuild", "create", "const.yaml", ".")
     outcome = shell("det", "e", verb, "1")
     assert outcome.code == 0
-    assert outcome.err == "asked experiment 1 to end; wait for it: detbuild wait 1\n"
+    assert outcome.err == "stopping experiment 1; wait for it: detbuild wait 1\n"
     assert shell("detbuild", "wait", "1").code == 7
     assert shell.engine.containers == {}
 
@@ -48,7 +48,7 @@ def test_an_experiment_that_runs_can_be_ended(shell, project, monkeypatch, verb)
 def test_ending_what_has_ended_says_so(shell):
     shell.experiment()
     outcome = shell("detbuild", "kill", "1")
-    assert (outcome.code, outcome.err) == (0, "experiment 1 had ended before: COMPLETED\n")
+    assert (outcome.code, outcome.err) == (0, "experiment 1 has already ended: COMPLETED\n")
 
 
 def test_resume_takes_up_what_lost_its_controller(shell, project, monkeypatch):

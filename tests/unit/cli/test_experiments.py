@@ -94,12 +94,12 @@ def test_describe_shows_state_metrics_checkpoints_and_folders(shell):
         assert part in out
 
 
-def test_describe_says_how_much_of_the_records_was_set_aside(shell):
+def test_describe_says_how_many_records_were_rejected(shell):
     folder = shell.experiment()
-    assert "set aside" not in shell("detbuild", "describe", "1").out
+    assert "rejected" not in shell("detbuild", "describe", "1").out
     with folder.run(1, 0).events.open("ab") as events:
         events.write(b"garbage\n{}\n")
-    assert "set aside        2 pieces of events.jsonl" in shell("detbuild", "describe", "1").out
+    assert "rejected         2 invalid records in events.jsonl" in shell("detbuild", "describe", "1").out
 
 
 def test_describe_for_programs_nests_trials_checkpoints_and_runs(shell):
@@ -144,4 +144,4 @@ def test_a_trial_is_named_by_its_experiment_and_number(shell):
         2,
         "error: experiment 1 has no trial 2\n  hint: its trials: 1\n",
     )
-    assert "such as 3/1" in shell("det", "t", "describe", "one").err
+    assert "e.g. 3/1" in shell("det", "t", "describe", "one").err

@@ -65,9 +65,9 @@ def test_the_version_is_the_harness_version(shell):
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        (("e", "move", "1"), "error: `move` is not there: "),
-        (("master", "config"), "error: `master` is not there: detbuild has no server"),
-        (("notebook", "start"), "error: `notebook` is not there: "),
+        (("e", "move", "1"), "error: `move` is not supported: "),
+        (("master", "config"), "error: `master` is not supported: detbuild has no server"),
+        (("notebook", "start"), "error: `notebook` is not supported: "),
     ],
 )
 def test_what_determined_has_and_detbuild_has_not_is_answered_with_what_to_do(shell, words, advice):
@@ -96,4 +96,4 @@ def test_help_is_a_word_too(shell):
 def test_a_word_of_the_other_command_line_is_named_as_such(shell, noun):
     outcome = shell("detbuild", noun, "create")
     assert outcome.code == 2
-    assert f"write `det {noun} ...`" in outcome.err
+    assert f"use `det {noun} ...`" in outcome.err

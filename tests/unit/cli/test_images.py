@@ -27,11 +27,11 @@ def test_images_of_experiments_are_listed_and_no_others(shell, submitted: str) -
     assert shell("detbuild", "image", "list", "-q").out == f"{submitted}\n"
 
 
-def test_what_nobody_wants_is_removed_and_bases_stay(shell, submitted: str) -> None:
+def test_unused_images_are_removed_and_bases_stay(shell, submitted: str) -> None:
     before = len(shell.engine.images)
     outcome = shell("detbuild", "image", "prune")
     assert (outcome.code, outcome.out) == (0, f"{submitted}\n")
-    assert "removed 1 of 1 images; 1.0 MB were theirs alone" in outcome.err
+    assert "removed 1 of 1 image, freeing 1.0 MB" in outcome.err
     assert len(shell.engine.images) == before - 1
     assert listed(shell) == []
 

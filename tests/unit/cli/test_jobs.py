@@ -28,7 +28,7 @@ def test_what_comes_first_is_changed_for_one_or_for_several(shell):
     [
         (("update", "1"), "nothing to update"),
         (("update", "1", "--priority", "100"), "priority must be between 1 and 99"),
-        (("update-batch", "1.priority=2", "1.color=red"), "'1.color=red' is no change"),
+        (("update-batch", "1.priority=2", "1.color=red"), "'1.color=red' is not a change"),
         (("update-batch",), "missing argument"),
         (("update", "9", "-p", "1"), "there is no experiment 9"),
     ],
@@ -59,5 +59,5 @@ def test_tasks_are_their_trials(shell):
 
 
 def test_an_idle_host_says_so(shell):
-    assert shell("det", "job", "list").err == "nothing runs and nothing waits\n"
-    assert shell("det", "task", "list").err == "nothing runs and nothing waits\n"
+    assert shell("det", "job", "list").err == "no experiments are running or waiting\n"
+    assert shell("det", "task", "list").err == "no trials are running or waiting\n"

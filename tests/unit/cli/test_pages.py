@@ -38,6 +38,6 @@ def test_without_any_that_was_validated_it_is_the_newest(tmp_path: Path) -> None
 
 def test_what_could_not_be_uploaded_is_said_at_the_end(tmp_path: Path) -> None:
     folder = write_experiment(tmp_path)
-    assert "left to do" not in ending_page(load(folder), folder)
+    assert "pending" not in ending_page(load(folder), folder)
     folder.record(journal.StorageBlocked(why="the bucket is gone"))
-    assert ending_page(load(folder), folder).startswith("  left to do       the bucket is gone\n")
+    assert ending_page(load(folder), folder).startswith("  pending          the bucket is gone\n")

@@ -27,7 +27,7 @@ def test_the_plan_is_a_table(shell, config):
         "1        1       900",
         "2        2       300",
         "2        1       900",
-        "10 trials, 3200 batches in all",
+        "10 trials, 3200 batches in total",
     ]
 
 

@@ -25,7 +25,7 @@ def test_a_search_fits_on_a_screen_whatever_its_size(tmp_path, trials):
     page = experiment_page(load(folder), folder)
     assert len(page.splitlines()) <= SHOWN + 13
     assert "1 RUNNING" in page
-    assert ("failed     1: RuntimeError" in page) == (trials > 2)
+    assert ("error      1: RuntimeError" in page) == (trials > 2)
 
 
 def test_the_best_trials_come_first(tmp_path):
@@ -34,7 +34,7 @@ def test_the_best_trials_come_first(tmp_path):
     table = lines[next(i for i, line in enumerate(lines) if line.startswith("TRIAL")) + 1 :]
     values = [float(line.split()[2]) for line in table[:SHOWN]]
     assert values == sorted(values)
-    assert table[SHOWN] == "and 40 more trials; all of them: det experiment list-trials 1"
+    assert table[SHOWN] == "and 40 more trials: det experiment list-trials 1"
 
 
 def test_the_table_fits_a_terminal_and_leaves_out_what_is_the_same_in_all_trials(tmp_path):
@@ -102,13 +102,13 @@ def test_a_terminal_without_these_characters_gets_ascii():
     assert encodable("▁█⢣", "utf-8") == "▁█⢣"
 
 
-def test_what_nobody_drives_any_more_says_how_to_go_on(tmp_path):
+def test_an_experiment_without_a_controller_says_how_to_resume_it(tmp_path):
     tried = rig(tmp_path)
     tried.controller().step()
     for name in ("journal.jsonl", "experiment.json"):
         os.utime(tried.folder.path / name, (0, 0))
     second = experiment_page(tried.state(), tried.folder).splitlines()[1]
-    assert second.startswith("stuck      no controller is running: `detbuild resume 1` starts one")
+    assert second.startswith("blocked    no controller is running: `detbuild resume 1` starts one")
 
 
 def test_hyperparameters_are_shown_whole_or_counted(tmp_path):

@@ -42,7 +42,7 @@ LINES = [
     (
         ContextPacked(3, LARGE_CONTEXT, (("data.bin", LARGE_CONTEXT),)),
         (
-            "context: 3 files, 100.0 MB; the largest are below, .detignore can keep them out",
+            "context: 3 files, 100.0 MB; the largest are below; .detignore can exclude them",
             "     100.0 MB  data.bin",
         ),
     ),
@@ -71,16 +71,16 @@ LINES = [
         ("image 0123456789ab unchanged: nothing to build",),
     ),
     (ExperimentCreated(4, "/home/4"), ("Created experiment 4",)),
-    (TrialQueued(1, "no GPU is free"), ("trial 1 waits: no GPU is free",)),
+    (TrialQueued(1, "no GPU is free"), ("trial 1 queued: no GPU is free",)),
     (RunStarted(1, 0, "c0ffee", ()), ("trial 1 started in container c0ffee",)),
     (RunStarted(1, 2, "", ("0", "1")), ("trial 1 started (run 2) in this host's Python on GPU 0, 1",)),
     (RunOutput(1, 0, "stdout", "hello \x1b[2J"), ("[trial 1] hello \\x1b[2J",)),
     (
         RunEnded(1, 0, 1, "user error\nlast line", retry=True),
-        ("trial 1 ended: user error; it will be run again", "    last line"),
+        ("trial 1 failed: user error; retrying", "    last line"),
     ),
     (RunEnded(1, 0, 0, "", retry=False), ()),
-    (RunEnded(1, 0, 0, "", retry=True), ("trial 1 left after a checkpoint; it goes on from there",)),
+    (RunEnded(1, 0, 0, "", retry=True), ("trial 1 stopped after a checkpoint and will continue from it",)),
     (TrialEnded(1, "COMPLETED"), ("trial 1 ended",)),
     (TrialEnded(1, "ERROR", "boom"), ()),
     (ExperimentEnded(4, "ERROR", "import failed"), ("experiment 4 ERROR: import failed",)),

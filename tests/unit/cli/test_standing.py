@@ -45,21 +45,21 @@ def test_the_summary_counts_and_names_the_best():
     for number, state in ((1, "COMPLETED"), (2, "ERROR")):
         search.note(RunEnded(number, 0, number - 1, "", retry=False))
         search.note(TrialEnded(number, state))
-    assert search.summary() == "2 of 16 done, 1 running, 1 failed; 25 %; best trial 3: loss=0.333333"
+    assert search.summary() == "2 of 16 ended, 1 running, 1 error; 25 %; best trial 3: loss=0.333333"
 
 
-def test_between_two_legs_a_trial_waits_for_the_search_and_then_for_a_slot():
+def test_between_two_segments_a_trial_waits_for_the_search_and_then_for_a_slot():
     search = searched(1)
     trial = search.trials[1]
     search.note(RunEnded(1, 0, 0, "", retry=False))
-    assert (trial.state, trial.why) == ("waiting", "for the search")
-    search.note(TrialQueued(1, "waits for a GPU"))
-    assert (trial.state, trial.why) == ("waiting", "waits for a GPU")
-    assert search.summary().startswith("0 of 16 done, 1 waiting;")
+    assert (trial.state, trial.why) == ("waiting", "paused by the search")
+    search.note(TrialQueued(1, "all GPUs in use"))
+    assert (trial.state, trial.why) == ("queued", "all GPUs in use")
+    assert search.summary().startswith("0 of 16 ended, 1 queued;")
     search.note(RunStarted(1, 1, "c", ()))
     assert (trial.state, trial.why) == ("running", "")
     search.note(TrialEnded(1, "CANCELED"))
-    assert (trial.state, search.summary().partition(";")[0]) == ("stopped", "1 of 16 done, 1 stopped")
+    assert (trial.state, search.summary().partition(";")[0]) == ("canceled", "1 of 16 ended, 1 canceled")
 
 
 def test_the_number_of_trials_of_a_grid_comes_with_their_share():
@@ -67,7 +67,7 @@ def test_the_number_of_trials_of_a_grid_comes_with_their_share():
     search.note(SearchAdvanced(0.0, 1 / 7))
     search.note(RunStarted(1, 0, "c", ()))
     search.note(RunRecord(1, 0, Progress(0.5)))
-    assert search.summary() == "0 of 7 done, 1 running; 7 %"
+    assert search.summary() == "0 of 7 ended, 1 running; 7 %"
 
 
 @pytest.mark.parametrize(
@@ -92,10 +92,10 @@ def test_what_a_trial_waits_for_does_not_move_the_other_columns():
     search = searched(2)
     before = shown(search)
     search.note(RunEnded(2, 0, 0, "", retry=False))
-    search.note(TrialQueued(2, "waits for a GPU: 2 of 2 are taken"))
+    search.note(TrialQueued(2, "all 2 GPUs in use"))
     after = shown(search)
-    assert after[0] == f"{before[0]}  waits"
-    assert after[2].endswith("  for a GPU: 2 of 2 are taken")
+    assert after[0] == f"{before[0]}  reason"
+    assert after[2].endswith("  all 2 GPUs in use")
 
 
 @pytest.mark.parametrize("width", [35, 80, 120])
@@ -103,10 +103,10 @@ def test_a_narrow_terminal_cuts_the_reason_and_nothing_else(width):
     search = searched(2)
     before = shown(search, width)
     search.note(RunEnded(2, 0, 0, "", retry=False))
-    search.note(TrialQueued(2, "waits for a GPU: " + 40 * "very "))
+    search.note(TrialQueued(2, "all 2 GPUs in use: " + 40 * "very "))
     after = shown(search, width)
-    assert after[0].removesuffix("  waits") == before[0]
-    assert after[2].startswith("2      waiting  0.5")
+    assert after[0].removesuffix("  reason") == before[0]
+    assert after[2].startswith("2      queued   0.5")
 
 
 def shown(search, width=120):
@@ -130,11 +130,11 @@ def test_the_rate_comes_from_the_throughput_group():
     assert search.trials[1].rate == "320 records/s"
 
 
-def test_what_waits_says_why_and_a_retried_trial_waits():
+def test_what_waits_says_why_and_a_retried_trial_is_queued():
     search = searched(2)
     search.note(RunEnded(1, 0, 1, "boom", retry=True))
     search.note(TrialQueued(1, "no GPU is free"))
-    assert (search.trials[1].state, search.trials[1].why) == ("waiting", "no GPU is free")
+    assert (search.trials[1].state, search.trials[1].why) == ("queued", "no GPU is free")
 
 
 @pytest.mark.parametrize("width", [1, 5, 40, 80, 200])
@@ -156,10 +156,10 @@ def test_a_search_off_a_terminal_sums_up_now_and_then(capfd):
     plain = LinesView(clock := Clock())
     for number in (1, 2):
         plain.emit(RunStarted(number, 0, "", ()))
-    assert "0 of 2 done" not in capfd.readouterr().err
+    assert "0 of 2 ended" not in capfd.readouterr().err
     clock.now = HEARTBEAT
     plain.emit(RunRecord(1, 0, Progress(0.5)))
-    assert capfd.readouterr().err == "0 of 2 done, 2 running; 0 %\n"
+    assert capfd.readouterr().err == "0 of 2 ended, 2 running; 0 %\n"
 
 
 def test_a_search_on_a_terminal_ends_with_its_table(tmp_path, capfd):

@@ -22,7 +22,7 @@ def test_a_template_is_kept_as_it_was_written(shell, file):
 def test_a_name_is_given_once_and_set_replaces_it(shell, file, tmp_path):
     shell("detbuild", "template", "create", "cpu", file)
     outcome = shell("detbuild", "template", "create", "cpu", file)
-    assert (outcome.code, "there is a template cpu already" in outcome.err) == (2, True)
+    assert (outcome.code, "template cpu already exists" in outcome.err) == (2, True)
     (tmp_path / "part.yaml").write_text("name: x\n")
     assert shell("detbuild", "template", "set", "cpu", file).code == 0
     assert shell("detbuild", "template", "describe", "cpu").out == "name: x\n"

@@ -33,8 +33,8 @@ def test_several_experiments_are_shown_side_by_side_and_trials_named_in_determin
     ("words", "message"),
     [
         ((), "missing argument 'ID...'"),
-        (("1", "2", "-t", "x"), "'x' is no trial"),
-        (("3-1",), "runs backwards"),
+        (("1", "2", "-t", "x"), "'x' is not a trial"),
+        (("3-1",), "is reversed"),
     ],
 )
 def test_what_names_no_experiment_is_refused(shell, words, message):

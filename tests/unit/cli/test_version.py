@@ -17,4 +17,4 @@ def test_versions_are_shown(shell):
 def test_an_engine_that_is_away_is_no_reason_to_fail(shell):
     shell.engine.go_away()
     outcome = shell("det", "version")
-    assert (outcome.code, outcome.out.splitlines()[-1]) == (0, "engine    none answers")
+    assert (outcome.code, outcome.out.splitlines()[-1]) == (0, "engine    no engine answers")

@@ -89,4 +89,4 @@ def test_what_cannot_be_visited_says_why(shell, docker):
     del shell.engine.images["sha256:" + "a" * 64]
     assert "the image of experiment 2 is gone" in shell("detbuild", "shell", "2").err
     shell.environ["PATH"] = "/nowhere"
-    assert "the `docker` command is not there" in shell("detbuild", "shell", "2").err
+    assert "command `docker` not found" in shell("detbuild", "shell", "2").err
