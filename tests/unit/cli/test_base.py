@@ -19,7 +19,7 @@ def test_the_table_says_which_bases_are_there(shell):
         "BASE",
         "PYTHON",
         "CUDA",
-        "THERE",
+        "PRESENT",
     ]
 
 
