@@ -11,19 +11,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 _BLOCK = 512
-_RECORD = 20 * _BLOCK  # a tar file is filled up to whole records
+_RECORD = 20 * _BLOCK  # a tar file is padded to whole records
 _BATCH = 1 << 18
 _NAME = 100  # bytes of a name that fit into a header
 _TYPES = {"file": b"0", "link": b"2", "dir": b"5"}
 
 
 def stream(trees: Mapping[str, ContextSnapshot], files: Mapping[str, bytes]) -> Iterator[bytes]:
-    """Yield a tar archive in GNU format: each tree below the directory of its name, the files beside them.
+    """Yield a tar archive in GNU format: each tree in a directory of its name, next to the files.
 
-    Entries are sorted, owned by 0:0, dated 0, with modes 0644 and 0755.
+    Entries are sorted, with owner 0:0, mtime 0, and modes 0644 and 0755.
 
     Raises:
-        ContextError: a file is no longer what the snapshot saw.
+        ContextError: a file has changed since the snapshot.
     """
     length = 0
     for batch in _batches(_members(_laid_out(trees, files))):
@@ -36,11 +36,11 @@ def stream(trees: Mapping[str, ContextSnapshot], files: Mapping[str, bytes]) -> 
 def _laid_out(
     trees: Mapping[str, ContextSnapshot], files: Mapping[str, bytes]
 ) -> Iterator[tuple[str, Entry]]:
-    """The entries in order, each with its path in the archive."""
-    beside = {entry.path: entry for entry in file_snapshot(files).entries}
-    for name in sorted({*trees, *beside}, key=raw):
-        if name in beside:
-            yield name, beside[name]
+    """Yield the entries in order, with their paths in the archive."""
+    top_files = {entry.path: entry for entry in file_snapshot(files).entries}
+    for name in sorted({*trees, *top_files}, key=raw):
+        if name in top_files:
+            yield name, top_files[name]
         else:
             yield name, Entry(name, "dir", 0o755)
             for entry in trees[name].entries:
@@ -56,7 +56,7 @@ def _members(entries: Iterable[tuple[str, Entry]]) -> Iterator[bytes]:
 
 
 def _batches(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Join small pieces: a network write for each header would cost more than the header."""
+    """Join small pieces, to avoid a network write per header."""
     batch: list[bytes] = []
     length = 0
     for piece in pieces:
@@ -80,7 +80,7 @@ def _header(path: bytes, entry: Entry) -> bytes:
 
 
 def _long(kind: bytes, value: bytes) -> bytes:
-    """GNU's way to carry a name too long for the header: a member of its own in front."""
+    """Encode a long name as in GNU tar: in a member before the entry."""
     size = len(value) + 1
     return _block(kind, b"././@LongLink", 0, size, b"") + value + bytes(1 + -size % _BLOCK)
 
@@ -94,12 +94,12 @@ def _block(kind: bytes, name: bytes, mode: int, size: int, target: bytes) -> byt
         b"00000000000\0",  # mtime
     ))  # fmt: skip
     tail = (kind + target[:_NAME].ljust(_NAME, b"\0") + b"ustar  \0").ljust(_BLOCK - len(head) - 8, b"\0")
-    checksum = sum(head) + sum(tail) + 8 * ord(" ")  # it counts itself as blanks
+    checksum = sum(head) + sum(tail) + 8 * ord(" ")  # its own field counts as spaces
     return head + b"%06o\0 " % checksum + tail
 
 
 def _number(value: int) -> bytes:
-    """An octal number, or, from 8 GiB on, GNU's binary one."""
+    """Encode a number in octal or, from 8 GiB, in GNU's binary form."""
     if value < 8**11:
         return b"%011o\0" % value
     return b"\x80" + value.to_bytes(11, "big")

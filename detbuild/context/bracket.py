@@ -15,7 +15,7 @@ def _ascii(text: str) -> frozenset[int]:
     return frozenset(text.encode("ascii"))
 
 
-# git counts only ASCII, whatever the locale; its white space has no vertical tab and no form feed.
+# git uses ASCII in every locale; its white space excludes vertical tab and form feed.
 _NAMED: Mapping[bytes, frozenset[int]] = {
     b"alnum": _ascii(string.ascii_letters + string.digits),
     b"alpha": _ascii(string.ascii_letters),
@@ -33,17 +33,17 @@ _NAMED: Mapping[bytes, frozenset[int]] = {
 
 
 def parse_bracket(pattern: bytes, at: int) -> tuple[frozenset[int], int] | None:
-    """The bytes that match and the index behind `]`; None when it is malformed and so matches nothing.
+    """Parse a bracket expression: the matching bytes, and the index after `]`; None if malformed.
 
     Args:
         pattern: the whole pattern.
-        at: the index behind `[`.
+        at: the index after `[`.
     """
     negated = pattern[at : at + 1] in {b"!", b"^"}
     at += negated
     found: set[int] = set()
     previous = 0
-    while True:  # a `]` in first place stands for itself
+    while True:  # a `]` in first position is literal
         member = _member(pattern, at, previous)
         if member is None:
             return None
@@ -53,7 +53,7 @@ def parse_bracket(pattern: bytes, at: int) -> tuple[frozenset[int], int] | None:
             return (_EVERY_BYTE - found if negated else frozenset(found)), at + 1
 
 
-# What a member of a bracket adds, the byte that a range may start from (0: none), and the index behind it.
+# The bytes of a bracket member, the byte at which a range may start (0: none), and the index after it.
 _Member = tuple[frozenset[int], int, int]
 
 
@@ -86,6 +86,6 @@ def _named(pattern: bytes, at: int) -> _Member | None:
     if close < 0:
         return None
     if close == at or pattern[close - 1 : close] != b":":
-        return _single(pattern, at - 2)  # not a name: the second `[` stands for itself
+        return _single(pattern, at - 2)  # not a name: the second `[` is literal
     members = _NAMED.get(pattern[at : close - 1])
     return None if members is None else (members, 0, close + 1)

@@ -1,4 +1,4 @@
-"""Files read so that a change under the reader's eyes does not go unseen."""
+"""Reads files so that concurrent changes are detected."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _TRIES = 3
-_REPAIR = "stop what writes to it, or name it in .detignore"
+_REPAIR = "stop the process that writes to it, or add it to .detignore"
 
 
 def hash_file(source: bytes, count: Callable[[int], None] | None = None) -> tuple[str, os.stat_result]:
-    """The SHA-256 of a file and the state of the file that it belongs to.
+    """Return the SHA-256 of a file, and the file state that it belongs to.
 
     Args:
         source: absolute path.
-        count: told of the bytes of each chunk that was read.
+        count: called with the size of each chunk read.
 
     Raises:
         OSError: it cannot be read.
-        ContextError: it changed during each of several readings.
+        ContextError: it changed during every attempt to read it.
     """
     for _ in range(_TRIES):
         with _opened(source) as descriptor:
             before = os.fstat(descriptor)
             digest = hashlib.sha256()
             length = 0
-            # no further than one byte too many: a file may grow faster than it is read
+            # at most one byte too many: a file may grow faster than it is read
             while length <= before.st_size and (
                 chunk := os.read(descriptor, min(before.st_size + 1, _CHUNK))
             ):
@@ -51,15 +51,15 @@ def hash_file(source: bytes, count: Callable[[int], None] | None = None) -> tupl
 
 
 def state(seen: os.stat_result) -> tuple[int, int, int, int]:
-    """What tells one state of a file from another without reading it."""
+    """Identify the state of a file without reading it."""
     return seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino
 
 
 def open_entry(entry: Entry) -> Iterator[bytes]:
     """Yield the content of a file entry: exactly the bytes that the snapshot saw.
 
-    The last chunk is held back until size and SHA-256 have been compared, so that of a small file that has
-    changed nothing is handed out.
+    The last chunk is held back until size and SHA-256 are verified, so that nothing of a small file that has
+    changed is returned.
 
     Raises:
         ContextError: the file is gone, unreadable, or not what the snapshot saw.
@@ -97,7 +97,7 @@ def _verified(entry: Entry, descriptor: int) -> Iterator[bytes]:
 
 @contextmanager
 def _opened(source: bytes) -> Iterator[int]:
-    """Open a regular file; a link or a pipe that has taken its place is not followed and not waited for."""
+    """Open a regular file, without following a link or waiting for a pipe that replaced it."""
     descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -1,4 +1,4 @@
-"""Keeps secrets of configs out of the image, whose every reader could see them."""
+"""Keeps secrets of configs out of the image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from detbuild.context.snapshot import Entry
 
 _LARGEST: Final = 1 << 18  # bytes; a longer file is data
-# A YAML file with one of these fields at its top and one of these words in it may be a config with secrets.
+# A YAML file with one of these top-level fields and one of these words may be a config with secrets.
 _OF_A_CONFIG: Final = re.compile(
     r"^(?:searcher|entrypoint|environment|checkpoint_storage|data|task_container_defaults)[ \t]*:",
     re.MULTILINE,
@@ -30,8 +30,7 @@ _MAY_BE_SECRET: Final = re.compile(
     r"environment_variables|registry_auth|secret|access_key|connection_string|credential|://[^\s/]*@|_args"
     r"|pod_spec|pachyderm|security|tensorboard_storage|data_layer|internal"
 )
-# Files that name packages or set up the container; they have to be in the image, so more than a word is not
-# possible.
+# Files that declare packages or set up the container are needed in the image, so they only cause a warning.
 _DECLARING: Final = re.compile(
     r"pyproject\.toml|setup\.(?:py|cfg)|Pipfile|environment\.ya?ml|\.condarc|startup-hook\.sh|.*\.lock"
 )
@@ -39,35 +38,35 @@ _LOGINS: Final = frozenset({".netrc", "_netrc", ".pypirc", ".git-credentials", "
 
 
 def without_credentials(context: ContextSnapshot, text: str) -> tuple[ContextSnapshot, tuple[Warned, ...]]:
-    """Leave out config files that hold secrets, the submitted one and others; and say so.
+    """Exclude config files with secrets, the submitted one and others, and return warnings.
 
     Args:
-        context: What goes into the image.
-        text: Of the submitted config.
+        context: Files of the image.
+        text: Text of the submitted config.
     """
     digests = {hashlib.sha256(body).hexdigest() for body in bodies(text)} if _holds(text) else set()
     held = [entry for entry in context.entries if entry.sha256 in digests or _is_config_with_secrets(entry)]
     held = [entry for entry in held if entry.kind == "file"]
     kept = tuple(entry for entry in context.entries if entry not in held)
     left_out = [
-        Warned(f"{shown(entry.path)} stays out of the image: it holds secrets", "name it in .detignore")
+        Warned(f"{shown(entry.path)} is excluded from the image: it contains secrets", "add it to .detignore")
         for entry in held
     ]
-    return ContextSnapshot(kept) if held else context, (*left_out, *_going_in(kept))
+    return ContextSnapshot(kept) if held else context, (*left_out, *_included(kept))
 
 
-def _going_in(entries: tuple[Entry, ...]) -> Iterator[Warned]:
-    """What cannot be left out, since the code may need it, but is said."""
+def _included(entries: tuple[Entry, ...]) -> Iterator[Warned]:
+    """Warn of files with credentials that the code may need, so that they are not excluded."""
     for entry in entries:
         name = posixpath.basename(entry.path)
         if entry.kind != "file" or entry.size > _LARGEST:
             continue
         if name in _LOGINS:
-            message = f"{shown(entry.path)} goes into the image, and such files hold credentials"
-            yield Warned(message, "name it in .detignore")
+            message = f"{shown(entry.path)} goes into the image and may contain credentials"
+            yield Warned(message, "add it to .detignore")
         elif _DECLARING.fullmatch(name) and credentials_in(_body(entry).decode("latin-1")):
             message = f"{shown(entry.path)} goes into the image with the credentials of a URL"
-            yield Warned(message, "name it in .detignore, or put the URL into requirements.txt")
+            yield Warned(message, "add it to .detignore, or move the URL to requirements.txt")
 
 
 def _is_config_with_secrets(entry: Entry) -> bool:
@@ -76,7 +75,7 @@ def _is_config_with_secrets(entry: Entry) -> bool:
     try:
         text = unix_lines(decode(_body(entry)))
     except TextFileError:
-        return False  # detbuild does not read it either
+        return False  # detbuild could not read it as a config either
     return bool(_OF_A_CONFIG.search(text) and _MAY_BE_SECRET.search(text)) and _holds(text)
 
 
@@ -85,7 +84,7 @@ def _holds(text: str) -> bool:
 
 
 def _body(entry: Entry) -> bytes:
-    """Empty when it cannot be read: what packs it says so."""
+    """Read a file; empty if unreadable, which packing reports."""
     if entry.body is not None:
         return entry.body
     try:

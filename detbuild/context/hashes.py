@@ -1,4 +1,4 @@
-"""Content hashes kept from one submission to the next, so that unchanged files are not read again."""
+"""Caches content hashes between submissions, so that unchanged files are not read again."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 _MAGIC = b"detbuild hashes 1\n"
 _RECORD = struct.Struct("<QqqQ32s")  # size, mtime_ns, ctime_ns, inode, SHA-256
-_RACY = (
-    2_000_000_000  # ns: stamps are coarse, a write soon after may leave the same one (as git's racy entries)
-)
+_RACY = 2_000_000_000  # ns: time stamps are coarse, so a later write may keep them (as in git's racy entries)
 
 _Known = tuple[int, int, int, int, bytes]
 
@@ -28,7 +26,7 @@ _Known = tuple[int, int, int, int, bytes]
 class HashCache:
     """Hashes by path, size, times and inode, for the files of one context directory.
 
-    A damaged or missing file is an empty cache. One that cannot be written is lost and does no harm.
+    A damaged or missing file is an empty cache; a failure to write it is ignored.
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], int] = time.time_ns) -> None:
@@ -39,23 +37,23 @@ class HashCache:
 
     @classmethod
     def of(cls, directory: Path, cache: Path) -> HashCache:
-        """The one of a directory, among those that lie in `cache`."""
+        """Return the cache of a directory, a file in `cache`."""
         name = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:16]
         return cls(cache / f"{name}.hashes")
 
     def sha256(
         self, source: bytes, seen: os.stat_result, count: Callable[[int], None] | None = None
     ) -> tuple[str, int]:
-        """The SHA-256 and the size of a file's content, read only when it may have changed.
+        """Return SHA-256 and size of a file, read only if it may have changed.
 
         Args:
             source: absolute path.
-            seen: its state as of now.
-            count: told of the bytes that are read.
+            seen: its current state.
+            count: called with the number of bytes read.
 
         Raises:
             OSError: it cannot be read.
-            ContextError: it changed during each of several readings.
+            ContextError: it changed during every attempt to read it.
         """
         known = self._known.get(source)
         if known is not None and known[:4] == state(seen):
@@ -68,7 +66,7 @@ class HashCache:
         return digest, read.st_size
 
     def save(self) -> None:
-        """Write the hashes of the files seen since the cache was opened, in one step; forget all others."""
+        """Write the hashes of the files seen since the cache was opened, atomically; drop all others."""
         if self._used == self._known:
             return
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What `.detignore` files leave out: the rules of gitignore(5) on bytes; in the tests git is the oracle."""
+"""The rules of `.detignore` files: gitignore(5) on bytes; the tests compare with git."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 NAME = b".detignore"
 
-# Cannot be taken back with `!`: byte-compiled Python is made anew in the image; ignore files steer only us.
+# Cannot be undone with `!`: Python is compiled again in the image, and ignore files have no use there.
 _ALWAYS = b"""\
 __pycache__/
 *.pyc
@@ -22,7 +22,7 @@ __pycache__/
 .detignore
 """
 
-# As Determined's own; a line `!.git/` in the root's `.detignore` takes one back.
+# As in Determined; e.g. `!.git/` in the root's `.detignore` undoes one.
 _DEFAULTS = b"""\
 terraform
 terraform_data
@@ -45,11 +45,11 @@ class Rule:
     where: str  # "sub/.detignore:3", or "built in"
     negated: bool
     dirs_only: bool
-    by_name: bool  # without a slash inside: decides by the last name of a path
+    by_name: bool  # without a slash inside: matches the last name of a path
     glob: Glob
 
     def reaches(self, directory: bytes) -> bool:
-        """Whether the rule, decided by paths, could match something that lies directly in the directory."""
+        """Whether the rule, which matches paths, could match an entry directly in the directory."""
         start = self.glob.start
         return directory.startswith(start) or (
             start.startswith(directory) and b"/" not in start[len(directory) :]
@@ -57,7 +57,7 @@ class Rule:
 
 
 def parse_rules(content: bytes, source: str) -> tuple[Rule, ...]:
-    """Read an ignore file: UTF-8 without a mark. Lines that can never match anything give no rule."""
+    """Parse an ignore file (UTF-8 without mark); lines that can never match give no rule."""
     rules = []
     for number, line in enumerate(content.split(b"\n"), 1):
         if line and not line.startswith(b"#"):
@@ -98,12 +98,12 @@ def _built_in(content: bytes) -> tuple[Rule, ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Level:
-    """The rules of one file as they bear on one directory, the last line first."""
+    """The rules of one ignore file as they apply to one directory, last line first."""
 
     base: bytes  # the directory that holds the file: b"" or b"sub/dir/"
     rules: Sequence[Rule]
-    below: bytes  # the directory in question, relative to `base`
-    near: Sequence[Rule]  # those of the rules that can match here
+    below: bytes  # the directory, relative to `base`
+    near: Sequence[Rule]  # rules that can match here
 
     def last_match(self, name: bytes, *, is_dir: bool) -> Rule | None:
         path = self.below + name
@@ -121,17 +121,17 @@ def _level(base: bytes, rules: Sequence[Rule], directory: bytes) -> _Level:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scope:
-    """All rules that bear on what lies directly in one directory."""
+    """All rules that apply to the entries of one directory."""
 
-    at: bytes  # where the walk's root goes in the image, to name ignore files by
-    levels: tuple[_Level, ...]  # the first that says something decides
-    some_name_matches: Callable[[bytes], bool]  # says no for most names, and quickly
-    by_paths: bool  # a rule that decides by paths is near
+    at: bytes  # path of the walk's root in the image, for naming ignore files
+    levels: tuple[_Level, ...]  # the first one with a match decides
+    some_name_matches: Callable[[bytes], bool]  # false for most names, and fast
+    by_paths: bool  # some rule that can match here matches paths
 
     def verdict(self, name: bytes, *, is_dir: bool) -> Rule | None:
-        """The rule that leaves this entry out, or None: it is kept.
+        """Return the rule that excludes this entry, or None.
 
-        None for certain when neither `by_paths` nor `some_name_matches(name)`.
+        Always None if neither `by_paths` nor `some_name_matches(name)` is true.
         """
         for level in self.levels:
             rule = level.last_match(name, is_dir=is_dir)
@@ -140,7 +140,7 @@ class Scope:
         return None
 
     def enter(self, directory: bytes, content: bytes | None) -> Scope:
-        """The scope of a directory below.
+        """Return the scope of a subdirectory.
 
         Args:
             directory: its path from the root, with a slash at the end.
@@ -155,10 +155,10 @@ class Scope:
 
 
 def root_scope(at: bytes, content: bytes | None) -> Scope:
-    """The scope of a walk's root.
+    """Return the scope of a walk's root.
 
     Args:
-        at: where it goes in the image: b"" or b"name/".
+        at: its path in the image: b"" or b"name/".
         content: the root's `.detignore`, if it has one.
     """
     given = _built_in(_DEFAULTS) + parse_rules(content or b"", text(at + NAME))
@@ -174,7 +174,7 @@ def _scope(at: bytes, levels: tuple[_Level, ...], some_name_matches: Callable[[b
 
 
 def _any_of(globs: Iterable[Glob]) -> Callable[[bytes], bool]:
-    """One quick question for all globs: most names match none of them."""
+    """Combine all globs into one fast test, which most names fail."""
     globs = tuple(globs)
     names = frozenset(glob.start for glob in globs if glob.exact)
     starts = tuple({glob.start for glob in globs if glob.affix and glob.start})

@@ -1,4 +1,4 @@
-"""Symbolic links: those that stay inside the tree are kept as links, and none may leave it."""
+"""Symbolic links: kept as links inside the tree; none may leave it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 
 
 def inner_target(link: bytes, path: bytes, root: bytes) -> bytes | None:
-    """The target that means the same in the image, or None when the link leaves the tree.
+    """Return the link's target in the image, or None if the link leaves the tree.
 
-    A relative target that stays inside is kept as it is. An absolute one, or one that climbs out of the tree
-    and comes back by name, is made relative: the tree has another name in the image.
+    A relative target inside the tree is kept. An absolute one, or one that leaves the tree and returns by
+    name, is made relative, because the tree has another name in the image.
 
     Args:
         link: the link's own real path.
@@ -30,5 +30,5 @@ def inner_target(link: bytes, path: bytes, root: bytes) -> bytes | None:
 
 
 def within(path: bytes, directory: bytes) -> bool:
-    """Whether the path is the directory or, by its text, lies below it."""
+    """Whether the path is the directory or below it, by text only."""
     return path == directory or path.startswith(directory.rstrip(b"/") + b"/")

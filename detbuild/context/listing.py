@@ -1,4 +1,4 @@
-"""What of a directory goes into the image and what stays out, for people to read."""
+"""Lists which files of a directory go into the image and which do not, for users."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Kept(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    path: str  # ends in a slash for a directory, which stays out with all that it holds
-    rule: str  # the pattern as written; "" for what is neither file nor directory nor link
-    where: str  # "sub/.detignore:3", "built in", or what kind of thing it is
+    path: str  # ends in a slash for a directory, which is excluded with its contents
+    rule: str  # the pattern as written; "" for a special file
+    where: str  # "sub/.detignore:3", "built in", or the kind of special file
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Both lists are in the order of the snapshot."""
+    """Included and excluded files, in the order of the snapshot."""
 
     kept: tuple[Kept, ...]
     left_out: tuple[LeftOut, ...]
@@ -38,7 +38,7 @@ class Listing:
 
     @property
     def size(self) -> int:
-        """Bytes of file content that go in."""
+        """Bytes of included file content."""
         return sum(kept.size for kept in self.kept)
 
     @property
@@ -53,7 +53,7 @@ class Listing:
 
 
 def list_findings(findings: Findings) -> Listing:
-    """Say it for people."""
+    """List findings for users."""
     left_out = [(path, rule.pattern, rule.where) for path, rule in findings.left_out]
     left_out += [(path, "", what) for path, what in findings.special]
     left_out.sort(key=lambda out: order(out[0]))
@@ -67,17 +67,17 @@ def list_findings(findings: Findings) -> Listing:
 
 def _special(findings: Findings) -> Iterator[Warned]:
     for path, what in findings.special:
-        yield Warned(f"{shown(text(path))} is {what} and stays out of the image", "name it in .detignore")
+        yield Warned(f"{shown(text(path))} is {what} and is excluded from the image", "add it to .detignore")
 
 
 def _dangling(findings: Findings) -> Iterator[Warned]:
-    """Links whose target is there but stays out: in the image they lead nowhere."""
+    """Warn of links whose target exists but is excluded, so that they are broken in the image."""
     links = [found for found in findings.found if found.kind == "link"]
     kept = {found.source for found in findings.found} if links else set()
     for link in links:
         real = os.path.realpath(link.source)
         if os.path.lexists(real) and real not in kept and real not in findings.roots:
             yield Warned(
-                f"{shown(text(link.path))} is a link to something that stays out of the image",
-                "keep its target with a `!` line in .detignore, or name the link there too",
+                f"{shown(text(link.path))} is a link to a file that is excluded from the image",
+                "include its target with a `!` line in .detignore, or add the link too",
             )

@@ -1,4 +1,4 @@
-"""The walk itself: what lies in a tree, what its ignore files leave out, and what cannot be packed."""
+"""Walks a tree: its files, those that ignore files exclude, and those that cannot be packed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SPECIAL = {
 
 
 class Found(NamedTuple):
-    """Something that goes in."""
+    """An included file, directory or link."""
 
     path: bytes  # in the image, relative
     kind: Kind
@@ -33,7 +33,7 @@ class Found(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Why nothing can be packed."""
+    """A reason why the context cannot be packed."""
 
     path: bytes
     cause: str
@@ -42,11 +42,11 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """All that the walks of one context have come across, in no order."""
+    """Results of the walks of one context, unordered."""
 
     found: list[Found] = field(default_factory=list)
     left_out: list[tuple[bytes, ignore.Rule]] = field(default_factory=list)
-    special: list[tuple[bytes, str]] = field(default_factory=list)  # what no image should hold; never opened
+    special: list[tuple[bytes, str]] = field(default_factory=list)  # special files and homes; never opened
     problems: list[Problem] = field(default_factory=list)
     roots: list[bytes] = field(default_factory=list)  # real paths of the trees walked
 
@@ -56,10 +56,10 @@ _Entries = Mapping[bytes, "os.DirEntry[bytes]"]
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """One walk through one tree. It follows no link and does not enter what is left out."""
+    """A walk through one tree, without following links or entering excluded directories."""
 
     root: bytes  # real path
-    prefix: bytes  # where the tree goes in the image: b"" or b"name/"
+    prefix: bytes  # path of the tree in the image: b"" or b"name/"
     findings: Findings
 
     def run(self) -> None:
@@ -73,7 +73,7 @@ class Walk:
                 pending += [(inner, scope) for inner in self._sort(directory, scope, entries)]
             except TextFileError as error:
                 where = self.prefix + directory + ignore.NAME + error.where.encode()
-                self.findings.problems.append(Problem(where, str(error), "correct or remove it"))
+                self.findings.problems.append(Problem(where, str(error), "fix or remove it"))
             except OSError as error:
                 at = error.filename.removeprefix(self._start) if error.filename else directory
                 self.findings.problems.append(unreadable(self.prefix + at, error))
@@ -91,8 +91,8 @@ class Walk:
         return above.enter(directory, own) if above else ignore.root_scope(self.prefix, own)
 
     def _sort(self, directory: bytes, scope: ignore.Scope, entries: _Entries) -> list[bytes]:
-        """Put each entry where it belongs and return the directories to walk next."""
-        by_paths, some_name_matches = scope.by_paths, scope.some_name_matches  # this loop is the hot one
+        """Sort the entries into the findings and return the directories to walk next."""
+        by_paths, some_name_matches = scope.by_paths, scope.some_name_matches  # hot loop
         found = self.findings.found.append
         at, inner = self.prefix + directory, []
         for name, entry in entries.items():
@@ -110,7 +110,7 @@ class Walk:
             elif entry.is_symlink():
                 self._link(directory + name, entry.path)
             else:
-                what = _SPECIAL.get(stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode), "no file")
+                what = _SPECIAL.get(stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode), "not a file")
                 self.findings.special.append((at + name, what))
         return inner
 
@@ -123,17 +123,17 @@ class Walk:
 
 
 def _rules(path: bytes) -> bytes:
-    """The content of an ignore file as UTF-8, in lines.
+    """Read an ignore file as UTF-8, with Unix line ends.
 
-    Unlike git we follow a link, as Determined does, and accept no file that is not text: its rules would
-    silently leave out nothing.
+    Unlike git, follow links, as Determined does, and reject files that are not text, whose rules would
+    silently match nothing.
     """
     content = decode(read_bytes(path)).encode()
     return content if b"\n" in content else content.replace(b"\r", b"\n")
 
 
 def unreadable(path: bytes, error: OSError) -> Problem:
-    hint = "make it readable to you, or name it in .detignore"
+    hint = "make it readable, or add it to .detignore"
     return Problem(path, error.strerror or str(error), hint)
 
 
@@ -141,6 +141,6 @@ def _leaves(path: bytes, source: bytes) -> Problem:
     target = shown(text(os.readlink(source)))  # noqa: PTH115  (bytes)
     return Problem(
         path,
-        f"a link out of the context, to {target}",
-        "copy what it points to into the context, pass that with --include, or name the link in .detignore",
+        f"links out of the context, to {target}",
+        "copy its target into the context, pass the target with --include, or add the link to .detignore",
     )

@@ -1,4 +1,4 @@
-"""Shell scripts of a context as a shell can run them: Windows leaves marks in them that it cannot read."""
+"""Converts shell scripts of a context from Windows line ends and encodings, which a shell cannot read."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 HOOK: Final = "startup-hook.sh"
 _SUFFIXES: Final = (".sh", ".bash")
 _MARKS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
-_HEAD: Final = 64  # bytes in which UTF-16 without a mark shows; a script may end in an archive
+_HEAD: Final = 64  # bytes checked for UTF-16 without a mark; a script may end in an archive
 _READ: Final = 1000  # scripts of one context
-_NAMED: Final = 3  # of them in one warning
+_SHOWN: Final = 3  # scripts in one warning
 
 
 def with_unix_scripts(
     context: ContextSnapshot, command: str | Sequence[str]
 ) -> tuple[ContextSnapshot, tuple[Warned, ...]]:
-    """Give shell scripts the line ends and the encoding that a shell reads, and name those that had others.
+    """Convert shell scripts to UTF-8 with Unix line ends, and warn of those that changed.
 
     Args:
-        context: What goes into the image.
-        command: The entrypoint; what it starts may be a script by its first line alone.
+        context: Files of the image.
+        command: The entrypoint; a script that it starts may be recognized only by its first line.
 
     Raises:
         ContextError: A script is UTF-16 that cannot be read.
@@ -56,17 +56,17 @@ def with_unix_scripts(
 
 
 def _words(command: str | Sequence[str]) -> frozenset[str]:
-    """Paths of the context that a command may name."""
+    """Return the paths that a command may name."""
     return frozenset(posixpath.normpath(word) for word in words_of(command))
 
 
 def words_of(command: str | Sequence[str]) -> list[str]:
-    """The words of a command, as a shell parts them."""
+    """Split a command into words, as a shell does."""
     if not isinstance(command, str):
         return list(command)
     try:
         return shlex.split(command)
-    except ValueError:  # a quote is open
+    except ValueError:  # an unclosed quote
         return command.split()
 
 
@@ -87,7 +87,7 @@ def _content(entry: Entry) -> bytes:
     except OSError as error:
         raise ContextError(
             f"cannot read {shown(entry.path)}: {error.strerror}",
-            hint="make it readable, or name it in .detignore",
+            hint="make it readable, or add it to .detignore",
         ) from error
 
 
@@ -104,11 +104,10 @@ def _fixed(path: str, body: bytes) -> bytes:
 
 
 def _warning(paths: list[str]) -> Warned:
-    rest = len(paths) - _NAMED
-    names = ", ".join(map(shown, paths[:_NAMED])) + (f" and {rest} more" if rest > 0 else "")
-    have, them = ("has", "it") if len(paths) == 1 else ("have", "them")
+    rest = len(paths) - _SHOWN
+    names = ", ".join(map(shown, paths[:_SHOWN])) + (f" and {rest} more" if rest > 0 else "")
+    have = "has" if len(paths) == 1 else "have"
     return Warned(
-        f"{names} {have} line ends or an encoding of Windows, which a shell cannot read; the image has "
-        f"{them} with those of Unix",
-        "save as UTF-8 with line ends of Unix (LF)",
+        f"{names} {have} Windows line ends or encoding, which a shell cannot read; converted in the image",
+        "save as UTF-8 with Unix line ends (LF)",
     )

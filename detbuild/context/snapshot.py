@@ -1,4 +1,4 @@
-"""A directory as a value: what will be baked into the image, in one fixed order."""
+"""A snapshot of a directory for the image, in a fixed order."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Kind = Literal["file", "dir", "link"]
 
 
 def text(path: bytes) -> str:
-    """A path or a pattern as text that `raw` turns back into the same bytes, whatever the locale."""
+    """Decode a path or pattern to text that `raw` turns back into the same bytes, in any locale."""
     return path.decode("utf-8", "surrogateescape")
 
 
 def raw(path: str) -> bytes:
-    """The bytes of a path that `text` made."""
+    """Encode a path from `text` to its bytes."""
     return path.encode("utf-8", "surrogateescape")
 
 
 def shown(path: str) -> str:
-    """A path for people: line breaks, other control characters and odd bytes made visible."""
+    """Make control characters and invalid bytes of a path visible, for messages."""
     readable = raw(path).decode("utf-8", "backslashreplace")
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in readable
@@ -32,7 +32,7 @@ def shown(path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file, directory or symbolic link. Times and owners are not kept: they must not reach the image."""
+    """One file, directory or symbolic link. Times and owners do not affect the image."""
 
     path: str  # POSIX, relative, surrogateescape for bytes that are not UTF-8
     kind: Kind
@@ -40,27 +40,27 @@ class Entry:
     size: int = 0
     sha256: str = ""  # of a file's content
     target: str = ""  # of a link
-    source: str = ""  # where a file's content is read from; "" when `body` holds it
-    body: bytes | None = field(default=None, repr=False)  # what a build borrows may be secret
+    source: str = ""  # path of a file's content on this host; "" if `body` has it
+    body: bytes | None = field(default=None, repr=False)  # may have secrets of the host
 
     @property
     def line(self) -> bytes:
-        """What the entry adds to the digest: everything that can be seen in the image, nothing else.
+        """The entry's part of the digest: all that is visible in the image, and nothing else.
 
-        The fields end in NUL, which no path holds, so no two trees share their lines.
+        Fields end in NUL, which paths cannot contain, so different trees have different lines.
         """
         return raw(f"{self.kind}\0{self.mode:o}\0{self.sha256 or self.target}\0{self.path}\0")
 
 
 @dataclass(frozen=True, slots=True)
 class ContextSnapshot:
-    """Entries sorted by the bytes of their path components; a directory comes before what it holds."""
+    """Entries sorted by the bytes of their path components; a directory comes before its contents."""
 
     entries: tuple[Entry, ...] = ()
 
     @property
     def digest(self) -> str:
-        """Names the content: equal digests mean equal trees in the image."""
+        """Digest of the content: equal digests mean equal trees in the image."""
         return hashlib.sha256(b"".join(entry.line for entry in self.entries)).hexdigest()
 
     @property
@@ -74,7 +74,7 @@ class ContextSnapshot:
 
 
 def file_snapshot(files: Mapping[str, bytes]) -> ContextSnapshot:
-    """A tree that is on no disk: relative POSIX paths and contents; the directories follow from the paths."""
+    """Create a tree in memory from relative POSIX paths and contents; directories follow from the paths."""
     entries = {path: _file(path, body) for path, body in files.items()}
     for path in files:
         for parent in _parents(path):
@@ -83,7 +83,7 @@ def file_snapshot(files: Mapping[str, bytes]) -> ContextSnapshot:
 
 
 def order(path: bytes) -> bytes:
-    """Sort key: by path components, a directory before what it holds."""
+    """Return a sort key: by path components, a directory before its contents."""
     return path.replace(b"/", b"\0")
 
 

@@ -1,4 +1,4 @@
-"""From a directory to what goes into the image: one walk gives the snapshot and its listing."""
+"""Reads a context directory: one walk gives the snapshot and its listing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 _SHOWN = 20  # problems in one message
 _LONG = 200  # characters of a path in it
-LARGEST_CONTEXT = 10_000_000_000  # bytes; more is a slip far more often than code
+LARGEST_CONTEXT = 10_000_000_000  # bytes; more is usually a mistake
 
 
 def read_context(
@@ -38,22 +38,22 @@ def read_context(
     allow_anything: bool = False,
     emit: Emit = lambda _: None,
 ) -> tuple[ContextSnapshot, Listing]:
-    """Read what goes into the image, and list it with what stays out.
+    """Read the files of the image, and list included and excluded files.
 
     Args:
-        context_dir: goes in without what its `.detignore` files leave out.
-        includes: files and directories that go in beside it under their base names.
-        cache: hashes of earlier readings; it is saved in the end.
-        home: the user's home directory, which is refused as a context, as `/` is.
-        allow_anything: accept them all the same, and a context of any size.
-        emit: told how far it is when it takes long.
+        context_dir: included except for the files that its `.detignore` files exclude.
+        includes: more files and directories, added at the root under their base names.
+        cache: hashes of earlier runs; it is saved at the end.
+        home: the user's home directory, which is rejected as a context, like `/`.
+        allow_anything: accept them anyway, and a context of any size.
+        emit: receives the progress if it takes long.
 
     Raises:
-        ContextError: something cannot be packed, the message names everything that cannot; or all of it is
-            larger than `LARGEST_CONTEXT`.
+        ContextError: files cannot be packed, all named in the message; or the context is larger than
+            `LARGEST_CONTEXT`.
     """
     findings, reading = Findings(), Reading()
-    with heartbeat(emit, lambda: reading.told if reading.total else _listed(findings)):
+    with heartbeat(emit, lambda: reading.progress_text if reading.total else _listed(findings)):
         _walk(context_dir, includes, findings, home=home, allow_anything=allow_anything)
         listed = list_findings(findings)
         reading.total = listed.size
@@ -64,7 +64,7 @@ def read_context(
 
 @dataclass(slots=True)
 class Reading:
-    """How far the reading of a context is."""
+    """Progress of reading a context."""
 
     total: int = 0  # bytes
     done: int = 0
@@ -74,7 +74,7 @@ class Reading:
         self.done += read
 
     @property
-    def told(self) -> str:
+    def progress_text(self) -> str:
         at = f"{size(self.done)} of {size(self.total)}" if self.path else size(self.total)
         return f"reading the context: {at}  {_brief(self.path) if self.path else ''}".rstrip()
 
@@ -91,7 +91,7 @@ def snapshot(
     home: Path | None = None,
     allow_anything: bool = False,
 ) -> ContextSnapshot:
-    """What goes into the image. Arguments and errors are those of `read_context`."""
+    """Return the snapshot only. Arguments and errors are those of `read_context`."""
     findings = Findings()
     _walk(context_dir, includes, findings, home=home, allow_anything=allow_anything)
     return _read(findings, cache, Reading())
@@ -105,7 +105,7 @@ def listing(
     allow_anything: bool = False,
     emit: Emit = lambda _: None,
 ) -> Listing:
-    """What goes in and what stays out, without opening a file. Arguments are those of `read_context`."""
+    """Return the listing only, without opening files. Arguments are those of `read_context`."""
     findings = Findings()
     with heartbeat(emit, lambda: _listed(findings)):
         _walk(context_dir, includes, findings, home=home, allow_anything=allow_anything)
@@ -132,8 +132,8 @@ def _include(include: Path, findings: Findings) -> None:
     name, source, seen = include_root(include)
     if any(found.path == name for found in findings.found):
         raise ContextError(
-            f"two things called {shown(text(name))} would go to the context's root; one is {include}",
-            hint="rename one of them, or name the context's own in .detignore",
+            f"duplicate name {shown(text(name))} at the context's root; one is {include}",
+            hint="rename one of them, or add the context's own to .detignore",
         )
     if stat.S_ISDIR(seen.st_mode):
         findings.found.append(Found(name, "dir", source))
@@ -143,7 +143,7 @@ def _include(include: Path, findings: Findings) -> None:
 
 
 def _read(findings: Findings, cache: HashCache | None, reading: Reading) -> ContextSnapshot:
-    if findings.problems:  # nothing needs to be hashed any more, but everything that is wrong should be said
+    if findings.problems:  # hashing is skipped, but all problems are reported
         _refuse([*findings.problems, *_closed(findings.found)])
     problems: list[Problem] = []
     entries = tuple(_entries(findings.found, cache, problems, reading))
@@ -156,7 +156,7 @@ def _read(findings: Findings, cache: HashCache | None, reading: Reading) -> Cont
 def _closed(found: Iterable[Found]) -> Iterator[Problem]:
     for path, _, source, seen, _ in found:
         if seen is None or seen.st_mode & _READABLE == _READABLE:
-            continue  # by everybody, so there is no need to ask
+            continue  # readable by everyone, so there is no need to check
         if not os.access(source, os.R_OK, effective_ids=True):
             yield unreadable(path, PermissionError(13, "Permission denied"))
 
@@ -196,9 +196,9 @@ def _refuse_size(context_dir: Path, listed: Listing) -> None:
         return
     largest = "".join(f"\n  {size(bytes_):>9}  {_brief(raw(path))}" for path, bytes_ in listed.largest[:3])
     raise ContextError(
-        f"the context {context_dir} has {size(listed.size)} in {counted(listed.files, 'file')}, more than "
-        f"{size(LARGEST_CONTEXT)}; the largest:{largest}",
-        hint="name them in .detignore and mount data by bind_mounts, or pass --allow-any-context",
+        f"the context {context_dir} has {size(listed.size)} in {counted(listed.files, 'file')}; the limit is "
+        f"{size(LARGEST_CONTEXT)}. The largest files:{largest}",
+        hint="add them to .detignore and mount data with bind_mounts, or pass --allow-any-context",
     )
 
 

@@ -1,4 +1,4 @@
-"""git's glob language (`wildmatch`, see gitignore(5)) compiled to matchers of bytes."""
+"""Compiles git's glob language (`wildmatch`, see gitignore(5)) to matchers of bytes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _SPECIAL = re.compile(rb"[*?\[\\]")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Glob:
-    """A compiled pattern, with what is known of its matches beforehand: it rules out most names cheaply."""
+    """A compiled pattern, with properties of its matches that rule out most names cheaply."""
 
     matches: Callable[[bytes], object]
-    start: bytes = b""  # every match starts so
-    end: bytes = b""  # every match ends so
+    start: bytes = b""  # every match starts with it
+    end: bytes = b""  # every match ends with it
     exact: bool = False  # `start` is the only match
     affix: bool = False  # `start` and `end` alone decide
 
@@ -32,9 +32,7 @@ def compile_name(pattern: bytes) -> Glob | None:
     special = _SPECIAL.search(pattern)
     if special is None:
         return _exact(pattern)
-    if not _SPECIAL.search(
-        pattern, special.end()
-    ):  # a single star at one end: by far the most frequent forms
+    if not _SPECIAL.search(pattern, special.end()):  # a single star at one end: the most frequent forms
         if pattern.startswith(b"*"):
             tail = pattern[1:]
             return Glob(matches=lambda name: name.endswith(tail), end=tail, affix=True)
@@ -47,8 +45,8 @@ def compile_name(pattern: bytes) -> Glob | None:
 def compile_path(pattern: bytes) -> Glob | None:
     """Compile a pattern for a path of several names; None when it can never match.
 
-    Like git, compare what precedes the first special byte as it is and read the rest as a pattern of its own.
-    It shows in `a**/b`: the stars stand at the start of the rest, so they cross slashes.
+    Like git, match the part before the first special byte literally and the rest as a separate pattern. So in
+    `a**/b` the stars are at the start of the rest and cross slashes.
     """
     special = _SPECIAL.search(pattern)
     if special is None:
@@ -69,7 +67,7 @@ def _compile(start: bytes, rest: bytes, *, paths: bool) -> Glob | None:
 
 
 class _Star(Enum):
-    """The stars, each as the regular expression that takes as little as it can."""
+    """The stars, as lazy regular expressions."""
 
     NAME = rb"[^/]*?"  # `*`: within a name
     DIRS = rb"(?:.*?/)??"  # `**/`
@@ -125,12 +123,11 @@ def _bracket(pattern: bytes, at: int) -> tuple[bytes, int] | None:
 
 
 def _regex(tokens: Sequence[_Token]) -> bytes:
-    """Join the tokens so that no more than the last star of each kind is ever tried again.
+    """Join the tokens so that only the last star of each kind backtracks.
 
-    What stands between two stars is best matched as early as possible: whatever the second star would have
-    taken from a later place, it takes from the earlier one too. So each such piece is made atomic, and no
-    pattern takes exponential time, however many stars it has. `*` cannot cross a slash, hence the two levels:
-    pieces between `**` and, within them, pieces between `*`.
+    A piece between two stars can be matched at its earliest position, because the second star also matches
+    from there. So each piece is made atomic, and no pattern takes exponential time. `*` cannot cross a slash,
+    hence two levels: pieces between `**` and, within them, pieces between `*`.
     """
     groups = count(1)
     sections = _split(tokens, {_Star.DIRS, _Star.TREE})
@@ -150,7 +147,7 @@ def _source(token: _Token) -> bytes:
 
 
 def _split(tokens: Sequence[_Token], stars: set[_Star]) -> list[Sequence[_Token]]:
-    """Cut in front of each of the stars; the first piece has none."""
+    """Split before each of the stars; the first piece has none."""
     cuts = [0, *(at for at, token in enumerate(tokens) if token in stars), len(tokens)]
     return [tokens[here:there] for here, there in pairwise(cuts)]
 
@@ -161,5 +158,5 @@ def _atomic_but_last(pieces: Sequence[bytes], groups: Iterator[int]) -> bytes:
 
 
 def _atomic(piece: bytes, group: int) -> bytes:
-    name = b"g%d" % group  # Python 3.10 has no atomic groups: look ahead, then take just what was seen
+    name = b"g%d" % group  # Python 3.10 has no atomic groups: look ahead, then match the same text
     return b"(?=(?P<%s>%s))(?P=%s)" % (name, piece, name)

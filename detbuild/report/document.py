@@ -1,4 +1,4 @@
-"""From the files of experiments to the document that the page shows: plain values, secrets hidden."""
+"""Builds the document of a report from experiments: plain values, secrets hidden."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ _DIGITS: Final = 7  # significant ones of a metric
 @dataclass(frozen=True, slots=True)
 class Log:
     text: str
-    cut: bool  # whether only the end of it is there
+    cut: bool  # only the end is included
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """One experiment as its files have it."""
+    """The data of one experiment."""
 
     state: ExperimentState
     tables: Mapping[int, tuple[Table, ...]]  # by trial
     logs: Mapping[int, Log]
-    config: Mapping[str, object]  # as resolved, without what may not be passed on
+    config: Mapping[str, object]  # resolved, without secrets
     dockerfile: str
-    secrets: KnownSecrets  # hidden wherever they turn up
+    secrets: KnownSecrets  # hidden everywhere
 
 
 def document(sources: Sequence[Source], *, made: float) -> dict[str, object]:
-    """What the page reads.
+    """Return the document of a page.
 
     Args:
-        sources: the experiments to show, to be compared when there are several.
-        made: now, in seconds since the epoch; a trial that still runs has trained until then.
+        sources: the experiments to show.
+        made: now, in seconds since the epoch; the end time of running trials.
     """
     trials: list[object] = []
     tables: list[object] = []
@@ -152,11 +152,11 @@ def _notes(sources: Sequence[Source]) -> Iterator[str]:
     metrics = list(dict.fromkeys(source.state.header.metric for source in sources))
     if len(metrics) > 1:
         others = ", ".join(metrics[1:])
-        yield f"only trials that are searched by {metrics[0]} are ranked; others are by {others}"
+        yield f"only trials with the searcher metric {metrics[0]} are ranked; others have {others}"
     yield from _of_curves(
         [table for source in sources for found in source.tables.values() for table in found]
     )
-    yield f"{MASK} stands for what is not passed on: secrets, values of variables, data and paths of the host"
+    yield f"{MASK} hides secrets, values of variables, and data and paths of the host"
 
 
 def _of_curves(tables: Sequence[Table]) -> Iterator[str]:
@@ -164,15 +164,15 @@ def _of_curves(tables: Sequence[Table]) -> Iterator[str]:
     points, records = sum(len(t.steps) for t in thinned), sum(t.records for t in thinned)
     if thinned:
         yield (
-            f"{len(thinned)} of {len(tables)} curves are thinned: {points} points for {records} records; "
-            "of each stretch the lowest and the highest value are kept"
+            f"{len(thinned)} of {len(tables)} curves are downsampled: {points} points for {records} records, "
+            "with the lowest and highest value of each interval"
         )
-    left_open = sum(_not_finite(values) for table in tables for values in table.metrics.values())
-    if left_open:
-        yield f"{left_open} values are NaN or infinite and are left open in the curves"
+    not_finite = sum(_count_not_finite(values) for table in tables for values in table.metrics.values())
+    if not_finite:
+        yield f"{not_finite} values are NaN or infinite and shown as gaps in the curves"
 
 
-def _not_finite(values: Sequence[float | None]) -> int:
+def _count_not_finite(values: Sequence[float | None]) -> int:
     return sum(value is not None and not math.isfinite(value) for value in values)
 
 
@@ -200,7 +200,7 @@ def flat(hparams: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _plain(value: object) -> object:
-    """Values that JSON has; what it has not becomes text."""
+    """Convert to JSON values; others become text."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -215,15 +215,15 @@ def _finite(value: float | None) -> float | None:
 
 
 def _rounded(values: Sequence[float | None]) -> list[float | None]:
-    """To as many digits as a page shows; what is no number is left open.
+    """Round to the digits that a page shows; NaN and infinities become None.
 
-    All at once, in one format: that is half of the time of writing a page.
+    One format for all values: this takes half of the time of writing a page.
     """
     given = [value if value is not None and math.isfinite(value) else None for value in values]
-    there = tuple([value for value in given if value is not None])
-    rounded = map(float, (f"%.{_DIGITS}g " * len(there) % there).split())
+    finite = tuple([value for value in given if value is not None])
+    rounded = map(float, (f"%.{_DIGITS}g " * len(finite) % finite).split())
     return (
         list(rounded)
-        if len(there) == len(given)
+        if len(finite) == len(given)
         else [None if one is None else next(rounded) for one in given]
     )

@@ -1,7 +1,7 @@
-"""A directory of TensorBoard logs for experiments: one run a trial, with its hyperparameters.
+"""Exports experiments as TensorBoard logs: one run per trial, with its hyperparameters.
 
-What a trial wrote itself is copied, and so is what it adds later: TensorBoard opens whatever it finds, and a
-trial may have left links to files of the host. Scalars of a trial that wrote nothing come from its records.
+A trial's own event files are copied, not linked: TensorBoard opens any file, and a trial may have left links
+to files of the host. Scalars of a trial without event files come from its records.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from detbuild.store.state import TrialState
     from determined._untrusted import Entry
 
-_MOST_FILES: Final = 10_000  # of one run
-_LARGEST: Final = 1 << 30  # bytes of one file
-_MOST: Final = 4 << 30  # bytes of one run
+_MOST_FILES: Final = 10_000  # in one run
+_LARGEST: Final = 1 << 30  # bytes in one file
+_MOST: Final = 4 << 30  # bytes in one run
 _BLOCK: Final = 1 << 20
 _STATUS: Final = {
     State.COMPLETED: "STATUS_SUCCESS",
@@ -43,7 +43,7 @@ _STATUS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """One value under the tag that TensorBoard groups it by."""
+    """A value under TensorBoard's tag."""
 
     tag: str
     step: int
@@ -53,7 +53,7 @@ class Scalar:
 
 @dataclass(frozen=True, slots=True)
 class SelectedTrials:
-    """Trials of one experiment, and the searcher's metric, which the HParams page compares."""
+    """Selected trials of one experiment, and the searcher metric, which the HParams page compares."""
 
     folder: ExperimentFolder
     trials: Sequence[TrialState]
@@ -61,12 +61,12 @@ class SelectedTrials:
 
 
 def export(experiments: Sequence[SelectedTrials], directory: Path, emit: Emit = ignore) -> tuple[Path, ...]:
-    """Make a directory a trial and return them.
+    """Write one directory per trial and return them.
 
     Args:
-        experiments: what to lay out; the HParams page has their hyperparameters and metrics side by side.
-        directory: where; made when it is not there.
-        emit: told of what a trial wrote and cannot be shown.
+        experiments: trials to export; the HParams page compares them.
+        directory: target, created if needed.
+        emit: receives warnings of files that cannot be shown.
 
     Raises:
         ConfigError: the package tensorboard is not installed.
@@ -78,7 +78,7 @@ def export(experiments: Sequence[SelectedTrials], directory: Path, emit: Emit = 
         for trial in one.trials:
             place = directory / _name(one.folder, trial)
             with file_errors(place):
-                place.mkdir(parents=True, exist_ok=True)  # allowed: where the user wants it
+                place.mkdir(parents=True, exist_ok=True)  # allowed: the user chose the path
                 own = _copied(one.folder, trial, place, emit)
                 scalars = _validations(one.folder, trial) if own else _scalars(one.folder, trial)
                 _write(place, (columns, *_session(one.folder.id, trial)), _begun(trial), scalars)
@@ -87,7 +87,7 @@ def export(experiments: Sequence[SelectedTrials], directory: Path, emit: Emit = 
 
 
 def refresh(experiments: Sequence[SelectedTrials], directory: Path) -> None:
-    """Copy what the trials have added to their own logs since they were laid out."""
+    """Copy what the trials have added to their event files since the export."""
     for one in experiments:
         for trial in one.trials:
             place = directory / _name(one.folder, trial)
@@ -100,17 +100,17 @@ def _name(folder: ExperimentFolder, trial: TrialState) -> str:
 
 
 def require() -> None:
-    """Raise ConfigError, with what to install, where tensorboard is missing."""
+    """Raise ConfigError if tensorboard is not installed."""
     from importlib.util import find_spec
 
     if find_spec("tensorboard") is None:
         raise ConfigError(
-            "TensorBoard is not installed in this Python", hint="pip install 'detbuild[tensorboard]'"
+            "TensorBoard is not installed in this Python", hint="run `pip install 'detbuild[tensorboard]'`"
         )
 
 
 def _copied(folder: ExperimentFolder, trial: TrialState, place: Path, emit: Emit) -> bool:
-    """Copy what each run wrote and the copy lacks; whether there were events."""
+    """Copy new event files of each run; return whether there are any."""
     found = False
     target = UntrustedDir(place)
     for run in trial.runs:
@@ -118,21 +118,21 @@ def _copied(folder: ExperimentFolder, trial: TrialState, place: Path, emit: Emit
         if target.exists(name) and not target.is_directory(name):
             target.unlink(name)  # a link, as older versions made them
         source = folder.run(trial.id, run.run).files.enter(TENSORBOARD_DIR)
-        troubles: list[UntrustedError] = []
-        for entry in _files(source, troubles):
-            with _collected(troubles):
+        errors: list[UntrustedError] = []
+        for entry in _files(source, errors):
+            with _collected(errors):
                 _copy(source, target, name, entry)
                 found = found or "tfevents" in posixpath.basename(entry.path)
-        if troubles:
-            more = f" (and {len(troubles) - 1} more)" if len(troubles) > 1 else ""
-            emit(Warned(f"TensorBoard does not show what a trial has written: {troubles[0]}{more}"))
+        if errors:
+            more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+            emit(Warned(f"TensorBoard does not show files of a trial: {errors[0]}{more}"))
     return found
 
 
-def _files(source: UntrustedDir, troubles: list[UntrustedError]) -> Iterator[Entry]:
-    """What is no directory, as far as a disk can be asked to hold a copy."""
+def _files(source: UntrustedDir, errors: list[UntrustedError]) -> Iterator[Entry]:
+    """Yield the files of a run, up to a total size."""
     size = 0
-    with _collected(troubles):
+    with _collected(errors):
         for entry in source.walk(limit=_MOST_FILES):
             size += 0 if entry.is_directory else min(entry.status.st_size, _LARGEST)
             if size > _MOST:
@@ -142,23 +142,23 @@ def _files(source: UntrustedDir, troubles: list[UntrustedError]) -> Iterator[Ent
 
 
 @contextmanager
-def _collected(troubles: list[UntrustedError]) -> Iterator[None]:
+def _collected(errors: list[UntrustedError]) -> Iterator[None]:
     try:
         yield
     except UntrustedMissingError:
-        return  # nothing was written, or it is gone again
+        return  # nothing was written, or it was removed
     except UntrustedError as error:
-        troubles.append(error)
+        errors.append(error)
 
 
 def _copy(source: UntrustedDir, target: UntrustedDir, name: str, entry: Entry) -> None:
-    """Append what the copy of a file lacks."""
+    """Append the missing part of a file to its copy."""
     copy = f"{name}/{entry.path}"
     with source.open(entry.path, limit=_LARGEST) as file:
         target.make_directory(posixpath.dirname(copy), exist_ok=True)
         there = target.stat(copy).st_size if target.is_file(copy) else 0
         if there > entry.status.st_size:
-            target.unlink(copy)  # it was written again from the start
+            target.unlink(copy)  # it was rewritten
             there = 0
         file.seek(there)
         with target.append(copy) as end:
@@ -172,7 +172,7 @@ def _scalars(folder: ExperimentFolder, trial: TrialState) -> Iterable[Scalar]:
 
 
 def _validations(folder: ExperimentFolder, trial: TrialState) -> Iterable[Scalar]:
-    """The HParams page reads its metrics beside the hyperparameters, so those of validation are there too."""
+    """Yield validation metrics, which the HParams page reads next to the hyperparameters."""
     for group, row in reports(folder, trial):
         if group == "validation":
             yield from _of(group, row)
@@ -190,7 +190,7 @@ def _write(place: Path, summaries: Sequence[object], begun: float, scalars: Iter
 
     for old in UntrustedDir(place).scan():
         if "tfevents" in old.path and old.path.endswith(".detbuild"):
-            UntrustedDir(place).unlink(old.path)  # of an earlier export: two would show everything twice
+            UntrustedDir(place).unlink(old.path)  # of an earlier export, which would duplicate all values
     writer = EventFileWriter(str(place), filename_suffix=".detbuild")
     try:
         for summary in summaries:
@@ -207,7 +207,7 @@ def _begun(trial: TrialState) -> float:
 
 
 def _columns(experiments: Sequence[SelectedTrials]) -> object:
-    """What the HParams page compares. It takes this from one of the trials, so each has the same."""
+    """Return the columns of the HParams page, which reads them from any one of the trials."""
     from tensorboard.plugins.hparams import summary_v2
 
     names = dict.fromkeys(
@@ -221,7 +221,7 @@ def _columns(experiments: Sequence[SelectedTrials]) -> object:
 
 
 def _session(experiment_id: int, trial: TrialState) -> Iterator[object]:
-    """The values of this trial, and how it ended."""
+    """Yield the hyperparameters of a trial, and how it ended."""
     from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2, summary_v2
 
     name = f"{experiment_id}/{trial.id}"
@@ -251,7 +251,7 @@ def _ended(trial: TrialState) -> float:
 
 
 def hparam_values(hparams: Mapping[str, object]) -> dict[str, bool | int | float | str]:
-    """Flat ones of the types that the plugin knows; all else as text."""
+    """Flatten hyperparameters to the types of the plugin; others become text."""
     return {
         name: value if isinstance(value, (bool, int, float, str)) else str(value)
         for name, value in flat(hparams)

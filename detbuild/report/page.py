@@ -1,4 +1,4 @@
-"""A document as one page that opens from a file: no network, and no data that becomes markup or code."""
+"""Renders a document as one self-contained HTML page, whose data cannot become markup or code."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _SCRIPTS: Final = (
     "trial",
     "main",
 )
-# No character that could end the script element that holds the data, or begin a comment in it.
+# Characters that could end the script element with the data, or start a comment in it.
 _IN_MARKUP: Final = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
 
 def render(document: Mapping[str, object]) -> bytes:
-    """The page of a document.
+    """Render the page of a document.
 
-    The data is one block of JSON that the page's own script reads; the content policy allows that script and
-    that style sheet by their hashes, and nothing else.
+    The page's script reads the data from a JSON block; the content security policy allows only this script
+    and style sheet, by their hashes.
     """
     script, style, body = _script(), _asset("report.css"), _asset("body.html")
     policy = (
@@ -54,7 +54,7 @@ def render(document: Mapping[str, object]) -> bytes:
 
 
 def embedded(document: Mapping[str, object]) -> str:
-    """JSON in ASCII that is safe inside a script element. Raises ValueError for NaN and the infinities."""
+    """Encode as ASCII JSON that is safe in a script element; raise ValueError for NaN and infinities."""
     text = json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for char, escape in _IN_MARKUP.items():
         text = text.replace(char, escape)

@@ -1,4 +1,4 @@
-"""Reads what a report shows out of the folder of an experiment; what is missing or damaged is left out."""
+"""Reads the data of a report from experiments; missing and damaged files are skipped."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from detbuild.store.series import Table
     from detbuild.store.state import TrialState
 
-MAX_POINTS: Final = 1_000  # of one curve
-_ALL_POINTS: Final = 2_000_000  # of a page, before its curves are thinned further
+MAX_POINTS: Final = 1_000  # in one curve
+_ALL_POINTS: Final = 2_000_000  # on a page, before curves are downsampled further
 _FEWEST_POINTS: Final = 50
-_LOG: Final = 1 << 20  # bytes of the log of one trial
-_ALL_LOGS: Final = 8 << 20  # and of a page
+_LOG: Final = 1 << 20  # bytes of one trial's log
+_ALL_LOGS: Final = 8 << 20  # and on a page
 _TEXT: Final = 1 << 20  # bytes of a config or a Dockerfile
 
 
 def read_all(
     folders: Sequence[ExperimentFolder], *, points: int = MAX_POINTS, secrets: tuple[str, ...] = ()
 ) -> tuple[Source, ...]:
-    """Read the experiments of one page; the more trials there are, the less of each."""
+    """Read the experiments of a page; many trials mean fewer points and log lines each."""
     trials = max(1, sum(len(fold(folder.header(), folder.journal()).trials) for folder in folders))
-    room = min(points, max(_FEWEST_POINTS, _ALL_POINTS // (2 * trials)))
+    points = min(points, max(_FEWEST_POINTS, _ALL_POINTS // (2 * trials)))
     log = min(_LOG, _ALL_LOGS // trials)
-    return tuple(_read(folder, room, log, secrets) for folder in folders)
+    return tuple(_read(folder, points, log, secrets) for folder in folders)
 
 
 def _read(folder: ExperimentFolder, points: int, log: int, more: tuple[str, ...]) -> Source:

@@ -64,7 +64,7 @@ def _refuse_own_determined(root: Path) -> None:
         if (root / place).is_file():
             raise LoadError(
                 f"the context directory holds {place}, which hides the Trial API from your code",
-                hint="rename it, or name it in .detignore",
+                hint="rename it, or add it to .detignore",
             )
 
 

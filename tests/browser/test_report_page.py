@@ -153,7 +153,7 @@ def test_the_trials_of_a_chart_are_reached_by_keys_and_said(page, tmp_path):
         page.call("Input.dispatchKeyEvent", type="keyDown", key=key)
         page.call("Input.dispatchKeyEvent", type="keyUp", key=key)
         said.append(page.evaluate("document.getElementById('spoken').textContent"))
-    assert said[0].endswith("place 1")
+    assert said[0].endswith("rank 1")
     assert said[0] == said[2] != said[1]
     assert not page.evaluate("document.getElementById('compare-card').hidden")
     assert page.evaluate("document.activeElement.id") == "trial-title"

@@ -1,4 +1,4 @@
-// Elements, words and numbers. Data reaches the page only through textContent and canvas text.
+// Elements, texts and numbers. Data reaches the page only through textContent and canvas text.
 const UNSAFE = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
 function escapeChar(char) {
@@ -6,7 +6,7 @@ function escapeChar(char) {
   return code < 256 ? "\\x" + code.toString(16).padStart(2, "0") : "\\u" + code.toString(16).padStart(4, "0");
 }
 
-// Control characters, and those that reorder or hide text, are shown as escapes.
+// Show control characters, and those that reorder or hide text, as escapes.
 function visible(value) {
   return String(value).replace(UNSAFE, escapeChar);
 }
@@ -74,12 +74,12 @@ function state(name) {
   return el("span", {class: "state state-" + name.toLowerCase().replace(/[^a-z]/g, "-")}, name.toLowerCase().replaceAll("_", " "));
 }
 
-// What a mapping holds under a name that comes from data: a metric may be called "constructor".
+// Look up a name that comes from data: a metric may be called "constructor".
 function own(mapping, name) {
   return Object.hasOwn(mapping, name) ? mapping[name] : undefined;
 }
 
-function say(text) {
+function announce(text) {
   byId("spoken").textContent = visible(text);
 }
 

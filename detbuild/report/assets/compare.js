@@ -1,4 +1,4 @@
-// Trials that were selected, side by side.
+// Comparison of the selected trials.
 function drawCompare() {
   const picked = [...view.picked];
   byId("compare-card").hidden = !picked.length;

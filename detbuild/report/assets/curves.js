@@ -1,4 +1,4 @@
-// Learning curves of all trials: one metric, one line a trial; the one under the pointer stands out.
+// Learning curves of one metric, one line per trial; the one under the pointer is highlighted.
 const curves = {group: "", metric: "", x: "batches", log: false, clip: false, smooth: 0, zoom: null, lines: [], drag: null};
 
 function epochShare(trial) {
@@ -17,7 +17,7 @@ function buildLines() {
   }
 }
 
-// Exponential moving average that starts at the first value and is not drawn to zero by it.
+// Exponential moving average with bias correction, so that it starts at the first value.
 function smoothed(values, weight) {
   if (!weight) return values;
   let sum = 0, share = 0;
@@ -80,7 +80,7 @@ function curveScales(frame) {
   return [linear(x0, x1, frame.left, frame.right), (curves.log ? logarithmic : linear)(y0 - pad, y1 + pad, frame.bottom, frame.top)];
 }
 
-// Without what lies more than three times the width of the middle half away from it (Tukey's outer fences).
+// Range without outliers beyond Tukey's outer fences (three times the interquartile range).
 function middle(values) {
   const sorted = Float64Array.from(values).sort();
   const low = sorted[sorted.length >> 2], high = sorted[(3 * sorted.length) >> 2];
@@ -181,7 +181,7 @@ function moveOverCurves(event) {
   tip.hidden = !found;
   if (found) {
     const {line, i} = found;
-    tip.replaceChildren(el("b", {}, "trial " + line.trial.name), el("span", {}, curves.metric + " " + show(line.raw[i]) + (curves.smooth ? ", smooth " + show(line.ys[i]) : "")),
+    tip.replaceChildren(el("b", {}, "trial " + line.trial.name), el("span", {}, curves.metric + " " + show(line.raw[i]) + (curves.smooth ? ", smoothed " + show(line.ys[i]) : "")),
       el("span", {class: "soft"}, curves.x + " " + show(line.xs[i])));
     tip.style.left = Math.min(px + 14, curves.frame.right - 150) + "px";
     tip.style.top = Math.max(0, py - 30) + "px";

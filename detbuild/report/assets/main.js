@@ -1,4 +1,4 @@
-// The head of the page, what was submitted, and the order in which everything is set up.
+// The head of the page, the submission, and the setup of all views.
 function fact(name, value) {
   return el("div", {class: "fact"}, el("span", {class: "soft"}, name), el("b", {}, value));
 }
@@ -12,7 +12,7 @@ function drawSummary() {
   const ended = trials.filter((trial) => ["COMPLETED", "CANCELED", "ERROR", "STOPPED"].includes(trial.state));
   const errors = trials.filter((trial) => trial.state === "ERROR");
   byId("facts").replaceChildren(
-    fact("trials", `${ended.length} of ${trials.length} done` + (errors.length ? `, ${errors.length} failed` : "")),
+    fact("trials", `${ended.length} of ${trials.length} ended` + (errors.length ? `, ${errors.length} error` : "")),
     ...(best ? [fact("best " + metricName, el("button", {type: "button", class: "link", on: {click: () => open(best)}}, `${number(best.best)} · trial ${best.name}`))] : []),
     fact("batches", number(trials.reduce((sum, trial) => sum + trial.steps, 0))),
     fact("training time", duration(trials.reduce((sum, trial) => sum + (trial.duration || 0), 0))),
@@ -24,7 +24,7 @@ function drawSubmitted() {
   byId("submitted").replaceChildren(...data.experiments.map((one) => {
     const head = several ? `#${one.id} ` : "";
     const texts = [["config as resolved", JSON.stringify(one.config, null, 2)], ["Dockerfile", one.dockerfile]];
-    return el("div", {}, el("p", {class: "soft"}, head + (one.tag ? "image " : one.local ? "trained in this host's Python, no image" : ""), one.tag ? el("code", {}, one.tag) : null, one.image ? el("code", {}, " " + one.image) : null),
+    return el("div", {}, el("p", {class: "soft"}, head + (one.tag ? "image " : one.local ? "trained in this host's Python, without an image" : ""), one.tag ? el("code", {}, one.tag) : null, one.image ? el("code", {}, " " + one.image) : null),
       texts.filter(([, text]) => text).map(([title, text]) => el("details", {}, el("summary", {}, head + title), el("pre", {}, visibleNode(text)))));
   }));
 }

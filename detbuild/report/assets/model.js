@@ -1,4 +1,4 @@
-// The document of the page, and what the views share: which trials are shown, which one is looked at.
+// The document of the page, and the state that views share: shown, selected and open trials.
 const data = JSON.parse(byId("data").textContent);
 const trials = data.trials;
 const several = data.experiments.length > 1;
@@ -26,7 +26,7 @@ trials.forEach((trial, index) => {
 const hparamNames = unique(trials.flatMap((trial) => Object.keys(trial.hparams))).filter((name) => {
   return trials.length === 1 || unique(trials.map((trial) => JSON.stringify(trial.hparams[name]))).length > 1;
 });
-// Where a trial stands among all: 0 the best, 1 the worst, null without a metric.
+// Rank of a trial: 0 the best, 1 the worst, null without a metric.
 function rankTrials() {
   const smaller = data.experiments[0].smaller_is_better;
   const ranked = trials.filter((trial) => trial.best !== null).sort((a, b) => smaller ? a.best - b.best : b.best - a.best);
@@ -40,13 +40,13 @@ function colourOf(trial, alpha) {
 
 const COMPARES = {"<": (a, b) => a < b, ">": (a, b) => a > b, "<=": (a, b) => a <= b, ">=": (a, b) => a >= b};
 
-// A word of the filter: text that a trial has somewhere, or a comparison such as lr<0.1 or best>=0.5.
+// A word of the filter: text in any field of a trial, or a comparison, e.g. lr<0.1 or best>=0.5.
 function test(word) {
   const [, name, sign, bound] = word.match(/^(.+?)(<=|>=|<|>)([^<>=]+)$/) || [];
   const limit = Number(bound);
   if (name === undefined || Number.isNaN(limit)) return (trial) => trial.words.includes(word);
-  const wanted = hparamNames.find((one) => one.toLowerCase() === name);
-  const read = (trial) => wanted !== undefined ? trial.hparams[wanted] : {best: trial.best, latest: trial.latest, batches: trial.steps, time: trial.duration, restarts: trial.restarts, trial: trial.id}[name === metricName.toLowerCase() ? "best" : name];
+  const hparam = hparamNames.find((one) => one.toLowerCase() === name);
+  const read = (trial) => hparam !== undefined ? trial.hparams[hparam] : {best: trial.best, latest: trial.latest, batches: trial.steps, time: trial.duration, restarts: trial.restarts, trial: trial.id}[name === metricName.toLowerCase() ? "best" : name];
   return (trial) => typeof read(trial) === "number" && COMPARES[sign](read(trial), limit);
 }
 
@@ -87,18 +87,18 @@ function pickColour(trial) {
   return place < 0 ? "" : theme.picks[place % theme.picks.length];
 }
 
-function standing(trial) {
-  return `trial ${trial.name}, ${trial.state.toLowerCase()}` + (trial.best === null ? "" : `, best ${metricName} ${number(trial.best)}, place ${trial.place}`);
+function describe(trial) {
+  return `trial ${trial.name}, ${trial.state.toLowerCase()}` + (trial.best === null ? "" : `, best ${metricName} ${number(trial.best)}, rank ${trial.place}`);
 }
 
-// The trials of a chart by the arrow keys, the best one first.
+// Arrow keys move between the trials of a chart, best first.
 function walkable(canvas, reset) {
   canvas.addEventListener("keydown", (event) => {
     const ordered = [...view.shown].sort((a, b) => (a.place ?? Infinity) - (b.place ?? Infinity) || a.index - b.index);
     const at = ordered.indexOf(view.hover), step = {ArrowDown: 1, ArrowUp: -1}[event.key];
     if (step && ordered.length) {
       hover(ordered[at < 0 ? 0 : (at + step + ordered.length) % ordered.length]);
-      say(standing(view.hover));
+      announce(describe(view.hover));
     } else if (event.key === "Enter" && view.hover) open(view.hover);
     else if (event.key === " " && view.hover) pick(view.hover);
     else if (event.key === "Escape") { hover(null); if (reset) reset(); }

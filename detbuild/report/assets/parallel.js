@@ -1,7 +1,7 @@
-// Parallel coordinates: one axis a hyperparameter, and one of the searcher's metric; a drag along an axis filters.
+// Parallel coordinates: one axis per hyperparameter, and one for the searcher metric; drag along an axis to filter.
 const parallel = {axes: [], drag: null};
 const MOST_AXES = 40;
-const FEW_AXES = 12; // more are ordered by how strongly they go along with the metric
+const FEW_AXES = 12; // more are sorted by correlation with the metric
 const AXIS_WIDTH = 92; // pixels
 
 function kindOf(values, declared) {
@@ -23,7 +23,7 @@ function setUpParallel() {
   const axes = hparamNames.map((name) => axisFor(name, (trial) => trial.hparams[name], data.experiments[0].log_hparams.includes(name) ? "log" : ""));
   const strength = new Map(many ? axes.map((axis) => [axis, Math.abs(influence(axis))]) : []);
   parallel.axes = (many ? axes.sort((a, b) => strength.get(b) - strength.get(a)) : axes).slice(0, MOST_AXES);
-  // Beside the strongest of many, where it is seen without scrolling.
+  // Next to the strongest axes, so that it is visible without scrolling.
   if (metricName) parallel.axes.splice(many ? 0 : parallel.axes.length, 0, {...axisFor(metricName, (trial) => trial.best, ""), metric: true});
   byId("parallel-card").hidden = trials.length < 2 || parallel.axes.length < 2;
   byId("parallel-note").textContent = many ? `${Math.min(MOST_AXES, hparamNames.length)} of ${hparamNames.length}, the strongest first` : "";

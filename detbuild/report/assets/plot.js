@@ -1,4 +1,4 @@
-// What the canvases share: sharp pixels, the page's colours, scales and their ticks.
+// Shared by the canvases: pixel density, colours, scales and ticks.
 const theme = {};
 
 function readTheme() {
@@ -81,7 +81,7 @@ function shorten(pen, text, room) {
   return text + "…";
 }
 
-// Names that differ only at their ends are told apart by both.
+// Keep both ends, so that names that differ at either end stay distinct.
 function shortenMiddle(pen, text, room) {
   const chars = [...visible(text)];
   if (pen.measureText(chars.join("")).width <= room) return chars.join("");

@@ -1,4 +1,4 @@
-// One hyperparameter against the metric, and how strongly each goes along with it.
+// One hyperparameter against the metric, and the correlation of each with it.
 const scatter = {axis: null};
 
 function ranksOf(values) {
@@ -21,7 +21,7 @@ function correlation(a, b) {
   return aa && bb ? ab / Math.sqrt(aa * bb) : 0;
 }
 
-// Spearman's rank correlation for numbers; for categories the root of the share of rank variance between them.
+// Spearman's rank correlation for numbers; for categories the square root of the rank variance explained.
 function influence(axis) {
   const used = view.shown.filter((trial) => trial.best !== null && axis.of(trial) !== null);
   if (used.length < 3) return 0;

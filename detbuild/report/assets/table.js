@@ -1,4 +1,4 @@
-// The trials as a table that sorts and filters, with every view filtered along.
+// A table of trials that sorts; its filters apply to all views.
 const table = {sort: "best", down: false, rows: new Map(), all: false};
 const FIRST_ROWS = 200;
 

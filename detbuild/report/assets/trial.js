@@ -1,4 +1,4 @@
-// One trial in full: hyperparameters, checkpoints, runs with what to do about failures, the end of its log.
+// Details of one trial: hyperparameters, checkpoints, runs with errors and hints, the end of its log.
 function pairs(rows) {
   return el("dl", {}, rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
 }
@@ -23,7 +23,7 @@ function drawTrial() {
   if (!trial) return;
   byId("trial-title").replaceChildren(el("span", {}, "Trial " + trial.name), state(trial.state));
   const parts = [
-    section("Overview", pairs([["best " + (metricName || "metric"), show(trial.best)], ["latest", show(trial.latest)], ["batches", show(trial.steps)], ["time", duration(trial.duration)], ["restarts", show(trial.restarts)], ["GPU", trial.gpus.join(", ") || "–"], ["seed", show(trial.seed)], ...(trial.why ? [["why", trial.why]] : [])])),
+    section("Overview", pairs([["best " + (metricName || "metric"), show(trial.best)], ["latest", show(trial.latest)], ["batches", show(trial.steps)], ["time", duration(trial.duration)], ["restarts", show(trial.restarts)], ["GPU", trial.gpus.join(", ") || "–"], ["seed", show(trial.seed)], ...(trial.why ? [["reason", trial.why]] : [])])),
     section("Hyperparameters", pairs(Object.entries(trial.hparams).map(([name, value]) => [name, show(value)]))),
     section("Runs", el("ul", {class: "runs"}, trial.runs.map(runLine))),
     section("Checkpoints", el("ul", {class: "checkpoints"}, trial.checkpoints.map((one) => el("li", {}, el("code", {}, one.uuid), ` batch ${one.steps}, ${bytes(one.size)}` + (one.metric === null ? "" : `, ${metricName} ${number(one.metric)}`) + (one.state === "COMPLETED" ? "" : `, ${one.state}`))))),
@@ -31,7 +31,7 @@ function drawTrial() {
   byId("trial-parts").replaceChildren(...parts);
   byId("trial-log-box").hidden = !trial.log.text;
   byId("copy-config").hidden = !trial.of.config.searcher;
-  byId("trial-log-note").textContent = trial.log.cut ? `the last ${bytes(trial.log.text.length)}; all of it: detbuild logs ${trial.of.id} --trial ${trial.id}` : "";
+  byId("trial-log-note").textContent = trial.log.cut ? `the last ${bytes(trial.log.text.length)}; full log: detbuild logs ${trial.of.id} --trial ${trial.id}` : "";
   trial.lines = trial.lines || visibleLines(trial.log.text).split("\n");
   filterLog();
 }
@@ -49,7 +49,7 @@ function filterLog() {
 
 const FIRST_FAILURES = 20;
 
-// The same failure of many trials is said once.
+// Group trials with the same failure.
 function drawFailures() {
   const groups = new Map();
   for (const trial of trials.filter((one) => one.state === "ERROR")) {

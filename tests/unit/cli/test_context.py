@@ -69,7 +69,10 @@ def test_a_context_of_a_terabyte_is_refused_before_it_is_read(shell, project):
         file.truncate(1 << 40)
     outcome = shell("detbuild", "create", "const.yaml", ".", "--dry-run")
     assert (outcome.code, outcome.out) == (3, "")
-    assert "has 1.1 TB in 3 files, more than 10.0 GB; the largest:\n       1.1 TB  huge.bin\n" in outcome.err
+    assert (
+        "has 1.1 TB in 3 files; the limit is 10.0 GB. The largest files:\n       1.1 TB  huge.bin\n"
+        in outcome.err
+    )
     assert "--allow-any-context" in outcome.err
     (project / ".detignore").write_text("*.bin\n")
     assert shell("detbuild", "create", "const.yaml", ".", "--dry-run").code == 0

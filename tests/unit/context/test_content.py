@@ -102,4 +102,4 @@ def test_a_file_that_never_rests_is_refused_by_name(tmp_path: Path, monkeypatch:
     with pytest.raises(ContextError) as caught:
         snapshot(tmp_path)
     assert str(caught.value).splitlines()[1:] == ["  train.log: it changes while it is read"]
-    assert "stop what writes to it" in caught.value.hint
+    assert "stop the process that writes to it" in caught.value.hint

@@ -22,7 +22,7 @@ def test_a_config_with_credentials_stays_out_of_the_image() -> None:
     files = {"conf/s3.yaml": SECRET.encode(), "model_def.py": b"class B: ..."}
     context, (warning,) = without_credentials(file_snapshot(files), SECRET)
     assert [entry.path for entry in context.entries] == ["conf", "model_def.py"]
-    assert warning.message == "conf/s3.yaml stays out of the image: it holds secrets"
+    assert warning.message == "conf/s3.yaml is excluded from the image: it contains secrets"
 
 
 def test_so_does_every_other_config_with_secrets() -> None:
@@ -58,7 +58,7 @@ def test_credentials_that_go_in_are_said() -> None:
     context, warnings = without_credentials(before, PLAIN)
     assert context == before
     assert [warning.message for warning in warnings] == [
-        ".netrc goes into the image, and such files hold credentials",
+        ".netrc goes into the image and may contain credentials",
         "pyproject.toml goes into the image with the credentials of a URL",
     ]
 

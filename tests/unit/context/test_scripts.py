@@ -55,9 +55,9 @@ def test_other_files_stay_as_they_are(tmp_path: Path) -> None:
 
 def test_what_was_changed_is_told_once() -> None:
     _, (warning,) = with_unix_scripts(file_snapshot({HOOK: b"a\r\n", "b.sh": b"b\r\n"}), "")
-    assert warning.message.startswith("b.sh, startup-hook.sh have line ends or an encoding of Windows")
+    assert warning.message.startswith("b.sh, startup-hook.sh have Windows line ends or encoding")
     _, (warning,) = with_unix_scripts(file_snapshot({f"{n}.sh": b"a\r\n" for n in range(5)}), "")
-    assert warning.message.startswith("0.sh, 1.sh, 2.sh and 2 more have line ends")
+    assert warning.message.startswith("0.sh, 1.sh, 2.sh and 2 more have Windows line ends")
 
 
 @pytest.mark.parametrize(

@@ -293,7 +293,7 @@ REFUSED = {
         "model_def:T",
         {"model_def.py": trial(), "determined/__init__.py": ""},
         "the context directory holds determined/__init__.py, which hides the Trial API from your code",
-        "rename it, or name it in .detignore",
+        "rename it, or add it to .detignore",
     ),
     "a part of Determined that is not carried": (
         "model_def:T",

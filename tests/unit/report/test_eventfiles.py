@@ -69,7 +69,7 @@ def test_a_missing_package_is_said_with_its_hint(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(ConfigError) as error:
         require()
-    assert error.value.hint == "pip install 'detbuild[tensorboard]'"
+    assert error.value.hint == "run `pip install 'detbuild[tensorboard]'`"
 
 
 def test_values_of_other_types_become_text():

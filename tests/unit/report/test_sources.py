@@ -37,7 +37,7 @@ def test_experiments_are_compared_in_one_document(tmp_path):
 
 def test_a_page_says_that_its_curves_are_thinned(tmp_path):
     made = document(read_all([experiment(tmp_path, 1, points=500)], points=50), made=1.7e9)
-    assert any("are thinned" in note for note in made["notes"])
+    assert any("are downsampled" in note for note in made["notes"])
     assert all(len(table["steps"]) <= 60 for table in made["tables"])
 
 
@@ -56,7 +56,7 @@ def test_metrics_that_are_no_numbers_are_left_open_and_the_rest_is_rounded(tmp_p
     run.events.write_bytes(b"".join(encode(Line(n, run.name, 0.0, r)) for n, r in enumerate(records, 1)))
     made = document(read_all([folder]), made=1.7e9)
     (table,) = made["tables"]
-    assert "2 values are NaN or infinite and are left open in the curves" in made["notes"]
+    assert "2 values are NaN or infinite and shown as gaps in the curves" in made["notes"]
     assert table["metrics"] == {"loss": [0.3333333, None, None, None, 1e-300]}
 
 
@@ -65,5 +65,5 @@ def test_a_page_of_searches_by_different_metrics_says_which_are_ranked(tmp_path)
     header = replace(other.header(), metric="accuracy")
     other.write(header, {})
     assert document(read_all([one, other]), made=1.7e9)["notes"][0] == (
-        "only trials that are searched by validation_loss are ranked; others are by accuracy"
+        "only trials with the searcher metric validation_loss are ranked; others have accuracy"
     )
