@@ -269,7 +269,7 @@ def _context(
     context, left_out = without_credentials(context, request.text)
     extracted = extract_credentials(context, [file.path for file in read_requirements(context).files])
     check_shadowing(extracted.context)
-    context, script_warnings = with_unix_scripts(extracted.context, request.config.entrypoint.written)
+    context, script_warnings = with_unix_scripts(extracted.context, request.config.entrypoint.value)
     emit(ContextPacked(context.files, context.size, listing.largest))
     for warning in (*listing.warnings, *left_out, *extracted.warnings, *script_warnings):
         emit(warning)

@@ -89,7 +89,7 @@ def _files(
     from detbuild.checkpoint.find import checkpoints_of
     from detbuild.cli import documents
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.config.secrets import known_secrets, passed_on, secrets_of_host, values_in_script
+    from detbuild.config.secrets import known_secrets, masked_for_sharing, secrets_of_host, values_in_script
     from detbuild.store.submitted import config_of
     from determined._untrusted import UntrustedError, UntrustedMissingError
     from determined._version import __version__
@@ -99,7 +99,7 @@ def _files(
     secrets = known_secrets(config, ExperimentConfig, *of_host)
     own = [one for one in checkpoints_of(folder) if one.trial_id == trial.id]
     yield "version.json", _json({"detbuild": __version__})
-    yield "config.json", _json(passed_on(config))
+    yield "config.json", _json(masked_for_sharing(config))
     yield "trial.json", _json(secrets.hide_in(_without(documents.trial(trial, folder, own), _OF_HOST)))
     runs = [folder.run(trial.id, run.run).path.relative_to(folder.path).as_posix() for run in trial.runs]
     left_out = []

@@ -18,7 +18,7 @@ NULL: Final[Clause] = {"type": "null"}
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class SchemaForm:
     """Metadata of a type whose form in a file differs: `form` maps its schema to that of the file."""
 
     form: Callable[[Clause], Clause]
@@ -27,18 +27,18 @@ class Written:
         return self.form(handler(core))
 
 
-def also(other: Clause) -> Written:
+def or_schema(other: Clause) -> SchemaForm:
     """Accept the type, or what fits `other`."""
-    return Written(lambda clause: any_of([clause, other]))
+    return SchemaForm(lambda clause: any_of([clause, other]))
 
 
-def given(*names: str) -> Clause:
+def require(*names: str) -> Clause:
     """Require all of these fields; null counts as absent."""
     return {"required": list(names), "properties": {name: {"not": NULL} for name in names}}
 
 
 def not_both(one: str, other: str) -> Clause:
-    return {"not": given(one, other)}
+    return {"not": require(one, other)}
 
 
 def any_of(clauses: Iterable[Clause]) -> Clause:
@@ -49,12 +49,12 @@ def when(condition: Clause, then: Clause) -> Clause:
     return {"if": condition, "then": then}
 
 
-def inside(key: str, clause: Clause) -> Clause:
+def on_field(key: str, clause: Clause) -> Clause:
     """Apply a clause to a field if it is present."""
     return {"properties": {key: clause}}
 
 
-def whole(pattern: str) -> str:
+def anchored(pattern: str) -> str:
     """Anchor a pattern at both ends, in the syntax that Python and ECMAScript share.
 
     Python's `$` also matches before a final line break, which the look-ahead excludes.
@@ -62,27 +62,27 @@ def whole(pattern: str) -> str:
     return rf"^(?:{_unnamed(pattern)})$(?!\n)"
 
 
-def text(pattern: str, meaning: str, **more: object) -> Clause:
+def matching_text(pattern: str, meaning: str, **more: object) -> Clause:
     """Require text that matches as a whole. Editors show `patternErrorMessage` for other text."""
     return {
         "type": "string",
-        "pattern": whole(pattern),
+        "pattern": anchored(pattern),
         "patternErrorMessage": f"must be {meaning}",
         **more,
     }
 
 
-def but(pattern: str) -> str:
+def not_matching(pattern: str) -> str:
     """Prefix of a pattern that excludes all text that this one matches as a whole."""
     return rf"(?!(?:{pattern})$(?!\n))"
 
 
-def lines(clauses: Mapping[str, Clause]) -> Clause:
+def closed_map(clauses: Mapping[str, Clause]) -> Clause:
     """Allow these fields only, each optional."""
     return {"type": "object", "properties": dict(clauses), "additionalProperties": False}
 
 
-def counted(least: int, most: int) -> Clause:
+def int_between(least: int, most: int) -> Clause:
     """Require a whole number in a range. JSON Schema and the parser both accept 2.0 as one."""
     return {"type": "integer", "minimum": least, "maximum": most}
 

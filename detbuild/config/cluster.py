@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from detbuild.config.fields import Integer, Many, Positive
+from detbuild.config.fields import Integer, ListOf, Positive
 from detbuild.config.secrets import SECRET
 from detbuild.config.section import Section
 
@@ -17,21 +17,21 @@ class Slurm(Section):
     """GPUs per node."""
     gpu_type: str | None = None
     """GPU type."""
-    sbatch_args: Annotated[Many[str], SECRET] = ()
+    sbatch_args: Annotated[ListOf[str], SECRET] = ()
     """Arguments of sbatch."""
 
 
 class Pbs(Section):
     slots_per_node: Positive | None = None
     """GPUs per node."""
-    pbsbatch_args: Annotated[Many[str], SECRET] = ()
+    pbsbatch_args: Annotated[ListOf[str], SECRET] = ()
     """Arguments of qsub."""
 
 
 class Webhooks(Section):
-    webhook_id: Many[Integer] = ()
+    webhook_id: ListOf[Integer] = ()
     """IDs of webhooks."""
-    webhook_name: Many[str] = ()
+    webhook_name: ListOf[str] = ()
     """Names of webhooks."""
     exclude: bool = False
     """Trigger no webhooks."""

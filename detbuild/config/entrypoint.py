@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, InstanceOf, PlainSerializer, WithJsonSchema
 
-from detbuild.config.clauses import Clause, any_of, whole
+from detbuild.config.clauses import Clause, anchored, any_of
 from detbuild.config.problems import show
 from detbuild.config.section import wrong
 
@@ -30,7 +30,7 @@ _SPACED: Final = re.compile(
 _ONE_WORD: Final = re.compile(r"""(?P<module>[^ \t\r\n:=$'"]*):(?P<object>[^ \t\r\n=$'"]*)""")
 _SCRIPT: Final = re.compile(rf"(?:[A-Za-z0-9_.-]|{_BEYOND})+\.py")
 _DOTTED_CLASS: Final = re.compile(rf"(?P<module>{_MODULE})\.(?P<object>[A-Z](?:[A-Za-z0-9_]|{_BEYOND})*)")
-_SLIPS: Final = (_SCRIPT, _SPACED, _ONE_WORD, _DOTTED_CLASS)
+_MISTAKES: Final = (_SCRIPT, _SPACED, _ONE_WORD, _DOTTED_CLASS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +38,17 @@ class Entrypoint:
     """What a trial runs. `given` means that the caller of `create` passes the class."""
 
     kind: Kind
-    written: str | tuple[str, ...]
+    value: str | tuple[str, ...]
 
     @property
     def module(self) -> str:
         """The dotted module of a trial class; may be empty or contain dashes."""
-        return str(self.written).partition(":")[0] if self.kind == "trial" else ""
+        return str(self.value).partition(":")[0] if self.kind == "trial" else ""
 
     @property
     def trial_class(self) -> str:
         """The trial class within the module, `Outer.Inner` if nested."""
-        return str(self.written).partition(":")[2] if self.kind == "trial" else ""
+        return str(self.value).partition(":")[2] if self.kind == "trial" else ""
 
 
 GIVEN: Final = Entrypoint("given", "")
@@ -73,7 +73,7 @@ def parse_entrypoint(value: object) -> Entrypoint:
         raise wrong("is empty", hint=_EXAMPLE)
     if _TRIAL.fullmatch(text):
         return Entrypoint("trial", text)
-    if hint := _slip(text):
+    if hint := _misspelling_hint(text):
         raise wrong(f"{text[:40]!r} is not of the form `module:Class`", hint=hint)
     return Entrypoint("shell", value)
 
@@ -92,9 +92,9 @@ def _argv(items: list[object]) -> Entrypoint:
     return Entrypoint("argv", tuple(map(str, items)))
 
 
-def _slip(text: str) -> str:
+def _misspelling_hint(text: str) -> str:
     """Return the hint for a misspelt `module:Class`; "" for a command."""
-    match = next(filter(None, (slip.fullmatch(text) for slip in _SLIPS)), None)
+    match = next(filter(None, (pattern.fullmatch(text) for pattern in _MISTAKES)), None)
     if match is None:
         return ""
     if match.re is _SCRIPT:
@@ -110,12 +110,12 @@ def _slip(text: str) -> str:
 def _written(entrypoint: Entrypoint) -> str | list[str] | None:
     if entrypoint.kind == "given":
         return None
-    return entrypoint.written if isinstance(entrypoint.written, str) else list(entrypoint.written)
+    return entrypoint.value if isinstance(entrypoint.value, str) else list(entrypoint.value)
 
 
 def _among_blanks(*patterns: re.Pattern[str]) -> Clause:
     inside = "|".join(pattern.pattern for pattern in patterns)
-    return {"pattern": whole(rf"[ \t\r\n]*(?:{inside})[ \t\r\n]*")}
+    return {"pattern": anchored(rf"[ \t\r\n]*(?:{inside})[ \t\r\n]*")}
 
 
 IS_TRIAL: Final[Clause] = {"type": "string", **_among_blanks(_TRIAL)}
@@ -123,7 +123,7 @@ _TEXT: Final[Clause] = {
     "type": "string",
     "pattern": r"[^ \t\r\n]",
     "patternErrorMessage": "is empty",
-    "anyOf": [IS_TRIAL, {"not": _among_blanks(*_SLIPS)}],
+    "anyOf": [IS_TRIAL, {"not": _among_blanks(*_MISTAKES)}],
 }
 _LIST: Final[Clause] = {
     "type": "array",

@@ -8,8 +8,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 
-from detbuild.config.clauses import Clause, Written, also, not_both, nullable, text
-from detbuild.config.fields import Many, Matching, Whole
+from detbuild.config.clauses import Clause, SchemaForm, matching_text, not_both, nullable, or_schema
+from detbuild.config.fields import IntRange, ListOf, TextPattern
 from detbuild.config.problems import show
 from detbuild.config.secrets import SECRET, VARIABLES
 from detbuild.config.section import Section, wrong
@@ -71,8 +71,8 @@ def _with_gpu(schema: Clause) -> None:
     schema |= not_both("gpu", "cuda")
 
 
-_REFERENCE_TEXT: Final = text(_REFERENCE.pattern, "an image reference", maxLength=_MAX_REFERENCE)
-_VARIABLE_TEXT: Final = text(rf"{_VARIABLE.pattern}=[\s\S]*", "NAME=VALUE")
+_REFERENCE_TEXT: Final = matching_text(_REFERENCE.pattern, "an image reference", maxLength=_MAX_REFERENCE)
+_VARIABLE_TEXT: Final = matching_text(rf"{_VARIABLE.pattern}=[\s\S]*", "NAME=VALUE")
 Reference = Annotated[str, AfterValidator(_reference), WithJsonSchema(_REFERENCE_TEXT)]
 Variable = Annotated[str, BeforeValidator(_variable), WithJsonSchema(_VARIABLE_TEXT)]
 
@@ -99,11 +99,11 @@ class Variables(Section):
 
     model_config = ConfigDict(json_schema_extra=_with_gpu)
 
-    cpu: Many[Variable] = ()
+    cpu: ListOf[Variable] = ()
     """For trials without a GPU."""
-    cuda: Many[Variable] = ()
+    cuda: ListOf[Variable] = ()
     """For trials on NVIDIA GPUs; formerly `gpu`."""
-    rocm: Many[Variable] = ()
+    rocm: ListOf[Variable] = ()
     """For trials on AMD GPUs."""
 
     def of(self, kind: DeviceKind) -> tuple[str, ...]:
@@ -129,13 +129,13 @@ class RegistryAuth(Section):
     registrytoken: Annotated[str | None, SECRET] = Field(default=None, repr=False)
     """Bearer token issued by the registry."""
 
-    def given(self) -> dict[str, str]:
+    def credentials(self) -> dict[str, str]:
         """Return the credentials that are set, by name."""
         return self.model_dump(exclude_none=True)
 
 
-Port = Annotated[int, Whole(1, 65535)]
-Capability = Annotated[str, Matching(r"[A-Za-z_]{2,40}", "a Linux capability, e.g. SYS_PTRACE")]
+Port = Annotated[int, IntRange(1, 65535)]
+Capability = Annotated[str, TextPattern(r"[A-Za-z_]{2,40}", "a Linux capability, e.g. SYS_PTRACE")]
 
 
 class ProxyPort(Section):
@@ -154,26 +154,28 @@ def _some_absent(ports: Clause) -> Clause:
 
 
 class Environment(Section):
-    image: Annotated[Images, BeforeValidator(for_each_kind), also(_REFERENCE_TEXT)] = Images.model_construct()
+    image: Annotated[Images, BeforeValidator(for_each_kind), or_schema(_REFERENCE_TEXT)] = (
+        Images.model_construct()
+    )
     """Base image: one, or one for each kind of device; absent: detbuild chooses."""
     environment_variables: Annotated[
         Variables,
         BeforeValidator(for_each_kind),
-        also({"type": "array", "items": _VARIABLE_TEXT}),
+        or_schema({"type": "array", "items": _VARIABLE_TEXT}),
         VARIABLES,
     ] = Variables.model_construct()
     """List of `NAME=VALUE`, or one list for each kind of device; values are never shown."""
-    ports: Annotated[Mapping[str, Port], Written(_some_absent)] = Field(default_factory=dict)
+    ports: Annotated[Mapping[str, Port], SchemaForm(_some_absent)] = Field(default_factory=dict)
     """Container ports by name, each published on a free port of the host."""
-    proxy_ports: Many[ProxyPort] = ()
+    proxy_ports: ListOf[ProxyPort] = ()
     """Ports to proxy; no effect on a single host."""
     force_pull_image: bool = False
     """Pull a newer image even if one is present."""
     registry_auth: RegistryAuth | None = None
     """Credentials for the registry of `image`; never shown."""
-    add_capabilities: Many[Capability] = ()
+    add_capabilities: ListOf[Capability] = ()
     """Linux capabilities to add to the container, e.g. SYS_PTRACE."""
-    drop_capabilities: Many[Capability] = ()
+    drop_capabilities: ListOf[Capability] = ()
     """Linux capabilities to drop from the container."""
     read_only_root: bool = False
     """Whether a trial can write only to its work directory, `/tmp` and its home."""

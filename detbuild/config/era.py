@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING, Final, TypeGuard
 
-from detbuild.config.clauses import Clause, any_of, counted, given, inside, not_both, when
+from detbuild.config.clauses import Clause, any_of, int_between, not_both, on_field, require, when
 from detbuild.config.fields import integral
 from detbuild.config.problems import KeyPath, Problem, show
 
@@ -22,21 +22,21 @@ RENAMED: Final[Mapping[str, str]] = {
 }
 PERIODS: Final = ("min_validation_period", "min_checkpoint_period")
 _LENGTHS: Final = ("max_length", *(old for old, today in RENAMED.items() if today == "max_length"))
-HAS_LENGTH: Final = any_of(map(given, _LENGTHS))  # of a searcher, under its new or an old name
-_STEPS: Final = counted(1, MOST_STEPS)
+HAS_LENGTH: Final = any_of(map(require, _LENGTHS))  # of a searcher, under its new or an old name
+_STEPS: Final = int_between(1, MOST_STEPS)
 _CONCURRENT: Final = frozenset({"random", "grid", "async_halving", "adaptive_asha"})
 _HDFS: Final = "use shared_fs, s3, gcs, azure or directory; for an HDFS mounted on the host use shared_fs"
 _NATIVE: Final = "write `entrypoint: model_def:MyTrial` or `entrypoint: python3 train.py` instead"
 
 
-def is_of_the_era(raw: Mapping[str, object]) -> bool:
+def counts_in_steps(raw: Mapping[str, object]) -> bool:
     """Whether a config counts in steps."""
     searcher = raw.get("searcher")
     names = searcher.keys() if isinstance(searcher, dict) else ()
     return "batches_per_step" in raw or any(name in RENAMED for name in names)
 
 
-def with_steps(searcher: Clause) -> None:
+def add_step_fields(searcher: Clause) -> None:
     """Add the old fields with lengths in steps to a searcher's schema."""
     fields, rules = searcher["properties"], searcher.setdefault("allOf", [])
     old_names: dict[str, list[str]] = {}
@@ -48,10 +48,10 @@ def with_steps(searcher: Clause) -> None:
         rules += [not_both(*pair) for pair in combinations((today, *olds), 2)]
         if today in searcher["required"]:
             searcher["required"].remove(today)
-            rules.append(any_of(map(given, (today, *olds))))
+            rules.append(any_of(map(require, (today, *olds))))
 
 
-def with_era(config: Clause) -> None:
+def add_legacy_fields(config: Clause) -> None:
     """Add the fields of 0.12 to the schema of a config; they are valid only if it counts in steps."""
     config["properties"]["batches_per_step"] = {
         **_STEPS,
@@ -59,8 +59,8 @@ def with_era(config: Clause) -> None:
     }
     for period in PERIODS:
         config["properties"][period] = any_of([config["properties"][period], _STEPS])
-    speaks_of_steps = {"required": ["searcher"], **inside("searcher", any_of(map(given, RENAMED)))}
-    today = {"not": any_of([given("batches_per_step"), speaks_of_steps])}
+    has_steps = {"required": ["searcher"], **on_field("searcher", any_of(map(require, RENAMED)))}
+    today = {"not": any_of([require("batches_per_step"), has_steps])}
     lengths = {
         "type": ["object", "null"],
         "errorMessage": "a bare number means steps, which only old configs use",
@@ -68,7 +68,7 @@ def with_era(config: Clause) -> None:
     config.setdefault("allOf", []).append(when(today, {"properties": dict.fromkeys(PERIODS, lengths)}))
 
 
-def era_defaults(name: object) -> dict[str, object]:
+def legacy_defaults(name: object) -> dict[str, object]:
     """Return the defaults of 0.12 that changed later, for a searcher of this name."""
     searcher = {"searcher": {"max_concurrent_trials": 0}} if name in _CONCURRENT else {}
     return {**searcher, "optimizations": {"average_training_metrics": False}}
@@ -107,7 +107,7 @@ def translate(raw: dict[str, object], per_step: object) -> tuple[dict[str, objec
         per_step: batches per step; None if no source counts in steps. A bare number as a period is then
             not a count of steps either.
     """
-    problems = _gone(raw)
+    problems = _removed_features(raw)
     if per_step is None:
         return raw, problems
     searcher = raw.get("searcher")
@@ -122,7 +122,7 @@ def translate(raw: dict[str, object], per_step: object) -> tuple[dict[str, objec
     return {**translated, **periods}, problems
 
 
-def _gone(raw: dict[str, object]) -> list[Problem]:
+def _removed_features(raw: dict[str, object]) -> list[Problem]:
     """Report features that Determined removed, each with its replacement."""
     problems = []
     storage, internal = raw.get("checkpoint_storage"), raw.get("internal")

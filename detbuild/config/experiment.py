@@ -7,22 +7,22 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue
 
-from detbuild.config.clauses import Clause, given, inside, when
+from detbuild.config.clauses import Clause, on_field, require, when
 from detbuild.config.cluster import Integrations, Pbs, Slurm
 from detbuild.config.entrypoint import IS_TRIAL, ConfigEntrypoint
 from detbuild.config.environment import Environment
-from detbuild.config.era import HAS_LENGTH, with_era
-from detbuild.config.fields import Count, Many, Positive, integral
+from detbuild.config.era import HAS_LENGTH, add_legacy_fields
+from detbuild.config.fields import Count, ListOf, Positive, integral
 from detbuild.config.hyperparameters import Hyperparameter
 from detbuild.config.lengths import NEVER, Period
 from detbuild.config.logs import DEFAULT_POLICIES, LogPolicy, RetentionPolicy, with_defaults
 from detbuild.config.mounts import BindMount, distinct
 from detbuild.config.problems import show
 from detbuild.config.resources import Resources
-from detbuild.config.searcher import BY_OTHER_MEANS, Searcher
+from detbuild.config.searcher import WITHOUT_MAX_LENGTH, Searcher
 from detbuild.config.secrets import SECRET, UNDER_SECRETS, mask
 from detbuild.config.section import Section, wrong
-from detbuild.config.storage import OwnFolder, Storage
+from detbuild.config.storage import ExperimentDirectory, Storage
 from detbuild.config.training import Optimizations, Profiling, Reproducibility
 from determined._run_info import EXIT_TIMEOUT
 
@@ -44,15 +44,15 @@ def _unique(labels: tuple[str, ...]) -> tuple[str, ...]:
 
 def _clauses(config: Clause) -> None:
     workspace, project = (
-        {**given(name), **inside(name, {"minLength": 1, "type": "string"})} for name in _HOME
+        {**require(name), **on_field(name, {"minLength": 1, "type": "string"})} for name in _HOME
     )
-    trial_class = inside("entrypoint", IS_TRIAL)
-    by_length = inside("searcher", {"not": inside("name", {"enum": sorted(BY_OTHER_MEANS)})})
+    trial_class = on_field("entrypoint", IS_TRIAL)
+    by_length = on_field("searcher", {"not": on_field("name", {"enum": sorted(WITHOUT_MAX_LENGTH)})})
     config["allOf"] = [
         {"if": workspace, "then": project, "else": {"not": project}},
-        when({"allOf": [trial_class, by_length]}, inside("searcher", HAS_LENGTH)),
+        when({"allOf": [trial_class, by_length]}, on_field("searcher", HAS_LENGTH)),
     ]
-    with_era(config)
+    add_legacy_fields(config)
 
 
 class ExperimentConfig(Section):
@@ -66,7 +66,7 @@ class ExperimentConfig(Section):
     """Name of the experiment; absent: three words chosen at submission."""
     description: str | None = None
     """Short description."""
-    labels: Annotated[Many[str], AfterValidator(_unique)] = ()
+    labels: Annotated[ListOf[str], AfterValidator(_unique)] = ()
     """Labels for finding experiments."""
     workspace: str = ""
     """Workspace of a cluster; needs `project`; no effect on a single host."""
@@ -86,9 +86,9 @@ class ExperimentConfig(Section):
     """Resources of the host for each trial."""
     environment: Environment = Environment.model_construct()
     """Image and environment of the container."""
-    bind_mounts: Annotated[Many[BindMount], AfterValidator(distinct)] = ()
+    bind_mounts: Annotated[ListOf[BindMount], AfterValidator(distinct)] = ()
     """Host directories to mount into the container."""
-    checkpoint_storage: Storage = OwnFolder.model_construct()
+    checkpoint_storage: Storage = ExperimentDirectory.model_construct()
     """Where to keep checkpoints, and how many; without `type`: in the experiment's directory."""
     checkpoint_policy: Literal["best", "all", "none"] = "best"
     """When to checkpoint after a validation: if it is the best so far, always, or never."""
@@ -112,7 +112,7 @@ class ExperimentConfig(Section):
     """Profiling of trials."""
     optimizations: Optimizations = Optimizations.model_construct()
     """Aggregation of gradients and mixed precision."""
-    log_policies: Annotated[Many[LogPolicy], AfterValidator(with_defaults)] = DEFAULT_POLICIES
+    log_policies: Annotated[ListOf[LogPolicy], AfterValidator(with_defaults)] = DEFAULT_POLICIES
     """Actions on log lines that match a pattern."""
     retention_policy: RetentionPolicy = RetentionPolicy.model_construct()
     """Retention of logs on a cluster; no effect here: logs are kept with the experiment."""

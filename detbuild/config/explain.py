@@ -15,7 +15,7 @@ from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.problems import KeyPath, Problem, dotted, show
 from detbuild.config.secrets import may_hold_secrets
 from detbuild.config.section import TAG, Section
-from detbuild.config.storage import OwnFolder
+from detbuild.config.storage import ExperimentDirectory
 
 Finding = Mapping[str, Any]
 
@@ -25,7 +25,7 @@ _MISSING_HINTS: Final[Mapping[KeyPath, str]] = {
     ("searcher", "metric"): "add `metric:` with the name of a validation metric",
 }
 # Fields of tasks other than experiments, for which the nearest name would mislead.
-_FORMER: Final[Mapping[KeyPath, str]] = {
+_OTHER_TASK_FIELDS: Final[Mapping[KeyPath, str]] = {
     ("resources", "slots"): "write slots_per_trial: the GPUs of one trial",
 }
 _KIND_WORDS: Final = {
@@ -108,7 +108,7 @@ def _problem(finding: Finding) -> Problem:
     given = _given(path, finding)
     if kind in _KIND_WORDS:
         quotes = isinstance(finding["input"], str) and may_hold_secrets(path, finding["model"])
-        hint = "" if quotes else suggestions.of_kind(kind, finding["input"])
+        hint = "" if quotes else suggestions.suggest_conversion(kind, finding["input"])
         return Problem(path, f"must be {_KIND_WORDS[kind]}, not {given}", hint)
     if kind in _BOUNDS:
         bound, word = _BOUNDS[kind]
@@ -148,7 +148,7 @@ def _choice(path: KeyPath, finding: Finding) -> Problem:
         hint = "put a space after its `:`"
         return Problem((*path, glued), f"unknown field of `{dotted(path)}`", hint, on_key=True)
     if key not in value:
-        hint, meant = suggestions.of_chooser(key, value, names)
+        hint, meant = suggestions.suggest_discriminator(key, value, names)
         return Problem((*path, key), "is missing", hint, later=not meant)
     what = f"unknown {key} {show(value[key])}"
     return Problem((*path, key), what, suggestions.near(value[key], names) or suggestions.one_of(names))
@@ -169,14 +169,14 @@ def _unknown(path: KeyPath, finding: Finding) -> Problem:
     model = finding["model"]
     section = _section_of(tuple(finding["loc"][:-1]), model)
     known = list(section.model_fields) if section else []
-    hint = _FORMER.get(path) or (suggestions.suggest_field(section, name) if section else "")
-    home = _homes(model).get(name)
+    hint = _OTHER_TASK_FIELDS.get(path) or (suggestions.suggest_field(section, name) if section else "")
+    home = _field_paths(model).get(name)
     here = home == dotted(path)  # in another member of the union
     if not hint and home:
         hint = "it belongs to another `name` or `type`" if here else f"did you mean `{home}`?"
     whole = "the experiment config" if model is ExperimentConfig else "the host's config"
     what = f"unknown field of {f'`{dotted(path[:-1])}`' if path[:-1] else whole}"
-    later = here and section is OwnFolder  # another source may have the `type`
+    later = here and section is ExperimentDirectory  # another source may have the `type`
     return Problem(path, what, hint or suggestions.allowed(known), on_key=True, later=later)
 
 
@@ -204,7 +204,7 @@ def _sections(annotation: object) -> Iterator[type[Section]]:
 
 
 @cache
-def _homes(model: type[Section]) -> Mapping[str, str]:
+def _field_paths(model: type[Section]) -> Mapping[str, str]:
     """Map the name of each field to its path: `shm_size` -> `resources.shm_size`."""
     homes: dict[str, str] = {}
     for name, field in model.model_fields.items():

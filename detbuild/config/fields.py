@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 from pydantic import Field, Strict
 from pydantic_core import core_schema
 
-from detbuild.config.clauses import text
+from detbuild.config.clauses import matching_text
 from detbuild.config.problems import show
 from detbuild.config.section import wrong
 from detbuild.config.values import LARGEST, SMALLEST
@@ -30,7 +30,7 @@ def integral(value: object) -> object:
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class IntRange:
     """Metadata of an `int`: its bounds, both inclusive. Accepts 2.0, as JSON does not tell it from 2."""
 
     least: int = SMALLEST
@@ -44,7 +44,7 @@ class Whole:
 
 
 @dataclass(frozen=True, slots=True)
-class Matching:
+class TextPattern:
     """Metadata of a `str`: a pattern for the whole text, and its `meaning` in words."""
 
     pattern: str
@@ -58,7 +58,7 @@ class Matching:
     def __get_pydantic_json_schema__(
         self, _core: core_schema.CoreSchema, _handler: GetJsonSchemaHandler
     ) -> Clause:
-        return text(self.pattern, self.meaning)
+        return matching_text(self.pattern, self.meaning)
 
     def check(self, value: str) -> str:
         if not re.fullmatch(self.pattern, value):
@@ -67,9 +67,9 @@ class Matching:
 
 
 # A tuple, read from a YAML list; its items stay strict.
-Many = Annotated[tuple[T, ...], Strict(strict=False)]
-Integer = Annotated[int, Whole()]
-Count = Annotated[int, Whole(0)]
-Positive = Annotated[int, Whole(1)]
+ListOf = Annotated[tuple[T, ...], Strict(strict=False)]
+Integer = Annotated[int, IntRange()]
+Count = Annotated[int, IntRange(0)]
+Positive = Annotated[int, IntRange(1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-AbsolutePath = Annotated[str, Matching(r"/[^\0]*", "an absolute path")]
+AbsolutePath = Annotated[str, TextPattern(r"/[^\0]*", "an absolute path")]

@@ -14,7 +14,7 @@ from detbuild.config.cluster import Pbs, Slurm
 from detbuild.config.document import Node, Position, read_value
 from detbuild.config.environment import Capability, Images, RegistryAuth, Variables, for_each_kind
 from detbuild.config.explain import explain
-from detbuild.config.fields import Many, Matching, Positive
+from detbuild.config.fields import ListOf, Positive, TextPattern
 from detbuild.config.layers import Layer, errors_of, mapping_layer, read_text
 from detbuild.config.logs import LogPolicy
 from detbuild.config.mounts import BindMount, distinct
@@ -38,8 +38,10 @@ def _gpu_name(value: object) -> object:
     return str(value) if type(value) is int else value
 
 
-Network = Annotated[str, Matching(r"[A-Za-z0-9][\w.-]*", "`bridge`, `host` or the name of a Docker network")]
-GpuName = Annotated[str, Matching(r"\S+", "a GPU index, UUID or CDI name"), BeforeValidator(_gpu_name)]
+Network = Annotated[
+    str, TextPattern(r"[A-Za-z0-9][\w.-]*", "`bridge`, `host` or the name of a Docker network")
+]
+GpuName = Annotated[str, TextPattern(r"\S+", "a GPU index, UUID or CDI name"), BeforeValidator(_gpu_name)]
 
 
 class TaskContainerDefaults(Section):
@@ -51,15 +53,15 @@ class TaskContainerDefaults(Section):
     ] = None
     registry_auth: RegistryAuth | None = None
     force_pull_image: bool | None = None
-    add_capabilities: Many[Capability] = ()
-    drop_capabilities: Many[Capability] = ()
-    bind_mounts: Annotated[Many[BindMount], AfterValidator(distinct)] = ()
-    devices: Many[ConfigDevice] = ()
+    add_capabilities: ListOf[Capability] = ()
+    drop_capabilities: ListOf[Capability] = ()
+    bind_mounts: Annotated[ListOf[BindMount], AfterValidator(distinct)] = ()
+    devices: ListOf[ConfigDevice] = ()
     shm_size_bytes: Bytes | None = None
     memory: Memory | None = None
     cpus: Cpus | None = None
     read_only_root: bool | None = None
-    log_policies: Many[LogPolicy] = ()
+    log_policies: ListOf[LogPolicy] = ()
     preemption_timeout: Positive | None = None
     slurm: Slurm | None = None
     pbs: Pbs | None = None
@@ -76,12 +78,12 @@ class TaskContainerDefaults(Section):
 
 
 class HostFile(Section):
-    """The fields with effect here; `_OF_A_MASTER` are accepted too."""
+    """The fields with effect here; `_MASTER_FIELDS` are accepted too."""
 
     task_container_defaults: TaskContainerDefaults = TaskContainerDefaults.model_construct()
     checkpoint_storage: JsonValue = None  # checked by `_Stored`: an experiment's config may complete it
     cpu_trials: Positive | None = None
-    gpus: Many[GpuName] | None = None
+    gpus: ListOf[GpuName] | None = None
 
 
 class _Stored(Section):
@@ -97,13 +99,13 @@ class HostConfig:
     network: str = "bridge"
     cpu_trials: int | None = None  # CPU slots: concurrent trials without GPUs
     gpus: tuple[str, ...] | None = None  # the GPUs to use; None: all
-    without_effect: tuple[str, ...] = ()  # fields of the file that have no effect on a single host
+    ignored_fields: tuple[str, ...] = ()  # fields of the file that have no effect on a single host
 
     def warnings(self) -> tuple[Warned, ...]:
         """Return at most one warning."""
-        if not self.without_effect:
+        if not self.ignored_fields:
             return ()
-        names = ", ".join(self.without_effect)
+        names = ", ".join(self.ignored_fields)
         message = f"ignored in {HOST_CONFIG} of the home, no effect on a single host: {names}"
         return (Warned(message, "remove them, or keep them for a cluster"),)
 
@@ -128,8 +130,8 @@ PLACES: Final = {
     "slurm": ("slurm",),
     "pbs": ("pbs",),
 }
-_OF_ONE_HOST: Final = frozenset({*PLACES, "startup_hook", "network_mode"} - {"slurm", "pbs"})
-_OF_A_MASTER: Final = frozenset(
+_HOST_FIELDS: Final = frozenset({*PLACES, "startup_hook", "network_mode"} - {"slurm", "pbs"})
+_MASTER_FIELDS: Final = frozenset(
     {
         "additional_resource_managers",
         "cache",
@@ -186,12 +188,12 @@ def host_config(home: Path) -> HostConfig:
         network=defaults.network_mode,
         cpu_trials=file.cpu_trials,
         gpus=file.gpus,
-        without_effect=_without_effect(layer),
+        ignored_fields=_ignored_fields(layer),
     )
 
 
 def _checked(layer: Layer) -> HostFile:
-    own = {key: value for key, value in layer.raw.items() if key not in _OF_A_MASTER}
+    own = {key: value for key, value in layer.raw.items() if key not in _MASTER_FIELDS}
     found = list(layer.problems)
     if "checkpoint_storage" in own:
         try:
@@ -211,12 +213,12 @@ def _errors(layer: Layer, found: list[Problem]) -> Exception:
     return errors_of([layer], ((Origin(0, problem.path), problem) for problem in found))
 
 
-def _without_effect(layer: Layer) -> tuple[str, ...]:
+def _ignored_fields(layer: Layer) -> tuple[str, ...]:
     defaults = layer.raw.get("task_container_defaults")
     below = defaults if isinstance(defaults, dict) else {}
     return (
-        *sorted(layer.raw.keys() & _OF_A_MASTER),
-        *(f"task_container_defaults.{name}" for name in below if name not in _OF_ONE_HOST),
+        *sorted(layer.raw.keys() & _MASTER_FIELDS),
+        *(f"task_container_defaults.{name}" for name in below if name not in _HOST_FIELDS),
     )
 
 

@@ -16,9 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-from detbuild.config.clauses import Clause, Written, given, inside, when
+from detbuild.config.clauses import Clause, SchemaForm, on_field, require, when
 from detbuild.config.fields import Integer, Positive
-from detbuild.config.section import TAG, Section, chosen_by, wrong
+from detbuild.config.section import TAG, Section, discriminator, wrong
 
 
 class Const(Section):
@@ -122,16 +122,16 @@ Hyperparameter = Annotated[
     | Annotated[Log, Tag(TAG + "Log")]
     | Annotated[Categorical, Tag(TAG + "Categorical")]
     | Annotated[Nested, Tag(TAG + "Nested")],
-    chosen_by("type", _KINDS, Nested),
+    discriminator("type", _KINDS, Nested),
     BeforeValidator(_spelled_out),
-    Written(lambda of_map: when({"type": "object"}, of_map)),
+    SchemaForm(lambda of_map: when({"type": "object"}, of_map)),
 ]
 
 
 def grid_point(ref: str) -> Clause:
     """Build the schema at `ref`: a hyperparameter of a grid search, whose ranges need `count`."""
     ranges = [kind for kind, section in _KINDS.items() if "count" in section.model_fields]
-    typed = when(inside("type", {"enum": ranges}), given("count"))
+    typed = when(on_field("type", {"enum": ranges}), require("count"))
     nested = {"type": "object", "additionalProperties": {"$ref": ref}}
     return when({"type": "object"}, {"if": {"required": ["type"]}, "then": typed, "else": nested})
 

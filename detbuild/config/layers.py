@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from detbuild import textfile
 from detbuild.config.document import SECTIONS, UNINDENTED, Node, Position, empty_section, read_document
-from detbuild.config.era import era_defaults, is_of_the_era, old_path, steps_of, translate
+from detbuild.config.era import counts_in_steps, legacy_defaults, old_path, steps_of, translate
 from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.explain import unknown_nulls
 from detbuild.config.merge import merge
@@ -52,14 +52,14 @@ class Layer:
     def place(self, path: KeyPath, *, on_key: bool = False) -> tuple[Position, str]:
         """Return the position of a value, for sorting, and its text for errors."""
         for override in reversed(self.overrides):
-            if override.concerns(Problem(path, "", on_key=on_key)):
+            if override.affects(Problem(path, "", on_key=on_key)):
                 return Position(0, 0), override.place
         if self.document is None:
             return Position(0, 0), self.source
-        position = self.document.locate(self.written(path), on_key=on_key)
+        position = self.document.locate(self.source_path(path), on_key=on_key)
         return position, f"{self.source}:{position.line}:{position.column}"
 
-    def written(self, path: KeyPath) -> KeyPath:
+    def source_path(self, path: KeyPath) -> KeyPath:
         """Return the path in the source text, which may use old names of fields."""
         return path if self.document is None else old_path(path, self.document.plain)
 
@@ -116,16 +116,16 @@ def translated(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     per_step = next(
         (layer.raw["batches_per_step"] for layer in layers if "batches_per_step" in layer.raw), None
     )
-    of_the_era = any(is_of_the_era(layer.raw) for layer in layers)
-    if not of_the_era:
+    in_steps = any(counts_in_steps(layer.raw) for layer in layers)
+    if not in_steps:
         return tuple(map(_migrated, layers))
-    today = []
+    current = []
     for layer in layers:
         raw, problems = translate(dict(layer.raw), steps_of(per_step))
-        today.append(replace(layer, raw=raw, problems=(*layer.problems, *problems)))
-    searcher = merged(today).get("searcher")
+        current.append(replace(layer, raw=raw, problems=(*layer.problems, *problems)))
+    searcher = merged(current).get("searcher")
     name = None if searcher is None else searcher.scalar("name")
-    return (*today, Layer("default of Determined 0.12", era_defaults(name), checked=True))
+    return (*current, Layer("default of Determined 0.12", legacy_defaults(name), checked=True))
 
 
 def _migrated(layer: Layer) -> Layer:
@@ -142,8 +142,8 @@ def errors_of(layers: Sequence[Layer], found: Iterable[tuple[Origin, Problem]]) 
     """Collect one line per position, sorted by layer and position."""
     first: dict[Origin, Problem] = {}
     for origin, problem in found:
-        meant = _as_indented(layers[origin.layer].document, replace(problem, path=origin.path))
-        first.setdefault(replace(origin, path=meant.path), meant)
+        indented = _as_indented(layers[origin.layer].document, replace(problem, path=origin.path))
+        first.setdefault(replace(origin, path=indented.path), indented)
     empty = {origin for origin, problem in first.items() if (problem.what, problem.hint) == UNINDENTED}
     placed = []
     for origin, problem in first.items():
@@ -151,7 +151,7 @@ def errors_of(layers: Sequence[Layer], found: Iterable[tuple[Origin, Problem]]) 
             continue  # the missing field is in the lines to indent
         layer = layers[origin.layer]
         position, where = layer.place(problem.path, on_key=problem.on_key)
-        as_written = replace(problem, path=layer.written(problem.path))
+        as_written = replace(problem, path=layer.source_path(problem.path))
         placed.append(((origin.layer, position), as_written.line(where)))
     placed.sort(key=lambda item: item[0])
     hidden = [known_secrets(layer.raw, ExperimentConfig).certain for layer in layers]

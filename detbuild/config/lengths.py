@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from pydantic import BeforeValidator, InstanceOf, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from detbuild.config.clauses import Clause, any_of, counted, given, lines, nullable
+from detbuild.config.clauses import Clause, any_of, closed_map, int_between, nullable, require
 from detbuild.config.fields import integral
 from detbuild.config.problems import show
 from detbuild.config.section import wrong
@@ -64,8 +64,8 @@ def _written(length: Length) -> dict[str, int]:
 
 
 def _schema(least: int) -> Clause:
-    count = nullable(counted(least, LARGEST))
-    return {**lines(dict.fromkeys(UNITS, count)), "oneOf": [given(unit) for unit in UNITS]}
+    count = nullable(int_between(least, LARGEST))
+    return {**closed_map(dict.fromkeys(UNITS, count)), "oneOf": [require(unit) for unit in UNITS]}
 
 
 Period = Annotated[
@@ -75,6 +75,6 @@ TrainingLength = Annotated[
     InstanceOf[Length],
     BeforeValidator(_training),
     PlainSerializer(_written),
-    WithJsonSchema(any_of([_schema(1), counted(1, LARGEST)])),
+    WithJsonSchema(any_of([_schema(1), int_between(1, LARGEST)])),
 ]
 NEVER: Final = Length("batches", 0)

@@ -8,8 +8,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, model_validator
 
-from detbuild.config.clauses import NULL, Clause, Written, any_of, given
-from detbuild.config.fields import Whole
+from detbuild.config.clauses import NULL, Clause, SchemaForm, any_of, require
+from detbuild.config.fields import IntRange
 from detbuild.config.section import Section, wrong
 
 # RE2, which Determined uses, has these classes; Python's `re` reads them as sets of letters.
@@ -45,14 +45,14 @@ def _or_typed(name: Clause) -> Clause:
 class LogPolicy(Section):
     """A log pattern with an action. The name of a default without a pattern disables that default."""
 
-    model_config = ConfigDict(json_schema_extra=any_of([given("name"), given("pattern", "action")]))
+    model_config = ConfigDict(json_schema_extra=any_of([require("name"), require("pattern", "action")]))
 
     name: str | None = None
     """Name of the policy; that of a default (`CUDA OOM`, `ECC Error`) replaces it, or disables it if
     there is no pattern."""
     pattern: Annotated[str, AfterValidator(_pattern)] | None = None
     """Regular expression to search for in each log line."""
-    action: Annotated[Action, BeforeValidator(_action), Written(_or_typed)] | None = None
+    action: Annotated[Action, BeforeValidator(_action), SchemaForm(_or_typed)] | None = None
     """cancel_retries: do not restart the trial if it fails. exclude_node: the same on a single host."""
 
     @model_validator(mode="after")
@@ -81,5 +81,5 @@ def with_defaults(policies: tuple[LogPolicy, ...]) -> tuple[LogPolicy, ...]:
 
 
 class RetentionPolicy(Section):
-    log_retention_days: Annotated[int, Whole(-1, 32767)] | None = None
+    log_retention_days: Annotated[int, IntRange(-1, 32767)] | None = None
     """Days to keep logs; -1: forever."""

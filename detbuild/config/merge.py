@@ -59,31 +59,31 @@ def _by(rule: object) -> Rule:
     return rule if callable(rule) else _recursive
 
 
-def _whole(higher: Part, lower: Part) -> Part:  # noqa: ARG001  (signature of a rule)
+def _replace(higher: Part, lower: Part) -> Part:  # noqa: ARG001  (signature of a rule)
     return higher
 
 
-def _lower_first(higher: Part, lower: Part) -> Part:
+def _concatenate(higher: Part, lower: Part) -> Part:
     """Concatenate the lists, lower first, so that the higher source's variables win."""
     if higher.items is None or lower.items is None:
         return higher
     return Part((*lower.items, *higher.items), higher.origin)
 
 
-def _adding(identity: Callable[[Part], object]) -> Rule:
+def _union(identity: Callable[[Part], object]) -> Rule:
     """Append the items of the lower list whose identity is new."""
 
     def rule(higher: Part, lower: Part) -> Part:
         if higher.items is None or lower.items is None:
             return higher
-        taken = [identity(part) for part in higher.items]
-        new = (part for part in lower.items if identity(part) not in taken)
+        seen = [identity(part) for part in higher.items]
+        new = (part for part in lower.items if identity(part) not in seen)
         return Part((*higher.items, *new), higher.origin)
 
     return rule
 
 
-def _place(part: Part) -> object:
+def _container_path(part: Part) -> object:
     """Return the path of a mount or device in the container."""
     path = part.scalar("container_path")
     return posixpath.normpath(path) if isinstance(path, str) else part
@@ -98,7 +98,7 @@ def _policy(part: Part) -> object:
     return name if name is not None else (part.scalar("action"), part.scalar("pattern"))
 
 
-def _member(key: str, common: frozenset[str], same: Rule) -> Rule:
+def _if_same_kind(key: str, common: frozenset[str], same: Rule) -> Rule:
     """Merge `common` fields always, and the others only if both sources have the same kind."""
 
     def rule(higher: Part, lower: Part) -> Part:
@@ -111,11 +111,11 @@ def _member(key: str, common: frozenset[str], same: Rule) -> Rule:
     return rule
 
 
-def _search(higher: Part, lower: Part) -> Part:
-    return _maps(higher, lower, dict.fromkeys(("max_length", "budget", "length_per_round"), _whole))
+def _searcher(higher: Part, lower: Part) -> Part:
+    return _maps(higher, lower, dict.fromkeys(("max_length", "budget", "length_per_round"), _replace))
 
 
-def _stored(higher: Part, lower: Part) -> Part:
+def _storage(higher: Part, lower: Part) -> Part:
     """Merge storages without mixing the credentials of two sources."""
     if higher.map is not None and lower.map is not None and not higher.map.keys().isdisjoint(_AZURE):
         lower = lower.with_map({key: part for key, part in lower.map.items() if key not in _AZURE})
@@ -162,7 +162,7 @@ def _keyed(part: Part, key: str) -> dict[object, Part] | None:
     return None if part.items is None or None in keyed or len(keyed) < len(items) else keyed
 
 
-def _per_kind(part: Part) -> Part:
+def _for_each_kind(part: Part) -> Part:
     if part.map is None:
         return part.with_map(dict.fromkeys(KINDS, part))
     if "gpu" in part.map and "cuda" not in part.map:
@@ -183,26 +183,26 @@ def _device(part: Part) -> Part:
 
 
 _LONG_FORMS: Final = (
-    (("environment", "image"), _per_kind),
-    (("environment", "environment_variables"), _per_kind),
+    (("environment", "image"), _for_each_kind),
+    (("environment", "environment_variables"), _for_each_kind),
     (("resources", "devices"), _devices),
 )
 _RULES: Final[Mapping[str, object]] = {
-    "labels": _adding(Part.plain),
-    "bind_mounts": _adding(_place),
-    "resources": {"devices": _adding(_place)},
+    "labels": _union(Part.plain),
+    "bind_mounts": _union(_container_path),
+    "resources": {"devices": _union(_container_path)},
     "environment": {
-        "environment_variables": dict.fromkeys(KINDS, _lower_first),
-        "proxy_ports": _adding(_port),
-        "registry_auth": _whole,  # as a whole: a password must not be sent to another registry
+        "environment_variables": dict.fromkeys(KINDS, _concatenate),
+        "proxy_ports": _union(_port),
+        "registry_auth": _replace,  # as a whole: a password must not be sent to another registry
         "pod_spec": _pod,
     },
-    "log_policies": _adding(_policy),
+    "log_policies": _union(_policy),
     "hyperparameters": _all_hyperparameters,
-    "searcher": _member("name", _SEARCHER, _search),
-    "checkpoint_storage": _member("type", _STORAGE, _stored),
-    "min_validation_period": _whole,
-    "min_checkpoint_period": _whole,
-    "slurm": {"sbatch_args": _lower_first},
-    "pbs": {"pbsbatch_args": _lower_first},
+    "searcher": _if_same_kind("name", _SEARCHER, _searcher),
+    "checkpoint_storage": _if_same_kind("type", _STORAGE, _storage),
+    "min_validation_period": _replace,
+    "min_checkpoint_period": _replace,
+    "slurm": {"sbatch_args": _concatenate},
+    "pbs": {"pbsbatch_args": _concatenate},
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import AfterValidator, WithJsonSchema
 
-from detbuild.config.clauses import but, text
+from detbuild.config.clauses import matching_text, not_matching
 from detbuild.config.section import Section, wrong
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ Propagation = Literal["rprivate", "private", "rshared", "shared", "rslave", "sla
 _WHOLE_HOST: Final = frozenset({"/", "/boot", "/dev", "/etc", "/run", "/var", "/var/lib", "/var/run"})
 _KERNEL_AND_ENGINE: Final = ("/proc", "/sys", "/var/lib/docker", "/var/lib/containerd")
 SOCKETS: Final = frozenset({"docker.sock", "containerd.sock", "podman.sock", "crio.sock"})
-_TAKEN: Final = ("/proc", "/sys", "/opt/detbuild", "/run/detbuild")
+_CONTAINER_PATHS: Final = ("/proc", "/sys", "/opt/detbuild", "/run/detbuild")
 
 
 def host_path(path: str) -> str:
@@ -61,7 +61,7 @@ def container_path(path: str) -> str:
     normal = posixpath.normpath(path).replace("//", "/") if path else "."
     if normal == ".":
         raise wrong("is the work directory itself", hint="name a directory below it, e.g. `data`")
-    if normal == "/" or _within(normal, _TAKEN):
+    if normal == "/" or _within(normal, _CONTAINER_PATHS):
         raise wrong(f"{normal[:40]} is in use by the container itself", hint="mount it elsewhere")
     return path
 
@@ -89,13 +89,17 @@ def _host_text() -> Clause:
     whole_host = "|".join(rf"{_steps(path)}{_END}" for path in sorted(_WHOLE_HOST - {"/"}))
     sockets = "|".join(map(re.escape, sorted(SOCKETS)))
     reserved_ = rf"{_ROOT}|{whole_host}|{_below(_KERNEL_AND_ENGINE)}|[\s\S]*/(?:{sockets}){_END}"
-    refused = rf"{but(PARENT)}(?:{reserved_})"
-    return text(rf"{but(refused)}/[\s\S]*", "an absolute path outside the host's system directories")
+    refused = rf"{not_matching(PARENT)}(?:{reserved_})"
+    return matching_text(
+        rf"{not_matching(refused)}/[\s\S]*", "an absolute path outside the host's system directories"
+    )
 
 
 def _container_text() -> Clause:
-    refused = rf"{PARENT}|(?:\.{_END})?|{_ROOT}|{_below(_TAKEN)}"
-    return text(rf"{but(refused)}[\s\S]*", "a container path that is not in use, without `..`")
+    refused = rf"{PARENT}|(?:\.{_END})?|{_ROOT}|{_below(_CONTAINER_PATHS)}"
+    return matching_text(
+        rf"{not_matching(refused)}[\s\S]*", "a container path that is not in use, without `..`"
+    )
 
 
 HostPath = Annotated[str, AfterValidator(host_path), WithJsonSchema(_host_text())]

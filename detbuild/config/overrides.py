@@ -25,14 +25,14 @@ class Override:
     value: object
     place: str  # for errors: `--config key=value`
 
-    def concerns(self, problem: Problem) -> bool:
+    def affects(self, problem: Problem) -> bool:
         """Whether the problem is in the overridden value, or in a key that only the override has."""
         shared = min(len(self.path), len(problem.path))
         if self.path[:shared] != problem.path[:shared]:
             return False
         return shared == len(self.path) or problem.on_key
 
-    def brings(self, path: KeyPath) -> bool:
+    def sets(self, path: KeyPath) -> bool:
         """Whether the override sets the value at a path of the config."""
         if self.path != path[: len(self.path)]:
             return False
@@ -67,11 +67,11 @@ def parse_override(text: str) -> Override:
 def apply(raw: dict[str, object], overrides: Iterable[Override]) -> dict[str, object]:
     """Copy the config with the overrides applied in order."""
     for override in overrides:
-        raw = _laid_over(raw, override, override.path)
+        raw = _applied(raw, override, override.path)
     return raw
 
 
-def _laid_over(raw: dict[str, object], override: Override, path: tuple[str, ...]) -> dict[str, object]:
+def _applied(raw: dict[str, object], override: Override, path: tuple[str, ...]) -> dict[str, object]:
     name, rest = path[0], path[1:]
     below = raw.get(name)
     if not rest:
@@ -81,7 +81,7 @@ def _laid_over(raw: dict[str, object], override: Override, path: tuple[str, ...]
     if not isinstance(below, dict):
         where: KeyPath = override.path[: len(override.path) - len(rest)]
         raise ConfigErrors([f"{override.place}: {dotted(where)} is {show(below)}, not a map"])
-    return {**raw, name: _laid_over(below, override, rest)}
+    return {**raw, name: _applied(below, override, rest)}
 
 
 def _merged(below: object, above: object) -> object:

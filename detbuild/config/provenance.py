@@ -49,7 +49,7 @@ def _values(traced: Traced, path: KeyPath, value: object, part: Part | None) -> 
         for index, (item, below) in enumerate(zip(value, _items(path, value, part), strict=True)):
             yield from _values(traced, (*path, index), item, below)
     elif part is not None:
-        yield Value(path, value, _said(traced, part.origin))
+        yield Value(path, value, _source_text(traced, part.origin))
     else:
         yield Value(path, value, _AT_SUBMISSION.get(path, DEFAULT) if value is None else DEFAULT)
 
@@ -71,11 +71,11 @@ def _items(path: KeyPath, value: list[object], part: Part | None) -> list[Part |
     return [None] * defaults + list(part.items)
 
 
-def _said(traced: Traced, origin: Origin) -> str:
+def _source_text(traced: Traced, origin: Origin) -> str:
     layer = traced.layers[origin.layer]
     for override in reversed(layer.overrides):
-        if override.brings(origin.path):
+        if override.sets(origin.path):
             return f"--config {dotted(override.path)}"
     if layer.document is None:
         return layer.title
-    return f"{layer.title}:{layer.document.locate(layer.written(origin.path)).line}"
+    return f"{layer.title}:{layer.document.locate(layer.source_path(origin.path)).line}"

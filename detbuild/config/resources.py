@@ -7,8 +7,8 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from detbuild.config.clauses import also, text
-from detbuild.config.fields import AbsolutePath, Count, Many, Whole
+from detbuild.config.clauses import matching_text, or_schema
+from detbuild.config.fields import AbsolutePath, Count, IntRange, ListOf
 from detbuild.config.problems import show
 from detbuild.config.section import Section, wrong
 
@@ -30,9 +30,11 @@ def _bytes(value: object) -> object:
     return int(float(match[1]) * _FACTORS[(match[2] or "").lower()])
 
 
-_AS_TEXT: Final = also(text(_SIZE.pattern, "a size, e.g. 4g"))
-Bytes = Annotated[int, Whole(1), BeforeValidator(_bytes), _AS_TEXT]
-Memory = Annotated[int, Whole(6 << 20), BeforeValidator(_bytes), _AS_TEXT]  # engines reject a smaller limit
+_AS_TEXT: Final = or_schema(matching_text(_SIZE.pattern, "a size, e.g. 4g"))
+Bytes = Annotated[int, IntRange(1), BeforeValidator(_bytes), _AS_TEXT]
+Memory = Annotated[
+    int, IntRange(6 << 20), BeforeValidator(_bytes), _AS_TEXT
+]  # engines reject a smaller limit
 Cpus = Annotated[float, Field(ge=0.01, le=1_000_000)]
 
 _OF_MRW: Final = "letters of `mrw`, each once"
@@ -50,7 +52,7 @@ class Device(Section):
     """Device on the host, e.g. `/dev/infiniband`."""
     container_path: AbsolutePath
     """Path in the container."""
-    mode: Annotated[str, AfterValidator(_mode), WithJsonSchema(text(_MODE, _OF_MRW))] = "mrw"
+    mode: Annotated[str, AfterValidator(_mode), WithJsonSchema(matching_text(_MODE, _OF_MRW))] = "mrw"
     """Allowed access: m (mknod), r (read), w (write)."""
 
 
@@ -65,8 +67,8 @@ def _device(value: object) -> object:
     return dict(zip(("host_path", "container_path", "mode"), parts, strict=False))
 
 
-_PAIR: Final = text(rf"/[^:\0]*:/[^:\0]*(?::{_MODE})?", "host:container or host:container:mode")
-ConfigDevice = Annotated[Device, BeforeValidator(_device), also(_PAIR)]
+_PAIR: Final = matching_text(rf"/[^:\0]*:/[^:\0]*(?::{_MODE})?", "host:container or host:container:mode")
+ConfigDevice = Annotated[Device, BeforeValidator(_device), or_schema(_PAIR)]
 
 
 class Resources(Section):
@@ -78,13 +80,13 @@ class Resources(Section):
     """Memory limit of a trial, `/dev/shm` included; absent: the host's memory less a reserve."""
     cpus: Cpus | None = None
     """CPU limit of a trial in cores, e.g. 1.5; absent: no limit."""
-    devices: Many[ConfigDevice] = ()
+    devices: ListOf[ConfigDevice] = ()
     """Host devices: `host:container`, `host:container:mode`, or a map."""
     max_slots: Count | None = None
     """Limit on slots in use by all trials of the experiment; absent: no limit."""
     weight: Annotated[float, Field(ge=0)] = 1.0
     """Share of a host that several experiments use: twice the weight, twice the slots."""
-    priority: Annotated[int, Whole(1, 99)] | None = None
+    priority: Annotated[int, IntRange(1, 99)] | None = None
     """Priority from 1 to 99; lower numbers go first."""
     resource_pool: str = ""
     """Resource pool of a cluster; no effect on a single host."""

@@ -10,7 +10,7 @@ from detbuild.config.entrypoint import parse_entrypoint
 from detbuild.config.fields import integral
 from detbuild.config.lengths import training_length
 from detbuild.config.problems import Problem
-from detbuild.config.searcher import BY_OTHER_MEANS, METHODS, Adaptive, Asha, Budgeted, Synchronous
+from detbuild.config.searcher import METHODS, WITHOUT_MAX_LENGTH, Adaptive, Asha, Budgeted, Synchronous
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -94,7 +94,7 @@ def _length_for_a_trial_class(raw: Mapping[str, object], searcher: Mapping[str, 
         trial_class = parse_entrypoint(raw.get("entrypoint")).kind == "trial"
     except PydanticCustomError:  # the field itself has an error
         return
-    needs_length = METHODS.keys() - BY_OTHER_MEANS
+    needs_length = METHODS.keys() - WITHOUT_MAX_LENGTH
     if trial_class and "max_length" not in searcher and str(searcher.get("name")) in needs_length:
         what = "needs max_length to train a trial class"
         yield Problem(("searcher",), what, "add `max_length: {epochs: 1}` or another length", later=True)

@@ -2,7 +2,7 @@
 
 Names, types, ranges and defaults come from the fields, descriptions from their docstrings, and other rules
 from the clauses next to their validators. The schema and the parser accept the same configs, except for the
-rules in `BEYOND`.
+rules in `PARSER_ONLY_RULES`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from detbuild.config.clauses import Clause, given, inside, nullable, when
+from detbuild.config.clauses import Clause, nullable, on_field, require, when
 from detbuild.config.docstrings import field_docs
 from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.hyperparameters import grid_point
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pydantic_core import core_schema
 
 # Rules that only the parser checks: relations between values, and values with their own grammar.
-BEYOND: Final = (
+PARSER_ONLY_RULES: Final = (
     "minval is below maxval, and base ** maxval is in the range of a double",
     "resources.max_slots is at least slots_per_trial",
     "profiling.end_after_batch is at least begin_on_batch",
@@ -44,10 +44,10 @@ _GRID_POINT: Final = "#/$defs/GridPoint"
 def experiment_schema() -> dict[str, object]:
     """Generate the schema as JSON values."""
     schema = ExperimentConfig.model_json_schema(schema_generator=_Generator)
-    comment = f"The parser also checks: {'; '.join(BEYOND)}."
+    comment = f"The parser also checks: {'; '.join(PARSER_ONLY_RULES)}."
     schema["$defs"]["GridPoint"] = grid_point(_GRID_POINT)
-    of_grid = inside("searcher", {"required": ["name"], **inside("name", {"const": "grid"})})
-    points = inside("hyperparameters", {"additionalProperties": {"$ref": _GRID_POINT}})
+    of_grid = on_field("searcher", {"required": ["name"], **on_field("name", {"const": "grid"})})
+    points = on_field("hyperparameters", {"additionalProperties": {"$ref": _GRID_POINT}})
     schema["allOf"].append(when(of_grid, points))
     return {
         "$schema": GenerateJsonSchema.schema_dialect,
@@ -107,10 +107,10 @@ def _chosen(key: str, choices: Mapping[str, Clause]) -> Clause:
             names[name] = field_docs(section)[key]
         if name is None:
             optional = True
-            rules.append(when({"not": given(key) if field else {"required": [key]}}, clause))
+            rules.append(when({"not": require(key) if field else {"required": [key]}}, clause))
         else:
-            rules.append(when({"required": [key], **inside(key, {"const": name})}, clause))
+            rules.append(when({"required": [key], **on_field(key, {"const": name})}, clause))
     about = "\n".join(f"- `{name}`: {doc}" for name, doc in names.items() if name)
     chooser = {"enum": list(names), "description": about}
-    chosen = {"type": "object", **inside(key, chooser), "allOf": rules}
+    chosen = {"type": "object", **on_field(key, chooser), "allOf": rules}
     return chosen if optional else {**chosen, "required": [key]}

@@ -8,12 +8,12 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, Tag, WithJsonSchema
 
-from detbuild.config.clauses import Clause, any_of, counted, given, not_both, text
-from detbuild.config.era import HAS_LENGTH, with_steps
-from detbuild.config.fields import Count, Fraction, Many, Matching, Positive, integral
+from detbuild.config.clauses import Clause, any_of, int_between, matching_text, not_both, require
+from detbuild.config.era import HAS_LENGTH, add_step_fields
+from detbuild.config.fields import Count, Fraction, ListOf, Positive, TextPattern, integral
 from detbuild.config.lengths import TrainingLength
 from detbuild.config.problems import show
-from detbuild.config.section import TAG, Section, chosen_by, wrong
+from detbuild.config.section import TAG, Section, discriminator, wrong
 from detbuild.config.values import LARGEST
 
 Mode = Literal["conservative", "standard", "aggressive"]
@@ -23,12 +23,12 @@ _TRIAL: Final = r"[1-9][0-9]*(?:/[1-9][0-9]*)?"
 _A_TRIAL: Final = "a trial, e.g. 3/1 or 3"
 _HOOK: Final = rf"{_WORD}(?:\.{_WORD})*:{_WORD}"
 # Also a directory name, so it must not contain a path.
-CheckpointId = Annotated[str, Matching(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", "a checkpoint ID")]
+CheckpointId = Annotated[str, TextPattern(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", "a checkpoint ID")]
 
 
 def _clauses(searcher: Clause) -> None:
     searcher["allOf"] = [not_both("source_trial_id", "source_checkpoint_uuid")]
-    with_steps(searcher)
+    add_step_fields(searcher)
 
 
 def _trial(value: object) -> object:
@@ -43,7 +43,7 @@ def _trial(value: object) -> object:
 TrialReference = Annotated[
     int | str,
     BeforeValidator(_trial),
-    WithJsonSchema(any_of([counted(1, LARGEST), text(_TRIAL, _A_TRIAL)])),
+    WithJsonSchema(any_of([int_between(1, LARGEST), matching_text(_TRIAL, _A_TRIAL)])),
 ]
 
 
@@ -90,7 +90,7 @@ class Grid(_Searcher):
 def _asha_clauses(searcher: Clause) -> None:
     _clauses(searcher)
     by_time = ("max_time", "time_metric")
-    if_either = {"if": any_of(map(given, by_time)), "then": given(*by_time), "else": HAS_LENGTH}
+    if_either = {"if": any_of(map(require, by_time)), "then": require(*by_time), "else": HAS_LENGTH}
     searcher["allOf"].append(if_either)
 
 
@@ -125,7 +125,7 @@ class AdaptiveAsha(Asha):
     """How aggressively trials are stopped; determines the brackets."""
     max_rungs: Positive = 5
     """Maximum number of rungs in a bracket."""
-    bracket_rungs: Many[Positive] = ()
+    bracket_rungs: ListOf[Positive] = ()
     """Number of rungs in each bracket, instead of `mode`."""
 
 
@@ -165,7 +165,7 @@ class Adaptive(Budgeted):
     """One trial in this many reaches the next rung."""
     max_rungs: Positive = 5
     """Maximum number of rungs in a bracket."""
-    bracket_rungs: Many[Positive] = ()
+    bracket_rungs: ListOf[Positive] = ()
     """Number of rungs in each bracket, instead of `mode`."""
     train_stragglers: bool = True
     """Continue trials whose rung is already full; no effect here."""
@@ -216,7 +216,7 @@ class Custom(_Searcher):
     """A custom search method."""
     unit: Literal["batches", "records", "epochs"] | None = None
     """Unit of lengths."""
-    hook: Annotated[str, Matching(_HOOK, "a class, e.g. search:Search")] | None = None
+    hook: Annotated[str, TextPattern(_HOOK, "a class, e.g. search:Search")] | None = None
     """Class of the method: `module:Class` in the context directory."""
     options: Mapping[str, JsonValue] = Field(default_factory=dict)
     """Arguments for the class."""
@@ -242,7 +242,7 @@ class Optuna(_Searcher):
 
 
 # Methods whose length of training can come from fields other than max_length.
-BY_OTHER_MEANS: Final = frozenset({"async_halving", "adaptive_asha", "pbt", "custom"})
+WITHOUT_MAX_LENGTH: Final = frozenset({"async_halving", "adaptive_asha", "pbt", "custom"})
 METHODS: Final[dict[str, type[_Searcher]]] = {
     "single": Single,
     "random": Random,
@@ -270,5 +270,5 @@ Searcher = Annotated[
     | Annotated[PopulationBased, Tag(TAG + "PopulationBased")]
     | Annotated[Custom, Tag(TAG + "Custom")]
     | Annotated[Optuna, Tag(TAG + "Optuna")],
-    chosen_by("name", METHODS),
+    discriminator("name", METHODS),
 ]

@@ -3,7 +3,7 @@
 Fields of the config have marks (`SECRET`, `VARIABLES`), from which three views follow:
 
 - `mask`: for the owner. Marked values and credentials in URLs are hidden.
-- `passed_on`: for pages to share. Only the fields of an allow-list keep their values.
+- `masked_for_sharing`: for pages to share. Only the fields of an allow-list keep their values.
 - `known_secrets`: every value that must not appear in a log or a message, whatever its field.
 """
 
@@ -45,7 +45,7 @@ VARIABLES: Final = Mark.VARIABLES
 
 # The allow-list of fields to share; `*` matches one key, `**` any number of them.
 # Omitted on purpose: data, host paths, buckets, cluster options, and the text of commands.
-PASSED_ON: Final = tuple(
+SHAREABLE: Final = tuple(
     tuple(path.split("."))
     for path in (
         "version",
@@ -202,15 +202,15 @@ def masked_variable(value: object) -> str:
     return f"{name}={MASK}" if given else f"{name}="
 
 
-def passed_on(values: Mapping[str, object]) -> dict[str, object]:
-    """Copy a resolved config for sharing: all values not in `PASSED_ON` are masked.
+def masked_for_sharing(values: Mapping[str, object]) -> dict[str, object]:
+    """Copy a resolved config for sharing: all values not in `SHAREABLE` are masked.
 
     A map with fixed keys stays a map; one with keys of the user's choice is masked as a whole.
     """
-    return {key: _passed_on(value, (key,)) for key, value in values.items()}
+    return {key: _masked_for_sharing(value, (key,)) for key, value in values.items()}
 
 
-def _passed_on(value: object, path: KeyPath) -> object:
+def _masked_for_sharing(value: object, path: KeyPath) -> object:
     if value is None or value in ({}, [], (), ""):
         return value
     if path == ("entrypoint",):
@@ -218,9 +218,9 @@ def _passed_on(value: object, path: KeyPath) -> object:
     if path[:2] == ("environment", "environment_variables"):
         return _masked_variables(value)
     if isinstance(value, Mapping) and (_may_hold_allowed(path) or not has_free_keys(path)):
-        return {key: _passed_on(item, (*path, str(key))) for key, item in value.items()}
+        return {key: _masked_for_sharing(item, (*path, str(key))) for key, item in value.items()}
     if isinstance(value, (list, tuple)) and _may_hold_allowed(path):
-        return [_passed_on(item, (*path, str(index))) for index, item in enumerate(value)]
+        return [_masked_for_sharing(item, (*path, str(index))) for index, item in enumerate(value)]
     return masked_urls_in(value) if _allowed(path) else MASK
 
 
@@ -233,13 +233,13 @@ def _masked_variables(value: object) -> object:
 
 
 def _allowed(path: KeyPath) -> bool:
-    return any(_matches(path, pattern) for pattern in PASSED_ON)
+    return any(_matches(path, pattern) for pattern in SHAREABLE)
 
 
 def _may_hold_allowed(path: KeyPath) -> bool:
     return any(
         _matches(path, pattern[: len(path)]) or _matches(path, pattern)
-        for pattern in PASSED_ON
+        for pattern in SHAREABLE
         if len(pattern) > len(path) or pattern[-1] == "**"
     )
 
@@ -249,7 +249,7 @@ def _matches(path: KeyPath, pattern: tuple[str, ...]) -> bool:
         head = pattern[:-1]
         return len(path) >= len(head) and _matches(path[: len(head)], head)
     return len(path) == len(pattern) and all(
-        wanted in ("*", part) for part, wanted in zip(path, pattern, strict=True)
+        key in ("*", part) for part, key in zip(path, pattern, strict=True)
     )
 
 

@@ -58,7 +58,7 @@ def wrong(
     return PydanticCustomError("rule", "{what}", context)
 
 
-def chosen_by(
+def discriminator(
     key: str, members: Mapping[str, type[BaseModel]], otherwise: type[BaseModel] | None = None
 ) -> Discriminator:
     """Select the member of a union by the value of `key`, or `otherwise` if the key is absent."""

@@ -7,11 +7,11 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, Tag, WithJsonSchema, model_validator
 
-from detbuild.config.clauses import but, given, text, when
+from detbuild.config.clauses import matching_text, not_matching, require, when
 from detbuild.config.fields import Count
 from detbuild.config.mounts import PARENT, ContainerPath, HostPath, Propagation
 from detbuild.config.secrets import SECRET
-from detbuild.config.section import TAG, Section, chosen_by, wrong
+from detbuild.config.section import TAG, Section, discriminator, wrong
 
 
 def _no_parent(value: str) -> str:
@@ -21,7 +21,9 @@ def _no_parent(value: str) -> str:
 
 
 Prefix = Annotated[
-    str, AfterValidator(_no_parent), WithJsonSchema(text(rf"{but(PARENT)}[\s\S]*", "a path without `..`"))
+    str,
+    AfterValidator(_no_parent),
+    WithJsonSchema(matching_text(rf"{not_matching(PARENT)}[\s\S]*", "a path without `..`")),
 ]
 
 
@@ -34,7 +36,7 @@ class _Storage(Section):
     """Number of newest checkpoints of each trial to keep."""
 
 
-class OwnFolder(_Storage):
+class ExperimentDirectory(_Storage):
     """The experiment's own directory; the default without `type`."""
 
     type: None = None
@@ -109,8 +111,8 @@ class Gcs(_Storage):
 class Azure(_Storage):
     model_config = ConfigDict(
         json_schema_extra={
-            "oneOf": [given("connection_string"), given("account_url")],
-            **when(given("credential"), given("account_url")),
+            "oneOf": [require("connection_string"), require("account_url")],
+            **when(require("credential"), require("account_url")),
         }
     )
 
@@ -144,11 +146,11 @@ _TYPES: Final[dict[str, type[_Storage]]] = {
 
 
 Storage = Annotated[
-    Annotated[OwnFolder, Tag(TAG + "OwnFolder")]
+    Annotated[ExperimentDirectory, Tag(TAG + "ExperimentDirectory")]
     | Annotated[SharedFs, Tag(TAG + "SharedFs")]
     | Annotated[Directory, Tag(TAG + "Directory")]
     | Annotated[S3, Tag(TAG + "S3")]
     | Annotated[Gcs, Tag(TAG + "Gcs")]
     | Annotated[Azure, Tag(TAG + "Azure")],
-    chosen_by("type", _TYPES, OwnFolder),
+    discriminator("type", _TYPES, ExperimentDirectory),
 ]

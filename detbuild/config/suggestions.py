@@ -21,7 +21,7 @@ _BOOLEAN_WORDS: Final = {
     "n": "false",
 }
 # Names that other tools use.
-_MEANT: Final[Mapping[str, str]] = {
+_SYNONYMS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("float", "real", "uniform"), "double"),
     **dict.fromkeys(("loguniform", "log_uniform", "log10"), "log"),
     **dict.fromkeys(("choice", "enum", "list"), "categorical"),
@@ -29,14 +29,14 @@ _MEANT: Final[Mapping[str, str]] = {
     **dict.fromkeys(("local", "file", "nfs"), "shared_fs"),
     "minio": "s3",
 }
-_CHOOSERS: Final = ("name", "type")
+_DISCRIMINATORS: Final = ("name", "type")
 _MAPS: Final = frozenset({"mapping_type", "dict_type", "model_type", "model_attributes_type"})
 _SHORTEST_WORD: Final = 2
 _MOST_FIELDS: Final = 5  # of a section, that fit on a line
 _DIGITS: Final = re.compile(r"[-+]?[0-9]+(?:[_, ][0-9]+)*")
 
 
-def of_kind(kind: str, value: object) -> str:
+def suggest_conversion(kind: str, value: object) -> str:
     """Return a hint for a value of the wrong type by pydantic's error type; "" if there is none."""
     if kind == "bool_type" and isinstance(value, str) and value.lower() in _BOOLEAN_WORDS:
         return f"write `{_BOOLEAN_WORDS[value.lower()]}`; YAML 1.2 booleans are true and false"
@@ -67,9 +67,9 @@ def _of_list(value: object) -> str:
     return "put a space after each `-`" if text.startswith("-") and " " in text else f"write `[{text}]`"
 
 
-def of_chooser(key: str, value: Mapping[str, object], names: list[str]) -> tuple[str, bool]:
+def suggest_discriminator(key: str, value: Mapping[str, object], names: list[str]) -> tuple[str, bool]:
     """Return a hint for a union without its discriminator, and whether it names a misspelt key."""
-    other = next((name for name in _CHOOSERS if name != key and value.get(name) in names), None)
+    other = next((name for name in _DISCRIMINATORS if name != key and value.get(name) in names), None)
     meant = [other] if other else difflib.get_close_matches(key, value, n=1)
     return (f"rename `{meant[0]}` to `{key}`", True) if meant else (one_of(names), False)
 
@@ -77,8 +77,8 @@ def of_chooser(key: str, value: Mapping[str, object], names: list[str]) -> tuple
 def near(value: object, names: Iterable[str]) -> str:
     """Suggest the nearest known name."""
     text, names = str(value).lower(), list(names)
-    if _MEANT.get(text) in names:
-        meant = [_MEANT[text]]
+    if _SYNONYMS.get(text) in names:
+        meant = [_SYNONYMS[text]]
     else:
         meant = difflib.get_close_matches(text, names, n=1) or _longer(text, names)
     return f"did you mean `{meant[0]}`?" if meant else ""
@@ -98,15 +98,15 @@ def suggest_field(section: type[Section], name: str) -> str:
     known = section.model_fields
     if section is Variables:
         return f"write a list: `[{name[:30]}=...]`"
-    other = next((key for key in _CHOOSERS if key in known), None)
-    if name in _CHOOSERS and other:
+    other = next((key for key in _DISCRIMINATORS if key in known), None)
+    if name in _DISCRIMINATORS and other:
         return f"did you mean `{other}`?"
     return near(name, known) or _of_other_member(section, name)
 
 
 def _of_other_member(section: type[Section], name: str) -> str:
     family = section.__mro__[section.__mro__.index(Section) - 1]
-    for key in _CHOOSERS if family is not section else ():
+    for key in _DISCRIMINATORS if family is not section else ():
         others = [other.model_fields for other in Section.tagged.values() if issubclass(other, family)]
         names = [str(fields[key].default) for fields in others if key in fields and name in fields]
         if names:

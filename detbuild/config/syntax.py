@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 _TAB: Final = ("tab in the indentation", "indent with spaces")
 # Message of PyYAML or libyaml -> our message and hint; "" keeps theirs.
-_SLIPS: Final = (
+_MISTAKES: Final = (
     ("tab character", *_TAB),
     ("mapping values are", "", "quote text with `: `, check indentation and the space after `:` above"),
     ("hexdecimal", "invalid backslash escape", "put text with backslashes in single quotes"),
@@ -33,8 +33,8 @@ def explained(error: yaml.MarkedYAMLError, text: str) -> tuple[str, str, Any]:
     if error.context_mark and "flow" in str(error.context) and "expected ',' or" in problem:
         opened = error.context_mark.line + 1
         return f"expected `,` or a closing bracket; the bracket opened on line {opened}", "close it", mark
-    slip = next(((what, hint) for words, what, hint in _SLIPS if words in problem), ("", ""))
-    return slip[0] or problem, slip[1], mark
+    mistake = next(((what, hint) for words, what, hint in _MISTAKES if words in problem), ("", ""))
+    return mistake[0] or problem, mistake[1], mark
 
 
 def _first_letter(letter: str) -> tuple[str, str]:

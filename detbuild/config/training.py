@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from detbuild.config.fields import Count, Positive, Whole
+from detbuild.config.fields import Count, IntRange, Positive
 from detbuild.config.section import Section, wrong
 
 MAX_SEED = (1 << 32) - 1  # NumPy's legacy generator accepts 32 bits
 
 
 class Reproducibility(Section):
-    experiment_seed: Annotated[int, Whole(0, MAX_SEED)] | None = None
+    experiment_seed: Annotated[int, IntRange(0, MAX_SEED)] | None = None
     """Seed for sampling all trials; absent: the time of submission in seconds."""
 
 

@@ -22,9 +22,9 @@ _TINY: Final = 0.1  # almost zero as an exponent
 _HUGE: Final = 1e15
 _MOST_SHOWN: Final = 60  # characters of a list in a hint
 
-NOT_YET: Final = ("profiling",)
+NOT_IMPLEMENTED: Final = ("profiling",)
 # Fields for clusters, their scheduler or web page, and fields of old versions.
-NO_MEANING_HERE: Final = (
+IGNORED_FIELDS: Final = (
     "workspace",
     "project",
     "searcher.train_stragglers",
@@ -56,8 +56,8 @@ def warnings_for(config: ExperimentConfig) -> tuple[Warned, ...]:
 
     Fields set to their default are not reported.
     """
-    later = _used(config, NOT_YET)
-    never = _used(config, NO_MEANING_HERE)
+    later = _used(config, NOT_IMPLEMENTED)
+    never = _used(config, IGNORED_FIELDS)
     if isinstance(config.checkpoint_storage, SharedFs) and config.checkpoint_storage.container_path:
         never.append("checkpoint_storage.container_path")
     warnings = [*_exponents(config.hyperparameters), *_lists(config.hyperparameters)]

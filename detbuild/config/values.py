@@ -16,7 +16,7 @@ from detbuild.config.scalars import key_text
 
 SMALLEST: Final = -(1 << 63)
 LARGEST: Final = (1 << 63) - 1
-_UNFIT: Final = re.compile("[\0\ud800-\udfff]")
+_NOT_JSON: Final = re.compile("[\0\ud800-\udfff]")
 
 
 def plain(value: object) -> tuple[object, list[Problem]]:
@@ -53,7 +53,7 @@ class _Walk:
             name = _key(key, free=has_free_keys(path))
             if name is None:
                 self.problems.append(Problem(path, f"a key must be text, not {_kind(key)}"))
-            elif _UNFIT.search(name) or name in seen:
+            elif _NOT_JSON.search(name) or name in seen:
                 what = "is given twice" if name in seen else "contains a NUL or a lone surrogate"
                 self.problems.append(Problem((*path, name), what, on_key=True))
             else:
@@ -88,7 +88,7 @@ def _leaf(value: object) -> object:
 
 
 def _text(value: str) -> str:
-    if _UNFIT.search(value):
+    if _NOT_JSON.search(value):
         raise ValueError("contains a NUL or a lone surrogate")
     return value
 

@@ -36,7 +36,7 @@ def ensure_base(
     if engine.image_id(base) is not None and not force_pull:
         return base
     try:
-        engine.pull(base, emit, credentials=auth.given() if auth else None)
+        engine.pull(base, emit, credentials=auth.credentials() if auth else None)
     except EngineError:
         made = _bootstrapped(resolution, engine, emit)
         if made is None:

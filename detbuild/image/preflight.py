@@ -85,7 +85,7 @@ def check_entrypoint(entrypoint: Entrypoint, code: Code) -> tuple[Warned, ...]:
     """
     try:
         if entrypoint.kind == "trial":
-            return tuple(_check_trial(str(entrypoint.written), code))
+            return tuple(_check_trial(str(entrypoint.value), code))
         return tuple(_check_command(entrypoint, code))
     except ConfigError as error:
         if code.fixed and (code.pythons or not isinstance(error, _MissingError)):
@@ -398,7 +398,7 @@ def _check_command(entrypoint: Entrypoint, code: Code) -> Iterator[Warned]:
 
 def _launched(entrypoint: Entrypoint) -> str:
     """Return the trial that one of Determined's launchers runs; "" if none."""
-    words = words_of(entrypoint.written)
+    words = words_of(entrypoint.value)
     if not any(word.startswith("determined.launch.") for word in words):
         return ""
     named = (words[n + 1 :][:1] for n, word in enumerate(words) if word == "--trial")
@@ -411,9 +411,9 @@ def scripts_of(entrypoint: Entrypoint) -> list[tuple[str, bool]]:
     """Return the script that a command runs, and whether Python runs it; none for a shell expression."""
     if entrypoint.kind not in {"shell", "argv"}:
         return []
-    if entrypoint.kind == "shell" and re.search(r"[;&|<>$`(){}*?\n#~]|\bcd\b", str(entrypoint.written)):
+    if entrypoint.kind == "shell" and re.search(r"[;&|<>$`(){}*?\n#~]|\bcd\b", str(entrypoint.value)):
         return []
-    program, *arguments = _program(words_of(entrypoint.written)) or [""]
+    program, *arguments = _program(words_of(entrypoint.value)) or [""]
     if _PYTHON.fullmatch(program):
         script = _script_of_python(arguments)
     elif program in _SHELLS:

@@ -158,7 +158,7 @@ def _info(
         run=request.run,
         trial_seed=request.trial_seed,
         slots=config.resources.slots_per_trial,
-        entrypoint=config.entrypoint.written,
+        entrypoint=config.entrypoint.value,
         run_dir=run_dir,
         context_dir=context_dir,
         context_name=header.context_name,

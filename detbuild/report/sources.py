@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from detbuild.config.experiment import ExperimentConfig
-from detbuild.config.secrets import known_secrets, passed_on, values_in_script
+from detbuild.config.secrets import known_secrets, masked_for_sharing, values_in_script
 from detbuild.errors import EngineError
 from detbuild.report.document import Log, Source
 from detbuild.store.output import last_text
@@ -52,7 +52,7 @@ def _read(folder: ExperimentFolder, points: int, log: int, more: tuple[str, ...]
         state=state,
         tables=curves,
         logs={number: _log(folder, trial, log) for number, trial in state.trials.items()},
-        config=passed_on(config),
+        config=masked_for_sharing(config),
         dockerfile=_text(folder, "Dockerfile"),
         secrets=known_secrets(
             config, ExperimentConfig, *values_in_script(folder.header().startup_hook), *more

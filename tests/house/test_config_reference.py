@@ -17,7 +17,7 @@ from detbuild.config.cluster import Integrations, Pbs, Slurm, Webhooks
 from detbuild.config.environment import Environment, Images, ProxyPort, RegistryAuth, Variables
 from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.explain import _sections
-from detbuild.config.host import _OF_A_MASTER, HostFile, TaskContainerDefaults
+from detbuild.config.host import _MASTER_FIELDS, HostFile, TaskContainerDefaults
 from detbuild.config.lengths import Length
 from detbuild.config.logs import LogPolicy, RetentionPolicy
 from detbuild.config.mounts import BindMount
@@ -104,7 +104,7 @@ def test_a_section_of_the_page_has_the_fields_and_defaults_of_the_parser(heading
 def test_the_page_has_no_other_sections_and_no_section_of_the_parser_is_left_out() -> None:
     assert set(documented()) == {heading for heading, _ in expected()}
     told = {*PLAIN.values(), *(model for _, _, members in KINDS.values() for model in members.values())}
-    told |= {storage.OwnFolder}  # what a storage without `type` is; it has the common fields alone
+    told |= {storage.ExperimentDirectory}  # what a storage without `type` is; it has the common fields alone
     assert [model for model in reached(ExperimentConfig, HostFile) if model not in told] == []
 
 
@@ -117,4 +117,4 @@ def reached(*models: type[Section]) -> Iterator[type[Section]]:
 
 def test_fields_of_a_master_that_are_taken_without_effect_are_named() -> None:
     (named,) = re.findall(r"^Accepted without effect: (.+?)\.$", PAGE, re.MULTILINE | re.DOTALL)
-    assert set(re.findall(r"`(\w+)`", named)) == _OF_A_MASTER
+    assert set(re.findall(r"`(\w+)`", named)) == _MASTER_FIELDS

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from jsonschema import Draft202012Validator
 
-from detbuild.config.schema import BEYOND, experiment_schema
+from detbuild.config.schema import PARSER_ONLY_RULES, experiment_schema
 
 SCHEMA = experiment_schema()
 VALIDATOR = Draft202012Validator(SCHEMA)
@@ -15,7 +15,7 @@ VALIDATOR = Draft202012Validator(SCHEMA)
 # What the parser says of each rule that no schema tells, in the order of the sentences.
 TOLD = dict(
     zip(
-        BEYOND,
+        PARSER_ONLY_RULES,
         (
             r"must be above minval|is out of range for a double",
             r"must be at least slots_per_trial",
@@ -33,7 +33,7 @@ TOLD = dict(
     )
 )
 
-_NO_VALUE = TOLD[BEYOND[9]]
+_NO_VALUE = TOLD[PARSER_ONLY_RULES[9]]
 
 
 def beyond(line: str) -> bool:

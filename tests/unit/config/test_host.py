@@ -208,7 +208,7 @@ task_container_defaults:
   work_dir: /somewhere
 """,
     )
-    assert host.without_effect == (
+    assert host.ignored_fields == (
         "db",
         "port",
         "resource_manager",

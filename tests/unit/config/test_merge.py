@@ -136,4 +136,4 @@ def test_a_slip_in_a_lower_source_is_refused_where_it_stands_even_when_it_is_hid
 def test_a_lower_source_fills_what_the_higher_leaves_out() -> None:
     below = text_layer("entrypoint: a:B\nsearcher: {metric: l, max_length: 7}\n", "t.yaml")
     config = parse_config("searcher: {name: single}\n", below=[below])
-    assert (config.entrypoint.written, config.searcher.metric) == ("a:B", "l")
+    assert (config.entrypoint.value, config.searcher.metric) == ("a:B", "l")

@@ -376,7 +376,7 @@ def test_a_mapping_of_python_values_is_a_config() -> None:
         "hyperparameters": {"lr": np.float64(0.5), "n": np.int64(3), "path": Path("/data"), "t": (1, 2)},
     }
     config = config_from_mapping(mapping)
-    assert config.entrypoint.written == ("python3", "train.py")
+    assert config.entrypoint.value == ("python3", "train.py")
     assert config.resolved()["hyperparameters"] == {
         name: {"type": "const", "val": value}
         for name, value in {"lr": 0.5, "n": 3, "path": "/data", "t": [1, 2]}.items()
@@ -385,7 +385,7 @@ def test_a_mapping_of_python_values_is_a_config() -> None:
 
 def test_local_training_needs_neither_entrypoint_nor_searcher() -> None:
     config = config_from_mapping({}, defaults=LOCAL_DEFAULTS)
-    assert (config.entrypoint.kind, config.entrypoint.written, config.searcher.metric) == ("given", "", None)
+    assert (config.entrypoint.kind, config.entrypoint.value, config.searcher.metric) == ("given", "", None)
     assert config.searcher.max_length == Length("batches", 100)
 
 

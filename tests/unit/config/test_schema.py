@@ -19,7 +19,7 @@ from detbuild.config.document import read_document
 from detbuild.config.era import RENAMED
 from detbuild.config.parse import config_from_mapping
 from detbuild.config.problems import ConfigErrors
-from detbuild.config.schema import BEYOND
+from detbuild.config.schema import PARSER_ONLY_RULES
 from detbuild.config.section import Section
 from tests.unit.config.agreement import SCHEMA, TOLD, VALIDATOR, compare
 
@@ -438,7 +438,7 @@ def test_configs_and_parts_of_configs_in_the_docs_fit(text: str) -> None:
 # For each rule that the schema does not tell, a config that breaks it.
 BREAKS = dict(
     zip(
-        BEYOND,
+        PARSER_ONLY_RULES,
         (
             {"hyperparameters": {"a": {"type": "int", "minval": 2, "maxval": 1}}},
             {"resources": {"slots_per_trial": 2, "max_slots": 1}},
@@ -457,7 +457,7 @@ BREAKS = dict(
 )
 
 
-@pytest.mark.parametrize("rule", BEYOND)
+@pytest.mark.parametrize("rule", PARSER_ONLY_RULES)
 def test_what_the_schema_says_it_does_not_tell_is_told_by_the_parser(rule: str) -> None:
     raw = {**RAWS[1], **BREAKS[rule]}
     (line,) = problems(raw)
@@ -467,7 +467,7 @@ def test_what_the_schema_says_it_does_not_tell_is_told_by_the_parser(rule: str) 
 
 def test_the_schema_and_its_page_name_the_rules_that_it_does_not_tell() -> None:
     page = (ROOT / "docs/editors.md").read_text(encoding="utf-8").replace("`", "")
-    for rule in BEYOND:
+    for rule in PARSER_ONLY_RULES:
         assert rule.replace("`", "") in page
         assert rule in str(SCHEMA["$comment"])
 

@@ -18,8 +18,8 @@ from detbuild.config.secrets import (
     known_secrets,
     marks,
     mask,
+    masked_for_sharing,
     may_hold_secrets,
-    passed_on,
     secrets_of_host,
     text_holds_secrets,
     values_in_script,
@@ -72,7 +72,7 @@ def test_a_secret_is_shown_neither_masked_nor_by_repr(text: str) -> None:
 
 @pytest.mark.parametrize("text", [*SECRETS, *PRIVATE])
 def test_what_is_passed_on_has_neither_secrets_nor_paths_of_the_host(text: str) -> None:
-    assert CANARY not in json.dumps(passed_on(parse_config(MINIMAL + text).resolved()))
+    assert CANARY not in json.dumps(masked_for_sharing(parse_config(MINIMAL + text).resolved()))
 
 
 def test_what_is_no_secret_is_shown_as_it_is() -> None:
@@ -89,7 +89,7 @@ def test_what_is_passed_on_keeps_what_a_reader_needs() -> None:
         "net: {depth: 3, kind: resnet}}\nenvironment: {environment_variables: [A=1, B=], image: x:1}\n"
     )
     config = parse_config(text + MINIMAL).resolved()
-    shown = passed_on(config)
+    shown = masked_for_sharing(config)
     for field in ("name", "labels", "hyperparameters", "searcher", "entrypoint", "reproducibility"):
         assert shown[field] == config[field]
     assert shown["environment"]["environment_variables"]["cpu"] == [f"A={MASK}", "B="]
@@ -98,7 +98,7 @@ def test_what_is_passed_on_keeps_what_a_reader_needs() -> None:
 
 def test_a_command_is_not_passed_on_but_a_class_is() -> None:
     command = parse_config(MINIMAL.replace("a:B", f"python train.py --key {CANARY}"))
-    assert passed_on(command.resolved())["entrypoint"] == MASK
+    assert masked_for_sharing(command.resolved())["entrypoint"] == MASK
 
 
 def test_every_mark_is_of_a_field() -> None:
