@@ -401,8 +401,8 @@ def _hooks(request: SubmitRequest) -> str:
         HOST_HOOK if request.host_config.startup_hook else "",
         f"{HOOK_FILE} of the context" if own.is_file() else "",
     )
-    there = [name for name in names if name]
-    return f"{' and '.join(there)} {'is' if len(there) == 1 else 'are'}" if there else ""
+    present = [name for name in names if name]
+    return f"{' and '.join(present)} {'is' if len(present) == 1 else 'are'}" if present else ""
 
 
 @contextmanager

@@ -169,11 +169,13 @@ def _no_such_module(module: str, code: Code) -> _MissingError:
             "the entrypoint is the context directory itself, which has no __init__.py",
             hint="write `<module>:<trial class>`, e.g. `model_def:MNistTrial`",
         )
-    there = code.modules
-    inside = [name for name in there if name.endswith(f".{module}")]
-    near = inside or get_close_matches(module, there, n=3)
+    modules = code.modules
+    inside = [name for name in modules if name.endswith(f".{module}")]
+    near = inside or get_close_matches(module, modules, n=3)
     hint = (
-        f"did you mean {_listed(near)}?" if near else f"the context directory has {_listed(there[:_LISTED])}"
+        f"did you mean {_listed(near)}?"
+        if near
+        else f"the context directory has {_listed(modules[:_LISTED])}"
     )
     return _MissingError(f"the entrypoint's module `{module}` is not in the context directory", hint=hint)
 

@@ -587,12 +587,12 @@ def read_requirements(context: ContextSnapshot) -> Requirements:
         certain = reading.requirement is None or reading.requirement.marker is None
         for place in reading.places:
             (reader.problems if certain else reader.warnings).extend(_unusable(place, tree))
-    asked = tuple(reading.requirement for reading in readings if reading.requirement)
-    left_out = tuple(requirement for requirement in asked if _is_determined(requirement))
+    stated = tuple(reading.requirement for reading in readings if reading.requirement)
+    left_out = tuple(requirement for requirement in stated if _is_determined(requirement))
     return Requirements(
         files=tuple(reader.files.values()),
         lines=tuple(reader.lines),
-        requirements=tuple(requirement for requirement in asked if requirement not in left_out),
+        requirements=tuple(requirement for requirement in stated if requirement not in left_out),
         left_out=left_out,
         places=tuple(place for r in readings if r.requirement not in left_out for place in r.places),
         problems=(*reader.problems, *(reading.problem for reading in readings if reading.problem)),

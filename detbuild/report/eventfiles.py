@@ -156,11 +156,11 @@ def _copy(source: UntrustedDir, target: UntrustedDir, name: str, entry: Entry) -
     copy = f"{name}/{entry.path}"
     with source.open(entry.path, limit=_LARGEST) as file:
         target.make_directory(posixpath.dirname(copy), exist_ok=True)
-        there = target.stat(copy).st_size if target.is_file(copy) else 0
-        if there > entry.status.st_size:
+        copied = target.stat(copy).st_size if target.is_file(copy) else 0
+        if copied > entry.status.st_size:
             target.unlink(copy)  # it was rewritten
-            there = 0
-        file.seek(there)
+            copied = 0
+        file.seek(copied)
         with target.append(copy) as end:
             while end.tell() < _LARGEST and (block := file.read(_BLOCK)):
                 end.write(block)

@@ -57,7 +57,7 @@ class _AshaPolicy:
         self.rungs = [Rung(units) for units in halving.lengths]
         self._trials = trials
         self._level: dict[int, int] = {}  # trial -> the rung it trains for, or reported to last
-        self._wanted = halving.max_trials  # including replaced ones
+        self._target_trials = halving.max_trials  # including replaced ones
         self._invalid = self._ended = 0  # disjoint
 
     @property
@@ -79,7 +79,7 @@ class _AshaPolicy:
         raise NotImplementedError
 
     def _create_if_needed(self) -> list[Action]:
-        return self._create() if len(self._level) < self._wanted else []
+        return self._create() if len(self._level) < self._target_trials else []
 
     def _forget(self, trial_id: int) -> None:
         """Remove a trial with invalid hyperparameters; a new one may replace it."""
@@ -87,7 +87,7 @@ class _AshaPolicy:
             rung.forget(trial_id)
         self._invalid += 1
         if self._trials.may_replace():
-            self._wanted += 1
+            self._target_trials += 1
 
 
 class AsyncHalving(_AshaPolicy):
@@ -166,7 +166,7 @@ class AsyncHalving(_AshaPolicy):
     def _close_out(self) -> list[Action]:
         """Once all trials have reported, close waiting ones, from the lowest rung up to a busy one."""
         actions: list[Action] = []
-        if len(self.rungs[0]) < self._wanted - self._invalid:
+        if len(self.rungs[0]) < self._target_trials - self._invalid:
             return actions
         for rung in self.rungs:
             if rung.running:
