@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from determined._errors import InvalidTrialError
-from determined.keras._feed import ENDLESS, deal, plain, weighted, without_none
+from determined.keras._feed import ENDLESS, distribute, plain, weighted, without_none
 from determined.keras._tf import tf
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class ArrayFeed:
         epoch, offset = divmod(step, self.epoch_length)
         epochs = tf.data.Dataset.range(epoch, _ENDLESS).map(self._order).prefetch(1)
         indices = epochs.flat_map(self._batches).skip(offset * self._replicas)
-        self._iterator = deal(self._gathered(indices), self._strategy)
+        self._iterator = distribute(self._gathered(indices), self._strategy)
 
     def reader(self, step: int) -> tuple[Untyped, int]:  # noqa: ARG002  (as above)
         return self._iterator, ENDLESS

@@ -47,7 +47,7 @@ def training_feed(data: InputData, context: TFKerasTrialContext, *, seed: int, s
             strategy=strategy,
             class_weight=fit.class_weight,
         )
-    raise _refused(data, "build_training_data_loader")
+    raise _unsupported(data, "build_training_data_loader")
 
 
 def validation_arguments(
@@ -79,7 +79,7 @@ def validation_arguments(
         if steps is None:
             batches_of(data)
         return {"x": data, **arguments}
-    raise _refused(data, "build_validation_data_loader")
+    raise _unsupported(data, "build_validation_data_loader")
 
 
 def has_known_end(arguments: Mapping[str, Untyped]) -> bool:
@@ -102,7 +102,7 @@ def _check_end(dataset: Untyped, steps: int | None) -> None:
         )
 
 
-def _refused(data: InputData, method: str) -> InvalidTrialError:
+def _unsupported(data: InputData, method: str) -> InvalidTrialError:
     return InvalidTrialError(
         f"{method} returned a {type(data).__module__}.{type(data).__name__}", hint=_HINT.format(method=method)
     )

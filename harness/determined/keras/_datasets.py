@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from determined._errors import CheckpointError, InvalidTrialError
 from determined.keras import _random
-from determined.keras._feed import ENDLESS, OneBatch, OneBatchSpec, deal, steps_of, weighted
+from determined.keras._feed import ENDLESS, OneBatch, OneBatchSpec, distribute, steps_of, weighted
 from determined.keras._tf import KERAS_3, tf
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class DatasetFeed:
         self._passes = self._pass_begin = 0
         if step:
             _LOG.info("the training data is read again up to batch %d, where training continues", step)
-            with _random.kept():
+            with _random.preserved():
                 for _ in range(step):
                     self._next()
 
@@ -100,7 +100,7 @@ class DatasetFeed:
         try:
             self._write(directory)
         except _STATEFUL as error:  # behind a shuffle a generator is opened by the first batch only
-            _say_once(str(error).partition("\n")[0])
+            _log_once(str(error).partition("\n")[0])
             self._keepable = False
             for left in directory.glob(f"{_FILES}*"):
                 left.unlink()
@@ -117,7 +117,7 @@ class DatasetFeed:
             try:
                 self._write(Path(directory))
             except _STATEFUL as error:
-                _say_once(str(error).partition("\n")[0])
+                _log_once(str(error).partition("\n")[0])
                 return False
         return True
 
@@ -126,7 +126,7 @@ class DatasetFeed:
 
     def _open(self, times: int) -> None:
         for _ in range(times):
-            self._iterator = deal(self._dataset, self._strategy)
+            self._iterator = distribute(self._dataset, self._strategy)
 
     def _next_pass(self) -> None:
         self._passes += 1
@@ -227,5 +227,5 @@ def _shuffle_is_alive(saved: Path) -> bool:
 
 
 @cache
-def _say_once(why: str) -> None:
+def _log_once(why: str) -> None:
     _LOG.info("the position in the training data cannot be saved; a resumed run reads it again (%s)", why)

@@ -76,7 +76,7 @@ def check_step(traced: Untyped) -> None:
 
 
 @contextmanager
-def variables_kept(traced: Untyped) -> Iterator[None]:
+def variables_preserved(traced: Untyped) -> Iterator[None]:
     """Put back every variable that a traced function may assign: it has captured them all."""
     read_only = set(auto_control_deps_utils.get_read_only_resource_input_indices_graph(traced.graph))
     captured = traced.captured_inputs

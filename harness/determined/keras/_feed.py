@@ -95,14 +95,14 @@ class OneBatch(tf.data.Iterator):  # type: ignore[misc]  # TensorFlow is untyped
         return tf.experimental.Optional.from_value(self.batch)
 
 
-def deal(dataset: Untyped, strategy: Untyped) -> Untyped:
+def distribute(dataset: Untyped, strategy: Untyped) -> Untyped:
     """An iterator in which each device gets the next batch."""
     if strategy.num_replicas_in_sync == 1:
         return iter(dataset)
     return iter(strategy.distribute_datasets_from_function(lambda _: dataset))
 
 
-def read_in_step(dataset: Untyped) -> Untyped:
+def without_read_ahead(dataset: Untyped) -> Untyped:
     """Keep TensorFlow from reading ahead where nobody asked for it: what is read may change what is drawn."""
     options = tf.data.Options()
     options.autotune.enabled = False

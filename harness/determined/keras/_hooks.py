@@ -33,7 +33,7 @@ class Hooks:
     """
 
     def __init__(self, callbacks: object, context: TFKerasTrialContext, epoch_length: int | None) -> None:
-        checked = _with_boards(_checked(callbacks), context)
+        checked = _with_tensorboard(_checked(callbacks), context)
         self.all = keras.callbacks.CallbackList(
             checked, model=context.model, epochs=1, steps=epoch_length, verbose=0
         )
@@ -106,7 +106,7 @@ def _any(callbacks: list[Untyped], *names: str) -> bool:
     )
 
 
-def _with_boards(callbacks: list[Untyped], context: TFKerasTrialContext) -> list[Untyped]:
+def _with_tensorboard(callbacks: list[Untyped], context: TFKerasTrialContext) -> list[Untyped]:
     """Let TensorBoard write into the run's folder; leave it out with a word where its package is missing."""
     boards = [one for one in callbacks if isinstance(one, TensorBoard)]
     for board in boards:

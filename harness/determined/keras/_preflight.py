@@ -14,7 +14,7 @@ from determined._snapshot import CannotRestoreError, NumpyHandler, Snapshot
 from determined._user_code import defined_at
 from determined._validation import log_skipped, preflight_errors, silence
 from determined.keras import _random
-from determined.keras._effects import check_fresh, check_step, variables_kept
+from determined.keras._effects import check_fresh, check_step, variables_preserved
 from determined.keras._feed import without_none
 from determined.keras._hooks import validation_names
 from determined.keras._sequences import batch_spec, batch_tuple
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _PREPARING = ("on_test_begin", "on_test_batch_begin")
 _OWN = ("evaluate", "make_test_function", "reset_metrics")
-_PASSING = (  # errors that may be gone in the next run
+_TRANSIENT = (  # errors that may be gone in the next run
     *(
         tf.errors.AbortedError,
         tf.errors.CancelledError,
@@ -54,7 +54,7 @@ def preflight(parts: Parts) -> Metrics | None:
     context_dir = Path(parts.info.context_dir).resolve()
     try:
         _check(parts)
-        with _random.kept(), silence():
+        with _random.preserved(), silence():
             snapshot = Snapshot(_roots(parts), context_dir, _Keeper())
     except CannotRestoreError as error:
         log_skipped(error)
@@ -62,7 +62,7 @@ def preflight(parts: Parts) -> Metrics | None:
     found: tuple[Metrics, str] | None = None
     owners = (parts.trial, parts.context.model)
     try:
-        with preflight_errors(owners, context_dir, _PASSING), _generators_kept(), silence():
+        with preflight_errors(owners, context_dir, _TRANSIENT), _generators_preserved(), silence():
             found = _validated(parts)
     finally:
         snapshot.restore()
@@ -130,7 +130,7 @@ def _validated(parts: Parts) -> tuple[Metrics, str]:
         why = "" if batch is not None else "its data has no batches"
     if why:
         return dict.fromkeys(names), why
-    with variables_kept(traced):
+    with variables_preserved(traced):
         return validation_names(numbers(traced(batch))), ""
 
 
@@ -154,12 +154,12 @@ def _named(outputs: Untyped, model: Untyped) -> dict[str, Untyped]:
 
 
 @contextmanager
-def _generators_kept() -> Iterator[None]:
+def _generators_preserved() -> Iterator[None]:
     """Those of Python, numpy, and TensorFlow's seeds for operations that have none of their own."""
     drawn = eager.context()._rng  # noqa: SLF001  (TensorFlow has no public name for it)
     state = drawn.getstate()
     try:
-        with _random.kept():
+        with _random.preserved():
             yield
     finally:
         drawn.setstate(state)

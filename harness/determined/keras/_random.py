@@ -26,7 +26,7 @@ def restore(state: Untyped) -> None:
 
 
 @contextmanager
-def kept(seed: int | None = None) -> Iterator[None]:
+def preserved(seed: int | None = None) -> Iterator[None]:
     """What is drawn inside leaves no trace outside; it is drawn from `seed`, where one is given."""
     state = capture()
     if seed is not None:

@@ -13,7 +13,15 @@ import numpy as np
 from determined._errors import InvalidTrialError
 from determined._seeds import derive
 from determined.keras import _random
-from determined.keras._feed import ENDLESS, deal, plain, read_in_step, steps_of, weighted, without_none
+from determined.keras._feed import (
+    ENDLESS,
+    distribute,
+    plain,
+    steps_of,
+    weighted,
+    without_none,
+    without_read_ahead,
+)
 from determined.keras._tf import tf
 
 if TYPE_CHECKING:
@@ -71,7 +79,9 @@ class SequenceFeed:
         batches = tf.data.Dataset.from_generator(
             lambda: self._read(first), output_signature=self._signature()
         )
-        self._iterator = deal(weighted(read_in_step(batches), self._fit.class_weight), self._strategy)
+        self._iterator = distribute(
+            weighted(without_read_ahead(batches), self._fit.class_weight), self._strategy
+        )
 
     def reader(self, step: int) -> tuple[Untyped, int]:  # noqa: ARG002  (as above)
         return self._iterator, ENDLESS
@@ -95,7 +105,7 @@ class SequenceFeed:
 
     def _in_step(self, first: int) -> Iterator[Untyped]:
         for number in count(first):
-            self._turn_to(number // self._length)
+            self._begin_passes(number // self._length)
             yield self._batch(number)
 
     def _ahead(self, first: int, workers: int) -> Iterator[Untyped]:
@@ -103,7 +113,7 @@ class SequenceFeed:
         with ThreadPoolExecutor(workers) as pool:
             while True:
                 epoch = first // self._length
-                self._turn_to(epoch)
+                self._begin_passes(epoch)
                 numbers = iter(range(first, (epoch + 1) * self._length))
                 queue = deque(pool.submit(self._batch, n) for n in islice(numbers, self._fit.max_queue_size))
                 while queue:
@@ -112,10 +122,10 @@ class SequenceFeed:
                     yield batch
                 first = (epoch + 1) * self._length
 
-    def _turn_to(self, epoch: int) -> None:
+    def _begin_passes(self, epoch: int) -> None:
         """Let the Sequence know that passes ended and began, up to one; in a resumed run that may be many."""
         while self._begun <= epoch:
-            with _random.kept(derive(self._seed, "pass", self._begun)):
+            with _random.preserved(derive(self._seed, "pass", self._begun)):
                 if self._begun > 0:
                     self._sequence.on_epoch_end()
                 if hasattr(self._sequence, "on_epoch_begin"):
@@ -136,7 +146,7 @@ class SequenceFeed:
 
     def _signature(self) -> Untyped:
         if self._spec is None:
-            with _random.kept():
+            with _random.preserved():
                 first, last = batch_tuple(self._sequence[0]), batch_tuple(self._sequence[self._length - 1])
             self._spec = tf.nest.map_structure(batch_spec, first, last)
         return self._spec

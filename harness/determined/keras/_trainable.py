@@ -57,7 +57,7 @@ class KerasTrainable:
         self._clock = Clock()
         self._clock.epoch_length = parts.feed.epoch_length
         self._logs: Untyped = None
-        self._come_to: list[int] = []  # the report that is due
+        self._due_reports: list[int] = []  # the report that is due
         self._watch = LengthWatch()
         whole = (
             type(self._model).evaluate is keras.Model.evaluate and parts.strategy.num_replicas_in_sync == 1
@@ -113,7 +113,7 @@ class KerasTrainable:
             stopped = self._train_batches(min(batch, end), should_stop)
             if length and self.steps_completed == end:
                 self._hooks.all.on_epoch_end(epoch, {})
-        self._come_to = [self.steps_completed]
+        self._due_reports = [self.steps_completed]
 
     def _train_batches(self, end: int, should_stop: Callable[[], bool]) -> bool:
         """Train up to batch `end`, or until something asks to stop; say whether it did."""
@@ -133,7 +133,7 @@ class KerasTrainable:
             try:
                 self._logs = train(iterator)
             except (StopIteration, tf.errors.OpError) as error:
-                self._raise_cause(error)
+                self._raise_user_error(error)
                 raise
             self.steps_completed = index + 1
             if after is not None:
@@ -142,7 +142,7 @@ class KerasTrainable:
                 return True
         return False
 
-    def _raise_cause(self, error: Exception) -> None:
+    def _raise_user_error(self, error: Exception) -> None:
         """Raise what user code raised, where TensorFlow has kept its text only."""
         if self._parts.feed.failure is not None:
             raise self._parts.feed.failure from error
@@ -153,15 +153,15 @@ class KerasTrainable:
             ) from error
 
     def reduce(self) -> list[tuple[int, Metrics]]:
-        come_to, self._come_to = self._come_to, []
-        if not come_to:
+        due_reports, self._due_reports = self._due_reports, []
+        if not due_reports:
             return []
         if not isinstance(self._logs, dict):
             raise InvalidTrialError(
                 f"the model's train_step returned a {type(self._logs).__name__}, not metrics by name",
                 hint='return a dict from train_step, such as {"loss": loss}',
             )
-        return [(steps, self._counted(numbers(self._logs))) for steps in come_to]
+        return [(steps, self._counted(numbers(self._logs))) for steps in due_reports]
 
     def reported(self, steps_completed: int, metrics: Metrics) -> None:
         self._hooks.call("on_train_workload_end", steps_completed, dict(metrics))

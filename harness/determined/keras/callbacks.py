@@ -64,7 +64,9 @@ class EarlyStopping(keras.callbacks.EarlyStopping, Callback):  # type: ignore[mi
         """Nothing: what training has become is in the checkpoint already."""
 
     def get_state(self) -> Untyped:
-        return _taken(self, "_validations", "wait", "best", "best_epoch", "best_weights", "stopped_epoch")
+        return _attributes(
+            self, "_validations", "wait", "best", "best_epoch", "best_weights", "stopped_epoch"
+        )
 
     def load_state(self, state: Untyped) -> None:
         self.__dict__.update(state)
@@ -83,7 +85,7 @@ class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau, Callback):  # type: i
         self._validations += 1
 
     def get_state(self) -> Untyped:
-        return _taken(self, "_validations", "wait", "best", "cooldown_counter")
+        return _attributes(self, "_validations", "wait", "best", "cooldown_counter")
 
     def load_state(self, state: Untyped) -> None:
         self.__dict__.update(state)
@@ -109,5 +111,5 @@ class TensorBoard(keras.callbacks.TensorBoard, Callback):  # type: ignore[misc]
         super().on_epoch_end(self._batches, dict(logs or {}))
 
 
-def _taken(callback: Callback, *names: str) -> dict[str, object]:
+def _attributes(callback: Callback, *names: str) -> dict[str, object]:
     return {name: getattr(callback, name) for name in names if hasattr(callback, name)}

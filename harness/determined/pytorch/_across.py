@@ -1,4 +1,4 @@
-"""Metrics of several processes made into one: exchanged when they are reported, never for a batch."""
+"""Reduce metrics over several processes; they are exchanged per report, never per batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COMBINE: dict[Reducer, Callable[[Sequence[float]], float]] = {
 
 
 def training(own: Mapping[str, Mean], group: Group) -> Metrics:
-    """The mean over processes, which have all trained the same number of batches."""
+    """Return the mean over processes, which have all trained the same number of batches."""
     if group.size == 1:
         return {name: mean.value for name, mean in own.items() if mean.batches}
     everyone = group.allgather(dict(own))
@@ -34,7 +34,7 @@ def training(own: Mapping[str, Mean], group: Group) -> Metrics:
 
 
 def rows(own: list[Metrics], group: Group) -> list[Metrics]:
-    """One dict a batch, each value the mean over processes where it has one."""
+    """Return one dict per batch, with the means over processes."""
     if group.size == 1:
         return own
     everyone = group.allgather(own)
@@ -47,12 +47,12 @@ def rows(own: list[Metrics], group: Group) -> list[Metrics]:
 def validation(
     own: Mapping[str, Mean], batches: int, reducers: Mapping[str, Reducer], group: Group
 ) -> Metrics:
-    """From each process's reduced metrics those of all batches.
+    """Combine the reduced metrics of all processes.
 
     Args:
-        own: this process's; empty when there was no batch for it.
-        batches: how many it has validated.
-        reducers: of this process's metrics.
+        own: metrics of this process; empty if it had no batch.
+        batches: number of batches that it validated.
+        reducers: of its metrics.
         group: the processes.
     """
     if group.size == 1:
@@ -68,7 +68,7 @@ def validation(
 
 
 def _reduced(means: Sequence[Mean], reducer: Reducer) -> float | None:
-    """Of the processes that have a value; a mean counts by the batches that went into it."""
+    """Reduce over the processes that have a value; means are weighted by their batches."""
     there = [(mean.value, mean.batches) for mean in means if mean.value is not None]
     if not there:
         return None
@@ -78,7 +78,7 @@ def _reduced(means: Sequence[Mean], reducer: Reducer) -> float | None:
 
 
 def _averaged(means: Sequence[Mean]) -> float | None:
-    """`_reduced` to the digit that a plain mean has, where all processes have as many values."""
+    """Return the mean; if all processes have the same number of batches, bit-identical to a plain mean."""
     values = [mean.value for mean in means if mean.value is not None]
     if len({mean.batches for mean in means}) == 1 and values:
         return sum(values) / len(values)
@@ -86,7 +86,7 @@ def _averaged(means: Sequence[Mean]) -> float | None:
 
 
 def _mean(values: Sequence[object]) -> object:
-    """Of numbers and arrays that are there; where one process has something else there is none."""
+    """Return the mean of numbers and arrays; None if a process has another type."""
     there = [value for value in values if value is not None]
     if there and all(isinstance(value, Real) or hasattr(value, "__array__") for value in there):
         total = there[0]
@@ -101,7 +101,7 @@ def _same_names(everyone: Sequence[Mapping[str, object]], method: str) -> None:
     for metrics in everyone:
         if set(metrics) != set(everyone[0]):
             raise InvalidTrialError(
-                f"{method} returned {', '.join(sorted(everyone[0]))} in one process and "
+                f"{method} returned the metrics {', '.join(sorted(everyone[0]))} in one process and "
                 f"{', '.join(sorted(metrics))} in another",
                 hint=f"return the same metrics from {method} in every process",
             )

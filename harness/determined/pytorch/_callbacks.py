@@ -20,7 +20,7 @@ State = dict[str, object]
 _LOG = logging.getLogger(__name__)
 
 
-class _OldHooks:
+class _LegacyHooks:
     """Hooks that Determined has dropped: those of a step, its name for the batches between two reports."""
 
     def on_train_step_start(self, step_id: int) -> None:
@@ -40,7 +40,7 @@ class _OldHooks:
 _LOG = logging.getLogger(__name__)
 
 
-class PyTorchCallback(_OldHooks):
+class PyTorchCallback(_LegacyHooks):
     """Override any of these; the harness calls what you override, in the order in which they stand here."""
 
     def on_trial_startup(self, first_batch_idx: int, checkpoint_uuid: str | None) -> None: ...
@@ -113,7 +113,7 @@ class Hooks:
         names = [name for name in dir(PyTorchCallback) if name.startswith("on_")]
         self._hooks = {name: _overriding(self.callbacks.values(), name) for name in names}
         for callback in self.callbacks.values():
-            _warn_of_strangers(type(callback), names)
+            _warn_of_unknown_hooks(type(callback), names)
         self.epoch_start = tuple(_epoch_hook(hook) for hook in self.of("on_training_epoch_start"))
         self.epoch_end = tuple(_epoch_hook(hook) for hook in self.of("on_training_epoch_end"))
 
@@ -142,7 +142,7 @@ def _overriding(callbacks: Iterable[PyTorchCallback], name: str) -> tuple[Callab
     return tuple(hook for hook in hooks if getattr(hook, "__func__", None) is not own)
 
 
-def _warn_of_strangers(kind: type[PyTorchCallback], hooks: Iterable[str]) -> None:
+def _warn_of_unknown_hooks(kind: type[PyTorchCallback], hooks: Iterable[str]) -> None:
     """A hook by another framework's name would be silently left out."""
     for name in dir(kind):
         if name.startswith("on_") and callable(getattr(kind, name)) and name not in hooks:

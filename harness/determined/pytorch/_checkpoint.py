@@ -9,7 +9,7 @@ import torch
 
 from determined._errors import CheckpointError
 from determined._trial_state import write_numbers
-from determined.pytorch._forms import STATE_FILE, numpy_allowed, state_file, today
+from determined.pytorch._forms import STATE_FILE, numpy_allowed, state_file, with_current_names
 from determined.pytorch._portable import freeze, thaw
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def read(directory: Path, device: torch.device | str = "cpu", **options: Untyped
         ) from error
     except (OSError, EOFError, RuntimeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}", hint="use another checkpoint") from error
-    return {key: thaw(value) for key, value in today(state).items()}
+    return {key: thaw(value) for key, value in with_current_names(state).items()}
 
 
 def _last_line(error: Exception) -> str:

@@ -19,7 +19,7 @@ from determined.pytorch._experimental import Experimental
 from determined.pytorch._gradients import Aggregation, ClipGrads, Gradients, drop_gradients
 from determined.pytorch._lr_scheduler import LRScheduler
 from determined.pytorch._reducers import FunctionReducer, MetricReducer, Reducers, Wrapped
-from determined.pytorch._tensorboard import Board
+from determined.pytorch._tensorboard import TensorBoardWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -64,7 +64,7 @@ class PyTorchTrialContext(HparamAccess):
         self.clock = Clock()
         self.gradients = Gradients(setting.aggregation, self.clock, self.device)
         self.reducers = Reducers(self.distributed)
-        self.board = Board(setting.tensorboard_dir)
+        self.board = TensorBoardWriter(setting.tensorboard_dir)
         self.experimental = Experimental(self.wrap_amp)
         self.profiler: torch.profiler.profile | None = None
         self.asked_initial_batch = False

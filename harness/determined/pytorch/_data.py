@@ -1,4 +1,4 @@
-"""Loading data: a DataLoader that can begin at any batch, and what else helps with batches."""
+"""Data loading: a DataLoader that can start at any batch, and helpers for batches."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from torch.utils.data import DataLoader as TorchDataLoader
 from determined._errors import InvalidTrialError
 from determined._seeds import derive
 from determined.pytorch import _rng
-from determined.pytorch._deal import deal
-from determined.pytorch._order import BatchStream, ForeignOrder, Indices, OwnOrder, Share
+from determined.pytorch._deal import shard
+from determined.pytorch._order import BatchStream, ForeignOrder, Indices, OwnOrder, Shard
 from determined.pytorch.samplers import DistributedBatchSampler, RepeatBatchSampler, SkipBatchSampler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from determined.pytorch._deal import Deal
+    from determined.pytorch._deal import Sharding
     from determined.pytorch._types import Untyped
 
 
 class DataLoader:
-    """torch's DataLoader with torch's arguments, made in two steps.
+    """torch's DataLoader with torch's arguments, created in two steps.
 
-    The user says what to read; the harness says where to begin, and which part belongs to which process.
-    Outside the harness it can be iterated, and has a length, like torch's own.
+    The user defines what to read; the harness sets the start and the shard of each process. Outside the
+    harness it can be iterated and has a length, like torch's own.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917  (torch's own signature)
@@ -77,13 +77,13 @@ class DataLoader:
             sampler = RandomSampler(dataset, generator=generator) if shuffled else SequentialSampler(dataset)  # type: ignore[arg-type]
         self.sampler = sampler
         self.batch_size = None if batch_sampler is not None else batch_size
-        with _refusals():
+        with _torch_errors():
             if batch_sampler is None:
                 batch_sampler = BatchSampler(sampler, batch_size or 1, drop_last)
             self.batch_sampler = batch_sampler
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch warns again when the loader is used
-                self.get_data_loader()  # torch checks its arguments, here where the user's line is known
+                self.get_data_loader()  # let torch check its arguments here, at the user's line
 
     def get_data_loader(
         self,
@@ -92,13 +92,13 @@ class DataLoader:
         num_replicas: int = 1,
         rank: int = 0,
     ) -> TorchDataLoader[Any]:
-        """Make torch's loader: repeat, take every `num_replicas`-th batch, leave out `skip` of those.
+        """Return torch's loader of every `num_replicas`-th batch, without the first `skip` of those.
 
         Args:
-            repeat: begin again whenever the data set ends.
-            skip: batches to leave out.
-            num_replicas: processes that share the data.
-            rank: of this process among them.
+            repeat: start again whenever the data set ends.
+            skip: batches to skip.
+            num_replicas: number of processes that share the data.
+            rank: of this process.
         """
         adapted = adapt_batch_sampler(self.batch_sampler, repeat, skip, num_replicas, rank)
         return self.loader(adapted, generator=self.generator)
@@ -106,7 +106,7 @@ class DataLoader:
     def loader(
         self, batch_sampler: Sampler[list[int]], generator: torch.Generator | None, **changed: Untyped
     ) -> TorchDataLoader[Any]:
-        """Make torch's loader over another batch sampler, with some options changed."""
+        """Return torch's loader over another batch sampler, with some options changed."""
         options: dict[str, Any] = {
             "num_workers": self.num_workers,
             "collate_fn": self.collate_fn,
@@ -122,17 +122,17 @@ class DataLoader:
         dataset = options.pop("dataset", self.dataset)
         return TorchDataLoader(dataset, batch_sampler=batch_sampler, generator=generator, **options)
 
-    def deal(self, replicas: int, rank: int) -> Deal:
-        """How an epoch goes round `replicas` processes in training: evenly, and no record twice."""
-        return deal(self._order(), replicas, rank, drop_last=self.drop_last)
+    def shard(self, replicas: int, rank: int) -> Sharding:
+        """Return the training shard of one process: equal numbers of batches, no record twice."""
+        return shard(self._order(), replicas, rank, drop_last=self.drop_last)
 
-    def dealt(self, cards: Deal, skip: int, seed: int) -> TorchDataLoader[Any]:
-        """Make torch's loader of one process: endless, from its batch `skip` on."""
-        return self._seeded(cards, Share(repeat=True, skip=skip), seed)
+    def sharded_loader(self, sharding: Sharding, skip: int, seed: int) -> TorchDataLoader[Any]:
+        """Return torch's endless loader of one process, starting at its batch `skip`."""
+        return self._seeded(sharding, Shard(repeat=True, skip=skip), seed)
 
-    def shared(self, replicas: int, rank: int, seed: int) -> TorchDataLoader[Any]:
-        """Make torch's loader of every `replicas`-th batch, its order a function of the seed."""
-        return self._seeded(self._order(), Share(num_replicas=replicas, rank=rank), seed)
+    def strided_loader(self, replicas: int, rank: int, seed: int) -> TorchDataLoader[Any]:
+        """Return torch's loader of every `replicas`-th batch; the order depends only on the seed."""
+        return self._seeded(self._order(), Shard(num_replicas=replicas, rank=rank), seed)
 
     def _order(self) -> OwnOrder | ForeignOrder:
         if self._own:
@@ -145,7 +145,9 @@ class DataLoader:
             )
         return ForeignOrder.of(self.batch_sampler)
 
-    def _seeded(self, order: OwnOrder | ForeignOrder | Deal, share: Share, seed: int) -> TorchDataLoader[Any]:
+    def _seeded(
+        self, order: OwnOrder | ForeignOrder | Sharding, shard: Shard, seed: int
+    ) -> TorchDataLoader[Any]:
         if self.generator is not None:
             seed = derive(seed, self.generator.initial_seed())
         in_workers = self.num_workers > 0
@@ -156,8 +158,8 @@ class DataLoader:
                 "worker_init_fn": _WorkerStart(self.worker_init_fn),
             }
         return self.loader(
-            BatchStream(order, share, seed, mark=in_workers),
-            # or else making an iterator disturbs the global one
+            BatchStream(order, shard, seed, mark=in_workers),
+            # without a generator, creating an iterator draws from the global one
             generator=torch.Generator().manual_seed(seed),
             **changed,
         )
@@ -170,7 +172,7 @@ class DataLoader:
 
 
 class _SeededDataset(Dataset[Any]):
-    """Reads batches in a loader worker: what is random in a batch depends on its number alone."""
+    """Reads batches in a loader worker, seeded by the batch number alone."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
@@ -186,7 +188,7 @@ class _SeededDataset(Dataset[Any]):
 
 
 class _WorkerStart:
-    """Starts a loader worker: user code there finds its own data set in `get_worker_info()`."""
+    """Worker init function that puts the user's own data set into `get_worker_info()`."""
 
     def __init__(self, user: Callable[[int], None] | None) -> None:
         self._user = user
@@ -194,7 +196,7 @@ class _WorkerStart:
     def __call__(self, worker: int) -> None:
         info = get_worker_info()
         if info is not None and isinstance(info.dataset, _SeededDataset):
-            object.__setattr__(info, "dataset", info.dataset.dataset)  # torch keeps it frozen
+            object.__setattr__(info, "dataset", info.dataset.dataset)  # the object is frozen
         if self._user is not None:
             self._user(worker)
 
@@ -206,7 +208,7 @@ def adapt_batch_sampler(
     num_replicas: int = 1,
     rank: int = 0,
 ) -> Sampler[list[int]]:
-    """Repeat, then share, then skip: the order in which nothing is lost."""
+    """Repeat, then shard, then skip: in this order no batch is lost."""
     if repeat:
         batch_sampler = RepeatBatchSampler(batch_sampler)
     if num_replicas > 1:
@@ -215,7 +217,7 @@ def adapt_batch_sampler(
 
 
 def data_length(data: object) -> int:
-    """Records in a batch: the length of its first array, looking into dicts, lists and tuples.
+    """Return the number of records in a batch: the length of its first array, also in nested containers.
 
     Raises:
         InvalidTrialError: there is no array.
@@ -228,20 +230,20 @@ def data_length(data: object) -> int:
         first = data[0]
         return len(data) if isinstance(first, (str, bytes, int, float)) else data_length(first)
     raise InvalidTrialError(
-        f"a batch is a {type(data).__name__} without an array, so its length is not known",
+        f"a batch is a {type(data).__name__} without an array, so its length is unknown",
         hint="override get_batch_length in your trial",
     )
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
-    """Name what torch itself refuses."""
+def _torch_errors() -> Iterator[None]:
+    """Convert torch's argument errors."""
     try:
         yield
     except (ValueError, TypeError, AssertionError, AttributeError) as error:
         raise InvalidTrialError(
-            f"torch refuses the arguments of this DataLoader: {error}",
-            hint="correct the argument; they mean what those of torch.utils.data.DataLoader do",
+            f"invalid DataLoader arguments: {error}",
+            hint="see the arguments of torch.utils.data.DataLoader",
         ) from error
 
 
@@ -258,8 +260,8 @@ def _check(
         )
     if sampler is not None and (shuffle or batch_sampler is not None):
         raise InvalidTrialError(
-            f"a DataLoader got both sampler and {'shuffle=True' if shuffle else 'batch_sampler'}",
-            hint="leave one of them out",
+            f"DataLoader got both sampler and {'shuffle=True' if shuffle else 'batch_sampler'}",
+            hint="remove one of them",
         )
     if batch_sampler is not None:
         _check_order(batch_sampler, "batch_sampler")
@@ -268,7 +270,7 @@ def _check(
         raise InvalidTrialError("determined.pytorch.DataLoader needs batches: batch_size is None", hint=own)
     if not isinstance(batch_size, int) or batch_size < 1:
         raise InvalidTrialError(
-            f"batch_size of a DataLoader is {batch_size!r}", hint="make it a whole number, 1 or more"
+            f"DataLoader got batch_size={batch_size!r}", hint="set it to a whole number of 1 or more"
         )
     if sampler is not None:
         _check_order(sampler, "sampler")
@@ -282,18 +284,18 @@ def _check(
 def _check_order(order: object, what: str) -> None:
     if not hasattr(order, "__iter__") and not hasattr(order, "__getitem__"):
         raise InvalidTrialError(
-            f"the {what} {type(order).__name__} of a DataLoader cannot be iterated",
+            f"the {what} {type(order).__name__} of a DataLoader is not iterable",
             hint="give it an __iter__ that yields "
             + ("indices" if what == "sampler" else "lists of indices")
-            + (": pass an object of the class, not the class" if isinstance(order, type) else ""),
+            + (", and pass an instance, not the class" if isinstance(order, type) else ""),
         )
 
 
 def length_of(data: Untyped) -> int | None:
-    """None when it has no length.
+    """Return the length, or None if there is none.
 
     Raises:
-        InvalidTrialError: it has one, and finding it fails.
+        InvalidTrialError: `__len__` fails.
     """
     try:
         return len(data)
@@ -301,8 +303,8 @@ def length_of(data: Untyped) -> int | None:
         return None
     except Exception as error:
         raise InvalidTrialError(
-            f"the length of {type(data).__name__} cannot be found: {type(error).__name__}: {error}",
-            hint="return a whole number, 0 or more, from its __len__",
+            f"the length of {type(data).__name__} failed with {type(error).__name__}: {error}",
+            hint="return a whole number of 0 or more from its __len__",
         ) from error
 
 

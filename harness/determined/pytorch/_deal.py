@@ -1,8 +1,8 @@
-"""An epoch dealt out to several processes: each gets as many batches as the others, and no record twice.
+"""Sharding of an epoch over several processes: each gets the same number of batches, and no record twice.
 
-Batches are dealt like cards, one a process. Where the last ones do not go round, their records and those of
-the round before are spread evenly over two rounds: no batch is larger than others, and none much smaller than
-half of them. With `drop_last` what does not go round is left out: who asks for it wants batches of one size.
+Batches are assigned round-robin. If the last round is incomplete, its records and those of the round before
+are spread evenly over two rounds, so that no batch is larger than others or much smaller than half of them.
+With `drop_last` an incomplete round is dropped, so that all batches have one size.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Deal:
-    """How the batches of an epoch go round."""
+class Sharding:
+    """The batches of an epoch that one process reads."""
 
     order: OwnOrder | ForeignOrder
     replicas: int
     rank: int
     whole: int  # rounds in which each process gets a batch as it is
-    spread: int  # rounds after those, over which the records that are left are spread
+    spread: int  # rounds after those, over which the remaining records are spread
 
     @property
-    def sampler(self) -> Any:  # noqa: ANN401  (the user's own, which may want to know the epoch)
+    def sampler(self) -> Any:  # noqa: ANN401  (the user's own, which may have set_epoch)
         return getattr(self.order, "sampler", None)
 
     def __len__(self) -> int:
         return self.whole + self.spread
 
     def batches(self, seed: int | None, offset: int, step: int) -> Iterator[list[int]]:
-        """This process's batches of an epoch, from number `offset` on, every `step`-th."""
+        """Yield every `step`-th batch of this process in an epoch, starting at number `offset`."""
         return islice(self._all(seed, offset), 0, None, step)
 
     def _all(self, seed: int | None, offset: int) -> Iterator[list[int]]:
@@ -49,7 +49,7 @@ class Deal:
             yield from self._shares(seed)[max(0, offset - self.whole) :]
 
     def _shares(self, seed: int | None) -> list[list[int]]:
-        """This process's shares of what is left."""
+        """Return this process's batches of the remaining records."""
         records = _records(self.order, self.whole * self.replicas, seed)
         parts = self.spread * self.replicas
         bounds = [number * len(records) // parts for number in range(parts + 1)]
@@ -57,14 +57,14 @@ class Deal:
         return [records[bounds[number] : bounds[number + 1]] for number in numbers]
 
 
-def deal(order: OwnOrder | ForeignOrder, replicas: int, rank: int, *, drop_last: bool) -> Deal:
-    """Plan it.
+def shard(order: OwnOrder | ForeignOrder, replicas: int, rank: int, *, drop_last: bool) -> Sharding:
+    """Plan the shard of one process.
 
     Args:
         order: of the whole data set.
-        replicas: processes.
-        rank: of this one.
-        drop_last: leave out what does not go round.
+        replicas: number of processes.
+        rank: of this process.
+        drop_last: drop an incomplete last round.
 
     Raises:
         InvalidTrialError: there are fewer records than processes.
@@ -80,9 +80,9 @@ def deal(order: OwnOrder | ForeignOrder, replicas: int, rank: int, *, drop_last:
             f"the training data is too small for {replicas} processes: {len(order)} batches",
             hint="use fewer slots, a smaller batch size, or drop_last=False",
         )
-    return Deal(order=order, replicas=replicas, rank=rank, whole=whole, spread=spread)
+    return Sharding(order=order, replicas=replicas, rank=rank, whole=whole, spread=spread)
 
 
 def _records(order: OwnOrder | ForeignOrder, first: int, seed: int | None) -> list[int]:
-    """Those in the batches from number `first` on."""
+    """Return the records of all batches from number `first` on."""
     return [record for batch in order.batches(seed, first, 1) for record in batch]

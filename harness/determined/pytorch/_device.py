@@ -1,4 +1,4 @@
-"""Which device a trial trains on, and how batches get there."""
+"""Choose the device of a trial, and move batches to it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _NUMERIC_KINDS = "fciub"
 _CPU = torch.device("cpu")
-_Tensor = torch.Tensor  # found faster, in every batch
+_Tensor = torch.Tensor  # a module global is looked up faster; used in every batch
 
 
 def choose_device(slots: int, group: DistributedContext | None = None) -> torch.device:
-    """The device of one process of a run with `slots` slots.
+    """Return the device of one process of a run with `slots` slots.
 
     Raises:
-        InvalidTrialError: there are GPUs, but fewer than processes.
+        InvalidTrialError: there are fewer GPUs than processes.
     """
     rank, processes = (group.local_rank, group.local_size) if group else (0, 1)
     seen = torch.cuda.device_count() if slots else 0
@@ -34,12 +34,12 @@ def choose_device(slots: int, group: DistributedContext | None = None) -> torch.
         return torch.device("cpu")
     if seen < processes:
         raise InvalidTrialError(
-            f"the trial has {processes} processes, and torch sees {seen} GPU{'s'[: seen > 1]}",
+            f"the trial has {processes} processes, but torch sees {seen} GPU{'s'[: seen > 1]}",
             hint=f"set resources.slots_per_trial to {seen}",
         )
     if slots > processes:
         _LOG.warning(
-            "%d slots and %d process%s: the other GPUs are idle",
+            "%d slots but %d process%s: the other GPUs are idle",
             slots,
             processes,
             "es"[: 2 * (processes > 1)],
@@ -54,19 +54,19 @@ def to_device(
     device: torch.device | str,
     warned_types: set[type] | None = None,  # noqa: ARG001  (Determined's own signature)
 ) -> Untyped:
-    """Move tensors and numeric arrays, anywhere in dicts, lists and tuples; leave what cannot be moved.
+    """Move tensors and numeric arrays in nested dicts, lists and tuples; other values stay as they are.
 
     Args:
         data: a batch.
-        device: where to.
-        warned_types: accepted for compatibility: of each type it is said once that it is left.
+        device: target device.
+        warned_types: has no effect: each type that cannot be moved is logged once.
     """
     kind = type(data)
     if kind is torch.Tensor:
         return _moved(data, device)
     if isinstance(data, dict):
         moved = {key: to_device(value, device) for key, value in data.items()}
-        return moved if kind is dict else kind(moved)  # an OrderedDict and the like
+        return moved if kind is dict else kind(moved)  # e.g. an OrderedDict
     if isinstance(data, (list, tuple)):
         items = [to_device(item, device) for item in data]
         return kind(*items) if hasattr(data, "_fields") else kind(items)
@@ -74,7 +74,7 @@ def to_device(
 
 
 def to_cpu(data: Untyped) -> Untyped:
-    """`to_device` for the CPU, where batches are already: looks, and seldom copies."""
+    """Fast path of `to_device` for batches that are usually on the CPU already."""
     kind = type(data)
     if kind is list or kind is tuple:
         for item in data:
@@ -84,8 +84,8 @@ def to_cpu(data: Untyped) -> Untyped:
     return data if kind is _Tensor and data.is_cpu else to_device(data, _CPU)
 
 
-def at_home(data: Untyped) -> Untyped:
-    """`to_cpu` where torch knows no other device: it is enough to see that all are tensors."""
+def to_cpu_without_gpu(data: Untyped) -> Untyped:
+    """Fast path of `to_cpu` without a GPU: checks only that all items are tensors."""
     kind = type(data)
     if kind is list or kind is tuple:
         for item in data:
@@ -96,7 +96,7 @@ def at_home(data: Untyped) -> Untyped:
 
 
 def _moved(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    # towards the CPU nothing waits for the copy, so there it must be complete
+    # a copy to the CPU must be complete on return: nothing synchronizes with it later
     return tensor.to(device, non_blocking=torch.device(device).type != "cpu")
 
 
@@ -116,6 +116,4 @@ def _warn_of_cpu() -> None:
 
 @cache
 def _warn_once(kind: str) -> None:
-    _LOG.warning(
-        "values of type %s in a batch cannot be moved to a device and are passed on as they are", kind
-    )
+    _LOG.warning("values of type %s in a batch cannot be moved to a device and stay unchanged", kind)

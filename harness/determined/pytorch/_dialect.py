@@ -1,4 +1,4 @@
-"""Trials of Determined 0.12, which leave model, optimizer and step to the harness, made into today's kind."""
+"""Adapt trials of Determined 0.12, where the harness owns model, optimizer and step, to the current API."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from determined._errors import InvalidTrialError
 from determined.pytorch._callbacks import Hooks
 from determined.pytorch._lr_scheduler import LRScheduler
-from determined.pytorch._trial import PyTorchTrial, check_instance, is_old, overrides
+from determined.pytorch._trial import PyTorchTrial, check_instance, is_legacy, overrides
 
 if TYPE_CHECKING:
     from determined.pytorch._context import PyTorchTrialContext
@@ -23,35 +23,35 @@ _LOG = logging.getLogger(__name__)
 _MIXED = ("O1", "O2", "O3")  # levels of optimizations.mixed_precision
 
 
-def opened(trial: Untyped, context: PyTorchTrialContext) -> tuple[PyTorchTrial, Hooks]:
-    """Check a trial that was just made, and give it as one of today's, with its callbacks.
+def open_trial(trial: Untyped, context: PyTorchTrialContext) -> tuple[PyTorchTrial, Hooks]:
+    """Check a new trial and return it, adapted to the current API, with its callbacks.
 
-    A trial of the old dialect builds its model, optimizer and scheduler here.
+    A legacy trial builds its model, optimizer and scheduler here.
 
     Raises:
-        InvalidTrialError: it cannot be trained as it is written.
+        InvalidTrialError: the trial cannot be trained.
     """
-    if is_old(type(trial)):
+    if is_legacy(type(trial)):
         hooks = Hooks(trial.build_callbacks())
         return _adapted(trial, context, hooks), hooks
     check_instance(trial, context)
     if _mixed_precision(context):
         _LOG.warning(
-            "optimizations.mixed_precision acts on trials that define build_model; "
+            "optimizations.mixed_precision only affects trials that define build_model; "
             "call context.experimental.use_amp() before context.wrap_model instead"
         )
     hooks = Hooks(trial.build_callbacks())
     if hooks.of("on_before_optimizer_step"):
         raise InvalidTrialError(
-            "a callback overrides on_before_optimizer_step, and the trial steps its optimizer itself",
-            hint="pass what it does to context.step_optimizer(optimizer, clip_grads=...)",
+            "a callback overrides on_before_optimizer_step, but the trial steps its optimizer itself",
+            hint="pass it to context.step_optimizer(optimizer, clip_grads=...)",
         )
     return trial, hooks
 
 
 def build_model(trial: Untyped, context: PyTorchTrialContext) -> None:
-    """Let a trial of the old dialect build its model; one of today's has done so."""
-    if is_old(type(trial)):
+    """Build and wrap the model of a legacy trial; other trials did so in `__init__`."""
+    if is_legacy(type(trial)):
         context.wrap_model(trial.build_model())
 
 
@@ -64,7 +64,7 @@ def _adapted(trial: Untyped, context: PyTorchTrialContext, hooks: Hooks) -> PyTo
     if scheduler is not None:
         context.wrap_lr_scheduler(scheduler.scheduler, scheduler.step_mode, scheduler.frequency)
     whole = overrides(type(trial), "evaluate_full_dataset")
-    return (_AdaptedWhole if whole else _AdaptedByBatch)(trial, context, hooks)
+    return (_LegacyDatasetAdapter if whole else _LegacyBatchAdapter)(trial, context, hooks)
 
 
 def _scheduler(trial: Untyped, context: PyTorchTrialContext) -> LRScheduler | None:
@@ -79,13 +79,13 @@ def _scheduler(trial: Untyped, context: PyTorchTrialContext) -> LRScheduler | No
 
 
 def _mixed_precision(context: PyTorchTrialContext) -> bool:
-    """What apex did by itself at these levels, torch's own mixed precision does here."""
+    """Whether the config requests apex mixed precision, which torch's own replaces here."""
     options = context.env.experiment_config.get("optimizations")
     return isinstance(options, Mapping) and options.get("mixed_precision") in _MIXED
 
 
-class _Adapted(PyTorchTrial):
-    """One of today's trials that hands model and batch to one of the old ones, and does its step."""
+class _LegacyAdapter(PyTorchTrial):
+    """Adapts a legacy trial: passes it the model and the batch, and steps its optimizer."""
 
     def __init__(self, trial: Untyped, context: PyTorchTrialContext, hooks: Hooks) -> None:
         super().__init__(context)
@@ -116,12 +116,12 @@ class _Adapted(PyTorchTrial):
         return int(self.inner.get_batch_length(batch))
 
 
-class _AdaptedByBatch(_Adapted):
+class _LegacyBatchAdapter(_LegacyAdapter):
     def evaluate_batch(self, batch: Untyped) -> Untyped:  # type: ignore[override]
         return _called(self.inner.evaluate_batch, batch=batch, model=self._model)
 
 
-class _AdaptedWhole(_Adapted):
+class _LegacyDatasetAdapter(_LegacyAdapter):
     def evaluate_full_dataset(self, data_loader: Untyped) -> Untyped:
         return _called(self.inner.evaluate_full_dataset, data_loader=data_loader, model=self._model)
 
@@ -131,13 +131,13 @@ def _loss(outcome: object) -> torch.Tensor:
     if isinstance(loss, torch.Tensor):
         return loss
     raise InvalidTrialError(
-        "train_batch returned no loss to go backward from",
-        hint="return the loss as a tensor, or a dict that has it as `loss`",
+        "train_batch returned no loss",
+        hint="return the loss as a tensor, or a dict with the key `loss`",
     )
 
 
 def _calling(hooks: tuple[Callable[..., object], ...], model: torch.nn.Module) -> Callable[[object], object]:
-    """As the argument `clip_grads`: the hooks were always given an iterator each."""
+    """Return the hooks as one `clip_grads` function; each gets its own iterator."""
 
     def call(_: object) -> None:
         for hook in hooks:
@@ -147,7 +147,7 @@ def _calling(hooks: tuple[Callable[..., object], ...], model: torch.nn.Module) -
 
 
 def _called(method: Callable[..., Untyped], **named: object) -> Untyped:
-    """By name, as Determined did, and by position where the trial chose names of its own."""
+    """Call by keyword, as Determined did, or by position if the trial uses other names."""
     signature = inspect.signature(method)
     if _binds(lambda: signature.bind(**named)):
         return method(**named)
@@ -156,7 +156,7 @@ def _called(method: Callable[..., Untyped], **named: object) -> Untyped:
     name, arguments = method.__name__, " and ".join(named)
     raise InvalidTrialError(
         f"{name} cannot be called with {arguments}",
-        hint=f"declare it as {name}(self, {', '.join(named)}), as a trial does that has build_model",
+        hint=f"declare it as {name}(self, {', '.join(named)}), because the trial defines build_model",
     )
 
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 Metrics = dict[str, object]
 _LOG = logging.getLogger(__name__)
-_OUT_OF_PROPORTION = 10  # batches validated for one that was trained
-_SOON = 100  # batches
+_WARN_RATIO = 10  # batches validated for one that was trained
+_MIN_TRAINED = 100  # batches
 
 
 class Evaluation:
@@ -87,12 +87,12 @@ class Evaluation:
             model.train()
         return metrics
 
-    def _suspicious(self) -> int:
+    def _warn_after(self) -> int:
         """Batches after which data of unknown length may never end; -1 where the length is known."""
         at = self._context.clock.batch_idx
         trained = 0 if at is None else at + 1
         since, self._trained = trained - self._trained, trained
-        return _OUT_OF_PROPORTION * max(since, _SOON) if length_of(self._loader) is None else -1
+        return _WARN_RATIO * max(since, _MIN_TRAINED) if length_of(self._loader) is None else -1
 
     def _warn_of_length(self, batches: int) -> None:
         _LOG.warning(
@@ -100,7 +100,7 @@ class Evaluation:
             "and its data has no known length; let the loader of build_validation_data_loader (%s) end after "
             "one pass",
             batches,
-            _OUT_OF_PROPORTION,
+            _WARN_RATIO,
             defined_at(self._trial.build_validation_data_loader),
         )
 
@@ -128,14 +128,14 @@ class Evaluation:
 
     def _batches(self) -> Metrics:
         watched = bool(self._hooks.of("on_validation_epoch_end"))
-        at_hand = self._context.device.type == "cpu" and not watched
+        read_numbers = self._context.device.type == "cpu" and not watched
         place = defined_at(self._trial.evaluate_batch)
-        window = Window("evaluate_batch", take_numbers=at_hand, place=place)
+        window = Window("evaluate_batch", read_numbers=read_numbers, place=place)
         evaluate = _evaluate_batch(self._trial)
         self._hooks.call("on_validation_epoch_start")
-        suspicious = self._suspicious()
+        warn_at = self._warn_after()
         for number, batch in enumerate(islice(self._loader, self._limit)):
-            if number == suspicious:
+            if number == warn_at:
                 self._warn_of_length(number)
             placed = self._context.to_device(batch) if self._context.experimental.auto_to_device else batch
             window.add(evaluate(placed, number))

@@ -1,4 +1,4 @@
-"""`context.experimental`: switches that Determined kept apart from the rest of the context."""
+"""`context.experimental`: the experimental options of Determined's context."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Experimental:
         self.auto_to_device = True
 
     def use_amp(self) -> None:
-        """Mixed precision without a change of `train_batch`. Call it before `wrap_model`."""
+        """Use mixed precision without changes to `train_batch`. Call it before `wrap_model`."""
         self._wrap_amp()
 
     def disable_dataset_reproducibility_checks(self) -> None:
@@ -23,5 +23,5 @@ class Experimental:
         self.foreign_loaders = True
 
     def disable_auto_to_device(self) -> None:
-        """Leave batches where the loader put them; the trial moves them by `context.to_device`."""
+        """Do not move batches to the device; the trial calls `context.to_device` itself."""
         self.auto_to_device = False

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from determined.pytorch._types import Untyped
 
 STATE_FILE = "state_dict.pth"
-_PLACES = (STATE_FILE, f"determined/{STATE_FILE}", f"pedl/{STATE_FILE}", "checkpoint.pt")
+_PATHS = (STATE_FILE, f"determined/{STATE_FILE}", f"pedl/{STATE_FILE}", "checkpoint.pt")
 _LISTS = {
     "model_state_dict": "models_state_dict",
     "optimizer_state_dict": "optimizers_state_dict",
@@ -36,7 +36,7 @@ def state_file(directory: Path) -> Path:
     Raises:
         CheckpointError: there is none.
     """
-    for place in _PLACES:
+    for place in _PATHS:
         if (directory / place).is_file():
             return directory / place
     raise CheckpointError(
@@ -59,8 +59,8 @@ def numpy_allowed() -> AbstractContextManager[object]:
     return context
 
 
-def today(state: Untyped) -> dict[str, Any]:
-    """The state under today's names. One model, optimizer and scheduler were all that a trial had in 0.12."""
+def with_current_names(state: Untyped) -> dict[str, Any]:
+    """Rename the keys of older checkpoints; a trial of 0.12 had one model, optimizer and scheduler."""
     if state and all(isinstance(value, torch.Tensor) for value in state.values()):
         return {"models_state_dict": [state]}
     renamed = dict(state)

@@ -1,4 +1,4 @@
-"""From a loss to an optimizer step: scaling, aggregation over batches, averaging, clipping."""
+"""Gradients from the loss to the optimizer step: scaling, aggregation, averaging, clipping."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _ZERO_GRAD = torch.optim.Optimizer.zero_grad
 
 @dataclass(frozen=True, slots=True)
 class Aggregation:
-    """Gradients of `frequency` batches make one optimizer step."""
+    """Gradient aggregation: one optimizer step per `frequency` batches."""
 
     frequency: int = 1
     average: bool = True
 
 
 class Gradients:
-    """The optimizers of one trial and how they step."""
+    """The optimizers of one trial and their steps."""
 
     def __init__(self, aggregation: Aggregation, clock: Clock, device: torch.device) -> None:
         self.aggregation = aggregation
         self.scaler: GradScaler | None = None
-        self.automatic = False  # the harness scales and unscales; else the trial does
+        self.automatic = False  # the harness scales and unscales, not the trial
         self._frequency = aggregation.frequency
         self._clock = clock
         self._device = device
@@ -42,7 +42,7 @@ class Gradients:
         self._update_due = False
         self.plain: set[torch.optim.Optimizer] = (
             set()
-        )  # each batch ends in their step, and gradients stay as they are
+        )  # they step after each batch, without scaling or aggregation
 
     def add(self, optimizer: torch.optim.Optimizer, *, average: bool | None) -> None:
         self._average[id(optimizer)] = self.aggregation.average if average is None else average
@@ -55,7 +55,7 @@ class Gradients:
         self.plain.clear()
 
     def autocast(self, model: torch.nn.Module) -> None:
-        """Run the model in half precision where that is safe; what comes out is float32 again."""
+        """Run the model in half precision where that is safe; outputs are float32."""
         forward = model.forward
 
         @functools.wraps(forward)
@@ -72,7 +72,7 @@ class Gradients:
         self,
         optimizer: torch.optim.Optimizer,
         clip_grads: ClipGrads | None,
-        auto_zero_grads: bool,  # noqa: FBT001  (passed on as it came)
+        auto_zero_grads: bool,  # noqa: FBT001  (forwarded as it came)
         scaler: GradScaler | None,
     ) -> None:
         if id(optimizer) not in self._average:
@@ -96,7 +96,7 @@ class Gradients:
             drop_gradients(optimizer)
 
     def end_batch(self) -> None:
-        """Adapt the automatic scale to what the batch's steps met."""
+        """Update the loss scale after the batch's steps."""
         if self._update_due and self.scaler is not None:
             self.scaler.update()
             self._update_due = False
@@ -104,9 +104,9 @@ class Gradients:
     def _aggregated(self, optimizer: torch.optim.Optimizer, *, auto_zero_grads: bool) -> bool:
         if not auto_zero_grads:
             raise InvalidTrialError(
-                "step_optimizer got auto_zero_grads=False, and optimizations.aggregation_frequency is "
+                "step_optimizer got auto_zero_grads=False, but optimizations.aggregation_frequency is "
                 f"{self._frequency}",
-                hint="leave auto_zero_grads out, or set aggregation_frequency to 1",
+                hint="remove auto_zero_grads, or set aggregation_frequency to 1",
             )
         if (self._clock.batch + 1) % self._frequency:
             return False
@@ -122,10 +122,10 @@ def parameters(optimizer: torch.optim.Optimizer) -> Iterator[torch.nn.Parameter]
 
 
 def drop_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """What `optimizer.zero_grad()` does, but for its entry in profiles; an optimizer's own is called.
+    """Do what `optimizer.zero_grad()` does, without its profiler entry; an overridden one is called.
 
-    Whether a profile is made or not, the entry takes several times what the rest does for a small model. The
-    rest: https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.zero_grad.html
+    For a small model the profiler entry costs several times the rest, even without a profiler. See
+    https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.zero_grad.html
     """
     if getattr(optimizer.zero_grad, "__func__", None) is not _ZERO_GRAD:
         optimizer.zero_grad()
@@ -136,7 +136,7 @@ def drop_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 
 def gradients_of(models: Iterable[torch.nn.Module]) -> list[dict[str, torch.Tensor]]:
-    """What has been aggregated and not been used yet, by parameter; empty dicts after an optimizer step."""
+    """Return the aggregated gradients by parameter; empty dicts after an optimizer step."""
     return [{name: p.grad for name, p in model.named_parameters() if p.grad is not None} for model in models]
 
 

@@ -30,19 +30,19 @@ class HostCopy:
         self._used = 0
         self._known: dict[tuple[Any, ...], torch.Tensor] = {}
         self._copies: dict[int, torch.Tensor] = {}
-        self._rehearsal: threading.Thread | None = None
+        self._allocation: threading.Thread | None = None
 
-    def rehearse(self, state: Untyped) -> None:
+    def allocate(self, state: Untyped) -> None:
         """Get the memory for such a state in a thread: the first pages cost seven times what a copy does."""
-        if _amount(state) >= _FREELY and self.fits(state):
-            self._rehearsal = threading.Thread(target=self._take, args=(state,), daemon=True)
-            self._rehearsal.start()
+        if _size_in_bytes(state) >= _FREELY and self.fits(state):
+            self._allocation = threading.Thread(target=self._take, args=(state,), daemon=True)
+            self._allocation.start()
 
-    def of(self, state: Untyped) -> Untyped:
+    def copy_of(self, state: Untyped) -> Untyped:
         """The same state, with containers and tensors of its own. Tensors that share memory go on sharing."""
-        if self._rehearsal is not None:
-            self._rehearsal.join()
-            self._rehearsal = None
+        if self._allocation is not None:
+            self._allocation.join()
+            self._allocation = None
         return self._take(state)
 
     def _take(self, state: Untyped) -> Untyped:
@@ -55,7 +55,7 @@ class HostCopy:
 
     def fits(self, state: Untyped) -> bool:
         """Whether memory for it is at hand: what is kept already, or a quarter of what is free."""
-        missing = _amount(state) - sum(one.nbytes for one in self._buffers)
+        missing = _size_in_bytes(state) - sum(one.nbytes for one in self._buffers)
         return missing <= _FREELY or missing <= available() // 4
 
     def _copy(self, value: Untyped) -> Untyped:
@@ -104,7 +104,7 @@ def _is_ordinary(tensor: torch.Tensor) -> bool:
     )
 
 
-def _amount(state: Untyped) -> int:
+def _size_in_bytes(state: Untyped) -> int:
     """Bytes of all storages and of whatever has none, each counted once."""
     found = {}
     for tensor in _tensors(state):

@@ -1,4 +1,4 @@
-"""A trial with its trained weights, from the directory of a checkpoint alone."""
+"""Load a trial with its trained weights from a checkpoint directory."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def load_trial_from_checkpoint_path(
     torch_load_kwargs: Mapping[str, Any] | None = None,
     **more_torch_load_kwargs: Untyped,
 ) -> PyTorchTrial:
-    """Build the trial of a checkpoint and give it the weights, on the CPU.
+    """Build the trial of a checkpoint on the CPU and load its weights.
 
     Args:
-        path: directory of the checkpoint; in a run also its id.
-        trial_class: by default the class that wrote it, imported from the checkpoint's copy of the code.
-        trial_kwargs: for its `__init__`, besides the context.
-        torch_load_kwargs: for `torch.load`; `{"weights_only": False}` also takes what is no plain weight or
-            number, and runs whatever code the file names: only for checkpoints that you trust.
-        more_torch_load_kwargs: the same, as Determined took them before 0.21.
+        path: directory of the checkpoint; inside a run also its UUID.
+        trial_class: default: the class that wrote it, imported from the checkpoint's copy of the code.
+        trial_kwargs: for its `__init__`, in addition to the context.
+        torch_load_kwargs: for `torch.load`; `{"weights_only": False}` also loads any pickled object and
+            runs whatever code the file names: only for checkpoints that you trust.
+        more_torch_load_kwargs: the same, in the form used before Determined 0.21.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, or its class not be found.
+        CheckpointError: the checkpoint cannot be read, or its class cannot be found.
     """
     run = RunInfo.from_environ(os.environ)
     directory = _checkpoints.located(path, *([Path(run.checkpoint_dir)] if run else []))
@@ -61,12 +61,12 @@ def load_trial_from_checkpoint_path(
     options = {**(torch_load_kwargs or {}), **more_torch_load_kwargs}
     with importing_from(directory / CODE_DIR, ""):
         state = _checkpoint.read(directory, **options)
-    _state.put_models(state, context)
+    _state.restore_models(state, context)
     return trial
 
 
 def reset_parameters(model: torch.nn.Module) -> None:
-    """Call `reset_parameters` of every part of a model that has it."""
+    """Call `reset_parameters` of every module that has it."""
     for module in model.modules():
         reset = getattr(module, "reset_parameters", None)
         if callable(reset):

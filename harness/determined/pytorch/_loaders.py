@@ -19,7 +19,7 @@ from determined._seeds import derive
 from determined._user_code import defined_at
 from determined.pytorch import _rng
 from determined.pytorch._data import DataLoader, length_of
-from determined.pytorch._passes import Passes, Sources
+from determined.pytorch._passes import RandomSources, ResumableBatchSampler
 from determined.pytorch._trial import overrides
 from determined.pytorch._workers import Collate, Start, WorkerStates
 from determined.pytorch.samplers import RepeatBatchSampler, RepeatSampler
@@ -62,7 +62,7 @@ class OwnFeed:
         self._loader, self._seed = loader, seed
         self._workers = loader.num_workers
         self._ahead = self._workers * (loader.prefetch_factor or 0)
-        self._passes = Passes(loader.batch_sampler, self._ahead + self._workers)
+        self._passes = ResumableBatchSampler(loader.batch_sampler, self._ahead + self._workers)
         self._made: _rng.State = {}  # what torch's iterator, and so its workers' seeds, was made with
         self._first = 0  # batch that this iterator has begun with
         self._states: WorkerStates | None = None
@@ -86,7 +86,7 @@ class OwnFeed:
         return state
 
     def _resumed(self, state: _rng.State, late: int) -> Iterator[Any]:
-        with _rng.kept():
+        with _rng.preserved():
             self._passes.resume(state["order"])
             if "made" in state:
                 _rng.restore(state["made"]["global"])
@@ -106,20 +106,20 @@ class OwnFeed:
         return iter(self._loader.loader(self._passes, self._loader.generator, **changed))
 
     @property
-    def _generator(self) -> Sources:
-        return Sources(self._loader)
+    def _generator(self) -> RandomSources:
+        return RandomSources(self._loader)
 
 
-class DealtFeed:
+class ShardedFeed:
     """A `determined.pytorch.DataLoader`, dealt out to several processes: any batch is found by its number."""
 
     def __init__(self, loader: DataLoader, seed: int, group: Group) -> None:
         self._loader, self._seed = loader, seed
-        self._deal = loader.deal(group.size, group.rank)
-        self.epoch_length: int | None = len(self._deal)
+        self._sharding = loader.shard(group.size, group.rank)
+        self.epoch_length: int | None = len(self._sharding)
 
     def begin(self, batch: int, state: _rng.State | None) -> Iterator[Any]:  # noqa: ARG002  (other feeds need it)
-        return iter(self._loader.dealt(self._deal, batch, self._seed))
+        return iter(self._loader.sharded_loader(self._sharding, batch, self._seed))
 
     def state(self, batch: int) -> _rng.State:  # noqa: ARG002  (other feeds need it)
         return {}
@@ -135,7 +135,7 @@ class ForeignFeed:
     def __init__(self, loader: Iterable[Any], group: Group, *, replay: bool) -> None:
         self._loader, self._replay = loader, replay
         samplers = [getattr(loader, name, None) for name in ("batch_sampler", "sampler")]
-        self._sources = Sources(loader, *samplers)
+        self._sources = RandomSources(loader, *samplers)
         self._iterator: Iterator[Any] = iter(())
         self._began: _rng.State = {}
         self._read = 0  # batches of the current pass
@@ -143,7 +143,7 @@ class ForeignFeed:
 
     def begin(self, batch: int, state: _rng.State | None) -> Iterator[Any]:  # noqa: ARG002  (other feeds need it)
         if state and self._replay and "began" in state:
-            with _rng.kept():
+            with _rng.preserved():
                 self._sources.restore(state["began"])
                 _rng.restore(state["began"]["global"])
                 self._start()
@@ -189,7 +189,7 @@ class Loaders:
         """Training batches from number `batch` on; validation goes on as it would have."""
         found = (state or {}).get("validation")
         if found:
-            Sources(self.validation).restore(found)
+            RandomSources(self.validation).restore(found)
             if found["begun"]:  # workers that stay were started once, with a seed that is not drawn again
                 self.validation.generator = torch.Generator()
             if self.validation_workers is not None and found["workers"]:
@@ -202,7 +202,7 @@ class Loaders:
         own: _rng.State = {
             "begun": getattr(self.validation, "_iterator", None) is not None,
             "workers": stays.newest() if stays else [],
-            **Sources(self.validation).own(),
+            **RandomSources(self.validation).own(),
         }
         needed = own["begun"] or "generators" in own or any(own.get("attributes", ()))
         return {**self.training.state(batch), **({"validation": own} if needed else {})}
@@ -223,16 +223,16 @@ def build_loaders(trial: PyTorchTrial, context: PyTorchTrialContext, seed: int) 
     if not isinstance(training, DataLoader):
         feed = ForeignFeed(training, group, replay=not context.asked_initial_batch)
     elif group.size > 1:
-        feed = DealtFeed(training, derive(seed, "training"), group)
+        feed = ShardedFeed(training, derive(seed, "training"), group)
     else:
         feed = OwnFeed(training, derive(seed, "training"))
     shares = 1 if overrides(type(trial), "evaluate_full_dataset") else group.size
     if group.size > 1 and group.rank == 0:
-        _warn_of_repetition(training, validation)
+        _warn_of_unsharded_loaders(training, validation)
     if not overrides(type(trial), "evaluate_full_dataset"):  # which may stop by itself
-        _refuse_endless(validation, trial.build_validation_data_loader)
+        _check_validation_ends(validation, trial.build_validation_data_loader)
     if isinstance(validation, DataLoader) and shares > 1:
-        return Loaders(feed, validation.shared(shares, group.rank, derive(seed, "validation")))
+        return Loaders(feed, validation.strided_loader(shares, group.rank, derive(seed, "validation")))
     return Loaders(feed, *_validation(validation, trial.build_validation_data_loader))
 
 
@@ -252,7 +252,7 @@ def _validation(loader: Untyped, method: object) -> tuple[TorchDataLoader[Any], 
     )
 
 
-def _warn_of_repetition(training: Untyped, validation: Untyped) -> None:
+def _warn_of_unsharded_loaders(training: Untyped, validation: Untyped) -> None:
     for loader, which in ((training, "training"), (validation, "validation")):
         sampler = getattr(loader, "sampler", None)
         if not isinstance(loader, DataLoader) and not isinstance(sampler, DistributedSampler):
@@ -289,13 +289,15 @@ def _check_foreign(loader: object, where: str, method: str, context: PyTorchTria
         )
 
 
-def _refuse_endless(loader: Untyped, method: object) -> None:
+def _check_validation_ends(loader: Untyped, method: object) -> None:
     """Refuse validation data that is known never to end."""
     found: list[Any] = [loader]
     for owner in found:  # grows on the way
         held = getattr(owner, "__dict__", {})
         found += [held[name] for name in ("batch_sampler", "sampler", "_inner") if name in held]
-    endless = next((owner for owner in found if isinstance(owner, _ENDLESS) or _claims_no_end(owner)), None)
+    endless = next(
+        (owner for owner in found if isinstance(owner, _ENDLESS) or _has_infinite_length(owner)), None
+    )
     if endless is not None:
         raise InvalidTrialError(
             f"{defined_at(method)}: the validation data never ends: {type(endless).__name__} repeats it",
@@ -303,6 +305,6 @@ def _refuse_endless(loader: Untyped, method: object) -> None:
         )
 
 
-def _claims_no_end(owner: Untyped) -> bool:
+def _has_infinite_length(owner: Untyped) -> bool:
     """A length that stands for infinity."""
     return not isinstance(owner, DataLoader) and (length_of(owner) or 0) >= _INFINITE

@@ -1,7 +1,7 @@
-"""Metrics of many batches: kept as they come, and reduced only when somebody asks.
+"""Metrics of many batches: collected per batch, reduced lazily at the next report.
 
-What is on a GPU stays there until then, for asking it for a number makes the CPU wait. A number in the CPU's
-own memory is taken at once: that is cheaper than keeping its tensor, and no later batch can change it.
+Tensors on a GPU stay there until then, because reading a number synchronizes with the device. A number in CPU
+memory is read at once: that is cheaper than keeping its tensor, and no later batch can change it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from determined.pytorch._types import Untyped
 
 Values = dict[str, list[Any]]
-Kinds = dict[str, torch.dtype | None]  # of columns that hold the numbers of tensors of one type
-_Tensor = torch.Tensor  # found faster, in every batch
+Kinds = dict[str, torch.dtype | None]  # the dtype of columns whose numbers came from tensors of one dtype
+_Tensor = torch.Tensor  # a module global is looked up faster; used in every batch
 _NUMBERS = frozenset({float, int, bool})
 _COMBINE: dict[Reducer, Callable[[torch.Tensor], torch.Tensor]] = {
     Reducer.SUM: torch.sum,
@@ -34,8 +34,8 @@ _COMBINE: dict[Reducer, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-class Closed(NamedTuple):
-    """A window that has ended, after `end` batches of the trial."""
+class ClosedWindow(NamedTuple):
+    """A window that ended after `end` batches of the trial."""
 
     end: int
     columns: Values
@@ -44,7 +44,7 @@ class Closed(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """Of some batches; None where none of them had a value."""
+    """The mean over some batches; None if none of them had a value."""
 
     value: float | None
     batches: int
@@ -53,24 +53,24 @@ class Mean(NamedTuple):
 class Window:
     """The metrics of the batches since the last report.
 
-    `add` takes what the trial returned for a batch, in a microsecond or two: no device is waited for.
+    `add` takes the metrics of one batch in a microsecond or two, without synchronizing with a device.
 
     Args:
-        method: of the trial, which returns the metrics.
+        method: name of the trial's method that returns the metrics.
         place: where it is defined, for errors.
-        take_numbers: tensors with one number are in the CPU's memory, and nobody will ask for them as arrays.
+        read_numbers: read one-element tensors at once: they are in CPU memory and not needed as arrays.
     """
 
-    def __init__(self, method: str, *, take_numbers: bool, place: str = "") -> None:
-        self._method, self._take_numbers, self._place = method, take_numbers, place
+    def __init__(self, method: str, *, read_numbers: bool, place: str = "") -> None:
+        self._method, self._read_numbers, self._place = method, read_numbers, place
         self.columns: Values = {}
         self.kinds: Kinds = {}
         self.count = 0
         self._closed: list[tuple[int, Values, Kinds, int]] = []
-        self.add: Callable[[object], None] = self._add_numbers if take_numbers else self._add_any
+        self.add: Callable[[object], None] = self._add_numbers if read_numbers else self._add_any
 
     def _add_numbers(self, metrics: Any) -> None:  # noqa: ANN401  (whatever the trial returned)
-        """What `_add_any` does, for what nearly every trial returns. Called for every batch."""
+        """Fast path of `_add_any` for a dict of numbers and one-element tensors. Called for every batch."""
         columns, kinds = self.columns, self.kinds
         try:
             for key, value in metrics.items():
@@ -82,7 +82,7 @@ class Window:
                     columns[key].append(value)
                     if kinds[key] is not None and value is not None:
                         raise KeyError  # noqa: TRY301  (nothing is faster)
-        except (AttributeError, KeyError, RuntimeError, TypeError):  # no dict; another name; not one number
+        except (AttributeError, KeyError, RuntimeError, TypeError):  # not a dict; other name; not one number
             self._add_instead(metrics)
             return
         if len(metrics) != len(columns):
@@ -96,32 +96,32 @@ class Window:
         self._add_any(metrics)
 
     def _add_any(self, outcome: object) -> None:
-        """What `add` does, for what it does not expect."""
+        """Slow path of `add`, for any metrics."""
         metrics = as_metrics(outcome, self._method, self._place)
         if not self.count:
             self.columns, self.kinds = {key: [] for key in metrics}, dict.fromkeys(metrics)
         if metrics.keys() != self.columns.keys():
-            self._refuse(metrics)
+            self._raise_other_names(metrics)
         for key, value in metrics.items():
-            self.columns[key].append(self._taken(key, value))
+            self.columns[key].append(self._stored(key, value))
         self.count += 1
 
-    def _taken(self, key: str, value: Any) -> Any:  # noqa: ANN401  (whatever the trial returned)
-        """Something that keeps no graph alive and does not change."""
+    def _stored(self, key: str, value: Any) -> Any:  # noqa: ANN401  (whatever the trial returned)
+        """Return the value detached from its graph and safe from later in-place changes."""
         if not isinstance(value, _Tensor):
             if value is not None:
                 self._loosen(key)
             return value
-        if self._take_numbers and type(value) is _Tensor and value.layout is torch.strided:
+        if self._read_numbers and type(value) is _Tensor and value.layout is torch.strided:
             if value.numel() == 1:
                 return self._number(key, value)
-            self.add, self._take_numbers = self._add_any, False  # trying again in every batch would be slow
+            self.add, self._read_numbers = self._add_any, False  # trying again in every batch would be slow
         self._loosen(key)
-        # what carries a gradient was just computed; the next batch may change others in place
+        # a tensor with a gradient was just computed; the next batch may change others in place
         return value.detach() if value.requires_grad else value.clone()
 
     def _number(self, key: str, value: torch.Tensor) -> Any:  # noqa: ANN401  (a number of Python or numpy)
-        """A tensor's only number; of which type it was is kept once for the whole column."""
+        """Read a one-element tensor; its dtype is stored once for the whole column."""
         column = self.columns[key]
         if all(each is None for each in column):
             self.kinds[key] = value.dtype
@@ -131,39 +131,39 @@ class Window:
         return typed(value.item(), value.dtype)
 
     def _loosen(self, key: str) -> None:
-        """Values of several types come together: let each have its own."""
+        """Store the dtype with each value of a column, because they differ."""
         kind, self.kinds[key] = self.kinds[key], None
         if kind is not None:
             column = self.columns[key]
             column[:] = [value if value is None else typed(value, kind) for value in column]
 
     def close(self, end: int) -> None:
-        """Begin again after `end` batches of the trial; what there was until then is kept for `take`."""
+        """Close the window after `end` batches of the trial; `take` returns it."""
         self._closed.append((end, self.columns, self.kinds, self.count))
         self.columns, self.count = {key: [] for key in self.columns}, 0  # most likely the same ones
         self.kinds = dict(self.kinds)
 
-    def take(self) -> list[Closed]:
-        """The windows that were closed since the last call."""
+    def take(self) -> list[ClosedWindow]:
+        """Return the windows closed since the last call."""
         taken, self._closed = self._closed, []
-        return [Closed(*one) for one in taken]
+        return [ClosedWindow(*one) for one in taken]
 
-    def _refuse(self, metrics: Mapping[str, object]) -> None:
+    def _raise_other_names(self, metrics: Mapping[str, object]) -> None:
         raise InvalidTrialError(
             f"{_at(self._place)}{self._method} returned the metrics {_names(metrics)}, "
-            f"and {_names(self.columns)} before",
+            f"but {_names(self.columns)} before",
             hint=f"return the same metrics from {self._method} for every batch",
         )
 
 
 def rows(columns: Values, batches: int) -> list[dict[str, object]]:
-    """One dict per batch, tensors as numpy arrays: what callbacks are given."""
+    """Return one dict per batch, with tensors as numpy arrays, for callbacks."""
     arrays = {key: [_as_array(value) for value in values] for key, values in columns.items()}
     return [{key: values[row] for key, values in arrays.items()} for row in range(batches)]
 
 
-def fetch(windows: Iterable[Closed]) -> None:
-    """Replace single numbers on a device by their values; one transfer, or one for each kind of number."""
+def fetch(windows: Iterable[ClosedWindow]) -> None:
+    """Replace scalar tensors on a device by their values, with one transfer per device and dtype."""
     kinds: dict[tuple[torch.device, torch.dtype], list[list[Any]]] = {}
     for one in windows:
         for key, values in one.columns.items():
@@ -183,10 +183,10 @@ def _is_scalar(value: object) -> bool:
 
 
 def as_metrics(outcome: object, method: str, place: str = "") -> dict[str, object]:
-    """What a trial's method, defined at this place, returned, as a dict.
+    """Return the result of a trial's method as a dict of metrics.
 
     Raises:
-        InvalidTrialError: it is neither a dict nor one tensor.
+        InvalidTrialError: it is neither a dict nor, for `train_batch`, one tensor.
     """
     if isinstance(outcome, Mapping):
         return {str(key): value for key, value in outcome.items()}
@@ -203,22 +203,22 @@ def _at(place: str) -> str:
     return f"{place}: " if place else ""
 
 
-def training_means(window: Closed, left_out: LeftOut) -> dict[str, Mean]:
-    """The unweighted mean over the batches that have a value, to the last digit that Determined gives."""
+def training_means(window: ClosedWindow, left_out: LeftOut) -> dict[str, Mean]:
+    """Return the unweighted mean over the batches that have a value, bit-identical to Determined's."""
     return _each(window.columns, window.kinds, left_out, lambda _: _mean)
 
 
 def reduce_validation(
     columns: Values, kinds: Kinds, reducers: Mapping[str, Reducer], left_out: LeftOut
 ) -> dict[str, Mean]:
-    """One number per metric."""
+    """Reduce each metric to one number."""
     return _each(columns, kinds, left_out, lambda key: partial(_reduced, reducer=reducers[key]))
 
 
 def _each(
     columns: Values, kinds: Kinds, left_out: LeftOut, reduction: Callable[[str], Callable[[Any], float]]
 ) -> dict[str, Mean]:
-    """Reduce every column; one that cannot be reduced is named, and has no value."""
+    """Reduce every column; one that cannot be reduced is logged and has no value."""
     found = {}
     for key, values in columns.items():
         present = [value for value in values if value is not None]
@@ -238,15 +238,15 @@ def _of_column(values: list[Any], kind: torch.dtype | None, reduce: Callable[[li
 
 
 def typed(value: float, kind: torch.dtype) -> object:
-    """A number as numpy has it, which is how Determined averages it; unchanged without numpy."""
+    """Return a number as a numpy scalar, as Determined averages it; unchanged without numpy."""
     numpy_kind = _numpy_kind(kind)
     return value if numpy_kind is None else numpy_kind.type(value)
 
 
 def _column(values: list[Any], kind: torch.dtype | None, *, whole: bool) -> Any:  # noqa: ANN401  (numpy may be absent)
-    """The values of a metric as Determined hands them to numpy.
+    """Return the values of a metric as Determined passes them to numpy.
 
-    Where some batches had none they are objects, which numpy adds up in another order.
+    If some batches had no value it is an object array, which numpy sums in another order.
     """
     numpy = _numpy()
     if numpy is None or len(values) < 2:  # noqa: PLR2004  (there is nothing to add up)
@@ -267,7 +267,7 @@ def _numpy() -> Any:  # noqa: ANN401  (numpy may be absent)
 
 @cache
 def _numpy_kind(kind: torch.dtype) -> Any:  # noqa: ANN401  (numpy may be absent)
-    """Numpy's name of a type; of those that numpy does not have, the widest."""
+    """Return the numpy dtype of a torch dtype; float64 if numpy has no such type."""
     if _numpy() is None:
         return None
     try:
@@ -301,10 +301,10 @@ def _reduced(values: Any, reducer: Reducer) -> float:  # noqa: ANN401  (as above
 
 
 def _array(values: Any) -> Any:  # noqa: ANN401  (as above)
-    """The values as one array of numpy, which reduces them as it does for Determined; None where that fails.
+    """Return the values as one numpy array, which is reduced as in Determined; None if shapes differ.
 
     Raises:
-        UnusableError: they are no numbers.
+        UnusableError: they are not numbers.
     """
     numpy = _numpy()
     if numpy is None:
@@ -315,7 +315,7 @@ def _array(values: Any) -> Any:  # noqa: ANN401  (as above)
             if isinstance(values, numpy.ndarray)
             else numpy.array([_converted(value) for value in values])
         )
-    except ValueError:  # of several shapes: each has a mean of its own
+    except ValueError:  # several shapes: the mean of each is taken first
         return None
     if array.dtype.kind not in "fiubO":
         raise UnusableError(f"it is a {kind_of(values[0])} of type {array.dtype}, not a number")
@@ -323,7 +323,7 @@ def _array(values: Any) -> Any:  # noqa: ANN401  (as above)
 
 
 def _converted(value: Untyped) -> Untyped:
-    """A value that numpy may look at."""
+    """Return a value that numpy accepts."""
     if isinstance(value, torch.Tensor):
         tensor = value.detach().cpu()
         return tensor.numpy() if _numpy_has(tensor.dtype) else tensor.double().numpy()
@@ -349,7 +349,7 @@ def _float(value: Untyped) -> float:
 
 
 def _tensor(value: Untyped) -> torch.Tensor:
-    """As float64 on the CPU: numbers of any size and kind can be averaged there."""
+    """Return a value as a float64 tensor on the CPU, which can average any dtype."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", torch.float64)
     _check_kind(value)
@@ -357,7 +357,7 @@ def _tensor(value: Untyped) -> torch.Tensor:
 
 
 def _as_array(value: object) -> object:
-    """A tensor as an array of numpy, where there is one."""
+    """Return a tensor as a numpy array, if numpy supports it."""
     if not isinstance(value, torch.Tensor):
         return value
     try:

@@ -1,4 +1,4 @@
-"""Says when metrics stop being numbers: once for each, with the batch that it began in."""
+"""Warn about NaN metrics, once for each metric, with the first batch that had it."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _LOG = logging.getLogger(__name__)
 class NanWatch:
     def __init__(self, method: str) -> None:
         self._method = method
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
-    def look(self, metrics: Mapping[str, object], columns: Mapping[str, Sequence[Any]], end: int) -> None:
-        """Look at reduced metrics; only one that is NaN is looked into.
+    def check(self, metrics: Mapping[str, object], columns: Mapping[str, Sequence[Any]], end: int) -> None:
+        """Warn about metrics that are NaN.
 
         Args:
-            metrics: reduced.
-            columns: the values of each batch they were reduced from.
+            metrics: reduced values.
+            columns: the values of each batch.
             end: batches trained when the last of them was returned.
         """
         for name, value in metrics.items():
-            if value != value and isinstance(value, float) and name not in self._told:  # noqa: PLR0124  (NaN is not)
-                self._told.add(name)
-                self._tell(name, columns.get(name, ()), end)
+            if value != value and isinstance(value, float) and name not in self._reported:  # noqa: PLR0124  (NaN is not)
+                self._reported.add(name)
+                self._report(name, columns.get(name, ()), end)
 
-    def _tell(self, name: str, values: Sequence[Any], end: int) -> None:
+    def _report(self, name: str, values: Sequence[Any], end: int) -> None:
         first = next((index for index, value in enumerate(values) if _has_nan(value)), None)
         place = "" if first is None else f" for batch {end - len(values) + first}"
         _LOG.warning(

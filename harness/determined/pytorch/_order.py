@@ -1,6 +1,6 @@
-"""The order of a data set: which records are in which batch, without going through the batches before it.
+"""The order of a data set: which records are in which batch, without iterating over the batches before it.
 
-An epoch's order depends on nothing but seed and epoch, so a resumed run reads what it would have read.
+The order depends only on the seed and the epoch, so a resumed run reads the same batches.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from determined.pytorch.samplers import shard_length
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from determined.pytorch._deal import Deal
+    from determined.pytorch._deal import Sharding
     from determined.pytorch._types import Untyped
 
-_CHUNK = 1024  # batches drawn from a foreign sampler at a time, for one exchange of random states
+_CHUNK = 1024  # batches drawn from a user's sampler per exchange of random states
 
 
 class Indices(list[int]):
-    """The records of one batch, and the seed of whatever is random in reading them."""
+    """The record indices of one batch, with the seed for random transforms."""
 
     seed: int
 
@@ -45,7 +45,7 @@ class OwnOrder:
         return whole + (rest > 0 and not self.drop_last)
 
     def batches(self, seed: int | None, offset: int, step: int) -> Iterator[list[int]]:
-        """Every `step`-th batch of an epoch, from number `offset` on."""
+        """Yield every `step`-th batch of an epoch, starting at number `offset`."""
         order = self._order(seed)
         for number in range(offset, len(self), step):
             yield list(order[number * self.batch_size : (number + 1) * self.batch_size])
@@ -63,14 +63,14 @@ class OwnOrder:
 
 @dataclass(frozen=True, slots=True)
 class ForeignOrder:
-    """The order of a batch sampler that the user brought.
+    """The order of a user's batch sampler.
 
-    Its draws come from random states of their own, seeded for each epoch: they neither disturb training nor
+    It draws from separate random states, seeded per epoch, so that its draws neither affect training nor
     depend on how far ahead loader workers have read.
     """
 
     sampler: Any  # an iterable of index lists with a length
-    generators: tuple[tuple[torch.Generator, int], ...] = ()  # the user's own, with the seeds they came with
+    generators: tuple[tuple[torch.Generator, int], ...] = ()  # the user's own, with their initial seeds
 
     @classmethod
     def of(cls, sampler: Untyped) -> ForeignOrder:
@@ -84,7 +84,7 @@ class ForeignOrder:
         return len(self.sampler)
 
     def batches(self, seed: int | None, offset: int, step: int) -> Iterator[list[int]]:
-        """Every `step`-th batch of an epoch, from number `offset` on; those before are drawn and dropped."""
+        """Yield every `step`-th batch of an epoch from `offset` on; earlier ones are drawn and dropped."""
         if seed is None:
             return islice(iter(self.sampler), offset, None, step)
         for generator, own in self.generators:
@@ -93,11 +93,11 @@ class ForeignOrder:
 
 
 def _drawn_apart(sampler: Iterable[list[int]], seed: int) -> Iterator[list[int]]:
-    with _rng.kept():
+    with _rng.preserved():
         _rng.seed_all(seed)
         batches, state = iter(sampler), _rng.capture()
     while True:
-        with _rng.kept():
+        with _rng.preserved():
             _rng.restore(state)
             chunk = list(islice(batches, _CHUNK))
             state = _rng.capture()
@@ -107,8 +107,8 @@ def _drawn_apart(sampler: Iterable[list[int]], seed: int) -> Iterator[list[int]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Share:
-    """Which part of the stream of batches one process reads."""
+class Shard:
+    """The part of the stream of batches that one process reads."""
 
     repeat: bool = False
     skip: int = 0  # batches of this process
@@ -117,47 +117,47 @@ class Share:
 
 
 class BatchStream(Sampler[list[int]]):
-    """What a torch DataLoader takes as its batch sampler: the batches of one process, endless when repeated.
+    """Batch sampler for a torch DataLoader: the batches of one process, endless if repeated.
 
     Args:
         order: of the whole data set.
-        share: which part of it, from where.
-        seed: None draws each epoch's order from torch's global generator, as torch itself does.
-        mark: give each batch a seed of its own, for loader workers.
+        shard: the part to read, and where to start.
+        seed: None draws each epoch's order from torch's global generator, as torch does.
+        mark: give each batch its own seed, for loader workers.
     """
 
     def __init__(
         self,
-        order: OwnOrder | ForeignOrder | Deal,
-        share: Share,
+        order: OwnOrder | ForeignOrder | Sharding,
+        shard: Shard,
         seed: int | None = None,
         *,
         mark: bool = False,
     ) -> None:
-        self._order, self._share, self._seed, self._mark = order, share, seed, mark
+        self._order, self._shard, self._seed, self._mark = order, shard, seed, mark
         rank = getattr(order, "rank", 0)
         self._owner = ("rank", rank) if rank else ()
 
     def __len__(self) -> int:
-        return shard_length(len(self._order), self._share.num_replicas, self._share.rank)
+        return shard_length(len(self._order), self._shard.num_replicas, self._shard.rank)
 
     def __iter__(self) -> Iterator[list[int]]:
-        per_epoch, step = len(self._order), self._share.num_replicas
-        number = self._share.skip * step + self._share.rank
-        while per_epoch and (self._share.repeat or number < per_epoch):
+        per_epoch, step = len(self._order), self._shard.num_replicas
+        number = self._shard.skip * step + self._shard.rank
+        while per_epoch and (self._shard.repeat or number < per_epoch):
             epoch, offset = divmod(number, per_epoch)
             begun = number
             for batch in self._order.batches(self._epoch_seed(epoch), offset, step):
                 yield self._marked(batch, number) if self._mark else batch
                 number += step
             if number == begun:
-                return  # a sampler that yields fewer batches than it has promised
+                return  # the sampler yields fewer batches than its length
 
     def _epoch_seed(self, epoch: int) -> int | None:
-        self._tell_epoch(epoch)
+        self._set_epoch(epoch)
         return None if self._seed is None else derive(self._seed, "epoch", epoch)
 
-    def _tell_epoch(self, epoch: int) -> None:
+    def _set_epoch(self, epoch: int) -> None:
         sampler = getattr(self._order, "sampler", None)
         for owner in (sampler, getattr(sampler, "sampler", None)):
             set_epoch: Callable[[int], object] | None = getattr(owner, "set_epoch", None)

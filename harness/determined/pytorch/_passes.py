@@ -41,7 +41,7 @@ _MT19937 = 2500  # bytes: 624 words and a position
 _KEYS = ("cpu_rng_state", "random_rng_state", "np_rng_state")
 
 
-class Sources:
+class RandomSources:
     """What the order of samplers depends on: random states, and generators and attributes of their own.
 
     Args:
@@ -84,7 +84,7 @@ class Sources:
                 yield access
 
 
-class Passes(Sampler[list[int]]):
+class ResumableBatchSampler(Sampler[list[int]]):
     """An endless batch sampler that can tell where it stands, and be brought back there.
 
     Args:
@@ -94,7 +94,7 @@ class Passes(Sampler[list[int]]):
 
     def __init__(self, batch_sampler: Untyped, ahead: int = 0) -> None:
         self._sampler = batch_sampler
-        self._sources = Sources(batch_sampler)
+        self._sources = RandomSources(batch_sampler)
         self._watched = not self._sources.known
         self._batches: Iterator[list[int]] | None = None  # of the pass that has begun
         self._drawn = self._first = 0  # batches: until now, and before that pass
@@ -156,7 +156,7 @@ class Passes(Sampler[list[int]]):
         """
         length = _length(self._sampler) if hasattr(self._sampler, "__len__") else 0
         self._first, self._drawn = batch - (batch % length if length else batch), batch
-        with _rng.kept():
+        with _rng.preserved():
             _rng.seed_all(seed)
             self._start = self._sources.capture()
             self._draw_again()
@@ -165,7 +165,7 @@ class Passes(Sampler[list[int]]):
         self._first, self._log = self._drawn, {}
         self._start = self._sources.capture()
         self._last = _fingerprint() if self._watched else ()
-        self._batches = _pass_over(self._sampler)
+        self._batches = _iterate(self._sampler)
 
     def _end_pass(self) -> None:
         if self._drawn == self._first:
@@ -179,7 +179,7 @@ class Passes(Sampler[list[int]]):
     def _draw_again(self) -> None:
         self._sources.restore(self._start)
         _rng.restore(self._start["global"])
-        self._batches = _pass_over(self._sampler)
+        self._batches = _iterate(self._sampler)
         for number in range(self._first, self._drawn):
             if number in self._log:
                 _rng.restore(self._log[number])
@@ -212,7 +212,7 @@ class Passes(Sampler[list[int]]):
             )
 
 
-def _pass_over(sampler: Untyped) -> Iterator[list[int]]:
+def _iterate(sampler: Untyped) -> Iterator[list[int]]:
     """A pass as `iter` gives it; torch's own orders without a step of Python for each record."""
     inner: Any = getattr(sampler, "sampler", None)
     if type(sampler) is BatchSampler and type(inner) is SequentialSampler:

@@ -1,4 +1,4 @@
-"""A validation of one batch before training, which leaves no trace: mistakes cost seconds, not a training."""
+"""Preflight validation: one batch before training, without side effects, so that errors show at once."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _PREPARING = ("on_validation_start", "on_validation_step_start", "on_validation_
 
 
 def preflight(parts: Parts, searcher_metric: str) -> Metrics | None:
-    """Validate one batch, without callbacks, and put everything back; None where that cannot be done.
+    """Validate one batch without callbacks, then restore all state; None if that is not possible.
 
-    A metric that one batch says nothing about is None.
+    A metric without a value for this batch is None.
     """
     group = parts.context.distributed.group
-    with _rng.kept(), silence():
+    with _rng.preserved(), silence():
         found = _prepared(parts, searcher_metric)
     reasons = group.allgather(found if isinstance(found, str) else "")
     if any(reasons) or isinstance(found, str):
@@ -39,17 +39,21 @@ def preflight(parts: Parts, searcher_metric: str) -> Metrics | None:
         return None
     snapshot, evaluation = found
     clock = parts.context.clock
-    batch, clock.batch_idx = clock.batch_idx, clock.batch_idx or 0  # which evaluation may ask for
-    named = parts.context.reducers.left_out.reasons
-    told = dict(named)  # a metric that is left out is named when training meets it, not here in silence
+    batch, clock.batch_idx = clock.batch_idx, clock.batch_idx or 0  # evaluation may read it
+    reasons_left_out = parts.context.reducers.left_out.reasons
+    earlier = dict(reasons_left_out)  # logs are silenced here, so training must be able to warn later
     metrics: Metrics | None = None
     try:
-        with preflight_errors((parts.trial,), Path(parts.info.context_dir).resolve()), _rng.kept(), silence():
+        with (
+            preflight_errors((parts.trial,), Path(parts.info.context_dir).resolve()),
+            _rng.preserved(),
+            silence(),
+        ):
             metrics = evaluation.run()
     finally:
         clock.batch_idx = batch
-        named.clear()
-        named.update(told)
+        reasons_left_out.clear()
+        reasons_left_out.update(earlier)
         snapshot.restore()
     if metrics is None:
         return None
@@ -58,11 +62,11 @@ def preflight(parts: Parts, searcher_metric: str) -> Metrics | None:
 
 
 def _prepared(parts: Parts, searcher_metric: str) -> str | tuple[Snapshot, Evaluation]:
-    """Or why it cannot be done."""
+    """Take the snapshot and build the evaluation, or return why that is not possible."""
     context, hooks = parts.context, parts.hooks
     preparing = next(filter(hooks.of, _PREPARING), None)
     if preparing:
-        return f"a callback prepares it in {preparing}"
+        return f"a callback prepares validation in {preparing}"
     roots = [parts.trial, context, *hooks.callbacks.values(), parts.loaders.validation]
     try:
         keeper = _Keeper()
@@ -74,9 +78,9 @@ def _prepared(parts: Parts, searcher_metric: str) -> str | tuple[Snapshot, Evalu
 
 
 def _first_batch(loader: DataLoader[Any]) -> DataLoader[Any]:
-    """A loader like this one, with one batch, and a worker if that one has any."""
+    """Return a loader with the same options but one batch and at most one worker."""
     if isinstance(loader.dataset, IterableDataset):
-        raise CannotRestoreError("its data set is a stream, which can be read only once")
+        raise CannotRestoreError("the validation data set is a stream, which can be read only once")
     options: dict[str, Any] = {
         "num_workers": min(1, loader.num_workers),
         "collate_fn": loader.collate_fn,
@@ -104,7 +108,7 @@ class _Keeper(NumpyHandler):
 
     def __call__(self, value: Untyped, snapshot: Snapshot) -> bool:
         if isinstance(value, (UninitializedParameter, UninitializedBuffer)):
-            raise CannotRestoreError("the model has lazy layers, which the first batch makes")
+            raise CannotRestoreError("the model has lazy layers, which the first batch creates")
         if type(value) in {torch.Tensor, torch.nn.Parameter, torch.nn.Buffer}:
             self._tensor(value, snapshot)
         elif isinstance(value, torch.Generator):
@@ -123,7 +127,7 @@ class _Keeper(NumpyHandler):
         if tensor.layout is not torch.strided or tensor.device.type == "meta":
             return
         held = tensor.detach()
-        kept = held.clone() if self.fits(held.nbytes) else _mark(held)
+        kept = held.clone() if self.fits(held.nbytes) else _checksum(held)
         snapshot.on_restore(lambda: _put(tensor, held, kept))
         snapshot.visit(vars(tensor))
 
@@ -135,33 +139,33 @@ def _put_leaf(tensor: torch.Tensor, grad: torch.Tensor | None, *, requires_grad:
 
 
 def _put(tensor: torch.Tensor, held: torch.Tensor, kept: torch.Tensor | int) -> None:
-    """Make a tensor what it was.
+    """Restore a tensor.
 
     Args:
-        tensor: it, which may have got other memory.
-        held: its own memory.
-        kept: a copy of that, or what `_mark` gave for it.
+        tensor: its storage may have been replaced.
+        held: its original storage.
+        kept: a copy of that, or its checksum.
     """
     if tensor.data_ptr() != held.data_ptr():
         tensor.data = held
     if isinstance(kept, int):
-        if _mark(held) != kept:
+        if _checksum(held) != kept:
             raise InvalidTrialError(
-                f"validation changed a tensor of {held.nbytes >> 20} MiB, too large to be put back",
-                hint="set `preflight_validation: false`, so that no batch is validated before training",
+                f"validation changed a tensor of {held.nbytes >> 20} MiB, too large to be restored",
+                hint="set `preflight_validation: false` to skip it",
             )
-    elif _mark(held) != _mark(kept) or not torch.equal(_bits(held), _bits(kept)):
+    elif _checksum(held) != _checksum(kept) or not torch.equal(_bits(held), _bits(kept)):
         with torch.no_grad():
             held.copy_(kept)
 
 
-def _mark(tensor: torch.Tensor) -> int:
-    """A sum over the bits of a tensor, made where it lies."""
+def _checksum(tensor: torch.Tensor) -> int:
+    """Return a checksum of a tensor, computed on its device."""
     return int(_bits(tensor).sum(dtype=torch.int64))
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor as whole numbers: NaN equals NaN."""
+    """View a tensor as integers, so that NaN equals NaN."""
     if tensor.dtype is torch.bool or not tensor.numel():
         return tensor.view(torch.uint8) if tensor.numel() else torch.zeros(1)
     real = torch.view_as_real(tensor) if tensor.is_complex() else tensor

@@ -49,7 +49,7 @@ def own(directory: Path, state: dict[str, Any], group: Group, seed: int) -> dict
     if found.pop("size", 0) == group.size:
         state = {key: value for key, value in state.items() if key != "gradients"}
         return {**state, **{key: thaw(value) for key, value in found.items()}}
-    with _rng.kept():
+    with _rng.preserved():
         _rng.seed_all(derive(seed, "rank", group.rank, "from", directory.name))
         fresh = _rng.capture()
     return {**{key: value for key, value in state.items() if key != "gradients"}, "rng_state": fresh}

@@ -1,4 +1,4 @@
-"""How per-batch validation metrics become one value, and reducers of the user's own that see every value."""
+"""Reduction of per-batch metrics to one value, built-in and custom."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Reducer(enum.Enum):
-    """How the values of one metric over all validation batches become one."""
+    """How the values of one metric over all validation batches are reduced."""
 
     AVG = 1
     SUM = 2
@@ -26,23 +26,23 @@ class Reducer(enum.Enum):
 
 
 class MetricReducer(abc.ABC):
-    """A metric that is no mean over batches. Feed it in `train_batch` or `evaluate_batch`."""
+    """A custom metric reduction. Update it in `train_batch` or `evaluate_batch`."""
 
     @abc.abstractmethod
     def reset(self) -> None:
-        """Forget everything: a new window of batches begins."""
+        """Clear the state: a new window of batches begins."""
 
     @abc.abstractmethod
     def per_slot_reduce(self) -> object:
-        """What this process has seen, as something that can be pickled."""
+        """Return what this process accumulated, as an object that can be pickled."""
 
     @abc.abstractmethod
     def cross_slot_reduce(self, per_slot_metrics: list[object]) -> object:
-        """The metric from all processes' results: one value, or a dict when it was wrapped without a name."""
+        """Combine the results of all processes: one value, or a dict if it was wrapped without a name."""
 
 
 class FunctionReducer(MetricReducer):
-    """A plain function as a reducer: it sees what `update` was given, in the order of batches."""
+    """A function as a reducer: it receives the values passed to `update`, in batch order."""
 
     def __init__(self, function: Callable[[list[object]], object]) -> None:
         self._function = function
@@ -84,35 +84,35 @@ class Wrapped:
 
     def _misfit(self, result: object) -> str:
         if self.name is not None:
-            return f"wrapped as {self.name!r}, it returns a dict: leave name= out of wrap_reducer"
-        return f"wrapped without a name, it returns a {kind_of(result)}: pass name= to wrap_reducer"
+            return f"it returns a dict but was wrapped as {self.name!r}: remove name= from wrap_reducer"
+        return f"it returns a {kind_of(result)} but was wrapped without a name: pass name= to wrap_reducer"
 
     @property
     def _label(self) -> str:
         return self.name or type(self.reducer).__name__
 
     def _gathered(self, distributed: DistributedContext) -> list[Any] | UnusableError:
-        """What all processes have seen; every one of them learns when one cannot send its part."""
+        """Gather the results of all processes; if one fails to pickle, all of them get the error."""
         own = self.reducer.per_slot_reduce()
         if distributed.size == 1:
             return [own]
         try:
             sent: bytes | UnusableError = attempted(lambda: pickle.dumps(own))
         except UnusableError as error:
-            sent = UnusableError(f"what per_slot_reduce returns cannot be sent: {error}")
+            sent = UnusableError(f"the result of per_slot_reduce cannot be pickled: {error}")
         everyone = distributed.allgather(sent)
         failed = next((one for one in everyone if isinstance(one, UnusableError)), None)
         return failed or [pickle.loads(one) for one in everyone if isinstance(one, bytes)]  # noqa: S301  (as sent)
 
 
 class Reducers:
-    """The reducers of one trial, in the order in which they were wrapped."""
+    """The reducers of one trial, in wrapping order."""
 
     def __init__(self, distributed: DistributedContext) -> None:
         self._distributed = distributed
         self.left_out = LeftOut("a reducer")
         self._wrapped: list[Wrapped] = []
-        self.training: tuple[Wrapped, ...] = ()  # those that are for training
+        self.training: tuple[Wrapped, ...] = ()
 
     def add(self, wrapped: Wrapped) -> None:
         if any(wrapped.reducer is other.reducer for other in self._wrapped):
@@ -131,7 +131,7 @@ class Reducers:
             one.reducer.reset()
 
     def metrics(self, *, training: bool) -> dict[str, object]:
-        """Reduce all of them."""
+        """Reduce all training or all validation metrics."""
         metrics: dict[str, object] = {}
         for one in self.of(training=training):
             metrics.update(one.metrics(self._distributed, self.left_out))
@@ -139,24 +139,26 @@ class Reducers:
 
 
 def reducers_of(declared: object, names: list[str]) -> dict[str, Reducer]:
-    """Read what `evaluation_reducer` returned for the metrics that were seen.
+    """Return the reducer of each metric from the result of `evaluation_reducer`.
 
     Raises:
         InvalidTrialError: it is neither a Reducer nor a dict with exactly these names.
     """
-    hint = "return a Reducer, or a dict with one for each metric that evaluate_batch returns"
+    hint = "return a Reducer, or a dict with a Reducer for each metric that evaluate_batch returns"
     if isinstance(declared, Reducer):
         return dict.fromkeys(names, declared)
     if not isinstance(declared, Mapping):
         raise InvalidTrialError(f"evaluation_reducer returned {type(declared).__name__}", hint=hint)
     if set(declared) != set(names):
         raise InvalidTrialError(
-            f"evaluation_reducer names {_listed(declared)}, and evaluate_batch returned {_listed(names)}",
+            f"evaluation_reducer names {_listed(declared)}, but evaluate_batch returned {_listed(names)}",
             hint=hint,
         )
     for name, reducer in declared.items():
         if not isinstance(reducer, Reducer):
-            raise InvalidTrialError(f"evaluation_reducer gives {reducer!r} for {name}, no Reducer", hint=hint)
+            raise InvalidTrialError(
+                f"evaluation_reducer returned {reducer!r} for {name}, not a Reducer", hint=hint
+            )
     return {name: declared[name] for name in names}
 
 

@@ -1,4 +1,4 @@
-"""The global random states of Python, numpy and torch: captured as plain values that safe loading accepts."""
+"""The global random states of Python, numpy and torch, as plain values that safe loading accepts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ State = dict[str, Any]
 
 
 def seed_trial(seed: int) -> None:
-    """Before a trial is made: also the generators of GPUs that this process will only turn to later."""
+    """Seed all generators before a trial is created, also those of GPUs that are not initialized yet."""
     seed_all(seed)
     torch.cuda.manual_seed_all(seed)
 
@@ -33,7 +33,7 @@ def seed_all(seed: int) -> None:
 
 
 def capture() -> State:
-    """Under the names that Determined's checkpoints use."""
+    """Capture the states under the keys of Determined's checkpoints."""
     numpy = sys.modules.get("numpy")
     state = as_state(torch.get_rng_state(), random.getstate(), numpy and numpy.random.get_state())
     if _on_gpu():
@@ -42,7 +42,7 @@ def capture() -> State:
 
 
 def as_state(torchs: torch.Tensor, pythons: object, numpys: Untyped) -> State:
-    """The states of torch, Python and numpy, the last of which may be None, as plain values."""
+    """Return the states of torch, Python and numpy (or None) as plain values."""
     state: State = {"cpu_rng_state": torchs, "random_rng_state": pythons}
     if numpys is not None:
         kind, keys, *rest = numpys
@@ -51,7 +51,7 @@ def as_state(torchs: torch.Tensor, pythons: object, numpys: Untyped) -> State:
 
 
 def restore(state: Mapping[str, Any]) -> None:
-    """Restore a captured state, or a part of one, on whichever device loading has put its tensors."""
+    """Restore a captured state or a part of it; its tensors may be on any device."""
     if "cpu_rng_state" in state:
         torch.set_rng_state(state["cpu_rng_state"].cpu())
     if "random_rng_state" in state:
@@ -67,8 +67,8 @@ def restore(state: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def kept() -> Iterator[None]:
-    """What is drawn inside leaves no trace outside."""
+def preserved() -> Iterator[None]:
+    """Restore the random states after the block."""
     state = capture()
     try:
         yield
@@ -77,10 +77,10 @@ def kept() -> Iterator[None]:
 
 
 def tuples(value: Untyped) -> Untyped:
-    """The tuples that a checkpoint has made lists of."""
+    """Convert nested lists from a checkpoint back to tuples."""
     return tuple(tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
 def _on_gpu() -> bool:
-    """Whether this process uses a GPU; to ask must not start one."""
+    """Whether this process uses a GPU; the check must not initialize CUDA."""
     return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Runs one trial of a class, as the harness was told to."""
+"""Run one PyTorchTrial in the harness."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from determined._trial_state import read_numbers
 from determined.pytorch import _rng
 from determined.pytorch._context import PyTorchTrialContext, Setting
 from determined.pytorch._device import choose_device
-from determined.pytorch._dialect import opened
+from determined.pytorch._dialect import open_trial
 from determined.pytorch._distributed import process_group
 from determined.pytorch._gradients import Aggregation
 from determined.pytorch._session import Session
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 
 def run_trial(trial_class: type[PyTorchTrial], run: Run) -> ExitReason:
-    """Build, restore, train, validate and checkpoint; in test mode one batch of each, and restore again.
+    """Build, restore and train a trial; in test mode run one batch of each and restore it again.
 
     Raises:
-        InvalidHP: user code says that its hyperparameters cannot work.
-        InvalidTrialError: the trial cannot be trained as it is written.
+        InvalidHP: user code rejected its hyperparameters.
+        InvalidTrialError: the trial has an error in its code or config.
     """
     check_class(trial_class)
     check_constructor(trial_class)
@@ -50,7 +50,7 @@ def run_trial(trial_class: type[PyTorchTrial], run: Run) -> ExitReason:
 def context_of(
     info: RunInfo, initial_batch: int = 0, distributed: DistributedContext | None = None
 ) -> PyTorchTrialContext:
-    """The context of a trial that the harness was told to run."""
+    """Return the context of a trial that runs in the harness."""
     distributed = distributed or DistributedContext.alone()
     setting = Setting(
         device=choose_device(info.slots, distributed),
@@ -74,7 +74,7 @@ def _session(trial_class: type[PyTorchTrial], run: Run, source: Source) -> Sessi
 
 
 def _ranks(run: Run) -> DistributedContext:
-    """The processes of the run, all of one host."""
+    """Return the processes of the run, all on one host."""
     group = run.group
     rank = Rank(rank=group.rank, size=group.size, local_rank=group.rank, local_size=group.size)
     return DistributedContext.of(rank, group)
@@ -85,15 +85,15 @@ def _check_restoring(trial_class: type[PyTorchTrial], run: Run, trained: PyTorch
     found = run.open_checkpoint()
     if found is None:
         raise CheckpointError(
-            "the test's checkpoint is gone", hint="leave checkpoint storage alone during the test"
+            "the test's checkpoint was deleted", hint="do not change checkpoint storage during the test"
         )
     directory, uuid = found
     source = Source(directory=directory, uuid=uuid, numbers=read_numbers(directory))
     session = _session(trial_class, run, source)
-    session.restored(*opened(session.trial, session.context))
+    session.restored(*open_trial(session.trial, session.context))
     if not same_weights(trained, session.context):
         raise InvalidTrialError(
-            "the weights restored from the test's checkpoint are not those that were saved",
+            "the weights restored from the test's checkpoint differ from the saved ones",
             hint="keep all weights in models given to context.wrap_model, and change none while loading",
         )
 
@@ -105,6 +105,6 @@ def _aggregation(config: Mapping[str, object]) -> Aggregation:
     if isinstance(frequency, bool) or not isinstance(frequency, int) or frequency < 1:
         raise InvalidTrialError(
             f"optimizations.aggregation_frequency is {frequency!r}",
-            hint="make it a whole number of 1 or more",
+            hint="set it to a whole number of 1 or more",
         )
     return Aggregation(frequency, bool(options.get("average_aggregated_gradients", True)))

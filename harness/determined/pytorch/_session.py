@@ -1,4 +1,4 @@
-"""From a trial object to a trained one: the order in which its parts are built, restored and trained."""
+"""Build the parts of a trial, restore it and train it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from determined._loop import Loop, Position
 from determined._records import ExitReason, Stage
 from determined._schedule import Units
 from determined.pytorch import _rank_state
-from determined.pytorch._dialect import opened
+from determined.pytorch._dialect import open_trial
 from determined.pytorch._loaders import build_loaders
 from determined.pytorch._parts import Parts
 from determined.pytorch._trainable import PyTorchTrainable, warm_start
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Session:
-    """A trial that has just been made, and all it needs to be trained."""
+    """A new trial object and everything needed to train it."""
 
     trial: PyTorchTrial
     context: PyTorchTrialContext
@@ -36,8 +36,8 @@ class Session:
     source: Source
 
     def train(self) -> ExitReason:
-        """Train to the end of the plan, or until somebody asks to stop."""
-        trial, hooks = opened(self.trial, self.context)
+        """Train to the end of the plan, or until a stop is requested."""
+        trial, hooks = open_trial(self.trial, self.context)
         try:
             _rank_state.scatter_seeds(self.run.group, self.run.info.trial_seed)
             hooks.call("on_trial_startup", self.source.position.steps_completed, self.source.uuid)
@@ -54,7 +54,7 @@ class Session:
             self.context.board.close()
 
     def restored(self, trial: PyTorchTrial, hooks: Hooks) -> PyTorchTrainable:
-        """Build the loaders of an opened trial, and restore what there is to restore."""
+        """Build the loaders of an opened trial and restore its checkpoint, if any."""
         trainable = PyTorchTrainable(self._parts(trial, hooks))
         if self.source.directory is None:
             trainable.begin(Position())

@@ -1,4 +1,4 @@
-"""All that training has become, as one dict: taken from a trial, and put back into one."""
+"""The training state of a trial as one dict: capture and restore."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ _MODELS = "models_state_dict"
 _OPTIMIZERS = "optimizers_state_dict"
 _SCHEDULERS = "lr_schedulers_state_dict"
 _SCALER = "scaler_state_dict"
-_AROUND = ("module", "_orig_mod")  # what DistributedDataParallel and torch.compile call what they wrap
+_AROUND = ("module", "_orig_mod")  # prefixes that DistributedDataParallel and torch.compile add
 
 
-def take(context: PyTorchTrialContext, hooks: Hooks, data: _rng.State, *, call_hooks: bool = True) -> State:
-    """Under the names of Determined's checkpoints, and `gradients`, `data` for what those lacked.
+def capture(
+    context: PyTorchTrialContext, hooks: Hooks, data: _rng.State, *, call_hooks: bool = True
+) -> State:
+    """Capture the state under the keys of Determined's checkpoints, plus `gradients` and `data`.
 
     Args:
         context: holds models, optimizers, schedulers and scaler.
-        hooks: the callbacks, which may change what is kept.
-        data: where reading the training data stands.
-        call_hooks: ask the callbacks; else they are kept as they were saved last.
+        hooks: the callbacks, which may change the state.
+        data: position in the training data.
+        call_hooks: call the callbacks; otherwise use the states that they saved last.
     """
     state: State = {
         **bulk(context),
@@ -43,22 +45,22 @@ def take(context: PyTorchTrialContext, hooks: Hooks, data: _rng.State, *, call_h
     }
     if context.gradients.scaler is not None:
         state[_SCALER] = context.gradients.scaler.state_dict()
-    state.update(take_own(context, data))
+    state.update(capture_own(context, data))
     if call_hooks:
         hooks.call("on_checkpoint_save_start", state)
     return state
 
 
 def bulk(context: PyTorchTrialContext) -> State:
-    """The large part of it."""
+    """Return the large part of the state: models and optimizers."""
     return {
         _MODELS: [inner(model).state_dict() for model in context.models],
         _OPTIMIZERS: [optimizer.state_dict() for optimizer in context.optimizers],
     }
 
 
-def take_own(context: PyTorchTrialContext, data: _rng.State) -> State:
-    """What each process of a trial has of its own."""
+def capture_own(context: PyTorchTrialContext, data: _rng.State) -> State:
+    """Capture the state that differs between the processes of a trial."""
     state: State = {"rng_state": _rng.capture()}
     gradients = gradients_of(map(inner, context.models))
     if any(gradients):
@@ -68,14 +70,14 @@ def take_own(context: PyTorchTrialContext, data: _rng.State) -> State:
     return state
 
 
-def put(state: State, context: PyTorchTrialContext, hooks: Hooks) -> None:
+def restore(state: State, context: PyTorchTrialContext, hooks: Hooks) -> None:
     """Restore everything but the random states, which the caller restores last.
 
     Raises:
-        CheckpointError: the trial is not the one that the state was taken from.
+        CheckpointError: the state does not fit the trial.
     """
     hooks.call("on_checkpoint_load_start", state)
-    put_models(state, context)
+    restore_models(state, context)
     _each(context.optimizers, state.get(_OPTIMIZERS, []), "optimizers")
     _each(
         [one.scheduler for one in context.lr_schedulers],
@@ -88,20 +90,22 @@ def put(state: State, context: PyTorchTrialContext, hooks: Hooks) -> None:
     hooks.load_state_dicts(state.get("callbacks", {}))
 
 
-def put_models(state: Mapping[str, Any], context: PyTorchTrialContext) -> None:
+def restore_models(state: Mapping[str, Any], context: PyTorchTrialContext) -> None:
     """Restore the weights alone."""
     _each([inner(model) for model in context.models], state[_MODELS], "models")
 
 
-def put_random_states(state: Mapping[str, Any]) -> None:
+def restore_random_states(state: Mapping[str, Any]) -> None:
     if "rng_state" in state:
         _rng.restore(state["rng_state"])
 
 
 def _each(things: list[Any], states: list[Any], what: str) -> None:
-    hint = "restore the code that wrote the checkpoint, of which code/ in it is a copy, or start afresh"
+    hint = "restore the code that wrote the checkpoint (a copy is in its code/), or start a new experiment"
     if len(things) != len(states):
-        raise CheckpointError(f"the trial has {len(things)} {what}, its checkpoint {len(states)}", hint=hint)
+        raise CheckpointError(
+            f"the trial has {len(things)} {what}, but its checkpoint has {len(states)}", hint=hint
+        )
     for number, (thing, state) in enumerate(zip(things, states, strict=True)):
         with _fitting(f"number {number} of the trial's {what}", hint):
             thing.load_state_dict(_renamed(state, thing) if isinstance(thing, torch.nn.Module) else state)
@@ -116,7 +120,7 @@ def _fitting(what: str, hint: str) -> Iterator[None]:
 
 
 def _renamed(found: Mapping[str, Any], model: torch.nn.Module) -> Mapping[str, Any]:
-    """Weights are named differently when the model, or a part of it, is compiled or in several processes."""
+    """Rename weights to the model's own keys, which compilation and DistributedDataParallel change."""
     wanted = {_bare(name): name for name in model.state_dict()}
     renamed = {wanted.get(_bare(name), name): value for name, value in found.items()}
     return renamed if set(renamed) == set(model.state_dict()) != set(found) else found
@@ -127,7 +131,7 @@ def _bare(name: str) -> str:
 
 
 def same_weights(one: PyTorchTrialContext, other: PyTorchTrialContext) -> bool:
-    """Whether two trials' models are equal to the bit."""
+    """Whether the models of two trials are bit-identical."""
     return len(one.models) == len(other.models) and all(
         _equal(inner(a).state_dict(), inner(b).state_dict())
         for a, b in zip(one.models, other.models, strict=True)
@@ -149,7 +153,7 @@ def _same_value(one: object, other: object) -> bool:
 
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """NaN is equal to itself, and every number to none but itself."""
+    """Compare bitwise: NaN equals NaN, and 0.0 differs from -0.0."""
     if (one.shape, one.dtype) != (other.shape, other.dtype):
         return False
     return torch.equal(_bits(one), _bits(other))

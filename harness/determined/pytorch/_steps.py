@@ -18,7 +18,7 @@ import torch
 
 from determined._errors import InvalidTrialError
 from determined._user_code import defined_at
-from determined.pytorch._device import at_home, to_cpu, to_device
+from determined.pytorch._device import to_cpu, to_cpu_without_gpu, to_device
 from determined.pytorch._distributed import averaging
 from determined.pytorch._lr_scheduler import Pace
 from determined.pytorch._metrics import Window
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from determined.pytorch import _rng
     from determined.pytorch._parts import Parts
 
-_MOMENT = 0.05  # seconds that a report may wait for others
-_MEASURED = 100  # batches that one batch's length is taken for
+_MAX_REPORT_DELAY = 0.05  # seconds that a report may wait for others
+_MEASURE_EVERY = 100  # batches that one batch's length is taken for
 
 
 class Steps:
@@ -49,9 +49,9 @@ class Steps:
 
     def __init__(self, parts: Parts, *, watched: bool, one_by_one: bool) -> None:
         self.completed = self.records = 0
-        at_hand = parts.context.device.type == "cpu" and not watched
+        read_numbers = parts.context.device.type == "cpu" and not watched
         place = defined_at(parts.trial.train_batch)
-        self.window = Window("train_batch", take_numbers=at_hand, place=place)
+        self.window = Window("train_batch", read_numbers=read_numbers, place=place)
         self._parts, self._context, self._hooks = parts, parts.context, parts.hooks
         self._clock = parts.context.clock
         self._clock.epoch_length = parts.loaders.training.epoch_length
@@ -81,13 +81,13 @@ class Steps:
             InvalidTrialError: the training data ended.
         """
         self._reports, self._report = reports, next(reports)
-        going_on = True
-        while going_on:
+        continues = True
+        while continues:
             done = self.completed
             if done not in self._epoch:
                 self._epoch, self._epoch_idx = self._clock.epoch_of(done), self._clock.epochs(done)
             batches = self._begin_epoch() if done == self._epoch.start else self._batches
-            going_on = self._train_in_epoch(batches, should_stop)
+            continues = self._train_in_epoch(batches, should_stop)
             if self.completed == done:
                 raise InvalidTrialError(
                     f"the training data ended after {done} batches, in the middle of an epoch",
@@ -108,7 +108,7 @@ class Steps:
         """The innermost loop: to the end of the epoch. False when training is to be left before or there."""
         clock, add, train_batch = self._clock, self.window.add, self._parts.trial.train_batch
         prepare, after = self._around_batch
-        first, epoch, going_on = self.completed, self._epoch_idx, True
+        first, epoch, continues = self.completed, self._epoch_idx, True
         measured, last = max(first, self._measure_at), self._report - 1
         if self._shared:
             self._average_at(first)
@@ -122,19 +122,19 @@ class Steps:
             self.completed = index + 1
             stopped = should_stop()
             if index == last or stopped:
-                going_on = self._pass_report() and not stopped
-                if not going_on:
+                continues = self._defer_report() and not stopped
+                if not continues:
                     break
                 last = self._report - 1
         self.records += (self.completed - first) * self._length
-        return going_on
+        return continues
 
-    def _pass_report(self) -> bool:
+    def _defer_report(self) -> bool:
         """Close the window here. False when its report is to be made at once, or there is none after it."""
         self.window.close(self.completed)
         if (
             self._one_by_one
-            or perf_counter() - self._left >= _MOMENT
+            or perf_counter() - self._left >= _MAX_REPORT_DELAY
             or self._context.reducers.training
             or self._context.get_stop_requested()
         ):
@@ -144,7 +144,7 @@ class Steps:
 
     def _measure(self, batch: Any) -> None:  # noqa: ANN401  (whatever the loader gave)
         """Take a batch's length, over all processes, for that of the next; 0 where it cannot be told."""
-        self._measure_at = self.completed + _MEASURED
+        self._measure_at = self.completed + _MEASURE_EVERY
         try:
             length = self._parts.trial.get_batch_length(batch)
         except InvalidTrialError:
@@ -166,7 +166,7 @@ class Steps:
         device = self._context.device
         if device.type != "cpu":
             return partial(to_device, device=device)
-        return to_cpu if torch.cuda.is_available() else at_home
+        return to_cpu if torch.cuda.is_available() else to_cpu_without_gpu
 
     def _after_batch(self) -> tuple[Callable[[int], object], ...]:
         """What has to be done after each batch of this trial; nothing, for most."""

@@ -28,7 +28,7 @@ class _Silent:
         return lambda *_args, **_keywords: None
 
 
-class Board:
+class TensorBoardWriter:
     """The writer of one trial, made when it is first needed."""
 
     def __init__(self, directory: Path) -> None:

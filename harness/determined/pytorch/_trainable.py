@@ -1,4 +1,4 @@
-"""PyTorch's part of the training loop: batches, scheduler steps, metrics, validation, checkpoints."""
+"""The PyTorch side of the training loop: batches, scheduler steps, metrics, validation, checkpoints."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from determined._lockstep import Lockstep
     from determined._loop import Metrics, Position
     from determined.pytorch._context import PyTorchTrialContext
-    from determined.pytorch._metrics import Closed
+    from determined.pytorch._metrics import ClosedWindow
     from determined.pytorch._parts import Parts
 
 
 class PyTorchTrainable:
-    """Satisfies `determined._loop.Trainable`."""
+    """Implements `determined._loop.Trainable`."""
 
     def __init__(self, parts: Parts) -> None:
         self.context, self._parts, self._hooks = parts.context, parts, parts.hooks
@@ -40,7 +40,7 @@ class PyTorchTrainable:
         self._watched = any(map(parts.hooks.of, ("on_training_workload_end", "on_train_step_end")))
         waited_for = self._watched or bool(self._step_start)
         self._steps = Steps(parts, watched=self._watched, one_by_one=waited_for)
-        self._newest: Closed | None = None  # the window that was reduced last
+        self._newest: ClosedWindow | None = None  # the window that was reduced last
         self._left_out = LeftOut("train_batch")
         self._copy = HostCopy()
         self._nan, self._nan_validated = NanWatch("train_batch"), NanWatch("validation")
@@ -69,20 +69,20 @@ class PyTorchTrainable:
 
     @property
     def stop_requested(self) -> bool:
-        """Whether the trial asked to stop, in any process."""
+        """Whether any process of the trial requested a stop."""
         asked = self.context.get_stop_requested()
         return asked if self._group.size == 1 else any(self._group.allgather(asked))
 
     def restore(self, directory: Path, position: Position) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
         state = _checkpoint.read(directory, self.context.device)
         state = _rank_state.own(directory, state, self._group, self._parts.info.trial_seed)
-        _state.put(state, self.context, self._hooks)
+        _state.restore(state, self.context, self._hooks)
         self.begin(position, state.get("data"))
-        _state.put_random_states(state)
+        _state.restore_random_states(state)
 
     def begin(self, position: Position, data: _rng.State | None = None) -> None:
-        """Make the training data ready from a position on."""
+        """Prepare the training data from a position on."""
         self._steps.begin(position.steps_completed, data)
         self.context.reducers.reset(training=True)
         for model in self.context.models:
@@ -112,12 +112,12 @@ class PyTorchTrainable:
             fetch(windows)
         return [(one.end, self._reduced(one)) for one in windows]
 
-    def _reduced(self, window: Closed) -> Metrics:
+    def _reduced(self, window: ClosedWindow) -> Metrics:
         self._newest = window
         metrics = _across.training(training_means(window, self._left_out), self._group)
         if self.context.reducers.training:
             metrics.update(self.context.reducers.metrics(training=True))
-        self._nan.look(metrics, window.columns, window.end)
+        self._nan.check(metrics, window.columns, window.end)
         return self._counted(window.end, metrics)
 
     def reported(self, steps_completed: int, metrics: Metrics) -> None:
@@ -136,26 +136,26 @@ class PyTorchTrainable:
     def evaluate(self) -> Metrics:
         with self._lockstep.watched(on=self._evaluation.by_batch) if self._lockstep else nullcontext():
             metrics = self._evaluation.run()
-        self._nan_validated.look(metrics, {}, 0)
+        self._nan_validated.check(metrics, {}, 0)
         self._show("val", self.steps_completed, metrics)
         self.context.reducers.reset(training=True)
         return self._counted(self.steps_completed, metrics)
 
     def prepare_saving(self) -> None:
         if self._group.size == 1:
-            self._copy.rehearse(_state.bulk(self.context))
+            self._copy.allocate(_state.bulk(self.context))
 
     def save(
         self, directory: Path, position: Position, *, in_background: bool = False, hooks: bool = True
     ) -> Callable[[], None] | None:
         data = self._parts.loaders.state(position.steps_completed)
         if self._group.rank:
-            _rank_state.write(directory, _state.take_own(self.context, data), self._group)
+            _rank_state.write(directory, _state.capture_own(self.context, data), self._group)
             return None
-        state = _state.take(self.context, self._hooks, data, call_hooks=hooks)
+        state = _state.capture(self.context, self._hooks, data, call_hooks=hooks)
         frozen, numbers = _checkpoint.frozen(state), self._numbers(position)
         if in_background and self._may_save_in_background(frozen):
-            return partial(self._write, directory, self._copy.of(frozen), numbers)
+            return partial(self._write, directory, self._copy.take(frozen), numbers)
         self._write(directory, frozen, numbers)
         if hooks:
             self._hooks.call("on_checkpoint_end", str(directory))
@@ -163,7 +163,7 @@ class PyTorchTrainable:
         return None
 
     def _may_save_in_background(self, state: Mapping[str, Any]) -> bool:
-        """Not when callbacks want to see the files at once, other processes take part, or memory is short."""
+        """Whether no callback needs the files at once, there is one process, and memory suffices."""
         hooks = ("on_checkpoint_end", "on_checkpoint_write_end", "on_checkpoint_upload_end")
         watched = any(self._hooks.of(hook) for hook in hooks)
         return not watched and self.context.distributed.size == 1 and self._copy.fits(state)
@@ -194,7 +194,7 @@ class PyTorchTrainable:
         )
 
     def _step_id(self, batch: int = 0) -> int:
-        """The step, as Determined 0.12 counted them, that the batch so far from here belongs to."""
+        """Return the step ID, as in Determined 0.12, of the batch at this offset from the current one."""
         unit = self._parts.info.config.get("scheduling_unit")
         return 1 + (self.steps_completed + batch) // (unit if isinstance(unit, int) and unit > 0 else 100)
 
@@ -207,8 +207,8 @@ class PyTorchTrainable:
 
 
 def warm_start(directory: Path, context: PyTorchTrialContext) -> None:
-    """Take the weights of another trial's checkpoint, and nothing else."""
+    """Load only the weights of another trial's checkpoint."""
     state = _checkpoint.read(directory, context.device)
     if "models_state_dict" not in state:
-        raise CheckpointError(f"{directory} holds no weights", hint="name a checkpoint of a PyTorchTrial")
-    _state.put_models(state, context)
+        raise CheckpointError(f"{directory} has no weights", hint="use a checkpoint of a PyTorchTrial")
+    _state.restore_models(state, context)

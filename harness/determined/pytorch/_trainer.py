@@ -1,4 +1,4 @@
-"""Training from a script: `with pytorch.init() as context: pytorch.Trainer(trial, context).fit(...)`."""
+"""Train from a script: `with pytorch.init() as context: pytorch.Trainer(trial, context).fit(...)`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TrainUnit:
-    """A length of training, or several: an integer is a period, a collection says exactly when."""
+    """A training length or period; a collection lists exact positions."""
 
     value: int | Collection[int]
 
@@ -49,12 +49,12 @@ class TrainUnit:
         at = [self.value] if isinstance(self.value, int) else self.value
         if isinstance(at, str) or not isinstance(at, Collection) or not all(isinstance(n, int) for n in at):
             raise InvalidTrialError(
-                f"{self!r} counts no whole number",
+                f"{self!r} is not a whole number",
                 hint=f"write {type(self).__name__}(100), or {type(self).__name__}([10, 100])",
             )
 
     def period(self, units: Units, field: str) -> Period:
-        """In batches; an integer below 1 is always due."""
+        """Convert to batches; an integer below 1 is due after each batch."""
         if isinstance(self.value, int):
             return Period(self._batches(max(1, self.value), units, field) if self.value > 0 else 1)
         return Period(at=tuple(sorted({self._batches(at, units, field) for at in self.value})))
@@ -62,7 +62,7 @@ class TrainUnit:
     def length(self, units: Units, field: str) -> int:
         if not isinstance(self.value, int) or self.value < 1:
             raise InvalidTrialError(
-                f"{field} is {self!r}", hint=f"make it a whole number, such as {type(self).__name__}(100)"
+                f"{field} is {self!r}", hint=f"set it to a whole number, e.g. {type(self).__name__}(100)"
             )
         return self._batches(self.value, units, field)
 
@@ -71,18 +71,18 @@ class TrainUnit:
 
 
 class Batch(TrainUnit):
-    """So many batches."""
+    """A length or period in batches."""
 
 
 class Epoch(TrainUnit):
-    """So many epochs."""
+    """A length or period in epochs."""
 
     def _batches(self, count: int, units: Units, field: str) -> int:
         return units.batches(Length("epochs", count), field)
 
 
 class _TrainerContext(PyTorchTrialContext):
-    """A context that knows the run its script trains in."""
+    """The context of a script, with the run that it trains in."""
 
     def __init__(self, setting: Setting, handle: RunHandle, source: Source) -> None:
         super().__init__(setting)
@@ -98,16 +98,16 @@ def init(
     aggregation_frequency: int = 1,
     enable_tensorboard_logging: bool = True,
 ) -> Iterator[PyTorchTrialContext]:
-    """Make the context of a trial that a script trains.
+    """Create the context of a trial that a script trains.
 
-    In a run of detbuild hyperparameters and config are those of the experiment, unless they are passed, and
-    all generators are seeded with the trial's seed. Elsewhere the script seeds what it wants to.
+    In a detbuild run, hyperparameters and config default to those of the experiment, and all generators are
+    seeded with the trial's seed. Outside a run the script sets its own seeds.
 
     Args:
         hparams: hyperparameters.
         exp_conf: the experiment config.
-        distributed: the processes of the trial; None takes those that a launcher has started.
-        aggregation_frequency: batches whose gradients make one optimizer step.
+        distributed: the processes of the trial; None uses those started by a launcher.
+        aggregation_frequency: batches per optimizer step.
         enable_tensorboard_logging: write metrics as TensorBoard event files.
     """
     run_options = RunOptions(
@@ -151,32 +151,32 @@ def _context(
 
 
 class Trainer:
-    """Trains a trial that the script has made.
+    """Trains a trial that a script created.
 
     Args:
-        trial: made with the context.
-        context: of `pytorch.init`.
+        trial: created with the context.
+        context: from `pytorch.init`.
     """
 
     def __init__(self, trial: PyTorchTrial, context: PyTorchTrialContext) -> None:
         if not isinstance(context, _TrainerContext):
             raise InvalidTrialError(
-                "Trainer got a context that pytorch.init did not make",
+                "Trainer got a context that is not from pytorch.init",
                 hint="use `with pytorch.init() as context:`",
             )
         if not isinstance(trial, PyTorchTrial):
             what = trial.__name__ if isinstance(trial, type) else type(trial).__name__
             raise InvalidTrialError(
-                f"Trainer got {what}, which is no PyTorchTrial that was made",
-                hint="make it inside the block: trial = MyTrial(context)",
+                f"Trainer got {what}, not an instance of PyTorchTrial",
+                hint="create it inside the block: trial = MyTrial(context)",
             )
         self._trial, self._context = trial, context
 
     def configure_profiler(self, **_options: object) -> None:
-        """Accepted for compatibility: system metrics are not sampled."""
+        """Do nothing: accepted for compatibility, system metrics are not sampled."""
         _LOG.info(
-            "configure_profiler has no effect: call context.set_profiler for torch's own profiler, and see "
-            "docker stats and nvidia-smi on the host"
+            "configure_profiler has no effect: use context.set_profiler for torch's profiler, and "
+            "`docker stats` and `nvidia-smi` on the host"
         )
 
     def fit(  # noqa: PLR0913, PLR0917  (Determined's own signature)
@@ -196,17 +196,17 @@ class Trainer:
         """Train, validate and checkpoint.
 
         Args:
-            checkpoint_period: None checkpoints at the end only.
-            validation_period: None validates at the end only.
-            max_length: in a run None means `searcher.max_length`; elsewhere it is required.
-            reporting_period: of training metrics; None means 100 batches.
+            checkpoint_period: None checkpoints only at the end.
+            validation_period: None validates only at the end.
+            max_length: None uses `searcher.max_length` in a run; outside a run it is required.
+            reporting_period: of training metrics; default: 100 batches.
             checkpoint_policy: best, all or none; outside a run best means all.
-            latest_checkpoint: id or directory of a checkpoint to continue from. A run that resumes continues
-                from its own newest one; a checkpoint of another trial gives its weights alone.
+            latest_checkpoint: UUID or directory of a checkpoint to continue from. A resumed run uses
+                its own newest one; from another trial's checkpoint only the weights are loaded.
             step_zero_validation: validate before training.
             test_mode: train one batch, validate one, checkpoint once.
             profiling_enabled: has no effect.
-            preflight_validation: validate one batch before training, and put everything back.
+            preflight_validation: validate one batch before training, then restore all state.
         """
         context, run = self._context, self._context.handle.run
         check_class(type(self._trial))
@@ -238,7 +238,7 @@ class Trainer:
 
 @dataclass(frozen=True, slots=True)
 class TrainerOptions:
-    """The arguments of `fit`; where one is None, the experiment config decides."""
+    """The arguments of `fit`; None defaults to the experiment config."""
 
     max_length: TrainUnit | None
     report: TrainUnit | None
@@ -277,9 +277,7 @@ class TrainerOptions:
             return self.max_length.length(units, "max_length")
         if info.max_length is not None:
             return units.batches(info.max_length, "searcher.max_length")
-        raise InvalidTrialError(
-            "fit does not know how long to train", hint="pass max_length=pytorch.Epoch(10), say"
-        )
+        raise InvalidTrialError("fit got no max_length", hint="pass e.g. max_length=pytorch.Epoch(10)")
 
 
 def _period(given: TrainUnit | None, configured_period: Period, units: Units, field: str) -> Period:
@@ -288,7 +286,7 @@ def _period(given: TrainUnit | None, configured_period: Period, units: Units, fi
 
 def _policy(handle: RunHandle, name: str) -> SavePolicy:
     if name not in {"best", "all", "none"}:
-        raise InvalidTrialError(f"checkpoint_policy is {name!r}", hint="make it best, all or none")
+        raise InvalidTrialError(f"checkpoint_policy is {name!r}", hint="set it to best, all or none")
     return SavePolicy.configured({**handle.run.info.config, "checkpoint_policy": name})
 
 
@@ -299,7 +297,7 @@ def _source_at(reference: str | os.PathLike[str], handle: RunHandle) -> Source:
     problems = _checkpoints.verify(directory)
     if problems:
         raise CheckpointError(
-            f"{directory} is not a whole checkpoint: {'; '.join(problems[:3])}",
+            f"{directory} is not a complete checkpoint: {'; '.join(problems[:3])}",
             hint="pass the directory of a checkpoint as latest_checkpoint",
         )
     numbers = read_numbers(directory)

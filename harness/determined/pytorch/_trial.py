@@ -1,4 +1,4 @@
-"""The class that users derive from, and what is checked of theirs before anything is trained."""
+"""PyTorchTrial, the class that users derive from, and the checks made on it before training."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from determined.pytorch._types import Untyped
 
 _REQUIRED = ("train_batch", "build_training_data_loader", "build_validation_data_loader")
-_OLD_REQUIRED = ("build_model", "optimizer")
+_LEGACY_REQUIRED = ("build_model", "optimizer")
 
 
 class PyTorchTrial(Trial):
-    """A model, its data and what is done with a batch. Wrap models and optimizers in `__init__`."""
+    """A model, its data and its training step. Wrap models and optimizers in `__init__`."""
 
     _runner: ClassVar[str] = "determined.pytorch._runner:run_trial"
 
@@ -32,7 +32,7 @@ class PyTorchTrial(Trial):
         self.context = context
 
     def train_batch(self, batch: Untyped, epoch_idx: int, batch_idx: int) -> torch.Tensor | dict[str, Any]:
-        """Train on one batch and return metrics, or the loss. Called with keywords; indices count from 0."""
+        """Train on one batch; return metrics or the loss. Called with keywords; indices start at 0."""
         raise NotImplementedError
 
     def build_training_data_loader(self) -> Untyped:
@@ -42,54 +42,54 @@ class PyTorchTrial(Trial):
         raise NotImplementedError
 
     def evaluate_batch(self, batch: Untyped, batch_idx: int) -> dict[str, Any]:
-        """Metrics of one validation batch. Define this or `evaluate_full_dataset`."""
+        """Return the metrics of one validation batch. Define this or `evaluate_full_dataset`."""
         raise NotImplementedError
 
     def evaluate_full_dataset(self, data_loader: torch.utils.data.DataLoader[Any]) -> dict[str, Any]:
-        """Metrics of the whole validation set. Define this or `evaluate_batch`."""
+        """Return the metrics of the whole validation set. Define this or `evaluate_batch`."""
         raise NotImplementedError
 
     def evaluation_reducer(self) -> Reducer | dict[str, Reducer]:
-        """How the metrics of all validation batches become one."""
+        """Return how the metrics of all validation batches are reduced to one."""
         return Reducer.AVG
 
     def build_callbacks(self) -> dict[str, PyTorchCallback]:
-        """Callbacks by the names under which checkpoints keep their state."""
+        """Return callbacks by name; checkpoints store their state under these names."""
         return {}
 
     def get_batch_length(self, batch: Untyped) -> int:
-        """Records in a batch."""
+        """Return the number of records in a batch."""
         return data_length(batch)
 
 
 def overrides(trial_class: type, method: str) -> bool:
-    """Whether the class has a method of its own. Functions are compared: names say nothing."""
+    """Whether the class overrides a method."""
     return getattr(trial_class, method) is not getattr(PyTorchTrial, method)
 
 
-def is_old(trial_class: type) -> bool:
-    """Whether a class is one of Determined 0.12, where the harness passes the model to `train_batch`.
+def is_legacy(trial_class: type) -> bool:
+    """Whether a class uses the API of Determined 0.12, where the harness passes the model to `train_batch`.
 
-    The old methods' names alone do not tell: later trials may use them for helpers of their own.
+    The names of the legacy methods are not enough: later trials may use them for their own helpers.
     """
     train_batch: Callable[..., object] = trial_class.train_batch  # type: ignore[attr-defined]
     parameters = inspect.signature(train_batch).parameters
     if "model" in parameters and parameters["model"].default is inspect.Parameter.empty:
         return True
     takes_it = "model" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    return takes_it and all(callable(getattr(trial_class, name, None)) for name in _OLD_REQUIRED)
+    return takes_it and all(callable(getattr(trial_class, name, None)) for name in _LEGACY_REQUIRED)
 
 
 def check_class(trial_class: type) -> None:
-    """Refuse a class that cannot be trained.
+    """Check that a class defines the required methods.
 
     Raises:
-        InvalidTrialError: a method is missing or doubled.
+        InvalidTrialError: a method is missing, or both evaluation methods are defined.
     """
     name = trial_class.__name__
     missing = [method for method in _REQUIRED if not overrides(trial_class, method)]
-    if not missing and is_old(trial_class):
-        missing = [method for method in _OLD_REQUIRED if not callable(getattr(trial_class, method, None))]
+    if not missing and is_legacy(trial_class):
+        missing = [method for method in _LEGACY_REQUIRED if not callable(getattr(trial_class, method, None))]
     if missing:
         them = "it" if len(missing) == 1 else "them"
         raise InvalidTrialError(
@@ -99,17 +99,17 @@ def check_class(trial_class: type) -> None:
 
 
 def check_constructor(trial_class: type) -> None:
-    """Refuse a class that the harness cannot make; a script may make it with more than the context.
+    """Check that the harness can create the class; a script may pass more arguments.
 
     Raises:
-        InvalidTrialError: its constructor does not take the context alone.
+        InvalidTrialError: its constructor needs more than the context.
     """
     try:
         inspect.signature(trial_class).bind(None)
     except TypeError as error:
         raise InvalidTrialError(
-            f"{trial_class.__name__} cannot be made from the context alone: {error}",
-            hint="declare __init__(self, context), or make it in a script with pytorch.init and Trainer",
+            f"{trial_class.__name__} cannot be created with the context as its only argument: {error}",
+            hint="declare __init__(self, context), or create it in a script with pytorch.init and Trainer",
         ) from None
 
 
@@ -127,14 +127,14 @@ def _check_evaluation(trial_class: type) -> None:
 
 
 def check_instance(trial: PyTorchTrial, context: PyTorchTrialContext) -> None:
-    """Refuse a trial that cannot be called, or that kept its model or its optimizer to itself."""
+    """Check the signature of `train_batch`, and that a model and an optimizer are wrapped."""
     name = type(trial).__name__
     _check_train_batch(trial, name)
     for things, thing in ((context.models, "model"), (context.optimizers, "optimizer")):
         if not things:
             raise InvalidTrialError(
                 f"{name}.__init__ wrapped no {thing}",
-                hint=f"call self.{thing} = context.wrap_{thing}({thing}) there and use what it returns",
+                hint=f"in __init__, set self.{thing} = context.wrap_{thing}({thing})",
             )
 
 

@@ -1,4 +1,4 @@
-"""`torch_batch_process`: the same work for every batch of a data set, such as inference."""
+"""`torch_batch_process`: process every batch of a data set, e.g. for inference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a batch processor is given: its device, reducers, and a place for what it makes."""
+"""The context of a batch processor: its device, reducers and output directory."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from determined.core import Context
     from determined.pytorch._types import Untyped
 
-_DRAFT = ".draft-"  # hidden: no output yet
+_DRAFT = ".draft-"  # hidden: not output yet
 _Model = TypeVar("_Model", bound=torch.nn.Module)
 
 
 class TorchBatchProcessorContext:
-    """Of one process of the job.
+    """The context of one process of the job.
 
     Args:
         core_context: of the run.
-        storage_path: directory that keeps what the job makes.
+        storage_path: output directory of the job.
         device: of this process.
     """
 
@@ -40,19 +40,19 @@ class TorchBatchProcessorContext:
         self._core, self._storage = core_context, Path(storage_path)
         self.device = device or torch.device("cpu")
         self.distributed = core_context.distributed
-        self.reducers: dict[str, Reducers] = {}  # by the group of metrics that they make
-        self.states: list[MetricReducer] = []  # all of them, as they were wrapped
+        self.reducers: dict[str, Reducers] = {}  # by metric group
+        self.states: list[MetricReducer] = []  # all of them, in wrapping order
 
     def to_device(
         self,
         data: Untyped,
         warned_types: set[type] | None = None,  # noqa: ARG002  (Determined's own signature)
     ) -> Untyped:
-        """Move what can be moved, anywhere in dicts, lists and tuples."""
+        """Move tensors and numeric arrays in nested dicts, lists and tuples to the device."""
         return to_device(data, self.device)
 
     def prepare_model_for_inference(self, model: _Model) -> _Model:
-        """On the device, and in eval mode."""
+        """Move a model to the device and set eval mode."""
         model.eval()
         return model.to(self.device)
 
@@ -66,7 +66,7 @@ class TorchBatchProcessorContext:
         return self._core.train.get_tensorboard_path()
 
     def prepare_storage(self) -> None:
-        """Sweep away what interrupted processes left half written, before any of today's begins."""
+        """Delete drafts of interrupted processes, before any process starts."""
         with storage_errors("the output of a batch processor", self._storage):
             self._storage.mkdir(parents=True, exist_ok=True)
         if self.distributed.rank == 0:
@@ -76,20 +76,20 @@ class TorchBatchProcessorContext:
 
     @contextmanager
     def upload_path(self) -> Iterator[Path]:
-        """Give an empty directory; its files are in the job's output, each whole, when the block ends.
+        """Return an empty directory; after the block its files are moved atomically to the job's output.
 
-        All processes fill one output: a file of a name that is there takes its place.
+        All processes share one output: a file with an existing name replaces it.
         """
         with (
             storage_errors("the output of a batch processor", self._storage),
-            # beside its target, so that a rename is all that is left to do
+            # on the target's file system, so that a rename publishes each file
             tempfile.TemporaryDirectory(prefix=_DRAFT, dir=self._storage) as directory,
         ):
             yield Path(directory)
             _publish(Path(directory), self._storage)
 
     def report_metrics(self, group: str, steps_completed: int, metrics: Mapping[str, object]) -> None:
-        """Rank 0 reports; in other processes it does nothing."""
+        """Report metrics; only rank 0 does so."""
         self._core.train.report_metrics(group, steps_completed, metrics)
 
     def report_task_using_checkpoint(self, checkpoint: object) -> None:
@@ -104,12 +104,12 @@ class TorchBatchProcessorContext:
         name: str | None = None,
         group: str = "inference",
     ) -> MetricReducer:
-        """Reduce over all batches of all processes, and report when the job is done.
+        """Reduce over all batches of all processes, and report at the end of the job.
 
         Args:
-            reducer: a MetricReducer, or a function of the list of all values that `update` was given.
-            name: of the metric; None where the reducer returns a dict.
-            group: of the metrics that are reported.
+            reducer: a MetricReducer, or a function of the list of all values passed to `update`.
+            name: of the metric; None if the reducer returns a dict.
+            group: the metric group to report.
         """
         made = reducer if isinstance(reducer, MetricReducer) else FunctionReducer(reducer)
         group_reducers = self.reducers.setdefault(group, Reducers(self.distributed))

@@ -1,4 +1,4 @@
-"""`torch_batch_process`: every batch of a data set once, by all processes, through any interruption."""
+"""`torch_batch_process`: process every batch of a data set once, resumable, with all processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from determined.pytorch._distributed import process_group
 from determined.pytorch.experimental import _seen
 from determined.pytorch.experimental._context import TorchBatchProcessorContext
 from determined.pytorch.experimental._processor import TorchBatchProcessor
-from determined.pytorch.experimental._share import Remaining, Share, positive, share_of
+from determined.pytorch.experimental._share import RemainingBatches, Shard, plan_shard, positive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from determined.core import Context
 
 _LOG = logging.getLogger(__name__)
-_OUTPUT = "batch-output"  # below the checkpoints: what is there outlives the container
+_OUTPUT = "batch-output"  # below the checkpoints, which outlive the container
 
 
 def torch_batch_process(  # noqa: PLR0917  (Determined's own signature)
@@ -40,32 +40,32 @@ def torch_batch_process(  # noqa: PLR0917  (Determined's own signature)
     dataloader_kwargs: Mapping[str, Any] | None = None,
     distributed_context: DistributedContext | None = None,
 ) -> None:
-    """Deal out a data set's batches over all processes, and have each of them processed once.
+    """Shard the batches of a data set over all processes, and process each batch once.
 
-    How far the job is gets stored; one that is interrupted goes on after the last checkpoint.
+    Progress is checkpointed; an interrupted job continues after the last checkpoint.
 
     Args:
         batch_processor_cls: a subclass of TorchBatchProcessor.
         dataset: with `__getitem__` and `__len__`; read in its own order.
-        batch_size: records in a batch; 1 unless dataloader_kwargs has it.
-        max_batches: of each process; None is all.
+        batch_size: records per batch; default: from dataloader_kwargs, or 1.
+        max_batches: per process; default: all.
         checkpoint_interval: batches of each process between two checkpoints.
-        dataloader_kwargs: for torch's DataLoader; nothing that chooses or orders records.
-        distributed_context: the processes of the job; None takes those that a launcher has started.
+        dataloader_kwargs: for torch's DataLoader; no samplers and no shuffling.
+        distributed_context: the processes of the job; None uses those started by a launcher.
 
     Raises:
-        InvalidTrialError: an argument cannot be worked with.
-        CheckpointError: the last checkpoint is of a job with another number of processes.
+        InvalidTrialError: an argument is not valid.
+        CheckpointError: the last checkpoint is from another number of processes.
     """
     if not isinstance(batch_processor_cls, type) or not issubclass(batch_processor_cls, TorchBatchProcessor):
         raise InvalidTrialError(
-            f"torch_batch_process got {batch_processor_cls!r}, no class of processors",
-            hint="derive it from determined.pytorch.experimental.TorchBatchProcessor, and pass the class",
+            f"torch_batch_process got {batch_processor_cls!r}, not a subclass of TorchBatchProcessor",
+            hint="pass a class derived from determined.pytorch.experimental.TorchBatchProcessor",
         )
     options = dict(dataloader_kwargs or {})
     gpu = torch.cuda.is_available()
     with script_run(RunOptions(distributed=distributed_context, slots=int(gpu))) as handle:
-        share = share_of(
+        shard = plan_shard(
             dataset,
             batch_size=batch_size,
             max_batches=1 if handle.info.test_mode else max_batches,
@@ -81,7 +81,7 @@ def torch_batch_process(  # noqa: PLR0917  (Determined's own signature)
             context.prepare_storage()
             processor = batch_processor_cls(context)
             kept = {key: value for key, value in options.items() if key not in {"batch_size", "drop_last"}}
-            _Job(handle, core, context, processor, share, interval).run(dataset, kept)
+            _Job(handle, core, context, processor, shard, interval).run(dataset, kept)
 
 
 def _output(handle: RunHandle) -> Path:
@@ -94,16 +94,16 @@ class _Job:
     core: Context
     context: TorchBatchProcessorContext
     processor: TorchBatchProcessor
-    share: Share
+    shard: Shard
     interval: int
     done: int = 0  # batches of each process
     stored: int = 0
 
     def run(self, dataset: torch.utils.data.Dataset[Any], options: dict[str, Any]) -> None:
         self._resume()
-        sampler = Remaining(self.share, self.done)
+        sampler = RemainingBatches(self.shard, self.done)
         batches = iter(torch.utils.data.DataLoader(dataset, batch_sampler=sampler, **options))
-        for _ in range(self.done, self.share.rounds):
+        for _ in range(self.done, self.shard.rounds):
             self._next(batches)
             if self._due() and self._leave():
                 return
@@ -113,7 +113,7 @@ class _Job:
         self._report()
 
     def _next(self, batches: Iterator[Any]) -> None:
-        """A process that has one batch less than others does nothing in the last round."""
+        """Process the next batch; in the last round there may be none for this process."""
         nothing = object()
         batch = next(batches, nothing)
         if batch is not nothing:
@@ -121,18 +121,18 @@ class _Job:
         self.done += 1
 
     def _due(self) -> bool:
-        """Processes agree only every so often: it costs an exchange."""
-        alone = self.share.size == 1
+        """Whether to checkpoint and check for preemption, which costs an exchange between processes."""
+        alone = self.shard.size == 1
         return self.done % self.interval == 0 or (alone and self.handle.stop_asked)
 
     def _leave(self) -> bool:
         self._checkpoint()
-        self.core.train.report_progress(self.done / self.share.rounds)
+        self.core.train.report_progress(self.done / self.shard.rounds)
         return self.core.preempt.should_preempt()
 
     def _checkpoint(self) -> None:
         self.processor.on_checkpoint_start()
-        metadata = {"steps_completed": self.done, "batch_processor": self._name, "processes": self.share.size}
+        metadata = {"steps_completed": self.done, "batch_processor": self._name, "processes": self.shard.size}
         with self.core.checkpoint.store_path(metadata, shard=True) as (path, _):
             if self.context.states:
                 _seen.save(self.context.states, path / self._reducers_file)
@@ -143,15 +143,16 @@ class _Job:
         metadata = read_metadata(found[0]) if found else {}
         if found is None or metadata.get("batch_processor") != self._name:
             return
-        if metadata.get("processes") != self.share.size:
+        if metadata.get("processes") != self.shard.size:
             raise CheckpointError(
-                f"the job was begun by {metadata.get('processes')} processes, and has {self.share.size} now",
-                hint="give it as many slots as before, or begin a new experiment",
+                f"the job was started with {metadata.get('processes')} processes, but now has "
+                f"{self.shard.size}",
+                hint="use the same number of slots as before, or start a new experiment",
             )
         self.done = self.stored = int(str(metadata["steps_completed"]))
         if self.context.states:
             _seen.load(self.context.states, found[0] / self._reducers_file)
-        _LOG.info("going on after batch %d of %d", self.done, self.share.rounds)
+        _LOG.info("continuing after batch %d of %d", self.done, self.shard.rounds)
 
     def _report(self) -> None:
         for group, reducers in self.context.reducers.items():
@@ -164,4 +165,4 @@ class _Job:
 
     @property
     def _reducers_file(self) -> str:
-        return f"reducers-{self.share.rank}.pth"
+        return f"reducers-{self.shard.rank}.pth"

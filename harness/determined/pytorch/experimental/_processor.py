@@ -1,4 +1,4 @@
-"""The class that users derive from: what is done with one batch."""
+"""TorchBatchProcessor, the class that users derive from."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ if TYPE_CHECKING:
 
 
 class TorchBatchProcessor(abc.ABC):
-    """Made once in each process; load the model in `__init__`."""
+    """Processes batches; created once per process. Load the model in `__init__`."""
 
     def __init__(self, context: TorchBatchProcessorContext) -> None:  # noqa: B027  (users need not call it)
         pass
 
     @abc.abstractmethod
     def process_batch(self, batch: Untyped, batch_idx: int) -> None:
-        """Do the work.
+        """Process one batch.
 
         Args:
-            batch: as the loader gave it; `context.to_device` moves it.
-            batch_idx: counts the batches of this process from 0, through interruptions too.
+            batch: as the loader returned it; `context.to_device` moves it.
+            batch_idx: index of the batch in this process, from 0; a resumed job continues it.
         """
 
     def on_checkpoint_start(self) -> None:  # noqa: B027  (optional)
-        """Bring results to safety: a resumed job goes on after the batches seen so far."""
+        """Store the results: a resumed job continues after the batches processed so far."""
 
     def on_finish(self) -> None:  # noqa: B027  (optional)
-        """All batches of this process are done, and the last checkpoint is stored."""
+        """Finish: all batches of this process are done, and the last checkpoint is stored."""

@@ -1,4 +1,4 @@
-"""What reducers have seen so far, as a checkpoint keeps it."""
+"""The state of reducers in a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def save(reducers: Sequence[MetricReducer], file: Path) -> None:
-    """Write what `torch.load(weights_only=True)` reads.
+    """Save the state of reducers in a form that `torch.load(weights_only=True)` reads.
 
     Raises:
-        InvalidTrialError: a reducer holds what cannot be pickled.
+        InvalidTrialError: the state of a reducer cannot be pickled.
     """
     torch.save(
-        [freeze(_seen(reducer), f"the reducer {type(reducer).__name__}") for reducer in reducers], file
+        [freeze(_state_of(reducer), f"the reducer {type(reducer).__name__}") for reducer in reducers], file
     )
 
 
@@ -31,8 +31,8 @@ def load(reducers: Sequence[MetricReducer], file: Path) -> None:
         vars(reducer).update(state)
 
 
-def _seen(reducer: MetricReducer) -> dict[str, object]:
-    """All but functions, which only work on what was seen."""
+def _state_of(reducer: MetricReducer) -> dict[str, object]:
+    """Return the attributes of a reducer without its functions."""
     return {
         name: value
         for name, value in vars(reducer).items()

@@ -1,4 +1,4 @@
-"""Which batches of a data set a process works on: every N-th, each record once, in the order of the data."""
+"""The shard of one process: every N-th batch, each record once, in the order of the data set."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from determined._errors import InvalidTrialError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_REFUSED = {
+_UNSUPPORTED = {
     "dataset": "pass it as dataset",
-    "sampler": "records are dealt out in the order of the data set: sort the data set itself",
-    "batch_sampler": "records are dealt out in the order of the data set: sort the data set itself",
-    "shuffle": "leave it out: a job that is resumed has to know which records are done",
+    "sampler": "sort the data set itself: records are processed in its order",
+    "batch_sampler": "sort the data set itself: records are processed in its order",
+    "shuffle": "remove it: a resumed job needs a fixed order",
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Share:
+class Shard:
     """The batches of one process."""
 
     records: int
@@ -29,16 +29,16 @@ class Share:
     drop_last: bool
     rank: int
     size: int
-    limit: int | None  # batches of a process
+    limit: int | None  # batches per process
 
     @property
     def rounds(self) -> int:
-        """Batches of the process that has most."""
+        """The largest number of batches of any process."""
         rounds = -(-self._batches // self.size)
         return rounds if self.limit is None else min(rounds, self.limit)
 
     def indices(self, begin: int) -> Iterator[list[int]]:
-        """Of the records of each batch from that one on."""
+        """Yield the record indices of each batch, starting at batch `begin`."""
         for number in range(begin, self.rounds):
             batch = number * self.size + self.rank
             if batch < self._batches:
@@ -51,17 +51,17 @@ class Share:
         return whole + (rest > 0 and not self.drop_last)
 
 
-class Remaining(torch.utils.data.Sampler[list[int]]):
-    """As torch's loader takes it."""
+class RemainingBatches(torch.utils.data.Sampler[list[int]]):
+    """Batch sampler over the remaining batches of a shard."""
 
-    def __init__(self, share: Share, begin: int) -> None:
-        self._share, self._begin = share, begin
+    def __init__(self, shard: Shard, begin: int) -> None:
+        self._shard, self._begin = shard, begin
 
     def __iter__(self) -> Iterator[list[int]]:
-        return self._share.indices(self._begin)
+        return self._shard.indices(self._begin)
 
 
-def share_of(
+def plan_shard(
     dataset: object,
     *,
     batch_size: int | None,
@@ -69,21 +69,21 @@ def share_of(
     options: Mapping[str, Any],
     rank: int,
     size: int,
-) -> Share:
-    """Read the arguments of `torch_batch_process`.
+) -> Shard:
+    """Check the arguments of `torch_batch_process` and return the shard of this process.
 
     Raises:
-        InvalidTrialError: one of them cannot be worked with.
+        InvalidTrialError: one of them is not valid.
     """
-    for name, hint in _REFUSED.items():
+    for name, hint in _UNSUPPORTED.items():
         if options.get(name) not in {None, False}:
-            raise InvalidTrialError(f"dataloader_kwargs has {name}", hint=hint)
+            raise InvalidTrialError(f"dataloader_kwargs has the unsupported key {name}", hint=hint)
     if batch_size is not None and options.get("batch_size") is not None:
         raise InvalidTrialError(
             "the batch size is given twice: as batch_size and in dataloader_kwargs", hint="remove one of them"
         )
     chosen = batch_size if batch_size is not None else options.get("batch_size")
-    return Share(
+    return Shard(
         records=_records(dataset),
         batch_size=1 if chosen is None else positive(chosen, "batch_size"),
         drop_last=bool(options.get("drop_last", False)),
@@ -94,10 +94,10 @@ def share_of(
 
 
 def positive(value: object, name: str) -> int:
-    """The value, if it is a whole number of 1 or more."""
+    """Check that a value is a whole number of 1 or more."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InvalidTrialError(
-            f"torch_batch_process got {name}={value!r}", hint="make it a whole number of 1 or more"
+            f"torch_batch_process got {name}={value!r}", hint="set it to a whole number of 1 or more"
         )
     return value
 
@@ -105,7 +105,7 @@ def positive(value: object, name: str) -> int:
 def _records(dataset: object) -> int:
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise InvalidTrialError(
-            f"torch_batch_process cannot deal out a {type(dataset).__name__}",
-            hint="give a data set with __getitem__ and __len__",
+            f"torch_batch_process cannot shard a {type(dataset).__name__}",
+            hint="pass a data set with __getitem__ and __len__",
         )
     return len(dataset)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from determined._run_info import RunInfo
-from determined.pytorch._tensorboard import Board
+from determined.pytorch._tensorboard import TensorBoardWriter
 
 if TYPE_CHECKING:
     from determined.pytorch._types import Untyped
@@ -21,7 +21,7 @@ class TorchWriter:
 
     def __init__(self) -> None:
         info = RunInfo.from_environ(os.environ)
-        self._board = Board(Path(info.run_dir) / "tensorboard" if info else Path("runs"))
+        self._board = TensorBoardWriter(Path(info.run_dir) / "tensorboard" if info else Path("runs"))
 
     @property
     def writer(self) -> Untyped:

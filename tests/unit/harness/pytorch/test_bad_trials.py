@@ -181,7 +181,11 @@ class FunctionInState(TinyTrial):
         (LateAmp, "use_amp came after wrap_model", "use_amp() first"),
         (NoLength, "get_batch_length returned 'two'", "the number of records"),
         (ChangingKeys, "evaluate_batch returned the metrics metric 1, and metric 0", "the same metrics"),
-        (OtherConstructor, "cannot be made from the context alone: missing", "__init__(self, context)"),
+        (
+            OtherConstructor,
+            "cannot be created with the context as its only argument: missing",
+            "__init__(self, context)",
+        ),
         (FunctionInState, "the state of a callback cannot be saved", "out of state_dict()"),
         (Neither, "Neither defines neither evaluate_batch nor evaluate_full_dataset", "define one of them"),
         (Both, "Both defines both evaluate_batch and evaluate_full_dataset", "remove one of them"),

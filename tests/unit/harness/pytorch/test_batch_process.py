@@ -204,14 +204,14 @@ class Endless(IterableDataset[int]):
 @pytest.mark.parametrize(
     ("arguments", "cause"),
     [
-        ({"batch_processor_cls": Mean}, "no class of processors"),
-        ({"dataset": Endless()}, "cannot deal out a Endless"),
+        ({"batch_processor_cls": Mean}, "not a subclass of TorchBatchProcessor"),
+        ({"dataset": Endless()}, "cannot shard a Endless"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"max_batches": 1.5}, "max_batches=1.5"),
         ({"checkpoint_interval": 0}, "checkpoint_interval=0"),
         ({"batch_size": 2, "dataloader_kwargs": {"batch_size": 2}}, "given twice"),
-        ({"dataloader_kwargs": {"shuffle": True}}, "dataloader_kwargs has shuffle"),
-        ({"dataloader_kwargs": {"sampler": range(3)}}, "dataloader_kwargs has sampler"),
+        ({"dataloader_kwargs": {"shuffle": True}}, "dataloader_kwargs has the unsupported key shuffle"),
+        ({"dataloader_kwargs": {"sampler": range(3)}}, "dataloader_kwargs has the unsupported key sampler"),
     ],
 )
 def test_what_cannot_be_worked_with_is_refused_by_name(

@@ -155,7 +155,7 @@ def test_a_model_that_has_changed_is_told_from_a_damaged_checkpoint(folder: Fold
     first = folder.drive(TinyTrial, max_length=THREE)
     with pytest.raises(CheckpointError, match="does not fit number 0 of the trial's models"):
         folder.drive(Wider, checkpoints=(first.newest,))
-    with pytest.raises(CheckpointError, match="the trial has 2 models, its checkpoint 1"):
+    with pytest.raises(CheckpointError, match="the trial has 2 models, but its checkpoint has 1"):
         folder.drive(Rich, checkpoints=(first.newest,))
 
 

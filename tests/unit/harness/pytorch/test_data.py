@@ -43,7 +43,7 @@ def test_neither_making_nor_reading_a_seeded_loader_disturbs_the_global_generato
     expected = (torch.rand(2).tolist(), random.random())
     torch.manual_seed(1)
     random.seed(1)
-    values(DataLoader(Records(6), batch_size=2, shuffle=True).shared(1, 0, seed=3))
+    values(DataLoader(Records(6), batch_size=2, shuffle=True).strided_loader(1, 0, seed=3))
     assert (torch.rand(2).tolist(), random.random()) == expected
 
 
@@ -52,7 +52,7 @@ def test_a_generator_of_the_users_own_changes_the_order() -> None:
         DataLoader(Records(20), batch_size=20, shuffle=True, generator=torch.Generator().manual_seed(seed))
         for seed in (1, 1, 2)
     ]
-    first, same, other = (values(loader.shared(1, 0, seed=3)) for loader in loaders)
+    first, same, other = (values(loader.strided_loader(1, 0, seed=3)) for loader in loaders)
     assert first == same != other
 
 
@@ -74,7 +74,7 @@ def test_a_worker_finds_the_users_own_data_set_and_init_function() -> None:
     loader = DataLoader(
         WorkerData(), batch_size=2, num_workers=1, worker_init_fn=start, multiprocessing_context="fork"
     )
-    assert [batch[:, 0].tolist() for batch in loader.shared(1, 0, seed=1)] == [[1, 1], [1, 1]]
+    assert [batch[:, 0].tolist() for batch in loader.strided_loader(1, 0, seed=1)] == [[1, 1], [1, 1]]
 
 
 class Endless(IterableDataset[Any]):
@@ -92,7 +92,7 @@ class Sizeless(Dataset[Any]):
     [
         ({"dataset": Endless()}, "cannot read an IterableDataset"),
         ({"dataset": Records(), "batch_size": None}, "batch_size is None"),
-        ({"dataset": Records(), "batch_size": 0}, "batch_size of a DataLoader is 0"),
+        ({"dataset": Records(), "batch_size": 0}, "DataLoader got batch_size=0"),
         ({"dataset": Sizeless()}, "Sizeless has no length"),
         (
             {"dataset": Records(), "shuffle": True, "sampler": SequentialSampler(range(3))},
@@ -156,5 +156,5 @@ def test_the_device_is_the_one_of_the_process(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
     assert (choose_device(1), choose_device(2, second)) == (torch.device("cuda", 0), torch.device("cuda", 1))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(InvalidTrialError, match="has 2 processes, and torch sees 1 GPU"):
+    with pytest.raises(InvalidTrialError, match="has 2 processes, but torch sees 1 GPU"):
         choose_device(2, second)

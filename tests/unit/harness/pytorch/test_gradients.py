@@ -75,7 +75,7 @@ def test_gradients_are_kept_where_the_trial_zeroes_them_itself() -> None:
     one.batch(0, 2.0, auto_zero_grads=False)
     assert one.model.weight.grad.item() == 2.0
     with pytest.raises(
-        InvalidTrialError, match=r"auto_zero_grads=False, and optimizations.aggregation_frequency is 2"
+        InvalidTrialError, match=r"auto_zero_grads=False, but optimizations.aggregation_frequency is 2"
     ):
         One(context(frequency=2)).batch(0, 1.0, auto_zero_grads=False)
 

@@ -80,7 +80,7 @@ def through_torch(value: Any, *, safe: bool = True) -> Any:
 def test_a_tensor_is_copied_saved_and_loaded_as_torch_does_it(kind: str) -> None:
     tensor = tensors()[kind].detach()
     assert _same_value(through_torch(tensor, safe=False), tensor)
-    copied = HostCopy().of({"x": [tensor]})["x"][0]
+    copied = HostCopy().copy_of({"x": [tensor]})["x"][0]
     assert _same_value(copied, tensor)
     assert _same_value(thaw(through_torch(freeze({"x": copied}, "x")))["x"], tensor)
     assert HostCopy().fits({"x": tensor})
@@ -102,7 +102,7 @@ def test_tensors_that_differ_are_not_taken_for_equal(kind: str) -> None:
 def test_tensors_that_share_memory_share_it_in_the_copy_and_the_copy_stays_as_it_was() -> None:
     whole = torch.arange(10.0)
     state = {"whole": whole, "part": whole[2:5], "again": whole, "turned": whole.reshape(2, 5).t()}
-    copied = HostCopy().of(state)
+    copied = HostCopy().copy_of(state)
     whole += 1
     assert torch.equal(copied["part"], torch.tensor([2.0, 3.0, 4.0]))
     copied["whole"][2] = 7
@@ -117,7 +117,7 @@ def through_bytes(value: Any) -> bytes:
 
 
 def test_a_tensor_without_data_is_kept_without_data() -> None:
-    copied = HostCopy().of({"x": torch.empty(3, device="meta")})
+    copied = HostCopy().copy_of({"x": torch.empty(3, device="meta")})
     assert copied["x"].is_meta
 
 

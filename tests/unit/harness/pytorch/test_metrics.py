@@ -11,7 +11,7 @@ from determined._errors import InvalidTrialError
 from determined._metric_values import LeftOut, UnusableError, plain
 from determined._run_info import Length
 from determined.pytorch import DataLoader, MetricReducer, PyTorchCallback, Reducer, _across
-from determined.pytorch._metrics import Closed, Mean, Window, fetch, reduce_validation, training_means
+from determined.pytorch._metrics import ClosedWindow, Mean, Window, fetch, reduce_validation, training_means
 from tests.unit.harness.pytorch.driving import Folder, Records, TinyTrial
 
 
@@ -21,13 +21,13 @@ def reduced(window: Window) -> dict[str, object]:
     return closed(window.take()[-1])
 
 
-def closed(window: Closed) -> dict[str, object]:
+def closed(window: ClosedWindow) -> dict[str, object]:
     found = training_means(window, LeftOut("train_batch"))
     return {name: mean.value for name, mean in found.items() if mean.batches}
 
 
 def means(*batches: dict[str, Any]) -> dict[str, object]:
-    window = Window("train_batch", take_numbers=True)
+    window = Window("train_batch", read_numbers=True)
     for batch in batches:
         window.add(batch)
     return reduced(window)
@@ -65,7 +65,7 @@ def test_nan_is_reported_as_it_is() -> None:
 
 
 def test_a_tensor_that_the_trial_changes_in_place_keeps_the_value_it_had() -> None:
-    window, running = Window("train_batch", take_numbers=True), torch.zeros(())
+    window, running = Window("train_batch", read_numbers=True), torch.zeros(())
     for _ in range(3):
         running += 1
         window.add({"running": running})
@@ -73,14 +73,14 @@ def test_a_tensor_that_the_trial_changes_in_place_keeps_the_value_it_had() -> No
 
 
 def test_no_graph_is_kept_alive() -> None:
-    window = Window("train_batch", take_numbers=False)
+    window = Window("train_batch", read_numbers=False)
     window.add({"loss": torch.ones((), requires_grad=True) * 2})
     assert [value.requires_grad for value in window.columns["loss"]] == [False]
 
 
 def test_a_mean_is_the_same_to_the_bit_whether_tensors_are_kept_or_not() -> None:
     values = [torch.tensor(1 / (3 + n)) for n in range(100)]
-    taken, kept = Window("train_batch", take_numbers=True), Window("train_batch", take_numbers=False)
+    taken, kept = Window("train_batch", read_numbers=True), Window("train_batch", read_numbers=False)
     for value in values:
         taken.add({"loss": value})
         kept.add({"loss": value})
@@ -89,7 +89,7 @@ def test_a_mean_is_the_same_to_the_bit_whether_tensors_are_kept_or_not() -> None
 
 
 def test_numbers_of_many_windows_are_fetched_together_and_other_values_left_alone() -> None:
-    window = Window("train_batch", take_numbers=False)
+    window = Window("train_batch", read_numbers=False)
     for end in (1, 2):
         loss, count = torch.tensor(end / 3), torch.tensor(2**40 + end)
         window.add({"loss": loss, "count": count, "each": torch.ones(2), "name": "x"})
@@ -112,7 +112,7 @@ def test_metrics_of_every_form_may_come_together() -> None:
 
 
 def test_a_window_may_have_other_metrics_than_the_one_before() -> None:
-    window = Window("train_batch", take_numbers=True)
+    window = Window("train_batch", read_numbers=True)
     window.add({"a": 1})
     window.close(1)
     window.add({"b": 2, "c": 3})
@@ -128,14 +128,14 @@ def test_a_window_may_have_other_metrics_than_the_one_before() -> None:
     ("first", "second"), [({"a": 1}, {"b": 1}), ({"a": 1}, {"a": 1, "b": 2}), ({"a": 1}, {})]
 )
 def test_metrics_that_change_from_batch_to_batch_are_refused(first: Any, second: Any) -> None:
-    window = Window("train_batch", take_numbers=True)
+    window = Window("train_batch", read_numbers=True)
     window.add(first)
     with pytest.raises(InvalidTrialError, match="train_batch returned the metrics"):
         window.add(second)
 
 
 def test_one_tensor_is_the_loss() -> None:
-    window = Window("train_batch", take_numbers=True)
+    window = Window("train_batch", read_numbers=True)
     window.add(torch.tensor(3.0))
     assert reduced(window) == {"loss": 3.0}
 
@@ -255,8 +255,8 @@ def test_reducers_see_every_value_of_their_window(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("name", "result", "why"),
     [
-        ("score", {"a": 1}, "it returns a dict: leave name= out"),
-        (None, 1.0, "wrapped without a name, it returns a float"),
+        ("score", {"a": 1}, "it returns a dict but was wrapped as"),
+        (None, 1.0, "it returns a float but was wrapped without a name"),
     ],
 )
 def test_a_reducer_with_a_name_gives_one_value_and_without_one_a_dict(

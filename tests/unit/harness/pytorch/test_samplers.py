@@ -7,7 +7,7 @@ import pytest
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from determined.pytorch import adapt_batch_sampler, samplers
-from determined.pytorch._order import BatchStream, ForeignOrder, OwnOrder, Share
+from determined.pytorch._order import BatchStream, ForeignOrder, OwnOrder, Shard
 
 
 def records(count: int = 4) -> Any:
@@ -61,9 +61,9 @@ def test_equal_seeds_shuffle_equally_and_passes_differ() -> None:
 def test_two_processes_share_a_repeated_data_set_without_loss(rank: int, first: Any, length: int) -> None:
     adapted = adapt_batch_sampler(batches(), repeat=True, num_replicas=2, rank=rank)
     own = BatchStream(
-        OwnOrder(10, 2, shuffle=False, drop_last=False), Share(repeat=True, num_replicas=2, rank=rank)
+        OwnOrder(10, 2, shuffle=False, drop_last=False), Shard(repeat=True, num_replicas=2, rank=rank)
     )
-    foreign = BatchStream(ForeignOrder.of(batches()), Share(repeat=True, num_replicas=2, rank=rank), 3)
+    foreign = BatchStream(ForeignOrder.of(batches()), Shard(repeat=True, num_replicas=2, rank=rank), 3)
     assert list(islice(adapted, 5)) == list(islice(own, 5)) == list(islice(foreign, 5)) == first
     assert len(own) == length
 
@@ -74,21 +74,21 @@ def test_two_processes_share_a_repeated_data_set_without_loss(rank: int, first: 
 def test_beginning_anywhere_gives_what_would_have_come(shuffle: bool, replicas: int, skip: int) -> None:
     order = OwnOrder(11, 2, shuffle=shuffle, drop_last=False)
     for rank in range(replicas):
-        whole = BatchStream(order, Share(repeat=True, num_replicas=replicas, rank=rank), 5)
-        later = BatchStream(order, Share(repeat=True, skip=skip, num_replicas=replicas, rank=rank), 5)
+        whole = BatchStream(order, Shard(repeat=True, num_replicas=replicas, rank=rank), 5)
+        later = BatchStream(order, Shard(repeat=True, skip=skip, num_replicas=replicas, rank=rank), 5)
         assert list(islice(later, 9)) == list(islice(whole, skip, skip + 9))
 
 
 def test_beginning_at_batch_a_million_reads_nothing_before_it() -> None:
     order = OwnOrder(100_000_000, 32, shuffle=False, drop_last=False)
-    stream = iter(BatchStream(order, Share(repeat=True, skip=1_000_000), 1))
+    stream = iter(BatchStream(order, Shard(repeat=True, skip=1_000_000), 1))
     assert next(stream)[0] == 32_000_000
     shuffled = OwnOrder(50_000, 1, shuffle=True, drop_last=False)
-    assert len(next(iter(BatchStream(shuffled, Share(repeat=True, skip=1_000_000), 1)))) == 1
+    assert len(next(iter(BatchStream(shuffled, Shard(repeat=True, skip=1_000_000), 1)))) == 1
 
 
 def test_an_epoch_holds_every_record_once_and_epochs_differ() -> None:
-    stream = iter(BatchStream(OwnOrder(10, 2, shuffle=True, drop_last=False), Share(repeat=True), 5))
+    stream = iter(BatchStream(OwnOrder(10, 2, shuffle=True, drop_last=False), Shard(repeat=True), 5))
     epochs = [[index for batch in islice(stream, 5) for index in batch] for _ in range(2)]
     assert [sorted(epoch) for epoch in epochs] == [list(range(10))] * 2
     assert epochs[0] != epochs[1]
@@ -96,7 +96,7 @@ def test_an_epoch_holds_every_record_once_and_epochs_differ() -> None:
 
 def test_a_short_batch_is_kept_or_dropped_as_asked() -> None:
     kept, dropped = (OwnOrder(5, 2, shuffle=False, drop_last=drop) for drop in (False, True))
-    assert [list(BatchStream(order, Share())) for order in (kept, dropped)] == [
+    assert [list(BatchStream(order, Shard())) for order in (kept, dropped)] == [
         [[0, 1], [2, 3], [4]],
         [[0, 1], [2, 3]],
     ]
@@ -110,4 +110,4 @@ def test_a_sampler_that_yields_nothing_ends_instead_of_looping_for_ever() -> Non
         def __iter__(self) -> Any:
             return iter(())
 
-    assert list(BatchStream(ForeignOrder.of(Empty()), Share(repeat=True), 1)) == []
+    assert list(BatchStream(ForeignOrder.of(Empty()), Shard(repeat=True), 1)) == []

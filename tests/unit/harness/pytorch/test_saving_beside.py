@@ -102,7 +102,7 @@ def test_a_copy_is_equal_and_apart_and_its_memory_is_kept() -> None:
     tied = model.state_dict()
     state = {"model": tied, "again": [tied["0.weight"]], "plain": (1, "x", None), "empty": torch.empty(0)}
     keeper = HostCopy()
-    first = keeper.of(state)
+    first = keeper.copy_of(state)
     assert first["model"]._metadata == tied._metadata
     assert first["again"][0] is first["model"]["0.weight"]
     assert (first["plain"], first["empty"].numel()) == ((1, "x", None), 0)
@@ -110,14 +110,14 @@ def test_a_copy_is_equal_and_apart_and_its_memory_is_kept() -> None:
     with torch.no_grad():
         model[0].weight.add_(1)
     assert torch.equal(first["model"]["0.weight"], before)
-    second = keeper.of(state)
+    second = keeper.copy_of(state)
     assert second["model"]["0.weight"].data_ptr() == first["model"]["0.weight"].data_ptr()
     assert torch.equal(second["model"]["0.weight"], model[0].weight)
 
 
 def test_a_copy_keeps_strides_and_other_layouts() -> None:
     image = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
-    copied = HostCopy().of([image, image.to_sparse(), torch.tensor(3)])
+    copied = HostCopy().copy_of([image, image.to_sparse(), torch.tensor(3)])
     assert copied[0].stride() == image.stride()
     assert torch.equal(copied[1].to_dense(), image)
     assert copied[2].item() == 3
@@ -126,7 +126,7 @@ def test_a_copy_keeps_strides_and_other_layouts() -> None:
 def test_a_rehearsal_gets_the_memory_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("determined.pytorch._host_copy._FREELY", 1)
     keeper, state = HostCopy(), {"weights": [torch.ones(1000)]}
-    keeper.rehearse(state)
-    copied = keeper.of({**state, "more": torch.zeros(2)})
+    keeper.allocate(state)
+    copied = keeper.copy_of({**state, "more": torch.zeros(2)})
     assert torch.equal(copied["weights"][0], torch.ones(1000))
     assert copied["more"].tolist() == [0, 0]

@@ -85,7 +85,7 @@ def test_without_the_package_a_trial_is_warned_once_that_writes_files_of_its_own
 
 def test_of_very_many_reports_in_a_second_a_hundred_are_drawn_and_the_last(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    board = _tensorboard.Board(tmp_path)
+    board = _tensorboard.TensorBoardWriter(tmp_path)
     for step in range(1, 451):
         board.add("", step, {"loss": float(step)})
     board.close()

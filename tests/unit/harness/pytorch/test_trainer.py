@@ -115,20 +115,22 @@ def test_a_length_without_a_unit_is_refused_by_name(home: Path, name: str) -> No
 
 @pytest.mark.parametrize("value", [1.5, "10", [1, "2"], None])
 def test_a_unit_counts_whole_numbers(value: Any) -> None:
-    with pytest.raises(InvalidTrialError, match="counts no whole number") as caught:
+    with pytest.raises(InvalidTrialError, match="is not a whole number") as caught:
         Epoch(value)
     assert caught.value.hint == "write Epoch(100), or Epoch([10, 100])"
 
 
 @pytest.mark.parametrize(("trial", "what"), [(TinyTrial, "TinyTrial"), (3, "int")])
 def test_a_trainer_needs_a_trial_that_was_made(home: Path, trial: Any, what: str) -> None:
-    with pytest.raises(InvalidTrialError, match=f"Trainer got {what}, which is no"), init() as context:
+    with pytest.raises(InvalidTrialError, match=f"Trainer got {what}, not an instance"), init() as context:
         Trainer(trial, context)
 
 
 def test_the_hint_is_in_the_error_that_a_script_gets(home: Path) -> None:
     with (
-        pytest.raises(InvalidTrialError, match=r"how long to train\n  hint: pass max_length=pytorch\.Epoch"),
+        pytest.raises(
+            InvalidTrialError, match=r"fit got no max_length\n  hint: pass e.g. max_length=pytorch\.Epoch"
+        ),
         init() as context,
     ):
         Trainer(TinyTrial(context), context).fit()
@@ -193,7 +195,7 @@ def test_a_failing_script_is_recorded_and_fails(home: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        ({}, "fit does not know how long to train"),
+        ({}, "fit got no max_length"),
         ({"max_length": Batch(0)}, "max_length is"),
         ({"max_length": Batch(2), "checkpoint_policy": "some"}, "checkpoint_policy is 'some'"),
     ],

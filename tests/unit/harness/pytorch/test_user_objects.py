@@ -33,12 +33,12 @@ class BadLength(Records):
     [
         ({"dataset": object()}, "object cannot be indexed"),
         ({"dataset": NoIndex()}, "NoIndex cannot be indexed"),
-        ({"dataset": BadLength()}, "length of BadLength cannot be found: OSError: the index file is gone"),
-        ({"dataset": Records(), "batch_sampler": 3}, "batch_sampler int of a DataLoader cannot be iterated"),
+        ({"dataset": BadLength()}, "length of BadLength failed with OSError: the index file is gone"),
+        ({"dataset": Records(), "batch_sampler": 3}, "batch_sampler int of a DataLoader is not iterable"),
         ({"dataset": Records(), "sampler": len}, "sampler builtin_function_or_method .* cannot be iterated"),
-        ({"dataset": Records(), "batch_size": 2.0}, "batch_size of a DataLoader is 2.0"),
-        ({"dataset": Records(), "num_workers": -1}, "torch refuses the arguments of this DataLoader"),
-        ({"dataset": Records(), "prefetch_factor": 3}, "torch refuses the arguments of this DataLoader"),
+        ({"dataset": Records(), "batch_size": 2.0}, "DataLoader got batch_size=2.0"),
+        ({"dataset": Records(), "num_workers": -1}, "invalid DataLoader arguments"),
+        ({"dataset": Records(), "prefetch_factor": 3}, "invalid DataLoader arguments"),
         (
             {"dataset": Records(), "sampler": [1], "batch_sampler": [[1]]},
             "both sampler and batch_sampler",
