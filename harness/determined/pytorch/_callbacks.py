@@ -1,4 +1,4 @@
-"""Callbacks: the hooks a user may override, and their dispatch at no cost for those that nobody overrides."""
+"""Callbacks: the hooks that users may override, and their dispatch at no cost for unused ones."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _LOG = logging.getLogger(__name__)
 
 
 class _LegacyHooks:
-    """Hooks that Determined has dropped: those of a step, its name for the batches between two reports."""
+    """Hooks that Determined has removed; a step is the batches between two reports."""
 
     def on_train_step_start(self, step_id: int) -> None:
-        """Steps count from 1, `scheduling_unit` batches each."""
+        """Called before a step; steps count from 1 and have `scheduling_unit` batches."""
 
     def on_train_step_end(self, step_id: int, metrics: State) -> None:
-        """`metrics` holds avg_metrics and batch_metrics, those of `on_training_workload_end`."""
+        """Called after a step; `metrics` has `avg_metrics` and `batch_metrics`."""
 
     def on_before_optimizer_step(self, parameters: Iterator[torch.nn.Parameter]) -> None:
-        """Gradients are averaged and not yet used. Only for trials whose step the harness does."""
+        """Called after gradients are averaged; only for trials whose optimizer the harness steps."""
 
     def on_validation_step_start(self) -> None: ...
 
@@ -41,12 +41,12 @@ _LOG = logging.getLogger(__name__)
 
 
 class PyTorchCallback(_LegacyHooks):
-    """Override any of these; the harness calls what you override, in the order in which they stand here."""
+    """Hooks of a trial. Override any of them; the harness calls them in this order."""
 
     def on_trial_startup(self, first_batch_idx: int, checkpoint_uuid: str | None) -> None: ...
 
     def on_checkpoint_load_start(self, checkpoint: State) -> None:
-        """May change what was read before it is restored."""
+        """Called before a checkpoint is restored; may change its contents."""
 
     def on_training_start(self) -> None: ...
 
@@ -55,7 +55,7 @@ class PyTorchCallback(_LegacyHooks):
     def on_training_epoch_end(self, epoch_idx: int) -> None: ...
 
     def on_training_workload_end(self, avg_metrics: State, batch_metrics: list[State]) -> None:
-        """Training metrics were reported: their means, and every batch's values since the last report."""
+        """Called after a report, with the means and the values of each batch since the last report."""
 
     def on_validation_start(self) -> None: ...
 
@@ -66,7 +66,7 @@ class PyTorchCallback(_LegacyHooks):
     def on_validation_end(self, metrics: State) -> None: ...
 
     def on_checkpoint_save_start(self, checkpoint: State) -> None:
-        """May change what will be written."""
+        """Called before a checkpoint is written; may change its contents."""
 
     def on_checkpoint_end(self, checkpoint_dir: str) -> None:
         """Deprecated name of `on_checkpoint_write_end`."""
@@ -76,7 +76,7 @@ class PyTorchCallback(_LegacyHooks):
     def on_checkpoint_upload_end(self, uuid: str) -> None: ...
 
     def on_trial_shutdown(self) -> None:
-        """Called last, also when the trial failed."""
+        """Called last, also if the trial failed."""
 
     def state_dict(self) -> State:
         return {}
@@ -85,7 +85,7 @@ class PyTorchCallback(_LegacyHooks):
 
 
 class ClipGradsL2Norm(PyTorchCallback):
-    """Clip the norm of all gradients together to `clip_value`."""
+    """Clips the total norm of all gradients to `clip_value`."""
 
     def __init__(self, clip_value: float) -> None:
         self._clip_value = clip_value
@@ -95,7 +95,7 @@ class ClipGradsL2Norm(PyTorchCallback):
 
 
 class ClipGradsL2Value(PyTorchCallback):
-    """Clip every gradient to the range from -`clip_value` to `clip_value`."""
+    """Clips every gradient to the range from -`clip_value` to `clip_value`."""
 
     def __init__(self, clip_value: float) -> None:
         self._clip_value = clip_value
@@ -105,11 +105,11 @@ class ClipGradsL2Value(PyTorchCallback):
 
 
 class Hooks:
-    """The callbacks of one trial, each hook resolved once to the methods that override it."""
+    """The callbacks of one trial, with each hook resolved once to the overriding methods."""
 
     def __init__(self, callbacks: Mapping[str, PyTorchCallback]) -> None:
         self.callbacks = _checked(callbacks)
-        self.newest_states: dict[str, State] = {}  # that were saved or loaded
+        self.newest_states: dict[str, State] = {}  # saved or loaded last
         names = [name for name in dir(PyTorchCallback) if name.startswith("on_")]
         self._hooks = {name: _overriding(self.callbacks.values(), name) for name in names}
         for callback in self.callbacks.values():
@@ -129,7 +129,7 @@ class Hooks:
         return self.newest_states
 
     def load_state_dicts(self, states: Mapping[str, State]) -> None:
-        """A callback that the checkpoint does not know starts afresh."""
+        """Load the states of callbacks; one without a state in the checkpoint starts new."""
         self.newest_states = dict(states)
         for name, one in self.callbacks.items():
             if name in states:
@@ -143,11 +143,13 @@ def _overriding(callbacks: Iterable[PyTorchCallback], name: str) -> tuple[Callab
 
 
 def _warn_of_unknown_hooks(kind: type[PyTorchCallback], hooks: Iterable[str]) -> None:
-    """A hook by another framework's name would be silently left out."""
+    """Warn about hook names of other frameworks, which would be ignored silently."""
     for name in dir(kind):
         if name.startswith("on_") and callable(getattr(kind, name)) and name not in hooks:
             near = difflib.get_close_matches(name, hooks, n=1, cutoff=0)
-            _LOG.warning("nothing calls %s of the callback %s; there is %s", name, kind.__name__, *near)
+            _LOG.warning(
+                "%s of the callback %s is never called; did you mean %s?", name, kind.__name__, *near
+            )
 
 
 def _checked(callbacks: object) -> dict[str, PyTorchCallback]:
@@ -157,13 +159,13 @@ def _checked(callbacks: object) -> dict[str, PyTorchCallback]:
     for name, callback in callbacks.items():
         if not isinstance(callback, PyTorchCallback):
             raise InvalidTrialError(
-                f"callback {name!r} is a {type(callback).__name__}, no PyTorchCallback", hint=hint
+                f"callback {name!r} is a {type(callback).__name__}, not a PyTorchCallback", hint=hint
             )
     return dict(callbacks)
 
 
 def _epoch_hook(hook: Callable[..., object]) -> Callable[[int], object]:
-    """Before Determined 0.17.9 these hooks took no argument."""
+    """Return an epoch hook with one argument; before Determined 0.17.9 it had none."""
     if inspect.signature(hook).parameters:
         return hook
     return lambda _: hook()

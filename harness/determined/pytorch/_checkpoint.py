@@ -1,4 +1,4 @@
-"""The files of a PyTorch checkpoint. `torch.load(..., weights_only=True)` reads all that is written here."""
+"""The files of a PyTorch checkpoint, all readable by `torch.load(..., weights_only=True)`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def frozen(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state as values that safe loading accepts."""
+    """Convert a state to values that safe loading accepts."""
     return {key: freeze(value, _described(key)) for key, value in state.items()}
 
 
@@ -32,12 +32,12 @@ def write(directory: Path, state: Mapping[str, Any], numbers: TrialState) -> Non
 
 
 def read(directory: Path, device: torch.device | str = "cpu", **options: Untyped) -> dict[str, Any]:
-    """The state of a checkpoint.
+    """Read the state of a checkpoint.
 
     Args:
         directory: the checkpoint.
-        device: where its tensors go.
-        options: of `torch.load`, besides `weights_only=True`.
+        device: for its tensors.
+        options: for `torch.load`, in addition to `weights_only=True`.
 
     Raises:
         CheckpointError: there is no state, or it cannot be read.
@@ -48,13 +48,13 @@ def read(directory: Path, device: torch.device | str = "cpu", **options: Untyped
             state = torch.load(path, **{"map_location": device, "weights_only": True, **options})
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} holds more than weights and numbers: {_last_line(error)}",
-            hint="if you trust it, load_trial_from_checkpoint_path(..., "
+            f"{path} contains more than weights and numbers: {_last_line(error)}",
+            hint="if you trust it, use load_trial_from_checkpoint_path(..., "
             'torch_load_kwargs={"weights_only": False}); docs/checkpoints.md shows how to convert it',
         ) from error
     except (ImportError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} needs a module that is not here: {error}", hint="install it, and load again"
+            f"{path} needs a module that is not installed: {error}", hint="install it and load again"
         ) from error
     except (OSError, EOFError, RuntimeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}", hint="use another checkpoint") from error
@@ -62,7 +62,7 @@ def read(directory: Path, device: torch.device | str = "cpu", **options: Untyped
 
 
 def _last_line(error: Exception) -> str:
-    """What torch says it met; the advice around it is about torch."""
+    """Return the line of torch's message that names the cause, without torch's own advice."""
     lines = [line for line in str(error).splitlines() if "GLOBAL" in line or "Error" in line]
     return (lines or str(error).splitlines() or [""])[0].strip().partition(" Please use")[0]
 

@@ -1,4 +1,4 @@
-"""What a PyTorchTrial is given: wrapping, stepping, hyperparameters, and where training is."""
+"""PyTorchTrialContext: wrapping, stepping, hyperparameters, and the position in training."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _Optimizer = TypeVar("_Optimizer", bound=torch.optim.Optimizer)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """All that a context knows before user code runs."""
+    """The settings of a context, set before user code runs."""
 
     device: torch.device
     hparams: Mapping[str, object] | None = None
@@ -77,14 +77,14 @@ class PyTorchTrialContext(HparamAccess):
         return cls(Setting(device=torch.device("cpu"), hparams=hparams, config=config))
 
     def wrap_model(self, model: _Model) -> _Model:
-        """Move a model to the device and keep it in checkpoints. Use what is returned.
+        """Move a model to the device and include it in checkpoints. Use the returned model.
 
-        With several processes that is a DistributedDataParallel, which passes on what it does not know.
+        With several processes it is a DistributedDataParallel that forwards attributes to the model.
         """
         if not isinstance(model, torch.nn.Module):
             raise InvalidTrialError(
                 f"wrap_model got a {type(model).__name__}, not a torch.nn.Module",
-                hint="pass the model itself, before any other wrapping",
+                hint="pass the model before any other wrapping",
             )
         if self._place:
             model = model.to(self.device)
@@ -92,7 +92,7 @@ class PyTorchTrialContext(HparamAccess):
             self.gradients.autocast(model)
         wrapped = parallel(model, self.device) if self.distributed.size > 1 else model
         self.models.append(wrapped)
-        return cast("_Model", wrapped)  # what the model has, the wrapper passes on
+        return cast("_Model", wrapped)  # the wrapper forwards attributes to the model
 
     def wrap_optimizer(
         self,
@@ -101,16 +101,16 @@ class PyTorchTrialContext(HparamAccess):
         fp16_compression: bool | None = None,  # noqa: ARG002, FBT001  (Determined's own signature)
         average_aggregated_gradients: bool | None = None,  # noqa: FBT001  (Determined's own signature)
     ) -> _Optimizer:
-        """Keep an optimizer in checkpoints and let `step_optimizer` step it."""
+        """Include an optimizer in checkpoints and let `step_optimizer` step it."""
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise InvalidTrialError(
                 f"wrap_optimizer got a {type(optimizer).__name__}, not a torch.optim.Optimizer",
-                hint="make the optimizer from the wrapped model's parameters and pass it",
+                hint="create the optimizer from the wrapped model's parameters and pass it",
             )
         if backward_passes_per_step < 1:
             raise InvalidTrialError(
                 f"wrap_optimizer got backward_passes_per_step={backward_passes_per_step}",
-                hint="make it 1 or more",
+                hint="set it to 1 or more",
             )
         self.gradients.add(optimizer, average=average_aggregated_gradients)
         self.optimizers.append(optimizer)
@@ -119,18 +119,18 @@ class PyTorchTrialContext(HparamAccess):
     def wrap_lr_scheduler(
         self, lr_scheduler: Untyped, step_mode: LRScheduler.StepMode, frequency: int = 1
     ) -> Untyped:
-        """Keep a scheduler in checkpoints and step it as `step_mode` says; returns it as it is."""
+        """Include a scheduler in checkpoints and step it according to `step_mode`; return it unchanged."""
         optimizer = getattr(lr_scheduler, "optimizer", None)
         if not any(optimizer is one for one in self.optimizers):
             raise InvalidTrialError(
                 "wrap_lr_scheduler got a scheduler of an optimizer that was not wrapped",
-                hint="make the scheduler from the optimizer that context.wrap_optimizer returned",
+                hint="create the scheduler from the optimizer returned by context.wrap_optimizer",
             )
         self.lr_schedulers.append(LRScheduler(lr_scheduler, step_mode, frequency))
         return lr_scheduler
 
     def get_model(self) -> torch.nn.Module:
-        """The model of a trial of Determined 0.12; of any trial that has one."""
+        """Return the only model of the trial, as in Determined 0.12."""
         return _only(self.models, "model")
 
     def get_optimizer(self) -> torch.optim.Optimizer:
@@ -140,10 +140,10 @@ class PyTorchTrialContext(HparamAccess):
         return _only(self.lr_schedulers, "learning-rate scheduler") if self.lr_schedulers else None
 
     def wrap_scaler(self, scaler: GradScaler) -> GradScaler:
-        """Keep the trial's own GradScaler in checkpoints; the trial scales, unscales and updates."""
+        """Include the trial's own GradScaler in checkpoints; the trial scales, unscales and updates."""
         if self.models:
             raise InvalidTrialError(
-                "wrap_scaler came after wrap_model", hint="call wrap_scaler, or use_amp, first"
+                "wrap_scaler was called after wrap_model", hint="call wrap_scaler or use_amp first"
             )
         if self.gradients.scaler is not None:
             raise InvalidTrialError("a second GradScaler was wrapped", hint="use one for all optimizers")
@@ -151,10 +151,10 @@ class PyTorchTrialContext(HparamAccess):
         return scaler
 
     def wrap_amp(self) -> None:
-        """Let the harness do mixed precision: see `experimental.use_amp`."""
+        """Enable automatic mixed precision: see `experimental.use_amp`."""
         if self.models or self.gradients.scaler is not None:
             raise InvalidTrialError(
-                "use_amp came after wrap_model or wrap_scaler",
+                "use_amp was called after wrap_model or wrap_scaler",
                 hint="call context.experimental.use_amp() first",
             )
         self.gradients.use_amp()
@@ -166,7 +166,7 @@ class PyTorchTrialContext(HparamAccess):
         for_training: bool = True,  # noqa: FBT001, FBT002  (Determined's own signature)
         for_validation: bool = True,  # noqa: FBT001, FBT002  (Determined's own signature)
     ) -> Untyped:
-        """Have a metric reduced by an object, or by a function of all values given to its `update`."""
+        """Reduce a metric with a MetricReducer, or with a function of all values passed to `update`."""
         if not isinstance(reducer, MetricReducer):
             if not callable(reducer):
                 raise InvalidTrialError(
@@ -179,10 +179,10 @@ class PyTorchTrialContext(HparamAccess):
         return reducer
 
     def configure_apex_amp(self, *_args: object, **_options: object) -> None:
-        """Refused: apex is no longer maintained."""
+        """Raise an error: apex is no longer maintained."""
         raise InvalidTrialError(
             "configure_apex_amp: apex is not supported",
-            hint="call context.experimental.use_amp() before wrap_model, and leave configure_apex_amp out",
+            hint="call context.experimental.use_amp() before wrap_model instead",
         )
 
     def backward(
@@ -192,7 +192,7 @@ class PyTorchTrialContext(HparamAccess):
         retain_graph: bool = False,  # noqa: FBT001, FBT002  (Determined's own signature)
         create_graph: bool = False,  # noqa: FBT001, FBT002  (Determined's own signature)
     ) -> None:
-        """`loss.backward`, scaled where mixed precision is on."""
+        """Call `loss.backward`, with loss scaling if mixed precision is on."""
         if self.gradients.automatic:
             loss = self.gradients.scaled(loss)
         loss.backward(gradient, retain_graph, create_graph)  # type: ignore[no-untyped-call]
@@ -204,16 +204,16 @@ class PyTorchTrialContext(HparamAccess):
         auto_zero_grads: bool = True,  # noqa: FBT001, FBT002  (Determined's own signature)
         scaler: GradScaler | None = None,
     ) -> None:
-        """Step and zero, if this batch ends an aggregation; `clip_grads(parameters)` is called before."""
+        """Step and zero gradients if this batch ends an aggregation; call `clip_grads(parameters)` first."""
         if clip_grads is None and scaler is None and optimizer in self.gradients.plain:
-            optimizer.step()  # as it is for most: paid for in every batch
+            optimizer.step()  # fast path for most trials: runs in every batch
             if auto_zero_grads:
                 drop_gradients(optimizer)
             return
         self.gradients.step(optimizer, clip_grads, auto_zero_grads, scaler)
 
     def to_device(self, data: Untyped) -> Untyped:
-        """Move what can be moved, anywhere in dicts, lists and tuples."""
+        """Move tensors and numeric arrays in nested dicts, lists and tuples to the device."""
         return to_device(data, self.device)
 
     def current_train_batch(self) -> int:
@@ -229,7 +229,7 @@ class PyTorchTrialContext(HparamAccess):
         return self.clock.is_epoch_end
 
     def get_initial_batch(self) -> int:
-        """Batches trained before this run. A trial that asks skips them itself in loaders of its own."""
+        """Return the batches trained before this run. A trial that calls this skips them itself."""
         self.asked_initial_batch = True
         return self.initial_batch
 
@@ -243,14 +243,14 @@ class PyTorchTrialContext(HparamAccess):
                 f"set_stop_requested got {stop_requested!r}", hint="call context.set_stop_requested(True)"
             )
         if stop_requested:
-            _LOG.info("the trial asked to stop")
+            _LOG.info("the trial requested a stop")
         self._stop_requested = stop_requested
 
     def get_tensorboard_path(self) -> Path:
         return self.board.directory
 
     def get_tensorboard_writer(self) -> Untyped:
-        """A SummaryWriter on the trial's path; a silent one where the package tensorboard is missing."""
+        """Return a SummaryWriter for the trial's path; without the package tensorboard it writes nothing."""
         return self.board.writer
 
     def set_enable_tensorboard_logging(self, enable_tensorboard_logging: bool) -> None:  # noqa: FBT001  (Determined's own signature)
@@ -260,7 +260,7 @@ class PyTorchTrialContext(HparamAccess):
         return self.board.enabled
 
     def set_profiler(self, *args: Untyped, **options: Untyped) -> None:
-        """Profile with `torch.profiler.profile`; traces go to the TensorBoard path."""
+        """Profile with `torch.profiler.profile` and write traces to the TensorBoard path."""
         options["on_trace_ready"] = torch.profiler.tensorboard_trace_handler(str(self.board.directory))
         self.profiler = torch.profiler.profile(*args, **options)
 
@@ -268,7 +268,7 @@ class PyTorchTrialContext(HparamAccess):
 def _only(things: list[_T], what: str) -> _T:
     if len(things) == 1:
         return things[0]
-    why = "is not built yet" if not things else f"is one of {len(things)}"
+    why = f"no {what} is wrapped yet" if not things else f"{len(things)} are wrapped"
     raise InvalidTrialError(
-        f"the trial asked for its {what}, which {why}", hint=f"keep the {what} as an attribute of the trial"
+        f"cannot return the trial's {what}: {why}", hint=f"keep the {what} as an attribute of the trial"
     )

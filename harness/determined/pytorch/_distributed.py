@@ -1,4 +1,4 @@
-"""Several processes for one trial, by torch: the process group, and models whose gradients they average."""
+"""Data-parallel training with torch: the process group, and models with averaged gradients."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class ParallelModel(DistributedDataParallel):
-    """torch's DistributedDataParallel that lets through to the model what it does not know itself.
+    """torch's DistributedDataParallel that forwards unknown attributes to the model.
 
-    In eval mode it is the model itself: processes may validate different numbers of batches.
+    In eval mode it calls the model directly: processes may validate different numbers of batches.
     """
 
     def __getattr__(self, name: str) -> Untyped:
@@ -36,46 +36,46 @@ class ParallelModel(DistributedDataParallel):
 
 @contextmanager
 def process_group(group: Group, device: torch.device) -> Iterator[None]:
-    """Have torch's own process group in the block, by NCCL or gloo, unless user code has made one."""
+    """Initialize torch's process group (NCCL or gloo) for the block, unless user code did so."""
     if group.size == 1 or distributed.is_initialized():
         yield
         return
     backend, bound = ("nccl", device) if device.type == "cuda" else ("gloo", None)
     distributed.init_process_group(backend, device_id=bound)
     yield
-    distributed.destroy_process_group()  # not after a failure: others are gone, and it would wait for them
+    distributed.destroy_process_group()  # not after a failure: it would wait for processes that have ended
 
 
 def parallel(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """The model as one of several equal ones. Without weights to train there is nothing to average."""
+    """Wrap a model in ParallelModel, unless it has no trainable weights."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
         return model
     on_gpu = device.type == "cuda"
     made = ParallelModel(model, device_ids=[device] if on_gpu else None)
     if not on_gpu:
-        # Else the first backward pass re-arranges what is summed together, and with three processes or more
-        # the last bits of sums depend on it: a resumed run would differ from one that was not interrupted.
-        made.reducer._push_all_rebuilt_params()  # noqa: SLF001  (torch calls it so itself, in join())
+        # Otherwise the first backward pass rebuilds the buckets, and with three or more processes the last
+        # bits of sums depend on them: a resumed run would differ from an uninterrupted one.
+        made.reducer._push_all_rebuilt_params()  # noqa: SLF001  (torch itself calls it in join())
         made.reducer._rebuild_buckets()  # noqa: SLF001
     return made
 
 
 def inner(model: torch.nn.Module) -> torch.nn.Module:
-    """The user's model, without what was put around it."""
+    """Return the user's model without its wrappers."""
     model = model.module if isinstance(model, ParallelModel) else model
-    compiled = getattr(model, "_orig_mod", None)  # what torch.compile returns holds it so
+    compiled = getattr(model, "_orig_mod", None)  # set by torch.compile
     return compiled if isinstance(compiled, torch.nn.Module) else model
 
 
 def averaging(models: Iterable[torch.nn.Module], *, on: bool) -> None:
-    """Whether the next forward and backward pass averages gradients over the processes."""
+    """Turn gradient averaging over processes on or off for the next forward and backward pass."""
     for model in models:
         if isinstance(model, ParallelModel):
             model.require_backward_grad_sync = on
 
 
 def same_buffers(models: Iterable[torch.nn.Module]) -> None:
-    """Give all processes rank 0's running statistics, with which the model is validated and saved."""
+    """Broadcast rank 0's buffers, e.g. running statistics, for validation and checkpoints."""
     for model in models:
         if isinstance(model, ParallelModel):
             for buffer in model.module.buffers():

@@ -1,4 +1,4 @@
-"""One validation: every batch, or the whole data set at once, to one dict of metrics."""
+"""Validation of a trial, per batch or on the whole data set."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 
 Metrics = dict[str, object]
 _LOG = logging.getLogger(__name__)
-_WARN_RATIO = 10  # batches validated for one that was trained
+_WARN_RATIO = 10  # validated batches per trained batch
 _MIN_TRAINED = 100  # batches
 
 
 class Evaluation:
-    """How a trial validates.
+    """Validates a trial.
 
     Args:
         trial: whose methods are called.
-        context: the trial's.
+        context: of the trial.
         hooks: its callbacks.
         loader: the validation data.
-        limit: batches to read; None reads all of them.
+        limit: batches to read; None reads all.
         searcher_metric: its name.
-        tick: called after each batch, where somebody watches.
+        tick: called after each batch.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class Evaluation:
         self._trial, self._context, self._hooks = trial, context, hooks
         self._loader, self._limit, self._tick = loader, limit, tick
         self._searcher_metric = searcher_metric
-        self._trained = 0  # batches, when the last validation was made
+        self._trained = 0  # batches, at the last validation
         self._whole = overrides(type(trial), "evaluate_full_dataset")
         self._group = context.distributed.group
-        self.names: tuple[str, ...] = ()  # of what evaluate_batch returned, with or without a value
+        self.names: tuple[str, ...] = ()  # of the metrics from evaluate_batch, with or without a value
         self._left_out = LeftOut("evaluate_full_dataset" if self._whole else "evaluate_batch")
 
     @property
@@ -69,7 +69,7 @@ class Evaluation:
         return not self._whole
 
     def run(self) -> Metrics:
-        """Validate in eval mode and without gradients; models train again afterwards."""
+        """Validate in eval mode without gradients, then set train mode again."""
         self._context.reducers.reset(training=False)
         for model in self._context.models:
             model.eval()
@@ -88,7 +88,7 @@ class Evaluation:
         return metrics
 
     def _warn_after(self) -> int:
-        """Batches after which data of unknown length may never end; -1 where the length is known."""
+        """Return after how many batches to warn about data of unknown length; -1 if it is known."""
         at = self._context.clock.batch_idx
         trained = 0 if at is None else at + 1
         since, self._trained = trained - self._trained, trained
@@ -96,7 +96,7 @@ class Evaluation:
 
     def _warn_of_length(self, batches: int) -> None:
         _LOG.warning(
-            "this validation has taken %d batches so far, at least %d times the training since the last one, "
+            "this validation has read %d batches so far, at least %d times the training since the last one, "
             "and its data has no known length; let the loader of build_validation_data_loader (%s) end after "
             "one pass",
             batches,
@@ -105,7 +105,7 @@ class Evaluation:
         )
 
     def _full_dataset(self) -> Metrics:
-        """Rank 0 alone reads it; the others wait."""
+        """Validate the whole data set on rank 0; the others wait."""
         metrics: Metrics = {}
         if self._group.rank == 0:
             evaluate = self._trial.evaluate_full_dataset
@@ -116,14 +116,14 @@ class Evaluation:
         return self._group.broadcast(metrics)
 
     def _check_searcher_metric(self, metrics: Metrics) -> None:
-        """The one metric that a trial cannot do without."""
+        """Check that the searcher metric could be reported."""
         name = self._searcher_metric
         reason = self._left_out.reasons.get(name) or self._context.reducers.left_out.reasons.get(name)
         if reason and name not in metrics:
             method = self._trial.evaluate_full_dataset if self._whole else self._trial.evaluate_batch
             raise InvalidTrialError(
                 f"{defined_at(method)}: the searcher metric {name} cannot be reported: {reason}",
-                hint=f"return {name} as one number, or name another metric in searcher.metric",
+                hint=f"return {name} as one number, or set searcher.metric to another metric",
             )
 
     def _batches(self) -> Metrics:
@@ -153,7 +153,7 @@ class Evaluation:
 
 
 def _evaluate_batch(trial: PyTorchTrial) -> Callable[[Any, int], object]:
-    """`batch_idx` came with 0.14.5: trials written before do not take it."""
+    """Return `evaluate_batch` with a `batch_idx` argument; before Determined 0.14.5 it had none."""
     method: Callable[..., object] = trial.evaluate_batch
     parameters = inspect.signature(method).parameters
     if "batch_idx" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):

@@ -1,4 +1,4 @@
-"""The forms that checkpoints of Determined 0.12 to 0.38 have: where their files are, and what is in them."""
+"""File layouts and keys of checkpoints from Determined 0.12 to 0.38."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NUMBERS = (
 
 
 def state_file(directory: Path) -> Path:
-    """The file with the weights.
+    """Return the file with the weights.
 
     Raises:
         CheckpointError: there is none.
@@ -40,12 +40,12 @@ def state_file(directory: Path) -> Path:
         if (directory / place).is_file():
             return directory / place
     raise CheckpointError(
-        f"{directory} holds no {STATE_FILE}", hint="name the directory of a PyTorch checkpoint"
+        f"{directory} has no {STATE_FILE}", hint="use the directory of a PyTorch checkpoint"
     )
 
 
 def numpy_allowed() -> AbstractContextManager[object]:
-    """Let safe loading take arrays and numbers of numpy: Determined kept numpy's random state as it was."""
+    """Allow numpy arrays and numbers in safe loading: Determined stored numpy's random state unconverted."""
     allow = getattr(torch.serialization, "safe_globals", None)  # since torch 2.5
     if allow is None or importlib.util.find_spec("numpy") is None:
         return nullcontext()

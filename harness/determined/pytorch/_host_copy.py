@@ -1,4 +1,4 @@
-"""A copy of a trial's state in host memory, made in a moment, to be written while training goes on."""
+"""A fast copy of a trial's state in host memory, which is written while training continues."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from determined.pytorch._types import Untyped
 
 
-_FREELY = 64 << 20  # bytes
+_SMALL = 64 << 20  # bytes
 
 
 class HostCopy:
-    """Copies states that look alike; its memory is kept from one to the next, for fresh memory is slow.
+    """Copies states of equal layout into reused memory, because new memory is slow.
 
-    Whoever takes a copy must be done with it before the next one is taken.
+    A copy is only valid until the next one is taken.
     """
 
     def __init__(self) -> None:
@@ -33,13 +33,13 @@ class HostCopy:
         self._allocation: threading.Thread | None = None
 
     def allocate(self, state: Untyped) -> None:
-        """Get the memory for such a state in a thread: the first pages cost seven times what a copy does."""
-        if _size_in_bytes(state) >= _FREELY and self.fits(state):
+        """Allocate the memory in a thread: touching new pages costs seven times the copy itself."""
+        if _size_in_bytes(state) >= _SMALL and self.fits(state):
             self._allocation = threading.Thread(target=self._take, args=(state,), daemon=True)
             self._allocation.start()
 
     def copy_of(self, state: Untyped) -> Untyped:
-        """The same state, with containers and tensors of its own. Tensors that share memory go on sharing."""
+        """Copy a state, including its containers. Tensors that share memory also do so in the copy."""
         if self._allocation is not None:
             self._allocation.join()
             self._allocation = None
@@ -54,9 +54,9 @@ class HostCopy:
         return copied
 
     def fits(self, state: Untyped) -> bool:
-        """Whether memory for it is at hand: what is kept already, or a quarter of what is free."""
+        """Whether the memory suffices: the buffers, plus a quarter of the free memory."""
         missing = _size_in_bytes(state) - sum(one.nbytes for one in self._buffers)
-        return missing <= _FREELY or missing <= available() // 4
+        return missing <= _SMALL or missing <= available() // 4
 
     def _copy(self, value: Untyped) -> Untyped:
         if isinstance(value, torch.Tensor):
@@ -94,7 +94,7 @@ class HostCopy:
 
 
 def _is_ordinary(tensor: torch.Tensor) -> bool:
-    """Whether it is a view of bytes in a storage, and nothing else."""
+    """Whether a tensor is a plain strided view of a storage."""
     return (
         type(tensor) in {torch.Tensor, torch.nn.Parameter}
         and tensor.layout is torch.strided
@@ -105,7 +105,7 @@ def _is_ordinary(tensor: torch.Tensor) -> bool:
 
 
 def _size_in_bytes(state: Untyped) -> int:
-    """Bytes of all storages and of whatever has none, each counted once."""
+    """Return the total size of all tensors, with each shared storage counted once."""
     found = {}
     for tensor in _tensors(state):
         if _is_ordinary(tensor):
@@ -117,7 +117,7 @@ def _size_in_bytes(state: Untyped) -> int:
 
 
 def parts(tensor: torch.Tensor) -> list[torch.Tensor]:
-    """The dense tensors that a tensor of another layout or class is made of; itself, if it is one."""
+    """Return the dense tensors that a tensor consists of; the tensor itself if it is dense."""
     if tensor.is_meta:
         return []
     if tensor.is_nested:
@@ -141,7 +141,7 @@ def _of_sparse(tensor: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _scales(tensor: torch.Tensor) -> list[torch.Tensor]:
-    """What the whole numbers of a quantized tensor stand for."""
+    """Return the scales and zero points of a quantized tensor."""
     if tensor.qscheme() in {torch.per_tensor_affine, torch.per_tensor_symmetric}:
         return [torch.tensor([tensor.q_scale(), tensor.q_zero_point()], dtype=torch.float64)]
     return [tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()]

@@ -1,4 +1,4 @@
-"""The two loaders of a trial: built, checked, and made to begin at any batch."""
+"""Build and check the two loaders of a trial, and start them at any batch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _ENDLESS = (RepeatSampler, RepeatBatchSampler, itertools.cycle, itertools.count)
-_INFINITE = sys.maxsize // 2  # a length from here on is not meant
+_INFINITE = sys.maxsize // 2  # such a length stands for infinity
 _RETURN = "return a determined.pytorch.DataLoader from {method}"
 _ALLOW = (
     "use determined.pytorch.DataLoader, or call "
@@ -41,40 +41,43 @@ _ALLOW = (
 
 
 class Feed(Protocol):
-    """Training batches without an end."""
+    """An endless stream of training batches."""
 
     epoch_length: int | None
 
     def begin(self, batch: int, state: _rng.State | None) -> Iterator[Any]:
-        """Batches from number `batch` on; `state` is what `state(batch)` gave when that many had been read.
+        """Return the batches from number `batch` on; `state` is the result of `state(batch)`, if any.
 
-        A new run draws here what torch's `iter` draws; a resumed one restores the random states afterwards.
+        A new run draws the same random numbers as torch's `iter`; a resumed one restores the random states
+        afterwards.
         """
 
     def state(self, batch: int) -> _rng.State:
-        """What `begin` needs to continue with `batch`, all before which have been read."""
+        """Return the state from which `begin` continues with `batch`, after all earlier ones were read."""
 
 
 class OwnFeed:
-    """A `determined.pytorch.DataLoader`, read by one process as torch and Determined read it."""
+    """A `determined.pytorch.DataLoader` in one process, read as in torch and Determined."""
 
     def __init__(self, loader: DataLoader, seed: int) -> None:
         self._loader, self._seed = loader, seed
         self._workers = loader.num_workers
         self._ahead = self._workers * (loader.prefetch_factor or 0)
         self._passes = ResumableBatchSampler(loader.batch_sampler, self._ahead + self._workers)
-        self._made: _rng.State = {}  # what torch's iterator, and so its workers' seeds, was made with
-        self._first = 0  # batch that this iterator has begun with
+        self._made: _rng.State = {}  # random states at the creation of torch's iterator: the workers' seeds
+        self._first = 0  # the first batch of this iterator
         self._states: WorkerStates | None = None
         self.epoch_length = length_of(loader.batch_sampler)
 
     def begin(self, batch: int, state: _rng.State | None) -> Iterator[Any]:
-        late = batch % self._workers if self._workers else 0  # every run reads a batch in the same worker
+        late = batch % self._workers if self._workers else 0  # the same worker must read a batch in every run
         self._first = batch - late
         if state and "order" in state:
             return self._resumed(state, late)
         if batch:
-            _LOG.info("the checkpoint does not say in which order this pass over the data was read")
+            _LOG.info(
+                "the checkpoint has no order of the current pass; the rest of it is read in a new order"
+            )
             self._passes.begin_at(self._first, derive(self._seed, "epoch", batch))
         return _without(late, self._iterator([], 0))
 
@@ -111,7 +114,7 @@ class OwnFeed:
 
 
 class ShardedFeed:
-    """A `determined.pytorch.DataLoader`, dealt out to several processes: any batch is found by its number."""
+    """A `determined.pytorch.DataLoader` sharded over several processes, with random access to batches."""
 
     def __init__(self, loader: DataLoader, seed: int, group: Group) -> None:
         self._loader, self._seed = loader, seed
@@ -126,10 +129,10 @@ class ShardedFeed:
 
 
 class ForeignFeed:
-    """A loader of the user's own, begun again whenever it ends.
+    """A user's own loader, restarted whenever it ends.
 
-    It is brought back to where it was by reading its current pass again, under the random state that the pass
-    began with; a trial that asked for `get_initial_batch` does this itself.
+    A resumed run reads its current pass again, with the random states from the start of the pass. A trial
+    that called `get_initial_batch` skips batches itself.
     """
 
     def __init__(self, loader: Iterable[Any], group: Group, *, replay: bool) -> None:
@@ -163,8 +166,7 @@ class ForeignFeed:
             if not self._read:
                 raise InvalidTrialError(
                     "the loader of build_training_data_loader has no batches",
-                    hint="check the data set that it reads"
-                    + ", and that it can be iterated again" * (not first),
+                    hint="check its data set" + ", and that it can be iterated again" * (not first),
                 )
             self._start()
 
@@ -183,21 +185,21 @@ def _without(count: int, batches: Iterator[Any]) -> Iterator[Any]:
 class Loaders:
     training: Feed
     validation: TorchDataLoader[Any]
-    validation_workers: WorkerStates | None = None  # of workers that stay from one validation to the next
+    validation_workers: WorkerStates | None = None  # of persistent workers
 
     def begin(self, batch: int, state: _rng.State | None) -> Iterator[Any]:
-        """Training batches from number `batch` on; validation goes on as it would have."""
+        """Return the training batches from number `batch` on, and restore the validation loader."""
         found = (state or {}).get("validation")
         if found:
             RandomSources(self.validation).restore(found)
-            if found["begun"]:  # workers that stay were started once, with a seed that is not drawn again
+            if found["begun"]:  # persistent workers draw their seed only once
                 self.validation.generator = torch.Generator()
             if self.validation_workers is not None and found["workers"]:
                 self.validation_workers.before[:] = found["workers"]
         return self.training.begin(batch, state)
 
     def state(self, batch: int) -> _rng.State:
-        """What `begin` needs to continue with `batch`."""
+        """Return the state from which `begin` continues with `batch`."""
         stays = self.validation_workers
         own: _rng.State = {
             "begun": getattr(self.validation, "_iterator", None) is not None,
@@ -209,12 +211,12 @@ class Loaders:
 
 
 def build_loaders(trial: PyTorchTrial, context: PyTorchTrialContext, seed: int) -> Loaders:
-    """Call both `build_..._data_loader` methods and check what they return.
+    """Call both `build_..._data_loader` methods and check their results.
 
     Args:
         trial: whose loaders are built.
-        context: the trial's; knows which loaders are allowed.
-        seed: of the order of the training data, and of what is random in loader workers.
+        context: of the trial.
+        seed: for the order of the training data and the loader workers.
     """
     group = context.distributed.group
     training = _checked(trial.build_training_data_loader, context)
@@ -257,7 +259,7 @@ def _warn_of_unsharded_loaders(training: Untyped, validation: Untyped) -> None:
         sampler = getattr(loader, "sampler", None)
         if not isinstance(loader, DataLoader) and not isinstance(sampler, DistributedSampler):
             _LOG.warning(
-                "the %s loader is not determined.pytorch.DataLoader: unless it shares the data itself, "
+                "the %s loader is not a determined.pytorch.DataLoader: unless it shards the data itself, "
                 "every process reads all of it",
                 which,
             )
@@ -271,7 +273,7 @@ def _checked(build: Callable[[], Untyped], context: PyTorchTrialContext) -> Unty
     if length_of(loader if not isinstance(loader, DataLoader) else loader.batch_sampler) == 0:
         raise InvalidTrialError(
             f"{where}the loader that {method} returned has no batches",
-            hint="check the data set, its path, and drop_last with a data set smaller than one batch",
+            hint="check the path and the size of the data set: with drop_last it needs one full batch",
         )
     return loader
 
@@ -290,9 +292,9 @@ def _check_foreign(loader: object, where: str, method: str, context: PyTorchTria
 
 
 def _check_validation_ends(loader: Untyped, method: object) -> None:
-    """Refuse validation data that is known never to end."""
+    """Raise an error if validation data is known to be endless."""
     found: list[Any] = [loader]
-    for owner in found:  # grows on the way
+    for owner in found:  # grows during the loop
         held = getattr(owner, "__dict__", {})
         found += [held[name] for name in ("batch_sampler", "sampler", "_inner") if name in held]
     endless = next(
@@ -306,5 +308,5 @@ def _check_validation_ends(loader: Untyped, method: object) -> None:
 
 
 def _has_infinite_length(owner: Untyped) -> bool:
-    """A length that stands for infinity."""
+    """Whether a length stands for infinity."""
     return not isinstance(owner, DataLoader) and (length_of(owner) or 0) >= _INFINITE

@@ -1,4 +1,4 @@
-"""When learning-rate schedulers step: a table of modes, kept apart from the schedulers themselves."""
+"""When learning-rate schedulers step: LRScheduler and its step modes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _StepMode(enum.Enum):
-    """Who steps a scheduler, and when."""
+    """When a scheduler is stepped."""
 
     STEP_EVERY_EPOCH = 1
     STEP_EVERY_BATCH = 2
@@ -26,12 +26,12 @@ class _StepMode(enum.Enum):
 
 
 class LRScheduler:
-    """A scheduler with the mode in which the harness steps it.
+    """A scheduler and the mode in which the harness steps it.
 
     Args:
         scheduler: any scheduler of torch.
         step_mode: when it is stepped.
-        frequency: step only every so many times.
+        frequency: step once per this many epochs or batches.
     """
 
     StepMode: TypeAlias = _StepMode
@@ -40,15 +40,15 @@ class LRScheduler:
         if not isinstance(step_mode, _StepMode):
             raise InvalidTrialError(
                 f"step_mode of a learning-rate scheduler is {step_mode!r}",
-                hint="pass one of LRScheduler.StepMode, for example LRScheduler.StepMode.STEP_EVERY_EPOCH",
+                hint="pass one of LRScheduler.StepMode, e.g. LRScheduler.StepMode.STEP_EVERY_EPOCH",
             )
         if frequency < 1:
             raise InvalidTrialError(
-                f"frequency of a learning-rate scheduler is {frequency}", hint="make it 1 or more"
+                f"frequency of a learning-rate scheduler is {frequency}", hint="set it to 1 or more"
             )
         if isinstance(scheduler, ReduceLROnPlateau) and step_mode is not _StepMode.MANUAL_STEP:
             raise InvalidTrialError(
-                "ReduceLROnPlateau needs a metric to step and cannot be stepped by the harness",
+                "ReduceLROnPlateau steps on a metric, so the harness cannot step it",
                 hint="use LRScheduler.StepMode.MANUAL_STEP and call scheduler.step(metric) in your trial",
             )
         self.scheduler = scheduler
@@ -56,23 +56,23 @@ class LRScheduler:
         self.frequency = frequency
 
     def __getattr__(self, name: str) -> Untyped:
-        """`step`, `get_last_lr` and the like: trials of Determined 0.12 hold this object and no other."""
-        if name == "scheduler":  # a copy that is being made
+        """Forward e.g. `step` and `get_last_lr`: trials of Determined 0.12 only have this object."""
+        if name == "scheduler":  # during a copy
             raise AttributeError(name)
         return getattr(self.scheduler, name)
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What a batch's number means for the schedulers."""
+    """The step schedule of learning-rate schedulers."""
 
     epoch_length: int | None  # batches; None: endless
     aggregation_frequency: int = 1
 
     def steps(self, scheduler: LRScheduler, batch_idx: int) -> int:
-        """How often to step after batch `batch_idx`, counted from 0 over the life of the trial.
+        """Return the number of steps after batch `batch_idx`, counted from 0 over the trial.
 
-        Without an optimizer step there is none; after one it catches up over the batches that went into it.
+        It is 0 without an optimizer step; after one it covers all batches aggregated in that step.
         """
         done, span, every = batch_idx + 1, self.aggregation_frequency, scheduler.frequency
         if done % span or scheduler.step_mode is _StepMode.MANUAL_STEP:

@@ -1,4 +1,4 @@
-"""A trial whose parts are built, and nothing trained yet."""
+"""The parts of a trial, before training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parts:
-    """A trial that is built."""
+    """The parts of a built trial."""
 
     trial: PyTorchTrial
     trial_class: type  # as the user wrote it

@@ -1,8 +1,8 @@
-"""The training order of one process: pass after pass over a batch sampler, drawn where torch draws it.
+"""The training order of one process: repeated passes of a batch sampler, resumable at any batch.
 
-Samplers draw from the global random states, as under torch and Determined, so a shuffle depends on all draws
-before it. A checkpoint therefore keeps what the newest pass began with, and the batches that loader
-workers were given ahead of training; a resumed run draws that pass again and continues from there.
+Samplers draw from the global random states, as in torch and Determined, so a shuffle depends on all earlier
+draws. A checkpoint therefore stores the random states at the start of the current pass, and the batches
+prefetched by loader workers; a resumed run draws that pass again and continues from there.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
     from determined.pytorch._types import Untyped
 
 _LOG = logging.getLogger(__name__)
-_KNOWN = (  # these draw when a pass begins, and after that from generators of their own
+_KNOWN = (  # these draw only when a pass begins, or from their own generators
     "torch.utils.data.sampler",
     "torch.utils.data.distributed",
     "determined.pytorch.samplers",
 )
 _LIBRARIES = ("torch.", "determined.")  # attributes of their objects do not change
 _PLAIN = (type(None), bool, int, float, str, list, tuple, dict, set, deque)
-_REMEMBERED = 10_000  # random states that are kept of one pass, of 5 kB each
-_LARGE = 1 << 20  # items of an attribute: more than an order has
+_REMEMBERED = 10_000  # random states stored per pass, 5 kB each
+_LARGE = 1 << 20  # items: a larger attribute is data, not an order
 _MT19937 = 2500  # bytes: 624 words and a position
 _KEYS = ("cpu_rng_state", "random_rng_state", "np_rng_state")
 
 
 class RandomSources:
-    """What the order of samplers depends on: random states, and generators and attributes of their own.
+    """The random state that samplers depend on: global states, and their own generators and attributes.
 
     Args:
-        owners: samplers, or what holds samplers or generators.
+        owners: samplers, or objects that hold samplers or generators.
     """
 
     def __init__(self, *owners: object) -> None:
@@ -53,12 +53,12 @@ class RandomSources:
         self.known = all(type(owner).__module__ in _KNOWN for owner in self._owners)
 
     def capture(self) -> _rng.State:
-        """What they are now."""
+        """Return the current states."""
         state = {"cpu_rng_state": torch.get_rng_state()} if self.known else _rng.capture()
         return {"global": state, **self.own()}
 
     def own(self) -> _rng.State:
-        """What they are now, without the global states."""
+        """Return the current states without the global ones."""
         state: _rng.State = {}
         if generators := [get() for get, _ in self._generators()]:
             state["generators"] = generators
@@ -67,7 +67,7 @@ class RandomSources:
         return state
 
     def restore(self, state: _rng.State) -> None:
-        """Make them what they were, except the global states."""
+        """Restore all but the global states."""
         for (_, put), value in zip(self._generators(), state.get("generators", ()), strict=False):
             put(value)
         for owner, attributes in zip(self._owners, state.get("attributes", ()), strict=False):
@@ -75,7 +75,7 @@ class RandomSources:
                 vars(owner)[name] = pickle.loads(blob.numpy().tobytes())  # noqa: S301  (written by `_pickled`)
 
     def _generators(self) -> Iterator[tuple[Callable[[], Any], Callable[[Any], object]]]:
-        """How to get and put the state of each generator that an owner holds."""
+        """Yield a getter and a setter for the state of each generator of the owners."""
         seen: set[int] = set()
         for value in chain.from_iterable(list(vars(owner).values()) for owner in self._owners):
             access = _access(value)
@@ -85,22 +85,22 @@ class RandomSources:
 
 
 class ResumableBatchSampler(Sampler[list[int]]):
-    """An endless batch sampler that can tell where it stands, and be brought back there.
+    """An endless batch sampler that can store its position and resume there.
 
     Args:
         batch_sampler: of one pass.
-        ahead: batches that a loader may have drawn and training not yet used.
+        ahead: batches that a loader may prefetch.
     """
 
     def __init__(self, batch_sampler: Untyped, ahead: int = 0) -> None:
         self._sampler = batch_sampler
         self._sources = RandomSources(batch_sampler)
         self._watched = not self._sources.known
-        self._batches: Iterator[list[int]] | None = None  # of the pass that has begun
-        self._drawn = self._first = 0  # batches: until now, and before that pass
+        self._batches: Iterator[list[int]] | None = None  # of the current pass
+        self._drawn = self._first = 0  # batches: drawn so far, and before the current pass
         self._start: _rng.State = {}
-        self._log: dict[int, _rng.State] = {}  # states before a draw that follows draws of others
-        self._last: tuple[Any, ...] = ()  # the random states after the newest draw
+        self._log: dict[int, _rng.State] = {}  # states before draws that follow draws of other code
+        self._last: tuple[Any, ...] = ()  # the random states after the latest draw
         self._recent: deque[list[int]] = deque(maxlen=ahead + 1)
         self._pending: deque[list[int]] = deque()
 
@@ -123,7 +123,7 @@ class ResumableBatchSampler(Sampler[list[int]]):
             self._end_pass()
 
     def state(self, first: int) -> _rng.State:
-        """What `resume` needs to continue with batch number `first`."""
+        """Return the state from which `resume` continues with batch number `first`."""
         ahead = self._drawn - first
         return {
             "first": self._first,
@@ -135,7 +135,7 @@ class ResumableBatchSampler(Sampler[list[int]]):
         }
 
     def resume(self, state: _rng.State) -> None:
-        """Draw the newest pass again, up to where it was; call `resumed` once a loader has begun."""
+        """Draw the current pass again up to its position; call `resumed` after a loader has started."""
         self._first, self._drawn, self._start = state["first"], state["drawn"], state["start"]
         self._log = dict(state["log"])
         if self._start:
@@ -144,15 +144,15 @@ class ResumableBatchSampler(Sampler[list[int]]):
         self._recent.extend(state["pending"])
 
     def resumed(self, state: _rng.State) -> None:
-        """Make samplers and their generators what they were."""
+        """Restore the samplers and their generators."""
         self._sources.restore(state["now"])
 
     def begin_at(self, batch: int, seed: int) -> None:
-        """Begin in the midst of a pass about which a checkpoint says nothing.
+        """Start in the middle of a pass whose order is not in the checkpoint.
 
         Args:
-            batch: number of the first one.
-            seed: of what the sampler draws in that pass.
+            batch: number of the first batch.
+            seed: for the sampler's draws in that pass.
         """
         length = _length(self._sampler) if hasattr(self._sampler, "__len__") else 0
         self._first, self._drawn = batch - (batch % length if length else batch), batch
@@ -172,7 +172,7 @@ class ResumableBatchSampler(Sampler[list[int]]):
             raise InvalidTrialError(
                 f"the batch sampler {type(self._sampler).__name__} of the training data yields no batches"
                 + (" when it is iterated again" if self._first else ""),
-                hint="let its __iter__ start a new pass each time, not continue an iterator that has ended",
+                hint="let its __iter__ start a new pass each time, not continue an exhausted iterator",
             )
         self._batches = None
 
@@ -186,7 +186,7 @@ class ResumableBatchSampler(Sampler[list[int]]):
             next(self._batches, None)
 
     def _observed(self) -> Iterator[list[int]]:
-        """The batches of the pass; notes the random states where both the sampler and others have drawn."""
+        """Yield the batches of the pass; log the random states from which the sampler and other code draw."""
         assert self._batches is not None
         while True:
             before = _fingerprint()
@@ -213,7 +213,7 @@ class ResumableBatchSampler(Sampler[list[int]]):
 
 
 def _iterate(sampler: Untyped) -> Iterator[list[int]]:
-    """A pass as `iter` gives it; torch's own orders without a step of Python for each record."""
+    """Return an iterator over a pass; for torch's own samplers without a Python step per record."""
     inner: Any = getattr(sampler, "sampler", None)
     if type(sampler) is BatchSampler and type(inner) is SequentialSampler:
         return _sliced(sampler, lambda: range(len(inner)))
@@ -224,7 +224,7 @@ def _iterate(sampler: Untyped) -> Iterator[list[int]]:
 
 
 def _shuffled(records: int) -> Sequence[int]:
-    """What torch's RandomSampler draws: a seed from the global generator, the rest from its own."""
+    """Draw as torch's RandomSampler does: a seed from the global generator, the rest from its own."""
     seed = int(torch.empty((), dtype=torch.int64).random_().item())
     order: list[int] = torch.randperm(records, generator=torch.Generator().manual_seed(seed)).tolist()
     return order
@@ -242,7 +242,7 @@ def _length(sampler: Untyped) -> int:
 
 
 def _check(batch: Untyped, sampler: object) -> None:
-    """Refuse what no batch can be read from."""
+    """Check that a batch is a non-empty collection of indices."""
     name = type(sampler).__name__
     if not hasattr(batch, "__iter__"):
         raise InvalidTrialError(
@@ -257,7 +257,7 @@ def _check(batch: Untyped, sampler: object) -> None:
 
 
 def _with_inner(owners: Iterable[object], seen: set[int]) -> Iterator[object]:
-    """Objects that can hold generators, and the samplers inside of them."""
+    """Yield the owners and the samplers inside them."""
     for owner in owners:
         if hasattr(owner, "__dict__") and not isinstance(owner, type) and id(owner) not in seen:
             seen.add(id(owner))
@@ -274,14 +274,14 @@ def _plain_attributes(owner: object) -> dict[str, torch.Tensor]:
 
 
 def _fingerprint() -> tuple[Any, ...]:
-    """What differs after a draw from a global generator: torch's, Python's and numpy's."""
+    """Return values that change with each draw from the global generators of torch, Python and numpy."""
     _, words, gauss = random.getstate()
     numpy = sys.modules.get("numpy")
     return torch.get_rng_state(), (words[0], words[-1], gauss), numpy and _words(numpy.random)
 
 
 def _words(numpy_random: Any) -> object:  # noqa: ANN401  (numpy may be absent)
-    """Numpy's words; read in place, which is a hundred times faster than `get_state`."""
+    """Return numpy's state, read in place, which is a hundred times faster than `get_state`."""
     get: Callable[[], Any] = getattr(numpy_random, "get_bit_generator", lambda: None)  # since numpy 1.24
     generator = get()
     if type(generator).__name__ == "MT19937":
@@ -290,7 +290,7 @@ def _words(numpy_random: Any) -> object:  # noqa: ANN401  (numpy may be absent)
 
 
 def _moved(one: tuple[Any, ...], other: tuple[Any, ...]) -> set[str]:
-    """Which of the global states differ; all of them where one is not known."""
+    """Return which global states differ; all of them if one is unknown."""
     if not one:
         return set(_KEYS)
     same = (torch.equal(one[0], other[0]), *(a == b for a, b in zip(one[1:], other[1:], strict=True)))
@@ -298,7 +298,7 @@ def _moved(one: tuple[Any, ...], other: tuple[Any, ...]) -> set[str]:
 
 
 def _access(value: Untyped) -> tuple[Callable[[], Any], Callable[[Any], object]] | None:
-    """How to get and put the state of a generator; None for anything else."""
+    """Return a getter and a setter for the state of a generator; None for other values."""
     if isinstance(value, torch.Generator):
         return value.get_state, lambda state: value.set_state(state.cpu())
     if isinstance(value, random.Random):
@@ -311,7 +311,7 @@ def _access(value: Untyped) -> tuple[Callable[[], Any], Callable[[Any], object]]
 
 
 def _pickled(value: object) -> torch.Tensor | None:
-    """A plain attribute of a sampler, as it is now; None for what is not plain."""
+    """Return the pickle of a plain attribute of a sampler; None for other values."""
     if not isinstance(value, _PLAIN) and type(value).__module__ not in {"numpy", "torch"}:
         return None
     if isinstance(value, (torch.Generator, torch.nn.Module)) or _size(value) > _LARGE:

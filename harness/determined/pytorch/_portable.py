@@ -1,4 +1,4 @@
-"""State as values that torch's safe loading accepts, whatever user code put into it."""
+"""Convert any state of user code to values that torch's safe loading accepts, and back."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _SEQUENCES = {list, tuple}
 
 
 def freeze(value: Untyped, what: str) -> Untyped:
-    """Replace what safe loading refuses by its pickle; anything else is returned as it is, not copied.
+    """Replace values that safe loading rejects by their pickles; return others uncopied.
 
     Args:
-        value: state of a model, a scheduler, a callback...
+        value: state of e.g. a model, a scheduler or a callback.
         what: its name, for the error.
 
     Raises:
@@ -56,7 +56,7 @@ def freeze(value: Untyped, what: str) -> Untyped:
 
 
 def thaw(value: Untyped) -> Untyped:
-    """The opposite of `freeze`."""
+    """Reverse `freeze`."""
     kind = type(value)
     if kind is dict and _PICKLED in value:
         return pickle.loads(value[_PICKLED].numpy().tobytes())  # noqa: S301  (written by `freeze` for this trial)
@@ -74,7 +74,7 @@ def _same(new: Untyped, old: Untyped) -> bool:
 
 
 def _refilled(value: Untyped, items: dict[Any, Any]) -> Untyped:
-    """A copy with other values: a model's state carries attributes that must not be lost."""
+    """Return a copy with other values; it keeps the attributes of a model's state."""
     new = copy.copy(value)
     dict.update(new, items)  # a Counter's own update adds
     return new
@@ -85,7 +85,7 @@ def _pickled(value: Untyped, what: str) -> torch.Tensor:
         data = pickle.dumps(value)
     except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidTrialError(
-            f"{what} cannot be saved: it holds a {type(value).__name__} that cannot be pickled ({error})",
+            f"{what} cannot be saved: it has a {type(value).__name__} that cannot be pickled ({error})",
             hint="keep such objects out of state_dict()",
         ) from error
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)

@@ -1,6 +1,6 @@
-"""What each process of a trial has of its own in a checkpoint: random states, gradients, place in the data.
+"""The per-process state in a checkpoint: random states, gradients, position in the data.
 
-Rank 0's is in the checkpoint's main file, where a run of one process has it too.
+The state of rank 0 is in the checkpoint's main file, as in a run of one process.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def write(directory: Path, state: Mapping[str, Any], group: Group) -> None:
 
 
 def own(directory: Path, state: dict[str, Any], group: Group, seed: int) -> dict[str, Any]:
-    """The state of a checkpoint as this rank needs it.
+    """Return the state of a checkpoint for this rank.
 
-    A checkpoint of another number of processes knows nothing of this rank: it gets random numbers of its own
-    and begins its part of an aggregation afresh.
+    If the checkpoint is from another number of processes, this rank gets new random states and starts its
+    gradient aggregation from zero.
 
     Args:
         directory: the checkpoint.
@@ -56,6 +56,6 @@ def own(directory: Path, state: dict[str, Any], group: Group, seed: int) -> dict
 
 
 def scatter_seeds(group: Group, seed: int) -> None:
-    """Processes build equal trials from equal seeds; from here on each draws numbers of its own."""
+    """Give each rank its own seed, after all ranks built equal trials from equal seeds."""
     if group.rank:
         _rng.seed_all(derive(seed, "rank", group.rank))

@@ -1,9 +1,8 @@
-"""The steps of training: what is done here is paid for in every batch.
+"""The inner training loop; its overhead is paid in every batch.
 
-Between two ops of torch everything else has left the processor's caches, and a line of Python costs several
-times what it does in a loop of its own. So what cannot change while a trial trains is found out once, and
-reports that come faster than anyone reads them are not made one by one: their metrics are set aside, and all
-are made together a moment later.
+Between two torch ops the processor's caches are cold, and a line of Python costs several times more than in a
+loop of its own. So everything constant during training is computed once, and reports in quick succession are
+batched: their metrics are kept and reported together a moment later.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
     from determined.pytorch import _rng
     from determined.pytorch._parts import Parts
 
-_MAX_REPORT_DELAY = 0.05  # seconds that a report may wait for others
-_MEASURE_EVERY = 100  # batches that one batch's length is taken for
+_MAX_REPORT_DELAY = 0.05  # seconds that a report may be deferred
+_MEASURE_EVERY = 100  # batches between two measurements of the batch length
 
 
 class Steps:
@@ -38,8 +37,8 @@ class Steps:
 
     Args:
         parts: the trial.
-        watched: somebody will look at the metrics of each batch.
-        one_by_one: somebody waits for each report.
+        watched: a callback receives the metrics of each batch.
+        one_by_one: reports must not be deferred.
 
     Attributes:
         completed: batches, over the life of the trial.
@@ -58,24 +57,24 @@ class Steps:
         self._shared = parts.context.distributed.size > 1
         self._one_by_one = one_by_one or self._shared
         self._batches: Iterator[Any] = iter(())
-        self._epoch, self._epoch_idx = range(0), 0  # the batches of the epoch in training
+        self._epoch, self._epoch_idx = range(0), 0  # the batches of the current epoch
         self._length, self._measure_at = 0, 0
         self._reports: Iterator[int] = iter(())
-        self._report = 0  # the batch after which the next one is due; 0: there is none
-        self._left = -inf  # when training was left last, to make reports
+        self._report = 0  # the batch after which the next report is due; 0: none
+        self._left = -inf  # when the loop last returned, for reports
 
     def begin(self, completed: int, data: _rng.State | None) -> None:
-        """Make the training data ready from a batch on."""
+        """Prepare the training data from a batch on."""
         self.completed = self._measure_at = completed
         self._epoch = range(0)
         self._batches = self._parts.loaders.begin(completed, data)
 
     def close(self) -> None:
-        """Let loader workers go now, and in this thread, not whenever garbage is collected."""
+        """Stop loader workers now and in this thread, not in a garbage collection."""
         self._batches = iter(())
 
     def train(self, reports: Iterator[int], should_stop: Callable[[], bool]) -> None:
-        """Train to the next of `reports`, and past it when it may wait: see `determined._loop.Trainable`.
+        """Train to the next of `reports`, or past it if it may be deferred: see `determined._loop.Trainable`.
 
         Raises:
             InvalidTrialError: the training data ended.
@@ -98,14 +97,14 @@ class Steps:
         self._left = perf_counter()
 
     def _begin_epoch(self) -> Iterator[Any]:
-        """Call the callbacks where Determined does: after its first batch is read, before it is trained."""
+        """Call the epoch callbacks as in Determined: after the first batch is read, before it is trained."""
         first = list(islice(self._batches, 1))
         self._clock.batch_idx = self.completed
         _call(self._hooks.epoch_start, self._epoch_idx)
         return chain(first, self._batches)
 
     def _train_in_epoch(self, batches: Iterator[Any], should_stop: Callable[[], bool]) -> bool:
-        """The innermost loop: to the end of the epoch. False when training is to be left before or there."""
+        """Train to the end of the epoch (the innermost loop); return False to leave training."""
         clock, add, train_batch = self._clock, self.window.add, self._parts.trial.train_batch
         prepare, after = self._around_batch
         first, epoch, continues = self.completed, self._epoch_idx, True
@@ -130,7 +129,7 @@ class Steps:
         return continues
 
     def _defer_report(self) -> bool:
-        """Close the window here. False when its report is to be made at once, or there is none after it."""
+        """Close the window; return False if its report is due at once or is the last one."""
         self.window.close(self.completed)
         if (
             self._one_by_one
@@ -143,7 +142,7 @@ class Steps:
         return self._report > 0
 
     def _measure(self, batch: Any) -> None:  # noqa: ANN401  (whatever the loader gave)
-        """Take a batch's length, over all processes, for that of the next; 0 where it cannot be told."""
+        """Measure the records per batch over all processes; 0 if unknown."""
         self._measure_at = self.completed + _MEASURE_EVERY
         try:
             length = self._parts.trial.get_batch_length(batch)
@@ -157,7 +156,7 @@ class Steps:
 
     @cached_property
     def _around_batch(self) -> tuple[Callable[[Any], Any], tuple[Callable[[int], object], ...]]:
-        """What is done to each batch, and after it: known when training begins, not before callbacks."""
+        """The functions to run before and after each batch; resolved when training begins."""
         return self._preparation(), self._after_batch()
 
     def _preparation(self) -> Callable[[Any], Any]:
@@ -169,7 +168,7 @@ class Steps:
         return to_cpu if torch.cuda.is_available() else to_cpu_without_gpu
 
     def _after_batch(self) -> tuple[Callable[[int], object], ...]:
-        """What has to be done after each batch of this trial; nothing, for most."""
+        """Return the functions to run after each batch; none for most trials."""
         context = self._context
         after: list[Callable[[int], object]] = []
         if context.gradients.automatic:
@@ -185,7 +184,7 @@ class Steps:
         return tuple(after)
 
     def _average_at(self, index: int) -> None:
-        """Gradients are averaged over processes once an update: in the last batch that goes into it."""
+        """Average gradients over processes only in the last batch of an aggregation."""
         averaging(self._context.models, on=(index + 1) % self._context.gradients.aggregation.frequency == 0)
 
     def _step_schedulers(self, pace: Pace, index: int) -> None:

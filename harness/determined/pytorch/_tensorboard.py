@@ -1,4 +1,4 @@
-"""TensorBoard event files: written where the package is installed; a trial that writes its own is warned."""
+"""TensorBoard event files, written if the package tensorboard is installed."""
 
 from __future__ import annotations
 
@@ -15,21 +15,19 @@ if TYPE_CHECKING:
     from determined.pytorch._types import Untyped
 
 _PAUSE = 1.0  # seconds
-_POINTS = (
-    100  # written after each pause; more than that no chart shows, and each costs as much as a small batch
-)
+_POINTS = 100  # written per pause: charts do not show more, and each costs as much as a small batch
 _LOG = logging.getLogger(__name__)
 
 
 class _Silent:
-    """Stands in for a SummaryWriter: every method exists and does nothing."""
+    """A SummaryWriter whose methods do nothing."""
 
     def __getattr__(self, name: str) -> Untyped:
         return lambda *_args, **_keywords: None
 
 
 class TensorBoardWriter:
-    """The writer of one trial, made when it is first needed."""
+    """The TensorBoard writer of one trial, created lazily."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -40,7 +38,7 @@ class TensorBoardWriter:
 
     @property
     def writer(self) -> Untyped:
-        """For what the trial itself writes; the harness's own metrics are shown without these files too."""
+        """The SummaryWriter for the trial's own data."""
         if isinstance(self._opened, _Silent):
             _warn_once()
         return self._opened
@@ -52,10 +50,10 @@ class TensorBoardWriter:
         return self._writer
 
     def add(self, kind: str, step: int, metrics: Mapping[str, object]) -> None:
-        """Write the metrics that are numbers, at once or within a second.
+        """Write the numeric metrics, at once or within a second.
 
         Args:
-            kind: "val" for validation, else "".
+            kind: "val" for validation, otherwise "".
             step: batches trained.
             metrics: names to values.
         """
@@ -65,7 +63,7 @@ class TensorBoardWriter:
         self._waiting.append((kind, step, metrics, now))
         if kind or not 0 <= now - self._flushed < _PAUSE:
             self._write()
-            self._opened.flush()  # waits for a thread, so not for every report
+            self._opened.flush()  # waits for a thread, so not after every report
             self._flushed = now
 
     def close(self) -> None:
@@ -75,7 +73,7 @@ class TensorBoardWriter:
             self._writer = None
 
     def _write(self) -> None:
-        """One event for all metrics of a report: `add_scalar` makes one for each, of many parts."""
+        """Write one event per report; `add_scalar` would write one per metric."""
         waiting, self._waiting = self._waiting, []
         if isinstance(self._opened, _Silent):
             return

@@ -155,7 +155,7 @@ class PyTorchTrainable:
         state = _state.capture(self.context, self._hooks, data, call_hooks=hooks)
         frozen, numbers = _checkpoint.frozen(state), self._numbers(position)
         if in_background and self._may_save_in_background(frozen):
-            return partial(self._write, directory, self._copy.take(frozen), numbers)
+            return partial(self._write, directory, self._copy.copy_of(frozen), numbers)
         self._write(directory, frozen, numbers)
         if hooks:
             self._hooks.call("on_checkpoint_end", str(directory))

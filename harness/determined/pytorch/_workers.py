@@ -1,7 +1,7 @@
-"""Random states of loader workers: left in shared memory for checkpoints, and given back when a run resumes.
+"""Random states of loader workers: written to shared memory for checkpoints, restored when a run resumes.
 
-A worker draws from generators that torch has seeded once, so what is random in a batch depends on every batch
-that this worker has read before. Reading all of those again would cost as much as training did.
+A worker draws from generators that torch seeds once, so random transforms of a batch depend on all batches
+that this worker has read before. Reading all of those again would be too slow.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
     from determined.pytorch._types import Untyped
 
-_CELL = 16 << 10  # bytes of a cell: torch's state takes 5, Python's and numpy's 6 kB
-_HEAD = 8  # of these, for a number; there are two: the length of the pickled part, and batches made
+_CELL = 16 << 10  # bytes per cell: torch's state takes 5 kB, Python's and numpy's 6 kB
+_HEAD = 8  # bytes per header number; there are two: the length of the pickled part, and the batch count
 
 
 class WorkerStates:
-    """One cell for each batch that a worker may have read ahead: the states after it.
+    """The random states of each worker after each batch that it may have prefetched.
 
     Args:
-        workers: of the loader.
-        ahead: batches that each of them may read ahead.
-        before: the states of each worker before the first batch; None where torch's seeds make them.
-        late: workers below this one read one batch, which is dropped, before their state counts.
+        workers: number of loader workers.
+        ahead: batches that each worker may prefetch.
+        before: the states of each worker before the first batch; None uses torch's seeds.
+        late: workers below this one read and drop one batch before their state is restored.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class WorkerStates:
         self._cells: torch.Tensor = cells.share_memory_()  # type: ignore[no-untyped-call]
 
     def after(self, batches: int) -> list[_rng.State | None]:
-        """The states of each worker after the loader has given so many batches."""
+        """Return the states of each worker after the loader returned this number of batches."""
         counts = [len(range(worker, batches, self.workers)) for worker in range(self.workers)]
         return [
             _read(self._cells[worker, (count - 1) % self._ahead]) if count else self.before[worker]
@@ -53,7 +53,7 @@ class WorkerStates:
         ]
 
     def newest(self) -> list[_rng.State | None]:
-        """The states of each worker after the last batch that it has made."""
+        """Return the states of each worker after its last batch."""
         counts = [[_number(cell, 1) for cell in cells] for cells in self._cells]
         return [
             _read(self._cells[worker, each.index(max(each))]) if max(each) else self.before[worker]
@@ -61,12 +61,12 @@ class WorkerStates:
         ]
 
     def started(self, worker: int) -> None:
-        """In a worker, before its first batch."""
+        """Restore the states of a worker before its first batch; called in the worker."""
         if worker >= self._late:
             self._put_back(worker)
 
     def made(self, worker: int, count: int) -> None:
-        """In a worker, after it has made batch number `count` of its own."""
+        """Store the states of a worker after its batch number `count`; called in the worker."""
         if not count and worker < self._late:
             self._put_back(worker)
         _write(self._cells[worker, count % self._ahead], count + 1)
@@ -78,7 +78,7 @@ class WorkerStates:
 
 
 class Collate:
-    """The user's function that makes a batch; afterwards the worker leaves its states."""
+    """The user's collate function; afterwards the worker stores its states."""
 
     def __init__(self, inner: Callable[[Any], Any], states: WorkerStates) -> None:
         self._inner, self._states, self._count = inner, states, 0
@@ -93,7 +93,7 @@ class Collate:
 
 
 class Start:
-    """The user's function that starts a worker; afterwards the worker takes its states."""
+    """The user's worker init function; afterwards the worker restores its states."""
 
     def __init__(self, user: Callable[[int], None] | None, states: WorkerStates) -> None:
         self._user, self._states = user, states
@@ -107,7 +107,7 @@ class Start:
 def _write(cell: torch.Tensor, made: int) -> None:
     torchs, numpy = torch.get_rng_state(), sys.modules.get("numpy")
     others = pickle.dumps((random.getstate(), numpy and numpy.random.get_state()), 5)
-    fits = len(torchs) + len(others) + 2 * _HEAD <= _CELL  # not with a generator that is not known
+    fits = len(torchs) + len(others) + 2 * _HEAD <= _CELL  # False for an unknown kind of generator
     if fits:
         cell[: len(torchs)] = torchs
         cell[len(torchs) : len(torchs) + len(others)] = torch.frombuffer(bytearray(others), dtype=torch.uint8)

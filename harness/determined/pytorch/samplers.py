@@ -1,4 +1,4 @@
-"""Samplers to build an order from: shuffle first, then repeat, then share among processes, then skip."""
+"""Composable samplers: shuffle first, then repeat, then shard over processes, then skip."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 
 
 class _Layer(Sampler[_T]):
-    """A sampler, or batch sampler, over another one."""
+    """A sampler or batch sampler that wraps another one."""
 
     def __init__(self, inner: Sampler[_T]) -> None:
         self._inner = inner
@@ -28,7 +28,7 @@ class _Layer(Sampler[_T]):
 
 
 class RepeatSampler(_Layer[int]):
-    """Begin again for ever. Its length is that of one pass."""
+    """Repeat forever. Its length is that of one pass."""
 
     def __init__(self, sampler: Sampler[int]) -> None:
         super().__init__(sampler)
@@ -39,7 +39,7 @@ class RepeatSampler(_Layer[int]):
 
 
 class RepeatBatchSampler(_Layer[list[int]]):
-    """Begin again for ever. Its length is that of one pass; batches never span two passes."""
+    """Repeat forever. Its length is that of one pass; batches never span two passes."""
 
     def __init__(self, batch_sampler: Sampler[list[int]]) -> None:
         super().__init__(batch_sampler)
@@ -50,7 +50,7 @@ class RepeatBatchSampler(_Layer[list[int]]):
 
 
 class DistributedSampler(_Layer[int]):
-    """Every `num_workers`-th record, beginning with that of number `rank`."""
+    """Every `num_workers`-th record, starting at number `rank`."""
 
     def __init__(self, sampler: Sampler[int], num_workers: int, rank: int) -> None:
         super().__init__(sampler)
@@ -64,7 +64,7 @@ class DistributedSampler(_Layer[int]):
 
 
 class DistributedBatchSampler(_Layer[list[int]]):
-    """Every `num_workers`-th batch, beginning with that of number `rank`."""
+    """Every `num_workers`-th batch, starting at number `rank`."""
 
     def __init__(self, batch_sampler: Sampler[list[int]], num_workers: int, rank: int) -> None:
         super().__init__(batch_sampler)
@@ -78,7 +78,7 @@ class DistributedBatchSampler(_Layer[list[int]]):
 
 
 class SkipSampler(_Layer[int]):
-    """Leave out the first `skip` records. Its length is the whole one: what is skipped is skipped once."""
+    """Skip the first `skip` records, once. Its length is the full one."""
 
     def __init__(self, sampler: Sampler[int], skip: int) -> None:
         super().__init__(sampler)
@@ -89,7 +89,7 @@ class SkipSampler(_Layer[int]):
 
 
 class SkipBatchSampler(_Layer[list[int]]):
-    """Leave out the first `skip` batches. Its length is the whole one: what is skipped is skipped once."""
+    """Skip the first `skip` batches, once. Its length is the full one."""
 
     def __init__(self, batch_sampler: Sampler[list[int]], skip: int) -> None:
         super().__init__(batch_sampler)
@@ -100,7 +100,7 @@ class SkipBatchSampler(_Layer[list[int]]):
 
 
 class ReproducibleShuffleSampler(_Layer[int]):
-    """Shuffle the records; each pass differs from the one before, and equal seeds give equal passes."""
+    """Shuffle the records; each pass has a new order, determined by the seed."""
 
     def __init__(self, sampler: Sampler[int], seed: int) -> None:
         super().__init__(sampler)
@@ -111,7 +111,7 @@ class ReproducibleShuffleSampler(_Layer[int]):
 
 
 class ReproducibleShuffleBatchSampler(_Layer[list[int]]):
-    """Shuffle whole batches; each pass differs from the one before, and equal seeds give equal passes."""
+    """Shuffle whole batches; each pass has a new order, determined by the seed."""
 
     def __init__(self, batch_sampler: Sampler[list[int]], seed: int) -> None:
         super().__init__(batch_sampler)
@@ -122,12 +122,12 @@ class ReproducibleShuffleBatchSampler(_Layer[list[int]]):
 
 
 def shard_length(total: int, shards: int, rank: int) -> int:
-    """How many of `total` things go to the shard `rank` when they are dealt out like cards."""
+    """Return how many of `total` items shard `rank` gets when they are assigned round-robin."""
     return total // shards + (rank < total % shards)
 
 
 def _generator(seed: int) -> Untyped:
-    """numpy's, as Determined has it; Python's where numpy is not installed."""
+    """Return numpy's generator, as in Determined, or Python's if numpy is not installed."""
     if importlib.util.find_spec("numpy") is None:
         return random.Random(seed)  # noqa: S311  (an order, not a secret)
     import numpy as np

@@ -177,10 +177,10 @@ class FunctionInState(TinyTrial):
         (Iterable, "cannot read an IterableDataset", "disable_dataset_reproducibility_checks()"),
         (NumberAsOutcome, "train_batch returned float, not a dict", "the loss as one tensor"),
         (NotTheWrapped, "step_optimizer got an optimizer that was not wrapped", "context.wrap_optimizer"),
-        (NoScheduler, "a scheduler of an optimizer that was not wrapped", "wrap_optimizer returned"),
-        (LateAmp, "use_amp came after wrap_model", "use_amp() first"),
+        (NoScheduler, "a scheduler of an optimizer that was not wrapped", "returned by context.wrap_optimizer"),
+        (LateAmp, "use_amp was called after wrap_model", "use_amp() first"),
         (NoLength, "get_batch_length returned 'two'", "the number of records"),
-        (ChangingKeys, "evaluate_batch returned the metrics metric 1, and metric 0", "the same metrics"),
+        (ChangingKeys, "evaluate_batch returned the metrics metric 1, but metric 0", "the same metrics"),
         (
             OtherConstructor,
             "cannot be created with the context as its only argument: missing",
@@ -216,7 +216,7 @@ class FunctionInState(TinyTrial):
         (NoBatchSize, "global_batch_size is not set", "hyperparameters.global_batch_size"),
         (NoHparam, "there is no hyperparameter 'learning_rate'", "add learning_rate to hyperparameters"),
         (Callbacks, "build_callbacks returned list, not a dict", "{name: PyTorchCallback}"),
-        (NoCallback, "callback 'early' is a object, no PyTorchCallback", "{name: PyTorchCallback}"),
+        (NoCallback, "callback 'early' is a object, not a PyTorchCallback", "{name: PyTorchCallback}"),
         (TooEarly, "asked for the current batch or epoch before training began", "in train_batch"),
     ],
 )

@@ -192,7 +192,7 @@ def test_a_job_of_other_processes_is_not_taken_up(started: Start) -> None:
     seal["files"]["metadata.json"]["sha256"] = hashlib.sha256(metadata.read_bytes()).hexdigest()
     manifest.write_text(json.dumps(seal))
     started(checkpoints=(last.uuid,))
-    with pytest.raises(CheckpointError, match="begun by 2 processes, and has 1 now"):
+    with pytest.raises(CheckpointError, match="started with 2 processes, but now has 1"):
         torch_batch_process(Processor, DATA)
 
 

@@ -127,9 +127,7 @@ def test_a_state_that_cannot_be_pickled_is_named(folder: Folder) -> None:
         def build_callbacks(self) -> Any:
             return {"bad": Bad()}
 
-    with pytest.raises(
-        InvalidTrialError, match="the state of a callback cannot be saved: it holds a function"
-    ):
+    with pytest.raises(InvalidTrialError, match="the state of a callback cannot be saved: it has a function"):
         folder.drive(Trial, max_length=THREE)
     assert list(folder.checkpoints.iterdir()) == []
 
@@ -176,7 +174,7 @@ def test_a_trial_is_loaded_from_the_code_in_its_checkpoint(
 
 
 def test_a_directory_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"holds no state_dict.pth"):
+    with pytest.raises(CheckpointError, match=r"has no state_dict.pth"):
         load_trial_from_checkpoint_path(tmp_path, trial_class=TinyTrial)
 
 

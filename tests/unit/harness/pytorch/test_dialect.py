@@ -297,7 +297,7 @@ class ClipsToday(TinyTrial):
 @pytest.mark.parametrize(
     ("trial", "why", "hint"),
     [
-        (NoLoss, "train_batch returned no loss", "a dict that has it as `loss`"),
+        (NoLoss, "train_batch returned no loss", "a dict with the key `loss`"),
         (NoOptimizer, "NoOptimizer does not define optimizer", "add it to NoOptimizer"),
         (
             NoModel,
@@ -305,7 +305,7 @@ class ClipsToday(TinyTrial):
             "evaluate_batch(self, batch, model)",
         ),
         (BareScheduler, "create_lr_scheduler returned a StepLR", "determined.pytorch.LRScheduler"),
-        (TooEarly, "the trial asked for its model, which is not built yet", "attribute"),
+        (TooEarly, "no model is wrapped yet", "attribute"),
         (ClipsToday, "overrides on_before_optimizer_step", "clip_grads=..."),
     ],
 )

@@ -154,9 +154,9 @@ def test_a_scaler_of_the_trial_steps_the_optimizer() -> None:
 
 def test_what_comes_too_late_or_twice_is_refused() -> None:
     one = One(context())
-    with pytest.raises(InvalidTrialError, match="use_amp came after wrap_model"):
+    with pytest.raises(InvalidTrialError, match="use_amp was called after wrap_model"):
         one.context.experimental.use_amp()
-    with pytest.raises(InvalidTrialError, match="wrap_scaler came after wrap_model"):
+    with pytest.raises(InvalidTrialError, match="wrap_scaler was called after wrap_model"):
         one.context.wrap_scaler(torch.amp.GradScaler("cpu"))
     with pytest.raises(InvalidTrialError, match="apex is not supported"):
         one.context.configure_apex_amp([], [], opt_level="O2")

@@ -67,7 +67,7 @@ def test_the_harness_steps_what_was_wrapped_and_gives_it_back_as_it_was(folder: 
 def test_what_cannot_be_stepped_is_refused() -> None:
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
-    with pytest.raises(InvalidTrialError, match="ReduceLROnPlateau needs a metric"):
+    with pytest.raises(InvalidTrialError, match="ReduceLROnPlateau steps on a metric"):
         LRScheduler(plateau, Mode.STEP_EVERY_EPOCH)
     assert LRScheduler(plateau, Mode.MANUAL_STEP).scheduler is plateau
     with pytest.raises(InvalidTrialError, match="frequency of a learning-rate scheduler is 0"):

@@ -55,7 +55,7 @@ def test_test_mode_notices_weights_that_do_not_come_back(folder: Folder) -> None
             self.model = context.wrap_model(Forgetful(2, 1))
             self.optimizer = context.wrap_optimizer(torch.optim.SGD(self.model.parameters(), lr=0.01))
 
-    with pytest.raises(InvalidTrialError, match="restored from the test's checkpoint are not those"):
+    with pytest.raises(InvalidTrialError, match="restored from the test's checkpoint differ"):
         folder.drive(Trial, test_mode=True)
 
 

@@ -112,5 +112,5 @@ def test_metrics_that_change_within_a_report_are_refused(folder: Folder) -> None
         def train_batch(self, batch: torch.Tensor, epoch_idx: int, batch_idx: int) -> Any:
             return {f"loss{batch_idx}": 0.0}
 
-    with pytest.raises(InvalidTrialError, match="returned the metrics loss1, and loss0 before"):
+    with pytest.raises(InvalidTrialError, match="returned the metrics loss1, but loss0 before"):
         folder.drive(Trial)

@@ -143,7 +143,7 @@ def test_the_profiler_of_former_days_is_accepted_and_said_to_have_no_effect(
     with init() as context:
         trainer = Trainer(TinyTrial(context), context)
         trainer.configure_profiler(enabled=True, sync_timings=False, begin_on_batch=0, end_after_batch=2)
-    assert "call context.set_profiler for torch's own profiler" in caplog.text
+    assert "use context.set_profiler for torch's profiler" in caplog.text
 
 
 def test_test_mode_trains_one_batch(home: Path) -> None:

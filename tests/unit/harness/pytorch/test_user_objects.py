@@ -35,7 +35,7 @@ class BadLength(Records):
         ({"dataset": NoIndex()}, "NoIndex cannot be indexed"),
         ({"dataset": BadLength()}, "length of BadLength failed with OSError: the index file is gone"),
         ({"dataset": Records(), "batch_sampler": 3}, "batch_sampler int of a DataLoader is not iterable"),
-        ({"dataset": Records(), "sampler": len}, "sampler builtin_function_or_method .* cannot be iterated"),
+        ({"dataset": Records(), "sampler": len}, "sampler builtin_function_or_method .* is not iterable"),
         ({"dataset": Records(), "batch_size": 2.0}, "DataLoader got batch_size=2.0"),
         ({"dataset": Records(), "num_workers": -1}, "invalid DataLoader arguments"),
         ({"dataset": Records(), "prefetch_factor": 3}, "invalid DataLoader arguments"),
@@ -138,7 +138,7 @@ def test_a_long_validation_of_unknown_length_is_told_once(folder: Folder, caplog
     made = trial(validation=lambda: TorchDataLoader(Stream(1200), batch_size=1))
     with caplog.at_level("WARNING", "determined"):
         folder.drive(made, max_length=Length("batches", 3))
-    told = [line for line in caplog.messages if "this validation has taken 1000 batches" in line]
+    told = [line for line in caplog.messages if "this validation has read 1000 batches" in line]
     assert len(told) == 1
     assert "test_user_objects.py:" in told[0]
 
