@@ -177,7 +177,7 @@ class FunctionInState(TinyTrial):
         (Iterable, "cannot read an IterableDataset", "disable_dataset_reproducibility_checks()"),
         (NumberAsOutcome, "train_batch returned float, not a dict", "the loss as one tensor"),
         (NotTheWrapped, "step_optimizer got an optimizer that was not wrapped", "context.wrap_optimizer"),
-        (NoScheduler, "a scheduler of an optimizer that was not wrapped", "returned by context.wrap_optimizer"),
+        (NoScheduler, "a scheduler of an optimizer that was not wrapped", "returned by context.wrap_opt"),
         (LateAmp, "use_amp was called after wrap_model", "use_amp() first"),
         (NoLength, "get_batch_length returned 'two'", "the number of records"),
         (ChangingKeys, "evaluate_batch returned the metrics metric 1, but metric 0", "the same metrics"),

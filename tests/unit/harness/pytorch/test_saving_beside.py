@@ -86,7 +86,7 @@ def test_callbacks_that_look_at_the_files_find_them_at_once(folder: Folder, tria
 def test_without_memory_for_a_copy_training_waits(
     folder: Folder, trial: type[Adam], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("determined.pytorch._host_copy._FREELY", 0)
+    monkeypatch.setattr("determined.pytorch._host_copy._SMALL", 0)
     monkeypatch.setattr("determined.pytorch._host_copy.available", lambda: 0)
     threads: list[str] = []
     write = _checkpoint.write
@@ -123,8 +123,8 @@ def test_a_copy_keeps_strides_and_other_layouts() -> None:
     assert copied[2].item() == 3
 
 
-def test_a_rehearsal_gets_the_memory_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("determined.pytorch._host_copy._FREELY", 1)
+def test_allocate_gets_the_memory_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("determined.pytorch._host_copy._SMALL", 1)
     keeper, state = HostCopy(), {"weights": [torch.ones(1000)]}
     keeper.allocate(state)
     copied = keeper.copy_of({**state, "more": torch.zeros(2)})
