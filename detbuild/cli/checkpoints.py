@@ -10,7 +10,7 @@ import click
 from detbuild.cli.arguments import experiment_argument
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
-from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table
+from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table, state_cell
 from detbuild.cli.text import visible
 from detbuild.units import size
 
@@ -69,7 +69,7 @@ def show_checkpoints(rows: Sequence[Row], experiment_id: int, *, as_json: bool, 
             "TRIAL": lambda row: f"{row['experiment_id']}/{row['trial_id']}",
             "BATCH": "steps_completed",
             "SIZE": lambda row: size(float(str(row["size"]))),
-            "STATE": "state",
+            "STATE": state_cell,
             "METRICS": _metrics,
         }
         show_table(rows, columns, empty=f"experiment {experiment_id} has no checkpoints")

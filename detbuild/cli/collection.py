@@ -86,8 +86,8 @@ def gc(
         "save_trial_latest": save_trial_latest,
     }
     overrides = {name: value for name, value in given.items() if value is not None}
-    wanted = replace(policy(home, experiment_id), **overrides)
-    found = collect(home, experiment_id, wanted, dry_run=dry_run)
+    retention = replace(policy(home, experiment_id), **overrides)
+    found = collect(home, experiment_id, retention, dry_run=dry_run)
     if as_json:
         show_json({"kept": list(found.kept), "deleted": list(found.garbage)})
         return

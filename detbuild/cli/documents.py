@@ -61,13 +61,13 @@ def _limits(state: ExperimentState, folder: ExperimentFolder) -> Document | None
     """Return the resource limits of each trial; null for a local run."""
     from detbuild.launch.limits import RequestedLimits, cpu_limit, memory_limit, requested_limits
 
-    header, asked = state.header, requested_limits(folder) or RequestedLimits()
+    header, limits = state.header, requested_limits(folder) or RequestedLimits()
     if header.local:
         return None
     return {
-        "memory": memory_limit(asked.memory, header.engine_memory) or None,
-        "cpus": cpu_limit(asked.cpus, header.engine_cpus) or None,
-        "read_only_root": asked.read_only_root,
+        "memory": memory_limit(limits.memory, header.engine_memory) or None,
+        "cpus": cpu_limit(limits.cpus, header.engine_cpus) or None,
+        "read_only_root": limits.read_only_root,
     }
 
 

@@ -12,7 +12,7 @@ import click
 from detbuild.cli.arguments import experiments_argument, experiments_of, some_experiments_argument, worst
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
-from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table
+from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table, state_cell
 
 if TYPE_CHECKING:
     from detbuild.cli.table import Columns, Row
@@ -65,7 +65,7 @@ def list_(
         columns: Columns = {
             "ID": "id",
             "NAME": "name",
-            "STATE": "state",
+            "STATE": state_cell,
             "DONE": _done,
             "TRIALS": "trial_count",
             "BATCHES": "steps_completed",

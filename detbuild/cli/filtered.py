@@ -109,16 +109,16 @@ def log_filter(filters: Mapping[str, object], *, only_stderr: bool) -> LogFilter
 
 
 def lines_of(
-    folder: ExperimentFolder, trial_id: int, wanted: LogFilter, stretch: LineRange
+    folder: ExperimentFolder, trial_id: int, selected: LogFilter, part: LineRange
 ) -> Iterator[tuple[int, LogLine]]:
     """Yield the trial ID and each line."""
     from detbuild.store.loglines import TrialLines, some
 
-    lines = TrialLines(folder, wanted)
+    lines = TrialLines(folder, selected)
     trial = _trial(folder, trial_id)
     if trial is not None:
-        yield from ((trial_id, line) for line in some(lines.new(trial), stretch.head, stretch.tail))
-    while stretch.follow and not _over(folder, trial):
+        yield from ((trial_id, line) for line in some(lines.new(trial), part.head, part.tail))
+    while part.follow and not _over(folder, trial):
         time.sleep(_POLL)
         trial = _trial(folder, trial_id)
         yield from ((trial_id, line) for line in (lines.new(trial) if trial else ()))

@@ -11,12 +11,13 @@ import click
 from detbuild.cli.arguments import experiment_argument
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
-from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table
+from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table, state_cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from detbuild.cli.documents import Document
+    from detbuild.cli.table import Columns
 
 
 @click.command("list", cls=Command)
@@ -41,7 +42,7 @@ def jobs(session: Session, /, *, as_json: bool, as_csv: bool) -> None:
     elif as_csv:
         show_csv(rows)
     else:
-        columns = {"ID": "id", "NAME": "name", "STATE": "state", "WHY": "why"}
+        columns: Columns = {"ID": "id", "NAME": "name", "STATE": state_cell, "REASON": "why"}
         show_table(rows, columns, empty="no experiments are running or waiting")
 
 
@@ -101,7 +102,7 @@ def tasks(session: Session, /, *, as_json: bool, as_csv: bool) -> None:
     elif as_csv:
         show_csv(rows)
     else:
-        columns = {"TASK": "task", "STATE": "state", "CONTAINER": "container", "WHY": "why"}
+        columns: Columns = {"TASK": "task", "STATE": state_cell, "CONTAINER": "container", "REASON": "why"}
         show_table(rows, columns, empty="no trials are running or waiting")
 
 

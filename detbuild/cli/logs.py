@@ -98,8 +98,8 @@ def _write(
     else:
         listing.trial(session.home, (experiment_id, trial_id))
     if any(filters.values()):
-        wanted = log_filter(filters, only_stderr=only_stderr)
-        lines = lines_of(folder, trial_id, wanted, LineRange(follow=follow, head=head, tail=tail))
+        selected = log_filter(filters, only_stderr=only_stderr)
+        lines = lines_of(folder, trial_id, selected, LineRange(follow=follow, head=head, tail=tail))
         show_lines(lines, as_json=bool(filters["as_json"]), only_stdout=only_stderr, raw=raw)
         return
     streams = [sys.stdout] if only_stderr else [sys.stdout, sys.stderr]

@@ -36,9 +36,9 @@ def experiment_page(state: ExperimentState, folder: ExperimentFolder, room: int 
     lines = [f"experiment {header.id}  {visible(masked_urls(header.name))}  {state.state}"]
     if state.why:
         lines.append(f"reason     {visible(masked_urls(state.why))}")
-    stuck = blocked_reason(folder, state)
-    if stuck:
-        lines.append(f"blocked    {visible(stuck)}")
+    blocked = blocked_reason(folder, state)
+    if blocked:
+        lines.append(f"blocked    {visible(blocked)}")
     if header.tag:
         lines.append(f"image      {visible(header.tag)}  {header.image[7:19]}".rstrip())
     lines += _limits(state.header, folder)
@@ -52,18 +52,18 @@ def experiment_page(state: ExperimentState, folder: ExperimentFolder, room: int 
         lines += search_lines(state, room)
     for trial in () if several else state.trials.values():
         goal = Goal(header.metric, header.smaller_is_better)
-        lines += ["", *trial_lines(trial, folder, said=state.why), *metric_chart(trial, goal)]
+        lines += ["", *trial_lines(trial, folder, shown=state.why), *metric_chart(trial, goal)]
     return "\n".join(lines)
 
 
 def _limits(header: Header, folder: ExperimentFolder) -> list[str]:
     """Return the limits of each trial; empty without a container or a readable config."""
-    asked = requested_limits(folder)
-    if header.local or asked is None:
+    limits = requested_limits(folder)
+    if header.local or limits is None:
         return []
-    memory = memory_limit_text(asked.memory, header.engine_memory)
-    root = "; read-only root" if asked.read_only_root else ""
-    return [f"limits     memory {memory}; CPU {cpu_limit_text(asked.cpus, header.engine_cpus)}{root}"]
+    memory = memory_limit_text(limits.memory, header.engine_memory)
+    root = "; read-only root" if limits.read_only_root else ""
+    return [f"limits     memory {memory}; CPU {cpu_limit_text(limits.cpus, header.engine_cpus)}{root}"]
 
 
 def _times(state: ExperimentState) -> str:
@@ -73,10 +73,10 @@ def _times(state: ExperimentState) -> str:
     return f"{begun}, ended after {duration(max(0.0, state.ended - state.header.created))}"
 
 
-def trial_lines(trial: TrialState, folder: ExperimentFolder, *, said: str = "") -> Iterator[str]:
-    """Yield the lines of a trial, without its reason if the page has already `said` it."""
+def trial_lines(trial: TrialState, folder: ExperimentFolder, *, shown: str = "") -> Iterator[str]:
+    """Yield the lines of a trial, without its reason if the page has already `shown` it."""
     progress = trial.progress
-    why = f" ({visible(trial.why)})" if trial.why and trial.why not in said else ""
+    why = f" ({visible(trial.why)})" if trial.why and trial.why not in shown else ""
     yield f"trial {trial.id}  {trial.state}{why}  batch {progress.steps_completed}  restarts {trial.restarts}"
     if trial.hparams:
         yield f"  hyperparameters  {metrics_line(trial.hparams)}"
@@ -154,5 +154,5 @@ def _best_checkpoint(folder: ExperimentFolder) -> Found | None:
     from detbuild.checkpoint.ranking import best_first, goal_of
 
     found = checkpoints_of(folder)
-    whole = (one for one in found if one.state == "COMPLETED")
-    return next(iter(best_first(found, goal_of(folder.header()))), None) or next(whole, None)
+    intact = (one for one in found if one.state == "COMPLETED")
+    return next(iter(best_first(found, goal_of(folder.header()))), None) or next(intact, None)

@@ -28,7 +28,7 @@ def search_lines(state: ExperimentState, room: int | None) -> Iterator[str]:
     trials = list(state.trials.values())
     goal = Goal(state.header.metric, state.header.smaller_is_better)
     counts = Counter(trial.state for trial in trials)
-    yield f"trials     {', '.join(f'{count} {name}' for name, count in counts.most_common())}"
+    yield f"trials     {', '.join(f'{count} {name.lower()}' for name, count in counts.most_common())}"
     yield f"progress   {bar(state.progress)}"
     improved = sparkline(best_so_far(trials, goal))
     if improved:
@@ -118,7 +118,7 @@ def _row(trial: TrialState, goal: Goal) -> tuple[str, ...]:
     value = _value(trial, goal)
     return (
         str(trial.id),
-        trial.state,
+        trial.state.lower(),
         "-" if value is None else number(value),
         str(trial.progress.steps_completed),
         str(trial.restarts),

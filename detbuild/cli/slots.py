@@ -38,10 +38,10 @@ def slots(session: Session, /, *, as_json: bool) -> None:
     """
     from detbuild.store.home import Home
 
-    lines = _lines(session)
+    orders = _queue_orders(session)
     home = Home.open(session.home).id
-    held = [row for order in lines for row in _held(order.inventory, home)]
-    queued = [row for order in lines for row in _queued(order, now=time.monotonic())]
+    held = [row for order in orders for row in _held(order.inventory, home)]
+    queued = [row for order in orders for row in _queued(order, now=time.monotonic())]
     if as_json:
         show_json({"slots": held, "queued": queued})
         return
@@ -54,14 +54,14 @@ def slots(session: Session, /, *, as_json: bool) -> None:
             "USER": "user",
             "REQUESTS": _requested,
             "PRIORITY": "priority",
-            "FOR": _patience,
-            "WHY": "why",
+            "WAITED": _waited,
+            "REASON": "why",
         }
         show_table(queued, columns, empty="")
 
 
-def _lines(session: Session) -> list[QueueOrder]:
-    """Those of the kinds of slots that there are; CPU slots are everywhere."""
+def _queue_orders(session: Session) -> list[QueueOrder]:
+    """Return the queue of each kind of slot of this host."""
     from detbuild.cli.views import no_output
     from detbuild.controller.start import host_limits, nvidia_smi
     from detbuild.events import Warned
@@ -72,16 +72,16 @@ def _lines(session: Session) -> list[QueueOrder]:
 
     engine = session.connect()
     info, queue = engine.info(), SlotQueue(lock_directory())
-    lines, limits = [], host_limits(session.home)
+    orders, limits = [], host_limits(session.home)
     requests = queue.requests.others()
     for kind in ("gpu", "cpu"):
         inventory = take_inventory(kind, engine, info, nvidia_smi, limits)
         memory = queue.requests.memory(info.id, kind)
-        lines.append(queue_order(inventory, requests, memory, now=time.monotonic()))
-    if trouble := queue.requests.trouble():
-        what = f"{trouble}: requests are not shown, and trials start without regard to each other's turns"
-        no_output(Warned(what, "remove what is in its place"))
-    return lines
+        orders.append(queue_order(inventory, requests, memory, now=time.monotonic()))
+    if error := queue.requests.trouble():
+        what = f"{error}: requests are not shown, and trials start out of turn"
+        no_output(Warned(what, "move aside what is at that path"))
+    return orders
 
 
 def _held(inventory: Inventory, home: str) -> Iterator[Row]:
@@ -91,12 +91,12 @@ def _held(inventory: Inventory, home: str) -> Iterator[Row]:
         by_gpu = {gpu: container for container in inventory.containers for gpu in held([container])}
         for gpu in inventory.gpus:
             yield _row(inventory, gpu.id, by_gpu.pop(gpu.id, None), usable=gpu.usable)
-        for name, container in by_gpu.items():  # under a name that the host does not know any more
+        for name, container in by_gpu.items():  # GPUs that the host no longer has
             yield _row(inventory, name, container, usable=False)
         return
     for number, container in enumerate(inventory.containers, 1):
         yield _row(inventory, number, container, usable=number <= inventory.total)
-    left = max(0, inventory.limit - inventory.used_by(home))  # of a home with a smaller limit than others
+    left = max(0, inventory.limit - inventory.used_by(home))  # this home may have a smaller limit than others
     for nth, name in enumerate(inventory.free, 1):
         yield _row(inventory, int(name), None, usable=nth <= left)
 
@@ -118,21 +118,23 @@ def _row(inventory: Inventory, slot: object, holder: ContainerState | None, *, u
 
 
 def _queued(order: QueueOrder, *, now: float) -> Iterator[Row]:
-    """One row a trial: those in the order of their turns, then those that a limit keeps from starting."""
+    """Yield one row per trial: in queue order, then those that a limit keeps from starting."""
     requests = {request.experiment: request for request in order.requests}
     queues = {
         name: sorted(request.waiting, key=request.waiting.__getitem__) for name, request in requests.items()
     }
-    gone: defaultdict[str, int] = defaultdict(int)
+    listed: defaultdict[str, int] = defaultdict(int)
     for position, name in enumerate(order.experiments(), 1):
-        yield _waiter(order, requests[name], queues[name][gone[name]], position=position, now=now)
-        gone[name] += 1
+        yield _queued_row(order, requests[name], queues[name][listed[name]], position=position, now=now)
+        listed[name] += 1
     for name, queue in queues.items():
-        for trial in queue[gone[name] :]:
-            yield _waiter(order, requests[name], trial, position=None, now=now)
+        for trial in queue[listed[name] :]:
+            yield _queued_row(order, requests[name], trial, position=None, now=now)
 
 
-def _waiter(order: QueueOrder, request: SlotRequest, trial: str, *, position: int | None, now: float) -> Row:
+def _queued_row(
+    order: QueueOrder, request: SlotRequest, trial: str, *, position: int | None, now: float
+) -> Row:
     from detbuild.launch.line import BEHIND, name_of
 
     home, _, experiment = request.experiment.partition("/")
@@ -175,5 +177,5 @@ def _requested(row: Row) -> str:
     return "1 CPU slot" if row["kind"] == "cpu" else f"{row['slots']} GPU{'s' if row['slots'] != 1 else ''}"
 
 
-def _patience(row: Row) -> str:
+def _waited(row: Row) -> str:
     return str(timedelta(seconds=int(float(str(row["seconds"])))))

@@ -89,6 +89,11 @@ def show_table(rows: Sequence[Row], columns: Columns, *, empty: str, spare: Sequ
         click.echo(line)
 
 
+def state_cell(row: Row) -> str:
+    """Return the state of a row as tables show it: in lower case."""
+    return str(row["state"]).lower().replace("_", " ")
+
+
 def aligned(lines: Sequence[Sequence[str]], room: int | None) -> Iterator[str]:
     """Yield lines of cells in aligned columns; the widest are cut to fit `room` terminal columns."""
     widths = _widths(lines)

@@ -60,9 +60,9 @@ def tensorboard(
     from detbuild.report.eventfiles import export, refresh, require
 
     references = tuple(takewhile(lambda word: word[:1].isdecimal(), words))
-    wanted = _selected(references, only)
+    selected = _selected(references, only)
     require()
-    chosen = tuple(_chosen(session.home, wanted))
+    chosen = tuple(_chosen(session.home, selected))
     if directory is not None:
         for place in export(chosen, directory, no_output):
             click.echo(place)
@@ -80,11 +80,11 @@ def _selected(references: Sequence[str], only: Sequence[str]) -> dict[int, list[
     whole = experiment_numbers(plain) if plain else ()
     named = [_reference(text) for text in references if "/" in text]
     narrowed = [_narrowed(text, references, whole) for text in only]
-    wanted: dict[int, list[int]] = {number: [] for number in whole}
+    selected: dict[int, list[int]] = {number: [] for number in whole}
     for number, trial in named:
         if number not in whole:
-            wanted.setdefault(number, []).append(trial)
-    return wanted | _by_experiment(narrowed)
+            selected.setdefault(number, []).append(trial)
+    return selected | _by_experiment(narrowed)
 
 
 def _narrowed(text: str, references: Sequence[str], whole: Sequence[int]) -> tuple[int, int]:
@@ -103,12 +103,12 @@ def _by_experiment(named: Sequence[tuple[int, int]]) -> dict[int, list[int]]:
     return {number: [trial for of, trial in named if of == number] for number, _ in named}
 
 
-def _chosen(home: Path, wanted: Mapping[int, Sequence[int]]) -> Iterator[SelectedTrials]:
+def _chosen(home: Path, selected: Mapping[int, Sequence[int]]) -> Iterator[SelectedTrials]:
     from detbuild.cli import listing
     from detbuild.errors import ConfigError
     from detbuild.report.eventfiles import SelectedTrials
 
-    for experiment_id, numbers in wanted.items():
+    for experiment_id, numbers in selected.items():
         state, folder = listing.experiment(home, experiment_id)
         for number in numbers:
             if number not in state.trials:

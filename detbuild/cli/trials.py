@@ -11,7 +11,7 @@ from detbuild.cli.checkpoints import fetch, output_option
 from detbuild.cli.downloads import smaller_option
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
-from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table
+from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table, state_cell
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ def list_(session: Session, /, *, experiment_id: int, as_json: bool, as_csv: boo
     else:
         columns: Columns = {
             "TRIAL": lambda row: f"{experiment_id}/{row['id']}",
-            "STATE": "state",
+            "STATE": state_cell,
             "BATCHES": "steps_completed",
             "RESTARTS": "restarts",
             "HYPERPARAMETERS": _hparams,
@@ -155,13 +155,13 @@ def download(
     if sort_by and not best:
         raise click.UsageError("--sort-by requires --best")
     state, folder = listing.trial(session.home, trial)
-    there = [f for f in checkpoints_of(folder) if f.trial_id == trial[1] and f.state == "COMPLETED"]
+    found = [f for f in checkpoints_of(folder) if f.trial_id == trial[1] and f.state == "COMPLETED"]
     if best:
-        there = best_first(there, goal_of(folder.header(), sort_by, smaller_is_better))
-    there = [f for f in there if f.checkpoint.uuid.startswith(uuid or "")]
-    if not there or (uuid is not None and len(there) > 1):
+        found = best_first(found, goal_of(folder.header(), sort_by, smaller_is_better))
+    found = [f for f in found if f.checkpoint.uuid.startswith(uuid or "")]
+    if not found or (uuid is not None and len(found) > 1):
         raise ConfigError(
             f"trial {folder.id}/{state.id} has no such checkpoint",
             hint=f"see `det experiment list-checkpoints {folder.id}`",
         )
-    fetch(there[0], target)
+    fetch(found[0], target)

@@ -23,8 +23,8 @@ DRIVER_VERSION = Path("/proc/driver/nvidia/version")
 
 def disk(path: Path, *, recommended: int, required: int) -> Verdict:
     """Check the free space in bytes under `path`, which need not exist yet."""
-    there = next(parent for parent in (path, *path.parents) if parent.exists())
-    free = shutil.disk_usage(there).free
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
     finding = f"{size(free)} free under {path}"
     if free < required:
         return fatal(finding, "free some space; `docker system df` shows what the engine uses")
@@ -37,9 +37,9 @@ def disk(path: Path, *, recommended: int, required: int) -> Verdict:
 
 def home(context: CheckContext) -> Verdict:
     verdict = disk(context.home, recommended=5 * GB, required=GB // 5)
-    there = next(parent for parent in (context.home, *context.home.parents) if parent.exists())
-    if not os.access(there, os.W_OK | os.X_OK):
-        return fatal(f"{there} is not writable", "set DETBUILD_HOME to a writable directory")
+    existing = next(parent for parent in (context.home, *context.home.parents) if parent.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return fatal(f"{existing} is not writable", "set DETBUILD_HOME to a writable directory")
     return verdict
 
 
@@ -50,8 +50,8 @@ def config(context: CheckContext) -> Verdict:
     host = host_config(context.home)
     for warned in host.warnings():
         return warning(warned.message, warned.hint)
-    there = (context.home / HOST_CONFIG).exists()
-    return ok(str(context.home / HOST_CONFIG) if there else f"none in {context.home}: nothing is preset")
+    existing = (context.home / HOST_CONFIG).exists()
+    return ok(str(context.home / HOST_CONFIG) if existing else f"none in {context.home}: nothing is preset")
 
 
 def temporary(_around: CheckContext) -> Verdict:

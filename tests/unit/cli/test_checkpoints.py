@@ -17,7 +17,7 @@ def test_checkpoints_are_listed_with_what_they_are_worth(shell, uuid):
     head, row = shell("detbuild", "checkpoint", "list", "1").out.splitlines()
     assert head.split() == ["UUID", "TRIAL", "BATCH", "SIZE", "STATE", "METRICS"]
     assert row.split()[:3] == [uuid, "1/1", "1"]
-    assert row.split()[-2:] == ["COMPLETED", "validation_loss=0.25"]
+    assert row.split()[-2:] == ["completed", "validation_loss=0.25"]
     (document,) = json.loads(shell("det", "e", "lc", "1", "--json").out)
     assert document["uuid"] == uuid
     assert document["directory"] == f"{shell.home}/experiments/1/checkpoints/{uuid}"

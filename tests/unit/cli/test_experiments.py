@@ -29,8 +29,8 @@ def test_a_listing_shows_the_newest_first(shell):
         "CREATED",
     ]
     assert [line.split()[:9] for line in lines[1:]] == [
-        ["2", "second", "RUNNING", "0", "%", "1", "10", "validation_loss=0.25", "1"],
-        ["1", "first", "COMPLETED", "100", "%", "1", "10", "validation_loss=0.25", "1"],
+        ["2", "second", "running", "0", "%", "1", "10", "validation_loss=0.25", "1"],
+        ["1", "first", "completed", "100", "%", "1", "10", "validation_loss=0.25", "1"],
     ]
 
 
@@ -128,7 +128,7 @@ def test_determineds_words_show_the_same(shell):
     assert shell("det", "experiment", "describe", "1") == shell("detbuild", "describe", "1")
     assert shell("det", "e", "lt", "1").out.splitlines()[1].split() == [
         "1/1",
-        "COMPLETED",
+        "completed",
         "10",
         "0",
         "lr=0.001",

@@ -24,7 +24,7 @@ def test_a_search_fits_on_a_screen_whatever_its_size(tmp_path, trials):
     folder = experiment(tmp_path, trials)
     page = experiment_page(load(folder), folder)
     assert len(page.splitlines()) <= SHOWN + 13
-    assert "1 RUNNING" in page
+    assert "1 running" in page
     assert ("error      1: RuntimeError" in page) == (trials > 2)
 
 

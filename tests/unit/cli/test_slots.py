@@ -68,7 +68,7 @@ def test_slots_shows_who_has_what_and_who_waits_for_it_in_order(shell, busy, mon
         ["nvidia.com/gpu=1", "3/2", "root"],
     ]
     assert lines[3][:4] == ["CPU", "slot", "1", "-"]
-    assert lines[-5] == ["NEXT", "TRIAL", "USER", "REQUESTS", "PRIORITY", "FOR", "WHY"]
+    assert lines[-5] == ["NEXT", "TRIAL", "USER", "REQUESTS", "PRIORITY", "WAITED", "REASON"]
     assert [(line[0], line[1], line[3]) for line in lines[-4:]] == [
         ("1", "4/1", "2"),
         ("2", "4/2", "2"),
@@ -131,7 +131,7 @@ def test_a_slot_that_is_held_beyond_the_limit_is_shown(shell, monkeypatch, tmp_p
 
 def test_nothing_about_waiting_is_said_when_nobody_waits(shell, monkeypatch, tmp_path):
     monkeypatch.setattr("detbuild.launch.hostlock.lock_directory", lambda: tmp_path)
-    assert "WHY" not in shell("detbuild", "slots").out
+    assert "REASON" not in shell("detbuild", "slots").out
     assert json.loads(shell("detbuild", "slots", "--json").out)["queued"] == []
 
 
