@@ -1,6 +1,6 @@
 """`python -m detbuild.controller FOLDER [DESCRIPTOR]`: the process that runs one experiment.
 
-detbuild starts it with the descriptor of the lease, which it holds from its first moment.
+detbuild passes the descriptor of the lease, so the process holds the lease from its start.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def drive(folder: ExperimentFolder, engine: Engine) -> None:
-    """Run the experiment until nothing is left to do; the caller holds its lease."""
+    """Run the experiment until no work is left; the caller holds its lease."""
     controller_of(folder, engine).run()
-    while needs_controller(folder):  # asked for in the moment in which it was not looked for any more
+    while needs_controller(folder):  # race: a request came after the last poll
         controller_of(folder, engine).run()
 
 
@@ -36,14 +36,14 @@ def main(argv: list[str]) -> int:
             drive(folder, engine := DockerEngine())
         while needs_controller(
             folder
-        ):  # asked for after the last look, by a process that still saw the lease
+        ):  # race: a request came after the last poll, while the lease was still held
             with lease(folder.lock_file):
                 drive(folder, engine)
     except DetbuildError as error:
         hint = f"\n  hint: {error.hint}" if error.hint else ""
         sys.stderr.write(masked_urls(f"error: {error}{hint}\n"))
         return error.exit_code
-    except Exception:  # noqa: BLE001  (the outermost boundary: the log is the only place to say it)
+    except Exception:  # noqa: BLE001  (the outermost boundary: only the log is left to report to)
         sys.stderr.write(masked_urls(traceback.format_exc()))
         return 1
     return 0

@@ -1,4 +1,4 @@
-"""Which checkpoints the runs of an experiment have written, as they write them."""
+"""Finds the checkpoints that the runs of an experiment write."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from detbuild.store.stored import Stored
 
 _Run = tuple[int, int]  # trial and run
-_FETCHED: Final = 0  # no trial has this number
+_FETCHED: Final = 0  # not a trial ID
 
 
 class CheckpointWatcher:
-    """Reads only runs that may still write, so a search of many trials costs no more than those at work."""
+    """A reader of new checkpoints; it reads only runs that may still write, so long searches stay cheap."""
 
     def __init__(self, folder: ExperimentFolder) -> None:
         self._folder = folder
         self._journal = journal.JournalFile(folder.journal_file)
         self._reading: dict[_Run, RecordFile] = {}
-        self._over: set[_Run] = set()  # and not read to the end yet
-        self._going: set[int] = set()  # trials that have begun and not ended
+        self._over: set[_Run] = set()  # ended, but not read to the end yet
+        self._going: set[int] = set()  # trials that have started and not ended
         self._written: dict[int, list[str]] = {}  # by trial: uuids that may be on this host, oldest first
 
     def _apply(self, fact: journal.Fact) -> None:
@@ -44,7 +44,7 @@ class CheckpointWatcher:
                 self._going.discard(trial_id)
 
     def new(self) -> Iterator[str]:
-        """The checkpoints that were written since the last time, in the order of each trial."""
+        """Yield the checkpoints written since the last call, in order for each trial."""
         for entry in self._journal.new():
             self._apply(entry.fact)
         for key, file in list(self._reading.items()):
@@ -58,14 +58,13 @@ class CheckpointWatcher:
                 self._over.discard(key)
 
     def fetched(self, uuid: str) -> None:
-        """Take notice of a checkpoint that is on this host again, from whatever trial."""
+        """Note that a checkpoint, of any trial, is on this host again."""
         self._written.setdefault(_FETCHED, []).append(uuid)
 
     def evictable(self, root: Path, stored: Stored, held: AbstractSet[str]) -> str:
-        """A checkpoint whose copy in `root` may go: it is in the cloud, and no run will start from it.
+        """Return a checkpoint whose copy in `root` may be deleted, or "".
 
-        The newest of a trial that goes on stays, and so do those that are `held`.
-        "" when there is none.
+        It is uploaded, is not in `held`, and is not the newest of a trial that has not ended.
         """
         below = UntrustedDir(root)
         for number, written in list(self._written.items()):

@@ -1,4 +1,4 @@
-"""What other processes do about an experiment: follow it, wait for it, ask for its end, take it up again."""
+"""What other processes do with an experiment: follow it, wait for it, stop it, restart its controller."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from detbuild.store.home import Home
     from detbuild.store.requests import Verb
 
-_POLL = 0.1  # seconds between looks at the files
-_PAUSE = 3.0  # seconds between two starts of a controller that does not stay alive
-_STARTS = 3  # how often one is started before that is reported as an error
+_POLL = 0.1  # seconds between polls of the files
+_PAUSE = 3.0  # seconds between two starts of a controller that keeps dying
+_STARTS = 3  # starts before that is reported as an error
 
 
 def follow(home: Home, experiment_id: int, emit: Emit, *, since: int = 0) -> ExperimentState:
-    """Emit what happens and what happened so far, until the experiment is over.
+    """Emit past and new events until the experiment has ended.
 
-    The experiment does not notice: the follower may be interrupted at any time.
+    The follower may be interrupted at any time; the experiment keeps running.
 
     Args:
-        home: Of the experiment.
-        experiment_id: Of the experiment.
-        emit: Told of it all.
-        since: The number of a request; what was before it is passed over.
+        home: The detbuild home.
+        experiment_id: The experiment.
+        emit: Receives the events.
+        since: Number of a request; earlier events are skipped.
     """
     tail = ExperimentTail(home.experiment(experiment_id), since=since)
     for _ in _polls(tail.folder, emit):
@@ -49,7 +49,7 @@ def follow(home: Home, experiment_id: int, emit: Emit, *, since: int = 0) -> Exp
 
 
 def wait(home: Home, experiment_id: int, emit: Emit) -> ExperimentState:
-    """Return the state of the experiment once it is over; one that is paused is waited for."""
+    """Wait until the experiment has ended, also while it is paused, and return its state."""
     folder = home.experiment(experiment_id)
     ledger, journal = StateFold(folder.header()), JournalFile(folder.journal_file)
     for _ in _polls(folder, emit):
@@ -61,19 +61,19 @@ def wait(home: Home, experiment_id: int, emit: Emit) -> ExperimentState:
 
 
 def request(home: Home, experiment_id: int, verb: Verb, trial_id: int | None = None) -> ExperimentState:
-    """Ask for "kill", "cancel", "pause" or "activate"; an experiment without a controller gets one.
+    """Request "kill", "cancel", "pause" or "activate", and start a controller if none runs.
 
     Args:
-        home: Of the experiment.
-        experiment_id: Of the experiment.
-        verb: What is wanted; kill wins over cancel, and cancel over pause.
-        trial_id: End this trial alone, by "kill" or "cancel"; the others go on.
+        home: The detbuild home.
+        experiment_id: The experiment.
+        verb: The request; kill wins over cancel, and cancel over pause.
+        trial_id: End only this trial, by "kill" or "cancel"; the others keep running.
 
     Returns:
-        The state in which the experiment was; where that leaves nothing to do, nothing was asked for.
+        The state before the request. If it needs no change, no request is made.
 
     Raises:
-        ConfigError: There is no such experiment or trial, or it cannot do that.
+        ConfigError: The experiment or trial does not exist, or its state does not allow the request.
     """
     folder = home.experiment(experiment_id)
     journaled = JournaledState(folder=folder)
@@ -81,12 +81,12 @@ def request(home: Home, experiment_id: int, verb: Verb, trial_id: int | None = N
     if trial_id is not None and trial_id not in state.trials:
         raise ConfigError(
             f"experiment {experiment_id} has no trial {trial_id}",
-            hint=f"see `detbuild describe {experiment_id}`",
+            hint=f"list its trials with `detbuild describe {experiment_id}`",
         )
     if state.over and verb in {"pause", "activate"}:
         raise ConfigError(
             f"experiment {experiment_id} has ended: {state.state}",
-            hint=f"`detbuild continue {experiment_id}` goes on with what was not completed",
+            hint=f"run `detbuild continue {experiment_id}` to continue what was not completed",
         )
     if not _idle(journaled, verb, trial_id):
         if state.header.local and verb == "activate":
@@ -97,16 +97,16 @@ def request(home: Home, experiment_id: int, verb: Verb, trial_id: int | None = N
 
 
 def needs_foreground(state: ExperimentState) -> ConfigError:
-    """Of a local experiment, which nobody can take up in the background."""
+    """Return the error for a local experiment, which cannot run in the background."""
     id_, verb = state.header.id, "activate" if state.stop == StopVerb.PAUSE else "continue"
     return ConfigError(
-        f"experiment {id_} is {state.state} and local: it goes on in the shell that says so",
-        hint=f"`detbuild {verb} {id_}` there, once it is at rest",
+        f"experiment {id_} is local; it must be continued in the foreground",
+        hint=f"run `detbuild {verb} {id_}` once it is paused or has ended",
     )
 
 
 def _idle(journaled: JournaledState, verb: Verb, trial_id: int | None) -> bool:
-    """Whether that is so already."""
+    """Whether the request would change nothing."""
     state = journaled.state
     if state.over or (trial_id is not None and state.trials[trial_id].ended):
         return True
@@ -117,9 +117,9 @@ def _idle(journaled: JournaledState, verb: Verb, trial_id: int | None) -> bool:
 
 
 def resume(home: Home, emit: Emit = ignore) -> tuple[int, ...]:
-    """Start a controller for every experiment that needs one and has none; return their ids.
+    """Start a controller for every experiment that needs one and has none; return their IDs.
 
-    A damaged experiment gets none, and `emit` is told of it.
+    Damaged experiments are skipped and reported to `emit`.
     """
 
     def start(folder: ExperimentFolder) -> int:
@@ -140,19 +140,19 @@ def resume_one(folder: ExperimentFolder) -> bool:
                 finish_pending(folder)
             else:
                 start_detached(folder, held)
-    except LeaseError:  # another process was quicker
+    except LeaseError:  # another process was faster
         return False
     return True
 
 
 def needs_controller(folder: ExperimentFolder) -> bool:
-    """Whether there is something to do: it is neither over nor paused, or something was asked for since."""
+    """Whether the experiment is neither ended nor paused, or has unread requests."""
     journaled = JournaledState(folder=folder)
     return not journaled.state.idle or bool(journaled.requests())
 
 
 def has_work_left(folder: ExperimentFolder) -> bool:
-    """The same, or it is over and left checkpoints to be uploaded or removed: that had failed too often."""
+    """Whether it needs a controller, or has ended with uploads or deletions still pending."""
     if needs_controller(folder):
         return True
     state = JournaledState(folder=folder).state
@@ -160,22 +160,22 @@ def has_work_left(folder: ExperimentFolder) -> bool:
 
 
 class RequestWatcher:
-    """Sees to it that an experiment has a controller while its end is waited for.
+    """A watchdog that restarts the controller of an experiment while a caller waits for its end.
 
-    A controller lives as long as its lease is held, however slow the host is.
+    A controller is alive while its lease is held, however slow the host is.
     """
 
     def __init__(self, folder: ExperimentFolder, emit: Emit) -> None:
         self._folder, self._emit = folder, emit
         self._starts = 0
         self._start_at = 0.0
-        self._rested: tuple[int, ...] = ()  # sizes of the files when nothing was left to do
+        self._rested: tuple[int, ...] = ()  # file sizes when no work was left
 
     def poll(self) -> None:
-        """Start a controller when one is needed and there is none.
+        """Start a controller if one is needed and none runs.
 
         Raises:
-            EngineError: It does not stay alive.
+            EngineError: Controllers keep dying.
         """
         folder = self._folder
         if time.monotonic() < self._start_at or holder(folder.lock_file) is not None:
@@ -192,26 +192,26 @@ class RequestWatcher:
     def _start(self, folder: ExperimentFolder, *, died: bool) -> None:
         if self._starts == _STARTS:
             raise EngineError(
-                f"the controller of experiment {folder.id} does not stay alive",
-                hint=f"see {folder.log_file}; then `detbuild resume`",
+                f"the controller of experiment {folder.id} keeps dying",
+                hint=f"check {folder.log_file}, then run `detbuild resume`",
             )
         if not resume_one(folder):
             return
         if died:
-            self._emit(Warned(f"the controller of experiment {folder.id} is gone; starting another one"))
+            self._emit(Warned(f"the controller of experiment {folder.id} has died; starting a new one"))
         self._starts += 1
         self._start_at = time.monotonic() + _PAUSE
 
 
 def _size(file: Path) -> int:
     try:
-        return file.stat().st_size  # allowed: its size alone
+        return file.stat().st_size  # allowed: only its size
     except FileNotFoundError:
         return 0
 
 
 def _polls(folder: ExperimentFolder, emit: Emit) -> Iterator[None]:
-    """Yield again and again, and see to it that there is a controller meanwhile."""
+    """Yield at every poll, and keep a controller running."""
     watcher = RequestWatcher(folder, emit)
     while True:
         yield

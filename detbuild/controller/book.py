@@ -1,4 +1,4 @@
-"""The journal of an experiment while it is driven: facts are written down, then believed."""
+"""An experiment's state that is journaled before it changes (write-ahead)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, slots=True)
 class JournaledState:
-    """`state` is never ahead of the journal on disk."""
+    """The state of an experiment; it is never ahead of the journal on disk."""
 
     folder: ExperimentFolder
     state: StateFold = field(init=False)
@@ -27,15 +27,15 @@ class JournaledState:
         self._inbox = self.folder.inbox()
 
     def record(self, fact: Fact) -> None:
-        """Write the fact down, then believe it.
+        """Write the fact to the journal, then apply it to the state.
 
         Raises:
-            DiskFullError: There is no room for it; nothing has changed.
+            DiskFullError: No free space; nothing has changed.
         """
         self.state.enter(self.folder.record(fact))
 
     def requests(self) -> tuple[Request, ...]:
-        """What people ask for and nobody has heeded, in order."""
+        """Return the requests that are not applied yet, in order."""
         self._requests += self._inbox.after(self.state.last_request)
         self._requests = [request for request in self._requests if request.number > self.state.last_request]
         return tuple(self._requests)

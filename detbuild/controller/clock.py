@@ -1,4 +1,4 @@
-"""The clock of the controller: it never goes back, and tests have their own."""
+"""The controller's clock: monotonic, and replaceable in tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 class Clock(Protocol):
     def now(self) -> float:
-        """Seconds since some moment in the past."""
+        """Return seconds since an arbitrary start."""
 
     def wait(self, seconds: float) -> None: ...
 

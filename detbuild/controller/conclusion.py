@@ -1,4 +1,4 @@
-"""How an experiment ends, from how its trials did."""
+"""The final state of an experiment, from the states of its trials."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def conclusion(state: StateFold) -> ExperimentFinished:
-    """One completed trial makes a success, unless a person cut the search short or it failed itself."""
+    """Return COMPLETED if one trial completed, unless the search was canceled or failed."""
     if state.failure:
         return ExperimentFinished(state=State.ERROR, why=state.failure)
     order = (

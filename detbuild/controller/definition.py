@@ -1,4 +1,4 @@
-"""Gets the code of an experiment back out of its image, whatever became of the directory since."""
+"""Copies an experiment's code out of its image."""
 
 from __future__ import annotations
 
@@ -25,37 +25,39 @@ _TARGET: Final = "/run/detbuild/code"
 _COPY: Final = (
     "import shutil, sys; shutil.copytree(sys.argv[1], sys.argv[2], symlinks=True, dirs_exist_ok=True)"
 )
-_PATIENCE: Final = 300.0  # seconds for a copy
+_TIMEOUT: Final = 300.0  # seconds for a copy
 
 
 def download_code(home: Home, folder: ExperimentFolder, target: Path, connect: Callable[[], Engine]) -> None:
     """Copy the work directory of the experiment's image into the new directory `target`.
 
     Raises:
-        ConfigError: `target` is there already, or the experiment has no image: it ran on this host itself.
-        EngineError: The image is gone, or its files cannot be copied.
+        ConfigError: `target` exists and is not empty, or the experiment is local and has no image.
+        EngineError: The image is missing, or its files cannot be copied.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):  # allowed: where the user wants it
-        raise ConfigError(f"{target} is there already", hint="name a directory that is new or empty")
+    if target.exists() and (
+        not target.is_dir() or any(target.iterdir())
+    ):  # allowed: a path given by the user
+        raise ConfigError(f"{target} already exists", hint="choose a new or empty directory")
     header = folder.header()
     if header.local:
         raise ConfigError(
-            f"experiment {folder.id} ran on this host itself, in {header.context_dir}: no copy of it was made"
+            f"experiment {folder.id} ran in {header.context_dir}, not in an image: no copy was made"
         )
     engine = connect()
     image = engine.image_id(header.image) or engine.image_id(header.tag)
     if image is None:
         raise EngineError(
-            f"the image of experiment {folder.id} is gone: {header.tag}",
-            hint=f"checkpoints hold a copy of the code in `code`: see `detbuild checkpoint list {folder.id}`",
+            f"the image of experiment {folder.id} was removed: {header.tag}",
+            hint=f"use the copy in `code` of a checkpoint: see `detbuild checkpoint list {folder.id}`",
         )
     with file_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)  # allowed: where the user wants it
-        above = target.parent.resolve()  # allowed: where the user wants it
+        target.parent.mkdir(parents=True, exist_ok=True)  # allowed: a path given by the user
+        above = target.parent.resolve()  # allowed: a path given by the user
         sweep_drafts(above, target.name)
         with drafted(above, draft_name(target.name)) as draft:
             _copy(engine, home, image, draft, user_of(engine.info(), header.user))
-            draft.replace(target)  # allowed: a new directory itself
+            draft.replace(target)  # allowed: a directory that was just made
 
 
 def _copy(engine: Engine, home: Home, image: str, draft: Path, user: str) -> None:
@@ -71,9 +73,9 @@ def _copy(engine: Engine, home: Home, image: str, draft: Path, user: str) -> Non
     container = engine.create(spec)
     try:
         engine.start(container)
-        state = engine.wait(container, timeout=_PATIENCE)
+        state = engine.wait(container, timeout=_TIMEOUT)
         if state is None or state.exit_code:
-            said = "\n".join(engine.output_tail(container, 5))
-            raise EngineError(f"cannot copy the code out of the image {image[:19]}:\n{said}")
+            output = "\n".join(engine.output_tail(container, 5))
+            raise EngineError(f"cannot copy the code out of the image {image[:19]}:\n{output}")
     finally:
         engine.remove(container)

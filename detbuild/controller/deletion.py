@@ -1,12 +1,12 @@
-"""Deletes experiments: the intent is written first, so that what a crash cut short is finished later.
+"""Deletes experiments: the intent is journaled first, so a deletion cut short by a crash is finished later.
 
-1. its containers are removed,
-2. the intent is written (`deleting` in its folder): from here on it only goes forward,
-3. its checkpoints are removed from their storage,
-4. its number is retired, and its folder renamed to a hidden name: from here on it is no experiment,
-5. the folder is removed.
+1. Remove its containers.
+2. Write the intent (`deleting` in its folder): from here on there is no way back.
+3. Delete its checkpoints from their storage.
+4. Retire its number and rename its folder to a hidden name: it is no longer listed.
+5. Delete the folder.
 
-`finish_deletions` goes on from wherever it stopped. `delete`, `resume` and `list` call it.
+`finish_deletions` continues at the step that was cut short. `delete`, `resume` and `list` call it.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ if TYPE_CHECKING:
 
 
 def delete(home: Home, experiment_id: int, connect: Callable[[], Engine], *, force: bool = False) -> None:
-    """Delete an experiment that has ended, with its checkpoints wherever they are stored.
+    """Delete an experiment that has ended, with its checkpoints in every storage.
 
     Args:
-        home: Where it is.
-        experiment_id: Its number, which is not given out again.
-        connect: To the engine that may still have containers of it; not called for a local one.
-        force: Also when its checkpoints are registered or were the source of another experiment, and when
-            its engine does not answer.
+        home: The detbuild home.
+        experiment_id: The experiment; its number is not reused.
+        connect: Connects to the engine that may have its containers; not called for a local experiment.
+        force: Delete even if its checkpoints are registered or the source of another experiment, or its
+            engine does not answer.
 
     Raises:
-        ConfigError: It has not ended, or something needs it.
-        EngineError: Its containers or checkpoints cannot be removed.
-        LeaseError: A controller holds it.
+        ConfigError: It has not ended, or its checkpoints are in use.
+        EngineError: Its containers or checkpoints cannot be deleted.
+        LeaseError: A controller holds its lease.
     """
     finish_deletions(home)
     folder = home.experiment(experiment_id)
-    _refuse_going(folder)  # said before the lease is asked for, which a controller of it holds
+    _refuse_going(folder)  # checked before the lease, which its controller holds
     with lease_at_the_end(folder.lock_file):
         _refuse_going(folder)
         if not force:
@@ -68,20 +68,20 @@ def _refuse_going(folder: ExperimentFolder) -> None:
     if not state.over:
         raise ConfigError(
             f"experiment {folder.id} has not ended: it is {state.state}",
-            hint=f"`detbuild kill {folder.id}`, `detbuild wait {folder.id}`, then delete it",
+            hint=f"run `detbuild kill {folder.id}` and `detbuild wait {folder.id}`, then delete it",
         )
 
 
 def finish_deletions(home: Home) -> tuple[DetbuildError, ...]:
-    """Finish what was begun and is unowned now; return what went wrong, for another try later.
+    """Finish deletions that no process works on, and return their errors; the next call retries them.
 
-    What killed processes have left in the home's own directories is removed, too.
+    Temporary files of killed processes are removed from the home's directories too.
     """
     for directory in home.directories:
         sweep_temporaries(directory)
     marked, hidden = unfinished_deletions(home)
-    troubles = [_tried(home, folder) for folder in marked] + [_removed(path) for path in hidden]
-    return tuple(trouble for trouble in troubles if trouble is not None)
+    errors = [_tried(home, folder) for folder in marked] + [_removed(path) for path in hidden]
+    return tuple(error for error in errors if error is not None)
 
 
 def _tried(home: Home, folder: ExperimentFolder) -> DetbuildError | None:
@@ -89,7 +89,7 @@ def _tried(home: Home, folder: ExperimentFolder) -> DetbuildError | None:
         with lease(folder.lock_file, patience=0):
             _finish(home, folder)
     except LeaseError:
-        return None  # somebody else is at it
+        return None  # another process deletes it
     except DetbuildError as error:
         return error
     return None
@@ -99,7 +99,7 @@ def _removed(directory: Path) -> DetbuildError | None:
     try:
         UntrustedDir(directory.parent).remove_tree(directory.name, missing_ok=True)
     except UntrustedError as error:
-        return EngineError(f"cannot remove {error.path}: it {error.reason}", hint="remove it by hand")
+        return EngineError(f"cannot remove {error.path}: it {error.reason}", hint="remove it manually")
     return None
 
 
@@ -110,10 +110,10 @@ def _finish(home: Home, folder: ExperimentFolder) -> None:
     with alone(home.experiments / ".retired.lock"):
         home.retire(folder.id)
     with file_errors(folder.path):
-        with suppress(FileNotFoundError):  # another process was as far
+        with suppress(FileNotFoundError):  # another process was faster
             UntrustedDir(home.experiments).rename(folder.path.name, hidden.name)
         sync_directory(home.experiments)
-    with suppress(UntrustedError):  # `finish_deletions` tries it again, and says why it fails
+    with suppress(UntrustedError):  # `finish_deletions` retries and reports the error
         UntrustedDir(home.experiments).remove_tree(hidden.name, missing_ok=True)
 
 
@@ -137,23 +137,23 @@ def _refuse_other_engine(folder: ExperimentFolder, engine: Engine) -> None:
     if header.engine not in {"", info.id}:
         raise EngineError(
             f"experiment {folder.id} ran on Docker Engine {header.engine} at {header.engine_at}, "
-            f"and this is {info.id} of {info.name}",
-            hint="set DOCKER_HOST to that engine; --force deletes without looking for its containers",
+            f"but this is {info.id} of {info.name}",
+            hint="set DOCKER_HOST to that engine; --force deletes without removing its containers",
         )
 
 
 def _refuse_needed(home: Home, folder: ExperimentFolder) -> None:
-    """Registered checkpoints and the sources of others are kept."""
+    """Raise if its checkpoints are registered or the source of another experiment."""
     own = {found.checkpoint.uuid for found in checkpoints_of(folder) if not found.checkpoint.foreign}
     for uuid, names in registered(home).items():
         if uuid in own:
             raise ConfigError(
                 f"checkpoint {uuid} of experiment {folder.id} is registered as {', '.join(names)}",
-                hint="delete that from the registry first, or give --force",
+                hint="delete it from the registry first, or use --force",
             )
     for other, uuid in sources(home):
         if other != folder.id and uuid in own:
             raise ConfigError(
                 f"checkpoint {uuid} of experiment {folder.id} is the source of experiment {other}",
-                hint="delete that one first, or give --force",
+                hint="delete that experiment first, or use --force",
             )

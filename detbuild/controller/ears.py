@@ -1,4 +1,4 @@
-"""Listens to one run: its records, its output, and what of them the search and the journal have to know."""
+"""Reads the records and output of one run, and forwards them to the search and the journal."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from detbuild.controller.search import Search
     from detbuild.store.states import RunState
 
-_MOST = 64 << 20  # bytes of records in one look: a run that writes without end holds up nothing else
+_MOST = 64 << 20  # bytes of records in one poll, so that a run that floods does not block the others
 
 
 class RecordListener:
-    """What it keeps in memory only spares looks at files: all of it can be heard again."""
+    """A reader of one run. Its memory is only a cache: everything can be read again."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class RecordListener:
         folder = journaled.folder.run(trial_id, run)
         self._file = RecordFile(folder)
         self._watch = PolicyWatch(folder, policies)
-        self._reported = 0  # validations that were passed on
+        self._reported = 0  # validations forwarded to the search
         self.records = RunRecords()
 
     @property
@@ -45,10 +45,10 @@ class RecordListener:
         return next(run for run in runs if run.run == self._number)
 
     def poll(self, *, over: bool = False) -> None:
-        """Take in what is new, or all that is left when the run is `over`.
+        """Read new records, or all that are left when the run is `over`.
 
         Raises:
-            DiskFullError: There is no room to write down what follows; the next look tries it again.
+            DiskFullError: No free space for the journal; the next poll retries.
         """
         lines = self._file.rest() if over else self._file.new(_MOST)
         self.records = replace(extended(self.records, lines), unreadable=self._file.unreadable)
@@ -67,14 +67,14 @@ class RecordListener:
 
 
 def matched(run: RunState) -> str:
-    """Which log policies the run's output matched, for people."""
+    """Return which log policies the run's output matched, as text."""
     if not run.policies:
         return ""
     return f"its log matches the polic{'ies' if len(run.policies) > 1 else 'y'} {', '.join(run.policies)}"
 
 
 def apply_policies(finished: journal.RunFinished, run: RunState) -> journal.RunFinished:
-    """The same, as the log policies want it that the run's output matched."""
+    """Apply the log policies that the run's output matched."""
     if not run.policies or Outcome(finished.outcome).succeeded:
         return finished
     message = "; ".join(text for text in (finished.message, matched(run)) if text)

@@ -1,4 +1,4 @@
-"""Calls of the engine that take long, several at a time, so that no trial waits for another one's."""
+"""Runs slow engine calls in parallel, so that no trial waits for the call of another."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ if TYPE_CHECKING:
 
     from detbuild.engine.protocol import Engine
 
-AT_ONCE = 8  # more of them gain nothing: the engine itself takes turns
+AT_ONCE = 8  # more gain nothing: the engine serializes calls itself
 
 
 class EnginePool:
-    """A single pair does one thing after the other, and is done with it before the call returns."""
+    """A thread pool; with one worker, calls run in the caller's thread."""
 
-    def __init__(self, engine: Engine, pairs: int = 1) -> None:
+    def __init__(self, engine: Engine, max_workers: int = 1) -> None:
         self._engine = engine
-        self._pool = ThreadPoolExecutor(pairs, thread_name_prefix="engine") if pairs > 1 else None
+        self._pool = ThreadPoolExecutor(max_workers, thread_name_prefix="engine") if max_workers > 1 else None
 
     def start(self, container: str) -> Future[None]:
         return self._do(self._engine.start, container)

@@ -1,4 +1,4 @@
-"""What keeps an experiment from going on that its journal cannot tell: looked for by whoever shows it."""
+"""Reasons why an experiment is blocked that its journal cannot show."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def blocked_reason(folder: ExperimentFolder, state: ExperimentState) -> str:
-    """Say what is in the way of an experiment that should go on, and how to repair it; "" for nothing."""
+    """Return why an experiment that should run is blocked, and how to repair that; "" if it is not."""
     if _at_rest(state):
         return ""
     if no_inodes(folder.path):
@@ -26,11 +26,9 @@ def blocked_reason(folder: ExperimentFolder, state: ExperimentState) -> str:
             f"{NO_INODES} on the disk of {folder.path}: nothing is decided or started until files are removed"
         )
     if _full(folder.path):
-        return f"the disk of {folder.path} is full: nothing is decided or started until there is room"
-    if holder(folder.lock_file) is None and not _at_rest(load(folder)):  # it may just have ended
-        return (
-            f"no controller is running: `detbuild resume {folder.id}` starts one; {folder.log_file} says more"
-        )
+        return f"the disk of {folder.path} is full: nothing is decided or started until space is free"
+    if holder(folder.lock_file) is None and not _at_rest(load(folder)):  # race: it may just have ended
+        return f"no controller is running: `detbuild resume {folder.id}` starts one; see {folder.log_file}"
     return ""
 
 
@@ -38,7 +36,7 @@ def _at_rest(state: ExperimentState) -> bool:
     return state.over or state.state == State.PAUSED
 
 
-def _full(place: Path) -> bool:
-    found = os.statvfs(place)
+def _full(path: Path) -> bool:
+    found = os.statvfs(path)
     blocks = found.f_bavail if os.geteuid() else found.f_bfree
     return blocks == 0

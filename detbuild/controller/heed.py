@@ -1,4 +1,4 @@
-"""Takes up what people ask for: each request once, in order, also those made while no controller ran."""
+"""Applies requests: each once, in order, including those made while no controller ran."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from detbuild.store.requests import Request
 
 
-LENGTHENED: Final = frozenset({"single", "random", "grid"})  # searches that decide nothing by results
+LENGTHENED: Final = frozenset(
+    {"single", "random", "grid"}
+)  # searches whose decisions do not depend on results
 
 
 def apply_requests(journaled: JournaledState) -> None:
-    """Take up what is asked of an experiment that is being driven.
+    """Apply the requests of a running experiment.
 
-    A `continue` is for one at rest: it is left to the controller that comes next and reads the config.
+    A `continue` of one at rest is left to the next controller, which reads the config again.
     """
     for request in journaled.requests():
         if request.verb == "continue" and journaled.state.idle:
@@ -30,7 +32,7 @@ def apply_requests(journaled: JournaledState) -> None:
 
 
 def apply_pending_requests(journaled: JournaledState) -> None:
-    """Take up what was asked for while nobody drove the experiment; its config is read after this."""
+    """Apply the requests made while no controller ran; call it before reading the config."""
     for request in journaled.requests():
         _apply(journaled, request)
 
@@ -48,9 +50,9 @@ def _apply(journaled: JournaledState, request: Request) -> None:
 
 
 def _new_length(journaled: JournaledState) -> Mapping[str, object] | None:
-    """How long all trials are to train now, if that is another length than before.
+    """Return the new length of all trials, or None if it is unchanged.
 
-    Only a search that does not look at results can do with it: the others keep the lengths they decided on.
+    Only searches that ignore results accept a new length; the others keep the lengths they decided on.
     """
     searcher, trial = config_of(journaled.folder).searcher, next(iter(journaled.state.trials.values()), None)
     if trial is None or searcher.name not in LENGTHENED or searcher.max_length in {None, trial.length}:

@@ -1,7 +1,7 @@
-"""Keeps the checkpoints of one experiment: uploads them, brings them back, removes what is not kept.
+"""Manages the checkpoints of one experiment: uploads, restores and deletes them by the retention policy.
 
-The controller calls `step` once in each of its own, and nothing here makes it wait: the work with a bucket is
-a process's of its own. What must survive a crash is in the journal, written before the effect.
+The controller calls `step` in each of its own steps. It never blocks: a worker process does the transfers.
+What must survive a crash is journaled before it is done.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ if TYPE_CHECKING:
     from detbuild.store.ledger import StateFold
     from detbuild.store.stored import Stored
 
-_FIRST: Final = 1.0  # seconds to the next try after something failed
+_FIRST: Final = 1.0  # seconds of the first back-off
 _LONGEST: Final = 60.0
-_LAST_TRIES: Final = 8  # when nothing else is left to do: about two minutes
-_AT_ONCE: Final = 50  # checkpoints that are removed by one job
-_WAITS: Final = "waits until its checkpoints are uploaded"
-_IDLE: Final = 60.0  # seconds after which the process that carries is ended
+_LAST_TRIES: Final = 8  # retries when no other work is left: about two minutes
+_AT_ONCE: Final = 50  # checkpoints deleted by one job
+_WAITS: Final = "waiting for its checkpoint uploads"
+_IDLE: Final = 60.0  # seconds without work after which the worker process ends
 
 
 def _origins(state: StateFold) -> set[str]:
-    """The checkpoints of other trials that a run may be starting from."""
+    """Return the checkpoints of other trials that a run may be starting from."""
     return {uuid for trial_id in state.running for uuid in state.trials[trial_id].source}
 
 
 class CheckpointManager:
-    """Of one experiment, whose lease the caller holds.
+    """The checkpoints of one experiment; the caller holds its lease.
 
     Args:
-        book: Of the experiment.
-        config: As submitted.
-        clock: For pauses.
-        tries: How often the last things left to do may fail in a row before they are left for another time.
+        journaled: The experiment's state.
+        config: Its config.
+        clock: For the back-off.
+        tries: Failures in a row after which the remaining work is left to the next controller.
     """
 
     def __init__(
@@ -72,26 +72,26 @@ class CheckpointManager:
         self._watcher = CheckpointWatcher(journaled.folder)
         self._announced: deque[str] = deque()  # not claimed yet
         self._uploads: deque[str] = deque()
-        self._wanted: deque[tuple[str, ...]] = deque()  # to be whole on this host: the first that can be
-        self._tried: dict[tuple[str, ...], int] = {}  # how many of them cannot
+        self._wanted: deque[tuple[str, ...]] = deque()  # to restore: of each, the first that is whole
+        self._tried: dict[tuple[str, ...], int] = {}  # how many of them are damaged
         self._ready: set[tuple[str, ...]] = set()
-        self._held = _origins(journaled.state)  # a run may be reading them
+        self._held = _origins(journaled.state)  # not evictable: a run may be reading them
         self._failures = 0
         self._again_at = self._busy_at = clock.now()
         self._collected = self._ending = self._swept = False
 
     @property
     def stored(self) -> Stored:
-        """What the journal says of the checkpoints."""
+        """The checkpoints as journaled."""
         return self.journaled.state.stored
 
-    # what the controller asks
+    # called by the controller
 
     @property
     def done(self) -> bool:
-        """Nothing is left to be done, or all that is left has failed often enough for now."""
+        """Whether no work is left, or the remaining work is given up for now."""
         stored = self.stored
-        with suppress(EngineError):  # `step` says so
+        with suppress(EngineError):  # `step` reports it
             self.poll()
         if self._announced and not self.given_up:
             return False
@@ -102,11 +102,11 @@ class CheckpointManager:
 
     @property
     def given_up(self) -> bool:
-        """It has failed too often in a row: what is left is for another time."""
+        """Whether it failed too often in a row, so that the rest is left to the next controller."""
         return self._failures >= self._tries
 
     def step(self) -> None:
-        """Do the next thing, unless it has to wait."""
+        """Do the next piece of work, unless it is in back-off."""
         now = self.clock.now()
         self._sweep()
         self.poll()
@@ -127,26 +127,26 @@ class CheckpointManager:
             self._carrier.close()
 
     def before_end(self, home: Home, *, hurry: bool = False) -> str:
-        """Say what the end of the experiment has to wait for, "" when it may end. No trial goes on any more.
+        """Return what the end of the experiment waits for, or "" if it may end. All trials have ended.
 
-        What could not be uploaded by then stays on this host: the state of the experiment says so, and the
-        next controller tries again.
+        Checkpoints that could not be uploaded stay on this host: the experiment's state shows it, and the
+        next controller retries.
 
         Args:
-            home: Of all experiments, whose checkpoints may be needed by others.
-            hurry: Somebody asked for a kill: what fails once is left for another time.
+            home: The home, whose other experiments may need checkpoints of this one.
+            hurry: A kill was requested: give up after the first failure.
         """
         if hurry:
             self._tries = 1
         self.poll()
         if not self._ending:
             self._ending, self._failures, self._again_at = True, 0, self.clock.now()
-            self._held.clear()  # no run starts any more
+            self._held.clear()  # no more runs start
         if self._uploads and not self.given_up:
             self._say(self.stored.trouble or _WAITS)
             return _WAITS
         for uuid in self._uploads:
-            if uuid not in self.stored.intended:  # so that the next controller knows of them
+            if uuid not in self.stored.intended:  # so that the next controller uploads them
                 self.journaled.record(journal.UploadIntended(uuid=uuid, free=False))
         return "" if self._collected else self._collect(home)
 
@@ -156,12 +156,12 @@ class CheckpointManager:
         try:
             self.collect(home, policy_of(self._config, self.journaled.folder))
         except EngineError as error:
-            self._failed(f"no checkpoint is removed: {error}")
+            self._failed(f"cannot delete checkpoints: {error}")
             return "" if self.given_up else str(error)
         return ""
 
     def collect(self, home: Home, policy: Policy) -> tuple[str, ...]:
-        """Delete what the policy does not keep; `step` then removes the files. Return the uuids."""
+        """Mark what the policy does not keep as deleted, for `step` to remove its files; return the UUIDs."""
         found = plan_collection(home, self.journaled.folder, policy)
         if self._root is not None:
             self.delete(found.garbage)
@@ -169,7 +169,7 @@ class CheckpointManager:
         return found.garbage if self._root is not None else ()
 
     def delete(self, uuids: Sequence[str]) -> None:
-        """They are no checkpoints from now on; `step` then removes their files, but those of foreign ones."""
+        """Mark checkpoints as deleted; `step` then removes their files. Foreign ones are skipped."""
         own = tuple(uuid for uuid in uuids if uuid not in self.stored.foreign)
         if own:
             self.journaled.record(journal.CheckpointsDeleted(uuids=own))
@@ -177,32 +177,30 @@ class CheckpointManager:
             self._uploads = deque(uuid for uuid in self._uploads if uuid not in gone)
 
     def restore_files(self, uuids: tuple[str, ...]) -> str:
-        """See to it that the first of them that can be is whole on this host; say what that waits for.
+        """Restore the first of them that is whole to this host; return what that waits for, or "".
 
-        When none is whole anywhere, nobody is held up: the run says what is wrong with them.
+        If none is whole anywhere, nothing waits: the run reports what is wrong with them.
         """
         if self._carrier is None or not uuids or uuids in self._ready:
             return ""
         if uuids not in self._wanted:
             self._wanted.append(uuids)
-        return f"fetches checkpoint {uuids[self._tried.get(uuids, 0)]}"
+        return f"restoring checkpoint {uuids[self._tried.get(uuids, 0)]}"
 
     def give_up(self) -> None:
-        """Leave what is left for another time, and stop what is being carried."""
+        """Leave the remaining work to the next controller, and stop transfers."""
         self.close()
         self._failures = self._tries
         if self._uploads:
-            self._say(
-                f"checkpoints are not uploaded yet: `detbuild resume {self.journaled.folder.id}` does it"
-            )
+            self._say(f"checkpoints are not uploaded yet: run `detbuild resume {self.journaled.folder.id}`")
 
     def close(self) -> None:
-        """End the process that carries."""
+        """End the worker process."""
         if self._carrier is not None:
             self._carrier.close()
 
     def poll(self) -> None:
-        """Take notice of checkpoints that were announced since the last time, and claim them.
+        """Claim the checkpoints that runs have announced since the last poll.
 
         Raises:
             EngineError: A claim cannot be written.
@@ -257,7 +255,7 @@ class CheckpointManager:
         return self._watcher.evictable(self.journaled.folder.checkpoints, self.stored, self._held)
 
     def _sweep(self) -> None:
-        """Remove the drafts that crashes have left, once."""
+        """Remove the drafts of crashed transfers, once."""
         if not self._swept and self._root is not None:
             transfer.sweep_drafts(self._root)
         if not self._swept:

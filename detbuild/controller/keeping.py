@@ -1,4 +1,4 @@
-"""Deletes and collects the checkpoints of experiments that have ended, with their lease held."""
+"""Deletes and garbage-collects checkpoints of experiments that have ended; the lease is held."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
     from detbuild.store.folder import ExperimentFolder
     from determined._records import Checkpoint
 
-_LOOK: Final = 0.05  # seconds
-_TRIES: Final = 3  # while a person waits: three seconds, besides what the network takes
+_POLL: Final = 0.05  # seconds
+_TRIES: Final = 3  # while a user waits: three seconds, plus network time
 
 
 def end_local(journaled: JournaledState, end: journal.ExperimentFinished) -> None:
-    """Let an experiment without a controller end, once its checkpoints are where they belong.
+    """End an experiment without a controller, after its checkpoints are uploaded and collected.
 
-    Ctrl-C ends it at once, and a kill where the bucket does not answer; what is not uploaded by then stays on
-    this host, as the state says.
+    Ctrl-C ends it at once, and so does a kill if the bucket does not respond; what is not uploaded by then
+    stays on this host, as the state shows.
 
     Args:
-        book: Of the experiment; the caller holds its lease.
-        end: What is then written down.
+        journaled: The experiment; the caller holds its lease.
+        end: The fact to journal then.
     """
     folder = journaled.folder
     manager = CheckpointManager(journaled, config_of(folder), SystemClock())
@@ -53,7 +53,7 @@ def end_local(journaled: JournaledState, end: journal.ExperimentFinished) -> Non
         while manager.before_end(home, hurry=journaled.state.stop == StopVerb.KILL):
             try:
                 manager.step()
-                manager.clock.wait(_LOOK)
+                manager.clock.wait(_POLL)
                 apply_requests(journaled)
             except KeyboardInterrupt:  # noqa: PERF203  (it may come at any time)
                 manager.give_up()
@@ -64,10 +64,10 @@ def end_local(journaled: JournaledState, end: journal.ExperimentFinished) -> Non
 
 
 def restore_files(journaled: JournaledState, uuids: tuple[str, ...]) -> str:
-    """Have the first of them that is whole anywhere on this host; say why that cannot be, or "".
+    """Restore the first of them that is whole to this host; return why that failed, or "".
 
     Args:
-        book: Of an experiment without a controller; the caller holds its lease.
+        journaled: An experiment without a controller; the caller holds its lease.
         uuids: Checkpoints that a run may start from.
     """
     on_host = storage_of(journaled.folder).on_host
@@ -79,16 +79,16 @@ def restore_files(journaled: JournaledState, uuids: tuple[str, ...]) -> str:
             if manager.given_up:
                 return manager.stored.trouble
             manager.step()
-            manager.clock.wait(_LOOK)
+            manager.clock.wait(_POLL)
     finally:
         manager.close()
     return ""
 
 
 def finish_checkpoints(folder: ExperimentFolder) -> None:
-    """Finish what is left to do for the checkpoints of an ended experiment, whose lease the caller holds.
+    """Finish pending uploads and deletions of an ended experiment; the caller holds its lease.
 
-    What fails is said in the experiment's state.
+    Failures are shown in the experiment's state.
     """
     manager = CheckpointManager(JournaledState(folder=folder), config_of(folder), SystemClock(), tries=_TRIES)
     try:
@@ -98,10 +98,10 @@ def finish_checkpoints(folder: ExperimentFolder) -> None:
 
 
 def remove_all(folder: ExperimentFolder) -> None:
-    """Remove every checkpoint of an ended experiment, whose lease the caller holds.
+    """Delete every checkpoint of an ended experiment; the caller holds its lease.
 
     Raises:
-        EngineError: Files cannot be removed; done again, it goes on.
+        EngineError: Files cannot be removed; another call continues.
     """
     if storage_of(folder).on_host is None:
         return
@@ -111,7 +111,7 @@ def remove_all(folder: ExperimentFolder) -> None:
 
 
 def policy(home: Home, experiment_id: int) -> Policy:
-    """How many checkpoints the experiment was told to keep."""
+    """Return the experiment's retention policy."""
     folder = home.experiment(experiment_id)
     return policy_of(config_of(folder), folder)
 
@@ -119,18 +119,18 @@ def policy(home: Home, experiment_id: int) -> Policy:
 def collect(
     home: Home, experiment_id: int, wanted: Policy | None = None, *, dry_run: bool = False
 ) -> Collection:
-    """Remove the checkpoints that a policy, by default the experiment's own, does not keep.
+    """Delete checkpoints outside a retention policy, by default the experiment's own.
 
     Args:
-        home: Where it is.
-        experiment_id: Of an experiment that has ended.
-        wanted: How many are kept.
-        dry_run: Only say which.
+        home: The detbuild home.
+        experiment_id: An experiment that has ended.
+        wanted: The policy to apply instead.
+        dry_run: Only return them.
 
     Raises:
-        ConfigError: It has not ended, or its checkpoints are inside of its containers.
-        EngineError: Files cannot be removed. They are no checkpoints any more; the next call removes them.
-        LeaseError: Its controller has not finished its last work.
+        ConfigError: It has not ended, or its checkpoints are inside its containers.
+        EngineError: Files cannot be removed; the next call removes them.
+        LeaseError: Its controller still finishes its work.
     """
     folder = home.experiment(experiment_id)
     with _alone(folder):
@@ -144,17 +144,17 @@ def collect(
 
 
 def delete(home: Home, uuids: Sequence[str], globs: Sequence[str] = ()) -> tuple[Found, ...]:
-    """Remove checkpoints, or only those of their files whose paths match a glob. Return what was found.
+    """Delete checkpoints, or only those of their files that match a glob; return the checkpoints found.
 
     Args:
-        home: Where they are.
-        uuids: Of any experiments that have ended; they may be cut short where they stay unique.
-        globs: As a shell's, `**` stands for any directories.
+        home: The detbuild home.
+        uuids: Checkpoints of experiments that have ended; a unique prefix is enough.
+        globs: As in a shell; `**` matches any directories.
 
     Raises:
-        ConfigError: There is no such checkpoint, its experiment has not ended, or something needs it.
-        EngineError: Files cannot be removed. They are no checkpoints any more; `collect` removes them.
-        LeaseError: A controller has not finished its last work.
+        ConfigError: A checkpoint does not exist, its experiment has not ended, or it is in use.
+        EngineError: Files cannot be removed; `collect` removes them.
+        LeaseError: A controller still finishes its work.
     """
     found = {(one := find_checkpoint(home, uuid)).checkpoint.uuid: one for uuid in uuids}
     _refuse_needed(home, found)
@@ -171,7 +171,7 @@ def _delete(manager: CheckpointManager, uuids: Sequence[str], globs: Sequence[st
     for uuid in uuids:
         if uuid in stored.foreign:
             raise ConfigError(
-                f"checkpoint {uuid} is not experiment {folder.id}'s to delete: it {stored.foreign[uuid]}"
+                f"checkpoint {uuid} does not belong to experiment {folder.id}: it {stored.foreign[uuid]}"
             )
     there = [uuid for uuid in uuids if uuid not in stored.deleted and is_name(uuid)]
     if not globs:
@@ -190,7 +190,7 @@ def _delete(manager: CheckpointManager, uuids: Sequence[str], globs: Sequence[st
 
 
 def _refuse_damaged(folder: ExperimentFolder, uuid: str, paths: Sequence[str]) -> None:
-    """What is no plain checkpoint is not changed in part."""
+    """Raise if the checkpoint has entries that are not plain files; such a one is only deleted whole."""
     on_host = storage_of(folder).on_host
     if on_host is not None:
         raise_if_unremovable(on_host, uuid, paths)
@@ -204,8 +204,8 @@ def _written(folder: ExperimentFolder) -> Iterator[Checkpoint]:
 
 @contextmanager
 def _alone(folder: ExperimentFolder) -> Iterator[None]:
-    """Hold an experiment that has ended."""
-    _refuse_going(folder)  # said before the lease is asked for, which a controller of it holds
+    """Hold the lease of an experiment that has ended."""
+    _refuse_going(folder)  # checked before the lease, which its controller holds
     with lease_at_the_end(folder.lock_file):
         _refuse_going(folder)
         yield
@@ -214,18 +214,18 @@ def _alone(folder: ExperimentFolder) -> Iterator[None]:
 def _refuse_going(folder: ExperimentFolder) -> None:
     if not fold(folder.header(), folder.journal()).over:
         raise ConfigError(
-            f"experiment {folder.id} has not ended, and its controller keeps its checkpoints",
-            hint=f"`detbuild wait {folder.id}` waits for that; `detbuild cancel {folder.id}` ends it",
+            f"experiment {folder.id} has not ended: its controller manages its checkpoints",
+            hint=f"run `detbuild wait {folder.id}` to wait, or `detbuild cancel {folder.id}` to end it",
         )
 
 
 @contextmanager
 def _manager(folder: ExperimentFolder) -> Iterator[CheckpointManager]:
-    """Make one, and when the block is through wait until it is done."""
+    """Yield a checkpoint manager, and wait for its work after the block."""
     if storage_of(folder).on_host is None:
         raise ConfigError(
-            f"the checkpoints of experiment {folder.id} are inside its containers alone",
-            hint="mount a directory of the host at checkpoint_storage.container_path with bind_mounts",
+            f"the checkpoints of experiment {folder.id} exist only inside its containers",
+            hint="mount a host directory at checkpoint_storage.container_path with bind_mounts",
         )
     manager = CheckpointManager(JournaledState(folder=folder), config_of(folder), SystemClock(), tries=_TRIES)
     try:
@@ -237,14 +237,14 @@ def _manager(folder: ExperimentFolder) -> Iterator[CheckpointManager]:
     if manager.stored.pending_delete or manager.stored.partial_pending_delete:
         raise EngineError(
             f"deleted checkpoints could not be removed: {manager.stored.trouble}",
-            hint=f"`detbuild checkpoint gc {folder.id}` tries again",
+            hint=f"run `detbuild checkpoint gc {folder.id}` to retry",
         )
 
 
 def _finish(manager: CheckpointManager) -> None:
     while not manager.done:
         manager.step()
-        manager.clock.wait(_LOOK)
+        manager.clock.wait(_POLL)
 
 
 def _refuse_needed(home: Home, uuids: Iterable[str]) -> None:
@@ -253,10 +253,10 @@ def _refuse_needed(home: Home, uuids: Iterable[str]) -> None:
         if uuid in models:
             raise ConfigError(
                 f"checkpoint {uuid} is registered as {', '.join(models[uuid])}",
-                hint="take it out of the registry first: see `detbuild model list`",
+                hint="remove it from the registry first: see `detbuild model list`",
             )
         if uuid in started:
             raise ConfigError(
-                f"checkpoint {uuid} is what experiment {started[uuid]} starts from",
-                hint=f"`detbuild delete {started[uuid]}` first",
+                f"checkpoint {uuid} is the source of experiment {started[uuid]}",
+                hint=f"run `detbuild delete {started[uuid]}` first",
             )

@@ -1,7 +1,7 @@
-"""At most one controller an experiment: a lock that dies with its process.
+"""The lease of an experiment: a lock that dies with its process, so that it has at most one controller.
 
-The lock belongs to an open descriptor, so a child process that is born with it holds it at once. Whether an
-experiment has a controller is told by that lock alone, never by how long a process takes to start.
+The lock belongs to an open descriptor, so a child process inherits it at once. Only the lock tells whether an
+experiment has a controller, never how long a process takes to start.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-_LARGEST = 4096  # bytes of what the holder writes about itself
-_PATIENCE = 0.5  # seconds in which a controller that is about to end may end
-_LOOKING = 60.0  # seconds for processes that only look who holds it, and may be slow on a loaded host
-_LAST_WORK = 20.0  # seconds in which a controller of an experiment that is over has removed what is to go
+_LARGEST = 4096  # bytes of the holder's PID and host
+_PATIENCE = 0.5  # seconds to wait for a controller that is about to end
+_LOOKING = 60.0  # seconds to wait for readers of the holder, which are slow on a loaded host
+_LAST_WORK = 20.0  # seconds to wait for the last deletions of an ended experiment
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,13 @@ class Holder:
 
 @contextmanager
 def lease(file: Path, *, patience: float = _PATIENCE) -> Iterator[int]:
-    """Be the controller of an experiment; give the descriptor that holds the lock.
+    """Take the lease of an experiment; yield the descriptor that holds the lock.
 
-    A child process that inherits it holds the lease too, until it ends.
+    A child process that inherits the descriptor holds the lease too, until it ends.
 
     Raises:
-        LeaseError: another process is, and still was after `patience` seconds.
-        EngineError: the file system has no locks.
+        LeaseError: Another process still holds it after `patience` seconds.
+        EngineError: The file system does not support locks.
     """
     with file_errors(file):
         descriptor = os.open(
@@ -60,7 +60,7 @@ def lease(file: Path, *, patience: float = _PATIENCE) -> Iterator[int]:
 
 @contextmanager
 def inherited_lease(descriptor: int) -> Iterator[None]:
-    """Hold the lease that this process was born with; its own children do not inherit it."""
+    """Hold the lease that this process inherited; its children do not inherit it."""
     os.set_inheritable(descriptor, False)
     try:
         yield
@@ -69,19 +69,19 @@ def inherited_lease(descriptor: int) -> Iterator[None]:
 
 
 def name_holder(descriptor: int, pid: int) -> None:
-    """Write down which process holds the lease, for people."""
-    with suppress(OSError):  # the disk is full: the lock holds all the same, only without a name on it
+    """Write which process holds the lease into the lock file, for error messages."""
+    with suppress(OSError):  # disk full: the lock holds without a name
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({"pid": pid, "host": socket.gethostname()}).encode(), 0)
 
 
 def lease_at_the_end(file: Path) -> AbstractContextManager[int]:
-    """The same for an experiment that is over: its controller may still be removing checkpoints."""
+    """Take the lease of an ended experiment, whose controller may still be deleting checkpoints."""
     return lease(file, patience=_LAST_WORK)
 
 
 def holder(file: Path) -> Holder | None:
-    """Who holds the lease now; None when nobody does."""
+    """Return the holder of the lease, or None if it is free."""
     try:
         descriptor = os.open(
             file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -97,7 +97,7 @@ def holder(file: Path) -> Holder | None:
 
 
 def _acquire(descriptor: int, file: Path, patience: float) -> None:
-    """Wait for a holder as long as `patience`, and longer for those that only look: they share the lock."""
+    """Wait `patience` seconds for an exclusive holder, and longer for readers, which share the lock."""
     began = time.monotonic()
     while not locked(descriptor, file, fcntl.LOCK_EX | fcntl.LOCK_NB):
         waited = time.monotonic() - began
@@ -117,12 +117,12 @@ def _written(file: Path) -> Holder:
         raw = json.loads(UntrustedDir(file.parent).read(file.name, _LARGEST))
         return Holder(int(raw["pid"]), str(raw["host"]))
     except (UntrustedError, ValueError, KeyError, TypeError, RecursionError):
-        return Holder(0, "")  # it took the lease this very moment
+        return Holder(0, "")  # race: it has just taken the lease
 
 
 def _held(file: Path) -> LeaseError:
     found = _written(file)
     return LeaseError(
         f"experiment {file.parent.name} already has a controller: process {found.pid} on {found.host}",
-        hint=f"nothing needs to be done; `detbuild describe {file.parent.name}` shows how it is going",
+        hint=f"run `detbuild describe {file.parent.name}` to see its progress",
     )

@@ -1,7 +1,7 @@
 """Runs the trials of an experiment on this host, one after the other, without a container.
 
-Folders, events and checkpoints are those of any other experiment. However this process ends, those of a run
-end within a bound: the supervisor of a run notices that its parent is gone.
+Folders, events and checkpoints are as in any other experiment. However this process ends, the processes of a
+run end in bounded time: the run's supervisor detects that its parent has died.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from determined._run_info import RunInfo
 
 _POLL = 0.05  # seconds
-_GRACE = 30.0  # seconds to checkpoint and leave for a run whose detbuild was told to end, or is gone
-_KILLING = 10.0  # seconds in which a supervisor ends the processes of its run
+_GRACE = 30.0  # seconds for a run to checkpoint and exit after detbuild was stopped or has died
+_KILLING = 10.0  # seconds for a supervisor to end the processes of its run
 _FROM_OUTSIDE = (signal.SIGTERM, signal.SIGHUP)  # a time limit, a service that stops, a terminal that closes
 
 
@@ -52,17 +52,17 @@ def run_local(
     since: int = 0,
     grace: float = _GRACE,
 ) -> ExperimentState:
-    """Train to the end or a pause, in processes of this host; Ctrl-C cancels, twice kills.
+    """Train to the end or a pause in processes of this host; Ctrl-C cancels, a second one kills.
 
     SIGTERM and SIGHUP cancel too, and kill after `grace` seconds.
 
     Args:
-        folder: Of the experiment; the caller holds its lease.
-        environ: For the processes.
-        emit: Told of all that happens.
+        folder: The experiment; the caller holds its lease.
+        environ: Environment of the processes.
+        emit: Receives the events.
         lease_descriptor: Holds the lease; the processes inherit it.
-        since: The number of the request that it goes on by; what was before is not told again.
-        grace: Seconds to checkpoint and leave for a run whose detbuild was told to end, or is gone.
+        since: Number of the request that continued it; earlier events are skipped.
+        grace: Seconds for a run to checkpoint and exit after detbuild was stopped or has died.
     """
     events = ExperimentTail(folder, since=since)
     search, config = LocalSearch(folder), config_of(folder)
@@ -70,13 +70,13 @@ def run_local(
         **_of_this_python({**environ, **variables(config)}),
         PARENT_VARIABLE: f"{os.getpid()}:{grace:g}",
     }
-    with _heard(_FROM_OUTSIDE) as outside:
+    with _collected(_FROM_OUTSIDE) as outside:
         while (info := search.next_run()) is not None:
             process = _start(folder, info, environ, lease_descriptor)
             search.created(info)
             watch = _Watch(search, info, process, outside, grace=grace, patience=patience(config))
             watch.until_ended(lambda: events.emit(emit))
-            if process.returncode < 0:  # nothing else was left to end what the run has started
+            if process.returncode < 0:  # the supervisor was killed and ended nothing itself
                 end_processes(info.run_dir)
             code = process.returncode
             search.ended(info, exit_code=code if code >= 0 else 128 - code)
@@ -85,35 +85,35 @@ def run_local(
 
 
 @contextmanager
-def _heard(numbers: Sequence[signal.Signals]) -> Iterator[list[int]]:
-    """Collect signals while the block runs, but those that are ignored; only a main thread can."""
-    came: list[int] = []
+def _collected(numbers: Sequence[signal.Signals]) -> Iterator[list[int]]:
+    """Collect signals while the block runs, except ignored ones; only in the main thread."""
+    received: list[int] = []
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in numbers:
             if signal.getsignal(number) is signal.SIG_DFL:
-                before[number] = signal.signal(number, lambda one, _frame: came.append(one))
+                before[number] = signal.signal(number, lambda one, _frame: received.append(one))
     try:
-        yield came
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def _of_this_python(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment in which `python3` is this one, also where its virtual environment is not activated."""
+    """Put this Python first in PATH, even if its virtual environment is not activated."""
     directory = str(Path(sys.executable).parent)
     return {**environ, "PATH": os.pathsep.join(filter(None, (directory, environ.get("PATH", os.defpath))))}
 
 
 def run_here(folder: ExperimentFolder, train: Callable[[RunInfo], int], emit: Emit) -> ExperimentState:
-    """Train in this very process: `train` is told what any run is told, and returns the run's exit code.
+    """Train in this process: `train` receives the run's info and returns its exit code.
 
-    Events are emitted from a thread of their own while it trains, which also has the training end by SIGTERM
-    when somebody asks for that. The caller holds the experiment's lease.
+    A background thread emits events, and sends SIGTERM to this process when a stop is requested. The caller
+    holds the experiment's lease.
     """
     search = LocalSearch(folder)
-    with _telling(folder, emit):
+    with _emitting(folder, emit):
         while (info := search.next_run()) is not None:
             search.created(info)
             search.ended(info, exit_code=train(info))
@@ -121,29 +121,29 @@ def run_here(folder: ExperimentFolder, train: Callable[[RunInfo], int], emit: Em
 
 
 @contextmanager
-def _telling(folder: ExperimentFolder, emit: Emit) -> Iterator[None]:
-    """Emit the events of an experiment while the block runs, and those that are left after it."""
+def _emitting(folder: ExperimentFolder, emit: Emit) -> Iterator[None]:
+    """Emit the events of an experiment while the block runs, and the rest after it."""
     events, over, forwarder = ExperimentTail(folder), threading.Event(), _StopForwarder(folder)
 
-    def tell() -> None:
+    def emit_events() -> None:
         while not over.wait(_POLL):
             events.emit(emit)
             forwarder.poll()
 
-    teller = threading.Thread(target=tell, daemon=True)
-    teller.start()
+    emitter = threading.Thread(target=emit_events, daemon=True)
+    emitter.start()
     try:
         yield
     finally:
         over.set()
-        teller.join()
+        emitter.join()
         events.emit(emit)
 
 
 class _StopForwarder:
-    """Passes on what is asked of a run in this process: by SIGTERM, once there is who takes it.
+    """A forwarder of stop requests to a run in this process: SIGTERM, once a handler is installed.
 
-    The journal is the training thread's own, so this one only looks who asks; that one heeds it.
+    Only the training thread writes the journal, so this thread only reads requests; that one applies them.
     """
 
     def __init__(self, folder: ExperimentFolder) -> None:
@@ -166,15 +166,15 @@ def _start(
             [sys.executable, str(ENTRY)],
             env={**environ, RUN_DIR_VARIABLE: info.run_dir},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,  # it is in the run's folder
+            stdout=subprocess.DEVNULL,  # the run's folder has it
             stderr=log,
-            pass_fds=(lease_descriptor,),  # while it lives the experiment is held, whatever becomes of us
-            start_new_session=True,  # Ctrl-C is for us
+            pass_fds=(lease_descriptor,),  # it holds the lease even if this process dies
+            start_new_session=True,  # Ctrl-C is for this process only
         )
 
 
 class _Watch:
-    """One run: what happens is told until its process has ended, and what is asked of it is forwarded."""
+    """One run: forwards requests to its process and emits events until it ends."""
 
     def __init__(
         self,
@@ -191,18 +191,18 @@ class _Watch:
         self._sent, self._asked = StopVerb.NONE, ""
         self._sent_at = self._asked_at = 0.0
 
-    def until_ended(self, tell: Callable[[], None]) -> None:
+    def until_ended(self, emit: Callable[[], None]) -> None:
         while self._process.poll() is None:
             try:
-                tell()
-                self._hear()
+                emit()
+                self._check_signals()
                 self._forward(self._search.poll(self._info))
                 time.sleep(_POLL)
             except KeyboardInterrupt:  # noqa: PERF203  (it may come at any time, and is a request)
                 self._ask("kill" if self._sent else "cancel")
 
-    def _hear(self) -> None:
-        """A signal from outside cancels, a second one or the end of the grace kills."""
+    def _check_signals(self) -> None:
+        """Cancel on an external signal; kill on a second one or at the end of the grace period."""
         if self._outside and not self._asked:
             self._ask("cancel")
         elif self._asked == "cancel" and (
@@ -215,7 +215,7 @@ class _Watch:
         self._search.journaled.folder.request(verb)
 
     def _forward(self, stop: StopVerb) -> None:
-        """Forward a stop: the supervisor saves and leaves, or ends all processes of the run."""
+        """Forward a stop: the supervisor checkpoints and exits, or kills the run."""
         now = time.monotonic()
         if stop and stop != self._sent:
             self._sent, self._sent_at = stop, now
@@ -224,4 +224,4 @@ class _Watch:
             self._process.kill()
         elif stop and stop != StopVerb.KILL and now - self._sent_at > self._patience:
             self._sent_at = math.inf
-            self._process.send_signal(KILL_ALL)  # as a container is killed then
+            self._process.send_signal(KILL_ALL)  # as a container would be killed

@@ -1,4 +1,4 @@
-"""The search of a local experiment: the same method, segments and journal, and one run at a time."""
+"""The search of a local experiment: the same method, segments and journal, one run at a time."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from detbuild.store.states import TrialState
     from determined._run_info import RunInfo
 
-_ROUNDS = 50  # of looks for processes that are left
-_DYING = 10_000  # milliseconds for the kernel to bury one; it is longer only where a disk hangs
+_ROUNDS = 50  # scans for remaining processes
+_DYING = 10_000  # milliseconds for the kernel to end one; it takes longer only if a disk hangs
 _LEFT = "its process ended before the search did"
 
 
 class LocalSearch:
-    """Gives one run after the other. No run is tried again: the person is there to see why it failed."""
+    """A source of runs, one after the other. Failed runs are not retried: the user sees why they failed."""
 
     def __init__(self, folder: ExperimentFolder) -> None:
         apply_pending_requests(JournaledState(folder=folder))
@@ -53,7 +53,7 @@ class LocalSearch:
         self._listener: RecordListener | None = None
 
     def next_run(self) -> RunInfo | None:
-        """What the next run is told; None when the experiment is over, or paused."""
+        """Return the info of the next run, or None if the experiment has ended or is paused."""
         state = self.journaled.state
         while not state.idle:
             apply_requests(self.journaled)
@@ -74,24 +74,24 @@ class LocalSearch:
         return None
 
     def created(self, info: RunInfo) -> None:
-        """Its process is there."""
+        """Journal that the process of a run was started."""
         self.journaled.record(journal.RunCreated(trial_id=info.trial_id, run=info.run, container=""))
         self._listener = RecordListener(
             self.journaled, self._search, self._policies, trial_id=info.trial_id, run=info.run
         )
 
     def poll(self, info: RunInfo) -> StopVerb:
-        """Take in what the run reports; return what it is asked to stop for."""
+        """Read the run's new records; return its stop verb, if any."""
         apply_requests(self.journaled)
         if self._listener is not None:
             self._listener.poll()
         return stronger(self.journaled.state.stop, self.journaled.state.trials[info.trial_id].stop)
 
     def ended(self, info: RunInfo, *, exit_code: int) -> None:
-        """Its process is gone."""
+        """Journal how a run ended."""
         listener = self._listener
         if listener is None:
-            raise RuntimeError("a run ended that was not created")
+            raise RuntimeError("run ended without being created")
         apply_requests(self.journaled)
         listener.poll(over=True)
         trial = self.journaled.state.trials[info.trial_id]
@@ -128,7 +128,7 @@ class LocalSearch:
 
 
 def finish_pending(folder: ExperimentFolder) -> None:
-    """Write down how a local experiment ended whose process is gone; the caller holds its lease."""
+    """Journal how a local experiment ended whose process has died; the caller holds its lease."""
     journaled = JournaledState(folder=folder)
     apply_pending_requests(journaled)
     if journaled.state.over:
@@ -158,20 +158,20 @@ def finish_pending(folder: ExperimentFolder) -> None:
 
 
 def end_processes(run_dir: str) -> None:
-    """Kill what is left of a local run whose supervisor is gone: all that was started with its folder."""
+    """Kill the remaining processes of a local run whose supervisor has died, found by its run directory."""
     for _ in range(_ROUNDS):
-        processes = Path("/proc").glob("[0-9]*")  # allowed: of the kernel
-        if not sum(_killed(place, run_dir) for place in processes):
+        processes = Path("/proc").glob("[0-9]*")  # allowed: a file of the kernel
+        if not sum(_killed(process, run_dir) for process in processes):
             return
 
 
-def _killed(place: Path, run_dir: str) -> bool:
-    """Whether the process is one of the run: it is killed, and gone unless the kernel cannot end it."""
+def _killed(process: Path, run_dir: str) -> bool:
+    """Kill the process if it belongs to the run, and wait for its end; return whether it did."""
     wanted = f"{RUN_DIR_VARIABLE}={run_dir}".encode()
     with suppress(OSError):
-        descriptor = os.pidfd_open(int(place.name))  # so that no other process gets the signal
+        descriptor = os.pidfd_open(int(process.name))  # so that a reused PID does not get the signal
         try:
-            environ = (place / "environ").read_bytes()  # allowed: of the kernel
+            environ = (process / "environ").read_bytes()  # allowed: a file of the kernel
             if wanted in environ.split(b"\0"):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                 ended = select.poll()
@@ -186,15 +186,7 @@ def _killed(place: Path, run_dir: str) -> bool:
 def _finished(
     journaled: JournaledState, trial: TrialState, run: int, exit_code: int | None, records: RunRecords
 ) -> journal.RunFinished:
-    """How a run ended.
-
-    Args:
-        book: Of the experiment.
-        trial: Whose run it was.
-        run: Its number.
-        exit_code: None when the process that knew it is gone.
-        records: All that it told.
-    """
+    """Classify the end of a run; `exit_code` is None if it is unknown."""
     evidence = Evidence(
         records=records,
         exit_code=exit_code,

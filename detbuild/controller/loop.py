@@ -1,7 +1,7 @@
-"""The loop that drives one experiment: look at everything, do the next thing, wait a moment.
+"""The control loop of one experiment: poll everything, do the next step, sleep.
 
-It may die at any moment. It starts from what the journal and the engine say, and whatever changes the world
-was written down before. What a look costs depends on what runs, and not on how many trials there are.
+It may die at any moment: it restarts from the journal and the engine, and every effect is journaled first.
+The cost of a poll depends on the number of running trials, not of all trials.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from detbuild.controller.world import ControllerContext
     from detbuild.search.method import SearchMethod
 
-TICK = 0.2  # seconds between two looks; a request is answered within this time
-_AT_ONCE = 32  # trials that are taken a step further at one look, besides those that run
+TICK = 0.2  # seconds between two polls, and until a request is applied
+_AT_ONCE = 32  # trials to step in one poll, in addition to running ones
 
 
 class Controller:
-    """Drives the experiment of one folder; the caller holds its lease.
+    """The controller of one experiment; the caller holds its lease.
 
     Args:
-        world: The experiment and its machine.
-        method: The search, which was told of nothing yet.
+        context: The experiment and its host.
+        method: The search method, without any events yet.
 
     Raises:
-        SearchError: The search decides otherwise than the journal says that it did.
+        SearchError: The search decides differently from the journal.
     """
 
     def __init__(self, context: ControllerContext, method: SearchMethod) -> None:
@@ -52,59 +52,59 @@ class Controller:
 
     @property
     def done(self) -> bool:
-        """It is over, its checkpoints where they belong, or paused; none of its containers is left."""
+        """Whether it has ended or is paused, and no container, upload or deletion is left."""
         state = self.context.state
         return state.idle and self.context.containers_removed and (state.paused or self.manager.done)
 
     def run(self) -> None:
-        """Drive the experiment to its end, or until it is paused."""
+        """Run the experiment to its end, or until it is paused."""
         while not self.done:
             before = self.context.state.entries
             self.step()
-            if self.context.state.entries == before:  # else the next thing may be possible at once
+            if self.context.state.entries == before:  # else the next step may be possible at once
                 self.context.clock.wait(TICK)
         self.manager.close()
 
     def step(self) -> None:
-        """One look at everything.
+        """Poll everything once.
 
         Raises:
-            EngineError: The experiment's folder is gone.
+            EngineError: The experiment's folder was removed.
         """
         if not self.context.folder.exists:
-            raise EngineError(f"somebody removed {self.context.folder.path} while the experiment went on")
+            raise EngineError(f"{self.context.folder.path} was removed while the experiment ran")
         if not self.context.state.over:
             try:
                 apply_requests(self.context)
                 self._search.step()
                 self._conclude()
             except EngineError:
-                return  # nothing can be decided until the home's disk can be written again
+                return  # nothing is decided until the home's disk is writable again
         self._sweep()
-        self._keep()
-        self._drive()
+        self._step_checkpoints()
+        self._step_trials()
 
-    def _keep(self) -> None:
+    def _step_checkpoints(self) -> None:
         try:
             self.manager.step()
         except EngineError:
-            return  # a fact could not be written; the same is done again
+            return  # a fact could not be journaled; the next step retries
 
-    def _drive(self) -> None:
-        """Take the trials further: all that run, and the first of those that could."""
+    def _step_trials(self) -> None:
+        """Step all running trials, and the first of those that are ready."""
         state = self.context.state
         for trial_id in tuple(state.running):
-            self._take_further(trial_id)
+            self._step_trial(trial_id)
         if state.stop == StopVerb.PAUSE:
             return
         for trial_id in tuple(islice(state.ready, _AT_ONCE)):
-            driver = self._take_further(trial_id)
+            driver = self._step_trial(trial_id)
             if driver.blocked:
                 return
             if driver.idle and trial_id in state.ready:
                 state.ready.move_to_end(trial_id)
 
-    def _take_further(self, trial_id: int) -> TrialDriver:
+    def _step_trial(self, trial_id: int) -> TrialDriver:
         driver = self._drivers.get(trial_id)
         if driver is None:
             driver = self._drivers[trial_id] = TrialDriver(self.context, self._search, trial_id)
@@ -114,7 +114,7 @@ class Controller:
         return driver
 
     def _conclude(self) -> None:
-        """Write down that the experiment is over or has come to rest, when it has."""
+        """Journal that the experiment has ended or is paused, once it is."""
         state = self.context.state
         if state.running or (state.ready and state.stop != StopVerb.PAUSE):
             return
@@ -124,13 +124,13 @@ class Controller:
         elif state.living == 0 and (state.finishing or state.ending):
             if not self.manager.before_end(
                 self.context.home, hurry=state.stop == StopVerb.KILL
-            ):  # its checkpoints are where they belong
+            ):  # all uploads and deletions are done
                 self.context.record(conclusion(state))
         elif not state.ending:
             self._search.stalled()
 
     def _sweep(self) -> None:
-        """Remove the containers of runs that are over, also those that an earlier controller left."""
+        """Remove the containers of ended runs, including those of an earlier controller."""
         if self.context.containers_removed or self._backoff.active:
             return
         state = self.context.state

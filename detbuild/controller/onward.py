@@ -1,4 +1,4 @@
-"""Takes up again an experiment that has ended or is paused, if need be with another config."""
+"""Continues an experiment that has ended or is paused, optionally with a changed config."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from detbuild.store.home import Home
     from detbuild.store.state import ExperimentState
 
-# What the trials that there are were made by, or where their checkpoints are.
+# Existing trials were made with these, or have their checkpoints there.
 _FIXED: Final = (
     ("hyperparameters",),
     ("reproducibility",),
@@ -30,27 +30,27 @@ _FIXED: Final = (
     ("environment", "image"),
     ("searcher",),
 )
-_OTHERWISE: Final = "start another experiment; searcher.source_checkpoint_uuid takes the weights along"
+_OTHERWISE: Final = "create another experiment; searcher.source_checkpoint_uuid starts it from these weights"
 
 
 def continue_(home: Home, experiment_id: int, overrides: Sequence[str] = (), file: Path | None = None) -> int:
-    """Go on with what was not completed; what was trained and reported is kept.
+    """Continue what was not completed; what was trained and reported is kept.
 
-    A trial that failed, was killed, cancelled or is paused runs again from its newest checkpoint, with all of
-    its `max_restarts`. The search hears nothing of a trial whose end it knew.
+    A trial that failed, was killed, canceled or is paused runs again from its newest checkpoint, with all of
+    its `max_restarts`. The search gets no event for a trial whose end it has received.
 
     Args:
-        home: Of the experiment.
-        experiment_id: Of the experiment.
-        overrides: Changes to its config, as `--config` takes them. With another `searcher.max_length` all
-            trials of a `single`, `random` or `grid` search train to that, completed or not.
-        file: Of changes too, below `overrides`: a config, or a part of one.
+        home: The detbuild home.
+        experiment_id: The experiment.
+        overrides: Changes to its config, as in `--config`. With another `searcher.max_length` all
+            trials of a `single`, `random` or `grid` search train to that length, completed or not.
+        file: A config or part of one with more changes; `overrides` win.
 
     Returns:
-        The number of the request, from which on it may be followed.
+        The number of the request, to follow the experiment from.
 
     Raises:
-        ConfigError: It is going on, there is nothing to go on with, or that cannot be changed any more.
+        ConfigError: It is running, all is completed, or a change is not possible.
     """
     folder = home.experiment(experiment_id)
     journaled = JournaledState(folder=folder)
@@ -67,31 +67,31 @@ def continue_local(
     environ: Mapping[str, str],
     emit: Emit,
 ) -> ExperimentState:
-    """Go on with a local experiment that is at rest: in the foreground, where its directory is.
+    """Continue a local experiment at rest in the foreground.
 
     Args:
-        folder: Of the experiment.
-        ask: Puts the request by which it goes on, and gives its number.
-        environ: For its processes.
-        emit: Told of all that happens from then on.
+        folder: The experiment.
+        ask: Makes the request that continues it, and returns its number.
+        environ: Environment of its processes.
+        emit: Receives the events from then on.
 
     Raises:
-        ConfigError: Its trial is an object of a program that has ended; or what `ask` raises.
-        LeaseError: It is going on.
+        ConfigError: Its trial is an object of a program that has ended; or raised by `ask`.
+        LeaseError: It is running.
     """
     from detbuild.controller.local import run_local
 
     if config_of(folder).entrypoint.kind == "given":
         raise ConfigError(
-            f"experiment {folder.id} ran in a program of yours, which alone has its trial",
-            hint="run the program again, with searcher.source_checkpoint_uuid to go on from its weights",
+            f"experiment {folder.id} ran in a Python program that defines its trial",
+            hint="run that program again, with searcher.source_checkpoint_uuid to start from its weights",
         )
     with lease(folder.lock_file) as held:
         return run_local(folder, environ, emit, lease_descriptor=held, since=ask(folder))
 
 
 def request_activate(folder: ExperimentFolder) -> int:
-    """Ask an experiment at rest to go on where it was paused, and return the number of the request.
+    """Request to unpause an experiment, and return the number of the request.
 
     Raises:
         ConfigError: It is not paused.
@@ -108,13 +108,13 @@ def request_activate(folder: ExperimentFolder) -> int:
 def request_continue(
     folder: ExperimentFolder, overrides: Sequence[str] = (), file: Path | None = None
 ) -> int:
-    """What `continue_` does, without anybody who takes it up."""
+    """Make the request of `continue_` without starting a controller."""
     journaled = JournaledState(folder=folder)
     state = journaled.state.snapshot()
     if not journaled.state.idle:
         raise ConfigError(
-            f"experiment {folder.id} is {state.state}: only what has ended or is paused can be continued",
-            hint=f"`detbuild pause {folder.id}` or `detbuild cancel {folder.id}` first, and wait",
+            f"experiment {folder.id} is {state.state}; it must be paused or have ended to be continued",
+            hint=f"run `detbuild pause {folder.id}` or `detbuild cancel {folder.id}` first, and wait",
         )
     before = config_of(folder)
     changed = bool(overrides or file)
@@ -124,7 +124,7 @@ def request_continue(
     if journaled.state.over and done and not longer:
         raise ConfigError(
             f"all trials of experiment {folder.id} are completed: there is nothing to continue",
-            hint="train longer, for example with --config searcher.max_length.batches=1000"
+            hint="train longer, e.g. with --config searcher.max_length.batches=1000"
             if before.searcher.name in LENGTHENED
             else _OTHERWISE,
         )
@@ -132,10 +132,10 @@ def request_continue(
 
 
 def _continued(before: ExperimentConfig, overrides: Sequence[str], file: Path | None) -> ExperimentConfig:
-    """The config with the changes.
+    """Return the config with the changes.
 
     Raises:
-        ConfigError: One of them is of what cannot change.
+        ConfigError: A field was changed that cannot change.
     """
     config = config_with(before, overrides=overrides, file=file)
     old, new = before.resolved(), config.resolved()
@@ -148,14 +148,14 @@ def _continued(before: ExperimentConfig, overrides: Sequence[str], file: Path | 
             if before.searcher.name not in LENGTHENED:
                 raise ConfigError(
                     f"{name} of the searcher {before.searcher.name} cannot be changed when an experiment is "
-                    "continued: what it decided rests on results at the lengths that it had",
+                    "continued: its decisions depend on results at the old lengths",
                     hint=_OTHERWISE,
                 )
     return config
 
 
 def _differences(one: object, other: object, name: str) -> Iterator[str]:
-    """Yield the names of what is not equal."""
+    """Yield the names of unequal fields."""
     if isinstance(one, dict) and isinstance(other, dict):
         yield from (f"{name}.{key}" for key in {**one, **other} if one.get(key) != other.get(key))
     elif one != other:

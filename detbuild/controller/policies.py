@@ -1,7 +1,7 @@
-"""Looks for the config's `log_policies` in the output of a run, while it grows and at a bounded cost.
+"""Searches the growing output of a run for the config's `log_policies`, at a bounded cost.
 
-A pattern is Python's, as the config promises; one that takes for ever on some line is given up, and not the
-controller.
+Patterns are Python regular expressions; one that takes too long on a line is dropped, so that the controller
+is not blocked.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from detbuild.store.folder import RunFolder
 
 STREAMS: Final = ("stdout", "stderr")
-_LINES: Final = 2000  # of a stream at one look
-_LONGEST: Final = 8191  # characters of a line that are looked at, as in Determined
-_PATIENCE: Final = 0.25  # seconds for one look
-_LAST_PATIENCE: Final = 5.0  # for what is left when the run is over
+_LINES: Final = 2000  # of a stream in one poll
+_LONGEST: Final = 8191  # characters of a line that are searched, as in Determined
+_TIMEOUT: Final = 0.25  # seconds for one poll
+_LAST_TIMEOUT: Final = 5.0  # for the rest, once the run has ended
 
 
 class _TooSlowError(Exception):
@@ -43,9 +43,9 @@ class Policy:
 
 
 def policies_of(config: ExperimentConfig) -> tuple[Policy, ...]:
-    """The policies that have a pattern, the defaults among them."""
+    """Return the policies that have a pattern, including the defaults."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a set such as [[a] is odd, and legal
+        warnings.simplefilter("ignore")  # a set such as [[a] warns, but is valid
         return tuple(
             Policy(policy.name or policy.pattern, re.compile(_bare(policy.pattern)), _cancels(policy.action))
             for policy in config.log_policies
@@ -54,12 +54,12 @@ def policies_of(config: ExperimentConfig) -> tuple[Policy, ...]:
 
 
 def _cancels(action: str | None) -> bool:
-    """On one host there is no other node to go to, so `exclude_node` leaves nowhere to try again."""
+    """Whether the action cancels retries: on one host, so does `exclude_node`."""
     return action is not None
 
 
 def _bare(pattern: str) -> str:
-    """The same without the `.*` around it: it finds nothing more, and costs the square of a line's length."""
+    """Strip the `.*` around a pattern: it matches nothing more, and costs quadratic time."""
     if pattern.startswith(".*") and pattern[2:3] not in {"?", "+", "*", "{"}:
         pattern = pattern[2:]
     if re.search(r"(?<!\\)(\\\\)*\.\*\Z", pattern):
@@ -68,7 +68,7 @@ def _bare(pattern: str) -> str:
 
 
 class PolicyWatch:
-    """The output of one run."""
+    """A search of the output of one run."""
 
     def __init__(self, folder: RunFolder, policies: tuple[Policy, ...]) -> None:
         self._open = list(policies)
@@ -76,17 +76,17 @@ class PolicyWatch:
         self._unread: list[Iterator[str]] = [output.new() for output in self._outputs]
 
     def matched(self, known: Collection[str], *, over: bool = False) -> list[Policy]:
-        """The policies that new output matches, each once.
+        """Return the policies that new output matches, each once.
 
         Args:
-            known: Names of those that are not looked for any more.
-            over: The run has ended: look at all that is left.
+            known: Names of policies that have matched before.
+            over: The run has ended: search all that is left.
         """
         self._open = [policy for policy in self._open if policy.name not in known]
         found: list[Policy] = []
         for index, output in enumerate(self._outputs):
             lines = self._rest(index, output) if over else self._some(index, output)
-            self._look(lines, found, _LAST_PATIENCE if over else _PATIENCE)
+            self._search(lines, found, _LAST_TIMEOUT if over else _TIMEOUT)
         return found
 
     def _some(self, index: int, output: OutputFile) -> Iterator[str]:
@@ -101,10 +101,10 @@ class PolicyWatch:
         yield from self._unread[index]
         yield from output.rest()
 
-    def _look(self, lines: Iterator[str], found: list[Policy], patience: float) -> None:
+    def _search(self, lines: Iterator[str], found: list[Policy], timeout: float) -> None:
         current: Policy | None = None
         try:
-            with _deadline(patience):
+            with _deadline(timeout):
                 for line in lines:
                     if not self._open:
                         break
@@ -120,7 +120,7 @@ class PolicyWatch:
 
 @contextmanager
 def _deadline(seconds: float) -> Iterator[None]:
-    """Raise _TooSlowError in the block once its time is up; only the main thread can be interrupted so."""
+    """Raise _TooSlowError in the block at its timeout; only in the main thread, by SIGALRM."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""What the runs of a trial reported, in the terms of a search."""
+"""What the runs of a trial reported, in terms of the search."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _MAYBE_WHOLE: Final = frozenset({"COMPLETED", "ERROR"})  # a run that starts fro
 
 
 def total_of(length: Length | None, steps_completed: int) -> float:
-    """What a segment comes to; a trial whose own code decides on its end is measured in batches."""
+    """Return the length of a segment; without one, the number of batches trained."""
     return float(length.count if length is not None else steps_completed)
 
 
 def time_of(validation: Validation, trial: TrialState, config: ExperimentConfig) -> float:
-    """How far a trial had come, in the unit of its search.
+    """Return how long a trial had trained, in the unit of its search.
 
-    That is a metric of the validation (the Trial APIs put `batches` and `epochs` among them), or batches or
-    records as they can be counted.
+    The unit is a metric of the validation (the Trial APIs report `batches` and `epochs`), or counted batches
+    or records.
 
     Raises:
-        SearchError: It cannot be told.
+        SearchError: The validation has no such metric.
     """
     wanted = time_metric(config)
     given = validation.metrics.get(wanted)
@@ -48,13 +48,13 @@ def time_of(validation: Validation, trial: TrialState, config: ExperimentConfig)
     if wanted == "records" and isinstance(batch_size, int):
         return float(validation.steps_completed * batch_size)
     raise SearchError(
-        f"trial {trial.id} validates without the metric {wanted}, by which the search measures time",
-        hint=f"report {wanted} as a number when validating",
+        f"trial {trial.id} validated without the metric {wanted}, the time metric of the search",
+        hint=f"report {wanted} as a number in every validation",
     )
 
 
 def run_request(journaled: JournaledState, trial: TrialState, run: int) -> RunRequest:
-    """The next run of a trial: on from its newest checkpoint, to the end of its segment."""
+    """Return the request for a trial's next run: from its newest checkpoint to the end of its segment."""
     header = journaled.state.header
     goal = Goal(header.metric, smaller_is_better=header.smaller_is_better)
     progress = trial_progress(run_records(journaled.folder, trial), goal, journaled.state.stored)
@@ -79,7 +79,7 @@ def run_request(journaled: JournaledState, trial: TrialState, run: int) -> RunRe
 
 
 def newest_checkpoints(journaled: JournaledState, trial_id: int) -> tuple[str, ...]:
-    """The checkpoints of a trial, newest first, without deleted, damaged and foreign ones."""
+    """Return a trial's checkpoints, newest first, without deleted, damaged and foreign ones."""
     folder, stored = journaled.folder, journaled.state.stored
     runs = takewhile(lambda run: run.exists, (folder.run(trial_id, number) for number in count()))
     records = [read_run(run, over=True) for run in runs]

@@ -1,4 +1,4 @@
-"""Watches a full disk for free space, and for free inodes."""
+"""Free space and inodes on a disk that was full."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _LEAST: Final = 1 << 20  # bytes
 
 
 class FreeSpace:
-    """Whether what a disk lacked when it was found full is free since."""
+    """A check whether the space or inodes that a full disk lacked have been freed since."""
 
-    def __init__(self, place: Path, *, needed: int) -> None:
-        self._place = place
+    def __init__(self, path: Path, *, needed: int) -> None:
+        self._path = path
         self._needed = max(needed, _LEAST)
         self._bytes, self._inodes = self._free()
 
@@ -28,9 +28,9 @@ class FreeSpace:
         return free - self._bytes >= self._needed
 
     def _free(self) -> tuple[int, int]:
-        """Bytes and inodes; a disk that sets no limit to inodes has always enough."""
+        """Return free bytes and inodes; a disk without an inode limit always has enough."""
         try:
-            found = os.statvfs(self._place)
+            found = os.statvfs(self._path)
         except OSError:
             return 0, FEW_INODES
         return found.f_bavail * found.f_frsize, found.f_favail if found.f_files else FEW_INODES

@@ -1,4 +1,4 @@
-"""Drives one run of a trial: its container is created once, started once, watched, judged and removed."""
+"""Runs one run of a trial: creates, starts and watches its container, and classifies its end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from detbuild.launch.gpus import LABEL, Gpu, won
 from detbuild.launch.limits import memory_limit, memory_source
 from detbuild.launch.plan import container_name, grace, plan_run
 from detbuild.launch.restart import failures
-from detbuild.launch.slots import LOOK, slot_request
+from detbuild.launch.slots import POLL, slot_request
 from detbuild.store import journal
 from detbuild.store.attributes import read_attributes, with_attributes
 from detbuild.store.output import TAIL_LINES, tail
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from detbuild.store.runs import RunRecords
     from detbuild.store.states import TrialState
 
-_LOOK = 1.0  # seconds between two questions to the engine about a container that runs
-_REFUSALS = 3  # how often the engine may refuse a container before that is taken for its last word
-_SETTLE = 10.0  # seconds after which SIGTERM is sent to a run that has not said that it listens
-_AGAIN = 5.0  # seconds after which a SIGKILL without effect is sent again
+_INSPECT = 1.0  # seconds between two inspections of a running container
+_ATTEMPTS = 3  # failed starts of a container before the run ends in error
+_SETTLE = 10.0  # seconds after which SIGTERM is sent to a run that has not reported its start
+_KILL_AGAIN = 5.0  # seconds after which an ineffective SIGKILL is repeated
 
 
 class RunDriver:
-    """What it keeps in memory may be lost at any moment: it only spares looks at files and engine."""
+    """The driver of one run. Its memory is only a cache and may be lost at any moment."""
 
     def __init__(self, context: ControllerContext, search: Search, trial_id: int, run: int) -> None:
         self.context = context
@@ -44,15 +44,15 @@ class RunDriver:
         self.run = run
         self.folder = context.folder.run(trial_id, run)
         self._listener = RecordListener(context, search, context.policies, trial_id=trial_id, run=run)
-        self._first_look = context.clock.now()
-        self._look_at = self._first_look
+        self._began = context.clock.now()
+        self._inspect_at = self._began
         self._sent: dict[str, float] = {}  # signal -> when
         self._starting: Future[None] | None = None
-        self._refusals = 0
-        self._launch_at = self._first_look
-        self._waits_for = ""
-        self._origins: tuple[str, ...] | None = None  # checkpoints to start from: the first that is whole
-        self.fetching = False  # one of them
+        self._attempts = 0
+        self._launch_at = self._began
+        self._why = ""
+        self._origins: tuple[str, ...] | None = None  # checkpoints to start from: the first whole one
+        self.restoring = False  # one of them
 
     @property
     def name(self) -> str:
@@ -64,20 +64,20 @@ class RunDriver:
 
     @property
     def stop(self) -> StopVerb:
-        """What it is asked to stop for."""
+        """The strongest stop verb of trial and experiment."""
         return stronger(self.context.state.stop, self.trial.stop)
 
     def launch(self) -> str:
-        """Create the container and start it; say what it has to wait for, or ""."""
+        """Create and start the container; return why it waits, or ""."""
         now = self.context.clock.now()
         slots = self.context.slots
         if slots.due(self.trial_id, now) if slots.waits(self.trial_id) else now >= self._launch_at:
-            self._waits_for = self._launch()
-            self._launch_at = now + LOOK
-        return self._waits_for
+            self._why = self._launch()
+            self._launch_at = now + POLL
+        return self._why
 
     def _launch(self) -> str:
-        """A container of the name may be there already, from a controller that died right after making it."""
+        """Adopt a container of the same name, whose controller died right after creating it."""
         found = self.context.engine.inspect(self.name)
         if found is None:
             container, why = self._create()
@@ -85,7 +85,7 @@ class RunDriver:
                 return why
             found = self.context.engine.inspect(container)
         if found is None:
-            return "its container was removed at once"
+            return "its container was removed right after its creation"
         gpu_ids = tuple(gpu for gpu in found.labels.get(LABEL, "").split(",") if gpu)
         if found.status == "created" and not won(
             self.context.engine, found.id, gpu_ids, self.context.clock.wait
@@ -98,7 +98,7 @@ class RunDriver:
         return self._start(found.id)
 
     def abandon(self) -> None:
-        """The end was asked for before the run had begun."""
+        """End a run that was stopped before it started."""
         outcome = Outcome.KILLED if self.stop == StopVerb.KILL else Outcome.PREEMPTED
         self._finish(
             journal.RunFinished(
@@ -111,12 +111,12 @@ class RunDriver:
         )
 
     def watch(self, container: str) -> str:
-        """Look after the container; say what is in the way, or ""."""
+        """Poll the container; return what the run waits for or reports, or ""."""
         self._listener.poll()
         self._signal(container)
-        if self.context.clock.now() < self._look_at and self._listener.records.exited is None:
+        if self.context.clock.now() < self._inspect_at and self._listener.records.exited is None:
             return matched(self._listener.run)
-        self._look_at = self.context.clock.now() + _LOOK
+        self._inspect_at = self.context.clock.now() + _INSPECT
         state = self.context.engine.inspect(container)
         if state is not None and state.status == "created":
             return self._start_or_abandon(container)
@@ -126,8 +126,8 @@ class RunDriver:
         return matched(self._listener.run)
 
     def _create(self) -> tuple[str, str]:
-        """Return the container's id, or why there can be none yet."""
-        why = self._fetched()
+        """Return the container's ID, or why it cannot be created yet."""
+        why = self._restored()
         if why:
             return "", why
         with self.context.slots.lock():
@@ -144,24 +144,26 @@ class RunDriver:
             try:
                 return self.context.engine.create(spec), ""
             except EngineError as error:
-                return "", self._refused(error)
+                return "", self._start_failed(error)
 
-    def _fetched(self) -> str:
-        """See to it that a checkpoint to start from is on this host; say what that waits for, or ""."""
+    def _restored(self) -> str:
+        """Restore a checkpoint to start from to this host; return what that waits for, or ""."""
         if self._origins is None:
             request = run_request(self.context, self.trial, self.run)
             self._origins = request.checkpoints or request.source
         why = self.context.restore_files(self._origins)
-        self.fetching = bool(why)
+        self.restoring = bool(why)
         return why
 
     def _free_gpus(self) -> tuple[tuple[Gpu, ...], str]:
-        """Return what the run is given, or what it waits for; a CPU slot has no name."""
+        """Return the GPUs of the run, or what it waits for; a CPU slot has no name."""
         context = self.context
-        return context.slots.ask(self._wanted(), self.trial_id, context.inventory, now=context.clock.now())
+        return context.slots.ask(
+            self._slot_request(), self.trial_id, context.inventory, now=context.clock.now()
+        )
 
-    def _wanted(self) -> SlotRequest:
-        """What a trial asks for, as people want it by now."""
+    def _slot_request(self) -> SlotRequest:
+        """Return the slot request, with the priority and weight as last set."""
         context = self.context
         config = with_attributes(context.config, read_attributes(context.folder.path))
         return slot_request(config, context.state.header, context.home_id)
@@ -179,17 +181,17 @@ class RunDriver:
             if starting.done():
                 starting.result()
         except EngineError as error:
-            return self._refused(error)
+            return self._start_failed(error)
         return ""
 
-    def _refused(self, error: EngineError) -> str:
-        """The engine said no: say why the run waits, or give it up when that was its last word."""
-        self.context.ask_engine()  # raises when it is away, which is no refusal
+    def _start_failed(self, error: EngineError) -> str:
+        """Handle a failed start: return why the run waits, or end it after too many attempts."""
+        self.context.ask_engine()  # raises if the engine is unavailable, which is not counted
         if not self.context.image_exists():
-            gone = self.context.state.header.image[:19]
-            return f"the image {gone} is gone: `detbuild build` makes it again, then the trial goes on"
-        self._refusals += 1
-        if isinstance(error, DiskFullError) or self._refusals < _REFUSALS:
+            image = self.context.state.header.image[:19]
+            return f"the image {image} was removed: run `detbuild build`, then the trial continues"
+        self._attempts += 1
+        if isinstance(error, DiskFullError) or self._attempts < _ATTEMPTS:
             raise error
         self._finish(
             journal.RunFinished(
@@ -206,18 +208,18 @@ class RunDriver:
         stop, now = self.stop, self.context.clock.now()
         overdue = now - self._sent.get("SIGTERM", now) > grace(self.context.config)
         if stop == StopVerb.KILL or overdue:
-            if now - self._sent.get("SIGKILL", -_AGAIN) >= _AGAIN:
+            if now - self._sent.get("SIGKILL", -_KILL_AGAIN) >= _KILL_AGAIN:
                 self._send(container, "SIGKILL")
         elif stop and "SIGTERM" not in self._sent and self._listens(now):
             self._send(container, "SIGTERM")
 
     def _listens(self, now: float) -> bool:
-        """Process 1 of a container loses a signal for which it has set no handler yet."""
-        return self._listener.records.started or now - self._first_look > _SETTLE
+        """Whether SIGTERM has an effect: process 1 of a container ignores signals without a handler."""
+        return self._listener.records.started or now - self._began > _SETTLE
 
     def _send(self, container: str, signal: str) -> None:
         self.context.engine.signal(container, signal)
-        self._sent[signal] = self._look_at = self.context.clock.now()
+        self._sent[signal] = self._inspect_at = self.context.clock.now()
 
     def _end(self, state: ContainerState | None) -> None:
         engine = self.context.ask_engine()
@@ -234,20 +236,20 @@ class RunDriver:
             stop=self.stop,
             memory=limit,
             memory_source=memory_source(asked, engine.memory, limit),
-            tail=self._last_words(state, records),
+            tail=self._output_tail(state, records),
             before=next(reversed(failures(self.trial)), None),
         )
         finished = judge(evidence, trial_id=self.trial_id, run=self.run, restarts_left=left)
         self._finish(apply_policies(finished, self._listener.run))
 
-    def _last_words(self, state: ContainerState | None, records: RunRecords) -> tuple[str, ...]:
-        """The end of its output; where the harness did not get to keep any, what the engine has of it."""
+    def _output_tail(self, state: ContainerState | None, records: RunRecords) -> tuple[str, ...]:
+        """Return the last lines of output; from the engine if the harness never started."""
         if state is None or records.started:
             return tail(self.folder)
         return self.context.engine.output_tail(state.id, TAIL_LINES)
 
     def _finish(self, finished: journal.RunFinished) -> None:
-        """Write it down; from now on the container may be swept away."""
+        """Journal the end; from now on the container may be removed."""
         self.context.record(finished)
         self.context.containers_removed = False
         self.context.slots.freed()

@@ -1,4 +1,4 @@
-"""Between the search method and the journal: tells it each event once, and writes down what it decides."""
+"""Connects search method and journal: sends each event once, and journals the decisions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Search:
     """The search of one experiment.
 
     Raises:
-        SearchError: The method decides otherwise now than the journal says it did.
+        SearchError: The method decides differently from the journal.
     """
 
     def __init__(self, journaled: JournaledState, method: SearchMethod, config: ExperimentConfig) -> None:
@@ -36,7 +36,7 @@ class Search:
         self._config = config
         header = journaled.state.header
         self._goal = Goal(header.metric, header.smaller_is_better)
-        self._unwritten: journal.Searched | None = None  # decided, and there was no room to write it down
+        self._unwritten: journal.Searched | None = None  # decided, but not journaled yet: disk full
         for entry in journaled.folder.entries():
             if isinstance(entry.fact, journal.Searched):
                 method.replay(*_as_values(entry.fact))
@@ -46,24 +46,24 @@ class Search:
         return self._method.needs_every_validation
 
     def step(self) -> None:
-        """Tell the method what it does not know yet of the experiment as a whole.
+        """Send the method the start of the search and the ends of trials.
 
         Raises:
-            DiskFullError: There is no room to write down what it decides.
+            DiskFullError: No free space to journal its decisions.
         """
         state = self._journaled.state
         self._write()
         if not state.began and not state.stop:
-            self._tell(Began())
+            self._send(Began())
         for trial_id in tuple(state.unreported):
             trial = state.trials[trial_id]
-            # What a person stopped with the whole experiment goes on when the experiment does.
+            # A trial canceled with the whole experiment is continued with it.
             if not (state.ending and trial.state == State.CANCELED and not trial.stop):
-                self._tell(TrialEnded(trial_id=trial_id, reason=end_of(trial)))
+                self._send(TrialEnded(trial_id=trial_id, reason=end_of(trial)))
                 state.forget(trial_id)
 
     def on_validation(self, trial_id: int, validation: Validation) -> None:
-        """A run reports a validation; a watching search is told, of each length of training once."""
+        """Send a validation to a search that receives them, once for each length of training."""
         trial = self._journaled.state.trials[trial_id]
         if (
             not self.needs_every_validation
@@ -78,14 +78,14 @@ class Search:
             self._fail(error)
             return
         event = Validated(trial_id=trial_id, time=time, metric=self._goal.value(validation))
-        self._tell(event, steps_completed=validation.steps_completed)
+        self._send(event, steps_completed=validation.steps_completed)
 
     def segment_done(self, trial_id: int) -> None:
-        """A trial has trained as long as the search asked for: tell the result."""
+        """Report the result of a segment to the search."""
         trial = self._journaled.state.trials[trial_id]
         progress = trial_progress(run_records(self._journaled.folder, trial), self._goal)
         newest = progress.validations[-1] if progress.validations else None
-        self._tell(
+        self._send(
             Validated(
                 trial_id=trial_id,
                 time=total_of(trial.length, progress.steps_completed),
@@ -94,11 +94,11 @@ class Search:
         )
 
     def stalled(self) -> None:
-        """Nothing runs and nothing will: say so, rather than wait for ever."""
+        """Fail the search if no trial runs or will run, instead of waiting forever."""
         name = self._config.searcher.name
-        self._fail(SearchError(f"the search method {name} asks for nothing more, and does not end"))
+        self._fail(SearchError(f"the search method {name} neither continues nor ends"))
 
-    def _tell(self, event: SearchEvent, *, steps_completed: int = -1) -> None:
+    def _send(self, event: SearchEvent, *, steps_completed: int = -1) -> None:
         self._write()
         if self._journaled.state.failure:
             return
@@ -118,13 +118,13 @@ class Search:
         self._write()
 
     def _write(self) -> None:
-        """The method never decides on before what it decided is on disk."""
+        """Journal the last decision; the method decides nothing more before that."""
         if self._unwritten is not None:
             self._journaled.record(self._unwritten)
             self._unwritten = None
 
     def _sources(self, actions: Sequence[Action]) -> dict[str, Sequence[str]]:
-        """Whose checkpoints a new trial starts from, as they are at this moment."""
+        """Return the checkpoints that each new trial starts from, as they exist now."""
         return {
             str(action.trial_id): newest_checkpoints(self._journaled, action.parent)
             for action in actions
@@ -141,4 +141,4 @@ class Search:
 def _as_values(fact: journal.Searched) -> tuple[SearchEvent, Sequence[Action]]:
     event = from_json(fact.event)
     actions = [from_json(raw) for raw in fact.actions]
-    return event, actions  # type: ignore[return-value]  # each is what it was written as
+    return event, actions  # type: ignore[return-value]  # written by this class

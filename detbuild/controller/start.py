@@ -1,4 +1,4 @@
-"""Makes the controller of an experiment, in this process or as one of its own that outlives its parent."""
+"""Creates the controller of an experiment, in this process or in a detached one."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 def controller_of(
     folder: ExperimentFolder, engine: Engine, info: EngineInfo | None = None, *, max_workers: int = AT_ONCE
 ) -> Controller:
-    """Read everything that a controller needs from the experiment's folder; `info` spares it a question.
+    """Create the controller from the experiment's folder; `info` saves a call to the engine.
 
-    The caller holds the lease: what was asked for meanwhile is taken up here, and may change the config.
+    The caller holds the lease. Pending requests are applied here, and may change the config.
     """
     apply_pending_requests(JournaledState(folder=folder))
     home = Home.open(folder.path.parent.parent)
@@ -56,29 +56,29 @@ def controller_of(
 
 
 def host_limits(home: Path) -> Limits:
-    """What of the host the experiments of a home may use, by its config file.
+    """Return the host limits of a home, from its config file.
 
     Raises:
-        ConfigError: The file is wrong.
+        ConfigError: The file is invalid.
     """
     host = host_config(home)
     return Limits(cpu_trials=host.cpu_trials, gpus=host.gpus)
 
 
 def first_steps(folder: ExperimentFolder, engine: Engine, info: EngineInfo) -> None:
-    """Drive the experiment until its first run has started, in this process, which has all that takes loaded.
+    """Run the experiment in this process until its first run has started, which saves loading time.
 
-    The caller holds the lease. The controller that follows adopts the container as it would after a crash.
+    The caller holds the lease. The next controller adopts the container, as after a crash.
     """
     controller_of(folder, engine, info, max_workers=1).step()
 
 
 def start_detached(folder: ExperimentFolder, lease_descriptor: int) -> None:
-    """Start the controller as a process of its own, which holds the lease from its first moment.
+    """Start the controller as a detached process, which inherits the lease.
 
     Args:
-        folder: Of the experiment.
-        lease_descriptor: Of the lease that the caller holds, and lets go of after this.
+        folder: The experiment.
+        lease_descriptor: Holds the lease; the caller closes it after this call.
     """
     with file_errors(folder.log_file), folder.files.append(folder.log_file.name) as log:
         process = subprocess.Popen(
@@ -91,17 +91,17 @@ def start_detached(folder: ExperimentFolder, lease_descriptor: int) -> None:
             start_new_session=True,
         )
     name_holder(lease_descriptor, process.pid)
-    # Reaps it in programs that outlive it; says nothing when it does not.
+    # Reap it in programs that outlive it.
     threading.Thread(target=process.wait, daemon=True).start()
 
 
 def nvidia_smi() -> str:
-    """What `nvidia-smi -L` says; "" on a host without NVIDIA's driver."""
+    """Return the output of `nvidia-smi -L`; "" on a host without NVIDIA's driver."""
     return _ask_nvidia("-L")
 
 
 def nvidia_driver() -> str | None:
-    """The version of NVIDIA's driver; None on a host without one."""
+    """Return the version of NVIDIA's driver; None on a host without one."""
     lines = _ask_nvidia("--query-gpu=driver_version", "--format=csv,noheader").split()
     return lines[0] if lines else None
 

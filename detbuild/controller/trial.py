@@ -1,4 +1,4 @@
-"""Drives one trial from one run to the next until it has ended."""
+"""Runs one trial, run after run, until it has ended."""
 
 from __future__ import annotations
 
@@ -23,19 +23,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class _Break:
-    """The pause after a run."""
+class _Pause:
+    """The back-off after a failed run."""
 
     run: int
     until: float  # on the controller's clock
-    free_space: FreeSpace | None  # ends early when there is room
+    free_space: FreeSpace | None  # ends early once space is free
 
 
 class TrialDriver:
-    """Nothing that must survive a crash is kept here: the journal says where to go on.
+    """The driver of one trial. It keeps no state that must survive a crash: the journal has it.
 
-    `blocked`: what the trial waits for, the trials after it would wait for too. `resting`: it waits for
-    something of its own.
+    `blocked`: the trials after it would wait for the same. `idle`: it waits for something of its own.
     """
 
     def __init__(self, context: ControllerContext, search: Search, trial_id: int) -> None:
@@ -45,14 +44,14 @@ class TrialDriver:
         self.blocked = self.idle = False
         self._driver: RunDriver | None = None
         self._backoff = Backoff(context.clock)
-        self._break: _Break | None = None
+        self._current_pause: _Pause | None = None
 
     @property
     def trial(self) -> TrialState:
         return self.context.state.trials[self.trial_id]
 
     def step(self) -> None:
-        """Do the next thing; while the infrastructure is in the way, say so and try again later."""
+        """Do the next step; on infrastructure errors, record why and retry with back-off."""
         self.blocked = self._backoff.active
         if self.blocked:
             return
@@ -67,16 +66,16 @@ class TrialDriver:
         self._say(why)
 
     def _say(self, why: str) -> None:
-        """Let everybody see what the trial waits for."""
+        """Journal what the trial waits for."""
         if self.trial.ended or self.trial.state == State.WAITING or self.trial.why == why:
             return
         try:
             self.context.record(journal.Waiting(trial_id=self.trial_id, why=why))
         except EngineError:
-            self._backoff.failed()  # not even that can be written; it is said when it can
+            self._backoff.failed()  # not even that can be journaled; retried later
 
     def _next(self) -> str:
-        """Return what the trial has to wait for, or ""."""
+        """Return what the trial waits for, or ""."""
         run = self.trial.open_run
         if run is None:
             return self._between_runs()
@@ -119,29 +118,29 @@ class TrialDriver:
 
     def _launch(self, driver: RunDriver) -> str:
         why = driver.launch()
-        self.idle = driver.fetching
-        self.blocked = bool(why) and not driver.fetching
+        self.idle = driver.restoring
+        self.blocked = bool(why) and not driver.restoring
         return why
 
     def _pause(self, last: journal.RunFinished | None) -> str:
-        """Return why the next run has to wait, or "" when it may start now."""
+        """Return why the next run waits, or "" if it may start now."""
         if last is None:
             return ""
-        if self._break is None or self._break.run != last.run:
-            self._break = self._take_break(last)
-        if self.context.clock.now() >= self._break.until or (
-            self._break.free_space and self._break.free_space.available()
+        if self._current_pause is None or self._current_pause.run != last.run:
+            self._current_pause = self._new_pause(last)
+        if self.context.clock.now() >= self._current_pause.until or (
+            self._current_pause.free_space and self._current_pause.free_space.available()
         ):
             return ""
-        return f"{last.message}; {last.hint or 'goes on after a pause'}"
+        return f"{last.message}; {last.hint or 'retrying after a pause'}"
 
-    def _take_break(self, last: journal.RunFinished) -> _Break:
+    def _new_pause(self, last: journal.RunFinished) -> _Pause:
         finished = [run.finished for run in self.trial.runs if run.finished]
         until = self.context.clock.now() + pause(finished)
         if last.outcome != Outcome.DISK_FULL.value:
-            return _Break(last.run, until, None)
+            return _Pause(last.run, until, None)
         storage = checkpoint_storage(self.context.config, self.context.folder)
         newest = run_records(self.context.folder, self.trial)[-1].checkpoints[-1:]
         needed = sum(newest[0].resources.values()) if newest else 0
-        place = storage.on_host or self.context.folder.checkpoints
-        return _Break(last.run, until, FreeSpace(place, needed=needed))
+        path = storage.on_host or self.context.folder.checkpoints
+        return _Pause(last.run, until, FreeSpace(path, needed=needed))

@@ -1,4 +1,4 @@
-"""Back-off while the infrastructure is in the way: ever longer, never for ever."""
+"""Exponential back-off for infrastructure errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Creates the container of `detbuild shell` and `run`: no other has its GPUs while it is there."""
+"""Creates the container of `detbuild shell` and `run`, with exclusive GPUs."""
 
 from __future__ import annotations
 
@@ -40,24 +40,25 @@ def create_shell(
     """Create the container and return its id; the caller starts and removes it.
 
     Args:
-        engine: That has the experiment's image.
-        home_id: Of its home.
+        engine: Has the experiment's image.
+        home_id: ID of its home.
         folder: The experiment.
-        command: What to run.
-        trial_id: Whose newest run `det.get_cluster_info()` tells of inside, if it has one.
+        command: The command to run.
+        trial_id: `det.get_cluster_info()` inside describes its newest run, if it has one.
         slots: GPUs; by default as many as a trial of the experiment.
-        terminal: For a person at a keyboard.
+        terminal: Allocate a terminal.
 
     Raises:
-        ConfigError: The experiment has no image, or the home's config file is wrong.
-        EngineError: The image is gone, or too few GPUs are free.
+        ConfigError: The experiment has no image, or the home's config file is invalid.
+        EngineError: The image was removed, or too few GPUs are free.
     """
     header, config, info = folder.header(), config_of(folder), engine.info()
     if header.local:
-        raise ConfigError(f"experiment {folder.id} ran on this host itself: it has no image")
+        raise ConfigError(f"experiment {folder.id} ran without a container: it has no image")
     if engine.image_id(header.image) is None:
         raise EngineError(
-            f"the image of experiment {folder.id} is gone: {header.tag}", hint="create the experiment anew"
+            f"the image of experiment {folder.id} was removed: {header.tag}",
+            hint="create the experiment again",
         )
     place = Place(home_id=home_id, folder=folder, header=header, user=user_of(info, header.user))
     place = replace(place, host_memory=info.memory, host_cpus=info.cpus)
@@ -71,22 +72,24 @@ def create_shell(
     if not won(engine, container, spec.gpus, time.sleep):
         engine.remove(container)
         raise EngineError(
-            "another container was given the same GPU at this moment", hint="run the command again"
+            "another container got the same GPU at the same moment", hint="run the command again"
         )
     return container
 
 
 def _free_gpus(engine: Engine, info: EngineInfo, slots: int, limits: Limits) -> tuple[Gpu, ...]:
-    """A person who looks at something stands in no line."""
+    """Return free GPUs; a shell does not wait in the queue."""
     inventory = take_inventory("gpu", engine, info, nvidia_smi, limits)
-    asked = f"{slots} GPU{'s are' if slots > 1 else ' is'} asked for"
+    requested = f"{slots} GPU{'s' if slots > 1 else ''} requested"
     why = shortage(inventory.gpus, slots)
     if why:
-        hint = "give --slots 0 to do without; `detbuild doctor` looks for GPUs"
-        raise EngineError(f"{asked}, and {why}", hint=hint)
+        hint = "use --slots 0 to run without GPUs; `detbuild doctor` checks for GPUs"
+        raise EngineError(f"{requested}, but {why}", hint=hint)
     if len(inventory.free_gpus) < slots:
         own = [gpu.id for gpu in usable(inventory.gpus)]
-        raise EngineError(f"{asked}: {inventory.usage(own)}", hint="wait, or give --slots 0 to do without")
+        raise EngineError(
+            f"{requested}: {inventory.usage(own)}", hint="wait, or use --slots 0 to run without GPUs"
+        )
     return inventory.free_gpus[:slots]
 
 

@@ -1,4 +1,4 @@
-"""What the controller of an experiment knows and may change; every effect goes through folder or engine."""
+"""The context of a controller: its experiment, engine and host limits."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, slots=True)
 class ControllerContext(JournaledState):
-    """The books of the experiment, and the machine that it runs on."""
+    """The journaled state of an experiment, and the host that it runs on."""
 
     engine: Engine
     config: ExperimentConfig
     home_id: str
     clock: Clock
-    nvidia_smi: Callable[[], str]  # what `nvidia-smi -L` says, "" without one
+    nvidia_smi: Callable[[], str]  # output of `nvidia-smi -L`, or ""
     slots: SlotQueue
-    limits: Callable[[], Limits] = Limits  # asked anew each time: people change them
-    max_workers: int = 1  # how many long calls of the engine go on at once
+    limits: Callable[[], Limits] = Limits  # read each time: users change them
+    max_workers: int = 1  # slow engine calls in parallel
     engine_pool: EnginePool = field(init=False)
-    policies: tuple[Policy, ...] = field(init=False)  # that runs' output is looked through for
-    info: EngineInfo | None = None  # what the engine said last of itself
-    image: str = ""  # in the place of the header's, if that is gone
-    restore_files: Callable[[tuple[str, ...]], str] = lambda _: ""  # the Keeper's
-    containers_removed: bool = False  # no container of a run that is over is left
+    policies: tuple[Policy, ...] = field(init=False)  # to search the output of runs for
+    info: EngineInfo | None = None  # the engine's last answer
+    image: str = ""  # replaces the header's, if that was removed
+    restore_files: Callable[[tuple[str, ...]], str] = lambda _: ""  # set by the controller
+    containers_removed: bool = False  # those of all ended runs
 
     def __post_init__(self) -> None:
         JournaledState.__post_init__(self)
@@ -55,15 +55,15 @@ class ControllerContext(JournaledState):
         """Ask the engine about itself.
 
         Raises:
-            EngineError: It is away, or another one than the experiment's: what is not there is not lost then.
+            EngineError: It is unavailable, or not the experiment's: then missing containers are not lost.
         """
         info, header = self.engine.info(), self.state.header
         if info.id and header.engine not in {"", info.id}:
             raise EngineError(
                 f"experiment {header.id} runs on Docker Engine {header.engine} at {header.engine_at}, "
-                f"and this is {info.id} of {info.name}",
+                f"but this is {info.id} of {info.name}",
                 hint=f"set DOCKER_HOST to that engine and run `detbuild resume`; "
-                f"when it is gone for good, remove {self.folder.path}",
+                f"if it was removed permanently, delete {self.folder.path}",
             )
         self.info = info
         return info
@@ -81,7 +81,7 @@ class ControllerContext(JournaledState):
         )
 
     def image_exists(self) -> bool:
-        """Whether the engine has the experiment's image, or one that was built anew from the same inputs."""
+        """Whether the engine has the experiment's image, or one rebuilt from the same inputs."""
         header = self.state.header
         found = self.engine.image_id(header.image)
         if found is None and header.tag:
@@ -90,10 +90,10 @@ class ControllerContext(JournaledState):
         return found is not None
 
     def inventory(self) -> Inventory:
-        """The slots of the host that the experiment's trials use, as they are now.
+        """Return the host's slots of the kind that the trials use.
 
         Raises:
-            EngineError: The engine is away, or the host's config is wrong.
+            EngineError: The engine is unavailable, or the host's config is invalid.
         """
         gpus = self.config.resources.slots_per_trial
         info = self.ask_engine() if gpus or self.info is None else self.info  # its cores stay the same
@@ -101,15 +101,15 @@ class ControllerContext(JournaledState):
         return take_inventory(kind, self.engine, info, self.nvidia_smi, self._limits())
 
     def cpu_slots(self) -> int:
-        """How many CPU slots the trials of the home may use at once.
+        """Return how many CPU slots the trials of the home may use at once.
 
         Raises:
-            EngineError: The engine is away, or the host's config is wrong.
+            EngineError: The engine is unavailable, or the host's config is invalid.
         """
         return cpu_slots(self.info or self.ask_engine(), self._limits().cpu_trials)
 
     def _limits(self) -> Limits:
-        """What the host's config says now; trials wait while it cannot be told."""
+        """Read the host's config; trials wait while it is invalid."""
         try:
             return self.limits()
         except ConfigError as error:

@@ -1,6 +1,6 @@
-"""Why a run ended, whose fault that was, and what to do about it.
+"""Classifies why a run ended, and what to do about it.
 
-The run's own records come first: they were synced before it ended. Where they are silent (the run was killed)
+The run's own records come first: they were synced before it ended. Without them (the run was killed)
 the engine's state and the exit code decide.
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(str, Enum):
-    """How a run can end. `docs/architecture.md` has the table."""
+    """The outcome of a run; see the table in `docs/architecture.md`."""
 
     COMPLETED = "completed"
     STOPPED = "stopped"
@@ -50,33 +50,33 @@ class Outcome(str, Enum):
 
     @property
     def counts(self) -> bool:
-        """Whether it costs one of `max_restarts`: only what the user's code did."""
+        """Whether it counts as one of `max_restarts`: only failures of the user's code do."""
         return self in {Outcome.USER_ERROR, Outcome.OUT_OF_MEMORY}
 
     @property
     def may_retry(self) -> bool:
-        return self.counts or self in _NOBODYS_FAULT
+        return self.counts or self in _FREE
 
 
 _SUCCEEDED = {Outcome.COMPLETED, Outcome.STOPPED, Outcome.INVALID_HP}
-_NOBODYS_FAULT = {Outcome.INFRASTRUCTURE, Outcome.DISK_FULL, Outcome.LOST, Outcome.PREEMPTED}
+_FREE = {Outcome.INFRASTRUCTURE, Outcome.DISK_FULL, Outcome.LOST, Outcome.PREEMPTED}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evidence:
-    """All that is known of a run that is over."""
+    """All that is known about an ended run."""
 
     records: RunRecords
-    exit_code: int | None  # of the container or the local process; None when it is gone
+    exit_code: int | None  # of the container or local process; None if it was removed
     oom_killed: bool = False  # the engine's flag
-    engine_error: str = ""  # the engine's words when the container could not start
-    stop: StopVerb = StopVerb.NONE  # what it was asked to end for
-    memory: int = 0  # bytes that the run could use; 0 when unknown
-    memory_source: str = ""  # where that limit comes from
+    engine_error: str = ""  # the engine's error if the container could not start
+    stop: StopVerb = StopVerb.NONE  # why it was stopped, if it was
+    memory: int = 0  # limit in bytes; 0 if unknown
+    memory_source: str = ""  # where the limit comes from
     tail: tuple[str, ...] = ()
-    kind: str = "container"  # what ran it, for people
-    directory: str = WORK_DIR  # that it ran in
-    before: RunFinished | None = None  # the failure before, of the same code and config
+    kind: str = "container"  # what ran it, for messages
+    directory: str = WORK_DIR  # working directory
+    before: RunFinished | None = None  # the previous failure, of the same code and config
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Classification:
 
 
 def judge(evidence: Evidence, *, trial_id: int, run: int, restarts_left: int) -> RunFinished:
-    """Classify a run that is over and say whether it is to be tried again."""
+    """Classify an ended run, and decide whether it is retried."""
     classification = classify(evidence)
     outcome = classification.outcome
     wanted = evidence.stop in {StopVerb.NONE, StopVerb.PAUSE}
@@ -105,7 +105,7 @@ def judge(evidence: Evidence, *, trial_id: int, run: int, restarts_left: int) ->
         asked=evidence.stop,
         exit_code=code,
         signal=name,
-        message=f"{classification.message}; not run again: the same error twice, without progress"
+        message=f"{classification.message}; not retried: the same error twice without progress"
         if stuck
         else classification.message,
         hint=classification.hint,
@@ -116,17 +116,17 @@ def judge(evidence: Evidence, *, trial_id: int, run: int, restarts_left: int) ->
 
 
 def _repeats(before: RunFinished | None, failure: str, steps: int) -> bool:
-    """Whether a run failed as the one before did, and came no further."""
+    """Whether a run failed like the previous one, without progress."""
     return (
         before is not None and bool(failure) and (before.failure, before.steps_completed) == (failure, steps)
     )
 
 
 def _failure(evidence: Evidence) -> str:
-    """Identify what the code did wrong by type and line; "" where another run may do better, or unknown."""
+    """Return error type and line, or "" if they are unknown or the error may be transient."""
     ended = evidence.records.ended
     if ended is not None and ended.stage is not None:
-        return ended.failure  # of a trial, which has looked at the error itself
+        return ended.failure  # of a trial, which has identified the error itself
     trace = last_traceback(evidence.tail)
     found = (ended.failure if ended else "") or (f"{trace.type} {trace.place}" if trace else "")
     return "" if sounds_transient("\n".join(evidence.tail)) else found
@@ -137,12 +137,12 @@ class Traceback:
     """The end of a traceback among the last lines of an output."""
 
     type: str
-    text: str  # the line of the error itself
+    text: str  # the line with the error
     place: str
 
 
 def last_traceback(tail: Sequence[str]) -> Traceback | None:
-    """The last traceback whose end is there; None without one."""
+    """Return the last complete traceback, or None."""
     lines = [_RANK.sub("", line) for line in tail]
     frames = [(number, found) for number, line in enumerate(lines) if (found := _FRAME.match(line))]
     if not frames:
@@ -154,10 +154,10 @@ def last_traceback(tail: Sequence[str]) -> Traceback | None:
 
 
 def classify(evidence: Evidence) -> Classification:
-    """The class of the end, in the order in which the signs can be trusted."""
+    """Classify the end of a run; the most reliable evidence decides first."""
     ended = evidence.records.ended
     if ended is not None and not ended.reason.failed:
-        return _said(ended)
+        return _succeeded(ended)
     if evidence.stop == StopVerb.KILL:
         return Classification(Outcome.KILLED, "killed on request")
     if evidence.oom_killed or (evidence.records.exited and evidence.records.exited.oom_kills):
@@ -169,7 +169,7 @@ def classify(evidence: Evidence) -> Classification:
     return _container_died(evidence)
 
 
-def _said(ended: Ended) -> Classification:
+def _succeeded(ended: Ended) -> Classification:
     outcome = {
         ExitReason.COMPLETED: Outcome.COMPLETED,
         ExitReason.STOPPED: Outcome.STOPPED,
@@ -182,7 +182,7 @@ def _said(ended: Ended) -> Classification:
 def _out_of_memory(evidence: Evidence) -> Classification:
     code, _ = _exit(evidence)
     if code == 0:
-        return Classification(Outcome.COMPLETED)  # a loader's worker was killed and the trial got over it
+        return Classification(Outcome.COMPLETED)  # a loader worker was killed, but the trial completed
     source = f" ({evidence.memory_source})" if evidence.memory_source else ""
     limit = f"; its limit is {binary(evidence.memory)}{source}" if evidence.memory else ""
     return Classification(
@@ -197,7 +197,7 @@ def _more_memory(evidence: Evidence) -> str:
         return "raise `resources.memory` in the experiment config"
     if evidence.memory_source == OF_HOST:
         return "run fewer trials at once: `max_concurrent_trials`, or `cpu_trials` in the home's config.yaml"
-    return "end other programs of this host"
+    return "stop other programs on this host"
 
 
 def _failed(ended: Ended, evidence: Evidence) -> Classification:
@@ -213,14 +213,14 @@ def _worker_died(evidence: Evidence) -> Classification:
     if code == 0:
         return Classification(Outcome.COMPLETED)
     if evidence.stop and (name in {"SIGTERM", "SIGKILL"} or code == _died_of(signal.SIGTERM)):
-        return Classification(Outcome.PREEMPTED, "ended on request, without a checkpoint of its own")
-    return _disk(evidence, _how(code, name)) or _program_failed(evidence, code, name)
+        return Classification(Outcome.PREEMPTED, "ended on request, without a new checkpoint")
+    return _disk(evidence, _exit_text(code, name)) or _program_failed(evidence, code, name)
 
 
 def _program_failed(evidence: Evidence, code: int | None, name: str | None) -> Classification:
-    """A script that ended badly: only its output tells why."""
+    """Classify a script that failed, by its output."""
     trace, last = last_traceback(evidence.tail), evidence.tail[-1] if evidence.tail else ""
-    user = f"{os.getuid()}:{os.getgid()}"  # as which it ran too
+    user = f"{os.getuid()}:{os.getgid()}"  # the container has the same user
     where = Where(container=evidence.kind == "container", directory=evidence.directory, user=user)
     words = "Bus error (core dumped)" if name == "SIGBUS" else "\n".join(evidence.tail)
     hint = hint_for(words, where) if trace or name else ""
@@ -228,20 +228,20 @@ def _program_failed(evidence: Evidence, code: int | None, name: str | None) -> C
     lasting = (trace is not None and trace.type in _NOT_FOUND) or _NO_PROGRAM.match(last)
     if lasting and not sounds_transient(words):
         return Classification(
-            Outcome.NOT_RETRYABLE, f"{_how(code, name)}{text or f': {last}'}", hint or _SEE_LOGS
+            Outcome.NOT_RETRYABLE, f"{_exit_text(code, name)}{text or f': {last}'}", hint or _SEE_LOGS
         )
-    return Classification(Outcome.USER_ERROR, f"{_how(code, name)}{text}", hint or _SEE_LOGS)
+    return Classification(Outcome.USER_ERROR, f"{_exit_text(code, name)}{text}", hint or _SEE_LOGS)
 
 
 def _disk(evidence: Evidence, message: str) -> Classification | None:
     exited = evidence.records.exited
     if exited is not None and exited.disk_full:
-        lacking = NO_INODES if NO_INODES in message else "no space left"
+        missing = NO_INODES if NO_INODES in message else "no space left"
         return Classification(
             Outcome.DISK_FULL,
-            f"{lacking} on the disk of the checkpoints: {message}",
-            f"{'remove files' if lacking == NO_INODES else 'free space'} there; "
-            "the trial continues by itself from its newest checkpoint",
+            f"{missing} on the disk of the checkpoints: {message}",
+            f"{'remove files' if missing == NO_INODES else 'free space'} there; "
+            "the trial then continues from its newest checkpoint",
         )
     if _exit(evidence)[0] == ExitCode.INFRASTRUCTURE:
         return Classification(
@@ -251,15 +251,15 @@ def _disk(evidence: Evidence, message: str) -> Classification | None:
 
 
 def _container_died(evidence: Evidence) -> Classification:
-    """Nobody in the run could say a last word."""
+    """Classify the end of a run that wrote no final record."""
     code, name = _exit(evidence)
     if code is None:
-        return Classification(Outcome.LOST, f"the {evidence.kind} is gone: somebody removed it")
+        return Classification(Outcome.LOST, f"the {evidence.kind} was removed while it ran")
     if evidence.records.unreadable:
         return Classification(
             Outcome.USER_ERROR,
             f"the records of the run cannot be read: {evidence.records.unreadable}",
-            "change the code of the trial so that it leaves this file alone",
+            "change the code of the trial so that it does not write this file",
         )
     if code in {ExitCode.STARTED_AGAIN, ExitCode.INFRASTRUCTURE}:
         return _supervisor_left(evidence, code)
@@ -270,11 +270,11 @@ def _container_died(evidence: Evidence) -> Classification:
     if outside:
         why = f"killed from outside by {name}" if name else "the host or the engine went down"
         return Classification(Outcome.INFRASTRUCTURE, why)
-    return Classification(Outcome.USER_ERROR, _how(code, name), _SEE_LOGS)
+    return Classification(Outcome.USER_ERROR, _exit_text(code, name), _SEE_LOGS)
 
 
 def _supervisor_left(evidence: Evidence, code: int) -> Classification:
-    """It found that it could not run the worker."""
+    """Classify the exit of a supervisor that could not run the worker."""
     if code == ExitCode.STARTED_AGAIN:
         why = f"the {evidence.kind} was started a second time, e.g. by `docker restart`; a run starts once"
         return Classification(Outcome.INFRASTRUCTURE, why)
@@ -283,30 +283,30 @@ def _supervisor_left(evidence: Evidence, code: int) -> Classification:
 
 
 def _never_began(evidence: Evidence, code: int, name: str | None) -> Classification:
-    """The image cannot run the harness, and never will."""
+    """Classify a run whose image cannot run the harness."""
     words = next((line for line in reversed(evidence.tail) if line.strip()), "")
-    why = evidence.engine_error or f"{_how(code, name)}{f': {words}' if words else ''}"
+    why = evidence.engine_error or f"{_exit_text(code, name)}{f': {words}' if words else ''}"
     return Classification(
         Outcome.NOT_RETRYABLE,
         f"the {evidence.kind} could not run the harness: {why}",
-        "look for what is in its way in environment_variables and bind_mounts; "
+        "check environment_variables and bind_mounts; "
         "the image needs Python 3.10 or newer as python3, of this machine's architecture",
     )
 
 
-_HOST_DOWN = 255  # what the engine says of containers that ran when it died
+_HOST_DOWN = 255  # exit code of containers that ran when the engine died
 _FROM_OUTSIDE = frozenset({"SIGHUP", "SIGINT", "SIGKILL", "SIGTERM"})
-_WRONG_MACHINE = "exec format error"  # with exit code 255, as a host that went down has
+_WRONG_MACHINE = "exec format error"  # also has exit code 255
 _RANK = re.compile(r"^\[rank=\d+\] ")
 _FRAME = re.compile(r'^\s+File "(?P<file>[^"]+)", line (?P<line>\d+)')
 _ERROR = re.compile(r"^(?P<type>[A-Za-z_][\w.]*)(?::.*)?$")
 _NOT_FOUND = frozenset({"ModuleNotFoundError", "ImportError", "SyntaxError", "IndentationError", "TabError"})
 _NO_PROGRAM = re.compile(r"^\S*python[\d.]*: (can't open file|No module named|Error while finding module)")
-_SEE_LOGS = "the last lines of its output say more"
+_SEE_LOGS = "see the last lines of its output"
 
 
 def _exit(evidence: Evidence) -> tuple[int | None, str | None]:
-    """The worker's own exit code and signal where the supervisor wrote them, else the container's."""
+    """Return the worker's exit code and signal if the supervisor wrote them, else the container's."""
     exited = evidence.records.exited
     if exited is not None:
         return exited.code, exited.signal
@@ -315,7 +315,7 @@ def _exit(evidence: Evidence) -> tuple[int | None, str | None]:
 
 
 def _signal_of(code: int) -> str | None:
-    """The signal behind a shell's 128 + n."""
+    """Return the signal of a shell exit code 128 + n."""
     try:
         return signal.Signals(code - 128).name
     except ValueError:
@@ -326,5 +326,5 @@ def _died_of(number: signal.Signals) -> int:
     return 128 + number
 
 
-def _how(code: int | None, name: str | None) -> str:
+def _exit_text(code: int | None, name: str | None) -> str:
     return f"ended by {name}" if name else f"ended with exit code {code}"

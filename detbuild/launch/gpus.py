@@ -1,4 +1,4 @@
-"""The GPUs of a host: found, named, and kept apart between all experiments of all users of one engine."""
+"""The GPUs of a host: discovery, names, and exclusive use among all experiments of one engine."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ if TYPE_CHECKING:
 
     from detbuild.engine.protocol import ContainerState, Engine, EngineInfo
 
-LABEL = "detbuild.gpus"  # comma-separated ids; a container that carries it and has not ended holds them
-_LOOKS: Final = 10  # at containers that want the same GPUs
-_BETWEEN_LOOKS: Final = 0.2  # seconds
+LABEL = "detbuild.gpus"  # comma-separated IDs; in use until the container ends
+_POLLS: Final = 10  # of containers with the same GPUs
+_BETWEEN_POLLS: Final = 0.2  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
     id: str
     driver: Literal["nvidia", "cdi"]
-    names: frozenset[str] = field(default=frozenset(), compare=False)  # all that people call it
-    usable: bool = field(default=True, compare=False)  # detbuild may give it away
+    names: frozenset[str] = field(default=frozenset(), compare=False)  # all names that a user may give
+    usable: bool = field(default=True, compare=False)  # within the limits of the home
 
 
 def discover(info: EngineInfo, nvidia_smi: str, only: Collection[str] | None = None) -> tuple[Gpu, ...]:
-    """The GPUs of the host: the engine's CDI devices where it has any, else what `nvidia-smi -L` lists.
+    """Return the host's GPUs: the engine's CDI devices if it has any, else those of `nvidia-smi -L`.
 
-    A GPU that is divided (MIG) counts as its parts.
+    A MIG GPU is replaced by its parts.
 
     Args:
-        info: Of the engine that is to give them to containers.
-        nvidia_smi: What `nvidia-smi -L` says; where there are CDI devices, their UUIDs are known from it.
-        only: Those that may be used, by CDI name, UUID or number; a divided GPU stands for all its parts.
+        info: The engine.
+        nvidia_smi: Output of `nvidia-smi -L`; with CDI devices it gives their UUIDs.
+        only: Usable GPUs by CDI name, UUID or number; a MIG GPU stands for all its parts.
     """
     listed = _listed(nvidia_smi)
     found = [_cdi_gpu(name, listed) for name in _cdi(info.cdi_devices)] or [
@@ -46,7 +46,7 @@ def discover(info: EngineInfo, nvidia_smi: str, only: Collection[str] | None = N
 
 
 def _cdi(names: Iterable[str]) -> list[str]:
-    """CDI gives each device several names (index, UUID, "all"): take each device once."""
+    """Return each CDI device once: it has several names (index, UUID, "all")."""
     gpus = [name for name in names if name.partition("=")[0].endswith("/gpu")]
     numbered = [name for name in gpus if re.fullmatch(r"\d+(:\d+)?", name.partition("=")[2])]
     named = [name for name in gpus if not name.endswith("=all") and name not in numbered]
@@ -64,15 +64,15 @@ def _cdi_gpu(name: str, listed: Mapping[str, str]) -> Gpu:
 
 
 def _names(index: str, listed: Mapping[str, str]) -> frozenset[str]:
-    """Number and UUID of a GPU, and those of the GPU that it is a part of."""
+    """Return number and UUID of a GPU, and of the GPU that it is a part of."""
     numbers = {index, index.partition(":")[0]}
     return frozenset(numbers | {listed[number] for number in numbers if number in listed})
 
 
 def _listed(nvidia_smi: str) -> dict[str, str]:
-    """Number -> UUID from lines such as `GPU 0: NVIDIA H100 (UUID: GPU-...)`, each followed by its MIG parts.
+    """Map numbers to UUIDs, from lines such as `GPU 0: NVIDIA H100 (UUID: GPU-...)` and their MIG parts.
 
-    Parts are numbered as CDI does it: "0:1" is part 1 of GPU 0.
+    Parts are numbered as in CDI: "0:1" is part 1 of GPU 0.
     """
     found: dict[str, str] = {}
     whole = ""
@@ -93,7 +93,7 @@ def _undivided(listed: Mapping[str, str]) -> dict[str, str]:
 
 
 def held(containers: Iterable[ContainerState]) -> frozenset[str]:
-    """The GPUs that containers hold, running or about to."""
+    """Return the GPUs in use by containers that run or are about to."""
     labels = (container.labels.get(LABEL, "") for container in containers if container.lives)
     return frozenset(gpu for label in labels for gpu in label.split(",") if gpu)
 
@@ -101,51 +101,51 @@ def held(containers: Iterable[ContainerState]) -> frozenset[str]:
 def rivals(
     container: str, gpus: Collection[str], containers: Iterable[ContainerState]
 ) -> list[ContainerState]:
-    """Containers other than `container` that hold one of its GPUs too."""
+    """Return the other containers that hold one of the GPUs of `container`."""
     others = (other for other in containers if other.id != container)
     return [other for other in others if not held([other]).isdisjoint(gpus)]
 
 
 def won(engine: Engine, container: str, gpus: Collection[str], wait: Callable[[float], None]) -> bool:
-    """Whether a container that was created has its GPUs for itself, and may be started.
+    """Whether a new container has its GPUs exclusively and may be started.
 
-    Of two containers that were created at once at least one sees the other here, and leaves it the GPUs. The
-    one whose id comes first may wait for the other to be removed, so that not both give up.
+    If two containers were created at once, at least one sees the other here and gives way. The one with the
+    lower ID waits for the other to be removed, so that not both give way.
 
     Raises:
-        EngineError: The engine is away.
+        EngineError: The engine is unavailable.
     """
-    for _ in range(_LOOKS):
+    for _ in range(_POLLS):
         others = rivals(container, gpus, engine.find({LABEL: ""})) if gpus else []
         if not others:
             return True
         if any(other.status != "created" or other.id < container for other in others):
             return False
-        wait(_BETWEEN_LOOKS)
+        wait(_BETWEEN_POLLS)
     return False
 
 
-def free(gpus: Sequence[Gpu], taken: frozenset[str]) -> tuple[Gpu, ...]:
-    """Those that may be given away; none while it is not known which ones are taken."""
-    if unknown_ids(gpus, taken):
+def free(gpus: Sequence[Gpu], in_use: frozenset[str]) -> tuple[Gpu, ...]:
+    """Return the GPUs that are free; none while some in use have unknown names."""
+    if unknown_ids(gpus, in_use):
         return ()
-    return tuple(gpu for gpu in usable(gpus) if gpu.id not in taken)
+    return tuple(gpu for gpu in usable(gpus) if gpu.id not in in_use)
 
 
 def usable(gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
     return tuple(gpu for gpu in gpus if gpu.usable)
 
 
-def unknown_ids(gpus: Sequence[Gpu], taken: frozenset[str]) -> list[str]:
-    """Held GPUs of unknown names.
+def unknown_ids(gpus: Sequence[Gpu], in_use: frozenset[str]) -> list[str]:
+    """Return IDs in use that no known GPU has.
 
-    Names change when the host gets or loses a CDI specification, so any of the known ones may be meant.
+    IDs change when the host gets or loses a CDI specification, so each may mean any of the known GPUs.
     """
-    return sorted(taken - {gpu.id for gpu in gpus})
+    return sorted(in_use - {gpu.id for gpu in gpus})
 
 
 def shortage(gpus: Sequence[Gpu], slots: int) -> str:
-    """Why the host can never give `slots` GPUs; "" when it can."""
+    """Return why the host can never provide `slots` GPUs, or ""."""
     ours = len(usable(gpus))
     if ours >= slots:
         return ""
@@ -155,13 +155,13 @@ def shortage(gpus: Sequence[Gpu], slots: int) -> str:
 
 
 def shortage_error(gpus: Sequence[Gpu], slots: int) -> EngineError | None:
-    """The error to raise when the host can never give `slots` GPUs."""
+    """Return the error if the host can never provide `slots` GPUs."""
     why = shortage(gpus, slots)
     if not why:
         return None
-    asks = f"resources.slots_per_trial asks for {slots} GPU{'s' if slots > 1 else ''}"
+    requested = f"resources.slots_per_trial requests {slots} GPU{'s' if slots > 1 else ''}"
     cpu = "set `resources.slots_per_trial: 0` to train on the CPU"
-    hint = f"{cpu}; `detbuild doctor` looks for GPUs"
+    hint = f"{cpu}; `detbuild doctor` checks for GPUs"
     if len(gpus) >= slots:
-        hint = f"name more of them under `gpus` in config.yaml of detbuild's home, or {cpu}"
-    return EngineError(f"{asks}, and {why}", hint=hint)
+        hint = f"add GPUs to `gpus` in config.yaml of detbuild's home, or {cpu}"
+    return EngineError(f"{requested}, but {why}", hint=hint)

@@ -1,4 +1,4 @@
-"""What a config gives a trial beyond its container: said at submission, as it may cost the host."""
+"""Warnings at submission for what a config gives a trial beyond its container, as it may harm the host."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from detbuild.config.mounts import BindMount
 
 _ALL: Final = "ALL"
-# Each with what a process in a container can do by it that one without it cannot.
+# What each allows a process in a container.
 _DANGEROUS: Final = {
     _ALL: "all of root's rights on the host",
     "AUDIT_CONTROL": "control of the host's audit log",
@@ -77,11 +77,11 @@ _RAW_DEVICE: Final = re.compile(
 
 
 def grant_warnings(config: ExperimentConfig, home: Path, user_home: Path) -> Iterator[Warned]:
-    """One warning for each thing that is given away.
+    """Yield one warning for each grant.
 
     Args:
-        config: Of the experiment, with the host's defaults.
-        home: Of detbuild's experiments.
+        config: The experiment's config, with the host's defaults.
+        home: The detbuild home.
         user_home: The submitting user's home directory.
     """
     yield from _capabilities(config)
@@ -96,7 +96,7 @@ def grant_warnings(config: ExperimentConfig, home: Path, user_home: Path) -> Ite
 
 
 def capability(name: str) -> str:
-    """The name as the engine reads it: in any case, with or without `CAP_`."""
+    """Return the name as the engine reads it: in any case, with or without `CAP_`."""
     return name.upper().removeprefix("CAP_")
 
 
@@ -129,9 +129,9 @@ def _mounted(where: str, mount: BindMount, home: Path, user_home: Path) -> Itera
 
 
 def _given_away(path: str, home: Path, user_home: Path, *, read_only: bool) -> str:
-    """What a mount of a real path hands over; "" for a directory of data."""
+    """Return what a mount of a real path grants; "" for a data directory."""
     if any(Path(path, name).is_socket() for name in SOCKETS):
-        return "an engine's socket: who has it is root on the host"
+        return "an engine's socket, which means root on the host"
     access = "reading" if read_only else "reading and changing"
     if path in {*_HOMES, str(user_home.resolve())} or posixpath.dirname(path) == "/home":
         return f"a home directory, with keys and passwords, for {access}"

@@ -1,4 +1,4 @@
-"""What a config asks of this host: refused before anything is built, when the host can never give it."""
+"""Checks before the build that this host can provide what a config requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LONGEST: Final = 40  # characters of a path in a message
 
 
 def nowhere(_path: KeyPath) -> str:
-    """The place of a value whose text is not known."""
+    """Return no position: the text of the value is unknown."""
     return ""
 
 
@@ -36,23 +36,23 @@ def check_host(
     gpus: Collection[str] | None = None,
     place: Callable[[KeyPath], str] = nowhere,
 ) -> None:
-    """Look for GPUs, of which `gpus` may be used, and directories to mount; make that of the checkpoints.
+    """Check GPUs and directories to mount; create the checkpoint directory.
 
     Args:
-        config: Of the experiment.
-        info: Of the engine.
-        nvidia_smi: What `nvidia-smi -L` says.
-        gpus: Those that may be used; None for all.
-        place: Where the config has the value of a key, in words.
+        config: The experiment's config.
+        info: The engine.
+        nvidia_smi: Output of `nvidia-smi -L`.
+        gpus: Names of usable GPUs; None for all.
+        place: Returns the position of a key in the config, as text.
 
     Raises:
-        EngineError: There are too few GPUs, or the directory cannot be made.
+        EngineError: The host has too few GPUs, or the directory cannot be created.
         ConfigError: A directory to mount is missing, or belongs to the host itself.
     """
     slots = config.resources.slots_per_trial
-    trouble = shortage_error(discover(info, nvidia_smi(), gpus), slots) if slots else None
-    if trouble is not None:
-        raise trouble
+    error = shortage_error(discover(info, nvidia_smi(), gpus), slots) if slots else None
+    if error is not None:
+        raise error
     check_mounts(config, place, engine_root=info.data_root)
     storage = config.checkpoint_storage
     if isinstance(storage, SharedFs):
@@ -63,7 +63,7 @@ def check_host(
 def check_mounts(
     config: ExperimentConfig, place: Callable[[KeyPath], str] = nowhere, *, engine_root: str = ""
 ) -> None:
-    """Refuse what cannot be mounted, all of it at once; makes nothing.
+    """Raise one error for all directories that cannot be mounted; create nothing.
 
     Raises:
         ConfigErrors: A source is missing, or belongs to the host itself.
@@ -86,7 +86,7 @@ def check_mounts(
 
 
 def _is_missing(path: str) -> bool:
-    """What this user may not see, the engine may."""
+    """Whether the path is missing; one that this user may not see counts as present."""
     try:
         Path(path).stat()
     except OSError as error:
@@ -95,13 +95,13 @@ def _is_missing(path: str) -> bool:
 
 
 def _reserved(key: KeyPath, path: str, engine_root: str) -> list[Problem]:
-    """The config is read without a look at the disk; a link may lead where no mount may."""
+    """Return a problem if the path, with links resolved, must not be mounted."""
     real = os.path.realpath(path)
     found = reserved(real, engine_root=engine_root)
     if found is None:
         return []
     what, hint = found
-    return [Problem(key, what if real == path else f"{what}, where {_short(path)} leads", hint)]
+    return [Problem(key, what if real == path else f"{what}, the target of {_short(path)}", hint)]
 
 
 def _short(path: str) -> str:

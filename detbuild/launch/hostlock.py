@@ -1,8 +1,8 @@
-"""Locks in a directory that all users of the host share, and in which each may do what it likes.
+"""Locks in a directory that all users of the host share, and none controls.
 
-To see which slots are free and to give them is one step for the controllers of one user, under a lock of that
-user. It only spares them work: no GPU is given twice without it, because each container is compared with all
-others before it starts (`detbuild.launch.gpus.won`). So no lock is waited for without a bound, and no lock is
+The controllers of one user read free slots and allocate them under a lock of that user. It only saves work:
+without it no GPU is given twice either, because each container is compared with all
+others before it starts (`detbuild.launch.gpus.won`). So each wait for a lock has a timeout, and no lock is
 shared between users, who could hold it forever.
 """
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SHARED = stat.S_ISVTX | stat.S_IWOTH
-_PATIENCE: Final = 10.0  # seconds for another controller to choose and create a container
+_PATIENCE: Final = 10.0  # seconds for another controller to allocate and create a container
 _POLL: Final = 0.02
 _FLOCK: Final = "hhqqi0q"  # struct flock: type, whence, start, length, pid
 
 
 def lock_directory(preferred: Path = Path("/run/lock")) -> Path:
-    """One for the host, whoever the user is and whatever TMPDIR says.
+    """Return the host's lock directory, independent of user and TMPDIR.
 
-    Debian lets everybody write in /run/lock, other systems root alone. The answer must be the same for all
-    users, so it does not depend on what this one may.
+    Debian lets all users write in /run/lock, other systems only root. The result must be the same for all
+    users, so it does not depend on this user's permissions.
     """
     try:
         shared = preferred.stat().st_mode & _SHARED == _SHARED
@@ -42,8 +42,8 @@ def lock_directory(preferred: Path = Path("/run/lock")) -> Path:
 class UserLock:
     """One lock for all controllers of a user on this host.
 
-    Where it is not available (the file belongs to another user, the disk has no locks, a process was stopped
-    while it held it), the work is done without it.
+    If it is not available (the file belongs to another user, the disk has no locks, its holder was stopped),
+    the work is done without it.
     """
 
     def __init__(self, directory: Path, *, patience: float = _PATIENCE) -> None:
@@ -52,7 +52,7 @@ class UserLock:
 
     @contextmanager
     def held(self) -> Iterator[bool]:
-        """Hold it, and tell whether it is held; it is waited for once only while another process keeps it."""
+        """Hold the lock and yield whether it is held; after a timeout, stop waiting for that holder."""
         descriptor = _open_own(self.file)
         try:
             yield descriptor >= 0 and self._acquired(descriptor)
@@ -77,7 +77,7 @@ def _locked(descriptor: int) -> bool:
 
 
 def _open_own(file: Path) -> int:
-    """Open a file of this user that no other may open; -1 when there is another in its place."""
+    """Open a private file of this user; -1 if another file has its path."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         descriptor = os.open(file, flags, 0o600)
@@ -91,7 +91,7 @@ def _open_own(file: Path) -> int:
 
 
 def lock_for_writing(file: int) -> bool:
-    """Lock an open file, for as long as it is open; only a process that may write it can do so."""
+    """Lock an open file until it is closed; needs write permission."""
     try:
         fcntl.fcntl(file, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_WRLCK))
     except OSError:
@@ -100,7 +100,7 @@ def lock_for_writing(file: int) -> bool:
 
 
 def locked_for_writing(file: int) -> bool:
-    """Whether a process that may write the file locks it; asks without a lock of its own."""
+    """Whether a process with write permission holds the lock; takes no lock itself."""
     try:
         answer = fcntl.fcntl(file, fcntl.F_OFD_GETLK, _whole_file(fcntl.F_RDLCK))
     except OSError:

@@ -1,4 +1,4 @@
-"""What a trial may use of its host: its own limits, or what the host can spare."""
+"""Memory and CPU limits of a trial: from its config, or by default from the host."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _LEAST_RESERVE: Final = 1 << 30  # bytes
 _MOST_RESERVE: Final = 8 << 30
-_SHARE: Final = 16  # the part of the host's memory that is kept back
-_MOST_SHARE: Final = 4  # and on a small host
+_SHARE: Final = 16  # a sixteenth of the host's memory is reserved
+_MOST_SHARE: Final = 4  # a quarter on a small host
 _SCRATCH: Final = (WORK_DIR, "/tmp", "/var/tmp")  # noqa: S108  (of a container)
 OF_CONFIG: Final = "resources.memory"
 OF_HOST: Final = "the host's memory less a reserve"
@@ -31,7 +31,7 @@ _UNITS: Final = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 @dataclass(frozen=True, slots=True)
 class RequestedLimits:
-    """What a config says of limits."""
+    """The limits in a config."""
 
     memory: int | None = None
     cpus: float | None = None
@@ -39,9 +39,9 @@ class RequestedLimits:
 
 
 def requested_limits(folder: ExperimentFolder) -> RequestedLimits | None:
-    """What the stored config of an experiment says; None where it cannot be read.
+    """Return the limits in an experiment's stored config; None if it cannot be read.
 
-    It is read as JSON, since the models of a config take longer to load than a page takes to print.
+    It is read as JSON, as importing the config models would take longer than printing a page.
     """
     try:
         return read_document(folder.config_file, _asked)
@@ -59,32 +59,32 @@ def _asked(raw: object) -> RequestedLimits:
 
 
 def reserve(memory: int) -> int:
-    """Memory that is kept for the host, the engine and controllers: a sixteenth, within 1 GiB and 8 GiB.
+    """Return the memory reserved for host, engine and controllers: a sixteenth, from 1 GiB to 8 GiB.
 
-    Of a host with less than 4 GiB it is a quarter.
+    On a host with less than 4 GiB it is a quarter.
     """
     return min(max(memory // _SHARE, _LEAST_RESERVE), _MOST_RESERVE, memory // _MOST_SHARE)
 
 
 def memory_limit(asked: int | None, host_memory: int) -> int:
-    """Bytes that a trial may use; 0 for no limit, where the host does not say how much it has."""
+    """Return the memory limit of a trial in bytes; 0 for none, if the host's memory is unknown."""
     return asked or host_memory - reserve(host_memory)
 
 
 def memory_source(asked: int | None, host_memory: int, limit: int) -> str:
-    """Where the limit of a container comes from."""
+    """Return where the limit of a container comes from."""
     if limit != memory_limit(asked, host_memory):
         return "set on the container"
     return OF_CONFIG if asked else OF_HOST
 
 
 def cpu_limit(asked: float | None, host_cpus: int) -> float:
-    """Cores that a trial may use; 0 for no limit. Engines refuse more than the host has."""
+    """Return the cores of a trial; 0 for no limit. Engines reject more than the host has."""
     return 0.0 if asked is None or asked >= host_cpus > 0 else asked
 
 
 def scratch(config: ExperimentConfig) -> tuple[str, ...]:
-    """Directories of a read-only root that stay writable, but for those that something is mounted at."""
+    """Return writable directories of a read-only root, except mount points."""
     if not config.environment.read_only_root:
         return ()
     mounted = {posixpath.normpath(in_container(mount.container_path)) for mount in config.bind_mounts}
@@ -92,11 +92,11 @@ def scratch(config: ExperimentConfig) -> tuple[str, ...]:
 
 
 def memory_limit_text(asked: int | None, host_memory: int = 0) -> str:
-    """The limit of memory, and where it comes from, for people.
+    """Return the memory limit and its source, as text.
 
     Args:
         asked: `resources.memory`.
-        host_memory: Bytes of the engine's host; 0 when unknown.
+        host_memory: Bytes of the engine's host; 0 if unknown.
     """
     if asked:
         return f"{binary(asked)} ({OF_CONFIG})"
@@ -105,7 +105,7 @@ def memory_limit_text(asked: int | None, host_memory: int = 0) -> str:
 
 
 def cpu_limit_text(asked: float | None, host_cpus: int = 0) -> str:
-    """The same of `resources.cpus`."""
+    """Return the CPU limit and its source, as text."""
     if asked is None:
         return "no limit (no resources.cpus)"
     limit = cpu_limit(asked, host_cpus)
@@ -113,19 +113,19 @@ def cpu_limit_text(asked: float | None, host_cpus: int = 0) -> str:
 
 
 def limit_warnings(config: ExperimentConfig, info: EngineInfo) -> Iterator[Warned]:
-    """Limits that this host makes meaningless."""
+    """Yield warnings for limits above what the host has."""
     memory, cpus = config.resources.memory, config.resources.cpus
     if memory and 0 < info.memory < memory:
-        message = f"resources.memory is {binary(memory)}, and the engine's host has {binary(info.memory)}"
-        yield Warned(message, "lower it: the kernel may end any trial when the host runs out of memory")
+        message = f"resources.memory is {binary(memory)}, but the engine's host has {binary(info.memory)}"
+        yield Warned(message, "lower it: the kernel may kill any trial when the host runs out of memory")
     if cpus and 0 < info.cpus < cpus:
         cores = f"{info.cpus} core{'s' if info.cpus > 1 else ''}"
-        message = f"resources.cpus is {cpus:g}, and the engine's host has {cores}: trials use all of them"
+        message = f"resources.cpus is {cpus:g}, but the engine's host has {cores}: trials use all of them"
         yield Warned(message, "lower it, or leave it out")
 
 
 def local_warnings(config: ExperimentConfig) -> Iterator[Warned]:
-    """Limits that a run without a container does not have."""
+    """Yield warnings for limits that a run without a container ignores."""
     found = [
         name
         for name, value in (
@@ -137,11 +137,11 @@ def local_warnings(config: ExperimentConfig) -> Iterator[Warned]:
     ]
     if found:
         message = f"not applied to a local run, which has no container: {', '.join(found)}"
-        yield Warned(message, "leave out --local to have them applied")
+        yield Warned(message, "remove --local to apply them")
 
 
 def binary(count: int) -> str:
-    """Bytes in the units of limits: `1.5 GiB`."""
+    """Format bytes in binary units: `1.5 GiB`."""
     for factor, unit in _UNITS:
         if count >= factor:
             return f"{count / factor:.1f}".removesuffix(".0") + f" {unit}"

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 BEHIND: Final = "after other trials of its experiment"  # why all but the next trial of one are queued
 _NAMES: Final[Mapping[str, str]] = {"cpu": "CPU slot", "gpu": "GPU"}
 PASSES: Final = (
-    15.0  # seconds without a look after which a turn passes to the next: its holder is stopped, or hangs
+    15.0  # seconds without a poll after which a turn passes to the next: its holder is stopped or hangs
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QueueOrder:
     inventory: Inventory
-    requests: tuple[SlotRequest, ...]  # of those who look, without trials that have been served
+    requests: tuple[SlotRequest, ...]  # of live controllers, without served trials
     memory: Memory
 
     @property
@@ -33,12 +33,12 @@ class QueueOrder:
         return tuple(self._wait(request) for request in self.requests)
 
     def _wait(self, request: SlotRequest) -> Wait:
-        """Without a limit of its home that says no more than that the host has no free slot."""
+        """Drop a limit of the home that is not below the host's."""
         wait = wait_of(request)
         return replace(wait, limit=None) if wait.limit is None or wait.limit >= self.inventory.total else wait
 
     def fair_share(self) -> FairShare:
-        """Hand out the free slots to those who may start now."""
+        """Allocate the free slots to the trials that may start now."""
         inventory, waits = self.inventory, self.waits
         free = (
             inventory.free[: sum(len(wait.since) for wait in waits)]
@@ -48,7 +48,7 @@ class QueueOrder:
         return fair_share(waits, inventory.holdings, self.memory, free=free, total=inventory.total)
 
     def experiments(self) -> tuple[str, ...]:
-        """Experiments, one for each trial that may start as things are, in the order of their turns."""
+        """Return the experiment of each trial that may start with the current limits, in queue order."""
         return tuple(wait.experiment for wait in self._turns(self.waits))
 
     def why(self, request: SlotRequest) -> str:
@@ -56,7 +56,7 @@ class QueueOrder:
         return self._limited(request) or self._behind(request)
 
     def _limited(self, request: SlotRequest) -> str:
-        """The limit that keeps its trials from starting whatever others do; "" for none."""
+        """Return the limit that blocks its trials whatever others do, or ""."""
         inventory, own = self.inventory, self._wait(request)
         if not own.fits(inventory.total):
             has = f"this host has {inventory.total}"
@@ -70,7 +70,7 @@ class QueueOrder:
         return f"limited by its resources.max_slots ({request.max_slots})"
 
     def _behind(self, request: SlotRequest) -> str:
-        """Who comes first of those who need the same slots."""
+        """Return the usage, and the experiment that is next for the same slots."""
         own = wait_of(request)
         needed = f", {request.slots} needed" if request.slots > 1 else ""
         said = f"{self.inventory.usage(own.usable)}{needed}"
@@ -85,19 +85,19 @@ class QueueOrder:
 
 
 def _compete(one: Wait, other: Wait) -> bool:
-    """Whether the two need slots of which one may be the same."""
+    """Whether the two may need the same slot."""
     return one.usable is None or other.usable is None or not one.usable.isdisjoint(other.usable)
 
 
 def queue_order(
     inventory: Inventory, requests: Iterable[SlotRequest], memory: Memory, *, now: float
 ) -> QueueOrder:
-    """Make the line for a stock out of all tickets of the host.
+    """Build the queue for an inventory from all slot requests of the host.
 
     Args:
-        stock: As it is now.
-        tickets: Of any engine and kind.
-        memory: As the last look left it.
+        inventory: The current slots.
+        requests: Of any engine and kind.
+        memory: As of the last poll.
         now: Seconds on the host's clock.
     """
     there = tuple(
@@ -122,7 +122,7 @@ def _unserved(request: SlotRequest, inventory: Inventory) -> SlotRequest:
 
 
 def wait_of(request: SlotRequest) -> Wait:
-    """A ticket as the rule sees it."""
+    """Convert a slot request for the fair-share rule."""
     return Wait(
         experiment=request.experiment,
         user=request.user,
@@ -137,12 +137,12 @@ def wait_of(request: SlotRequest) -> Wait:
 
 
 def number_of(experiment: str) -> str:
-    """The number that its user knows it by."""
+    """Return the experiment's ID."""
     return experiment.partition("/")[2]
 
 
 def name_of(user: str) -> str:
-    """The name of a uid, where the host knows one."""
+    """Return the user name of a UID, if the host has one."""
     try:
         return pwd.getpwuid(int(user)).pw_name
     except (ValueError, KeyError, OverflowError):

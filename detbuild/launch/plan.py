@@ -1,4 +1,4 @@
-"""From a run of a trial to the container that it is, and to what it is told; a table, without an engine."""
+"""Plans the container of a run, and the run info for the harness; pure, without an engine."""
 
 from __future__ import annotations
 
@@ -26,63 +26,63 @@ HOME_LABEL: Final = "detbuild.home"
 EXPERIMENT_LABEL: Final = "detbuild.experiment"
 TRIAL_LABEL: Final = "detbuild.trial"
 RUN_LABEL: Final = "detbuild.run"
-SHELL_LABEL: Final = "detbuild.shell"  # the experiment whose image a person has opened
-USER_LABEL: Final = "detbuild.user"  # uid of who submitted it
+SHELL_LABEL: Final = "detbuild.shell"  # the experiment whose image a shell runs
+USER_LABEL: Final = "detbuild.user"  # UID of the submitter
 WEIGHT_LABEL: Final = "detbuild.weight"  # resources.weight
-CPU_LABEL: Final = "detbuild.cpu"  # on what uses a CPU slot instead of GPUs: how many its home may use
+CPU_LABEL: Final = "detbuild.cpu"  # on containers with a CPU slot: CPU slots of their home
 HOST_ONLY: Final = {
     "environment": ("registry_auth",),
     "checkpoint_storage": ("access_key", "secret_key", "connection_string", "credential"),
 }
-_GRACE: Final = 3600  # seconds that a run has to checkpoint when it is told to stop
+_GRACE: Final = 3600  # seconds for a run to checkpoint after a stop
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRequest:
-    """One run of one trial, decided."""
+    """One run of one trial, as decided by the controller."""
 
     trial_id: int
     run: int
     trial_seed: int
     hparams: Mapping[str, object] = field(default_factory=dict)
     gpus: tuple[Gpu, ...] = ()
-    cpu_slots: int = 1  # that its home may use
+    cpu_slots: int = 1  # of its home
     length: Length | None = None  # to train to, in total
     milestones: tuple[int, ...] = ()
     checkpoints: tuple[str, ...] = ()  # the trial's own, newest first
-    source: tuple[str, ...] = ()  # those of the trial that it was made from, newest first
+    source: tuple[str, ...] = ()  # those of its parent trial, newest first
     best_validation: float | None = None
-    last_failure: str = ""  # what the run before failed with
+    last_failure: str = ""  # error of the previous run
     failed_alike: int = 0  # how many in a row
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where the run belongs and who it runs as."""
+    """The home, experiment and user of a run, and its host."""
 
     home_id: str
     folder: ExperimentFolder
     header: Header
     user: str  # uid:gid
-    host_memory: int = 0  # bytes, of the engine's host; 0 when unknown
+    host_memory: int = 0  # bytes of the engine's host; 0 if unknown
     host_cpus: int = 0
 
 
 def user_of(info: EngineInfo, caller: str) -> str:
-    """The container's user such that files come out as the caller's.
+    """Return the container's user whose files belong to the caller on the host.
 
-    A rootless engine maps the container's root to the caller, and every other id to nobody's.
+    A rootless engine maps the container's root to the caller, and all other IDs to subordinate ones.
     """
     return "0:0" if info.rootless else caller
 
 
 def container_name(home_id: str, experiment_id: int, trial_id: int, run: int) -> str:
-    """Fixed by what it runs: a second container of the same run cannot be created."""
+    """Return the container's name: unique to the run, so that a second one cannot be created."""
     return f"detbuild-{home_id}-{experiment_id}-{trial_id}-{run}"
 
 
 def plan_run(config: ExperimentConfig, request: RunRequest, place: Place) -> tuple[RunInfo, ContainerSpec]:
-    """Decide the whole container. `slots_per_trial` reaches the GPUs and the harness from one value."""
+    """Plan the container and the run info of a run."""
     info = _run_info(config, request, place)
     name = container_name(place.home_id, place.header.id, request.trial_id, request.run)
     spec = ContainerSpec(
@@ -110,14 +110,14 @@ def plan_run(config: ExperimentConfig, request: RunRequest, place: Place) -> tup
 
 
 def grace(config: ExperimentConfig) -> int:
-    """Seconds that a run has to checkpoint when it is told to stop."""
+    """Return the seconds for a run to checkpoint after a stop."""
     return config.preemption_timeout or _GRACE
 
 
 def local_run_info(
     config: ExperimentConfig, request: RunRequest, folder: ExperimentFolder, header: Header
 ) -> RunInfo:
-    """The same for a run on the host, without a container."""
+    """Plan the run info of a run on the host, without a container."""
     storage = checkpoint_storage(config, folder)
     return _info(
         config,
@@ -166,7 +166,7 @@ def _info(
         max_length=request.length,
         milestones=request.milestones,
         hparams=request.hparams,
-        config=_told(config),
+        config=_visible_config(config),
         test_mode=header.test_mode,
         checkpoints=request.checkpoints or source,
         warm_start=bool(source) and not request.checkpoints,
@@ -179,8 +179,8 @@ def _info(
     )
 
 
-def _told(config: ExperimentConfig) -> dict[str, object]:
-    """The config for the run, without what only the host needs: credentials of registry and storage."""
+def _visible_config(config: ExperimentConfig) -> dict[str, object]:
+    """Return the config for the run, without the credentials of registry and storage."""
     resolved = config.resolved()
     for section, names in HOST_ONLY.items():
         values = resolved.get(section)
@@ -190,7 +190,7 @@ def _told(config: ExperimentConfig) -> dict[str, object]:
 
 
 def variables(config: ExperimentConfig) -> dict[str, str]:
-    """The user's own environment variables for the kind of device that the trial runs on."""
+    """Return the user's environment variables for the trial's kind of device."""
     kind: DeviceKind = "cuda" if config.resources.slots_per_trial else "cpu"
     given = (text.partition("=") for text in config.environment.environment_variables.of(kind))
     return {name: value for name, _, value in given}
@@ -219,9 +219,9 @@ def _mounts(config: ExperimentConfig, request: RunRequest, place: Place) -> tupl
 def _source_mount(
     config: ExperimentConfig, folder: ExperimentFolder, storage: CheckpointStorage
 ) -> tuple[Mount, ...]:
-    """The checkpoint to start from, read-only where it may be another experiment's own.
+    """Return a read-only mount of the source checkpoint if it may belong to another experiment.
 
-    In the experiment's folder it is a copy, and the run may do with it what it likes.
+    In the experiment's folder it is a copy, which the run may change.
     """
     uuid = config.searcher.source_checkpoint_uuid
     if uuid is None or storage.on_host in {None, folder.checkpoints}:

@@ -1,4 +1,4 @@
-"""What comes next for a trial between two runs: another run, a word to the search, or its end."""
+"""The next step of a trial between two runs: another run, a report to the search, or its end."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _LONGEST_PAUSE = 60.0
 _FULL_DISK_PAUSE = (
     30.0,
     600.0,
-)  # the controller looks for room meanwhile and goes on at once when there is some
+)  # at most: the controller polls free space and retries at once
 _STOPPED_BY_SEARCH = "stopped by the search"
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Another run."""
+    """Start another run."""
 
-    after: RunFinished | None  # the failure that it follows; None: nothing went wrong
+    after: RunFinished | None  # the failed run before it, if any
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class ReportSegment:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The search has not said what it wants."""
+    """The search has not decided yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +50,13 @@ class End:
 def next_step(
     trial: TrialState, *, stop: StopVerb, needs_every_validation: bool, max_restarts: int
 ) -> Launch | ReportSegment | Wait | End:
-    """Decide it.
+    """Decide the next step of a trial.
 
     Args:
-        trial: One without an open run, and not ended.
-        stop: What it was asked to end for: kill, cancel, search, or "".
+        trial: A trial without an open run that has not ended.
+        stop: The stop verb: kill, cancel, search, or "".
         needs_every_validation: The search has already received the last validation of a segment.
-        max_restarts: Of the config.
+        max_restarts: `max_restarts` of the config.
     """
     run = trial.runs[-1] if trial.runs else None
     last = run.finished if run else None
@@ -95,7 +95,7 @@ def _failed(trial: TrialState, last: RunFinished, max_restarts: int) -> tuple[St
 
 
 def end_of(trial: TrialState) -> TrialEnd:
-    """Why a trial that is over has ended, in the words of the search."""
+    """Return why an ended trial has ended, for the search."""
     outcome = trial.last_run.outcome if trial.last_run else ""
     if trial.state == State.CANCELED:
         return TrialEnd.CANCELED
@@ -108,7 +108,7 @@ def end_of(trial: TrialState) -> TrialEnd:
 
 
 def failures(trial: TrialState) -> tuple[RunFinished, ...]:
-    """The newest failures in a row of the trial's own code, all with the same config, oldest first."""
+    """Return the latest consecutive failures of the trial's code with the same config, oldest first."""
     found: list[RunFinished] = []
     for run in reversed(trial.runs):
         last = run.finished
@@ -120,7 +120,7 @@ def failures(trial: TrialState) -> tuple[RunFinished, ...]:
 
 
 def pause(finished: Sequence[RunFinished]) -> float:
-    """Seconds to wait before the next run: none after a user's error, ever more if engine or disk fail."""
+    """Return the back-off in seconds before the next run: 0 after a user error, else exponential."""
     failures = 0
     for run in reversed(finished):
         if run.counts or run.asked or Outcome(run.outcome).succeeded:

@@ -1,19 +1,19 @@
-"""Who gets the free slots of a host next: a rule on values, the same for GPUs and for places on the CPU.
+"""Fair share: which trial gets the free slots of a host next, by the same rule for GPUs and CPU slots.
 
-Within a priority, the user goes first who holds least; of those who hold the same, the one who has had
-least while others waited; then that user's experiments in the same way; then who has waited longest. What
-is held and what was had count in slots divided by `resources.weight`.
+Within a priority, the user with the fewest slots in use goes first; on a tie, the one with the least past use
+while others waited; then that user's experiments in the same way; then the longest wait. Slots in use and
+past use are divided by `resources.weight`.
 
-Head-of-line reservation, so that large trials are not starved: when what is free is too little for the first
-one, the part of it that this one can use is kept for it, and it stays the first of its priority until it is
-served. So a trial that needs four GPUs waits no longer than the trials do that run when it becomes first.
+Head-of-line reservation, so that large trials are not starved: if too few slots are free for the first trial,
+those that it may use are reserved for it, and it stays first of its priority until it is served. So a trial
+that needs four GPUs waits no longer than the runs that are active when it becomes first.
 
-Only what could start if more were free is in the line. An experiment at its `max_slots`, and one of a home at
-its own limit, hold no one up; slots that the first one may not use go to the next that may.
+Only trials that could start with more free slots are queued. An experiment at its `max_slots`, or of a home
+at its own limit, blocks no other; slots that the first trial may not use go to the next that may.
 
-What was had is counted as the fair schedulers of kernels count it: it grows while somebody waits, and an idle
-past is no credit. A new user starts with the least that any rival has had. A new experiment starts with the
-most that any other of its user has had that waits, so a stream of new ones cannot pass an old one for ever.
+Past use is counted as in a kernel's fair scheduler: it grows while others wait; idle time gives no credit.
+A new user starts with the least past use of its rivals. A new experiment starts with the most past use of
+its user's queued ones, so a stream of new experiments cannot starve an old one.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
-PRIORITY: Final = 42  # of an experiment that names none, as in Determined; a lower number goes first
-_LIGHTEST: Final = 0.01  # a smaller weight counts as this one
-_LONGEST_LOOK: Final = 10.0  # seconds between two looks, of which more are no waiting but an empty queue
-_FORGOTTEN: Final = 600.0  # seconds after which what an absent one has had is forgotten
-_A_TURN: Final = 1.0  # seconds that a start counts for, so that trials that end at once take turns too
+PRIORITY: Final = 42  # the default, as in Determined; a lower number goes first
+_LIGHTEST: Final = 0.01  # the smallest effective weight
+_LONGEST_POLL: Final = 10.0  # seconds between two polls; after a longer gap the queue was empty
+_FORGOTTEN: Final = 600.0  # seconds after which the past use of an absent one is dropped
+_A_TURN: Final = 1.0  # seconds that each start counts at least, so that very short trials take turns too
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wait:
-    """The trials of one experiment that wait, which are all alike."""
+    """The queued trials of one experiment, which are all alike."""
 
     experiment: str
     user: str
-    slots: int  # that each of them needs
-    since: tuple[float, ...]  # seconds on the host's clock, one for each trial, the longest waiting first
+    slots: int  # that each trial needs
+    since: tuple[float, ...]  # of each trial, seconds on the host's clock, longest wait first
     priority: int = PRIORITY
     weight: float = 1.0
     max_slots: int | None = None
-    limit: int | None = None  # slots that all experiments of its home may hold at once; None for all
-    usable: frozenset[str] | None = None  # names of the slots that its home may use; None for all
+    limit: int | None = None  # slots of its home; None for all
+    usable: frozenset[str] | None = None  # names of usable slots; None for all
 
     @property
     def cost(self) -> float:
@@ -55,7 +55,7 @@ class Wait:
         return home_of(self.experiment)
 
     def fits(self, total: int) -> bool:
-        """Whether a host of so many slots can run one of its trials."""
+        """Whether a host with `total` slots can run one of its trials."""
         return self.slots <= (total if self.usable is None else min(total, len(self.usable)))
 
     def may_use(self, name: str) -> bool:
@@ -64,7 +64,7 @@ class Wait:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Holding:
-    """Slots that one container holds."""
+    """The slots of one container."""
 
     experiment: str
     user: str
@@ -82,50 +82,50 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What a user or an experiment has had while somebody waited."""
+    """The past use of a user or experiment while others waited."""
 
     cost: float  # slots x seconds / weight
-    seen: float  # when it last waited or held
+    seen: float  # when it was last queued or running
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Memory:
-    """What the host remembers from one look to the next; an empty one is right too, only less fair."""
+    """Past use, kept between polls; losing it costs only fairness."""
 
     at: float = 0.0
-    first: str = ""  # the experiment that free slots are kept for
+    first: str = ""  # the experiment with the reservation
     used: Mapping[str, Use] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class FairShare:
-    """The free slots, handed out."""
+    """An allocation of the free slots."""
 
-    granted: Mapping[str, tuple[tuple[str, ...], ...]]  # experiment -> names of slots of each trial
-    kept_for: str  # the experiment that comes next and needs more than what is left for it, or ""
+    granted: Mapping[str, tuple[tuple[str, ...], ...]]  # experiment -> slot names of each trial
+    kept_for: str  # the experiment with the reservation, or ""
 
 
 def cost(slots: int, weight: float) -> float:
-    """What slots count for an experiment of this weight."""
+    """Return slots divided by weight."""
     return slots / max(_LIGHTEST, weight)
 
 
 def home_of(experiment: str) -> str:
-    """The home's id, which the name of an experiment begins with."""
+    """Return the home's ID, the prefix of an experiment's name."""
     return experiment.partition("/")[0]
 
 
 def fair_share(
     waits: Sequence[Wait], holdings: Iterable[Holding], memory: Memory, *, free: Iterable[str], total: int
 ) -> FairShare:
-    """Hand out what is free in the fair order; keep for one that needs more what it can use of it.
+    """Allocate the free slots in fair order, with a head-of-line reservation.
 
     Args:
-        waits: One for each experiment that waits.
+        waits: One for each queued experiment.
         holdings: Slots in use.
-        memory: As `remember` left it.
-        free: Names of the slots that are not in use.
-        total: Slots of the host; a trial that needs more of them is not in the line.
+        memory: As returned by `remember`.
+        free: Names of the free slots.
+        total: Slots of the host; trials that need more are skipped.
     """
     left = list(free)
     granted: defaultdict[str, tuple[tuple[str, ...], ...]] = defaultdict(tuple)
@@ -138,7 +138,7 @@ def fair_share(
             granted[wait.experiment] += (tuple(own),)
         else:
             blocked.add(wait.experiment)
-            # Of nothing there is nothing to keep, but the one that slots were kept for stays the first.
+            # Without a usable free slot there is no new reservation; an old one stays.
             kept_for = kept_for or (wait.experiment if own or wait.experiment == memory.first else "")
         left = [name for name in left if name not in own]
         if not left:
@@ -147,7 +147,7 @@ def fair_share(
 
 
 def _suited(wait: Wait, left: Iterable[str], waits: Sequence[Wait]) -> list[str]:
-    """The free slots that it may use, first those that the fewest others may."""
+    """Return the free slots that it may use, those with the fewest rivals first."""
     choosy = [other.usable for other in waits if other.usable is not None]
     own = [name for name in left if wait.may_use(name)]
     return sorted(own, key=lambda name: sum(name in usable for usable in choosy))
@@ -161,22 +161,22 @@ def in_order(
     total: int,
     without: Container[str] = (),
 ) -> Iterator[Wait]:
-    """Yield an experiment for each trial that may start as things are, in the order of their turns.
+    """Yield an experiment for each trial that may start with the current limits, in queue order.
 
     Args:
-        waits: One for each experiment that waits.
+        waits: One for each queued experiment.
         holdings: Slots in use.
-        memory: As `remember` left it.
+        memory: As returned by `remember`.
         total: Slots of the host.
-        without: Experiments to leave out; the caller may add some between two turns.
+        without: Experiments to skip; the caller may add some between two results.
     """
-    held = _Held(holdings)
+    in_use = _InUse(holdings)
     started: Counter[str] = Counter()
 
     def rank(wait: Wait) -> tuple[object, ...]:
         experiment, nth = wait.experiment, started[wait.experiment]
         kept = experiment == memory.first and nth == 0
-        parts = ((held.cost(name), _had(memory, name)) for name in (_user(wait), experiment))
+        parts = ((in_use.cost(name), _had(memory, name)) for name in (_user(wait), experiment))
         return wait.priority, not kept, *parts, wait.since[nth], experiment
 
     while ready := [
@@ -185,16 +185,16 @@ def in_order(
         if started[wait.experiment] < len(wait.since)
         and wait.experiment not in without
         and wait.fits(total)
-        and held.allows(wait)
+        and in_use.allows(wait)
     ]:
         wait = min(ready, key=rank)
         yield wait
         started[wait.experiment] += 1
-        held.add(wait)
+        in_use.add(wait)
 
 
-class _Held:
-    """What users and experiments hold, and would hold if those served so far had started."""
+class _InUse:
+    """Slots in use by user and experiment, including those of the trials yielded so far."""
 
     def __init__(self, holdings: Iterable[Holding]) -> None:
         self._costs: defaultdict[str, float] = defaultdict(float)
@@ -209,40 +209,40 @@ class _Held:
             self._costs[name] += one.cost
 
     def cost(self, name: str) -> float:
-        return round(self._costs[name], 9)  # sums of the same numbers in another order are equal
+        return round(self._costs[name], 9)  # so that sums in another order are equal
 
     def allows(self, wait: Wait) -> bool:
-        """Whether one more of its trials stays within the limits of its experiment and its home."""
+        """Whether one more of its trials is within the limits of experiment and home."""
         limits = ((wait.experiment, wait.max_slots), (_home(wait), wait.limit))
         return all(most is None or self._slots[name] + wait.slots <= most for name, most in limits)
 
 
 def remember(memory: Memory, waits: Sequence[Wait], holdings: Sequence[Holding], *, now: float) -> Memory:
-    """Count what was had since the last look, and give those who wait for the first time their start."""
+    """Add the use since the last poll, and initialize new users and experiments."""
     used = {name: use for name, use in memory.used.items() if 0 <= now - use.seen <= _FORGOTTEN}
     for wait in waits:
         for name, start in ((_user(wait), _least), (wait.experiment, _most)):
             used[name] = Use(used[name].cost if name in used else start(used, wait, waits), now)
-    passed = min(max(now - memory.at, 0.0), _LONGEST_LOOK) if waits else 0.0
+    passed = min(max(now - memory.at, 0.0), _LONGEST_POLL) if waits else 0.0
     for holding in holdings:
         used = _charge(used, holding, passed, now)
     return replace(memory, at=now, used=used)
 
 
 def served(memory: Memory, wait: Wait, *, now: float) -> Memory:
-    """Count the start of a trial, and keep nothing for its experiment any more."""
+    """Count the start of a trial, and drop its experiment's reservation."""
     first = "" if memory.first == wait.experiment else memory.first
     return replace(memory, first=first, used=_charge(memory.used, wait, _A_TURN, now))
 
 
 def _least(used: Mapping[str, Use], wait: Wait, waits: Sequence[Wait]) -> float:
-    """What the user has had who has had least; who waits in another priority is no rival."""
+    """Return the least past use of the users queued in the same priority."""
     names = {_user(other) for other in waits if other.priority == wait.priority}
     return min((used[name].cost for name in names if name in used), default=0.0)
 
 
 def _most(used: Mapping[str, Use], wait: Wait, waits: Sequence[Wait]) -> float:
-    """The same of the experiment of the user that has had most."""
+    """Return the most past use of the user's experiments queued in the same priority."""
     rivals = (other for other in waits if (other.priority, other.user) == (wait.priority, wait.user))
     return max((used[each.experiment].cost for each in rivals if each.experiment in used), default=0.0)
 
@@ -261,5 +261,5 @@ def _home(one: Wait | Holding) -> str:
 
 
 def _user(one: Wait | Holding) -> str:
-    """Their names beside those of experiments, which have a slash in them."""
+    """Return the user's key; it cannot equal an experiment's, which has a slash."""
     return f"user {one.user}"

@@ -1,8 +1,8 @@
-"""A controller's part of the host's queue: it asks for slots, waits in the fair order, and says for what.
+"""A controller's part of the host's slot queue: requests slots, waits in fair order, and reports why.
 
-Slots in use are what containers say that have not ended, so a slot comes back with its container, whatever
-becomes of the controller. Lock, tickets and memory only decide who is next: without them no GPU is given
-twice.
+Slots in use are those of containers that have not ended, so a slot is freed with its container, even if the
+controller has died. Lock, requests and memory only decide who is next: without them no GPU is given
+twice either.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from detbuild.launch.stock import Inventory
     from detbuild.store.folder import Header
 
-LOOK: Final = 2.0  # seconds between two looks of a controller whose trials wait
-_MANY: Final = 20  # experiments that wait; of more, each looks less often, so that looking stays cheap
-_LONGEST: Final = 6.0  # seconds between two looks
-_GIVEN_UP: Final = 5.0  # seconds without a question after which a trial is taken to wait no more
+POLL: Final = 2.0  # seconds between two polls of a controller with queued trials
+_MANY: Final = 20  # queued experiments; with more, each polls less often
+_LONGEST: Final = 6.0  # seconds between two polls
+_GIVEN_UP: Final = 5.0  # seconds without a poll after which a trial leaves the queue
 
 
 def slot_request(config: ExperimentConfig, header: Header, home_id: str) -> SlotRequest:
-    """What an experiment asks for, with nobody waiting yet."""
+    """Return the slot request of an experiment, without waiting trials."""
     resources = config.resources
     gpus = resources.slots_per_trial
     return SlotRequest(
@@ -61,7 +61,7 @@ class _Trial:
 
 
 class SlotQueue:
-    """Where the trials of one experiment wait. They are alike, so they go in the order in which they came.
+    """The queue of one experiment's trials, which are all alike: first in, first out.
 
     The directory is `lock_directory()`, which all controllers of the host share.
     """
@@ -71,64 +71,66 @@ class SlotQueue:
         self._lock = UserLock(directory)
         self._turns = _Turns()
         self._waiting: dict[int, _Trial] = {}
-        self._given: dict[int, float] = {}  # trials that were given slots: since when they had waited
-        self._left: dict[str, float] | None = None  # trial -> since when, by an earlier controller's ticket
-        self._look_at = 0.0
+        self._given: dict[int, float] = {}  # trials with slots -> start of their wait
+        self._left: dict[str, float] | None = (
+            None  # trial -> start of its wait, from an earlier controller's request
+        )
+        self._poll_at = 0.0
 
     def lock(self) -> AbstractContextManager[bool]:
-        """Keep the user's other controllers out while asking, and until the container is created."""
+        """Lock out the user's other controllers while allocating, until the container is created."""
         return self._lock.held()
 
     def waits(self, trial_id: int) -> bool:
-        """Whether the trial has asked, and got nothing so far."""
+        """Whether the trial is queued."""
         return trial_id in self._waiting
 
     def due(self, trial_id: int, now: float) -> bool:
-        """Whether a trial that waits should ask again: the first of them does, every now and then."""
+        """Whether a queued trial should poll again; only the first one does."""
         self._waiting[trial_id].asked = now
-        return trial_id == self._first(now) and now >= self._look_at
+        return trial_id == self._first(now) and now >= self._poll_at
 
     def freed(self) -> None:
-        """A container of this experiment has ended: what it held may be the next one's."""
-        self._look_at = 0.0
+        """Poll at once: a container of this experiment has ended and freed its slots."""
+        self._poll_at = 0.0
 
     def ask(
-        self, wanted: SlotRequest, trial_id: int, look: Callable[[], Inventory], *, now: float
+        self, wanted: SlotRequest, trial_id: int, take: Callable[[], Inventory], *, now: float
     ) -> tuple[tuple[Gpu, ...], str]:
-        """Return the GPUs that the trial may have now, or what it waits for; a CPU slot has no name.
+        """Return the GPUs allocated to the trial, or why it is queued; a CPU slot has no name.
 
         Args:
-            wanted: What the experiment asks for.
-            trial_id: The trial that asks.
-            look: Takes stock; only the first trial of those that wait needs to.
+            wanted: The experiment's slot request.
+            trial_id: The trial.
+            take: Returns the inventory; called only for the first queued trial.
             now: Seconds on the host's clock.
 
         Raises:
-            EngineError: The engine is away.
+            EngineError: The engine is unavailable.
         """
         self._enter(wanted.experiment, trial_id, now)
         if trial_id != self._first(now):
             return (), BEHIND
-        inventory = look()
+        inventory = take()
         wanted = _limited(wanted, inventory)
         request = self._request(wanted, now)
         order = self._order(inventory, request, now)
         handed = order.fair_share()
         if granted := handed.granted.get(request.experiment):
             self._given[trial_id] = self._waiting.pop(trial_id).since
-            self._look_at = 0.0
+            self._poll_at = 0.0
             memory = served(order.memory, wait_of(request), now=now)
             self._show(self._request(wanted, now), order, memory)
             return tuple(gpu for gpu in inventory.gpus if gpu.id in granted[0]), ""
-        self._look_at = now + min(LOOK * max(1.0, len(order.requests) / _MANY), _LONGEST)
+        self._poll_at = now + min(POLL * max(1.0, len(order.requests) / _MANY), _LONGEST)
         self._show(request, order, replace(order.memory, first=handed.kept_for))
         return (), order.why(request)
 
     def requeue(self, trial_id: int, *, now: float) -> str:
         """Queue the trial again at its old position: another container has what it was given."""
         self._waiting = {trial_id: _Trial(self._given.pop(trial_id, now), now), **self._waiting}
-        self._look_at = now + LOOK
-        return "another trial was given the same slot at this moment"
+        self._poll_at = now + POLL
+        return "another trial got the same slot at the same moment"
 
     def _enter(self, experiment: str, trial_id: int, now: float) -> None:
         if self._left is None:
@@ -137,7 +139,7 @@ class SlotQueue:
         self._waiting.setdefault(trial_id, _Trial(since, now)).asked = now
 
     def _first(self, now: float) -> int:
-        """The first in the order of coming; those who have not asked for long have ended."""
+        """Return the first trial of the queue, after dropping those that no longer poll."""
         while now - self._waiting[first := next(iter(self._waiting))].asked > _GIVEN_UP:
             del self._waiting[first]
         return first
@@ -155,7 +157,7 @@ class SlotQueue:
         return queue_order(inventory, (*patient, request), memory, now=now) if late else order
 
     def _show(self, request: SlotRequest, order: QueueOrder, memory: Memory) -> None:
-        """Let the others see the ticket, if it is of use to them, and what the host is to remember."""
+        """Publish the request if it matters to others, and the memory."""
         inventory = order.inventory
         if request.waiting or self.requests.held:
             self.requests.hold(request)
@@ -163,18 +165,18 @@ class SlotQueue:
 
 
 class _Turns:
-    """Others whose turn it is, as this process sees it.
+    """The turns of others, as this process sees them.
 
-    One who has had it for `PASSES` seconds without starting a trial is not waited for: it hangs, or a user
-    means to hold the others up with requests that take up nothing. Those of another user count as one, as it
-    may show them under any number of names.
+    One that starts no trial within `PASSES` seconds of its turn is skipped: it hangs, or a user blocks
+    others with requests that it never uses. All requests of another user count as one, as it
+    may publish any number of them.
     """
 
     def __init__(self) -> None:
         self._turns: dict[str, tuple[float, frozenset[str]]] = {}  # name -> since when, containers by then
 
     def unused(self, order: QueueOrder, own: SlotRequest, now: float) -> frozenset[str]:
-        """Names of those that have not used their turn."""
+        """Return the names of those that have not used their turn."""
         granted = order.fair_share().granted
         ready = {_name(request, own) for request in order.requests if request.experiment in granted}
         running = _containers(order)
@@ -198,7 +200,7 @@ def _name(request: SlotRequest, own: SlotRequest) -> str:
 
 
 def _containers(order: QueueOrder) -> Mapping[str, frozenset[str]]:
-    """Ids of the containers of an experiment, and of a user."""
+    """Return the container IDs of each experiment and each user."""
     found: defaultdict[str, frozenset[str]] = defaultdict(frozenset)
     for container in order.inventory.containers:
         for name in (experiment_of(container), f"user {container.labels.get(USER_LABEL, '')}"):
@@ -207,7 +209,7 @@ def _containers(order: QueueOrder) -> Mapping[str, frozenset[str]]:
 
 
 def _limited(wanted: SlotRequest, inventory: Inventory) -> SlotRequest:
-    """What an experiment asks for, with what its home may use of the stock."""
+    """Add the limits of the home to a slot request."""
     if inventory.kind == "cpu":
         return replace(wanted, engine=inventory.engine, limit=inventory.limit)
     own = tuple(gpu.id for gpu in usable(inventory.gpus))

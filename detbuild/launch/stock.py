@@ -1,4 +1,4 @@
-"""The slots of a host, as its engine has them now: GPUs, and slots for trials on the CPU."""
+"""The inventory of a host's slots, from its engine: GPUs and CPU slots."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from detbuild.launch.tickets import Kind
 
 _MEMORY_OF_A_SLOT: Final = 2 << 30  # bytes
-_MOST: Final = 1024  # CPU slots that another user's word may make a host of
+_MOST: Final = 1024  # CPU slots that another user's label may claim
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What of the host a home may use, by its config file."""
+    """What a home may use of the host, from its config file."""
 
-    cpu_trials: int | None = None  # its trials without GPUs at once; None leaves it to `cpu_slots`
+    cpu_trials: int | None = None  # CPU slots; None for the default of `cpu_slots`
     gpus: tuple[str, ...] | None = None  # names as in `discover`; None for all
 
 
@@ -39,32 +39,32 @@ class Inventory:
     """All slots of one kind, and the containers that use them."""
 
     kind: Kind
-    engine: str  # its id
+    engine: str  # ID
     limit: int  # slots that this home may use
     total: int  # slots of the host
-    containers: tuple[ContainerState, ...] = ()  # that use some
-    gpus: tuple[Gpu, ...] = ()  # all of them, of a stock of GPUs
+    containers: tuple[ContainerState, ...] = ()  # that use slots
+    gpus: tuple[Gpu, ...] = ()  # all GPUs, usable or not
 
     @property
     def free(self) -> tuple[str, ...]:
-        """Names of the slots that are not in use; those of CPU slots are numbers."""
+        """Return the names of the free slots; CPU slots are numbered."""
         if self.kind == "cpu":
             return tuple(map(str, range(len(self.containers) + 1, self.total + 1)))
-        taken = held(self.containers)
-        return tuple(gpu.id for gpu in self.gpus if gpu.id not in taken) if not self.renamed else ()
+        in_use = held(self.containers)
+        return tuple(gpu.id for gpu in self.gpus if gpu.id not in in_use) if not self.renamed else ()
 
     @property
     def free_gpus(self) -> tuple[Gpu, ...]:
-        """Those of them that this home may use."""
+        """Return the free GPUs that this home may use."""
         return free(self.gpus, held(self.containers))
 
     @property
     def renamed(self) -> list[str]:
-        """GPUs in use under names that the host does not know any more."""
+        """Return GPUs in use under IDs that the host no longer has."""
         return unknown_ids(self.gpus, held(self.containers)) if self.kind == "gpu" else []
 
     def usage(self, usable: Iterable[str] | None = None) -> str:
-        """How many slots are in use or free, for people.
+        """Return how many slots are in use or free, as text.
 
         Args:
             usable: GPUs that a home may use; None for all.
@@ -82,13 +82,13 @@ class Inventory:
         return f"all {len(own)} GPUs{where} in use" if len(own) > 1 else f"the only GPU{where} is in use"
 
     def used_by(self, home: str) -> int:
-        """Slots that the experiments of a home use."""
+        """Return the slots in use by the experiments of a home."""
         return sum(holding.slots for holding in self.holdings if holding.home == home)
 
     def widened(self, limits: Iterable[int]) -> Inventory:
-        """The same with as many CPU slots as the home allows that allows most.
+        """Return a copy with as many CPU slots as the largest limit of a home.
 
-        Each home starts no more than its own limit, and all of them together no more than the largest.
+        Each home uses at most its own limit, and all together at most the largest.
         """
         most = max((min(limit, _MOST) for limit in limits), default=0)
         return replace(self, total=max(self.total, most)) if self.kind == "cpu" else self
@@ -107,20 +107,20 @@ class Inventory:
 
     @property
     def served(self) -> frozenset[tuple[str, str]]:
-        """(experiment, trial) of all that have what they asked for, whatever their tickets still say."""
+        """Return (experiment, trial) of all trials with slots, whose requests may be outdated."""
         return frozenset((experiment_of(c), c.labels.get(TRIAL_LABEL, "")) for c in self.containers)
 
 
 def experiment_of(container: ContainerState) -> str:
-    """As in a ticket: `<home id>/<number>`."""
+    """Return the experiment as in a slot request: `<home id>/<number>`."""
     return f"{container.labels.get(HOME_LABEL, '')}/{container.labels.get(EXPERIMENT_LABEL, '')}"
 
 
 def cpu_slots(info: EngineInfo, cpu_trials: int | None) -> int:
-    """How many trials of a home run at once without GPUs: `cpu_trials`, else one a core with 2 GiB of memory.
+    """Return the CPU slots of a home: `cpu_trials`, by default one for each core with 2 GiB of memory.
 
-    Fewer would leave cores idle in everything that is not one large matrix product; more would only wait for
-    each other. A trial alone may still use the whole host.
+    With fewer, cores would be idle outside large matrix products; with more, trials would only wait for
+    each other. A single trial may still use the whole host.
     """
     return cpu_trials or max(1, min(info.cpus, info.memory // _MEMORY_OF_A_SLOT))
 
@@ -128,10 +128,10 @@ def cpu_slots(info: EngineInfo, cpu_trials: int | None) -> int:
 def take_inventory(
     kind: Kind, engine: Engine, info: EngineInfo, nvidia_smi: Callable[[], str], limits: Limits
 ) -> Inventory:
-    """Ask the engine in use for everything that holds a slot.
+    """Build the inventory from the engine's containers.
 
     Raises:
-        EngineError: The engine is away.
+        EngineError: The engine is unavailable.
     """
     if kind == "cpu":
         return cpu_inventory(cpu_slots(info, limits.cpu_trials), engine.find({CPU_LABEL: ""}), info.id)
@@ -139,14 +139,14 @@ def take_inventory(
 
 
 def cpu_inventory(limit: int, containers: Iterable[ContainerState], engine: str = "") -> Inventory:
-    """CPU slots; `containers` are all that carry CPU_LABEL, whose value is the limit of their home."""
+    """Build the inventory of CPU slots from all containers with CPU_LABEL, the limit of their home."""
     users = tuple(container for container in containers if container.lives)
     inventory = Inventory(kind="cpu", engine=engine, limit=limit, total=limit, containers=users)
     return inventory.widened(map(_limit, users))
 
 
 def gpu_inventory(gpus: Sequence[Gpu], containers: Iterable[ContainerState], engine: str = "") -> Inventory:
-    """GPUs; `containers` are all that carry the label of GPUs."""
+    """Build the inventory of GPUs from all containers with the GPU label."""
     return Inventory(
         kind="gpu",
         engine=engine,

@@ -1,10 +1,10 @@
-"""Requests for slots on this host: one ticket file for each controller that waits, dead when its process is.
+"""Slot requests on this host: one file for each waiting controller, void when its process dies.
 
-They lie in a directory that all users share, as /tmp is shared, and no lock keeps users apart: whatever is in
-there may be changed at any time, and may have been put there to trick us. A ticket counts for the user who
-owns the file, while a process that can write it locks it; a reader only asks whether it is locked, so no
-other user can make a dead ticket look alive. What cannot be read or written only costs a place in the line.
-Nothing here decides whether a GPU is free: that is what containers say.
+They are in a directory shared by all users, like /tmp, without locks between users: any content may change at
+any time, and may be hostile. A request counts for the user who
+owns the file, while a process with write permission locks it; a reader only tests the lock, so no
+other user can keep a dead request alive. An unreadable or unwritable request only loses its queue position.
+Nothing here decides whether a GPU is free: the containers do.
 """
 
 from __future__ import annotations
@@ -32,46 +32,46 @@ if TYPE_CHECKING:
 
 Kind = Literal["gpu", "cpu"]
 _LARGEST: Final = 1 << 20  # bytes of a file that is read
-_MOST_NAMES: Final = 20_000  # of the directory that are looked at
-_MOST_TICKETS: Final = 1000  # of one user that are read
-_MOST_TRIALS: Final = 1000  # of one ticket that are counted, those that have waited longest
-_SAFELY: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # no link is followed, no pipe waited for
+_MOST_NAMES: Final = 20_000  # of the directory that are read
+_MOST_REQUESTS: Final = 1000  # of one user that are read
+_MOST_TRIALS: Final = 1000  # of one request that count, the longest waiting
+_SAFELY: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # follow no link, do not block on pipes
 _NO_DIRECTORY: Final = -1
-_DEAD: Final = 3600.0  # seconds for which a ticket without a holder keeps its place for the next one
+_DEAD: Final = 3600.0  # seconds that a dead request keeps its position for the next controller
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SlotRequest:
-    """The trials of one experiment that wait for slots."""
+    """The slot request of one experiment, with its queued trials."""
 
-    engine: str  # id of the engine whose slots they are
+    engine: str  # ID of the engine that has the slots
     kind: Kind
-    user: str  # uid
+    user: str  # UID
     experiment: str  # "<home id>/<number>"
     slots: int  # that each trial needs
     priority: int = PRIORITY
     weight: float = 1.0
     max_slots: int | None = None
-    limit: int | None = None  # CPU slots that its home may use
-    usable: tuple[str, ...] | None = None  # GPUs that its home may use; None for all
-    asked: float = 0.0  # when its process last looked, in seconds on the host's clock
-    waiting: Mapping[str, float]  # trial -> since when
+    limit: int | None = None  # CPU slots of its home
+    usable: tuple[str, ...] | None = None  # GPUs of its home; None for all
+    asked: float = 0.0  # last poll, in seconds on the host's clock
+    waiting: Mapping[str, float]  # trial -> start of its wait
 
 
 class SlotRequests:
-    """The directory of one host; this controller's own ticket among them, once it has one."""
+    """The request directory of a host, including this controller's own request."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._file = -1  # that is held
+        self._file = -1  # its own, locked
 
     @property
     def held(self) -> bool:
-        """Whether this process shows a ticket."""
+        """Whether this process has published a request."""
         return self._file >= 0
 
     def others(self, own: str = "") -> tuple[SlotRequest, ...]:
-        """All tickets of living processes, but for that of the experiment `own`."""
+        """Return the requests of all live processes, except that of the experiment `own`."""
         name, users = _request_name(own), Counter[int]()
         found = []
         with self._opened() as directory:
@@ -81,20 +81,20 @@ class SlotRequests:
         return tuple(found)
 
     def waiting(self, experiment: str) -> dict[str, float]:
-        """What a ticket of this user says that an earlier controller left: trial -> since when."""
+        """Return trial -> start of its wait, from the request of an earlier controller of this user."""
         with self._opened() as directory, _existing(directory, _request_name(experiment)) as file:
             request = _parsed(file) if file is not None and _is_ours(file) else None
         return dict(request.waiting) if request is not None else {}
 
     def hold(self, request: SlotRequest) -> None:
-        """Show the ticket to all users, for as long as this process lives.
+        """Publish the request to all users, while this process lives.
 
-        It is not shown where the disk is full or has no locks, or where another user's file has its name: the
-        experiment then waits without a place in the line.
+        If the disk is full or has no locks, or another user's file has its name, it is not published: the
+        experiment then waits without a queue position.
         """
-        if self._file < 0 or not _plain(self._file):  # it may have been swept away with its directory
+        if self._file < 0 or not _plain(self._file):  # it may have been removed with its directory
             with self._opened() as directory:
-                self._file = _taken(directory, _request_name(request.experiment))
+                self._file = _open_locked(directory, _request_name(request.experiment))
             if self._file < 0:
                 return
             weakref.finalize(self, os.close, self._file)
@@ -102,7 +102,7 @@ class SlotRequests:
         _write(self._file, json.dumps(asdict(request)).encode())
 
     def sweep(self, *, now: float) -> None:
-        """Remove what dead processes left, as far as it is ours to remove."""
+        """Remove requests of dead processes, as far as permissions allow."""
         with self._opened() as directory:
             for name in _request_names(directory):
                 with _existing(directory, name) as file:
@@ -114,13 +114,13 @@ class SlotRequests:
                             os.unlink(name, dir_fd=directory)
 
     def memory(self, engine: str, kind: Kind) -> Memory:
-        """What the host remembers of the slots of an engine."""
+        """Return the stored memory of an engine's slots."""
         with self._opened() as directory, _existing(directory, _memory_name(engine, kind)) as file:
             raw = _json(file) if file is not None else None
         return _memory(raw) if isinstance(raw, dict) else Memory()
 
     def remember(self, engine: str, kind: Kind, memory: Memory) -> None:
-        """Keep it for the next look, whoever's that is."""
+        """Store the memory for the next poll of any controller."""
         used = [(name, use.cost, use.seen) for name, use in memory.used.items()]
         data = json.dumps({"at": memory.at, "first": memory.first, "used": used}).encode()
         with self._opened() as directory:
@@ -132,7 +132,7 @@ class SlotRequests:
                     os.close(file)
 
     def trouble(self) -> str:
-        """Why requests of other users cannot be seen; "" when they can."""
+        """Return why requests of other users cannot be read, or ""."""
         try:
             os.close(_directory(self.directory))
         except OSError as error:
@@ -141,10 +141,9 @@ class SlotRequests:
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
-        """Open the directory itself, so that no other can be put in its place meanwhile.
+        """Open the directory, so that it cannot be replaced while in use.
 
-        Where another user has put something in its place, an empty one stands for it: no user can hold the
-        others up.
+        If another user has put something else at its path, it counts as empty: no user can block others.
         """
         try:
             descriptor = _directory(self.directory)
@@ -161,7 +160,7 @@ def _directory(path: Path) -> int:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     with suppress(FileExistsError):
         path.mkdir(mode=0o1777)
-        path.chmod(0o1777)  # whatever the umask is
+        path.chmod(0o1777)  # independent of the umask
     return os.open(path, flags)
 
 
@@ -184,11 +183,11 @@ def _memory_name(engine: str, kind: Kind) -> str:
     return f"memory-{kind}-{hashlib.sha256(engine.encode()).hexdigest()[:16]}"
 
 
-def _taken(directory: int, name: str) -> int:
-    """Open and lock our own ticket, a new one if the old one is locked; -1 when that cannot be.
+def _open_locked(directory: int, name: str) -> int:
+    """Open and lock this controller's request file, a new one if the old one is locked; -1 on failure.
 
-    An experiment has one controller, so another process that locks its ticket has done its part, or means
-    harm. No other user can open the new file before it is locked.
+    An experiment has one controller, so another process that locks its file is finished or hostile.
+    No other user can open the new file before it is locked.
     """
     if directory == _NO_DIRECTORY:
         return -1
@@ -198,7 +197,7 @@ def _taken(directory: int, name: str) -> int:
         except OSError:
             continue
         if _plain(file) and _is_ours(file) and lock_for_writing(file):
-            os.fchmod(file, 0o644)  # whatever the umask is
+            os.fchmod(file, 0o644)  # independent of the umask
             return file
         os.close(file)
         with suppress(OSError):  # another user's: it stays
@@ -207,9 +206,9 @@ def _taken(directory: int, name: str) -> int:
 
 
 def _open_shared(directory: int, name: str) -> int:
-    """Open a file that all users write; -1 when that cannot be.
+    """Open a file that all users write; -1 on failure.
 
-    The kernel refuses O_CREAT on another user's file here (fs.protected_regular): it is tried without first.
+    The kernel refuses O_CREAT on another user's file here (fs.protected_regular), so try without it first.
     """
     for flags in (os.O_RDWR, os.O_RDWR | os.O_CREAT):
         try:
@@ -217,7 +216,7 @@ def _open_shared(directory: int, name: str) -> int:
         except OSError:
             continue
         if _plain(file):
-            with suppress(OSError):  # another user's, who has seen to it
+            with suppress(OSError):  # another user's file, who has set its mode
                 os.fchmod(file, 0o666)
             return file
         os.close(file)
@@ -238,7 +237,7 @@ def _existing(directory: int, name: str) -> Iterator[int | None]:
 
 
 def _plain(file: int) -> bool:
-    """A file with this one name: another name of a file elsewhere would let us write there."""
+    """Whether it is a regular file without other hard links, which could lead writes elsewhere."""
     found = os.fstat(file)
     return stat.S_ISREG(found.st_mode) and found.st_nlink == 1
 
@@ -248,13 +247,13 @@ def _is_ours(file: int) -> bool:
 
 
 def _read_request(directory: int, name: str, users: Counter[int]) -> SlotRequest | None:
-    """A ticket of a living process, if its user has not shown too many of them."""
+    """Return the request of a live process, unless its user has published too many."""
     with _existing(directory, name) as file:
         if file is None:
             return None
         owner = os.fstat(file).st_uid
         users[owner] += 1
-        if users[owner] > _MOST_TICKETS or not locked_for_writing(file):
+        if users[owner] > _MOST_REQUESTS or not locked_for_writing(file):
             return None
         request = _parsed(file)
         if request is None or _request_name(request.experiment) != name:
@@ -319,7 +318,7 @@ def _json(file: int) -> object:
 
 
 def _write(file: int, data: bytes) -> None:
-    """In place: a rename over another user's file is refused here. What a crash tears is read as nothing."""
-    with suppress(OSError):  # no room
+    """Write in place, as the kernel refuses a rename over another user's file; torn content is ignored."""
+    with suppress(OSError):  # disk full
         os.ftruncate(file, 0)
         os.pwrite(file, data, 0)

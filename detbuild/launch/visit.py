@@ -1,4 +1,4 @@
-"""A container for a person: the image, user, mounts and GPUs of an experiment, and a command of their own."""
+"""Plans the container of `detbuild shell` and `run`: as for a trial, with another command."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ def plan_shell(
     gpus: Sequence[Gpu] = (),
     terminal: bool = False,
 ) -> ContainerSpec:
-    """Decide the whole container.
+    """Plan the container.
 
     Args:
-        config: Of the experiment.
-        place: Which experiment, and as whom.
-        command: What to run in the place of the harness, in the context directory.
-        run: Trial and run that `det.get_cluster_info()` tells of inside; its folder is mounted read-only.
-        gpus: Held by the container until it is removed.
-        terminal: For a person at a keyboard.
+        config: The experiment's config.
+        place: The experiment and its user.
+        command: The command to run instead of the harness, in the context directory.
+        run: Trial and run that `det.get_cluster_info()` describes inside; its folder is mounted read-only.
+        gpus: In use until the container is removed.
+        terminal: Allocate a terminal.
     """
     held = {LABEL: ",".join(gpu.id for gpu in gpus)} if gpus else {}
-    told = {RUN_DIR_VARIABLE: RUN_DIR} if run else {}
+    run_info = {RUN_DIR_VARIABLE: RUN_DIR} if run else {}
     return ContainerSpec(
-        name=f"detbuild-{place.home_id}-{place.header.id}-visit-{secrets.token_hex(4)}",
+        name=f"detbuild-{place.home_id}-{place.header.id}-shell-{secrets.token_hex(4)}",
         image=place.header.image,
         entrypoint=tuple(command[:1]),
         command=tuple(command[1:]),
-        env={**_home(config), **variables(config), **told},
+        env={**_home(config), **variables(config), **run_info},
         user=place.user,
         gpus=tuple(gpu.id for gpu in gpus),
         gpu_driver=gpus[0].driver if gpus else "nvidia",
@@ -64,7 +64,7 @@ def plan_shell(
         stdin=True,
         terminal=terminal,
         stop_timeout=_GRACE,
-        # Not the experiment's own label: its controller removes what carries that and is no run of it.
+        # Not EXPERIMENT_LABEL: the controller removes containers with it that are not its runs.
         labels={
             HOME_LABEL: place.home_id,
             SHELL_LABEL: str(place.header.id),
@@ -75,13 +75,13 @@ def plan_shell(
 
 
 def _home(config: ExperimentConfig) -> dict[str, str]:
-    """A home that can be written, as the harness gives one to a trial."""
+    """Set a writable HOME, as the harness does for a trial."""
     return {"HOME": "/tmp"} if config.environment.read_only_root else {}  # noqa: S108  (of a container)
 
 
 def _mounts(config: ExperimentConfig, place: Place, run: tuple[int, int] | None) -> tuple[Mount, ...]:
     storage = checkpoint_storage(config, place.folder).mount
-    told = Mount(source=str(place.folder.run(*run).path), target=RUN_DIR, read_only=True) if run else None
+    run_info = Mount(source=str(place.folder.run(*run).path), target=RUN_DIR, read_only=True) if run else None
     own = tuple(
         Mount(
             source=mount.host_path,
@@ -91,4 +91,4 @@ def _mounts(config: ExperimentConfig, place: Place, run: tuple[int, int] | None)
         )
         for mount in config.bind_mounts
     )
-    return tuple(mount for mount in (told, storage, *own) if mount is not None)
+    return tuple(mount for mount in (run_info, storage, *own) if mount is not None)

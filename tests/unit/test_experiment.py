@@ -115,7 +115,7 @@ def test_a_host_without_gpus_is_said_before_anything_is_built(tmp_path: Path, ho
     engine = engine_with_base(wanted, host, home)
     engine.engine_info = gpus("0")
     submission = experiment.prepare(wanted, host, home, list[Event]().append, engine=engine)
-    with pytest.raises(EngineError, match="asks for 2 GPUs, and this host has only 1"):
+    with pytest.raises(EngineError, match="requests 2 GPUs, but this host has only 1"):
         experiment.submit(submission, host, home, list[Event]().append, engine=engine)
     assert (engine.built, home.ids()) == ([], ())
 

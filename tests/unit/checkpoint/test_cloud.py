@@ -316,7 +316,7 @@ def test_what_another_experiment_starts_from_is_neither_collected_nor_deleted(
     removed = collect(home, 1, Policy(save_trial_best=0, save_trial_latest=0))
     assert removed.kept == (best,)
     assert states(home) == {3: "DELETED", 2: "COMPLETED", 1: "DELETED"}
-    with pytest.raises(ConfigError, match="is what experiment 2 starts from"):
+    with pytest.raises(ConfigError, match="is the source of experiment 2"):
         delete(home, [best])
 
 

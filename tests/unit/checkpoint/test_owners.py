@@ -210,7 +210,7 @@ def test_by_its_uuid_the_owners_checkpoint_is_found_and_no_others_is_registered_
     register_checkpoint(home, "net", victim)
     with pytest.raises(ConfigError, match="is ERROR: there is nothing to register"):
         register_checkpoint(home, "net", STRANGER)
-    with pytest.raises(ConfigError, match=f"is not experiment {forger}'s to delete: it was imported"):
+    with pytest.raises(ConfigError, match=f"does not belong to experiment {forger}: it was imported"):
         delete(home, [STRANGER])
     all_is_refused(home, forger, victim)  # though a model has it: it is not the forger's
     assert (home.imported / STRANGER / "weights").read_text() == "imported"

@@ -32,7 +32,7 @@ def test_one_that_runs_is_refused_with_what_to_do(shell):
     write_experiment(shell.home, state=None)
     outcome = shell("detbuild", "delete", "1", "--yes")
     assert outcome.code == 2
-    assert "`detbuild kill 1`, `detbuild wait 1`, then delete it" in outcome.err
+    assert "run `detbuild kill 1` and `detbuild wait 1`, then delete it" in outcome.err
 
 
 def test_one_that_runs_is_refused_in_the_same_words_while_its_controller_holds_it(shell):

@@ -82,15 +82,15 @@ def test_the_code_is_copied_out_of_the_image(shell, best):
     assert shell("det", "e", "download-model-def", "1").out == "experiment_1_model_def\n"
     assert Path("experiment_1_model_def", "model_def.py").read_text() == "class Tiny(Base): ...\n"
     assert not shell.engine.containers
-    assert "is there already" in shell("det", "e", "download-model-def", "1").err
+    assert "already exists" in shell("det", "e", "download-model-def", "1").err
 
 
 def test_code_that_cannot_be_had_is_an_error_and_leaves_nothing(shell, best):
-    assert "the image of experiment 1 is gone" in shell("det", "e", "download-model-def", "1").err
+    assert "the image of experiment 1 was removed" in shell("det", "e", "download-model-def", "1").err
     shell.engine.program = lambda _process: Exit(1, output=("no python3",))
     shell.engine.add_image("detbuild:" + "b" * 64)
     assert "no python3" in shell("det", "e", "download-model-def", "1", "-o", "code").err
     write_experiment(shell.home, local=True)
-    assert "ran on this host itself" in shell("det", "e", "download-model-def", "2").err
+    assert "not in an image" in shell("det", "e", "download-model-def", "2").err
     assert list(Path().glob("*code*")) + list(Path().glob(".*code*")) == []
     assert not shell.engine.containers

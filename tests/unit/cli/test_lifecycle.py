@@ -63,7 +63,7 @@ def test_what_has_ended_cannot_rest(shell):
             2,
             [
                 "error: experiment 1 has ended: COMPLETED",
-                "  hint: `detbuild continue 1` goes on with what was not completed",
+                "  hint: run `detbuild continue 1` to continue what was not completed",
             ],
         )
     assert asked(shell) == []

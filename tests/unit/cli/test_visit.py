@@ -77,16 +77,16 @@ def test_gpus_that_are_not_there_are_an_error_and_may_be_done_without(shell, doc
     write_experiment(shell.home)
     outcome = shell("detbuild", "run", "1", "--", "true")
     assert (outcome.code, docker) == (4, [])
-    assert outcome.err.startswith("error: 1 GPU is asked for, and no GPU was found on this host\n")
+    assert outcome.err.startswith("error: 1 GPU requested, but no GPU was found on this host\n")
     assert "--slots 0" in outcome.err
     assert shell("detbuild", "run", "1", "--slots", "0", "--", "true").code == 3
 
 
 def test_what_cannot_be_visited_says_why(shell, docker):
     write_experiment(shell.home, local=True)
-    assert "ran on this host itself" in shell("detbuild", "shell", "1").err
+    assert "ran without a container" in shell("detbuild", "shell", "1").err
     write_experiment(shell.home)
     del shell.engine.images["sha256:" + "a" * 64]
-    assert "the image of experiment 2 is gone" in shell("detbuild", "shell", "2").err
+    assert "the image of experiment 2 was removed" in shell("detbuild", "shell", "2").err
     shell.environ["PATH"] = "/nowhere"
     assert "command `docker` not found" in shell("detbuild", "shell", "2").err

@@ -78,7 +78,7 @@ def test_one_that_is_dead_is_replaced_at_the_next_look(tried: Rig, slow: Path) -
         signal.sigtimedwait((), 0.01)
     follower.poll()
     assert [str(getattr(event, "message", event)) for event in said] == [
-        "the controller of experiment 1 is gone; starting another one"
+        "the controller of experiment 1 has died; starting a new one"
     ]
     assert holder(tried.folder.lock_file) not in {first, None, Holder(0, "")}
 
@@ -106,7 +106,7 @@ def test_one_that_does_not_stay_alive_is_given_up(tried: Rig, monkeypatch: pytes
     follower = RequestWatcher(tried.folder, said.append)
     for _ in range(3):
         follower.poll()
-    with pytest.raises(EngineError, match="does not stay alive"):
+    with pytest.raises(EngineError, match="keeps dying"):
         follower.poll()
     assert len(said) == 3
 

@@ -46,5 +46,5 @@ def test_an_experiment_whose_folder_was_removed_is_driven_no_longer(tmp_path: Pa
         controller.step()
         tried.clock.wait(1.1)
     shutil.rmtree(tried.folder.path)
-    with pytest.raises(EngineError, match="somebody removed"):
+    with pytest.raises(EngineError, match="was removed while the experiment ran"):
         controller.step()

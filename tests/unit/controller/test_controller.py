@@ -103,7 +103,7 @@ def test_the_same_error_without_progress_is_tried_again_once(tmp_path: Path) -> 
     told: list[tuple[str, int]] = []
     state = rig(tmp_path, engine=FakeEngine(program), changes={"max_restarts": 5}).run()
     assert (state.state, len(state.trials[1].runs), state.trials[1].restarts) == ("ERROR", 4, 3)
-    assert "not run again: the same error twice, without progress" in state.trials[1].why
+    assert "not retried: the same error twice without progress" in state.trials[1].why
     same = "train KeyError model_def.py:3"
     assert told == [("", 0), (same, 1), (same, 2), (same, 3)]
 
@@ -195,7 +195,7 @@ def test_an_image_that_is_gone_is_waited_for(tmp_path: Path) -> None:
     tried = rig(tmp_path)
     tried.engine.lose_image(IMAGE_TAG)
     look(tried, 10)
-    assert "is gone: `detbuild build` makes it again" in tried.state().why
+    assert "was removed: run `detbuild build`" in tried.state().why
     tried.engine.add_image(IMAGE_TAG)
     state = tried.run()
     assert (state.state, state.trials[1].restarts) == ("COMPLETED", 0)
@@ -237,7 +237,7 @@ def test_on_another_engine_an_experiment_waits_and_loses_nothing(tmp_path: Path,
     look(replace(tried, engine=other), 20)
     waiting = tried.state()
     assert other.containers == {}
-    assert "runs on Docker Engine fake at here, and this is another of laptop" in waiting.why
+    assert "runs on Docker Engine fake at here, but this is another of laptop" in waiting.why
     assert ends(waiting) == []
     state = tried.run()
     assert (state.state, ends(state), state.trials[1].restarts) == ("COMPLETED", ["completed"], 0)

@@ -212,7 +212,7 @@ def test_nothing_is_removed_while_the_registry_cannot_be_read(tmp_path: Path) ->
     (tried.home.path / "models" / "net.json").write_text("{")
     run(tried)
     assert (tried.state().state, len(local(tried))) == ("COMPLETED", 3)
-    assert "no checkpoint is removed: cannot read" in tried.state().why
+    assert "cannot delete checkpoints: cannot read" in tried.state().why
 
 
 def test_a_forged_record_removes_nothing_outside(tmp_path: Path) -> None:
@@ -427,7 +427,7 @@ def test_ctrl_c_while_a_local_run_uploads_leaves_that_for_later(
         patch.setattr("detbuild.controller.clock.SystemClock.wait", interrupted)
         state = run_here(folder, whole, lambda event: None)
     assert (state.state, bucket.whole()) == ("COMPLETED", set())
-    assert "`detbuild resume 1` does it" in state.why
+    assert "run `detbuild resume 1`" in state.why
     bucket.away = 0
     assert attend.resume(Home.open(tmp_path)) == (1,)
     assert len(bucket.whole()) == 1
@@ -532,7 +532,7 @@ def test_a_trial_whose_checkpoint_cannot_be_fetched_keeps_no_other_from_its_plac
     while 2 not in controller.context.state.running:
         controller.step()
         tried.clock.wait(0.2)
-    assert "fetches checkpoint" in controller.context.state.trials[1].why
+    assert "restoring checkpoint" in controller.context.state.trials[1].why
     bucket.away = 0
     run(tried)
     assert [tried.reports(number) for number in (1, 2, 3)] == [expected(6, start_of(n)) for n in (1, 2, 3)]

@@ -136,10 +136,10 @@ def test_a_paused_one_can_be_cancelled_and_continued(
 
 def test_only_a_shell_takes_it_up(paused: ExperimentFolder, environ: dict[str, str]) -> None:
     home = Home.open(paused.path.parent.parent)
-    with pytest.raises(ConfigError, match="is PAUSED and local") as refused:
+    with pytest.raises(ConfigError, match="is local; it must be continued in the foreground") as refused:
         request(home, 1, "activate")
     assert "`detbuild activate 1`" in refused.value.hint
-    with pytest.raises(ConfigError, match="is PAUSED and local"):
+    with pytest.raises(ConfigError, match="is local; it must be continued in the foreground"):
         continue_(home, 1)
     with lease(paused.lock_file), pytest.raises(LeaseError):
         continue_local(paused, request_activate, environ, lambda event: None)
@@ -190,7 +190,7 @@ def test_a_trial_of_a_program_goes_on_in_that_program_alone(tmp_path: Path) -> N
     folder = submit(Home.open(tmp_path), "")
     config = json.loads(folder.config_file.read_bytes())
     folder.config_file.write_text(json.dumps({**config, "entrypoint": None}))
-    with pytest.raises(ConfigError, match="ran in a program of yours"):
+    with pytest.raises(ConfigError, match="ran in a Python program that defines its trial"):
         continue_local(folder, request_continue, {}, lambda event: None)
 
 

@@ -183,7 +183,7 @@ class Broken(Told):
 
 @pytest.mark.parametrize(
     ("method", "why"),
-    [(Stalled, "asks for nothing more"), (Broken, "the hook does not answer; see its log")],
+    [(Stalled, "neither continues nor ends"), (Broken, "the hook does not answer; see its log")],
 )
 def test_a_search_that_cannot_go_on_ends_the_experiment(tmp_path: Path, method: type[Told], why: str) -> None:
     tried = rig(tmp_path, method=lambda _: method())

@@ -154,7 +154,7 @@ def test_what_never_ran_the_harness_shows_its_own_last_words() -> None:
 
 def test_a_local_run_that_is_gone_is_no_container() -> None:
     gone = Evidence(records=RunRecords(), exit_code=None, kind="process")
-    assert classify(gone).message == "the process is gone: somebody removed it"
+    assert classify(gone).message == "the process was removed while it ran"
 
 
 @pytest.mark.parametrize(

@@ -109,15 +109,15 @@ def test_a_gpu_that_detbuild_may_not_use_is_never_free_and_no_strange_one() -> N
     error = shortage_error(two, 2)
     assert (
         str(error)
-        == "resources.slots_per_trial asks for 2 GPUs, and detbuild may use 1 of the 2 on this host"
+        == "resources.slots_per_trial requests 2 GPUs, but detbuild may use 1 of the 2 on this host"
     )
 
 
 @pytest.mark.parametrize(
     ("names", "slots", "cause"),
     [
-        ("", 1, "resources.slots_per_trial asks for 1 GPU, and no GPU was found on this host"),
-        ("a", 2, "resources.slots_per_trial asks for 2 GPUs, and this host has only 1"),
+        ("", 1, "resources.slots_per_trial requests 1 GPU, but no GPU was found on this host"),
+        ("a", 2, "resources.slots_per_trial requests 2 GPUs, but this host has only 1"),
     ],
 )
 def test_a_host_that_never_has_enough_gpus_is_said_with_a_way_out(names: str, slots: int, cause: str) -> None:

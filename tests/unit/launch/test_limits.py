@@ -94,8 +94,8 @@ def test_limits_beyond_the_host_are_warned_of() -> None:
     asks = config(resources={"memory": "64g", "cpus": 8})
     info = replace(INFO, memory=16 * GIB, cpus=1)
     assert [warning.message for warning in limit_warnings(asks, info)] == [
-        "resources.memory is 64 GiB, and the engine's host has 16 GiB",
-        "resources.cpus is 8, and the engine's host has 1 core: trials use all of them",
+        "resources.memory is 64 GiB, but the engine's host has 16 GiB",
+        "resources.cpus is 8, but the engine's host has 1 core: trials use all of them",
     ]
     assert not list(limit_warnings(config(resources={"memory": "2g", "cpus": 1}), info))
     assert not list(limit_warnings(asks, replace(INFO, memory=0, cpus=0)))

@@ -163,7 +163,7 @@ def test_a_controller_that_does_not_stay_alive_ends_the_waiting(home, monkeypatc
     started = []
     monkeypatch.setattr("detbuild.controller.attend._PAUSE", 0.0)
     monkeypatch.setattr("detbuild.controller.attend.start_detached", lambda found, _: started.append(found))
-    with pytest.raises(Exception, match="the controller of experiment 1 does not stay alive"):
+    with pytest.raises(Exception, match="the controller of experiment 1 keeps dying"):
         client.get_experiment(1).wait(interval=0.01)
     assert len(started) == 3
 
