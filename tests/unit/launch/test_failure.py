@@ -255,7 +255,7 @@ def test_the_same_error_twice_without_progress_is_not_run_again(
 ) -> None:
     judged = failed(failure, steps, before)
     assert judged.retry is retry
-    assert ("not run again" in judged.message) is not retry
+    assert ("not retried" in judged.message) is not retry
     assert (judged.failure, judged.steps_completed) == (failure, steps)
 
 
