@@ -209,7 +209,7 @@ def test_without_a_model_directory_there_is_no_hook() -> None:
 
 @pytest.mark.parametrize("hook", ["mine", "mine:Search()", "../mine:Search", ":Search", "mine:"])
 def test_a_hook_is_a_module_and_a_class(hook: str) -> None:
-    with pytest.raises(ConfigError, match="a class, e.g. search:Search"):
+    with pytest.raises(ConfigError, match=r"a class, e\.g\. search:Search"):
         config_of("custom", hook=hook, max_length=2)
 
 
