@@ -1,4 +1,4 @@
-"""Determined's API for user code, as detbuild carries it. Importing it imports no framework."""
+"""Determined's API for user code, as detbuild supports it. Importing it imports no framework."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ __all__ = [
 ]
 
 LOG_FORMAT = "%(levelname)s: [%(process)s] %(name)s: %(message)s"
-__detbuild__ = __version__  # the mark by which this package is told from PyPI's of the same name
+__detbuild__ = __version__  # distinguishes this package from PyPI's of the same name
 
-# Imported at first touch: `import determined as det` is enough for det.pytorch, and costs a few milliseconds.
+# Imported lazily: `import determined as det` is enough for det.pytorch, and costs a few milliseconds.
 _MODULES = ("common", "core", "errors", "experimental", "keras", "launch", "pytorch", "tensorboard")
-_HOMES = {
+_LAZY = {
     "ClusterInfo": "_info",
     "Trial": "_trial",
     "TrialContext": "_trial_context",
@@ -54,8 +54,8 @@ report_removed_modules()
 def __getattr__(name: str) -> object:
     if name in _MODULES or name == "estimator":  # which raises
         return importlib.import_module(f"determined.{name}")
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"determined.{_HOMES[name]}"), name)
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"determined.{_LAZY[name]}"), name)
     raise AttributeError(f"module 'determined' has no attribute {name!r}")
 
 

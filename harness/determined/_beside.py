@@ -1,4 +1,4 @@
-"""Finishes a checkpoint in a thread while training goes on."""
+"""Saves a checkpoint in a background thread while training continues."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class BackgroundSaver:
-    """One thread, at most one checkpoint at a time."""
+    """One background thread that saves at most one checkpoint at a time."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -19,7 +19,7 @@ class BackgroundSaver:
         self._after: Callable[[], None] = _nothing
 
     def start(self, write: Callable[[], None], closing: ExitStack, after: Callable[[], None]) -> None:
-        """Let the thread write and close; `after` is called by whoever settles it."""
+        """Start to write in the thread; `finish_pending` calls `after`, in its own thread."""
         self._after = after
         self._writing = self._thread.submit(_write, write, closing)
 
@@ -28,16 +28,16 @@ class BackgroundSaver:
         return self._writing is not None and self._writing.done() and self._writing.exception() is not None
 
     def finish_pending(self, *, wait: bool) -> None:
-        """Raise what the thread has met, if it is done, or when it is."""
+        """Raise the thread's error, if any, once it is done; with `wait`, block until then."""
         if self._writing is None or not (wait or self._writing.done()):
             return
         writing, self._writing = self._writing, None
-        after, self._after = self._after, _nothing  # it may hold whoever holds this
+        after, self._after = self._after, _nothing  # it may refer to this object's owner
         writing.result()
         after()
 
     def close(self) -> None:
-        """Wait for the thread; nothing is raised any more."""
+        """Wait for the thread without raising its error."""
         self._thread.shutdown()
 
 

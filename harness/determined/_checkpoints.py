@@ -1,8 +1,8 @@
-"""Checkpoints on disk: directories that are complete or invisible, with a manifest that tells damage.
+"""Checkpoints on disk: directories that are complete or invisible, with a manifest to detect damage.
 
-`store` fills a hidden directory, syncs it, writes the manifest and renames: what bears a uuid is whole. The
-host reads and changes the same directories, in which a run may have put anything: all of it is opened beneath
-the checkpoint, through no link, and only regular files are parts of a checkpoint.
+`store` fills a hidden directory, syncs it, writes the manifest and renames it: named checkpoints are
+complete. The host reads and changes the same directories, which a run may have filled with anything. So every
+file is opened beneath the checkpoint, links are not followed, and only regular files belong to a checkpoint.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 MANIFEST_FILE = "manifest.json"
 METADATA_FILE = "metadata.json"
-LARGEST_MANIFEST = 32 << 20  # bytes; what is parsed is held in memory
+LARGEST_MANIFEST = 32 << 20  # bytes; the parsed manifest is held in memory
 _LARGEST_METADATA = 16 << 20
 _MOST_FILES = 200_000
 _LONGEST_PATH = 4096  # bytes
@@ -48,15 +48,15 @@ _BLOCK = 1 << 20
 
 @contextmanager
 def store(root: Path, metadata: Mapping[str, object], name: str = "") -> Iterator[tuple[Path, str]]:
-    """Give an empty directory to fill and the uuid it will have; after the block it is visible and on disk.
+    """Yield an empty directory to fill and its future UUID; publish it on disk when the block ends.
 
     Args:
         root: holds it.
         metadata: stored with it.
-        name: of the checkpoint, in place of a new uuid.
+        name: of the checkpoint, instead of a new UUID.
 
     Raises:
-        StorageError: the disk is full or failing; nothing is left of the checkpoint.
+        StorageError: the disk is full or failing; no partial checkpoint remains.
     """
     name = name or str(uuid.uuid4())
     with storage_errors("a checkpoint", root):
@@ -71,15 +71,15 @@ def store(root: Path, metadata: Mapping[str, object], name: str = "") -> Iterato
 def spare(
     root: Path, metadata: Mapping[str, object], fill: Callable[[Path], object]
 ) -> Iterator[tuple[Path, str]]:
-    """Give the draft of a whole checkpoint and the uuid to `publish` it by; after the block it is removed.
+    """Yield the draft of a complete checkpoint and the UUID to `publish` it by; remove it after the block.
 
     Args:
         root: holds it.
         metadata: stored with it.
-        fill: given an empty directory.
+        fill: called with an empty directory.
 
     Raises:
-        StorageError: the disk is full or failing; nothing is left of the checkpoint.
+        StorageError: the disk is full or failing; no partial checkpoint remains.
     """
     name = str(uuid.uuid4())
     with ExitStack() as stack:
@@ -92,7 +92,7 @@ def spare(
 
 
 def publish(draft: Path, name: str) -> None:
-    """Make a whole checkpoint visible."""
+    """Make a complete checkpoint visible."""
     draft.rename(draft.with_name(name))
     sync_directory(draft.parent)
 
@@ -105,10 +105,10 @@ def _complete(draft: Path, metadata: Mapping[str, object]) -> None:
 
 
 def prepare(root: Path) -> None:
-    """Make sure that checkpoints can be written, and sweep away the drafts of runs that died.
+    """Check that checkpoints can be written, and remove drafts of dead runs.
 
     Raises:
-        StorageError: they cannot; better told before the training than after it.
+        StorageError: they cannot; this fails before training instead of after it.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -120,33 +120,33 @@ def prepare(root: Path) -> None:
 
 
 def draft_name(name: str) -> str:
-    """A new name for the draft of a checkpoint that nothing else can know beforehand."""
+    """Return a new, unpredictable name for the draft of a checkpoint."""
     return f".{name}.{os.urandom(8).hex()}.tmp"
 
 
 @contextmanager
 def drafted(root: Path, name: str) -> Iterator[Path]:
-    """Make a directory that is removed after the block unless it was renamed; it is locked as long.
+    """Make a directory, locked during the block, and remove it afterwards unless it was renamed.
 
     Args:
         root: holds it.
-        name: as of `draft_name`; `sweep` removes it when this process was killed.
+        name: from `draft_name`; `sweep` removes it if this process was killed.
     """
     lock = _made(root / name)
     try:
         yield root / name
     finally:
-        with suppress(OSError):  # what cannot be removed now is swept later
+        with suppress(OSError):  # `sweep` removes the rest later
             UntrustedDir(root).remove_tree(name, missing_ok=True)
         os.close(lock)
 
 
 def sweep(root: Path, names: re.Pattern[str] = DRAFTS) -> None:
-    """Remove the drafts of dead processes: a draft in use is locked, and the lock dies with its process.
+    """Remove drafts of dead processes: a draft in use is locked, and the lock ends with its process.
 
     Args:
         root: holds them.
-        names: which directories in it are drafts.
+        names: pattern of the drafts' names.
     """
     below = UntrustedDir(root)
     with suppress(OSError):
@@ -162,25 +162,25 @@ def _sweep(below: UntrustedDir, name: str) -> None:
 
 
 def _made(draft: Path) -> int:
-    """Make the directory and lock it. A disk that refuses the lock is not swept."""
+    """Make the directory and lock it. On a file system without locks, drafts are not swept."""
     while True:
         draft.mkdir()
         handle = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_SH)
-        with suppress(FileNotFoundError):  # another process has swept it before it was locked
+        with suppress(FileNotFoundError):  # another process swept it before it was locked
             if os.path.samestat(draft.lstat(), os.fstat(handle)):
                 return handle
         os.close(handle)
 
 
 def opened(directory: Path) -> UntrustedDir:
-    """The files of a checkpoint, for a `with` block. Its own name may not be a link either."""
+    """Open a checkpoint for a `with` block. Its directory itself may not be a link either."""
     return UntrustedDir(directory.parent).enter(directory.name)
 
 
 def verify(directory: Path) -> list[str]:
-    """What is wrong with a checkpoint, one line for each file; empty when it is whole."""
+    """Return what is wrong with a checkpoint, one line for each file; empty if it is undamaged."""
     try:
         with opened(directory) as checkpoint:
             return problems(checkpoint)
@@ -191,11 +191,11 @@ def verify(directory: Path) -> list[str]:
 
 
 def problems(checkpoint: UntrustedDir, *, content: bool = True) -> list[str]:
-    """The same for one that is open.
+    """Return the same for an open checkpoint.
 
     Args:
         checkpoint: its directory.
-        content: read all files, instead of comparing their sizes alone.
+        content: verify the digests of all files too, not only their sizes.
     """
     try:
         expected = manifest(checkpoint)
@@ -224,13 +224,13 @@ def problems(checkpoint: UntrustedDir, *, content: bool = True) -> list[str]:
 
 
 def resources(directory: Path) -> dict[str, int]:
-    """The files of a whole checkpoint and their sizes in bytes."""
+    """Return the files of a complete checkpoint with their sizes in bytes."""
     with opened(directory) as checkpoint:
         return {path: size for path, (size, _) in manifest(checkpoint).items()}
 
 
 def read_metadata(directory: Path) -> dict[str, object]:
-    """What was stored with the checkpoint; empty when it cannot be read."""
+    """Return the checkpoint's metadata; empty if unreadable."""
     try:
         with opened(directory) as checkpoint:
             found = json.loads(checkpoint.read(METADATA_FILE, _LARGEST_METADATA))
@@ -240,40 +240,40 @@ def read_metadata(directory: Path) -> dict[str, object]:
 
 
 def steps_completed(directory: Path) -> int:
-    """How many batches the checkpoint stands for; 0 when it does not say."""
+    """Return the batches trained before the checkpoint; 0 if not recorded."""
     steps = read_metadata(directory).get("steps_completed", 0)
     return steps if isinstance(steps, int) else 0
 
 
 def located(reference: str | os.PathLike[str], *roots: Path) -> Path:
-    """The directory of a checkpoint that is named by its id or by its path.
+    """Return the directory of a checkpoint that is given by its ID or its path.
 
     Args:
-        reference: an id, or a directory.
+        reference: an ID or a directory.
         roots: directories that hold checkpoints.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: not found.
     """
     name = os.fspath(reference)
     inside = [root / name for root in roots] if name and Path(name).name == name else []
     for path in (Path(name), *inside):
         if name and path.is_dir():
             return path
-    known = ", ".join(map(str, roots[:3])) or "no directory of checkpoints"
+    known = ", ".join(map(str, roots[:3])) or "any checkpoint directory"
     raise CheckpointError(
-        f"there is no checkpoint {name}: it is neither a directory nor an id in {known}",
-        hint="pass the directory of a checkpoint, or an id that `detbuild checkpoint list` shows",
+        f"no checkpoint {name}: neither a directory nor a checkpoint ID in {known}",
+        hint="pass the directory of a checkpoint, or an ID from `detbuild checkpoint list`",
     )
 
 
 def first_whole(root: Path, uuids: Sequence[str], *, unsealed: bool = False) -> tuple[str, dict[str, str]]:
-    """The first undamaged checkpoint, and for each one passed over why.
+    """Return the first undamaged checkpoint, and the damage of each one before it.
 
     Args:
         root: holds them.
         uuids: in the order of preference.
-        unsealed: also take one without a manifest, as Determined has written them.
+        unsealed: also accept one without a manifest, as Determined wrote them.
 
     Raises:
         CheckpointError: all of them are damaged.
@@ -286,24 +286,24 @@ def first_whole(root: Path, uuids: Sequence[str], *, unsealed: bool = False) -> 
         rejected[name] = "; ".join(found[:3])
     listing = "".join(f"\n  {name}: {why}" for name, why in rejected.items())
     raise CheckpointError(
-        f"none of the checkpoints to resume from is whole:{listing}",
-        hint=f"restore one of them under {root} from a copy, or start a new experiment",
+        f"all checkpoints to resume from are damaged:{listing}",
+        hint=f"restore one of them under {root} from a backup, or start a new experiment",
     )
 
 
 def manifest(checkpoint: UntrustedDir) -> dict[str, tuple[int, str]]:
-    """Size and sha256 of every file of a checkpoint, by its path.
+    """Return size and SHA-256 of each file of a checkpoint, by its path.
 
     Raises:
-        UntrustedError: there is no regular file of that name, or it is too large.
+        UntrustedError: the manifest is missing, not a regular file, or too large.
         ValueError: it is not a manifest.
     """
     return parse_manifest(checkpoint.read(MANIFEST_FILE, LARGEST_MANIFEST))
 
 
 def parse_manifest(body: bytes) -> dict[str, tuple[int, str]]:
-    """The same from its bytes. Raises ValueError for anything else."""
-    if body.count(b"{") + body.count(b"[") > 4 * _MOST_FILES:  # each is far larger in memory
+    """Parse a manifest; raise ValueError for anything else."""
+    if body.count(b"{") + body.count(b"[") > 4 * _MOST_FILES:  # each takes far more space in memory
         raise ValueError("it has too many parts")
     try:
         raw = json.loads(body)
@@ -311,9 +311,9 @@ def parse_manifest(body: bytes) -> dict[str, tuple[int, str]]:
         raise ValueError("it is nested too deep") from error
     files = raw.get("files") if isinstance(raw, dict) else None
     if not isinstance(files, dict):
-        raise ValueError("it has no `files`, which maps paths to sizes and digests")  # noqa: TRY004
+        raise ValueError("it has no `files` map of paths to sizes and digests")  # noqa: TRY004
     if len(files) > _MOST_FILES:
-        raise ValueError(f"it names more than {_MOST_FILES} files")
+        raise ValueError(f"it lists more than {_MOST_FILES} files")
     return {_path(path): _entry(path, entry) for path, entry in files.items()}
 
 
@@ -324,7 +324,7 @@ def _path(path: str) -> str:
     except UnicodeEncodeError:
         size = 0
     if not 0 < size <= _LONGEST_PATH or "\0" in path or not {"", ".", ".."}.isdisjoint(parts):
-        raise ValueError(f"{path[:100]!r} is not a path of a file in it")
+        raise ValueError(f"{path[:100]!r} is not a valid file path")
     return path
 
 
@@ -338,7 +338,7 @@ def _entry(path: str, entry: object) -> tuple[int, str]:
 
 
 def _is_unsealed(directory: Path) -> bool:
-    """What is stored here is sealed before it gets its name: without a manifest it is another's."""
+    """Whether another program wrote it: detbuild writes a manifest before it publishes a checkpoint."""
     try:
         with opened(directory) as checkpoint:
             return not checkpoint.exists(MANIFEST_FILE)
@@ -347,14 +347,14 @@ def _is_unsealed(directory: Path) -> bool:
 
 
 def _seal(directory: Path, files: UntrustedDir) -> dict[str, dict[str, object]]:
-    """Sync every file and directory below, and describe the files."""
+    """Sync every file and directory below, and return size and digest of each file."""
     _replace_links(directory, files)
     sealed: dict[str, dict[str, object]] = {}
     for entry in _files(files):
         if not entry.is_file:
             raise CheckpointError(
                 f"{entry.path} in the checkpoint {_not_regular(entry)}",
-                hint="let the trial and its callbacks save regular files",
+                hint="save regular files only in the trial and its callbacks",
             )
         with files.open(entry.path) as file:
             size, sha256 = _digest(file)
@@ -363,7 +363,7 @@ def _seal(directory: Path, files: UntrustedDir) -> dict[str, dict[str, object]]:
     if len(sealed) > _MOST_FILES:
         raise CheckpointError(
             f"the checkpoint holds more than {_MOST_FILES} files",
-            hint="pack its small files into larger ones",
+            hint="pack small files into larger ones",
         )
     for path in [entry.path for entry in files.walk() if entry.is_directory]:
         files.sync(path)
@@ -372,25 +372,25 @@ def _seal(directory: Path, files: UntrustedDir) -> dict[str, dict[str, object]]:
 
 
 def _replace_links(directory: Path, files: UntrustedDir) -> None:
-    """Put what a link leads to in its place: a checkpoint is whole by itself."""
+    """Replace each link by a copy of its target, so that the checkpoint is self-contained."""
     for path in [entry.path for entry in files.walk() if stat.S_ISLNK(entry.status.st_mode)]:
         if not (directory / path).is_file():
             raise CheckpointError(
-                f"{path} in the checkpoint is a link to no file",
-                hint="let the trial and its callbacks save files, not links",
+                f"{path} in the checkpoint is a broken link",
+                hint="save files instead of links in the trial and its callbacks",
             )
         with (directory / path).open("rb") as source:
             files.replace(path, iter(lambda: source.read(_BLOCK), b""), mode=0o666, sync=False)
 
 
 def _files(checkpoint: UntrustedDir) -> list[Entry]:
-    """What is below but the directories and the manifest, by path."""
+    """Return all files below except the manifest, by path."""
     found = (entry for entry in checkpoint.walk() if not entry.is_directory)
     return sorted((entry for entry in found if entry.path != MANIFEST_FILE), key=lambda entry: entry.path)
 
 
 def _digest(file: BinaryIO, limit: int | None = None) -> tuple[int, str]:
-    """Size and sha256; nothing is read far beyond the limit, since the file may be growing."""
+    """Return size and SHA-256; stop soon after the limit, since the file may be growing."""
     digest, size = hashlib.sha256(), 0
     while (limit is None or size <= limit) and (block := file.read(_BLOCK)):
         digest.update(block)
@@ -403,7 +403,7 @@ def _not_regular(entry: Entry) -> str:
 
 
 def _problem(checkpoint: UntrustedDir, entry: Entry | None, size: int, sha256: str) -> str:
-    """What is wrong with a file that is there; its content is compared when a digest is given."""
+    """Return what is wrong with an existing file; compare the content if a digest is given."""
     if entry is None or not entry.is_file:
         return ""
     if entry.status.st_size != size:
@@ -412,7 +412,7 @@ def _problem(checkpoint: UntrustedDir, entry: Entry | None, size: int, sha256: s
         return ""
     try:
         with checkpoint.open(entry.path) as file:
-            return "" if _digest(file, size)[1] == sha256 else "has other content than was stored"
+            return "" if _digest(file, size)[1] == sha256 else "differs from the stored content"
     except UntrustedError as error:
         return error.reason
     except OSError as error:
@@ -424,7 +424,7 @@ def _encoded(value: object, name: str, limit: int) -> bytes:
     if len(body) > limit:
         raise CheckpointError(
             f"{name} of the checkpoint is larger than {sized(limit)}",
-            hint="store large values in files of its own",
+            hint="store large values in separate files",
         )
     return body
 

@@ -1,4 +1,4 @@
-"""The run as its chief process sees it: `determined._run.Run`, with records in the run folder."""
+"""The run in its chief process: `determined._run.Run`, with records in the run folder."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 _TEXTS = frozenset({str})
 _PLAIN = frozenset({int, float, bool, type(None)})
-_WHOLE = 1 << 62  # larger ones are looked at closely
+_WHOLE = 1 << 62  # larger values take the slow path
 
 
 class ChiefRun:
-    """A run with its event file open. Satisfies the `Run` protocol."""
+    """A run with an open event file. Satisfies the `Run` protocol."""
 
     def __init__(self, info: RunInfo) -> None:
         self.info = info
@@ -103,7 +103,7 @@ class ChiefRun:
                 note.unlink(missing_ok=True)
 
     def open_checkpoint(self) -> tuple[Path, str] | None:
-        """The newest undamaged one of this run's own checkpoints and `info.checkpoints`."""
+        """Return the newest undamaged one of this run's own checkpoints and `info.checkpoints`."""
         candidates = [*self._stored, *self.info.checkpoints]
         if not candidates:
             return None
@@ -118,7 +118,7 @@ class ChiefRun:
         return path, uuid
 
     def restored(self, uuid: str) -> None:
-        """A script goes on from one of the experiment's checkpoints."""
+        """Record that a script continues from one of the experiment's checkpoints."""
         self._events.append(Restored(uuid, _checkpoints.steps_completed(self._checkpoint_dir / uuid)))
 
     def should_stop(self) -> bool:
@@ -128,7 +128,7 @@ class ChiefRun:
         return self._stop_asked
 
     def ask_to_stop(self) -> None:
-        """Let the run finish its batch, checkpoint and leave. Safe in a signal handler."""
+        """Ask the run to finish its batch, checkpoint and exit. Safe in a signal handler."""
         self._stop_asked = True
 
     def barrier(self) -> bool:
@@ -142,16 +142,16 @@ class ChiefRun:
             self._events.close()
 
     def _plain(self, metrics: Mapping[str, object], group: str) -> dict[str, object]:
-        """Metrics as JSON can carry them: tensors and arrays become numbers and lists."""
+        """Convert metrics to JSON types: tensors and arrays become numbers and lists."""
         values = metrics.values()
         if (
             _PLAIN.issuperset(map(type, values))
             and _TEXTS.issuperset(map(type, metrics))
             and all(-_WHOLE < value < _WHOLE for value in values if type(value) is int)
         ):
-            return dict(metrics)  # as nearly always
+            return dict(metrics)  # the common case
         return self._left_out.setdefault(group, LeftOut(group)).written(metrics)
 
     def close(self) -> None:
-        """Close the file; the last record comes from somebody else."""
+        """Close the file; another process writes the last record."""
         self._events.close()

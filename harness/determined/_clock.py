@@ -1,4 +1,4 @@
-"""Where training is: the one number that the loop writes for every batch."""
+"""The current batch: the one number that the loop writes for every batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from determined._errors import InvalidTrialError
 
 
 class Clock:
-    """The batch in training, and what it means in epochs.
+    """The current batch, also in epochs.
 
     Attributes:
         batch_idx: counted from 0 over the life of the trial; None before the first batch.
@@ -23,15 +23,15 @@ class Clock:
 
     @property
     def batch(self) -> int:
-        """The batch in training.
+        """Return the current batch.
 
         Raises:
-            InvalidTrialError: there is none yet.
+            InvalidTrialError: training has not begun.
         """
         if self.batch_idx is None:
             raise InvalidTrialError(
                 "the trial asked for the current batch or epoch before training began",
-                hint="ask for it in train_batch, not in __init__ or while data is loaded",
+                hint="read it in train_batch, not in __init__ or while loading data",
             )
         return self.batch_idx
 
@@ -48,12 +48,12 @@ class Clock:
         return self.epoch_length is not None and (self.batch + 1) % self.epoch_length == 0
 
     def epoch_of(self, batch: int) -> range:
-        """The batches of the epoch that a batch is in."""
+        """Return the batches of the epoch that contains a batch."""
         if not self.epoch_length:
             return range(sys.maxsize)
         first = batch - batch % self.epoch_length
         return range(first, first + self.epoch_length)
 
     def epochs(self, batches: int) -> int:
-        """Epochs that are complete after so many batches."""
+        """Return the epochs that are complete after that many batches."""
         return batches // self.epoch_length if self.epoch_length else 0

@@ -1,4 +1,4 @@
-"""The copy of the user's code that every checkpoint carries."""
+"""The copy of the user's code in every checkpoint."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _NO_CODE = ("__pycache__", "*.py[co]", "*$py.class", ".git", ".vscode", ".idea", ".mypy_cache", ".venv")
-_LIMIT = 95 << 20  # bytes: what Determined lets a context hold; more than that is data
+_LIMIT = 95 << 20  # bytes: Determined's limit for a context; a larger one contains data
 
 
 def copy_code(context_dir: Path, target: Path, storage: Iterable[Path]) -> None:
-    """Copy a context without caches, `storage` and homes of detbuild, and not at all when it is mostly data.
+    """Copy a context without caches, `storage` and detbuild homes; skip one that is mostly data.
 
     Args:
         context_dir: the user's files.
-        target: where the copy goes; not made when there is nothing to copy.
-        storage: directories that may lie inside the context and must not be copied into themselves.
+        target: of the copy; not created if nothing is copied.
+        storage: directories that may lie inside the context and would be copied into themselves.
     """
     apart = {path.resolve() for path in (*storage, target)}
     files = list(_files(context_dir.resolve(), apart))
@@ -56,4 +56,4 @@ def _is_code(name: str) -> bool:
 
 @cache
 def _warn_once(directory: str, megabytes: int) -> None:
-    _LOG.warning("checkpoints carry no copy of the code: %s holds %d MB", directory, megabytes)
+    _LOG.warning("checkpoints contain no copy of the code: %s is too large (%d MB)", directory, megabytes)

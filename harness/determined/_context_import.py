@@ -1,9 +1,9 @@
-"""Makes the context directory importable: as the root of plain modules, and as a package at the same time.
+"""Makes the context directory importable, both as the root of plain modules and as a package.
 
-Code written for Determined imports its siblings absolutely (`import net`); its documentation lets the
-directory be a package, with relative imports (`from .net import Net`) and the directory's name in front.
-Here both give the same module: it has its plain name, its relative imports start at a package of our own, and
-a name in that package is an alias of the plain one.
+Code written for Determined imports its siblings absolutely (`import net`). Determined's documentation treats
+the directory as a package, with relative imports (`from .net import Net`) and the directory's name as a
+prefix. Here both give the same module: it has its plain name, its relative imports start at our own package,
+and a name in that package is an alias of the plain one.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _IN_PACKAGE = f"{PACKAGE}."
 
 
 class ContextSpec(ModuleSpec):
-    """The spec of a module of the context; by it such modules are told from all others."""
+    """The spec of a module of the context; its type identifies such modules."""
 
     @property
     def parent(self) -> str:
-        """The package at which relative imports start."""
+        """Return the package at which relative imports start."""
         plain = super().parent or ""
         if plain == PACKAGE or plain.startswith(_IN_PACKAGE):
             return plain
@@ -37,11 +37,11 @@ class ContextSpec(ModuleSpec):
 
 
 class ContextFinder(MetaPathFinder):
-    """Finds modules of the context before all others. Stands first on `sys.meta_path`.
+    """Finds modules of the context before all others. First on `sys.meta_path`.
 
     Args:
         root: the context directory.
-        hidden: a top-level module that goes by `PACKAGE.<hidden>` alone, because its plain name is another's.
+        hidden: a top-level module named `PACKAGE.<hidden>` only, because another module has its plain name.
     """
 
     def __init__(self, root: Path, hidden: str) -> None:
@@ -65,7 +65,7 @@ class ContextFinder(MetaPathFinder):
         return _own(spec) if own_name == fullname else _alias(fullname, own_name)
 
     def _own_name(self, parent: str, name: str) -> str:
-        """What a module is called, by whatever name it is asked for: modules of the root have plain names."""
+        """Return a module's canonical name: modules of the root have plain names."""
         return name if parent == PACKAGE and name != self._hidden else f"{parent}.{name}"
 
     def _package(self) -> ModuleSpec | None:
@@ -83,14 +83,14 @@ class ContextFinder(MetaPathFinder):
         if name in sys.builtin_module_names:
             return None
         spec = PathFinder.find_spec(name, [self.root])
-        # A mere directory, of data perhaps, must not hide an installed package.
+        # A directory without `__init__.py`, e.g. of data, must not hide an installed package.
         if spec and spec.origin is None and PathFinder.find_spec(name, elsewhere):
             return None
         return _own(spec) if spec else None
 
 
 class ContextNameFinder(MetaPathFinder):
-    """Finds the context under its directory's name, if nothing else has it. Last on `sys.meta_path`."""
+    """Finds the context under its directory's name, unless another module has it. Last on `sys.meta_path`."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -103,7 +103,7 @@ class ContextNameFinder(MetaPathFinder):
 
 
 class _Alias(Loader):
-    """Gives the module of another name."""
+    """Loads the module of another name."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -116,7 +116,7 @@ class _Alias(Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._spec  # the import system has just put the alias's in its place
+        module.__spec__ = self._spec  # the import system has just replaced it by the alias's spec
 
 
 def _alias(name: str, other: str) -> ModuleSpec:
@@ -128,7 +128,7 @@ def is_of_context(module: ModuleType) -> bool:
 
 
 def open_context(root: Path, name: str, *, hidden: str = "") -> None:
-    """Make `root` the context of this process; the modules of an earlier one are forgotten, siblings too."""
+    """Make `root` the context of this process, and drop the modules of an earlier one, siblings too."""
     close_context()
     sys.path.insert(0, str(root))
     sys.meta_path.insert(0, ContextFinder(root, hidden))
@@ -138,7 +138,7 @@ def open_context(root: Path, name: str, *, hidden: str = "") -> None:
 
 
 def close_context() -> None:
-    """Forget the context of this process, if it has one."""
+    """Drop the context of this process, if it has one."""
     for finder in [each for each in sys.meta_path if isinstance(each, (ContextFinder, ContextNameFinder))]:
         sys.meta_path.remove(finder)
         if isinstance(finder, ContextFinder) and finder.root in sys.path:
@@ -149,7 +149,7 @@ def close_context() -> None:
 
 
 def _own(spec: ModuleSpec | None) -> ModuleSpec | None:
-    """Make the import system's spec one of ours: everything but the parent stays as it was found."""
+    """Convert the import system's spec to a `ContextSpec`: only the parent differs."""
     if spec is not None:
         spec.__class__ = ContextSpec
     return spec

@@ -1,4 +1,4 @@
-"""The disk under checkpoints and records: syncing it, and telling its faults from a user's errors."""
+"""The disk of checkpoints and records: sync, and how to distinguish its faults from user errors."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 _FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 NO_INODES = "no inodes left"
-FEW_INODES = 64  # what a checkpoint and its records need
-_SCARCE = 1 << 20  # bytes: a writer that failed with less than this left failed for want of space
+FEW_INODES = 64  # needed by a checkpoint and its records
+_SCARCE = (
+    1 << 20
+)  # bytes: a writer that failed with less free space than this failed because the disk is full
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in the directory survive a power cut."""
+    """Sync the directory's entries to disk."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -31,7 +33,7 @@ def sync_directory(directory: Path) -> None:
 
 @contextmanager
 def storage_errors(what: str, place: Path) -> Iterator[None]:
-    """Turn a fault of the disk that holds `place` into a StorageError; everything else passes as it is."""
+    """Convert a fault of the disk of `place` to a StorageError; re-raise other errors unchanged."""
     try:
         yield
     except StorageError:
@@ -47,21 +49,21 @@ def storage_error(what: str, place: Path, fault: int) -> StorageError:
     reason = os.strerror(fault)
     if fault in _FULL and lacks_inodes(place):
         reason = NO_INODES
-        hint = f"remove files there, `df -i {place}` counts them; what was stored before is intact"
+        hint = f"remove files there, check with `df -i {place}`; earlier files are intact"
     elif fault in _FULL:
-        hint = f"make room on the disk that holds {place}; what was stored before is intact"
+        hint = f"free space on the disk of {place}; earlier files are intact"
     else:
-        hint = f"check the disk that holds {place}"
+        hint = f"check the disk of {place}"
     return StorageError(f"cannot write {what} under {place}: {reason}", hint=hint)
 
 
 def no_inodes(place: Path) -> bool:
-    """Whether the disk of a path holds as many files as it can; one that sets no limit never does."""
+    """Whether the disk of a path has no free inodes; False for a file system without a limit."""
     return _inodes(place) == 0
 
 
 def lacks_inodes(place: Path) -> bool:
-    """Whether a disk that was full lacked inodes, a few of which may have been freed since, and not space."""
+    """Whether a full disk lacked inodes instead of space; a few of them may have been freed since."""
     inodes = _inodes(place)
     return inodes is not None and inodes < FEW_INODES and not _lacks_space(place)
 
@@ -75,9 +77,9 @@ def _inodes(place: Path) -> int | None:
 
 
 def _fault(error: BaseException, place: Path) -> int | None:
-    """The errno of the disk's fault at the root of the error.
+    """Return the errno of the disk fault that caused the error.
 
-    Writers such as torch.save turn ENOSPC into a RuntimeError of their own, hence the look at the space left.
+    Writers such as torch.save convert ENOSPC to a RuntimeError, so the free space is checked too.
     """
     link: BaseException | None = error
     while link is not None:

@@ -1,4 +1,4 @@
-"""`DistributedContext`: the processes of a trial as user code sees them."""
+"""`DistributedContext`: the processes of a trial, for user code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _T = TypeVar("_T")
-_PORT = 12360  # Determined's; here it only tells groups of one host apart
+_PORT = 12360  # Determined's; here it only distinguishes groups on one host
 
 
 class DistributedContext:
@@ -28,7 +28,7 @@ class DistributedContext:
         cross_rank: of this host.
         cross_size: hosts.
         chief_ip: accepted for compatibility: all processes are on one host here.
-        pub_port: tells groups on one host apart.
+        pub_port: distinguishes groups on one host.
         pull_port: accepted for compatibility.
         port_offset: added to pub_port.
         force_tcp: accepted for compatibility.
@@ -70,7 +70,7 @@ class DistributedContext:
 
     @classmethod
     def of(cls, rank: Rank, group: Group) -> DistributedContext:
-        """Of processes that have met already."""
+        """Return the context of an existing group."""
         context = cls.__new__(cls)
         context._adopt(rank, group, f"{meeting_point(os.environ)}/local")  # noqa: SLF001  (its own other half)
         return context
@@ -84,10 +84,10 @@ class DistributedContext:
         cls,
         chief_ip: str | None = None,  # noqa: ARG003  (all processes are on one host)
     ) -> DistributedContext:
-        """Of the processes that torch's launcher, or ours, has started.
+        """Return the context of the processes that torch's or detbuild's launcher started.
 
         Raises:
-            ValueError: no launcher has started this one.
+            ValueError: no launcher started this process.
         """
         rank = Rank.from_environ(os.environ)
         if rank is None:
@@ -101,7 +101,7 @@ class DistributedContext:
 
     @classmethod
     def from_horovod(cls, hvd: Any, chief_ip: str | None = None) -> DistributedContext:  # noqa: ANN401  (a module)
-        """Of the processes that Horovod has started."""
+        """Return the context of the processes that Horovod started."""
         return cls(
             rank=hvd.rank(),
             size=hvd.size(),
@@ -114,13 +114,13 @@ class DistributedContext:
 
     @classmethod
     def from_tf_config(cls, chief_ip: str | None = None) -> DistributedContext:
-        """Of the processes that TF_CONFIG names, one on each host.
+        """Return the context of the processes in TF_CONFIG, one on each host.
 
         Raises:
             ValueError: TF_CONFIG is not set.
         """
         if "TF_CONFIG" not in os.environ:
-            raise ValueError("TF_CONFIG is not set: the processes of TensorFlow are not known")
+            raise ValueError("TF_CONFIG is not set: it lists the processes of TensorFlow")
         config = json.loads(os.environ["TF_CONFIG"])
         workers, index = len(config["cluster"]["worker"]), int(config["task"]["index"])
         return cls(
@@ -146,25 +146,25 @@ class DistributedContext:
         return self.cross_size
 
     def gather(self, stuff: _T) -> list[_T] | None:
-        """Every process's value in the order of ranks, on the chief; None elsewhere."""
+        """Return all processes' values by rank on the chief; None elsewhere."""
         return self.group.gather(stuff)
 
     def gather_local(self, stuff: _T) -> list[_T] | None:
         return self._local.gather(stuff)
 
     def allgather(self, stuff: _T) -> list[_T]:
-        """Every process's value in the order of ranks."""
+        """Return all processes' values by rank."""
         return self.group.allgather(stuff)
 
     def allgather_local(self, stuff: _T) -> list[_T]:
         return self._local.allgather(stuff)
 
     def broadcast(self, stuff: _T) -> _T:
-        """The chief's value."""
+        """Return the chief's value."""
         return self.group.broadcast(stuff)
 
     def broadcast_local(self, stuff: _T | None = None) -> _T | None:
-        """The value of the first process of this host."""
+        """Return the value of the first process on this host."""
         return self._local.broadcast(stuff)
 
     def close(self) -> None:
@@ -181,7 +181,7 @@ class DistributedContext:
 
 
 class DummyDistributedContext(DistributedContext):
-    """This process alone, as scripts make it to be run without a launcher."""
+    """The context of a single process, for scripts without a launcher."""
 
     def __init__(self) -> None:
         self._adopt(Rank(), Alone(), "")
@@ -189,7 +189,7 @@ class DummyDistributedContext(DistributedContext):
 
 @functools.cache
 def environment_group() -> Group:
-    """The group of all processes of this launch; every user of it in this process shares one."""
+    """Return the group of all processes of this launch, shared within this process."""
     rank = Rank.from_environ(os.environ) or Rank()
     return joined(rank, meeting_point(os.environ))
 

@@ -8,5 +8,5 @@ _TRIAL = re.compile(r"[^\s:;&|<>$'\"`()=]*:[\w.\-]*")
 
 
 def names_trial(entrypoint: str) -> bool:
-    """Whether an entrypoint is meant as `module:Class`; it may still name nothing that is there."""
+    """Whether an entrypoint has the form `module:Class`; the class need not exist."""
     return _TRIAL.fullmatch(entrypoint) is not None

@@ -1,4 +1,4 @@
-"""Appends records to `events.jsonl`: numbered without a gap, and never torn by a full disk.
+"""Appends records to `events.jsonl`: numbered without gaps, and never torn by a full disk.
 
 Writers take turns: the supervisor before the worker and after it, the chief worker in between.
 """
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MOMENT = 0.05  # seconds
-_ROOM = 1 << 16  # bytes that may wait
-_LONGEST_RECORD = 16 << 20  # bytes; a longer line is not a record of ours
-_LOOKED_BACK = 64 << 20  # bytes in which the newest record of a file must lie
+_BUFFER = 1 << 16  # bytes that may be buffered
+_LONGEST_RECORD = 16 << 20  # bytes; a longer line is not a record
+_LOOKED_BACK = 64 << 20  # bytes at the end of a file that must contain its newest record
 _LINES_BACK = 10_000
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def begin(path: Path) -> bool:
-    """Make the event file of a run that begins; False where it has begun before: a run starts once.
+    """Create the event file of a new run; return False if it exists: a run starts only once.
 
     Raises:
-        StorageError: the folder cannot be written.
+        StorageError: the folder is not writable.
     """
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -47,7 +47,7 @@ def begin(path: Path) -> bool:
 
 
 class EndedCheck:
-    """Whether a run's worker has written `ended`. Cheap to ask again and again, and never waits."""
+    """Whether a run's worker has written `ended`. Cheap to poll, and never blocks."""
 
     def __init__(self, path: Path, run: str) -> None:
         self._path, self._run = path, run
@@ -66,7 +66,7 @@ class EndedCheck:
             size = os.fstat(descriptor).st_size
             if size != self._size:
                 self._size = size
-                newest = os.pread(descriptor, _ROOM, max(0, size - _ROOM)).splitlines()
+                newest = os.pread(descriptor, _BUFFER, max(0, size - _BUFFER)).splitlines()
                 found = (_line(text, self._run) for text in newest)
                 self._ended = any(line is not None and isinstance(line.record, Ended) for line in found)
         finally:
@@ -74,11 +74,11 @@ class EndedCheck:
 
 
 class EventFile:
-    """The open end of a run's events.
+    """The event file of a run, open for appending.
 
-    A record is in the page cache when `append` returns, so it survives the death of the process; records that
-    others act on are on disk. Training metrics that come faster than anyone reads wait for each other: those
-    of the last moment may die with the process. `last` is the newest record of the run.
+    A record is in the page cache when `append` returns, so it survives the death of the process; records
+    that others act on are on disk. Frequent training metrics are buffered for a moment, and the last of them
+    may be lost with the process. `last` is the newest record of the run.
     """
 
     def __init__(self, path: Path, run: str) -> None:
@@ -98,11 +98,11 @@ class EventFile:
         except OSError as error:
             os.close(self._fd)
             raise storage_error("records", path.parent, error.errno or 0) from error
-        self._lock = threading.Lock()  # a checkpoint is recorded by the thread that has written it
-        self._waiting: list[bytes] = []
-        self._room = _ROOM
-        self._released = 0.0  # when records that may wait were last written, by the records' own clock
-        self._release: threading.Timer | None = None  # writes what waits when nothing more comes
+        self._lock = threading.Lock()  # a checkpoint is recorded by the thread that wrote it
+        self._buffer: list[bytes] = []
+        self._free = _BUFFER
+        self._released = 0.0  # when buffered records were last written, by the records' clock
+        self._release: threading.Timer | None = None  # flushes the buffer if no other record does
         self._seq = newest.seq if newest else 0
         self.last = newest.record if newest else None
 
@@ -110,17 +110,17 @@ class EventFile:
         """Write one record.
 
         Raises:
-            StorageError: the disk is full or failing; the file is as it was before, and may be tried again.
-                What waits goes on waiting.
-            TypeError: a field holds what JSON cannot carry.
+            StorageError: the disk is full or failing; the file is unchanged, and the call may be retried.
+                Buffered records stay buffered.
+            TypeError: a field is not JSON-serializable.
         """
         self.extend((record,))
 
     def extend(self, records: Sequence[Record]) -> None:
-        """Write several records, as if each were appended, with one write at most.
+        """Write several records as `append` does, with one write at most.
 
         Raises:
-            StorageError, TypeError: as in `append`; none of the records is written, or waits.
+            StorageError, TypeError: as in `append`; none of the records is written or buffered.
         """
         with self._lock:
             self._extend(records)
@@ -128,42 +128,42 @@ class EventFile:
     def _extend(self, records: Sequence[Record]) -> None:
         now = time.time()
         lines = [encode(Line(seq, self._run, now, one)) for seq, one in enumerate(records, self._seq + 1)]
-        self._waiting += lines
-        self._room -= sum(map(len, lines))
+        self._buffer += lines
+        self._free -= sum(map(len, lines))
         try:
             if not all(map(may_wait, records)):
                 self._flush(sync=any(map(must_sync, records)))
-            elif not 0 <= now - self._released < _MOMENT or self._room < 0:
+            elif not 0 <= now - self._released < _MOMENT or self._free < 0:
                 self._flush(sync=False)
                 self._released = now
             elif self._release is None:
-                self._release = threading.Timer(_MOMENT, self._write_what_waits)
+                self._release = threading.Timer(_MOMENT, self._flush_later)
                 self._release.daemon = True
                 self._release.start()
         except StorageError:
-            del self._waiting[len(self._waiting) - len(lines) :]
+            del self._buffer[len(self._buffer) - len(lines) :]
             raise
         self._seq += len(lines)
         self.last = records[-1]
 
-    def _write_what_waits(self) -> None:
+    def _flush_later(self) -> None:
         with self._lock:
             self._release = None
-            if self._waiting and self._fd >= 0:
-                with suppress(StorageError):  # it goes on waiting, and whoever appends next is told
+            if self._buffer and self._fd >= 0:
+                with suppress(StorageError):  # it stays buffered, and the next `append` raises
                     self._flush(sync=False)
 
     def close(self) -> None:
         with self._lock:
             try:
-                if self._waiting:
+                if self._buffer:
                     self._flush(sync=False)
             finally:
                 os.close(self._fd)
                 self._fd = -1
 
     def _flush(self, *, sync: bool) -> None:
-        data = b"".join(self._waiting)
+        data = b"".join(self._buffer)
         try:
             self._write(data)
             if sync:
@@ -172,8 +172,8 @@ class EventFile:
             self._take_back()
             raise storage_error("records", self.path.parent, error.errno or 0) from error
         self._size += len(data)
-        self._waiting.clear()
-        self._room = _ROOM
+        self._buffer.clear()
+        self._free = _BUFFER
 
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -181,22 +181,22 @@ class EventFile:
             rest = rest[os.write(self._fd, rest) :]
 
     def _take_back(self) -> None:
-        """A full disk takes a part of a line; giving bytes back needs no space."""
+        """Truncate a partly written line; this needs no disk space."""
         os.ftruncate(self._fd, self._size)
 
     def _close_torn_line(self) -> None:
-        """A writer that was killed may have left half a line: readers set it aside once it has an end."""
+        """End the half line of a killed writer, so that readers reject it."""
         if self._size and os.pread(self._fd, 1, self._size - 1) != b"\n":
             self._write(b"\n")
             self._size += 1
 
 
 class _NoRecordError(Exception):
-    """There may be a newest record, but it lies too far back to be looked for."""
+    """The newest record, if any, lies too far back."""
 
 
 def _opened(path: Path) -> int:
-    """Open the file of the records; user code may have replaced it by anything."""
+    """Open the event file; user code may have replaced it by anything."""
     try:
         descriptor = os.open(path, _FLAGS, 0o600)
     except OSError as error:
@@ -213,15 +213,15 @@ def _opened(path: Path) -> int:
 def _not_ours(path: Path, why: str) -> StorageError:
     return StorageError(
         f"cannot write records to {path}: it {why}",
-        hint="change the code of the trial so that it leaves this file alone",
+        hint="change the code of the trial so that it does not touch this file",
     )
 
 
 def _newest(fd: int, size: int, run: str) -> Line | None:
-    """The newest record of this run, looking backwards over whatever else was appended.
+    """Return the newest record of this run; lines before it are searched backwards.
 
     Raises:
-        _NoRecordError: there is none as far back as is looked.
+        _NoRecordError: none found within the limits.
     """
     if not size:
         return None

@@ -1,7 +1,7 @@
-"""The processes of one run, exchanging small values over sockets of this host: counts, metrics, agreements.
+"""The processes of one run, which exchange small values over local sockets: counts, metrics, decisions.
 
-Gradients never come this way. It needs no framework, has no time limit of its own, and notices at once when a
-process has gone: then every other one gets a GroupError instead of waiting for ever.
+It is not used for gradients, needs no framework and has no time limit of its own. When a process ends, all
+others get a GroupError at once instead of a deadlock.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from determined._ranks import Rank
 
 _T = TypeVar("_T")
-_JOIN = 300.0  # seconds for all processes to come up
+_JOIN = 300.0  # seconds for all processes to connect
 _RETRY = 0.02
 _HEADER = struct.Struct("!Q")
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
-_HINT = "see the output of the other processes: the first one to end says why"
+_HINT = "see the output of the other processes: the first one to end shows the cause"
 
 
 class GroupError(HarnessError):
-    """Another process of the run has gone, or does something else than this one."""
+    """Another process of the run has ended, or calls another method than this one."""
 
 
 class Group(Protocol):
@@ -38,21 +38,21 @@ class Group(Protocol):
     size: int
 
     def gather(self, value: _T) -> list[_T] | None:
-        """Every process's value in the order of ranks, on rank 0; None elsewhere."""
+        """Return all processes' values by rank on rank 0; None elsewhere."""
 
     def allgather(self, value: _T, timeout: float | None = None) -> list[_T]:
-        """Every process's value in the order of ranks.
+        """Return all processes' values by rank.
 
         Args:
-            value: anything that can be pickled.
-            timeout: seconds to wait for the others; None waits as long as they live.
+            value: any picklable object.
+            timeout: seconds to wait for the others; None waits while they live.
 
         Raises:
-            GroupError: one of them has gone, does something else, or did not come in time.
+            GroupError: one of them has ended, calls another method, or was late.
         """
 
     def broadcast(self, value: _T) -> _T:
-        """Rank 0's value."""
+        """Return rank 0's value."""
 
     def close(self) -> None: ...
 
@@ -65,7 +65,7 @@ class Alone:
     def gather(self, value: _T) -> list[_T] | None:
         return [value]
 
-    def allgather(self, value: _T, timeout: float | None = None) -> list[_T]:  # noqa: ARG002  (nobody to wait for)
+    def allgather(self, value: _T, timeout: float | None = None) -> list[_T]:  # noqa: ARG002  (a single process does not wait)
         return [value]
 
     def broadcast(self, value: _T) -> _T:
@@ -79,9 +79,9 @@ class SocketGroup:
 
     Args:
         rank: of this process.
-        size: how many there are.
-        point: a name that all of them know, and nobody else's on this host is the same.
-        join: seconds for all of them to come.
+        size: number of processes.
+        point: a name that all of them know, unique on this host.
+        join: seconds for all of them to connect.
     """
 
     def __init__(self, rank: int, size: int, point: str, join: float = _JOIN) -> None:
@@ -126,7 +126,7 @@ class SocketGroup:
 
     def _send(self, rank: int, what: str, value: object) -> None:
         data = pickle.dumps((what, value))
-        with suppress(OSError):  # who has gone may have said why: that is what receiving finds
+        with suppress(OSError):  # a process that ended may have sent its reason, which `_receive` finds
             self._peers[rank].sendall(_HEADER.pack(len(data)) + data)
 
     def _receive(self, rank: int, what: str, timeout: float | None = None) -> Any:  # noqa: ANN401  (as it was sent)
@@ -136,13 +136,13 @@ class SocketGroup:
             (length,) = _HEADER.unpack(_read(peer, _HEADER.size))
             sent_for, value = pickle.loads(_read(peer, length))  # noqa: S301  (the kernel vouches for its user)
         except TimeoutError as error:
-            raise GroupError(f"rank {rank} did not come in {timeout:g} seconds", hint=_HINT) from error
+            raise GroupError(f"rank {rank} did not answer within {timeout:g} s", hint=_HINT) from error
         except OSError as error:
             raise GroupError(f"rank {rank} has ended, or closed its connection", hint=_HINT) from error
         if sent_for != what:
             raise GroupError(
                 f"rank {self.rank} is at a {what} and rank {rank} at a {sent_for}",
-                hint="let all processes call the same methods in the same order",
+                hint="call the same methods in the same order in all processes",
             )
         return value
 
@@ -158,7 +158,7 @@ def _accepted(address: str, size: int, end: float) -> dict[int, socket.socket]:
                 peer, _ = listener.accept()
             except TimeoutError as error:
                 absent = sorted(set(range(1, size)) - set(peers))
-                raise GroupError(f"rank {absent[0]} did not come up", hint=_HINT) from error
+                raise GroupError(f"rank {absent[0]} did not start", hint=_HINT) from error
             if not _same_user(peer):
                 peer.close()
                 continue
@@ -168,9 +168,9 @@ def _accepted(address: str, size: int, end: float) -> dict[int, socket.socket]:
 
 
 def _bind(listener: socket.socket, address: str, end: float) -> None:
-    while not _bound(listener, address):  # another group of this name is just coming up
+    while not _bound(listener, address):  # another group of this name is starting
         if time.monotonic() > end:
-            raise GroupError(f"the address {address[1:]} is taken", hint="end the processes that hold it")
+            raise GroupError(f"the address {address[1:]} is in use", hint="end the processes that use it")
         time.sleep(_RETRY)
 
 
@@ -185,11 +185,11 @@ def _bound(listener: socket.socket, address: str) -> bool:
 def _connected(address: str, rank: int, end: float) -> socket.socket:
     while (peer := _answered(address)) is None:
         if time.monotonic() > end:
-            raise GroupError("rank 0 did not come up", hint=_HINT)
+            raise GroupError("rank 0 did not start", hint=_HINT)
         time.sleep(_RETRY)
     if not _same_user(peer):
         peer.close()
-        raise GroupError("another user of this host answers in the place of rank 0")
+        raise GroupError("another user of this host uses the address of rank 0")
     peer.sendall(_HEADER.pack(rank))
     return peer
 
@@ -205,7 +205,7 @@ def _answered(address: str) -> socket.socket | None:
 
 
 def _same_user(peer: socket.socket) -> bool:
-    """What comes over the socket is unpickled, so it must come from our own user."""
+    """Whether the peer runs as our own user: received data is unpickled, so it must be trusted."""
     credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _, user, _ = _CREDENTIALS.unpack(credentials)
     return bool(user == os.getuid())
@@ -222,5 +222,5 @@ def _read(peer: socket.socket, count: int) -> bytes:
 
 
 def joined(rank: Rank, point: str, join: float = _JOIN) -> Group:
-    """The group that the processes with these ranks make."""
+    """Return the group of the processes with these ranks."""
     return SocketGroup(rank.rank, rank.size, point, join) if rank.size > 1 else Alone()

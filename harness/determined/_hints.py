@@ -1,7 +1,7 @@
-"""What to do about errors with a known cause: in a container most of them come from what it does not have.
+"""Hints for errors with a known cause; in a container most are due to something missing in it.
 
-All rules work on the text of an error, so that they serve exceptions, errors that a data loader's process
-relayed, and the last lines of a script's output alike.
+All rules match the text of an error. So they work for exceptions, for errors relayed by a data loader's
+process, and for the last lines of a script's output.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from determined._run_info import CONTAINER_RUN_DIR, RUN_DIR_VARIABLE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_CHAIN = 5  # causes of an error that are looked at
-_LOOKED_AT = 20_000  # characters of a text
+_CHAIN = 5  # causes of an error that are searched
+_SEARCHED = 20_000  # characters at the end of a text
 _GPU_MEMORY = "lower the batch size, or use smaller layers: the GPU's memory is full"
 _HOST_MEMORY = "lower the batch size or the number of data loader workers: the host's memory is full"
 _FILES = "call torch.multiprocessing.set_sharing_strategy('file_system'), or use fewer workers"
 _THREADS = "use fewer threads and processes: their number is limited"
-_PACKAGES = {  # Debian's, of libraries that wheels leave to the system
+_PACKAGES = {  # Debian packages of libraries that wheels do not contain
     "libGL.so.1": "libgl1",
     "libEGL.so.1": "libegl1",
     "libgthread-2.0.so.0": "libglib2.0-0",
@@ -47,15 +47,15 @@ _PACKAGES = {  # Debian's, of libraries that wheels leave to the system
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Where:
-    """Where the code ran that failed."""
+    """Where the failed code ran."""
 
     container: bool
-    directory: str  # that relative paths start from
+    directory: str  # working directory
     user: str  # uid:gid
 
 
 def here() -> Where:
-    """This process."""
+    """Describe this process."""
     return Where(
         container=os.environ.get(RUN_DIR_VARIABLE) == CONTAINER_RUN_DIR,
         directory=_directory(),
@@ -66,29 +66,29 @@ def here() -> Where:
 def _directory() -> str:
     try:
         return str(Path.cwd())
-    except FileNotFoundError:  # user code has removed it
+    except FileNotFoundError:  # user code removed it
         return "?"
 
 
 def hint_of(error: BaseException, where: Where) -> str:
-    """What to do about an error or what caused it; "" for one without a known cause."""
+    """Return the hint for an error or one of its causes; "" if no cause is known."""
     if isinstance(error, MemoryError):
         return _HOST_MEMORY
     return next(filter(None, (hint_for(text, where) for text in _texts(error))), "")
 
 
 def hint_for(text: str, where: Where) -> str:
-    """The same for the text of an error, or the end of a program's output."""
-    shown = text[-_LOOKED_AT:]
+    """Return the hint for the text of an error, or the end of a program's output."""
+    shown = text[-_SEARCHED:]
     for pattern, hint in _RULES:
         found = pattern.search(shown)
-        if found and (said := hint(found, where)):
-            return said
+        if found and (text_of_hint := hint(found, where)):
+            return text_of_hint
     return ""
 
 
 def _texts(error: BaseException | None) -> Iterator[str]:
-    """Of an error and of those that it came from."""
+    """Yield the texts of an error and of its causes."""
     for _ in range(_CHAIN):
         if error is None:
             return
@@ -98,7 +98,7 @@ def _texts(error: BaseException | None) -> Iterator[str]:
 
 
 def _of_subprocess(error: BaseException) -> bool:
-    """Whether it is about the program that was to be started."""
+    """Whether starting a program failed."""
     trace, file = error.__traceback__, ""
     while trace is not None:
         file, trace = trace.tb_frame.f_code.co_filename, trace.tb_next
@@ -109,16 +109,18 @@ def _missing_file(found: re.Match[str], where: Where) -> str:
     path = found["path"]
     if "subprocess.py" in found.string and "/" not in path:
         get = "use an image that has" if where.container else "install"
-        return f"{get} the program `{path}`" + (", by environment.image" if where.container else "")
+        return f"{get} the program `{path}`" + (" (environment.image)" if where.container else "")
     if not where.container:
         relative = not path.startswith("/")
-        return f"check the path: it starts from {where.directory}, where the trial runs" if relative else ""
+        return f"check the path: it is relative to {where.directory}" if relative else ""
     if path.startswith("~"):
-        return f"write the whole path instead of `~`, which Python does not expand, and {_mount('')}"
+        return f"write the full path instead of `~`, which Python does not expand, and {_mount('')}"
     if path.startswith("/"):
-        return f"{_mount(path)}: the container does not have the host's files; it works in {where.directory}"
+        return (
+            f"{_mount(path)}: the container has no access to the host's files; it runs in {where.directory}"
+        )
     outside = not os.path.normpath(Path(where.directory, path)).startswith(f"{where.directory}/")
-    why = "the container has no other directory above its context" if outside else "mind .detignore"
+    why = "the container has no other directory above its context" if outside else "check .detignore"
     return (
         f"put `{path}` into the context directory ({why}), or {_mount('')}; "
         f"the working directory of the container is {where.directory}"
@@ -134,7 +136,7 @@ def _no_permission(found: re.Match[str], where: Where) -> str:
     shown = f"`{found['path']}`" if found["path"] else "the file"
     if where.container:
         return (
-            f"make {shown} accessible to {where.user}, as whom the container runs without root's rights, "
+            f"make {shown} accessible to {where.user}, the container's user without root privileges, "
             f"or write below {where.directory}"
         )
     return f"make {shown} accessible to user {where.user}"
@@ -144,14 +146,14 @@ def _read_only(found: re.Match[str], where: Where) -> str:
     shown = f"`{found['path']}`" if found["path"] else "there"
     if where.container:
         return f"write below {where.directory}, or mount {shown} with `read_only: false` in bind_mounts"
-    return f"write somewhere else: the file system of {shown} is read-only"
+    return f"write to another directory: the file system of {shown} is read-only"
 
 
 def _no_space(found: re.Match[str], where: Where) -> str:
     path = found["path"] or ""
     if path.startswith(("/dev/shm", "/torch_")):  # noqa: S108  (it is named, not used)
         return _shared_memory(found, where)
-    return "make room on the disk" + (f" of `{path}`" if path else "")
+    return "free space on the disk" + (f" of `{path}`" if path else "")
 
 
 def _shared_memory(_found: re.Match[str], where: Where) -> str:
@@ -163,10 +165,10 @@ def _shared_memory(_found: re.Match[str], where: Where) -> str:
 def _unknown_host(_found: re.Match[str], where: Where) -> str:
     if where.container:
         return (
-            "check the name, and the network of the container: its `network_mode` is set in the host's "
-            "config.yaml, its proxies by environment_variables; it does not read the host's /etc/hosts"
+            "check the name and the container's network: `network_mode` is set in the host's config.yaml, "
+            "proxies in environment_variables; the host's /etc/hosts is not used"
         )
-    return "check the name, and the network of this host"
+    return "check the name and the network of this host"
 
 
 def _no_answer(found: re.Match[str], where: Where) -> str:
@@ -181,7 +183,7 @@ def _no_answer(found: re.Match[str], where: Where) -> str:
 def _shared_library(found: re.Match[str], where: Where) -> str:
     library = found["library"]
     if library.startswith(("libcuda.so", "libnvidia")):
-        return "set resources.slots_per_trial to 1 or more: the driver's libraries come with a GPU"
+        return "set resources.slots_per_trial to 1 or more: only GPU containers have the driver's libraries"
     if "cv2" in found.string or library == "libGL.so.1":
         headless = "replace opencv-python by opencv-python-headless in requirements.txt"
     else:
@@ -199,7 +201,7 @@ def _text_encoding(_found: re.Match[str], where: Where) -> str:
 
 def _locale(_found: re.Match[str], where: Where) -> str:
     if where.container:
-        return "set LC_ALL=C.UTF-8 in environment.environment_variables, the locale that every image has"
+        return "set LC_ALL=C.UTF-8, a locale of every image, in environment.environment_variables"
     return "set LC_ALL=C.UTF-8, or install the locale"
 
 

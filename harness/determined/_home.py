@@ -1,4 +1,4 @@
-"""Where detbuild keeps experiments, and how such a directory is recognized among a user's code."""
+"""The home directory of detbuild, and how to recognize one inside a user's code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def home_of(environ: Mapping[str, str]) -> Path:
 
 
 def is_home(directory: AnyStr | os.PathLike[AnyStr]) -> bool:
-    """Whether it holds `home.json` with an id, and nothing else in it, and a folder of experiments."""
+    """Whether it has a `home.json` with only an ID, and a folder of experiments."""
     place = os.fsencode(directory)
     try:
         with open(os.path.join(place, os.fsencode(_ID_FILE)), "rb") as file:  # noqa: PTH118, PTH123  (bytes)

@@ -1,4 +1,4 @@
-"""The part of a context that reads: hyperparameters, the experiment config and ids."""
+"""The read-only part of a context: hyperparameters, the experiment config and IDs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BATCH_SIZE = "global_batch_size"
 
 
 class NotConfiguredError(InvalidTrialError, ValueError):
-    """The trial asked for something that neither config nor hyperparameters hold."""
+    """The trial read a value that neither the config nor the hyperparameters contain."""
 
 
 class HparamAccess(TrialContext):
@@ -35,15 +35,15 @@ class HparamAccess(TrialContext):
         return dict(self._known_hparams())
 
     def get_hparam(self, name: str) -> object:
-        """The value of one hyperparameter.
+        """Return the value of one hyperparameter.
 
         Raises:
-            NotConfiguredError: there is no hyperparameter of that name.
+            NotConfiguredError: unknown hyperparameter.
         """
         hparams = self._known_hparams()
         if name not in hparams:
             raise NotConfiguredError(
-                f"there is no hyperparameter {name!r}, but {', '.join(sorted(hparams)) or 'none at all'}",
+                f"no hyperparameter {name!r}; available: {', '.join(sorted(hparams)) or 'none'}",
                 hint=f"add {name} to hyperparameters in the experiment config",
             )
         if name == _BATCH_SIZE:
@@ -51,24 +51,24 @@ class HparamAccess(TrialContext):
         return hparams[name]
 
     def get_global_batch_size(self) -> int:
-        """Records in a batch over all slots: `global_batch_size`, rounded down to a multiple of them."""
+        """Return the records in a batch of all slots: `global_batch_size`, rounded down to their multiple."""
         hparams = self._known_hparams()
         size = hparams.get(_BATCH_SIZE)
-        hint = f"set hyperparameters.{_BATCH_SIZE} in the experiment config, to a whole number of 1 or more"
+        hint = f"set hyperparameters.{_BATCH_SIZE} in the experiment config to an integer of 1 or more"
         if size is None:
             raise NotConfiguredError(
-                f"the trial asked for its batch size, and {_BATCH_SIZE} is not set", hint=hint
+                f"the trial reads its batch size, but {_BATCH_SIZE} is not set", hint=hint
             )
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise NotConfiguredError(f"the hyperparameter {_BATCH_SIZE} is {size!r}", hint=hint)
         if size < self._slots:
             raise NotConfiguredError(
-                f"the hyperparameter {_BATCH_SIZE} is {size}, and the trial has {self._slots} slots",
-                hint=f"make it {self._slots} or more",
+                f"the hyperparameter {_BATCH_SIZE} is {size}, but the trial has {self._slots} slots",
+                hint=f"set it to {self._slots} or more",
             )
         if size % self._slots:
             _LOG.warning(
-                "%s %d is no multiple of %d slots: %d is used",
+                "%s %d is not a multiple of %d slots: using %d",
                 _BATCH_SIZE,
                 size,
                 self._slots,
@@ -77,12 +77,12 @@ class HparamAccess(TrialContext):
         return size - size % self._slots
 
     def get_per_slot_batch_size(self) -> int:
-        """Records in a batch of this process."""
+        """Return the records in a batch of this process."""
         return self.get_global_batch_size() // self._slots
 
     @property
     def batch_size(self) -> int | None:
-        """The global batch size, where it is set."""
+        """The global batch size, if set."""
         return self.get_global_batch_size() if self._hparams and _BATCH_SIZE in self._hparams else None
 
     @property
@@ -104,7 +104,7 @@ class HparamAccess(TrialContext):
         return dict(self._config)
 
     def get_data_config(self) -> dict[str, object]:
-        """The section `data` of the experiment config."""
+        """Return the section `data` of the experiment config."""
         data = self.get_experiment_config().get("data")
         return dict(data) if isinstance(data, Mapping) else {}
 
@@ -125,7 +125,7 @@ class HparamAccess(TrialContext):
     def _known_info(self) -> RunInfo:
         if self._info is None:
             raise NotConfiguredError(
-                "there are no ids outside an experiment",
-                hint="submit the script, or do without ids when it runs alone",
+                "there are no IDs outside an experiment",
+                hint="submit the script, or do not read IDs when it runs by hand",
             )
         return self._info

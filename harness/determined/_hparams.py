@@ -1,4 +1,4 @@
-"""Hyperparameters as code writes them into `config["hyperparameters"]`: what the YAML has, and a draw."""
+"""Hyperparameters for `config["hyperparameters"]`: the YAML's values, and how to sample them."""
 
 # ruff: noqa: N802  (Determined's own names)
 
@@ -19,17 +19,17 @@ def Constant(value: object) -> Spec:
 
 
 def Integer(minval: int, maxval: int, count: int | None = None) -> Spec:
-    """A whole number from `minval` to `maxval`; `count` values of it in a grid search."""
+    """An integer from `minval` to `maxval`; a grid search uses `count` values of it."""
     return {"type": "int", "minval": minval, "maxval": maxval, **_grid(count)}
 
 
 def Double(minval: float, maxval: float, count: int | None = None) -> Spec:
-    """A number from `minval` to `maxval`; `count` values of it in a grid search."""
+    """A number from `minval` to `maxval`; a grid search uses `count` values of it."""
     return {"type": "double", "minval": minval, "maxval": maxval, **_grid(count)}
 
 
 def Log(minval: float, maxval: float, base: float = 10.0, count: int | None = None) -> Spec:
-    """`base` to the power of a number from `minval` to `maxval`; `count` values of it in a grid search."""
+    """`base` to the power of a number from `minval` to `maxval`; a grid search uses `count` values of it."""
     return {"type": "log", "minval": minval, "maxval": maxval, "base": base, **_grid(count)}
 
 
@@ -42,12 +42,12 @@ def _grid(count: int | None) -> Spec:
 
 
 def sampled(hyperparameters: object) -> dict[str, object]:
-    """Draw one value of each, also of nested ones; what is no range stays as it is."""
+    """Sample one value of each, nested ones too; keep values that are not ranges."""
     given = hyperparameters if isinstance(hyperparameters, Mapping) else {}
     return {str(name): _drawn(spec) for name, spec in given.items()}
 
 
-def _drawn(spec: Any) -> object:  # noqa: ANN401  (a config's own value)
+def _drawn(spec: Any) -> object:  # noqa: ANN401  (any value of a config)
     if not isinstance(spec, Mapping):
         return spec
     draw = _DRAWS.get(spec.get("type", ""))

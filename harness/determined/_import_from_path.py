@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def import_from_path(path: str | Path) -> Iterator[None]:
-    """Let imports in the block take modules from the directory first, and forget those afterwards.
+    """Import modules from the directory first during the block, and drop them afterwards.
 
-    Modules of the same names that were imported before are out of the way in the block, and back after it. No
+    Modules of the same names that were imported before are removed during the block and restored after it. No
     bytecode is written into the directory.
     """
     root = Path(path).resolve()
@@ -36,7 +36,7 @@ def import_from_path(path: str | Path) -> Iterator[None]:
 
 
 def _top_level_names(root: Path) -> set[str]:
-    """What the directory can be asked for. A folder without `__init__.py` hides no loaded module."""
+    """Return the importable names. A folder without `__init__.py` does not hide a loaded module."""
     packages = {path.name for path in root.iterdir() if path.is_dir()}
     unloaded = {
         name for name in packages if name not in sys.modules or (root / name / "__init__.py").is_file()

@@ -1,4 +1,4 @@
-"""What user code may ask about the run it is in: `det.get_cluster_info()`."""
+"""Information for user code about its run: `det.get_cluster_info()`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from determined import _checkpoints
 from determined._run_info import RunInfo
 
-_CLUSTER = "detbuild"  # there is no cluster to name: Docker Engine is the runtime
+_CLUSTER = "detbuild"  # there is no cluster: Docker Engine is the runtime
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,13 +20,15 @@ class TrialInfo:
     experiment_id: int
     trial_seed: int
     hparams: Mapping[str, object]
-    steps_completed: int  # batches, where the run goes on; 0 in a new trial
-    _config: Mapping[str, object] = field(default_factory=dict)  # of the experiment: scripts read it so
+    steps_completed: int  # batches, from which the run continues; 0 in a new trial
+    _config: Mapping[str, object] = field(
+        default_factory=dict
+    )  # of the experiment; scripts read this attribute
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterInfo:
-    """The names are Determined's own. There is no master and no session: those two are empty."""
+    """The run, under Determined's names. Master and session are empty: there is no server."""
 
     cluster_id: str
     agent_id: str
@@ -47,7 +49,7 @@ class ClusterInfo:
 
 
 def get_cluster_info() -> ClusterInfo | None:
-    """Return what this run was told; None outside a run."""
+    """Return the information about this run; None outside a run."""
     info = RunInfo.from_environ(os.environ)
     return cluster_info(info) if info else None
 

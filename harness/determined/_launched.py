@@ -1,4 +1,4 @@
-"""A process of a launch with several: how it takes up its part of the run, and how it says its last word."""
+"""One process of a launch with several: how it joins the run, and how it reports its end."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from determined._group import Group
     from determined._outcome import Outcome
 
-# What a process meets when another one has gone first, in the words of torch and its back-ends.
+# Errors of torch and its back-ends when another process has ended first.
 _CONSEQUENCES = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "ncclRemoteError")
 _GOOD = {ExitReason.COMPLETED, ExitReason.PREEMPTED, ExitReason.STOPPED}
 
 
 def launch_directory() -> Path | None:
-    """Of our own launcher; None where it did not start this process."""
+    """Return the directory of detbuild's launcher; None if it did not start this process."""
     directory = os.environ.get(GROUP_DIR_VARIABLE)
     return Path(directory) if directory else None
 
 
 def launched_group() -> Group:
-    """The processes that our launcher has started; this one alone where it has not.
+    """Return the processes of detbuild's launcher, or this one alone without a launcher.
 
     Raises:
-        GroupError: they did not all come up.
+        GroupError: one of them did not start.
     """
     if launch_directory() is None:
         return Alone()
@@ -49,16 +49,16 @@ def launched_group() -> Group:
 
 
 def prepare_rank(rank: int) -> None:
-    """What each of several processes does: answer where it stands, and leave the usual words to rank 0."""
+    """Dump stacks on request, and log warnings only, except on rank 0."""
     _stacks.answer(os.environ, rank)
     if rank:
         logging.getLogger("determined").setLevel(logging.WARNING)
 
 
 def report_end(run: ChiefRun | None, outcome: Outcome, *, rank: int = 0) -> None:
-    """End a process's part of a run.
+    """Report the end of this process.
 
-    In a launch a bad end is left to the launcher to record: it alone knows whose was the first.
+    In a launch, the launcher records failures: only it knows which one was the first.
     """
     launched = launch_directory() is not None
     if run is not None and not (launched and outcome.ended.reason not in _GOOD):
@@ -74,7 +74,7 @@ def report_end(run: ChiefRun | None, outcome: Outcome, *, rank: int = 0) -> None
 
 
 def is_consequence(error: BaseException | None) -> bool:
-    """Whether an error only says that another process of the launch has gone."""
+    """Whether an error only shows that another process of the launch has ended."""
     if error is None or launch_directory() is None:
         return False
     return isinstance(error, GroupError) or any(words in str(error) for words in _CONSEQUENCES)
@@ -82,7 +82,7 @@ def is_consequence(error: BaseException | None) -> bool:
 
 @contextmanager
 def on_sigterm(ask: Callable[[], object]) -> Iterator[None]:
-    """Call `ask` when SIGTERM comes. Only a main thread can set handlers; another one does without."""
+    """Call `ask` on SIGTERM. Only a main thread can set handlers; other threads do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -90,5 +90,5 @@ def on_sigterm(ask: Callable[[], object]) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(TypeError):  # a handler that Python did not install cannot be put back
+        with suppress(TypeError):  # a handler that Python did not install cannot be restored
             signal.signal(signal.SIGTERM, previous)

@@ -1,7 +1,7 @@
-"""Ends a process whose program is done: what keeps it from ending is named, and has a limited time.
+"""Ends a process whose program is done: names what delays its exit, and limits the delay.
 
-Python joins threads and child processes and calls exit handlers before a process ends; one that hangs would
-keep a run, and its slots, forever.
+Python joins threads and child processes and calls exit handlers before a process ends. One that hangs would
+block a run and its slots forever.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _NAMED_AFTER = 10.0  # seconds
-_POLL = 1.0  # seconds between two looks at the main thread
-_BEYOND = 10.0  # seconds after which a process in which no Python runs any more is ended too
+_POLL = 1.0  # seconds between two polls of the main thread
+_BEYOND = 10.0  # more seconds, after which the kernel ends a process that runs no Python code any more
 _NAMED = 3  # in one line
 _begun = threading.Event()
 _CODE = f"{Path(__file__).parent}{os.sep}"
 
 
 def end_in_time(seconds: float, exit_code: Callable[[], int | None] = lambda: None) -> None:
-    """See to it that this process ends within so many seconds of the end of its program.
+    """End this process at most that many seconds after the end of its program.
 
     Args:
-        seconds: for threads, child processes and exit handlers that the program left.
-        exit_code: of the process if it is ended so; None: 1 after an exception that was not caught, else 0.
+        seconds: for threads, child processes and exit handlers.
+        exit_code: of a process that is ended so; None: 1 after an uncaught exception, else 0.
     """
     if _begun.is_set():
-        return  # one process, one end
+        return  # set once in a process
     _begun.set()
-    atexit.register(_end_by_kernel, seconds + _BEYOND)  # what hangs after this leaves no time to threads
+    atexit.register(_end_by_kernel, seconds + _BEYOND)  # for hangs after this, in which no thread runs
     _Leaving(seconds, exit_code).start()
 
 
@@ -57,30 +57,30 @@ class _Leaving(threading.Thread):
         _end_by_kernel(self._seconds + _BEYOND)
         if self._seconds > _NAMED_AFTER:
             time.sleep(_NAMED_AFTER)
-            _say(f"the run is done and waits, at most {self._seconds:g} s (exit_timeout), for {_held_by()}")
+            _write(f"the run is done; waiting at most {self._seconds:g} s (exit_timeout) for {_held_by()}")
         time.sleep(max(0.0, self._seconds - _NAMED_AFTER))
-        _say(f"ended by force after {self._seconds:g} s (exit_timeout); the run waited for {_held_by()}")
+        _write(f"killed after {self._seconds:g} s (exit_timeout); the run was waiting for {_held_by()}")
         code = self._exit_code()
         for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):  # user code may have put anything there, or closed it
+            with suppress(Exception):  # user code may have replaced or closed it
                 stream.flush()
         os._exit(int(getattr(sys, "last_value", None) is not None) if code is None else code)
 
 
 def _end_by_kernel(seconds: float) -> None:
-    """End this process by SIGALRM then: no Python may run in it any more, when a library's exit hangs."""
+    """End this process by SIGALRM then: if a library's exit hangs, no Python code can run."""
     libc = ctypes.CDLL(None)
-    libc.signal(signal.SIGALRM, 0)  # SIG_DFL; Python lets only its main thread say so
+    libc.signal(signal.SIGALRM, 0)  # SIG_DFL; Python can set it in the main thread only
     libc.alarm(math.ceil(seconds))
 
 
-def _say(text: str) -> None:
+def _write(text: str) -> None:
     with suppress(OSError):
         os.write(2, f"detbuild: {text}\n".encode())
 
 
 def _over() -> bool:
-    """Whether the main thread only winds up: Python joins threads then, pools of them before all others."""
+    """Whether the main thread is exiting: Python joins thread pools first, then other threads."""
     return getattr(threading, "_SHUTTING_DOWN", False) or not threading.main_thread().is_alive()
 
 
@@ -89,7 +89,7 @@ def _main_frame() -> FrameType | None:
 
 
 def _held_by() -> str:
-    """What keeps the process from ending, in a few words."""
+    """Describe what delays the exit of the process."""
     found = [*_threads(), *map(command_of, children())]
     if not found:
         frame = _main_frame()
@@ -106,7 +106,7 @@ def _threads() -> Iterator[str]:
 
 
 def _place(frame: FrameType | None) -> str:
-    """Where a thread stands: its innermost line that is not of Python's own library, if there is one."""
+    """Return a thread's innermost line outside the standard library, if any."""
     inner = frame
     while frame is not None and _is_library(frame.f_code.co_filename):
         frame = frame.f_back

@@ -1,7 +1,7 @@
-"""Finds the trial class that an entrypoint names, in the context directory.
+"""Imports the trial class of an entrypoint from the context directory.
 
-Two rules are held at once. The practised one: `module:Class`, the module relative to the context directory.
-The documented one: the directory's name in front of it, and no module at all for the directory itself.
+Two forms are supported. In practice: `module:Class`, with the module relative to the context directory.
+As documented: with the directory's name as a prefix, and no module for the directory itself.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 
 
 def load_trial_class(entrypoint: str, context_dir: Path, context_name: str) -> type:
-    """Import the module from the context and give the class; the context becomes this process's own.
+    """Import the class; its directory becomes the context of this process.
 
     Args:
         entrypoint: `module:Class`; both sides may have dots.
-        context_dir: goes to the front of `sys.path`.
-        context_name: what the directory was called where it was submitted; may stand in front of the module.
+        context_dir: first on `sys.path`.
+        context_name: the directory's name at submission; may prefix the module.
 
     Raises:
         LoadError: it cannot be imported, or is not a trial class.
-        InvalidHP: raised by user code while it was imported, as is OSError.
+        InvalidHP: from user code during its import, like OSError.
     """
     root = context_dir.resolve()
     module_name, names = _split(entrypoint)
     _refuse_own_determined(root)
     plain = _locate(module_name, root, context_name)
     top = plain.partition(".")[0]
-    hidden = top if _is_taken(top, root) else ""
+    hidden = top if _is_of_library(top, root) else ""
     open_context(root, context_name, hidden=hidden)
     if not hidden:
         _forget(top)
@@ -69,7 +69,7 @@ def _refuse_own_determined(root: Path) -> None:
 
 
 def _locate(module: str, root: Path, context_name: str) -> str:
-    """The module's name relative to the root; "" for the directory itself."""
+    """Return the module's name relative to the root; "" for the directory itself."""
     if _has_module(root, module):
         return module
     for prefix in (context_name, re.sub(r"\W", "_", context_name)):
@@ -82,17 +82,17 @@ def _locate(module: str, root: Path, context_name: str) -> str:
 
 
 def _has_module(root: Path, module: str) -> bool:
-    """Whether a file is there for it; a directory without `__init__.py` may lead to it, but is none."""
+    """Whether the module has a file; a directory without `__init__.py` is not a module."""
     *folders, last = module.split(".")
     base = root.joinpath(*folders, last)
     files = [base.with_name(last + suffix) for suffix in all_suffixes()] if last else []
     return any(file.is_file() for file in [*files, base / "__init__.py"]) and all([*folders, last])
 
 
-def _is_taken(name: str, root: Path) -> bool:
-    """Whether the plain name has to stay with a library: the standard one, or an installed one.
+def _is_of_library(name: str, root: Path) -> bool:
+    """Whether the plain name belongs to the standard library or an installed one.
 
-    An installed module gives its name up when other files of the context import theirs by it.
+    The context's module wins over an installed one if other files of the context import it.
     """
     if name in sys.stdlib_module_names:
         return True
@@ -108,7 +108,7 @@ def _imported_by_others(name: str, root: Path) -> bool:
 
 
 def _forget(name: str) -> None:
-    """Drop a module that another place has given this process under the name."""
+    """Drop a loaded module of this name."""
     for loaded in [each for each in sys.modules if each == name or each.startswith(f"{name}.")]:
         del sys.modules[loaded]
 
@@ -117,10 +117,10 @@ def _import(name: str, root: Path) -> ModuleType:
     try:
         return importlib.import_module(name)
     except (InvalidHP, HarnessError, MemoryError):
-        raise  # these say all themselves
+        raise  # these explain themselves
     except (Exception, SystemExit) as error:
         if is_transient(error):
-            raise  # it may succeed another time
+            raise  # a retry may succeed
         raise _load_errors.failed_import(error, root) from error
 
 

@@ -1,4 +1,4 @@
-"""Plain words for everything that can be wrong with an entrypoint, and what to do about it."""
+"""Errors of entrypoints, with hints."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def names_a_file(entrypoint: str) -> LoadError:
     module, _, name = entrypoint.partition(":")
     dotted = ".".join(part for part in module.removesuffix(".py").split("/") if part not in {"", "."})
     return LoadError(
-        f"the entrypoint `{entrypoint}` names a file; it has to name a module",
+        f"the entrypoint `{entrypoint}` is a file; expected a module",
         hint=f"write `{dotted}:{name}`",
     )
 
@@ -78,7 +78,9 @@ def no_such_module(module: str, root: Path) -> LoadError:
     there = _modules(root)
     inside = [name for name in there if name.endswith(f".{module}")]
     near = inside or difflib.get_close_matches(module, there, n=3)
-    hint = f"did you mean {_listed(near)}?" if near else f"the context directory has {_listed(there[:10])}"
+    hint = (
+        f"did you mean {_listed(near)}?" if near else f"the context directory contains {_listed(there[:10])}"
+    )
     return LoadError(f"the entrypoint's module `{module}` is not in the context directory", hint=hint)
 
 
@@ -111,13 +113,13 @@ def not_a_trial(entrypoint: str, found: type) -> LoadError:
 
 
 def failed_import(error: BaseException, root: Path) -> LoadError:
-    """What user code raised while it was imported."""
+    """Return the error for what user code raised during its import."""
     place = place_of(error, root)
     where = f"{place}: " if place else ""
     if isinstance(error, SystemExit):
         return LoadError(
-            f"{where}the module calls sys.exit while it is imported",
-            hint='put what the script does under `if __name__ == "__main__":`',
+            f"{where}the module calls sys.exit during its import",
+            hint='move the code of the script under `if __name__ == "__main__":`',
         )
     if isinstance(error, SyntaxError):
         return _syntax_error(error, root)
@@ -125,11 +127,11 @@ def failed_import(error: BaseException, root: Path) -> LoadError:
     if "partially initialized module" in text:
         return LoadError(
             f"{where}{text}",
-            hint="modules import each other in a circle: move one of the imports into a function",
+            hint="move one of the circular imports into a function",
         )
     if isinstance(error, ModuleNotFoundError):
         return _missing_module(error, where, root)
-    hint = "pin its version in requirements.txt: the names it has depend on that"
+    hint = "pin its version in requirements.txt: other versions have other names"
     if not isinstance(error, ImportError) or "cannot import name" not in text:
         hint = ""
     return LoadError(f"{where}{type(error).__name__}: {text}", hint=hint_of(error, here()) or hint)
@@ -151,19 +153,19 @@ def _missing_module(error: ModuleNotFoundError, where: str, root: Path) -> LoadE
     top = name.partition(".")[0]
     if top == "determined":
         return LoadError(
-            f"{where}`{name}` is no part of Determined's API that detbuild carries",
-            hint="detbuild carries determined.pytorch, determined.keras and determined.experimental",
+            f"{where}detbuild does not support `{name}`",
+            hint="use determined.core, determined.pytorch, determined.keras or determined.experimental",
         )
     there = _modules(root)
     inside = [module for module in there if module == name or module.endswith(f".{name}")]
     if inside:
-        hint = f"the context has {_listed(inside)}: import it by that name, from the context directory on"
+        hint = f"import {_listed(inside)}, its name relative to the context directory"
     elif top != name or top in there:
-        hint = f"check the name, and which version of `{top}` there is"
+        hint = f"check the name and the version of `{top}`"
     else:
         distribution = DISTRIBUTIONS.get(top, top)
         hint = f"add `{distribution}` to requirements.txt in the context; for a local run, install it"
-    return LoadError(f"{where}the module `{name}` is not installed, and not in the context", hint=hint)
+    return LoadError(f"{where}the module `{name}` is neither installed nor in the context", hint=hint)
 
 
 def _modules(root: Path) -> list[str]:

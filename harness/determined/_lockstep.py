@@ -1,8 +1,8 @@
-"""How several processes stop after the same batch without asking each other after every one.
+"""Stops several processes after the same batch, without communication after each one.
 
-They share a page of memory, and each writes there how many batches it has done: that costs next to nothing.
-Nobody may run more than `AHEAD` batches ahead of rank 0. When rank 0 is asked to stop it names a batch that
-nobody has passed, before it lets anybody pass it. The launcher reads the same page to notice who hangs.
+They share a page of memory, in which each writes how many batches it has done, at almost no cost. No rank
+may run more than `AHEAD` batches ahead of rank 0. When rank 0 is asked to stop, it sets a target batch that
+no rank has passed yet. The launcher reads the same page to detect hangs.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
     from determined._group import Group
 
-AHEAD = 2  # batches; enough for a GPU never to wait for what its process has not queued yet
+AHEAD = 2  # batches; enough to keep the queue of a GPU filled
 PAGE_FILE = "page"
-_TARGET = 0  # cell of the batch to stop after; 0: none
-_FIRST, _WIDTH = 8, 8  # cells of 8 bytes: those of one rank fill a line of the processor's cache
+_TARGET = 0  # cell of the batch to stop after; its value 0: none
+_FIRST, _WIDTH = 8, 8  # cells of 8 bytes; those of one rank fill a cache line
 _DONE, _TICKS, _WATCHED, _BEGUN = 0, 1, 2, 3
-_PATIENT = 0.001  # seconds between looks at rank 0, at most
+_LONGEST_PAUSE = 0.001  # seconds between two polls of rank 0
 
 
 class Page:
     """The shared memory: one cell for the target, and a row of cells for each rank.
 
     Args:
-        path: a file that exists.
-        size: ranks.
+        path: an existing file.
+        size: number of ranks.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -46,30 +46,30 @@ class Page:
         self.cells = memoryview(self._memory).cast("q")
 
     def done(self, rank: int) -> int:
-        """The cell of the batches that a rank has done."""
+        """Return the index of the cell that counts a rank's batches."""
         return _FIRST + _WIDTH * rank + _DONE
 
     def tick(self, rank: int) -> None:
-        """This rank is alive, and has done something."""
+        """Record that this rank has made progress."""
         self.cells[_FIRST + _WIDTH * rank + _TICKS] += 1
 
     def watch(self, rank: int, *, on: bool) -> None:
-        """Whether somebody waits for this rank, so that it may not be silent for long."""
+        """Record whether other ranks wait for this one, which then has to make progress."""
         self.cells[_FIRST + _WIDTH * rank + _WATCHED] = int(on)
 
     def pulse(self) -> tuple[int, ...]:
-        """Differs from the pulse before as soon as any rank has done anything."""
+        """Return a value that changes whenever any rank makes progress."""
         return tuple(self.cells)
 
     def watched(self) -> bool:
         return any(row[_WATCHED] for row in self._rows())
 
     def warm(self) -> bool:
-        """Whether any rank has done a batch yet since it began."""
+        """Whether any rank has made progress since it began."""
         return any(row[_TICKS] or row[_DONE] != row[_BEGUN] for row in self._rows())
 
     def begin(self, rank: int, batch: int) -> None:
-        """This rank goes on from `batch`."""
+        """Record that this rank continues from `batch`."""
         row = _FIRST + _WIDTH * rank
         self.cells[row + _DONE] = self.cells[row + _BEGUN] = batch
 
@@ -79,11 +79,11 @@ class Page:
 
 
 class Lockstep:
-    """One rank's part in it.
+    """One rank's part of the lockstep.
 
     Args:
         group: the processes.
-        directory: of the launcher, which watches; None: nobody does.
+        directory: of the launcher, which watches; None: no launcher.
     """
 
     def __init__(self, group: Group, directory: Path | None) -> None:
@@ -92,7 +92,7 @@ class Lockstep:
         self._own, self._chief = self._page.done(group.rank), self._page.done(0)
 
     def begin(self, batch: int) -> None:
-        """All ranks are at `batch`."""
+        """Start at `batch`, together with all ranks."""
         cells = self._page.cells
         if self._rank == 0:
             cells[_TARGET] = 0
@@ -100,7 +100,7 @@ class Lockstep:
         self._group.allgather(None)
 
     def after_batch(self, asked: Callable[[], bool]) -> Callable[[int], bool]:
-        """A function to call after each batch with the number of those done: whether to stop there.
+        """Return a function to call after each batch with the count so far; it tells whether to stop there.
 
         Args:
             asked: whether rank 0 was asked to stop.
@@ -109,7 +109,7 @@ class Lockstep:
 
     @contextmanager
     def watched(self, *, on: bool = True) -> Iterator[None]:
-        """Others wait for this rank in the block: it may not be silent for long."""
+        """Mark the block as one in which other ranks wait for this one."""
         self._page.watch(self._rank, on=on)
         try:
             yield
@@ -125,7 +125,7 @@ class Lockstep:
         def stop(done: int) -> bool:
             if asked() and not cells[_TARGET]:
                 cells[_TARGET] = done + AHEAD
-            cells[own] = done  # only now may others pass on
+            cells[own] = done  # other ranks may continue only from here
             return 0 < cells[_TARGET] <= done
 
         return stop
@@ -146,11 +146,11 @@ def _wait(ready: Callable[[], bool]) -> None:
     pause = 0.0
     while not ready():
         time.sleep(pause)
-        pause = min(_PATIENT, pause + 0.00001)
+        pause = min(_LONGEST_PAUSE, pause + 0.00001)
 
 
 def _shared_page(group: Group, directory: Path | None) -> Page:
-    """Rank 0 makes the file; where nobody else looks at it, it goes as soon as all have opened it."""
+    """Open the page, which rank 0 creates; without a launcher, remove the file once all have opened it."""
     path, own = directory / PAGE_FILE if directory else None, False
     if group.rank == 0:
         if path is None:

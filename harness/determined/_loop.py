@@ -1,4 +1,4 @@
-"""The training loop of every framework, in the order in which things happen."""
+"""The training loop of every framework."""
 
 from __future__ import annotations
 
@@ -21,49 +21,49 @@ if TYPE_CHECKING:
     from determined._run import Run
 
 Metrics = Mapping[str, object]
-_VISIBLE = 0.01  # of the whole
+_VISIBLE = 0.01  # smallest step of progress that is reported
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where in its schedule a trial is; kept in checkpoints."""
+    """A trial's position in its schedule; saved in checkpoints."""
 
     steps_completed: int = 0  # batches
-    validated: int | None = None  # batches that had been trained when the newest validation was made
+    validated: int | None = None  # batches trained before the newest validation
 
 
 class Trainable(Protocol):
-    """What a framework supplies. It knows how to train and nothing of when to stop."""
+    """A framework's part of a trial: it trains, validates and saves; the loop decides when."""
 
     @property
     def steps_completed(self) -> int: ...
 
     @property
     def records_trained(self) -> int:
-        """By all processes, since this run began; 0 where the length of a batch is not known."""
+        """Records of all processes since this run began; 0 if the batch length is unknown."""
 
     @property
     def stop_requested(self) -> bool:
         """Whether user code asked to end the trial."""
 
     def train_until(self, reports: Iterator[int], should_stop: Callable[[], bool]) -> None:
-        """Train until so many batches are completed as the next of `reports` says.
+        """Train until the next of `reports`, a count of completed batches.
 
-        Reports that come faster than anyone reads them may wait for each other: training goes on past them.
+        Frequent reports may be collected: training continues past them.
 
         Args:
             reports: counts of batches, one or more.
-            should_stop: asked after each batch; training stops there when it says so.
+            should_stop: called after each batch; training stops there if it returns True.
         """
 
     def reduce(self) -> Sequence[tuple[int, Metrics]]:
-        """For each report that training has come to since the last call: batches completed, and metrics."""
+        """Return the reports since the last call: batches completed, and metrics."""
 
     def reported(self, steps_completed: int, metrics: Metrics) -> None:
-        """Training metrics were reported."""
+        """Handle training metrics after they were reported."""
 
     def preflight(self) -> Metrics | None:
-        """Validate one batch and put everything back; None where that cannot be done.
+        """Validate one batch and restore all state; return None if that is not possible.
 
         Raises:
             InvalidTrialError: validation cannot succeed.
@@ -72,30 +72,30 @@ class Trainable(Protocol):
     def evaluate(self) -> Metrics: ...
 
     def prepare_saving(self) -> None:
-        """A checkpoint will be due before training ends."""
+        """Prepare for a checkpoint before training ends."""
 
     def save(
         self, directory: Path, position: Position, *, in_background: bool = False, hooks: bool = True
     ) -> Callable[[], None] | None:
-        """Fill an empty directory with all that training needs to continue.
+        """Save everything that training needs to continue into an empty directory.
 
         Args:
             directory: of the checkpoint.
-            position: goes into it.
+            position: to save.
             in_background: return a function that does the rest in another thread while training continues.
-            hooks: call callbacks; else their state is the one that was saved last.
+            hooks: call callbacks; otherwise reuse their last saved state.
         """
 
     def saved(self, uuid: str) -> None:
-        """The checkpoint is complete and visible."""
+        """Handle a checkpoint after it became visible."""
 
     def metadata(self) -> Mapping[str, object]:
-        """What the checkpoint's record says of it."""
+        """Return the metadata of the next checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class SavePolicy:
-    """Which validations are saved besides what the schedule asks for."""
+    """Which validations are followed by a checkpoint, in addition to the schedule."""
 
     name: str  # best, all or none
     metric: str = ""
@@ -110,17 +110,15 @@ class SavePolicy:
         return cls("all", "", smaller) if name == "best" and not metric else cls(name, metric, smaller)
 
     def value(self, metrics: Metrics) -> float:
-        """The searcher metric.
+        """Return the searcher metric.
 
         Raises:
-            InvalidTrialError: validation did not return it, or not as one number.
+            InvalidTrialError: validation did not return it as one number.
         """
-        hint = (
-            f"return {self.metric} as one number when validating, or name another metric in searcher.metric"
-        )
+        hint = f"return {self.metric} as one number from validation, or set searcher.metric to another metric"
         if self.metric not in metrics:
             raise InvalidTrialError(
-                f"the searcher metric {self.metric} is none of the validation metrics {_own(metrics)}",
+                f"searcher.metric is {self.metric!r}, but validation reported only: {_own(metrics)}",
                 hint=hint,
             )
         value = metrics[self.metric]
@@ -131,7 +129,7 @@ class SavePolicy:
         return float(value)
 
     def check(self, metrics: Metrics) -> None:
-        """Check what one batch was validated to; None is a metric that it says nothing about.
+        """Check the metrics of one validated batch; a metric of None is unknown.
 
         Raises:
             InvalidTrialError: the searcher metric is missing, or not one number.
@@ -147,20 +145,20 @@ class SavePolicy:
 
 
 def _own(metrics: Metrics) -> str:
-    """The names that the trial gave."""
-    return ", ".join(name for name in metrics if name not in {"batches", "epochs"}) or "(there are none)"
+    """Return the names of the trial's own metrics."""
+    return ", ".join(name for name in metrics if name not in {"batches", "epochs"}) or "(none)"
 
 
 @dataclass(slots=True)
 class Loop:
-    """One trial's way through its schedule.
+    """The training loop of one trial.
 
     Args:
         trial: the framework's part.
-        run: where results go.
-        schedule: what is due when.
+        run: receives the results.
+        schedule: when to report, validate and checkpoint.
         policy: which validations are saved.
-        start: where training goes on from.
+        start: where training continues from.
         preflight: validate one batch before training, unless the trial has validated already.
     """
 
@@ -185,10 +183,10 @@ class Loop:
         self._best = self.run.info.best_validation
 
     def train(self) -> ExitReason:
-        """Train to the end of the schedule, or until somebody asks to stop.
+        """Train to the end of the schedule, or until asked to stop.
 
         Raises:
-            InvalidHP: from user code, after what was trained is saved.
+            InvalidHP: from user code, after a checkpoint.
         """
         try:
             self._try_validation()
@@ -199,7 +197,7 @@ class Loop:
         return reason
 
     def _try_validation(self) -> None:
-        """Find what would end the trial after all of its training, before any of it."""
+        """Validate one batch first, since an error in validation would waste all training."""
         begun = self.start.validated is not None or self.start.steps_completed >= self.schedule.max_length
         comes_first = self.schedule.initial_validation and self.start.steps_completed == 0
         if self.preflight and not begun and not comes_first:
@@ -250,7 +248,7 @@ class Loop:
         try:
             trial.train_until(reports, self.run.asked_to_stop)
         except BaseException:
-            with suppress(RuntimeError):  # of a GPU that answers no more
+            with suppress(RuntimeError):  # of a GPU that no longer responds
                 self._report(trial.reduce())
             raise
         found, done = trial.reduce(), trial.steps_completed
@@ -276,7 +274,7 @@ class Loop:
             self.run.enter(stage)
 
     def _report_progress(self, fraction: float) -> None:
-        """Not oftener than anyone can see."""
+        """Report progress, but skip invisible steps."""
         if fraction >= 1 or fraction - self._reported_progress >= _VISIBLE:
             self._reported_progress = fraction
             self.run.report_progress(fraction)
@@ -300,7 +298,7 @@ class Loop:
             self._save_unless_current(in_background=True)
 
     def _spare_checkpoint(self) -> AbstractContextManager[None]:
-        """Before the last validation, whose failure would lose what no checkpoint holds yet."""
+        """Save a spare checkpoint before the last validation, whose failure would lose trained batches."""
         position = Position(self.trial.steps_completed, self._validated)
         steps = position.steps_completed
         is_last = steps > 0 and steps >= self.schedule.max_length
@@ -320,15 +318,13 @@ class Loop:
         return True
 
     def _will_save(self) -> bool:
-        """Whether something is to be saved while training goes on."""
+        """Whether a checkpoint is due while training continues."""
         by_validation = self.schedule.validation != NEVER and self.policy.name != "none"
         return by_validation or self.schedule.checkpoint != NEVER
 
     def _save_unless_current(self, *, in_background: bool = False) -> None:
         position = Position(self.trial.steps_completed, self._validated)
-        if (
-            position == self._saved or position.steps_completed == 0
-        ):  # a trial that was never trained is no loss
+        if position == self._saved or position.steps_completed == 0:  # an untrained trial need not be saved
             return
         self._finish_pending_save(wait=True)
         self._enter(Stage.CHECKPOINT)
@@ -344,7 +340,7 @@ class Loop:
             self.trial.saved(uuid)
 
     def _finish_pending_save(self, *, wait: bool) -> None:
-        """Take notice of the checkpoint that is written beside training: if it is done, or once it is."""
+        """Finish the checkpoint that is saved in the background, if it is done; with `wait`, once it is."""
         if self._saver.failed:
             self._enter(Stage.CHECKPOINT)
         self._saver.finish_pending(wait=wait)

@@ -1,4 +1,4 @@
-"""How much memory is left: of the host, and of the container that this process is in."""
+"""Free memory of the host and of this process's container."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LIMITS = (
 
 
 def available(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int:
-    """Bytes; 0 where nothing can be learnt."""
+    """Return the free memory in bytes; 0 if unknown."""
     host = _host(meminfo)
     return min([host, *(limit - used for limit, used in _containers(cgroup))])
 
@@ -27,7 +27,7 @@ def _host(meminfo: Path) -> int:
 
 
 def _containers(cgroup: Path) -> list[tuple[int, int]]:
-    """Limit and use, by version 2 or 1 of cgroups. A limit of the text `max` is none."""
+    """Return limit and use by cgroups version 2 or 1; a limit of `max` means none."""
     found = []
     for limit, used in _LIMITS:
         try:

@@ -1,7 +1,7 @@
-"""What a metric's value may be: whatever JSON carries is reported, and anything else is named and left out.
+"""Valid values of metrics: what JSON supports is reported, and anything else is left out with a warning.
 
-A metric is a by-product of training, so no value of one ends a trial, whatever its type does when it is
-looked at. Only the searcher's own metric has to be a number.
+A metric is a by-product of training, so a bad value does not end a trial, even if its type raises when it is
+converted. Only the searcher's metric must be a number.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _T = TypeVar("_T")
 _LOG = logging.getLogger(__name__)
 _DEPTH = 16  # levels of lists and dicts
 _ITEMS = 100_000  # numbers in one metric
-_WHOLE = 1 << 63  # what a database takes as a whole number is below
+_WHOLE = 1 << 63  # exclusive limit of an integer in a database
 
 
 class UnusableError(Exception):
-    """A metric's value cannot be reduced or written; its text says why."""
+    """A metric's value cannot be reduced or written; the text is the reason."""
 
 
 class LeftOut:
-    """Names each metric that is left out, once.
+    """Warns once about each metric that is left out.
 
     Args:
         source: the method that returned it.
@@ -36,7 +36,7 @@ class LeftOut:
 
     def __init__(self, source: str) -> None:
         self._source = source
-        self.reasons: dict[str, str] = {}  # of all that were named
+        self.reasons: dict[str, str] = {}  # by metric
 
     def name(self, metric: str, why: object) -> None:
         if metric not in self.reasons:
@@ -49,7 +49,7 @@ class LeftOut:
             )
 
     def written(self, metrics: Mapping[str, object]) -> dict[str, object]:
-        """The metrics that can be written, as JSON carries them."""
+        """Return the metrics that can be written, as JSON types."""
         found: dict[str, object] = {}
         for name, value in metrics.items():
             self._write(name, value, found)
@@ -68,26 +68,26 @@ class LeftOut:
 
 
 def plain(value: object) -> object:
-    """A metric as JSON can carry it: numbers, texts, and lists and dicts of them.
+    """Convert a metric to JSON types: numbers, strings, and lists and dicts of them.
 
     Raises:
-        UnusableError: it is something else.
+        UnusableError: not possible.
     """
     return attempted(lambda: _plain(value, [_ITEMS]))
 
 
 def attempted(look: Callable[[], _T]) -> _T:
-    """Look at a value of a user's type, which may raise anything.
+    """Call a function on a value of a user's type, which may raise anything.
 
     Raises:
-        UnusableError: it did.
+        UnusableError: it raised.
     """
     try:
         return look()
     except UnusableError:
         raise
     except Exception as error:
-        raise UnusableError(f"looking at it fails with {_described(error)}") from error
+        raise UnusableError(f"reading it fails with {_described(error)}") from error
 
 
 def kind_of(value: object) -> str:
@@ -95,7 +95,7 @@ def kind_of(value: object) -> str:
 
 
 def _described(error: Exception) -> str:
-    """An error in one line; only its type where the class is the user's, whose text may fail again."""
+    """Return an error in one line; of a user's class only the type, since its text may raise again."""
     name = type(error).__name__
     text = str(error).partition("\n")[0][:200] if type(error).__module__ == "builtins" else ""
     return f"{name}: {text}" if text else name
@@ -139,10 +139,10 @@ def _number(value: object) -> object:
 
 def _finite(value: float) -> float:
     if math.isinf(value):
-        raise UnusableError("it is larger than any float")
+        raise UnusableError("it is too large for a float")
     return value
 
 
 def _text(value: str) -> str:
-    """Text that can be encoded: single halves of surrogate pairs are spelt out."""
+    """Return text that can be encoded: lone surrogates are escaped."""
     return str(value).encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""From an exception to the worker's last word: why it ended, where, and what the user can do."""
+"""From an exception to the worker's last record: why it ended, where, and what the user can do."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from determined._user_code import place_of, relayed_from
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_LONGEST = 4000  # characters of an error's text; the traceback in the output has all of it
+_LONGEST = 4000  # characters of an error's text; the traceback in the output has the full text
 _PLACE = re.compile(r"([^\s(]+):(\d+)")
 _NOT_RETRYABLE = (InvalidTrialError, CheckpointError, ImportError, SyntaxError)  # the same code fails again
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a worker ended. `error` is what user code raised, if it did."""
+    """How a worker ended. `error` is what user code raised, if anything."""
 
     ended: Ended
     exit_code: ExitCode
@@ -36,7 +36,7 @@ def finished(reason: ExitReason) -> Outcome:
 
 
 def failed(error: BaseException, stage: Stage | None, context_dir: Path) -> Outcome:
-    """Judge what came out of a run that did not end by itself."""
+    """Classify the exception of a run that failed."""
     reason, code = _judge(error)
     ended = Ended(
         reason, stage, _message(error, context_dir), _hint(error), failure_of(error, stage, context_dir)
@@ -57,7 +57,7 @@ def _judge(error: BaseException) -> tuple[ExitReason, ExitCode]:
 
 
 def failure_of(error: BaseException, stage: Stage | None, context_dir: Path) -> str:
-    """Identify an error by its type and line; "" where a later run may do better without a change."""
+    """Identify an error by its type and line; "" if a retry may succeed."""
     if isinstance(error, KeyboardInterrupt) or is_transient(error):
         return ""
     inner = "".join(f" {file}:{line}" for file, line in _innermost(error, context_dir))
@@ -65,7 +65,7 @@ def failure_of(error: BaseException, stage: Stage | None, context_dir: Path) -> 
 
 
 def _innermost(error: BaseException, context_dir: Path) -> Iterator[tuple[str, int]]:
-    """The innermost line, and the innermost one of the user's own code."""
+    """Yield the innermost line, and the innermost one of the user's own code."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -96,5 +96,5 @@ def _hint(error: BaseException) -> str:
     if isinstance(error, HarnessError):
         return error.hint
     if isinstance(error, SystemExit):
-        return "let the harness end the trial: raise an exception, or call context.set_stop_requested(True)"
+        return "to end the trial, raise an exception or call context.set_stop_requested(True)"
     return hint_of(error, here())

@@ -1,4 +1,4 @@
-"""What is asked of one run of a trial, and where it goes on from: the same for every framework."""
+"""The plan of one run of a trial, and where it continues from: the same for every framework."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Where a run goes on from."""
+    """Where a run continues from."""
 
     directory: Path | None = None
     uuid: str | None = None
-    numbers: TrialState | None = None  # None: only the weights are taken, and counters begin at 0
+    numbers: TrialState | None = None  # None: only the weights are loaded, and counters start at 0
 
     @property
     def position(self) -> Position:
@@ -35,18 +35,18 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What is asked of one run of a trial; the schedule, once the length of its epochs is known."""
+    """The plan of one run of a trial; its schedule depends on the length of an epoch."""
 
     schedule: Callable[[Units], Schedule]
     policy: SavePolicy
-    seed: int  # of the data, where no checkpoint says otherwise
+    seed: int  # of the data, unless the checkpoint has another one
     is_trainer: bool = False
     test_mode: bool = False  # validate one batch only
     preflight: bool = False  # validate one batch before training
 
 
 def open_source(run: Run) -> Source:
-    """Find what to resume from."""
+    """Find the checkpoint to resume from."""
     if not run.info.checkpoints:
         return Source()
     run.enter(Stage.RESTORE)
@@ -60,7 +60,7 @@ def open_source(run: Run) -> Source:
 
 
 def plan_of(info: RunInfo) -> Plan:
-    """What the experiment config asks for."""
+    """Return the plan for the experiment config."""
     if info.test_mode:
         policy = SavePolicy.configured(info.config)
         return Plan(schedule=_one_batch, policy=policy, seed=info.trial_seed, test_mode=True)
@@ -68,7 +68,7 @@ def plan_of(info: RunInfo) -> Plan:
     if length is None:
         raise InvalidTrialError(
             "the experiment config does not say how long to train",
-            hint="set searcher.max_length, for example {epochs: 10}",
+            hint="set searcher.max_length, e.g. {epochs: 10}",
         )
     policy = SavePolicy.configured(info.config)
     return Plan(

@@ -1,4 +1,4 @@
-"""Which of a run's processes this one is, as torch's launcher tells it in the environment."""
+"""The rank of this process, from the environment variables of torch's launcher."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 GROUP_DIR_VARIABLE = (
-    "DETBUILD_GROUP_DIR"  # set by our launcher: where the processes of one run find each other
+    "DETBUILD_GROUP_DIR"  # set by detbuild's launcher: where the processes of one run find each other
 )
 RANK_VARIABLE = "RANK"
 _VARIABLES = {
@@ -24,7 +24,7 @@ _VARIABLES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rank:
-    """One process of `size`; on its host one of `local_size`, and that host one of `cross_size`."""
+    """One of `size` processes, `local_size` of them on its host, and one of `cross_size` hosts."""
 
     rank: int = 0
     size: int = 1
@@ -39,19 +39,19 @@ class Rank:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Rank | None:
-        """None where no launcher has started this process."""
+        """Return None if no launcher started this process."""
         if any(variable not in environ for variable in _VARIABLES.values()):
             return None
         return cls(**{name: int(environ[variable]) for name, variable in _VARIABLES.items()})
 
 
 def alone_environ(port: int) -> dict[str, str]:
-    """What torch's launcher would tell the only process."""
+    """Return the variables of torch's launcher for a single process."""
     values = {variable: str(getattr(Rank(), name)) for name, variable in _VARIABLES.items()}
     return {**values, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "USE_TORCH_DISTRIBUTED": "True"}
 
 
 def meeting_point(environ: Mapping[str, str]) -> str:
-    """A name that all processes of one launch know, and no other launch on this host."""
+    """Return a name that all processes of one launch share, unique on this host."""
     known = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
     return environ.get(GROUP_DIR_VARIABLE) or "/".join(environ.get(name, "") for name in known)

@@ -1,7 +1,7 @@
-"""The records of `events.jsonl`, by which a run tells the host: JSON objects, a line each, defined once.
+"""The records of `events.jsonl`, by which a run reports to the host: one JSON object a line.
 
 A line is `{"seq": n, "run": "<trial>-<run>", "time": seconds since the epoch, "kind": ..., ...fields}`; `seq`
-counts from 1 without a gap in each file and gives the order, `time` is for display only.
+counts from 1 without gaps in each file and gives the order; `time` is for display only.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _NOT_NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 class ExitReason(str, Enum):
-    """Why a worker ended, in its own words. Only the last two are failures."""
+    """Why a worker ended, as it reports. Only the last two are failures."""
 
     COMPLETED = "completed"
     PREEMPTED = "preempted"  # asked to stop by SIGTERM; a checkpoint was written
-    STOPPED = "stopped"  # the trial itself called set_stop_requested
+    STOPPED = "stopped"  # the trial called set_stop_requested
     INVALID_HP = "invalid_hp"
-    ERROR = "error"  # user code failed while running: may succeed when tried again
+    ERROR = "error"  # user code failed while running: a retry may succeed
     NOT_RETRYABLE = "not_retryable"  # cannot succeed unchanged: entrypoint, imports, wrong trial class
 
     @property
@@ -35,7 +35,7 @@ class ExitReason(str, Enum):
 
 
 class Stage(str, Enum):
-    """Where in its life a run is; a failure names the stage it happened in."""
+    """A stage of a run; a failure records its stage."""
 
     IMPORT = "import"
     BUILD = "build"  # the trial's __init__, its callbacks and its data loaders
@@ -79,7 +79,7 @@ class Validation:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Metrics of a group that a script has named itself, besides training and validation."""
+    """Metrics of a script's own group, other than training and validation."""
 
     kind: ClassVar[str] = "metrics"
     group: str
@@ -89,7 +89,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Written only after the checkpoint's directory is complete, synced and visible."""
+    """A new checkpoint, recorded after its directory is complete, synced and visible."""
 
     kind: ClassVar[str] = "checkpoint"
     uuid: str
@@ -107,7 +107,7 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRejected:
-    """A checkpoint that was to be resumed from is missing or damaged; the next older one is tried."""
+    """A checkpoint to resume from is missing or damaged; the next older one is tried."""
 
     kind: ClassVar[str] = "checkpoint_rejected"
     uuid: str
@@ -122,22 +122,22 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The worker's own last word. Absent when it was killed."""
+    """The worker's last record. Absent if it was killed."""
 
     kind: ClassVar[str] = "ended"
     reason: ExitReason
     stage: Stage | None = None
     message: str = ""  # one line or a few, for people
     hint: str = ""
-    failure: str = ""  # the same for the same error at the same line; "" where another run may do better
+    failure: str = ""  # identifies error and line; "" if a retry may succeed
 
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """Written by the supervisor after the worker is gone. Absent when the container was killed."""
+    """Written by the supervisor after the worker has ended. Absent if the container was killed."""
 
     kind: ClassVar[str] = "exited"
-    code: int | None  # None when a signal ended the worker
+    code: int | None  # None if a signal ended the worker
     signal: str | None = None  # "SIGKILL"
     oom_kills: int = 0  # processes of this container that the kernel killed for memory
     disk_full: bool = False
@@ -159,7 +159,7 @@ Record = (
 _KINDS: Mapping[str, type] = {cls.kind: cls for cls in get_args(Record)}
 _FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in _KINDS.values()}
 _NONE = type(None)
-# What JSON makes of a field; user code may have written anything, and whoever reads relies on this.
+# JSON types of the fields. Readers rely on this check, since user code may have written anything.
 _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("uuid", "why", "message", "hint", "failure", "python", "harness", "group"), (str,)),
     **dict.fromkeys(("steps_completed", "pid", "oom_kills"), (int,)),
@@ -173,12 +173,12 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "disk_full": (bool,),
 }
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_MOST_STEPS = 1 << 53  # as far as a float counts
+_MOST_STEPS = 1 << 53  # largest exact integer of a float
 _DECODER = json.JSONDecoder()
 _MUST_SYNC = frozenset({Validation, Checkpoint, Ended, Exited})
 _MAY_WAIT = frozenset({Training, Measured, Progress})
 _ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
-_quoted = lru_cache(4096)(_ENCODER.encode)  # names of metrics come again and again
+_quoted = lru_cache(4096)(_ENCODER.encode)  # names of metrics recur
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,22 +192,22 @@ class Line:
 
 
 def must_sync(record: Record) -> bool:
-    """Whether the record has to be on disk before anyone acts on it."""
+    """Whether the record must be on disk before the host acts on it."""
     return type(record) in _MUST_SYNC
 
 
 def may_wait(record: Record) -> bool:
-    """Whether nobody acts on the record: it may be written a little later, or be lost with its process."""
+    """Whether the record may be written later or lost with its process, since the host does not act on it."""
     return type(record) in _MAY_WAIT
 
 
 def is_uuid(name: str) -> bool:
-    """Whether it is a uuid in the one form that checkpoints are named by."""
+    """Whether it is a UUID in the form of checkpoint names."""
     return _UUID.fullmatch(name) is not None
 
 
 def encode(line: Line) -> bytes:
-    """One line of JSON with its newline; NaN and the infinities become "NaN", "Infinity" and "-Infinity"."""
+    """Encode one line of JSON; NaN and infinities become "NaN", "Infinity" and "-Infinity"."""
     record = line.record
     body = "".join([f',"{name}":{_text(getattr(record, name))}' for name in _FIELDS[type(record)]])
     envelope = f'{{"seq":{line.seq},"run":{_quoted(line.run)},"time":{line.time!r},"kind":"{record.kind}"'
@@ -215,10 +215,10 @@ def encode(line: Line) -> bytes:
 
 
 def decode(line: bytes) -> Line:
-    """The opposite of `encode`.
+    """Decode a line of `encode`.
 
     Raises:
-        ValueError: the line is not a record; whoever reads sets it aside and goes on.
+        ValueError: the line is not a record; readers reject it and continue.
     """
     try:
         raw = _parsed(line)
@@ -233,7 +233,7 @@ def decode(line: bytes) -> Line:
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
-    """`json.loads` at less than half its cost, which is most of what reading a long series takes."""
+    """Parse JSON at less than half the cost of `json.loads`, which dominates reading a long series."""
     text = line.decode()
     raw: dict[str, Any]
     raw, end = _DECODER.raw_decode(text)
@@ -249,17 +249,17 @@ def _check(raw: dict[str, Any], time: float) -> None:
     if "metrics" in raw:
         raw["metrics"] = _with_numbers(raw["metrics"])
     if not (isfinite(time) and 0 <= raw.get("steps_completed", 0) <= _MOST_STEPS):
-        raise ValueError("a time or a number of batches that cannot be")
+        raise ValueError("time or number of batches out of range")
 
 
 def _check_uuid(name: str) -> None:
-    """It becomes a path and a key of a bucket."""
+    """Check a UUID, since it becomes a path and a key of a bucket."""
     if not is_uuid(name):
-        raise ValueError(f"{name[:40]!r} is not the uuid of a checkpoint")
+        raise ValueError(f"{name[:40]!r} is not a checkpoint UUID")
 
 
 def _converted(name: str, value: object) -> object:
-    """The few fields that are not as JSON has them."""
+    """Convert the few fields that differ from their JSON type."""
     if name == "stage" and isinstance(value, str):
         return Stage(value)
     if name == "reason":
@@ -270,7 +270,7 @@ def _converted(name: str, value: object) -> object:
 
 
 def _with_numbers(metrics: dict[str, object]) -> object:
-    """Metrics with NaN and the infinities where there are names of them."""
+    """Replace the names of NaN and the infinities by their values."""
     for value in metrics.values():
         if value.__class__ is not float:
             return _numbers(metrics)
@@ -278,7 +278,7 @@ def _with_numbers(metrics: dict[str, object]) -> object:
 
 
 def _text(value: object) -> str:
-    """JSON of one field. Mappings of numbers are what reports are made of, so they are spelt out here."""
+    """Encode one field. Mappings of numbers are the common case, so they have a fast path."""
     kind = type(value)
     if kind is int or (kind is float and isfinite(value)):  # type: ignore[arg-type]
         return repr(value)

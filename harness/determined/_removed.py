@@ -1,4 +1,4 @@
-"""Parts of Determined that detbuild does not carry: importing one says what does its work."""
+"""Unsupported parts of Determined: importing one raises an error with the replacement."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
-_CLIENT = "use determined.experimental.client, which knows the experiments of this host"
-_INTERNAL = "it was the harness's own: nothing of it is needed in a trial"
+_CLIENT = "use determined.experimental.client, which accesses the experiments of this host"
+_INTERNAL = "remove the import: it was internal to the harness, and trials do not need it"
 _INSTEAD = {
-    "determined.cli": "use the command `detbuild`, which knows the words of `det` too",
+    "determined.cli": "use the command `detbuild`, which supports the commands of `det` too",
     "determined.common": _CLIENT,
     "determined.constants": _INTERNAL,
-    "determined.deploy": "there is nothing to deploy: `detbuild doctor` says whether this host is ready",
+    "determined.deploy": "run `detbuild doctor` to check this host: there is nothing to deploy",
     "determined.estimator": "rewrite the model as a determined.keras.TFKerasTrial, or as a "
-    "determined.pytorch.PyTorchTrial: TensorFlow itself has removed estimators",
+    "determined.pytorch.PyTorchTrial: TensorFlow has removed estimators",
     "determined.gpu": "use torch.cuda, or determined.get_cluster_info().gpu_uuids",
     "determined.horovod": "use context.distributed for ranks; gradients are averaged by wrap_optimizer",
     "determined.integrations": "report with core_context.train.report_training_metrics: examples/core_api",
@@ -33,9 +33,9 @@ _INSTEAD = {
     "determined.pytorch.deepspeed": "write the trial as a determined.pytorch.PyTorchTrial, or keep "
     "deepspeed.initialize in a script with determined.core.init, started by "
     "python3 -m determined.launch.torch_distributed",
-    "determined.pytorch.dsat": "make DeepSpeed's settings hyperparameters, and search them",
+    "determined.pytorch.dsat": "define DeepSpeed's settings as hyperparameters, and search over them",
     "determined.pytorch.lr_scheduler": "use determined.pytorch.LRScheduler",
-    "determined.searcher": "write the search as a class and name it: searcher.name custom, docs/search.md",
+    "determined.searcher": "write the search as a class for `searcher.name: custom`, see docs/search.md",
     "determined.tensorboard.metric_writers.tensorflow": "write with tf.summary to the TensorBoard path",
     "determined.transformers": "in a transformers.TrainerCallback of your own, call "
     "core_context.train.report_training_metrics in on_log, core_context.checkpoint.upload in on_save and "
@@ -48,7 +48,7 @@ _INSTEAD = {
 
 
 class _RemovedModules(MetaPathFinder):
-    """Asked last, about modules that nobody else has found."""
+    """The last finder, called for modules that no other finder has found."""
 
     @staticmethod
     def find_spec(
@@ -60,10 +60,10 @@ class _RemovedModules(MetaPathFinder):
         for length in range(len(parts), 0, -1):
             hint = _INSTEAD.get(".".join(parts[:length]))
             if hint:
-                raise RemovedError(f"{fullname} is not carried by detbuild", hint=hint)
+                raise RemovedError(f"detbuild does not support {fullname}", hint=hint)
 
 
 def report_removed_modules() -> None:
-    """From now on."""
+    """Install the finder."""
     if not any(isinstance(finder, _RemovedModules) for finder in sys.meta_path):
         sys.meta_path.append(_RemovedModules())

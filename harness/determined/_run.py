@@ -1,4 +1,4 @@
-"""What a framework's controller may ask of the run it trains in; `determined._chief` answers for all."""
+"""The interface of a run to a framework's controller; `determined._chief` implements it."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ if TYPE_CHECKING:
 
 
 class Run(Protocol):
-    """One run of one trial, as its chief process sees it."""
+    """One run of one trial, in its chief process."""
 
     info: RunInfo
-    group: Group  # the processes of the run; each of them makes the same calls
+    group: Group  # the processes of the run; all of them make the same calls
 
     def enter(self, stage: Stage) -> None:
-        """Say which stage of its life the run is in; a failure after this names that stage."""
+        """Set the stage of the run; a later failure records it."""
 
     def report_training(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
-        """Buffered; costs the training loop no disk access."""
+        """Report training metrics. Buffered, so that the training loop does not wait for the disk."""
 
     def report_windows(self, found: Sequence[tuple[int, Mapping[str, object]]]) -> None:
-        """Training metrics of several reports, one or more: batches completed, and metrics."""
+        """Report training metrics, each with the batches completed."""
 
     def report_validation(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
-        """On disk when it returns."""
+        """Report validation metrics; they are on disk when this returns."""
 
     def report_metrics(self, group: str, steps_completed: int, metrics: Mapping[str, object]) -> None:
-        """Metrics of another group. Buffered."""
+        """Report metrics of another group. Buffered."""
 
     def report_progress(self, fraction: float) -> None: ...
 
     def store_checkpoint(
         self, steps_completed: int, metadata: Mapping[str, object]
     ) -> AbstractContextManager[tuple[Path, str]]:
-        """Give an empty directory to fill and the uuid it will have.
+        """Yield an empty directory to fill and its future UUID.
 
-        When the block ends: manifest, sync, rename, then the record. When it raises: nothing is left.
+        After the block: manifest, sync, rename, then the record. If it raises, nothing remains.
         """
 
     def spare_checkpoint(
@@ -51,22 +51,22 @@ class Run(Protocol):
         """Write a checkpoint that is recorded only if the block raises, or the process dies in it.
 
         Args:
-            steps_completed: batches it stands for.
+            steps_completed: batches trained before it.
             metadata: stored with it.
-            fill: given an empty directory.
+            fill: called with an empty directory.
         """
 
     def open_checkpoint(self) -> tuple[Path, str] | None:
-        """The newest undamaged checkpoint of `info.checkpoints` and its uuid; None when there is none.
+        """Return the newest undamaged checkpoint of `info.checkpoints` and its UUID; None without any.
 
-        Damaged ones are recorded and skipped. Raises CheckpointError when all of them are damaged.
+        Damaged ones are recorded and skipped. Raises CheckpointError if all of them are damaged.
         """
 
     def should_stop(self) -> bool:
-        """Whether the run was asked to checkpoint and leave (SIGTERM); all processes get the same answer."""
+        """Whether the run was asked to checkpoint and exit (SIGTERM); all processes get the same answer."""
 
     def asked_to_stop(self) -> bool:
-        """Whether this very process was asked. Cheap: may be asked after every batch."""
+        """Whether this process was asked to stop. Cheap: can be called after every batch."""
 
     def barrier(self) -> bool:
-        """Whether all processes have come to this point."""
+        """Wait for all processes at this point; return False if one does not come in time."""

@@ -1,4 +1,4 @@
-"""What one run of a trial is told. Written by detbuild as `run.json`, read by the harness, defined once."""
+"""The input of one run of a trial: written by detbuild as `run.json`, read by the harness."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 RUN_DIR_VARIABLE = "DETBUILD_RUN_DIR"
 CONTAINER_RUN_DIR = "/run/detbuild/run"  # where the folder of a run is mounted
-PARENT_VARIABLE = "DETBUILD_PARENT"  # of a local run: the pid that it ends with, and after how many seconds
-EXIT_TIMEOUT = 300  # seconds, where the config says nothing of `exit_timeout`
+PARENT_VARIABLE = (
+    "DETBUILD_PARENT"  # of a local run: the PID of its parent, and the seconds it may outlive that
+)
+EXIT_TIMEOUT = 300  # seconds; default of the config's `exit_timeout`
 RUN_FILE = "run.json"
 EVENTS_FILE = "events.jsonl"
 SPARE_FILE = "spare_checkpoint.json"
@@ -25,7 +27,7 @@ TENSORBOARD_DIR = "tensorboard"
 
 
 def private(path: str, flags: int) -> int:
-    """Open a file for `open(opener=...)`: one that is made can be read by its owner alone."""
+    """Open a file for `open(opener=...)`; a new one is readable by its owner only."""
     return os.open(path, flags, 0o600)
 
 
@@ -39,48 +41,46 @@ class Length:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunInfo:
-    """All paths are as the run sees them; a run is one container, or one local process, of one trial."""
+    """One container, or one local process, of one trial. All paths are as the run sees them."""
 
     experiment_id: int
     trial_id: int
-    run: int  # 0 for the first run of the trial, one more after each restart
+    run: int  # 0 for the first run of the trial, plus 1 for each restart
     trial_seed: int
-    slots: int  # GPUs, and so worker processes; 0 trains on the CPU
+    slots: int  # number of GPUs and worker processes; 0 trains on the CPU
     entrypoint: str | tuple[str, ...]
     run_dir: str
     context_dir: str
-    context_name: str  # the directory's name where it was submitted: modules may be prefixed with it
-    checkpoint_dir: str  # holds one directory per checkpoint of the experiment, named by its uuid
-    max_length: Length | None = None  # in total, not from where this run begins; None: the script decides
-    milestones: tuple[
-        int, ...
-    ] = ()  # lengths before that at which it validates too, in the unit of `max_length`
+    context_name: str  # the directory's name at submission: modules may be prefixed with it
+    checkpoint_dir: str  # contains one directory per checkpoint of the experiment, named by its UUID
+    max_length: Length | None = None  # in total, not for this run; None: the script decides
+    milestones: tuple[int, ...] = ()  # shorter lengths at which it validates too, in the unit of `max_length`
     hparams: Mapping[str, object] = field(default_factory=dict)
     config: Mapping[str, object] = field(default_factory=dict)  # the resolved experiment config
     test_mode: bool = False  # one batch, one validation, one checkpoint, one restore
-    checkpoints: tuple[str, ...] = ()  # uuids to resume from, newest first: the first undamaged one is used
-    warm_start: bool = False  # `checkpoints` are another trial's: take the weights, count from 0
+    checkpoints: tuple[str, ...] = ()  # UUIDs to resume from, newest first: the first undamaged one is used
+    warm_start: bool = False  # `checkpoints` are another trial's: load the weights, count from 0
     best_validation: float | None = None  # the searcher metric's best so far, for checkpoint_policy "best"
-    last_failure: str = ""  # `failure` of the run before, when that failed
-    failed_alike: int = 0  # how many runs in a row failed so
+    last_failure: str = ""  # `failure` of the previous run, if it failed
+    failed_alike: int = 0  # runs in a row with that failure
     gpu_ids: tuple[str, ...] = ()
     startup_hook: str = ""  # the host's script that runs before the entrypoint
-    run_hooks: bool = True  # whether that one and startup-hook.sh run at all
+    run_hooks: bool = True  # whether that one and startup-hook.sh run
     output_limit: int = OUTPUT_LIMIT  # bytes kept of each of stdout and stderr
 
     @property
     def name(self) -> str:
-        """Names the run within its experiment: `<trial>-<run>`."""
+        """The name of the run within its experiment: `<trial>-<run>`."""
         return f"{self.trial_id}-{self.run}"
 
     @property
     def exit_timeout(self) -> float:
-        """Seconds for which what the work left running may keep the run from ending."""
+        """Seconds that leftover processes and threads may delay the end of the run."""
         given = self.config.get("exit_timeout")
         return float(given) if isinstance(given, (int, float)) else EXIT_TIMEOUT
 
     def save(self, run_dir: Path) -> None:
-        """Write `run.json` so that a reader sees all of it or none."""
+        """Write `run.json` atomically."""
         text = json.dumps(asdict(self), sort_keys=True)
         temporary = run_dir / f".{RUN_FILE}.tmp"
         with open(temporary, "w", encoding="utf-8", opener=private) as file:
@@ -104,6 +104,6 @@ class RunInfo:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> RunInfo | None:
-        """Return None outside a run: that is how code tells where it is."""
+        """Return None outside a run."""
         run_dir = environ.get(RUN_DIR_VARIABLE)
         return cls.load(Path(run_dir)) if run_dir else None

@@ -1,4 +1,4 @@
-"""What a checkpoint says of the trial that wrote it, and its class, found again in the copy of its code."""
+"""The trial of a checkpoint: its description, and its class from the checkpoint's copy of the code."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _Trial = TypeVar("_Trial")
 
 
 def described(directory: Path) -> dict[str, Any]:
-    """What is known of the trial: `trial_cls_spec`, `hparams` and `experiment_config`, as far as they are.
+    """Return `trial_cls_spec`, `hparams` and `experiment_config` of the trial, as far as known.
 
-    Before Determined 0.18 they stood in metadata.json, and the class in the config's entrypoint.
+    Before Determined 0.18 they were in metadata.json, and the class in the config's entrypoint.
 
     Raises:
-        CheckpointError: what is there cannot be read.
+        CheckpointError: unreadable files.
     """
     found = {**_read(directory / METADATA_FILE), **_read(directory / LOAD_DATA_FILE)}
     config = found.get("experiment_config") or {}
@@ -43,16 +43,16 @@ def described(directory: Path) -> dict[str, Any]:
 def trial_class_of(
     directory: Path, spec: str, base: type[_Trial], given: type[_Trial] | None
 ) -> Iterator[type[_Trial]]:
-    """The class of a checkpoint's trial; in the block the checkpoint's own modules are found first.
+    """Yield the class of a checkpoint's trial; during the block, the checkpoint's modules are imported first.
 
     Args:
         directory: the checkpoint.
         spec: `module:Class`, as the checkpoint has it.
-        base: what it has to be derived from.
-        given: another class that is to be taken instead; then modules are found as ever.
+        base: its required base class.
+        given: a class to use instead; then modules are imported as usual.
 
     Raises:
-        CheckpointError: it cannot be imported, or is none.
+        CheckpointError: it cannot be imported, or is not a `base`.
     """
     if given is not None:
         yield given
@@ -63,7 +63,7 @@ def trial_class_of(
 
 @contextmanager
 def importing_from(code: Path, module: str) -> Iterator[None]:
-    """Let the checkpoint's own modules be found first; what was imported before stays as it was."""
+    """Import the checkpoint's own modules first during the block; restore other modules afterwards."""
     own = {path.stem for path in code.iterdir()} if code.is_dir() else set()
     own.add(module.partition(".")[0])
     before = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in own}
@@ -107,6 +107,6 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} cannot be read: {error}", hint="name the directory of a whole checkpoint"
+            f"{path} cannot be read: {error}", hint="pass the directory of a complete checkpoint"
         ) from error
     return found if isinstance(found, dict) else {}

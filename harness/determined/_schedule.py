@@ -1,4 +1,4 @@
-"""When a trial stops to report, validate and checkpoint. Arithmetic in batches, without a framework."""
+"""When a trial pauses to report, validate and checkpoint, counted in batches."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from determined._run_info import Length, RunInfo
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """Due every so many batches, and at given batches. Neither: never."""
+    """Due every `every` batches, and at given batches. Neither: never."""
 
     every: int = 0
     at: tuple[int, ...] = ()  # sorted
 
     def after(self, batch: int) -> int | None:
-        """The first batch after `batch` at which it is due."""
+        """Return the first batch after `batch` at which it is due."""
         index = bisect_right(self.at, batch)
         given = self.at[index] if index < len(self.at) else None
         if not self.every:
@@ -28,7 +28,7 @@ class Period:
         return regular if given is None else min(regular, given)
 
     def between(self, begin: int, end: int) -> Iterable[int]:
-        """The batches after `begin` and before `end` at which it is due."""
+        """Return the batches after `begin` and before `end` at which it is due."""
         if self.at:
             return self._one_by_one(begin, end)
         return range((begin // self.every + 1) * self.every, end, self.every) if self.every else ()
@@ -43,7 +43,7 @@ class Period:
         return (self.every > 0 and batch % self.every == 0) or batch in self.at
 
     def joined(self, at: Iterable[int]) -> Period:
-        """Due at these batches besides."""
+        """Return a period that is also due at these batches."""
         return Period(self.every, tuple(sorted({*self.at, *at})))
 
 
@@ -59,13 +59,13 @@ class Schedule:
     initial_validation: bool = False
 
     def reports(self, begin: int, end: int) -> Iterator[int]:
-        """The batches after `begin` at which training metrics are reported; the last one is `end`."""
+        """Return the batches after `begin` at which training metrics are reported, up to `end`."""
         return chain(self.report.between(begin, end), (end,))
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """After `batch` batches training pauses to validate or checkpoint."""
+    """A pause of training after `batch` batches, to validate or checkpoint."""
 
     batch: int
     validate: bool
@@ -74,7 +74,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """What lengths are worth in batches. None: not known for this trial."""
+    """Units of length, in batches. None: unknown for this trial."""
 
     epoch: int | None = None  # batches in an epoch
     batch: int | None = None  # records in a batch, over all slots
@@ -84,7 +84,7 @@ class Units:
 
         Args:
             length: what to convert.
-            field: the config's name for it, for the error.
+            field: the config's name of it, for the error.
         """
         if length.unit == "batches":
             return length.count
@@ -103,13 +103,13 @@ class Units:
 
 
 def stops(schedule: Schedule, *, completed: int = 0, validated: int | None = None) -> Iterator[Stop]:
-    """Yield the stops that are left; the last one validates and checkpoints.
+    """Yield the remaining stops; the last one validates and checkpoints.
 
     Args:
-        schedule: what is due when.
+        schedule: when to report, validate and checkpoint.
         completed: batches trained so far.
-        validated: batches that had been trained when the newest validation was made. One that was due at
-            `completed` and was not made, because the run was asked to leave, comes first.
+        validated: batches trained before the newest validation. One that was due at `completed`, but skipped
+            because the run was asked to stop, comes first.
     """
     if validated != completed and _validate(schedule, completed):
         yield Stop(completed, validate=True, checkpoint=completed > 0)
@@ -136,7 +136,7 @@ def _next(schedule: Schedule, batch: int) -> int:
 
 
 def configured(config: Mapping[str, object], max_length: Length, units: Units) -> Schedule:
-    """The schedule that an experiment config asks for."""
+    """Return the schedule of an experiment config."""
 
     def period(field: str) -> Period:
         length = parse_length(config.get(field), field)
@@ -153,7 +153,7 @@ def configured(config: Mapping[str, object], max_length: Length, units: Units) -
 
 
 def milestones(info: RunInfo, units: Units) -> tuple[int, ...]:
-    """The batches after which the search wants a validation and lets the run train on."""
+    """Return the batches after which the search needs a validation while the run continues."""
     if info.max_length is None:
         return ()
     unit = info.max_length.unit
@@ -161,7 +161,7 @@ def milestones(info: RunInfo, units: Units) -> tuple[int, ...]:
 
 
 def parse_length(value: object, field: str) -> Length | None:
-    """Read `{batches: 100}` or plain 100; None and zero mean never."""
+    """Parse `{batches: 100}` or 100; None and zero mean never."""
     if isinstance(value, int) and not isinstance(value, bool):
         return Length("batches", value) if value > 0 else None
     if isinstance(value, Length):
@@ -176,4 +176,4 @@ def parse_length(value: object, field: str) -> Length | None:
             return Length(next(iter(given)), count) if count > 0 else None
     elif value is None:
         return None
-    raise InvalidTrialError(f"{field} is not a length: {value!r}", hint="write it as {batches: 100}")
+    raise InvalidTrialError(f"{field} is not a valid length: {value!r}", hint="write it as {batches: 100}")

@@ -1,4 +1,4 @@
-"""The run that a script trains in: the one it was started for, or its own when somebody runs it by hand."""
+"""The run of a script: the one that started it, or a new one when the script runs by hand."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LONGEST_VALUE = 80  # characters
 
 
 class ScriptRun(ChiefRun):
-    """A run of a script that nobody supervises: what it reports is also logged, as far as one can read it."""
+    """A run of an unsupervised script: its reports are also logged, at a readable rate."""
 
     _logged = -_READABLE  # when training metrics were logged last
 
@@ -65,7 +65,7 @@ class ScriptRun(ChiefRun):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOptions:
-    """What a script says of its run; in a run of detbuild the experiment says it."""
+    """What a script specifies for its run; in a run of detbuild the experiment does."""
 
     hparams: Mapping[str, object] = field(default_factory=dict)
     config: Mapping[str, object] = field(default_factory=dict)
@@ -73,11 +73,11 @@ class RunOptions:
     checkpoint_dir: str | None = None
     seed: int = 0
     slots: int = 0
-    begin: Callable[[], RunInfo] | None = None  # makes the run where there is none, instead of this module
+    begin: Callable[[], RunInfo] | None = None  # creates the run outside of detbuild, instead of this module
 
 
 class RunHandle:
-    """A run as one process of a script sees it, and how the script's training in it ended."""
+    """A run in one process of a script, and how the script's training in it ended."""
 
     def __init__(
         self, info: RunInfo, distributed: DistributedContext, chief: ChiefRun | None, *, supervised: bool
@@ -86,7 +86,7 @@ class RunHandle:
         self.supervised = supervised
         alone = chief if distributed.size == 1 else None
         self.run: ChiefRun | SharedRun = alone or SharedRun(info, distributed.group, chief)
-        self.reason: ExitReason | None = None  # None: the script goes on, and its exit code will tell
+        self.reason: ExitReason | None = None  # None: the script continues, and its exit code decides
         self.stop_asked = False
 
     def ask_to_stop(self) -> None:
@@ -97,9 +97,9 @@ class RunHandle:
 
 @contextmanager
 def script_run(options: RunOptions) -> Iterator[RunHandle]:
-    """Open the run of this process, and write its last record when the block ends.
+    """Open the run of this process, and write its last record after the block.
 
-    InvalidHP ends the block and the run, and not the script. Outside a run messages of level INFO are shown,
+    InvalidHP ends the block and the run, but not the script. Outside a run, messages of level INFO are shown
     unless the script has set up logging.
     """
     handle = _opened(options)
@@ -111,7 +111,7 @@ def script_run(options: RunOptions) -> Iterator[RunHandle]:
         _LOG.warning("these hyperparameters cannot work: %s", error)
         _close(handle, failed(error, handle.run.stage, context_dir))
     except BaseException as error:
-        if isinstance(error, SystemExit) and not error.code:  # a script may end so, and has not failed
+        if isinstance(error, SystemExit) and not error.code:  # a normal exit
             _close(handle, _end_of(handle))
         else:
             _close(handle, failed(error, handle.run.stage, context_dir))
@@ -142,7 +142,7 @@ def _opened(options: RunOptions) -> RunHandle:
 
 
 def _distributed() -> DistributedContext:
-    """Of the processes that a launcher has started; of this one alone where none has."""
+    """Return the context of the launcher's processes, or of this one alone without a launcher."""
     rank = Rank.from_environ(os.environ)
     several = rank is not None and rank.size > 1
     return DistributedContext.from_torch_distributed() if several else DistributedContext.alone()
@@ -183,7 +183,7 @@ def _own_info(options: RunOptions) -> RunInfo:
 
 
 def shown(metrics: Mapping[str, object]) -> str:
-    """In one line of bounded length; records have all of it."""
+    """Return metrics in one line of bounded length; records have all of them."""
     texts = [f"{name} {_short(value)}" for name, value in islice(metrics.items(), _MOST_SHOWN)]
     more = len(metrics) - len(texts)
     return ", ".join(texts) + (f", ... and {more} more" if more > 0 else "")

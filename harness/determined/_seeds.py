@@ -1,4 +1,4 @@
-"""Seeds: one number per purpose, derived from the trial's seed, so that no purpose disturbs another."""
+"""One independent seed per purpose, derived from the trial's seed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _NUMPY_SEEDS = 1 << 32
 
 
 def derive(seed: int, *purpose: object) -> int:
-    """A seed below 2**63 that only equal arguments give."""
+    """Return a seed below 2**63, unique to the arguments."""
     text = "/".join(str(part) for part in (seed, *purpose))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def seed_python(seed: int) -> None:
-    """Seed the global generators of Python and, where it is installed, of numpy."""
+    """Seed the global generators of Python and, if installed, of numpy."""
     random.seed(seed)
     if importlib.util.find_spec("numpy") is not None:
         import numpy as np

@@ -1,4 +1,4 @@
-"""One run of several processes, as each sees it: rank 0 reports and saves, all agree on what happens."""
+"""One run of several processes: rank 0 reports and saves, and all agree on what to do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from determined._records import Stage
     from determined._run_info import RunInfo
 
-_TOGETHER = 10.0  # seconds; who comes later is waiting for somebody else
+_TOGETHER = 10.0  # seconds; a rank that comes later is blocked in a batch
 
 
 class SharedRun:
@@ -62,7 +62,7 @@ class SharedRun:
     def store_checkpoint(
         self, steps_completed: int, metadata: Mapping[str, object]
     ) -> Iterator[tuple[Path, str]]:
-        """Every rank fills the same directory, each with files of its own."""
+        """Let all ranks fill the same directory, each with its own files."""
         if self._chief is None:
             path, uuid = self.group.broadcast(("", ""))
             yield Path(path), uuid
@@ -78,7 +78,7 @@ class SharedRun:
     def spare_checkpoint(
         self, steps_completed: int, metadata: Mapping[str, object], fill: Callable[[Path], object]
     ) -> Iterator[None]:
-        """Every rank fills it; after that rank 0 alone decides, so that it needs no rank that has failed."""
+        """Let all ranks fill it; then only rank 0 decides, so that it does not depend on failed ranks."""
         if self._chief is None:
             fill(Path(self.group.broadcast("")))
             self.group.gather(None)
@@ -97,15 +97,15 @@ class SharedRun:
         return self.group.broadcast(self._chief.open_checkpoint() if self._chief else None)
 
     def should_stop(self) -> bool:
-        """Rank 0 decides. Costs an exchange: not for every batch, see `_lockstep`."""
+        """Return rank 0's answer. Needs communication, so do not call it for every batch: see `_lockstep`."""
         return self.group.broadcast(self.asked_to_stop())
 
     def asked_to_stop(self) -> bool:
-        """Whether this process was asked; the others may not know yet. Cheap."""
+        """Whether this process was asked to stop; the others may not know yet. Cheap."""
         return self._chief.should_stop() if self._chief else False
 
     def barrier(self) -> bool:
-        """Whether all ranks have come to this point, and none is left behind in a batch."""
+        """Wait for all ranks at this point; return False if one is blocked in a batch."""
         try:
             self.group.allgather(None, timeout=_TOGETHER)
         except GroupError:

@@ -1,7 +1,7 @@
-"""The mutable state that user code can reach, and the way back to it: what a trial run must not leave behind.
+"""A snapshot of the mutable state that user code can reach, to restore after one batch was tried.
 
-Objects are changed back in place, so everything that refers to them stays right. Modules and classes of the
-user, closures, containers and attributes are followed, and of a library's objects those that they refer to.
+Objects are restored in place, so that all references stay valid. The user's modules, classes, closures,
+containers and attributes are followed, as are library objects that they refer to.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
-Untyped: TypeAlias = Any  # objects of the user's, of which nothing is known
+Untyped: TypeAlias = Any  # the user's objects, of unknown type
 Undo = Callable[[], object]
-ObjectHandler = Callable[[Untyped, "Snapshot"], bool]  # whether it has dealt with the object
+ObjectHandler = Callable[[Untyped, "Snapshot"], bool]  # whether it handled the object
 
 _ATOMS = frozenset(
     {type(None), bool, int, float, complex, str, bytes, range, slice, type(...), type(NotImplemented)}
 )
 _MOST = 200_000  # objects
 _SMALL = 256 << 20  # bytes of tensors and arrays that are copied
-_SKIPPED = (  # whose objects hold threads, locks and handles, or nothing that evaluation changes
+_SKIPPED = (  # their objects contain threads, locks and handles, or nothing that evaluation changes
     "_io",
     "_thread",
     "asyncio",
@@ -62,27 +62,27 @@ _FOLLOWED = ("determined.keras", "determined.pytorch", "keras", "torch")
 
 
 class CannotRestoreError(Exception):
-    """Something that user code can reach cannot be put back; the text names it."""
+    """An object that user code can reach cannot be restored; the text names it."""
 
 
 class Snapshot:
-    """Taken before user code is tried; `restore` puts all back.
+    """A snapshot before user code is tried, and how to `restore` it.
 
     Args:
-        roots: what is reachable from them is kept.
-        context_dir: modules that lie in it are the user's.
-        keep: deals with the objects of a framework; called before anything else.
+        roots: everything reachable from them is saved.
+        context_dir: contains the user's modules.
+        keep: handles the objects of a framework; called first.
 
     Raises:
-        CannotRestoreError: there is an iterator, which can only be read once, or too much to look at.
+        CannotRestoreError: an iterator, which can be read only once, or too many objects.
     """
 
     def __init__(self, roots: list[object], context_dir: Path, keep: ObjectHandler) -> None:
         self._keep, self._user_files = keep, context_dir
         self._undo: list[Undo] = []
-        self._seen: dict[int, object] = {}  # keeps them alive, so that no id is used twice
-        self._own: set[int] = set()  # ids of those that are reached without a library's objects
-        self._is_own = True  # what is looked at now
+        self._seen: dict[int, object] = {}  # keeps them alive, so that no ID is reused
+        self._own: set[int] = set()  # IDs of objects reached without a library's objects
+        self._is_own = True  # of the current object
         self._modules = [m for m in list(sys.modules.values()) if self._is_users(m)]
         own = {kind.__module__ for root in roots for kind in type(root).__mro__}
         self._follows = self._kinds()
@@ -98,7 +98,7 @@ class Snapshot:
             undo()
 
     def visit(self, *values: object) -> None:
-        """Keep these, too."""
+        """Save these objects too."""
         self._waiting.extend((value, self._is_own) for value in values)
 
     def on_restore(self, undo: Undo) -> None:
@@ -133,7 +133,7 @@ class Snapshot:
         self._object(value)
 
     def _kinds(self) -> tuple[tuple[Untyped, Callable[[Untyped], object]], ...]:
-        """How objects of the language itself are followed."""
+        """Return how to follow the built-in types."""
         return (
             ((dict, list, set, deque, bytearray), self._container),
             ((tuple, frozenset), lambda value: self.visit(*_items(value))),
@@ -165,7 +165,7 @@ class Snapshot:
             self.visit(getattr(value, "__wrapped__", None))
 
     def _cell(self, cell: types.CellType) -> None:
-        with suppress(ValueError):  # it is empty
+        with suppress(ValueError):  # an empty cell
             held = cell.cell_contents
             self._undo.append(partial(setattr, cell, "cell_contents", held))
             self.visit(held)
@@ -176,7 +176,7 @@ class Snapshot:
             self.visit(*vars(value).values(), *value.__mro__)
 
     def _object(self, value: object) -> None:
-        """Follow it, and of a library's objects those that the user's refer to, but not further ones."""
+        """Follow an object; of a library's objects only those that the user's refer to."""
         kind = type(value)
         if isinstance(value, Iterator) and not hasattr(value, "fileno"):
             if self._is_own:
@@ -192,7 +192,7 @@ class Snapshot:
         self.attributes(value)
 
     def attributes(self, value: object) -> None:
-        """Keep what an object holds."""
+        """Save the attributes of an object."""
         with suppress(TypeError):
             self.visit(vars(value))
         for owner in type(value).__mro__:
@@ -209,13 +209,13 @@ class Snapshot:
 
 
 class NumpyHandler:
-    """Keeps the arrays and generators of numpy, without importing it; arrays up to a size in all."""
+    """Saves numpy's arrays and generators, without importing it; arrays up to a total size."""
 
     def __init__(self) -> None:
         self._left = _SMALL
 
     def numpy(self, value: Untyped, snapshot: Snapshot) -> bool:
-        """Whether it is numpy's."""
+        """Save an object of numpy; return whether it is one."""
         module = type(value).__module__
         if module != "numpy" and not module.startswith("numpy."):
             return False
@@ -232,7 +232,7 @@ class NumpyHandler:
         return True
 
     def fits(self, size: int) -> bool:
-        """Whether so many bytes more may be copied; then they count."""
+        """Reserve that many bytes for a copy; return False if the total would be too large."""
         if size > self._left:
             return False
         self._left -= size
@@ -245,7 +245,7 @@ def _is_changeable(value: Untyped) -> bool:
 
 
 def _items(values: Untyped) -> Iterator[object]:
-    """Those that may hold state; a list of very many numbers or texts is done with at once."""
+    """Yield the items that may have state; skip long lists of numbers or strings quickly."""
     kinds = set(map(type, values))
     if kinds <= _ATOMS:
         return iter(())
@@ -279,7 +279,7 @@ def _refill(value: Untyped, saved: Untyped) -> None:
 
 
 def _same(value: dict[Untyped, Untyped], saved: dict[Untyped, Untyped]) -> bool:
-    """Whether nothing was assigned; comparing the values could run code of theirs."""
+    """Whether nothing was assigned; values are compared by identity, since `==` could run user code."""
     return len(value) == len(saved) and all(
         a is b and value[a] is saved[b] for a, b in zip(value, saved, strict=True)
     )
@@ -294,6 +294,6 @@ def _reset_class(value: type, saved: dict[str, object]) -> None:
 
 
 def _set_slot(value: object, name: str, held: object) -> None:
-    with suppress(AttributeError):  # of what cannot be assigned, nothing has changed
+    with suppress(AttributeError):  # a read-only attribute has not changed
         if getattr(value, name, None) is not held:
             object.__setattr__(value, name, held)

@@ -1,4 +1,4 @@
-"""The note about a spare checkpoint, by which the supervisor announces it when the worker was killed."""
+"""The note about a spare checkpoint, with which the supervisor records it if the worker was killed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def encode_spare(draft: Path, checkpoint: Checkpoint) -> bytes:
-    """The note: where the checkpoint lies unseen, and the record that announces it."""
+    """Encode the note: the checkpoint's draft, and its record."""
     return json.dumps({"draft": draft.name, "checkpoint": asdict(checkpoint)}, default=str).encode()
 
 
 def announce_spare(info: RunInfo, events: EventFile) -> None:
-    """Make the spare checkpoint of a worker that was killed visible, and record it."""
+    """Publish and record the spare checkpoint of a killed worker."""
     note = Path(info.run_dir) / SPARE_FILE
     if not note.is_file():
         return
@@ -30,7 +30,7 @@ def announce_spare(info: RunInfo, events: EventFile) -> None:
     found = json.loads(note.read_bytes())
     checkpoint = Checkpoint(**found["checkpoint"])
     draft = Path(info.checkpoint_dir) / Path(found["draft"]).name
-    if draft.is_dir():  # else it was announced already
+    if draft.is_dir():  # otherwise it was recorded already
         _checkpoints.publish(draft, checkpoint.uuid)
         events.append(checkpoint)
     note.unlink()

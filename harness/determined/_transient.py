@@ -1,4 +1,4 @@
-"""Tells errors that a later run may not meet, without any change: of networks, disks and time-outs."""
+"""Detects transient errors, for which a retry may succeed: of networks, disks and time-outs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from determined._errors import HarnessError, StorageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_CHAIN = 5  # causes of an error that are looked at
+_CHAIN = 5  # causes of an error that are checked
 _NUMBERS = {
     *(errno.EAGAIN, errno.EBUSY, errno.EIO, errno.EINTR, errno.ENOSPC, errno.EDQUOT, errno.EROFS),
     *(errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOLCK, errno.EPIPE, errno.EADDRINUSE),
@@ -19,7 +19,7 @@ _NUMBERS = {
     *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH),
     *(errno.EREMOTEIO, errno.ETIMEDOUT),
 }
-# Classes of clients for networks, which derive from no common one, by words in their names.
+# Network clients' classes, which have no common base class, by words in their names.
 _NAMES = re.compile(
     r"Connect|Time(d?)_?out|Network|Socket|SSL|HTTP(S?)(Status|Response|Error)|HTTPError|URLError|Transport"
     r"|RemoteDisconnected|IncompleteRead|ChunkedEncoding|Throttl|Unavailable|RateLimit|TooManyRequests|Retry"
@@ -39,12 +39,12 @@ _WORDS = re.compile(
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether an error, or what it came from, is of a network, a disk or a time-out."""
+    """Whether an error, or one of its causes, is due to a network, a disk or a time-out."""
     return any(map(_is_transient, _chain(error)))
 
 
 def sounds_transient(text: str) -> bool:
-    """The same for the text of an error, or for what a program printed last."""
+    """The same for the text of an error or the end of a program's output."""
     return _WORDS.search(text) is not None
 
 

@@ -1,4 +1,4 @@
-"""What every trial class derives from, whatever its framework."""
+"""The base class of the trials of all frameworks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import ClassVar
 
 
 class Trial:
-    """The base of `PyTorchTrial` and its like.
+    """The base class of `PyTorchTrial` and `TFKerasTrial`.
 
     `_runner` names the function that trains such a trial, as `module:function`. It is imported only when
     a trial of that kind runs, and called as `function(trial_class, run) -> ExitReason`.
     """
 
     _runner: ClassVar[str] = ""
-    _one_process: ClassVar[bool] = False  # one process drives all devices of a run, not each process its own
+    _one_process: ClassVar[bool] = False  # one process uses all devices of a run

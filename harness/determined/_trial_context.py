@@ -1,4 +1,4 @@
-"""What the contexts of all frameworks have in common; the type to annotate a trial's `context` with."""
+"""The base class of all frameworks' contexts; the type to annotate a trial's `context` with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Context = TypeVar("_Context", bound="TrialContext")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Environment:
-    """`context.env`: what trials of Determined 0.12 read of it, under the names it had."""
+    """`context.env`: the attributes that trials of Determined 0.12 read."""
 
     experiment_config: Mapping[str, object] = field(default_factory=dict)
     hparams: Mapping[str, object] = field(default_factory=dict)
@@ -28,16 +28,16 @@ class Environment:
 
 
 class TrialContext:
-    """The base of `PyTorchTrialContext` and its like."""
+    """The base class of `PyTorchTrialContext` and `TFKerasTrialContext`."""
 
     @classmethod
     def from_config(  # noqa: PYI019  (typing.Self is not in Python 3.10)
         cls: type[_Context], config: Mapping[str, object]
     ) -> _Context:
-        """A context for trying a trial out by hand, without a run.
+        """Return a context to try a trial by hand, without a run.
 
         Args:
-            config: an experiment config; hyperparameters that are ranges are drawn from.
+            config: an experiment config; ranges of hyperparameters are sampled.
         """
         kind = (
             importlib.import_module("determined.pytorch").PyTorchTrialContext if cls is TrialContext else cls
@@ -49,5 +49,5 @@ class TrialContext:
     def of_config(  # noqa: PYI019  (typing.Self is not in Python 3.10)
         cls: type[_Context], config: Mapping[str, object], hparams: Mapping[str, object]
     ) -> _Context:
-        """What a framework supplies to `from_config`."""
+        """Return the framework's context for `from_config`."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""The part of a checkpoint that no framework has a say in: its numbers, and what builds the trial again."""
+"""The framework-independent part of a checkpoint: its numbers, and the data to rebuild the trial."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def write_numbers(directory: Path, numbers: TrialState) -> None:
 
 
 def read_numbers(directory: Path) -> TrialState:
-    """The numbers of a checkpoint.
+    """Read the numbers of a checkpoint.
 
     Raises:
-        CheckpointError: they cannot be read.
+        CheckpointError: unreadable.
     """
     path = directory / TRIAL_STATE_FILE
     try:
@@ -56,7 +56,7 @@ def read_numbers(directory: Path) -> TrialState:
 def write_code(
     directory: Path, info: RunInfo, trial_class: type, *, trial_type: str, is_trainer: bool = False
 ) -> None:
-    """What is needed to build the trial again elsewhere: its code, hyperparameters and config."""
+    """Write the data to rebuild the trial elsewhere: its code, hyperparameters and config."""
     described = {
         "trial_type": trial_type,
         "experiment_config": dict(info.config),

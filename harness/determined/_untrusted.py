@@ -1,9 +1,9 @@
-"""Opens, lists, changes and removes what a run may have written: beneath one directory, through no link.
+"""Opens, lists, changes and removes files that a run may have written, without leaving the directory.
 
-A trial can replace any file that its container can write by a link, a named pipe, a socket, a directory or a
-file without end, and it can swap them at any moment. So no path is checked first and used later: every
-component is opened below the one before, by `openat2` in one call or else by a walk of descriptors, what was
-opened is checked by its descriptor, and changes are made below the descriptor of the parent.
+A trial can replace any file that its container can write by a link, a named pipe, a socket, a directory or
+an endless file, at any moment. So no path is checked first and used later: every component is opened below
+the previous one, by `openat2` in one call or by a walk of descriptors. Opened files are checked by descriptor,
+and changes are made relative to the descriptor of the parent.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     RelativePath = str | PurePath
 
 MOST_ENTRIES = 1_000_000  # of one directory or one walk
-DEEPEST = 64  # directories below each other
+DEEPEST = 64  # nested directories
 _BLOCK = 1 << 20
 _PATH_ONLY = getattr(os, "O_PATH", os.O_RDONLY)  # needs no permission to read the directory
 _SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | _SAFE  # O_NONBLOCK: neither a pipe nor a lease blocks it
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | _SAFE  # O_NONBLOCK: not blocked by a pipe or a lease
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | _SAFE
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | _SAFE
 _NOT_ON_THE_WAY = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EXDEV})
-_RECURSION = 32  # levels that a removal descends at a time, each with a descriptor
-_AT_A_TIME = 10_000  # names of a directory that are held while it is removed
-_PASSES = 100_000  # of a removal, against a process that keeps adding files
+_RECURSION = 32  # levels of a removal, each with a descriptor
+_AT_A_TIME = 10_000  # names of a directory that are read at once for removal
+_PASSES = 100_000  # of a removal, in case a process keeps adding files
 _KINDS = (
     (stat.S_ISREG, "a regular file"),
     (stat.S_ISDIR, "a directory"),
@@ -50,7 +50,7 @@ _KINDS = (
 
 
 class UntrustedError(OSError):
-    """What was met instead of a file: `path`, and `reason` in words that complete a sentence about it."""
+    """A path is not the expected file; `reason` completes a sentence about `path`."""
 
     def __init__(self, path: str, reason: str, number: int = errno.EINVAL) -> None:
         super().__init__(number, reason)
@@ -65,14 +65,14 @@ class UntrustedError(OSError):
 
 
 class UntrustedMissingError(UntrustedError, FileNotFoundError):
-    """The file, or a directory on the way to it, does not exist."""
+    """The file, or a directory of its path, does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A name in a directory, and what it is; nothing was followed or opened to learn it."""
+    """A name in a directory and its type; links are not followed, and nothing is opened."""
 
-    path: str  # below the directory that was asked for, with `/`
+    path: str  # relative to the listed directory, with `/`
     status: os.stat_result
 
     @property
@@ -85,18 +85,18 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        """In words, such as "a named pipe"."""
+        """The type in words, e.g. "a named pipe"."""
         return kind_of(self.status.st_mode)
 
 
 class UntrustedDir:
-    """A directory in whose content nothing is trusted. All paths are relative to it.
+    """A directory with untrusted content. All paths are relative to it.
 
-    `root` itself may lie behind links. As a context manager it holds the directory open: what takes its place
-    meanwhile is not looked at. Otherwise each call opens it again.
+    `root` itself may lie behind links. As a context manager it keeps the directory open, so that a replaced
+    directory has no effect. Otherwise each call opens it again.
 
     Raises:
-        UntrustedError: by every method; UntrustedMissingError where the path does not exist.
+        UntrustedError: by every method; UntrustedMissingError if the path does not exist.
     """
 
     def __init__(self, root: Path | str) -> None:
@@ -115,10 +115,10 @@ class UntrustedDir:
             self._fd = None
 
     def open(self, path: RelativePath, *, limit: int | None = None) -> BinaryIO:
-        """Open a regular file for reading; anything else is refused, and nothing is waited for.
+        """Open a regular file for reading; reject anything else, and never block.
 
         Args:
-            limit: bytes; a file that is larger already is refused too.
+            limit: bytes; larger files are rejected too.
         """
         return os.fdopen(self._opened_file(path, limit), "rb")
 
@@ -131,12 +131,12 @@ class UntrustedDir:
             os.close(descriptor)
 
     def stat(self, path: RelativePath = "") -> os.stat_result:
-        """The status of what the path names; a link's own."""
+        """Return the status of a path; links are not followed."""
         with self._parent(path) as (parent, name), self._errors(path):
             return os.stat(name, dir_fd=parent, follow_symlinks=False) if name else os.fstat(parent)
 
     def exists(self, path: RelativePath = "") -> bool:
-        """Whether the path names anything at all, a link included."""
+        """Whether the path exists, as a link or anything else."""
         return self._mode(path) != 0
 
     def is_file(self, path: RelativePath) -> bool:
@@ -146,7 +146,7 @@ class UntrustedDir:
         return stat.S_ISDIR(self._mode(path))
 
     def scan(self, path: RelativePath = "", *, limit: int = MOST_ENTRIES) -> list[Entry]:
-        """The entries of a directory, sorted by name; at most `limit`."""
+        """Return the entries of a directory, sorted by name; at most `limit`."""
         with self._directory(path) as descriptor, self._errors(path):
             found = _entries(descriptor, limit)
         if len(found) > limit:
@@ -156,7 +156,7 @@ class UntrustedDir:
     def walk(
         self, path: RelativePath = "", *, limit: int = MOST_ENTRIES, depth: int = DEEPEST
     ) -> Iterator[Entry]:
-        """Everything below a directory, each directory before what it holds; links are not followed."""
+        """Yield all entries below a directory, each directory before its content; links are not followed."""
         with self.enter(path) as top:
             left = limit
             for entry in _walked(top, depth):
@@ -166,23 +166,23 @@ class UntrustedDir:
                 yield entry
 
     def enter(self, path: RelativePath) -> UntrustedDir:
-        """A directory below, held open: use it in a `with` block."""
+        """Open a subdirectory, for a `with` block."""
         return _Entered(self, self._parts(path))
 
     def make_directory(self, path: RelativePath, *, mode: int = 0o700, exist_ok: bool = False) -> None:
-        """Make a directory and those on the way to it that do not exist."""
+        """Make a directory and its missing parents."""
         parts = self._parts(path)
         for end in range(1, len(parts)):
             self._make(parts[:end], mode, exist_ok=True)
         self._make(parts, mode, exist_ok=exist_ok)
 
     def create(self, path: RelativePath, *, mode: int = 0o600) -> BinaryIO:
-        """Make a new file for writing; whatever has the name already is refused."""
+        """Create a new file for writing; fail if the name exists."""
         with self._parent(path) as (parent, name), self._errors(path):
             return os.fdopen(os.open(name, _CREATE, mode, dir_fd=parent), "wb")
 
     def append(self, path: RelativePath, *, mode: int = 0o600) -> BinaryIO:
-        """Open a regular file for writing at its end; make it when it does not exist."""
+        """Open a regular file for appending; create it if missing."""
         with self._parent(path) as (parent, name), self._errors(path):
             descriptor = os.open(name, _APPEND, mode, dir_fd=parent)
         found = os.fstat(descriptor).st_mode
@@ -194,11 +194,11 @@ class UntrustedDir:
     def replace(
         self, path: RelativePath, content: bytes | Iterable[bytes], *, mode: int = 0o600, sync: bool = True
     ) -> None:
-        """Put content under this name in one step: a crash leaves the old content or the new one.
+        """Replace a file atomically: after a crash, it has the old content or the new one.
 
         Args:
-            content: all of it, or blocks as they come.
-            sync: it is on disk when this returns.
+            content: bytes, or blocks of them.
+            sync: return only when it is on disk.
         """
         with self._parent(path) as (parent, name), self._errors(path):
             temporary = f".tmp-{os.urandom(8).hex()}"
@@ -215,20 +215,20 @@ class UntrustedDir:
                 os.fsync(parent)
 
     def rename(self, path: RelativePath, to: RelativePath) -> None:
-        """Rename what the path names, as what it is; a file of the new name is replaced."""
+        """Rename a path without following links; replace a file of the new name."""
         with self._parent(path) as (parent, name), self._parent(to) as (target, new), self._errors(path):
             os.rename(name, new, src_dir_fd=parent, dst_dir_fd=target)
 
     def unlink(self, path: RelativePath, *, missing_ok: bool = False) -> None:
-        """Remove a name that is no directory: a file, a link itself, a pipe, a socket."""
+        """Remove a file, link, pipe or socket."""
         self._remove(path, lambda parent, name: os.unlink(name, dir_fd=parent), missing_ok=missing_ok)
 
     def remove_tree(self, path: RelativePath, *, missing_ok: bool = False) -> None:
-        """Remove whatever the path names as what it is; a directory with all that it holds, at any depth."""
+        """Remove a path without following links; a directory with its content, at any depth."""
         self._remove(path, _remove_all, missing_ok=missing_ok)
 
     def sync(self, path: RelativePath = "") -> None:
-        """Put a file's content, or a directory's names, on disk."""
+        """Sync a file's content or a directory's names to disk."""
         if self.is_directory(path):
             with self._directory(path) as descriptor, self._errors(path):
                 os.fsync(descriptor)
@@ -241,11 +241,11 @@ class UntrustedDir:
             os.close(descriptor)
 
     def lock(self) -> bool:
-        """Lock the directory, which a `with` block holds open, until that ends; False when it is in use."""
+        """Lock the directory until its `with` block ends; return False if it is in use."""
         assert self._fd is not None
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # of another process, or of a file system without locks
+        except OSError:  # locked by another process, or a file system without locks
             return False
         return True
 
@@ -299,7 +299,7 @@ class UntrustedDir:
 
     @contextmanager
     def _parent(self, path: RelativePath) -> Iterator[tuple[int, str]]:
-        """The directory that holds the last name of the path, and that name; "" for the root itself."""
+        """Yield the parent directory of a path, and its last name; "" for the root."""
         *parents, name = self._parts(path) or [""]
         with self._directory("/".join(parents)) as descriptor:
             yield descriptor, name
@@ -308,7 +308,7 @@ class UntrustedDir:
         try:
             return self.stat(path).st_mode
         except UntrustedError:
-            return 0  # missing, or behind something that is not a directory
+            return 0  # missing, or a parent is not a directory
 
     def _make(self, parts: list[str], mode: int, *, exist_ok: bool) -> None:
         path = "/".join(parts)
@@ -350,12 +350,12 @@ class UntrustedDir:
     def _errors(
         self, path: RelativePath, anchor: int | None = None, *, wanted: str = "regular file"
     ) -> Iterator[None]:
-        """Say what was met in words.
+        """Convert OSErrors to an UntrustedError that describes the obstacle.
 
         Args:
-            path: that was opened or changed.
-            anchor: the descriptor of the root, to tell what is in the way.
-            wanted: what it should be.
+            path: the opened or changed path.
+            anchor: descriptor of the root, to find the obstacle.
+            wanted: the expected type.
         """
         try:
             yield
@@ -372,7 +372,7 @@ class UntrustedDir:
 
 
 class _Entered(UntrustedDir):
-    """A directory below another one, opened by its descriptors."""
+    """A subdirectory, opened by the descriptor of its parent."""
 
     def __init__(self, above: UntrustedDir, parts: list[str]) -> None:
         super().__init__(os.path.join(above.root, *parts))  # noqa: PTH118
@@ -385,7 +385,7 @@ class _Entered(UntrustedDir):
 
 
 def reason_of(error: OSError) -> str:
-    """Why an operation failed, in words and never empty: not every OSError has a text or a number."""
+    """Return why an operation failed, never empty: not every OSError has a text or a number."""
     if error.strerror:
         return error.strerror
     if error.errno:
@@ -394,18 +394,18 @@ def reason_of(error: OSError) -> str:
 
 
 def kind_of(mode: int) -> str:
-    """What the mode of a status stands for, such as "a named pipe"."""
+    """Return the type of a file by its mode, e.g. "a named pipe"."""
     return next((words for is_kind, words in _KINDS if is_kind(mode)), "of an unknown kind")
 
 
 def shown(path: str) -> str:
-    """A path that can be printed, whatever its bytes are."""
+    """Return a printable path, for any bytes."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace") if _is_name(path) else ascii(path)[1:-1]
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def sized(size: int) -> str:
-    """Bytes in the largest unit that they are a whole number of, such as "16 MiB"."""
+    """Return a size in its largest exact unit, e.g. "16 MiB"."""
     for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
         if size and size % (1 << shift) == 0:
             return f"{size >> shift} {unit}"
@@ -435,7 +435,7 @@ def _cause(error: OSError) -> str:
 
 
 def _obstacle(anchor: int, parts: list[str], wanted: str) -> str:
-    """The first component that is not a directory, in words; "" where it cannot be told."""
+    """Describe the first component that is not a directory; "" if unknown."""
     descriptor = os.dup(anchor)
     try:
         for number, part in enumerate(parts, start=1):
@@ -445,7 +445,7 @@ def _obstacle(anchor: int, parts: list[str], wanted: str) -> str:
             above, descriptor = descriptor, os.open(part, _PATH_ONLY | _DIRECTORY, dir_fd=descriptor)
             os.close(above)
     except OSError:
-        return ""  # it has changed meanwhile
+        return ""  # it has changed since
     finally:
         os.close(descriptor)
     return ""
@@ -458,7 +458,7 @@ def _in_the_way(parts: list[str], mode: int, wanted: str) -> str:
 
 
 def _open_below(anchor: int, parts: list[str], flags: int) -> int:
-    """Open what the names lead to; none of them may be a link."""
+    """Open a path; none of its components may be a link."""
     if len(parts) == 1:
         return os.open(parts[0], flags, dir_fd=anchor)
     if not parts:
@@ -468,7 +468,7 @@ def _open_below(anchor: int, parts: list[str], flags: int) -> int:
         try:
             return openat2(anchor, "/".join(parts), flags)
         except OSError as error:
-            if error.errno not in {errno.EAGAIN, errno.ENAMETOOLONG}:  # a rename on the way; a very long way
+            if error.errno not in {errno.EAGAIN, errno.ENAMETOOLONG}:  # a concurrent rename; a very long path
                 raise
     return _open_by_walk(anchor, parts, flags)
 
@@ -487,7 +487,7 @@ def _open_by_walk(anchor: int, parts: list[str], flags: int) -> int:
 
 @lru_cache(1)
 def _openat2() -> Callable[[int, str, int], int] | None:
-    """The system call, where the kernel has it and seccomp lets it through."""
+    """Return the system call, if the kernel has it and seccomp allows it."""
     import ctypes
 
     class OpenHow(ctypes.Structure):
@@ -527,7 +527,7 @@ def _openat2() -> Callable[[int, str, int], int] | None:
 
 
 def _entries(descriptor: int, limit: int) -> list[Entry]:
-    """At most one entry more than the limit; what vanishes meanwhile is left out."""
+    """Return at most one entry more than the limit; skip entries that vanish."""
     found: list[Entry] = []
     with os.scandir(descriptor) as entries:
         for entry in entries:
@@ -539,7 +539,7 @@ def _entries(descriptor: int, limit: int) -> list[Entry]:
 
 
 def _walked(top: UntrustedDir, depth: int) -> Iterator[Entry]:
-    """Each directory is opened from the top by its path, so that any tree takes few descriptors."""
+    """Open each directory from the top by its path, so that deep trees need few descriptors."""
     waiting = [""]
     while waiting:
         directory = waiting.pop()
@@ -572,7 +572,7 @@ def _remove_all(parent: int, name: str) -> None:
 
 
 def _remove_directory(parent: int, name: str) -> None:
-    """Empty the directory in passes: a very large or deep one below is moved to the top for the next pass."""
+    """Empty the directory in passes; a deep subdirectory is moved to the top for the next pass."""
     top = _opened_to_empty(parent, name)
     try:
         for _ in range(_PASSES):
@@ -619,7 +619,7 @@ def _remove_below(top: int, directory: int, name: str, levels: int) -> None:
 
 
 def _opened_to_empty(parent: int, name: str) -> int:
-    """Open a directory; one of our own that its trial has closed to us is opened up."""
+    """Open a directory; first restore its owner's permissions, which a trial may have removed."""
     try:
         descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
     except PermissionError:
@@ -629,7 +629,7 @@ def _opened_to_empty(parent: int, name: str) -> int:
         finally:
             os.close(handle)
         return os.open(name, _DIRECTORY, dir_fd=parent)
-    with suppress(OSError):  # of another owner: removing tells
+    with suppress(OSError):  # of another owner: removal will fail
         if os.fstat(descriptor).st_mode & stat.S_IRWXU != stat.S_IRWXU:
             os.fchmod(descriptor, stat.S_IRWXU)
     return descriptor

@@ -1,4 +1,4 @@
-"""The user's own code: its files in the context directory, its lines in a traceback."""
+"""The user's code: its files in the context directory, its lines in a traceback."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _RELAYED = "\nOriginal Traceback (most recent call last):\n"
 _FRAME = re.compile(r'^  File "(.*)", line (\d+), in (\S+)$', re.MULTILINE)
 _NAMED = re.compile(r'File "([^"]+)", line (\d+), in (\w+)')
 _TRACED = ("in user code:", "Graph execution error:")
-_LOOKED_AT = 2000  # files of a context, so that one of many thousands costs no time
+_MOST_FILES = 2000  # of a context that are searched, to stay fast
 
 
 def place_of(error: BaseException, context_dir: Path) -> str:
-    """`model_def.py:12 in train_batch`: the innermost line of the user's own code, or ""."""
+    """Return the innermost line of the user's code, e.g. `model_def.py:12 in train_batch`, or ""."""
     place = ""
     for trace in _frames(error.__traceback__):
         file = _user_file(trace, context_dir)
@@ -32,23 +32,23 @@ def place_of(error: BaseException, context_dir: Path) -> str:
 
 
 def place_in(text: str, context_dir: Path) -> str:
-    """The same of a traceback in the text of an error, as TensorFlow writes it; or ""."""
+    """Return the same for a traceback in the text of an error, as TensorFlow writes it, or ""."""
     found = [(_inside(Path(file), context_dir), line, name) for file, line, name in _NAMED.findall(text)]
     return next((f"{file}:{line} in {name}" for file, line, name in reversed(found) if file), "")
 
 
 def without_trace(text: str) -> str:
-    """The text of an error without the traceback that TensorFlow writes into it, in one line."""
+    """Return the text of an error in one line, without the traceback that TensorFlow adds."""
     if not text.startswith(_TRACED):
         return text
     lines = text.splitlines()
     last = max((number for number, line in enumerate(lines) if _NAMED.search(line)), default=-1)
-    skipped = 2 if text.startswith(_TRACED[0]) else 1  # the line of code, too
+    skipped = 2 if text.startswith(_TRACED[0]) else 1  # also the line of code
     return " ".join(line.strip() for line in lines[last + skipped :] if line.strip()) or text
 
 
 def defined_at(thing: object) -> str:
-    """`model_def.py:12`: where a function, method or class of the user's is defined, or its name."""
+    """Return where a user's function, method or class is defined, e.g. `model_def.py:12`, or its name."""
     found = inspect.unwrap(thing) if callable(thing) else type(thing)
     code = getattr(getattr(found, "__func__", found), "__code__", None)
     if code is not None:
@@ -61,9 +61,9 @@ def defined_at(thing: object) -> str:
 
 
 def relayed_from(error: BaseException, context_dir: Path) -> str:
-    """What a data loader's process raised, in one line with its place; "" for other errors.
+    """Return the error of a data loader's process in one line with its place; "" for other errors.
 
-    torch raises it again with that process's traceback as its text.
+    torch re-raises it with that process's traceback as its text.
     """
     text = str(error)
     head, _, trace = text.partition(_RELAYED)
@@ -78,39 +78,39 @@ def relayed_from(error: BaseException, context_dir: Path) -> str:
 
 
 def user_trace(error: BaseException, context_dir: Path) -> TracebackType | None:
-    """The error's traceback from the first line of the user's own code on.
+    """Return the error's traceback, starting at the user's code.
 
-    When there is none, from the first line of a library; all of it when the harness itself fails.
+    Without user code it starts at the first line of a library; an error of the harness keeps all of it.
     """
     if relayed_from(error, context_dir):
-        return None  # its text is the traceback of where it happened
+        return None  # its text is the traceback
     frames = list(_frames(error.__traceback__))
     inner = (trace for trace in frames if _user_file(trace, context_dir))
     beyond = (trace for trace in frames if not _is_machinery(trace))
-    only = None if isinstance(error, SyntaxError) else error.__traceback__  # that says itself where it is
+    only = None if isinstance(error, SyntaxError) else error.__traceback__  # it contains its place
     return next(inner, next(beyond, only))
 
 
 def python_files(root: Path) -> Iterator[Path]:
-    """Python files of the context, relative to it; not those in hidden folders or in a venv."""
+    """Yield the context's Python files by relative path, without hidden folders and virtual environments."""
     seen = 0
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(
             f for f in folders if not f.startswith((".", "__pycache__")) and f != "site-packages"
         )
         for name in sorted(files):
-            if name.endswith(".py") and seen < _LOOKED_AT:
+            if name.endswith(".py") and seen < _MOST_FILES:
                 seen += 1
                 yield (Path(folder) / name).relative_to(root)
 
 
 def _user_file(trace: TracebackType, context_dir: Path) -> Path | None:
-    """The frame's file, relative to the context; None for a library's, even in a venv inside the context."""
+    """Return the frame's file, relative to the context; None for a library, even inside the context."""
     return _inside(Path(trace.tb_frame.f_code.co_filename), context_dir)
 
 
 def _short(file: Path) -> Path:
-    """Relative to the directory of the run, as in messages of Python itself, or as it is."""
+    """Return the path relative to the working directory, if inside."""
     return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
 
 
@@ -121,7 +121,7 @@ def _inside(file: Path, context_dir: Path) -> Path | None:
 
 
 def _is_machinery(trace: TracebackType) -> bool:
-    """Whether the frame is the harness's own, or Python's on its way to a module."""
+    """Whether the frame belongs to the harness or to Python's import system."""
     file = trace.tb_frame.f_code.co_filename
     return file.startswith((_HARNESS, "<frozen importlib")) or Path(file).parent.name == "importlib"
 

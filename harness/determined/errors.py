@@ -1,4 +1,4 @@
-"""What code written for Determined catches or raises by these names."""
+"""Determined's names of errors that user code catches or raises."""
 
 from __future__ import annotations
 

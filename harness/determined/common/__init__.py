@@ -1,1 +1,1 @@
-"""What of Determined's inner packages user code imports: the errors of its client."""
+"""The part of `determined.common` that user code imports: the errors of the client."""

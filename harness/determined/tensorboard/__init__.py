@@ -1,1 +1,1 @@
-"""Where trials of every era import their TensorBoard writers from."""
+"""TensorBoard writers for trials of all Determined versions."""

@@ -94,7 +94,7 @@ def test_a_damaged_checkpoint_is_not_sent(s3: S3Server, carrying: TransferWorker
     uuid = checkpoint(tmp_path)
     (tmp_path / uuid / "weights").write_bytes(b"124")
     answer = ask(carrying, Job(do="upload", uuid=uuid, root=str(tmp_path)))
-    assert answer.damaged == f"checkpoint {uuid} is damaged: weights has other content than was stored"
+    assert answer.damaged == f"checkpoint {uuid} is damaged: weights differs from the stored content"
     assert names(s3, uuid) == []
 
 

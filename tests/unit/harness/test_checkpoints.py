@@ -182,7 +182,7 @@ def damage(checkpoint: Path, what: str) -> None:
     ("what", "problem"),
     [
         ("truncated", f"state_dict.pth has 3 bytes instead of {len(WEIGHTS)}"),
-        ("flipped", "state_dict.pth has other content than was stored"),
+        ("flipped", "state_dict.pth differs from the stored content"),
         ("missing", "state_dict.pth is missing"),
         ("extra", "code/more.py is not in manifest.json"),
     ],

@@ -82,7 +82,7 @@ def test_nobody_waits_longer_than_asked(together: Callable[..., list[Any]]) -> N
     def body(group: SocketGroup) -> Any:
         if group.rank:
             return over.wait(10)
-        with pytest.raises(GroupError, match=r"rank 1 did not come in 0.05 seconds"):
+        with pytest.raises(GroupError, match=r"rank 1 did not answer within 0.05 s"):
             group.allgather(None, timeout=0.05)
         over.set()
         return True

@@ -182,7 +182,7 @@ REFUSED = {
         "model_def:T",
         {"zzz.py": ""},
         "the entrypoint's module `model_def` is not in the context directory",
-        "the context directory has `zzz`",
+        "the context directory contains `zzz`",
     ),
     "the directory without an __init__.py": (
         ":T",
@@ -223,13 +223,13 @@ REFUSED = {
     "a file's name": (
         "model_def.py:T",
         {"model_def.py": trial()},
-        "the entrypoint `model_def.py:T` names a file; it has to name a module",
+        "the entrypoint `model_def.py:T` is a file; expected a module",
         "write `model_def:T`",
     ),
     "a path": (
         "./src/model_def:T",
         {"src/model_def.py": trial()},
-        "the entrypoint `./src/model_def:T` names a file; it has to name a module",
+        "the entrypoint `./src/model_def:T` is a file; expected a module",
         "write `src.model_def:T`",
     ),
     "no class": (
@@ -247,26 +247,26 @@ REFUSED = {
     "an import that is not installed": (
         "model_def:T",
         {"model_def.py": "import os\nimport cv2.data"},
-        "model_def.py:2: the module `cv2` is not installed, and not in the context",
+        "model_def.py:2: the module `cv2` is neither installed nor in the context",
         "add `opencv-python-headless` to requirements.txt in the context; for a local run, install it",
     ),
     "a sibling that is not there": (
         "model_def:T",
         {"model_def.py": "from .netz import Net"},
-        "model_def.py:1: the module `netz` is not installed, and not in the context",
+        "model_def.py:1: the module `netz` is neither installed nor in the context",
         "add `netz` to requirements.txt in the context; for a local run, install it",
     ),
     "a sibling imported as if it lay at the root": (
         "src.model_def:T",
         {"src/model_def.py": "import helper_of_mine", "src/helper_of_mine.py": ""},
-        "src/model_def.py:1: the module `helper_of_mine` is not installed, and not in the context",
-        "the context has `src.helper_of_mine`: import it by that name, from the context directory on",
+        "src/model_def.py:1: the module `helper_of_mine` is neither installed nor in the context",
+        "import `src.helper_of_mine`, its name relative to the context directory",
     ),
     "a name that a library does not have": (
         "model_def:T",
         {"model_def.py": "from json import nonsense"},
         "model_def.py:1: ImportError: cannot import name 'nonsense' from 'json'",
-        "pin its version in requirements.txt: the names it has depend on that",
+        "pin its version in requirements.txt: other versions have other names",
     ),
     "a circle of imports": (
         "model_def:T",
@@ -275,13 +275,13 @@ REFUSED = {
             "net.py": "from model_def import T\nclass Net: pass",
         },
         "net.py:1: cannot import name 'T' from partially initialized module 'model_def'",
-        "modules import each other in a circle: move one of the imports into a function",
+        "move one of the circular imports into a function",
     ),
     "sys.exit": (
         "model_def:T",
         {"model_def.py": "import sys\nsys.exit(0)"},
-        "model_def.py:2: the module calls sys.exit while it is imported",
-        'put what the script does under `if __name__ == "__main__":`',
+        "model_def.py:2: the module calls sys.exit during its import",
+        'move the code of the script under `if __name__ == "__main__":`',
     ),
     "any other error": (
         "model_def:T",
@@ -295,11 +295,11 @@ REFUSED = {
         "the context directory holds determined/__init__.py, which hides the Trial API from your code",
         "rename it, or add it to .detignore",
     ),
-    "a part of Determined that is not carried": (
+    "a part of Determined that is not supported": (
         "model_def:T",
         {"model_def.py": "from determined.deepspeed import DeepSpeedTrial"},
-        "model_def.py:1: `determined.deepspeed` is no part of Determined's API that detbuild carries",
-        "detbuild carries determined.pytorch, determined.keras and determined.experimental",
+        "model_def.py:1: detbuild does not support `determined.deepspeed`",
+        "use determined.core, determined.pytorch, determined.keras or determined.experimental",
     ),
 }
 
@@ -314,7 +314,7 @@ def test_is_refused_in_plain_words(
 
 def test_estimators_are_told_to_be_gone(context: Context) -> None:
     root = context({"model_def.py": "from determined.estimator import EstimatorTrial"})
-    with pytest.raises(RemovedError, match=r"determined\.estimator is not carried"):
+    with pytest.raises(RemovedError, match=r"detbuild does not support determined\.estimator"):
         load(root, "model_def:T")
 
 

@@ -286,7 +286,7 @@ def test_invalid_hyperparameters_before_the_first_batch_leave_nothing() -> None:
 @pytest.mark.parametrize(
     ("metrics", "why"),
     [
-        ({"accuracy": 0.5}, "the searcher metric loss is none of the validation metrics accuracy"),
+        ({"accuracy": 0.5}, "searcher.metric is 'loss', but validation reported only: accuracy"),
         ({"loss": [1.0, 2.0]}, "the searcher metric loss is not a number"),
     ],
 )

@@ -136,7 +136,7 @@ def test_a_length_may_be_a_plain_number_and_nothing_else() -> None:
     assert parse_length(12, "max_length") == Length("batches", 12)
     assert parse_length(None, "max_length") is None
     for wrong in ("12", {"batches": 1, "epochs": 1}, {"steps": 3}, {"batches": "many"}, True):
-        with pytest.raises(InvalidTrialError, match="max_length is not a length"):
+        with pytest.raises(InvalidTrialError, match="max_length is not a valid length"):
             parse_length(wrong, "max_length")
 
 

@@ -1,4 +1,4 @@
-"""`determined.common.api.errors`: what user code catches around calls of the client."""
+"""`determined.common.api.errors`: errors of the client that user code catches."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Determined's errors of its client, as far as something here still raises them."""
+"""Determined's client errors that detbuild raises."""
 
 from __future__ import annotations
 
 
 class APIException(Exception):  # noqa: N818  (Determined's own names)
-    """The root of what a call of the client may raise in Determined."""
+    """The base class of the client's errors."""
 
 
 class NotFoundException(APIException):
-    """There is no such experiment, trial, checkpoint or model."""
+    """The experiment, trial, checkpoint or model does not exist."""

@@ -1,1 +1,1 @@
-"""One module a framework."""
+"""One module per framework."""

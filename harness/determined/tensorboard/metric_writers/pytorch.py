@@ -1,4 +1,4 @@
-"""`TorchWriter`, by which trials write images, histograms and scalars of their own for TensorBoard."""
+"""`TorchWriter`, with which trials write images, histograms and scalars to TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class TorchWriter:
-    """A SummaryWriter on the trial's own path; where the package tensorboard is missing, a silent one.
+    """A SummaryWriter for the trial's TensorBoard path; it does nothing without the package tensorboard.
 
-    Outside a run the files come to `runs` in the working directory, as torch's own writer does it.
+    Outside a run it writes to `runs` in the working directory, as torch's writer does.
     """
 
     def __init__(self) -> None:
@@ -32,5 +32,5 @@ class TorchWriter:
         self.writer.add_scalar(name, value, step)
 
     def reset(self) -> None:
-        """Put on disk what was written so far."""
+        """Flush to disk."""
         self.writer.flush()

@@ -109,5 +109,5 @@ def test_each_device_gets_its_part_of_the_global_batch() -> None:
 
     assert context(64).get_per_slot_batch_size() == 16
     assert context(64).get_global_batch_size() == context(66).get_global_batch_size() == 64
-    with pytest.raises(InvalidTrialError, match="global_batch_size is 3, and the trial has 4 slots"):
+    with pytest.raises(InvalidTrialError, match="global_batch_size is 3, but the trial has 4 slots"):
         context(3).get_per_slot_batch_size()

@@ -295,7 +295,7 @@ def test_the_numbers_are_equal_with_and_without(folder: Folder, model: str, data
     check(folder, model, data, compiled)
 
 
-SKIPPED = "validation is not tried before training: "
+SKIPPED = "skipping the preflight validation: "
 TRACED = "; its step was only traced"
 
 
@@ -399,7 +399,7 @@ def wrong(how: str) -> Callable[[], Any]:
         ("attribute", "nowhere"),
         ("shape", "failed before training"),
         ("run", "too large"),
-        ("name", "searcher metric val_loss is none of the validation metrics val_other"),
+        ("name", "searcher.metric is 'val_loss', but validation reported only: val_other"),
         ("vector", "searcher metric val_loss is not a number"),
     ],
 )

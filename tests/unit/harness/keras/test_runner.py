@@ -561,7 +561,7 @@ def test_a_searcher_metric_that_validation_lacks_is_found_before_training(folder
         def keras_callbacks(self) -> Any:
             return [Unread()]
 
-    with pytest.raises(InvalidTrialError, match=r"searcher metric val_accuracy .*val_loss, val_mae"):
+    with pytest.raises(InvalidTrialError, match=r"searcher.metric is 'val_accuracy', .*: val_loss, val_mae"):
         folder.drive(Untrained, config={"searcher": {"metric": "val_accuracy"}})
 
 

@@ -211,8 +211,7 @@ def test_a_rank_whose_work_is_done_is_ended_and_the_run_completed(
     assert records(info)[-2:] == [Ended(ExitReason.COMPLETED), Exited(0)]
     said = (Path(info.run_dir) / "stderr.log").read_text()
     assert (
-        f"[rank={rank}] detbuild: ended by force after 1 s (exit_timeout); the run waited for thread up"
-        in said
+        f"[rank={rank}] detbuild: killed after 1 s (exit_timeout); the run was waiting for thread up" in said
     )
 
 

@@ -214,7 +214,7 @@ class FunctionInState(TinyTrial):
         (EmptyTraining, "the loader that build_training_data_loader returned has no batches", "drop_last"),
         (EmptyValidation, "the loader that build_validation_data_loader returned has no batches", "data set"),
         (NoBatchSize, "global_batch_size is not set", "hyperparameters.global_batch_size"),
-        (NoHparam, "there is no hyperparameter 'learning_rate'", "add learning_rate to hyperparameters"),
+        (NoHparam, "no hyperparameter 'learning_rate'", "add learning_rate to hyperparameters"),
         (Callbacks, "build_callbacks returned list, not a dict", "{name: PyTorchCallback}"),
         (NoCallback, "callback 'early' is a object, not a PyTorchCallback", "{name: PyTorchCallback}"),
         (TooEarly, "asked for the current batch or epoch before training began", "in train_batch"),
@@ -235,7 +235,7 @@ def test_the_message_names_what_is_wrong_and_how_to_hint_it(
         ({"max_length": None}, "does not say how long to train"),
         ({"max_length": Length("records", 100)}, "global_batch_size is not set"),
         ({"config": {"optimizations": {"aggregation_frequency": 0}}}, "aggregation_frequency is 0"),
-        ({"config": {"searcher": {"metric": "accuracy"}}}, "the searcher metric accuracy is none of"),
+        ({"config": {"searcher": {"metric": "accuracy"}}}, "searcher.metric is 'accuracy', but"),
     ],
 )
 def test_a_config_that_cannot_be_trained_says_why(folder: Folder, fields: dict[str, Any], why: str) -> None:

@@ -117,7 +117,7 @@ def test_an_exception_is_told_with_its_place_and_is_an_error(
     assert isinstance(ended, Ended)
     if where in {"evaluate_batch", "evaluation_reducer"}:  # found before training, and not tried again
         assert (ended.reason, outcome.exit_code) == (ExitReason.NOT_RETRYABLE, ExitCode.NOT_RETRYABLE)
-        assert ended.message.startswith("validation of one batch failed before training: model_def.py:")
+        assert ended.message.startswith("preflight validation failed: model_def.py:")
     else:
         assert (ended.reason, outcome.exit_code) == (ExitReason.ERROR, ExitCode.USER_ERROR)
         assert ended.message.startswith("ZeroDivisionError: it went wrong here (model_def.py:")

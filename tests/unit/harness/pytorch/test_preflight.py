@@ -50,7 +50,7 @@ def untrained(**methods: Any) -> type[TinyTrial]:
     ("methods", "says"),
     [
         ({"evaluate_batch": lambda _, batch: 1.0}, "evaluate_batch returned"),
-        ({"evaluate_batch": lambda _, batch: {"other": 1.0}}, "searcher metric validation_loss"),
+        ({"evaluate_batch": lambda _, batch: {"other": 1.0}}, "searcher.metric is 'validation_loss'"),
         ({"evaluate_batch": lambda _, batch: {"validation_loss": "x"}}, "validation_loss"),
         ({"evaluate_batch": failing(TypeError("bad"))}, "TypeError: bad"),
         ({"evaluate_batch": lambda self, batch: {"validation_loss": self.missing}}, "AttributeError"),

@@ -102,7 +102,7 @@ def test_a_checkpoint_is_named_by_its_directory_or_by_its_id(home: Path, form: A
 
 
 def test_a_checkpoint_that_is_not_there_is_named(home: Path) -> None:
-    with pytest.raises(CheckpointError, match="there is no checkpoint abc: it is neither"), init() as context:
+    with pytest.raises(CheckpointError, match="no checkpoint abc: neither"), init() as context:
         Trainer(TinyTrial(context), context).fit(max_length=Batch(3), latest_checkpoint="abc")
 
 
