@@ -2,8 +2,8 @@
 
 A trial can replace any file that its container can write by a link, a named pipe, a socket, a directory or
 an endless file, at any moment. So no path is checked first and used later: every component is opened below
-the previous one, by `openat2` in one call or by a walk of descriptors. Opened files are checked by descriptor,
-and changes are made relative to the descriptor of the parent.
+the previous one, by `openat2` in one call or by a walk of descriptors. Opened files are checked by their
+descriptor, and changes are made relative to that of the parent.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Determined's Core API: metrics, checkpoints, preemption and processes for a script that trains by itself.
+"""Determined's Core API: metrics, checkpoints, preemption and processes for scripts with their own loop.
 
 with det.core.init() as core_context:
     core_context.train.report_training_metrics(steps_completed=1, metrics={"loss": 0.5})

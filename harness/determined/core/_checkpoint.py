@@ -1,4 +1,4 @@
-"""`core_context.checkpoint`: stores a script's files as checkpoints, and gives them back."""
+"""`core_context.checkpoint`: stores a script's files as checkpoints, and restores them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class DownloadMode(enum.Enum):
-    """Whether the processes of a host share what one of them fetches."""
+    """Whether the processes of a host share one download."""
 
     LocalWorkersShareDownload = "LOCAL_WORKERS_SHARE_DOWNLOAD"
     NoSharedDownload = "NO_SHARED_DOWNLOAD"
 
 
 class CheckpointContext:
-    """A checkpoint is complete and on disk when these return; a process that dies leaves nothing."""
+    """Checkpoints are complete and on disk when the methods return; a dead process leaves no partial one."""
 
     def __init__(self, handle: RunHandle) -> None:
         self._handle, self._distributed = handle, handle.distributed
@@ -38,15 +38,15 @@ class CheckpointContext:
     def store_path(
         self, metadata: Mapping[str, object] | None = None, *, shard: bool = False
     ) -> Iterator[tuple[Path, str]]:
-        """Give an empty directory to fill, and the id that the checkpoint will have.
+        """Yield an empty directory to fill, and the checkpoint's future ID.
 
         Args:
-            metadata: needs `steps_completed`, the batches trained so far.
-            shard: all processes call, each fills a directory of its own, and their files are put together.
+            metadata: requires `steps_completed`, the batches trained so far.
+            shard: all processes call; each fills its own directory, and their files are merged.
 
         Raises:
-            RuntimeError: another process than rank 0 calls without `shard`, or two wrote different files of
-                one name.
+            RuntimeError: a rank other than 0 calls without `shard`, or two ranks wrote different files of the
+                same name.
             ValueError: `steps_completed` is missing.
         """
         if shard and self._distributed.size > 1:
@@ -56,7 +56,7 @@ class CheckpointContext:
         chief = self._handle.chief
         if chief is None:
             raise RuntimeError(
-                f"rank {self._distributed.rank} stores a checkpoint without shard=True: "
+                f"rank {self._distributed.rank} stored a checkpoint without shard=True: "
                 "call it on rank 0 only, or pass shard=True on all ranks"
             )
         with chief.store_checkpoint(_steps(metadata or {}), metadata or {}) as (path, uuid):
@@ -70,21 +70,21 @@ class CheckpointContext:
         shard: bool = False,
         selector: Callable[[str], bool] | None = None,
     ) -> str:
-        """Store a copy of a directory and return the checkpoint's id.
+        """Store a copy of a directory and return the checkpoint's ID.
 
         Args:
-            ckpt_dir: what to store; with `shard` it may be None where a process has nothing.
-            metadata: needs `steps_completed`.
+            ckpt_dir: the directory; with `shard`, None if a process has no files.
+            metadata: requires `steps_completed`.
             shard: all processes call.
-            selector: called with each path below the directory; says whether it is stored.
+            selector: called with each path below the directory; returns whether to store it.
 
         Raises:
-            ValueError: `steps_completed` is missing, or there is no directory.
+            ValueError: `steps_completed` is missing, or the directory does not exist.
         """
         if ckpt_dir is None and not shard:
             raise ValueError("upload got ckpt_dir=None without shard=True")
         if ckpt_dir is not None and not Path(ckpt_dir).is_dir():
-            raise ValueError(f"upload got {ckpt_dir}, which is no directory")
+            raise ValueError(f"upload got {ckpt_dir}, which is not a directory")
         with self.store_path(metadata, shard=shard) as (path, uuid):
             if ckpt_dir is not None:
                 _copy(Path(ckpt_dir), path, selector)
@@ -101,10 +101,10 @@ class CheckpointContext:
         """Copy a checkpoint's files into a directory.
 
         Args:
-            storage_id: the checkpoint's id.
-            ckpt_dir: made if it is not there.
+            storage_id: the checkpoint's ID.
+            ckpt_dir: created if missing.
             download_mode: whether all processes call, and rank 0 copies for all of them.
-            selector: called with each path; says whether it is copied.
+            selector: called with each path; returns whether to copy it.
 
         Raises:
             CheckpointError: the checkpoint is missing or damaged.
@@ -123,12 +123,12 @@ class CheckpointContext:
         *,
         selector: Callable[[str], bool] | None = None,
     ) -> Iterator[Path]:
-        """Give a directory with the checkpoint's files, to be read only.
+        """Yield a directory with the checkpoint's files, for reading only.
 
         Args:
-            storage_id: the checkpoint's id.
-            download_mode: whether all processes call, and one looks for damage for all of them.
-            selector: called with each path; says whether it will be there.
+            storage_id: the checkpoint's ID.
+            download_mode: whether all processes call, and one verifies the files for all of them.
+            selector: called with each path; returns whether to include it.
 
         Raises:
             CheckpointError: the checkpoint is missing or damaged.
@@ -149,7 +149,7 @@ class CheckpointContext:
             yield Path(selected)
 
     def get_metadata(self, storage_id: str) -> dict[str, object]:
-        """What was stored with the checkpoint."""
+        """Return the checkpoint's metadata."""
         return _checkpoints.read_metadata(self._located(storage_id))
 
     def delete(self, storage_id: str) -> None:
@@ -178,23 +178,23 @@ class CheckpointContext:
         if problems:
             raise CheckpointError(
                 f"checkpoint {storage_id} is damaged: {'; '.join(problems[:3])}",
-                hint=f"use an older one, or restore its files under {self._root} from a copy",
+                hint=f"use an older one, or restore its files under {self._root} from a backup",
             )
         return path
 
     def _located(self, storage_id: str | os.PathLike[str]) -> Path:
-        """Of an id, or of a directory, as `load` of another checkpoint gave it."""
+        """Return the directory of a checkpoint ID, or of a directory, as another method returns it."""
         return _checkpoints.located(storage_id, self._root)
 
     def _directory(self, storage_id: str) -> Path:
         if Path(storage_id).name != storage_id:
-            raise ValueError(f"{storage_id!r} is no id of a checkpoint")
+            raise ValueError(f"{storage_id!r} is not a valid checkpoint ID")
         return self._root / storage_id
 
 
 def _missing(storage_id: str, root: Path) -> CheckpointError:
     return CheckpointError(
-        f"there is no checkpoint {storage_id}", hint=f"`detbuild checkpoint list` shows what is under {root}"
+        f"there is no checkpoint {storage_id}", hint=f"run `detbuild checkpoint list`, or check {root}"
     )
 
 
@@ -202,13 +202,13 @@ def _steps(metadata: Mapping[str, object]) -> int:
     steps = metadata.get("steps_completed")
     if isinstance(steps, bool) or not isinstance(steps, int):
         raise ValueError(  # noqa: TRY004  (Determined's own type, and most often it is missing)
-            "the metadata of a checkpoint needs steps_completed, a whole number of batches"
+            "the metadata of a checkpoint require steps_completed, an integer number of batches"
         )
     return steps
 
 
 def _copy(source: Path, target: Path, selector: Callable[[str], bool] | None) -> None:
-    """Everything but the manifest; a directory that is selected brings nothing but itself."""
+    """Copy all files but the manifest; a selected directory does not include its files."""
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.rglob("*")):
         name = path.relative_to(source).as_posix() + ("/" if path.is_dir() else "")

@@ -1,4 +1,4 @@
-"""`core.init`: everything of the Core API for as long as a block lasts."""
+"""`core.init`: the contexts of the Core API for a `with` block."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class TensorboardMode(enum.Enum):
-    """Accepted for compatibility: files on the TensorBoard path are in the run's folder at once."""
+    """Accepted for compatibility: files on the TensorBoard path are always in the run's folder."""
 
     AUTO = "AUTO"
     MANUAL = "MANUAL"
@@ -34,7 +34,7 @@ class TensorboardMode(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Context:
-    """What `core.init` gives."""
+    """The contexts of the Core API."""
 
     distributed: DistributedContext
     train: TrainContext
@@ -43,10 +43,10 @@ class Context:
     searcher: SearcherContext
     profiler: ProfilerContext
     experimental: ExperimentalCoreContext
-    info: ClusterInfo | None  # of the run; None in a script that is run by hand
+    info: ClusterInfo | None  # of the run; None in a script run by hand
 
     def alert(self, title: str | None = None, description: str | None = None, level: str = "info") -> None:
-        """Logged, for there is nobody to be called."""
+        """Log the alert: there is no webhook."""
         self.experimental.alert(title or "alert", description or "", level)
 
 
@@ -58,16 +58,16 @@ def init(
     preempt_mode: PreemptMode = PreemptMode.WorkersAskChief,
     tensorboard_mode: TensorboardMode = TensorboardMode.AUTO,  # noqa: ARG001  (files need no sending)
 ) -> Iterator[Context]:
-    """Open the run that this script was started for, or one of its own when it is run by hand.
+    """Open the run of this script, or a new one if the script runs by hand.
 
-    `InvalidHP` raised inside ends the block, and the run with it, and is no failure.
+    `InvalidHP` raised inside ends the block and the run, without a failure.
 
     Args:
-        distributed: the processes of the trial; None takes those that a launcher has started.
+        distributed: the processes of the trial; None means those of the launcher.
         checkpoint_storage: a directory, or a config's `checkpoint_storage` with a path of the host; only for
-            scripts that are run by hand.
-        preempt_mode: how processes learn that they are to stop.
-        tensorboard_mode: of no effect.
+            scripts run by hand.
+        preempt_mode: how processes learn that they have to stop.
+        tensorboard_mode: has no effect.
     """
     options = RunOptions(distributed=distributed, checkpoint_dir=_directory(checkpoint_storage))
     with script_run(options) as handle:
@@ -75,7 +75,7 @@ def init(
 
 
 def opened(handle: RunHandle, preempt_mode: PreemptMode = PreemptMode.WorkersAskChief) -> Context:
-    """Everything of the Core API, for the run that is held."""
+    """Return the contexts of the Core API for an open run."""
     preempt = PreemptContext(handle, preempt_mode)
     return Context(
         distributed=handle.distributed,

@@ -1,4 +1,4 @@
-"""`core_context.experimental`: what told Determined's master about a run is logged instead."""
+"""`core_context.experimental`: reports to Determined's master, which are logged instead."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ class ExperimentalCoreContext:
         _LOG.info("the script uses model version %s", model_version)
 
     def alert(self, title: str = "", description: str = "", level: str = "info") -> None:
-        """Logged; nobody is called."""
+        """Log the alert: there is no webhook."""
         _LOG.warning("%s: %s: %s", level, title, description)

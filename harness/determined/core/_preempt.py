@@ -1,4 +1,4 @@
-"""`core_context.preempt`: whether the script is to checkpoint and leave."""
+"""`core_context.preempt`: whether the script has to checkpoint and exit."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ if TYPE_CHECKING:
 
 
 class PreemptMode(enum.Enum):
-    """How several processes learn of it."""
+    """How several processes learn of a preemption."""
 
-    WorkersAskChief = "WORKERS_ASK_CHIEF"  # all ask together and get rank 0's answer
-    ChiefOnly = "CHIEF_ONLY"  # only rank 0 may ask
-    WorkersAskMaster = "WORKERS_ASK_MASTER"  # each asks by itself; the answers may differ for a moment
+    WorkersAskChief = "WORKERS_ASK_CHIEF"  # all call together and get rank 0's answer
+    ChiefOnly = "CHIEF_ONLY"  # only rank 0 may call
+    WorkersAskMaster = "WORKERS_ASK_MASTER"  # each calls independently; the answers may differ for a moment
 
 
 class PreemptContext:
-    """The request comes as SIGTERM: from `detbuild cancel`, or `docker stop`."""
+    """Preemption by SIGTERM, from `detbuild cancel` or `docker stop`."""
 
     def __init__(self, handle: RunHandle, mode: PreemptMode) -> None:
         self._handle, self._mode = handle, mode
 
     def should_preempt(self, auto_ack: bool = True) -> bool:  # noqa: FBT001, FBT002  (Determined's own signature)
-        """Ask once in a while, in all processes at the same point unless the mode says otherwise.
+        """Whether to checkpoint and exit. All processes call it at the same point, depending on the mode.
 
         Args:
-            auto_ack: take it that the script will leave when it gets True: it then ends as preempted.
+            auto_ack: assume that the script will exit after True, so that it ends as preempted.
 
         Raises:
-            RuntimeError: another process than rank 0 asks in mode ChiefOnly.
+            RuntimeError: a rank other than 0 calls in mode ChiefOnly.
         """
         distributed, asked = self._handle.distributed, self._handle.stop_asked
         if self._mode is PreemptMode.ChiefOnly and distributed.rank:
             raise RuntimeError(
-                f"should_preempt was called by rank {distributed.rank}, and preempt_mode is ChiefOnly: "
-                "call it on rank 0, or leave preempt_mode out of core.init"
+                f"rank {distributed.rank} called should_preempt, but preempt_mode is ChiefOnly: "
+                "call it on rank 0 only, or do not pass preempt_mode to core.init"
             )
         if self._mode is PreemptMode.WorkersAskChief:
             asked = distributed.broadcast(asked)
@@ -47,5 +47,5 @@ class PreemptContext:
         return asked
 
     def acknowledge_preemption_signal(self) -> None:
-        """Promise to save and leave."""
+        """Acknowledge that the script will save and exit."""
         self._handle.reason = ExitReason.PREEMPTED

@@ -1,4 +1,4 @@
-"""`core_context.searcher`: how long to train, in the form that Determined had for it until 0.37."""
+"""`core_context.searcher`: how long to train, as in Determined until 0.37."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOG = logging.getLogger("determined.core")
 
 
 class Unit(enum.Enum):
-    """Of a length."""
+    """The unit of a length."""
 
     EPOCHS = "EPOCHS"
     RECORDS = "RECORDS"
@@ -25,7 +25,7 @@ class Unit(enum.Enum):
 
 
 class SearcherMode(enum.Enum):
-    """Who may ask: all processes, or rank 0 alone. There is nothing to wait for in either."""
+    """Which processes may call: all of them, or rank 0 only. Neither blocks."""
 
     WorkersAskChief = "WORKERS_ASK_CHIEF"
     ChiefOnly = "CHIEF_ONLY"
@@ -40,26 +40,26 @@ class SearcherOperation:
         self._handle = handle
 
     def report_progress(self, length: float) -> None:
-        """Say how far training has come, in the unit of `length`."""
+        """Report the progress of training, in the unit of `length`."""
         self._chief_only("report_progress")
         if not 0 <= length <= self.length:
-            raise RuntimeError(f"op.report_progress got {length!r}: it has to be between 0 and {self.length}")
+            raise RuntimeError(f"op.report_progress got {length!r}, expected 0 to {self.length}")
         if self._handle.chief and self.length:
             self._handle.chief.report_progress(length / self.length)
 
     def report_completed(self, searcher_metric: float) -> None:
-        """Say that it is done, and with which result."""
+        """Report that the operation is done, and its searcher metric."""
         self._chief_only("report_completed")
         if self.completed:
             raise RuntimeError("op.report_completed was called twice for one operation")
         self.completed = True
-        _LOG.info("trained to the end, with a searcher metric of %s", searcher_metric)
+        _LOG.info("training completed; the searcher metric is %s", searcher_metric)
         self.report_progress(self.length)
 
     def _chief_only(self, method: str) -> None:
         rank = self._handle.distributed.rank
         if rank:
-            raise RuntimeError(f"op.{method} was called by rank {rank}: only rank 0 may call it")
+            raise RuntimeError(f"rank {rank} called op.{method}: call it on rank 0 only")
 
 
 class SearcherContext:
@@ -71,10 +71,10 @@ class SearcherContext:
         searcher_mode: SearcherMode = SearcherMode.WorkersAskChief,  # noqa: ARG002  (nothing is asked)
         auto_ack: bool = True,  # noqa: ARG002, FBT001, FBT002  (Determined's own signature)
     ) -> Iterator[SearcherOperation]:
-        """One operation of `searcher.max_length`; of length 1 in a script that is run by hand.
+        """Yield one operation of `searcher.max_length`; of length 1 in a script run by hand.
 
         Raises:
-            RuntimeError: the script went on without `op.report_completed`.
+            RuntimeError: the script continued without `op.report_completed`.
         """
         operation = SearcherOperation(self._handle, self._length())
         yield operation
@@ -82,7 +82,7 @@ class SearcherContext:
             raise RuntimeError("call op.report_completed(metric) at the end of each searcher operation")
 
     def get_configured_units(self) -> Unit | None:
-        """The unit of `searcher.max_length`; None where the script decides on its length."""
+        """Return the unit of `searcher.max_length`; None if the script decides on its length."""
         length = self._handle.info.max_length
         return Unit[length.unit.upper()] if length else None
 
@@ -93,6 +93,6 @@ class SearcherContext:
         if not self._handle.supervised:
             return 1
         raise InvalidTrialError(
-            "the script asks for searcher operations, and the config does not say how long to train",
-            hint="set searcher.max_length, for example {batches: 1000}",
+            "the script requests searcher operations, but the config does not say how long to train",
+            hint="set searcher.max_length, e.g. {batches: 1000}",
         )

@@ -1,4 +1,4 @@
-"""Puts together what several processes store as one checkpoint."""
+"""Merges the files of several processes into one checkpoint."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _SHOWN = 5  # conflicts in a message
 
 
 def directory(draft: Path, rank: int) -> Path:
-    """Where a rank writes until all have written."""
+    """Return the directory of a rank's files before the merge."""
     return draft / f".rank-{rank}"
 
 
 def merged_metadata(everyone: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    """All keys of all ranks.
+    """Merge the metadata of all ranks.
 
     Raises:
-        RuntimeError: two ranks have different values for one.
+        RuntimeError: two ranks have different values for a key.
     """
     merged: dict[str, object] = {}
     owner: dict[str, int] = {}
@@ -30,8 +30,8 @@ def merged_metadata(everyone: Sequence[Mapping[str, object]]) -> dict[str, objec
         for key, value in metadata.items():
             if key in merged and merged[key] != value:
                 raise RuntimeError(
-                    f"the checkpoint's metadata differ: {key} is {merged[key]!r} on rank {owner[key]} "
-                    f"and {value!r} on rank {rank}"
+                    f"the checkpoint's metadata differ: {key} is {merged[key]!r} on rank {owner[key]}, "
+                    f"but {value!r} on rank {rank}"
                 )
             merged.setdefault(key, value)
             owner.setdefault(key, rank)
@@ -39,9 +39,9 @@ def merged_metadata(everyone: Sequence[Mapping[str, object]]) -> dict[str, objec
 
 
 def merge(draft: Path, size: int) -> str:
-    """Move all ranks' files into the checkpoint; say what is wrong, or nothing.
+    """Move all ranks' files into the checkpoint; return an error, or "".
 
-    A file that several ranks have is kept once when it is the same everywhere, and a conflict when it is not.
+    Identical files of several ranks are merged; files that differ are a conflict.
     """
     owner: dict[str, int] = {}
     conflicts = []
@@ -53,7 +53,9 @@ def merge(draft: Path, size: int) -> str:
                 conflicts.append(f"{name} (ranks {owner.get(name, 0)} and {rank})")
             owner.setdefault(name, rank)
         shutil.rmtree(shard)
-    return f"ranks stored different files of one name: {', '.join(conflicts[:_SHOWN])}" if conflicts else ""
+    return (
+        f"ranks stored different files of the same name: {', '.join(conflicts[:_SHOWN])}" if conflicts else ""
+    )
 
 
 def _taken(path: Path, target: Path) -> bool:

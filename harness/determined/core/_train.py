@@ -1,4 +1,4 @@
-"""`core_context.train`: what a script reports."""
+"""`core_context.train`: the reports of a script."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _METADATA_FILE = "metadata.json"
 
 
 class EarlyExitReason(enum.Enum):
-    """Why a script ends before its time."""
+    """Why a script ends early."""
 
     INVALID_HP = "INVALID_HP"
     USER_REQUESTED_STOP = "USER_REQUESTED_STOP"
@@ -35,7 +35,7 @@ _REASONS = {
 
 
 class TrainContext:
-    """Rank 0 reports; the same calls in other processes do nothing."""
+    """Reports of rank 0; the calls of other ranks do nothing."""
 
     def __init__(self, handle: RunHandle) -> None:
         self._handle, self._chief = handle, handle.chief
@@ -47,18 +47,18 @@ class TrainContext:
         metrics: Mapping[str, object],
         batch_metrics: Sequence[Mapping[str, object]] | None = None,  # noqa: ARG002  (no one reads them one by one)
     ) -> None:
-        """Report metrics of training, averaged as the script sees fit."""
+        """Report training metrics, averaged by the script."""
         if self._chief:
             self._chief.report_training(_steps(steps_completed), metrics)
 
     def report_validation_metrics(self, steps_completed: int, metrics: Mapping[str, object]) -> None:
-        """Report metrics of a validation; on disk when it returns."""
+        """Report validation metrics; they are on disk when this returns."""
         if self._chief:
             self._chief.report_validation(_steps(steps_completed), metrics)
             self._note(metrics)
 
     def report_metrics(self, group: str, steps_completed: int, metrics: Mapping[str, object]) -> None:
-        """Report metrics of any group: "training", "validation", or a name of the script's own."""
+        """Report metrics of a group: "training", "validation", or the script's own."""
         if group == "training":
             self.report_training_metrics(steps_completed, metrics)
         elif group == "validation":
@@ -67,21 +67,21 @@ class TrainContext:
             self._chief.report_metrics(group, _steps(steps_completed), metrics)
 
     def report_progress(self, progress: float) -> None:
-        """Say how much of the whole is done.
+        """Report the progress of the training.
 
         Args:
             progress: 0 to 1.
 
         Raises:
-            ValueError: it is not.
+            ValueError: out of range.
         """
         if not 0 <= progress <= 1:
-            raise ValueError(f"report_progress got {progress!r}: it has to be between 0 and 1")
+            raise ValueError(f"report_progress got {progress!r}, expected 0 to 1")
         if self._chief:
             self._chief.report_progress(float(progress))
 
     def report_early_exit(self, reason: EarlyExitReason) -> None:
-        """Say why the script is about to end."""
+        """Report why the script is about to end."""
         self._handle.reason = _REASONS[reason]
 
     def set_status(self, status: str) -> None:
@@ -89,12 +89,12 @@ class TrainContext:
             _LOG.info("status: %s", status)
 
     def set_metadata(self, metadata: Mapping[str, object]) -> None:
-        """Keep facts about the run in its folder, as JSON."""
+        """Store metadata of the run in its folder, as JSON."""
         if self._chief:
             self._metadata_file.write_text(json.dumps(dict(metadata), indent=2), encoding="utf-8")
 
     def get_metadata(self) -> dict[str, object] | None:
-        """What was last set; None before that."""
+        """Return the metadata of `set_metadata`, or None."""
         try:
             found: dict[str, object] = json.loads(self._metadata_file.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -102,11 +102,11 @@ class TrainContext:
         return found
 
     def get_experiment_best_validation(self) -> float | None:
-        """The best searcher metric of the experiment so far; None before there is one."""
+        """Return the best searcher metric of the experiment so far, or None."""
         return self._best
 
     def get_tensorboard_path(self) -> Path:
-        """Where to write TensorBoard files; the run's folder has them at once."""
+        """Return the directory for TensorBoard files, inside the run's folder."""
         path = Path(self._handle.info.run_dir) / TENSORBOARD_DIR
         path.mkdir(parents=True, exist_ok=True)
         return path
@@ -116,7 +116,7 @@ class TrainContext:
         selector: Callable[[Path], bool] = lambda _: True,
         mangler: Callable[[Path, int], Path] = lambda path, _: path,
     ) -> None:
-        """Accepted for compatibility: the files are where they belong."""
+        """Accepted for compatibility: the files need no upload."""
 
     @property
     def _metadata_file(self) -> Path:
@@ -131,5 +131,5 @@ class TrainContext:
 
 def _steps(steps_completed: object) -> int:
     if isinstance(steps_completed, bool) or not isinstance(steps_completed, int):
-        raise TypeError(f"steps_completed is {steps_completed!r}: it has to be a whole number of batches")
+        raise TypeError(f"steps_completed is {steps_completed!r}, expected an integer number of batches")
     return steps_completed

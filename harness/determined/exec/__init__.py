@@ -1,8 +1,8 @@
-"""What runs in a container, or in a local process, of one trial: the supervisor and its worker.
+"""The programs of one trial, in a container or in local processes: the supervisor and its worker.
 
-Start it as `python3 <ENTRY>`: a directory with a `__main__.py` runs with that directory first on `sys.path`,
-so no file of the context, be it called `json.py` or `determined/`, can get in its way. `python3 -m
-determined.exec` does the same, but where the current directory has a package `determined` of its own.
+Start it as `python3 <ENTRY>`: Python runs the `__main__.py` of a directory with that directory first on
+`sys.path`, so no file of the context, e.g. `json.py` or `determined/`, is imported instead. `python3 -m
+determined.exec` does the same, unless the current directory has a package `determined`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Start the supervisor, or what it starts: a `worker`, or a `launch` of several, each with its `rank`."""
+"""Start the supervisor, or its child: a `worker`, or a `launch` of several, each with its `rank`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 
 if __name__ == "__main__":
     if not getattr(sys.flags, "safe_path", False):
-        # Here stands the directory of this file, or with `-m` the current one, the context: its json.py is
-        # not for us. (The imports above have not met it: Python itself has both modules when it starts.)
+        # This entry is the directory of this file or, with `-m`, the current one, the context: its json.py
+        # must not be imported here. (Python has loaded the modules imported above at its start.)
         sys.path[0] = os.path.abspath(os.path.join(__file__, "..", "..", ".."))  # noqa: PTH100, PTH118
     if sys.argv[1:2] == ["worker"]:
         from determined.exec.worker import main

@@ -1,4 +1,4 @@
-"""The duties of PID 1: adopt what lost its parent, reap what ended, let nothing outlive the run."""
+"""The duties of PID 1: adopt orphans, reap zombies, and kill processes that outlive the run."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _PR_SET_CHILD_SUBREAPER = 36
-_POLL = 0.02  # seconds between two looks at what is being killed
+_POLL = 0.02  # seconds between two polls of killed processes
 _SHOWN = 80  # characters of a command line
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every orphan below, as PID 1 is; so a local run ends as a container does."""
+    """Become the parent of all orphans below, like PID 1, so that a local run ends like a container."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with_parent() -> None:
-    """Called in the child before its program: a supervisor that is killed takes its worker along."""
+    """Kill this process when its parent dies; called in the child before its program starts."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def reap(worker: subprocess.Popen[bytes]) -> bool:
-    """Collect all processes that have ended, the worker's status into `worker`; say whether any is left."""
+    """Reap all ended processes, and set the worker's status; return whether any child is left."""
     while True:
         try:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -46,9 +46,9 @@ def reap(worker: subprocess.Popen[bytes]) -> bool:
 
 
 def kill_children() -> None:
-    """Kill every process of the run; callers repeat it until none is left.
+    """Kill all processes of the run; callers repeat it until none is left.
 
-    PID 1 of a container reaches all at once. Elsewhere the direct children are killed: theirs become ours.
+    PID 1 of a container reaches all at once. Elsewhere direct children are killed, and theirs are adopted.
     """
     if os.getpid() == 1:
         with contextlib.suppress(ProcessLookupError):
@@ -60,9 +60,9 @@ def kill_children() -> None:
 
 
 def end_children(seconds: float) -> bool:
-    """Kill all children and theirs, and bury them; whether that is done before so many seconds have passed.
+    """Kill and reap all descendants; return whether this succeeded in that many seconds.
 
-    For a process that has no other use for the status of a child.
+    For a process that does not need the status of a child.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -78,7 +78,7 @@ def end_children(seconds: float) -> bool:
 
 
 def children() -> Iterator[int]:
-    """The pids of the processes whose parent is this one."""
+    """Yield the PIDs of this process's children."""
     own = str(os.getpid())
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -89,7 +89,7 @@ def children() -> Iterator[int]:
 
 
 def command_of(pid: int) -> str:
-    """Its command line in short, with its pid."""
+    """Return the PID and the shortened command line of a process."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:

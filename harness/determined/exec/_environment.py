@@ -1,4 +1,4 @@
-"""The environment of the worker: Determined's variables, and a home for a user unknown to the image."""
+"""The environment of the worker: Determined's variables, and a home directory for an unknown user."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _HARNESS = str(ENTRY.parent.parent)
 
 
 def worker_environment(info: RunInfo, base: Mapping[str, str]) -> dict[str, str]:
-    """Give the variables a worker starts with; what `base` sets goes first where it is not Determined's.
+    """Return the worker's variables; `base` overrides those that are not Determined's.
 
-    A value too long for Linux is left out: `det.get_cluster_info()` has it all.
+    A value too long for Linux is left out: `det.get_cluster_info()` has all of them.
     """
     determined = _determined(info).items()
     added = {name: value for name, value in determined if len(f"{name}={value}".encode()) <= _LONGEST}
@@ -58,18 +58,18 @@ def _determined(info: RunInfo) -> dict[str, str]:
 
 
 def _defaults(base: Mapping[str, str]) -> dict[str, str]:
-    """As in Determined's images: output appears at once, crashes show a stack, sets have one order."""
+    """Return defaults of Determined's images: unbuffered output, stacks of crashes, a fixed hash seed."""
     defaults = {
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",
         "PYTHONHASHSEED": "0",
-        "TF_CPP_MIN_LOG_LEVEL": "1",  # TensorFlow writes ten lines about its own build when it is imported
+        "TF_CPP_MIN_LOG_LEVEL": "1",  # TensorFlow logs ten lines about its build at import
     }
     return {name: value for name, value in defaults.items() if name not in base}
 
 
 def _user(base: Mapping[str, str]) -> dict[str, str]:
-    """A numeric user without a passwd entry has no home and no name, and many libraries ask for both."""
+    """Return home and name, which many libraries need, for a numeric user without a passwd entry."""
     found: dict[str, str] = {}
     home = base.get("HOME", "")
     if home in {"", "/"} or not os.access(home, os.W_OK):
@@ -89,7 +89,7 @@ def _user_name() -> str:
 
 
 def _python_path(base: Mapping[str, str]) -> dict[str, str]:
-    """Keep `import determined` working when the experiment config sets a PYTHONPATH of its own."""
+    """Keep `import determined` working if the experiment config sets PYTHONPATH."""
     path = base.get("PYTHONPATH", "")
     if not path or _HARNESS in path.split(os.pathsep) or Path(_HARNESS).name.endswith("-packages"):
         return {}

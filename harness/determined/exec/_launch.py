@@ -1,4 +1,4 @@
-"""Starts the worker: which program it is, and what has to come before it."""
+"""Starts the worker's program, after the startup hooks."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 HOOK_FILE = "startup-hook.sh"  # in the context
 HOST_HOOK = "startup_hook of the host's config"
-# Hooks run in the shell that becomes the worker, so that they may set variables, limits and the directory for
-# what follows; in functions, so that they may use `set --`. A failing command ends them, as in Determined. A
-# byte through the pipe says that one is over.
+# Hooks run in the shell that becomes the worker, so that they can set its variables, limits and directory; in
+# functions, so that they can use `set --`. A failing command ends them, as in Determined. A byte in the pipe
+# marks the end of each hook.
 _START = """
 export DETBUILD_HOOK=1
 _passed=$1 _host=$2 _own=$3
@@ -30,7 +30,7 @@ shift 3
 _host_hook() { eval "$_host"; }
 _own_hook() { . "$_own"; }
 """
-HOOK_VARIABLE = "DETBUILD_HOOK"  # of the processes that hooks start
+HOOK_VARIABLE = "DETBUILD_HOOK"  # set in the processes that hooks start
 _REST = f'unset {HOOK_VARIABLE}\nexec "$@"'
 _ONE_HOOK = """
 set -e
@@ -43,15 +43,15 @@ printf x >"/proc/self/fd/$_passed"
 @dataclass(frozen=True, slots=True)
 class Worker:
     process: subprocess.Popen[bytes]
-    is_trial: bool  # the harness's own worker, and not a script of the user's
-    in_shell: bool  # of a script, only the whole process group is sure to hold the program
+    is_trial: bool  # the harness's worker, not a user's script
+    in_shell: bool  # so that only the process group is sure to contain the script's program
     hooks: tuple[str, ...]  # that run before the worker, in order
-    passed: int | None  # read end of the pipe that tells which of them are over
+    passed: int | None  # read end of the pipe that counts ended hooks
 
     def send(self, number: int) -> None:
-        """Pass a signal on.
+        """Forward a signal.
 
-        A trial's data loader workers must not get it: PyTorch's die of SIGTERM, and the trial with them.
+        Data loader workers of a trial must not get it: SIGTERM would kill them, and then the trial.
         """
         if self.process.returncode is not None:
             return
@@ -61,7 +61,7 @@ class Worker:
             self.process.send_signal(number)
 
     def failed_hook(self) -> str:
-        """The hook that ended before the worker was reached, or "". Ask once, when the process has ended."""
+        """Return the hook that failed before the worker started, or "". Call once, after the exit."""
         if self.passed is None:
             return ""
         os.set_blocking(self.passed, False)
@@ -73,17 +73,17 @@ class Worker:
 
 
 def launch(info: RunInfo) -> Worker:
-    """Start the worker in the context directory, in a session of its own.
+    """Start the worker in the context directory, in its own session.
 
     Raises:
-        OSError: the program or the directory is not there or cannot be used.
+        OSError: the program or the directory is missing or unusable.
     """
     is_trial = isinstance(info.entrypoint, str) and names_trial(info.entrypoint)
     command, reader, writer = _command(info), None, None
     hooks = _hooks(info)
     if hooks:
         reader, writer = os.pipe()
-        shell = shutil.which("bash") or "sh"  # hooks written for Determined may use bash's words
+        shell = shutil.which("bash") or "sh"  # hooks written for Determined may use bash syntax
         own = str(Path(info.context_dir) / HOOK_FILE)
         script = "".join((_START, *hooks.values(), _REST))
         command = [shell, "-c", script, "startup-hook", str(writer), info.startup_hook, own, *command]
@@ -108,7 +108,7 @@ def launch(info: RunInfo) -> Worker:
 
 
 def _hooks(info: RunInfo) -> dict[str, str]:
-    """The hooks that run, the host's first, each with the piece of script that runs it."""
+    """Return the hooks to run, the host's first, each with its shell command."""
     hooks: dict[str, str] = {}
     if not info.run_hooks:
         return hooks

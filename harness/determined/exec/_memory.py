@@ -1,4 +1,4 @@
-"""How many processes of this container the kernel has killed for want of memory."""
+"""How many processes of this container the kernel's OOM killer has killed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def oom_kills(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> int:
-    """Read the kernel's counter of this cgroup, version 2 or 1; 0 where there is none."""
+    """Read the kernel's counter of this cgroup, version 2 or 1; return 0 if there is none."""
     for file in _counters(cgroups, membership):
         try:
             text = file.read_text(encoding="ascii")
@@ -26,7 +26,7 @@ def oom_kills(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> int:
 
 
 def _counters(cgroups: Path, membership: Path) -> Iterator[Path]:
-    """Inside a container its own cgroup is often mounted as the root, hence the second place of each kind."""
+    """Yield possible files: in a container its own cgroup is often mounted as the root."""
     try:
         lines = membership.read_text(encoding="utf-8").splitlines()
     except OSError:

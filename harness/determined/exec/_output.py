@@ -1,6 +1,6 @@
-"""Where a worker's output goes: byte for byte into files of limited size, and on to whoever may be looking.
+"""Copies a worker's output unchanged into files of limited size, and to the supervisor's own output.
 
-Nothing here ever waits, decodes or raises for what the worker prints or for a reader that is away.
+It never blocks, decodes or raises, whatever the worker prints and even without a reader.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MARK = re.compile(rb"\n\[detbuild: (\d+) bytes of output are left out here\]\n")
-_LEAST = 4096  # bytes: a smaller limit has no room for head, mark and tail
-_WAITING = 64  # pieces that may wait for a slow reader
+_LEAST = 4096  # bytes: a smaller limit has no space for head, mark and tail
+_WAITING = 64  # pieces that are queued for a slow reader
 
 
 def kept(limit: int) -> int:
-    """Bytes that are left of the head, and of the newest output, of a log that grew to its limit."""
+    """Return the bytes that a full log keeps of its head, and also of its newest output."""
     return max(limit, _LEAST) // 4
 
 
 class CappedFile:
     """A log file that keeps its first quarter and its newest output.
 
-    When it is full, the middle is cut out: head, one line that says how many bytes are gone, and the newest
-    quarter are written to a new file that takes the old one's place. Whoever follows sees another inode.
+    When it is full, the middle is cut out: the head, one line with the number of lost bytes, and the newest
+    quarter are written to a new file, which replaces the old one. Followers see another inode.
     """
 
     def __init__(self, path: Path, limit: int) -> None:
@@ -42,7 +42,7 @@ class CappedFile:
         self._keep = kept(limit)
         self._mark = b""
         self._dropped = 0
-        self._lost = 0  # for want of space on the disk
+        self._lost = 0  # because the disk was full
         self._open()
 
     def write(self, data: bytes) -> None:
@@ -91,7 +91,7 @@ class CappedFile:
         self._mark = mark
 
     def _forget_tail(self, draft: Path) -> None:
-        """With no space for a second file, the head stays and the tail begins anew."""
+        """Truncate the file to its head if the disk has no space for a second file."""
         draft.unlink(missing_ok=True)
         self._dropped += self._size - self._keep - len(self._mark)
         os.ftruncate(self._fd, self._keep)
@@ -102,7 +102,7 @@ class CappedFile:
 
 
 class Mirror:
-    """Copies output to a stream of our own as fast as its reader takes it; the rest is dropped."""
+    """Copies output to one of our own streams; drops what a slow reader does not accept."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -115,7 +115,7 @@ class Mirror:
             self._pieces.put_nowait(data)
 
     def close(self, timeout: float) -> None:
-        """Give the reader `timeout` seconds for the rest."""
+        """Wait at most `timeout` seconds for the reader."""
         with contextlib.suppress(queue.Full):
             self._pieces.put(None, timeout=timeout)
             self._thread.join(timeout)
@@ -123,6 +123,6 @@ class Mirror:
     def _copy(self) -> None:
         while (piece := self._pieces.get()) is not None:
             rest = memoryview(piece)
-            with contextlib.suppress(OSError):  # a reader that left is no reason to stop
+            with contextlib.suppress(OSError):  # the reader has closed its end
                 while rest:
                     rest = rest[os.write(self._fd, rest) :]

@@ -1,6 +1,6 @@
-"""The parent of a run's worker, PID 1 in a container: starts it, keeps its output, writes how it ended.
+"""The parent of a run's worker, PID 1 in a container: starts it, stores its output, records its end.
 
-A run starts once: a container that is started a second time ends at once, and the next run continues.
+A run starts only once: a container that is started again exits at once, and the next run continues.
 """
 
 from __future__ import annotations
@@ -39,34 +39,34 @@ from determined.exec._watch import Limits, Signals, Stream, Watch
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-_NOT_FOUND = {126, 127}  # sh's codes for a command that is not executable, or not there
+_NOT_FOUND = {126, 127}  # sh's codes for a command that is not executable, or not found
 _TERMINATED = {-signal.SIGTERM, 128 + signal.SIGTERM}  # the latter is sh's code for it
 
 
 def main() -> int:
-    """Run the worker of the run folder that the environment names; return the exit code of the run."""
+    """Run the worker of the run folder in the environment; return the exit code of the run."""
     signals = Signals()
     try:
         info = RunInfo.from_environ(os.environ)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return _refuse(f"cannot read {RUN_FILE} in {os.environ[RUN_DIR_VARIABLE]}: {error!r}")
+        return _fail(f"cannot read {RUN_FILE} in {os.environ[RUN_DIR_VARIABLE]}: {error!r}")
     if info is None:
-        return _refuse(f"{RUN_DIR_VARIABLE} is not set: this program runs trials for detbuild, not by itself")
+        return _fail(f"{RUN_DIR_VARIABLE} is not set: only detbuild can start this program")
     try:
         return _supervise(info, signals)
     except StorageError as error:
-        return _refuse(f"{error}\n  hint: {error.hint}")
+        return _fail(f"{error}\n  hint: {error.hint}")
 
 
-def _refuse(why: str, code: ExitCode = ExitCode.INFRASTRUCTURE) -> int:
+def _fail(why: str, code: ExitCode = ExitCode.INFRASTRUCTURE) -> int:
     sys.stderr.write(f"error: {why}\n")
     return code
 
 
 def _supervise(info: RunInfo, signals: Signals) -> int:
     if not begin(Path(info.run_dir) / EVENTS_FILE):
-        return _refuse(
-            f"run {info.name} began before, and a run starts once; the next one continues from a checkpoint",
+        return _fail(
+            f"run {info.name} was started before; the next run continues from a checkpoint",
             ExitCode.STARTED_AGAIN,
         )
     adopt_orphans()
@@ -101,7 +101,7 @@ def _supervise(info: RunInfo, signals: Signals) -> int:
 
 
 def _limits(info: RunInfo, environ: MutableMapping[str, str]) -> Limits:
-    """For how long the run may go on when its work is done, or when the process it belongs to is gone."""
+    """Return the limits of the run, and remove its parent from the environment."""
     ended = EndedCheck(Path(info.run_dir) / EVENTS_FILE, info.name)
     is_trial = isinstance(info.entrypoint, str) and names_trial(info.entrypoint)
     parent, _, grace = environ.pop(PARENT_VARIABLE, "0:0").partition(":")
@@ -114,16 +114,16 @@ def _limits(info: RunInfo, environ: MutableMapping[str, str]) -> Limits:
 
 
 def inferred_end(worker: Worker, last: Record | None, *, stop_asked: bool) -> Ended | None:
-    """Say why the worker ended where it could not say so itself; None where its status tells all."""
+    """Infer why the worker ended without a record of its own; return None if its status suffices."""
     status = worker.process.returncode
     if isinstance(last, Ended):
         return None
     if stop_asked and status in _TERMINATED:
-        return Ended(ExitReason.PREEMPTED, message="ended by SIGTERM, without a checkpoint of its own")
+        return Ended(ExitReason.PREEMPTED, message="ended by SIGTERM, without a new checkpoint")
     if hook := worker.failed_hook():
         return None if stop_asked else _hook_failed(hook, status)
     if worker.is_trial:
-        return _left_in_silence() if status == 0 else None
+        return _exited_early() if status == 0 else None
     return _of_program(worker, stop_asked=stop_asked)
 
 
@@ -145,16 +145,16 @@ def _hook_failed(hook: str, status: int) -> Ended:
     return Ended(
         ExitReason.ERROR,
         message=f"{hook} ended {how} before the entrypoint was started",
-        hint="see the last lines of its output; every command in it has to succeed",
+        hint="see the last lines of its output; all of its commands must succeed",
         failure=f"{hook} ended {how}",
     )
 
 
-def _left_in_silence() -> Ended:
+def _exited_early() -> Ended:
     return Ended(
         ExitReason.ERROR,
         message="the trial's process ended with exit code 0 before the trial was done",
-        hint="user code must not call os._exit: return from the trial's methods, or raise",
+        hint="do not call os._exit: return from the trial's methods, or raise",
     )
 
 
@@ -162,7 +162,7 @@ def _cannot_start(info: RunInfo, error: OSError) -> int:
     ended = Ended(
         ExitReason.NOT_RETRYABLE,
         message=f"cannot start the entrypoint: {error.filename or ''}: {error.strerror}",
-        hint="check `entrypoint`: a list is a program and its arguments, run in the context directory",
+        hint="check `entrypoint`: a list is a program with its arguments, run in the context directory",
     )
     sys.stderr.write(f"error: {ended.message}\n  hint: {ended.hint}\n")
     with closing(_events(info)) as events:

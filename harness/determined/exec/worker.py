@@ -1,4 +1,4 @@
-"""Runs one trial to its end: the outermost boundary, where whatever user code raises becomes a record."""
+"""Runs one trial to its end, and records whatever user code raises."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Runner = Callable[[type, Run], ExitReason]
 
 
 def main() -> int:
-    """Run what `run.json` asks for, as the only thing this process does."""
+    """Run the trial of `run.json`, then exit."""
     info = RunInfo.from_environ(os.environ)
     assert info is not None, "the supervisor sets the run folder"
     if named := sys.argv[2:]:
@@ -49,15 +49,15 @@ def main() -> int:
 
 
 def show_logs(info: RunInfo) -> None:
-    """Show what loggers say from INFO on, or everything with `debug: true` in the config."""
+    """Show log messages of level INFO and above, or all of them with `debug: true` in the config."""
     level = logging.DEBUG if info.config.get("debug") else logging.INFO
     logging.basicConfig(level=level, format=LOG_FORMAT)
 
 
 def show_stacks(info: RunInfo, *, every: float = 30.0) -> None:
-    """Show the stacks of all threads when the process crashes, and when it is sent SIGUSR1.
+    """Dump the stacks of all threads on a crash and on SIGUSR1.
 
-    With `debug: true` in the config, also every so many seconds.
+    With `debug: true` in the config, also every `every` seconds.
     """
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
@@ -71,9 +71,9 @@ def run_trial(
     """Run a trial in this process, with the same records and checkpoints as in a container.
 
     Args:
-        info: `run_dir` has to exist.
+        info: `run_dir` must exist.
         trial_class: by default the class that `info.entrypoint` names.
-        load: gives the class instead, in stage IMPORT: what it raises ends the run as such.
+        load: returns the class instead, in stage IMPORT, where its errors are recorded.
     """
     context_dir = Path(info.context_dir).resolve()
     chief: ChiefRun | None = None
@@ -114,7 +114,7 @@ def _conduct(
                 return finished(ExitReason.COMPLETED)
             run = chief
         return finished(runner(trial_class, run))
-    except BaseException as error:  # noqa: BLE001  (user code may raise anything, SystemExit too; all of it is told)
+    except BaseException as error:  # noqa: BLE001  (user code may raise anything, even SystemExit; all of it is recorded)
         return failed(error, run.stage, context_dir)
 
 
@@ -122,7 +122,7 @@ def _runner_of(trial_class: type) -> Runner:
     module, _, function = getattr(trial_class, "_runner", "").partition(":")
     if not function:
         raise InvalidTrialError(
-            f"{trial_class.__name__} is a Trial of no framework",
+            f"{trial_class.__name__} does not derive from the trial class of a framework",
             hint="derive it from determined.pytorch.PyTorchTrial or determined.keras.TFKerasTrial",
         )
     runner: Runner = getattr(importlib.import_module(module), function)
@@ -130,7 +130,7 @@ def _runner_of(trial_class: type) -> Runner:
 
 
 def _error_to_trace(error: BaseException, context_dir: Path) -> BaseException | None:
-    """What went wrong in user code; what the harness says in its own words needs no traceback."""
+    """Return the error with a useful traceback: user code's, not the harness's own."""
     if not isinstance(error, HarnessError):
         return error
     cause = error.__cause__
@@ -139,13 +139,13 @@ def _error_to_trace(error: BaseException, context_dir: Path) -> BaseException | 
 
 
 def _show(outcome: Outcome, context_dir: Path, info: RunInfo) -> Outcome:
-    """Write to stderr what a person needs: the trace into user code, unless it was shown, cause and hint."""
+    """Print the traceback of user code, unless the last run printed it, with cause and hint."""
     error, ended = outcome.error, outcome.ended
     if error is None or not ended.reason.failed:
         return outcome
     root = _error_to_trace(error, context_dir)
     if ended.failure and ended.failure == info.last_failure:
-        sys.stderr.write(f"the error of run {info.run - 1} again, which has its traceback")
+        sys.stderr.write(f"same error as in run {info.run - 1}, which has the traceback")
         sys.stderr.write(f" ({info.failed_alike + 1} runs in a row)\n")
     elif root is not None and outcome.exit_code is not ExitCode.INTERRUPTED and not is_consequence(error):
         traceback.print_exception(type(root), root, user_trace(root, context_dir))

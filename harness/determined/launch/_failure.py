@@ -1,4 +1,4 @@
-"""Of all that the ranks of a launch told at their end: what was the cause, and how to say it."""
+"""Finds the cause of a failed launch in the reports of its ranks, and describes it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _GOOD = {ExitReason.COMPLETED, ExitReason.PREEMPTED, ExitReason.STOPPED}
 
 @dataclass(slots=True)
 class End:
-    """How one rank ended, as far as is known."""
+    """How one rank ended, as far as known."""
 
     reported: EndReported | None = None
     exited: RankExited | None = None
-    killed: bool = False  # by the launcher, for another rank's sake
+    killed: bool = False  # by the launcher, because another rank failed
 
     def bad(self, *, is_trial: bool) -> bool:
-        """Whether the others wait for it in vain."""
+        """Whether it failed, so that the others would wait forever."""
         if self.reported is not None:
             return self.reported.ended.reason not in _GOOD
         return self.exited is not None and (self.exited.code != 0 or is_trial)
@@ -34,7 +34,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What a launch that failed comes down to. INVALID_HP is among them, and is no failure of the run."""
+    """The result of a launch that did not succeed; includes INVALID_HP, with which the run has not failed."""
 
     ended: Ended
     code: int
@@ -43,10 +43,10 @@ class Failure:
 
 @dataclass(slots=True)
 class Ends:
-    """The ends of all ranks, in the order in which they were learnt."""
+    """The ends of all ranks, in the order of their reports."""
 
     size: int
-    is_trial: bool  # the harness's own worker, which always says how it ended
+    is_trial: bool  # the harness's worker, which always reports how it ended
     of: dict[int, End] = field(default_factory=dict)
     hung: Failure | None = None
 
@@ -61,7 +61,7 @@ class Ends:
         return self.hung is not None or any(end.bad(is_trial=self.is_trial) for end in self.of.values())
 
     def failure(self) -> Failure | None:
-        """The cause: what was a consequence of something else comes last."""
+        """Return the cause; ends that are consequences of another one come last."""
         if self.hung is not None:
             return self.hung
         bad = [
@@ -90,23 +90,23 @@ def _failure(end: End, whose: str) -> Failure:
 
 
 def how(code: int) -> str:
-    """In words."""
+    """Describe an exit code."""
     if code < 0:
-        return f"was ended by {_name(-code)}"
+        return f"was killed by {_name(-code)}"
     return f"ended with exit code {code}" + ("" if code else " before the trial was done")
 
 
 def shown(tail: Sequence[str]) -> str:
-    """The last lines of a rank's output, to append to a message."""
+    """Format the last lines of a rank's output, to append to a message."""
     lines = [line for line in tail if line.strip()][-_SHOWN:]
     return "; its last output:\n" + "\n".join(f"  {line}" for line in lines) if lines else ""
 
 
 def _hint(code: int) -> str:
     if code == -signal.SIGKILL:
-        return "the kernel sends it when memory is full: lower the batch size, or use fewer loader workers"
+        return "lower the batch size or use fewer loader workers, if the kernel ran out of memory"
     if code == 0:
-        return "user code must not call os._exit: return from the trial's methods, or raise"
+        return "do not call os._exit: return from the trial's methods, or raise"
     return "see the output of that rank"
 
 
@@ -118,5 +118,5 @@ def _name(number: int) -> str:
 
 
 def pids_of(began: Mapping[int, int], ends: Ends) -> dict[int, int]:
-    """The programs that still run."""
+    """Return the PIDs of the programs that are still running."""
     return {rank: pid for rank, pid in began.items() if rank not in ends.of or ends.of[rank].exited is None}

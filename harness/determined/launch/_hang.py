@@ -1,4 +1,4 @@
-"""Notices that no rank of a launch does anything any more, and finds out which one the others wait for."""
+"""Detects that all ranks of a launch hang, and which rank the others wait for."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ if TYPE_CHECKING:
 
 TIMEOUT_VARIABLE = "DETBUILD_HANG_TIMEOUT"  # seconds; 0 never gives up
 TIMEOUT = 300.0
-_ASLEEP = 0.1  # of the timeout, for a rank that others wait for and that does not even compute
-_COMPUTES = 0.02  # of one processor: less is no work
-_SLOW = 3  # times the longest silence that was none: a trial with slow batches gets more time
-_WARM_UP = 5  # times longer before anything was done: kernels are compiled and caches filled
+_ASLEEP = 0.1  # of the timeout, for an idle rank that others wait for
+_COMPUTES = 0.02  # of one processor; less counts as idle
+_SLOW = 3  # times the longest harmless silence: a trial with slow batches gets more time
+_WARM_UP = 5  # times longer before the first progress: kernels are compiled and caches filled
 _SHOWN = 6  # frames
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Since when nobody has done anything, and the processor time that each rank had used by then."""
+    """A period without progress of any rank, and the processor time of each rank at its start."""
 
     pulse: tuple[int, ...] = ()
     since: float = 0.0
     used: Mapping[int, float] | None = None
-    asked: float = 0.0  # when the ranks were last asked where they stand
+    asked: float = 0.0  # when stacks were last requested
 
 
 class Watchdog:
-    """Looks at the page that the ranks share, from outside of them.
+    """Watches the page that the ranks share, from the launcher.
 
-    Only while they train or validate batch by batch: nobody knows how long a checkpoint takes, or a data set.
+    Only while they train or validate batch by batch: the time of a checkpoint or of loading data is unknown.
 
     Args:
         directory: of the launch.
-        size: ranks.
-        timeout: seconds of silence; a tenth of it where one rank sleeps and another waits for it.
+        size: number of ranks.
+        timeout: seconds of silence; a tenth of it if one rank is idle and another waits for it.
         context_dir: of the user's code.
     """
 
@@ -58,7 +58,7 @@ class Watchdog:
         self._longest = 0.0
 
     def poll(self, pids: Mapping[int, int]) -> Failure | None:
-        """Say which rank hangs, if one does. `pids` are those of the ranks' programs."""
+        """Return a failure if a rank hangs. `pids` are those of the ranks' programs."""
         page = self._opened()
         if page is None or not self._timeout:
             return None
@@ -93,7 +93,7 @@ class Watchdog:
 
 
 def processor_time(pids: Mapping[int, int]) -> dict[int, float]:
-    """Seconds that each rank's processes have computed; each program leads a process group."""
+    """Return the processor time of each rank in seconds; each program leads a process group."""
     ranks = {pid: rank for rank, pid in pids.items()}
     used = dict.fromkeys(pids, 0.0)
     for group, seconds in _processes():
@@ -113,9 +113,9 @@ def _processes() -> Iterator[tuple[int, float]]:
 def _one_sleeps(
     stacks: Mapping[int, list[str]], now: Mapping[int, float], before: Mapping[int, float], seconds: float
 ) -> bool:
-    """Whether a rank that others wait for does not even compute.
+    """Whether a rank that others wait for is idle.
 
-    Where nobody waits, all may wait for a disk or for the network together: that is no hang.
+    If no rank waits for another, all may wait for a disk or the network, which is not a hang.
     """
     waiting = {rank for rank, frames in stacks.items() if _stacks.waits(frames)}
     idle = {rank for rank in stacks if now.get(rank, 0.0) - before.get(rank, 0.0) < _COMPUTES * seconds}
@@ -128,11 +128,11 @@ def _failure(stacks: Mapping[int, list[str]], context_dir: str, seconds: float) 
     if len(culprits) == 1:
         (rank,) = culprits
         where = f"{_at(places[rank])} for {seconds:.0f} seconds"
-        message = f"rank {rank} of {len(stacks)} hangs: {where}, and the others wait{_stack(stacks[rank])}"
+        message = f"rank {rank} of {len(stacks)} hangs {where} while the others wait{_stack(stacks[rank])}"
     else:
         listing = "".join(f"\n  rank {rank}: {_at(place)}" for rank, place in sorted(places.items()))
-        message = f"the {len(stacks)} processes have done nothing for {seconds:.0f} seconds:{listing}"
-    hint = f"let all ranks do the same in each batch; set {TIMEOUT_VARIABLE} (seconds) if batches take longer"
+        message = f"the {len(stacks)} processes made no progress for {seconds:.0f} seconds:{listing}"
+    hint = f"do the same in each batch on all ranks; set {TIMEOUT_VARIABLE} (seconds) if batches take longer"
     return Failure(Ended(ExitReason.ERROR, None, message, hint), ExitCode.USER_ERROR)
 
 
@@ -142,4 +142,4 @@ def _stack(frames: list[str]) -> str:
 
 
 def _at(place: str) -> str:
-    return f"at {place}" if place else "it does not answer, stopped or stuck in the kernel,"
+    return f"at {place}" if place else "without an answer (stopped or blocked in the kernel)"

@@ -1,7 +1,7 @@
-"""Starts the processes of one launch by torch's elastic launcher, and sees them to their end.
+"""Starts the processes of one launch by torch's elastic launcher, and waits for their end.
 
-The tree: this launcher, torch's below it, below that one `wrap_rank` a rank, below each the program. Signals
-go from here straight to the programs: torch's launcher would give them 30 seconds and then kill.
+The process tree: this launcher, torch's launcher, one `wrap_rank` per rank, and its program. Signals are sent
+directly to the programs, since torch's launcher would kill them after 30 seconds.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from determined.launch._reports import EndReported, Inbox, RankExited, RankStart
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_GRACE = 5.0  # seconds that the others have to say what they know, once one has failed
-_POLL = 0.5  # seconds between looks at the ranks
-_KILLING = 60.0  # seconds for the kernel to bury what was killed
-# Not `-m torch.distributed.run`: that puts the context first on the path, and its json.py is not for torch.
-# How the ranks ended we know and tell ourselves, so its own account of that is left out.
+_GRACE = 5.0  # seconds for the other ranks to report their ends after a failure
+_POLL = 0.5  # seconds between polls of the ranks
+_KILLING = 60.0  # seconds for the kernel to end killed processes
+# Not `-m torch.distributed.run`, which puts the context first on the path: torch would import its json.py.
+# The ranks report their ends to this launcher, so torch's own summary is hidden.
 _TORCH = """
 import sys
 sys.path[:] = filter(None, sys.path)
@@ -54,17 +54,17 @@ except ChildFailedError:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Launch:
-    """What to start, and how often."""
+    """A command and its number of processes."""
 
     command: tuple[str, ...]  # of one rank
     size: int
-    options: tuple[str, ...] = ()  # for torch's launcher, after ours
-    is_trial: bool = False  # the harness's own worker
+    options: tuple[str, ...] = ()  # for torch's launcher, after detbuild's
+    is_trial: bool = False  # the harness's worker
     context_dir: str = ""
 
 
 def run(launch: Launch, environ: Mapping[str, str]) -> Failure | None:
-    """Start all ranks and wait for them; None when all has gone well."""
+    """Start all ranks and wait for them; return None if all succeeded."""
     if importlib.util.find_spec("torch") is None:
         return _no_torch(launch.size)
     adopt_orphans()
@@ -74,7 +74,7 @@ def run(launch: Launch, environ: Mapping[str, str]) -> Failure | None:
         torch = subprocess.Popen(
             torch_command(launch),
             env=_environment(launch, directory, environ),
-            start_new_session=True,  # a shell above us sends signals to its whole group
+            start_new_session=True,  # a parent shell sends signals to its whole group
             preexec_fn=die_with_parent,  # noqa: PLW1509  (there is no other thread yet)
         )
         watch = _Watch(launch, directory, torch, _timeout(environ))
@@ -106,7 +106,7 @@ def _timeout(environ: Mapping[str, str]) -> float:
 def _no_torch(size: int) -> Failure:
     ended = Ended(
         ExitReason.NOT_RETRYABLE,
-        message=f"{size} processes are to be started by torch's launcher, and torch is not installed",
+        message=f"torch is not installed, so its launcher cannot start {size} processes",
         hint="add torch to requirements.txt, or set resources.slots_per_trial to 1",
     )
     return Failure(ended, ExitCode.NOT_RETRYABLE)
@@ -139,7 +139,7 @@ class _Watch:
         self._kill()
         failure = self._failure()
         if failure is not None:
-            end_children(_KILLING)  # so that what is recorded after this is the last record
+            end_children(_KILLING)  # so that no process writes a record after the launcher's
         return failure
 
     def _receive(self, report: Report) -> None:
@@ -149,7 +149,7 @@ class _Watch:
             self._ends.add(report)
 
     def _forward(self, number: int) -> None:
-        """A trial's rank 0 tells the others of SIGTERM when it can stop; everything else is for all."""
+        """Forward a signal to all ranks, but SIGTERM of a trial to rank 0 only, which tells the others."""
         self._stop_asked |= number == signal.SIGTERM
         for rank, pid in pids_of(self._began, self._ends).items():
             if rank == 0 or not (self._launch.is_trial and number == signal.SIGTERM):
@@ -170,7 +170,7 @@ class _Watch:
             self._kill()
 
     def _kill(self) -> None:
-        """What still runs waits for a rank that has gone."""
+        """Kill the remaining ranks, which wait for an ended one."""
         for rank, pid in pids_of(self._began, self._ends).items():
             self._ends.of.setdefault(rank, End()).killed = True
             with suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Ends a run whose entrypoint names a launcher that is not carried: hopeless, and in plain words."""
+"""Ends a run whose entrypoint is an unsupported launcher: not retried, with a hint."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from determined.launch.torch_distributed import conclude
 
 
 def refuse(cause: str, *, hint: str) -> int:
-    """Return the exit code."""
+    """Record the failure of the run; return the exit code."""
     ended = Ended(ExitReason.NOT_RETRYABLE, message=cause, hint=hint)
     return conclude(Failure(ended, ExitCode.NOT_RETRYABLE), RunInfo.from_environ(os.environ))

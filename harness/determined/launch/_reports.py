@@ -1,4 +1,4 @@
-"""What the processes of a launch tell their launcher: small datagrams, over a socket in its directory."""
+"""Reports of the processes of a launch to their launcher: small datagrams over a socket in its directory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LARGEST = 1 << 16  # bytes
 
 @dataclass(frozen=True, slots=True)
 class RankStarted:
-    """A rank's program was started."""
+    """A rank's program has started."""
 
     rank: int
     pid: int
@@ -29,12 +29,12 @@ class RankStarted:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EndReported:
-    """A trial's process says how it ended."""
+    """A trial's process reports how it ends."""
 
     rank: int
     ended: Ended
     code: int
-    consequence: bool  # another process's end was the cause
+    consequence: bool  # caused by the end of another process
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +42,7 @@ class RankExited:
     """A rank's program has ended."""
 
     rank: int
-    code: int  # negative: the signal that ended it
+    code: int  # negative: minus the signal that ended it
     tail: tuple[str, ...]  # the last lines of its output
 
 
@@ -50,7 +50,7 @@ Report: TypeAlias = RankStarted | EndReported | RankExited
 
 
 class Inbox:
-    """The launcher's end."""
+    """The launcher's end of the socket."""
 
     def __init__(self, directory: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -61,7 +61,7 @@ class Inbox:
         return self._socket.fileno()
 
     def take(self) -> list[Report]:
-        """What has come since the last call."""
+        """Return the reports since the last call."""
         reports: list[Report] = []
         with suppress(BlockingIOError):
             while True:
@@ -73,7 +73,7 @@ class Inbox:
 
 
 def send_report(environ: Mapping[str, str], report: Report) -> None:
-    """Send a report to the launcher that the environment names, if it is still there."""
+    """Send a report to the launcher in the environment, if it is still running."""
     directory = environ.get(GROUP_DIR_VARIABLE)
     if not directory:
         return

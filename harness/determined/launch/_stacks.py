@@ -1,4 +1,4 @@
-"""Where each rank stands: asked by a signal, answered by the fault handler even when Python is stuck."""
+"""Stacks of the ranks: requested by a signal, written by the fault handler even if Python is blocked."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from determined._ranks import GROUP_DIR_VARIABLE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-ASK = signal.SIGRTMIN + 7  # used by nobody that we know
+ASK = signal.SIGRTMIN + 7  # not used by any known library
 _ANSWER = 1.0  # seconds
 _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)$')
 _MAIN = re.compile(r"^(?:Current thread|Thread) .*\(most recent call first\):$")
-# Code in which a rank waits for the others: torch's collectives and backward passes, and our own exchange.
+# Code in which a rank waits for the others: torch's collectives and backward passes, and our own group.
 _WAITING = (
     "/torch/distributed/",
     "/torch/autograd/graph.py",
     "/torch/nn/parallel/",
     "/determined/_group.py",
     "/determined/_lockstep.py",
-    "/determined/pytorch/_metrics.py",  # means over a window: the GPU has to finish it
+    "/determined/pytorch/_metrics.py",  # means over a window, which the GPU has to finish
 )
 
 
 def answer(environ: Mapping[str, str], rank: int) -> None:
-    """Let this process tell where it stands whenever it is asked."""
+    """Dump this process's stacks whenever the signal arrives."""
     directory = environ.get(GROUP_DIR_VARIABLE)
     if directory:
-        file = _file(Path(directory), rank).open("w", encoding="utf-8")  # stays open for as long as we live
+        file = _file(Path(directory), rank).open("w", encoding="utf-8")  # stays open until the process ends
         faulthandler.register(ASK, file=file, all_threads=True)
         _kept.append(file)
 
@@ -44,9 +44,9 @@ _kept: list[object] = []
 
 
 def ask(directory: Path, pids: Mapping[int, int]) -> dict[int, list[str]]:
-    """Ask all; return the frames of each one's main thread, innermost first. Who is stopped gives none."""
+    """Return the frames of each rank's main thread, innermost first; none for a stopped one."""
     for rank, pid in pids.items():
-        if _file(directory, rank).exists():  # the signal would end a program that did not prepare for it
+        if _file(directory, rank).exists():  # the signal would kill a program without a handler
             with suppress(ProcessLookupError):
                 os.kill(pid, ASK)
     time.sleep(_ANSWER)
@@ -54,7 +54,7 @@ def ask(directory: Path, pids: Mapping[int, int]) -> dict[int, list[str]]:
 
 
 def place(frames: list[str], context_dir: str) -> str:
-    """`model_def.py:12 in train_batch`: the innermost frame of the user's own code, else of all code."""
+    """Return the innermost frame, of the user's code if any, e.g. `model_def.py:12 in train_batch`."""
     parsed = [match for frame in frames if (match := _FRAME.match(frame))]
     own = [m for m in parsed if context_dir and m["file"].startswith(f"{context_dir}/")]
     for match in own or parsed:
@@ -64,7 +64,7 @@ def place(frames: list[str], context_dir: str) -> str:
 
 
 def waits(frames: list[str]) -> bool:
-    """Whether a rank stands where it waits for others."""
+    """Whether a rank is waiting for others."""
     match = _FRAME.match(frames[0]) if frames else None
     return match is not None and any(part in match["file"] for part in _WAITING)
 
@@ -74,7 +74,7 @@ def _file(directory: Path, rank: int) -> Path:
 
 
 def _frames(file: Path) -> list[str]:
-    """Of the main thread, which the fault handler writes last."""
+    """Return the frames of the main thread, which the fault handler writes last."""
     try:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

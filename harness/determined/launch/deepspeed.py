@@ -1,4 +1,4 @@
-"""Determined's launcher for DeepSpeed, which is not carried: it names what takes its place."""
+"""Determined's launcher for DeepSpeed, which is not supported: fails with the replacement."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from determined.launch._replaced import refuse
 if __name__ == "__main__":
     sys.exit(
         refuse(
-            "determined.launch.deepspeed: detbuild carries no DeepSpeedTrial",
-            hint="start the script with `python3 -m determined.launch.torch_distributed`, and in it call "
-            "deepspeed.init_distributed()",
+            "determined.launch.deepspeed: detbuild does not support DeepSpeedTrial",
+            hint="start the script with `python3 -m determined.launch.torch_distributed`, and call "
+            "deepspeed.init_distributed() in it",
         )
     )

@@ -1,4 +1,4 @@
-"""Determined's launcher for Horovod, which is not carried: it names what takes its place."""
+"""Determined's launcher for Horovod, which is not supported: fails with the replacement."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ if __name__ == "__main__":
     sys.exit(
         refuse(
             "determined.launch.horovod: Horovod is no longer maintained",
-            hint="use determined.launch.torch_distributed instead: PyTorch trials stay as they are",
+            hint="use determined.launch.torch_distributed instead: PyTorch trials need no change",
         )
     )

@@ -3,7 +3,7 @@
     python3 -m determined.launch.torch_distributed [OPTIONS OF torchrun --] PROGRAM ARGS...
     python3 -m determined.launch.torch_distributed [OPTIONS OF torchrun --] --trial MODULE:CLASS
 
-The processes find each other by `torch.distributed.init_process_group()` or `pytorch.init()` or
+The processes connect by `torch.distributed.init_process_group()`, `pytorch.init()` or
 `core.DistributedContext.from_torch_distributed()`.
 """
 
@@ -37,7 +37,7 @@ _USAGE = (__doc__ or "").partition("\n\n")[2].partition("\n\n")[0]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The command line, understood."""
+    """The parsed command line."""
 
     options: tuple[str, ...]  # of torchrun
     command: tuple[str, ...]
@@ -45,7 +45,7 @@ class Request:
 
     @property
     def processes(self) -> int | None:
-        """What the options ask for."""
+        """The number of processes in the options."""
         for option, following in zip(self.options, (*self.options[1:], ""), strict=False):
             match = _PROCESSES.fullmatch(option)
             count = (match["count"] or following) if match else ""
@@ -55,7 +55,7 @@ class Request:
 
 
 def parse(argv: Sequence[str]) -> Request | None:
-    """None when there is nothing to start."""
+    """Parse the command line; return None if it has no program."""
     options: Sequence[str] = ()
     if "--" in argv and argv[0].startswith("-") and argv[0] != "--trial":
         at = argv.index("--")
@@ -69,7 +69,7 @@ def parse(argv: Sequence[str]) -> Request | None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return the exit code of the first rank that failed, else 0."""
+    """Start the ranks; return the exit code of the first one that failed, else 0."""
     request = parse(list(sys.argv[1:] if argv is None else argv))
     if request is None:
         sys.stderr.write(f"usage:\n{_USAGE}\n")
@@ -89,10 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_worker() -> int:
-    """Train the trial class of the run, in as many processes as it has slots.
+    """Train the trial class of the run, with one process per slot.
 
-    Without torch it is a class of another framework, of which one process drives all devices. With both, the
-    classes of that framework leave all to rank 0.
+    Without torch it is a class of another framework, in which one process uses all devices. With both
+    installed, only rank 0 trains such a class.
     """
     info = RunInfo.from_environ(os.environ)
     assert info is not None, "the supervisor sets the run folder"
@@ -108,7 +108,7 @@ def run_worker() -> int:
 
 
 def conclude(failure: Failure | None, info: RunInfo | None) -> int:
-    """Write the last record of a launch that failed, and say why; return the exit code."""
+    """Record and print the failure of a launch; return the exit code."""
     if failure is None:
         return ExitCode.DONE
     ended = failure.ended
@@ -124,7 +124,7 @@ def conclude(failure: Failure | None, info: RunInfo | None) -> int:
 
 
 def _become(command: Sequence[str]) -> int:
-    """One process needs no launcher: this one turns into it, with the variables that a launcher sets."""
+    """Replace this process by the only rank's program, with the variables that a launcher sets."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,7 +1,7 @@
-"""Runs one rank's program, marks its output: `python3 -m determined.launch.wrap_rank RANK program args...`.
+"""Runs one rank's program with marked output: `python3 -m determined.launch.wrap_rank RANK program args...`.
 
-Each line gets `[rank=N] ` in front of it. RANK is a number, or names of environment variables of which the
-first that is set holds it. Signals are passed on; the launcher is told how it ended, and its last lines.
+Each line is prefixed by `[rank=N] `. RANK is a number, or names of environment variables, of which the first
+that is set is used. Signals are forwarded; the exit code and the last lines are sent to the launcher.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _TAIL = 20  # lines
 _LONGEST = 500  # characters of a line in the tail
 _BLOCK = 1 << 16
-_LINE = 1 << 20  # bytes; a longer one is passed on in pieces
-_ATOMIC = 4096  # bytes (PIPE_BUF): what ranks write to one pipe in such pieces is never mixed within a line
+_LINE = 1 << 20  # bytes; a longer one is forwarded in pieces
+_ATOMIC = 4096  # bytes (PIPE_BUF): pieces of this size are never interleaved in a pipe
 _REST = 1.0  # seconds for output that outlives the program
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _USAGE = "usage: python3 -m determined.launch.wrap_rank RANK program args...\n"
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            start_new_session=True,  # what torch's launcher sends to our group goes to the program alone
+            start_new_session=True,  # signals to our group are forwarded to the program, not its children
             preexec_fn=die_with_parent,  # noqa: PLW1509  (there is no other thread yet)
         )
     except OSError as error:
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Mark(threading.Thread):
-    """Copies one stream line by line, each with the prefix; a carriage return ends a line too."""
+    """Copies one stream line by line, each with the prefix; a carriage return also ends a line."""
 
     def __init__(self, source: IO[bytes], target: int, prefix: bytes, tail: deque[str]) -> None:
         super().__init__(daemon=True)
@@ -98,7 +98,7 @@ class Mark(threading.Thread):
 
 
 def _prefix(rank: int) -> bytes:
-    """Where there is one process, its output is left as it is."""
+    """Return the prefix of a rank's lines; "" if it is the only one."""
     return b"" if os.environ.get("WORLD_SIZE") == "1" else b"[rank=%d] " % rank
 
 

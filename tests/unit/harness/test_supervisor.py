@@ -308,25 +308,21 @@ def test_nothing_outlives_the_run_and_orphans_are_reaped(make_run: Callable[...,
     assert not alive(int(output(info)))
     assert records(info)[1:] == [Ended(ExitReason.COMPLETED), Exited(0)]
     said = output(info, "stderr").decode()
-    assert re.search(
-        r"^detbuild: process \d+ \(sleep 60\) outlived the training: ended by force", said, re.MULTILINE
-    )
+    assert re.search(r"^detbuild: process \d+ \(sleep 60\) outlived the training: killed", said, re.MULTILINE)
 
 
 def test_what_a_hook_left_running_does_not_keep_the_run(make_run: Callable[..., RunInfo]) -> None:
     info = make_run(entrypoint="echo done")
     (Path(info.context_dir) / "startup-hook.sh").write_text("setsid sleep 60 &\n")
     assert supervise(info) == 0  # far sooner than exit_timeout
-    assert b"(sleep 60) outlived the training: ended by force" in output(info, "stderr")
+    assert b"(sleep 60) outlived the training: killed" in output(info, "stderr")
 
 
 def test_a_late_upload_of_a_child_process_is_waited_for_and_named(make_run: Callable[..., RunInfo]) -> None:
     info = make_run(entrypoint="(sleep 11; echo uploaded) & echo done")
     assert start(info).wait(4 * PATIENCE) == 0
     assert output(info) == b"done\nuploaded\n"
-    assert b"outlived the training: the run waits for it, at most 300 s (exit_timeout)" in output(
-        info, "stderr"
-    )
+    assert b"outlived the training: waiting at most 300 s (exit_timeout)" in output(info, "stderr")
 
 
 HOLDERS = {
@@ -362,7 +358,7 @@ def test_what_holds_a_run_whose_work_is_done_is_named_and_ended(
     assert start(info).wait(4 * PATIENCE) == 0
     assert records(info)[-2:] == [Ended(ExitReason.COMPLETED), Exited(0)]
     said = output(info, "stderr").decode()
-    assert re.search(rf"ended by force after 1 s \(exit_timeout\); the run waited for .*{named}", said)
+    assert re.search(rf"killed after 1 s \(exit_timeout\); the run was waiting for .*{named}", said)
 
 
 def test_a_process_in_which_no_python_runs_any_more_is_ended_too(make_run: Callable[..., RunInfo]) -> None:
@@ -403,7 +399,7 @@ def test_a_run_starts_once(toy: Callable[..., RunInfo]) -> None:
     second = start(info, stderr=subprocess.PIPE)
     _, said = second.communicate(timeout=PATIENCE)
     assert second.returncode == ExitCode.STARTED_AGAIN
-    assert said.startswith(b"error: run 7-0 began before, and a run starts once")
+    assert said.startswith(b"error: run 7-0 was started before")
     assert (records(info), output(info)) == before
 
 

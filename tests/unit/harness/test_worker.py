@@ -217,7 +217,7 @@ def test_a_repeated_traceback_is_shown_once_and_counted(
     said = capsys.readouterr().err
     assert "Traceback" not in said
     assert said.startswith(
-        "the error of run 2 again, which has its traceback (3 runs in a row)\nerror in stage train:"
+        "same error as in run 2, which has the traceback (3 runs in a row)\nerror in stage train:"
     )
 
 
@@ -274,7 +274,7 @@ def test_a_trial_of_no_framework_is_hopeless(make_run: Callable[..., RunInfo]) -
     outcome = run_trial(make_run(), Trial)
     assert (outcome.ended.reason, outcome.ended.message) == (
         ExitReason.NOT_RETRYABLE,
-        "Trial is a Trial of no framework",
+        "Trial does not derive from the trial class of a framework",
     )
 
 

@@ -128,7 +128,7 @@ def test_a_checkpoint_that_is_missing_or_damaged_is_not_restored(in_run: Callabl
             context.checkpoint.download(uuid, "copy")
         with pytest.raises(CheckpointError, match="there is no checkpoint nowhere"):
             context.checkpoint.get_metadata("nowhere")
-        with pytest.raises(ValueError, match="is no id of a checkpoint"):
+        with pytest.raises(ValueError, match="is not a valid checkpoint ID"):
             context.checkpoint.delete("../checkpoints")
 
 

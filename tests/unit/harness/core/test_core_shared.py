@@ -75,7 +75,7 @@ def test_different_files_of_one_name_are_a_conflict_and_nothing_is_stored(
 ) -> None:
     def body(context: core.Context) -> None:
         with (
-            pytest.raises(RuntimeError, match=r"different files of one name: state \(ranks 0 and 1\)"),
+            pytest.raises(RuntimeError, match=r"different files of the same name: state \(ranks 0 and 1\)"),
             context.checkpoint.store_path({"steps_completed": 3}, shard=True) as (path, _),
         ):
             (path / "state").write_text(str(context.distributed.rank))
@@ -115,7 +115,7 @@ def test_rank_0_reports_and_stores_alone_where_files_are_not_shards(
         context.train.report_training_metrics(1, {"rank": context.distributed.rank})
         if context.distributed.rank:
             with (
-                pytest.raises(RuntimeError, match="rank 1 stores a checkpoint without shard=True"),
+                pytest.raises(RuntimeError, match="rank 1 stored a checkpoint without shard=True"),
                 context.checkpoint.store_path({"steps_completed": 1}),
             ):
                 pass

@@ -146,7 +146,7 @@ def test_sigterm_stops_all_ranks_after_the_same_batch(toy: Callable[..., RunInfo
     [
         (
             "print('last words', flush=True); os.kill(os.getpid(), 9)",
-            "rank 1 of 2: was ended by SIGKILL",
+            "rank 1 of 2: was killed by SIGKILL",
             137,
         ),
         ("raise KeyError('odd')", "rank 1 of 2: KeyError: 'odd' (toy_runner.py:", 1),
@@ -169,8 +169,8 @@ def test_a_rank_that_dies_ends_the_trial_with_its_own_words(
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("time.sleep(600)", "rank 1 of 2 hangs: at toy_runner.py:"),
-        ("os.kill(os.getpid(), 19)", "rank 1 of 2 hangs: it does not answer"),
+        ("time.sleep(600)", "rank 1 of 2 hangs at toy_runner.py:"),
+        ("os.kill(os.getpid(), 19)", "rank 1 of 2 hangs without an answer"),
     ],
 )
 def test_a_rank_that_hangs_ends_the_trial_and_is_named(
