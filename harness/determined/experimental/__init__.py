@@ -1,4 +1,4 @@
-"""`create`: submit a trial class from Python, or run it right here. `client`: look at what came of it."""
+"""`create`: submit a trial class from Python, or run it locally. `client`: access experiments."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import the client at first touch: most scripts need `create` alone."""
+    """Import the client lazily: most scripts need only `create`."""
     if name == "Mode":
         raise RemovedError(
             "determined.experimental.Mode was removed from Determined in 0.12.5",

@@ -1,4 +1,4 @@
-"""The experiment config of a call of `create`."""
+"""The experiment config of a call to `create`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from detbuild.config.layers import Layer
 
 Given = Mapping[str, object] | str | Path | None
-# Of no meaning in the caller's own process.
+# Without effect in the caller's process.
 _IGNORED = ("bind_mounts", "checkpoint_storage", "environment", "resources")
 
 
 def submitted(
     given: Given, entrypoint: str | tuple[str, ...], below: Sequence[Layer]
 ) -> tuple[ExperimentConfig, str]:
-    """Return the config with that entrypoint, laid over what is below, and its text as it was given."""
+    """Return the config with that entrypoint, merged over `below`, and its original text."""
     if isinstance(given, (str, Path)):
         text = read_text(Path(given), "experiment config")
         set_here = (f"entrypoint={json.dumps(entrypoint)}",)
@@ -35,7 +35,7 @@ def submitted(
 
 
 def local(given: Given, *, test: bool, below: Sequence[Layer] = ()) -> tuple[ExperimentConfig, str]:
-    """Return the config for this process, without what has no meaning here; each of that is said once."""
+    """Return the config for this process, and log ignored fields."""
     if isinstance(given, (str, Path)):
         text = read_text(Path(given), "experiment config")
         config = parse_config(text, source=str(given), below=below)
@@ -50,5 +50,5 @@ def local(given: Given, *, test: bool, below: Sequence[Layer] = ()) -> tuple[Exp
             LOG.info("%s is ignored in local mode", name)
     here = {**resolved, **{name: plain[name] for name in ignored}}
     if test:
-        here["checkpoint_policy"] = "none"  # nobody searches, so the searcher metric need not be reported
+        here["checkpoint_policy"] = "none"  # there is no search, so the searcher metric need not be reported
     return config_from_mapping(here, defaults=LOCAL_DEFAULTS), text

@@ -1,4 +1,4 @@
-"""`create`: the way into detbuild from Python. Only this package of the harness knows of the host side."""
+"""`create`: detbuild from Python. Only this package of the harness uses the host's packages."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ def create(  # noqa: PLR0917  (Determined's own signature)
     *,
     template: str | None = None,
 ) -> int | None:
-    """Train a trial class: in a container of its own, or right here.
+    """Train a trial class, in a container or in this process.
 
     | local | test  | what happens                                                                         |
     | ----- | ----- | ------------------------------------------------------------------------------------ |
     | True  | True  | one batch is trained, one validated, a checkpoint saved and restored, in this process |
-    | True  | False | the trial is trained to its end in this process; events and checkpoints as anywhere  |
+    | True  | False | the trial is trained in this process, with the usual events and checkpoints          |
     | False | False | an image of `context_dir` is built and the experiment submitted                      |
-    | False | True  | the minimal loop inside the image; followed to its end                               |
+    | False | True  | the minimal loop in the image, followed to its end                                   |
 
-    In a container the script that called `create` runs again up to this call, with the same arguments.
+    In a container, the script that calls `create` runs again up to this call, with the same arguments.
 
     Args:
-        trial_def: A subclass of a framework's Trial, such as `determined.pytorch.PyTorchTrial`.
-        config: An experiment config, or the path of one; `entrypoint` may be left out of the former.
+        trial_def: A subclass of a framework's Trial, e.g. `determined.pytorch.PyTorchTrial`.
+        config: An experiment config, whose `entrypoint` may be missing, or the path of one.
         local: Train in this process, without Docker.
-        test: The minimal loop instead of the whole training.
+        test: Run the minimal loop instead of the full training.
         context_dir: Directory of the code; required unless local, where it defaults to the current one.
-        command: Script and arguments that call `create`; by default this process's. May name a notebook.
-        master_url: Of no meaning here: there is no server.
-        template: What `detbuild create --template` takes: a name in the home, or a file.
+        command: Script and arguments that call `create`; by default this process's. May be a notebook.
+        master_url: Has no effect: there is no server.
+        template: Name of a template in the home, or a file, as for `detbuild create --template`.
 
     Returns:
-        The experiment's id, which `client.get_experiment` takes; None for a local test, as in Determined.
+        The experiment's ID, for `client.get_experiment`; None for a local test, as in Determined.
 
     Raises:
-        DetbuildError: A stage failed; each has its own message. A script ends with exit code 1 then.
+        DetbuildError: A stage failed; the message tells which one.
     """
     if expected():
         raise TrialGiven(trial_def)
     if RunInfo.from_environ(os.environ) is not None:
-        return None  # a run that was given its class in another way imports the module of this call
+        return None  # a run with another entrypoint imports the module of this call
     from determined.experimental import _local, _submit
     from determined.experimental._log import explained
     from determined.experimental._say import logged, note_ignored
@@ -73,13 +73,13 @@ def create_trial_instance(
     config: Mapping[str, object] | str | Path | None = None,
     hparams: Mapping[str, object] | None = None,
 ) -> object:
-    """Make a trial by hand, for looking at it and trying its methods.
+    """Create a trial by hand, to inspect it and try its methods.
 
     Args:
         trial_def: A subclass of `determined.pytorch.PyTorchTrial`.
-        checkpoint_dir: Where it may write.
+        checkpoint_dir: Writable directory.
         config: An experiment config, or the path of one.
-        hparams: By default one sample of the config's hyperparameters.
+        hparams: By default a sample of the config's hyperparameters.
     """
     from determined.experimental import _local
     from determined.experimental._log import explained

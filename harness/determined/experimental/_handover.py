@@ -1,4 +1,4 @@
-"""How a script that runs again inside a run hands over its class: `create` throws it out of the script."""
+"""How a script inside a run hands over its class: `create` raises it out of the script."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _expected = ContextVar("expected", default=False)
 
 
 class TrialGiven(BaseException):
-    """Unwinds the script: nothing after its call of `create` runs."""
+    """Ends the script at its call of `create`."""
 
     def __init__(self, trial_class: type) -> None:
         super().__init__(trial_class.__name__)
@@ -22,7 +22,7 @@ class TrialGiven(BaseException):
 
 @contextmanager
 def handover() -> Iterator[None]:
-    """Make `create` hand over its class while the block runs."""
+    """Make `create` hand over its class during the block."""
     token = _expected.set(True)
     try:
         yield

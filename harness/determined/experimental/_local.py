@@ -1,4 +1,4 @@
-"""`create(local=True)`: the trial in this very process, with the folders and records of any other run."""
+"""`create(local=True)`: the trial in this process, with the folders and records of any run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from determined._records import Stage
 from determined._run_info import RunInfo
 from determined.exec.worker import run_trial
 from determined.experimental import _config
-from determined.experimental._log import tell, tell_stages
+from determined.experimental._log import log_event, log_stage
 from determined.experimental._say import LOG
 
 if TYPE_CHECKING:
@@ -48,10 +48,10 @@ def train(
     test: bool,
     templates: Sequence[str] = (),
 ) -> int | None:
-    """Train in this process; return the experiment's id, or None for a test.
+    """Train in this process; return the experiment's ID, or None for a test.
 
     Raises:
-        ExperimentError: the trial failed; says in which stage.
+        ExperimentError: the trial failed, with its stage.
     """
     home = Home.open(home_of(os.environ))
     config, text = _config.local(given, test=test, below=template_layers(home.path, templates))
@@ -66,10 +66,10 @@ def train(
     directory = context_dir.resolve()
     request = SubmitRequest(config=config, text=text, context_dir=directory, test_mode=test)
     with _working_in(directory):
-        state = run_here(request, this_host(os.environ), home, tell_stages if test else tell, train=run)
+        state = run_here(request, this_host(os.environ), home, log_stage if test else log_event, train=run)
     _raise_failure(outcomes[0])
     folder = home.experiment(state.header.id).path
-    LOG.info("The %s; everything is in %s", _ending(state.state, test=test), folder)
+    LOG.info("The %s; its files are in %s", _ending(state.state, test=test), folder)
     return None if test else state.header.id
 
 
@@ -85,11 +85,11 @@ def instance(
     given: _config.Given,
     hparams: Mapping[str, object] | None,
 ) -> object:
-    """Make a trial as a run would, outside of any run."""
+    """Create a trial as a run would, outside of any run."""
     module = getattr(trial_class, "_runner", "").partition(":")[0]
     if not module:
         raise InvalidTrialError(
-            f"{trial_class.__name__} is no trial class",
+            f"{trial_class.__name__} is not a trial class",
             hint="derive it from PyTorchTrial or TFKerasTrial",
         )
     runner = importlib.import_module(module)
@@ -126,7 +126,7 @@ def _raise_failure(outcome: Outcome) -> None:
 
 @contextmanager
 def _working_in(directory: Path) -> Iterator[None]:
-    """The trial finds its files and modules in the context, as it will in a container."""
+    """Let the trial find its files and modules in the context, as in a container."""
     before, path = Path.cwd(), list(sys.path)
     os.chdir(directory)
     sys.path.insert(0, str(directory))

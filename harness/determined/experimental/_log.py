@@ -1,4 +1,4 @@
-"""What `create` says while it works: lines of the era's form, `LEVEL: message`."""
+"""Log lines of `create`, in Determined's form `LEVEL: message`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STAGES = {
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Add the hint to an error's text: nobody but Python shows it."""
+    """Add the hint to an error's text, for Python's traceback."""
     try:
         yield
     except DetbuildError as error:
@@ -35,7 +35,7 @@ def explained() -> Iterator[None]:
         raise
 
 
-def tell(event: Event) -> None:
+def log_event(event: Event) -> None:
     """Log an event of a full training."""
     if isinstance(event, Warned):
         LOG.warning("%s%s", event.message, f"; {event.hint}" if event.hint else "")
@@ -44,10 +44,10 @@ def tell(event: Event) -> None:
         LOG.info("%s", line)
 
 
-def tell_stages(event: Event) -> None:
-    """Log an event of the minimal loop, which is short enough for every stage."""
+def log_stage(event: Event) -> None:
+    """Log an event of the minimal loop, with every stage, since it is short."""
     match event:
         case RunRecord(_, _, StageEntered(stage)):
             LOG.info("%s", _STAGES[stage])
         case _:
-            tell(event)
+            log_event(event)

@@ -1,4 +1,4 @@
-"""From a notebook to a script: its cells in order, without what only IPython understands."""
+"""Converts a notebook to a script: its cells in order, without IPython syntax."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-# Cell magics whose body is Python; the body of any other (`%%bash`, `%%html`) is not.
+# Cell magics with a body of Python code, unlike `%%bash` or `%%html`.
 _PYTHON_MAGICS = frozenset({"time", "timeit", "capture", "prun"})
 _CELL_MAGIC = re.compile(r"\s*%%(\w+)")
 _NOT_PYTHON = re.compile(
@@ -27,7 +27,7 @@ _NOT_PYTHON = re.compile(
 
 
 def script_of(cells: Iterable[str]) -> str:
-    """Return the cells as one script; magics and shell commands become `pass`, so that blocks stay whole."""
+    """Return the cells as one script; magics and shell commands become `pass`, so that blocks stay valid."""
     return "\n\n".join(cell for cell in map(_python, cells) if cell.strip()) + "\n"
 
 
@@ -37,7 +37,7 @@ def notebook_cells(path: Path) -> list[str]:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidTrialError(f"{path} is not a notebook: {error}", hint="name an .ipynb file") from error
+        raise InvalidTrialError(f"{path} is not a notebook: {error}", hint="pass an .ipynb file") from error
 
 
 def _python(cell: str) -> str:
@@ -50,7 +50,7 @@ def _python(cell: str) -> str:
 
 
 def _compiles(cell: str) -> bool:
-    """Whether it is Python as it stands: what looks like a magic is then part of a text or an expression."""
+    """Whether it is valid Python: an apparent magic is then part of a string or an expression."""
     try:
         compile(cell, "<cell>", "exec")
     except (SyntaxError, ValueError):

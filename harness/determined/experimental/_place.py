@@ -1,4 +1,4 @@
-"""Where a call of `create` stands: the script or notebook it is in, and how a container gets to it again."""
+"""The script or notebook that calls `create`, and how a container runs it again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SCRIPT_OF_NOTEBOOK = "__detbuild_notebook__.py"
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How a container comes to the trial class: an entrypoint, and files that go in beside the context."""
+    """How a container gets the trial class: an entrypoint, and files in addition to the context."""
 
     entrypoint: str | tuple[str, ...]
     includes: tuple[Path, ...] = ()
@@ -29,10 +29,10 @@ class Reach:
 
 @contextmanager
 def reach(trial_class: type, context_dir: Path, command: Sequence[str] | None) -> Iterator[Reach]:
-    """Decide how the container gets to the class.
+    """Decide how the container gets the class.
 
-    The script that calls `create` runs there again; from a notebook, its cells do. Where no script of the
-    context is running (a shell, a test runner) the class is imported from its module.
+    The script that calls `create`, or the cells of its notebook, run there again. Without a running script of
+    the context, e.g. in a shell or a test runner, the class is imported from its module.
 
     Raises:
         ConfigError: neither the script nor the module is in the context directory.
@@ -56,7 +56,7 @@ def reach(trial_class: type, context_dir: Path, command: Sequence[str] | None) -
 
 
 def cells_so_far() -> list[str]:
-    """The cells that this notebook or IPython shell has run, the one that runs now last; empty elsewhere."""
+    """Return the cells that this notebook or IPython shell has run, the current one last; empty elsewhere."""
     main: Mapping[str, object] = vars(sys.modules["__main__"])
     cells = main.get("In")
     if "get_ipython" not in main or not isinstance(cells, list):
@@ -73,12 +73,12 @@ def _written(cells: Sequence[str]) -> Iterator[Path]:
 
 
 def _found(name: str, context_dir: Path) -> Path:
-    """A relative name is looked for here, then in the context."""
+    """Resolve a relative name in the working directory, then in the context."""
     return Path(name) if Path(name).is_file() else context_dir / name
 
 
 def _inside(path: Path, context_dir: Path) -> str | None:
-    """The file's path in the context; None when it is not a file of it."""
+    """Return the file's path in the context; None if it is outside."""
     resolved, root = path.resolve(), context_dir.resolve()
     if resolved.is_file() and resolved.is_relative_to(root):
         return resolved.relative_to(root).as_posix()
@@ -92,7 +92,7 @@ def _module_entrypoint(trial_class: type, context_dir: Path, argv: Sequence[str]
         what = argv[0] if argv and argv[0] else "the code that calls create"
         raise ConfigError(
             f"{what} is not in the context directory {context_dir}, so it cannot run again in the container",
-            hint="give `context_dir` a directory that holds it, or `command=[script, argument...]`",
+            hint="pass a `context_dir` that contains it, or `command=[script, argument...]`",
         )
     name = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     return f"{name}:{trial_class.__qualname__}"

@@ -1,4 +1,4 @@
-"""The logger of `determined.experimental`; a program without logging of its own sees its lines too."""
+"""The logger of `determined.experimental`, visible even if the program sets up no logging."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ALL = logging.getLogger("determined")
 
 
 class _Visible(logging.Formatter):
-    """Shows control characters as escapes: a name from a config may not act on a terminal."""
+    """Escapes control characters, so that a name from a config cannot affect a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -23,7 +23,7 @@ class _Visible(logging.Formatter):
 
 @contextmanager
 def logged() -> Iterator[None]:
-    """Show what all of `determined` logs, unless the program has set up logging of its own."""
+    """Show the log of `determined`, unless the program has set up logging."""
     if LOG.hasHandlers():
         yield
         return
@@ -31,7 +31,7 @@ def logged() -> Iterator[None]:
     handler.setFormatter(_Visible("%(levelname)s: %(message)s"))
     _ALL.addHandler(handler)
     _ALL.setLevel(logging.INFO)
-    _ALL.propagate = False  # user code may call logging.basicConfig meanwhile, and would show each line again
+    _ALL.propagate = False  # otherwise logging.basicConfig in user code would duplicate each line
     try:
         yield
     finally:
@@ -41,7 +41,7 @@ def logged() -> Iterator[None]:
 
 
 def note_ignored(name: str, value: object, *, why: str) -> None:
-    """Say once that an argument has no effect, if it was given."""
+    """Log once that a given argument has no effect."""
     if value is not None:
         with logged():
             LOG.info("%s is ignored: %s", name, why)

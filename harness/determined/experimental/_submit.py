@@ -1,4 +1,4 @@
-"""`create(local=False)`: an image of the context, and an experiment that comes to the class there again."""
+"""`create(local=False)`: an image of the context, and an experiment that gets the class in it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def submit(
     test: bool,
     templates: Sequence[str] = (),
 ) -> int:
-    """Build the image and submit; return the experiment's id, for a test once it has ended.
+    """Build the image and submit; return the experiment's ID, for a test after it has ended.
 
     Raises:
         DetbuildError: by its kind: the call, the context, the engine, the build, or the test failed.
@@ -60,7 +60,7 @@ def submit(
             try:
                 _raise_failure(follow(home, id_, emit))
             except KeyboardInterrupt:
-                LOG.info("left experiment %s, which goes on; see `detbuild logs %s -f`", id_, id_)
+                LOG.info("detached; experiment %s keeps running: `detbuild logs %s -f`", id_, id_)
                 raise
     return id_
 
@@ -74,13 +74,13 @@ def _check(trial_class: object, context_dir: str | Path) -> None:
     if not context_dir:
         raise ConfigError(
             "context_dir is required when local is False",
-            hint='give the directory of your code, for example context_dir="."',
+            hint='pass the directory of your code, e.g. context_dir="."',
         )
 
 
 def _raise_failure(state: ExperimentState) -> None:
     if state.state == "CANCELED":
-        raise CanceledError(f"experiment {state.header.id} was cancelled")
+        raise CanceledError(f"experiment {state.header.id} was canceled")
     if state.state == "ERROR":
         raise ExperimentError(
             f"the test of experiment {state.header.id} failed: {state.why}",

@@ -1,4 +1,4 @@
-"""An experiment of this host whose one run is a script that is running already."""
+"""An experiment of this host whose only run is the current script."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _OF_SEARCHER = ("metric", "smaller_is_better")
 
 
 @contextmanager
-def unmanaged_run(said: Config) -> Iterator[Callable[[], RunInfo]]:
-    """Give what makes the experiment when it is called, by one process; it ends with the block."""
-    run = _Run(said)
+def unmanaged_run(config: Config) -> Iterator[Callable[[], RunInfo]]:
+    """Yield a function that creates the experiment, for one process to call; the block's end ends it."""
+    run = _Run(config)
     code = 1
     try:
         yield run.begin
@@ -39,10 +39,10 @@ def unmanaged_run(said: Config) -> Iterator[Callable[[], RunInfo]]:
 
 
 class _Run:
-    """A thread of its own keeps the experiment: there its one run lasts as long as the script's block."""
+    """Runs the experiment in a thread; its only run lasts as long as the script's block."""
 
-    def __init__(self, said: Config) -> None:
-        self._said = said
+    def __init__(self, config: Config) -> None:
+        self._config = config
         self._begun: queue.SimpleQueue[RunInfo | BaseException] = queue.SimpleQueue()
         self._ended: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._keeper: threading.Thread | None = None
@@ -68,18 +68,18 @@ class _Run:
 
         try:
             with explained():
-                _kept(self._said, self._train)
+                _kept(self._config, self._train)
         except DetbuildError as error:
             self._begun.put(error)
-        finally:  # by a defect of ours, whose traceback Python shows
-            self._begun.put(HarnessError("the experiment could not be made"))
+        finally:  # after a bug in detbuild, whose traceback Python shows
+            self._begun.put(HarnessError("cannot create the experiment"))
 
     def _train(self, info: RunInfo) -> int:
         self._begun.put(info)
         return self._ended.get()
 
 
-def _kept(said: Config, train: Callable[[RunInfo], int]) -> None:
+def _kept(config: Config, train: Callable[[RunInfo], int]) -> None:
     import json
 
     from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping
@@ -88,32 +88,32 @@ def _kept(said: Config, train: Callable[[RunInfo], int]) -> None:
     from determined._home import home_of
 
     home = Home.open(home_of(os.environ))
-    config = config_from_mapping(_raw(said, home), defaults=LOCAL_DEFAULTS)
-    text = json.dumps(config.resolved(), indent=2)
-    request = SubmitRequest(config=config, text=text, context_dir=Path.cwd())
+    resolved = config_from_mapping(_raw(config, home), defaults=LOCAL_DEFAULTS)
+    text = json.dumps(resolved.resolved(), indent=2)
+    request = SubmitRequest(config=resolved, text=text, context_dir=Path.cwd())
     run_here(request, this_host(os.environ), home, lambda _: None, train=train)
 
 
-def _raw(said: Config, home: Home) -> dict[str, object]:
-    external = _external(said)
+def _raw(config: Config, home: Home) -> dict[str, object]:
+    external = _external(config)
     searcher: dict[str, object] = {
-        **{key: value for key, value in (said.searcher or {}).items() if key in _OF_SEARCHER},
-        "name": "single",  # whatever searches is outside: this is one trial of it
+        **{key: value for key, value in (config.searcher or {}).items() if key in _OF_SEARCHER},
+        "name": "single",  # the search, if any, is external: this is one of its trials
         "max_length": None,
         "source_checkpoint_uuid": _newest_checkpoint(home, external) if external else None,
     }
     given = {
-        "name": said.name,
-        "description": said.description,
-        "data": said.data,
-        "hyperparameters": said.hparams,
-        "checkpoint_storage": _storage(said),
-        "workspace": said.workspace,
-        "project": said.project,
+        "name": config.name,
+        "description": config.description,
+        "data": config.data,
+        "hyperparameters": config.hparams,
+        "checkpoint_storage": _storage(config),
+        "workspace": config.workspace,
+        "project": config.project,
     }
     return {
         **{key: value for key, value in given.items() if value is not None},
-        "labels": [*(said.labels or ()), *([external] if external else ())],
+        "labels": [*(config.labels or ()), *([external] if external else ())],
         "entrypoint": ["python3", *sys.argv],
         "searcher": searcher,
         "resources": {"slots_per_trial": 0},
@@ -121,11 +121,11 @@ def _raw(said: Config, home: Home) -> dict[str, object]:
     }
 
 
-def _storage(said: Config) -> object:
-    """A directory, or an address such as s3://bucket/prefix, in the words of a config."""
+def _storage(config: Config) -> object:
+    """Convert a directory, or a URL such as s3://bucket/prefix, to a config's `checkpoint_storage`."""
     from detbuild.errors import ConfigError
 
-    given = said.checkpoint_storage
+    given = config.checkpoint_storage
     if not isinstance(given, str):
         return given
     scheme, found, rest = given.partition("://")
@@ -133,20 +133,20 @@ def _storage(said: Config) -> object:
         return {"type": "shared_fs", "host_path": str(Path(rest or given).resolve())}
     if scheme not in _BUCKETS:
         raise ConfigError(
-            f"checkpoint_storage: {given} is no address that checkpoints can be kept at",
-            hint="write a directory, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, or a map as in a config",
+            f"checkpoint_storage: {given} is not a supported storage URL",
+            hint="pass a directory, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, or a map as in a config",
         )
     bucket, _, prefix = rest.partition("/")
     return {"type": _BUCKETS[scheme], "bucket": bucket, "prefix": prefix}
 
 
-def _external(said: Config) -> str:
-    names = [name for name in (said.external_experiment_id, said.external_trial_id) if name]
+def _external(config: Config) -> str:
+    names = [name for name in (config.external_experiment_id, config.external_trial_id) if name]
     return f"{_LABEL}{'/'.join(names)}" if names else ""
 
 
 def _newest_checkpoint(home: Home, label: str) -> str | None:
-    """Of the last experiment that bears the label and has one."""
+    """Return the newest checkpoint of the last experiment with the label that has one."""
     from detbuild.checkpoint.find import checkpoints_of
     from detbuild.cli.views import no_output
 

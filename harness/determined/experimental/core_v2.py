@@ -1,11 +1,11 @@
-"""The Core API for a script that nobody started: what it reports becomes an experiment of this host.
+"""The Core API for a script run by hand: its reports become an experiment of this host.
 
 from determined.experimental import core_v2
 core_v2.init(defaults=core_v2.DefaultConfig(name="by hand"))
 core_v2.train.report_training_metrics(steps_completed=1, metrics={"loss": 0.5})
 core_v2.close()
 
-In a run of detbuild it is the Core API of that run, and the configs have no effect.
+In a run of detbuild it is the Core API of that run, and the configs are ignored.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class DefaultConfig:
-    """What an experiment config would say. The searcher says what `metric` is, and which way is better."""
+    """Fields of an experiment config. `searcher` has `metric` and `smaller_is_better`."""
 
     name: str | None = None
     hparams: Mapping[str, object] | None = None
@@ -62,10 +62,10 @@ class DefaultConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class UnmanagedConfig:
-    """Names that the script knows its experiment and trial by.
+    """The script's own names of its experiment and trial.
 
-    A later one of the same names goes on from the last checkpoint of the one before:
-    `core_v2.info.latest_checkpoint` is its id.
+    A later run with the same names continues from the last checkpoint of the previous one:
+    `core_v2.info.latest_checkpoint` is its ID.
     """
 
     workspace: str | None = None
@@ -76,12 +76,12 @@ class UnmanagedConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config(DefaultConfig, UnmanagedConfig):
-    """Both of them."""
+    """`DefaultConfig` and `UnmanagedConfig` in one."""
 
 
 @dataclass(slots=True)
 class _Open:
-    """What is between `init` and `close`."""
+    """The state between `init` and `close`."""
 
     context: Context
     stack: ExitStack
@@ -101,23 +101,23 @@ def init(
     preempt_mode: PreemptMode = PreemptMode.WorkersAskChief,
     tensorboard_mode: TensorboardMode = TensorboardMode.AUTO,
 ) -> None:
-    """Begin: the contexts are attributes of this module until `close`, or until the script ends.
+    """Open a run: the contexts are attributes of this module until `close` or the end of the script.
 
-    A script that ends by an error has failed. One that leaves by `sys.exit` without `close` is taken for
-    completed, whatever its exit code: Python does not tell.
+    A script that ends by an exception has failed. One that calls `sys.exit` without `close` counts as
+    completed, whatever its exit code, which Python does not expose.
 
     Args:
-        defaults: what an experiment config would say.
-        unmanaged: names of the script's own.
+        defaults: fields of an experiment config.
+        unmanaged: the script's own names.
         config: both of these.
         client: accepted for compatibility: there is no server.
-        distributed: the processes of the trial; None takes those that a launcher has started.
-        checkpoint_storage: goes before that of `defaults`.
-        preempt_mode: how processes learn that they are to stop.
-        tensorboard_mode: of no effect.
+        distributed: the processes of the trial; None means those of the launcher.
+        checkpoint_storage: overrides that of `defaults`.
+        preempt_mode: how processes learn that they have to stop.
+        tensorboard_mode: has no effect.
 
     Raises:
-        HarnessError: it has begun already.
+        HarnessError: it is open already.
     """
     global _open  # noqa: PLW0603  (the API is the module itself)
     if _open is not None:
@@ -140,7 +140,7 @@ def init(
 
 
 def close() -> None:
-    """End: the experiment is completed."""
+    """Close the run: the experiment is completed."""
     _end(None)
 
 
@@ -156,18 +156,21 @@ def init_context(
     preempt_mode: PreemptMode = PreemptMode.WorkersAskChief,
     tensorboard_mode: TensorboardMode = TensorboardMode.AUTO,  # noqa: ARG001  (files need no sending)
 ) -> Iterator[Context]:
-    """The same for a block. An error ends the experiment as failed."""
+    """Open a run for a `with` block. An exception ends the experiment as failed."""
     note_ignored("client", client, why="there is no server")
-    said = _merged(defaults, unmanaged, config, checkpoint_storage)
-    with unmanaged_run(said) as begin, script_run(RunOptions(distributed=distributed, begin=begin)) as handle:
+    merged = _merged(defaults, unmanaged, config, checkpoint_storage)
+    with (
+        unmanaged_run(merged) as begin,
+        script_run(RunOptions(distributed=distributed, begin=begin)) as handle,
+    ):
         context = opened(handle, preempt_mode)
         yield replace(context, info=cluster_info(handle.info))
-        if not handle.supervised:  # elsewhere the exit code will tell
+        if not handle.supervised:  # otherwise the exit code decides
             handle.reason = handle.reason or ExitReason.COMPLETED
 
 
 def url_reverse_webui_exp_view() -> str:
-    """Where the experiment is: the address of its folder, for there is no web interface."""
+    """Return the URL of the experiment's folder: there is no web interface."""
     return Path(_current().train.get_tensorboard_path()).parents[2].as_uri()
 
 
@@ -177,10 +180,10 @@ def _merged(
     config: Config | None,
     checkpoint_storage: str | Mapping[str, object] | None,
 ) -> Config:
-    said: dict[str, object] = {}
+    merged: dict[str, object] = {}
     for part in (defaults, unmanaged, config):
         if part is not None:
-            said.update(
+            merged.update(
                 {
                     name: getattr(part, name)
                     for name in Config.__dataclass_fields__
@@ -188,8 +191,8 @@ def _merged(
                 }
             )
     if checkpoint_storage is not None:
-        said["checkpoint_storage"] = checkpoint_storage
-    return Config(**said)  # type: ignore[arg-type]
+        merged["checkpoint_storage"] = checkpoint_storage
+    return Config(**merged)  # type: ignore[arg-type]
 
 
 def _current() -> Context:
@@ -206,7 +209,7 @@ def _end(error: BaseException | None) -> None:
 
 
 def _close_at_exit() -> None:
-    """A script that ends by an error has failed: Python keeps that error, and has shown it before this."""
+    """End the run; it has failed if Python has stored an uncaught exception."""
     _end(getattr(sys, "last_value", None))
 
 

@@ -1,4 +1,4 @@
-"""Determined's Native API for estimators is no more: calling it says what to do instead."""
+"""Determined's Native API for estimators, which was removed: calling it names the replacement."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from determined._errors import RemovedError
 
 
 def init(*_args: object, **_options: object) -> NoReturn:
-    """Refused, whatever it is given."""
+    """Raise an error with the replacement."""
     raise RemovedError(
         "determined.experimental.estimator.init belongs to the Native API, which Determined removed",
         hint="rewrite the model as a determined.keras.TFKerasTrial",

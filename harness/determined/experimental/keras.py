@@ -1,4 +1,4 @@
-"""Determined's Native API for Keras is no more: calling it says what to do instead."""
+"""Determined's Native API for Keras, which was removed: calling it names the replacement."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from determined._errors import RemovedError
 
 
 def init(*_args: object, **_options: object) -> NoReturn:
-    """Refused, whatever it is given."""
+    """Raise an error with the replacement."""
     raise RemovedError(
         "determined.experimental.keras.init belongs to the Native API, which Determined removed",
-        hint="write a determined.keras.TFKerasTrial, or give determined.keras.DeterminedCallback to fit",
+        hint="write a determined.keras.TFKerasTrial, or pass determined.keras.DeterminedCallback to fit",
     )

@@ -1,4 +1,4 @@
-"""The container's side of `create`: runs the submitting script again and trains the class that it hands over.
+"""The container's side of `create`: runs the submitting script again and trains its trial class.
 
 The supervisor starts it in the context directory: `python3 -m determined.experimental.script SCRIPT ARG...`.
 """
@@ -30,13 +30,13 @@ def main() -> int:
 
 
 def trial_of_script(argv: Sequence[str]) -> type:
-    """Run a script as `__main__`, with its arguments, up to its call of `create`; return the class it gives.
+    """Run a script as `__main__`, with its arguments, up to its call of `create`; return the trial class.
 
     Raises:
         LoadError: it cannot be read, fails, or ends without that call.
     """
     path = Path(argv[0])
-    # The module stays `__main__`: classes of it can be pickled, and loader processes find it by its file.
+    # The module stays `__main__`, so that its classes can be pickled and loader processes find its file.
     module = ModuleType("__main__")
     module.__dict__.update(__file__=str(path), __builtins__=__builtins__)
     sys.modules["__main__"] = module
@@ -49,14 +49,14 @@ def trial_of_script(argv: Sequence[str]) -> type:
     except TrialGiven as given:
         return given.trial_class
     except (InvalidHP, HarnessError, MemoryError, ConnectionError, TimeoutError):
-        raise  # told by themselves, or may go better another time
+        raise  # these explain themselves, or are transient
     except (Exception, SystemExit) as error:
         what = (
             f"exit({error.code!r})" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
         )
         raise LoadError(
             f"{path} did not reach its call of determined.experimental.create: {what}",
-            hint="the script runs again inside the image: it needs there all that it needs up to that call",
+            hint="add what it needs up to that call to the image, where the script runs again",
         ) from error
     raise LoadError(
         f"{path} ended without calling determined.experimental.create",

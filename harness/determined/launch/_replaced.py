@@ -11,7 +11,7 @@ from determined.launch._failure import Failure
 from determined.launch.torch_distributed import conclude
 
 
-def refuse(cause: str, *, hint: str) -> int:
+def fail_unsupported(cause: str, *, hint: str) -> int:
     """Record the failure of the run; return the exit code."""
     ended = Ended(ExitReason.NOT_RETRYABLE, message=cause, hint=hint)
     return conclude(Failure(ended, ExitCode.NOT_RETRYABLE), RunInfo.from_environ(os.environ))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from determined.launch._replaced import refuse
+from determined.launch._replaced import fail_unsupported
 
 if __name__ == "__main__":
     sys.exit(
-        refuse(
+        fail_unsupported(
             "determined.launch.deepspeed: detbuild does not support DeepSpeedTrial",
             hint="start the script with `python3 -m determined.launch.torch_distributed`, and call "
             "deepspeed.init_distributed() in it",

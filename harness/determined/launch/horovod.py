@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from determined.launch._replaced import refuse
+from determined.launch._replaced import fail_unsupported
 
 if __name__ == "__main__":
     sys.exit(
-        refuse(
+        fail_unsupported(
             "determined.launch.horovod: Horovod is no longer maintained",
             hint="use determined.launch.torch_distributed instead: PyTorch trials need no change",
         )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from determined.launch._replaced import refuse
+from determined.launch._replaced import fail_unsupported
 
 if __name__ == "__main__":
     sys.exit(
-        refuse(
-            "determined.launch.tensorflow: MultiWorkerMirroredStrategy needs several hosts, detbuild uses one",
+        fail_unsupported(
+            "determined.launch.tensorflow: MultiWorkerMirroredStrategy spans hosts, but detbuild uses one",
             hint="use tf.distribute.MirroredStrategy in a script: `entrypoint: python3 train.py`",
         )
     )

@@ -40,9 +40,9 @@ IN_CONTAINER = [
         missing("/home/me/data/train.csv"),
         "mount `/home/me/data/train.csv` or a directory above it with bind_mounts",
     ),
-    (missing("/home/me/data/train.csv"), "it works in /run/determined/workdir"),
+    (missing("/home/me/data/train.csv"), "it runs in /run/determined/workdir"),
     (missing("../data/train.csv"), "the container has no other directory above its context"),
-    (missing("data/train.csv"), "put `data/train.csv` into the context directory (mind .detignore)"),
+    (missing("data/train.csv"), "put `data/train.csv` into the context directory (check .detignore)"),
     (missing("data/train.csv"), "the working directory of the container is /run/determined/workdir"),
     (missing("~/data/train.csv"), "write the full path instead of `~`"),
     (FileNotFoundError(RELAYED), "mount `/data/train/1.png`"),
@@ -65,7 +65,7 @@ IN_CONTAINER = [
     (OSError("libgomp.so.1: cannot open shared object file: No such file"), "the Debian package libgomp1"),
     (ImportError("libcuda.so.1: cannot open shared object file"), "set resources.slots_per_trial"),
     (ImportError("libodd.so.3: cannot open shared object file"), "the system library libodd.so.3"),
-    (Exception("unsupported locale setting"), "set LC_ALL=C.UTF-8 in environment.environment_variables"),
+    (Exception("unsupported locale setting"), "set LC_ALL=C.UTF-8, a locale of every image"),
     (UnicodeDecodeError("ascii", b"\xc3", 0, 1, "ordinal not in range(128)"), "name the encoding"),
     (KeyError("getpwuid(): uid not found: 1000"), "read $USER or $HOME instead: uid 1000"),
     (OSError(errno.EMFILE, "Too many open files"), "set_sharing_strategy"),
@@ -110,7 +110,7 @@ def test_a_program_that_is_not_there_is_no_file_to_mount() -> None:
         subprocess.run(["no-such-program"], check=True)
     assert (
         hint_of(caught.value, BOX)
-        == "use an image that has the program `no-such-program`, by environment.image"
+        == "use an image that has the program `no-such-program` (environment.image)"
     )
     assert hint_of(caught.value, HERE) == "install the program `no-such-program`"
 

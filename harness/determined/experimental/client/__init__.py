@@ -6,8 +6,8 @@
     experiment.wait()
     path = experiment.top_checkpoint().download()
 
-Names and signatures are Determined's. There is no server: every call reads and writes files below
-`$DETBUILD_HOME`, and a trial is named by its experiment and its number in it, as in "3/2".
+Names and signatures are Determined's. There is no server: all calls read and write files below
+`$DETBUILD_HOME`. The ID of a trial consists of its experiment and its number, e.g. "3/2".
 """
 
 from __future__ import annotations

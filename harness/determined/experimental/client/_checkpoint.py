@@ -1,4 +1,4 @@
-"""`Checkpoint`: what is known of one, its files, and the model in it."""
+"""`Checkpoint`: its metadata, its files, and the model in it."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ METADATA_FILE = "metadata.json"
 
 @dataclass(frozen=True)
 class CheckpointTrainingMetadata:
-    """The trial that a checkpoint is of."""
+    """The trial of a checkpoint."""
 
     experiment_config: Mapping[str, Any]  # complete, secrets hidden
     experiment_id: int
     trial_id: str  # "experiment/trial", as Trial.id
     hparams: Mapping[str, Any]
-    validation_metrics: Mapping[str, Any]  # {"avgMetrics": {...}}, of the same batch; empty without one
+    validation_metrics: Mapping[str, Any]  # {"avgMetrics": {...}} of the same batch, or empty
 
 
 class Checkpoint:
-    """A checkpoint of a trial; `client.get_checkpoint(uuid)` and the methods of a trial give it.
+    """A checkpoint of a trial, from `client.get_checkpoint(uuid)` or the methods of a trial.
 
     Attributes:
-        uuid: Its name.
-        state: Whether it is there; as it was when the object was made, until `reload`.
-        experiment_id: Of its experiment.
+        uuid: Its UUID.
+        state: Whether it exists; updated by `reload`.
+        experiment_id: ID of its experiment.
         trial_id: "experiment/trial", as `Trial.id`.
         steps_completed: Batches trained.
         resources: Path of each file -> bytes.
-        metadata: What was stored with it, with what `add_metadata` and `remove_metadata` made of that.
-        report_time: When it was announced, in UTC.
-        training: The trial that it is of.
+        metadata: Its metadata, changed by `add_metadata` and `remove_metadata`.
+        report_time: When it was reported, in UTC.
+        training: Its trial.
     """
 
     def __init__(self, found: Found, folder: ExperimentFolder) -> None:
@@ -64,7 +64,7 @@ class Checkpoint:
         self.validation_metrics: Mapping[str, object] = dict(validation.metrics) if validation else {}
 
     def reload(self) -> None:
-        """Look again at what may have changed: state, metadata, resources."""
+        """Read state, metadata and resources again."""
         with _host.found():
             from detbuild.checkpoint.find import find_checkpoint
 
@@ -113,14 +113,14 @@ class Checkpoint:
         return header.metric, header.smaller_is_better
 
     def download(self, path: str | None = None, mode: DownloadMode | str = DownloadMode.AUTO) -> str:
-        """Copy it, verified, into a directory, and return the directory's name.
+        """Copy and verify it into a directory, and return the directory's path.
 
         Args:
-            path: `checkpoints/<uuid>` by default; a directory that holds a checkpoint is left as it is.
-            mode: Of no meaning here: there is no master to go through.
+            path: `checkpoints/<uuid>` by default; a directory that contains a checkpoint is not changed.
+            mode: Has no effect: there is no master.
 
         Raises:
-            EngineError: It is damaged or gone.
+            EngineError: It is damaged or missing.
         """
         DownloadMode(mode)
         directory = Path(path) if path is not None else Path("checkpoints", self.uuid)
@@ -132,15 +132,15 @@ class Checkpoint:
         return str(directory)
 
     def delete(self) -> None:
-        """Remove its files from their storage, once its experiment has ended.
+        """Delete its files from their storage, after its experiment has ended.
 
         Raises:
-            ConfigError: Something needs it, or the experiment has not ended.
+            ConfigError: It is in use, or the experiment has not ended.
         """
         self._remove(())
 
     def remove_files(self, globs: Sequence[str]) -> None:
-        """Remove those of its files whose paths match a glob; `**` stands for any directories."""
+        """Delete its files whose paths match a glob; `**` matches any directories."""
         self._remove(tuple(globs))
 
     def _remove(self, globs: Sequence[str]) -> None:
@@ -151,31 +151,31 @@ class Checkpoint:
         self.reload()
 
     def write_metadata_file(self, path: str) -> None:
-        """Write its metadata, as they are now, into a file."""
+        """Write its current metadata into a file."""
         from detbuild.jsontext import json_text
 
         Path(path).write_text(json_text(self.metadata), encoding="utf-8")
 
     def add_metadata(self, metadata: Mapping[str, Any]) -> None:
-        """Add to its metadata. The stored files stay as they are."""
+        """Add to its metadata. The stored files do not change."""
         self._annotate(lambda before: {**before, **metadata})
 
     def remove_metadata(self, keys: Sequence[str]) -> None:
-        """Take keys out of its metadata. The stored files stay as they are."""
+        """Remove keys from its metadata. The stored files do not change."""
         self._annotate(lambda before: {key: value for key, value in before.items() if key not in keys})
 
     def get_metrics(self, group: str | None = None) -> Iterator[TrialMetrics]:
-        """Yield what its trial reported of the very batch of the checkpoint."""
+        """Yield the metrics that its trial reported at the checkpoint's batch."""
         for one in iter_trial_metrics([self.trial_id], group):
             if one.steps_completed == self.steps_completed:
                 yield one
 
     def load(self, path: str | None = None, tags: Sequence[str] | None = None, **kwargs: Any) -> Any:
-        """Download it where needed, and return its trial (PyTorch) or model (Keras).
+        """Download it if needed, and return its trial (PyTorch) or model (Keras).
 
         Args:
             path: As for `download`.
-            tags: Of no meaning for what is stored today.
+            tags: Has no effect.
             kwargs: For `torch.load`.
         """
         return self.load_from_path(self.download(path), tags, **kwargs)
@@ -185,7 +185,7 @@ class Checkpoint:
         """Return the trial or model in the directory of a checkpoint.
 
         Raises:
-            ValueError: It does not say what wrote it.
+            ValueError: Its framework is unknown.
         """
         framework = Checkpoint.get_type(Checkpoint.parse_metadata(Path(path)))
         if framework is ModelFramework.PYTORCH:
@@ -204,17 +204,17 @@ class Checkpoint:
 
     @staticmethod
     def get_type(metadata: Mapping[str, Any]) -> ModelFramework:
-        """What wrote a checkpoint with these metadata.
+        """Return the framework of a checkpoint with these metadata.
 
         Raises:
-            ValueError: They do not say.
+            ValueError: Its framework is unknown.
         """
         framework = str(metadata.get("framework", ""))
         if framework.startswith("torch") or "torch_version" in metadata:
             return ModelFramework.PYTORCH
         if framework.startswith("tensorflow") or "tensorflow_version" in metadata:
             return ModelFramework.TENSORFLOW
-        raise ValueError("the metadata name neither torch nor tensorflow as what wrote the checkpoint")
+        raise ValueError("the checkpoint's metadata have neither a torch nor a tensorflow version")
 
     def _annotate(self, change: Any) -> None:
         from detbuild.store.annotations import change_metadata
@@ -229,7 +229,7 @@ class Checkpoint:
 
     @cached_property
     def _line(self) -> Line | None:
-        """The record by which its run announced it."""
+        """Return the record of its run."""
         from detbuild.store.reader import RecordFile
 
         run = self._folder.run(self._found.trial_id, self._found.checkpoint.run)
@@ -241,7 +241,7 @@ class Checkpoint:
 
 
 def checkpoints_in(folder: ExperimentFolder, trial_id: int | None = None) -> list[Checkpoint]:
-    """All checkpoints of an experiment, or of one of its trials, newest first."""
+    """Return all checkpoints of an experiment, or of one of its trials, newest first."""
     with _host.explained():
         from detbuild.checkpoint.find import checkpoints_of
 

@@ -28,11 +28,9 @@ Config = str | Path | dict[str, object]
 def create(
     config: Config, model_dir: str | Path, includes: Iterable[str | Path], template: str | None
 ) -> int:
-    """Build the image and submit; return the experiment's id."""
+    """Build the image and submit; return the experiment's ID."""
     if not model_dir:
-        raise ConfigError(
-            "model_dir is required", hint='give the directory of your code, for example model_dir="."'
-        )
+        raise ConfigError("model_dir is required", hint='pass the directory of your code, e.g. model_dir="."')
     host, home, engine = this_host(os.environ), _host.home(), _host.connect()
     own = host_config(home.path)
     below = (*template_layers(home.path, () if template is None else (template,)), *own.layers)

@@ -1,4 +1,4 @@
-"""`Determined`: Determined's object for a master. Here it stands for the experiments of this host."""
+"""`Determined`: Determined's connection to a master; here the experiments of this host."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from determined.experimental.client._checkpoint import Checkpoint
     from determined.experimental.client._model import Model
 
-_NO_SERVER = "there is no server; every call works on the experiments of this host"
+_NO_SERVER = "there is no server; all calls use the experiments of this host"
 
 
 class Determined:
-    """The experiments of this host. Whom and where to log in to is of no meaning, and said to be.
+    """The experiments of this host. Login arguments are ignored, with a log line.
 
     Args:
-        master: So is every other argument: Determined's address of a master, user, password, certificate.
+        master: Ignored, like the other arguments: address, user, password and certificate of a master.
     """
 
     def __init__(
@@ -58,20 +58,20 @@ class Determined:
         project_id: int | None = None,
         template: str | None = None,
     ) -> Experiment:
-        """Build an image of a directory, submit, and return the experiment, which goes on by itself.
+        """Build an image of a directory, submit, and return the experiment, which runs in the background.
 
         Args:
             config: An experiment config, or the path of one.
             model_dir: Directory of the code.
             includes: Files and directories to add to it, each under its own name.
-            parent_id: Of no meaning here: nothing is kept of what an experiment was made from.
-            project_id: Of no meaning here.
-            template: Name of a template to lay below the config.
+            parent_id: Has no effect: parents of experiments are not recorded.
+            project_id: Has no effect.
+            template: Name of a template to merge below the config.
 
         Raises:
             DetbuildError: By its kind: config, directory, engine or build.
         """
-        note_ignored("parent_id", parent_id, why="name a checkpoint with searcher.source_checkpoint_uuid")
+        note_ignored("parent_id", parent_id, why="set searcher.source_checkpoint_uuid instead")
         note_ignored("project_id", project_id, why="there are no projects here")
         with logged(), _host.explained():
             from determined.experimental.client._create import create
@@ -79,10 +79,10 @@ class Determined:
             return Experiment(create(config, model_dir or "", tuple(includes or ()), template))
 
     def get_experiment(self, experiment_id: int) -> Experiment:
-        """The experiment of that number.
+        """Return an experiment by its ID.
 
         Raises:
-            NotFound: There is none; an APIException of Determined's.
+            NotFound: It does not exist; an APIException of Determined.
         """
         return Experiment(experiment_id)
 
@@ -98,19 +98,19 @@ class Determined:
         name: str | None = None,
         project_id: int | None = None,
     ) -> list[Experiment]:
-        """All experiments, archived ones too, by number.
+        """Return all experiments, archived ones too, by ID.
 
         Args:
-            sort_by: What they are sorted by; one that has no such value comes last.
+            sort_by: Field to sort by; experiments without a value come last.
             order_by: Ascending or descending.
             experiment_ids: Only these.
             labels: Only those with all of these.
-            users: Of no meaning here: a home is one user's.
+            users: Has no effect: a home belongs to one user.
             states: Only those in one of these.
-            name: Only those with this in their names, in any case.
-            project_id: Of no meaning here.
+            name: Only those with this in their names, ignoring case.
+            project_id: Has no effect.
         """
-        note_ignored("users", users, why="every user has experiments of their own")
+        note_ignored("users", users, why="a home has the experiments of one user")
         note_ignored("project_id", project_id, why="there are no projects here")
         wanted = {state.name for state in states or ()}
         rows = [
@@ -124,18 +124,18 @@ class Determined:
         return [Experiment(row["id"]) for row in _sorted(rows, sort_by, order_by)]
 
     def get_trial(self, trial_id: _host.TrialId) -> Trial:
-        """A trial: "3/2" and (3, 2) are trial 2 of experiment 3, a lone 3 is its first trial.
+        """Return a trial: "3/2" and (3, 2) are trial 2 of experiment 3, and 3 is its first trial.
 
         Raises:
-            NotFound: There is none.
+            NotFound: It does not exist.
         """
         return Trial(trial_id)
 
     def get_checkpoint(self, uuid: str) -> Checkpoint:
-        """The checkpoint of that uuid, of which the beginning is enough where it is the only one.
+        """Return a checkpoint by its UUID or a unique prefix of it.
 
         Raises:
-            NotFound: There is none, or there are several.
+            NotFound: There is none, or several.
         """
         return _model.get_checkpoint(uuid)
 
@@ -147,14 +147,14 @@ class Determined:
         labels: Iterable[str] | None = None,
         workspace_name: str | None = None,
     ) -> Model:
-        """Put a new model into the registry."""
+        """Add a new model to the registry."""
         return _model.create_model(name, description, metadata, labels, workspace_name)
 
     def get_model(self, identifier: str | int) -> Model:
-        """The model of that name.
+        """Return a model by its name.
 
         Raises:
-            NotFound: There is none.
+            NotFound: It does not exist.
         """
         return _model.get_model(identifier)
 
@@ -165,7 +165,7 @@ class Determined:
         name: str | None = None,
         description: str | None = None,
     ) -> list[Model]:
-        """All models, by name."""
+        """Return all models, by name."""
         return _model.list_models(sort_by, order_by, name, description)
 
     def get_models(
@@ -179,13 +179,13 @@ class Determined:
         return _model.list_models(sort_by, order_by, name, description)
 
     def get_model_labels(self) -> list[str]:
-        """The labels of all models, the most frequent first."""
+        """Return the labels of all models, the most frequent first."""
         return _model.get_model_labels()
 
     def iter_trials_metrics(
         self, trial_ids: Sequence[_host.TrialId], group: str | None = None
     ) -> Iterator[TrialMetrics]:
-        """Yield what trials have reported so far, of one group or of all."""
+        """Yield the metrics that trials have reported so far, of one group or of all."""
         return iter_trial_metrics(trial_ids, group)
 
     def stream_trials_metrics(self, trial_ids: Sequence[_host.TrialId], group: str) -> Iterator[TrialMetrics]:
@@ -193,7 +193,7 @@ class Determined:
         return iter_trial_metrics(trial_ids, group)
 
     def logout(self) -> None:
-        """Of no effect, which is said."""
+        """Log that this has no effect."""
         with logged():
             LOG.info("logout has no effect: %s", _NO_SERVER)
 
@@ -224,7 +224,7 @@ def login(
     password: str | None = None,
     **options: Any,
 ) -> None:
-    """Of no effect, which is said; it may be called at any time, with whatever Determined's takes."""
+    """Log that this has no effect; accepts all of Determined's arguments."""
     del master, user, password, options
     with logged():
         LOG.info("login has no effect: %s", _NO_SERVER)

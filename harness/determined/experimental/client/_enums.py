@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-# States that Determined has no word for, and the nearest that it has.
+# States that Determined does not have, each with the nearest one that it has.
 _NEAREST: Final = {"STATE_STOPPING_PAUSED": "STATE_PAUSED", "STATE_WAITING": "STATE_ACTIVE"}
 
 
@@ -19,7 +19,7 @@ class OrderBy(Enum):
 
 
 class ExperimentState(Enum):
-    """How an experiment is going."""
+    """The state of an experiment."""
 
     UNSPECIFIED = "STATE_UNSPECIFIED"
     ACTIVE = "STATE_ACTIVE"
@@ -45,7 +45,7 @@ class ExperimentState(Enum):
 
 
 class TrialState(Enum):
-    """How a trial is going."""
+    """The state of a trial."""
 
     UNSPECIFIED = "STATE_UNSPECIFIED"
     ACTIVE = "STATE_ACTIVE"
@@ -68,7 +68,7 @@ class TrialState(Enum):
 
 
 class CheckpointState(Enum):
-    """Whether a checkpoint is there."""
+    """Whether a checkpoint exists."""
 
     UNSPECIFIED = "STATE_UNSPECIFIED"
     ACTIVE = "STATE_ACTIVE"
@@ -83,7 +83,7 @@ class CheckpointState(Enum):
 
 
 class ExperimentSortBy(Enum):
-    """What a list of experiments is sorted by."""
+    """Fields to sort experiments by."""
 
     ID = "id"
     NAME = "name"
@@ -96,7 +96,7 @@ class ExperimentSortBy(Enum):
 
 
 class TrialSortBy(Enum):
-    """What a list of trials is sorted by."""
+    """Fields to sort trials by."""
 
     UNSPECIFIED = "unspecified"
     ID = "id"
@@ -111,7 +111,7 @@ class TrialSortBy(Enum):
 
 
 class CheckpointSortBy(Enum):
-    """What a list of checkpoints is sorted by, besides names of validation metrics."""
+    """Fields to sort checkpoints by, other than validation metrics."""
 
     END_TIME = "end_time"
     STATE = "state"
@@ -121,7 +121,7 @@ class CheckpointSortBy(Enum):
 
 
 class ModelSortBy(Enum):
-    """What a list of models is sorted by."""
+    """Fields to sort models by."""
 
     UNSPECIFIED = "unspecified"
     NAME = "name"
@@ -132,7 +132,7 @@ class ModelSortBy(Enum):
 
 
 class LogLevel(Enum):
-    """How grave a line of a log is, by the word that it begins with."""
+    """The level of a log line, by its first word."""
 
     TRACE = "TRACE"
     DEBUG = "DEBUG"
@@ -143,7 +143,7 @@ class LogLevel(Enum):
 
 
 class DownloadMode(Enum):
-    """Determined's ways to fetch a checkpoint. Here files are always read from their storage."""
+    """Determined's ways to download a checkpoint. Here files are always read from their storage."""
 
     DIRECT = "direct"
     MASTER = "master"
@@ -151,7 +151,7 @@ class DownloadMode(Enum):
 
 
 class ModelFramework(Enum):
-    """What wrote a checkpoint."""
+    """The framework of a checkpoint."""
 
     PYTORCH = 1
     TENSORFLOW = 2

@@ -1,4 +1,4 @@
-"""`Experiment`: how it is going, what came of it, and what is to become of it."""
+"""`Experiment`: its state, its results, and requests to change it."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _TERMINAL = frozenset(
 
 
 class Experiment:
-    """An experiment; `client.get_experiment(id)` and `client.create_experiment(...)` give it.
+    """An experiment, from `client.get_experiment(id)` or `client.create_experiment(...)`.
 
-    What changes while it runs is as it was when the object was made, until `reload` or a method that says so.
+    Attributes that change while it runs are updated by `reload` and by methods that say so.
 
     Attributes:
-        id: Its number.
+        id: Its ID.
         config: Complete, with secrets hidden.
-        state: How it is going.
-        progress: Of its search, 0 to 1.
+        state: Its state.
+        progress: Progress of its search, 0 to 1.
         name: As submitted or set; so are `description`, `notes` and `labels`.
-        archived: Whether listings leave it out.
+        archived: Whether listings omit it.
     """
 
     def __init__(self, experiment_id: int, session: object = None) -> None:  # noqa: ARG002  (no server)
@@ -54,7 +54,7 @@ class Experiment:
         return self._id
 
     def reload(self) -> None:
-        """Look again at everything that changes."""
+        """Read everything that changes again."""
         with _host.found():
             from detbuild.store.attributes import read_attributes
             from detbuild.store.deleting import is_deleting
@@ -88,34 +88,34 @@ class Experiment:
 
     @property
     def progress(self) -> float:
-        """How much of its search is done now, 0 to 1."""
+        """The current progress of its search, 0 to 1."""
         from detbuild.store.state import load
 
         return load(self._folder).progress
 
     def wait(self, interval: float = 5.0) -> ExperimentState:
-        """Return its state once it has ended; look every `interval` seconds.
+        """Wait until it has ended, polling every `interval` seconds; return its state.
 
         Raises:
-            ValueError: It is paused, nobody has asked it to go on or to end, and so it never would.
-            DetbuildError: Its controller is gone and does not stay alive.
+            ValueError: It is paused, without a pending request, so it would never end.
+            DetbuildError: Its controller has ended and cannot be restarted.
         """
         from detbuild.controller.attend import RequestWatcher, needs_controller
-        from determined.experimental._log import tell
+        from determined.experimental._log import log_event
 
-        watcher = RequestWatcher(self._folder, tell)
+        watcher = RequestWatcher(self._folder, log_event)
         while True:
             self.reload()
             if self.state in _TERMINAL:
                 return self.state
             if self.state is ExperimentState.PAUSED and not needs_controller(self._folder):
-                raise ValueError(f"experiment {self.id} is paused; activate it before you wait for it")
+                raise ValueError(f"experiment {self.id} is paused; activate it before waiting for it")
             with _host.explained():
                 watcher.poll()
             time.sleep(interval)
 
     def await_first_trial(self, interval: float = 0.1) -> Trial:
-        """Return its first trial as soon as there is one.
+        """Wait for its first trial and return it.
 
         Raises:
             ValueError: It has ended without one.
@@ -138,10 +138,10 @@ class Experiment:
         """Yield its trials.
 
         Args:
-            sort_by: What they are sorted by; a trial that has no such value comes last.
+            sort_by: Field to sort by; trials without a value come last.
             order_by: Ascending or descending.
-            limit: Determined's size of a page: of no meaning here.
-            max_results: At most so many.
+            limit: Determined's page size; has no effect.
+            max_results: Maximum number.
         """
         note_ignored("limit", limit, why="there are no pages; max_results limits the result")
         yield from trials_in(self._folder, sort_by, order_by)[:max_results]
@@ -165,17 +165,17 @@ class Experiment:
     def list_checkpoints(
         self, sort_by: SortBy = None, order_by: OrderBy | None = None, max_results: int | None = None
     ) -> list[Checkpoint]:
-        """Its checkpoints, the best by the searcher's metric first.
+        """Return its checkpoints, the best by the searcher's metric first.
 
         Args:
             sort_by: A field, or the name of a validation metric; goes with `order_by`.
             order_by: Ascending or descending.
-            max_results: At most so many.
+            max_results: Maximum number.
         """
         return ordered(checkpoints_in(self._folder), sort_by, order_by, max_results)
 
     def top_checkpoint(self, sort_by: str | None = None, smaller_is_better: bool | None = None) -> Checkpoint:
-        """The best checkpoint by a validation metric; the searcher's by default.
+        """Return the best checkpoint by a validation metric, by default the searcher's.
 
         Raises:
             ValueError: No checkpoint has that metric.
@@ -188,12 +188,12 @@ class Experiment:
     def top_n_checkpoints(
         self, limit: int, sort_by: str | None = None, smaller_is_better: bool | None = None
     ) -> list[Checkpoint]:
-        """The best checkpoint of each of its `limit` best trials, the best first.
+        """Return the best checkpoint of each of its `limit` best trials, the best first.
 
         Args:
-            limit: At most so many.
+            limit: Maximum number.
             sort_by: Name of a validation metric; the searcher's by default.
-            smaller_is_better: Which way is better; by default as the searcher has it.
+            smaller_is_better: Direction of the metric; by default the searcher's.
         """
         with _host.explained():
             from detbuild.checkpoint.find import checkpoints_of
@@ -204,7 +204,7 @@ class Experiment:
         return [Checkpoint(one, self._folder) for one in found[:limit]]
 
     def download_code(self, output_dir: str | None = None) -> str:
-        """Copy its code out of its image, into a new directory, and return the directory's name.
+        """Copy its code from its image into a new directory, and return the directory's path.
 
         Args:
             output_dir: By default `experiment_<id>_model_def` in the current directory.
@@ -217,7 +217,7 @@ class Experiment:
         return str(directory)
 
     def logs(self, **options: Any) -> Iterator[str]:
-        """Yield the lines of all its trials, one after the other; options as for `Trial.iter_logs`."""
+        """Yield the log lines of all its trials, trial by trial; options as for `Trial.iter_logs`."""
         for trial in self.list_trials():
             yield from trial.iter_logs(**options)
 
@@ -226,15 +226,15 @@ class Experiment:
         self._ask("pause")
 
     def activate(self) -> None:
-        """Let it go on after a pause."""
+        """Unpause it."""
         self._ask("activate")
 
     def cancel(self) -> None:
-        """Stop it after a last checkpoint."""
+        """Stop it after a final checkpoint."""
         self._ask("cancel")
 
     def kill(self) -> None:
-        """Stop it at once; what it trained since its last checkpoint is lost."""
+        """Stop it at once; training since its last checkpoint is lost."""
         self._ask("kill")
 
     def _ask(self, verb: Literal["kill", "cancel", "pause", "activate"]) -> None:
@@ -244,11 +244,11 @@ class Experiment:
             request(_host.home(), self.id, verb)
 
     def archive(self) -> None:
-        """Leave it out of listings, once it has ended."""
+        """Omit it from listings, after it has ended."""
         self._archive(archived=True)
 
     def unarchive(self) -> None:
-        """Put it back into listings."""
+        """Restore it in listings."""
         self._archive(archived=False)
 
     def _archive(self, *, archived: bool) -> None:
@@ -259,10 +259,10 @@ class Experiment:
         self.archived = archived
 
     def delete(self, force: bool = False) -> None:
-        """Delete it with its checkpoints, once it has ended.
+        """Delete it with its checkpoints, after it has ended.
 
         Args:
-            force: Also when its checkpoints are registered or were the source of another experiment.
+            force: Even if its checkpoints are registered or were the source of another experiment.
         """
         with _host.explained():
             from detbuild.controller.deletion import delete
@@ -279,7 +279,7 @@ class Experiment:
         self._change(lambda attributes: replace(attributes, notes=notes))
 
     def set_labels(self, labels: Iterable[str]) -> None:
-        """Put these labels in the place of all that it had."""
+        """Replace its labels."""
         given = tuple(dict.fromkeys(labels))
         self._change(lambda attributes: replace(attributes, labels=given))
 
@@ -296,7 +296,7 @@ class Experiment:
         self._change(lambda attributes: without_label(attributes, submitted, label))
 
     def move_to_project(self, workspace_name: str, project_name: str) -> None:
-        """Of no effect, which is said: there is no server, and so there are no projects."""
+        """Log that this has no effect: there are no projects."""
         note_ignored("move_to_project", (workspace_name, project_name), why="there are no projects here")
 
     def _change(self, change: Callable[[Attributes], Attributes]) -> None:

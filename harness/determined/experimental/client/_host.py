@@ -1,7 +1,7 @@
-"""The way from a script to this host's experiments.
+"""Access from a script to this host's experiments.
 
-detbuild is imported when something of it is first needed: a script that names the client at its top also runs
-inside containers, where there is no detbuild.
+detbuild is imported lazily: a script that imports the client at its top also runs in containers, where
+detbuild is not installed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ TrialId = str | int | tuple[int, int]
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Add the hint to the text of every error; say plainly where the client cannot work."""
-    refuse_container()
+    """Add the hint to the text of every error; fail in a container, where the client cannot work."""
+    require_host()
     from determined.experimental._log import explained as with_hint
 
     with with_hint():
@@ -34,7 +34,7 @@ def explained() -> Iterator[None]:
 
 @contextmanager
 def found() -> Iterator[None]:
-    """The same, for a block that looks something up: what is not there is Determined's NotFoundException."""
+    """The same for a lookup: a missing object raises Determined's NotFoundException."""
     with explained():
         from detbuild.errors import ConfigError
         from determined.experimental.client._not_found import NotFound
@@ -60,16 +60,16 @@ def connect() -> Engine:
 
 
 def folder_of(experiment_id: int) -> ExperimentFolder:
-    """Raise NotFound when there is no such experiment."""
+    """Return the folder of an experiment; raise NotFound without one."""
     with found():
         return home().experiment(experiment_id)
 
 
 def trial_numbers(trial_id: TrialId) -> tuple[int, int]:
-    """`"3/2"` and `(3, 2)` are trial 2 of experiment 3; `3` and `"3"` its first trial.
+    """Parse a trial ID: `"3/2"` and `(3, 2)` are trial 2 of experiment 3; `3` and `"3"` its first trial.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: It has another form.
     """
     if isinstance(trial_id, tuple):
         experiment, trial = trial_id
@@ -78,15 +78,15 @@ def trial_numbers(trial_id: TrialId) -> tuple[int, int]:
     try:
         return int(experiment_id), int(number or 1)
     except ValueError:
-        raise ValueError(f"{trial_id!r} is no trial; write EXPERIMENT/TRIAL, such as '3/1'") from None
+        raise ValueError(f"{trial_id!r} is not a trial; expected EXPERIMENT/TRIAL, e.g. '3/1'") from None
 
 
-def refuse_container() -> None:
-    """Say plainly where the client cannot work."""
+def require_host() -> None:
+    """Raise an error without detbuild, e.g. in a container."""
     try:
         import detbuild.errors  # noqa: F401
     except ModuleNotFoundError as error:
         raise HarnessError(
-            "determined.experimental.client looks at the experiments of a host, and detbuild is not there",
-            hint="call it where detbuild is installed; inside a run, det.get_cluster_info() tells of the run",
+            "determined.experimental.client accesses experiments of a host, but detbuild is not installed",
+            hint="call it where detbuild is installed; inside a run, use det.get_cluster_info()",
         ) from error

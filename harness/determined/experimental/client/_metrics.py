@@ -1,4 +1,4 @@
-"""Metrics of trials, as they were reported."""
+"""Reported metrics of trials."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class TrialMetrics:
     """One report of a trial."""
 
     trial_id: str  # "experiment/trial", as Trial.id
-    trial_run_id: int  # 0 for the first run of the trial, one more after each restart
+    trial_run_id: int  # 0 for the first run of the trial, plus 1 for each restart
     steps_completed: int  # batches
     end_time: datetime  # in UTC
     metrics: Mapping[str, object]
     group: str  # "training", "validation", or a name of the script's own
-    batch_metrics: None = None  # only averages over the batches between two reports are kept
+    batch_metrics: None = None  # only averages over the batches between two reports are stored
 
 
 def iter_trial_metrics(
     trial_ids: Sequence[_host.TrialId], group: str | None = None
 ) -> Iterator[TrialMetrics]:
-    """Yield what the trials have reported so far, one trial after the other, each in order."""
+    """Yield the metrics that the trials have reported so far, one trial after another, each in order."""
     for numbers in [_host.trial_numbers(one) for one in trial_ids]:
         with _host.found():
             from detbuild.store.measured import measurements

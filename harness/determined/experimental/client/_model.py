@@ -1,4 +1,4 @@
-"""`Model` and `ModelVersion`: the registry, kept as files."""
+"""`Model` and `ModelVersion`: the registry, stored as files."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class ModelVersion:
-    """A registered checkpoint; `model.get_version()` gives it.
+    """A registered checkpoint, from `model.get_version()`.
 
     Attributes:
-        model_name: Of its model.
+        model_name: Name of its model.
         model_version: Its number, from 1.
-        name, comment, notes, metadata: What people wrote about it.
+        name, comment, notes, metadata: Set by users.
         creation_time: When it was registered, in UTC.
     """
 
@@ -42,10 +42,10 @@ class ModelVersion:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """The checkpoint itself.
+        """The registered checkpoint.
 
         Raises:
-            NotFound: Its experiment was removed.
+            NotFound: Its experiment was deleted.
         """
         return get_checkpoint(self._checkpoint)
 
@@ -56,7 +56,7 @@ class ModelVersion:
         self._change(lambda version: replace(version, notes=notes))
 
     def delete(self) -> None:
-        """Take it out of the registry; the checkpoint stays."""
+        """Remove it from the registry; the checkpoint is kept."""
         with _host.found():
             from detbuild.store.registry import delete_version
 
@@ -73,11 +73,11 @@ class ModelVersion:
 
 
 class Model:
-    """A name in the registry, with versions; `client.create_model` and `client.get_model` give it.
+    """A model in the registry, from `client.create_model` or `client.get_model`.
 
     Attributes:
-        name: By which it is known: there are no numbers of models, so `model_id` is the name too.
-        description, metadata, labels, archived: What people wrote about it.
+        name: Its unique name; also its `model_id`, since models have no numbers.
+        description, metadata, labels, archived: Set by users.
         creation_time: In UTC.
     """
 
@@ -98,14 +98,14 @@ class Model:
         return self.name
 
     def reload(self) -> None:
-        """Look again at everything."""
+        """Read everything again."""
         self._take(_read(self.name))
 
     def get_version(self, version: int = -1) -> ModelVersion | None:
-        """The version of that number; the newest by default, None when there is none.
+        """Return a version by its number; by default the newest, or None without any.
 
         Raises:
-            NotFound: There is no version of that number.
+            NotFound: The version does not exist.
         """
         model = _read(self.name)
         if version == -1:
@@ -114,7 +114,7 @@ class Model:
             return ModelVersion(self.name, model.version(version))
 
     def list_versions(self, order_by: OrderBy = OrderBy.DESC) -> list[ModelVersion]:
-        """All versions by number, the newest first."""
+        """Return all versions by number, the newest first."""
         found = [ModelVersion(self.name, one) for one in _read(self.name).versions]
         return found[::-1] if order_by is OrderBy.DESC else found
 
@@ -123,10 +123,10 @@ class Model:
         return self.list_versions(order_by)
 
     def register_version(self, checkpoint_uuid: str) -> ModelVersion:
-        """Register a checkpoint under the next number; it is not removed from then on.
+        """Register a checkpoint under the next number, which protects it from deletion.
 
         Raises:
-            NotFound: There is no such checkpoint, or it is not there any more.
+            NotFound: The checkpoint does not exist, or was deleted.
         """
         with _host.found():
             from detbuild.checkpoint.register import register_checkpoint
@@ -158,11 +158,11 @@ class Model:
         self._change(lambda model: replace(model, archived=False))
 
     def move_to_workspace(self, workspace_name: str) -> None:
-        """Of no effect, which is said: there is no server, and so there are no workspaces."""
+        """Log that this has no effect: there are no workspaces."""
         note_ignored("move_to_workspace", workspace_name, why="there are no workspaces here")
 
     def delete(self) -> None:
-        """Take it out of the registry; its checkpoints stay."""
+        """Remove it from the registry; its checkpoints are kept."""
         with _host.found():
             from detbuild.store.registry import delete_model
 
@@ -185,17 +185,17 @@ def create_model(
     labels: Iterable[str] | None = None,
     workspace_name: str | None = None,
 ) -> Model:
-    """Put a new model into the registry.
+    """Add a new model to the registry.
 
     Args:
-        name: Not that of another model.
-        description: What it is for.
-        metadata: Anything that JSON can carry.
+        name: Unique name.
+        description: Any text.
+        metadata: JSON-serializable values.
         labels: Any texts.
-        workspace_name: Of no meaning here.
+        workspace_name: Has no effect.
 
     Raises:
-        ConfigError: There is one of that name.
+        ConfigError: The name exists already.
     """
     import time
 
@@ -214,10 +214,10 @@ def create_model(
 
 
 def get_model(identifier: str | int) -> Model:
-    """The model of that name; Determined's numbers of models are not there.
+    """Return a model by its name; models have no numbers.
 
     Raises:
-        NotFound: There is none.
+        NotFound: It does not exist.
     """
     return Model(_read(str(identifier)))
 
@@ -228,13 +228,13 @@ def list_models(
     name: str | None = None,
     description: str | None = None,
 ) -> list[Model]:
-    """All models.
+    """Return all models.
 
     Args:
-        sort_by: What they are sorted by.
+        sort_by: Field to sort by.
         order_by: Ascending or descending.
-        name: Only those with this in their names, in any case.
-        description: Only those with this in their descriptions, in any case.
+        name: Only those with this in their names, ignoring case.
+        description: Only those with this in their descriptions, ignoring case.
     """
     with _host.explained():
         from detbuild.store.registry import models
@@ -265,7 +265,7 @@ def _field(model: registry.Model, sort_by: ModelSortBy) -> tuple[float, str]:
 
 
 def get_model_labels() -> list[str]:
-    """The labels of all models, the most frequent first."""
+    """Return the labels of all models, the most frequent first."""
     from collections import Counter
 
     counted = Counter(label for model in list_models() for label in model.labels)
@@ -273,10 +273,10 @@ def get_model_labels() -> list[str]:
 
 
 def get_checkpoint(uuid: str) -> Checkpoint:
-    """The checkpoint of that uuid, of which the beginning is enough where it is the only one.
+    """Return a checkpoint by its UUID or a unique prefix of it.
 
     Raises:
-        NotFound: There is none, or there are several.
+        NotFound: There is none, or several.
     """
     with _host.found():
         from detbuild.checkpoint.find import find_checkpoint

@@ -1,4 +1,4 @@
-"""What is looked up and is not there: an error of detbuild's tree that is Determined's as well."""
+"""The error of a failed lookup, of both detbuild's and Determined's error trees."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from determined.common.api.errors import NotFoundException
 
 
 class NotFound(ConfigError, NotFoundException):  # noqa: N818  (as Determined names its own)
-    """There is no such experiment, trial, checkpoint or model."""
+    """The experiment, trial, checkpoint or model does not exist."""

@@ -1,4 +1,4 @@
-"""Orders checkpoints by a validation metric, as Determined does: what has none comes last."""
+"""Sorts checkpoints by a validation metric, as Determined does: those without a value come last."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SortBy = str | CheckpointSortBy | None
 def ordered(
     checkpoints: Iterable[Checkpoint], sort_by: SortBy, order_by: OrderBy | None, max_results: int | None
 ) -> list[Checkpoint]:
-    """Sort them; without `sort_by` by the searcher's metric, the best first.
+    """Sort checkpoints; without `sort_by` by the searcher's metric, the best first.
 
     Raises:
         ValueError: Only one of `sort_by` and `order_by` was given.
@@ -40,7 +40,7 @@ def ordered(
 def by_metric(
     checkpoints: Iterable[Checkpoint], metric: str | None, smaller_is_better: bool | None
 ) -> list[Checkpoint]:
-    """The best first; without `metric` by the searcher's, and then `smaller_is_better` is not looked at."""
+    """Sort the best first; without `metric` by the searcher's, ignoring `smaller_is_better`."""
 
     def key(one: Checkpoint) -> tuple[bool, float]:
         name, smaller = one.searcher

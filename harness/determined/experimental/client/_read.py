@@ -1,4 +1,4 @@
-"""Reads the state of a trial without those of its siblings, of which there may be thousands."""
+"""Reads the state of a trial without its siblings, of which there may be thousands."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 def experiment_state(folder: ExperimentFolder) -> ExperimentState:
-    """What the journal says; nothing of what the trials have measured."""
+    """Return the experiment's state by its journal, without metrics of trials."""
     return fold(folder.header(), folder.journal())
 
 
 def journal_state(folder: ExperimentFolder, number: int) -> TrialState:
-    """What the journal says of one trial.
+    """Return a trial's state by the journal.
 
     Raises:
-        ConfigError: There is no such trial.
+        ConfigError: The trial does not exist.
     """
     trials = experiment_state(folder).trials
     if number not in trials:
@@ -34,10 +34,10 @@ def journal_state(folder: ExperimentFolder, number: int) -> TrialState:
 
 
 def trial_state(numbers: tuple[int, int]) -> tuple[TrialState, ExperimentFolder]:
-    """One trial with its progress.
+    """Return the state of one trial with its progress.
 
     Raises:
-        NotFound: There is no such trial.
+        NotFound: The trial does not exist.
     """
     with _host.found():
         folder = _host.home().experiment(numbers[0])

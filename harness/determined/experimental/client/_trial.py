@@ -1,4 +1,4 @@
-"""`Trial`: one trial of an experiment, its metrics, output and checkpoints."""
+"""`Trial`: one trial of an experiment, its metrics, logs and checkpoints."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from detbuild.store import state as store
     from detbuild.store.folder import ExperimentFolder
 
-_POLL = 0.2  # seconds between looks at output that grows
+_POLL = 0.2  # seconds between polls of growing logs
 
 
 class Trial:
-    """A trial; `client.get_trial(id)` and the methods of an experiment give it.
+    """A trial, from `client.get_trial(id)` or the methods of an experiment.
 
-    Numbers of trials count from 1 in each experiment, and there is no database that would number them all.
-    So `id` is a text, "experiment/trial" such as "3/2", which `get_trial` and the command line take.
+    Trials are numbered from 1 in each experiment, without global numbers. So `id` is a text,
+    "experiment/trial", e.g. "3/2", which `get_trial` and the command line accept.
 
     Attributes:
         id: "experiment/trial".
-        experiment_id: Of its experiment.
-        number: Of the trial in its experiment: what a run finds in `DET_TRIAL_ID`.
+        experiment_id: ID of its experiment.
+        number: Number of the trial in its experiment, in a run also in `DET_TRIAL_ID`.
         hparams: Its hyperparameters.
-        state: How it is going; as it was when the object was made, until `reload`.
-        progress: 0 to 1; None while it is not known.
+        state: Its state; updated by `reload`.
+        progress: 0 to 1; None if unknown.
     """
 
     def __init__(self, trial_id: _host.TrialId, session: object = None) -> None:  # noqa: ARG002  (no server)
@@ -42,7 +42,7 @@ class Trial:
 
     @classmethod
     def of(cls, folder: ExperimentFolder, state: store.TrialState) -> Trial:
-        """The trial of a state that was read already."""
+        """Return the trial for a state that was read already."""
         trial = cls.__new__(cls)
         trial.experiment_id, trial.number = folder.id, state.id
         trial._take(folder, state)  # noqa: SLF001  (its own)
@@ -53,8 +53,8 @@ class Trial:
         return f"{self.experiment_id}/{self.number}"
 
     def reload(self) -> None:
-        """Look again at what changes while it runs."""
-        _host.refuse_container()
+        """Read everything that changes again."""
+        _host.require_host()
         from determined.experimental.client._read import trial_state
 
         state, folder = trial_state((self.experiment_id, self.number))
@@ -70,9 +70,9 @@ class Trial:
 
     @property
     def summary_metrics(self) -> Mapping[str, Any]:
-        """By group ("avg_metrics": of training, "validation_metrics": of validation) and metric.
+        """Summaries by group ("avg_metrics" for training, "validation_metrics" for validation) and metric.
 
-        Each has "count", "last" and "type", and of numbers "min", "max", "sum" and "mean".
+        Each has "count", "last" and "type", and for numbers also "min", "max", "sum" and "mean".
         """
         if self._summary is None:
             from detbuild.store.measured import measurements, summary
@@ -94,18 +94,18 @@ class Trial:
         timestamp_before: datetime | float | None = None,
         timestamp_after: datetime | float | None = None,
     ) -> Iterator[str]:
-        """Yield the lines that it wrote, each with its newline.
+        """Yield its log lines, each with its newline.
 
         Args:
-            follow: Go on until the trial has ended; excludes `head` and `tail`.
-            head: Only the first so many lines; excludes `tail`.
-            tail: Only the last so many.
-            container_ids: Only of these containers; how an id begins is enough.
-            rank_ids: Only of these ranks; a line that names none is rank 0's.
+            follow: Follow until the trial ends; excludes `head` and `tail`.
+            head: Number of first lines to yield; excludes `tail`.
+            tail: Number of last lines to yield.
+            container_ids: Only lines of these containers, by ID or its prefix.
+            rank_ids: Only lines of these ranks; a line without a rank is rank 0's.
             stdtypes: "stdout", "stderr" or both.
-            min_level: Only lines at least as grave. The level is the word that a line begins with.
-            timestamp_before: Only runs that had begun: lines have no time of their own.
-            timestamp_after: Only runs that had not ended.
+            min_level: Only lines at or above this level, which is the first word of a line.
+            timestamp_before: Only runs started before: log lines are not timestamped.
+            timestamp_after: Only runs that ended later.
 
         Raises:
             ValueError: The arguments exclude each other.
@@ -138,7 +138,7 @@ class Trial:
     logs = iter_logs  # Determined's older name
 
     def iter_metrics(self, group: str | None = None) -> Iterator[TrialMetrics]:
-        """Yield what it has reported so far, of one group ("training", "validation", ...) or of all."""
+        """Yield the metrics reported so far, of one group ("training", "validation", ...) or of all."""
         return iter_trial_metrics([self.id], group)
 
     def stream_metrics(self, group: str) -> Iterator[TrialMetrics]:
@@ -151,12 +151,12 @@ class Trial:
         order_by: OrderBy | None = None,
         max_results: int | None = None,
     ) -> list[Checkpoint]:
-        """Its checkpoints, the best by the searcher's metric first.
+        """Return its checkpoints, the best by the searcher's metric first.
 
         Args:
             sort_by: A field, or the name of a validation metric; goes with `order_by`.
             order_by: Ascending or descending.
-            max_results: At most so many.
+            max_results: Maximum number.
         """
         return ordered(checkpoints_in(self._folder, self.number), sort_by, order_by, max_results)
 
@@ -165,7 +165,7 @@ class Trial:
         return self.list_checkpoints(sort_by, order_by)
 
     def top_checkpoint(self, sort_by: str | None = None, smaller_is_better: bool | None = None) -> Checkpoint:
-        """The best checkpoint by a validation metric; the searcher's by default.
+        """Return the best checkpoint by a validation metric, by default the searcher's.
 
         Raises:
             ValueError: No checkpoint has that metric.
@@ -180,20 +180,20 @@ class Trial:
         sort_by: str | None = None,
         smaller_is_better: bool | None = None,
     ) -> Checkpoint:
-        """One checkpoint: the newest, the best or the one of that uuid, of which the beginning is enough.
+        """Return one checkpoint: the newest, the best, or one by its UUID or a unique prefix.
 
         Args:
-            latest: The newest.
-            best: The best by the metric `sort_by`, or by the searcher's.
-            uuid: This one.
+            latest: Return the newest.
+            best: Return the best by the metric `sort_by`, or by the searcher's.
+            uuid: Return this one.
             sort_by: Name of a validation metric; goes with `smaller_is_better`.
-            smaller_is_better: Which way is better.
+            smaller_is_better: Direction of the metric.
 
         Raises:
-            ValueError: There is no such checkpoint, or the arguments exclude each other.
+            ValueError: The checkpoint does not exist, or the arguments exclude each other.
         """
         if sum((latest, best, uuid is not None)) != 1:
-            raise ValueError("give exactly one of latest, best and uuid")
+            raise ValueError("pass exactly one of latest, best and uuid")
         if (sort_by is None) != (smaller_is_better is None):
             raise ValueError("sort_by and smaller_is_better go together")
         if sort_by is not None and not best:
@@ -201,7 +201,7 @@ class Trial:
         found = self._selected(best=best, uuid=uuid, sort_by=sort_by, smaller_is_better=smaller_is_better)
         if not found or (uuid and len(found) > 1):
             what = f"{'several checkpoints' if found else 'no such checkpoint'}"
-            raise ValueError(f"trial {self.id} has {what}; its list_checkpoints() gives all of them")
+            raise ValueError(f"trial {self.id} has {what}; see its list_checkpoints()")
         return found[0]
 
     def _selected(
@@ -221,7 +221,7 @@ class Trial:
         return [Checkpoint(one, self._folder) for one in own]
 
     def kill(self) -> None:
-        """Stop it at once; what it trained since its last checkpoint is lost."""
+        """Stop it at once; training since its last checkpoint is lost."""
         with _host.explained():
             from detbuild.controller.attend import request
 
@@ -235,7 +235,7 @@ _SUMMARY_NAMES = {"training": "avg_metrics", "validation": "validation_metrics"}
 
 
 def trials_in(folder: ExperimentFolder, sort_by: TrialSortBy, order_by: OrderBy) -> list[Trial]:
-    """The trials of an experiment; those without a value to sort by come last."""
+    """Return the trials of an experiment; those without a value to sort by come last."""
     with _host.explained():
         from detbuild.store.state import load
 

@@ -126,7 +126,7 @@ def test_a_checkpoint_that_is_missing_or_damaged_is_not_restored(in_run: Callabl
         (Path(info.checkpoint_dir) / uuid / "state").write_text("1239")
         with pytest.raises(CheckpointError, match="is damaged: state differs from"):
             context.checkpoint.download(uuid, "copy")
-        with pytest.raises(CheckpointError, match="there is no checkpoint nowhere"):
+        with pytest.raises(CheckpointError, match="no checkpoint nowhere"):
             context.checkpoint.get_metadata("nowhere")
         with pytest.raises(ValueError, match="is not a valid checkpoint ID"):
             context.checkpoint.delete("../checkpoints")

@@ -248,7 +248,7 @@ def test_a_lone_number_is_the_first_trial_of_an_experiment(search, trial_id):
 
 
 def test_what_is_no_name_of_a_trial_is_said(search):
-    with pytest.raises(ValueError, match="'one' is no trial"):
+    with pytest.raises(ValueError, match="'one' is not a trial"):
         client.get_trial("one")
 
 
@@ -441,7 +441,7 @@ def test_what_wrote_a_checkpoint_is_read_from_its_metadata(metadata, framework):
 
 
 def test_metadata_that_name_no_framework_cannot_be_loaded(search):
-    with pytest.raises(ValueError, match="neither torch nor tensorflow"):
+    with pytest.raises(ValueError, match="neither a torch nor a tensorflow version"):
         client.Checkpoint.get_type({})
     path = client.get_trial("1/1").top_checkpoint().download()
     assert client.Checkpoint.parse_metadata(Path(path))["framework"] == "torch-2"

@@ -122,7 +122,7 @@ def test_an_address_where_nothing_can_be_kept_is_refused(home: Home) -> None:
     text = SCRIPT.replace("        labels=", '        checkpoint_storage="ftp://lab",\n        labels=')
     ended = script(home, "", text=text)
     assert ended.returncode == 1
-    assert "ftp://lab is no address" in ended.stderr
+    assert "ftp://lab is not a supported storage URL" in ended.stderr
     assert "s3://BUCKET/PREFIX" in ended.stderr
     assert home.ids() == ()
 

@@ -88,7 +88,7 @@ def test_a_local_test_says_every_stage_and_returns_nothing(run, tmp_path):
         "Training one batch",
         "Validating one batch",
         "Saving a checkpoint",
-        f"The test experiment passed; everything is in {tmp_path}/home/experiments/1",
+        f"The test experiment passed; its files are in {tmp_path}/home/experiments/1",
     ]
     assert [line for line in said if line in wanted] == wanted
 
@@ -252,7 +252,7 @@ def test_a_submitted_config_lies_over_a_template_and_the_hosts_config(engine, tm
 
 def test_the_context_directory_is_required_for_submitting():
     with pytest.raises(
-        ConfigError, match="context_dir is required when local is False\n  hint: give the directory"
+        ConfigError, match="context_dir is required when local is False\n  hint: pass the directory"
     ):
         create(Mine)
 
