@@ -110,7 +110,7 @@ def test_a_checkpoint_is_stored_restored_downloaded_and_deleted(
 def test_a_checkpoint_needs_its_number_of_batches(in_run: Callable[..., RunInfo], metadata: Any) -> None:
     info = in_run()
     with (
-        pytest.raises(ValueError, match="needs steps_completed"),
+        pytest.raises(ValueError, match="require steps_completed"),
         core.init() as context,
         context.checkpoint.store_path(metadata),
     ):
@@ -254,7 +254,7 @@ def test_facts_and_tensorboard_files_are_in_the_run_folder(in_run: Callable[...,
 )
 def test_what_makes_no_sense_is_refused(in_run: Callable[..., RunInfo], call: Callable[[Any], None]) -> None:
     in_run()
-    with pytest.raises((ValueError, TypeError), match="has to be"), core.init() as context:
+    with pytest.raises((ValueError, TypeError), match="expected"), core.init() as context:
         call(context.train)
 
 

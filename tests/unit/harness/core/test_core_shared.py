@@ -88,7 +88,7 @@ def test_different_metadata_are_a_conflict(on_all: Callable[..., list[Any]]) -> 
     def body(context: core.Context) -> None:
         metadata = {"steps_completed": context.distributed.rank}
         with (
-            pytest.raises(RuntimeError, match="steps_completed is 0 on rank 0 and 1 on rank 1"),
+            pytest.raises(RuntimeError, match="steps_completed is 0 on rank 0, but 1 on rank 1"),
             context.checkpoint.store_path(metadata, shard=True),
         ):
             pass
