@@ -60,7 +60,7 @@ def test_the_controller_is_killed_again_and_again(submit: Callable[..., Trial]) 
     assert_whole(trial, ["completed"])
 
 
-def test_a_search_in_legs_outlives_its_controllers(submit: Callable[..., Trial]) -> None:
+def test_a_search_in_segments_outlives_its_controllers(submit: Callable[..., Trial]) -> None:
     trial = submit(**SEARCH)
     for _ in range(5):
         time.sleep(0.7)
