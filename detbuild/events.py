@@ -108,9 +108,12 @@ class ExperimentContinued:
 
 
 @dataclass(frozen=True, slots=True)
-class TrialQueued:
+class TrialDelayed:
+    """Its next step has to wait."""
+
     trial_id: int
     why: str
+    running: bool = False  # else it is queued
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,7 @@ Event = (
     | ImageReady
     | ExperimentCreated
     | ExperimentContinued
-    | TrialQueued
+    | TrialDelayed
     | RunStarted
     | RunRecord
     | RunOutput

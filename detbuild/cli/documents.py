@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from detbuild.store.index import summarize
+from detbuild.store.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,7 +34,7 @@ def experiment(summary: Summary, folder: ExperimentFolder) -> Document:
     return {
         **asdict(summary),
         "name": changed.name or summary.name,
-        "state": "DELETING" if is_deleting(folder) else summary.state,
+        "state": State.DELETING if is_deleting(folder) else summary.state,
         "metric": summary.metric or None,
         "labels": list(labels),
         "archived": changed.archived,

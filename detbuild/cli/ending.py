@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from detbuild.errors import CanceledError, ExperimentError
+from detbuild.store.states import State
 
 if TYPE_CHECKING:
     from detbuild.store.state import ExperimentState
 
 _CODES = {
-    "PAUSED": 0,  # paused is not failed
-    "COMPLETED": 0,
-    "CANCELED": CanceledError.exit_code,
-    "ERROR": ExperimentError.exit_code,
+    State.PAUSED: 0,
+    State.COMPLETED: 0,
+    State.CANCELED: CanceledError.exit_code,
+    State.ERROR: ExperimentError.exit_code,
 }
 
 

@@ -186,7 +186,7 @@ def wait(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
     codes = []
     for experiment_id in experiment_ids:
         state = wait_for(home, experiment_id, no_output)
-        click.echo(f"experiment {experiment_id} {state.state}")
+        click.echo(f"experiment {experiment_id} {state.state.label}")
         codes.append(exit_code_of(state))
     return worst(codes)
 
@@ -223,16 +223,15 @@ def ask(session: Session, experiment_id: int, verb: Verb, *, trial_id: int | Non
     state = request(Home.open(session.home), experiment_id, verb, trial_id)
     if trial_id is not None and state.trials[trial_id].ended:
         click.echo(
-            f"trial {experiment_id}/{trial_id} has already ended: {state.trials[trial_id].state}", err=True
+            f"trial {experiment_id}/{trial_id} has already ended: {state.trials[trial_id].state.label}",
+            err=True,
         )
     elif trial_id is not None:
-        click.echo(f"stopping trial {experiment_id}/{trial_id}; other trials keep running", err=True)
+        click.echo(f"trial {experiment_id}/{trial_id} stopping ({verb}); other trials keep running", err=True)
     elif state.over:
-        click.echo(f"experiment {experiment_id} has already ended: {state.state}", err=True)
+        click.echo(f"experiment {experiment_id} has already ended: {state.state.label}", err=True)
     else:
-        click.echo(
-            f"stopping experiment {experiment_id}; wait for it: detbuild wait {experiment_id}", err=True
-        )
+        click.echo(f"experiment {experiment_id} stopping ({verb}): detbuild wait {experiment_id}", err=True)
 
 
 @click.command(cls=Command)

@@ -34,10 +34,10 @@ def hint_if_paused(folder: ExperimentFolder) -> None:
     """Print how to unpause the experiment if it is paused."""
     from detbuild.controller.attend import needs_controller
     from detbuild.store.state import fold
+    from detbuild.store.states import State
 
-    if fold(folder.header(), folder.journal()).state == "PAUSED" and not needs_controller(folder):
-        hint = f"experiment {folder.id} is paused: detbuild activate {folder.id}"
-        click.echo(hint, err=True)
+    if fold(folder.header(), folder.journal()).state == State.PAUSED and not needs_controller(folder):
+        click.echo(f"experiment {folder.id} paused: detbuild activate {folder.id}", err=True)
 
 
 def detached(experiment_id: int) -> int:

@@ -18,6 +18,7 @@ from detbuild.cli.arguments import (
 from detbuild.cli.following import INTERRUPTED
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
+from detbuild.store.states import ENDED, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,9 +41,9 @@ def pause(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
     home = Home.open(session.home)
     experiments_of(home, experiment_ids)
     for id_ in experiment_ids:
-        paused = request(home, id_, "pause").state == "PAUSED"
-        done = f"experiment {id_} is paused" if paused else f"pausing experiment {id_}"
-        click.echo(f"{done}; unpause it: detbuild activate {id_}", err=True)
+        paused = request(home, id_, "pause").state == State.PAUSED
+        now = State.PAUSED if paused else State.STOPPING_PAUSED
+        click.echo(f"experiment {id_} {now.label}: detbuild activate {id_}", err=True)
 
 
 @click.command(cls=Command)
@@ -66,7 +67,7 @@ def _activate(session: Session, home: Home, experiment_id: int) -> int:
     from detbuild.controller.attend import request
     from detbuild.controller.onward import request_activate
 
-    if _local_and_idle(home, experiment_id, ("PAUSED",)):
+    if _local_and_idle(home, experiment_id, (State.PAUSED,)):
         return _here(session, home, experiment_id, request_activate)
     request(home, experiment_id, "activate")
     click.echo(f"experiment {experiment_id} continues; detbuild logs {experiment_id} -f", err=True)
@@ -103,7 +104,7 @@ def continue_(
     from detbuild.store.home import Home
 
     home = Home.open(session.home)
-    if _local_and_idle(home, experiment_id, ("PAUSED", "COMPLETED", "CANCELED", "ERROR")):
+    if _local_and_idle(home, experiment_id, (State.PAUSED, *ENDED)):
         ask = partial(onward.request_continue, overrides=overrides, file=config_file)
         return _here(session, home, experiment_id, ask)
     number = onward.continue_(home, experiment_id, overrides, config_file)
@@ -114,7 +115,7 @@ def continue_(
     return 0
 
 
-def _local_and_idle(home: Home, experiment_id: int, states: tuple[str, ...]) -> bool:
+def _local_and_idle(home: Home, experiment_id: int, states: tuple[State, ...]) -> bool:
     from detbuild.store.state import fold
 
     folder = home.experiment(experiment_id)

@@ -29,8 +29,8 @@ from detbuild.events import (
     RunRecord,
     RunStarted,
     SearchAdvanced,
+    TrialDelayed,
     TrialEnded,
-    TrialQueued,
     Working,
 )
 
@@ -70,7 +70,7 @@ class LiveView:
     def emit(self, event: Event) -> None:
         self.search.note(event)
         match event:
-            case TrialQueued() | RunStarted() | RunRecord() | RunOutput() | TrialEnded() if self.searching:
+            case TrialDelayed() | RunStarted() | RunRecord() | RunOutput() | TrialEnded() if self.searching:
                 self._redraw()
             case RunEnded() if self.searching:
                 self._search_ended_run(event)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from detbuild.cli.documents import best_trial, best_validation
 from detbuild.cli.search_page import metric_chart, search_lines
-from detbuild.cli.show import metrics_line
+from detbuild.cli.show import metrics_line, state_line
 from detbuild.cli.standing import duration
 from detbuild.cli.text import visible
 from detbuild.controller.health import blocked_reason
 from detbuild.credentials import masked_urls
 from detbuild.launch.limits import cpu_limit_text, memory_limit_text, requested_limits
 from detbuild.store.progress import Goal
+from detbuild.store.states import State
 from detbuild.units import counted, size
 
 _NEWEST = 20  # checkpoints and runs of a trial that a page lists
@@ -33,9 +34,10 @@ def experiment_page(state: ExperimentState, folder: ExperimentFolder, room: int 
     """Return the page of an experiment; `room` limits its width in terminal columns."""
     header = state.header
     several = len(state.trials) > 1
-    lines = [f"experiment {header.id}  {visible(masked_urls(header.name))}  {state.state}"]
-    if state.why:
-        lines.append(f"reason     {visible(masked_urls(state.why))}")
+    lines = [
+        f"experiment {header.id}  {visible(masked_urls(header.name))}",
+        f"state      {state_line(state.state, state.why, header.id)}",
+    ]
     blocked = blocked_reason(folder, state)
     if blocked:
         lines.append(f"blocked    {visible(blocked)}")
@@ -76,8 +78,10 @@ def _times(state: ExperimentState) -> str:
 def trial_lines(trial: TrialState, folder: ExperimentFolder, *, shown: str = "") -> Iterator[str]:
     """Yield the lines of a trial, without its reason if the page has already `shown` it."""
     progress = trial.progress
-    why = f" ({visible(trial.why)})" if trial.why and trial.why not in shown else ""
-    yield f"trial {trial.id}  {trial.state}{why}  batch {progress.steps_completed}  restarts {trial.restarts}"
+    counts = f"batch {progress.steps_completed}  restarts {trial.restarts}"
+    yield f"trial {trial.id}  {trial.state.label}  {counts}"
+    if trial.why and trial.why not in shown:
+        yield f"  reason           {visible(trial.why)}"
     if trial.hparams:
         yield f"  hyperparameters  {metrics_line(trial.hparams)}"
     if progress.training:
@@ -128,7 +132,7 @@ def ending_page(state: ExperimentState, folder: ExperimentFolder) -> str:
     """Return the last lines of `create -f`: the best validation and the output paths."""
     best, checkpoint = best_validation(state), _best_checkpoint(folder)
     lines = []
-    if state.why and state.state == "COMPLETED":  # other ends are printed with their reason
+    if state.why and state.state == State.COMPLETED:  # other ends are printed with their reason
         lines.append(f"  pending          {visible(state.why)}")
     if best:
         lines.append(f"  best validation  {_validation(best)}")

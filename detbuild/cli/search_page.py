@@ -11,6 +11,7 @@ from detbuild.cli.table import aligned, remaining_width
 from detbuild.cli.text import number, visible
 from detbuild.report.document import flat
 from detbuild.store.progress import Goal
+from detbuild.store.states import State
 from detbuild.units import counted
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 SHOWN: Final = 10  # trials
 _REASONS: Final = 3
+_NEEDS_NO_REASON: Final = frozenset({State.COMPLETED, State.CANCELED})
 _COUNTED: Final = len(" ... and 99 more")
 
 
@@ -27,14 +29,13 @@ def search_lines(state: ExperimentState, room: int | None) -> Iterator[str]:
     """Yield the lines of a search with several trials; `room` limits the width of its table."""
     trials = list(state.trials.values())
     goal = Goal(state.header.metric, state.header.smaller_is_better)
-    counts = Counter(trial.state for trial in trials)
-    yield f"trials     {', '.join(f'{count} {name.lower()}' for name, count in counts.most_common())}"
+    counts = Counter(trial.state.label for trial in trials)
+    yield f"trials     {', '.join(f'{count} {name}' for name, count in counts.most_common())}"
     yield f"progress   {bar(state.progress)}"
     improved = sparkline(best_so_far(trials, goal))
     if improved:
         yield f"best yet   {improved}"
-    yield from _waiting(trials)
-    yield from _failures(trials)
+    yield from _reasons(trials)
     yield ""
     yield from _best(state.header.id, trials, goal, room)
 
@@ -71,16 +72,13 @@ def _value(trial: TrialState, goal: Goal) -> float | None:
     return goal.value(trial.progress.best) if trial.progress.best else None
 
 
-def _waiting(trials: Sequence[TrialState]) -> Iterator[str]:
-    reasons = Counter(trial.why for trial in trials if trial.why and not trial.ended)
-    for why, count in reasons.most_common(_REASONS):
-        yield f"waiting    {count}: {visible(why)}"
-
-
-def _failures(trials: Sequence[TrialState]) -> Iterator[str]:
-    reasons = Counter(trial.why.partition("\n")[0] for trial in trials if trial.state == "ERROR")
-    for why, count in reasons.most_common(_REASONS):
-        yield f"error      {count}: {visible(why)}"
+def _reasons(trials: Sequence[TrialState]) -> Iterator[str]:
+    """The most frequent reasons for each state, but for those of success."""
+    for state in State:
+        of_state = (trial for trial in trials if trial.state == state and state not in _NEEDS_NO_REASON)
+        reasons = Counter(trial.why.partition("\n")[0] for trial in of_state if trial.why)
+        for why, count in reasons.most_common(_REASONS):
+            yield f"{state.label:10} {count}: {visible(why)}"
 
 
 def _best(experiment_id: int, trials: Sequence[TrialState], goal: Goal, room: int | None) -> Iterator[str]:
@@ -118,7 +116,7 @@ def _row(trial: TrialState, goal: Goal) -> tuple[str, ...]:
     value = _value(trial, goal)
     return (
         str(trial.id),
-        trial.state.lower(),
+        trial.state.label,
         "-" if value is None else number(value),
         str(trial.progress.steps_completed),
         str(trial.restarts),

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from detbuild.cli.text import number, visible
+from detbuild.store.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
     from detbuild.cli.standing import Search, TrialProgress
 
 _STYLES = {
-    "running": "cyan",
-    "queued": "yellow",
-    "waiting": "yellow",
-    "completed": "green",
-    "canceled": "magenta",
-    "error": "red",
+    State.RUNNING: "cyan",
+    State.COMPLETED: "green",
+    State.ERROR: "red",
+    State.QUEUED: "yellow",
+    State.WAITING: "yellow",
+    State.CANCELED: "magenta",
 }
 _OTHER_LINES = 4  # heading, summary, the count of trials that do not fit, the prompt
 _NARROW = 70  # columns
@@ -72,7 +73,7 @@ def _cells(search: Search, number_: int, trial: TrialProgress) -> list[Text]:
     percent = "" if trial.fraction is None else f"{100 * trial.fraction:.0f} %"
     return [
         Text(str(number_)),
-        Text(trial.state, style=_STYLES.get(trial.state, "")),
+        Text(trial.state.label, style=_STYLES.get(trial.state, "")),
         Text("" if trial.best is None else number(trial.best)),
         Text("" if trial.latest is None else number(trial.latest)),
         Text(str(trial.steps)),

@@ -24,12 +24,13 @@ from detbuild.events import (
     RunRecord,
     RunStarted,
     SearchAdvanced,
+    TrialDelayed,
     TrialEnded,
-    TrialQueued,
     Warned,
     Working,
     short_step,
 )
+from detbuild.store.states import State
 from detbuild.units import counted, size
 from determined._records import (
     Checkpoint,
@@ -82,9 +83,8 @@ def lines_of(event: Event) -> tuple[str, ...]:  # noqa: C901, PLR0911, PLR0912  
             return (f"Created experiment {experiment_id}",)
         case ExperimentContinued(experiment_id):
             return (f"experiment {experiment_id} continues",)
-        case TrialQueued(trial_id, why):
-            reason = why if why.startswith("waits ") else f"queued: {why}"
-            return (f"trial {trial_id} {visible(reason)}",)
+        case TrialDelayed(trial_id, why, running):
+            return (f"trial {trial_id} {state_line(State.RUNNING if running else State.QUEUED, why)}",)
         case RunStarted():
             return (_started(event),)
         case RunRecord(trial_id, _, record):
@@ -94,13 +94,21 @@ def lines_of(event: Event) -> tuple[str, ...]:  # noqa: C901, PLR0911, PLR0912  
         case RunEnded():
             return _run_ended(event)
         case TrialEnded(trial_id, state, why):
-            return () if why or state != "COMPLETED" else (f"trial {trial_id} ended",)  # else see RunEnded
+            said = why or state != State.COMPLETED  # by the end of its run
+            return () if said else (f"trial {trial_id} {State.COMPLETED.label}",)
         case SearchAdvanced():
             return ()
         case ExperimentEnded(experiment_id, state, why):
-            return (f"experiment {experiment_id} {state}" + (f": {visible(why)}" if why else ""),)
+            return (f"experiment {experiment_id} {state_line(State(state), why)}",)
         case _:
             return _never(event)
+
+
+def state_line(state: State, why: str, experiment_id: int | None = None) -> str:
+    """`queued: all 2 CPU slots in use`; `paused: detbuild activate 3` where an experiment is given."""
+    if state == State.PAUSED and experiment_id is not None:
+        why = "; ".join(part for part in (f"detbuild activate {experiment_id}", why) if part)
+    return f"{state.label}: {visible(masked_urls(why))}" if why else state.label
 
 
 def record_lines(record: Record) -> tuple[str, ...]:  # noqa: PLR0911  (one case a record)

@@ -15,10 +15,12 @@ from detbuild.events import (
     RunRecord,
     RunStarted,
     SearchAdvanced,
+    TrialDelayed,
     TrialEnded,
-    TrialQueued,
 )
+from detbuild.store.ledger import WAITING_FOR_SEARCH
 from detbuild.store.progress import Goal
+from detbuild.store.states import ENDED, State
 from determined._records import Measured, Progress, Training, Validation
 
 if TYPE_CHECKING:
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
     from detbuild.events import Event
     from determined._records import Record
 
-_ORDER = {"running": 0, "queued": 1, "waiting": 2}
-WAITING_FOR_SEARCH = "paused by the search"
+_ORDER = {State.RUNNING: 0, State.QUEUED: 1, State.WAITING: 2}  # those that have ended follow
+_COUNTED = (State.RUNNING, State.QUEUED, State.WAITING, State.ERROR, State.CANCELED)
 _MINUTE, _HOUR = 60, 3600
 
 
@@ -36,7 +38,7 @@ _MINUTE, _HOUR = 60, 3600
 class TrialProgress:
     """One trial; `since` is when its run started, on the clock of the search."""
 
-    state: str = "queued"
+    state: State = State.QUEUED
     why: str = ""
     steps: int = 0
     fraction: float | None = None
@@ -66,22 +68,24 @@ class Search:
         match event:
             case ExperimentCreated(folder=folder) | ExperimentContinued(folder=folder):
                 self.goal, self.planned = read_plan(Path(folder))
-            case TrialQueued(trial_id, why):
+            case TrialDelayed(trial_id, why, running):
                 trial = self._trial(trial_id)
-                trial.state, trial.why = "queued", why
+                trial.state, trial.why = State.RUNNING if running else State.QUEUED, why
             case RunStarted(trial_id, _, _, gpu_ids):
                 trial = self._trial(trial_id)
-                trial.state, trial.why, trial.gpus = "running", "", ",".join(gpu_ids)
+                trial.state, trial.why, trial.gpus = State.RUNNING, "", ",".join(gpu_ids)
                 trial.since, trial.begun_at = self.clock(), trial.fraction or 0.0
             case RunRecord(trial_id, _, record):
                 self._record(self._trial(trial_id), record)
             case RunEnded(trial_id, _, _, why, retry):
                 trial = self._trial(trial_id)
-                trial.state = "queued" if retry else "waiting"
-                trial.why = why.partition("\n")[0] if retry else WAITING_FOR_SEARCH
+                if retry:
+                    trial.state, trial.why = State.QUEUED, why.partition("\n")[0]
+                else:
+                    trial.state, trial.why = State.WAITING, WAITING_FOR_SEARCH
             case TrialEnded(trial_id, state):
                 trial = self._trial(trial_id)
-                trial.state, trial.why = state.lower(), ""
+                trial.state, trial.why = State(state), ""
             case SearchAdvanced(progress, share):
                 self.decided, self.share = progress, share
                 self.planned = round(1 / share) if share else self.planned
@@ -118,7 +122,7 @@ class Search:
 
         def key(item: tuple[int, TrialProgress]) -> tuple[int, float, int]:
             best = float("inf") if item[1].best is None else sign * item[1].best
-            return _ORDER.get(item[1].state, 3), best, item[0]
+            return _ORDER.get(item[1].state, len(_ORDER)), best, item[0]
 
         return sorted(self.trials.items(), key=key)
 
@@ -130,13 +134,9 @@ class Search:
     def summary(self) -> str:
         """Return e.g. `3 of 16 ended, 2 running, 1 error; 25 %; best trial 2: validation_loss=0.1`."""
         states = [trial.state for trial in self.trials.values()]
-        ended = sum(state not in _ORDER for state in states)
+        ended = sum(state in ENDED for state in states)
         parts = [f"{ended} of {max(self.planned, len(states))} ended"]
-        parts += [
-            f"{states.count(name)} {name}"
-            for name in ("running", "queued", "waiting", "canceled", "error")
-            if name in states
-        ]
+        parts += [f"{states.count(state)} {state.label}" for state in _COUNTED if state in states]
         text = f"{', '.join(parts)}; {100 * self.progress:.0f} %"
         best = self.best()
         return (
@@ -146,12 +146,12 @@ class Search:
     @property
     def progress(self) -> float:
         """Return the progress of the search, 0..1."""
-        going = [trial.fraction or 0.0 for trial in self.trials.values() if trial.state in _ORDER]
+        going = [trial.fraction or 0.0 for trial in self.trials.values() if trial.state not in ENDED]
         return min(1.0, self.decided + self.share * sum(going))
 
     def time_left(self, trial: TrialProgress) -> str:
         """Estimate the time left from the rate of this run; empty while unknown."""
-        if trial.state != "running" or trial.fraction is None or trial.fraction <= trial.begun_at:
+        if trial.state != State.RUNNING or trial.fraction is None or trial.fraction <= trial.begun_at:
             return ""
         spent = self.clock() - trial.since
         left = spent * (1 - trial.fraction) / (trial.fraction - trial.begun_at)

@@ -12,6 +12,7 @@ import click
 from detbuild.cli.text import cut, terminal_width, visible, width
 from detbuild.credentials import masked_urls, masked_urls_in
 from detbuild.jsontext import json_text, not_finite
+from detbuild.store.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -91,7 +92,8 @@ def show_table(rows: Sequence[Row], columns: Columns, *, empty: str, spare: Sequ
 
 def state_cell(row: Row) -> str:
     """Return the state of a row as tables show it: in lower case."""
-    return str(row["state"]).lower().replace("_", " ")
+    name = str(row["state"])
+    return State(name).label if name in State.__members__ else name.lower().replace("_", " ")
 
 
 def aligned(lines: Sequence[Sequence[str]], room: int | None) -> Iterator[str]:

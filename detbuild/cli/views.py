@@ -24,7 +24,7 @@ from detbuild.events import (
     ImagePulling,
     ImageReady,
     RunOutput,
-    TrialQueued,
+    TrialDelayed,
     Warned,
     Working,
     heartbeat,
@@ -44,7 +44,7 @@ _PROGRESS = (
     BuildOutput,
     ContextSent,
     ImageReady,
-    TrialQueued,
+    TrialDelayed,
     Warned,
     Working,
 )

@@ -85,7 +85,7 @@ def request(home: Home, experiment_id: int, verb: Verb, trial_id: int | None = N
         )
     if state.over and verb in {"pause", "activate"}:
         raise ConfigError(
-            f"experiment {experiment_id} has ended: {state.state}",
+            f"experiment {experiment_id} has ended: {state.state.label}",
             hint=f"run `detbuild continue {experiment_id}` to continue what was not completed",
         )
     if not _idle(journaled, verb, trial_id):

@@ -67,7 +67,7 @@ def _refuse_going(folder: ExperimentFolder) -> None:
     state = fold(folder.header(), folder.journal())
     if not state.over:
         raise ConfigError(
-            f"experiment {folder.id} has not ended: it is {state.state}",
+            f"experiment {folder.id} has not ended: it is {state.state.label}",
             hint=f"run `detbuild kill {folder.id}` and `detbuild wait {folder.id}`, then delete it",
         )
 

@@ -28,7 +28,7 @@ def blocked_reason(folder: ExperimentFolder, state: ExperimentState) -> str:
     if _full(folder.path):
         return f"the disk of {folder.path} is full: nothing is decided or started until space is free"
     if holder(folder.lock_file) is None and not _at_rest(load(folder)):  # race: it may just have ended
-        return f"no controller is running: `detbuild resume {folder.id}` starts one; see {folder.log_file}"
+        return f"no controller is running: detbuild resume {folder.id} (log: {folder.log_file})"
     return ""
 
 

@@ -99,7 +99,7 @@ def request_activate(folder: ExperimentFolder) -> int:
     journaled = JournaledState(folder=folder)
     if not journaled.state.paused:
         raise ConfigError(
-            f"experiment {folder.id} is not paused but {journaled.state.snapshot().state}",
+            f"experiment {folder.id} is not paused but {journaled.state.snapshot().state.label}",
             hint=f"run `detbuild continue {folder.id}` to continue an ended experiment",
         )
     return folder.inbox().put("activate")
@@ -113,7 +113,7 @@ def request_continue(
     state = journaled.state.snapshot()
     if not journaled.state.idle:
         raise ConfigError(
-            f"experiment {folder.id} is {state.state}; it must be paused or have ended to be continued",
+            f"experiment {folder.id} is {state.state.label}; it must be paused or have ended to be continued",
             hint=f"run `detbuild pause {folder.id}` or `detbuild cancel {folder.id}` first, and wait",
         )
     before = config_of(folder)

@@ -25,7 +25,7 @@ def set_archived(folders: Sequence[ExperimentFolder], *, archived: bool) -> None
         state = fold(folder.header(), folder.journal())
         if not state.over:
             raise ConfigError(
-                f"experiment {folder.id} has not ended: it is {state.state}",
+                f"experiment {folder.id} has not ended: it is {state.state.label}",
                 hint=f"`detbuild cancel {folder.id}`, `detbuild wait {folder.id}`, then archive it",
             )
     for folder in folders:

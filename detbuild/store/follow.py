@@ -13,8 +13,8 @@ from detbuild.events import (
     RunRecord,
     RunStarted,
     SearchAdvanced,
+    TrialDelayed,
     TrialEnded,
-    TrialQueued,
     Warned,
 )
 from detbuild.store import journal
@@ -79,7 +79,8 @@ class ExperimentTail:
     def _tell(self, fact: journal.Fact, emit: Emit) -> None:
         match fact:
             case journal.Waiting(trial_id=trial_id, why=why) if why:
-                emit(TrialQueued(trial_id, why))
+                running = any(trial == trial_id for trial, _ in self._runs)
+                emit(TrialDelayed(trial_id, why, running))
             case journal.RunCreated(trial_id=trial_id, run=run, container=container, gpu_ids=gpu_ids):
                 self._runs[trial_id, run] = RunTail(self.folder, trial_id, run)
                 emit(RunStarted(trial_id, run, container, gpu_ids))

@@ -146,7 +146,7 @@ def test_a_disk_that_hangs_holds_up_only_the_trials_that_write_to_it(
             other.go_on()
             assert other.end().state == "COMPLETED"
             assert stuck.state().state == "RUNNING"
-            assert "RUNNING" in described(stuck)
+            assert "running" in described(stuck)
         finally:
             subprocess.run(["fsfreeze", "-u", str(hung)], check=True)
         assert_whole(stuck, ["completed"])

@@ -30,7 +30,7 @@ def test_what_runs_is_not_hidden(shell):
     write_experiment(shell.home, state=None)
     outcome = shell("det", "e", "archive", "1", "2")
     assert (outcome.code, listed(shell)) == (2, [2, 1])
-    assert "experiment 2 has not ended: it is RUNNING" in outcome.err
+    assert "experiment 2 has not ended: it is running" in outcome.err
 
 
 def test_a_label_that_is_not_there_is_not_removed(shell, folder):

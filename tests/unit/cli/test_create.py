@@ -31,7 +31,7 @@ def test_following_ends_with_what_is_best_and_where_it_lies(shell, project):
         "Created experiment 1",
         "[trial 1] hello from the trial",
         "trial 1  batch 1  validation  validation_loss=0.25",
-        "experiment 1 COMPLETED",
+        "experiment 1 completed",
         "  best validation  validation_loss=0.25 at batch 1",
         f"  checkpoint       {shell.home}/experiments/1/checkpoints/",
         f"  metrics, logs    {shell.home}/experiments/1/runs",
@@ -123,7 +123,7 @@ def test_an_experiment_that_ends_in_error_has_exit_code_6(shell, project):
     shell.engine.program = fail
     outcome = shell(*CREATE, "-f")
     assert outcome.code == 6
-    assert "experiment 1 ERROR" in outcome.out
+    assert "experiment 1 error" in outcome.out
     assert "no module named model_def" in outcome.out
 
 
@@ -140,7 +140,7 @@ def test_a_cancelled_experiment_has_exit_code_7(shell, project, monkeypatch):
     monkeypatch.setattr(Home, "new_experiment", cancelled)
     outcome = shell(*CREATE, "-f")
     assert outcome.code == 7
-    assert "experiment 1 CANCELED" in outcome.out
+    assert "experiment 1 canceled" in outcome.out
 
 
 def test_a_build_that_fails_leaves_no_experiment(shell, project):
@@ -167,7 +167,7 @@ def test_overrides_and_includes_reach_the_submission(shell, project, tmp_path):
 
 def test_test_mode_is_followed_to_its_end(shell, project):
     outcome = shell(*CREATE, "--test")
-    assert "experiment 1 COMPLETED" in outcome.out
+    assert "experiment 1 completed" in outcome.out
     assert json.loads(shell("detbuild", "list", "--json").out)[0]["test_mode"] is True
 
 
@@ -184,7 +184,7 @@ def test_determineds_words_do_the_same(shell, project, words):
     outcome = shell(*words)
     assert outcome.code == 0
     assert outcome.out.startswith("Created experiment 1\n")
-    assert "experiment 1 COMPLETED" in outcome.out
+    assert "experiment 1 completed" in outcome.out
 
 
 @pytest.mark.parametrize("option", [("--publish", "x"), ("--project_id", "3")])

@@ -8,6 +8,7 @@ import pytest
 
 from detbuild.store import journal
 from detbuild.store.state import load
+from detbuild.store.states import State
 from tests.unit.cli.shells import train_until_told
 
 
@@ -16,9 +17,10 @@ def test_waiting_for_a_paused_experiment_prints_how_to_unpause_it(shell, monkeyp
     folder.record(journal.RequestApplied(number=1, verb="pause"))
     folder.record(journal.Paused())
     monkeypatch.setattr(
-        "detbuild.controller.attend.wait", lambda home, id_, emit: replace(load(folder), state="COMPLETED")
+        "detbuild.controller.attend.wait",
+        lambda home, id_, emit: replace(load(folder), state=State.COMPLETED),
     )
-    hint = "experiment 1 is paused: detbuild activate 1\n"
+    hint = "experiment 1 paused: detbuild activate 1\n"
     assert shell("detbuild", "wait", "1").err == hint
     monkeypatch.setattr("detbuild.cli.logs._over", lambda folder, trial_id: True)
     assert shell("detbuild", "logs", "1", "-f").err.startswith(hint)
@@ -28,7 +30,7 @@ def test_waiting_for_a_paused_experiment_prints_how_to_unpause_it(shell, monkeyp
 def test_waiting_gives_the_exit_code_of_the_experiment(shell, state, code):
     shell.experiment(state=state)
     outcome = shell("detbuild", "wait", "1")
-    assert (outcome.code, outcome.out) == (code, f"experiment 1 {state}\n")
+    assert (outcome.code, outcome.out) == (code, f"experiment 1 {state.lower()}\n")
 
 
 @pytest.mark.parametrize("verb", ["cancel", "kill"])
@@ -40,7 +42,7 @@ def test_an_experiment_that_runs_can_be_ended(shell, project, monkeypatch, verb)
     shell("detbuild", "create", "const.yaml", ".")
     outcome = shell("det", "e", verb, "1")
     assert outcome.code == 0
-    assert outcome.err == "stopping experiment 1; wait for it: detbuild wait 1\n"
+    assert outcome.err == f"experiment 1 stopping ({verb}): detbuild wait 1\n"
     assert shell("detbuild", "wait", "1").code == 7
     assert shell.engine.containers == {}
 
@@ -48,7 +50,7 @@ def test_an_experiment_that_runs_can_be_ended(shell, project, monkeypatch, verb)
 def test_ending_what_has_ended_says_so(shell):
     shell.experiment()
     outcome = shell("detbuild", "kill", "1")
-    assert (outcome.code, outcome.err) == (0, "experiment 1 has already ended: COMPLETED\n")
+    assert (outcome.code, outcome.err) == (0, "experiment 1 has already ended: completed\n")
 
 
 def test_resume_takes_up_what_lost_its_controller(shell, project, monkeypatch):
@@ -57,7 +59,7 @@ def test_resume_takes_up_what_lost_its_controller(shell, project, monkeypatch):
         shell("detbuild", "create", "const.yaml", ".")
     outcome = shell("detbuild", "resume")
     assert (outcome.code, outcome.out) == (0, "1\n")
-    assert shell("detbuild", "wait", "1").out == "experiment 1 COMPLETED\n"
+    assert shell("detbuild", "wait", "1").out == "experiment 1 completed\n"
 
 
 @pytest.mark.parametrize("words", [(), ("1",)], ids=["all", "one"])
@@ -104,6 +106,6 @@ def test_waiting_for_several_gives_the_worst_exit_code(shell):
     outcome = shell("detbuild", "wait", "1-3")
     assert (outcome.code, outcome.out.splitlines()) == (
         6,
-        ["experiment 1 COMPLETED", "experiment 2 CANCELED", "experiment 3 ERROR"],
+        ["experiment 1 completed", "experiment 2 canceled", "experiment 3 error"],
     )
     assert [shell("detbuild", "wait", "1", id_).code for id_ in ("2", "1")] == [7, 0]

@@ -84,7 +84,8 @@ def test_describe_shows_state_metrics_checkpoints_and_folders(shell):
     folder = shell.experiment()
     out = shell("detbuild", "describe", "1").out
     for part in (
-        "experiment 1  mnist  COMPLETED",
+        "experiment 1  mnist",
+        "state      completed",
         "best       validation_loss=0.25 accuracy=0.9 at batch 10",
         f"folder     {folder.path}",
         "hyperparameters  lr=0.001",
@@ -133,7 +134,7 @@ def test_determineds_words_show_the_same(shell):
         "0",
         "lr=0.001",
     ]
-    assert shell("det", "t", "describe", "1").out.startswith("trial 1  COMPLETED  batch 10  restarts 0\n")
+    assert shell("det", "t", "describe", "1").out.startswith("trial 1  completed  batch 10  restarts 0\n")
 
 
 def test_a_trial_is_named_by_its_experiment_and_number(shell):

@@ -26,7 +26,7 @@ def asked(shell) -> list[tuple[str, int | None]]:
 def test_an_experiment_is_paused_and_activated(shell):
     shell.experiment(finished=None)
     outcome = shell("detbuild", "pause", "1")
-    assert (outcome.code, outcome.err) == (0, "pausing experiment 1; unpause it: detbuild activate 1\n")
+    assert (outcome.code, outcome.err) == (0, "experiment 1 stopping (pause): detbuild activate 1\n")
     outcome = shell("det", "e", "activate", "1")
     assert (outcome.code, outcome.err) == (0, "experiment 1 continues; detbuild logs 1 -f\n")
     assert asked(shell) == [("pause", None), ("activate", None)]
@@ -62,7 +62,7 @@ def test_what_has_ended_cannot_rest(shell):
         assert (outcome.code, outcome.err.splitlines()) == (
             2,
             [
-                "error: experiment 1 has ended: COMPLETED",
+                "error: experiment 1 has ended: completed",
                 "  hint: run `detbuild continue 1` to continue what was not completed",
             ],
         )
@@ -79,7 +79,7 @@ def test_an_experiment_that_is_completed_goes_on_when_it_is_to_train_longer(shel
 
 def test_a_paused_experiment_is_said_to_be_paused(shell, project):
     shell(*CREATE, "--paused")
-    assert shell("detbuild", "pause", "1").err == "experiment 1 is paused; unpause it: detbuild activate 1\n"
+    assert shell("detbuild", "pause", "1").err == "experiment 1 paused: detbuild activate 1\n"
 
 
 def test_changes_for_the_continuation_may_be_in_a_file_and_it_may_be_followed(
@@ -94,7 +94,7 @@ def test_changes_for_the_continuation_may_be_in_a_file_and_it_may_be_followed(
     (project / "longer.yaml").write_text("searcher: {max_length: {batches: 900}}\n")
     outcome = shell("det", "e", "continue", "1", "--config-file", "longer.yaml", "-f")
     assert (outcome.code, outcome.out.splitlines()[0]) == (0, "experiment 1 continues")
-    assert "experiment 1 COMPLETED" in outcome.out
+    assert "experiment 1 completed" in outcome.out
     assert outcome.err.startswith("next:\n  detbuild describe 1\n")
 
 
@@ -114,7 +114,7 @@ def test_a_local_experiment_goes_on_here(shell, project):
 def test_one_trial_is_killed_alone(shell):
     shell.experiment(finished=None)
     outcome = shell("det", "trial", "kill", "1/1")
-    assert (outcome.code, outcome.err) == (0, "stopping trial 1/1; other trials keep running\n")
+    assert (outcome.code, outcome.err) == (0, "trial 1/1 stopping (kill); other trials keep running\n")
     assert asked(shell) == [("kill", 1)]
     assert "has no trial 2" in shell("det", "trial", "kill", "1/2").err
 
@@ -124,5 +124,5 @@ def test_a_trial_that_has_ended_is_not_killed(shell):
     folder = Home.open(shell.home).folder(1)
     folder.record(journal.RunFinished(trial_id=1, run=0, outcome="completed"))
     folder.record(journal.TrialFinished(trial_id=1, state="COMPLETED"))
-    assert shell("det", "trial", "kill", "1/1").err == "trial 1/1 has already ended: COMPLETED\n"
+    assert shell("det", "trial", "kill", "1/1").err == "trial 1/1 has already ended: completed\n"
     assert asked(shell) == []

@@ -16,8 +16,8 @@ from detbuild.events import (
     RunOutput,
     RunRecord,
     RunStarted,
+    TrialDelayed,
     TrialEnded,
-    TrialQueued,
     Warned,
     Working,
 )
@@ -71,7 +71,7 @@ LINES = [
         ("image 0123456789ab unchanged: nothing to build",),
     ),
     (ExperimentCreated(4, "/home/4"), ("Created experiment 4",)),
-    (TrialQueued(1, "no GPU is free"), ("trial 1 queued: no GPU is free",)),
+    (TrialDelayed(1, "no GPU is free"), ("trial 1 queued: no GPU is free",)),
     (RunStarted(1, 0, "c0ffee", ()), ("trial 1 started in container c0ffee",)),
     (RunStarted(1, 2, "", ("0", "1")), ("trial 1 started (run 2) in this host's Python on GPU 0, 1",)),
     (RunOutput(1, 0, "stdout", "hello \x1b[2J"), ("[trial 1] hello \\x1b[2J",)),
@@ -81,9 +81,9 @@ LINES = [
     ),
     (RunEnded(1, 0, 0, "", retry=False), ()),
     (RunEnded(1, 0, 0, "", retry=True), ("trial 1 stopped after a checkpoint and will continue from it",)),
-    (TrialEnded(1, "COMPLETED"), ("trial 1 ended",)),
+    (TrialEnded(1, "COMPLETED"), ("trial 1 completed",)),
     (TrialEnded(1, "ERROR", "boom"), ()),
-    (ExperimentEnded(4, "ERROR", "import failed"), ("experiment 4 ERROR: import failed",)),
+    (ExperimentEnded(4, "ERROR", "import failed"), ("experiment 4 error: import failed",)),
 ]
 RECORDS = [
     (Training(100, {"loss": 0.123456789}), ("trial 1  batch 100  loss=0.123457",)),

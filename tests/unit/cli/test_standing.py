@@ -16,8 +16,8 @@ from detbuild.events import (
     RunRecord,
     RunStarted,
     SearchAdvanced,
+    TrialDelayed,
     TrialEnded,
-    TrialQueued,
 )
 from detbuild.store.progress import Goal
 from determined._records import Measured, Progress, Validation
@@ -52,14 +52,14 @@ def test_between_two_segments_a_trial_waits_for_the_search_and_then_for_a_slot()
     search = searched(1)
     trial = search.trials[1]
     search.note(RunEnded(1, 0, 0, "", retry=False))
-    assert (trial.state, trial.why) == ("waiting", "paused by the search")
-    search.note(TrialQueued(1, "all GPUs in use"))
-    assert (trial.state, trial.why) == ("queued", "all GPUs in use")
+    assert (trial.state, trial.why) == ("WAITING", "paused by the search")
+    search.note(TrialDelayed(1, "the only GPU is in use"))
+    assert (trial.state, trial.why) == ("QUEUED", "the only GPU is in use")
     assert search.summary().startswith("0 of 16 ended, 1 queued;")
     search.note(RunStarted(1, 1, "c", ()))
-    assert (trial.state, trial.why) == ("running", "")
+    assert (trial.state, trial.why) == ("RUNNING", "")
     search.note(TrialEnded(1, "CANCELED"))
-    assert (trial.state, search.summary().partition(";")[0]) == ("canceled", "1 of 16 ended, 1 canceled")
+    assert (trial.state, search.summary().partition(";")[0]) == ("CANCELED", "1 of 16 ended, 1 canceled")
 
 
 def test_the_number_of_trials_of_a_grid_comes_with_their_share():
@@ -92,7 +92,7 @@ def test_what_a_trial_waits_for_does_not_move_the_other_columns():
     search = searched(2)
     before = shown(search)
     search.note(RunEnded(2, 0, 0, "", retry=False))
-    search.note(TrialQueued(2, "all 2 GPUs in use"))
+    search.note(TrialDelayed(2, "all 2 GPUs in use"))
     after = shown(search)
     assert after[0] == f"{before[0]}  reason"
     assert after[2].endswith("  all 2 GPUs in use")
@@ -103,7 +103,7 @@ def test_a_narrow_terminal_cuts_the_reason_and_nothing_else(width):
     search = searched(2)
     before = shown(search, width)
     search.note(RunEnded(2, 0, 0, "", retry=False))
-    search.note(TrialQueued(2, "all 2 GPUs in use: " + 40 * "very "))
+    search.note(TrialDelayed(2, "all 2 GPUs in use: " + 40 * "very "))
     after = shown(search, width)
     assert after[0].removesuffix("  reason") == before[0]
     assert after[2].startswith("2      queued   0.5")
@@ -133,8 +133,8 @@ def test_the_rate_comes_from_the_throughput_group():
 def test_what_waits_says_why_and_a_retried_trial_is_queued():
     search = searched(2)
     search.note(RunEnded(1, 0, 1, "boom", retry=True))
-    search.note(TrialQueued(1, "no GPU is free"))
-    assert (search.trials[1].state, search.trials[1].why) == ("queued", "no GPU is free")
+    search.note(TrialDelayed(1, "no GPU is free"))
+    assert (search.trials[1].state, search.trials[1].why) == ("QUEUED", "no GPU is free")
 
 
 @pytest.mark.parametrize("width", [1, 5, 40, 80, 200])
@@ -173,4 +173,4 @@ def test_a_search_on_a_terminal_ends_with_its_table(tmp_path, capfd):
         live.emit(ExperimentEnded(folder.id, "COMPLETED", ""))
     out, err = capfd.readouterr()
     assert "best trial 1: validation_loss=0.25" in err
-    assert f"experiment {folder.id} COMPLETED" in out
+    assert f"experiment {folder.id} completed" in out

@@ -387,7 +387,7 @@ def test_what_was_decided_by_cannot_be_changed(
 def test_what_goes_on_cannot_be_continued(tmp_path: Path) -> None:
     tried = rig(tmp_path)
     look(tried, 2)
-    with pytest.raises(ConfigError, match="is RUNNING; it must be paused or have ended"):
+    with pytest.raises(ConfigError, match="is running; it must be paused or have ended"):
         continue_(tried.home, 1)
 
 

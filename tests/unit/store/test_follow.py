@@ -12,8 +12,8 @@ from detbuild.events import (
     RunRecord,
     RunStarted,
     SearchAdvanced,
+    TrialDelayed,
     TrialEnded,
-    TrialQueued,
 )
 from detbuild.store.folder import ExperimentFolder, Header, RunFolder
 from detbuild.store.follow import ExperimentTail
@@ -76,7 +76,7 @@ def test_everything_is_told_once_and_before_the_end(tmp_path: Path) -> None:
     folder.record(Waiting(trial_id=1, why="no GPU is free"))
     folder.record(Waiting(trial_id=1, why=""))
     folder.record(RunCreated(trial_id=1, run=0, container="abc", gpu_ids=("0",)))
-    assert new(follower) == [TrialQueued(1, "no GPU is free"), RunStarted(1, 0, "abc", ("0",))]
+    assert new(follower) == [TrialDelayed(1, "no GPU is free"), RunStarted(1, 0, "abc", ("0",))]
     records = EventFile(run.events, "1-0")
     records.append(Training(1, {"loss": 1.0}))
     run.output("stdout").write_bytes(b"one\ntw")

@@ -124,7 +124,7 @@ class Experiment:
 
         while not (state := experiment_state(self._folder)).trials:
             if state.over:
-                raise ValueError(f"experiment {self.id} has ended without a trial: {state.state}")
+                raise ValueError(f"experiment {self.id} has ended without a trial: {state.state.label}")
             time.sleep(interval)
         return Trial((self.id, min(state.trials)))
 
