@@ -1,7 +1,6 @@
 """Determined's Keras API: `from determined.keras import TFKerasTrial, TFKerasTrialContext`.
 
-TensorFlow is imported with the first name that needs it: `DeterminedCallback` works with any backend of
-Keras 3.
+TensorFlow is imported lazily: `DeterminedCallback` works with any backend of Keras 3.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ __all__ = [
     "load_model_from_checkpoint_path",
 ]
 
-_HOMES = {
+_MODULES = {
     "DeterminedCallback": ("_script", "DeterminedCallback"),
     "InputData": ("_types", "InputData"),
     "SequenceAdapter": ("_sequences", "SequenceAdapter"),
@@ -49,8 +48,8 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name == "callbacks":
         return importlib.import_module("determined.keras.callbacks")
-    if name in _HOMES:
-        module, attribute = _HOMES[name]
+    if name in _MODULES:
+        module, attribute = _MODULES[name]
         return getattr(importlib.import_module(f"determined.keras.{module}"), attribute)
     raise AttributeError(f"module 'determined.keras' has no attribute {name!r}")
 

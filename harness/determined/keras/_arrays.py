@@ -1,4 +1,4 @@
-"""Arrays as training data. Any batch is found by its number: the order of an epoch follows from its seed."""
+"""Arrays as training data, with random access to batches: the order of an epoch depends only on its seed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ _SEEDS = 1 << 31
 class ArrayFeed:
     """Arrays `(x, y)` or `(x, y, weights)`, in batches of `batch_size` for each device.
 
-    The last global batch of an epoch is what is left, split evenly; less than a record a device is left out.
+    The remaining records of an epoch are split evenly into a last global batch, or dropped if there is less
+    than one per device.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class ArrayFeed:
         return tf.random.experimental.stateless_shuffle(indices, seed=seed)
 
     def _batches(self, indices: Untyped) -> Untyped:
-        """Slices of an epoch's order. Reshaping it is much faster than slicing it for each batch."""
+        """Split an epoch's order into batches; one reshape is much faster than a slice per batch."""
         whole = self._full * self._replicas
         end = whole * self._size
         batches = tf.data.Dataset.from_tensor_slices(tf.reshape(indices[:end], [whole, self._size]))
@@ -85,7 +86,7 @@ class ArrayFeed:
         return batches
 
     def _gathered(self, indices: Untyped) -> Untyped:
-        # Zipped in, the arrays are no constants of the function, of which each copy would hold them all.
+        # The arrays are zipped in: as captured constants, each copy of the function would hold them all.
         both = tf.data.Dataset.zip((indices, tf.data.Dataset.from_tensors(self._data).repeat()))
         batches = both.map(
             lambda index, data: tf.nest.map_structure(lambda array: tf.gather(array, index), data),
@@ -107,7 +108,7 @@ def _records(data: Untyped) -> int:
 
 
 def _split(records: int, replicas: int) -> tuple[int, ...]:
-    """Sizes of the last batches of an epoch; none when there is nothing for some device."""
+    """Return the sizes of the last batches of an epoch; none if a device would have no record."""
     if records < replicas:
         return ()
     share, more = divmod(records, replicas)

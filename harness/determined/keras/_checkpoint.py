@@ -37,14 +37,14 @@ def read_weights(directory: Path, context: TFKerasTrialContext) -> None:
 
 
 def read(directory: Path, context: TFKerasTrialContext, hooks: Hooks) -> None:
-    """Restore everything but the random states of Python and numpy, which come last.
+    """Restore everything but the random states of Python and numpy, which are restored last.
 
     Raises:
-        CheckpointError: the trial is not the one that wrote the checkpoint.
+        CheckpointError: the checkpoint does not fit the trial.
     """
     read_weights(directory, context)
     _variables.read(directory / OPTIMIZER_FILE, _variables.others(context))
-    if (directory / USERS_FILE).is_file():  # not in a checkpoint of an earlier version
+    if (directory / USERS_FILE).is_file():  # not in checkpoints of earlier versions
         _variables.read(directory / USERS_FILE, _variables.users(context))
     hooks.load_states(_unpickle(directory / CALLBACKS_FILE))
 
@@ -61,7 +61,7 @@ def _pickle(path: Path, value: Untyped) -> None:
 def _unpickle(path: Path) -> Untyped:
     try:
         with path.open("rb") as file:
-            return pickle.load(file)  # noqa: S301  (the trial's own callbacks wrote it, and may keep any object)
+            return pickle.load(file)  # noqa: S301  (written by the trial's own callbacks, with any objects)
     except (OSError, EOFError, ImportError, AttributeError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"{path} cannot be read: {error}", hint="resume from a checkpoint that detbuild wrote"

@@ -1,4 +1,4 @@
-"""What a TFKerasTrial is given: wrapping, hyperparameters, how to fit, and where training is."""
+"""TFKerasTrialContext: wrapping, hyperparameters, fit options, and stop requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """All that a context knows before user code runs."""
+    """The settings of a context, set before user code runs."""
 
     hparams: Mapping[str, object]
     config: Mapping[str, object]
@@ -35,7 +35,7 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fit:
-    """What `configure_fit` says."""
+    """The options of `configure_fit`."""
 
     class_weight: Mapping[int, float] | None = None
     workers: int | None = None
@@ -62,7 +62,7 @@ class TFKerasTrialContext(HparamAccess):
         return cls(Setting(hparams=hparams, config=config))
 
     def wrap_model(self, model: Untyped) -> Untyped:
-        """Keep a model in checkpoints. Compile and return what is returned."""
+        """Include a model in checkpoints. Compile and return the returned model."""
         if not isinstance(model, keras.Model):
             raise InvalidTrialError(
                 f"wrap_model got a {type(model).__name__}, not a Keras model", hint="pass the model itself"
@@ -76,16 +76,16 @@ class TFKerasTrialContext(HparamAccess):
         return model
 
     def wrap_dataset(self, dataset: Untyped, shard_dataset: bool = True) -> Untyped:  # noqa: ARG002, FBT001, FBT002  (Determined's own signature)
-        """Return the dataset as it is: batches are dealt out to the devices when they are read."""
+        """Return the dataset unchanged: batches are distributed to the devices when they are read."""
         if not isinstance(dataset, tf.data.Dataset):
             raise InvalidTrialError(
                 f"wrap_dataset got a {type(dataset).__name__}, not a tf.data.Dataset",
-                hint="wrap datasets only; return arrays and Sequences as they are",
+                hint="wrap only datasets; return arrays and Sequences without wrapping",
             )
         return dataset
 
     def wrap_optimizer(self, optimizer: Untyped) -> Untyped:
-        """Keep an optimizer in checkpoints; the one given to `compile` is kept anyway."""
+        """Include an optimizer in checkpoints; the one passed to `compile` is always included."""
         self.optimizers.append(optimizer)
         return optimizer
 
@@ -99,19 +99,21 @@ class TFKerasTrialContext(HparamAccess):
         shuffle: bool | None = None,  # noqa: FBT001
         validation_steps: int | None = None,
     ) -> None:
-        """Say what `model.fit` would have been told; what is None stays as it was.
+        """Set options of `model.fit`; None leaves an option unchanged.
 
         Args:
             verbose: has no effect.
-            class_weight: weights of the records by their class.
-            workers: threads that read a Sequence; 1 reads it in step with training.
+            class_weight: weight of each class.
+            workers: threads that read a Sequence; 1 does not read ahead.
             use_multiprocessing: has no effect: threads read.
-            max_queue_size: batches that several workers read ahead.
-            shuffle: a new order of arrays and Sequences in every epoch; True by default.
-            validation_steps: batches of a validation; by default all there are.
+            max_queue_size: batches that several workers prefetch.
+            shuffle: shuffle arrays and Sequences in every epoch; default: True.
+            validation_steps: batches per validation; default: all.
         """
         if use_multiprocessing:
-            _LOG.info("use_multiprocessing is not used: TensorFlow must not be forked; threads read the data")
+            _LOG.info(
+                "use_multiprocessing has no effect: threads read the data, as TensorFlow must not be forked"
+            )
         given = {
             "class_weight": class_weight,
             "workers": workers,
@@ -123,7 +125,7 @@ class TFKerasTrialContext(HparamAccess):
 
     @property
     def configured_epoch_length(self) -> int | None:
-        """Steps in an epoch where the config says so: `records_per_epoch`."""
+        """Steps per epoch from `records_per_epoch` in the config, if set."""
         records = self._setting.config.get("records_per_epoch")
         if not isinstance(records, int) or records < 1 or self.batch_size is None:
             return None
@@ -135,7 +137,7 @@ class TFKerasTrialContext(HparamAccess):
     def set_stop_requested(self, stop_requested: bool) -> None:  # noqa: FBT001  (Determined's own signature)
         """Checkpoint and end the trial after this batch."""
         if stop_requested:
-            _LOG.info("the trial asked to stop")
+            _LOG.info("the trial requested a stop")
         self._stop_requested = stop_requested
 
     def get_tensorboard_path(self) -> Path:

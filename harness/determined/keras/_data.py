@@ -1,4 +1,4 @@
-"""The two loaders of a trial: told apart by kind, checked, and made ready."""
+"""Check the training and validation data of a trial and prepare it by kind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HINT = (
 
 
 def training_feed(data: InputData, context: TFKerasTrialContext, *, seed: int, strategy: Untyped) -> Feed:
-    """What `build_training_data_loader` returned, as batches without an end."""
+    """Return the result of `build_training_data_loader` as an endless feed of batches."""
     fit = context.fit
     if isinstance(data, SequenceAdapter):
         fit, data = replace(fit, workers=data.workers, max_queue_size=data.max_queue_size), data.data
@@ -53,12 +53,12 @@ def training_feed(data: InputData, context: TFKerasTrialContext, *, seed: int, s
 def validation_arguments(
     data: InputData, context: TFKerasTrialContext, limit: int | None
 ) -> dict[str, Untyped]:
-    """What `model.evaluate` is called with.
+    """Return the arguments of `model.evaluate`.
 
     Args:
-        data: what `build_validation_data_loader` returned.
-        context: the trial's.
-        limit: batches to read; None reads what `configure_fit` says, or all of them.
+        data: the result of `build_validation_data_loader`.
+        context: of the trial.
+        limit: batches to read; None uses `validation_steps` of `configure_fit`, or reads all.
     """
     steps = limit or context.fit.validation_steps
     arguments: dict[str, Untyped] = {} if steps is None else {"steps": steps}
@@ -93,12 +93,12 @@ def _check_end(dataset: Untyped, steps: int | None) -> None:
     if batches == 0:
         raise InvalidTrialError(
             "the dataset of build_validation_data_loader has no batches",
-            hint="check what it reads, and drop_remainder with data smaller than one batch",
+            hint="check its source; with drop_remainder it needs one full batch",
         )
     if batches == tf.data.INFINITE_CARDINALITY and steps is None:
         raise InvalidTrialError(
-            "the dataset of build_validation_data_loader has no end, so a validation would not end either",
-            hint="leave out `repeat()`, add `take(n)`, or call context.configure_fit(validation_steps=n)",
+            "the dataset of build_validation_data_loader is endless",
+            hint="remove `repeat()`, add `take(n)`, or call context.configure_fit(validation_steps=n)",
         )
 
 

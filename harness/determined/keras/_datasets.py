@@ -1,4 +1,4 @@
-"""A `tf.data.Dataset` as training data: its iterator's own state is kept in checkpoints."""
+"""A `tf.data.Dataset` as training data, with its iterator's state in checkpoints."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _FILES = "determined-keras-iterator"
-# Iterators that `fit` opens and never reads: before the first pass, and before each other one.
+# Iterators that `fit` opens without reading them: before the first pass, and before each later one.
 _UNREAD_FIRST = 0 if KERAS_3 else 1
 _UNREAD_BETWEEN = 1 if KERAS_3 else 0
 _SEEDS_OF_SHUFFLE = b"num_random_samples"  # in the file of an iterator whose shuffle has not ended
-# What TensorFlow says of an iterator with a state outside of it.
+# TensorFlow's errors for an iterator whose state it cannot save.
 _STATEFUL = (tf.errors.FailedPreconditionError, tf.errors.UnimplementedError)
 _HINT = "check the dataset that build_training_data_loader returns"
 
 
 class DatasetFeed:
-    """Reads a dataset again and again, in a new iterator for each pass, as `model.fit` does.
+    """Reads a dataset repeatedly, with a new iterator for each pass, as `model.fit` does.
 
-    The end of a pass is found without running a step, which would assign whatever needs no batch: by the
-    number of batches where TensorFlow knows it, else by reading each batch before its step.
+    The end of a pass is detected without running a step, because a step without a batch may still assign
+    variables: from the cardinality if TensorFlow knows it, otherwise by reading each batch before its step.
 
-    An iterator whose state cannot be kept (a Python generator, random operations with a state of their own,
-    several devices) is brought back to its place by reading from the beginning again.
+    An iterator whose state cannot be saved (Python generators, stateful random operations, several devices)
+    is restored by reading from the beginning again.
     """
 
     def __init__(
@@ -54,29 +54,29 @@ class DatasetFeed:
         if batches == 0:
             raise InvalidTrialError(
                 "the dataset of build_training_data_loader has no batches",
-                hint="check what it reads, and drop_remainder with data smaller than one batch",
+                hint="check its source; with drop_remainder it needs one full batch",
             )
         weighed = weighted(dataset, class_weight)
-        # Several devices need a batch each, so a pass of them must not end in the middle of a step.
+        # Several devices need one batch each, so a pass must not end in the middle of a step.
         self._dataset = weighed.repeat() if self._replicas > 1 else weighed
         self._batches = int(self._dataset.cardinality())
         self._iterator: Untyped = None
-        self._keepable = self._replicas == 1  # by its own state
-        self._passes = 0  # that have ended
-        self._pass_begin = 0  # the number of the first batch of the current pass, where passes have a length
-        self._read = 0  # batches of a dataset of unknown length, in this run
+        self._keepable = self._replicas == 1  # whether the iterator's state can be saved
+        self._passes = 0  # completed
+        self._pass_begin = 0  # number of the first batch of the current pass, if the length is known
+        self._read = 0  # batches read in this run, if the length is unknown
         known = steps_of(batches, self._replicas) if batches > 0 else None
         self.epoch_length: int | None = epoch_length or known
 
     def begin(self, step: int, saved: Path | None) -> None:
-        """Open as many iterators as `fit` does: each takes one seed from each shuffle of the dataset."""
+        """Open the same number of iterators as `fit`: each draws one seed per shuffle of the dataset."""
         if saved is not None and (saved / f"{_FILES}.index").is_file() and self._restored(step, saved):
             return
         self._open(_UNREAD_FIRST + 1)
         self._keepable = self._is_keepable()
         self._passes = self._pass_begin = 0
         if step:
-            _LOG.info("the training data is read again up to batch %d, where training continues", step)
+            _LOG.info("reading the training data again up to batch %d, where training continues", step)
             with _random.preserved():
                 for _ in range(step):
                     self._next()
@@ -99,7 +99,7 @@ class DatasetFeed:
             return
         try:
             self._write(directory)
-        except _STATEFUL as error:  # behind a shuffle a generator is opened by the first batch only
+        except _STATEFUL as error:  # a generator behind a shuffle is only opened by the first batch
             _log_once(str(error).partition("\n")[0])
             self._keepable = False
             for left in directory.glob(f"{_FILES}*"):
@@ -110,7 +110,7 @@ class DatasetFeed:
         tf.train.Checkpoint(iterator=self._iterator, passes=passes).write(str(directory / _FILES))
 
     def _is_keepable(self) -> bool:
-        """Tried on an iterator that has not ended: of one that has, there may be nothing left to refuse."""
+        """Whether the iterator's state can be saved; checked before a pass, because later it may be empty."""
         if self._replicas > 1:
             return False
         with TemporaryDirectory() as directory:
@@ -134,7 +134,7 @@ class DatasetFeed:
         self._open(_UNREAD_BETWEEN + 1)
 
     def _next(self) -> Untyped:
-        """The next batch, read outside of any step."""
+        """Read the next batch outside of any step."""
         try:
             batch = next(self._iterator)
         except StopIteration:
@@ -148,15 +148,15 @@ class DatasetFeed:
             return next(self._iterator)
         except StopIteration as ended:
             raise InvalidTrialError(
-                f"the training data ended after {self._read} batches, and no more came out of it",
+                f"the training data ended after {self._read} batches and could not be restarted",
                 hint=_HINT + ", and that it can be read again" * (self._read > 0),
             ) from ended
 
     def _restored(self, step: int, saved: Path) -> bool:
-        """Whether the iterator, and the seeds that later ones take, are as they were when they were saved.
+        """Restore the iterator and the seeds of later ones; return False if that is not possible.
 
-        Restoring takes a seed from a shuffle that had ended before the checkpoint was written, and none from
-        one that had not, whose seeds are restored.
+        Restoring draws a seed from a shuffle that had ended at the checkpoint, and none from a running one,
+        whose seeds are restored.
         """
         self._passes = _saved_passes(saved)
         self._pass_begin = self._passes * max(0, self._batches)
@@ -164,7 +164,7 @@ class DatasetFeed:
         if not _takes_one_seed_a_pass(self._dataset):
             return False
         if step == self._pass_begin + self._batches:
-            self._open(opened + 1)  # the saved one has nothing left
+            self._open(opened + 1)  # the saved one is exhausted
             return True
         if not _shuffles(self._dataset) or _shuffle_is_alive(saved):
             self._open(opened + 1)
@@ -195,8 +195,8 @@ def _saved_passes(saved: Path) -> int:
 
 def _other_data(error: Exception) -> CheckpointError:
     return CheckpointError(
-        f"the training data is not the one that the checkpoint was written with: {error}",
-        hint="restore the code that wrote it, of which code/ in it is a copy, or start a new experiment",
+        f"the training data differs from that of the checkpoint: {error}",
+        hint="restore the code that wrote it (a copy is in its code/), or start a new experiment",
     )
 
 
@@ -213,7 +213,7 @@ def _shuffles(dataset: Untyped) -> int:
 
 
 def _takes_one_seed_a_pass(dataset: Untyped) -> bool:
-    """Whether opening an iterator takes the seeds of a pass: one shuffle, begun at once and only once."""
+    """Whether opening an iterator draws exactly the seeds of one pass: at most one shuffle, not repeated."""
     node, shuffles = dataset, _shuffles(dataset)
     while shuffles and not _is_shuffle(node):
         if "Repeat" in type(node).__name__ or len(_inputs(node)) != 1:

@@ -1,4 +1,4 @@
-"""What reading a data set or running a traced step would change, known before either is done."""
+"""Side effects of reading a data set or running a traced step, found by static analysis."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from determined.keras._types import Untyped
 
-# TensorFlow says that these have a state, and it is that of variables, or none.
+# Operations that TensorFlow marks as stateful, but that only have the state of variables, or none.
 _CALLS = {"Assert", "Case", "If", "PartitionedCall", "StatefulPartitionedCall", "While"}
 _READS = {"LookupTableFindV2", "LookupTableSizeV2", "ReadVariableOp", "ResourceGather", "ResourceGatherNd"}
 _SOURCES = {"RangeDataset", "TensorDataset", "TensorSliceDataset", "TFRecordDataset", "TextLineDataset"}
@@ -24,7 +24,7 @@ _OF_VARIABLES = (
     *("Assign", "ResourceApply", "ResourceScatter", "ResourceSparseApply", "ResourceStrided", "Rng"),
     *("StatefulStandardNormal", "StatefulTruncatedNormal", "StatefulUniform", "VarIsInitialized"),
 )
-# Data sets that begin anew with each iterator. A shuffle draws a seed for each, a cache is to be read whole.
+# Data sets that restart with each iterator. A shuffle draws a seed per iterator; a cache must be read whole.
 _FRESH = {
     *("BatchDataset", "ConcatenateDataset", "FilterDataset", "FlatMapDataset", "InterleaveDataset"),
     *(
@@ -48,36 +48,36 @@ _FRESH = {
 
 
 def check_fresh(dataset: Untyped) -> None:
-    """Check that a data set may be read once more without a trace.
+    """Check that reading a data set has no side effects.
 
     Raises:
-        CannotRestoreError: the part of it that has a state.
+        CannotRestoreError: a part of it is stateful.
     """
     kind = type(dataset).__name__.lstrip("_")
     if kind not in _FRESH:
-        raise CannotRestoreError(f"its data is a {kind}, which another reading may change")
+        raise CannotRestoreError(f"reading a {kind} of the validation data may have side effects")
     for function in dataset._functions():  # noqa: SLF001  (TensorFlow has no public name for it)
         for name in sorted(_stateful(function.function.graph)):
             if name not in _CALLS | _READS | _SOURCES:
-                raise CannotRestoreError(f"its data is made by {name}, which another reading may change")
+                raise CannotRestoreError(f"the operation {name} of the validation data may have side effects")
     for part in dataset._inputs():  # noqa: SLF001  (as above)
         check_fresh(part)
 
 
 def check_step(traced: Untyped) -> None:
-    """Check that a traced function changes nothing but variables.
+    """Check that a traced function changes only variables.
 
     Raises:
-        CannotRestoreError: the operation that does.
+        CannotRestoreError: an operation has other effects.
     """
     for name in sorted(_stateful(traced.graph)):
         if name not in _CALLS | _READS and not name.startswith(_OF_VARIABLES):
-            raise CannotRestoreError(f"its step runs {name}, whose effect cannot be put back")
+            raise CannotRestoreError(f"its step runs {name}, whose effect cannot be undone")
 
 
 @contextmanager
 def variables_preserved(traced: Untyped) -> Iterator[None]:
-    """Put back every variable that a traced function may assign: it has captured them all."""
+    """Restore every variable that a traced function may assign: all of them are captured inputs."""
     read_only = set(auto_control_deps_utils.get_read_only_resource_input_indices_graph(traced.graph))
     captured = traced.captured_inputs
     first = len(traced.inputs) - len(captured)
@@ -95,7 +95,7 @@ def variables_preserved(traced: Untyped) -> Iterator[None]:
 
 
 def _stateful(graph: Untyped) -> set[str]:
-    """The operations with a state, also of the functions that are called."""
+    """Return the stateful operations, including those of called functions."""
     definition = graph.as_graph_def()
     functions = definition.library.function
     nodes = {node.op for node in definition.node} | {n.op for one in functions for n in one.node_def}
@@ -106,7 +106,7 @@ def _stateful(graph: Untyped) -> set[str]:
 
 
 def _held(handle: Untyped) -> Untyped:
-    """The type of a variable's value; None for the handle of something else."""
+    """Return the dtype of a variable's value; None for other handles."""
     data = handle._handle_data  # noqa: SLF001  (TensorFlow has no public name for it)
     return tf.as_dtype(data.shape_and_type[0].dtype) if data is not None and data.is_set else None
 

@@ -1,4 +1,4 @@
-"""`context.experimental`: the data layer of Determined 0.12, as far as it means something on one host."""
+"""`context.experimental`: the data layer of Determined 0.12, without its cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Experimental:
-    """Data sets are made anew in every run: nothing is cached, names and versions have no effect."""
+    """Decorators for data sets; they are rebuilt in every run, and nothing is cached."""
 
     def cache_train_dataset(
         self,
@@ -26,13 +26,13 @@ class Experimental:
         shuffle: bool = False,  # noqa: FBT001, FBT002
         skip_shuffle_at_epoch_end: bool = False,  # noqa: FBT001, FBT002
     ) -> Callable[[Maker], Maker]:
-        """Decorate the function that makes the records of the training data, one by one.
+        """Decorate the function that returns the training data, record by record.
 
         Args:
             dataset_id: has no effect.
             dataset_version: has no effect.
-            shuffle: give all records in a random order.
-            skip_shuffle_at_epoch_end: in the same one in every epoch.
+            shuffle: shuffle all records.
+            skip_shuffle_at_epoch_end: use the same order in every epoch.
         """
 
         def arrange(dataset: Untyped) -> Untyped:
@@ -48,7 +48,7 @@ class Experimental:
         dataset_version: str,  # noqa: ARG002
         shuffle: bool = False,  # noqa: ARG002, FBT001, FBT002  (a validation is the same in any order)
     ) -> Callable[[Maker], Maker]:
-        """Decorate the function that makes the records of the validation data."""
+        """Decorate the function that returns the validation data, record by record."""
         return lambda make: _arranged(make, lambda dataset: dataset)
 
 
@@ -59,7 +59,7 @@ def _arranged(make: Maker, arrange: Callable[[Untyped], Untyped]) -> Maker:
         if not isinstance(dataset, tf.data.Dataset):
             raise InvalidTrialError(
                 f"{make.__name__} returned a {type(dataset).__name__}, not a tf.data.Dataset",
-                hint="return the data set itself from the function under context.experimental.cache_...",
+                hint="return a tf.data.Dataset from the decorated function",
             )
         return arrange(dataset)
 
@@ -67,7 +67,7 @@ def _arranged(make: Maker, arrange: Callable[[Untyped], Untyped]) -> Maker:
 
 
 def _length(dataset: Untyped) -> int:
-    """Records; those of a data set that does not say are counted."""
+    """Return the number of records; count them if TensorFlow does not know it."""
     known = int(dataset.cardinality())
     if known < 0:
         known = int(dataset.reduce(tf.constant(0, tf.int64), lambda count, _: count + 1))

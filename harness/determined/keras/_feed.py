@@ -1,4 +1,4 @@
-"""Training data as `tf.data` iterators that can begin at any batch: what its kinds have in common."""
+"""Feeds: training data as `tf.data` iterators that can start at any batch, and shared helpers."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ ENDLESS = sys.maxsize  # steps
 
 
 class Feed(Protocol):
-    """Training batches, dealt out to the devices."""
+    """An endless stream of training batches, distributed to the devices."""
 
-    epoch_length: int | None  # steps; None when it is not known
-    failure: BaseException | None  # what user code raised in a thread of TensorFlow
+    epoch_length: int | None  # steps; None if unknown
+    failure: BaseException | None  # error of user code in a TensorFlow thread
 
     def begin(self, step: int, saved: Path | None) -> None:
-        """Make the batches ready from a step on; `saved` is what `save` was given at that step."""
+        """Prepare the batches from a step on; `saved` is the directory written by `save` at that step."""
 
     def reader(self, step: int) -> tuple[Untyped, int]:
-        """An iterator for a step, and the number of steps from there on that surely find a batch in it."""
+        """Return an iterator for a step, and for how many steps it certainly has batches."""
 
     def stepping(self, train: Callable[[Untyped], Untyped]) -> Callable[[Untyped], Untyped]:
-        """The function from an iterator to metrics, made to find a batch in every step."""
+        """Return the train function, adapted so that each step gets a batch."""
 
     def save(self, directory: Path) -> None:
-        """Write what `begin` needs besides the number of the step."""
+        """Write the state that `begin` needs in addition to the step."""
 
     def spec(self) -> Untyped:
-        """What a batch of one device looks like, as tf.TensorSpec."""
+        """Return the tf.TensorSpec of a batch of one device."""
 
 
 class OneBatchSpec(tf.TypeSpec):  # type: ignore[misc]  # TensorFlow is untyped
-    """What a compiled step knows of a `OneBatch`: as little as of an iterator, so it is compiled once."""
+    """The type of a `OneBatch`, equally general as that of an iterator, so that a step is compiled once."""
 
     @property
     def value_type(self) -> type[OneBatch]:
@@ -69,7 +69,7 @@ class OneBatchSpec(tf.TypeSpec):  # type: ignore[misc]  # TensorFlow is untyped
 
 
 class OneBatch(tf.data.Iterator):  # type: ignore[misc]  # TensorFlow is untyped
-    """A batch that was read already, as the iterator that a compiled step reads."""
+    """An iterator over one batch that was already read, for a compiled step."""
 
     def __init__(self, batch: Untyped, spec: OneBatchSpec) -> None:
         self.batch, self._spec = batch, spec
@@ -80,7 +80,7 @@ class OneBatch(tf.data.Iterator):  # type: ignore[misc]  # TensorFlow is untyped
 
     @property
     def element_spec(self) -> Untyped:
-        return self._spec._element_spec  # noqa: SLF001  (these two are one thing)
+        return self._spec._element_spec  # noqa: SLF001  (the two classes belong together)
 
     def __iter__(self) -> OneBatch:
         return self
@@ -96,14 +96,14 @@ class OneBatch(tf.data.Iterator):  # type: ignore[misc]  # TensorFlow is untyped
 
 
 def distribute(dataset: Untyped, strategy: Untyped) -> Untyped:
-    """An iterator in which each device gets the next batch."""
+    """Return an iterator that gives the next batch to each device."""
     if strategy.num_replicas_in_sync == 1:
         return iter(dataset)
     return iter(strategy.distribute_datasets_from_function(lambda _: dataset))
 
 
 def without_read_ahead(dataset: Untyped) -> Untyped:
-    """Keep TensorFlow from reading ahead where nobody asked for it: what is read may change what is drawn."""
+    """Disable TensorFlow's implicit read-ahead, which may change random draws."""
     options = tf.data.Options()
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
@@ -112,12 +112,12 @@ def without_read_ahead(dataset: Untyped) -> Untyped:
 
 
 def steps_of(batches: int, replicas: int) -> int:
-    """Steps in which so many batches are trained."""
+    """Return the number of steps that train a number of batches."""
     return -(-batches // replicas)
 
 
 def plain(data: Untyped) -> Untyped:
-    """Data as Keras takes it: tuples for lists, arrays for frames, floats as wide as its own."""
+    """Convert data as Keras does: lists to tuples, frames to arrays, floats to its `floatx`."""
     if isinstance(data, dict):
         return {key: plain(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
@@ -134,12 +134,12 @@ def is_arrays(data: InputData) -> bool:
 
 
 def without_none(data: tuple[Untyped, ...]) -> tuple[Untyped, ...]:
-    """`(x, y, None)` as `(x, y)`."""
+    """Convert `(x, y, None)` to `(x, y)`."""
     return data[:_PAIR] if len(data) == _TRIPLE and data[-1] is None else data
 
 
 def weighted(dataset: Untyped, class_weight: Mapping[int, float] | None) -> Untyped:
-    """Give every record the weight of its class, besides its own weight."""
+    """Multiply the weight of every record by the weight of its class."""
     if not class_weight:
         return dataset
     table = np.ones(max(class_weight) + 1, dtype=keras.backend.floatx())
@@ -149,8 +149,8 @@ def weighted(dataset: Untyped, class_weight: Mapping[int, float] | None) -> Unty
     def weigh(x: Untyped, y: Untyped, weights: Untyped = None) -> Untyped:
         if not tf.is_tensor(y):
             raise InvalidTrialError(
-                "class_weight was given for a model of several outputs",
-                hint="give the weight of each record as the third part of (x, y, weights)",
+                "class_weight does not support models with several outputs",
+                hint="return the weight of each record as the third part of (x, y, weights)",
             )
         one_hot = y.shape.rank is not None and y.shape.rank > 1
         classes = y if not one_hot else tf.argmax(y, -1) if y.shape[-1] != 1 else tf.squeeze(y, -1)
@@ -158,5 +158,5 @@ def weighted(dataset: Untyped, class_weight: Mapping[int, float] | None) -> Unty
         found = tf.gather(table, tf.minimum(tf.cast(rounded, tf.int64), len(table) - 1))
         return x, y, found if weights is None else found * tf.cast(weights, found.dtype)
 
-    table = np.append(table, table.dtype.type(1))  # classes that are not named
+    table = np.append(table, table.dtype.type(1))  # weight of all other classes
     return dataset.map(weigh, num_parallel_calls=tf.data.AUTOTUNE)

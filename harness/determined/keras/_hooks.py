@@ -1,4 +1,4 @@
-"""The callbacks of one trial, called in Keras' order, and at no cost where nobody listens."""
+"""The callbacks of one trial, called in Keras' order, at no cost for unused hooks."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _END_OF_EPOCH = (keras.callbacks.EarlyStopping, keras.callbacks.ReduceLROnPlatea
 
 
 class Hooks:
-    """Keras' list of callbacks, and those of them that know of workloads and checkpoints.
+    """Keras' list of callbacks, and those of them with hooks for workloads and checkpoints.
 
     Args:
-        callbacks: what `keras_callbacks` returned.
-        context: the trial's; its model is built and compiled.
+        callbacks: the result of `keras_callbacks`.
+        context: of the trial; its model is built and compiled.
         epoch_length: in steps.
     """
 
@@ -39,7 +39,7 @@ class Hooks:
         )
         self._newest: list[tuple[str, Untyped]] = []
         self.own = [one for one in checked if isinstance(one, Callback)]
-        # Both or none: Keras 2 takes the time between them.
+        # Both or none: Keras 2 measures the time between them.
         listening = _any(checked, *_TRAIN_BATCH)
         self.train_batch_begin: BatchHook = self.all.on_train_batch_begin if listening else None
         self.train_batch_end: BatchHook = self.all.on_train_batch_end if listening else None
@@ -51,13 +51,13 @@ class Hooks:
             getattr(one, name)(*args)
 
     def states(self, *, ask: bool = True) -> list[tuple[str, Untyped]]:
-        """Of each callback; unless they are asked, as they were saved or loaded last."""
+        """Return the state of each callback; without `ask`, the one saved or loaded last."""
         if ask:
             self._newest = [(type(one).__name__, one.get_state()) for one in self.own]
         return self._newest
 
     def load_states(self, states: list[tuple[str, Untyped]]) -> None:
-        """A callback that has taken another one's place starts afresh."""
+        """Load the states of callbacks; one whose class differs from the saved one starts new."""
         self._newest = states
         for one, (kind, state) in zip(self.own, states, strict=False):
             if kind == type(one).__name__ and state is not None:
@@ -65,7 +65,7 @@ class Hooks:
 
 
 class _TestHooks(keras.callbacks.Callback):  # type: ignore[misc]  # TensorFlow is untyped
-    """Passed to `model.evaluate`, which calls only this one; hands on with validation names."""
+    """The only callback passed to `model.evaluate`; forwards to all others, with `val_` names."""
 
     def __init__(self, hooks: Hooks) -> None:
         super().__init__()
@@ -78,12 +78,12 @@ class _TestHooks(keras.callbacks.Callback):  # type: ignore[misc]  # TensorFlow 
         self._hooks.all.on_test_end(validation_names(logs or {}))
 
     def test_list(self) -> Untyped:
-        """For a validation that does not go through `model.evaluate`."""
+        """Return a callback list for a validation without `model.evaluate`."""
         return keras.callbacks.CallbackList([self], model=self._hooks.all.model, verbose=0)
 
 
 class _TestBatchHooks(_TestHooks):
-    """Where a callback wants to hear of each batch: Keras looks for these methods, and waits for them."""
+    """Adds batch hooks only if a callback uses them, because Keras synchronizes for them."""
 
     def on_test_batch_begin(self, batch: int, logs: Untyped = None) -> None:
         self._hooks.all.on_test_batch_begin(batch, logs)
@@ -97,7 +97,7 @@ def validation_names(metrics: dict[str, Untyped]) -> dict[str, Untyped]:
 
 
 def _any(callbacks: list[Untyped], *names: str) -> bool:
-    """Whether one of them has a hook of its own, in its class or set on the object."""
+    """Whether a callback overrides one of these hooks, in its class or on the object."""
     base = keras.callbacks.Callback
     return any(
         getattr(getattr(one, name), "__func__", None) is not getattr(base, name)
@@ -107,7 +107,7 @@ def _any(callbacks: list[Untyped], *names: str) -> bool:
 
 
 def _with_tensorboard(callbacks: list[Untyped], context: TFKerasTrialContext) -> list[Untyped]:
-    """Let TensorBoard write into the run's folder; leave it out with a word where its package is missing."""
+    """Set the directory of TensorBoard callbacks; drop them with a warning if the package is missing."""
     boards = [one for one in callbacks if isinstance(one, TensorBoard)]
     for board in boards:
         board.set_log_dir(context.get_tensorboard_path())
@@ -128,10 +128,10 @@ def _checked(callbacks: object) -> list[Untyped]:
         name = type(one).__name__
         if not isinstance(one, keras.callbacks.Callback):
             raise InvalidTrialError(
-                f"keras_callbacks returned a {name}, which is no Keras callback", hint=hint
+                f"keras_callbacks returned a {name}, which is not a Keras callback", hint=hint
             )
         if isinstance(one, _END_OF_EPOCH) and not isinstance(one, Callback):
             _LOG.warning(
-                "Keras' own %s never sees a validation metric: use determined.keras.callbacks.%s", name, name
+                "Keras' own %s receives no validation metrics: use determined.keras.callbacks.%s", name, name
             )
     return list(callbacks)

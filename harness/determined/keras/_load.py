@@ -1,4 +1,4 @@
-"""A Keras model with its trained weights, from the directory of a checkpoint alone."""
+"""Load a Keras model with its trained weights from a checkpoint directory."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 def load_model_from_checkpoint_path(
     path: str | Path,
-    tags: Sequence[str] | None = None,  # noqa: ARG001  (Determined's own signature; for SavedModels of old)
+    tags: Sequence[str] | None = None,  # noqa: ARG001  (Determined's own signature, for SavedModels)
     trial_class: type[TFKerasTrial] | None = None,
 ) -> Untyped:
-    """Build the model of a checkpoint, compiled, and give it the weights.
+    """Build and compile the model of a checkpoint and load its weights.
 
-    A model that has no weights before it sees data needs the training data again, to know its shape.
+    A model that creates its weights on the first batch needs the training data for its shape.
 
     Args:
         path: directory of the checkpoint.
         tags: has no effect.
-        trial_class: by default the class that wrote it, imported from the checkpoint's copy of the code.
+        trial_class: default: the class that wrote it, imported from the checkpoint's copy of the code.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, or its class not be found.
+        CheckpointError: the checkpoint cannot be read, or its class cannot be found.
     """
     directory = Path(path)
     facts = described(directory)

@@ -1,4 +1,4 @@
-"""A trial's model, made ready: checked, and with all the variables that it will have."""
+"""Build and check a trial's model, and create all its variables."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _LOG = logging.getLogger(__name__)
 
 
 def build_model(trial: TFKerasTrial, context: TFKerasTrialContext, config: Mapping[str, object]) -> None:
-    """Call `build_model` and check what it returns.
+    """Call `build_model` and check its result.
 
     Raises:
-        InvalidTrialError: it returned no model, or one that is not wrapped or not compiled.
+        InvalidTrialError: it is not a model, or not wrapped, or not compiled.
     """
     model = trial.build_model()
     hint = "in build_model: model = context.wrap_model(model); model.compile(...); return model"
@@ -39,10 +39,10 @@ def build_model(trial: TFKerasTrial, context: TFKerasTrialContext, config: Mappi
 
 
 def create_variables(context: TFKerasTrialContext, spec: Untyped, strategy: Untyped) -> None:
-    """Make what else is made when training begins: weights of models without an input shape, and slots."""
+    """Create the variables that training would create: lazy weights and optimizer slots."""
     model, optimizer = context.model, context.model.optimizer
     if KERAS_3 and strategy.num_replicas_in_sync > 1:
-        # As `fit` does: metrics that are made while several devices are traced cannot be read by them.
+        # as `fit` does: metrics created while several devices are traced cannot be read by them
         with strategy.scope():
             model._symbolic_build(data_batch=spec)  # noqa: SLF001
         return
@@ -57,20 +57,20 @@ def create_variables(context: TFKerasTrialContext, spec: Untyped, strategy: Unty
 
 
 def train_function(model: Untyped) -> Untyped:
-    """Keras' own function from an iterator to the metrics so far: what `model.fit` calls for each batch."""
+    """Return Keras' train function, which `model.fit` calls for each batch."""
     model.make_train_function()
     return model.train_function
 
 
 def _one_step_at_a_time(model: Untyped) -> None:
-    """Reports, validations and checkpoints may be due after any batch."""
+    """Set steps_per_execution to 1, because a report or checkpoint may be due after any batch."""
     if KERAS_3:
         several, model.steps_per_execution = model.steps_per_execution != 1, 1
     else:
         several = int(model._steps_per_execution.numpy()) != 1  # noqa: SLF001  (as above)
         model._steps_per_execution.assign(1)  # noqa: SLF001
     if several:
-        _LOG.info("steps_per_execution is set to 1: something may be due after any batch")
+        _LOG.info("steps_per_execution is set to 1: a report or checkpoint may be due after any batch")
 
 
 def _accumulate_gradients(model: Untyped, config: Mapping[str, object]) -> None:
@@ -81,7 +81,7 @@ def _accumulate_gradients(model: Untyped, config: Mapping[str, object]) -> None:
         return
     if not KERAS_3 or model.optimizer is None or not options.get("average_aggregated_gradients", True):
         raise InvalidTrialError(
-            "optimizations.aggregation_frequency needs Keras 3, and averages the gradients",
-            hint="use TensorFlow 2.16 or newer, and leave average_aggregated_gradients out; or set it to 1",
+            "optimizations.aggregation_frequency needs Keras 3 and always averages gradients",
+            hint="use TensorFlow 2.16 or newer and remove average_aggregated_gradients; or set it to 1",
         )
     model.optimizer.gradient_accumulation_steps = frequency

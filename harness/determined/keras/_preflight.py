@@ -1,4 +1,4 @@
-"""A validation of one batch before training: traced, and run if all that it changes can be put back."""
+"""Preflight validation: one batch before training, traced, and run if its effects can be restored."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _PREPARING = ("on_test_begin", "on_test_batch_begin")
 _OWN = ("evaluate", "make_test_function", "reset_metrics")
-_TRANSIENT = (  # errors that may be gone in the next run
+_TRANSIENT = (
     *(
         tf.errors.AbortedError,
         tf.errors.CancelledError,
@@ -47,9 +47,9 @@ _HOLDERS = (
 
 
 def preflight(parts: Parts) -> Metrics | None:
-    """Validate one batch, without callbacks, and put everything back; None where that cannot be done.
+    """Validate one batch without callbacks, then restore all state; None if that is not possible.
 
-    A metric that the traced step names, and that could not be computed, is None.
+    A metric of the traced step that could not be computed is None.
     """
     context_dir = Path(parts.info.context_dir).resolve()
     try:
@@ -74,26 +74,26 @@ def preflight(parts: Parts) -> Metrics | None:
 
 
 def _check(parts: Parts) -> None:
-    """Refuse what is made or changed outside of the step, or by running it.
+    """Check that the step changes nothing that cannot be restored.
 
     Raises:
-        CannotRestoreError: why it cannot be tried.
+        CannotRestoreError: preflight validation is not possible.
     """
     model = parts.context.model
     own = next((name for name in _OWN if getattr(type(model), name) is not getattr(keras.Model, name)), None)
     if own:
         raise CannotRestoreError(f"the model has its own {own}")
     if model.run_eagerly or tf.config.functions_run_eagerly():
-        raise CannotRestoreError("the model runs eagerly, so what its step changes is not known beforehand")
+        raise CannotRestoreError("the model runs eagerly, so the effects of its step are unknown")
     if not model.built or not all(layer.built for layer in model._flatten_layers()):  # noqa: SLF001
-        raise CannotRestoreError("the model gets weights with the first batch")
+        raise CannotRestoreError("the model creates its weights with the first batch")
     if parts.strategy.num_replicas_in_sync > 1:
         raise CannotRestoreError("the model trains on several devices")
     for one in parts.hooks.all.callbacks:
         for name in _PREPARING:
             method = getattr(type(one), name)
             if not method.__module__.startswith(("keras.", "determined.")):
-                raise CannotRestoreError(f"a callback prepares it in {name}")
+                raise CannotRestoreError(f"a callback prepares validation in {name}")
 
 
 def _roots(parts: Parts) -> list[object]:
@@ -106,7 +106,7 @@ def _roots(parts: Parts) -> list[object]:
 
 
 def _validated(parts: Parts) -> tuple[Metrics, str]:
-    """The metrics of one batch, or None for each, and then why it was not run."""
+    """Return the metrics of one batch, or None for each, with the reason why it was not run."""
     model, why, batch = parts.context.model, "", None
     data = parts.validation["x"]
     if isinstance(data, tf.data.Dataset):
@@ -127,7 +127,7 @@ def _validated(parts: Parts) -> tuple[Metrics, str]:
         why = why or str(error)
     if not why and batch is None:
         batch = next(iter(data), None)
-        why = "" if batch is not None else "its data has no batches"
+        why = "" if batch is not None else "the validation data has no batches"
     if why:
         return dict.fromkeys(names), why
     with variables_preserved(traced):
@@ -135,7 +135,7 @@ def _validated(parts: Parts) -> tuple[Metrics, str]:
 
 
 def _of_arrays(arguments: Mapping[str, Untyped]) -> tuple[Untyped, ...]:
-    """The first batch of arrays or of a Sequence, as `model.evaluate` reads it."""
+    """Return the first batch of arrays or of a Sequence, as `model.evaluate` reads it."""
     data = arguments["x"]
     if isinstance(data, keras.utils.Sequence):
         return batch_tuple(data[0])
@@ -149,13 +149,13 @@ def _named(outputs: Untyped, model: Untyped) -> dict[str, Untyped]:
     raise InvalidTrialError(
         f"{defined_at(model.test_step)}: the model's test_step returned a {type(outputs).__name__}, "
         "not metrics by name",
-        hint='return a dict from test_step, such as {"loss": loss}',
+        hint='return a dict from test_step, e.g. {"loss": loss}',
     )
 
 
 @contextmanager
 def _generators_preserved() -> Iterator[None]:
-    """Those of Python, numpy, and TensorFlow's seeds for operations that have none of their own."""
+    """Restore the states of Python, numpy, and TensorFlow's generator of operation seeds after the block."""
     drawn = eager.context()._rng  # noqa: SLF001  (TensorFlow has no public name for it)
     state = drawn.getstate()
     try:
@@ -166,7 +166,7 @@ def _generators_preserved() -> Iterator[None]:
 
 
 class _Keeper(NumpyHandler):
-    """Arrays, and the Python side of TensorFlow's objects; their variables are kept when a step is run."""
+    """Saves arrays and the Python side of TensorFlow objects; variables are saved when a step is run."""
 
     def __call__(self, value: Untyped, snapshot: Snapshot) -> bool:
         module = type(value).__module__
@@ -178,6 +178,6 @@ class _Keeper(NumpyHandler):
             snapshot.visit(getattr(value, "__wrapped__", None))
         elif module.startswith(_HOLDERS) and not callable(value):
             snapshot.attributes(value)
-        elif isinstance(value, Function):  # what it has traced, for each object that it is a method of
+        elif isinstance(value, Function):  # its traces, per object that it is a method of
             snapshot.visit(vars(value), value._descriptor_cache.data)  # noqa: SLF001  (as above)
         return True

@@ -1,4 +1,4 @@
-"""The random states of Python and numpy, and the use of them that leaves no trace."""
+"""The random states of Python and numpy: capture and restore."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def restore(state: Untyped) -> None:
 
 @contextmanager
 def preserved(seed: int | None = None) -> Iterator[None]:
-    """What is drawn inside leaves no trace outside; it is drawn from `seed`, where one is given."""
+    """Restore the random states after the block; with `seed`, seed them inside it."""
     state = capture()
     if seed is not None:
         seed_python(seed)

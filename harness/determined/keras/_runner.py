@@ -1,4 +1,4 @@
-"""Runs one TFKerasTrial, as the harness was told to."""
+"""Run one TFKerasTrial in the harness."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 
 def run_trial(trial_class: type[TFKerasTrial], run: Run) -> ExitReason:
-    """Build, restore, train, validate and checkpoint; in test mode one batch of each, and restore again.
+    """Build, restore and train a trial; in test mode run one batch of each and restore it again.
 
     Raises:
-        InvalidHP: user code says that its hyperparameters cannot work.
-        InvalidTrialError: the trial cannot be trained as it is written.
+        InvalidHP: user code rejected its hyperparameters.
+        InvalidTrialError: the trial has an error in its code or config.
     """
     check_class(trial_class)
     session = Session(trial_class, run, open_source(run), plan_of(run.info), strategy_of(run.info.slots))
@@ -63,7 +63,7 @@ def run_trial(trial_class: type[TFKerasTrial], run: Run) -> ExitReason:
 
 
 def context_of(info: RunInfo) -> TFKerasTrialContext:
-    """The context of a trial that the harness was told to run."""
+    """Return the context of a trial that runs in the harness."""
     return TFKerasTrialContext(
         Setting(
             hparams=info.hparams,
@@ -77,7 +77,7 @@ def context_of(info: RunInfo) -> TFKerasTrialContext:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """All that is needed to make a trial ready to train."""
+    """A trial class and everything needed to prepare it for training."""
 
     trial_class: type[TFKerasTrial]
     run: Run
@@ -86,7 +86,7 @@ class Session:
     strategy: Untyped
 
     def built(self) -> KerasTrainable:
-        """Build the trial, its model, data and callbacks, and restore what there is to restore."""
+        """Build the trial, its model, data and callbacks, and restore its checkpoint, if any."""
         self.run.enter(Stage.BUILD)
         with eager_only(Path(self.run.info.context_dir).resolve()):
             trainable = self._trainable()
@@ -136,7 +136,7 @@ class Session:
 
 @contextmanager
 def _at(method: Callable[..., object]) -> Iterator[None]:
-    """Put the place of the user's method in front of what is wrong with the data that it returned."""
+    """Prefix errors about the returned data with the location of the user's method."""
     try:
         yield
     except InvalidTrialError as error:
@@ -149,13 +149,13 @@ def _check_restoring(session: Session, trained: TFKerasTrialContext) -> None:
     found = run.open_checkpoint()
     if found is None:
         raise CheckpointError(
-            "the test's checkpoint is gone", hint="leave checkpoint storage alone during the test"
+            "the test's checkpoint was deleted", hint="do not change checkpoint storage during the test"
         )
     directory, uuid = found
     source = Source(directory=directory, uuid=uuid, numbers=read_numbers(directory))
     again = Session(session.trial_class, run, source, session.plan, session.strategy)
     if not _variables.same(trained, again.built().context):
         raise InvalidTrialError(
-            "the weights restored from the test's checkpoint are not those that were saved",
+            "the weights restored from the test's checkpoint differ from the saved ones",
             hint="keep all weights in the model given to context.wrap_model, and change none while loading",
         )

@@ -1,4 +1,4 @@
-"""Callbacks for a script that calls `model.fit` itself. They need the Core API, and no TensorFlow."""
+"""Callbacks for scripts that call `model.fit`. They need the Core API, but not TensorFlow."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _Distributed(Protocol):
 
 
 class CoreContext(Protocol):
-    """What the callbacks ask of the Core API's context."""
+    """The part of the Core API's context that the callbacks use."""
 
     @property
     def train(self) -> _Train: ...
@@ -58,15 +58,15 @@ class CoreContext(Protocol):
 
 
 class DeterminedCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
-    """Give it to `model.fit`: metrics are reported, checkpoints stored, and a run that is resumed goes on.
+    """Callback for `model.fit` that reports metrics, stores checkpoints, and resumes training.
 
     Args:
-        core_context: of `determined.core.init()`.
-        checkpoint: uuid of the checkpoint to go on from.
-        continue_id: training goes on at the next epoch of a checkpoint that was stored under the same id, and
-            begins anew, with its weights, under another one.
+        core_context: from `determined.core.init()`.
+        checkpoint: UUID of the checkpoint to continue from.
+        continue_id: a checkpoint with the same ID continues at its next epoch; with another ID only its
+            weights are loaded, and training starts from epoch 0.
         train_metrics_report_period: "epoch", or a number of batches.
-        checkpoint_epochs: epochs from a checkpoint to the next; 0 stores only the last one.
+        checkpoint_epochs: epochs between two checkpoints; 0 stores only the last one.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class DeterminedCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Ker
         self._report_every = train_metrics_report_period
         self._checkpoint_epochs = checkpoint_epochs
         self._epochs = self._steps = 0  # completed
-        self._saved: int | None = None  # epochs that the newest checkpoint stands for
+        self._saved: int | None = None  # epochs at the newest checkpoint
 
     def on_train_begin(self, logs: Untyped = None) -> None:  # noqa: ARG002  (Keras' own signature)
         if self._checkpoint is not None:
@@ -120,11 +120,11 @@ class DeterminedCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Ker
             self._save()
 
     def save_model(self, model: Untyped, path: Path, distributed: _Distributed) -> None:  # noqa: ARG002  (may be overridden)
-        """Write a model into the directory of a checkpoint."""
+        """Write a model to the directory of a checkpoint."""
         model.save_weights(str(path / _WEIGHTS_FILE))
 
     def load_model(self, model: Untyped, path: Path, distributed: _Distributed) -> None:  # noqa: ARG002  (as above)
-        """Read what `save_model` wrote."""
+        """Load the model that `save_model` wrote."""
         if model.optimizer is not None and model.built:
             model.optimizer.build(model.trainable_variables)
         model.load_weights(str(path / _WEIGHTS_FILE))
@@ -156,8 +156,8 @@ class DeterminedCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Ker
             state = json.loads((path / _STATE_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError(
-                f"the checkpoint {self._checkpoint} holds no {_STATE_FILE}",
-                hint="name a checkpoint that a DeterminedCallback stored",
+                f"checkpoint {self._checkpoint} has no {_STATE_FILE}",
+                hint="use a checkpoint that a DeterminedCallback stored",
             ) from error
         if state["continue_id"] == self._continue_id:
             self._epochs = self._saved = state["epochs"]
@@ -166,7 +166,7 @@ class DeterminedCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Ker
 
 
 class TensorBoard(keras.callbacks.TensorBoard):  # type: ignore[misc]  # Keras is untyped
-    """Keras' TensorBoard, writing into the run's own folder; without its package it does nothing."""
+    """Keras' TensorBoard, writing to the run's directory; without its package it does nothing."""
 
     def __new__(cls, core_context: CoreContext, **options: Untyped) -> Untyped:  # noqa: ARG004  (as __init__)
         if importlib.util.find_spec("tensorboard") is None:
@@ -183,7 +183,7 @@ class TensorBoard(keras.callbacks.TensorBoard):  # type: ignore[misc]  # Keras i
 
 
 class _InitialEpoch:
-    """Tells Keras 2 where to begin, as its own BackupAndRestore does."""
+    """Sets the initial epoch in Keras 2, in the same way as its own BackupAndRestore."""
 
     def __init__(self, epoch: int) -> None:
         self._epoch = epoch
@@ -193,7 +193,7 @@ class _InitialEpoch:
 
 
 def _begin_at(model: Untyped, epoch: int) -> None:
-    """Let the `fit` that has just begun start at another epoch. Keras has no public way."""
+    """Set the initial epoch of the current `fit`; Keras has no public API for it."""
     if hasattr(model, "_maybe_load_initial_counters_from_ckpt"):
         model._training_state = _InitialEpoch(epoch)  # noqa: SLF001
     else:

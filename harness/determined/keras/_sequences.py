@@ -1,4 +1,4 @@
-"""A Sequence or PyDataset as training data. Any batch is found by its number."""
+"""A Sequence or PyDataset as training data, with random access to batches."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 
 class SequenceAdapter:
-    """A Sequence and how it is read, as trials of Determined 0.12 return it; today `configure_fit` says that.
+    """A Sequence with read options, as in trials of Determined 0.12; replaced by `configure_fit`.
 
     Args:
         data: the Sequence.
         use_multiprocessing: has no effect: threads read.
-        workers: threads that read it; 1 reads it in step with training.
-        max_queue_size: batches that several workers read ahead.
+        workers: threads that read it; 1 does not read ahead.
+        max_queue_size: batches that several workers prefetch.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class SequenceAdapter:
 
 
 class SequenceFeed:
-    """Reads a Sequence in step with training, or ahead of it in several threads when it has more workers.
+    """Reads a Sequence batch by batch, or ahead in threads if it has several workers.
 
-    `on_epoch_begin` and `on_epoch_end` are called at the ends of its passes, each under a seed of its own: a
-    Sequence that shuffles itself there has the same order in a run that is resumed.
+    `on_epoch_begin` and `on_epoch_end` are called between its passes, each with its own seed, so that a
+    Sequence that shuffles itself there has the same order in a resumed run.
     """
 
     def __init__(self, sequence: Untyped, fit: Fit, *, seed: int, strategy: Untyped) -> None:
@@ -70,7 +70,7 @@ class SequenceFeed:
         self._length = batches_of(sequence)
         self._replicas: int = strategy.num_replicas_in_sync
         self.epoch_length: int | None = steps_of(self._length, self._replicas)
-        self._begun = 0  # passes
+        self._begun = 0  # number of passes
         self._orders: dict[int, list[int]] = {}
         self._spec: Untyped = None
 
@@ -100,7 +100,7 @@ class SequenceFeed:
         try:
             yield from self._in_step(first) if workers <= 1 else self._ahead(first, workers)
         except Exception as error:
-            self.failure = error  # TensorFlow keeps its text only
+            self.failure = error  # TensorFlow only keeps its text
             raise
 
     def _in_step(self, first: int) -> Iterator[Untyped]:
@@ -109,7 +109,7 @@ class SequenceFeed:
             yield self._batch(number)
 
     def _ahead(self, first: int, workers: int) -> Iterator[Untyped]:
-        """Read ahead, but never into the next pass, before which the Sequence may change."""
+        """Read ahead, but not into the next pass, before which the Sequence may change."""
         with ThreadPoolExecutor(workers) as pool:
             while True:
                 epoch = first // self._length
@@ -123,7 +123,7 @@ class SequenceFeed:
                 first = (epoch + 1) * self._length
 
     def _begin_passes(self, epoch: int) -> None:
-        """Let the Sequence know that passes ended and began, up to one; in a resumed run that may be many."""
+        """Call the Sequence's epoch hooks up to a pass; a resumed run may have several to call."""
         while self._begun <= epoch:
             with _random.preserved(derive(self._seed, "pass", self._begun)):
                 if self._begun > 0:
@@ -153,10 +153,10 @@ class SequenceFeed:
 
 
 def batches_of(sequence: Untyped) -> int:
-    """How many batches a Sequence or PyDataset says that it has.
+    """Return the number of batches of a Sequence or PyDataset.
 
     Raises:
-        InvalidTrialError: none, or it does not say.
+        InvalidTrialError: it is 0 or unknown.
     """
     name = type(sequence).__name__
     try:
@@ -167,7 +167,7 @@ def batches_of(sequence: Untyped) -> int:
         ) from error
     if length is None:
         raise InvalidTrialError(
-            f"{name} has no end: its num_batches is None", hint=f"return a number from {name}.num_batches"
+            f"{name} is endless: its num_batches is None", hint=f"return a number from {name}.num_batches"
         )
     if length == 0:
         raise InvalidTrialError(f"{name} has no batches", hint=f"check {name}.__len__")
@@ -175,7 +175,7 @@ def batches_of(sequence: Untyped) -> int:
 
 
 def batch_tuple(batch: Untyped) -> tuple[Untyped, ...]:
-    """A batch of a Sequence as `(x, y)` or `(x, y, weights)`."""
+    """Return a batch of a Sequence as `(x, y)` or `(x, y, weights)`."""
     if batch is None:
         raise InvalidTrialError(
             "a Sequence returned None for a batch", hint="return (x, y) or (x, y, weights) from __getitem__"
@@ -186,7 +186,7 @@ def batch_tuple(batch: Untyped) -> tuple[Untyped, ...]:
 
 
 def batch_spec(one: Untyped, other: Untyped) -> Untyped:
-    """The number of records is free, and so is what differs between two batches."""
+    """Return the spec of a batch; the number of records and sizes that differ are left open."""
     a, b = np.asarray(one), np.asarray(other)
     rest = [size if size == also else None for size, also in zip(a.shape[1:], b.shape[1:], strict=False)]
     return tf.TensorSpec([None, *rest], dtype=tf.as_dtype(a.dtype))

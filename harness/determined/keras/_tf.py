@@ -1,4 +1,4 @@
-"""TensorFlow and the Keras that belongs to it: 2 up to TensorFlow 2.15, 3 from 2.16 on."""
+"""TensorFlow and its Keras: Keras 2 up to TensorFlow 2.15, Keras 3 from 2.16 on."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ __all__ = ["KERAS_3", "KERAS_VERSION", "eager_only", "keras", "numbers", "prepar
 keras: Untyped = tf.keras
 KERAS_3: bool = hasattr(keras, "ops")
 KERAS_VERSION = str(getattr(keras, "__version__", tf.__version__))  # Keras 2 has TensorFlow's
-_SEEDS = 1 << 32  # Keras takes smaller ones only
+_SEEDS = 1 << 32  # Keras only accepts smaller seeds
 _GRAPH_MODE = {"disable_eager_execution", "disable_v2_behavior"}
 
 
 def prepare(seed: int) -> None:
-    """Seed all generators, and make the random layers keep theirs where a checkpoint can take it.
+    """Seed all generators, and store those of random layers in variables, so that checkpoints include them.
 
     Raises:
-        InvalidTrialError: Keras computes with something else than TensorFlow.
+        InvalidTrialError: the Keras backend is not TensorFlow.
     """
     if KERAS_3 and keras.config.backend() != "tensorflow":
         raise InvalidTrialError(
-            f"a TFKerasTrial trains with TensorFlow, and Keras is set up for {keras.config.backend()}",
-            hint="leave KERAS_BACKEND out, or train in a script with determined.keras.DeterminedCallback",
+            f"a TFKerasTrial needs TensorFlow, but the Keras backend is {keras.config.backend()}",
+            hint="remove KERAS_BACKEND, or train in a script with determined.keras.DeterminedCallback",
         )
     keras.utils.set_random_seed(seed % _SEEDS)
     seed_python(seed)
@@ -47,10 +47,10 @@ def prepare(seed: int) -> None:
 
 @contextmanager
 def eager_only(context_dir: Path) -> Iterator[None]:
-    """Name the line of user code that switched TensorFlow to graph mode, before or inside the block.
+    """Check that user code does not switch TensorFlow to graph mode, before or inside the block.
 
     Raises:
-        InvalidTrialError: it is in graph mode; instead of what Keras raises there.
+        InvalidTrialError: it is in graph mode; names the line, and replaces Keras' error.
     """
     try:
         _check_eager(context_dir)
@@ -76,7 +76,7 @@ def _graph_mode(context_dir: Path) -> InvalidTrialError:
 
 
 def _switches(context_dir: Path) -> Iterator[tuple[str, str]]:
-    """Place and text of each call in the modules of the user that switches to graph mode."""
+    """Yield location and text of each call in user modules that switches to graph mode."""
     for module in list(sys.modules.values()):
         file = Path(getattr(module, "__file__", None) or "/")
         if file.suffix == ".py" and file.is_relative_to(context_dir) and "site-packages" not in file.parts:
@@ -90,7 +90,7 @@ def _called(node: ast.Call) -> str:
 
 
 def numbers(metrics: Mapping[str, Untyped]) -> dict[str, object]:
-    """Metrics as plain numbers, and lists of them."""
+    """Convert metrics to plain numbers and lists of numbers."""
     return {
         str(name): numbers(value) if isinstance(value, dict) else np.asarray(value).tolist()
         for name, value in metrics.items()

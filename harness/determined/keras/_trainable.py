@@ -1,4 +1,4 @@
-"""Keras' part of the training loop: batches, running metrics, validation, checkpoints."""
+"""The Keras side of the training loop: batches, running metrics, validation, checkpoints."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parts:
-    """A trial that is built."""
+    """The parts of a built trial."""
 
     trial: TFKerasTrial
     context: TFKerasTrialContext
@@ -48,7 +48,7 @@ class Parts:
 
 
 class KerasTrainable:
-    """Satisfies `determined._loop.Trainable`."""
+    """Implements `determined._loop.Trainable`."""
 
     def __init__(self, parts: Parts) -> None:
         self.steps_completed = self._first = 0
@@ -78,14 +78,14 @@ class KerasTrainable:
         return self._clock.epoch_length
 
     def begin(self) -> None:
-        """Make a new trial ready for its first batch."""
+        """Prepare a new trial for its first batch."""
         if self._parts.strategy.num_replicas_in_sync > 1:
             self._create_variables()
         self._parts.feed.begin(0, None)
         self._begin_callbacks()
 
     def restore(self, directory: Path, position: Position) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
         self._create_variables()
         self.steps_completed = self._first = position.steps_completed
         self._parts.feed.begin(position.steps_completed, directory)
@@ -94,7 +94,7 @@ class KerasTrainable:
         _checkpoint.read_random_states(directory)
 
     def take_weights(self, directory: Path) -> None:
-        """Begin anew, but with the weights of another trial's checkpoint."""
+        """Start a new trial with the weights of another trial's checkpoint."""
         self._create_variables()
         self.begin()
         _checkpoint.read_weights(directory, self.context)
@@ -116,7 +116,7 @@ class KerasTrainable:
         self._due_reports = [self.steps_completed]
 
     def _train_batches(self, end: int, should_stop: Callable[[], bool]) -> bool:
-        """Train up to batch `end`, or until something asks to stop; say whether it did."""
+        """Train up to batch `end`, or until a stop is requested; return whether it was."""
         while self.steps_completed < end:
             iterator, count = self._parts.feed.reader(self.steps_completed)
             if self._train_on(iterator, min(end, self.steps_completed + count), should_stop):
@@ -124,7 +124,7 @@ class KerasTrainable:
         return False
 
     def _train_on(self, iterator: Untyped, end: int, should_stop: Callable[[], bool]) -> bool:
-        """The innermost loop: whatever is done here is paid for in every batch."""
+        """Train on batches of one iterator: the innermost loop, whose overhead is paid in every batch."""
         train, model = self._train, self._model
         before, after = self._hooks.train_batch_begin, self._hooks.train_batch_end
         for index in range(self.steps_completed, end):
@@ -143,7 +143,7 @@ class KerasTrainable:
         return False
 
     def _raise_user_error(self, error: Exception) -> None:
-        """Raise what user code raised, where TensorFlow has kept its text only."""
+        """Raise the original error of user code, of which TensorFlow only keeps the text."""
         if self._parts.feed.failure is not None:
             raise self._parts.feed.failure from error
         if isinstance(error, (StopIteration, tf.errors.OutOfRangeError)):
@@ -159,7 +159,7 @@ class KerasTrainable:
         if not isinstance(self._logs, dict):
             raise InvalidTrialError(
                 f"the model's train_step returned a {type(self._logs).__name__}, not metrics by name",
-                hint='return a dict from train_step, such as {"loss": loss}',
+                hint='return a dict from train_step, e.g. {"loss": loss}',
             )
         return [(steps, self._counted(numbers(self._logs))) for steps in due_reports]
 
@@ -169,12 +169,12 @@ class KerasTrainable:
 
     def preflight(self) -> Metrics | None:
         if self.steps_completed:
-            log_skipped("training has begun, and may be reading ahead")
+            log_skipped("training has begun and may be reading ahead")
             return None
         return preflight(self._parts)
 
     def evaluate(self) -> Metrics:
-        with warnings.catch_warnings():  # of Keras, about data whose length it does not know
+        with warnings.catch_warnings():  # Keras warns about data of unknown length
             warnings.filterwarnings("ignore", "Your input ran out of data")
             metrics = self._evaluate_all() if self._ends_unknown else self._evaluate(self._parts.validation)
         self._model.reset_metrics()
@@ -187,7 +187,7 @@ class KerasTrainable:
         return found
 
     def _evaluate_all(self) -> Mapping[str, Untyped]:
-        """Validate as `model.evaluate`, which ends data of unknown length by a step without a batch."""
+        """Validate like `model.evaluate`, but without its extra step at the end of data of unknown length."""
         dataset = self._parts.validation["x"]
         spec, hooks, logs = OneBatchSpec(dataset.element_spec), self._hooks.in_test.test_list(), {}
         self._watch.begin(self.steps_completed)
@@ -204,7 +204,7 @@ class KerasTrainable:
         return found
 
     def prepare_saving(self) -> None:
-        """Nothing: checkpoints are written before training goes on."""
+        """Do nothing: checkpoints are written synchronously."""
 
     def save(
         self,
@@ -229,14 +229,14 @@ class KerasTrainable:
         return {"framework": f"tensorflow-{tf.__version__}", "format": f"keras-{KERAS_VERSION}"}
 
     def end(self) -> None:
-        """Training is over, and the last checkpoint is written."""
+        """Call the end hooks after the last checkpoint."""
         self._hooks.all.on_train_end({})
 
     def _create_variables(self) -> None:
         create_variables(self.context, self._parts.feed.spec(), self._parts.strategy)
 
     def _begin_callbacks(self) -> None:
-        """Before what they kept is restored: Keras' callbacks forget here what they know."""
+        """Call `on_train_begin`, which resets Keras' callbacks, before their states are restored."""
         self._model.stop_training = False
         self._hooks.all.on_train_begin({})
         self._model.reset_metrics()

@@ -1,4 +1,4 @@
-"""The class that users derive from, and what is checked of theirs before anything is trained."""
+"""TFKerasTrial, the class that users derive from, and the checks made on it before training."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ class TFKerasTrial(Trial):
         self.context = context
 
     def build_model(self) -> Untyped:
-        """The model: `context.wrap_model(model)`, then `model.compile(...)`."""
+        """Return the model: `context.wrap_model(model)`, then `model.compile(...)`."""
         raise NotImplementedError
 
     def build_training_data_loader(self) -> InputData:
-        """Arrays `(x, y)` or `(x, y, weights)`, a Sequence or PyDataset, or a `tf.data.Dataset`."""
+        """Return `(x, y)`, `(x, y, weights)`, a Sequence or PyDataset, or a `tf.data.Dataset`."""
         raise NotImplementedError
 
     def build_validation_data_loader(self) -> InputData:
         raise NotImplementedError
 
     def keras_callbacks(self) -> list[Untyped]:
-        """Callbacks of Keras, and of `determined.keras.callbacks`."""
+        """Return callbacks from Keras and from `determined.keras.callbacks`."""
         return []
 
     def session_config(self) -> Untyped:
-        """TensorFlow 1's ConfigProto; there are no sessions in TensorFlow 2, and nothing reads it."""
+        """Return TensorFlow 1's ConfigProto; it has no effect in TensorFlow 2."""
         return None
 
 
 def check_class(trial_class: type) -> None:
-    """Refuse a class that cannot be trained.
+    """Check that a class defines the required methods.
 
     Raises:
         InvalidTrialError: a method is missing.

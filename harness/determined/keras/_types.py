@@ -1,4 +1,4 @@
-"""Names for values of TensorFlow and of user code: TensorFlow is untyped, and says no more of them."""
+"""Type aliases for values of user code and of TensorFlow, which is untyped."""
 
 from __future__ import annotations
 

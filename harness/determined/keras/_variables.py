@@ -1,4 +1,4 @@
-"""All variables that training has changed: taken as arrays, and put back in the same order."""
+"""Save and restore all variables that training changes, as arrays in a fixed order."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from determined.keras._context import TFKerasTrialContext
     from determined.keras._types import Untyped
 
-_HINT = "restore the code that wrote the checkpoint, of which code/ in it is a copy, or start afresh"
+_HINT = "restore the code that wrote the checkpoint (a copy is in its code/), or start a new experiment"
 
 
 def weights(context: TFKerasTrialContext) -> list[Untyped]:
-    """In the order of `model.set_weights`."""
+    """Return the weights in the order of `model.set_weights`."""
     return list(context.model.weights)
 
 
 def others(context: TFKerasTrialContext) -> list[Untyped]:
-    """Variables of the optimizers, and the states of random layers."""
+    """Return the variables of the optimizers and the states of random layers."""
     found = [variable for one in _optimizers(context) for variable in _of_optimizer(one)]
     found += _seeds_of_keras_3(context.model) if KERAS_3 else _seeds_of_keras_2(context.model)
     return list({id(variable): variable for variable in found}.values())
 
 
 def users(context: TFKerasTrialContext) -> list[Untyped]:
-    """Variables that are attributes of the model or its layers, and that Keras 3 does not track."""
+    """Return variables that are attributes of the model or its layers and not tracked by Keras 3."""
     if not KERAS_3:
         return []
     model = context.model
@@ -47,28 +47,28 @@ def _held(owner: Untyped) -> list[Untyped]:
 
 
 def write(path: Path, variables: list[Untyped]) -> None:
-    """One array for each variable; the names are for people, the order counts."""
+    """Write one array per variable; only their order matters, not their names."""
     named = {f"{number:04d}/{_name(one)}": _value(one) for number, one in enumerate(variables)}
     with path.open("wb") as file:
         np.savez(file, **named)
 
 
 def read(path: Path, variables: list[Untyped]) -> None:
-    """Give variables the values of a file.
+    """Restore variables from a file.
 
     Raises:
-        CheckpointError: the file is not there, or is another model's.
+        CheckpointError: the file is missing or from another model.
     """
     try:
         with np.load(path) as file:
             values = [file[name] for name in file.files]
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} cannot be read: {error}", hint="name a checkpoint of a TFKerasTrial"
+            f"{path} cannot be read: {error}", hint="use a checkpoint of a TFKerasTrial"
         ) from error
     if len(values) != len(variables):
         raise CheckpointError(
-            f"the trial has {len(variables)} variables, {path.name} of its checkpoint {len(values)}",
+            f"the trial has {len(variables)} variables, but {path.name} of its checkpoint has {len(values)}",
             hint=_HINT,
         )
     for variable, value in zip(variables, values, strict=True):
@@ -76,7 +76,7 @@ def read(path: Path, variables: list[Untyped]) -> None:
 
 
 def same(one: TFKerasTrialContext, other: TFKerasTrialContext) -> bool:
-    """Whether two trials' models are equal to the bit."""
+    """Whether the models of two trials are bit-identical."""
     ours, theirs = weights(one), weights(other)
     return len(ours) == len(theirs) and all(
         _value(a).tobytes() == _value(b).tobytes() for a, b in zip(ours, theirs, strict=True)
@@ -85,11 +85,11 @@ def same(one: TFKerasTrialContext, other: TFKerasTrialContext) -> bool:
 
 def _assign(variable: Untyped, value: Untyped) -> None:
     wanted = _value(variable)
-    if value.dtype.kind == "V":  # numpy's files do not know bfloat16
+    if value.dtype.kind == "V":  # numpy files do not support bfloat16
         value = value.view(wanted.dtype)
     if value.shape != wanted.shape:
         raise CheckpointError(
-            f"{_name(variable)} has the shape {wanted.shape}, in the checkpoint {value.shape}", hint=_HINT
+            f"{_name(variable)} has the shape {wanted.shape}, but {value.shape} in the checkpoint", hint=_HINT
         )
     variable.assign(value)
 
@@ -103,7 +103,7 @@ def _name(variable: Untyped) -> str:
 
 
 def _optimizers(context: TFKerasTrialContext) -> list[Untyped]:
-    """The compiled one, the wrapped ones, and those that a model with a train_step of its own holds."""
+    """Return the compiled optimizer, the wrapped ones, and those that are attributes of the model."""
     kinds = (
         (keras.optimizers.Optimizer,)
         if KERAS_3
@@ -117,13 +117,13 @@ def _optimizers(context: TFKerasTrialContext) -> list[Untyped]:
 def _of_optimizer(optimizer: Untyped) -> Iterator[Untyped]:
     variables = optimizer.variables
     yield from variables() if callable(variables) else variables
-    if not KERAS_3:  # a learning rate, say, that a callback lowers
+    if not KERAS_3:  # e.g. the learning rate, which a callback may lower
         settings = [*getattr(optimizer, "_hyper", {}).values(), getattr(optimizer, "_learning_rate", None)]
         yield from (value for value in settings if isinstance(value, tf.Variable))
 
 
 def _seeds_of_keras_3(model: Untyped) -> list[Untyped]:
-    """Seed generators are variables of the model, and no weights of it; one is global."""
+    """Return the seed generators: variables of the model that are not weights, and a global one."""
     from keras.src.random.seed_generator import global_seed_generator
 
     known = {id(variable) for variable in (*model.weights, *model.metrics_variables)}

@@ -1,7 +1,7 @@
-"""Callbacks of a TFKerasTrial: Keras' own, with hooks for what happens outside of epochs.
+"""Callbacks of a TFKerasTrial: Keras' callbacks with hooks for workloads and checkpoints.
 
-Keras' EarlyStopping and the like act at the ends of epochs, on metrics that a trial does not have there:
-validations have a schedule of their own. Those of this module act on validations.
+Keras' own EarlyStopping and ReduceLROnPlateau act at the end of an epoch, where a trial has no validation
+metrics: validations have their own schedule. Those of this module act on validations.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ Logs = dict[str, object]
 
 
 class Callback(keras.callbacks.Callback):  # type: ignore[misc]  # TensorFlow is untyped
-    """Keras' hooks and these. `on_test_end` is given validation metrics under their `val_` names."""
+    """Keras' hooks and these. `on_test_end` receives validation metrics with `val_` names."""
 
     def on_train_workload_begin(
         self, total_batches_trained: int, batches_requested: int | None, logs: Logs
     ) -> None:
-        """Training begins, or goes on after a report, a validation or a checkpoint."""
+        """Called when training starts, or continues after a report, a validation or a checkpoint."""
 
     def on_train_workload_end(self, total_batches_trained: int, logs: Logs) -> None:
-        """Training metrics were reported."""
+        """Called after training metrics were reported."""
 
     def on_checkpoint_end(self, checkpoint_dir: str) -> None:
-        """The checkpoint's files are written; more may be added."""
+        """Called after the checkpoint's files are written; may add files."""
 
     def on_checkpoint_write_end(self, checkpoint_dir: Path) -> None:
-        """The same, with a path."""
+        """Called like `on_checkpoint_end`, with a path."""
 
     def on_checkpoint_upload_end(self, uuid: str) -> None:
-        """The checkpoint is complete and can be found."""
+        """Called after the checkpoint is complete and visible."""
 
     def get_state(self) -> Untyped:
-        """What checkpoints keep of this callback."""
+        """Return the state of this callback for checkpoints."""
         return None
 
     def load_state(self, state: Untyped) -> None:
-        """Take over what `get_state` gave."""
+        """Restore the state that `get_state` returned."""
 
 
 class EarlyStopping(keras.callbacks.EarlyStopping, Callback):  # type: ignore[misc]
-    """Keras' EarlyStopping, with validations for epochs. The best weights are back before the checkpoint."""
+    """Keras' EarlyStopping per validation. The best weights are restored before the checkpoint."""
 
     _validations = 0
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Nothing: there are no validation metrics here."""
+        """Do nothing: there are no validation metrics here."""
 
     def on_test_end(self, logs: Logs | None = None) -> None:
         super().on_epoch_end(self._validations, dict(logs or {}))
@@ -61,7 +61,7 @@ class EarlyStopping(keras.callbacks.EarlyStopping, Callback):  # type: ignore[mi
             self.model.set_weights(self.best_weights)
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        """Nothing: what training has become is in the checkpoint already."""
+        """Do nothing: the last checkpoint is already written."""
 
     def get_state(self) -> Untyped:
         return _attributes(
@@ -73,12 +73,12 @@ class EarlyStopping(keras.callbacks.EarlyStopping, Callback):  # type: ignore[mi
 
 
 class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau, Callback):  # type: ignore[misc]
-    """Keras' ReduceLROnPlateau, with validations for epochs."""
+    """Keras' ReduceLROnPlateau per validation."""
 
     _validations = 0
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Nothing: there are no validation metrics here."""
+        """Do nothing: there are no validation metrics here."""
 
     def on_test_end(self, logs: Logs | None = None) -> None:
         super().on_epoch_end(self._validations, dict(logs or {}))
@@ -92,7 +92,7 @@ class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau, Callback):  # type: i
 
 
 class TensorBoard(keras.callbacks.TensorBoard, Callback):  # type: ignore[misc]
-    """Keras' TensorBoard, writing into the run's own folder at each report and validation."""
+    """Keras' TensorBoard, writing to the run's directory at each report and validation."""
 
     _batches = 0
 
@@ -100,7 +100,7 @@ class TensorBoard(keras.callbacks.TensorBoard, Callback):  # type: ignore[misc]
         self.log_dir = str(directory)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Nothing: metrics come with reports and validations."""
+        """Do nothing: metrics come with reports and validations."""
 
     def on_train_workload_end(self, total_batches_trained: int, logs: Logs) -> None:
         self._batches = total_batches_trained

@@ -304,16 +304,22 @@ TRACED = "; its step was only traced"
     [
         *(((model, "batches", "plain"), "") for model in ("plain", "assigning", "helped", "always", "built")),
         *((("plain", data, "stateful"), "") for data in ("arrays", "mapped", "sequence")),
-        (("plain", "shuffled", "plain"), "a ShuffleDataset, which another reading may change" + TRACED),
-        (("plain", "cached", "plain"), "a CacheDataset, which another reading may change" + TRACED),
-        (("plain", "drawn", "plain"), "made by RandomUniform, which another reading may change" + TRACED),
+        (
+            ("plain", "shuffled", "plain"),
+            "reading a ShuffleDataset of the validation data may have side effects" + TRACED,
+        ),
+        (
+            ("plain", "cached", "plain"),
+            "reading a CacheDataset of the validation data may have side effects" + TRACED,
+        ),
+        (("plain", "drawn", "plain"), "RandomUniform of the validation data may have side effects" + TRACED),
         (
             ("plain", "generated", "plain"),
-            "made by GeneratorDataset, which another reading may change" + TRACED,
+            "GeneratorDataset of the validation data may have side effects" + TRACED,
         ),
         (("plain", "read once", "plain"), "can be read only once"),
-        (("noisy", "batches", "plain"), "whose effect cannot be put back" + TRACED),
-        (("unbuilt", "batches", "plain"), "the model gets weights with the first batch"),
+        (("noisy", "batches", "plain"), "whose effect cannot be undone" + TRACED),
+        (("unbuilt", "batches", "plain"), "the model creates its weights with the first batch"),
         (("plain", "batches", "eager"), "the model runs eagerly"),
     ],
 )
