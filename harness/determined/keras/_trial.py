@@ -52,4 +52,7 @@ def check_class(trial_class: type) -> None:
     name = trial_class.__name__
     missing = [m for m in _REQUIRED if getattr(trial_class, m) is getattr(TFKerasTrial, m)]
     if missing:
-        raise InvalidTrialError(f"{name} does not define {' and '.join(missing)}", hint=f"add it to {name}")
+        them = "it" if len(missing) == 1 else "them"
+        raise InvalidTrialError(
+            f"{name} does not define {' and '.join(missing)}", hint=f"add {them} to {name}"
+        )

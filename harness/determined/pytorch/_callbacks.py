@@ -37,9 +37,6 @@ class _LegacyHooks:
     def on_validation_step_end(self, metrics: State) -> None: ...
 
 
-_LOG = logging.getLogger(__name__)
-
-
 class PyTorchCallback(_LegacyHooks):
     """Hooks of a trial. Override any of them; the harness calls them in this order."""
 

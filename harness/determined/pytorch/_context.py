@@ -46,7 +46,7 @@ class Setting:
     tensorboard_dir: Path = Path("runs")
     aggregation: Aggregation = field(default_factory=Aggregation)
     initial_batch: int = 0
-    place: bool = True  # move models to the device
+    move_models: bool = True  # to the device
     distributed: DistributedContext = field(default_factory=DistributedContext.alone)
 
 
@@ -69,7 +69,7 @@ class PyTorchTrialContext(HparamAccess):
         self.profiler: torch.profiler.profile | None = None
         self.asked_initial_batch = False
         self.initial_batch = setting.initial_batch
-        self._place = setting.place
+        self._move_models = setting.move_models
         self._stop_requested = False
 
     @classmethod
@@ -86,7 +86,7 @@ class PyTorchTrialContext(HparamAccess):
                 f"wrap_model got a {type(model).__name__}, not a torch.nn.Module",
                 hint="pass the model before any other wrapping",
             )
-        if self._place:
+        if self._move_models:
             model = model.to(self.device)
         if self.gradients.automatic:
             self.gradients.autocast(model)

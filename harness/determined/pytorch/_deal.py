@@ -27,7 +27,7 @@ class Sharding:
     order: OwnOrder | ForeignOrder
     replicas: int
     rank: int
-    whole: int  # rounds in which each process gets a batch as it is
+    whole: int  # rounds in which each process gets an unchanged batch
     spread: int  # rounds after those, over which the remaining records are spread
 
     @property

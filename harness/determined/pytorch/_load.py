@@ -52,7 +52,7 @@ def load_trial_from_checkpoint_path(
             device=torch.device("cpu"),
             hparams=facts["hparams"],
             config=facts["experiment_config"],
-            place=False,
+            move_models=False,
         )
     )
     with trial_class_of(directory, facts["trial_cls_spec"], PyTorchTrial, trial_class) as found:

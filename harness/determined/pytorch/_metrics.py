@@ -69,7 +69,7 @@ class Window:
         self._closed: list[tuple[int, Values, Kinds, int]] = []
         self.add: Callable[[object], None] = self._add_numbers if read_numbers else self._add_any
 
-    def _add_numbers(self, metrics: Any) -> None:  # noqa: ANN401  (whatever the trial returned)
+    def _add_numbers(self, metrics: Any) -> None:  # noqa: ANN401  (any result of a trial)
         """Fast path of `_add_any` for a dict of numbers and one-element tensors. Called for every batch."""
         columns, kinds = self.columns, self.kinds
         try:
@@ -106,7 +106,7 @@ class Window:
             self.columns[key].append(self._stored(key, value))
         self.count += 1
 
-    def _stored(self, key: str, value: Any) -> Any:  # noqa: ANN401  (whatever the trial returned)
+    def _stored(self, key: str, value: Any) -> Any:  # noqa: ANN401  (any result of a trial)
         """Return the value detached from its graph and safe from later in-place changes."""
         if not isinstance(value, _Tensor):
             if value is not None:

@@ -90,7 +90,7 @@ class Steps:
             if self.completed == done:
                 raise InvalidTrialError(
                     f"the training data ended after {done} batches, in the middle of an epoch",
-                    hint="make the sampler yield as many batches as its length says",
+                    hint="make the sampler yield the number of batches that its length states",
                 )
             if self.completed == self._epoch.stop:
                 _call(self._hooks.epoch_end, self._epoch_idx)
@@ -141,7 +141,7 @@ class Steps:
         self._report = next(self._reports, 0)
         return self._report > 0
 
-    def _measure(self, batch: Any) -> None:  # noqa: ANN401  (whatever the loader gave)
+    def _measure(self, batch: Any) -> None:  # noqa: ANN401  (any batch)
         """Measure the records per batch over all processes; 0 if unknown."""
         self._measure_at = self.completed + _MEASURE_EVERY
         try:

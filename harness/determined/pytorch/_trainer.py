@@ -114,7 +114,7 @@ def init(
         hparams=hparams or {},
         config=exp_conf or {},
         distributed=distributed,
-        seed=torch.initial_seed(),  # the script seeds, if anybody does
+        seed=torch.initial_seed(),  # outside a run the script sets its own seeds
         slots=int(torch.cuda.is_available()),
     )
     with script_run(run_options) as handle:
