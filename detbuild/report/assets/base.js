@@ -70,8 +70,14 @@ function when(seconds) {
   return seconds === null ? "–" : new Date(seconds * 1000).toLocaleString("sv-SE").slice(0, 16);
 }
 
+const STOPPING = {STOPPING_PAUSED: "stopping (pause)", STOPPING_CANCELED: "stopping (cancel)", STOPPING_KILLED: "stopping (kill)", STOPPING_ERROR: "stopping (error)"};
+
+function stateLabel(name) {
+  return STOPPING[name] || name.toLowerCase();
+}
+
 function state(name) {
-  return el("span", {class: "state state-" + name.toLowerCase().replace(/[^a-z]/g, "-")}, name.toLowerCase().replaceAll("_", " "));
+  return el("span", {class: "state state-" + name.toLowerCase().replace(/[^a-z]/g, "-")}, stateLabel(name));
 }
 
 // Look up a name that comes from data: a metric may be called "constructor".

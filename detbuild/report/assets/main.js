@@ -9,7 +9,7 @@ function drawSummary() {
   byId("title").replaceChildren(...data.experiments.map((one) => el("span", {class: "experiment"}, el("span", {class: "id"}, "#" + one.id), el("span", {class: "name", title: visible(one.name)}, one.name), state(one.state))));
   byId("why").textContent = visible(data.experiments.map((one) => one.why).filter(Boolean).join("; "));
   const best = trials.find((trial) => trial.place === 1);
-  const ended = trials.filter((trial) => ["COMPLETED", "CANCELED", "ERROR", "STOPPED"].includes(trial.state));
+  const ended = trials.filter((trial) => ["COMPLETED", "CANCELED", "ERROR"].includes(trial.state));
   const errors = trials.filter((trial) => trial.state === "ERROR");
   byId("facts").replaceChildren(
     fact("trials", `${ended.length} of ${trials.length} ended` + (errors.length ? `, ${errors.length} error` : "")),

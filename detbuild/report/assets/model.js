@@ -88,7 +88,7 @@ function pickColour(trial) {
 }
 
 function describe(trial) {
-  return `trial ${trial.name}, ${trial.state.toLowerCase()}` + (trial.best === null ? "" : `, best ${metricName} ${number(trial.best)}, rank ${trial.place}`);
+  return `trial ${trial.name}, ${stateLabel(trial.state)}` + (trial.best === null ? "" : `, best ${metricName} ${number(trial.best)}, rank ${trial.place}`);
 }
 
 // Arrow keys move between the trials of a chart, best first.

@@ -28,7 +28,7 @@ function setUpTable() {
   table.columns = columns();
   table.down = !data.experiments[0].smaller_is_better;
   const states = unique(trials.map((trial) => trial.state)).sort();
-  byId("state-filter").append(el("option", {value: ""}, "all states"), ...states.map((name) => el("option", {value: name}, name.toLowerCase().replaceAll("_", " "))));
+  byId("state-filter").append(el("option", {value: ""}, "all states"), ...states.map((name) => el("option", {value: name}, stateLabel(name))));
   byId("state-filter").addEventListener("change", (event) => { view.state = event.target.value; changed("filter"); });
   byId("text-filter").addEventListener("input", (event) => { view.text = event.target.value.trim(); changed("filter"); });
   byId("clear").addEventListener("click", clearFilters);
