@@ -21,7 +21,7 @@ RENAMED: Final[Mapping[str, str]] = {
     "steps_per_round": "length_per_round",
 }
 PERIODS: Final = ("min_validation_period", "min_checkpoint_period")
-_LENGTHS: Final = ("max_length", *(old for old, today in RENAMED.items() if today == "max_length"))
+_LENGTHS: Final = ("max_length", *(old for old, new in RENAMED.items() if new == "max_length"))
 HAS_LENGTH: Final = any_of(map(require, _LENGTHS))  # of a searcher, under its new or an old name
 _STEPS: Final = int_between(1, MOST_STEPS)
 _CONCURRENT: Final = frozenset({"random", "grid", "async_halving", "adaptive_asha"})
@@ -40,15 +40,15 @@ def add_step_fields(searcher: Clause) -> None:
     """Add the old fields with lengths in steps to a searcher's schema."""
     fields, rules = searcher["properties"], searcher.setdefault("allOf", [])
     old_names: dict[str, list[str]] = {}
-    for old, today in RENAMED.items():
-        if today in fields:
-            old_names.setdefault(today, []).append(old)
-            fields[old] = {**_STEPS, "description": f"Old form of `{today}`, in steps."}
-    for today, olds in old_names.items():
-        rules += [not_both(*pair) for pair in combinations((today, *olds), 2)]
-        if today in searcher["required"]:
-            searcher["required"].remove(today)
-            rules.append(any_of(map(require, (today, *olds))))
+    for old, new in RENAMED.items():
+        if new in fields:
+            old_names.setdefault(new, []).append(old)
+            fields[old] = {**_STEPS, "description": f"Old form of `{new}`, in steps."}
+    for new, olds in old_names.items():
+        rules += [not_both(*pair) for pair in combinations((new, *olds), 2)]
+        if new in searcher["required"]:
+            searcher["required"].remove(new)
+            rules.append(any_of(map(require, (new, *olds))))
 
 
 def add_legacy_fields(config: Clause) -> None:
@@ -60,12 +60,12 @@ def add_legacy_fields(config: Clause) -> None:
     for period in PERIODS:
         config["properties"][period] = any_of([config["properties"][period], _STEPS])
     has_steps = {"required": ["searcher"], **on_field("searcher", any_of(map(require, RENAMED)))}
-    today = {"not": any_of([require("batches_per_step"), has_steps])}
+    new = {"not": any_of([require("batches_per_step"), has_steps])}
     lengths = {
         "type": ["object", "null"],
         "errorMessage": "a bare number means steps, which only old configs use",
     }
-    config.setdefault("allOf", []).append(when(today, {"properties": dict.fromkeys(PERIODS, lengths)}))
+    config.setdefault("allOf", []).append(when(new, {"properties": dict.fromkeys(PERIODS, lengths)}))
 
 
 def legacy_defaults(name: object) -> dict[str, object]:
@@ -76,11 +76,11 @@ def legacy_defaults(name: object) -> dict[str, object]:
 
 def renamed(raw: Mapping[str, object]) -> dict[str, object]:
     """Replace the old names that `translate` removes by today's, with unchanged values."""
-    today = {key: value for key, value in raw.items() if key != "batches_per_step"}
+    new = {key: value for key, value in raw.items() if key != "batches_per_step"}
     searcher = raw.get("searcher")
     if isinstance(searcher, dict):
-        today["searcher"] = {RENAMED.get(key, key): value for key, value in searcher.items()}
-    return today
+        new["searcher"] = {RENAMED.get(key, key): value for key, value in searcher.items()}
+    return new
 
 
 def steps_of(batches_per_step: object) -> object:
@@ -95,7 +95,7 @@ def old_path(path: KeyPath, document: Callable[[], object]) -> KeyPath:
     raw = document()
     searcher = raw.get("searcher") if isinstance(raw, dict) else None
     written = searcher if isinstance(searcher, dict) else {}
-    old = (name for name, today in RENAMED.items() if today == path[1] and name in written)
+    old = (name for name, new in RENAMED.items() if new == path[1] and name in written)
     return path if path[1] in written else ("searcher", next(old, path[1]), *path[2:])
 
 
@@ -146,13 +146,13 @@ def _problems(raw: dict[str, object], steps: dict[str, object], searcher: object
         if not _is_count(value):
             problems.append(Problem(path, _must_be_count(value)))
     for key, value in steps.items():
-        today = RENAMED[key]
+        new = RENAMED[key]
         if not _is_count(value):
-            hint = f"or write {today}: {{batches: 100}}"
+            hint = f"or write {new}: {{batches: 100}}"
             problems.append(Problem(("searcher", key), _must_be_count(value), hint))
-        elif isinstance(searcher, dict) and today in searcher:
-            what = f"is the old form of {today}, which is also given"
-            problems.append(Problem(("searcher", key), what, f"keep {today}", on_key=True))
+        elif isinstance(searcher, dict) and new in searcher:
+            what = f"is the old form of {new}, which is also given"
+            problems.append(Problem(("searcher", key), what, f"keep {new}", on_key=True))
     if {"max_steps", "target_trial_steps"} <= steps.keys():
         what = "means the same as max_steps, which is also given"
         problems.append(Problem(("searcher", "target_trial_steps"), what, "keep one of the two", on_key=True))

@@ -15,7 +15,7 @@ from detbuild.config.document import Node, Position, read_value
 from detbuild.config.environment import Capability, Images, RegistryAuth, Variables, for_each_kind
 from detbuild.config.explain import explain
 from detbuild.config.fields import ListOf, Positive, TextPattern
-from detbuild.config.layers import Layer, errors_of, mapping_layer, read_text
+from detbuild.config.layers import Layer, located_errors, mapping_layer, read_text
 from detbuild.config.logs import LogPolicy
 from detbuild.config.mounts import BindMount, distinct
 from detbuild.config.parts import Origin
@@ -210,7 +210,7 @@ def _checked(layer: Layer) -> HostFile:
 
 
 def _errors(layer: Layer, found: list[Problem]) -> Exception:
-    return errors_of([layer], ((Origin(0, problem.path), problem) for problem in found))
+    return located_errors([layer], ((Origin(0, problem.path), problem) for problem in found))
 
 
 def _ignored_fields(layer: Layer) -> tuple[str, ...]:

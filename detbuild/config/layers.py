@@ -138,7 +138,7 @@ def merged(layers: Sequence[Layer]) -> Part:
     return reduce(merge, (layer.part(number) for number, layer in enumerate(layers)))
 
 
-def errors_of(layers: Sequence[Layer], found: Iterable[tuple[Origin, Problem]]) -> ConfigErrors:
+def located_errors(layers: Sequence[Layer], found: Iterable[tuple[Origin, Problem]]) -> ConfigErrors:
     """Collect one line per position, sorted by layer and position."""
     first: dict[Origin, Problem] = {}
     for origin, problem in found:

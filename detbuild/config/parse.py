@@ -11,7 +11,7 @@ from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.explain import explain, unknown_nulls
 from detbuild.config.layers import (
     Layer,
-    errors_of,
+    located_errors,
     mapping_layer,
     merged,
     read_text,
@@ -147,7 +147,7 @@ def _traced(sources: tuple[Layer, ...], defaults: Mapping[str, object]) -> Trace
     config, problems = _checked(raw)
     found += [(parts.trace(problem.path), problem) for problem in problems]
     if config is None or found:
-        raise errors_of(layers, found)
+        raise located_errors(layers, found)
     return Traced(config, parts, layers)
 
 

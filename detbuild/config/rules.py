@@ -32,7 +32,7 @@ def broken_rules(raw: Mapping[str, object]) -> list[Problem]:
     if isinstance(resources, dict):
         found += _slots_for_one_trial(resources)
     if isinstance(searcher, dict):
-        found += _of_the_searcher(searcher)
+        found += _searcher_rules(searcher)
         found += _length_for_a_trial_class(raw, searcher)
         hyperparameters = raw.get("hyperparameters")
         if searcher.get("name") == "grid" and isinstance(hyperparameters, dict):
@@ -54,7 +54,7 @@ def _slots_for_one_trial(resources: Mapping[str, object]) -> Iterator[Problem]:
         yield Problem(("resources", "max_slots"), what, later=True)
 
 
-def _of_the_searcher(searcher: Mapping[str, object]) -> Iterator[Problem]:
+def _searcher_rules(searcher: Mapping[str, object]) -> Iterator[Problem]:
     sources = [searcher.get(name) for name in ("source_trial_id", "source_checkpoint_uuid")]
     if None not in sources:
         what = "cannot be combined with source_trial_id"

@@ -128,7 +128,7 @@ class Azure(_Storage):
     """Credential for `account_url`; never shown."""
 
     @model_validator(mode="after")
-    def _one_way_in(self) -> Azure:
+    def _one_login(self) -> Azure:
         if (self.connection_string is None) == (self.account_url is None):
             raise wrong("needs exactly one of connection_string and account_url", later=True)
         if self.credential is not None and self.account_url is None:
