@@ -14,6 +14,6 @@ if ensure_engine; then
     "$VENV/bin/detbuild" base ensure
     exec "$VENV/bin/detbuild" create "$EXAMPLE/const.yaml" "$EXAMPLE" --follow "$@"
 fi
-say "No engine is to be had, so the same trial runs in this Python (--local)."
+say "No Docker Engine available; running the trial in this Python (--local)."
 ensure_venv run-local -e . "torch==$TORCH_VERSION" numpy -r "$EXAMPLE/requirements.txt"
 exec "$VENV/bin/detbuild" create "$EXAMPLE/const.yaml" "$EXAMPLE" --local "$@"

@@ -53,5 +53,5 @@ if ensure_engine; then
     detbuild base ensure
     python -m pytest -rs --durations=10 tests/engine tests/e2e tests/faults
 else
-    say "SKIPPED tests/engine, tests/e2e and tests/faults: no Docker Engine is to be had (see above)"
+    say "SKIPPED tests/engine, tests/e2e and tests/faults: no Docker Engine available (see above)"
 fi

@@ -98,7 +98,7 @@ def one_round(folder: ExperimentFolder, engine: Engine, trials: int) -> float:
     until(lambda: all_run(folder, engine, trials))
     found = holder(folder.lock_file)
     if found is None:
-        raise SystemExit("nobody drives the experiment")
+        raise SystemExit("no controller is running")
     os.kill(found.pid, signal.SIGKILL)
     until(lambda: holder(folder.lock_file) is None)
     open_runs = [(trial.id, run) for trial in state(folder).trials.values() if (run := trial.open_run)]

@@ -152,7 +152,7 @@ def resumes(place: Place) -> Figures:
 
 
 def killed(place: Place) -> Figures:
-    """Another process is killed by signal 9 in batch 9, after a checkpoint at 4 or 8; this one goes on."""
+    """Another process is killed by signal 9 in batch 9, after a checkpoint at 4 or 8; this one continues."""
     strictly()
     whole, rest = trial(records=320, dropout=0.5), trial(records=320, dropout=0.5)
     config = {"min_checkpoint_period": {"batches": 4}}
@@ -192,7 +192,7 @@ def compiled(place: Place) -> Figures:
         plain = trial()
         here.drive(plain, batches + 5, run=1, checkpoints=(newest_of(first),))
     expect(made.losses[-1] < made.losses[0], "a compiled model learns")
-    expect(len(plain.losses) == 5, "the plain model goes on from the compiled one's checkpoint")
+    expect(len(plain.losses) == 5, "the plain model continues from the compiled one's checkpoint")
     return {"first loss": round(made.losses[0], 3), "last loss": round(made.losses[-1], 3)}
 
 

@@ -193,7 +193,7 @@ def compare(name: str, report: int, args: argparse.Namespace) -> str:
         "--steps",
         args.steps,
     ]
-    # two directories: Determined copies the working directory into the storage under its home, for ever
+    # two directories: Determined copies the working directory into the storage under its home, permanently
     with tempfile.TemporaryDirectory() as home, tempfile.TemporaryDirectory() as here:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "HOME": home}
         done = subprocess.run(

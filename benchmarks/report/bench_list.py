@@ -2,7 +2,7 @@
 
 python benchmarks/report/bench_list.py
 
-Homes with 300 small experiments, with a search of 500 trials x 1,000 points that goes on, and with one of
+Homes with 300 small experiments, with a search of 500 trials x 1,000 points that still runs, and with one of
 10,000 trials x 5 points. The ratio is of the second look to a look that reads everything, in one process.
 """
 

@@ -1,7 +1,7 @@
 # Batch inference: which digit is in each image, written to files, with the share that is right.
 #
 # The "model" is the mean image of each digit, so that the example needs no checkpoint; a trained one would be
-# loaded in `__init__`. Interrupt the job and start it again: it goes on after the last checkpoint.
+# loaded in `__init__`. Interrupt the job and start it again: it continues after the last checkpoint.
 
 import json
 

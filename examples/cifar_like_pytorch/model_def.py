@@ -15,7 +15,7 @@ SIZE = 32
 
 
 class Gratings(Dataset):
-    """Image number i is always the same; `augment` shifts and mirrors it anew every time."""
+    """Image number i is always the same; `augment` shifts and mirrors it differently every time."""
 
     def __init__(self, count, first=0, *, augment=False):
         self.count, self.first, self.augment = count, first, augment
