@@ -1,8 +1,7 @@
-"""`python -m detbuild.checkpoint`: carries checkpoints to a bucket and back, for the process that started it.
+"""`python -m detbuild.checkpoint`: the worker process that transfers checkpoints to and from a bucket.
 
-A process of its own, so that a call that hangs can be ended with it, and so that no library of the cloud is
-in the controller. Jobs come in as lines of JSON, answers go out as such; when there is nobody to send jobs
-any more, it ends at once, whatever it is doing.
+It is a separate process so that a hung call can be killed and the controller loads no cloud library. Jobs
+arrive and results leave as lines of JSON; when its standard input closes, it exits at once.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from queue import SimpleQueue
 from detbuild.checkpoint.bucket import Bucket
 from detbuild.checkpoint.jobs import Job, decode_address
 from detbuild.checkpoint.transfer import DamagedError, ForeignError
-from detbuild.checkpoint.work import do
+from detbuild.checkpoint.work import run_job
 from detbuild.errors import DetbuildError
 
 
@@ -29,14 +28,14 @@ def main() -> None:
         job = Job.decode(lines.get())
         try:
             bucket = bucket or Bucket(address, lambda seconds: _say({"allow": seconds}))
-            do(job, bucket)
+            run_job(job, bucket)
         except DamagedError as error:
             _say({"damaged": str(error)})
         except ForeignError as error:
             _say({"foreign": str(error)})
         except DetbuildError as error:
             _say({"error": str(error), "hint": error.hint})
-        except Exception as error:  # noqa: BLE001  (every library of the cloud has errors of its own)
+        except Exception as error:  # noqa: BLE001  (each cloud library has its own errors)
             _say({"error": _text(error)})
         else:
             _say({"done": True})
@@ -54,8 +53,8 @@ def _say(answer: dict[str, object]) -> None:
 
 
 def _text(error: BaseException) -> str:
-    """One line; many errors of the network say nothing of themselves, and those that caused them do."""
-    text = " ".join(str(error).split()).partition(" RequestId:")[0]  # Azure says all again after it, as XML
+    """Format an error as one line, with its type."""
+    text = " ".join(str(error).split()).partition(" RequestId:")[0]  # Azure repeats it after that as XML
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 

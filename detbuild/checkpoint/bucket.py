@@ -1,4 +1,4 @@
-"""A bucket of S3, Google Cloud Storage or Azure, through fsspec: whole files in, whole files out."""
+"""A bucket on S3, Google Cloud Storage or Azure, accessed through fsspec."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ if TYPE_CHECKING:
 
     from detbuild.config.storage import Storage
 
-_CONNECT: Final = 15  # seconds for a connection, and for an answer below
-_ANSWER: Final = 60
-_SLOWEST: Final = 128 << 10  # bytes a second: what is slower is taken for dead
-_PARTS: Final = 3  # of a large file at a time; each is held in memory, 50 MB
-_PIECE: Final = 100 << 20  # bytes that may travel without a word of progress
-_PATIENCE: Final = 120.0  # seconds, on top of that
+_CONNECT: Final = 15  # timeout of a connection, seconds
+_ANSWER: Final = 60  # timeout of a response, seconds
+_SLOWEST: Final = 128 << 10  # bytes per second; a slower transfer times out
+_PARTS: Final = 3  # concurrent parts of a large file, each 50 MB in memory
+_PIECE: Final = 100 << 20  # bytes between two progress reports
+_PATIENCE: Final = 120.0  # seconds in addition to the transfer time
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Address:
-    """Where a bucket is, and how to get in."""
+    """The location of a bucket and its credentials."""
 
     protocol: str  # fsspec's name
     root: str  # bucket and prefix
-    extra: str  # of this distribution, that brings the library
-    options: Mapping[str, object] = field(default_factory=dict, repr=False)  # holds credentials
+    extra: str  # the extra of this distribution that installs the library
+    options: Mapping[str, object] = field(default_factory=dict, repr=False)  # with credentials
 
     def url(self, uuid: str = "") -> str:
-        """For people."""
+        """Format the URL for messages."""
         return f"{self.protocol}://{self.root}" + (f"/{uuid}" if uuid else "")
 
 
 def address_of(storage: Storage) -> Address | None:
-    """Where checkpoints go; None when they stay on this host.
+    """Return the bucket of a storage config; None if checkpoints stay on this host.
 
-    What the config does not say (keys, region, project), the libraries look for where they always do: in the
-    environment, in the files of their command line tools, and with the machine's own identity.
+    The libraries look up settings that the config does not have (keys, region, project) in the environment,
+    in the files of their command line tools, and from the machine's identity.
     """
     match storage:
         case S3():
@@ -74,9 +74,10 @@ def _s3(storage: S3) -> dict[str, object]:
 
 
 def _azure(storage: Azure) -> dict[str, object]:
-    """With a secret always a connection string: adlfs puts one of the environment above all else.
+    """Build adlfs options; a secret always becomes a connection string.
 
-    And nothing else can name a server without TLS, or one that serves several accounts.
+    adlfs would prefer a connection string of the environment to any other option, and only a connection
+    string supports a server without TLS or with several accounts.
     """
     if storage.connection_string:
         return {"connection_string": storage.connection_string}
@@ -84,7 +85,7 @@ def _azure(storage: Azure) -> dict[str, object]:
     url = urlsplit(said if "://" in said else f"https://{said}")
     path = url.path.strip("/")
     name, secret = path or url.netloc.partition(".")[0], storage.credential or url.query
-    if not secret:  # what the environment or the machine's identity gives, rather than nobody's
+    if not secret:  # credentials of the environment or the machine's identity, not anonymous access
         return {"account_name": name, "account_host": f"{url.netloc}/{path}".rstrip("/"), "anon": False}
     signed = "sig=" in secret
     way_in = (
@@ -95,7 +96,7 @@ def _azure(storage: Azure) -> dict[str, object]:
 
 
 class _FileSystem(Protocol):
-    """What is used of fsspec's AbstractFileSystem."""
+    """The part of fsspec's AbstractFileSystem that is used here."""
 
     def put_file(self, file: str, path: str, /, callback: object) -> None: ...
     def get_file(self, path: str, file: str, /, callback: object) -> None: ...
@@ -107,7 +108,7 @@ class _FileSystem(Protocol):
 
 
 def file_system(address: Address) -> _FileSystem:
-    """Make fsspec's file system; nothing is asked of the service yet.
+    """Create fsspec's file system without connecting to the service.
 
     Raises:
         ConfigError: The library for this kind of storage is not installed.
@@ -127,19 +128,19 @@ def file_system(address: Address) -> _FileSystem:
 
 
 class Bucket:
-    """Every call may raise whatever the library raises.
+    """A bucket of checkpoints. Each method may raise any error of the cloud library.
 
-    Before something that takes time, `tell` is told for how many seconds no other word may come.
+    Before each slow operation, `allow` is called with its timeout in seconds.
     """
 
-    def __init__(self, address: Address, tell: Callable[[float], None]) -> None:
+    def __init__(self, address: Address, allow: Callable[[float], None]) -> None:
         self._fs = file_system(address)
         self._root = address.root
-        self._tell = tell
+        self._allow = allow
 
     def sizes(self, uuid: str) -> dict[str, int]:
-        """Bytes of every file that is there of a checkpoint, by its path in it."""
-        self._tell(_PATIENCE)
+        """Return the size in bytes of each file of a checkpoint in the bucket, by its path."""
+        self._allow(_PATIENCE)
         start = self._key(uuid, "")
         self._fs.invalidate_cache()
         found = self._fs.find(start.rstrip("/"), detail=True)
@@ -151,45 +152,45 @@ class Bucket:
         }
 
     def put(self, file: Path, uuid: str, path: str) -> None:
-        self._tell(_allowed(file.stat().st_size))
+        self._allow(_allowed(file.stat().st_size))
         self._fs.put_file(str(file), self._key(uuid, path), callback=self._progress())
 
     def get(self, uuid: str, path: str, file: Path) -> None:
-        self._tell(_allowed(_PIECE))
+        self._allow(_allowed(_PIECE))
         self._fs.get_file(self._key(uuid, path), str(file), callback=self._progress())
 
     def write(self, uuid: str, path: str, body: bytes) -> None:
-        self._tell(_PATIENCE)
+        self._allow(_PATIENCE)
         try:
             self._fs.pipe_file(self._key(uuid, path), body)
-        except FileNotFoundError:  # of gcsfs with an address of the service alone
+        except FileNotFoundError:  # gcsfs names only the URL of the service
             raise FileNotFoundError(f"there is no bucket {self._root.partition('/')[0]}") from None
 
     def read(self, uuid: str, path: str) -> bytes | None:
-        """None when there is no such file."""
-        self._tell(_PATIENCE)
+        """Read a file; None if it does not exist."""
+        self._allow(_PATIENCE)
         try:
             return self._fs.cat_file(self._key(uuid, path))
         except FileNotFoundError:
             return None
 
     def remove(self, uuid: str, path: str) -> None:
-        """It is fine if it is not there."""
-        self._tell(_PATIENCE)
+        """Remove a file if it exists."""
+        self._allow(_PATIENCE)
         with suppress(FileNotFoundError):
             self._fs.rm_file(self._key(uuid, path))
 
     def check_writable(self) -> None:
-        """Write, read and remove a small file, as everything later will."""
-        name, body = f".detbuild-{secrets.token_hex(8)}", b"detbuild looks whether it can write here\n"
+        """Check that a small file can be written, read and removed."""
+        name, body = f".detbuild-{secrets.token_hex(8)}", b"detbuild checks that it can write here\n"
         self.write(name, "test", body)
         found = self.read(name, "test")
         self.remove(name, "test")
         if found != body:
-            raise OSError("what was written there cannot be read back")
+            raise OSError("a test file was written, but cannot be read back")
 
     def _key(self, uuid: str, path: str) -> str:
-        """Libraries may resolve `..` in a key: a path never leads out of its checkpoint."""
+        """Return the key of a file; reject `..`, which libraries may resolve out of the checkpoint."""
         if not {".", ".."}.isdisjoint([uuid, *path.split("/")]) or "/" in uuid:
             raise ValueError(f"not a path in a checkpoint: {uuid}/{path}")
         return f"{self._root}/{uuid}/{path}"
@@ -197,7 +198,7 @@ class Bucket:
     def _progress(self) -> object:
         from fsspec.callbacks import Callback
 
-        return Callback(hooks={"tell": lambda *_, **__: self._tell(_allowed(_PIECE))})
+        return Callback(hooks={"tell": lambda *_, **__: self._allow(_allowed(_PIECE))})
 
 
 def _allowed(size: int) -> float:

@@ -1,4 +1,4 @@
-"""Has the work with a bucket done by a process of its own: what hangs is ended, and nobody waits for it."""
+"""Runs bucket transfers in a worker process, so that a hung transfer can be killed."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from detbuild.checkpoint.bucket import Address
     from detbuild.config.experiment import ExperimentConfig
 
-_START: Final = 120.0  # seconds until the first word: a busy host imports slowly
+_START: Final = 120.0  # timeout of the first message, seconds: a busy host imports slowly
 _BLOCK: Final = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransferResult:
-    """How a job ended: all is empty when it is done."""
+    """The result of a job; all texts are empty if it succeeded."""
 
     job: Job
-    error: str = ""  # may go better another time
+    error: str = ""  # retryable
     hint: str = ""
-    damaged: str = ""  # will not
-    foreign: str = ""  # will not either: why the checkpoint is another experiment's
+    damaged: str = ""  # not retryable
+    foreign: str = ""  # not retryable: why the checkpoint belongs to another experiment
 
 
 class TransferWorker:
-    """One job at a time. The process starts with the first one, and again after it was lost."""
+    """A worker process for one job at a time, started with the first job and restarted if it dies."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
@@ -53,25 +53,25 @@ class TransferWorker:
 
     @property
     def pid(self) -> int | None:
-        """Of the process, while there is one."""
+        """The process id while the worker runs."""
         return self._process.pid if self._process else None
 
     def ask(self, job: Job) -> None:
-        """Begin a job; `answer` tells when it is over."""
+        """Start a job; `answer` returns its result."""
         self._job, self._deadline = job, time.monotonic() + _START
         if self._process is None:
-            with suppress(OSError):  # no memory or no process left for it: `answer` says so
+            with suppress(OSError):  # out of memory or processes: `answer` reports it
                 self._start()
         if self._process is not None:
             self._send(job.encode())
 
     def answer(self, *, wait: float = 0.0) -> TransferResult | None:
-        """The answer to the job, if there is one within `wait` seconds."""
+        """Return the result of the job, or None if it has none within `wait` seconds."""
         job = self._job
         if job is None:
             return None
         if self._process is None:
-            return self._lost(job, "no process could be started to carry checkpoints")
+            return self._lost(job, "cannot start the checkpoint transfer process")
         while line := self._line(wait):
             said = json.loads(line)
             if "allow" not in said:
@@ -80,19 +80,19 @@ class TransferWorker:
                 return TransferResult(job=job, **{name: said.get(name, "") for name in names})
             self._deadline = time.monotonic() + float(said["allow"])
         if line is not None:
-            return self._lost(job, "the process that carries checkpoints was lost")
+            return self._lost(job, "the checkpoint transfer process ended unexpectedly")
         if time.monotonic() < self._deadline:
             return None
         return self._lost(job, f"{self.address.url()} did not answer in time")
 
     def close(self) -> None:
-        """End the process. What it was doing is left where it is, and can be done again."""
+        """Kill the process. An unfinished job can be repeated."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             for stream in (self._process.stdin, self._process.stdout):
                 assert stream is not None
-                with suppress(BrokenPipeError):  # what it was not told any more
+                with suppress(BrokenPipeError):  # unsent input
                     stream.close()
         self._process, self._job, self._read = None, None, b""
 
@@ -103,19 +103,19 @@ class TransferWorker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd="/",  # not the caller's: `python -m` would import from there
-            start_new_session=True,  # Ctrl-C is not for it: it ends with its standard input
+            start_new_session=True,  # without Ctrl-C: it exits when its standard input closes
         )
         self._send(encode_address(self.address))
 
     def _send(self, line: bytes) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it is gone, and `answer` will say so
+        with suppress(BrokenPipeError):  # it has died: `answer` reports it
             self._process.stdin.write(line)
             self._process.stdin.flush()
 
     def _line(self, wait: float) -> bytes | None:
-        """One line; b"" when no more will come; None when there is none yet."""
+        """Read a line; b"" at the end of the stream, None if there is none yet."""
         assert self._process is not None
         assert self._process.stdout is not None
         stream = self._process.stdout.fileno()
@@ -136,7 +136,7 @@ class TransferWorker:
 
 @contextmanager
 def transfer_worker(address: Address) -> Iterator[TransferWorker]:
-    """One for as long as the block runs."""
+    """Give a worker that is closed with the block."""
     made = TransferWorker(address)
     try:
         yield made
@@ -145,7 +145,7 @@ def transfer_worker(address: Address) -> Iterator[TransferWorker]:
 
 
 def run_transfer(address: Address, job: Job) -> None:
-    """Do one job and wait for its end.
+    """Run one job and wait for its result.
 
     Raises:
         ConfigError: The library for this kind of storage is not installed.
@@ -165,7 +165,7 @@ def run_transfer(address: Address, job: Job) -> None:
 
 
 def check_writable(config: ExperimentConfig) -> None:
-    """See whether checkpoints can be stored where the config wants them; said before anything is built.
+    """Check that the checkpoint storage of the config is writable, before the image is built.
 
     Raises:
         ConfigError: The library for this kind of storage is not installed.
@@ -174,11 +174,11 @@ def check_writable(config: ExperimentConfig) -> None:
     address = address_of(config.checkpoint_storage)
     if address is None:
         return
-    file_system(address)  # a missing library is found without starting anything
+    file_system(address)  # reports a missing library without starting the worker
     try:
         run_transfer(address, Job(do="check"))
     except EngineError as error:
         raise EngineError(f"checkpoint_storage cannot be written: {error}", hint=error.hint) from error
 
 
-HINT: Final = "see whether bucket, prefix and credentials are right, and whether the service can be reached"
+HINT: Final = "check bucket, prefix and credentials, and that the service can be reached"

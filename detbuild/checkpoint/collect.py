@@ -1,4 +1,4 @@
-"""What garbage collection would remove from an experiment that has ended."""
+"""Plans the garbage collection of an experiment that has ended."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Collection:
-    """Uuids of an experiment's whole checkpoints; damaged ones and those deleted in part are in neither."""
+    """UUIDs of complete checkpoints; damaged and partially deleted ones are in neither list."""
 
     kept: tuple[str, ...] = ()
     garbage: tuple[str, ...] = ()
 
 
 def policy_of(config: ExperimentConfig, folder: ExperimentFolder) -> Policy:
-    """How many checkpoints the experiment is to keep, as people want it by now."""
+    """Return the retention policy of the experiment, with later changes to its attributes."""
     storage = with_attributes(config, read_attributes(folder.path)).checkpoint_storage
     return Policy(
         save_experiment_best=storage.save_experiment_best,
@@ -39,10 +39,10 @@ def policy_of(config: ExperimentConfig, folder: ExperimentFolder) -> Policy:
 
 
 def plan_collection(home: Home, folder: ExperimentFolder, policy: Policy) -> Collection:
-    """Apply the policy to what the runs have told.
+    """Apply the policy to the checkpoints that the runs reported.
 
     Raises:
-        EngineError: The registry of models cannot be read.
+        EngineError: The model registry cannot be read.
     """
     state = load(folder)
     header = state.header

@@ -1,4 +1,4 @@
-"""Copies a checkpoint out of its storage: verified, complete or not at all, and never through an archive."""
+"""Copies a checkpoint from its storage to a directory: verified, and complete or not at all."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 def damage(found: Found) -> list[str]:
-    """What is wrong with a checkpoint, one line for each file; empty when it is whole.
+    """Return one problem per damaged file of a checkpoint; none if it is complete.
 
-    One that is in the cloud alone was whole when it was sent, and is verified when it is fetched.
+    A checkpoint that is only in the cloud was verified before its upload, and is again when it is fetched.
     """
     if found.checkpoint.foreign:
         return [f"it {found.checkpoint.foreign}"]
@@ -39,15 +39,15 @@ def download(found: Found, target: Path) -> None:
     """Copy a checkpoint into the new directory `target`.
 
     Args:
-        found: On this host or in the cloud.
-        target: New, or empty.
+        found: A checkpoint on this host or in the cloud.
+        target: A new or empty directory.
 
     Raises:
-        ConfigError: `target` is there already.
-        EngineError: The checkpoint is damaged or gone, or cannot be copied.
+        ConfigError: `target` already exists.
+        EngineError: The checkpoint is damaged or deleted, or cannot be copied.
     """
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):  # allowed: the user's choice
-        raise ConfigError(f"{target} is there already", hint="name a directory that is new or empty")
+        raise ConfigError(f"{target} already exists", hint="use a new or empty directory")
     wrong = damage(found)
     if found.cloud is None:
         raise_damage(found, wrong)
@@ -55,20 +55,20 @@ def download(found: Found, target: Path) -> None:
         job = Job(do="fetch", uuid=found.checkpoint.uuid, root=str(target.absolute()))
         try:
             run_transfer(found.cloud, job)
-        finally:  # Ctrl-C ends the process that fetches, which then cannot tidy up
+        finally:  # after Ctrl-C the worker cannot clean up
             sweep_drafts(target.absolute().parent, target.name)
         return
-    assert found.directory is not None  # else it would be damaged
+    assert found.directory is not None  # otherwise `damage` reports it
     copy_whole(found.directory, target)
 
 
 def copy_whole(source: Path, target: Path) -> None:
-    """Copy what the manifest of `source` vouches for into the new directory `target`, or leave nothing.
+    """Copy the files in the manifest of `source` to the new directory `target`, all or none.
 
-    The copy shares no inode with its source: a run may write into its own checkpoints.
+    The copy has no hard links to its source, since a run may write into its own checkpoints.
 
     Raises:
-        EngineError: It is damaged, or cannot be copied.
+        EngineError: The checkpoint is damaged, or cannot be copied.
     """
     with damage_errors(source.name), opened(source) as checkpoint:
         raise_if_damaged(source.name, problems(checkpoint, content=False))
@@ -81,12 +81,12 @@ def copy_whole(source: Path, target: Path) -> None:
 
 
 def raise_if_unusable(found: Found) -> None:
-    """Raise EngineError unless every file of it is as it was stored."""
+    """Raise EngineError unless every file matches the manifest."""
     raise_damage(found, damage(found))
 
 
 def raise_damage(found: Found, wrong: Sequence[str]) -> None:
-    """Raise EngineError when anything is wrong with it."""
+    """Raise EngineError if the checkpoint has any problem."""
     if wrong:
         raise EngineError(
             f"checkpoint {found.checkpoint.uuid} is damaged: {'; '.join(wrong[:3])}",

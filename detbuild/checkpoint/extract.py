@@ -1,7 +1,7 @@
-"""Unpacks archives that nobody vouches for: regular files and directories, inside of one new directory.
+"""Extracts untrusted archives: only regular files and directories, only inside one new directory.
 
-Every directory is opened below the one before, never by its whole path, and no link is made or followed. The
-standard library's own filter was got around several times (CVE-2024-12718, CVE-2025-4330, CVE-2025-4517).
+Each directory is opened relative to its parent, never by its full path, and no link is created or followed.
+The filter of `tarfile` was bypassed several times (CVE-2024-12718, CVE-2025-4330, CVE-2025-4517).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 _MAGIC: Final = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open))
 _BLOCK: Final = 1 << 20
-_MOST_EXPANDED: Final = 100  # bytes of files for one of the archive: weights hardly compress
-_ALWAYS: Final = 1 << 28  # bytes that the smallest archive may come to
+_MOST_EXPANDED: Final = 100  # largest compression ratio: weights hardly compress
+_ALWAYS: Final = 1 << 28  # bytes that any archive may extract to
 _MOST_ENTRIES: Final = 100_000
-_SPARE: Final = 20  # one part in so many of the free space stays free
-_LONGEST_READ: Final = 4 << 20  # what is read at a time, headers included, which may claim any length
+_SPARE: Final = 20  # one part in 20 of the free space is left free
+_LONGEST_READ: Final = 4 << 20  # largest read in bytes; a header may claim any length
 _FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _BROKEN: Final = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError)
@@ -38,34 +38,33 @@ _BROKEN: Final = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, l
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     entries: int = _MOST_ENTRIES
-    size: int = 1 << 40  # bytes of all files together
-    depth: int = 64  # directories below each other
-    why: str = ""  # the limit of the size is what it is, as words to follow it
+    size: int = 1 << 40  # total bytes of all files
+    depth: int = 64  # nested directories
+    why: str = ""  # the reason for the size limit, as a suffix of the message
 
     @classmethod
     def of(cls, archive: Path, target: Path) -> Limits:
-        """What the disk of `target` has room for, and what an archive of this size may come to."""
+        """Derive the limits from the free space of `target` and the size of the archive."""
         disk = os.statvfs(target)
         free = disk.f_bavail * disk.f_frsize
         room = free - free // _SPARE
         expanded = archive.stat().st_size * _MOST_EXPANDED + _ALWAYS
         entries = min(_MOST_ENTRIES, disk.f_favail) if disk.f_files else _MOST_ENTRIES
         if room <= expanded:
-            return cls(entries=entries, size=room, why=", all that the disk has room for")
+            return cls(entries=entries, size=room, why=", the free space on the disk")
         return cls(entries=entries, size=expanded, why=f", {_MOST_EXPANDED} times the size of the archive")
 
 
 def extract(archive: Path, target: Path, limits: Limits | None = None) -> None:
-    """Unpack a tar file, plain or compressed by gzip, bzip2 or xz, into the empty directory `target`.
+    """Extract a tar file, plain or compressed with gzip, bzip2 or xz, to the empty directory `target`.
 
-    By default it may come to a hundred times its size, and to what the disk has room for.
-
-    Files get the mode 0644 and directories 0755, whatever the archive says. When something is refused, what
-    was unpacked before is left in `target`, whose owner throws it away.
+    By default it may expand to a hundred times its size, and to the free space of the disk. Files get mode
+    0644 and directories 0755, whatever the archive says. On an error, the files extracted so far are left in
+    `target` for the caller to remove.
 
     Raises:
-        ConfigError: It is no such archive, or something in it is no regular file or directory, lies outside,
-            is there twice, or goes beyond the limits.
+        ConfigError: It is not a valid archive, or an entry is not a regular file or directory, lies outside
+            of `target`, is duplicated, or exceeds the limits.
     """
     with _broken_archive(archive), _opened(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
         bounds = limits or Limits.of(archive, target)
@@ -86,7 +85,7 @@ def extract(archive: Path, target: Path, limits: Limits | None = None) -> None:
 
 
 def _parts(archive: Path, member: tarfile.TarInfo, bounds: Limits) -> list[str]:
-    """The names that lead to the member, from the top."""
+    """Return the path components of the member."""
     name = member.name
     if not (member.isdir() or member.type in {tarfile.REGTYPE, tarfile.AREGTYPE}):
         raise _refused(archive, name, "is neither a regular file nor a directory")
@@ -116,7 +115,7 @@ def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, root: int, parts: lis
 
 
 def _enter(directory: int, name: str) -> int:
-    with suppress(FileExistsError):  # if it is anything else than a directory, it cannot be opened as one
+    with suppress(FileExistsError):  # anything but a directory fails to open below
         os.mkdir(name, 0o755, dir_fd=directory)
     return os.open(name, _DIRECTORY, dir_fd=directory)
 
@@ -137,7 +136,7 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, descriptor: int) -> No
 
 
 class _Bounded:
-    """Refuses a read of a length that only a hostile header asks for: it would be held in memory."""
+    """A stream that rejects the huge reads of a hostile header, which would fill the memory."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -172,12 +171,12 @@ def _broken_archive(archive: Path) -> Iterator[None]:
     except _BROKEN as error:
         reason = reason_of(error) if isinstance(error, OSError) else error
         raise ConfigError(
-            f"cannot unpack {archive}: {reason}", hint="give a tar file that is whole, or a directory"
+            f"cannot unpack {archive}: {reason}", hint="use a complete tar file, or a directory"
         ) from error
 
 
 def _refused(archive: Path, name: str, why: str) -> ConfigError:
     return ConfigError(
-        f"{archive} is refused: {name!r} {why}",
-        hint="unpack it where nothing can be harmed, look at it, and give the directory",
+        f"{archive} was rejected: {name!r} {why}",
+        hint="unpack it in a sandbox, check it, and use the directory",
     )

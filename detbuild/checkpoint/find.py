@@ -1,4 +1,4 @@
-"""Finds the checkpoints of experiments: what the runs told of them, and where they are."""
+"""Finds the checkpoints of experiments, on this host and in the cloud."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _GONE = frozenset({"DELETED"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """A checkpoint that a run announced."""
+    """A checkpoint that a run reported."""
 
     experiment_id: int
     trial_id: int
     checkpoint: CheckpointState
-    directory: Path | None  # None: it is not on this host
-    cloud: Address | None = field(default=None, repr=False)  # None: it is not in the cloud
+    directory: Path | None  # None: not on this host
+    cloud: Address | None = field(default=None, repr=False)  # None: not in the cloud
 
     @property
     def state(self) -> str:
@@ -45,20 +45,20 @@ class Found:
 
     @property
     def owned(self) -> bool:
-        """Whether it belongs to the experiment of which a run has announced it."""
+        """Whether it belongs to the experiment whose run reported it."""
         return not self.checkpoint.foreign
 
     @property
     def url(self) -> str | None:
-        """Where it is in the cloud."""
+        """Its URL in the cloud."""
         return self.cloud.url(self.checkpoint.uuid) if self.cloud else None
 
 
 def checkpoints_of(folder: ExperimentFolder, allowance: TimeBudget | None = None) -> tuple[Found, ...]:
-    """All checkpoints of an experiment, by trial and newest first.
+    """List all checkpoints of an experiment, by trial and newest first.
 
     Raises:
-        EngineError: Its files are damaged, or it takes longer than the allowance to read them.
+        EngineError: Its files are damaged, or reading them exceeds the time budget.
     """
     read = run_records if allowance is None else records_within(allowance)
     config = config_of(folder)
@@ -79,13 +79,13 @@ def checkpoints_of(folder: ExperimentFolder, allowance: TimeBudget | None = None
 
 
 def find_checkpoint(home: Home, uuid: str) -> Found:
-    """The checkpoint of this uuid, or of the only one that begins with it, in whatever experiment.
+    """Find a checkpoint of any experiment by its UUID or a unique prefix of it.
 
-    Of experiments that have announced the same uuid it is the one that the checkpoint belongs to.
+    If several experiments reported the same UUID, the one that owns the checkpoint is used.
 
     Raises:
-        ConfigError: There is none, or more than one.
-        EngineError: There is none, and it may be of an experiment whose files cannot be read.
+        ConfigError: None or several match.
+        EngineError: None match, and some experiments could not be searched.
     """
     found: list[Found] = []
     unreadable: list[EngineError] = []
@@ -99,14 +99,14 @@ def find_checkpoint(home: Home, uuid: str) -> Found:
         return found[0]
     if found:
         names = ", ".join(each.checkpoint.uuid for each in found[:5])
-        raise ConfigError(f"{uuid} begins the names of several checkpoints: {names}", hint="give more of it")
+        raise ConfigError(f"{uuid} is ambiguous; it matches {names}", hint="use more characters of the UUID")
     if unreadable:
         raise unreadable[0]
     raise ConfigError(f"there is no checkpoint {uuid!r}", hint="see `detbuild checkpoint list EXPERIMENT`")
 
 
 def files_of(home: Home, found: Found) -> Mapping[str, int]:
-    """Its files and their sizes in bytes, as the run told them, without those that were deleted."""
+    """Return the files of a checkpoint and their sizes in bytes, without deleted ones."""
     folder = home.folder(found.experiment_id)
     stored = Stored.of(entry.fact for entry in folder.journal())
     runs = run_records(folder, load(folder).trials[found.trial_id])
@@ -116,7 +116,7 @@ def files_of(home: Home, found: Found) -> Mapping[str, int]:
 
 
 def _all(home: Home, unreadable: list[EngineError], *, first: int | None) -> Iterator[Found]:
-    """Those of all experiments, of one of them first; what is wrong with some is put into `unreadable`."""
+    """Yield the checkpoints of all experiments, `first` before the others; collect errors in `unreadable`."""
     for number in sorted(home.ids(), key=lambda number: (number != first, -number)):
         folder = home.folder(number)
         if folder.exists:
@@ -130,5 +130,5 @@ def _all(home: Home, unreadable: list[EngineError], *, first: int | None) -> Ite
 def _directory(on_host: Path | None, checkpoint: CheckpointState) -> Path | None:
     if on_host is None or checkpoint.state in _GONE or checkpoint.foreign or not is_name(checkpoint.uuid):
         return None
-    there = UntrustedDir(on_host).exists(checkpoint.uuid)  # whatever it is: verifying tells
+    there = UntrustedDir(on_host).exists(checkpoint.uuid)  # of any kind: `verify` checks it
     return on_host / checkpoint.uuid if there else None

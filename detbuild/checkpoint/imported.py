@@ -1,4 +1,4 @@
-"""Takes in a checkpoint from elsewhere, such as one of Determined's, for experiments to start from."""
+"""Imports a checkpoint from elsewhere, e.g. one of Determined, for experiments to start from."""
 
 from __future__ import annotations
 
@@ -23,21 +23,20 @@ if TYPE_CHECKING:
 
     from detbuild.store.home import Home
 
-_DRAFTS: Final = re.compile(r"\..*")  # all that is hidden in the directory
-_NAME_IT: Final = "name the directory that holds the checkpoint, without links"
+_DRAFTS: Final = re.compile(r"\..*")  # all hidden entries of the directory
+_NAME_IT: Final = "use the path of the checkpoint directory without links"
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def import_checkpoint(home: Home, source: Path, uuid: str | None = None) -> str:
-    """Copy a directory or a tar file to the home, and return the uuid it can be named by.
+    """Import a directory or a tar file as `imported/<uuid>` of the home, and return the UUID.
 
     Args:
-        home: Its `imported/<uuid>` takes the files.
-        source: With a manifest, it has to be whole; without one, as Determined writes them, it gets one.
-        uuid: By default that of its directory, if that is one, and otherwise a new one.
+        source: Verified if it has a manifest; otherwise, as for Determined's, a manifest is created.
+        uuid: Defaults to the name of the directory if that is a UUID, otherwise to a new one.
 
     Raises:
-        ConfigError: It is no checkpoint, or one of that name is there.
+        ConfigError: It is not a checkpoint, or the UUID already exists.
         EngineError: It is damaged, or cannot be copied.
     """
     with file_errors(home.imported):
@@ -49,18 +48,16 @@ def import_checkpoint(home: Home, source: Path, uuid: str | None = None) -> str:
         directory = _directory(home, source, room)
         name = uuid or _uuid_of(source, directory)
         if not is_name(name):
-            raise ConfigError(f"{name!r} cannot be the name of a checkpoint")
+            raise ConfigError(f"not a valid checkpoint name: {name!r}")
         if (home.imported / name).exists():  # allowed: in no mount
-            raise ConfigError(f"there is a checkpoint {name} already", hint="give another name with --uuid")
+            raise ConfigError(f"checkpoint {name} already exists", hint="choose another UUID with --uuid")
         _take(directory, home.imported, name)
-        claim(
-            home, name, IMPORTED
-        )  # one that an experiment of this home has announced stays that experiment's
+        claim(home, name, IMPORTED)  # no effect if an experiment of this home owns it
     return name
 
 
 def _directory(home: Home, source: Path, room: Path) -> Path:
-    """Where its files are; an archive is unpacked in `room`."""
+    """Return the directory of its files; an archive is extracted to `room`."""
     _refuse_links_of_runs(home, source)
     if source.is_dir():  # allowed: named by the user
         return source.resolve()  # allowed: named by the user
@@ -72,7 +69,7 @@ def _directory(home: Home, source: Path, room: Path) -> Path:
 
 
 def _refuse_links_of_runs(home: Home, source: Path) -> None:
-    """Links are the user's own, but for those below the home: a run may have made them."""
+    """Raise ConfigError for a link below the home, since a run may have created it."""
     path = os.path.abspath(source)  # noqa: PTH100  (`resolve` would pass the links)
     for root in {os.path.abspath(home.path), os.path.realpath(home.path)}:  # noqa: PTH100  # allowed: in no mount
         if not path.startswith(f"{root}/"):
@@ -80,7 +77,7 @@ def _refuse_links_of_runs(home: Home, source: Path) -> None:
         try:
             mode = UntrustedDir(root).stat(path[len(root) + 1 :]).st_mode
         except FileNotFoundError:
-            return  # which is told in the user's words
+            return  # the caller reports it
         except UntrustedError as error:
             raise ConfigError(f"cannot read {source}: {error}", hint=_NAME_IT) from error
         if stat.S_ISLNK(mode):
@@ -105,14 +102,14 @@ def _take(directory: Path, imported: Path, name: str) -> None:
 
 
 def _files(directory: Path, checkpoint: UntrustedDir) -> list[str]:
-    """Regular files alone: a link would lead to what is no part of it."""
+    """List the files; raise ConfigError for anything but regular files, e.g. a link to another place."""
     found = [entry for entry in checkpoint.walk() if not entry.is_directory]
     for entry in found:
         if not entry.is_file:
             raise ConfigError(
                 f"{directory / entry.path} is not a regular file: {entry.kind}",
-                hint="replace it by a regular file",
+                hint="replace it with a regular file",
             )
     if not found:
-        raise ConfigError(f"{directory} holds no files, so it is no checkpoint")
+        raise ConfigError(f"{directory} has no files, so it is not a checkpoint")
     return [entry.path for entry in found]

@@ -1,4 +1,4 @@
-"""What the process that carries checkpoints is told, as lines of JSON on its standard input."""
+"""The jobs of the transfer worker, as lines of JSON on its standard input."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Job:
     do: Operation
     uuid: str = ""
     uuids: tuple[str, ...] = ()  # for `remove`
-    root: str = ""  # directory on this host that holds the checkpoints; for `fetch` the new directory itself
+    root: str = ""  # directory of the checkpoints on this host; for `fetch` the new directory itself
     paths: tuple[str, ...] = ()  # files of the checkpoint
-    owner: str = ""  # the experiment that has it done, as HOME/NUMBER
-    ours: tuple[str, ...] = ()  # its own in the bucket even where no manifest there says so
+    owner: str = ""  # the experiment, as HOME/NUMBER
+    ours: tuple[str, ...] = ()  # UUIDs that it owns in the bucket even without a manifest there
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
@@ -31,7 +31,7 @@ class Job:
 
 
 def encode_address(address: Address) -> bytes:
-    """The first line: where to, with the credentials, which so stand in no argument and no environment."""
+    """Encode the first line: the bucket with its credentials, kept out of arguments and environment."""
     return json.dumps(asdict(address)).encode() + b"\n"
 
 

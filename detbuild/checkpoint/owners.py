@@ -1,7 +1,7 @@
-"""Which experiment of a home a checkpoint belongs to: the one that announced it first, until it is deleted.
+"""Ownership of checkpoints in a home: the experiment that reported a UUID first owns it until it is deleted.
 
-A uuid stands in a record that user code can write, so no announcement is believed by itself. The claim of a
-uuid is a link whose target is the experiment's number: the file system makes it once, for one claimant only.
+User code can write any UUID into a record, so a record proves nothing. A claim is a symbolic link named by
+the UUID with the experiment's number as its target, which the file system creates atomically and only once.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from detbuild.store.folder import ExperimentFolder
     from detbuild.store.home import Home
 
-IMPORTED: Final = 0  # no experiment has this number
+IMPORTED: Final = 0  # not the number of any experiment
 _PRESENT: Final = "present.json"  # in the experiment's folder
 
 
 def claim(home: Home, uuid: str, experiment_id: int) -> int:
-    """Claim a checkpoint for an experiment, and return the number of the one that it belongs to.
+    """Claim a checkpoint for an experiment and return the number of its owner.
 
     Raises:
         EngineError: The claim cannot be written.
@@ -45,7 +45,7 @@ def claim(home: Home, uuid: str, experiment_id: int) -> int:
 
 
 def foreign_reason(home: Home, folder: ExperimentFolder, uuid: str) -> str:
-    """Claim a checkpoint that a run has announced; say whose it is, as what `it` does, or "" for ours.
+    """Claim a reported checkpoint; return "" or why it is foreign, as a predicate ("belongs to ...").
 
     Raises:
         EngineError: The claim cannot be written.
@@ -59,15 +59,15 @@ def foreign_reason(home: Home, folder: ExperimentFolder, uuid: str) -> str:
 
 
 def note_present(config: ExperimentConfig, folder: ExperimentFolder) -> None:
-    """Write down which checkpoints a shared directory holds before the first run of an experiment.
+    """Record which checkpoints a shared directory has before the first run of an experiment.
 
     Raises:
-        EngineError: It cannot be written.
+        EngineError: The record cannot be written.
     """
     root = checkpoint_storage(config, folder).on_host
     if root in {None, folder.checkpoints}:
         return
-    with suppress(UntrustedError):  # there is no directory yet, and so nothing in it
+    with suppress(UntrustedError):  # the directory does not exist yet
         names = [entry.path for entry in UntrustedDir(str(root)).scan() if is_uuid(entry.path)]
         write_synced(folder.path / _PRESENT, json.dumps(names).encode())
 
@@ -75,17 +75,17 @@ def note_present(config: ExperimentConfig, folder: ExperimentFolder) -> None:
 def _present(folder: ExperimentFolder) -> frozenset[str]:
     try:
         return frozenset(json.loads((folder.path / _PRESENT).read_bytes()))
-    except FileNotFoundError:  # not shared, or of an earlier version
+    except FileNotFoundError:  # not a shared directory, or an earlier version
         return frozenset()
 
 
 def owner_of(home: Home, uuid: str) -> int | None:
-    """The number of the experiment that a checkpoint belongs to; None when none has claimed it."""
+    """Return the number of the experiment that owns a checkpoint; None if it is unclaimed."""
     return _read(home.owners / uuid)
 
 
 def release(home: Home, uuids: Iterable[str], experiment_id: int) -> None:
-    """Give up the claims of an experiment that is being deleted."""
+    """Release the claims of an experiment that is being deleted."""
     with file_errors(home.owners):
         for uuid in uuids:
             if _read(home.owners / uuid) == experiment_id:
@@ -94,7 +94,7 @@ def release(home: Home, uuids: Iterable[str], experiment_id: int) -> None:
 
 
 def announced(folder: ExperimentFolder) -> Iterator[str]:
-    """The checkpoints that the runs of an experiment have announced."""
+    """Yield the UUIDs that the runs of an experiment reported."""
     for trial in load(folder).trials.values():
         for run in run_records(folder, trial):
             for checkpoint in run.checkpoints:
@@ -117,15 +117,15 @@ def _read(link: Path) -> int | None:
 
 
 def _claims(home: Home) -> Path:
-    """The directory of all claims. The first time, all that was announced before is claimed, oldest first."""
+    """Return the directory of claims; on first use, claim all checkpoints reported so far, oldest first."""
     if not home.owners.is_dir():
         with alone(home.path / ".owners.lock"), file_errors(home.owners):
             if not home.owners.is_dir():
-                draft = home.path / ".owners.tmp"  # of an earlier crash, since the lock is held
+                draft = home.path / ".owners.tmp"  # left by a crash, since the lock is held
                 shutil.rmtree(draft, ignore_errors=True)
                 draft.mkdir(mode=0o700)
                 for number in home.ids():
-                    with suppress(EngineError, OSError):  # a damaged experiment has nothing to claim
+                    with suppress(EngineError, OSError):  # a damaged experiment claims nothing
                         for uuid in announced(home.folder(number)):
                             _claim(draft, uuid, number)
                 sync_directory(draft)

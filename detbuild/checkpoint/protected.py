@@ -1,4 +1,4 @@
-"""Checkpoints that something started from: no rule may remove them."""
+"""Checkpoints that an experiment or a trial started from, which garbage collection must keep."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NO_SOURCE: Final = b'"source_checkpoint_uuid": null'
 
 
 def sources(home: Home) -> Iterator[tuple[int, str]]:
-    """Each experiment of this home that was told to start from a checkpoint, and the uuid of that."""
+    """Yield each experiment of this home that starts from a checkpoint, with its UUID."""
     for number in home.ids():
         uuid = _source(home.folder(number))
         if uuid:
@@ -27,16 +27,16 @@ def sources(home: Home) -> Iterator[tuple[int, str]]:
 
 
 def parents(trials: Iterable[Iterable[RunRecords]]) -> frozenset[str]:
-    """The checkpoints that a trial has started from and that are none of its own.
+    """Return the checkpoints of other trials that a trial started from.
 
     Args:
-        trials: The runs of each.
+        trials: The runs of each trial.
     """
     return frozenset(uuid for runs in trials for uuid in _foreign(tuple(runs)))
 
 
 def pending_sources(state: ExperimentState) -> frozenset[str]:
-    """The checkpoints of other trials from which one is to start that has not begun yet."""
+    """Return the checkpoints that trials without a run will start from."""
     return frozenset(uuid for trial in state.trials.values() if not trial.runs for uuid in trial.source)
 
 
@@ -48,7 +48,7 @@ def _foreign(runs: tuple[RunRecords, ...]) -> Iterator[str]:
 def _source(folder: ExperimentFolder) -> str:
     try:
         body = folder.files.read(folder.config_file.name, LARGEST_DOCUMENT)
-        if _NO_SOURCE in body:  # nearly all of them, and there may be thousands
+        if _NO_SOURCE in body:  # fast path: nearly all of possibly thousands
             return ""
         searcher = json.loads(body).get("searcher") or {}
         return str(searcher.get("source_checkpoint_uuid") or "")

@@ -1,4 +1,4 @@
-"""The best of the checkpoints that are there, by a validation metric."""
+"""Ranks available checkpoints by a validation metric."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from detbuild.store.folder import Header
 
 
-def goal_of(header: Header, metric: str | None = None, smaller_is_better: bool | None = None) -> Goal:  # noqa: FBT001  (None: as the searcher has it)
-    """The searcher's goal, or that of another metric."""
+def goal_of(header: Header, metric: str | None = None, smaller_is_better: bool | None = None) -> Goal:  # noqa: FBT001  (None: the searcher's)
+    """Return the searcher's goal, or that of another metric."""
     smaller = header.smaller_is_better if smaller_is_better is None or metric is None else smaller_is_better
     return Goal(metric or header.metric, smaller)
 
 
 def best_first(found: Iterable[Found], goal: Goal) -> list[Found]:
-    """Those that are whole and have the metric; of equals the one that came first."""
+    """Sort the complete checkpoints that have the metric, best first; ties in the order given."""
     sign = 1 if goal.smaller_is_better else -1
     valued = [
         (sign * value, one)
@@ -32,7 +32,7 @@ def best_first(found: Iterable[Found], goal: Goal) -> list[Found]:
 
 
 def best_of_trials(found: Iterable[Found], goal: Goal) -> list[Found]:
-    """The best checkpoint of each trial, the best first."""
+    """Return the best checkpoint of each trial, best first."""
     of_trials: dict[int, Found] = {}
     for one in best_first(found, goal):
         of_trials.setdefault(one.trial_id, one)

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def register_checkpoint(home: Home, model: str, uuid: str, *, name: str = "", comment: str = "") -> Version:
-    """Find the checkpoint and add it to the model; nothing removes it from then on.
+    """Add a checkpoint to a model, which protects it from garbage collection.
 
     Raises:
-        ConfigError: There is no such model or checkpoint, or its files are gone.
+        ConfigError: The model or checkpoint does not exist, or its files were deleted.
     """
     read_model(home, model)
     found = find_checkpoint(home, uuid)

@@ -1,4 +1,4 @@
-"""Which checkpoints of an experiment are kept: Determined's rule, on values alone."""
+"""Determined's retention policy for the checkpoints of an experiment, as a pure function."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
-    """How many are kept by each of three measures; what is kept by one of them is kept."""
+    """How many checkpoints each of three rules keeps; a checkpoint stays if any rule keeps it."""
 
     save_experiment_best: int = 0
     save_trial_best: int = 1
@@ -21,24 +21,22 @@ class Policy:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """A whole checkpoint of a trial."""
+    """A complete checkpoint of a trial."""
 
     uuid: str
     trial_id: int
     steps_completed: int
-    metric: float | None  # the searcher's, of the same batch; None is never the best
+    metric: float | None  # the searcher's metric at the same batch; None is never the best
 
 
 def select_kept(
     candidates: Iterable[Candidate], policy: Policy, *, smaller_is_better: bool, protected: AbstractSet[str]
 ) -> frozenset[str]:
-    """The uuids of those that stay.
+    """Return the UUIDs of the checkpoints to keep.
 
     Args:
-        candidates: In the order in which they were written; of equal metrics the earlier one is better.
-        policy: How many.
-        smaller_is_better: Of the metric.
-        protected: Stay whatever the policy says: registered ones, and those that something started from.
+        candidates: In the order written; of equal metrics the earlier one is better.
+        protected: UUIDs that are always kept: registered ones, and those that a trial started from.
     """
     written = tuple(candidates)
     sign = 1.0 if smaller_is_better else -1.0
@@ -48,7 +46,7 @@ def select_kept(
     for own in _by_trial(best):
         chosen.update(own[: policy.save_trial_best])
     for own in _by_trial(written[::-1]):
-        newest_first = sorted(own, key=lambda one: -one.steps_completed)  # of equal ones the last written
+        newest_first = sorted(own, key=lambda one: -one.steps_completed)  # ties: the last written
         chosen.update(newest_first[: policy.save_trial_latest])
     return frozenset(one.uuid for one in written if one in chosen or one.uuid in protected)
 

@@ -1,4 +1,4 @@
-"""The checkpoint that a new experiment starts from, put where its runs look for it."""
+"""Stages the checkpoint that a new experiment starts from."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 def sources_of(config: ExperimentConfig, home: Home) -> tuple[Found | Path, ...]:
-    """What `searcher.source_trial_id` or `source_checkpoint_uuid` means: the first of these that is whole.
+    """Resolve `searcher.source_trial_id` or `source_checkpoint_uuid` to candidates, best first.
 
-    Empty when there is none, or nothing to do about it.
+    Empty if the config has no source, or if the run finds it in the shared directory.
 
     Raises:
-        ConfigError: There is no such trial or checkpoint.
-        EngineError: What has its name in the shared directory is not a directory.
+        ConfigError: The trial or checkpoint does not exist.
+        EngineError: The checkpoint in the shared directory is not a directory.
     """
     searcher = config.searcher
     if searcher.source_trial_id is not None:
@@ -46,8 +46,8 @@ def sources_of(config: ExperimentConfig, home: Home) -> tuple[Found | Path, ...]
     found = find_checkpoint(home, uuid)
     if found.checkpoint.uuid != uuid:
         raise ConfigError(
-            f"searcher.source_checkpoint_uuid: {uuid} is no whole name of a checkpoint",
-            hint=f"write {found.checkpoint.uuid}",
+            f"searcher.source_checkpoint_uuid: {uuid} is not a full checkpoint UUID",
+            hint=f"use {found.checkpoint.uuid}",
         )
     return (found,)
 
@@ -55,13 +55,13 @@ def sources_of(config: ExperimentConfig, home: Home) -> tuple[Found | Path, ...]
 def stage_source_checkpoint(
     sources: Sequence[Found | Path], config: ExperimentConfig, folder: ExperimentFolder
 ) -> ExperimentConfig:
-    """Copy it to the experiment's other checkpoints: what becomes of the old experiment does not matter then.
+    """Copy the source checkpoint into the new experiment, which makes it independent of the old one.
 
     Returns:
-        The config, which names the checkpoint that was brought.
+        The config with the UUID of the staged checkpoint.
 
     Raises:
-        EngineError: None is whole, or it cannot be copied.
+        EngineError: All candidates are damaged, or the copy failed.
         ConfigError: The experiment's checkpoints are not on this host.
     """
     if not sources:
@@ -78,7 +78,7 @@ def stage_source_checkpoint(
 
 
 def _of_trial(reference: str, home: Home) -> tuple[Found, ...]:
-    """`3/2` is trial 2 of experiment 3; `3` is the first trial of experiment 3."""
+    """List the checkpoints of a trial: `3/2` is trial 2 of experiment 3, `3` its first trial."""
     experiment, _, trial = reference.partition("/")
     number = int(trial or 1)
     found = tuple(
@@ -95,7 +95,7 @@ def _of_trial(reference: str, home: Home) -> tuple[Found, ...]:
 
 
 def _bring_first(sources: Sequence[Found | Path], storage: Path) -> str:
-    """The newest may be damaged; an older one is better than none, and none is an error."""
+    """Stage the first undamaged checkpoint of `sources` and return its UUID."""
     problems = []
     for source in sources:
         uuid = source.name if isinstance(source, Path) else source.checkpoint.uuid
@@ -112,8 +112,8 @@ def _bring_first(sources: Sequence[Found | Path], storage: Path) -> str:
         raise problems[0]
     listing = "".join(f"\n  {error}" for error in problems)
     raise EngineError(
-        f"none of the checkpoints to start from is whole:{listing}",
-        hint="restore one of them from a copy, or leave the source out of the config",
+        f"all checkpoints to start from are damaged:{listing}",
+        hint="restore one of them, or remove the source from the config",
     )
 
 

@@ -1,7 +1,7 @@
-"""Whole checkpoints to a bucket and back.
+"""Transfers complete checkpoints to and from a bucket.
 
-A checkpoint in the cloud is there when its manifest is: it is written last and removed first. Whatever
-crashes in between leaves files that nobody takes for a checkpoint, and the same call again finishes the work.
+A checkpoint exists in the cloud if its manifest does, which is written last and removed first. A crash leaves
+files that are not a checkpoint, and repeating the call finishes the work.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _OWNER: Final = "owner"  # in the manifest of a checkpoint in a bucket
 _NAME: Final = r"[0-9A-Za-z][0-9A-Za-z_.-]{0,127}"
-_OLD_DRAFTS: Final = r"fetched|[a-z0-9_]{8}"  # of versions that did not lock them
+_OLD_DRAFTS: Final = r"fetched|[a-z0-9_]{8}"  # of versions without locks on drafts
 _LEFT: Final = re.compile(rf"{DRAFTS.pattern}|\.{_NAME}\.(?:fetched|deleted)")
 _DAMAGE: Final = frozenset(
     {
@@ -54,25 +54,25 @@ _DAMAGE: Final = frozenset(
         errno.EACCES,
     }
 )
-_FICLONE: Final = 0x40049409  # ioctl of Linux: share the blocks of a file until one of the two is written
-_PIECE: Final = 1 << 30  # bytes that the kernel copies in one call
+_FICLONE: Final = 0x40049409  # Linux ioctl: clone a file copy-on-write
+_PIECE: Final = 1 << 30  # bytes per call of copy_file_range
 
 
 class DamagedError(EngineError):
-    """The checkpoint is not whole, so trying again does not help."""
+    """The checkpoint is damaged, so retrying does not help."""
 
 
 class ForeignError(EngineError):
-    """The checkpoint belongs to another experiment; the text says why, as what `it` does."""
+    """The checkpoint belongs to another experiment; the text is a predicate ("belongs to ...")."""
 
 
 def is_name(uuid: str) -> bool:
-    """Whether it can be the name of a checkpoint: user code may have written any record."""
+    """Whether it is a valid checkpoint name; user code may have written any text into a record."""
     return re.fullmatch(_NAME, uuid) is not None
 
 
 def raise_if_foreign(uuid: str, bucket: Bucket, owner: str) -> None:
-    """Raise ForeignError unless the name is free in the bucket, or the manifest there names the owner."""
+    """Raise ForeignError unless the name is unused in the bucket, or the manifest there has the owner."""
     body = bucket.read(uuid, MANIFEST_FILE)
     if body is not None and _owner(body) != owner:
         raise ForeignError(f"belongs to {_words(_owner(body))} in the bucket")
@@ -81,13 +81,11 @@ def raise_if_foreign(uuid: str, bucket: Bucket, owner: str) -> None:
 
 
 def is_own(uuid: str, bucket: Bucket, owner: str, *, unsigned: bool) -> bool:
-    """Whether what the bucket holds under this name may be changed by an experiment.
+    """Whether an experiment may change the files of a checkpoint in the bucket.
 
     Args:
-        uuid: Of the checkpoint.
-        bucket: That may hold it.
         owner: The experiment, as HOME/NUMBER.
-        unsigned: Whether files are the experiment's own where no manifest says whose they are.
+        unsigned: The result if no manifest names an owner.
     """
     body = bucket.read(uuid, MANIFEST_FILE)
     signed = _owner(body) if body is not None else ""
@@ -95,16 +93,15 @@ def is_own(uuid: str, bucket: Bucket, owner: str, *, unsigned: bool) -> bool:
 
 
 def upload(directory: Path, bucket: Bucket, owner: str = "") -> None:
-    """Copy a checkpoint to the bucket. Files of it that are there already are not sent again.
+    """Upload a checkpoint, without the files that are already in the bucket.
 
     Args:
-        directory: Of the checkpoint on this host.
-        bucket: In which its name was free, or is the owner's.
-        owner: The experiment, as HOME/NUMBER; the manifest in the bucket names it.
+        directory: The checkpoint on this host.
+        owner: The experiment, as HOME/NUMBER, which is added to the manifest in the bucket.
 
     Raises:
-        DamagedError: It is not whole on this host; nothing was sent.
-        ForeignError: Another experiment has uploaded one of this name meanwhile.
+        DamagedError: The checkpoint is damaged on this host; nothing was sent.
+        ForeignError: Another experiment has uploaded a checkpoint of this name.
     """
     uuid = directory.name
     raise_if_damaged(uuid, verify(directory))
@@ -114,7 +111,7 @@ def upload(directory: Path, bucket: Bucket, owner: str = "") -> None:
         wanted = {path: size for path, (size, _) in manifest(checkpoint).items()}
         there = bucket.sizes(uuid)
         for path, size in wanted.items():
-            if there.get(path) != size:  # a file appears as a whole or not at all, and never changes
+            if there.get(path) != size:  # uploads are atomic, and files never change
                 with checkpoint.open(path) as file:
                     bucket.put(path_of(file), uuid, path)
         body = checkpoint.read(MANIFEST_FILE, LARGEST_MANIFEST)
@@ -122,14 +119,14 @@ def upload(directory: Path, bucket: Bucket, owner: str = "") -> None:
     there = bucket.sizes(uuid)
     missing = [path for path, size in wanted.items() if there.get(path) != size]
     if missing or MANIFEST_FILE not in there:
-        raise OSError(f"{missing[0] if missing else MANIFEST_FILE} was sent, but is not there")
+        raise OSError(f"{missing[0] if missing else MANIFEST_FILE} was sent, but not found")
 
 
 def fetch(uuid: str, bucket: Bucket, target: Path) -> None:
-    """Copy a checkpoint of the bucket to the new directory `target`, verified, or leave nothing.
+    """Download a checkpoint to the new directory `target` and verify it; leave nothing on an error.
 
     Raises:
-        DamagedError: It is not there, or not whole.
+        DamagedError: The checkpoint is not in the bucket, or damaged.
     """
     body = bucket.read(uuid, MANIFEST_FILE)
     if body is None:
@@ -148,7 +145,7 @@ def fetch(uuid: str, bucket: Bucket, target: Path) -> None:
 
 @contextmanager
 def new_directory(target: Path) -> Iterator[UntrustedDir]:
-    """Give a draft to fill; after the block it is `target`, on disk, or nothing is left of it."""
+    """Give a draft directory, which is renamed to `target` after the block, or removed on an error."""
     with file_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)  # allowed: chosen by the caller
         sweep_drafts(target.parent, target.name)
@@ -158,25 +155,25 @@ def new_directory(target: Path) -> Iterator[UntrustedDir]:
                 for path in [entry.path for entry in draft.walk()]:
                     draft.sync(path)
                 draft.sync()
-            beside = UntrustedDir(target.parent)
-            beside.rename(directory.name, target.name)
-            beside.sync()
+            parent = UntrustedDir(target.parent)
+            parent.rename(directory.name, target.name)
+            parent.sync()
 
 
 def path_of(file: BinaryIO) -> Path:
-    """A path to an open file, for libraries that open paths: whatever has the file's name by now."""
+    """Return a path to an open file, for libraries that open paths; immune to renames."""
     return Path(f"/proc/self/fd/{file.fileno()}")
 
 
 def restore_files(uuid: str, bucket: Bucket, root: Path) -> None:
-    """See to it that a checkpoint is whole in the directory `root` of this host.
+    """Ensure that a checkpoint is complete in `root`; fetch it from the bucket if it is not.
 
     Raises:
-        DamagedError: It is whole neither there nor in the cloud.
+        DamagedError: It is damaged or missing in both places.
     """
     if not verify(root / uuid):
         return
-    remove_local(root, uuid)  # it may be there and damaged
+    remove_local(root, uuid)  # a damaged copy
     fetch(uuid, bucket, root / uuid)
 
 
@@ -188,10 +185,10 @@ def remove(uuid: str, bucket: Bucket) -> None:
 
 
 def remove_files(uuid: str, bucket: Bucket, paths: Collection[str]) -> None:
-    """Remove some files of a checkpoint from the bucket; the rest is a whole checkpoint.
+    """Remove some files of a checkpoint from the bucket; the rest is a complete checkpoint.
 
     Raises:
-        DamagedError: It has no manifest that can be read; nothing was removed.
+        DamagedError: Its manifest cannot be read; nothing was removed.
     """
     body = bucket.read(uuid, MANIFEST_FILE)
     if body is not None:
@@ -201,16 +198,16 @@ def remove_files(uuid: str, bucket: Bucket, paths: Collection[str]) -> None:
 
 
 def remove_local(root: Path, uuid: str) -> None:
-    """Remove the copy on this host, its name first: half a checkpoint under its name would look damaged.
+    """Remove the copy on this host: rename it first, since a half-removed checkpoint would look damaged.
 
-    What has the name is removed as what it is: a link itself, and not what it leads to.
+    A link is removed itself, not its target.
     """
     if not is_name(uuid):
         return
     below = UntrustedDir(root)
     aside = f".{uuid}.deleted"
     with file_errors(root / uuid), suppress(UntrustedMissingError):
-        below.remove_tree(aside, missing_ok=True)  # of an earlier crash
+        below.remove_tree(aside, missing_ok=True)  # left by a crash
         if not below.is_directory(uuid):
             below.unlink(uuid)
             return
@@ -220,10 +217,10 @@ def remove_local(root: Path, uuid: str) -> None:
 
 
 def remove_local_files(root: Path, uuid: str, paths: Collection[str]) -> None:
-    """Remove some files of the copy on this host, if there is one; the rest is a whole checkpoint.
+    """Remove some files of the copy on this host, if any; the rest is a complete checkpoint.
 
     Raises:
-        DamagedError: It is not as its manifest says; nothing was removed.
+        DamagedError: It does not match its manifest; nothing was removed.
     """
     if not UntrustedDir(root).exists(uuid):
         return
@@ -236,7 +233,7 @@ def remove_local_files(root: Path, uuid: str, paths: Collection[str]) -> None:
 
 
 def raise_if_unremovable(root: Path, uuid: str, paths: Collection[str]) -> None:
-    """Raise DamagedError where `remove_local_files` would."""
+    """Raise DamagedError if `remove_local_files` would."""
     if UntrustedDir(root).exists(uuid):
         with _removable(root, uuid, paths):
             pass
@@ -244,7 +241,7 @@ def raise_if_unremovable(root: Path, uuid: str, paths: Collection[str]) -> None:
 
 @contextmanager
 def _removable(root: Path, uuid: str, paths: Collection[str]) -> Iterator[UntrustedDir]:
-    """A checkpoint that is held open, when it is as its manifest says."""
+    """Open a checkpoint that matches its manifest."""
     with ExitStack() as held:
         with damage_errors(uuid):
             checkpoint = held.enter_context(opened(root / uuid))
@@ -253,24 +250,24 @@ def _removable(root: Path, uuid: str, paths: Collection[str]) -> Iterator[Untrus
 
 
 def _other_damage(checkpoint: UntrustedDir, paths: Collection[str]) -> list[str]:
-    """What is wrong with it but for files that an earlier removal of the same paths has left or removed."""
+    """List the problems, except those that an interrupted removal of the same paths explains."""
     removed = {f"{path} {why}" for path in paths for why in ("is missing", f"is not in {MANIFEST_FILE}")}
     return [problem for problem in problems(checkpoint, content=False) if problem not in removed]
 
 
 def sweep_drafts(root: Path, name: str = "") -> None:
-    """Remove what crashes have left of checkpoints that were fetched, copied or removed.
+    """Remove drafts that crashes left behind while checkpoints were fetched, copied or removed.
 
     Args:
-        root: Holds them.
-        name: Of a checkpoint, where all else in the directory is not detbuild's.
+        root: The directory of the checkpoints.
+        name: Only drafts of this checkpoint, if the directory is not detbuild's own.
     """
     of_one = re.compile(rf"\.{re.escape(name)}\.(?:[0-9a-f]{{16}}\.tmp|{_OLD_DRAFTS})")
     sweep(root, of_one if name else _LEFT)
 
 
 def without(uuid: str, body: bytes, paths: Collection[str]) -> bytes:
-    """The manifest without these files."""
+    """Return the manifest without these files."""
     with damage_errors(uuid):
         kept = {path for path in parse_manifest(body) if path not in paths}
     raw = json.loads(body)
@@ -279,30 +276,30 @@ def without(uuid: str, body: bytes, paths: Collection[str]) -> bytes:
 
 
 def raise_if_damaged(uuid: str, found: Sequence[str]) -> None:
-    """Raise DamagedError if there is any."""
+    """Raise DamagedError if any problems were found."""
     if found:
         raise DamagedError(f"checkpoint {uuid} is damaged: {'; '.join(found[:3])}")
 
 
 @contextmanager
 def damage_errors(uuid: str) -> Iterator[None]:
-    """Take what is missing or cannot be part of a checkpoint for damage; other errors are the disk's."""
+    """Translate missing or invalid files to DamagedError; pass other disk errors through."""
     try:
         yield
     except (UntrustedError, ValueError) as error:
         if isinstance(error, OSError) and error.errno not in _DAMAGE:
-            raise  # of the disk
+            raise
         raise DamagedError(f"checkpoint {uuid} is damaged: {error}") from error
 
 
 def _signed(body: bytes, owner: str) -> bytes:
-    """A manifest that says who uploaded it, whatever the run wrote there."""
+    """Return the manifest with the owner of the upload, whatever the run wrote there."""
     raw = {"files": json.loads(body)["files"], **({_OWNER: owner} if owner else {})}
     return json.dumps(raw, indent=2, sort_keys=True).encode()
 
 
 def _owner(body: bytes) -> str:
-    """HOME/NUMBER of who uploaded a manifest; "" where it does not say."""
+    """Return the owner in a manifest, as HOME/NUMBER; "" if it has none."""
     try:
         raw = json.loads(body)
     except (ValueError, RecursionError):
@@ -313,7 +310,7 @@ def _owner(body: bytes) -> str:
 
 def _words(owner: str) -> str:
     home, _, number = owner.partition("/")
-    return f"experiment {number} of home {home}" if owner else "an experiment that cannot be told"
+    return f"experiment {number} of home {home}" if owner else "an unknown experiment"
 
 
 def _new_file(draft: UntrustedDir, path: str) -> BinaryIO:
@@ -324,7 +321,7 @@ def _new_file(draft: UntrustedDir, path: str) -> BinaryIO:
 
 
 def copy_file(source: UntrustedDir, draft: UntrustedDir, path: str) -> None:
-    """Copy one file of a checkpoint; the copy shares no inode with it."""
+    """Copy one file of a checkpoint, not as a hard link."""
     with source.open(path) as file, _new_file(draft, path) as copy:
         copy_content(file.fileno(), copy.fileno())
 
@@ -337,10 +334,10 @@ def _paths(uuid: str, body: bytes) -> list[str]:
 
 
 def copy_content(source: int, target: int) -> None:
-    """Copy an open file into an empty one: by shared blocks where the file system can, else in the kernel."""
+    """Copy an open file to an empty one: as a copy-on-write clone if possible, otherwise in the kernel."""
     try:
         fcntl.ioctl(target, _FICLONE, source)
-    except OSError:  # another disk, or a file system without shared blocks
+    except OSError:  # another disk, or a file system without clones
         _copy_blocks(source, target)
 
 
@@ -348,6 +345,6 @@ def _copy_blocks(source: int, target: int) -> None:
     try:
         while os.copy_file_range(source, target, _PIECE):
             pass
-    except OSError:  # some pairs of file systems refuse it, all of it or the rest
+    except OSError:  # not supported between some file systems, or not for all of the file
         with os.fdopen(os.dup(source), "rb") as file, os.fdopen(os.dup(target), "wb") as copy:
             shutil.copyfileobj(file, copy, 1 << 20)  # allowed: between open files

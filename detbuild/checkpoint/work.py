@@ -1,4 +1,4 @@
-"""What is done for each kind of job, with the bucket and on this host."""
+"""Runs the jobs of the transfer worker."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from detbuild.checkpoint.jobs import Job
 
 
-def do(job: Job, bucket: Bucket) -> None:
-    """Do it. Done again, it finishes what a crash cut short, and otherwise changes nothing.
+def run_job(job: Job, bucket: Bucket) -> None:
+    """Run a job. It is idempotent: repeating it finishes what a crash interrupted.
 
     Raises:
-        DamagedError: A checkpoint is not whole, and trying again does not help.
-        ForeignError: It belongs to another experiment.
-        Exception: Whatever the library of the cloud raises.
+        DamagedError: A checkpoint is damaged; retrying does not help.
+        ForeignError: The checkpoint belongs to another experiment.
+        Exception: Any error of the cloud library.
     """
     root = Path(job.root)
     match job.do:

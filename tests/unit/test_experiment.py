@@ -294,7 +294,7 @@ def test_a_checkpoint_that_cannot_be_had_is_said_before_there_is_an_experiment(
     tmp_path: Path, home: Home, host: Host
 ) -> None:
     uuid = saved(tmp_path, home, host)
-    for name, cause in (("0b1c", "there is no checkpoint"), (uuid[:8], "no whole name of a checkpoint")):
+    for name, cause in (("0b1c", "there is no checkpoint"), (uuid[:8], "not a full checkpoint UUID")):
         wanted = order(tmp_path, SAVES, config=from_checkpoint(name))
         with pytest.raises(ConfigError, match=cause):
             experiment.run_local(wanted, host, home, list[Event]().append)

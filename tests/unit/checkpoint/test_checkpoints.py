@@ -90,7 +90,7 @@ def test_a_download_is_a_whole_copy(trained: Rig, tmp_path: Path) -> None:
 def test_a_download_into_something_is_refused(trained: Rig, tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "mine").touch()
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="already exists"):
         download(newest(trained), tmp_path / "copy")
 
 

@@ -17,7 +17,7 @@ from detbuild.checkpoint import transfer
 from detbuild.checkpoint.carrier import TransferResult
 from detbuild.checkpoint.find import checkpoints_of
 from detbuild.checkpoint.jobs import Job
-from detbuild.checkpoint.work import do
+from detbuild.checkpoint.work import run_job
 from detbuild.controller import attend, keeping
 from detbuild.controller import keeper as module
 from detbuild.controller.local import run_here
@@ -103,7 +103,7 @@ class InstantCarrier:
             self.bucket.away -= 1
             return TransferResult(job=job, error="the network is cut")
         try:
-            do(job, self.bucket)  # type: ignore[arg-type]
+            run_job(job, self.bucket)  # type: ignore[arg-type]
         except transfer.DamagedError as error:
             return TransferResult(job=job, damaged=str(error))
         except transfer.ForeignError as error:
