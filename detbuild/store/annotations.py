@@ -1,6 +1,6 @@
-"""Metadata given to checkpoints after they were stored: `annotations.json` of an experiment.
+"""Checkpoint metadata that was edited after the checkpoint was stored: `annotations.json` of an experiment.
 
-The checkpoint itself is sealed by its manifest and stays as it was written.
+The checkpoint itself is sealed by its manifest and never changes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FILE: Final = "annotations.json"
 
 
 def metadata_of(experiment: Path, uuid: str, stored: Metadata) -> Metadata:
-    """What is known of the checkpoint: what was given to it, else what was `stored` with it.
+    """Return the edited metadata of a checkpoint, or else what was `stored` with it.
 
     Raises:
         EngineError: The file is damaged.
@@ -33,7 +33,7 @@ def metadata_of(experiment: Path, uuid: str, stored: Metadata) -> Metadata:
 def change_metadata(
     experiment: Path, uuid: str, stored: Metadata, change: Callable[[Metadata], Metadata]
 ) -> Metadata:
-    """Put `change` of it on disk; two processes that do so at a time lose nothing."""
+    """Apply `change` to the metadata on disk, under a lock."""
     with alone(experiment / ".attributes.lock"):
         everything = _read(experiment)
         changed = dict(change(everything.get(uuid, stored)))

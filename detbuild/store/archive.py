@@ -1,4 +1,4 @@
-"""Leaves experiments that have ended out of listings, and puts them back."""
+"""Archives experiments that have ended, which hides them in listings, and unarchives them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 def set_archived(folders: Sequence[ExperimentFolder], *, archived: bool) -> None:
-    """Do it with all of them, or with none.
+    """Archive or unarchive all of the experiments, or none.
 
     Raises:
-        ConfigError: One has not ended: nobody would see it any more, and it holds slots or will.
+        ConfigError: One has not ended, so it would use slots while it is hidden.
     """
     for folder in folders if archived else ():
         state = fold(folder.header(), folder.journal())
         if not state.over:
             raise ConfigError(
                 f"experiment {folder.id} has not ended: it is {state.state.label}",
-                hint=f"`detbuild cancel {folder.id}`, `detbuild wait {folder.id}`, then archive it",
+                hint=f"run `detbuild cancel {folder.id}` and `detbuild wait {folder.id}`, then archive it",
             )
     for folder in folders:
         change_attributes(folder.path, lambda attributes: replace(attributes, archived=archived))

@@ -29,7 +29,7 @@ _LOWEST_PRIORITY: Final = 99
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attributes:
-    """None stands for what was submitted."""
+    """Attributes that were edited; None keeps the submitted value."""
 
     name: str | None = None
     description: str | None = None
@@ -45,7 +45,7 @@ class Attributes:
 
 
 def read_attributes(experiment: Path) -> Attributes:
-    """What was changed of the experiment in this folder.
+    """Read the edited attributes of the experiment in this folder.
 
     Raises:
         EngineError: The file is damaged.
@@ -66,7 +66,7 @@ def _attributes(raw: object) -> Attributes:
 
 
 def change_attributes(experiment: Path, change: Callable[[Attributes], Attributes]) -> Attributes:
-    """Put `change` of them on disk; two processes that do so at a time lose nothing.
+    """Apply `change` to the attributes on disk, under a lock.
 
     Raises:
         ConfigError: The new values break a rule.
@@ -91,7 +91,7 @@ def without_label(attributes: Attributes, submitted: tuple[str, ...], label: str
 
 
 def with_attributes(config: ExperimentConfig, attributes: Attributes) -> ExperimentConfig:
-    """The config as it is meant now, with the attributes that steer a running experiment."""
+    """Return the config with the edited attributes that affect a running experiment."""
     resources = _given(attributes, _RESOURCES)
     if "max_slots" in resources:
         resources["max_slots"] = resources["max_slots"] or None
@@ -116,4 +116,4 @@ def _check(attributes: Attributes) -> None:
     if attributes.priority is not None and not 1 <= attributes.priority <= _LOWEST_PRIORITY:
         raise ConfigError(f"priority must be between 1 and {_LOWEST_PRIORITY}, not {attributes.priority}")
     if attributes.name is not None and not attributes.name.strip():
-        raise ConfigError("the name of an experiment may not be empty")
+        raise ConfigError("the experiment name must not be empty")

@@ -1,4 +1,4 @@
-"""The marks that a deletion leaves on its way, so that whoever comes next can tell what is to be finished."""
+"""Markers of deletions in progress, so that a later process can finish them."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _HIDDEN: Final = ".deleted-"
 
 
 def mark_deleting(folder: ExperimentFolder) -> None:
-    """From here on the deletion only goes forward; it is on disk when this returns."""
+    """Mark the experiment as being deleted, synced to disk; the deletion cannot be undone after this."""
     write_synced(folder.path / _INTENT, b"")
 
 
 def is_deleting(folder: ExperimentFolder) -> bool:
-    """Whether the experiment is being deleted: nobody may take it up again."""
+    """Whether the experiment is being deleted, so that no controller may be started for it."""
     return changed_at(folder.path / _INTENT) != 0
 
 
 def hidden_name(home: Home, folder: ExperimentFolder) -> Path:
-    """What the folder is called once it is no experiment any more."""
+    """Return the name of the folder after the experiment was deleted from listings."""
     return home.experiments / f"{_HIDDEN}{folder.id}"
 
 
 def unfinished_deletions(home: Home) -> tuple[tuple[ExperimentFolder, ...], tuple[Path, ...]]:
-    """The experiments that are marked, and the folders that only have to be removed."""
+    """Return the marked experiments, and the hidden folders that only have to be removed."""
     folders = (home.folder(number) for number in home.ids())
     hidden = home.experiments.glob(f"{_HIDDEN}*")  # allowed: names that the host chose
     return tuple(filter(is_deleting, folders)), tuple(hidden)

@@ -1,8 +1,7 @@
-"""What finished runs have told, kept without their training metrics so that it need not be gathered again.
+"""A cache of the records of finished runs, without their training metrics.
 
-A run that has finished says nothing new, but `detbuild list` and `describe` of a search that goes on would
-read all of them each time. Nothing is here that the files do not say: a file that is not as it was is read
-again, and the whole may be deleted at any time.
+Without it, `detbuild list` and `describe` would read the files of all finished runs of a search each time. A
+changed file is read again, and the cache may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -37,16 +36,16 @@ _TABLE: Final = """runs (
     experiment INTEGER, run TEXT, size INTEGER, changed INTEGER, set_aside INTEGER, lines BLOB,
     PRIMARY KEY (experiment, run)
 ) WITHOUT ROWID"""
-_LONG_JOURNAL: Final = 32 << 10  # bytes; below that there are some 60 runs at most
+_LONG_JOURNAL: Final = 32 << 10  # bytes; a shorter one has at most about 60 runs
 _LONG_RUN: Final = 1 << 20  # bytes
-_NOW_AND_THEN: Final = 0x3FF  # a mask of the number of a line
-_NEWEST_ALONE: Final = (Training, Progress)  # of these the newest counts
+_CHECK_MASK: Final = 0x3FF  # the time is checked every 1024 lines
+_NEWEST_ONLY: Final = (Training, Progress)  # only the newest record of these is kept
 
 
 @dataclass(frozen=True, slots=True)
 class _Digest:
     size: int  # of the file, bytes
-    changed: int  # when the file did last, in nanoseconds since the epoch
+    changed: int  # modification time of the file, nanoseconds since the epoch
     set_aside: int
     lines: bytes  # records, as in the file
 
@@ -55,13 +54,13 @@ class _Digest:
 
 
 class TooLongError(EngineError):
-    """One experiment takes longer to read than it may in a listing of all."""
+    """Reading one experiment exceeds its time budget in a listing."""
 
 
 class TimeBudget:
-    """How long the records of one experiment may be read in a listing of all, as time of the processor.
+    """The CPU time for reading the records of one experiment in a listing.
 
-    A loaded host takes no longer by that clock, so that no experiment is set aside for the load of others.
+    CPU time does not depend on the load of the host, so that a busy host skips no experiment.
     """
 
     def __init__(self, seconds: float = 5.0) -> None:
@@ -69,14 +68,14 @@ class TimeBudget:
         self._end = time.thread_time() + seconds
 
     def check(self) -> None:
-        """Raise TooLongError when it is spent."""
+        """Raise TooLongError if the budget is spent."""
         if time.thread_time() > self._end:
-            raise TooLongError(f"its records take more than {self._seconds:g} s to read")
+            raise TooLongError(f"reading its records takes more than {self._seconds:g} s to read")
 
     def along(self, lines: Iterable[Line]) -> Iterator[Line]:
-        """The same lines, checked now and then."""
+        """Yield the lines, and check the budget from time to time."""
         for number, line in enumerate(lines):
-            if not number & _NOW_AND_THEN:
+            if not number & _CHECK_MASK:
                 self.check()
             yield line
 
@@ -84,7 +83,7 @@ class TimeBudget:
 def records_within(
     allowance: TimeBudget,
 ) -> Callable[[ExperimentFolder, TrialState], tuple[RunRecords, ...]]:
-    """How `state.load` comes by the records of a trial when that may not take longer than is allowed."""
+    """Return a reader of trial records for `state.load` that stays within the time budget."""
 
     def read(folder: ExperimentFolder, trial: TrialState) -> tuple[RunRecords, ...]:
         found = []
@@ -98,10 +97,10 @@ def records_within(
 
 
 def load_cached(home: Home, folder: ExperimentFolder, allowance: TimeBudget | None = None) -> ExperimentState:
-    """The same as `state.load`, but of the files of finished runs only those that are new are read.
+    """Load the state like `state.load`, with the records of finished runs from the cache.
 
     Raises:
-        TooLongError: It takes longer than the allowance; the next time begins with what was read by now.
+        TooLongError: It exceeds the time budget; runs read so far are cached for the next call.
     """
     shelf = _Shelf(home, folder, allowance)
     try:
@@ -112,7 +111,7 @@ def load_cached(home: Home, folder: ExperimentFolder, allowance: TimeBudget | No
 
 
 class _Shelf:
-    """The digests of one experiment, opened when needed: few and short runs are read sooner."""
+    """The cached runs of one experiment, opened only if needed: few and short runs are faster to read."""
 
     def __init__(self, home: Home, folder: ExperimentFolder, allowance: TimeBudget | None) -> None:
         self._home = home
@@ -147,7 +146,7 @@ class _Shelf:
 
 
 class _Kept:
-    """The lines of a run that matter once it is over."""
+    """The lines of a run that are still needed after it has ended."""
 
     def __init__(self) -> None:
         self._all: list[Line] = []
@@ -156,14 +155,14 @@ class _Kept:
     def along(self, lines: Iterable[Line]) -> Iterator[Line]:
         for line in lines:
             kind = type(line.record)
-            if kind in _NEWEST_ALONE:
+            if kind in _NEWEST_ONLY:
                 self._newest[kind] = line
             elif kind is not Measured:
                 self._all.append(line)
             yield line
 
     def lines(self) -> bytes:
-        """By their numbers: a reader forgets gaps that lie far back."""
+        """Encode the lines by their numbers, since the parser forgets old gaps."""
         return b"".join(map(encode, sorted([*self._all, *self._newest.values()], key=attrgetter("seq"))))
 
 
@@ -195,7 +194,7 @@ def _read(file: Path, experiment_id: int) -> Mapping[str, _Digest]:
 
 def _write(home: Home, experiment_id: int, learnt: Mapping[str, _Digest]) -> None:
     rows = [(experiment_id, run, d.size, d.changed, d.set_aside, d.lines) for run, d in learnt.items()]
-    with suppress(sqlite3.Error), _opened(home.digests) as digests, digests:  # it only saves time
+    with suppress(sqlite3.Error), _opened(home.digests) as digests, digests:  # only a cache
         there = {number for (number,) in digests.execute("SELECT DISTINCT experiment FROM runs")}
         gone = [(number,) for number in there - set(home.ids())]
         digests.executemany("DELETE FROM runs WHERE experiment = ?", gone)

@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves the old content or the new one, and never a mixture."""
+"""Atomic, synced file writes: a crash leaves either the old or the new content."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 @contextmanager
 def file_errors(path: Path) -> Iterator[None]:
-    """Say which file could not be written, and tell a full disk from everything else."""
+    """Translate OSError to an EngineError that names the file, or a DiskFullError if the disk is full."""
     try:
         yield
     except OSError as error:
@@ -35,22 +35,21 @@ def file_errors(path: Path) -> Iterator[None]:
             hint = f"remove files there: `df -i {path.parent}` counts them"
             raise DiskFullError(f"{NO_INODES} to write {path}", hint=hint) from error
         if error.errno in NO_ROOM:
-            raise DiskFullError(f"no room to write {path}", hint="free some space on that disk") from error
+            raise DiskFullError(
+                f"no free space to write {path}", hint="free some space on that disk"
+            ) from error
         raise EngineError(
             f"cannot write {path}: {reason_of(error)}", hint="make the directory writable for your user"
         ) from error
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Replace a file of the home in one step; the data is on disk when this returns."""
+    """Replace a file of the home atomically, synced to disk."""
     write_all_synced(path.parent, {path.name: data})
 
 
 def write_all_synced(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Replace files of the home one by one, in this order; all are on disk when this returns.
-
-    They can be read by their owner alone, from their first moment.
-    """
+    """Replace files of the home one by one in this order, synced to disk and readable only by their owner."""
     for name, data in files.items():
         with file_errors(directory / name):
             _replace(directory / name, data, mode=0o600)
@@ -59,12 +58,12 @@ def write_all_synced(directory: Path, files: Mapping[str, bytes]) -> None:
 
 
 def write_output(path: Path, data: bytes) -> None:
-    """Write what the user named: a file is replaced in one step, with the modes that the user's umask says.
+    """Write an output file of the user: replace it atomically, with the modes of the user's umask.
 
-    A link is written through, and a device or a pipe is written into, as a shell's `>` does.
+    Like `>` in a shell, this writes to the target of a link, and into a device or a pipe.
     """
     with file_errors(path):
-        target = Path(os.path.realpath(path))  # which no loop of links ends
+        target = Path(os.path.realpath(path))  # unlike `resolve`, no error for a loop of links
         if target.exists() and not target.is_file():
             with target.open("wb") as file:
                 file.write(data)
@@ -74,10 +73,10 @@ def write_output(path: Path, data: bytes) -> None:
 
 
 def private_directory(path: Path) -> None:
-    """Make a directory of the home that its owner alone may enter; one that is there is closed to others.
+    """Create a directory of the home with mode 0700; remove the access of others to an existing one.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: It cannot be created.
     """
     try:
         path.mkdir(mode=0o700)
@@ -86,7 +85,7 @@ def private_directory(path: Path) -> None:
 
 
 def close_to_others(path: Path) -> None:
-    """Take from group and others what they may do with a file or directory; nothing where it is missing."""
+    """Remove all permissions of group and others from a file or directory, if it exists."""
     with suppress(FileNotFoundError):
         seen = path.lstat()
         ours = seen.st_uid == os.geteuid() and not stat.S_ISLNK(seen.st_mode)
@@ -111,12 +110,12 @@ def _replace(path: Path, data: bytes, *, mode: int) -> None:
 
 
 def sweep_temporaries(directory: Path) -> None:
-    """Remove what writers that were killed have left in a directory; one in use is locked, or new."""
+    """Remove temporary files of killed writers from a directory; one in use is locked, or new."""
     try:
         with os.scandir(directory) as entries:
             left = [entry.path for entry in entries if _TEMPORARY.fullmatch(entry.name)]
     except OSError:
-        return  # there is no such directory
+        return  # no such directory
     for name in left:
         with suppress(OSError):
             _sweep(name)
@@ -125,7 +124,7 @@ def sweep_temporaries(directory: Path) -> None:
 def _sweep(name: str) -> None:
     descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if time.time() - os.fstat(descriptor).st_mtime > _NEW:  # before that it may be about to be locked
+        if time.time() - os.fstat(descriptor).st_mtime > _NEW:  # a new one may not be locked yet
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.unlink(name)  # noqa: PTH108  (as `scandir` gave it)
     finally:
@@ -133,7 +132,7 @@ def _sweep(name: str) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Put the names in a directory on disk: a new file's name is lost otherwise when the power is cut."""
+    """Sync a directory, so that the names of new files survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -142,9 +141,9 @@ def sync_directory(path: Path) -> None:
 
 
 def append_synced(path: Path, line: bytes) -> None:
-    """Append one whole line, or nothing at all: a torn one of an earlier crash is cut off first.
+    """Append a line atomically, after truncating a torn line that a crash left behind.
 
-    A new file can be read by its owner alone.
+    A new file is readable only by its owner.
     """
     with file_errors(path), os.fdopen(_to_append(path), "r+b") as file:
         whole = _end_of_last_line(file.fileno())
@@ -175,10 +174,10 @@ def _end_of_last_line(descriptor: int, block: int = 1 << 16) -> int:
 
 
 def locked(descriptor: int, file: Path, kind: int) -> bool:
-    """Lock an open file as `fcntl.flock` does; False when another process holds it and `kind` does not wait.
+    """Lock an open file with `fcntl.flock`; return False if `kind` is non-blocking and it is locked.
 
     Raises:
-        EngineError: The file system has no locks: nothing would keep two processes apart.
+        EngineError: The file system does not support locks.
     """
     try:
         fcntl.flock(descriptor, kind)
@@ -188,7 +187,7 @@ def locked(descriptor: int, file: Path, kind: int) -> bool:
         if error.errno not in _NO_LOCKS:
             raise
         raise EngineError(
-            f"the file system of {file} has no locks ({error.strerror}), so two processes could change it",
+            f"the file system of {file} does not support file locks: {error.strerror}",
             hint="set DETBUILD_HOME to a directory on a disk of this host",
         ) from error
     return True
@@ -196,7 +195,7 @@ def locked(descriptor: int, file: Path, kind: int) -> bool:
 
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
-    """Be the only process that changes what `lock` stands for; it is let go when the process ends, too."""
+    """Hold the lock file exclusively; it is released when the block or the process ends."""
     with file_errors(lock):
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -1,4 +1,4 @@
-"""The folder of one experiment: where its files are, and the few ways in which they are written."""
+"""The folder of one experiment: the paths of its files, and the methods that write them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OUTPUT_FILES = {"stdout": STDOUT_FILE, "stderr": STDERR_FILE}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Header:
-    """What was submitted: `experiment.json`. Written last, so a folder without it is no experiment."""
+    """The submission: `experiment.json`, written last, so a folder without it is not an experiment."""
 
     id: int
     name: str
@@ -38,8 +38,8 @@ class Header:
     created: float  # seconds since the epoch
     image: str = ""  # id; "" for a local run
     tag: str = ""
-    engine: str = ""  # id of the engine that has the experiment's containers; "" when it does not say
-    engine_at: str = ""  # where that was, for people
+    engine: str = ""  # id of the engine that runs the experiment's containers; "" if unknown
+    engine_at: str = ""  # its address, for messages
     context_dir: str = ""
     labels: tuple[str, ...] = ()
     metric: str = ""  # the searcher's
@@ -49,21 +49,21 @@ class Header:
     version: str = ""  # of detbuild
     test_mode: bool = False
     local: bool = False
-    local_hooks: bool = False  # startup hooks run on this host, because it was asked for
-    network: str = "bridge"  # Docker's, of the containers
-    startup_hook: str = ""  # the host's script that runs in the container before the entrypoint
-    engine_memory: int = 0  # bytes of the engine's host at submission; 0 when it does not say
+    local_hooks: bool = False  # run startup hooks on this host, by request
+    network: str = "bridge"  # Docker network of the containers
+    startup_hook: str = ""  # script of the host that runs in the container before the entrypoint
+    engine_memory: int = 0  # memory of the engine's host at submission, bytes; 0 if unknown
     engine_cpus: int = 0
 
 
 def changed_at(file: Path) -> int:
-    """When a file changed last, in nanoseconds since the epoch: 0 where there is none, 1 if it is hidden."""
+    """Return the modification time in nanoseconds since the epoch; 0 if missing, 1 if inaccessible."""
     try:
         return os.lstat(file).st_mtime_ns or 1  # allowed: many; only a time is read, of a link its own
     except (FileNotFoundError, NotADirectoryError):
         return 0
     except OSError:
-        return 1  # what reads it says why it cannot
+        return 1  # reading it reports why
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class RunFolder:
 
     @property
     def files(self) -> UntrustedDir:
-        """What lies in it, of which the run may have written everything."""
+        """Its files, which are untrusted: the run may have written any of them."""
         return UntrustedDir(self.path.parent.parent).enter(f"{self.path.parent.name}/{self.name}")
 
     @property
@@ -101,17 +101,17 @@ class ExperimentFolder:
 
     @property
     def files(self) -> UntrustedDir:
-        """What lies in it. Its own files are the host's; damage of any kind is met all the same."""
+        """Its files, written by the host but possibly damaged."""
         return UntrustedDir(self.path)
 
     @property
     def exists(self) -> bool:
-        """Whether it has a header, of whatever kind: a damaged one is met by who reads it."""
+        """Whether it has a header; reading a damaged one raises."""
         return changed_at(self.path / HEADER_FILE) != 0
 
     @property
     def made(self) -> int:
-        """When its journal or its header changed last, in nanoseconds since the epoch; 0 when it is none."""
+        """Modification time of journal or header in nanoseconds since the epoch; 0 if not an experiment."""
         made = changed_at(self.path / HEADER_FILE)
         return max(made, changed_at(self.journal_file)) if made else 0
 
@@ -137,7 +137,7 @@ class ExperimentFolder:
 
     @property
     def first_config_file(self) -> Path:
-        """The config that the search was begun with; there once the experiment went on with another one."""
+        """The config that the search started with; exists after a `continue` with another config."""
         return self.path / "config.first.json"
 
     @property
@@ -175,20 +175,20 @@ class ExperimentFolder:
         write_all_synced(self.path, {**files, HEADER_FILE: last})
 
     def record(self, fact: journal.Fact) -> journal.Entry:
-        """Put a fact into the journal; it is on disk when this returns."""
+        """Append a fact to the journal, synced to disk."""
         entry = journal.Entry(time.time(), fact)
         journal.append(self.journal_file, entry)
         return entry
 
     def entries(self) -> Iterator[journal.Entry]:
-        """The entries of the journal one by one, however many there are."""
+        """Yield the entries of the journal, without holding them all in memory."""
         return self._checked(journal.JournalFile(self.journal_file))
 
     def journal_with_damage(self) -> tuple[tuple[journal.Entry, ...], tuple[str, ...]]:
-        """The entries of the journal, and each place at which it is not as it was written.
+        """Return the entries of the journal, and a message for each damaged place.
 
         Raises:
-            EngineError: Nothing is left of it, or it cannot be read at all.
+            EngineError: The journal is lost or cannot be read.
         """
         file = journal.JournalFile(self.journal_file)
         return tuple(self._checked(file)), tuple(file.damage)
@@ -201,14 +201,14 @@ class ExperimentFolder:
         if is_empty and self.files.is_directory("runs") and self.files.scan("runs"):
             raise EngineError(
                 f"cannot read {self.journal_file}: it has no entries, but there are runs",
-                hint="restore it, or move the experiment's folder away",
+                hint="restore it, or move the experiment's folder aside",
             )
 
     def journal(self) -> tuple[journal.Entry, ...]:
         return self.journal_with_damage()[0]
 
     def replace_config(self, config: Mapping[str, object], *, begun: bool) -> None:
-        """Go on with another config; the first one is kept for a search that has `begun` by it."""
+        """Replace the config; keep the first one if the search has `begun` with it."""
         if begun and not self.files.exists(self.first_config_file.name):
             first = {self.first_config_file.name: self.files.read(self.config_file.name, LARGEST_DOCUMENT)}
             write_all_synced(self.path, first)
@@ -216,7 +216,7 @@ class ExperimentFolder:
         write_all_synced(self.path, {self.config_file.name: data})
 
     def prepare_run(self, info: RunInfo) -> None:
-        """Make the run's folder as the caller's own, since the container runs as the caller too."""
+        """Create the run's folder, owned by the caller as the container runs as the caller."""
         folder = self.run(info.trial_id, info.run).path
         with file_errors(folder):
             private_directory(folder.parent)
@@ -224,9 +224,9 @@ class ExperimentFolder:
             info.save(folder)
 
     def inbox(self) -> Inbox:
-        """What people ask of the experiment, whether its controller runs now or is started later."""
+        """Return the queue of user requests to the experiment's controller."""
         return Inbox(self.requests_file)
 
     def request(self, verb: Verb, *, trial_id: int | None = None) -> None:
-        """Ask for something; it is on disk when this returns."""
+        """Add a request, synced to disk."""
         self.inbox().put(verb, trial_id=trial_id)

@@ -1,4 +1,4 @@
-"""Turns the growing files of an experiment into events, as they come and each once."""
+"""Follows the growing files of an experiment and emits each change once as an event."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STREAMS = ("stdout", "stderr")
 
 
 class RunTail:
-    """The records and the output of one run."""
+    """Follows the records and the output of one run."""
 
     def __init__(self, folder: ExperimentFolder, trial_id: int, run: int) -> None:
         self.trial_id = trial_id
@@ -38,7 +38,7 @@ class RunTail:
         self._outputs = {stream: OutputFile(run_folder, stream) for stream in STREAMS}
 
     def emit(self, emit: Emit, *, over: bool) -> None:
-        """Emit what is new; all that is left when the run is `over`."""
+        """Emit new records and output; all of the rest if the run is `over`."""
         for stream, output in self._outputs.items():
             for text in output.rest() if over else output.new():
                 emit(RunOutput(self.trial_id, self.run, stream, text))
@@ -47,31 +47,31 @@ class RunTail:
 
 
 class ExperimentTail:
-    """The journal and the runs of one experiment, from its start or from the request of a number on."""
+    """Follows the journal and the runs of one experiment, from its start or from request `since` on."""
 
     def __init__(self, folder: ExperimentFolder, *, since: int = 0) -> None:
         self.folder = folder
         self.over = False
         self._since = since
         self._journal = journal.JournalFile(folder.journal_file)
-        self._told = 0  # places at which the journal is damaged
+        self._reported = 0  # damaged places of the journal
         self._runs: dict[tuple[int, int], RunTail] = {}
 
     def emit(self, emit: Emit) -> None:
-        """Emit what happened since the last time."""
+        """Emit what happened since the last call."""
         for entry in self._journal.new():
             if self._since:
                 self._pass_over(entry.fact, emit)
             else:
                 self._tell(entry.fact, emit)
-        for place in self._journal.damage[self._told :]:
+        for place in self._journal.damage[self._reported :]:
             emit(Warned(f"the journal of experiment {self.folder.id} is damaged: {place}"))
-        self._told = len(self._journal.damage)
+        self._reported = len(self._journal.damage)
         for tail in self._runs.values():
             tail.emit(emit, over=False)
 
     def _pass_over(self, fact: journal.Fact, emit: Emit) -> None:
-        """What was before the request is no news."""
+        """Skip facts before the request."""
         if isinstance(fact, journal.RequestApplied) and fact.number >= self._since:
             self._since = 0
             emit(ExperimentContinued(self.folder.id, str(self.folder.path)))

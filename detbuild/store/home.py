@@ -1,4 +1,4 @@
-"""The home of one user's experiments: numbers for new ones, and an id that tells homes apart."""
+"""The home directory of one user's experiments, with a unique id; assigns experiment numbers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _RETIRED = ".retired"
 _ID = "home.json"
-# What detbuild makes in a home besides experiments and cache; nothing below these is looked at.
+# Entries that detbuild creates in a home besides experiments and cache.
 _MADE = (
     _ID,
     "index.sqlite",
@@ -53,13 +53,11 @@ class Home:
     """`$DETBUILD_HOME`."""
 
     path: Path
-    id: str  # 8 hex digits, part of every container's name
+    id: str  # 8 hex digits, part of each container name
 
     @classmethod
     def open(cls, path: Path) -> Home:
-        """Make the directory when it is not there; give it an id when it has none.
-
-        What detbuild made in it is closed to other users, whatever modes it had before.
+        """Open a home; create the directory and its id if needed, and remove the access of other users.
 
         Raises:
             ConfigError: It belongs to another user.
@@ -80,17 +78,17 @@ class Home:
 
     @property
     def cache(self) -> Path:
-        """What may be deleted at any time: hashes of context files, digests of runs."""
+        """Files that may be deleted at any time: hashes of context files, records of finished runs."""
         return self.path / "cache"
 
     @property
     def imported(self) -> Path:
-        """Checkpoints that came from elsewhere, each under its uuid."""
+        """Imported checkpoints, by UUID."""
         return self.path / "imported"
 
     @property
     def owners(self) -> Path:
-        """Which experiment each checkpoint belongs to: links by uuid, to its number."""
+        """Owners of checkpoints: links by UUID to the number of an experiment."""
         return self.path / "owners"
 
     @property
@@ -99,27 +97,27 @@ class Home:
 
     @property
     def digests(self) -> Path:
-        """Of the records of finished runs."""
+        """The cache of records of finished runs."""
         return self.cache / "runs.sqlite"
 
     @property
     def directories(self) -> tuple[Path, ...]:
-        """Those in which files are written that belong to no experiment."""
+        """Directories for files that do not belong to an experiment."""
         return (self.path, self.experiments, self.path / "models", self.cache, self.cache / "dockerfiles")
 
     def folder(self, experiment_id: int) -> ExperimentFolder:
-        """The folder of a number, whether or not there is an experiment in it."""
+        """Return the folder of a number, even if there is no experiment in it."""
         return ExperimentFolder(self.experiments / str(experiment_id))
 
     def experiment(self, experiment_id: int) -> ExperimentFolder:
-        """Raise ConfigError when there is no such experiment."""
+        """Return the folder of an experiment; raise ConfigError if it does not exist."""
         folder = self.folder(experiment_id)
         if not folder.exists:
             raise ConfigError(f"there is no experiment {experiment_id}", hint="see `detbuild list`")
         return folder
 
     def ids(self) -> tuple[int, ...]:
-        """All numbers given out, ascending; some may belong to submissions that never finished."""
+        """Return all assigned numbers, ascending, including unfinished submissions."""
         with file_errors(self.experiments), os.scandir(self.experiments) as entries:
             return tuple(
                 sorted(int(entry.name) for entry in entries if _NUMBER(entry.name) and _is_folder(entry))
@@ -128,14 +126,12 @@ class Home:
     def each(
         self, read: Callable[[ExperimentFolder], T], emit: Emit, *, oldest_first: bool = False
     ) -> Iterator[T]:
-        """Yield what is read of each experiment, the newest first; a damaged one is left out, and said.
-
-        Submissions that never finished are skipped.
+        """Yield `read` of each experiment, newest first, without unfinished submissions and damaged ones.
 
         Args:
-            read: What is to be read of an experiment.
-            emit: Told of each damaged experiment, and of what only has the name of one, with the reason.
-            oldest_first: The other way around.
+            read: Reads one experiment.
+            emit: Receives a warning for each damaged experiment, and for other files with such a name.
+            oldest_first: Reverses the order.
         """
         for warning in self._strays():
             emit(warning)
@@ -151,7 +147,7 @@ class Home:
                 yield found
 
     def _strays(self) -> Iterator[Warned]:
-        """Whatever is named like an experiment and is not the folder of one."""
+        """Warn of entries that are named like an experiment, but are not a folder."""
         tree = UntrustedDir(self.experiments)
         with file_errors(self.experiments), os.scandir(self.experiments) as entries:
             names = [entry.name for entry in entries if _NUMBER(entry.name) and not _is_folder(entry)]
@@ -160,14 +156,14 @@ class Home:
                 found = kind_of(tree.stat(name).st_mode)
                 yield Warned(
                     f"{self.experiments / name} is not the folder of an experiment: it is {found}",
-                    "move it away",
+                    "move it aside",
                 )
 
     def new_experiment(self) -> ExperimentFolder:
-        """Take a number. `mkdir` gives it to one process only; numbers of deleted ones never come back."""
+        """Assign a number: `mkdir` is atomic, and numbers of deleted experiments are never reused."""
         self.require_locks()
         number = (self.ids() or (0,))[-1]
-        number = max(number, self.retired())  # read second: a folder is removed after its number was retired
+        number = max(number, self.retired())  # read second: a number is retired before its folder is removed
         while True:
             number += 1
             folder = self.folder(number)
@@ -179,7 +175,7 @@ class Home:
             return folder
 
     def require_locks(self) -> None:
-        """Raise EngineError on a file system where nothing would keep two controllers apart."""
+        """Raise EngineError if the file system does not support locks, which exclude a second controller."""
         file = self.path / _ID
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -188,29 +184,29 @@ class Home:
             os.close(descriptor)
 
     def retired(self) -> int:
-        """The highest number of an experiment that was deleted; 0 when none was."""
+        """Return the highest number of a deleted experiment; 0 if none was deleted."""
         try:
             return int(UntrustedDir(self.experiments).read(_RETIRED, 100))
         except (FileNotFoundError, ValueError):
             return 0
 
     def retire(self, number: int) -> None:
-        """Keep a number from being given out again. The caller sees to it that nobody else does this now."""
+        """Prevent a number from being assigned again; the caller must hold a lock."""
         if number > self.retired():
             write_synced(self.experiments / _RETIRED, b"%d\n" % number)
 
 
 def damaged(number: int, error: Exception) -> Warned:
-    """The warning that an experiment is left out of a listing."""
-    return Warned(f"experiment {number} is damaged and left out: {error}", getattr(error, "hint", ""))
+    """Build the warning that an experiment is skipped in a listing."""
+    return Warned(f"experiment {number} is damaged and skipped: {error}", getattr(error, "hint", ""))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a directory, on this disk or by a link on another one."""
+    """Whether it is a directory, or a link to one."""
     try:
         return entry.is_dir()
     except OSError:
-        return False  # a link that leads around in a circle
+        return False  # a loop of links
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -227,7 +223,7 @@ def _home_id(file: Path) -> str:
         temporary = file.with_name(f".home.{os.getpid()}.tmp")
         write_synced(temporary, json.dumps({"id": secrets.token_hex(4)}).encode() + b"\n")
         try:
-            os.link(temporary, file)  # unlike a rename, this fails when another process was quicker
+            os.link(temporary, file)  # unlike a rename, this fails if another process created it first
         except FileExistsError:
             pass
         finally:

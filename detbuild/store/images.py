@@ -1,4 +1,4 @@
-"""Which of the images that detbuild has built are still wanted: those of experiments that are not over."""
+"""Finds experiment images that are unused: no experiment that has not ended needs them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from detbuild.store.folder import ExperimentFolder, Header
     from detbuild.store.home import Home
 
-BUILT_LABEL: Final = "detbuild.context"  # every image that was built for an experiment carries it
+BUILT_LABEL: Final = "detbuild.context"  # label of each image built for an experiment
 
 
 def images_in_use(home: Home, emit: Emit = ignore) -> Mapping[str, tuple[int, ...]]:
-    """Ids and tags of images, and the experiments that may still start a container of them.
+    """Map ids and tags of images to the experiments that may still start a container from them.
 
-    A damaged experiment uses none, and `emit` is told of it: an image is built again from the same inputs.
+    A damaged experiment counts as unused, with a warning to `emit`: the image can be rebuilt.
     """
     found: dict[str, tuple[int, ...]] = {}
     for header in filter(None, home.each(_unfinished, emit, oldest_first=True)):
@@ -36,16 +36,16 @@ def _unfinished(folder: ExperimentFolder) -> Header | None:
 
 
 def used_by(image: ImageState, names: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """The experiments that want an image."""
+    """Return the experiments that use an image."""
     return tuple(sorted({number for name in (image.id, *image.tags) for number in names.get(name, ())}))
 
 
 def prunable(
     images: Iterable[ImageState], names: Mapping[str, tuple[int, ...]], *, before: float
 ) -> tuple[ImageState, ...]:
-    """Images without a container that no experiment wants and that are older than `before`.
+    """Return the unused images without a container that are older than `before`.
 
-    A younger one may belong to a submission that is just being made, or to another user of the engine.
+    A newer one may belong to a submission in progress, or to another user of the engine.
     """
     return tuple(
         image

@@ -1,7 +1,6 @@
-"""An index over the experiments that are over, so that listing thousands of them is quick.
+"""An index of the experiments that have ended, so that listing thousands of them is fast.
 
-It holds nothing that the files do not say. When it is gone, damaged, of another version or locked, the files
-are read instead; it is made again on the way.
+It is only a cache: if it is missing, damaged, locked or of another version, it is rebuilt from the files.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ if TYPE_CHECKING:
     from detbuild.store.home import Home
     from detbuild.store.state import ExperimentState
 
-_VERSION = 3  # of what a row holds; rows of another version are forgotten
+_VERSION = 3  # of the row format; rows of another version are dropped
 _TABLE = "experiments (id INTEGER PRIMARY KEY, made INTEGER, summary TEXT)"
-_Key = tuple[int, int]  # number and `made`: the number of a folder that was deleted is given out again
+_Key = tuple[int, int]  # number and `made`: the number of a deleted folder may be used again
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
-    """One line of a listing."""
+    """An experiment in a listing."""
 
     id: int
     name: str
@@ -77,9 +76,9 @@ def summarize(state: ExperimentState) -> Summary:
 
 
 def summaries(home: Home, emit: Emit) -> Iterator[Summary]:
-    """Every experiment, newest first; numbers of submissions that were never finished are skipped.
+    """Yield all experiments, newest first, without unfinished submissions.
 
-    A damaged one is left out, and of one that takes long to read the numbers are: both are said.
+    Warn of a damaged experiment, which is skipped, and of one that takes long to read, whose metrics are.
     """
     known = _read(home.index, emit)
     learnt: dict[_Key, Summary] = {}
@@ -99,13 +98,13 @@ def summaries(home: Home, emit: Emit) -> Iterator[Summary]:
 
 
 def _loaded(home: Home, folder: ExperimentFolder, emit: Emit) -> tuple[ExperimentState, bool]:
-    """The state, and whether it has all numbers and nothing is damaged."""
+    """Return the state, and whether it is complete and undamaged."""
     try:
         state = load_cached(home, folder, TimeBudget())
     except TooLongError as error:
         emit(
             Warned(
-                f"experiment {folder.id} is listed without its numbers: {error}",
+                f"experiment {folder.id} is listed without metrics: {error}",
                 f"run `detbuild describe {folder.id}`",
             )
         )
@@ -116,12 +115,12 @@ def _loaded(home: Home, folder: ExperimentFolder, emit: Emit) -> tuple[Experimen
 
 
 def journal_warnings(state: ExperimentState) -> Iterator[Warned]:
-    """What is to be said of a journal that is not as it was written."""
+    """Warn of a damaged journal."""
     if state.damage:
         more = f" (and {len(state.damage) - 1} more)" if len(state.damage) > 1 else ""
         yield Warned(
             f"the journal of experiment {state.header.id} is damaged: {state.damage[0]}{more}",
-            "restore the file; what the other lines say is used",
+            "restore the file; the other lines are used",
         )
 
 
@@ -136,7 +135,7 @@ def _read(file: Path, emit: Emit) -> Mapping[_Key, Summary]:
         return {}  # locked, or on a disk that cannot lock
     except (sqlite3.DatabaseError, ValueError, TypeError) as error:
         aside = file.with_name(f"{file.name}.damaged")
-        emit(Warned(f"{file} is damaged ({error}); it is kept as {aside.name} and made anew from the files"))
+        emit(Warned(f"{file} is damaged ({error}); kept as {aside.name} and rebuilt from the files"))
         file.replace(aside)  # allowed: the index of the host
         remove_companions(file)
         return {}
@@ -150,7 +149,7 @@ def _write(file: Path, learnt: Mapping[_Key, Summary]) -> None:
         with closing(open_table(file, _TABLE, version=_VERSION)) as index, index:
             index.executemany("INSERT OR REPLACE INTO experiments VALUES (?, ?, ?)", rows)
     except sqlite3.Error:
-        return  # it only saves time
+        return  # only a cache
 
 
 def _summary(text: str) -> Summary:

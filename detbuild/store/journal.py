@@ -1,4 +1,4 @@
-"""The journal of one experiment: what was decided and what is about to be done, on disk before it is done."""
+"""The write-ahead journal of one experiment: decisions and intents, synced before they are acted on."""
 
 from __future__ import annotations
 
@@ -22,25 +22,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Searched:
-    """What the search method was told, and what it decided: one line, so neither is there without the other.
+    """An event that the search method received and its decision, in one line so that both are atomic.
 
-    Both are as `detbuild.decisions.to_json` writes them.
+    Both are in the format of `detbuild.decisions.to_json`.
     """
 
     kind: ClassVar[str] = "searched"
     event: Mapping[str, object]
     actions: tuple[Mapping[str, object], ...] = ()
-    steps_completed: int = -1  # of the validation that it was told of
-    progress: float = 0.0  # of the search, 0..1, after that
-    share: float = 0.0  # what a trial adds to it; 0 where trials differ in that
-    sources: Mapping[str, Sequence[str]] = field(
-        default_factory=dict
-    )  # new trial -> checkpoints of its parent
+    steps_completed: int = -1  # of the reported validation
+    progress: float = 0.0  # of the search after the event, 0..1
+    share: float = 0.0  # of one trial in the progress; 0 if trials differ
+    sources: Mapping[str, Sequence[str]] = field(default_factory=dict)  # new trial: its parent's checkpoints
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchFailed:
-    """The search method cannot go on; what it has started checkpoints and ends."""
+    """The search method failed; its running trials checkpoint and end."""
 
     kind: ClassVar[str] = "search_failed"
     why: str
@@ -48,7 +46,7 @@ class SearchFailed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialCreated:
-    """In journals of before there were searches: the one trial of an experiment."""
+    """The only trial of an experiment, in old journals without searches."""
 
     kind: ClassVar[str] = "trial_created"
     trial_id: int
@@ -58,17 +56,17 @@ class TrialCreated:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunIntended:
-    """The run's folder is there and its container is about to be created."""
+    """The run's folder exists and its container is about to be created."""
 
     kind: ClassVar[str] = "run_intended"
     trial_id: int
     run: int
-    segment: int = 1  # how often the search had said how long to train
+    segment: int = 1  # how many training lengths the search had requested
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunCreated:
-    """The container is there and is about to be started; if it is missing later, somebody removed it."""
+    """The container exists and is about to be started; if it is missing later, it was removed."""
 
     kind: ClassVar[str] = "run_created"
     trial_id: int
@@ -79,7 +77,7 @@ class RunCreated:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunFinished:
-    """The run is over, and what follows from that."""
+    """The run has ended, with its classification."""
 
     kind: ClassVar[str] = "run_finished"
     trial_id: int
@@ -87,19 +85,19 @@ class RunFinished:
     outcome: str  # of detbuild.launch.failure.Outcome
     counts: bool = False  # against max_restarts
     retry: bool = False
-    asked: str = ""  # what it was asked to end for: kill, cancel, pause, or search
+    asked: str = ""  # the stop request it ended for: kill, cancel, pause, or search
     exit_code: int | None = None
     signal: str | None = None
     message: str = ""
     hint: str = ""
     tail: tuple[str, ...] = ()  # the last lines of output
-    failure: str = ""  # type and line of the error, where the same code makes it again
-    steps_completed: int = 0  # batches, by what the run reported
+    failure: str = ""  # type and line of the error, if the same code would raise it again
+    steps_completed: int = 0  # batches reported by the run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Waiting:
-    """Nothing can be done for a while, and why; an empty text ends it."""
+    """The trial waits, with the reason; an empty reason ends the wait."""
 
     kind: ClassVar[str] = "waiting"
     trial_id: int
@@ -119,18 +117,18 @@ class PolicyMatched:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RequestApplied:
-    """A request of a person is taken up; from now on it is the controller that sees to it."""
+    """A user request was accepted by the controller."""
 
     kind: ClassVar[str] = "request_applied"
     number: int  # of the request
     verb: str
     trial_id: int | None = None  # None: all trials
-    length: Mapping[str, object] | None = None  # of a `continue` that trains longer: {"unit", "count"}
+    length: Mapping[str, object] | None = None  # new length of a `continue`: {"unit", "count"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Paused:
-    """Nothing of the experiment is left but its files, and no controller is needed until a person asks."""
+    """The experiment is paused: only its files are left, and no controller runs until a request."""
 
     kind: ClassVar[str] = "paused"
 
@@ -150,23 +148,23 @@ class ExperimentFinished:
     why: str = ""
 
 
-# Of checkpoints: where they are kept, and which are no longer.
+# Facts about checkpoints.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UploadIntended:
-    """The checkpoint is whole and is about to be copied to the cloud, its manifest last."""
+    """The checkpoint is complete and is about to be uploaded, its manifest last."""
 
     kind: ClassVar[str] = "upload_intended"
     uuid: str
-    # Whether the name was free in the bucket, so that what is there by now is ours. None: a version without
-    # this check has written it.
+    # Whether the name was unused in the bucket, so that files there now are ours. None: written by a version
+    # without this check.
     free: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckpointUploaded:
-    """It is whole in the cloud; the copy on this host may go."""
+    """The checkpoint is complete in the cloud; the copy on this host may be removed."""
 
     kind: ClassVar[str] = "checkpoint_uploaded"
     uuid: str
@@ -174,7 +172,7 @@ class CheckpointUploaded:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UploadRejected:
-    """It is not whole on this host, so it will never be in the cloud."""
+    """The checkpoint is damaged on this host, so it will never be uploaded."""
 
     kind: ClassVar[str] = "upload_rejected"
     uuid: str
@@ -183,7 +181,7 @@ class UploadRejected:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckpointForeign:
-    """A run has announced it, but it belongs to another experiment: it is neither uploaded nor removed."""
+    """A run reported it, but it belongs to another experiment: it is neither uploaded nor removed."""
 
     kind: ClassVar[str] = "checkpoint_foreign"
     uuid: str
@@ -192,7 +190,7 @@ class CheckpointForeign:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckpointsDeleted:
-    """They are no checkpoints any more; their files are about to be removed."""
+    """The checkpoints are deleted; their files are about to be removed."""
 
     kind: ClassVar[str] = "checkpoints_deleted"
     uuids: tuple[str, ...]
@@ -200,7 +198,7 @@ class CheckpointsDeleted:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckpointsRemoved:
-    """Nothing is left of the files of deleted checkpoints."""
+    """The files of deleted checkpoints were removed."""
 
     kind: ClassVar[str] = "checkpoints_removed"
     uuids: tuple[str, ...]
@@ -208,7 +206,7 @@ class CheckpointsRemoved:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FilesDeleted:
-    """These files are no part of the checkpoint any more, and are about to be removed."""
+    """These files are deleted from the checkpoint and are about to be removed."""
 
     kind: ClassVar[str] = "files_deleted"
     uuid: str
@@ -217,7 +215,7 @@ class FilesDeleted:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FilesRemoved:
-    """Nothing is left of the deleted files of a checkpoint."""
+    """The deleted files of a checkpoint were removed."""
 
     kind: ClassVar[str] = "files_removed"
     uuid: str
@@ -225,7 +223,7 @@ class FilesRemoved:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StorageBlocked:
-    """Checkpoints cannot be stored or removed for a while, and why; an empty text ends it."""
+    """Checkpoints cannot be stored or removed, with the reason; an empty reason ends it."""
 
     kind: ClassVar[str] = "storage_blocked"
     why: str
@@ -247,8 +245,8 @@ Fact = TrialFact | StorageFact | Searched | SearchFailed | RequestApplied | Paus
 _KINDS: Mapping[str, Callable[..., Fact]] = {cls.kind: cls for cls in get_args(Fact)}
 _NUMBER = re.compile(rb',"n":(\d{1,18})\}\n')
 _LARGEST = 1 << 30  # bytes
-_TAIL = 64  # bytes at the end of a journal that hold the number of its last line
-_MOST_DAMAGE = 100  # places that are told one by one
+_TAIL = 64  # bytes at the end of a journal that contain the number of its last line
+_MOST_DAMAGE = 100  # damaged places that are listed
 _LONGEST_WHY = 200
 
 
@@ -261,16 +259,15 @@ class Entry:
 
 
 def append(path: Path, entry: Entry) -> None:
-    """Add one entry under the next number; it is on disk when this returns."""
+    """Append an entry with the next number, synced to disk."""
     append_synced(path, encode(entry, number=_next_number(path)))
 
 
 def encode(entry: Entry, *, number: int = 0) -> bytes:
-    """One line of JSON with its newline.
+    """Encode an entry as a line of JSON with its newline.
 
     Args:
-        entry: What the line says.
-        number: Counts the lines from 1, so that a missing or a doubled one is noticed; 0 for a line without.
+        number: Line number from 1, which detects missing and duplicate lines; 0 for none.
     """
     body: dict[str, object] = {"time": entry.time, "kind": entry.fact.kind, **asdict(entry.fact)}
     if number:
@@ -279,12 +276,12 @@ def encode(entry: Entry, *, number: int = 0) -> bytes:
 
 
 def decode(line: bytes) -> Entry:
-    """The opposite of `encode`. Raises ValueError for anything else."""
+    """Decode a line of `encode`; raise ValueError if it is invalid."""
     return _numbered(line)[1]
 
 
 def _numbered(line: bytes) -> tuple[int, Entry]:
-    """The number of a line, 0 where it has none, and its entry."""
+    """Return the number of a line, 0 if it has none, and its entry."""
     try:
         raw = json.loads(line.decode())
         cls = _KINDS[raw.pop("kind")]
@@ -292,19 +289,19 @@ def _numbered(line: bytes) -> tuple[int, Entry]:
     except (KeyError, TypeError, AttributeError, RecursionError, OverflowError, ValueError) as error:
         raise ValueError(f"not a journal entry: {error!r}"[:_LONGEST_WHY]) from error
     if number.__class__ is not int or not isfinite(entry.time):
-        raise ValueError("not a journal entry: it has a number or a time that cannot be")
+        raise ValueError("not a journal entry: invalid number or time")
     return number, entry
 
 
 def _next_number(path: Path) -> int:
-    """The number after that of the last whole line; older lines, which have none, count too."""
+    """Return the number after the last complete line; old lines without a number count too."""
     try:
         file = UntrustedDir(path.parent).open(path.name, limit=_LARGEST)
     except UntrustedError:
-        return 1  # there is none yet; what else there may be, the writer meets
+        return 1  # no journal yet; writing it reports other errors
     with file:
         end = file.seek(0, os.SEEK_END)
-        for block in (_TAIL, end):  # nearly always the last bytes tell
+        for block in (_TAIL, end):  # the last bytes are nearly always enough
             file.seek(max(0, end - block))
             data = file.read()
             for last in deque(_NUMBER.finditer(data), maxlen=1):
@@ -313,31 +310,28 @@ def _next_number(path: Path) -> int:
 
 
 def replay(path: Path) -> tuple[Entry, ...]:
-    """Every whole entry.
+    """Read all complete entries.
 
-    A torn last line was never acted on, so it is as if it had not been written. Other lines that are no
-    entries are left out: one bad disk block loses one line.
+    A torn last line is ignored, since it was never acted on. Other invalid lines are skipped: one bad disk
+    block loses one line.
     """
     return tuple(JournalFile(path).new())
 
 
 class JournalFile:
-    """The entries of a journal, read on from where the last look ended.
-
-    `damage` tells of each place at which the file is not as it was written.
-    """
+    """Reads a journal incrementally; `damage` has a message for each damaged place."""
 
     def __init__(self, path: Path) -> None:
         self.damage: list[str] = []
         self._path = path
         self._lines = LineFile(path)
-        self._line = 0  # how many lines were read
-        self._number = 0  # the highest of a line
-        self._spoilt = 0  # lines that were no entries since then
+        self._line = 0  # number of lines read
+        self._number = 0  # highest line number
+        self._spoilt = 0  # invalid lines since then
         self._seen: set[int] = set()
 
     def new(self) -> Iterator[Entry]:
-        """Yield what was appended since the last look; nothing while there is no journal."""
+        """Yield the entries appended since the last call; none if there is no journal."""
         for line in self._lines.new():
             self._line += 1
             try:
@@ -350,11 +344,11 @@ class JournalFile:
                 yield entry
 
     def _is_new(self, number: int, line: bytes) -> bool:
-        """Whether the line is new, not a copy of an earlier one; a gap before it is told."""
+        """Whether the line is not a copy of an earlier one; report a gap before it."""
         key, expected = hash(line), self._number + 1 + self._spoilt
         if number <= self._number:
             is_copy = key in self._seen
-            self._tell(f"repeats number {number}" if is_copy else f"comes after its time, as number {number}")
+            self._tell(f"repeats number {number}" if is_copy else f"is out of order, with number {number}")
             return not is_copy
         if self._number and number > expected:
             self._tell(f"{number - expected} lines are missing before it")

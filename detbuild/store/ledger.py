@@ -1,7 +1,4 @@
-"""The books of one experiment: the facts of its journal, each entered at the same cost.
-
-It changes as facts come; `snapshot` gives the state as a value.
-"""
+"""Folds the journal of one experiment to its state, each entry at constant cost."""
 
 from __future__ import annotations
 
@@ -43,17 +40,18 @@ _FINAL = frozenset({StopVerb.KILL, StopVerb.CANCEL})
 
 @dataclass(slots=True)
 class Tally:
-    """The trials that ended in one way."""
+    """The trials that ended in one state."""
 
     count: int = 0
-    why: str = ""  # of the first
+    why: str = ""  # of the first one
 
 
 class StateFold:
-    """`running` have a run that has not ended, `ready` are to be taken a step further, in this order.
+    """The mutable state of one experiment; `snapshot` returns it as a value.
 
-    A trial whose run has ended comes first: the others wait for its place, and the search for its result.
-    `waiting` are those that wait for the search; `unreported` have ended, and the search does not know.
+    `running` trials have a run that has not ended; `ready` ones can take their next step, in this order. A
+    trial whose run has just ended comes first, since other trials need its slot and the search its result.
+    `waiting` ones wait for the search; `unreported` ones have ended, which the search has not received yet.
     """
 
     def __init__(self, header: Header, entries: Iterable[journal.Entry] = ()) -> None:
@@ -66,15 +64,15 @@ class StateFold:
         self.tallies = {state: Tally() for state in ENDED}
         self.end: journal.ExperimentFinished | None = None
         self.ended_at: float | None = None
-        self.stop = StopVerb.NONE  # asked for all trials by a person: kill, cancel or pause
-        self.failure = ""  # why the search cannot go on
-        self.paused = False  # and nothing of it is left to look after
-        self.began = False  # the search was asked
-        self.finishing = False  # the search wants no more
-        self.progress = self.share = 0.0  # as of `journal.Searched`
-        self.length: Length | None = None  # how long a `continue` had all trials train, if it did
+        self.stop = StopVerb.NONE  # the request for all trials: kill, cancel or pause
+        self.failure = ""  # why the search failed
+        self.paused = False  # all trials are paused
+        self.began = False  # the search has started
+        self.finishing = False  # the search creates no more trials
+        self.progress = self.share = 0.0  # see `journal.Searched`
+        self.length: Length | None = None  # the length of a `continue` for all trials
         self.last_request = 0  # number of the newest request that was applied
-        self.stored = Stored()  # what became of the checkpoints
+        self.stored = Stored()  # the state of the checkpoints
         self.entries = 0
         for entry in entries:
             self.enter(entry)
@@ -85,21 +83,21 @@ class StateFold:
 
     @property
     def idle(self) -> bool:
-        """No controller is needed."""
+        """Whether no controller is needed."""
         return self.over or self.paused
 
     @property
     def ending(self) -> bool:
-        """A person, or a search that failed, wants all trials to end."""
+        """Whether all trials must end, by request or because the search failed."""
         return self.stop in _FINAL
 
     @property
     def living(self) -> int:
-        """How many trials have not ended."""
+        """The number of trials that have not ended."""
         return len(self.running) + len(self.ready) + len(self.waiting)
 
     def enter(self, entry: journal.Entry) -> None:
-        """Take in one more entry of the journal."""
+        """Apply one entry of the journal."""
         self.entries += 1
         match entry.fact:
             case journal.Searched():
@@ -119,12 +117,12 @@ class StateFold:
                 self._trial(fact, entry.time)
 
     def forget(self, trial_id: int) -> None:
-        """Drop what only the trial itself needs: it has ended, and is not asked after any more."""
+        """Drop the details of a trial that has ended, to save memory."""
         trial = self.trials[trial_id]
         self.trials[trial_id] = TrialState(id=trial_id, state=trial.state, released=trial.released)
 
     def snapshot(self) -> ExperimentState:
-        """The state as it is now, as a value."""
+        """Return the current state as a value."""
         trials = dict(self.trials)
         if self.stop == StopVerb.PAUSE:
             for id_ in (*self.ready, *self.waiting):
@@ -158,7 +156,7 @@ class StateFold:
         ids = (*self.running, *self.ready)
         return next((self.trials[id_].why for id_ in ids if self.trials[id_].why), "")
 
-    # what people ask for
+    # requests
 
     def _apply_request(self, fact: journal.RequestApplied) -> None:
         self.last_request = max(self.last_request, fact.number)
@@ -188,9 +186,9 @@ class StateFold:
                 self._place(self.trials[trial_id])
 
     def _go_on(self, length: Length | None) -> None:
-        """All that was not completed is taken up again, and with a length the rest too, to train that long.
+        """Reopen all trials that are not completed, or with a `length` all trials, to train that long.
 
-        A trial that was asked to end and has not ended yet still ends.
+        A trial with a stop request that has not ended yet still ends.
         """
         self.length = length or self.length
         self.end, self.ended_at, self.stop, self.failure, self.paused = None, None, StopVerb.NONE, "", False
@@ -205,7 +203,7 @@ class StateFold:
                 self.unreported.pop(trial.id, None)
             self._place(_reopened(trial, length))
 
-    # what the search decides
+    # decisions of the search
 
     def _searched(self, fact: journal.Searched) -> None:
         event = from_json(fact.event)
@@ -228,7 +226,7 @@ class StateFold:
             self._place(_idle(self.trials[event.trial_id]))
 
     def _told(self, trial_id: int, steps_completed: int) -> None:
-        """Of one validation of a watching search, or of the result of a segment."""
+        """Record a validation that the search received, or the result of a segment."""
         trial = self.trials.get(trial_id)
         if trial is not None:
             segment_done = steps_completed < 0
@@ -239,7 +237,7 @@ class StateFold:
             )
 
     def _create(self, action: Create, source: tuple[str, ...]) -> None:
-        if action.trial_id in self.trials:  # of a journal of before there were searches
+        if action.trial_id in self.trials:  # an old journal without searches
             return
         self._place(
             TrialState(
@@ -279,7 +277,7 @@ class StateFold:
             case Close():
                 self._place(replace(trial, closed=True))
 
-    # what becomes of the trials
+    # trials
 
     def _trial(self, fact: journal.TrialFact, time: float) -> None:
         trial = self.trials.get(fact.trial_id, TrialState(id=fact.trial_id))
@@ -292,7 +290,7 @@ class StateFold:
         self._place(_advanced(trial, fact, time))
 
     def _place(self, trial: TrialState) -> None:
-        """Enter the trial as it is now, among those that are to be looked after in the same way."""
+        """Store the trial and put it into the group that it belongs to."""
         self.trials[trial.id] = trial
         ran = trial.id in self.running
         is_ready = not trial.ended and trial.open_run is None and self._wanted(trial)
@@ -308,12 +306,12 @@ class StateFold:
             self.waiting[trial.id] = None
 
     def _wanted(self, trial: TrialState) -> bool:
-        """Whether there is something to do about it before the search says more."""
+        """Whether the trial has a next step that does not wait for the search."""
         return trial.state != State.WAITING or trial.closed or bool(trial.stop) or self.ending
 
 
 def _idle(trial: TrialState) -> TrialState:
-    """Waiting for the search, if that is what it does now."""
+    """Return the trial as waiting for the search, if it has nothing else to do."""
     busy = (
         trial.ended or trial.open_run is not None or trial.segment > trial.segments_reported or trial.closed
     )
@@ -342,7 +340,7 @@ def _advanced(trial: TrialState, fact: journal.TrialFact, time: float) -> TrialS
 
 
 def _with_run(trial: TrialState, fact: _RunFact, time: float) -> TrialState:
-    """An intent that a crash cut short is written again under the same number."""
+    """Apply a fact to its run; after a crash, an intent is written again with the same number."""
     run = next((run for run in trial.runs if run.run == fact.run), RunState(run=fact.run))
     state, why = trial.state, trial.why
     match fact:

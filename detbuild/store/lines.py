@@ -1,4 +1,4 @@
-"""The lines of a synced file that only grows, read on from where the last look ended."""
+"""Reads the lines of an append-only, synced file incrementally."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
 _BLOCK = 1 << 20
 _LARGEST = 1 << 30  # bytes of the file
-_LONGEST = 64 << 20  # bytes of one line, as a search of very many trials may write it
+_LONGEST = 64 << 20  # bytes of one line; a search of many trials may write long ones
 
 
 class LineFile:
-    """Gives each whole line once. What a crash tore off is cut away by the next writer, never seen here."""
+    """Yields each complete line once. A line that a crash has torn is truncated by the next writer."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
 
     def new(self) -> Iterator[bytes]:
-        """Yield the lines that became whole since the last look; nothing while there is no file.
+        """Yield the lines completed since the last call; none if there is no file.
 
-        A line at which the caller was interrupted comes again.
+        A line at which the caller was interrupted is repeated.
 
         Raises:
-            EngineError: It is not a regular file, or larger than the file of any experiment can be.
+            EngineError: It is not a regular file, or too large.
         """
         while lines := self._block():
             for line in lines:
@@ -39,7 +39,7 @@ class LineFile:
                 self._offset += len(line) + 1
 
     def _block(self) -> list[bytes]:
-        """The next whole lines; the file is not kept open, since whoever reads may never come back."""
+        """Read the next complete lines; close the file, since the caller may never call again."""
         try:
             with UntrustedDir(self._path.parent).open(self._path.name, limit=_LARGEST) as file:
                 file.seek(self._offset)
@@ -50,7 +50,7 @@ class LineFile:
             raise EngineError(f"cannot read {self._path}: it {error.reason}", hint=REPAIR) from error
 
     def _whole(self, file: BinaryIO) -> bytes:
-        """A block, or as many as one line takes."""
+        """Read a block, or more until a line is complete."""
         blocks = [file.read(_BLOCK)]
         while blocks[-1] and b"\n" not in blocks[-1]:
             if len(blocks) * _BLOCK > _LONGEST:

@@ -1,7 +1,7 @@
-"""Reads a log of a run while it grows, and continues at the right byte when its middle has been cut out.
+"""Follows the log of a run, and continues at the right byte after its middle was removed.
 
-The supervisor keeps a log below its limit: the head, a line that says how much is left out, and the newest
-output replace the whole. A run may have put anything there: a line that says so is read instead.
+The supervisor keeps a log below its limit by replacing it with its head, a mark with the number of bytes
+removed, and the newest output. A run may write anything: an unreadable log is replaced with a message.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
     from detbuild.store.folder import RunFolder
 
-LARGEST_LOG = 2 * OUTPUT_LIMIT  # bytes; the supervisor lets none grow beyond half of that
+LARGEST_LOG = 2 * OUTPUT_LIMIT  # bytes; twice the limit of the supervisor
 _BLOCK = 1 << 20
 _LONGEST_MARK = 100
 
 
 class LogFile:
-    """One log, read on from where the last look ended."""
+    """Reads one log incrementally."""
 
     def __init__(self, folder: RunFolder, stream: str, *, limit: int = OUTPUT_LIMIT) -> None:
         self._folder = folder
         self._stream = stream
         self._head = kept(limit)
-        self._passed = 0  # bytes of output, those that were left out among them
-        self._refused = ""  # why it cannot be read, once that was said
+        self._passed = 0  # bytes of output, including removed ones
+        self._refused = ""  # why it cannot be read, once reported
 
     def blocks(self) -> Iterator[bytes]:
-        """Yield what was appended since the last look; nothing while there is no file."""
+        """Yield the data appended since the last call; none if there is no file."""
         try:
             file = open_log(self._folder, self._stream)
         except UntrustedMissingError:
@@ -54,7 +54,7 @@ class LogFile:
                 yield block
 
     def lines(self) -> Iterator[bytes]:
-        """The same line by line, with their ends."""
+        """Yield the new data as lines with their line ends."""
         held: list[bytes] = []
         for block in self.blocks():
             for line in block.splitlines(keepends=True):
@@ -66,14 +66,14 @@ class LogFile:
             yield b"".join(held)
 
     def _seek(self, file: BinaryIO) -> int:
-        """Go to what comes next; return how much further the output is than the file, past the mark."""
+        """Seek to the next data; return the offset between output and file after the mark."""
         found = MARK.match(os.pread(file.fileno(), _LONGEST_MARK, self._head))
         if not found and self._passed > os.fstat(file.fileno()).st_size:
-            self._passed = self._head  # the disk was full, and all but the head was given up
+            self._passed = self._head  # the disk was full, so all but the head was dropped
         gone, mark = (int(found[1]), len(found[0])) if found else (0, 0)
         if self._passed >= self._head + gone:
             file.seek(self._passed - gone + mark)
-        else:  # what is left out was never seen, and the mark says so
+        else:  # the removed part was not read: continue with the mark
             file.seek(min(self._passed, self._head))
         return gone - mark
 
@@ -82,11 +82,11 @@ def open_log(folder: RunFolder, stream: str) -> BinaryIO:
     """Open the log of "stdout" or "stderr".
 
     Raises:
-        UntrustedError: It is not a regular file, or larger than the supervisor lets it grow.
+        UntrustedError: It is not a regular file, or too large.
     """
     return folder.files.open(OUTPUT_FILES[stream], limit=LARGEST_LOG)
 
 
 def left_out(stream: str, error: UntrustedError) -> bytes:
-    """The line that is shown instead of a log that cannot be read."""
-    return f"[detbuild: {OUTPUT_FILES[stream]} {error.reason}; it is left out]\n".encode()
+    """Return the message that replaces a log that cannot be read."""
+    return f"[detbuild: {OUTPUT_FILES[stream]} {error.reason}; skipped]\n".encode()

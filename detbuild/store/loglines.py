@@ -1,6 +1,6 @@
-"""The lines that a trial wrote, with what is known of each: run, stream, rank and level.
+"""The log lines of a trial, each with its run, stream, rank and level.
 
-The files hold the bytes of the run and nothing else, so a line has no time of its own: a time chooses runs.
+Log lines are not timestamped, so filters by time select whole runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LEVEL: Final = re.compile(r"(?:\[[^\]]*\] ?)?(TRACE|DEBUG|INFO|WARN(?:ING)?|ERR
 
 
 class Level(IntEnum):
-    """How grave a line is, by the word that it begins with."""
+    """The level of a log line, from the word that it begins with."""
 
     TRACE = 5
     DEBUG = 10
@@ -44,21 +44,21 @@ class LogLine:
     run: int
     container: str  # "" for a run on the host itself
     stdtype: str  # "stdout" or "stderr"
-    rank: int  # 0 where the line names none
+    rank: int  # 0 if the line has none
     level: Level
-    message: str  # without its end
+    message: str  # without the line end
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LogFilter:
-    """Which lines are wanted; what is empty or None leaves all through."""
+    """A filter of log lines; an empty or None field matches all."""
 
     stdtypes: tuple[str, ...] = STREAMS
     ranks: tuple[int, ...] = ()
-    containers: tuple[str, ...] = ()  # ids, or how they begin
+    containers: tuple[str, ...] = ()  # ids or prefixes of ids
     min_level: Level | None = None
-    before: float | None = None  # seconds since the epoch: only runs that had begun
-    after: float | None = None  # only runs that had not ended
+    before: float | None = None  # seconds since the epoch: only runs that started before
+    after: float | None = None  # only runs that ended after
 
     def takes_run(self, run: RunState) -> bool:
         if self.containers and not any(run.container.startswith(one) for one in self.containers if one):
@@ -74,9 +74,9 @@ class LogFilter:
 
 
 class RunLines:
-    """The lines of one stream of a run, read on from where the last look ended.
+    """Reads the lines of one stream of a run incrementally.
 
-    A line without a level has that of the line before it of its rank: a traceback belongs to its error.
+    A line without a level inherits that of the previous line of its rank: a traceback belongs to its error.
     """
 
     def __init__(self, folder: ExperimentFolder, trial_id: int, run: RunState, stdtype: str) -> None:
@@ -106,7 +106,7 @@ class RunLines:
 
 
 class TrialLines:
-    """The lines of all runs of a trial, in the order of the runs; of each run first stdout, then stderr."""
+    """Reads the lines of all runs of a trial in order, for each run first stdout, then stderr."""
 
     def __init__(self, folder: ExperimentFolder, wanted: LogFilter) -> None:
         self.folder = folder
@@ -114,7 +114,7 @@ class TrialLines:
         self._streams: dict[tuple[int, str], RunLines] = {}
 
     def new(self, trial: TrialState) -> Iterator[LogLine]:
-        """Yield what has come since the last look, and all that is left of runs that are over."""
+        """Yield the lines since the last call, and the rest of runs that have ended."""
         for run in trial.runs:
             if not self.wanted.takes_run(run):
                 continue
@@ -127,7 +127,7 @@ class TrialLines:
 
 
 def some(lines: Iterable[LogLine], head: int | None, tail: int | None) -> Iterable[LogLine]:
-    """The first or the last so many, or all."""
+    """Return the first `head` lines, the last `tail` lines, or all."""
     if head is not None:
         return islice(lines, head)
     return lines if tail is None else deque(lines, maxlen=tail)

@@ -1,4 +1,4 @@
-"""Everything that a trial has measured, in order: read from the files as it is asked for, however much."""
+"""Streams all metrics that a trial reported, in order."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Measurement:
 
 
 def measurements(folder: ExperimentFolder, trial: TrialState, group: str = "") -> Iterator[Measurement]:
-    """Yield what all runs of the trial have reported, of one group or of all.
+    """Yield the reports of all runs of the trial, of one group or of all.
 
-    What a run said of batches that a later run repeated is left out, as everywhere.
+    Reports of batches that a later run repeated are skipped.
     """
     last_own = limits(run_records(folder, trial)) if len(trial.runs) > 1 else [math.inf] * len(trial.runs)
     for state, limit in zip(trial.runs, last_own, strict=True):
@@ -54,14 +54,14 @@ def measurements(folder: ExperimentFolder, trial: TrialState, group: str = "") -
 
 
 def group_of(record: Record) -> str:
-    """Which group of metrics a record belongs to; "" for one that reports none."""
+    """Return the metric group of a record; "" if it has no metrics."""
     if isinstance(record, Measured):
         return record.group
     return record.kind if isinstance(record, REPORTS) else ""
 
 
 class _Summary:
-    """Of one metric; of values that are no numbers only their count and the last are known."""
+    """Statistics of one metric; for values that are not numbers only the count and the last one."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -89,7 +89,7 @@ class _Summary:
 
 
 def summary(measured: Iterable[Measurement]) -> dict[str, dict[str, dict[str, object]]]:
-    """For each group and each metric: count, last, and of numbers also min, max, sum and mean."""
+    """Summarize each metric by group: count, last, and for numbers also min, max, sum and mean."""
     groups: dict[str, dict[str, _Summary]] = {}
     for one in measured:
         metrics = groups.setdefault(one.group, {})

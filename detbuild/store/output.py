@@ -1,4 +1,4 @@
-"""The output of a run as lines of text, while it grows and after."""
+"""Reads the output of a run as lines of text, also while it grows."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
     from detbuild.store.folder import RunFolder
 
-TAIL_LINES: Final = 20  # what is shown of the output of a failed run
-_LONGEST = 64 << 10  # bytes of one line of text; a longer one is shown in pieces
-_TAIL = 64 << 10  # bytes looked at for the last lines
+TAIL_LINES: Final = 20  # lines shown of the output of a failed run
+_LONGEST = 64 << 10  # bytes of one line; a longer one is split
+_TAIL = 64 << 10  # bytes read for the last lines
 
 
 class OutputFile:
-    """Lines of one stream, read on from where the last look ended. Bytes that are no UTF-8 become U+FFFD."""
+    """Reads the lines of one stream incrementally. Bytes that are not valid UTF-8 become U+FFFD."""
 
     def __init__(self, folder: RunFolder, stream: str) -> None:
         self._log = LogFile(folder, stream)
         self._held = b""
 
     def new(self) -> Iterator[str]:
-        """Yield the lines that became whole since the last look."""
+        """Yield the lines completed since the last call."""
         for data in self._log.blocks():
             *lines, self._held = (self._held + data).split(b"\n")
             yield from (_text(line) for line in lines)
@@ -35,7 +35,7 @@ class OutputFile:
                 self._held = b""
 
     def rest(self) -> Iterator[str]:
-        """Yield all that is left, when the run is over."""
+        """Yield the rest after the run has ended, including an incomplete last line."""
         yield from self.new()
         if self._held:
             yield _text(self._held)
@@ -47,7 +47,7 @@ def _text(line: bytes) -> str:
 
 
 def tail(folder: RunFolder, lines: int = TAIL_LINES) -> tuple[str, ...]:
-    """The last lines that tell most about a failure: those of stderr, or of stdout when it is silent."""
+    """Return the last lines of stderr, or of stdout if stderr is empty."""
     for stream in ("stderr", "stdout"):
         found = _last(folder, stream, lines)
         if found:
@@ -56,7 +56,7 @@ def tail(folder: RunFolder, lines: int = TAIL_LINES) -> tuple[str, ...]:
 
 
 def last_text(folder: RunFolder, stream: str, limit: int) -> tuple[str, bool]:
-    """The last whole lines within `limit` bytes, and whether that is not all."""
+    """Return the last complete lines within `limit` bytes, and whether earlier output was cut."""
     data, cut = _end_of(folder, stream, limit)
     if cut:
         data = data.partition(b"\n")[2] or data
@@ -69,7 +69,7 @@ def _last(folder: RunFolder, stream: str, lines: int) -> tuple[str, ...]:
 
 
 def _end_of(folder: RunFolder, stream: str, limit: int) -> tuple[bytes, bool]:
-    """The last bytes of a log, and whether there are more before them."""
+    """Return the last bytes of a log, and whether there are more before them."""
     try:
         file = open_log(folder, stream)
     except UntrustedMissingError:

@@ -1,7 +1,7 @@
-"""How far a trial has come over all of its runs.
+"""The progress of a trial over all of its runs.
 
-A run that starts from a checkpoint repeats what earlier runs did after it. What they reported about those
-batches is superseded, so nothing is counted twice.
+A run that starts from a checkpoint repeats the batches that earlier runs trained after it. Their reports of
+these batches are superseded, so that no batch is counted twice.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """The searcher's metric, and which way is better."""
+    """The searcher's metric and its direction."""
 
     metric: str = ""
     smaller_is_better: bool = True
 
     def value(self, validation: Validation) -> float | None:
-        """None when it is absent or not a number: such a validation is never the best."""
+        """Return the metric of a validation; None if it is absent or not a number."""
         found = validation.metrics.get(self.metric)
         if isinstance(found, bool) or not isinstance(found, (int, float)):
             return None
@@ -38,7 +38,7 @@ class Goal:
         return None if math.isnan(value) else value
 
     def best(self, validations: Sequence[Validation]) -> Validation | None:
-        """The best one, the earliest of equals."""
+        """Return the best validation, the earliest of equal ones."""
         sign = 1 if self.smaller_is_better else -1
         ranked = [
             (sign * value, i) for i, v in enumerate(validations) if (value := self.value(v)) is not None
@@ -53,10 +53,10 @@ class CheckpointState:
     steps_completed: int
     size: int  # bytes
     files: int
-    state: str  # COMPLETED, PARTIALLY_DELETED, DELETED, or ERROR when it was found damaged or missing
-    uploaded: bool = False  # whole in the cloud
-    foreign: str = ""  # why it is not the experiment's own, though a run has announced it
-    validation: Validation | None = None  # of the same batch
+    state: str  # COMPLETED, PARTIALLY_DELETED, DELETED, or ERROR if it was found damaged or missing
+    uploaded: bool = False  # complete in the cloud
+    foreign: str = ""  # why it belongs to another experiment, although a run reported it
+    validation: Validation | None = None  # at the same batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +75,7 @@ _NOTHING_STORED = Stored()
 
 
 def trial_progress(runs: Sequence[RunRecords], goal: Goal, stored: Stored = _NOTHING_STORED) -> Progress:
-    """Runs in their order; `runs[0]` is run 0."""
+    """Combine the records of all runs of a trial; `runs[0]` is run 0."""
     last_own = limits(runs)
     validations = tuple(
         v
@@ -102,20 +102,20 @@ def trial_progress(runs: Sequence[RunRecords], goal: Goal, stored: Stored = _NOT
 
 
 def _starts(runs: Sequence[RunRecords]) -> list[float]:
-    """The batch each run went on from; infinity for a run that did not get that far."""
+    """Return the batch that each run started from; infinity for a run that did not start training."""
     own: set[str] = set()
     starts = []
     for run in runs:
         if run.restored is not None and run.restored.uuid in own:
             starts.append(float(run.restored.steps_completed))
-        else:  # from the beginning, or from the weights of another trial, which is a beginning too
+        else:  # from the beginning, or from the weights of another trial, which counts as the beginning
             starts.append(0.0 if run.trained or run.restored else math.inf)
         own |= {checkpoint.uuid for checkpoint in run.checkpoints}
     return starts
 
 
 def limits(runs: Sequence[RunRecords]) -> list[float]:
-    """For each run the last batch that no later run repeated."""
+    """Return for each run the last batch that no later run repeated."""
     found = []
     limit = math.inf
     for start in reversed(_starts(runs)):

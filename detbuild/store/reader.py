@@ -1,8 +1,7 @@
-"""Reads a run's `events.jsonl` while it grows, from bytes cut anywhere, and sets aside what is no record.
+"""Reads a run's `events.jsonl` while it grows, and rejects everything that is not a valid record.
 
-User code may write to the file, a crash may tear a line, a disk may flip bits: nothing of that stops the
-reader or loses another line. What is read and what is kept of one file is bounded, so that a file without end
-costs no more than a long one: what lies beyond is set aside.
+User code may write to the file, a crash may tear a line, a disk may flip bits: the reader continues and loses
+no other line. Both reading and memory are bounded, so that an endless file costs no more than a long one.
 """
 
 from __future__ import annotations
@@ -29,17 +28,17 @@ if TYPE_CHECKING:
     from detbuild.store.folder import RunFolder
     from determined._records import Record
 
-LONGEST_LINE = 16 << 20  # bytes; a longer line is set aside without being held in memory
+LONGEST_LINE = 16 << 20  # bytes; a longer line is rejected without being held in memory
 _BLOCK = 1 << 20
 _HELD = frozenset({Validation, Checkpoint, CheckpointRejected})  # readers hold all of these in memory
 _METRICS = (Training, Validation, Measured)
-_GROUPS = 1000  # of metrics whose progress is remembered
-_KEPT = 100  # how many set-aside lines, and how many gaps, are remembered one by one
+_GROUPS = 1000  # metric groups whose progress is tracked
+_KEPT = 100  # rejected spans, and gaps, that are listed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bounds:
-    """How much of one file is read. A file of a true run stays far below each of these."""
+    """Limits of reading one file, far above those of any genuine run."""
 
     size: int = 4 << 30  # bytes
     rejected: int = 100_000  # lines that are not records
@@ -49,7 +48,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class RejectedSpan:
-    """A stretch of the file that is not a record of this run."""
+    """A span of the file that is not a record of this run."""
 
     offset: int
     size: int  # bytes
@@ -57,9 +56,9 @@ class RejectedSpan:
 
 
 class Sequence:
-    """Which numbers of a sequence have come: a number is taken once, early or late.
+    """The sequence numbers seen so far: each is accepted once, in any order.
 
-    A forged record with a huge number only opens a gap, and the true records that follow fall into it.
+    A forged record with a huge number only opens a gap, which the genuine records that follow fill.
     """
 
     def __init__(self) -> None:
@@ -71,7 +70,7 @@ class Sequence:
         return sum(last - first + 1 for first, last in self._gaps)
 
     def take(self, number: int) -> bool:
-        """Whether the number is new."""
+        """Add a number; return whether it is new."""
         if number > self.last:
             if number > self.last + 1:
                 self._gaps = [*self._gaps[-_KEPT:], (self.last + 1, number - 1)]
@@ -86,10 +85,10 @@ class Sequence:
 
 
 class RecordParser:
-    """Feed it bytes in any pieces; it gives the records.
+    """An incremental parser of records.
 
-    `offset` is where the next byte to feed lies in the file, `set_aside` the first hundred stretches that
-    were no records, `rejected` how many there were, `held` the bytes of the records that readers hold.
+    `offset` is the file offset of the next byte, `rejected_spans` has the first hundred rejected spans,
+    `rejected` is the number of all, and `held` the bytes of the records that readers hold in memory.
     """
 
     def __init__(self, run: str) -> None:
@@ -109,7 +108,7 @@ class RecordParser:
         self._overlong = False
 
     def feed(self, data: bytes) -> Iterator[Line]:
-        """Yield the records that became whole with `data`."""
+        """Yield the records that `data` completes."""
         *whole, rest = data.split(b"\n")
         place = self.offset
         self.offset += len(data)
@@ -122,7 +121,7 @@ class RecordParser:
         self._hold(rest)
 
     def excess(self, bounds: Bounds) -> str:
-        """What there is more of than the bounds allow, in words; "" as long as all is well."""
+        """Return which bound is exceeded, in words; "" if none."""
         unended = self.offset - self._line_start if self._overlong else 0
         if max(self.rejected, self._blank) > bounds.rejected:
             return f"{bounds.rejected} lines that are not records"
@@ -133,7 +132,7 @@ class RecordParser:
         return sized(bounds.size) if self.offset >= bounds.size else ""
 
     def finish(self) -> Iterator[Line]:
-        """The run is over: what is left without a newline is a whole record or a torn one."""
+        """Yield the last record if it has no newline, after the run has ended."""
         if self._held or self._overlong:
             parsed = self._ended(self._line(b""), self.offset)
             if parsed is not None:
@@ -147,7 +146,7 @@ class RecordParser:
             self._held += piece
 
     def _line(self, end: bytes) -> bytes | None:
-        """The line that ends so; None for one that was too long to hold."""
+        """Return the line that ends with `end`; None if it is too long."""
         self._hold(end)
         line = None if self._overlong else bytes(self._held)
         self._held.clear()
@@ -155,7 +154,7 @@ class RecordParser:
         return line
 
     def _ended(self, line: bytes | None, end: int) -> Line | None:
-        """The record of a line that ends before this byte of the file; None when it is none."""
+        """Return the record of a line that ends at this offset; None if it is not a record."""
         start, self._line_start = self._line_start, end + 1
         if line is None:
             self._reject(start, end - start, f"a line longer than {LONGEST_LINE} bytes")
@@ -174,9 +173,9 @@ class RecordParser:
         if parsed.run != self.run:
             self._reject(start, len(line), f"a record of run {parsed.run[:40]!r}")
         elif parsed.seq < 1 or not self.sequence.take(parsed.seq):
-            self._reject(start, len(line), f"number {parsed.seq} was there before")
+            self._reject(start, len(line), f"duplicate number {parsed.seq}")
         elif type(parsed.record) is Started and self._begins_again():
-            self._reject(start, len(line), "the run was started again; what it repeats is left out")
+            self._reject(start, len(line), "the run was restarted; repeated records are skipped")
         elif not self._repeats(parsed.record):
             if type(parsed.record) in _HELD:
                 self.held += len(line)
@@ -184,14 +183,14 @@ class RecordParser:
         return None
 
     def _begins_again(self) -> bool:
-        """Whether this start is not the first; metrics up to what was reported by now are repeated then."""
+        """Whether this is a restart, after which metrics reported so far are repeated."""
         again, self._started = self._started, True
         if again:
             self._repeated = dict(self._reached)
         return again
 
     def _repeats(self, record: Record) -> bool:
-        """Whether a later start of the run reports what an earlier one had reported before."""
+        """Whether a restarted run reports a metric that it reported before."""
         if not isinstance(record, _METRICS):
             return False
         key = f"{record.kind} {record.group}" if isinstance(record, Measured) else record.kind
@@ -210,9 +209,9 @@ class RecordParser:
 
 
 class RecordFile:
-    """The records of one run, read on from where the last look ended.
+    """Reads the records of one run incrementally.
 
-    `unreadable` says why its file, or what lies beyond a bound, cannot be read.
+    `unreadable` is the reason if the file, or the part beyond a bound, cannot be read.
     """
 
     def __init__(self, folder: RunFolder, bounds: Bounds | None = None) -> None:
@@ -222,24 +221,24 @@ class RecordFile:
         self._bounds = bounds or Bounds()
 
     def new(self, most: int | None = None) -> Iterator[Line]:
-        """Yield what was appended since the last look; nothing while there is no file.
+        """Yield the records appended since the last call; none if there is no file.
 
         Args:
-            most: bytes to read; about what is left the next look continues.
+            most: Bytes to read at most, approximately; the next call continues.
         """
         end = None if most is None else self.parser.offset + most
         for data in self._blocks():
             yield from self.parser.feed(data)
             excess = self.parser.excess(self._bounds)
             if excess:
-                self.unreadable = f"{self._folder.events} holds more than {excess}; the rest is set aside"
+                self.unreadable = f"{self._folder.events} holds more than {excess}; the rest is ignored"
                 self.parser.rejected += 1
                 return
             if end is not None and self.parser.offset >= end:
                 return
 
     def rest(self) -> Iterator[Line]:
-        """Yield all that is left, when the run is over."""
+        """Yield the rest after the run has ended, including a last line without a newline."""
         yield from self.new()
         yield from self.parser.finish()
 

@@ -1,4 +1,4 @@
-"""Reads the small files of an experiment: damage of any kind is an error that names file and cause."""
+"""Reads the JSON documents of an experiment; damage is an error that names file and cause."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 LARGEST_DOCUMENT: Final = 64 << 20  # bytes of one JSON document of an experiment
-REPAIR: Final = "repair it, or move the experiment's folder away"
+REPAIR: Final = "repair it, or move the experiment's folder aside"
 
 
 def read_document(file: Path, parse: Callable[[object], T], *, hint: str = REPAIR) -> T:
-    """Read a JSON document of at most 64 MiB, through no link, and make a value of it.
+    """Read and parse a JSON document of at most 64 MiB, without following links.
 
     Args:
-        file: In the folder of an experiment.
-        parse: Raises ValueError for what it cannot take.
-        hint: What can be done about damage.
+        parse: Raises ValueError for an invalid document.
+        hint: Shown if the document is damaged.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         EngineError: It is damaged.
     """
     try:
@@ -40,7 +39,7 @@ def read_document(file: Path, parse: Callable[[object], T], *, hint: str = REPAI
 
 
 def as_map(raw: object) -> dict[str, object]:
-    """Take a JSON object as it is."""
+    """Return a JSON object unchanged; raise ValueError for anything else."""
     if isinstance(raw, dict):
         return raw
     raise ValueError("is not a JSON object")

@@ -1,6 +1,6 @@
-"""The model registry: one file for each model under `$DETBUILD_HOME/models/`, naming checkpoints by uuid.
+"""The model registry: one file per model in `$DETBUILD_HOME/models/`, with the UUIDs of its checkpoints.
 
-A registered checkpoint is kept: whoever removes checkpoints asks `registered` first.
+A registered checkpoint is kept: every removal of checkpoints checks `registered` first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from detbuild.store.home import Home
 
-_LONGEST_NAME = 200  # bytes of a file's name, with room for its ending and the name of a draft
+_LONGEST_NAME = 200  # bytes of a file name, which leaves space for its suffix and for a draft's name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,48 +42,48 @@ class Model:
     labels: tuple[str, ...] = ()
     archived: bool = False
     versions: tuple[Version, ...] = ()
-    last_version: int = 0  # the highest number given out: one that was deleted does not come back
+    last_version: int = 0  # the highest number assigned: numbers of deleted versions are not reused
 
     def version(self, number: int) -> Version:
-        """Raise ConfigError when there is no such version."""
+        """Return a version; raise ConfigError if it does not exist."""
         for one in self.versions:
             if one.version == number:
                 return one
         there = ", ".join(str(one.version) for one in self.versions) or "none"
-        raise ConfigError(f"model {self.name} has no version {number}", hint=f"its versions: {there}")
+        raise ConfigError(f"model {self.name} has no version {number}", hint=f"available versions: {there}")
 
 
 def create_model(home: Home, model: Model) -> Model:
-    """Put a new model into the registry.
+    """Add a model to the registry.
 
     Raises:
-        ConfigError: There is one of that name, or the name cannot be used.
+        ConfigError: The name already exists or is not valid.
     """
     file = _file(home, model.name)
     if not model.name.strip() or len(file.name) > _LONGEST_NAME:
-        raise ConfigError(f"{model.name[:60]!r} is no name for a model", hint="use a short, readable one")
+        raise ConfigError(f"not a valid model name: {model.name[:60]!r}", hint="use a short name")
     with file_errors(file.parent):
         private_directory(file.parent)
     with alone(_lock(home)):
         if file.exists():
-            raise ConfigError(f"there is a model {model.name} already", hint="see `detbuild model list`")
+            raise ConfigError(f"model {model.name} already exists", hint="see `detbuild model list`")
         _write(file, model)
     return model
 
 
 def read_model(home: Home, name: str) -> Model:
-    """Raise ConfigError when there is no such model, EngineError when its file is damaged."""
+    """Read a model; raise ConfigError if it does not exist, EngineError if its file is damaged."""
     return _read(_file(home, name), name)
 
 
 def models(home: Home) -> tuple[Model, ...]:
-    """All models, by name."""
+    """Return all models, sorted by name."""
     found = (_read(file, file.stem) for file in (home.path / "models").glob("[!.]*.json"))
     return tuple(sorted(found, key=lambda model: model.name))
 
 
 def change_model(home: Home, name: str, change: Callable[[Model], Model]) -> Model:
-    """Put `change` of a model on disk; two processes that do so at a time lose nothing."""
+    """Apply `change` to a model on disk, under a lock."""
     read_model(home, name)
     with alone(_lock(home)):
         changed = change(read_model(home, name))
@@ -92,7 +92,7 @@ def change_model(home: Home, name: str, change: Callable[[Model], Model]) -> Mod
 
 
 def delete_model(home: Home, name: str) -> None:
-    """Take a model out of the registry; its checkpoints stay where they are."""
+    """Remove a model from the registry, but not its checkpoints."""
     read_model(home, name)
     file = _file(home, name)
     with alone(_lock(home)), file_errors(file):
@@ -101,7 +101,7 @@ def delete_model(home: Home, name: str) -> None:
 
 
 def register(home: Home, name: str, version: Version) -> Version:
-    """Add a version under the next number of the model; `version.version` is not looked at."""
+    """Add a version with the next number of the model; `version.version` is ignored."""
 
     def add(model: Model) -> Model:
         number = max((model.last_version, *(one.version for one in model.versions))) + 1
@@ -112,7 +112,7 @@ def register(home: Home, name: str, version: Version) -> Version:
 
 
 def change_version(home: Home, name: str, number: int, change: Callable[[Version], Version]) -> Version:
-    """Put `change` of one version of a model on disk."""
+    """Apply `change` to one version of a model on disk."""
 
     def put(model: Model) -> Model:
         model.version(number)
@@ -123,7 +123,7 @@ def change_version(home: Home, name: str, number: int, change: Callable[[Version
 
 
 def delete_version(home: Home, name: str, number: int) -> None:
-    """Take one version out of a model."""
+    """Remove one version of a model."""
 
     def drop(model: Model) -> Model:
         model.version(number)
@@ -133,7 +133,7 @@ def delete_version(home: Home, name: str, number: int) -> None:
 
 
 def registered(home: Home) -> Mapping[str, tuple[str, ...]]:
-    """The uuids of all registered checkpoints, each with the `model:version` that name it."""
+    """Return the UUIDs of all registered checkpoints, each with its `model:version` names."""
     found: dict[str, tuple[str, ...]] = {}
     for model in models(home):
         for one in model.versions:
@@ -142,9 +142,9 @@ def registered(home: Home) -> Mapping[str, tuple[str, ...]]:
 
 
 def _file(home: Home, name: str) -> Path:
-    written = quote(name, safe=" ")  # a name may hold anything, a slash too
+    written = quote(name, safe=" ")  # a name may contain any character, even a slash
     if written.startswith("."):
-        written = f"%2E{written[1:]}"  # a hidden file would be none of the registry's
+        written = f"%2E{written[1:]}"  # hidden files are not models
     return home.path / "models" / f"{written}.json"
 
 
@@ -170,4 +170,4 @@ def _read(file: Path, name: str) -> Model:
     except FileNotFoundError:
         raise ConfigError(f"there is no model {name}", hint="see `detbuild model list`") from None
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise EngineError(f"cannot read {file}: {error}", hint="repair it, or move it away") from error
+        raise EngineError(f"cannot read {file}: {error}", hint="repair it, or move it aside") from error

@@ -1,6 +1,6 @@
-"""What people ask of an experiment: a file that only grows, read by whoever drives the experiment.
+"""The queue of user requests to an experiment: an append-only file that its controller reads.
 
-A request is on disk before anybody acts on it; the journal says which were applied.
+A request is synced to disk before it is applied; the journal records which were applied.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ VERBS: Final = get_args(Verb)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    number: int  # 1, 2, 3 ... in the order in which they are applied
+    number: int  # 1, 2, 3 ... in the order of application
     verb: Verb
     trial_id: int | None = None  # None: all trials
-    config: Mapping[str, object] | None = None  # the resolved config that a `continue` goes on with
+    config: Mapping[str, object] | None = None  # the resolved new config of a `continue`
 
 
 class Inbox:
@@ -40,10 +40,10 @@ class Inbox:
     def put(
         self, verb: Verb, *, trial_id: int | None = None, config: Mapping[str, object] | None = None
     ) -> int:
-        """Add a request and return its number; it is on disk when this returns.
+        """Add a request, synced to disk, and return its number.
 
         Raises:
-            DiskFullError: There is no room for it.
+            DiskFullError: The disk is full.
             EngineError: The file cannot be written.
         """
         with alone(self._path.with_suffix(".lock")):  # two requests at once must not get one number
@@ -54,7 +54,7 @@ class Inbox:
         return number
 
     def after(self, number: int) -> tuple[Request, ...]:
-        """The requests beyond a number that were put since the last look."""
+        """Return the requests after a number that were added since the last call."""
         requests = map(_parsed, self._lines.new())
         return tuple(request for request in requests if request and request.number > number)
 
@@ -66,4 +66,4 @@ def _parsed(line: bytes) -> Request | None:
             return None
         return typed(Request, {**raw, "number": raw.get("n")})
     except (ValueError, RecursionError):
-        return None  # a damaged line asks for nothing
+        return None  # a damaged line is ignored

@@ -1,4 +1,4 @@
-"""What one run has told so far, gathered from its records."""
+"""The collected records of one run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _ALL_KEPT: Final[Mapping[type, str]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecords:
-    """Everything but the training metrics, of which only the newest are kept: they may be millions."""
+    """The records of one run, with only the newest training metrics, since there may be millions."""
 
     started: bool = False
     stage: Stage | None = None
@@ -51,12 +51,12 @@ class RunRecords:
     rejected: tuple[CheckpointRejected, ...] = ()
     ended: Ended | None = None
     exited: Exited | None = None
-    set_aside: int = 0  # stretches of the file that were no records of the run
-    unreadable: str = ""  # why the file, or what lies beyond a bound, could not be read
+    set_aside: int = 0  # spans of the file that are not records of the run
+    unreadable: str = ""  # why the file, or the part beyond a bound, could not be read
 
     @property
     def trained(self) -> bool:
-        """Whether it got as far as reporting anything of its own."""
+        """Whether it reported any result of its own."""
         return bool(self.training or self.validations or self.checkpoints)
 
     @property
@@ -66,7 +66,7 @@ class RunRecords:
 
 
 def extended(records: RunRecords, lines: Iterable[Line]) -> RunRecords:
-    """The records with more lines of the same run."""
+    """Add lines of the same run to its records."""
     newest: dict[type, Record] = {}
     kept: dict[type, list[Record]] = {kind: [] for kind in _ALL_KEPT}
     for line in lines:
@@ -82,7 +82,7 @@ def extended(records: RunRecords, lines: Iterable[Line]) -> RunRecords:
 
 
 def _newest(records: Iterable[Record]) -> Iterator[tuple[str, object]]:
-    """What the newest record of each kind changes."""
+    """Yield the fields that the newest record of each kind changes."""
     for record in records:
         match record:
             case Started():
@@ -94,18 +94,17 @@ def _newest(records: Iterable[Record]) -> Iterator[tuple[str, object]]:
             case Training() | Restored() | Ended() | Exited():
                 yield record.kind, record
             case Validation() | Checkpoint() | CheckpointRejected() | Measured():
-                continue  # of these all are kept, or none: a group of a script's own is shown as it comes
+                continue  # all of these are kept, or none (`Measured`, which is only shown live)
 
 
 def read_run(
     folder: RunFolder, *, over: bool, along: Callable[[Iterator[Line]], Iterable[Line]] = iter
 ) -> RunRecords:
-    """Read the whole file; a last line without its newline counts only when the run is `over`.
+    """Read the whole file; a last line without a newline counts only if the run is `over`.
 
     Args:
-        folder: of the run.
-        over: whether the run has ended.
-        along: sees each line on its way, so that whoever needs more of them need not read the file again.
+        over: Whether the run has ended.
+        along: Receives and forwards each line, so that the caller need not read the file again.
     """
     file = RecordFile(folder)
     records = extended(RunRecords(), along(file.rest() if over else file.new()))

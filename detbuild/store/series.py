@@ -1,8 +1,7 @@
-"""The metrics of a trial over all of its runs as tables: nothing twice, and no more rows than asked for.
+"""The metrics of a trial over all of its runs as tables, downsampled to a number of rows.
 
-A long series is thinned as it is read, so memory is bounded by the rows asked for and not by how many there
-are. Of each stretch of batches the rows with the lowest and the highest value of each metric stay, so that no
-peak is lost.
+A long series is downsampled while it is read, so that memory depends only on the requested rows. In each
+interval of batches the rows with the minimum and the maximum of each metric stay, so that no peak is lost.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ if TYPE_CHECKING:
     from detbuild.store.state import TrialState
     from determined._records import Line
 
-_SLACK = 4  # how many times the rows asked for are held before they are thinned
+_SLACK = 4  # multiple of the requested rows that is held before downsampling
 
 
 class Row(NamedTuple):
-    """One report: `steps` in batches, `time` in seconds since the epoch, nested metrics dotted."""
+    """One report: `steps` in batches, `time` in seconds since the epoch, nested metrics as dotted names."""
 
     steps: int
     time: float
@@ -38,13 +37,13 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """One group of metrics: "training", "validation" or a script's own. Columns are equally long."""
+    """One group of metrics: "training", "validation" or a custom one. All columns have the same length."""
 
     group: str
     steps: tuple[int, ...]  # batches, ascending
     times: tuple[float, ...]  # seconds since the first report of the trial
-    metrics: Mapping[str, tuple[float | None, ...]]  # None where a report has no such metric
-    records: int  # how many reports there were before any were left out
+    metrics: Mapping[str, tuple[float | None, ...]]  # None if a report does not have the metric
+    records: int  # number of reports before downsampling
 
 
 @dataclass
@@ -62,7 +61,7 @@ class _Group:
 
 @dataclass
 class _Run:
-    """What one run reported up to a batch."""
+    """The reports of one run up to a batch."""
 
     limit: int  # of rows
     upto: float = math.inf
@@ -91,12 +90,10 @@ class _Run:
 def tables(
     folder: ExperimentFolder, trial: TrialState, *, limit: int
 ) -> tuple[tuple[RunRecords, ...], tuple[Table, ...]]:
-    """Read the runs of a trial once: their records, and every group of metrics as a table.
+    """Read the records of the runs of a trial, and each group of metrics as a table, in one pass.
 
     Args:
-        folder: the experiment.
-        trial: what its journal says of the trial.
-        limit: about how many rows of each group to keep.
+        limit: Approximate number of rows to keep of each group.
     """
     runs = [_Run(limit) for _ in trial.runs]
     records = tuple(_read(folder, trial, at, run) for at, run in enumerate(runs))
@@ -117,13 +114,13 @@ def _read(folder: ExperimentFolder, trial: TrialState, at: int, run: _Run) -> Ru
 
 
 def reports(folder: ExperimentFolder, trial: TrialState) -> Iterator[tuple[str, Row]]:
-    """Every report that no later run repeated, in order, with its group."""
+    """Yield all reports with their group, in order, except those that a later run repeated."""
     for one in measurements(folder, trial):
         yield one.group, Row(one.steps_completed, one.time, _numbers(one.metrics))
 
 
 def thinned(rows: Sequence[Row], limit: int) -> list[Row]:
-    """At most about `limit` rows: of each stretch those with the lowest and highest value of each metric."""
+    """Downsample to about `limit` rows: per interval those with the minimum and maximum of each metric."""
     if len(rows) <= limit:
         return list(rows)
     names = {name for row in rows for name in row.metrics}
@@ -162,7 +159,7 @@ def _numbers(metrics: Mapping[str, object]) -> Mapping[str, float]:
     for value in metrics.values():
         if value.__class__ is not float:
             return dict(_flat(metrics))
-    return metrics  # type: ignore[return-value]  # the usual case, and a copy would cost more than the reading
+    return metrics  # type: ignore[return-value]  # the usual case; a copy would cost more than reading
 
 
 def _flat(metrics: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, float]]:

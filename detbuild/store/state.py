@@ -1,6 +1,6 @@
-"""From the journal and the records of the runs to the state of an experiment.
+"""Loads the state of an experiment from its journal and the records of its runs.
 
-`detbuild list`, `describe`, `wait`, the SDK and the controller itself all read their facts here.
+`detbuild list`, `describe`, `wait`, the SDK and the controller all use it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["ENDED", "ExperimentState", "RunState", "TrialState", "fold", "load",
 
 
 def fold(header: Header, entries: Iterable[journal.Entry]) -> ExperimentState:
-    """What the journal alone says; `progress` of the trials is empty."""
+    """Return the state from the journal alone; `progress` of the trials is empty."""
     return StateFold(header, entries).snapshot()
 
 
@@ -36,20 +36,19 @@ def load(
     folder: ExperimentFolder,
     read: Callable[[ExperimentFolder, TrialState], Sequence[RunRecords]] = run_records,
 ) -> ExperimentState:
-    """Read everything that the files of an experiment say.
+    """Load the complete state of an experiment.
 
     Args:
-        folder: the experiment.
-        read: how the records of all runs of a trial are come by.
+        read: Reads the records of all runs of a trial.
     """
     header = folder.header()
     entries, damage = folder.journal_with_damage()
-    ledger = StateFold(header, entries)
+    folded = StateFold(header, entries)
     goal = Goal(header.metric, header.smaller_is_better)
 
     def with_progress(trial: TrialState) -> TrialState:
-        return replace(trial, progress=trial_progress(read(folder, trial), goal, ledger.stored))
+        return replace(trial, progress=trial_progress(read(folder, trial), goal, folded.stored))
 
-    state = ledger.snapshot()
+    state = folded.snapshot()
     trials = {number: with_progress(trial) for number, trial in state.trials.items()}
     return replace(state, trials=trials, damage=damage)

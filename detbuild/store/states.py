@@ -1,6 +1,6 @@
-"""The state of an experiment as values: how is it going?
+"""The state of an experiment, its trials and runs, as values.
 
-`store.ledger` gathers them from the journal, `store.state` reads them from the files of an experiment.
+`store.ledger` computes them from the journal, `store.state` loads them from the files of an experiment.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class State(str, Enum):
-    """How an experiment or a trial is going; JSON has the value, text for people the label."""
+    """The state of an experiment or a trial; JSON has the value, text the label."""
 
     QUEUED = "QUEUED"  # waits for slots
     RUNNING = "RUNNING"
@@ -33,7 +33,7 @@ class State(str, Enum):
     COMPLETED = "COMPLETED"
     CANCELED = "CANCELED"
     ERROR = "ERROR"
-    DELETING = "DELETING"  # a crash cut its deletion short
+    DELETING = "DELETING"  # its deletion was interrupted
 
     __str__ = str.__str__
 
@@ -57,7 +57,7 @@ ENDED: Final = frozenset({State.COMPLETED, State.CANCELED, State.ERROR})
 
 
 class StopVerb(str, Enum):
-    """What a run is asked to stop for, the stronger after the weaker."""
+    """A stop request of a run, from weakest to strongest."""
 
     NONE = ""
     PAUSE = "pause"
@@ -74,30 +74,30 @@ class RunState:
     run: int
     segment: int = 1
     created: bool = False
-    container: str = ""  # "" before it was created, and for a run on the host itself
+    container: str = ""  # "" before it is created, and for a run on the host itself
     gpu_ids: tuple[str, ...] = ()
     started: float | None = None  # seconds since the epoch
     ended: float | None = None
-    policies: tuple[str, ...] = ()  # the log policies that its output matched
+    policies: tuple[str, ...] = ()  # log policies that its output matched
     retries_cancelled: bool = False  # by one of them
     finished: journal.RunFinished | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialState:
-    """A trial; a search trains it in segments, each to a greater `length` than the one before."""
+    """A trial; a search trains it in segments of increasing `length`."""
 
     id: int
     state: State = State.QUEUED
     why: str = ""  # why it is queued or waits, or how it ended
     seed: int = 0
     hparams: Mapping[str, object] = field(default_factory=dict)
-    source: tuple[str, ...] = ()  # checkpoints of the trial that it was made from, newest first
-    segment: int = 0  # how often the search has said how long to train
-    segments_reported: int = 0  # up to which of them the search knows the result
-    length: Length | None = None  # of the newest segment; None: its own code decides
+    source: tuple[str, ...] = ()  # checkpoints of its parent trial, newest first
+    segment: int = 0  # number of segments that the search has requested
+    segments_reported: int = 0  # number of segments whose result was reported to the search
+    length: Length | None = None  # of the newest segment; None: the trial's code decides
     milestones: tuple[int, ...] = ()
-    steps_reported: int = -1  # batches of the newest validation that a watching search was told of
+    steps_reported: int = -1  # batches of the newest validation that was reported to the search
     closed: bool = False  # it ends with its segment
     released: bool = False  # the search was told of its end, and hears no more of it
     stop: StopVerb = StopVerb.NONE
@@ -111,18 +111,18 @@ class TrialState:
 
     @property
     def restarts(self) -> int:
-        """How many of `max_restarts` are spent: failures that count and were, or are to be, tried again."""
+        """The number of `max_restarts` used: failures that count and are retried."""
         new = [run.finished for run in self.runs if run.finished and run.run >= self.since]
         return sum(finished.counts and finished.retry for finished in new)
 
     @property
     def open_run(self) -> RunState | None:
-        """The run that was intended and has not ended."""
+        """The run that has not ended, if any."""
         return self.runs[-1] if self.runs and self.runs[-1].finished is None else None
 
     @property
     def last_run(self) -> journal.RunFinished | None:
-        """How the newest finished run ended."""
+        """The result of the newest finished run."""
         return next((run.finished for run in reversed(self.runs) if run.finished), None)
 
 
@@ -144,15 +144,15 @@ class ExperimentState:
 
     @property
     def progress(self) -> float:
-        """How much is done, 0..1: what the search counts, with parts of trials where all count the same."""
+        """Progress, 0..1: that of the search, plus fractions of running trials if all count the same."""
         if self.state == State.COMPLETED:
             return 1.0
         short = [trial for trial in self.trials.values() if trial.state != State.COMPLETED]
-        counted = sum(trial.released for trial in short)  # by the search, which knows no parts
+        counted = sum(trial.released for trial in short)  # already counted by the search
         parts = sum(trial.progress.fraction or 0.0 for trial in short)
         return min(1.0, max(0.0, self.decided + self.share * (parts - counted)))
 
 
 def stronger(one: StopVerb, other: StopVerb) -> StopVerb:
-    """Of two reasons to stop."""
+    """Return the stronger of two stop requests."""
     return max(one, other, key=tuple(StopVerb).index)

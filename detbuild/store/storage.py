@@ -1,4 +1,4 @@
-"""Where the checkpoints of an experiment are: as its runs see it, and on the host."""
+"""The checkpoint directory of an experiment, in its runs and on the host."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 WORK_DIR: Final = "/run/determined/workdir"
 OWN_DIR: Final = "/run/detbuild/checkpoints"
-SHARED_DIR: Final = "/determined_shared_fs"  # Determined's own name: code may know it
+SHARED_DIR: Final = "/determined_shared_fs"  # the same as in Determined: user code may rely on it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckpointStorage:
     in_run: str
-    on_host: Path | None  # None: inside the container alone, gone with it
+    on_host: Path | None  # None: only inside the container, and lost with it
     mount: Mount | None = None
 
 
 def checkpoint_storage(config: ExperimentConfig, folder: ExperimentFolder) -> CheckpointStorage:
-    """Decide it; on their way to a bucket they are in the experiment's own folder."""
+    """Return the checkpoint directory; before the upload to a bucket it is in the experiment's folder."""
     storage = config.checkpoint_storage
     if isinstance(storage, SharedFs):
         below = posixpath.relpath(storage.directory, posixpath.normpath(storage.host_path))
@@ -46,12 +46,12 @@ def checkpoint_storage(config: ExperimentConfig, folder: ExperimentFolder) -> Ch
 
 
 def in_container(path: str) -> str:
-    """A path of the config as the container has it: relative ones lie below the work directory."""
+    """Return a path of the config as seen in the container, relative to the work directory."""
     return posixpath.normpath(posixpath.join(WORK_DIR, path))
 
 
 def _behind(inside: str, mounts: tuple[BindMount, ...]) -> Path | None:
-    """The host's directory that a path in the container shows, through the innermost mount that holds it."""
+    """Return the host's directory of a path in the container, through its innermost mount."""
     places = sorted(((in_container(m.container_path), m.host_path) for m in mounts), reverse=True)
     for target, source in places:
         if inside == target or inside.startswith(f"{target}/"):
@@ -60,5 +60,5 @@ def _behind(inside: str, mounts: tuple[BindMount, ...]) -> Path | None:
 
 
 def storage_of(folder: ExperimentFolder) -> CheckpointStorage:
-    """Where the checkpoints of a submitted experiment are."""
+    """Return the checkpoint directory of a submitted experiment."""
     return checkpoint_storage(config_of(folder), folder)

@@ -1,4 +1,4 @@
-"""From the facts of a journal to what became of each checkpoint: in the cloud, deleted, deleted in part."""
+"""Folds the journal to the state of each checkpoint: uploaded, deleted, partially deleted."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, slots=True)
 class Stored:
-    """Grows with the journal: a search may have very many checkpoints, so it is not copied for each."""
+    """The storage state of all checkpoints, mutable because a search may have very many."""
 
-    intended: set[str] = field(default_factory=set)  # to the cloud: some of it may be there
-    begun: set[str] = field(default_factory=set)  # of these: what is in the cloud is ours
-    foreign: dict[str, str] = field(default_factory=dict)  # uuid -> why it is not this experiment's
+    intended: set[str] = field(default_factory=set)  # upload intended: some files may be in the cloud
+    begun: set[str] = field(default_factory=set)  # of these, those whose files in the cloud are ours
+    foreign: dict[str, str] = field(default_factory=dict)  # uuid -> why it belongs to another experiment
     uploaded: set[str] = field(default_factory=set)
-    refused: dict[str, str] = field(default_factory=dict)  # uuid -> why it will never be in the cloud
+    refused: dict[str, str] = field(default_factory=dict)  # uuid -> why it will never be uploaded
     deleted: set[str] = field(default_factory=set)
-    pending_delete: set[str] = field(default_factory=set)  # deleted, and files of it may be left
-    partly: dict[str, set[str]] = field(default_factory=dict)  # uuid -> files that were deleted
+    pending_delete: set[str] = field(default_factory=set)  # deleted, but files may remain
+    partly: dict[str, set[str]] = field(default_factory=dict)  # uuid -> deleted files
     partial_pending_delete: set[str] = field(default_factory=set)  # uuids
     trouble: str = ""  # why nothing can be stored or removed now
 
@@ -71,17 +71,12 @@ class Stored:
 
     @property
     def has_pending(self) -> bool:
-        """Something is still to be uploaded, or to be removed."""
+        """Whether an upload or a removal is pending."""
         waiting = self.intended - self.uploaded - self.deleted - self.refused.keys() - self.foreign.keys()
         return bool(waiting or self.pending_delete or self.partial_pending_delete)
 
     def state(self, uuid: str, *, damaged: bool) -> str:
-        """Determined's word for how it is.
-
-        Args:
-            uuid: Of a checkpoint.
-            damaged: A run found it so.
-        """
+        """Return the state of a checkpoint in Determined's terms; `damaged` if a run found it so."""
         if uuid in self.foreign:
             return "ERROR"
         if uuid in self.deleted:
@@ -89,11 +84,11 @@ class Stored:
         if uuid in self.partly:
             return "PARTIALLY_DELETED"
         if uuid in self.uploaded:
-            return "COMPLETED"  # what was damaged is a copy
+            return "COMPLETED"  # only a copy was damaged
         return "ERROR" if damaged or uuid in self.refused else "COMPLETED"
 
     def left(self, checkpoint: Checkpoint) -> Mapping[str, int]:
-        """Its files and their sizes in bytes, without those that were deleted."""
+        """Return the files of a checkpoint and their sizes in bytes, without deleted ones."""
         gone = self.partly.get(checkpoint.uuid)
         if gone is None:
             return checkpoint.resources

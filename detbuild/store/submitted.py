@@ -1,4 +1,4 @@
-"""Reads the config of a submitted experiment back from its folder."""
+"""Reads the config of a submitted experiment from its folder."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.store.folder import ExperimentFolder
 
-# What a local experiment may have been submitted without; a length that is absent means something.
+# Defaults of fields that a local experiment may lack; `max_length` has none, since its absence has a meaning.
 _ABSENT: Final[Mapping[str, object]] = {"entrypoint": None, "searcher": {"name": "single", "metric": None}}
 
 
 def config_of(folder: ExperimentFolder) -> ExperimentConfig:
-    """The config as it was resolved at submission, or when the experiment was continued.
+    """Return the config as resolved at submission, or when the experiment was last continued.
 
     Raises:
-        EngineError: The file is gone or damaged.
+        EngineError: The file is missing or damaged.
     """
     return _read(folder.config_file)
 
@@ -31,10 +31,10 @@ def config_of(folder: ExperimentFolder) -> ExperimentConfig:
 def config_with(
     config: ExperimentConfig, *, overrides: Sequence[str] = (), file: Path | None = None
 ) -> ExperimentConfig:
-    """The config of a submitted experiment with the changes of a file, and over them overrides.
+    """Return the config of a submitted experiment with the changes of a file, then of overrides.
 
     Raises:
-        ConfigError: They cannot be read, or what they make is no config.
+        ConfigError: The changes cannot be read, or the result is not a valid config.
     """
     return changed_config(
         config.resolved(),
@@ -46,17 +46,17 @@ def config_with(
 
 
 def search_config_of(folder: ExperimentFolder) -> ExperimentConfig:
-    """The config that the search was begun with, whatever the experiment went on with later.
+    """Return the config that the search started with, even if the experiment was continued with another.
 
     Raises:
-        EngineError: The file is gone or damaged.
+        EngineError: The file is missing or damaged.
     """
     first = folder.first_config_file
     return _read(first if folder.files.exists(first.name) else folder.config_file)
 
 
 def _read(file: Path) -> ExperimentConfig:
-    hint = "restore it, or move the experiment's folder away"
+    hint = "restore it, or move the experiment's folder aside"
     try:
         raw = read_document(file, as_map, hint=hint)
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Tables in SQLite that only save time: one of another version is emptied, and made again on the way."""
+"""SQLite tables used as caches: a table of another version is dropped and rebuilt."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from pathlib import Path
 
-_PATIENCE: Final = 0.5  # seconds for somebody who holds the file locked
+_PATIENCE: Final = 0.5  # timeout of a locked file, seconds
 
 
 def open_table(file: Path, table: str, *, version: int) -> sqlite3.Connection:
-    """Open a file with one table, which is made when there is none of this version.
+    """Open a file with one table, created if the file has none of this version.
 
     Args:
-        file: Made when it is not there.
-        table: Its name and columns, as `CREATE TABLE` takes them.
-        version: Of what a row holds.
+        table: Name and columns, as for `CREATE TABLE`.
+        version: Version of the row format.
 
     Raises:
-        sqlite3.Error: The file is locked, damaged, or on a disk that cannot lock.
+        sqlite3.Error: The file is locked, damaged, or on a disk without locks.
     """
-    with suppress(OSError):  # SQLite says more about it
+    with suppress(OSError):  # SQLite reports it in more detail
         os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(file, timeout=_PATIENCE)
     try:
@@ -45,6 +44,6 @@ def open_table(file: Path, table: str, *, version: int) -> sqlite3.Connection:
 
 
 def remove_companions(file: Path) -> None:
-    """Remove what SQLite keeps beside a file that is removed or set aside."""
+    """Remove SQLite's companion files of a database that is removed or renamed."""
     for end in ("-wal", "-shm"):
         file.with_name(file.name + end).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Templates: parts of configs under names, as files `$DETBUILD_HOME/templates/<name>.yaml`."""
+"""Config templates: named parts of configs in `$DETBUILD_HOME/templates/<name>.yaml`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 def template_file(home: Home, name: str) -> Path:
-    """Where the template of this name is, or would be.
+    """Return the path of a template, which need not exist.
 
     Raises:
-        ConfigError: It is no name for a template.
+        ConfigError: The name is not valid.
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"{name[:60]!r} is no name for a template", hint="use letters, digits, `_`, `-` and `.`"
+            f"not a valid template name: {name[:60]!r}", hint="use letters, digits, `_`, `-` and `.`"
         )
     return home.path / "templates" / f"{name}.yaml"
 
@@ -34,21 +34,21 @@ def template_names(home: Home) -> tuple[str, ...]:
 
 
 def read_template(home: Home, name: str) -> str:
-    """The text of a template.
+    """Read the text of a template.
 
     Raises:
-        ConfigError: There is no such template.
+        ConfigError: The template does not exist.
     """
     file = template_file(home, name)
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
         there = ", ".join(template_names(home)) or "none"
-        raise ConfigError(f"there is no template {name}", hint=f"templates: {there}") from None
+        raise ConfigError(f"there is no template {name}", hint=f"available templates: {there}") from None
 
 
 def write_template(home: Home, name: str, text: str) -> None:
-    """Keep a template under this name, in the place of an older one."""
+    """Save a template, replacing one of the same name."""
     file = template_file(home, name)
     with file_errors(file):
         private_directory(file.parent)
@@ -56,7 +56,7 @@ def write_template(home: Home, name: str, text: str) -> None:
 
 
 def remove_template(home: Home, name: str) -> None:
-    """Raise ConfigError when there is no such template."""
+    """Remove a template; raise ConfigError if it does not exist."""
     read_template(home, name)
     file = template_file(home, name)
     with file_errors(file):

@@ -1,7 +1,7 @@
-"""Values from JSON that may be damaged: each field of a dataclass is checked against its annotation.
+"""Parses JSON that may be damaged into dataclasses, and checks each field against its annotation.
 
-Readers of a header, of attributes and of a journal rely on the types; a value of another type is named here,
-before it is met somewhere else as a bug in detbuild.
+A value of a wrong type in a header, in attributes or in a journal is reported here by name, before it looks
+like a bug in detbuild elsewhere.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _NONE: Final = type(None)
-_GREATEST: Final = 1 << 63  # SQLite, and all that shows numbers, holds less
+_GREATEST: Final = 1 << 63  # upper bound of SQLite's integers
 _PLAIN: Final[Mapping[str, tuple[type, ...]]] = {
     "str": (str,),
     "int": (int,),
     "float": (float, int),
     "bool": (bool,),
-    "Verb": (str,),  # a Literal: its reader knows the words
+    "Verb": (str,),  # a Literal: its reader checks the value
     "None": (_NONE,),
     "object": (str, int, float, bool, _NONE, list, dict),
 }
@@ -32,22 +32,20 @@ _HOLDERS: Final[Mapping[str, type]] = {"Mapping": dict, "tuple": list, "Sequence
 
 
 class _Field(NamedTuple):
-    classes: frozenset[type]  # of the JSON value
-    is_free: bool  # it may hold anything, numbers of any size too
-    item: _Field | None  # of each member of a list or a map
+    classes: frozenset[type]  # allowed classes of the JSON value
+    is_free: bool  # any value is allowed, including numbers of any size
+    item: _Field | None  # the type of each item of a list or a map
     is_tuple: bool
 
 
 def typed(cls: Callable[..., T], raw: object, *, least: Mapping[str, Any] | None = None) -> T:
-    """Make a dataclass of what JSON holds; keys that it does not have are ignored, and lists become tuples.
+    """Create a dataclass from a JSON object; unknown keys are ignored, and lists become tuples.
 
     Args:
-        cls: The dataclass.
-        raw: What was read.
-        least: Values that take part and were not read.
+        least: Defaults of fields that may be missing in `raw`.
 
     Raises:
-        ValueError: It is not an object, or a field of it is missing or of another type.
+        ValueError: It is not an object, or a field is missing or of a wrong type.
     """
     if not isinstance(raw, dict):
         raise ValueError("is not a JSON object")  # noqa: TRY004  (what is wrong is the content of a file)
@@ -95,7 +93,7 @@ def _checked(name: str, value: Any, expected: _Field) -> Any:  # noqa: ANN401  (
     if kind is dict and expected.item is not None and not expected.item.is_free:
         return {key: _checked(name, one, expected.item) for key, one in value.items()}
     if kind in {int, float} and not expected.is_free and not (isfinite(value) and abs(value) < _GREATEST):
-        raise ValueError(f"has a `{name}` that no number of its kind can be")
+        raise ValueError(f"has a `{name}` that is out of range")
     return value
 
 

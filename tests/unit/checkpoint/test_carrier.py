@@ -249,5 +249,5 @@ def test_a_process_that_was_killed_is_an_error_that_may_pass(
     ask(carrying, Job(do="check"))
     assert carrying.pid is not None
     os.kill(carrying.pid, signal.SIGKILL)
-    assert "was lost" in ask(carrying, Job(do="check")).error
+    assert "ended unexpectedly" in ask(carrying, Job(do="check")).error
     assert ask(carrying, Job(do="check")).error == ""

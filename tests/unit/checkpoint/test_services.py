@@ -109,7 +109,7 @@ def test_a_bucket_that_is_not_there_is_named(cloud: Cloud) -> None:
     assert "nolab" in str(caught.value)
     assert cloud.no_bucket in str(caught.value)
     assert "RequestId" not in str(caught.value)
-    assert "credentials are right" in caught.value.hint
+    assert "check bucket, prefix and credentials" in caught.value.hint
 
 
 def test_azure_takes_a_connection_string_too(azure: Cloud) -> None:

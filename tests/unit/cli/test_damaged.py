@@ -100,7 +100,7 @@ def test_a_damaged_experiment_is_named_with_the_reason_and_hides_no_other(shell,
     outcome = shell("detbuild", "list", "--json")
     assert outcome.code == 0
     assert [row["id"] for row in json.loads(outcome.out)] == [3, 1]
-    assert outcome.err.count("experiment 2 is damaged and left out") == 1
+    assert outcome.err.count("experiment 2 is damaged and skipped") == 1
     assert why in outcome.err
 
 
@@ -181,7 +181,10 @@ def test_one_that_takes_long_to_read_is_listed_without_its_numbers(shell, monkey
     outcome = shell("detbuild", "list", "--json")
     rows = {row["id"]: row for row in json.loads(outcome.out)}
     assert outcome.code == 0
-    assert "experiment 2 is listed without its numbers: its records take more than 5 s to read" in outcome.err
+    assert (
+        "experiment 2 is listed without metrics: reading its records takes more than 5 s to read"
+        in outcome.err
+    )
     assert "detbuild describe 2" in outcome.err
     assert rows[2]["steps_completed"] == 0
     assert rows[1]["steps_completed"] == 10
@@ -238,7 +241,7 @@ def test_an_emptied_journal_of_a_started_experiment_is_damage_and_never_queued(s
     outcome = shell("detbuild", "list", "--json")
     assert outcome.code == 0
     assert [row["id"] for row in json.loads(outcome.out)] == [1]
-    assert "experiment 2 is damaged and left out" in outcome.err
+    assert "experiment 2 is damaged and skipped" in outcome.err
     assert "journal.jsonl: it has no entries, but there are runs" in outcome.err
     for words in (("describe", "2"), ("resume", "2"), ("logs", "2"), ("kill", "2")):
         outcome = shell("detbuild", *words)

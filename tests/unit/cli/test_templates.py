@@ -38,7 +38,7 @@ def test_a_removed_template_is_gone(shell, file):
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".x", ""])
 def test_a_name_that_would_leave_the_directory_is_refused(shell, file, name):
-    assert "is no name for a template" in shell("detbuild", "template", "create", name, file).err
+    assert "not a valid template name" in shell("detbuild", "template", "create", name, file).err
 
 
 @pytest.mark.parametrize("text", ["- a\n", "a: [\n"])

@@ -219,7 +219,7 @@ def test_while_there_is_no_room_to_write_a_decision_none_is_made(
 
 
 def _no_room(path: Path, entry: journal.Entry) -> None:
-    raise DiskFullError(f"no room to write {path}")
+    raise DiskFullError(f"no free space to write {path}")
 
 
 def test_invalid_hyperparameters_are_told_to_the_search(tmp_path: Path) -> None:

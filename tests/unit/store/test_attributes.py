@@ -73,7 +73,7 @@ def test_changes_that_come_at_the_same_time_are_all_kept(folder):
         ({"weight": -1.0}, "weight must be 0 or more, not -1.0"),
         ({"weight": float("nan")}, "weight must be 0 or more, not nan"),
         ({"save_trial_best": -1}, "save_trial_best must be 0 or more, not -1"),
-        ({"name": " "}, "the name of an experiment may not be empty"),
+        ({"name": " "}, "the experiment name must not be empty"),
     ],
 )
 def test_values_that_break_a_rule_are_refused_and_nothing_changes(folder, values, said):

@@ -126,8 +126,8 @@ def test_what_user_code_put_in_the_place_of_a_file_holds_nobody_up(tmp_path: Pat
     run.output("stderr").symlink_to("stderr.log")
     follower = ExperimentTail(folder)
     folder.record(RunCreated(trial_id=1, run=0, container="abc"))
-    stdout = "[detbuild: stdout.log is not a regular file: a directory; it is left out]"
-    stderr = "[detbuild: stderr.log is a symbolic link; it is left out]"
+    stdout = "[detbuild: stdout.log is not a regular file: a directory; skipped]"
+    stderr = "[detbuild: stderr.log is a symbolic link; skipped]"
     assert new(follower) == [
         RunStarted(1, 0, "abc", ()),
         RunOutput(1, 0, "stdout", stdout),

@@ -113,7 +113,7 @@ def test_one_that_cannot_be_read_hides_no_other(home: Home) -> None:
     found, (warning,) = listed(home)
     assert found == [other, wanted]
     assert isinstance(warning, Warned)
-    assert warning.message.startswith("experiment 2 is damaged and left out: cannot read ")
+    assert warning.message.startswith("experiment 2 is damaged and skipped: cannot read ")
     assert warning.hint
 
 

@@ -116,7 +116,7 @@ def test_a_full_disk_leaves_the_journal_as_it_was(tmp_path: Path, monkeypatch: p
     append(path, ALL[0])
     with monkeypatch.context() as patch:
         patch.setattr(files.os, "fdatasync", _no_room)
-        with pytest.raises(DiskFullError, match="no room to write"):
+        with pytest.raises(DiskFullError, match="no free space to write"):
             append(path, ALL[1])
     assert replay(path) == (ALL[0],)
     append(path, ALL[2])

@@ -112,7 +112,7 @@ def test_one_line_says_what_a_run_has_put_where_its_log_was(tmp_path: Path, why:
     folder.path.mkdir(parents=True)
     (tmp_path / "runs" / "secret").write_text("a file of the host")
     REPLACED[why](folder.output(stream))
-    line = f"[detbuild: {stream}.log {why}; it is left out]\n"
+    line = f"[detbuild: {stream}.log {why}; skipped]\n"
     reader = LogFile(folder, stream)
     assert list(reader.blocks()) == [line.encode()]
     assert list(reader.blocks()) == []
@@ -130,7 +130,7 @@ def test_a_log_that_becomes_a_link_while_it_is_followed_is_left_at_that(tmp_path
     assert b"".join(reader.blocks()) == b"before\n"
     folder.output("stdout").unlink()
     link(folder.output("stdout"))
-    assert b"".join(reader.blocks()) == b"[detbuild: stdout.log is a symbolic link; it is left out]\n"
+    assert b"".join(reader.blocks()) == b"[detbuild: stdout.log is a symbolic link; skipped]\n"
     folder.output("stdout").unlink()
     folder.output("stdout").write_text("before\nafter\n")
     assert b"".join(reader.blocks()) == b"after\n"

@@ -209,7 +209,7 @@ def test_a_file_without_end_is_read_up_to_a_bound_and_the_rest_set_aside(
     monkeypatch.setattr(reader, "_BLOCK", 256)
     folder = RunFolder(tmp_path / RUN)
     found, file = bounded(folder, content, **bounds)
-    assert file.unreadable == f"{folder.events} holds more than {why}; the rest is set aside"
+    assert file.unreadable == f"{folder.events} holds more than {why}; the rest is ignored"
     assert file.parser.offset < len(content)
     assert file.parser.rejected >= 1
     assert len(found) < 50

@@ -55,13 +55,13 @@ def test_any_name_is_found_again_and_stays_inside_the_registry(home, name):
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 300])
 def test_a_name_that_no_file_can_have_is_refused(home, name):
-    with pytest.raises(ConfigError, match="is no name for a model"):
+    with pytest.raises(ConfigError, match="not a valid model name"):
         new(home, name)
 
 
 def test_a_name_is_given_once(home):
     new(home)
-    with pytest.raises(ConfigError, match="there is a model net already"):
+    with pytest.raises(ConfigError, match="model net already exists"):
         new(home)
 
 

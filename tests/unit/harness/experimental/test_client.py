@@ -505,7 +505,7 @@ def test_versions_are_listed_newest_first_and_may_be_deleted(search):
 def test_models_are_changed_found_and_deleted(home):
     model = client.create_model("net")
     client.create_model("other", labels=["a"])
-    with pytest.raises(ConfigError, match="there is a model net already"):
+    with pytest.raises(ConfigError, match="model net already exists"):
         client.create_model("net")
     model.add_metadata({"a": 1, "b": 2})
     model.remove_metadata(["a"])
