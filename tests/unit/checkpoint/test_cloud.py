@@ -227,7 +227,7 @@ def test_when_all_checkpoints_of_a_trial_are_damaged_all_are_named(
     for one in found(home).values():
         if one.directory:
             (one.directory / "weights").write_text("")
-    with pytest.raises(EngineError, match=r"(?s)none of the checkpoints .* whole:.*damaged.*damaged"):
+    with pytest.raises(EngineError, match=r"(?s)all checkpoints .* damaged:.*damaged.*damaged"):
         experiment.run_local(order(tmp_path, {}, source_trial_id=1), host, home, list[object]().append)
 
 
