@@ -62,7 +62,7 @@ def link(file: Path) -> None:
 HEADER = "experiment.json"
 DAMAGE = {
     "a field of another type": (field("created", "yesterday"), "has a `created` that is text"),
-    "a field that is out of range can be": (field("created", 1e300), "has a `created` that no number"),
+    "a field out of range": (field("created", 1e300), "has a `created` that is out of range"),
     "a list with another type": (field("labels", ["a", 1]), "has a `labels` that is a number"),
     "a list for a text": (field("metric", ["loss"]), "has a `metric` that is a list"),
     "a map for true or false": (field("local", {"a": 1}), "has a `local` that is a map"),
