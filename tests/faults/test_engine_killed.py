@@ -276,7 +276,7 @@ def test_a_full_data_root_loses_nothing_and_is_waited_for(image: tuple[Dockerd, 
             assert load(folders[0]).state == "COMPLETED"
             with full(dockerd.data_root):  # what the removed container left
                 second = driven(folders[1], home, engine)
-                wait_for(lambda: "disk of Docker Engine is full" in load(folders[1]).why, what="the reason")
+                wait_for(lambda: "Docker Engine's disk is full" in load(folders[1]).why, what="the reason")
         (folders[1].checkpoints / "go").touch()
         second.join(60)
         for folder in folders:

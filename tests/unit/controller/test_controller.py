@@ -281,7 +281,7 @@ def test_a_full_engine_disk_is_waited_for(tmp_path: Path) -> None:
     tried = rig(tmp_path)
     tried.engine.start_error = "mkdir /var/lib/docker/overlay2/x: no space left on device"
     look(tried, 40)
-    assert "disk of Docker Engine is full" in tried.state().why
+    assert "Docker Engine's disk is full" in tried.state().why
     tried.engine.start_error = ""
     assert tried.run().state == "COMPLETED"
 
