@@ -51,7 +51,9 @@ class ImagePulling:
 _NOISE: Final = re.compile(
     r"--mount=\S+|PIP_\w+=\S+|\. /run/secrets/\S+ &&|exec 4>&1 && exit \"\$\(\{ \{| 2>&1; echo \$\? >&3; \}.*"
 )
-ENDED: Final = "did not complete successfully: "  # BuildKit's words between a command and its exit code
+COMMAND_FAILED: Final = (
+    "did not complete successfully: "  # BuildKit's words between a command and its exit code
+)
 _LONGEST_STEP: Final = 100  # characters
 
 

@@ -8,7 +8,7 @@ from typing import NoReturn
 from detbuild.cli.text import line_of_output, number, visible
 from detbuild.credentials import masked_urls
 from detbuild.events import (
-    ENDED,
+    COMMAND_FAILED,
     BuildOutput,
     BuildStep,
     ContextPacked,
@@ -172,7 +172,7 @@ def _step(event: BuildStep) -> tuple[str, ...]:
     name = step_name(event.name)
     if event.error:
         # BuildKit repeats the command before it says how it ended.
-        return (f"{name}  FAILED: {visible(event.error.rpartition(ENDED)[2])}",)
+        return (f"{name}  FAILED: {visible(event.error.rpartition(COMMAND_FAILED)[2])}",)
     if event.name.startswith("[internal]"):
         return ()  # BuildKit's own steps
     if event.seconds is None:

@@ -11,9 +11,8 @@ from determined._untrusted import UntrustedDir, UntrustedError
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from typing import TypeVar
 
-    T = TypeVar("T")
+    from detbuild.store.typed import T
 
 LARGEST_DOCUMENT: Final = 64 << 20  # bytes of one JSON document of an experiment
 REPAIR: Final = "repair it, or move the experiment's folder aside"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from detbuild.errors import BuildError
-from detbuild.events import ENDED, short_step
+from detbuild.events import COMMAND_FAILED, short_step
 
 if TYPE_CHECKING:
     from detbuild.engine.buildkit.trace import Step
@@ -121,7 +121,7 @@ def _explain(text: str) -> tuple[str, str]:
 
 def _own_words(message: str) -> str:
     """Drop the command that BuildKit repeats before its message."""
-    return message.rpartition(ENDED)[2]
+    return message.rpartition(COMMAND_FAILED)[2]
 
 
 def unreached(line: str) -> str:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from determined.pytorch._callbacks import Hooks
     from determined.pytorch._context import PyTorchTrialContext
 
-Metrics = dict[str, object]
 _LOG = logging.getLogger(__name__)
 _WARN_RATIO = 10  # validated batches per trained batch
 _MIN_TRAINED = 100  # batches
@@ -68,7 +67,7 @@ class Evaluation:
     def by_batch(self) -> bool:
         return not self._whole
 
-    def run(self) -> Metrics:
+    def run(self) -> dict[str, object]:
         """Validate in eval mode without gradients, then set train mode again."""
         self._context.reducers.reset(training=False)
         for model in self._context.models:
@@ -104,9 +103,9 @@ class Evaluation:
             defined_at(self._trial.build_validation_data_loader),
         )
 
-    def _full_dataset(self) -> Metrics:
+    def _full_dataset(self) -> dict[str, object]:
         """Validate the whole data set on rank 0; the others wait."""
-        metrics: Metrics = {}
+        metrics: dict[str, object] = {}
         if self._group.rank == 0:
             evaluate = self._trial.evaluate_full_dataset
             outcome = evaluate(self._loader)  # type: ignore[arg-type]
@@ -115,7 +114,7 @@ class Evaluation:
             metrics = self._left_out.written(there)
         return self._group.broadcast(metrics)
 
-    def _check_searcher_metric(self, metrics: Metrics) -> None:
+    def _check_searcher_metric(self, metrics: dict[str, object]) -> None:
         """Check that the searcher metric could be reported."""
         name = self._searcher_metric
         reason = self._left_out.reasons.get(name) or self._context.reducers.left_out.reasons.get(name)
@@ -126,7 +125,7 @@ class Evaluation:
                 hint=f"return {name} as one number, or set searcher.metric to another metric",
             )
 
-    def _batches(self) -> Metrics:
+    def _batches(self) -> dict[str, object]:
         watched = bool(self._hooks.of("on_validation_epoch_end"))
         read_numbers = self._context.device.type == "cpu" and not watched
         place = defined_at(self._trial.evaluate_batch)
