@@ -16,9 +16,8 @@ from detbuild.checkpoint.carrier import check_writable
 from detbuild.checkpoint.owners import note_present
 from detbuild.checkpoint.source import sources_of, stage_source_checkpoint
 from detbuild.config.host import NO_HOST_CONFIG, HostConfig
-from detbuild.config.rewrite import completed
+from detbuild.config.rewrite import completed, warnings_for
 from detbuild.config.rewrite import test_mode as for_test
-from detbuild.config.unacted import warnings_for
 from detbuild.context.credentials import without_credentials
 from detbuild.context.hashes import HashCache
 from detbuild.context.roots import check_shadowing
@@ -56,7 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.config.problems import KeyPath
+    from detbuild.config.yaml import KeyPath
     from detbuild.context.listing import Listing
     from detbuild.context.snapshot import ContextSnapshot
     from detbuild.engine.protocol import ContainerSpec, Engine

@@ -14,7 +14,7 @@ _.cpus
 _.work_dir
 
 # Fields of the config that are accepted and have no effect yet, or none on one host: config/unacted.py lists
-# them, and `tests/unit/config/test_unacted.py` holds that list complete.
+# them, and `tests/unit/config/test_rewrite.py` holds that list complete.
 _.access_key
 _.agent_label
 _.auto_tune_tensor_fusion

@@ -45,12 +45,10 @@ def check(
     """
     from detbuild.cli.views import no_output, working
     from detbuild.config.host import host_config
-    from detbuild.config.parse import trace_config
-    from detbuild.config.problems import dotted
-    from detbuild.config.provenance import values
-    from detbuild.config.templates import template_layers
-    from detbuild.config.unacted import warnings_for
-    from detbuild.config.written import written
+    from detbuild.config.parse import trace_config, values, written
+    from detbuild.config.rewrite import warnings_for
+    from detbuild.config.sources import template_layers
+    from detbuild.config.yaml import dotted
 
     check_config_file(config)
     host = host_config(session.home)

@@ -30,9 +30,8 @@ def order_of(
     from detbuild.cli.arguments import check_config_file
     from detbuild.cli.views import working
     from detbuild.config.host import host_config
-    from detbuild.config.layers import read_text
     from detbuild.config.parse import trace_text
-    from detbuild.config.templates import template_layers
+    from detbuild.config.sources import read_text, template_layers
     from detbuild.experiment import SubmitRequest
 
     check_config_file(config)

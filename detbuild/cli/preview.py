@@ -38,7 +38,7 @@ def preview_search(
     """
     from detbuild.config.host import host_config
     from detbuild.config.parse import load_config
-    from detbuild.config.templates import template_layers
+    from detbuild.config.sources import template_layers
     from detbuild.search.preview import preview
 
     check_config_file(config)

@@ -97,7 +97,7 @@ def remove(session: Session, /, *, name: str) -> None:
 
 
 def _keep(home: Home, name: str, file: Path) -> None:
-    from detbuild.config.document import read_document
+    from detbuild.config.yaml import read_document
     from detbuild.errors import ConfigError
     from detbuild.store.templates import write_template
 

@@ -1,12 +1,10 @@
 """The experiment config: parses YAML 1.2 into one frozen value, with positions in every error."""
 
-from detbuild.config.entrypoint import Entrypoint
-from detbuild.config.experiment import ExperimentConfig
+from detbuild.config.experiment import Entrypoint, ExperimentConfig
+from detbuild.config.hyperparameters import Draw, draws, sample, trial_identity
 from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping, load_config, parse_config
-from detbuild.config.problems import ConfigErrors
-from detbuild.config.rewrite import completed, test_mode
-from detbuild.config.sampling import Draw, draws, sample, trial_identity
-from detbuild.config.unacted import warnings_for
+from detbuild.config.rewrite import completed, test_mode, warnings_for
+from detbuild.config.yaml import ConfigErrors
 
 __all__ = [
     "LOCAL_DEFAULTS",

@@ -1,24 +1,31 @@
-"""pydantic's errors as problems in the terms of a YAML config."""
+"""pydantic's errors as problems in the terms of a YAML config.
+
+Hints for values of the wrong type, unknown names, and misplaced fields.
+"""
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
-from typing import Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from pydantic import ValidationError
 
-from detbuild.config import suggestions
-from detbuild.config.era import renamed
+from detbuild.config.environment import Variables
 from detbuild.config.experiment import ExperimentConfig
-from detbuild.config.problems import KeyPath, Problem, dotted, show
+from detbuild.config.legacy_syntax import renamed
 from detbuild.config.secrets import may_hold_secrets
 from detbuild.config.section import TAG, Section
 from detbuild.config.storage import ExperimentDirectory
+from detbuild.config.yaml import KeyPath, Problem, dotted, show
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Finding = Mapping[str, Any]
-
 _MISSING_HINTS: Final[Mapping[KeyPath, str]] = {
     ("entrypoint",): "add `entrypoint: model_def:MyTrial`",
     ("searcher",): "add `searcher: {name: single, metric: loss, max_length: {epochs: 1}}`",
@@ -48,6 +55,28 @@ _BOUNDS: Final = {
     "less_than": ("lt", "below"),
     "less_than_equal": ("le", "at most"),
 }
+_BOOLEAN_WORDS: Final = {
+    "yes": "true",
+    "on": "true",
+    "y": "true",
+    "no": "false",
+    "off": "false",
+    "n": "false",
+}
+# Names that other tools use.
+_SYNONYMS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("float", "real", "uniform"), "double"),
+    **dict.fromkeys(("loguniform", "log_uniform", "log10"), "log"),
+    **dict.fromkeys(("choice", "enum", "list"), "categorical"),
+    **dict.fromkeys(("asha", "hyperband"), "adaptive_asha"),
+    **dict.fromkeys(("local", "file", "nfs"), "shared_fs"),
+    "minio": "s3",
+}
+_DISCRIMINATORS: Final = ("name", "type")
+_MAPS: Final = frozenset({"mapping_type", "dict_type", "model_type", "model_attributes_type"})
+_SHORTEST_WORD: Final = 2
+_MOST_FIELDS: Final = 5  # of a section, that fit on a line
+_DIGITS: Final = re.compile(r"[-+]?[0-9]+(?:[_, ][0-9]+)*")
 
 
 def explain(error: ValidationError, raw: object, model: type[Section] = ExperimentConfig) -> list[Problem]:
@@ -108,7 +137,7 @@ def _problem(finding: Finding) -> Problem:
     given = _given(path, finding)
     if kind in _KIND_WORDS:
         quotes = isinstance(finding["input"], str) and may_hold_secrets(path, finding["model"])
-        hint = "" if quotes else suggestions.suggest_conversion(kind, finding["input"])
+        hint = "" if quotes else suggest_conversion(kind, finding["input"])
         return Problem(path, f"must be {_KIND_WORDS[kind]}, not {given}", hint)
     if kind in _BOUNDS:
         bound, word = _BOUNDS[kind]
@@ -148,16 +177,16 @@ def _choice(path: KeyPath, finding: Finding) -> Problem:
         hint = "put a space after its `:`"
         return Problem((*path, glued), f"unknown field of `{dotted(path)}`", hint, on_key=True)
     if key not in value:
-        hint, meant = suggestions.suggest_discriminator(key, value, names)
+        hint, meant = suggest_discriminator(key, value, names)
         return Problem((*path, key), "is missing", hint, later=not meant)
     what = f"unknown {key} {show(value[key])}"
-    return Problem((*path, key), what, suggestions.near(value[key], names) or suggestions.one_of(names))
+    return Problem((*path, key), what, near(value[key], names) or one_of(names))
 
 
 def _literal(path: KeyPath, finding: Finding) -> Problem:
     value = finding["input"]
     names = [name.strip("'") for name in finding["ctx"]["expected"].replace(" or ", ", ").split(", ")]
-    return Problem(path, f"must be {_or(names)}, not {_given(path, finding)}", suggestions.near(value, names))
+    return Problem(path, f"must be {_or(names)}, not {_given(path, finding)}", near(value, names))
 
 
 def _empty(path: KeyPath, _: Finding) -> Problem:
@@ -169,7 +198,7 @@ def _unknown(path: KeyPath, finding: Finding) -> Problem:
     model = finding["model"]
     section = _section_of(tuple(finding["loc"][:-1]), model)
     known = list(section.model_fields) if section else []
-    hint = _OTHER_TASK_FIELDS.get(path) or (suggestions.suggest_field(section, name) if section else "")
+    hint = _OTHER_TASK_FIELDS.get(path) or (suggest_field(section, name) if section else "")
     home = _field_paths(model).get(name)
     here = home == dotted(path)  # in another member of the union
     if not hint and home:
@@ -177,7 +206,7 @@ def _unknown(path: KeyPath, finding: Finding) -> Problem:
     whole = "the experiment config" if model is ExperimentConfig else "the host's config"
     what = f"unknown field of {f'`{dotted(path[:-1])}`' if path[:-1] else whole}"
     later = here and section is ExperimentDirectory  # another source may have the `type`
-    return Problem(path, what, hint or suggestions.allowed(known), on_key=True, later=later)
+    return Problem(path, what, hint or allowed(known), on_key=True, later=later)
 
 
 def _or(names: list[str]) -> str:
@@ -223,3 +252,89 @@ _EXPLAINERS: Final[Mapping[str, Callable[[KeyPath, Finding], Problem]]] = {
     "string_too_short": _empty,
     "extra_forbidden": _unknown,
 }
+
+
+def suggest_conversion(kind: str, value: object) -> str:
+    """Return a hint for a value of the wrong type by pydantic's error type; "" if there is none."""
+    if kind == "bool_type" and isinstance(value, str) and value.lower() in _BOOLEAN_WORDS:
+        return f"write `{_BOOLEAN_WORDS[value.lower()]}`; YAML 1.2 booleans are true and false"
+    if kind == "string_type" and isinstance(value, (int, float, bool)):
+        return "put it in quotes"
+    if kind in {"int_type", "float_type"} and isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
+        return f"write `{re.sub('[_, ]', '', value.strip())[:20]}`"
+    if kind == "tuple_type":
+        return _of_list(value)
+    return _of_map(value) if kind in _MAPS else ""
+
+
+def _of_map(value: object) -> str:
+    if isinstance(value, list):
+        return "remove the `- ` before its keys"
+    host, colon, container = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if not colon or not host.startswith("/"):
+        return ""
+    return f"write `{{host_path: {host[:20]}, container_path: {container.split(':')[0][:20]}}}`"
+
+
+def _of_list(value: object) -> str:
+    if isinstance(value, dict):
+        return "put `- ` before its first key"
+    text = str(value)[:30]
+    if not isinstance(value, (str, int, float)) or not text.isprintable():
+        return ""
+    return "put a space after each `-`" if text.startswith("-") and " " in text else f"write `[{text}]`"
+
+
+def suggest_discriminator(key: str, value: Mapping[str, object], names: list[str]) -> tuple[str, bool]:
+    """Return a hint for a union without its discriminator, and whether it names a misspelt key."""
+    other = next((name for name in _DISCRIMINATORS if name != key and value.get(name) in names), None)
+    meant = [other] if other else difflib.get_close_matches(key, value, n=1)
+    return (f"rename `{meant[0]}` to `{key}`", True) if meant else (one_of(names), False)
+
+
+def near(value: object, names: Iterable[str]) -> str:
+    """Suggest the nearest known name."""
+    text, names = str(value).lower(), list(names)
+    if _SYNONYMS.get(text) in names:
+        meant = [_SYNONYMS[text]]
+    else:
+        meant = difflib.get_close_matches(text, names, n=1) or _longer(text, names)
+    return f"did you mean `{meant[0]}`?" if meant else ""
+
+
+def _longer(text: str, names: list[str]) -> list[str]:
+    """Return the shortest name that starts with the text or contains it as a word: `shm` -> `shm_size`."""
+    if len(text) < _SHORTEST_WORD:
+        return []
+    begun = [name for name in names if name.startswith(text)]
+    worded = [name for name in names if text.strip("_") in name.split("_")]
+    return sorted(begun or worded, key=len)[:1]
+
+
+def suggest_field(section: type[Section], name: str) -> str:
+    """Suggest a field for an unknown one; "" if neither the section nor its union has one like it."""
+    known = section.model_fields
+    if section is Variables:
+        return f"write a list: `[{name[:30]}=...]`"
+    other = next((key for key in _DISCRIMINATORS if key in known), None)
+    if name in _DISCRIMINATORS and other:
+        return f"did you mean `{other}`?"
+    return near(name, known) or _of_other_member(section, name)
+
+
+def _of_other_member(section: type[Section], name: str) -> str:
+    family = section.__mro__[section.__mro__.index(Section) - 1]
+    for key in _DISCRIMINATORS if family is not section else ():
+        others = [other.model_fields for other in Section.tagged.values() if issubclass(other, family)]
+        names = [str(fields[key].default) for fields in others if key in fields and name in fields]
+        if names:
+            return f"it belongs to {key} {' or '.join(names[:3])}{' ...' if len(names) > 3 else ''}"  # noqa: PLR2004
+    return ""
+
+
+def one_of(names: list[str]) -> str:
+    return f"one of {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"  # noqa: PLR2004  (fits a line)
+
+
+def allowed(known: list[str]) -> str:
+    return f"known fields: {', '.join(sorted(known))}" if len(known) <= _MOST_FIELDS else ""

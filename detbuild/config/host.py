@@ -10,25 +10,33 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, ValidationError
 
-from detbuild.config.cluster import Pbs, Slurm
-from detbuild.config.document import Node, Position, read_value
-from detbuild.config.environment import Capability, Images, RegistryAuth, Variables, for_each_kind
+from detbuild.config.environment import (
+    BindMount,
+    Bytes,
+    Capability,
+    ConfigDevice,
+    Cpus,
+    Images,
+    LogPolicy,
+    Memory,
+    RegistryAuth,
+    Variables,
+    distinct,
+    for_each_kind,
+)
+from detbuild.config.experiment import Pbs, Slurm
 from detbuild.config.explain import explain
-from detbuild.config.fields import ListOf, Positive, TextPattern
-from detbuild.config.layers import Layer, located_errors, mapping_layer, read_text
-from detbuild.config.logs import LogPolicy
-from detbuild.config.mounts import BindMount, distinct
-from detbuild.config.parts import Origin
-from detbuild.config.resources import Bytes, ConfigDevice, Cpus, Memory
 from detbuild.config.secrets import SECRET, VARIABLES
-from detbuild.config.section import Section
+from detbuild.config.section import ListOf, Positive, Section, TextPattern
+from detbuild.config.sources import Layer, Origin, located_errors, mapping_layer, read_text
 from detbuild.config.storage import Storage
+from detbuild.config.yaml import Node, Position, read_value
 from detbuild.events import Warned
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from detbuild.config.problems import Problem
+    from detbuild.config.yaml import Problem
 
 HOST_CONFIG: Final = "config.yaml"
 _LONGEST_HOOK: Final = 100_000  # characters; Linux limits an argument to 128 KiB

@@ -1,24 +1,37 @@
-"""Hyperparameters: constants, ranges and choices, nested to any depth."""
+"""Hyperparameters: constants, ranges and choices, nested to any depth.
+
+NumPy's legacy RandomState without NumPy: the generator that Determined samples trials with.
+
+Samples the trials of an experiment from its seed, exactly as Determined does.
+"""
 
 from __future__ import annotations
 
+import random
+import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal, cast
 
-from pydantic import (
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    RootModel,
-    Strict,
-    Tag,
-    model_validator,
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, RootModel, Strict, Tag, model_validator
+
+from detbuild.config.section import (
+    TAG,
+    Clause,
+    Integer,
+    Positive,
+    SchemaForm,
+    Section,
+    discriminator,
+    on_field,
+    require,
+    when,
+    wrong,
 )
 
-from detbuild.config.clauses import Clause, SchemaForm, on_field, require, when
-from detbuild.config.fields import Integer, Positive
-from detbuild.config.section import TAG, Section, discriminator, wrong
+Path = tuple[str, ...]
+_WORDS: Final = 624
+_MASK32: Final = 0xFFFF_FFFF
 
 
 class Const(Section):
@@ -136,7 +149,6 @@ def grid_point(ref: str) -> Clause:
     return when({"type": "object"}, {"if": {"required": ["type"]}, "then": typed, "else": nested})
 
 
-Path = tuple[str, ...]
 Leaf = Const | Categorical | Int | Double | Log
 
 
@@ -148,3 +160,93 @@ def leaves(hyperparameters: Mapping[str, Hyperparameter], above: Path = ()) -> I
             yield from leaves(hyperparameter.root, path)
         else:
             yield path, hyperparameter
+
+
+class RandomState:
+    """MT19937, seeded by `init_genrand` of Matsumoto and Nishimura; gives the same numbers as NumPy."""
+
+    def __init__(self, seed: int) -> None:
+        words = [seed & _MASK32]
+        for index in range(1, _WORDS):
+            last = words[-1]
+            words.append((1812433253 * (last ^ (last >> 30)) + index) & _MASK32)
+        # Python's generator is also MT19937, but seeds differently.
+        self._mt = random.Random()  # noqa: S311  (reproducible by design)
+        self._mt.setstate((3, (*words, _WORDS), None))
+
+    def uniform(self, low: float, high: float) -> float:
+        """Draw from [low, high), with 53 random bits."""
+        return low + (high - low) * self._mt.random()
+
+    def randint(self, low: int, high: int) -> int:
+        """Draw from [low, high) by masked rejection; a range of one value consumes no random numbers."""
+        span = high - 1 - low
+        if span == 0:
+            return low
+        bits = span.bit_length()
+        while (value := self._word(64 if bits > 32 else 32) & ((1 << bits) - 1)) > span:  # noqa: PLR2004
+            pass
+        return low + value
+
+    def bytes(self, length: int) -> bytes:
+        words = -(-length // 4)  # like NumPy, Python puts the first word lowest
+        return self._mt.getrandbits(32 * words).to_bytes(4 * words, "little")[:length] if words else b""
+
+    def _word(self, bits: int) -> int:
+        first = self._mt.getrandbits(32)
+        return first if bits == 32 else first << 32 | self._mt.getrandbits(32)  # noqa: PLR2004
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One sampled trial. `request_id` is a UUID; `trial_seed` is below 2**31."""
+
+    hparams: dict[str, object]
+    request_id: str
+    trial_seed: int
+
+
+def draws(hyperparameters: Mapping[str, Hyperparameter], seed: int) -> Iterator[Draw]:
+    """Yield the trials of an experiment in order of creation."""
+    random = RandomState(seed)
+    while True:
+        yield Draw(draw(hyperparameters, random), *identity(random))
+
+
+def draw(hyperparameters: Mapping[str, Hyperparameter], random: RandomState) -> dict[str, object]:
+    """Sample all hyperparameters, sorted by name at each level."""
+    return {name: draw_one(hyperparameters[name], random) for name in sorted(hyperparameters)}
+
+
+def draw_one(hyperparameter: Hyperparameter, random: RandomState) -> object:
+    """Sample one value; a constant consumes no random numbers."""
+    match hyperparameter:
+        case Const(val=value):
+            return value
+        case Int(minval=low, maxval=high):
+            return random.randint(low, high + 1)
+        case Double(minval=low, maxval=high):
+            return random.uniform(low, high)
+        case Log(minval=low, maxval=high, base=base):
+            return base ** random.uniform(low, high)
+        case Categorical(vals=values):
+            return values[random.randint(0, len(values))]
+        case Nested(root=below):
+            return draw(below, random)
+
+
+def identity(random: RandomState) -> tuple[str, int]:
+    """Sample the request ID and seed of a trial, after its hyperparameters."""
+    request_id = uuid.UUID(bytes=random.bytes(16), version=4)
+    return str(request_id), random.randint(0, 1 << 31)
+
+
+def sample(hyperparameters: Mapping[str, Hyperparameter], seed: int) -> dict[str, object]:
+    """Return the hyperparameters of the first trial."""
+    return next(draws(hyperparameters, seed)).hparams
+
+
+def trial_identity(hyperparameters: Mapping[str, Hyperparameter], seed: int) -> tuple[str, int]:
+    """Return the request ID and seed of the first trial."""
+    first = next(draws(hyperparameters, seed))
+    return first.request_id, first.trial_seed

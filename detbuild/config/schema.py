@@ -3,22 +3,27 @@
 Names, types, ranges and defaults come from the fields, descriptions from their docstrings, and other rules
 from the clauses next to their validators. The schema and the parser accept the same configs, except for the
 rules in `PARSER_ONLY_RULES`.
+
+Docstrings of the fields of a section, read from its source on demand.
 """
 
 from __future__ import annotations
 
+import ast
+import inspect
+import sys
+from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from detbuild.config.clauses import Clause, nullable, on_field, require, when
-from detbuild.config.docstrings import field_docs
 from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.hyperparameters import grid_point
-from detbuild.config.section import Section
+from detbuild.config.section import Clause, Section, nullable, on_field, require, when
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from pydantic_core import core_schema
 
@@ -36,8 +41,6 @@ PARSER_ONLY_RULES: Final = (
     "numbers are finite, integers fit in 64 bits, and text has no NUL, also in fields of any type",
     "YAML: no duplicate keys, at most 4 MiB, 100 levels and 100,000 values",
 )
-
-
 _GRID_POINT: Final = "#/$defs/GridPoint"
 
 
@@ -114,3 +117,30 @@ def _chosen(key: str, choices: Mapping[str, Clause]) -> Clause:
     chooser = {"enum": list(names), "description": about}
     chosen = {"type": "object", **on_field(key, chooser), "allOf": rules}
     return chosen if optional else {**chosen, "required": [key]}
+
+
+def field_docs(section: type) -> dict[str, str]:
+    """Map each field to its docstring on one line; a class inherits those of its base."""
+    docs: dict[str, str] = {}
+    for cls in reversed(section.__mro__):
+        docs |= _of_module(cls.__module__).get(cls.__name__, {})
+    return docs
+
+
+@cache
+def _of_module(module: str) -> Mapping[str, Mapping[str, str]]:
+    if not module.startswith(__package__):
+        return {}
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: dict(_of_class(node)) for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _of_class(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    for field, below in pairwise(node.body):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(below, ast.Expr)
+            and isinstance(below.value, ast.Constant)
+        ):
+            yield field.target.id, " ".join(str(below.value.value).split())

@@ -8,13 +8,27 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, Tag, WithJsonSchema
 
-from detbuild.config.clauses import Clause, any_of, int_between, matching_text, not_both, require
-from detbuild.config.era import HAS_LENGTH, add_step_fields
-from detbuild.config.fields import Count, Fraction, ListOf, Positive, TextPattern, integral
-from detbuild.config.lengths import TrainingLength
-from detbuild.config.problems import show
-from detbuild.config.section import TAG, Section, discriminator, wrong
-from detbuild.config.values import LARGEST
+from detbuild.config.legacy_syntax import HAS_LENGTH, add_step_fields
+from detbuild.config.section import (
+    TAG,
+    Clause,
+    Count,
+    Fraction,
+    ListOf,
+    Positive,
+    Section,
+    TextPattern,
+    TrainingLength,
+    any_of,
+    discriminator,
+    int_between,
+    integral,
+    matching_text,
+    not_both,
+    require,
+    wrong,
+)
+from detbuild.config.yaml import LARGEST, show
 
 Mode = Literal["conservative", "standard", "aggressive"]
 Divisor = Annotated[float, Field(gt=1)]

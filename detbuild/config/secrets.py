@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import yaml
 
-from detbuild.config.document import has_free_keys
+from detbuild.config.yaml import has_free_keys
 from detbuild.credentials import MASK, credentials_in, masked_urls, masked_urls_in
 
 if TYPE_CHECKING:

@@ -1,20 +1,52 @@
-"""The base of all sections of the config: strict, closed and frozen models."""
+"""The base of all sections of the config: strict, closed and frozen models.
+
+Builders of JSON Schema clauses, with which a section describes the rules of its validators.
+
+Types of single fields that several sections share.
+
+Lengths of training: `{batches: n}`, `{records: n}` or `{epochs: n}`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    Strict,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError, core_schema
 
 from detbuild.config.secrets import Mark
+from detbuild.config.yaml import LARGEST, SMALLEST, show
 from detbuild.credentials import MASK
+from determined._run_info import Length
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic_core import CoreSchema
 
 # Prefix of union members in pydantic's error paths; no key of a config can start with NUL.
 TAG: Final = "\0"
+Clause: TypeAlias = dict[str, Any]  # pydantic's own type of a schema
+NULL: Final[Clause] = {"type": "null"}
+T = TypeVar("T")
+# A tuple, read from a YAML list; its items stay strict.
+ListOf = Annotated[tuple[T, ...], Strict(strict=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+UNITS: Final = ("batches", "records", "epochs")
+NEVER: Final = Length("batches", 0)
 
 
 class Section(BaseModel):
@@ -77,3 +109,202 @@ def discriminator(
     return Discriminator(
         tag, custom_error_type="choice", custom_error_message="choice", custom_error_context=context
     )
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaForm:
+    """Metadata of a type whose form in a file differs: `form` maps its schema to that of the file."""
+
+    form: Callable[[Clause], Clause]
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> Clause:
+        return self.form(handler(core))
+
+
+def or_schema(other: Clause) -> SchemaForm:
+    """Accept the type, or what fits `other`."""
+    return SchemaForm(lambda clause: any_of([clause, other]))
+
+
+def require(*names: str) -> Clause:
+    """Require all of these fields; null counts as absent."""
+    return {"required": list(names), "properties": {name: {"not": NULL} for name in names}}
+
+
+def not_both(one: str, other: str) -> Clause:
+    return {"not": require(one, other)}
+
+
+def any_of(clauses: Iterable[Clause]) -> Clause:
+    return {"anyOf": list(clauses)}
+
+
+def when(condition: Clause, then: Clause) -> Clause:
+    return {"if": condition, "then": then}
+
+
+def on_field(key: str, clause: Clause) -> Clause:
+    """Apply a clause to a field if it is present."""
+    return {"properties": {key: clause}}
+
+
+def anchored(pattern: str) -> str:
+    """Anchor a pattern at both ends, in the syntax that Python and ECMAScript share.
+
+    Python's `$` also matches before a final line break, which the look-ahead excludes.
+    """
+    return rf"^(?:{_unnamed(pattern)})$(?!\n)"
+
+
+def matching_text(pattern: str, meaning: str, **more: object) -> Clause:
+    """Require text that matches as a whole. Editors show `patternErrorMessage` for other text."""
+    return {
+        "type": "string",
+        "pattern": anchored(pattern),
+        "patternErrorMessage": f"must be {meaning}",
+        **more,
+    }
+
+
+def not_matching(pattern: str) -> str:
+    """Prefix of a pattern that excludes all text that this one matches as a whole."""
+    return rf"(?!(?:{pattern})$(?!\n))"
+
+
+def closed_map(clauses: Mapping[str, Clause]) -> Clause:
+    """Allow these fields only, each optional."""
+    return {"type": "object", "properties": dict(clauses), "additionalProperties": False}
+
+
+def int_between(least: int, most: int) -> Clause:
+    """Require a whole number in a range. JSON Schema and the parser both accept 2.0 as one."""
+    return {"type": "integer", "minimum": least, "maximum": most}
+
+
+def nullable(clause: Clause) -> Clause:
+    """Accept null too."""
+    if clause == NULL:
+        return clause
+    if set(clause) == {"anyOf"}:
+        return clause if NULL in clause["anyOf"] else any_of([*clause["anyOf"], NULL])
+    if not isinstance(clause.get("type"), str) or "allOf" in clause:
+        return any_of([clause, NULL]) if clause else clause
+    also_null = {**clause, "type": [clause["type"], "null"]}
+    names = [also_null.pop("const")] if "const" in clause else clause.get("enum")
+    return {**also_null, "enum": [*names, None]} if names else also_null
+
+
+def _unnamed(pattern: str) -> str:
+    return re.sub(r"\(\?P<\w+>", "(?:", pattern)
+
+
+def integral(value: object) -> object:
+    """Convert `1e3` or `2.0` to an integer; return anything else, or beyond 64 bits, unchanged."""
+    if isinstance(value, float) and value.is_integer() and SMALLEST <= value <= LARGEST:
+        return int(value)
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class IntRange:
+    """Metadata of an `int`: its bounds, both inclusive. Accepts 2.0, as JSON does not tell it from 2."""
+
+    least: int = SMALLEST
+    most: int = LARGEST
+
+    def __get_pydantic_core_schema__(
+        self, _source: object, _handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        number = core_schema.int_schema(ge=self.least, le=self.most, strict=True)
+        return core_schema.no_info_before_validator_function(integral, number)
+
+
+@dataclass(frozen=True, slots=True)
+class TextPattern:
+    """Metadata of a `str`: a pattern for the whole text, and its `meaning` in words."""
+
+    pattern: str
+    meaning: str
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, _core: core_schema.CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> Clause:
+        return matching_text(self.pattern, self.meaning)
+
+    def check(self, value: str) -> str:
+        if not re.fullmatch(self.pattern, value):
+            raise wrong(f"must be {self.meaning}, not {show(value)}")
+        return value
+
+
+Integer = Annotated[int, IntRange()]
+Count = Annotated[int, IntRange(0)]
+Positive = Annotated[int, IntRange(1)]
+AbsolutePath = Annotated[str, TextPattern(r"/[^\0]*", "an absolute path")]
+
+
+def _length(value: object, *, least: int) -> Length:
+    if isinstance(value, Length):
+        return value
+    if isinstance(value, dict) and (unknown := next((key for key in value if key not in UNITS), None)):
+        raise wrong("unknown unit of length", at=(unknown,), hint=_hint(value), on_key=True)
+    if not isinstance(value, dict) or len(value) != 1:
+        raise wrong(f"must be a length, not {_given(value)}", hint=_hint(value))
+    ((unit, written),) = value.items()
+    count = integral(written)
+    if type(count) is not int or count < least:
+        raise wrong(f"must be a whole number of at least {least}, not {show(count)}", at=(unit,))
+    return Length(unit, count)
+
+
+def _given(value: object) -> str:
+    if isinstance(value, dict):
+        return f"a map of {', '.join(map(str, value)) or 'nothing'}"
+    return show(value)
+
+
+def _hint(value: object) -> str:
+    count = value if type(value) is int else 100
+    return f"write one of {{batches: {count}}}, {{records: {count}}}, {{epochs: {count}}}"
+
+
+def _period(value: object) -> Length:
+    return _length(value, least=0)
+
+
+def _training(value: object) -> Length:
+    # A bare number is in batches for a trial class, and in the unit of its own choice for a script.
+    return _length({"batches": value} if type(integral(value)) is int else value, least=1)
+
+
+def training_length(value: object) -> Length | None:
+    """Parse a length of training; None if absent or invalid."""
+    try:
+        return None if value is None else _training(value)
+    except PydanticCustomError:
+        return None
+
+
+def _written(length: Length) -> dict[str, int]:
+    return {length.unit: length.count}
+
+
+def _schema(least: int) -> Clause:
+    count = nullable(int_between(least, LARGEST))
+    return {**closed_map(dict.fromkeys(UNITS, count)), "oneOf": [require(unit) for unit in UNITS]}
+
+
+Period = Annotated[
+    InstanceOf[Length], BeforeValidator(_period), PlainSerializer(_written), WithJsonSchema(_schema(0))
+]
+TrainingLength = Annotated[
+    InstanceOf[Length],
+    BeforeValidator(_training),
+    PlainSerializer(_written),
+    WithJsonSchema(any_of([_schema(1), int_between(1, LARGEST)])),
+]

@@ -7,11 +7,19 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, Tag, WithJsonSchema, model_validator
 
-from detbuild.config.clauses import matching_text, not_matching, require, when
-from detbuild.config.fields import Count
-from detbuild.config.mounts import PARENT, ContainerPath, HostPath, Propagation
+from detbuild.config.environment import PARENT, ContainerPath, HostPath, Propagation
 from detbuild.config.secrets import SECRET
-from detbuild.config.section import TAG, Section, discriminator, wrong
+from detbuild.config.section import (
+    TAG,
+    Count,
+    Section,
+    discriminator,
+    matching_text,
+    not_matching,
+    require,
+    when,
+    wrong,
+)
 
 
 def _no_parent(value: str) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import ast
     from collections.abc import Iterator
 
-    from detbuild.config.entrypoint import Entrypoint
+    from detbuild.config.experiment import Entrypoint
     from detbuild.context.snapshot import Entry
     from detbuild.image.frameworks import ContextNeeds
     from detbuild.image.preflight import Code

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TypeGuard
 
-    from detbuild.config.entrypoint import Entrypoint
+    from detbuild.config.experiment import Entrypoint
     from detbuild.context.snapshot import ContextSnapshot, Entry
 
 LARGEST: Final = 1 << 20  # bytes; a longer file is data, not a program

@@ -9,14 +9,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from detbuild.config.mounts import SOCKETS
+from detbuild.config.environment import SOCKETS
 from detbuild.events import Warned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from detbuild.config.environment import BindMount
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.config.mounts import BindMount
 
 _ALL: Final = "ALL"
 # What each allows a process in a container.

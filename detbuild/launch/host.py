@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from detbuild.config.mounts import reserved
-from detbuild.config.problems import ConfigErrors, KeyPath, Problem
+from detbuild.config.environment import reserved
 from detbuild.config.storage import SharedFs
+from detbuild.config.yaml import ConfigErrors, KeyPath, Problem
 from detbuild.launch.gpus import discover, shortage_error
 from detbuild.store.files import file_errors
 

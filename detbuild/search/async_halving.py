@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from detbuild.config.lengths import UNITS
+from detbuild.config.section import UNITS
 from detbuild.decisions import Close, Stop, Train, TrialEnd
 from detbuild.search.base import WORST
 from detbuild.search.rungs import Rung, rung_lengths

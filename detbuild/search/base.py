@@ -6,8 +6,7 @@ import math
 import sys
 from typing import TYPE_CHECKING, Final, Protocol
 
-from detbuild.config.randomstate import RandomState
-from detbuild.config.sampling import draw, identity
+from detbuild.config.hyperparameters import RandomState, draw, identity
 from detbuild.decisions import Began, Create, Finish, TrialEnded, Validated
 from detbuild.search.recall import check_same
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from detbuild.config.hyperparameters import Double, Int, Log, Nested
-from detbuild.config.sampling import draw_one
+from detbuild.config.hyperparameters import Double, Int, Log, Nested, draw_one
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from detbuild.config.hyperparameters import Hyperparameter
-    from detbuild.config.randomstate import RandomState
+    from detbuild.config.hyperparameters import Hyperparameter, RandomState
     from detbuild.config.searcher import Explore
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from detbuild.config import searcher as configs
-from detbuild.config.lengths import UNITS
+from detbuild.config.section import UNITS
 from detbuild.search.adaptive import adaptive
 from detbuild.search.adaptive_asha import adaptive_asha
 from detbuild.search.adaptive_simple import adaptive_simple

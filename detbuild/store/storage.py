@@ -12,8 +12,8 @@ from detbuild.engine.protocol import Mount
 from detbuild.store.submitted import config_of
 
 if TYPE_CHECKING:
+    from detbuild.config.environment import BindMount
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.config.mounts import BindMount
     from detbuild.store.folder import ExperimentFolder
 
 WORK_DIR: Final = "/run/determined/workdir"

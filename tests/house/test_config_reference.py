@@ -13,17 +13,31 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from detbuild.config import hyperparameters, searcher, storage
-from detbuild.config.cluster import Integrations, Pbs, Slurm, Webhooks
-from detbuild.config.environment import Environment, Images, ProxyPort, RegistryAuth, Variables
-from detbuild.config.experiment import ExperimentConfig
+from detbuild.config.environment import (
+    BindMount,
+    Device,
+    Environment,
+    Images,
+    LogPolicy,
+    ProxyPort,
+    RegistryAuth,
+    Resources,
+    RetentionPolicy,
+    Variables,
+)
+from detbuild.config.experiment import (
+    ExperimentConfig,
+    Integrations,
+    Optimizations,
+    Pbs,
+    Profiling,
+    Reproducibility,
+    Slurm,
+    Webhooks,
+)
 from detbuild.config.explain import _sections
 from detbuild.config.host import _MASTER_FIELDS, HostFile, TaskContainerDefaults
-from detbuild.config.lengths import Length
-from detbuild.config.logs import LogPolicy, RetentionPolicy
-from detbuild.config.mounts import BindMount
-from detbuild.config.resources import Device, Resources
-from detbuild.config.section import Section
-from detbuild.config.training import Optimizations, Profiling, Reproducibility
+from detbuild.config.section import Length, Section
 
 PAGE = (Path(__file__).parents[2] / "docs" / "config.md").read_text(encoding="utf-8")
 Models = Mapping[str, type[Section]]

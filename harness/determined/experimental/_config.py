@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detbuild.config.layers import read_text
 from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping, parse_config
+from detbuild.config.sources import read_text
 from determined.experimental._say import LOG
 
 if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.config.layers import Layer
+    from detbuild.config.sources import Layer
 
 Given = Mapping[str, object] | str | Path | None
 # Without effect in the caller's process.

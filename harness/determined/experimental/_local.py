@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detbuild.config.sampling import sample
-from detbuild.config.templates import template_layers
+from detbuild.config.hyperparameters import sample
+from detbuild.config.sources import template_layers
 from detbuild.errors import ExperimentError
 from detbuild.experiment import SubmitRequest, run_here, this_host
 from detbuild.store.home import Home

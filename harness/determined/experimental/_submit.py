@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.cli.views import view
 from detbuild.config.host import host_config
-from detbuild.config.templates import template_layers
+from detbuild.config.sources import template_layers
 from detbuild.engine.docker import DockerEngine
 from detbuild.errors import CanceledError, ConfigError, ExperimentError
 from detbuild.experiment import SubmitRequest, follow, prepare, this_host

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from detbuild.config import parse
-from detbuild.config.layers import Layer
-from detbuild.config.problems import ConfigErrors
+from detbuild.config.sources import Layer
+from detbuild.config.yaml import ConfigErrors
 from tests.unit.config.agreement import compare
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from detbuild.config.layers import text_layer
 from detbuild.config.parse import parse_config
-from detbuild.config.problems import ConfigErrors
-from detbuild.config.unacted import warnings_for
+from detbuild.config.rewrite import warnings_for
+from detbuild.config.sources import text_layer
+from detbuild.config.yaml import ConfigErrors
 
 TOP = "entrypoint: model_def:T\n"
 SEARCHER = "searcher: {name: single, metric: loss, max_length: {batches: 9}}\n"

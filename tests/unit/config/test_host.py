@@ -9,7 +9,7 @@ import pytest
 
 from detbuild.config.host import HostConfig, host_config
 from detbuild.config.parse import parse_config
-from detbuild.config.problems import ConfigErrors
+from detbuild.config.yaml import ConfigErrors
 from detbuild.errors import ConfigError
 
 if TYPE_CHECKING:

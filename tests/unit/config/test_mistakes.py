@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detbuild.config.document import SECTIONS
 from detbuild.config.environment import Environment
 from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.explain import _sections
 from detbuild.config.parse import config_from_mapping, load_config, parse_config
-from detbuild.config.problems import ConfigErrors
 from detbuild.config.searcher import METHODS
+from detbuild.config.yaml import SECTIONS, ConfigErrors
 
 GOOD = "searcher: {name: single, metric: loss, max_length: {epochs: 1}}\n"
 

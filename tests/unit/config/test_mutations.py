@@ -12,11 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detbuild.config.host import host_config
-from detbuild.config.layers import mapping_layer
-from detbuild.config.parse import config_from_mapping, parse_config, trace_config
-from detbuild.config.problems import ConfigErrors
-from detbuild.config.provenance import values
-from detbuild.config.written import written
+from detbuild.config.parse import config_from_mapping, parse_config, trace_config, values, written
+from detbuild.config.sources import mapping_layer
+from detbuild.config.yaml import ConfigErrors
 
 GOOD = """\
 description: digits

@@ -3,15 +3,35 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from detbuild.config.experiment import ExperimentConfig
-from detbuild.config.lengths import Length
-from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping, load_config, parse_config
-from detbuild.config.problems import ConfigErrors
+from detbuild.config.parse import (
+    DEFAULT,
+    LOCAL_DEFAULTS,
+    Traced,
+    Value,
+    config_from_mapping,
+    load_config,
+    parse_config,
+    trace_config,
+    values,
+    written,
+)
+from detbuild.config.section import Length
+from detbuild.config.sources import Layer, parted, text_layer
+from detbuild.config.yaml import ConfigErrors
 from detbuild.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
 
 MINIMAL = "entrypoint: model_def:T\nsearcher: {name: single, metric: loss, max_length: {epochs: 1}}\n"
 SEARCHER = "{name: single, metric: loss, max_length: {epochs: 1}}`"
@@ -440,3 +460,132 @@ def test_keys_that_are_not_text_are_text_where_the_user_chooses_them() -> None:
     assert config.resolved()["hyperparameters"] == {"m": {"type": "const", "val": taken}}
     mapping = {0: "cat", True: "x", None: "y", 1.5: "z", "a": {2: "b"}}
     assert config_from_mapping({**config.resolved(), "data": mapping}).resolved()["data"] == taken
+
+
+BASE = "entrypoint: a:B\nsearcher: {name: single, metric: loss, max_length: 7}\n"
+
+
+def sources(
+    tmp_path: Path, text: str, overrides: Sequence[str] = (), below: Sequence[str] = ()
+) -> dict[str, str]:
+    """The values of one section, `path: source`, without the directory."""
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    layers = [text_layer(layer, f"{number}.yaml") for number, layer in enumerate(below)]
+    traced = trace_config(path, overrides, layers)
+    found = values(traced, traced.config.masked())
+    return {".".join(map(str, v.path)): v.source.removeprefix(f"{tmp_path}/") for v in found}
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "source"),
+    [
+        ("hyperparameters:\n  lr: 0.1\n", "hyperparameters.lr.val", "c.yaml:4"),
+        ("hyperparameters:\n  lr: [1,\n    2]\n", "hyperparameters.lr.val.1", "c.yaml:5"),
+        (
+            "hyperparameters:\n  n:\n    lr: {type: int, minval: 1,\n      maxval: 2}\n",
+            "hyperparameters.n.lr.count",
+            DEFAULT,
+        ),
+        ("", "searcher.max_length.batches", "c.yaml:2"),
+        ("environment:\n  image: a/b:1\n", "environment.image.rocm", "c.yaml:4"),
+        ("environment:\n  image:\n    gpu: a/b:1\n", "environment.image.cuda", "c.yaml:5"),
+        ("environment:\n  image:\n    gpu: a/b:1\n", "environment.image.cpu", DEFAULT),
+        (
+            "environment:\n  environment_variables:\n  - A=1\n  - B=2\n",
+            "environment.environment_variables.cpu.1",
+            "c.yaml:6",
+        ),
+        ("resources:\n  devices:\n  - /a:/b\n", "resources.devices.0.mode", "c.yaml:5"),
+        ("labels:\n- a\n- a\n- b\n", "labels.1", "c.yaml:6"),
+        ("log_policies:\n- name: ECC Error\n- {name: mine, pattern: x}\n", "log_policies.0.pattern", DEFAULT),
+        ("log_policies:\n- name: ECC Error\n- {name: mine, pattern: x}\n", "log_policies.1.name", "c.yaml:4"),
+        (
+            "log_policies:\n- name: ECC Error\n- {name: mine, pattern: x}\n",
+            "log_policies.2.pattern",
+            "c.yaml:5",
+        ),
+        ("log_policies: []\n", "log_policies.0.name", DEFAULT),
+        ("data: {}\n", "data", "c.yaml:3"),
+        ("", "data", DEFAULT),
+        ("reproducibility:\n  experiment_seed: 0\n", "reproducibility.experiment_seed", "c.yaml:4"),
+        ("", "reproducibility.experiment_seed", "drawn at submission"),
+        ("", "resources.priority", DEFAULT),
+    ],
+)
+def test_a_value_is_traced_to_what_was_written(tmp_path: Path, text: str, path: str, source: str) -> None:
+    assert sources(tmp_path, BASE + text)[path] == source
+
+
+def test_an_option_has_what_it_brought_and_no_more(tmp_path: Path) -> None:
+    found = sources(tmp_path, BASE, ["searcher={name: random, max_trials: 3}", "data.x=[1,2]"])
+    assert found["searcher.name"] == found["searcher.max_trials"] == "--config searcher"
+    assert (found["searcher.metric"], found["data.x.1"]) == ("c.yaml:2", "--config data.x")
+
+
+def test_steps_are_traced_to_the_old_words_and_defaults_of_that_time_are_named(tmp_path: Path) -> None:
+    text = "entrypoint: a:B\nsearcher:\n  name: random\n  metric: l\n  max_trials: 2\n  max_steps: 3\n"
+    found = sources(tmp_path, text)
+    assert found["searcher.max_length.batches"] == "c.yaml:6"
+    assert found["searcher.max_concurrent_trials"] == "default of Determined 0.12"
+
+
+def test_values_of_several_files_are_told_apart(tmp_path: Path) -> None:
+    below = ["data: {x: 1}\nlabels: [t]\n", "data:\n  x: 0\n  y: 2\n"]
+    found = sources(tmp_path, BASE + "labels: [a]\n", (), below)
+    assert [found[path] for path in ("data.x", "data.y", "labels.0", "labels.1")] == [
+        "0.yaml:1",
+        "1.yaml:3",
+        "c.yaml:3",
+        "0.yaml:2",
+    ]
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+LEAF = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    TEXT,
+    st.sampled_from(
+        ["1e3", "0x1f", "null", "~", "yes", "a: b", "a #b", "- a", "a:", "\x1b[31m", "\u202e", "'", '"']
+    ),
+)
+DATA = st.dictionaries(
+    TEXT,
+    st.recursive(LEAF, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3)),
+    max_size=4,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=DATA)
+def test_what_is_written_is_read_as_the_same_and_nothing_in_it_acts_on_a_terminal(
+    data: dict[str, object],
+) -> None:
+    data.pop("secrets", None)
+    config = parse_config(BASE).model_copy(update={"data": data})
+    traced = Traced(config, parted({"data": data}, 0), (Layer("a file\n\x1b", {}),))
+    text = written(values(traced, config.resolved()))
+    assert all(line.isprintable() for line in text.splitlines())
+    assert parse_config(text).resolved() == config.resolved()
+
+
+def test_sections_and_items_begin_where_yaml_has_them() -> None:
+    given_ = [
+        Value(("a", "b"), 1, "x"),
+        Value(("a", "list", 0, "c"), "long enough", "y"),
+        Value(("a", "list", 0, "d"), {}, ""),
+        Value(("a", "list", 1, 0), [], "z"),
+        Value(("e",), None, "default"),
+    ]
+    assert written(given_) == (
+        "a:\n"
+        "  b: 1                  # x\n"
+        "  list:\n"
+        '    - c: "long enough"  # y\n'
+        "      d: {}\n"
+        "    - - []              # z\n"
+        "e: null                 # default\n"
+    )

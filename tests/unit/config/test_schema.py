@@ -15,12 +15,11 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from detbuild.config.document import read_document
-from detbuild.config.era import RENAMED
+from detbuild.config.legacy_syntax import RENAMED
 from detbuild.config.parse import config_from_mapping
-from detbuild.config.problems import ConfigErrors
 from detbuild.config.schema import PARSER_ONLY_RULES
 from detbuild.config.section import Section
+from detbuild.config.yaml import ConfigErrors, read_document
 from tests.unit.config.agreement import SCHEMA, TOLD, VALIDATOR, compare
 
 ROOT = Path(__file__).parents[3]

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.host import HostFile
 from detbuild.config.parse import parse_config
-from detbuild.config.problems import ConfigErrors
 from detbuild.config.secrets import (
     SECRET,
     VARIABLES,
@@ -24,6 +23,7 @@ from detbuild.config.secrets import (
     text_holds_secrets,
     values_in_script,
 )
+from detbuild.config.yaml import ConfigErrors
 from detbuild.credentials import MASK, credentials_in, masked_urls
 
 CANARY = "hunter2-c4n4ry"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from detbuild.config.parse import parse_config
-from detbuild.config.problems import ConfigErrors
+from detbuild.config.yaml import ConfigErrors
 
 QUOTE = "'"
 MINIMAL = "entrypoint: a:B\nsearcher: {name: single, metric: loss, max_length: {epochs: 1}}\n"

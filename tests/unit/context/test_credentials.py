@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.config.layers import read_text
+from detbuild.config.sources import read_text
 from detbuild.context.credentials import without_credentials
 from detbuild.context.snapshot import file_snapshot
 from detbuild.context.walk import snapshot

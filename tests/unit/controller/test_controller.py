@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.config.problems import ConfigErrors
+from detbuild.config.yaml import ConfigErrors
 from detbuild.engine.protocol import ContainerSpec
 from detbuild.errors import EngineError
 from detbuild.launch.slots import slot_request

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detbuild.config.entrypoint import Entrypoint, parse_entrypoint
+from detbuild.config.experiment import Entrypoint, parse_entrypoint
 from detbuild.context.snapshot import file_snapshot
 from detbuild.context.walk import snapshot
 from detbuild.errors import ConfigError, ContextError, DetbuildError

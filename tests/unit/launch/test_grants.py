@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from detbuild.config.parse import config_from_mapping, trace_text
-from detbuild.config.problems import ConfigErrors
+from detbuild.config.yaml import ConfigErrors
 from detbuild.launch.grants import grant_warnings
 from detbuild.launch.host import check_mounts
 

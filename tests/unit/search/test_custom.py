@@ -76,8 +76,7 @@ def test_the_hook_gives_trials_and_trains_them_on(context_dir: Path) -> None:
 
 
 def test_request_ids_and_seeds_are_drawn_as_for_any_search(context_dir: Path) -> None:
-    from detbuild.config.randomstate import RandomState
-    from detbuild.config.sampling import identity
+    from detbuild.config.hyperparameters import RandomState, identity
 
     random = RandomState(0)
     creates = [

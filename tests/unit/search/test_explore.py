@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from detbuild.config.randomstate import RandomState
+from detbuild.config.hyperparameters import RandomState
 from detbuild.config.searcher import Explore
 from detbuild.search.explore import explore
 from tests.unit.search.searches import SPACE, config_of

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from detbuild.cli.views import view
 from detbuild.config.host import host_config
-from detbuild.config.layers import read_text
 from detbuild.config.parse import config_from_mapping, parse_config
-from detbuild.config.templates import template_layers
+from detbuild.config.sources import read_text, template_layers
 from detbuild.errors import ConfigError
 from detbuild.experiment import SubmitRequest, prepare, submit, this_host
 from determined.experimental.client import _host
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.config.layers import Layer
+    from detbuild.config.sources import Layer
 
 Config = str | Path | dict[str, object]
 

@@ -1,25 +1,63 @@
-"""YAML text as a tree of values with positions, limited in size before anything walks it."""
+"""Problems of a config, all reported in one error.
+
+YAML text as a tree of values with positions, limited in size before anything walks it.
+
+The core schema of YAML 1.2 (chapter 10.3.2): `1e-4` is a number, `NO` is text, `010` is ten.
+
+Explains syntax errors of YAML.
+
+Converts config-like values to plain maps, lists and scalars that JSON can represent.
+"""
 
 from __future__ import annotations
 
+import json
+import math
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import yaml
 
-from detbuild.config.problems import ConfigErrors, KeyPath, Problem, show
-from detbuild.config.scalars import Scalar, key_text, plain_scalar, tagged_scalar
-from detbuild.config.syntax import explained
+from detbuild.credentials import masked_urls
+from detbuild.errors import ConfigError
 from detbuild.textfile import MAX_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
+KeyPath = tuple[str | int, ...]
+MAX_SHOWN: Final = 50  # lines of one error
+_MAX_WORDS: Final = 120  # with a key path of 50, a line stays below 200 characters
+_MAX_PATH: Final = 50
+_PLAIN_KEY: Final = re.compile(r"[\w./<>-]+")
+Scalar = str | int | float | bool | None
+MAX_DIGITS: Final = 400  # enough for any double or 64-bit integer; int() itself fails at 4,300
+_CONSTANTS: Final[dict[str, Scalar]] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
+    **{sign + word: float(sign + "inf") for sign in ("", "+", "-") for word in (".inf", ".Inf", ".INF")},
+}
+_INTEGER: Final = re.compile(r"[-+]?[0-9]+")
+_OCTAL: Final = re.compile(r"0o[0-7]+")
+_HEX: Final = re.compile(r"0x[0-9a-fA-F]+")
+_FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NUMBER_START: Final = frozenset("-+.0123456789")
+_TAGS: Final = {
+    "tag:yaml.org,2002:null": type(None),
+    "tag:yaml.org,2002:bool": bool,
+    "tag:yaml.org,2002:int": int,
+    "tag:yaml.org,2002:float": float,
+}
+TEXT_TAGS: Final = frozenset({"!", "tag:yaml.org,2002:str"})
 MAX_DEPTH: Final = 100
 _TOO_DEEP: Final = f"is nested more than {MAX_DEPTH} levels deep"
 MAX_NODES: Final = 100_000  # each use of an alias counts the values of its anchor
-
 # Maps with keys of the user's choice; Determined's client turned all keys into text.
 _FREE: Final[tuple[KeyPath, ...]] = (
     ("data",),
@@ -32,7 +70,6 @@ _FREE: Final[tuple[KeyPath, ...]] = (
     ("environment", "pod_spec"),
     ("searcher", "options"),
 )
-
 # Fields that hold other fields. One without a value is probably followed by lines that lack indentation.
 SECTIONS: Final = frozenset(
     {
@@ -59,9 +96,7 @@ SECTIONS: Final = frozenset(
     }
 )
 UNINDENTED: Final = ("is empty", "indent the lines below it")
-
 Event: TypeAlias = Any  # PyYAML gives its events no types
-
 # libyaml if available: the same events, ten times as fast.
 _LOADER: Final[Any] = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _UNPRINTABLE: Final = re.compile(
@@ -71,6 +106,136 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _MERGE: Final = "<<"
 _MAP_TAGS: Final = frozenset({None, "!", "tag:yaml.org,2002:map"})
 _LIST_TAGS: Final = frozenset({None, "!", "tag:yaml.org,2002:seq"})
+_TAB: Final = ("tab in the indentation", "indent with spaces")
+# Message of PyYAML or libyaml -> our message and hint; "" keeps theirs.
+_MISTAKES: Final = (
+    ("tab character", *_TAB),
+    ("mapping values are", "", "quote text with `: `, check indentation and the space after `:` above"),
+    ("hexdecimal", "invalid backslash escape", "put text with backslashes in single quotes"),
+    ("unknown escape", "invalid backslash escape", "put text with backslashes in single quotes"),
+    ("expected key", "", "check the indentation, and put text with one kind of quote in the other"),
+    ("block end", "", "check the indentation, and put text with one kind of quote in the other"),
+    ("expected ':'", "", "put `: ` after the key, and close every quote above"),
+    ("expected", "", "close every bracket and quote, and check the indentation"),
+)
+SMALLEST: Final = -(1 << 63)
+LARGEST: Final = (1 << 63) - 1
+_NOT_JSON: Final = re.compile("[\0\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem of a config.
+
+    `on_key`: the key itself is wrong, not its value. `later`: another source of the config may repair it.
+    """
+
+    path: KeyPath
+    what: str
+    hint: str = ""
+    on_key: bool = False
+    later: bool = False
+
+    def line(self, place: str) -> str:
+        """Format as one line: `file:line:column: key.path: what; hint`."""
+        words = _cut(_visible("; ".join(filter(None, (self.what, self.hint)))), _MAX_WORDS)
+        where = _cut_middle(dotted(self.path), _MAX_PATH)
+        return ": ".join(filter(None, (place, where, words)))
+
+
+class ConfigErrors(ConfigError):  # noqa: N818  (a plural)
+    """All problems of one config, one per line."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.lines = tuple(_visible(masked_urls(line)) for line in lines)
+        shown = [*self.lines[:MAX_SHOWN]]
+        if len(self.lines) > MAX_SHOWN:
+            shown.append(f"... and {len(self.lines) - MAX_SHOWN} more")
+        super().__init__("\n".join(shown))
+
+
+def dotted(path: KeyPath) -> str:
+    """Format a path: `searcher.max_length`, `bind_mounts[2].host_path`; quote a key that is not a word."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{_key(part)}"
+    return text.removeprefix(".")
+
+
+def show(value: object) -> str:
+    """Format a value as in YAML, short enough for one line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str):
+        return repr(_cut(value, 40))
+    if isinstance(value, (int, float)):
+        return _cut(f"{value:g}" if isinstance(value, float) else str(value), 40)
+    return "a map" if isinstance(value, dict) else "a list"
+
+
+def _visible(text: str) -> str:
+    """Escape line breaks and terminal escapes in a user's text."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _key(key: str) -> str:
+    return key if _PLAIN_KEY.fullmatch(key) else repr(key)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _cut_middle(text: str, limit: int) -> str:
+    half = (limit - 3) // 2
+    return text if len(text) <= limit else f"{text[:half]}...{text[-half:]}"
+
+
+def plain_scalar(text: str) -> Scalar:
+    """Resolve a scalar without quotes.
+
+    Raises:
+        ValueError: a number of more than MAX_DIGITS digits.
+    """
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    return _number(text) if text[0] in _NUMBER_START else text
+
+
+def key_text(value: Scalar) -> str:
+    """Format a scalar as a JSON object key: `0`, `true`, `null`, `1.5`."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def tagged_scalar(text: str, tag: str) -> Scalar:
+    """Resolve a scalar with an explicit tag, e.g. `!!float 1`.
+
+    Raises:
+        ValueError: the tag is not in the core schema, or the text does not fit it.
+    """
+    if tag in TEXT_TAGS:
+        return text
+    if tag not in _TAGS:
+        raise ValueError(f"the tag {tag!r} is not allowed")
+    value = plain_scalar(text)
+    if _TAGS[tag] is float and type(value) is int:
+        return float(value)
+    if type(value) is not _TAGS[tag]:
+        raise ValueError(f"{text[:40]!r} does not fit its tag {tag!r}")
+    return value
+
+
+def _number(text: str) -> Scalar:
+    matches = {pattern: pattern.fullmatch(text) for pattern in (_INTEGER, _OCTAL, _HEX, _FLOAT)}
+    if not any(matches.values()):
+        return text
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(text)} characters is too long")
+    if matches[_INTEGER]:
+        return int(text)
+    if matches[_OCTAL]:
+        return int(text.removeprefix("0o"), 8)
+    return int(text, 16) if matches[_HEX] else float(text)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -351,3 +516,113 @@ def _position(event: Event) -> Position:
 
 def _show(node: Node) -> str:
     return show({} if isinstance(node.value, dict) else node.value)
+
+
+def explained(error: yaml.MarkedYAMLError, text: str) -> tuple[str, str, Any]:
+    """Return the message, the hint and the mark (or None) of a syntax error in a text."""
+    mark = error.problem_mark or error.context_mark
+    problem = (error.problem or "cannot be read").replace(" in this context", "")
+    if "cannot start any token" in problem and mark:
+        line = text.splitlines()[mark.line : mark.line + 1]
+        return (*_first_letter("".join(line)[mark.column : mark.column + 1]), mark)
+    if "end of stream" in problem and "quoted" in str(error.context):
+        return "this quote is never closed", "close it", error.context_mark
+    if error.context_mark and "flow" in str(error.context) and "expected ',' or" in problem:
+        opened = error.context_mark.line + 1
+        return f"expected `,` or a closing bracket; the bracket opened on line {opened}", "close it", mark
+    mistake = next(((what, hint) for words, what, hint in _MISTAKES if words in problem), ("", ""))
+    return mistake[0] or problem, mistake[1], mark
+
+
+def _first_letter(letter: str) -> tuple[str, str]:
+    return _TAB if letter == "\t" else (f"text cannot begin with `{letter}`", "put it in quotes")
+
+
+def plain(value: object) -> tuple[object, list[Problem]]:
+    """Copy a value of YAML or Python; values that JSON cannot represent become null and a problem."""
+    walk = _Walk()
+    return walk.value(value, ()), walk.problems
+
+
+@dataclass(slots=True)
+class _Walk:
+    problems: list[Problem] = field(default_factory=list)
+    nodes: int = 0
+
+    def value(self, value: object, path: KeyPath) -> object:
+        self.nodes += 1
+        if self.nodes > MAX_NODES or len(path) >= MAX_DEPTH:
+            self.too_much(path)
+            return None
+        if isinstance(value, Mapping):
+            return {name: self.value(value[key], (*path, name)) for key, name in self.keys(value, path)}
+        if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)):
+            return [self.value(child, (*path, index)) for index, child in enumerate(value)]
+        return self.scalar(value, path)
+
+    def too_much(self, path: KeyPath) -> None:
+        if not any(problem.what.startswith("is nested") for problem in self.problems):
+            what = f"is nested more than {MAX_DEPTH} levels deep or has more than {MAX_NODES:,} values"
+            self.problems.append(Problem(path[:3], what))
+
+    def keys(self, value: Mapping[object, object], path: KeyPath) -> Iterator[tuple[object, str]]:
+        """Yield valid keys with their text; report the others."""
+        seen = set[str]()
+        for key in value:
+            name = _mapping_key(key, free=has_free_keys(path))
+            if name is None:
+                self.problems.append(Problem(path, f"a key must be text, not {_kind(key)}"))
+            elif _NOT_JSON.search(name) or name in seen:
+                what = "is given twice" if name in seen else "contains a NUL or a lone surrogate"
+                self.problems.append(Problem((*path, name), what, on_key=True))
+            else:
+                seen.add(name)
+                yield key, name
+
+    def scalar(self, value: object, path: KeyPath) -> object:
+        try:
+            return _leaf(value)
+        except ValueError as error:
+            self.problems.append(Problem(path, str(error)))
+            return None
+
+
+def _mapping_key(key: object, *, free: bool) -> str | None:
+    """Return the text of a key; None if it is not valid."""
+    if isinstance(key, str):
+        return key
+    return key_text(key) if free and (key is None or isinstance(key, (bool, int, float))) else None
+
+
+def _leaf(value: object) -> object:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, (str, PurePath)):
+        return _text(str(value))
+    if isinstance(value, Integral):
+        return _integer(int(value))
+    if isinstance(value, Real):
+        return _real(float(value))
+    raise ValueError(f"is {_kind(value)}, which a config cannot contain")
+
+
+def _text(value: str) -> str:
+    if _NOT_JSON.search(value):
+        raise ValueError("contains a NUL or a lone surrogate")
+    return value
+
+
+def _integer(value: int) -> int:
+    if not SMALLEST <= value <= LARGEST:
+        raise ValueError(f"must be between -2**63 and 2**63-1; it has {value.bit_length()} bits")
+    return value
+
+
+def _real(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"must be a finite number within ±1.8e308, not {show(value)}")
+    return value
+
+
+def _kind(value: object) -> str:
+    return f"a value of type {type(value).__name__}"

@@ -5,9 +5,8 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING, Final, TypeGuard
 
-from detbuild.config.clauses import Clause, any_of, int_between, not_both, on_field, require, when
-from detbuild.config.fields import integral
-from detbuild.config.problems import KeyPath, Problem, show
+from detbuild.config.section import Clause, any_of, int_between, integral, not_both, on_field, require, when
+from detbuild.config.yaml import KeyPath, Problem, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

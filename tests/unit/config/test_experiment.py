@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic_core import PydanticCustomError
 
-from detbuild.config.entrypoint import GIVEN, Entrypoint, parse_entrypoint
+from detbuild.config.experiment import GIVEN, Entrypoint, parse_entrypoint
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detbuild.config.hyperparameters import Draw, RandomState, draws, sample, trial_identity
 from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping
-from detbuild.config.randomstate import RandomState
-from detbuild.config.sampling import Draw, draws, sample, trial_identity
 
 SPACE = {
     "cat": {"type": "categorical", "vals": [0, 1, 2, 3, 4, 5, 6]},
