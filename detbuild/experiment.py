@@ -18,11 +18,9 @@ from detbuild.checkpoint.source import sources_of, stage_source_checkpoint
 from detbuild.config.host import NO_HOST_CONFIG, HostConfig
 from detbuild.config.rewrite import completed, warnings_for
 from detbuild.config.rewrite import test_mode as for_test
-from detbuild.context.credentials import without_credentials
-from detbuild.context.hashes import HashCache
-from detbuild.context.roots import check_shadowing
 from detbuild.context.scripts import HOOK, with_unix_scripts
-from detbuild.context.walk import read_context, snapshot
+from detbuild.context.snapshot import HashCache
+from detbuild.context.walk import check_shadowing, read_context, snapshot, without_credentials
 from detbuild.controller.attend import follow, resume, wait
 from detbuild.controller.lease import lease
 from detbuild.controller.start import first_steps, nvidia_driver, nvidia_smi, start_detached
@@ -56,8 +54,8 @@ if TYPE_CHECKING:
 
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.config.yaml import KeyPath
-    from detbuild.context.listing import Listing
     from detbuild.context.snapshot import ContextSnapshot
+    from detbuild.context.walk import Listing
     from detbuild.engine.protocol import ContainerSpec, Engine
     from detbuild.image.frameworks import ContextNeeds
     from detbuild.image.network import HostSettings

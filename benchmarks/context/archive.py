@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from docker.utils.build import create_archive, exclude_paths
 
 from detbuild.context.archive import stream
-from detbuild.context.hashes import HashCache
+from detbuild.context.snapshot import HashCache
 from detbuild.context.walk import snapshot
 
 if TYPE_CHECKING:

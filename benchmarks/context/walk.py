@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from docker.utils.build import exclude_paths
 from pathspec import GitIgnoreSpec
 
-from detbuild.context.hashes import HashCache
+from detbuild.context.snapshot import HashCache
 from detbuild.context.walk import listing, snapshot
 
 if TYPE_CHECKING:

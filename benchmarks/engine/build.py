@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detbuild.context.hashes import HashCache
+from detbuild.context.snapshot import HashCache
 from detbuild.context.walk import snapshot
 from detbuild.engine.docker import DockerEngine
 from detbuild.image.plan import ImagePlan

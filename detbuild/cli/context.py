@@ -20,7 +20,7 @@ _FEW = 10
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from detbuild.context.listing import Kept, LeftOut, Listing
+    from detbuild.context.walk import Kept, LeftOut, Listing
 
 
 @click.command(cls=Command)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detbuild.context.content import open_entry
-from detbuild.context.snapshot import ContextSnapshot, Entry, file_snapshot, raw
+from detbuild.context.snapshot import ContextSnapshot, Entry, file_snapshot, open_entry, raw
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -9,7 +9,7 @@ from detbuild.checkpoint.collect import Collection, plan_collection, policy_of
 from detbuild.checkpoint.find import Found, find_checkpoint
 from detbuild.checkpoint.protected import sources
 from detbuild.checkpoint.transfer import is_name, raise_if_unremovable
-from detbuild.context.wildmatch import compile_path
+from detbuild.context.gitignore import compile_path
 from detbuild.controller.book import JournaledState
 from detbuild.controller.clock import SystemClock
 from detbuild.controller.heed import apply_requests

@@ -6,17 +6,16 @@ import posixpath
 import re
 from typing import TYPE_CHECKING, Final
 
-from detbuild.context.snapshot import shown
+from detbuild.context.snapshot import Tree, read_text, shown
 from detbuild.errors import ContextError
 from detbuild.events import Warned
 from detbuild.image.requirements import REQUIREMENTS
-from detbuild.image.trees import Tree, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from detbuild.context.listing import LeftOut, Listing
     from detbuild.context.snapshot import ContextSnapshot
+    from detbuild.context.walk import LeftOut, Listing
     from detbuild.image.requirements import Finding, Requirements
 
 _SHOWN: Final = 20  # findings in one message

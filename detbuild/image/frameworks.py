@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from detbuild.context.snapshot import read
 from detbuild.image.requirements import Requirement, Requirements, applies, read_requirements
-from detbuild.image.trees import read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

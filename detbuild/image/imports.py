@@ -7,12 +7,11 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from detbuild.context.snapshot import shown
+from detbuild.context.snapshot import read, shown
 from detbuild.errors import ContextError
 from detbuild.events import Warned
 from detbuild.image.preflight import LARGEST, check_syntax, files_of, locate, parsed, scripts_of
 from detbuild.image.requirements import in_context, normalized
-from detbuild.image.trees import read
 
 if TYPE_CHECKING:
     import ast

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
-from detbuild.context.snapshot import ContextSnapshot, Entry, shown
+from detbuild.context.snapshot import ContextSnapshot, Entry, read, shown
 from detbuild.credentials import has_query_credential, replaced_credentials
 from detbuild.errors import ContextError
 from detbuild.events import Warned
 from detbuild.image.mounts import CA, CONSTRAINTS, ENVIRONMENT, PIP_CONF, SECRETS_DIR, WHEELS_DIR
-from detbuild.image.trees import read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

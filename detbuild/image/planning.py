@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from detbuild.context.snapshot import ContextSnapshot, file_snapshot
+from detbuild.context.snapshot import ContextSnapshot, Tree, below, file_snapshot, merged
 from detbuild.events import Warned
 from detbuild.image.frameworks import PROJECTS, ContextNeeds
 from detbuild.image.mounts import FRAMEWORK_DIR
@@ -18,14 +18,13 @@ from detbuild.image.network import CREDENTIAL
 from detbuild.image.plan import ImagePlan
 from detbuild.image.render import DockerfilePlan, RequirementsStep, render
 from detbuild.image.requirements import REQUIREMENTS, Requirements, for_pip, paths_of
-from detbuild.image.trees import Tree, below, merged
 from determined._version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from detbuild.context.hashes import HashCache
+    from detbuild.context.snapshot import HashCache
     from detbuild.image.choice import Target
     from detbuild.image.network import HostSettings
     from detbuild.image.resolve import Resolution

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from detbuild.context.scripts import words_of
-from detbuild.context.snapshot import shown
+from detbuild.context.snapshot import Tree, read, shown
 from detbuild.errors import ConfigError, ContextError
 from detbuild.events import Warned
 from detbuild.image.requirements import in_context
-from detbuild.image.trees import Tree, read
 
 if TYPE_CHECKING:
     import ast

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal, NoReturn
 from urllib.parse import unquote, urlsplit
 
-from detbuild.context.snapshot import ContextSnapshot, Entry, file_snapshot
+from detbuild.context.snapshot import ContextSnapshot, Entry, Tree, file_snapshot, read, read_text
 from detbuild.errors import ContextError
-from detbuild.image.trees import Tree, read, read_text
 
 if TYPE_CHECKING:
     import optparse

@@ -6,8 +6,7 @@ import zipfile
 from email.parser import BytesHeaderParser
 from typing import TYPE_CHECKING
 
-from detbuild.context.content import hash_file
-from detbuild.context.snapshot import ContextSnapshot, Entry, raw, text
+from detbuild.context.snapshot import ContextSnapshot, Entry, hash_file, raw, text
 from detbuild.errors import ContextError
 from detbuild.image.requirements import normalized, requirement_of
 from determined._untrusted import reason_of
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from packaging.specifiers import SpecifierSet
 
-    from detbuild.context.hashes import HashCache
+    from detbuild.context.snapshot import HashCache
 
 
 def needed_wheels(

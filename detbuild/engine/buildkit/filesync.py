@@ -12,8 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_plus
 
-from detbuild.context.content import open_entry
-from detbuild.context.snapshot import Entry
+from detbuild.context.snapshot import Entry, open_entry
 from detbuild.engine.buildkit import wire
 from detbuild.errors import ContextError
 

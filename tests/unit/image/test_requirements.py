@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from packaging.markers import Marker
 from packaging.specifiers import SpecifierSet
 
-from detbuild.context.snapshot import file_snapshot
+from detbuild.context.snapshot import Tree, file_snapshot
 from detbuild.context.walk import snapshot
 from detbuild.errors import ContextError
 from detbuild.image.requirements import (
@@ -30,7 +30,6 @@ from detbuild.image.requirements import (
     read_requirements,
     split_lines,
 )
-from detbuild.image.trees import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

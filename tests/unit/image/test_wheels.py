@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.context.hashes import HashCache
+from detbuild.context.snapshot import HashCache
 from detbuild.image.wheels import needed_wheels
 
 if TYPE_CHECKING:

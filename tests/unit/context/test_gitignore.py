@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.context import ignore
+from detbuild.context import gitignore
 from detbuild.context.snapshot import raw
 from detbuild.context.walk import listing
 from tests.unit.context.git_oracle import Case, git, git_keeps, hostile_case, write_case
@@ -15,7 +15,7 @@ from tests.unit.context.git_oracle import Case, git, git_keeps, hostile_case, wr
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from detbuild.context.listing import Listing
+    from detbuild.context.walk import Listing
 
 needs_git = pytest.mark.skipif(
     shutil.which("git") is None, reason="git is the oracle, and it is not installed"
@@ -31,8 +31,8 @@ def kept_files(found: Listing) -> set[bytes]:
 def git_options(folder: Path) -> list[str]:
     """Our precedence in git's terms: what always holds, then the files of the tree, then the defaults."""
     defaults = folder / "defaults"
-    defaults.write_bytes(ignore._DEFAULTS)
-    always = [f"--exclude={line}" for line in ignore._ALWAYS.decode().splitlines()]
+    defaults.write_bytes(gitignore._DEFAULTS)
+    always = [f"--exclude={line}" for line in gitignore._ALWAYS.decode().splitlines()]
     return [*always, f"--exclude-from={defaults}", "--exclude-per-directory=.detignore"]
 
 
@@ -169,7 +169,7 @@ def test_the_other_defaults_can_be_taken_back(tmp_path: Path) -> None:
     era = "terraform terraform.tfstate.1 terraform.tfvars terraform_data .terraform.d shared_fs/x"
     paths = [*era.split(), ".git/HEAD", ".idea/x", ".mypy_cache/x", ".vscode/x", "sub/shared_fs"]
     assert one(tmp_path / "by-default", b"", *paths) == ["sub/shared_fs"]
-    every = b"".join(b"!" + line + b"\n" for line in ignore._DEFAULTS.splitlines())
+    every = b"".join(b"!" + line + b"\n" for line in gitignore._DEFAULTS.splitlines())
     assert one(tmp_path / "taken-back", every, *paths) == sorted(paths)
 
 
