@@ -28,15 +28,12 @@ from detbuild.decisions import Began, Create, Train
 from detbuild.engine.bases import ensure_base
 from detbuild.errors import ConfigError
 from detbuild.events import ContextPacked, Emit, ExperimentCreated, ImageReady, Warned
-from detbuild.image.base import choose_base
-from detbuild.image.choice import Target
-from detbuild.image.declared import check_requirements, unread_files
-from detbuild.image.frameworks import read_needs
-from detbuild.image.network import extract_credentials
-from detbuild.image.planning import pip_warnings, plan_image, with_host_settings
+from detbuild.image.host_settings import extract_credentials
+from detbuild.image.needs import check_requirements, read_needs, unread_files
+from detbuild.image.plan import pip_warnings, plan_image, with_host_settings
 from detbuild.image.preflight import check_entrypoint, read_code
 from detbuild.image.requirements import in_context, read_requirements
-from detbuild.image.resolve import resolve
+from detbuild.image.resolve import Target, choose_base, resolve
 from detbuild.image.table import load_table
 from detbuild.launch.grants import grant_warnings
 from detbuild.launch.host import check_host, check_mounts, nowhere
@@ -57,8 +54,8 @@ if TYPE_CHECKING:
     from detbuild.context.snapshot import ContextSnapshot
     from detbuild.context.walk import Listing
     from detbuild.engine.protocol import ContainerSpec, Engine
-    from detbuild.image.frameworks import ContextNeeds
-    from detbuild.image.network import HostSettings
+    from detbuild.image.host_settings import HostSettings
+    from detbuild.image.needs import ContextNeeds
     from detbuild.image.plan import ImagePlan
     from detbuild.image.preflight import Code
     from detbuild.image.resolve import Resolution
@@ -230,7 +227,7 @@ def _code(
 
 def _warn_of_imports(submission: Submission, emit: Emit) -> None:
     """Warn of broken or missing imports; slow, so only done before a build."""
-    from detbuild.image.imports import check_imports
+    from detbuild.image.preflight import check_imports
 
     path_set = any("PYTHONPATH" in name for name in variables(submission.config))
     for warning in check_imports(
@@ -492,7 +489,7 @@ def _files(request: SubmitRequest, config: ExperimentConfig) -> dict[str, bytes]
 
 
 def _network(host: Host) -> HostSettings:
-    from detbuild.image.network import pip_config_files, read_host_settings
+    from detbuild.image.host_settings import pip_config_files, read_host_settings
 
     files = pip_config_files(host.environ, home=host.directory, prefix=Path(sys.prefix))
     return read_host_settings(host.environ, files)

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detbuild.context.snapshot import file_snapshot
-from detbuild.image.choice import Target
-from detbuild.image.frameworks import ContextNeeds
+from detbuild.image.needs import ContextNeeds
 from detbuild.image.requirements import read_requirements
-from detbuild.image.resolve import resolve
+from detbuild.image.resolve import Target, resolve
 from detbuild.image.table import Base, load_table
 
 if TYPE_CHECKING:

@@ -26,9 +26,8 @@ def ensure(session: Session) -> None:
     from detbuild.cli.views import view
     from detbuild.context.snapshot import ContextSnapshot
     from detbuild.engine.bases import ensure_base
-    from detbuild.image.choice import Target
-    from detbuild.image.frameworks import read_needs
-    from detbuild.image.resolve import resolve
+    from detbuild.image.needs import read_needs
+    from detbuild.image.resolve import Target, resolve
     from detbuild.image.table import load_table
     from detbuild.resources import images_dir
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.errors import EngineError
 from detbuild.events import ImagePulling
-from detbuild.image.base import IMPORT_CHANGES, bootstrap, bootstrap_tag, can_bootstrap, choose_base
+from detbuild.image.resolve import IMPORT_CHANGES, bootstrap, bootstrap_tag, can_bootstrap, choose_base
 from detbuild.image.table import load_table
 from detbuild.resources import images_dir
 

@@ -1,6 +1,8 @@
 """Reads requirements.txt and the files that it includes, as pip does.
 
 The tests compare with pip's own parser. What a line means depends on the files of the context.
+
+Version numbers of drivers, CUDA and Python, as comparable tuples.
 """
 
 from __future__ import annotations
@@ -59,6 +61,10 @@ _WITH_VALUE: Final = (
     ("--hash",),
     ("-C", "--config-settings"),
 )
+PlaceKind = Literal["editable", "project", "archive", "links", "index"]
+_VCS_PREFIXES: Final = tuple(f"{name}+" for name in _VERSION_CONTROL)
+_RELEASE = re.compile(r"v?(\d+(?:\.\d+)*)(.*)", re.IGNORECASE)
+Release = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,9 +102,6 @@ class Line:
     def is_option(self) -> bool:
         """Whether its options apply to the whole installation."""
         return not (self.argument or self.editable or self.included or self.error)
-
-
-PlaceKind = Literal["editable", "project", "archive", "links", "index"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,9 +298,6 @@ def _editable(line: Line, tree: Tree) -> Reading:
 def _is_version_control(url: str) -> bool:
     scheme = _scheme(url)
     return scheme in _VERSION_CONTROL or (scheme in _URL_SCHEMES and scheme.startswith(_VCS_PREFIXES))
-
-
-_VCS_PREFIXES: Final = tuple(f"{name}+" for name in _VERSION_CONTROL)
 
 
 def _argument(line: Line, tree: Tree) -> Reading:
@@ -672,3 +672,17 @@ def _written(file: SourceFile, requirements: Requirements, tree: Tree) -> bytes:
         return file.text.encode(file.encoding)
     kept = ("" if number in gone else line for number, line in enumerate(file.text.splitlines(), 1))
     return "".join(f"{line}\n" for line in kept).encode(file.encoding)
+
+
+def release(text: str) -> Release:
+    """Return the numbers before any letter or plus: (2, 13, 0) for "2.13.0+cpu"; () if none."""
+    match = _RELEASE.match(text.strip())
+    return tuple(int(part) for part in match[1].split(".")) if match else ()
+
+
+def minor(text: str) -> Release:
+    return _padded(release(text), 2)[:2]
+
+
+def _padded(numbers: Release, width: int) -> Release:
+    return numbers + (0,) * (width - len(numbers))

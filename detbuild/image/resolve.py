@@ -1,22 +1,46 @@
-"""Chooses base image, Python and frameworks of an experiment; pure and offline."""
+"""Chooses base image, Python and frameworks of an experiment; pure and offline.
+
+Chooses version and build of a framework: what the requirements allow and the driver can run.
+
+Sources of a base image: the engine's own store, a registry, or Debian packages of this host.
+
+Checks image references before an engine is used.
+"""
 
 from __future__ import annotations
 
 import itertools
+import re
+import subprocess
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from detbuild.errors import ConfigError
-from detbuild.image.choice import Choice, Target, choices
-from detbuild.image.reference import check_python, image_for
-from detbuild.image.versions import release
+from detbuild.errors import ConfigError, EngineError
+from detbuild.image.requirements import release
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
-    from detbuild.image.frameworks import ContextNeeds
+    from detbuild.image.needs import ContextNeeds
     from detbuild.image.requirements import Requirement
-    from detbuild.image.table import Base, Table
+    from detbuild.image.table import Base, Framework, FrameworkRelease, Table
+
+# Options of `docker import`: a root file system has no image configuration.
+IMPORT_CHANGES: Final = (
+    "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    'CMD ["python3"]',
+)
+_BOOTSTRAP: Final = "bootstrap.sh"
+_TIMEOUT: Final = 900  # seconds; half a minute is usual
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_HOST = rf"(?:\[[0-9A-Fa-f:]+\]|{_LABEL}(?:\.{_LABEL})*)"
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REFERENCE = re.compile(
+    rf"(?:{_HOST}(?::\d+)?/)?{_PART}(?:/{_PART})*(?::\w[\w.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?", re.ASCII
+)
+_OLDEST = (3, 10)
+_DETERMINED = re.compile(r"(^|/)determinedai/environments(-dev)?$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,3 +217,261 @@ def _no_python(combination: tuple[Choice, ...]) -> ConfigError:
         f"no base image fits: {spans}",
         hint="require other versions in requirements.txt, or set environment.image to your own image",
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The target of an image."""
+
+    gpu: bool
+    python: str  # minor version of the submitting host: "3.11"
+    machine: str  # "x86_64"
+    driver: str | None = None  # of NVIDIA; None: unknown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The chosen version and build of a framework."""
+
+    project: str  # "torch", "tensorflow", "tensorflow-cpu"
+    version: str
+    release: FrameworkRelease  # the row of the table that applies
+    line: str  # for pip; "" if the user's own requirements install it
+    build: str  # "cpu", "cu126"; "" is the default one
+    special: bool  # the default index lacks that build
+    cuda: str  # "13.0"; "" without CUDA
+    min_driver: str
+    origin: str  # reason for this version, for users
+    warning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    number: str
+    pin: str  # version specifier for pip; "" for none
+    origin: str
+    warning: str = ""
+
+
+def choices(
+    framework: Framework, pins: tuple[Requirement, ...], *, target: Target, table: Table
+) -> tuple[Choice, ...]:
+    """Return every release that the pins allow and the driver can run, best first.
+
+    Raises:
+        ConfigError: The driver is too old for all of them, or the pins contradict each other.
+    """
+    project = _project(framework, pins, target)
+    versions = tuple(_versions(framework, pins, table))
+    fitting = []
+    for version in versions:
+        row = framework.nearest(version.number)
+        build = _build_for(row, version, project=project, target=target, table=table)
+        if build is not None:
+            fitting.append(_choice(row, version, project=project, build=build, table=table))
+    if not fitting:
+        raise _driver_too_old(framework, versions[0].number, target.driver or "")
+    return tuple(fitting)
+
+
+def _choice(row: FrameworkRelease, version: _Version, *, project: str, build: str, table: Table) -> Choice:
+    other = table.builds.get(build)
+    cuda = other.cuda if other else row.cuda
+    # A CUDA build other than the default is named, so that pip cannot choose another. The CPU build is not:
+    # an index of the host may have it under the plain version.
+    local = f"+{build}" if cuda and other and "+" not in version.pin else ""
+    extra = "[and-cuda]" if cuda and project == "tensorflow" else ""
+    return Choice(
+        project=project,
+        version=version.number,
+        release=row,
+        line=f"{project}{extra}{version.pin}{local}" if version.pin else "",
+        build=build,
+        special=build in row.builds,
+        cuda=".".join(cuda.split(".")[:2]),
+        min_driver=(other.min_driver if other else row.min_driver) if cuda else "",
+        origin=version.origin,
+        warning=version.warning,
+    )
+
+
+def _project(framework: Framework, pins: tuple[Requirement, ...], target: Target) -> str:
+    named = {pin.name for pin in pins}
+    if framework.name != "tensorflow" or "tensorflow" in named:
+        return framework.name
+    slim = "tensorflow-cpu" in named or (not target.gpu and target.machine == "x86_64")
+    return "tensorflow-cpu" if slim else "tensorflow"
+
+
+def _versions(framework: Framework, pins: tuple[Requirement, ...], table: Table) -> Iterator[_Version]:
+    """Yield candidates, best first, at least one: pip decides about versions outside the table."""
+    specifiers = [specifier for pin in pins for specifier in pin.specifiers or ()]
+    exact = [s.version for s in specifiers if s.operator in {"==", "==="} and not s.version.endswith(".*")]
+    if any(pin.direct for pin in pins):
+        number = exact[0] if exact else framework.default
+        yield _Version(number, "", "from a URL in requirements.txt")
+    elif exact:
+        fitting = [version for version in exact if all(pin.allows(version) for pin in pins)]
+        if not fitting:
+            raise _contradiction(pins)
+        number = fitting[0]
+        # A build that no known index has must come from an index in requirements.txt.
+        local = number.partition("+")[2]
+        pin = f"=={number}" if not local or local in table.builds else ""
+        yield _Version(number, pin, "requirements.txt", _unknown(framework, number))
+    else:
+        origin = "requirements.txt" if specifiers else "default"
+        known = [v for v in framework.by_preference if all(pin.allows(v) for pin in pins)]
+        yield from (_Version(version, f"=={version}", origin) for version in known)
+        if not known:
+            yield _unknown_range(framework, ",".join(map(str, specifiers)))
+
+
+def _contradiction(pins: tuple[Requirement, ...]) -> ConfigError:
+    versions = [f"{pin.name}{pin.specifiers} ({pin.line.place})" for pin in pins if pin.specifiers]
+    return ConfigError(
+        f"the requirements contradict each other: {', '.join(versions)}",
+        hint="remove or loosen one of them",
+    )
+
+
+def _unknown(framework: Framework, version: str) -> str:
+    row = framework.nearest(version)
+    if framework.knows(version):
+        return ""
+    return f"{framework.name} {version} is not in detbuild's table; treated like {row.version}"
+
+
+def _unknown_range(framework: Framework, specifiers: str) -> _Version:
+    rows = framework.releases
+    number = rows[0].version if "<" in specifiers else rows[-1].version
+    warning = f"detbuild's table has no {framework.name}{specifiers}; treated like {number}"
+    return _Version(number, specifiers, "requirements.txt", warning)
+
+
+def _build_for(
+    row: FrameworkRelease, version: _Version, *, project: str, target: Target, table: Table
+) -> str | None:
+    """Return the name of the build; None if the driver can run none."""
+    pinned = version.number.partition("+")[2]
+    if pinned in table.builds:
+        return pinned
+    if not target.gpu or project == "tensorflow-cpu":
+        return "cpu"
+    if target.driver is None or release(target.driver) >= release(row.min_driver):
+        return ""
+    builds = {name: table.builds[name] for name in row.builds if table.builds[name].cuda}
+    fitting = [name for name, build in builds.items() if release(target.driver) >= release(build.min_driver)]
+    return max(fitting, key=lambda name: release(builds[name].cuda), default=None)
+
+
+def _driver_too_old(framework: Framework, version: str, driver: str) -> ConfigError:
+    needed = framework.nearest(version).min_driver
+    older = [row.version for row in framework.releases if release(row.min_driver) <= release(driver)]
+    instead = f", or require {framework.name}=={older[-1]} in requirements.txt" if older else ""
+    return ConfigError(
+        f"{framework.name} {version} needs NVIDIA driver {needed} or newer; this host has {driver}",
+        hint=f"update the driver{instead}",
+    )
+
+
+def choose_base(resolution: Resolution, is_local: Callable[[str], bool]) -> str:
+    """Return the first base that the engine has, else the one to pull."""
+    return next((base for base in resolution.bases if is_local(base)), resolution.bases[0])
+
+
+def can_bootstrap(resolution: Resolution, table: Table, tag: str) -> bool:
+    """Whether a base of that tag, built on this host, is suitable."""
+    base = table.base(tag)
+    return base is not None and base.local and tag in resolution.bases
+
+
+def bootstrap_tag(images: Path) -> str:
+    """Return the tag of the base that this host can build from its own packages.
+
+    Raises:
+        EngineError: It cannot build one.
+    """
+    return _script(images, "--tag").strip()
+
+
+def bootstrap(images: Path, rootfs_tar: Path) -> None:
+    """Write a root file system for `Engine.import_image`.
+
+    Raises:
+        EngineError: This host is not Debian, the caller is not root, or no mirror answers.
+    """
+    _script(images, str(rootfs_tar))
+
+
+def _script(images: Path, argument: str) -> str:
+    command = ["sh", str(images / _BOOTSTRAP), argument]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TIMEOUT)
+    except subprocess.CalledProcessError as error:
+        output = error.stderr.strip().splitlines() or [f"exit code {error.returncode}"]
+        raise _failed(output[-1].removeprefix("bootstrap: ")) from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _failed(str(error)) from error
+    return done.stdout
+
+
+def _failed(why: str) -> EngineError:
+    return EngineError(
+        f"no base image could be made from Debian packages: {why}",
+        hint="load one with `docker load`, or set environment.image to an existing image",
+    )
+
+
+def check_reference(reference: str, *, key: str = "environment.image") -> str:
+    """Return the reference as it is.
+
+    Raises:
+        ConfigError: It is not of the form `[host[:port]/]name[:tag][@sha256:digest]`.
+    """
+    if _REFERENCE.fullmatch(reference):
+        return reference
+    hint = "write it as [host[:port]/]name[:tag][@sha256:digest], e.g. python:3.11-slim"
+    if _REFERENCE.fullmatch(reference.lower()):
+        hint = f"use lower case: {reference.lower()}"
+    raise ConfigError(f"{key}: {reference!r} is not a valid image reference", hint=hint)
+
+
+def check_python(reference: str) -> None:
+    """Reject an image of Determined whose Python is too old.
+
+    Raises:
+        ConfigError: Its tag implies a Python before 3.10.
+    """
+    repository, _, tag = reference.partition("@")[0].rpartition(":")
+    named = _DETERMINED.search(repository)
+    version = _python_of(tag) if named else None
+    if version is not None and version < _OLDEST:
+        named_version = re.search(r"\bpy-(\d+\.\d+)", tag)
+        python = f"Python {named_version[1]}" if named_version else "a Python before 3.10"
+        raise ConfigError(
+            f"environment.image: {reference} is an image of Determined with {python}; "
+            "detbuild needs 3.10 or newer",
+            hint="remove environment.image, so that detbuild chooses a base for the context's frameworks",
+        )
+
+
+def _python_of(tag: str) -> tuple[int, int] | None:
+    """Return the Python of an image of Determined, by its tag: explicit, or implied by its framework."""
+    if python := re.search(r"\bpy-(\d+)\.(\d+)", tag):
+        return int(python[1]), int(python[2])
+    if torch := re.search(r"\bpytorch-(\d+)\.", tag):
+        return (3, 9) if int(torch[1]) < 2 else (3, 10)  # noqa: PLR2004
+    if tensorflow := re.search(r"\btf-(\d+)\.(\d+)", tag):
+        return (3, 8) if (int(tensorflow[1]), int(tensorflow[2])) <= (2, 8) else None
+    return None
+
+
+def image_for(image: str | Mapping[str, str] | None, *, slots_per_trial: int) -> str:
+    """Return the user's own image for this device; "" if none."""
+    if image is None or isinstance(image, str):
+        return check_reference(image) if image else ""
+    device = "cuda" if slots_per_trial else "cpu"
+    keys = (device, "gpu", "rocm") if slots_per_trial else (device,)
+    found = next(((key, image[key]) for key in keys if image.get(key)), None)
+    return check_reference(found[1], key=f"environment.image.{found[0]}") if found else ""

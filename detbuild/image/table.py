@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from detbuild.image.versions import minor, release
+from detbuild.image.requirements import minor, release
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,7 @@ import docker
 import pytest
 
 from detbuild.engine.docker import DockerEngine
-from detbuild.image.base import IMPORT_CHANGES, bootstrap
+from detbuild.image.resolve import IMPORT_CHANGES, bootstrap
 from tests.cdi import fake_gpus
 from tests.contracts import TEST_LABEL
 

@@ -20,13 +20,11 @@ from detbuild.context.walk import snapshot
 from detbuild.engine.docker import DockerEngine
 from detbuild.errors import BuildError
 from detbuild.events import BuildStep
-from detbuild.image.choice import Target
-from detbuild.image.frameworks import read_needs
-from detbuild.image.network import HostSettings, extract_credentials
-from detbuild.image.planning import plan_image, with_host_settings
-from detbuild.image.render import DockerfilePlan, render
+from detbuild.image.host_settings import HostSettings, extract_credentials
+from detbuild.image.needs import read_needs
+from detbuild.image.plan import DockerfilePlan, plan_image, render, with_host_settings
 from detbuild.image.requirements import read_requirements
-from detbuild.image.resolve import resolve
+from detbuild.image.resolve import Target, resolve
 from detbuild.image.table import load_table
 from detbuild.resources import harness_dir, images_dir, templates_dir
 

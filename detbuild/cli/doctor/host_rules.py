@@ -75,8 +75,8 @@ def peer(_around: CheckContext) -> Verdict:
 
 
 def gpu_driver(_around: CheckContext) -> Verdict:
+    from detbuild.image.requirements import release
     from detbuild.image.table import load_table
-    from detbuild.image.versions import release
     from detbuild.resources import images_dir
 
     version = _driver_version()

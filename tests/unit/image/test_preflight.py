@@ -13,9 +13,8 @@ from detbuild.config.experiment import Entrypoint, parse_entrypoint
 from detbuild.context.snapshot import file_snapshot
 from detbuild.context.walk import snapshot
 from detbuild.errors import ConfigError, ContextError, DetbuildError
-from detbuild.image.frameworks import read_needs
-from detbuild.image.imports import check_imports
-from detbuild.image.preflight import check_entrypoint, read_code, scripts_of, syntax_error
+from detbuild.image.needs import read_needs
+from detbuild.image.preflight import check_entrypoint, check_imports, read_code, scripts_of, syntax_error
 from determined._context_import import close_context
 from determined._errors import LoadError
 from determined._load import load_trial_class

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from detbuild.image.reference import check_reference
+from detbuild.image.requirements import release
+from detbuild.image.resolve import check_reference
 from detbuild.image.table import load_table
-from detbuild.image.versions import release
 from detbuild.resources import images_dir
 
 TABLE = load_table(images_dir())

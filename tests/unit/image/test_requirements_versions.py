@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from detbuild.image.versions import minor, release
+from detbuild.image.requirements import minor, release
 
 
 def test_a_version_is_its_numbers() -> None:
