@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from detbuild.engine.errors import engine_error
 from detbuild.engine.protocol import ContainerSpec, ContainerState, EngineInfo, ImageState
-from detbuild.engine.refusals import engine_error
 from detbuild.errors import BuildError, EngineError
 from detbuild.events import BuildStep, ContextSent, Emit, ImagePulling
 

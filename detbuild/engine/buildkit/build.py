@@ -11,10 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from detbuild.context.archive import stream
-from detbuild.engine.buildkit.failure import build_error, unreached
+from detbuild.engine.buildkit.progress import Trace, build_error, unreached
 from detbuild.engine.buildkit.session import Session, open_session
-from detbuild.engine.buildkit.trace import Trace
-from detbuild.engine.plain import UpgradeRefusedError
+from detbuild.engine.http import UpgradeRefusedError
 from detbuild.errors import DetbuildError, EngineError
 from detbuild.events import BuildOutput, BuildStep, ContextSent, Emit, Event, Warned
 from detbuild.image.plan import for_upload
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from concurrent.futures import Future
 
-    from detbuild.engine.calls import EngineClient
+    from detbuild.engine.http import EngineClient
     from detbuild.image.plan import ImagePlan
 
 _LOCAL = "localhost:1/detbuild-build"  # temporary names of base images during a build

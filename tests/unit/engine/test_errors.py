@@ -10,7 +10,7 @@ import pytest
 
 from detbuild.engine.address import Address
 from detbuild.engine.docker import DockerEngine
-from detbuild.engine.refusals import engine_error, unreachable
+from detbuild.engine.errors import engine_error, unreachable
 from detbuild.errors import EngineError
 
 
