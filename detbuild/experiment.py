@@ -24,7 +24,6 @@ from detbuild.context.walk import check_shadowing, read_context, snapshot, witho
 from detbuild.controller.attend import follow, resume, wait
 from detbuild.controller.lease import lease
 from detbuild.controller.start import first_steps, nvidia_driver, nvidia_smi, start_detached
-from detbuild.decisions import Began, Create, Train
 from detbuild.engine.bases import ensure_base
 from detbuild.errors import ConfigError
 from detbuild.events import ContextPacked, Emit, ExperimentCreated, ImageReady, Warned
@@ -41,7 +40,8 @@ from detbuild.launch.limits import limit_warnings, local_warnings
 from detbuild.launch.plan import Place, RunRequest, plan_run, variables
 from detbuild.resources import harness_dir, images_dir, templates_dir
 from detbuild.search.custom import CustomSearch
-from detbuild.search.methods import search_method
+from detbuild.search.method import Began, Create, Train
+from detbuild.search.registry import search_method
 from detbuild.store.folder import ExperimentFolder, Header
 from determined._version import __version__
 from determined.exec._launch import HOOK_FILE, HOST_HOOK

@@ -31,9 +31,9 @@ from detbuild.controller import hands as of_controller
 from detbuild.controller.clock import SystemClock
 from detbuild.controller.loop import Controller
 from detbuild.controller.world import ControllerContext
-from detbuild.decisions import Began, Close, Create, Finish, Train, TrialEnded
 from detbuild.launch.slots import SlotQueue
 from detbuild.launch.stock import Limits
+from detbuild.search.method import Began, Close, Create, Finish, Train, TrialEnded
 from detbuild.store.folder import Header
 from detbuild.store.home import Home
 from determined._event_file import EventFile
@@ -44,8 +44,8 @@ from tests.fakes import Exit, FakeEngine, Process
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from detbuild.decisions import Action, SearchEvent
     from detbuild.engine.protocol import Engine
+    from detbuild.search.method import Action, SearchEvent
 
 AT_ONCE = 16
 ROUNDS = 3

@@ -17,8 +17,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Protocol
 
 from detbuild.config.parse import config_from_mapping
-from detbuild.decisions import Began, Create, Stop, TrialEnd, TrialEnded, Validated
-from detbuild.search.methods import search_method
+from detbuild.search.method import Began, Create, Stop, TrialEnd, TrialEnded, Validated
+from detbuild.search.registry import search_method
 
 if TYPE_CHECKING:
     from collections.abc import Callable

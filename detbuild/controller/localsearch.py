@@ -21,7 +21,7 @@ from detbuild.controller.search import Search
 from detbuild.launch.failure import Evidence, judge
 from detbuild.launch.plan import local_run_info
 from detbuild.launch.restart import End, Launch, ReportSegment, next_step
-from detbuild.search.methods import search_method
+from detbuild.search.registry import search_method
 from detbuild.store import journal
 from detbuild.store.output import tail
 from detbuild.store.runs import read_run

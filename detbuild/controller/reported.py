@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from detbuild.errors import SearchError
 from detbuild.launch.plan import RunRequest
 from detbuild.launch.restart import failures
-from detbuild.search.methods import time_metric
+from detbuild.search.registry import time_metric
 from detbuild.store.progress import Goal, trial_progress
 from detbuild.store.runs import read_run
 from detbuild.store.state import run_records

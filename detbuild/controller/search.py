@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from detbuild.controller.reported import newest_checkpoints, time_of, total_of
-from detbuild.decisions import Began, Create, TrialEnded, Validated, from_json, to_json
 from detbuild.errors import SearchError
 from detbuild.launch.restart import end_of
+from detbuild.search.method import Began, Create, TrialEnded, Validated, from_json, to_json
 from detbuild.store import journal
 from detbuild.store.progress import Goal, trial_progress
 from detbuild.store.state import run_records
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.controller.book import JournaledState
-    from detbuild.decisions import Action, SearchEvent
-    from detbuild.search.method import SearchMethod
+    from detbuild.search.method import Action, SearchEvent, SearchMethod
     from determined._records import Validation
 
 

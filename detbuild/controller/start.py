@@ -20,7 +20,7 @@ from detbuild.controller.world import ControllerContext
 from detbuild.launch.hostlock import lock_directory
 from detbuild.launch.slots import SlotQueue
 from detbuild.launch.stock import Limits
-from detbuild.search.methods import search_method
+from detbuild.search.registry import search_method
 from detbuild.store.files import file_errors
 from detbuild.store.home import Home
 from detbuild.store.submitted import config_of, search_config_of

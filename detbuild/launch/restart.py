@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from detbuild.decisions import TrialEnd
 from detbuild.launch.failure import Outcome
+from detbuild.search.method import TrialEnd
 from detbuild.store.states import State, StopVerb
 
 if TYPE_CHECKING:

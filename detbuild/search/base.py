@@ -1,20 +1,23 @@
-"""Common part of all search methods: draws, counts and ends trials; a policy decides the rest."""
+"""Common part of all search methods: draws, counts and ends trials; a policy decides the rest.
+
+Converts nested hyperparameters to a flat list of leaves, and back.
+"""
 
 from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
-from detbuild.config.hyperparameters import RandomState, draw, identity
-from detbuild.decisions import Began, Create, Finish, TrialEnded, Validated
-from detbuild.search.recall import check_same
+from detbuild.config.hyperparameters import Nested, RandomState, draw, identity
+from detbuild.search.method import Began, Create, Finish, TrialEnded, Validated, check_same
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from detbuild.config.hyperparameters import Hyperparameter
-    from detbuild.decisions import Action, SearchEvent, TrialEnd
+    from detbuild.config.hyperparameters import Hyperparameter, Path
+    from detbuild.search.method import Action, SearchEvent, TrialEnd
 
 WORST: Final = sys.float_info.max  # the cost of a failed trial, or of a metric that is absent or not a number
 MAX_REPLACED: Final = 1000
@@ -133,3 +136,27 @@ class Search:
             return []
         self._began = True
         return self.policy.begin()
+
+
+def assembled(
+    hyperparameters: Mapping[str, Hyperparameter], values: Mapping[Path, object], above: Path = ()
+) -> dict[str, object]:
+    """Build a trial's hyperparameters from the values of all leaves; empty maps are kept."""
+    whole: dict[str, object] = {}
+    for name in sorted(hyperparameters):
+        hyperparameter, path = hyperparameters[name], (*above, name)
+        if isinstance(hyperparameter, Nested):
+            whole[name] = assembled(hyperparameter.root, values, path)
+        else:
+            whole[name] = values[path]
+    return whole
+
+
+def value_at(hparams: Mapping[str, object], path: Path) -> object:
+    """Return the value of one leaf; raise KeyError if it does not exist."""
+    value: object = hparams
+    for name in path:
+        if not isinstance(value, Mapping):
+            raise KeyError(path)
+        value = value[name]
+    return value

@@ -9,12 +9,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from detbuild.config.hyperparameters import Categorical, Const, Int, Log, leaves
-from detbuild.decisions import Create, TrialEnded, Validated
 from detbuild.errors import ConfigError
-from detbuild.search.base import WORST, Search, cost
-from detbuild.search.leaves import assembled, value_at
-from detbuild.search.random import SingleSegment
-from detbuild.search.recall import check_same, equal
+from detbuild.search.base import WORST, Search, assembled, cost, value_at
+from detbuild.search.method import Create, TrialEnded, Validated, check_same, equal
+from detbuild.search.simple import SingleSegment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,8 +23,8 @@ if TYPE_CHECKING:
 
     from detbuild.config.hyperparameters import Hyperparameter, Leaf, Path
     from detbuild.config.searcher import Optuna as OptunaConfig
-    from detbuild.decisions import Action, SearchEvent
     from detbuild.search.base import Trials
+    from detbuild.search.method import Action, SearchEvent
 
 _NEEDS: Final = {"tpe": ("optuna",), "cmaes": ("optuna", "cmaes"), "gp": ("optuna", "scipy", "torch")}
 

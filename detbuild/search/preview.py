@@ -1,25 +1,30 @@
-"""Previews a search: how many trials train how long."""
+"""Previews a search: how many trials train how long.
+
+Runs a search without training: a function gives the results of trials.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from collections import Counter, deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from detbuild.errors import ConfigError
-from detbuild.search.async_halving import StoppingHalving
+from detbuild.search.asha import StoppingHalving
 from detbuild.search.base import Search
-from detbuild.search.methods import search_method, time_metric
-from detbuild.search.random import SingleSegment
-from detbuild.search.simulate import simulate
+from detbuild.search.brackets import Tournament
+from detbuild.search.method import Began, Close, Create, Finish, Stop, Train, TrialEnd, TrialEnded, Validated
+from detbuild.search.registry import search_method, time_metric
+from detbuild.search.simple import SingleSegment
 from detbuild.search.sync_halving import SyncHalving
-from detbuild.search.tournament import Tournament
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from random import Random
 
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.search.base import Policy
+    from detbuild.search.method import Action, SearchEvent, SearchMethod
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +98,119 @@ def _stopped(policy: StoppingHalving) -> Mapping[int | None, int]:
         left = survivors
     ends[policy.rungs[-1].units] += left
     return ends
+
+
+if TYPE_CHECKING:
+    # The metric of a trial at a total length, or why it ended before.
+    ResultOf = Callable[[Create, int], float | TrialEnd | None]
+
+
+@dataclass(slots=True)
+class _Trial:
+    create: Create
+    points: deque[int] = field(default_factory=deque)  # lengths at which it will validate
+    ending: bool = False  # after the last of them
+    queued: bool = False
+
+
+@dataclass(slots=True)
+class Simulation:
+    """Events and actions of a simulated search; `trained` has the lengths at which each trial validated."""
+
+    creates: dict[int, Create] = field(default_factory=dict)
+    trained: dict[int, list[int]] = field(default_factory=dict)
+    history: list[tuple[SearchEvent, Sequence[Action]]] = field(default_factory=list)
+    finished: bool = False
+
+
+class Simulator:
+    """Replaces the controller, one validation or trial end at a time.
+
+    Args:
+        method: a search that has not begun.
+        result_of: gives the results of trials.
+        random: picks the next trial; None takes them in turn.
+        unbounded: lengths at which a trial without a length validates before it ends by itself.
+    """
+
+    def __init__(
+        self,
+        method: SearchMethod,
+        result_of: ResultOf,
+        *,
+        random: Random | None = None,
+        unbounded: Sequence[int] = (1,),
+    ) -> None:
+        self.method = method
+        self.simulation = Simulation()
+        self._result_of, self._random, self._unbounded = result_of, random, unbounded
+        self._trials: dict[int, _Trial] = {}
+        self._queue: deque[int] = deque()
+
+    def run(self) -> Simulation:
+        """Run to the end; raise RuntimeError if the search leaves trials waiting forever."""
+        self.tell(Began())
+        while not self.simulation.finished:
+            if not self._queue:
+                raise RuntimeError("the search has not finished and nothing is left to do")
+            self.step()
+        return self.simulation
+
+    def step(self) -> None:
+        """Train one trial to its next point, or end it."""
+        if self._random is not None:
+            self._queue.rotate(-self._random.randrange(len(self._queue)))
+        trial_id = self._queue.popleft()
+        trial = self._trials[trial_id]
+        trial.queued = False
+        if not trial.points:
+            self._end(trial_id, TrialEnd.COMPLETED)
+            return
+        point = trial.points.popleft()
+        outcome = self._result_of(trial.create, point)
+        if isinstance(outcome, TrialEnd):
+            self._end(trial_id, outcome)
+            return
+        self.simulation.trained[trial_id].append(point)
+        self.tell(Validated(trial_id=trial_id, time=point, metric=outcome))
+        self._enqueue(trial_id)
+
+    def tell(self, event: SearchEvent) -> None:
+        """Send an event to the search and apply its actions."""
+        actions = self.method.decide(event)
+        self.simulation.history.append((event, actions))
+        for action in actions:
+            self._do(action)
+
+    def _end(self, trial_id: int, reason: TrialEnd) -> None:
+        del self._trials[trial_id]
+        self.tell(TrialEnded(trial_id=trial_id, reason=reason))
+
+    def _do(self, action: Action) -> None:
+        if isinstance(action, Finish):
+            self.simulation.finished = True
+            return
+        if isinstance(action, Create):
+            self._trials[action.trial_id] = _Trial(action)
+            self.simulation.creates[action.trial_id] = action
+            self.simulation.trained[action.trial_id] = []
+            return
+        trial = self._trials[action.trial_id]
+        if isinstance(action, Train):
+            end = self._unbounded if action.length is None else (*action.milestones, action.length.count)
+            trial.points.extend(end)
+        elif isinstance(action, Stop):
+            trial.points.clear()
+        trial.ending |= isinstance(action, (Stop, Close))
+        self._enqueue(action.trial_id)
+
+    def _enqueue(self, trial_id: int) -> None:
+        trial = self._trials.get(trial_id)
+        if trial is not None and not trial.queued and (trial.points or trial.ending):
+            trial.queued = True
+            self._queue.append(trial_id)
+
+
+def simulate(method: SearchMethod, result_of: ResultOf, *, random: Random | None = None) -> Simulation:
+    """Run a search to its end."""
+    return Simulator(method, result_of, random=random).run()

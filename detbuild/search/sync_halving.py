@@ -2,6 +2,10 @@
 
 Algorithm: Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization",
 AISTATS 2016. Lengths are cut in whole batches, as later versions did; 0.12 cut them in steps.
+
+Determined 0.12's adaptive search: synchronous halving in several brackets, sized by a training budget.
+
+Determined 0.12's adaptive_simple: synchronous halving in several brackets, sized by a number of trials.
 """
 
 from __future__ import annotations
@@ -9,16 +13,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from detbuild.decisions import Close, Train
 from detbuild.search.base import WORST
-from detbuild.search.rungs import Rung, rung_lengths
+from detbuild.search.brackets import Rung, Tournament, even_split, rung_lengths
+from detbuild.search.method import Close, Train
 from determined._run_info import Length
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from detbuild.decisions import Action, TrialEnd
     from detbuild.search.base import Trials
+    from detbuild.search.method import Action, TrialEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +134,27 @@ class SyncHalving:
 
     def _close(self, trial_ids: Sequence[int]) -> list[Action]:
         return [Close(trial_id=trial_id) for trial_id in trial_ids if trial_id not in self._failed]
+
+
+def adaptive(
+    trials: Trials, rungs: Sequence[int], *, length: Length, budget: int, divisor: float
+) -> Tournament:
+    """Split the budget evenly over one bracket per number of rungs."""
+    each = budget // len(rungs)
+    plans = [
+        stages_for_budget(num_rungs=num_rungs, length=length.count, budget=each, divisor=divisor)
+        for num_rungs in rungs
+    ]
+    return Tournament([SyncHalving(trials, plan, length.unit) for plan in plans])
+
+
+def adaptive_simple(
+    trials: Trials, rungs: Sequence[int], *, length: Length, max_trials: int, divisor: float
+) -> Tournament:
+    """Split the trials evenly over one bracket per number of rungs."""
+    shares = even_split(max_trials, len(rungs))
+    plans = [
+        stages_for_trials(num_rungs=num_rungs, length=length.count, trials=share, divisor=divisor)
+        for num_rungs, share in zip(rungs, shares, strict=True)
+    ]
+    return Tournament([SyncHalving(trials, plan, length.unit) for plan in plans])

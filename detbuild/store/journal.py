@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Searched:
     """An event that the search method received and its decision, in one line so that both are atomic.
 
-    Both are in the format of `detbuild.decisions.to_json`.
+    Both are in the format of `detbuild.search.method.to_json`.
     """
 
     kind: ClassVar[str] = "searched"

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from detbuild.decisions import (
+from detbuild.search.method import (
     Action,
     Began,
     Close,

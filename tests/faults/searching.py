@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detbuild.decisions import Began, Close, Create, Finish, Stop, Train, TrialEnded, Validated
 from detbuild.errors import SearchError
+from detbuild.search.method import Began, Close, Create, Finish, Stop, Train, TrialEnded, Validated
 from determined._run_info import Length
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from detbuild.decisions import Action, SearchEvent
+    from detbuild.search.method import Action, SearchEvent
 
 
 def made(trial_id: int, *, parent: int | None = None) -> Create:

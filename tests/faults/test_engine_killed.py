@@ -28,7 +28,7 @@ from detbuild.engine.docker import DockerEngine
 from detbuild.events import BuildStep, Event
 from detbuild.experiment import SubmitRequest, this_host
 from detbuild.launch.slots import SlotQueue
-from detbuild.search.methods import search_method
+from detbuild.search.registry import search_method
 from detbuild.store import journal
 from detbuild.store.folder import ExperimentFolder, Header
 from detbuild.store.home import Home

@@ -16,7 +16,7 @@ from detbuild.controller.loop import Controller
 from detbuild.controller.world import ControllerContext
 from detbuild.launch.slots import SlotQueue
 from detbuild.launch.stock import Limits
-from detbuild.search.methods import search_method
+from detbuild.search.registry import search_method
 from detbuild.store.folder import ExperimentFolder, Header
 from detbuild.store.home import Home
 from detbuild.store.progress import limits

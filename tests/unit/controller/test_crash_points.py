@@ -14,7 +14,7 @@ import pytest
 from detbuild.checkpoint.find import checkpoints_of
 from detbuild.controller import attend, onward
 from detbuild.controller.onward import continue_
-from detbuild.search.methods import search_method
+from detbuild.search.registry import search_method
 from detbuild.store import journal
 from tests.fakes import Crash, Effects, FakeEngine
 from tests.faults.searching import Halving, Heirs, Random, Watching, made

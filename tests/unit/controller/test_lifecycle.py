@@ -9,8 +9,8 @@ import pytest
 from detbuild.controller import attend, onward
 from detbuild.controller.attend import needs_controller, request
 from detbuild.controller.onward import continue_
-from detbuild.decisions import TrialEnded
 from detbuild.errors import ConfigError, SearchError
+from detbuild.search.method import TrialEnded
 from detbuild.store import journal
 from detbuild.store.submitted import config_of
 from determined._run_info import Length, RunInfo
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
     from pathlib import Path
 
-    from detbuild.decisions import Action, SearchEvent
+    from detbuild.search.method import Action, SearchEvent
     from tests.fakes import Process
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.controller import attend
 from detbuild.controller.attend import resume
-from detbuild.decisions import Close, Create, Train, TrialEnd, TrialEnded, to_json
+from detbuild.search.method import Close, Create, Train, TrialEnd, TrialEnded, to_json
 from detbuild.store import journal
 from detbuild.store.folder import Header
 from detbuild.store.home import Home

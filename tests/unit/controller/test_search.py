@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.decisions import Began, Finish, TrialEnd, TrialEnded, Validated
 from detbuild.errors import DiskFullError, SearchError
+from detbuild.search.method import Began, Finish, TrialEnd, TrialEnded, Validated
 from detbuild.store import journal
 from determined._run_info import Length, RunInfo
 from tests.fakes import Exit, FakeEngine
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from pathlib import Path
 
-    from detbuild.decisions import Action, SearchEvent
+    from detbuild.search.method import Action, SearchEvent
     from tests.fakes import Process
 
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from detbuild.decisions import TrialEnd
 from detbuild.launch.failure import Outcome
 from detbuild.launch.restart import End, Launch, ReportSegment, Wait, end_of, next_step, pause
+from detbuild.search.method import TrialEnd
 from detbuild.store.journal import RunFinished
 from detbuild.store.state import RunState, TrialState
 

@@ -6,8 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from detbuild.config.parse import config_from_mapping
-from detbuild.search.methods import search_method
-from detbuild.search.simulate import simulate
+from detbuild.search.preview import simulate
+from detbuild.search.registry import search_method
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.search.method import SearchMethod
-    from detbuild.search.simulate import ResultOf, Simulation
+    from detbuild.search.preview import ResultOf, Simulation
 
 SPACE = {
     "cat": {"type": "categorical", "vals": [0, 1, 2, 3, 4, 5, 6]},

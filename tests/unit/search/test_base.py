@@ -10,24 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from detbuild.decisions import (
-    Began,
-    Create,
-    Finish,
-    TrialEnd,
-    TrialEnded,
-    Validated,
-    from_json,
-    to_json,
-)
+from detbuild.config.hyperparameters import leaves
 from detbuild.errors import SearchError
-from detbuild.search.base import WORST, cost
-from detbuild.search.simulate import Simulator
-from tests.unit.search.searches import equal_results, run, search_of
+from detbuild.search.base import WORST, assembled, cost, value_at
+from detbuild.search.method import Began, Create, Finish, TrialEnd, TrialEnded, Validated, from_json, to_json
+from detbuild.search.preview import Simulator
+from tests.unit.search.searches import config_of, equal_results, run, search_of
 
 if TYPE_CHECKING:
-    from detbuild.decisions import Action, SearchEvent
-    from detbuild.search.simulate import Simulation
+    from detbuild.search.method import Action, SearchEvent
+    from detbuild.search.preview import Simulation
+
 
 LENGTH = {"max_length": {"batches": 27}}
 ASHA = {**LENGTH, "max_trials": 20, "divisor": 3}
@@ -230,3 +223,22 @@ def test_progress_does_not_fall_when_a_result_turns_out_invalid() -> None:
     before = search.progress
     search.decide(TrialEnded(trial_id=1, reason=TrialEnd.INVALID_HP))
     assert search.progress == before > 0
+
+
+SPACE = {"b": 1, "a": {"z": 2, "y": {"x": 3}, "none": {}}}
+
+
+def test_leaves_come_in_the_order_of_their_names_and_make_the_whole_again() -> None:
+    hyperparameters = config_of("single", hyperparameters=SPACE).hyperparameters
+    found = dict(leaves(hyperparameters))
+    assert [*found] == [("a", "y", "x"), ("a", "z"), ("b",)]
+    values = {path: "/".join(path) for path in found}
+    whole = assembled(hyperparameters, values)
+    assert whole == {"a": {"none": {}, "y": {"x": "a/y/x"}, "z": "a/z"}, "b": "b"}
+    assert {path: value_at(whole, path) for path in found} == values
+
+
+@pytest.mark.parametrize("path", [("c",), ("b", "x"), ("a", "y", "w")])
+def test_what_is_not_there_is_a_key_error(path: tuple[str, ...]) -> None:
+    with pytest.raises(KeyError):
+        value_at(SPACE, path)

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.decisions import (
+from detbuild.errors import ConfigError, SearchError
+from detbuild.search import custom as search_custom
+from detbuild.search.custom import HookProcess, hook_environment
+from detbuild.search.method import (
     Began,
     Close,
     Create,
@@ -21,10 +24,8 @@ from detbuild.decisions import (
     from_json,
     to_json,
 )
-from detbuild.errors import ConfigError, SearchError
-from detbuild.search import hookprocess
-from detbuild.search.methods import search_method
-from detbuild.search.simulate import simulate
+from detbuild.search.preview import simulate
+from detbuild.search.registry import search_method
 from determined._run_info import Length
 from tests.unit.search.searches import config_of
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from detbuild.search.method import SearchMethod
+
 
 DOUBLING = '''
 import json, random, sys
@@ -184,7 +186,7 @@ def test_a_trial_cannot_be_trained_to_where_it_is(context_dir: Path, answer: str
 
 
 def test_a_hook_that_hangs_is_ended(context_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hookprocess, "ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr(search_custom, "ANSWER_TIMEOUT", 0.2)
     code = "import time\nclass Search:\n    def __init__(self, about): time.sleep(60)\n"
     with pytest.raises(SearchError, match="has not answered"):
         custom(context_dir, code).decide(Began())
@@ -222,7 +224,7 @@ def test_a_busy_hook_ends_with_the_process_that_started_it(context_dir: Path, tm
         "        while True:\n            pass\n"
     )
     code = (
-        "import sys\nfrom pathlib import Path\nfrom detbuild.search.hookprocess import HookProcess\n"
+        "import sys\nfrom pathlib import Path\nfrom detbuild.search.custom import HookProcess\n"
         "HookProcess('busy:Search', {}, Path(sys.argv[1]), {}).call('ask')"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(context_dir)])
@@ -238,3 +240,36 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+CANARY = "c4n4ry"
+
+
+def test_the_environment_of_a_hook_is_an_allow_list() -> None:
+    host = {
+        "PATH": "/bin",
+        "HOME": "/home/u",
+        "LC_ALL": "C",
+        "HTTP_PROXY": "http://proxy:3128",
+        "https_proxy": f"http://u:{CANARY}@proxy:3128",
+        "ALL_PROXY": f"u:{CANARY}@proxy:3128",
+        "no_proxy": "localhost",
+        "PYTHONPATH": "/x",
+        "PYTHON_TOKEN": CANARY,
+        "AWS_SECRET_ACCESS_KEY": CANARY,
+        "ANYTHING": CANARY,
+    }
+    kept = {name: host[name] for name in ("PATH", "HOME", "LC_ALL", "HTTP_PROXY", "no_proxy", "PYTHONPATH")}
+    assert hook_environment(host, {"MINE": "1", "HOME": "/other"}) == {**kept, "HOME": "/other", "MINE": "1"}
+
+
+def test_a_hook_sees_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import os\nclass Search:\n    def __init__(self, _): ...\n    def ask(self): return dict(os.environ)"
+    )
+    monkeypatch.setenv("ANYTHING", CANARY)
+    hook = HookProcess("mine:Search", {}, tmp_path, {"MINE": "1"})
+    seen = hook.call("ask")
+    hook.close()
+    assert isinstance(seen, dict)
+    assert (seen.get("MINE"), seen.get("ANYTHING")) == ("1", None)

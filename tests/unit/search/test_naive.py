@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detbuild.decisions import Close, Create, Finish, Stop, Train, TrialEnd, TrialEnded, Validated
 from detbuild.search.base import WORST
-from detbuild.search.simulate import Simulator
+from detbuild.search.method import Close, Create, Finish, Stop, Train, TrialEnd, TrialEnded, Validated
+from detbuild.search.preview import Simulator
 from tests.unit.search.naive import NaivePromotion, NaiveStopping
 from tests.unit.search.searches import search_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from detbuild.decisions import Action
+    from detbuild.search.method import Action
 
 UNITS = [1, 3, 9, 27]
 SHAPES = st.tuples(st.integers(0, 2**32), st.integers(1, 4), st.sampled_from([0.0, 0.2]))

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from detbuild.decisions import Began, Create, TrialEnd, TrialEnded, Validated, from_json, to_json
 from detbuild.errors import ConfigError, SearchError
-from detbuild.search.simulate import Simulator
+from detbuild.search.method import Began, Create, TrialEnd, TrialEnded, Validated, from_json, to_json
+from detbuild.search.preview import Simulator
 from tests.unit.search.searches import run, search_of, shapes
 
 SPACE = {

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from detbuild.decisions import Began, Create, Train, TrialEnd, TrialEnded, Validated
+from detbuild.search.method import Began, Create, Train, TrialEnd, TrialEnded, Validated
 from detbuild.search.sync_halving import Stage, stages_for_budget, stages_for_trials
 from determined._run_info import Length
 from tests.unit.search.searches import equal_results, run, search_of, shapes
@@ -64,3 +64,52 @@ def test_a_waiting_trial_that_is_killed_does_its_worst_above() -> None:
         search.decide(Validated(trial_id=trial, time=12, metric=trial / 10))
     (train,) = search.decide(Validated(trial_id=2, time=50, metric=1e9))
     assert train == Train(trial_id=2, length=Length("batches", 200))
+
+
+def test_the_brackets_share_the_budget() -> None:
+    simulation = run(
+        equal_results,
+        "adaptive",
+        max_length={"batches": 32},
+        budget={"batches": 64},
+        max_rungs=2,
+        divisor=4,
+    )
+    assert shapes(simulation) == {(8, 32): 1, (8,): 1, (32,): 1}
+
+
+def test_the_configs_of_that_time_are_in_steps() -> None:
+    simulation = run(equal_results, "adaptive", target_trial_steps=32, step_budget=64, max_rungs=2, divisor=4)
+    assert shapes(simulation) == {(800, 3200): 1, (800,): 1, (3200,): 1}
+
+
+def test_given_rungs_replace_the_mode() -> None:
+    settings = {"max_length": {"batches": 32}, "budget": {"batches": 64}, "bracket_rungs": [1, 1]}
+    assert shapes(run(equal_results, "adaptive", **settings)) == {(32,): 2}
+
+
+def test_even_one_trial_is_one_in_each_bracket() -> None:
+    simulation = run(
+        equal_results,
+        "adaptive_simple",
+        mode="conservative",
+        max_length={"batches": 1},
+        max_trials=1,
+        max_rungs=3,
+        divisor=4,
+    )
+    assert shapes(simulation) == {(1,): 1, (1, 2): 1, (1, 2, 3): 1}
+
+
+def test_the_brackets_share_the_trials() -> None:
+    # Determined's own case leaves the divisor unset, which counts as one beyond every length.
+    simulation = run(
+        equal_results,
+        "adaptive_simple",
+        mode="standard",
+        max_length={"batches": 32},
+        max_trials=8,
+        max_rungs=5,
+        divisor=1000,
+    )
+    assert shapes(simulation) == {(1, 2, 3, 4, 32): 1, (1, 2, 3, 32): 1, (1, 2, 32): 1, (1,): 5}

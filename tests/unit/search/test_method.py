@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from detbuild.search.recall import equal
+from detbuild.search.method import equal
 
 
 @pytest.mark.parametrize(

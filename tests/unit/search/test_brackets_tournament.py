@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from detbuild.decisions import Action, Create, TrialEnd
-from detbuild.search.tournament import Tournament
+from detbuild.search.brackets import Tournament
+from detbuild.search.method import Action, Create, TrialEnd
 
 
 class Bracket:

@@ -7,19 +7,14 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from detbuild.config import searcher as configs
 from detbuild.config.section import UNITS
-from detbuild.search.adaptive import adaptive
-from detbuild.search.adaptive_asha import adaptive_asha
-from detbuild.search.adaptive_simple import adaptive_simple
-from detbuild.search.async_halving import AsyncHalving, Halving, StoppingHalving
+from detbuild.search.asha import AsyncHalving, Halving, StoppingHalving, adaptive_asha
 from detbuild.search.base import Search, Trials
 from detbuild.search.brackets import asha_brackets, bracket_rungs
 from detbuild.search.custom import CustomSearch
-from detbuild.search.grid import grid_search
 from detbuild.search.optuna import OptunaSearch
 from detbuild.search.pbt import Pbt
-from detbuild.search.random import random_search
-from detbuild.search.single import single_search
-from detbuild.search.sync_halving import SyncHalving, stages_for_budget
+from detbuild.search.simple import grid_search, random_search, single_search
+from detbuild.search.sync_halving import SyncHalving, adaptive, adaptive_simple, stages_for_budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

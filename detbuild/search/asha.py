@@ -5,6 +5,8 @@ Stopping: a trial trains to the top, and is stopped at the first rung where it i
 
 Algorithm: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020; the numbers are
 Determined's.
+
+Adaptive ASHA: several ASHA brackets, because the best early-stopping rate is not known in advance.
 """
 
 from __future__ import annotations
@@ -13,14 +15,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detbuild.config.section import UNITS
-from detbuild.decisions import Close, Stop, Train, TrialEnd
 from detbuild.search.base import WORST
-from detbuild.search.rungs import Rung, rung_lengths
+from detbuild.search.brackets import Rung, Tournament, rung_lengths
+from detbuild.search.method import Close, Stop, Train, TrialEnd
 from determined._run_info import Length
 
 if TYPE_CHECKING:
-    from detbuild.decisions import Action
+    from collections.abc import Sequence
+
     from detbuild.search.base import Trials
+    from detbuild.search.brackets import Bracket
+    from detbuild.search.method import Action
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -236,3 +241,26 @@ class StoppingHalving(_AshaPolicy):
             if level == top or not survives:
                 return False
         return True
+
+
+def adaptive_asha(
+    trials: Trials, brackets: Sequence[Bracket], *, length: int, unit: str, divisor: float, stopping: bool
+) -> Tournament:
+    """Create one ASHA search per bracket, in either form."""
+    form = StoppingHalving if stopping else AsyncHalving
+    return Tournament(
+        [
+            form(
+                trials,
+                Halving(
+                    num_rungs=bracket.num_rungs,
+                    length=length,
+                    unit=unit,
+                    divisor=divisor,
+                    max_trials=bracket.max_trials,
+                    max_concurrent_trials=bracket.max_concurrent_trials,
+                ),
+            )
+            for bracket in brackets
+        ]
+    )

@@ -1,4 +1,8 @@
-"""Grid search: one trial for each point of the product of all hyperparameters.
+"""One trial, with its hyperparameters drawn once.
+
+Random search, and the policy it shares with `single`, `grid` and `optuna`: each trial is trained once.
+
+Grid search: one trial for each point of the product of all hyperparameters.
 
 The axes are the leaves in the order of their names, nested ones at the name of their map; the first varies
 slowest. As in later versions of Determined, the last point is trial 1.
@@ -10,15 +14,88 @@ import math
 from typing import TYPE_CHECKING
 
 from detbuild.config.hyperparameters import Categorical, Const, Int, Log, leaves
-from detbuild.search.leaves import assembled
-from detbuild.search.random import SingleSegment
+from detbuild.search.base import assembled
+from detbuild.search.method import Close, Train, TrialEnd
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from detbuild.config.hyperparameters import Hyperparameter, Leaf, Path
     from detbuild.search.base import Trials
+    from detbuild.search.method import Action, Create
     from determined._run_info import Length
+
+
+def single_search(trials: Trials, *, length: Length | None) -> SingleSegment:
+    """Create a random search of one trial, not replaced if its hyperparameters are invalid."""
+    return SingleSegment(trials.new, max_trials=1, max_concurrent_trials=1, length=length)
+
+
+class SingleSegment:
+    """Trials that are trained once, to the full length, at most `max_concurrent_trials` at a time.
+
+    Args:
+        make: creates the next trial.
+        max_trials: number of trials.
+        max_concurrent_trials: 0 for no limit.
+        length: None lets the trial's own code decide when to end.
+        replace: whether to replace a trial with invalid hyperparameters; called for each.
+    """
+
+    needs_every_validation = False
+
+    def __init__(
+        self,
+        make: Callable[[], Create],
+        *,
+        max_trials: int,
+        max_concurrent_trials: int,
+        length: Length | None,
+        replace: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._make, self._replace, self.length = make, replace, length
+        self.max_trials, self._concurrent = max_trials, max_concurrent_trials or max_trials
+        self._made = self._done = 0
+
+    @property
+    def progress(self) -> float:
+        return self._done / self.max_trials
+
+    @property
+    def share(self) -> float:
+        return 1 / self.max_trials
+
+    def begin(self) -> list[Action]:
+        return [action for _ in range(min(self.max_trials, self._concurrent)) for action in self._next()]
+
+    def validated(self, trial_id: int, time: float, cost: float) -> list[Action]:  # noqa: ARG002
+        return []
+
+    def ended(self, trial_id: int, reason: TrialEnd) -> list[Action]:  # noqa: ARG002
+        if reason is TrialEnd.INVALID_HP and self._replace():
+            self._made -= 1
+        else:
+            self._done += 1
+        return self._next() if self._made < self.max_trials else []
+
+    def _next(self) -> list[Action]:
+        self._made += 1
+        create = self._make()
+        trial_id = create.trial_id
+        return [create, Train(trial_id=trial_id, length=self.length), Close(trial_id=trial_id)]
+
+
+def random_search(
+    trials: Trials, *, max_trials: int, max_concurrent_trials: int, length: Length | None
+) -> SingleSegment:
+    """Create a trial whenever one ends, up to `max_trials`; invalid ones are replaced and not counted."""
+    return SingleSegment(
+        trials.new,
+        max_trials=max_trials,
+        max_concurrent_trials=max_concurrent_trials,
+        length=length,
+        replace=trials.may_replace,
+    )
 
 
 def grid_search(trials: Trials, *, max_concurrent_trials: int, length: Length | None) -> SingleSegment:

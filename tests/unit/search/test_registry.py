@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from detbuild.config.searcher import Searcher
-from detbuild.search.methods import METHODS, time_metric
+from detbuild.search.registry import METHODS, time_metric
 from tests.unit.search.searches import config_of
 
 
