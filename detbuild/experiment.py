@@ -42,7 +42,7 @@ from detbuild.resources import harness_dir, images_dir, templates_dir
 from detbuild.search.custom import CustomSearch
 from detbuild.search.method import Began, Create, Train
 from detbuild.search.registry import search_method
-from detbuild.store.folder import ExperimentFolder, Header
+from detbuild.store.experiment_dir import ExperimentFolder, Header
 from determined._version import __version__
 from determined.exec._launch import HOOK_FILE, HOST_HOOK
 

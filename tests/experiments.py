@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detbuild.store import journal
-from detbuild.store.folder import ExperimentFolder, Header
+from detbuild.store.experiment_dir import ExperimentFolder, Header
 from detbuild.store.home import Home
 from determined import _checkpoints
 from determined._event_file import EventFile

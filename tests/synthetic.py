@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 
 from detbuild.store import journal
-from detbuild.store.folder import ExperimentFolder, Header
+from detbuild.store.experiment_dir import ExperimentFolder, Header
 from detbuild.store.home import Home
 from determined._records import Line, Record, Training, Validation, encode
 

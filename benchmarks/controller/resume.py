@@ -30,7 +30,7 @@ from detbuild.config.rewrite import completed
 from detbuild.controller.attend import request, resume_one
 from detbuild.controller.lease import holder
 from detbuild.engine.docker import DockerEngine
-from detbuild.store.folder import Header
+from detbuild.store.experiment_dir import Header
 from detbuild.store.home import Home
 from detbuild.store.state import fold
 from tests.cdi import fake_gpus
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from detbuild.engine.protocol import Engine
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.state import ExperimentState
 
 ROUNDS = 5

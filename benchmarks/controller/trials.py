@@ -34,7 +34,7 @@ from detbuild.controller.world import ControllerContext
 from detbuild.launch.slots import SlotQueue
 from detbuild.launch.stock import Limits
 from detbuild.search.method import Began, Close, Create, Finish, Train, TrialEnded
-from detbuild.store.folder import Header
+from detbuild.store.experiment_dir import Header
 from detbuild.store.home import Home
 from determined._event_file import EventFile
 from determined._records import Ended, Exited, ExitReason, Started

@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from detbuild.cli.pages import experiment_page
-from detbuild.store.digests import load_cached
+from detbuild.store.cache import load_cached, summaries
 from detbuild.store.home import Home
-from detbuild.store.index import summaries
 from detbuild.store.state import load
 from tests.synthetic import experiment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
 
 HOMES = ((300, 2, 20), (1, 500, 1_000), (1, 10_000, 5))  # experiments, trials, points
 

@@ -26,7 +26,7 @@ from tests.synthetic import HOSTILE, experiment
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
 
 T = TypeVar("T")
 SIZES = ((1, 1_000), (5, 100), (50, 1_000), (500, 1_000), (1_000, 1_000))

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 from detbuild.checkpoint.protected import parents, pending_sources, sources
 from detbuild.checkpoint.select import Candidate, Policy, select_kept
 from detbuild.checkpoint.transfer import is_name
-from detbuild.store.attributes import read_attributes, with_attributes
-from detbuild.store.progress import Goal
+from detbuild.store.annotations import read_attributes, with_attributes
 from detbuild.store.registry import registered
-from detbuild.store.state import load, run_records
+from detbuild.store.state import Goal, load, run_records
 
 if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.home import Home
-    from detbuild.store.progress import CheckpointState
+    from detbuild.store.state import CheckpointState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,11 +9,9 @@ from detbuild.checkpoint.bucket import address_of
 from detbuild.checkpoint.owners import IMPORTED, owner_of
 from detbuild.checkpoint.transfer import is_name
 from detbuild.errors import ConfigError, EngineError
-from detbuild.store.digests import TimeBudget, records_within
-from detbuild.store.state import load, run_records
-from detbuild.store.storage import checkpoint_storage
-from detbuild.store.stored import Stored
-from detbuild.store.submitted import config_of
+from detbuild.store.cache import TimeBudget, records_within
+from detbuild.store.experiment_dir import checkpoint_storage, config_of
+from detbuild.store.state import Stored, load, run_records
 from determined._untrusted import UntrustedDir
 
 if TYPE_CHECKING:
@@ -21,9 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from detbuild.checkpoint.bucket import Address
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.home import Home
-    from detbuild.store.progress import CheckpointState
+    from detbuild.store.state import CheckpointState
 
 _GONE = frozenset({"DELETED"})
 

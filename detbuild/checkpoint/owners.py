@@ -13,9 +13,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from detbuild.errors import EngineError
+from detbuild.store.experiment_dir import checkpoint_storage
 from detbuild.store.files import alone, file_errors, sync_directory, write_synced
 from detbuild.store.state import load, run_records
-from detbuild.store.storage import checkpoint_storage
 from determined._records import is_uuid
 from determined._untrusted import UntrustedDir, UntrustedError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.home import Home
 
 IMPORTED: Final = 0  # not the number of any experiment

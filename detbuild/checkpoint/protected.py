@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from detbuild.store.reading import LARGEST_DOCUMENT
+from detbuild.store.files import LARGEST_DOCUMENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.home import Home
-    from detbuild.store.runs import RunRecords
-    from detbuild.store.states import ExperimentState
+    from detbuild.store.records import RunRecords
+    from detbuild.store.state import ExperimentState
 
 _NO_SOURCE: Final = b'"source_checkpoint_uuid": null'
 

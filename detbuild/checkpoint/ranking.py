@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detbuild.store.progress import Goal
+from detbuild.store.state import Goal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from detbuild.checkpoint.find import Found
-    from detbuild.store.folder import Header
+    from detbuild.store.experiment_dir import Header
 
 
 def goal_of(header: Header, metric: str | None = None, smaller_is_better: bool | None = None) -> Goal:  # noqa: FBT001  (None: the searcher's)

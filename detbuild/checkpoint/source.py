@@ -10,7 +10,7 @@ from detbuild.checkpoint.find import checkpoints_of, find_checkpoint
 from detbuild.checkpoint.transfer import damage_errors
 from detbuild.config.storage import SharedFs
 from detbuild.errors import ConfigError, EngineError
-from detbuild.store.storage import checkpoint_storage
+from detbuild.store.experiment_dir import checkpoint_storage
 from determined._checkpoints import opened
 from determined._untrusted import UntrustedDir
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from detbuild.checkpoint.find import Found
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.home import Home
 
 

@@ -14,8 +14,8 @@ from detbuild.cli.session import Session, pass_session
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from detbuild.store.attributes import Attributes
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.annotations import Attributes
+    from detbuild.store.experiment_dir import ExperimentFolder
 
 
 @click.command(cls=Command)
@@ -35,7 +35,7 @@ def unarchive(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
 
 
 def _archive(session: Session, experiment_ids: tuple[int, ...], *, archived: bool) -> None:
-    from detbuild.store.archive import set_archived
+    from detbuild.store.home import set_archived
 
     folders = [_folder(session, experiment_id) for experiment_id in experiment_ids]
     set_archived(folders, archived=archived)
@@ -166,7 +166,7 @@ def set_gc_policy(
 @pass_session
 def label_add(session: Session, /, *, experiment_id: int, label: str) -> None:
     """Add a label to an experiment."""
-    from detbuild.store.attributes import with_label
+    from detbuild.store.annotations import with_label
 
     submitted = _folder(session, experiment_id).header().labels
     _set(session, experiment_id, lambda attributes: with_label(attributes, submitted, label))
@@ -179,7 +179,7 @@ def label_add(session: Session, /, *, experiment_id: int, label: str) -> None:
 def label_remove(session: Session, /, *, experiment_id: int, label: str) -> None:
     """Remove a label from an experiment."""
     from detbuild.errors import ConfigError
-    from detbuild.store.attributes import without_label
+    from detbuild.store.annotations import without_label
 
     folder = _folder(session, experiment_id)
     labels = folder.header().labels
@@ -221,6 +221,6 @@ def _folder(session: Session, experiment_id: int) -> ExperimentFolder:
 
 
 def _change(folder: ExperimentFolder, change: Callable[[Attributes], Attributes]) -> None:
-    from detbuild.store.attributes import change_attributes
+    from detbuild.store.annotations import change_attributes
 
     change_attributes(folder.path, change)

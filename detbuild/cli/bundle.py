@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from detbuild.config.secrets import KnownSecrets
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.state import TrialState
 
 _PLAIN = ("Dockerfile", "experiment.json", "attributes.json", "journal.jsonl", "controller.log")
@@ -90,7 +90,7 @@ def _files(
     from detbuild.cli import documents
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.config.secrets import known_secrets, masked_for_sharing, secrets_of_host, values_in_script
-    from detbuild.store.submitted import config_of
+    from detbuild.store.experiment_dir import config_of
     from determined._untrusted import UntrustedError, UntrustedMissingError
     from determined._version import __version__
 

@@ -70,8 +70,8 @@ def check(
 @pass_session
 def config(session: Session, *, experiment_id: int, show_secrets: bool) -> None:
     """Print an experiment's config with defaults; secrets and values of variables are masked."""
+    from detbuild.store.experiment_dir import config_of
     from detbuild.store.home import Home
-    from detbuild.store.submitted import config_of
 
     found = config_of(Home.open(session.home).experiment(experiment_id))
     show_json(found.resolved() if show_secrets else found.masked(), show_secrets=show_secrets)

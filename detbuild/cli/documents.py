@@ -8,16 +8,16 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from detbuild.store.index import summarize
-from detbuild.store.states import State
+from detbuild.store.cache import summarize
+from detbuild.store.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from detbuild.checkpoint.find import Found
-    from detbuild.store.folder import ExperimentFolder
-    from detbuild.store.index import Summary
-    from detbuild.store.measured import Measurement
+    from detbuild.store.cache import Summary
+    from detbuild.store.experiment_dir import ExperimentFolder
+    from detbuild.store.metrics import Measurement
     from detbuild.store.state import ExperimentState, RunState, TrialState
     from determined._records import Validation
 
@@ -26,8 +26,8 @@ Document = dict[str, object]
 
 def experiment(summary: Summary, folder: ExperimentFolder) -> Document:
     """Return one element of `detbuild list --json`."""
-    from detbuild.store.attributes import read_attributes
-    from detbuild.store.deleting import is_deleting
+    from detbuild.store.annotations import read_attributes
+    from detbuild.store.home import is_deleting
 
     changed = read_attributes(folder.path)
     labels = summary.labels if changed.labels is None else changed.labels
@@ -73,8 +73,8 @@ def _limits(state: ExperimentState, folder: ExperimentFolder) -> Document | None
 
 
 def _description_and_notes(folder: ExperimentFolder) -> Document:
-    from detbuild.store.attributes import read_attributes
-    from detbuild.store.submitted import config_of
+    from detbuild.store.annotations import read_attributes
+    from detbuild.store.experiment_dir import config_of
 
     changed = read_attributes(folder.path)
     submitted = config_of(folder).description or ""
@@ -96,7 +96,7 @@ def trial(
     state: TrialState, folder: ExperimentFolder, checkpoints: Iterable[Found], *, metrics: bool = False
 ) -> Document:
     """Return a trial with its runs, validations and checkpoints; `metrics` adds all measurements."""
-    from detbuild.store.measured import measurements
+    from detbuild.store.metrics import measurements
 
     progress = state.progress
     measured = (
@@ -155,7 +155,7 @@ def measurement(found: Measurement, experiment_id: int, trial_id: int) -> Docume
 
 def best_trial(state: ExperimentState) -> TrialState | None:
     """Return the trial with the best validation by the searcher's metric."""
-    from detbuild.store.progress import Goal
+    from detbuild.store.state import Goal
 
     validated = {id(trial.progress.best): trial for trial in state.trials.values() if trial.progress.best}
     found = [trial.progress.best for trial in validated.values() if trial.progress.best]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from detbuild.errors import CanceledError, ExperimentError
-from detbuild.store.states import State
+from detbuild.store.state import State
 
 if TYPE_CHECKING:
     from detbuild.store.state import ExperimentState

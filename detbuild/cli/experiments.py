@@ -17,7 +17,7 @@ from detbuild.cli.table import csv_option, json_option, show_csv, show_json, sho
 if TYPE_CHECKING:
     from detbuild.cli.table import Columns, Row
     from detbuild.events import Event
-    from detbuild.store.requests import Verb
+    from detbuild.store.journal import Verb
 
 
 @click.command("list", cls=Command)
@@ -135,8 +135,7 @@ def describe(
 
 def _finish_deletions(session: Session) -> None:
     """Finish deletions that a crash interrupted."""
-    from detbuild.store.deleting import unfinished_deletions
-    from detbuild.store.home import Home
+    from detbuild.store.home import Home, unfinished_deletions
 
     home = Home.open(session.home)
     if not any(unfinished_deletions(home)):

@@ -16,8 +16,8 @@ from detbuild.jsontext import json_text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from detbuild.store.folder import ExperimentFolder
-    from detbuild.store.loglines import LogFilter, LogLine
+    from detbuild.store.experiment_dir import ExperimentFolder
+    from detbuild.store.logs import LogFilter, LogLine
     from detbuild.store.state import TrialState
 
 _POLL: Final = 0.2  # seconds between polls of growing files
@@ -94,7 +94,7 @@ class LineRange:
 
 def log_filter(filters: Mapping[str, object], *, only_stderr: bool) -> LogFilter:
     """Return the filter that the options of a command describe."""
-    from detbuild.store.loglines import STREAMS, Level, LogFilter
+    from detbuild.store.logs import STREAMS, Level, LogFilter
 
     level, before, after = filters["level"], filters["before"], filters["after"]
     stdtypes = tuple(map(str, _tuple(filters["stdtypes"])))
@@ -112,7 +112,7 @@ def lines_of(
     folder: ExperimentFolder, trial_id: int, selected: LogFilter, part: LineRange
 ) -> Iterator[tuple[int, LogLine]]:
     """Yield the trial ID and each line."""
-    from detbuild.store.loglines import TrialLines, some
+    from detbuild.store.logs import TrialLines, some
 
     lines = TrialLines(folder, selected)
     trial = _trial(folder, trial_id)

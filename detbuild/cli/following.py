@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from detbuild.cli.session import Session
     from detbuild.events import Emit
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.home import Home
     from detbuild.store.state import ExperimentState
 
@@ -33,8 +33,7 @@ def followed(session: Session, home: Home, experiment_id: int, act: Callable[[Em
 def hint_if_paused(folder: ExperimentFolder) -> None:
     """Print how to unpause the experiment if it is paused."""
     from detbuild.controller.attend import needs_controller
-    from detbuild.store.state import fold
-    from detbuild.store.states import State
+    from detbuild.store.state import State, fold
 
     if fold(folder.header(), folder.journal()).state == State.PAUSED and not needs_controller(folder):
         click.echo(f"experiment {folder.id} paused: detbuild activate {folder.id}", err=True)

@@ -78,7 +78,7 @@ def _change(text: str) -> tuple[int, dict[str, int | float | None]]:
 
 
 def _update(session: Session, experiment_id: int, values: Mapping[str, int | float | None]) -> None:
-    from detbuild.store.attributes import change_attributes
+    from detbuild.store.annotations import change_attributes
     from detbuild.store.home import Home
 
     given = {name: value for name, value in values.items() if value is not None}

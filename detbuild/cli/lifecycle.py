@@ -18,12 +18,12 @@ from detbuild.cli.arguments import (
 from detbuild.cli.following import INTERRUPTED
 from detbuild.cli.group import Command
 from detbuild.cli.session import Session, pass_session
-from detbuild.store.states import ENDED, State
+from detbuild.store.state import ENDED, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.home import Home
 
 

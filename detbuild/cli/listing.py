@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from detbuild.cli import documents
 from detbuild.cli.views import no_output
 from detbuild.errors import ConfigError, EngineError
-from detbuild.store.digests import load_cached
+from detbuild.store.cache import journal_warnings, load_cached, summaries
 from detbuild.store.home import Home, damaged
-from detbuild.store.index import journal_warnings, summaries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from detbuild.cli.documents import Document
     from detbuild.events import Emit
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.state import ExperimentState, TrialState
 
 
@@ -39,7 +38,7 @@ def experiments(home: Path, emit: Emit, *, archived: bool = True) -> Iterator[Do
 
 def measurements(trial: TrialState, folder: ExperimentFolder, group: str = "") -> list[Document]:
     """Return the measurements of a trial, of one group or of all."""
-    from detbuild.store.measured import measurements as read
+    from detbuild.store.metrics import measurements as read
 
     return [documents.measurement(one, folder.id, trial.id) for one in read(folder, trial, group)]
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import BinaryIO
 
-    from detbuild.store.folder import ExperimentFolder
-    from detbuild.store.log import LogFile
+    from detbuild.store.experiment_dir import ExperimentFolder
+    from detbuild.store.logs import LogFile
 
 POLL = 0.2  # seconds between polls of growing files
 
@@ -143,7 +143,7 @@ class Pump:
         self._known: dict[int, LogFile] = {}
 
     def files(self) -> Iterator[LogFile]:
-        from detbuild.store.log import LogFile
+        from detbuild.store.logs import LogFile
 
         run = 0
         while (folder := self.folder.run(self.trial_id, run)).exists:

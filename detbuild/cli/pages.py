@@ -14,8 +14,7 @@ from detbuild.cli.text import visible
 from detbuild.controller.health import blocked_reason
 from detbuild.credentials import masked_urls
 from detbuild.launch.limits import cpu_limit_text, memory_limit_text, requested_limits
-from detbuild.store.progress import Goal
-from detbuild.store.states import State
+from detbuild.store.state import Goal, State
 from detbuild.units import counted, size
 
 _NEWEST = 20  # checkpoints and runs of a trial that a page lists
@@ -24,9 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from detbuild.checkpoint.find import Found
-    from detbuild.store.folder import ExperimentFolder, Header, RunFolder
-    from detbuild.store.progress import CheckpointState
-    from detbuild.store.state import ExperimentState, RunState, TrialState
+    from detbuild.store.experiment_dir import ExperimentFolder, Header, RunFolder
+    from detbuild.store.state import CheckpointState, ExperimentState, RunState, TrialState
     from determined._records import Validation
 
 

@@ -10,8 +10,7 @@ from detbuild.cli.show import metrics_line
 from detbuild.cli.table import aligned, remaining_width
 from detbuild.cli.text import number, visible
 from detbuild.report.document import flat
-from detbuild.store.progress import Goal
-from detbuild.store.states import State
+from detbuild.store.state import Goal, State
 from detbuild.units import counted
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from detbuild.cli.text import number, visible
-from detbuild.store.states import State
+from detbuild.store.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

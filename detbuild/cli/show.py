@@ -30,7 +30,7 @@ from detbuild.events import (
     Working,
     short_step,
 )
-from detbuild.store.states import State
+from detbuild.store.state import State
 from detbuild.units import counted, size
 from determined._records import (
     Checkpoint,

@@ -18,9 +18,7 @@ from detbuild.events import (
     TrialDelayed,
     TrialEnded,
 )
-from detbuild.store.ledger import WAITING_FOR_SEARCH
-from detbuild.store.progress import Goal
-from detbuild.store.states import ENDED, State
+from detbuild.store.state import ENDED, WAITING_FOR_SEARCH, Goal, State
 from determined._records import Measured, Progress, Training, Validation
 
 if TYPE_CHECKING:
@@ -161,8 +159,8 @@ class Search:
 def read_plan(folder: Path) -> tuple[Goal, int]:
     """Return the searcher's goal and planned trials; those of one trial if unreadable."""
     from detbuild.errors import DetbuildError
-    from detbuild.store.folder import ExperimentFolder
-    from detbuild.store.reading import as_map, read_document
+    from detbuild.store.experiment_dir import ExperimentFolder
+    from detbuild.store.files import as_map, read_document
 
     experiment = ExperimentFolder(folder)
     try:

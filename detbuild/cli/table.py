@@ -12,7 +12,7 @@ import click
 from detbuild.cli.text import cut, terminal_width, visible, width
 from detbuild.credentials import masked_urls, masked_urls_in
 from detbuild.jsontext import json_text, not_finite
-from detbuild.store.states import State
+from detbuild.store.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -27,7 +27,7 @@ file_argument = click.argument(
 def create(session: Session, /, *, name: str, file: Path) -> None:
     """Create a config template from a file."""
     from detbuild.errors import ConfigError
-    from detbuild.store.templates import template_file
+    from detbuild.store.registry import template_file
 
     home = _home(session)
     if template_file(home, name).exists():
@@ -51,7 +51,7 @@ def set_(session: Session, /, *, name: str, file: Path) -> None:
 @pass_session
 def describe(session: Session, /, *, name: str) -> None:
     """Print a template as written."""
-    from detbuild.store.templates import read_template
+    from detbuild.store.registry import read_template
 
     click.echo(read_template(_home(session), name), nl=False)
 
@@ -66,7 +66,7 @@ def list_(session: Session, /, *, as_json: bool, as_csv: bool, details: bool) ->
 
     With --json: a list of {"name", "file"}, with --details "text" too.
     """
-    from detbuild.store.templates import read_template, template_file, template_names
+    from detbuild.store.registry import read_template, template_file, template_names
 
     home = _home(session)
     rows = [{"name": name, "file": str(template_file(home, name))} for name in template_names(home)]
@@ -90,7 +90,7 @@ def list_(session: Session, /, *, as_json: bool, as_csv: bool, details: bool) ->
 @pass_session
 def remove(session: Session, /, *, name: str) -> None:
     """Remove a template; experiments created with it do not change."""
-    from detbuild.store.templates import remove_template
+    from detbuild.store.registry import remove_template
 
     remove_template(_home(session), name)
     click.echo(f"removed {name}", err=True)
@@ -99,7 +99,7 @@ def remove(session: Session, /, *, name: str) -> None:
 def _keep(home: Home, name: str, file: Path) -> None:
     from detbuild.config.yaml import read_document
     from detbuild.errors import ConfigError
-    from detbuild.store.templates import write_template
+    from detbuild.store.registry import write_template
 
     try:
         text = file.read_text(encoding="utf-8")

@@ -78,7 +78,7 @@ def describe(
     from detbuild.cli import documents, listing
     from detbuild.cli.exports import metrics_table, summary_table
     from detbuild.cli.pages import trial_lines
-    from detbuild.store.measured import measurements, summary
+    from detbuild.store.metrics import measurements, summary
 
     state, folder = listing.trial(session.home, trial)
     figures = summary(measurements(folder, state)) if summarized else {}

@@ -16,7 +16,7 @@ from detbuild.controller.start import controller_of
 from detbuild.credentials import masked_urls
 from detbuild.engine.docker import DockerEngine
 from detbuild.errors import DetbuildError
-from detbuild.store.folder import ExperimentFolder
+from detbuild.store.experiment_dir import ExperimentFolder
 
 if TYPE_CHECKING:
     from detbuild.engine.protocol import Engine

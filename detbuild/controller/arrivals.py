@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from detbuild.checkpoint.transfer import is_name
 from detbuild.store import journal
-from detbuild.store.reader import RecordFile
+from detbuild.store.records import RecordFile
 from determined._records import Checkpoint
 from determined._untrusted import UntrustedDir
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
-    from detbuild.store.folder import ExperimentFolder
-    from detbuild.store.stored import Stored
+    from detbuild.store.experiment_dir import ExperimentFolder
+    from detbuild.store.state import Stored
 
 _Run = tuple[int, int]  # trial and run
 _FETCHED: Final = 0  # not a trial ID

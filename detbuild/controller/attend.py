@@ -12,17 +12,15 @@ from detbuild.errors import ConfigError, EngineError, LeaseError
 from detbuild.events import Emit, Warned, ignore
 from detbuild.store.follow import ExperimentTail
 from detbuild.store.journal import JournalFile
-from detbuild.store.ledger import StateFold
-from detbuild.store.state import ExperimentState, load
-from detbuild.store.states import StopVerb
+from detbuild.store.state import ExperimentState, StateFold, StopVerb, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.home import Home
-    from detbuild.store.requests import Verb
+    from detbuild.store.journal import Verb
 
 _POLL = 0.1  # seconds between polls of the files
 _PAUSE = 3.0  # seconds between two starts of a controller that keeps dying

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from detbuild.store.ledger import StateFold
+from detbuild.store.state import StateFold
 
 if TYPE_CHECKING:
-    from detbuild.store.folder import ExperimentFolder
-    from detbuild.store.journal import Fact
-    from detbuild.store.requests import Inbox, Request
+    from detbuild.store.experiment_dir import ExperimentFolder
+    from detbuild.store.journal import Fact, Inbox, Request
 
 
 @dataclass(kw_only=True, slots=True)

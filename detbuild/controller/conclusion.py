@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from detbuild.store.journal import ExperimentFinished
-from detbuild.store.states import State
+from detbuild.store.state import State
 
 if TYPE_CHECKING:
-    from detbuild.store.ledger import StateFold
+    from detbuild.store.state import StateFold
 
 
 def conclusion(state: StateFold) -> ExperimentFinished:

@@ -9,8 +9,8 @@ from detbuild.checkpoint.transfer import sweep_drafts
 from detbuild.engine.protocol import ContainerSpec, Mount
 from detbuild.errors import ConfigError, EngineError
 from detbuild.launch.plan import HOME_LABEL, user_of
+from detbuild.store.experiment_dir import WORK_DIR
 from detbuild.store.files import file_errors
-from detbuild.store.storage import WORK_DIR
 from determined._checkpoints import draft_name, drafted
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from detbuild.engine.protocol import Engine
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.home import Home
 
 _TARGET: Final = "/run/detbuild/code"

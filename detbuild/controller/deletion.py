@@ -21,8 +21,8 @@ from detbuild.controller.keeping import remove_all
 from detbuild.controller.lease import lease, lease_at_the_end
 from detbuild.errors import ConfigError, DetbuildError, EngineError, LeaseError
 from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL
-from detbuild.store.deleting import hidden_name, mark_deleting, unfinished_deletions
 from detbuild.store.files import alone, file_errors, sweep_temporaries, sync_directory
+from detbuild.store.home import hidden_name, mark_deleting, unfinished_deletions
 from detbuild.store.registry import registered
 from detbuild.store.state import fold
 from determined._untrusted import UntrustedDir, UntrustedError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from detbuild.engine.protocol import Engine
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.home import Home
 
 

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 from detbuild.controller.policies import Policy, PolicyWatch
 from detbuild.launch.failure import Outcome
 from detbuild.store import journal
-from detbuild.store.reader import RecordFile
-from detbuild.store.runs import RunRecords, extended
+from detbuild.store.records import RecordFile, RunRecords, extended
 
 if TYPE_CHECKING:
     from detbuild.controller.book import JournaledState
     from detbuild.controller.search import Search
-    from detbuild.store.states import RunState
+    from detbuild.store.state import RunState
 
 _MOST = 64 << 20  # bytes of records in one poll, so that a run that floods does not block the others
 

@@ -6,14 +6,13 @@ import os
 from typing import TYPE_CHECKING
 
 from detbuild.controller.lease import holder
-from detbuild.store.state import load
-from detbuild.store.states import State
+from detbuild.store.state import State, load
 from determined._disk import NO_INODES, no_inodes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.state import ExperimentState
 
 

@@ -6,13 +6,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from detbuild.store import journal
-from detbuild.store.submitted import config_of
+from detbuild.store.experiment_dir import config_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from detbuild.controller.book import JournaledState
-    from detbuild.store.requests import Request
+    from detbuild.store.journal import Request
 
 
 LENGTHENED: Final = frozenset(

@@ -19,9 +19,9 @@ from detbuild.checkpoint.owners import foreign_reason
 from detbuild.controller.arrivals import CheckpointWatcher
 from detbuild.errors import EngineError
 from detbuild.store import journal
+from detbuild.store.experiment_dir import checkpoint_storage
 from detbuild.store.files import sweep_temporaries
 from detbuild.store.home import Home
-from detbuild.store.storage import checkpoint_storage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.controller.book import JournaledState
     from detbuild.controller.clock import Clock
-    from detbuild.store.ledger import StateFold
-    from detbuild.store.stored import Stored
+    from detbuild.store.state import StateFold, Stored
 
 _FIRST: Final = 1.0  # seconds of the first back-off
 _LONGEST: Final = 60.0

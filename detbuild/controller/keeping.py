@@ -17,19 +17,17 @@ from detbuild.controller.keeper import CheckpointManager
 from detbuild.controller.lease import lease_at_the_end
 from detbuild.errors import ConfigError, EngineError
 from detbuild.store import journal
+from detbuild.store.experiment_dir import config_of, storage_of
 from detbuild.store.home import Home
 from detbuild.store.registry import registered
-from detbuild.store.state import fold, load, run_records
-from detbuild.store.states import StopVerb
-from detbuild.store.storage import storage_of
-from detbuild.store.submitted import config_of
+from detbuild.store.state import StopVerb, fold, load, run_records
 from determined._checkpoints import verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from detbuild.checkpoint.select import Policy
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
     from determined._records import Checkpoint
 
 _POLL: Final = 0.05  # seconds

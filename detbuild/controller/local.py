@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING
 from detbuild.controller.localsearch import LocalSearch, end_processes
 from detbuild.launch.plan import grace as patience
 from detbuild.launch.plan import variables
+from detbuild.store.experiment_dir import config_of
 from detbuild.store.files import file_errors
 from detbuild.store.follow import ExperimentTail
-from detbuild.store.state import ExperimentState, load
-from detbuild.store.states import StopVerb
-from detbuild.store.submitted import config_of
+from detbuild.store.state import ExperimentState, StopVerb, load
 from determined._run_info import PARENT_VARIABLE, RUN_DIR_VARIABLE
 from determined.exec import ENTRY
 from determined.exec._watch import KILL_ALL
@@ -33,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from detbuild.events import Emit
-    from detbuild.store.folder import ExperimentFolder
-    from detbuild.store.requests import Verb
+    from detbuild.store.experiment_dir import ExperimentFolder
+    from detbuild.store.journal import Verb
     from determined._run_info import RunInfo
 
 _POLL = 0.05  # seconds

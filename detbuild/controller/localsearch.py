@@ -23,16 +23,16 @@ from detbuild.launch.plan import local_run_info
 from detbuild.launch.restart import End, Launch, ReportSegment, next_step
 from detbuild.search.registry import search_method
 from detbuild.store import journal
-from detbuild.store.output import tail
-from detbuild.store.runs import read_run
-from detbuild.store.states import State, StopVerb, stronger
-from detbuild.store.submitted import config_of, search_config_of
+from detbuild.store.experiment_dir import config_of, search_config_of
+from detbuild.store.logs import tail
+from detbuild.store.records import read_run
+from detbuild.store.state import State, StopVerb, stronger
 from determined._run_info import RUN_DIR_VARIABLE
 
 if TYPE_CHECKING:
-    from detbuild.store.folder import ExperimentFolder
-    from detbuild.store.runs import RunRecords
-    from detbuild.store.states import TrialState
+    from detbuild.store.experiment_dir import ExperimentFolder
+    from detbuild.store.records import RunRecords
+    from detbuild.store.state import TrialState
     from determined._run_info import RunInfo
 
 _ROUNDS = 50  # scans for remaining processes

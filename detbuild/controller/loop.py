@@ -18,7 +18,7 @@ from detbuild.controller.trouble import Backoff
 from detbuild.errors import EngineError
 from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL, RUN_LABEL, TRIAL_LABEL
 from detbuild.store import journal
-from detbuild.store.states import StopVerb
+from detbuild.store.state import StopVerb
 
 if TYPE_CHECKING:
     from detbuild.controller.world import ControllerContext

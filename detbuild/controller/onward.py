@@ -9,8 +9,8 @@ from detbuild.controller.book import JournaledState
 from detbuild.controller.heed import LENGTHENED
 from detbuild.controller.lease import lease
 from detbuild.errors import ConfigError
-from detbuild.store.states import State
-from detbuild.store.submitted import config_of, config_with
+from detbuild.store.experiment_dir import config_of, config_with
+from detbuild.store.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.events import Emit
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.home import Home
     from detbuild.store.state import ExperimentState
 

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from detbuild.store.output import OutputFile
+from detbuild.store.logs import OutputFile
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from types import FrameType
 
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.store.folder import RunFolder
+    from detbuild.store.experiment_dir import RunFolder
 
 STREAMS: Final = ("stdout", "stderr")
 _LINES: Final = 2000  # of a stream in one poll

@@ -10,14 +10,13 @@ from detbuild.errors import SearchError
 from detbuild.launch.plan import RunRequest
 from detbuild.launch.restart import failures
 from detbuild.search.registry import time_metric
-from detbuild.store.progress import Goal, trial_progress
-from detbuild.store.runs import read_run
-from detbuild.store.state import run_records
+from detbuild.store.records import read_run
+from detbuild.store.state import Goal, run_records, trial_progress
 
 if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.controller.book import JournaledState
-    from detbuild.store.states import TrialState
+    from detbuild.store.state import TrialState
     from determined._records import Validation
     from determined._run_info import Length
 

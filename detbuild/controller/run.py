@@ -15,9 +15,9 @@ from detbuild.launch.plan import container_name, grace, plan_run
 from detbuild.launch.restart import failures
 from detbuild.launch.slots import POLL, slot_request
 from detbuild.store import journal
-from detbuild.store.attributes import read_attributes, with_attributes
-from detbuild.store.output import TAIL_LINES, tail
-from detbuild.store.states import StopVerb, stronger
+from detbuild.store.annotations import read_attributes, with_attributes
+from detbuild.store.logs import TAIL_LINES, tail
+from detbuild.store.state import StopVerb, stronger
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from detbuild.controller.world import ControllerContext
     from detbuild.engine.protocol import ContainerState
     from detbuild.launch.tickets import SlotRequest
-    from detbuild.store.runs import RunRecords
-    from detbuild.store.states import TrialState
+    from detbuild.store.records import RunRecords
+    from detbuild.store.state import TrialState
 
 _INSPECT = 1.0  # seconds between two inspections of a running container
 _ATTEMPTS = 3  # failed starts of a container before the run ends in error

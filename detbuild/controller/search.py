@@ -9,9 +9,7 @@ from detbuild.errors import SearchError
 from detbuild.launch.restart import end_of
 from detbuild.search.method import Began, Create, TrialEnded, Validated, from_json, to_json
 from detbuild.store import journal
-from detbuild.store.progress import Goal, trial_progress
-from detbuild.store.state import run_records
-from detbuild.store.states import State
+from detbuild.store.state import Goal, State, run_records, trial_progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

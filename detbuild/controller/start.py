@@ -21,13 +21,13 @@ from detbuild.launch.hostlock import lock_directory
 from detbuild.launch.slots import SlotQueue
 from detbuild.launch.stock import Limits
 from detbuild.search.registry import search_method
+from detbuild.store.experiment_dir import config_of, search_config_of
 from detbuild.store.files import file_errors
 from detbuild.store.home import Home
-from detbuild.store.submitted import config_of, search_config_of
 
 if TYPE_CHECKING:
     from detbuild.engine.protocol import Engine, EngineInfo
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
 
 
 def controller_of(

@@ -12,14 +12,13 @@ from detbuild.errors import EngineError
 from detbuild.launch.failure import Outcome
 from detbuild.launch.restart import End, Launch, ReportSegment, Wait, next_step, pause
 from detbuild.store import journal
-from detbuild.store.state import run_records
-from detbuild.store.states import State, StopVerb, stronger
-from detbuild.store.storage import checkpoint_storage
+from detbuild.store.experiment_dir import checkpoint_storage
+from detbuild.store.state import State, StopVerb, run_records, stronger
 
 if TYPE_CHECKING:
     from detbuild.controller.search import Search
     from detbuild.controller.world import ControllerContext
-    from detbuild.store.states import TrialState
+    from detbuild.store.state import TrialState
 
 
 @dataclass(frozen=True, slots=True)

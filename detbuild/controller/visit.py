@@ -15,8 +15,8 @@ from detbuild.launch.plan import Place, user_of
 from detbuild.launch.slots import SlotQueue
 from detbuild.launch.stock import take_inventory
 from detbuild.launch.visit import plan_shell
+from detbuild.store.experiment_dir import config_of
 from detbuild.store.state import fold
-from detbuild.store.submitted import config_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from detbuild.engine.protocol import Engine, EngineInfo
     from detbuild.launch.gpus import Gpu
     from detbuild.launch.stock import Limits
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
 
 
 def create_shell(

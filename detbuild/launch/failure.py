@@ -14,9 +14,9 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from detbuild.launch.limits import OF_CONFIG, OF_HOST, binary
+from detbuild.store.experiment_dir import WORK_DIR
 from detbuild.store.journal import RunFinished
-from detbuild.store.states import StopVerb
-from detbuild.store.storage import WORK_DIR
+from detbuild.store.state import StopVerb
 from determined._disk import NO_INODES
 from determined._exit_codes import ExitCode
 from determined._hints import Where, hint_for
@@ -26,7 +26,7 @@ from determined._transient import sounds_transient
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from detbuild.store.runs import RunRecords
+    from detbuild.store.records import RunRecords
 
 
 class Outcome(str, Enum):

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Final
 
 from detbuild.errors import EngineError
 from detbuild.events import Warned
-from detbuild.store.reading import as_map, read_document
-from detbuild.store.storage import WORK_DIR, in_container
-from detbuild.store.typed import typed
+from detbuild.store.experiment_dir import WORK_DIR, in_container
+from detbuild.store.files import as_map, read_document, typed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.engine.protocol import EngineInfo
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
 
 _LEAST_RESERVE: Final = 1 << 30  # bytes
 _MOST_RESERVE: Final = 8 << 30

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from detbuild.engine.protocol import ContainerSpec, Device, EngineInfo, Mount
 from detbuild.launch.gpus import LABEL, Gpu
 from detbuild.launch.limits import cpu_limit, memory_limit, scratch
-from detbuild.store.storage import WORK_DIR, checkpoint_storage, in_container
+from detbuild.store.experiment_dir import WORK_DIR, checkpoint_storage, in_container
 from determined._run_info import CONTAINER_RUN_DIR, RUN_DIR_VARIABLE, RunInfo
 
 if TYPE_CHECKING:
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from detbuild.config.environment import DeviceKind
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.store.folder import ExperimentFolder, Header
-    from detbuild.store.storage import CheckpointStorage
+    from detbuild.store.experiment_dir import CheckpointStorage, ExperimentFolder, Header
     from determined._run_info import Length
 
 RUN_DIR: Final = CONTAINER_RUN_DIR

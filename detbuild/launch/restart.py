@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from detbuild.launch.failure import Outcome
 from detbuild.search.method import TrialEnd
-from detbuild.store.states import State, StopVerb
+from detbuild.store.state import State, StopVerb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from detbuild.store.journal import RunFinished
-    from detbuild.store.states import TrialState
+    from detbuild.store.state import TrialState
 
 _FIRST_PAUSE = 1.0  # seconds
 _LONGEST_PAUSE = 60.0

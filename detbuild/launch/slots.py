@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from detbuild.launch.line import QueueOrder
     from detbuild.launch.share import Memory
     from detbuild.launch.stock import Inventory
-    from detbuild.store.folder import Header
+    from detbuild.store.experiment_dir import Header
 
 POLL: Final = 2.0  # seconds between two polls of a controller with queued trials
 _MANY: Final = 20  # queued experiments; with more, each polls less often

@@ -9,7 +9,7 @@ from detbuild.engine.protocol import ContainerSpec, Mount
 from detbuild.launch.gpus import LABEL
 from detbuild.launch.limits import cpu_limit, memory_limit, scratch
 from detbuild.launch.plan import HOME_LABEL, RUN_DIR, SHELL_LABEL, USER_LABEL, variables
-from detbuild.store.storage import checkpoint_storage, in_container
+from detbuild.store.experiment_dir import checkpoint_storage, in_container
 from determined._run_info import RUN_DIR_VARIABLE
 
 if TYPE_CHECKING:

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from detbuild.credentials import MASK
-from detbuild.store.progress import Goal
+from detbuild.store.state import Goal
 from determined._version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from detbuild.config.secrets import KnownSecrets
-    from detbuild.store.progress import CheckpointState
-    from detbuild.store.series import Table
-    from detbuild.store.state import ExperimentState, RunState, TrialState
+    from detbuild.store.metrics import Table
+    from detbuild.store.state import CheckpointState, ExperimentState, RunState, TrialState
 
 _DIGITS: Final = 7  # significant ones of a metric
 

@@ -15,8 +15,8 @@ from detbuild.errors import ConfigError
 from detbuild.events import Warned, ignore
 from detbuild.report.document import flat
 from detbuild.store.files import file_errors
-from detbuild.store.series import reports
-from detbuild.store.states import State
+from detbuild.store.metrics import reports
+from detbuild.store.state import State
 from determined._run_info import TENSORBOARD_DIR
 from determined._untrusted import UntrustedDir, UntrustedError, UntrustedMissingError, sized
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from detbuild.events import Emit
-    from detbuild.store.folder import ExperimentFolder
-    from detbuild.store.series import Row
+    from detbuild.store.experiment_dir import ExperimentFolder
+    from detbuild.store.metrics import Row
     from detbuild.store.state import TrialState
     from determined._untrusted import Entry
 

@@ -8,17 +8,17 @@ from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.secrets import known_secrets, masked_for_sharing, values_in_script
 from detbuild.errors import EngineError
 from detbuild.report.document import Log, Source
-from detbuild.store.output import last_text
-from detbuild.store.reading import as_map, read_document
-from detbuild.store.series import tables
+from detbuild.store.files import as_map, read_document
+from detbuild.store.logs import last_text
+from detbuild.store.metrics import tables
 from detbuild.store.state import fold, load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from detbuild.store.folder import ExperimentFolder
-    from detbuild.store.runs import RunRecords
-    from detbuild.store.series import Table
+    from detbuild.store.experiment_dir import ExperimentFolder
+    from detbuild.store.metrics import Table
+    from detbuild.store.records import RunRecords
     from detbuild.store.state import TrialState
 
 MAX_POINTS: Final = 1_000  # in one curve

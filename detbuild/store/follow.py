@@ -18,11 +18,11 @@ from detbuild.events import (
     Warned,
 )
 from detbuild.store import journal
-from detbuild.store.output import OutputFile
-from detbuild.store.reader import RecordFile
+from detbuild.store.logs import OutputFile
+from detbuild.store.records import RecordFile
 
 if TYPE_CHECKING:
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
 
 STREAMS = ("stdout", "stderr")
 

@@ -1,4 +1,9 @@
-"""The home directory of one user's experiments, with a unique id; assigns experiment numbers."""
+"""The home directory of one user's experiments, with a unique id; assigns experiment numbers.
+
+Markers of deletions in progress, so that a later process can finish them.
+
+Archives experiments that have ended, which hides them in listings, and unarchives them.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +13,19 @@ import os
 import re
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from detbuild.errors import ConfigError, EngineError
 from detbuild.events import Warned
-from detbuild.store.files import (
-    close_to_others,
-    file_errors,
-    locked,
-    private_directory,
-    write_synced,
-)
-from detbuild.store.folder import ExperimentFolder
+from detbuild.store.annotations import change_attributes
+from detbuild.store.experiment_dir import ExperimentFolder, changed_at
+from detbuild.store.files import close_to_others, file_errors, locked, private_directory, write_synced
+from detbuild.store.state import fold
 from determined._untrusted import UntrustedDir, UntrustedError, kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from detbuild.events import Emit
@@ -46,6 +47,8 @@ _MADE = (
     "templates",
 )
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}").fullmatch
+_INTENT: Final = "deleting"
+_HIDDEN: Final = ".deleted-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,3 +238,42 @@ def _home_id(file: Path) -> str:
             f"{file} is damaged",
             hint='write {"id": "..."} with the 8 hex digits after `detbuild-` in the names of its containers',
         ) from error
+
+
+def mark_deleting(folder: ExperimentFolder) -> None:
+    """Mark the experiment as being deleted, synced to disk; the deletion cannot be undone after this."""
+    write_synced(folder.path / _INTENT, b"")
+
+
+def is_deleting(folder: ExperimentFolder) -> bool:
+    """Whether the experiment is being deleted, so that no controller may be started for it."""
+    return changed_at(folder.path / _INTENT) != 0
+
+
+def hidden_name(home: Home, folder: ExperimentFolder) -> Path:
+    """Return the name of the folder after the experiment was deleted from listings."""
+    return home.experiments / f"{_HIDDEN}{folder.id}"
+
+
+def unfinished_deletions(home: Home) -> tuple[tuple[ExperimentFolder, ...], tuple[Path, ...]]:
+    """Return the marked experiments, and the hidden folders that only have to be removed."""
+    folders = (home.folder(number) for number in home.ids())
+    hidden = home.experiments.glob(f"{_HIDDEN}*")  # allowed: names that the host chose
+    return tuple(filter(is_deleting, folders)), tuple(hidden)
+
+
+def set_archived(folders: Sequence[ExperimentFolder], *, archived: bool) -> None:
+    """Archive or unarchive all of the experiments, or none.
+
+    Raises:
+        ConfigError: One has not ended, so it would use slots while it is hidden.
+    """
+    for folder in folders if archived else ():
+        state = fold(folder.header(), folder.journal())
+        if not state.over:
+            raise ConfigError(
+                f"experiment {folder.id} has not ended: it is {state.state.label}",
+                hint=f"run `detbuild cancel {folder.id}` and `detbuild wait {folder.id}`, then archive it",
+            )
+    for folder in folders:
+        change_attributes(folder.path, lambda attributes: replace(attributes, archived=archived))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from detbuild.engine.protocol import ImageState
     from detbuild.events import Emit
-    from detbuild.store.folder import ExperimentFolder, Header
+    from detbuild.store.experiment_dir import ExperimentFolder, Header
     from detbuild.store.home import Home
 
 BUILT_LABEL: Final = "detbuild.context"  # label of each image built for an experiment

@@ -1,4 +1,9 @@
-"""The write-ahead journal of one experiment: decisions and intents, synced before they are acted on."""
+"""The write-ahead journal of one experiment: decisions and intents, synced before they are acted on.
+
+The queue of user requests to an experiment: an append-only file that its controller reads.
+
+A request is synced to disk before it is applied; the journal records which were applied.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +13,22 @@ import re
 from collections import deque
 from dataclasses import asdict, dataclass, field
 from math import isfinite
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, get_args
 
-from detbuild.store.files import append_synced
-from detbuild.store.lines import LineFile
-from detbuild.store.typed import typed
+from detbuild.store.files import LineFile, alone, append_synced, as_map, typed
 from determined._untrusted import UntrustedDir, UntrustedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+_NUMBER = re.compile(rb',"n":(\d{1,18})\}\n')
+_LARGEST = 1 << 30  # bytes
+_TAIL = 64  # bytes at the end of a journal that contain the number of its last line
+_MOST_DAMAGE = 100  # damaged places that are listed
+_LONGEST_WHY = 200
+Verb = Literal["kill", "cancel", "pause", "activate", "continue"]
+VERBS: Final = get_args(Verb)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -243,11 +254,6 @@ StorageFact = (
 TrialFact = TrialCreated | RunIntended | RunCreated | RunFinished | Waiting | PolicyMatched | TrialFinished
 Fact = TrialFact | StorageFact | Searched | SearchFailed | RequestApplied | Paused | ExperimentFinished
 _KINDS: Mapping[str, Callable[..., Fact]] = {cls.kind: cls for cls in get_args(Fact)}
-_NUMBER = re.compile(rb',"n":(\d{1,18})\}\n')
-_LARGEST = 1 << 30  # bytes
-_TAIL = 64  # bytes at the end of a journal that contain the number of its last line
-_MOST_DAMAGE = 100  # damaged places that are listed
-_LONGEST_WHY = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,3 +367,50 @@ class JournalFile:
     def _tell(self, why: str) -> None:
         if len(self.damage) < _MOST_DAMAGE:
             self.damage.append(f"{self._path}, line {self._line}: {why}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    number: int  # 1, 2, 3 ... in the order of application
+    verb: Verb
+    trial_id: int | None = None  # None: all trials
+    config: Mapping[str, object] | None = None  # the resolved new config of a `continue`
+
+
+class Inbox:
+    """The requests of one experiment."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines = LineFile(path)
+
+    def put(
+        self, verb: Verb, *, trial_id: int | None = None, config: Mapping[str, object] | None = None
+    ) -> int:
+        """Add a request, synced to disk, and return its number.
+
+        Raises:
+            DiskFullError: The disk is full.
+            EngineError: The file cannot be written.
+        """
+        with alone(self._path.with_suffix(".lock")):  # two requests at once must not get one number
+            number = sum(1 for _ in LineFile(self._path).new()) + 1
+            body = {"n": number, "verb": verb, "trial_id": trial_id, "config": config}
+            line = json.dumps(body, separators=(",", ":")).encode() + b"\n"
+            append_synced(self._path, line)
+        return number
+
+    def after(self, number: int) -> tuple[Request, ...]:
+        """Return the requests after a number that were added since the last call."""
+        requests = map(_parsed, self._lines.new())
+        return tuple(request for request in requests if request and request.number > number)
+
+
+def _parsed(line: bytes) -> Request | None:
+    try:
+        raw = as_map(json.loads(line))
+        if raw.get("verb") not in VERBS:
+            return None
+        return typed(Request, {**raw, "number": raw.get("n")})
+    except (ValueError, RecursionError):
+        return None  # a damaged line is ignored

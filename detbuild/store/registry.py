@@ -1,13 +1,16 @@
 """The model registry: one file per model in `$DETBUILD_HOME/models/`, with the UUIDs of its checkpoints.
 
 A registered checkpoint is kept: every removal of checkpoints checks `registered` first.
+
+Config templates: named parts of configs in `$DETBUILD_HOME/templates/<name>.yaml`.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from detbuild.errors import ConfigError, EngineError
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from detbuild.store.home import Home
 
 _LONGEST_NAME = 200  # bytes of a file name, which leaves space for its suffix and for a draft's name
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,3 +175,51 @@ def _read(file: Path, name: str) -> Model:
         raise ConfigError(f"there is no model {name}", hint="see `detbuild model list`") from None
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise EngineError(f"cannot read {file}: {error}", hint="repair it, or move it aside") from error
+
+
+def template_file(home: Home, name: str) -> Path:
+    """Return the path of a template, which need not exist.
+
+    Raises:
+        ConfigError: The name is not valid.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"not a valid template name: {name[:60]!r}", hint="use letters, digits, `_`, `-` and `.`"
+        )
+    return home.path / "templates" / f"{name}.yaml"
+
+
+def template_names(home: Home) -> tuple[str, ...]:
+    return tuple(sorted(file.stem for file in (home.path / "templates").glob("[!.]*.yaml")))
+
+
+def read_template(home: Home, name: str) -> str:
+    """Read the text of a template.
+
+    Raises:
+        ConfigError: The template does not exist.
+    """
+    file = template_file(home, name)
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        there = ", ".join(template_names(home)) or "none"
+        raise ConfigError(f"there is no template {name}", hint=f"available templates: {there}") from None
+
+
+def write_template(home: Home, name: str, text: str) -> None:
+    """Save a template, replacing one of the same name."""
+    file = template_file(home, name)
+    with file_errors(file):
+        private_directory(file.parent)
+    write_synced(file, text.encode())
+
+
+def remove_template(home: Home, name: str) -> None:
+    """Remove a template; raise ConfigError if it does not exist."""
+    read_template(home, name)
+    file = template_file(home, name)
+    with file_errors(file):
+        file.unlink(missing_ok=True)
+        sync_directory(file.parent)

@@ -22,7 +22,7 @@ from detbuild.experiment import SubmitRequest, this_host
 from detbuild.launch.gpus import LABEL, held
 from detbuild.launch.hostlock import lock_directory
 from detbuild.launch.tickets import SlotRequests
-from detbuild.store.folder import ExperimentFolder
+from detbuild.store.experiment_dir import ExperimentFolder
 from detbuild.store.home import Home
 from detbuild.store.state import load
 

@@ -13,7 +13,7 @@ import pytest
 
 from detbuild.checkpoint.find import checkpoints_of
 from detbuild.controller.attend import resume
-from detbuild.store.stored import Stored
+from detbuild.store.state import Stored
 from tests.faults.real import SEARCH, Trial, docker, expected
 from tests.s3 import S3Server, s3_server
 

@@ -30,10 +30,9 @@ from detbuild.experiment import SubmitRequest, this_host
 from detbuild.launch.slots import SlotQueue
 from detbuild.search.registry import search_method
 from detbuild.store import journal
-from detbuild.store.folder import ExperimentFolder, Header
+from detbuild.store.experiment_dir import ExperimentFolder, Header, config_of
 from detbuild.store.home import Home
 from detbuild.store.state import load
-from detbuild.store.submitted import config_of
 from tests.faults.real import BATCHES, CONFIG, HOLD, MODEL, SEARCH, expected, full, mounted
 from tests.faults.training import trajectory
 

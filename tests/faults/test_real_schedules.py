@@ -20,7 +20,7 @@ from tests.faults.training import trajectory
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from detbuild.store.states import TrialState
+    from detbuild.store.state import TrialState
 
 pytestmark = pytest.mark.engine
 

@@ -17,12 +17,10 @@ from detbuild.controller.world import ControllerContext
 from detbuild.launch.slots import SlotQueue
 from detbuild.launch.stock import Limits
 from detbuild.search.registry import search_method
-from detbuild.store.folder import ExperimentFolder, Header
+from detbuild.store.experiment_dir import ExperimentFolder, Header, config_of, search_config_of
 from detbuild.store.home import Home
-from detbuild.store.progress import limits
-from detbuild.store.reader import RecordFile
-from detbuild.store.state import ExperimentState, TrialState, load, run_records
-from detbuild.store.submitted import config_of, search_config_of
+from detbuild.store.records import RecordFile
+from detbuild.store.state import ExperimentState, TrialState, limits, load, run_records
 from determined import _checkpoints
 from determined._event_file import EventFile, begin
 from determined._exit_codes import ExitCode

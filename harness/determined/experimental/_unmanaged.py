@@ -16,7 +16,7 @@ from determined.experimental._say import LOG, logged
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.home import Home
     from determined._run_info import RunInfo
     from determined.experimental.core_v2 import Config

@@ -9,10 +9,10 @@ import pytest
 
 from detbuild.checkpoint.protected import parents, pending_sources, sources
 from detbuild.launch.limits import requested_limits
-from detbuild.store.folder import Header
+from detbuild.store.experiment_dir import Header
 from detbuild.store.home import Home
-from detbuild.store.runs import RunRecords
-from detbuild.store.states import ExperimentState, RunState, TrialState
+from detbuild.store.records import RunRecords
+from detbuild.store.state import ExperimentState, RunState, TrialState
 from determined._records import Checkpoint, Restored
 
 if TYPE_CHECKING:

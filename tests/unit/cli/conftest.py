@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from detbuild.controller.start import controller_of
-from detbuild.store.folder import ExperimentFolder
+from detbuild.store.experiment_dir import ExperimentFolder
 from tests.fakes import FakeEngine
 from tests.unit.cli.shells import Shell, train
 

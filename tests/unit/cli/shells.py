@@ -12,7 +12,7 @@ from detbuild.cli.commands import detbuild
 from detbuild.cli.det import det
 from detbuild.cli.session import Session
 from detbuild.store import journal
-from detbuild.store.folder import ExperimentFolder, Header
+from detbuild.store.experiment_dir import ExperimentFolder, Header
 from detbuild.store.home import Home
 from determined import _checkpoints
 from determined._event_file import EventFile

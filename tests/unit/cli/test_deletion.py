@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 from detbuild.controller.lease import lease
-from detbuild.store.deleting import mark_deleting
+from detbuild.store.home import mark_deleting
 from tests.experiments import write_experiment
 
 

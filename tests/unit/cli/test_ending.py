@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from detbuild.store import journal
-from detbuild.store.state import load
-from detbuild.store.states import State
+from detbuild.store.state import State, load
 from tests.unit.cli.shells import train_until_told
 
 

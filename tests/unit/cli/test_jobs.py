@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from detbuild.store.attributes import Attributes, read_attributes
+from detbuild.store.annotations import Attributes, read_attributes
 from tests.experiments import write_experiment
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from detbuild.controller.start import controller_of
 from detbuild.store import journal
-from detbuild.store.folder import ExperimentFolder
+from detbuild.store.experiment_dir import ExperimentFolder
 from detbuild.store.home import Home
 
 CREATE = ("detbuild", "create", "const.yaml", ".")

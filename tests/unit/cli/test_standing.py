@@ -19,7 +19,7 @@ from detbuild.events import (
     TrialDelayed,
     TrialEnded,
 )
-from detbuild.store.progress import Goal
+from detbuild.store.state import Goal
 from determined._records import Measured, Progress, Validation
 from tests.synthetic import HOSTILE, experiment
 

@@ -11,7 +11,7 @@ from detbuild.engine.protocol import ContainerSpec
 from detbuild.errors import EngineError
 from detbuild.launch.slots import slot_request
 from detbuild.launch.stock import Limits, cpu_inventory
-from detbuild.store.attributes import change_attributes
+from detbuild.store.annotations import change_attributes
 from determined._event_file import EventFile
 from determined._records import Ended, Exited, ExitReason, Stage, Started, Training
 from determined._run_info import RunInfo

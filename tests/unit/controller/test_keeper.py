@@ -25,9 +25,9 @@ from detbuild.controller.onward import request_continue
 from detbuild.errors import EngineError
 from detbuild.launch.stock import Limits
 from detbuild.store.home import Home
+from detbuild.store.records import read_run
 from detbuild.store.registry import Model, Version, create_model, register
-from detbuild.store.runs import read_run
-from detbuild.store.stored import Stored
+from detbuild.store.state import Stored
 from determined._checkpoints import verify
 from determined._event_file import EventFile
 from determined._records import Ended, ExitReason, Training
@@ -38,7 +38,7 @@ from tests.faults.training import Rig, expected, restore, rig, save, submit, tra
 if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.search.method import SearchMethod
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
     from determined._run_info import RunInfo
 
 

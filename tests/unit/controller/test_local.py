@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from detbuild.events import Emit
-    from detbuild.store.folder import ExperimentFolder
-    from detbuild.store.requests import Verb
+    from detbuild.store.experiment_dir import ExperimentFolder
+    from detbuild.store.journal import Verb
     from detbuild.store.state import ExperimentState
     from determined._run_info import RunInfo
 

@@ -21,7 +21,7 @@ from tests.faults.searching import Halving, Random, Told, Watching, made
 from tests.faults.training import expected, loss_after, restore, save, submit, trajectory
 
 if TYPE_CHECKING:
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.state import ExperimentState
     from determined._run_info import RunInfo
 

@@ -9,9 +9,9 @@ from detbuild.controller import attend
 from detbuild.controller.attend import resume
 from detbuild.search.method import Close, Create, Train, TrialEnd, TrialEnded, to_json
 from detbuild.store import journal
-from detbuild.store.folder import Header
+from detbuild.store.experiment_dir import Header
 from detbuild.store.home import Home
-from detbuild.store.ledger import StateFold
+from detbuild.store.state import StateFold
 from tests.fakes import FakeEngine
 from tests.faults.searching import Random
 from tests.faults.training import Rig, rig, submit, train

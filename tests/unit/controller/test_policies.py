@@ -7,7 +7,7 @@ import pytest
 
 from detbuild.config.parse import config_from_mapping
 from detbuild.controller.policies import PolicyWatch, policies_of
-from detbuild.store.folder import RunFolder
+from detbuild.store.experiment_dir import RunFolder
 from tests.fakes import Exit, FakeEngine
 from tests.faults.training import CONFIG, rig
 from tests.unit.controller.test_controller import fail

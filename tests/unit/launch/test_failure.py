@@ -7,7 +7,7 @@ import pytest
 from detbuild.launch.failure import Evidence, Outcome, classify, judge
 from detbuild.launch.limits import OF_CONFIG, OF_HOST
 from detbuild.store.journal import RunFinished
-from detbuild.store.runs import RunRecords
+from detbuild.store.records import RunRecords
 from determined._records import Ended, Exited, ExitReason, Stage, Training
 
 MESSAGE = "ValueError: no"

@@ -10,7 +10,7 @@ from detbuild.config.parse import config_from_mapping
 from detbuild.engine.protocol import ContainerSpec, Device, Mount
 from detbuild.launch.gpus import Gpu
 from detbuild.launch.plan import Place, RunRequest, plan_run, user_of
-from detbuild.store.folder import ExperimentFolder, Header
+from detbuild.store.experiment_dir import ExperimentFolder, Header
 from determined._run_info import Length, RunInfo
 from tests.fakes import INFO
 

@@ -11,7 +11,7 @@ from detbuild.launch.gpus import Gpu
 from detbuild.launch.slots import SlotQueue, slot_request
 from detbuild.launch.stock import Inventory, Limits, cpu_inventory, cpu_slots, gpu_inventory, take_inventory
 from detbuild.launch.tickets import SlotRequest, SlotRequests
-from detbuild.store.folder import Header
+from detbuild.store.experiment_dir import Header
 from tests.fakes import INFO, FakeEngine, gpus
 
 ONE = SlotRequest(engine="e", kind="gpu", user="0", experiment="aaaa/1", slots=1, waiting={})

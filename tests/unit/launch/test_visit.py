@@ -5,7 +5,7 @@ import pytest
 from detbuild.launch.gpus import LABEL, Gpu
 from detbuild.launch.plan import EXPERIMENT_LABEL, Place
 from detbuild.launch.visit import plan_shell
-from detbuild.store.submitted import config_of
+from detbuild.store.experiment_dir import config_of
 from tests.experiments import write_experiment
 
 CONFIG = {

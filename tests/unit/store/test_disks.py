@@ -16,8 +16,8 @@ from detbuild.controller.health import blocked_reason
 from detbuild.controller.lease import holder, lease
 from detbuild.controller.room import FreeSpace
 from detbuild.errors import DiskFullError, EngineError
+from detbuild.store.experiment_dir import Header
 from detbuild.store.files import alone, write_synced
-from detbuild.store.folder import Header
 from detbuild.store.home import Home
 from detbuild.store.state import fold
 from determined import _checkpoints

@@ -15,7 +15,7 @@ from detbuild.events import (
     TrialDelayed,
     TrialEnded,
 )
-from detbuild.store.folder import ExperimentFolder, Header, RunFolder
+from detbuild.store.experiment_dir import ExperimentFolder, Header, RunFolder
 from detbuild.store.follow import ExperimentTail
 from detbuild.store.home import Home
 from detbuild.store.journal import (
@@ -27,7 +27,7 @@ from detbuild.store.journal import (
     TrialFinished,
     Waiting,
 )
-from detbuild.store.output import OutputFile, tail
+from detbuild.store.logs import OutputFile, tail
 from detbuild.store.state import load
 from determined._event_file import EventFile
 from determined._records import Training

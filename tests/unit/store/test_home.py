@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from detbuild.errors import ConfigError, EngineError
-from detbuild.store.folder import ExperimentFolder, Header
+from detbuild.store.experiment_dir import ExperimentFolder, Header
 from detbuild.store.home import Home
-from detbuild.store.requests import Request
+from detbuild.store.journal import Request
 from determined._run_info import RunInfo
 
 if TYPE_CHECKING:

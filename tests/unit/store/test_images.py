@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.engine.protocol import ImageState
 from detbuild.store import journal
-from detbuild.store.folder import Header
+from detbuild.store.experiment_dir import Header
 from detbuild.store.home import Home
 from detbuild.store.images import images_in_use, prunable, used_by
 

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
-from detbuild.store.folder import Header
+import math
+
+import pytest
+
+from detbuild.store import journal
+from detbuild.store.experiment_dir import Header
 from detbuild.store.journal import (
     Entry,
     ExperimentFinished,
@@ -14,7 +19,19 @@ from detbuild.store.journal import (
     TrialFinished,
     Waiting,
 )
-from detbuild.store.state import ExperimentState, RunState, TrialState, fold
+from detbuild.store.records import RunRecords
+from detbuild.store.state import (
+    CheckpointState,
+    ExperimentState,
+    Goal,
+    Progress,
+    RunState,
+    Stored,
+    TrialState,
+    fold,
+    trial_progress,
+)
+from determined._records import Checkpoint, CheckpointRejected, Restored, Training, Validation
 
 HEADER = Header(id=1, name="n", context_name="c", created=0.0)
 CREATED = TrialCreated(trial_id=1, seed=5, hparams={"lr": 1})
@@ -99,3 +116,172 @@ def test_trouble_with_the_storage_is_shown_until_it_is_over() -> None:
     assert after(CREATED, trouble, ended).why == "boom; cannot upload"
     assert after(CREATED, trouble, ended, over).why == "boom"
     assert after(CREATED, ended, trouble, over).why == "boom"
+
+
+UPLOADED = journal.CheckpointUploaded(uuid="a")
+INTENDED = journal.UploadIntended(uuid="a")
+REFUSED = journal.UploadRejected(uuid="a", why="damaged")
+DELETED = journal.CheckpointsDeleted(uuids=("a", "b"))
+REMOVED = journal.CheckpointsRemoved(uuids=("a", "b"))
+PARTLY = journal.FilesDeleted(uuid="a", paths=("optimizer",))
+PARTED = journal.FilesRemoved(uuid="a")
+
+
+@pytest.mark.parametrize(
+    ("facts", "damaged", "state"),
+    [
+        ((), False, "COMPLETED"),
+        ((), True, "ERROR"),
+        ((UPLOADED,), True, "COMPLETED"),  # what is damaged is the copy
+        ((REFUSED,), False, "ERROR"),
+        ((UPLOADED, PARTLY), False, "PARTIALLY_DELETED"),
+        ((UPLOADED, PARTLY, DELETED), False, "DELETED"),
+        ((DELETED, REMOVED), True, "DELETED"),
+    ],
+)
+def test_the_state_of_a_checkpoint(facts: tuple[journal.Fact, ...], damaged: bool, state: str) -> None:
+    assert Stored.of(facts).state("a", damaged=damaged) == state
+
+
+@pytest.mark.parametrize(
+    ("facts", "has_pending"),
+    [
+        ((), False),
+        ((INTENDED,), True),
+        ((INTENDED, UPLOADED), False),
+        ((INTENDED, REFUSED), False),
+        ((INTENDED, DELETED), True),
+        ((INTENDED, DELETED, REMOVED), False),
+        ((PARTLY,), True),
+        ((PARTLY, PARTED), False),
+    ],
+)
+def test_what_is_begun_is_known_until_it_is_finished(
+    facts: tuple[journal.Fact, ...], has_pending: bool
+) -> None:
+    assert Stored.of(facts).has_pending is has_pending
+
+
+def test_deleted_files_are_no_part_of_a_checkpoint() -> None:
+    checkpoint = Checkpoint("a", 1, {"weights": 3, "optimizer": 5})
+    assert Stored.of([PARTLY]).left(checkpoint) == {"weights": 3}
+    assert Stored().left(checkpoint) == {"weights": 3, "optimizer": 5}
+
+
+def test_every_fact_survives_the_journal() -> None:
+    trouble = journal.StorageBlocked(why="away")
+    for fact in (UPLOADED, INTENDED, REFUSED, DELETED, REMOVED, PARTLY, PARTED, trouble):
+        entry = journal.Entry(1.0, fact)
+        assert journal.decode(journal.encode(entry)) == entry
+
+
+LOSS = Goal("loss", smaller_is_better=True)
+
+
+def validation(steps: int, loss: object) -> Validation:
+    return Validation(steps, {"loss": loss})
+
+
+def checkpoint(steps: int) -> Checkpoint:
+    return Checkpoint(f"c{steps}", steps, {"state": 10, "more/data": 5})
+
+
+def test_a_trial_without_runs_has_made_no_progress() -> None:
+    assert trial_progress((), LOSS) == Progress()
+
+
+def test_one_run() -> None:
+    run = RunRecords(
+        training=Training(5, {"loss": 1}),
+        validations=(validation(2, 0.5), validation(4, 0.7)),
+        checkpoints=(checkpoint(2), checkpoint(4)),
+    )
+    assert trial_progress((run,), LOSS) == Progress(
+        steps_completed=5,
+        best=validation(2, 0.5),
+        validations=(validation(2, 0.5), validation(4, 0.7)),
+        training=Training(5, {"loss": 1}),
+        checkpoints=(
+            CheckpointState(
+                uuid="c4",
+                run=0,
+                steps_completed=4,
+                size=15,
+                files=2,
+                state="COMPLETED",
+                validation=validation(4, 0.7),
+            ),
+            CheckpointState(
+                uuid="c2",
+                run=0,
+                steps_completed=2,
+                size=15,
+                files=2,
+                state="COMPLETED",
+                validation=validation(2, 0.5),
+            ),
+        ),
+    )
+
+
+def test_what_a_later_run_repeats_counts_once() -> None:
+    first = RunRecords(validations=(validation(2, 0.5), validation(4, 0.4)), checkpoints=(checkpoint(2),))
+    second = RunRecords(restored=Restored("c2", 2), validations=(validation(4, 0.3),))
+    progress = trial_progress((first, second), LOSS)
+    assert progress.validations == (validation(2, 0.5), validation(4, 0.3))
+    assert progress.best == validation(4, 0.3)
+
+
+def test_a_run_that_began_anew_supersedes_everything_before_it() -> None:
+    first = RunRecords(validations=(validation(2, 0.1),))
+    second = RunRecords(training=Training(1, {}), validations=(validation(2, 0.9),))
+    assert trial_progress((first, second), LOSS).validations == (validation(2, 0.9),)
+
+
+def test_a_run_that_died_before_it_trained_supersedes_nothing() -> None:
+    first = RunRecords(validations=(validation(2, 0.1),), checkpoints=(checkpoint(2),))
+    progress = trial_progress((first, RunRecords(started=True)), LOSS)
+    assert progress.validations == (validation(2, 0.1),)
+    assert progress.steps_completed == 2
+
+
+def test_a_restore_further_back_supersedes_more_than_one_run() -> None:
+    first = RunRecords(
+        validations=(validation(2, 1.0), validation(4, 1.1)), checkpoints=(checkpoint(2), checkpoint(4))
+    )
+    second = RunRecords(
+        restored=Restored("c4", 4), validations=(validation(6, 1.2),), checkpoints=(checkpoint(6),)
+    )
+    third = RunRecords(
+        restored=Restored("c2", 2),
+        validations=(validation(4, 2.1),),
+        rejected=(CheckpointRejected("c6", "truncated"), CheckpointRejected("c4", "gone")),
+    )
+    progress = trial_progress((first, second, third), LOSS)
+    assert progress.validations == (validation(2, 1.0), validation(4, 2.1))
+    assert [(c.uuid, c.state) for c in progress.checkpoints] == [
+        ("c6", "ERROR"),
+        ("c4", "ERROR"),
+        ("c2", "COMPLETED"),
+    ]
+
+
+def test_weights_of_another_trial_are_a_beginning() -> None:
+    first = RunRecords(restored=Restored("foreign", 500), validations=(validation(2, 1.0),))
+    second = RunRecords(restored=Restored("foreign", 500), validations=(validation(2, 0.8),))
+    assert trial_progress((first, second), LOSS).validations == (validation(2, 0.8),)
+
+
+@pytest.mark.parametrize("value", [None, math.nan, "0.1", True, [0.1]])
+def test_what_is_no_number_is_never_the_best(value: object) -> None:
+    run = RunRecords(validations=(validation(1, value), validation(2, 3.0)))
+    assert trial_progress((run,), LOSS).best == validation(2, 3.0)
+    assert trial_progress((RunRecords(validations=(validation(1, value),)),), LOSS).best is None
+
+
+@pytest.mark.parametrize(("smaller", "best"), [(True, 1.0), (False, 2.0)])
+def test_the_goal_says_which_way_is_better_and_the_first_of_equals_wins(smaller: bool, best: float) -> None:
+    values = (1.0, 2.0, 1.0, 2.0)
+    run = RunRecords(validations=tuple(validation(i, value) for i, value in enumerate(values)))
+    found = trial_progress((run,), Goal("loss", smaller_is_better=smaller)).best
+    assert found == validation(values.index(best), best)

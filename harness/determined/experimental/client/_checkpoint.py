@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from detbuild.checkpoint.find import Found
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
     from determined._records import Line
 
 METADATA_FILE = "metadata.json"
@@ -74,8 +74,8 @@ class Checkpoint:
 
     @cached_property
     def training(self) -> CheckpointTrainingMetadata:
+        from detbuild.store.experiment_dir import config_of
         from detbuild.store.state import fold
-        from detbuild.store.submitted import config_of
 
         with _host.explained():
             trials = fold(self._folder.header(), self._folder.journal()).trials
@@ -230,7 +230,7 @@ class Checkpoint:
     @cached_property
     def _line(self) -> Line | None:
         """Return the record of its run."""
-        from detbuild.store.reader import RecordFile
+        from detbuild.store.records import RecordFile
 
         run = self._folder.run(self._found.trial_id, self._found.checkpoint.run)
         lines = RecordFile(run).rest()

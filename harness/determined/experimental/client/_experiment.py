@@ -18,7 +18,7 @@ from determined.experimental.client._trial import Trial, trials_in
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from detbuild.store.attributes import Attributes
+    from detbuild.store.annotations import Attributes
 
 _TERMINAL = frozenset(
     {
@@ -56,8 +56,8 @@ class Experiment:
     def reload(self) -> None:
         """Read everything that changes again."""
         with _host.found():
-            from detbuild.store.attributes import read_attributes
-            from detbuild.store.deleting import is_deleting
+            from detbuild.store.annotations import read_attributes
+            from detbuild.store.home import is_deleting
             from determined.experimental.client._read import experiment_state
 
             state = experiment_state(self._folder)
@@ -69,7 +69,7 @@ class Experiment:
     @cached_property
     def config(self) -> dict[str, Any]:
         with _host.explained():
-            from detbuild.store.submitted import config_of
+            from detbuild.store.experiment_dir import config_of
 
             return config_of(self._folder).resolved()
 
@@ -253,7 +253,7 @@ class Experiment:
 
     def _archive(self, *, archived: bool) -> None:
         with _host.explained():
-            from detbuild.store.archive import set_archived
+            from detbuild.store.home import set_archived
 
             set_archived([self._folder], archived=archived)
         self.archived = archived
@@ -284,13 +284,13 @@ class Experiment:
         self._change(lambda attributes: replace(attributes, labels=given))
 
     def add_label(self, label: str) -> None:
-        from detbuild.store.attributes import with_label
+        from detbuild.store.annotations import with_label
 
         submitted = self._folder.header().labels
         self._change(lambda attributes: with_label(attributes, submitted, label))
 
     def remove_label(self, label: str) -> None:
-        from detbuild.store.attributes import without_label
+        from detbuild.store.annotations import without_label
 
         submitted = self._folder.header().labels
         self._change(lambda attributes: without_label(attributes, submitted, label))
@@ -301,7 +301,7 @@ class Experiment:
 
     def _change(self, change: Callable[[Attributes], Attributes]) -> None:
         with _host.explained():
-            from detbuild.store.attributes import change_attributes
+            from detbuild.store.annotations import change_attributes
 
             self._put(change_attributes(self._folder.path, change))
 

@@ -31,7 +31,7 @@ def iter_trial_metrics(
     """Yield the metrics that the trials have reported so far, one trial after another, each in order."""
     for numbers in [_host.trial_numbers(one) for one in trial_ids]:
         with _host.found():
-            from detbuild.store.measured import measurements
+            from detbuild.store.metrics import measurements
             from determined.experimental.client._read import journal_state
 
             folder = _host.home().experiment(numbers[0])

@@ -6,12 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from detbuild.errors import ConfigError
-from detbuild.store.progress import Goal, trial_progress
-from detbuild.store.state import fold, run_records
+from detbuild.store.state import Goal, fold, run_records, trial_progress
 from determined.experimental.client import _host
 
 if TYPE_CHECKING:
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.state import ExperimentState, TrialState
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from detbuild.store import state as store
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
 
 _POLL = 0.2  # seconds between polls of growing logs
 
@@ -75,7 +75,7 @@ class Trial:
         Each has "count", "last" and "type", and for numbers also "min", "max", "sum" and "mean".
         """
         if self._summary is None:
-            from detbuild.store.measured import measurements, summary
+            from detbuild.store.metrics import measurements, summary
 
             found = summary(measurements(self._folder, self._state))
             self._summary = {_SUMMARY_NAMES.get(name, name): metrics for name, metrics in found.items()}
@@ -114,7 +114,7 @@ class Trial:
             raise ValueError("follow, head and tail exclude each other")
         if (head or 0) < 0 or (tail or 0) < 0:
             raise ValueError("head and tail may not be negative")
-        from detbuild.store.loglines import Level, LogFilter, TrialLines, some
+        from detbuild.store.logs import Level, LogFilter, TrialLines, some
         from determined.experimental.client._read import journal_state
 
         lines = TrialLines(
@@ -267,7 +267,7 @@ def _field(trial: Trial, sort_by: TrialSortBy) -> Any:  # of one kind for each `
 
 
 def _validation(trial: Trial, *, newest: bool) -> float | None:
-    from detbuild.store.progress import Goal
+    from detbuild.store.state import Goal
 
     header, progress = trial._folder.header(), trial._state.progress  # noqa: SLF001
     found = (progress.validations[-1] if progress.validations else None) if newest else progress.best

@@ -1,31 +1,53 @@
-"""The folder of one experiment: the paths of its files, and the methods that write them."""
+"""The folder of one experiment: the paths of its files, and the methods that write them.
+
+The checkpoint directory of an experiment, in its runs and on the host.
+
+Reads the config of a submitted experiment from its folder.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import posixpath
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
+from detbuild.config.parse import changed_config, config_from_mapping
+from detbuild.config.storage import Directory, SharedFs
+from detbuild.engine.protocol import Mount
 from detbuild.errors import ConfigError, EngineError
 from detbuild.store import journal
-from detbuild.store.attributes import read_attributes
-from detbuild.store.files import file_errors, private_directory, write_all_synced
-from detbuild.store.reading import LARGEST_DOCUMENT, read_document
-from detbuild.store.requests import Inbox
-from detbuild.store.typed import typed
+from detbuild.store.annotations import read_attributes
+from detbuild.store.files import (
+    LARGEST_DOCUMENT,
+    as_map,
+    file_errors,
+    private_directory,
+    read_document,
+    typed,
+    write_all_synced,
+)
+from detbuild.store.journal import Inbox
 from determined._run_info import EVENTS_FILE, STDERR_FILE, STDOUT_FILE, RunInfo
 from determined._untrusted import UntrustedDir
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from detbuild.store.requests import Verb
+    from detbuild.config.environment import BindMount
+    from detbuild.config.experiment import ExperimentConfig
+    from detbuild.store.journal import Verb
 
 HEADER_FILE = "experiment.json"
 OUTPUT_FILES = {"stdout": STDOUT_FILE, "stderr": STDERR_FILE}
+WORK_DIR: Final = "/run/determined/workdir"
+OWN_DIR: Final = "/run/detbuild/checkpoints"
+SHARED_DIR: Final = "/determined_shared_fs"  # the same as in Determined: user code may rely on it
+# Defaults of fields that a local experiment may lack; `max_length` has none, since its absence has a meaning.
+_ABSENT: Final[Mapping[str, object]] = {"entrypoint": None, "searcher": {"name": "single", "metric": None}}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -230,3 +252,94 @@ class ExperimentFolder:
     def request(self, verb: Verb, *, trial_id: int | None = None) -> None:
         """Add a request, synced to disk."""
         self.inbox().put(verb, trial_id=trial_id)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointStorage:
+    in_run: str
+    on_host: Path | None  # None: only inside the container, and lost with it
+    mount: Mount | None = None
+
+
+def checkpoint_storage(config: ExperimentConfig, folder: ExperimentFolder) -> CheckpointStorage:
+    """Return the checkpoint directory; before the upload to a bucket it is in the experiment's folder."""
+    storage = config.checkpoint_storage
+    if isinstance(storage, SharedFs):
+        below = posixpath.relpath(storage.directory, posixpath.normpath(storage.host_path))
+        return CheckpointStorage(
+            in_run=posixpath.normpath(posixpath.join(SHARED_DIR, below)),
+            on_host=Path(storage.directory),
+            mount=Mount(source=storage.host_path, target=SHARED_DIR, propagation=storage.propagation),
+        )
+    if isinstance(storage, Directory):
+        inside = in_container(storage.container_path)
+        return CheckpointStorage(in_run=inside, on_host=_behind(inside, config.bind_mounts))
+    own = Mount(source=str(folder.checkpoints), target=OWN_DIR)
+    return CheckpointStorage(in_run=OWN_DIR, on_host=folder.checkpoints, mount=own)
+
+
+def in_container(path: str) -> str:
+    """Return a path of the config as seen in the container, relative to the work directory."""
+    return posixpath.normpath(posixpath.join(WORK_DIR, path))
+
+
+def _behind(inside: str, mounts: tuple[BindMount, ...]) -> Path | None:
+    """Return the host's directory of a path in the container, through its innermost mount."""
+    places = sorted(((in_container(m.container_path), m.host_path) for m in mounts), reverse=True)
+    for target, source in places:
+        if inside == target or inside.startswith(f"{target}/"):
+            return Path(source) / posixpath.relpath(inside, target)
+    return None
+
+
+def storage_of(folder: ExperimentFolder) -> CheckpointStorage:
+    """Return the checkpoint directory of a submitted experiment."""
+    return checkpoint_storage(config_of(folder), folder)
+
+
+def config_of(folder: ExperimentFolder) -> ExperimentConfig:
+    """Return the config as resolved at submission, or when the experiment was last continued.
+
+    Raises:
+        EngineError: The file is missing or damaged.
+    """
+    return _read(folder.config_file)
+
+
+def config_with(
+    config: ExperimentConfig, *, overrides: Sequence[str] = (), file: Path | None = None
+) -> ExperimentConfig:
+    """Return the config of a submitted experiment with the changes of a file, then of overrides.
+
+    Raises:
+        ConfigError: The changes cannot be read, or the result is not a valid config.
+    """
+    return changed_config(
+        config.resolved(),
+        source="the experiment's config",
+        overrides=overrides,
+        file=file,
+        defaults=_ABSENT,
+    )
+
+
+def search_config_of(folder: ExperimentFolder) -> ExperimentConfig:
+    """Return the config that the search started with, even if the experiment was continued with another.
+
+    Raises:
+        EngineError: The file is missing or damaged.
+    """
+    first = folder.first_config_file
+    return _read(first if folder.files.exists(first.name) else folder.config_file)
+
+
+def _read(file: Path) -> ExperimentConfig:
+    hint = "restore it, or move the experiment's folder aside"
+    try:
+        raw = read_document(file, as_map, hint=hint)
+    except FileNotFoundError as error:
+        raise EngineError(f"cannot read {file}: it does not exist", hint=hint) from error
+    try:
+        return config_from_mapping(raw, source=str(file), defaults=_ABSENT)
+    except ConfigError as error:
+        raise EngineError(f"cannot read {file}: {error}", hint=hint) from error

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detbuild.store import reader
-from detbuild.store.folder import RunFolder
-from detbuild.store.reader import RecordFile, RecordParser, RejectedSpan
+from detbuild.store import records as store_records
+from detbuild.store.experiment_dir import RunFolder
+from detbuild.store.records import RecordFile, RecordParser, RejectedSpan
 from determined._records import (
     Checkpoint,
     Line,
@@ -142,7 +142,7 @@ def test_a_line_of_100_megabytes_is_set_aside_in_bounded_memory() -> None:
     tracemalloc.stop()
     assert found == lines(2)
     assert [(aside.offset, aside.size) for aside in parser.set_aside] == [(len(data(line(1))), 100 << 20)]
-    assert peak < 3 * reader.LONGEST_LINE
+    assert peak < 3 * store_records.LONGEST_LINE
 
 
 def test_a_file_that_grows_is_read_from_where_the_last_look_ended(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_forged_field_is_set_aside_and_its_number_stays_free(fields) -> None:
 def bounded(folder: RunFolder, content: bytes, **bounds: int) -> tuple[list[Line], RecordFile]:
     folder.path.mkdir(exist_ok=True)
     folder.events.write_bytes(content)
-    file = RecordFile(folder, reader.Bounds(**bounds))
+    file = RecordFile(folder, store_records.Bounds(**bounds))
     return list(file.rest()), file
 
 
@@ -206,7 +206,7 @@ def bounded(folder: RunFolder, content: bytes, **bounds: int) -> tuple[list[Line
 def test_a_file_without_end_is_read_up_to_a_bound_and_the_rest_set_aside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, bounds: dict[str, int], why: str
 ) -> None:
-    monkeypatch.setattr(reader, "_BLOCK", 256)
+    monkeypatch.setattr(store_records, "_BLOCK", 256)
     folder = RunFolder(tmp_path / RUN)
     found, file = bounded(folder, content, **bounds)
     assert file.unreadable == f"{folder.events} holds more than {why}; the rest is ignored"
@@ -255,7 +255,7 @@ def test_a_sparse_file_of_a_terabyte_is_given_up_soon(tmp_path: Path) -> None:
 def test_one_look_reads_about_as_much_as_it_is_asked_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "_BLOCK", 256)
+    monkeypatch.setattr(store_records, "_BLOCK", 256)
     folder = RunFolder(tmp_path / RUN)
     folder.path.mkdir()
     folder.events.write_bytes(data(*lines(100)))

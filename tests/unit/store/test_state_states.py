@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from detbuild.store.folder import Header
-from detbuild.store.progress import Progress
-from detbuild.store.states import ExperimentState, TrialState
+from detbuild.store.experiment_dir import Header
+from detbuild.store.state import ExperimentState, Progress, TrialState
 
 HEADER = Header(id=1, name="", context_name="", created=0.0)
 

@@ -5,11 +5,10 @@ import shutil
 
 import pytest
 
-from detbuild.store import digests, journal
-from detbuild.store.digests import load_cached
+from detbuild.store import cache, journal
+from detbuild.store.cache import load_cached, remove_companions
 from detbuild.store.home import Home
 from detbuild.store.state import load
-from detbuild.store.tables import remove_companions
 from determined._records import (
     Checkpoint,
     CheckpointRejected,
@@ -32,7 +31,7 @@ from tests.synthetic import experiment
 
 @pytest.fixture(autouse=True)
 def short_runs_are_kept_too(monkeypatch):
-    monkeypatch.setattr(digests, "_LONG_RUN", 0)
+    monkeypatch.setattr(cache, "_LONG_RUN", 0)
 
 
 @pytest.fixture
@@ -74,7 +73,7 @@ def test_an_experiment_is_the_same_whether_its_records_were_read_before_or_not(h
     wanted = told(load(folder))
     assert told(load_cached(home, folder)) == wanted
     read = []
-    monkeypatch.setattr(digests, "read_run", lambda run, **_: read.append(run.name) or digests.RunRecords())
+    monkeypatch.setattr(cache, "read_run", lambda run, **_: read.append(run.name) or cache.RunRecords())
     again = load_cached(home, folder)
     assert read == ["5-0"]  # the one that runs
     assert told({**again.trials, 5: None}) == told({**load(folder).trials, 5: None})
@@ -104,15 +103,15 @@ def test_what_was_kept_of_an_experiment_goes_with_it(home, folder):
     shutil.rmtree(folder.path)
     other = experiment(home.path, 3)
     load_cached(home, other)
-    assert digests._read(home.digests, folder.id) == {}
-    assert sorted(digests._read(home.digests, other.id)) == ["1-0", "2-0"]
+    assert cache._read_digest(home.digests, folder.id) == {}
+    assert sorted(cache._read_digest(home.digests, other.id)) == ["1-0", "2-0"]
 
 
 def test_few_and_short_runs_are_not_worth_keeping(home, folder, monkeypatch):
-    monkeypatch.setattr(digests, "_LONG_RUN", 1 << 20)
+    monkeypatch.setattr(cache, "_LONG_RUN", 1 << 20)
     wanted = told(load(folder))
     assert told(load_cached(home, folder)) == wanted
     assert not home.digests.exists()
-    monkeypatch.setattr(digests, "_LONG_JOURNAL", 100)
+    monkeypatch.setattr(cache, "_LONG_JOURNAL", 100)
     assert told(load_cached(home, folder)) == wanted == told(load_cached(home, folder))
     assert home.digests.exists()

@@ -4,22 +4,22 @@ import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from detbuild.events import Event, Warned
-from detbuild.store import index
-from detbuild.store.digests import TimeBudget
-from detbuild.store.folder import Header
+from detbuild.store import cache
+from detbuild.store.cache import Summary, TimeBudget, open_table, remove_companions, summaries
+from detbuild.store.experiment_dir import Header
 from detbuild.store.home import Home
-from detbuild.store.index import Summary, summaries
 from detbuild.store.journal import ExperimentFinished, TrialCreated
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from detbuild.store.folder import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.state import ExperimentState
 
 
@@ -72,13 +72,13 @@ def test_what_is_over_is_not_read_again(home: Home, monkeypatch: pytest.MonkeyPa
     wanted = [experiment(home), experiment(home, over=False)][::-1]
     listed(home)
     read: list[int] = []
-    load = index.load_cached
+    load = cache.load_cached
 
     def reading(home: Home, folder: ExperimentFolder, allowance: TimeBudget) -> ExperimentState:
         read.append(folder.id)
         return load(home, folder, allowance)
 
-    monkeypatch.setattr(index, "load_cached", reading)
+    monkeypatch.setattr(cache, "load_cached", reading)
     assert listed(home) == (wanted, [])
     assert read == [2]
 
@@ -139,3 +139,42 @@ def test_a_number_that_was_given_out_again_is_another_experiment(home: Home) -> 
     shutil.rmtree(home.folder(1).path)
     again = replace(experiment(home), id=1)
     assert listed(home) == ([again], [])
+
+
+TABLE = "words (word TEXT PRIMARY KEY)"
+
+
+def words(file: Path, *, version: int) -> list[str]:
+    with closing(open_table(file, TABLE, version=version)) as table:
+        return [word for (word,) in table.execute("SELECT word FROM words")]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "words.sqlite"
+    with closing(open_table(path, TABLE, version=1)) as table, table:
+        table.execute("INSERT INTO words VALUES ('kept')")
+    return path
+
+
+def test_a_table_keeps_its_rows_until_its_version_changes(file: Path) -> None:
+    assert words(file, version=1) == ["kept"]
+    assert words(file, version=2) == []
+    assert words(file, version=1) == []
+
+
+def test_what_is_no_table_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "words.sqlite"
+    file.write_bytes(b"no table" * 200)
+    with pytest.raises(sqlite3.DatabaseError):
+        open_table(file, TABLE, version=1)
+
+
+def test_nothing_is_left_beside_a_file_that_is_removed(file: Path) -> None:
+    table = open_table(file, TABLE, version=1)
+    table.execute("SELECT word FROM words").fetchall()
+    table.execute("INSERT INTO words VALUES ('late')")
+    assert len(list(file.parent.iterdir())) > 1
+    remove_companions(file)
+    assert list(file.parent.iterdir()) == [file]
+    table.close()

@@ -1,38 +1,48 @@
-"""A cache of the records of finished runs, without their training metrics.
+"""An index of the experiments that have ended, so that listing thousands of them is fast.
+
+It is only a cache: if it is missing, damaged, locked or of another version, it is rebuilt from the files.
+
+A cache of the records of finished runs, without their training metrics.
 
 Without it, `detbuild list` and `describe` would read the files of all finished runs of a search each time. A
 changed file is read again, and the cache may be deleted at any time.
+
+SQLite tables used as caches: a table of another version is dropped and rebuilt.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import time
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from detbuild.errors import EngineError
-from detbuild.store.reader import RecordParser
-from detbuild.store.runs import RunRecords, extended, read_run
-from detbuild.store.state import load
-from detbuild.store.tables import open_table, remove_companions
+from detbuild.events import Warned
+from detbuild.store.records import RecordParser, RunRecords, extended, read_run
+from detbuild.store.state import Goal, fold, load
 from determined._records import Measured, Progress, Training, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from detbuild.store.folder import ExperimentFolder, RunFolder
+    from detbuild.events import Emit
+    from detbuild.store.experiment_dir import ExperimentFolder, RunFolder
     from detbuild.store.home import Home
     from detbuild.store.state import ExperimentState, RunState, TrialState
     from determined._records import Line
 
-_VERSION: Final = 1
-_TABLE: Final = """runs (
+_VERSION = 3  # of the row format; rows of another version are dropped
+_TABLE = "experiments (id INTEGER PRIMARY KEY, made INTEGER, summary TEXT)"
+_Key = tuple[int, int]  # number and `made`: the number of a deleted folder may be used again
+_DIGEST_VERSION: Final = 1
+_DIGEST_TABLE: Final = """runs (
     experiment INTEGER, run TEXT, size INTEGER, changed INTEGER, set_aside INTEGER, lines BLOB,
     PRIMARY KEY (experiment, run)
 ) WITHOUT ROWID"""
@@ -40,6 +50,133 @@ _LONG_JOURNAL: Final = 32 << 10  # bytes; a shorter one has at most about 60 run
 _LONG_RUN: Final = 1 << 20  # bytes
 _CHECK_MASK: Final = 0x3FF  # the time is checked every 1024 lines
 _NEWEST_ONLY: Final = (Training, Progress)  # only the newest record of these is kept
+_PATIENCE: Final = 0.5  # timeout of a locked file, seconds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """An experiment in a listing."""
+
+    id: int
+    name: str
+    state: str
+    why: str
+    metric: str
+    best: float | None
+    steps_completed: int
+    progress: float  # 0..1
+    trial_count: int
+    checkpoint_count: int
+    created: float  # seconds since the epoch, as `ended`
+    ended: float | None
+    local: bool
+    test_mode: bool
+    labels: tuple[str, ...]
+
+
+def summarize(state: ExperimentState) -> Summary:
+    header, progress = state.header, [trial.progress for trial in state.trials.values()]
+    goal = Goal(header.metric, header.smaller_is_better)
+    best = goal.best([p.best for p in progress if p.best])
+    return Summary(
+        id=header.id,
+        name=header.name,
+        state=state.state,
+        why=state.why,
+        metric=header.metric,
+        best=goal.value(best) if best else None,
+        steps_completed=max((p.steps_completed for p in progress), default=0),
+        progress=state.progress,
+        trial_count=len(state.trials),
+        checkpoint_count=sum(one.state != "DELETED" for p in progress for one in p.checkpoints),
+        created=header.created,
+        ended=state.ended,
+        local=header.local,
+        test_mode=header.test_mode,
+        labels=header.labels,
+    )
+
+
+def summaries(home: Home, emit: Emit) -> Iterator[Summary]:
+    """Yield all experiments, newest first, without unfinished submissions.
+
+    Warn of a damaged experiment, which is skipped, and of one that takes long to read, whose metrics are.
+    """
+    known = _read(home.index, emit)
+    learnt: dict[_Key, Summary] = {}
+
+    def read(folder: ExperimentFolder) -> Summary:
+        key = (folder.id, folder.made)
+        if key in known:
+            return known[key]
+        state, is_whole = _loaded(home, folder, emit)
+        summary = summarize(state)
+        if state.over and is_whole:
+            learnt[key] = summary
+        return summary
+
+    yield from home.each(read, emit)
+    _write(home.index, learnt)
+
+
+def _loaded(home: Home, folder: ExperimentFolder, emit: Emit) -> tuple[ExperimentState, bool]:
+    """Return the state, and whether it is complete and undamaged."""
+    try:
+        state = load_cached(home, folder, TimeBudget())
+    except TooLongError as error:
+        emit(
+            Warned(
+                f"experiment {folder.id} is listed without metrics: {error}",
+                f"run `detbuild describe {folder.id}`",
+            )
+        )
+        return fold(folder.header(), folder.journal()), False
+    for warning in journal_warnings(state):
+        emit(warning)
+    return state, not state.damage
+
+
+def journal_warnings(state: ExperimentState) -> Iterator[Warned]:
+    """Warn of a damaged journal."""
+    if state.damage:
+        more = f" (and {len(state.damage) - 1} more)" if len(state.damage) > 1 else ""
+        yield Warned(
+            f"the journal of experiment {state.header.id} is damaged: {state.damage[0]}{more}",
+            "restore the file; the other lines are used",
+        )
+
+
+def _read(file: Path, emit: Emit) -> Mapping[_Key, Summary]:
+    if not file.exists():  # allowed: the index of the host
+        return {}
+    try:
+        with closing(open_table(file, _TABLE, version=_VERSION)) as index:
+            rows = index.execute("SELECT id, made, summary FROM experiments").fetchall()
+            return {(number, made): _summary(text) for number, made, text in rows}
+    except sqlite3.OperationalError:
+        return {}  # locked, or on a disk that cannot lock
+    except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+        aside = file.with_name(f"{file.name}.damaged")
+        emit(Warned(f"{file} is damaged ({error}); kept as {aside.name} and rebuilt from the files"))
+        file.replace(aside)  # allowed: the index of the host
+        remove_companions(file)
+        return {}
+
+
+def _write(file: Path, learnt: Mapping[_Key, Summary]) -> None:
+    if not learnt:
+        return
+    rows = [(*key, json.dumps(asdict(summary))) for key, summary in learnt.items()]
+    try:
+        with closing(open_table(file, _TABLE, version=_VERSION)) as index, index:
+            index.executemany("INSERT OR REPLACE INTO experiments VALUES (?, ?, ?)", rows)
+    except sqlite3.Error:
+        return  # only a cache
+
+
+def _summary(text: str) -> Summary:
+    raw = json.loads(text)
+    return Summary(**{**raw, "labels": tuple(raw["labels"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +244,7 @@ def load_cached(home: Home, folder: ExperimentFolder, allowance: TimeBudget | No
         return load(folder, shelf.read)
     finally:
         if shelf.learnt:
-            _write(home, folder.id, shelf.learnt)
+            _write_digest(home, folder.id, shelf.learnt)
 
 
 class _Shelf:
@@ -122,7 +259,7 @@ class _Shelf:
 
     @cached_property
     def _known(self) -> Mapping[str, _Digest]:
-        return _read(self._home.digests, self._folder.id)
+        return _read_digest(self._home.digests, self._folder.id)
 
     def read(self, folder: ExperimentFolder, trial: TrialState) -> tuple[RunRecords, ...]:
         return tuple(self._records(folder.run(trial.id, run.run), run) for run in trial.runs)
@@ -174,7 +311,7 @@ def _stamp(file: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _read(file: Path, experiment_id: int) -> Mapping[str, _Digest]:
+def _read_digest(file: Path, experiment_id: int) -> Mapping[str, _Digest]:
     if not file.exists():  # allowed: the cache of the host
         return {}
     try:
@@ -192,7 +329,7 @@ def _read(file: Path, experiment_id: int) -> Mapping[str, _Digest]:
     return {run: _Digest(*values) for run, *values in rows}
 
 
-def _write(home: Home, experiment_id: int, learnt: Mapping[str, _Digest]) -> None:
+def _write_digest(home: Home, experiment_id: int, learnt: Mapping[str, _Digest]) -> None:
     rows = [(experiment_id, run, d.size, d.changed, d.set_aside, d.lines) for run, d in learnt.items()]
     with suppress(sqlite3.Error), _opened(home.digests) as digests, digests:  # only a cache
         there = {number for (number,) in digests.execute("SELECT DISTINCT experiment FROM runs")}
@@ -202,4 +339,40 @@ def _write(home: Home, experiment_id: int, learnt: Mapping[str, _Digest]) -> Non
 
 
 def _opened(file: Path) -> closing[sqlite3.Connection]:
-    return closing(open_table(file, _TABLE, version=_VERSION))
+    return closing(open_table(file, _DIGEST_TABLE, version=_DIGEST_VERSION))
+
+
+def open_table(file: Path, table: str, *, version: int) -> sqlite3.Connection:
+    """Open a file with one table, created if the file has none of this version.
+
+    Args:
+        table: Name and columns, as for `CREATE TABLE`.
+        version: Version of the row format.
+
+    Raises:
+        sqlite3.Error: The file is locked, damaged, or on a disk without locks.
+    """
+    with suppress(OSError):  # SQLite reports it in more detail
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    connection = sqlite3.connect(file, timeout=_PATIENCE)
+    try:
+        (found,) = connection.execute("PRAGMA user_version").fetchone()
+        if found != version:
+            connection.executescript(
+                f"""
+                PRAGMA journal_mode = WAL;
+                DROP TABLE IF EXISTS {table.split(None, 1)[0]};
+                CREATE TABLE {table};
+                PRAGMA user_version = {version};
+                """
+            )
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def remove_companions(file: Path) -> None:
+    """Remove SQLite's companion files of a database that is removed or renamed."""
+    for end in ("-wal", "-shm"):
+        file.with_name(file.name + end).unlink(missing_ok=True)
