@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detbuild.checkpoint.carrier import check_writable
 from detbuild.checkpoint.owners import note_present
 from detbuild.checkpoint.source import sources_of, stage_source_checkpoint
+from detbuild.checkpoint.worker import check_writable
 from detbuild.config.host import NO_HOST_CONFIG, HostConfig
 from detbuild.config.rewrite import completed, warnings_for
 from detbuild.config.rewrite import test_mode as for_test

@@ -13,9 +13,8 @@ import threading
 from queue import SimpleQueue
 
 from detbuild.checkpoint.bucket import Bucket
-from detbuild.checkpoint.jobs import Job, decode_address
 from detbuild.checkpoint.transfer import DamagedError, ForeignError
-from detbuild.checkpoint.work import run_job
+from detbuild.checkpoint.worker import Job, decode_address, run_job
 from detbuild.errors import DetbuildError
 
 

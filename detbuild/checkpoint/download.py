@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detbuild.checkpoint.carrier import run_transfer
-from detbuild.checkpoint.jobs import Job
 from detbuild.checkpoint.transfer import (
     copy_file,
     damage_errors,
@@ -13,6 +11,7 @@ from detbuild.checkpoint.transfer import (
     raise_if_damaged,
     sweep_drafts,
 )
+from detbuild.checkpoint.worker import Job, run_transfer
 from detbuild.errors import ConfigError, EngineError
 from determined._checkpoints import MANIFEST_FILE, manifest, opened, problems, verify
 

@@ -1,4 +1,7 @@
-"""Finds the checkpoints of experiments, on this host and in the cloud."""
+"""Finds the checkpoints of experiments, on this host and in the cloud.
+
+Ranks available checkpoints by a validation metric.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,15 @@ from detbuild.checkpoint.transfer import is_name
 from detbuild.errors import ConfigError, EngineError
 from detbuild.store.cache import TimeBudget, records_within
 from detbuild.store.experiment_dir import checkpoint_storage, config_of
-from detbuild.store.state import Stored, load, run_records
+from detbuild.store.state import Goal, Stored, load, run_records
 from determined._untrusted import UntrustedDir
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from detbuild.checkpoint.bucket import Address
-    from detbuild.store.experiment_dir import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder, Header
     from detbuild.store.home import Home
     from detbuild.store.state import CheckpointState
 
@@ -130,3 +133,29 @@ def _directory(on_host: Path | None, checkpoint: CheckpointState) -> Path | None
         return None
     there = UntrustedDir(on_host).exists(checkpoint.uuid)  # of any kind: `verify` checks it
     return on_host / checkpoint.uuid if there else None
+
+
+def goal_of(header: Header, metric: str | None = None, smaller_is_better: bool | None = None) -> Goal:  # noqa: FBT001  (None: the searcher's)
+    """Return the searcher's goal, or that of another metric."""
+    smaller = header.smaller_is_better if smaller_is_better is None or metric is None else smaller_is_better
+    return Goal(metric or header.metric, smaller)
+
+
+def best_first(found: Iterable[Found], goal: Goal) -> list[Found]:
+    """Sort the complete checkpoints that have the metric, best first; ties in the order given."""
+    sign = 1 if goal.smaller_is_better else -1
+    valued = [
+        (sign * value, one)
+        for one in found
+        if one.state == "COMPLETED" and one.checkpoint.validation is not None
+        if (value := goal.value(one.checkpoint.validation)) is not None
+    ]
+    return [one for _, one in sorted(valued, key=lambda pair: pair[0])]
+
+
+def best_of_trials(found: Iterable[Found], goal: Goal) -> list[Found]:
+    """Return the best checkpoint of each trial, best first."""
+    of_trials: dict[int, Found] = {}
+    for one in best_first(found, goal):
+        of_trials.setdefault(one.trial_id, one)
+    return list(of_trials.values())

@@ -110,7 +110,7 @@ def import_(session: Session, /, *, source: Path, uuid: str | None) -> None:
     PATH is its directory or a tar file of it. An experiment starts from it with
     `searcher.source_checkpoint_uuid`.
     """
-    from detbuild.checkpoint.imported import import_checkpoint
+    from detbuild.checkpoint.source import import_checkpoint
     from detbuild.store.home import Home
 
     click.echo(import_checkpoint(Home.open(session.home), source, uuid))

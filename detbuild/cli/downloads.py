@@ -40,8 +40,7 @@ def list_checkpoints(
 
     With --json: a list as from `detbuild checkpoint list --json`.
     """
-    from detbuild.checkpoint.find import checkpoints_of
-    from detbuild.checkpoint.ranking import best_of_trials, goal_of
+    from detbuild.checkpoint.find import best_of_trials, checkpoints_of, goal_of
     from detbuild.cli import documents
     from detbuild.store.home import Home
 
@@ -86,8 +85,7 @@ def download(
     quiet: bool,  # noqa: ARG001
 ) -> None:
     """Download the best checkpoints of an experiment, one per trial, and print their directories."""
-    from detbuild.checkpoint.find import checkpoints_of
-    from detbuild.checkpoint.ranking import best_of_trials, goal_of
+    from detbuild.checkpoint.find import best_of_trials, checkpoints_of, goal_of
     from detbuild.errors import ConfigError
     from detbuild.store.home import Home
 

@@ -145,7 +145,7 @@ def register_version(
 
     A unique prefix of the UUID is enough. Registered checkpoints are never garbage collected.
     """
-    from detbuild.checkpoint.register import register_checkpoint
+    from detbuild.checkpoint.source import register_checkpoint
     from detbuild.store.home import Home
 
     home = Home.open(session.home)

@@ -152,8 +152,7 @@ def next_commands(state: ExperimentState, folder: ExperimentFolder) -> str:
 
 def _best_checkpoint(folder: ExperimentFolder) -> Found | None:
     """Return the best checkpoint of all trials; if none was validated, the newest of the first."""
-    from detbuild.checkpoint.find import checkpoints_of
-    from detbuild.checkpoint.ranking import best_first, goal_of
+    from detbuild.checkpoint.find import best_first, checkpoints_of, goal_of
 
     found = checkpoints_of(folder)
     intact = (one for one in found if one.state == "COMPLETED")

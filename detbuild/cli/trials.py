@@ -145,8 +145,7 @@ def download(
 
     TRIAL is EXPERIMENT/TRIAL, e.g. 3/1; a number alone means trial 1 of that experiment.
     """
-    from detbuild.checkpoint.find import checkpoints_of
-    from detbuild.checkpoint.ranking import best_first, goal_of
+    from detbuild.checkpoint.find import best_first, checkpoints_of, goal_of
     from detbuild.cli import listing
     from detbuild.errors import ConfigError
 

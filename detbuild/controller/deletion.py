@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.checkpoint.find import checkpoints_of
 from detbuild.checkpoint.owners import announced, release
-from detbuild.checkpoint.protected import sources
+from detbuild.checkpoint.retention import sources
 from detbuild.controller.keeping import remove_all
 from detbuild.controller.lease import lease, lease_at_the_end
 from detbuild.errors import ConfigError, DetbuildError, EngineError, LeaseError

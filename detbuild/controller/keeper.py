@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from detbuild.checkpoint import transfer
 from detbuild.checkpoint.bucket import address_of
-from detbuild.checkpoint.carrier import TransferWorker
-from detbuild.checkpoint.collect import plan_collection, policy_of
-from detbuild.checkpoint.jobs import Job
 from detbuild.checkpoint.owners import foreign_reason
+from detbuild.checkpoint.retention import plan_collection, policy_of
+from detbuild.checkpoint.worker import Job, TransferWorker
 from detbuild.controller.arrivals import CheckpointWatcher
 from detbuild.errors import EngineError
 from detbuild.store import journal
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from detbuild.checkpoint.carrier import TransferResult
-    from detbuild.checkpoint.select import Policy
+    from detbuild.checkpoint.retention import Policy
+    from detbuild.checkpoint.worker import TransferResult
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.controller.book import JournaledState
     from detbuild.controller.clock import Clock

@@ -5,9 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from detbuild.checkpoint.collect import Collection, plan_collection, policy_of
 from detbuild.checkpoint.find import Found, find_checkpoint
-from detbuild.checkpoint.protected import sources
+from detbuild.checkpoint.retention import Collection, plan_collection, policy_of, sources
 from detbuild.checkpoint.transfer import is_name, raise_if_unremovable
 from detbuild.context.gitignore import compile_path
 from detbuild.controller.book import JournaledState
@@ -26,7 +25,7 @@ from determined._checkpoints import verify
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from detbuild.checkpoint.select import Policy
+    from detbuild.checkpoint.retention import Policy
     from detbuild.store.experiment_dir import ExperimentFolder
     from determined._records import Checkpoint
 

@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from detbuild import experiment
-from detbuild.checkpoint.carrier import TransferResult, TransferWorker
 from detbuild.checkpoint.download import damage, download
 from detbuild.checkpoint.find import Found, checkpoints_of
-from detbuild.checkpoint.imported import import_checkpoint
-from detbuild.checkpoint.jobs import Job
-from detbuild.checkpoint.register import register_checkpoint
-from detbuild.checkpoint.select import Policy
+from detbuild.checkpoint.retention import Policy
+from detbuild.checkpoint.source import import_checkpoint, register_checkpoint
+from detbuild.checkpoint.worker import Job, TransferResult, TransferWorker
 from detbuild.cli.pages import ending_page
 from detbuild.config.parse import parse_config
 from detbuild.controller.keeping import collect, delete, remove_all

@@ -13,10 +13,9 @@ import pytest
 from detbuild import experiment
 from detbuild.checkpoint.download import damage, download
 from detbuild.checkpoint.find import checkpoints_of, find_checkpoint
-from detbuild.checkpoint.imported import import_checkpoint
 from detbuild.checkpoint.owners import owner_of
-from detbuild.checkpoint.register import register_checkpoint
-from detbuild.checkpoint.select import Policy
+from detbuild.checkpoint.retention import Policy
+from detbuild.checkpoint.source import import_checkpoint, register_checkpoint
 from detbuild.config.parse import parse_config
 from detbuild.controller import deletion
 from detbuild.controller.keeping import collect, delete

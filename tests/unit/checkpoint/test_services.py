@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from detbuild.checkpoint.bucket import Address, address_of
-from detbuild.checkpoint.carrier import TransferWorker, check_writable, run_transfer
-from detbuild.checkpoint.jobs import Job
+from detbuild.checkpoint.worker import Job, TransferWorker, check_writable, run_transfer
 from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping
 from detbuild.errors import EngineError
 from determined import _checkpoints

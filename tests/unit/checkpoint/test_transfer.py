@@ -15,7 +15,7 @@ import pytest
 
 from detbuild.checkpoint import transfer as module
 from detbuild.checkpoint.download import copy_whole
-from detbuild.checkpoint.imported import import_checkpoint
+from detbuild.checkpoint.source import import_checkpoint
 from detbuild.checkpoint.transfer import (
     DamagedError,
     copy_content,

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from detbuild.checkpoint.register import register_checkpoint
+from detbuild.checkpoint.source import register_checkpoint
 from detbuild.controller.deletion import delete, finish_deletions
 from detbuild.controller.keeping import collect
 from detbuild.controller.lease import lease

@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from detbuild.checkpoint import transfer
-from detbuild.checkpoint.carrier import TransferResult
 from detbuild.checkpoint.find import checkpoints_of
-from detbuild.checkpoint.jobs import Job
-from detbuild.checkpoint.work import run_job
+from detbuild.checkpoint.worker import Job, TransferResult, run_job
 from detbuild.controller import attend, keeping
 from detbuild.controller import keeper as module
 from detbuild.controller.local import run_here

@@ -196,8 +196,7 @@ class Experiment:
             smaller_is_better: Direction of the metric; by default the searcher's.
         """
         with _host.explained():
-            from detbuild.checkpoint.find import checkpoints_of
-            from detbuild.checkpoint.ranking import best_of_trials, goal_of
+            from detbuild.checkpoint.find import best_of_trials, checkpoints_of, goal_of
 
             goal = goal_of(self._folder.header(), sort_by, smaller_is_better)
             found = best_of_trials(checkpoints_of(self._folder), goal)

@@ -129,7 +129,7 @@ class Model:
             NotFound: The checkpoint does not exist, or was deleted.
         """
         with _host.found():
-            from detbuild.checkpoint.register import register_checkpoint
+            from detbuild.checkpoint.source import register_checkpoint
 
             return ModelVersion(self.name, register_checkpoint(_host.home(), self.name, checkpoint_uuid))
 

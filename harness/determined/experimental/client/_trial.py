@@ -207,8 +207,7 @@ class Trial:
     def _selected(
         self, *, best: bool, uuid: str | None, sort_by: str | None, smaller_is_better: bool | None
     ) -> list[Checkpoint]:
-        from detbuild.checkpoint.find import checkpoints_of
-        from detbuild.checkpoint.ranking import best_first, goal_of
+        from detbuild.checkpoint.find import best_first, checkpoints_of, goal_of
 
         with _host.explained():
             own = [one for one in checkpoints_of(self._folder) if one.trial_id == self.number]

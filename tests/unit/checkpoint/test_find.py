@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from detbuild.checkpoint.find import checkpoints_of
-from detbuild.checkpoint.ranking import best_first, best_of_trials, goal_of
+from detbuild.checkpoint.find import best_first, best_of_trials, checkpoints_of, goal_of
 from tests.experiments import Report, write_experiment
 
 NAN = float("nan")

@@ -1,4 +1,9 @@
-"""Runs bucket transfers in a worker process, so that a hung transfer can be killed."""
+"""Runs bucket transfers in a worker process, so that a hung transfer can be killed.
+
+The jobs of the transfer worker, as lines of JSON on its standard input.
+
+Runs the jobs of the transfer worker.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +14,24 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
 
-from detbuild.checkpoint.bucket import address_of, file_system
-from detbuild.checkpoint.jobs import Job, encode_address
+from detbuild.checkpoint import transfer
+from detbuild.checkpoint.bucket import Address, address_of, file_system
 from detbuild.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from detbuild.checkpoint.bucket import Address
+    from detbuild.checkpoint.bucket import Bucket
     from detbuild.config.experiment import ExperimentConfig
 
 _START: Final = 120.0  # timeout of the first message, seconds: a busy host imports slowly
 _BLOCK: Final = 1 << 16
+HINT: Final = "check bucket, prefix and credentials, and that the service can be reached"
+Operation = Literal["check", "claim", "upload", "fetch", "restore", "prune", "remove", "remove files"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -181,4 +189,70 @@ def check_writable(config: ExperimentConfig) -> None:
         raise EngineError(f"checkpoint_storage cannot be written: {error}", hint=error.hint) from error
 
 
-HINT: Final = "check bucket, prefix and credentials, and that the service can be reached"
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    do: Operation
+    uuid: str = ""
+    uuids: tuple[str, ...] = ()  # for `remove`
+    root: str = ""  # directory of the checkpoints on this host; for `fetch` the new directory itself
+    paths: tuple[str, ...] = ()  # files of the checkpoint
+    owner: str = ""  # the experiment, as HOME/NUMBER
+    ours: tuple[str, ...] = ()  # UUIDs that it owns in the bucket even without a manifest there
+
+    def encode(self) -> bytes:
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def decode(cls, line: bytes) -> Job:
+        raw = json.loads(line)
+        return cls(**{**raw, **{name: tuple(raw[name]) for name in ("uuids", "paths", "ours")}})
+
+
+def encode_address(address: Address) -> bytes:
+    """Encode the first line: the bucket with its credentials, kept out of arguments and environment."""
+    return json.dumps(asdict(address)).encode() + b"\n"
+
+
+def decode_address(line: bytes) -> Address:
+    return Address(**json.loads(line))
+
+
+def run_job(job: Job, bucket: Bucket) -> None:
+    """Run a job. It is idempotent: repeating it finishes what a crash interrupted.
+
+    Raises:
+        DamagedError: A checkpoint is damaged; retrying does not help.
+        ForeignError: The checkpoint belongs to another experiment.
+        Exception: Any error of the cloud library.
+    """
+    root = Path(job.root)
+    match job.do:
+        case "check":
+            bucket.check_writable()
+        case "claim":
+            transfer.raise_if_foreign(job.uuid, bucket, job.owner)
+        case "upload":
+            transfer.upload(root / job.uuid, bucket, job.owner)
+        case "fetch":
+            transfer.fetch(job.uuid, bucket, root)
+        case "restore":
+            transfer.restore_files(job.uuid, bucket, root)
+        case "prune":
+            transfer.remove_local(root, job.uuid)
+        case "remove":
+            _remove(job, root, bucket)
+        case "remove files":
+            if _is_own(job, job.uuid, bucket):
+                transfer.remove_files(job.uuid, bucket, job.paths)
+            transfer.remove_local_files(root, job.uuid, job.paths)
+
+
+def _remove(job: Job, root: Path, bucket: Bucket) -> None:
+    for uuid in job.uuids:
+        if _is_own(job, uuid, bucket):
+            transfer.remove(uuid, bucket)
+        transfer.remove_local(root, uuid)
+
+
+def _is_own(job: Job, uuid: str, bucket: Bucket) -> bool:
+    return transfer.is_own(uuid, bucket, job.owner, unsigned=uuid in job.ours)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from detbuild.checkpoint.register import register_checkpoint
+from detbuild.checkpoint.source import register_checkpoint
 from detbuild.errors import ConfigError
 from detbuild.store.home import Home
 from detbuild.store.registry import Model, create_model, registered
