@@ -46,9 +46,8 @@ def report(session: Session, /, *, experiment_ids: tuple[int, ...], output: Path
     are compared.
     """
     from detbuild.config.secrets import secrets_of_host
-    from detbuild.report.document import document
+    from detbuild.report.document import document, read_all
     from detbuild.report.page import render
-    from detbuild.report.sources import read_all
     from detbuild.store.home import Home
 
     home = Home.open(session.home)

@@ -9,9 +9,8 @@ import json
 import pytest
 
 from detbuild.config.parse import config_from_mapping
-from detbuild.report.document import document
+from detbuild.report.document import document, read_all
 from detbuild.report.page import render
-from detbuild.report.sources import read_all
 from tests.browser import chromium
 from tests.synthetic import HOSTILE, experiment, hparams
 

@@ -4,8 +4,7 @@ import json
 import math
 from dataclasses import replace
 
-from detbuild.report.document import document
-from detbuild.report.sources import read_all
+from detbuild.report.document import document, read_all
 from determined._records import Line, Training, encode
 from tests.synthetic import HOSTILE, experiment
 
