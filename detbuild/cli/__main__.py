@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.session import Session
+from detbuild.cli.arguments import Session
 from detbuild.cli.terminal import guarded
 from detbuild.errors import DetbuildError
 from detbuild.peer import check_determined
@@ -38,7 +38,7 @@ def main() -> None:
 
 def det() -> None:
     gc.set_threshold(_GARBAGE)
-    from detbuild.cli.det import det as group
+    from detbuild.cli.commands import det as group
 
     with guarded():
         code = run(group, "det", sys.argv[1:], _session())
@@ -87,7 +87,7 @@ def _connect() -> Engine:
 
 def _print_error(cause: str, hint: str, details: Sequence[str] = ()) -> None:
     # The cause may quote untrusted names: control characters are escaped.
-    from detbuild.cli.text import visible
+    from detbuild.cli.terminal import visible
     from detbuild.credentials import masked_urls
 
     lines = [visible(masked_urls(line)) for line in cause.splitlines()] or ["unknown"]

@@ -1,24 +1,67 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands share.
+
+What a command gets from its environment, read once in `__main__`.
+"""
 
 from __future__ import annotations
 
 import difflib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.session import Session
 from detbuild.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from click.shell_completion import CompletionItem
 
+    from detbuild.engine.protocol import Engine
     from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.home import Home
+
+_CONFIG_SUFFIXES = {".yaml", ".yml", ".json"}
+config_argument = click.argument(
+    "config", metavar="CONFIG", type=click.Path(path_type=Path), shell_complete=None
+)
+directory_argument = click.argument(
+    "directory", metavar="[DIR]", default=".", type=click.Path(path_type=Path)
+)
+overrides_option = click.option(
+    "--config",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Set a config field, e.g. --config searcher.max_length.batches=100. May be repeated.",
+)
+template_option = click.option(
+    "--template",
+    "templates",
+    metavar="NAME",
+    multiple=True,
+    help="Apply the config on top of a template (name or file). May be repeated; the last one wins.",
+)
+secrets_option = click.option(
+    "--show-secrets", is_flag=True, help="Show secrets and values of environment variables."
+)
+include_option = click.option(
+    "-i",
+    "--include",
+    "includes",
+    metavar="PATH",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Add a file or directory to the context, under its own name. May be repeated.",
+)
+any_context_option = click.option(
+    "--allow-any-context",
+    is_flag=True,
+    help="Accept a directory of any size as context, even / or the home directory.",
+)
 
 
 def complete_ids(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str | CompletionItem]:
@@ -131,41 +174,11 @@ def _near_config(path: Path) -> Path | None:
     return path.with_name(near[0]) if near else None
 
 
-_CONFIG_SUFFIXES = {".yaml", ".yml", ".json"}
-config_argument = click.argument(
-    "config", metavar="CONFIG", type=click.Path(path_type=Path), shell_complete=None
-)
-directory_argument = click.argument(
-    "directory", metavar="[DIR]", default=".", type=click.Path(path_type=Path)
-)
-overrides_option = click.option(
-    "--config",
-    "overrides",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Set a config field, e.g. --config searcher.max_length.batches=100. May be repeated.",
-)
-template_option = click.option(
-    "--template",
-    "templates",
-    metavar="NAME",
-    multiple=True,
-    help="Apply the config on top of a template (name or file). May be repeated; the last one wins.",
-)
-secrets_option = click.option(
-    "--show-secrets", is_flag=True, help="Show secrets and values of environment variables."
-)
-include_option = click.option(
-    "-i",
-    "--include",
-    "includes",
-    metavar="PATH",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Add a file or directory to the context, under its own name. May be repeated.",
-)
-any_context_option = click.option(
-    "--allow-any-context",
-    is_flag=True,
-    help="Accept a directory of any size as context, even / or the home directory.",
-)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Session:
+    home: Path  # $DETBUILD_HOME: where experiments live
+    environ: Mapping[str, str]
+    connect: Callable[[], Engine]
+
+
+pass_session = click.make_pass_decorator(Session)

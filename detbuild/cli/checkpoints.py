@@ -1,4 +1,9 @@
-"""`detbuild checkpoint list | describe | download`."""
+"""`detbuild checkpoint list | describe | download`.
+
+`detbuild checkpoint delete | gc | import`.
+
+`det experiment list-checkpoints | download | download-model-def`: outputs of an experiment.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.arguments import experiment_argument
-from detbuild.cli.group import Command
-from detbuild.cli.session import Session, pass_session
+from detbuild.cli.arguments import Session, experiment_argument, pass_session
+from detbuild.cli.commands import Command
+from detbuild.cli.experiments import confirm
 from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table, state_cell
-from detbuild.cli.text import visible
-from detbuild.units import size
+from detbuild.cli.terminal import visible
+from detbuild.units import counted, size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -149,7 +154,219 @@ def fetch(found: Found, target: Path | None) -> None:
 
 
 def _metrics(row: Row) -> str:
-    from detbuild.cli.show import metrics_line
+    from detbuild.cli.output import metrics_line
 
     metrics = row["metrics"]
     return metrics_line(metrics) if isinstance(metrics, dict) else ""
+
+
+@click.command(cls=Command)
+@click.argument("uuids", metavar="UUID...", nargs=-1, required=True)
+@click.option(
+    "--glob",
+    "globs",
+    metavar="PATTERN",
+    multiple=True,
+    help="Delete only matching files, e.g. 'optimizer/**'. May be repeated.",
+)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
+@pass_session
+def delete(session: Session, /, *, uuids: tuple[str, ...], globs: tuple[str, ...], yes: bool) -> None:
+    """Delete checkpoints, on this host and in the cloud.
+
+    A unique prefix of a UUID is enough; commas may separate UUIDs. Registered model versions and the source
+    checkpoints of other experiments are not deleted.
+    """
+    from detbuild.controller.keeping import delete as delete_all
+    from detbuild.store.home import Home
+
+    names = [name for word in uuids for name in word.split(",") if name]
+    what = "files of checkpoint" if globs else "checkpoint"
+    confirm(f"permanently delete {what} {', '.join(names)}", yes=yes)
+    for one in delete_all(Home.open(session.home), names, globs):
+        click.echo(one.checkpoint.uuid)
+
+
+@click.command(cls=Command)
+@experiment_argument
+@click.option(
+    "--save-experiment-best",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Keep the N best of the experiment.",
+)
+@click.option(
+    "--save-trial-best", type=click.IntRange(min=0), metavar="N", help="Keep the N best of each trial."
+)
+@click.option(
+    "--save-trial-latest", type=click.IntRange(min=0), metavar="N", help="Keep the N newest of each trial."
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be deleted; delete nothing.")
+@json_option
+@pass_session
+def gc(
+    session: Session,
+    /,
+    *,
+    experiment_id: int,
+    save_experiment_best: int | None,
+    save_trial_best: int | None,
+    save_trial_latest: int | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Delete checkpoints outside the retention policy and print their UUIDs.
+
+    The policy is the experiment's own unless options override it. With --json: {"kept", "deleted"}, two lists
+    of UUIDs.
+    """
+    from dataclasses import replace
+
+    from detbuild.controller.keeping import collect, policy
+    from detbuild.store.home import Home
+
+    home = Home.open(session.home)
+    given = {
+        "save_experiment_best": save_experiment_best,
+        "save_trial_best": save_trial_best,
+        "save_trial_latest": save_trial_latest,
+    }
+    overrides = {name: value for name, value in given.items() if value is not None}
+    retention = replace(policy(home, experiment_id), **overrides)
+    found = collect(home, experiment_id, retention, dry_run=dry_run)
+    if as_json:
+        show_json({"kept": list(found.kept), "deleted": list(found.garbage)})
+        return
+    for uuid in found.garbage:
+        click.echo(uuid)
+    what = "would be deleted" if dry_run else "deleted"
+    deleted, kept = counted(len(found.garbage), "checkpoint"), counted(len(found.kept), "checkpoint")
+    click.echo(f"{deleted} {what}, {kept} kept", err=True)
+
+
+@click.command("import", cls=Command)
+@click.argument("source", metavar="PATH", type=click.Path(path_type=Path))
+@click.option(
+    "--uuid", metavar="UUID", help="UUID to store it under.  [default: its directory's name, or a new one]"
+)
+@pass_session
+def import_(session: Session, /, *, source: Path, uuid: str | None) -> None:
+    """Import a checkpoint and print its UUID.
+
+    PATH is its directory or a tar file of it. An experiment starts from it with
+    `searcher.source_checkpoint_uuid`.
+    """
+    from detbuild.checkpoint.source import import_checkpoint
+    from detbuild.store.home import Home
+
+    click.echo(import_checkpoint(Home.open(session.home), source, uuid))
+
+
+def _boolean(_ctx: click.Context, _param: click.Parameter, value: str | None) -> bool | None:
+    return None if value is None else value == "true"
+
+
+smaller_option = click.option(
+    "--smaller-is-better",
+    type=click.Choice(["true", "false"], case_sensitive=False),
+    callback=_boolean,
+    help="With --sort-by: whether smaller is better.  [default: the searcher's]",
+)
+
+
+@click.command("list-checkpoints", cls=Command)
+@experiment_argument
+@click.option(
+    "--best", type=click.IntRange(min=1), metavar="N", help="Only the best of each of the N best trials."
+)
+@json_option
+@csv_option
+@pass_session
+def list_checkpoints(
+    session: Session, /, *, experiment_id: int, best: int | None, as_json: bool, as_csv: bool
+) -> None:
+    """List the checkpoints of an experiment, newest first; with --best, the best first.
+
+    With --json: a list as from `detbuild checkpoint list --json`.
+    """
+    from detbuild.checkpoint.find import best_of_trials, checkpoints_of, goal_of
+    from detbuild.cli import documents
+    from detbuild.store.home import Home
+
+    folder = Home.open(session.home).experiment(experiment_id)
+    found = list(checkpoints_of(folder))
+    if best is not None:
+        found = best_of_trials(found, goal_of(folder.header()))[:best]
+    rows = [documents.checkpoint(one) for one in found]
+    show_checkpoints(rows, experiment_id, as_json=as_json, as_csv=as_csv)
+
+
+@click.command(cls=Command)
+@experiment_argument
+@click.option(
+    "-o",
+    "--output-dir",
+    "target",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    default="checkpoints",
+    show_default=True,
+    help="Parent directory; each checkpoint goes into DIR/<uuid>.",
+)
+@click.option(
+    "--top-n", type=click.IntRange(min=1), default=1, show_default=True, help="Number of trials, best first."
+)
+@click.option(
+    "--sort-by", metavar="METRIC", help="Rank by this validation metric.  [default: the searcher's]"
+)
+@smaller_option
+@click.option("-q", "--quiet", is_flag=True, hidden=True, help="Accepted; only directories are printed.")
+@pass_session
+def download_best(
+    session: Session,
+    /,
+    *,
+    experiment_id: int,
+    target: Path,
+    top_n: int,
+    sort_by: str | None,
+    smaller_is_better: bool | None,
+    quiet: bool,  # noqa: ARG001
+) -> None:
+    """Download the best checkpoints of an experiment, one per trial, and print their directories."""
+    from detbuild.checkpoint.find import best_of_trials, checkpoints_of, goal_of
+    from detbuild.errors import ConfigError
+    from detbuild.store.home import Home
+
+    folder = Home.open(session.home).experiment(experiment_id)
+    goal = goal_of(folder.header(), sort_by, smaller_is_better)
+    found = best_of_trials(checkpoints_of(folder), goal)[:top_n]
+    if not found:
+        raise ConfigError(
+            f"experiment {folder.id} has no checkpoint with a value for {goal.metric or 'a metric'}",
+            hint=f"see `det experiment list-checkpoints {folder.id}`",
+        )
+    for one in found:
+        fetch(one, target / one.checkpoint.uuid)
+
+
+@click.command("download-model-def", cls=Command)
+@experiment_argument
+@click.option(
+    "-o",
+    "--output-dir",
+    "target",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Output directory, new or empty.  [default: experiment_<id>_model_def]",
+)
+@pass_session
+def download_model_def(session: Session, /, *, experiment_id: int, target: Path | None) -> None:
+    """Copy an experiment's code out of its image, and print the directory."""
+    from detbuild.controller.definition import download_code
+    from detbuild.store.home import Home
+
+    home = Home.open(session.home)
+    directory = target or Path(f"experiment_{experiment_id}_model_def")
+    download_code(home, home.experiment(experiment_id), directory, session.connect)
+    click.echo(directory)

@@ -1,32 +1,47 @@
-"""`detbuild create`: build an image and run an experiment in it."""
+"""`detbuild create`: build an image and run an experiment in it.
+
+`detbuild render` and `detbuild build`: an image without an experiment.
+
+`detbuild context`: which files go into the image, and which rule excludes the others.
+
+Build the submit request of `create`, `build` and `render`.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from detbuild.cli.arguments import (
+    Session,
     any_context_option,
     config_argument,
     directory_argument,
     include_option,
     overrides_option,
+    pass_session,
     secrets_option,
     template_option,
 )
-from detbuild.cli.following import INTERRUPTED, detached, ended
-from detbuild.cli.group import Command
-from detbuild.cli.session import Session, pass_session
+from detbuild.cli.commands import Command
+from detbuild.cli.experiments import INTERRUPTED, detached, ended
+from detbuild.cli.table import json_option, show_json
+from detbuild.cli.terminal import visible
+from detbuild.units import counted, size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Sequence
 
+    from detbuild.config.host import HostConfig
+    from detbuild.context.walk import Kept, LeftOut, Listing
+    from detbuild.engine.protocol import ContainerSpec
     from detbuild.events import Emit, Event
     from detbuild.experiment import SubmitRequest
     from detbuild.store.home import Home
     from detbuild.store.state import ExperimentState
+    from determined._run_info import RunInfo
 
 # Options of Determined's command that have no effect here -> what to do instead.
 _ELSEWHERE = {
@@ -36,6 +51,8 @@ _ELSEWHERE = {
 }
 _NAMES = {"--publish": ("-p",)}
 _WITH_VALUE = frozenset({"--project_id", "--publish"})
+_MOST_LISTED = 50  # paths; above it only the largest files are listed
+_FEW = 10
 
 
 def _reject(_ctx: click.Context, param: click.Parameter, value: object) -> None:
@@ -111,8 +128,6 @@ def create(  # noqa: PLR0913  (one parameter an option)
     """
     from dataclasses import replace
 
-    from detbuild.cli.ordering import order_of
-
     if local and dry_run:
         raise click.UsageError("--local cannot be combined with --dry-run: it builds no image")
     if show_secrets and not dry_run:
@@ -131,8 +146,6 @@ def create(  # noqa: PLR0913  (one parameter an option)
         local_hooks=hooks,
     )
     if dry_run:
-        from detbuild.cli.build import show_plan
-
         show_plan(session, request, as_json=False, show_secrets=show_secrets, of_this_host=True)
         return 0
     return Creation(session, quiet=quiet, paused=paused).run(request, local=local, follow=follow or test)
@@ -148,7 +161,7 @@ class Creation:
         self.created = 0  # the experiment's ID, 0 before it exists
 
     def run(self, request: SubmitRequest, *, local: bool, follow: bool) -> int:
-        from detbuild.cli.views import view
+        from detbuild.cli.output import view
         from detbuild.store.home import Home
 
         home = Home.open(self.session.home)
@@ -200,6 +213,282 @@ class Creation:
         return 0
 
     def _end(self, home: Home, state: ExperimentState) -> int:
-        from detbuild.cli.ending import exit_code_of
+        from detbuild.cli.experiments import exit_code_of
 
         return exit_code_of(state) if self.quiet else ended(home, state)
+
+
+@click.command(cls=Command)
+@config_argument
+@directory_argument
+@include_option
+@any_context_option
+@overrides_option
+@template_option
+@json_option
+@secrets_option
+@pass_session
+def render(
+    session: Session,
+    /,
+    *,
+    config: Path,
+    directory: Path,
+    includes: tuple[Path, ...],
+    allow_any_context: bool,
+    overrides: tuple[str, ...],
+    templates: tuple[str, ...],
+    as_json: bool,
+    show_secrets: bool,
+) -> None:
+    """Print the Dockerfile and plan; build nothing and run no user code.
+
+    No engine is contacted, so the base image is the preferred one, present or not. Secrets and values of
+    environment variables are masked. The hyperparameters of a custom search are null, because only its class
+    computes them. With --json: {"tag", "base_image", "why", "dockerfile", "labels", "context" (as
+    `detbuild context --json`), "container", "run"}.
+    """
+    from dataclasses import replace
+
+    request = order_of(session.home, config, overrides, templates)
+    request = replace(request, context_dir=directory, includes=includes, allow_any_context=allow_any_context)
+    show_plan(session, request, as_json=as_json, show_secrets=show_secrets)
+
+
+@click.command(cls=Command)
+@config_argument
+@directory_argument
+@include_option
+@any_context_option
+@overrides_option
+@template_option
+@json_option
+@click.option("-q", "--quiet", is_flag=True, help="Print the image ID only.")
+@pass_session
+def build(
+    session: Session,
+    /,
+    *,
+    config: Path,
+    directory: Path,
+    includes: tuple[Path, ...],
+    allow_any_context: bool,
+    overrides: tuple[str, ...],
+    templates: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Build the image and print its ID and tag; reuse an image of the same inputs.
+
+    With --json: {"image", "tag"}.
+    """
+    from dataclasses import replace
+
+    from detbuild import experiment
+    from detbuild.cli.output import no_output, view
+    from detbuild.store.home import Home
+
+    home, host = Home.open(session.home), experiment.this_host(session.environ)
+    engine = session.connect()
+    with view(session.environ) as show:
+        emit = no_output if quiet else show
+        request = order_of(session.home, config, overrides, templates)
+        request = replace(
+            request, context_dir=directory, includes=includes, allow_any_context=allow_any_context
+        )
+        submission = experiment.prepare(request, host, home, emit, engine=engine)
+        image = experiment.build_image(submission, host, home, emit, engine=engine)
+    if as_json:
+        show_json({"image": image, "tag": submission.plan.tag})
+    else:
+        click.echo(image if quiet else f"{image}  {submission.plan.tag}")
+
+
+def show_plan(
+    session: Session, request: SubmitRequest, *, as_json: bool, show_secrets: bool, of_this_host: bool = False
+) -> None:
+    """Print the plan of a submission, as far as known without an engine and user code.
+
+    Args:
+        session: The command's session.
+        request: What to submit.
+        as_json: Print one JSON object.
+        show_secrets: Mask nothing.
+        of_this_host: Fail if a bind mount cannot be mounted on this host.
+    """
+    from detbuild import experiment
+    from detbuild.cli.output import no_output
+    from detbuild.launch.limits import cpu_limit_text, memory_limit_text
+    from detbuild.store.home import Home
+
+    host = experiment.this_host(session.environ)
+    submission = experiment.prepare(request, host, Home.open(session.home), no_output, engine=None)
+    if of_this_host:
+        experiment.check_mounts_of(submission)
+    plan, custom = submission.plan, submission.config.searcher.name == "custom"
+    run, container = _shown(*experiment.planned_run(submission, host), show_secrets=show_secrets)
+    if custom:
+        run["hparams"] = None
+    if as_json:
+        show_json(
+            {
+                "tag": plan.tag,
+                "base_image": plan.base_image,
+                "why": submission.resolution.reason,
+                "dockerfile": plan.dockerfile,
+                "labels": dict(plan.labels),
+                "context": document(submission.listing),
+                "container": container,
+                "run": run,
+            },
+            show_secrets=show_secrets,
+        )
+        return
+    click.echo(f"# {plan.tag}\n# {submission.resolution.reason}\n\n{plan.dockerfile}")
+    click.echo("# context")
+    for line in lines(submission.listing):
+        click.echo(line)
+    click.echo("\n# limits of a trial")
+    resources = submission.config.resources
+    click.echo(f"memory  {memory_limit_text(resources.memory)}\nCPU     {cpu_limit_text(resources.cpus)}")
+    click.echo("\n# container of the first run")
+    show_json(container, show_secrets=show_secrets)
+    click.echo("\n# run parameters (run.json)")
+    if custom:
+        click.echo("# hparams: computed by the custom search at run time")
+    show_json(run, show_secrets=show_secrets)
+
+
+def _shown(
+    run: RunInfo, container: ContainerSpec, *, show_secrets: bool
+) -> tuple[dict[str, object], dict[str, object]]:
+    from dataclasses import asdict
+
+    from detbuild.config.experiment import ExperimentConfig
+    from detbuild.config.secrets import mask
+    from detbuild.credentials import MASK, masked_urls_in
+    from determined._run_info import RUN_DIR_VARIABLE
+
+    parameters, spec = asdict(run), asdict(container)
+    if show_secrets:
+        return parameters, spec
+    parameters = {key: masked_urls_in(value) for key, value in parameters.items()}
+    parameters["config"] = mask(run.config, ExperimentConfig)
+    parameters["startup_hook"] = MASK if run.startup_hook else ""
+    spec = {key: masked_urls_in(value) for key, value in spec.items()}
+    spec["env"] = {name: value if name == RUN_DIR_VARIABLE else MASK for name, value in container.env.items()}
+    return parameters, spec
+
+
+@click.command(cls=Command)
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@include_option
+@click.option("--all", "everything", is_flag=True, help="List every path.")
+@json_option
+@pass_session
+def context(
+    session: Session, *, directory: Path, includes: tuple[Path, ...], everything: bool, as_json: bool
+) -> None:
+    """Show which files go into the image, and why others do not.
+
+    Of many paths only the largest are listed; --all and --json list all. No file is opened.
+    With --json: {"files", "size", "kept": [{"path", "kind", "size"}],
+    "left_out": [{"path", "rule", "where"}], "warnings": [{"message", "hint"}]}.
+    """
+    from detbuild.cli.output import no_output
+    from detbuild.context.walk import listing
+
+    home = session.environ.get("HOME")
+    found = listing(directory, includes, home=Path(home) if home else None, emit=no_output)
+    if as_json:
+        show_json(document(found))
+        return
+    for warning in found.warnings:
+        no_output(warning)
+    for line in lines(found, everything=everything):
+        click.echo(line)
+
+
+def document(found: Listing) -> dict[str, object]:
+    """Return a listing as `--json` prints it."""
+    return {
+        "files": found.files,
+        "size": found.size,
+        "kept": [entry._asdict() for entry in found.kept],
+        "left_out": [entry._asdict() for entry in found.left_out],
+        "warnings": [{"message": warning.message, "hint": warning.hint} for warning in found.warnings],
+    }
+
+
+def lines(found: Listing, *, everything: bool = False) -> Iterator[str]:
+    """Yield included and excluded paths and totals; of many paths only the largest files."""
+    total = f"{counted(found.files, 'file')}, {size(found.size)}"
+    out = counted(len(found.left_out), "path")
+    if everything or len(found.kept) + len(found.left_out) <= _MOST_LISTED:
+        yield from map(_kept, found.kept)
+        yield from map(_left_out, found.left_out)
+        yield f"in the image: {total}; left out: {out}"
+        return
+    yield f"in the image: {total}; the largest:"
+    yield from (f"{size(bytes_):>9}  {visible(path)}" for path, bytes_ in found.largest)
+    yield f"left out: {out}"
+    yield from map(_left_out, found.left_out[:_FEW])
+    if len(found.left_out) > _FEW:
+        yield f"{'':>9}  ... and {len(found.left_out) - _FEW:,} more"
+    yield "`detbuild context DIR --all` lists every path; lines in .detignore exclude paths"
+
+
+def _kept(entry: Kept) -> str:
+    what = size(entry.size) if entry.kind == "file" else entry.kind
+    return f"{what:>9}  {visible(entry.path)}"
+
+
+def _left_out(entry: LeftOut) -> str:
+    why = f"`{visible(entry.rule)}`, {visible(entry.where)}" if entry.rule else visible(entry.where)
+    return f"{'out':>9}  {visible(entry.path)}  ({why})"
+
+
+def order_of(
+    home: Path, config: Path, overrides: Sequence[str], templates: Sequence[str], *, local: bool = False
+) -> SubmitRequest:
+    """Read a config, its templates and the host config; the caller sets the context directory.
+
+    Args:
+        home: `$DETBUILD_HOME`.
+        config: The file.
+        overrides: Values of `--config`.
+        templates: Values of `--template`.
+        local: Ignore the host's defaults for containers, except its startup hook.
+
+    Raises:
+        ConfigError: One of these is invalid.
+    """
+    from detbuild.cli.arguments import check_config_file
+    from detbuild.cli.output import working
+    from detbuild.config.host import host_config
+    from detbuild.config.parse import trace_text
+    from detbuild.config.sources import read_text, template_layers
+    from detbuild.experiment import SubmitRequest
+
+    check_config_file(config)
+    host = _of_local_run(home) if local else host_config(home)
+    below = (*template_layers(home, templates), *host.layers)
+    text = read_text(config, "experiment config")
+    with working(f"reading {config}"):
+        traced = trace_text(text, source=str(config), overrides=overrides, below=below)
+    return SubmitRequest(
+        config=traced.config, text=text, context_dir=Path(), host_config=host, place=traced.place
+    )
+
+
+def _of_local_run(home: Path) -> HostConfig:
+    """Keep only the startup hook of the host config; a local run ignores its other errors."""
+    from dataclasses import replace
+
+    from detbuild.config.host import NO_HOST_CONFIG, host_config
+    from detbuild.errors import ConfigError
+
+    try:
+        return replace(NO_HOST_CONFIG, startup_hook=host_config(home).startup_hook)
+    except ConfigError:
+        return NO_HOST_CONFIG

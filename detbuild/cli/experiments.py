@@ -1,23 +1,60 @@
-"""`detbuild list`, `describe`, `wait`, `cancel`, `kill` and `resume`."""
+"""`detbuild list`, `describe`, `wait`, `cancel`, `kill` and `resume`.
+
+`detbuild pause`, `activate` and `continue`.
+
+`detbuild archive`, `unarchive`, `set ...` and `label ...`: changes after submission.
+
+Follow an experiment until it ends or Ctrl-C detaches.
+
+`detbuild delete`: permanently delete experiments and their checkpoints.
+
+The exit code of an experiment's end.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
-from pathlib import PurePath
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from functools import partial
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from detbuild.cli.arguments import experiments_argument, experiments_of, some_experiments_argument, worst
-from detbuild.cli.group import Command
-from detbuild.cli.session import Session, pass_session
+from detbuild.cli.arguments import (
+    Session,
+    experiment_argument,
+    experiments_argument,
+    experiments_of,
+    overrides_option,
+    pass_session,
+    some_experiments_argument,
+    worst,
+)
+from detbuild.cli.commands import Command
 from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table, state_cell
+from detbuild.errors import CanceledError, ExperimentError
+from detbuild.store.state import ENDED, State
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from detbuild.cli.table import Columns, Row
-    from detbuild.events import Event
+    from detbuild.events import Emit, Event
+    from detbuild.store.annotations import Attributes
+    from detbuild.store.experiment_dir import ExperimentFolder
+    from detbuild.store.home import Home
     from detbuild.store.journal import Verb
+    from detbuild.store.state import ExperimentState
+
+INTERRUPTED: Final = 130
+_CODES = {
+    State.PAUSED: 0,
+    State.COMPLETED: 0,
+    State.CANCELED: CanceledError.exit_code,
+    State.ERROR: ExperimentError.exit_code,
+}
 
 
 @click.command("list", cls=Command)
@@ -49,7 +86,7 @@ def list_(
     from itertools import islice
 
     from detbuild.cli import listing
-    from detbuild.cli.views import no_output
+    from detbuild.cli.output import no_output
 
     _finish_deletions(session)
     found = listing.experiments(session.home, no_output, archived=archived)
@@ -111,10 +148,9 @@ def describe(
     --metrics "measurements" too; a list of these for several IDs. With --csv: a table of each kind.
     """
     from detbuild.cli import documents, listing
-    from detbuild.cli.charts import encodable
-    from detbuild.cli.exports import export, metrics_table
-    from detbuild.cli.pages import experiment_page
-    from detbuild.cli.text import terminal_width
+    from detbuild.cli.pages import encodable, experiment_page
+    from detbuild.cli.table import export, metrics_table
+    from detbuild.cli.terminal import terminal_width
 
     if outdir is not None and not as_csv:
         raise click.UsageError("--outdir requires --csv")
@@ -140,7 +176,7 @@ def _finish_deletions(session: Session) -> None:
     home = Home.open(session.home)
     if not any(unfinished_deletions(home)):
         return
-    from detbuild.cli.views import no_output
+    from detbuild.cli.output import no_output
     from detbuild.controller.deletion import finish_deletions
     from detbuild.events import Warned
 
@@ -149,7 +185,7 @@ def _finish_deletions(session: Session) -> None:
 
 
 def _best(row: Row) -> str:
-    from detbuild.cli.text import number
+    from detbuild.cli.terminal import number
 
     return f"{row['metric']}={number(row['best'])}" if row["best"] is not None else ""
 
@@ -173,9 +209,7 @@ def wait(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
 
     The exit code is 0 if all completed, 6 if one ended in error, else 7 if one was canceled.
     """
-    from detbuild.cli.ending import exit_code_of
-    from detbuild.cli.following import hint_if_paused
-    from detbuild.cli.views import no_output
+    from detbuild.cli.output import no_output
     from detbuild.controller.attend import wait as wait_for
     from detbuild.store.home import Home
 
@@ -241,7 +275,7 @@ def resume(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
 
     Running containers are adopted; no work is lost or repeated.
     """
-    from detbuild.cli.views import no_output
+    from detbuild.cli.output import no_output
     from detbuild.controller.attend import has_work_left, resume_one
     from detbuild.controller.attend import resume as resume_all
     from detbuild.errors import EngineError
@@ -262,3 +296,385 @@ def resume(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
     if not resumed:
         click.echo("nothing to resume: every experiment has ended or has a controller", err=True)
     return EngineError.exit_code if damaged else 0
+
+
+@click.command(cls=Command)
+@experiments_argument
+@pass_session
+def pause(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
+    """Pause experiments after a checkpoint, until `detbuild activate ID`.
+
+    A paused experiment uses no container, GPU or process.
+    """
+    from detbuild.controller.attend import request
+    from detbuild.store.home import Home
+
+    home = Home.open(session.home)
+    experiments_of(home, experiment_ids)
+    for id_ in experiment_ids:
+        paused = request(home, id_, "pause").state == State.PAUSED
+        now = State.PAUSED if paused else State.STOPPING_PAUSED
+        click.echo(f"experiment {id_} {now.label}: detbuild activate {id_}", err=True)
+
+
+@click.command(cls=Command)
+@experiments_argument
+@pass_session
+def activate(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
+    """Unpause experiments; a local one runs here until it ends."""
+    from detbuild.store.home import Home
+
+    home = Home.open(session.home)
+    experiments_of(home, experiment_ids)
+    codes = []
+    for experiment_id in experiment_ids:
+        codes.append(_activate(session, home, experiment_id))
+        if codes[-1] == INTERRUPTED:
+            break
+    return worst(codes)
+
+
+def _activate(session: Session, home: Home, experiment_id: int) -> int:
+    from detbuild.controller.attend import request
+    from detbuild.controller.onward import request_activate
+
+    if _local_and_idle(home, experiment_id, (State.PAUSED,)):
+        return _here(session, home, experiment_id, request_activate)
+    request(home, experiment_id, "activate")
+    click.echo(f"experiment {experiment_id} continues; detbuild logs {experiment_id} -f", err=True)
+    return 0
+
+
+@click.command("continue", cls=Command)
+@experiment_argument
+@overrides_option
+@click.option(
+    "--config-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="YAML file with a whole config or the fields to change. --config takes precedence.",
+)
+@click.option("-f", "--follow", is_flag=True, help="Follow until the experiment ends.")
+@pass_session
+def continue_(
+    session: Session,
+    /,
+    *,
+    experiment_id: int,
+    overrides: tuple[str, ...],
+    config_file: Path | None,
+    follow: bool,
+) -> int:
+    """Continue an ended or paused experiment; a local one runs here until it ends.
+
+    Trials that did not complete run again from their newest checkpoints. With a new
+    `--config searcher.max_length...` all trials of a single, random or grid search train to that length.
+    """
+    from detbuild.controller import attend, onward
+    from detbuild.store.home import Home
+
+    home = Home.open(session.home)
+    if _local_and_idle(home, experiment_id, (State.PAUSED, *ENDED)):
+        ask = partial(onward.request_continue, overrides=overrides, file=config_file)
+        return _here(session, home, experiment_id, ask)
+    number = onward.continue_(home, experiment_id, overrides, config_file)
+    if follow:
+        act = partial(attend.follow, home, experiment_id, since=number)
+        return followed(session, home, experiment_id, act)
+    click.echo(f"experiment {experiment_id} continues; detbuild logs {experiment_id} -f", err=True)
+    return 0
+
+
+def _local_and_idle(home: Home, experiment_id: int, states: tuple[State, ...]) -> bool:
+    from detbuild.store.state import fold
+
+    folder = home.experiment(experiment_id)
+    header = folder.header()
+    return header.local and fold(header, folder.journal()).state in states
+
+
+def _here(session: Session, home: Home, experiment_id: int, ask: Callable[[ExperimentFolder], int]) -> int:
+    from detbuild.controller.onward import continue_local
+
+    folder = home.experiment(experiment_id)
+    return followed(session, home, experiment_id, partial(continue_local, folder, ask, session.environ))
+
+
+@click.command(cls=Command)
+@experiments_argument
+@pass_session
+def archive(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
+    """Hide experiments from the list; `detbuild list --all` shows them."""
+    _archive(session, experiment_ids, archived=True)
+
+
+@click.command(cls=Command)
+@experiments_argument
+@pass_session
+def unarchive(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
+    """Show archived experiments in the list again."""
+    _archive(session, experiment_ids, archived=False)
+
+
+def _archive(session: Session, experiment_ids: tuple[int, ...], *, archived: bool) -> None:
+    from detbuild.store.home import set_archived
+
+    folders = [_folder(session, experiment_id) for experiment_id in experiment_ids]
+    set_archived(folders, archived=archived)
+    for folder in folders:
+        click.echo(f"experiment {folder.id} {'archived' if archived else 'unarchived'}", err=True)
+
+
+@click.command("name", cls=Command)
+@experiment_argument
+@click.argument("name")
+@pass_session
+def set_name(session: Session, /, *, experiment_id: int, name: str) -> None:
+    """Rename an experiment."""
+    _set(session, experiment_id, lambda attributes: replace(attributes, name=name))
+
+
+@click.command("description", cls=Command)
+@experiment_argument
+@click.argument("description")
+@pass_session
+def set_description(session: Session, /, *, experiment_id: int, description: str) -> None:
+    """Set the description of an experiment."""
+    _set(session, experiment_id, lambda attributes: replace(attributes, description=description))
+
+
+@click.command("notes", cls=Command)
+@experiment_argument
+@click.argument("notes")
+@pass_session
+def set_notes(session: Session, /, *, experiment_id: int, notes: str) -> None:
+    """Replace the notes of an experiment."""
+    _set(session, experiment_id, lambda attributes: replace(attributes, notes=notes))
+
+
+@click.command("max-slots", cls=Command)
+@experiment_argument
+@click.argument("slots", metavar="N|none")
+@pass_session
+def set_max_slots(session: Session, /, *, experiment_id: int, slots: str) -> None:
+    """Limit an experiment to N slots at a time; none removes the limit."""
+    if slots != "none" and not (slots.isdecimal() and int(slots) > 0):
+        raise click.UsageError(f"expected a number of slots or none, got {slots!r}")
+    number = 0 if slots == "none" else int(slots)
+    _set(session, experiment_id, lambda attributes: replace(attributes, max_slots=number))
+
+
+@click.command("weight", cls=Command)
+@experiment_argument
+@click.argument("weight", type=float)
+@pass_session
+def set_weight(session: Session, /, *, experiment_id: int, weight: float) -> None:
+    """Set the fair-share weight of an experiment."""
+    _set(session, experiment_id, lambda attributes: replace(attributes, weight=weight))
+
+
+@click.command("priority", cls=Command)
+@experiment_argument
+@click.argument("priority", type=int)
+@pass_session
+def set_priority(session: Session, /, *, experiment_id: int, priority: int) -> None:
+    """Set the priority of an experiment, 1 to 99; the lowest number runs first."""
+    _set(session, experiment_id, lambda attributes: replace(attributes, priority=priority))
+
+
+@click.command("gc-policy", cls=Command)
+@experiment_argument
+@click.option(
+    "--save-experiment-best",
+    type=click.IntRange(min=0),
+    required=True,
+    metavar="N",
+    help="Keep the N best of the experiment.",
+)
+@click.option(
+    "--save-trial-best",
+    type=click.IntRange(min=0),
+    required=True,
+    metavar="N",
+    help="Keep the N best of each trial.",
+)
+@click.option(
+    "--save-trial-latest",
+    type=click.IntRange(min=0),
+    required=True,
+    metavar="N",
+    help="Keep the N newest of each trial.",
+)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
+@pass_session
+def set_gc_policy(
+    session: Session,
+    /,
+    *,
+    experiment_id: int,
+    save_experiment_best: int,
+    save_trial_best: int,
+    save_trial_latest: int,
+    yes: bool,
+) -> None:
+    """Set the checkpoint retention policy of an experiment.
+
+    Checkpoints of an ended experiment are deleted at once, as by `detbuild checkpoint gc`.
+    """
+    from detbuild.controller.keeping import collect
+    from detbuild.store.home import Home
+    from detbuild.store.state import fold
+
+    confirm(f"permanently delete checkpoints of experiment {experiment_id} beyond these numbers", yes=yes)
+    _set(
+        session,
+        experiment_id,
+        lambda attributes: replace(
+            attributes,
+            save_experiment_best=save_experiment_best,
+            save_trial_best=save_trial_best,
+            save_trial_latest=save_trial_latest,
+        ),
+    )
+    folder = _folder(session, experiment_id)
+    if fold(folder.header(), folder.journal()).over:
+        for uuid in collect(Home.open(session.home), experiment_id).garbage:
+            click.echo(uuid)
+
+
+@click.command("add", cls=Command)
+@experiment_argument
+@click.argument("label")
+@pass_session
+def label_add(session: Session, /, *, experiment_id: int, label: str) -> None:
+    """Add a label to an experiment."""
+    from detbuild.store.annotations import with_label
+
+    submitted = _folder(session, experiment_id).header().labels
+    _set(session, experiment_id, lambda attributes: with_label(attributes, submitted, label))
+
+
+@click.command("remove", cls=Command)
+@experiment_argument
+@click.argument("label")
+@pass_session
+def label_remove(session: Session, /, *, experiment_id: int, label: str) -> None:
+    """Remove a label from an experiment."""
+    from detbuild.errors import ConfigError
+    from detbuild.store.annotations import without_label
+
+    folder = _folder(session, experiment_id)
+    labels = folder.header().labels
+    if label not in labels:
+        there = ", ".join(labels) or "none"
+        raise ConfigError(f"experiment {experiment_id} has no label {label}", hint=f"its labels: {there}")
+    submitted = labels
+    _set(session, experiment_id, lambda attributes: without_label(attributes, submitted, label))
+
+
+def confirm(what: str, *, yes: bool) -> None:
+    """Ask before an action that cannot be undone.
+
+    Args:
+        what: The action: a verb and its object.
+        yes: Do not ask.
+
+    Raises:
+        UsageError: Standard input is not a terminal.
+    """
+    import sys
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"cannot ask for confirmation: add --yes to {what}")
+    click.confirm(f"{what[:1].upper()}{what[1:]}?", abort=True, err=True)
+
+
+def _set(session: Session, experiment_id: int, change: Callable[[Attributes], Attributes]) -> None:
+    _change(_folder(session, experiment_id), change)
+    click.echo(f"experiment {experiment_id} changed", err=True)
+
+
+def _folder(session: Session, experiment_id: int) -> ExperimentFolder:
+    from detbuild.store.home import Home
+
+    return Home.open(session.home).experiment(experiment_id)
+
+
+def _change(folder: ExperimentFolder, change: Callable[[Attributes], Attributes]) -> None:
+    from detbuild.store.annotations import change_attributes
+
+    change_attributes(folder.path, change)
+
+
+def followed(session: Session, home: Home, experiment_id: int, act: Callable[[Emit], ExperimentState]) -> int:
+    """Show what `act` emits until it returns, and return the exit code; Ctrl-C detaches."""
+    from detbuild.cli.output import view
+
+    try:
+        with view(session.environ) as emit:
+            state = act(emit)
+    except KeyboardInterrupt:
+        return detached(experiment_id)
+    return ended(home, state)
+
+
+def hint_if_paused(folder: ExperimentFolder) -> None:
+    """Print how to unpause the experiment if it is paused."""
+    from detbuild.controller.attend import needs_controller
+    from detbuild.store.state import State, fold
+
+    if fold(folder.header(), folder.journal()).state == State.PAUSED and not needs_controller(folder):
+        click.echo(f"experiment {folder.id} paused: detbuild activate {folder.id}", err=True)
+
+
+def detached(experiment_id: int) -> int:
+    """Print that the experiment keeps running."""
+    lines = (
+        f"\ndetached; experiment {experiment_id} keeps running",
+        f"  attach: detbuild logs {experiment_id} -f",
+        f"  cancel: detbuild cancel {experiment_id}",
+    )
+    click.echo("\n".join(lines), err=True)
+    return INTERRUPTED
+
+
+def ended(home: Home, state: ExperimentState) -> int:
+    """Print the results and the next commands."""
+    from detbuild.cli.pages import ending_page, next_commands
+
+    folder = home.experiment(state.header.id)
+    click.echo(ending_page(state, folder))
+    click.echo(next_commands(state, folder), err=True)
+    return exit_code_of(state)
+
+
+@click.command(cls=Command)
+@experiments_argument
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option(
+    "--force", is_flag=True, help="Delete registered and source checkpoints too, and without an engine."
+)
+@pass_session
+def delete(session: Session, /, *, experiment_ids: tuple[int, ...], yes: bool, force: bool) -> None:
+    """Delete ended experiments and their checkpoints, wherever they are stored.
+
+    The next delete, resume or list finishes an interrupted deletion. Images are kept: others may use them.
+    """
+    from detbuild.controller.deletion import delete as delete_one
+    from detbuild.store.home import Home
+
+    home = Home.open(session.home)
+    for experiment_id in experiment_ids:
+        home.experiment(experiment_id)
+    noun = "experiment" if len(experiment_ids) == 1 else "experiments"
+    names = ", ".join(map(str, experiment_ids))
+    confirm(f"permanently delete {noun} {names} and all checkpoints", yes=yes)
+    for experiment_id in experiment_ids:
+        delete_one(home, experiment_id, session.connect, force=force)
+        click.echo(f"experiment {experiment_id} deleted", err=True)
+
+
+def exit_code_of(state: ExperimentState) -> int:
+    return _CODES[state.state]

@@ -1,4 +1,7 @@
-"""`detbuild image list | prune`: experiment images."""
+"""`detbuild image list | prune`: experiment images.
+
+`detbuild base`: the base images of experiment images.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.group import Command
-from detbuild.cli.session import Session, pass_session
+from detbuild.cli.arguments import Session, pass_session
+from detbuild.cli.commands import Command
 from detbuild.cli.table import json_option, show_json, show_table
 from detbuild.units import counted, size
 
@@ -16,9 +19,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from detbuild.cli.table import Columns, Row
-    from detbuild.engine.protocol import ImageState
+    from detbuild.engine.protocol import Engine, ImageState
 
 _HOUR = 3600
+_COLUMNS: Columns = {
+    "IMAGE": lambda row: str(row["id"])[7:19],
+    "CREATED": lambda row: time.strftime("%Y-%m-%d %H:%M", time.localtime(float(str(row["created"])))),
+    "OWN SIZE": lambda row: size(float(str(row["size"]))),
+    "CONTAINERS": "containers",
+    "USED BY": lambda row: ", ".join(map(str, row["experiments"])) if row["experiments"] else "",  # type: ignore[call-overload]
+}
 
 
 @click.command("list", cls=Command)
@@ -31,7 +41,7 @@ def list_(session: Session, /, *, as_json: bool, quiet: bool) -> None:
     With --json: a list of {"id", "tags", "created", "size", "containers", "experiments", "labels"}; size is
     in bytes that no other image shares, experiments are those of this home that have not ended.
     """
-    from detbuild.cli.views import no_output
+    from detbuild.cli.output import no_output
     from detbuild.store.home import Home
     from detbuild.store.images import BUILT_LABEL, images_in_use
 
@@ -64,7 +74,7 @@ def prune(session: Session, /, *, hours: float, dry_run: bool) -> None:
     Images with a container, and those of experiments of this home that have not ended, are kept. A later
     submission of the same inputs rebuilds its image, from the engine's build cache where possible.
     """
-    from detbuild.cli.views import no_output
+    from detbuild.cli.output import no_output
     from detbuild.store.home import Home
     from detbuild.store.images import BUILT_LABEL, images_in_use, prunable
 
@@ -100,10 +110,81 @@ def _row(image: ImageState, names: Mapping[str, tuple[int, ...]]) -> Row:
     }
 
 
-_COLUMNS: Columns = {
-    "IMAGE": lambda row: str(row["id"])[7:19],
-    "CREATED": lambda row: time.strftime("%Y-%m-%d %H:%M", time.localtime(float(str(row["created"])))),
-    "OWN SIZE": lambda row: size(float(str(row["size"]))),
-    "CONTAINERS": "containers",
-    "USED BY": lambda row: ", ".join(map(str, row["experiments"])) if row["experiments"] else "",  # type: ignore[call-overload]
-}
+@click.command(cls=Command)
+@pass_session
+def ensure(session: Session) -> None:
+    """Find, pull or bootstrap the base image, and print its tag.
+
+    It is the base of CPU experiments with this host's Python.
+    """
+    from detbuild import experiment
+    from detbuild.cli.output import view
+    from detbuild.context.snapshot import ContextSnapshot
+    from detbuild.engine.bases import ensure_base
+    from detbuild.image.needs import read_needs
+    from detbuild.image.resolve import Target, resolve
+    from detbuild.image.table import load_table
+    from detbuild.resources import images_dir
+
+    host = experiment.this_host(session.environ)
+    resolution = resolve(
+        read_needs(ContextSnapshot()),
+        table=load_table(images_dir()),
+        target=Target(gpu=False, python=host.python, machine=host.machine),
+    )
+    with view(session.environ) as emit:
+        tag = ensure_base(resolution, session.connect(), emit)
+    click.echo(tag)
+
+
+@click.command(cls=Command)
+@pass_session
+def bootstrap(session: Session) -> None:
+    """Build the base image from Debian packages and print its tag.
+
+    Needs Debian, root and a package mirror, but no registry; takes about 30 seconds.
+    """
+    from detbuild.cli.output import view
+    from detbuild.engine.bases import bootstrap_base
+
+    with view(session.environ) as emit:
+        tag = bootstrap_base(session.connect(), emit)
+    click.echo(tag)
+
+
+@click.command("list", cls=Command)
+@json_option
+@pass_session
+def list_bases(session: Session, /, *, as_json: bool) -> None:
+    """List the known base images, and which of them the engine has.
+
+    With --json: a list of {"reference", "os", "python", "cuda", "present"}.
+    """
+    from detbuild.image.table import load_table
+    from detbuild.resources import images_dir
+
+    engine = session.connect()
+    rows = [
+        {
+            "reference": base.pinned,
+            "os": base.os,
+            "python": base.python,
+            "cuda": base.cuda or None,
+            "present": _is_present(engine, base.pinned),
+        }
+        for base in load_table(images_dir()).bases
+    ]
+    if as_json:
+        show_json(rows)
+        return
+    columns: Columns = {
+        "BASE": "reference",
+        "PYTHON": "python",
+        "CUDA": "cuda",
+        "PRESENT": lambda row: "yes" if row["present"] else "",
+    }
+    show_table(rows, columns, empty="no base images are known")
+
+
+def _is_present(engine: Engine, reference: str) -> bool:
+    return engine.image_id(reference) is not None

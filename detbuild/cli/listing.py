@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from detbuild.cli import documents
-from detbuild.cli.views import no_output
+from detbuild.cli.output import no_output
 from detbuild.errors import ConfigError, EngineError
 from detbuild.store.cache import journal_warnings, load_cached, summaries
 from detbuild.store.home import Home, damaged

@@ -1,16 +1,28 @@
-"""`detbuild report`: a self-contained HTML report."""
+"""`detbuild report`: a self-contained HTML report.
+
+`detbuild tensorboard`: experiments in TensorBoard, one run per trial, with hyperparameters.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
+from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.arguments import complete_ids
-from detbuild.cli.group import Command
-from detbuild.cli.session import Session, pass_session
+from detbuild.cli.arguments import Session, complete_ids, experiment_numbers, pass_session, trial_reference
+from detbuild.cli.commands import Command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from detbuild.report.eventfiles import SelectedTrials
+
+_TRIAL = "--trial"
+_REFRESH = 5.0  # seconds
 
 
 @click.command(cls=Command)
@@ -66,3 +78,130 @@ def _write(output: Path, page: bytes) -> None:
     from detbuild.store.files import write_output
 
     write_output(output, page)
+
+
+@click.command(cls=Command, context_settings={"ignore_unknown_options": True})
+@click.argument(
+    "words",
+    metavar="ID[/TRIAL]... [-- ARGUMENTS OF TENSORBOARD]",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    shell_complete=complete_ids,
+)
+@click.option(
+    "-t",
+    _TRIAL,
+    "--trial-ids",
+    "only",
+    metavar="TRIAL",
+    multiple=True,
+    help="Show this trial only: EXPERIMENT/TRIAL, or its ID in the only experiment. May be repeated.",
+)
+@click.option(
+    "--export",
+    "directory",
+    type=click.Path(path_type=Path),
+    help="Write the logs into this directory; do not start TensorBoard.",
+)
+@click.option("--no-browser", is_flag=True, hidden=True, expose_value=False)  # accepted; none is opened
+@pass_session
+def tensorboard(
+    session: Session, /, *, words: tuple[str, ...], only: tuple[str, ...], directory: Path | None
+) -> int:
+    """Show experiments in TensorBoard: scalars of each trial, and the HParams page.
+
+    Event files of a trial are shown unchanged; other trials are shown from their records. Ctrl-C ends it.
+    """
+    import tempfile
+
+    from detbuild.cli.output import no_output
+    from detbuild.report.eventfiles import export, refresh, require
+
+    references = tuple(takewhile(lambda word: word[:1].isdecimal(), words))
+    selected = _selected(references, only)
+    require()
+    chosen = tuple(_chosen(session.home, selected))
+    if directory is not None:
+        for place in export(chosen, directory, no_output):
+            click.echo(place)
+        return 0
+    with tempfile.TemporaryDirectory(prefix="detbuild-tensorboard-") as temporary:
+        export(chosen, Path(temporary), no_output)
+        return _serve(temporary, words[len(references) :], lambda: refresh(chosen, Path(temporary)))
+
+
+def _selected(references: Sequence[str], only: Sequence[str]) -> dict[int, list[int]]:
+    """Return trial IDs by experiment; an empty list means all trials."""
+    if not references and not only:
+        raise click.UsageError("missing argument 'ID...'")
+    plain = [text for text in references if "/" not in text]
+    whole = experiment_numbers(plain) if plain else ()
+    named = [_reference(text) for text in references if "/" in text]
+    narrowed = [_narrowed(text, references, whole) for text in only]
+    selected: dict[int, list[int]] = {number: [] for number in whole}
+    for number, trial in named:
+        if number not in whole:
+            selected.setdefault(number, []).append(trial)
+    return selected | _by_experiment(narrowed)
+
+
+def _narrowed(text: str, references: Sequence[str], whole: Sequence[int]) -> tuple[int, int]:
+    if not text.isdecimal() or not references:
+        return _reference(text)
+    if len(references) > 1 or len(whole) != 1:
+        raise click.UsageError(f"{_TRIAL} {text} is ambiguous; expected EXPERIMENT/TRIAL")
+    return whole[0], int(text)
+
+
+def _reference(text: str) -> tuple[int, int]:
+    return trial_reference(click.get_current_context(), click.Option([_TRIAL]), text)
+
+
+def _by_experiment(named: Sequence[tuple[int, int]]) -> dict[int, list[int]]:
+    return {number: [trial for of, trial in named if of == number] for number, _ in named}
+
+
+def _chosen(home: Path, selected: Mapping[int, Sequence[int]]) -> Iterator[SelectedTrials]:
+    from detbuild.cli import listing
+    from detbuild.errors import ConfigError
+    from detbuild.report.eventfiles import SelectedTrials
+
+    for experiment_id, numbers in selected.items():
+        state, folder = listing.experiment(home, experiment_id)
+        for number in numbers:
+            if number not in state.trials:
+                raise ConfigError(
+                    f"experiment {experiment_id} has no trial {number}",
+                    hint=f"see `detbuild describe {experiment_id}`",
+                )
+        trials = [state.trials[number] for number in dict.fromkeys(numbers or state.trials)]
+        yield SelectedTrials(folder, trials, state.header.metric)
+
+
+def _serve(logs: str, arguments: Sequence[str], refresh: Callable[[], None]) -> int:
+    """Run TensorBoard, and keep copying new data of trials to its log directory."""
+    import subprocess
+    import threading
+
+    from detbuild.cli.output import no_output
+    from detbuild.errors import DetbuildError
+    from detbuild.events import Warned
+
+    ended = threading.Event()
+
+    def keep_up() -> None:
+        try:
+            while not ended.wait(_REFRESH):
+                refresh()
+        except DetbuildError as error:
+            no_output(Warned(f"TensorBoard is no longer updated: {error}", error.hint))
+
+    thread = threading.Thread(target=keep_up, daemon=True)
+    thread.start()
+    try:
+        return subprocess.run(
+            [sys.executable, "-m", "tensorboard.main", "--logdir", logs, *arguments], check=False
+        ).returncode
+    finally:
+        ended.set()
+        thread.join()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.group import Command
-from detbuild.cli.session import Session, pass_session
+from detbuild.cli.arguments import Session, pass_session
+from detbuild.cli.commands import Command
 from detbuild.cli.table import json_option, show_json, show_table
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def slots(session: Session, /, *, as_json: bool) -> None:
 
 def _queue_orders(session: Session) -> list[QueueOrder]:
     """Return the queue of each kind of slot of this host."""
-    from detbuild.cli.views import no_output
+    from detbuild.cli.output import no_output
     from detbuild.controller.start import host_limits, nvidia_smi
     from detbuild.events import Warned
     from detbuild.launch.hostlock import lock_directory

@@ -5,8 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from detbuild.cli.det import EXPERIMENT, det
-from detbuild.cli.group import LazyGroup
+from detbuild.cli.commands import EXPERIMENT, LazyGroup, det
 
 VERBS = {
     "experiment": "create list describe config logs wait pause activate unpause cancel kill archive unarchive"

@@ -32,11 +32,11 @@ HOSTS_OWN = {
     "detbuild/store/cache.py": "$DETBUILD_HOME/index.sqlite and cache, in no mount",
     "detbuild/report/page.py": "assets of the package",
     "detbuild/cli/__main__.py": "the log of detbuild itself",
-    "detbuild/cli/exports.py": "CSV files that the user asks for",
-    "detbuild/cli/ordering.py": "config files that the user names",
-    "detbuild/cli/templates.py": "template files that the user names",
+    "detbuild/cli/table.py": "CSV files that the user asks for",
+    "detbuild/cli/create.py": "config files that the user names",
+    "detbuild/cli/registry.py": "template files that the user names",
     "detbuild/cli/create.py": "config and context that the user names",
-    "detbuild/cli/build.py": "config and context that the user names",
+    "detbuild/cli/create.py": "config and context that the user names",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from detbuild.cli.show import lines_of
+from detbuild.cli.output import lines_of
 from detbuild.errors import DetbuildError
 from detbuild.events import Event, RunRecord, Warned
 from determined._records import Stage, StageEntered

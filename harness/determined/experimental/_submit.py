@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detbuild.cli.views import view
+from detbuild.cli.output import view
 from detbuild.config.host import host_config
 from detbuild.config.sources import template_layers
 from detbuild.engine.docker import DockerEngine

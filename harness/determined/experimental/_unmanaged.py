@@ -148,7 +148,7 @@ def _external(config: Config) -> str:
 def _newest_checkpoint(home: Home, label: str) -> str | None:
     """Return the newest checkpoint of the last experiment with the label that has one."""
     from detbuild.checkpoint.find import checkpoints_of
-    from detbuild.cli.views import no_output
+    from detbuild.cli.output import no_output
 
     def newest(folder: ExperimentFolder) -> str:
         found = checkpoints_of(folder) if label in folder.header().labels else ()

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detbuild.cli.__main__ import run
-from detbuild.cli.commands import detbuild
-from detbuild.cli.det import det
-from detbuild.cli.session import Session
+from detbuild.cli.arguments import Session
+from detbuild.cli.commands import det, detbuild
 from detbuild.store import journal
 from detbuild.store.experiment_dir import ExperimentFolder, Header
 from detbuild.store.home import Home

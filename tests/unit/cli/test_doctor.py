@@ -1,17 +1,18 @@
 from __future__ import annotations
 
 import json
+import platform
 import threading
 import time
 from dataclasses import replace
 
 import pytest
 
-from detbuild.cli.doctor import engine_rules, host_rules
-from detbuild.cli.doctor.rules import RULES, Rule, examine
-from detbuild.cli.doctor.verdict import CheckContext, Verdict, fatal, ok, warning
-from detbuild.cli.session import Session
+from detbuild.cli import doctor as cli_doctor
+from detbuild.cli.arguments import Session
+from detbuild.cli.doctor import RULES, CheckContext, Rule, Verdict, examine, fatal, ok, warning
 from detbuild.errors import EngineError
+from determined._version import __version__
 from tests.fakes import INFO, FakeEngine, gpus
 
 
@@ -41,15 +42,15 @@ def test_each_rule_answers_without_an_engine(alone):
 @pytest.mark.parametrize(
     ("rule", "info", "verdict"),
     [
-        (engine_rules.buildkit, replace(INFO, api_version="1.39"), "fatal"),
-        (engine_rules.log_driver, replace(INFO, log_driver="gelf"), "warning"),
-        (engine_rules.log_driver, INFO, "ok"),
-        (engine_rules.live_restore, replace(INFO, live_restore=True), "ok"),
-        (engine_rules.gpu_toolkit, gpus("0"), "ok"),
-        (engine_rules.gpu_toolkit, replace(INFO, runtimes=("runc", "nvidia")), "ok"),
-        (engine_rules.shared_memory, replace(INFO, memory=1 << 30), "warning"),
-        (engine_rules.data_root, replace(INFO, data_root="/no/such/place"), "ok"),
-        (engine_rules.reachable, INFO, "ok"),
+        (cli_doctor.buildkit, replace(INFO, api_version="1.39"), "fatal"),
+        (cli_doctor.log_driver, replace(INFO, log_driver="gelf"), "warning"),
+        (cli_doctor.log_driver, INFO, "ok"),
+        (cli_doctor.live_restore, replace(INFO, live_restore=True), "ok"),
+        (cli_doctor.gpu_toolkit, gpus("0"), "ok"),
+        (cli_doctor.gpu_toolkit, replace(INFO, runtimes=("runc", "nvidia")), "ok"),
+        (cli_doctor.shared_memory, replace(INFO, memory=1 << 30), "warning"),
+        (cli_doctor.data_root, replace(INFO, data_root="/no/such/place"), "ok"),
+        (cli_doctor.reachable, INFO, "ok"),
     ],
 )
 def test_a_rule_judges_what_the_engine_says(context, rule, info, verdict):
@@ -59,39 +60,39 @@ def test_a_rule_judges_what_the_engine_says(context, rule, info, verdict):
 def test_a_driver_without_a_toolkit_is_named_with_the_hint(context, tmp_path, monkeypatch):
     driver = tmp_path / "version"
     driver.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar 5\n")
-    monkeypatch.setattr(host_rules, "DRIVER_VERSION", driver)
-    assert host_rules.gpu_driver(context) == ok("NVIDIA 550.54.15")
-    verdict = engine_rules.gpu_toolkit(context)
+    monkeypatch.setattr(cli_doctor, "DRIVER_VERSION", driver)
+    assert cli_doctor.gpu_driver(context) == ok("NVIDIA 550.54.15")
+    verdict = cli_doctor.gpu_toolkit(context)
     assert verdict.severity == "warning"
     assert "nvidia-container-toolkit" in verdict.hint
 
 
 def test_a_missing_base_image_is_a_warning_and_a_present_one_is_named(context):
-    assert engine_rules.base_image(context).severity == "warning"
+    assert cli_doctor.base_image(context).severity == "warning"
     context.engine.add_image("detbuild-base:cpu-debian12-py3.11")
-    assert engine_rules.base_image(context) == ok("detbuild-base:cpu-debian12-py3.11")
+    assert cli_doctor.base_image(context) == ok("detbuild-base:cpu-debian12-py3.11")
 
 
 def test_a_full_disk_is_fatal_and_a_small_one_a_warning(tmp_path):
-    assert host_rules.disk(tmp_path / "new" / "dir", recommended=1, required=1).severity == "ok"
-    assert host_rules.disk(tmp_path, recommended=1 << 60, required=1).severity == "warning"
-    assert host_rules.disk(tmp_path, recommended=1 << 60, required=1 << 60).severity == "fatal"
+    assert cli_doctor.disk(tmp_path / "new" / "dir", recommended=1, required=1).severity == "ok"
+    assert cli_doctor.disk(tmp_path, recommended=1 << 60, required=1).severity == "warning"
+    assert cli_doctor.disk(tmp_path, recommended=1 << 60, required=1 << 60).severity == "fatal"
 
 
 def test_the_package_of_a_determined_cluster_beside_ours_is_fatal(context, monkeypatch):
-    assert host_rules.peer(context).severity == "ok"
-    monkeypatch.setattr(host_rules.metadata, "version", lambda _name: "0.38.1")
-    assert host_rules.peer(context).severity == "fatal"
+    assert cli_doctor.peer(context).severity == "ok"
+    monkeypatch.setattr(cli_doctor.metadata, "version", lambda _name: "0.38.1")
+    assert cli_doctor.peer(context).severity == "fatal"
 
 
 def test_a_rule_that_hangs_does_not_hang_the_doctor(tmp_path):
     forever = threading.Event()
-    rules = (
+    cli_doctor = (
         Rule("stuck", "Host", lambda _: forever.wait() and ok("")),
         Rule("quick", "Host", lambda _: ok("fine")),
     )
     begun = time.monotonic()
-    findings = examine(session(tmp_path, FakeEngine), rules, deadline=0.1)
+    findings = examine(session(tmp_path, FakeEngine), cli_doctor, deadline=0.1)
     forever.set()
     assert time.monotonic() - begun < 2
     assert [(finding.rule, finding.severity, finding.finding) for finding in findings] == [
@@ -107,8 +108,8 @@ def test_an_engine_that_hangs_does_not_hang_the_doctor(tmp_path):
         forever.wait()
         return FakeEngine()
 
-    rules = (Rule("engine", "Engine", engine_rules.reachable),)
-    (finding,) = examine(session(tmp_path, connect), rules, deadline=0.1)
+    cli_doctor = (Rule("engine", "Engine", cli_doctor.reachable),)
+    (finding,) = examine(session(tmp_path, connect), cli_doctor, deadline=0.1)
     forever.set()
     assert (finding.severity, finding.finding) == ("fatal", "the engine did not answer within 0 s")
 
@@ -120,8 +121,8 @@ def test_an_error_in_a_rule_is_a_finding(tmp_path):
     def unreadable(_: CheckContext) -> Verdict:
         raise PermissionError("no")
 
-    rules = (Rule("a", "Engine", broken), Rule("b", "Engine", unreadable))
-    findings = examine(session(tmp_path, FakeEngine), rules)
+    cli_doctor = (Rule("a", "Engine", broken), Rule("b", "Engine", unreadable))
+    findings = examine(session(tmp_path, FakeEngine), cli_doctor)
     assert [Verdict(f.severity, f.finding, f.hint) for f in findings] == [
         fatal("gone", "start it"),
         warning("could not be checked: no", ""),
@@ -140,16 +141,18 @@ def test_an_error_in_a_rule_is_a_finding(tmp_path):
 def test_the_hosts_config_is_judged(tmp_path, text, severity, finding):
     if text is not None:
         (tmp_path / "config.yaml").write_text(text)
-    rules = (Rule("host config", "Host", host_rules.config),)
-    (found,) = examine(session(tmp_path, FakeEngine), rules)
+    cli_doctor = (Rule("host config", "Host", cli_doctor.config),)
+    (found,) = examine(session(tmp_path, FakeEngine), cli_doctor)
     assert found.severity == severity
     assert finding in found.finding
 
 
 def test_the_exit_code_says_whether_anything_is_fatal(shell, monkeypatch):
-    from detbuild.cli.doctor import rules
+    from detbuild.cli import doctor as cli_doctor
 
-    monkeypatch.setattr(rules.examine, "__defaults__", ((Rule("engine", "Engine", engine_rules.reachable),),))
+    monkeypatch.setattr(
+        cli_doctor.examine, "__defaults__", ((Rule("engine", "Engine", cli_doctor.reachable),),)
+    )
     assert shell("detbuild", "doctor").code == 0
     shell.engine.go_away()
     outcome = shell("detbuild", "doctor", "--json")
@@ -163,3 +166,17 @@ def test_the_exit_code_says_whether_anything_is_fatal(shell, monkeypatch):
             "hint": "start it, or set DOCKER_HOST to where it runs",
         }
     ]
+
+
+def test_versions_are_shown(shell):
+    assert json.loads(shell("det", "version", "--json").out) == {
+        "detbuild": __version__,
+        "python": platform.python_version(),
+        "engine": "28.5.2",
+    }
+
+
+def test_an_engine_that_is_away_is_no_reason_to_fail(shell):
+    shell.engine.go_away()
+    outcome = shell("det", "version")
+    assert (outcome.code, outcome.out.splitlines()[-1]) == (0, "engine    no engine answers")

@@ -7,7 +7,7 @@ import click
 import pytest
 
 from detbuild.cli.__main__ import run
-from detbuild.cli.session import Session
+from detbuild.cli.arguments import Session
 from detbuild.errors import (
     BuildError,
     CanceledError,
@@ -116,7 +116,7 @@ def test_help_usage_errors_and_completion_import_nothing_heavy(words):
 import sys
 from detbuild.cli.__main__ import run
 from detbuild.cli.commands import detbuild
-from detbuild.cli.session import Session
+from detbuild.cli.arguments import Session
 from pathlib import Path
 run(detbuild, "detbuild", {words!r}, Session(home=Path("/nowhere"), environ={{}}, connect=None))
 print("HEAVY", sorted(set({HEAVY!r}) & set(sys.modules)))

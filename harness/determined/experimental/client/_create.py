@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detbuild.cli.views import view
+from detbuild.cli.output import view
 from detbuild.config.host import host_config
 from detbuild.config.parse import config_from_mapping, parse_config
 from detbuild.config.sources import read_text, template_layers

@@ -201,7 +201,7 @@ class Determined:
 def _rows() -> list[dict[str, Any]]:
     with _host.explained():
         from detbuild.cli.listing import experiments
-        from detbuild.cli.views import no_output
+        from detbuild.cli.output import no_output
 
         return sorted(experiments(_host.home().path, no_output), key=lambda row: int(str(row["id"])))
 

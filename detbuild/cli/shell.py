@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.arguments import trial_argument
-from detbuild.cli.group import Command
-from detbuild.cli.session import Session, pass_session
+from detbuild.cli.arguments import Session, pass_session, trial_argument
+from detbuild.cli.commands import Command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

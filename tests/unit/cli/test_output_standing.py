@@ -5,10 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from detbuild.cli.live import LiveView
-from detbuild.cli.search_table import search_table
-from detbuild.cli.standing import Search
-from detbuild.cli.views import HEARTBEAT, LinesView
+from detbuild.cli.output import HEARTBEAT, LinesView, LiveView, Search, search_table
 from detbuild.events import (
     ExperimentCreated,
     ExperimentEnded,
