@@ -21,9 +21,9 @@ from detbuild.config.rewrite import test_mode as for_test
 from detbuild.context.scripts import HOOK, with_unix_scripts
 from detbuild.context.snapshot import HashCache
 from detbuild.context.walk import check_shadowing, read_context, snapshot, without_credentials
-from detbuild.controller.attend import follow, resume, wait
 from detbuild.controller.lease import lease
-from detbuild.controller.start import first_steps, nvidia_driver, nvidia_smi, start_detached
+from detbuild.controller.loop import first_steps, nvidia_driver, nvidia_smi, start_detached
+from detbuild.controller.requests import follow, resume, wait
 from detbuild.engine.bases import ensure_base
 from detbuild.errors import ConfigError
 from detbuild.events import ContextPacked, Emit, ExperimentCreated, ImageReady, Warned

@@ -27,8 +27,8 @@ import docker
 
 from detbuild.config.parse import config_from_mapping
 from detbuild.config.rewrite import completed
-from detbuild.controller.attend import request, resume_one
 from detbuild.controller.lease import holder
+from detbuild.controller.requests import request, resume_one
 from detbuild.engine.docker import DockerEngine
 from detbuild.store.experiment_dir import Header
 from detbuild.store.home import Home

@@ -27,10 +27,10 @@ import docker
 
 from detbuild.config.parse import config_from_mapping
 from detbuild.config.rewrite import completed
-from detbuild.controller import hands as of_controller
-from detbuild.controller.clock import SystemClock
+from detbuild.controller import context as of_controller
+from detbuild.controller.context import ControllerContext
 from detbuild.controller.loop import Controller
-from detbuild.controller.world import ControllerContext
+from detbuild.controller.retry import SystemClock
 from detbuild.launch.slots import SlotQueue
 from detbuild.launch.stock import Limits
 from detbuild.search.method import Began, Close, Create, Finish, Train, TrialEnded

@@ -177,7 +177,7 @@ def delete(session: Session, /, *, uuids: tuple[str, ...], globs: tuple[str, ...
     A unique prefix of a UUID is enough; commas may separate UUIDs. Registered model versions and the source
     checkpoints of other experiments are not deleted.
     """
-    from detbuild.controller.keeping import delete as delete_all
+    from detbuild.controller.checkpoints import delete as delete_all
     from detbuild.store.home import Home
 
     names = [name for word in uuids for name in word.split(",") if name]
@@ -222,7 +222,7 @@ def gc(
     """
     from dataclasses import replace
 
-    from detbuild.controller.keeping import collect, policy
+    from detbuild.controller.checkpoints import collect, policy
     from detbuild.store.home import Home
 
     home = Home.open(session.home)
@@ -363,7 +363,7 @@ def download_best(
 @pass_session
 def download_model_def(session: Session, /, *, experiment_id: int, target: Path | None) -> None:
     """Copy an experiment's code out of its image, and print the directory."""
-    from detbuild.controller.definition import download_code
+    from detbuild.controller.containers import download_code
     from detbuild.store.home import Home
 
     home = Home.open(session.home)

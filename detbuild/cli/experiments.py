@@ -210,7 +210,7 @@ def wait(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
     The exit code is 0 if all completed, 6 if one ended in error, else 7 if one was canceled.
     """
     from detbuild.cli.output import no_output
-    from detbuild.controller.attend import wait as wait_for
+    from detbuild.controller.requests import wait as wait_for
     from detbuild.store.home import Home
 
     home = Home.open(session.home)
@@ -250,7 +250,7 @@ def _ask_all(session: Session, experiment_ids: tuple[int, ...], verb: Verb) -> N
 
 def ask(session: Session, experiment_id: int, verb: Verb, *, trial_id: int | None = None) -> None:
     """Request the end of an experiment or of one of its trials, and print the result."""
-    from detbuild.controller.attend import request
+    from detbuild.controller.requests import request
     from detbuild.store.home import Home
 
     state = request(Home.open(session.home), experiment_id, verb, trial_id)
@@ -276,8 +276,8 @@ def resume(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
     Running containers are adopted; no work is lost or repeated.
     """
     from detbuild.cli.output import no_output
-    from detbuild.controller.attend import has_work_left, resume_one
-    from detbuild.controller.attend import resume as resume_all
+    from detbuild.controller.requests import has_work_left, resume_one
+    from detbuild.controller.requests import resume as resume_all
     from detbuild.errors import EngineError
     from detbuild.store.home import Home
 
@@ -306,7 +306,7 @@ def pause(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
 
     A paused experiment uses no container, GPU or process.
     """
-    from detbuild.controller.attend import request
+    from detbuild.controller.requests import request
     from detbuild.store.home import Home
 
     home = Home.open(session.home)
@@ -335,8 +335,7 @@ def activate(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
 
 
 def _activate(session: Session, home: Home, experiment_id: int) -> int:
-    from detbuild.controller.attend import request
-    from detbuild.controller.onward import request_activate
+    from detbuild.controller.requests import request, request_activate
 
     if _local_and_idle(home, experiment_id, (State.PAUSED,)):
         return _here(session, home, experiment_id, request_activate)
@@ -370,16 +369,16 @@ def continue_(
     Trials that did not complete run again from their newest checkpoints. With a new
     `--config searcher.max_length...` all trials of a single, random or grid search train to that length.
     """
-    from detbuild.controller import attend, onward
+    from detbuild.controller import requests
     from detbuild.store.home import Home
 
     home = Home.open(session.home)
     if _local_and_idle(home, experiment_id, (State.PAUSED, *ENDED)):
-        ask = partial(onward.request_continue, overrides=overrides, file=config_file)
+        ask = partial(requests.request_continue, overrides=overrides, file=config_file)
         return _here(session, home, experiment_id, ask)
-    number = onward.continue_(home, experiment_id, overrides, config_file)
+    number = requests.continue_(home, experiment_id, overrides, config_file)
     if follow:
-        act = partial(attend.follow, home, experiment_id, since=number)
+        act = partial(requests.follow, home, experiment_id, since=number)
         return followed(session, home, experiment_id, act)
     click.echo(f"experiment {experiment_id} continues; detbuild logs {experiment_id} -f", err=True)
     return 0
@@ -394,7 +393,7 @@ def _local_and_idle(home: Home, experiment_id: int, states: tuple[State, ...]) -
 
 
 def _here(session: Session, home: Home, experiment_id: int, ask: Callable[[ExperimentFolder], int]) -> int:
-    from detbuild.controller.onward import continue_local
+    from detbuild.controller.requests import continue_local
 
     folder = home.experiment(experiment_id)
     return followed(session, home, experiment_id, partial(continue_local, folder, ask, session.environ))
@@ -521,7 +520,7 @@ def set_gc_policy(
 
     Checkpoints of an ended experiment are deleted at once, as by `detbuild checkpoint gc`.
     """
-    from detbuild.controller.keeping import collect
+    from detbuild.controller.checkpoints import collect
     from detbuild.store.home import Home
     from detbuild.store.state import fold
 
@@ -622,7 +621,7 @@ def followed(session: Session, home: Home, experiment_id: int, act: Callable[[Em
 
 def hint_if_paused(folder: ExperimentFolder) -> None:
     """Print how to unpause the experiment if it is paused."""
-    from detbuild.controller.attend import needs_controller
+    from detbuild.controller.requests import needs_controller
     from detbuild.store.state import State, fold
 
     if fold(folder.header(), folder.journal()).state == State.PAUSED and not needs_controller(folder):

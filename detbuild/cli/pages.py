@@ -17,7 +17,7 @@ from detbuild.cli.documents import best_trial, best_validation
 from detbuild.cli.output import duration, metrics_line, state_line
 from detbuild.cli.table import aligned, remaining_width
 from detbuild.cli.terminal import number, visible
-from detbuild.controller.health import blocked_reason
+from detbuild.controller.lease import blocked_reason
 from detbuild.credentials import masked_urls
 from detbuild.launch.limits import cpu_limit_text, memory_limit_text, requested_limits
 from detbuild.report.document import flat

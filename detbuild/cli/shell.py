@@ -52,7 +52,7 @@ def run(session: Session, /, *, trial: tuple[int, int], command: tuple[str, ...]
 def _run_in_image(session: Session, trial: tuple[int, int], command: Sequence[str], slots: int | None) -> int:
     import shutil
 
-    from detbuild.controller.visit import create_shell
+    from detbuild.controller.containers import create_shell
     from detbuild.errors import EngineError
     from detbuild.store.home import Home
 

@@ -63,7 +63,7 @@ def slots(session: Session, /, *, as_json: bool) -> None:
 def _queue_orders(session: Session) -> list[QueueOrder]:
     """Return the queue of each kind of slot of this host."""
     from detbuild.cli.output import no_output
-    from detbuild.controller.start import host_limits, nvidia_smi
+    from detbuild.controller.loop import host_limits, nvidia_smi
     from detbuild.events import Warned
     from detbuild.launch.hostlock import lock_directory
     from detbuild.launch.line import queue_order

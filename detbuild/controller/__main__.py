@@ -10,9 +10,9 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detbuild.controller.attend import needs_controller
 from detbuild.controller.lease import inherited_lease, lease
-from detbuild.controller.start import controller_of
+from detbuild.controller.loop import controller_of
+from detbuild.controller.requests import needs_controller
 from detbuild.credentials import masked_urls
 from detbuild.engine.docker import DockerEngine
 from detbuild.errors import DetbuildError

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from detbuild.checkpoint.find import checkpoints_of
 from detbuild.checkpoint.owners import announced, release
 from detbuild.checkpoint.retention import sources
-from detbuild.controller.keeping import remove_all
+from detbuild.controller.checkpoints import remove_all
 from detbuild.controller.lease import lease, lease_at_the_end
 from detbuild.errors import ConfigError, DetbuildError, EngineError, LeaseError
 from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL

@@ -2,6 +2,8 @@
 
 The lock belongs to an open descriptor, so a child process inherits it at once. Only the lock tells whether an
 experiment has a controller, never how long a process takes to start.
+
+Reasons why an experiment is blocked that its journal cannot show.
 """
 
 from __future__ import annotations
@@ -17,12 +19,17 @@ from typing import TYPE_CHECKING
 
 from detbuild.errors import EngineError, LeaseError
 from detbuild.store.files import file_errors, locked
+from detbuild.store.state import State, load
+from determined._disk import NO_INODES, no_inodes
 from determined._untrusted import UntrustedDir, UntrustedError, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from detbuild.store.experiment_dir import ExperimentFolder
+    from detbuild.store.state import ExperimentState
 
 _LARGEST = 4096  # bytes of the holder's PID and host
 _PATIENCE = 0.5  # seconds to wait for a controller that is about to end
@@ -126,3 +133,28 @@ def _held(file: Path) -> LeaseError:
         f"experiment {file.parent.name} already has a controller: process {found.pid} on {found.host}",
         hint=f"run `detbuild describe {file.parent.name}` to see its progress",
     )
+
+
+def blocked_reason(folder: ExperimentFolder, state: ExperimentState) -> str:
+    """Return why an experiment that should run is blocked, and how to repair that; "" if it is not."""
+    if _at_rest(state):
+        return ""
+    if no_inodes(folder.path):
+        return (
+            f"{NO_INODES} on the disk of {folder.path}: nothing is decided or started until files are removed"
+        )
+    if _full(folder.path):
+        return f"the disk of {folder.path} is full: nothing is decided or started until space is free"
+    if holder(folder.lock_file) is None and not _at_rest(load(folder)):  # race: it may just have ended
+        return f"no controller is running: detbuild resume {folder.id} (log: {folder.log_file})"
+    return ""
+
+
+def _at_rest(state: ExperimentState) -> bool:
+    return state.over or state.state == State.PAUSED
+
+
+def _full(path: Path) -> bool:
+    found = os.statvfs(path)
+    blocks = found.f_bavail if os.geteuid() else found.f_bfree
+    return blocks == 0

@@ -15,8 +15,8 @@ import pytest
 from detbuild import experiment
 from detbuild.config.parse import config_from_mapping
 from detbuild.config.rewrite import completed
-from detbuild.controller.attend import resume_one
 from detbuild.controller.lease import holder
+from detbuild.controller.requests import resume_one
 from detbuild.events import Event
 from detbuild.experiment import SubmitRequest, this_host
 from detbuild.launch.gpus import LABEL, held

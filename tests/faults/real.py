@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from detbuild.controller.attend import wait
 from detbuild.controller.lease import holder
+from detbuild.controller.requests import wait
 from detbuild.events import Event
 from detbuild.store.state import ExperimentState, load
 from determined._records import Training, Validation

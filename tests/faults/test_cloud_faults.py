@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from detbuild.checkpoint.find import checkpoints_of
-from detbuild.controller.attend import resume
+from detbuild.controller.requests import resume
 from detbuild.store.state import Stored
 from tests.faults.real import SEARCH, Trial, docker, expected
 from tests.s3 import S3Server, s3_server

@@ -21,9 +21,9 @@ import pytest
 from detbuild import experiment
 from detbuild.config.parse import config_from_mapping
 from detbuild.config.rewrite import completed
-from detbuild.controller.clock import SystemClock
+from detbuild.controller.context import ControllerContext
 from detbuild.controller.loop import Controller
-from detbuild.controller.world import ControllerContext
+from detbuild.controller.retry import SystemClock
 from detbuild.engine.docker import DockerEngine
 from detbuild.events import BuildStep, Event
 from detbuild.experiment import SubmitRequest, this_host

@@ -18,7 +18,7 @@ import pytest
 
 from detbuild import experiment
 from detbuild.config.parse import config_from_mapping
-from detbuild.controller.attend import resume
+from detbuild.controller.requests import resume
 from detbuild.engine.docker import DockerEngine
 from detbuild.events import Event
 from detbuild.experiment import SubmitRequest, this_host

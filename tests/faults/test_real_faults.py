@@ -16,8 +16,8 @@ import pytest
 
 from detbuild import experiment
 from detbuild.config.parse import config_from_mapping
-from detbuild.controller.attend import RequestWatcher, request, resume
 from detbuild.controller.lease import holder
+from detbuild.controller.requests import RequestWatcher, request, resume
 from detbuild.engine.docker import DockerEngine
 from detbuild.errors import EngineError
 from detbuild.events import Event

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.controller.attend import request, resume
+from detbuild.controller.requests import request, resume
 from detbuild.store import journal
 from tests.faults.real import SEARCH, Trial, expected
 from tests.faults.training import trajectory

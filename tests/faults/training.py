@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 from detbuild.config.parse import config_from_mapping
 from detbuild.config.rewrite import completed
-from detbuild.controller.book import JournaledState
-from detbuild.controller.heed import apply_pending_requests
+from detbuild.controller.context import ControllerContext
 from detbuild.controller.loop import Controller
-from detbuild.controller.world import ControllerContext
+from detbuild.controller.state import JournaledState, apply_pending_requests
 from detbuild.launch.slots import SlotQueue
 from detbuild.launch.stock import Limits
 from detbuild.search.registry import search_method

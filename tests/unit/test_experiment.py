@@ -15,8 +15,8 @@ from detbuild import experiment
 from detbuild.checkpoint.find import checkpoints_of
 from detbuild.config.host import HostConfig
 from detbuild.config.parse import parse_config
-from detbuild.controller.attend import request, resume
 from detbuild.controller.lease import holder
+from detbuild.controller.requests import request, resume
 from detbuild.errors import ConfigError, ContextError, EngineError, SearchError
 from detbuild.events import (
     Event,
@@ -62,7 +62,7 @@ def order(tmp_path: Path, script: str, *, config: str = SCRIPT) -> SubmitRequest
 def no_controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Controllers of their own would ask a real engine."""
     monkeypatch.setattr(experiment, "start_detached", lambda folder, held: None)
-    monkeypatch.setattr("detbuild.controller.start.lock_directory", lambda: tmp_path)
+    monkeypatch.setattr("detbuild.controller.loop.lock_directory", lambda: tmp_path)
 
 
 def engine_with_base(order_: SubmitRequest, host: Host, home: Home) -> FakeEngine:

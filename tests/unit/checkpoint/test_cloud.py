@@ -21,7 +21,7 @@ from detbuild.checkpoint.source import import_checkpoint, register_checkpoint
 from detbuild.checkpoint.worker import Job, TransferResult, TransferWorker
 from detbuild.cli.pages import ending_page
 from detbuild.config.parse import parse_config
-from detbuild.controller.keeping import collect, delete, remove_all
+from detbuild.controller.checkpoints import collect, delete, remove_all
 from detbuild.errors import ConfigError, EngineError
 from detbuild.experiment import Host, SubmitRequest, this_host
 from detbuild.store.home import Home
@@ -355,8 +355,8 @@ def test_a_bucket_that_is_away_leaves_deleted_checkpoints_to_a_later_call(
     tmp_path: Path, home: Home, host: Host, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(order(tmp_path, s3.storage()), host, home)
-    monkeypatch.setattr("detbuild.controller.keeper._FIRST", 0.01)
-    monkeypatch.setattr("detbuild.controller.keeper._LAST_TRIES", 2)
+    monkeypatch.setattr("detbuild.controller.checkpoints._FIRST", 0.01)
+    monkeypatch.setattr("detbuild.controller.checkpoints._LAST_TRIES", 2)
     s3.failing = float("inf")
     with pytest.raises(EngineError, match="could not be removed"):
         delete(home, [found(home)[2].checkpoint.uuid])
@@ -400,7 +400,7 @@ def test_files_that_could_not_be_removed_are_not_recorded_as_removed(
 ) -> None:
     train(order(tmp_path, s3.storage()), host, home)
     newest = found(home)[3].checkpoint.uuid
-    monkeypatch.setattr("detbuild.controller.keeper._FIRST", 0.01)
+    monkeypatch.setattr("detbuild.controller.checkpoints._FIRST", 0.01)
     copy = home.experiment(1).checkpoints / newest
     download(found(home)[3], copy)
     ask = TransferWorker.ask

@@ -18,7 +18,7 @@ from detbuild.checkpoint.retention import Policy
 from detbuild.checkpoint.source import import_checkpoint, register_checkpoint
 from detbuild.config.parse import parse_config
 from detbuild.controller import deletion
-from detbuild.controller.keeping import collect, delete
+from detbuild.controller.checkpoints import collect, delete
 from detbuild.errors import ConfigError
 from detbuild.experiment import Host, SubmitRequest, this_host
 from detbuild.store.home import Home

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from detbuild.controller.start import controller_of
+from detbuild.controller.loop import controller_of
 from detbuild.store.experiment_dir import ExperimentFolder
 from tests.fakes import FakeEngine
 from tests.unit.cli.shells import Shell, train
@@ -34,9 +34,9 @@ def shell(
     def control(folder: ExperimentFolder, held: int) -> None:
         controller_of(folder, engine).run()
 
-    monkeypatch.setattr("detbuild.controller.start.lock_directory", lambda: tmp_path)
+    monkeypatch.setattr("detbuild.controller.loop.lock_directory", lambda: tmp_path)
     monkeypatch.setattr("detbuild.experiment.start_detached", control)
-    monkeypatch.setattr("detbuild.controller.attend.start_detached", control)
+    monkeypatch.setattr("detbuild.controller.requests.start_detached", control)
     environ = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     return Shell(tmp_path / "home", engine, environ, capfdbinary.readouterr)
 

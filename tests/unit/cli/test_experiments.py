@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from detbuild.controller.lease import lease
-from detbuild.controller.start import controller_of
+from detbuild.controller.loop import controller_of
 from detbuild.store import journal
 from detbuild.store.annotations import Attributes, read_attributes
 from detbuild.store.experiment_dir import ExperimentFolder
@@ -166,7 +166,7 @@ CREATE = ("detbuild", "create", "const.yaml", ".")
 @pytest.fixture(autouse=True)
 def _no_controller(shell, monkeypatch: pytest.MonkeyPatch) -> None:  # after what `shell` sets
     """What is asked for stays asked for."""
-    monkeypatch.setattr("detbuild.controller.attend.start_detached", lambda folder, _: None)
+    monkeypatch.setattr("detbuild.controller.requests.start_detached", lambda folder, _: None)
 
 
 def asked(shell) -> list[tuple[str, int | None]]:
@@ -241,7 +241,7 @@ def test_changes_for_the_continuation_may_be_in_a_file_and_it_may_be_followed(
     def control(folder: ExperimentFolder, held: int) -> None:
         controller_of(folder, shell.engine).run()
 
-    monkeypatch.setattr("detbuild.controller.attend.start_detached", control)
+    monkeypatch.setattr("detbuild.controller.requests.start_detached", control)
     (project / "longer.yaml").write_text("searcher: {max_length: {batches: 900}}\n")
     outcome = shell("det", "e", "continue", "1", "--config-file", "longer.yaml", "-f")
     assert (outcome.code, outcome.out.splitlines()[0]) == (0, "experiment 1 continues")
@@ -447,7 +447,7 @@ def test_waiting_for_a_paused_experiment_prints_how_to_unpause_it(shell, monkeyp
     folder.record(journal.RequestApplied(number=1, verb="pause"))
     folder.record(journal.Paused())
     monkeypatch.setattr(
-        "detbuild.controller.attend.wait",
+        "detbuild.controller.requests.wait",
         lambda home, id_, emit: replace(load(folder), state=State.COMPLETED),
     )
     hint = "experiment 1 paused: detbuild activate 1\n"
@@ -496,7 +496,7 @@ def test_resume_takes_up_what_lost_its_controller(shell, project, monkeypatch):
 def test_resume_tries_again_what_could_not_be_uploaded_or_removed(shell, monkeypatch, words):
     folder = shell.experiment()
     folder.record(journal.CheckpointsDeleted(uuids=("u",)))
-    monkeypatch.setattr("detbuild.controller.attend.start_detached", lambda _folder, _held: None)
+    monkeypatch.setattr("detbuild.controller.requests.start_detached", lambda _folder, _held: None)
     assert shell("detbuild", "resume", *words).out == "1\n"
     folder.record(journal.CheckpointsRemoved(uuids=("u",)))
     assert shell("detbuild", "resume", *words).out == ""
@@ -507,7 +507,7 @@ def test_resume_takes_up_all_others_when_one_cannot_be_read(shell, monkeypatch):
     shell.experiment(finished=None)
     taken = []
     monkeypatch.setattr(
-        "detbuild.controller.attend.start_detached", lambda folder, _: taken.append(folder.id)
+        "detbuild.controller.requests.start_detached", lambda folder, _: taken.append(folder.id)
     )
     outcome = shell("detbuild", "resume")
     assert (outcome.code, taken) == (4, [2])

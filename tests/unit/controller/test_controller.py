@@ -290,7 +290,7 @@ def test_a_full_checkpoint_disk_pauses_the_trial_without_charging_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = {"free": 0}
-    monkeypatch.setattr("detbuild.controller.room.FreeSpace._free", lambda _: (full["free"], 1000))
+    monkeypatch.setattr("detbuild.controller.retry.FreeSpace._free", lambda _: (full["free"], 1000))
 
     def program(process: Process) -> Exit | Generator[None, None, Exit]:
         if full["free"]:

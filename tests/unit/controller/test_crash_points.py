@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from detbuild.checkpoint.find import checkpoints_of
-from detbuild.controller import attend, onward
-from detbuild.controller.onward import continue_
+from detbuild.controller import requests
+from detbuild.controller.requests import continue_
 from detbuild.search.registry import search_method
 from detbuild.store import journal
 from tests.fakes import Crash, Effects, FakeEngine
@@ -99,8 +99,8 @@ STORIES = (
 @pytest.fixture(autouse=True)
 def _no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests are the controller."""
-    monkeypatch.setattr(attend, "start_detached", lambda folder, held: None)
-    monkeypatch.setattr(onward, "resume_one", lambda folder: True)
+    monkeypatch.setattr(requests, "start_detached", lambda folder, held: None)
+    monkeypatch.setattr(requests, "resume_one", lambda folder: True)
 
 
 def tell(story: Story, tried: Rig) -> ExperimentState:

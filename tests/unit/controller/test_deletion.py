@@ -10,8 +10,8 @@ from contextlib import suppress
 import pytest
 
 from detbuild.checkpoint.source import register_checkpoint
+from detbuild.controller.checkpoints import collect
 from detbuild.controller.deletion import delete, finish_deletions
-from detbuild.controller.keeping import collect
 from detbuild.controller.lease import lease
 from detbuild.engine.protocol import ContainerSpec
 from detbuild.errors import ConfigError, EngineError, LeaseError

@@ -1,3 +1,5 @@
+"""A person who looks at an experiment is told why it does not go on, also when nobody can write it down."""
+
 from __future__ import annotations
 
 import errno
@@ -12,11 +14,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.controller.lease import Holder, holder, lease, name_holder
+from detbuild.controller.lease import Holder, blocked_reason, holder, lease, name_holder
 from detbuild.errors import LeaseError
+from tests.faults.training import rig
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 
 def test_a_second_controller_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
@@ -118,3 +123,39 @@ def test_a_full_disk_takes_the_name_from_the_lease_and_nothing_else(
     with lease(file):
         assert holder(file) == Holder(0, "")
     assert holder(file) is None
+
+
+def test_an_experiment_that_nobody_drives_says_how_to_go_on(tmp_path: Path) -> None:
+    tried = rig(tmp_path)
+    tried.controller().step()
+    assert "`detbuild resume 1`" in blocked_reason(tried.folder, tried.state())
+    with lease(tried.folder.lock_file):
+        assert blocked_reason(tried.folder, tried.state()) == ""
+
+
+def test_one_that_ended_while_it_was_read_is_not_missed(tmp_path: Path) -> None:
+    tried = rig(tmp_path)
+    tried.controller().step()
+    before = tried.state()
+    tried.run()
+    assert blocked_reason(tried.folder, before) == ""
+
+
+def test_a_full_disk_is_told_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = rig(tmp_path)
+    full = list(os.statvfs(tmp_path))
+    full[3] = full[4] = 0  # f_bfree, f_bavail
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result(full))
+    assert f"the disk of {tried.folder.path} is full" in blocked_reason(tried.folder, tried.state())
+
+
+def test_what_is_over_or_paused_needs_nobody(tmp_path: Path) -> None:
+    tried = rig(tmp_path)
+    tried.folder.request("pause")
+    tried.run()
+    assert (tried.state().state, blocked_reason(tried.folder, tried.state())) == ("PAUSED", "")
+    tried.folder.request("activate")
+    assert tried.run().over
+    assert blocked_reason(tried.folder, tried.state()) == ""

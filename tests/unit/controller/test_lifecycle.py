@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.controller import attend, onward
-from detbuild.controller.attend import needs_controller, request
-from detbuild.controller.onward import continue_
+from detbuild.controller import requests
+from detbuild.controller.requests import continue_, needs_controller, request
 from detbuild.errors import ConfigError, SearchError
 from detbuild.search.method import TrialEnded
 from detbuild.store import journal
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def _no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests are the controller."""
-    monkeypatch.setattr(attend, "start_detached", lambda folder, held: None)
+    monkeypatch.setattr(requests, "start_detached", lambda folder, held: None)
 
 
 def look(tried: Rig, times: int) -> None:
@@ -417,6 +416,6 @@ def test_continue_starts_a_controller(tmp_path: Path, monkeypatch: pytest.Monkey
     tried = rig(tmp_path)
     tried.run()
     started: list[int] = []
-    monkeypatch.setattr(onward, "resume_one", lambda folder: started.append(folder.id))
+    monkeypatch.setattr(requests, "resume_one", lambda folder: started.append(folder.id))
     continue_(tried.home, 1, ("searcher.max_length.batches=8",))
     assert started == [1]

@@ -17,11 +17,16 @@ import pytest
 
 from detbuild.config.host import HostConfig
 from detbuild.config.parse import parse_config
-from detbuild.controller.attend import request, resume
 from detbuild.controller.lease import holder, lease
-from detbuild.controller.local import run_here
-from detbuild.controller.localsearch import finish_pending
-from detbuild.controller.onward import continue_, continue_local, request_activate, request_continue
+from detbuild.controller.local import finish_pending, run_here
+from detbuild.controller.requests import (
+    continue_,
+    continue_local,
+    request,
+    request_activate,
+    request_continue,
+    resume,
+)
 from detbuild.errors import ConfigError, LeaseError
 from detbuild.events import Event, ExperimentContinued, RunRecord, Warned
 from detbuild.experiment import SubmitRequest, run_local, this_host

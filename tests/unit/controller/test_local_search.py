@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.controller import localsearch
-from detbuild.controller.local import run_here
-from detbuild.controller.localsearch import finish_pending
+from detbuild.controller import local as controller_local
+from detbuild.controller.local import finish_pending, run_here
 from detbuild.store import journal
 from detbuild.store.home import Home
 from detbuild.store.state import load
@@ -48,7 +47,7 @@ def train(info: RunInfo) -> int:
 def run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Told, program: object = train
 ) -> tuple[ExperimentFolder, ExperimentState]:
-    monkeypatch.setattr(localsearch, "search_method", lambda *_: method)
+    monkeypatch.setattr(controller_local, "search_method", lambda *_: method)
     folder = submit(Home.open(tmp_path), "")
     return folder, run_here(folder, program, lambda event: None)
 

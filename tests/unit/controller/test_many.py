@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from detbuild.controller import attend
-from detbuild.controller.attend import resume
+from detbuild.controller import requests
+from detbuild.controller.requests import resume
 from detbuild.search.method import Close, Create, Train, TrialEnd, TrialEnded, to_json
 from detbuild.store import journal
 from detbuild.store.experiment_dir import Header
@@ -76,7 +76,7 @@ def test_two_hundred_experiments_are_taken_up_at_once_and_each_is_adopted(
     for each in rigs:
         each.controller().step()
     started: list[int] = []
-    monkeypatch.setattr(attend, "start_detached", lambda folder, _: started.append(folder.id))
+    monkeypatch.setattr(requests, "start_detached", lambda folder, _: started.append(folder.id))
     began = time.process_time()
     assert resume(home) == tuple(started) == tuple(range(1, 201))
     assert time.process_time() - began < 5

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.controller.health import blocked_reason
-from detbuild.controller.lease import holder, lease
-from detbuild.controller.room import FreeSpace
+from detbuild.controller.lease import blocked_reason, holder, lease
+from detbuild.controller.retry import FreeSpace
 from detbuild.errors import DiskFullError, EngineError
 from detbuild.store.experiment_dir import Header
 from detbuild.store.files import alone, write_synced

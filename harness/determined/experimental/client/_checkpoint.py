@@ -145,7 +145,7 @@ class Checkpoint:
 
     def _remove(self, globs: Sequence[str]) -> None:
         with _host.explained():
-            from detbuild.controller.keeping import delete
+            from detbuild.controller.checkpoints import delete
 
             delete(_host.home(), [self.uuid], globs)
         self.reload()

@@ -100,7 +100,7 @@ class Experiment:
             ValueError: It is paused, without a pending request, so it would never end.
             DetbuildError: Its controller has ended and cannot be restarted.
         """
-        from detbuild.controller.attend import RequestWatcher, needs_controller
+        from detbuild.controller.requests import RequestWatcher, needs_controller
         from determined.experimental._log import log_event
 
         watcher = RequestWatcher(self._folder, log_event)
@@ -210,7 +210,7 @@ class Experiment:
         """
         directory = Path(output_dir or f"experiment_{self.id}_model_def")
         with _host.explained():
-            from detbuild.controller.definition import download_code
+            from detbuild.controller.containers import download_code
 
             download_code(_host.home(), self._folder, directory, _host.connect)
         return str(directory)
@@ -238,7 +238,7 @@ class Experiment:
 
     def _ask(self, verb: Literal["kill", "cancel", "pause", "activate"]) -> None:
         with _host.explained():
-            from detbuild.controller.attend import request
+            from detbuild.controller.requests import request
 
             request(_host.home(), self.id, verb)
 

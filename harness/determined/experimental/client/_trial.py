@@ -222,7 +222,7 @@ class Trial:
     def kill(self) -> None:
         """Stop it at once; training since its last checkpoint is lost."""
         with _host.explained():
-            from detbuild.controller.attend import request
+            from detbuild.controller.requests import request
 
             request(_host.home(), self._folder.id, "kill", self.number)
 

@@ -110,7 +110,7 @@ def test_waiting_for_what_is_paused_is_an_error(home):
 @pytest.mark.parametrize("verb", ["activate", "kill"])
 def test_what_was_just_asked_to_go_on_or_to_end_is_waited_for(home, monkeypatch, verb):
     folder = paused(home)
-    monkeypatch.setattr("detbuild.controller.attend.start_detached", lambda found, _: None)
+    monkeypatch.setattr("detbuild.controller.requests.start_detached", lambda found, _: None)
     experiment = client.get_experiment(1)
     getattr(experiment, verb)()
     looks = []
@@ -149,9 +149,9 @@ def test_what_runs_is_not_archived(home):
 
 def test_waiting_starts_a_controller_where_there_is_none(home, monkeypatch):
     folder = write_experiment(home.path, state=None)
-    monkeypatch.setattr("detbuild.controller.attend._PAUSE", 0.0)
+    monkeypatch.setattr("detbuild.controller.requests._PAUSE", 0.0)
     monkeypatch.setattr(
-        "detbuild.controller.attend.start_detached",
+        "detbuild.controller.requests.start_detached",
         lambda found, _: found.record(journal.ExperimentFinished(state="COMPLETED")),
     )
     assert client.get_experiment(1).wait(interval=0.01) is ExperimentState.COMPLETED
@@ -161,8 +161,8 @@ def test_waiting_starts_a_controller_where_there_is_none(home, monkeypatch):
 def test_a_controller_that_does_not_stay_alive_ends_the_waiting(home, monkeypatch):
     write_experiment(home.path, state=None)
     started = []
-    monkeypatch.setattr("detbuild.controller.attend._PAUSE", 0.0)
-    monkeypatch.setattr("detbuild.controller.attend.start_detached", lambda found, _: started.append(found))
+    monkeypatch.setattr("detbuild.controller.requests._PAUSE", 0.0)
+    monkeypatch.setattr("detbuild.controller.requests.start_detached", lambda found, _: started.append(found))
     with pytest.raises(Exception, match="the controller of experiment 1 keeps dying"):
         client.get_experiment(1).wait(interval=0.01)
     assert len(started) == 3
@@ -222,7 +222,7 @@ def test_an_experiment_is_deleted_with_its_checkpoints(search, home, monkeypatch
 def test_what_is_asked_of_a_running_experiment_reaches_its_controller(home, monkeypatch, verb):
     asked = []
     monkeypatch.setattr(
-        "detbuild.controller.attend.request",
+        "detbuild.controller.requests.request",
         lambda _home, id_, verb, trial_id=None: asked.append((id_, verb, trial_id)),
     )
     write_experiment(home.path, state=None)

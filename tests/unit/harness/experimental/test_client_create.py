@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from detbuild.controller.start import controller_of
+from detbuild.controller.loop import controller_of
 from detbuild.errors import ConfigError
 from determined.experimental import client
 from determined.experimental.client import ExperimentState

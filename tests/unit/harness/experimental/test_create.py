@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from detbuild.controller.start import controller_of
+from detbuild.controller.loop import controller_of
 from detbuild.errors import ConfigError, ExperimentError
 from detbuild.store.home import Home
 from detbuild.store.state import load
@@ -209,7 +209,7 @@ def engine(tmp_path, monkeypatch):
     ):
         engine.add_image(name)
     monkeypatch.setattr(_submit, "DockerEngine", lambda: engine)
-    monkeypatch.setattr("detbuild.controller.start.lock_directory", lambda: tmp_path)
+    monkeypatch.setattr("detbuild.controller.loop.lock_directory", lambda: tmp_path)
     monkeypatch.setattr(
         "detbuild.experiment.start_detached", lambda folder, _: controller_of(folder, engine).run()
     )

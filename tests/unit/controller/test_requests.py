@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.controller import attend
-from detbuild.controller.attend import RequestWatcher, resume_one
+from detbuild.controller import requests
 from detbuild.controller.lease import Holder, holder, lease, name_holder
-from detbuild.controller.start import start_detached
+from detbuild.controller.loop import start_detached
+from detbuild.controller.requests import RequestWatcher, resume_one
 from detbuild.errors import EngineError
 from detbuild.store import journal
 from tests.faults.training import rig
@@ -44,7 +44,7 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr("sys.executable", str(python))
     pids: list[int] = []
     monkeypatch.setattr(
-        "detbuild.controller.start.name_holder", lambda held, pid: (pids.append(pid), name_holder(held, pid))
+        "detbuild.controller.loop.name_holder", lambda held, pid: (pids.append(pid), name_holder(held, pid))
     )
 
     yield tmp_path
@@ -89,7 +89,7 @@ def test_what_is_asked_of_an_experiment_at_rest_is_no_loss_of_a_controller(
     tried.folder.request("pause")
     tried.run()
     started: list[int] = []
-    monkeypatch.setattr(attend, "start_detached", lambda folder, _: started.append(folder.id))
+    monkeypatch.setattr(requests, "start_detached", lambda folder, _: started.append(folder.id))
     said: list[Event] = []
     follower = RequestWatcher(tried.folder, said.append)
     follower.poll()
@@ -100,8 +100,8 @@ def test_what_is_asked_of_an_experiment_at_rest_is_no_loss_of_a_controller(
 
 
 def test_one_that_does_not_stay_alive_is_given_up(tried: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attend, "_PAUSE", 0.0)
-    monkeypatch.setattr(attend, "start_detached", lambda *_: None)
+    monkeypatch.setattr(requests, "_PAUSE", 0.0)
+    monkeypatch.setattr(requests, "start_detached", lambda *_: None)
     said: list[Event] = []
     follower = RequestWatcher(tried.folder, said.append)
     for _ in range(3):
@@ -114,6 +114,6 @@ def test_one_that_does_not_stay_alive_is_given_up(tried: Rig, monkeypatch: pytes
 def test_an_experiment_that_ends_before_the_look_needs_none(
     tried: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attend, "start_detached", lambda *_: pytest.fail("nothing is left to do"))
+    monkeypatch.setattr(requests, "start_detached", lambda *_: pytest.fail("nothing is left to do"))
     tried.folder.record(journal.ExperimentFinished(state="COMPLETED"))
     RequestWatcher(tried.folder, lambda event: None).poll()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.controller.clock import SystemClock
+from detbuild.controller.retry import SystemClock
 from tests.faults.searching import Halving, made
 from tests.faults.training import expected, rig
 

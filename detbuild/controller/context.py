@@ -1,13 +1,16 @@
-"""The context of a controller: its experiment, engine and host limits."""
+"""The context of a controller: its experiment, engine and host limits.
+
+Runs slow engine calls in parallel, so that no trial waits for the call of another.
+"""
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from detbuild.controller.book import JournaledState
-from detbuild.controller.hands import EnginePool
 from detbuild.controller.policies import Policy, policies_of
+from detbuild.controller.state import JournaledState
 from detbuild.errors import ConfigError, EngineError
 from detbuild.launch.plan import Place, user_of
 from detbuild.launch.stock import Inventory, Limits, cpu_slots, take_inventory
@@ -17,10 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.controller.clock import Clock
+    from detbuild.controller.retry import Clock
     from detbuild.engine.protocol import Engine, EngineInfo
     from detbuild.launch.slots import SlotQueue
     from detbuild.launch.tickets import Kind
+
+AT_ONCE = 8  # more gain nothing: the engine serializes calls itself
 
 
 @dataclass(kw_only=True, slots=True)
@@ -114,3 +119,25 @@ class ControllerContext(JournaledState):
             return self.limits()
         except ConfigError as error:
             raise EngineError(str(error), hint=error.hint) from error
+
+
+class EnginePool:
+    """A thread pool; with one worker, calls run in the caller's thread."""
+
+    def __init__(self, engine: Engine, max_workers: int = 1) -> None:
+        self._engine = engine
+        self._pool = ThreadPoolExecutor(max_workers, thread_name_prefix="engine") if max_workers > 1 else None
+
+    def start(self, container: str) -> Future[None]:
+        return self._do(self._engine.start, container)
+
+    def remove(self, container: str) -> Future[None]:
+        return self._do(self._engine.remove, container)
+
+    def _do(self, call: Callable[[str], None], container: str) -> Future[None]:
+        if self._pool is not None:
+            return self._pool.submit(call, container)
+        call(container)
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done

@@ -16,10 +16,11 @@ import pytest
 from detbuild.checkpoint import transfer
 from detbuild.checkpoint.find import checkpoints_of
 from detbuild.checkpoint.worker import Job, TransferResult, run_job
-from detbuild.controller import attend, keeping
-from detbuild.controller import keeper as module
+from detbuild.controller import checkpoints as controller_checkpoints
+from detbuild.controller import checkpoints as module
+from detbuild.controller import requests
 from detbuild.controller.local import run_here
-from detbuild.controller.onward import request_continue
+from detbuild.controller.requests import request_continue
 from detbuild.errors import EngineError
 from detbuild.launch.stock import Limits
 from detbuild.store.home import Home
@@ -284,10 +285,10 @@ def test_an_experiment_whose_bucket_is_gone_ends_and_says_so_and_a_later_control
     assert "the network is cut" in tried.state().why
     assert local(tried) >= uuids(tried, "COMPLETED")
     assert Stored.of(entry.fact for entry in tried.folder.journal()).has_pending
-    assert not attend.needs_controller(tried.folder)  # else its process would never end
-    monkeypatch.setattr(attend, "start_detached", lambda *_: None)
-    assert attend.has_work_left(tried.folder)
-    assert attend.resume(tried.home) == (1,)
+    assert not requests.needs_controller(tried.folder)  # else its process would never end
+    monkeypatch.setattr(requests, "start_detached", lambda *_: None)
+    assert requests.has_work_left(tried.folder)
+    assert requests.resume(tried.home) == (1,)
     bucket.away = 0
     run(tried)
     assert (tried.state().state, tried.state().why) == ("COMPLETED", "")
@@ -422,12 +423,12 @@ def test_ctrl_c_while_a_local_run_uploads_leaves_that_for_later(
     folder.write(replace(folder.header(), local=True), {})
     bucket.away = float("inf")
     with monkeypatch.context() as patch:
-        patch.setattr("detbuild.controller.clock.SystemClock.wait", interrupted)
+        patch.setattr("detbuild.controller.retry.SystemClock.wait", interrupted)
         state = run_here(folder, whole, lambda event: None)
     assert (state.state, bucket.whole()) == ("COMPLETED", set())
     assert "run `detbuild resume 1`" in state.why
     bucket.away = 0
-    assert attend.resume(Home.open(tmp_path)) == (1,)
+    assert requests.resume(Home.open(tmp_path)) == (1,)
     assert len(bucket.whole()) == 1
 
 
@@ -624,14 +625,14 @@ def test_a_person_who_deletes_is_told_soon_that_the_bucket_is_away_and_the_next_
 ) -> None:
     tried = rig(tmp_path, changes=CLOUD)
     run(tried)
-    monkeypatch.setattr(keeping, "SystemClock", lambda: tried.clock)
+    monkeypatch.setattr(controller_checkpoints, "SystemClock", lambda: tried.clock)
     first, *others = sorted(bucket.whole())
     bucket.away, jobs = float("inf"), len(bucket.jobs)
     with pytest.raises(EngineError, match="the network is cut"):
-        keeping.delete(tried.home, [first])
+        controller_checkpoints.delete(tried.home, [first])
     assert (len(bucket.jobs) - jobs, uuids(tried, "COMPLETED")) == (3, set(others))
     bucket.away = 0
-    keeping.collect(tried.home, 1)
+    controller_checkpoints.collect(tried.home, 1)
     assert bucket.whole() == set(others)
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.controller.hands import EnginePool
+from detbuild.controller.context import EnginePool
 from detbuild.errors import EngineError
 from tests.fakes import FakeEngine
 from tests.faults.training import expected, rig, train

@@ -1,30 +1,46 @@
-"""Creates the container of `detbuild shell` and `run`, with exclusive GPUs."""
+"""Creates the container of `detbuild shell` and `run`, with exclusive GPUs.
+
+Copies an experiment's code out of its image.
+"""
 
 from __future__ import annotations
 
+import secrets
 import time
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from detbuild.controller.start import host_limits, nvidia_smi
+from detbuild.checkpoint.transfer import sweep_drafts
+from detbuild.controller.loop import host_limits, nvidia_smi
+from detbuild.engine.protocol import ContainerSpec, Mount
 from detbuild.errors import ConfigError, EngineError
 from detbuild.launch.gpus import shortage, usable, won
 from detbuild.launch.hostlock import lock_directory
-from detbuild.launch.plan import Place, user_of
+from detbuild.launch.plan import HOME_LABEL, Place, user_of
 from detbuild.launch.slots import SlotQueue
 from detbuild.launch.stock import take_inventory
 from detbuild.launch.visit import plan_shell
-from detbuild.store.experiment_dir import config_of
+from detbuild.store.experiment_dir import WORK_DIR, config_of
+from detbuild.store.files import file_errors
 from detbuild.store.state import fold
+from determined._checkpoints import draft_name, drafted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from detbuild.engine.protocol import Engine, EngineInfo
     from detbuild.launch.gpus import Gpu
     from detbuild.launch.stock import Limits
     from detbuild.store.experiment_dir import ExperimentFolder
+    from detbuild.store.home import Home
+
+_TARGET: Final = "/run/detbuild/code"
+_COPY: Final = (
+    "import shutil, sys; shutil.copytree(sys.argv[1], sys.argv[2], symlinks=True, dirs_exist_ok=True)"
+)
+_TIMEOUT: Final = 300.0  # seconds for a copy
 
 
 def create_shell(
@@ -97,3 +113,56 @@ def _newest_run(folder: ExperimentFolder, trial_id: int) -> tuple[int, int] | No
     trial = fold(folder.header(), folder.journal()).trials.get(trial_id)
     runs = [run.run for run in trial.runs if folder.run(trial_id, run.run).exists] if trial else []
     return (trial_id, runs[-1]) if runs else None
+
+
+def download_code(home: Home, folder: ExperimentFolder, target: Path, connect: Callable[[], Engine]) -> None:
+    """Copy the work directory of the experiment's image into the new directory `target`.
+
+    Raises:
+        ConfigError: `target` exists and is not empty, or the experiment is local and has no image.
+        EngineError: The image is missing, or its files cannot be copied.
+    """
+    if target.exists() and (
+        not target.is_dir() or any(target.iterdir())
+    ):  # allowed: a path given by the user
+        raise ConfigError(f"{target} already exists", hint="choose a new or empty directory")
+    header = folder.header()
+    if header.local:
+        raise ConfigError(
+            f"experiment {folder.id} ran in {header.context_dir}, not in an image: no copy was made"
+        )
+    engine = connect()
+    image = engine.image_id(header.image) or engine.image_id(header.tag)
+    if image is None:
+        raise EngineError(
+            f"the image of experiment {folder.id} was removed: {header.tag}",
+            hint=f"use the copy in `code` of a checkpoint: see `detbuild checkpoint list {folder.id}`",
+        )
+    with file_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)  # allowed: a path given by the user
+        above = target.parent.resolve()  # allowed: a path given by the user
+        sweep_drafts(above, target.name)
+        with drafted(above, draft_name(target.name)) as draft:
+            _copy(engine, home, image, draft, user_of(engine.info(), header.user))
+            draft.replace(target)  # allowed: a directory that was just made
+
+
+def _copy(engine: Engine, home: Home, image: str, draft: Path, user: str) -> None:
+    spec = ContainerSpec(
+        name=f"detbuild-{home.id}-code-{secrets.token_hex(4)}",
+        image=image,
+        entrypoint=("python3", "-c", _COPY, WORK_DIR, _TARGET),
+        user=user,
+        mounts=(Mount(source=str(draft), target=_TARGET),),
+        network="none",
+        labels={HOME_LABEL: home.id},
+    )
+    container = engine.create(spec)
+    try:
+        engine.start(container)
+        state = engine.wait(container, timeout=_TIMEOUT)
+        if state is None or state.exit_code:
+            output = "\n".join(engine.output_tail(container, 5))
+            raise EngineError(f"cannot copy the code out of the image {image[:19]}:\n{output}")
+    finally:
+        engine.remove(container)
