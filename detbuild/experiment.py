@@ -34,11 +34,10 @@ from detbuild.image.preflight import check_entrypoint, read_code
 from detbuild.image.requirements import in_context, read_requirements
 from detbuild.image.resolve import Target, choose_base, resolve
 from detbuild.image.table import load_table
-from detbuild.launch.grants import grant_warnings
-from detbuild.launch.host import check_host, check_mounts, nowhere
-from detbuild.launch.limits import limit_warnings, local_warnings
-from detbuild.launch.plan import Place, RunRequest, plan_run, variables
 from detbuild.resources import harness_dir, images_dir, templates_dir
+from detbuild.runtime.gpus import check_host, check_mounts, nowhere
+from detbuild.runtime.limits import grant_warnings, limit_warnings, local_warnings
+from detbuild.runtime.plan import Place, RunRequest, plan_run, variables
 from detbuild.search.custom import CustomSearch
 from detbuild.search.method import Began, Create, Train
 from detbuild.search.registry import search_method

@@ -31,8 +31,7 @@ from detbuild.controller import context as of_controller
 from detbuild.controller.context import ControllerContext
 from detbuild.controller.loop import Controller
 from detbuild.controller.retry import SystemClock
-from detbuild.launch.slots import SlotQueue
-from detbuild.launch.stock import Limits
+from detbuild.runtime.slot_queue import Limits, SlotQueue
 from detbuild.search.method import Began, Close, Create, Finish, Train, TrialEnded
 from detbuild.store.experiment_dir import Header
 from detbuild.store.home import Home

@@ -318,7 +318,7 @@ def show_plan(
     """
     from detbuild import experiment
     from detbuild.cli.output import no_output
-    from detbuild.launch.limits import cpu_limit_text, memory_limit_text
+    from detbuild.runtime.limits import cpu_limit_text, memory_limit_text
     from detbuild.store.home import Home
 
     host = experiment.this_host(session.environ)

@@ -60,7 +60,7 @@ def described(state: ExperimentState, folder: ExperimentFolder, *, metrics: bool
 
 def _limits(state: ExperimentState, folder: ExperimentFolder) -> Document | None:
     """Return the resource limits of each trial; null for a local run."""
-    from detbuild.launch.limits import RequestedLimits, cpu_limit, memory_limit, requested_limits
+    from detbuild.runtime.limits import RequestedLimits, cpu_limit, memory_limit, requested_limits
 
     header, limits = state.header, requested_limits(folder) or RequestedLimits()
     if header.local:

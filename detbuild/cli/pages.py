@@ -19,8 +19,8 @@ from detbuild.cli.table import aligned, remaining_width
 from detbuild.cli.terminal import number, visible
 from detbuild.controller.lease import blocked_reason
 from detbuild.credentials import masked_urls
-from detbuild.launch.limits import cpu_limit_text, memory_limit_text, requested_limits
 from detbuild.report.document import flat
+from detbuild.runtime.limits import cpu_limit_text, memory_limit_text, requested_limits
 from detbuild.store.state import Goal, State
 from detbuild.units import counted, size
 

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
     from detbuild.cli.table import Columns, Row
     from detbuild.engine.protocol import ContainerState
-    from detbuild.launch.line import QueueOrder
-    from detbuild.launch.stock import Inventory
-    from detbuild.launch.tickets import SlotRequest
+    from detbuild.runtime.slot_queue import Inventory, QueueOrder
+    from detbuild.runtime.slot_requests import SlotRequest
 
 
 @click.command(cls=Command)
@@ -65,10 +64,8 @@ def _queue_orders(session: Session) -> list[QueueOrder]:
     from detbuild.cli.output import no_output
     from detbuild.controller.loop import host_limits, nvidia_smi
     from detbuild.events import Warned
-    from detbuild.launch.hostlock import lock_directory
-    from detbuild.launch.line import queue_order
-    from detbuild.launch.slots import SlotQueue
-    from detbuild.launch.stock import take_inventory
+    from detbuild.runtime.slot_queue import SlotQueue, queue_order, take_inventory
+    from detbuild.runtime.slot_requests import lock_directory
 
     engine = session.connect()
     info, queue = engine.info(), SlotQueue(lock_directory())
@@ -85,7 +82,7 @@ def _queue_orders(session: Session) -> list[QueueOrder]:
 
 
 def _held(inventory: Inventory, home: str) -> Iterator[Row]:
-    from detbuild.launch.gpus import held
+    from detbuild.runtime.gpus import held
 
     if inventory.kind == "gpu":
         by_gpu = {gpu: container for container in inventory.containers for gpu in held([container])}
@@ -102,8 +99,8 @@ def _held(inventory: Inventory, home: str) -> Iterator[Row]:
 
 
 def _row(inventory: Inventory, slot: object, holder: ContainerState | None, *, usable: bool) -> Row:
-    from detbuild.launch.line import name_of
-    from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL, SHELL_LABEL, TRIAL_LABEL, USER_LABEL
+    from detbuild.runtime.plan import EXPERIMENT_LABEL, HOME_LABEL, SHELL_LABEL, TRIAL_LABEL, USER_LABEL
+    from detbuild.runtime.slot_queue import name_of
 
     labels = holder.labels if holder is not None else {}
     return {
@@ -135,7 +132,7 @@ def _queued(order: QueueOrder, *, now: float) -> Iterator[Row]:
 def _queued_row(
     order: QueueOrder, request: SlotRequest, trial: str, *, position: int | None, now: float
 ) -> Row:
-    from detbuild.launch.line import BEHIND, name_of
+    from detbuild.runtime.slot_queue import BEHIND, name_of
 
     home, _, experiment = request.experiment.partition("/")
     oldest = min(request.waiting, key=request.waiting.__getitem__)

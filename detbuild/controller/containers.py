@@ -15,12 +15,10 @@ from detbuild.checkpoint.transfer import sweep_drafts
 from detbuild.controller.loop import host_limits, nvidia_smi
 from detbuild.engine.protocol import ContainerSpec, Mount
 from detbuild.errors import ConfigError, EngineError
-from detbuild.launch.gpus import shortage, usable, won
-from detbuild.launch.hostlock import lock_directory
-from detbuild.launch.plan import HOME_LABEL, Place, user_of
-from detbuild.launch.slots import SlotQueue
-from detbuild.launch.stock import take_inventory
-from detbuild.launch.visit import plan_shell
+from detbuild.runtime.gpus import shortage, usable, won
+from detbuild.runtime.plan import HOME_LABEL, Place, plan_shell, user_of
+from detbuild.runtime.slot_queue import SlotQueue, take_inventory
+from detbuild.runtime.slot_requests import lock_directory
 from detbuild.store.experiment_dir import WORK_DIR, config_of
 from detbuild.store.files import file_errors
 from detbuild.store.state import fold
@@ -31,8 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from detbuild.engine.protocol import Engine, EngineInfo
-    from detbuild.launch.gpus import Gpu
-    from detbuild.launch.stock import Limits
+    from detbuild.runtime.gpus import Gpu
+    from detbuild.runtime.slot_queue import Limits
     from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.home import Home
 

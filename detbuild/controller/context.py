@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from detbuild.controller.policies import Policy, policies_of
 from detbuild.controller.state import JournaledState
 from detbuild.errors import ConfigError, EngineError
-from detbuild.launch.plan import Place, user_of
-from detbuild.launch.stock import Inventory, Limits, cpu_slots, take_inventory
+from detbuild.runtime.plan import Place, user_of
+from detbuild.runtime.slot_queue import Inventory, Limits, cpu_slots, take_inventory
 from detbuild.store.home import Home
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.controller.retry import Clock
     from detbuild.engine.protocol import Engine, EngineInfo
-    from detbuild.launch.slots import SlotQueue
-    from detbuild.launch.tickets import Kind
+    from detbuild.runtime.slot_queue import SlotQueue
+    from detbuild.runtime.slot_requests import Kind
 
 AT_ONCE = 8  # more gain nothing: the engine serializes calls itself
 

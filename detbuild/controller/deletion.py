@@ -20,7 +20,7 @@ from detbuild.checkpoint.retention import sources
 from detbuild.controller.checkpoints import remove_all
 from detbuild.controller.lease import lease, lease_at_the_end
 from detbuild.errors import ConfigError, DetbuildError, EngineError, LeaseError
-from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL
+from detbuild.runtime.plan import EXPERIMENT_LABEL, HOME_LABEL
 from detbuild.store.files import alone, file_errors, sweep_temporaries, sync_directory
 from detbuild.store.home import hidden_name, mark_deleting, unfinished_deletions
 from detbuild.store.registry import registered

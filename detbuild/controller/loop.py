@@ -25,10 +25,9 @@ from detbuild.controller.search import Search
 from detbuild.controller.state import JournaledState, apply_pending_requests, apply_requests, conclusion
 from detbuild.controller.trial import TrialDriver
 from detbuild.errors import EngineError
-from detbuild.launch.hostlock import lock_directory
-from detbuild.launch.plan import EXPERIMENT_LABEL, HOME_LABEL, RUN_LABEL, TRIAL_LABEL
-from detbuild.launch.slots import SlotQueue
-from detbuild.launch.stock import Limits
+from detbuild.runtime.plan import EXPERIMENT_LABEL, HOME_LABEL, RUN_LABEL, TRIAL_LABEL
+from detbuild.runtime.slot_queue import Limits, SlotQueue
+from detbuild.runtime.slot_requests import lock_directory
 from detbuild.search.registry import search_method
 from detbuild.store import journal
 from detbuild.store.experiment_dir import config_of, search_config_of

@@ -14,12 +14,12 @@ from detbuild.controller.policies import Policy, PolicyWatch
 from detbuild.controller.retry import Backoff, FreeSpace
 from detbuild.controller.search import run_request
 from detbuild.errors import DiskFullError, EngineError
-from detbuild.launch.failure import Evidence, Outcome, judge
-from detbuild.launch.gpus import LABEL, Gpu, won
-from detbuild.launch.limits import memory_limit, memory_source
-from detbuild.launch.plan import container_name, grace, plan_run
-from detbuild.launch.restart import End, Launch, ReportSegment, Wait, failures, next_step, pause
-from detbuild.launch.slots import POLL, slot_request
+from detbuild.runtime.gpus import LABEL, Gpu, won
+from detbuild.runtime.limits import memory_limit, memory_source
+from detbuild.runtime.outcome import Evidence, Outcome, judge
+from detbuild.runtime.plan import container_name, grace, plan_run
+from detbuild.runtime.restart import End, Launch, ReportSegment, Wait, failures, next_step, pause
+from detbuild.runtime.slot_queue import POLL, slot_request
 from detbuild.store import journal
 from detbuild.store.annotations import read_attributes, with_attributes
 from detbuild.store.experiment_dir import checkpoint_storage
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from detbuild.controller.search import Search
     from detbuild.controller.state import JournaledState
     from detbuild.engine.protocol import ContainerState
-    from detbuild.launch.tickets import SlotRequest
+    from detbuild.runtime.slot_requests import SlotRequest
     from detbuild.store.state import RunState, TrialState
 
 _INSPECT = 1.0  # seconds between two inspections of a running container

@@ -93,7 +93,7 @@ class RunFinished:
     kind: ClassVar[str] = "run_finished"
     trial_id: int
     run: int
-    outcome: str  # of detbuild.launch.failure.Outcome
+    outcome: str  # of detbuild.runtime.outcome.Outcome
     counts: bool = False  # against max_restarts
     retry: bool = False
     asked: str = ""  # the stop request it ended for: kill, cancel, pause, or search

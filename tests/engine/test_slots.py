@@ -19,9 +19,8 @@ from detbuild.controller.lease import holder
 from detbuild.controller.requests import resume_one
 from detbuild.events import Event
 from detbuild.experiment import SubmitRequest, this_host
-from detbuild.launch.gpus import LABEL, held
-from detbuild.launch.hostlock import lock_directory
-from detbuild.launch.tickets import SlotRequests
+from detbuild.runtime.gpus import LABEL, held
+from detbuild.runtime.slot_requests import SlotRequests, lock_directory
 from detbuild.store.experiment_dir import ExperimentFolder
 from detbuild.store.home import Home
 from detbuild.store.state import load

@@ -27,7 +27,7 @@ from detbuild.controller.retry import SystemClock
 from detbuild.engine.docker import DockerEngine
 from detbuild.events import BuildStep, Event
 from detbuild.experiment import SubmitRequest, this_host
-from detbuild.launch.slots import SlotQueue
+from detbuild.runtime.slot_queue import SlotQueue
 from detbuild.search.registry import search_method
 from detbuild.store import journal
 from detbuild.store.experiment_dir import ExperimentFolder, Header, config_of

@@ -13,8 +13,7 @@ from detbuild.config.rewrite import completed
 from detbuild.controller.context import ControllerContext
 from detbuild.controller.loop import Controller
 from detbuild.controller.state import JournaledState, apply_pending_requests
-from detbuild.launch.slots import SlotQueue
-from detbuild.launch.stock import Limits
+from detbuild.runtime.slot_queue import Limits, SlotQueue
 from detbuild.search.registry import search_method
 from detbuild.store.experiment_dir import ExperimentFolder, Header, config_of, search_config_of
 from detbuild.store.home import Home

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from detbuild.checkpoint.retention import Candidate, Policy, parents, pending_sources, select_kept, sources
-from detbuild.launch.limits import requested_limits
+from detbuild.runtime.limits import requested_limits
 from detbuild.store.experiment_dir import Header
 from detbuild.store.home import Home
 from detbuild.store.records import RunRecords

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from detbuild.launch.tickets import SlotRequest, SlotRequests
+from detbuild.runtime.slot_requests import SlotRequest, SlotRequests
 from tests.fakes import ContainerSpec, gpus, run_for_ever
 
 
@@ -44,7 +44,7 @@ def busy(shell, tmp_path):
 
 
 def test_a_slot_that_a_person_has_opened_a_shell_with_is_theirs(shell, monkeypatch, tmp_path):
-    monkeypatch.setattr("detbuild.launch.hostlock.lock_directory", lambda: tmp_path)
+    monkeypatch.setattr("detbuild.runtime.slot_requests.lock_directory", lambda: tmp_path)
     shell.engine.program = run_for_ever
     shell.engine.engine_info = gpus("0")
     labels = {"detbuild.shell": "4", "detbuild.user": "0", "detbuild.gpus": "nvidia.com/gpu=0"}
@@ -60,7 +60,7 @@ def test_a_slot_that_a_person_has_opened_a_shell_with_is_theirs(shell, monkeypat
 
 
 def test_slots_shows_who_has_what_and_who_waits_for_it_in_order(shell, busy, monkeypatch, tmp_path):
-    monkeypatch.setattr("detbuild.launch.hostlock.lock_directory", lambda: tmp_path)
+    monkeypatch.setattr("detbuild.runtime.slot_requests.lock_directory", lambda: tmp_path)
     lines = [line.split(maxsplit=6) for line in shell("detbuild", "slots").out.splitlines()]
     assert lines[:3] == [
         ["SLOT", "TRIAL", "USER"],
@@ -84,7 +84,7 @@ def test_slots_shows_who_has_what_and_who_waits_for_it_in_order(shell, busy, mon
 
 
 def test_slots_keeps_to_what_the_home_may_use(shell, busy, monkeypatch, tmp_path):
-    monkeypatch.setattr("detbuild.launch.hostlock.lock_directory", lambda: tmp_path)
+    monkeypatch.setattr("detbuild.runtime.slot_requests.lock_directory", lambda: tmp_path)
     shell.home.mkdir(exist_ok=True)
     (shell.home / "config.yaml").write_text("cpu_trials: 2\ngpus: [1]\n")
     lines = [line.split("  ")[0] for line in shell("detbuild", "slots").out.splitlines()[1:5]]
@@ -97,7 +97,7 @@ def test_slots_keeps_to_what_the_home_may_use(shell, busy, monkeypatch, tmp_path
 
 
 def test_slots_for_programs_has_the_documented_keys(shell, busy, monkeypatch, tmp_path):
-    monkeypatch.setattr("detbuild.launch.hostlock.lock_directory", lambda: tmp_path)
+    monkeypatch.setattr("detbuild.runtime.slot_requests.lock_directory", lambda: tmp_path)
     found = json.loads(shell("detbuild", "slots", "--json").out)
     assert found["slots"][1] == {
         "kind": "gpu",
@@ -115,7 +115,7 @@ def test_slots_for_programs_has_the_documented_keys(shell, busy, monkeypatch, tm
 
 
 def test_a_slot_that_is_held_beyond_the_limit_is_shown(shell, monkeypatch, tmp_path):
-    monkeypatch.setattr("detbuild.launch.hostlock.lock_directory", lambda: tmp_path)
+    monkeypatch.setattr("detbuild.runtime.slot_requests.lock_directory", lambda: tmp_path)
     shell.engine.program = run_for_ever
     shell.engine.engine_info = gpus("0")
     image = shell.engine.add_image("some:image")
@@ -130,12 +130,12 @@ def test_a_slot_that_is_held_beyond_the_limit_is_shown(shell, monkeypatch, tmp_p
 
 
 def test_nothing_about_waiting_is_said_when_nobody_waits(shell, monkeypatch, tmp_path):
-    monkeypatch.setattr("detbuild.launch.hostlock.lock_directory", lambda: tmp_path)
+    monkeypatch.setattr("detbuild.runtime.slot_requests.lock_directory", lambda: tmp_path)
     assert "REASON" not in shell("detbuild", "slots").out
     assert json.loads(shell("detbuild", "slots", "--json").out)["queued"] == []
 
 
 @pytest.mark.parametrize("words", [("slot", "list"), ("s", "list")])
 def test_determineds_words_show_the_same(shell, monkeypatch, tmp_path, words):
-    monkeypatch.setattr("detbuild.launch.hostlock.lock_directory", lambda: tmp_path)
+    monkeypatch.setattr("detbuild.runtime.slot_requests.lock_directory", lambda: tmp_path)
     assert shell("det", *words).out == shell("detbuild", "slots").out

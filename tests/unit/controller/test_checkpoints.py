@@ -22,7 +22,7 @@ from detbuild.controller import requests
 from detbuild.controller.local import run_here
 from detbuild.controller.requests import request_continue
 from detbuild.errors import EngineError
-from detbuild.launch.stock import Limits
+from detbuild.runtime.slot_queue import Limits
 from detbuild.store.home import Home
 from detbuild.store.records import read_run
 from detbuild.store.registry import Model, Version, create_model, register

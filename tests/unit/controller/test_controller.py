@@ -9,8 +9,7 @@ import pytest
 from detbuild.config.yaml import ConfigErrors
 from detbuild.engine.protocol import ContainerSpec
 from detbuild.errors import EngineError
-from detbuild.launch.slots import slot_request
-from detbuild.launch.stock import Limits, cpu_inventory
+from detbuild.runtime.slot_queue import Limits, cpu_inventory, slot_request
 from detbuild.store.annotations import change_attributes
 from determined._event_file import EventFile
 from determined._records import Ended, Exited, ExitReason, Stage, Started, Training

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.launch.hostlock import lock_for_writing
-from detbuild.launch.slots import SlotQueue
-from detbuild.launch.tickets import SlotRequest, SlotRequests
-from tests.unit.launch.test_slots import ONE, OTHER, Desk, container, host
+from detbuild.runtime.slot_queue import SlotQueue
+from detbuild.runtime.slot_requests import SlotRequest, SlotRequests, lock_for_writing
+from tests.unit.runtime.test_slot_queue import ONE, OTHER, Desk, container, host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

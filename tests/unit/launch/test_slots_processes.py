@@ -12,10 +12,10 @@ COMPETE = """
 import sys, time
 from pathlib import Path
 from detbuild.engine.protocol import ContainerState
-from detbuild.launch.gpus import Gpu
-from detbuild.launch.slots import SlotQueue
-from detbuild.launch.stock import gpu_inventory
-from detbuild.launch.tickets import SlotRequest
+from detbuild.runtime.gpus import Gpu
+from detbuild.runtime.slot_queue import SlotQueue
+from detbuild.runtime.slot_queue import gpu_inventory
+from detbuild.runtime.slot_requests import SlotRequest
 
 directory, name, slots, trials = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 held, done = directory / "held", directory / "done"

@@ -8,14 +8,16 @@ import pytest
 
 from detbuild.config.parse import config_from_mapping
 from detbuild.engine.protocol import ContainerSpec, Device, Mount
-from detbuild.launch.gpus import Gpu
-from detbuild.launch.plan import Place, RunRequest, plan_run, user_of
-from detbuild.store.experiment_dir import ExperimentFolder, Header
+from detbuild.runtime.gpus import LABEL, Gpu
+from detbuild.runtime.plan import EXPERIMENT_LABEL, Place, RunRequest, plan_run, plan_shell, user_of
+from detbuild.store.experiment_dir import ExperimentFolder, Header, config_of
 from determined._run_info import Length, RunInfo
+from tests.experiments import write_experiment
 from tests.fakes import INFO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
 
 HEADER = Header(
     id=3, name="n", context_name="my-model", created=0.0, image="sha256:0", metric="loss", user="1000:1000"
@@ -189,3 +191,57 @@ def test_credentials_of_the_storage_stay_on_the_host(storage: Mapping[str, objec
     info, spec = plan({"checkpoint_storage": storage})
     assert "hidden-key" not in repr(info) + repr(spec)
     assert info.config["checkpoint_storage"]["type"] == storage["type"]  # type: ignore[index]
+
+
+CONFIG = {
+    "environment": {"environment_variables": ["A=b"], "add_capabilities": ["SYS_PTRACE"]},
+    "bind_mounts": [{"host_path": "/data", "container_path": "data", "read_only": True}],
+    "resources": {"slots_per_trial": 0, "shm_size": 5},
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_experiment(tmp_path / "home", config=CONFIG)
+
+
+def visit(folder, command=("python3", "-V"), **options):
+    place = Place(home_id="0" * 8, folder=folder, header=folder.header(), user="1:1")
+    return plan_shell(config_of(folder), place, command, **options)
+
+
+def test_the_command_takes_the_place_of_the_harness(folder):
+    spec = visit(folder)
+    assert (spec.entrypoint, spec.command) == (("python3",), ("-V",))
+
+
+def test_user_variables_mounts_and_capabilities_are_those_of_a_trial(folder):
+    spec = visit(folder)
+    assert (spec.user, dict(spec.env), spec.shm_size) == ("1:1", {"A": "b"}, 5)
+    assert [mount.target for mount in spec.mounts] == [
+        "/run/detbuild/checkpoints",
+        "/run/determined/workdir/data",
+    ]
+    assert (spec.cap_add, spec.cap_drop) == (("SYS_PTRACE",), ("ALL",))
+
+
+def test_a_run_is_told_of_and_cannot_be_changed(folder):
+    spec = visit(folder, run=(1, 0))
+    assert spec.env["DETBUILD_RUN_DIR"] == "/run/detbuild/run"
+    assert [mount.read_only for mount in spec.mounts if mount.target == "/run/detbuild/run"] == [True]
+
+
+def test_gpus_are_held_by_the_label_that_everybody_looks_at(folder):
+    spec = visit(folder, gpus=(Gpu("0", "cdi"), Gpu("1", "cdi")))
+    assert (spec.gpus, spec.gpu_driver, spec.labels[LABEL]) == (("0", "1"), "cdi", "0,1")
+    assert LABEL not in visit(folder).labels
+
+
+def test_a_controller_does_not_take_it_for_a_run(folder):
+    labels = visit(folder).labels
+    assert EXPERIMENT_LABEL not in labels
+    assert (labels["detbuild.shell"], "detbuild.user" in labels) == ("1", True)
+
+
+def test_two_visits_at_a_time_have_names_of_their_own(folder):
+    assert visit(folder).name != visit(folder).name

@@ -1,19 +1,23 @@
-"""Plans the container of a run, and the run info for the harness; pure, without an engine."""
+"""Plans the container of a run, and the run info for the harness; pure, without an engine.
+
+Plans the container of `detbuild shell` and `run`: as for a trial, with another command.
+"""
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from detbuild.engine.protocol import ContainerSpec, Device, EngineInfo, Mount
-from detbuild.launch.gpus import LABEL, Gpu
-from detbuild.launch.limits import cpu_limit, memory_limit, scratch
+from detbuild.runtime.gpus import LABEL, Gpu
+from detbuild.runtime.limits import cpu_limit, memory_limit, scratch
 from detbuild.store.experiment_dir import WORK_DIR, checkpoint_storage, in_container
 from determined._run_info import CONTAINER_RUN_DIR, RUN_DIR_VARIABLE, RunInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from detbuild.config.environment import DeviceKind
     from detbuild.config.experiment import ExperimentConfig
@@ -34,6 +38,7 @@ HOST_ONLY: Final = {
     "checkpoint_storage": ("access_key", "secret_key", "connection_string", "credential"),
 }
 _GRACE: Final = 3600  # seconds for a run to checkpoint after a stop
+_SHELL_GRACE: Final = 10  # seconds between SIGTERM and SIGKILL
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -246,3 +251,75 @@ def _labels(config: ExperimentConfig, request: RunRequest, place: Place) -> dict
         WEIGHT_LABEL: f"{config.resources.weight:g}",
         **slots,
     }
+
+
+def plan_shell(
+    config: ExperimentConfig,
+    place: Place,
+    command: Sequence[str],
+    *,
+    run: tuple[int, int] | None = None,
+    gpus: Sequence[Gpu] = (),
+    terminal: bool = False,
+) -> ContainerSpec:
+    """Plan the container.
+
+    Args:
+        config: The experiment's config.
+        place: The experiment and its user.
+        command: The command to run instead of the harness, in the context directory.
+        run: Trial and run that `det.get_cluster_info()` describes inside; its folder is mounted read-only.
+        gpus: In use until the container is removed.
+        terminal: Allocate a terminal.
+    """
+    held = {LABEL: ",".join(gpu.id for gpu in gpus)} if gpus else {}
+    run_info = {RUN_DIR_VARIABLE: RUN_DIR} if run else {}
+    return ContainerSpec(
+        name=f"detbuild-{place.home_id}-{place.header.id}-shell-{secrets.token_hex(4)}",
+        image=place.header.image,
+        entrypoint=tuple(command[:1]),
+        command=tuple(command[1:]),
+        env={**_home(config), **variables(config), **run_info},
+        user=place.user,
+        gpus=tuple(gpu.id for gpu in gpus),
+        gpu_driver=gpus[0].driver if gpus else "nvidia",
+        shm_size=config.resources.shm_size,
+        mounts=_shell_mounts(config, place, run),
+        network=place.header.network,
+        memory=memory_limit(config.resources.memory, place.host_memory),
+        cpus=cpu_limit(config.resources.cpus, place.host_cpus),
+        read_only_root=config.environment.read_only_root,
+        scratch=scratch(config),
+        cap_add=config.environment.add_capabilities,
+        cap_drop=("ALL", *config.environment.drop_capabilities),
+        stdin=True,
+        terminal=terminal,
+        stop_timeout=_SHELL_GRACE,
+        # Not EXPERIMENT_LABEL: the controller removes containers with it that are not its runs.
+        labels={
+            HOME_LABEL: place.home_id,
+            SHELL_LABEL: str(place.header.id),
+            USER_LABEL: place.header.user.partition(":")[0],
+            **held,
+        },
+    )
+
+
+def _home(config: ExperimentConfig) -> dict[str, str]:
+    """Set a writable HOME, as the harness does for a trial."""
+    return {"HOME": "/tmp"} if config.environment.read_only_root else {}  # noqa: S108  (of a container)
+
+
+def _shell_mounts(config: ExperimentConfig, place: Place, run: tuple[int, int] | None) -> tuple[Mount, ...]:
+    storage = checkpoint_storage(config, place.folder).mount
+    run_info = Mount(source=str(place.folder.run(*run).path), target=RUN_DIR, read_only=True) if run else None
+    own = tuple(
+        Mount(
+            source=mount.host_path,
+            target=in_container(mount.container_path),
+            read_only=mount.read_only,
+            propagation=mount.propagation,
+        )
+        for mount in config.bind_mounts
+    )
+    return tuple(mount for mount in (run_info, storage, *own) if mount is not None)

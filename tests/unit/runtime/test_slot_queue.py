@@ -7,10 +7,18 @@ import pytest
 
 from detbuild.config.parse import config_from_mapping
 from detbuild.engine.protocol import ContainerState
-from detbuild.launch.gpus import Gpu
-from detbuild.launch.slots import SlotQueue, slot_request
-from detbuild.launch.stock import Inventory, Limits, cpu_inventory, cpu_slots, gpu_inventory, take_inventory
-from detbuild.launch.tickets import SlotRequest, SlotRequests
+from detbuild.runtime.gpus import Gpu
+from detbuild.runtime.slot_queue import (
+    Inventory,
+    Limits,
+    SlotQueue,
+    cpu_inventory,
+    cpu_slots,
+    gpu_inventory,
+    slot_request,
+    take_inventory,
+)
+from detbuild.runtime.slot_requests import SlotRequest, SlotRequests
 from detbuild.store.experiment_dir import Header
 from tests.fakes import INFO, FakeEngine, gpus
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.launch.share import Memory, Use
-from detbuild.launch.tickets import SlotRequest, SlotRequests
+from detbuild.runtime.fair_share import Memory, Use
+from detbuild.runtime.slot_requests import SlotRequest, SlotRequests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ def requests(tmp_path: Path) -> SlotRequests:
 HOLD = """
 import sys, json
 from pathlib import Path
-from detbuild.launch.tickets import SlotRequest, SlotRequests
+from detbuild.runtime.slot_requests import SlotRequest, SlotRequests
 tickets = SlotRequests(Path(sys.argv[1]))
 tickets.hold(SlotRequest(**json.loads(sys.argv[2])))
 print("held", flush=True)

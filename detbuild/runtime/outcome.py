@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from detbuild.launch.limits import OF_CONFIG, OF_HOST, binary
+from detbuild.runtime.limits import OF_CONFIG, OF_HOST, binary
 from detbuild.store.experiment_dir import WORK_DIR
 from detbuild.store.journal import RunFinished
 from detbuild.store.state import StopVerb
@@ -27,6 +27,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from detbuild.store.records import RunRecords
+
+_HOST_DOWN = 255  # exit code of containers that ran when the engine died
+_FROM_OUTSIDE = frozenset({"SIGHUP", "SIGINT", "SIGKILL", "SIGTERM"})
+_WRONG_MACHINE = "exec format error"  # also has exit code 255
+_RANK = re.compile(r"^\[rank=\d+\] ")
+_FRAME = re.compile(r'^\s+File "(?P<file>[^"]+)", line (?P<line>\d+)')
+_ERROR = re.compile(r"^(?P<type>[A-Za-z_][\w.]*)(?::.*)?$")
+_NOT_FOUND = frozenset({"ModuleNotFoundError", "ImportError", "SyntaxError", "IndentationError", "TabError"})
+_NO_PROGRAM = re.compile(r"^\S*python[\d.]*: (can't open file|No module named|Error while finding module)")
+_SEE_LOGS = "see the last lines of its output"
 
 
 class Outcome(str, Enum):
@@ -292,17 +302,6 @@ def _never_began(evidence: Evidence, code: int, name: str | None) -> Classificat
         "check environment_variables and bind_mounts; "
         "the image needs Python 3.10 or newer as python3, of this machine's architecture",
     )
-
-
-_HOST_DOWN = 255  # exit code of containers that ran when the engine died
-_FROM_OUTSIDE = frozenset({"SIGHUP", "SIGINT", "SIGKILL", "SIGTERM"})
-_WRONG_MACHINE = "exec format error"  # also has exit code 255
-_RANK = re.compile(r"^\[rank=\d+\] ")
-_FRAME = re.compile(r'^\s+File "(?P<file>[^"]+)", line (?P<line>\d+)')
-_ERROR = re.compile(r"^(?P<type>[A-Za-z_][\w.]*)(?::.*)?$")
-_NOT_FOUND = frozenset({"ModuleNotFoundError", "ImportError", "SyntaxError", "IndentationError", "TabError"})
-_NO_PROGRAM = re.compile(r"^\S*python[\d.]*: (can't open file|No module named|Error while finding module)")
-_SEE_LOGS = "see the last lines of its output"
 
 
 def _exit(evidence: Evidence) -> tuple[int | None, str | None]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detbuild.launch.share import (
+from detbuild.runtime.fair_share import (
     FairShare,
     Holding,
     Memory,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from detbuild.engine.protocol import ContainerState
-from detbuild.launch.gpus import LABEL, Gpu, discover, free, held, shortage_error, unknown_ids, usable, won
+from detbuild.runtime.gpus import LABEL, Gpu, discover, free, held, shortage_error, unknown_ids, usable, won
 from tests.fakes import INFO, gpus
 
 if TYPE_CHECKING:

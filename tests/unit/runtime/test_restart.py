@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from detbuild.launch.failure import Outcome
-from detbuild.launch.restart import End, Launch, ReportSegment, Wait, end_of, next_step, pause
+from detbuild.runtime.outcome import Outcome
+from detbuild.runtime.restart import End, Launch, ReportSegment, Wait, end_of, next_step, pause
 from detbuild.search.method import TrialEnd
 from detbuild.store.journal import RunFinished
 from detbuild.store.state import RunState, TrialState

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from detbuild.launch.failure import Outcome
+from detbuild.runtime.outcome import Outcome
 from detbuild.search.method import TrialEnd
 from detbuild.store.state import State, StopVerb
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from detbuild.launch.failure import Evidence, Outcome, classify, judge
-from detbuild.launch.limits import OF_CONFIG, OF_HOST
+from detbuild.runtime.limits import OF_CONFIG, OF_HOST
+from detbuild.runtime.outcome import Evidence, Outcome, classify, judge
 from detbuild.store.journal import RunFinished
 from detbuild.store.records import RunRecords
 from determined._records import Ended, Exited, ExitReason, Stage, Training

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.launch.hostlock import UserLock, lock_directory, lock_for_writing, locked_for_writing
+from detbuild.runtime.slot_requests import UserLock, lock_directory, lock_for_writing, locked_for_writing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ def test_the_lock_lies_where_all_users_may_write(tmp_path: Path, mode: int, take
 HOLD = """
 import sys
 from pathlib import Path
-from detbuild.launch.hostlock import UserLock
+from detbuild.runtime.slot_requests import UserLock
 with UserLock(Path(sys.argv[1])).held() as held:
     print(held, flush=True)
     input()
