@@ -1,6 +1,6 @@
 """Events as frozen values: emitted by the library, read by the command line, the store and tests.
 
-The records of `events.jsonl`, which a run writes, are defined in the harness (`determined._records`); here
+The records of `events.jsonl`, which a run writes, are defined in the harness (`determined._contract.records`); here
 `RunRecord` wraps them.
 """
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from determined._records import Record
+    from determined._contract.records import Record
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ from detbuild.search.method import Began, Create, Train
 from detbuild.search.registry import search_method
 from detbuild.store.experiment_dir import ExperimentFolder, Header
 from determined._version import __version__
-from determined.exec._launch import HOOK_FILE, HOST_HOOK
+from determined.exec._process import HOOK_FILE, HOST_HOOK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from detbuild.image.table import Table
     from detbuild.store.home import Home
     from detbuild.store.state import ExperimentState
-    from determined._run_info import RunInfo
+    from determined._contract.run_info import RunInfo
 
 __all__ = [
     "Host",

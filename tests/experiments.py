@@ -11,9 +11,9 @@ from pathlib import Path
 from detbuild.store import journal
 from detbuild.store.experiment_dir import ExperimentFolder, Header
 from detbuild.store.home import Home
-from determined import _checkpoints
-from determined._event_file import EventFile
-from determined._records import Checkpoint, Record, Training, Validation
+from determined._contract import checkpoints as contract_checkpoints
+from determined._contract.records import Checkpoint, Record, Training, Validation
+from determined._run.events import EventFile
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ def _write_run(folder: ExperimentFolder, trial_id: int, reports: Sequence[Report
 
 def _records(folder: ExperimentFolder, report: Report) -> Sequence[Record]:
     metadata = {"steps_completed": report.batch, "framework": "torch-2"}
-    with _checkpoints.store(folder.checkpoints, metadata) as (path, uuid):
+    with contract_checkpoints.store(folder.checkpoints, metadata) as (path, uuid):
         (path / "weights").write_bytes(b"123")
-    files = _checkpoints.resources(folder.checkpoints / uuid)
+    files = contract_checkpoints.resources(folder.checkpoints / uuid)
     return (
         Training(report.batch, {"loss": report.loss * 2}),
         Validation(report.batch, {"loss": report.loss, "accuracy": report.accuracy}),

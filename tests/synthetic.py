@@ -10,7 +10,7 @@ from pathlib import Path
 from detbuild.store import journal
 from detbuild.store.experiment_dir import ExperimentFolder, Header
 from detbuild.store.home import Home
-from determined._records import Line, Record, Training, Validation, encode
+from determined._contract.records import Line, Record, Training, Validation, encode
 
 HOSTILE = '</script><script>document.title="owned"</script><img src=x onerror=alert(1)>\u2028\u202egnp\x1b[2J'
 CONFIG = {

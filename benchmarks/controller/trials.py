@@ -35,9 +35,9 @@ from detbuild.runtime.slot_queue import Limits, SlotQueue
 from detbuild.search.method import Began, Close, Create, Finish, Train, TrialEnded
 from detbuild.store.experiment_dir import Header
 from detbuild.store.home import Home
-from determined._event_file import EventFile
-from determined._records import Ended, Exited, ExitReason, Started
-from determined._run_info import Length, RunInfo
+from determined._contract.records import Ended, Exited, ExitReason, Started
+from determined._contract.run_info import Length, RunInfo
+from determined._run.events import EventFile
 from tests.fakes import Exit, FakeEngine, Process
 
 if TYPE_CHECKING:

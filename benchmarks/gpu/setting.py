@@ -14,9 +14,9 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from determined._chief import ChiefRun
-from determined._records import Checkpoint, Validation, decode
-from determined._run_info import Length, RunInfo
+from determined._contract.records import Checkpoint, Validation, decode
+from determined._contract.run_info import Length, RunInfo
+from determined._run.run import ChiefRun
 from determined.pytorch._runner import run_trial
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from setting import Absent, Folder, Missed, Place, cnn, expect, folder, newest_o
 from torch import nn
 from torch.amp import GradScaler
 
-from determined._exit_codes import ExitCode
+from determined._contract.run_info import ExitCode
 from determined.pytorch import DataLoader, LRScheduler, PyTorchTrial
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from determined._records import Checkpoint, decode
-from determined._run_info import Length, RunInfo
+from determined._contract.records import Checkpoint, decode
+from determined._contract.run_info import Length, RunInfo
 
 if TYPE_CHECKING:
     from determined.pytorch import PyTorchTrial
@@ -87,7 +87,7 @@ def info(folder: Path, batches: int) -> RunInfo:
 
 
 def measure(folder: Path, megabytes: int, begun: float) -> None:
-    from determined._chief import ChiefRun
+    from determined._run.run import ChiefRun
     from determined.pytorch._runner import run_trial
 
     stamps: list[float] = []

@@ -23,8 +23,8 @@ import torch
 from by_hand import RECORDS, Ready, by_hand, data, now, pictures, ready, small_cnn, tiny_mlp
 from torch import nn
 
-from determined._chief import ChiefRun
-from determined._run_info import Length, RunInfo
+from determined._contract.run_info import Length, RunInfo
+from determined._run.run import ChiefRun
 from determined.pytorch import DataLoader, PyTorchTrial, PyTorchTrialContext
 from determined.pytorch._gradients import drop_gradients
 from determined.pytorch._runner import run_trial

@@ -13,7 +13,7 @@ from detbuild.checkpoint.transfer import (
 )
 from detbuild.checkpoint.worker import Job, run_transfer
 from detbuild.errors import ConfigError, EngineError
-from determined._checkpoints import MANIFEST_FILE, manifest, opened, problems, verify
+from determined._contract.checkpoints import MANIFEST_FILE, manifest, opened, problems, verify
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,7 +15,7 @@ from detbuild.errors import ConfigError, EngineError
 from detbuild.store.cache import TimeBudget, records_within
 from detbuild.store.experiment_dir import checkpoint_storage, config_of
 from detbuild.store.state import Goal, Stored, load, run_records
-from determined._untrusted import UntrustedDir
+from determined._contract.untrusted import UntrustedDir
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -16,8 +16,8 @@ from detbuild.errors import EngineError
 from detbuild.store.experiment_dir import checkpoint_storage
 from detbuild.store.files import alone, file_errors, sync_directory, write_synced
 from detbuild.store.state import load, run_records
-from determined._records import is_uuid
-from determined._untrusted import UntrustedDir, UntrustedError
+from determined._contract.records import is_uuid
+from determined._contract.untrusted import UntrustedDir, UntrustedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

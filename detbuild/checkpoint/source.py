@@ -36,9 +36,9 @@ from detbuild.errors import ConfigError, EngineError
 from detbuild.store.experiment_dir import checkpoint_storage
 from detbuild.store.files import file_errors
 from detbuild.store.registry import Version, read_model, register
-from determined import _checkpoints
-from determined._checkpoints import opened
-from determined._untrusted import UntrustedDir, UntrustedError, reason_of
+from determined._contract import checkpoints
+from determined._contract.checkpoints import opened
+from determined._contract.untrusted import UntrustedDir, UntrustedError, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -324,10 +324,10 @@ def import_checkpoint(home: Home, source: Path, uuid: str | None = None) -> str:
     """
     with file_errors(home.imported):
         home.imported.mkdir(mode=0o700, exist_ok=True)  # allowed: in no mount
-        _checkpoints.sweep(home.imported, _DRAFTS)
+        checkpoints.sweep(home.imported, _DRAFTS)
     with ExitStack() as held:
         with file_errors(home.imported):
-            room = held.enter_context(_checkpoints.drafted(home.imported, _checkpoints.draft_name("taken")))
+            room = held.enter_context(checkpoints.drafted(home.imported, checkpoints.draft_name("taken")))
         directory = _directory(home, source, room)
         name = uuid or _uuid_of(source, directory)
         if not is_name(name):
@@ -373,13 +373,13 @@ def _uuid_of(source: Path, directory: Path) -> str:
 
 
 def _take(directory: Path, imported: Path, name: str) -> None:
-    with file_errors(imported), damage_errors(name), _checkpoints.opened(directory) as checkpoint:
-        if checkpoint.exists(_checkpoints.MANIFEST_FILE):
+    with file_errors(imported), damage_errors(name), checkpoints.opened(directory) as checkpoint:
+        if checkpoint.exists(checkpoints.MANIFEST_FILE):
             copy_whole(directory, imported / name)
             return
-        metadata = _checkpoints.read_metadata(directory)
+        metadata = checkpoints.read_metadata(directory)
         files = _files(directory, checkpoint)
-        with _checkpoints.store(imported, metadata, name) as (path, _), _checkpoints.opened(path) as draft:
+        with checkpoints.store(imported, metadata, name) as (path, _), checkpoints.opened(path) as draft:
             for file in files:
                 copy_file(checkpoint, draft, file)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from detbuild.errors import EngineError
 from detbuild.store.files import file_errors
-from determined._checkpoints import (
+from determined._contract.checkpoints import (
     DRAFTS,
     LARGEST_MANIFEST,
     MANIFEST_FILE,
@@ -31,7 +31,7 @@ from determined._checkpoints import (
     sweep,
     verify,
 )
-from determined._untrusted import UntrustedDir, UntrustedError, UntrustedMissingError
+from determined._contract.untrusted import UntrustedDir, UntrustedError, UntrustedMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

@@ -13,8 +13,7 @@ from detbuild.cli.arguments import Session
 from detbuild.cli.terminal import guarded
 from detbuild.errors import DetbuildError
 from detbuild.peer import check_determined
-from determined._home import home_of
-from determined._run_info import private
+from determined._contract.run_info import home_of, private
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from detbuild.experiment import SubmitRequest
     from detbuild.store.home import Home
     from detbuild.store.state import ExperimentState
-    from determined._run_info import RunInfo
+    from determined._contract.run_info import RunInfo
 
 # Options of Determined's command that have no effect here -> what to do instead.
 _ELSEWHERE = {
@@ -367,7 +367,7 @@ def _shown(
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.config.secrets import mask
     from detbuild.credentials import MASK, masked_urls_in
-    from determined._run_info import RUN_DIR_VARIABLE
+    from determined._contract.run_info import RUN_DIR_VARIABLE
 
     parameters, spec = asdict(run), asdict(container)
     if show_secrets:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.metrics import Measurement
     from detbuild.store.state import ExperimentState, RunState, TrialState
-    from determined._records import Validation
+    from determined._contract.records import Validation
 
 Document = dict[str, object]
 

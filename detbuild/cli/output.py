@@ -54,7 +54,7 @@ from detbuild.events import (
 )
 from detbuild.store.state import ENDED, WAITING_FOR_SEARCH, Goal, State
 from detbuild.units import counted, size
-from determined._records import (
+from determined._contract.records import (
     Checkpoint,
     CheckpointRejected,
     Ended,

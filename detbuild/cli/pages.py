@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from detbuild.checkpoint.find import Found
     from detbuild.store.experiment_dir import ExperimentFolder, Header, RunFolder
     from detbuild.store.state import CheckpointState, ExperimentState, RunState, TrialState
-    from determined._records import Validation
+    from determined._contract.records import Validation
 
 _NEWEST = 20  # checkpoints and runs of a trial that a page lists
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"

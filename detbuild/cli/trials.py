@@ -248,7 +248,7 @@ def _files(
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.config.secrets import known_secrets, masked_for_sharing, secrets_of_host, values_in_script
     from detbuild.store.experiment_dir import config_of
-    from determined._untrusted import UntrustedError, UntrustedMissingError
+    from determined._contract.untrusted import UntrustedError, UntrustedMissingError
     from determined._version import __version__
 
     config = config_of(folder).resolved()

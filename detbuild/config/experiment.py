@@ -60,7 +60,7 @@ from detbuild.config.section import (
 )
 from detbuild.config.storage import ExperimentDirectory, Storage
 from detbuild.config.yaml import show
-from determined._run_info import EXIT_TIMEOUT
+from determined._contract.run_info import EXIT_TIMEOUT
 
 Kind = Literal["trial", "shell", "argv", "given"]
 # Spelled out because these patterns also go into the JSON Schema, where `\w` and `\s` differ from Python's.

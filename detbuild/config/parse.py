@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from detbuild.config.yaml import KeyPath
-    from determined._run_info import Length
+    from determined._contract.run_info import Length
 
 # Optional with `create(local=True)`: the caller passes the class, and no trials are compared.
 LOCAL_DEFAULTS: Final[Mapping[str, object]] = {

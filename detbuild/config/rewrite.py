@@ -14,7 +14,7 @@ from detbuild.config.hyperparameters import Const, Log, Nested, RandomState, lea
 from detbuild.config.searcher import Single
 from detbuild.config.storage import SharedFs
 from detbuild.events import Warned
-from determined._run_info import Length
+from determined._contract.run_info import Length
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

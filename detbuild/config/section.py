@@ -29,7 +29,7 @@ from pydantic_core import PydanticCustomError, core_schema
 from detbuild.config.secrets import Mark
 from detbuild.config.yaml import LARGEST, SMALLEST, show
 from detbuild.credentials import MASK
-from determined._run_info import Length
+from determined._contract.run_info import Length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

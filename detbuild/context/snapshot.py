@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Final, Literal
 from detbuild import textfile
 from detbuild.errors import ContextError
 from detbuild.textfile import TextFileError
-from determined._run_info import private
-from determined._untrusted import reason_of
+from determined._contract.run_info import private
+from determined._contract.untrusted import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -33,7 +33,7 @@ from detbuild.errors import ContextError
 from detbuild.events import Warned, heartbeat
 from detbuild.textfile import TextFileError, bodies, decode, read_bytes, unix_lines
 from detbuild.units import counted, size
-from determined._home import is_home
+from determined._contract.run_info import is_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -33,9 +33,9 @@ from detbuild.store.home import Home
 from detbuild.store.records import RecordFile
 from detbuild.store.registry import registered
 from detbuild.store.state import StopVerb, fold, load, run_records
-from determined._checkpoints import verify
-from determined._records import Checkpoint
-from determined._untrusted import UntrustedDir
+from determined._contract.checkpoints import verify
+from determined._contract.records import Checkpoint
+from determined._contract.untrusted import UntrustedDir
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -22,7 +22,7 @@ from detbuild.runtime.slot_requests import lock_directory
 from detbuild.store.experiment_dir import WORK_DIR, config_of
 from detbuild.store.files import file_errors
 from detbuild.store.state import fold
-from determined._checkpoints import draft_name, drafted
+from determined._contract.checkpoints import draft_name, drafted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

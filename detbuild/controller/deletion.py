@@ -25,7 +25,7 @@ from detbuild.store.files import alone, file_errors, sweep_temporaries, sync_dir
 from detbuild.store.home import hidden_name, mark_deleting, unfinished_deletions
 from detbuild.store.registry import registered
 from detbuild.store.state import fold
-from determined._untrusted import UntrustedDir, UntrustedError
+from determined._contract.untrusted import UntrustedDir, UntrustedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

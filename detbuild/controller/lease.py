@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from detbuild.errors import EngineError, LeaseError
 from detbuild.store.files import file_errors, locked
 from detbuild.store.state import State, load
-from determined._disk import NO_INODES, no_inodes
-from determined._untrusted import UntrustedDir, UntrustedError, reason_of
+from determined._contract.checkpoints import NO_INODES, no_inodes
+from determined._contract.untrusted import UntrustedDir, UntrustedError, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

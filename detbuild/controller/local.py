@@ -38,9 +38,9 @@ from detbuild.store.follow import ExperimentTail
 from detbuild.store.logs import tail
 from detbuild.store.records import read_run
 from detbuild.store.state import ExperimentState, State, StopVerb, load, stronger
-from determined._run_info import PARENT_VARIABLE, RUN_DIR_VARIABLE
+from determined._contract.run_info import PARENT_VARIABLE, RUN_DIR_VARIABLE
 from determined.exec import ENTRY
-from determined.exec._watch import KILL_ALL
+from determined.exec._process import KILL_ALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from detbuild.store.journal import Verb
     from detbuild.store.records import RunRecords
     from detbuild.store.state import TrialState
-    from determined._run_info import RunInfo
+    from determined._contract.run_info import RunInfo
 
 _POLL = 0.05  # seconds
 _GRACE = 30.0  # seconds for a run to checkpoint and exit after detbuild was stopped or has died

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from determined._disk import FEW_INODES
+from determined._contract.checkpoints import FEW_INODES
 
 if TYPE_CHECKING:
     from pathlib import Path

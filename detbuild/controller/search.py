@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from detbuild.controller.state import JournaledState
     from detbuild.search.method import Action, SearchEvent, SearchMethod
     from detbuild.store.state import TrialState
-    from determined._records import Validation
-    from determined._run_info import Length
+    from determined._contract.records import Validation
+    from determined._contract.run_info import Length
 
 _MAYBE_WHOLE: Final = frozenset({"COMPLETED", "ERROR"})  # a run that starts from one verifies it
 

@@ -18,7 +18,7 @@ from detbuild.engine.http import EngineClient
 from detbuild.engine.protocol import ContainerState, EngineInfo, ImageState
 from detbuild.errors import EngineError
 from detbuild.events import ImagePulling
-from determined._untrusted import reason_of
+from determined._contract.untrusted import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -23,7 +23,7 @@ from detbuild.credentials import has_query_credential, replaced_credentials
 from detbuild.errors import ContextError
 from detbuild.events import Warned
 from detbuild.image.requirements import normalized, requirement_of
-from determined._untrusted import reason_of
+from determined._contract.untrusted import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -29,7 +29,7 @@ from detbuild.image.host_settings import (
 )
 from detbuild.image.needs import PROJECTS, ContextNeeds
 from detbuild.image.requirements import REQUIREMENTS, WORKDIR, Requirements, for_pip, paths_of
-from determined._run_info import private
+from determined._contract.run_info import private
 from determined._version import __version__
 
 if TYPE_CHECKING:

@@ -570,7 +570,7 @@ def _broken(entry: Entry, code: Code) -> Iterator[Warned]:
 
 
 def _missing(missing: dict[str, str]) -> Iterator[Warned]:
-    from determined._load_errors import DISTRIBUTIONS
+    from determined._trial.load import DISTRIBUTIONS
 
     for module, where in list(missing.items())[:_SHOWN]:
         yield Warned(
@@ -647,7 +647,7 @@ def _available(needs: ContextNeeds) -> frozenset[str] | None:
 
 
 def _is_provided(module: str, available: frozenset[str]) -> bool:
-    from determined._load_errors import DISTRIBUTIONS
+    from determined._trial.load import DISTRIBUTIONS
 
     names = {module, normalized(module), normalized(DISTRIBUTIONS.get(module, module))}
     return bool(names & available) or any(

@@ -17,8 +17,8 @@ from detbuild.report.document import flat
 from detbuild.store.files import file_errors
 from detbuild.store.metrics import reports
 from detbuild.store.state import State
-from determined._run_info import TENSORBOARD_DIR
-from determined._untrusted import UntrustedDir, UntrustedError, UntrustedMissingError, sized
+from determined._contract.run_info import TENSORBOARD_DIR
+from determined._contract.untrusted import UntrustedDir, UntrustedError, UntrustedMissingError, sized
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.metrics import Row
     from detbuild.store.state import TrialState
-    from determined._untrusted import Entry
+    from determined._contract.untrusted import Entry
 
 _MOST_FILES: Final = 10_000  # in one run
 _LARGEST: Final = 1 << 30  # bytes in one file

@@ -17,11 +17,10 @@ from detbuild.runtime.limits import OF_CONFIG, OF_HOST, binary
 from detbuild.store.experiment_dir import WORK_DIR
 from detbuild.store.journal import RunFinished
 from detbuild.store.state import StopVerb
-from determined._disk import NO_INODES
-from determined._exit_codes import ExitCode
-from determined._hints import Where, hint_for
-from determined._records import Ended, ExitReason
-from determined._transient import sounds_transient
+from determined._contract.checkpoints import NO_INODES
+from determined._contract.hints import Where, hint_for, sounds_transient
+from determined._contract.records import Ended, ExitReason
+from determined._contract.run_info import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from detbuild.engine.protocol import ContainerSpec, Device, EngineInfo, Mount
 from detbuild.runtime.gpus import LABEL, Gpu
 from detbuild.runtime.limits import cpu_limit, memory_limit, scratch
 from detbuild.store.experiment_dir import WORK_DIR, checkpoint_storage, in_container
-from determined._run_info import CONTAINER_RUN_DIR, RUN_DIR_VARIABLE, RunInfo
+from determined._contract.run_info import CONTAINER_RUN_DIR, RUN_DIR_VARIABLE, RunInfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from detbuild.config.environment import DeviceKind
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.store.experiment_dir import CheckpointStorage, ExperimentFolder, Header
-    from determined._run_info import Length
+    from determined._contract.run_info import Length
 
 RUN_DIR: Final = CONTAINER_RUN_DIR
 HOME_LABEL: Final = "detbuild.home"

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from detbuild.runtime.fair_share import PRIORITY, Memory, Use
-from determined._untrusted import reason_of
+from determined._contract.untrusted import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

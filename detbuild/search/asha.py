@@ -18,7 +18,7 @@ from detbuild.config.section import UNITS
 from detbuild.search.base import WORST
 from detbuild.search.brackets import Rung, Tournament, rung_lengths
 from detbuild.search.method import Close, Stop, Train, TrialEnd
-from determined._run_info import Length
+from determined._contract.run_info import Length
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -45,7 +45,7 @@ import detbuild
 from detbuild.credentials import credentials_in
 from detbuild.errors import ConfigError, SearchError
 from detbuild.search.method import Close, Create, Finish, Stop, Train, TrialEnded, Validated
-from determined._run_info import Length
+from determined._contract.run_info import Length
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

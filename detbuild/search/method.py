@@ -17,7 +17,7 @@ from enum import Enum
 from typing import ClassVar, Final, Protocol, TypeGuard, get_args
 
 from detbuild.errors import SearchError
-from determined._run_info import Length
+from determined._contract.run_info import Length
 
 # C libraries differ in the last digit of powers, and a restart may follow an upgrade.
 _TOLERANCE: Final = 1e-12

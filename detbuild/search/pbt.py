@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from detbuild.config.hyperparameters import Double, Int, Log, Nested, draw_one
 from detbuild.search.base import WORST
 from detbuild.search.method import Close, Train
-from determined._run_info import Length
+from determined._contract.run_info import Length
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.search.base import Policy
     from detbuild.search.method import SearchMethod
-    from determined._run_info import Length
+    from determined._contract.run_info import Length
 
 S = TypeVar("S")
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from detbuild.config.hyperparameters import Hyperparameter, Leaf, Path
     from detbuild.search.base import Trials
     from detbuild.search.method import Action, Create
-    from determined._run_info import Length
+    from determined._contract.run_info import Length
 
 
 def single_search(trials: Trials, *, length: Length | None) -> SingleSegment:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from detbuild.search.base import WORST
 from detbuild.search.brackets import Rung, Tournament, even_split, rung_lengths
 from detbuild.search.method import Close, Train
-from determined._run_info import Length
+from determined._contract.run_info import Length
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

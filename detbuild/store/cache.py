@@ -26,7 +26,7 @@ from detbuild.errors import EngineError
 from detbuild.events import Warned
 from detbuild.store.records import RecordParser, RunRecords, extended, read_run
 from detbuild.store.state import Goal, fold, load
-from determined._records import Measured, Progress, Training, encode
+from determined._contract.records import Measured, Progress, Training, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from detbuild.store.experiment_dir import ExperimentFolder, RunFolder
     from detbuild.store.home import Home
     from detbuild.store.state import ExperimentState, RunState, TrialState
-    from determined._records import Line
+    from determined._contract.records import Line
 
 _VERSION = 3  # of the row format; rows of another version are dropped
 _TABLE = "experiments (id INTEGER PRIMARY KEY, made INTEGER, summary TEXT)"

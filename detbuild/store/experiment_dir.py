@@ -31,8 +31,8 @@ from detbuild.store.files import (
     write_all_synced,
 )
 from detbuild.store.journal import Inbox
-from determined._run_info import EVENTS_FILE, STDERR_FILE, STDOUT_FILE, RunInfo
-from determined._untrusted import UntrustedDir
+from determined._contract.run_info import EVENTS_FILE, STDERR_FILE, STDOUT_FILE, RunInfo
+from determined._contract.untrusted import UntrustedDir
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from detbuild.errors import DiskFullError, EngineError
-from determined._disk import NO_INODES, lacks_inodes
-from determined._untrusted import UntrustedDir, UntrustedError, reason_of, sized
+from determined._contract.checkpoints import NO_INODES, lacks_inodes
+from determined._contract.untrusted import UntrustedDir, UntrustedError, reason_of, sized
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

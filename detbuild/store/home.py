@@ -22,7 +22,7 @@ from detbuild.store.annotations import change_attributes
 from detbuild.store.experiment_dir import ExperimentFolder, changed_at
 from detbuild.store.files import close_to_others, file_errors, locked, private_directory, write_synced
 from detbuild.store.state import fold
-from determined._untrusted import UntrustedDir, UntrustedError, kind_of
+from determined._contract.untrusted import UntrustedDir, UntrustedError, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -16,7 +16,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, get_args
 
 from detbuild.store.files import LineFile, alone, append_synced, as_map, typed
-from determined._untrusted import UntrustedDir, UntrustedError
+from determined._contract.untrusted import UntrustedDir, UntrustedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -21,9 +21,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from detbuild.store.experiment_dir import OUTPUT_FILES
-from determined._run_info import OUTPUT_LIMIT
-from determined._untrusted import UntrustedError, UntrustedMissingError
-from determined.exec._output import MARK, kept
+from determined._contract.run_info import OUTPUT_LIMIT
+from determined._contract.untrusted import UntrustedError, UntrustedMissingError
+from determined.exec._process import MARK, kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

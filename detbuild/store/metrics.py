@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from detbuild.store.records import RecordFile, read_run
 from detbuild.store.state import limits, run_records
-from determined._records import Measured, Training, Validation
+from determined._contract.records import Measured, Training, Validation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.records import RunRecords
     from detbuild.store.state import TrialState
-    from determined._records import Line, Record
+    from determined._contract.records import Line, Record
 
 _SLACK = 4  # multiple of the requested rows that is held before downsampling
 REPORTS: Final = (Training, Validation, Measured)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from determined._records import (
+from determined._contract.records import (
     Checkpoint,
     CheckpointRejected,
     Ended,
@@ -27,15 +27,15 @@ from determined._records import (
     Validation,
     decode,
 )
-from determined._run_info import EVENTS_FILE
-from determined._untrusted import UntrustedError, UntrustedMissingError, sized
+from determined._contract.run_info import EVENTS_FILE
+from determined._contract.untrusted import UntrustedError, UntrustedMissingError, sized
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any
 
     from detbuild.store.experiment_dir import RunFolder
-    from determined._records import Record
+    from determined._contract.records import Record
 
 _ALL_KEPT: Final[Mapping[type, str]] = {
     Validation: "validations",

@@ -38,13 +38,13 @@ from detbuild.search.method import (
 )
 from detbuild.store import journal
 from detbuild.store.records import RunRecords, read_run
-from determined._run_info import Length
+from determined._contract.run_info import Length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from detbuild.store.experiment_dir import ExperimentFolder, Header
-    from determined._records import Checkpoint, Stage, Training, Validation
+    from determined._contract.records import Checkpoint, Stage, Training, Validation
 
 __all__ = ["ENDED", "ExperimentState", "RunState", "TrialState", "fold", "load", "run_records"]
 WAITING_FOR_SEARCH = "paused by the search"

@@ -5,16 +5,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from determined._errors import InvalidHP
-from determined._hparams import Categorical, Constant, Double, Integer, Log
+from determined._contract.errors import InvalidHP
 from determined._removed import report_removed_modules
+from determined._trial.context import Categorical, Constant, Double, Integer, Log
 from determined._version import __version__
 
 if TYPE_CHECKING:
-    from determined._import_from_path import import_from_path
-    from determined._info import ClusterInfo, TrialInfo, get_cluster_info
-    from determined._trial import Trial
-    from determined._trial_context import TrialContext
+    from determined._run.info import ClusterInfo, TrialInfo, get_cluster_info
+    from determined._trial.context import Trial, TrialContext
+    from determined._trial.load import import_from_path
 
 __all__ = [
     "LOG_FORMAT",

@@ -6,7 +6,7 @@ import sys
 from importlib.abc import MetaPathFinder
 from typing import TYPE_CHECKING
 
-from determined._errors import RemovedError
+from determined._contract.errors import RemovedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

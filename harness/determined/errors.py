@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from determined._errors import CheckpointError as CheckpointStateException
-from determined._errors import InvalidTrialError as InvalidExperimentException
+from determined._contract.errors import CheckpointError as CheckpointStateException
+from determined._contract.errors import InvalidTrialError as InvalidExperimentException
 
 __all__ = ["CheckpointStateException", "InvalidExperimentException"]

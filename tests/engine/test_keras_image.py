@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from determined._records import Ended, ExitReason, Validation, decode
+from determined._contract.records import Ended, ExitReason, Validation, decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from detbuild.engine.docker import DockerEngine
-    from determined._records import Record
+    from determined._contract.records import Record
 
 pytestmark = pytest.mark.engine
 

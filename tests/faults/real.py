@@ -16,7 +16,7 @@ from detbuild.controller.lease import holder
 from detbuild.controller.requests import wait
 from detbuild.events import Event
 from detbuild.store.state import ExperimentState, load
-from determined._records import Training, Validation
+from determined._contract.records import Training, Validation
 from tests.faults.training import trajectory
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.errors import SearchError
 from detbuild.search.method import Began, Close, Create, Finish, Stop, Train, TrialEnded, Validated
-from determined._run_info import Length
+from determined._contract.run_info import Length
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,10 +19,8 @@ from detbuild.store.experiment_dir import ExperimentFolder, Header, config_of, s
 from detbuild.store.home import Home
 from detbuild.store.records import RecordFile
 from detbuild.store.state import ExperimentState, TrialState, limits, load, run_records
-from determined import _checkpoints
-from determined._event_file import EventFile, begin
-from determined._exit_codes import ExitCode
-from determined._records import (
+from determined._contract import checkpoints as contract_checkpoints
+from determined._contract.records import (
     Checkpoint,
     CheckpointRejected,
     Ended,
@@ -33,7 +31,8 @@ from determined._records import (
     Training,
     Validation,
 )
-from determined._run_info import RunInfo
+from determined._contract.run_info import ExitCode, RunInfo
+from determined._run.events import EventFile, begin
 from tests.fakes import INFO, Effects, Exit, FakeEngine, Process
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ def train(process: Process) -> Generator[None, None, Exit]:
     if not begin(process.run_dir / "events.jsonl"):  # as the supervisor does
         return Exit(ExitCode.STARTED_AGAIN)
     checkpoints = host_path(process, info.checkpoint_dir)
-    _checkpoints.prepare(checkpoints)
+    contract_checkpoints.prepare(checkpoints)
     with closing(EventFile(process.run_dir / "events.jsonl", info.name)) as events:
         events.append(Started(1, "3.11", "0"))
         batch, loss = restore(info, checkpoints, events)
@@ -108,7 +107,7 @@ def train(process: Process) -> Generator[None, None, Exit]:
 def restore(info: RunInfo, checkpoints: Path, events: EventFile) -> tuple[int, float]:
     if not info.checkpoints:
         return 0, float(str(info.hparams.get("start", 1.0)))
-    uuid, rejected = _checkpoints.first_whole(checkpoints, info.checkpoints)
+    uuid, rejected = contract_checkpoints.first_whole(checkpoints, info.checkpoints)
     for name, why in rejected.items():
         events.append(CheckpointRejected(name, why))
     state = json.loads((checkpoints / uuid / "state.json").read_text())
@@ -118,9 +117,9 @@ def restore(info: RunInfo, checkpoints: Path, events: EventFile) -> tuple[int, f
 
 
 def save(checkpoints: Path, events: EventFile, batch: int, loss: float) -> None:
-    with _checkpoints.store(checkpoints, {"steps_completed": batch}) as (directory, uuid):
+    with contract_checkpoints.store(checkpoints, {"steps_completed": batch}) as (directory, uuid):
         (directory / "state.json").write_text(json.dumps({"batch": batch, "loss": loss}))
-    events.append(Checkpoint(uuid, batch, _checkpoints.resources(checkpoints / uuid)))
+    events.append(Checkpoint(uuid, batch, contract_checkpoints.resources(checkpoints / uuid)))
 
 
 def host_path(process: Process, inside: str) -> Path:

@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-from determined._errors import RemovedError
+from determined._contract.errors import RemovedError
 
 CARRIED = {
     "determined": """

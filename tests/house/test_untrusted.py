@@ -1,4 +1,4 @@
-"""Whatever a run may have written is opened by one module, `determined._untrusted`, and by nothing else.
+"""Whatever a run may have written is opened by one module, `determined._contract.untrusted`, and by nothing else.
 
 The rule holds in all modules that deal with folders of experiments. A line that touches a path of the host's
 own says so: `# allowed:` and why no run can have written there.

@@ -31,8 +31,8 @@ from detbuild.events import (
 from detbuild.experiment import Host, SubmitRequest, this_host
 from detbuild.store.home import Home
 from detbuild.store.state import load
-from determined._checkpoints import verify
-from determined._run_info import RunInfo
+from determined._contract.checkpoints import verify
+from determined._contract.run_info import RunInfo
 from tests.fakes import INFO, FakeEngine, FakeImage, gpus
 
 SCRIPT = (
@@ -223,9 +223,9 @@ SAVES = """
 import json, os, sys
 from pathlib import Path
 from determined import _checkpoints
-from determined._event_file import EventFile
-from determined._records import Checkpoint
-from determined._run_info import RunInfo
+from determined._run.events import EventFile
+from determined._contract.records import Checkpoint
+from determined._contract.run_info import RunInfo
 info = RunInfo.from_environ(os.environ)
 root = Path(info.checkpoint_dir)
 if info.warm_start:

@@ -6,12 +6,17 @@ with det.core.init() as core_context:
 
 from __future__ import annotations
 
-from determined._distributed import DistributedContext, DummyDistributedContext
+from determined._run.processes import DistributedContext, DummyDistributedContext
 from determined.core._checkpoint import CheckpointContext, DownloadMode
-from determined.core._context import Context, TensorboardMode, init
-from determined.core._experimental import ExperimentalCoreContext
-from determined.core._preempt import PreemptContext, PreemptMode
-from determined.core._profiler import ProfilerContext
+from determined.core._context import (
+    Context,
+    ExperimentalCoreContext,
+    PreemptContext,
+    PreemptMode,
+    ProfilerContext,
+    TensorboardMode,
+    init,
+)
 from determined.core._searcher import SearcherContext, SearcherMode, SearcherOperation, Unit
 from determined.core._train import EarlyExitReason, TrainContext
 

@@ -1,23 +1,28 @@
-"""`core_context.checkpoint`: stores a script's files as checkpoints, and restores them."""
+"""`core_context.checkpoint`: stores a script's files as checkpoints, and restores them.
+
+Merges the files of several processes into one checkpoint.
+"""
 
 from __future__ import annotations
 
 import enum
+import filecmp
 import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from determined import _checkpoints
-from determined._errors import CheckpointError
-from determined.core import _shards
+from determined._contract import checkpoints
+from determined._contract.errors import CheckpointError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from determined._script import RunHandle
+    from determined._run.script import RunHandle
+
+_SHOWN = 5  # conflicts in a message
 
 
 class DownloadMode(enum.Enum):
@@ -150,7 +155,7 @@ class CheckpointContext:
 
     def get_metadata(self, storage_id: str) -> dict[str, object]:
         """Return the checkpoint's metadata."""
-        return _checkpoints.read_metadata(self._located(storage_id))
+        return checkpoints.read_metadata(self._located(storage_id))
 
     def delete(self, storage_id: str) -> None:
         """Delete a checkpoint's files."""
@@ -162,19 +167,19 @@ class CheckpointContext:
     @contextmanager
     def _sharded(self, metadata: Mapping[str, object]) -> Iterator[tuple[Path, str]]:
         rank, group = self._distributed.rank, self._distributed.group
-        merged = _shards.merged_metadata(self._distributed.allgather(dict(metadata)))
+        merged = merged_metadata(self._distributed.allgather(dict(metadata)))
         with self._handle.run.store_checkpoint(_steps(merged), merged) as (draft, uuid):
-            own = _shards.directory(draft, rank)
+            own = directory(draft, rank)
             own.mkdir()
             yield own, uuid
             self._distributed.gather(None)
-            trouble = group.broadcast(_shards.merge(draft, group.size) if rank == 0 else "")
+            trouble = group.broadcast(merge(draft, group.size) if rank == 0 else "")
             if trouble:
                 raise RuntimeError(trouble)
 
     def _whole(self, storage_id: str) -> Path:
         path = self._located(storage_id)
-        problems = _checkpoints.verify(path)
+        problems = checkpoints.verify(path)
         if problems:
             raise CheckpointError(
                 f"checkpoint {storage_id} is damaged: {'; '.join(problems[:3])}",
@@ -184,7 +189,7 @@ class CheckpointContext:
 
     def _located(self, storage_id: str | os.PathLike[str]) -> Path:
         """Return the directory of a checkpoint ID, or of a directory, as another method returns it."""
-        return _checkpoints.located(storage_id, self._root)
+        return checkpoints.located(storage_id, self._root)
 
     def _directory(self, storage_id: str) -> Path:
         if Path(storage_id).name != storage_id:
@@ -212,7 +217,7 @@ def _copy(source: Path, target: Path, selector: Callable[[str], bool] | None) ->
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.rglob("*")):
         name = path.relative_to(source).as_posix() + ("/" if path.is_dir() else "")
-        if name == _checkpoints.MANIFEST_FILE or (selector is not None and not selector(name)):
+        if name == checkpoints.MANIFEST_FILE or (selector is not None and not selector(name)):
             continue
         copy = target / name
         if path.is_dir():
@@ -220,3 +225,59 @@ def _copy(source: Path, target: Path, selector: Callable[[str], bool] | None) ->
         else:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
+
+
+def directory(draft: Path, rank: int) -> Path:
+    """Return the directory of a rank's files before the merge."""
+    return draft / f".rank-{rank}"
+
+
+def merged_metadata(everyone: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """Merge the metadata of all ranks.
+
+    Raises:
+        RuntimeError: two ranks have different values for a key.
+    """
+    merged: dict[str, object] = {}
+    owner: dict[str, int] = {}
+    for rank, metadata in enumerate(everyone):
+        for key, value in metadata.items():
+            if key in merged and merged[key] != value:
+                raise RuntimeError(
+                    f"the checkpoint's metadata differ: {key} is {merged[key]!r} on rank {owner[key]}, "
+                    f"but {value!r} on rank {rank}"
+                )
+            merged.setdefault(key, value)
+            owner.setdefault(key, rank)
+    return merged
+
+
+def merge(draft: Path, size: int) -> str:
+    """Move all ranks' files into the checkpoint; return an error, or "".
+
+    Identical files of several ranks are merged; files that differ are a conflict.
+    """
+    owner: dict[str, int] = {}
+    conflicts = []
+    for rank in range(size):
+        shard = directory(draft, rank)
+        for path in sorted(path for path in shard.rglob("*") if path.is_dir() or path.is_file()):
+            name = path.relative_to(shard).as_posix()
+            if not _taken(path, draft / name):
+                conflicts.append(f"{name} (ranks {owner.get(name, 0)} and {rank})")
+            owner.setdefault(name, rank)
+        shutil.rmtree(shard)
+    return (
+        f"ranks stored different files of the same name: {', '.join(conflicts[:_SHOWN])}" if conflicts else ""
+    )
+
+
+def _taken(path: Path, target: Path) -> bool:
+    if path.is_dir():
+        if not target.exists():
+            target.mkdir()
+        return target.is_dir()
+    if target.exists():
+        return target.is_file() and filecmp.cmp(path, target, shallow=False)
+    path.replace(target)
+    return True

@@ -6,12 +6,12 @@ import enum
 import logging
 from typing import TYPE_CHECKING
 
-from determined._errors import InvalidTrialError
+from determined._contract.errors import InvalidTrialError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from determined._script import RunHandle
+    from determined._run.script import RunHandle
 
 _LOG = logging.getLogger("determined.core")
 

@@ -8,14 +8,14 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from determined._loop import SavePolicy
-from determined._records import ExitReason
-from determined._run_info import TENSORBOARD_DIR
+from determined._contract.records import ExitReason
+from determined._contract.run_info import TENSORBOARD_DIR
+from determined._trial.loop import SavePolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from determined._script import RunHandle
+    from determined._run.script import RunHandle
 
 _LOG = logging.getLogger("determined.core")
 _METADATA_FILE = "metadata.json"

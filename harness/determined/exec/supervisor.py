@@ -13,28 +13,25 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from determined._disk import storage_error
-from determined._entrypoint import names_trial
-from determined._errors import StorageError
-from determined._event_file import EndedCheck, EventFile, begin
-from determined._exit_codes import ExitCode
-from determined._records import Ended, Exited, ExitReason, Record, Started
-from determined._run_info import (
+from determined._contract.checkpoints import storage_error
+from determined._contract.errors import StorageError
+from determined._contract.records import Ended, Exited, ExitReason, Record, Started
+from determined._contract.run_info import (
     EVENTS_FILE,
     PARENT_VARIABLE,
     RUN_DIR_VARIABLE,
     RUN_FILE,
     STDERR_FILE,
     STDOUT_FILE,
+    ExitCode,
     RunInfo,
+    names_trial,
 )
-from determined._spare import announce_spare
+from determined._run.events import EndedCheck, EventFile, announce_spare, begin
+from determined._run.exit import adopt_orphans
+from determined._run.memory import oom_kills
 from determined._version import __version__
-from determined.exec._children import adopt_orphans
-from determined.exec._launch import Worker, launch
-from determined.exec._memory import oom_kills
-from determined.exec._output import CappedFile
-from determined.exec._watch import Limits, Signals, Stream, Watch
+from determined.exec._process import CappedFile, Limits, Signals, Stream, Watch, Worker, launch
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping

@@ -14,19 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from determined import LOG_FORMAT
-from determined._chief import ChiefRun
-from determined._errors import HarnessError, InvalidTrialError, StorageError
-from determined._exit_codes import ExitCode
-from determined._launched import is_consequence, launch_directory, launched_group, on_sigterm, report_end
-from determined._leaving import end_in_time
-from determined._load import load_trial_class
-from determined._outcome import Outcome, failed, finished
-from determined._ranks import Rank
-from determined._records import ExitReason, Stage
-from determined._run import Run
-from determined._run_info import RunInfo
-from determined._shared_run import SharedRun
-from determined._user_code import place_of, user_trace
+from determined._contract.errors import HarnessError, InvalidTrialError, StorageError
+from determined._contract.records import ExitReason, Stage
+from determined._contract.run_info import ExitCode, RunInfo
+from determined._run.exit import end_in_time
+from determined._run.launched import is_consequence, launch_directory, launched_group, on_sigterm, report_end
+from determined._run.outcome import Outcome, failed, finished, place_of, user_trace
+from determined._run.processes import Rank
+from determined._run.run import ChiefRun, Run, SharedRun
+from determined._trial.load import load_trial_class
 
 Runner = Callable[[type, Run], ExitReason]
 

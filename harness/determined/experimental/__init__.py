@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from determined._errors import RemovedError
+from determined._contract.errors import RemovedError
 from determined.experimental._create import create, create_trial_instance
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from determined._run_info import RunInfo
+from determined._contract.run_info import RunInfo
 from determined.experimental._handover import TrialGiven, expected
 
 if TYPE_CHECKING:

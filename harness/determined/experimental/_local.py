@@ -14,11 +14,9 @@ from detbuild.config.sources import template_layers
 from detbuild.errors import ExperimentError
 from detbuild.experiment import SubmitRequest, run_here, this_host
 from detbuild.store.home import Home
-from determined._errors import InvalidTrialError
-from determined._exit_codes import ExitCode
-from determined._home import home_of
-from determined._records import Stage
-from determined._run_info import RunInfo
+from determined._contract.errors import InvalidTrialError
+from determined._contract.records import Stage
+from determined._contract.run_info import ExitCode, RunInfo, home_of
 from determined.exec.worker import run_trial
 from determined.experimental import _config
 from determined.experimental._log import log_event, log_stage
@@ -27,7 +25,7 @@ from determined.experimental._say import LOG
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from determined._outcome import Outcome
+    from determined._run.outcome import Outcome
 
 _FAILED = {
     Stage.IMPORT: "importing the trial",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from detbuild.cli.output import lines_of
 from detbuild.errors import DetbuildError
 from detbuild.events import Event, RunRecord, Warned
-from determined._records import Stage, StageEntered
+from determined._contract.records import Stage, StageEntered
 from determined.experimental._say import LOG
 
 if TYPE_CHECKING:

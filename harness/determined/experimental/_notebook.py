@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from determined._errors import InvalidTrialError
+from determined._contract.errors import InvalidTrialError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

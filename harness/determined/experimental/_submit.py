@@ -14,8 +14,8 @@ from detbuild.errors import CanceledError, ConfigError, ExperimentError
 from detbuild.experiment import SubmitRequest, follow, prepare, this_host
 from detbuild.experiment import submit as send
 from detbuild.store.home import Home
-from determined._home import home_of
-from determined._trial import Trial
+from determined._contract.run_info import home_of
+from determined._trial.context import Trial
 from determined.experimental import _config
 from determined.experimental._place import reach
 from determined.experimental._say import LOG

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from determined._errors import HarnessError
+from determined._contract.errors import HarnessError
 from determined.experimental._say import LOG, logged
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.home import Home
-    from determined._run_info import RunInfo
+    from determined._contract.run_info import RunInfo
     from determined.experimental.core_v2 import Config
 
 _LABEL = "external:"
@@ -85,7 +85,7 @@ def _kept(config: Config, train: Callable[[RunInfo], int]) -> None:
     from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping
     from detbuild.experiment import SubmitRequest, run_here, this_host
     from detbuild.store.home import Home
-    from determined._home import home_of
+    from determined._contract.run_info import home_of
 
     home = Home.open(home_of(os.environ))
     resolved = config_from_mapping(_raw(config, home), defaults=LOCAL_DEFAULTS)

@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from determined._distributed import DistributedContext, DummyDistributedContext
-from determined._errors import HarnessError
-from determined._info import cluster_info
-from determined._records import ExitReason
-from determined._script import RunOptions, script_run
+from determined._contract.errors import HarnessError
+from determined._contract.records import ExitReason
+from determined._run.info import cluster_info
+from determined._run.processes import DistributedContext, DummyDistributedContext
+from determined._run.script import RunOptions, script_run
 from determined.core import PreemptMode, TensorboardMode
 from determined.core._context import opened
 from determined.experimental._say import note_ignored

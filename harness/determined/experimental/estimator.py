@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from determined._errors import RemovedError
+from determined._contract.errors import RemovedError
 
 
 def init(*_args: object, **_options: object) -> NoReturn:

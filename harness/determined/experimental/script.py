@@ -11,8 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from determined._errors import HarnessError, InvalidHP, LoadError
-from determined._run_info import RunInfo
+from determined._contract.errors import HarnessError, InvalidHP, LoadError
+from determined._contract.run_info import RunInfo
 from determined.exec.worker import run_trial, show_stacks
 from determined.experimental._handover import TrialGiven, handover
 

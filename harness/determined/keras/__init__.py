@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from determined._errors import InvalidHP
+from determined._contract.errors import InvalidHP
 
 if TYPE_CHECKING:
     from determined.keras import callbacks

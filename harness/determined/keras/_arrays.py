@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from determined._errors import InvalidTrialError
+from determined._contract.errors import InvalidTrialError
 from determined.keras._feed import ENDLESS, distribute, plain, weighted, without_none
 from determined.keras._tf import tf
 

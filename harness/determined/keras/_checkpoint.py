@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from typing import TYPE_CHECKING
 
-from determined._errors import CheckpointError
+from determined._contract.errors import CheckpointError
 from determined.keras import _random, _variables
 
 if TYPE_CHECKING:

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from determined._distributed import DistributedContext
-from determined._errors import InvalidTrialError
-from determined._hparam_access import HparamAccess
+from determined._contract.errors import InvalidTrialError
+from determined._run.processes import DistributedContext
+from determined._trial.context import HparamAccess
 from determined.keras._experimental import Experimental
 from determined.keras._tf import keras, tf
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from determined._run_info import RunInfo
+    from determined._contract.run_info import RunInfo
     from determined.keras._types import Untyped
 
 _LOG = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from determined._errors import InvalidTrialError
-from determined._seeds import derive
+from determined._contract.errors import InvalidTrialError
+from determined._trial.state import derive
 from determined.keras._arrays import ArrayFeed
 from determined.keras._datasets import DatasetFeed
 from determined.keras._feed import is_arrays, plain, without_none

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from determined._errors import CheckpointError, InvalidTrialError
+from determined._contract.errors import CheckpointError, InvalidTrialError
 from determined.keras import _random
 from determined.keras._feed import ENDLESS, OneBatch, OneBatchSpec, distribute, steps_of, weighted
 from determined.keras._tf import KERAS_3, tf

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tensorflow.python.framework import auto_control_deps_utils, op_def_registry
 
-from determined._snapshot import CannotRestoreError
+from determined._trial.snapshot import CannotRestoreError
 from determined.keras._tf import tf
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import wraps
 from typing import TYPE_CHECKING
 
-from determined._errors import InvalidTrialError
+from determined._contract.errors import InvalidTrialError
 from determined.keras._tf import tf
 
 if TYPE_CHECKING:

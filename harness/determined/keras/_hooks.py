@@ -6,7 +6,7 @@ import importlib.util
 import logging
 from typing import TYPE_CHECKING, TypeAlias
 
-from determined._errors import InvalidTrialError
+from determined._contract.errors import InvalidTrialError
 from determined.keras._tf import keras
 from determined.keras.callbacks import Callback, TensorBoard
 

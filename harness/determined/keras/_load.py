@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from determined._saved_trial import described, trial_class_of
+from determined._trial.state import described, trial_class_of
 from determined.keras import _checkpoint
 from determined.keras._context import Setting, TFKerasTrialContext
 from determined.keras._data import training_feed

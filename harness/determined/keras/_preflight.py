@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from tensorflow.python.eager import context as eager
 from tensorflow.python.eager.polymorphic_function.polymorphic_function import Function
 
-from determined._errors import InvalidTrialError
-from determined._snapshot import CannotRestoreError, NumpyHandler, Snapshot
-from determined._user_code import defined_at
-from determined._validation import log_skipped, preflight_errors, silence
+from determined._contract.errors import InvalidTrialError
+from determined._run.outcome import defined_at
+from determined._trial.snapshot import CannotRestoreError, NumpyHandler, Snapshot
+from determined._trial.validation import log_skipped, preflight_errors, silence
 from determined.keras import _random
 from determined.keras._effects import check_fresh, check_step, variables_preserved
 from determined.keras._feed import without_none
@@ -23,7 +23,7 @@ from determined.keras._tf import KERAS_3, keras, numbers, tf
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from determined._loop import Metrics
+    from determined._trial.loop import Metrics
     from determined.keras._trainable import Parts
     from determined.keras._types import Untyped
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from determined._seeds import seed_python
+from determined._trial.state import seed_python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from determined._errors import CheckpointError, InvalidTrialError
-from determined._loop import Loop
-from determined._plan import Plan, Source, open_source, plan_of
-from determined._records import ExitReason, Stage
-from determined._run_info import TENSORBOARD_DIR
-from determined._schedule import Units
-from determined._trial_state import read_numbers
-from determined._user_code import defined_at
+from determined._contract.errors import CheckpointError, InvalidTrialError
+from determined._contract.records import ExitReason, Stage
+from determined._contract.run_info import TENSORBOARD_DIR
+from determined._run.outcome import defined_at
+from determined._trial.loop import Loop
+from determined._trial.schedule import Units
+from determined._trial.state import Plan, Source, open_source, plan_of, read_numbers
 from determined.keras import _variables
 from determined.keras._context import Setting, TFKerasTrialContext
 from determined.keras._data import training_feed, validation_arguments
@@ -28,8 +27,8 @@ from determined.keras._trial import TFKerasTrial, check_class
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from determined._run import Run
-    from determined._run_info import RunInfo
+    from determined._contract.run_info import RunInfo
+    from determined._run.run import Run
     from determined.keras._types import InputData, Untyped
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import keras
 
-from determined._errors import CheckpointError, InvalidTrialError
+from determined._contract.errors import CheckpointError, InvalidTrialError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from determined._errors import InvalidTrialError
-from determined._seeds import derive
+from determined._contract.errors import InvalidTrialError
+from determined._trial.state import derive
 from determined.keras import _random
 from determined.keras._feed import (
     ENDLESS,

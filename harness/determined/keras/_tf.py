@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
-from determined._errors import InvalidTrialError
-from determined._seeds import seed_python
+from determined._contract.errors import InvalidTrialError
+from determined._trial.state import seed_python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from determined._clock import Clock
-from determined._errors import InvalidTrialError
-from determined._trial_state import TrialState, write_code, write_numbers
-from determined._validation import LengthWatch, log_skipped
+from determined._contract.errors import InvalidTrialError
+from determined._trial.schedule import Clock
+from determined._trial.state import TrialState, write_code, write_numbers
+from determined._trial.validation import LengthWatch, log_skipped
 from determined.keras import _checkpoint
 from determined.keras._data import has_known_end
 from determined.keras._feed import OneBatch, OneBatchSpec
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from determined._loop import Metrics, Position
-    from determined._run_info import RunInfo
+    from determined._contract.run_info import RunInfo
+    from determined._trial.loop import Metrics, Position
     from determined.keras._context import TFKerasTrialContext
     from determined.keras._feed import Feed
     from determined.keras._hooks import Hooks
@@ -48,7 +48,7 @@ class Parts:
 
 
 class KerasTrainable:
-    """Implements `determined._loop.Trainable`."""
+    """Implements `determined._trial.loop.Trainable`."""
 
     def __init__(self, parts: Parts) -> None:
         self.steps_completed = self._first = 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from determined._errors import InvalidTrialError
-from determined._trial import Trial
+from determined._contract.errors import InvalidTrialError
+from determined._trial.context import Trial
 
 if TYPE_CHECKING:
     from determined.keras._context import TFKerasTrialContext

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from determined._errors import CheckpointError
+from determined._contract.errors import CheckpointError
 from determined.keras._tf import KERAS_3, keras, tf
 
 if TYPE_CHECKING:

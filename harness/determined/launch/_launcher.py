@@ -2,6 +2,10 @@
 
 The process tree: this launcher, torch's launcher, one `wrap_rank` per rank, and its program. Signals are sent
 directly to the programs, since torch's launcher would kill them after 30 seconds.
+
+Finds the cause of a failed launch in the reports of its ranks, and describes it.
+
+Detects that all ranks of a launch hang, and which rank the others wait for.
 """
 
 from __future__ import annotations
@@ -16,22 +20,22 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from determined._exit_codes import ExitCode
-from determined._ranks import GROUP_DIR_VARIABLE
-from determined._records import Ended, ExitReason
+from determined._contract.records import Ended, ExitReason
+from determined._contract.run_info import ExitCode
+from determined._run.exit import adopt_orphans, die_with_parent, end_children
+from determined._run.launched import EndReported, Inbox, RankExited, RankStarted, Report
+from determined._run.lockstep import PAGE_FILE, Page
+from determined._run.processes import GROUP_DIR_VARIABLE
+from determined._run.run import launched
 from determined.exec import ENTRY
-from determined.exec._children import adopt_orphans, die_with_parent, end_children
-from determined.exec._watch import Signals
-from determined.launch._failure import End, Ends, Failure, pids_of
-from determined.launch._hang import TIMEOUT, TIMEOUT_VARIABLE, Watchdog
-from determined.launch._reports import EndReported, Inbox, RankExited, RankStarted, Report
+from determined.exec._process import Signals
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 _GRACE = 5.0  # seconds for the other ranks to report their ends after a failure
 _POLL = 0.5  # seconds between polls of the ranks
@@ -50,6 +54,16 @@ try:
 except ChildFailedError:
     sys.exit(1)
 """
+_SHOWN = 10  # lines of output in a message
+_GOOD = {ExitReason.COMPLETED, ExitReason.PREEMPTED, ExitReason.STOPPED}
+TIMEOUT_VARIABLE = "DETBUILD_HANG_TIMEOUT"  # seconds; 0 never gives up
+TIMEOUT = 300.0
+_ASLEEP = 0.1  # of the timeout, for an idle rank that others wait for
+_COMPUTES = 0.02  # of one processor; less counts as idle
+_SLOW = 3  # times the longest harmless silence: a trial with slow batches gets more time
+_WARM_UP = 5  # times longer before the first progress: kernels are compiled and caches filled
+_SHOWN_FRAMES = 6  # frames
+_TICK = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -189,3 +203,225 @@ class _Watch:
         if failure is not None and self._stop_asked and failure.code == 128 + signal.SIGTERM:
             return Failure(Ended(ExitReason.PREEMPTED), failure.code)
         return failure
+
+
+@dataclass(slots=True)
+class End:
+    """How one rank ended, as far as known."""
+
+    reported: EndReported | None = None
+    exited: RankExited | None = None
+    killed: bool = False  # by the launcher, because another rank failed
+
+    def bad(self, *, is_trial: bool) -> bool:
+        """Whether it failed, so that the others would wait forever."""
+        if self.reported is not None:
+            return self.reported.ended.reason not in _GOOD
+        return self.exited is not None and (self.exited.code != 0 or is_trial)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The result of a launch that did not succeed; includes INVALID_HP, with which the run has not failed."""
+
+    ended: Ended
+    code: int
+    reported: bool = False  # on stderr, by the rank itself
+
+
+@dataclass(slots=True)
+class Ends:
+    """The ends of all ranks, in the order of their reports."""
+
+    size: int
+    is_trial: bool  # the harness's worker, which always reports how it ended
+    of: dict[int, End] = field(default_factory=dict)
+    hung: Failure | None = None
+
+    def add(self, report: EndReported | RankExited) -> None:
+        end = self.of.setdefault(report.rank, End())
+        if isinstance(report, EndReported):
+            end.reported = report
+        else:
+            end.exited = report
+
+    def failed(self) -> bool:
+        return self.hung is not None or any(end.bad(is_trial=self.is_trial) for end in self.of.values())
+
+    def failure(self) -> Failure | None:
+        """Return the cause; ends that are consequences of another one come last."""
+        if self.hung is not None:
+            return self.hung
+        bad = [
+            (rank, end) for rank, end in self.of.items() if end.bad(is_trial=self.is_trial) and not end.killed
+        ]
+        if not bad:
+            return None
+        rank, end = min(bad, key=lambda each: bool(each[1].reported and each[1].reported.consequence))
+        alike = len(bad) == self.size and len({_words(each) for _, each in bad}) == 1
+        return _failure(end, "" if alike or self.size == 1 else f"rank {rank} of {self.size}: ")
+
+
+def _words(end: End) -> str:
+    return end.reported.ended.message if end.reported else repr(end.exited)
+
+
+def _failure(end: End, whose: str) -> Failure:
+    if end.reported is not None:
+        ended = replace(end.reported.ended, message=whose + end.reported.ended.message)
+        return Failure(ended, end.reported.code, reported=True)
+    assert end.exited is not None
+    code, tail = end.exited.code, end.exited.tail
+    message = f"{whose or 'the process '}{how(code)}{shown(tail)}"
+    ended = Ended(ExitReason.ERROR, message=message, hint=_hint(code))
+    return Failure(ended, 128 - code if code < 0 else code or ExitCode.USER_ERROR)
+
+
+def how(code: int) -> str:
+    """Describe an exit code."""
+    if code < 0:
+        return f"was killed by {_name(-code)}"
+    return f"ended with exit code {code}" + ("" if code else " before the trial was done")
+
+
+def shown(tail: Sequence[str]) -> str:
+    """Format the last lines of a rank's output, to append to a message."""
+    lines = [line for line in tail if line.strip()][-_SHOWN:]
+    return "; its last output:\n" + "\n".join(f"  {line}" for line in lines) if lines else ""
+
+
+def _hint(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "lower the batch size or use fewer loader workers, if the kernel ran out of memory"
+    if code == 0:
+        return "do not call os._exit: return from the trial's methods, or raise"
+    return "see the output of that rank"
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def pids_of(began: Mapping[int, int], ends: Ends) -> dict[int, int]:
+    """Return the PIDs of the programs that are still running."""
+    return {rank: pid for rank, pid in began.items() if rank not in ends.of or ends.of[rank].exited is None}
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """A period without progress of any rank, and the processor time of each rank at its start."""
+
+    pulse: tuple[int, ...] = ()
+    since: float = 0.0
+    used: Mapping[int, float] | None = None
+    asked: float = 0.0  # when stacks were last requested
+
+
+class Watchdog:
+    """Watches the page that the ranks share, from the launcher.
+
+    Only while they train or validate batch by batch: the time of a checkpoint or of loading data is unknown.
+
+    Args:
+        directory: of the launch.
+        size: number of ranks.
+        timeout: seconds of silence; a tenth of it if one rank is idle and another waits for it.
+        context_dir: of the user's code.
+    """
+
+    def __init__(self, directory: Path, size: int, timeout: float, context_dir: str) -> None:
+        self._directory, self._size, self._timeout = directory, size, timeout
+        self._context_dir = context_dir
+        self._page: Page | None = None
+        self._silence = Silence()
+        self._longest = 0.0
+
+    def poll(self, pids: Mapping[int, int]) -> Failure | None:
+        """Return a failure if a rank hangs. `pids` are those of the ranks' programs."""
+        page = self._opened()
+        if page is None or not self._timeout:
+            return None
+        pulse, now = page.pulse(), time.monotonic()
+        if pulse != self._silence.pulse or not page.watched():
+            if self._silence.pulse and page.watched() and page.warm():
+                self._longest = max(self._longest, now - self._silence.since)
+            self._silence = Silence(pulse, now)
+            return None
+        if self._silence.used is None:
+            self._silence = Silence(pulse, self._silence.since, processor_time(pids), now)
+        return self._diagnose(page, pids, now)
+
+    def _diagnose(self, page: Page, pids: Mapping[int, int], now: float) -> Failure | None:
+        silence = self._silence
+        patience = self._timeout if page.warm() else self._timeout * _WARM_UP
+        quiet, first = now - silence.since, max(patience * _ASLEEP, self._longest * _SLOW)
+        if quiet < first or now - silence.asked < first:
+            return None
+        self._silence = Silence(silence.pulse, silence.since, silence.used, now)
+        stacks = launched.ask(self._directory, pids)
+        given_up = quiet >= max(patience, self._longest * _SLOW)
+        if not given_up and not _one_sleeps(stacks, processor_time(pids), silence.used or {}, quiet):
+            return None
+        return _hang_failure(stacks, self._context_dir, quiet)
+
+    def _opened(self) -> Page | None:
+        path = self._directory / PAGE_FILE
+        if self._page is None and path.exists() and path.stat().st_size:
+            self._page = Page(path, self._size)
+        return self._page
+
+
+def processor_time(pids: Mapping[int, int]) -> dict[int, float]:
+    """Return the processor time of each rank in seconds; each program leads a process group."""
+    ranks = {pid: rank for rank, pid in pids.items()}
+    used = dict.fromkeys(pids, 0.0)
+    for group, seconds in _processes():
+        if group in ranks:
+            used[ranks[group]] += seconds
+    return used
+
+
+def _processes() -> Iterator[tuple[int, float]]:
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # the name, in parentheses, may hold anything; state, parent and group follow it
+            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            yield int(fields[2]), (int(fields[11]) + int(fields[12])) / _TICK
+
+
+def _one_sleeps(
+    stacks: Mapping[int, list[str]], now: Mapping[int, float], before: Mapping[int, float], seconds: float
+) -> bool:
+    """Whether a rank that others wait for is idle.
+
+    If no rank waits for another, all may wait for a disk or the network, which is not a hang.
+    """
+    waiting = {rank for rank, frames in stacks.items() if launched.waits(frames)}
+    idle = {rank for rank in stacks if now.get(rank, 0.0) - before.get(rank, 0.0) < _COMPUTES * seconds}
+    return bool(waiting) and bool(idle - waiting)
+
+
+def _hang_failure(stacks: Mapping[int, list[str]], context_dir: str, seconds: float) -> Failure:
+    places = {rank: launched.place(frames, context_dir) for rank, frames in stacks.items()}
+    culprits = [rank for rank, frames in stacks.items() if not launched.waits(frames)]
+    if len(culprits) == 1:
+        (rank,) = culprits
+        where = f"{_at(places[rank])} for {seconds:.0f} seconds"
+        message = f"rank {rank} of {len(stacks)} hangs {where} while the others wait{_stack(stacks[rank])}"
+    else:
+        listing = "".join(f"\n  rank {rank}: {_at(place)}" for rank, place in sorted(places.items()))
+        message = f"the {len(stacks)} processes made no progress for {seconds:.0f} seconds:{listing}"
+    hint = f"do the same in each batch on all ranks; set {TIMEOUT_VARIABLE} (seconds) if batches take longer"
+    return Failure(Ended(ExitReason.ERROR, None, message, hint), ExitCode.USER_ERROR)
+
+
+def _stack(frames: list[str]) -> str:
+    lines = "\n".join(f"  {frame.strip()}" for frame in frames[:_SHOWN_FRAMES])
+    return f"; its stack, innermost first:\n{lines}" if lines else ""
+
+
+def _at(place: str) -> str:
+    return f"at {place}" if place else "without an answer (stopped or blocked in the kernel)"

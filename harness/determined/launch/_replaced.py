@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 
-from determined._exit_codes import ExitCode
-from determined._records import Ended, ExitReason
-from determined._run_info import RunInfo
-from determined.launch._failure import Failure
+from determined._contract.records import Ended, ExitReason
+from determined._contract.run_info import ExitCode, RunInfo
+from determined.launch._launcher import Failure
 from determined.launch.torch_distributed import conclude
 
 

@@ -18,18 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from determined._event_file import EventFile
-from determined._exit_codes import ExitCode
-from determined._ranks import alone_environ
-from determined._records import ExitReason
-from determined._run_info import EVENTS_FILE, RunInfo
+from determined._contract.records import ExitReason
+from determined._contract.run_info import EVENTS_FILE, ExitCode, RunInfo
+from determined._run.events import EventFile
+from determined._run.processes import alone_environ
 from determined.exec import ENTRY, worker
 from determined.launch._launcher import Launch, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from determined.launch._failure import Failure
+    from determined.launch._launcher import Failure
 
 _PROCESSES = re.compile(r"--nproc[-_]per[-_]node(?:=(?P<count>\d+))?")
 _USAGE = (__doc__ or "").partition("\n\n")[2].partition("\n\n")[0]

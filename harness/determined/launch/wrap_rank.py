@@ -14,8 +14,8 @@ import threading
 from collections import deque
 from typing import IO, TYPE_CHECKING
 
-from determined.exec._children import die_with_parent
-from determined.launch._reports import RankExited, RankStarted, send_report
+from determined._run.exit import die_with_parent
+from determined._run.launched import RankExited, RankStarted, send_report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from determined._errors import InvalidHP
+from determined._contract.errors import InvalidHP
 from determined.pytorch import samplers
 from determined.pytorch._callbacks import ClipGradsL2Norm, ClipGradsL2Value, PyTorchCallback
 from determined.pytorch._context import PyTorchTrialContext

@@ -5,13 +5,13 @@ from __future__ import annotations
 from numbers import Real
 from typing import TYPE_CHECKING
 
-from determined._errors import InvalidTrialError
+from determined._contract.errors import InvalidTrialError
 from determined.pytorch._reducers import Reducer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from determined._group import Group
+    from determined._run.processes import Group
     from determined.pytorch._metrics import Mean
 
 Metrics = dict[str, object]

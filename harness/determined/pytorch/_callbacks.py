@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from determined._errors import InvalidTrialError
+from determined._contract.errors import InvalidTrialError
 
 if TYPE_CHECKING:
     import pathlib

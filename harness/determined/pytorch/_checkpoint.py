@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from determined._errors import CheckpointError
-from determined._trial_state import write_numbers
+from determined._contract.errors import CheckpointError
+from determined._trial.state import write_numbers
 from determined.pytorch._forms import STATE_FILE, numpy_allowed, state_file, with_current_names
 from determined.pytorch._portable import freeze, thaw
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from determined._trial_state import TrialState
+    from determined._trial.state import TrialState
     from determined.pytorch._types import Untyped
 
 

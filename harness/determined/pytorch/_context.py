@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
-from determined._clock import Clock
-from determined._distributed import DistributedContext
-from determined._errors import InvalidTrialError
-from determined._hparam_access import HparamAccess
+from determined._contract.errors import InvalidTrialError
+from determined._run.processes import DistributedContext
+from determined._trial.context import HparamAccess
+from determined._trial.schedule import Clock
 from determined.pytorch._device import to_device
 from determined.pytorch._distributed import parallel
 from determined.pytorch._experimental import Experimental
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from torch.amp.grad_scaler import GradScaler
 
-    from determined._run_info import RunInfo
+    from determined._contract.run_info import RunInfo
     from determined.pytorch._types import Untyped
 
 _LOG = logging.getLogger(__name__)

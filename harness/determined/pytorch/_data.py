@@ -19,8 +19,8 @@ from torch.utils.data import (
 )
 from torch.utils.data import DataLoader as TorchDataLoader
 
-from determined._errors import InvalidTrialError
-from determined._seeds import derive
+from determined._contract.errors import InvalidTrialError
+from determined._trial.state import derive
 from determined.pytorch import _rng
 from determined.pytorch._deal import shard
 from determined.pytorch._order import BatchStream, ForeignOrder, Indices, OwnOrder, Shard

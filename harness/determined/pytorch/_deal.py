@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from determined._errors import InvalidTrialError
+from determined._contract.errors import InvalidTrialError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

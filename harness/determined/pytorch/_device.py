@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from determined._errors import InvalidTrialError
+from determined._contract.errors import InvalidTrialError
 
 if TYPE_CHECKING:
-    from determined._distributed import DistributedContext
+    from determined._run.processes import DistributedContext
     from determined.pytorch._types import Untyped
 
 _LOG = logging.getLogger(__name__)

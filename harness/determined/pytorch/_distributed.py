@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from determined._group import Group
+    from determined._run.processes import Group
     from determined.pytorch._types import Untyped
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from determined._errors import InvalidTrialError
-from determined._metric_values import LeftOut
-from determined._user_code import defined_at
+from determined._contract.errors import InvalidTrialError
+from determined._run.metric_values import LeftOut
+from determined._run.outcome import defined_at
 from determined.pytorch import _across
 from determined.pytorch._data import length_of
 from determined.pytorch._distributed import same_buffers

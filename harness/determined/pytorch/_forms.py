@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from determined._errors import CheckpointError
+from determined._contract.errors import CheckpointError
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

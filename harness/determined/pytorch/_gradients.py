@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch.amp.grad_scaler import GradScaler
 
-from determined._errors import InvalidTrialError
+from determined._contract.errors import InvalidTrialError
 
 if TYPE_CHECKING:
-    from determined._clock import Clock
+    from determined._trial.schedule import Clock
     from determined.pytorch._types import Untyped
 
 ClipGrads = Callable[[Iterator[torch.nn.Parameter]], object]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from determined._memory import available
+from determined._run.memory import available
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from determined import _checkpoints
-from determined._run_info import RunInfo
-from determined._saved_trial import described, importing_from, trial_class_of
-from determined._trial_state import CODE_DIR
+from determined._contract import checkpoints
+from determined._contract.run_info import RunInfo
+from determined._trial.state import CODE_DIR, described, importing_from, trial_class_of
 from determined.pytorch import _checkpoint, _forms, _state
 from determined.pytorch._context import PyTorchTrialContext, Setting
 from determined.pytorch._dialect import build_model
@@ -44,7 +43,7 @@ def load_trial_from_checkpoint_path(
         CheckpointError: the checkpoint cannot be read, or its class cannot be found.
     """
     run = RunInfo.from_environ(os.environ)
-    directory = _checkpoints.located(path, *([Path(run.checkpoint_dir)] if run else []))
+    directory = checkpoints.located(path, *([Path(run.checkpoint_dir)] if run else []))
     facts = described(directory)
     _forms.state_file(directory)
     context = PyTorchTrialContext(

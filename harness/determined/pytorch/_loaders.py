@@ -14,9 +14,9 @@ import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import DistributedSampler
 
-from determined._errors import InvalidTrialError
-from determined._seeds import derive
-from determined._user_code import defined_at
+from determined._contract.errors import InvalidTrialError
+from determined._run.outcome import defined_at
+from determined._trial.state import derive
 from determined.pytorch import _rng
 from determined.pytorch._data import DataLoader, length_of
 from determined.pytorch._passes import RandomSources, ResumableBatchSampler
@@ -25,7 +25,7 @@ from determined.pytorch._workers import Collate, Start, WorkerStates
 from determined.pytorch.samplers import RepeatBatchSampler, RepeatSampler
 
 if TYPE_CHECKING:
-    from determined._group import Group
+    from determined._run.processes import Group
     from determined.pytorch._context import PyTorchTrialContext
     from determined.pytorch._trial import PyTorchTrial
     from determined.pytorch._types import Untyped

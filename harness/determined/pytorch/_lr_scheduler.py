@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from determined._errors import InvalidTrialError
+from determined._contract.errors import InvalidTrialError
 
 if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler as TorchScheduler

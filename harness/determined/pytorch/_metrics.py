@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from determined._errors import InvalidTrialError
-from determined._metric_values import LeftOut, UnusableError, attempted, kind_of
+from determined._contract.errors import InvalidTrialError
+from determined._run.metric_values import LeftOut, UnusableError, attempted, kind_of
 from determined.pytorch._reducers import Reducer
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import Sampler
 
-from determined._seeds import derive
+from determined._trial.state import derive
 from determined.pytorch import _rng
 from determined.pytorch.samplers import shard_length
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from determined._lockstep import Lockstep
-    from determined._run_info import RunInfo
+    from determined._contract.run_info import RunInfo
+    from determined._run.lockstep import Lockstep
     from determined.pytorch._callbacks import Hooks
     from determined.pytorch._context import PyTorchTrialContext
     from determined.pytorch._loaders import Loaders

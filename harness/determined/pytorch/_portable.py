@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from determined._errors import InvalidTrialError
+from determined._contract.errors import InvalidTrialError
 
 if TYPE_CHECKING:
     from determined.pytorch._types import Untyped

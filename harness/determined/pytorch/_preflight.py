@@ -9,15 +9,15 @@ import torch
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils.data import DataLoader, IterableDataset
 
-from determined._errors import InvalidTrialError
-from determined._snapshot import CannotRestoreError, NumpyHandler, Snapshot
-from determined._validation import log_skipped, preflight_errors, silence
+from determined._contract.errors import InvalidTrialError
+from determined._trial.snapshot import CannotRestoreError, NumpyHandler, Snapshot
+from determined._trial.validation import log_skipped, preflight_errors, silence
 from determined.pytorch import _rng
 from determined.pytorch._callbacks import Hooks
 from determined.pytorch._evaluate import Evaluation
 
 if TYPE_CHECKING:
-    from determined._loop import Metrics
+    from determined._trial.loop import Metrics
     from determined.pytorch._parts import Parts
     from determined.pytorch._types import Untyped
 

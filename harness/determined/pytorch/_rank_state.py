@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from determined._seeds import derive
+from determined._trial.state import derive
 from determined.pytorch import _rng
 from determined.pytorch._portable import freeze, thaw
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from determined._group import Group
+    from determined._run.processes import Group
 
 _FOLDER = "ranks"
 

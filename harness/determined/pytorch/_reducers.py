@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from determined._errors import InvalidTrialError
-from determined._metric_values import LeftOut, UnusableError, attempted, kind_of
+from determined._contract.errors import InvalidTrialError
+from determined._run.metric_values import LeftOut, UnusableError, attempted, kind_of
 
 if TYPE_CHECKING:
-    from determined._distributed import DistributedContext
+    from determined._run.processes import DistributedContext
 
 
 class Reducer(enum.Enum):

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from determined._distributed import DistributedContext
-from determined._errors import CheckpointError, InvalidTrialError
-from determined._plan import Source, open_source, plan_of
-from determined._ranks import Rank
-from determined._records import ExitReason, Stage
-from determined._run_info import TENSORBOARD_DIR
-from determined._trial_state import read_numbers
+from determined._contract.errors import CheckpointError, InvalidTrialError
+from determined._contract.records import ExitReason, Stage
+from determined._contract.run_info import TENSORBOARD_DIR
+from determined._run.processes import DistributedContext, Rank
+from determined._trial.state import Source, open_source, plan_of, read_numbers
 from determined.pytorch import _rng
 from determined.pytorch._context import PyTorchTrialContext, Setting
 from determined.pytorch._device import choose_device
@@ -24,8 +22,8 @@ from determined.pytorch._state import same_weights
 from determined.pytorch._trial import PyTorchTrial, check_class, check_constructor
 
 if TYPE_CHECKING:
-    from determined._run import Run
-    from determined._run_info import RunInfo
+    from determined._contract.run_info import RunInfo
+    from determined._run.run import Run
 
 
 def run_trial(trial_class: type[PyTorchTrial], run: Run) -> ExitReason:

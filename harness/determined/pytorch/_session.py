@@ -6,11 +6,11 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from determined._launched import launch_directory
-from determined._lockstep import Lockstep
-from determined._loop import Loop, Position
-from determined._records import ExitReason, Stage
-from determined._schedule import Units
+from determined._contract.records import ExitReason, Stage
+from determined._run.launched import launch_directory
+from determined._run.lockstep import Lockstep
+from determined._trial.loop import Loop, Position
+from determined._trial.schedule import Units
 from determined.pytorch import _rank_state
 from determined.pytorch._dialect import open_trial
 from determined.pytorch._loaders import build_loaders
@@ -18,8 +18,8 @@ from determined.pytorch._parts import Parts
 from determined.pytorch._trainable import PyTorchTrainable, warm_start
 
 if TYPE_CHECKING:
-    from determined._plan import Plan, Source
-    from determined._run import Run
+    from determined._run.run import Run
+    from determined._trial.state import Plan, Source
     from determined.pytorch._callbacks import Hooks
     from determined.pytorch._context import PyTorchTrialContext
     from determined.pytorch._trial import PyTorchTrial

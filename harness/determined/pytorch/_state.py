@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from determined._errors import CheckpointError
+from determined._contract.errors import CheckpointError
 from determined.pytorch import _rng
 from determined.pytorch._distributed import inner
 from determined.pytorch._gradients import gradients_of, restore_gradients

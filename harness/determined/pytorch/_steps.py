@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from determined._errors import InvalidTrialError
-from determined._user_code import defined_at
+from determined._contract.errors import InvalidTrialError
+from determined._run.outcome import defined_at
 from determined.pytorch._device import to_cpu, to_cpu_without_gpu, to_device
 from determined.pytorch._distributed import averaging
 from determined.pytorch._lr_scheduler import Pace
@@ -74,7 +74,7 @@ class Steps:
         self._batches = iter(())
 
     def train(self, reports: Iterator[int], should_stop: Callable[[], bool]) -> None:
-        """Train to the next of `reports`, or past it if it may be deferred: see `determined._loop.Trainable`.
+        """Train to the next of `reports`, or past it if it may be deferred: see `determined._trial.loop.Trainable`.
 
         Raises:
             InvalidTrialError: the training data ended.

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from determined._errors import CheckpointError
-from determined._loop import SavePolicy
-from determined._metric_values import LeftOut
-from determined._trial_state import TrialState, write_code
+from determined._contract.errors import CheckpointError
+from determined._run.metric_values import LeftOut
+from determined._trial.loop import SavePolicy
+from determined._trial.state import TrialState, write_code
 from determined.pytorch import _across, _checkpoint, _rank_state, _rng, _state
 from determined.pytorch._evaluate import Evaluation
 from determined.pytorch._host_copy import HostCopy
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from determined._lockstep import Lockstep
-    from determined._loop import Metrics, Position
+    from determined._run.lockstep import Lockstep
+    from determined._trial.loop import Metrics, Position
     from determined.pytorch._context import PyTorchTrialContext
     from determined.pytorch._metrics import ClosedWindow
     from determined.pytorch._parts import Parts
 
 
 class PyTorchTrainable:
-    """Implements `determined._loop.Trainable`."""
+    """Implements `determined._trial.loop.Trainable`."""
 
     def __init__(self, parts: Parts) -> None:
         self.context, self._parts, self._hooks = parts.context, parts, parts.hooks

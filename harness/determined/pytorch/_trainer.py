@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from determined import _checkpoints
-from determined._errors import CheckpointError, InvalidTrialError
-from determined._loop import SavePolicy
-from determined._plan import Plan, Source, open_source
-from determined._records import ExitReason
-from determined._run_info import TENSORBOARD_DIR, Length, RunInfo
-from determined._schedule import Period, Schedule, Units, configured, milestones
-from determined._script import RunHandle, RunOptions, script_run
-from determined._trial_state import read_numbers
-from determined._validation import is_enabled
+from determined._contract import checkpoints
+from determined._contract.errors import CheckpointError, InvalidTrialError
+from determined._contract.records import ExitReason
+from determined._contract.run_info import TENSORBOARD_DIR, Length, RunInfo
+from determined._run.script import RunHandle, RunOptions, script_run
+from determined._trial.loop import SavePolicy
+from determined._trial.schedule import Period, Schedule, Units, configured, milestones
+from determined._trial.state import Plan, Source, open_source, read_numbers
+from determined._trial.validation import is_enabled
 from determined.pytorch import _rng
 from determined.pytorch._context import PyTorchTrialContext, Setting
 from determined.pytorch._device import choose_device
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Mapping
 
-    from determined._distributed import DistributedContext
+    from determined._run.processes import DistributedContext
 
 
 _LOG = logging.getLogger(__name__)
@@ -293,8 +292,8 @@ def _policy(handle: RunHandle, name: str) -> SavePolicy:
 def _source_at(reference: str | os.PathLike[str], handle: RunHandle) -> Source:
     root = Path(handle.info.checkpoint_dir)
     others = [] if handle.supervised else sorted(root.parent.parent.glob(f"*/{root.name}"))
-    directory = _checkpoints.located(reference, root, *others)
-    problems = _checkpoints.verify(directory)
+    directory = checkpoints.located(reference, root, *others)
+    problems = checkpoints.verify(directory)
     if problems:
         raise CheckpointError(
             f"{directory} is not a complete checkpoint: {'; '.join(problems[:3])}",

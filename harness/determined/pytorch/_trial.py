@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from determined._errors import InvalidTrialError
-from determined._trial import Trial
+from determined._contract.errors import InvalidTrialError
+from determined._trial.context import Trial
 from determined.pytorch._data import data_length
 from determined.pytorch._reducers import Reducer
 

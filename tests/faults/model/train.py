@@ -10,10 +10,9 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from determined import _checkpoints
-from determined._errors import StorageError
-from determined._event_file import EventFile
-from determined._records import (
+from determined._contract import checkpoints as contract_checkpoints
+from determined._contract.errors import StorageError
+from determined._contract.records import (
     Checkpoint,
     CheckpointRejected,
     Ended,
@@ -22,7 +21,8 @@ from determined._records import (
     Training,
     Validation,
 )
-from determined._run_info import EVENTS_FILE, RUN_DIR_VARIABLE, RunInfo
+from determined._contract.run_info import EVENTS_FILE, RUN_DIR_VARIABLE, RunInfo
+from determined._run.events import EventFile
 
 info = RunInfo.load(Path(os.environ[RUN_DIR_VARIABLE]))
 storage = Path(info.checkpoint_dir)
@@ -36,7 +36,7 @@ signal.signal(signal.SIGTERM, lambda *_: stop_asked.append(True))
 def restore(events: EventFile) -> tuple[int, float]:
     if not info.checkpoints:
         return 0, 1.0
-    uuid, rejected = _checkpoints.first_whole(storage, info.checkpoints)
+    uuid, rejected = contract_checkpoints.first_whole(storage, info.checkpoints)
     for name, why in rejected.items():
         events.append(CheckpointRejected(name, why))
     state = json.loads((storage / uuid / "state.json").read_text())
@@ -45,10 +45,10 @@ def restore(events: EventFile) -> tuple[int, float]:
 
 
 def save(events: EventFile, batch: int, loss: float) -> None:
-    with _checkpoints.store(storage, {"steps_completed": batch}) as (directory, uuid):
+    with contract_checkpoints.store(storage, {"steps_completed": batch}) as (directory, uuid):
         (directory / "state.json").write_text(json.dumps({"batch": batch, "loss": loss}))
         (directory / "ballast").write_bytes(bytes(ballast))
-    events.append(Checkpoint(uuid, batch, _checkpoints.resources(storage / uuid)))
+    events.append(Checkpoint(uuid, batch, contract_checkpoints.resources(storage / uuid)))
 
 
 def train(events: EventFile) -> ExitReason:
@@ -75,7 +75,7 @@ def train(events: EventFile) -> ExitReason:
     return ExitReason.COMPLETED
 
 
-_checkpoints.prepare(storage)
+contract_checkpoints.prepare(storage)
 with closing(EventFile(Path(info.run_dir) / EVENTS_FILE, info.name)) as events:
     try:
         events.append(Ended(train(events)))

@@ -27,7 +27,7 @@ from detbuild.experiment import Host, SubmitRequest, this_host
 from detbuild.store.home import Home
 from detbuild.store.registry import Model, create_model
 from detbuild.store.state import ExperimentState
-from determined._checkpoints import verify
+from determined._contract.checkpoints import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,9 +41,9 @@ import os
 import sys
 from pathlib import Path
 from determined import _checkpoints
-from determined._event_file import EventFile
-from determined._records import Checkpoint, Validation
-from determined._run_info import RunInfo
+from determined._run.events import EventFile
+from determined._contract.records import Checkpoint, Validation
+from determined._contract.run_info import RunInfo
 
 info = RunInfo.load(Path(os.environ["DETBUILD_RUN_DIR"]))
 root, events = Path(info.checkpoint_dir), EventFile(Path(info.run_dir) / "events.jsonl", info.name)
@@ -242,7 +242,7 @@ def test_a_trial_that_is_not_there_is_refused(
 OVERWRITES = """
 import os, sys
 from pathlib import Path
-from determined._run_info import RunInfo
+from determined._contract.run_info import RunInfo
 info = RunInfo.load(Path(os.environ["DETBUILD_RUN_DIR"]))
 for path in (Path(info.checkpoint_dir) / info.checkpoints[0]).rglob("*"):
     if path.is_file():

@@ -23,7 +23,7 @@ from detbuild.errors import ConfigError
 from detbuild.experiment import Host, SubmitRequest, this_host
 from detbuild.store.home import Home
 from detbuild.store.registry import Model, create_model
-from determined import _checkpoints
+from determined._contract import checkpoints as contract_checkpoints
 from tests.clouds import azure_server, gcs_server
 from tests.fakes import FakeEngine
 
@@ -38,9 +38,9 @@ SCRIPT = """
 import json, os
 from pathlib import Path
 from determined import _checkpoints
-from determined._event_file import EventFile
-from determined._records import Checkpoint
-from determined._run_info import RunInfo
+from determined._run.events import EventFile
+from determined._contract.records import Checkpoint
+from determined._contract.run_info import RunInfo
 
 info = RunInfo.load(Path(os.environ["DETBUILD_RUN_DIR"]))
 root, events = Path(info.checkpoint_dir), EventFile(Path(info.run_dir) / "events.jsonl", info.name)
@@ -178,13 +178,13 @@ def test_what_an_earlier_version_has_uploaded_can_be_deleted_by_its_experiment_a
 
 def test_another_experiments_checkpoint_stays_in_a_shared_directory(tmp_path: Path, home: Home) -> None:
     shared = tmp_path / "shared"
-    with _checkpoints.store(shared, {"steps_completed": 1}, STRANGER) as (path, _):
+    with contract_checkpoints.store(shared, {"steps_completed": 1}, STRANGER) as (path, _):
         (path / "weights").write_text("of Determined")
     run(home, {"type": "shared_fs", "host_path": str(shared)})
     victim = own(home, 1).checkpoint.uuid
     forger = run(home, {"type": "shared_fs", "host_path": str(shared)}, victim, STRANGER)
     for name in (victim, STRANGER):
-        assert _checkpoints.verify(shared / name) == []
+        assert contract_checkpoints.verify(shared / name) == []
     assert {one.state for one in checkpoints_of(home.experiment(forger)) if one.checkpoint.foreign} == {
         "ERROR"
     }

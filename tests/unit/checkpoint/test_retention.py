@@ -13,7 +13,7 @@ from detbuild.store.experiment_dir import Header
 from detbuild.store.home import Home
 from detbuild.store.records import RunRecords
 from detbuild.store.state import ExperimentState, RunState, TrialState
-from determined._records import Checkpoint, Restored
+from determined._contract.records import Checkpoint, Restored
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from detbuild.checkpoint.bucket import Address, address_of
 from detbuild.checkpoint.worker import Job, TransferWorker, check_writable, run_transfer
 from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping
 from detbuild.errors import EngineError
-from determined import _checkpoints
+from determined._contract import checkpoints
 from tests.clouds import KEY, Cloud, azure_server
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def address(storage: dict[str, object]) -> Address:
 
 
 def checkpoint(root: Path, size: int = 1 << 20) -> str:
-    with _checkpoints.store(root, {"steps_completed": 1}) as (directory, uuid):
+    with checkpoints.store(root, {"steps_completed": 1}) as (directory, uuid):
         (directory / "weights").write_bytes(bytes(range(256)) * (size // 256))
         (directory / "empty").touch()
         (directory / HARD_NAME).parent.mkdir(parents=True)
@@ -53,8 +53,8 @@ def checkpoint(root: Path, size: int = 1 << 20) -> str:
 
 def fetched(uuid: str, where: Address, target: Path) -> set[str]:
     run_transfer(where, Job(do="fetch", uuid=uuid, root=str(target)))
-    assert _checkpoints.verify(target) == []
-    return set(_checkpoints.resources(target))
+    assert checkpoints.verify(target) == []
+    return set(checkpoints.resources(target))
 
 
 def test_a_checkpoint_goes_there_and_comes_back_whole(tmp_path: Path, cloud: Cloud) -> None:
@@ -67,7 +67,7 @@ def test_a_checkpoint_goes_there_and_comes_back_whole(tmp_path: Path, cloud: Clo
     start = f"{where.root}/{uuid}/".partition("/")[2]
     local = {str(path.relative_to(root / uuid)) for path in (root / uuid).rglob("*") if path.is_file()}
     assert cloud.names() == {start + name for name in local}
-    assert fetched(uuid, where, tmp_path / "back") == set(_checkpoints.resources(root / uuid))
+    assert fetched(uuid, where, tmp_path / "back") == set(checkpoints.resources(root / uuid))
     assert (tmp_path / "back" / "weights").read_bytes() == (root / uuid / "weights").read_bytes()
 
 
@@ -77,7 +77,7 @@ def test_what_is_removed_in_part_stays_whole_and_what_is_removed_is_gone(
     where, root = address(cloud.storage), tmp_path / "here"
     uuid = checkpoint(root)
     run_transfer(where, Job(do="upload", uuid=uuid, root=str(root), owner=OWNER))
-    whole = set(_checkpoints.resources(root / uuid))
+    whole = set(checkpoints.resources(root / uuid))
     gone = ("weights", HARD_NAME)
     run_transfer(where, Job(do="remove files", uuid=uuid, root=str(root), paths=gone, owner=OWNER))
     assert fetched(uuid, where, tmp_path / "back") == whole - set(gone)
@@ -97,9 +97,9 @@ def test_an_upload_that_is_killed_is_finished_by_the_next(tmp_path: Path, cloud:
         cut.answer(wait=0.01)
     cut.close()
     left = {key.partition(f"/{uuid}/")[2] for key in cloud.names()}
-    assert "manifest.json" not in left or left > set(_checkpoints.resources(root / uuid))
+    assert "manifest.json" not in left or left > set(checkpoints.resources(root / uuid))
     run_transfer(where, job)
-    assert fetched(uuid, where, tmp_path / "back") == set(_checkpoints.resources(root / uuid))
+    assert fetched(uuid, where, tmp_path / "back") == set(checkpoints.resources(root / uuid))
 
 
 def test_a_bucket_that_is_not_there_is_named(cloud: Cloud) -> None:

@@ -12,7 +12,7 @@ import pytest
 from detbuild.checkpoint.source import Limits, extract, import_checkpoint
 from detbuild.errors import ConfigError, EngineError
 from detbuild.store.home import Home
-from determined import _checkpoints
+from determined._contract import checkpoints as contract_checkpoints
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
 
@@ -228,8 +228,8 @@ def packed(directory: Path, archive: Path, *, name: str = "") -> Path:
 
 def test_a_directory_is_taken_in_under_its_own_name_and_sealed(home: Home, theirs: Path) -> None:
     assert import_checkpoint(home, theirs) == UUID
-    assert _checkpoints.verify(home.imported / UUID) == []
-    assert _checkpoints.steps_completed(home.imported / UUID) == 7
+    assert contract_checkpoints.verify(home.imported / UUID) == []
+    assert contract_checkpoints.steps_completed(home.imported / UUID) == 7
     assert [path.name for path in home.imported.iterdir()] == [UUID]
 
 
@@ -264,7 +264,7 @@ def test_one_that_is_there_stays_as_it_is(home: Home, theirs: Path) -> None:
 
 
 def test_one_with_a_manifest_has_to_be_whole(home: Home, tmp_path: Path) -> None:
-    with _checkpoints.store(tmp_path, {}) as (draft, uuid):
+    with contract_checkpoints.store(tmp_path, {}) as (draft, uuid):
         (draft / "weights").write_bytes(b"123")
     (tmp_path / uuid / "weights").write_bytes(b"124")
     with pytest.raises(EngineError, match="damaged"):

@@ -26,7 +26,7 @@ from detbuild.checkpoint.transfer import (
 )
 from detbuild.errors import ConfigError, EngineError
 from detbuild.store.home import Home
-from determined import _checkpoints
+from determined._contract import checkpoints
 
 if TYPE_CHECKING:
     from detbuild.checkpoint.bucket import Bucket
@@ -101,7 +101,7 @@ _PLACES = ["weights", "optimizer/state", "optimizer", "manifest.json", "metadata
 
 
 def _stored(root: Path) -> Path:
-    with _checkpoints.store(root, {"steps_completed": 1}) as (path, uuid):
+    with checkpoints.store(root, {"steps_completed": 1}) as (path, uuid):
         (path / "weights").write_text("heavy")
         (path / "optimizer").mkdir()
         (path / "optimizer" / "state").write_text("o")
@@ -136,9 +136,9 @@ def test_what_cannot_be_part_of_a_checkpoint_is_damage_wherever_it_is_and_nothin
     _replaced(checkpoint, place, obstacle, tmp_path / "outside")
     before = _tree(checkpoint)
     if (place, obstacle) == ("extra", _directory):  # an empty one is part of nothing
-        assert _checkpoints.verify(checkpoint) == []
+        assert checkpoints.verify(checkpoint) == []
         return
-    assert _checkpoints.verify(checkpoint)
+    assert checkpoints.verify(checkpoint)
     bucket: Bucket = _Refuses()  # type: ignore[assignment]
     for change in (
         lambda: copy_whole(checkpoint, tmp_path / "copy"),
@@ -147,7 +147,7 @@ def test_what_cannot_be_part_of_a_checkpoint_is_damage_wherever_it_is_and_nothin
     ):
         with pytest.raises(DamagedError, match="is damaged: "):
             change()
-    assert _checkpoints.read_metadata(checkpoint) == (
+    assert checkpoints.read_metadata(checkpoint) == (
         {} if place in {"", "metadata.json"} else {"steps_completed": 1}
     )
     assert _tree(checkpoint) == before
@@ -248,6 +248,6 @@ def test_drafts_in_use_and_the_files_of_others_are_not_swept(tmp_path: Path) -> 
     for name in (*others, f".{uuid}.fetched", f".{uuid}.deleted", f".{uuid}.tmp"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text("")
-    with _checkpoints.drafted(tmp_path, _checkpoints.draft_name("in-use")) as draft:
+    with checkpoints.drafted(tmp_path, checkpoints.draft_name("in-use")) as draft:
         sweep_drafts(tmp_path)
         assert {path.name for path in tmp_path.iterdir()} == {*others, draft.name}

@@ -14,7 +14,7 @@ from detbuild.checkpoint.bucket import Address, address_of
 from detbuild.checkpoint.worker import Job, TransferResult, TransferWorker, run_transfer, transfer_worker
 from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping
 from detbuild.errors import EngineError
-from determined import _checkpoints
+from determined._contract import checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ def carrying(s3: S3Server) -> Iterator[TransferWorker]:
 
 
 def checkpoint(root: Path) -> str:
-    with _checkpoints.store(root, {"steps_completed": 1}) as (directory, uuid):
+    with checkpoints.store(root, {"steps_completed": 1}) as (directory, uuid):
         for path, body in FILES.items():
             (directory / path).parent.mkdir(exist_ok=True)
             (directory / path).write_bytes(body)
@@ -150,7 +150,7 @@ def test_some_files_can_be_removed_and_the_rest_is_whole(
     job = Job(do="remove files", uuid=uuid, root=str(tmp_path / "here"), paths=("weights",), owner="h/1")
     for _ in range(2):  # a crash may have it done again
         assert ask(carrying, job) == TransferResult(job=job)
-    assert _checkpoints.verify(tmp_path / "here" / uuid) == []
+    assert checkpoints.verify(tmp_path / "here" / uuid) == []
     ask(carrying, Job(do="fetch", uuid=uuid, root=str(tmp_path / "back" / uuid)))
     assert sorted(content(tmp_path / "back" / uuid)) == sorted(set(ALL) - {"weights"})
 
@@ -160,7 +160,7 @@ def test_a_checkpoint_that_is_damaged_here_is_brought_back(carrying: TransferWor
     ask(carrying, Job(do="upload", uuid=uuid, root=str(tmp_path)))
     (tmp_path / uuid / "weights").write_bytes(b"")
     assert not ask(carrying, Job(do="restore", uuid=uuid, root=str(tmp_path))).damaged
-    assert _checkpoints.verify(tmp_path / uuid) == []
+    assert checkpoints.verify(tmp_path / uuid) == []
     assert [path.name for path in tmp_path.iterdir()] == [uuid]
 
 

@@ -13,9 +13,8 @@ from detbuild.cli.commands import det, detbuild
 from detbuild.store import journal
 from detbuild.store.experiment_dir import ExperimentFolder, Header
 from detbuild.store.home import Home
-from determined import _checkpoints
-from determined._event_file import EventFile
-from determined._records import (
+from determined._contract import checkpoints as contract_checkpoints
+from determined._contract.records import (
     Checkpoint,
     Ended,
     Exited,
@@ -28,7 +27,8 @@ from determined._records import (
     Validation,
     encode,
 )
-from determined._run_info import RunInfo
+from determined._contract.run_info import RunInfo
+from determined._run.events import EventFile
 from tests.fakes import Exit
 
 if TYPE_CHECKING:
@@ -117,9 +117,9 @@ def train(process: Process) -> Exit:
     with closing(EventFile(run_dir / "events.jsonl", info.name)) as events:
         events.append(Training(1, {"loss": 0.5}))
         events.append(Validation(1, {"validation_loss": 0.25}))
-        with _checkpoints.store(checkpoints, {"steps_completed": 1}) as (path, uuid):
+        with contract_checkpoints.store(checkpoints, {"steps_completed": 1}) as (path, uuid):
             (path / "weights").write_bytes(b"123")
-        events.append(Checkpoint(uuid, 1, _checkpoints.resources(checkpoints / uuid)))
+        events.append(Checkpoint(uuid, 1, contract_checkpoints.resources(checkpoints / uuid)))
         events.append(Ended(ExitReason.COMPLETED))
         events.append(Exited(0))
     return Exit(0)

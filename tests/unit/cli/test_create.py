@@ -6,7 +6,7 @@ import pytest
 
 from detbuild.errors import BuildError
 from detbuild.store.home import Home
-from determined._run_info import RunInfo
+from determined._contract.run_info import RunInfo
 from tests.unit.cli.shells import fail, train_until_told
 
 CREATE = ("detbuild", "create", "const.yaml", ".")

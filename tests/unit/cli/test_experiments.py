@@ -436,7 +436,7 @@ def test_one_that_cannot_be_finished_is_listed_as_such(shell, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("shutil.rmtree", refuse)
-    monkeypatch.setattr("determined._untrusted.UntrustedDir.remove_tree", refuse)
+    monkeypatch.setattr("determined._contract.untrusted.UntrustedDir.remove_tree", refuse)
     outcome = shell("detbuild", "list", "--json")
     assert [row["state"] for row in json.loads(outcome.out)] == ["DELETING"]
     assert "could not finish a deletion" in outcome.err

@@ -17,7 +17,7 @@ from detbuild.errors import (
     ExperimentError,
     LeaseError,
 )
-from determined._home import home_of
+from determined._contract.run_info import home_of
 from tests.fakes import FakeEngine
 
 HEAVY = ("docker", "pydantic", "yaml", "jinja2", "rich", "torch", "h2", "pathspec", "sqlite3")

@@ -37,7 +37,7 @@ from detbuild.events import (
     Warned,
     Working,
 )
-from determined._records import (
+from determined._contract.records import (
     Checkpoint,
     CheckpointRejected,
     Ended,

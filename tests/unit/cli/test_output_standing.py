@@ -17,7 +17,7 @@ from detbuild.events import (
     TrialEnded,
 )
 from detbuild.store.state import Goal
-from determined._records import Measured, Progress, Validation
+from determined._contract.records import Measured, Progress, Validation
 from tests.synthetic import HOSTILE, experiment
 
 

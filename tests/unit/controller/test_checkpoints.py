@@ -27,9 +27,9 @@ from detbuild.store.home import Home
 from detbuild.store.records import read_run
 from detbuild.store.registry import Model, Version, create_model, register
 from detbuild.store.state import Stored
-from determined._checkpoints import verify
-from determined._event_file import EventFile
-from determined._records import Ended, ExitReason, Training
+from determined._contract.checkpoints import verify
+from determined._contract.records import Ended, ExitReason, Training
+from determined._run.events import EventFile
 from tests.fakes import Crash, Effects, FakeEngine
 from tests.faults.searching import Halving, Heirs, Random, made
 from tests.faults.training import Rig, expected, restore, rig, save, submit, train, trajectory
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.search.method import SearchMethod
     from detbuild.store.experiment_dir import ExperimentFolder
-    from determined._run_info import RunInfo
+    from determined._contract.run_info import RunInfo
 
 
 @dataclass

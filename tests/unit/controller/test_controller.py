@@ -11,9 +11,9 @@ from detbuild.engine.protocol import ContainerSpec
 from detbuild.errors import EngineError
 from detbuild.runtime.slot_queue import Limits, cpu_inventory, slot_request
 from detbuild.store.annotations import change_attributes
-from determined._event_file import EventFile
-from determined._records import Ended, Exited, ExitReason, Stage, Started, Training
-from determined._run_info import RunInfo
+from determined._contract.records import Ended, Exited, ExitReason, Stage, Started, Training
+from determined._contract.run_info import RunInfo
+from determined._run.events import EventFile
 from tests.fakes import INFO, Exit, FakeEngine, FakeImage, Process, gpus, run_for_ever
 from tests.faults.training import IMAGE_TAG, Rig, expected, host_path, rig, submit, train
 

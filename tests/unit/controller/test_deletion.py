@@ -200,7 +200,7 @@ def test_what_cannot_be_finished_is_said_and_tried_again(home, monkeypatch):
     folder = write_experiment(home.path)
     with monkeypatch.context() as patch:
         patch.setattr("shutil.rmtree", refuse)
-        patch.setattr("determined._untrusted.UntrustedDir.remove_tree", refuse)
+        patch.setattr("determined._contract.untrusted.UntrustedDir.remove_tree", refuse)
         with pytest.raises(EngineError, match="cannot write"):
             delete(home, 1, FakeEngine)
         (trouble,) = finish_deletions(home)

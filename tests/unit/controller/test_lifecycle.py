@@ -12,7 +12,7 @@ from detbuild.errors import ConfigError, SearchError
 from detbuild.search.method import TrialEnded
 from detbuild.store import journal
 from detbuild.store.experiment_dir import config_of
-from determined._run_info import Length, RunInfo
+from determined._contract.run_info import Length, RunInfo
 from tests.fakes import Exit, FakeEngine
 from tests.faults.searching import Halving, Random, made
 from tests.faults.training import Rig, expected, loss_after, rig, train

@@ -32,7 +32,7 @@ from detbuild.events import Event, ExperimentContinued, RunRecord, Warned
 from detbuild.experiment import SubmitRequest, run_local, this_host
 from detbuild.store.home import Home
 from detbuild.store.state import load
-from determined._records import Training
+from determined._contract.records import Training
 from tests.faults.training import submit, trajectory
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.journal import Verb
     from detbuild.store.state import ExperimentState
-    from determined._run_info import RunInfo
+    from determined._contract.run_info import RunInfo
 
 TRAIN = """
 import time

@@ -13,22 +13,22 @@ from detbuild.controller.local import finish_pending, run_here
 from detbuild.store import journal
 from detbuild.store.home import Home
 from detbuild.store.state import load
-from determined import _checkpoints
-from determined._event_file import EventFile
-from determined._records import Ended, ExitReason, Training, Validation
+from determined._contract import checkpoints as contract_checkpoints
+from determined._contract.records import Ended, ExitReason, Training, Validation
+from determined._run.events import EventFile
 from tests.faults.searching import Halving, Random, Told, Watching, made
 from tests.faults.training import expected, loss_after, restore, save, submit, trajectory
 
 if TYPE_CHECKING:
     from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.state import ExperimentState
-    from determined._run_info import RunInfo
+    from determined._contract.run_info import RunInfo
 
 
 def train(info: RunInfo) -> int:
     """What the program of the fault tests does, in this process."""
     checkpoints = Path(info.checkpoint_dir)
-    _checkpoints.prepare(checkpoints)
+    contract_checkpoints.prepare(checkpoints)
     events = EventFile(Path(info.run_dir) / "events.jsonl", info.name)
     batch, loss = restore(info, checkpoints, events)
     assert info.max_length

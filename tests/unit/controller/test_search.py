@@ -11,7 +11,7 @@ import pytest
 from detbuild.errors import DiskFullError, SearchError
 from detbuild.search.method import Began, Finish, TrialEnd, TrialEnded, Validated
 from detbuild.store import journal
-from determined._run_info import Length, RunInfo
+from determined._contract.run_info import Length, RunInfo
 from tests.fakes import Exit, FakeEngine
 from tests.faults.searching import Halving, Heirs, Random, Told, Watching, made
 from tests.faults.training import Rig, expected, loss_after, rig, train

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from determined._run_info import RunInfo
+from determined._contract.run_info import RunInfo
 from tests.disks import mounted_disk
 
 MakeRun = Callable[..., RunInfo]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from determined import _checkpoints
-from determined._run_info import RunInfo
+from determined._contract import checkpoints as contract_checkpoints
+from determined._contract.run_info import RunInfo
 from determined.exec import ENTRY
-from determined.exec._environment import worker_environment
+from determined.exec._process import worker_environment
 
 BASE = {"HOME": "/tmp", "USER": "somebody", "PATH": "/bin"}
 
@@ -50,7 +50,7 @@ def test_determined_s_variables(make_run: Callable[..., RunInfo]) -> None:
 def test_a_run_that_resumes_knows_from_where(
     make_run: Callable[..., RunInfo], warm_start: bool, steps: str
 ) -> None:
-    with _checkpoints.store(Path(make_run().checkpoint_dir), {"steps_completed": 12}) as (_, uuid):
+    with contract_checkpoints.store(Path(make_run().checkpoint_dir), {"steps_completed": 12}) as (_, uuid):
         pass
     found = worker_environment(make_run(checkpoints=(uuid, "older"), warm_start=warm_start), BASE)
     assert (found["DET_LATEST_CHECKPOINT"], found["DET_STEPS_COMPLETED"]) == (uuid, steps)

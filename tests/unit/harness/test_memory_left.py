@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from determined._memory import available
+from determined._run.memory import available
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from determined.exec._output import MARK, CappedFile, Mirror
+from determined.exec._process import MARK, CappedFile, Mirror
 
 
 def write(path: Path, pieces: list[bytes], *, limit: int) -> CappedFile:

@@ -15,13 +15,21 @@ from typing import Any
 
 import pytest
 
-from determined import _checkpoints
-from determined._exit_codes import ExitCode
-from determined._records import Checkpoint, Ended, Exited, ExitReason, Record, StageEntered, Started, decode
-from determined._run_info import PARENT_VARIABLE, RUN_DIR_VARIABLE, Length, RunInfo
+from determined._contract import checkpoints
+from determined._contract.records import (
+    Checkpoint,
+    Ended,
+    Exited,
+    ExitReason,
+    Record,
+    StageEntered,
+    Started,
+    decode,
+)
+from determined._contract.run_info import PARENT_VARIABLE, RUN_DIR_VARIABLE, ExitCode, Length, RunInfo
 from determined._version import __version__
 from determined.exec import ENTRY
-from determined.exec._watch import KILL_ALL
+from determined.exec._process import KILL_ALL
 
 PATIENCE = 20.0  # seconds; what takes longer hangs
 
@@ -77,11 +85,11 @@ def toy(make_run: Callable[..., RunInfo]) -> Callable[..., RunInfo]:
         info = make_run(**changes)
         context = Path(info.context_dir)
         (context / "model_def.py").write_text(
-            "from determined._trial import Trial\nclass Toy(Trial):\n    _runner = 'toy_runner:train'\n"
+            "from determined._trial.context import Trial\nclass Toy(Trial):\n    _runner = 'toy_runner:train'\n"
         )
         body = "".join(f"    {line}\n" for line in code.splitlines())
         (context / "toy_runner.py").write_text(
-            "import os, sys, time\nfrom determined._records import ExitReason, Stage\n"
+            "import os, sys, time\nfrom determined._contract.records import ExitReason, Stage\n"
             f"def train(trial_class, run):\n{body}    return ExitReason.COMPLETED\n"
         )
         return info
@@ -140,7 +148,7 @@ def test_debug_shows_what_loggers_say(toy: Callable[..., RunInfo], debug: bool) 
 def test_debug_shows_where_a_trial_stands(make_run: Callable[..., RunInfo], debug: bool) -> None:
     info = make_run(config={"debug": debug})
     code = (
-        "import sys, time; from pathlib import Path; from determined._run_info import RunInfo\n"
+        "import sys, time; from pathlib import Path; from determined._contract.run_info import RunInfo\n"
         "from determined.exec.worker import show_stacks\n"
         "show_stacks(RunInfo.load(Path(sys.argv[1])), every=0.05); time.sleep(0.5)\n"
     )
@@ -426,8 +434,8 @@ def test_whatever_a_run_made_of_its_events_it_does_not_start_again(
 
 WRITER = """
 import signal, sys, time
-from determined._event_file import EventFile
-from determined._records import Training
+from determined._run.events import EventFile
+from determined._contract.records import Training
 from pathlib import Path
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
@@ -684,7 +692,7 @@ def test_a_spare_checkpoint_is_announced_where_its_block_fails_or_dies(
         (7, True)
     ] * announced
     for record in found:
-        assert _checkpoints.verify(Path(info.checkpoint_dir) / record.uuid) == []
+        assert checkpoints.verify(Path(info.checkpoint_dir) / record.uuid) == []
     left = {path.name for path in Path(info.checkpoint_dir).iterdir()}
     assert left == {record.uuid for record in found}
     assert not (Path(info.run_dir) / "spare_checkpoint.json").exists()

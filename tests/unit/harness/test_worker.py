@@ -13,12 +13,9 @@ from pathlib import Path
 import pytest
 
 import determined as det
-from determined import _checkpoints
-from determined._chief import ChiefRun
-from determined._errors import CheckpointError, InvalidTrialError
-from determined._exit_codes import ExitCode
-from determined._outcome import Outcome
-from determined._records import (
+from determined._contract import checkpoints as contract_checkpoints
+from determined._contract.errors import CheckpointError, InvalidTrialError
+from determined._contract.records import (
     Checkpoint,
     CheckpointRejected,
     Ended,
@@ -32,9 +29,10 @@ from determined._records import (
     Validation,
     decode,
 )
-from determined._run import Run
-from determined._run_info import RunInfo
-from determined._trial import Trial
+from determined._contract.run_info import ExitCode, RunInfo
+from determined._run.outcome import Outcome
+from determined._run.run import ChiefRun, Run
+from determined._trial.context import Trial
 from determined._version import __version__
 from determined.exec.worker import run_trial
 
@@ -70,7 +68,7 @@ def raises(error: BaseException) -> Body:
 
 
 def stored(root: str, steps: int) -> str:
-    with _checkpoints.store(Path(root), {"steps_completed": steps}) as (path, uuid):
+    with contract_checkpoints.store(Path(root), {"steps_completed": steps}) as (path, uuid):
         (path / "state").write_text("state")
     return uuid
 
@@ -306,7 +304,7 @@ def test_a_trial_may_run_in_a_thread(make_run: Callable[..., RunInfo]) -> None:
 def test_the_last_word_says_where_in_the_user_s_code_it_happened(make_run: Callable[..., RunInfo]) -> None:
     info = make_run(entrypoint="failing_model:Toy")
     (Path(info.context_dir) / "failing_model.py").write_text(
-        "from determined._trial import Trial\n"
+        "from determined._trial.context import Trial\n"
         "class Toy(Trial):\n    _runner = 'failing_model:train'\n"
         "def train(trial_class, run):\n    batch(None)\n"
         "def batch(data):\n    int.from_bytes(data)\n"
@@ -317,8 +315,8 @@ def test_the_last_word_says_where_in_the_user_s_code_it_happened(make_run: Calla
 
 FAILING = """
 from torch.utils.data import DataLoader
-from determined._errors import InvalidTrialError
-from determined._trial import Trial
+from determined._contract.errors import InvalidTrialError
+from determined._trial.context import Trial
 
 class Files:
     def __len__(self):

@@ -15,9 +15,8 @@ from detbuild.context.walk import snapshot
 from detbuild.errors import ConfigError, ContextError, DetbuildError
 from detbuild.image.needs import read_needs
 from detbuild.image.preflight import check_entrypoint, check_imports, read_code, scripts_of, syntax_error
-from determined._context_import import close_context
-from determined._errors import LoadError
-from determined._load import load_trial_class
+from determined._contract.errors import LoadError
+from determined._trial.load import close_context, load_trial_class
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,7 @@ import math
 from dataclasses import replace
 
 from detbuild.report.document import document, read_all
-from determined._records import Line, Training, encode
+from determined._contract.records import Line, Training, encode
 from tests.synthetic import HOSTILE, experiment
 
 

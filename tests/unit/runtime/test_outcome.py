@@ -8,7 +8,7 @@ from detbuild.runtime.limits import OF_CONFIG, OF_HOST
 from detbuild.runtime.outcome import Evidence, Outcome, classify, judge
 from detbuild.store.journal import RunFinished
 from detbuild.store.records import RunRecords
-from determined._records import Ended, Exited, ExitReason, Stage, Training
+from determined._contract.records import Ended, Exited, ExitReason, Stage, Training
 
 MESSAGE = "ValueError: no"
 

@@ -11,7 +11,7 @@ from detbuild.engine.protocol import ContainerSpec, Device, Mount
 from detbuild.runtime.gpus import LABEL, Gpu
 from detbuild.runtime.plan import EXPERIMENT_LABEL, Place, RunRequest, plan_run, plan_shell, user_of
 from detbuild.store.experiment_dir import ExperimentFolder, Header, config_of
-from determined._run_info import Length, RunInfo
+from determined._contract.run_info import Length, RunInfo
 from tests.experiments import write_experiment
 from tests.fakes import INFO
 

@@ -10,7 +10,7 @@ from detbuild.search.base import Search
 from detbuild.search.brackets import Tournament
 from detbuild.search.method import Began, Close, Create, Stop, Train, TrialEnd, TrialEnded, Validated
 from detbuild.search.preview import simulate
-from determined._run_info import Length
+from determined._contract.run_info import Length
 from tests.unit.search.searches import by_trial, equal_results, run, rungs, search_of, shapes
 
 ASHA = {"num_rungs": 3, "divisor": 3, "max_trials": 12, "max_length": {"batches": 9000}}

@@ -26,7 +26,7 @@ from detbuild.search.method import (
 )
 from detbuild.search.preview import simulate
 from detbuild.search.registry import search_method
-from determined._run_info import Length
+from determined._contract.run_info import Length
 from tests.unit.search.searches import config_of
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from detbuild.config.hyperparameters import RandomState
 from detbuild.config.searcher import Explore
 from detbuild.search.method import Began, Close, Create, Train, TrialEnd, TrialEnded, Validated
 from detbuild.search.pbt import explore
-from determined._run_info import Length
+from determined._contract.run_info import Length
 from tests.unit.search.searches import SPACE, config_of, run, search_of, shapes
 
 if TYPE_CHECKING:

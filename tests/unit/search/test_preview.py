@@ -7,7 +7,7 @@ import pytest
 from detbuild.errors import ConfigError
 from detbuild.search.method import Began, Close, Create, Finish, Train, TrialEnd, TrialEnded, Validated
 from detbuild.search.preview import PlannedTrials, Preview, Simulator, preview, simulate
-from determined._run_info import Length
+from determined._contract.run_info import Length
 from tests.unit.search.searches import config_of
 
 if TYPE_CHECKING:

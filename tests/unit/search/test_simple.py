@@ -6,7 +6,7 @@ from detbuild.config.hyperparameters import leaves
 from detbuild.search import base
 from detbuild.search.method import Began, Close, Create, Finish, Train, TrialEnd, TrialEnded, Validated
 from detbuild.search.simple import Grid, axis
-from determined._run_info import Length
+from determined._contract.run_info import Length
 from tests.unit.search.searches import config_of, equal_results, run, search_of, shapes
 
 

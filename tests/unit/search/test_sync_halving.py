@@ -4,7 +4,7 @@ import pytest
 
 from detbuild.search.method import Began, Create, Train, TrialEnd, TrialEnded, Validated
 from detbuild.search.sync_halving import Stage, stages_for_budget, stages_for_trials
-from determined._run_info import Length
+from determined._contract.run_info import Length
 from tests.unit.search.searches import equal_results, run, search_of, shapes
 
 SHA = {"num_rungs": 4, "max_length": {"batches": 800}, "budget": {"batches": 480}, "divisor": 4}

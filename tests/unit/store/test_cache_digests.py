@@ -9,7 +9,7 @@ from detbuild.store import cache, journal
 from detbuild.store.cache import load_cached, remove_companions
 from detbuild.store.home import Home
 from detbuild.store.state import load
-from determined._records import (
+from determined._contract.records import (
     Checkpoint,
     CheckpointRejected,
     Ended,

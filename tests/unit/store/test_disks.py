@@ -19,9 +19,9 @@ from detbuild.store.experiment_dir import Header
 from detbuild.store.files import alone, write_synced
 from detbuild.store.home import Home
 from detbuild.store.state import fold
-from determined import _checkpoints
-from determined._disk import storage_errors
-from determined._errors import StorageError
+from determined._contract import checkpoints
+from determined._contract.checkpoints import storage_errors
+from determined._contract.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,10 +63,10 @@ def test_no_lock_is_taken_to_be_held_where_there_are_none(tmp_path: Path) -> Non
 @pytest.mark.usefixtures("no_locks")
 def test_a_draft_of_a_checkpoint_on_a_disk_without_locks_is_never_swept(tmp_path: Path) -> None:
     """Of a living run and of a dead one: there is no telling them apart."""
-    name = _checkpoints.draft_name("some")
-    with _checkpoints.drafted(tmp_path, name) as draft:
+    name = checkpoints.draft_name("some")
+    with checkpoints.drafted(tmp_path, name) as draft:
         (draft / "weights").touch()
-        _checkpoints.sweep(tmp_path)
+        checkpoints.sweep(tmp_path)
         assert (draft / "weights").exists()
     assert not draft.exists()
 

@@ -29,8 +29,8 @@ from detbuild.store.journal import (
 )
 from detbuild.store.logs import OutputFile, tail
 from detbuild.store.state import load
-from determined._event_file import EventFile
-from determined._records import Training
+from determined._contract.records import Training
+from determined._run.events import EventFile
 
 if TYPE_CHECKING:
     from pathlib import Path

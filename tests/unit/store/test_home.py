@@ -11,7 +11,7 @@ from detbuild.errors import ConfigError, EngineError
 from detbuild.store.experiment_dir import ExperimentFolder, Header
 from detbuild.store.home import Home
 from detbuild.store.journal import Request
-from determined._run_info import RunInfo
+from determined._contract.run_info import RunInfo
 
 if TYPE_CHECKING:
     from pathlib import Path

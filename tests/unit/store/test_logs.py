@@ -13,7 +13,7 @@ from detbuild.store import logs as log_module
 from detbuild.store.experiment_dir import RunFolder
 from detbuild.store.logs import Level, LogFile, LogFilter, TrialLines, last_text, some, tail
 from detbuild.store.state import load
-from determined.exec._output import MARK, CappedFile
+from determined.exec._process import MARK, CappedFile
 from tests.experiments import write_experiment
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from detbuild.store import journal
 from detbuild.store.metrics import Measurement, Row, measurements, reports, summary, tables, thinned
 from detbuild.store.state import load, run_records
-from determined._event_file import EventFile
-from determined._records import Checkpoint, Line, Measured, Restored, Training, Validation, encode
+from determined._contract.records import Checkpoint, Line, Measured, Restored, Training, Validation, encode
+from determined._run.events import EventFile
 from tests.experiments import Report, write_experiment
 from tests.synthetic import experiment
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from detbuild.store import records as store_records
 from detbuild.store.experiment_dir import RunFolder
 from detbuild.store.records import RecordFile, RecordParser, RejectedSpan
-from determined._records import (
+from determined._contract.records import (
     Checkpoint,
     Line,
     Measured,

@@ -31,7 +31,7 @@ from detbuild.store.state import (
     fold,
     trial_progress,
 )
-from determined._records import Checkpoint, CheckpointRejected, Restored, Training, Validation
+from determined._contract.records import Checkpoint, CheckpointRejected, Restored, Training, Validation
 
 HEADER = Header(id=1, name="n", context_name="c", created=0.0)
 CREATED = TrialCreated(trial_id=1, seed=5, hparams={"lr": 1})

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from detbuild.checkpoint.find import Found
     from detbuild.store.experiment_dir import ExperimentFolder
-    from determined._records import Line
+    from determined._contract.records import Line
 
 METADATA_FILE = "metadata.json"
 

@@ -10,7 +10,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from determined._errors import HarnessError
+from determined._contract.errors import HarnessError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,7 @@ def found() -> Iterator[None]:
 def home() -> Home:
     """Open `$DETBUILD_HOME`."""
     from detbuild.store.home import Home
-    from determined._home import home_of
+    from determined._contract.run_info import home_of
 
     return Home.open(home_of(os.environ))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from determined._disk import storage_errors, sync_directory
+from determined._contract.checkpoints import storage_errors, sync_directory
 from determined.pytorch._device import to_device
 from determined.pytorch._reducers import FunctionReducer, MetricReducer, Reducers, Wrapped
 

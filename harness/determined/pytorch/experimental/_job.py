@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.utils.data
 
-from determined._checkpoints import read_metadata
-from determined._errors import CheckpointError, InvalidTrialError
-from determined._script import RunHandle, RunOptions, script_run
+from determined._contract.checkpoints import read_metadata
+from determined._contract.errors import CheckpointError, InvalidTrialError
+from determined._run.script import RunHandle, RunOptions, script_run
 from determined.core._context import opened
 from determined.pytorch._device import choose_device
 from determined.pytorch._distributed import process_group
@@ -24,7 +24,7 @@ from determined.pytorch.experimental._share import RemainingBatches, Shard, plan
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from determined._distributed import DistributedContext
+    from determined._run.processes import DistributedContext
     from determined.core import Context
 
 _LOG = logging.getLogger(__name__)

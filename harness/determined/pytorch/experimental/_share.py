@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch.utils.data
 
-from determined._errors import InvalidTrialError
+from determined._contract.errors import InvalidTrialError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from determined._run_info import RunInfo
+from determined._contract.run_info import RunInfo
 from determined.pytorch._tensorboard import TensorBoardWriter
 
 if TYPE_CHECKING:

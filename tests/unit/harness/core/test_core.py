@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 import determined as det
-from determined import _checkpoints, core
-from determined._errors import CheckpointError, InvalidTrialError
-from determined._records import (
+from determined import core
+from determined._contract import checkpoints
+from determined._contract.errors import CheckpointError, InvalidTrialError
+from determined._contract.records import (
     Checkpoint,
     Ended,
     ExitReason,
@@ -27,7 +28,7 @@ from determined._records import (
     Validation,
     decode,
 )
-from determined._run_info import RUN_DIR_VARIABLE, Length, RunInfo
+from determined._contract.run_info import RUN_DIR_VARIABLE, Length, RunInfo
 from determined._version import __version__
 
 
@@ -97,7 +98,7 @@ def test_a_checkpoint_is_stored_restored_downloaded_and_deleted(
     assert found == ["metadata.json", "sub", "sub/state"]
     assert metadata == {"determined_version": __version__, "steps_completed": 4, "note": "x"}
     assert [each.name for each in Path(info.checkpoint_dir).iterdir()] == [again]
-    assert _checkpoints.verify(Path(info.checkpoint_dir) / again) == []
+    assert checkpoints.verify(Path(info.checkpoint_dir) / again) == []
     stored, first, _, second = records(info)
     assert isinstance(stored, Checkpoint)
     assert (stored.uuid, stored.steps_completed) == (uuid, 4)

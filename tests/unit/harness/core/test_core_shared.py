@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from determined import _checkpoints, core
-from determined._group import GroupError
-from determined._records import Checkpoint, Training, decode
-from determined._run_info import RUN_DIR_VARIABLE, RunInfo
+from determined import core
+from determined._contract import checkpoints
+from determined._contract.records import Checkpoint, Training, decode
+from determined._contract.run_info import RUN_DIR_VARIABLE, RunInfo
+from determined._run.processes import GroupError
 
 Body = Callable[[core.Context], Any]
 SIZE = 2
@@ -64,7 +65,7 @@ def test_the_files_of_all_ranks_become_one_checkpoint(
     one, other = on_all(body)
     checkpoint = tmp_path / "checkpoints" / one
     assert one == other
-    assert _checkpoints.verify(checkpoint) == []
+    assert checkpoints.verify(checkpoint) == []
     (record,) = (each for each in records(tmp_path) if isinstance(each, Checkpoint))
     assert set(record.resources) == {"both/part-0", "both/part-1", "metadata.json", "same"}
     assert (record.steps_completed, record.metadata["more"]) == (3, 1)

@@ -12,9 +12,9 @@ import pytest
 
 from detbuild.store.home import Home
 from detbuild.store.state import ExperimentState, load
-from determined._errors import HarnessError
-from determined._records import Checkpoint, Training, Validation, decode
-from determined._run_info import EVENTS_FILE, RUN_DIR_VARIABLE, RunInfo
+from determined._contract.errors import HarnessError
+from determined._contract.records import Checkpoint, Training, Validation, decode
+from determined._contract.run_info import EVENTS_FILE, RUN_DIR_VARIABLE, RunInfo
 from determined.experimental import core_v2
 
 ROOT = Path(__file__).parents[4]

@@ -14,15 +14,15 @@ from detbuild.controller.loop import controller_of
 from detbuild.errors import ConfigError, ExperimentError
 from detbuild.store.home import Home
 from detbuild.store.state import load
-from determined._trial import Trial
+from determined._trial.context import Trial
 from determined.experimental import _submit, create
 from tests.fakes import Exit, FakeEngine, succeed
 
 SCRIPT = """
 import sys
 from determined import InvalidHP
-from determined._records import ExitReason, Stage
-from determined._trial import Trial
+from determined._contract.records import ExitReason, Stage
+from determined._trial.context import Trial
 from determined.experimental import create
 
 def train(trial_class, run):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from determined._errors import RemovedError
+from determined._contract.errors import RemovedError
 from determined.experimental import estimator, keras
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from determined._errors import InvalidTrialError
+from determined._contract.errors import InvalidTrialError
 from determined.experimental._notebook import notebook_cells, script_of
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from determined._records import Ended, ExitReason, Stage, StageEntered, decode
-from determined._run_info import RunInfo
+from determined._contract.records import Ended, ExitReason, Stage, StageEntered, decode
+from determined._contract.run_info import RunInfo
 
 TRIAL = """
 import os, pickle, sys
-from determined._records import ExitReason
-from determined._trial import Trial
+from determined._contract.records import ExitReason
+from determined._trial.context import Trial
 from determined.experimental import create
 
 def train(trial_class, run):

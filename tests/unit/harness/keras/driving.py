@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from determined._chief import ChiefRun
-from determined._records import Checkpoint, ExitReason, Record, Training, Validation, decode
-from determined._run_info import Length, RunInfo
+from determined._contract.records import Checkpoint, ExitReason, Record, Training, Validation, decode
+from determined._contract.run_info import Length, RunInfo
+from determined._run.run import ChiefRun
 from determined.keras import TFKerasTrial, TFKerasTrialContext
 from determined.keras._runner import run_trial
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from determined._errors import InvalidTrialError
+from determined._contract.errors import InvalidTrialError
 from determined.keras._arrays import _split
 from determined.keras._context import Setting, TFKerasTrialContext
 
@@ -20,7 +20,7 @@ import json, sys
 from pathlib import Path
 import numpy as np
 import tensorflow as tf
-from determined._run_info import Length
+from determined._contract.run_info import Length
 from tests.unit.harness.keras.driving import Folder, Tiny, keras, records
 
 class Split(Tiny):

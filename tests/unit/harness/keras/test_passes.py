@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from determined._errors import InvalidTrialError
-from determined._run_info import Length
+from determined._contract.errors import InvalidTrialError
+from determined._contract.run_info import Length
 from tests.unit.harness.keras.driving import Folder, Tiny, keras, records
 
 if TYPE_CHECKING:

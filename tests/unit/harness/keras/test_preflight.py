@@ -12,9 +12,9 @@ import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from determined._errors import InvalidTrialError
-from determined._records import ExitReason
-from determined._run_info import Length
+from determined._contract.errors import InvalidTrialError
+from determined._contract.records import ExitReason
+from determined._contract.run_info import Length
 from tests.unit.harness.keras.driving import Folder, Tiny, keras, records
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from determined._records import ExitReason
-from determined._run_info import Length
+from determined._contract.records import ExitReason
+from determined._contract.run_info import Length
 from determined.keras import callbacks
 from tests.unit.harness.keras.driving import KERAS_3, Folder, Tiny, keras, records
 

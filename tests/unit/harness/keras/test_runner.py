@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from determined._errors import CheckpointError, InvalidHP, InvalidTrialError
-from determined._records import ExitReason, Restored
-from determined._run_info import Length
+from determined._contract.errors import CheckpointError, InvalidHP, InvalidTrialError
+from determined._contract.records import ExitReason, Restored
+from determined._contract.run_info import Length
 from determined.keras import (
     SequenceAdapter,
     TFKerasTrial,
@@ -513,7 +513,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = [{root!r}, {context!r}]
 import model_def
-from determined._errors import InvalidTrialError
+from determined._contract.errors import InvalidTrialError
 from tests.unit.harness.keras.driving import Folder
 folder = Folder(Path({folder!r}))
 try:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import determined as det
-from determined._chief import ChiefRun
-from determined._errors import InvalidTrialError
-from determined._records import Checkpoint, Training, Validation, decode
-from determined._run_info import RUN_DIR_VARIABLE, RunInfo
+from determined._contract.errors import InvalidTrialError
+from determined._contract.records import Checkpoint, Training, Validation, decode
+from determined._contract.run_info import RUN_DIR_VARIABLE, RunInfo
+from determined._run.run import ChiefRun
 from determined.keras import DeterminedCallback, TensorBoard
 from tests.unit.harness.keras.driving import Folder, keras, records
 

@@ -12,8 +12,17 @@ from typing import Any
 import pytest
 import yaml
 
-from determined._records import Checkpoint, Ended, ExitReason, Record, Restored, Training, Validation, decode
-from determined._run_info import RUN_DIR_VARIABLE, Length, RunInfo
+from determined._contract.records import (
+    Checkpoint,
+    Ended,
+    ExitReason,
+    Record,
+    Restored,
+    Training,
+    Validation,
+    decode,
+)
+from determined._contract.run_info import RUN_DIR_VARIABLE, Length, RunInfo
 from determined.exec import ENTRY
 
 EXAMPLES = Path(__file__).parents[4] / "examples"

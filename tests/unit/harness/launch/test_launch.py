@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from determined._records import Ended, Exited, ExitReason, Record, Training, decode
-from determined._run_info import RUN_DIR_VARIABLE, RunInfo
+from determined._contract.records import Ended, Exited, ExitReason, Record, Training, decode
+from determined._contract.run_info import RUN_DIR_VARIABLE, RunInfo
 from determined.exec import ENTRY
 from determined.launch import _launcher
 
@@ -21,9 +21,9 @@ PATIENCE = 60.0
 
 HEAD = """
 import os, sys, time
-from determined._launched import launch_directory
-from determined._lockstep import Lockstep
-from determined._records import ExitReason, Stage
+from determined._run.launched import launch_directory
+from determined._run.lockstep import Lockstep
+from determined._contract.records import ExitReason, Stage
 def train(trial_class, run):
     run.enter(Stage.TRAIN)
     rank, steps = run.group.rank, Lockstep(run.group, launch_directory())
@@ -40,7 +40,7 @@ def toy(make_run: Callable[..., RunInfo]) -> Callable[..., RunInfo]:
         info = make_run(**{"slots": 2, **changes})
         context = Path(info.context_dir)
         (context / "model_def.py").write_text(
-            "from determined._trial import Trial\nclass Toy(Trial):\n    _runner = 'toy_runner:train'\n"
+            "from determined._trial.context import Trial\nclass Toy(Trial):\n    _runner = 'toy_runner:train'\n"
         )
         body = "".join(f"    {line}\n" for line in code.splitlines())
         (context / "toy_runner.py").write_text(f"{HEAD}{body}    return ExitReason.COMPLETED\n")
@@ -92,7 +92,7 @@ def test_each_process_has_its_rank_and_its_lines_are_marked(toy: Callable[..., R
 
 
 ALONE = """
-from determined._records import ExitReason, Stage
+from determined._contract.records import ExitReason, Stage
 def train(trial_class, run):
     run.enter(Stage.TRAIN)
     assert run.group.size == 1
@@ -114,7 +114,7 @@ def test_rank_0_alone_trains_a_class_of_which_one_process_drives_all_devices(
     context = Path(info.context_dir)
     (context / "toy_runner.py").write_text(ALONE % last)
     (context / "model_def.py").write_text(
-        "from determined._trial import Trial\n"
+        "from determined._trial.context import Trial\n"
         "class Toy(Trial):\n    _runner, _one_process = 'toy_runner:train', True\n"
     )
     assert (supervise(info) == 0) is (ended is ExitReason.COMPLETED)
@@ -221,8 +221,8 @@ def test_no_record_follows_the_last_one_of_a_launch_that_failed(
 ) -> None:
     """Rank 0 writes on while rank 1 dies; what it starts in a session of its own writes on too."""
     writer = (
-        "import sys, time\nfrom pathlib import Path\nfrom determined._event_file import EventFile\n"
-        "from determined._records import Training\n"
+        "import sys, time\nfrom pathlib import Path\nfrom determined._run.events import EventFile\n"
+        "from determined._contract.records import Training\n"
         "events = EventFile(Path(sys.argv[1]) / 'events.jsonl', '7-0')\n"
         "while True:\n    events.append(Training(1, {}))\n    time.sleep(0.001)\n"
     )

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from determined._ranks import Rank
-from determined._records import Ended, ExitReason, decode
-from determined._run_info import RUN_DIR_VARIABLE, RunInfo
+from determined._contract.records import Ended, ExitReason, decode
+from determined._contract.run_info import RUN_DIR_VARIABLE, RunInfo
+from determined._run.processes import Rank
 from determined.exec import ENTRY
 from determined.launch.torch_distributed import Request, parse
 
@@ -60,7 +60,7 @@ def run(info: RunInfo | None, *argv: str) -> subprocess.CompletedProcess[str]:
 
 def test_one_slot_needs_no_launcher_and_has_its_variables(make_run: Callable[..., RunInfo]) -> None:
     code = (
-        "import json, os; from dataclasses import asdict; from determined._ranks import Rank; "
+        "import json, os; from dataclasses import asdict; from determined._run.processes import Rank; "
         "print(json.dumps(asdict(Rank.from_environ(os.environ))))"
     )
     done = run(make_run(slots=1), "determined.launch.torch_distributed", sys.executable, "-c", code)

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from determined._chief import ChiefRun
-from determined._records import Checkpoint, ExitReason, Record, Training, Validation, decode
-from determined._run_info import Length, RunInfo
+from determined._contract.records import Checkpoint, ExitReason, Record, Training, Validation, decode
+from determined._contract.run_info import Length, RunInfo
+from determined._run.run import ChiefRun
 from determined.pytorch import DataLoader, PyTorchTrial, PyTorchTrialContext
 from determined.pytorch._runner import run_trial
 

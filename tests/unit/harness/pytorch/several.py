@@ -19,10 +19,9 @@ import torch
 from torch import distributed, nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
-from determined._chief import ChiefRun
-from determined._group import Alone, SocketGroup
-from determined._run_info import Length, RunInfo
-from determined._shared_run import SharedRun
+from determined._contract.run_info import Length, RunInfo
+from determined._run.processes import Alone, SocketGroup
+from determined._run.run import ChiefRun, SharedRun
 from determined.pytorch import DataLoader, MetricReducer, PyTorchCallback, PyTorchTrial, Reducer
 from determined.pytorch._distributed import inner
 from determined.pytorch._runner import run_trial

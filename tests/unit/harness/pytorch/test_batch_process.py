@@ -18,9 +18,9 @@ import pytest
 import torch
 from torch.utils.data import IterableDataset, TensorDataset
 
-from determined._errors import CheckpointError, InvalidTrialError
-from determined._records import Checkpoint, Measured, Progress, Restored, decode
-from determined._run_info import RUN_DIR_VARIABLE, RunInfo
+from determined._contract.errors import CheckpointError, InvalidTrialError
+from determined._contract.records import Checkpoint, Measured, Progress, Restored, decode
+from determined._contract.run_info import RUN_DIR_VARIABLE, RunInfo
 from determined.pytorch import MetricReducer
 from determined.pytorch.experimental import (
     TorchBatchProcessor,

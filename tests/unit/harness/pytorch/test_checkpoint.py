@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from detbuild.store.home import Home
-from determined._code import copy_code
-from determined._errors import CheckpointError, InvalidTrialError
-from determined._run_info import Length
+from determined._contract.errors import CheckpointError, InvalidTrialError
+from determined._contract.run_info import Length
+from determined._trial.state import copy_code
 from determined.pytorch import LRScheduler, PyTorchCallback, load_trial_from_checkpoint_path
 from determined.pytorch._portable import freeze, thaw
 from tests.unit.harness.pytorch.driving import Folder, TinyTrial

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from determined._run_info import Length
+from determined._contract.run_info import Length
 from tests.unit.harness.pytorch.driving import Folder, TinyTrial
 
 

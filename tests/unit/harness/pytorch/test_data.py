@@ -10,10 +10,8 @@ import pytest
 import torch
 from torch.utils.data import Dataset, IterableDataset, SequentialSampler, get_worker_info
 
-from determined._distributed import DistributedContext
-from determined._errors import InvalidTrialError
-from determined._group import Alone
-from determined._ranks import Rank
+from determined._contract.errors import InvalidTrialError
+from determined._run.processes import Alone, DistributedContext, Rank
 from determined.pytorch import DataLoader, data_length, to_device
 from determined.pytorch._device import choose_device, to_cpu
 from tests.unit.harness.pytorch.driving import Records

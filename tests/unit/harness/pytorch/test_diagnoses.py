@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from determined._outcome import failed
-from determined._records import ExitReason, Stage
-from determined._run_info import Length
+from determined._contract.records import ExitReason, Stage
+from determined._contract.run_info import Length
+from determined._run.outcome import failed
 from determined.pytorch import PyTorchCallback
 from tests.unit.harness.pytorch.driving import Folder, TinyTrial
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import determined as det
-from determined._errors import InvalidTrialError
-from determined._run_info import Length
+from determined._contract.errors import InvalidTrialError
+from determined._contract.run_info import Length
 from determined.pytorch import (
     ClipGradsL2Norm,
     ClipGradsL2Value,

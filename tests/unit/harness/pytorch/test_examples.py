@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from determined._records import ExitReason
-from determined._run_info import Length
+from determined._contract.records import ExitReason
+from determined._contract.run_info import Length
 from tests.unit.harness.pytorch.driving import Folder, Outcome
 
 EXAMPLES = Path(__file__).parents[4] / "examples"

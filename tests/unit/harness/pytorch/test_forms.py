@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import nn
 
-from determined._errors import CheckpointError
-from determined._records import Restored
-from determined._run_info import Length
+from determined._contract.errors import CheckpointError
+from determined._contract.records import Restored
+from determined._contract.run_info import Length
 from determined.pytorch import load_trial_from_checkpoint_path
 from determined.pytorch._checkpoint import read
 from tests.unit.harness.pytorch.driving import Folder, TinyTrial

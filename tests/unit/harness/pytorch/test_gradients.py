@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from determined._errors import InvalidTrialError
+from determined._contract.errors import InvalidTrialError
 from determined.pytorch import PyTorchTrialContext
 from determined.pytorch._context import Setting
 from determined.pytorch._gradients import Aggregation

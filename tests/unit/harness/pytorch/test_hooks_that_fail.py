@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from determined._context_import import close_context
-from determined._exit_codes import ExitCode
-from determined._records import Checkpoint, Ended, ExitReason, decode
-from determined._run_info import Length, RunInfo
+from determined._contract.records import Checkpoint, Ended, ExitReason, decode
+from determined._contract.run_info import ExitCode, Length, RunInfo
+from determined._trial.load import close_context
 from determined.exec.worker import run_trial
 from determined.pytorch import PyTorchCallback
 

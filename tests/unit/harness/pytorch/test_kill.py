@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from determined._records import Checkpoint, decode
-from determined._run_info import Length
+from determined._contract.records import Checkpoint, decode
+from determined._contract.run_info import Length
 from tests.unit.harness.pytorch.driving import Folder
 from tests.unit.harness.pytorch.test_resume import Log, Logged
 

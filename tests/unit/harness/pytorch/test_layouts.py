@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from determined._run_info import Length
+from determined._contract.run_info import Length
 from determined.pytorch._host_copy import HostCopy
 from determined.pytorch._portable import freeze, thaw
 from determined.pytorch._state import _same_value

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from determined._errors import InvalidTrialError
-from determined._run_info import Length
+from determined._contract.errors import InvalidTrialError
+from determined._contract.run_info import Length
 from determined.pytorch import LRScheduler
 from determined.pytorch._lr_scheduler import Pace
 from tests.unit.harness.pytorch.driving import Folder, TinyTrial

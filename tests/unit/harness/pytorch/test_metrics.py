@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from determined._errors import InvalidTrialError
-from determined._metric_values import LeftOut, UnusableError, plain
-from determined._run_info import Length
+from determined._contract.errors import InvalidTrialError
+from determined._contract.run_info import Length
+from determined._run.metric_values import LeftOut, UnusableError, plain
 from determined.pytorch import DataLoader, MetricReducer, PyTorchCallback, Reducer, _across
 from determined.pytorch._metrics import ClosedWindow, Mean, Window, fetch, reduce_validation, training_means
 from tests.unit.harness.pytorch.driving import Folder, Records, TinyTrial

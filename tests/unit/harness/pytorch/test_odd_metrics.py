@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from determined import core
-from determined._errors import InvalidTrialError
-from determined._metric_values import UnusableError, plain
-from determined._run_info import RUN_DIR_VARIABLE, Length
+from determined._contract.errors import InvalidTrialError
+from determined._contract.run_info import RUN_DIR_VARIABLE, Length
+from determined._run.metric_values import UnusableError, plain
 from determined.pytorch import PyTorchTrial
 from tests.unit.harness.pytorch.driving import Folder, TinyTrial
 

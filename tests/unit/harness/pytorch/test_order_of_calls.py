@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from determined._errors import InvalidHP
-from determined._records import ExitReason
-from determined._run_info import Length
+from determined._contract.errors import InvalidHP
+from determined._contract.records import ExitReason
+from determined._contract.run_info import Length
 from determined.pytorch import PyTorchCallback, PyTorchTrial
 from tests.unit.harness.pytorch.driving import Folder, TinyTrial
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from determined._records import Training, Validation
-from determined._run_info import Length
+from determined._contract.records import Training, Validation
+from determined._contract.run_info import Length
 from tests.peer import trials
 from tests.unit.harness.pytorch.driving import Folder
 

@@ -17,9 +17,9 @@ from torch import nn
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import IterableDataset
 
-from determined._errors import InvalidHP, InvalidTrialError
-from determined._records import ExitReason
-from determined._run_info import Length
+from determined._contract.errors import InvalidHP, InvalidTrialError
+from determined._contract.records import ExitReason
+from determined._contract.run_info import Length
 from determined.pytorch import DataLoader, MetricReducer, PyTorchCallback, PyTorchTrial, _preflight
 from tests.unit.harness.pytorch.driving import Folder, Records, TinyTrial
 

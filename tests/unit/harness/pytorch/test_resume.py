@@ -14,8 +14,8 @@ from torch import nn
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import IterableDataset, SubsetRandomSampler, WeightedRandomSampler
 
-from determined._records import ExitReason, Restored
-from determined._run_info import Length
+from determined._contract.records import ExitReason, Restored
+from determined._contract.run_info import Length
 from determined.pytorch import DataLoader, LRScheduler, PyTorchCallback, PyTorchTrial
 from tests.unit.harness.pytorch.driving import Folder, Records, TinyTrial
 

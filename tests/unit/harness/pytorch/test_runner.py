@@ -12,9 +12,9 @@ import torch
 import yaml
 from torch import nn
 
-from determined._errors import InvalidTrialError
-from determined._records import ExitReason, Restored, StageEntered
-from determined._run_info import Length
+from determined._contract.errors import InvalidTrialError
+from determined._contract.records import ExitReason, Restored, StageEntered
+from determined._contract.run_info import Length
 from determined.pytorch import DataLoader, PyTorchCallback, PyTorchTrialContext
 from tests.unit.harness.pytorch.driving import Folder, Records, TinyTrial
 

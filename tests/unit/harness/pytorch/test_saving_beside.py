@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from determined._run_info import Length
+from determined._contract.run_info import Length
 from determined.pytorch import PyTorchCallback, _checkpoint
 from determined.pytorch._host_copy import HostCopy
 from tests.unit.harness.pytorch.driving import Folder, TinyTrial

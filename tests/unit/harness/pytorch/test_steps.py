@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from determined._chief import ChiefRun
-from determined._errors import InvalidTrialError
-from determined._records import Training, decode
-from determined._run_info import Length
+from determined._contract.errors import InvalidTrialError
+from determined._contract.records import Training, decode
+from determined._contract.run_info import Length
+from determined._run.run import ChiefRun
 from determined.pytorch import PyTorchCallback, _steps
 from tests.unit.harness.pytorch.driving import Folder, TinyTrial
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from determined._records import ExitReason, Restored
-from determined._run_info import Length
+from determined._contract.records import ExitReason, Restored
+from determined._contract.run_info import Length
 from determined.pytorch import PyTorchTrial, load_trial_from_checkpoint_path
 from tests.unit.harness.pytorch.driving import Folder
 from tests.unit.harness.pytorch.styles import HPARAMS, STYLES

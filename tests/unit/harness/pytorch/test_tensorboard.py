@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from determined._run_info import Length
+from determined._contract.run_info import Length
 from determined.pytorch import _tensorboard
 from tests.unit.harness.pytorch.driving import Folder, TinyTrial
 

@@ -7,10 +7,19 @@ from typing import Any
 import pytest
 
 from determined import InvalidHP
-from determined._errors import CheckpointError, InvalidTrialError
-from determined._records import Checkpoint, Ended, ExitReason, Record, Restored, Training, Validation, decode
-from determined._run_info import RUN_DIR_VARIABLE, Length
-from determined._schedule import Period, Units
+from determined._contract.errors import CheckpointError, InvalidTrialError
+from determined._contract.records import (
+    Checkpoint,
+    Ended,
+    ExitReason,
+    Record,
+    Restored,
+    Training,
+    Validation,
+    decode,
+)
+from determined._contract.run_info import RUN_DIR_VARIABLE, Length
+from determined._trial.schedule import Period, Units
 from determined.pytorch import Batch, Epoch, PyTorchCallback, Trainer, init
 from tests.unit.harness.pytorch.driving import Folder, TinyTrial
 

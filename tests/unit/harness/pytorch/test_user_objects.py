@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import BatchSampler, Dataset, IterableDataset, SequentialSampler
 from torch.utils.data import DataLoader as TorchDataLoader
 
-from determined._errors import InvalidTrialError
-from determined._run_info import Length
+from determined._contract.errors import InvalidTrialError
+from determined._contract.run_info import Length
 from determined.pytorch import DataLoader, samplers
 from tests.unit.harness.pytorch.driving import Folder, Records, TinyTrial
 

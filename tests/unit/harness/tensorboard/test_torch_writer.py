@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from determined._run_info import RUN_DIR_VARIABLE, RunInfo
+from determined._contract.run_info import RUN_DIR_VARIABLE, RunInfo
 
 torch = pytest.importorskip("torch")
 
