@@ -12,12 +12,11 @@ from determined._contract.errors import InvalidHP
 
 if TYPE_CHECKING:
     from determined.keras import callbacks
-    from determined.keras._context import TFKerasTrialContext
+    from determined.keras._feed import SequenceAdapter
     from determined.keras._load import load_model_from_checkpoint_path
     from determined.keras._script import DeterminedCallback, TensorBoard
-    from determined.keras._sequences import SequenceAdapter
-    from determined.keras._trial import TFKerasTrial
-    from determined.keras._types import InputData
+    from determined.keras._tf import InputData
+    from determined.keras._trial import TFKerasTrial, TFKerasTrialContext
     from determined.keras.callbacks import TensorBoard as TFKerasTensorBoard
 
 __all__ = [

@@ -13,8 +13,8 @@ from determined.keras.callbacks import Callback, TensorBoard
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from determined.keras._context import TFKerasTrialContext
-    from determined.keras._types import Untyped
+    from determined.keras._tf import Untyped
+    from determined.keras._trial import TFKerasTrialContext
 
 _LOG = logging.getLogger(__name__)
 BatchHook: TypeAlias = "Callable[..., object] | None"

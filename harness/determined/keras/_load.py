@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 
 from determined._trial.state import described, trial_class_of
 from determined.keras import _checkpoint
-from determined.keras._context import Setting, TFKerasTrialContext
 from determined.keras._data import training_feed
-from determined.keras._model import build_model, create_variables
 from determined.keras._tf import tf
-from determined.keras._trial import TFKerasTrial
+from determined.keras._trial import Setting, TFKerasTrial, TFKerasTrialContext, build_model, create_variables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from determined.keras._types import Untyped
+    from determined.keras._tf import Untyped
 
 
 def load_model_from_checkpoint_path(

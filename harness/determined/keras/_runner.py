@@ -1,7 +1,11 @@
-"""Run one TFKerasTrial in the harness."""
+"""Run one TFKerasTrial in the harness.
+
+The devices of one trial: one process, with `tf.distribute` for several devices.
+"""
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,22 +18,21 @@ from determined._run.outcome import defined_at
 from determined._trial.loop import Loop
 from determined._trial.schedule import Units
 from determined._trial.state import Plan, Source, open_source, plan_of, read_numbers
-from determined.keras import _variables
-from determined.keras._context import Setting, TFKerasTrialContext
+from determined.keras import _checkpoint
 from determined.keras._data import training_feed, validation_arguments
-from determined.keras._devices import strategy_of
 from determined.keras._hooks import Hooks
-from determined.keras._model import build_model
-from determined.keras._tf import eager_only, prepare
+from determined.keras._tf import eager_only, prepare, tf
 from determined.keras._trainable import KerasTrainable, Parts
-from determined.keras._trial import TFKerasTrial, check_class
+from determined.keras._trial import Setting, TFKerasTrial, TFKerasTrialContext, build_model, check_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from determined._contract.run_info import RunInfo
     from determined._run.run import Run
-    from determined.keras._types import InputData, Untyped
+    from determined.keras._tf import InputData, Untyped
+
+_LOG = logging.getLogger(__name__)
 
 
 def run_trial(trial_class: type[TFKerasTrial], run: Run) -> ExitReason:
@@ -153,8 +156,43 @@ def _check_restoring(session: Session, trained: TFKerasTrialContext) -> None:
     directory, uuid = found
     source = Source(directory=directory, uuid=uuid, numbers=read_numbers(directory))
     again = Session(session.trial_class, run, source, session.plan, session.strategy)
-    if not _variables.same(trained, again.built().context):
+    if not _checkpoint.same(trained, again.built().context):
         raise InvalidTrialError(
             "the weights restored from the test's checkpoint differ from the saved ones",
             hint="keep all weights in the model given to context.wrap_model, and change none while loading",
         )
+
+
+def strategy_of(slots: int) -> Untyped:
+    """Return the distribution strategy of a run with `slots` slots.
+
+    One process uses all devices (MirroredStrategy), the only strategy of Keras 3 with TensorFlow. Without
+    GPUs the CPU is split into that number of devices.
+
+    Raises:
+        InvalidTrialError: there are fewer devices than slots.
+    """
+    # listing logical devices would initialize them, and the CPU could no longer be split
+    has_gpu = bool(slots and tf.config.list_physical_devices("GPU"))
+    if slots <= 1:
+        if slots and not has_gpu:
+            _LOG.warning("TensorFlow sees no GPU: training on the CPU")
+        return tf.distribute.get_strategy()
+    devices = tf.config.list_logical_devices("GPU") if has_gpu else _split_cpu(slots)
+    if len(devices) < slots:
+        raise InvalidTrialError(
+            f"resources.slots_per_trial is {slots}, but TensorFlow sees {len(devices)} devices",
+            hint="lower resources.slots_per_trial",
+        )
+    return tf.distribute.MirroredStrategy([device.name for device in devices[:slots]])
+
+
+def _split_cpu(slots: int) -> list[Untyped]:
+    """Split the CPU into devices, unless TensorFlow has already initialized it."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    _LOG.warning("TensorFlow sees no GPU: training on the CPU as %d devices", slots)
+    try:
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * slots)
+    except RuntimeError:
+        _LOG.debug("the CPU is already initialized and cannot be split")
+    return list(tf.config.list_logical_devices("CPU"))

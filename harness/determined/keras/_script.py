@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
-    from determined.keras._types import Untyped
+    from determined.keras._tf import Untyped
 
 _LOG = logging.getLogger(__name__)
 _WEIGHTS_FILE = "model.weights.h5"

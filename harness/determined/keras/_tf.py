@@ -1,4 +1,7 @@
-"""TensorFlow and its Keras: Keras 2 up to TensorFlow 2.15, Keras 3 from 2.16 on."""
+"""TensorFlow and its Keras: Keras 2 up to TensorFlow 2.15, Keras 3 from 2.16 on.
+
+Type aliases for values of user code and of TensorFlow, which is untyped.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import ast
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -17,15 +20,14 @@ from determined._trial.state import seed_python
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from determined.keras._types import Untyped
-
 __all__ = ["KERAS_3", "KERAS_VERSION", "eager_only", "keras", "numbers", "prepare", "tf"]
-
 keras: Untyped = tf.keras
 KERAS_3: bool = hasattr(keras, "ops")
 KERAS_VERSION = str(getattr(keras, "__version__", tf.__version__))  # Keras 2 has TensorFlow's
 _SEEDS = 1 << 32  # Keras only accepts smaller seeds
 _GRAPH_MODE = {"disable_eager_execution", "disable_v2_behavior"}
+Untyped: TypeAlias = Any  # a model, an optimizer, a dataset, a batch
+InputData: TypeAlias = Any  # (x, y), (x, y, weights), a Sequence or PyDataset, a tf.data.Dataset
 
 
 def prepare(seed: int) -> None:

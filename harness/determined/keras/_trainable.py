@@ -16,9 +16,9 @@ from determined.keras import _checkpoint
 from determined.keras._data import has_known_end
 from determined.keras._feed import OneBatch, OneBatchSpec
 from determined.keras._hooks import validation_names
-from determined.keras._model import create_variables, train_function
 from determined.keras._preflight import preflight
 from determined.keras._tf import KERAS_VERSION, keras, numbers, tf
+from determined.keras._trial import create_variables, train_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,11 +26,10 @@ if TYPE_CHECKING:
 
     from determined._contract.run_info import RunInfo
     from determined._trial.loop import Metrics, Position
-    from determined.keras._context import TFKerasTrialContext
     from determined.keras._feed import Feed
     from determined.keras._hooks import Hooks
-    from determined.keras._trial import TFKerasTrial
-    from determined.keras._types import Untyped
+    from determined.keras._tf import Untyped
+    from determined.keras._trial import TFKerasTrial, TFKerasTrialContext
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,7 @@ from determined.keras._tf import keras
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from determined.keras._types import Untyped
+    from determined.keras._tf import Untyped
 
 Logs = dict[str, object]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ from determined.keras import (
     callbacks,
     load_model_from_checkpoint_path,
 )
+from determined.keras._feed import _split
+from determined.keras._trial import Setting, TFKerasTrialContext
 from tests.unit.harness.keras.driving import KERAS_3, Folder, Tiny, keras, records
 
 
@@ -580,3 +583,102 @@ def test_the_numbers_are_equal_with_and_without_preflight(folder: Folder, built:
         outcome = folder.drive(Random, config={**config, "preflight_validation": on})
         found.append((outcome.training, outcome.validations))
     assert found[0] == found[1]
+
+
+ROOT = Path(__file__).parents[4]
+PROGRAM = """
+import json, sys
+from pathlib import Path
+import numpy as np
+import tensorflow as tf
+from determined._contract.run_info import Length
+from tests.unit.harness.keras.driving import Folder, Tiny, keras, records
+
+class Split(Tiny):
+    kind = "arrays"
+    def build_model(self):
+        model = self.context.wrap_model(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, "relu")]))
+        model.set_weights([np.full((2, 1), 0.1), np.zeros(1)])
+        model.compile(optimizer=keras.optimizers.SGD(0.001), loss="mse", metrics=["mae"])
+        return model
+    def build_training_data_loader(self):
+        self.context.configure_fit(shuffle=False)
+        if self.kind == "arrays":
+            return records(10)
+        data = tf.data.Dataset.from_tensor_slices(records(12))
+        return self.context.wrap_dataset(data.batch(self.context.get_per_slot_batch_size()))
+
+def weights(folder, outcome):
+    with np.load(folder.checkpoints / outcome.newest / "determined-keras-model-weights.npz") as file:
+        return [file[name].ravel().tolist() for name in file.files]
+
+found = {}
+for kind in ("arrays", "dataset"):
+    for slots in (2, 0):
+        path = Path(sys.argv[1]) / f"{kind}{slots}"
+        path.mkdir()
+        folder = Folder(path)
+        trial = type("Trial", (Split,), {"kind": kind})
+        fields = {"slots": slots, "hparams": {"global_batch_size": 4}, "config": {"scheduling_unit": 3}}
+        outcome = folder.drive(trial, max_length=Length("batches", 6), **fields)
+        half = folder.drive(trial, max_length=Length("batches", 4), **fields)
+        resumed = folder.drive(trial, max_length=Length("batches", 6), checkpoints=(half.newest,), **fields)
+        found[f"{kind} {slots}"] = {
+            "training": [metrics for _, metrics in outcome.training],
+            "validation": [metrics for _, metrics in outcome.validations],
+            "weights": weights(folder, outcome),
+            "resumed": weights(folder, resumed),
+        }
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, tmp_path_factory.mktemp("devices")],
+        cwd=ROOT,
+        env={
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'harness'}",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "PATH": "/usr/bin:/bin",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("kind", ["arrays", "dataset"])
+def test_two_devices_train_as_one_with_the_global_batch(found: dict[str, Any], kind: str) -> None:
+    two, one = found[f"{kind} 2"], found[f"{kind} 0"]
+    for part in ("training", "validation"):
+        for ours, theirs in zip(two[part], one[part], strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-5)
+    for ours, theirs in zip(two["weights"], one["weights"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "dataset"])
+def test_two_devices_go_on_exactly(found: dict[str, Any], kind: str) -> None:
+    assert found[f"{kind} 2"]["resumed"] == found[f"{kind} 2"]["weights"]
+
+
+@pytest.mark.parametrize(
+    ("records", "replicas", "sizes"),
+    [(0, 2, ()), (1, 2, ()), (2, 2, (1, 1)), (5, 3, (2, 2, 1)), (3, 1, (3,))],
+)
+def test_the_last_batch_is_split_evenly(records: int, replicas: int, sizes: tuple[int, ...]) -> None:
+    assert _split(records, replicas) == sizes
+
+
+def test_each_device_gets_its_part_of_the_global_batch() -> None:
+    def context(size: int) -> TFKerasTrialContext:
+        return TFKerasTrialContext(Setting(hparams={"global_batch_size": size}, config={}, replicas=4))
+
+    assert context(64).get_per_slot_batch_size() == 16
+    assert context(64).get_global_batch_size() == context(66).get_global_batch_size() == 64
+    with pytest.raises(InvalidTrialError, match="global_batch_size is 3, but the trial has 4 slots"):
+        context(3).get_per_slot_batch_size()
