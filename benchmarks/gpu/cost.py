@@ -15,7 +15,7 @@ from determined.pytorch import DataLoader, PyTorchTrial
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from determined.pytorch._types import Untyped
+    from determined.pytorch._device import Untyped
 
 Figures = dict[str, object]
 Batch = tuple[torch.Tensor, torch.Tensor]

@@ -13,7 +13,7 @@ from torch import distributed
 from training import trial
 
 from determined import pytorch
-from determined.pytorch._distributed import ParallelModel
+from determined.pytorch._device import ParallelModel
 
 
 def main() -> None:

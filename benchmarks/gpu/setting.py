@@ -17,12 +17,12 @@ from torch.utils.data import TensorDataset
 from determined._contract.records import Checkpoint, Validation, decode
 from determined._contract.run_info import Length, RunInfo
 from determined._run.run import ChiefRun
-from determined.pytorch._runner import run_trial
+from determined.pytorch._trainer import run_trial
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from determined.pytorch._types import Untyped
+    from determined.pytorch._device import Untyped
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from determined._contract.run_info import ExitCode
 from determined.pytorch import DataLoader, LRScheduler, PyTorchTrial
 
 if TYPE_CHECKING:
-    from determined.pytorch._types import Untyped
+    from determined.pytorch._device import Untyped
 
 HERE = Path(__file__).resolve().parent
 Figures = dict[str, object]

@@ -88,7 +88,7 @@ def info(folder: Path, batches: int) -> RunInfo:
 
 def measure(folder: Path, megabytes: int, begun: float) -> None:
     from determined._run.run import ChiefRun
-    from determined.pytorch._runner import run_trial
+    from determined.pytorch._trainer import run_trial
 
     stamps: list[float] = []
     trial = trial_class(megabytes, stamps)

@@ -26,8 +26,8 @@ from torch import nn
 from determined._contract.run_info import Length, RunInfo
 from determined._run.run import ChiefRun
 from determined.pytorch import DataLoader, PyTorchTrial, PyTorchTrialContext
-from determined.pytorch._gradients import drop_gradients
-from determined.pytorch._runner import run_trial
+from determined.pytorch._context import drop_gradients
+from determined.pytorch._trainer import run_trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable

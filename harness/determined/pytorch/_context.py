@@ -1,38 +1,187 @@
-"""PyTorchTrialContext: wrapping, stepping, hyperparameters, and the position in training."""
+"""PyTorchTrialContext: wrapping, stepping, hyperparameters, and the position in training.
+
+Gradients from the loss to the optimizer step: scaling, aggregation, averaging, clipping.
+
+When learning-rate schedulers step: LRScheduler and its step modes.
+
+`context.experimental`: the experimental options of Determined's context.
+"""
 
 from __future__ import annotations
 
+import enum
+import functools
 import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import torch
+from torch.amp.grad_scaler import GradScaler
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from determined._contract.errors import InvalidTrialError
 from determined._run.processes import DistributedContext
 from determined._trial.context import HparamAccess
 from determined._trial.schedule import Clock
-from determined.pytorch._device import to_device
-from determined.pytorch._distributed import parallel
-from determined.pytorch._experimental import Experimental
-from determined.pytorch._gradients import Aggregation, ClipGrads, Gradients, drop_gradients
-from determined.pytorch._lr_scheduler import LRScheduler
-from determined.pytorch._reducers import FunctionReducer, MetricReducer, Reducers, Wrapped
+from determined.pytorch._device import parallel, to_device
+from determined.pytorch._metrics import FunctionReducer, MetricReducer, Reducers, Wrapped
 from determined.pytorch._tensorboard import TensorBoardWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from torch.amp.grad_scaler import GradScaler
+    from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 
     from determined._contract.run_info import RunInfo
-    from determined.pytorch._types import Untyped
+    from determined.pytorch._device import Untyped
 
+ClipGrads = Callable[[Iterator[torch.nn.Parameter]], object]
+_ZERO_GRAD = torch.optim.Optimizer.zero_grad
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _Model = TypeVar("_Model", bound=torch.nn.Module)
 _Optimizer = TypeVar("_Optimizer", bound=torch.optim.Optimizer)
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregation:
+    """Gradient aggregation: one optimizer step per `frequency` batches."""
+
+    frequency: int = 1
+    average: bool = True
+
+
+class Gradients:
+    """The optimizers of one trial and their steps."""
+
+    def __init__(self, aggregation: Aggregation, clock: Clock, device: torch.device) -> None:
+        self.aggregation = aggregation
+        self.scaler: GradScaler | None = None
+        self.automatic = False  # the harness scales and unscales, not the trial
+        self._frequency = aggregation.frequency
+        self._clock = clock
+        self._device = device
+        self._average: dict[int, bool] = {}  # by the optimizer's id
+        self._update_due = False
+        self.plain: set[torch.optim.Optimizer] = (
+            set()
+        )  # they step after each batch, without scaling or aggregation
+
+    def add(self, optimizer: torch.optim.Optimizer, *, average: bool | None) -> None:
+        self._average[id(optimizer)] = self.aggregation.average if average is None else average
+        if self._frequency == 1 and not self.automatic:
+            self.plain.add(optimizer)
+
+    def use_amp(self) -> None:
+        self.scaler = GradScaler(self._device.type, enabled=self._device.type == "cuda")
+        self.automatic = True
+        self.plain.clear()
+
+    def autocast(self, model: torch.nn.Module) -> None:
+        """Run the model in half precision where that is safe; outputs are float32."""
+        forward = model.forward
+
+        @functools.wraps(forward)
+        def mixed(*args: Untyped, **keywords: Untyped) -> Untyped:
+            with torch.autocast(self._device.type):
+                return _widened(forward(*args, **keywords))
+
+        model.forward = mixed
+
+    def scaled(self, loss: torch.Tensor) -> torch.Tensor:
+        return self.scaler.scale(loss) if self.scaler is not None else loss
+
+    def step(
+        self,
+        optimizer: torch.optim.Optimizer,
+        clip_grads: ClipGrads | None,
+        auto_zero_grads: bool,  # noqa: FBT001  (forwarded as it came)
+        scaler: GradScaler | None,
+    ) -> None:
+        if id(optimizer) not in self._average:
+            raise InvalidTrialError(
+                "step_optimizer got an optimizer that was not wrapped",
+                hint="wrap it in __init__: self.optimizer = context.wrap_optimizer(optimizer)",
+            )
+        if self._frequency > 1 and not self._aggregated(optimizer, auto_zero_grads=auto_zero_grads):
+            return
+        own = self.scaler if self.automatic else None
+        if clip_grads is not None:
+            if own is not None:
+                own.unscale_(optimizer)
+            clip_grads(parameters(optimizer))
+        if scaler is not None or own is not None:
+            (scaler or own).step(optimizer)  # type: ignore[union-attr]
+            self._update_due = scaler is None
+        else:
+            optimizer.step()
+        if auto_zero_grads:
+            drop_gradients(optimizer)
+
+    def end_batch(self) -> None:
+        """Update the loss scale after the batch's steps."""
+        if self._update_due and self.scaler is not None:
+            self.scaler.update()
+            self._update_due = False
+
+    def _aggregated(self, optimizer: torch.optim.Optimizer, *, auto_zero_grads: bool) -> bool:
+        if not auto_zero_grads:
+            raise InvalidTrialError(
+                "step_optimizer got auto_zero_grads=False, but optimizations.aggregation_frequency is "
+                f"{self._frequency}",
+                hint="remove auto_zero_grads, or set aggregation_frequency to 1",
+            )
+        if (self._clock.batch + 1) % self._frequency:
+            return False
+        if self._average[id(optimizer)]:
+            for parameter in parameters(optimizer):
+                if parameter.grad is not None:
+                    parameter.grad.div_(self._frequency)
+        return True
+
+
+def parameters(optimizer: torch.optim.Optimizer) -> Iterator[torch.nn.Parameter]:
+    return (parameter for group in optimizer.param_groups for parameter in group["params"])
+
+
+def drop_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Do what `optimizer.zero_grad()` does, without its profiler entry; an overridden one is called.
+
+    For a small model the profiler entry costs several times the rest, even without a profiler. See
+    https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.zero_grad.html
+    """
+    if getattr(optimizer.zero_grad, "__func__", None) is not _ZERO_GRAD:
+        optimizer.zero_grad()
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
+
+
+def gradients_of(models: Iterable[torch.nn.Module]) -> list[dict[str, torch.Tensor]]:
+    """Return the aggregated gradients by parameter; empty dicts after an optimizer step."""
+    return [{name: p.grad for name, p in model.named_parameters() if p.grad is not None} for model in models]
+
+
+def restore_gradients(
+    models: Iterable[torch.nn.Module], gradients: Iterable[dict[str, torch.Tensor]]
+) -> None:
+    for model, of_model in zip(models, gradients, strict=False):
+        known = dict(model.named_parameters())
+        for name, gradient in of_model.items():
+            known[name].grad = gradient.to(known[name].device)
+
+
+def _widened(value: Untyped) -> Untyped:
+    if isinstance(value, torch.Tensor):
+        return value.float() if value.dtype in {torch.float16, torch.bfloat16} else value
+    if isinstance(value, dict):
+        return {key: _widened(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)) and type(value) in {list, tuple}:
+        return type(value)(_widened(item) for item in value)
+    return value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -272,3 +421,94 @@ def _only(things: list[_T], what: str) -> _T:
     raise InvalidTrialError(
         f"cannot return the trial's {what}: {why}", hint=f"keep the {what} as an attribute of the trial"
     )
+
+
+class _StepMode(enum.Enum):
+    """When a scheduler is stepped."""
+
+    STEP_EVERY_EPOCH = 1
+    STEP_EVERY_BATCH = 2
+    MANUAL_STEP = 3
+    STEP_EVERY_OPTIMIZER_STEP = 4
+
+
+class LRScheduler:
+    """A scheduler and the mode in which the harness steps it.
+
+    Args:
+        scheduler: any scheduler of torch.
+        step_mode: when it is stepped.
+        frequency: step once per this many epochs or batches.
+    """
+
+    StepMode: TypeAlias = _StepMode
+
+    def __init__(self, scheduler: TorchScheduler, step_mode: _StepMode, frequency: int = 1) -> None:
+        if not isinstance(step_mode, _StepMode):
+            raise InvalidTrialError(
+                f"step_mode of a learning-rate scheduler is {step_mode!r}",
+                hint="pass one of LRScheduler.StepMode, e.g. LRScheduler.StepMode.STEP_EVERY_EPOCH",
+            )
+        if frequency < 1:
+            raise InvalidTrialError(
+                f"frequency of a learning-rate scheduler is {frequency}", hint="set it to 1 or more"
+            )
+        if isinstance(scheduler, ReduceLROnPlateau) and step_mode is not _StepMode.MANUAL_STEP:
+            raise InvalidTrialError(
+                "ReduceLROnPlateau steps on a metric, so the harness cannot step it",
+                hint="use LRScheduler.StepMode.MANUAL_STEP and call scheduler.step(metric) in your trial",
+            )
+        self.scheduler = scheduler
+        self.step_mode = step_mode
+        self.frequency = frequency
+
+    def __getattr__(self, name: str) -> Untyped:
+        """Forward e.g. `step` and `get_last_lr`: trials of Determined 0.12 only have this object."""
+        if name == "scheduler":  # during a copy
+            raise AttributeError(name)
+        return getattr(self.scheduler, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The step schedule of learning-rate schedulers."""
+
+    epoch_length: int | None  # batches; None: endless
+    aggregation_frequency: int = 1
+
+    def steps(self, scheduler: LRScheduler, batch_idx: int) -> int:
+        """Return the number of steps after batch `batch_idx`, counted from 0 over the trial.
+
+        It is 0 without an optimizer step; after one it covers all batches aggregated in that step.
+        """
+        done, span, every = batch_idx + 1, self.aggregation_frequency, scheduler.frequency
+        if done % span or scheduler.step_mode is _StepMode.MANUAL_STEP:
+            return 0
+        if scheduler.step_mode is _StepMode.STEP_EVERY_OPTIMIZER_STEP:
+            return int(done % every == 0)  # in batches, as Determined counts
+        if scheduler.step_mode is _StepMode.STEP_EVERY_BATCH:
+            return done // every - (done - span) // every
+        if self.epoch_length is None:
+            return 0
+        # an epoch counts as ended when the next optimizer step falls into a later one
+        first, last = batch_idx // self.epoch_length, (batch_idx + span) // self.epoch_length
+        return last // every - first // every
+
+
+class Experimental:
+    def __init__(self, wrap_amp: Callable[[], None]) -> None:
+        self._wrap_amp = wrap_amp
+        self.foreign_loaders = False
+        self.auto_to_device = True
+
+    def use_amp(self) -> None:
+        """Use mixed precision without changes to `train_batch`. Call it before `wrap_model`."""
+        self._wrap_amp()
+
+    def disable_dataset_reproducibility_checks(self) -> None:
+        """Allow loaders that are not `determined.pytorch.DataLoader`."""
+        self.foreign_loaders = True
+
+    def disable_auto_to_device(self) -> None:
+        """Do not move batches to the device; the trial calls `context.to_device` itself."""
+        self.auto_to_device = False

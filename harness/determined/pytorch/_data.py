@@ -1,9 +1,22 @@
-"""Data loading: a DataLoader that can start at any batch, and helpers for batches."""
+"""Data loading: a DataLoader that can start at any batch, and helpers for batches.
+
+The order of a data set: which records are in which batch, without iterating over the batches before it.
+
+The order depends only on the seed and the epoch, so a resumed run reads the same batches.
+
+Sharding of an epoch over several processes: each gets the same number of batches, and no record twice.
+
+Batches are assigned round-robin. If the last round is incomplete, its records and those of the round before
+are spread evenly over two rounds, so that no batch is larger than others or much smaller than half of them.
+With `drop_last` an incomplete round is dropped, so that all batches have one size.
+"""
 
 from __future__ import annotations
 
 import warnings
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,16 +34,20 @@ from torch.utils.data import DataLoader as TorchDataLoader
 
 from determined._contract.errors import InvalidTrialError
 from determined._trial.state import derive
-from determined.pytorch import _rng
-from determined.pytorch._deal import shard
-from determined.pytorch._order import BatchStream, ForeignOrder, Indices, OwnOrder, Shard
-from determined.pytorch.samplers import DistributedBatchSampler, RepeatBatchSampler, SkipBatchSampler
+from determined.pytorch import _device
+from determined.pytorch.samplers import (
+    DistributedBatchSampler,
+    RepeatBatchSampler,
+    SkipBatchSampler,
+    shard_length,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from determined.pytorch._deal import Sharding
-    from determined.pytorch._types import Untyped
+    from determined.pytorch._device import Untyped
+
+_CHUNK = 1024  # batches drawn from a user's sampler per exchange of random states
 
 
 class DataLoader:
@@ -179,7 +196,7 @@ class _SeededDataset(Dataset[Any]):
 
     def __getitems__(self, indices: list[int]) -> list[Any]:
         if isinstance(indices, Indices):
-            _rng.seed_all(indices.seed)
+            _device.seed_all(indices.seed)
         inner = getattr(self.dataset, "__getitems__", None)
         return list(inner(indices)) if inner else [self.dataset[index] for index in indices]
 
@@ -310,3 +327,216 @@ def length_of(data: Untyped) -> int | None:
 
 def _length(data: Untyped) -> int:
     return len(data)
+
+
+class Indices(list[int]):
+    """The record indices of one batch, with the seed for random transforms."""
+
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class OwnOrder:
+    """Records in sequence or shuffled."""
+
+    records: int
+    batch_size: int
+    shuffle: bool
+    drop_last: bool
+
+    def __len__(self) -> int:
+        whole, rest = divmod(self.records, self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def batches(self, seed: int | None, offset: int, step: int) -> Iterator[list[int]]:
+        """Yield every `step`-th batch of an epoch, starting at number `offset`."""
+        order = self._order(seed)
+        for number in range(offset, len(self), step):
+            yield list(order[number * self.batch_size : (number + 1) * self.batch_size])
+
+    def _order(self, seed: int | None) -> Sequence[int]:
+        if not self.shuffle:
+            return range(self.records)
+        generator = torch.Generator()
+        generator.manual_seed(
+            seed if seed is not None else int(torch.empty((), dtype=torch.int64).random_().item())
+        )
+        order: list[int] = torch.randperm(self.records, generator=generator).tolist()
+        return order
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignOrder:
+    """The order of a user's batch sampler.
+
+    It draws from separate random states, seeded per epoch, so that its draws neither affect training nor
+    depend on how far ahead loader workers have read.
+    """
+
+    sampler: Any  # an iterable of index lists with a length
+    generators: tuple[tuple[torch.Generator, int], ...] = ()  # the user's own, with their initial seeds
+
+    @classmethod
+    def of(cls, sampler: Untyped) -> ForeignOrder:
+        owners = (sampler, getattr(sampler, "sampler", None))
+        generators = (getattr(owner, "generator", None) for owner in owners)
+        return cls(
+            sampler, tuple((g, g.initial_seed()) for g in generators if isinstance(g, torch.Generator))
+        )
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def batches(self, seed: int | None, offset: int, step: int) -> Iterator[list[int]]:
+        """Yield every `step`-th batch of an epoch from `offset` on; earlier ones are drawn and dropped."""
+        if seed is None:
+            return islice(iter(self.sampler), offset, None, step)
+        for generator, own in self.generators:
+            generator.manual_seed(derive(own, seed))
+        return islice(_drawn_apart(self.sampler, seed), offset, None, step)
+
+
+def _drawn_apart(sampler: Iterable[list[int]], seed: int) -> Iterator[list[int]]:
+    with _device.preserved():
+        _device.seed_all(seed)
+        batches, state = iter(sampler), _device.capture()
+    while True:
+        with _device.preserved():
+            _device.restore(state)
+            chunk = list(islice(batches, _CHUNK))
+            state = _device.capture()
+        if not chunk:
+            return
+        yield from chunk
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shard:
+    """The part of the stream of batches that one process reads."""
+
+    repeat: bool = False
+    skip: int = 0  # batches of this process
+    num_replicas: int = 1
+    rank: int = 0
+
+
+class BatchStream(Sampler[list[int]]):
+    """Batch sampler for a torch DataLoader: the batches of one process, endless if repeated.
+
+    Args:
+        order: of the whole data set.
+        shard: the part to read, and where to start.
+        seed: None draws each epoch's order from torch's global generator, as torch does.
+        mark: give each batch its own seed, for loader workers.
+    """
+
+    def __init__(
+        self,
+        order: OwnOrder | ForeignOrder | Sharding,
+        shard: Shard,
+        seed: int | None = None,
+        *,
+        mark: bool = False,
+    ) -> None:
+        self._order, self._shard, self._seed, self._mark = order, shard, seed, mark
+        rank = getattr(order, "rank", 0)
+        self._owner = ("rank", rank) if rank else ()
+
+    def __len__(self) -> int:
+        return shard_length(len(self._order), self._shard.num_replicas, self._shard.rank)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        per_epoch, step = len(self._order), self._shard.num_replicas
+        number = self._shard.skip * step + self._shard.rank
+        while per_epoch and (self._shard.repeat or number < per_epoch):
+            epoch, offset = divmod(number, per_epoch)
+            begun = number
+            for batch in self._order.batches(self._epoch_seed(epoch), offset, step):
+                yield self._marked(batch, number) if self._mark else batch
+                number += step
+            if number == begun:
+                return  # the sampler yields fewer batches than its length
+
+    def _epoch_seed(self, epoch: int) -> int | None:
+        self._set_epoch(epoch)
+        return None if self._seed is None else derive(self._seed, "epoch", epoch)
+
+    def _set_epoch(self, epoch: int) -> None:
+        sampler = getattr(self._order, "sampler", None)
+        for owner in (sampler, getattr(sampler, "sampler", None)):
+            set_epoch: Callable[[int], object] | None = getattr(owner, "set_epoch", None)
+            if set_epoch is not None:
+                set_epoch(epoch)
+
+    def _marked(self, batch: list[int], number: int) -> Indices:
+        indices = Indices(batch)
+        indices.seed = derive(self._seed or 0, "batch", number, *self._owner)
+        return indices
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sharding:
+    """The batches of an epoch that one process reads."""
+
+    order: OwnOrder | ForeignOrder
+    replicas: int
+    rank: int
+    whole: int  # rounds in which each process gets an unchanged batch
+    spread: int  # rounds after those, over which the remaining records are spread
+
+    @property
+    def sampler(self) -> Any:  # noqa: ANN401  (the user's own, which may have set_epoch)
+        return getattr(self.order, "sampler", None)
+
+    def __len__(self) -> int:
+        return self.whole + self.spread
+
+    def batches(self, seed: int | None, offset: int, step: int) -> Iterator[list[int]]:
+        """Yield every `step`-th batch of this process in an epoch, starting at number `offset`."""
+        return islice(self._all(seed, offset), 0, None, step)
+
+    def _all(self, seed: int | None, offset: int) -> Iterator[list[int]]:
+        if offset < self.whole:
+            own = self.order.batches(seed, offset * self.replicas + self.rank, self.replicas)
+            yield from islice(own, self.whole - offset)
+        if self.spread:
+            yield from self._shares(seed)[max(0, offset - self.whole) :]
+
+    def _shares(self, seed: int | None) -> list[list[int]]:
+        """Return this process's batches of the remaining records."""
+        records = _records(self.order, self.whole * self.replicas, seed)
+        parts = self.spread * self.replicas
+        bounds = [number * len(records) // parts for number in range(parts + 1)]
+        numbers = range(self.rank, parts, self.replicas)
+        return [records[bounds[number] : bounds[number + 1]] for number in numbers]
+
+
+def shard(order: OwnOrder | ForeignOrder, replicas: int, rank: int, *, drop_last: bool) -> Sharding:
+    """Plan the shard of one process.
+
+    Args:
+        order: of the whole data set.
+        replicas: number of processes.
+        rank: of this process.
+        drop_last: drop an incomplete last round.
+
+    Raises:
+        InvalidTrialError: there are fewer records than processes.
+    """
+    whole, left = divmod(len(order), replicas)
+    spread = 0
+    if left and not drop_last:
+        whole = max(0, whole - 1)
+        records = len(_records(order, whole * replicas, 0))
+        spread = min(records // replicas, 2 if len(order) > replicas else 1)
+    if not whole + spread:
+        raise InvalidTrialError(
+            f"the training data is too small for {replicas} processes: {len(order)} batches",
+            hint="use fewer slots, a smaller batch size, or drop_last=False",
+        )
+    return Sharding(order=order, replicas=replicas, rank=rank, whole=whole, spread=spread)
+
+
+def _records(order: OwnOrder | ForeignOrder, first: int, seed: int | None) -> list[int]:
+    """Return the records of all batches from number `first` on."""
+    return [record for batch in order.batches(seed, first, 1) for record in batch]

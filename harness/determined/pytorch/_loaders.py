@@ -1,9 +1,17 @@
-"""Build and check the two loaders of a trial, and start them at any batch."""
+"""Build and check the two loaders of a trial, and start them at any batch.
+
+Random states of loader workers: written to shared memory for checkpoints, restored when a run resumes.
+
+A worker draws from generators that torch seeds once, so random transforms of a batch depend on all batches
+that this worker has read before. Reading all of those again would be too slow.
+"""
 
 from __future__ import annotations
 
 import itertools
 import logging
+import pickle
+import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,23 +20,22 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DistributedSampler, get_worker_info
 
 from determined._contract.errors import InvalidTrialError
 from determined._run.outcome import defined_at
 from determined._trial.state import derive
-from determined.pytorch import _rng
+from determined.pytorch import _device
 from determined.pytorch._data import DataLoader, length_of
 from determined.pytorch._passes import RandomSources, ResumableBatchSampler
 from determined.pytorch._trial import overrides
-from determined.pytorch._workers import Collate, Start, WorkerStates
 from determined.pytorch.samplers import RepeatBatchSampler, RepeatSampler
 
 if TYPE_CHECKING:
     from determined._run.processes import Group
     from determined.pytorch._context import PyTorchTrialContext
+    from determined.pytorch._device import Untyped
     from determined.pytorch._trial import PyTorchTrial
-    from determined.pytorch._types import Untyped
 
 _LOG = logging.getLogger(__name__)
 _ENDLESS = (RepeatSampler, RepeatBatchSampler, itertools.cycle, itertools.count)
@@ -38,6 +45,8 @@ _ALLOW = (
     "use determined.pytorch.DataLoader, or call "
     "context.experimental.disable_dataset_reproducibility_checks() in __init__"
 )
+_CELL = 16 << 10  # bytes per cell: torch's state takes 5 kB, Python's and numpy's 6 kB
+_HEAD = 8  # bytes per header number; there are two: the length of the pickled part, and the batch count
 
 
 class Feed(Protocol):
@@ -45,14 +54,14 @@ class Feed(Protocol):
 
     epoch_length: int | None
 
-    def begin(self, batch: int, state: _rng.State | None) -> Iterator[Any]:
+    def begin(self, batch: int, state: _device.State | None) -> Iterator[Any]:
         """Return the batches from number `batch` on; `state` is the result of `state(batch)`, if any.
 
         A new run draws the same random numbers as torch's `iter`; a resumed one restores the random states
         afterwards.
         """
 
-    def state(self, batch: int) -> _rng.State:
+    def state(self, batch: int) -> _device.State:
         """Return the state from which `begin` continues with `batch`, after all earlier ones were read."""
 
 
@@ -64,12 +73,12 @@ class OwnFeed:
         self._workers = loader.num_workers
         self._ahead = self._workers * (loader.prefetch_factor or 0)
         self._passes = ResumableBatchSampler(loader.batch_sampler, self._ahead + self._workers)
-        self._made: _rng.State = {}  # random states at the creation of torch's iterator: the workers' seeds
+        self._made: _device.State = {}  # random states at the creation of torch's iterator: the workers' seeds
         self._first = 0  # the first batch of this iterator
         self._states: WorkerStates | None = None
         self.epoch_length = length_of(loader.batch_sampler)
 
-    def begin(self, batch: int, state: _rng.State | None) -> Iterator[Any]:
+    def begin(self, batch: int, state: _device.State | None) -> Iterator[Any]:
         late = batch % self._workers if self._workers else 0  # the same worker must read a batch in every run
         self._first = batch - late
         if state and "order" in state:
@@ -81,24 +90,24 @@ class OwnFeed:
             self._passes.begin_at(self._first, derive(self._seed, "epoch", batch))
         return _without(late, self._iterator([], 0))
 
-    def state(self, batch: int) -> _rng.State:
+    def state(self, batch: int) -> _device.State:
         late = batch % self._workers if self._workers else 0
-        state: _rng.State = {"order": self._passes.state(batch - late)}
+        state: _device.State = {"order": self._passes.state(batch - late)}
         if self._states is not None:
             state["made"], state["workers"] = self._made, self._states.after(batch - self._first)
         return state
 
-    def _resumed(self, state: _rng.State, late: int) -> Iterator[Any]:
-        with _rng.preserved():
+    def _resumed(self, state: _device.State, late: int) -> Iterator[Any]:
+        with _device.preserved():
             self._passes.resume(state["order"])
             if "made" in state:
-                _rng.restore(state["made"]["global"])
+                _device.restore(state["made"]["global"])
                 self._generator.restore(state["made"])
             iterator = _without(late, self._iterator(state.get("workers", []), late))
         self._passes.resumed(state["order"])
         return iterator
 
-    def _iterator(self, workers: Sequence[_rng.State | None], late: int) -> Iterator[Any]:
+    def _iterator(self, workers: Sequence[_device.State | None], late: int) -> Iterator[Any]:
         changed: dict[str, Any] = {}
         if self._workers:
             self._made = {"global": {"cpu_rng_state": torch.get_rng_state()}, **self._generator.own()}
@@ -121,10 +130,10 @@ class ShardedFeed:
         self._sharding = loader.shard(group.size, group.rank)
         self.epoch_length: int | None = len(self._sharding)
 
-    def begin(self, batch: int, state: _rng.State | None) -> Iterator[Any]:  # noqa: ARG002  (other feeds need it)
+    def begin(self, batch: int, state: _device.State | None) -> Iterator[Any]:  # noqa: ARG002  (other feeds need it)
         return iter(self._loader.sharded_loader(self._sharding, batch, self._seed))
 
-    def state(self, batch: int) -> _rng.State:  # noqa: ARG002  (other feeds need it)
+    def state(self, batch: int) -> _device.State:  # noqa: ARG002  (other feeds need it)
         return {}
 
 
@@ -140,22 +149,22 @@ class ForeignFeed:
         samplers = [getattr(loader, name, None) for name in ("batch_sampler", "sampler")]
         self._sources = RandomSources(loader, *samplers)
         self._iterator: Iterator[Any] = iter(())
-        self._began: _rng.State = {}
+        self._began: _device.State = {}
         self._read = 0  # batches of the current pass
         self.epoch_length = group.broadcast(length_of(loader))
 
-    def begin(self, batch: int, state: _rng.State | None) -> Iterator[Any]:  # noqa: ARG002  (other feeds need it)
+    def begin(self, batch: int, state: _device.State | None) -> Iterator[Any]:  # noqa: ARG002  (other feeds need it)
         if state and self._replay and "began" in state:
-            with _rng.preserved():
+            with _device.preserved():
                 self._sources.restore(state["began"])
-                _rng.restore(state["began"]["global"])
+                _device.restore(state["began"]["global"])
                 self._start()
                 self._read = sum(1 for _ in islice(self._iterator, state["read"]))
         else:
             self._start()
         return self._endless()
 
-    def state(self, batch: int) -> _rng.State:  # noqa: ARG002  (other feeds need it)
+    def state(self, batch: int) -> _device.State:  # noqa: ARG002  (other feeds need it)
         return {"read": self._read, "began": self._began}
 
     def _endless(self) -> Iterator[Any]:
@@ -187,7 +196,7 @@ class Loaders:
     validation: TorchDataLoader[Any]
     validation_workers: WorkerStates | None = None  # of persistent workers
 
-    def begin(self, batch: int, state: _rng.State | None) -> Iterator[Any]:
+    def begin(self, batch: int, state: _device.State | None) -> Iterator[Any]:
         """Return the training batches from number `batch` on, and restore the validation loader."""
         found = (state or {}).get("validation")
         if found:
@@ -198,10 +207,10 @@ class Loaders:
                 self.validation_workers.before[:] = found["workers"]
         return self.training.begin(batch, state)
 
-    def state(self, batch: int) -> _rng.State:
+    def state(self, batch: int) -> _device.State:
         """Return the state from which `begin` continues with `batch`."""
         stays = self.validation_workers
-        own: _rng.State = {
+        own: _device.State = {
             "begun": getattr(self.validation, "_iterator", None) is not None,
             "workers": stays.newest() if stays else [],
             **RandomSources(self.validation).own(),
@@ -310,3 +319,106 @@ def _check_validation_ends(loader: Untyped, method: object) -> None:
 def _has_infinite_length(owner: Untyped) -> bool:
     """Whether a length stands for infinity."""
     return not isinstance(owner, DataLoader) and (length_of(owner) or 0) >= _INFINITE
+
+
+class WorkerStates:
+    """The random states of each worker after each batch that it may have prefetched.
+
+    Args:
+        workers: number of loader workers.
+        ahead: batches that each worker may prefetch.
+        before: the states of each worker before the first batch; None uses torch's seeds.
+        late: workers below this one read and drop one batch before their state is restored.
+    """
+
+    def __init__(
+        self, workers: int, ahead: int, before: Sequence[_device.State | None] = (), late: int = 0
+    ) -> None:
+        self.workers, self._ahead = workers, ahead + 2
+        self.before = list(before) if len(before) == workers else [None] * workers
+        self._late = late
+        cells = torch.zeros(workers, self._ahead, _CELL, dtype=torch.uint8)
+        self._cells: torch.Tensor = cells.share_memory_()  # type: ignore[no-untyped-call]
+
+    def after(self, batches: int) -> list[_device.State | None]:
+        """Return the states of each worker after the loader returned this number of batches."""
+        counts = [len(range(worker, batches, self.workers)) for worker in range(self.workers)]
+        return [
+            _read(self._cells[worker, (count - 1) % self._ahead]) if count else self.before[worker]
+            for worker, count in enumerate(counts)
+        ]
+
+    def newest(self) -> list[_device.State | None]:
+        """Return the states of each worker after its last batch."""
+        counts = [[_number(cell, 1) for cell in cells] for cells in self._cells]
+        return [
+            _read(self._cells[worker, each.index(max(each))]) if max(each) else self.before[worker]
+            for worker, each in enumerate(counts)
+        ]
+
+    def started(self, worker: int) -> None:
+        """Restore the states of a worker before its first batch; called in the worker."""
+        if worker >= self._late:
+            self._put_back(worker)
+
+    def made(self, worker: int, count: int) -> None:
+        """Store the states of a worker after its batch number `count`; called in the worker."""
+        if not count and worker < self._late:
+            self._put_back(worker)
+        _write(self._cells[worker, count % self._ahead], count + 1)
+
+    def _put_back(self, worker: int) -> None:
+        state = self.before[worker]
+        if state is not None:
+            _device.restore(state)
+
+
+class Collate:
+    """The user's collate function; afterwards the worker stores its states."""
+
+    def __init__(self, inner: Callable[[Any], Any], states: WorkerStates) -> None:
+        self._inner, self._states, self._count = inner, states, 0
+
+    def __call__(self, samples: Untyped) -> Untyped:
+        batch = self._inner(samples)
+        info = get_worker_info()
+        if info is not None:
+            self._states.made(info.id, self._count)
+            self._count += 1
+        return batch
+
+
+class Start:
+    """The user's worker init function; afterwards the worker restores its states."""
+
+    def __init__(self, user: Callable[[int], None] | None, states: WorkerStates) -> None:
+        self._user, self._states = user, states
+
+    def __call__(self, worker: int) -> None:
+        if self._user is not None:
+            self._user(worker)
+        self._states.started(worker)
+
+
+def _write(cell: torch.Tensor, made: int) -> None:
+    torchs, numpy = torch.get_rng_state(), sys.modules.get("numpy")
+    others = pickle.dumps((random.getstate(), numpy and numpy.random.get_state()), 5)
+    fits = len(torchs) + len(others) + 2 * _HEAD <= _CELL  # False for an unknown kind of generator
+    if fits:
+        cell[: len(torchs)] = torchs
+        cell[len(torchs) : len(torchs) + len(others)] = torch.frombuffer(bytearray(others), dtype=torch.uint8)
+    head = (len(others) if fits else 0).to_bytes(_HEAD, "big") + made.to_bytes(_HEAD, "big")
+    cell[-2 * _HEAD :] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
+
+
+def _number(cell: torch.Tensor, which: int) -> int:
+    head = bytes(cell[-2 * _HEAD :].tolist())
+    return int.from_bytes(head[which * _HEAD : (which + 1) * _HEAD], "big")
+
+
+def _read(cell: torch.Tensor) -> _device.State | None:
+    length, size = _number(cell, 0), len(torch.get_rng_state())
+    if not length:
+        return None
+    pythons, numpys = pickle.loads(bytes(cell[size : size + length].tolist()))  # noqa: S301  (written by `_write`)
+    return _device.as_state(cell[:size].clone(), pythons, numpys)

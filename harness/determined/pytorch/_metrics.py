@@ -2,31 +2,199 @@
 
 Tensors on a GPU stay there until then, because reading a number synchronizes with the device. A number in CPU
 memory is read at once: that is cheaper than keeping its tensor, and no later batch can change it.
+
+Reduce metrics over several processes; they are exchanged per report, never per batch.
+
+Reduction of per-batch metrics to one value, built-in and custom.
+
+Warn about NaN metrics, once for each metric, with the first batch that had it.
 """
 
 from __future__ import annotations
 
+import abc
+import enum
 import importlib
 import importlib.util
+import logging
 import math
 import numbers
+import pickle
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache, partial
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from determined._contract.errors import InvalidTrialError
 from determined._run.metric_values import LeftOut, UnusableError, attempted, kind_of
-from determined.pytorch._reducers import Reducer
 
 if TYPE_CHECKING:
-    from determined.pytorch._types import Untyped
+    from collections.abc import Sequence
+
+    from determined._run.processes import DistributedContext, Group
+    from determined.pytorch._device import Untyped
 
 Values = dict[str, list[Any]]
 Kinds = dict[str, torch.dtype | None]  # the dtype of columns whose numbers came from tensors of one dtype
 _Tensor = torch.Tensor  # a module global is looked up faster; used in every batch
 _NUMBERS = frozenset({float, int, bool})
+Metrics = dict[str, object]
+_LOG = logging.getLogger(__name__)
+
+
+class Reducer(enum.Enum):
+    """How the values of one metric over all validation batches are reduced."""
+
+    AVG = 1
+    SUM = 2
+    MAX = 3
+    MIN = 4
+
+
+class MetricReducer(abc.ABC):
+    """A custom metric reduction. Update it in `train_batch` or `evaluate_batch`."""
+
+    @abc.abstractmethod
+    def reset(self) -> None:
+        """Clear the state: a new window of batches begins."""
+
+    @abc.abstractmethod
+    def per_slot_reduce(self) -> object:
+        """Return what this process accumulated, as an object that can be pickled."""
+
+    @abc.abstractmethod
+    def cross_slot_reduce(self, per_slot_metrics: list[object]) -> object:
+        """Combine the results of all processes: one value, or a dict if it was wrapped without a name."""
+
+
+class FunctionReducer(MetricReducer):
+    """A function as a reducer: it receives the values passed to `update`, in batch order."""
+
+    def __init__(self, function: Callable[[list[object]], object]) -> None:
+        self._function = function
+        self._values: list[object] = []
+
+    def update(self, value: object) -> None:
+        self._values.append(value)
+
+    def reset(self) -> None:
+        self._values = []
+
+    def per_slot_reduce(self) -> list[object]:
+        return self._values
+
+    def cross_slot_reduce(self, per_slot_metrics: list[object]) -> object:
+        slots = [values for values in per_slot_metrics if isinstance(values, list)]
+        longest = max(map(len, slots), default=0)
+        return self._function([values[i] for i in range(longest) for values in slots if i < len(values)])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wrapped:
+    reducer: MetricReducer
+    name: str | None
+    for_training: bool
+    for_validation: bool
+
+    def metrics(self, distributed: DistributedContext, left_out: LeftOut) -> dict[str, object]:
+        """Reduce over all processes."""
+        gathered = self._gathered(distributed)
+        if isinstance(gathered, UnusableError):
+            left_out.name(self._label, gathered)
+            return {}
+        result = self.reducer.cross_slot_reduce(gathered)
+        if isinstance(result, Mapping) == (self.name is None):
+            return left_out.written(result if isinstance(result, Mapping) else {str(self.name): result})
+        left_out.name(self._label, self._misfit(result))
+        return {}
+
+    def _misfit(self, result: object) -> str:
+        if self.name is not None:
+            return f"it returns a dict but was wrapped as {self.name!r}: remove name= from wrap_reducer"
+        return f"it returns a {kind_of(result)} but was wrapped without a name: pass name= to wrap_reducer"
+
+    @property
+    def _label(self) -> str:
+        return self.name or type(self.reducer).__name__
+
+    def _gathered(self, distributed: DistributedContext) -> list[Any] | UnusableError:
+        """Gather the results of all processes; if one fails to pickle, all of them get the error."""
+        own = self.reducer.per_slot_reduce()
+        if distributed.size == 1:
+            return [own]
+        try:
+            sent: bytes | UnusableError = attempted(lambda: pickle.dumps(own))
+        except UnusableError as error:
+            sent = UnusableError(f"the result of per_slot_reduce cannot be pickled: {error}")
+        everyone = distributed.allgather(sent)
+        failed = next((one for one in everyone if isinstance(one, UnusableError)), None)
+        return failed or [pickle.loads(one) for one in everyone if isinstance(one, bytes)]  # noqa: S301  (as sent)
+
+
+class Reducers:
+    """The reducers of one trial, in wrapping order."""
+
+    def __init__(self, distributed: DistributedContext) -> None:
+        self._distributed = distributed
+        self.left_out = LeftOut("a reducer")
+        self._wrapped: list[Wrapped] = []
+        self.training: tuple[Wrapped, ...] = ()
+
+    def add(self, wrapped: Wrapped) -> None:
+        if any(wrapped.reducer is other.reducer for other in self._wrapped):
+            raise InvalidTrialError(
+                f"the reducer {wrapped.name or type(wrapped.reducer).__name__} is wrapped twice",
+                hint="call wrap_reducer once for each reducer",
+            )
+        self._wrapped.append(wrapped)
+        self.training = tuple(one for one in self._wrapped if one.for_training)
+
+    def of(self, *, training: bool) -> tuple[Wrapped, ...]:
+        return self.training if training else tuple(one for one in self._wrapped if one.for_validation)
+
+    def reset(self, *, training: bool) -> None:
+        for one in self.of(training=training):
+            one.reducer.reset()
+
+    def metrics(self, *, training: bool) -> dict[str, object]:
+        """Reduce all training or all validation metrics."""
+        metrics: dict[str, object] = {}
+        for one in self.of(training=training):
+            metrics.update(one.metrics(self._distributed, self.left_out))
+        return metrics
+
+
+def reducers_of(declared: object, names: list[str]) -> dict[str, Reducer]:
+    """Return the reducer of each metric from the result of `evaluation_reducer`.
+
+    Raises:
+        InvalidTrialError: it is neither a Reducer nor a dict with exactly these names.
+    """
+    hint = "return a Reducer, or a dict with a Reducer for each metric that evaluate_batch returns"
+    if isinstance(declared, Reducer):
+        return dict.fromkeys(names, declared)
+    if not isinstance(declared, Mapping):
+        raise InvalidTrialError(f"evaluation_reducer returned {type(declared).__name__}", hint=hint)
+    if set(declared) != set(names):
+        raise InvalidTrialError(
+            f"evaluation_reducer names {_listed(declared)}, but evaluate_batch returned {_listed(names)}",
+            hint=hint,
+        )
+    for name, reducer in declared.items():
+        if not isinstance(reducer, Reducer):
+            raise InvalidTrialError(
+                f"evaluation_reducer returned {reducer!r} for {name}, not a Reducer", hint=hint
+            )
+    return {name: declared[name] for name in names}
+
+
+def _listed(names: object) -> str:
+    return ", ".join(sorted(str(name) for name in names)) or "nothing"  # type: ignore[attr-defined]
+
+
 _COMBINE: dict[Reducer, Callable[[torch.Tensor], torch.Tensor]] = {
     Reducer.SUM: torch.sum,
     Reducer.MAX: torch.max,
@@ -368,3 +536,131 @@ def _as_array(value: object) -> object:
 
 def _names(metrics: Iterable[str]) -> str:
     return ", ".join(sorted(metrics)) or "nothing"
+
+
+_COMBINE_VALUES: dict[Reducer, Callable[[Sequence[float]], float]] = {
+    Reducer.SUM: sum,
+    Reducer.MAX: max,
+    Reducer.MIN: min,
+}
+
+
+def training(own: Mapping[str, Mean], group: Group) -> Metrics:
+    """Return the mean over processes, which have all trained the same number of batches."""
+    if group.size == 1:
+        return {name: mean.value for name, mean in own.items() if mean.batches}
+    everyone = group.allgather(dict(own))
+    _same_names(everyone, "train_batch")
+    return {
+        name: value for name in own if (value := _averaged([means[name] for means in everyone])) is not None
+    }
+
+
+def rows_of_all(own: list[Metrics], group: Group) -> list[Metrics]:
+    """Return one dict per batch, with the means over processes."""
+    if group.size == 1:
+        return own
+    everyone = group.allgather(own)
+    return [
+        {name: _mean_value([row[name] for row in batch]) for name in batch[0]}
+        for batch in zip(*everyone, strict=False)
+    ]
+
+
+def validation(
+    own: Mapping[str, Mean], batches: int, reducers: Mapping[str, Reducer], group: Group
+) -> Metrics:
+    """Combine the reduced metrics of all processes.
+
+    Args:
+        own: metrics of this process; empty if it had no batch.
+        batches: number of batches that it validated.
+        reducers: of its metrics.
+        group: the processes.
+    """
+    if group.size == 1:
+        return {name: mean.value for name, mean in own.items() if mean.batches}
+    everyone = [each for each in group.allgather((dict(own), batches, dict(reducers))) if each[1]]
+    _same_names([means for means, _, _ in everyone], "evaluate_batch")
+    known = everyone[0][2] if everyone else {}
+    return {
+        name: value
+        for name, reducer in known.items()
+        if (value := _reduced_means([means[name] for means, _, _ in everyone], reducer)) is not None
+    }
+
+
+def _reduced_means(means: Sequence[Mean], reducer: Reducer) -> float | None:
+    """Reduce over the processes that have a value; means are weighted by their batches."""
+    there = [(mean.value, mean.batches) for mean in means if mean.value is not None]
+    if not there:
+        return None
+    if reducer is Reducer.AVG:
+        return sum(value * count for value, count in there) / sum(count for _, count in there)
+    return _COMBINE_VALUES[reducer]([value for value, _ in there])
+
+
+def _averaged(means: Sequence[Mean]) -> float | None:
+    """Return the mean; if all processes have the same number of batches, bit-identical to a plain mean."""
+    values = [mean.value for mean in means if mean.value is not None]
+    if len({mean.batches for mean in means}) == 1 and values:
+        return sum(values) / len(values)
+    return _reduced_means(means, Reducer.AVG)
+
+
+def _mean_value(values: Sequence[object]) -> object:
+    """Return the mean of numbers and arrays; None if a process has another type."""
+    there = [value for value in values if value is not None]
+    if there and all(isinstance(value, Real) or hasattr(value, "__array__") for value in there):
+        total = there[0]
+        for value in there[1:]:
+            total = total + value  # type: ignore[operator]
+        return total / len(there)  # type: ignore[operator]
+    first = values[0]
+    return first if isinstance(first, str) and all(value == first for value in values) else None
+
+
+def _same_names(everyone: Sequence[Mapping[str, object]], method: str) -> None:
+    for metrics in everyone:
+        if set(metrics) != set(everyone[0]):
+            raise InvalidTrialError(
+                f"{method} returned the metrics {', '.join(sorted(everyone[0]))} in one process and "
+                f"{', '.join(sorted(metrics))} in another",
+                hint=f"return the same metrics from {method} in every process",
+            )
+
+
+class NanWatch:
+    def __init__(self, method: str) -> None:
+        self._method = method
+        self._reported: set[str] = set()
+
+    def check(self, metrics: Mapping[str, object], columns: Mapping[str, Sequence[Any]], end: int) -> None:
+        """Warn about metrics that are NaN.
+
+        Args:
+            metrics: reduced values.
+            columns: the values of each batch.
+            end: batches trained when the last of them was returned.
+        """
+        for name, value in metrics.items():
+            if value != value and isinstance(value, float) and name not in self._reported:  # noqa: PLR0124  (NaN is not)
+                self._reported.add(name)
+                self._report(name, columns.get(name, ()), end)
+
+    def _report(self, name: str, values: Sequence[Any], end: int) -> None:
+        first = next((index for index, value in enumerate(values) if _has_nan(value)), None)
+        place = "" if first is None else f" for batch {end - len(values) + first}"
+        _LOG.warning(
+            "%s returned NaN for %s%s; lower the learning rate, clip gradients, or look for log(0) and 0/0 "
+            "(torch.autograd.set_detect_anomaly(True) finds the operation)",
+            self._method,
+            name,
+            place,
+        )
+
+
+def _has_nan(value: object) -> bool:
+    if isinstance(value, torch.Tensor):
+        return bool(torch.isnan(value).any())
+    return isinstance(value, float) and math.isnan(value)

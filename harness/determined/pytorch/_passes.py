@@ -20,12 +20,12 @@ import torch
 from torch.utils.data import BatchSampler, RandomSampler, Sampler, SequentialSampler
 
 from determined._contract.errors import InvalidTrialError
-from determined.pytorch import _rng
+from determined.pytorch import _device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from determined.pytorch._types import Untyped
+    from determined.pytorch._device import Untyped
 
 _LOG = logging.getLogger(__name__)
 _KNOWN = (  # these draw only when a pass begins, or from their own generators
@@ -52,21 +52,21 @@ class RandomSources:
         self._owners = list(_with_inner(owners, set()))
         self.known = all(type(owner).__module__ in _KNOWN for owner in self._owners)
 
-    def capture(self) -> _rng.State:
+    def capture(self) -> _device.State:
         """Return the current states."""
-        state = {"cpu_rng_state": torch.get_rng_state()} if self.known else _rng.capture()
+        state = {"cpu_rng_state": torch.get_rng_state()} if self.known else _device.capture()
         return {"global": state, **self.own()}
 
-    def own(self) -> _rng.State:
+    def own(self) -> _device.State:
         """Return the current states without the global ones."""
-        state: _rng.State = {}
+        state: _device.State = {}
         if generators := [get() for get, _ in self._generators()]:
             state["generators"] = generators
         if not self.known:
             state["attributes"] = [_plain_attributes(owner) for owner in self._owners]
         return state
 
-    def restore(self, state: _rng.State) -> None:
+    def restore(self, state: _device.State) -> None:
         """Restore all but the global states."""
         for (_, put), value in zip(self._generators(), state.get("generators", ()), strict=False):
             put(value)
@@ -98,8 +98,8 @@ class ResumableBatchSampler(Sampler[list[int]]):
         self._watched = not self._sources.known
         self._batches: Iterator[list[int]] | None = None  # of the current pass
         self._drawn = self._first = 0  # batches: drawn so far, and before the current pass
-        self._start: _rng.State = {}
-        self._log: dict[int, _rng.State] = {}  # states before draws that follow draws of other code
+        self._start: _device.State = {}
+        self._log: dict[int, _device.State] = {}  # states before draws that follow draws of other code
         self._last: tuple[Any, ...] = ()  # the random states after the latest draw
         self._recent: deque[list[int]] = deque(maxlen=ahead + 1)
         self._pending: deque[list[int]] = deque()
@@ -122,7 +122,7 @@ class ResumableBatchSampler(Sampler[list[int]]):
                 yield batch
             self._end_pass()
 
-    def state(self, first: int) -> _rng.State:
+    def state(self, first: int) -> _device.State:
         """Return the state from which `resume` continues with batch number `first`."""
         ahead = self._drawn - first
         return {
@@ -134,7 +134,7 @@ class ResumableBatchSampler(Sampler[list[int]]):
             "now": self._sources.own(),
         }
 
-    def resume(self, state: _rng.State) -> None:
+    def resume(self, state: _device.State) -> None:
         """Draw the current pass again up to its position; call `resumed` after a loader has started."""
         self._first, self._drawn, self._start = state["first"], state["drawn"], state["start"]
         self._log = dict(state["log"])
@@ -143,7 +143,7 @@ class ResumableBatchSampler(Sampler[list[int]]):
         self._pending = deque(state["pending"])
         self._recent.extend(state["pending"])
 
-    def resumed(self, state: _rng.State) -> None:
+    def resumed(self, state: _device.State) -> None:
         """Restore the samplers and their generators."""
         self._sources.restore(state["now"])
 
@@ -156,8 +156,8 @@ class ResumableBatchSampler(Sampler[list[int]]):
         """
         length = _length(self._sampler) if hasattr(self._sampler, "__len__") else 0
         self._first, self._drawn = batch - (batch % length if length else batch), batch
-        with _rng.preserved():
-            _rng.seed_all(seed)
+        with _device.preserved():
+            _device.seed_all(seed)
             self._start = self._sources.capture()
             self._draw_again()
 
@@ -178,11 +178,11 @@ class ResumableBatchSampler(Sampler[list[int]]):
 
     def _draw_again(self) -> None:
         self._sources.restore(self._start)
-        _rng.restore(self._start["global"])
+        _device.restore(self._start["global"])
         self._batches = _iterate(self._sampler)
         for number in range(self._first, self._drawn):
             if number in self._log:
-                _rng.restore(self._log[number])
+                _device.restore(self._log[number])
             next(self._batches, None)
 
     def _observed(self) -> Iterator[list[int]]:
@@ -191,7 +191,7 @@ class ResumableBatchSampler(Sampler[list[int]]):
         while True:
             before = _fingerprint()
             between = _moved(self._last, before)
-            state = _rng.capture() if between else {}
+            state = _device.capture() if between else {}
             batch = next(self._batches, None)
             self._last = _fingerprint()
             if batch is None:
@@ -200,7 +200,7 @@ class ResumableBatchSampler(Sampler[list[int]]):
                 self._note({key: state[key] for key in both})
             yield batch
 
-    def _note(self, state: _rng.State) -> None:
+    def _note(self, state: _device.State) -> None:
         if len(self._log) < _REMEMBERED:
             self._log[self._drawn] = state
         elif len(self._log) == _REMEMBERED:
@@ -302,7 +302,7 @@ def _access(value: Untyped) -> tuple[Callable[[], Any], Callable[[Any], object]]
     if isinstance(value, torch.Generator):
         return value.get_state, lambda state: value.set_state(state.cpu())
     if isinstance(value, random.Random):
-        return value.getstate, lambda state: value.setstate(_rng.tuples(state))
+        return value.getstate, lambda state: value.setstate(_device.tuples(state))
     if hasattr(value, "bit_generator"):  # numpy's new kind
         return lambda: value.bit_generator.state, lambda state: setattr(value.bit_generator, "state", state)
     if type(value).__name__ == "RandomState":  # numpy's old kind

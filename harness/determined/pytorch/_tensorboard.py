@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from determined.pytorch._types import Untyped
+    from determined.pytorch._device import Untyped
 
 _PAUSE = 1.0  # seconds
 _POINTS = 100  # written per pause: charts do not show more, and each costs as much as a small batch

@@ -12,7 +12,7 @@ from torch.utils.data import Sampler
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from determined.pytorch._types import Untyped
+    from determined.pytorch._device import Untyped
 
 _T = TypeVar("_T")
 

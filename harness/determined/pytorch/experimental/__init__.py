@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from determined.pytorch.experimental._context import TorchBatchProcessorContext
-from determined.pytorch.experimental._job import torch_batch_process
-from determined.pytorch.experimental._processor import TorchBatchProcessor
+from determined.pytorch.experimental._batch_process import (
+    TorchBatchProcessor,
+    TorchBatchProcessorContext,
+    torch_batch_process,
+)
 
 __all__ = ["TorchBatchProcessor", "TorchBatchProcessorContext", "torch_batch_process"]

@@ -10,7 +10,7 @@ from determined._contract.run_info import RunInfo
 from determined.pytorch._tensorboard import TensorBoardWriter
 
 if TYPE_CHECKING:
-    from determined.pytorch._types import Untyped
+    from determined.pytorch._device import Untyped
 
 
 class TorchWriter:

@@ -14,7 +14,7 @@ from determined._contract.records import Checkpoint, ExitReason, Record, Trainin
 from determined._contract.run_info import Length, RunInfo
 from determined._run.run import ChiefRun
 from determined.pytorch import DataLoader, PyTorchTrial, PyTorchTrialContext
-from determined.pytorch._runner import run_trial
+from determined.pytorch._trainer import run_trial
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -23,8 +23,8 @@ from determined._contract.run_info import Length, RunInfo
 from determined._run.processes import Alone, SocketGroup
 from determined._run.run import ChiefRun, SharedRun
 from determined.pytorch import DataLoader, MetricReducer, PyTorchCallback, PyTorchTrial, Reducer
-from determined.pytorch._distributed import inner
-from determined.pytorch._runner import run_trial
+from determined.pytorch._device import inner
+from determined.pytorch._trainer import run_trial
 from tests.unit.harness.pytorch.driving import Folder, Records
 
 if TYPE_CHECKING:

@@ -12,9 +12,7 @@ import torch
 from torch import nn
 
 from determined._contract.run_info import Length
-from determined.pytorch._host_copy import HostCopy
-from determined.pytorch._portable import freeze, thaw
-from determined.pytorch._state import _same_value
+from determined.pytorch._checkpoint import HostCopy, _same_value, freeze, thaw
 from tests.unit.harness.pytorch.driving import TinyTrial
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pytest
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from determined.pytorch import adapt_batch_sampler, samplers
-from determined.pytorch._order import BatchStream, ForeignOrder, OwnOrder, Shard
+from determined.pytorch._data import BatchStream, ForeignOrder, OwnOrder, Shard
 
 
 def records(count: int = 4) -> Any:

@@ -11,7 +11,7 @@ from torch import nn
 
 from determined._contract.run_info import Length
 from determined.pytorch import PyTorchCallback, _checkpoint
-from determined.pytorch._host_copy import HostCopy
+from determined.pytorch._checkpoint import HostCopy
 from tests.unit.harness.pytorch.driving import Folder, TinyTrial
 
 EVERY_FOUR = {"min_checkpoint_period": {"batches": 4}, "scheduling_unit": 1, "checkpoint_policy": "none"}
@@ -86,8 +86,8 @@ def test_callbacks_that_look_at_the_files_find_them_at_once(folder: Folder, tria
 def test_without_memory_for_a_copy_training_waits(
     folder: Folder, trial: type[Adam], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("determined.pytorch._host_copy._SMALL", 0)
-    monkeypatch.setattr("determined.pytorch._host_copy.available", lambda: 0)
+    monkeypatch.setattr("determined.pytorch._checkpoint._SMALL", 0)
+    monkeypatch.setattr("determined.pytorch._checkpoint.available", lambda: 0)
     threads: list[str] = []
     write = _checkpoint.write
     monkeypatch.setattr(
@@ -124,7 +124,7 @@ def test_a_copy_keeps_strides_and_other_layouts() -> None:
 
 
 def test_allocate_gets_the_memory_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("determined.pytorch._host_copy._SMALL", 1)
+    monkeypatch.setattr("determined.pytorch._checkpoint._SMALL", 1)
     keeper, state = HostCopy(), {"weights": [torch.ones(1000)]}
     keeper.allocate(state)
     copied = keeper.copy_of({**state, "more": torch.zeros(2)})

@@ -9,7 +9,7 @@ from determined._contract.errors import InvalidTrialError
 from determined._contract.records import Training, decode
 from determined._contract.run_info import Length
 from determined._run.run import ChiefRun
-from determined.pytorch import PyTorchCallback, _steps
+from determined.pytorch import PyTorchCallback, _trainable
 from tests.unit.harness.pytorch.driving import Folder, TinyTrial
 
 EVERY = {"scheduling_unit": 1}
@@ -34,7 +34,7 @@ def recorded_before_each_batch(
 ) -> list[int]:
     recorded, seen = [0], []
     record = ChiefRun.report_windows
-    monkeypatch.setattr(_steps, "_MAX_REPORT_DELAY", moment)
+    monkeypatch.setattr(_trainable, "_MAX_REPORT_DELAY", moment)
 
     def noted(run: ChiefRun, found: Any) -> None:
         recorded.extend(steps for steps, _ in found)
@@ -76,7 +76,7 @@ def test_reports_that_a_callback_wants_to_see_are_made_at_once(
 
 
 def test_what_waits_is_recorded_when_the_trial_fails(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_steps, "_MAX_REPORT_DELAY", 1e9)
+    monkeypatch.setattr(_trainable, "_MAX_REPORT_DELAY", 1e9)
 
     class Trial(Indexed):
         def train_batch(self, batch: torch.Tensor, epoch_idx: int, batch_idx: int) -> Any:
@@ -96,7 +96,7 @@ def test_what_waits_is_recorded_when_the_trial_fails(folder: Folder, monkeypatch
 def test_a_trial_that_asks_to_stop_stops_at_the_next_report(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_steps, "_MAX_REPORT_DELAY", 1e9)
+    monkeypatch.setattr(_trainable, "_MAX_REPORT_DELAY", 1e9)
 
     class Trial(Indexed):
         def train_batch(self, batch: torch.Tensor, epoch_idx: int, batch_idx: int) -> Any:

@@ -20,7 +20,7 @@ from torch.utils.data import IterableDataset
 from determined._contract.errors import InvalidHP, InvalidTrialError
 from determined._contract.records import ExitReason
 from determined._contract.run_info import Length
-from determined.pytorch import DataLoader, MetricReducer, PyTorchCallback, PyTorchTrial, _preflight
+from determined.pytorch import DataLoader, MetricReducer, PyTorchCallback, PyTorchTrial, _evaluate
 from tests.unit.harness.pytorch.driving import Folder, Records, TinyTrial
 
 if TYPE_CHECKING:
@@ -324,7 +324,7 @@ def numbers(path: Path, trial: type[TinyTrial], *, on: bool) -> Any:
         "scheduling_unit": 2,
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_preflight, "log_skipped", lambda why: pytest.fail(f"it was skipped: {why}"))
+        patch.setattr(_evaluate, "log_skipped", lambda why: pytest.fail(f"it was skipped: {why}"))
         outcome = folder.drive(trial, config=config, max_length=Length("batches", 7))
     state = torch.load(folder.checkpoints / outcome.newest / "state_dict.pth", weights_only=False)
     weights = [value.tolist() for model in state["models_state_dict"] for value in model.values()]
