@@ -1,6 +1,6 @@
 """Events as frozen values: emitted by the library, read by the command line, the store and tests.
 
-The records of `events.jsonl`, which a run writes, are defined in the harness (`determined._contract.records`); here
+The records of `events.jsonl`, which a run writes, are defined in `determined._contract.records`; here
 `RunRecord` wraps them.
 """
 

@@ -1,4 +1,4 @@
-"""The one filter between everything that detbuild prints and a terminal: text and colours pass, no more.
+r"""The one filter between everything that detbuild prints and a terminal: text and colours pass, no more.
 
 A terminal acts on control sequences: they set its title and its clipboard, move the cursor, make it answer.
 The output of a trial, a file or a name may contain any of them. Newline, tab, carriage return and colours

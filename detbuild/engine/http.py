@@ -53,7 +53,7 @@ class Response:
     status: int
     body: bytes
 
-    def json(self) -> Any:  # noqa: ANN401  (the engine's)
+    def json(self) -> Any:
         """Raise ValueError when it is not JSON."""
         return json.loads(self.body)
 
@@ -305,7 +305,6 @@ class EngineClient:
     @cached_property
     def connection(self) -> Connection:
         """docker-py's connection, for streams and for calls that need the user's docker config."""
-
         return Connection(self._host, self.address, deadline=self._deadline)
 
     @property

@@ -38,12 +38,12 @@ __detbuild__ = __version__  # distinguishes this package from PyPI's of the same
 # Imported lazily: `import determined as det` is enough for det.pytorch, and costs a few milliseconds.
 _MODULES = ("common", "core", "errors", "experimental", "keras", "launch", "pytorch", "tensorboard")
 _LAZY = {
-    "ClusterInfo": "_info",
-    "Trial": "_trial",
-    "TrialContext": "_trial_context",
-    "TrialInfo": "_info",
-    "get_cluster_info": "_info",
-    "import_from_path": "_import_from_path",
+    "ClusterInfo": "_run.info",
+    "Trial": "_trial.context",
+    "TrialContext": "_trial.context",
+    "TrialInfo": "_run.info",
+    "get_cluster_info": "_run.info",
+    "import_from_path": "_trial.load",
 }
 
 

@@ -1,4 +1,4 @@
-"""Whatever a run may have written is opened by one module, `determined._contract.untrusted`, and by nothing else.
+"""Whatever a run may have written is opened by `determined._contract.untrusted`, and by nothing else.
 
 The rule holds in all modules that deal with folders of experiments. A line that touches a path of the host's
 own says so: `# allowed:` and why no run can have written there.
@@ -27,16 +27,14 @@ HOSTS_OWN = {
     "detbuild/checkpoint/source.py": "writes below descriptors of a new directory of the host's own",
     "detbuild/store/files.py": "writes and locks the host's own files, under names that the host chose",
     "detbuild/store/home.py": "the home itself, of which containers see the folders of runs alone",
-    "detbuild/store/registry.py": "$DETBUILD_HOME/models, in no mount",
-    "detbuild/store/registry.py": "$DETBUILD_HOME/templates, in no mount",
+    "detbuild/store/registry.py": "$DETBUILD_HOME/models and templates, in no mount",
     "detbuild/store/cache.py": "$DETBUILD_HOME/index.sqlite and cache, in no mount",
     "detbuild/report/page.py": "assets of the package",
     "detbuild/cli/__main__.py": "the log of detbuild itself",
     "detbuild/cli/table.py": "CSV files that the user asks for",
+    "detbuild/cli/doctor.py": "disks, drivers and sockets of the host",
     "detbuild/cli/create.py": "config files that the user names",
     "detbuild/cli/registry.py": "template files that the user names",
-    "detbuild/cli/create.py": "config and context that the user names",
-    "detbuild/cli/create.py": "config and context that the user names",
 }
 
 

@@ -45,8 +45,8 @@ _WAITING = (
     "/torch/distributed/",
     "/torch/autograd/graph.py",
     "/torch/nn/parallel/",
-    "/determined/_group.py",
-    "/determined/_lockstep.py",
+    "/determined/_run/processes.py",
+    "/determined/_run/lockstep.py",
     "/determined/pytorch/_metrics.py",  # means over a window, which the GPU has to finish
 )
 _kept: list[object] = []

@@ -73,7 +73,7 @@ class OwnFeed:
         self._workers = loader.num_workers
         self._ahead = self._workers * (loader.prefetch_factor or 0)
         self._passes = ResumableBatchSampler(loader.batch_sampler, self._ahead + self._workers)
-        self._made: _device.State = {}  # random states at the creation of torch's iterator: the workers' seeds
+        self._made: _device.State = {}  # random states when torch made its iterator
         self._first = 0  # the first batch of this iterator
         self._states: WorkerStates | None = None
         self.epoch_length = length_of(loader.batch_sampler)

@@ -288,7 +288,7 @@ class Steps:
         self._batches = iter(())
 
     def train(self, reports: Iterator[int], should_stop: Callable[[], bool]) -> None:
-        """Train to the next of `reports`, or past it if it may be deferred: see `determined._trial.loop.Trainable`.
+        """Train to the next of `reports`, or past it if it may be deferred: see `Trainable` of the loop.
 
         Raises:
             InvalidTrialError: the training data ended.

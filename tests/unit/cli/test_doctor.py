@@ -87,12 +87,12 @@ def test_the_package_of_a_determined_cluster_beside_ours_is_fatal(context, monke
 
 def test_a_rule_that_hangs_does_not_hang_the_doctor(tmp_path):
     forever = threading.Event()
-    cli_doctor = (
+    rules = (
         Rule("stuck", "Host", lambda _: forever.wait() and ok("")),
         Rule("quick", "Host", lambda _: ok("fine")),
     )
     begun = time.monotonic()
-    findings = examine(session(tmp_path, FakeEngine), cli_doctor, deadline=0.1)
+    findings = examine(session(tmp_path, FakeEngine), rules, deadline=0.1)
     forever.set()
     assert time.monotonic() - begun < 2
     assert [(finding.rule, finding.severity, finding.finding) for finding in findings] == [
@@ -108,8 +108,8 @@ def test_an_engine_that_hangs_does_not_hang_the_doctor(tmp_path):
         forever.wait()
         return FakeEngine()
 
-    cli_doctor = (Rule("engine", "Engine", cli_doctor.reachable),)
-    (finding,) = examine(session(tmp_path, connect), cli_doctor, deadline=0.1)
+    rules = (Rule("engine", "Engine", cli_doctor.reachable),)
+    (finding,) = examine(session(tmp_path, connect), rules, deadline=0.1)
     forever.set()
     assert (finding.severity, finding.finding) == ("fatal", "the engine did not answer within 0 s")
 
@@ -121,8 +121,8 @@ def test_an_error_in_a_rule_is_a_finding(tmp_path):
     def unreadable(_: CheckContext) -> Verdict:
         raise PermissionError("no")
 
-    cli_doctor = (Rule("a", "Engine", broken), Rule("b", "Engine", unreadable))
-    findings = examine(session(tmp_path, FakeEngine), cli_doctor)
+    rules = (Rule("a", "Engine", broken), Rule("b", "Engine", unreadable))
+    findings = examine(session(tmp_path, FakeEngine), rules)
     assert [Verdict(f.severity, f.finding, f.hint) for f in findings] == [
         fatal("gone", "start it"),
         warning("could not be checked: no", ""),
@@ -141,8 +141,8 @@ def test_an_error_in_a_rule_is_a_finding(tmp_path):
 def test_the_hosts_config_is_judged(tmp_path, text, severity, finding):
     if text is not None:
         (tmp_path / "config.yaml").write_text(text)
-    cli_doctor = (Rule("host config", "Host", cli_doctor.config),)
-    (found,) = examine(session(tmp_path, FakeEngine), cli_doctor)
+    rules = (Rule("host config", "Host", cli_doctor.config),)
+    (found,) = examine(session(tmp_path, FakeEngine), rules)
     assert found.severity == severity
     assert finding in found.finding
 

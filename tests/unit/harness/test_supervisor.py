@@ -85,7 +85,7 @@ def toy(make_run: Callable[..., RunInfo]) -> Callable[..., RunInfo]:
         info = make_run(**changes)
         context = Path(info.context_dir)
         (context / "model_def.py").write_text(
-            "from determined._trial.context import Trial\nclass Toy(Trial):\n    _runner = 'toy_runner:train'\n"
+            "from determined import Trial\nclass Toy(Trial):\n    _runner = 'toy_runner:train'\n"
         )
         body = "".join(f"    {line}\n" for line in code.splitlines())
         (context / "toy_runner.py").write_text(

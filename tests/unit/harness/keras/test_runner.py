@@ -24,7 +24,7 @@ from determined.keras import (
     load_model_from_checkpoint_path,
 )
 from determined.keras._feed import _split
-from determined.keras._trial import Setting, TFKerasTrialContext
+from determined.keras._trial import Setting
 from tests.unit.harness.keras.driving import KERAS_3, Folder, Tiny, keras, records
 
 
