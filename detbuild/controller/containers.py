@@ -120,9 +120,8 @@ def download_code(home: Home, folder: ExperimentFolder, target: Path, connect: C
         ConfigError: `target` exists and is not empty, or the experiment is local and has no image.
         EngineError: The image is missing, or its files cannot be copied.
     """
-    if target.exists() and (
-        not target.is_dir() or any(target.iterdir())
-    ):  # allowed: a path given by the user
+    new = not target.exists()  # allowed: a path given by the user
+    if not (new or (target.is_dir() and not any(target.iterdir()))):  # allowed: as above too
         raise ConfigError(f"{target} already exists", hint="choose a new or empty directory")
     header = folder.header()
     if header.local:

@@ -40,7 +40,7 @@ def edges() -> list[tuple[str, str]]:
 
 def test_import_edges() -> None:
     total = sum(len(lines(path)) for path in modules())
-    assert len(edges()) / total * 1000 <= 41  # goal: 25
+    assert len(edges()) / total * 1000 <= 25
 
 
 def test_import_lines() -> None:
@@ -52,27 +52,15 @@ def test_import_lines() -> None:
         imported += len(
             {line for node in statements for line in range(node.lineno, (node.end_lineno or 0) + 1)}
         )
-    assert imported / total <= 0.097  # goal: 0.07
+    assert imported / total <= 0.072  # goal: 0.07
 
 
 def test_modules_of_a_folder() -> None:
     found = Counter(path.parent for path in modules() if path.stem not in {"__init__", "__main__"})
-    most = {
-        "detbuild/checkpoint": 16,
-        "detbuild/cli": 49,
-        "detbuild/config": 40,
-        "detbuild/controller": 28,
-        "detbuild/image": 18,
-        "detbuild/search": 24,
-        "detbuild/store": 33,
-        "harness/determined": 51,
-        "harness/determined/keras": 23,
-        "harness/determined/pytorch": 38,
-    }
     too_many = {
         folder.as_posix(): count
         for folder, count in found.items()
-        if count > most.get(folder.as_posix(), GOAL_OF_CLI if folder.name == "cli" else GOAL_OF_FOLDER)
+        if count > (GOAL_OF_CLI if folder.name == "cli" else GOAL_OF_FOLDER)
     }
     assert too_many == {}
 
@@ -80,13 +68,13 @@ def test_modules_of_a_folder() -> None:
 def test_import_cycles() -> None:
     imports = graph()
     circular = {one for one, other in edges() if imports.chain_exists(other, one)}
-    assert len(circular) <= 8, sorted(circular)  # goal: 0
+    assert len(circular) <= 4, sorted(circular)  # goal: 0
 
 
 def test_each_module_has_a_test_file_of_its_name() -> None:
     missing = [path.as_posix() for path in modules() if path.stem != "__init__"]
     missing = [path for path in missing if not (ROOT / mirror(Path(path))).exists()]
-    assert len(missing) <= 245, missing  # goal: 0
+    assert len(missing) <= 90, missing  # goal: 0
 
 
 def mirror(path: Path) -> Path:
