@@ -177,7 +177,7 @@ class Limits:
         disk = os.statvfs(target)
         free = disk.f_bavail * disk.f_frsize
         room = free - free // _SPARE
-        expanded = archive.stat().st_size * _MOST_EXPANDED + _ALWAYS
+        expanded = archive.stat().st_size * _MOST_EXPANDED + _ALWAYS  # allowed: named by the user
         entries = min(_MOST_ENTRIES, disk.f_favail) if disk.f_files else _MOST_ENTRIES
         if room <= expanded:
             return cls(entries=entries, size=room, why=", the free space on the disk")
@@ -195,9 +195,13 @@ def extract(archive: Path, target: Path, limits: Limits | None = None) -> None:
         ConfigError: It is not a valid archive, or an entry is not a regular file or directory, lies outside
             of `target`, is duplicated, or exceeds the limits.
     """
-    with _broken_archive(archive), _opened(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+    with (
+        _broken_archive(archive),
+        _opened(archive) as stream,
+        tarfile.open(fileobj=stream, mode="r:") as tar,  # allowed: an open stream
+    ):
         bounds = limits or Limits.of(archive, target)
-        root = os.open(target, _DIRECTORY)
+        root = os.open(target, _DIRECTORY)  # allowed: a new directory of the host's own
         try:
             left = bounds.size
             for number, member in enumerate(tar, start=1):
@@ -238,15 +242,16 @@ def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, root: int, parts: lis
             above, directory = directory, _enter(directory, parent)
             os.close(above)
         if name:
-            _write(tar, member, os.open(name, _FILE, 0o644, dir_fd=directory))
+            file = os.open(name, _FILE, 0o644, dir_fd=directory)  # allowed: new, without links
+            _write(tar, member, file)
     finally:
         os.close(directory)
 
 
 def _enter(directory: int, name: str) -> int:
     with suppress(FileExistsError):  # anything but a directory fails to open below
-        os.mkdir(name, 0o755, dir_fd=directory)
-    return os.open(name, _DIRECTORY, dir_fd=directory)
+        os.mkdir(name, 0o755, dir_fd=directory)  # allowed: relative, without links
+    return os.open(name, _DIRECTORY, dir_fd=directory)  # allowed: relative, without links
 
 
 def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, descriptor: int) -> None:
@@ -284,7 +289,7 @@ class _Bounded:
 
 @contextmanager
 def _opened(archive: Path) -> Iterator[IO[bytes]]:
-    with archive.open("rb") as raw:
+    with archive.open("rb") as raw:  # allowed: named by the user
         start = raw.read(8)
         raw.seek(0)
         opener = next((opener for magic, opener in _MAGIC if start.startswith(magic)), None)

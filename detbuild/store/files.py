@@ -96,9 +96,10 @@ def write_output(path: Path, data: bytes) -> None:
     Like `>` in a shell, this writes to the target of a link, and into a device or a pipe.
     """
     with file_errors(path):
-        target = Path(os.path.realpath(path))  # unlike `resolve`, no error for a loop of links
-        if target.exists() and not target.is_file():
-            with target.open("wb") as file:
+        # Unlike `resolve`, no error for a loop of links.
+        target = Path(os.path.realpath(path))  # allowed: named by the user
+        if target.exists() and not target.is_file():  # allowed: named by the user
+            with target.open("wb") as file:  # allowed: named by the user
                 file.write(data)
             return
         _replace(target, data, mode=0o666)
@@ -112,7 +113,7 @@ def private_directory(path: Path) -> None:
         OSError: It cannot be created.
     """
     try:
-        path.mkdir(mode=0o700)
+        path.mkdir(mode=0o700)  # allowed: in no mount
     except FileExistsError:
         close_to_others(path)
 
@@ -120,32 +121,33 @@ def private_directory(path: Path) -> None:
 def close_to_others(path: Path) -> None:
     """Remove all permissions of group and others from a file or directory, if it exists."""
     with suppress(FileNotFoundError):
-        seen = path.lstat()
+        seen = path.lstat()  # allowed: in no mount
         ours = seen.st_uid == os.geteuid() and not stat.S_ISLNK(seen.st_mode)
         if ours and stat.S_IMODE(seen.st_mode) & 0o077:
-            path.chmod(stat.S_IMODE(seen.st_mode) & 0o700)
+            path.chmod(stat.S_IMODE(seen.st_mode) & 0o700)  # allowed: in no mount
 
 
 def _replace(path: Path, data: bytes, *, mode: int) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, mode)  # allowed: in no mount
         with os.fdopen(descriptor, "wb") as file:
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-            temporary.replace(path)
+            temporary.replace(path)  # allowed: in no mount
     except OSError:
-        temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)  # allowed: in no mount
         raise
 
 
 def sweep_temporaries(directory: Path) -> None:
     """Remove temporary files of killed writers from a directory; one in use is locked, or new."""
     try:
-        with os.scandir(directory) as entries:
+        with os.scandir(directory) as entries:  # allowed: in no mount
             left = [entry.path for entry in entries if _TEMPORARY.fullmatch(entry.name)]
     except OSError:
         return  # no such directory
@@ -155,18 +157,19 @@ def sweep_temporaries(directory: Path) -> None:
 
 
 def _sweep(name: str) -> None:
-    descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags)  # allowed: in no mount
     try:
         if time.time() - os.fstat(descriptor).st_mtime > _NEW:  # a new one may not be locked yet
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.unlink(name)  # noqa: PTH108  (as `scandir` gave it)
+            os.unlink(name)  # noqa: PTH108  (as `scandir` gave it)  # allowed: in no mount
     finally:
         os.close(descriptor)
 
 
 def sync_directory(path: Path) -> None:
     """Sync a directory, so that the names of new files survive a power failure."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)  # allowed: in no mount
     try:
         os.fsync(descriptor)
     finally:
@@ -192,7 +195,8 @@ def append_synced(path: Path, line: bytes) -> None:
 
 
 def _to_append(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, 0o600)  # allowed: in no mount
 
 
 def _end_of_last_line(descriptor: int, block: int = 1 << 16) -> int:
@@ -230,7 +234,7 @@ def locked(descriptor: int, file: Path, kind: int) -> bool:
 def alone(lock: Path) -> Iterator[None]:
     """Hold the lock file exclusively; it is released when the block or the process ends."""
     with file_errors(lock):
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # allowed: in no mount
         try:
             locked(descriptor, lock, fcntl.LOCK_EX)
         except BaseException:

@@ -67,7 +67,7 @@ class Home:
             EngineError: It cannot be written.
         """
         with file_errors(path):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)  # allowed: the home itself
             _refuse_foreign(path)
             for name in ("experiments", "cache"):
                 private_directory(path / name)
@@ -121,7 +121,7 @@ class Home:
 
     def ids(self) -> tuple[int, ...]:
         """Return all assigned numbers, ascending, including unfinished submissions."""
-        with file_errors(self.experiments), os.scandir(self.experiments) as entries:
+        with file_errors(self.experiments), os.scandir(self.experiments) as entries:  # allowed: in no mount
             return tuple(
                 sorted(int(entry.name) for entry in entries if _NUMBER(entry.name) and _is_folder(entry))
             )
@@ -152,7 +152,7 @@ class Home:
     def _strays(self) -> Iterator[Warned]:
         """Warn of entries that are named like an experiment, but are not a folder."""
         tree = UntrustedDir(self.experiments)
-        with file_errors(self.experiments), os.scandir(self.experiments) as entries:
+        with file_errors(self.experiments), os.scandir(self.experiments) as entries:  # allowed: in no mount
             names = [entry.name for entry in entries if _NUMBER(entry.name) and not _is_folder(entry)]
         for name in sorted(names, key=int):
             with suppress(UntrustedError):  # it is gone
@@ -172,7 +172,7 @@ class Home:
             folder = self.folder(number)
             with file_errors(folder.path):
                 try:
-                    folder.path.mkdir(mode=0o700)
+                    folder.path.mkdir(mode=0o700)  # allowed: in no mount
                 except FileExistsError:
                     continue
             return folder
@@ -180,7 +180,7 @@ class Home:
     def require_locks(self) -> None:
         """Raise EngineError if the file system does not support locks, which exclude a second controller."""
         file = self.path / _ID
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)  # allowed: in no mount
         try:
             locked(descriptor, file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         finally:
@@ -207,13 +207,13 @@ def damaged(number: int, error: Exception) -> Warned:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     """Whether it is a directory, or a link to one."""
     try:
-        return entry.is_dir()
+        return entry.is_dir()  # allowed: opens nothing there
     except OSError:
         return False  # a loop of links
 
 
 def _refuse_foreign(path: Path) -> None:
-    owner = path.stat().st_uid
+    owner = path.stat().st_uid  # allowed: the home itself
     if owner != os.geteuid():
         raise ConfigError(
             f"{path} belongs to another user (uid {owner}), and you are uid {os.geteuid()}",
@@ -222,17 +222,18 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def _home_id(file: Path) -> str:
-    if not file.exists():
+    if not file.exists():  # allowed: in no mount
         temporary = file.with_name(f".home.{os.getpid()}.tmp")
         write_synced(temporary, json.dumps({"id": secrets.token_hex(4)}).encode() + b"\n")
         try:
-            os.link(temporary, file)  # unlike a rename, this fails if another process created it first
+            # Unlike a rename, this fails if another process created it first.
+            os.link(temporary, file)  # allowed: in no mount
         except FileExistsError:
             pass
         finally:
-            temporary.unlink()
+            temporary.unlink()  # allowed: in no mount
     try:
-        return str(json.loads(file.read_bytes())["id"])
+        return str(json.loads(file.read_bytes())["id"])  # allowed: in no mount
     except (ValueError, KeyError, TypeError) as error:
         raise EngineError(
             f"{file} is damaged",

@@ -24,11 +24,7 @@ COVERED = (
 HOSTS_OWN = {
     "detbuild/checkpoint/bucket.py": "asks a service; the local files that it is given are open already",
     "detbuild/checkpoint/owners.py": "$DETBUILD_HOME/owners and a file beside the runs, in no mount",
-    "detbuild/checkpoint/source.py": "writes below descriptors of a new directory of the host's own",
-    "detbuild/store/files.py": "writes and locks the host's own files, under names that the host chose",
-    "detbuild/store/home.py": "the home itself, of which containers see the folders of runs alone",
     "detbuild/store/registry.py": "$DETBUILD_HOME/models and templates, in no mount",
-    "detbuild/store/cache.py": "$DETBUILD_HOME/index.sqlite and cache, in no mount",
     "detbuild/report/page.py": "assets of the package",
     "detbuild/cli/__main__.py": "the log of detbuild itself",
     "detbuild/cli/table.py": "CSV files that the user asks for",

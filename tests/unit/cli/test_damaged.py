@@ -152,7 +152,7 @@ def test_whatever_is_named_like_an_experiment_and_is_none_is_named_once(shell, c
     outcome = shell(*WORDS[command])
     assert outcome.code == 0
     assert outcome.err.count(f"experiments/9 is not the folder of an experiment: it is {kind}") == 1
-    assert "08" not in outcome.err
+    assert "experiments/08" not in outcome.err
     assert write_experiment(shell.home).id == 2
 
 
