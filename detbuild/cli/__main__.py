@@ -86,8 +86,8 @@ def _connect() -> Engine:
 
 def _print_error(cause: str, hint: str, details: Sequence[str] = ()) -> None:
     # The cause may quote untrusted names: control characters are escaped.
-    from detbuild.cli.terminal import visible
     from detbuild.credentials import masked_urls
+    from detbuild.escaping import visible
 
     lines = [visible(masked_urls(line)) for line in cause.splitlines()] or ["unknown"]
     click.echo("\n".join([f"error: {lines[0]}", *(f"  {line}" for line in lines[1:])]), err=True)

@@ -16,7 +16,7 @@ from detbuild.cli.arguments import Session, experiment_argument, pass_session
 from detbuild.cli.commands import Command
 from detbuild.cli.experiments import confirm
 from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table, state_cell
-from detbuild.cli.terminal import visible
+from detbuild.escaping import visible
 from detbuild.units import counted, size
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def fetch(found: Found, target: Path | None) -> None:
 
 
 def _metrics(row: Row) -> str:
-    from detbuild.cli.output import metrics_line
+    from detbuild.progress import metrics_line
 
     metrics = row["metrics"]
     return metrics_line(metrics) if isinstance(metrics, dict) else ""

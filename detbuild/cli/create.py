@@ -28,7 +28,7 @@ from detbuild.cli.arguments import (
 from detbuild.cli.commands import Command
 from detbuild.cli.experiments import INTERRUPTED, detached, ended
 from detbuild.cli.table import json_option, show_json
-from detbuild.cli.terminal import visible
+from detbuild.escaping import visible
 from detbuild.units import counted, size
 
 if TYPE_CHECKING:

@@ -36,8 +36,8 @@ import click
 from detbuild.cli.arguments import Session, pass_session
 from detbuild.cli.commands import Command
 from detbuild.cli.table import json_option, show_json
-from detbuild.cli.terminal import visible
 from detbuild.errors import DetbuildError, EngineError
+from detbuild.escaping import visible
 from detbuild.units import size
 
 if TYPE_CHECKING:

@@ -185,7 +185,7 @@ def _finish_deletions(session: Session) -> None:
 
 
 def _best(row: Row) -> str:
-    from detbuild.cli.terminal import number
+    from detbuild.escaping import number
 
     return f"{row['metric']}={number(row['best'])}" if row["best"] is not None else ""
 

@@ -1,12 +1,7 @@
 """Where the lines of events go: plain lines, or a live view on a terminal.
 
-The live view: running build steps with their last lines, or the table of a search.
-
-Events as text: an event in, lines out; `views.py` decides where they go.
-
-The progress of a search, folded from its events: trials, best value, rates, time left.
-
-The live table of a search on a terminal: as many trials as fit, and a summary line.
+The live view shows running build steps with their last lines, or the table of a search: as many trials as
+fit, and a summary line. Its numbers are folded from the events of the search.
 """
 
 from __future__ import annotations
@@ -14,11 +9,10 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console, Group
@@ -26,20 +20,16 @@ from rich.live import Live as Region
 from rich.table import Table
 from rich.text import Text
 
-from detbuild.cli.terminal import line_of_output, number, unfiltered, visible
-from detbuild.credentials import masked_urls
+from detbuild.cli.terminal import unfiltered
+from detbuild.escaping import line_of_output, number, visible
 from detbuild.events import (
-    COMMAND_FAILED,
     BuildOutput,
     BuildStep,
-    ContextPacked,
-    ContextSent,
     Event,
     ExperimentContinued,
     ExperimentCreated,
     ExperimentEnded,
     ImagePulling,
-    ImageReady,
     RunEnded,
     RunOutput,
     RunRecord,
@@ -50,27 +40,19 @@ from detbuild.events import (
     Warned,
     Working,
     heartbeat,
-    short_step,
 )
+from detbuild.progress import HEARTBEAT, LAST_LINES, EventLines, lines_of, step_name
 from detbuild.store.state import ENDED, WAITING_FOR_SEARCH, Goal, State
-from detbuild.units import counted, size
 from determined._contract.records import (
-    Checkpoint,
-    CheckpointRejected,
-    Ended,
-    Exited,
     Measured,
     Progress,
     Record,
-    Restored,
-    StageEntered,
-    Started,
     Training,
     Validation,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from rich.console import RenderableType
@@ -78,25 +60,9 @@ if TYPE_CHECKING:
     from detbuild.events import Emit
 
 SHOWN_LINES = 3  # of each running step
-_LONGEST_METRICS = 600
-_LONGEST_NAME = 100
-LARGE_CONTEXT = 100_000_000  # bytes; above it the largest entries are named
 _ORDER = {State.RUNNING: 0, State.QUEUED: 1, State.WAITING: 2}  # those that have ended follow
 _COUNTED = (State.RUNNING, State.QUEUED, State.WAITING, State.ERROR, State.CANCELED)
 _MINUTE, _HOUR = 60, 3600
-HEARTBEAT = 30.0  # seconds of silence before a running step is printed again
-LAST_LINES = 20  # of a failing step
-_PROGRESS = (
-    ContextPacked,
-    ImagePulling,
-    BuildStep,
-    BuildOutput,
-    ContextSent,
-    ImageReady,
-    TrialDelayed,
-    Warned,
-    Working,
-)
 _STYLES = {
     State.RUNNING: "cyan",
     State.COMPLETED: "green",
@@ -160,7 +126,7 @@ class LiveView:
                 self.running.setdefault(event.name, Running(time.monotonic()))
                 self._redraw()
             case BuildOutput(step, line):
-                self.plain.output.setdefault(step, deque(maxlen=20)).append(line)
+                self.plain.lines.output.setdefault(step, deque(maxlen=LAST_LINES)).append(line)
                 if step in self.running:
                     self.running[step].lines.append(line)
             case BuildStep():
@@ -189,7 +155,7 @@ class LiveView:
         for line in lines_of(event):
             self.console.print(Text(line, style=style), soft_wrap=True)
         if event.error:
-            for line in self.plain.output.get(event.name, ()):
+            for line in self.plain.lines.output.get(event.name, ()):
                 self.console.print(Text(f"    {line_of_output(line)}"), soft_wrap=True)
 
     def _redraw(self) -> None:
@@ -217,161 +183,6 @@ class LiveView:
                 for line in list(step.lines)
             ]
         return Group(*lines, *([self._table()] if self.search.trials and self.searching else []))
-
-
-def lines_of(event: Event) -> tuple[str, ...]:  # noqa: C901, PLR0911, PLR0912  (one case an event)
-    """Return the lines of an event; none for events that only programs need.
-
-    mypy checks that every event has a case.
-    """
-    match event:
-        case Warned(message, hint):
-            lines = (f"warning: {message}", *((f"  hint: {hint}",) if hint else ()))
-            return tuple(visible(masked_urls(line)) for line in lines)
-        case Working(what):
-            return (f"... {visible(what)}",)
-        case ContextPacked():
-            return _context(event)
-        case ImagePulling(reference, detail):
-            return (f"pulling {visible(reference)}: {visible(detail)}",)
-        case BuildStep():
-            return _step(event)
-        case BuildOutput(_, text):
-            return (f"    {line_of_output(text)}",)
-        case ContextSent(files, count):
-            return (f"sent {counted(files, 'file')} ({size(count)}) to the engine",)
-        case ImageReady(image, _, built, seconds):
-            return (
-                f"image {image[7:19]} "
-                + (f"built in {seconds:.1f} s" if built else "unchanged: nothing to build"),
-            )
-        case ExperimentCreated(experiment_id):
-            return (f"Created experiment {experiment_id}",)
-        case ExperimentContinued(experiment_id):
-            return (f"experiment {experiment_id} continues",)
-        case TrialDelayed(trial_id, why, running):
-            return (f"trial {trial_id} {state_line(State.RUNNING if running else State.QUEUED, why)}",)
-        case RunStarted():
-            return (_started(event),)
-        case RunRecord(trial_id, _, record):
-            return tuple(f"trial {trial_id}  {line}" for line in record_lines(record))
-        case RunOutput(trial_id, _, _, text):
-            return (f"[trial {trial_id}] {line_of_output(text)}",)
-        case RunEnded():
-            return _run_ended(event)
-        case TrialEnded(trial_id, state, why):
-            said = why or state != State.COMPLETED  # by the end of its run
-            return () if said else (f"trial {trial_id} {State.COMPLETED.label}",)
-        case SearchAdvanced():
-            return ()
-        case ExperimentEnded(experiment_id, state, why):
-            return (f"experiment {experiment_id} {state_line(State(state), why)}",)
-        case _:
-            return _never(event)
-
-
-def state_line(state: State, why: str, experiment_id: int | None = None) -> str:
-    """`queued: all 2 CPU slots in use`; `paused: detbuild activate 3` where an experiment is given."""
-    if state == State.PAUSED and experiment_id is not None:
-        why = "; ".join(part for part in (f"detbuild activate {experiment_id}", why) if part)
-    return f"{state.label}: {visible(masked_urls(why))}" if why else state.label
-
-
-def record_lines(record: Record) -> tuple[str, ...]:  # noqa: PLR0911  (one case a record)
-    match record:
-        case Training(steps, metrics):
-            return (f"batch {steps}  {metrics_line(metrics, leave_out='batches')}",)
-        case Validation(steps, metrics):
-            return (f"batch {steps}  validation  {metrics_line(metrics, leave_out='batches')}",)
-        case Measured(group, steps, metrics):
-            return (f"batch {steps}  {visible(group)}  {metrics_line(metrics, leave_out='batches')}",)
-        case Checkpoint(uuid, steps, resources):
-            weight = f"{counted(len(resources), 'file')}, {size(sum(resources.values()))}"
-            return (f"batch {steps}  checkpoint {uuid}  {weight}",)
-        case Restored(uuid, steps):
-            return (f"batch {steps}  restored from checkpoint {uuid}",)
-        case CheckpointRejected(uuid, why):
-            return (f"checkpoint {uuid} not used: {visible(why)}",)
-        case Started() | StageEntered() | Progress() | Ended() | Exited():
-            return ()  # RunStarted, metrics and RunEnded say the same
-        case _:
-            return _never(record)
-
-
-def metrics_line(metrics: Mapping[str, object], *, leave_out: str = "", room: int = _LONGEST_METRICS) -> str:
-    """Return `loss=0.25 accuracy=0.9`; nested metrics get dotted names.
-
-    Args:
-        metrics: Names and values.
-        leave_out: A name that is not shown.
-        room: Characters; metrics beyond it are only counted, except the first one.
-    """
-    named = [(name, value) for name, value in _flat(metrics) if name != leave_out]
-    shown: list[str] = []
-    length = 0
-    for name, value in named:
-        text = f"{visible(name[:_LONGEST_NAME])}={number(value)}"
-        length += len(text) + 1
-        if shown and length > room:
-            return f"{' '.join(shown)} ... and {len(named) - len(shown):,} more"
-        shown.append(text)
-    return " ".join(shown)
-
-
-def _flat(metrics: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    for name, value in metrics.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _context(event: ContextPacked) -> tuple[str, ...]:
-    head = f"context: {counted(event.files, 'file')}, {size(event.size)}"
-    if event.size < LARGE_CONTEXT:
-        return (head,)
-    largest = (f"    {size(count):>9}  {visible(path)}" for path, count in event.largest)
-    return (f"{head}; the largest are below; .detignore can exclude them", *largest)
-
-
-def _step(event: BuildStep) -> tuple[str, ...]:
-    name = step_name(event.name)
-    if event.error:
-        # BuildKit repeats the command before it says how it ended.
-        return (f"{name}  FAILED: {visible(event.error.rpartition(COMMAND_FAILED)[2])}",)
-    if event.name.startswith("[internal]"):
-        return ()  # BuildKit's own steps
-    if event.seconds is None:
-        return (f"{name}  ...",)
-    return (f"{name}  " + ("cached" if event.cached else f"{event.seconds:.1f} s"),)
-
-
-def step_name(name: str) -> str:
-    """Return a step's name as one line of a terminal."""
-    return visible(short_step(name))
-
-
-def _started(event: RunStarted) -> str:
-    where = f"container {event.container[:12]}" if event.container else "this host's Python"
-    gpus = f" on GPU {', '.join(event.gpu_ids)}" if event.gpu_ids else ""
-    again = f" (run {event.run})" if event.run else ""
-    return f"trial {event.trial_id} started{again} in {visible(where)}{visible(gpus)}"
-
-
-def _run_ended(event: RunEnded) -> tuple[str, ...]:
-    code = f"exit code {event.exit_code}" if event.exit_code else ""
-    first, *rest = event.why.splitlines() or [code]
-    if not first:  # preempted, or a segment ended; the end of a trial is TrialEnded
-        line = f"trial {event.trial_id} stopped after a checkpoint and will continue from it"
-        return (line,) if event.retry else ()
-    how = "failed" if event.retry else "ended"
-    retrying = "; retrying" if event.retry else ""
-    reason = visible(first.removeprefix("ended with "))
-    return (f"trial {event.trial_id} {how}: {reason}{retrying}", *(f"    {visible(line)}" for line in rest))
-
-
-def _never(value: NoReturn) -> NoReturn:  # typing.assert_never is not in Python 3.10
-    raise AssertionError(value)
 
 
 @dataclass
@@ -529,53 +340,28 @@ def _rate(records: object, batches: object) -> str:
     return f"{batches:.4g} batches/s" if isinstance(batches, (int, float)) else ""
 
 
-@dataclass
 class LinesView:
-    """Prints one line per event: results on stdout, progress and hints on stderr."""
+    """Prints one line per event, and from time to time a summary of a search.
 
-    clock: Callable[[], float] = time.monotonic
-    output: dict[str, deque[str]] = field(default_factory=dict)  # the last lines of each running step
-    last_output: float = float("-inf")
-    search: Search = field(default_factory=Search)
-    summarized: float = 0.0  # when the summary was last printed
+    Results go to stdout, progress and hints to stderr.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.lines = EventLines(_echo, clock)
+        self.search = Search()
+        self._clock = clock
+        self._summarized = 0.0
 
     def emit(self, event: Event) -> None:
         self.search.note(event)
-        self._emit(event)
-        if len(self.search.trials) > 1 and self.clock() - self.summarized >= HEARTBEAT:
-            self._echo(self.search.summary())
-            self.summarized = self.clock()
+        self.lines.emit(event)
+        if len(self.search.trials) > 1 and self._clock() - self._summarized >= HEARTBEAT:
+            self.lines.progress(self.search.summary())
+            self._summarized = self._clock()
 
-    def _emit(self, event: Event) -> None:
-        match event:
-            case BuildOutput(step, line):
-                self.output.setdefault(step, deque(maxlen=LAST_LINES)).append(line)
-                if self._quiet_for_long():
-                    self._echo(f"{step_name(step)}  ... {line_of_output(line)}")
-            case ImagePulling() | BuildStep(seconds=None, error=""):
-                if self._quiet_for_long():
-                    self._print(event)
-            case BuildStep(error=error) if error:
-                self._print(event)
-                for line in self.output.pop(event.name, ()):
-                    self._echo(f"    {line_of_output(line)}")
-            case _:
-                self._print(event)
 
-    def _quiet_for_long(self) -> bool:
-        return self.clock() - self.last_output >= HEARTBEAT
-
-    def _print(self, event: Event) -> None:
-        to_stderr = isinstance(event, _PROGRESS) or (
-            isinstance(event, RunOutput) and event.stream == "stderr"
-        )
-        for line in lines_of(event):
-            click.echo(line, err=to_stderr)
-        self.last_output = self.clock()
-
-    def _echo(self, line: str) -> None:
-        click.echo(line, err=True)
-        self.last_output = self.clock()
+def _echo(line: str, is_progress: bool) -> None:  # noqa: FBT001  (as EventLines calls it)
+    click.echo(line, err=is_progress)
 
 
 def only_id(event: Event) -> None:

@@ -14,11 +14,12 @@ from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Final
 
 from detbuild.cli.documents import best_trial, best_validation
-from detbuild.cli.output import duration, metrics_line, state_line
+from detbuild.cli.output import duration
 from detbuild.cli.table import aligned, remaining_width
-from detbuild.cli.terminal import number, visible
 from detbuild.controller.lease import blocked_reason
 from detbuild.credentials import masked_urls
+from detbuild.escaping import number, visible
+from detbuild.progress import metrics_line, state_line
 from detbuild.report.document import flat
 from detbuild.runtime.limits import cpu_limit_text, memory_limit_text, requested_limits
 from detbuild.store.state import Goal, State

@@ -99,7 +99,7 @@ def list_(session: Session, /, *, archived: bool, as_json: bool, as_csv: bool) -
 @pass_session
 def describe(session: Session, /, *, name: str, as_json: bool) -> None:
     """Show a model and its versions."""
-    from detbuild.cli.terminal import visible
+    from detbuild.escaping import visible
     from detbuild.store.home import Home
     from detbuild.store.registry import read_model
 

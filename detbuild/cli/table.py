@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.terminal import cut, number, terminal_width, visible, width
+from detbuild.cli.terminal import cut, terminal_width, width
 from detbuild.credentials import masked_urls, masked_urls_in
+from detbuild.escaping import number, visible
 from detbuild.jsontext import json_text, not_finite
 from detbuild.store.state import State
 
@@ -189,7 +190,7 @@ def summary_table(summary: Mapping[str, Mapping[str, Mapping[str, object]]]) -> 
 
 
 def _metrics(row: Row) -> str:
-    from detbuild.cli.output import metrics_line
+    from detbuild.progress import metrics_line
 
     metrics = row["metrics"]
     return metrics_line(metrics) if isinstance(metrics, dict) else ""

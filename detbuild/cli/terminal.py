@@ -3,8 +3,6 @@ r"""The one filter between everything that detbuild prints and a terminal: text 
 A terminal acts on control sequences: they set its title and its clipboard, move the cursor, make it answer.
 The output of a trial, a file or a name may contain any of them. Newline, tab, carriage return and colours
 (SGR) pass; every other control is shown as an escape such as `\x1b`. A pipe or a file gets the exact bytes.
-
-Text for a terminal: control characters in names and log lines are escaped.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ import unicodedata
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, Final, TextIO
 
-from detbuild.credentials import masked_urls
+from detbuild.escaping import escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,9 +31,6 @@ _CONTROL: Final = (
 )
 _TOKEN: Final = re.compile(f"{_SGR}|{_CONTROL}")
 _UNFINISHED: Final = re.compile(r"\x1b(?:\[[0-9;:]{0,64})?\Z")
-_FIRST_ITEMS = 4  # of a list
-_LONGEST_VALUE = 80  # characters of text
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class ControlFilter:
@@ -141,19 +136,6 @@ def _guarded(stream: TextIO) -> TextIO:
     return GuardedText(stream) if stream.isatty() else stream
 
 
-def visible(text: str) -> str:
-    r"""Show control characters, and those that reorder or hide text, as escapes such as `\x1b`."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(char if _harmless(char) else escape(char) for char in text)
-
-
-def line_of_output(text: str) -> str:
-    """Return a line of program output: the last state of a progress bar, no colours, escaped."""
-    last = text.rstrip("\r").rpartition("\r")[2]
-    return "\t".join(visible(part) for part in _COLOUR.sub("", last).split("\t"))
-
-
 def width(text: str) -> int:
     """Return the terminal columns of a text: Chinese, Japanese and Korean letters take two."""
     if text.isascii():
@@ -182,26 +164,3 @@ def cut(text: str, room: int) -> str:
 def terminal_width() -> int | None:
     """Return the columns of the terminal; None if stdout is not one and nothing may be cut."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-
-
-def number(value: object) -> str:
-    """Format a metric: six significant digits, the first values of a list, the start of a text."""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, (list, tuple)):
-        shown = ", ".join(map(number, value[:_FIRST_ITEMS]))
-        return f"[{shown}, ... {len(value):,} values]" if len(value) > _FIRST_ITEMS else f"[{shown}]"
-    text = masked_urls(str(value))
-    return visible(text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}...")
-
-
-def _harmless(char: str) -> bool:
-    # Cc: controls; Cf: bidirectional overrides and zero-width marks; Cs: lone surrogates; Zl, Zp: line ends.
-    return unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
-
-
-def escape(char: str) -> str:
-    """Return a character as text that a terminal does not interpret."""
-    if "\udc80" <= char <= "\udcff":  # a byte of a name that is not UTF-8
-        return f"\\x{ord(char) - 0xDC00:02x}"
-    return char.encode("unicode_escape", "surrogatepass").decode("ascii")

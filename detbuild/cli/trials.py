@@ -135,7 +135,7 @@ def describe(
 
 
 def _hparams(row: Row) -> str:
-    from detbuild.cli.output import metrics_line
+    from detbuild.progress import metrics_line
 
     hparams = row["hparams"]
     return metrics_line(hparams) if isinstance(hparams, dict) else ""

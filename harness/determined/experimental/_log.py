@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from detbuild.cli.output import lines_of
 from detbuild.errors import DetbuildError
 from detbuild.events import Event, RunRecord, Warned
+from detbuild.progress import lines_of
 from determined._contract.records import Stage, StageEntered
 from determined.experimental._say import LOG
 

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from detbuild.cli.output import HEARTBEAT, LinesView, LiveView, Search, search_table
+from detbuild.cli.output import LinesView, LiveView, Search, search_table
 from detbuild.events import (
     ExperimentCreated,
     ExperimentEnded,
@@ -16,6 +16,7 @@ from detbuild.events import (
     TrialDelayed,
     TrialEnded,
 )
+from detbuild.progress import HEARTBEAT
 from detbuild.store.state import Goal
 from determined._contract.records import Measured, Progress, Validation
 from tests.synthetic import HOSTILE, experiment
