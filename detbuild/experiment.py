@@ -42,8 +42,8 @@ from detbuild.search.custom import CustomSearch
 from detbuild.search.method import Began, Create, Train
 from detbuild.search.registry import search_method
 from detbuild.store.experiment_dir import ExperimentFolder, Header
+from determined._contract.run_info import HOOK_FILE, HOST_HOOK
 from determined._version import __version__
-from determined.exec._process import HOOK_FILE, HOST_HOOK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

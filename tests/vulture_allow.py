@@ -154,6 +154,9 @@ _.norm
 _.protocol_version
 _.resets
 
+# What the harness starts by name.
+_.run_worker
+
 # What pydantic's generator of JSON Schemas calls.
 _.default_schema
 _.field_title_should_be_set

@@ -38,9 +38,7 @@ from detbuild.store.follow import ExperimentTail
 from detbuild.store.logs import tail
 from detbuild.store.records import read_run
 from detbuild.store.state import ExperimentState, State, StopVerb, load, stronger
-from determined._contract.run_info import PARENT_VARIABLE, RUN_DIR_VARIABLE
-from determined.exec import ENTRY
-from determined.exec._process import KILL_ALL
+from determined._contract.run_info import ENTRY, KILL_ALL, PARENT_VARIABLE, RUN_DIR_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -17,6 +17,7 @@ from detbuild.context.snapshot import Tree, read, shown
 from detbuild.errors import ConfigError, ContextError
 from detbuild.events import Warned
 from detbuild.image.requirements import in_context, normalized
+from determined._contract.hints import DISTRIBUTIONS
 
 if TYPE_CHECKING:
     import ast
@@ -570,8 +571,6 @@ def _broken(entry: Entry, code: Code) -> Iterator[Warned]:
 
 
 def _missing(missing: dict[str, str]) -> Iterator[Warned]:
-    from determined._trial.load import DISTRIBUTIONS
-
     for module, where in list(missing.items())[:_SHOWN]:
         yield Warned(
             f"{shown(where)}: module `{module}` is not in the requirements or the context",
@@ -647,8 +646,6 @@ def _available(needs: ContextNeeds) -> frozenset[str] | None:
 
 
 def _is_provided(module: str, available: frozenset[str]) -> bool:
-    from determined._trial.load import DISTRIBUTIONS
-
     names = {module, normalized(module), normalized(DISTRIBUTIONS.get(module, module))}
     return bool(names & available) or any(
         name.startswith(normalized(DISTRIBUTIONS.get(module, module)).removesuffix("-headless"))

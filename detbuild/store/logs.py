@@ -21,9 +21,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from detbuild.store.experiment_dir import OUTPUT_FILES
-from determined._contract.run_info import OUTPUT_LIMIT
+from determined._contract.run_info import CUT_MARK, OUTPUT_LIMIT, kept_output
 from determined._contract.untrusted import UntrustedError, UntrustedMissingError
-from determined.exec._process import MARK, kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -157,7 +156,7 @@ class LogFile:
     def __init__(self, folder: RunFolder, stream: str, *, limit: int = OUTPUT_LIMIT) -> None:
         self._folder = folder
         self._stream = stream
-        self._head = kept(limit)
+        self._head = kept_output(limit)
         self._passed = 0  # bytes of output, including removed ones
         self._refused = ""  # why it cannot be read, once reported
 
@@ -193,7 +192,7 @@ class LogFile:
 
     def _seek(self, file: BinaryIO) -> int:
         """Seek to the next data; return the offset between output and file after the mark."""
-        found = MARK.match(os.pread(file.fileno(), _LONGEST_MARK, self._head))
+        found = CUT_MARK.match(os.pread(file.fileno(), _LONGEST_MARK, self._head))
         if not found and self._passed > os.fstat(file.fileno()).st_size:
             self._passed = self._head  # the disk was full, so all but the head was dropped
         gone, mark = (int(found[1]), len(found[0])) if found else (0, 0)

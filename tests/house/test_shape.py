@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import statistics
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,3 +114,24 @@ def test_everything_is_caught_only_at_the_outermost_boundaries() -> None:
 @pytest.mark.parametrize("word", ["utils", "helpers", "common", "misc"])
 def test_modules_are_named_for_what_they_hold(word: str) -> None:
     assert [name(path) for path in MODULES if path.stem.strip("_") == word] == []
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or "."
+
+
+def test_the_contract_of_host_and_run_imports_itself_and_the_standard_library_only() -> None:
+    contract = [path for path in MODULES if "_contract" in path.parts]
+    outside = [
+        f"{name(path)}: {module}"
+        for path in contract
+        for module in imported(path)
+        if module.partition(".")[0] not in sys.stdlib_module_names
+        and not module.startswith("determined._contract")
+    ]
+    assert contract
+    assert outside == []

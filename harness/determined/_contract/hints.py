@@ -21,6 +21,41 @@ from determined._contract.run_info import CONTAINER_RUN_DIR, RUN_DIR_VARIABLE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+# Modules whose distribution has another name.
+DISTRIBUTIONS = {
+    "Crypto": "pycryptodome",
+    "Levenshtein": "python-Levenshtein",
+    "MySQLdb": "mysqlclient",
+    "OpenSSL": "pyOpenSSL",
+    "PIL": "pillow",
+    "attr": "attrs",
+    "bs4": "beautifulsoup4",
+    "cv2": "opencv-python-headless",
+    "dateutil": "python-dateutil",
+    "docx": "python-docx",
+    "dotenv": "python-dotenv",
+    "faiss": "faiss-cpu",
+    "fitz": "PyMuPDF",
+    "git": "GitPython",
+    "hydra": "hydra-core",
+    "igraph": "python-igraph",
+    "jwt": "PyJWT",
+    "mpl_toolkits": "matplotlib",
+    "pkg_resources": "setuptools",
+    "psycopg2": "psycopg2-binary",
+    "pylab": "matplotlib",
+    "pynvml": "nvidia-ml-py",
+    "pytorch_lightning": "pytorch-lightning",
+    "ruamel": "ruamel.yaml",
+    "serial": "pyserial",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "slugify": "python-slugify",
+    "umap": "umap-learn",
+    "usb": "pyusb",
+    "yaml": "PyYAML",
+    "zmq": "pyzmq",
+}
 _CHAIN = 5  # causes of an error that are searched
 _SEARCHED = 20_000  # characters at the end of a text
 _GPU_MEMORY = "lower the batch size, or use smaller layers: the GPU's memory is full"

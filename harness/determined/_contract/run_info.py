@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 from dataclasses import asdict, dataclass, field, fields
 from enum import IntEnum
 from pathlib import Path
@@ -20,18 +21,23 @@ from typing import TYPE_CHECKING, AnyStr
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+ENTRY = Path(__file__).resolve().parents[1] / "exec"  # `python3 <ENTRY>` starts the supervisor
 RUN_DIR_VARIABLE = "DETBUILD_RUN_DIR"
 CONTAINER_RUN_DIR = "/run/detbuild/run"  # where the folder of a run is mounted
-PARENT_VARIABLE = (
-    "DETBUILD_PARENT"  # of a local run: the PID of its parent, and the seconds it may outlive that
-)
+# of a local run: the PID of its parent, and the seconds it may outlive that
+PARENT_VARIABLE = "DETBUILD_PARENT"
+KILL_ALL = signal.SIGRTMIN  # to a supervisor: kill all processes of the run
+HOOK_FILE = "startup-hook.sh"  # in the context
+HOST_HOOK = "startup_hook of the host's config"
 EXIT_TIMEOUT = 300  # seconds; default of the config's `exit_timeout`
 RUN_FILE = "run.json"
 EVENTS_FILE = "events.jsonl"
 SPARE_FILE = "spare_checkpoint.json"
 STDOUT_FILE = "stdout.log"
 STDERR_FILE = "stderr.log"
-OUTPUT_LIMIT = 64 << 20
+OUTPUT_LIMIT = 64 << 20  # bytes; default of `RunInfo.output_limit`
+LEAST_OUTPUT = 4096  # bytes: a smaller limit has no space for head, mark and tail
+CUT_MARK = re.compile(rb"\n\[detbuild: (\d+) bytes of output are left out here\]\n")
 TENSORBOARD_DIR = "tensorboard"
 _TRIAL = re.compile(r"[^\s:;&|<>$'\"`()=]*:[\w.\-]*")
 _ID_FILE = "home.json"
@@ -120,6 +126,16 @@ class RunInfo:
         """Return None outside a run."""
         run_dir = environ.get(RUN_DIR_VARIABLE)
         return cls.load(Path(run_dir)) if run_dir else None
+
+
+def kept_output(limit: int) -> int:
+    """Return the bytes that a full log keeps of its head, and also of its newest output."""
+    return max(limit, LEAST_OUTPUT) // 4
+
+
+def cut_mark(dropped: int) -> bytes:
+    """Return the line, found by `CUT_MARK`, between the head of a full log and its newest output."""
+    return b"\n[detbuild: %d bytes of output are left out here]\n" % dropped
 
 
 def names_trial(entrypoint: str) -> bool:

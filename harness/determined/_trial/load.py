@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from determined._contract.errors import HarnessError, InvalidHP, LoadError
-from determined._contract.hints import here, hint_of, is_transient
+from determined._contract.hints import DISTRIBUTIONS, here, hint_of, is_transient
 from determined._run.outcome import place_of, python_files
 from determined._trial.context import Trial
 
@@ -37,41 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import ModuleType
 
-# Modules whose distribution has another name.
-DISTRIBUTIONS = {
-    "Crypto": "pycryptodome",
-    "Levenshtein": "python-Levenshtein",
-    "MySQLdb": "mysqlclient",
-    "OpenSSL": "pyOpenSSL",
-    "PIL": "pillow",
-    "attr": "attrs",
-    "bs4": "beautifulsoup4",
-    "cv2": "opencv-python-headless",
-    "dateutil": "python-dateutil",
-    "docx": "python-docx",
-    "dotenv": "python-dotenv",
-    "faiss": "faiss-cpu",
-    "fitz": "PyMuPDF",
-    "git": "GitPython",
-    "hydra": "hydra-core",
-    "igraph": "python-igraph",
-    "jwt": "PyJWT",
-    "mpl_toolkits": "matplotlib",
-    "pkg_resources": "setuptools",
-    "psycopg2": "psycopg2-binary",
-    "pylab": "matplotlib",
-    "pynvml": "nvidia-ml-py",
-    "pytorch_lightning": "pytorch-lightning",
-    "ruamel": "ruamel.yaml",
-    "serial": "pyserial",
-    "skimage": "scikit-image",
-    "sklearn": "scikit-learn",
-    "slugify": "python-slugify",
-    "umap": "umap-learn",
-    "usb": "pyusb",
-    "yaml": "PyYAML",
-    "zmq": "pyzmq",
-}
 PACKAGE = "determined_context"  # the context directory as a package, whatever the directory is called
 _IN_PACKAGE = f"{PACKAGE}."
 

@@ -18,7 +18,6 @@ import math
 import os
 import pwd
 import queue
-import re
 import selectors
 import shutil
 import signal
@@ -31,18 +30,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from determined._contract.run_info import names_trial, private
+from determined._contract.run_info import (
+    ENTRY,
+    HOOK_FILE,
+    HOST_HOOK,
+    KILL_ALL,
+    LEAST_OUTPUT,
+    cut_mark,
+    kept_output,
+    names_trial,
+    private,
+)
 from determined._run.exit import children, command_of, die_with_parent, has_variable, kill_children, reap
 from determined._run.info import cluster_info
-from determined.exec import ENTRY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from determined._contract.run_info import RunInfo
 
-HOOK_FILE = "startup-hook.sh"  # in the context
-HOST_HOOK = "startup_hook of the host's config"
 # Hooks run in the shell that becomes the worker, so that they can set its variables, limits and directory; in
 # functions, so that they can use `set --`. A failing command ends them, as in Determined. A byte in the pipe
 # marks the end of each hook.
@@ -62,7 +68,6 @@ set +e
 printf x >"/proc/self/fd/$_passed"
 """
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-KILL_ALL = signal.SIGRTMIN  # to a supervisor: kill all processes of the run
 _GRACE = 3.0  # seconds that processes may outlive a worker that failed or was asked to stop
 _NAMED_AFTER = 10.0  # seconds after which processes that delay the end are logged
 _KILLING = 60.0  # seconds for the kernel to end killed processes; it takes longer only if a disk hangs
@@ -74,8 +79,6 @@ _MIRROR_REST = 1.0  # seconds for a reader of our own output to read the rest
 _BLOCK = 1 << 16
 _LONGEST = 128 * 1024 - 1  # bytes of NAME=value; Linux starts no program with more (MAX_ARG_STRLEN)
 _HARNESS = str(ENTRY.parent.parent)
-MARK = re.compile(rb"\n\[detbuild: (\d+) bytes of output are left out here\]\n")
-_LEAST = 4096  # bytes: a smaller limit has no space for head, mark and tail
 _WAITING = 64  # pieces that are queued for a slow reader
 
 
@@ -392,11 +395,6 @@ def _python_path(base: Mapping[str, str]) -> dict[str, str]:
     return {"PYTHONPATH": f"{path}{os.pathsep}{_HARNESS}"}
 
 
-def kept(limit: int) -> int:
-    """Return the bytes that a full log keeps of its head, and also of its newest output."""
-    return max(limit, _LEAST) // 4
-
-
 class CappedFile:
     """A log file that keeps its first quarter and its newest output.
 
@@ -407,8 +405,8 @@ class CappedFile:
     def __init__(self, path: Path, limit: int) -> None:
         self.disk_full = False
         self._path = path
-        self._limit = max(limit, _LEAST)
-        self._keep = kept(limit)
+        self._limit = max(limit, LEAST_OUTPUT)
+        self._keep = kept_output(limit)
         self._mark = b""
         self._dropped = 0
         self._lost = 0  # because the disk was full
@@ -442,7 +440,7 @@ class CappedFile:
 
     def _cut(self) -> None:
         gone = self._size - 2 * self._keep - len(self._mark)
-        mark = b"\n[detbuild: %d bytes of output are left out here]\n" % (self._dropped + gone)
+        mark = cut_mark(self._dropped + gone)
         draft = self._path.with_name(f".{self._path.name}.tmp")
         try:
             with open(draft, "wb", opener=private) as file:

@@ -31,7 +31,7 @@ def main() -> int:
     """Run the trial of `run.json`, then exit."""
     info = RunInfo.from_environ(os.environ)
     assert info is not None, "the supervisor sets the run folder"
-    if named := sys.argv[2:]:
+    if named := sys.argv[1:]:
         info = replace(info, entrypoint=named[0])
     assert isinstance(info.entrypoint, str), "the supervisor runs other commands itself"
     show_logs(info)

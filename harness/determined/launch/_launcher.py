@@ -25,13 +25,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from determined._contract.records import Ended, ExitReason
-from determined._contract.run_info import ExitCode
+from determined._contract.run_info import ENTRY, ExitCode
 from determined._run import launched
 from determined._run.exit import adopt_orphans, die_with_parent, end_children
 from determined._run.launched import EndReported, Inbox, RankExited, RankStarted, Report
 from determined._run.lockstep import PAGE_FILE, Page
 from determined._run.processes import GROUP_DIR_VARIABLE
-from determined.exec import ENTRY
 from determined.exec._process import Signals
 
 if TYPE_CHECKING:

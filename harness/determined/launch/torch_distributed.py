@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from determined._contract.records import ExitReason
-from determined._contract.run_info import EVENTS_FILE, ExitCode, RunInfo
+from determined._contract.run_info import ENTRY, EVENTS_FILE, ExitCode, RunInfo
 from determined._run.events import EventFile
 from determined._run.processes import alone_environ
-from determined.exec import ENTRY, worker
+from determined.exec import worker
 from determined.launch._launcher import Launch, run
 
 if TYPE_CHECKING:

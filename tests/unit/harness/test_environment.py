@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from determined._contract import checkpoints as contract_checkpoints
-from determined._contract.run_info import RunInfo
-from determined.exec import ENTRY
+from determined._contract.run_info import ENTRY, RunInfo
 from determined.exec._process import worker_environment
 
 BASE = {"HOME": "/tmp", "USER": "somebody", "PATH": "/bin"}

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from determined.exec._process import MARK, CappedFile, Mirror
+from determined._contract.run_info import CUT_MARK
+from determined.exec._process import CappedFile, Mirror
 
 
 def write(path: Path, pieces: list[bytes], *, limit: int) -> CappedFile:
@@ -31,7 +32,7 @@ def test_above_it_head_and_newest_tail_stay_and_the_mark_says_what_is_gone(
     write(tmp_path / "log", pieces, limit=8192)
     kept = (tmp_path / "log").read_bytes()
     assert len(kept) <= 8192
-    head, gone, tail = MARK.split(kept)
+    head, gone, tail = CUT_MARK.split(kept)
     assert text.startswith(head)
     assert text.endswith(tail)
     assert len(head) == 2048 <= len(tail)

@@ -26,10 +26,16 @@ from determined._contract.records import (
     Started,
     decode,
 )
-from determined._contract.run_info import PARENT_VARIABLE, RUN_DIR_VARIABLE, ExitCode, Length, RunInfo
+from determined._contract.run_info import (
+    ENTRY,
+    KILL_ALL,
+    PARENT_VARIABLE,
+    RUN_DIR_VARIABLE,
+    ExitCode,
+    Length,
+    RunInfo,
+)
 from determined._version import __version__
-from determined.exec import ENTRY
-from determined.exec._process import KILL_ALL
 
 PATIENCE = 20.0  # seconds; what takes longer hangs
 

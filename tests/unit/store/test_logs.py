@@ -13,7 +13,8 @@ from detbuild.store import logs as log_module
 from detbuild.store.experiment_dir import RunFolder
 from detbuild.store.logs import Level, LogFile, LogFilter, TrialLines, last_text, some, tail
 from detbuild.store.state import load
-from determined.exec._process import MARK, CappedFile
+from determined._contract.run_info import CUT_MARK
+from determined.exec._process import CappedFile
 from tests.experiments import write_experiment
 
 
@@ -129,7 +130,7 @@ def test_whoever_looks_too_late_is_told_how_much_is_left_out(tmp_path: Path) -> 
     log.write(text(5000))
     late = b"".join(reader.blocks())
     log.close()
-    head, gone, tail = MARK.split(early + late)
+    head, gone, tail = CUT_MARK.split(early + late)
     whole = text(10) + text(5000)
     assert whole == head + whole[len(head) : len(head) + int(gone)] + tail
 

@@ -22,8 +22,7 @@ from determined._contract.records import (
     Validation,
     decode,
 )
-from determined._contract.run_info import RUN_DIR_VARIABLE, Length, RunInfo
-from determined.exec import ENTRY
+from determined._contract.run_info import ENTRY, RUN_DIR_VARIABLE, Length, RunInfo
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from determined._contract.records import Ended, Exited, ExitReason, Record, Training, decode
-from determined._contract.run_info import RUN_DIR_VARIABLE, RunInfo
-from determined.exec import ENTRY
+from determined._contract.run_info import ENTRY, RUN_DIR_VARIABLE, RunInfo
 from determined.launch import _launcher
 
 pytest.importorskip("torch")

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from determined._contract.records import Ended, ExitReason, decode
-from determined._contract.run_info import RUN_DIR_VARIABLE, RunInfo
+from determined._contract.run_info import ENTRY, RUN_DIR_VARIABLE, RunInfo
 from determined._run.processes import Rank
-from determined.exec import ENTRY
 from determined.launch.torch_distributed import Request, parse
 
 TRIAL = (sys.executable, str(ENTRY), "worker", "model_def:Mine")
