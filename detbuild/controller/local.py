@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING
 
 from detbuild.controller.checkpoints import end_local, finish_checkpoints, restore_files
 from detbuild.controller.policies import policies_of
+from detbuild.controller.retry import End, Launch, ReportSegment, next_step
 from detbuild.controller.search import Search, run_request
 from detbuild.controller.state import JournaledState, apply_pending_requests, apply_requests, conclusion
 from detbuild.controller.trial import RecordListener, apply_policies
 from detbuild.runtime.outcome import Evidence, judge
 from detbuild.runtime.plan import grace as patience
 from detbuild.runtime.plan import local_run_info, variables
-from detbuild.runtime.restart import End, Launch, ReportSegment, next_step
 from detbuild.search.registry import search_method
 from detbuild.store import journal
 from detbuild.store.experiment_dir import config_of, search_config_of

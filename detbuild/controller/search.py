@@ -9,9 +9,9 @@ import math
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Final
 
+from detbuild.controller.retry import end_of, failures
 from detbuild.errors import SearchError
 from detbuild.runtime.plan import RunRequest
-from detbuild.runtime.restart import end_of, failures
 from detbuild.search.method import Began, Create, TrialEnded, Validated, from_json, to_json
 from detbuild.search.registry import time_metric
 from detbuild.store import journal

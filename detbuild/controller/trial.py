@@ -11,14 +11,23 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from detbuild.controller.policies import Policy, PolicyWatch
-from detbuild.controller.retry import Backoff, FreeSpace
+from detbuild.controller.retry import (
+    Backoff,
+    End,
+    FreeSpace,
+    Launch,
+    ReportSegment,
+    Wait,
+    failures,
+    next_step,
+    pause,
+)
 from detbuild.controller.search import run_request
 from detbuild.errors import DiskFullError, EngineError
 from detbuild.runtime.gpus import LABEL, Gpu, won
 from detbuild.runtime.limits import memory_limit, memory_source
 from detbuild.runtime.outcome import Evidence, Outcome, judge
 from detbuild.runtime.plan import container_name, grace, plan_run
-from detbuild.runtime.restart import End, Launch, ReportSegment, Wait, failures, next_step, pause
 from detbuild.runtime.slot_queue import POLL, slot_request
 from detbuild.store import journal
 from detbuild.store.annotations import read_attributes, with_attributes
