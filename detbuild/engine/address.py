@@ -64,10 +64,10 @@ def address_of(host: str | None, environ: Mapping[str, str]) -> Address:
 
 def unix_socket_path(address: Address, environ: Mapping[str, str]) -> str:
     """Return the path of the local socket, or "" if the connection needs docker-py."""
-    return "" if docker_settings(environ).get("HttpHeaders") else address.socket
+    return "" if _docker_settings(environ).get("HttpHeaders") else address.socket
 
 
-def docker_settings(environ: Mapping[str, str]) -> Mapping[str, object]:
+def _docker_settings(environ: Mapping[str, str]) -> Mapping[str, object]:
     """Read the user's docker config file; return an empty map if there is none."""
     try:
         found = json.loads((_docker_dir(environ) / "config.json").read_bytes())
@@ -79,7 +79,7 @@ def docker_settings(environ: Mapping[str, str]) -> Mapping[str, object]:
 def _context(environ: Mapping[str, str]) -> tuple[str, str]:
     if environ.get("DOCKER_CONTEXT"):
         return environ["DOCKER_CONTEXT"], "DOCKER_CONTEXT"
-    current = docker_settings(environ).get("currentContext")
+    current = _docker_settings(environ).get("currentContext")
     return (str(current) if current else _DEFAULT_CONTEXT), str(_docker_dir(environ) / "config.json")
 
 

@@ -1,8 +1,7 @@
-"""The Engine protocol on Docker Engine.
+"""The Engine protocol on Docker Engine: its calls, and the bodies that they send and receive.
 
-Translates a ContainerSpec to the engine's API and the engine's responses to a ContainerState.
-
-Parses what the engine reports about itself and its images.
+The functions below the class translate a ContainerSpec to the engine's API, and the engine's responses to
+ContainerState, ImageState and EngineInfo.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _IMPORT_SILENCE = 900.0  # seconds that unpacking a whole root file system may t
 _MISSING = 404
 _CONFLICT = 409
 _UNREADABLE = {_MISSING, 500, 501}  # statuses of a removed container, or of a log driver that cannot read
-Json = dict[str, Any]
+_Json = dict[str, Any]
 # CPU weight below the host's default of 1024, so that the host's programs go first under load. A CPU set
 # would change how many threads frameworks start, and with them the last digits of results.
 _CPU_SHARES: Final = 512
@@ -83,7 +82,7 @@ class DockerEngine:
         headers = self._client.connection.registry_auth(repository, credentials or {})
         for message in self._create_image(request, headers=headers, silence=_PULL_SILENCE):
             emit(ImagePulling(reference, _pull_detail(message)))
-        return self._there(reference)
+        return self._id_of_new(reference)
 
     def build(self, plan: ImagePlan, emit: Emit) -> str:
         from detbuild.engine.buildkit.build import build
@@ -164,7 +163,7 @@ class DockerEngine:
                     pass
         except OSError as error:
             raise EngineError(f"cannot read {rootfs_tar}: {reason_of(error)}") from error
-        return self._there(tag)
+        return self._id_of_new(tag)
 
     def close(self) -> None:
         self._client.close()
@@ -193,7 +192,7 @@ class DockerEngine:
         image: dict[str, Any] = answer.json()
         return image
 
-    def _there(self, reference: str) -> str:
+    def _id_of_new(self, reference: str) -> str:
         image = self.image_id(reference)
         if image is None:
             raise EngineError(f"Docker Engine reported {reference} as created, but cannot find it")
@@ -233,7 +232,7 @@ def _pull_detail(message: Mapping[str, Any]) -> str:
     return " ".join(filter(None, (message.get("id"), message.get("status"), message.get("progress"))))
 
 
-def create_body(spec: ContainerSpec) -> Json:
+def create_body(spec: ContainerSpec) -> _Json:
     """Build the body of `POST /containers/create`."""
     ports = [f"{port}/tcp" for port in spec.ports]
     return {
@@ -279,7 +278,7 @@ def create_body(spec: ContainerSpec) -> Json:
     }
 
 
-def state_of(inspected: Json) -> ContainerState:
+def state_of(inspected: _Json) -> ContainerState:
     """Parse the response of `GET /containers/<id>/json`."""
     state = inspected["State"]
     return ContainerState(
@@ -294,7 +293,7 @@ def state_of(inspected: Json) -> ContainerState:
     )
 
 
-def listed_state(listed: Json) -> ContainerState:
+def listed_state(listed: _Json) -> ContainerState:
     """Parse an element of the response of `GET /containers/json`, which has no exit code."""
     return ContainerState(
         id=listed["Id"],
@@ -314,7 +313,7 @@ def demultiplexed(output: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def _mount(mount: Mount) -> Json:
+def _mount(mount: Mount) -> _Json:
     # Unlike the string form src:dst, this form fails if the source does not exist.
     return {
         "Type": "bind",
@@ -325,12 +324,12 @@ def _mount(mount: Mount) -> Json:
     }
 
 
-def _volume(path: str) -> Json:
+def _volume(path: str) -> _Json:
     """An anonymous volume, filled from the image and removed with the container."""
     return {"Type": "volume", "Target": path}
 
 
-def _device_requests(spec: ContainerSpec) -> list[Json]:
+def _device_requests(spec: ContainerSpec) -> list[_Json]:
     if not spec.gpus:
         return []
     capabilities = [["gpu", "compute", "utility"]] if spec.gpu_driver == "nvidia" else []

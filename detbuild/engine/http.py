@@ -1,11 +1,9 @@
 # ruff: noqa: SLF001, ANN401  (docker-py has no public API for these calls)
-"""A client for an engine behind a local Unix socket, without docker-py.
+"""HTTP calls to Docker Engine: over its local Unix socket if it has one, else through docker-py.
 
-Importing docker-py takes as long as creating a container, and most commands send only one or two requests.
-
-HTTP calls to Docker Engine: over its local Unix socket if it has one, else through docker-py.
-
-The connection to Docker Engine through docker-py, with calls that docker-py does not offer.
+Importing docker-py takes as long as creating a container, and most commands send only one or two requests. So
+the local socket has a client of its own, and docker-py is imported on its first use: for TCP, TLS and ssh,
+for requests with a stream as body, and for the user's registry credentials.
 """
 
 from __future__ import annotations
@@ -20,14 +18,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
-
-import docker
-import docker.auth
-import docker.utils
-import requests
-from docker.context import ContextAPI
-from docker.errors import APIError, DockerException
-from urllib3.exceptions import HTTPError
 
 from detbuild.engine.address import address_of, unix_socket_path
 from detbuild.engine.errors import engine_error, unreachable
@@ -58,37 +48,125 @@ class Response:
         return json.loads(self.body)
 
 
-def target(path: str, params: Mapping[str, str]) -> str:
-    """Encode a request target; image references keep their slashes and colons."""
-    query = f"?{urlencode(params)}" if params else ""
-    return quote(path, safe="/:") + query
+class EngineClient:
+    """A client of one Docker Engine that connects on the first call.
 
-
-def upgraded(sock: socket.socket, path: str, headers: Iterable[tuple[str, str]]) -> bytes:
-    """Upgrade a fresh connection; return the bytes that arrived after the response header.
-
-    Raises:
-        UpgradeRefusedError: The engine did not switch protocols; the connection is closed.
+    `deadline` is the timeout of each response, in seconds.
     """
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    sock.sendall(f"POST {path} HTTP/1.1\r\nHost: docker\r\n{lines}\r\n".encode("latin-1"))
-    answer = b""
-    while b"\r\n\r\n" not in answer:
-        piece = sock.recv(1 << 12)
-        if not piece:
-            raise ConnectionError("the engine hung up")
-        answer += piece
-    head, _, early = answer.partition(b"\r\n\r\n")
-    if not head.startswith(b"HTTP/1.1 101 "):
-        sock.close()
-        raise UpgradeRefusedError(head.split(b"\r\n")[0].decode("latin-1"))
-    return early
+
+    def __init__(self, host: str | None, *, deadline: int) -> None:
+        self._host, self._deadline = host, deadline
+
+    @cached_property
+    def address(self) -> Address:
+        """The engine's address.
+
+        Raises:
+            EngineError: The configured docker context does not exist.
+        """
+        return address_of(self._host, os.environ)
+
+    @cached_property
+    def _socket_client(self) -> UnixSocketClient | None:
+        path = unix_socket_path(self.address, os.environ)
+        return UnixSocketClient(path, deadline=self._deadline) if path else None
+
+    @cached_property
+    def connection(self) -> Connection:
+        """docker-py's connection, for streams and for calls that need the user's docker config."""
+        return Connection(self._host, self.address, deadline=self._deadline)
+
+    @property
+    def api_version(self) -> str:
+        if self._socket_client is None:
+            return self.connection.api_version
+        try:
+            return self._socket_client.version
+        except (OSError, ValueError) as error:
+            raise unreachable(self.address, error) from error
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: object = None,
+        accept: Collection[int] = (),
+        timeout: float | None = None,
+    ) -> Response:
+        """Send a request and return the response.
+
+        Args:
+            accept: Error statuses that are returned instead of raised.
+            timeout: Replaces the deadline, in seconds.
+
+        Raises:
+            EngineError: The engine returned an error, cannot be reached, or timed out.
+        """
+        answer = self._answer(method, path, params=params or {}, body=body, timeout=timeout)
+        if answer.status >= _ERRORS and answer.status not in accept:
+            raise engine_error(_words(answer))
+        return answer
+
+    def stream(
+        self,
+        path: str,
+        *,
+        params: Mapping[str, str],
+        silence: float,
+        watch: Future[None] | None = None,
+    ) -> Generator[dict[str, Any], None, None]:
+        """Post and yield the messages of the response, as `Connection.stream` does."""
+        if self._socket_client is None:
+            yield from self.connection.stream(path, params=params, silence=silence, watch=watch)
+            return
+        try:
+            with self._socket_client.lines(path, params=params, silence=silence, watch=watch) as (
+                status,
+                lines,
+            ):
+                if status >= _ERRORS:
+                    raise engine_error(_words(Response(status, b"\n".join(lines))))
+                yield from (json.loads(line) for line in lines if line.strip())
+        except (OSError, ValueError) as error:
+            raise unreachable(self.address, error) from error
+
+    def upgrade(self, path: str, headers: Iterable[tuple[str, str]]) -> tuple[socket.socket, bytes]:
+        """Return a raw upgraded connection and the bytes that arrived after the response header.
+
+        Raises:
+            UpgradeRefusedError: The engine did not switch protocols.
+        """
+        if self._socket_client is None:
+            return self.connection.upgrade(path, headers)
+        try:
+            return self._socket_client.upgrade(path, headers)
+        except OSError as error:
+            raise unreachable(self.address, error) from error
+
+    def close(self) -> None:
+        if "_socket_client" in self.__dict__ and self._socket_client is not None:
+            self._socket_client.close()
+        if "connection" in self.__dict__:
+            self.connection.close()
+
+    def _answer(
+        self, method: str, path: str, *, params: Mapping[str, str], body: object, timeout: float | None
+    ) -> Response:
+        if self._socket_client is None:
+            return self.connection.call(method, path, params=params, body=body, timeout=timeout)
+        try:
+            return self._socket_client.call(method, path, params=params, body=body, timeout=timeout)
+        except (OSError, ValueError) as error:
+            raise unreachable(self.address, error) from error
 
 
-def interrupt(sock: socket.socket) -> None:
-    """Wake a thread that blocks in `recv`; closing the socket would not."""
-    with suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
+def _words(answer: Response) -> str:
+    try:
+        return str(answer.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return answer.body.decode("utf-8", "replace").strip() or f"status {answer.status}"
 
 
 class UnixSocketClient:
@@ -118,7 +196,7 @@ class UnixSocketClient:
         self, method: str, path: str, *, params: Mapping[str, str], body: object, timeout: float | None
     ) -> Response:
         """Send a request with a JSON body. `timeout` replaces the deadline."""
-        where = self._prefix + target(path, params)
+        where = self._prefix + _target(path, params)
         payload = b"" if body is None else json.dumps(body).encode()
         with self._wire(self._deadline if timeout is None else timeout) as wire:
             status, _, content = wire.ask(method, where, payload)
@@ -132,13 +210,13 @@ class UnixSocketClient:
 
         `silence` is the timeout of each line, in seconds. A failure of `watch` ends the wait.
         """
-        where = self._prefix + target(path, params)
+        where = self._prefix + _target(path, params)
         wire = _HttpConnection(self._path, self._deadline if watch else silence)
         try:
             status, headers = wire.send("POST", where, b"")
             wire.socket.settimeout(silence)
             if watch is not None:
-                watch.add_done_callback(lambda done: interrupt(wire.socket) if done.exception() else None)
+                watch.add_done_callback(lambda done: _interrupt(wire.socket) if done.exception() else None)
             yield status, _lines(wire.pieces(status, headers))
         finally:
             wire.close()
@@ -148,7 +226,7 @@ class UnixSocketClient:
         where = self._prefix + path
         sock = _connected(self._path, self._deadline)
         try:
-            early = upgraded(sock, where, headers)
+            early = _upgraded(sock, where, headers)
         except OSError:
             sock.close()
             raise
@@ -279,124 +357,6 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
     yield held
 
 
-class EngineClient:
-    """A client of one Docker Engine that connects on the first call.
-
-    `deadline` is the timeout of each response, in seconds.
-    """
-
-    def __init__(self, host: str | None, *, deadline: int) -> None:
-        self._host, self._deadline = host, deadline
-
-    @cached_property
-    def address(self) -> Address:
-        """The engine's address.
-
-        Raises:
-            EngineError: The configured docker context does not exist.
-        """
-        return address_of(self._host, os.environ)
-
-    @cached_property
-    def _plain(self) -> UnixSocketClient | None:
-        path = unix_socket_path(self.address, os.environ)
-        return UnixSocketClient(path, deadline=self._deadline) if path else None
-
-    @cached_property
-    def connection(self) -> Connection:
-        """docker-py's connection, for streams and for calls that need the user's docker config."""
-        return Connection(self._host, self.address, deadline=self._deadline)
-
-    @property
-    def api_version(self) -> str:
-        if self._plain is None:
-            return self.connection.api_version
-        try:
-            return self._plain.version
-        except (OSError, ValueError) as error:
-            raise unreachable(self.address, error) from error
-
-    def ask(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        body: object = None,
-        accept: Collection[int] = (),
-        timeout: float | None = None,
-    ) -> Response:
-        """Send a request and return the response.
-
-        Args:
-            accept: Error statuses that are returned instead of raised.
-            timeout: Replaces the deadline, in seconds.
-
-        Raises:
-            EngineError: The engine returned an error, cannot be reached, or timed out.
-        """
-        answer = self._answer(method, path, params=params or {}, body=body, timeout=timeout)
-        if answer.status >= _ERRORS and answer.status not in accept:
-            raise engine_error(_words(answer))
-        return answer
-
-    def stream(
-        self,
-        path: str,
-        *,
-        params: Mapping[str, str],
-        silence: float,
-        watch: Future[None] | None = None,
-    ) -> Generator[dict[str, Any], None, None]:
-        """Post and yield the messages of the response, as `Connection.stream` does."""
-        if self._plain is None:
-            yield from self.connection.stream(path, params=params, silence=silence, watch=watch)
-            return
-        try:
-            with self._plain.lines(path, params=params, silence=silence, watch=watch) as (status, lines):
-                if status >= _ERRORS:
-                    raise engine_error(_words(Response(status, b"\n".join(lines))))
-                yield from (json.loads(line) for line in lines if line.strip())
-        except (OSError, ValueError) as error:
-            raise unreachable(self.address, error) from error
-
-    def upgrade(self, path: str, headers: Iterable[tuple[str, str]]) -> tuple[socket.socket, bytes]:
-        """Return a raw upgraded connection and the bytes that arrived after the response header.
-
-        Raises:
-            UpgradeRefusedError: The engine did not switch protocols.
-        """
-        if self._plain is None:
-            return self.connection.upgrade(path, headers)
-        try:
-            return self._plain.upgrade(path, headers)
-        except OSError as error:
-            raise unreachable(self.address, error) from error
-
-    def close(self) -> None:
-        if "_plain" in self.__dict__ and self._plain is not None:
-            self._plain.close()
-        if "connection" in self.__dict__:
-            self.connection.close()
-
-    def _answer(
-        self, method: str, path: str, *, params: Mapping[str, str], body: object, timeout: float | None
-    ) -> Response:
-        if self._plain is None:
-            return self.connection.call(method, path, params=params, body=body, timeout=timeout)
-        try:
-            return self._plain.call(method, path, params=params, body=body, timeout=timeout)
-        except (OSError, ValueError) as error:
-            raise unreachable(self.address, error) from error
-
-
-def _words(answer: Response) -> str:
-    try:
-        return str(answer.json()["message"])
-    except (ValueError, KeyError, TypeError):
-        return answer.body.decode("utf-8", "replace").strip() or f"status {answer.status}"
-
-
 class Connection:
     """A docker-py client that connects on the first call.
 
@@ -412,6 +372,10 @@ class Connection:
     @contextmanager
     def api(self) -> Iterator[Any]:
         """Give docker-py's low-level client; translate its exceptions in the block to EngineError."""
+        import requests
+        from docker.errors import APIError, DockerException
+        from urllib3.exceptions import HTTPError
+
         try:
             yield self._connected()
         except APIError as error:
@@ -467,7 +431,7 @@ class Connection:
                 if watch is not None:
                     sock = _socket_of(answer)
                     sock.settimeout(silence)
-                    watch.add_done_callback(lambda done: interrupt(sock) if done.exception() else None)
+                    watch.add_done_callback(lambda done: _interrupt(sock) if done.exception() else None)
                 api._raise_for_status(answer)
                 yield from map(json.loads, filter(None, answer.iter_lines(None)))
 
@@ -483,10 +447,12 @@ class Connection:
                 raise UpgradeRefusedError("a connection over ssh cannot be upgraded")
             of_proxies = api._general_configs.get("HttpHeaders", {})
             sock = _connect(api, url)
-            return sock, upgraded(sock, urlsplit(url).path, (*headers, *of_proxies.items()))
+            return sock, _upgraded(sock, urlsplit(url).path, (*headers, *of_proxies.items()))
 
     def credentials(self, registry: str) -> dict[str, str]:
         """Look up credentials in the caller's docker config and its helpers; keys are in lower case."""
+        import docker.auth
+
         with self.api() as api:
             found = docker.auth.resolve_authconfig(api._auth_configs, registry)
         return {key.lower(): value for key, value in (found or {}).items()}
@@ -498,6 +464,8 @@ class Connection:
             repository: The repository to pull from.
             own: Used if they are for its registry; otherwise those of the caller's docker config are.
         """
+        import docker.auth
+
         registry, _ = docker.auth.resolve_repository_name(repository)
         if own and docker.auth.resolve_index_name(own.get("serveraddress", registry)) == registry:
             return {"X-Registry-Auth": docker.auth.encode_header(_spelled_out(own)).decode()}
@@ -518,12 +486,15 @@ class Connection:
             return self._client
 
     def _connect(self) -> Any:
+        import docker.utils
+        from docker.context import ContextAPI
+
         settings = docker.utils.kwargs_from_env()
         if self._host is not None:
             settings["base_url"] = self._host
         elif "base_url" not in settings:
             settings |= ContextAPI.kwargs_from_context()
-        return _Client(version="auto", timeout=self.deadline, **settings)
+        return _docker_py_client(version="auto", timeout=self.deadline, **settings)
 
 
 def _spelled_out(credentials: Mapping[str, str]) -> dict[str, str]:
@@ -533,15 +504,24 @@ def _spelled_out(credentials: Mapping[str, str]) -> dict[str, str]:
     return {**named, **credentials}
 
 
-class _Client(docker.APIClient):
-    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
-        """Keep REQUESTS_CA_BUNDLE, which is meant for the web, from replacing the engine's own CA."""
-        verify = self.verify if verify is None else verify
-        return super().merge_environment_settings(url, proxies, stream, verify, cert)
+def _docker_py_client(**settings: Any) -> Any:
+    import docker
+
+    class Client(docker.APIClient):
+        def merge_environment_settings(
+            self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
+        ) -> Any:
+            """Keep REQUESTS_CA_BUNDLE, which is meant for the web, from replacing the engine's own CA."""
+            verify = self.verify if verify is None else verify
+            return super().merge_environment_settings(url, proxies, stream, verify, cert)
+
+    return Client(**settings)
 
 
 def _connect(api: Any, url: str) -> Any:
     """Open a connection as docker-py does (Unix socket, TCP or TLS), outside of its pool."""
+    import requests
+
     request = requests.Request("POST", url).prepare()
     pool = api.get_adapter(url).get_connection_with_tls_context(request, verify=api.verify, cert=api.cert)
     connection = pool._new_conn()
@@ -554,3 +534,36 @@ def _socket_of(answer: Any) -> socket.socket:
     raw = answer.raw._fp.fp.raw
     sock: socket.socket = getattr(raw, "_sock", raw)
     return sock
+
+
+def _target(path: str, params: Mapping[str, str]) -> str:
+    """Encode a request target; image references keep their slashes and colons."""
+    query = f"?{urlencode(params)}" if params else ""
+    return quote(path, safe="/:") + query
+
+
+def _upgraded(sock: socket.socket, path: str, headers: Iterable[tuple[str, str]]) -> bytes:
+    """Upgrade a fresh connection; return the bytes that arrived after the response header.
+
+    Raises:
+        UpgradeRefusedError: The engine did not switch protocols; the connection is closed.
+    """
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    sock.sendall(f"POST {path} HTTP/1.1\r\nHost: docker\r\n{lines}\r\n".encode("latin-1"))
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        piece = sock.recv(1 << 12)
+        if not piece:
+            raise ConnectionError("the engine hung up")
+        answer += piece
+    head, _, early = answer.partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 101 "):
+        sock.close()
+        raise UpgradeRefusedError(head.split(b"\r\n")[0].decode("latin-1"))
+    return early
+
+
+def _interrupt(sock: socket.socket) -> None:
+    """Wake a thread that blocks in `recv`; closing the socket would not."""
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)

@@ -201,7 +201,7 @@ def _follow(messages: Generator[dict[str, Any], None, None], emit: Emit) -> str:
             if "error" in message:
                 raise build_error(str(message["error"]), trace.failed)
             if message.get("id") == "moby.buildkit.trace":
-                _tell(trace, message["aux"], emit, missed)
+                _emit_trace(trace, message["aux"], emit, missed)
             elif message.get("id") == "moby.image.id":
                 image = message["aux"]["ID"]
             elif "stream" in message:  # Podman's only kind of progress
@@ -211,7 +211,7 @@ def _follow(messages: Generator[dict[str, Any], None, None], emit: Emit) -> str:
     return image
 
 
-def _tell(trace: Trace, aux: str, emit: Emit, missed: dict[str, None]) -> None:
+def _emit_trace(trace: Trace, aux: str, emit: Emit, missed: dict[str, None]) -> None:
     with suppress(ValueError):  # unreadable progress does not fail the build
         for event in trace.read(base64.b64decode(aux)):
             emit(event)

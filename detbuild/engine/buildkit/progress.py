@@ -1,7 +1,4 @@
-"""BuildKit's progress messages (`moby.buildkit.trace`) as events.
-
-Translates build failures into a cause and a hint.
-"""
+"""BuildKit's progress messages (`moby.buildkit.trace`) as events, and build failures with cause and hint."""
 
 from __future__ import annotations
 

@@ -1,11 +1,8 @@
 """A BuildKit session: one connection, upgraded to HTTP/2, over which the engine calls back during a build.
 
-Session services for BuildKit other than files: health, build secrets, registry credentials.
-
-Serves the build context to BuildKit, which requests the files that it does not have.
-
-The protocol is fsutil's: STAT packets in path order and an empty one, then REQ in and DATA out (empty: end
-of file), then FIN both ways.
+The engine asks for health, build secrets, registry credentials, and the files of the build context that it
+does not have. The protocol of files is fsutil's: STAT packets in path order and an empty one, then REQ in and
+DATA out (empty: end of file), then FIN both ways.
 """
 
 from __future__ import annotations
@@ -36,7 +33,7 @@ if TYPE_CHECKING:
 _SERVING = 1
 _DOCKER_HUB = "registry-1.docker.io"
 _DOCKER_HUB_KEY = "https://index.docker.io/v1/"  # its name in docker's config file
-METHOD: Final = "/moby.filesync.v1.FileSync/DiffCopy"
+_DIFF_COPY: Final = "/moby.filesync.v1.FileSync/DiffCopy"
 _STAT, _REQ, _DATA, _FIN, _ERR = range(5)
 _GO_TYPE = {"file": 0, "dir": 1 << 31, "link": 1 << 27}  # bits of Go's fs.FileMode
 _CHUNK = 256 << 10  # bytes; the limit of gRPC messages is 4 MiB
@@ -61,7 +58,7 @@ def open_session(client: EngineClient, plan: ImagePlan) -> Iterator[Session]:
     """
     files = FileSync(directories(plan))
     unary = handlers(plan.secrets, lambda registry: _credentials(client, registry))
-    methods: dict[str, Handler] = {METHOD: files.diff_copy, **unary}
+    methods: dict[str, Handler] = {_DIFF_COPY: files.diff_copy, **unary}
     session_id = uuid.uuid4().hex
     sock, early = client.upgrade("/session", _headers(session_id, context_key(plan), methods))
     server = GrpcServer(sock, methods, early=early)
@@ -85,6 +82,24 @@ def context_key(plan: ImagePlan) -> str:
 def _root(tree: ContextSnapshot) -> str:
     sources = (e.source[: -len(e.path)] for e in tree.entries if e.source.endswith(f"/{e.path}"))
     return next(sources, "")
+
+
+def directories(plan: ImagePlan) -> dict[str, tuple[Entry, ...]]:
+    """Return the directories to send: the context with a directory per tree, and the Dockerfile's."""
+    trees = {**plan.trees, **plan.local_trees}
+    context = (entry for name in sorted(trees) for entry in _rooted(name, trees[name].entries))
+    body = plan.dockerfile.encode()
+    return {"context": tuple(context), "dockerfile": (_file_entry("Dockerfile", body),)}
+
+
+def _rooted(name: str, entries: tuple[Entry, ...]) -> Iterator[Entry]:
+    yield Entry(name, "dir", 0o755)
+    for entry in entries:
+        yield replace(entry, path=f"{name}/{entry.path}")
+
+
+def _file_entry(path: str, body: bytes) -> Entry:
+    return Entry(path, "file", size=len(body), sha256=hashlib.sha256(body).hexdigest(), body=body)
 
 
 def _headers(session_id: str, shared_key: str, methods: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -115,10 +130,10 @@ class Credentials:
     secret: str
 
 
-FindCredentials = Callable[[str], Credentials | None]
+_FindCredentials = Callable[[str], Credentials | None]
 
 
-def handlers(secrets: Mapping[str, bytes], find: FindCredentials) -> dict[str, Handler]:
+def handlers(secrets: Mapping[str, bytes], find: _FindCredentials) -> dict[str, Handler]:
     """Return the unary methods of the session by path.
 
     Without the other methods of Auth, BuildKit fetches its tokens itself.
@@ -137,7 +152,7 @@ def _secret(secrets: Mapping[str, bytes], request: bytes) -> bytes:
     return wire.blob(1, secrets[name])
 
 
-def _answer_credentials(find: FindCredentials, request: bytes) -> bytes:
+def _answer_credentials(find: _FindCredentials, request: bytes) -> bytes:
     host = wire.text(wire.fields(request), 1)
     found = find(_DOCKER_HUB_KEY if host == _DOCKER_HUB else host) or Credentials("", "")
     return wire.blob(1, found.username.encode()) + wire.blob(2, found.secret.encode())
@@ -159,15 +174,15 @@ class FileSync:
     directories: Mapping[str, tuple[Entry, ...]]
     sent: Sent = field(default_factory=Sent)
 
-    def diff_copy(self, metadata: Metadata) -> DiffCopy:
+    def diff_copy(self, metadata: Metadata) -> _DiffCopy:
         (name,) = metadata.get("dir-name", ("context",))
         requested = _requested_paths(metadata)
         entries = [entry for entry in self.directories.get(name, ()) if _is_requested(entry.path, requested)]
-        return DiffCopy(entries, self.sent if name == "context" else Sent())
+        return _DiffCopy(entries, self.sent if name == "context" else Sent())
 
 
 @dataclass
-class DiffCopy:
+class _DiffCopy:
     """One transfer of one directory."""
 
     entries: list[Entry]
@@ -209,14 +224,6 @@ class DiffCopy:
         yield head
 
 
-def directories(plan: ImagePlan) -> dict[str, tuple[Entry, ...]]:
-    """Return the directories to send: the context with a directory per tree, and the Dockerfile's."""
-    trees = {**plan.trees, **plan.local_trees}
-    context = (entry for name in sorted(trees) for entry in _rooted(name, trees[name].entries))
-    body = plan.dockerfile.encode()
-    return {"context": tuple(context), "dockerfile": (_file_entry("Dockerfile", body),)}
-
-
 def _stat(entry: Entry) -> bytes:
     """Encode an entry with owner 0 and second 0 of the epoch, so that equal input gives equal layers.
 
@@ -232,16 +239,6 @@ def _stat(entry: Entry) -> bytes:
         + wire.integer(6, int(entry.sha256[:15] or "0", 16) % _NANOSECONDS)
         + wire.blob(7, entry.target.encode("utf-8", "surrogateescape"))
     )
-
-
-def _rooted(name: str, entries: tuple[Entry, ...]) -> Iterator[Entry]:
-    yield Entry(name, "dir", 0o755)
-    for entry in entries:
-        yield replace(entry, path=f"{name}/{entry.path}")
-
-
-def _file_entry(path: str, body: bytes) -> Entry:
-    return Entry(path, "file", size=len(body), sha256=hashlib.sha256(body).hexdigest(), body=body)
 
 
 def _chunks(entry: Entry) -> Iterator[bytes]:

@@ -11,11 +11,11 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _LOW_BITS, _MORE = 0x7F, 0x80  # of each byte of a varint
 _MASK64 = (1 << 64) - 1
 
-Value = int | bytes
-Fields = dict[int, list[Value]]
+_Value = int | bytes
+Fields = dict[int, list[_Value]]
 
 
-def varint(value: int) -> bytes:
+def _varint(value: int) -> bytes:
     """Encode a varint; a negative number as its 64-bit complement."""
     value &= _MASK64
     out = bytearray()
@@ -28,17 +28,17 @@ def varint(value: int) -> bytes:
 
 def integer(number: int, value: int) -> bytes:
     """Encode a number field; zero is the default and is omitted."""
-    return varint(number << 3 | _VARINT) + varint(value) if value else b""
+    return _varint(number << 3 | _VARINT) + _varint(value) if value else b""
 
 
 def blob(number: int, value: bytes) -> bytes:
     """Encode a field of bytes, text or a message; empty is the default and is omitted."""
-    return varint(number << 3 | _BYTES) + varint(len(value)) + value if value else b""
+    return _varint(number << 3 | _BYTES) + _varint(len(value)) + value if value else b""
 
 
 def message(number: int, value: bytes) -> bytes:
     """Encode a message field, even if the message is empty."""
-    return varint(number << 3 | _BYTES) + varint(len(value)) + value
+    return _varint(number << 3 | _BYTES) + _varint(len(value)) + value
 
 
 def fields(data: bytes) -> Fields:
@@ -69,7 +69,7 @@ def number(found: Fields, number: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-def _walk(data: bytes) -> Iterator[tuple[int, Value]]:
+def _walk(data: bytes) -> Iterator[tuple[int, _Value]]:
     at = 0
     while at < len(data):
         key, at = _read_varint(data, at)

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 import socket
-import socketserver
-import tarfile
-import threading
-from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from detbuild.engine.buildkit import wire
 from detbuild.engine.docker import (
     DockerEngine,
     create_body,
@@ -26,107 +15,9 @@ from detbuild.engine.docker import (
     listed_state,
     state_of,
 )
-from detbuild.engine.http import EngineClient
 from detbuild.engine.protocol import ContainerSpec, ContainerState, Device, EngineInfo, ImageState, Mount
-from detbuild.errors import BuildError, EngineError
-from detbuild.events import BuildOutput, BuildStep, ContextSent, ImagePulling, Warned
-from tests.contracts import tiny_plan
-
-VERSION = {"ApiVersion": "1.51"}
-
-
-class Daemon(ThreadingHTTPServer):
-    """Answers each request by what `answers` says for "METHOD /path" (without the API's version)."""
-
-    daemon_threads = True
-
-    def __init__(self, address: tuple[str, int] | str = ("127.0.0.1", 0)) -> None:
-        super().__init__(address, Handler)
-        self.answers = {"GET /version": (200, VERSION), "GET /_ping": (200, "OK"), "GET /info": (200, {})}
-        self.asked: list[str] = []  # with parameters
-        self.bodies: dict[str, bytes] = {}
-        self.credentials: object = None  # of the last pull
-        self.hang = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"tcp://127.0.0.1:{self.server_port}"
-
-
-class LocalDaemon(Daemon):
-    """The same behind a Unix socket, where docker-py is not needed for plain questions."""
-
-    address_family = socket.AF_UNIX
-
-    def server_bind(self) -> None:
-        socketserver.TCPServer.server_bind(self)
-
-    @property
-    def url(self) -> str:
-        return f"unix://{self.server_address}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Daemon
-
-    def answer(self) -> None:
-        path = self.path.partition("?")[0]
-        asked = f"{self.command} {path.removeprefix('/v1.51')}"
-        self.server.bodies[asked] = self.body()
-        self.server.asked.append(f"{self.command} {self.path.removeprefix('/v1.51')}")
-        if header := self.headers.get("X-Registry-Auth"):
-            self.server.credentials = json.loads(base64.urlsafe_b64decode(header))
-        status, content = self.server.answers.get(asked, (404, {"message": f"no {asked}"}))
-        lines = content if isinstance(content, list) else [content]
-        with suppress(OSError):  # the client gave up
-            if content != "hang":
-                self.send_response(status)
-                self.send_header("Api-Version", VERSION["ApiVersion"])
-                self.send_header("Transfer-Encoding", "chunked")
-                self.end_headers()
-            for line in lines:
-                self.say(json.dumps(line).encode() + b"\r\n" if line != "hang" else None)
-            self.wfile.write(b"0\r\n\r\n")
-
-    def say(self, line: bytes | None) -> None:
-        if line is None:
-            self.server.hang.wait(30)
-        else:
-            self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
-
-    do_GET = do_POST = do_DELETE = answer  # noqa: N815
-
-    def body(self) -> bytes:
-        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
-            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        data = b""
-        while size := int(self.rfile.readline(), 16):
-            data += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
-        return data
-
-    def log_message(self, *_) -> None:
-        return
-
-
-@pytest.fixture(params=["tcp", "unix"])
-def daemon(request, tmp_path):
-    with Daemon() if request.param == "tcp" else LocalDaemon(str(tmp_path / "docker.sock")) as daemon:
-        thread = threading.Thread(target=daemon.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield daemon
-        daemon.hang.set()
-        daemon.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def engine(daemon: Daemon):
-    engine = DockerEngine(daemon.url, deadline=2)
-    yield engine
-    engine.close()
+from detbuild.errors import EngineError
+from detbuild.events import ImagePulling
 
 
 def test_an_engine_that_is_away_is_missed_at_the_first_call_only() -> None:
@@ -222,96 +113,6 @@ def test_a_pull_that_fails_half_way_is_an_error(daemon, engine) -> None:
     daemon.answers["POST /images/create"] = (200, [{"status": "x"}, {"error": "manifest for x:1 not found"}])
     with pytest.raises(EngineError, match="image not found in the registry: x:1"):
         engine.pull("x:1", lambda _: None)
-
-
-def trace(name: str, *, error: str = "") -> dict[str, str]:
-    stamp = wire.integer(1, 1)
-    vertex = wire.blob(1, b"1") + wire.blob(3, name.encode()) + wire.blob(5, stamp) + wire.blob(6, stamp)
-    data = wire.message(1, vertex + wire.integer(4, not error) + wire.blob(7, error.encode()))
-    return {"id": "moby.buildkit.trace", "aux": base64.b64encode(data).decode()}
-
-
-IMAGE = {"id": "moby.image.id", "aux": {"ID": "sha256:2"}}
-
-
-def test_an_engine_without_sessions_gets_the_whole_context(daemon, engine) -> None:
-    daemon.answers["POST /build"] = (
-        200,
-        [trace("step"), {"id": "moby.buildkit.trace", "aux": "AA=="}, IMAGE],
-    )
-    events = []
-    assert engine.build(tiny_plan("x:1", a="1", b="22"), events.append) == "sha256:2"
-    warned, *rest = events
-    assert isinstance(warned, Warned)
-    assert "404" in warned.message
-    assert rest == [BuildStep("step", cached=True, seconds=0), ContextSent(files=2, size=3)]
-    with tarfile.open(fileobj=io.BytesIO(daemon.bodies["POST /build"])) as archive:
-        assert archive.getnames() == ["Dockerfile", "context", "context/a", "context/b"]
-
-
-def test_a_failed_build_names_its_step(daemon, engine) -> None:
-    daemon.answers["POST /build"] = (
-        200,
-        [trace("[2/2] RUN x", error="exit code: 1"), {"error": "exit code: 1"}],
-    )
-    with pytest.raises(BuildError, match="build step failed: exit code: 1") as caught:
-        engine.build(tiny_plan("x:1"), lambda _: None)
-    assert "[2/2] RUN x" in str(caught.value)
-
-
-STALE, FRESH = "localhost:1/detbuild-build:1000-ab", f"localhost:1/detbuild-build:{10**10}-cd"
-
-
-def test_with_the_containerd_store_a_build_uses_its_base_under_a_name_of_this_host(daemon, engine) -> None:
-    status = [["driver-type", "io.containerd.snapshotter.v1"]]
-    daemon.answers |= {
-        "GET /info": (200, {"DriverStatus": status}),
-        "GET /images/json": (200, [[{"RepoTags": [STALE, FRESH, "mine:1"]}, {"RepoTags": None}]]),
-        "POST /images/base:1/tag": (201, {}),
-        "POST /build": (
-            200,
-            [trace("[1/1] FROM base:1"), {"id": "moby.image.id", "aux": {"ID": "sha256:7"}}],
-        ),
-    }
-    plan = replace(tiny_plan("x:1"), base_image="base:1", dockerfile="# x\nFROM base:1\nRUN FROM base:1\n")
-    assert engine.build(plan, lambda _: None) == "sha256:7"
-    (tagged,) = (asked for asked in daemon.asked if asked.startswith("POST /images/base:1/tag?"))
-    alias = f"localhost:1/detbuild-build:{tagged.partition('&tag=')[2]}"
-    removed = [asked for asked in daemon.asked if asked.startswith("DELETE")]
-    assert removed == [f"DELETE /images/{name}?noprune=1" for name in (STALE, alias)]
-    with tarfile.open(fileobj=io.BytesIO(daemon.bodies["POST /build"])) as archive:
-        dockerfile = archive.extractfile("Dockerfile").read().decode()
-    assert dockerfile == f"# x\nFROM {alias}\nRUN FROM base:1\n"
-
-
-def test_an_engine_that_does_not_say_the_id_is_asked_for_the_tag(daemon, engine) -> None:
-    """Podman: its progress is text."""
-    daemon.answers["POST /build"] = (200, [{"stream": "STEP 1/2: FROM scratch\n"}])
-    daemon.answers["GET /images/x:1/json"] = (200, {"Id": "sha256:3"})
-    events = []
-    assert engine.build(tiny_plan("x:1"), events.append) == "sha256:3"
-    assert BuildOutput("", "STEP 1/2: FROM scratch") in events
-
-
-def test_a_build_that_ends_without_an_image_is_an_engine_error(daemon, engine) -> None:
-    daemon.answers["POST /build"] = (200, [trace("step")])
-    with pytest.raises(EngineError):
-        engine.build(tiny_plan("x:1"), lambda _: None)
-
-
-def test_the_wait_for_a_message_ends_when_what_is_watched_fails(daemon) -> None:
-    """The session of a build falls silent when the engine hangs, long before a quiet step may be given up."""
-    calls = EngineClient(daemon.url, deadline=2)
-    daemon.answers["POST /build"] = (200, [{"first": 1}, "hang"])
-    watched = Future()
-    messages = calls.stream("/build", params={}, silence=600, watch=watched)
-    assert next(messages) == {"first": 1}
-    timer = threading.Timer(0.05, watched.set_exception, [TimeoutError()])
-    timer.start()
-    with pytest.raises(EngineError):
-        next(messages)
-    timer.join()
-    calls.close()
 
 
 def test_a_name_in_use_is_ours_only_with_our_labels(daemon, engine) -> None:

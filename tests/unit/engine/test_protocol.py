@@ -1,4 +1,4 @@
-"""The fake engine keeps the contract, and its faults do what they say."""
+"""The contract of an engine: the fake one keeps it too, and its faults do what they say."""
 
 from __future__ import annotations
 
