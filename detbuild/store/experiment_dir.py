@@ -15,9 +15,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from detbuild.config.parse import changed_config, config_from_mapping
-from detbuild.config.storage import Directory, SharedFs
-from detbuild.engine.protocol import Mount
 from detbuild.errors import ConfigError, EngineError
 from detbuild.store import journal
 from detbuild.store.annotations import read_attributes
@@ -39,6 +36,7 @@ if TYPE_CHECKING:
 
     from detbuild.config.environment import BindMount
     from detbuild.config.experiment import ExperimentConfig
+    from detbuild.engine.protocol import Mount
     from detbuild.store.journal import Verb
 
 HEADER_FILE = "experiment.json"
@@ -263,6 +261,9 @@ class CheckpointStorage:
 
 def checkpoint_storage(config: ExperimentConfig, folder: ExperimentFolder) -> CheckpointStorage:
     """Return the checkpoint directory; before the upload to a bucket it is in the experiment's folder."""
+    from detbuild.config.storage import Directory, SharedFs
+    from detbuild.engine.protocol import Mount
+
     storage = config.checkpoint_storage
     if isinstance(storage, SharedFs):
         below = posixpath.relpath(storage.directory, posixpath.normpath(storage.host_path))
@@ -314,6 +315,8 @@ def config_with(
     Raises:
         ConfigError: The changes cannot be read, or the result is not a valid config.
     """
+    from detbuild.config.parse import changed_config
+
     return changed_config(
         config.resolved(),
         source="the experiment's config",
@@ -334,6 +337,8 @@ def search_config_of(folder: ExperimentFolder) -> ExperimentConfig:
 
 
 def _read(file: Path) -> ExperimentConfig:
+    from detbuild.config.parse import config_from_mapping  # here, since a listing needs no config
+
     hint = "restore it, or move the experiment's folder aside"
     try:
         raw = read_document(file, as_map, hint=hint)

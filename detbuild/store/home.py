@@ -11,24 +11,21 @@ import fcntl
 import json
 import os
 import re
-import secrets
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from detbuild.errors import ConfigError, EngineError
-from detbuild.events import Warned
 from detbuild.store.annotations import change_attributes
 from detbuild.store.experiment_dir import ExperimentFolder, changed_at
 from detbuild.store.files import close_to_others, file_errors, locked, private_directory, write_synced
-from detbuild.store.state import fold
 from determined._contract.untrusted import UntrustedDir, UntrustedError, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from detbuild.events import Emit
+    from detbuild.events import Emit, Warned
 
 T = TypeVar("T")
 _RETIRED = ".retired"
@@ -151,6 +148,8 @@ class Home:
 
     def _strays(self) -> Iterator[Warned]:
         """Warn of entries that are named like an experiment, but are not a folder."""
+        from detbuild.events import Warned
+
         tree = UntrustedDir(self.experiments)
         with file_errors(self.experiments), os.scandir(self.experiments) as entries:  # allowed: in no mount
             names = [entry.name for entry in entries if _NUMBER(entry.name) and not _is_folder(entry)]
@@ -201,6 +200,8 @@ class Home:
 
 def damaged(number: int, error: Exception) -> Warned:
     """Build the warning that an experiment is skipped in a listing."""
+    from detbuild.events import Warned
+
     return Warned(f"experiment {number} is damaged and skipped: {error}", getattr(error, "hint", ""))
 
 
@@ -224,7 +225,7 @@ def _refuse_foreign(path: Path) -> None:
 def _home_id(file: Path) -> str:
     if not file.exists():  # allowed: in no mount
         temporary = file.with_name(f".home.{os.getpid()}.tmp")
-        write_synced(temporary, json.dumps({"id": secrets.token_hex(4)}).encode() + b"\n")
+        write_synced(temporary, json.dumps({"id": os.urandom(4).hex()}).encode() + b"\n")
         try:
             # Unlike a rename, this fails if another process created it first.
             os.link(temporary, file)  # allowed: in no mount
@@ -269,6 +270,8 @@ def set_archived(folders: Sequence[ExperimentFolder], *, archived: bool) -> None
     Raises:
         ConfigError: One has not ended, so it would use slots while it is hidden.
     """
+    from detbuild.store.state import fold
+
     for folder in folders if archived else ():
         state = fold(folder.header(), folder.journal())
         if not state.over:
