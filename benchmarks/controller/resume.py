@@ -1,8 +1,8 @@
-"""How long it takes after `kill -9` of a controller until the next one has adopted all running trials.
+"""Time from `kill -9` of a controller until the next one has adopted all running trials.
 
     PYTHONPATH=. python benchmarks/controller/resume.py IMAGE [TRIALS ...]
 
-Real processes on the engine of this host: one controller drives a search of TRIALS trials, each in a
+Real processes on the engine of this host: one controller runs a search of TRIALS trials, each in a
 container that sleeps, on a GPU that is none (a CDI device, so it takes root). It is killed, and then the
 container of the trial that started last. The clock runs from the start of the next controller until that end
 stands in the journal: by then it has read the journal, asked the engine about every trial before, and judged.

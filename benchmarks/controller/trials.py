@@ -3,7 +3,7 @@
     python benchmarks/controller/trials.py fake [TRIALS]
     python benchmarks/controller/trials.py engine IMAGE [TRIALS]
 
-`fake` drives an engine in memory, and prints a line for each tenth of the search: equal lines mean that a
+`fake` uses an engine in memory, and prints a line for each tenth of the search: equal lines mean that a
 trial costs the same however many there were before. `engine` compares with the bare engine, which docker-py
 asks to create, start, wait for and remove as many containers of the same image, as many at a time; the two
 take turns. IMAGE is any that has a shell and `sed`; a trial is a shell that writes down that it is done.
@@ -68,7 +68,7 @@ CONFIG = {
 
 
 class Search:
-    """`count` trials, AT_ONCE at a time; keeps nothing of those that are over."""
+    """`count` trials, AT_ONCE at a time; keeps nothing of those that have ended."""
 
     needs_every_validation = False
 

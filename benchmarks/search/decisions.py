@@ -2,7 +2,7 @@
 
 Run it with `python benchmarks/search/decisions.py [TRIALS]`, in an environment with `optuna` and `ray[tune]`;
 what is not installed is left out. Trials report random numbers at the rungs of one search, 100 of them side
-by side; a report is answered by "go on", or by the end of the trial and the next one. Nothing is trained.
+by side; a report is answered by "continue", or by the end of the trial and the next one. Nothing is trained.
 Machines differ: trust the ratios.
 """
 
@@ -35,7 +35,7 @@ class Halving(Protocol):
         """A new trial."""
 
     def goes_on(self, trial: object, rung: int, metric: float) -> bool:
-        """Report at a rung; False: the trial is over."""
+        """Report at a rung; False: the trial has ended."""
 
 
 class Ours:
@@ -128,7 +128,7 @@ class Ray:
 
 
 def decisions(halving: Halving, trials: int) -> list[tuple[float, bool]]:
-    """Microseconds of each decision, and whether it was "go on"; while there are trials to create."""
+    """Microseconds of each decision, and whether it was "continue"; while there are trials to create."""
     chance = random.Random(1)
     running = deque((halving.create(), 0) for _ in range(TOGETHER))
     created, costs = TOGETHER, []
@@ -152,9 +152,7 @@ def main(trials: int) -> None:
     if find_spec("ray"):
         halvings["Ray Tune ASHA"] = Ray
     print(f"{trials} trials, {TOGETHER} at a time; median microseconds a decision, best of {ROUNDS} rounds")
-    print(
-        f"{'':26}{'go on':>8}{'end, next':>11}{'first tenth':>13}{'last tenth':>12}{'growth':>8}{'ratio':>8}"
-    )
+    print(f"{'':26}continue{'end, next':>11}{'first tenth':>13}{'last tenth':>12}{'growth':>8}{'ratio':>8}")
     ours = 0.0
     for name, make in halvings.items():
         rounds = [summary(decisions(make(), trials)) for _ in range(ROUNDS)]
@@ -166,7 +164,7 @@ def main(trials: int) -> None:
 
 
 def summary(costs: list[tuple[float, bool]]) -> tuple[float, ...]:
-    """Medians: of "go on", of the end of a trial, of the first and the last tenth, of all."""
+    """Medians: of "continue", of the end of a trial, of the first and the last tenth, of all."""
     every = [cost for cost, _ in costs]
     on, end = (median(cost for cost, goes_on in costs if goes_on is kind) for kind in (True, False))
     tenth = len(costs) // 10

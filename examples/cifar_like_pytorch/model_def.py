@@ -1,5 +1,5 @@
 # A small residual network on colour images of 32 x 32 pixels, with augmentation, mixed precision and a
-# one-cycle learning rate: what people do with CIFAR-10, on images that are drawn here and need no download.
+# one-cycle learning rate: as is usual for CIFAR-10, on generated images that need no download.
 #
 # Each image shows one of ten gratings: five directions, wide or narrow, in random colours under noise.
 

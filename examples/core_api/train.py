@@ -1,5 +1,5 @@
-# A line through points, found by gradient descent. What the Core API adds: metrics, checkpoints, and a way
-# to go on after an interruption.
+# A line through points, found by gradient descent. The Core API adds metrics, checkpoints, and resumption
+# after an interruption.
 #
 # It is a plain program: `python3 train.py` runs it by hand for one batch, and logs what it would report.
 

@@ -1,4 +1,4 @@
-# One trial in several processes. Little here is about processes: the same code trains on one GPU, or on none.
+# One trial in several processes. The same code trains on one GPU, or on the CPU.
 #
 # The harness starts a process for each slot, gives each its share of the data, averages gradients over all,
 # and reduces metrics when they are reported. Rank 0 reports and saves.

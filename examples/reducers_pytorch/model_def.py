@@ -1,5 +1,5 @@
-# Metrics that are no mean over batches: a reducer sees every value of a validation, or of training since the
-# last report, over all processes.
+# Metrics that are not a mean over batches: a reducer gets every value of a validation, or of training since
+# the last report, over all processes.
 #
 # Breast cancer from 30 measurements each; the data comes with scikit-learn. F1 and the area under the ROC
 # curve need all predictions at once, so the mean of their values per batch would be wrong.

@@ -299,6 +299,7 @@ def test_an_edit_runs_only_the_steps_behind_it(builder: Builder, edited: str, ag
     assert all(part in step for part, step in zip(again, steps, strict=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("requirements", ["none", "early", "copied", "late"])
 @pytest.mark.parametrize("framework", [False, True])
 @pytest.mark.parametrize("session", [False, True])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from detbuild.engine.docker import DockerEngine
     from determined._contract.records import Record
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.long]
 
 ROOT = Path(__file__).parents[2]
 

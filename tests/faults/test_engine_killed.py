@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.engine,
+    pytest.mark.long,
     pytest.mark.skipif(
         os.getuid() != 0 or shutil.which("dockerd") is None,
         reason="it takes root and dockerd to start a second engine",

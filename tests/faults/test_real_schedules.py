@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from detbuild.store.state import TrialState
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.long]
 
 SCHEDULES = int(os.environ.get("DETBUILD_REAL_FAULT_SCHEDULES", "3"))
 FAULTS = 5  # of one schedule

@@ -46,13 +46,18 @@ _TEXTS = (
     "run.sh",
     "test.sh",
     "setup/*.sh",
+    ".ci/*",
+    ".github/**/*.yml",
+    "changes.d/*.md",
+    "benchmarks/**/*.md",
+    "tests/**/*.md",
     "detbuild/report/assets/*",
 )
 
 
 def texts() -> Iterator[tuple[str, str]]:
     """All text that a user or a reader of the code meets as prose, each with its place."""
-    for top in ("detbuild", "harness/determined"):
+    for top in ("detbuild", "harness/determined", "examples", "benchmarks"):
         for path in sorted((ROOT / top).rglob("*.py")):
             yield from _of_python(path)
     for pattern in _TEXTS:
@@ -87,4 +92,4 @@ def findings() -> list[str]:
 
 def test_words_that_are_not_used() -> None:
     found = findings()
-    assert len(found) <= 60, "\n".join(found)  # goal: 0
+    assert len(found) <= 15, "\n".join(found)  # goal: 0
