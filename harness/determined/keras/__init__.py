@@ -34,11 +34,11 @@ __all__ = [
 
 _MODULES = {
     "DeterminedCallback": ("_script", "DeterminedCallback"),
-    "InputData": ("_types", "InputData"),
-    "SequenceAdapter": ("_sequences", "SequenceAdapter"),
+    "InputData": ("_tf", "InputData"),
+    "SequenceAdapter": ("_feed", "SequenceAdapter"),
     "TFKerasTensorBoard": ("callbacks", "TensorBoard"),
     "TFKerasTrial": ("_trial", "TFKerasTrial"),
-    "TFKerasTrialContext": ("_context", "TFKerasTrialContext"),
+    "TFKerasTrialContext": ("_trial", "TFKerasTrialContext"),
     "TensorBoard": ("_script", "TensorBoard"),
     "load_model_from_checkpoint_path": ("_load", "load_model_from_checkpoint_path"),
 }

@@ -6,6 +6,7 @@ Side effects of reading a data set or running a traced step, found by static ana
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,9 +27,12 @@ from determined.keras._tf import KERAS_3, keras, numbers, tf
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from determined._contract.run_info import RunInfo
     from determined._trial.loop import Metrics
+    from determined.keras._feed import Feed
+    from determined.keras._hooks import Hooks
     from determined.keras._tf import Untyped
-    from determined.keras._trainable import Parts
+    from determined.keras._trial import TFKerasTrial, TFKerasTrialContext
 
 _PREPARING = ("on_test_begin", "on_test_batch_begin")
 _OWN = ("evaluate", "make_test_function", "reset_metrics")
@@ -76,6 +80,20 @@ _FRESH = {
     *("TFRecordDatasetV2", "TakeDataset", "TakeWhileDataset", "TensorDataset", "TensorSliceDataset"),
     *("TextLineDatasetV2", "UnbatchDataset", "ZipDataset"),
 }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """The parts of a built trial."""
+
+    trial: TFKerasTrial
+    context: TFKerasTrialContext
+    hooks: Hooks
+    feed: Feed
+    validation: Mapping[str, Untyped]  # arguments of model.evaluate
+    strategy: Untyped
+    info: RunInfo
+    data_seed: int
 
 
 def preflight(parts: Parts) -> Metrics | None:

@@ -21,8 +21,9 @@ from determined._trial.state import Plan, Source, open_source, plan_of, read_num
 from determined.keras import _checkpoint
 from determined.keras._data import training_feed, validation_arguments
 from determined.keras._hooks import Hooks
+from determined.keras._preflight import Parts
 from determined.keras._tf import eager_only, prepare, tf
-from determined.keras._trainable import KerasTrainable, Parts
+from determined.keras._trainable import KerasTrainable
 from determined.keras._trial import Setting, TFKerasTrial, TFKerasTrialContext, build_model, check_class
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,7 @@ from determined.keras import _checkpoint
 from determined.keras._data import has_known_end
 from determined.keras._feed import OneBatch, OneBatchSpec
 from determined.keras._hooks import validation_names
-from determined.keras._preflight import preflight
+from determined.keras._preflight import Parts, preflight
 from determined.keras._tf import KERAS_VERSION, keras, numbers, tf
 from determined.keras._trial import create_variables, train_function
 
@@ -24,26 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from determined._contract.run_info import RunInfo
     from determined._trial.loop import Metrics, Position
-    from determined.keras._feed import Feed
-    from determined.keras._hooks import Hooks
     from determined.keras._tf import Untyped
-    from determined.keras._trial import TFKerasTrial, TFKerasTrialContext
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Parts:
-    """The parts of a built trial."""
-
-    trial: TFKerasTrial
-    context: TFKerasTrialContext
-    hooks: Hooks
-    feed: Feed
-    validation: Mapping[str, Untyped]  # arguments of model.evaluate
-    strategy: Untyped
-    info: RunInfo
-    data_seed: int
 
 
 class KerasTrainable:
