@@ -403,7 +403,7 @@ def wrong(how: str) -> Callable[[], Any]:
             r"test_preflight\.py:\d+: the model's test_step returned a \w*Tensor\w*, not metrics by name",
         ),
         ("attribute", "nowhere"),
-        ("shape", "failed before training"),
+        ("shape", "preflight validation failed"),
         ("run", "too large"),
         ("name", "searcher.metric is 'val_loss', but validation reported only: val_other"),
         ("vector", "searcher metric val_loss is not a number"),
@@ -424,7 +424,7 @@ def test_validation_data_of_a_wrong_shape_is_found_before_training(folder: Folde
 
     data = {"arrays": lambda: wide, "sequence": Wide}
     data["batches"] = lambda: tf.data.Dataset.from_tensor_slices(wide).batch(2)
-    with pytest.raises(InvalidTrialError, match=r"failed before training"):
+    with pytest.raises(InvalidTrialError, match=r"preflight validation failed"):
         folder.drive(trial(dense, data=data[kind], callbacks=[Unread()]), config=METRIC)
 
 
