@@ -74,6 +74,7 @@ Propagation = Literal["rprivate", "private", "rshared", "shared", "rslave", "sla
 _WHOLE_HOST: Final = frozenset({"/", "/boot", "/dev", "/etc", "/run", "/var", "/var/lib", "/var/run"})
 _KERNEL_AND_ENGINE: Final = ("/proc", "/sys", "/var/lib/docker", "/var/lib/containerd")
 SOCKETS: Final = frozenset({"docker.sock", "containerd.sock", "podman.sock", "crio.sock"})
+SOCKET_RISK: Final = "a container engine's socket, which gives root access to the host"
 _CONTAINER_PATHS: Final = ("/proc", "/sys", "/opt/detbuild", "/run/detbuild")
 # The same rules as patterns, for paths without `..`: those that `normpath` maps to a reserved path.
 PARENT: Final = r"(?:[\s\S]*/)?\.\.(?:/[\s\S]*)?"
@@ -324,7 +325,7 @@ def host_path(path: str) -> str:
 def reserved(normal: str, *, engine_root: str = "") -> tuple[str, str] | None:
     """Return why a normalized host path is not safe to mount, and a hint; None if it is safe."""
     if posixpath.basename(normal) in SOCKETS:
-        return "is a container engine's socket, which gives root access to the host", "remove the mount"
+        return f"is {SOCKET_RISK}", "remove the mount"
     of_engine = (*_KERNEL_AND_ENGINE, engine_root) if engine_root else _KERNEL_AND_ENGINE
     if normal in _WHOLE_HOST or _within(normal, of_engine):
         return f"{normal[:40]} is a system directory of the host", "mount a data directory"

@@ -605,8 +605,18 @@ def _find(directory: Path, name: str) -> Path:
         return Path(name)
     path = directory / f"{name}.yaml"
     if not path.is_file():
-        known = [file.stem for file in directory.glob("*.yaml")]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"create {path}, or pass a path"
-        raise ConfigError(f"no template {name!r} in {directory}", hint=hint)
+        raise no_template(directory, name)
     return path
+
+
+def no_template(directory: Path, name: str) -> ConfigError:
+    """Return the error for a template that is not in the home's directory of templates."""
+    known = sorted(file.stem for file in directory.glob("[!.]*.yaml"))
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        hint = f"did you mean `{near[0]}`?"
+    elif known:
+        hint = f"available templates: {', '.join(known)}"
+    else:
+        hint = f"create it: `detbuild template create {name} FILE`"
+    return ConfigError(f"no template {name!r} in {directory}", hint=hint)

@@ -17,6 +17,7 @@ from detbuild.context.snapshot import Tree, read, shown
 from detbuild.errors import ConfigError, ContextError
 from detbuild.events import Warned
 from detbuild.image.requirements import in_context, normalized
+from determined._contract import entrypoint as entrypoint_errors
 from determined._contract.hints import DISTRIBUTIONS
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ _COMPILED: Final = re.compile(r"\.[\w.-]*(so|pyd)|\.pyc")
 _PYTHON: Final = re.compile(r"(?:.*/)?python[0-9.]*")
 _SHELLS: Final = frozenset({"sh", "bash", "/bin/sh", "/bin/bash"})
 _BEFORE: Final = frozenset({"exec", "env", "nohup", "time"})  # followed by the program that they run
-_LISTED: Final = 10
 # Names by which a module can define names dynamically.
 _DYNAMIC: Final = frozenset(
     {
@@ -144,7 +144,8 @@ def _check_trial(entrypoint: str, code: Code) -> Iterator[Warned]:
     module, _, name = entrypoint.partition(":")
     plain = locate(module, code)
     if plain is None:
-        raise _no_such_module(module, code)
+        cause, hint = entrypoint_errors.no_such_module(module, list(map(shown, code.modules)))
+        raise _MissingError(cause, hint=hint)
     for entry in files_of(plain, code):
         yield from check_syntax(entry, code)
     own = _own_file(plain, code)
@@ -205,25 +206,6 @@ def _is_text(entry: Entry | None) -> TypeGuard[Entry]:
     return entry is not None and entry.kind == "file" and entry.size <= LARGEST
 
 
-def _no_such_module(module: str, code: Code) -> _MissingError:
-    from difflib import get_close_matches
-
-    if not module:
-        return _MissingError(
-            "the entrypoint is the context directory itself, which has no __init__.py",
-            hint="write `<module>:<trial class>`, e.g. `model_def:MNistTrial`",
-        )
-    modules = code.modules
-    inside = [name for name in modules if name.endswith(f".{module}")]
-    near = inside or get_close_matches(module, modules, n=3)
-    hint = (
-        f"did you mean {_listed(near)}?"
-        if near
-        else f"the context directory has {_listed(modules[:_LISTED])}"
-    )
-    return _MissingError(f"the entrypoint's module `{module}` is not in the context directory", hint=hint)
-
-
 def _check_class(entrypoint: str, module: str, name: str, entry: Entry, code: Code) -> Iterator[Warned]:
     source = read(entry)
     first = name.split(".", maxsplit=1)[0]
@@ -256,36 +238,25 @@ def _check_kind(
         return
     (found,) = definitions
     if isinstance(found, (ast.FunctionDef, ast.AsyncFunctionDef)) and not found.decorator_list:
-        raise ConfigError(
-            f"the entrypoint `{entrypoint}` is a function, not a class",
-            hint="name the trial class itself; for a script, write the command, e.g. `python3 train.py`",
-        )
+        cause, hint = entrypoint_errors.not_a_class(entrypoint, "function")
+        raise ConfigError(cause, hint=hint)
     if isinstance(found, ast.ClassDef) and not (found.bases or found.keywords or found.decorator_list):
-        raise ConfigError(
-            f"the entrypoint `{entrypoint}` is not a trial class: it derives from object",
-            hint="derive it from determined.pytorch.PyTorchTrial or determined.keras.TFKerasTrial",
-        )
+        cause, hint = entrypoint_errors.not_a_trial(entrypoint, "object")
+        raise ConfigError(cause, hint=hint)
     yield from ()
 
 
 def _no_such_name(module: str, name: str, bound: dict[str, list[ast.AST]]) -> ConfigError:
     import ast
-    from difflib import get_close_matches
 
-    first = name.split(".", maxsplit=1)[0]
-    near = get_close_matches(first, [each for each in bound if not each.startswith("_")], n=1)
     trials = [
         each
         for each, nodes in bound.items()
         if any(isinstance(node, ast.ClassDef) and _is_trial(node) for node in nodes)
     ]
-    if near:
-        hint = f"did you mean `{near[0]}`?"
-    elif trials:
-        hint = f"its trial classes are {_listed(trials)}"
-    else:
-        hint = "define a trial class there: derive it from determined.pytorch.PyTorchTrial"
-    return ConfigError(f"`{module}` has no `{first}`", hint=hint)
+    first = name.split(".", maxsplit=1)[0]
+    cause, hint = entrypoint_errors.no_such_name(module, first, names=list(bound), trials=trials)
+    return ConfigError(cause, hint=hint)
 
 
 def _is_trial(node: ast.ClassDef) -> bool:
@@ -526,10 +497,6 @@ def _no_such_script(script: str, path: str, code: Code) -> _MissingError:
     return _MissingError(
         f"the entrypoint's script `{shown(script)}` is not in the context directory", hint=hint
     )
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(f"`{shown(name)}`" for name in names) or "no Python file"
 
 
 @dataclass(frozen=True, slots=True)

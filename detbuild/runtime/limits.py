@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from detbuild.config.environment import SOCKETS
+from detbuild.config.environment import SOCKET_RISK, SOCKETS
 from detbuild.errors import EngineError
 from detbuild.events import Warned
 from detbuild.store.experiment_dir import WORK_DIR, in_container
@@ -267,7 +267,7 @@ def _mounted(where: str, mount: BindMount, home: Path, user_home: Path) -> Itera
 def _given_away(path: str, home: Path, user_home: Path, *, read_only: bool) -> str:
     """Return what a mount of a real path grants; "" for a data directory."""
     if any(Path(path, name).is_socket() for name in SOCKETS):
-        return "an engine's socket, which means root on the host"
+        return SOCKET_RISK
     access = "reading" if read_only else "reading and changing"
     if path in {*_HOMES, str(user_home.resolve())} or posixpath.dirname(path) == "/home":
         return f"a home directory, with keys and passwords, for {access}"

@@ -204,8 +204,9 @@ def read_template(home: Home, name: str) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        there = ", ".join(template_names(home)) or "none"
-        raise ConfigError(f"there is no template {name}", hint=f"available templates: {there}") from None
+        from detbuild.config.sources import no_template  # noqa: PLC0415  (imports pydantic)
+
+        raise no_template(file.parent, name) from None
 
 
 def write_template(home: Home, name: str, text: str) -> None:

@@ -17,7 +17,6 @@ Imports user code from a directory for a while: `det.import_from_path`.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 import sys
@@ -28,6 +27,7 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from determined._contract import entrypoint as entrypoint_errors
 from determined._contract.errors import HarnessError, InvalidHP, LoadError
 from determined._contract.hints import DISTRIBUTIONS, here, hint_of, is_transient
 from determined._run.outcome import place_of, python_files
@@ -70,9 +70,9 @@ def load_trial_class(entrypoint: str, context_dir: Path, context_name: str) -> t
 def _split(entrypoint: str) -> tuple[str, tuple[str, ...]]:
     module, _, names = entrypoint.partition(":")
     if module.endswith(".py") or "/" in module:
-        raise names_a_file(entrypoint)
+        raise _names_a_file(entrypoint)
     if not all(map(str.isidentifier, names.split("."))):
-        raise names_no_class(entrypoint)
+        raise _load_error(entrypoint_errors.no_class_named(entrypoint))
     return module, tuple(names.split("."))
 
 
@@ -95,7 +95,7 @@ def _locate(module: str, root: Path, context_name: str) -> str:
         inner = module.removeprefix(f"{prefix}.")
         if inner != module and _has_module(root, inner):
             return inner
-    raise no_such_module(module, root)
+    raise _load_error(entrypoint_errors.no_such_module(module, _modules(root)))
 
 
 def _has_module(root: Path, module: str) -> bool:
@@ -138,23 +138,23 @@ def _import(name: str, root: Path) -> ModuleType:
     except (Exception, SystemExit) as error:
         if is_transient(error):
             raise  # a retry may succeed
-        raise failed_import(error, root) from error
+        raise _failed_import(error, root) from error
 
 
 def _trial_class(module: ModuleType, names: tuple[str, ...], entrypoint: str) -> type:
     found: object = module
     for name in names:
         if not hasattr(found, name):
-            raise no_such_name(found, name, module)
+            raise _no_such_name(found, name, module)
         found = getattr(found, name)
     if not isinstance(found, type):
-        raise not_a_class(entrypoint, found)
+        raise _load_error(entrypoint_errors.not_a_class(entrypoint, type(found).__name__))
     if not issubclass(found, Trial):
-        raise not_a_trial(entrypoint, found)
+        raise _not_a_trial(entrypoint, found)
     return found
 
 
-def names_a_file(entrypoint: str) -> LoadError:
+def _names_a_file(entrypoint: str) -> LoadError:
     module, _, name = entrypoint.partition(":")
     dotted = ".".join(part for part in module.removesuffix(".py").split("/") if part not in {"", "."})
     return LoadError(
@@ -163,57 +163,23 @@ def names_a_file(entrypoint: str) -> LoadError:
     )
 
 
-def names_no_class(entrypoint: str) -> LoadError:
-    return LoadError(
-        f"the entrypoint `{entrypoint}` does not name a class after its colon",
-        hint="write `<module>:<trial class>`, e.g. `model_def:MNistTrial`",
-    )
-
-
-def no_such_module(module: str, root: Path) -> LoadError:
-    if not module:
-        return LoadError(
-            "the entrypoint is the context directory itself, which has no __init__.py",
-            hint="write `<module>:<trial class>`, e.g. `model_def:MNistTrial`",
-        )
-    there = _modules(root)
-    inside = [name for name in there if name.endswith(f".{module}")]
-    near = inside or difflib.get_close_matches(module, there, n=3)
-    hint = (
-        f"did you mean {_listed(near)}?" if near else f"the context directory contains {_listed(there[:10])}"
-    )
-    return LoadError(f"the entrypoint's module `{module}` is not in the context directory", hint=hint)
-
-
-def no_such_name(holder: object, name: str, module: ModuleType) -> LoadError:
+def _no_such_name(holder: object, name: str, module: ModuleType) -> LoadError:
     where = getattr(holder, "__qualname__", None) or _plain(module.__name__)
-    near = difflib.get_close_matches(name, [each for each in dir(holder) if not each.startswith("_")], n=1)
-    trials = [name for name, value in vars(module).items() if _is_own_trial(value, module)]
-    if near:
-        hint = f"did you mean `{near[0]}`?"
-    elif trials:
-        hint = f"its trial classes are {_listed(trials)}"
-    else:
-        hint = "define a trial class there: derive it from determined.pytorch.PyTorchTrial"
-    return LoadError(f"`{where}` has no `{name}`", hint=hint)
+    trials = [each for each, value in vars(module).items() if _is_own_trial(value, module)]
+    return _load_error(entrypoint_errors.no_such_name(where, name, names=dir(holder), trials=trials))
 
 
-def not_a_class(entrypoint: str, found: object) -> LoadError:
-    return LoadError(
-        f"the entrypoint `{entrypoint}` is a {type(found).__name__}, not a class",
-        hint="name the trial class itself; for a script, write the command, e.g. `python3 train.py`",
-    )
-
-
-def not_a_trial(entrypoint: str, found: type) -> LoadError:
+def _not_a_trial(entrypoint: str, found: type) -> LoadError:
     bases = ", ".join(base.__name__ for base in found.__bases__)
-    return LoadError(
-        f"the entrypoint `{entrypoint}` is not a trial class: it derives from {bases}",
-        hint="derive it from determined.pytorch.PyTorchTrial or determined.keras.TFKerasTrial",
-    )
+    return _load_error(entrypoint_errors.not_a_trial(entrypoint, bases))
 
 
-def failed_import(error: BaseException, root: Path) -> LoadError:
+def _load_error(message: tuple[str, str]) -> LoadError:
+    cause, hint = message
+    return LoadError(cause, hint=hint)
+
+
+def _failed_import(error: BaseException, root: Path) -> LoadError:
     """Return the error for what user code raised during its import."""
     place = place_of(error, root)
     where = f"{place}: " if place else ""
@@ -260,7 +226,7 @@ def _missing_module(error: ModuleNotFoundError, where: str, root: Path) -> LoadE
     there = _modules(root)
     inside = [module for module in there if module == name or module.endswith(f".{name}")]
     if inside:
-        hint = f"import {_listed(inside)}, its name relative to the context directory"
+        hint = f"import {entrypoint_errors.listed(inside)}, its name relative to the context directory"
     elif top != name or top in there:
         hint = f"check the name and the version of `{top}`"
     else:
@@ -280,10 +246,6 @@ def _is_own_trial(value: object, module: ModuleType) -> bool:
 
 def _plain(name: str) -> str:
     return name.removeprefix(f"{PACKAGE}.")
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names) or "no Python file"
 
 
 class ContextSpec(ModuleSpec):

@@ -88,7 +88,7 @@ def test_a_removed_template_is_gone(shell, file):
     shell("detbuild", "template", "create", "cpu", file)
     shell("detbuild", "template", "remove", "cpu")
     outcome = shell("detbuild", "template", "describe", "cpu")
-    assert (outcome.code, "there is no template cpu" in outcome.err) == (2, True)
+    assert (outcome.code, "no template 'cpu' in" in outcome.err) == (2, True)
     assert shell("detbuild", "template", "remove", "cpu").code == 2
 
 

@@ -24,7 +24,7 @@ TOLD = dict(
             r"the name .* is given twice|is not a valid regular expression|uses the POSIX class",
             r"budget: (is in|must be above max_length)",
             r"must be below host_path",
-            r"host_path: (/\S* is a system directory of the host|is an engine's socket)",
+            r"host_path: (/\S* is a system directory of the host|is a container engine's socket)",
             r"(shm_size|memory): must be at (least|most)",
             r"must be a finite number|must be between -2\*\*63|contains a NUL",
             r"levels deep or has more|is given twice, first on line",

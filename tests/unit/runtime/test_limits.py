@@ -228,7 +228,7 @@ def test_a_link_is_judged_by_where_it_leads(tmp_path: Path) -> None:
 def test_a_directory_with_an_engines_socket_is_told(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "docker.sock"))
-        assert "an engine's socket" in mounted(tmp_path, read_only=True)[0]
+        assert "a container engine's socket" in mounted(tmp_path, read_only=True)[0]
 
 
 def test_mounts_that_spread_to_the_host_are_told() -> None:
