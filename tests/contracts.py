@@ -103,7 +103,7 @@ class EngineContract:
 
     def test_a_name_that_another_container_has_is_refused(self, engine, image, name) -> None:
         engine.create(self.spec(name, image, "exit 0", labels={"detbuild.home": "one"}))
-        with pytest.raises(EngineError, match="taken by"):
+        with pytest.raises(EngineError, match="in use by another container"):
             engine.create(self.spec(name, image, "exit 0", labels={"detbuild.home": "two"}))
 
     def test_starting_what_has_ended_does_not_run_it_again(self, engine, image, name, tmp_path: Path) -> None:

@@ -292,7 +292,7 @@ class FakeEngine:
             there = self._find(spec.name)
             if there is not None:
                 if there.process.spec.labels != spec.labels:
-                    raise EngineError(f"the container name {spec.name} is taken by another container")
+                    raise EngineError(f"the container name {spec.name} is in use by another container")
                 return there.id
             self._present(spec.image)
             for mount in spec.mounts:

@@ -216,7 +216,7 @@ def test_ports_are_published_on_ports_of_the_engines_choice(api, engine, name, b
     container = engine.create(spec)
     engine.start(container)
     inspected = api.inspect_container(container)
-    (binding, *_) = inspected["HostSettings"]["Ports"]["6006/tcp"]
+    (binding, *_) = inspected["NetworkSettings"]["Ports"]["6006/tcp"]
     assert int(binding["HostPort"]) > 1023
     assert inspected["Config"]["StopTimeout"] == 7
 
