@@ -1,8 +1,7 @@
-"""Certificates, proxies and pip settings of the host, used by pip in a build and not kept in the image.
+"""What a build takes from its host: certificates, proxies, pip's settings, credentials and local wheels.
 
-Paths shared by the Dockerfile template, the plan and the host settings.
-
-Selects the wheels in the host's own directories that a build may need.
+pip uses them in the build, and none of them is kept in the image: settings and credentials are served as
+build secrets, and wheels are mounted.
 """
 
 from __future__ import annotations
@@ -11,9 +10,7 @@ import configparser
 import hashlib
 import io
 import re
-import zipfile
 from dataclasses import dataclass, field, replace
-from email.parser import BytesHeaderParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
@@ -84,11 +81,11 @@ _QUIET: Final = {
 SECRETS_DIR: Final = "/run/secrets"
 WHEELS_DIR: Final = "/build/wheels"
 FRAMEWORK_DIR: Final = "/build/framework"
-PIP_CONF: Final = "pip.conf"
-CA: Final = "ca.pem"
-CONSTRAINTS: Final = "constraints.txt"
+_PIP_CONF: Final = "pip.conf"
+_CA: Final = "ca.pem"
+_CONSTRAINTS: Final = "constraints.txt"
 ENVIRONMENT: Final = "environment"  # proxies and credentials, as a shell reads them
-SECRETS: Final = (PIP_CONF, CA, CONSTRAINTS, ENVIRONMENT)
+SECRETS: Final = (_PIP_CONF, _CA, _CONSTRAINTS, ENVIRONMENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,14 +112,14 @@ class HostSettings:
         """
         conf = dict(self.pip)
         if self.ca:
-            conf["cert"] = f"{SECRETS_DIR}/{CA}"
+            conf["cert"] = f"{SECRETS_DIR}/{_CA}"
         if self.constraints:
-            conf["constraint"] = f"{SECRETS_DIR}/{CONSTRAINTS}"
+            conf["constraint"] = f"{SECRETS_DIR}/{_CONSTRAINTS}"
         # Empty files are served too, so that the Dockerfile does not depend on which secrets exist.
         return {
-            PIP_CONF: _ini({**_OURS, **conf, **_QUIET}),
-            CA: self.ca,
-            CONSTRAINTS: self.constraints,
+            _PIP_CONF: _ini({**_OURS, **conf, **_QUIET}),
+            _CA: self.ca,
+            _CONSTRAINTS: self.constraints,
             ENVIRONMENT: _exports({**self.proxies, **credentials}),
         }
 
@@ -378,7 +375,7 @@ def needed_wheels(
             fresh = {needed for path in found.values() for needed in _requires(path)} - seen
             seen |= fresh
             waiting += fresh
-    return ContextSnapshot(tuple(_entry(chosen[name], cache) for name in sorted(chosen)))
+    return ContextSnapshot(tuple(_wheel_entry(chosen[name], cache) for name in sorted(chosen)))
 
 
 def _required(lines: Iterable[str]) -> dict[str, SpecifierSet]:
@@ -416,6 +413,9 @@ def _fits(path: Path, machine: str, *, cuda: bool) -> bool:
 
 def _requires(path: Path) -> Iterator[str]:
     """Yield the projects that a wheel requires, for any marker or extra."""
+    import zipfile
+    from email.parser import BytesHeaderParser
+
     try:
         with zipfile.ZipFile(path) as archive:
             metadata = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
@@ -425,7 +425,7 @@ def _requires(path: Path) -> Iterator[str]:
     yield from _required(headers.get_all("Requires-Dist", []))
 
 
-def _entry(path: Path, cache: HashCache | None) -> Entry:
+def _wheel_entry(path: Path, cache: HashCache | None) -> Entry:
     source = raw(str(path.absolute()))
     try:
         if cache is not None:

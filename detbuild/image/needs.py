@@ -1,7 +1,4 @@
-"""Finds the frameworks that a context uses, from its imports and requirements.
-
-Checks the requirements that a context declares, before a build.
-"""
+"""Finds the packages that a context needs, from its imports and requirements, and checks what it declares."""
 
 from __future__ import annotations
 
@@ -38,7 +35,7 @@ PROJECTS: Final[Mapping[str, str]] = {
     "tensorflow": "tensorflow",
     "tensorflow-cpu": "tensorflow",
 }
-_LARGEST: Final = 1 << 20  # bytes; a longer file is data, not a program
+LARGEST_PROGRAM: Final = 1 << 20  # bytes; a longer file is data
 _FILES: Final = 1000  # nearest to the root: a trial imports its framework there
 _IMPORT: Final = re.compile(
     rb"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]+(\([^)]*\)|[^\n#;]*)|import[ \t]+([^\n#;]+))",
@@ -110,7 +107,22 @@ def read_needs(context: ContextSnapshot) -> ContextNeeds:
     )
 
 
-def imported_modules(source: bytes) -> Iterator[str]:
+def _imported(context: ContextSnapshot) -> set[str]:
+    """Return the modules of frameworks that the files nearest to the root import."""
+    programs = [
+        e
+        for e in context.entries
+        if e.kind == "file" and e.path.endswith(".py") and e.size <= LARGEST_PROGRAM
+    ]
+    found: set[str] = set()
+    for entry in sorted(programs, key=lambda entry: entry.path.count("/"))[:_FILES]:
+        for module in _imported_modules(read(entry)):
+            parts = module.split(".")
+            found |= {parts[0], ".".join(parts[:2])} & (_NEEDS.keys() | _COMPANIONS.keys())
+    return found
+
+
+def _imported_modules(source: bytes) -> Iterator[str]:
     """Yield the dotted names that a source imports, for any Python version."""
     for match in _IMPORT.finditer(source):
         origin, names, modules = (part.decode("ascii", "replace") if part else "" for part in match.groups())
@@ -118,19 +130,6 @@ def imported_modules(source: bytes) -> Iterator[str]:
             yield origin
         for name in re.findall(r"([\w.]+)(?:\s+as\s+\w+)?\s*(?:,|$|\))", names or modules):
             yield f"{origin}.{name}" if origin else name
-
-
-def _imported(context: ContextSnapshot) -> set[str]:
-    """Return the modules of frameworks that the files nearest to the root import."""
-    programs = [
-        e for e in context.entries if e.kind == "file" and e.path.endswith(".py") and e.size <= _LARGEST
-    ]
-    found: set[str] = set()
-    for entry in sorted(programs, key=lambda entry: entry.path.count("/"))[:_FILES]:
-        for module in imported_modules(read(entry)):
-            parts = module.split(".")
-            found |= {parts[0], ".".join(parts[:2])} & (_NEEDS.keys() | _COMPANIONS.keys())
-    return found
 
 
 def check_requirements(

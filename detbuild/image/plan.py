@@ -1,8 +1,7 @@
-"""The plan of an image, made before the engine is used.
+"""Plans an image from a context and its resolution: the Dockerfile, its files and a tag, before any engine.
 
-Plans an image from a context and its resolution.
-
-Renders the Dockerfile: one template, whose values never contain user text.
+The tag is a hash of all inputs, so equal inputs give the same image. The Dockerfile is one template, whose
+values never contain user text.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from detbuild.image.host_settings import (
     SECRETS,
     SECRETS_DIR,
     WHEELS_DIR,
+    needed_wheels,
 )
 from detbuild.image.needs import PROJECTS, ContextNeeds
 from detbuild.image.requirements import REQUIREMENTS, WORKDIR, Requirements, for_pip, paths_of
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from detbuild.image.resolve import Resolution, Target
     from detbuild.image.table import Table
 
-REPOSITORY: Final = "detbuild"
+_REPOSITORY: Final = "detbuild"
 _PLACES: Final = "places"
 _INDEXES: Final = ("--index-url", "--extra-index-url", "--find-links")
 _FOR_FRAMEWORKS: Final = frozenset(
@@ -51,12 +51,12 @@ _FOR_FRAMEWORKS: Final = frozenset(
     }
 )
 _FORMAT: Final = "detbuild image 1"  # change it when equal inputs must give another image
-HARNESS: Final = "/opt/detbuild/harness"
-VENV: Final = "/opt/detbuild/venv"
-USER: Final = "65533:65533"  # an unused ID; runs set the caller's
+_HARNESS: Final = "/opt/detbuild/harness"
+_VENV: Final = "/opt/detbuild/venv"
+_USER: Final = "65533:65533"  # an unused ID; runs set the caller's
 # Files in pip's directory: those that requirements.txt names, mounted while pip runs (early) or copied for
 # editable installs (copied), or the whole context (late).
-RequirementsStep = Literal["none", "early", "copied", "late"]
+_RequirementsStep = Literal["none", "early", "copied", "late"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,7 +129,7 @@ def plan_image(
     dockerfile = render(dockerfile_plan, templates, cache_dir=cache_dir)
     labels = _labels(resolution, base_image, trees)
     return ImagePlan(
-        tag=_tag([_FORMAT, base_image, base_digest, dockerfile, *_lines(trees), json.dumps(labels)]),
+        tag=_tag([_FORMAT, base_image, base_digest, dockerfile, *_digest_lines(trees), json.dumps(labels)]),
         base_image=base_image,
         dockerfile=dockerfile,
         upload_dockerfile=render(replace(dockerfile_plan, session=False), templates, cache_dir=cache_dir),
@@ -170,8 +170,6 @@ def with_host_settings(
         credentials: Variables of `extract_credentials`.
         cache: Hashes of wheels of earlier builds; the caller saves it.
     """
-    from detbuild.image.host_settings import needed_wheels
-
     if "framework" not in plan.trees:
         return replace(plan, secrets=network.secrets(credentials))
     wheels = needed_wheels(
@@ -272,12 +270,12 @@ def _dockerfile_plan(
         os=base.os if base else "",
         apt=base.apt if base else (),
         framework=bool(resolution.frameworks),
-        requirements=_step(needs.requirements),
+        requirements=_requirements_step(needs.requirements),
         masked=any(CREDENTIAL in file.text for file in needs.requirements.files),
     )
 
 
-def _step(requirements: Requirements) -> RequirementsStep:
+def _requirements_step(requirements: Requirements) -> _RequirementsStep:
     if not requirements.asks_for_packages:
         return "none"
     if requirements.whole_context:
@@ -299,12 +297,12 @@ def _labels(resolution: Resolution, base_image: str, trees: Mapping[str, Context
     return {name: value for name, value in labels.items() if value}
 
 
-def _lines(trees: Mapping[str, ContextSnapshot]) -> list[str]:
+def _digest_lines(trees: Mapping[str, ContextSnapshot]) -> list[str]:
     return [f"{name} {trees[name].digest}" for name in sorted(trees)]
 
 
 def _tag(inputs: Sequence[str]) -> str:
-    return f"{REPOSITORY}:{hashlib.sha256(json.dumps(list(inputs)).encode()).hexdigest()}"
+    return f"{_REPOSITORY}:{hashlib.sha256(json.dumps(list(inputs)).encode()).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,7 +314,7 @@ class DockerfilePlan:
     os: str = ""
     apt: tuple[str, ...] = ()
     framework: bool = False
-    requirements: RequirementsStep = "none"
+    requirements: _RequirementsStep = "none"
     masked: bool = False  # mask URLs in pip's output: the requirements have credentials
     session: bool = True  # False: the host settings are sent as files, for lack of build secrets
 
@@ -331,10 +329,10 @@ def render(plan: DockerfilePlan, templates: Path, *, cache_dir: Path | None = No
     """
     values = {
         **asdict(plan),
-        "harness": HARNESS,
-        "venv": VENV,
+        "harness": _HARNESS,
+        "venv": _VENV,
         "workdir": WORKDIR,
-        "user": USER,
+        "user": _USER,
         "wheels": WHEELS_DIR,
         "framework_dir": FRAMEWORK_DIR,
         "secrets": SECRETS,
@@ -342,23 +340,23 @@ def render(plan: DockerfilePlan, templates: Path, *, cache_dir: Path | None = No
         "environment": ENVIRONMENT,
     }
     if cache_dir is None:
-        return _filled(values, templates)
-    file = cache_dir / f"{_key(values, templates)}.Dockerfile"
-    text = _read(file)
+        return _fill(values, templates)
+    file = cache_dir / f"{_cache_key(values, templates)}.Dockerfile"
+    text = _read_cached(file)
     if text is None:
-        text = _filled(values, templates)
-        _write(file, text)
+        text = _fill(values, templates)
+        _write_cached(file, text)
     return text
 
 
-def _key(values: Mapping[str, object], templates: Path) -> str:
+def _cache_key(values: Mapping[str, object], templates: Path) -> str:
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     for template in sorted(templates.glob("*.j2")):
         digest.update(f"\0{template.name}\0".encode() + template.read_bytes())
     return digest.hexdigest()
 
 
-def _read(file: Path) -> str | None:
+def _read_cached(file: Path) -> str | None:
     """Return a cached text; None if there is none or it is damaged."""
     try:
         checksum, _, text = file.read_text(encoding="utf-8").partition("\n")
@@ -367,7 +365,7 @@ def _read(file: Path) -> str | None:
     return text if checksum == _checksum(text) else None
 
 
-def _write(file: Path, text: str) -> None:
+def _write_cached(file: Path, text: str) -> None:
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     with contextlib.suppress(OSError):  # it is rendered again next time
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -380,7 +378,7 @@ def _checksum(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _filled(values: Mapping[str, object], templates: Path) -> str:
+def _fill(values: Mapping[str, object], templates: Path) -> str:
     import jinja2
 
     environment = jinja2.Environment(

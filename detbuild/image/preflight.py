@@ -1,6 +1,7 @@
-"""Checks a trial's code before the build, without importing it.
+"""Checks a trial's code before the build, without importing it: entrypoint, syntax and imports.
 
-Compares the imports of a trial's code with the packages of its image.
+Only what certainly fails in the container is an error; what may be repaired there, by a hook, a mount or the
+user's own image, is a warning.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from detbuild.context.scripts import words_of
 from detbuild.context.snapshot import Tree, read, shown
 from detbuild.errors import ConfigError, ContextError
 from detbuild.events import Warned
+from detbuild.image.needs import LARGEST_PROGRAM
 from detbuild.image.requirements import in_context, normalized
 from determined._contract import entrypoint as entrypoint_errors
 from determined._contract.hints import DISTRIBUTIONS
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from detbuild.context.snapshot import ContextSnapshot, Entry
     from detbuild.image.needs import ContextNeeds
 
-LARGEST: Final = 1 << 20  # bytes; a longer file is data, not a program
 _HOST: Final = sys.version_info[:2]
 # Suffixes of modules without source: extensions and bytecode.
 _COMPILED: Final = re.compile(r"\.[\w.-]*(so|pyd)|\.pyc")
@@ -137,23 +138,20 @@ def check_entrypoint(entrypoint: Entrypoint, code: Code) -> tuple[Warned, ...]:
         return (Warned(f"{error}, unless a hook, a mount or the image provides it", error.hint),)
 
 
-# --- module:Class -------------------------------------------------------------------------------------------
-
-
 def _check_trial(entrypoint: str, code: Code) -> Iterator[Warned]:
     module, _, name = entrypoint.partition(":")
-    plain = locate(module, code)
+    plain = _locate(module, code)
     if plain is None:
         cause, hint = entrypoint_errors.no_such_module(module, list(map(shown, code.modules)))
         raise _MissingError(cause, hint=hint)
-    for entry in files_of(plain, code):
-        yield from check_syntax(entry, code)
+    for entry in _files_of(plain, code):
+        yield from _check_syntax(entry, code)
     own = _own_file(plain, code)
     if own is not None:
         yield from _check_class(entrypoint, plain, name, own, code)
 
 
-def locate(module: str, code: Code) -> str | None:
+def _locate(module: str, code: Code) -> str | None:
     """Return a module's name relative to the context ("" is the context itself), as in the harness."""
     if _has_module(module, code):
         return module
@@ -181,7 +179,7 @@ def _has_compiled(path: str, code: Code) -> bool:
     return any(_COMPILED.fullmatch(tail) for tail in tails)
 
 
-def files_of(module: str, code: Code) -> list[Entry]:
+def _files_of(module: str, code: Code) -> list[Entry]:
     """Return the Python files that run when a module is imported: its parent packages, then its own."""
     parts = [part for part in module.split(".") if part]
     packages = ["/".join((*parts[:depth], "__init__.py")) for depth in range(1, len(parts) + 1)]
@@ -203,7 +201,7 @@ def _own_file(module: str, code: Code) -> Entry | None:
 
 
 def _is_text(entry: Entry | None) -> TypeGuard[Entry]:
-    return entry is not None and entry.kind == "file" and entry.size <= LARGEST
+    return entry is not None and entry.kind == "file" and entry.size <= LARGEST_PROGRAM
 
 
 def _check_class(entrypoint: str, module: str, name: str, entry: Entry, code: Code) -> Iterator[Warned]:
@@ -211,7 +209,7 @@ def _check_class(entrypoint: str, module: str, name: str, entry: Entry, code: Co
     first = name.split(".", maxsplit=1)[0]
     if "." not in name and re.search(rf"^class\s+{re.escape(name)}\s*\(".encode(), source, re.MULTILINE):
         return  # the usual case, without parsing
-    tree = parsed(source)
+    tree = _parsed(source)
     if tree is None:
         return
     if entry.path.endswith("__init__.py") and _has_module(".".join(filter(None, (module, first))), code):
@@ -325,10 +323,7 @@ def _passes_own_name(call: ast.Call) -> bool:
     return any(isinstance(value, ast.Name) and value.id == "__name__" for value in given)
 
 
-# --- syntax -------------------------------------------------------------------------------------------------
-
-
-def check_syntax(entry: Entry, code: Code) -> Iterator[Warned]:
+def _check_syntax(entry: Entry, code: Code) -> Iterator[Warned]:
     """Compile a file without running it.
 
     Raises:
@@ -385,7 +380,7 @@ def _too_new(source: bytes, version: tuple[int, int]) -> tuple[SyntaxError, bool
     return None
 
 
-def parsed(source: bytes) -> ast.Module | None:
+def _parsed(source: bytes) -> ast.Module | None:
     import ast
 
     try:
@@ -394,9 +389,6 @@ def parsed(source: bytes) -> ast.Module | None:
             return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-
-
-# --- commands -----------------------------------------------------------------------------------------------
 
 
 def _check_command(entrypoint: Entrypoint, code: Code) -> Iterator[Warned]:
@@ -409,8 +401,8 @@ def _check_command(entrypoint: Entrypoint, code: Code) -> Iterator[Warned]:
         entry = code.tree.find(path)
         if entry is None:
             raise _no_such_script(script, path, code)
-        if is_python and entry.kind == "file" and entry.size <= LARGEST:
-            yield from check_syntax(entry, code)
+        if is_python and entry.kind == "file" and entry.size <= LARGEST_PROGRAM:
+            yield from _check_syntax(entry, code)
 
 
 def _launched(entrypoint: Entrypoint) -> str:
@@ -532,7 +524,7 @@ def check_imports(
 
 def _broken(entry: Entry, code: Code) -> Iterator[Warned]:
     try:
-        yield from check_syntax(entry, code)
+        yield from _check_syntax(entry, code)
     except ContextError as error:
         yield Warned(str(error), error.hint)
 
@@ -553,19 +545,19 @@ def _reached(entrypoint: Entrypoint, code: Code) -> Iterator[tuple[Entry, ast.Mo
         if entry.path in seen:
             continue
         seen.add(entry.path)
-        tree = parsed(read(entry))
+        tree = _parsed(read(entry))
         yield entry, tree
         for name in _context_modules(entry, tree) if tree else ():
-            module = locate(name, code)
-            waiting += files_of(module, code) if module is not None else ()
+            module = _locate(name, code)
+            waiting += _files_of(module, code) if module is not None else ()
 
 
 def _first_files(entrypoint: Entrypoint, code: Code) -> list[Entry]:
     if entrypoint.kind == "trial":
-        module = locate(entrypoint.module, code)
-        return [] if module is None else files_of(module, code)
+        module = _locate(entrypoint.module, code)
+        return [] if module is None else _files_of(module, code)
     found = (code.tree.find(in_context(script)) for script, is_python in scripts_of(entrypoint) if is_python)
-    return [entry for entry in found if entry and entry.kind == "file" and entry.size <= LARGEST]
+    return [entry for entry in found if entry and entry.kind == "file" and entry.size <= LARGEST_PROGRAM]
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:

@@ -1,8 +1,7 @@
 """Reads requirements.txt and the files that it includes, as pip does.
 
-The tests compare with pip's own parser. What a line means depends on the files of the context.
-
-Version numbers of drivers, CUDA and Python, as comparable tuples.
+What a line means depends on the files of the context: `./lib` may be a directory of it, or a mistake. The
+tests compare with pip's own parser.
 """
 
 from __future__ import annotations
@@ -61,10 +60,10 @@ _WITH_VALUE: Final = (
     ("--hash",),
     ("-C", "--config-settings"),
 )
-PlaceKind = Literal["editable", "project", "archive", "links", "index"]
+_PlaceKind = Literal["editable", "project", "archive", "links", "index"]
 _VCS_PREFIXES: Final = tuple(f"{name}+" for name in _VERSION_CONTROL)
 _RELEASE = re.compile(r"v?(\d+(?:\.\d+)*)(.*)", re.IGNORECASE)
-Release = tuple[int, ...]
+_Release = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +107,7 @@ class Line:
 class Place:
     """A local directory or file that pip reads."""
 
-    kind: PlaceKind
+    kind: _PlaceKind
     named: str  # as written
     path: str  # in the context; "" is its root
     line: Line
@@ -158,7 +157,7 @@ def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def is_archive(path: str) -> bool:
+def _is_archive(path: str) -> bool:
     """Whether pip treats a file of that name as a distribution."""
     base, extension = posixpath.splitext(path)
     if base.lower().endswith(".tar"):
@@ -284,7 +283,7 @@ def _editable(line: Line, tree: Tree) -> Reading:
     if tree.is_dir(path := in_context(bare)):
         return _project(line, named, path, kind="editable")
     if bare.lower().startswith("file:"):
-        return _project(line, named, file_path(bare), kind="editable", name=_egg(bare))
+        return _project(line, named, _file_path(bare), kind="editable", name=_egg(bare))
     if _is_version_control(named):
         problem = Finding(line, f"`-e {named}` does not name its project", "add `#egg=<project>` to the URL")
         requirement = Requirement(line=line, name=_egg(named), direct=True)
@@ -328,13 +327,13 @@ def _marker(line: Line) -> tuple[str, Marker | None, Finding | None]:
 def _from_url(line: Line, url: str) -> Reading:
     bare, _ = _without_extras(url)
     if _scheme(url) == "file":
-        return _file_url(line, url, file_path(bare), _egg(url))
+        return _file_url(line, url, _file_path(bare), _egg(url))
     name, version = _of_wheel(urlsplit(url).path)
     return Reading(requirement=_direct(line, name or _egg(url), version))
 
 
 def _file_url(line: Line, url: str, path: str | None, name: str) -> Reading:
-    if path is not None and is_archive(path):
+    if path is not None and _is_archive(path):
         return _archive(line, url, path)
     return _project(line, url, path, kind="project", name=name)
 
@@ -346,7 +345,7 @@ def _from_name(line: Line, name: str, tree: Tree) -> Reading:
     if looks_like_path and tree.is_dir(path):
         return _project(line, name, path, kind="project")
     before, at, _ = name.partition("@")
-    if is_archive(bare) and (tree.is_file(path) or not at or "/" in before or before.startswith(".")):
+    if _is_archive(bare) and (tree.is_file(path) or not at or "/" in before or before.startswith(".")):
         return _archive(line, name, path)
     return _from_index(line, name, path if looks_like_path else None)
 
@@ -374,7 +373,7 @@ def _from_index(line: Line, name: str, path: str | None) -> Reading:
     if _scheme(url) != "file":
         _, version = _of_wheel(urlsplit(url).path)
         return Reading(requirement=_direct(line, requirement.name, version) if version else requirement)
-    return _file_url(line, name, file_path(url), requirement.name)
+    return _file_url(line, name, _file_path(url), requirement.name)
 
 
 def _spelling(name: str) -> str:
@@ -452,7 +451,7 @@ def _is_path(value: str) -> bool:
 
 def _looked_up(kind: str, value: str, line: Line, tree: Tree) -> str | None:
     if _scheme(value) == "file":
-        return file_path(value)
+        return _file_path(value)
     if kind == "links":
         relative = in_context(posixpath.join(posixpath.dirname(line.file), value))
         if tree.exists(relative):
@@ -468,7 +467,7 @@ def in_context(path: str) -> str | None:
     return full[len(WORKDIR) + 1 :]
 
 
-def file_path(url: str) -> str | None:
+def _file_path(url: str) -> str | None:
     """Return the path in the context of a `file:` URL."""
     parts = urlsplit(url)
     return in_context(unquote(parts.path)) if parts.netloc in {"", "localhost"} else None
@@ -555,7 +554,7 @@ class _Reader:
         if _scheme(named) in {"http", "https"}:
             return
         if _scheme(named) == "file":
-            path = file_path(named)
+            path = _file_path(named)
         else:
             path = in_context(posixpath.join(posixpath.dirname(line.file), named))
         entry = self.tree.find(path)
@@ -626,7 +625,7 @@ def _is_determined(requirement: Requirement) -> bool:
     name = requirement.name
     if not name and requirement.line.argument:
         archive = posixpath.basename(urlsplit(requirement.line.argument.split(";")[0].strip()).path)
-        name = normalized(re.split(r"-\d", archive)[0]) if is_archive(archive) else ""
+        name = normalized(re.split(r"-\d", archive)[0]) if _is_archive(archive) else ""
     named = re.search(r"github\.com[/:]determined-ai/determined(\.git)?([@#]|$)", requirement.line.argument)
     is_it = name == "determined" or name.startswith("determined-") or bool(named)
     return is_it and not requirement.constraint
@@ -641,7 +640,7 @@ def for_pip(requirements: Requirements, tree: Tree) -> ContextSnapshot:
     places = (place for place in requirements.places if place.kind == "links" or not late)
     paths = [path for place in places for path in paths_of(place, tree)]
     kept = tree.needed((REQUIREMENTS, *(file.path for file in requirements.files), *paths))
-    written = {file.path: _written(file, requirements, tree) for file in requirements.files}
+    written = {file.path: _without_left_out(file, requirements, tree) for file in requirements.files}
     replaced = {entry.path: entry for entry in file_snapshot(written).entries}
     return ContextSnapshot(tuple(replaced.get(e.path, e) if e.kind == "file" else e for e in kept.entries))
 
@@ -656,12 +655,12 @@ def paths_of(place: Place, tree: Tree) -> Iterator[str]:
         # An HTML page may link archives at any depth; without one, pip lists the directory only.
         has_page = any(path.endswith((".html", ".htm")) for path in tree.children(found.path))
         inside = tree.below(found.path) if has_page else tree.children(found.path)
-        yield from (path for path in inside if is_archive(path) or path.endswith((".html", ".htm")))
+        yield from (path for path in inside if _is_archive(path) or path.endswith((".html", ".htm")))
     elif found.path or place.kind == "index":
         yield from tree.below(found.path)
 
 
-def _written(file: SourceFile, requirements: Requirements, tree: Tree) -> bytes:
+def _without_left_out(file: SourceFile, requirements: Requirements, tree: Tree) -> bytes:
     gone = {
         number
         for requirement in requirements.left_out
@@ -674,15 +673,15 @@ def _written(file: SourceFile, requirements: Requirements, tree: Tree) -> bytes:
     return "".join(f"{line}\n" for line in kept).encode(file.encoding)
 
 
-def release(text: str) -> Release:
+def release(text: str) -> _Release:
     """Return the numbers before any letter or plus: (2, 13, 0) for "2.13.0+cpu"; () if none."""
     match = _RELEASE.match(text.strip())
     return tuple(int(part) for part in match[1].split(".")) if match else ()
 
 
-def minor(text: str) -> Release:
+def minor(text: str) -> _Release:
     return _padded(release(text), 2)[:2]
 
 
-def _padded(numbers: Release, width: int) -> Release:
+def _padded(numbers: _Release, width: int) -> _Release:
     return numbers + (0,) * (width - len(numbers))

@@ -1,10 +1,7 @@
-"""Chooses base image, Python and frameworks of an experiment; pure and offline.
+"""Chooses base image, Python and frameworks of an experiment: what its code needs and its driver runs.
 
-Chooses version and build of a framework: what the requirements allow and the driver can run.
-
-Sources of a base image: the engine's own store, a registry, or Debian packages of this host.
-
-Checks image references before an engine is used.
+All of it is pure and offline, but for `bootstrap`: it runs the script that makes a base image of this host's
+Debian packages, for an engine that can pull none.
 """
 
 from __future__ import annotations
@@ -59,6 +56,16 @@ class Resolution:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The target of an image."""
+
+    gpu: bool
+    python: str  # minor version of the submitting host: "3.11"
+    machine: str  # "x86_64"
+    driver: str | None = None  # of NVIDIA; None: unknown
+
+
 def resolve(
     needs: ContextNeeds,
     *,
@@ -88,7 +95,7 @@ def resolve(
 
 def _settled(
     needs: ContextNeeds, *, table: Table, target: Target
-) -> tuple[tuple[Choice, ...], tuple[Base, ...]]:
+) -> tuple[tuple[_Choice, ...], tuple[Base, ...]]:
     """Return a combination whose markers were evaluated with the Python of its own bases."""
     first_error: ConfigError | None = None
     pythons = {base.python for base in table.bases} - {target.python}
@@ -114,9 +121,9 @@ def _pins(needs: ContextNeeds, python: str, target: Target) -> dict[str, tuple[R
 
 def _first_fit(
     pins: Mapping[str, tuple[Requirement, ...]], *, table: Table, target: Target
-) -> tuple[tuple[Choice, ...], tuple[Base, ...]]:
+) -> tuple[tuple[_Choice, ...], tuple[Base, ...]]:
     candidates = [
-        choices(table.frameworks[n], found, target=target, table=table) for n, found in pins.items()
+        _choices(table.frameworks[n], found, target=target, table=table) for n, found in pins.items()
     ]
     first_error: ConfigError | None = None
     for combination in itertools.product(*candidates):
@@ -130,14 +137,14 @@ def _first_fit(
     raise first_error
 
 
-def _pair_fits(combination: tuple[Choice, ...], table: Table) -> bool:
+def _pair_fits(combination: tuple[_Choice, ...], table: Table) -> bool:
     versions = {choice.project: choice.release.version for choice in combination if choice.cuda}
     if versions.keys() != {"torch", "tensorflow"}:
         return True
     return any(pair.fits(versions["torch"], versions["tensorflow"]) for pair in table.gpu_pairs)
 
 
-def _bases(combination: tuple[Choice, ...], *, table: Table, target: Target) -> tuple[Base, ...]:
+def _bases(combination: tuple[_Choice, ...], *, table: Table, target: Target) -> tuple[Base, ...]:
     """Return the bases for a combination: those of registries first, nearest Python first."""
     cuda = _cuda(combination)
     fitting = [
@@ -155,30 +162,30 @@ def _distance(python: str, host: str) -> tuple[int, int]:
     return abs(steps), steps
 
 
-def _cuda(combination: tuple[Choice, ...]) -> str:
+def _cuda(combination: tuple[_Choice, ...]) -> str:
     """Return the CUDA of the base: the newest of the frameworks, whose driver is needed anyway."""
     return max((choice.cuda for choice in combination), key=release, default="")
 
 
-def _resolution(combination: tuple[Choice, ...], bases: tuple[Base, ...], target: Target) -> Resolution:
+def _resolution(combination: tuple[_Choice, ...], bases: tuple[Base, ...], target: Target) -> Resolution:
     return Resolution(
         bases=tuple(base.pinned for base in bases),
         reason=_reason(combination, bases[0], target),
         frameworks=tuple(choice.line for choice in combination if choice.line),
-        builds=tuple(_build(choice) for choice in combination),
-        special_builds=tuple(_build(choice) for choice in combination if choice.special),
+        builds=tuple(_described_build(choice) for choice in combination),
+        special_builds=tuple(_described_build(choice) for choice in combination if choice.special),
         cuda=_cuda(combination),
         min_driver=max((choice.min_driver for choice in combination), key=release, default=""),
         warnings=tuple(choice.warning for choice in combination if choice.warning),
     )
 
 
-def _build(choice: Choice) -> str:
+def _described_build(choice: _Choice) -> str:
     """Describe a build by its device."""
     return f"{choice.project} {choice.version} for {f'CUDA {choice.cuda}' if choice.cuda else 'CPU'}"
 
 
-def _reason(combination: tuple[Choice, ...], base: Base, target: Target) -> str:
+def _reason(combination: tuple[_Choice, ...], base: Base, target: Target) -> str:
     python = (
         "as on this host" if base.python == target.python else f"the nearest to this host's {target.python}"
     )
@@ -197,7 +204,7 @@ def _companions(needs: ContextNeeds, table: Table) -> tuple[str, ...]:
     return tuple(sorted(brought | needs.companions))
 
 
-def _pair_conflict(combination: tuple[Choice, ...], table: Table) -> ConfigError:
+def _pair_conflict(combination: tuple[_Choice, ...], table: Table) -> ConfigError:
     versions = {choice.project: choice.version for choice in combination}
     newest = table.gpu_pairs[-1]
     return ConfigError(
@@ -208,7 +215,7 @@ def _pair_conflict(combination: tuple[Choice, ...], table: Table) -> ConfigError
     )
 
 
-def _no_python(combination: tuple[Choice, ...]) -> ConfigError:
+def _no_python(combination: tuple[_Choice, ...]) -> ConfigError:
     spans = " and ".join(
         f"{c.project} {c.version} has wheels for Python {c.release.python[0]} to {c.release.python[1]}"
         for c in combination
@@ -220,17 +227,7 @@ def _no_python(combination: tuple[Choice, ...]) -> ConfigError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """The target of an image."""
-
-    gpu: bool
-    python: str  # minor version of the submitting host: "3.11"
-    machine: str  # "x86_64"
-    driver: str | None = None  # of NVIDIA; None: unknown
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class _Choice:
     """The chosen version and build of a framework."""
 
     project: str  # "torch", "tensorflow", "tensorflow-cpu"
@@ -253,9 +250,9 @@ class _Version:
     warning: str = ""
 
 
-def choices(
+def _choices(
     framework: Framework, pins: tuple[Requirement, ...], *, target: Target, table: Table
-) -> tuple[Choice, ...]:
+) -> tuple[_Choice, ...]:
     """Return every release that the pins allow and the driver can run, best first.
 
     Raises:
@@ -266,7 +263,7 @@ def choices(
     fitting = []
     for version in versions:
         row = framework.nearest(version.number)
-        build = _build_for(row, version, project=project, target=target, table=table)
+        build = _fitting_build(row, version, project=project, target=target, table=table)
         if build is not None:
             fitting.append(_choice(row, version, project=project, build=build, table=table))
     if not fitting:
@@ -274,14 +271,14 @@ def choices(
     return tuple(fitting)
 
 
-def _choice(row: FrameworkRelease, version: _Version, *, project: str, build: str, table: Table) -> Choice:
+def _choice(row: FrameworkRelease, version: _Version, *, project: str, build: str, table: Table) -> _Choice:
     other = table.builds.get(build)
     cuda = other.cuda if other else row.cuda
     # A CUDA build other than the default is named, so that pip cannot choose another. The CPU build is not:
     # an index of the host may have it under the plain version.
     local = f"+{build}" if cuda and other and "+" not in version.pin else ""
     extra = "[and-cuda]" if cuda and project == "tensorflow" else ""
-    return Choice(
+    return _Choice(
         project=project,
         version=version.number,
         release=row,
@@ -349,7 +346,7 @@ def _unknown_range(framework: Framework, specifiers: str) -> _Version:
     return _Version(number, specifiers, "requirements.txt", warning)
 
 
-def _build_for(
+def _fitting_build(
     row: FrameworkRelease, version: _Version, *, project: str, target: Target, table: Table
 ) -> str | None:
     """Return the name of the build; None if the driver can run none."""

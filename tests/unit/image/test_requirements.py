@@ -25,9 +25,11 @@ from detbuild.image.requirements import (
     Requirements,
     applies,
     for_pip,
+    minor,
     normalized,
     read_line,
     read_requirements,
+    release,
     split_lines,
 )
 
@@ -563,3 +565,8 @@ def test_a_line_of_millions_of_spaces_is_read_once() -> None:
     found = read(f"six{' ' * 3_000_000}\n")  # read again from each space, it takes hours
     assert not found.problems
     assert len(found.requirements) == 1
+
+
+def test_a_version_is_its_numbers() -> None:
+    assert (release("2.13.0+cpu"), release("v1.0rc1"), release("main")) == ((2, 13, 0), (1, 0), ())
+    assert minor("2") == (2, 0)
