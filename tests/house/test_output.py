@@ -11,10 +11,10 @@ ROOT = Path(__file__).parents[2]
 OUTPUT = [
     *(ROOT / "detbuild" / "cli").rglob("*.py"),
     *(ROOT / "detbuild" / "report").rglob("*.py"),
-    *(ROOT / "harness" / "determined" / "experimental" / "client").rglob("*.py"),
+    *(ROOT / "detbuild" / "sdk").rglob("*.py"),
 ]
 # The page refuses what is not finite; the SDK makes text for the config's reader.
-OWN_JSON = {"detbuild/report/page.py", "harness/determined/experimental/client/_create.py"}
+OWN_JSON = {"detbuild/report/page.py", "detbuild/sdk/create.py", "detbuild/sdk/unmanaged.py"}
 # Streams are used for their bytes (a page, logs), whether they are terminals, or past the filter on purpose.
 OWN_STREAMS = {"report.py", "shell.py", "output.py", "experiments.py", "logs.py", "terminal.py"}
 

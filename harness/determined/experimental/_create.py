@@ -1,4 +1,4 @@
-"""`create`: detbuild from Python. Only this package of the harness uses the host's packages."""
+"""`create`: detbuild from Python. On a host detbuild does the work; in a run the script ends here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from determined._contract.run_info import RunInfo
 from determined.experimental._handover import TrialGiven, expected
+from determined.experimental._host_only import host_only
+from determined.experimental._say import note_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,21 +52,24 @@ def create(  # noqa: PLR0917  (Determined's own signature)
 
     Raises:
         DetbuildError: A stage failed; the message tells which one.
+        HarnessError: Outside of runs, detbuild is not installed.
     """
     if expected():
         raise TrialGiven(trial_def)
     if RunInfo.from_environ(os.environ) is not None:
         return None  # a run with another entrypoint imports the module of this call
-    from determined.experimental import _local, _submit
-    from determined.experimental._log import explained
-    from determined.experimental._say import logged, note_ignored
-
-    with logged(), explained():
-        note_ignored("master_url", master_url, why="there is no server")
-        templates = () if template is None else (template,)
-        if local:
-            return _local.train(trial_def, config, Path(context_dir or "."), test=test, templates=templates)
-        return _submit.submit(trial_def, config, context_dir, command=command, test=test, templates=templates)
+    with host_only("determined.experimental.create"):
+        from detbuild.sdk import create as sdk
+    note_ignored("master_url", master_url, why="there is no server")
+    return sdk.create(
+        trial_def,
+        config,
+        local=local,
+        test=test,
+        context_dir=context_dir,
+        command=command,
+        template=template,
+    )
 
 
 def create_trial_instance(
@@ -81,8 +86,6 @@ def create_trial_instance(
         config: An experiment config, or the path of one.
         hparams: By default a sample of the config's hyperparameters.
     """
-    from determined.experimental import _local
-    from determined.experimental._log import explained
-
-    with explained():
-        return _local.instance(trial_def, Path(checkpoint_dir), config, hparams)
+    with host_only("determined.experimental.create_trial_instance"):
+        from detbuild.sdk import create as sdk
+    return sdk.create_trial_instance(trial_def, Path(checkpoint_dir), config, hparams)

@@ -45,3 +45,9 @@ def note_ignored(name: str, value: object, *, why: str) -> None:
     if value is not None:
         with logged():
             LOG.info("%s is ignored: %s", name, why)
+
+
+def note_no_server(call: str) -> None:
+    """Log that a call has no effect."""
+    with logged():
+        LOG.info("%s has no effect: there is no server; all calls use the experiments of this host", call)

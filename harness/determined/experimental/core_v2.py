@@ -24,12 +24,14 @@ from determined._run.processes import DistributedContext, DummyDistributedContex
 from determined._run.script import RunOptions, script_run
 from determined.core import PreemptMode, TensorboardMode
 from determined.core._context import opened
+from determined.experimental._host_only import host_only
 from determined.experimental._say import note_ignored
-from determined.experimental._unmanaged import unmanaged_run
+from determined.experimental._unmanaged_config import Config, DefaultConfig, UnmanagedConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
+    from determined._contract.run_info import RunInfo
     from determined.core import Context
 
 __all__ = [
@@ -45,38 +47,6 @@ __all__ = [
     "init_context",
     "url_reverse_webui_exp_view",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DefaultConfig:
-    """Fields of an experiment config. `searcher` has `metric` and `smaller_is_better`."""
-
-    name: str | None = None
-    hparams: Mapping[str, object] | None = None
-    data: Mapping[str, object] | None = None
-    description: str | None = None
-    labels: Sequence[str] | None = None
-    checkpoint_storage: str | Mapping[str, object] | None = None  # directory, s3://..., or as in a config
-    searcher: Mapping[str, object] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnmanagedConfig:
-    """The script's own names of its experiment and trial.
-
-    A later run with the same names continues from the last checkpoint of the previous one:
-    `core_v2.info.latest_checkpoint` is its ID.
-    """
-
-    workspace: str | None = None
-    project: str | None = None
-    external_experiment_id: str | None = None
-    external_trial_id: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config(DefaultConfig, UnmanagedConfig):
-    """`DefaultConfig` and `UnmanagedConfig` in one."""
 
 
 @dataclass(slots=True)
@@ -159,10 +129,14 @@ def init_context(
     """Open a run for a `with` block. An exception ends the experiment as failed."""
     note_ignored("client", client, why="there is no server")
     merged = _merged(defaults, unmanaged, config, checkpoint_storage)
-    with (
-        unmanaged_run(merged) as begin,
-        script_run(RunOptions(distributed=distributed, begin=begin)) as handle,
-    ):
+    with ExitStack() as stack:
+
+        def begin() -> RunInfo:  # called by one process, outside of runs
+            with host_only("core_v2 outside of a run"):
+                from detbuild.sdk.unmanaged import unmanaged_run
+            return stack.enter_context(unmanaged_run(merged))
+
+        handle = stack.enter_context(script_run(RunOptions(distributed=distributed, begin=begin)))
         context = opened(handle, preempt_mode)
         yield replace(context, info=cluster_info(handle.info))
         if not handle.supervised:  # otherwise the exit code decides

@@ -211,7 +211,7 @@ def test_there_are_no_projects_to_move_to(search, caplog):
 
 
 def test_an_experiment_is_deleted_with_its_checkpoints(search, home, monkeypatch):
-    monkeypatch.setattr("determined.experimental.client._host.connect", FakeEngine)
+    monkeypatch.setattr("detbuild.sdk.host.connect", FakeEngine)
     client.get_experiment(1).delete()
     with pytest.raises(errors.NotFoundException):
         client.get_experiment(1)

@@ -28,7 +28,7 @@ def engine(tmp_path, monkeypatch):
         "detbuild-base:cpu-debian13-py3.13",
     ):
         engine.add_image(name)
-    monkeypatch.setattr("determined.experimental.client._host.connect", lambda: engine)
+    monkeypatch.setattr("detbuild.sdk.host.connect", lambda: engine)
     monkeypatch.setattr(
         "detbuild.experiment.start_detached", lambda folder, _: controller_of(folder, engine).run()
     )

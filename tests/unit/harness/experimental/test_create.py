@@ -15,7 +15,7 @@ from detbuild.errors import ConfigError, ExperimentError
 from detbuild.store.home import Home
 from detbuild.store.state import load
 from determined._trial.context import Trial
-from determined.experimental import _submit, create
+from determined.experimental import create
 from tests.fakes import Exit, FakeEngine, succeed
 
 SCRIPT = """
@@ -208,7 +208,7 @@ def engine(tmp_path, monkeypatch):
         "detbuild-base:cpu-debian13-py3.13",
     ):
         engine.add_image(name)
-    monkeypatch.setattr(_submit, "DockerEngine", lambda: engine)
+    monkeypatch.setattr("detbuild.sdk.host.connect", lambda: engine)
     monkeypatch.setattr("detbuild.controller.loop.lock_directory", lambda: tmp_path)
     monkeypatch.setattr(
         "detbuild.experiment.start_detached", lambda folder, _: controller_of(folder, engine).run()

@@ -1,26 +1,35 @@
-"""`Checkpoint`: its metadata, its files, and the model in it."""
+"""`Checkpoint`: its metadata, its files and the model in it; with reported metrics, by which it is ranked."""
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from determined.experimental.client import _host
-from determined.experimental.client._enums import CheckpointState, DownloadMode, ModelFramework
-from determined.experimental.client._metrics import TrialMetrics, iter_trial_metrics
+from detbuild.checkpoint.download import download
+from detbuild.checkpoint.find import checkpoints_of, files_of, find_checkpoint
+from detbuild.controller import checkpoints
+from detbuild.jsontext import json_text
+from detbuild.sdk import host
+from detbuild.sdk.enums import CheckpointSortBy, CheckpointState, DownloadMode, ModelFramework, OrderBy
+from detbuild.store.annotations import change_metadata, metadata_of
+from detbuild.store.experiment_dir import config_of
+from detbuild.store.metrics import measurements
+from detbuild.store.records import RecordFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from detbuild.checkpoint.find import Found
     from detbuild.store.experiment_dir import ExperimentFolder
     from determined._contract.records import Line
 
 METADATA_FILE = "metadata.json"
+SortBy = str | CheckpointSortBy | None
 
 
 @dataclass(frozen=True)
@@ -65,20 +74,15 @@ class Checkpoint:
 
     def reload(self) -> None:
         """Read state, metadata and resources again."""
-        with _host.found():
-            from detbuild.checkpoint.find import find_checkpoint
-
-            self._take(find_checkpoint(_host.home(), self.uuid))
+        with host.found():
+            self._take(find_checkpoint(host.home(), self.uuid))
         for name in ("_line", "metadata", "resources"):
             self.__dict__.pop(name, None)
 
     @cached_property
     def training(self) -> CheckpointTrainingMetadata:
-        from detbuild.store.experiment_dir import config_of
-        from detbuild.store.state import fold
-
-        with _host.explained():
-            trials = fold(self._folder.header(), self._folder.journal()).trials
+        with host.explained():
+            trials = host.experiment_state(self._folder).trials
             metrics = self.validation_metrics
             return CheckpointTrainingMetadata(
                 experiment_config=config_of(self._folder).resolved(),
@@ -90,17 +94,13 @@ class Checkpoint:
 
     @cached_property
     def metadata(self) -> Mapping[str, Any]:
-        from detbuild.store.annotations import metadata_of
-
-        with _host.explained():
+        with host.explained():
             return metadata_of(self._folder.path, self.uuid, self._stored_metadata)
 
     @cached_property
     def resources(self) -> Mapping[str, int]:
-        from detbuild.checkpoint.find import files_of
-
-        with _host.explained():
-            return dict(files_of(_host.home(), self._found))
+        with host.explained():
+            return dict(files_of(host.home(), self._found))
 
     @property
     def report_time(self) -> datetime | None:
@@ -125,9 +125,7 @@ class Checkpoint:
         DownloadMode(mode)
         directory = Path(path) if path is not None else Path("checkpoints", self.uuid)
         if not (directory / METADATA_FILE).exists():
-            with _host.explained():
-                from detbuild.checkpoint.download import download
-
+            with host.explained():
                 download(self._found, directory)
         return str(directory)
 
@@ -144,16 +142,12 @@ class Checkpoint:
         self._remove(tuple(globs))
 
     def _remove(self, globs: Sequence[str]) -> None:
-        with _host.explained():
-            from detbuild.controller.checkpoints import delete
-
-            delete(_host.home(), [self.uuid], globs)
+        with host.explained():
+            checkpoints.delete(host.home(), [self.uuid], globs)
         self.reload()
 
     def write_metadata_file(self, path: str) -> None:
         """Write its current metadata into a file."""
-        from detbuild.jsontext import json_text
-
         Path(path).write_text(json_text(self.metadata), encoding="utf-8")
 
     def add_metadata(self, metadata: Mapping[str, Any]) -> None:
@@ -217,9 +211,7 @@ class Checkpoint:
         raise ValueError("the checkpoint's metadata have neither a torch nor a tensorflow version")
 
     def _annotate(self, change: Any) -> None:
-        from detbuild.store.annotations import change_metadata
-
-        with _host.explained():
+        with host.explained():
             self.metadata = change_metadata(self._folder.path, self.uuid, self._stored_metadata, change)
 
     @property
@@ -230,8 +222,6 @@ class Checkpoint:
     @cached_property
     def _line(self) -> Line | None:
         """Return the record of its run."""
-        from detbuild.store.records import RecordFile
-
         run = self._folder.run(self._found.trial_id, self._found.checkpoint.run)
         lines = RecordFile(run).rest()
         return next((line for line in lines if getattr(line.record, "uuid", "") == self.uuid), None)
@@ -242,7 +232,91 @@ class Checkpoint:
 
 def checkpoints_in(folder: ExperimentFolder, trial_id: int | None = None) -> list[Checkpoint]:
     """Return all checkpoints of an experiment, or of one of its trials, newest first."""
-    with _host.explained():
-        from detbuild.checkpoint.find import checkpoints_of
-
+    with host.explained():
         return [Checkpoint(one, folder) for one in checkpoints_of(folder) if trial_id in {None, one.trial_id}]
+
+
+@dataclass(frozen=True)
+class TrialMetrics:
+    """One report of a trial."""
+
+    trial_id: str  # "experiment/trial", as Trial.id
+    trial_run_id: int  # 0 for the first run of the trial, plus 1 for each restart
+    steps_completed: int  # batches
+    end_time: datetime  # in UTC
+    metrics: Mapping[str, object]
+    group: str  # "training", "validation", or a name of the script's own
+    batch_metrics: None = None  # only averages over the batches between two reports are stored
+
+
+def iter_trial_metrics(trial_ids: Sequence[host.TrialId], group: str | None = None) -> Iterator[TrialMetrics]:
+    """Yield the metrics that the trials have reported so far, one trial after another, each in order."""
+    for numbers in [host.trial_numbers(one) for one in trial_ids]:
+        with host.found():
+            folder = host.home().experiment(numbers[0])
+            state = host.journal_state(folder, numbers[1])
+        for one in measurements(folder, state, group or ""):
+            yield TrialMetrics(
+                trial_id=f"{numbers[0]}/{numbers[1]}",
+                trial_run_id=one.run,
+                steps_completed=one.steps_completed,
+                end_time=datetime.fromtimestamp(one.time, timezone.utc),
+                metrics=one.metrics,
+                group=one.group,
+            )
+
+
+def ordered(
+    checkpoints: Iterable[Checkpoint], sort_by: SortBy, order_by: OrderBy | None, max_results: int | None
+) -> list[Checkpoint]:
+    """Sort checkpoints; without `sort_by` by the searcher's metric, the best first.
+
+    Raises:
+        ValueError: Only one of `sort_by` and `order_by` was given.
+    """
+    if (sort_by is None) != (order_by is None):
+        raise ValueError("sort_by and order_by go together")
+    found = list(checkpoints)
+    if sort_by is CheckpointSortBy.SEARCHER_METRIC and found:
+        sort_by = found[0].searcher[0]
+    if sort_by is None:
+        ranked = by_metric(found, None, None)
+    elif isinstance(sort_by, CheckpointSortBy):
+        ranked = sorted(found, key=lambda one: _field(one, sort_by), reverse=order_by is OrderBy.DESC)
+    else:
+        ranked = by_metric(found, sort_by, smaller_is_better=order_by is OrderBy.ASC)
+    return ranked if max_results is None else ranked[:max_results]
+
+
+def by_metric(
+    checkpoints: Iterable[Checkpoint], metric: str | None, smaller_is_better: bool | None
+) -> list[Checkpoint]:
+    """Sort the best first; without `metric` by the searcher's, ignoring `smaller_is_better`."""
+
+    def key(one: Checkpoint) -> tuple[bool, float]:
+        name, smaller = one.searcher
+        if metric is not None:
+            name, smaller = metric, smaller if smaller_is_better is None else smaller_is_better
+        value = _metric(one, name)
+        return (True, 0.0) if value is None else (False, value if smaller else -value)
+
+    return sorted(checkpoints, key=key)
+
+
+def _metric(one: Checkpoint, name: str) -> float | None:
+    value = one.validation_metrics.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+        return None
+    return float(value)
+
+
+def _field(one: Checkpoint, sort_by: CheckpointSortBy) -> tuple[float, str]:
+    match sort_by:
+        case CheckpointSortBy.BATCH_NUMBER:
+            return (one.steps_completed, "")
+        case CheckpointSortBy.END_TIME:
+            return (one.report_time.timestamp() if one.report_time else math.inf, "")
+        case CheckpointSortBy.STATE:
+            return (0, one.state.name)
+        case _:
+            return (0, one.uuid)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from detbuild.checkpoint.find import find_checkpoint
+from detbuild.checkpoint.source import register_checkpoint
+from detbuild.sdk import host
+from detbuild.sdk.checkpoint import Checkpoint
+from detbuild.sdk.enums import ModelSortBy, OrderBy
+from detbuild.store import registry
 from determined.experimental._say import note_ignored
-from determined.experimental.client import _host
-from determined.experimental.client._checkpoint import Checkpoint
-from determined.experimental.client._enums import ModelSortBy, OrderBy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-
-    from detbuild.store import registry
 
 
 class ModelVersion:
@@ -57,16 +60,12 @@ class ModelVersion:
 
     def delete(self) -> None:
         """Remove it from the registry; the checkpoint is kept."""
-        with _host.found():
-            from detbuild.store.registry import delete_version
-
-            delete_version(_host.home(), self.model_name, self.model_version)
+        with host.found():
+            registry.delete_version(host.home(), self.model_name, self.model_version)
 
     def _change(self, change: Callable[[registry.Version], registry.Version]) -> None:
-        with _host.found():
-            from detbuild.store.registry import change_version
-
-            self._take(change_version(_host.home(), self.model_name, self.model_version, change))
+        with host.found():
+            self._take(registry.change_version(host.home(), self.model_name, self.model_version, change))
 
     def __repr__(self) -> str:
         return f"ModelVersion(model_name={self.model_name!r}, model_version={self.model_version})"
@@ -110,7 +109,7 @@ class Model:
         model = _read(self.name)
         if version == -1:
             return ModelVersion(self.name, model.versions[-1]) if model.versions else None
-        with _host.found():
+        with host.found():
             return ModelVersion(self.name, model.version(version))
 
     def list_versions(self, order_by: OrderBy = OrderBy.DESC) -> list[ModelVersion]:
@@ -128,10 +127,8 @@ class Model:
         Raises:
             NotFound: The checkpoint does not exist, or was deleted.
         """
-        with _host.found():
-            from detbuild.checkpoint.source import register_checkpoint
-
-            return ModelVersion(self.name, register_checkpoint(_host.home(), self.name, checkpoint_uuid))
+        with host.found():
+            return ModelVersion(self.name, register_checkpoint(host.home(), self.name, checkpoint_uuid))
 
     def add_metadata(self, metadata: Mapping[str, Any]) -> None:
         self._change(lambda model: replace(model, metadata={**model.metadata, **metadata}))
@@ -163,16 +160,12 @@ class Model:
 
     def delete(self) -> None:
         """Remove it from the registry; its checkpoints are kept."""
-        with _host.found():
-            from detbuild.store.registry import delete_model
-
-            delete_model(_host.home(), self.name)
+        with host.found():
+            registry.delete_model(host.home(), self.name)
 
     def _change(self, change: Callable[[registry.Model], registry.Model]) -> None:
-        with _host.found():
-            from detbuild.store.registry import change_model
-
-            self._take(change_model(_host.home(), self.name, change))
+        with host.found():
+            self._take(registry.change_model(host.home(), self.name, change))
 
     def __repr__(self) -> str:
         return f"Model(name={self.name!r}, metadata={dict(self.metadata)!r})"
@@ -197,12 +190,8 @@ def create_model(
     Raises:
         ConfigError: The name exists already.
     """
-    import time
-
     note_ignored("workspace_name", workspace_name, why="there are no workspaces here")
-    with _host.explained():
-        from detbuild.store import registry
-
+    with host.explained():
         model = registry.Model(
             name=name,
             created=time.time(),
@@ -210,7 +199,7 @@ def create_model(
             metadata=dict(metadata or {}),
             labels=tuple(labels or ()),
         )
-        return Model(registry.create_model(_host.home(), model))
+        return Model(registry.create_model(host.home(), model))
 
 
 def get_model(identifier: str | int) -> Model:
@@ -236,10 +225,8 @@ def list_models(
         name: Only those with this in their names, ignoring case.
         description: Only those with this in their descriptions, ignoring case.
     """
-    with _host.explained():
-        from detbuild.store.registry import models
-
-        found = models(_host.home())
+    with host.explained():
+        found = registry.models(host.home())
     wanted = [
         model
         for model in found
@@ -266,8 +253,6 @@ def _field(model: registry.Model, sort_by: ModelSortBy) -> tuple[float, str]:
 
 def get_model_labels() -> list[str]:
     """Return the labels of all models, the most frequent first."""
-    from collections import Counter
-
     counted = Counter(label for model in list_models() for label in model.labels)
     return [label for label, _ in counted.most_common()]
 
@@ -278,16 +263,12 @@ def get_checkpoint(uuid: str) -> Checkpoint:
     Raises:
         NotFound: There is none, or several.
     """
-    with _host.found():
-        from detbuild.checkpoint.find import find_checkpoint
-
-        home = _host.home()
+    with host.found():
+        home = host.home()
         found = find_checkpoint(home, uuid)
         return Checkpoint(found, home.folder(found.experiment_id))
 
 
 def _read(name: str) -> registry.Model:
-    with _host.found():
-        from detbuild.store.registry import read_model
-
-        return read_model(_host.home(), name)
+    with host.found():
+        return registry.read_model(host.home(), name)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from determined.experimental._say import LOG, logged, note_ignored
-from determined.experimental.client import _host, _model
-from determined.experimental.client._enums import ExperimentSortBy, ExperimentState, ModelSortBy, OrderBy
-from determined.experimental.client._experiment import Experiment
-from determined.experimental.client._metrics import TrialMetrics, iter_trial_metrics
-from determined.experimental.client._trial import Trial
+from detbuild.errors import EngineError
+from detbuild.sdk import create, host, model
+from detbuild.sdk.checkpoint import TrialMetrics, iter_trial_metrics
+from detbuild.sdk.enums import ExperimentSortBy, ExperimentState, ModelSortBy, OrderBy
+from detbuild.sdk.experiment import Experiment
+from detbuild.sdk.trial import Trial
+from detbuild.store.annotations import read_attributes
+from detbuild.store.cache import Summary, summaries
+from detbuild.store.home import damaged, is_deleting
+from determined.experimental._say import logged, note_ignored, note_no_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from determined.experimental.client._checkpoint import Checkpoint
-    from determined.experimental.client._model import Model
-
-_NO_SERVER = "there is no server; all calls use the experiments of this host"
+    from detbuild.sdk.checkpoint import Checkpoint
+    from detbuild.sdk.model import Model
+    from detbuild.store.experiment_dir import ExperimentFolder
 
 
 class Determined:
@@ -73,10 +77,8 @@ class Determined:
         """
         note_ignored("parent_id", parent_id, why="set searcher.source_checkpoint_uuid instead")
         note_ignored("project_id", project_id, why="there are no projects here")
-        with logged(), _host.explained():
-            from determined.experimental.client._create import create
-
-            return Experiment(create(config, model_dir or "", tuple(includes or ()), template))
+        with logged(), host.explained():
+            return Experiment(create.create_experiment(config, model_dir or "", includes or (), template))
 
     def get_experiment(self, experiment_id: int) -> Experiment:
         """Return an experiment by its ID.
@@ -113,17 +115,17 @@ class Determined:
         note_ignored("users", users, why="a home has the experiments of one user")
         note_ignored("project_id", project_id, why="there are no projects here")
         wanted = {state.name for state in states or ()}
-        rows = [
-            row
-            for row in _rows()
-            if (experiment_ids is None or row["id"] in experiment_ids)
-            and set(labels or ()) <= set(row["labels"])
-            and (states is None or row["state"] in wanted)
-            and (name or "").lower() in row["name"].lower()
+        found = [
+            summary
+            for summary in _listed()
+            if (experiment_ids is None or summary.id in experiment_ids)
+            and set(labels or ()) <= set(summary.labels)
+            and (states is None or summary.state in wanted)
+            and (name or "").lower() in summary.name.lower()
         ]
-        return [Experiment(row["id"]) for row in _sorted(rows, sort_by, order_by)]
+        return [Experiment(summary.id) for summary in _sorted(found, sort_by, order_by)]
 
-    def get_trial(self, trial_id: _host.TrialId) -> Trial:
+    def get_trial(self, trial_id: host.TrialId) -> Trial:
         """Return a trial: "3/2" and (3, 2) are trial 2 of experiment 3, and 3 is its first trial.
 
         Raises:
@@ -137,7 +139,7 @@ class Determined:
         Raises:
             NotFound: There is none, or several.
         """
-        return _model.get_checkpoint(uuid)
+        return model.get_checkpoint(uuid)
 
     def create_model(
         self,
@@ -148,7 +150,7 @@ class Determined:
         workspace_name: str | None = None,
     ) -> Model:
         """Add a new model to the registry."""
-        return _model.create_model(name, description, metadata, labels, workspace_name)
+        return model.create_model(name, description, metadata, labels, workspace_name)
 
     def get_model(self, identifier: str | int) -> Model:
         """Return a model by its name.
@@ -156,7 +158,7 @@ class Determined:
         Raises:
             NotFound: It does not exist.
         """
-        return _model.get_model(identifier)
+        return model.get_model(identifier)
 
     def list_models(
         self,
@@ -166,7 +168,7 @@ class Determined:
         description: str | None = None,
     ) -> list[Model]:
         """Return all models, by name."""
-        return _model.list_models(sort_by, order_by, name, description)
+        return model.list_models(sort_by, order_by, name, description)
 
     def get_models(
         self,
@@ -176,55 +178,58 @@ class Determined:
         description: str | None = None,
     ) -> list[Model]:
         """The same under Determined's older name."""
-        return _model.list_models(sort_by, order_by, name, description)
+        return model.list_models(sort_by, order_by, name, description)
 
     def get_model_labels(self) -> list[str]:
         """Return the labels of all models, the most frequent first."""
-        return _model.get_model_labels()
+        return model.get_model_labels()
 
     def iter_trials_metrics(
-        self, trial_ids: Sequence[_host.TrialId], group: str | None = None
+        self, trial_ids: Sequence[host.TrialId], group: str | None = None
     ) -> Iterator[TrialMetrics]:
         """Yield the metrics that trials have reported so far, of one group or of all."""
         return iter_trial_metrics(trial_ids, group)
 
-    def stream_trials_metrics(self, trial_ids: Sequence[_host.TrialId], group: str) -> Iterator[TrialMetrics]:
+    def stream_trials_metrics(self, trial_ids: Sequence[host.TrialId], group: str) -> Iterator[TrialMetrics]:
         """The same under Determined's older name."""
         return iter_trial_metrics(trial_ids, group)
 
     def logout(self) -> None:
         """Log that this has no effect."""
-        with logged():
-            LOG.info("logout has no effect: %s", _NO_SERVER)
+        note_no_server("logout")
 
 
-def _rows() -> list[dict[str, Any]]:
-    with _host.explained():
-        from detbuild.cli.listing import experiments
-        from detbuild.cli.output import no_output
+def _listed() -> list[Summary]:
+    """Return all experiments by ID, as they were submitted or changed; warn of damaged ones."""
+    with host.explained():
+        home = host.home()
+        found = (
+            _annotated(summary, home.folder(summary.id)) for summary in summaries(home, host.warnings_only)
+        )
+        return sorted(filter(None, found), key=lambda summary: summary.id)
 
-        return sorted(experiments(_host.home().path, no_output), key=lambda row: int(str(row["id"])))
+
+def _annotated(summary: Summary, folder: ExperimentFolder) -> Summary | None:
+    try:
+        changed = read_attributes(folder.path)
+    except EngineError as error:
+        host.warnings_only(damaged(summary.id, error))
+        return None
+    return replace(
+        summary,
+        name=changed.name or summary.name,
+        labels=summary.labels if changed.labels is None else changed.labels,
+        state="DELETING" if is_deleting(folder) else summary.state,
+    )
 
 
 def _sorted(
-    rows: list[dict[str, Any]], sort_by: ExperimentSortBy | None, order_by: OrderBy | None
-) -> list[dict[str, Any]]:
+    found: list[Summary], sort_by: ExperimentSortBy | None, order_by: OrderBy | None
+) -> list[Summary]:
     key = (sort_by or ExperimentSortBy.ID).value
     known = sorted(
-        (row for row in rows if row[key] is not None),
-        key=lambda row: row[key],
+        (summary for summary in found if getattr(summary, key) is not None),
+        key=lambda summary: getattr(summary, key),
         reverse=order_by is OrderBy.DESC,
     )
-    return known + [row for row in rows if row[key] is None]
-
-
-def login(
-    master: str | None = None,
-    user: str | None = None,
-    password: str | None = None,
-    **options: Any,
-) -> None:
-    """Log that this has no effect; accepts all of Determined's arguments."""
-    del master, user, password, options
-    with logged():
-        LOG.info("login has no effect: %s", _NO_SERVER)
+    return known + [summary for summary in found if getattr(summary, key) is None]

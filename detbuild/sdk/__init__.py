@@ -1,20 +1,13 @@
-"""Experiments, trials, checkpoints and models of this host, from Python.
+"""Determined's SDK on the files of this host: what `determined.experimental` hands over to.
 
-    from determined.experimental import client
-
-    experiment = client.create_experiment(config="config.yaml", model_dir=".")
-    experiment.wait()
-    path = experiment.top_checkpoint().download()
-
-Names and signatures are Determined's. There is no server: all calls read and write files below
-`$DETBUILD_HOME`. The ID of a trial consists of its experiment and its number, e.g. "3/2".
+Users import it from `determined.experimental` and `determined.experimental.client`. It is never in an image.
 """
 
 from __future__ import annotations
 
-from determined.experimental.client._checkpoint import Checkpoint, CheckpointTrainingMetadata
-from determined.experimental.client._determined import Determined, login
-from determined.experimental.client._enums import (
+from detbuild.sdk.checkpoint import Checkpoint, CheckpointTrainingMetadata, TrialMetrics
+from detbuild.sdk.determined import Determined
+from detbuild.sdk.enums import (
     CheckpointSortBy,
     CheckpointState,
     DownloadMode,
@@ -27,10 +20,9 @@ from determined.experimental.client._enums import (
     TrialSortBy,
     TrialState,
 )
-from determined.experimental.client._experiment import Experiment
-from determined.experimental.client._metrics import TrialMetrics
-from determined.experimental.client._model import Model, ModelVersion
-from determined.experimental.client._trial import Trial
+from detbuild.sdk.experiment import Experiment
+from detbuild.sdk.model import Model, ModelVersion
+from detbuild.sdk.trial import Trial
 
 # Older names of Determined.
 ExperimentReference = Experiment
@@ -49,7 +41,6 @@ get_trial = _here.get_trial
 iter_trials_metrics = _here.iter_trials_metrics
 list_experiments = _here.list_experiments
 list_models = _here.list_models
-logout = _here.logout
 stream_trials_metrics = _here.stream_trials_metrics
 
 __all__ = [
@@ -89,7 +80,5 @@ __all__ = [
     "iter_trials_metrics",
     "list_experiments",
     "list_models",
-    "login",
-    "logout",
     "stream_trials_metrics",
 ]

@@ -8,12 +8,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from detbuild.checkpoint.find import best_of_trials, checkpoints_of, goal_of
+from detbuild.controller import containers, deletion, requests
+from detbuild.sdk import host
+from detbuild.sdk.checkpoint import Checkpoint, SortBy, checkpoints_in, ordered
+from detbuild.sdk.enums import ExperimentState, OrderBy, TrialSortBy
+from detbuild.sdk.trial import Trial, trials_in
+from detbuild.store.annotations import change_attributes, read_attributes, with_label, without_label
+from detbuild.store.experiment_dir import config_of
+from detbuild.store.home import is_deleting, set_archived
+from detbuild.store.state import load
 from determined.experimental._say import note_ignored
-from determined.experimental.client import _host
-from determined.experimental.client._checkpoint import Checkpoint, checkpoints_in
-from determined.experimental.client._enums import ExperimentState, OrderBy, TrialSortBy
-from determined.experimental.client._ranking import SortBy, ordered
-from determined.experimental.client._trial import Trial, trials_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -46,7 +51,7 @@ class Experiment:
 
     def __init__(self, experiment_id: int, session: object = None) -> None:  # noqa: ARG002  (no server)
         self._id = int(experiment_id)
-        self._folder = _host.folder_of(self._id)
+        self._folder = host.folder_of(self._id)
         self.reload()
 
     @property
@@ -55,12 +60,8 @@ class Experiment:
 
     def reload(self) -> None:
         """Read everything that changes again."""
-        with _host.found():
-            from detbuild.store.annotations import read_attributes
-            from detbuild.store.home import is_deleting
-            from determined.experimental.client._read import experiment_state
-
-            state = experiment_state(self._folder)
+        with host.found():
+            state = host.experiment_state(self._folder)
             name = "DELETING" if is_deleting(self._folder) else state.state
             self.state = ExperimentState(f"STATE_{name}")
             self._put(read_attributes(self._folder.path))
@@ -68,9 +69,7 @@ class Experiment:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        with _host.explained():
-            from detbuild.store.experiment_dir import config_of
-
+        with host.explained():
             return config_of(self._folder).resolved()
 
     @property
@@ -89,8 +88,6 @@ class Experiment:
     @property
     def progress(self) -> float:
         """The current progress of its search, 0 to 1."""
-        from detbuild.store.state import load
-
         return load(self._folder).progress
 
     def wait(self, interval: float = 5.0) -> ExperimentState:
@@ -100,17 +97,14 @@ class Experiment:
             ValueError: It is paused, without a pending request, so it would never end.
             DetbuildError: Its controller has ended and cannot be restarted.
         """
-        from detbuild.controller.requests import RequestWatcher, needs_controller
-        from determined.experimental._log import log_event
-
-        watcher = RequestWatcher(self._folder, log_event)
+        watcher = requests.RequestWatcher(self._folder, host.log_event)
         while True:
             self.reload()
             if self.state in _TERMINAL:
                 return self.state
-            if self.state is ExperimentState.PAUSED and not needs_controller(self._folder):
+            if self.state is ExperimentState.PAUSED and not requests.needs_controller(self._folder):
                 raise ValueError(f"experiment {self.id} is paused; activate it before waiting for it")
-            with _host.explained():
+            with host.explained():
                 watcher.poll()
             time.sleep(interval)
 
@@ -120,9 +114,7 @@ class Experiment:
         Raises:
             ValueError: It has ended without one.
         """
-        from determined.experimental.client._read import experiment_state
-
-        while not (state := experiment_state(self._folder)).trials:
+        while not (state := host.experiment_state(self._folder)).trials:
             if state.over:
                 raise ValueError(f"experiment {self.id} has ended without a trial: {state.state.label}")
             time.sleep(interval)
@@ -195,9 +187,7 @@ class Experiment:
             sort_by: Name of a validation metric; the searcher's by default.
             smaller_is_better: Direction of the metric; by default the searcher's.
         """
-        with _host.explained():
-            from detbuild.checkpoint.find import best_of_trials, checkpoints_of, goal_of
-
+        with host.explained():
             goal = goal_of(self._folder.header(), sort_by, smaller_is_better)
             found = best_of_trials(checkpoints_of(self._folder), goal)
         return [Checkpoint(one, self._folder) for one in found[:limit]]
@@ -209,10 +199,8 @@ class Experiment:
             output_dir: By default `experiment_<id>_model_def` in the current directory.
         """
         directory = Path(output_dir or f"experiment_{self.id}_model_def")
-        with _host.explained():
-            from detbuild.controller.containers import download_code
-
-            download_code(_host.home(), self._folder, directory, _host.connect)
+        with host.explained():
+            containers.download_code(host.home(), self._folder, directory, host.connect)
         return str(directory)
 
     def logs(self, **options: Any) -> Iterator[str]:
@@ -237,10 +225,8 @@ class Experiment:
         self._ask("kill")
 
     def _ask(self, verb: Literal["kill", "cancel", "pause", "activate"]) -> None:
-        with _host.explained():
-            from detbuild.controller.requests import request
-
-            request(_host.home(), self.id, verb)
+        with host.explained():
+            requests.request(host.home(), self.id, verb)
 
     def archive(self) -> None:
         """Omit it from listings, after it has ended."""
@@ -251,9 +237,7 @@ class Experiment:
         self._archive(archived=False)
 
     def _archive(self, *, archived: bool) -> None:
-        with _host.explained():
-            from detbuild.store.home import set_archived
-
+        with host.explained():
             set_archived([self._folder], archived=archived)
         self.archived = archived
 
@@ -263,10 +247,8 @@ class Experiment:
         Args:
             force: Even if its checkpoints are registered or were the source of another experiment.
         """
-        with _host.explained():
-            from detbuild.controller.deletion import delete
-
-            delete(_host.home(), self.id, _host.connect, force=force)
+        with host.explained():
+            deletion.delete(host.home(), self.id, host.connect, force=force)
 
     def set_name(self, name: str) -> None:
         self._change(lambda attributes: replace(attributes, name=name))
@@ -283,14 +265,10 @@ class Experiment:
         self._change(lambda attributes: replace(attributes, labels=given))
 
     def add_label(self, label: str) -> None:
-        from detbuild.store.annotations import with_label
-
         submitted = self._folder.header().labels
         self._change(lambda attributes: with_label(attributes, submitted, label))
 
     def remove_label(self, label: str) -> None:
-        from detbuild.store.annotations import without_label
-
         submitted = self._folder.header().labels
         self._change(lambda attributes: without_label(attributes, submitted, label))
 
@@ -299,9 +277,7 @@ class Experiment:
         note_ignored("move_to_project", (workspace_name, project_name), why="there are no projects here")
 
     def _change(self, change: Callable[[Attributes], Attributes]) -> None:
-        with _host.explained():
-            from detbuild.store.annotations import change_attributes
-
+        with host.explained():
             self._put(change_attributes(self._folder.path, change))
 
     def __repr__(self) -> str:

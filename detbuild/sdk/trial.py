@@ -5,11 +5,21 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from determined.experimental.client import _host
-from determined.experimental.client._checkpoint import Checkpoint, checkpoints_in
-from determined.experimental.client._enums import LogLevel, OrderBy, TrialSortBy, TrialState
-from determined.experimental.client._metrics import TrialMetrics, iter_trial_metrics
-from determined.experimental.client._ranking import SortBy, ordered
+from detbuild.checkpoint.find import best_first, checkpoints_of, goal_of
+from detbuild.controller import requests
+from detbuild.sdk import host
+from detbuild.sdk.checkpoint import (
+    Checkpoint,
+    SortBy,
+    TrialMetrics,
+    checkpoints_in,
+    iter_trial_metrics,
+    ordered,
+)
+from detbuild.sdk.enums import LogLevel, OrderBy, TrialSortBy, TrialState
+from detbuild.store.logs import Level, LogFilter, TrialLines, some
+from detbuild.store.metrics import measurements, summary
+from detbuild.store.state import Goal, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +29,7 @@ if TYPE_CHECKING:
     from detbuild.store.experiment_dir import ExperimentFolder
 
 _POLL = 0.2  # seconds between polls of growing logs
+_SUMMARY_NAMES = {"training": "avg_metrics", "validation": "validation_metrics"}
 
 
 class Trial:
@@ -36,8 +47,8 @@ class Trial:
         progress: 0 to 1; None if unknown.
     """
 
-    def __init__(self, trial_id: _host.TrialId, session: object = None) -> None:  # noqa: ARG002  (no server)
-        self.experiment_id, self.number = _host.trial_numbers(trial_id)
+    def __init__(self, trial_id: host.TrialId, session: object = None) -> None:  # noqa: ARG002  (no server)
+        self.experiment_id, self.number = host.trial_numbers(trial_id)
         self.reload()
 
     @classmethod
@@ -54,10 +65,7 @@ class Trial:
 
     def reload(self) -> None:
         """Read everything that changes again."""
-        _host.require_host()
-        from determined.experimental.client._read import trial_state
-
-        state, folder = trial_state((self.experiment_id, self.number))
+        state, folder = host.trial_state((self.experiment_id, self.number))
         self._take(folder, state)
 
     def _take(self, folder: ExperimentFolder, state: store.TrialState) -> None:
@@ -75,8 +83,6 @@ class Trial:
         Each has "count", "last" and "type", and for numbers also "min", "max", "sum" and "mean".
         """
         if self._summary is None:
-            from detbuild.store.metrics import measurements, summary
-
             found = summary(measurements(self._folder, self._state))
             self._summary = {_SUMMARY_NAMES.get(name, name): metrics for name, metrics in found.items()}
         return self._summary
@@ -114,9 +120,6 @@ class Trial:
             raise ValueError("follow, head and tail exclude each other")
         if (head or 0) < 0 or (tail or 0) < 0:
             raise ValueError("head and tail may not be negative")
-        from detbuild.store.logs import Level, LogFilter, TrialLines, some
-        from determined.experimental.client._read import journal_state
-
         lines = TrialLines(
             self._folder,
             LogFilter(
@@ -128,11 +131,11 @@ class Trial:
                 after=_seconds(timestamp_after),
             ),
         )
-        state = journal_state(self._folder, self.number)
+        state = host.journal_state(self._folder, self.number)
         yield from (f"{line.message}\n" for line in some(lines.new(state), head, tail))
         while follow and not state.ended:
             time.sleep(_POLL)
-            state = journal_state(self._folder, self.number)
+            state = host.journal_state(self._folder, self.number)
             yield from (f"{line.message}\n" for line in lines.new(state))
 
     logs = iter_logs  # Determined's older name
@@ -207,9 +210,7 @@ class Trial:
     def _selected(
         self, *, best: bool, uuid: str | None, sort_by: str | None, smaller_is_better: bool | None
     ) -> list[Checkpoint]:
-        from detbuild.checkpoint.find import best_first, checkpoints_of, goal_of
-
-        with _host.explained():
+        with host.explained():
             own = [one for one in checkpoints_of(self._folder) if one.trial_id == self.number]
             if uuid is not None:
                 own = [one for one in own if uuid and one.checkpoint.uuid.startswith(uuid)]
@@ -221,23 +222,16 @@ class Trial:
 
     def kill(self) -> None:
         """Stop it at once; training since its last checkpoint is lost."""
-        with _host.explained():
-            from detbuild.controller.requests import request
-
-            request(_host.home(), self._folder.id, "kill", self.number)
+        with host.explained():
+            requests.request(host.home(), self._folder.id, "kill", self.number)
 
     def __repr__(self) -> str:
         return f"Trial(id={self.id!r})"
 
 
-_SUMMARY_NAMES = {"training": "avg_metrics", "validation": "validation_metrics"}
-
-
 def trials_in(folder: ExperimentFolder, sort_by: TrialSortBy, order_by: OrderBy) -> list[Trial]:
     """Return the trials of an experiment; those without a value to sort by come last."""
-    with _host.explained():
-        from detbuild.store.state import load
-
+    with host.explained():
         found = [Trial.of(folder, state) for state in load(folder).trials.values()]
     keyed = [(trial, _field(trial, sort_by)) for trial in found]
     known = sorted(
@@ -266,8 +260,6 @@ def _field(trial: Trial, sort_by: TrialSortBy) -> Any:  # of one kind for each `
 
 
 def _validation(trial: Trial, *, newest: bool) -> float | None:
-    from detbuild.store.state import Goal
-
     header, progress = trial._folder.header(), trial._state.progress  # noqa: SLF001
     found = (progress.validations[-1] if progress.validations else None) if newest else progress.best
     return Goal(header.metric, header.smaller_is_better).value(found) if found else None

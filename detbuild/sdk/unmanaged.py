@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import sys
@@ -10,6 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detbuild.checkpoint.find import checkpoints_of
+from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping
+from detbuild.errors import ConfigError, DetbuildError
+from detbuild.experiment import SubmitRequest, run_here, this_host
+from detbuild.sdk import host
 from determined._contract.errors import HarnessError
 from determined.experimental._say import LOG, logged
 
@@ -19,7 +25,7 @@ if TYPE_CHECKING:
     from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.home import Home
     from determined._contract.run_info import RunInfo
-    from determined.experimental.core_v2 import Config
+    from determined.experimental._unmanaged_config import Config
 
 _LABEL = "external:"
 _BUCKETS = {"s3": "s3", "gs": "gcs"}
@@ -27,67 +33,45 @@ _OF_SEARCHER = ("metric", "smaller_is_better")
 
 
 @contextmanager
-def unmanaged_run(config: Config) -> Iterator[Callable[[], RunInfo]]:
-    """Yield a function that creates the experiment, for one process to call; the block's end ends it."""
-    run = _Run(config)
+def unmanaged_run(config: Config) -> Iterator[RunInfo]:
+    """Create the experiment and yield its run, which the block's end ends; it failed if that is an exception.
+
+    A thread runs the experiment, whose run lasts as long as the block.
+    """
+    begun: queue.SimpleQueue[RunInfo | Exception] = queue.SimpleQueue()
+    ended: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def train(info: RunInfo) -> int:
+        begun.put(info)
+        return ended.get()
+
+    def run() -> None:
+        try:
+            with host.explained():
+                _run_experiment(config, train)
+        except DetbuildError as error:
+            begun.put(error)
+        finally:  # after a bug in detbuild, whose traceback Python shows
+            begun.put(HarnessError("cannot create the experiment"))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
     code = 1
     try:
-        yield run.begin
+        info = begun.get()
+        if isinstance(info, Exception):
+            raise info
+        with logged():
+            LOG.info("experiment %s: %s", info.experiment_id, Path(info.run_dir).parents[1])
+        yield info
         code = 0
     finally:
-        run.end(code)
+        ended.put(code)
+        thread.join()
 
 
-class _Run:
-    """Runs the experiment in a thread; its only run lasts as long as the script's block."""
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._begun: queue.SimpleQueue[RunInfo | BaseException] = queue.SimpleQueue()
-        self._ended: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self._keeper: threading.Thread | None = None
-
-    def begin(self) -> RunInfo:
-        self._keeper = threading.Thread(target=self._keep, daemon=True)
-        self._keeper.start()
-        begun = self._begun.get()
-        if isinstance(begun, BaseException):
-            raise begun
-        with logged():
-            LOG.info("experiment %s: %s", begun.experiment_id, Path(begun.run_dir).parents[1])
-        return begun
-
-    def end(self, code: int) -> None:
-        if self._keeper is not None:
-            self._ended.put(code)
-            self._keeper.join()
-
-    def _keep(self) -> None:
-        from detbuild.errors import DetbuildError
-        from determined.experimental._log import explained
-
-        try:
-            with explained():
-                _kept(self._config, self._train)
-        except DetbuildError as error:
-            self._begun.put(error)
-        finally:  # after a bug in detbuild, whose traceback Python shows
-            self._begun.put(HarnessError("cannot create the experiment"))
-
-    def _train(self, info: RunInfo) -> int:
-        self._begun.put(info)
-        return self._ended.get()
-
-
-def _kept(config: Config, train: Callable[[RunInfo], int]) -> None:
-    import json
-
-    from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping
-    from detbuild.experiment import SubmitRequest, run_here, this_host
-    from detbuild.store.home import Home
-    from determined._contract.run_info import home_of
-
-    home = Home.open(home_of(os.environ))
+def _run_experiment(config: Config, train: Callable[[RunInfo], int]) -> None:
+    home = host.home()
     resolved = config_from_mapping(_raw(config, home), defaults=LOCAL_DEFAULTS)
     text = json.dumps(resolved.resolved(), indent=2)
     request = SubmitRequest(config=resolved, text=text, context_dir=Path.cwd())
@@ -123,8 +107,6 @@ def _raw(config: Config, home: Home) -> dict[str, object]:
 
 def _storage(config: Config) -> object:
     """Convert a directory, or a URL such as s3://bucket/prefix, to a config's `checkpoint_storage`."""
-    from detbuild.errors import ConfigError
-
     given = config.checkpoint_storage
     if not isinstance(given, str):
         return given
@@ -147,11 +129,9 @@ def _external(config: Config) -> str:
 
 def _newest_checkpoint(home: Home, label: str) -> str | None:
     """Return the newest checkpoint of the last experiment with the label that has one."""
-    from detbuild.checkpoint.find import checkpoints_of
-    from detbuild.cli.output import no_output
 
     def newest(folder: ExperimentFolder) -> str:
         found = checkpoints_of(folder) if label in folder.header().labels else ()
         return next((each.checkpoint.uuid for each in found if each.state == "COMPLETED"), "")
 
-    return next(filter(None, home.each(newest, no_output)), None)
+    return next(filter(None, home.each(newest, host.warnings_only)), None)
