@@ -54,7 +54,7 @@ ensure_venv() {
     PYTHON=$VENV/bin/python
 }
 
-# Print the project that brings TensorFlow for the CPU alone; there is none but for x86-64.
+# Print the name of TensorFlow's project: the one for CPUs only exists for x86-64 alone.
 tensorflow_project() {
     if [ "$(uname -m)" = x86_64 ]; then echo tensorflow-cpu; else echo tensorflow; fi
 }

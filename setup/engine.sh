@@ -21,7 +21,7 @@ debian_mirror() {
 add_engine_suites() {
     mirror=$(debian_mirror)
     [ -n "$mirror" ] || { apt-get update -qq && mirror=$(debian_mirror); }
-    [ -n "$mirror" ] || { say "apt knows no Debian mirror"; return 1; }
+    [ -n "$mirror" ] || { say "apt has no Debian mirror"; return 1; }
     for suite in trixie forky; do
         printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n\n' "$mirror" "$suite" "$DEBIAN_KEYRING"
     done >"$ENGINE_SOURCES"
