@@ -1,38 +1,12 @@
-"""Configs as people wrote them for Determined 0.12 to 0.38, one statement of its reference a row."""
+"""Configs as people wrote them for Determined 0.13 to 0.38, one statement of its reference a row."""
 
 from __future__ import annotations
 
 import pytest
 
 from detbuild.config.parse import parse_config
-from detbuild.config.rewrite import warnings_for
-from detbuild.config.sources import text_layer
 from detbuild.config.yaml import ConfigErrors
-
-TOP = "entrypoint: model_def:T\n"
-SEARCHER = "searcher: {name: single, metric: loss, max_length: {batches: 9}}\n"
-
-
-def whole(text: str) -> str:
-    """The text with what every config needs and it does not have."""
-    top = "" if "entrypoint:" in text or "native:" in text else TOP
-    return top + ("" if "searcher:" in text else SEARCHER) + text
-
-
-def value_at(text: str, path: str) -> object:
-    value: object = parse_config(whole(text)).resolved()
-    for key in path.split("."):
-        if isinstance(value, dict):
-            value = value[key]
-        else:
-            assert isinstance(value, list)
-            value = value[int(key)]
-    return value
-
-
-def search(keys: str) -> str:
-    return f"searcher: {{metric: loss, {keys}}}"
-
+from tests.unit.config.configs import search, value_at, whole
 
 DEVICE_MAP = "[{host_path: /dev/x, container_path: /dev/y, mode: r}]"
 TODAY: list[tuple[str, str, object]] = [
@@ -273,122 +247,3 @@ def test_what_the_reference_forbids_is_refused(text: str, problem: str) -> None:
         parse_config(whole(text), source="c.yaml")
     (line,) = caught.value.lines
     assert line.split(": ", 1)[1].startswith(problem)
-
-
-STEPS: list[tuple[str, str, object]] = [
-    (search("name: single, max_steps: 10"), "searcher.max_length", {"batches": 1000}),
-    (search("name: random, max_steps: 2, max_trials: 3"), "searcher.max_concurrent_trials", 0),
-    (search("name: grid, max_steps: 2"), "searcher.max_concurrent_trials", 0),
-    (
-        search("name: async_halving, target_trial_steps: 8, num_rungs: 2, max_trials: 3"),
-        "searcher.max_length",
-        {"batches": 800},
-    ),
-    (search("name: adaptive_asha, target_trial_steps: 8, max_trials: 3"), "searcher.stop_once", False),
-    (search("name: adaptive, target_trial_steps: 8, step_budget: 9"), "searcher.budget", {"batches": 900}),
-    (search("name: adaptive_simple, max_steps: 8, max_trials: 9"), "searcher.max_length", {"batches": 800}),
-    (
-        search("name: sync_halving, target_trial_steps: 8, step_budget: 4, num_rungs: 2"),
-        "searcher.budget",
-        {"batches": 400},
-    ),
-    (
-        search("name: pbt, steps_per_round: 2, population_size: 4, num_rounds: 3"),
-        "searcher.length_per_round",
-        {"batches": 200},
-    ),
-    (search("name: single, max_steps: 10") + "\nbatches_per_step: 7", "searcher.max_length", {"batches": 70}),
-    (
-        search("name: single, max_steps: 10") + "\nmin_validation_period: 2",
-        "min_validation_period",
-        {"batches": 200},
-    ),
-    (
-        search("name: single, max_steps: 10") + "\nmin_checkpoint_period: 3",
-        "min_checkpoint_period",
-        {"batches": 300},
-    ),
-    (search("name: single, max_steps: 10"), "optimizations.average_training_metrics", False),
-    ("environment: {image: {cpu: a, gpu: b}}", "environment.image.cuda", "b"),
-    ("environment: {environment_variables: {gpu: [A=1]}}", "environment.environment_variables.cuda", ["A=1"]),
-    ("data_layer: {type: shared_fs}", "data_layer.type", "shared_fs"),
-    ("description: mine", "description", "mine"),
-]
-GONE: list[tuple[str, str]] = [
-    (search("name: single, max_steps: 0"), "searcher.max_steps: must be a whole number above 0"),
-    (
-        search("name: single, max_steps: 1") + "\nmin_validation_period: 0",
-        "min_validation_period: must be a whole number above 0",
-    ),
-    (
-        search("name: adaptive, target_trial_steps: 9, step_budget: 9"),
-        "searcher.step_budget: must be above max_length, 900, not 900",
-    ),
-    (
-        search("name: adaptive_asha, target_trial_steps: 9, max_steps: 9, max_trials: 2"),
-        "searcher.target_trial_steps: means the same as max_steps",
-    ),
-    (
-        "checkpoint_storage: {type: hdfs, hdfs_url: x, hdfs_path: y}",
-        "checkpoint_storage.type: hdfs was removed from Determined",
-    ),
-    (
-        "internal: {native: {command: [train.py]}}",
-        "internal.native: the Native API was removed in Determined",
-    ),
-]
-
-
-@pytest.mark.parametrize(("text", "path", "value"), STEPS)
-def test_a_config_of_0_12_means_what_it_meant(text: str, path: str, value: object) -> None:
-    assert value_at(text, path) == value
-
-
-@pytest.mark.parametrize(("text", "problem"), GONE)
-def test_what_is_gone_or_wrong_in_a_config_of_0_12_is_told_by_its_own_words(text: str, problem: str) -> None:
-    with pytest.raises(ConfigErrors) as caught:
-        parse_config(whole(text), source="c.yaml")
-    assert any(line.split(": ", 1)[1].startswith(problem) for line in caught.value.lines)
-
-
-REST = "entrypoint: model_def:T\nsearcher: {metric: loss}\n"
-SINGLE = "searcher: {name: single, max_length: 3}\n"
-LATER = {
-    "a project": ("workspace: a\n" + SINGLE, "project: b\n"),
-    "a length": ("searcher: {name: single}\nentrypoint: a:B\n", "searcher: {max_length: 3}\n"),
-    "the points of a grid": (
-        (
-            "hyperparameters: {x: {type: int, minval: 1, maxval: 2}}\n"
-            "searcher: {name: grid, metric: loss, max_length: 3}\n"
-        ),
-        "searcher: {name: random, max_trials: 2, max_length: 3}\n",
-    ),
-    "a top rung": (
-        "searcher: {name: adaptive_asha, metric: loss, max_trials: 3, max_time: 4}\n",
-        "searcher: {time_metric: batches}\n",
-    ),
-    "a budget": (
-        "searcher: {name: adaptive, metric: loss, max_length: 3, budget: 2}\n",
-        "searcher: {budget: 9}\n",
-    ),
-    "a unit": (
-        "searcher: {name: adaptive, metric: loss, max_length: {epochs: 3}, budget: {batches: 9}}\n",
-        "searcher: {budget: {epochs: 9}}\n",
-    ),
-    "a kind of storage": ("checkpoint_storage: {bucket: b}\n" + SINGLE, "checkpoint_storage: {type: s3}\n"),
-    "a bucket": ("checkpoint_storage: {type: s3}\n" + SINGLE, "checkpoint_storage: {bucket: b}\n"),
-}
-
-
-@pytest.mark.parametrize("row", LATER)
-def test_what_one_source_lacks_a_higher_one_may_bring(row: str) -> None:
-    lower, higher = LATER[row]
-    layers = [text_layer(lower, "lower.yaml"), text_layer(REST, "rest.yaml")]
-    with pytest.raises(ConfigErrors):
-        parse_config("max_restarts: 1\n", below=layers)
-    parse_config(higher, below=layers)
-
-
-def test_the_data_sets_of_a_data_layer_are_said_not_to_be_cached() -> None:
-    (warning,) = warnings_for(parse_config(whole("data_layer: {type: shared_fs}")))
-    assert warning.message.startswith("data_layer: data sets are not cached")

@@ -4,6 +4,7 @@ import pytest
 from pydantic_core import PydanticCustomError
 
 from detbuild.config.experiment import GIVEN, Entrypoint, parse_entrypoint
+from tests.unit.config.configs import refusal, taken
 
 
 @pytest.mark.parametrize(
@@ -104,3 +105,34 @@ def test_what_cannot_be_run_is_refused(value: object, what: str) -> None:
         parse_entrypoint(value)
     assert caught.value.context is not None
     assert caught.value.context["what"] == what
+
+
+def test_labels_are_a_set_in_their_first_order() -> None:
+    assert taken("labels: [b, a, b]", "labels") == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "profiling: {begin_on_batch: 5, end_after_batch: 4}",
+            "profiling.end_after_batch: must be at least begin_on_batch",
+        ),
+        (
+            "optimizations: {mixed_precision: o1}",
+            "optimizations.mixed_precision: must be O0, O1, O2 or O3, not 'o1'",
+        ),
+        (
+            "optimizations: {aggregation_frequency: 0}",
+            "optimizations.aggregation_frequency: must be at least 1, not 0",
+        ),
+        ("slurm: {slots_per_node: 0}", "slurm.slots_per_node: must be at least 1, not 0"),
+    ],
+)
+def test_a_broken_rule_is_told_by_its_path(text: str, problem: str) -> None:
+    assert refusal(text).startswith(problem)
+
+
+def test_dead_sections_are_read_and_kept() -> None:
+    text = "data_layer: {type: s3}\ninternal: {native: {command: [a]}}\nsecurity: {}"
+    assert taken(text, "internal") == {"native": {"command": ["a"]}}

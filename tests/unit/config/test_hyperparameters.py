@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from detbuild.config.hyperparameters import Draw, RandomState, draws, sample, trial_identity
 from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping
+from tests.unit.config.configs import refusal
 
 SPACE = {
     "cat": {"type": "categorical", "vals": [0, 1, 2, 3, 4, 5, 6]},
@@ -93,3 +94,31 @@ def test_drawing_leaves_pythons_own_generator_alone() -> None:
     before = python_random.getstate()
     sample(space(SPACE), 3)
     assert python_random.getstate() == before
+
+
+HYPERPARAMETER_RULES = [
+    ("{type: int, minval: 2, maxval: 2}", "h.maxval: must be above minval, 2, not 2"),
+    ("{type: int, minval: 1.5, maxval: 2}", "h.minval: must be a whole number, not 1.5"),
+    ("{type: int, minval: 1, maxval: 2, count: 0}", "h.count: must be at least 1, not 0"),
+    ("{type: int, minval: 1}", "h.maxval: is missing; add `maxval:`"),
+    ("{type: double, minval: 1e-1, maxval: 1e-2}", "h.maxval: must be above minval, 0.1, not 0.01"),
+    ("{type: log, minval: -4, maxval: -1}", "h.base: is missing; add `base:`"),
+    ("{type: log, minval: -4, maxval: -1, base: 0}", "h.base: must be above 0, not 0"),
+    (
+        "{type: log, minval: 1, maxval: 400, base: 10}",
+        "h.maxval: base ** maxval is out of range for a double",
+    ),
+    ("{type: log, minval: -400, maxval: 1, base: 0.1}", "h.minval: base ** minval is out of range"),
+    ("{type: categorical, vals: []}", "h.vals: must not be empty"),
+    ("{type: categorical, vals: a}", "h.vals: must be a list, not 'a'; write `[a]`"),
+    ("{type: const}", "h.val: is missing; add `val:`"),
+    ("{type: uniform, minval: 1}", "h.type: unknown type 'uniform'; did you mean `double`?"),
+    ("{type: [int]}", "h.type: unknown type a list"),
+    ("{a: {type: ~}}", "h.a.type: unknown type null"),
+    ("{a: {type: int, minval: 1, maxval: 3, mxval: 4}}", "h.a.mxval: unknown field of `hyperparameters.h.a`"),
+]
+
+
+@pytest.mark.parametrize(("written", "problem"), HYPERPARAMETER_RULES)
+def test_a_wrong_hyperparameter_is_refused_by_its_path(written: str, problem: str) -> None:
+    assert refusal(f"hyperparameters: {{h: {written}}}").startswith(f"hyperparameters.{problem}")

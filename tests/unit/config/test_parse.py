@@ -286,49 +286,6 @@ def test_a_secret_is_not_shown_in_its_own_error() -> None:
     assert address.endswith("auth.serveraddress: must be text, not 678; put it in quotes")
 
 
-def test_steps_of_determined_0_12_become_batches() -> None:
-    text = (
-        "entrypoint: a:B\nbatches_per_step: 5\nmin_validation_period: 3\nmin_checkpoint_period: {epochs: 1}\n"
-        "searcher: {name: single, metric: loss, max_steps: 10}\n"
-    )
-    config = parse_config(text)
-    assert (config.searcher.max_length, config.min_validation_period, config.min_checkpoint_period) == (
-        Length("batches", 50),
-        Length("batches", 15),
-        Length("epochs", 1),
-    )
-
-
-def test_a_step_is_a_hundred_batches_unless_said() -> None:
-    config = parse_config("entrypoint: a:B\nsearcher: {name: single, metric: loss, max_steps: 10}\n")
-    assert config.searcher.max_length == Length("batches", 1000)
-
-
-def test_old_adaptive_and_population_searchers_are_read_in_batches() -> None:
-    adaptive = "{name: adaptive, metric: loss, target_trial_steps: 2, step_budget: 9}"
-    pbt = "{name: pbt, metric: loss, population_size: 2, num_rounds: 3, steps_per_round: 4}"
-    budget = parse_config(f"entrypoint: a:B\nsearcher: {adaptive}\n").resolved()["searcher"]
-    rounds = parse_config(f"entrypoint: a:B\nsearcher: {pbt}\n").resolved()["searcher"]
-    assert isinstance(budget, dict)
-    assert isinstance(rounds, dict)
-    assert (budget["max_length"], budget["budget"]) == ({"batches": 200}, {"batches": 900})
-    assert rounds["length_per_round"] == {"batches": 400}
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("max_steps: 0}", "searcher.max_steps: must be a whole number above 0, not 0"),
-        ("max_steps: x}", "searcher.max_steps: must be a whole number above 0, not 'x'"),
-        ("max_steps: 1, max_length: 5}", "searcher.max_steps: is the old form of max_length"),
-        ("max_steps: 1}\nbatches_per_step: 1.5", "batches_per_step: must be a whole number above 0"),
-    ],
-)
-def test_a_wrong_count_of_steps_is_refused_once(text: str, problem: str) -> None:
-    (line,) = refusal(f"entrypoint: a:B\nsearcher: {{name: single, metric: l, {text}\n")
-    assert line.split(": ", 1)[1].startswith(problem)
-
-
 def test_a_file_is_read_with_its_name_in_every_error(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + MINIMAL.encode())

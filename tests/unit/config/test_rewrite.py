@@ -9,6 +9,7 @@ from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.explain import _sections
 from detbuild.config.parse import parse_config
 from detbuild.config.rewrite import IGNORED_FIELDS, NOT_IMPLEMENTED, warnings_for
+from tests.unit.config.configs import whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -282,3 +283,8 @@ def test_the_hints_of_such_a_list_leave_no_warning() -> None:
     for hint in ("lr: {type: categorical, vals: [0.1, 0.01]}", "lr: {type: const, val: [0.1, 0.01]}"):
         assert hint.removeprefix("lr: ") in warning.hint
         assert warnings_for(parse_config(MINIMAL + f"hyperparameters: {{{hint}}}\n")) == ()
+
+
+def test_the_data_sets_of_a_data_layer_are_said_not_to_be_cached() -> None:
+    (warning,) = warnings_for(parse_config(whole("data_layer: {type: shared_fs}")))
+    assert warning.message.startswith("data_layer: data sets are not cached")

@@ -227,3 +227,43 @@ def test_a_template_that_is_not_there_is_asked_about_with_the_nearest_name(tmp_p
     with pytest.raises(ConfigError) as caught:
         template_layers(tmp_path, ["gpus"])
     assert caught.value.hint == "did you mean `gpu`?"
+
+
+REST = "entrypoint: model_def:T\nsearcher: {metric: loss}\n"
+
+SINGLE = "searcher: {name: single, max_length: 3}\n"
+
+LATER = {
+    "a project": ("workspace: a\n" + SINGLE, "project: b\n"),
+    "a length": ("searcher: {name: single}\nentrypoint: a:B\n", "searcher: {max_length: 3}\n"),
+    "the points of a grid": (
+        (
+            "hyperparameters: {x: {type: int, minval: 1, maxval: 2}}\n"
+            "searcher: {name: grid, metric: loss, max_length: 3}\n"
+        ),
+        "searcher: {name: random, max_trials: 2, max_length: 3}\n",
+    ),
+    "a top rung": (
+        "searcher: {name: adaptive_asha, metric: loss, max_trials: 3, max_time: 4}\n",
+        "searcher: {time_metric: batches}\n",
+    ),
+    "a budget": (
+        "searcher: {name: adaptive, metric: loss, max_length: 3, budget: 2}\n",
+        "searcher: {budget: 9}\n",
+    ),
+    "a unit": (
+        "searcher: {name: adaptive, metric: loss, max_length: {epochs: 3}, budget: {batches: 9}}\n",
+        "searcher: {budget: {epochs: 9}}\n",
+    ),
+    "a kind of storage": ("checkpoint_storage: {bucket: b}\n" + SINGLE, "checkpoint_storage: {type: s3}\n"),
+    "a bucket": ("checkpoint_storage: {type: s3}\n" + SINGLE, "checkpoint_storage: {bucket: b}\n"),
+}
+
+
+@pytest.mark.parametrize("row", LATER)
+def test_what_one_source_lacks_a_higher_one_may_bring(row: str) -> None:
+    lower, higher = LATER[row]
+    layers = [text_layer(lower, "lower.yaml"), text_layer(REST, "rest.yaml")]
+    with pytest.raises(ConfigErrors):
+        parse_config("max_restarts: 1\n", below=layers)
+    parse_config(higher, below=layers)
