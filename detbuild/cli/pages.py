@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from detbuild.checkpoint.find import Found
     from detbuild.store.experiment_dir import ExperimentFolder, Header, RunFolder
-    from detbuild.store.state import CheckpointState, ExperimentState, RunState, TrialState
+    from detbuild.store.state import CheckpointState, ExperimentState, Progress, RunState, TrialState
     from determined._contract.records import Validation
 
 _NEWEST = 20  # checkpoints and runs of a trial that a page lists
@@ -109,13 +109,20 @@ def trial_lines(trial: TrialState, folder: ExperimentFolder, *, shown: str = "")
         yield f"  checkpoint       {older}: detbuild checkpoint list {folder.id}"
     for checkpoint in kept[-_NEWEST:]:
         yield f"  checkpoint       {checkpoint_line(checkpoint)}"
-    if progress.set_aside:
-        yield f"  rejected         {counted(progress.set_aside, 'invalid record')} in events.jsonl"
+    yield from _unread_records(progress)
     if len(trial.runs) > _NEWEST:
         earlier = counted(len(trial.runs) - _NEWEST, "earlier run")
         yield f"  run              {earlier}: see --json"
     for run, following in list(zip_longest(trial.runs, trial.runs[1:]))[-_NEWEST:]:
         yield from _run_lines(run, following, folder.run(trial.id, run.run))
+
+
+def _unread_records(progress: Progress) -> Iterator[str]:
+    if progress.set_aside:
+        yield f"  rejected         {counted(progress.set_aside, 'invalid record')} in events.jsonl"
+    if progress.unknown_kinds:
+        kinds = ", ".join(map(visible, progress.unknown_kinds))
+        yield f"  skipped          records of a newer detbuild in events.jsonl: {kinds}"
 
 
 def _validation(validation: Validation) -> str:

@@ -41,9 +41,10 @@ if TYPE_CHECKING:
 _VERSION = 3  # of the row format; rows of another version are dropped
 _TABLE = "experiments (id INTEGER PRIMARY KEY, made INTEGER, summary TEXT)"
 _Key = tuple[int, int]  # number and `made`: the number of a deleted folder may be used again
-_DIGEST_VERSION: Final = 1
+_DIGEST_VERSION: Final = 2
 _DIGEST_TABLE: Final = """runs (
-    experiment INTEGER, run TEXT, size INTEGER, changed INTEGER, set_aside INTEGER, lines BLOB,
+    experiment INTEGER, run TEXT, size INTEGER, changed INTEGER, set_aside INTEGER,
+    unknown_kinds TEXT, lines BLOB,
     PRIMARY KEY (experiment, run)
 ) WITHOUT ROWID"""
 _LONG_JOURNAL: Final = 32 << 10  # bytes; a shorter one has at most about 60 runs
@@ -184,10 +185,12 @@ class _Digest:
     size: int  # of the file, bytes
     changed: int  # modification time of the file, nanoseconds since the epoch
     set_aside: int
+    unknown_kinds: str  # a JSON list
     lines: bytes  # records, as in the file
 
     def records(self, run: str) -> RunRecords:
-        return replace(extended(RunRecords(), RecordParser(run).feed(self.lines)), set_aside=self.set_aside)
+        records = extended(RunRecords(), RecordParser(run).feed(self.lines))
+        return replace(records, set_aside=self.set_aside, unknown_kinds=tuple(json.loads(self.unknown_kinds)))
 
 
 class TooLongError(EngineError):
@@ -274,7 +277,9 @@ class _Shelf:
         if digest is None or (digest.size, digest.changed) != (size, changed):
             kept = _Kept()
             records = read_run(folder, over=True, along=lambda lines: kept.along(self._along(lines)))
-            self.learnt[folder.name] = _Digest(size, changed, records.set_aside, kept.lines())
+            self.learnt[folder.name] = _Digest(
+                size, changed, records.set_aside, json.dumps(records.unknown_kinds), kept.lines()
+            )
             return records
         return digest.records(folder.name)
 
@@ -317,7 +322,7 @@ def _read_digest(file: Path, experiment_id: int) -> Mapping[str, _Digest]:
     try:
         with _opened(file) as digests:
             rows = digests.execute(
-                "SELECT run, size, changed, set_aside, lines FROM runs WHERE experiment = ?",
+                "SELECT run, size, changed, set_aside, unknown_kinds, lines FROM runs WHERE experiment = ?",
                 (experiment_id,),
             ).fetchall()
     except sqlite3.OperationalError:
@@ -330,12 +335,15 @@ def _read_digest(file: Path, experiment_id: int) -> Mapping[str, _Digest]:
 
 
 def _write_digest(home: Home, experiment_id: int, learnt: Mapping[str, _Digest]) -> None:
-    rows = [(experiment_id, run, d.size, d.changed, d.set_aside, d.lines) for run, d in learnt.items()]
+    rows = [
+        (experiment_id, run, d.size, d.changed, d.set_aside, d.unknown_kinds, d.lines)
+        for run, d in learnt.items()
+    ]
     with suppress(sqlite3.Error), _opened(home.digests) as digests, digests:  # only a cache
         there = {number for (number,) in digests.execute("SELECT DISTINCT experiment FROM runs")}
         gone = [(number,) for number in there - set(home.ids())]
         digests.executemany("DELETE FROM runs WHERE experiment = ?", gone)
-        digests.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?)", rows)
+        digests.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
 
 def _opened(file: Path) -> closing[sqlite3.Connection]:

@@ -24,6 +24,7 @@ from determined._contract.records import (
     StageEntered,
     Started,
     Training,
+    UnknownKindError,
     Validation,
     decode,
 )
@@ -47,6 +48,7 @@ _BLOCK = 1 << 20
 _HELD = frozenset({Validation, Checkpoint, CheckpointRejected})  # readers hold all of these in memory
 _METRICS = (Training, Validation, Measured)
 _GROUPS = 1000  # metric groups whose progress is tracked
+_UNKNOWN = 5  # unknown kinds that are listed
 _KEPT = 100  # rejected spans, and gaps, that are listed
 
 
@@ -65,6 +67,7 @@ class RunRecords:
     ended: Ended | None = None
     exited: Exited | None = None
     set_aside: int = 0  # spans of the file that are not records of the run
+    unknown_kinds: tuple[str, ...] = ()  # of records of a newer harness, which are skipped
     unreadable: str = ""  # why the file, or the part beyond a bound, could not be read
 
     @property
@@ -121,7 +124,12 @@ def read_run(
     """
     file = RecordFile(folder)
     records = extended(RunRecords(), along(file.rest() if over else file.new()))
-    return replace(records, set_aside=file.parser.rejected, unreadable=file.unreadable)
+    return replace(
+        records,
+        set_aside=file.parser.rejected,
+        unknown_kinds=tuple(file.parser.unknown_kinds),
+        unreadable=file.unreadable,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,6 +185,7 @@ class RecordParser:
 
     `offset` is the file offset of the next byte, `rejected_spans` has the first hundred rejected spans,
     `rejected` is the number of all, and `held` the bytes of the records that readers hold in memory.
+    `unknown_kinds` are kinds of skipped records, in the order of their first one.
     """
 
     def __init__(self, run: str) -> None:
@@ -188,6 +197,7 @@ class RecordParser:
         self._rejected_size = 0
         self._blank = 0
         self.set_aside: list[RejectedSpan] = []
+        self.unknown_kinds: list[str] = []
         self._started = False
         self._reached: dict[str, int] = {}  # batches, by the kind of a metric
         self._repeated: dict[str, int] = {}
@@ -255,6 +265,9 @@ class RecordParser:
     def _record(self, line: bytes, start: int) -> Line | None:
         try:
             parsed = decode(line)
+        except UnknownKindError as error:
+            self._skip(error, start, len(line))
+            return None
         except ValueError as error:
             self._reject(start, len(line), str(error))
             return None
@@ -269,6 +282,12 @@ class RecordParser:
                 self.held += len(line)
             return parsed
         return None
+
+    def _skip(self, unknown: UnknownKindError, start: int, size: int) -> None:
+        if unknown.run != self.run:
+            self._reject(start, size, str(unknown))
+        elif unknown.kind not in self.unknown_kinds and len(self.unknown_kinds) < _UNKNOWN:
+            self.unknown_kinds.append(unknown.kind)
 
     def _begins_again(self) -> bool:
         """Whether this is a restart, after which metrics reported so far are repeated."""

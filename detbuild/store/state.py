@@ -215,6 +215,7 @@ class Progress:
     training: Training | None = None  # the newest
     checkpoints: tuple[CheckpointState, ...] = ()  # newest first
     set_aside: int = 0
+    unknown_kinds: tuple[str, ...] = ()  # of skipped records
 
 
 _NOTHING_STORED = Stored()
@@ -244,6 +245,7 @@ def trial_progress(runs: Sequence[RunRecords], goal: Goal, stored: Stored = _NOT
         training=next((run.training for run in reversed(runs) if run.training), None),
         checkpoints=_checkpoints(runs, validations, stored),
         set_aside=sum(run.set_aside for run in runs),
+        unknown_kinds=tuple(dict.fromkeys(kind for run in runs for kind in run.unknown_kinds)),
     )
 
 

@@ -21,7 +21,7 @@ _NONE = type(None)
 # JSON types of the fields. Readers rely on this check, since user code may have written anything.
 _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("uuid", "why", "message", "hint", "failure", "python", "harness", "group"), (str,)),
-    **dict.fromkeys(("steps_completed", "pid", "oom_kills"), (int,)),
+    **dict.fromkeys(("steps_completed", "pid", "oom_kills", "contract"), (int,)),
     **dict.fromkeys(("metrics", "metadata"), (dict,)),
     "stage": (_NONE,),
     "reason": (),
@@ -71,6 +71,7 @@ class Started:
     pid: int
     python: str
     harness: str  # version of the harness
+    contract: int = 1  # version of the records
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,14 @@ class Line:
     record: Record
 
 
+class UnknownKindError(ValueError):
+    """A valid line of a kind that this version does not know; a newer harness wrote it."""
+
+    def __init__(self, kind: str, run: str) -> None:
+        super().__init__(f"not a known kind of record: {kind[:40]!r}")
+        self.kind, self.run = kind[:40], run
+
+
 def must_sync(record: Record) -> bool:
     """Whether the record must be on disk before the host acts on it."""
     return type(record) in _MUST_SYNC
@@ -218,18 +227,22 @@ def decode(line: bytes) -> Line:
     """Decode a line of `encode`.
 
     Raises:
+        UnknownKindError: readers skip the line, and say so.
         ValueError: the line is not a record; readers reject it and continue.
     """
     try:
         raw = _parsed(line)
-        cls = _KINDS[raw.pop("kind")]
+        kind = str(raw.pop("kind"))
         seq, run, time = int(raw.pop("seq")), str(raw.pop("run")), float(raw.pop("time"))
-        _check(raw, time)
-        if cls is Checkpoint:
-            _check_uuid(raw["uuid"])
-        return Line(seq, run, time, cls(**raw))
+        cls = _KINDS.get(kind)
+        if cls is not None:
+            _check(raw, time)
+            if cls is Checkpoint:
+                _check_uuid(raw["uuid"])
+            return Line(seq, run, time, cls(**raw))
     except (KeyError, TypeError, AttributeError, RecursionError, OverflowError, ValueError) as error:
         raise ValueError(f"not an event record: {error!r}") from error
+    raise UnknownKindError(kind, run)
 
 
 def _parsed(line: bytes) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, AnyStr
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+CONTRACT = 1  # version of `run.json` and the records: plus 1 for each change of a field or a kind
 ENTRY = Path(__file__).resolve().parents[1] / "exec"  # `python3 <ENTRY>` starts the supervisor
 RUN_DIR_VARIABLE = "DETBUILD_RUN_DIR"
 CONTAINER_RUN_DIR = "/run/detbuild/run"  # where the folder of a run is mounted
@@ -86,6 +87,7 @@ class RunInfo:
     startup_hook: str = ""  # the host's script that runs before the entrypoint
     run_hooks: bool = True  # whether that one and startup-hook.sh run
     output_limit: int = OUTPUT_LIMIT  # bytes kept of each of stdout and stderr
+    contract: int = CONTRACT  # version of this file
 
     @property
     def name(self) -> str:
@@ -110,9 +112,10 @@ class RunInfo:
 
     @classmethod
     def load(cls, run_dir: Path) -> RunInfo:
+        """Read `run.json` of any version: fields of a newer one are left out."""
         raw = json.loads((run_dir / RUN_FILE).read_text(encoding="utf-8"))
         known = {f.name for f in fields(cls)}
-        raw = {key: value for key, value in raw.items() if key in known}
+        raw = {"contract": 1} | {key: value for key, value in raw.items() if key in known}
         for key in ("checkpoints", "gpu_ids", "milestones"):
             raw[key] = tuple(raw.get(key, ()))
         if isinstance(raw["entrypoint"], list):

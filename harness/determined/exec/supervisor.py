@@ -17,6 +17,7 @@ from determined._contract.checkpoints import storage_error
 from determined._contract.errors import StorageError
 from determined._contract.records import Ended, Exited, ExitReason, Record, Started
 from determined._contract.run_info import (
+    CONTRACT,
     EVENTS_FILE,
     PARENT_VARIABLE,
     RUN_DIR_VARIABLE,
@@ -71,7 +72,7 @@ def _supervise(info: RunInfo, signals: Signals) -> int:
     limits = _limits(info, os.environ)
     logs = _open_logs(info)
     with closing(_events(info)) as events:
-        events.append(Started(os.getpid(), platform.python_version(), __version__))
+        events.append(Started(os.getpid(), platform.python_version(), __version__, CONTRACT))
     try:
         worker = launch(info)
     except OSError as error:

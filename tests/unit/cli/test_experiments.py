@@ -115,6 +115,18 @@ def test_describe_says_how_many_records_were_rejected(shell):
     assert "rejected         2 invalid records in events.jsonl" in shell("detbuild", "describe", "1").out
 
 
+def test_describe_names_skipped_records_of_a_newer_version(shell):
+    folder = shell.experiment()
+    with folder.run(1, 0).events.open("ab") as events:
+        events.write(
+            b'{"seq":99,"run":"1-0","time":1,"kind":"power \x1b[31m"}\n'.replace(b"\x1b", b"\\u001b")
+        )
+    out = shell("detbuild", "describe", "1").out
+    assert "skipped          records of a newer detbuild in events.jsonl: power " in out
+    assert "rejected" not in out
+    assert "\x1b" not in out
+
+
 def test_describe_for_programs_nests_trials_checkpoints_and_runs(shell):
     shell.experiment()
     document = json.loads(shell("detbuild", "describe", "1", "--json").out)

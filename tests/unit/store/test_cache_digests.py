@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import shutil
 
@@ -61,7 +62,8 @@ def folder(home):
     ]
     run = made.run(1, 1)
     lines = [encode(Line(n, run.name, 1.7e9, record)) for n, record in enumerate(records, 1)]
-    run.events.write_bytes(b"".join(lines) + b"no record\n")
+    newer = json.dumps({"seq": 400, "run": run.name, "time": 1.7e9, "kind": "profile"}).encode() + b"\n"
+    run.events.write_bytes(b"".join(lines) + b"no record\n" + newer)
     return made
 
 

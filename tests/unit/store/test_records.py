@@ -182,6 +182,25 @@ def test_a_forged_field_is_set_aside_and_its_number_stays_free(fields) -> None:
     assert parser.rejected == 1
 
 
+def unknown(kind: str, *, run: str = RUN) -> bytes:
+    return json.dumps({"seq": 2, "run": run, "time": 0.5, "kind": kind, "new": [1]}).encode() + b"\n"
+
+
+def test_records_of_unknown_kinds_are_skipped_and_named() -> None:
+    newer = unknown("profile") + unknown("energy") + unknown("profile")
+    found, parser = parse(data(line(1)) + newer + data(line(2)))
+    assert found == lines(2)
+    assert parser.unknown_kinds == ["profile", "energy"]
+    assert parser.rejected == 0
+
+
+def test_few_of_many_unknown_kinds_are_named_and_only_those_of_the_run() -> None:
+    _, parser = parse(unknown("x" * 99), *(unknown(f"kind {number}") for number in range(1000)))
+    assert [len(kind) for kind in parser.unknown_kinds] == [40, 6, 6, 6, 6]
+    _, parser = parse(unknown("profile", run="9-9"))
+    assert (parser.unknown_kinds, parser.rejected) == ([], 1)
+
+
 def bounded(folder: RunFolder, content: bytes, **bounds: int) -> tuple[list[Line], RecordFile]:
     folder.path.mkdir(exist_ok=True)
     folder.events.write_bytes(content)
