@@ -112,7 +112,7 @@ def files_of(home: Home, found: Found) -> Mapping[str, int]:
     stored = Stored.of(entry.fact for entry in folder.journal())
     runs = run_records(folder, load(folder).trials[found.trial_id])
     return next(
-        stored.left(one) for run in runs for one in run.checkpoints if one.uuid == found.checkpoint.uuid
+        stored.remaining(one) for run in runs for one in run.checkpoints if one.uuid == found.checkpoint.uuid
     )
 
 

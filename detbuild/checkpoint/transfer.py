@@ -113,7 +113,7 @@ def upload(directory: Path, bucket: Bucket, owner: str = "") -> None:
         for path, size in wanted.items():
             if there.get(path) != size:  # uploads are atomic, and files never change
                 with checkpoint.open(path) as file:
-                    bucket.put(path_of(file), uuid, path)
+                    bucket.put(_path_of(file), uuid, path)
         body = checkpoint.read(MANIFEST_FILE, LARGEST_MANIFEST)
         bucket.write(uuid, MANIFEST_FILE, _signed(body, owner))
     there = bucket.sizes(uuid)
@@ -137,7 +137,7 @@ def fetch(uuid: str, bucket: Bucket, target: Path) -> None:
         for path in _paths(uuid, body):
             with _new_file(draft, path) as file:
                 try:
-                    bucket.get(uuid, path, path_of(file))
+                    bucket.get(uuid, path, _path_of(file))
                 except FileNotFoundError:
                     raise DamagedError(f"checkpoint {uuid}: {path} is not in the cloud") from None
         raise_if_damaged(uuid, problems(draft))
@@ -160,7 +160,7 @@ def new_directory(target: Path) -> Iterator[UntrustedDir]:
             parent.sync()
 
 
-def path_of(file: BinaryIO) -> Path:
+def _path_of(file: BinaryIO) -> Path:
     """Return a path to an open file, for libraries that open paths; immune to renames."""
     return Path(f"/proc/self/fd/{file.fileno()}")
 

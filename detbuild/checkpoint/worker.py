@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _START: Final = 120.0  # timeout of the first message, seconds: a busy host imports slowly
 _BLOCK: Final = 1 << 16
 HINT: Final = "check bucket, prefix and credentials, and that the service can be reached"
-Operation = Literal["check", "claim", "upload", "fetch", "restore", "prune", "remove", "remove files"]
+_Operation = Literal["check", "claim", "upload", "fetch", "restore", "prune", "remove", "remove files"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +113,7 @@ class TransferWorker:
             cwd="/",  # not the caller's: `python -m` would import from there
             start_new_session=True,  # without Ctrl-C: it exits when its standard input closes
         )
-        self._send(encode_address(self.address))
+        self._send(_encode_address(self.address))
 
     def _send(self, line: bytes) -> None:
         assert self._process is not None
@@ -191,7 +191,7 @@ def check_writable(config: ExperimentConfig) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    do: Operation
+    do: _Operation
     uuid: str = ""
     uuids: tuple[str, ...] = ()  # for `remove`
     root: str = ""  # directory of the checkpoints on this host; for `fetch` the new directory itself
@@ -208,7 +208,7 @@ class Job:
         return cls(**{**raw, **{name: tuple(raw[name]) for name in ("uuids", "paths", "ours")}})
 
 
-def encode_address(address: Address) -> bytes:
+def _encode_address(address: Address) -> bytes:
     """Encode the first line: the bucket with its credentials, kept out of arguments and environment."""
     return json.dumps(asdict(address)).encode() + b"\n"
 

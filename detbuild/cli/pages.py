@@ -118,8 +118,8 @@ def trial_lines(trial: TrialState, folder: ExperimentFolder, *, shown: str = "")
 
 
 def _unread_records(progress: Progress) -> Iterator[str]:
-    if progress.set_aside:
-        yield f"  rejected         {counted(progress.set_aside, 'invalid record')} in events.jsonl"
+    if progress.rejected_records:
+        yield f"  rejected         {counted(progress.rejected_records, 'invalid record')} in events.jsonl"
     if progress.unknown_kinds:
         kinds = ", ".join(map(visible, progress.unknown_kinds))
         yield f"  skipped          records of a newer detbuild in events.jsonl: {kinds}"

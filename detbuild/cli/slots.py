@@ -75,7 +75,7 @@ def _queue_orders(session: Session) -> list[QueueOrder]:
         inventory = take_inventory(kind, engine, info, nvidia_smi, limits)
         memory = queue.requests.memory(info.id, kind)
         orders.append(queue_order(inventory, requests, memory, now=time.monotonic()))
-    if error := queue.requests.trouble():
+    if error := queue.requests.problem():
         what = f"{error}: requests are not shown, and trials start out of turn"
         no_output(Warned(what, "move aside what is at that path"))
     return orders

@@ -87,7 +87,7 @@ class CheckpointManager:
         self._carrier = TransferWorker(address) if address else None
         self._home = Home.open(journaled.folder.path.parent.parent)
         self._owner = f"{self._home.id}/{journaled.folder.id}"
-        self._watcher = CheckpointWatcher(journaled.folder)
+        self._watcher = _CheckpointWatcher(journaled.folder)
         self._announced: deque[str] = deque()  # not claimed yet
         self._uploads: deque[str] = deque()
         self._wanted: deque[tuple[str, ...]] = deque()  # to restore: of each, the first that is whole
@@ -161,7 +161,7 @@ class CheckpointManager:
             self._ending, self._failures, self._again_at = True, 0, self.clock.now()
             self._held.clear()  # no more runs start
         if self._uploads and not self.given_up:
-            self._say(self.stored.trouble or _WAITS)
+            self._set_blocked(self.stored.blocked or _WAITS)
             return _WAITS
         for uuid in self._uploads:
             if uuid not in self.stored.intended:  # so that the next controller uploads them
@@ -170,7 +170,7 @@ class CheckpointManager:
 
     def _collect(self, home: Home) -> str:
         if self.clock.now() < self._again_at and not self.given_up:
-            return self.stored.trouble
+            return self.stored.blocked
         try:
             self.collect(home, policy_of(self._config, self.journaled.folder))
         except EngineError as error:
@@ -210,7 +210,9 @@ class CheckpointManager:
         self.close()
         self._failures = self._tries
         if self._uploads:
-            self._say(f"checkpoints are not uploaded yet: run `detbuild resume {self.journaled.folder.id}`")
+            self._set_blocked(
+                f"checkpoints are not uploaded yet: run `detbuild resume {self.journaled.folder.id}`"
+            )
 
     def close(self) -> None:
         """End the worker process."""
@@ -308,7 +310,7 @@ class CheckpointManager:
                 refused = journal.UploadRejected(uuid=uuid, why=answer.damaged)
                 self.journaled.record(refused if answer.damaged else journal.CheckpointUploaded(uuid=uuid))
                 self._uploads.remove(uuid)
-        self._say(_WAITS if self._ending and self._uploads else "")
+        self._set_blocked(_WAITS if self._ending and self._uploads else "")
 
     def _restored(self, *, damaged: bool) -> None:
         uuids = self._wanted[0]
@@ -327,11 +329,11 @@ class CheckpointManager:
         self._failures += 1
         pause = min(_LONGEST, _FIRST * 2.0 ** min(self._failures - 1, 10))
         self._again_at = self.clock.now() + pause
-        self._say(what)
+        self._set_blocked(what)
 
-    def _say(self, trouble: str) -> None:
-        if self.stored.trouble != trouble:
-            self.journaled.record(journal.StorageBlocked(why=trouble))
+    def _set_blocked(self, why: str) -> None:
+        if self.stored.blocked != why:
+            self.journaled.record(journal.StorageBlocked(why=why))
 
     # on this host
 
@@ -345,7 +347,7 @@ class CheckpointManager:
             self._failed(str(error))
         else:
             self._failures = 0
-            self._say("")
+            self._set_blocked("")
 
     def _remove_from(self, root: Path, stored: Stored) -> None:
         if stored.pending_delete:
@@ -358,7 +360,7 @@ class CheckpointManager:
             self.journaled.record(journal.FilesRemoved(uuid=uuid))
 
 
-class CheckpointWatcher:
+class _CheckpointWatcher:
     """A reader of new checkpoints; it reads only runs that may still write, so long searches stay cheap."""
 
     def __init__(self, folder: ExperimentFolder) -> None:
@@ -455,7 +457,7 @@ def restore_files(journaled: JournaledState, uuids: tuple[str, ...]) -> str:
     try:
         while manager.restore_files(uuids):
             if manager.given_up:
-                return manager.stored.trouble
+                return manager.stored.blocked
             manager.step()
             manager.clock.wait(_POLL)
     finally:
@@ -558,7 +560,7 @@ def _delete(manager: CheckpointManager, uuids: Sequence[str], globs: Sequence[st
     compiled = [one for glob in globs if (one := compile_path(glob.encode()))]
     for checkpoint in _written(folder):
         if checkpoint.uuid in there:
-            files = stored.left(checkpoint)
+            files = stored.remaining(checkpoint)
             paths = tuple(path for path in files if any(one.matches(path.encode()) for one in compiled))
             if len(paths) == len(files):
                 manager.delete([checkpoint.uuid])
@@ -614,7 +616,7 @@ def _manager(folder: ExperimentFolder) -> Iterator[CheckpointManager]:
         manager.close()
     if manager.stored.pending_delete or manager.stored.partial_pending_delete:
         raise EngineError(
-            f"deleted checkpoints could not be removed: {manager.stored.trouble}",
+            f"deleted checkpoints could not be removed: {manager.stored.blocked}",
             hint=f"run `detbuild checkpoint gc {folder.id}` to retry",
         )
 

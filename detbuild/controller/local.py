@@ -81,7 +81,7 @@ def run_local(
         grace: Seconds for a run to checkpoint and exit after detbuild was stopped or has died.
     """
     events = ExperimentTail(folder, since=since)
-    search, config = LocalSearch(folder), config_of(folder)
+    search, config = _LocalSearch(folder), config_of(folder)
     environ = {
         **_of_this_python({**environ, **variables(config)}),
         PARENT_VARIABLE: f"{os.getpid()}:{grace:g}",
@@ -93,7 +93,7 @@ def run_local(
             watch = _Watch(search, info, process, outside, grace=grace, patience=patience(config))
             watch.until_ended(lambda: events.emit(emit))
             if process.returncode < 0:  # the supervisor was killed and ended nothing itself
-                end_processes(info.run_dir)
+                _end_processes(info.run_dir)
             code = process.returncode
             search.ended(info, exit_code=code if code >= 0 else 128 - code)
     events.emit(emit)
@@ -128,7 +128,7 @@ def run_here(folder: ExperimentFolder, train: Callable[[RunInfo], int], emit: Em
     A background thread emits events, and sends SIGTERM to this process when a stop is requested. The caller
     holds the experiment's lease.
     """
-    search = LocalSearch(folder)
+    search = _LocalSearch(folder)
     with _emitting(folder, emit):
         while (info := search.next_run()) is not None:
             search.created(info)
@@ -194,7 +194,7 @@ class _Watch:
 
     def __init__(
         self,
-        search: LocalSearch,
+        search: _LocalSearch,
         info: RunInfo,
         process: subprocess.Popen[bytes],
         outside: Sequence[int],
@@ -243,7 +243,7 @@ class _Watch:
             self._process.send_signal(KILL_ALL)  # as a container would be killed
 
 
-class LocalSearch:
+class _LocalSearch:
     """A source of runs, one after the other. Failed runs are not retried: the user sees why they failed."""
 
     def __init__(self, folder: ExperimentFolder) -> None:
@@ -341,7 +341,7 @@ def finish_pending(folder: ExperimentFolder) -> None:
     for trial_id in tuple(journaled.state.running):
         trial = journaled.state.trials[trial_id]
         if trial.open_run is not None:
-            end_processes(str(folder.run(trial.id, trial.open_run.run).path))
+            _end_processes(str(folder.run(trial.id, trial.open_run.run).path))
             records = read_run(folder.run(trial.id, trial.open_run.run), over=True)
             journaled.record(_finished(journaled, trial, trial.open_run.run, None, records))
     if journaled.state.stop == StopVerb.PAUSE:
@@ -360,7 +360,7 @@ def finish_pending(folder: ExperimentFolder) -> None:
         end_local(journaled, journal.ExperimentFinished(state=State.ERROR, why=_LEFT))
 
 
-def end_processes(run_dir: str) -> None:
+def _end_processes(run_dir: str) -> None:
     """Kill the remaining processes of a local run whose supervisor has died, found by its run directory."""
     for _ in range(_ROUNDS):
         processes = Path("/proc").glob("[0-9]*")  # allowed: a file of the kernel

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from detbuild.search.method import SearchMethod
     from detbuild.store.experiment_dir import ExperimentFolder
 
-TICK = 0.2  # seconds between two polls, and until a request is applied
+_TICK = 0.2  # seconds between two polls, and until a request is applied
 _AT_ONCE = 32  # trials to step in one poll, in addition to running ones
 
 
@@ -78,7 +78,7 @@ class Controller:
             before = self.context.state.entries
             self.step()
             if self.context.state.entries == before:  # else the next step may be possible at once
-                self.context.clock.wait(TICK)
+                self.context.clock.wait(_TICK)
         self.manager.close()
 
     def step(self) -> None:

@@ -102,13 +102,13 @@ def request(home: Home, experiment_id: int, verb: Verb, trial_id: int | None = N
         )
     if not _idle(journaled, verb, trial_id):
         if state.header.local and verb == "activate":
-            raise needs_foreground(state)
+            raise _needs_foreground(state)
         folder.request(verb, trial_id=trial_id)
         resume_one(folder)
     return state
 
 
-def needs_foreground(state: ExperimentState) -> ConfigError:
+def _needs_foreground(state: ExperimentState) -> ConfigError:
     """Return the error for a local experiment, which cannot run in the background."""
     id_, verb = state.header.id, "activate" if state.stop == StopVerb.PAUSE else "continue"
     return ConfigError(
@@ -253,7 +253,7 @@ def continue_(home: Home, experiment_id: int, overrides: Sequence[str] = (), fil
     folder = home.experiment(experiment_id)
     journaled = JournaledState(folder=folder)
     if journaled.state.header.local and journaled.state.idle:
-        raise needs_foreground(journaled.state.snapshot())
+        raise _needs_foreground(journaled.state.snapshot())
     number = request_continue(folder, overrides, file)
     resume_one(folder)
     return number

@@ -81,7 +81,7 @@ class Search:
         ):
             return
         try:
-            time = time_of(validation, trial, self._config)
+            time = _time_of(validation, trial, self._config)
         except SearchError as error:
             self._fail(error)
             return
@@ -96,7 +96,7 @@ class Search:
         self._send(
             Validated(
                 trial_id=trial_id,
-                time=total_of(trial.length, progress.steps_completed),
+                time=_total_of(trial.length, progress.steps_completed),
                 metric=self._goal.value(newest) if newest else None,
             )
         )
@@ -134,7 +134,7 @@ class Search:
     def _sources(self, actions: Sequence[Action]) -> dict[str, Sequence[str]]:
         """Return the checkpoints that each new trial starts from, as they exist now."""
         return {
-            str(action.trial_id): newest_checkpoints(self._journaled, action.parent)
+            str(action.trial_id): _newest_checkpoints(self._journaled, action.parent)
             for action in actions
             if isinstance(action, Create) and action.parent is not None
         }
@@ -152,12 +152,12 @@ def _as_values(fact: journal.Searched) -> tuple[SearchEvent, Sequence[Action]]:
     return event, actions  # type: ignore[return-value]  # written by this class
 
 
-def total_of(length: Length | None, steps_completed: int) -> float:
+def _total_of(length: Length | None, steps_completed: int) -> float:
     """Return the length of a segment; without one, the number of batches trained."""
     return float(length.count if length is not None else steps_completed)
 
 
-def time_of(validation: Validation, trial: TrialState, config: ExperimentConfig) -> float:
+def _time_of(validation: Validation, trial: TrialState, config: ExperimentConfig) -> float:
     """Return how long a trial had trained, in the unit of its search.
 
     The unit is a metric of the validation (the Trial APIs report `batches` and `epochs`), or counted batches
@@ -206,7 +206,7 @@ def run_request(journaled: JournaledState, trial: TrialState, run: int) -> RunRe
     )
 
 
-def newest_checkpoints(journaled: JournaledState, trial_id: int) -> tuple[str, ...]:
+def _newest_checkpoints(journaled: JournaledState, trial_id: int) -> tuple[str, ...]:
     """Return a trial's checkpoints, newest first, without deleted, damaged and foreign ones."""
     folder, stored = journaled.folder, journaled.state.stored
     runs = takewhile(lambda run: run.exists, (folder.run(trial_id, number) for number in count()))

@@ -73,7 +73,7 @@ class TrialDriver:
         self.search = search
         self.trial_id = trial_id
         self.blocked = self.idle = False
-        self._driver: RunDriver | None = None
+        self._driver: _RunDriver | None = None
         self._backoff = Backoff(context.clock)
         self._current_pause: _Pause | None = None
 
@@ -118,9 +118,9 @@ class TrialDriver:
             return ""
         return self._launch(driver)
 
-    def _driver_of(self, run: int) -> RunDriver:
+    def _driver_of(self, run: int) -> _RunDriver:
         if self._driver is None or self._driver.run != run:
-            self._driver = RunDriver(self.context, self.search, self.trial_id, run)
+            self._driver = _RunDriver(self.context, self.search, self.trial_id, run)
         return self._driver
 
     def _between_runs(self) -> str:
@@ -147,7 +147,7 @@ class TrialDriver:
                 self.idle = True
         return ""
 
-    def _launch(self, driver: RunDriver) -> str:
+    def _launch(self, driver: _RunDriver) -> str:
         why = driver.launch()
         self.idle = driver.restoring
         self.blocked = bool(why) and not driver.restoring
@@ -177,7 +177,7 @@ class TrialDriver:
         return _Pause(last.run, until, FreeSpace(path, needed=needed))
 
 
-class RunDriver:
+class _RunDriver:
     """The driver of one run. Its memory is only a cache and may be lost at any moment."""
 
     def __init__(self, context: ControllerContext, search: Search, trial_id: int, run: int) -> None:

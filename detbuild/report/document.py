@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from detbuild.store.state import CheckpointState, ExperimentState, RunState, TrialState
 
 _DIGITS: Final = 7  # significant ones of a metric
-MAX_POINTS: Final = 1_000  # in one curve
+_MAX_POINTS: Final = 1_000  # in one curve
 _ALL_POINTS: Final = 2_000_000  # on a page, before curves are downsampled further
 _FEWEST_POINTS: Final = 50
 _LOG: Final = 1 << 20  # bytes of one trial's log
@@ -246,7 +246,7 @@ def _rounded(values: Sequence[float | None]) -> list[float | None]:
 
 
 def read_all(
-    folders: Sequence[ExperimentFolder], *, points: int = MAX_POINTS, secrets: tuple[str, ...] = ()
+    folders: Sequence[ExperimentFolder], *, points: int = _MAX_POINTS, secrets: tuple[str, ...] = ()
 ) -> tuple[Source, ...]:
     """Read the experiments of a page; many trials mean fewer points and log lines each."""
     trials = max(1, sum(len(fold(folder.header(), folder.journal()).trials) for folder in folders))

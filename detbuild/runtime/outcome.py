@@ -136,7 +136,7 @@ def _failure(evidence: Evidence) -> str:
     ended = evidence.records.ended
     if ended is not None and ended.stage is not None:
         return ended.failure  # of a trial, which has identified the error itself
-    trace = last_traceback(evidence.tail)
+    trace = _last_traceback(evidence.tail)
     found = (ended.failure if ended else "") or (f"{trace.type} {trace.place}" if trace else "")
     return "" if sounds_transient("\n".join(evidence.tail)) else found
 
@@ -150,7 +150,7 @@ class Traceback:
     place: str
 
 
-def last_traceback(tail: Sequence[str]) -> Traceback | None:
+def _last_traceback(tail: Sequence[str]) -> Traceback | None:
     """Return the last complete traceback, or None."""
     lines = [_RANK.sub("", line) for line in tail]
     frames = [(number, found) for number, line in enumerate(lines) if (found := _FRAME.match(line))]
@@ -228,7 +228,7 @@ def _worker_died(evidence: Evidence) -> Classification:
 
 def _program_failed(evidence: Evidence, code: int | None, name: str | None) -> Classification:
     """Classify a script that failed, by its output."""
-    trace, last = last_traceback(evidence.tail), evidence.tail[-1] if evidence.tail else ""
+    trace, last = _last_traceback(evidence.tail), evidence.tail[-1] if evidence.tail else ""
     user = f"{os.getuid()}:{os.getgid()}"  # the container has the same user
     where = Where(container=evidence.kind == "container", directory=evidence.directory, user=user)
     words = "Bus error (core dumped)" if name == "SIGBUS" else "\n".join(evidence.tail)

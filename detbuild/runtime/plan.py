@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from detbuild.store.experiment_dir import CheckpointStorage, ExperimentFolder, Header
     from determined._contract.run_info import Length
 
-RUN_DIR: Final = CONTAINER_RUN_DIR
+_RUN_DIR: Final = CONTAINER_RUN_DIR
 HOME_LABEL: Final = "detbuild.home"
 EXPERIMENT_LABEL: Final = "detbuild.experiment"
 TRIAL_LABEL: Final = "detbuild.trial"
@@ -33,7 +33,7 @@ SHELL_LABEL: Final = "detbuild.shell"  # the experiment whose image a shell runs
 USER_LABEL: Final = "detbuild.user"  # UID of the submitter
 WEIGHT_LABEL: Final = "detbuild.weight"  # resources.weight
 CPU_LABEL: Final = "detbuild.cpu"  # on containers with a CPU slot: CPU slots of their home
-HOST_ONLY: Final = {
+_HOST_ONLY: Final = {
     "environment": ("registry_auth",),
     "checkpoint_storage": ("access_key", "secret_key", "connection_string", "credential"),
 }
@@ -92,7 +92,7 @@ def plan_run(config: ExperimentConfig, request: RunRequest, place: Place) -> tup
     spec = ContainerSpec(
         name=name,
         image=place.header.image,
-        env={**variables(config), RUN_DIR_VARIABLE: RUN_DIR},
+        env={**variables(config), RUN_DIR_VARIABLE: _RUN_DIR},
         user=place.user,
         gpus=info.gpu_ids,
         gpu_driver=request.gpus[0].driver if request.gpus else "nvidia",
@@ -139,7 +139,7 @@ def _run_info(config: ExperimentConfig, request: RunRequest, place: Place) -> Ru
         config,
         request,
         place.header,
-        run_dir=RUN_DIR,
+        run_dir=_RUN_DIR,
         context_dir=WORK_DIR,
         checkpoint_dir=storage.in_run,
     )
@@ -186,7 +186,7 @@ def _info(
 def _visible_config(config: ExperimentConfig) -> dict[str, object]:
     """Return the config for the run, without the credentials of registry and storage."""
     resolved = config.resolved()
-    for section, names in HOST_ONLY.items():
+    for section, names in _HOST_ONLY.items():
         values = resolved.get(section)
         if isinstance(values, dict):
             resolved[section] = {key: None if key in names else value for key, value in values.items()}
@@ -201,7 +201,7 @@ def variables(config: ExperimentConfig) -> dict[str, str]:
 
 
 def _mounts(config: ExperimentConfig, request: RunRequest, place: Place) -> tuple[Mount, ...]:
-    run = Mount(source=str(place.folder.run(request.trial_id, request.run).path), target=RUN_DIR)
+    run = Mount(source=str(place.folder.run(request.trial_id, request.run).path), target=_RUN_DIR)
     storage = checkpoint_storage(config, place.folder)
     own = tuple(
         Mount(
@@ -273,7 +273,7 @@ def plan_shell(
         terminal: Allocate a terminal.
     """
     held = {LABEL: ",".join(gpu.id for gpu in gpus)} if gpus else {}
-    run_info = {RUN_DIR_VARIABLE: RUN_DIR} if run else {}
+    run_info = {RUN_DIR_VARIABLE: _RUN_DIR} if run else {}
     return ContainerSpec(
         name=f"detbuild-{place.home_id}-{place.header.id}-shell-{secrets.token_hex(4)}",
         image=place.header.image,
@@ -312,7 +312,9 @@ def _home(config: ExperimentConfig) -> dict[str, str]:
 
 def _shell_mounts(config: ExperimentConfig, place: Place, run: tuple[int, int] | None) -> tuple[Mount, ...]:
     storage = checkpoint_storage(config, place.folder).mount
-    run_info = Mount(source=str(place.folder.run(*run).path), target=RUN_DIR, read_only=True) if run else None
+    run_info = (
+        Mount(source=str(place.folder.run(*run).path), target=_RUN_DIR, read_only=True) if run else None
+    )
     own = tuple(
         Mount(
             source=mount.host_path,

@@ -55,7 +55,7 @@ _LONGEST: Final = 6.0  # seconds between two polls
 _GIVEN_UP: Final = 5.0  # seconds without a poll after which a trial leaves the queue
 BEHIND: Final = "after other trials of its experiment"  # why all but the next trial of one are queued
 _NAMES: Final[Mapping[str, str]] = {"cpu": "CPU slot", "gpu": "GPU"}
-PASSES: Final = (
+_PASSES: Final = (
     15.0  # seconds without a poll after which a turn passes to the next: its holder is stopped or hangs
 )
 _MEMORY_OF_A_SLOT: Final = 2 << 30  # bytes
@@ -144,7 +144,7 @@ class SlotQueue:
         if granted := handed.granted.get(request.experiment):
             self._given[trial_id] = self._waiting.pop(trial_id).since
             self._poll_at = 0.0
-            memory = served(order.memory, wait_of(request), now=now)
+            memory = served(order.memory, _wait_of(request), now=now)
             self._show(self._request(wanted, now), order, memory)
             return tuple(gpu for gpu in inventory.gpus if gpu.id in granted[0]), ""
         self._poll_at = now + min(POLL * max(1.0, len(order.requests) / _MANY), _LONGEST)
@@ -192,7 +192,7 @@ class SlotQueue:
 class _Turns:
     """The turns of others, as this process sees them.
 
-    One that starts no trial within `PASSES` seconds of its turn is skipped: it hangs, or a user blocks
+    One that starts no trial within `_PASSES` seconds of its turn is skipped: it hangs, or a user blocks
     others with requests that it never uses. All requests of another user count as one, as it
     may publish any number of them.
     """
@@ -217,7 +217,7 @@ class _Turns:
         return name not in self._turns or not running[name] <= self._turns[name][1]
 
     def _is_late(self, name: str, running: Mapping[str, frozenset[str]], now: float) -> bool:
-        return not self._has_started(name, running) and now - self._turns[name][0] > PASSES
+        return not self._has_started(name, running) and now - self._turns[name][0] > _PASSES
 
 
 def _name(request: SlotRequest, own: SlotRequest) -> str:
@@ -228,7 +228,7 @@ def _containers(order: QueueOrder) -> Mapping[str, frozenset[str]]:
     """Return the container IDs of each experiment and each user."""
     found: defaultdict[str, frozenset[str]] = defaultdict(frozenset)
     for container in order.inventory.containers:
-        for name in (experiment_of(container), f"user {container.labels.get(USER_LABEL, '')}"):
+        for name in (_experiment_of(container), f"user {container.labels.get(USER_LABEL, '')}"):
             found[name] |= {container.id}
     return found
 
@@ -253,7 +253,7 @@ class QueueOrder:
 
     def _wait(self, request: SlotRequest) -> Wait:
         """Drop a limit of the home that is not below the host's."""
-        wait = wait_of(request)
+        wait = _wait_of(request)
         return replace(wait, limit=None) if wait.limit is None or wait.limit >= self.inventory.total else wait
 
     def fair_share(self) -> FairShare:
@@ -290,14 +290,14 @@ class QueueOrder:
 
     def _behind(self, request: SlotRequest) -> str:
         """Return the usage, and the experiment that is next for the same slots."""
-        own = wait_of(request)
+        own = _wait_of(request)
         needed = f", {request.slots} needed" if request.slots > 1 else ""
         said = f"{self.inventory.usage(own.usable)}{needed}"
         rivals = [wait for wait in self.waits if _compete(wait, own)]
         first = next(self._turns(rivals), own)
         if first.experiment == own.experiment:
             return said
-        return f"{said}; next after experiment {number_of(first.experiment)} ({name_of(first.user)})"
+        return f"{said}; next after experiment {_number_of(first.experiment)} ({name_of(first.user)})"
 
     def _turns(self, waits: Sequence[Wait]) -> Iterator[Wait]:
         return in_order(waits, self.inventory.holdings, self.memory, total=self.inventory.total)
@@ -323,12 +323,12 @@ def queue_order(
         waiting
         for request in requests
         if (request.engine, request.kind) == (inventory.engine, inventory.kind)
-        and -PASSES <= now - request.asked <= PASSES
+        and -_PASSES <= now - request.asked <= _PASSES
         for waiting in [_unserved(request, inventory)]
         if waiting.waiting
     )
     inventory = inventory.widened(request.limit for request in there if request.limit is not None)
-    waits = tuple(wait_of(request) for request in there)
+    waits = tuple(_wait_of(request) for request in there)
     return QueueOrder(
         inventory=inventory, requests=there, memory=remember(memory, waits, inventory.holdings, now=now)
     )
@@ -340,7 +340,7 @@ def _unserved(request: SlotRequest, inventory: Inventory) -> SlotRequest:
     return replace(request, waiting=left)
 
 
-def wait_of(request: SlotRequest) -> Wait:
+def _wait_of(request: SlotRequest) -> Wait:
     """Convert a slot request for the fair-share rule."""
     return Wait(
         experiment=request.experiment,
@@ -355,7 +355,7 @@ def wait_of(request: SlotRequest) -> Wait:
     )
 
 
-def number_of(experiment: str) -> str:
+def _number_of(experiment: str) -> str:
     """Return the experiment's ID."""
     return experiment.partition("/")[2]
 
@@ -439,7 +439,7 @@ class Inventory:
     def holdings(self) -> tuple[Holding, ...]:
         return tuple(
             Holding(
-                experiment=experiment_of(container),
+                experiment=_experiment_of(container),
                 user=container.labels.get(USER_LABEL, ""),
                 slots=len([gpu for gpu in container.labels.get(LABEL, "-").split(",") if gpu]),
                 weight=_weight(container),
@@ -450,10 +450,10 @@ class Inventory:
     @property
     def served(self) -> frozenset[tuple[str, str]]:
         """Return (experiment, trial) of all trials with slots, whose requests may be outdated."""
-        return frozenset((experiment_of(c), c.labels.get(TRIAL_LABEL, "")) for c in self.containers)
+        return frozenset((_experiment_of(c), c.labels.get(TRIAL_LABEL, "")) for c in self.containers)
 
 
-def experiment_of(container: ContainerState) -> str:
+def _experiment_of(container: ContainerState) -> str:
     """Return the experiment as in a slot request: `<home id>/<number>`."""
     return f"{container.labels.get(HOME_LABEL, '')}/{container.labels.get(EXPERIMENT_LABEL, '')}"
 

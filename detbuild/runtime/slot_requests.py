@@ -144,7 +144,7 @@ class SlotRequests:
                 finally:
                     os.close(file)
 
-    def trouble(self) -> str:
+    def problem(self) -> str:
         """Return why requests of other users cannot be read, or ""."""
         try:
             os.close(_directory(self.directory))

@@ -24,14 +24,14 @@ _POLL_INTERVAL = 1.0  # seconds between checks for the parent
 
 
 @dataclass(frozen=True, slots=True)
-class HookTrial:
+class _HookTrial:
     """A trial as the hook receives it."""
 
     id: int
     hparams: Mapping[str, object]
 
 
-class HookRunner:
+class _HookRunner:
     """Calls the methods of the user's object."""
 
     def __init__(self, target: str, about: Mapping[str, object]) -> None:
@@ -47,18 +47,18 @@ class HookRunner:
             return None
         values = dict(arguments)
         if "trial" in values:
-            values["trial"] = HookTrial(**values["trial"])  # type: ignore[arg-type]
+            values["trial"] = _HookTrial(**values["trial"])  # type: ignore[arg-type]
         return (method or self._hook.ask)(**values)  # type: ignore[attr-defined]
 
 
 def serve(requests: TextIO, answers: TextIO, target: str) -> None:
     """Answer requests until the input ends."""
-    answerer: HookRunner | None = None
+    answerer: _HookRunner | None = None
     for line in requests:
         request = json.loads(line)
         try:
             if answerer is None:
-                answerer, answer = HookRunner(target, request), None
+                answerer, answer = _HookRunner(target, request), None
             else:
                 answer = answerer.answer(request["call"], request["with"])
             text = json.dumps({"answer": answer}, allow_nan=False)
@@ -68,7 +68,7 @@ def serve(requests: TextIO, answers: TextIO, target: str) -> None:
         answers.flush()
 
 
-def end_with_parent() -> None:
+def _end_with_parent() -> None:
     """End this process soon after its parent, even while the user's code computes or hangs."""
     parent = os.getppid()
 
@@ -82,7 +82,7 @@ def end_with_parent() -> None:
 
 def main() -> None:
     """Serve requests; the user's code gets an empty stdin, and its stdout goes to stderr."""
-    end_with_parent()
+    _end_with_parent()
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nothing = os.open(os.devnull, os.O_RDONLY)

@@ -37,7 +37,7 @@ class OptunaSearch(Search):
     """
 
     def __init__(self, trials: Trials, config: OptunaConfig, seed: int) -> None:
-        self._study = StudyInMemory(trials.hyperparameters, sampler_of(config, seed))
+        self._study = _StudyInMemory(trials.hyperparameters, _sampler_of(config, seed))
         self._trials = trials
         self._better = config.smaller_is_better
         policy = SingleSegment(
@@ -74,7 +74,7 @@ class OptunaSearch(Search):
         return self._trials.new(self._study.ask(self._trials.count + 1))
 
 
-class StudyInMemory:
+class _StudyInMemory:
     """An Optuna study with detbuild's trial IDs. Log-scale ranges are searched by exponent."""
 
     def __init__(self, hyperparameters: Mapping[str, Hyperparameter], sampler: BaseSampler) -> None:
@@ -126,7 +126,7 @@ class StudyInMemory:
         self._running[trial_id] = len(self._study.get_trials(deepcopy=False)) - 1
 
 
-def sampler_of(config: OptunaConfig, seed: int) -> BaseSampler:
+def _sampler_of(config: OptunaConfig, seed: int) -> BaseSampler:
     """Create the sampler; raise ConfigError if its packages are not installed."""
     try:
         for module in _NEEDS[config.sampler]:

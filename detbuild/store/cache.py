@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 _VERSION = 3  # of the row format; rows of another version are dropped
 _TABLE = "experiments (id INTEGER PRIMARY KEY, made INTEGER, summary TEXT)"
 _Key = tuple[int, int]  # number and `made`: the number of a deleted folder may be used again
-_DIGEST_VERSION: Final = 2
+_DIGEST_VERSION: Final = 3
 _DIGEST_TABLE: Final = """runs (
-    experiment INTEGER, run TEXT, size INTEGER, changed INTEGER, set_aside INTEGER,
+    experiment INTEGER, run TEXT, size INTEGER, changed INTEGER, rejected_records INTEGER,
     unknown_kinds TEXT, lines BLOB,
     PRIMARY KEY (experiment, run)
 ) WITHOUT ROWID"""
@@ -124,7 +124,7 @@ def _loaded(home: Home, folder: ExperimentFolder, emit: Emit) -> tuple[Experimen
     """Return the state, and whether it is complete and undamaged."""
     try:
         state = load_cached(home, folder, TimeBudget())
-    except TooLongError as error:
+    except _TooLongError as error:
         emit(
             Warned(
                 f"experiment {folder.id} is listed without metrics: {error}",
@@ -184,16 +184,20 @@ def _summary(text: str) -> Summary:
 class _Digest:
     size: int  # of the file, bytes
     changed: int  # modification time of the file, nanoseconds since the epoch
-    set_aside: int
+    rejected_records: int
     unknown_kinds: str  # a JSON list
     lines: bytes  # records, as in the file
 
     def records(self, run: str) -> RunRecords:
         records = extended(RunRecords(), RecordParser(run).feed(self.lines))
-        return replace(records, set_aside=self.set_aside, unknown_kinds=tuple(json.loads(self.unknown_kinds)))
+        return replace(
+            records,
+            rejected_records=self.rejected_records,
+            unknown_kinds=tuple(json.loads(self.unknown_kinds)),
+        )
 
 
-class TooLongError(EngineError):
+class _TooLongError(EngineError):
     """Reading one experiment exceeds its time budget in a listing."""
 
 
@@ -208,9 +212,9 @@ class TimeBudget:
         self._end = time.thread_time() + seconds
 
     def check(self) -> None:
-        """Raise TooLongError if the budget is spent."""
+        """Raise _TooLongError if the budget is spent."""
         if time.thread_time() > self._end:
-            raise TooLongError(f"reading its records takes more than {self._seconds:g} s to read")
+            raise _TooLongError(f"reading its records takes more than {self._seconds:g} s to read")
 
     def along(self, lines: Iterable[Line]) -> Iterator[Line]:
         """Yield the lines, and check the budget from time to time."""
@@ -240,7 +244,7 @@ def load_cached(home: Home, folder: ExperimentFolder, allowance: TimeBudget | No
     """Load the state like `state.load`, with the records of finished runs from the cache.
 
     Raises:
-        TooLongError: It exceeds the time budget; runs read so far are cached for the next call.
+        _TooLongError: It exceeds the time budget; runs read so far are cached for the next call.
     """
     shelf = _Shelf(home, folder, allowance)
     try:
@@ -278,7 +282,7 @@ class _Shelf:
             kept = _Kept()
             records = read_run(folder, over=True, along=lambda lines: kept.along(self._along(lines)))
             self.learnt[folder.name] = _Digest(
-                size, changed, records.set_aside, json.dumps(records.unknown_kinds), kept.lines()
+                size, changed, records.rejected_records, json.dumps(records.unknown_kinds), kept.lines()
             )
             return records
         return digest.records(folder.name)
@@ -322,7 +326,8 @@ def _read_digest(file: Path, experiment_id: int) -> Mapping[str, _Digest]:
     try:
         with _opened(file) as digests:
             rows = digests.execute(
-                "SELECT run, size, changed, set_aside, unknown_kinds, lines FROM runs WHERE experiment = ?",
+                """SELECT run, size, changed, rejected_records, unknown_kinds, lines
+                FROM runs WHERE experiment = ?""",
                 (experiment_id,),
             ).fetchall()
     except sqlite3.OperationalError:
@@ -336,7 +341,7 @@ def _read_digest(file: Path, experiment_id: int) -> Mapping[str, _Digest]:
 
 def _write_digest(home: Home, experiment_id: int, learnt: Mapping[str, _Digest]) -> None:
     rows = [
-        (experiment_id, run, d.size, d.changed, d.set_aside, d.unknown_kinds, d.lines)
+        (experiment_id, run, d.size, d.changed, d.rejected_records, d.unknown_kinds, d.lines)
         for run, d in learnt.items()
     ]
     with suppress(sqlite3.Error), _opened(home.digests) as digests, digests:  # only a cache

@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from detbuild.engine.protocol import Mount
     from detbuild.store.journal import Verb
 
-HEADER_FILE = "experiment.json"
+_HEADER_FILE = "experiment.json"
 OUTPUT_FILES = {"stdout": STDOUT_FILE, "stderr": STDERR_FILE}
 WORK_DIR: Final = "/run/determined/workdir"
-OWN_DIR: Final = "/run/detbuild/checkpoints"
-SHARED_DIR: Final = "/determined_shared_fs"  # the same as in Determined: user code may rely on it
+_OWN_DIR: Final = "/run/detbuild/checkpoints"
+_SHARED_DIR: Final = "/determined_shared_fs"  # the same as in Determined: user code may rely on it
 # Defaults of fields that a local experiment may lack; `max_length` has none, since its absence has a meaning.
 _ABSENT: Final[Mapping[str, object]] = {"entrypoint": None, "searcher": {"name": "single", "metric": None}}
 
@@ -127,12 +127,12 @@ class ExperimentFolder:
     @property
     def exists(self) -> bool:
         """Whether it has a header; reading a damaged one raises."""
-        return changed_at(self.path / HEADER_FILE) != 0
+        return changed_at(self.path / _HEADER_FILE) != 0
 
     @property
     def made(self) -> int:
         """Modification time of journal or header in nanoseconds since the epoch; 0 if not an experiment."""
-        made = changed_at(self.path / HEADER_FILE)
+        made = changed_at(self.path / _HEADER_FILE)
         return max(made, changed_at(self.journal_file)) if made else 0
 
     @property
@@ -169,7 +169,7 @@ class ExperimentFolder:
 
     def header(self) -> Header:
         try:
-            return self._renamed(read_document(self.path / HEADER_FILE, self._header))
+            return self._renamed(read_document(self.path / _HEADER_FILE, self._header))
         except FileNotFoundError:
             raise ConfigError(
                 f"there is no experiment {self.path.name}", hint="see `detbuild list`"
@@ -192,7 +192,7 @@ class ExperimentFolder:
             for name in ("runs", "checkpoints"):
                 private_directory(self.path / name)
         last = json.dumps(asdict(header), indent=2).encode() + b"\n"
-        write_all_synced(self.path, {**files, HEADER_FILE: last})
+        write_all_synced(self.path, {**files, _HEADER_FILE: last})
 
     def record(self, fact: journal.Fact) -> journal.Entry:
         """Append a fact to the journal, synced to disk."""
@@ -268,15 +268,15 @@ def checkpoint_storage(config: ExperimentConfig, folder: ExperimentFolder) -> Ch
     if isinstance(storage, SharedFs):
         below = posixpath.relpath(storage.directory, posixpath.normpath(storage.host_path))
         return CheckpointStorage(
-            in_run=posixpath.normpath(posixpath.join(SHARED_DIR, below)),
+            in_run=posixpath.normpath(posixpath.join(_SHARED_DIR, below)),
             on_host=Path(storage.directory),
-            mount=Mount(source=storage.host_path, target=SHARED_DIR, propagation=storage.propagation),
+            mount=Mount(source=storage.host_path, target=_SHARED_DIR, propagation=storage.propagation),
         )
     if isinstance(storage, Directory):
         inside = in_container(storage.container_path)
         return CheckpointStorage(in_run=inside, on_host=_behind(inside, config.bind_mounts))
-    own = Mount(source=str(folder.checkpoints), target=OWN_DIR)
-    return CheckpointStorage(in_run=OWN_DIR, on_host=folder.checkpoints, mount=own)
+    own = Mount(source=str(folder.checkpoints), target=_OWN_DIR)
+    return CheckpointStorage(in_run=_OWN_DIR, on_host=folder.checkpoints, mount=own)
 
 
 def in_container(path: str) -> str:

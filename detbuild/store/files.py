@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 _TEMPORARY: Final = re.compile(r"\..+\.[0-9]+\.tmp")
 _NEW: Final = 3600.0  # seconds
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS})
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _BLOCK = 1 << 20
 _LARGEST = 1 << 30  # bytes of the file
 _LONGEST = 64 << 20  # bytes of one line; a search of many trials may write long ones
 LARGEST_DOCUMENT: Final = 64 << 20  # bytes of one JSON document of an experiment
-REPAIR: Final = "repair it, or move the experiment's folder aside"
+_REPAIR: Final = "repair it, or move the experiment's folder aside"
 T = TypeVar("T")
 _NONE: Final = type(None)
 _GREATEST: Final = 1 << 63  # upper bound of SQLite's integers
@@ -64,10 +64,10 @@ def file_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in NO_ROOM and lacks_inodes(path.parent):
+        if error.errno in _NO_ROOM and lacks_inodes(path.parent):
             hint = f"remove files there: `df -i {path.parent}` counts them"
             raise DiskFullError(f"{NO_INODES} to write {path}", hint=hint) from error
-        if error.errno in NO_ROOM:
+        if error.errno in _NO_ROOM:
             raise DiskFullError(
                 f"no free space to write {path}", hint="free some space on that disk"
             ) from error
@@ -275,7 +275,7 @@ class LineFile:
         except FileNotFoundError:
             return []
         except UntrustedError as error:
-            raise EngineError(f"cannot read {self._path}: it {error.reason}", hint=REPAIR) from error
+            raise EngineError(f"cannot read {self._path}: it {error.reason}", hint=_REPAIR) from error
 
     def _whole(self, file: BinaryIO) -> bytes:
         """Read a block, or more until a line is complete."""
@@ -283,12 +283,12 @@ class LineFile:
         while blocks[-1] and b"\n" not in blocks[-1]:
             if len(blocks) * _BLOCK > _LONGEST:
                 why = f"it has a line of more than {sized(_LONGEST)} at byte {self._offset}"
-                raise EngineError(f"cannot read {self._path}: {why}", hint=REPAIR)
+                raise EngineError(f"cannot read {self._path}: {why}", hint=_REPAIR)
             blocks.append(file.read(_BLOCK))
         return b"".join(blocks)
 
 
-def read_document(file: Path, parse: Callable[[object], T], *, hint: str = REPAIR) -> T:
+def read_document(file: Path, parse: Callable[[object], T], *, hint: str = _REPAIR) -> T:
     """Read and parse a JSON document of at most 64 MiB, without following links.
 
     Args:

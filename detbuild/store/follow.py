@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 STREAMS = ("stdout", "stderr")
 
 
-class RunTail:
+class _RunTail:
     """Follows the records and the output of one run."""
 
     def __init__(self, folder: ExperimentFolder, trial_id: int, run: int) -> None:
@@ -55,34 +55,34 @@ class ExperimentTail:
         self._since = since
         self._journal = journal.JournalFile(folder.journal_file)
         self._reported = 0  # damaged places of the journal
-        self._runs: dict[tuple[int, int], RunTail] = {}
+        self._runs: dict[tuple[int, int], _RunTail] = {}
 
     def emit(self, emit: Emit) -> None:
         """Emit what happened since the last call."""
         for entry in self._journal.new():
             if self._since:
-                self._pass_over(entry.fact, emit)
+                self._skip(entry.fact, emit)
             else:
-                self._tell(entry.fact, emit)
+                self._emit_fact(entry.fact, emit)
         for place in self._journal.damage[self._reported :]:
             emit(Warned(f"the journal of experiment {self.folder.id} is damaged: {place}"))
         self._reported = len(self._journal.damage)
         for tail in self._runs.values():
             tail.emit(emit, over=False)
 
-    def _pass_over(self, fact: journal.Fact, emit: Emit) -> None:
+    def _skip(self, fact: journal.Fact, emit: Emit) -> None:
         """Skip facts before the request."""
         if isinstance(fact, journal.RequestApplied) and fact.number >= self._since:
             self._since = 0
             emit(ExperimentContinued(self.folder.id, str(self.folder.path)))
 
-    def _tell(self, fact: journal.Fact, emit: Emit) -> None:
+    def _emit_fact(self, fact: journal.Fact, emit: Emit) -> None:
         match fact:
             case journal.Waiting(trial_id=trial_id, why=why) if why:
                 running = any(trial == trial_id for trial, _ in self._runs)
                 emit(TrialDelayed(trial_id, why, running))
             case journal.RunCreated(trial_id=trial_id, run=run, container=container, gpu_ids=gpu_ids):
-                self._runs[trial_id, run] = RunTail(self.folder, trial_id, run)
+                self._runs[trial_id, run] = _RunTail(self.folder, trial_id, run)
                 emit(RunStarted(trial_id, run, container, gpu_ids))
             case journal.RunFinished():
                 self._end_run(fact, emit)

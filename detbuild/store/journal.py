@@ -344,7 +344,7 @@ class JournalFile:
                 number, entry = _numbered(line)
             except ValueError as error:
                 self._spoilt += 1
-                self._tell(str(error))
+                self._damaged(str(error))
                 continue
             if not number or self._is_new(number, line):
                 yield entry
@@ -354,17 +354,17 @@ class JournalFile:
         key, expected = hash(line), self._number + 1 + self._spoilt
         if number <= self._number:
             is_copy = key in self._seen
-            self._tell(f"repeats number {number}" if is_copy else f"is out of order, with number {number}")
+            self._damaged(f"repeats number {number}" if is_copy else f"is out of order, with number {number}")
             return not is_copy
         if self._number and number > expected:
-            self._tell(f"{number - expected} lines are missing before it")
+            self._damaged(f"{number - expected} lines are missing before it")
         elif not self._number and number > self._line:
-            self._tell(f"{number - self._line} lines are missing before it")
+            self._damaged(f"{number - self._line} lines are missing before it")
         self._number, self._spoilt = number, 0
         self._seen.add(key)
         return True
 
-    def _tell(self, why: str) -> None:
+    def _damaged(self, why: str) -> None:
         if len(self.damage) < _MOST_DAMAGE:
             self.damage.append(f"{self._path}, line {self._line}: {why}")
 

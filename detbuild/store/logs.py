@@ -90,7 +90,7 @@ class LogFilter:
         )
 
 
-class RunLines:
+class _RunLines:
     """Reads the lines of one stream of a run incrementally.
 
     A line without a level inherits that of the previous line of its rank: a traceback belongs to its error.
@@ -128,7 +128,7 @@ class TrialLines:
     def __init__(self, folder: ExperimentFolder, wanted: LogFilter) -> None:
         self.folder = folder
         self.wanted = wanted
-        self._streams: dict[tuple[int, str], RunLines] = {}
+        self._streams: dict[tuple[int, str], _RunLines] = {}
 
     def new(self, trial: TrialState) -> Iterator[LogLine]:
         """Yield the lines since the last call, and the rest of runs that have ended."""
@@ -138,7 +138,7 @@ class TrialLines:
             for stdtype in (name for name in STREAMS if name in self.wanted.stdtypes):
                 key = (run.run, stdtype)
                 if key not in self._streams:
-                    self._streams[key] = RunLines(self.folder, trial.id, run, stdtype)
+                    self._streams[key] = _RunLines(self.folder, trial.id, run, stdtype)
                 lines = self._streams[key].new(over=run.finished is not None)
                 yield from (line for line in lines if self.wanted.takes(line))
 
@@ -163,7 +163,7 @@ class LogFile:
     def blocks(self) -> Iterator[bytes]:
         """Yield the data appended since the last call; none if there is no file."""
         try:
-            file = open_log(self._folder, self._stream)
+            file = _open_log(self._folder, self._stream)
         except UntrustedMissingError:
             return
         except UntrustedError as error:
@@ -203,7 +203,7 @@ class LogFile:
         return gone - mark
 
 
-def open_log(folder: RunFolder, stream: str) -> BinaryIO:
+def _open_log(folder: RunFolder, stream: str) -> BinaryIO:
     """Open the log of "stdout" or "stderr".
 
     Raises:
@@ -270,7 +270,7 @@ def _last(folder: RunFolder, stream: str, lines: int) -> tuple[str, ...]:
 def _end_of(folder: RunFolder, stream: str, limit: int) -> tuple[bytes, bool]:
     """Return the last bytes of a log, and whether there are more before them."""
     try:
-        file = open_log(folder, stream)
+        file = _open_log(folder, stream)
     except UntrustedMissingError:
         return b"", False
     except UntrustedError as error:

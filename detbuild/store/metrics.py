@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from determined._contract.records import Line, Record
 
 _SLACK = 4  # multiple of the requested rows that is held before downsampling
-REPORTS: Final = (Training, Validation, Measured)
+_REPORTS: Final = (Training, Validation, Measured)
 
 
 class Row(NamedTuple):
@@ -75,11 +75,11 @@ class _Run:
     def along(self, lines: Iterable[Line]) -> Iterator[Line]:
         for line in lines:
             record = line.record
-            if isinstance(record, REPORTS):
+            if isinstance(record, _REPORTS):
                 steps = record.steps_completed
                 self.last = max(self.last, steps)
                 if steps <= self.upto:
-                    self._take(group_of(record), Row(steps, line.time, _numbers(record.metrics)))
+                    self._take(_group_of(record), Row(steps, line.time, _numbers(record.metrics)))
             yield line
 
     def _take(self, name: str, row: Row) -> None:
@@ -196,8 +196,12 @@ def measurements(folder: ExperimentFolder, trial: TrialState, group: str = "") -
     for state, limit in zip(trial.runs, last_own, strict=True):
         file = RecordFile(folder.run(trial.id, state.run))
         for line in file.rest() if state.finished else file.new():
-            record, found = line.record, group_of(line.record)
-            if not isinstance(record, REPORTS) or record.steps_completed > limit or (group or found) != found:
+            record, found = line.record, _group_of(line.record)
+            if (
+                not isinstance(record, _REPORTS)
+                or record.steps_completed > limit
+                or (group or found) != found
+            ):
                 continue
             yield Measurement(
                 run=state.run,
@@ -208,11 +212,11 @@ def measurements(folder: ExperimentFolder, trial: TrialState, group: str = "") -
             )
 
 
-def group_of(record: Record) -> str:
+def _group_of(record: Record) -> str:
     """Return the metric group of a record; "" if it has no metrics."""
     if isinstance(record, Measured):
         return record.group
-    return record.kind if isinstance(record, REPORTS) else ""
+    return record.kind if isinstance(record, _REPORTS) else ""
 
 
 class _Summary:

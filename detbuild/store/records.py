@@ -66,7 +66,7 @@ class RunRecords:
     rejected: tuple[CheckpointRejected, ...] = ()
     ended: Ended | None = None
     exited: Exited | None = None
-    set_aside: int = 0  # spans of the file that are not records of the run
+    rejected_records: int = 0  # spans of the file that are not records of the run
     unknown_kinds: tuple[str, ...] = ()  # of records of a newer harness, which are skipped
     unreadable: str = ""  # why the file, or the part beyond a bound, could not be read
 
@@ -126,7 +126,7 @@ def read_run(
     records = extended(RunRecords(), along(file.rest() if over else file.new()))
     return replace(
         records,
-        set_aside=file.parser.rejected,
+        rejected_records=file.parser.rejected,
         unknown_kinds=tuple(file.parser.unknown_kinds),
         unreadable=file.unreadable,
     )
@@ -196,7 +196,7 @@ class RecordParser:
         self.held = 0
         self._rejected_size = 0
         self._blank = 0
-        self.set_aside: list[RejectedSpan] = []
+        self.rejected_spans: list[RejectedSpan] = []
         self.unknown_kinds: list[str] = []
         self._started = False
         self._reached: dict[str, int] = {}  # batches, by the kind of a metric
@@ -311,8 +311,8 @@ class RecordParser:
     def _reject(self, offset: int, size: int, why: str) -> None:
         self.rejected += 1
         self._rejected_size += size
-        if len(self.set_aside) < _KEPT:
-            self.set_aside.append(RejectedSpan(offset, size, why[:200]))
+        if len(self.rejected_spans) < _KEPT:
+            self.rejected_spans.append(RejectedSpan(offset, size, why[:200]))
 
 
 class RecordFile:

@@ -96,7 +96,7 @@ class Stored:
     pending_delete: set[str] = field(default_factory=set)  # deleted, but files may remain
     partly: dict[str, set[str]] = field(default_factory=dict)  # uuid -> deleted files
     partial_pending_delete: set[str] = field(default_factory=set)  # uuids
-    trouble: str = ""  # why nothing can be stored or removed now
+    blocked: str = ""  # why nothing can be stored or removed now
 
     @classmethod
     def of(cls, facts: Iterable[journal.Fact]) -> Stored:
@@ -124,7 +124,7 @@ class Stored:
             case journal.FilesRemoved(uuid=uuid):
                 self.partial_pending_delete.discard(uuid)
             case journal.StorageBlocked(why=why):
-                self.trouble = why
+                self.blocked = why
 
     def _add_upload(
         self, fact: journal.UploadIntended | journal.CheckpointUploaded | journal.UploadRejected
@@ -157,12 +157,12 @@ class Stored:
             return "COMPLETED"  # only a copy was damaged
         return "ERROR" if damaged or uuid in self.refused else "COMPLETED"
 
-    def left(self, checkpoint: Checkpoint) -> Mapping[str, int]:
+    def remaining(self, checkpoint: Checkpoint) -> Mapping[str, int]:
         """Return the files of a checkpoint and their sizes in bytes, without deleted ones."""
-        gone = self.partly.get(checkpoint.uuid)
-        if gone is None:
+        deleted = self.partly.get(checkpoint.uuid)
+        if deleted is None:
             return checkpoint.resources
-        return {path: size for path, size in checkpoint.resources.items() if path not in gone}
+        return {path: size for path, size in checkpoint.resources.items() if path not in deleted}
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +214,7 @@ class Progress:
     validations: tuple[Validation, ...] = ()
     training: Training | None = None  # the newest
     checkpoints: tuple[CheckpointState, ...] = ()  # newest first
-    set_aside: int = 0
+    rejected_records: int = 0
     unknown_kinds: tuple[str, ...] = ()  # of skipped records
 
 
@@ -244,7 +244,7 @@ def trial_progress(runs: Sequence[RunRecords], goal: Goal, stored: Stored = _NOT
         validations=validations,
         training=next((run.training for run in reversed(runs) if run.training), None),
         checkpoints=_checkpoints(runs, validations, stored),
-        set_aside=sum(run.set_aside for run in runs),
+        rejected_records=sum(run.rejected_records for run in runs),
         unknown_kinds=tuple(dict.fromkeys(kind for run in runs for kind in run.unknown_kinds)),
     )
 
@@ -288,13 +288,13 @@ def _checkpoints(
 def _checkpoint(
     checkpoint: Checkpoint, run: int, validations: Mapping[int, Validation], state: str, stored: Stored
 ) -> CheckpointState:
-    left = stored.left(checkpoint)
+    files = stored.remaining(checkpoint)
     return CheckpointState(
         uuid=checkpoint.uuid,
         run=run,
         steps_completed=checkpoint.steps_completed,
-        size=sum(left.values()),
-        files=len(left),
+        size=sum(files.values()),
+        files=len(files),
         state=state,
         uploaded=checkpoint.uuid in stored.uploaded,
         foreign=stored.foreign.get(checkpoint.uuid, ""),
@@ -382,9 +382,9 @@ class TrialState:
     milestones: tuple[int, ...] = ()
     steps_reported: int = -1  # batches of the newest validation that was reported to the search
     closed: bool = False  # it ends with its segment
-    released: bool = False  # the search was told of its end, and hears no more of it
+    released: bool = False  # its end was reported to the search, which receives no more of it
     stop: StopVerb = StopVerb.NONE
-    since: int = 0  # the run from which failures count: what came before, a person has let pass
+    since: int = 0  # the run from which failures count: the first one after a `continue`
     runs: tuple[RunState, ...] = ()
     progress: Progress = field(default_factory=Progress)
 
@@ -415,11 +415,11 @@ class ExperimentState:
     state: State = State.QUEUED
     why: str = ""
     ended: float | None = None  # seconds since the epoch
-    stop: StopVerb = StopVerb.NONE  # asked for by a person: kill, cancel or pause
+    stop: StopVerb = StopVerb.NONE  # requested by a person: kill, cancel or pause
     trials: Mapping[int, TrialState] = field(default_factory=dict)
-    decided: float = 0.0  # how much the search has done by its own count, 0..1
-    share: float = 0.0  # what a trial adds to that when it ends; 0 where trials differ in that
-    damage: tuple[str, ...] = ()  # places at which the journal is not as it was written
+    decided: float = 0.0  # progress of the search by its own count, 0..1
+    share: float = 0.0  # the part of a trial that ends; 0 if trials count differently
+    damage: tuple[str, ...] = ()  # damaged places of the journal
 
     @property
     def over(self) -> bool:
@@ -450,7 +450,7 @@ _FINAL = frozenset({StopVerb.KILL, StopVerb.CANCEL})
 
 
 @dataclass(slots=True)
-class Tally:
+class _Tally:
     """The trials that ended in one state."""
 
     count: int = 0
@@ -472,7 +472,7 @@ class StateFold:
         self.ready: OrderedDict[int, None] = OrderedDict()
         self.waiting: dict[int, None] = {}
         self.unreported: dict[int, None] = {}
-        self.tallies = {state: Tally() for state in ENDED}
+        self.tallies = {state: _Tally() for state in ENDED}
         self.end: journal.ExperimentFinished | None = None
         self.ended_at: float | None = None
         self.stop = StopVerb.NONE  # the request for all trials: kill, cancel or pause
@@ -542,7 +542,7 @@ class StateFold:
             state, why = State(self.end.state), self.end.why
         else:
             state, why = self._state(), self.failure or self._why()
-        why = "; ".join(text for text in (why, self.stored.trouble) if text)
+        why = "; ".join(text for text in (why, self.stored.blocked) if text)
         return ExperimentState(
             header=self.header,
             state=state,
@@ -573,7 +573,7 @@ class StateFold:
         self.last_request = max(self.last_request, fact.number)
         if fact.verb == "continue":
             if self.idle:
-                self._go_on(Length(**fact.length) if fact.length else None)  # type: ignore[arg-type]
+                self._continue(Length(**fact.length) if fact.length else None)  # type: ignore[arg-type]
         elif self.over:
             return
         elif fact.trial_id is not None:
@@ -587,16 +587,16 @@ class StateFold:
     def _ask(self, trial_id: int, verb: StopVerb) -> None:
         trial = self.trials.get(trial_id)
         if trial is not None and not trial.ended and verb in _FINAL:
-            self._place(replace(trial, stop=stronger(trial.stop, verb)))
+            self._put(replace(trial, stop=stronger(trial.stop, verb)))
 
     def _ask_all(self, verb: StopVerb) -> None:
         self.stop = stronger(self.stop, verb)
         self.paused = self.paused and self.stop == StopVerb.PAUSE
         if self.ending:
             for trial_id in tuple(self.waiting):
-                self._place(self.trials[trial_id])
+                self._put(self.trials[trial_id])
 
-    def _go_on(self, length: Length | None) -> None:
+    def _continue(self, length: Length | None) -> None:
         """Reopen all trials that are not completed, or with a `length` all trials, to train that long.
 
         A trial with a stop request that has not ended yet still ends.
@@ -612,7 +612,7 @@ class StateFold:
                 tally.count -= 1
                 tally.why = tally.why if tally.count else ""
                 self.unreported.pop(trial.id, None)
-            self._place(_reopened(trial, length))
+            self._put(_reopened(trial, length))
 
     # decisions of the search
 
@@ -622,7 +622,7 @@ class StateFold:
         if isinstance(event, Began):
             self.began = True
         elif isinstance(event, Validated):
-            self._told(event.trial_id, fact.steps_completed)
+            self._record_report(event.trial_id, fact.steps_completed)
         elif isinstance(event, TrialEnded):
             self.unreported.pop(event.trial_id, None)
             if event.trial_id in self.trials:
@@ -634,9 +634,9 @@ class StateFold:
             elif isinstance(action, (Train, Stop, Close, Finish)):
                 self._act(action)
         if isinstance(event, Validated) and event.trial_id in self.trials:
-            self._place(_idle(self.trials[event.trial_id]))
+            self._put(_idle(self.trials[event.trial_id]))
 
-    def _told(self, trial_id: int, steps_completed: int) -> None:
+    def _record_report(self, trial_id: int, steps_completed: int) -> None:
         """Record a validation that the search received, or the result of a segment."""
         trial = self.trials.get(trial_id)
         if trial is not None:
@@ -650,7 +650,7 @@ class StateFold:
     def _create(self, action: Create, source: tuple[str, ...]) -> None:
         if action.trial_id in self.trials:  # an old journal without searches
             return
-        self._place(
+        self._put(
             TrialState(
                 id=action.trial_id,
                 state=State.WAITING,
@@ -665,7 +665,7 @@ class StateFold:
         if isinstance(action, Finish):
             self.finishing = True
             for trial_id in tuple(self.waiting):
-                self._place(replace(self.trials[trial_id], closed=True))
+                self._put(replace(self.trials[trial_id], closed=True))
             return
         trial = self.trials.get(action.trial_id)
         if trial is None or trial.ended:
@@ -673,7 +673,7 @@ class StateFold:
         match action:
             case Train(length=length, milestones=milestones):
                 woken = trial.open_run is None
-                self._place(
+                self._put(
                     replace(
                         trial,
                         segment=trial.segment + 1,
@@ -684,9 +684,9 @@ class StateFold:
                     )
                 )
             case Stop():
-                self._place(replace(trial, stop=stronger(trial.stop, StopVerb.SEARCH)))
+                self._put(replace(trial, stop=stronger(trial.stop, StopVerb.SEARCH)))
             case Close():
-                self._place(replace(trial, closed=True))
+                self._put(replace(trial, closed=True))
 
     # trials
 
@@ -698,15 +698,15 @@ class StateFold:
                 tally.count, tally.why = tally.count + 1, tally.why or fact.why
             if not trial.released:
                 self.unreported[trial.id] = None
-        self._place(_advanced(trial, fact, time))
+        self._put(_advanced(trial, fact, time))
 
-    def _place(self, trial: TrialState) -> None:
+    def _put(self, trial: TrialState) -> None:
         """Store the trial and put it into the group that it belongs to."""
         self.trials[trial.id] = trial
         ran = trial.id in self.running
-        is_ready = not trial.ended and trial.open_run is None and self._wanted(trial)
-        for place in (self.running, self.waiting) if is_ready else (self.running, self.waiting, self.ready):
-            place.pop(trial.id, None)
+        is_ready = not trial.ended and trial.open_run is None and self._has_next_step(trial)
+        for group in (self.running, self.waiting) if is_ready else (self.running, self.waiting, self.ready):
+            group.pop(trial.id, None)
         if is_ready:
             self.ready.setdefault(trial.id, None)
             if ran:
@@ -716,7 +716,7 @@ class StateFold:
         elif not trial.ended:
             self.waiting[trial.id] = None
 
-    def _wanted(self, trial: TrialState) -> bool:
+    def _has_next_step(self, trial: TrialState) -> bool:
         """Whether the trial has a next step that does not wait for the search."""
         return trial.state != State.WAITING or trial.closed or bool(trial.stop) or self.ending
 

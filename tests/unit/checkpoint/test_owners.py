@@ -240,7 +240,7 @@ def test_a_deleted_experiment_gives_up_its_claims(home: Home) -> None:
         "9" * 5000,
     ],
 )
-def test_a_record_of_a_checkpoint_whose_name_is_no_uuid_is_set_aside(home: Home, name: str) -> None:
+def test_a_record_of_a_checkpoint_whose_name_is_no_uuid_is_rejected(home: Home, name: str) -> None:
     number = run(home, {})
     folder = home.experiment(number)
     events = folder.run(1, 0).path / "events.jsonl"

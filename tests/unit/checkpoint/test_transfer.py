@@ -195,7 +195,7 @@ def test_a_failure_has_a_cause_and_is_no_removal(tmp_path: Path, monkeypatch: py
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from detbuild.checkpoint import imported, transfer
+from detbuild.checkpoint import source as sources, transfer
 from detbuild.checkpoint.download import copy_whole
 from detbuild.store.home import Home
 
@@ -204,11 +204,11 @@ def killed(*_):
 
 way, source, target = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 transfer.copy_content = killed
-imported.extract = killed
+sources.extract = killed
 if way == "copy":
     copy_whole(source, target)
 else:
-    imported.import_checkpoint(Home.open(target), source)
+    sources.import_checkpoint(Home.open(target), source)
 """
 
 

@@ -183,7 +183,7 @@ def test_a_link_in_the_place_of_the_directory_is_not_followed(tmp_path: Path) ->
     requests.hold(TICKET)
     requests.remember("e", "gpu", Memory(at=1.0))
     assert (requests.held, requests.others(), requests.memory("e", "gpu")) == (False, (), Memory())
-    assert requests.trouble() == f"cannot open {tmp_path / 'slots'}: Not a directory"
+    assert requests.problem() == f"cannot open {tmp_path / 'slots'}: Not a directory"
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 

@@ -210,7 +210,7 @@ def test_whatever_another_user_puts_in_the_place_of_the_requests_stops_no_trial(
                 given, why = queue.ask(replace(OTHER, user=str(ANNA)), trial, lambda s=inventory: s, now=0.0)
             answers.append(why or " ".join(gpu.id for gpu in given))
         assert answers == ["0", "the only GPU is in use"], answers
-        assert bool(queue.requests.trouble()) == (trick != "read-only")
+        assert bool(queue.requests.problem()) == (trick != "read-only")
 
     with user(MALLORY, put), user(ANNA, honest):
         pass

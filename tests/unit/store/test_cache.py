@@ -84,7 +84,7 @@ def test_what_is_over_is_not_read_again(home: Home, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("offset", [0, 100, 5000])
-def test_a_destroyed_index_is_set_aside_and_made_anew(home: Home, offset: int) -> None:
+def test_a_destroyed_index_is_quarantined_and_rebuilt(home: Home, offset: int) -> None:
     wanted = [experiment(home) for _ in range(50)][::-1]
     listed(home)
     with closing(sqlite3.connect(home.index)) as whole:

@@ -65,7 +65,7 @@ def test_bytes_cut_anywhere_give_the_same_records(places: list[int]) -> None:
 @given(
     garbage=st.lists(st.binary(max_size=50), min_size=6, max_size=6), places=st.lists(st.integers(0, 10_000))
 )
-def test_garbage_between_records_is_set_aside_and_nothing_else_is_lost(
+def test_garbage_between_records_is_rejected_and_nothing_else_is_lost(
     garbage: list[bytes], places: list[int]
 ) -> None:
     clean = [bytes(piece).replace(b"\n", b" ") + b"\n" for piece in garbage]
@@ -80,7 +80,7 @@ def test_garbage_between_records_is_set_aside_and_nothing_else_is_lost(
 def test_no_bytes_at_all_stop_the_reader(noise: bytes) -> None:
     found, parser = parse(noise, b"\n", data(line(1)))
     assert found[-1:] == [line(1)]
-    assert all(aside.size <= len(noise) for aside in parser.set_aside)
+    assert all(aside.size <= len(noise) for aside in parser.rejected_spans)
 
 
 @given(end=st.integers(0, 2000))
@@ -90,26 +90,28 @@ def test_a_prefix_of_a_file_gives_a_prefix_of_its_records(end: int) -> None:
     assert found == lines(5)[: len(found)]
 
 
-def test_a_torn_tail_waits_for_its_end_and_is_set_aside_when_there_is_none() -> None:
+def test_a_torn_tail_waits_for_its_end_and_is_rejected_when_there_is_none() -> None:
     torn = encode(line(2))[:20]
     parser = RecordParser(RUN)
     assert list(parser.feed(data(line(1)) + torn)) == [line(1)]
     assert parser.rejected == 0
     assert list(parser.finish()) == []
-    assert [(aside.offset, aside.size) for aside in parser.set_aside] == [(len(data(line(1))), len(torn))]
+    assert [(aside.offset, aside.size) for aside in parser.rejected_spans] == [
+        (len(data(line(1))), len(torn))
+    ]
 
 
 def test_a_whole_record_without_its_newline_counts_when_the_run_is_over() -> None:
     assert parse(encode(line(1)).rstrip(b"\n"))[0] == [line(1)]
 
 
-def test_records_of_another_run_are_set_aside_by_offset() -> None:
+def test_records_of_another_run_are_rejected_by_offset() -> None:
     foreign = line(1, run="9-9")
     found, parser = parse(data(line(1), foreign, line(2)))
     assert found == [line(1), line(2)]
     start = len(data(line(1)))
     size = len(data(foreign)) - 1
-    assert parser.set_aside == [RejectedSpan(start, size, "a record of run '9-9'")]
+    assert parser.rejected_spans == [RejectedSpan(start, size, "a record of run '9-9'")]
 
 
 def test_a_number_that_came_before_is_not_counted_twice() -> None:
@@ -130,7 +132,7 @@ def test_a_forged_huge_number_costs_no_true_record() -> None:
     assert [one.seq for one in found] == [1, 10**12, 2, 3]
 
 
-def test_a_line_of_100_megabytes_is_set_aside_in_bounded_memory() -> None:
+def test_a_line_of_100_megabytes_is_rejected_in_bounded_memory() -> None:
     block = b"x" * (1 << 20)
     parser = RecordParser(RUN)
     tracemalloc.start()
@@ -141,7 +143,9 @@ def test_a_line_of_100_megabytes_is_set_aside_in_bounded_memory() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert found == lines(2)
-    assert [(aside.offset, aside.size) for aside in parser.set_aside] == [(len(data(line(1))), 100 << 20)]
+    assert [(aside.offset, aside.size) for aside in parser.rejected_spans] == [
+        (len(data(line(1))), 100 << 20)
+    ]
     assert peak < 3 * store_records.LONGEST_LINE
 
 
@@ -175,7 +179,7 @@ def test_a_file_that_grows_is_read_from_where_the_last_look_ended(tmp_path: Path
         {"kind": "ended", "reason": 7},
     ],
 )
-def test_a_forged_field_is_set_aside_and_its_number_stays_free(fields) -> None:
+def test_a_forged_field_is_rejected_and_its_number_stays_free(fields) -> None:
     forged = json.dumps({"seq": 2, "run": RUN, "time": 0.5, **fields}).encode() + b"\n"
     found, parser = parse(data(line(1)) + forged + data(line(2)))
     assert found == lines(2)
@@ -222,7 +226,7 @@ def bounded(folder: RunFolder, content: bytes, **bounds: int) -> tuple[list[Line
         ),
     ],
 )
-def test_a_file_without_end_is_read_up_to_a_bound_and_the_rest_set_aside(
+def test_a_file_without_end_is_read_up_to_a_bound_and_the_rest_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, bounds: dict[str, int], why: str
 ) -> None:
     monkeypatch.setattr(store_records, "_BLOCK", 256)

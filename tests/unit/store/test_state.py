@@ -164,8 +164,8 @@ def test_what_is_begun_is_known_until_it_is_finished(
 
 def test_deleted_files_are_no_part_of_a_checkpoint() -> None:
     checkpoint = Checkpoint("a", 1, {"weights": 3, "optimizer": 5})
-    assert Stored.of([PARTLY]).left(checkpoint) == {"weights": 3}
-    assert Stored().left(checkpoint) == {"weights": 3, "optimizer": 5}
+    assert Stored.of([PARTLY]).remaining(checkpoint) == {"weights": 3}
+    assert Stored().remaining(checkpoint) == {"weights": 3, "optimizer": 5}
 
 
 def test_every_fact_survives_the_journal() -> None:
