@@ -1,7 +1,4 @@
-"""Finds the checkpoints of experiments, on this host and in the cloud.
-
-Ranks available checkpoints by a validation metric.
-"""
+"""Finds the checkpoints of experiments, on this host and in the cloud, and ranks them by a metric."""
 
 from __future__ import annotations
 

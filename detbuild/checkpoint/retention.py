@@ -1,8 +1,7 @@
 """Plans the garbage collection of an experiment that has ended.
 
-Determined's retention policy for the checkpoints of an experiment, as a pure function.
-
-Checkpoints that an experiment or a trial started from, which garbage collection must keep.
+Determined's retention policy decides, as a pure function. Checkpoints that another experiment or a trial
+starts from are kept, and so are registered ones.
 """
 
 from __future__ import annotations

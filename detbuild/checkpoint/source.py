@@ -1,13 +1,8 @@
-"""Stages the checkpoint that a new experiment starts from.
+"""Brings checkpoints into a home: stages the source of a new experiment, imports, and registers versions.
 
-Extracts untrusted archives: only regular files and directories, only inside one new directory.
-
-Each directory is opened relative to its parent, never by its full path, and no link is created or followed.
-The filter of `tarfile` was bypassed several times (CVE-2024-12718, CVE-2025-4330, CVE-2025-4517).
-
-Imports a checkpoint from elsewhere, e.g. one of Determined, for experiments to start from.
-
-Registers a checkpoint as the next version of a model.
+An archive is untrusted: only regular files and directories are extracted, only inside one new directory. Each
+directory is opened relative to its parent, never by its full path, and no link is created or followed, as the
+filter of `tarfile` was bypassed several times (CVE-2024-12718, CVE-2025-4330, CVE-2025-4517).
 """
 
 from __future__ import annotations

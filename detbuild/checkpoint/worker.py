@@ -1,8 +1,6 @@
 """Runs bucket transfers in a worker process, so that a hung transfer can be killed.
 
-The jobs of the transfer worker, as lines of JSON on its standard input.
-
-Runs the jobs of the transfer worker.
+Jobs are lines of JSON on the worker's standard input; `run_job` runs them on the worker's side.
 """
 
 from __future__ import annotations

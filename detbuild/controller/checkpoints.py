@@ -1,11 +1,8 @@
 """Manages the checkpoints of one experiment: uploads, restores and deletes them by the retention policy.
 
 The controller calls `step` in each of its own steps. It never blocks: a worker process does the transfers.
-What must survive a crash is journaled before it is done.
-
-Finds the checkpoints that the runs of an experiment write.
-
-Deletes and garbage-collects checkpoints of experiments that have ended; the lease is held.
+What must survive a crash is journaled before it is done. The functions below it delete and garbage-collect
+checkpoints of experiments that have ended, under the lease.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Creates the container of `detbuild shell` and `run`, with exclusive GPUs.
+"""Containers of an experiment that are not its runs: `detbuild shell` and `run`, and copying its code out.
 
-Copies an experiment's code out of its image.
+A shell gets GPUs that no run has.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The context of a controller: its experiment, engine and host limits.
 
-Runs slow engine calls in parallel, so that no trial waits for the call of another.
+Slow engine calls run in parallel, so that no trial waits for the call of another.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """The lease of an experiment: a lock that dies with its process, so that it has at most one controller.
 
 The lock belongs to an open descriptor, so a child process inherits it at once. Only the lock tells whether an
-experiment has a controller, never how long a process takes to start.
-
-Reasons why an experiment is blocked that its journal cannot show.
+experiment has a controller, never how long a process takes to start. `blocked_reason` tells what blocks an
+experiment and its journal cannot show.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """Runs the trials of an experiment on this host, one after the other, without a container.
 
-Folders, events and checkpoints are as in any other experiment. However this process ends, the processes of a
-run end in bounded time: the run's supervisor detects that its parent has died.
-
-The search of a local experiment: the same method, segments and journal, one run at a time.
+Search method, journal, folders and checkpoints are as in any other experiment. However this process ends, the
+processes of a run end in bounded time: the run's supervisor detects that its parent has died.
 """
 
 from __future__ import annotations

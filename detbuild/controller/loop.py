@@ -1,9 +1,8 @@
 """The control loop of one experiment: poll everything, do the next step, sleep.
 
 It may die at any moment: it restarts from the journal and the engine, and every effect is journaled first.
-The cost of a poll depends on the number of running trials, not of all trials.
-
-Creates the controller of an experiment, in this process or in a detached one.
+The cost of a poll depends on the number of running trials, not of all trials. A controller runs in this
+process or in a detached one.
 """
 
 from __future__ import annotations

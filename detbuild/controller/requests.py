@@ -1,6 +1,7 @@
-"""What other processes do with an experiment: follow it, wait for it, stop it, restart its controller.
+"""What other processes do with an experiment: follow it, wait for it, stop it, continue it.
 
-Continues an experiment that has ended or is paused, optionally with a changed config.
+`resume` restarts the controller of an experiment that lost it; `continue` reopens one that has ended or is
+paused, optionally with a changed config.
 """
 
 from __future__ import annotations

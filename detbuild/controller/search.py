@@ -1,6 +1,6 @@
 """Connects search method and journal: sends each event once, and journals the decisions.
 
-What the runs of a trial reported, in terms of the search.
+It translates what the runs of a trial reported to the terms of the search.
 """
 
 from __future__ import annotations

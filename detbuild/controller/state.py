@@ -1,8 +1,7 @@
-"""An experiment's state that is journaled before it changes (write-ahead).
+"""The state of an experiment that is journaled before it changes (write-ahead).
 
-The final state of an experiment, from the states of its trials.
-
-Applies requests: each once, in order, including those made while no controller ran.
+Requests are applied once each, in order, including those made while no controller ran. `conclusion` derives
+the final state from those of the trials.
 """
 
 from __future__ import annotations

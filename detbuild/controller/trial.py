@@ -1,8 +1,7 @@
 """Runs one trial, run after run, until it has ended.
 
-Runs one run of a trial: creates, starts and watches its container, and classifies its end.
-
-Reads the records and output of one run, and forwards them to the search and the journal.
+`TrialDriver` decides between runs. Its run driver creates, starts and watches the container of one run, and
+classifies its end. `RecordListener` forwards the run's records and output to the search and the journal.
 """
 
 from __future__ import annotations

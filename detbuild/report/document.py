@@ -1,6 +1,6 @@
 """Builds the document of a report from experiments: plain values, secrets hidden.
 
-Reads the data of a report from experiments; missing and damaged files are skipped.
+Missing and damaged files of an experiment are skipped.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The GPUs of a host: discovery, names, and exclusive use among all experiments of one engine.
 
-Checks before the build that this host can provide what a config requests.
+Before the build, it is checked that this host can provide what a config requests.
 """
 
 from __future__ import annotations

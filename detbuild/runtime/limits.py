@@ -1,6 +1,6 @@
-"""Memory and CPU limits of a trial: from its config, or by default from the host.
+"""Memory and CPU limits of a trial, and warnings for what a config gives it beyond its container.
 
-Warnings at submission for what a config gives a trial beyond its container, as it may harm the host.
+A limit comes from the config, or by default from the host. The warnings name what may harm the host.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Plans the container of a run, and the run info for the harness; pure, without an engine.
-
-Plans the container of `detbuild shell` and `run`: as for a trial, with another command.
-"""
+"""Plans the container of a run or a shell, and the run info for the harness; pure, without an engine."""
 
 from __future__ import annotations
 

@@ -3,10 +3,6 @@
 Slots in use are those of containers that have not ended, so a slot is freed with its container, even if the
 controller has died. Lock, requests and memory only decide who is next: without them no GPU is given
 twice either.
-
-The queue for slots of one kind: its order, and why each trial is queued, in words.
-
-The inventory of a host's slots, from its engine: GPUs and CPU slots.
 """
 
 from __future__ import annotations

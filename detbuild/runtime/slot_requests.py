@@ -1,17 +1,14 @@
 """Slot requests on this host: one file for each waiting controller, void when its process dies.
 
 They are in a directory shared by all users, like /tmp, without locks between users: any content may change at
-any time, and may be hostile. A request counts for the user who
-owns the file, while a process with write permission locks it; a reader only tests the lock, so no
-other user can keep a dead request alive. An unreadable or unwritable request only loses its queue position.
-Nothing here decides whether a GPU is free: the containers do.
-
-Locks in a directory that all users of the host share, and none controls.
+any time, and may be hostile. A request counts for the user who owns the file, while a process with write
+permission locks it; a reader only tests the lock, so no other user can keep a dead request alive. An
+unreadable or unwritable request only loses its queue position.
 
 The controllers of one user read free slots and allocate them under a lock of that user. It only saves work:
-without it no GPU is given twice either, because each container is compared with all
-others before it starts (`detbuild.runtime.gpus.won`). So each wait for a lock has a timeout, and no lock is
-shared between users, who could hold it forever.
+without it no GPU is given twice either, because each container is compared with all others before it starts
+(`detbuild.runtime.gpus.won`). So each wait for a lock has a timeout, and no lock is shared between users, who
+could hold it forever.
 """
 
 from __future__ import annotations

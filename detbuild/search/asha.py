@@ -2,11 +2,10 @@
 
 Two forms. Promotion: a trial trains to its rung, waits, and is promoted once it is among the best.
 Stopping: a trial trains to the top, and is stopped at the first rung where it is not among the best.
+Adaptive ASHA runs several brackets of it, because the best early-stopping rate is not known in advance.
 
 Algorithm: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020; the numbers are
 Determined's.
-
-Adaptive ASHA: several ASHA brackets, because the best early-stopping rate is not known in advance.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Common part of all search methods: draws, counts and ends trials; a policy decides the rest.
 
-Converts nested hyperparameters to a flat list of leaves, and back.
+Nested hyperparameters are drawn as a flat list of leaves.
 """
 
 from __future__ import annotations

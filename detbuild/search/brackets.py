@@ -1,10 +1,8 @@
-"""Splits the trials of an adaptive search over brackets: halving searches with more or fewer rungs.
+"""Brackets of an adaptive search: halving searches with more or fewer rungs in one experiment.
 
-Rungs of successive halving: their lengths, and their results, best first.
+Each bracket receives the events of its own trials; a rung holds its results, best first.
 
 Algorithm: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020.
-
-Several searches in one experiment; each receives the events of its own trials.
 """
 
 from __future__ import annotations

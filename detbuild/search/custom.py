@@ -24,8 +24,6 @@ The class runs in its own process, with the Python of detbuild and as the same u
 HOME, locale, proxies without credentials, Python's own variables, and those of the config. It is not
 sandboxed: an untrusted model directory runs untrusted code on this host. Commands that only show something
 (`render`, `--dry-run`, `preview-search`) do not run it.
-
-Runs the class of a custom search in its own process, and calls it.
 """
 
 from __future__ import annotations

@@ -1,11 +1,7 @@
-"""The interface of a search method: events in, decisions out.
-
-Compares the actions of a replayed search with the recorded ones.
-
-Events of a search and the decisions of its method, as frozen values.
+"""The interface of a search method: events in, decisions out, both as frozen values.
 
 The journal has one entry per event, with the decisions that followed. Replaying the events gives the same
-decisions.
+decisions, and `replay` compares them with the recorded ones.
 """
 
 from __future__ import annotations

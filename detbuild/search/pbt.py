@@ -1,8 +1,6 @@
 """Population-based training: each round, perturbed copies of the best trials replace the worst.
 
 Algorithm: Jaderberg et al., "Population Based Training of Neural Networks", 2017, as Determined 0.12 ran it.
-
-Perturbs the hyperparameters of a copy in population-based training.
 """
 
 from __future__ import annotations

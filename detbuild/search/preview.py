@@ -1,7 +1,4 @@
-"""Previews a search: how many trials train how long.
-
-Runs a search without training: a function gives the results of trials.
-"""
+"""Previews a search: how many trials train how long, with results from a function instead of training."""
 
 from __future__ import annotations
 

@@ -1,11 +1,7 @@
-"""One trial, with its hyperparameters drawn once.
+"""The searches that train each trial once: `single`, `random` and `grid`.
 
-Random search, and the policy it shares with `single`, `grid` and `optuna`: each trial is trained once.
-
-Grid search: one trial for each point of the product of all hyperparameters.
-
-The axes are the leaves in the order of their names, nested ones at the name of their map; the first varies
-slowest. As in later versions of Determined, the last point is trial 1.
+The axes of a grid are the leaves in the order of their names, nested ones at the name of their map; the first
+varies slowest. As in later versions of Determined, the last point is trial 1.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Synchronous successive halving (SHA) of Determined 0.12: rungs of a fixed size, filled once.
 
+The adaptive searches of 0.12 run it in several brackets, sized by a training budget (`adaptive`) or by a
+number of trials (`adaptive_simple`). Lengths are cut in whole batches, as later versions did; 0.12 cut them
+in steps.
+
 Algorithm: Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization",
-AISTATS 2016. Lengths are cut in whole batches, as later versions did; 0.12 cut them in steps.
-
-Determined 0.12's adaptive search: synchronous halving in several brackets, sized by a training budget.
-
-Determined 0.12's adaptive_simple: synchronous halving in several brackets, sized by a number of trials.
+AISTATS 2016.
 """
 
 from __future__ import annotations

@@ -1,11 +1,8 @@
-"""Experiment attributes that can be edited after submission: `attributes.json`, applied over the config.
+"""What a person edited after submission: attributes of an experiment, and metadata of its checkpoints.
 
-The controller calls `with_attributes` again before each decision that depends on `max_slots`, `weight`,
-`priority` or the number of checkpoints to keep.
-
-Checkpoint metadata that was edited after the checkpoint was stored: `annotations.json` of an experiment.
-
-The checkpoint itself is sealed by its manifest and never changes.
+`attributes.json` is applied over the config. The controller calls `with_attributes` again before each
+decision that depends on `max_slots`, `weight`, `priority` or the number of checkpoints to keep. A checkpoint
+is sealed by its manifest and never changes, so its edited metadata is in `annotations.json`.
 """
 
 from __future__ import annotations

@@ -1,13 +1,8 @@
-"""An index of the experiments that have ended, so that listing thousands of them is fast.
+"""Caches in SQLite for fast listings: summaries of ended experiments, and records of finished runs.
 
-It is only a cache: if it is missing, damaged, locked or of another version, it is rebuilt from the files.
-
-A cache of the records of finished runs, without their training metrics.
-
-Without it, `detbuild list` and `describe` would read the files of all finished runs of a search each time. A
-changed file is read again, and the cache may be deleted at any time.
-
-SQLite tables used as caches: a table of another version is dropped and rebuilt.
+Without them, `detbuild list` and `describe` would read the files of all runs each time. The training metrics
+are left out. A table that is missing, damaged, locked or of another version is rebuilt from the files, so
+both files may be deleted at any time.
 """
 
 from __future__ import annotations

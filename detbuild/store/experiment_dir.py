@@ -1,9 +1,4 @@
-"""The folder of one experiment: the paths of its files, and the methods that write them.
-
-The checkpoint directory of an experiment, in its runs and on the host.
-
-Reads the config of a submitted experiment from its folder.
-"""
+"""The folder of one experiment: its files, its config, and its checkpoint directory."""
 
 from __future__ import annotations
 

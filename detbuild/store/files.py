@@ -1,13 +1,8 @@
-"""Atomic, synced file writes: a crash leaves either the old or the new content.
+"""Files of a home: atomic writes, locks, and readers that report damage by file and cause.
 
-Reads the lines of an append-only, synced file incrementally.
-
-Reads the JSON documents of an experiment; damage is an error that names file and cause.
-
-Parses JSON that may be damaged into dataclasses, and checks each field against its annotation.
-
-A value of a wrong type in a header, in attributes or in a journal is reported here by name, before it looks
-like a bug in detbuild elsewhere.
+A write is synced, and a crash leaves either the old or the new content. JSON that may be damaged is checked
+field by field against the annotations of a dataclass, so a value of a wrong type in a header or a journal is
+reported here by name, before it looks like a bug in detbuild elsewhere.
 """
 
 from __future__ import annotations

@@ -1,9 +1,4 @@
-"""The home directory of one user's experiments, with a unique id; assigns experiment numbers.
-
-Markers of deletions in progress, so that a later process can finish them.
-
-Archives experiments that have ended, which hides them in listings, and unarchives them.
-"""
+"""The home directory of one user's experiments: its id, their numbers, deletions in progress, the archive."""
 
 from __future__ import annotations
 

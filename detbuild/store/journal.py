@@ -1,8 +1,7 @@
-"""The write-ahead journal of one experiment: decisions and intents, synced before they are acted on.
+"""The write-ahead journal of one experiment, and the queue of user requests to it.
 
-The queue of user requests to an experiment: an append-only file that its controller reads.
-
-A request is synced to disk before it is applied; the journal records which were applied.
+Decisions and intents are synced before they are acted on. The queue is an append-only file that the
+controller reads: a request is synced before it is applied, and the journal records which were applied.
 """
 
 from __future__ import annotations

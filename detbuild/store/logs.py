@@ -1,13 +1,8 @@
-"""The log lines of a trial, each with its run, stream, rank and level.
-
-Log lines are not timestamped, so filters by time select whole runs.
-
-Follows the log of a run, and continues at the right byte after its middle was removed.
+"""The log lines of a trial, each with its run, stream, rank and level, also while they are written.
 
 The supervisor keeps a log below its limit by replacing it with its head, a mark with the number of bytes
-removed, and the newest output. A run may write anything: an unreadable log is replaced with a message.
-
-Reads the output of a run as lines of text, also while it grows.
+removed, and the newest output; a reader continues at the right byte after that. A run may write anything: an
+unreadable log is replaced with a message. Lines are not timestamped, so filters by time select whole runs.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 A long series is downsampled while it is read, so that memory depends only on the requested rows. In each
 interval of batches the rows with the minimum and the maximum of each metric stay, so that no peak is lost.
-
-Streams all metrics that a trial reported, in order.
 """
 
 from __future__ import annotations

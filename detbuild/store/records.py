@@ -1,6 +1,4 @@
-"""The collected records of one run.
-
-Reads a run's `events.jsonl` while it grows, and rejects everything that is not a valid record.
+"""The records of one run, read from its `events.jsonl` while it grows; everything else there is rejected.
 
 User code may write to the file, a crash may tear a line, a disk may flip bits: the reader continues and loses
 no other line. Both reading and memory are bounded, so that an endless file costs no more than a long one.

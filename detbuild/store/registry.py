@@ -1,8 +1,8 @@
-"""The model registry: one file per model in `$DETBUILD_HOME/models/`, with the UUIDs of its checkpoints.
+"""The model registry and the config templates of a home.
 
-A registered checkpoint is kept: every removal of checkpoints checks `registered` first.
-
-Config templates: named parts of configs in `$DETBUILD_HOME/templates/<name>.yaml`.
+A model is one file in `$DETBUILD_HOME/models/` with the UUIDs of its checkpoints; a registered checkpoint is
+kept: every removal of checkpoints checks `registered` first. A template is a named part of a config in
+`$DETBUILD_HOME/templates/<name>.yaml`.
 """
 
 from __future__ import annotations

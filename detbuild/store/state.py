@@ -1,19 +1,8 @@
-"""Loads the state of an experiment from its journal and the records of its runs.
+"""The state of an experiment, its trials and checkpoints, from its journal and the records of its runs.
 
-`detbuild list`, `describe`, `wait`, the SDK and the controller all use it.
-
-The state of an experiment, its trials and runs, as values.
-
-`store.ledger` computes them from the journal, `store.state` loads them from the files of an experiment.
-
-Folds the journal of one experiment to its state, each entry at constant cost.
-
-Folds the journal to the state of each checkpoint: uploaded, deleted, partially deleted.
-
-The progress of a trial over all of its runs.
-
-A run that starts from a checkpoint repeats the batches that earlier runs trained after it. Their reports of
-these batches are superseded, so that no batch is counted twice.
+`StateFold` folds the journal, each entry at constant cost; `load` adds the progress from the records. A run
+that starts from a checkpoint repeats the batches that earlier runs trained after it. Their reports of these
+batches are superseded, so that no batch is counted twice.
 """
 
 from __future__ import annotations
