@@ -1,10 +1,7 @@
-"""The container's environment: image, variables, ports, capabilities.
+"""The sections about a trial's container: environment, log policies, bind mounts and resources.
 
-Log policies: actions on lines of a trial's log that match a pattern.
-
-Bind mounts: allowed host paths and container paths.
-
-Resources of the host for a trial.
+A container must not take over its host, so mounts of system directories and of engine sockets are rejected;
+the JSON Schema has the same rules as patterns.
 """
 
 from __future__ import annotations
@@ -64,11 +61,11 @@ _MAX_REFERENCE: Final = 512
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _REFERENCE_TEXT: Final = matching_text(_REFERENCE.pattern, "an image reference", maxLength=_MAX_REFERENCE)
 _VARIABLE_TEXT: Final = matching_text(rf"{_VARIABLE.pattern}=[\s\S]*", "NAME=VALUE")
-Port = Annotated[int, IntRange(1, 65535)]
+_Port = Annotated[int, IntRange(1, 65535)]
 Capability = Annotated[str, TextPattern(r"[A-Za-z_]{2,40}", "a Linux capability, e.g. SYS_PTRACE")]
 # RE2, which Determined uses, has these classes; Python's `re` reads them as sets of letters.
 _POSIX_CLASS: Final = re.compile(r"\[:\^?[a-z]+:\]")
-Action = Literal["cancel_retries", "exclude_node"]
+_Action = Literal["cancel_retries", "exclude_node"]
 Propagation = Literal["rprivate", "private", "rshared", "shared", "rslave", "slave"]
 # A container that writes to any of these can break or take over the host.
 _WHOLE_HOST: Final = frozenset({"/", "/boot", "/dev", "/etc", "/run", "/var", "/var/lib", "/var/run"})
@@ -135,8 +132,8 @@ def _with_gpu(schema: Clause) -> None:
     schema |= not_both("gpu", "cuda")
 
 
-Reference = Annotated[str, AfterValidator(_reference), WithJsonSchema(_REFERENCE_TEXT)]
-Variable = Annotated[str, BeforeValidator(_variable), WithJsonSchema(_VARIABLE_TEXT)]
+_Reference = Annotated[str, AfterValidator(_reference), WithJsonSchema(_REFERENCE_TEXT)]
+_Variable = Annotated[str, BeforeValidator(_variable), WithJsonSchema(_VARIABLE_TEXT)]
 
 
 class Images(Section):
@@ -144,11 +141,11 @@ class Images(Section):
 
     model_config = ConfigDict(json_schema_extra=_with_gpu)
 
-    cpu: Reference | None = None
+    cpu: _Reference | None = None
     """For trials without a GPU."""
-    cuda: Reference | None = None
+    cuda: _Reference | None = None
     """For trials on NVIDIA GPUs; formerly `gpu`."""
-    rocm: Reference | None = None
+    rocm: _Reference | None = None
     """For trials on AMD GPUs."""
 
     def of(self, kind: DeviceKind) -> str | None:
@@ -161,11 +158,11 @@ class Variables(Section):
 
     model_config = ConfigDict(json_schema_extra=_with_gpu)
 
-    cpu: ListOf[Variable] = ()
+    cpu: ListOf[_Variable] = ()
     """For trials without a GPU."""
-    cuda: ListOf[Variable] = ()
+    cuda: ListOf[_Variable] = ()
     """For trials on NVIDIA GPUs; formerly `gpu`."""
-    rocm: ListOf[Variable] = ()
+    rocm: ListOf[_Variable] = ()
     """For trials on AMD GPUs."""
 
     def of(self, kind: DeviceKind) -> tuple[str, ...]:
@@ -197,7 +194,7 @@ class RegistryAuth(Section):
 
 
 class ProxyPort(Section):
-    proxy_port: Port
+    proxy_port: _Port
     """Port in the container."""
     proxy_tcp: bool = False
     """Whether the port serves plain TCP rather than HTTP."""
@@ -223,7 +220,7 @@ class Environment(Section):
         VARIABLES,
     ] = Variables.model_construct()
     """List of `NAME=VALUE`, or one list for each kind of device; values are never shown."""
-    ports: Annotated[Mapping[str, Port], SchemaForm(_some_absent)] = Field(default_factory=dict)
+    ports: Annotated[Mapping[str, _Port], SchemaForm(_some_absent)] = Field(default_factory=dict)
     """Container ports by name, each published on a free port of the host."""
     proxy_ports: ListOf[ProxyPort] = ()
     """Ports to proxy; no effect on a single host."""
@@ -274,7 +271,7 @@ class LogPolicy(Section):
     there is no pattern."""
     pattern: Annotated[str, AfterValidator(_pattern)] | None = None
     """Regular expression to search for in each log line."""
-    action: Annotated[Action, BeforeValidator(_action), SchemaForm(_or_typed)] | None = None
+    action: Annotated[_Action, BeforeValidator(_action), SchemaForm(_or_typed)] | None = None
     """cancel_retries: do not restart the trial if it fails. exclude_node: the same on a single host."""
 
     @model_validator(mode="after")
@@ -307,7 +304,7 @@ class RetentionPolicy(Section):
     """Days to keep logs; -1: forever."""
 
 
-def host_path(path: str) -> str:
+def _host_path(path: str) -> str:
     """Accept an absolute host path that is safe to mount.
 
     Raises:
@@ -332,7 +329,7 @@ def reserved(normal: str, *, engine_root: str = "") -> tuple[str, str] | None:
     return None
 
 
-def container_path(path: str) -> str:
+def _container_path(path: str) -> str:
     """Accept a path in the container; a relative one is below the work directory.
 
     Raises:
@@ -377,8 +374,8 @@ def _container_text() -> Clause:
     )
 
 
-HostPath = Annotated[str, AfterValidator(host_path), WithJsonSchema(_host_text())]
-ContainerPath = Annotated[str, AfterValidator(container_path), WithJsonSchema(_container_text())]
+HostPath = Annotated[str, AfterValidator(_host_path), WithJsonSchema(_host_text())]
+ContainerPath = Annotated[str, AfterValidator(_container_path), WithJsonSchema(_container_text())]
 
 
 class BindMount(Section):

@@ -1,10 +1,7 @@
 """The experiment config as one frozen value, with the names and defaults of Determined's.
 
-Sections for clusters only: checked and kept, but without effect on a single host.
-
-What a trial runs: `module:Class`, a shell command or an argument list.
-
-Sections about training: seeds, profiling, optimizations.
+Here are also its entrypoint and its smaller sections; those for clusters are checked and kept, but have no
+effect on a single host.
 """
 
 from __future__ import annotations
@@ -62,7 +59,7 @@ from detbuild.config.storage import ExperimentDirectory, Storage
 from detbuild.config.yaml import show
 from determined._contract.run_info import EXIT_TIMEOUT
 
-Kind = Literal["trial", "shell", "argv", "given"]
+_Kind = Literal["trial", "shell", "argv", "given"]
 # Spelled out because these patterns also go into the JSON Schema, where `\w` and `\s` differ from Python's.
 # Beyond ASCII, any character outside the blocks of punctuation and symbols counts as a letter.
 _BLANKS: Final = " \t\r\n"
@@ -88,47 +85,15 @@ _LIST: Final[Clause] = {
     "minItems": 1,
 }
 MAX_SEED = (1 << 32) - 1  # NumPy's legacy generator accepts 32 bits
-Anything = Mapping[str, JsonValue]
-_HOME: Final = ("workspace", "project")
-
-
-class Slurm(Section):
-    slots_per_node: Positive | None = None
-    """GPUs per node."""
-    gpu_type: str | None = None
-    """GPU type."""
-    sbatch_args: Annotated[ListOf[str], SECRET] = ()
-    """Arguments of sbatch."""
-
-
-class Pbs(Section):
-    slots_per_node: Positive | None = None
-    """GPUs per node."""
-    pbsbatch_args: Annotated[ListOf[str], SECRET] = ()
-    """Arguments of qsub."""
-
-
-class Webhooks(Section):
-    webhook_id: ListOf[Integer] = ()
-    """IDs of webhooks."""
-    webhook_name: ListOf[str] = ()
-    """Names of webhooks."""
-    exclude: bool = False
-    """Trigger no webhooks."""
-
-
-class Integrations(Section):
-    pachyderm: Annotated[Mapping[str, JsonValue], SECRET] = Field(default_factory=dict)
-    """Provenance of the data."""
-    webhooks: Webhooks | None = None
-    """Webhooks to trigger."""
+_Anything = Mapping[str, JsonValue]
+PROJECT_FIELDS: Final = ("workspace", "project")
 
 
 @dataclass(frozen=True, slots=True)
 class Entrypoint:
     """What a trial runs. `given` means that the caller of `create` passes the class."""
 
-    kind: Kind
+    kind: _Kind
     value: str | tuple[str, ...]
 
     @property
@@ -206,14 +171,14 @@ def _among_blanks(*patterns: re.Pattern[str]) -> Clause:
     return {"pattern": anchored(rf"[ \t\r\n]*(?:{inside})[ \t\r\n]*")}
 
 
-IS_TRIAL: Final[Clause] = {"type": "string", **_among_blanks(_TRIAL)}
+_IS_TRIAL: Final[Clause] = {"type": "string", **_among_blanks(_TRIAL)}
 _TEXT: Final[Clause] = {
     "type": "string",
     "pattern": r"[^ \t\r\n]",
     "patternErrorMessage": "is empty",
-    "anyOf": [IS_TRIAL, {"not": _among_blanks(*_MISTAKES)}],
+    "anyOf": [_IS_TRIAL, {"not": _among_blanks(*_MISTAKES)}],
 }
-ConfigEntrypoint = Annotated[
+_ConfigEntrypoint = Annotated[
     InstanceOf[Entrypoint],
     BeforeValidator(parse_entrypoint),
     PlainSerializer(_written),
@@ -265,6 +230,38 @@ class Optimizations(Section):
     """Option of Horovod; no effect."""
 
 
+class Slurm(Section):
+    slots_per_node: Positive | None = None
+    """GPUs per node."""
+    gpu_type: str | None = None
+    """GPU type."""
+    sbatch_args: Annotated[ListOf[str], SECRET] = ()
+    """Arguments of sbatch."""
+
+
+class Pbs(Section):
+    slots_per_node: Positive | None = None
+    """GPUs per node."""
+    pbsbatch_args: Annotated[ListOf[str], SECRET] = ()
+    """Arguments of qsub."""
+
+
+class Webhooks(Section):
+    webhook_id: ListOf[Integer] = ()
+    """IDs of webhooks."""
+    webhook_name: ListOf[str] = ()
+    """Names of webhooks."""
+    exclude: bool = False
+    """Trigger no webhooks."""
+
+
+class Integrations(Section):
+    pachyderm: Annotated[Mapping[str, JsonValue], SECRET] = Field(default_factory=dict)
+    """Provenance of the data."""
+    webhooks: Webhooks | None = None
+    """Webhooks to trigger."""
+
+
 def _version(value: object) -> object:
     if isinstance(value, bool):  # False == 0 in Python
         raise wrong(f"must be 0, not {show(value)}")
@@ -277,9 +274,9 @@ def _unique(labels: tuple[str, ...]) -> tuple[str, ...]:
 
 def _clauses(config: Clause) -> None:
     workspace, project = (
-        {**require(name), **on_field(name, {"minLength": 1, "type": "string"})} for name in _HOME
+        {**require(name), **on_field(name, {"minLength": 1, "type": "string"})} for name in PROJECT_FIELDS
     )
-    trial_class = on_field("entrypoint", IS_TRIAL)
+    trial_class = on_field("entrypoint", _IS_TRIAL)
     by_length = on_field("searcher", {"not": on_field("name", {"enum": sorted(WITHOUT_MAX_LENGTH)})})
     config["allOf"] = [
         {"if": workspace, "then": project, "else": {"not": project}},
@@ -305,9 +302,9 @@ class ExperimentConfig(Section):
     """Workspace of a cluster; needs `project`; no effect on a single host."""
     project: str = ""
     """Project of a cluster; needs `workspace`; no effect on a single host."""
-    data: Annotated[Anything, UNDER_SECRETS] = Field(default_factory=dict, repr=False)
+    data: Annotated[_Anything, UNDER_SECRETS] = Field(default_factory=dict, repr=False)
     """Arbitrary values for the training code; those under `secrets` are never shown."""
-    entrypoint: ConfigEntrypoint
+    entrypoint: _ConfigEntrypoint
     """What a trial runs: `module:Class` in the context directory, a shell command, or a list of a
     program and its arguments."""
     hyperparameters: Mapping[str, Hyperparameter] = Field(default_factory=dict)
@@ -361,13 +358,13 @@ class ExperimentConfig(Section):
     """Slurm options; no effect on a single host."""
     pbs: Pbs = Pbs.model_construct()
     """PBS options; no effect on a single host."""
-    security: Annotated[Anything | None, SECRET] = None
+    security: Annotated[_Anything | None, SECRET] = None
     """Security settings of a cluster; no effect on a single host."""
-    tensorboard_storage: Annotated[Anything | None, SECRET] = None
+    tensorboard_storage: Annotated[_Anything | None, SECRET] = None
     """Field of old versions; no effect."""
-    data_layer: Annotated[Anything | None, SECRET] = None
+    data_layer: Annotated[_Anything | None, SECRET] = None
     """Field of old versions; no effect."""
-    internal: Annotated[Anything | None, SECRET] = None
+    internal: Annotated[_Anything | None, SECRET] = None
     """Field of old versions; no effect."""
 
     def resolved(self) -> dict[str, object]:

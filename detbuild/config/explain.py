@@ -1,6 +1,6 @@
-"""pydantic's errors as problems in the terms of a YAML config.
+"""pydantic's errors as problems in the terms of a YAML config, with hints.
 
-Hints for values of the wrong type, unknown names, and misplaced fields.
+A hint names the nearest known field, the right spelling of a value, or the place where a field belongs.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
 from detbuild.config.environment import Variables
 from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.legacy_syntax import renamed
-from detbuild.config.secrets import may_hold_secrets
+from detbuild.config.secrets import may_hold_secrets, models_in
 from detbuild.config.section import TAG, Section
 from detbuild.config.storage import ExperimentDirectory
 from detbuild.config.yaml import KeyPath, Problem, dotted, show
@@ -25,7 +25,7 @@ from detbuild.config.yaml import KeyPath, Problem, dotted, show
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-Finding = Mapping[str, Any]
+_Finding = Mapping[str, Any]
 _MISSING_HINTS: Final[Mapping[KeyPath, str]] = {
     ("entrypoint",): "add `entrypoint: model_def:MyTrial`",
     ("searcher",): "add `searcher: {name: single, metric: loss, max_length: {epochs: 1}}`",
@@ -128,7 +128,7 @@ def _as_written(path: KeyPath, raw: object) -> KeyPath:
     return tuple(written)
 
 
-def _problem(finding: Finding) -> Problem:
+def _problem(finding: _Finding) -> Problem:
     path: KeyPath = tuple(part for part in finding["loc"] if not str(part).startswith(TAG))
     kind = finding["type"]
     explainer = _EXPLAINERS.get(kind)
@@ -137,7 +137,7 @@ def _problem(finding: Finding) -> Problem:
     given = _given(path, finding)
     if kind in _KIND_WORDS:
         quotes = isinstance(finding["input"], str) and may_hold_secrets(path, finding["model"])
-        hint = "" if quotes else suggest_conversion(kind, finding["input"])
+        hint = "" if quotes else _suggest_conversion(kind, finding["input"])
         return Problem(path, f"must be {_KIND_WORDS[kind]}, not {given}", hint)
     if kind in _BOUNDS:
         bound, word = _BOUNDS[kind]
@@ -145,7 +145,7 @@ def _problem(finding: Finding) -> Problem:
     return Problem(path, f"is not allowed: {finding['msg']}")
 
 
-def _given(path: KeyPath, finding: Finding) -> str:
+def _given(path: KeyPath, finding: _Finding) -> str:
     """Describe the value; if it may be a secret, only its kind."""
     value = finding["input"]
     if not may_hold_secrets(path, finding["model"]) or value is None or isinstance(value, (dict, list)):
@@ -153,7 +153,7 @@ def _given(path: KeyPath, finding: Finding) -> str:
     return "text" if isinstance(value, str) else "true or false" if isinstance(value, bool) else "a number"
 
 
-def _rule(path: KeyPath, finding: Finding) -> Problem:
+def _rule(path: KeyPath, finding: _Finding) -> Problem:
     context = finding["ctx"]
     return Problem(
         (*path, *context["at"]),
@@ -164,11 +164,11 @@ def _rule(path: KeyPath, finding: Finding) -> Problem:
     )
 
 
-def _missing(path: KeyPath, _: Finding) -> Problem:
+def _missing(path: KeyPath, _: _Finding) -> Problem:
     return Problem(path, "is missing", _MISSING_HINTS.get(path, f"add `{path[-1]}:`"), later=True)
 
 
-def _choice(path: KeyPath, finding: Finding) -> Problem:
+def _choice(path: KeyPath, finding: _Finding) -> Problem:
     key, names, value = finding["ctx"]["key"], finding["ctx"]["names"].split(", "), finding["input"]
     if not isinstance(value, dict):
         hint = f"write `{key}: {value}` below it" if value in names else ""
@@ -177,28 +177,28 @@ def _choice(path: KeyPath, finding: Finding) -> Problem:
         hint = "put a space after its `:`"
         return Problem((*path, glued), f"unknown field of `{dotted(path)}`", hint, on_key=True)
     if key not in value:
-        hint, meant = suggest_discriminator(key, value, names)
+        hint, meant = _suggest_discriminator(key, value, names)
         return Problem((*path, key), "is missing", hint, later=not meant)
     what = f"unknown {key} {show(value[key])}"
-    return Problem((*path, key), what, near(value[key], names) or one_of(names))
+    return Problem((*path, key), what, _near(value[key], names) or _one_of(names))
 
 
-def _literal(path: KeyPath, finding: Finding) -> Problem:
+def _literal(path: KeyPath, finding: _Finding) -> Problem:
     value = finding["input"]
     names = [name.strip("'") for name in finding["ctx"]["expected"].replace(" or ", ", ").split(", ")]
-    return Problem(path, f"must be {_or(names)}, not {_given(path, finding)}", near(value, names))
+    return Problem(path, f"must be {_or(names)}, not {_given(path, finding)}", _near(value, names))
 
 
-def _empty(path: KeyPath, _: Finding) -> Problem:
+def _empty(path: KeyPath, _: _Finding) -> Problem:
     return Problem(path, "must not be empty")
 
 
-def _unknown(path: KeyPath, finding: Finding) -> Problem:
+def _unknown(path: KeyPath, finding: _Finding) -> Problem:
     name = str(path[-1])
     model = finding["model"]
     section = _section_of(tuple(finding["loc"][:-1]), model)
     known = list(section.model_fields) if section else []
-    hint = _OTHER_TASK_FIELDS.get(path) or (suggest_field(section, name) if section else "")
+    hint = _OTHER_TASK_FIELDS.get(path) or (_suggest_field(section, name) if section else "")
     home = _field_paths(model).get(name)
     here = home == dotted(path)  # in another member of the union
     if not hint and home:
@@ -206,7 +206,7 @@ def _unknown(path: KeyPath, finding: Finding) -> Problem:
     whole = "the experiment config" if model is ExperimentConfig else "the host's config"
     what = f"unknown field of {f'`{dotted(path[:-1])}`' if path[:-1] else whole}"
     later = here and section is ExperimentDirectory  # another source may have the `type`
-    return Problem(path, what, hint or allowed(known), on_key=True, later=later)
+    return Problem(path, what, hint or _known_fields(known), on_key=True, later=later)
 
 
 def _or(names: list[str]) -> str:
@@ -225,11 +225,7 @@ def _section_of(location: KeyPath, model: type[Section]) -> type[Section] | None
 
 
 def _sections(annotation: object) -> Iterator[type[Section]]:
-    arguments = get_args(annotation)  # `tuple[str]` counts as a class in Python 3.10
-    if not arguments and isinstance(annotation, type) and issubclass(annotation, Section):
-        yield annotation
-    for argument in arguments:
-        yield from _sections(argument)
+    return (model for model in models_in(annotation) if issubclass(model, Section))
 
 
 @cache
@@ -243,7 +239,7 @@ def _field_paths(model: type[Section]) -> Mapping[str, str]:
     return homes
 
 
-_EXPLAINERS: Final[Mapping[str, Callable[[KeyPath, Finding], Problem]]] = {
+_EXPLAINERS: Final[Mapping[str, Callable[[KeyPath, _Finding], Problem]]] = {
     "rule": _rule,
     "missing": _missing,
     "choice": _choice,
@@ -254,7 +250,7 @@ _EXPLAINERS: Final[Mapping[str, Callable[[KeyPath, Finding], Problem]]] = {
 }
 
 
-def suggest_conversion(kind: str, value: object) -> str:
+def _suggest_conversion(kind: str, value: object) -> str:
     """Return a hint for a value of the wrong type by pydantic's error type; "" if there is none."""
     if kind == "bool_type" and isinstance(value, str) and value.lower() in _BOOLEAN_WORDS:
         return f"write `{_BOOLEAN_WORDS[value.lower()]}`; YAML 1.2 booleans are true and false"
@@ -263,11 +259,11 @@ def suggest_conversion(kind: str, value: object) -> str:
     if kind in {"int_type", "float_type"} and isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
         return f"write `{re.sub('[_, ]', '', value.strip())[:20]}`"
     if kind == "tuple_type":
-        return _of_list(value)
-    return _of_map(value) if kind in _MAPS else ""
+        return _suggest_list(value)
+    return _suggest_map(value) if kind in _MAPS else ""
 
 
-def _of_map(value: object) -> str:
+def _suggest_map(value: object) -> str:
     if isinstance(value, list):
         return "remove the `- ` before its keys"
     host, colon, container = value.partition(":") if isinstance(value, str) else ("", "", "")
@@ -276,7 +272,7 @@ def _of_map(value: object) -> str:
     return f"write `{{host_path: {host[:20]}, container_path: {container.split(':')[0][:20]}}}`"
 
 
-def _of_list(value: object) -> str:
+def _suggest_list(value: object) -> str:
     if isinstance(value, dict):
         return "put `- ` before its first key"
     text = str(value)[:30]
@@ -285,14 +281,14 @@ def _of_list(value: object) -> str:
     return "put a space after each `-`" if text.startswith("-") and " " in text else f"write `[{text}]`"
 
 
-def suggest_discriminator(key: str, value: Mapping[str, object], names: list[str]) -> tuple[str, bool]:
+def _suggest_discriminator(key: str, value: Mapping[str, object], names: list[str]) -> tuple[str, bool]:
     """Return a hint for a union without its discriminator, and whether it names a misspelt key."""
     other = next((name for name in _DISCRIMINATORS if name != key and value.get(name) in names), None)
     meant = [other] if other else difflib.get_close_matches(key, value, n=1)
-    return (f"rename `{meant[0]}` to `{key}`", True) if meant else (one_of(names), False)
+    return (f"rename `{meant[0]}` to `{key}`", True) if meant else (_one_of(names), False)
 
 
-def near(value: object, names: Iterable[str]) -> str:
+def _near(value: object, names: Iterable[str]) -> str:
     """Suggest the nearest known name."""
     text, names = str(value).lower(), list(names)
     if _SYNONYMS.get(text) in names:
@@ -311,7 +307,7 @@ def _longer(text: str, names: list[str]) -> list[str]:
     return sorted(begun or worded, key=len)[:1]
 
 
-def suggest_field(section: type[Section], name: str) -> str:
+def _suggest_field(section: type[Section], name: str) -> str:
     """Suggest a field for an unknown one; "" if neither the section nor its union has one like it."""
     known = section.model_fields
     if section is Variables:
@@ -319,7 +315,7 @@ def suggest_field(section: type[Section], name: str) -> str:
     other = next((key for key in _DISCRIMINATORS if key in known), None)
     if name in _DISCRIMINATORS and other:
         return f"did you mean `{other}`?"
-    return near(name, known) or _of_other_member(section, name)
+    return _near(name, known) or _of_other_member(section, name)
 
 
 def _of_other_member(section: type[Section], name: str) -> str:
@@ -332,9 +328,9 @@ def _of_other_member(section: type[Section], name: str) -> str:
     return ""
 
 
-def one_of(names: list[str]) -> str:
+def _one_of(names: list[str]) -> str:
     return f"one of {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"  # noqa: PLR2004  (fits a line)
 
 
-def allowed(known: list[str]) -> str:
+def _known_fields(known: list[str]) -> str:
     return f"known fields: {', '.join(sorted(known))}" if len(known) <= _MOST_FIELDS else ""

@@ -46,10 +46,10 @@ def _gpu_name(value: object) -> object:
     return str(value) if type(value) is int else value
 
 
-Network = Annotated[
+_Network = Annotated[
     str, TextPattern(r"[A-Za-z0-9][\w.-]*", "`bridge`, `host` or the name of a Docker network")
 ]
-GpuName = Annotated[str, TextPattern(r"\S+", "a GPU index, UUID or CDI name"), BeforeValidator(_gpu_name)]
+_GpuName = Annotated[str, TextPattern(r"\S+", "a GPU index, UUID or CDI name"), BeforeValidator(_gpu_name)]
 
 
 class TaskContainerDefaults(Section):
@@ -74,7 +74,7 @@ class TaskContainerDefaults(Section):
     slurm: Slurm | None = None
     pbs: Pbs | None = None
     startup_hook: Annotated[str, Field(max_length=_LONGEST_HOOK), SECRET] = ""
-    network_mode: Network = "bridge"
+    network_mode: _Network = "bridge"
     cpu_pod_spec: Annotated[JsonValue, SECRET] = None
     gpu_pod_spec: Annotated[JsonValue, SECRET] = None
     checkpoint_gc_pod_spec: Annotated[JsonValue, SECRET] = None
@@ -91,7 +91,7 @@ class HostFile(Section):
     task_container_defaults: TaskContainerDefaults = TaskContainerDefaults.model_construct()
     checkpoint_storage: JsonValue = None  # checked by `_Stored`: an experiment's config may complete it
     cpu_trials: Positive | None = None
-    gpus: ListOf[GpuName] | None = None
+    gpus: ListOf[_GpuName] | None = None
 
 
 class _Stored(Section):
@@ -120,7 +120,7 @@ class HostConfig:
 
 NO_HOST_CONFIG: Final = HostConfig()
 # The path of each default in an experiment's config.
-PLACES: Final = {
+_PATHS: Final = {
     "image": ("environment", "image"),
     "environment_variables": ("environment", "environment_variables"),
     "registry_auth": ("environment", "registry_auth"),
@@ -138,7 +138,7 @@ PLACES: Final = {
     "slurm": ("slurm",),
     "pbs": ("pbs",),
 }
-_HOST_FIELDS: Final = frozenset({*PLACES, "startup_hook", "network_mode"} - {"slurm", "pbs"})
+_HOST_FIELDS: Final = frozenset({*_PATHS, "startup_hook", "network_mode"} - {"slurm", "pbs"})
 _MASTER_FIELDS: Final = frozenset(
     {
         "additional_resource_managers",
@@ -247,7 +247,7 @@ def _defaults(document: Node) -> list[tuple[tuple[str, ...], _Pair]]:
     found = [(("checkpoint_storage",), top["checkpoint_storage"])] if "checkpoint_storage" in top else []
     _, defaults = top.get("task_container_defaults", (document.position, document))
     below = defaults.value if isinstance(defaults.value, dict) and defaults is not document else {}
-    return [*found, *((path, below[name]) for name, path in PLACES.items() if name in below)]
+    return [*found, *((path, below[name]) for name, path in _PATHS.items() if name in below)]
 
 
 def _put(node: Node, path: tuple[str, ...], pair: _Pair) -> None:

@@ -1,8 +1,7 @@
-"""Hyperparameters: constants, ranges and choices, nested to any depth.
+"""Hyperparameters: constants, ranges and choices, nested to any depth, and the sampling of trials.
 
-NumPy's legacy RandomState without NumPy: the generator that Determined samples trials with.
-
-Samples the trials of an experiment from its seed, exactly as Determined does.
+Trials are those that Determined draws from the same seed. It uses NumPy's legacy RandomState, which is here
+without NumPy: MT19937, with draws in the same order.
 """
 
 from __future__ import annotations

@@ -11,18 +11,18 @@ from detbuild.config.yaml import KeyPath, Problem, show
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-DEFAULT_BATCHES_PER_STEP: Final = 100
-MOST_STEPS: Final = (1 << 31) - 1  # so that steps times batches fits in 64 bits
+_BATCHES_PER_STEP: Final = 100
+_MOST_STEPS: Final = (1 << 31) - 1  # so that steps times batches fits in 64 bits
 RENAMED: Final[Mapping[str, str]] = {
     "max_steps": "max_length",
     "target_trial_steps": "max_length",
     "step_budget": "budget",
     "steps_per_round": "length_per_round",
 }
-PERIODS: Final = ("min_validation_period", "min_checkpoint_period")
+_PERIODS: Final = ("min_validation_period", "min_checkpoint_period")
 _LENGTHS: Final = ("max_length", *(old for old, new in RENAMED.items() if new == "max_length"))
 HAS_LENGTH: Final = any_of(map(require, _LENGTHS))  # of a searcher, under its new or an old name
-_STEPS: Final = int_between(1, MOST_STEPS)
+_STEPS: Final = int_between(1, _MOST_STEPS)
 _CONCURRENT: Final = frozenset({"random", "grid", "async_halving", "adaptive_asha"})
 _HDFS: Final = "use shared_fs, s3, gcs, azure or directory; for an HDFS mounted on the host use shared_fs"
 _NATIVE: Final = "write `entrypoint: model_def:MyTrial` or `entrypoint: python3 train.py` instead"
@@ -56,7 +56,7 @@ def add_legacy_fields(config: Clause) -> None:
         **_STEPS,
         "description": "Batches per step, in old configs.",
     }
-    for period in PERIODS:
+    for period in _PERIODS:
         config["properties"][period] = any_of([config["properties"][period], _STEPS])
     has_steps = {"required": ["searcher"], **on_field("searcher", any_of(map(require, RENAMED)))}
     new = {"not": any_of([require("batches_per_step"), has_steps])}
@@ -64,7 +64,7 @@ def add_legacy_fields(config: Clause) -> None:
         "type": ["object", "null"],
         "errorMessage": "a bare number means steps, which only old configs use",
     }
-    config.setdefault("allOf", []).append(when(new, {"properties": dict.fromkeys(PERIODS, lengths)}))
+    config.setdefault("allOf", []).append(when(new, {"properties": dict.fromkeys(_PERIODS, lengths)}))
 
 
 def legacy_defaults(name: object) -> dict[str, object]:
@@ -84,7 +84,7 @@ def renamed(raw: Mapping[str, object]) -> dict[str, object]:
 
 def steps_of(batches_per_step: object) -> object:
     """Return the batches per step; absent means the default of 0.12."""
-    return DEFAULT_BATCHES_PER_STEP if batches_per_step is None else batches_per_step
+    return _BATCHES_PER_STEP if batches_per_step is None else batches_per_step
 
 
 def old_path(path: KeyPath, document: Callable[[], object]) -> KeyPath:
@@ -117,7 +117,7 @@ def translate(raw: dict[str, object], per_step: object) -> tuple[dict[str, objec
         kept = {key: value for key, value in searcher.items() if key not in steps}
         lengths = {RENAMED[key]: _batches(value, per_step) for key, value in steps.items()}
         translated["searcher"] = {**lengths, **kept}
-    periods = {name: _batches(raw[name], per_step) for name in PERIODS if _is_number(raw.get(name))}
+    periods = {name: _batches(raw[name], per_step) for name in _PERIODS if _is_number(raw.get(name))}
     return {**translated, **periods}, problems
 
 
@@ -137,7 +137,7 @@ def _removed_features(raw: dict[str, object]) -> list[Problem]:
 def _problems(raw: dict[str, object], steps: dict[str, object], searcher: object) -> list[Problem]:
     problems = []
     counts: list[tuple[KeyPath, object]] = [
-        ((name,), raw[name]) for name in PERIODS if _is_number(raw.get(name))
+        ((name,), raw[name]) for name in _PERIODS if _is_number(raw.get(name))
     ]
     if "batches_per_step" in raw:
         counts.append((("batches_per_step",), raw["batches_per_step"]))
@@ -160,7 +160,7 @@ def _problems(raw: dict[str, object], steps: dict[str, object], searcher: object
 
 def _must_be_count(value: object) -> str:
     what = f"must be a whole number above 0, not {show(value)}"
-    return f"must be at most {MOST_STEPS}" if isinstance(value, int) and value > MOST_STEPS else what
+    return f"must be at most {_MOST_STEPS}" if isinstance(value, int) and value > _MOST_STEPS else what
 
 
 def _is_number(value: object) -> bool:
@@ -169,7 +169,7 @@ def _is_number(value: object) -> bool:
 
 def _is_count(value: object) -> TypeGuard[int | float]:
     number = integral(value)
-    return type(number) is int and 0 < number <= MOST_STEPS
+    return type(number) is int and 0 < number <= _MOST_STEPS
 
 
 def _batches(steps: object, per_step: object) -> dict[str, int]:

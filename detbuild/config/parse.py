@@ -1,10 +1,7 @@
-"""Parses YAML text or a Python mapping into an ExperimentConfig; no other module handles untyped data.
+"""Parses YAML or a Python mapping into an ExperimentConfig, and writes it with the source of each value.
 
-Rules between fields of a config, checked on plain values so that invalid fields do not hide them.
-
-The source of each value of a complete config: a line of a file, an option, or a default.
-
-Formats a complete config as YAML, with the source of each value as a comment.
+All sources are merged first and validated as one value. Rules between fields are checked on plain values, so
+that an invalid field does not hide them. Every problem is reported at once, at its place in its source.
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
-from detbuild.config.experiment import ExperimentConfig, parse_entrypoint
+from detbuild.config.experiment import PROJECT_FIELDS, ExperimentConfig, parse_entrypoint
 from detbuild.config.explain import explain, unknown_nulls
 from detbuild.config.searcher import METHODS, WITHOUT_MAX_LENGTH, Adaptive, Asha, Budgeted, Synchronous
 from detbuild.config.section import integral, training_length
@@ -49,7 +46,6 @@ LOCAL_DEFAULTS: Final[Mapping[str, object]] = {
     "entrypoint": None,
     "searcher": {"name": "single", "metric": None, "max_length": {"batches": 100}},
 }
-_HOME: Final = ("workspace", "project")
 _RANGES: Final = frozenset({"int", "double", "log"})
 DEFAULT: Final = "default"
 # Null until submission; `rewrite.completed` fills them.
@@ -178,7 +174,7 @@ def _traced(sources: tuple[Layer, ...], defaults: Mapping[str, object]) -> Trace
 
 def _checked(raw: dict[str, object]) -> tuple[ExperimentConfig | None, list[Problem]]:
     """Validate fields, then the rules between them; return the config, if any, and all problems."""
-    rules = broken_rules(raw)
+    rules = _broken_rules(raw)
     try:
         return ExperimentConfig.model_validate(raw), rules
     except ValidationError as error:
@@ -203,7 +199,7 @@ def _over_defaults(raw: dict[str, object], defaults: Mapping[str, object]) -> di
     return merged_
 
 
-def broken_rules(raw: Mapping[str, object]) -> list[Problem]:
+def _broken_rules(raw: Mapping[str, object]) -> list[Problem]:
     """Report every broken rule between fields; fields of the wrong type are ignored.
 
     Args:
@@ -223,9 +219,9 @@ def broken_rules(raw: Mapping[str, object]) -> list[Problem]:
 
 
 def _project_in_workspace(raw: Mapping[str, object]) -> Iterator[Problem]:
-    given = [name for name in _HOME if raw.get(name)]
+    given = [name for name in PROJECT_FIELDS if raw.get(name)]
     if len(given) == 1:
-        (other,) = set(_HOME) - set(given)
+        (other,) = set(PROJECT_FIELDS) - set(given)
         yield Problem((given[0],), f"needs {other} too", f"add `{other}`, or remove {given[0]}", later=True)
 
 

@@ -1,7 +1,4 @@
-"""Rewrites configs: completes one for submission, or reduces one to a test of one batch.
-
-Warnings for fields without effect and for values that probably mean something else.
-"""
+"""Rewrites configs, for submission or for a test of one batch, and warns of values that look like slips."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 Names, types, ranges and defaults come from the fields, descriptions from their docstrings, and other rules
 from the clauses next to their validators. The schema and the parser accept the same configs, except for the
 rules in `PARSER_ONLY_RULES`.
-
-Docstrings of the fields of a section, read from its source on demand.
 """
 
 from __future__ import annotations
@@ -86,7 +84,7 @@ class _Generator(GenerateJsonSchema):
 
 def _fill(clause: Clause, section: type[Section]) -> None:
     """Add the description, the default and null to each field."""
-    docs, required = field_docs(section), clause.get("required", ())
+    docs, required = _field_docs(section), clause.get("required", ())
     defaults = section.model_construct().model_dump(mode="json")
     for name, said in clause["properties"].items():
         field = said if name in required else nullable(said)
@@ -107,7 +105,7 @@ def _chosen(key: str, choices: Mapping[str, Clause]) -> Clause:
         field = section.model_fields.get(key) if section else None
         name: str | None = field.default if field else None
         if section is not None and field is not None:
-            names[name] = field_docs(section)[key]
+            names[name] = _field_docs(section)[key]
         if name is None:
             optional = True
             rules.append(when({"not": require(key) if field else {"required": [key]}}, clause))
@@ -119,23 +117,23 @@ def _chosen(key: str, choices: Mapping[str, Clause]) -> Clause:
     return chosen if optional else {**chosen, "required": [key]}
 
 
-def field_docs(section: type) -> dict[str, str]:
+def _field_docs(section: type) -> dict[str, str]:
     """Map each field to its docstring on one line; a class inherits those of its base."""
     docs: dict[str, str] = {}
     for cls in reversed(section.__mro__):
-        docs |= _of_module(cls.__module__).get(cls.__name__, {})
+        docs |= _docs_of_module(cls.__module__).get(cls.__name__, {})
     return docs
 
 
 @cache
-def _of_module(module: str) -> Mapping[str, Mapping[str, str]]:
+def _docs_of_module(module: str) -> Mapping[str, Mapping[str, str]]:
     if not module.startswith(__package__):
         return {}
     tree = ast.parse(inspect.getsource(sys.modules[module]))
-    return {node.name: dict(_of_class(node)) for node in tree.body if isinstance(node, ast.ClassDef)}
+    return {node.name: dict(_docs_of_class(node)) for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
-def _of_class(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
+def _docs_of_class(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
     for field, below in pairwise(node.body):
         if (
             isinstance(field, ast.AnnAssign)

@@ -31,13 +31,13 @@ from detbuild.config.section import (
 from detbuild.config.yaml import LARGEST, show
 
 Mode = Literal["conservative", "standard", "aggressive"]
-Divisor = Annotated[float, Field(gt=1)]
+_Divisor = Annotated[float, Field(gt=1)]
 _WORD: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 _TRIAL: Final = r"[1-9][0-9]*(?:/[1-9][0-9]*)?"
 _A_TRIAL: Final = "a trial, e.g. 3/1 or 3"
 _HOOK: Final = rf"{_WORD}(?:\.{_WORD})*:{_WORD}"
 # Also a directory name, so it must not contain a path.
-CheckpointId = Annotated[str, TextPattern(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", "a checkpoint ID")]
+_CheckpointId = Annotated[str, TextPattern(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", "a checkpoint ID")]
 
 
 def _clauses(searcher: Clause) -> None:
@@ -54,7 +54,7 @@ def _trial(value: object) -> object:
     raise wrong(f"must be {_A_TRIAL}, not {show(value)}")
 
 
-TrialReference = Annotated[
+_TrialReference = Annotated[
     int | str,
     BeforeValidator(_trial),
     WithJsonSchema(any_of([int_between(1, LARGEST), matching_text(_TRIAL, _A_TRIAL)])),
@@ -70,10 +70,10 @@ class _Searcher(Section):
     """Validation metric to compare trials by."""
     smaller_is_better: bool = True
     """Whether smaller values of the metric are better."""
-    source_trial_id: TrialReference | None = None
+    source_trial_id: _TrialReference | None = None
     """Start every trial from the newest checkpoint of this trial: `3/2` is trial 2 of experiment 3,
     and `3` is its first trial."""
-    source_checkpoint_uuid: CheckpointId | None = None
+    source_checkpoint_uuid: _CheckpointId | None = None
     """Start every trial from this checkpoint."""
     max_length: TrainingLength | None = None
     """Maximum length of training of a trial: `{batches: n}`, `{records: n}`, `{epochs: n}`, or a bare
@@ -113,7 +113,7 @@ class Asha(_Searcher):
 
     max_trials: Positive
     """Number of trials."""
-    divisor: Divisor = 4.0
+    divisor: _Divisor = 4.0
     """One trial in this many reaches the next rung."""
     max_concurrent_trials: Count = 16
     """Maximum number of concurrent trials; 0: as many as the first rung needs."""
@@ -164,7 +164,7 @@ class SyncHalving(Budgeted):
     """Synchronous successive halving of Determined 0.12."""
     num_rungs: Positive
     """Number of rungs."""
-    divisor: Divisor = 4.0
+    divisor: _Divisor = 4.0
     """One trial in this many reaches the next rung."""
     train_stragglers: bool = True
     """Continue trials whose rung is already full; no effect here."""
@@ -175,7 +175,7 @@ class Adaptive(Budgeted):
     """Several brackets of successive halving of Determined 0.12."""
     mode: Mode = "standard"
     """How aggressively trials are stopped; determines the brackets."""
-    divisor: Divisor = 4.0
+    divisor: _Divisor = 4.0
     """One trial in this many reaches the next rung."""
     max_rungs: Positive = 5
     """Maximum number of rungs in a bracket."""
@@ -192,7 +192,7 @@ class AdaptiveSimple(Synchronous):
     """Number of trials."""
     mode: Mode = "standard"
     """How aggressively trials are stopped; determines the brackets."""
-    divisor: Divisor = 4.0
+    divisor: _Divisor = 4.0
     """One trial in this many reaches the next rung."""
     max_rungs: Positive = 5
     """Maximum number of rungs in a bracket."""

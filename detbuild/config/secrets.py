@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-KeyPath = tuple[str | int, ...]
+    from detbuild.config.yaml import KeyPath
 
 
 class Mark(Enum):
@@ -143,16 +143,17 @@ def _marks(
         if found:
             yield (*path, name), found[0]
             continue
-        for section in _sections(field.annotation):
+        for section in models_in(field.annotation):
             if section not in above:
                 yield from _marks(section, (*path, name), above | {section})
 
 
-def _sections(annotation: object) -> Iterator[type[BaseModel]]:
+def models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    """Yield the models in an annotation, at any depth of unions and containers."""
     if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
         yield annotation
     for part in get_args(annotation):
-        yield from _sections(part)
+        yield from models_in(part)
 
 
 def _mark_of(path: KeyPath, model: type[BaseModel]) -> Mark | None:
@@ -190,11 +191,11 @@ def _masked(value: object, path: KeyPath, model: type[BaseModel]) -> object:
         return [_masked(item, (*path, index), model) for index, item in enumerate(value)]
     mark = None if value is None else _mark_of(path, model)
     if mark is VARIABLES:
-        return masked_variable(value)
+        return _masked_variable(value)
     return MASK if mark is not None else masked_urls_in(value)
 
 
-def masked_variable(value: object) -> str:
+def _masked_variable(value: object) -> str:
     """Mask as `NAME=********`; an empty value needs no mask."""
     name, equals, given = str(value).partition("=")
     if not equals:
@@ -229,7 +230,7 @@ def _masked_variables(value: object) -> object:
         return {key: _masked_variables(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_masked_variables(item) for item in value]
-    return masked_variable(value)
+    return _masked_variable(value)
 
 
 def _allowed(path: KeyPath) -> bool:
@@ -267,7 +268,7 @@ def text_holds_secrets(text: str, model: type[BaseModel]) -> bool:
 
 def _has_value(path: KeyPath, scalar: str) -> bool:
     if "environment_variables" in path:
-        return masked_variable(scalar) != scalar
+        return _masked_variable(scalar) != scalar
     return scalar not in {"", "null", "~"}
 
 

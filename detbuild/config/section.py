@@ -1,10 +1,7 @@
-"""The base of all sections of the config: strict, closed and frozen models.
+"""What all sections of the config are built of: a strict, closed and frozen base, and types of shared fields.
 
-Builders of JSON Schema clauses, with which a section describes the rules of its validators.
-
-Types of single fields that several sections share.
-
-Lengths of training: `{batches: n}`, `{records: n}` or `{epochs: n}`.
+A validator and the JSON Schema must accept the same values. So each type states its rule twice, side by side:
+as code, and as a clause of the schema, for which the builders are here.
 """
 
 from __future__ import annotations
@@ -41,9 +38,9 @@ if TYPE_CHECKING:
 TAG: Final = "\0"
 Clause: TypeAlias = dict[str, Any]  # pydantic's own type of a schema
 NULL: Final[Clause] = {"type": "null"}
-T = TypeVar("T")
+_T = TypeVar("_T")
 # A tuple, read from a YAML list; its items stay strict.
-ListOf = Annotated[tuple[T, ...], Strict(strict=False)]
+ListOf = Annotated[tuple[_T, ...], Strict(strict=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 UNITS: Final = ("batches", "records", "epochs")
 NEVER: Final = Length("batches", 0)
@@ -171,7 +168,7 @@ def not_matching(pattern: str) -> str:
     return rf"(?!(?:{pattern})$(?!\n))"
 
 
-def closed_map(clauses: Mapping[str, Clause]) -> Clause:
+def _closed_map(clauses: Mapping[str, Clause]) -> Clause:
     """Allow these fields only, each optional."""
     return {"type": "object", "properties": dict(clauses), "additionalProperties": False}
 
@@ -296,7 +293,7 @@ def _written(length: Length) -> dict[str, int]:
 
 def _schema(least: int) -> Clause:
     count = nullable(int_between(least, LARGEST))
-    return {**closed_map(dict.fromkeys(UNITS, count)), "oneOf": [require(unit) for unit in UNITS]}
+    return {**_closed_map(dict.fromkeys(UNITS, count)), "oneOf": [require(unit) for unit in UNITS]}
 
 
 Period = Annotated[

@@ -1,14 +1,8 @@
-"""The sources of one config, from the user's file down to the defaults, and their merge.
+"""The sources of one config and their merge: the user's file with `--config` options, templates, defaults.
 
-Merges one config over another, by the rules of Determined's `master/pkg/schemas/merge.go` at v0.38.1.
-
-Maps merge key by key, and the higher list replaces the lower one; the exceptions are in `_RULES`.
-
-`--config key.sub=value`: changes to a config from the command line.
-
-The values of a config with their origins, which merging preserves.
-
-Templates: partial configs that experiments share, in the home's `templates/`.
+Each source is a layer. Merging keeps the origin of every value, so that a problem is reported where the value
+was written. The rules are those of Determined's `master/pkg/schemas/merge.go` at v0.38.1: maps merge key by
+key, and the higher list replaces the lower one; the exceptions are in `_RULES`.
 """
 
 from __future__ import annotations
@@ -66,6 +60,205 @@ _POD_KEYS: Final = {
     "ports": "containerPort",
     "hostAliases": "ip",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One source of a config."""
+
+    source: str  # the file, or another name for errors
+    raw: Mapping[str, object]
+    document: Node | None = None
+    overrides: tuple[Override, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    checked: bool = False  # validated by its own model; only the merged config is left to check
+    name: str = ""  # the name to show, if not `source`
+
+    @property
+    def title(self) -> str:
+        return self.name or self.source
+
+    def part(self, number: int) -> Part:
+        return parted(self.raw, number)
+
+    def place(self, path: KeyPath, *, on_key: bool = False) -> tuple[Position, str]:
+        """Return the position of a value, for sorting, and its text for errors."""
+        for override in reversed(self.overrides):
+            if override.affects(Problem(path, "", on_key=on_key)):
+                return Position(0, 0), override.place
+        if self.document is None:
+            return Position(0, 0), self.source
+        position = self.document.locate(self.source_path(path), on_key=on_key)
+        return position, f"{self.source}:{position.line}:{position.column}"
+
+    def source_path(self, path: KeyPath) -> KeyPath:
+        """Return the path in the source text, which may use old names of fields."""
+        return path if self.document is None else old_path(path, self.document.plain)
+
+
+def read_text(path: Path, what: str) -> str:
+    """Read a YAML file, within limits.
+
+    Raises:
+        ConfigError: the file cannot be read, is not a regular file, is too large, or is not text.
+    """
+    try:
+        return textfile.read_text(path)
+    except TextFileError as error:
+        raise ConfigErrors([f"{path}{error.where}: {error}"]) from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"cannot read the {what} {path}: {reason}") from error
+
+
+def text_layer(text: str, source: str) -> Layer:
+    """Parse YAML text into a layer.
+
+    Raises:
+        ConfigErrors: the text is not valid YAML, or not a map.
+    """
+    document = read_document(text, source)
+    return mapping_layer(document.plain(), source, document=document, of_experiment=True)
+
+
+def mapping_layer(
+    value: object, source: str, *, document: Node | None = None, of_experiment: bool = False
+) -> Layer:
+    """Make a layer of plain values; a value that JSON cannot represent becomes a problem.
+
+    Args:
+        value: a map.
+        source: its name in errors.
+        document: the document it was read from.
+        of_experiment: report a null under an unknown field of an experiment config too.
+
+    Raises:
+        ConfigErrors: the value is not a map.
+    """
+    raw, problems = plain(value)
+    if not isinstance(raw, dict):
+        raise ConfigErrors([f"{source}: must be a map of fields, not {show(raw)}"])
+    if of_experiment:
+        problems += unknown_nulls(raw)
+    return Layer(source, without_nulls(raw), document, problems=tuple(problems))
+
+
+def template_layers(home: Path, names: Sequence[str]) -> tuple[Layer, ...]:
+    """Read templates into layers, highest first; the last name is the highest.
+
+    Args:
+        home: `$DETBUILD_HOME`.
+        names: `NAME` for `templates/NAME.yaml` of the home, or a path that has a `/` or ends in `.yaml`.
+
+    Raises:
+        ConfigError: there is no such template, or it is not a map of fields.
+    """
+    return tuple(_layer(_find(home / "templates", name), name) for name in reversed(names))
+
+
+def _layer(path: Path, name: str) -> Layer:
+    return replace(text_layer(read_text(path, "template"), str(path)), name=f"template {name}")
+
+
+def _find(directory: Path, name: str) -> Path:
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        return Path(name)
+    path = directory / f"{name}.yaml"
+    if not path.is_file():
+        raise no_template(directory, name)
+    return path
+
+
+def no_template(directory: Path, name: str) -> ConfigError:
+    """Return the error for a template that is not in the home's directory of templates."""
+    known = sorted(file.stem for file in directory.glob("[!.]*.yaml"))
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        hint = f"did you mean `{near[0]}`?"
+    elif known:
+        hint = f"available templates: {', '.join(known)}"
+    else:
+        hint = f"create it: `detbuild template create {name} FILE`"
+    return ConfigError(f"no template {name!r} in {directory}", hint=hint)
+
+
+def translated(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Translate legacy syntax in every layer; if one counts in steps, add the defaults of 0.12 below all."""
+    per_step = next(
+        (layer.raw["batches_per_step"] for layer in layers if "batches_per_step" in layer.raw), None
+    )
+    in_steps = any(counts_in_steps(layer.raw) for layer in layers)
+    if not in_steps:
+        return tuple(map(_migrated, layers))
+    current = []
+    for layer in layers:
+        raw, problems = translate(dict(layer.raw), steps_of(per_step))
+        current.append(replace(layer, raw=raw, problems=(*layer.problems, *problems)))
+    searcher = merged(current).get("searcher")
+    name = None if searcher is None else searcher.scalar("name")
+    return (*current, Layer("default of Determined 0.12", legacy_defaults(name), checked=True))
+
+
+def _migrated(layer: Layer) -> Layer:
+    raw, problems = translate(dict(layer.raw), None)
+    return replace(layer, raw=raw, problems=(*layer.problems, *problems)) if problems else layer
+
+
+def merged(layers: Sequence[Layer]) -> Part:
+    """Merge all layers, highest first; a single one keeps its short forms."""
+    return reduce(merge, (layer.part(number) for number, layer in enumerate(layers)))
+
+
+def located_errors(layers: Sequence[Layer], found: Iterable[tuple[Origin, Problem]]) -> ConfigErrors:
+    """Collect one line per position, sorted by layer and position."""
+    first: dict[Origin, Problem] = {}
+    for origin, problem in found:
+        indented = _as_indented(layers[origin.layer].document, replace(problem, path=origin.path))
+        first.setdefault(replace(origin, path=indented.path), indented)
+    empty = {origin for origin, problem in first.items() if (problem.what, problem.hint) == UNINDENTED}
+    placed = []
+    for origin, problem in first.items():
+        if problem.later and any(_below(one, origin) for one in empty):
+            continue  # the missing field is in the lines to indent
+        layer = layers[origin.layer]
+        position, where = layer.place(problem.path, on_key=problem.on_key)
+        as_written = replace(problem, path=layer.source_path(problem.path))
+        placed.append(((origin.layer, position), as_written.line(where)))
+    placed.sort(key=lambda item: item[0])
+    hidden = [known_secrets(layer.raw, ExperimentConfig).certain for layer in layers]
+    return ConfigErrors(hidden[layer].hide(line) for (layer, _), line in placed)
+
+
+def _below(one: Origin, other: Origin) -> bool:
+    return one != other and one.layer == other.layer and one.path[: len(other.path)] == other.path
+
+
+def _as_indented(document: Node | None, problem: Problem) -> Problem:
+    """Replace a problem by missing indentation, if a section above it is empty for that reason."""
+    *above, name = problem.path or ("",)
+    outer = document.at(tuple(above)) if document and problem.path else None
+    if outer is None or not isinstance(outer.value, dict) or name not in outer.value:
+        return problem
+    place, node = outer.value[str(name)]
+    if node.value is None and name in SECTIONS and problem.what == "is missing":
+        below = any(at.line > place.line for at, _ in outer.value.values())
+        return replace(problem, what="is empty", hint=UNINDENTED[1] if below else problem.hint)
+    section = empty_section(outer.value, place) if problem.on_key else None
+    if section is None:
+        return problem
+    return Problem((*above, section), *UNINDENTED, on_key=True)
+
+
+def without_nulls(value: Mapping[str, object]) -> dict[str, object]:
+    """Drop nulls, except those of hyperparameters and data."""
+    kept = ((key, item) for key, item in value.items() if item is not None)
+    return {key: item if key in _WITH_NULLS else _pruned(item) for key, item in kept}
+
+
+def _pruned(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _pruned(item) for key, item in value.items() if item is not None}
+    return [_pruned(item) for item in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,166 +355,6 @@ def _yaml(text: str, place: str, at: KeyPath) -> object:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
-    """One source of a config."""
-
-    source: str  # the file, or another name for errors
-    raw: Mapping[str, object]
-    document: Node | None = None
-    overrides: tuple[Override, ...] = ()
-    problems: tuple[Problem, ...] = ()
-    checked: bool = False  # validated by its own model; only the merged config is left to check
-    name: str = ""  # the name to show, if not `source`
-
-    @property
-    def title(self) -> str:
-        return self.name or self.source
-
-    def part(self, number: int) -> Part:
-        return parted(self.raw, number)
-
-    def place(self, path: KeyPath, *, on_key: bool = False) -> tuple[Position, str]:
-        """Return the position of a value, for sorting, and its text for errors."""
-        for override in reversed(self.overrides):
-            if override.affects(Problem(path, "", on_key=on_key)):
-                return Position(0, 0), override.place
-        if self.document is None:
-            return Position(0, 0), self.source
-        position = self.document.locate(self.source_path(path), on_key=on_key)
-        return position, f"{self.source}:{position.line}:{position.column}"
-
-    def source_path(self, path: KeyPath) -> KeyPath:
-        """Return the path in the source text, which may use old names of fields."""
-        return path if self.document is None else old_path(path, self.document.plain)
-
-
-def read_text(path: Path, what: str) -> str:
-    """Read a YAML file, within limits.
-
-    Raises:
-        ConfigError: the file cannot be read, is not a regular file, is too large, or is not text.
-    """
-    try:
-        return textfile.read_text(path)
-    except TextFileError as error:
-        raise ConfigErrors([f"{path}{error.where}: {error}"]) from error
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"cannot read the {what} {path}: {reason}") from error
-
-
-def text_layer(text: str, source: str) -> Layer:
-    """Parse YAML text into a layer.
-
-    Raises:
-        ConfigErrors: the text is not valid YAML, or not a map.
-    """
-    document = read_document(text, source)
-    return mapping_layer(document.plain(), source, document=document, of_experiment=True)
-
-
-def mapping_layer(
-    value: object, source: str, *, document: Node | None = None, of_experiment: bool = False
-) -> Layer:
-    """Make a layer of plain values; a value that JSON cannot represent becomes a problem.
-
-    Args:
-        value: a map.
-        source: its name in errors.
-        document: the document it was read from.
-        of_experiment: report a null under an unknown field of an experiment config too.
-
-    Raises:
-        ConfigErrors: the value is not a map.
-    """
-    raw, problems = plain(value)
-    if not isinstance(raw, dict):
-        raise ConfigErrors([f"{source}: must be a map of fields, not {show(raw)}"])
-    if of_experiment:
-        problems += unknown_nulls(raw)
-    return Layer(source, without_nulls(raw), document, problems=tuple(problems))
-
-
-def translated(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """Translate legacy syntax in every layer; if one counts in steps, add the defaults of 0.12 below all."""
-    per_step = next(
-        (layer.raw["batches_per_step"] for layer in layers if "batches_per_step" in layer.raw), None
-    )
-    in_steps = any(counts_in_steps(layer.raw) for layer in layers)
-    if not in_steps:
-        return tuple(map(_migrated, layers))
-    current = []
-    for layer in layers:
-        raw, problems = translate(dict(layer.raw), steps_of(per_step))
-        current.append(replace(layer, raw=raw, problems=(*layer.problems, *problems)))
-    searcher = merged(current).get("searcher")
-    name = None if searcher is None else searcher.scalar("name")
-    return (*current, Layer("default of Determined 0.12", legacy_defaults(name), checked=True))
-
-
-def _migrated(layer: Layer) -> Layer:
-    raw, problems = translate(dict(layer.raw), None)
-    return replace(layer, raw=raw, problems=(*layer.problems, *problems)) if problems else layer
-
-
-def merged(layers: Sequence[Layer]) -> Part:
-    """Merge all layers, highest first; a single one keeps its short forms."""
-    return reduce(merge, (layer.part(number) for number, layer in enumerate(layers)))
-
-
-def located_errors(layers: Sequence[Layer], found: Iterable[tuple[Origin, Problem]]) -> ConfigErrors:
-    """Collect one line per position, sorted by layer and position."""
-    first: dict[Origin, Problem] = {}
-    for origin, problem in found:
-        indented = _as_indented(layers[origin.layer].document, replace(problem, path=origin.path))
-        first.setdefault(replace(origin, path=indented.path), indented)
-    empty = {origin for origin, problem in first.items() if (problem.what, problem.hint) == UNINDENTED}
-    placed = []
-    for origin, problem in first.items():
-        if problem.later and any(_below(one, origin) for one in empty):
-            continue  # the missing field is in the lines to indent
-        layer = layers[origin.layer]
-        position, where = layer.place(problem.path, on_key=problem.on_key)
-        as_written = replace(problem, path=layer.source_path(problem.path))
-        placed.append(((origin.layer, position), as_written.line(where)))
-    placed.sort(key=lambda item: item[0])
-    hidden = [known_secrets(layer.raw, ExperimentConfig).certain for layer in layers]
-    return ConfigErrors(hidden[layer].hide(line) for (layer, _), line in placed)
-
-
-def _below(one: Origin, other: Origin) -> bool:
-    return one != other and one.layer == other.layer and one.path[: len(other.path)] == other.path
-
-
-def _as_indented(document: Node | None, problem: Problem) -> Problem:
-    """Replace a problem by missing indentation, if a section above it is empty for that reason."""
-    *above, name = problem.path or ("",)
-    outer = document.at(tuple(above)) if document and problem.path else None
-    if outer is None or not isinstance(outer.value, dict) or name not in outer.value:
-        return problem
-    place, node = outer.value[str(name)]
-    if node.value is None and name in SECTIONS and problem.what == "is missing":
-        below = any(at.line > place.line for at, _ in outer.value.values())
-        return replace(problem, what="is empty", hint=UNINDENTED[1] if below else problem.hint)
-    section = empty_section(outer.value, place) if problem.on_key else None
-    if section is None:
-        return problem
-    return Problem((*above, section), *UNINDENTED, on_key=True)
-
-
-def without_nulls(value: Mapping[str, object]) -> dict[str, object]:
-    """Drop nulls, except those of hyperparameters and data."""
-    kept = ((key, item) for key, item in value.items() if item is not None)
-    return {key: item if key in _WITH_NULLS else _pruned(item) for key, item in kept}
-
-
-def _pruned(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _pruned(item) for key, item in value.items() if item is not None}
-    return [_pruned(item) for item in value] if isinstance(value, list) else value
-
-
-@dataclass(frozen=True, slots=True)
 class Origin:
     """The source of a value: the number of its layer, 0 for the highest, and its path there."""
 
@@ -390,28 +423,28 @@ def parted(value: object, layer: int, path: KeyPath = ()) -> Part:
     return Part(inside, Origin(layer, path))
 
 
-def changed(part: Part, path: tuple[str, ...], change: Callable[[Part], Part]) -> Part:
+def _changed(part: Part, path: tuple[str, ...], change: Callable[[Part], Part]) -> Part:
     """Copy with the part at a path of keys changed, if present."""
     if not path:
         return change(part)
     below = part.get(path[0])
     if below is None or part.map is None:
         return part
-    return part.with_map({**part.map, path[0]: changed(below, path[1:], change)})
+    return part.with_map({**part.map, path[0]: _changed(below, path[1:], change)})
 
 
-Rule = Callable[[Part, Part], Part]
+_Rule = Callable[[Part, Part], Part]
 
 
 def merge(higher: Part, lower: Part) -> Part:
     """Merge two unchecked configs; the higher value wins where no rule fits."""
-    return _maps(uniform(higher), uniform(lower), _RULES)
+    return _maps(_uniform(higher), _uniform(lower), _RULES)
 
 
-def uniform(config: Part) -> Part:
+def _uniform(config: Part) -> Part:
     """Expand short forms so that they merge: one image for all devices, devices as text."""
     for path, change in _LONG_FORMS:
-        config = changed(config, path, change)
+        config = _changed(config, path, change)
     return config
 
 
@@ -428,7 +461,7 @@ def _maps(higher: Part, lower: Part, rules: Mapping[str, object]) -> Part:
     return higher.with_map(merged)
 
 
-def _by(rule: object) -> Rule:
+def _by(rule: object) -> _Rule:
     if isinstance(rule, dict):
         return lambda higher, lower: _maps(higher, lower, rule)
     return rule if callable(rule) else _recursive
@@ -445,7 +478,7 @@ def _concatenate(higher: Part, lower: Part) -> Part:
     return Part((*lower.items, *higher.items), higher.origin)
 
 
-def _union(identity: Callable[[Part], object]) -> Rule:
+def _union(identity: Callable[[Part], object]) -> _Rule:
     """Append the items of the lower list whose identity is new."""
 
     def rule(higher: Part, lower: Part) -> Part:
@@ -473,7 +506,7 @@ def _policy(part: Part) -> object:
     return name if name is not None else (part.scalar("action"), part.scalar("pattern"))
 
 
-def _if_same_kind(key: str, common: frozenset[str], same: Rule) -> Rule:
+def _if_same_kind(key: str, common: frozenset[str], same: _Rule) -> _Rule:
     """Merge `common` fields always, and the others only if both sources have the same kind."""
 
     def rule(higher: Part, lower: Part) -> Part:
@@ -581,42 +614,3 @@ _RULES: Final[Mapping[str, object]] = {
     "slurm": {"sbatch_args": _concatenate},
     "pbs": {"pbsbatch_args": _concatenate},
 }
-
-
-def template_layers(home: Path, names: Sequence[str]) -> tuple[Layer, ...]:
-    """Read templates into layers, highest first; the last name is the highest.
-
-    Args:
-        home: `$DETBUILD_HOME`.
-        names: `NAME` for `templates/NAME.yaml` of the home, or a path that has a `/` or ends in `.yaml`.
-
-    Raises:
-        ConfigError: there is no such template, or it is not a map of fields.
-    """
-    return tuple(_layer(_find(home / "templates", name), name) for name in reversed(names))
-
-
-def _layer(path: Path, name: str) -> Layer:
-    return replace(text_layer(read_text(path, "template"), str(path)), name=f"template {name}")
-
-
-def _find(directory: Path, name: str) -> Path:
-    if "/" in name or name.endswith((".yaml", ".yml")):
-        return Path(name)
-    path = directory / f"{name}.yaml"
-    if not path.is_file():
-        raise no_template(directory, name)
-    return path
-
-
-def no_template(directory: Path, name: str) -> ConfigError:
-    """Return the error for a template that is not in the home's directory of templates."""
-    known = sorted(file.stem for file in directory.glob("[!.]*.yaml"))
-    near = difflib.get_close_matches(name, known, n=1)
-    if near:
-        hint = f"did you mean `{near[0]}`?"
-    elif known:
-        hint = f"available templates: {', '.join(known)}"
-    else:
-        hint = f"create it: `detbuild template create {name} FILE`"
-    return ConfigError(f"no template {name!r} in {directory}", hint=hint)

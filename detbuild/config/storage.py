@@ -28,7 +28,7 @@ def _no_parent(value: str) -> str:
     return value
 
 
-Prefix = Annotated[
+_Prefix = Annotated[
     str,
     AfterValidator(_no_parent),
     WithJsonSchema(matching_text(rf"{not_matching(PARENT)}[\s\S]*", "a path without `..`")),
@@ -103,7 +103,7 @@ class S3(_Storage):
     """Secret access key; never shown."""
     endpoint_url: str | None = None
     """URL of a compatible server, e.g. `http://minio:9000`."""
-    prefix: Prefix | None = None
+    prefix: _Prefix | None = None
     """Prefix of all object names."""
 
 
@@ -112,7 +112,7 @@ class Gcs(_Storage):
     """Google Cloud Storage."""
     bucket: str
     """Name of the bucket."""
-    prefix: Prefix | None = None
+    prefix: _Prefix | None = None
     """Prefix of all object names."""
 
 

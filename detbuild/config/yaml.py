@@ -1,12 +1,8 @@
-"""Problems of a config, all reported in one error.
+"""YAML 1.2 text as a tree of values with positions, and its problems, all reported in one error.
 
-YAML text as a tree of values with positions, limited in size before anything walks it.
-
-The core schema of YAML 1.2 (chapter 10.3.2): `1e-4` is a number, `NO` is text, `010` is ten.
-
-Explains syntax errors of YAML.
-
-Converts config-like values to plain maps, lists and scalars that JSON can represent.
+Scalars follow the core schema (chapter 10.3.2): `1e-4` is a number, `NO` is text, `010` is ten. Size, depth
+and aliases are limited before anything walks the tree. `plain` converts values of Python to the same plain
+maps, lists and scalars, which JSON can represent.
 """
 
 from __future__ import annotations
@@ -30,12 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 KeyPath = tuple[str | int, ...]
-MAX_SHOWN: Final = 50  # lines of one error
+_MAX_SHOWN: Final = 50  # lines of one error
 _MAX_WORDS: Final = 120  # with a key path of 50, a line stays below 200 characters
 _MAX_PATH: Final = 50
 _PLAIN_KEY: Final = re.compile(r"[\w./<>-]+")
 Scalar = str | int | float | bool | None
-MAX_DIGITS: Final = 400  # enough for any double or 64-bit integer; int() itself fails at 4,300
+_MAX_DIGITS: Final = 400  # enough for any double or 64-bit integer; int() itself fails at 4,300
 _CONSTANTS: Final[dict[str, Scalar]] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -54,10 +50,10 @@ _TAGS: Final = {
     "tag:yaml.org,2002:int": int,
     "tag:yaml.org,2002:float": float,
 }
-TEXT_TAGS: Final = frozenset({"!", "tag:yaml.org,2002:str"})
+_TEXT_TAGS: Final = frozenset({"!", "tag:yaml.org,2002:str"})
 MAX_DEPTH: Final = 100
 _TOO_DEEP: Final = f"is nested more than {MAX_DEPTH} levels deep"
-MAX_NODES: Final = 100_000  # each use of an alias counts the values of its anchor
+_MAX_NODES: Final = 100_000  # each use of an alias counts the values of its anchor
 # Maps with keys of the user's choice; Determined's client turned all keys into text.
 _FREE: Final[tuple[KeyPath, ...]] = (
     ("data",),
@@ -96,7 +92,7 @@ SECTIONS: Final = frozenset(
     }
 )
 UNINDENTED: Final = ("is empty", "indent the lines below it")
-Event: TypeAlias = Any  # PyYAML gives its events no types
+_Event: TypeAlias = Any  # PyYAML gives its events no types
 # libyaml if available: the same events, ten times as fast.
 _LOADER: Final[Any] = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _UNPRINTABLE: Final = re.compile(
@@ -148,9 +144,9 @@ class ConfigErrors(ConfigError):  # noqa: N818  (a plural)
 
     def __init__(self, lines: Iterable[str]) -> None:
         self.lines = tuple(_visible(masked_urls(line)) for line in lines)
-        shown = [*self.lines[:MAX_SHOWN]]
-        if len(self.lines) > MAX_SHOWN:
-            shown.append(f"... and {len(self.lines) - MAX_SHOWN} more")
+        shown = [*self.lines[:_MAX_SHOWN]]
+        if len(self.lines) > _MAX_SHOWN:
+            shown.append(f"... and {len(self.lines) - _MAX_SHOWN} more")
         super().__init__("\n".join(shown))
 
 
@@ -195,14 +191,14 @@ def plain_scalar(text: str) -> Scalar:
     """Resolve a scalar without quotes.
 
     Raises:
-        ValueError: a number of more than MAX_DIGITS digits.
+        ValueError: a number of more than _MAX_DIGITS digits.
     """
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     return _number(text) if text[0] in _NUMBER_START else text
 
 
-def key_text(value: Scalar) -> str:
+def _key_text(value: Scalar) -> str:
     """Format a scalar as a JSON object key: `0`, `true`, `null`, `1.5`."""
     return value if isinstance(value, str) else json.dumps(value)
 
@@ -213,7 +209,7 @@ def tagged_scalar(text: str, tag: str) -> Scalar:
     Raises:
         ValueError: the tag is not in the core schema, or the text does not fit it.
     """
-    if tag in TEXT_TAGS:
+    if tag in _TEXT_TAGS:
         return text
     if tag not in _TAGS:
         raise ValueError(f"the tag {tag!r} is not allowed")
@@ -229,7 +225,7 @@ def _number(text: str) -> Scalar:
     matches = {pattern: pattern.fullmatch(text) for pattern in (_INTEGER, _OCTAL, _HEX, _FLOAT)}
     if not any(matches.values()):
         return text
-    if len(text) > MAX_DIGITS:
+    if len(text) > _MAX_DIGITS:
         raise ValueError(f"a number of {len(text)} characters is too long")
     if matches[_INTEGER]:
         return int(text)
@@ -344,7 +340,7 @@ def read_value(text: str, source: str, *, at: KeyPath = ()) -> Node | None:
     return root
 
 
-def _events(text: str, source: str) -> Iterator[Event]:
+def _events(text: str, source: str) -> Iterator[_Event]:
     if len(text) > MAX_BYTES:
         raise ConfigErrors([f"{source}: is larger than {MAX_BYTES >> 20} MiB"])
     if bad := _UNPRINTABLE.search(text):
@@ -361,7 +357,7 @@ def _events(text: str, source: str) -> Iterator[Event]:
 
 
 def _syntax_error(error: yaml.MarkedYAMLError, text: str, source: str) -> ConfigErrors:
-    what, hint, mark = explained(error, text)
+    what, hint, mark = _explain_syntax(error, text)
     place = _place(source, Position(mark.line + 1, mark.column + 1)) if mark else source
     if "nesting depth" in what:  # libyaml's limit is higher, but it counts brackets first
         return ConfigErrors([Problem((), _TOO_DEEP).line(place)])
@@ -376,7 +372,7 @@ def _place(source: str, position: Position) -> str:
 class _Composer:
     """Builds nodes from the parser's events. Errors in one value are collected, fatal ones raised."""
 
-    events: Iterator[Event]
+    events: Iterator[_Event]
     source: str
     at: KeyPath = ()
     problems: list[tuple[str, Problem]] = field(default_factory=list)
@@ -394,7 +390,7 @@ class _Composer:
             self.fail(event, "a second document starts here", "keep one document in the file")
         return root
 
-    def node(self, event: Event, depth: int) -> Node:
+    def node(self, event: _Event, depth: int) -> Node:
         if isinstance(event, yaml.AliasEvent):
             return self.alias(event, depth)
         if depth > MAX_DEPTH:
@@ -412,7 +408,7 @@ class _Composer:
             self.anchors[event.anchor] = node
         return node
 
-    def alias(self, event: Event, depth: int) -> Node:
+    def alias(self, event: _Event, depth: int) -> Node:
         if event.anchor not in self.anchors:
             self.fail(event, f"the alias `*{event.anchor}` has no anchor above it")
         node = self.anchors[event.anchor]
@@ -422,7 +418,7 @@ class _Composer:
             self.fail(event, _TOO_DEEP)
         return node
 
-    def scalar(self, event: Event) -> Scalar:
+    def scalar(self, event: _Event) -> Scalar:
         if _SURROGATE.search(event.value):
             self.note(event, "contains a lone surrogate, which is not a valid character")
             return ""
@@ -434,7 +430,7 @@ class _Composer:
             self.note(event, str(error))
             return ""
 
-    def sequence(self, event: Event, node: Node, depth: int) -> None:
+    def sequence(self, event: _Event, node: Node, depth: int) -> None:
         self.check_tag(event, _LIST_TAGS)
         node.value = items = list[Node]()
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
@@ -443,7 +439,7 @@ class _Composer:
             self.path.pop()
             self.grow(event, node, items[-1])
 
-    def mapping(self, event: Event, node: Node, depth: int) -> None:
+    def mapping(self, event: _Event, node: Node, depth: int) -> None:
         self.check_tag(event, _MAP_TAGS)
         node.value = pairs = Pairs()
         merged: list[Pairs] = []
@@ -467,7 +463,7 @@ class _Composer:
                 pairs[name] = pair
                 self.grow(event, node, pair[1])
 
-    def twice(self, event: Event, name: str, pairs: Pairs) -> None:
+    def twice(self, event: _Event, name: str, pairs: Pairs) -> None:
         if section := empty_section(pairs, _position(event)):
             place = pairs[section][0]
             found = Problem((*self.path[:-1], section), *UNINDENTED)
@@ -476,41 +472,41 @@ class _Composer:
             what = f"is given twice, first on line {pairs[name][0].line}; remove one of the two"
             self.note(event, what)
 
-    def name(self, event: Event, key: Node) -> str:
+    def name(self, event: _Event, key: Node) -> str:
         if isinstance(key.value, str):
             return key.value
         if has_free_keys((*self.at, *self.path)) and not isinstance(key.value, (dict, list)):
-            return key_text(key.value)
+            return _key_text(key.value)
         quote = "" if isinstance(key.value, (dict, list)) else "; put it in quotes"
         self.note(event, f"a key must be text, not {_show(key)}{quote}")
         return show(key.value) if quote else "?"
 
-    def sources(self, event: Event, child: Node) -> list[Pairs]:
+    def sources(self, event: _Event, child: Node) -> list[Pairs]:
         nodes = child.value if isinstance(child.value, list) else [child]
         maps = [node.value for node in nodes if isinstance(node.value, dict)]
         if len(maps) < len(nodes):
             self.note(event, "`<<` must be a map or a list of maps")
         return maps
 
-    def grow(self, event: Event, node: Node, child: Node) -> None:
+    def grow(self, event: _Event, node: Node, child: Node) -> None:
         node.add(child)
-        if node.size > MAX_NODES:
-            self.fail(event, f"has more than {MAX_NODES:,} values, aliases included")
+        if node.size > _MAX_NODES:
+            self.fail(event, f"has more than {_MAX_NODES:,} values, aliases included")
 
-    def check_tag(self, event: Event, allowed: frozenset[str | None]) -> None:
+    def check_tag(self, event: _Event, allowed: frozenset[str | None]) -> None:
         if event.tag not in allowed:
             self.note(event, f"the tag {event.tag[:60]!r} is not allowed; remove it")
 
-    def note(self, event: Event, what: str) -> None:
+    def note(self, event: _Event, what: str) -> None:
         place = _place(self.source, _position(event))
         self.problems.append((place, Problem(tuple(self.path), what)))
 
-    def fail(self, event: Event, what: str, hint: str = "") -> NoReturn:
+    def fail(self, event: _Event, what: str, hint: str = "") -> NoReturn:
         place = _place(self.source, _position(event))
         raise ConfigErrors([Problem(tuple(self.path), what, hint).line(place)])
 
 
-def _position(event: Event) -> Position:
+def _position(event: _Event) -> Position:
     return Position(event.start_mark.line + 1, event.start_mark.column + 1)
 
 
@@ -518,7 +514,7 @@ def _show(node: Node) -> str:
     return show({} if isinstance(node.value, dict) else node.value)
 
 
-def explained(error: yaml.MarkedYAMLError, text: str) -> tuple[str, str, Any]:
+def _explain_syntax(error: yaml.MarkedYAMLError, text: str) -> tuple[str, str, Any]:
     """Return the message, the hint and the mark (or None) of a syntax error in a text."""
     mark = error.problem_mark or error.context_mark
     problem = (error.problem or "cannot be read").replace(" in this context", "")
@@ -551,7 +547,7 @@ class _Walk:
 
     def value(self, value: object, path: KeyPath) -> object:
         self.nodes += 1
-        if self.nodes > MAX_NODES or len(path) >= MAX_DEPTH:
+        if self.nodes > _MAX_NODES or len(path) >= MAX_DEPTH:
             self.too_much(path)
             return None
         if isinstance(value, Mapping):
@@ -562,7 +558,7 @@ class _Walk:
 
     def too_much(self, path: KeyPath) -> None:
         if not any(problem.what.startswith("is nested") for problem in self.problems):
-            what = f"is nested more than {MAX_DEPTH} levels deep or has more than {MAX_NODES:,} values"
+            what = f"is nested more than {MAX_DEPTH} levels deep or has more than {_MAX_NODES:,} values"
             self.problems.append(Problem(path[:3], what))
 
     def keys(self, value: Mapping[object, object], path: KeyPath) -> Iterator[tuple[object, str]]:
@@ -591,7 +587,7 @@ def _mapping_key(key: object, *, free: bool) -> str | None:
     """Return the text of a key; None if it is not valid."""
     if isinstance(key, str):
         return key
-    return key_text(key) if free and (key is None or isinstance(key, (bool, int, float))) else None
+    return _key_text(key) if free and (key is None or isinstance(key, (bool, int, float))) else None
 
 
 def _leaf(value: object) -> object:
