@@ -44,15 +44,16 @@ from detbuild.textfile import TextFileError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_FLAG = "--config"
-_LISTS = frozenset({"bind_mounts"})  # a single mount needs no brackets
+_OPTION: Final = "--config"
+_LISTS: Final = frozenset({"bind_mounts"})  # a single mount needs no brackets
 # Null is a value in these; everywhere else it means absent.
 _WITH_NULLS: Final = frozenset({"hyperparameters", "data"})
 _AZURE: Final = ("connection_string", "account_url", "credential")
-_SEARCHER: Final = frozenset(
+# The fields that all kinds of searcher or storage have.
+_COMMON_SEARCHER: Final = frozenset(
     {"name", "metric", "smaller_is_better", "source_trial_id", "source_checkpoint_uuid"}
 )
-_STORAGE: Final = frozenset({"type", "save_experiment_best", "save_trial_best", "save_trial_latest"})
+_COMMON_STORAGE: Final = frozenset({"type", "save_experiment_best", "save_trial_best", "save_trial_latest"})
 # The merge keys of lists in a Kubernetes pod spec; those of all other lists are `name`.
 _POD_KEYS: Final = {
     "volumeMounts": "mountPath",
@@ -297,9 +298,9 @@ def parse_override(text: str) -> Override:
     key, equals, value = text.partition("=")
     path = tuple(key.strip().split("."))
     shown = f"{key}={MASK}" if may_hold_secrets(path, ExperimentConfig) else masked_urls(text)
-    place = f"{_FLAG} {shown if len(shown) <= 60 else shown[:57] + '...'}"  # noqa: PLR2004  (fits a line)
+    place = f"{_OPTION} {shown if len(shown) <= 60 else shown[:57] + '...'}"  # noqa: PLR2004  (fits a line)
     if not equals or not all(path):
-        raise ConfigErrors([f"{place}: must be key=value; write `{_FLAG} searcher.max_length.epochs=3`"])
+        raise ConfigErrors([f"{place}: must be key=value; write `{_OPTION} searcher.max_length.epochs=3`"])
     parsed = _value(value.strip(), place, path)
     if path[-1] in _LISTS and not isinstance(parsed, list):
         parsed = [parsed]
@@ -607,8 +608,8 @@ _RULES: Final[Mapping[str, object]] = {
     },
     "log_policies": _union(_policy),
     "hyperparameters": _all_hyperparameters,
-    "searcher": _if_same_kind("name", _SEARCHER, _searcher),
-    "checkpoint_storage": _if_same_kind("type", _STORAGE, _storage),
+    "searcher": _if_same_kind("name", _COMMON_SEARCHER, _searcher),
+    "checkpoint_storage": _if_same_kind("type", _COMMON_STORAGE, _storage),
     "min_validation_period": _replace,
     "min_checkpoint_period": _replace,
     "slurm": {"sbatch_args": _concatenate},

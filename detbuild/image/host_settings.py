@@ -29,6 +29,15 @@ if TYPE_CHECKING:
 
     from detbuild.context.snapshot import HashCache
 
+# Paths in the build, which the template mounts.
+SECRETS_DIR: Final = "/run/secrets"
+WHEELS_DIR: Final = "/build/wheels"
+FRAMEWORK_DIR: Final = "/build/framework"
+_PIP_CONF: Final = "pip.conf"
+_CA: Final = "ca.pem"
+_CONSTRAINTS: Final = "constraints.txt"
+ENVIRONMENT: Final = "environment"  # proxies and credentials, as a shell reads them
+SECRETS: Final = (_PIP_CONF, _CA, _CONSTRAINTS, ENVIRONMENT)
 _CA_VARIABLES: Final = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
 _SYSTEM_CA: Final = (
     Path("/etc/ssl/certs/ca-certificates.crt"),  # Debian, Ubuntu, Alpine, Arch
@@ -55,13 +64,22 @@ _USED_OPTIONS: Final = frozenset(
         "pre",
     }
 )
+_INDEX_OPTIONS: Final = frozenset({"index-url", "extra-index-url", "find-links", "no-index"})
+_OPTION_ALIASES: Final = {"default-timeout": "timeout", "pypi-url": "index-url"}
+_PIP_DEFAULTS: Final = {"timeout": "60", "retries": "5"}
+_PIP_QUIET: Final = {
+    "disable-pip-version-check": "true",
+    "no-input": "true",
+    "progress-bar": "off",
+    "root-user-action": "ignore",
+}
 # Requirements files may have credentials in the URLs of indexes and packages.
 CREDENTIAL: Final = "DETBUILD_CREDENTIAL_"
 _LIKE_REQUIREMENTS: Final = re.compile(
     r"(?:^|/)(?:[^/]*(?:requirements|constraints|reqs)[^/]*\.(?:txt|in)|requirements/[^/]+\.(?:txt|in))$"
 )
-_LONGEST: Final = 1 << 20  # bytes; a longer file is data
-_MARKS: Final = {
+_MAX_BYTES: Final = 1 << 20  # bytes; a longer file is data
+_BYTE_ORDER_MARKS: Final = {
     b"\xff\xfe\x00\x00": "utf-32",
     b"\x00\x00\xfe\xff": "utf-32",
     b"\xff\xfe": "utf-16",
@@ -69,23 +87,6 @@ _MARKS: Final = {
 }
 _CONTINUED: Final = re.compile(r"\\\r?\n")
 _EDITABLE: Final = re.compile(r"\s*(?:-e|--editable)[\s=\"']*\w+\+", re.IGNORECASE)
-_SOURCES: Final = frozenset({"index-url", "extra-index-url", "find-links", "no-index"})
-_ALIASES: Final = {"default-timeout": "timeout", "pypi-url": "index-url"}
-_OURS: Final = {"timeout": "60", "retries": "5"}
-_QUIET: Final = {
-    "disable-pip-version-check": "true",
-    "no-input": "true",
-    "progress-bar": "off",
-    "root-user-action": "ignore",
-}
-SECRETS_DIR: Final = "/run/secrets"
-WHEELS_DIR: Final = "/build/wheels"
-FRAMEWORK_DIR: Final = "/build/framework"
-_PIP_CONF: Final = "pip.conf"
-_CA: Final = "ca.pem"
-_CONSTRAINTS: Final = "constraints.txt"
-ENVIRONMENT: Final = "environment"  # proxies and credentials, as a shell reads them
-SECRETS: Final = (_PIP_CONF, _CA, _CONSTRAINTS, ENVIRONMENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +103,7 @@ class HostSettings:
     @property
     def default_index_only(self) -> bool:
         """Whether the host sets no package index of its own."""
-        return not self.pip.keys() & _SOURCES
+        return not self.pip.keys() & _INDEX_OPTIONS
 
     def secrets(self, credentials: Mapping[str, str]) -> dict[str, bytes]:
         """Return the files of /run/secrets for steps that use the network.
@@ -117,83 +118,19 @@ class HostSettings:
             conf["constraint"] = f"{SECRETS_DIR}/{_CONSTRAINTS}"
         # Empty files are served too, so that the Dockerfile does not depend on which secrets exist.
         return {
-            _PIP_CONF: _ini({**_OURS, **conf, **_QUIET}),
+            _PIP_CONF: _ini({**_PIP_DEFAULTS, **conf, **_PIP_QUIET}),
             _CA: self.ca,
             _CONSTRAINTS: self.constraints,
             ENVIRONMENT: _exports({**self.proxies, **credentials}),
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExtractedCredentials:
-    """A context with variables instead of credentials in requirements files, and their values."""
-
-    context: ContextSnapshot
-    variables: Mapping[str, str] = field(repr=False)
-    warnings: tuple[Warned, ...] = ()
-
-
-def extract_credentials(context: ContextSnapshot, files: Iterable[str]) -> ExtractedCredentials:
-    """Replace credentials in the URLs of requirements files by variables, which pip gets as a build secret.
-
-    pip expands variables such as `${NAME}` in these files.
-
-    Args:
-        context: Files of the image.
-        files: Paths of its requirements files; files with such names are included.
-
-    Raises:
-        ContextError: A credential would still be stored in the image.
-    """
-    names: dict[str, str] = {}
-    chosen = set(files)
-    changed: dict[str, Entry] = {}
-    for entry in context.entries:
-        if entry.kind == "file" and (
-            entry.path in chosen or (_LIKE_REQUIREMENTS.search(entry.path) and entry.size <= _LONGEST)
-        ):
-            without = _without_credentials(entry, names)
-            changed.update({entry.path: without} if without is not entry else {})
-    if not changed:
-        return ExtractedCredentials(context=context, variables={})
-    kept = ContextSnapshot(tuple(changed.get(entry.path, entry) for entry in context.entries))
-    where = ", ".join(shown(path) for path in changed)
-    message = f"credentials of URLs in {where} stay out of the image: pip gets them as a build secret"
-    variables = {name: secret for secret, name in names.items()}
-    return ExtractedCredentials(context=kept, variables=variables, warnings=(Warned(message),))
-
-
-def _without_credentials(entry: Entry, names: dict[str, str]) -> Entry:
-    """Replace credentials by variables; new ones are added to `names`."""
-    body = read(entry)
-    codec = next((codec for mark, codec in _MARKS.items() if body.startswith(mark)), "latin-1")
-    text = body.decode(codec, "replace")
-
-    def variable(secret: str) -> str:
-        joined = _CONTINUED.sub("", secret)
-        name = names.setdefault(joined, f"{CREDENTIAL}{len(names) + 1}")
-        return f"${{{name}}}"
-
-    changed = replaced_credentials(text, variable)
-    if changed == text:
-        return entry
-    _check_recorded(entry, text)
-    new = changed.encode(codec)
-    return replace(entry, size=len(new), sha256=hashlib.sha256(new).hexdigest(), source="", body=new)
-
-
-def _check_recorded(entry: Entry, text: str) -> None:
-    for number, line in enumerate(_CONTINUED.sub("", text).splitlines(), 1):
-        if line.lstrip().startswith("#"):
-            continue
-        what = ""
-        if has_query_credential(line):
-            what = "pip stores the query of a URL in the image, and this one has a credential"
-        elif _EDITABLE.match(line) and replaced_credentials(line, lambda _: "") != line:
-            what = "an editable install stores its URL in the image, and this one has a credential"
-        if what:
-            hint = "write the credential as `user:password@` before the host, and remove `-e`"
-            raise ContextError(f"{shown(entry.path)}:{number}: {what}", hint=hint)
+def _ini(options: Mapping[str, str]) -> bytes:
+    parser = configparser.RawConfigParser()
+    parser["global"] = dict(options)
+    text = io.StringIO()
+    parser.write(text)
+    return text.getvalue().encode()
 
 
 def _exports(variables: Mapping[str, str]) -> bytes:
@@ -261,7 +198,7 @@ def _pip_options(environ: Mapping[str, str], files: Iterable[Path]) -> dict[str,
     for name, value in environ.items():
         if name.startswith("PIP_") and value:
             merged[name[4:].lower().replace("_", "-")] = value
-    renamed = {_ALIASES.get(name, name): value for name, value in merged.items()}
+    renamed = {_OPTION_ALIASES.get(name, name): value for name, value in merged.items()}
     return {name: value for name, value in renamed.items() if name in _USED_OPTIONS | {"cert"}}
 
 
@@ -322,14 +259,6 @@ def _warnings(proxies: Mapping[str, str], options: Mapping[str, str]) -> tuple[s
     )
 
 
-def _ini(options: Mapping[str, str]) -> bytes:
-    parser = configparser.RawConfigParser()
-    parser["global"] = dict(options)
-    text = io.StringIO()
-    parser.write(text)
-    return text.getvalue().encode()
-
-
 def _first_content(paths: Iterable[Path]) -> bytes:
     return next((content for path in paths if (content := _content(path))), b"")
 
@@ -340,6 +269,78 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractedCredentials:
+    """A context with variables instead of credentials in requirements files, and their values."""
+
+    context: ContextSnapshot
+    variables: Mapping[str, str] = field(repr=False)
+    warnings: tuple[Warned, ...] = ()
+
+
+def extract_credentials(context: ContextSnapshot, files: Iterable[str]) -> ExtractedCredentials:
+    """Replace credentials in the URLs of requirements files by variables, which pip gets as a build secret.
+
+    pip expands variables such as `${NAME}` in these files.
+
+    Args:
+        context: Files of the image.
+        files: Paths of its requirements files; files with such names are included.
+
+    Raises:
+        ContextError: A credential would still be stored in the image.
+    """
+    names: dict[str, str] = {}
+    chosen = set(files)
+    changed: dict[str, Entry] = {}
+    for entry in context.entries:
+        if entry.kind == "file" and (
+            entry.path in chosen or (_LIKE_REQUIREMENTS.search(entry.path) and entry.size <= _MAX_BYTES)
+        ):
+            without = _without_credentials(entry, names)
+            changed.update({entry.path: without} if without is not entry else {})
+    if not changed:
+        return ExtractedCredentials(context=context, variables={})
+    kept = ContextSnapshot(tuple(changed.get(entry.path, entry) for entry in context.entries))
+    where = ", ".join(shown(path) for path in changed)
+    message = f"credentials of URLs in {where} stay out of the image: pip gets them as a build secret"
+    variables = {name: secret for secret, name in names.items()}
+    return ExtractedCredentials(context=kept, variables=variables, warnings=(Warned(message),))
+
+
+def _without_credentials(entry: Entry, names: dict[str, str]) -> Entry:
+    """Replace credentials by variables; new ones are added to `names`."""
+    body = read(entry)
+    codec = next((codec for mark, codec in _BYTE_ORDER_MARKS.items() if body.startswith(mark)), "latin-1")
+    text = body.decode(codec, "replace")
+
+    def variable(secret: str) -> str:
+        joined = _CONTINUED.sub("", secret)
+        name = names.setdefault(joined, f"{CREDENTIAL}{len(names) + 1}")
+        return f"${{{name}}}"
+
+    changed = replaced_credentials(text, variable)
+    if changed == text:
+        return entry
+    _check_recorded(entry, text)
+    new = changed.encode(codec)
+    return replace(entry, size=len(new), sha256=hashlib.sha256(new).hexdigest(), source="", body=new)
+
+
+def _check_recorded(entry: Entry, text: str) -> None:
+    for number, line in enumerate(_CONTINUED.sub("", text).splitlines(), 1):
+        if line.lstrip().startswith("#"):
+            continue
+        what = ""
+        if has_query_credential(line):
+            what = "pip stores the query of a URL in the image, and this one has a credential"
+        elif _EDITABLE.match(line) and replaced_credentials(line, lambda _: "") != line:
+            what = "an editable install stores its URL in the image, and this one has a credential"
+        if what:
+            hint = "write the credential as `user:password@` before the host, and remove `-e`"
+            raise ContextError(f"{shown(entry.path)}:{number}: {what}", hint=hint)
 
 
 def needed_wheels(

@@ -81,8 +81,9 @@ def test_the_error_of_the_pull_is_shown_where_no_base_can_be_built(
         ensure_base(RESOLUTION, engine, lambda _: None)
 
 
+@pytest.mark.usefixtures("debian")
 def test_bootstrap_imports_one_layer_with_a_path_and_a_command(
-    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, debian: None
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     imported: list[tuple[bytes, tuple[str, ...]]] = []
 
