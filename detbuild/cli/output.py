@@ -43,13 +43,7 @@ from detbuild.events import (
 )
 from detbuild.progress import HEARTBEAT, LAST_LINES, EventLines, lines_of, step_name
 from detbuild.store.state import ENDED, WAITING_FOR_SEARCH, Goal, State
-from determined._contract.records import (
-    Measured,
-    Progress,
-    Record,
-    Training,
-    Validation,
-)
+from determined._contract.records import Measured, Progress, Record, Training, Validation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

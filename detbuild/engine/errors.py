@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from detbuild.engine.address import Address
 
 _LONGEST: Final = 200  # characters of an error of another library
+DISK_FULL: Final = (
+    "Docker Engine's disk is full",
+    "free space: `docker system df` shows what uses it, `docker builder prune` removes old build steps",
+)
+NO_ANSWER_HINT: Final = "check that `docker info` answers; a stalled disk can cause this"
 _START_IT: Final = "start it, or set DOCKER_HOST to where it runs; `detbuild doctor` checks the host"
 
 
@@ -73,8 +78,7 @@ _KNOWN_ERRORS: Final = (
     ),
     _KnownError(
         r"no space left on device",
-        "Docker Engine's disk is full",
-        "free space: `docker system df` shows what uses it, `docker builder prune` removes old build steps",
+        *DISK_FULL,
         DiskFullError,
     ),
     _KnownError(
@@ -140,7 +144,7 @@ _KNOWN_FAILURES: Final = (
     _KnownFailure(
         r"timed? ?out",
         "Docker Engine at {address} did not answer in time",
-        "check that `docker info` answers; a stalled disk can cause this",
+        NO_ANSWER_HINT,
     ),
     _KnownFailure(
         r"HTTP request to an HTTPS server|sent an HTTP response to an HTTPS|WRONG_VERSION_NUMBER|record layer"

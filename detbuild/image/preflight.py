@@ -6,6 +6,7 @@ user's own image, is a warning.
 
 from __future__ import annotations
 
+import ast
 import posixpath
 import re
 import sys
@@ -23,7 +24,6 @@ from determined._contract import entrypoint as entrypoint_errors
 from determined._contract.hints import DISTRIBUTIONS
 
 if TYPE_CHECKING:
-    import ast
     from collections.abc import Iterator
     from typing import TypeGuard
 
@@ -229,8 +229,6 @@ def _check_kind(
     entrypoint: str, name: str, bound: dict[str, list[ast.AST]], tree: ast.Module
 ) -> Iterator[Warned]:
     """Reject what cannot be a trial class: a plain function, or a class without bases."""
-    import ast
-
     definitions = bound.get(name, [])
     if len(definitions) != 1 or definitions[0] not in tree.body or _is_dynamic(tree):
         return
@@ -245,8 +243,6 @@ def _check_kind(
 
 
 def _no_such_name(module: str, name: str, bound: dict[str, list[ast.AST]]) -> ConfigError:
-    import ast
-
     trials = [
         each
         for each, nodes in bound.items()
@@ -258,15 +254,11 @@ def _no_such_name(module: str, name: str, bound: dict[str, list[ast.AST]]) -> Co
 
 
 def _is_trial(node: ast.ClassDef) -> bool:
-    import ast
-
     return any(ast.unparse(base).endswith("Trial") for base in node.bases)
 
 
 def _bound(tree: ast.Module) -> dict[str, list[ast.AST]]:
     """Map the names that a module binds, also under conditions, to the nodes that bind them."""
-    import ast
-
     bound: dict[str, list[ast.AST]] = {}
     waiting: list[ast.AST] = list(tree.body)
     while waiting:
@@ -283,8 +275,6 @@ def _bound(tree: ast.Module) -> dict[str, list[ast.AST]]:
 
 
 def _names(node: ast.AST) -> Iterator[str]:
-    import ast
-
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         yield node.name
     elif isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -299,8 +289,6 @@ def _names(node: ast.AST) -> Iterator[str]:
 
 def _is_dynamic(tree: ast.Module) -> bool:
     """Whether the module may define names dynamically."""
-    import ast
-
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
             return True
@@ -315,8 +303,6 @@ def _is_dynamic(tree: ast.Module) -> bool:
 
 def _passes_own_name(call: ast.Call) -> bool:
     """Whether a call passes the module's own name, e.g. `install(__name__)`."""
-    import ast
-
     if ast.unparse(call.func).endswith(("getLogger", "get_logger")):
         return False
     given = (*call.args, *(keyword.value for keyword in call.keywords))
@@ -369,8 +355,6 @@ def syntax_error(
 
 
 def _too_new(source: bytes, version: tuple[int, int]) -> tuple[SyntaxError, bool] | None:
-    import ast
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -381,8 +365,6 @@ def _too_new(source: bytes, version: tuple[int, int]) -> tuple[SyntaxError, bool
 
 
 def _parsed(source: bytes) -> ast.Module | None:
-    import ast
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -562,14 +544,10 @@ def _first_files(entrypoint: Entrypoint, code: Code) -> list[Entry]:
 
 def _statements(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
     """Yield the unconditional imports: those at module level."""
-    import ast
-
     yield from (node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)))
 
 
 def _imports(entry: Entry, tree: ast.Module) -> Iterator[_Import]:
-    import ast
-
     for node in _statements(tree):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
         if not getattr(node, "level", 0):
@@ -578,8 +556,6 @@ def _imports(entry: Entry, tree: ast.Module) -> Iterator[_Import]:
 
 def _context_modules(entry: Entry, tree: ast.Module) -> Iterator[str]:
     """Yield the dotted names that a file imports, relative ones made absolute from the context's root."""
-    import ast
-
     package = entry.path.split("/")[:-1]
     for node in _statements(tree):
         if isinstance(node, ast.Import):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from detbuild.context.archive import stream
 from detbuild.engine.buildkit.progress import Trace, build_error, unreached
 from detbuild.engine.buildkit.session import Session, open_session
+from detbuild.engine.errors import NO_ANSWER_HINT
 from detbuild.engine.http import UpgradeRefusedError
 from detbuild.errors import DetbuildError, EngineError
 from detbuild.events import BuildOutput, BuildStep, ContextSent, Emit, Event, Warned
@@ -148,7 +149,7 @@ def _ended_early(served: Future[None]) -> None:
     except TimeoutError as error:
         raise EngineError(
             f"Docker Engine stopped responding during the build: {error}",
-            hint="check that `docker info` answers; a stalled disk can cause this",
+            hint=NO_ANSWER_HINT,
         ) from error
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from detbuild.credentials import masked_urls
 from detbuild.engine.buildkit import wire
+from detbuild.engine.errors import DISK_FULL
 from detbuild.errors import BuildError
 from detbuild.events import COMMAND_FAILED, BuildOutput, BuildStep, short_step
 
@@ -122,8 +123,7 @@ class _Known:
 _KNOWN: Final = (
     _Known(
         r"(?i)no space left on device|disk quota exceeded|ResourceExhausted",
-        "Docker Engine's disk is full",
-        "free space: `docker system df` shows what uses it, `docker builder prune` removes old build steps",
+        *DISK_FULL,
     ),
     _Known(
         r"did not complete successfully: exit code: 137|(?m:^Killed$)|MemoryError|[Cc]annot allocate memory",
