@@ -71,7 +71,7 @@ def resolve(
     *,
     table: Table,
     target: Target,
-    image: str | Mapping[str, str] | None = None,
+    image: str | None = None,
 ) -> Resolution:
     """Resolve the image of a context.
 
@@ -79,15 +79,15 @@ def resolve(
         needs: Imports and requirements of the context.
         table: Available bases and releases.
         target: Device, Python, driver and architecture of the image.
-        image: `environment.image`: one reference, or one per device (cpu, cuda, rocm).
+        image: The user's own image for the device, from `environment.image`.
 
     Raises:
         ConfigError: The frameworks do not match each other, a Python or the driver, or `image` is invalid.
     """
-    own = image_for(image, slots_per_trial=int(target.gpu))
-    if own:
-        check_python(own)
-        return Resolution(bases=(own,), own_image=True, reason=f"{own} is the experiment's environment.image")
+    if image:
+        check_python(check_reference(image))
+        reason = f"{image} is the experiment's environment.image"
+        return Resolution(bases=(image,), own_image=True, reason=reason)
     combination, bases = _settled(needs, table=table, target=target)
     resolution = _resolution(combination, bases, target)
     return replace(resolution, companions=_companions(needs, table)) if resolution.frameworks else resolution
@@ -420,7 +420,7 @@ def _failed(why: str) -> EngineError:
     )
 
 
-def check_reference(reference: str, *, key: str = "environment.image") -> str:
+def check_reference(reference: str) -> str:
     """Return the reference as it is.
 
     Raises:
@@ -431,7 +431,7 @@ def check_reference(reference: str, *, key: str = "environment.image") -> str:
     hint = "write it as [host[:port]/]name[:tag][@sha256:digest], e.g. python:3.11-slim"
     if _REFERENCE.fullmatch(reference.lower()):
         hint = f"use lower case: {reference.lower()}"
-    raise ConfigError(f"{key}: {reference!r} is not a valid image reference", hint=hint)
+    raise ConfigError(f"environment.image: {reference!r} is not a valid image reference", hint=hint)
 
 
 def check_python(reference: str) -> None:
@@ -462,13 +462,3 @@ def _python_of(tag: str) -> tuple[int, int] | None:
     if tensorflow := re.search(r"\btf-(\d+)\.(\d+)", tag):
         return (3, 8) if (int(tensorflow[1]), int(tensorflow[2])) <= (2, 8) else None
     return None
-
-
-def image_for(image: str | Mapping[str, str] | None, *, slots_per_trial: int) -> str:
-    """Return the user's own image for this device; "" if none."""
-    if image is None or isinstance(image, str):
-        return check_reference(image) if image else ""
-    device = "cuda" if slots_per_trial else "cpu"
-    keys = (device, "gpu", "rocm") if slots_per_trial else (device,)
-    found = next(((key, image[key]) for key in keys if image.get(key)), None)
-    return check_reference(found[1], key=f"environment.image.{found[0]}") if found else ""

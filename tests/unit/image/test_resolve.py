@@ -23,7 +23,6 @@ from detbuild.image.resolve import (
     check_python,
     check_reference,
     choose_base,
-    image_for,
     resolve,
 )
 from detbuild.image.table import load_table
@@ -251,9 +250,7 @@ def test_no_framework_still_gives_a_base() -> None:
 def test_the_users_image_is_taken_as_it_is() -> None:
     needs = ContextNeeds(frameworks=frozenset({"torch"}))
     target = Target(gpu=True, python="3.11", machine="x86_64")
-    assert resolve(
-        needs, table=TABLE, target=target, image={"cuda": "me/torch:1", "cpu": "me/cpu:1"}
-    ) == Resolution(
+    assert resolve(needs, table=TABLE, target=target, image="me/torch:1") == Resolution(
         bases=("me/torch:1",), own_image=True, reason="me/torch:1 is the experiment's environment.image"
     )
 
@@ -435,19 +432,6 @@ def test_capitals_are_named_as_the_fault() -> None:
     with pytest.raises(ConfigError) as caught:
         check_reference("Me/Image:v1")
     assert caught.value.hint == "use lower case: me/image:v1"
-
-
-def test_the_image_is_that_of_the_device() -> None:
-    images = {"cpu": "me/cpu", "gpu": "me/gpu"}
-    assert image_for(images, slots_per_trial=0) == "me/cpu"
-    assert image_for(images, slots_per_trial=2) == "me/gpu"
-    assert image_for({"cuda": "me/cuda"}, slots_per_trial=0) == ""
-    assert image_for(None, slots_per_trial=0) == ""
-
-
-def test_a_bad_image_of_a_device_is_named_by_its_key() -> None:
-    with pytest.raises(ConfigError, match=r"environment\.image\.cuda: 'a b'"):
-        image_for({"cuda": "a b"}, slots_per_trial=1)
 
 
 @pytest.mark.parametrize(
