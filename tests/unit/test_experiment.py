@@ -222,7 +222,7 @@ def test_in_test_mode_only_what_the_user_wrote_is_warned_about(
 SAVES = """
 import json, os, sys
 from pathlib import Path
-from determined import _checkpoints
+from determined._contract import checkpoints
 from determined._run.events import EventFile
 from determined._contract.records import Checkpoint
 from determined._contract.run_info import RunInfo
@@ -231,7 +231,7 @@ root = Path(info.checkpoint_dir)
 if info.warm_start:
     print((root / info.checkpoints[0] / "weights").read_text())
     sys.exit()
-with _checkpoints.store(root, {"steps_completed": 1}) as (directory, uuid):
+with checkpoints.store(root, {"steps_completed": 1}) as (directory, uuid):
     (directory / "weights").write_text("heavy")
 EventFile(Path(info.run_dir) / "events.jsonl", info.name).append(Checkpoint(uuid, 1, {"weights": 5}))
 """
