@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from detbuild.checkpoint.source import Limits, extract, import_checkpoint
+from detbuild.checkpoint.source import Limits, extract, import_checkpoint, register_checkpoint
 from detbuild.errors import ConfigError, EngineError
 from detbuild.store.home import Home
+from detbuild.store.registry import Model, create_model, registered
 from determined._contract import checkpoints as contract_checkpoints
+from tests.experiments import uuids, write_experiment
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
 
@@ -307,3 +309,26 @@ def test_a_directory_that_is_too_deep_is_damage_and_no_defect(home: Home, theirs
         EngineError, match=f"checkpoint {theirs.name} is damaged: .* lies 64 directories deep"
     ):
         import_checkpoint(home, theirs)
+
+
+@pytest.fixture
+def registry(tmp_path):
+    home = Home.open(tmp_path / "home")
+    create_model(home, Model(name="net", created=1.0))
+    return home
+
+
+def test_the_whole_uuid_is_registered_whatever_was_given_of_it(registry):
+    uuid = uuids(write_experiment(registry.path))[0]
+    version = register_checkpoint(registry, "net", uuid[:6], name="n", comment="c")
+    assert (version.version, version.checkpoint, version.name, version.comment) == (1, uuid, "n", "c")
+    assert registered(registry) == {uuid: ("net:1",)}
+
+
+def test_what_is_not_there_any_more_is_not_registered(registry):
+    folder = write_experiment(registry.path)
+    uuid = uuids(folder)[0]
+    (folder.checkpoints / uuid).rename(folder.checkpoints / "away")
+    with pytest.raises(ConfigError, match=f"{uuid} is DELETED: there is nothing to register"):
+        register_checkpoint(registry, "net", uuid)
+    assert registered(registry) == {}

@@ -10,7 +10,7 @@ from detbuild.controller.policies import PolicyWatch, policies_of
 from detbuild.store.experiment_dir import RunFolder
 from tests.fakes import Exit, FakeEngine
 from tests.faults.training import CONFIG, rig
-from tests.unit.controller.test_controller import fail
+from tests.unit.controller.test_trial import fail
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from detbuild.search.brackets import (
     Bracket,
     Rung,
+    Tournament,
     asha_brackets,
     bracket_concurrency,
     bracket_rungs,
@@ -17,6 +18,7 @@ from detbuild.search.brackets import (
     rung_lengths,
     rungs_within,
 )
+from detbuild.search.method import Action, Create, TrialEnd
 
 
 @pytest.mark.parametrize(
@@ -162,3 +164,41 @@ def test_who_is_forgotten_does_not_wait() -> None:
         rung.promote(trial, 1.0, 4)
     rung.forget(1)
     assert rung.close() == [2]
+
+
+class RecordingBracket:
+    """Records what it receives; creates the trials that it was made with."""
+
+    share = 0.0
+
+    def __init__(self, *trials: int, progress: float, needs_every_validation: bool = False) -> None:
+        self.trials, self.progress, self.needs_every_validation = trials, progress, needs_every_validation
+        self.received: list[object] = []
+
+    def begin(self) -> list[Action]:
+        return [Create(trial_id=trial, request_id="", seed=0) for trial in self.trials]
+
+    def validated(self, trial_id: int, time: float, cost: float) -> list[Action]:
+        self.received.append((trial_id, time, cost))
+        return [Create(trial_id=trial_id + 10, request_id="", seed=0)]
+
+    def ended(self, trial_id: int, reason: TrialEnd) -> list[Action]:
+        self.received.append((trial_id, reason))
+        return []
+
+
+def test_each_bracket_receives_the_events_of_the_trials_that_it_created() -> None:
+    one, two = (
+        RecordingBracket(1, 2, progress=0.5),
+        RecordingBracket(3, progress=1.0, needs_every_validation=True),
+    )
+    tournament = Tournament([one, two])
+    assert [action.trial_id for action in tournament.begin() if isinstance(action, Create)] == [1, 2, 3]
+    tournament.validated(3, 5, 0.5)
+    tournament.ended(13, TrialEnd.ERRORED)
+    tournament.validated(2, 4, 0.25)
+    assert one.received == [(2, 4, 0.25)]
+    assert two.received == [(3, 5, 0.5), (13, TrialEnd.ERRORED)]
+    assert tournament.bracket_of == {1: 0, 2: 0, 3: 1, 13: 1, 12: 0}
+    assert tournament.progress == 0.75
+    assert tournament.needs_every_validation

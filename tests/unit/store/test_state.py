@@ -285,3 +285,39 @@ def test_the_goal_says_which_way_is_better_and_the_first_of_equals_wins(smaller:
     run = RunRecords(validations=tuple(validation(i, value) for i, value in enumerate(values)))
     found = trial_progress((run,), Goal("loss", smaller_is_better=smaller)).best
     assert found == validation(values.index(best), best)
+
+
+def with_fraction(
+    number: int, fraction: float | None, *, state: str = "RUNNING", released: bool = False
+) -> TrialState:
+    return TrialState(id=number, state=state, released=released, progress=Progress(fraction=fraction))
+
+
+@pytest.mark.parametrize(
+    ("decided", "share", "trials", "progress"),
+    [
+        (0.0, 0.0, [], 0.0),
+        (0.25, 0.25, [with_fraction(1, 1.0, state="COMPLETED", released=True), with_fraction(2, 0.5)], 0.375),
+        (0.25, 0.25, [with_fraction(2, None)], 0.25),
+        (0.4, 0.0, [with_fraction(1, 0.9), with_fraction(2, 0.9)], 0.4),
+        (
+            1.0,
+            0.5,
+            [with_fraction(1, 0.5, released=True), with_fraction(2, 1.0, state="COMPLETED", released=True)],
+            0.75,
+        ),
+        (1.0, 1.0, [with_fraction(1, 0.5)], 1.0),
+        (1.0, 1.0, [with_fraction(1, 0.25, state="ERROR", released=True)], 0.25),
+    ],
+    ids=["nothing yet", "parts", "unknown part", "segments", "continued", "never above 1", "failed"],
+)
+def test_the_progress_of_a_search(
+    decided: float, share: float, trials: list[TrialState], progress: float
+) -> None:
+    found = {one.id: one for one in trials}
+    state = ExperimentState(header=HEADER, state="RUNNING", trials=found, decided=decided, share=share)
+    assert state.progress == pytest.approx(progress)
+
+
+def test_what_is_completed_is_done_whatever_was_counted() -> None:
+    assert ExperimentState(header=HEADER, state="COMPLETED").progress == 1
