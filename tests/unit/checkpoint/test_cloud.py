@@ -40,7 +40,7 @@ SAVES = """
 import os
 import sys
 from pathlib import Path
-from determined import _checkpoints
+from determined._contract import checkpoints
 from determined._run.events import EventFile
 from determined._contract.records import Checkpoint, Validation
 from determined._contract.run_info import RunInfo
@@ -51,12 +51,12 @@ if info.warm_start:
     print((root / info.checkpoints[0] / "weights").read_text())
     sys.exit()
 for step, loss in ((1, 0.5), (2, 0.1), (3, 0.3)):
-    with _checkpoints.store(root, {"steps_completed": step}) as (directory, uuid):
+    with checkpoints.store(root, {"steps_completed": step}) as (directory, uuid):
         (directory / "weights").write_text(f"heavy {step}")
         (directory / "optimizer").mkdir()
         (directory / "optimizer" / "state").write_text("o")
     events.append(Validation(step, {"loss": loss}))
-    events.append(Checkpoint(uuid, step, _checkpoints.resources(root / uuid)))
+    events.append(Checkpoint(uuid, step, checkpoints.resources(root / uuid)))
 """
 
 

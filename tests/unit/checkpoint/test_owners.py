@@ -37,22 +37,22 @@ if TYPE_CHECKING:
 SCRIPT = """
 import json, os
 from pathlib import Path
-from determined import _checkpoints
+from determined._contract import checkpoints
 from determined._run.events import EventFile
 from determined._contract.records import Checkpoint
 from determined._contract.run_info import RunInfo
 
 info = RunInfo.load(Path(os.environ["DETBUILD_RUN_DIR"]))
 root, events = Path(info.checkpoint_dir), EventFile(Path(info.run_dir) / "events.jsonl", info.name)
-with _checkpoints.store(root, {"steps_completed": 1}) as (path, uuid):
+with checkpoints.store(root, {"steps_completed": 1}) as (path, uuid):
     (path / "weights").write_text("own")
-events.append(Checkpoint(uuid, 1, _checkpoints.resources(root / uuid)))
+events.append(Checkpoint(uuid, 1, checkpoints.resources(root / uuid)))
 for number, name in enumerate(json.loads(Path("names.json").read_text())):
     if not (root / name).exists():
-        with _checkpoints.store(root, {"steps_completed": 2}, name) as (path, _):
+        with checkpoints.store(root, {"steps_completed": 2}, name) as (path, _):
             (path / "weights").write_text("forged")
             (path / "more").write_text("forged")
-    events.append(Checkpoint(name, 2 + number, _checkpoints.resources(root / name)))
+    events.append(Checkpoint(name, 2 + number, checkpoints.resources(root / name)))
 """
 STRANGER = "0a1b2c3d-6a54-4d54-9c1b-0d0f3f2d9f11"
 

@@ -135,8 +135,8 @@ def test_nothing_is_left_when_filling_it_raises(tmp_path: Path) -> None:
 KILLED_WHILE_FILLING = """
 import os, signal, sys
 from pathlib import Path
-from determined import _checkpoints
-with _checkpoints.store(Path(sys.argv[1]), {}) as (path, uuid):
+from determined._contract import checkpoints
+with checkpoints.store(Path(sys.argv[1]), {}) as (path, uuid):
     (path / "half").write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
