@@ -16,7 +16,7 @@ SHOW = "from detbuild import resources as r; print(r.templates_dir(), r.images_d
 def test_a_checkout_has_them_beside_the_package() -> None:
     assert (resources.templates_dir() / "Dockerfile.j2").is_file()
     assert (resources.images_dir() / "table.json").is_file()
-    assert (resources.harness_dir() / "_run_info.py").is_file()
+    assert (resources.harness_dir() / "_contract" / "run_info.py").is_file()
 
 
 def test_an_installed_wheel_has_them_inside_the_package(tmp_path: Path) -> None:
