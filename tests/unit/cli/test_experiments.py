@@ -175,7 +175,7 @@ def test_a_trial_is_named_by_its_experiment_and_number(shell):
 CREATE = ("detbuild", "create", "const.yaml", ".")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _no_controller(shell, monkeypatch: pytest.MonkeyPatch) -> None:  # after what `shell` sets
     """What is asked for stays asked for."""
     monkeypatch.setattr("detbuild.controller.requests.start_detached", lambda folder, _: None)
@@ -186,6 +186,7 @@ def asked(shell) -> list[tuple[str, int | None]]:
     return [(request.verb, request.trial_id) for request in requests]
 
 
+@pytest.mark.usefixtures("_no_controller")
 def test_an_experiment_is_paused_and_activated(shell):
     shell.experiment(finished=None)
     outcome = shell("detbuild", "pause", "1")
@@ -195,6 +196,7 @@ def test_an_experiment_is_paused_and_activated(shell):
     assert asked(shell) == [("pause", None), ("activate", None)]
 
 
+@pytest.mark.usefixtures("_no_controller")
 @pytest.mark.parametrize("verb", ["pause", "cancel", "kill"])
 def test_a_verb_takes_several_experiments_and_asks_none_when_one_is_not_there(shell, verb):
     for _ in range(3):
@@ -205,6 +207,7 @@ def test_a_verb_takes_several_experiments_and_asks_none_when_one_is_not_there(sh
     assert asked_of_three(shell) == [[verb], [], [verb]]
 
 
+@pytest.mark.usefixtures("_no_controller")
 def test_several_paused_experiments_are_activated(shell):
     for _ in range(3):
         shell.experiment(finished=None)
@@ -218,6 +221,7 @@ def asked_of_three(shell) -> list[list[str]]:
     return [[request.verb for request in requests] for requests in found]
 
 
+@pytest.mark.usefixtures("_no_controller")
 def test_what_has_ended_cannot_rest(shell):
     shell.experiment()
     for words in (("detbuild", "pause", "1"), ("det", "e", "unpause", "1")):
@@ -232,6 +236,7 @@ def test_what_has_ended_cannot_rest(shell):
     assert asked(shell) == []
 
 
+@pytest.mark.usefixtures("_no_controller")
 def test_an_experiment_that_is_completed_goes_on_when_it_is_to_train_longer(shell, project):
     shell(*CREATE, "-f")
     assert "there is nothing to continue" in shell("detbuild", "continue", "1").err
@@ -240,11 +245,13 @@ def test_an_experiment_that_is_completed_goes_on_when_it_is_to_train_longer(shel
     assert asked(shell) == [("continue", None)]
 
 
+@pytest.mark.usefixtures("_no_controller")
 def test_a_paused_experiment_is_said_to_be_paused(shell, project):
     shell(*CREATE, "--paused")
     assert shell("detbuild", "pause", "1").err == "experiment 1 paused: detbuild activate 1\n"
 
 
+@pytest.mark.usefixtures("_no_controller")
 def test_changes_for_the_continuation_may_be_in_a_file_and_it_may_be_followed(
     shell, project, monkeypatch: pytest.MonkeyPatch
 ):
@@ -261,6 +268,7 @@ def test_changes_for_the_continuation_may_be_in_a_file_and_it_may_be_followed(
     assert outcome.err.startswith("next:\n  detbuild describe 1\n")
 
 
+@pytest.mark.usefixtures("_no_controller")
 def test_a_local_experiment_goes_on_here(shell, project):
     (project / "train.py").write_text("raise SystemExit(3)\n")
     shell.environ["PATH"] = os.environ["PATH"]
@@ -274,6 +282,7 @@ def test_a_local_experiment_goes_on_here(shell, project):
     assert "there is nothing to continue" in shell("detbuild", "continue", "1").err
 
 
+@pytest.mark.usefixtures("_no_controller")
 def test_one_trial_is_killed_alone(shell):
     shell.experiment(finished=None)
     outcome = shell("det", "trial", "kill", "1/1")
@@ -282,6 +291,7 @@ def test_one_trial_is_killed_alone(shell):
     assert "has no trial 2" in shell("det", "trial", "kill", "1/2").err
 
 
+@pytest.mark.usefixtures("_no_controller")
 def test_a_trial_that_has_ended_is_not_killed(shell):
     shell.experiment(finished=None)
     folder = Home.open(shell.home).folder(1)

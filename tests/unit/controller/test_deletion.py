@@ -70,7 +70,7 @@ def test_the_number_of_a_deleted_experiment_is_not_given_out_again(home):
 
 def test_an_experiment_that_has_not_ended_is_refused(home):
     write_experiment(home.path, state=None)
-    with pytest.raises(ConfigError, match="experiment 1 has not ended: it is RUNNING"):
+    with pytest.raises(ConfigError, match="experiment 1 has not ended: it is running"):
         delete(home, 1, FakeEngine, force=True)
     assert left_of(home) == ["1"]
 

@@ -128,7 +128,7 @@ def test_a_full_disk_takes_the_name_from_the_lease_and_nothing_else(
 def test_an_experiment_that_nobody_drives_says_how_to_go_on(tmp_path: Path) -> None:
     tried = rig(tmp_path)
     tried.controller().step()
-    assert "`detbuild resume 1`" in blocked_reason(tried.folder, tried.state())
+    assert "detbuild resume 1" in blocked_reason(tried.folder, tried.state())
     with lease(tried.folder.lock_file):
         assert blocked_reason(tried.folder, tried.state()) == ""
 
