@@ -220,7 +220,7 @@ def test_the_image_is_removed(submit: Callable[..., Trial], tmp_path: Path) -> N
     docker("rm", "-f", trial.container())
     docker("rmi", "-f", image)
     resume(trial.home)
-    trial.until(lambda: f"the image {image[:19]} is gone" in described(trial), what="the reason")
+    trial.until(lambda: f"the image {image[:19]} was removed" in described(trial), what="the reason")
     build(trial.home, context)
     assert trial.engine.image_id(tag) == image
     assert_whole(trial, ["lost", "completed"])
