@@ -81,8 +81,8 @@ def _azure(storage: Azure) -> dict[str, object]:
     """
     if storage.connection_string:
         return {"connection_string": storage.connection_string}
-    said = storage.account_url or ""
-    url = urlsplit(said if "://" in said else f"https://{said}")
+    account = storage.account_url or ""
+    url = urlsplit(account if "://" in account else f"https://{account}")
     path = url.path.strip("/")
     name, secret = path or url.netloc.partition(".")[0], storage.credential or url.query
     if not secret:  # credentials of the environment or the machine's identity, not anonymous access

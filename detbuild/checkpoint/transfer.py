@@ -108,16 +108,16 @@ def upload(directory: Path, bucket: Bucket, owner: str = "") -> None:
     if not is_own(uuid, bucket, owner, unsigned=True):
         raise_if_foreign(uuid, bucket, owner)
     with opened(directory) as checkpoint:
-        wanted = {path: size for path, (size, _) in manifest(checkpoint).items()}
+        expected = {path: size for path, (size, _) in manifest(checkpoint).items()}
         there = bucket.sizes(uuid)
-        for path, size in wanted.items():
+        for path, size in expected.items():
             if there.get(path) != size:  # uploads are atomic, and files never change
                 with checkpoint.open(path) as file:
                     bucket.put(_path_of(file), uuid, path)
         body = checkpoint.read(MANIFEST_FILE, LARGEST_MANIFEST)
         bucket.write(uuid, MANIFEST_FILE, _signed(body, owner))
     there = bucket.sizes(uuid)
-    missing = [path for path, size in wanted.items() if there.get(path) != size]
+    missing = [path for path, size in expected.items() if there.get(path) != size]
     if missing or MANIFEST_FILE not in there:
         raise OSError(f"{missing[0] if missing else MANIFEST_FILE} was sent, but not found")
 

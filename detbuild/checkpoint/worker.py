@@ -79,12 +79,12 @@ class TransferWorker:
         if self._process is None:
             return self._lost(job, "cannot start the checkpoint transfer process")
         while line := self._line(wait):
-            said = json.loads(line)
-            if "allow" not in said:
+            message = json.loads(line)
+            if "allow" not in message:
                 self._job = None
                 names = ("error", "hint", "damaged", "foreign")
-                return TransferResult(job=job, **{name: said.get(name, "") for name in names})
-            self._deadline = time.monotonic() + float(said["allow"])
+                return TransferResult(job=job, **{name: message.get(name, "") for name in names})
+            self._deadline = time.monotonic() + float(message["allow"])
         if line is not None:
             return self._lost(job, "the checkpoint transfer process ended unexpectedly")
         if time.monotonic() < self._deadline:

@@ -188,8 +188,8 @@ class CheckpointManager:
         own = tuple(uuid for uuid in uuids if uuid not in self.stored.foreign)
         if own:
             self.journaled.record(journal.CheckpointsDeleted(uuids=own))
-            gone = set(own)
-            self._uploads = deque(uuid for uuid in self._uploads if uuid not in gone)
+            removed = set(own)
+            self._uploads = deque(uuid for uuid in self._uploads if uuid not in removed)
 
     def restore_files(self, uuids: tuple[str, ...]) -> str:
         """Restore the first of them that is whole to this host; return what that waits for, or "".
@@ -494,14 +494,14 @@ def policy(home: Home, experiment_id: int) -> Policy:
 
 
 def collect(
-    home: Home, experiment_id: int, wanted: Policy | None = None, *, dry_run: bool = False
+    home: Home, experiment_id: int, replacement: Policy | None = None, *, dry_run: bool = False
 ) -> Collection:
     """Delete checkpoints outside a retention policy, by default the experiment's own.
 
     Args:
         home: The detbuild home.
         experiment_id: An experiment that has ended.
-        wanted: The policy to apply instead.
+        replacement: The policy to apply instead.
         dry_run: Only return them.
 
     Raises:
@@ -511,7 +511,7 @@ def collect(
     """
     folder = home.experiment(experiment_id)
     with _alone(folder):
-        rule = wanted or policy(home, experiment_id)
+        rule = replacement or policy(home, experiment_id)
         if dry_run:
             return plan_collection(home, folder, rule)
         with _manager(folder) as manager:

@@ -76,10 +76,10 @@ def create_shell(
         )
     place = Place(home_id=home_id, folder=folder, header=header, user=user_of(info, header.user))
     place = replace(place, host_memory=info.memory, host_cpus=info.cpus)
-    wanted = config.resources.slots_per_trial if slots is None else slots
+    count = config.resources.slots_per_trial if slots is None else slots
     limits = host_limits(folder.path.parent.parent)
-    with SlotQueue(lock_directory()).lock() if wanted else nullcontext():
-        gpus = _free_gpus(engine, info, wanted, limits) if wanted else ()
+    with SlotQueue(lock_directory()).lock() if count else nullcontext():
+        gpus = _free_gpus(engine, info, count, limits) if count else ()
         run = _newest_run(folder, trial_id)
         spec = plan_shell(config, place, command, run=run, gpus=gpus, terminal=terminal)
         container = engine.create(spec)

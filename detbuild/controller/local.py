@@ -368,12 +368,12 @@ def _end_processes(run_dir: str) -> None:
 
 def _killed(process: Path, run_dir: str) -> bool:
     """Kill the process if it belongs to the run, and wait for its end; return whether it did."""
-    wanted = f"{RUN_DIR_VARIABLE}={run_dir}".encode()
+    variable = f"{RUN_DIR_VARIABLE}={run_dir}".encode()
     with suppress(OSError):
         descriptor = os.pidfd_open(int(process.name))  # so that a reused PID does not get the signal
         try:
             environ = (process / "environ").read_bytes()  # allowed: a file of the kernel
-            if wanted in environ.split(b"\0"):
+            if variable in environ.split(b"\0"):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                 ended = select.poll()
                 ended.register(descriptor, select.POLLIN)

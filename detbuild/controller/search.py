@@ -166,18 +166,18 @@ def _time_of(validation: Validation, trial: TrialState, config: ExperimentConfig
     Raises:
         SearchError: The validation has no such metric.
     """
-    wanted = time_metric(config)
-    given = validation.metrics.get(wanted)
+    unit = time_metric(config)
+    given = validation.metrics.get(unit)
     if isinstance(given, (int, float)) and not isinstance(given, bool) and math.isfinite(given):
         return float(given)
-    if wanted == "batches":
+    if unit == "batches":
         return float(validation.steps_completed)
     batch_size = trial.hparams.get("global_batch_size")
-    if wanted == "records" and isinstance(batch_size, int):
+    if unit == "records" and isinstance(batch_size, int):
         return float(validation.steps_completed * batch_size)
     raise SearchError(
-        f"trial {trial.id} validated without the metric {wanted}, the time metric of the search",
-        hint=f"report {wanted} as a number in every validation",
+        f"trial {trial.id} validated without the metric {unit}, the time metric of the search",
+        hint=f"report {unit} as a number in every validation",
     )
 
 
@@ -211,6 +211,8 @@ def _newest_checkpoints(journaled: JournaledState, trial_id: int) -> tuple[str, 
     folder, stored = journaled.folder, journaled.state.stored
     runs = takewhile(lambda run: run.exists, (folder.run(trial_id, number) for number in count()))
     records = [read_run(run, over=True) for run in runs]
-    gone = stored.deleted | stored.foreign.keys() | {each.uuid for run in records for each in run.rejected}
+    unusable = (
+        stored.deleted | stored.foreign.keys() | {each.uuid for run in records for each in run.rejected}
+    )
     uuids = [each.uuid for run in records for each in run.checkpoints]
-    return tuple(uuid for uuid in reversed(uuids) if uuid not in gone)
+    return tuple(uuid for uuid in reversed(uuids) if uuid not in unusable)

@@ -99,8 +99,8 @@ def judge(evidence: Evidence, *, trial_id: int, run: int, restarts_left: int) ->
     """Classify an ended run, and decide whether it is retried."""
     classification = classify(evidence)
     outcome = classification.outcome
-    wanted = evidence.stop in {StopVerb.NONE, StopVerb.PAUSE}
-    retry = outcome.may_retry and wanted and (restarts_left > 0 or not outcome.counts)
+    may_continue = evidence.stop in {StopVerb.NONE, StopVerb.PAUSE}
+    retry = outcome.may_retry and may_continue and (restarts_left > 0 or not outcome.counts)
     failure = _failure(evidence) if outcome is Outcome.USER_ERROR else ""
     steps = evidence.records.steps_completed or 0
     stuck = retry and _repeats(evidence.before, failure, steps)

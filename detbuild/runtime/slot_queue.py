@@ -288,12 +288,12 @@ class QueueOrder:
         """Return the usage, and the experiment that is next for the same slots."""
         own = _wait_of(request)
         needed = f", {request.slots} needed" if request.slots > 1 else ""
-        said = f"{self.inventory.usage(own.usable)}{needed}"
+        usage = f"{self.inventory.usage(own.usable)}{needed}"
         rivals = [wait for wait in self.waits if _compete(wait, own)]
         first = next(self._turns(rivals), own)
         if first.experiment == own.experiment:
-            return said
-        return f"{said}; next after experiment {_number_of(first.experiment)} ({name_of(first.user)})"
+            return usage
+        return f"{usage}; next after experiment {_number_of(first.experiment)} ({name_of(first.user)})"
 
     def _turns(self, waits: Sequence[Wait]) -> Iterator[Wait]:
         return in_order(waits, self.inventory.holdings, self.memory, total=self.inventory.total)

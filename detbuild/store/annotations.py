@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from detbuild.config.experiment import ExperimentConfig
 
-_FILE: Final = "attributes.json"
+_ATTRIBUTES: Final = "attributes.json"
 _RESOURCES: Final = ("max_slots", "weight", "priority")
 _KEPT: Final = ("save_experiment_best", "save_trial_best", "save_trial_latest")
 _LOWEST_PRIORITY: Final = 99
-_ANNOTATIONS_FILE: Final = "annotations.json"
+_ANNOTATIONS: Final = "annotations.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +51,7 @@ def read_attributes(experiment: Path) -> Attributes:
         EngineError: The file is damaged.
     """
     try:
-        return read_document(experiment / _FILE, _attributes, hint="repair it, or remove it")
+        return read_document(experiment / _ATTRIBUTES, _attributes, hint="repair it, or remove it")
     except FileNotFoundError:
         return Attributes()
 
@@ -75,8 +75,8 @@ def change_attributes(experiment: Path, change: Callable[[Attributes], Attribute
         changed = change(read_attributes(experiment))
         _check(changed)
         values = asdict(changed)
-        said = {key: value for key, value in values.items() if value is not None and value is not False}
-        write_synced(experiment / _FILE, json.dumps(said, indent=2).encode() + b"\n")
+        edited = {key: value for key, value in values.items() if value is not None and value is not False}
+        write_synced(experiment / _ATTRIBUTES, json.dumps(edited, indent=2).encode() + b"\n")
     return changed
 
 
@@ -141,13 +141,13 @@ def change_metadata(
         everything = _read(experiment)
         changed = dict(change(everything.get(uuid, stored)))
         text = json.dumps({**everything, uuid: changed}, indent=2)
-        write_synced(experiment / _ANNOTATIONS_FILE, text.encode() + b"\n")
+        write_synced(experiment / _ANNOTATIONS, text.encode() + b"\n")
     return changed
 
 
 def _read(experiment: Path) -> dict[str, Metadata]:
     try:
-        return read_document(experiment / _ANNOTATIONS_FILE, _of_checkpoints, hint="repair it, or remove it")
+        return read_document(experiment / _ANNOTATIONS, _of_checkpoints, hint="repair it, or remove it")
     except FileNotFoundError:
         return {}
 

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from detbuild.store.state import ExperimentState, RunState, TrialState
     from determined._contract.records import Line
 
-_VERSION = 3  # of the row format; rows of another version are dropped
-_TABLE = "experiments (id INTEGER PRIMARY KEY, made INTEGER, summary TEXT)"
+_SUMMARIES_VERSION = 3  # of the row format; rows of another version are dropped
+_SUMMARIES = "experiments (id INTEGER PRIMARY KEY, made INTEGER, summary TEXT)"
 _Key = tuple[int, int]  # number and `made`: the number of a deleted folder may be used again
-_DIGEST_VERSION: Final = 3
-_DIGEST_TABLE: Final = """runs (
+_RECORDS_VERSION: Final = 3
+_RECORDS: Final = """runs (
     experiment INTEGER, run TEXT, size INTEGER, changed INTEGER, rejected_records INTEGER,
     unknown_kinds TEXT, lines BLOB,
     PRIMARY KEY (experiment, run)
@@ -146,7 +146,7 @@ def _read(file: Path, emit: Emit) -> Mapping[_Key, Summary]:
     if not file.exists():  # allowed: the index of the host
         return {}
     try:
-        with closing(open_table(file, _TABLE, version=_VERSION)) as index:
+        with closing(open_table(file, _SUMMARIES, version=_SUMMARIES_VERSION)) as index:
             rows = index.execute("SELECT id, made, summary FROM experiments").fetchall()
             return {(number, made): _summary(text) for number, made, text in rows}
     except sqlite3.OperationalError:
@@ -164,7 +164,7 @@ def _write(file: Path, learnt: Mapping[_Key, Summary]) -> None:
         return
     rows = [(*key, json.dumps(asdict(summary))) for key, summary in learnt.items()]
     try:
-        with closing(open_table(file, _TABLE, version=_VERSION)) as index, index:
+        with closing(open_table(file, _SUMMARIES, version=_SUMMARIES_VERSION)) as index, index:
             index.executemany("INSERT OR REPLACE INTO experiments VALUES (?, ?, ?)", rows)
     except sqlite3.Error:
         return  # only a cache
@@ -341,13 +341,13 @@ def _write_digest(home: Home, experiment_id: int, learnt: Mapping[str, _Digest])
     ]
     with suppress(sqlite3.Error), _opened(home.digests) as digests, digests:  # only a cache
         there = {number for (number,) in digests.execute("SELECT DISTINCT experiment FROM runs")}
-        gone = [(number,) for number in there - set(home.ids())]
-        digests.executemany("DELETE FROM runs WHERE experiment = ?", gone)
+        deleted = [(number,) for number in there - set(home.ids())]
+        digests.executemany("DELETE FROM runs WHERE experiment = ?", deleted)
         digests.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
 
 def _opened(file: Path) -> closing[sqlite3.Connection]:
-    return closing(open_table(file, _DIGEST_TABLE, version=_DIGEST_VERSION))
+    return closing(open_table(file, _RECORDS, version=_RECORDS_VERSION))
 
 
 def open_table(file: Path, table: str, *, version: int) -> sqlite3.Connection:

@@ -153,7 +153,7 @@ def test_only_a_shell_takes_it_up(paused: ExperimentFolder, environ: dict[str, s
 
 def test_what_is_over_is_not_activated(paused: ExperimentFolder, environ: dict[str, str]) -> None:
     request(Home.open(paused.path.parent.parent), 1, "kill")
-    with pytest.raises(ConfigError, match="is not paused but CANCELED"):
+    with pytest.raises(ConfigError, match="is not paused but canceled"):
         continue_local(paused, request_activate, environ, lambda event: None)
 
 
