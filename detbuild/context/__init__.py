@@ -1,8 +1,8 @@
 """The context directory: the files that go into the image, and how they are sent to the engine.
 
-* `walk`: `read_context`, `snapshot`, `listing`
-* `hashes`: `HashCache`, which avoids reading unchanged files again
-* `roots`: `check_shadowing`
-* `snapshot`: `ContextSnapshot`, `Entry`, `file_snapshot`; `raw`, `text` and `shown` for their paths
-* `archive`: `stream`; `content`: `open_entry`
+* `walk`: `read_context`, `snapshot`, `listing`; `check_shadowing` and `without_credentials` check the result
+* `gitignore`: the rules of `.detignore`, on pathspec
+* `snapshot`: `ContextSnapshot`, `Entry`, `Tree`, `open_entry`; `HashCache`, which avoids reading files again
+* `scripts`: `with_unix_scripts`
+* `archive`: `stream`
 """

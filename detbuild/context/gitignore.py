@@ -1,8 +1,10 @@
-"""The rules of `.detignore` files: gitignore(5) on bytes; the tests compare with git.
+"""The rules of `.detignore` files: pathspec applies them, and each line is translated as in git.
 
-Compiles git's glob language (`wildmatch`, see gitignore(5)) to matchers of bytes.
-
-Bracket expressions of git's glob language, `[a-z]`, `[!a]`, `[[:alpha:]]`, as sets of bytes.
+pathspec finds the last pattern that matches a path, which decides. Its own patterns differ from git's in
+places: `[!a]` matches a slash, `[[:alpha:]]` is unknown, a lone `!` is an error. So `GitPattern` translates a
+line as git's wildmatch does (see gitignore(5)); the tests compare with git. Git matches bytes and pathspec
+text, so lines and paths are decoded as Latin-1: one character is one byte. The path of a directory ends in a
+slash.
 """
 
 from __future__ import annotations
@@ -11,10 +13,13 @@ import re
 import string
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cache
 from itertools import count, pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
-from detbuild.context.snapshot import text
+from pathspec import PathSpec, Pattern
+
+from detbuild.context.snapshot import raw, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -41,114 +46,68 @@ terraform.tfvars*
 .mypy_cache/
 /shared_fs
 """
-_SPECIAL = re.compile(rb"[*?\[\\]")
-_Token: TypeAlias = "_Star | bytes"  # noqa: S105  (no password); bytes: a regular expression for exactly one byte
+_BYTES = "latin-1"
+_SPECIAL = re.compile(r"[*?\[\\]")
+_Token: TypeAlias = "_Star | str"  # noqa: S105  (no password); str: a regular expression for exactly one byte
 _EVERY_BYTE = frozenset(range(1, 256))
 # The bytes of a bracket member, the byte at which a range may start (0: none), and the index after it.
 _Member = tuple[frozenset[int], int, int]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rule:
-    """One line of an ignore file."""
+class GitPattern(Pattern):
+    """One line of an ignore file, as git reads it.
 
-    pattern: str  # as written
-    where: str  # "sub/.detignore:3", or "built in"
-    negated: bool
-    dirs_only: bool
-    by_name: bool  # without a slash inside: matches the last name of a path
-    glob: Glob
+    `include` is False for a line with `!`, and None for one that can never match, such as a comment.
+    """
 
-    def reaches(self, directory: bytes) -> bool:
-        """Whether the rule, which matches paths, could match an entry directly in the directory."""
-        start = self.glob.start
-        return directory.startswith(start) or (
-            start.startswith(directory) and b"/" not in start[len(directory) :]
+    __slots__ = ("_offset", "by_name", "glob", "regex", "start", "text", "where")
+
+    def __init__(self, line: str, *, where: str = "", base: str = "") -> None:
+        """Translate a line.
+
+        Args:
+            line: in Latin-1, without its line feed.
+            where: "sub/.detignore:3", or "built in".
+            base: the directory that holds the ignore file, "" or "sub/"; it contains all paths to match.
+        """
+        kept = _without_trailing_spaces(line.removesuffix("\r"))
+        glob = kept.removeprefix("!")
+        dirs_only = glob.endswith("/")
+        glob = glob.removesuffix("/")
+        self.text = text(kept.encode(_BYTES))  # as written
+        self.where = where
+        self.by_name = "/" not in glob  # matches the last name of a path
+        self.glob = glob.removeprefix("/")
+        self.start = base + _literal_start(self.glob)  # of every match, unless it is `by_name`
+        regex = None if line.startswith("#") else _regex(self.glob, paths=not self.by_name)
+        super().__init__(None if regex is None else not kept.startswith("!"))
+        # The slash that marks a directory is not part of its name: nothing before the end may match it.
+        end = r"(?<!/)/\Z" if dirs_only else r"(?<!/)/?\Z"
+        self.regex = re.compile((regex or "") + end, re.DOTALL)
+        self._offset = len(base)
+
+    def match_file(self, file: str) -> re.Match[str] | None:
+        return self.regex.match(file, file.rfind("/", 0, -1) + 1 if self.by_name else self._offset)
+
+    def reaches(self, directory: str) -> bool:
+        """Whether the pattern, which matches paths, could match an entry directly in the directory."""
+        return directory.startswith(self.start) or (
+            self.start.startswith(directory) and "/" not in self.start[len(directory) :]
         )
-
-
-def parse_rules(content: bytes, source: str) -> tuple[Rule, ...]:
-    """Parse an ignore file (UTF-8 without mark); lines that can never match give no rule."""
-    rules = []
-    for number, line in enumerate(content.split(b"\n"), 1):
-        if line and not line.startswith(b"#"):
-            kept = _without_trailing_spaces(line.removesuffix(b"\r"))
-            rules.append(_rule(kept, f"{source}:{number}"))
-    return tuple(rule for rule in rules if rule is not None)
-
-
-def _without_trailing_spaces(line: bytes) -> bytes:
-    if not line.endswith(b" "):
-        return line
-    kept = line.rstrip(b" ")
-    backslashes = len(kept) - len(kept.rstrip(b"\\"))
-    return kept + b" " * (backslashes % 2)
-
-
-def _rule(line: bytes, where: str) -> Rule | None:
-    pattern = line.removeprefix(b"!")
-    dirs_only = pattern.endswith(b"/")
-    pattern = pattern.removesuffix(b"/")
-    by_name = b"/" not in pattern
-    glob = compile_name(pattern) if by_name else compile_path(pattern.removeprefix(b"/"))
-    if glob is None:
-        return None
-    return Rule(
-        pattern=text(line),
-        where=where,
-        negated=line.startswith(b"!"),
-        dirs_only=dirs_only,
-        by_name=by_name,
-        glob=glob,
-    )
-
-
-def _built_in(content: bytes) -> tuple[Rule, ...]:
-    return tuple(replace(rule, where="built in") for rule in parse_rules(content, ""))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Level:
-    """The rules of one ignore file as they apply to one directory, last line first."""
-
-    base: bytes  # the directory that holds the file: b"" or b"sub/dir/"
-    rules: Sequence[Rule]
-    below: bytes  # the directory, relative to `base`
-    near: Sequence[Rule]  # rules that can match here
-
-    def last_match(self, name: bytes, *, is_dir: bool) -> Rule | None:
-        path = self.below + name
-        for rule in self.near:
-            if (is_dir or not rule.dirs_only) and rule.glob.matches(name if rule.by_name else path):
-                return rule
-        return None
-
-
-def _level(base: bytes, rules: Sequence[Rule], directory: bytes) -> _Level:
-    below = directory[len(base) :]
-    near = [rule for rule in rules if rule.by_name or rule.reaches(below)]
-    return _Level(base=base, rules=rules, below=below, near=near)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scope:
-    """All rules that apply to the entries of one directory."""
+    """The patterns that apply to the entries of one directory.
+
+    An entry needs `spec` if `some_name_matches`, `path_spec` if not, and no pattern if that is None.
+    """
 
     at: bytes  # path of the walk's root in the image, for naming ignore files
-    levels: tuple[_Level, ...]  # the first one with a match decides
-    some_name_matches: Callable[[bytes], bool]  # false for most names, and fast
-    by_paths: bool  # some rule that can match here matches paths
-
-    def verdict(self, name: bytes, *, is_dir: bool) -> Rule | None:
-        """Return the rule that excludes this entry, or None.
-
-        Always None if neither `by_paths` nor `some_name_matches(name)` is true.
-        """
-        for level in self.levels:
-            rule = level.last_match(name, is_dir=is_dir)
-            if rule is not None:
-                return None if rule.negated else rule
-        return None
+    patterns: tuple[GitPattern, ...]  # from the weakest to the strongest
+    spec: PathSpec[GitPattern]  # of all patterns
+    path_spec: PathSpec[GitPattern] | None  # of the patterns that match paths and can match here, if any
+    some_name_matches: Callable[[bytes], bool]  # a pattern that matches names may do so; fast, mostly false
 
     def enter(self, directory: bytes, content: bytes | None) -> Scope:
         """Return the scope of a subdirectory.
@@ -157,12 +116,12 @@ class Scope:
             directory: its path from the root, with a slash at the end.
             content: its own `.detignore`, if it has one.
         """
-        always, *levels = (_level(level.base, level.rules, directory) for level in self.levels)
+        base = directory.decode(_BYTES)
         if content is None:
-            return _scope(self.at, (always, *levels), self.some_name_matches)
-        own = parse_rules(content, text(self.at + directory + NAME))
-        levels.insert(0, _level(directory, own[::-1], directory))
-        return _scope(self.at, (always, *levels), None)
+            return replace(self, path_spec=_path_spec(self.patterns, base))
+        own = _patterns(content, text(self.at + directory + NAME), base)
+        always = _built_in(_ALWAYS)
+        return _scope(self.at, (*self.patterns[: -len(always)], *own, *always), base)
 
 
 def root_scope(at: bytes, content: bytes | None) -> Scope:
@@ -172,100 +131,133 @@ def root_scope(at: bytes, content: bytes | None) -> Scope:
         at: its path in the image: b"" or b"name/".
         content: the root's `.detignore`, if it has one.
     """
-    given = _built_in(_DEFAULTS) + parse_rules(content or b"", text(at + NAME))
-    levels = (_level(b"", _built_in(_ALWAYS)[::-1], b""), _level(b"", given[::-1], b""))
-    return _scope(at, levels, None)
+    own = _patterns(content or b"", text(at + NAME), "")
+    return _scope(at, (*_built_in(_DEFAULTS), *own, *_built_in(_ALWAYS)), "")
 
 
-def _scope(at: bytes, levels: tuple[_Level, ...], some_name_matches: Callable[[bytes], bool] | None) -> Scope:
-    if some_name_matches is None:
-        some_name_matches = _any_of([rule.glob for level in levels for rule in level.rules if rule.by_name])
-    by_paths = any(not rule.by_name for level in levels for rule in level.near)
-    return Scope(at=at, levels=levels, some_name_matches=some_name_matches, by_paths=by_paths)
+def excluding_pattern(spec: PathSpec[GitPattern], path: bytes) -> GitPattern | None:
+    """Return the pattern that excludes a path, or None.
+
+    Args:
+        path: from the walk's root; ends in a slash for a directory.
+    """
+    index = spec.check_file(path.decode(_BYTES), ()).index
+    if index is None:
+        return None
+    pattern = spec.patterns[index]
+    return pattern if pattern.include else None
 
 
-def _any_of(globs: Iterable[Glob]) -> Callable[[bytes], bool]:
-    """Combine all globs into one fast test, which most names fail."""
-    globs = tuple(globs)
-    names = frozenset(glob.start for glob in globs if glob.exact)
-    starts = tuple({glob.start for glob in globs if glob.affix and glob.start})
-    ends = tuple({glob.end for glob in globs if glob.affix and not glob.start})
-    others = tuple(glob.matches for glob in globs if not (glob.exact or glob.affix))
+def select_paths(paths: Iterable[str], globs: Iterable[str]) -> tuple[str, ...]:
+    """Return the paths that match one of the globs, each of which is read from the root."""
+    spec = _spec([GitPattern(f"/{raw(glob).decode(_BYTES)}") for glob in globs])
+    return tuple(path for path in paths if spec.match_file(raw(path).decode(_BYTES), ()))
 
+
+def _patterns(content: bytes, source: str, base: str) -> list[GitPattern]:
+    """Parse an ignore file (UTF-8 without mark), without the lines that can never match."""
+    lines = enumerate(content.decode(_BYTES).split("\n"), 1)
+    patterns = (GitPattern(line, where=f"{source}:{number}", base=base) for number, line in lines if line)
+    return [pattern for pattern in patterns if pattern.include is not None]
+
+
+@cache
+def _built_in(content: bytes) -> tuple[GitPattern, ...]:
+    return tuple(GitPattern(line, where="built in") for line in content.decode(_BYTES).splitlines())
+
+
+def _scope(at: bytes, patterns: tuple[GitPattern, ...], directory: str) -> Scope:
+    return Scope(
+        at=at,
+        patterns=patterns,
+        spec=_spec(patterns),
+        path_spec=_path_spec(patterns, directory),
+        some_name_matches=_name_test([pattern for pattern in patterns if pattern.by_name]),
+    )
+
+
+def _path_spec(patterns: Iterable[GitPattern], directory: str) -> PathSpec[GitPattern] | None:
+    near = [pattern for pattern in patterns if not pattern.by_name and pattern.reaches(directory)]
+    return _spec(near) if near else None
+
+
+def _spec(patterns: Sequence[GitPattern]) -> PathSpec[GitPattern]:
+    return PathSpec(patterns, backend="simple")  # the others do not call `match_file`, if they are installed
+
+
+def _name_test(patterns: Iterable[GitPattern]) -> Callable[[bytes], bool]:
+    """Combine patterns that match names into one fast test, which every name that one matches passes."""
+    names, starts, ends = set[bytes](), set[bytes](), set[bytes]()
+    others: list[Callable[[str], object]] = []
+    for pattern in patterns:
+        head, tail = pattern.glob.removesuffix("*"), pattern.glob.removeprefix("*")
+        if not _SPECIAL.search(pattern.glob):
+            names.add(pattern.glob.encode(_BYTES))
+        elif not _SPECIAL.search(tail):
+            ends.add(tail.encode(_BYTES))
+        elif not _SPECIAL.search(head):
+            starts.add(head.encode(_BYTES))
+        else:
+            others.append(pattern.regex.match)
+    return _any_of(frozenset(names), tuple(starts), tuple(ends), others)
+
+
+def _any_of(
+    names: frozenset[bytes],
+    starts: tuple[bytes, ...],
+    ends: tuple[bytes, ...],
+    others: Sequence[Callable[[str], object]],
+) -> Callable[[bytes], bool]:
     def some_name_matches(name: bytes) -> bool:
         if name in names or name.startswith(starts) or name.endswith(ends):
             return True
-        for matches in others:  # noqa: SIM110  (runs for every entry; `any` takes three times as long)
-            if matches(name):
-                return True
+        if others:
+            directory = name.decode(_BYTES) + "/"  # matches whenever a file of this name does
+            for matches in others:  # `any` takes three times as long
+                if matches(directory):
+                    return True
         return False
 
     return some_name_matches
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Glob:
-    """A compiled pattern, with properties of its matches that rule out most names cheaply."""
-
-    matches: Callable[[bytes], object]
-    start: bytes = b""  # every match starts with it
-    end: bytes = b""  # every match ends with it
-    exact: bool = False  # `start` is the only match
-    affix: bool = False  # `start` and `end` alone decide
+def _without_trailing_spaces(line: str) -> str:
+    if not line.endswith(" "):
+        return line
+    kept = line.rstrip(" ")
+    backslashes = len(kept) - len(kept.rstrip("\\"))
+    return kept + " " * (backslashes % 2)
 
 
-def compile_name(pattern: bytes) -> Glob | None:
-    """Compile a pattern for one name without slashes; None when it can never match."""
-    special = _SPECIAL.search(pattern)
-    if special is None:
-        return _exact(pattern)
-    if not _SPECIAL.search(pattern, special.end()):  # a single star at one end: the most frequent forms
-        if pattern.startswith(b"*"):
-            tail = pattern[1:]
-            return Glob(matches=lambda name: name.endswith(tail), end=tail, affix=True)
-        if pattern.endswith(b"*"):
-            head = pattern[:-1]
-            return Glob(matches=lambda name: name.startswith(head), start=head, affix=True)
-    return _compile(b"", pattern, paths=False)
+def _literal_start(glob: str) -> str:
+    special = _SPECIAL.search(glob)
+    return glob[: special.start()] if special else glob
 
 
-def compile_path(pattern: bytes) -> Glob | None:
-    """Compile a pattern for a path of several names; None when it can never match.
+def _regex(glob: str, *, paths: bool) -> str | None:
+    """Translate a glob to a regular expression without its end; None when it can never match.
 
-    Like git, match the part before the first special byte literally and the rest as a separate pattern. So in
-    `a**/b` the stars are at the start of the rest and cross slashes.
+    Git matches a glob for paths literally up to its first special byte, and the rest as a separate glob. So
+    in `a**/b` the stars are at the start of the rest and cross slashes.
     """
-    special = _SPECIAL.search(pattern)
-    if special is None:
-        return _exact(pattern)
-    return _compile(pattern[: special.start()], pattern[special.start() :], paths=True)
-
-
-def _exact(pattern: bytes) -> Glob | None:
-    return Glob(matches=pattern.__eq__, start=pattern, exact=True) if pattern else None
-
-
-def _compile(start: bytes, rest: bytes, *, paths: bool) -> Glob | None:
-    tokens = _tokens(rest, paths=paths)
-    if tokens is None:
-        return None
-    regex = re.compile(re.escape(start) + _regex(tokens) + rb"\Z", re.DOTALL)
-    return Glob(matches=regex.match, start=start)
+    start = _literal_start(glob) if paths else ""
+    tokens = _tokens(glob[len(start) :], paths=paths)
+    return None if tokens is None or not glob else re.escape(start) + _joined(tokens)
 
 
 class _Star(Enum):
     """The stars, as lazy regular expressions."""
 
-    NAME = rb"[^/]*?"  # `*`: within a name
-    DIRS = rb"(?:.*?/)??"  # `**/`
-    TREE = rb".*?"  # `**` at the end, or before an escaped slash
+    NAME = r"[^/]*?"  # `*`: within a name
+    DIRS = r"(?:.*?/)??"  # `**/`
+    TREE = r".*?"  # `**` at the end, or before an escaped slash
 
 
-def _tokens(pattern: bytes, *, paths: bool) -> list[_Token] | None:
+def _tokens(pattern: str, *, paths: bool) -> list[_Token] | None:
     tokens: list[_Token] = []
     at = 0
     while at < len(pattern):
-        step = _star(pattern, at, paths=paths) if pattern[at : at + 1] == b"*" else _byte(pattern, at)
+        step = _star(pattern, at, paths=paths) if pattern[at : at + 1] == "*" else _byte(pattern, at)
         if step is None:
             return None
         token, at = step
@@ -273,40 +265,40 @@ def _tokens(pattern: bytes, *, paths: bool) -> list[_Token] | None:
     return tokens
 
 
-def _star(pattern: bytes, at: int, *, paths: bool) -> tuple[_Star, int]:
+def _star(pattern: str, at: int, *, paths: bool) -> tuple[_Star, int]:
     behind = at + 1
-    while pattern[behind : behind + 1] == b"*":
+    while pattern[behind : behind + 1] == "*":
         behind += 1
     rest = pattern[behind : behind + 2]
-    alone = behind - at > 1 and (at == 0 or pattern[at - 1 : at] == b"/")
-    if not (paths and alone and (rest in {b"", b"\\/"} or rest[:1] == b"/")):
+    alone = behind - at > 1 and (at == 0 or pattern[at - 1 : at] == "/")
+    if not (paths and alone and (rest in {"", "\\/"} or rest[:1] == "/")):
         return _Star.NAME, behind
-    return (_Star.DIRS, behind + 1) if rest[:1] == b"/" else (_Star.TREE, behind)
+    return (_Star.DIRS, behind + 1) if rest[:1] == "/" else (_Star.TREE, behind)
 
 
-def _byte(pattern: bytes, at: int) -> tuple[bytes, int] | None:
+def _byte(pattern: str, at: int) -> tuple[str, int] | None:
     head, behind = pattern[at : at + 1], at + 1
-    if head == b"?":
-        return rb"[^/]", behind
-    if head == b"[":
+    if head == "?":
+        return "[^/]", behind
+    if head == "[":
         return _bracket(pattern, behind)
-    if head == b"\\":
+    if head == "\\":
         head, behind = pattern[behind : behind + 1], behind + 1
     return (re.escape(head), behind) if head else None
 
 
-def _bracket(pattern: bytes, at: int) -> tuple[bytes, int] | None:
-    parsed = parse_bracket(pattern, at)
+def _bracket(pattern: str, at: int) -> tuple[str, int] | None:
+    parsed = _parse_bracket(pattern, at)
     if parsed is None:
         return None
     members, behind = parsed
     members -= {ord("/")}
     if not members:
         return None
-    return b"[" + b"".join(re.escape(bytes([member])) for member in sorted(members)) + b"]", behind
+    return "[" + "".join(re.escape(chr(member)) for member in sorted(members)) + "]", behind
 
 
-def _regex(tokens: Sequence[_Token]) -> bytes:
+def _joined(tokens: Sequence[_Token]) -> str:
     """Join the tokens so that only the last star of each kind backtracks.
 
     A piece between two stars can be matched at its earliest position, because the second star also matches
@@ -318,16 +310,16 @@ def _regex(tokens: Sequence[_Token]) -> bytes:
     return _atomic_but_last([_section(section, groups) for section in sections], groups)
 
 
-def _section(tokens: Sequence[_Token], groups: Iterator[int]) -> bytes:
-    deep = b""
+def _section(tokens: Sequence[_Token], groups: Iterator[int]) -> str:
+    deep = ""
     if tokens and tokens[0] in {_Star.DIRS, _Star.TREE}:
         deep, tokens = tokens[0].value, tokens[1:]
     pieces = _split(tokens, {_Star.NAME})
-    return deep + _atomic_but_last([b"".join(_source(token) for token in piece) for piece in pieces], groups)
+    return deep + _atomic_but_last(["".join(_source(token) for token in piece) for piece in pieces], groups)
 
 
-def _source(token: _Token) -> bytes:
-    return token if isinstance(token, bytes) else token.value
+def _source(token: _Token) -> str:
+    return token if isinstance(token, str) else token.value
 
 
 def _split(tokens: Sequence[_Token], stars: set[_Star]) -> list[Sequence[_Token]]:
@@ -336,45 +328,24 @@ def _split(tokens: Sequence[_Token], stars: set[_Star]) -> list[Sequence[_Token]
     return [tokens[here:there] for here, there in pairwise(cuts)]
 
 
-def _atomic_but_last(pieces: Sequence[bytes], groups: Iterator[int]) -> bytes:
-    first, *middle = pieces[:-1] or [b""]
-    return b"".join([first, *(_atomic(piece, next(groups)) for piece in middle), pieces[-1]])
+def _atomic_but_last(pieces: Sequence[str], groups: Iterator[int]) -> str:
+    first, *middle = pieces[:-1] or [""]
+    return "".join([first, *(_atomic(piece, next(groups)) for piece in middle), pieces[-1]])
 
 
-def _atomic(piece: bytes, group: int) -> bytes:
-    name = b"g%d" % group  # Python 3.10 has no atomic groups: look ahead, then match the same text
-    return b"(?=(?P<%s>%s))(?P=%s)" % (name, piece, name)
+def _atomic(piece: str, group: int) -> str:
+    name = f"g{group}"  # Python 3.10 has no atomic groups: look ahead, then match the same text
+    return f"(?=(?P<{name}>{piece}))(?P={name})"
 
 
-def _ascii(text: str) -> frozenset[int]:
-    return frozenset(text.encode("ascii"))
-
-
-# git uses ASCII in every locale; its white space excludes vertical tab and form feed.
-_NAMED: Mapping[bytes, frozenset[int]] = {
-    b"alnum": _ascii(string.ascii_letters + string.digits),
-    b"alpha": _ascii(string.ascii_letters),
-    b"blank": _ascii(" \t"),
-    b"cntrl": frozenset({*range(32), 127}),
-    b"digit": _ascii(string.digits),
-    b"graph": frozenset(range(33, 127)),
-    b"lower": _ascii(string.ascii_lowercase),
-    b"print": frozenset(range(32, 127)),
-    b"punct": _ascii(string.punctuation),
-    b"space": _ascii(" \t\n\r"),
-    b"upper": _ascii(string.ascii_uppercase),
-    b"xdigit": _ascii(string.hexdigits),
-}
-
-
-def parse_bracket(pattern: bytes, at: int) -> tuple[frozenset[int], int] | None:
+def _parse_bracket(pattern: str, at: int) -> tuple[frozenset[int], int] | None:
     """Parse a bracket expression: the matching bytes, and the index after `]`; None if malformed.
 
     Args:
         pattern: the whole pattern.
         at: the index after `[`.
     """
-    negated = pattern[at : at + 1] in {b"!", b"^"}
+    negated = pattern[at : at + 1] in {"!", "^"}
     at += negated
     found: set[int] = set()
     previous = 0
@@ -384,39 +355,60 @@ def parse_bracket(pattern: bytes, at: int) -> tuple[frozenset[int], int] | None:
             return None
         members, previous, at = member
         found |= members
-        if pattern[at : at + 1] == b"]":
+        if pattern[at : at + 1] == "]":
             return (_EVERY_BYTE - found if negated else frozenset(found)), at + 1
 
 
-def _member(pattern: bytes, at: int, previous: int) -> _Member | None:
+def _member(pattern: str, at: int, previous: int) -> _Member | None:
     head = pattern[at : at + 1]
-    if head == b"\\":
+    if head == "\\":
         return _single(pattern, at + 1)
-    if head == b"-" and previous and pattern[at + 1 : at + 2] not in {b"", b"]"}:
+    if head == "-" and previous and pattern[at + 1 : at + 2] not in {"", "]"}:
         return _range(pattern, at + 1, previous)
-    if pattern[at : at + 2] == b"[:":
+    if pattern[at : at + 2] == "[:":
         return _named(pattern, at + 2)
     return _single(pattern, at)
 
 
-def _single(pattern: bytes, at: int) -> _Member | None:
+def _single(pattern: str, at: int) -> _Member | None:
     if at >= len(pattern):
         return None
-    return frozenset({pattern[at]}), pattern[at], at + 1
+    return frozenset({ord(pattern[at])}), ord(pattern[at]), at + 1
 
 
-def _range(pattern: bytes, at: int, first: int) -> _Member | None:
-    last = _single(pattern, at + (pattern[at : at + 1] == b"\\"))
+def _range(pattern: str, at: int, first: int) -> _Member | None:
+    last = _single(pattern, at + (pattern[at : at + 1] == "\\"))
     if last is None:
         return None
     return frozenset(range(first, last[1] + 1)), 0, last[2]
 
 
-def _named(pattern: bytes, at: int) -> _Member | None:
-    close = pattern.find(b"]", at)
+def _named(pattern: str, at: int) -> _Member | None:
+    close = pattern.find("]", at)
     if close < 0:
         return None
-    if close == at or pattern[close - 1 : close] != b":":
+    if close == at or pattern[close - 1 : close] != ":":
         return _single(pattern, at - 2)  # not a name: the second `[` is literal
     members = _NAMED.get(pattern[at : close - 1])
     return None if members is None else (members, 0, close + 1)
+
+
+def _ascii(characters: str) -> frozenset[int]:
+    return frozenset(characters.encode("ascii"))
+
+
+# git uses ASCII in every locale; its white space excludes vertical tab and form feed.
+_NAMED: Mapping[str, frozenset[int]] = {
+    "alnum": _ascii(string.ascii_letters + string.digits),
+    "alpha": _ascii(string.ascii_letters),
+    "blank": _ascii(" \t"),
+    "cntrl": frozenset({*range(32), 127}),
+    "digit": _ascii(string.digits),
+    "graph": frozenset(range(33, 127)),
+    "lower": _ascii(string.ascii_lowercase),
+    "print": frozenset(range(32, 127)),
+    "punct": _ascii(string.punctuation),
+    "space": _ascii(" \t\n\r"),
+    "upper": _ascii(string.ascii_uppercase),
+    "xdigit": _ascii(string.hexdigits),
+}

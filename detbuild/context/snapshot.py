@@ -1,10 +1,7 @@
-"""A snapshot of a directory for the image, in a fixed order.
+"""A snapshot of a directory for the image: its entries in a fixed order, and the reading of their content.
 
-Reads files so that concurrent changes are detected.
-
-Caches content hashes between submissions, so that unchanged files are not read again.
-
-Lookup, moving and merging of trees, and reading of their files.
+A file is identified by the digest of its content, so a change while it is read, or later, is detected. Hashes
+are cached between submissions by size, times and inode, so that unchanged files are not read again.
 """
 
 from __future__ import annotations

@@ -1,14 +1,8 @@
-"""Reads a context directory: one walk gives the snapshot and its listing.
+"""Reads a context directory: one walk gives the snapshot for the image and the listing for users.
 
-Walks a tree: its files, those that ignore files exclude, and those that cannot be packed.
-
-Lists which files of a directory go into the image and which do not, for users.
-
-Symbolic links: kept as links inside the tree; none may leave it.
-
-Checks the context directory and the included paths that a user passes.
-
-Keeps secrets of configs out of the image.
+The walk follows no link and enters no excluded directory. A link is kept if its target is in the tree. All
+that cannot be packed (unreadable files, links that leave the tree) is collected and reported in one error;
+special files are excluded with a warning, and so are configs with secrets.
 """
 
 from __future__ import annotations
@@ -52,7 +46,7 @@ _SPECIAL = {
     stat.S_IFBLK: "a block device",
 }
 _Entries = Mapping[bytes, "os.DirEntry[bytes]"]
-_LARGEST: Final = 1 << 18  # bytes; a longer file is data
+_LARGEST_TEXT: Final = 1 << 18  # bytes; a longer file is data
 # A YAML file with one of these top-level fields and one of these words may be a config with secrets.
 _OF_A_CONFIG: Final = re.compile(
     r"^(?:searcher|entrypoint|environment|checkpoint_storage|data|task_container_defaults)[ \t]*:",
@@ -92,10 +86,10 @@ def read_context(
         ContextError: files cannot be packed, all named in the message; or the context is larger than
             `LARGEST_CONTEXT`.
     """
-    findings, reading = Findings(), Reading()
+    findings, reading = _Findings(), _Reading()
     with heartbeat(emit, lambda: reading.progress_text if reading.total else _listed(findings)):
         _walk(context_dir, includes, findings, home=home, allow_anything=allow_anything)
-        listed = list_findings(findings)
+        listed = _list_findings(findings)
         reading.total = listed.size
         if not allow_anything:
             _refuse_size(context_dir, listed)
@@ -103,7 +97,7 @@ def read_context(
 
 
 @dataclass(slots=True)
-class Reading:
+class _Reading:
     """Progress of reading a context."""
 
     total: int = 0  # bytes
@@ -119,7 +113,7 @@ class Reading:
         return f"reading the context: {at}  {_brief(self.path) if self.path else ''}".rstrip()
 
 
-def _listed(findings: Findings) -> str:
+def _listed(findings: _Findings) -> str:
     return f"listing the context: {counted(len(findings.found), 'path')} so far"
 
 
@@ -132,9 +126,9 @@ def snapshot(
     allow_anything: bool = False,
 ) -> ContextSnapshot:
     """Return the snapshot only. Arguments and errors are those of `read_context`."""
-    findings = Findings()
+    findings = _Findings()
     _walk(context_dir, includes, findings, home=home, allow_anything=allow_anything)
-    return _read(findings, cache, Reading())
+    return _read(findings, cache, _Reading())
 
 
 def listing(
@@ -146,46 +140,46 @@ def listing(
     emit: Emit = lambda _: None,
 ) -> Listing:
     """Return the listing only, without opening files. Arguments are those of `read_context`."""
-    findings = Findings()
+    findings = _Findings()
     with heartbeat(emit, lambda: _listed(findings)):
         _walk(context_dir, includes, findings, home=home, allow_anything=allow_anything)
     _refuse([*findings.problems, *_closed(findings.found)])
-    return list_findings(findings)
+    return _list_findings(findings)
 
 
 def _walk(
     context_dir: Path,
     includes: Iterable[Path],
-    findings: Findings,
+    findings: _Findings,
     *,
     home: Path | None,
     allow_anything: bool,
 ) -> None:
-    root = context_root(context_dir, home=home, allow_anything=allow_anything)
-    Walk(root, b"", findings).run()
+    root = _context_root(context_dir, home=home, allow_anything=allow_anything)
+    _Walk(root, b"", findings).run()
     for include in includes:
         _include(include, findings)
     findings.found.sort(key=lambda found: order(found.path))
 
 
-def _include(include: Path, findings: Findings) -> None:
-    name, source, seen = include_root(include)
+def _include(include: Path, findings: _Findings) -> None:
+    name, source, seen = _include_root(include)
     if any(found.path == name for found in findings.found):
         raise ContextError(
             f"duplicate name {shown(text(name))} at the context's root; one is {include}",
             hint="rename one of them, or add the context's own to .detignore",
         )
     if stat.S_ISDIR(seen.st_mode):
-        findings.found.append(Found(name, "dir", source))
-        Walk(source, name + b"/", findings).run()
+        findings.found.append(_Found(name, "dir", source))
+        _Walk(source, name + b"/", findings).run()
     else:
-        findings.found.append(Found(name, "file", source, seen))
+        findings.found.append(_Found(name, "file", source, seen))
 
 
-def _read(findings: Findings, cache: HashCache | None, reading: Reading) -> ContextSnapshot:
+def _read(findings: _Findings, cache: HashCache | None, reading: _Reading) -> ContextSnapshot:
     if findings.problems:  # hashing is skipped, but all problems are reported
         _refuse([*findings.problems, *_closed(findings.found)])
-    problems: list[Problem] = []
+    problems: list[_Problem] = []
     entries = tuple(_entries(findings.found, cache, problems, reading))
     _refuse(problems)
     if cache is not None:
@@ -193,16 +187,16 @@ def _read(findings: Findings, cache: HashCache | None, reading: Reading) -> Cont
     return ContextSnapshot(entries)
 
 
-def _closed(found: Iterable[Found]) -> Iterator[Problem]:
+def _closed(found: Iterable[_Found]) -> Iterator[_Problem]:
     for path, _, source, seen, _ in found:
         if seen is None or seen.st_mode & _READABLE == _READABLE:
             continue  # readable by everyone, so there is no need to check
         if not os.access(source, os.R_OK, effective_ids=True):
-            yield unreadable(path, PermissionError(13, "Permission denied"))
+            yield _unreadable(path, PermissionError(13, "Permission denied"))
 
 
 def _entries(
-    found: Iterable[Found], cache: HashCache | None, problems: list[Problem], reading: Reading
+    found: Iterable[_Found], cache: HashCache | None, problems: list[_Problem], reading: _Reading
 ) -> Iterator[Entry]:
     for path, kind, source, seen, target in found:
         if seen is not None:
@@ -210,9 +204,9 @@ def _entries(
             try:
                 sha256, length = _sha256(source, seen, cache, reading)
             except OSError as error:
-                problems.append(unreadable(path, error))
+                problems.append(_unreadable(path, error))
             except ContextError as error:
-                problems.append(Problem(path, str(error), error.hint))
+                problems.append(_Problem(path, str(error), error.hint))
             else:
                 mode = 0o755 if seen.st_mode & stat.S_IXUSR else 0o644
                 yield Entry(text(path), "file", mode, length, sha256, "", text(source))
@@ -223,7 +217,7 @@ def _entries(
 
 
 def _sha256(
-    source: bytes, seen: os.stat_result, cache: HashCache | None, reading: Reading
+    source: bytes, seen: os.stat_result, cache: HashCache | None, reading: _Reading
 ) -> tuple[str, int]:
     if cache is not None:
         return cache.sha256(source, seen, reading.count)
@@ -242,7 +236,7 @@ def _refuse_size(context_dir: Path, listed: Listing) -> None:
     )
 
 
-def _refuse(problems: Sequence[Problem]) -> None:
+def _refuse(problems: Sequence[_Problem]) -> None:
     if not problems:
         return
     lines = [f"  {_brief(problem.path)}: {problem.cause}" for problem in problems[:_SHOWN]]
@@ -257,7 +251,7 @@ def _brief(path: bytes) -> str:
     return name if len(name) <= _LONG else f"{name[: _LONG // 2]}...{name[-_LONG // 2 :]}"
 
 
-class Found(NamedTuple):
+class _Found(NamedTuple):
     """An included file, directory or link."""
 
     path: bytes  # in the image, relative
@@ -267,7 +261,7 @@ class Found(NamedTuple):
     target: bytes = b""  # of a link
 
 
-class Problem(NamedTuple):
+class _Problem(NamedTuple):
     """A reason why the context cannot be packed."""
 
     path: bytes
@@ -276,23 +270,23 @@ class Problem(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class _Findings:
     """Results of the walks of one context, unordered."""
 
-    found: list[Found] = field(default_factory=list)
-    left_out: list[tuple[bytes, gitignore.Rule]] = field(default_factory=list)
+    found: list[_Found] = field(default_factory=list)
+    left_out: list[tuple[bytes, gitignore.GitPattern]] = field(default_factory=list)
     special: list[tuple[bytes, str]] = field(default_factory=list)  # special files and homes; never opened
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[_Problem] = field(default_factory=list)
     roots: list[bytes] = field(default_factory=list)  # real paths of the trees walked
 
 
 @dataclass(frozen=True, slots=True)
-class Walk:
+class _Walk:
     """A walk through one tree, without following links or entering excluded directories."""
 
     root: bytes  # real path
     prefix: bytes  # path of the tree in the image: b"" or b"name/"
-    findings: Findings
+    findings: _Findings
 
     def run(self) -> None:
         self.findings.roots.append(self.root)
@@ -305,10 +299,10 @@ class Walk:
                 pending += [(inner, scope) for inner in self._sort(directory, scope, entries)]
             except TextFileError as error:
                 where = self.prefix + directory + gitignore.NAME + error.where.encode()
-                self.findings.problems.append(Problem(where, str(error), "fix or remove it"))
+                self.findings.problems.append(_Problem(where, str(error), "fix or remove it"))
             except OSError as error:
                 at = error.filename.removeprefix(self._start) if error.filename else directory
-                self.findings.problems.append(unreadable(self.prefix + at, error))
+                self.findings.problems.append(_unreadable(self.prefix + at, error))
 
     @property
     def _start(self) -> bytes:
@@ -324,21 +318,21 @@ class Walk:
 
     def _sort(self, directory: bytes, scope: gitignore.Scope, entries: _Entries) -> list[bytes]:
         """Sort the entries into the findings and return the directories to walk next."""
-        by_paths, some_name_matches = scope.by_paths, scope.some_name_matches  # hot loop
-        found = self.findings.found.append
+        some_name_matches, found = scope.some_name_matches, self.findings.found.append  # hot loop
         at, inner = self.prefix + directory, []
         for name, entry in entries.items():
             is_dir = entry.is_dir(follow_symlinks=False)
-            suspect = by_paths or some_name_matches(name)
-            if suspect and (rule := scope.verdict(name, is_dir=is_dir)):
-                self.findings.left_out.append((at + name + b"/" * is_dir, rule))
+            end = b"/" * is_dir
+            spec = scope.spec if some_name_matches(name) else scope.path_spec
+            if spec is not None and (pattern := gitignore.excluding_pattern(spec, directory + name + end)):
+                self.findings.left_out.append((at + name + end, pattern))
             elif is_dir and is_home(entry.path):
                 self.findings.special.append((at + name + b"/", "a home of detbuild"))
             elif is_dir:
-                found(Found(at + name, "dir", entry.path, None, b""))
+                found(_Found(at + name, "dir", entry.path, None, b""))
                 inner.append(directory + name + b"/")
             elif entry.is_file(follow_symlinks=False):
-                found(Found(at + name, "file", entry.path, entry.stat(follow_symlinks=False), b""))
+                found(_Found(at + name, "file", entry.path, entry.stat(follow_symlinks=False), b""))
             elif entry.is_symlink():
                 self._link(directory + name, entry.path)
             else:
@@ -347,11 +341,11 @@ class Walk:
         return inner
 
     def _link(self, path: bytes, source: bytes) -> None:
-        target = inner_target(source, path, self.root)
+        target = _inner_target(source, path, self.root)
         if target is None:
             self.findings.problems.append(_leaves(self.prefix + path, source))
         else:
-            self.findings.found.append(Found(self.prefix + path, "link", source, target=target))
+            self.findings.found.append(_Found(self.prefix + path, "link", source, target=target))
 
 
 def _rules(path: bytes) -> bytes:
@@ -364,14 +358,14 @@ def _rules(path: bytes) -> bytes:
     return content if b"\n" in content else content.replace(b"\r", b"\n")
 
 
-def unreadable(path: bytes, error: OSError) -> Problem:
+def _unreadable(path: bytes, error: OSError) -> _Problem:
     hint = "make it readable, or add it to .detignore"
-    return Problem(path, error.strerror or str(error), hint)
+    return _Problem(path, error.strerror or str(error), hint)
 
 
-def _leaves(path: bytes, source: bytes) -> Problem:
+def _leaves(path: bytes, source: bytes) -> _Problem:
     target = shown(text(os.readlink(source)))  # noqa: PTH115  (bytes)
-    return Problem(
+    return _Problem(
         path,
         f"links out of the context, to {target}",
         "copy its target into the context, pass the target with --include, or add the link to .detignore",
@@ -414,9 +408,9 @@ class Listing:
         return tuple((kept.path, kept.size) for kept in top if kept.kind == "file")
 
 
-def list_findings(findings: Findings) -> Listing:
+def _list_findings(findings: _Findings) -> Listing:
     """List findings for users."""
-    left_out = [(path, rule.pattern, rule.where) for path, rule in findings.left_out]
+    left_out = [(path, pattern.text, pattern.where) for path, pattern in findings.left_out]
     left_out += [(path, "", what) for path, what in findings.special]
     left_out.sort(key=lambda out: order(out[0]))
     kept = (Kept(text(path), kind, seen.st_size if seen else 0) for path, kind, _, seen, _ in findings.found)
@@ -427,12 +421,12 @@ def list_findings(findings: Findings) -> Listing:
     )
 
 
-def _special(findings: Findings) -> Iterator[Warned]:
+def _special(findings: _Findings) -> Iterator[Warned]:
     for path, what in findings.special:
         yield Warned(f"{shown(text(path))} is {what} and is excluded from the image", "add it to .detignore")
 
 
-def _dangling(findings: Findings) -> Iterator[Warned]:
+def _dangling(findings: _Findings) -> Iterator[Warned]:
     """Warn of links whose target exists but is excluded, so that they are broken in the image."""
     links = [found for found in findings.found if found.kind == "link"]
     kept = {found.source for found in findings.found} if links else set()
@@ -445,7 +439,7 @@ def _dangling(findings: Findings) -> Iterator[Warned]:
             )
 
 
-def inner_target(link: bytes, path: bytes, root: bytes) -> bytes | None:
+def _inner_target(link: bytes, path: bytes, root: bytes) -> bytes | None:
     """Return the link's target in the image, or None if the link leaves the tree.
 
     A relative target inside the tree is kept. An absolute one, or one that leaves the tree and returns by
@@ -461,20 +455,20 @@ def inner_target(link: bytes, path: bytes, root: bytes) -> bytes | None:
     """
     target = os.readlink(link)  # noqa: PTH115  (bytes)
     real = os.path.realpath(link)
-    if not within(real, root):
+    if not _within(real, root):
         return None
     named = os.path.normpath(os.path.join(os.path.dirname(path), target))  # noqa: PTH118, PTH120  (bytes)
-    if named.startswith(b"/") or within(named, b".."):
+    if named.startswith(b"/") or _within(named, b".."):
         return os.path.relpath(real, os.path.dirname(link))  # noqa: PTH120  (bytes)
     return target
 
 
-def within(path: bytes, directory: bytes) -> bool:
+def _within(path: bytes, directory: bytes) -> bool:
     """Whether the path is the directory or below it, by text only."""
     return path == directory or path.startswith(directory.rstrip(b"/") + b"/")
 
 
-def context_root(context_dir: Path, *, home: Path | None, allow_anything: bool) -> bytes:
+def _context_root(context_dir: Path, *, home: Path | None, allow_anything: bool) -> bytes:
     """Check a context directory and return its real path.
 
     Args:
@@ -505,7 +499,7 @@ def _whose(root: bytes) -> str:
     return "the root of the file system" if root == b"/" else "your home directory"
 
 
-def include_root(include: Path) -> tuple[bytes, bytes, os.stat_result]:
+def _include_root(include: Path) -> tuple[bytes, bytes, os.stat_result]:
     """Return name in the context, real path and state of an included file or directory."""
     seen = _stat(include, "the included path")
     name = os.path.basename(os.path.abspath(os.fsencode(include)))  # noqa: PTH100, PTH119  (bytes)
@@ -563,14 +557,14 @@ def without_credentials(context: ContextSnapshot, text: str) -> tuple[ContextSna
         Warned(f"{shown(entry.path)} is excluded from the image: it contains secrets", "add it to .detignore")
         for entry in held
     ]
-    return ContextSnapshot(kept) if held else context, (*left_out, *_included(kept))
+    return ContextSnapshot(kept) if held else context, (*left_out, *_credential_warnings(kept))
 
 
-def _included(entries: tuple[Entry, ...]) -> Iterator[Warned]:
+def _credential_warnings(entries: tuple[Entry, ...]) -> Iterator[Warned]:
     """Warn of files with credentials that the code may need, so that they are not excluded."""
     for entry in entries:
         name = posixpath.basename(entry.path)
-        if entry.kind != "file" or entry.size > _LARGEST:
+        if entry.kind != "file" or entry.size > _LARGEST_TEXT:
             continue
         if name in _LOGINS:
             message = f"{shown(entry.path)} goes into the image and may contain credentials"
@@ -581,7 +575,7 @@ def _included(entries: tuple[Entry, ...]) -> Iterator[Warned]:
 
 
 def _is_config_with_secrets(entry: Entry) -> bool:
-    if entry.kind != "file" or not entry.path.endswith((".yaml", ".yml")) or entry.size > _LARGEST:
+    if entry.kind != "file" or not entry.path.endswith((".yaml", ".yml")) or entry.size > _LARGEST_TEXT:
         return False
     try:
         text = unix_lines(decode(_body(entry)))

@@ -18,7 +18,6 @@ from detbuild.checkpoint.owners import foreign_reason
 from detbuild.checkpoint.retention import Collection, plan_collection, policy_of, sources
 from detbuild.checkpoint.transfer import is_name, raise_if_unremovable
 from detbuild.checkpoint.worker import Job, TransferWorker
-from detbuild.context.gitignore import compile_path
 from detbuild.controller.lease import lease_at_the_end
 from detbuild.controller.retry import SystemClock
 from detbuild.controller.state import JournaledState, apply_requests
@@ -554,11 +553,12 @@ def _delete(manager: CheckpointManager, uuids: Sequence[str], globs: Sequence[st
     if not globs:
         manager.delete(there)
         return
-    compiled = [one for glob in globs if (one := compile_path(glob.encode()))]
+    from detbuild.context.gitignore import select_paths
+
     for checkpoint in _written(folder):
         if checkpoint.uuid in there:
             files = stored.remaining(checkpoint)
-            paths = tuple(path for path in files if any(one.matches(path.encode()) for one in compiled))
+            paths = select_paths(files, globs)
             if len(paths) == len(files):
                 manager.delete([checkpoint.uuid])
             elif paths:
