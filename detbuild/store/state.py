@@ -72,225 +72,6 @@ def load(
     return replace(state, trials=trials, damage=damage)
 
 
-@dataclass(kw_only=True, slots=True)
-class Stored:
-    """The storage state of all checkpoints, mutable because a search may have very many."""
-
-    intended: set[str] = field(default_factory=set)  # upload intended: some files may be in the cloud
-    begun: set[str] = field(default_factory=set)  # of these, those whose files in the cloud are ours
-    foreign: dict[str, str] = field(default_factory=dict)  # uuid -> why it belongs to another experiment
-    uploaded: set[str] = field(default_factory=set)
-    refused: dict[str, str] = field(default_factory=dict)  # uuid -> why it will never be uploaded
-    deleted: set[str] = field(default_factory=set)
-    pending_delete: set[str] = field(default_factory=set)  # deleted, but files may remain
-    partly: dict[str, set[str]] = field(default_factory=dict)  # uuid -> deleted files
-    partial_pending_delete: set[str] = field(default_factory=set)  # uuids
-    blocked: str = ""  # why nothing can be stored or removed now
-
-    @classmethod
-    def of(cls, facts: Iterable[journal.Fact]) -> Stored:
-        stored = cls()
-        for fact in facts:
-            stored.add(fact)
-        return stored
-
-    def add(self, fact: journal.Fact) -> None:
-        match fact:
-            case journal.UploadIntended() | journal.CheckpointUploaded() | journal.UploadRejected():
-                self._add_upload(fact)
-            case journal.CheckpointForeign(uuid=uuid, why=why):
-                self.foreign[uuid] = why
-                self.pending_delete.discard(uuid)
-                self.partial_pending_delete.discard(uuid)
-            case journal.CheckpointsDeleted(uuids=uuids):
-                self.deleted.update(uuids)
-                self.pending_delete.update(uuids)
-            case journal.CheckpointsRemoved(uuids=uuids):
-                self.pending_delete.difference_update(uuids)
-            case journal.FilesDeleted(uuid=uuid, paths=paths):
-                self.partly.setdefault(uuid, set()).update(paths)
-                self.partial_pending_delete.add(uuid)
-            case journal.FilesRemoved(uuid=uuid):
-                self.partial_pending_delete.discard(uuid)
-            case journal.StorageBlocked(why=why):
-                self.blocked = why
-
-    def _add_upload(
-        self, fact: journal.UploadIntended | journal.CheckpointUploaded | journal.UploadRejected
-    ) -> None:
-        match fact:
-            case journal.UploadIntended(uuid=uuid, free=free):
-                self.intended.add(uuid)
-                if free is not False:
-                    self.begun.add(uuid)
-            case journal.CheckpointUploaded(uuid=uuid):
-                self.uploaded.add(uuid)
-            case journal.UploadRejected(uuid=uuid, why=why):
-                self.refused[uuid] = why
-
-    @property
-    def has_pending(self) -> bool:
-        """Whether an upload or a removal is pending."""
-        waiting = self.intended - self.uploaded - self.deleted - self.refused.keys() - self.foreign.keys()
-        return bool(waiting or self.pending_delete or self.partial_pending_delete)
-
-    def state(self, uuid: str, *, damaged: bool) -> str:
-        """Return the state of a checkpoint in Determined's terms; `damaged` if a run found it so."""
-        if uuid in self.foreign:
-            return "ERROR"
-        if uuid in self.deleted:
-            return "DELETED"
-        if uuid in self.partly:
-            return "PARTIALLY_DELETED"
-        if uuid in self.uploaded:
-            return "COMPLETED"  # only a copy was damaged
-        return "ERROR" if damaged or uuid in self.refused else "COMPLETED"
-
-    def remaining(self, checkpoint: Checkpoint) -> Mapping[str, int]:
-        """Return the files of a checkpoint and their sizes in bytes, without deleted ones."""
-        deleted = self.partly.get(checkpoint.uuid)
-        if deleted is None:
-            return checkpoint.resources
-        return {path: size for path, size in checkpoint.resources.items() if path not in deleted}
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """The searcher's metric and its direction."""
-
-    metric: str = ""
-    smaller_is_better: bool = True
-
-    def value(self, validation: Validation) -> float | None:
-        """Return the metric of a validation; None if it is absent or not a number."""
-        found = validation.metrics.get(self.metric)
-        if isinstance(found, bool) or not isinstance(found, (int, float)):
-            return None
-        try:
-            value = float(found)
-        except OverflowError:  # an integer beyond what a float holds
-            return None
-        return None if math.isnan(value) else value
-
-    def best(self, validations: Sequence[Validation]) -> Validation | None:
-        """Return the best validation, the earliest of equal ones."""
-        sign = 1 if self.smaller_is_better else -1
-        ranked = [
-            (sign * value, i) for i, v in enumerate(validations) if (value := self.value(v)) is not None
-        ]
-        return validations[min(ranked)[1]] if ranked else None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CheckpointState:
-    uuid: str
-    run: int
-    steps_completed: int
-    size: int  # bytes
-    files: int
-    state: str  # COMPLETED, PARTIALLY_DELETED, DELETED, or ERROR if it was found damaged or missing
-    uploaded: bool = False  # complete in the cloud
-    foreign: str = ""  # why it belongs to another experiment, although a run reported it
-    validation: Validation | None = None  # at the same batch
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
-    steps_completed: int = 0
-    fraction: float | None = None
-    stage: Stage | None = None
-    best: Validation | None = None
-    validations: tuple[Validation, ...] = ()
-    training: Training | None = None  # the newest
-    checkpoints: tuple[CheckpointState, ...] = ()  # newest first
-    rejected_records: int = 0
-    unknown_kinds: tuple[str, ...] = ()  # of skipped records
-
-
-_NOTHING_STORED = Stored()
-
-
-def trial_progress(runs: Sequence[RunRecords], goal: Goal, stored: Stored = _NOTHING_STORED) -> Progress:
-    """Combine the records of all runs of a trial; `runs[0]` is run 0."""
-    last_own = limits(runs)
-    validations = tuple(
-        v
-        for run, limit in zip(runs, last_own, strict=True)
-        for v in run.validations
-        if v.steps_completed <= limit
-    )
-    last = runs[-1] if runs else RunRecords()
-    steps = [
-        n
-        for run, limit in zip(runs, last_own, strict=True)
-        if (n := run.steps_completed) is not None and n <= limit
-    ]
-    return Progress(
-        steps_completed=steps[-1] if steps else 0,
-        fraction=last.fraction,
-        stage=last.stage,
-        best=goal.best(validations),
-        validations=validations,
-        training=next((run.training for run in reversed(runs) if run.training), None),
-        checkpoints=_checkpoints(runs, validations, stored),
-        rejected_records=sum(run.rejected_records for run in runs),
-        unknown_kinds=tuple(dict.fromkeys(kind for run in runs for kind in run.unknown_kinds)),
-    )
-
-
-def _starts(runs: Sequence[RunRecords]) -> list[float]:
-    """Return the batch that each run started from; infinity for a run that did not start training."""
-    own: set[str] = set()
-    starts = []
-    for run in runs:
-        if run.restored is not None and run.restored.uuid in own:
-            starts.append(float(run.restored.steps_completed))
-        else:  # from the beginning, or from the weights of another trial, which counts as the beginning
-            starts.append(0.0 if run.trained or run.restored else math.inf)
-        own |= {checkpoint.uuid for checkpoint in run.checkpoints}
-    return starts
-
-
-def limits(runs: Sequence[RunRecords]) -> list[float]:
-    """Return for each run the last batch that no later run repeated."""
-    found = []
-    limit = math.inf
-    for start in reversed(_starts(runs)):
-        found.append(limit)
-        limit = min(limit, start)
-    return found[::-1]
-
-
-def _checkpoints(
-    runs: Sequence[RunRecords], validations: Sequence[Validation], stored: Stored
-) -> tuple[CheckpointState, ...]:
-    rejected = {r.uuid for run in runs for r in run.rejected}
-    by_steps = {v.steps_completed: v for v in validations}
-    found = [
-        _checkpoint(c, number, by_steps, stored.state(c.uuid, damaged=c.uuid in rejected), stored)
-        for number, run in enumerate(runs)
-        for c in run.checkpoints
-    ]
-    return tuple(reversed(found))
-
-
-def _checkpoint(
-    checkpoint: Checkpoint, run: int, validations: Mapping[int, Validation], state: str, stored: Stored
-) -> CheckpointState:
-    files = stored.remaining(checkpoint)
-    return CheckpointState(
-        uuid=checkpoint.uuid,
-        run=run,
-        steps_completed=checkpoint.steps_completed,
-        size=sum(files.values()),
-        files=len(files),
-        state=state,
-        uploaded=checkpoint.uuid in stored.uploaded,
-        foreign=stored.foreign.get(checkpoint.uuid, ""),
-        validation=validations.get(checkpoint.steps_completed),
-    )
-
-
 class State(str, Enum):
     """The state of an experiment or a trial; JSON has the value, text the label."""
 
@@ -325,6 +106,8 @@ _STOPPING: Final = {
     State.STOPPING_KILLED: "stopping (kill)",
     State.STOPPING_ERROR: "stopping (error)",
 }
+
+
 ENDED: Final = frozenset({State.COMPLETED, State.CANCELED, State.ERROR})
 
 
@@ -341,6 +124,11 @@ class StopVerb(str, Enum):
     __hash__ = str.__hash__
 
 
+def stronger(one: StopVerb, other: StopVerb) -> StopVerb:
+    """Return the stronger of two stop requests."""
+    return max(one, other, key=tuple(StopVerb).index)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunState:
     run: int
@@ -353,6 +141,32 @@ class RunState:
     policies: tuple[str, ...] = ()  # log policies that its output matched
     retries_cancelled: bool = False  # by one of them
     finished: journal.RunFinished | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointState:
+    uuid: str
+    run: int
+    steps_completed: int
+    size: int  # bytes
+    files: int
+    state: str  # COMPLETED, PARTIALLY_DELETED, DELETED, or ERROR if it was found damaged or missing
+    uploaded: bool = False  # complete in the cloud
+    foreign: str = ""  # why it belongs to another experiment, although a run reported it
+    validation: Validation | None = None  # at the same batch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    steps_completed: int = 0
+    fraction: float | None = None
+    stage: Stage | None = None
+    best: Validation | None = None
+    validations: tuple[Validation, ...] = ()
+    training: Training | None = None  # the newest
+    checkpoints: tuple[CheckpointState, ...] = ()  # newest first
+    rejected_records: int = 0
+    unknown_kinds: tuple[str, ...] = ()  # of skipped records
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -425,16 +239,13 @@ class ExperimentState:
         return min(1.0, max(0.0, self.decided + self.share * (parts - counted)))
 
 
-def stronger(one: StopVerb, other: StopVerb) -> StopVerb:
-    """Return the stronger of two stop requests."""
-    return max(one, other, key=tuple(StopVerb).index)
-
-
 _STOPPING_VERBS = {
     StopVerb.KILL: State.STOPPING_KILLED,
     StopVerb.CANCEL: State.STOPPING_CANCELED,
     StopVerb.PAUSE: State.STOPPING_PAUSED,
 }
+
+
 _FINAL = frozenset({StopVerb.KILL, StopVerb.CANCEL})
 
 
@@ -761,3 +572,196 @@ def _with_run(trial: TrialState, fact: _RunFact, time: float) -> TrialState:
 def _matched(run: RunState, fact: journal.PolicyMatched) -> RunState:
     cancelled = run.retries_cancelled or fact.cancels_retries
     return replace(run, policies=(*run.policies, fact.name), retries_cancelled=cancelled)
+
+
+@dataclass(kw_only=True, slots=True)
+class Stored:
+    """The storage state of all checkpoints, mutable because a search may have very many."""
+
+    intended: set[str] = field(default_factory=set)  # upload intended: some files may be in the cloud
+    begun: set[str] = field(default_factory=set)  # of these, those whose files in the cloud are ours
+    foreign: dict[str, str] = field(default_factory=dict)  # uuid -> why it belongs to another experiment
+    uploaded: set[str] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)  # uuid -> why it will never be uploaded
+    deleted: set[str] = field(default_factory=set)
+    pending_delete: set[str] = field(default_factory=set)  # deleted, but files may remain
+    partly: dict[str, set[str]] = field(default_factory=dict)  # uuid -> deleted files
+    partial_pending_delete: set[str] = field(default_factory=set)  # uuids
+    blocked: str = ""  # why nothing can be stored or removed now
+
+    @classmethod
+    def of(cls, facts: Iterable[journal.Fact]) -> Stored:
+        stored = cls()
+        for fact in facts:
+            stored.add(fact)
+        return stored
+
+    def add(self, fact: journal.Fact) -> None:
+        match fact:
+            case journal.UploadIntended() | journal.CheckpointUploaded() | journal.UploadRejected():
+                self._add_upload(fact)
+            case journal.CheckpointForeign(uuid=uuid, why=why):
+                self.foreign[uuid] = why
+                self.pending_delete.discard(uuid)
+                self.partial_pending_delete.discard(uuid)
+            case journal.CheckpointsDeleted(uuids=uuids):
+                self.deleted.update(uuids)
+                self.pending_delete.update(uuids)
+            case journal.CheckpointsRemoved(uuids=uuids):
+                self.pending_delete.difference_update(uuids)
+            case journal.FilesDeleted(uuid=uuid, paths=paths):
+                self.partly.setdefault(uuid, set()).update(paths)
+                self.partial_pending_delete.add(uuid)
+            case journal.FilesRemoved(uuid=uuid):
+                self.partial_pending_delete.discard(uuid)
+            case journal.StorageBlocked(why=why):
+                self.blocked = why
+
+    def _add_upload(
+        self, fact: journal.UploadIntended | journal.CheckpointUploaded | journal.UploadRejected
+    ) -> None:
+        match fact:
+            case journal.UploadIntended(uuid=uuid, free=free):
+                self.intended.add(uuid)
+                if free is not False:
+                    self.begun.add(uuid)
+            case journal.CheckpointUploaded(uuid=uuid):
+                self.uploaded.add(uuid)
+            case journal.UploadRejected(uuid=uuid, why=why):
+                self.refused[uuid] = why
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether an upload or a removal is pending."""
+        waiting = self.intended - self.uploaded - self.deleted - self.refused.keys() - self.foreign.keys()
+        return bool(waiting or self.pending_delete or self.partial_pending_delete)
+
+    def state(self, uuid: str, *, damaged: bool) -> str:
+        """Return the state of a checkpoint in Determined's terms; `damaged` if a run found it so."""
+        if uuid in self.foreign:
+            return "ERROR"
+        if uuid in self.deleted:
+            return "DELETED"
+        if uuid in self.partly:
+            return "PARTIALLY_DELETED"
+        if uuid in self.uploaded:
+            return "COMPLETED"  # only a copy was damaged
+        return "ERROR" if damaged or uuid in self.refused else "COMPLETED"
+
+    def remaining(self, checkpoint: Checkpoint) -> Mapping[str, int]:
+        """Return the files of a checkpoint and their sizes in bytes, without deleted ones."""
+        deleted = self.partly.get(checkpoint.uuid)
+        if deleted is None:
+            return checkpoint.resources
+        return {path: size for path, size in checkpoint.resources.items() if path not in deleted}
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """The searcher's metric and its direction."""
+
+    metric: str = ""
+    smaller_is_better: bool = True
+
+    def value(self, validation: Validation) -> float | None:
+        """Return the metric of a validation; None if it is absent or not a number."""
+        found = validation.metrics.get(self.metric)
+        if isinstance(found, bool) or not isinstance(found, (int, float)):
+            return None
+        try:
+            value = float(found)
+        except OverflowError:  # an integer beyond what a float holds
+            return None
+        return None if math.isnan(value) else value
+
+    def best(self, validations: Sequence[Validation]) -> Validation | None:
+        """Return the best validation, the earliest of equal ones."""
+        sign = 1 if self.smaller_is_better else -1
+        ranked = [
+            (sign * value, i) for i, v in enumerate(validations) if (value := self.value(v)) is not None
+        ]
+        return validations[min(ranked)[1]] if ranked else None
+
+
+_NOTHING_STORED = Stored()
+
+
+def trial_progress(runs: Sequence[RunRecords], goal: Goal, stored: Stored = _NOTHING_STORED) -> Progress:
+    """Combine the records of all runs of a trial; `runs[0]` is run 0."""
+    last_own = limits(runs)
+    validations = tuple(
+        v
+        for run, limit in zip(runs, last_own, strict=True)
+        for v in run.validations
+        if v.steps_completed <= limit
+    )
+    last = runs[-1] if runs else RunRecords()
+    steps = [
+        n
+        for run, limit in zip(runs, last_own, strict=True)
+        if (n := run.steps_completed) is not None and n <= limit
+    ]
+    return Progress(
+        steps_completed=steps[-1] if steps else 0,
+        fraction=last.fraction,
+        stage=last.stage,
+        best=goal.best(validations),
+        validations=validations,
+        training=next((run.training for run in reversed(runs) if run.training), None),
+        checkpoints=_checkpoints(runs, validations, stored),
+        rejected_records=sum(run.rejected_records for run in runs),
+        unknown_kinds=tuple(dict.fromkeys(kind for run in runs for kind in run.unknown_kinds)),
+    )
+
+
+def limits(runs: Sequence[RunRecords]) -> list[float]:
+    """Return for each run the last batch that no later run repeated."""
+    found = []
+    limit = math.inf
+    for start in reversed(_starts(runs)):
+        found.append(limit)
+        limit = min(limit, start)
+    return found[::-1]
+
+
+def _starts(runs: Sequence[RunRecords]) -> list[float]:
+    """Return the batch that each run started from; infinity for a run that did not start training."""
+    own: set[str] = set()
+    starts = []
+    for run in runs:
+        if run.restored is not None and run.restored.uuid in own:
+            starts.append(float(run.restored.steps_completed))
+        else:  # from the beginning, or from the weights of another trial, which counts as the beginning
+            starts.append(0.0 if run.trained or run.restored else math.inf)
+        own |= {checkpoint.uuid for checkpoint in run.checkpoints}
+    return starts
+
+
+def _checkpoints(
+    runs: Sequence[RunRecords], validations: Sequence[Validation], stored: Stored
+) -> tuple[CheckpointState, ...]:
+    rejected = {r.uuid for run in runs for r in run.rejected}
+    by_steps = {v.steps_completed: v for v in validations}
+    found = [
+        _checkpoint(c, number, by_steps, stored.state(c.uuid, damaged=c.uuid in rejected), stored)
+        for number, run in enumerate(runs)
+        for c in run.checkpoints
+    ]
+    return tuple(reversed(found))
+
+
+def _checkpoint(
+    checkpoint: Checkpoint, run: int, validations: Mapping[int, Validation], state: str, stored: Stored
+) -> CheckpointState:
+    files = stored.remaining(checkpoint)
+    return CheckpointState(
+        uuid=checkpoint.uuid,
+        run=run,
+        steps_completed=checkpoint.steps_completed,
+        size=sum(files.values()),
+        files=len(files),
+        state=state,
+        uploaded=checkpoint.uuid in stored.uploaded,
+        foreign=stored.foreign.get(checkpoint.uuid, ""),
+        validation=validations.get(checkpoint.steps_completed),
+    )
