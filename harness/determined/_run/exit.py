@@ -31,7 +31,7 @@ _POLL = 1.0  # seconds between two polls of the main thread
 _BEYOND = 10.0  # more seconds, after which the kernel ends a process that runs no Python code any more
 _NAMED = 3  # in one line
 _begun = threading.Event()
-_CODE = f"{Path(__file__).parent}{os.sep}"
+_HARNESS = f"{Path(__file__).parents[1]}{os.sep}"
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _PR_SET_CHILD_SUBREAPER = 36
 _KILL_POLL = 0.02  # seconds between two polls of killed processes
@@ -123,7 +123,9 @@ def _place(frame: FrameType | None) -> str:
 
 
 def _is_library(file: str) -> bool:
-    return file.startswith((_CODE, "<frozen", str(Path(os.__file__).parent))) and "site-packages" not in file
+    return (
+        file.startswith((_HARNESS, "<frozen", str(Path(os.__file__).parent))) and "site-packages" not in file
+    )
 
 
 def adopt_orphans() -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _LONGEST = 4000  # characters of an error's text; the traceback in the output has the full text
 _PLACE = re.compile(r"([^\s(]+):(\d+)")
 _NOT_RETRYABLE = (InvalidTrialError, CheckpointError, ImportError, SyntaxError)  # the same code fails again
-_HARNESS = f"{Path(__file__).parent}{os.sep}"
+_HARNESS = f"{Path(__file__).parents[1]}{os.sep}"
 _RELAYED = "\nOriginal Traceback (most recent call last):\n"
 _FRAME = re.compile(r'^  File "(.*)", line (\d+), in (\S+)$', re.MULTILINE)
 _NAMED = re.compile(r'File "([^"]+)", line (\d+), in (\w+)')

@@ -5,11 +5,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pytest
 
-from determined._contract.records import Ended, ExitReason, decode
 from determined._contract.run_info import ENTRY, RUN_DIR_VARIABLE, RunInfo
 from determined._run.processes import Rank
 from determined.launch.torch_distributed import Request, parse
@@ -64,29 +62,3 @@ def test_one_slot_needs_no_launcher_and_has_its_variables(make_run: Callable[...
     )
     done = run(make_run(slots=1), "determined.launch.torch_distributed", sys.executable, "-c", code)
     assert Rank(**json.loads(done.stdout)) == Rank()
-
-
-@pytest.mark.parametrize("name", ["horovod", "deepspeed", "tensorflow"])
-def test_a_launcher_that_is_not_carried_names_what_is(make_run: Callable[..., RunInfo], name: str) -> None:
-    info = make_run()
-    done = run(info, f"determined.launch.{name}", "--trial", "model_def:Mine")
-    (line,) = (Path(info.run_dir) / "events.jsonl").read_bytes().splitlines()
-    ended = decode(line).record
-    assert isinstance(ended, Ended)
-    assert (done.returncode, ended.reason) == (2, ExitReason.NOT_RETRYABLE)
-    assert ended.message.startswith(f"determined.launch.{name}: ")
-    assert ended.message in done.stderr
-    assert ended.hint in done.stderr
-
-
-def test_lines_are_marked_and_carriage_returns_end_them() -> None:
-    code = r"import sys; sys.stdout.write('10%\r100%\r\ndone'); sys.stderr.write('odd\n'); sys.exit(3)"
-    done = run(None, "determined.launch.wrap_rank", "NO_SUCH,4", sys.executable, "-c", code)
-    assert done.returncode == 2  # neither is a variable
-    os.environ["MY_RANK"] = "4"
-    try:
-        done = run(None, "determined.launch.wrap_rank", "NO_SUCH,MY_RANK", "--", sys.executable, "-c", code)
-    finally:
-        del os.environ["MY_RANK"]
-    assert (done.stdout, done.stderr) == ("[rank=4] 10%\n[rank=4] 100%\n[rank=4] done\n", "[rank=4] odd\n")
-    assert done.returncode == 3

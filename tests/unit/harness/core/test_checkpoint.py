@@ -1,5 +1,3 @@
-"""The Core API in several processes: ranks are threads here, each with its own context of one run."""
-
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -11,9 +9,17 @@ import pytest
 
 from determined import core
 from determined._contract import checkpoints
-from determined._contract.records import Checkpoint, Training, decode
+from determined._contract.errors import CheckpointError
+from determined._contract.records import (
+    Checkpoint,
+    Record,
+    Restored,
+    Training,
+    decode,
+)
 from determined._contract.run_info import RUN_DIR_VARIABLE, RunInfo
 from determined._run.processes import GroupError
+from determined._version import __version__
 
 Body = Callable[[core.Context], Any]
 SIZE = 2
@@ -159,3 +165,64 @@ def test_a_rank_that_fails_in_a_shard_lets_nobody_wait(
     with pytest.raises((KeyError, GroupError)):
         on_all(body)
     assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def recorded(info: RunInfo) -> list[Record]:
+    return [decode(line).record for line in (Path(info.run_dir) / "events.jsonl").read_bytes().splitlines()]
+
+
+def test_a_checkpoint_is_stored_restored_downloaded_and_deleted(
+    in_run: Callable[..., RunInfo], tmp_path: Path
+) -> None:
+    info = in_run()
+    with core.init() as context:
+        with context.checkpoint.store_path({"steps_completed": 4, "note": "x"}) as (path, uuid):
+            (path / "sub").mkdir()
+            (path / "sub" / "state").write_text("4")
+        with context.checkpoint.restore_path(uuid) as restored:
+            assert (restored / "sub" / "state").read_text() == "4"
+        with context.checkpoint.restore_path(uuid, selector=lambda name: name == "metadata.json") as restored:
+            assert [each.name for each in restored.iterdir()] == ["metadata.json"]
+        context.checkpoint.download(uuid, tmp_path / "copy")
+        metadata = context.checkpoint.get_metadata(uuid)
+        again = context.checkpoint.upload(
+            tmp_path / "copy", {"steps_completed": 5}, selector=lambda name: name.startswith("sub")
+        )
+        context.checkpoint.delete(uuid)
+    found = sorted(each.relative_to(tmp_path / "copy").as_posix() for each in (tmp_path / "copy").rglob("*"))
+    assert found == ["metadata.json", "sub", "sub/state"]
+    assert metadata == {"determined_version": __version__, "steps_completed": 4, "note": "x"}
+    assert [each.name for each in Path(info.checkpoint_dir).iterdir()] == [again]
+    assert checkpoints.verify(Path(info.checkpoint_dir) / again) == []
+    stored, first, _, second = recorded(info)
+    assert isinstance(stored, Checkpoint)
+    assert (stored.uuid, stored.steps_completed) == (uuid, 4)
+    assert first == Restored(uuid, 4)
+    assert isinstance(second, Checkpoint)
+    assert set(second.resources) == {"metadata.json", "sub/state"}
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"steps_completed": "4"}, {"steps_completed": True}])
+def test_a_checkpoint_needs_its_number_of_batches(in_run: Callable[..., RunInfo], metadata: Any) -> None:
+    info = in_run()
+    with (
+        pytest.raises(ValueError, match="require steps_completed"),
+        core.init() as context,
+        context.checkpoint.store_path(metadata),
+    ):
+        pass
+    assert list(Path(info.checkpoint_dir).iterdir()) == []
+
+
+def test_a_checkpoint_that_is_missing_or_damaged_is_not_restored(in_run: Callable[..., RunInfo]) -> None:
+    info = in_run()
+    with core.init() as context:
+        with context.checkpoint.store_path({"steps_completed": 1}) as (path, uuid):
+            (path / "state").write_text("1234")
+        (Path(info.checkpoint_dir) / uuid / "state").write_text("1239")
+        with pytest.raises(CheckpointError, match="is damaged: state differs from"):
+            context.checkpoint.download(uuid, "copy")
+        with pytest.raises(CheckpointError, match="no checkpoint nowhere"):
+            context.checkpoint.get_metadata("nowhere")
+        with pytest.raises(ValueError, match="is not a valid checkpoint ID"):
+            context.checkpoint.delete("../checkpoints")
