@@ -3,8 +3,7 @@
 `store` fills a hidden directory, syncs it, writes the manifest and renames it: named checkpoints are
 complete. The host reads and changes the same directories, which a run may have filled with anything. So every
 file is opened beneath the checkpoint, links are not followed, and only regular files belong to a checkpoint.
-
-The disk of checkpoints and records: sync, and how to distinguish its faults from user errors.
+Faults of the disk become a StorageError, so that they are not taken for errors of the user.
 """
 
 from __future__ import annotations

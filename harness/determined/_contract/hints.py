@@ -1,9 +1,7 @@
-"""Hints for errors with a known cause; in a container most are due to something missing in it.
+"""Hints for errors with a known cause, and which errors are transient, so that a retry may succeed.
 
 All rules match the text of an error. So they work for exceptions, for errors relayed by a data loader's
 process, and for the last lines of a script's output.
-
-Detects transient errors, for which a retry may succeed: of networks, disks and time-outs.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
-"""The input of one run of a trial: written by detbuild as `run.json`, read by the harness.
+"""The input of one run of a trial, written by detbuild as `run.json`, and how to start and end a run.
 
-The two kinds of entrypoint that are one string: a trial class, and a command for the shell.
-
-Exit codes of a run, for a host that has no records of it.
-
-The home directory of detbuild, and how to recognize one inside a user's code.
+With it are the names of all files in a run's folder, the format of stored output, the exit codes for a host
+that has no records, and how to recognize the home directory of detbuild.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Appends records to `events.jsonl`: numbered without gaps, and never torn by a full disk.
 
-Writers take turns: the supervisor before the worker and after it, the chief worker in between.
-
-The note about a spare checkpoint, with which the supervisor records it if the worker was killed.
+Writers take turns: the supervisor before the worker and after it, the chief worker in between. A note next to
+the file names a spare checkpoint, which the supervisor records if the worker was killed.
 """
 
 from __future__ import annotations

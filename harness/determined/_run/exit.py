@@ -1,9 +1,7 @@
-"""Ends a process whose program is done: names what delays its exit, and limits the delay.
+"""The end of a process: what delays its exit is named and limited, and what outlives a run is killed.
 
 Python joins threads and child processes and calls exit handlers before a process ends. One that hangs would
-block a run and its slots forever.
-
-The duties of PID 1: adopt orphans, reap zombies, and kill processes that outlive the run.
+block a run and its slots forever. A supervisor has the duties of PID 1: it adopts orphans and reaps zombies.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""One process of a launch with several: how it joins the run, and how it reports its end.
+"""One process of a launch with several: how it joins the run, and how it reports to its launcher.
 
-Reports of the processes of a launch to their launcher: small datagrams over a socket in its directory.
-
-Stacks of the ranks: requested by a signal, written by the fault handler even if Python is blocked.
+Reports are small datagrams over a socket in the launcher's directory. The launcher requests stacks by a
+signal; the fault handler writes them to files there, even if Python is blocked.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Free memory of the host and of this process's container.
-
-How many processes of this container the kernel's OOM killer has killed.
-"""
+"""Memory of the host and of this process's container: how much is free, and how often it ran out."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""From an exception to the worker's last record: why it ended, where, and what the user can do.
+"""From an exception to the worker's last record: why it ended, where in the user's code, and what to do.
 
-The user's code: its files in the context directory, its lines in a traceback.
+The user's code are the Python files of the context directory, except packages installed in it.
 """
 
 from __future__ import annotations

@@ -1,11 +1,8 @@
 """The processes of one run, which exchange small values over local sockets: counts, metrics, decisions.
 
 It is not used for gradients, needs no framework and has no time limit of its own. When a process ends, all
-others get a GroupError at once instead of a deadlock.
-
-`DistributedContext`: the processes of a trial, for user code.
-
-The rank of this process, from the environment variables of torch's launcher.
+others get a GroupError at once instead of a deadlock. Ranks come from the variables of torch's launcher;
+user code sees the processes as a `DistributedContext`.
 """
 
 from __future__ import annotations

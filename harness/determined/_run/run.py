@@ -1,8 +1,7 @@
-"""The interface of a run to a framework's controller; `determined._run.run` implements it.
+"""A run, as a framework's controller sees it: it reports metrics, stores checkpoints and may be stopped.
 
-The run in its chief process: `determined._run.run.Run`, with records in the run folder.
-
-One run of several processes: rank 0 reports and saves, and all agree on what to do.
+`ChiefRun` writes the records in the run folder. In a `SharedRun` of several processes rank 0 reports and
+saves, and all agree on what to do.
 """
 
 from __future__ import annotations

@@ -1,11 +1,7 @@
 # ruff: noqa: N802  (Determined's own names)
-"""The base class of all frameworks' contexts; the type to annotate a trial's `context` with.
+"""The base classes of the trials and contexts of all frameworks, and Determined's hyperparameters.
 
-The read-only part of a context: hyperparameters, the experiment config and IDs.
-
-Hyperparameters for `config["hyperparameters"]`: the YAML's values, and how to sample them.
-
-The base class of the trials of all frameworks.
+A context gives user code the hyperparameters, the experiment config and IDs, all read-only.
 """
 
 from __future__ import annotations

@@ -1,18 +1,12 @@
-"""Imports the trial class of an entrypoint from the context directory.
+"""Imports the trial class of an entrypoint from the context directory; its errors have hints.
 
 Two forms are supported. In practice: `module:Class`, with the module relative to the context directory.
 As documented: with the directory's name as a prefix, and no module for the directory itself.
-
-Errors of entrypoints, with hints.
-
-Makes the context directory importable, both as the root of plain modules and as a package.
 
 Code written for Determined imports its siblings absolutely (`import net`). Determined's documentation treats
 the directory as a package, with relative imports (`from .net import Net`) and the directory's name as a
 prefix. Here both give the same module: it has its plain name, its relative imports start at our own package,
 and a name in that package is an alias of the plain one.
-
-Imports user code from a directory for a while: `det.import_from_path`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""The training loop of every framework.
+"""The training loop of every framework: trains, reports, validates and checkpoints by a schedule.
 
-Saves a checkpoint in a background thread while training continues.
-
-Throughput of training: batches and records per second, without validation and checkpoints.
+Checkpoints may be written by a background thread while training continues. Throughput is measured without
+validation and checkpoints.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""When a trial pauses to report, validate and checkpoint, counted in batches.
-
-The current batch: the one number that the loop writes for every batch.
-"""
+"""When a trial pauses to report, validate and checkpoint, counted in batches."""
 
 from __future__ import annotations
 

@@ -1,12 +1,7 @@
-"""The framework-independent part of a checkpoint: its numbers, and the data to rebuild the trial.
+"""What a checkpoint has for every framework: its numbers, the user's code, and the data to rebuild the trial.
 
-The trial of a checkpoint: its description, and its class from the checkpoint's copy of the code.
-
-The copy of the user's code in every checkpoint.
-
-The plan of one run of a trial, and where it continues from: the same for every framework.
-
-One independent seed per purpose, derived from the trial's seed.
+From these and the run's input follows the plan of a run: where it continues from, and its schedule. Each
+purpose of randomness has its own seed, derived from the trial's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Validation helpers for every framework."""
+"""Validation before training: it finds errors of the user's code without a trace in the run."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`core_context.checkpoint`: stores a script's files as checkpoints, and restores them.
 
-Merges the files of several processes into one checkpoint.
+The files of several processes are merged into one checkpoint.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
 """`core.init`: the contexts of the Core API for a `with` block.
 
-`core_context.preempt`: whether the script has to checkpoint and exit.
-
-`core_context.experimental`: reports to Determined's master, which are logged instead.
-
-`core_context.profiler`: accepted for compatibility.
+Preemption tells the script to checkpoint and exit. Reports to Determined's master are logged instead, and the
+profiler is accepted for compatibility.
 """
 
 from __future__ import annotations

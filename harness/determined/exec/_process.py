@@ -1,12 +1,8 @@
-"""Starts the worker's program, after the startup hooks.
+"""One worker process of a run: starts it after the startup hooks, stores its output, and clears up after it.
 
-Waits for a run's worker: forwards signals, stores its output, reaps, and kills leftover processes.
-
-The environment of the worker: Determined's variables, and a home directory for an unknown user.
-
-Copies a worker's output unchanged into files of limited size, and to the supervisor's own output.
-
-It never blocks, decodes or raises, whatever the worker prints and even without a reader.
+The worker gets Determined's variables and a home directory. Its output is copied unchanged to files of
+limited size and to the supervisor's own output; this never blocks or raises, whatever the worker prints and
+even without a reader. Signals are forwarded, and processes that outlive the worker are killed.
 """
 
 from __future__ import annotations
@@ -30,17 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from determined._contract.run_info import (
-    ENTRY,
-    HOOK_FILE,
-    HOST_HOOK,
-    KILL_ALL,
-    LEAST_OUTPUT,
-    cut_mark,
-    kept_output,
-    names_trial,
-    private,
-)
+from determined._contract import run_info
+from determined._contract.run_info import ENTRY, HOOK_FILE, HOST_HOOK, KILL_ALL, names_trial, private
 from determined._run.exit import children, command_of, die_with_parent, has_variable, kill_children, reap
 from determined._run.info import cluster_info
 
@@ -405,8 +392,8 @@ class CappedFile:
     def __init__(self, path: Path, limit: int) -> None:
         self.disk_full = False
         self._path = path
-        self._limit = max(limit, LEAST_OUTPUT)
-        self._keep = kept_output(limit)
+        self._limit = max(limit, run_info.LEAST_OUTPUT)
+        self._keep = run_info.kept_output(limit)
         self._mark = b""
         self._dropped = 0
         self._lost = 0  # because the disk was full
@@ -440,7 +427,7 @@ class CappedFile:
 
     def _cut(self) -> None:
         gone = self._size - 2 * self._keep - len(self._mark)
-        mark = cut_mark(self._dropped + gone)
+        mark = run_info.cut_mark(self._dropped + gone)
         draft = self._path.with_name(f".{self._path.name}.tmp")
         try:
             with open(draft, "wb", opener=private) as file:

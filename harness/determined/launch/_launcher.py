@@ -1,11 +1,8 @@
 """Starts the processes of one launch by torch's elastic launcher, and waits for their end.
 
 The process tree: this launcher, torch's launcher, one `wrap_rank` per rank, and its program. Signals are sent
-directly to the programs, since torch's launcher would kill them after 30 seconds.
-
-Finds the cause of a failed launch in the reports of its ranks, and describes it.
-
-Detects that all ranks of a launch hang, and which rank the others wait for.
+directly to the programs, since torch's launcher would kill them after 30 seconds. The cause of a failure is
+found in the reports of the ranks. When all ranks hang, the one that the others wait for is named.
 """
 
 from __future__ import annotations
