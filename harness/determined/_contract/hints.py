@@ -94,7 +94,6 @@ _NO_HOST = (
     "|No address associated with hostname|Could not resolve host|nodename nor servname|Network is unreachable"
 )
 _NO_GPU = "Torch not compiled with CUDA enabled|Found no NVIDIA driver|No CUDA GPUs are available"
-_TRANSIENT_CHAIN = 5  # causes of an error that are checked
 _NUMBERS = {
     *(errno.EAGAIN, errno.EBUSY, errno.EIO, errno.EINTR, errno.ENOSPC, errno.EDQUOT, errno.EROFS),
     *(errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOLCK, errno.EPIPE, errno.EADDRINUSE),
@@ -335,7 +334,7 @@ def _is_transient(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    for _ in range(_TRANSIENT_CHAIN):
+    for _ in range(_CHAIN):
         if error is None:
             return
         yield error

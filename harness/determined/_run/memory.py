@@ -14,7 +14,6 @@ _LIMITS = (
     ("memory.max", "memory.current"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
 )
-_CGROUPS = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
 
 
@@ -45,7 +44,7 @@ def _containers(cgroup: Path) -> list[tuple[int, int]]:
     return found
 
 
-def oom_kills(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> int:
+def oom_kills(cgroups: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:
     """Read the kernel's counter of this cgroup, version 2 or 1; return 0 if there is none."""
     for file in _counters(cgroups, membership):
         try:
