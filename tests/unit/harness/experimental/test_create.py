@@ -1,8 +1,7 @@
-"""`create` as users call it: from a script, in a process of its own where it trains there."""
+"""`create` where it hands over: to the run that asked for the class, or to the host."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -10,259 +9,39 @@ from pathlib import Path
 
 import pytest
 
-from detbuild.controller.loop import controller_of
-from detbuild.errors import ConfigError, ExperimentError
-from detbuild.store.home import Home
-from detbuild.store.state import load
-from determined._trial.context import Trial
 from determined.experimental import create
-from tests.fakes import Exit, FakeEngine, succeed
+from determined.experimental._handover import TrialGiven, handover
 
-SCRIPT = """
-import sys
-from determined import InvalidHP
-from determined._contract.records import ExitReason, Stage
-from determined._trial.context import Trial
-from determined.experimental import create
-
-def train(trial_class, run):
-    run.enter(Stage.BUILD)
-    trial = trial_class(run)
-    run.enter(Stage.TRAIN)
-    trial.train()
-    run.report_training(3, {"loss": 0.5})
-    run.enter(Stage.VALIDATE)
-    run.report_validation(3, {"validation_loss": run.info.hparams["lr"]})
-    run.enter(Stage.CHECKPOINT)
-    with run.store_checkpoint(3, {}) as (path, uuid):
-        (path / "weights").write_bytes(b"123")
-    return ExitReason.COMPLETED
-
-class Mine(Trial):
-    _runner = "__main__:train"
-
-    def __init__(self, run):
-        self.run = run
-
-    def train(self):
-        open("data.txt").read()
-
-CONFIG = {
-    "hyperparameters": {"lr": 0.25},
-    "searcher": {"metric": "validation_loss"},
-}
-"""
+HARNESS = Path(__file__).parents[4] / "harness"
 
 
-@pytest.fixture
-def run(tmp_path):
-    context = tmp_path / "context"
-    context.mkdir()
-    (context / "data.txt").write_text("some data")
-
-    def run(body: str) -> subprocess.CompletedProcess[str]:
-        (context / "train.py").write_text(SCRIPT + body)
-        harness = str(Path(__file__).parents[4] / "harness")
-        return subprocess.run(
-            [sys.executable, str(context / "train.py")],
-            check=False,
-            cwd=tmp_path,
-            env={**os.environ, "DETBUILD_HOME": str(tmp_path / "home"), "PYTHONPATH": harness},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-
-    return run
-
-
-def test_a_local_test_says_every_stage_and_returns_nothing(run, tmp_path):
-    done = run("print(create(Mine, CONFIG, local=True, test=True, context_dir='context'))")
-    assert (done.returncode, done.stdout) == (0, "None\n"), done.stderr
-    said = [line.removeprefix("INFO: ") for line in done.stderr.splitlines()]
-    wanted = [
-        "Running a minimal test experiment locally",
-        "Hyperparameters: {'lr': 0.25}",
-        "Importing the trial",
-        "Creating the trial",
-        "Training one batch",
-        "Validating one batch",
-        "Saving a checkpoint",
-        f"The test experiment passed; its files are in {tmp_path}/home/experiments/1",
-    ]
-    assert [line for line in said if line in wanted] == wanted
-
-
-def test_local_training_leaves_what_any_experiment_leaves(run, tmp_path):
-    done = run("print(create(Mine, CONFIG, local=True, context_dir='context'))")
-    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
-    folder = Home.open(tmp_path / "home").experiment(1)
-    state = load(folder)
-    progress = state.trials[1].progress
-    assert (state.state, state.header.local, state.header.metric) == ("COMPLETED", True, "validation_loss")
-    assert [v.metrics for v in progress.validations] == [{"validation_loss": 0.25}]
-    assert [(c.steps_completed, c.state) for c in progress.checkpoints] == [(3, "COMPLETED")]
-    assert (folder.checkpoints / progress.checkpoints[0].uuid / "weights").read_bytes() == b"123"
-
-
-def test_sections_that_mean_nothing_here_are_said_to_be_ignored(run):
-    config = "{**CONFIG, 'resources': {'slots_per_trial': 4}, 'environment': {'image': 'x'}}"
-    done = run(f"create(Mine, {config}, local=True, test=True, context_dir='context', master_url='m')")
-    assert done.returncode == 0, done.stderr
-    for name in (
-        "resources is ignored in local mode",
-        "environment is ignored in local mode",
-        "master_url is",
-    ):
-        assert f"INFO: {name}" in done.stderr
-
-
-def test_a_config_may_be_a_file(run, tmp_path):
-    (tmp_path / "c.yaml").write_text(
-        "entrypoint: x:Y\nhyperparameters: {lr: 1e-3}\n"
-        "searcher: {name: single, metric: validation_loss, max_length: {batches: 1}}\n"
-    )
-    done = run("create(Mine, 'c.yaml', local=True, test=True, context_dir='context')")
-    assert "Hyperparameters: {'lr': 0.001}" in done.stderr
-
-
-def test_a_local_config_lies_over_a_template_and_not_over_defaults_for_containers(run, tmp_path):
-    (tmp_path / "template.yaml").write_text("hyperparameters: {lr: 0.5, more: 1}\nscheduling_unit: 7\n")
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "config.yaml").write_text("task_container_defaults: {preemption_timeout: 9}\n")
-    done = run("create(Mine, CONFIG, local=True, context_dir='context', template='template.yaml')")
-    assert "Hyperparameters: {'lr': 0.25, 'more': 1}" in done.stderr
-    config = json.loads(Home.open(tmp_path / "home").experiment(1).config_file.read_bytes())
-    assert (config["scheduling_unit"], config["preemption_timeout"]) == (7, None)
-
-
-@pytest.mark.parametrize(
-    ("method", "error"),
-    [
-        ("__init__", "creating the trial failed: ValueError: no (train.py:"),
-        ("train", "training failed: ValueError: no (train.py:"),
-    ],
-)
-def test_each_failing_stage_is_named_and_ends_the_script(run, tmp_path, method, error):
-    body = f"""
-class Bad(Mine):
-    def {method}(self, *_):
-        raise ValueError("no")
-
-create(Bad, CONFIG, local=True, test=True, context_dir="context")
-"""
-    done = run(body)
-    assert done.returncode == 1
-    assert f"detbuild.errors.ExperimentError: {error}" in done.stderr
-    assert load(Home.open(tmp_path / "home").experiment(1)).state == "ERROR"
-
-
-def test_hyperparameters_that_cannot_work_are_no_failure(run):
-    body = """
-class Bad(Mine):
-    def train(self):
-        raise InvalidHP
-
-create(Bad, CONFIG, local=True, context_dir="context")
-"""
-    assert run(body).returncode == 0
-
-
-def test_a_script_that_exits_inside_the_trial_is_a_failure(run):
-    body = """
-class Bad(Mine):
-    def train(self):
-        sys.exit(0)
-
-create(Bad, CONFIG, local=True, context_dir="context")
-"""
-    done = run(body)
-    assert done.returncode == 1
-    assert "training failed: the trial called sys.exit(0)" in done.stderr
-
-
-def test_the_callers_directory_and_path_are_as_before(run):
-    body = """
-import os
-before = os.getcwd(), list(sys.path)
-create(Mine, CONFIG, local=True, test=True, context_dir="context")
-assert (os.getcwd(), sys.path) == before
-"""
-    done = run(body)
-    assert done.returncode == 0, done.stderr
-
-
-# submitting, with an engine in memory
-
-
-class Mine(Trial):
+class Mine:
     pass
 
 
-@pytest.fixture
-def engine(tmp_path, monkeypatch):
-    engine = FakeEngine(succeed)
-    for name in (
-        "python:3.11-slim",
-        "detbuild-base:cpu-debian12-py3.11",
-        "detbuild-base:cpu-debian13-py3.13",
-    ):
-        engine.add_image(name)
-    monkeypatch.setattr("detbuild.sdk.host.connect", lambda: engine)
-    monkeypatch.setattr("detbuild.controller.loop.lock_directory", lambda: tmp_path)
-    monkeypatch.setattr(
-        "detbuild.experiment.start_detached", lambda folder, _: controller_of(folder, engine).run()
+def test_a_run_that_expects_the_class_gets_it():
+    with handover(), pytest.raises(TrialGiven) as given:
+        create(Mine, {"name": "ignored"}, context_dir=".")
+    assert given.value.trial_class is Mine
+
+
+def test_a_run_with_another_entrypoint_goes_past_the_call(make_run, monkeypatch):
+    info = make_run(entrypoint="model_def:Mine")
+    monkeypatch.setenv("DETBUILD_RUN_DIR", info.run_dir)
+    assert create(Mine) is None
+
+
+@pytest.mark.parametrize("call", ["create(object)", "create_trial_instance(object, 'x')"])
+def test_without_detbuild_it_says_where_it_works(call, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"from determined.experimental import *\n{call}"],
+        check=False,
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(HARNESS)},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
-    monkeypatch.setenv("DETBUILD_HOME", str(tmp_path / "home"))
-    (tmp_path / "context").mkdir()
-    (tmp_path / "context" / "train.py").write_text("")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["context/train.py", "--epochs", "3"])
-    return engine
-
-
-def test_submitting_builds_the_context_and_runs_the_script_again_there(engine, tmp_path):
-    assert create(Mine, {"resources": {"slots_per_trial": 0}}, context_dir="context") == 1
-    config = json.loads(Home.open(tmp_path / "home").experiment(1).config_file.read_bytes())
-    assert config["entrypoint"] == [
-        "python3",
-        "-m",
-        "determined.experimental.script",
-        "train.py",
-        "--epochs",
-        "3",
-    ]
-    (plan,) = engine.built
-    assert [entry.path for entry in plan.trees["context"].entries] == ["train.py"]
-
-
-def test_a_submitted_config_lies_over_a_template_and_the_hosts_config(engine, tmp_path):
-    (tmp_path / "home" / "templates").mkdir(parents=True)
-    (tmp_path / "home" / "templates" / "base.yaml").write_text("max_restarts: 2\nscheduling_unit: 7\n")
-    (tmp_path / "home" / "config.yaml").write_text(
-        "task_container_defaults: {preemption_timeout: 9, startup_hook: date}\n"
-    )
-    own = {"resources": {"slots_per_trial": 0}, "max_restarts": 1}
-    assert create(Mine, own, context_dir="context", template="base") == 1
-    folder = Home.open(tmp_path / "home").experiment(1)
-    config = json.loads(folder.config_file.read_bytes())
-    assert [config[name] for name in ("max_restarts", "scheduling_unit", "preemption_timeout")] == [1, 7, 9]
-    assert folder.header().startup_hook == "date"
-
-
-def test_the_context_directory_is_required_for_submitting():
-    with pytest.raises(
-        ConfigError, match="context_dir is required when local is False\n  hint: pass the directory"
-    ):
-        create(Mine)
-
-
-def test_what_is_no_trial_class_is_refused():
-    with pytest.raises(ConfigError, match="not a trial class"):
-        create(int, context_dir=".")
-
-
-def test_a_failed_test_in_the_container_raises(engine):
-    engine.program = lambda _process: Exit(1)
-    with pytest.raises(ExperimentError, match="the test of experiment 1 failed"):
-        create(Mine, {"resources": {"slots_per_trial": 0}}, context_dir="context", test=True)
+    name = call.partition("(")[0]
+    assert done.returncode == 1
+    assert f"determined.experimental.{name} works on a host, but detbuild is not installed" in done.stderr

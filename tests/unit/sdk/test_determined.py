@@ -1,4 +1,4 @@
-"""`client.create_experiment`: the pipeline of `detbuild create`, from Python."""
+"""`Determined` and the functions of the client: create, find and list."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import pytest
 
 from detbuild.controller.loop import controller_of
 from detbuild.errors import ConfigError
-from determined.experimental import client
-from determined.experimental.client import ExperimentState
+from determined.experimental import Determined, ExperimentReference, TrialReference, client
+from determined.experimental.client import (
+    ExperimentSortBy,
+    ExperimentState,
+    OrderBy,
+)
+from tests.experiments import write_experiment
 from tests.fakes import FakeEngine
 from tests.unit.cli.shells import train
 
@@ -17,6 +22,24 @@ CONFIG = {
     "searcher": {"name": "single", "metric": "loss", "max_length": {"batches": 1}},
     "resources": {"slots_per_trial": 0},
 }
+
+
+def test_every_way_to_an_experiment_leads_to_the_same(search):
+    assert Determined(master="http://m", user="u").get_experiment(1).name == client.get_experiment(1).name
+    assert ExperimentReference is client.Experiment
+    assert TrialReference is client.Trial
+
+
+def test_experiments_are_listed_by_number_and_chosen_by_what_they_are(search, home):
+    write_experiment(home.path, name="other", state="ERROR")
+    client.get_experiment(1).archive()
+    assert [e.id for e in client.list_experiments()] == [1, 2]
+    assert [e.id for e in client.list_experiments(ExperimentSortBy.ID, OrderBy.DESC)] == [2, 1]
+    assert [e.id for e in client.list_experiments(ExperimentSortBy.SEARCHER_METRIC_VAL)] == [1, 2]
+    assert [e.id for e in client.list_experiments(states=[ExperimentState.ERROR])] == [2]
+    assert [e.id for e in client.list_experiments(name="OTHER")] == [2]
+    assert [e.id for e in client.list_experiments(labels=["first"], experiment_ids=[1])] == [1]
+    assert client.list_experiments(labels=["none"]) == []
 
 
 @pytest.fixture
