@@ -1,6 +1,7 @@
-"""The files of a Keras checkpoint.
+"""The files of a Keras checkpoint: every variable that training changes, and the states that resume it.
 
-Save and restore all variables that training changes, as arrays in a fixed order.
+Variables are written as arrays in a fixed order, because their names change from version to version of
+Keras.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ if TYPE_CHECKING:
     from determined.keras._tf import Untyped
     from determined.keras._trial import TFKerasTrialContext
 
-WEIGHTS_FILE = "determined-keras-model-weights.npz"
-OPTIMIZER_FILE = "determined-keras-optimizer-weights.npz"
-USERS_FILE = "determined-keras-user-variables.npz"
-CALLBACKS_FILE = "determined-callbacks.v1.pkl"
-RANDOM_FILE = "rng_state.pkl"
+_WEIGHTS_FILE = "determined-keras-model-weights.npz"
+_OPTIMIZER_FILE = "determined-keras-optimizer-weights.npz"
+_USERS_FILE = "determined-keras-user-variables.npz"
+_CALLBACKS_FILE = "determined-callbacks.v1.pkl"
+_RANDOM_FILE = "rng_state.pkl"
 _HINT = "restore the code that wrote the checkpoint (a copy is in its code/), or start a new experiment"
 
 
 def write(directory: Path, context: TFKerasTrialContext, hooks: Hooks, *, ask: bool) -> None:
-    write_variables(directory / WEIGHTS_FILE, weights(context))
-    write_variables(directory / OPTIMIZER_FILE, others(context))
-    if own := users(context):
-        write_variables(directory / USERS_FILE, own)
-    _pickle(directory / CALLBACKS_FILE, hooks.states(ask=ask))
-    _pickle(directory / RANDOM_FILE, _feed.capture())
+    _write_variables(directory / _WEIGHTS_FILE, weights(context))
+    _write_variables(directory / _OPTIMIZER_FILE, _optimizer_variables(context))
+    if own := _user_variables(context):
+        _write_variables(directory / _USERS_FILE, own)
+    _pickle(directory / _CALLBACKS_FILE, hooks.states(ask=ask))
+    _pickle(directory / _RANDOM_FILE, _feed.capture())
 
 
 def read_weights(directory: Path, context: TFKerasTrialContext) -> None:
     """Restore the weights alone."""
-    read_variables(directory / WEIGHTS_FILE, weights(context))
+    _read_variables(directory / _WEIGHTS_FILE, weights(context))
 
 
 def read(directory: Path, context: TFKerasTrialContext, hooks: Hooks) -> None:
@@ -51,14 +52,14 @@ def read(directory: Path, context: TFKerasTrialContext, hooks: Hooks) -> None:
         CheckpointError: the checkpoint does not fit the trial.
     """
     read_weights(directory, context)
-    read_variables(directory / OPTIMIZER_FILE, others(context))
-    if (directory / USERS_FILE).is_file():  # not in checkpoints of earlier versions
-        read_variables(directory / USERS_FILE, users(context))
-    hooks.load_states(_unpickle(directory / CALLBACKS_FILE))
+    _read_variables(directory / _OPTIMIZER_FILE, _optimizer_variables(context))
+    if (directory / _USERS_FILE).is_file():  # not in checkpoints of earlier versions
+        _read_variables(directory / _USERS_FILE, _user_variables(context))
+    hooks.load_states(_unpickle(directory / _CALLBACKS_FILE))
 
 
 def read_random_states(directory: Path) -> None:
-    _feed.restore(_unpickle(directory / RANDOM_FILE))
+    _feed.restore(_unpickle(directory / _RANDOM_FILE))
 
 
 def _pickle(path: Path, value: Untyped) -> None:
@@ -81,19 +82,19 @@ def weights(context: TFKerasTrialContext) -> list[Untyped]:
     return list(context.model.weights)
 
 
-def others(context: TFKerasTrialContext) -> list[Untyped]:
+def _optimizer_variables(context: TFKerasTrialContext) -> list[Untyped]:
     """Return the variables of the optimizers and the states of random layers."""
     found = [variable for one in _optimizers(context) for variable in _of_optimizer(one)]
     found += _seeds_of_keras_3(context.model) if KERAS_3 else _seeds_of_keras_2(context.model)
     return list({id(variable): variable for variable in found}.values())
 
 
-def users(context: TFKerasTrialContext) -> list[Untyped]:
+def _user_variables(context: TFKerasTrialContext) -> list[Untyped]:
     """Return variables that are attributes of the model or its layers and not tracked by Keras 3."""
     if not KERAS_3:
         return []
     model = context.model
-    known = {id(one) for one in (*weights(context), *others(context), *model.metrics_variables)}
+    known = {id(one) for one in (*weights(context), *_optimizer_variables(context), *model.metrics_variables)}
     held = [value for owner in (model, *model._flatten_layers(), *model.metrics) for value in _held(owner)]  # noqa: SLF001
     return [one for one in {id(one): one for one in held}.values() if id(one) not in known]
 
@@ -103,14 +104,14 @@ def _held(owner: Untyped) -> list[Untyped]:
     return [one for one in tf.nest.flatten(public) if isinstance(one, tf.Variable)]
 
 
-def write_variables(path: Path, variables: list[Untyped]) -> None:
+def _write_variables(path: Path, variables: list[Untyped]) -> None:
     """Write one array per variable; only their order matters, not their names."""
     named = {f"{number:04d}/{_name(one)}": _value(one) for number, one in enumerate(variables)}
     with path.open("wb") as file:
         np.savez(file, **named)
 
 
-def read_variables(path: Path, variables: list[Untyped]) -> None:
+def _read_variables(path: Path, variables: list[Untyped]) -> None:
     """Restore variables from a file.
 
     Raises:

@@ -1,7 +1,4 @@
-"""Check the training and validation data of a trial and prepare it by kind.
-
-A `tf.data.Dataset` as training data, with its iterator's state in checkpoints.
-"""
+"""Prepare the data of a trial by its kind; a `tf.data.Dataset` is resumed by its iterator's state."""
 
 from __future__ import annotations
 
@@ -14,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from determined._contract.errors import CheckpointError, InvalidTrialError
 from determined._trial.state import derive
-from determined.keras import _feed as keras_feed
 from determined.keras._feed import (
     ENDLESS,
     ArrayFeed,
@@ -26,6 +22,7 @@ from determined.keras._feed import (
     distribute,
     is_arrays,
     plain,
+    preserved,
     steps_of,
     weighted,
     without_none,
@@ -61,7 +58,7 @@ def training_feed(data: InputData, context: TFKerasTrialContext, *, seed: int, s
     if isinstance(data, keras.utils.Sequence):
         return SequenceFeed(data, fit, seed=derive(seed, "training"), strategy=strategy)
     if isinstance(data, tf.data.Dataset):
-        return DatasetFeed(
+        return _DatasetFeed(
             data,
             strategy=strategy,
             epoch_length=context.configured_epoch_length,
@@ -136,7 +133,7 @@ def _unsupported(data: InputData, method: str) -> InvalidTrialError:
     )
 
 
-class DatasetFeed:
+class _DatasetFeed:
     """Reads a dataset repeatedly, with a new iterator for each pass, as `model.fit` does.
 
     The end of a pass is detected without running a step, because a step without a batch may still assign
@@ -184,7 +181,7 @@ class DatasetFeed:
         self._passes = self._pass_begin = 0
         if step:
             _LOG.info("reading the training data again up to batch %d, where training continues", step)
-            with keras_feed.preserved():
+            with preserved():
                 for _ in range(step):
                     self._next()
 

@@ -1,10 +1,7 @@
-"""Feeds: training data as `tf.data` iterators that can start at any batch, and shared helpers.
+"""Feeds: endless training batches that can start at any step, from arrays or from a Sequence or PyDataset.
 
-Arrays as training data, with random access to batches: the order of an epoch depends only on its seed.
-
-A Sequence or PyDataset as training data, with random access to batches.
-
-The random states of Python and numpy: capture and restore.
+The order of an epoch depends only on its seed, so a resumed run reads the same batches. `preserved` keeps
+the random states of Python and numpy as they are while user code is called outside its turn.
 """
 
 from __future__ import annotations
@@ -32,7 +29,7 @@ if TYPE_CHECKING:
 
 _PAIR, _TRIPLE = 2, 3  # (x, y) and (x, y, weights)
 ENDLESS = sys.maxsize  # steps
-_ENDLESS = 1 << 62  # epochs
+_EPOCHS = 1 << 62  # epochs
 _SEEDS = 1 << 31
 
 
@@ -116,7 +113,7 @@ def distribute(dataset: Untyped, strategy: Untyped) -> Untyped:
     return iter(strategy.distribute_datasets_from_function(lambda _: dataset))
 
 
-def without_read_ahead(dataset: Untyped) -> Untyped:
+def _without_read_ahead(dataset: Untyped) -> Untyped:
     """Disable TensorFlow's implicit read-ahead, which may change random draws."""
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -211,7 +208,7 @@ class ArrayFeed:
     def begin(self, step: int, saved: Path | None) -> None:  # noqa: ARG002  (the other kinds of feed need it)
         assert self.epoch_length
         epoch, offset = divmod(step, self.epoch_length)
-        epochs = tf.data.Dataset.range(epoch, _ENDLESS).map(self._order).prefetch(1)
+        epochs = tf.data.Dataset.range(epoch, _EPOCHS).map(self._order).prefetch(1)
         indices = epochs.flat_map(self._batches).skip(offset * self._replicas)
         self._iterator = distribute(self._gathered(indices), self._strategy)
 
@@ -321,7 +318,7 @@ class SequenceFeed:
             lambda: self._read(first), output_signature=self._signature()
         )
         self._iterator = distribute(
-            weighted(without_read_ahead(batches), self._fit.class_weight), self._strategy
+            weighted(_without_read_ahead(batches), self._fit.class_weight), self._strategy
         )
 
     def reader(self, step: int) -> tuple[Untyped, int]:  # noqa: ARG002  (as above)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from determined.keras._trial import TFKerasTrialContext
 
 _LOG = logging.getLogger(__name__)
-BatchHook: TypeAlias = "Callable[..., object] | None"
+_BatchHook: TypeAlias = "Callable[..., object] | None"
 _TRAIN_BATCH = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
 _TEST_BATCH = ("on_test_batch_begin", "on_test_batch_end")
 _END_OF_EPOCH = (keras.callbacks.EarlyStopping, keras.callbacks.ReduceLROnPlateau)
@@ -41,8 +41,8 @@ class Hooks:
         self.own = [one for one in checked if isinstance(one, Callback)]
         # Both or none: Keras 2 measures the time between them.
         listening = _any(checked, *_TRAIN_BATCH)
-        self.train_batch_begin: BatchHook = self.all.on_train_batch_begin if listening else None
-        self.train_batch_end: BatchHook = self.all.on_train_batch_end if listening else None
+        self.train_batch_begin: _BatchHook = self.all.on_train_batch_begin if listening else None
+        self.train_batch_end: _BatchHook = self.all.on_train_batch_end if listening else None
         self.in_test = _TestBatchHooks(self) if _any(checked, *_TEST_BATCH) else _TestHooks(self)
 
     def call(self, name: str, *args: object) -> None:

@@ -1,6 +1,8 @@
 """Preflight validation: one batch before training, traced, and run if its effects can be restored.
 
-Side effects of reading a data set or running a traced step, found by static analysis.
+TensorFlow states which operations have effects. A static analysis of the data set and of the traced step
+decides: both may only change variables, which are restored afterwards; otherwise the step is traced and
+not run.
 """
 
 from __future__ import annotations
@@ -19,8 +21,7 @@ from determined._contract.errors import InvalidTrialError
 from determined._run.outcome import defined_at
 from determined._trial.snapshot import CannotRestoreError, NumpyHandler, Snapshot
 from determined._trial.validation import log_skipped, preflight_errors, silence
-from determined.keras import _feed as keras_feed
-from determined.keras._feed import batch_spec, batch_tuple, without_none
+from determined.keras._feed import batch_spec, batch_tuple, preserved, without_none
 from determined.keras._hooks import validation_names
 from determined.keras._tf import KERAS_3, keras, numbers, tf
 
@@ -104,7 +105,7 @@ def preflight(parts: Parts) -> Metrics | None:
     context_dir = Path(parts.info.context_dir).resolve()
     try:
         _check(parts)
-        with keras_feed.preserved(), silence():
+        with preserved(), silence():
             snapshot = Snapshot(_roots(parts), context_dir, _Keeper())
     except CannotRestoreError as error:
         log_skipped(error)
@@ -162,7 +163,7 @@ def _validated(parts: Parts) -> tuple[Metrics, str]:
     if isinstance(data, tf.data.Dataset):
         spec = data.element_spec
         try:
-            check_fresh(data)
+            _check_fresh(data)
         except CannotRestoreError as error:
             why = str(error)
     else:
@@ -172,7 +173,7 @@ def _validated(parts: Parts) -> tuple[Metrics, str]:
     traced = tf.function(model.test_step, autograph=not KERAS_3).get_concrete_function(spec)
     names = validation_names(_named(traced.structured_outputs, model))
     try:
-        check_step(traced)
+        _check_step(traced)
     except CannotRestoreError as error:
         why = why or str(error)
     if not why and batch is None:
@@ -180,7 +181,7 @@ def _validated(parts: Parts) -> tuple[Metrics, str]:
         why = "" if batch is not None else "the validation data has no batches"
     if why:
         return dict.fromkeys(names), why
-    with variables_preserved(traced):
+    with _variables_preserved(traced):
         return validation_names(numbers(traced(batch))), ""
 
 
@@ -209,7 +210,7 @@ def _generators_preserved() -> Iterator[None]:
     drawn = eager.context()._rng  # noqa: SLF001  (TensorFlow has no public name for it)
     state = drawn.getstate()
     try:
-        with keras_feed.preserved():
+        with preserved():
             yield
     finally:
         drawn.setstate(state)
@@ -233,7 +234,7 @@ class _Keeper(NumpyHandler):
         return True
 
 
-def check_fresh(dataset: Untyped) -> None:
+def _check_fresh(dataset: Untyped) -> None:
     """Check that reading a data set has no side effects.
 
     Raises:
@@ -247,10 +248,10 @@ def check_fresh(dataset: Untyped) -> None:
             if name not in _CALLS | _READS | _SOURCES:
                 raise CannotRestoreError(f"the operation {name} of the validation data may have side effects")
     for part in dataset._inputs():  # noqa: SLF001  (as above)
-        check_fresh(part)
+        _check_fresh(part)
 
 
-def check_step(traced: Untyped) -> None:
+def _check_step(traced: Untyped) -> None:
     """Check that a traced function changes only variables.
 
     Raises:
@@ -262,7 +263,7 @@ def check_step(traced: Untyped) -> None:
 
 
 @contextmanager
-def variables_preserved(traced: Untyped) -> Iterator[None]:
+def _variables_preserved(traced: Untyped) -> Iterator[None]:
     """Restore every variable that a traced function may assign: all of them are captured inputs."""
     read_only = set(auto_control_deps_utils.get_read_only_resource_input_indices_graph(traced.graph))
     captured = traced.captured_inputs

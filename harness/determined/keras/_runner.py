@@ -1,7 +1,4 @@
-"""Run one TFKerasTrial in the harness.
-
-The devices of one trial: one process, with `tf.distribute` for several devices.
-"""
+"""Run one TFKerasTrial in the harness: one process, with `tf.distribute` for several devices."""
 
 from __future__ import annotations
 
@@ -44,7 +41,7 @@ def run_trial(trial_class: type[TFKerasTrial], run: Run) -> ExitReason:
         InvalidTrialError: the trial has an error in its code or config.
     """
     check_class(trial_class)
-    session = Session(trial_class, run, open_source(run), plan_of(run.info), strategy_of(run.info.slots))
+    session = _Session(trial_class, run, open_source(run), plan_of(run.info), _strategy_of(run.info.slots))
     trainable = session.built()
     units = Units(trainable.epoch_length, trainable.context.batch_size)
     try:
@@ -65,7 +62,7 @@ def run_trial(trial_class: type[TFKerasTrial], run: Run) -> ExitReason:
     return reason
 
 
-def context_of(info: RunInfo) -> TFKerasTrialContext:
+def _context_of(info: RunInfo) -> TFKerasTrialContext:
     """Return the context of a trial that runs in the harness."""
     return TFKerasTrialContext(
         Setting(
@@ -79,7 +76,7 @@ def context_of(info: RunInfo) -> TFKerasTrialContext:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class _Session:
     """A trial class and everything needed to prepare it for training."""
 
     trial_class: type[TFKerasTrial]
@@ -98,7 +95,7 @@ class Session:
 
     def _trainable(self) -> KerasTrainable:
         prepare(self.run.info.trial_seed)
-        context = context_of(self.run.info)
+        context = _context_of(self.run.info)
         with self.strategy.scope():
             trial = self.trial_class(context)
         training, validation = trial.build_training_data_loader(), trial.build_validation_data_loader()
@@ -146,7 +143,7 @@ def _at(method: Callable[..., object]) -> Iterator[None]:
         raise InvalidTrialError(f"{defined_at(method)}: {error}", hint=error.hint) from error
 
 
-def _check_restoring(session: Session, trained: TFKerasTrialContext) -> None:
+def _check_restoring(session: _Session, trained: TFKerasTrialContext) -> None:
     run = session.run
     run.enter(Stage.RESTORE)
     found = run.open_checkpoint()
@@ -156,7 +153,7 @@ def _check_restoring(session: Session, trained: TFKerasTrialContext) -> None:
         )
     directory, uuid = found
     source = Source(directory=directory, uuid=uuid, numbers=read_numbers(directory))
-    again = Session(session.trial_class, run, source, session.plan, session.strategy)
+    again = _Session(session.trial_class, run, source, session.plan, session.strategy)
     if not _checkpoint.same(trained, again.built().context):
         raise InvalidTrialError(
             "the weights restored from the test's checkpoint differ from the saved ones",
@@ -164,7 +161,7 @@ def _check_restoring(session: Session, trained: TFKerasTrialContext) -> None:
         )
 
 
-def strategy_of(slots: int) -> Untyped:
+def _strategy_of(slots: int) -> Untyped:
     """Return the distribution strategy of a run with `slots` slots.
 
     One process uses all devices (MirroredStrategy), the only strategy of Keras 3 with TensorFlow. Without

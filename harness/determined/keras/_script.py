@@ -44,7 +44,7 @@ class _Distributed(Protocol):
     def rank(self) -> int: ...
 
 
-class CoreContext(Protocol):
+class _CoreContext(Protocol):
     """The part of the Core API's context that the callbacks use."""
 
     @property
@@ -71,7 +71,7 @@ class DeterminedCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Ker
 
     def __init__(
         self,
-        core_context: CoreContext,
+        core_context: _CoreContext,
         checkpoint: str | None = None,
         continue_id: str = "",
         *,
@@ -168,7 +168,7 @@ class DeterminedCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Ker
 class TensorBoard(keras.callbacks.TensorBoard):  # type: ignore[misc]  # Keras is untyped
     """Keras' TensorBoard, writing to the run's directory; without its package it does nothing."""
 
-    def __new__(cls, core_context: CoreContext, **options: Untyped) -> Untyped:  # noqa: ARG004  (as __init__)
+    def __new__(cls, core_context: _CoreContext, **options: Untyped) -> Untyped:  # noqa: ARG004  (as __init__)
         if importlib.util.find_spec("tensorboard") is None:
             _LOG.warning(
                 "no TensorBoard files are written: the package tensorboard is not installed; "
@@ -177,7 +177,7 @@ class TensorBoard(keras.callbacks.TensorBoard):  # type: ignore[misc]  # Keras i
             return keras.callbacks.Callback()
         return super().__new__(cls)
 
-    def __init__(self, core_context: CoreContext, **options: Untyped) -> None:
+    def __init__(self, core_context: _CoreContext, **options: Untyped) -> None:
         options["log_dir"] = str(core_context.train.get_tensorboard_path())
         super().__init__(**options)
 

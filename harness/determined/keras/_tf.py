@@ -1,7 +1,4 @@
-"""TensorFlow and its Keras: Keras 2 up to TensorFlow 2.15, Keras 3 from 2.16 on.
-
-Type aliases for values of user code and of TensorFlow, which is untyped.
-"""
+"""TensorFlow and its Keras: Keras 2 up to TensorFlow 2.15, Keras 3 from 2.16 on."""
 
 from __future__ import annotations
 

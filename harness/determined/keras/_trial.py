@@ -1,11 +1,4 @@
-"""TFKerasTrial, the class that users derive from, and the checks made on it before training.
-
-TFKerasTrialContext: wrapping, hyperparameters, fit options, and stop requests.
-
-Build and check a trial's model, and create all its variables.
-
-`context.experimental`: the data layer of Determined 0.12, without its cache.
-"""
+"""TFKerasTrial and its context: what users derive from, and the checks before training."""
 
 from __future__ import annotations
 

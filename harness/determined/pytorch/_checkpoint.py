@@ -1,18 +1,9 @@
-"""The files of a PyTorch checkpoint, all readable by `torch.load(..., weights_only=True)`.
+"""Checkpoints of a PyTorchTrial: capture, write, read and restore its state.
 
-The training state of a trial as one dict: capture and restore.
-
-The per-process state in a checkpoint: random states, gradients, position in the data.
-
-The state of rank 0 is in the checkpoint's main file, as in a run of one process.
-
-Convert any state of user code to values that torch's safe loading accepts, and back.
-
-A fast copy of a trial's state in host memory, which is written while training continues.
-
-File layouts and keys of checkpoints from Determined 0.12 to 0.38.
-
-Load a trial with its trained weights from a checkpoint directory.
+All files can be read by `torch.load(..., weights_only=True)`; values that safe loading rejects are stored
+as pickles inside tensors. The main file has the state of rank 0, as in a run of one process; `ranks/` has
+what differs in the others: random states, gradients, position in the data. Layouts and keys of Determined
+0.12 to 0.38 are read too. HostCopy copies a state fast, so that training continues while it is written.
 """
 
 from __future__ import annotations
@@ -53,10 +44,10 @@ _MODELS = "models_state_dict"
 _OPTIMIZERS = "optimizers_state_dict"
 _SCHEDULERS = "lr_schedulers_state_dict"
 _SCALER = "scaler_state_dict"
-_AROUND = ("module", "_orig_mod")  # prefixes that DistributedDataParallel and torch.compile add
-_FOLDER = "ranks"
-_PICKLED = "determined.pickled"
-_PLAIN = {
+_WRAPPER_PREFIXES = ("module", "_orig_mod")  # prefixes that DistributedDataParallel and torch.compile add
+_RANKS_DIR = "ranks"
+_PICKLED_KEY = "determined.pickled"
+_PLAIN_TYPES = {
     type(None),
     bool,
     int,
@@ -69,22 +60,72 @@ _PLAIN = {
     torch.dtype,
     torch.device,
 }
-_KEYS = {type(None), bool, int, float, str}
-_MAPPINGS = {dict, OrderedDict, Counter}
-_SEQUENCES = {list, tuple}
+_KEY_TYPES = {type(None), bool, int, float, str}
+_MAPPING_TYPES = {dict, OrderedDict, Counter}
+_SEQUENCE_TYPES = {list, tuple}
 _SMALL = 64 << 20  # bytes
-STATE_FILE = "state_dict.pth"
-_PATHS = (STATE_FILE, f"determined/{STATE_FILE}", f"pedl/{STATE_FILE}", "checkpoint.pt")
-_LISTS = {
-    "model_state_dict": "models_state_dict",
-    "optimizer_state_dict": "optimizers_state_dict",
-    "lr_scheduler": "lr_schedulers_state_dict",
+_STATE_FILE = "state_dict.pth"
+_STATE_PATHS = (_STATE_FILE, f"determined/{_STATE_FILE}", f"pedl/{_STATE_FILE}", "checkpoint.pt")
+_CURRENT_KEYS = {
+    "model_state_dict": _MODELS,
+    "optimizer_state_dict": _OPTIMIZERS,
+    "lr_scheduler": _SCHEDULERS,
 }
-_NUMBERS = (
+_NUMPY_DTYPES = (
     "Bool",
     *("Float16", "Float32", "Float64", "Complex64", "Complex128"),
     *("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64"),
 )
+
+
+def load_trial_from_checkpoint_path(
+    path: str | Path,
+    trial_class: type[PyTorchTrial] | None = None,
+    trial_kwargs: Mapping[str, Any] | None = None,
+    torch_load_kwargs: Mapping[str, Any] | None = None,
+    **more_torch_load_kwargs: Untyped,
+) -> PyTorchTrial:
+    """Build the trial of a checkpoint on the CPU and load its weights.
+
+    Args:
+        path: directory of the checkpoint; inside a run also its UUID.
+        trial_class: default: the class that wrote it, imported from the checkpoint's copy of the code.
+        trial_kwargs: for its `__init__`, in addition to the context.
+        torch_load_kwargs: for `torch.load`; `{"weights_only": False}` also loads any pickled object and
+            runs whatever code the file names: only for checkpoints that you trust.
+        more_torch_load_kwargs: the same, in the form used before Determined 0.21.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, or its class cannot be found.
+    """
+    run = RunInfo.from_environ(os.environ)
+    directory = checkpoints.located(path, *([Path(run.checkpoint_dir)] if run else []))
+    facts = described(directory)
+    _state_file(directory)
+    context = PyTorchTrialContext(
+        Setting(
+            device=torch.device("cpu"),
+            hparams=facts["hparams"],
+            config=facts["experiment_config"],
+            move_models=False,
+        )
+    )
+    with trial_class_of(directory, facts["trial_cls_spec"], PyTorchTrial, trial_class) as found:
+        trial = found(context, **dict(trial_kwargs or {}))
+        build_model(trial, context)
+    options = {**(torch_load_kwargs or {}), **more_torch_load_kwargs}
+    with importing_from(directory / CODE_DIR, ""):
+        state = read(directory, **options)
+    restore_models(state, context)
+    return trial
+
+
+def reset_parameters(model: torch.nn.Module) -> None:
+    """Call `reset_parameters` of every module that has it."""
+    for module in model.modules():
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
 
 
 def frozen(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +135,7 @@ def frozen(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def write(directory: Path, state: Mapping[str, Any], numbers: TrialState) -> None:
     """Write a frozen state."""
-    torch.save(state, directory / STATE_FILE)
+    torch.save(state, directory / _STATE_FILE)
     write_numbers(directory, numbers)
 
 
@@ -109,9 +150,9 @@ def read(directory: Path, device: torch.device | str = "cpu", **options: Untyped
     Raises:
         CheckpointError: there is no state, or it cannot be read.
     """
-    path = state_file(directory)
+    path = _state_file(directory)
     try:
-        with numpy_allowed():
+        with _numpy_allowed():
             state = torch.load(path, **{"map_location": device, "weights_only": True, **options})
     except pickle.UnpicklingError as error:
         raise CheckpointError(
@@ -125,7 +166,7 @@ def read(directory: Path, device: torch.device | str = "cpu", **options: Untyped
         ) from error
     except (OSError, EOFError, RuntimeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}", hint="use another checkpoint") from error
-    return {key: thaw(value) for key, value in with_current_names(state).items()}
+    return {key: thaw(value) for key, value in _with_current_names(state).items()}
 
 
 def _last_line(error: Exception) -> str:
@@ -134,10 +175,55 @@ def _last_line(error: Exception) -> str:
     return (lines or str(error).splitlines() or [""])[0].strip().partition(" Please use")[0]
 
 
+def _state_file(directory: Path) -> Path:
+    """Return the file with the weights.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    for place in _STATE_PATHS:
+        if (directory / place).is_file():
+            return directory / place
+    raise CheckpointError(
+        f"{directory} has no {_STATE_FILE}", hint="use the directory of a PyTorch checkpoint"
+    )
+
+
+def _numpy_allowed() -> AbstractContextManager[object]:
+    """Allow numpy arrays and numbers in safe loading: Determined stored numpy's random state unconverted."""
+    allow = getattr(torch.serialization, "safe_globals", None)  # since torch 2.5
+    if allow is None or importlib.util.find_spec("numpy") is None:
+        return nullcontext()
+    import numpy as np
+
+    made_by = importlib.import_module(np.ndarray.__reduce__(np.zeros(0))[0].__module__)
+    allowed: list[Any] = [
+        np.ndarray,
+        np.dtype,
+        *(getattr(np.dtypes, f"{name}DType") for name in _NUMPY_DTYPES),
+    ]
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # before numpy 2, and since
+        allowed += [(getattr(made_by, name), f"{module}.{name}") for name in ("_reconstruct", "scalar")]
+    context: AbstractContextManager[object] = allow(allowed)
+    return context
+
+
+def _with_current_names(state: Untyped) -> dict[str, Any]:
+    """Rename the keys of older checkpoints; a trial of 0.12 had one model, optimizer and scheduler."""
+    if state and all(isinstance(value, torch.Tensor) for value in state.values()):
+        return {_MODELS: [state]}
+    renamed = dict(state)
+    for old, new in _CURRENT_KEYS.items():
+        if old in renamed:
+            value = renamed.pop(old)
+            renamed.setdefault(new, [] if value is None else [value])
+    return renamed
+
+
 def _described(key: str) -> str:
     return {
         "callbacks": "the state of a callback",
-        "lr_schedulers_state_dict": "the state of a scheduler",
+        _SCHEDULERS: "the state of a scheduler",
     }.get(key, f"{key} of the checkpoint")
 
 
@@ -241,7 +327,7 @@ def _renamed(found: Mapping[str, Any], model: torch.nn.Module) -> Mapping[str, A
 
 
 def _bare(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in _AROUND)
+    return ".".join(part for part in name.split(".") if part not in _WRAPPER_PREFIXES)
 
 
 def same_weights(one: PyTorchTrialContext, other: PyTorchTrialContext) -> bool:
@@ -280,13 +366,13 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
 
 def write_rank(directory: Path, state: Mapping[str, Any], group: Group) -> None:
     """Write this rank's file into the checkpoint."""
-    folder = directory / _FOLDER
+    folder = directory / _RANKS_DIR
     folder.mkdir(exist_ok=True)
     frozen = {key: freeze(value, f"{key} of rank {group.rank}") for key, value in state.items()}
     torch.save({"size": group.size, **frozen}, folder / f"{group.rank}.pth")
 
 
-def own(directory: Path, state: dict[str, Any], group: Group, seed: int) -> dict[str, Any]:
+def state_of_rank(directory: Path, state: dict[str, Any], group: Group, seed: int) -> dict[str, Any]:
     """Return the state of a checkpoint for this rank.
 
     If the checkpoint is from another number of processes, this rank gets new random states and starts its
@@ -300,7 +386,7 @@ def own(directory: Path, state: dict[str, Any], group: Group, seed: int) -> dict
     """
     if group.rank == 0:
         return state
-    path = directory / _FOLDER / f"{group.rank}.pth"
+    path = directory / _RANKS_DIR / f"{group.rank}.pth"
     found = torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else {}
     if found.pop("size", 0) == group.size:
         state = {key: value for key, value in state.items() if key != "gradients"}
@@ -328,26 +414,26 @@ def freeze(value: Untyped, what: str) -> Untyped:
         InvalidTrialError: a part of it cannot be pickled.
     """
     kind = type(value)
-    if kind in _PLAIN:
+    if kind in _PLAIN_TYPES:
         return value
-    if kind in _MAPPINGS and all(type(key) in _KEYS for key in value) and _PICKLED not in value:
+    if kind in _MAPPING_TYPES and all(type(key) in _KEY_TYPES for key in value) and _PICKLED_KEY not in value:
         frozen = {key: freeze(item, what) for key, item in value.items()}
         return value if _same(frozen.values(), value.values()) else _refilled(value, frozen)
-    if kind in _SEQUENCES:
+    if kind in _SEQUENCE_TYPES:
         items = [freeze(item, what) for item in value]
         return value if _same(items, value) else kind(items)
-    return {_PICKLED: _pickled(value, what)}
+    return {_PICKLED_KEY: _pickled(value, what)}
 
 
 def thaw(value: Untyped) -> Untyped:
     """Reverse `freeze`."""
     kind = type(value)
-    if kind is dict and _PICKLED in value:
-        return pickle.loads(value[_PICKLED].numpy().tobytes())  # noqa: S301  (written by `freeze` for this trial)
-    if kind in _MAPPINGS:
+    if kind is dict and _PICKLED_KEY in value:
+        return pickle.loads(value[_PICKLED_KEY].numpy().tobytes())  # noqa: S301  (written by `freeze` for this trial)
+    if kind in _MAPPING_TYPES:
         thawed = {key: thaw(item) for key, item in value.items()}
         return value if _same(thawed.values(), value.values()) else _refilled(value, thawed)
-    if kind in _SEQUENCES:
+    if kind in _SEQUENCE_TYPES:
         items = [thaw(item) for item in value]
         return value if _same(items, value) else kind(items)
     return value
@@ -509,94 +595,3 @@ def _tensors(value: Untyped) -> Iterator[torch.Tensor]:
     elif isinstance(value, (dict, list, tuple)):
         for item in value.values() if isinstance(value, dict) else value:
             yield from _tensors(item)
-
-
-def state_file(directory: Path) -> Path:
-    """Return the file with the weights.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    for place in _PATHS:
-        if (directory / place).is_file():
-            return directory / place
-    raise CheckpointError(
-        f"{directory} has no {STATE_FILE}", hint="use the directory of a PyTorch checkpoint"
-    )
-
-
-def numpy_allowed() -> AbstractContextManager[object]:
-    """Allow numpy arrays and numbers in safe loading: Determined stored numpy's random state unconverted."""
-    allow = getattr(torch.serialization, "safe_globals", None)  # since torch 2.5
-    if allow is None or importlib.util.find_spec("numpy") is None:
-        return nullcontext()
-    import numpy as np
-
-    made_by = importlib.import_module(np.ndarray.__reduce__(np.zeros(0))[0].__module__)
-    allowed: list[Any] = [np.ndarray, np.dtype, *(getattr(np.dtypes, f"{name}DType") for name in _NUMBERS)]
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # before numpy 2, and since
-        allowed += [(getattr(made_by, name), f"{module}.{name}") for name in ("_reconstruct", "scalar")]
-    context: AbstractContextManager[object] = allow(allowed)
-    return context
-
-
-def with_current_names(state: Untyped) -> dict[str, Any]:
-    """Rename the keys of older checkpoints; a trial of 0.12 had one model, optimizer and scheduler."""
-    if state and all(isinstance(value, torch.Tensor) for value in state.values()):
-        return {"models_state_dict": [state]}
-    renamed = dict(state)
-    for old, new in _LISTS.items():
-        if old in renamed:
-            value = renamed.pop(old)
-            renamed.setdefault(new, [] if value is None else [value])
-    return renamed
-
-
-def load_trial_from_checkpoint_path(
-    path: str | Path,
-    trial_class: type[PyTorchTrial] | None = None,
-    trial_kwargs: Mapping[str, Any] | None = None,
-    torch_load_kwargs: Mapping[str, Any] | None = None,
-    **more_torch_load_kwargs: Untyped,
-) -> PyTorchTrial:
-    """Build the trial of a checkpoint on the CPU and load its weights.
-
-    Args:
-        path: directory of the checkpoint; inside a run also its UUID.
-        trial_class: default: the class that wrote it, imported from the checkpoint's copy of the code.
-        trial_kwargs: for its `__init__`, in addition to the context.
-        torch_load_kwargs: for `torch.load`; `{"weights_only": False}` also loads any pickled object and
-            runs whatever code the file names: only for checkpoints that you trust.
-        more_torch_load_kwargs: the same, in the form used before Determined 0.21.
-
-    Raises:
-        CheckpointError: the checkpoint cannot be read, or its class cannot be found.
-    """
-    run = RunInfo.from_environ(os.environ)
-    directory = checkpoints.located(path, *([Path(run.checkpoint_dir)] if run else []))
-    facts = described(directory)
-    state_file(directory)
-    context = PyTorchTrialContext(
-        Setting(
-            device=torch.device("cpu"),
-            hparams=facts["hparams"],
-            config=facts["experiment_config"],
-            move_models=False,
-        )
-    )
-    with trial_class_of(directory, facts["trial_cls_spec"], PyTorchTrial, trial_class) as found:
-        trial = found(context, **dict(trial_kwargs or {}))
-        build_model(trial, context)
-    options = {**(torch_load_kwargs or {}), **more_torch_load_kwargs}
-    with importing_from(directory / CODE_DIR, ""):
-        state = read(directory, **options)
-    restore_models(state, context)
-    return trial
-
-
-def reset_parameters(model: torch.nn.Module) -> None:
-    """Call `reset_parameters` of every module that has it."""
-    for module in model.modules():
-        reset = getattr(module, "reset_parameters", None)
-        if callable(reset):
-            reset()

@@ -1,11 +1,4 @@
-"""PyTorchTrialContext: wrapping, stepping, hyperparameters, and the position in training.
-
-Gradients from the loss to the optimizer step: scaling, aggregation, averaging, clipping.
-
-When learning-rate schedulers step: LRScheduler and its step modes.
-
-`context.experimental`: the experimental options of Determined's context.
-"""
+"""PyTorchTrialContext: wrapping models, optimizers and schedulers, and when they step."""
 
 from __future__ import annotations
 
@@ -37,7 +30,7 @@ if TYPE_CHECKING:
     from determined._contract.run_info import RunInfo
     from determined.pytorch._device import Untyped
 
-ClipGrads = Callable[[Iterator[torch.nn.Parameter]], object]
+_ClipGrads = Callable[[Iterator[torch.nn.Parameter]], object]
 _ZERO_GRAD = torch.optim.Optimizer.zero_grad
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -51,137 +44,6 @@ class Aggregation:
 
     frequency: int = 1
     average: bool = True
-
-
-class Gradients:
-    """The optimizers of one trial and their steps."""
-
-    def __init__(self, aggregation: Aggregation, clock: Clock, device: torch.device) -> None:
-        self.aggregation = aggregation
-        self.scaler: GradScaler | None = None
-        self.automatic = False  # the harness scales and unscales, not the trial
-        self._frequency = aggregation.frequency
-        self._clock = clock
-        self._device = device
-        self._average: dict[int, bool] = {}  # by the optimizer's id
-        self._update_due = False
-        self.plain: set[torch.optim.Optimizer] = (
-            set()
-        )  # they step after each batch, without scaling or aggregation
-
-    def add(self, optimizer: torch.optim.Optimizer, *, average: bool | None) -> None:
-        self._average[id(optimizer)] = self.aggregation.average if average is None else average
-        if self._frequency == 1 and not self.automatic:
-            self.plain.add(optimizer)
-
-    def use_amp(self) -> None:
-        self.scaler = GradScaler(self._device.type, enabled=self._device.type == "cuda")
-        self.automatic = True
-        self.plain.clear()
-
-    def autocast(self, model: torch.nn.Module) -> None:
-        """Run the model in half precision where that is safe; outputs are float32."""
-        forward = model.forward
-
-        @functools.wraps(forward)
-        def mixed(*args: Untyped, **keywords: Untyped) -> Untyped:
-            with torch.autocast(self._device.type):
-                return _widened(forward(*args, **keywords))
-
-        model.forward = mixed
-
-    def scaled(self, loss: torch.Tensor) -> torch.Tensor:
-        return self.scaler.scale(loss) if self.scaler is not None else loss
-
-    def step(
-        self,
-        optimizer: torch.optim.Optimizer,
-        clip_grads: ClipGrads | None,
-        auto_zero_grads: bool,  # noqa: FBT001  (forwarded as it came)
-        scaler: GradScaler | None,
-    ) -> None:
-        if id(optimizer) not in self._average:
-            raise InvalidTrialError(
-                "step_optimizer got an optimizer that was not wrapped",
-                hint="wrap it in __init__: self.optimizer = context.wrap_optimizer(optimizer)",
-            )
-        if self._frequency > 1 and not self._aggregated(optimizer, auto_zero_grads=auto_zero_grads):
-            return
-        own = self.scaler if self.automatic else None
-        if clip_grads is not None:
-            if own is not None:
-                own.unscale_(optimizer)
-            clip_grads(parameters(optimizer))
-        if scaler is not None or own is not None:
-            (scaler or own).step(optimizer)  # type: ignore[union-attr]
-            self._update_due = scaler is None
-        else:
-            optimizer.step()
-        if auto_zero_grads:
-            drop_gradients(optimizer)
-
-    def end_batch(self) -> None:
-        """Update the loss scale after the batch's steps."""
-        if self._update_due and self.scaler is not None:
-            self.scaler.update()
-            self._update_due = False
-
-    def _aggregated(self, optimizer: torch.optim.Optimizer, *, auto_zero_grads: bool) -> bool:
-        if not auto_zero_grads:
-            raise InvalidTrialError(
-                "step_optimizer got auto_zero_grads=False, but optimizations.aggregation_frequency is "
-                f"{self._frequency}",
-                hint="remove auto_zero_grads, or set aggregation_frequency to 1",
-            )
-        if (self._clock.batch + 1) % self._frequency:
-            return False
-        if self._average[id(optimizer)]:
-            for parameter in parameters(optimizer):
-                if parameter.grad is not None:
-                    parameter.grad.div_(self._frequency)
-        return True
-
-
-def parameters(optimizer: torch.optim.Optimizer) -> Iterator[torch.nn.Parameter]:
-    return (parameter for group in optimizer.param_groups for parameter in group["params"])
-
-
-def drop_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Do what `optimizer.zero_grad()` does, without its profiler entry; an overridden one is called.
-
-    For a small model the profiler entry costs several times the rest, even without a profiler. See
-    https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.zero_grad.html
-    """
-    if getattr(optimizer.zero_grad, "__func__", None) is not _ZERO_GRAD:
-        optimizer.zero_grad()
-        return
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = None
-
-
-def gradients_of(models: Iterable[torch.nn.Module]) -> list[dict[str, torch.Tensor]]:
-    """Return the aggregated gradients by parameter; empty dicts after an optimizer step."""
-    return [{name: p.grad for name, p in model.named_parameters() if p.grad is not None} for model in models]
-
-
-def restore_gradients(
-    models: Iterable[torch.nn.Module], gradients: Iterable[dict[str, torch.Tensor]]
-) -> None:
-    for model, of_model in zip(models, gradients, strict=False):
-        known = dict(model.named_parameters())
-        for name, gradient in of_model.items():
-            known[name].grad = gradient.to(known[name].device)
-
-
-def _widened(value: Untyped) -> Untyped:
-    if isinstance(value, torch.Tensor):
-        return value.float() if value.dtype in {torch.float16, torch.bfloat16} else value
-    if isinstance(value, dict):
-        return {key: _widened(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)) and type(value) in {list, tuple}:
-        return type(value)(_widened(item) for item in value)
-    return value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,7 +73,7 @@ class PyTorchTrialContext(HparamAccess):
         self.optimizers: list[torch.optim.Optimizer] = []
         self.lr_schedulers: list[LRScheduler] = []
         self.clock = Clock()
-        self.gradients = Gradients(setting.aggregation, self.clock, self.device)
+        self.gradients = _Gradients(setting.aggregation, self.clock, self.device)
         self.reducers = Reducers(self.distributed)
         self.board = TensorBoardWriter(setting.tensorboard_dir)
         self.experimental = Experimental(self.wrap_amp)
@@ -349,7 +211,7 @@ class PyTorchTrialContext(HparamAccess):
     def step_optimizer(
         self,
         optimizer: torch.optim.Optimizer,
-        clip_grads: ClipGrads | None = None,
+        clip_grads: _ClipGrads | None = None,
         auto_zero_grads: bool = True,  # noqa: FBT001, FBT002  (Determined's own signature)
         scaler: GradScaler | None = None,
     ) -> None:
@@ -357,7 +219,7 @@ class PyTorchTrialContext(HparamAccess):
         if clip_grads is None and scaler is None and optimizer in self.gradients.plain:
             optimizer.step()  # fast path for most trials: runs in every batch
             if auto_zero_grads:
-                drop_gradients(optimizer)
+                _drop_gradients(optimizer)
             return
         self.gradients.step(optimizer, clip_grads, auto_zero_grads, scaler)
 
@@ -469,6 +331,156 @@ class LRScheduler:
         return getattr(self.scheduler, name)
 
 
+class Experimental:
+    def __init__(self, wrap_amp: Callable[[], None]) -> None:
+        self._wrap_amp = wrap_amp
+        self.foreign_loaders = False
+        self.auto_to_device = True
+
+    def use_amp(self) -> None:
+        """Use mixed precision without changes to `train_batch`. Call it before `wrap_model`."""
+        self._wrap_amp()
+
+    def disable_dataset_reproducibility_checks(self) -> None:
+        """Allow loaders that are not `determined.pytorch.DataLoader`."""
+        self.foreign_loaders = True
+
+    def disable_auto_to_device(self) -> None:
+        """Do not move batches to the device; the trial calls `context.to_device` itself."""
+        self.auto_to_device = False
+
+
+class _Gradients:
+    """The optimizers of one trial and their steps."""
+
+    def __init__(self, aggregation: Aggregation, clock: Clock, device: torch.device) -> None:
+        self.aggregation = aggregation
+        self.scaler: GradScaler | None = None
+        self.automatic = False  # the harness scales and unscales, not the trial
+        self._frequency = aggregation.frequency
+        self._clock = clock
+        self._device = device
+        self._average: dict[int, bool] = {}  # by the optimizer's id
+        self._update_due = False
+        self.plain: set[torch.optim.Optimizer] = (
+            set()
+        )  # they step after each batch, without scaling or aggregation
+
+    def add(self, optimizer: torch.optim.Optimizer, *, average: bool | None) -> None:
+        self._average[id(optimizer)] = self.aggregation.average if average is None else average
+        if self._frequency == 1 and not self.automatic:
+            self.plain.add(optimizer)
+
+    def use_amp(self) -> None:
+        self.scaler = GradScaler(self._device.type, enabled=self._device.type == "cuda")
+        self.automatic = True
+        self.plain.clear()
+
+    def autocast(self, model: torch.nn.Module) -> None:
+        """Run the model in half precision where that is safe; outputs are float32."""
+        forward = model.forward
+
+        @functools.wraps(forward)
+        def mixed(*args: Untyped, **keywords: Untyped) -> Untyped:
+            with torch.autocast(self._device.type):
+                return _widened(forward(*args, **keywords))
+
+        model.forward = mixed
+
+    def scaled(self, loss: torch.Tensor) -> torch.Tensor:
+        return self.scaler.scale(loss) if self.scaler is not None else loss
+
+    def step(
+        self,
+        optimizer: torch.optim.Optimizer,
+        clip_grads: _ClipGrads | None,
+        auto_zero_grads: bool,  # noqa: FBT001  (forwarded as it came)
+        scaler: GradScaler | None,
+    ) -> None:
+        if id(optimizer) not in self._average:
+            raise InvalidTrialError(
+                "step_optimizer got an optimizer that was not wrapped",
+                hint="wrap it in __init__: self.optimizer = context.wrap_optimizer(optimizer)",
+            )
+        if self._frequency > 1 and not self._aggregated(optimizer, auto_zero_grads=auto_zero_grads):
+            return
+        own = self.scaler if self.automatic else None
+        if clip_grads is not None:
+            if own is not None:
+                own.unscale_(optimizer)
+            clip_grads(_parameters(optimizer))
+        if scaler is not None or own is not None:
+            (scaler or own).step(optimizer)  # type: ignore[union-attr]
+            self._update_due = scaler is None
+        else:
+            optimizer.step()
+        if auto_zero_grads:
+            _drop_gradients(optimizer)
+
+    def end_batch(self) -> None:
+        """Update the loss scale after the batch's steps."""
+        if self._update_due and self.scaler is not None:
+            self.scaler.update()
+            self._update_due = False
+
+    def _aggregated(self, optimizer: torch.optim.Optimizer, *, auto_zero_grads: bool) -> bool:
+        if not auto_zero_grads:
+            raise InvalidTrialError(
+                "step_optimizer got auto_zero_grads=False, but optimizations.aggregation_frequency is "
+                f"{self._frequency}",
+                hint="remove auto_zero_grads, or set aggregation_frequency to 1",
+            )
+        if (self._clock.batch + 1) % self._frequency:
+            return False
+        if self._average[id(optimizer)]:
+            for parameter in _parameters(optimizer):
+                if parameter.grad is not None:
+                    parameter.grad.div_(self._frequency)
+        return True
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[torch.nn.Parameter]:
+    return (parameter for group in optimizer.param_groups for parameter in group["params"])
+
+
+def _drop_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Do what `optimizer.zero_grad()` does, without its profiler entry; an overridden one is called.
+
+    For a small model the profiler entry costs several times the rest, even without a profiler. See
+    https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.zero_grad.html
+    """
+    if getattr(optimizer.zero_grad, "__func__", None) is not _ZERO_GRAD:
+        optimizer.zero_grad()
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
+
+
+def gradients_of(models: Iterable[torch.nn.Module]) -> list[dict[str, torch.Tensor]]:
+    """Return the aggregated gradients by parameter; empty dicts after an optimizer step."""
+    return [{name: p.grad for name, p in model.named_parameters() if p.grad is not None} for model in models]
+
+
+def restore_gradients(
+    models: Iterable[torch.nn.Module], gradients: Iterable[dict[str, torch.Tensor]]
+) -> None:
+    for model, of_model in zip(models, gradients, strict=False):
+        known = dict(model.named_parameters())
+        for name, gradient in of_model.items():
+            known[name].grad = gradient.to(known[name].device)
+
+
+def _widened(value: Untyped) -> Untyped:
+    if isinstance(value, torch.Tensor):
+        return value.float() if value.dtype in {torch.float16, torch.bfloat16} else value
+    if isinstance(value, dict):
+        return {key: _widened(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)) and type(value) in {list, tuple}:
+        return type(value)(_widened(item) for item in value)
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Pace:
     """The step schedule of learning-rate schedulers."""
@@ -493,22 +505,3 @@ class Pace:
         # an epoch counts as ended when the next optimizer step falls into a later one
         first, last = batch_idx // self.epoch_length, (batch_idx + span) // self.epoch_length
         return last // every - first // every
-
-
-class Experimental:
-    def __init__(self, wrap_amp: Callable[[], None]) -> None:
-        self._wrap_amp = wrap_amp
-        self.foreign_loaders = False
-        self.auto_to_device = True
-
-    def use_amp(self) -> None:
-        """Use mixed precision without changes to `train_batch`. Call it before `wrap_model`."""
-        self._wrap_amp()
-
-    def disable_dataset_reproducibility_checks(self) -> None:
-        """Allow loaders that are not `determined.pytorch.DataLoader`."""
-        self.foreign_loaders = True
-
-    def disable_auto_to_device(self) -> None:
-        """Do not move batches to the device; the trial calls `context.to_device` itself."""
-        self.auto_to_device = False

@@ -1,14 +1,12 @@
-"""Data loading: a DataLoader that can start at any batch, and helpers for batches.
+"""Data loading: a DataLoader that can start at any batch, alone or as one of several processes.
 
-The order of a data set: which records are in which batch, without iterating over the batches before it.
+The order of a data set depends only on the seed and the epoch, so a resumed run reads the same batches
+without reading those before them.
 
-The order depends only on the seed and the epoch, so a resumed run reads the same batches.
-
-Sharding of an epoch over several processes: each gets the same number of batches, and no record twice.
-
-Batches are assigned round-robin. If the last round is incomplete, its records and those of the round before
-are spread evenly over two rounds, so that no batch is larger than others or much smaller than half of them.
-With `drop_last` an incomplete round is dropped, so that all batches have one size.
+Several processes share an epoch: each gets the same number of batches, and no record twice. Batches are
+assigned round-robin. If the last round is incomplete, its records and those of the round before are spread
+evenly over two rounds, so that no batch is larger than others or much smaller than half of them. With
+`drop_last` an incomplete round is dropped, so that all batches have one size.
 """
 
 from __future__ import annotations
@@ -139,11 +137,11 @@ class DataLoader:
         dataset = options.pop("dataset", self.dataset)
         return TorchDataLoader(dataset, batch_sampler=batch_sampler, generator=generator, **options)
 
-    def shard(self, replicas: int, rank: int) -> Sharding:
+    def shard(self, replicas: int, rank: int) -> _Sharding:
         """Return the training shard of one process: equal numbers of batches, no record twice."""
         return shard(self._order(), replicas, rank, drop_last=self.drop_last)
 
-    def sharded_loader(self, sharding: Sharding, skip: int, seed: int) -> TorchDataLoader[Any]:
+    def sharded_loader(self, sharding: _Sharding, skip: int, seed: int) -> TorchDataLoader[Any]:
         """Return torch's endless loader of one process, starting at its batch `skip`."""
         return self._seeded(sharding, Shard(repeat=True, skip=skip), seed)
 
@@ -163,7 +161,7 @@ class DataLoader:
         return ForeignOrder.of(self.batch_sampler)
 
     def _seeded(
-        self, order: OwnOrder | ForeignOrder | Sharding, shard: Shard, seed: int
+        self, order: OwnOrder | ForeignOrder | _Sharding, shard: Shard, seed: int
     ) -> TorchDataLoader[Any]:
         if self.generator is not None:
             seed = derive(seed, self.generator.initial_seed())
@@ -195,7 +193,7 @@ class _SeededDataset(Dataset[Any]):
         self.dataset = dataset
 
     def __getitems__(self, indices: list[int]) -> list[Any]:
-        if isinstance(indices, Indices):
+        if isinstance(indices, _Indices):
             _device.seed_all(indices.seed)
         inner = getattr(self.dataset, "__getitems__", None)
         return list(inner(indices)) if inner else [self.dataset[index] for index in indices]
@@ -329,7 +327,7 @@ def _length(data: Untyped) -> int:
     return len(data)
 
 
-class Indices(list[int]):
+class _Indices(list[int]):
     """The record indices of one batch, with the seed for random transforms."""
 
     seed: int
@@ -432,7 +430,7 @@ class BatchStream(Sampler[list[int]]):
 
     def __init__(
         self,
-        order: OwnOrder | ForeignOrder | Sharding,
+        order: OwnOrder | ForeignOrder | _Sharding,
         shard: Shard,
         seed: int | None = None,
         *,
@@ -468,14 +466,14 @@ class BatchStream(Sampler[list[int]]):
             if set_epoch is not None:
                 set_epoch(epoch)
 
-    def _marked(self, batch: list[int], number: int) -> Indices:
-        indices = Indices(batch)
+    def _marked(self, batch: list[int], number: int) -> _Indices:
+        indices = _Indices(batch)
         indices.seed = derive(self._seed or 0, "batch", number, *self._owner)
         return indices
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sharding:
+class _Sharding:
     """The batches of an epoch that one process reads."""
 
     order: OwnOrder | ForeignOrder
@@ -511,7 +509,7 @@ class Sharding:
         return [records[bounds[number] : bounds[number + 1]] for number in numbers]
 
 
-def shard(order: OwnOrder | ForeignOrder, replicas: int, rank: int, *, drop_last: bool) -> Sharding:
+def shard(order: OwnOrder | ForeignOrder, replicas: int, rank: int, *, drop_last: bool) -> _Sharding:
     """Plan the shard of one process.
 
     Args:
@@ -534,7 +532,7 @@ def shard(order: OwnOrder | ForeignOrder, replicas: int, rank: int, *, drop_last
             f"the training data is too small for {replicas} processes: {len(order)} batches",
             hint="use fewer slots, a smaller batch size, or drop_last=False",
         )
-    return Sharding(order=order, replicas=replicas, rank=rank, whole=whole, spread=spread)
+    return _Sharding(order=order, replicas=replicas, rank=rank, whole=whole, spread=spread)
 
 
 def _records(order: OwnOrder | ForeignOrder, first: int, seed: int | None) -> list[int]:

@@ -1,11 +1,4 @@
-"""Choose the device of a trial, and move batches to it.
-
-Data-parallel training with torch: the process group, and models with averaged gradients.
-
-The global random states of Python, numpy and torch, as plain values that safe loading accepts.
-
-Type aliases for values of user code, which are untyped in torch as well.
-"""
+"""The devices of a trial: choose them, move batches to them, train on several, seed their generators."""
 
 from __future__ import annotations
 

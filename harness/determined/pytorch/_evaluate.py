@@ -1,8 +1,7 @@
-"""Validation of a trial, per batch or on the whole data set.
+"""Validation of a trial, per batch or on the whole data set, and one batch of it before training.
 
-Preflight validation: one batch before training, without side effects, so that errors show at once.
-
-The parts of a trial, before training.
+The batch before training has no side effects: random states, model, trial and reducers are restored, so
+that errors show at once and no number changes.
 """
 
 from __future__ import annotations
@@ -24,11 +23,17 @@ from determined._run.outcome import defined_at
 from determined._trial.snapshot import CannotRestoreError, NumpyHandler, Snapshot
 from determined._trial.validation import log_skipped, preflight_errors, silence
 from determined.pytorch import _device
-from determined.pytorch import _metrics as pytorch_metrics
 from determined.pytorch._callbacks import Hooks
 from determined.pytorch._data import length_of
 from determined.pytorch._device import same_buffers
-from determined.pytorch._metrics import Window, as_metrics, reduce_validation, reducers_of, rows
+from determined.pytorch._metrics import (
+    Window,
+    as_metrics,
+    reduce_over_processes,
+    reduce_validation,
+    reducers_of,
+    rows,
+)
 from determined.pytorch._trial import PyTorchTrial, overrides
 
 if TYPE_CHECKING:
@@ -166,7 +171,7 @@ class Evaluation:
             reducers_of(declared, list(window.columns)) if window.count or self._group.size == 1 else {}
         )
         own = reduce_validation(window.columns, window.kinds, reducers, self._left_out)
-        return pytorch_metrics.validation(own, window.count, reducers, self._group)
+        return reduce_over_processes(own, window.count, reducers, self._group)
 
 
 def _evaluate_batch(trial: PyTorchTrial) -> Callable[[Any, int], object]:
@@ -179,6 +184,22 @@ def _evaluate_batch(trial: PyTorchTrial) -> Callable[[Any, int], object]:
     if len(positional) > 1 or any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
         return method
     return lambda batch, _: method(batch)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """The parts of a built trial."""
+
+    trial: PyTorchTrial
+    trial_class: type  # as the user wrote it
+    context: PyTorchTrialContext
+    hooks: Hooks
+    loaders: Loaders
+    info: RunInfo
+    data_seed: int
+    is_trainer: bool = False
+    validation_limit: int | None = None  # batches
+    lockstep: Lockstep | None = None  # with other processes
 
 
 def preflight(parts: Parts, searcher_metric: str) -> Metrics | None:
@@ -326,19 +347,3 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.view(torch.uint8) if tensor.numel() else torch.zeros(1)
     real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
     return real.contiguous().view(_WHOLE[real.element_size()])
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Parts:
-    """The parts of a built trial."""
-
-    trial: PyTorchTrial
-    trial_class: type  # as the user wrote it
-    context: PyTorchTrialContext
-    hooks: Hooks
-    loaders: Loaders
-    info: RunInfo
-    data_seed: int
-    is_trainer: bool = False
-    validation_limit: int | None = None  # batches
-    lockstep: Lockstep | None = None  # with other processes

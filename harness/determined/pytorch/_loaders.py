@@ -1,9 +1,8 @@
 """Build and check the two loaders of a trial, and start them at any batch.
 
-Random states of loader workers: written to shared memory for checkpoints, restored when a run resumes.
-
-A worker draws from generators that torch seeds once, so random transforms of a batch depend on all batches
-that this worker has read before. Reading all of those again would be too slow.
+A loader worker draws from generators that torch seeds once, so random transforms of a batch depend on all
+batches that this worker has read before. Reading all of those again would be too slow: workers write their
+random states to shared memory for checkpoints, and restore them when a run resumes.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ _CELL = 16 << 10  # bytes per cell: torch's state takes 5 kB, Python's and numpy
 _HEAD = 8  # bytes per header number; there are two: the length of the pickled part, and the batch count
 
 
-class Feed(Protocol):
+class _Feed(Protocol):
     """An endless stream of training batches."""
 
     epoch_length: int | None
@@ -65,7 +64,7 @@ class Feed(Protocol):
         """Return the state from which `begin` continues with `batch`, after all earlier ones were read."""
 
 
-class OwnFeed:
+class _OwnFeed:
     """A `determined.pytorch.DataLoader` in one process, read as in torch and Determined."""
 
     def __init__(self, loader: DataLoader, seed: int) -> None:
@@ -75,7 +74,7 @@ class OwnFeed:
         self._passes = ResumableBatchSampler(loader.batch_sampler, self._ahead + self._workers)
         self._made: _device.State = {}  # random states when torch made its iterator
         self._first = 0  # the first batch of this iterator
-        self._states: WorkerStates | None = None
+        self._states: _WorkerStates | None = None
         self.epoch_length = length_of(loader.batch_sampler)
 
     def begin(self, batch: int, state: _device.State | None) -> Iterator[Any]:
@@ -111,10 +110,10 @@ class OwnFeed:
         changed: dict[str, Any] = {}
         if self._workers:
             self._made = {"global": {"cpu_rng_state": torch.get_rng_state()}, **self._generator.own()}
-            self._states = states = WorkerStates(self._workers, self._ahead // self._workers, workers, late)
-            changed["collate_fn"] = Collate(self._loader.collate_fn, states)
+            self._states = states = _WorkerStates(self._workers, self._ahead // self._workers, workers, late)
+            changed["collate_fn"] = _Collate(self._loader.collate_fn, states)
             if workers:
-                changed["worker_init_fn"] = Start(self._loader.worker_init_fn, states)
+                changed["worker_init_fn"] = _Start(self._loader.worker_init_fn, states)
         return iter(self._loader.loader(self._passes, self._loader.generator, **changed))
 
     @property
@@ -122,7 +121,7 @@ class OwnFeed:
         return RandomSources(self._loader)
 
 
-class ShardedFeed:
+class _ShardedFeed:
     """A `determined.pytorch.DataLoader` sharded over several processes, with random access to batches."""
 
     def __init__(self, loader: DataLoader, seed: int, group: Group) -> None:
@@ -137,7 +136,7 @@ class ShardedFeed:
         return {}
 
 
-class ForeignFeed:
+class _ForeignFeed:
     """A user's own loader, restarted whenever it ends.
 
     A resumed run reads its current pass again, with the random states from the start of the pass. A trial
@@ -192,9 +191,9 @@ def _without(count: int, batches: Iterator[Any]) -> Iterator[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Loaders:
-    training: Feed
+    training: _Feed
     validation: TorchDataLoader[Any]
-    validation_workers: WorkerStates | None = None  # of persistent workers
+    validation_workers: _WorkerStates | None = None  # of persistent workers
 
     def begin(self, batch: int, state: _device.State | None) -> Iterator[Any]:
         """Return the training batches from number `batch` on, and restore the validation loader."""
@@ -230,13 +229,13 @@ def build_loaders(trial: PyTorchTrial, context: PyTorchTrialContext, seed: int) 
     group = context.distributed.group
     training = _checked(trial.build_training_data_loader, context)
     validation = _checked(trial.build_validation_data_loader, context)
-    feed: Feed
+    feed: _Feed
     if not isinstance(training, DataLoader):
-        feed = ForeignFeed(training, group, replay=not context.asked_initial_batch)
+        feed = _ForeignFeed(training, group, replay=not context.asked_initial_batch)
     elif group.size > 1:
-        feed = ShardedFeed(training, derive(seed, "training"), group)
+        feed = _ShardedFeed(training, derive(seed, "training"), group)
     else:
-        feed = OwnFeed(training, derive(seed, "training"))
+        feed = _OwnFeed(training, derive(seed, "training"))
     shares = 1 if overrides(type(trial), "evaluate_full_dataset") else group.size
     if group.size > 1 and group.rank == 0:
         _warn_of_unsharded_loaders(training, validation)
@@ -247,10 +246,10 @@ def build_loaders(trial: PyTorchTrial, context: PyTorchTrialContext, seed: int) 
     return Loaders(feed, *_validation(validation, trial.build_validation_data_loader))
 
 
-def _validation(loader: Untyped, method: object) -> tuple[TorchDataLoader[Any], WorkerStates | None]:
+def _validation(loader: Untyped, method: object) -> tuple[TorchDataLoader[Any], _WorkerStates | None]:
     if isinstance(loader, DataLoader) and loader.persistent_workers:
-        states = WorkerStates(loader.num_workers, loader.prefetch_factor or 0)
-        collate, start = Collate(loader.collate_fn, states), Start(loader.worker_init_fn, states)
+        states = _WorkerStates(loader.num_workers, loader.prefetch_factor or 0)
+        collate, start = _Collate(loader.collate_fn, states), _Start(loader.worker_init_fn, states)
         options = {"collate_fn": collate, "worker_init_fn": start}
         return loader.loader(loader.batch_sampler, loader.generator, **options), states
     if isinstance(loader, DataLoader):
@@ -321,7 +320,7 @@ def _has_infinite_length(owner: Untyped) -> bool:
     return not isinstance(owner, DataLoader) and (length_of(owner) or 0) >= _INFINITE
 
 
-class WorkerStates:
+class _WorkerStates:
     """The random states of each worker after each batch that it may have prefetched.
 
     Args:
@@ -373,10 +372,10 @@ class WorkerStates:
             _device.restore(state)
 
 
-class Collate:
+class _Collate:
     """The user's collate function; afterwards the worker stores its states."""
 
-    def __init__(self, inner: Callable[[Any], Any], states: WorkerStates) -> None:
+    def __init__(self, inner: Callable[[Any], Any], states: _WorkerStates) -> None:
         self._inner, self._states, self._count = inner, states, 0
 
     def __call__(self, samples: Untyped) -> Untyped:
@@ -388,10 +387,10 @@ class Collate:
         return batch
 
 
-class Start:
+class _Start:
     """The user's worker init function; afterwards the worker restores its states."""
 
-    def __init__(self, user: Callable[[int], None] | None, states: WorkerStates) -> None:
+    def __init__(self, user: Callable[[int], None] | None, states: _WorkerStates) -> None:
         self._user, self._states = user, states
 
     def __call__(self, worker: int) -> None:

@@ -1,13 +1,8 @@
-"""Metrics of many batches: collected per batch, reduced lazily at the next report.
+"""Metrics of many batches: collected per batch, reduced at the next report, over all processes.
 
-Tensors on a GPU stay there until then, because reading a number synchronizes with the device. A number in CPU
-memory is read at once: that is cheaper than keeping its tensor, and no later batch can change it.
-
-Reduce metrics over several processes; they are exchanged per report, never per batch.
-
-Reduction of per-batch metrics to one value, built-in and custom.
-
-Warn about NaN metrics, once for each metric, with the first batch that had it.
+Tensors on a GPU stay there until then, because reading a number synchronizes with the device. A number in
+CPU memory is read at once: that is cheaper than keeping its tensor, and no later batch can change it.
+Processes exchange reduced metrics per report, never per batch.
 """
 
 from __future__ import annotations
@@ -23,7 +18,6 @@ import pickle
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
-from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -37,8 +31,8 @@ if TYPE_CHECKING:
     from determined._run.processes import DistributedContext, Group
     from determined.pytorch._device import Untyped
 
-Values = dict[str, list[Any]]
-Kinds = dict[str, torch.dtype | None]  # the dtype of columns whose numbers came from tensors of one dtype
+_Values = dict[str, list[Any]]
+_Kinds = dict[str, torch.dtype | None]  # the dtype of columns whose numbers came from tensors of one dtype
 _Tensor = torch.Tensor  # a module global is looked up faster; used in every batch
 _NUMBERS = frozenset({float, int, bool})
 Metrics = dict[str, object]
@@ -180,7 +174,7 @@ def reducers_of(declared: object, names: list[str]) -> dict[str, Reducer]:
         raise InvalidTrialError(f"evaluation_reducer returned {type(declared).__name__}", hint=hint)
     if set(declared) != set(names):
         raise InvalidTrialError(
-            f"evaluation_reducer names {_listed(declared)}, but evaluate_batch returned {_listed(names)}",
+            f"evaluation_reducer names {_names(declared)}, but evaluate_batch returned {_names(names)}",
             hint=hint,
         )
     for name, reducer in declared.items():
@@ -191,11 +185,7 @@ def reducers_of(declared: object, names: list[str]) -> dict[str, Reducer]:
     return {name: declared[name] for name in names}
 
 
-def _listed(names: object) -> str:
-    return ", ".join(sorted(str(name) for name in names)) or "nothing"  # type: ignore[attr-defined]
-
-
-_COMBINE: dict[Reducer, Callable[[torch.Tensor], torch.Tensor]] = {
+_COMBINE_TENSORS: dict[Reducer, Callable[[torch.Tensor], torch.Tensor]] = {
     Reducer.SUM: torch.sum,
     Reducer.MAX: torch.max,
     Reducer.MIN: torch.min,
@@ -206,8 +196,8 @@ class ClosedWindow(NamedTuple):
     """A window that ended after `end` batches of the trial."""
 
     end: int
-    columns: Values
-    kinds: Kinds
+    columns: _Values
+    kinds: _Kinds
     batches: int
 
 
@@ -231,10 +221,10 @@ class Window:
 
     def __init__(self, method: str, *, read_numbers: bool, place: str = "") -> None:
         self._method, self._read_numbers, self._place = method, read_numbers, place
-        self.columns: Values = {}
-        self.kinds: Kinds = {}
+        self.columns: _Values = {}
+        self.kinds: _Kinds = {}
         self.count = 0
-        self._closed: list[tuple[int, Values, Kinds, int]] = []
+        self._closed: list[tuple[int, _Values, _Kinds, int]] = []
         self.add: Callable[[object], None] = self._add_numbers if read_numbers else self._add_any
 
     def _add_numbers(self, metrics: Any) -> None:  # noqa: ANN401  (any result of a trial)
@@ -296,14 +286,14 @@ class Window:
         if self.kinds[key] is value.dtype:
             return value.item()
         self._loosen(key)
-        return typed(value.item(), value.dtype)
+        return _typed(value.item(), value.dtype)
 
     def _loosen(self, key: str) -> None:
         """Store the dtype with each value of a column, because they differ."""
         kind, self.kinds[key] = self.kinds[key], None
         if kind is not None:
             column = self.columns[key]
-            column[:] = [value if value is None else typed(value, kind) for value in column]
+            column[:] = [value if value is None else _typed(value, kind) for value in column]
 
     def close(self, end: int) -> None:
         """Close the window after `end` batches of the trial; `take` returns it."""
@@ -324,7 +314,7 @@ class Window:
         )
 
 
-def rows(columns: Values, batches: int) -> list[dict[str, object]]:
+def rows(columns: _Values, batches: int) -> list[dict[str, object]]:
     """Return one dict per batch, with tensors as numpy arrays, for callbacks."""
     arrays = {key: [_as_array(value) for value in values] for key, values in columns.items()}
     return [{key: values[row] for key, values in arrays.items()} for row in range(batches)]
@@ -377,14 +367,14 @@ def training_means(window: ClosedWindow, left_out: LeftOut) -> dict[str, Mean]:
 
 
 def reduce_validation(
-    columns: Values, kinds: Kinds, reducers: Mapping[str, Reducer], left_out: LeftOut
+    columns: _Values, kinds: _Kinds, reducers: Mapping[str, Reducer], left_out: LeftOut
 ) -> dict[str, Mean]:
     """Reduce each metric to one number."""
     return _each(columns, kinds, left_out, lambda key: partial(_reduced, reducer=reducers[key]))
 
 
 def _each(
-    columns: Values, kinds: Kinds, left_out: LeftOut, reduction: Callable[[str], Callable[[Any], float]]
+    columns: _Values, kinds: _Kinds, left_out: LeftOut, reduction: Callable[[str], Callable[[Any], float]]
 ) -> dict[str, Mean]:
     """Reduce every column; one that cannot be reduced is logged and has no value."""
     found = {}
@@ -405,7 +395,7 @@ def _of_column(values: list[Any], kind: torch.dtype | None, reduce: Callable[[li
     return reduce(_column(present, kind, whole=len(present) == len(values)))
 
 
-def typed(value: float, kind: torch.dtype) -> object:
+def _typed(value: float, kind: torch.dtype) -> object:
     """Return a number as a numpy scalar, as Determined averages it; unchanged without numpy."""
     numpy_kind = _numpy_kind(kind)
     return value if numpy_kind is None else numpy_kind.type(value)
@@ -424,7 +414,7 @@ def _column(values: list[Any], kind: torch.dtype | None, *, whole: bool) -> Any:
     if kind is None and not all(isinstance(value, numbers.Real) for value in values):
         return values
     objects = numpy.empty(len(values), dtype=object)
-    objects[:] = values if kind is None else [typed(value, kind) for value in values]
+    objects[:] = values if kind is None else [_typed(value, kind) for value in values]
     return objects
 
 
@@ -463,7 +453,7 @@ def _reduced(values: Any, reducer: Reducer) -> float:  # noqa: ANN401  (as above
             return _float(_numpy().average(array))
     array = _array(values)
     if array is None:
-        return float(_COMBINE[reducer](torch.cat([_tensor(value).reshape(-1) for value in values])))
+        return float(_COMBINE_TENSORS[reducer](torch.cat([_tensor(value).reshape(-1) for value in values])))
     with _numpy().errstate(all="ignore"):
         return _float(getattr(_numpy(), reducer.name.lower())(array))
 
@@ -534,18 +524,18 @@ def _as_array(value: object) -> object:
         return value.detach()
 
 
-def _names(metrics: Iterable[str]) -> str:
-    return ", ".join(sorted(metrics)) or "nothing"
+def _names(metrics: Iterable[object]) -> str:
+    return ", ".join(sorted(map(str, metrics))) or "nothing"
 
 
-_COMBINE_VALUES: dict[Reducer, Callable[[Sequence[float]], float]] = {
+_COMBINE_NUMBERS: dict[Reducer, Callable[[Sequence[float]], float]] = {
     Reducer.SUM: sum,
     Reducer.MAX: max,
     Reducer.MIN: min,
 }
 
 
-def training(own: Mapping[str, Mean], group: Group) -> Metrics:
+def mean_over_processes(own: Mapping[str, Mean], group: Group) -> Metrics:
     """Return the mean over processes, which have all trained the same number of batches."""
     if group.size == 1:
         return {name: mean.value for name, mean in own.items() if mean.batches}
@@ -556,7 +546,7 @@ def training(own: Mapping[str, Mean], group: Group) -> Metrics:
     }
 
 
-def rows_of_all(own: list[Metrics], group: Group) -> list[Metrics]:
+def rows_over_processes(own: list[Metrics], group: Group) -> list[Metrics]:
     """Return one dict per batch, with the means over processes."""
     if group.size == 1:
         return own
@@ -567,7 +557,7 @@ def rows_of_all(own: list[Metrics], group: Group) -> list[Metrics]:
     ]
 
 
-def validation(
+def reduce_over_processes(
     own: Mapping[str, Mean], batches: int, reducers: Mapping[str, Reducer], group: Group
 ) -> Metrics:
     """Combine the reduced metrics of all processes.
@@ -597,7 +587,7 @@ def _reduced_means(means: Sequence[Mean], reducer: Reducer) -> float | None:
         return None
     if reducer is Reducer.AVG:
         return sum(value * count for value, count in there) / sum(count for _, count in there)
-    return _COMBINE_VALUES[reducer]([value for value, _ in there])
+    return _COMBINE_NUMBERS[reducer]([value for value, _ in there])
 
 
 def _averaged(means: Sequence[Mean]) -> float | None:
@@ -611,7 +601,7 @@ def _averaged(means: Sequence[Mean]) -> float | None:
 def _mean_value(values: Sequence[object]) -> object:
     """Return the mean of numbers and arrays; None if a process has another type."""
     there = [value for value in values if value is not None]
-    if there and all(isinstance(value, Real) or hasattr(value, "__array__") for value in there):
+    if there and all(isinstance(value, numbers.Real) or hasattr(value, "__array__") for value in there):
         total = there[0]
         for value in there[1:]:
             total = total + value  # type: ignore[operator]
@@ -624,8 +614,8 @@ def _same_names(everyone: Sequence[Mapping[str, object]], method: str) -> None:
     for metrics in everyone:
         if set(metrics) != set(everyone[0]):
             raise InvalidTrialError(
-                f"{method} returned the metrics {', '.join(sorted(everyone[0]))} in one process and "
-                f"{', '.join(sorted(metrics))} in another",
+                f"{method} returned the metrics {_names(everyone[0])} in one process and "
+                f"{_names(metrics)} in another",
                 hint=f"return the same metrics from {method} in every process",
             )
 

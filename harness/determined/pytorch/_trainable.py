@@ -1,12 +1,9 @@
-"""The PyTorch side of the training loop: batches, scheduler steps, metrics, validation, checkpoints.
+"""The PyTorch side of the training loop, from building the parts of a trial to its last checkpoint.
 
-The inner training loop; its overhead is paid in every batch.
-
-Between two torch ops the processor's caches are cold, and a line of Python costs several times more than in a
-loop of its own. So everything constant during training is computed once, and reports in quick succession are
-batched: their metrics are kept and reported together a moment later.
-
-Build the parts of a trial, restore it and train it.
+The overhead of the innermost loop (`Steps`) is paid in every batch: between two torch ops the processor's
+caches are cold, and a line of Python costs several times more than in a loop of its own. So everything
+constant during training is computed once, and reports in quick succession are batched: their metrics are
+kept and reported together a moment later.
 """
 
 from __future__ import annotations
@@ -31,15 +28,20 @@ from determined._trial.loop import Loop, Position, SavePolicy
 from determined._trial.schedule import Units
 from determined._trial.state import TrialState, write_code
 from determined.pytorch import _checkpoint
-from determined.pytorch import _checkpoint as pytorch_checkpoint
-from determined.pytorch import _device as pytorch_device
-from determined.pytorch import _metrics as pytorch_metrics
 from determined.pytorch._checkpoint import HostCopy
 from determined.pytorch._context import Pace
 from determined.pytorch._device import averaging, to_cpu, to_cpu_without_gpu, to_device
 from determined.pytorch._evaluate import Evaluation, Parts, preflight
 from determined.pytorch._loaders import build_loaders
-from determined.pytorch._metrics import NanWatch, Window, fetch, rows, training_means
+from determined.pytorch._metrics import (
+    NanWatch,
+    Window,
+    fetch,
+    mean_over_processes,
+    rows,
+    rows_over_processes,
+    training_means,
+)
 from determined.pytorch._trial import open_trial
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from determined._trial.state import Plan, Source
     from determined.pytorch._callbacks import Hooks
     from determined.pytorch._context import PyTorchTrialContext
+    from determined.pytorch._device import State
     from determined.pytorch._metrics import ClosedWindow
     from determined.pytorch._trial import PyTorchTrial
 
@@ -103,12 +106,12 @@ class PyTorchTrainable:
     def restore(self, directory: Path, position: Position) -> None:
         """Continue from a checkpoint."""
         state = _checkpoint.read(directory, self.context.device)
-        state = pytorch_checkpoint.own(directory, state, self._group, self._parts.info.trial_seed)
-        pytorch_checkpoint.restore(state, self.context, self._hooks)
+        state = _checkpoint.state_of_rank(directory, state, self._group, self._parts.info.trial_seed)
+        _checkpoint.restore(state, self.context, self._hooks)
         self.begin(position, state.get("data"))
-        pytorch_checkpoint.restore_random_states(state)
+        _checkpoint.restore_random_states(state)
 
-    def begin(self, position: Position, data: pytorch_device.State | None = None) -> None:
+    def begin(self, position: Position, data: State | None = None) -> None:
         """Prepare the training data from a position on."""
         self._steps.begin(position.steps_completed, data)
         self.context.reducers.reset(training=True)
@@ -141,7 +144,7 @@ class PyTorchTrainable:
 
     def _reduced(self, window: ClosedWindow) -> Metrics:
         self._newest = window
-        metrics = pytorch_metrics.training(training_means(window, self._left_out), self._group)
+        metrics = mean_over_processes(training_means(window, self._left_out), self._group)
         if self.context.reducers.training:
             metrics.update(self.context.reducers.metrics(training=True))
         self._nan.check(metrics, window.columns, window.end)
@@ -152,7 +155,7 @@ class PyTorchTrainable:
             each = rows(self._newest.columns, self._newest.batches)
             both = {
                 "avg_metrics": dict(metrics),
-                "batch_metrics": pytorch_metrics.rows_of_all(each, self._group),
+                "batch_metrics": rows_over_processes(each, self._group),
             }
             self._hooks.call("on_training_workload_end", **both)
             self._hooks.call("on_train_step_end", self._step_id(-1), both)
@@ -173,18 +176,16 @@ class PyTorchTrainable:
 
     def prepare_saving(self) -> None:
         if self._group.size == 1:
-            self._copy.allocate(pytorch_checkpoint.bulk(self.context))
+            self._copy.allocate(_checkpoint.bulk(self.context))
 
     def save(
         self, directory: Path, position: Position, *, in_background: bool = False, hooks: bool = True
     ) -> Callable[[], None] | None:
         data = self._parts.loaders.state(position.steps_completed)
         if self._group.rank:
-            pytorch_checkpoint.write_rank(
-                directory, pytorch_checkpoint.capture_own(self.context, data), self._group
-            )
+            _checkpoint.write_rank(directory, _checkpoint.capture_own(self.context, data), self._group)
             return None
-        state = pytorch_checkpoint.capture(self.context, self._hooks, data, call_hooks=hooks)
+        state = _checkpoint.capture(self.context, self._hooks, data, call_hooks=hooks)
         frozen, numbers = _checkpoint.frozen(state), self._numbers(position)
         if in_background and self._may_save_in_background(frozen):
             return partial(self._write, directory, self._copy.copy_of(frozen), numbers)
@@ -243,7 +244,7 @@ def warm_start(directory: Path, context: PyTorchTrialContext) -> None:
     state = _checkpoint.read(directory, context.device)
     if "models_state_dict" not in state:
         raise CheckpointError(f"{directory} has no weights", hint="use a checkpoint of a PyTorchTrial")
-    pytorch_checkpoint.restore_models(state, context)
+    _checkpoint.restore_models(state, context)
 
 
 class Steps:
@@ -277,7 +278,7 @@ class Steps:
         self._report = 0  # the batch after which the next report is due; 0: none
         self._left = -inf  # when the loop last returned, for reports
 
-    def begin(self, completed: int, data: pytorch_device.State | None) -> None:
+    def begin(self, completed: int, data: State | None) -> None:
         """Prepare the training data from a batch on."""
         self.completed = self._measure_at = completed
         self._epoch = range(0)
@@ -426,7 +427,7 @@ class Session:
         """Train to the end of the plan, or until a stop is requested."""
         trial, hooks = open_trial(self.trial, self.context)
         try:
-            pytorch_checkpoint.scatter_seeds(self.run.group, self.run.info.trial_seed)
+            _checkpoint.scatter_seeds(self.run.group, self.run.info.trial_seed)
             hooks.call("on_trial_startup", self.source.position.steps_completed, self.source.uuid)
             trainable = self.restored(trial, hooks)
             hooks.call("on_training_start")

@@ -1,7 +1,4 @@
-"""Train from a script: `with pytorch.init() as context: pytorch.Trainer(trial, context).fit(...)`.
-
-Run one PyTorchTrial in the harness.
-"""
+"""Train a PyTorchTrial: from a script with `pytorch.init()` and `Trainer.fit`, or as a run in the harness."""
 
 from __future__ import annotations
 
@@ -24,10 +21,9 @@ from determined._trial.loop import SavePolicy
 from determined._trial.schedule import Period, Schedule, Units, configured, milestones
 from determined._trial.state import Plan, Source, open_source, plan_of, read_numbers
 from determined._trial.validation import is_enabled
-from determined.pytorch import _device as pytorch_device
 from determined.pytorch._checkpoint import same_weights
 from determined.pytorch._context import Aggregation, PyTorchTrialContext, Setting
-from determined.pytorch._device import choose_device, process_group
+from determined.pytorch._device import choose_device, process_group, seed_trial
 from determined.pytorch._trainable import Session
 from determined.pytorch._trial import PyTorchTrial, check_class, check_constructor, open_trial
 
@@ -136,7 +132,7 @@ def _context(
 ) -> _TrainerContext:
     info = handle.info
     if handle.supervised:
-        pytorch_device.seed_trial(info.trial_seed)
+        seed_trial(info.trial_seed)
     source = open_source(handle.run)
     setting = Setting(
         device=device,
@@ -216,7 +212,7 @@ class Trainer:
                 "fit got test_mode=True in a run", hint="submit the experiment with --test instead"
             )
         test_mode = test_mode or run.info.test_mode
-        options = TrainerOptions(
+        options = _TrainerOptions(
             max_length, reporting_period, validation_period, checkpoint_period, step_zero_validation
         )
         plan = Plan(
@@ -238,7 +234,7 @@ class Trainer:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainerOptions:
+class _TrainerOptions:
     """The arguments of `fit`; None defaults to the experiment config."""
 
     max_length: TrainUnit | None
@@ -325,7 +321,7 @@ def run_trial(trial_class: type[PyTorchTrial], run: Run) -> ExitReason:
     return reason
 
 
-def context_of(
+def _context_of(
     info: RunInfo, initial_batch: int = 0, distributed: DistributedContext | None = None
 ) -> PyTorchTrialContext:
     """Return the context of a trial that runs in the harness."""
@@ -345,8 +341,8 @@ def context_of(
 
 def _session(trial_class: type[PyTorchTrial], run: Run, source: Source) -> Session:
     run.enter(Stage.BUILD)
-    pytorch_device.seed_trial(run.info.trial_seed)
-    context = context_of(run.info, source.position.steps_completed, _ranks(run))
+    seed_trial(run.info.trial_seed)
+    context = _context_of(run.info, source.position.steps_completed, _ranks(run))
     plan = plan_of(run.info)
     return Session(trial=trial_class(context), context=context, run=run, plan=plan, source=source)
 

@@ -1,6 +1,7 @@
-"""PyTorchTrial, the class that users derive from, and the checks made on it before training.
+"""PyTorchTrial: the class that users derive from, and the checks before training.
 
-Adapt trials of Determined 0.12, where the harness owns model, optimizer and step, to the current API.
+In trials of Determined 0.12 the harness owns model, optimizer and step; `open_trial` adapts them to the
+current API.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def overrides(trial_class: type, method: str) -> bool:
     return getattr(trial_class, method) is not getattr(PyTorchTrial, method)
 
 
-def is_legacy(trial_class: type) -> bool:
+def _is_legacy(trial_class: type) -> bool:
     """Whether a class uses the API of Determined 0.12, where the harness passes the model to `train_batch`.
 
     The names of the legacy methods are not enough: later trials may use them for their own helpers.
@@ -95,7 +96,7 @@ def check_class(trial_class: type) -> None:
     """
     name = trial_class.__name__
     missing = [method for method in _REQUIRED if not overrides(trial_class, method)]
-    if not missing and is_legacy(trial_class):
+    if not missing and _is_legacy(trial_class):
         missing = [method for method in _LEGACY_REQUIRED if not callable(getattr(trial_class, method, None))]
     if missing:
         them = "it" if len(missing) == 1 else "them"
@@ -133,7 +134,7 @@ def _check_evaluation(trial_class: type) -> None:
         )
 
 
-def check_instance(trial: PyTorchTrial, context: PyTorchTrialContext) -> None:
+def _check_instance(trial: PyTorchTrial, context: PyTorchTrialContext) -> None:
     """Check the signature of `train_batch`, and that a model and an optimizer are wrapped."""
     name = type(trial).__name__
     _check_train_batch(trial, name)
@@ -164,10 +165,10 @@ def open_trial(trial: Untyped, context: PyTorchTrialContext) -> tuple[PyTorchTri
     Raises:
         InvalidTrialError: the trial cannot be trained.
     """
-    if is_legacy(type(trial)):
+    if _is_legacy(type(trial)):
         hooks = Hooks(trial.build_callbacks())
         return _adapted(trial, context, hooks), hooks
-    check_instance(trial, context)
+    _check_instance(trial, context)
     if _mixed_precision(context):
         _LOG.warning(
             "optimizations.mixed_precision only affects trials that define build_model; "
@@ -184,7 +185,7 @@ def open_trial(trial: Untyped, context: PyTorchTrialContext) -> tuple[PyTorchTri
 
 def build_model(trial: Untyped, context: PyTorchTrialContext) -> None:
     """Build and wrap the model of a legacy trial; other trials did so in `__init__`."""
-    if is_legacy(type(trial)):
+    if _is_legacy(type(trial)):
         context.wrap_model(trial.build_model())
 
 

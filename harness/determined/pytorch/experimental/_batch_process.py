@@ -1,12 +1,7 @@
 """`torch_batch_process`: process every batch of a data set once, resumable, with all processes.
 
-The context of a batch processor: its device, reducers and output directory.
-
-TorchBatchProcessor, the class that users derive from.
-
-The state of reducers in a checkpoint.
-
-The shard of one process: every N-th batch, each record once, in the order of the data set.
+A process takes every N-th batch, in the order of the data set, so each record is processed once. The state
+of reducers is in the checkpoints.
 """
 
 from __future__ import annotations
@@ -85,7 +80,7 @@ def torch_batch_process(  # noqa: PLR0917  (Determined's own signature)
     options = dict(dataloader_kwargs or {})
     gpu = torch.cuda.is_available()
     with script_run(RunOptions(distributed=distributed_context, slots=int(gpu))) as handle:
-        shard = plan_shard(
+        shard = _plan_shard(
             dataset,
             batch_size=batch_size,
             max_batches=1 if handle.info.test_mode else max_batches,
@@ -93,7 +88,7 @@ def torch_batch_process(  # noqa: PLR0917  (Determined's own signature)
             rank=handle.distributed.rank,
             size=handle.distributed.size,
         )
-        interval = positive(checkpoint_interval, "checkpoint_interval")
+        interval = _positive(checkpoint_interval, "checkpoint_interval")
         device = choose_device(handle.info.slots, handle.distributed)
         with process_group(handle.distributed.group, device):
             core = opened(handle)
@@ -121,7 +116,7 @@ class _Job:
 
     def run(self, dataset: torch.utils.data.Dataset[Any], options: dict[str, Any]) -> None:
         self._resume()
-        sampler = RemainingBatches(self.shard, self.done)
+        sampler = _RemainingBatches(self.shard, self.done)
         batches = iter(torch.utils.data.DataLoader(dataset, batch_sampler=sampler, **options))
         for _ in range(self.done, self.shard.rounds):
             self._next(batches)
@@ -370,7 +365,7 @@ class Shard:
         return whole + (rest > 0 and not self.drop_last)
 
 
-class RemainingBatches(torch.utils.data.Sampler[list[int]]):
+class _RemainingBatches(torch.utils.data.Sampler[list[int]]):
     """Batch sampler over the remaining batches of a shard."""
 
     def __init__(self, shard: Shard, begin: int) -> None:
@@ -380,7 +375,7 @@ class RemainingBatches(torch.utils.data.Sampler[list[int]]):
         return self._shard.indices(self._begin)
 
 
-def plan_shard(
+def _plan_shard(
     dataset: object,
     *,
     batch_size: int | None,
@@ -404,15 +399,15 @@ def plan_shard(
     chosen = batch_size if batch_size is not None else options.get("batch_size")
     return Shard(
         records=_records(dataset),
-        batch_size=1 if chosen is None else positive(chosen, "batch_size"),
+        batch_size=1 if chosen is None else _positive(chosen, "batch_size"),
         drop_last=bool(options.get("drop_last", False)),
         rank=rank,
         size=size,
-        limit=None if max_batches is None else positive(max_batches, "max_batches"),
+        limit=None if max_batches is None else _positive(max_batches, "max_batches"),
     )
 
 
-def positive(value: object, name: str) -> int:
+def _positive(value: object, name: str) -> int:
     """Check that a value is a whole number of 1 or more."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InvalidTrialError(

@@ -50,6 +50,40 @@ class Tiny(TFKerasTrial):
         return records(4)
 
 
+class Fixed(Tiny):
+    """The same weights every time, and records in their order."""
+
+    def build_model(self) -> Any:
+        self.context.configure_fit(shuffle=False)
+        model = super().build_model()
+        model.set_weights([np.full((2, 1), 0.1), np.zeros(1)])
+        return model
+
+
+def fitted(epochs: int, **options: Any) -> Any:
+    """The same by `model.fit`."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.set_weights([np.full((2, 1), 0.1), np.zeros(1)])
+    model.compile(optimizer=keras.optimizers.SGD(0.001), loss="mse", metrics=["mae"])
+    return model.fit(
+        *records(),
+        batch_size=2,
+        epochs=epochs,
+        shuffle=False,
+        verbose=0,
+        validation_data=records(4),
+        **options,
+    )
+
+
+def building(method: str, value: Any) -> type[TFKerasTrial]:
+    return type("Bad", (Tiny,), {method: lambda self: value(self) if callable(value) else value})
+
+
+def forever(_: Any) -> Any:
+    return tf.data.Dataset.from_tensor_slices(records(4)).batch(2).repeat()
+
+
 @dataclass(frozen=True)
 class Outcome:
     reason: ExitReason

@@ -360,7 +360,7 @@ def test_a_class_that_is_gone_is_named(tmp_path: Path) -> None:
         load_trial_from_checkpoint_path(directory)
     torch.save({"x": Unknown()}, directory / "state_dict.pth", _use_new_zipfile_serialization=False)
     raw = (directory / "state_dict.pth").read_bytes()
-    (directory / "state_dict.pth").write_bytes(raw.replace(b"test_forms\n", b"test_gones\n"))
+    (directory / "state_dict.pth").write_bytes(raw.replace(b"test_checkpoint\n", b"test_gone\n"))
     with pytest.raises(CheckpointError, match=r"needs a module that is not installed|cannot be read"):
         load_trial_from_checkpoint_path(directory, torch_load_kwargs={"weights_only": False})
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import random
-from collections import OrderedDict, namedtuple
 from itertools import islice
 from typing import Any
 
@@ -11,9 +10,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, SequentialSampler, get_worker_info
 
 from determined._contract.errors import InvalidTrialError
-from determined._run.processes import Alone, DistributedContext, Rank
-from determined.pytorch import DataLoader, data_length, to_device
-from determined.pytorch._device import choose_device, to_cpu
+from determined.pytorch import DataLoader, data_length
 from tests.unit.harness.pytorch.driving import Records
 
 
@@ -103,31 +100,6 @@ def test_what_cannot_be_resumed_or_read_is_refused(arguments: dict[str, Any], wh
         DataLoader(**arguments)
 
 
-Pair = namedtuple("Pair", "x y")  # noqa: PYI024
-
-
-def test_everything_that_can_be_moved_is_moved_and_keeps_its_shape() -> None:
-    data = {
-        "pair": Pair(np.float32([1]), torch.ones(1)),
-        "list": [np.arange(2), "text"],
-        "tuple": (torch.zeros(1), None),
-        "ordered": OrderedDict(a=np.bool_([True])),
-    }
-    moved = to_device(data, "meta")
-    assert [moved["pair"].x.device.type, moved["pair"].y.device.type] == ["meta", "meta"]
-    assert [moved["list"][0].device.type, moved["list"][1]] == ["meta", "text"]
-    assert (type(moved["tuple"]), moved["tuple"][1]) == (tuple, None)
-    assert (type(moved["ordered"]), moved["ordered"]["a"].device.type) == (OrderedDict, "meta")
-
-
-def test_a_batch_that_is_on_the_cpu_stays_what_it_is() -> None:
-    batch = [torch.zeros(1), torch.ones(1)]
-    assert to_cpu(batch) is batch
-    assert to_cpu(batch[0]) is batch[0]
-    mixed = to_cpu([batch[0], np.ones(2)])
-    assert [type(item) for item in mixed] == [torch.Tensor, torch.Tensor]
-
-
 @pytest.mark.parametrize(
     ("data", "length"),
     [
@@ -145,14 +117,3 @@ def test_the_length_of_a_batch_is_that_of_its_first_array(data: Any, length: int
 def test_a_batch_without_an_array_has_no_length() -> None:
     with pytest.raises(InvalidTrialError, match="without an array"):
         data_length({})
-
-
-def test_the_device_is_the_one_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    second = DistributedContext.of(Rank(rank=1, size=2, local_rank=1, local_size=2), Alone())
-    assert choose_device(0) == choose_device(2, second) == torch.device("cpu")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
-    assert (choose_device(1), choose_device(2, second)) == (torch.device("cuda", 0), torch.device("cuda", 1))
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(InvalidTrialError, match="has 2 processes, but torch sees 1 GPU"):
-        choose_device(2, second)

@@ -11,8 +11,16 @@ from determined._contract.errors import InvalidTrialError
 from determined._contract.run_info import Length
 from determined._run.metric_values import LeftOut, UnusableError, plain
 from determined.pytorch import DataLoader, MetricReducer, PyTorchCallback, Reducer
-from determined.pytorch import _metrics as pytorch_metrics
-from determined.pytorch._metrics import ClosedWindow, Mean, Window, fetch, reduce_validation, training_means
+from determined.pytorch._metrics import (
+    ClosedWindow,
+    Mean,
+    Window,
+    fetch,
+    mean_over_processes,
+    reduce_over_processes,
+    reduce_validation,
+    training_means,
+)
 from tests.unit.harness.pytorch.driving import Folder, Records, TinyTrial
 
 
@@ -322,7 +330,7 @@ class Others:
 def test_with_several_processes_none_leaves_its_batches_out_too() -> None:
     own = {"g": Mean(3.0, 1), "never": Mean(None, 0), "loss": Mean(1.0, 2)}
     others = Others({"g": Mean(6.0, 2), "never": Mean(None, 0), "loss": Mean(2.0, 2)})
-    assert pytorch_metrics.training(own, others) == {"g": 5.0, "loss": 1.5}  # type: ignore[arg-type]
+    assert mean_over_processes(own, others) == {"g": 5.0, "loss": 1.5}  # type: ignore[arg-type]
     reducers = {"g": Reducer.AVG, "never": Reducer.MAX, "loss": Reducer.SUM}
     told = Others((others.others[0], 2, reducers))
-    assert pytorch_metrics.validation(own, 2, reducers, told) == {"g": 5.0, "loss": 3.0}  # type: ignore[arg-type]
+    assert reduce_over_processes(own, 2, reducers, told) == {"g": 5.0, "loss": 3.0}  # type: ignore[arg-type]

@@ -224,7 +224,7 @@ def test_what_cannot_be_worked_with_is_refused_by_name(
 
 
 SCRIPT = """
-from tests.unit.harness.pytorch.test_batch_process import DATA, Processor
+from tests.unit.harness.pytorch.experimental.test_batch_process import DATA, Processor
 from determined.pytorch.experimental import torch_batch_process
 
 torch_batch_process(Processor, DATA, batch_size=2, checkpoint_interval=2)

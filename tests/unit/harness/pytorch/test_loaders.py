@@ -96,9 +96,7 @@ def test_what_a_batch_sampler_yields_is_looked_at(folder: Folder, batch_sampler:
 @pytest.mark.parametrize("returned", [None, 3, len])
 def test_what_is_no_loader_is_named_with_the_line_of_its_method(folder: Folder, returned: Any) -> None:
     for which in ("training", "validation"):
-        with pytest.raises(
-            InvalidTrialError, match=rf"test_user_objects.py:\d+: build_{which}_data_loader ret"
-        ):
+        with pytest.raises(InvalidTrialError, match=rf"test_loaders.py:\d+: build_{which}_data_loader ret"):
             folder.drive(trial(**{which: lambda: returned}))
 
 
@@ -130,7 +128,7 @@ def endless() -> list[Any]:
 
 @pytest.mark.parametrize("number", range(len(endless())))
 def test_validation_data_that_is_known_never_to_end_is_refused(folder: Folder, number: int) -> None:
-    with pytest.raises(InvalidTrialError, match=r"test_user_objects.py:\d+: the validation data never ends"):
+    with pytest.raises(InvalidTrialError, match=r"test_loaders.py:\d+: the validation data never ends"):
         folder.drive(trial(validation=lambda: endless()[number]))
 
 
@@ -140,7 +138,7 @@ def test_a_long_validation_of_unknown_length_is_told_once(folder: Folder, caplog
         folder.drive(made, max_length=Length("batches", 3))
     told = [line for line in caplog.messages if "this validation has read 1000 batches" in line]
     assert len(told) == 1
-    assert "test_user_objects.py:" in told[0]
+    assert "test_loaders.py:" in told[0]
 
 
 def test_a_batch_sampler_without_a_length_trains_over_several_passes_and_resumes(folder: Folder) -> None:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from determined._contract.errors import InvalidTrialError
 from determined._contract.run_info import Length
-from tests.unit.harness.keras.driving import Folder, Tiny, keras, records
+from tests.unit.harness.keras.driving import Folder, Tiny, building, forever, keras, records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -212,3 +212,37 @@ def test_data_that_can_be_read_once_only_is_named(folder: Folder) -> None:
     trial = trial_of(lambda: generated(begin_again=False).batch(2), [])
     with pytest.raises(InvalidTrialError, match="the training data ended after 5 batches"):
         folder.drive(trial)
+
+
+class Unending(keras.utils.Sequence):
+    """Has no length, as a PyDataset may have none."""
+
+    num_batches = None
+
+    def __getitem__(self, index: int) -> Any:
+        return records(2)
+
+
+def test_an_empty_dataset_is_refused(folder: Folder) -> None:
+    data = tf.data.Dataset.from_tensor_slices(records())
+    for empty in (data.batch(20, drop_remainder=True), data.filter(lambda *_: False).batch(2)):
+        with pytest.raises(InvalidTrialError, match=r"no batches|could not be restarted"):
+            folder.drive(building("build_training_data_loader", lambda _, empty=empty: empty))
+
+
+@pytest.mark.parametrize(
+    ("method", "value", "says"),
+    [
+        ("build_validation_data_loader", forever, "is endless"),
+        ("build_validation_data_loader", lambda _: forever(0).take(0), "has no batches"),
+        ("build_validation_data_loader", lambda _: records(0), "has no records"),
+        ("build_validation_data_loader", lambda _: Unending(), "Unending (is endless|has no length)"),
+        ("build_training_data_loader", lambda _: Unending(), "Unending (is endless|has no length)"),
+        ("build_training_data_loader", lambda _: iter(()), "returned a builtins.tuple_iterator"),
+    ],
+)
+def test_data_that_cannot_be_used_is_refused_at_its_method(
+    folder: Folder, method: str, value: Any, says: str
+) -> None:
+    with pytest.raises(InvalidTrialError, match=rf"driving\.py:\d+: .*{says}"):
+        folder.drive(building(method, value))
