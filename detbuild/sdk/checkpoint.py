@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from detbuild.store.experiment_dir import ExperimentFolder
     from determined._contract.records import Line
 
-METADATA_FILE = "metadata.json"
+_METADATA_FILE = "metadata.json"
 SortBy = str | CheckpointSortBy | None
 
 
@@ -124,7 +124,7 @@ class Checkpoint:
         """
         DownloadMode(mode)
         directory = Path(path) if path is not None else Path("checkpoints", self.uuid)
-        if not (directory / METADATA_FILE).exists():
+        if not (directory / _METADATA_FILE).exists():
             with host.explained():
                 download(self._found, directory)
         return str(directory)
@@ -193,7 +193,7 @@ class Checkpoint:
     @staticmethod
     def parse_metadata(directory: Path) -> dict[str, Any]:
         """Read the metadata file in the directory of a checkpoint."""
-        found: dict[str, Any] = json.loads((Path(directory) / METADATA_FILE).read_bytes())
+        found: dict[str, Any] = json.loads((Path(directory) / _METADATA_FILE).read_bytes())
         return found
 
     @staticmethod
@@ -280,15 +280,15 @@ def ordered(
     if sort_by is CheckpointSortBy.SEARCHER_METRIC and found:
         sort_by = found[0].searcher[0]
     if sort_by is None:
-        ranked = by_metric(found, None, None)
+        ranked = _by_metric(found, None, None)
     elif isinstance(sort_by, CheckpointSortBy):
         ranked = sorted(found, key=lambda one: _field(one, sort_by), reverse=order_by is OrderBy.DESC)
     else:
-        ranked = by_metric(found, sort_by, smaller_is_better=order_by is OrderBy.ASC)
+        ranked = _by_metric(found, sort_by, smaller_is_better=order_by is OrderBy.ASC)
     return ranked if max_results is None else ranked[:max_results]
 
 
-def by_metric(
+def _by_metric(
     checkpoints: Iterable[Checkpoint], metric: str | None, smaller_is_better: bool | None
 ) -> list[Checkpoint]:
     """Sort the best first; without `metric` by the searcher's, ignoring `smaller_is_better`."""

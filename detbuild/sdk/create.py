@@ -339,7 +339,7 @@ def reach(trial_class: type, context_dir: Path, command: Sequence[str] | None) -
     Raises:
         ConfigError: neither the script nor the module is in the context directory.
     """
-    if command is None and (cells := cells_so_far()):
+    if command is None and (cells := _cells_so_far()):
         with _written(cells) as script:
             yield Reach((*_RUN_AGAIN, script.name), (script,))
         return
@@ -357,7 +357,7 @@ def reach(trial_class: type, context_dir: Path, command: Sequence[str] | None) -
         yield Reach(_module_entrypoint(trial_class, context_dir, argv))
 
 
-def cells_so_far() -> list[str]:
+def _cells_so_far() -> list[str]:
     """Return the cells that this notebook or IPython shell has run, the current one last; empty elsewhere."""
     main: Mapping[str, object] = vars(sys.modules["__main__"])
     cells = main.get("In")
