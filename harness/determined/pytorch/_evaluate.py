@@ -22,18 +22,11 @@ from determined._run.metric_values import LeftOut
 from determined._run.outcome import defined_at
 from determined._trial.snapshot import CannotRestoreError, NumpyHandler, Snapshot
 from determined._trial.validation import log_skipped, preflight_errors, silence
-from determined.pytorch import _device
+from determined.pytorch import _device, _metrics
 from determined.pytorch._callbacks import Hooks
 from determined.pytorch._data import length_of
 from determined.pytorch._device import same_buffers
-from determined.pytorch._metrics import (
-    Window,
-    as_metrics,
-    reduce_over_processes,
-    reduce_validation,
-    reducers_of,
-    rows,
-)
+from determined.pytorch._metrics import Window, as_metrics, reduce_validation, reducers_of, rows
 from determined.pytorch._trial import PyTorchTrial, overrides
 
 if TYPE_CHECKING:
@@ -171,7 +164,7 @@ class Evaluation:
             reducers_of(declared, list(window.columns)) if window.count or self._group.size == 1 else {}
         )
         own = reduce_validation(window.columns, window.kinds, reducers, self._left_out)
-        return reduce_over_processes(own, window.count, reducers, self._group)
+        return _metrics.reduce_over_processes(own, window.count, reducers, self._group)
 
 
 def _evaluate_batch(trial: PyTorchTrial) -> Callable[[Any, int], object]:

@@ -27,21 +27,13 @@ from determined._run.outcome import defined_at
 from determined._trial.loop import Loop, Position, SavePolicy
 from determined._trial.schedule import Units
 from determined._trial.state import TrialState, write_code
-from determined.pytorch import _checkpoint
+from determined.pytorch import _checkpoint, _metrics
 from determined.pytorch._checkpoint import HostCopy
 from determined.pytorch._context import Pace
 from determined.pytorch._device import averaging, to_cpu, to_cpu_without_gpu, to_device
 from determined.pytorch._evaluate import Evaluation, Parts, preflight
 from determined.pytorch._loaders import build_loaders
-from determined.pytorch._metrics import (
-    NanWatch,
-    Window,
-    fetch,
-    mean_over_processes,
-    rows,
-    rows_over_processes,
-    training_means,
-)
+from determined.pytorch._metrics import NanWatch, Window, fetch, rows, training_means
 from determined.pytorch._trial import open_trial
 
 if TYPE_CHECKING:
@@ -144,7 +136,7 @@ class PyTorchTrainable:
 
     def _reduced(self, window: ClosedWindow) -> Metrics:
         self._newest = window
-        metrics = mean_over_processes(training_means(window, self._left_out), self._group)
+        metrics = _metrics.mean_over_processes(training_means(window, self._left_out), self._group)
         if self.context.reducers.training:
             metrics.update(self.context.reducers.metrics(training=True))
         self._nan.check(metrics, window.columns, window.end)
@@ -155,7 +147,7 @@ class PyTorchTrainable:
             each = rows(self._newest.columns, self._newest.batches)
             both = {
                 "avg_metrics": dict(metrics),
-                "batch_metrics": rows_over_processes(each, self._group),
+                "batch_metrics": _metrics.rows_over_processes(each, self._group),
             }
             self._hooks.call("on_training_workload_end", **both)
             self._hooks.call("on_train_step_end", self._step_id(-1), both)
