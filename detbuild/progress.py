@@ -1,6 +1,7 @@
-"""Events as lines of text, for the command line and for Python programs.
+"""Events as lines of text, and the progress of a search, for the command line and for Python programs.
 
 `lines_of` is the text of one event; `EventLines` decides which lines are worth showing one by one.
+`SearchProgress` folds the events of a search to its trials, best value, rates and time left.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from detbuild.credentials import masked_urls
+from detbuild.errors import DetbuildError
 from detbuild.escaping import line_of_output, number, visible
 from detbuild.events import (
     COMMAND_FAILED,
@@ -36,8 +39,10 @@ from detbuild.events import (
     Working,
     short_step,
 )
-from detbuild.store.state import State
-from detbuild.units import counted, size
+from detbuild.store.experiment_dir import ExperimentFolder
+from detbuild.store.files import as_map, read_document
+from detbuild.store.state import ENDED, WAITING_FOR_SEARCH, Goal, State
+from detbuild.units import counted, duration, size
 from determined._contract.records import (
     Checkpoint,
     CheckpointRejected,
@@ -59,6 +64,8 @@ if TYPE_CHECKING:
 HEARTBEAT = 30.0  # seconds of silence before a running step is printed again
 LAST_LINES = 20  # of a failing step
 LARGE_CONTEXT = 100_000_000  # bytes; above it the largest entries are named
+_ORDER = {State.RUNNING: 0, State.QUEUED: 1, State.WAITING: 2}  # those that have ended follow
+_COUNTED = (State.RUNNING, State.QUEUED, State.WAITING, State.ERROR, State.CANCELED)
 _LONGEST_METRICS = 600
 _LONGEST_NAME = 100
 _PROGRESS = (
@@ -113,6 +120,167 @@ class EventLines:
         for line in lines_of(event):
             self.echo(line, is_progress)
         self.last_output = self.clock()
+
+
+class SearchLines:
+    """Writes lines as `EventLines` does, and from time to time a summary of a search with several trials."""
+
+    def __init__(
+        self, echo: Callable[[str, bool], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.lines = EventLines(echo, clock)
+        self.search = SearchProgress()
+        self._clock = clock
+        self._summarized = 0.0
+
+    def emit(self, event: Event) -> None:
+        self.search.note(event)
+        self.lines.emit(event)
+        if len(self.search.trials) > 1 and self._clock() - self._summarized >= HEARTBEAT:
+            self.lines.progress(self.search.summary())
+            self._summarized = self._clock()
+
+
+@dataclass
+class TrialProgress:
+    """One trial; `since` is when its run started, on the clock of the search."""
+
+    state: State = State.QUEUED
+    why: str = ""
+    steps: int = 0
+    fraction: float | None = None
+    best: float | None = None
+    latest: float | None = None
+    gpus: str = ""
+    rate: str = ""
+    since: float = 0.0
+    begun_at: float = 0.0  # the fraction when this run started
+
+
+@dataclass
+class SearchProgress:
+    """The state of all trials; `goal` and `planned` are read from the experiment's folder.
+
+    `decided` and `share` are those of `SearchAdvanced`.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    goal: Goal = field(default_factory=Goal)
+    planned: int = 1
+    decided: float = 0.0
+    share: float = 0.0
+    trials: dict[int, TrialProgress] = field(default_factory=dict)
+
+    def note(self, event: Event) -> None:
+        match event:
+            case ExperimentCreated(folder=folder) | ExperimentContinued(folder=folder):
+                self.goal, self.planned = _read_plan(Path(folder))
+            case TrialDelayed(trial_id, why, running):
+                trial = self._trial(trial_id)
+                trial.state, trial.why = State.RUNNING if running else State.QUEUED, why
+            case RunStarted(trial_id, _, _, gpu_ids):
+                trial = self._trial(trial_id)
+                trial.state, trial.why, trial.gpus = State.RUNNING, "", ",".join(gpu_ids)
+                trial.since, trial.begun_at = self.clock(), trial.fraction or 0.0
+            case RunRecord(trial_id, _, record):
+                self._record(self._trial(trial_id), record)
+            case RunEnded(trial_id, _, _, why, retry):
+                trial = self._trial(trial_id)
+                if retry:
+                    trial.state, trial.why = State.QUEUED, why.partition("\n")[0]
+                else:
+                    trial.state, trial.why = State.WAITING, WAITING_FOR_SEARCH
+            case TrialEnded(trial_id, state):
+                trial = self._trial(trial_id)
+                trial.state, trial.why = State(state), ""
+            case SearchAdvanced(progress, share):
+                self.decided, self.share = progress, share
+                self.planned = round(1 / share) if share else self.planned
+            case _:
+                pass
+
+    def _trial(self, number_: int) -> TrialProgress:
+        return self.trials.setdefault(number_, TrialProgress())
+
+    def _record(self, trial: TrialProgress, record: Record) -> None:
+        match record:
+            case Progress(fraction):
+                trial.fraction = fraction
+            case Training(steps):
+                trial.steps = steps
+            case Measured("throughput", _, metrics):
+                trial.rate = _rate(metrics.get("records_per_second"), metrics.get("batches_per_second"))
+            case Validation(steps):
+                trial.steps = steps
+                trial.latest = self.goal.value(record)
+                if trial.latest is not None and (
+                    trial.best is None or self._better(trial.latest, trial.best)
+                ):
+                    trial.best = trial.latest
+            case _:
+                pass
+
+    def _better(self, one: float, other: float) -> bool:
+        return one < other if self.goal.smaller_is_better else one > other
+
+    def ordered(self) -> list[tuple[int, TrialProgress]]:
+        """Return trials by state: running, queued, waiting, ended; the best of each first."""
+        sign = 1 if self.goal.smaller_is_better else -1
+
+        def key(item: tuple[int, TrialProgress]) -> tuple[int, float, int]:
+            best = float("inf") if item[1].best is None else sign * item[1].best
+            return _ORDER.get(item[1].state, len(_ORDER)), best, item[0]
+
+        return sorted(self.trials.items(), key=key)
+
+    def best(self) -> tuple[int, float] | None:
+        found = [(number_, trial.best) for number_, trial in self.trials.items() if trial.best is not None]
+        sign = 1 if self.goal.smaller_is_better else -1
+        return min(found, key=lambda one: (sign * one[1], one[0]), default=None)
+
+    def summary(self) -> str:
+        """Return e.g. `3 of 16 ended, 2 running, 1 error; 25 %; best trial 2: validation_loss=0.1`."""
+        states = [trial.state for trial in self.trials.values()]
+        ended = sum(state in ENDED for state in states)
+        parts = [f"{ended} of {max(self.planned, len(states))} ended"]
+        parts += [f"{states.count(state)} {state.label}" for state in _COUNTED if state in states]
+        text = f"{', '.join(parts)}; {100 * self.progress:.0f} %"
+        best = self.best()
+        return (
+            f"{text}; best trial {best[0]}: {visible(self.goal.metric)}={number(best[1])}" if best else text
+        )
+
+    @property
+    def progress(self) -> float:
+        """Return the progress of the search, 0..1."""
+        going = [trial.fraction or 0.0 for trial in self.trials.values() if trial.state not in ENDED]
+        return min(1.0, self.decided + self.share * sum(going))
+
+    def time_left(self, trial: TrialProgress) -> str:
+        """Estimate the time left from the rate of this run; empty while unknown."""
+        if trial.state != State.RUNNING or trial.fraction is None or trial.fraction <= trial.begun_at:
+            return ""
+        spent = self.clock() - trial.since
+        left = spent * (1 - trial.fraction) / (trial.fraction - trial.begun_at)
+        return duration(left)
+
+
+def _read_plan(folder: Path) -> tuple[Goal, int]:
+    """Return the searcher's goal and planned trials; those of one trial if unreadable."""
+    experiment = ExperimentFolder(folder)
+    try:
+        header = experiment.header()
+        searcher = read_document(experiment.config_file, as_map).get("searcher")
+        planned = searcher.get("max_trials") if isinstance(searcher, dict) else None
+    except (DetbuildError, OSError):
+        return Goal(), 1
+    return Goal(header.metric, header.smaller_is_better), planned if isinstance(planned, int) else 1
+
+
+def _rate(records: object, batches: object) -> str:
+    if isinstance(records, (int, float)):
+        return f"{records:.4g} records/s"
+    return f"{batches:.4g} batches/s" if isinstance(batches, (int, float)) else ""
 
 
 def lines_of(event: Event) -> tuple[str, ...]:  # noqa: C901, PLR0911, PLR0912  (one case an event)

@@ -5,7 +5,6 @@ What a command gets from its environment, read once in `__main__`.
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,6 +169,8 @@ def _near_config(path: Path) -> Path | None:
         names = [one.name for one in there if one.suffix in _CONFIG_SUFFIXES]
     except OSError:
         return None
+    import difflib
+
     near = difflib.get_close_matches(path.name, names, n=1)
     return path.with_name(near[0]) if near else None
 

@@ -9,7 +9,6 @@ Groups that import a command when it is called, so that help and usage errors ar
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -148,6 +147,8 @@ class LazyGroup(click.Group):
     def _unknown(self, name: str) -> str:
         if name in self.elsewhere:
             return f"`{name}` is not supported: {self.elsewhere[name]}"
+        import difflib
+
         near = difflib.get_close_matches(name, [*self.table, *self.aliases], n=1)
         return f"no such command: {name}" + (f". Did you mean `{near[0]}`?" if near else "")
 
@@ -285,8 +286,8 @@ COMMANDS: dict[str, Verb | Noun] = {
             "list": Verb("detbuild.cli.images:list_bases", "List the known base images."),
         },
     ),
-    "shell": Verb("detbuild.cli.shell:shell", "Open a shell in an experiment's image."),
-    "run": Verb("detbuild.cli.shell:run", "Run a command in an experiment's image."),
+    "shell": Verb("detbuild.cli.images:shell", "Open a shell in an experiment's image."),
+    "run": Verb("detbuild.cli.images:run", "Run a command in an experiment's image."),
     "doctor": Verb("detbuild.cli.doctor:doctor", "Check this host and suggest fixes."),
     "completion": Verb("detbuild.cli.commands:completion", "Print a shell completion script."),
 }

@@ -35,7 +35,6 @@ from detbuild.cli.arguments import (
 from detbuild.cli.commands import Command
 from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table, state_cell
 from detbuild.errors import CanceledError, ExperimentError
-from detbuild.store.state import ENDED, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,14 +45,14 @@ if TYPE_CHECKING:
     from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.home import Home
     from detbuild.store.journal import Verb
-    from detbuild.store.state import ExperimentState
+    from detbuild.store.state import ExperimentState, State
 
 INTERRUPTED: Final = 130
-_CODES = {
-    State.PAUSED: 0,
-    State.COMPLETED: 0,
-    State.CANCELED: CanceledError.exit_code,
-    State.ERROR: ExperimentError.exit_code,
+_EXIT_CODES = {
+    "PAUSED": 0,
+    "COMPLETED": 0,
+    "CANCELED": CanceledError.exit_code,
+    "ERROR": ExperimentError.exit_code,
 }
 
 
@@ -308,6 +307,7 @@ def pause(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
     """
     from detbuild.controller.requests import request
     from detbuild.store.home import Home
+    from detbuild.store.state import State
 
     home = Home.open(session.home)
     experiments_of(home, experiment_ids)
@@ -336,6 +336,7 @@ def activate(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
 
 def _activate(session: Session, home: Home, experiment_id: int) -> int:
     from detbuild.controller.requests import request, request_activate
+    from detbuild.store.state import State
 
     if _local_and_idle(home, experiment_id, (State.PAUSED,)):
         return _here(session, home, experiment_id, request_activate)
@@ -371,6 +372,7 @@ def continue_(
     """
     from detbuild.controller import requests
     from detbuild.store.home import Home
+    from detbuild.store.state import ENDED, State
 
     home = Home.open(session.home)
     if _local_and_idle(home, experiment_id, (State.PAUSED, *ENDED)):
@@ -676,4 +678,4 @@ def delete(session: Session, /, *, experiment_ids: tuple[int, ...], yes: bool, f
 
 
 def exit_code_of(state: ExperimentState) -> int:
-    return _CODES[state.state]
+    return _EXIT_CODES[state.state]

@@ -1,16 +1,18 @@
-"""`detbuild image list | prune`: experiment images.
+"""Images of experiments: `detbuild image`, `base`, and `shell` and `run`, which open one.
 
-`detbuild base`: the base images of experiment images.
+A shell or a command has the image, user, mounts and GPUs of the experiment's trials.
 """
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.arguments import Session, pass_session
+from detbuild.cli.arguments import Session, pass_session, trial_argument
 from detbuild.cli.commands import Command
 from detbuild.cli.table import json_option, show_json, show_table
 from detbuild.units import counted, size
@@ -29,6 +31,12 @@ _COLUMNS: Columns = {
     "CONTAINERS": "containers",
     "USED BY": lambda row: ", ".join(map(str, row["experiments"])) if row["experiments"] else "",  # type: ignore[call-overload]
 }
+_slots_option = click.option(
+    "--slots",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Number of GPUs.  [default: as for a trial of the experiment]",
+)
 
 
 @click.command("list", cls=Command)
@@ -188,3 +196,63 @@ def list_bases(session: Session, /, *, as_json: bool) -> None:
 
 def _is_present(engine: Engine, reference: str) -> bool:
     return engine.image_id(reference) is not None
+
+
+@click.command(cls=Command)
+@trial_argument
+@_slots_option
+@pass_session
+def shell(session: Session, /, *, trial: tuple[int, int], slots: int | None) -> int:
+    """Open a shell in an experiment's image, with its user, mounts and GPUs.
+
+    TRIAL is EXPERIMENT/TRIAL, e.g. 3/1, or an experiment ID; `det.get_cluster_info()` describes that trial.
+    The container is removed when the shell ends.
+    """
+    return _run_in_image(session, trial, ("sh", "-c", "exec $(command -v bash || echo sh)"), slots)
+
+
+@click.command(cls=Command, context_settings={"ignore_unknown_options": True})
+@trial_argument
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@_slots_option
+@pass_session
+def run(session: Session, /, *, trial: tuple[int, int], command: tuple[str, ...], slots: int | None) -> int:
+    """Run a command in an experiment's image: `detbuild run 3 -- python3 evaluate.py`.
+
+    It has the user, mounts and GPUs of the experiment, starts in the context directory and returns the exit
+    code of the command.
+    """
+    return _run_in_image(session, trial, command, slots)
+
+
+def _run_in_image(session: Session, trial: tuple[int, int], command: Sequence[str], slots: int | None) -> int:
+    import shutil
+
+    from detbuild.controller.containers import create_shell
+    from detbuild.errors import EngineError
+    from detbuild.store.home import Home
+
+    home = Home.open(session.home)
+    folder = home.experiment(trial[0])
+    if shutil.which("docker", path=session.environ.get("PATH")) is None:
+        raise EngineError(
+            "command `docker` not found; it attaches this terminal to the container",
+            hint="install the Docker CLI; all other commands work without it",
+        )
+    engine = session.connect()
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    container = create_shell(
+        engine, home.id, folder, command, trial_id=trial[1], slots=slots, terminal=terminal
+    )
+    try:
+        words = ["docker", "start", "--attach", "--interactive", container]
+        code = subprocess.run(words, env=dict(session.environ), check=False).returncode
+        state = engine.inspect(container)
+        if state is not None and state.error:  # docker has printed the engine's own message
+            raise EngineError(
+                f"{command[0]} cannot be started in the image of experiment {folder.id}",
+                hint=f"inspect the image with `detbuild shell {folder.id}`",
+            )
+        return code
+    finally:
+        engine.remove(container)

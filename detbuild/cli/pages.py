@@ -14,7 +14,6 @@ from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Final
 
 from detbuild.cli.documents import best_trial, best_validation
-from detbuild.cli.output import duration
 from detbuild.cli.table import aligned, remaining_width
 from detbuild.controller.lease import blocked_reason
 from detbuild.credentials import masked_urls
@@ -23,7 +22,7 @@ from detbuild.progress import metrics_line, state_line
 from detbuild.report.document import flat
 from detbuild.runtime.limits import cpu_limit_text, memory_limit_text, requested_limits
 from detbuild.store.state import Goal, State
-from detbuild.units import counted, size
+from detbuild.units import counted, duration, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

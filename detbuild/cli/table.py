@@ -17,7 +17,6 @@ from detbuild.cli.terminal import cut, terminal_width, width
 from detbuild.credentials import masked_urls, masked_urls_in
 from detbuild.escaping import number, visible
 from detbuild.jsontext import json_text, not_finite
-from detbuild.store.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -103,7 +102,11 @@ def show_table(rows: Sequence[Row], columns: Columns, *, empty: str, spare: Sequ
 def state_cell(row: Row) -> str:
     """Return the state of a row as tables show it: in lower case."""
     name = str(row["state"])
-    return State(name).label if name in State.__members__ else name.lower().replace("_", " ")
+    if name.startswith("STOPPING_"):  # all others are their label; loading the states outlasts a listing
+        from detbuild.store.state import State
+
+        return State(name).label
+    return name.lower().replace("_", " ")
 
 
 def aligned(lines: Sequence[Sequence[str]], room: int | None) -> Iterator[str]:

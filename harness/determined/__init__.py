@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 from determined._contract.errors import InvalidHP
 from determined._removed import report_removed_modules
-from determined._trial.context import Categorical, Constant, Double, Integer, Log
 from determined._version import __version__
 
 if TYPE_CHECKING:
     from determined._run.info import ClusterInfo, TrialInfo, get_cluster_info
-    from determined._trial.context import Trial, TrialContext
+    from determined._trial.context import Categorical, Constant, Double, Integer, Log, Trial, TrialContext
     from determined._trial.load import import_from_path
 
 __all__ = [
@@ -38,6 +37,7 @@ __detbuild__ = __version__  # distinguishes this package from PyPI's of the same
 # Imported lazily: `import determined as det` is enough for det.pytorch, and costs a few milliseconds.
 _MODULES = ("common", "core", "errors", "experimental", "keras", "launch", "pytorch", "tensorboard")
 _LAZY = {
+    **dict.fromkeys(("Categorical", "Constant", "Double", "Integer", "Log"), "_trial.context"),
     "ClusterInfo": "_run.info",
     "Trial": "_trial.context",
     "TrialContext": "_trial.context",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.abc import MetaPathFinder
 from typing import TYPE_CHECKING
 
 from determined._contract.errors import RemovedError
@@ -47,7 +46,7 @@ _INSTEAD = {
 }
 
 
-class _RemovedModules(MetaPathFinder):
+class _RemovedModules:
     """The last finder, called for modules that no other finder has found."""
 
     @staticmethod

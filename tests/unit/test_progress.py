@@ -17,6 +17,7 @@ from detbuild.events import (
     RunOutput,
     RunRecord,
     RunStarted,
+    SearchAdvanced,
     TrialDelayed,
     TrialEnded,
     Warned,
@@ -27,18 +28,21 @@ from detbuild.progress import (
     LARGE_CONTEXT,
     LAST_LINES,
     EventLines,
+    SearchLines,
+    SearchProgress,
     lines_of,
     metrics_line,
     state_line,
     step_name,
 )
-from detbuild.store.state import State
+from detbuild.store.state import Goal, State
 from determined._contract.records import (
     Checkpoint,
     CheckpointRejected,
     Ended,
     Exited,
     ExitReason,
+    Measured,
     Progress,
     Restored,
     Stage,
@@ -186,3 +190,75 @@ def test_a_long_step_gives_a_sign_of_life():
 def test_a_paused_experiment_says_how_to_activate_it():
     assert state_line(State.PAUSED, "", 3) == "paused: detbuild activate 3"
     assert state_line(State.QUEUED, "all slots in use", 3) == "queued: all slots in use"
+
+
+def searched(trials=3):
+    search = SearchProgress(clock=Clock(), goal=Goal("loss"), planned=16)
+    for number in range(1, trials + 1):
+        search.note(RunStarted(number, 0, "c", (str(number),)))
+        search.note(RunRecord(number, 0, Validation(10, {"loss": 1 / number})))
+    return search
+
+
+def test_the_summary_counts_and_names_the_best():
+    search = searched()
+    search.note(SearchAdvanced(0.25, 0.0))
+    for number, state in ((1, "COMPLETED"), (2, "ERROR")):
+        search.note(RunEnded(number, 0, number - 1, "", retry=False))
+        search.note(TrialEnded(number, state))
+    assert search.summary() == "2 of 16 ended, 1 running, 1 error; 25 %; best trial 3: loss=0.333333"
+
+
+def test_between_two_segments_a_trial_waits_for_the_search_and_then_for_a_slot():
+    search = searched(1)
+    trial = search.trials[1]
+    search.note(RunEnded(1, 0, 0, "", retry=False))
+    assert (trial.state, trial.why) == ("WAITING", "paused by the search")
+    search.note(TrialDelayed(1, "the only GPU is in use"))
+    assert (trial.state, trial.why) == ("QUEUED", "the only GPU is in use")
+    assert search.summary().startswith("0 of 16 ended, 1 queued;")
+    search.note(RunStarted(1, 1, "c", ()))
+    assert (trial.state, trial.why) == ("RUNNING", "")
+    search.note(TrialEnded(1, "CANCELED"))
+    assert (trial.state, search.summary().partition(";")[0]) == ("CANCELED", "1 of 16 ended, 1 canceled")
+
+
+def test_the_number_of_trials_of_a_grid_comes_with_their_share():
+    search = SearchProgress(clock=Clock())
+    search.note(SearchAdvanced(0.0, 1 / 7))
+    search.note(RunStarted(1, 0, "c", ()))
+    search.note(RunRecord(1, 0, Progress(0.5)))
+    assert search.summary() == "0 of 7 ended, 1 running; 7 %"
+
+
+def test_the_time_left_comes_from_what_this_run_did():
+    search = searched(1)
+    search.clock.now = 60.0
+    search.note(RunRecord(1, 0, Progress(0.25)))
+    assert search.time_left(search.trials[1]) == "3 min"
+
+
+def test_the_rate_comes_from_the_throughput_group():
+    search = searched(1)
+    search.note(RunRecord(1, 0, Measured("throughput", 10, {"batches_per_second": 5.0})))
+    assert search.trials[1].rate == "5 batches/s"
+    search.note(RunRecord(1, 0, Measured("throughput", 10, {"records_per_second": 320.0})))
+    assert search.trials[1].rate == "320 records/s"
+
+
+def test_what_waits_says_why_and_a_retried_trial_is_queued():
+    search = searched(2)
+    search.note(RunEnded(1, 0, 1, "boom", retry=True))
+    search.note(TrialDelayed(1, "no GPU is free"))
+    assert (search.trials[1].state, search.trials[1].why) == ("QUEUED", "no GPU is free")
+
+
+def test_a_search_in_lines_is_summed_up_from_time_to_time():
+    shown = []
+    plain = SearchLines(lambda line, _: shown.append(line), clock := Clock())
+    for number in (1, 2):
+        plain.emit(RunStarted(number, 0, "", ()))
+    assert not any("0 of 2 ended" in line for line in shown)
+    clock.now = HEARTBEAT
+    plain.emit(RunRecord(1, 0, Progress(0.5)))
+    assert shown[-1] == "0 of 2 ended, 2 running; 0 %"

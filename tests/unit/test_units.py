@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from detbuild.units import counted, size
+from detbuild.units import counted, duration, size
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,10 @@ def test_bytes_have_a_decimal_unit(count: float, text: str) -> None:
 )
 def test_a_count_has_its_plural(number: int, text: str) -> None:
     assert counted(number, "file") == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (45, "45 s"), (720, "12 min"), (12_000, "3 h 20 min")]
+)
+def test_a_duration_has_the_unit_that_fits(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

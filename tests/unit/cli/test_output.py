@@ -5,7 +5,7 @@ import pty
 import subprocess
 import sys
 
-from detbuild.cli.output import LinesView, no_output, only_id, view
+from detbuild.cli.output import echo, no_output, only_id, view
 from detbuild.events import (
     BuildStep,
     ExperimentCreated,
@@ -13,6 +13,7 @@ from detbuild.events import (
     RunOutput,
     Warned,
 )
+from detbuild.progress import SearchLines
 
 FAILING = """
 import sys
@@ -35,7 +36,7 @@ class Clock:
 
 
 def test_results_go_to_stdout_and_progress_to_stderr(capfd):
-    plain = LinesView()
+    plain = SearchLines(echo)
     plain.emit(ImageReady("sha256:0123456789abcdef", "detbuild:1", built=False, seconds=0.0))
     plain.emit(ExperimentCreated(1, "/x"))
     plain.emit(RunOutput(1, 0, "stdout", "to stdout"))
