@@ -16,24 +16,10 @@ from rich.live import Live as Region
 from rich.table import Table
 from rich.text import Text
 
+from detbuild import events
 from detbuild.cli.output import echo
 from detbuild.cli.terminal import unfiltered
 from detbuild.escaping import line_of_output, number, visible
-from detbuild.events import (
-    BuildOutput,
-    BuildStep,
-    Event,
-    ExperimentEnded,
-    ImagePulling,
-    RunEnded,
-    RunOutput,
-    RunRecord,
-    RunStarted,
-    SearchAdvanced,
-    TrialDelayed,
-    TrialEnded,
-    Working,
-)
 from detbuild.progress import LAST_LINES, EventLines, SearchProgress, TrialProgress, lines_of, step_name
 from detbuild.store.state import State
 
@@ -88,30 +74,36 @@ class LiveView:
     ) -> None:
         self._stop()
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: events.Event) -> None:
         self.search.note(event)
         match event:
-            case TrialDelayed() | RunStarted() | RunRecord() | RunOutput() | TrialEnded() if self.searching:
+            case (
+                events.TrialDelayed()
+                | events.RunStarted()
+                | events.RunRecord()
+                | events.RunOutput()
+                | events.TrialEnded()
+            ) if self.searching:
                 self._redraw()
-            case RunEnded() if self.searching:
+            case events.RunEnded() if self.searching:
                 self._search_ended_run(event)
-            case ExperimentEnded() if self.searching:
+            case events.ExperimentEnded() if self.searching:
                 self._stop()
                 self.console.print(self._table())
                 self.plain.emit(event)
-            case SearchAdvanced() | TrialEnded():
+            case events.SearchAdvanced() | events.TrialEnded():
                 pass  # only the table shows them
-            case ImagePulling() | Working():
+            case events.ImagePulling() | events.Working():
                 self.pulling = lines_of(event)[0]
                 self._redraw()
-            case BuildStep(seconds=None, error="") if not event.cached and lines_of(event):
+            case events.BuildStep(seconds=None, error="") if not event.cached and lines_of(event):
                 self.running.setdefault(event.name, _RunningStep(time.monotonic()))
                 self._redraw()
-            case BuildOutput(step, line):
+            case events.BuildOutput(step, line):
                 self.plain.output.setdefault(step, deque(maxlen=LAST_LINES)).append(line)
                 if step in self.running:
                     self.running[step].lines.append(line)
-            case BuildStep():
+            case events.BuildStep():
                 self.running.pop(event.name, None)
                 self._above(event)
             case _:
@@ -123,7 +115,7 @@ class LiveView:
         """Whether there are several trials; a single one is shown line by line."""
         return max(self.search.planned, len(self.search.trials)) > 1
 
-    def _search_ended_run(self, event: RunEnded) -> None:
+    def _search_ended_run(self, event: events.RunEnded) -> None:
         if event.exit_code:
             for line in lines_of(event):
                 self.console.print(Text(line, style="red"), soft_wrap=True)
@@ -132,7 +124,7 @@ class LiveView:
     def _table(self) -> RenderableType:
         return search_table(self.search, width=self.console.width, height=self.console.height)
 
-    def _above(self, event: BuildStep) -> None:
+    def _above(self, event: events.BuildStep) -> None:
         style = "red" if event.error else "dim" if event.cached else "green"
         for line in lines_of(event):
             self.console.print(Text(line, style=style), soft_wrap=True)
