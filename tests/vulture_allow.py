@@ -1,5 +1,8 @@
 """What vulture cannot see is used: it reads the names here as uses of them."""
 
+# Called when a class that stands for an absent one is instantiated.
+_.__call__
+
 # Fields of the host's config: accepted without effect on one host, or read from its layer by name.
 _.checkpoint_gc_pod_spec
 _.cpu_pod_spec
@@ -13,7 +16,7 @@ _.memory
 _.cpus
 _.work_dir
 
-# Fields of the config that are accepted and have no effect yet, or none on one host: config/unacted.py lists
+# Fields of the config that are accepted and have no effect yet, or none on one host: config/rewrite.py lists
 # them, and `tests/unit/config/test_rewrite.py` holds that list complete.
 _.access_key
 _.agent_label

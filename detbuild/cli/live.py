@@ -17,8 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from detbuild import events
-from detbuild.cli.output import echo
-from detbuild.cli.terminal import unfiltered
+from detbuild.cli.terminal import echo, unfiltered
 from detbuild.escaping import line_of_output, number, visible
 from detbuild.progress import LAST_LINES, EventLines, SearchProgress, TrialProgress, lines_of, step_name
 from detbuild.store.state import State

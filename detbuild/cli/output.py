@@ -28,13 +28,10 @@ def view(environ: Mapping[str, str], *, quiet: bool = False) -> Iterator[Emit]:
         with LiveView() as live:
             yield live.emit
     else:
+        from detbuild.cli.terminal import echo
         from detbuild.progress import SearchLines
 
         yield SearchLines(echo).emit
-
-
-def echo(line: str, is_progress: bool) -> None:  # noqa: FBT001  (as EventLines calls it)
-    click.echo(line, err=is_progress)
 
 
 @contextmanager

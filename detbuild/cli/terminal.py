@@ -16,6 +16,8 @@ import unicodedata
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, Final, TextIO
 
+import click
+
 from detbuild.escaping import escape
 
 if TYPE_CHECKING:
@@ -164,3 +166,7 @@ def cut(text: str, room: int) -> str:
 def terminal_width() -> int | None:
     """Return the columns of the terminal; None if stdout is not one and nothing may be cut."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def echo(line: str, is_progress: bool) -> None:  # noqa: FBT001  (as EventLines calls it)
+    click.echo(line, err=is_progress)

@@ -16,7 +16,7 @@ OUTPUT = [
 # The page refuses what is not finite; the SDK makes text for the config's reader.
 OWN_JSON = {"detbuild/report/page.py", "detbuild/sdk/create.py", "detbuild/sdk/unmanaged.py"}
 # Streams are used for their bytes (a page, logs), whether they are terminals, or past the filter on purpose.
-OWN_STREAMS = {"report.py", "shell.py", "output.py", "experiments.py", "logs.py", "terminal.py"}
+OWN_STREAMS = {"report.py", "images.py", "live.py", "output.py", "experiments.py", "logs.py", "terminal.py"}
 
 
 def calls(source: str, owner: str, names: set[str]) -> list[int]:

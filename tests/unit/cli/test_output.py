@@ -5,7 +5,8 @@ import pty
 import subprocess
 import sys
 
-from detbuild.cli.output import echo, no_output, only_id, view
+from detbuild.cli.output import no_output, only_id, view
+from detbuild.cli.terminal import echo
 from detbuild.events import (
     BuildStep,
     ExperimentCreated,
